@@ -1,0 +1,105 @@
+"""Everything jobcast raises.
+
+JobcastError
+├── SettingsError            a setting is missing or wrong
+├── InvalidJobId             a job id that may not become a room or a key
+├── InvalidMessage           an event or a request that breaks the protocol
+├── TokenError               a token that does not authenticate
+├── TransportError
+│   └── TransportUnavailable the server behind the transport cannot be reached
+│       └── PublishFailed    some events of a batch were not stored
+└── ClientError
+    ├── ConnectionRefused    the server refused the connection
+    ├── JoinRefused          the server refused to let a job be followed
+    └── JobFailed            the job that was waited for ended with an error
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class JobcastError(Exception):
+    """The base of everything that jobcast raises."""
+
+
+class SettingsError(JobcastError):
+    """A setting is missing or wrong. ``name`` is the variable to look at."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name} {problem}")
+        self.name = name
+        self.problem = problem
+
+
+class InvalidJobId(JobcastError, ValueError):
+    """A job id that may not become a room or a key."""
+
+
+class InvalidMessage(JobcastError, ValueError):
+    """An event or a request that breaks the protocol. ``event`` is its name on the wire."""
+
+    def __init__(self, event: str, problem: str) -> None:
+        super().__init__(f"{event}: {problem}")
+        self.event = event
+        self.problem = problem
+
+
+class TokenError(JobcastError):
+    """A token that does not authenticate. ``code`` goes to the client, the token never does."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class TransportError(JobcastError):
+    """The transport could not do what it was asked for."""
+
+
+class TransportUnavailable(TransportError):
+    """The server behind the transport cannot be reached; trying again later may work."""
+
+
+class PublishFailed(TransportUnavailable):
+    """Some events of a batch were not stored. ``unsent`` holds them, in order, for another try."""
+
+    def __init__(self, message: str, unsent: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.unsent = unsent
+
+
+class ClientError(JobcastError):
+    """The base of what :class:`jobcast.client.JobClient` raises. ``code`` is the server's."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class ConnectionRefused(ClientError):
+    """The server refused the connection, or could not be reached (code ``unreachable``)."""
+
+
+class JoinRefused(ClientError):
+    """The server refused to let the job be followed. ``job_id`` is the job."""
+
+    def __init__(self, job_id: str, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.job_id = job_id
+
+
+class JobFailed(ClientError):
+    """The job ended with an error.
+
+    ``error`` is the name of the exception's class, ``reason`` (and ``code``) how the job ended.
+    """
+
+    def __init__(self, job_id: str, error: str, message: str, reason: str) -> None:
+        super().__init__(reason, message)
+        self.job_id = job_id
+        self.error = error
+        self.reason = reason

@@ -1,0 +1,8 @@
+"""The Socket.IO process: authenticates clients and brings them the events of their jobs."""
+
+from jobcast.realtime.app import attach, client_manager, create_app
+from jobcast.realtime.auth import Rule
+from jobcast.realtime.gateway import Gateway
+from jobcast.tokens import Subject
+
+__all__ = ["Gateway", "Rule", "Subject", "attach", "client_manager", "create_app"]

@@ -1,0 +1,98 @@
+"""The Socket.IO process as an ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import socketio
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Mount
+
+from jobcast.realtime.gateway import Gateway
+from jobcast.realtime.http import health_routes
+from jobcast.settings import Settings
+from jobcast.transports import ClientManager, Retention, open_manager
+
+MAX_MESSAGE: Final = 64 * 1024  # bytes that a client may send at once
+
+
+def client_manager(settings: Settings | None = None) -> ClientManager:
+    """The client manager for a Socket.IO server that jobcast is attached to.
+
+    >>> sio = socketio.AsyncServer(client_manager=client_manager(), async_mode="asgi")
+    >>> attach(sio)
+    """
+    settings = settings or Settings.load()
+    return open_manager(
+        settings.url, Retention(ttl=settings.history_ttl, size=settings.history_size)
+    )
+
+
+def attach(
+    sio: socketio.AsyncServer, settings: Settings | None = None, *, namespace: str = "/"
+) -> Gateway:
+    """Serve jobs on a Socket.IO server that an application already runs.
+
+    Every connection to the namespace has to authenticate from now on. Handlers that the
+    application registered before are kept: ``connect`` is asked after jobcast has accepted a
+    connection. Call ``await gateway.aclose()`` when the application shuts down.
+
+    Args:
+        sio: the server; with :func:`client_manager` as its client manager one connection to the
+            transport is enough for both.
+        settings: read from the environment by default.
+        namespace: where clients connect to.
+
+    Raises:
+        SettingsError: a setting is missing or wrong.
+    """
+    settings = settings or Settings.load()
+    source = getattr(sio.manager, "source", None) or client_manager(settings).source
+    return Gateway(sio, source, settings, namespace=namespace)
+
+
+def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = ()) -> Starlette:
+    """The Socket.IO process: ``/socket.io/``, ``/healthz``, ``/readyz``, and your own routes.
+
+    Args:
+        settings: read from the environment by default.
+        routes: further routes, such as a login and a page.
+
+    Raises:
+        SettingsError: a setting is missing or wrong.
+
+    >>> app = create_app(Settings(url="memory://", jwt_secret="x" * 32))
+    """
+    settings = settings or Settings.load()
+    settings.require_authentication()
+    sio = socketio.AsyncServer(
+        async_mode="asgi",
+        client_manager=client_manager(settings),
+        # None is the same origin; an empty list would be no check at all.
+        cors_allowed_origins=list(settings.cors_origins) or None,
+        max_http_buffer_size=MAX_MESSAGE,
+    )
+    if settings.insecure_any_origin and "*" in settings.cors_origins:
+        sio.eio.cors_allowed_origins = "*"
+    gateway = attach(sio, settings)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        gateway.start()
+        yield
+        await gateway.aclose()
+        await sio.shutdown()
+
+    app = Starlette(
+        routes=[
+            *health_routes(gateway),
+            Mount("/socket.io", app=socketio.ASGIApp(sio, socketio_path=None)),
+            *routes,
+        ],
+        lifespan=lifespan,
+    )
+    app.state.gateway = gateway
+    app.state.sio = sio
+    return app

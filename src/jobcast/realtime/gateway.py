@@ -1,0 +1,317 @@
+"""The server's side of the contract: connections and their requests."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+import socketio
+from socketio.exceptions import ConnectionRefusedError as Refused
+from socketio.packet import Packet
+
+from jobcast.errors import InvalidMessage, SettingsError, TokenError, TransportUnavailable
+from jobcast.events import (
+    Auth,
+    JoinJob,
+    LeaveAccepted,
+    LeaveJob,
+    RefreshToken,
+    Refusal,
+    TokenAccepted,
+    TokenExpiring,
+    packet_of,
+    parse_request,
+    payload_of,
+    room_of,
+)
+from jobcast.realtime.auth import Authorizer
+from jobcast.realtime.outlet import EngineOutlet, Outlet
+from jobcast.realtime.relay import Relay
+from jobcast.settings import Settings
+from jobcast.tokens import Subject, TokenVerifier
+from jobcast.transports import Source
+
+AUTHENTICATION_TIMEOUT: Final = 5.0  # seconds from opening a connection to having authenticated
+EXPIRY_WARNING: Final = 30.0  # seconds before a token expires
+LONGEST_TIMER: Final = 24 * 3600.0  # seconds; a token may be valid for longer than a timer can run
+
+NOT_FOUND: Final = Refusal(
+    code="job_not_found", message="there is no such job, or it is not yours to follow"
+)
+UNAVAILABLE: Final = Refusal(
+    code="unavailable", message="the job cannot be read now; try again in a moment"
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Connection:
+    """An authenticated connection: whom it speaks for, what it follows, when it ends."""
+
+    def __init__(self, sid: str, subject: Subject, outlet: Outlet) -> None:
+        self.sid = sid
+        self.subject = subject
+        self.outlet = outlet
+        self.jobs: set[str] = set()
+        self.closed = False
+        self.requests = asyncio.Lock()  # one after the other, in the order they came
+        self.timers: list[asyncio.TimerHandle] = []
+        self.since = time.monotonic()
+
+
+class Gateway:
+    """Handles one namespace of a Socket.IO server.
+
+    What an application has registered there before goes on working: its ``connect`` is asked
+    once a connection is authenticated, its ``disconnect`` is told.
+    """
+
+    def __init__(
+        self,
+        sio: socketio.AsyncServer,
+        source: Source,
+        settings: Settings,
+        *,
+        namespace: str = "/",
+    ) -> None:
+        if sio.packet_class is not Packet:
+            raise SettingsError("serializer", "of the Socket.IO server should be the default one")
+        self.relay = Relay(source)
+        self._sio = sio
+        self._namespace = namespace
+        self._verifier = TokenVerifier(settings)
+        self._authorizer = Authorizer(settings, source)
+        self._max_jobs = settings.max_jobs
+        self._connections: dict[str, Connection] = {}
+        self._unauthenticated: dict[str, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._app_connect = self._registered("connect")
+        self._app_disconnect = self._registered("disconnect")
+        self._register()
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    def start(self) -> None:
+        """Begin to receive events. The first connection does it too."""
+        self.relay.start()
+
+    async def aclose(self) -> None:
+        """Close every connection of the namespace, and stop."""
+        for connection in list(self._connections.values()):
+            await self._sio.disconnect(connection.sid, namespace=self._namespace)
+        for timer in self._unauthenticated.values():
+            timer.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.relay.aclose()
+
+    def _register(self) -> None:
+        handlers: dict[str, Callable[..., Awaitable[Any]]] = {
+            "connect": self._connect,
+            "disconnect": self._disconnect,
+            "join_job": self._request(self._join_job, JoinJob),
+            "leave_job": self._request(self._leave_job, LeaveJob),
+            "refresh_token": self._request(self._refresh_token, RefreshToken),
+        }
+        for event, handler in handlers.items():
+            self._sio.on(event, handler, namespace=self._namespace)
+        # python-socketio lets a client open Engine.IO and then say nothing for ever.
+        self._eio_connect = self._sio.eio.handlers["connect"]
+        self._eio_disconnect = self._sio.eio.handlers["disconnect"]
+        self._sio.eio.on("connect", self._opened)
+        self._sio.eio.on("disconnect", self._closed)
+
+    def _registered(self, event: str) -> Callable[..., Any] | None:
+        """What the application has registered for an event of the namespace."""
+        handler = self._sio.handlers.get(self._namespace, {}).get(event)
+        if handler is None:
+            of_class = self._sio.namespace_handlers.get(self._namespace)
+            handler = getattr(of_class, f"on_{event}", None)
+        return handler
+
+    async def _opened(self, eio_sid: str, environ: dict[str, Any]) -> Any:
+        loop = asyncio.get_running_loop()
+        self._unauthenticated[eio_sid] = loop.call_later(
+            AUTHENTICATION_TIMEOUT, self._close_unauthenticated, eio_sid
+        )
+        return await self._eio_connect(eio_sid, environ)
+
+    async def _closed(self, eio_sid: str, reason: str) -> None:
+        timer = self._unauthenticated.pop(eio_sid, None)
+        if timer is not None:
+            timer.cancel()
+        await self._eio_disconnect(eio_sid, reason)
+
+    def _close_unauthenticated(self, eio_sid: str) -> None:
+        self._unauthenticated.pop(eio_sid, None)
+        manager = self._sio.manager
+        for namespace in list(manager.get_namespaces()):
+            sid = manager.sid_from_eio_sid(eio_sid, namespace)
+            if sid is not None and manager.is_connected(sid, namespace):
+                return
+        logger.info("closed %s: it did not authenticate in time", eio_sid)
+        self._spawn(self._sio.eio.disconnect(eio_sid))
+
+    async def _connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> Any:
+        self.start()
+        try:
+            subject = await self._verifier.verify(_token_of(auth))
+        except TokenError as exc:
+            logger.info("refused %s: %s (%s)", sid, exc.message, exc.code)
+            raise Refused(exc.message, {"code": exc.code, "message": exc.message}) from None
+        socket = self._sio.eio.sockets.get(self._sio.manager.eio_sid_from_sid(sid, self._namespace))
+        if socket is None or socket.closed:
+            # It went while its token was verified; python-socketio forgets it when refused.
+            raise Refused("the connection is closed")
+        if self._app_connect is not None:
+            accepted = await _call(self._app_connect, sid, environ, auth)
+            if accepted is False:
+                return False
+        connection = Connection(sid, subject, EngineOutlet(sid, socket, self._namespace))
+        self._connections[sid] = connection
+        self._arm(connection)
+        logger.info("connected %s: sub=%r", sid, subject.sub)
+        return True
+
+    async def _disconnect(self, sid: str, reason: str = "") -> None:
+        connection = self._connections.pop(sid, None)
+        if connection is not None:
+            connection.closed = True
+            for timer in connection.timers:
+                timer.cancel()
+            for job_id in connection.jobs:
+                self.relay.leave(job_id, sid)
+            seconds = time.monotonic() - connection.since
+            logger.info(
+                "disconnected %s: sub=%r, %s, after %.1f s",
+                sid, connection.subject.sub, reason, seconds,
+            )  # fmt: skip
+        if self._app_disconnect is not None:
+            await _call(self._app_disconnect, sid, reason)
+
+    def _request(
+        self,
+        handle: Callable[[Connection, Any], Awaitable[msgspec.Struct]],
+        cls: type[msgspec.Struct],
+    ) -> Callable[..., Awaitable[dict[str, Any]]]:
+        """A Socket.IO handler that checks a request, and always answers it."""
+        name = handle.__name__.removeprefix("_")
+
+        async def answer(sid: str, *payload: Any) -> dict[str, Any]:
+            connection = self._connections.get(sid)
+            if connection is None:
+                return payload_of(Refusal(code="not_authenticated", message="connect first"))
+            try:
+                request = parse_request(name, payload[0] if payload else None, cls)
+                async with connection.requests:
+                    return payload_of(await handle(connection, request))
+            except InvalidMessage as exc:
+                logger.info("refused %s of %s: %s", name, sid, exc.problem)
+                return payload_of(Refusal(code="invalid_request", message=exc.problem))
+            except TokenError as exc:
+                logger.info("refused %s of %s: %s (%s)", name, sid, exc.message, exc.code)
+                return payload_of(Refusal(code=exc.code, message=exc.message))
+            except TransportUnavailable as exc:
+                logger.warning("could not answer %s of %s: %s", name, sid, exc)
+                return payload_of(UNAVAILABLE)
+            except Exception:
+                logger.exception("%s of %s failed", name, sid)
+                return payload_of(Refusal(code="internal_error", message="something went wrong"))
+
+        return answer
+
+    async def _join_job(self, connection: Connection, request: JoinJob) -> msgspec.Struct:
+        job_id, subject = request.job_id, connection.subject
+        if len(connection.jobs) >= self._max_jobs and job_id not in connection.jobs:
+            logger.info("refused join of %s: sub=%r follows too many", job_id, subject.sub)
+            return Refusal(
+                code="too_many_jobs", message=f"a connection may follow {self._max_jobs} jobs"
+            )
+        if not await self._authorizer.allows(subject, job_id):
+            logger.info("refused join of %s: sub=%r", job_id, subject.sub)
+            return NOT_FOUND
+        # Joining again begins anew: the client has asked for the history.
+        self.relay.leave(job_id, connection.sid)
+        accepted = await self.relay.join(job_id, connection.outlet, request.after)
+        if connection.closed:
+            self.relay.leave(job_id, connection.sid)
+        else:
+            connection.jobs.add(job_id)
+            await self._sio.enter_room(connection.sid, room_of(job_id), self._namespace)
+            logger.info("joined %s: sub=%r", job_id, subject.sub)
+        return accepted
+
+    async def _leave_job(self, connection: Connection, request: LeaveJob) -> LeaveAccepted:
+        self.relay.leave(request.job_id, connection.sid)
+        connection.jobs.discard(request.job_id)
+        await self._sio.leave_room(connection.sid, room_of(request.job_id), self._namespace)
+        logger.info("left %s: sub=%r", request.job_id, connection.subject.sub)
+        return LeaveAccepted(job_id=request.job_id)
+
+    async def _refresh_token(self, connection: Connection, request: RefreshToken) -> TokenAccepted:
+        subject = await self._verifier.verify(request.token)
+        if subject.sub != connection.subject.sub:
+            raise TokenError("token_subject", "the token is for another subject")
+        connection.subject = subject
+        if not connection.closed:
+            self._arm(connection)
+        logger.info("refreshed %s: sub=%r", connection.sid, subject.sub)
+        return TokenAccepted(expires_at=datetime.fromtimestamp(subject.expires_at, UTC))
+
+    def _arm(self, connection: Connection) -> None:
+        """Set the alarms for the end of the connection's token."""
+        loop = asyncio.get_running_loop()
+        for timer in connection.timers:
+            timer.cancel()
+        left = connection.subject.expires_at - time.time()
+        if left > LONGEST_TIMER:
+            connection.timers = [loop.call_later(LONGEST_TIMER, self._arm, connection)]
+            return
+        connection.timers = [
+            loop.call_later(max(0.0, left - EXPIRY_WARNING), self._warn, connection),
+            loop.call_later(max(0.0, left), self._expire, connection),
+        ]
+
+    def _warn(self, connection: Connection) -> None:
+        expires_at = datetime.fromtimestamp(connection.subject.expires_at, UTC)
+        connection.outlet.send(packet_of(TokenExpiring(expires_at=expires_at)))
+
+    def _expire(self, connection: Connection) -> None:
+        logger.info(
+            "closing %s: the token of sub=%r expired", connection.sid, connection.subject.sub
+        )
+        self._spawn(self._sio.disconnect(connection.sid, namespace=self._namespace))
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _token_of(auth: Any) -> str:
+    """The token that a client sent to connect.
+
+    Raises:
+        TokenError: there is none.
+    """
+    if not auth or (isinstance(auth, dict) and not auth.get("token")):
+        raise TokenError("token_missing", "connect with auth: {token}")
+    try:
+        return parse_request("connect", auth, Auth).token
+    except InvalidMessage:
+        raise TokenError("token_invalid", "the token cannot be read") from None
+
+
+async def _call(handler: Callable[..., Any], *args: Any) -> Any:
+    """Call an application's handler with as many of the arguments as it takes."""
+    parameters = inspect.signature(handler).parameters.values()
+    takes_all = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
+    answer = handler(*args if takes_all else args[: len(parameters)])
+    return await answer if inspect.isawaitable(answer) else answer

@@ -1,0 +1,162 @@
+"""From the transport to the rooms: nothing missing, nothing twice, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from jobcast.errors import TransportUnavailable
+from jobcast.events import Cursor, JoinAccepted
+from jobcast.realtime.outlet import Outlet
+from jobcast.realtime.rooms import Room
+from jobcast.transports import Message, Source
+from jobcast.transports.base import Snapshot
+
+RETRY_DELAY: Final = 0.5  # seconds between two tries to read what a room is missing
+RESUMING_AT_ONCE: Final = 50  # rooms whose history is read at the same time
+
+logger = logging.getLogger(__name__)
+
+
+class Relay:
+    """The rooms of this process, each subscribed to while somebody here follows its job."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._rooms: dict[str, Room] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._started = False
+
+    @property
+    def ready(self) -> bool:
+        return self._source.ready
+
+    @property
+    def followed(self) -> int:
+        """How many jobs somebody follows here."""
+        return len(self._rooms)
+
+    def start(self) -> None:
+        """Begin to receive, in the running loop. Calling it again changes nothing."""
+        if not self._started:
+            self._started = True
+            self._source.start(self._receive, self._resume)
+
+    async def aclose(self) -> None:
+        tasks = [*self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._rooms.clear()
+        await self._source.aclose()
+
+    async def join(self, job_id: str, outlet: Outlet, after: Cursor | None = None) -> JoinAccepted:
+        """Let a follower in: it gets what is retained (after ``after``), then what comes.
+
+        Raises:
+            TransportUnavailable: the job's events cannot be received or read now.
+        """
+        room = self._rooms.get(job_id) or self._open(job_id)
+        room.joining += 1
+        try:
+            # Shielded: others wait for the same subscription.
+            await asyncio.shield(room.subscribed)
+            snapshot = await self._source.snapshot(job_id, _reach(after, room))
+            if not outlet.closed:
+                self._admit(room, outlet, snapshot, after)
+        finally:
+            room.joining -= 1
+            room.settle()
+            self._close_if_deserted(room)
+        return JoinAccepted(
+            job_id=job_id,
+            status=snapshot.state,
+            epoch=snapshot.epoch,
+            seq=snapshot.seq,
+            recovered=snapshot.recovered,
+        )
+
+    def leave(self, job_id: str, sid: str) -> None:
+        """Let a follower out; it gets nothing more. One that is not in is no error."""
+        room = self._rooms.get(job_id)
+        if room is not None:
+            room.followers.pop(sid, None)
+            self._close_if_deserted(room)
+
+    def _admit(self, room: Room, outlet: Outlet, snapshot: Snapshot, after: Cursor | None) -> None:
+        room.catch_up(snapshot)
+        room.admit(outlet, snapshot, after.seq if after and snapshot.recovered else 0)
+        if not room.behind and not room.replay():
+            self._fill(room)
+
+    def _open(self, job_id: str) -> Room:
+        room = Room(job_id, self._spawn(self._source.subscribe(job_id)))
+        self._rooms[job_id] = room
+        return room
+
+    def _close_if_deserted(self, room: Room) -> None:
+        if room.deserted and self._rooms.get(room.job_id) is room:
+            del self._rooms[room.job_id]
+            room.subscribed.cancel()
+            self._spawn(self._unsubscribe(room.job_id))
+
+    async def _unsubscribe(self, job_id: str) -> None:
+        if job_id not in self._rooms:
+            await self._source.unsubscribe(job_id)
+
+    def _receive(self, job_id: str, message: Message) -> None:
+        room = self._rooms.get(job_id)
+        if room is not None and not room.receive(message):
+            self._fill(room)
+
+    async def _resume(self) -> None:
+        """After an interruption, read what every room missed."""
+        some = asyncio.Semaphore(RESUMING_AT_ONCE)
+
+        async def fill(room: Room) -> None:
+            async with some:
+                await self._read_missing(room)
+
+        rooms = [room for room in self._rooms.values() if not room.behind]
+        for room in rooms:
+            room.behind = True
+        await asyncio.gather(*(fill(room) for room in rooms))
+
+    def _fill(self, room: Room) -> None:
+        if not room.behind:
+            room.behind = True
+            self._spawn(self._read_missing(room))
+
+    async def _read_missing(self, room: Room) -> None:
+        """Read what a room is missing, and deliver it before anything newer."""
+        while self._rooms.get(room.job_id) is room:
+            try:
+                snapshot = await self._source.snapshot(
+                    room.job_id, Cursor(epoch=room.epoch, seq=room.seq)
+                )
+            except TransportUnavailable as exc:
+                logger.debug("job %s: %s", room.job_id, exc)
+                await asyncio.sleep(RETRY_DELAY)
+                continue
+            room.catch_up(snapshot)
+            if room.replay():
+                break
+        room.behind = False
+        room.settle()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _reach(after: Cursor | None, room: Room) -> Cursor | None:
+    """From where to read the history, so that it is enough for the newcomer and for the room."""
+    if after is None or not room.followers:
+        return after
+    if after.epoch != room.epoch:
+        return None
+    return Cursor(epoch=after.epoch, seq=min(after.seq, room.seq))

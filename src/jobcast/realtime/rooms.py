@@ -1,0 +1,97 @@
+"""The rooms of one process: who follows a job here, and how far they have been brought."""
+
+from __future__ import annotations
+
+import asyncio
+
+from jobcast.events import Joined, packet_of
+from jobcast.realtime.outlet import Outlet
+from jobcast.transports.base import NO_RECORD, Message, Snapshot
+
+
+class Room:
+    """A job that somebody follows here. All its followers have seen the same, up to ``seq``."""
+
+    def __init__(self, job_id: str, subscribed: asyncio.Task[None]) -> None:
+        self.job_id = job_id
+        self.subscribed = subscribed
+        self.followers: dict[str, Outlet] = {}
+        self.epoch = NO_RECORD
+        self.seq = 0
+        self.joining = 0  # followers that are reading the history
+        self.behind = False  # something is missing and being read from the history
+        self._recent: list[Message] = []  # what came while somebody was reading
+
+    @property
+    def deserted(self) -> bool:
+        return not self.followers and not self.joining
+
+    def receive(self, message: Message) -> bool:
+        """Take a message from the transport. Returns False if something before it is missing."""
+        if self.joining or self.behind:
+            self._recent.append(message)
+        if self.behind or not self.followers:
+            return True
+        return self._advance(message)
+
+    def catch_up(self, snapshot: Snapshot) -> None:
+        """Bring the followers to where a snapshot ends. It has to reach back to ``seq``."""
+        if not self.followers or snapshot.epoch == NO_RECORD:
+            pass
+        elif snapshot.epoch != self.epoch:
+            self._send_all(joined_packet(self.job_id, snapshot))
+            self._send_events(snapshot, seen=0)
+        elif snapshot.seq > self.seq:
+            self._send_events(snapshot, seen=self.seq)
+        else:
+            return
+        self.epoch, self.seq = snapshot.epoch, snapshot.seq
+
+    def replay(self) -> bool:
+        """Deliver what came in while the history was read. Returns False as ``receive`` does."""
+        return all(self._advance(message) for message in self._recent) if self.followers else True
+
+    def admit(self, outlet: Outlet, snapshot: Snapshot, seen: int) -> None:
+        """Let a follower in: first what the history has beyond ``seen``, then what came since.
+
+        ``catch_up`` has been called with the snapshot.
+        """
+        outlet.send(joined_packet(self.job_id, snapshot))
+        for message in snapshot.events:
+            if message.seq > seen:
+                outlet.send(message.packet)
+        for message in self._recent:
+            if message.epoch == self.epoch and snapshot.seq < message.seq <= self.seq:
+                outlet.send(message.packet)
+        self.followers[outlet.sid] = outlet
+
+    def settle(self) -> None:
+        """Forget what came in, when nobody needs it any more."""
+        if not self.joining and not self.behind:
+            self._recent.clear()
+
+    def _advance(self, message: Message) -> bool:
+        if message.epoch != self.epoch:
+            return False
+        if message.seq <= self.seq:
+            return True
+        if message.seq != self.seq + 1:
+            return False
+        self.seq = message.seq
+        self._send_all(message.packet)
+        return True
+
+    def _send_events(self, snapshot: Snapshot, seen: int) -> None:
+        for message in snapshot.events:
+            if message.seq > seen:
+                self._send_all(message.packet)
+
+    def _send_all(self, packet: str) -> None:
+        for outlet in self.followers.values():
+            outlet.send(packet)
+
+
+def joined_packet(job_id: str, snapshot: Snapshot) -> str:
+    return packet_of(
+        Joined(job_id=job_id, epoch=snapshot.epoch, seq=snapshot.seq, status=snapshot.state)
+    )

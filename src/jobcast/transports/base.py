@@ -1,0 +1,147 @@
+"""What a transport is: the nouns, and the decisions that are the same for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol
+
+from msgspec import Struct
+
+from jobcast.events import Cursor, JobEvent, Kind, State, packet_head
+
+DEFAULT_HISTORY_TTL: Final = 3600  # seconds after the last event of a job that has ended
+DEFAULT_HISTORY_SIZE: Final = 1000  # events a job
+ACTIVE_TTL: Final = 24 * 3600  # seconds; a job that has not ended may be silent for long
+NO_RECORD: Final = ""  # the epoch of a job that nothing was published of
+
+
+class Retention(Struct, frozen=True, kw_only=True):
+    """How much of a job is kept, and how long."""
+
+    ttl: int = DEFAULT_HISTORY_TTL
+    size: int = DEFAULT_HISTORY_SIZE
+
+    @property
+    def active_ttl(self) -> int:
+        """Seconds that the record of a job which has not ended outlives its last event."""
+        return max(self.ttl, ACTIVE_TTL)
+
+
+class Outgoing(Struct, frozen=True, kw_only=True):
+    """An event on its way to the store, encoded but for its ``seq``."""
+
+    job_id: str
+    kind: Kind
+    head: str
+    state: State | None = None  # the job's state from here on, if the event changes it
+    owner: str | None = None  # set once, with the event that creates the record
+
+    @classmethod
+    def of(cls, event: JobEvent, owner: str | None = None) -> Outgoing:
+        return cls(
+            job_id=event.job_id,
+            kind=event.kind,
+            head=packet_head(event),
+            state=event.state,
+            owner=owner,
+        )
+
+
+class Message(Struct, frozen=True, gc=False):
+    """An event as it comes from the store: a ready Socket.IO packet, and what routes it."""
+
+    epoch: str
+    seq: int
+    kind: Kind
+    packet: str
+
+
+class Snapshot(Struct, frozen=True, kw_only=True):
+    """What the store has of a job at one moment."""
+
+    epoch: str = NO_RECORD
+    seq: int = 0
+    state: State = "pending"
+    owner: str | None = None
+    events: tuple[Message, ...] = ()  # in order
+    recovered: bool = False  # nothing that came after the given cursor is missing in events
+
+
+class TransportPublisher(Protocol):
+    """The worker's side. Called by one thread at a time; it may block, and never for ever."""
+
+    def publish(self, batch: Sequence[Outgoing]) -> None:
+        """Store the events in order and send them to whoever follows their jobs.
+
+        Raises:
+            PublishFailed: what it calls ``unsent`` was not stored; try again later.
+        """
+
+    def emit(self, event: str, data: Any, *, room: str | None = None) -> None:
+        """python-socketio's ``emit``; what goes to a job's room becomes an event of the job."""
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+class Source(Protocol):
+    """The realtime side: the events of the jobs that were subscribed to, and their history."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether events are being received."""
+
+    def start(
+        self,
+        on_message: Callable[[str, Message], None],
+        on_resumed: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Begin to receive, in the running loop.
+
+        Args:
+            on_message: called with the job's id and each message, in the store's order.
+            on_resumed: called after an interruption, when every subscription is in force again:
+                what was published in between has to be read from the history.
+        """
+
+    async def aclose(self) -> None:
+        """Stop receiving and let go of connections."""
+
+    async def subscribe(self, job_id: str) -> None:
+        """Receive a job's events. What is published after the return is not missed.
+
+        Raises:
+            TransportUnavailable: the subscription could not be confirmed.
+        """
+
+    async def unsubscribe(self, job_id: str) -> None:
+        """Receive the job's events no more."""
+
+    async def snapshot(self, job_id: str, after: Cursor | None = None) -> Snapshot:
+        """What the store has of the job, or what came after a cursor if that can be told.
+
+        Raises:
+            TransportUnavailable: the store cannot be read.
+        """
+
+    async def owner(self, job_id: str) -> str | None:
+        """The subject that the job belongs to; None if it has no owner or does not exist."""
+
+
+class ClientManager(Protocol):
+    """A client manager of ``socketio.AsyncServer`` that brings a :class:`Source` along."""
+
+    source: Source
+
+
+def can_resume(after: Cursor | None, *, epoch: str, seq: int, first: int) -> bool:
+    """Whether everything that came after a client's cursor is still there.
+
+    Args:
+        after: where the client is; None for one that has seen nothing.
+        epoch: the record's.
+        seq: the record's latest.
+        first: the seq of the oldest status or log that is kept. What is older may have been
+            trimmed, so that a cursor before it proves nothing.
+    """
+    return after is not None and after.epoch == epoch and first - 1 <= after.seq <= seq

@@ -1,0 +1,93 @@
+"""python-socketio's ``emit``, where the room is a job's.
+
+What goes to the room of a job is an event of that job: it gets a ``seq`` and a place in history
+like any other. Everything else takes python-socketio's own way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import socketio
+from socketio.async_pubsub_manager import AsyncPubSubManager
+
+from jobcast.errors import InvalidMessage
+from jobcast.events import JOB_EVENTS, job_of, now, parse_event
+from jobcast.transports.base import Outgoing
+
+
+def job_event(event: str, data: Any, room: object) -> Outgoing | None:
+    """The event of a job that an ``emit`` to a room stands for; None if it is none.
+
+    Raises:
+        InvalidMessage: the room is a job's and the event one of the contract's, but not its data.
+    """
+    job_id = job_of(room)
+    if job_id is None or event not in JOB_EVENTS:
+        return None
+    if not isinstance(data, dict):
+        raise InvalidMessage(event, f"the data is an object, not {type(data).__name__}")
+    stamped = {"timestamp": now(), **data, "job_id": job_id, "seq": 0}
+    return Outgoing.of(parse_event(event, stamped))
+
+
+class JobRooms(socketio.PubSubManager):  # type: ignore[misc]
+    """For managers that write from outside of the Socket.IO process."""
+
+    def publish(self, batch: Sequence[Outgoing]) -> None:
+        raise NotImplementedError
+
+    def emit(
+        self,
+        event: str,
+        data: Any,
+        namespace: str | None = None,
+        room: str | None = None,
+        skip_sid: str | list[str] | None = None,
+        callback: Any = None,
+        to: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Emit to a room. To a job's room only the contract's events make sense.
+
+        Raises:
+            InvalidMessage: the data of an event to a job's room breaks the contract.
+            PublishFailed: an event to a job's room could not be stored.
+        """
+        outgoing = job_event(event, data, to or room)
+        if outgoing is not None:
+            self.publish([outgoing])
+        else:
+            super().emit(
+                event, data, namespace=namespace, room=room, skip_sid=skip_sid,
+                callback=callback, to=to, **kwargs,
+            )  # fmt: skip
+
+
+class AsyncJobRooms(AsyncPubSubManager):  # type: ignore[misc]
+    """For the client managers of a Socket.IO process."""
+
+    async def publish_event(self, outgoing: Outgoing) -> None:
+        raise NotImplementedError
+
+    async def emit(
+        self,
+        event: str,
+        data: Any,
+        namespace: str | None = None,
+        room: str | None = None,
+        skip_sid: str | list[str] | None = None,
+        callback: Any = None,
+        to: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Emit to a room, as :meth:`JobRooms.emit` does."""
+        outgoing = job_event(event, data, to or room)
+        if outgoing is not None:
+            await self.publish_event(outgoing)
+        else:
+            await super().emit(
+                event, data, namespace=namespace, room=room, skip_sid=skip_sid,
+                callback=callback, to=to, **kwargs,
+            )  # fmt: skip

@@ -1,0 +1,322 @@
+"""The handle of a running job: what a task says goes through it to the publisher."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from time import time as _time
+from types import TracebackType
+from typing import Any, Final, Protocol, TypeVar, get_args
+
+from msgspec import UNSET
+
+from jobcast.events import (
+    JobComplete,
+    JobError,
+    JobEvent,
+    JobLog,
+    JobProgress,
+    JobStatus,
+    Level,
+    check_job_id,
+)
+from jobcast.settings import DEFAULT_RESULT_LIMIT
+from jobcast.worker.progress import Number, Shown, Stage, number
+from jobcast.worker.public import reason_of, safe_result, safe_text
+
+T = TypeVar("T")
+
+LEVELS: Final[frozenset[str]] = frozenset(get_args(Level))
+
+logger = logging.getLogger(__name__)
+
+
+# A progress as the task said it: when, percentage, message, current, total, stage, and when the
+# tracked loop began. A bare tuple, because most of them are replaced before anyone looks.
+Slot = tuple[float, float | None, str | None, Any, Any, Stage, float | None]
+
+
+class JobPublisher(Protocol):
+    def mark(self, job: Job) -> None: ...
+    def add(self, job: Job, event: JobEvent) -> None: ...
+    def flush(self) -> bool: ...
+
+
+class Job:
+    """A job that can be followed. Get one with :func:`current_job` or :func:`jobcast.open_job`.
+
+    No method raises for what is wrong with the transport, and none waits for it, except that the
+    end of a job is flushed within a bounded time.
+
+    >>> with open_job("nightly-2026-11-23", owner="alice") as job:
+    ...     for row in job.track(rows):
+    ...         job.log(f"read {row}")
+    """
+
+    def __init__(
+        self,
+        publisher: JobPublisher,
+        job_id: str,
+        *,
+        owner: str | None = None,
+        result_limit: int = DEFAULT_RESULT_LIMIT,
+    ) -> None:
+        self.job_id = check_job_id(job_id)
+        self.owner = owner
+        self.ended = False
+        self.dirty = False
+        self.outer: Job | NoJob = NO_JOB  # what was the current job when this one began
+        self._publisher = publisher
+        self._result_limit = result_limit
+        self._stage = Stage()
+        self._shown = Shown()
+        self._message: str | None = None
+        self._began: float | None = None
+        self._slot: Slot | None = None
+        self._taken: Slot | None = None
+
+    def progress(
+        self,
+        percentage: float | None = None,
+        message: str | None = None,
+        *,
+        current: float | None = None,
+        total: float | None = None,
+    ) -> None:
+        """Say how far the job, or its present stage, has come.
+
+        Costs about a microsecond, whatever becomes of it: a newer progress replaces an older one
+        that was not sent yet.
+
+        Args:
+            percentage: 0 to 100; what is beyond is clamped, and what is less than was shown
+                before is not shown. None where ``current`` and ``total`` say it, or where nobody
+                knows.
+            message: what the job is doing; the last one stays until there is another.
+            current: how many of ``total`` are done, in any unit.
+            total: how many there are; None if that is not known.
+        """
+        if message is None:
+            message = self._message
+        else:
+            self._message = message
+        self._slot = (_time(), percentage, message, current, total, self._stage, self._began)
+        if not self.dirty:
+            self._publisher.mark(self)
+
+    def log(self, message: object, level: str = "info") -> None:
+        """Send a line of log.
+
+        Args:
+            message: the line; what is beyond 8192 characters is cut off.
+            level: debug, info, warning, error or critical, in any case.
+        """
+        level = level.lower()
+        if level not in LEVELS:
+            logger.warning("job %s: %r is no level; logged as info", self.job_id, level)
+            level = "info"
+        self._add(
+            JobLog(job_id=self.job_id, level=level, message=safe_text(message))  # type: ignore[arg-type]
+        )
+
+    def track(
+        self, iterable: Iterable[T], total: float | None = None, message: str | None = None
+    ) -> Iterator[T]:
+        """Iterate, and report the progress with rate and time left.
+
+        Args:
+            iterable: what to go through.
+            total: how many items there are; by default ``len(iterable)``, where it has one.
+            message: what the job is doing.
+        """
+        if total is None and isinstance(iterable, Sized):
+            total = len(iterable)
+        outer, self._began = self._began, _time()
+        try:
+            self.progress(message=message, current=0, total=total)
+            for count, item in enumerate(iterable, 1):
+                yield item
+                self.progress(current=count, total=total)
+        finally:
+            self._began = outer
+
+    @contextmanager
+    def stage(self, name: str, weight: float = 1, of: float | None = None) -> Iterator[None]:
+        """Do a part of the job, in which 0 to 100 means that part.
+
+        Args:
+            name: what the part is called.
+            weight: its share, beside the other parts at the same level.
+            of: the sum of the weights at this level, if it is known ahead. Without it the share
+                is one of the parts begun so far, and the bar steps back when another begins.
+
+        Raises:
+            ValueError: a weight is not positive, or ``of`` is too small.
+        """
+        around, self._stage = self._stage, self._stage.enter(name, weight, of)
+        self.progress(0)
+        try:
+            yield
+            self.progress(100)
+        finally:
+            self._stage = around
+
+    def complete(self, result: Any = None) -> None:
+        """End the job: it succeeded. ``result`` is shown to whoever follows it.
+
+        What does not encode, or is too large, is described instead. Nothing is said of the job
+        after its end.
+        """
+        self._end(
+            lambda: JobComplete(job_id=self.job_id, result=safe_result(result, self._result_limit))
+        )
+
+    def fail(self, exc: BaseException, message: str | None = None) -> None:
+        """End the job: it failed.
+
+        Args:
+            exc: why; its class name is shown, its traceback never.
+            message: what to show instead of the exception's own text.
+        """
+        self._end(
+            lambda: JobError(
+                job_id=self.job_id,
+                error=type(exc).__name__,
+                message=safe_text(exc if message is None else message),
+                reason=reason_of(exc),
+            )
+        )
+
+    def started(self, *, task: str | None = None, attempt: int = 1) -> None:
+        """Say that a run begins; what a former one showed is forgotten."""
+        self._add(
+            JobStatus(job_id=self.job_id, status="started", task=task or UNSET, attempt=attempt)
+        )
+
+    def queued(self, *, task: str | None = None) -> None:
+        self._add(JobStatus(job_id=self.job_id, status="queued", task=task or UNSET))
+
+    def retrying(
+        self, exc: BaseException | None, message: str, *, attempt: int, eta: datetime
+    ) -> None:
+        """Say that this run ended, and that attempt number ``attempt`` is due at ``eta``."""
+        self._add(
+            JobStatus(
+                job_id=self.job_id,
+                status="retrying",
+                attempt=attempt,
+                eta=eta,
+                error=UNSET if exc is None else type(exc).__name__,
+                message=safe_text(message),
+            )
+        )
+        self.ended = True
+        self._publisher.flush()
+
+    def flush(self) -> bool:
+        """Wait, within a bounded time, until all that was said is stored."""
+        return self._publisher.flush()
+
+    def take_progress(self) -> JobProgress | None:
+        """The progress, if it is newer than what was taken before."""
+        slot = self._slot
+        if slot is None or slot is self._taken or self.ended:
+            return None
+        self._taken = slot
+        said_at, percentage, message, current, total, stage, began = slot
+        done, of = number(current), number(total)
+        rate, eta = _pace(done, of, UNSET if began is None else said_at - began)
+        return JobProgress(
+            job_id=self.job_id,
+            timestamp=datetime.fromtimestamp(said_at, UTC),
+            percentage=self._shown.percentage(number(percentage), done, of, stage),
+            message=None if message is None else safe_text(message),
+            current=done,
+            total=of,
+            stage=safe_text(stage.name) if stage.name else UNSET,
+            rate=rate,
+            eta=eta,
+        )
+
+    def __enter__(self) -> Job:
+        self.outer = _current.get()
+        _current.set(self)
+        self.started()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc is None:
+            self.complete()
+        else:
+            self.fail(exc)
+        _current.set(self.outer)
+
+    def _add(self, event: JobEvent) -> None:
+        if not self.ended:
+            self._publisher.add(self, event)
+
+    def _end(self, event: Callable[[], JobEvent]) -> None:
+        if not self.ended:
+            self._publisher.add(self, event())
+            self.ended = True
+            self._publisher.flush()
+
+
+class NoJob:
+    """What :func:`current_job` gives outside of a job: every method does nothing."""
+
+    job_id: str | None = None
+    owner: str | None = None
+
+    def progress(self, *args: Any, **kwargs: Any) -> None: ...
+    def log(self, *args: Any, **kwargs: Any) -> None: ...
+    def complete(self, *args: Any, **kwargs: Any) -> None: ...
+    def fail(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def track(
+        self, iterable: Iterable[T], total: float | None = None, message: str | None = None
+    ) -> Iterator[T]:
+        del total, message
+        return iter(iterable)
+
+    @contextmanager
+    def stage(self, name: str, weight: float = 1, of: float | None = None) -> Iterator[None]:
+        Stage().enter(name, weight, of)  # what is wrong inside of a job is wrong outside too
+        yield
+
+    def flush(self) -> bool:
+        return True
+
+
+NO_JOB: Final = NoJob()
+_current: ContextVar[Job | NoJob] = ContextVar("jobcast_job", default=NO_JOB)
+
+
+def current_job() -> Job | NoJob:
+    """The job that is running here, anywhere in its call stack.
+
+    Outside of a job its methods do nothing, so that a function may use it without knowing who
+    calls it:
+
+    >>> def read(rows):
+    ...     for row in current_job().track(rows):
+    ...         ...
+    """
+    return _current.get()
+
+
+def _pace(done: Number, of: Number, seconds: Number) -> tuple[Number, Number]:
+    """Items a second and seconds left, of a tracked loop."""
+    if done is UNSET or seconds is UNSET or done <= 0 or seconds <= 0:
+        return UNSET, UNSET
+    rate = done / seconds
+    left = UNSET if of is UNSET else round(max(0.0, (of - done) / rate), 3)
+    return round(rate, 3), left

@@ -1,0 +1,117 @@
+"""What a process has one of: its settings and its publisher."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from celery import signals
+from msgspec import Struct
+
+from jobcast.errors import InvalidJobId, SettingsError
+from jobcast.settings import Settings
+from jobcast.transports import Retention, open_publisher
+from jobcast.worker.job import NO_JOB, Job, NoJob
+from jobcast.worker.publisher import Publisher
+
+logger = logging.getLogger(__name__)
+
+
+class Process(Struct, frozen=True):
+    settings: Settings
+    publisher: Publisher
+
+
+_lock = threading.Lock()
+_process: Process | SettingsError | None = None
+
+
+def process(celery_conf: Mapping[str, Any] | None = None) -> Process | None:
+    """This process's publisher, started at the first call.
+
+    Returns:
+        None if a setting is wrong, which is logged once: no task fails of it.
+    """
+    global _process
+    with _lock:
+        if _process is None:
+            try:
+                _process = _start(Settings.load(celery_conf=celery_conf))
+            except SettingsError as exc:
+                logger.error("nothing is published: %s", exc)
+                _process = exc
+        return _process if isinstance(_process, Process) else None
+
+
+def new_job(
+    job_id: str, *, owner: str | None = None, celery_conf: Mapping[str, Any] | None = None
+) -> Job | NoJob:
+    """A handle on a job; one that does nothing if it cannot be published."""
+    here = process(celery_conf)
+    if here is None:
+        return NO_JOB
+    try:
+        return Job(here.publisher, job_id, owner=owner, result_limit=here.settings.result_limit)
+    except InvalidJobId as exc:
+        logger.warning("job %.200r is not published: %s", job_id, exc)
+        return NO_JOB
+
+
+def open_job(job_id: str, *, owner: str | None = None) -> Job | NoJob:
+    """Follow work that is no Celery task: a management command, a thread, a cron job.
+
+    Args:
+        job_id: what followers join; 1 to 128 characters.
+        owner: the subject whose token may follow it.
+
+    Raises:
+        InvalidJobId: the id may not become a room.
+
+    >>> with open_job("reindex-2026-11-23", owner="alice") as job:
+    ...     job.progress(50, "half-way")
+    """
+    here = process()
+    if here is None:
+        return NO_JOB
+    return Job(here.publisher, job_id, owner=owner, result_limit=here.settings.result_limit)
+
+
+def close() -> None:
+    """Send what is left and stop. The next use begins anew."""
+    global _process
+    with _lock:
+        ended, _process = _process, None
+    if isinstance(ended, Process):
+        ended.publisher.close()
+
+
+def _start(settings: Settings) -> Process:
+    transport = open_publisher(
+        settings.url, Retention(ttl=settings.history_ttl, size=settings.history_size)
+    )
+    return Process(settings, Publisher(transport, shown_url=settings.masked_url))
+
+
+def _forget() -> None:
+    # The thread stayed behind in the parent, and what it had to send is the parent's to send.
+    global _process, _lock
+    _lock = threading.Lock()
+    _process = None
+
+
+def _close_on(signal: Any) -> None:
+    def receive(**_: object) -> None:
+        close()
+
+    signal.connect(receive, weak=False)
+
+
+os.register_at_fork(after_in_child=_forget)
+atexit.register(close)
+# A pool's child runs no exit handlers; these are told of recycling and of a warm shutdown.
+_close_on(signals.worker_process_shutdown)
+_close_on(signals.worker_shutdown)

@@ -1,0 +1,176 @@
+"""The publisher: takes events from tasks without making them wait, and sends them in pipelines."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from jobcast.errors import PublishFailed
+from jobcast.events import JobEvent, JobProgress
+from jobcast.transports import Outgoing, TransportPublisher
+from jobcast.worker.buffer import MAX_EVENTS, Buffer, encode
+
+LINGER: Final = 0.025  # seconds that an event waits for others, and progress to be replaced
+BATCH: Final = 200  # events a pipeline
+FIRST_DELAY: Final = 0.1  # seconds before the first try after a failure
+LONGEST_DELAY: Final = 5.0  # seconds between two tries
+FLUSH_TIMEOUT: Final = 2.0  # seconds that the end of a task may wait for the transport
+CLOSE_TIMEOUT: Final = 3.0  # seconds that the end of a process may
+
+logger = logging.getLogger(__name__)
+
+
+class Reporter(Protocol):
+    """What the publisher asks of a job: its progress, a slot that the task overwrites."""
+
+    owner: str | None
+    dirty: bool
+
+    def take_progress(self) -> JobProgress | None:
+        """The progress, if it is newer than what was taken before."""
+
+
+class Publisher:
+    """One for each process, started lazily, on the process's own side of a fork.
+
+    Any thread may call it. While the transport is down the events wait in a bounded buffer.
+    """
+
+    def __init__(
+        self, transport: TransportPublisher, *, shown_url: str = "", max_events: int = MAX_EVENTS
+    ) -> None:
+        self._transport = transport
+        self._shown_url = shown_url
+        self._buffer = Buffer(max_events)
+        self._lock = threading.Lock()
+        self._dirty: deque[Reporter] = deque()  # jobs whose progress was not looked at
+        self._work = threading.Event()
+        self._hurry = threading.Event()
+        self._settled = threading.Condition(self._lock)
+        self._taken_ticket = 0  # everything up to here has left the buffer
+        self._sent_ticket = 0  # and everything up to here is stored
+        self._unsent: Sequence[Outgoing] = ()
+        self._down_since: float | None = None
+        self._failures = 0
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="jobcast-publisher", daemon=True)
+        self._thread.start()
+
+    def mark(self, job: Reporter) -> None:
+        """The job has a new progress. Cheap, and called once for many of them."""
+        job.dirty = True
+        self._dirty.append(job)
+        self._work.set()
+
+    def add(self, job: Reporter, event: JobEvent) -> None:
+        """Send an event, after the progress that was said before it."""
+        with self._lock:
+            progress = job.take_progress()
+            if progress is not None:
+                self._buffer.add(progress, job.owner)
+            self._buffer.add(event, job.owner)
+        self._work.set()
+
+    def flush(self, timeout: float = FLUSH_TIMEOUT) -> bool:
+        """Wait until all that was said is stored.
+
+        Args:
+            timeout: seconds to wait at most; there is no wait while the transport is down.
+
+        Returns:
+            Whether it is; if not, it is sent later, when that is possible.
+        """
+        with self._settled:
+            self._collect()
+            ticket = self._buffer.last_ticket
+            self._hurry.set()
+            self._work.set()
+            return self._settled.wait_for(
+                lambda: self._sent_ticket >= ticket or self._down_since is not None, timeout
+            ) and (self._sent_ticket >= ticket)
+
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Send what is left, within ``timeout`` seconds, and stop."""
+        self.flush(timeout)
+        self._closing = True
+        self._hurry.set()
+        self._work.set()
+        self._thread.join(timeout)
+        with self._lock:
+            lost = len(self._buffer) + len(self._unsent)
+        if lost:
+            logger.warning("%d events of jobs were not sent to %s", lost, self._shown_url)
+        self._transport.close()
+
+    def _run(self) -> None:
+        while not self._closing:
+            self._work.wait()
+            self._hurry.wait(LINGER)
+            self._work.clear()
+            self._hurry.clear()
+            self._drain()
+        self._drain()
+
+    def _drain(self) -> None:
+        while self._send_batch() and not (self._closing and self._down_since is not None):
+            pass
+
+    def _send_batch(self) -> bool:
+        """Send one pipeline, or try to. Returns whether there was anything to send."""
+        with self._lock:
+            self._collect()
+            if not self._unsent:
+                entries = self._buffer.take(BATCH)
+                self._taken_ticket = self._buffer.first_ticket - 1
+        if not self._unsent:
+            self._unsent = encode(entries)
+        if not self._unsent:
+            return False
+        try:
+            self._transport.publish(self._unsent)
+        except PublishFailed as exc:
+            self._unsent = exc.unsent
+            self._failed(exc)
+            return True
+        self._unsent = ()
+        with self._settled:
+            self._sent_ticket = self._taken_ticket
+            self._settled.notify_all()
+        self._succeeded()
+        return True
+
+    def _collect(self) -> None:
+        while self._dirty:
+            job = self._dirty.popleft()
+            job.dirty = False
+            progress = job.take_progress()
+            if progress is not None:
+                self._buffer.add(progress, job.owner)
+
+    def _failed(self, exc: PublishFailed) -> None:
+        self._failures += 1
+        if self._failures == 1:
+            logger.warning(
+                "jobcast cannot reach %s (%s): tasks go on, and what they say is kept,"
+                " %d events at most, until it is back", self._shown_url, exc, MAX_EVENTS,
+            )  # fmt: skip
+            with self._settled:
+                self._down_since = time.monotonic()
+                self._settled.notify_all()
+        ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self._failures, 10))
+        self._hurry.clear()
+        self._hurry.wait(random.uniform(FIRST_DELAY, ceiling))
+
+    def _succeeded(self) -> None:
+        if self._down_since is not None:
+            logger.warning(
+                "jobcast reaches %s again, after %.1f s",
+                self._shown_url, time.monotonic() - self._down_since,
+            )  # fmt: skip
+            self._down_since = None
+            self._failures = 0

@@ -1,0 +1,210 @@
+"""The base class of a task whose progress, logs and end can be followed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
+from functools import wraps
+from typing import Any, Final, TypeVar
+
+from celery import Task, signals
+from celery.canvas import Signature
+
+from jobcast.errors import SettingsError
+from jobcast.settings import Settings
+from jobcast.worker import logs
+from jobcast.worker.job import Job, _current, current_job
+from jobcast.worker.process import new_job, process
+from jobcast.worker.sending import OWNER_HEADER, owner_of
+
+T = TypeVar("T")
+
+HOOKS: Final = ("before_start", "on_success", "on_failure", "on_retry")
+
+logger = logging.getLogger(__name__)
+
+
+class ProgressTask(Task):  # type: ignore[misc]
+    """A task that can be followed while it runs.
+
+    That it started, is retried, succeeded or failed is published without a line in the task:
+
+    >>> @app.task(base=ProgressTask, bind=True)
+    ... def convert(self, pages):
+    ...     for page in self.track(pages, message="converting"):
+    ...         ...
+
+    ``Celery(task_cls="jobcast:ProgressTask")`` makes every task one. A subclass may have hooks of
+    its own (``on_success`` and so on), with or without a call of ``super()``.
+    """
+
+    abstract = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in HOOKS:
+            if name in cls.__dict__:
+                setattr(cls, name, _with_report(name, cls.__dict__[name]))
+
+    def progress(
+        self,
+        percentage: float | None = None,
+        message: str | None = None,
+        *,
+        current: float | None = None,
+        total: float | None = None,
+    ) -> None:
+        """Say how far the job, or its present stage, has come: see :meth:`Job.progress`."""
+        if current is None:
+            _current.get().progress(percentage, message)
+        else:
+            _current.get().progress(percentage, message, current=current, total=total)
+
+    def log(self, message: object, level: str = "info") -> None:
+        """Send a line of log: see :meth:`Job.log`."""
+        _current.get().log(message, level)
+
+    def track(
+        self, iterable: Iterable[T], total: float | None = None, message: str | None = None
+    ) -> Iterator[T]:
+        """Iterate, and report progress, rate and time left: see :meth:`Job.track`."""
+        return _current.get().track(iterable, total, message)
+
+    def stage(
+        self, name: str, weight: float = 1, of: float | None = None
+    ) -> AbstractContextManager[None]:
+        """Do a part of the job, in which 0 to 100 means that part: see :meth:`Job.stage`."""
+        return _current.get().stage(name, weight, of)
+
+    def owned_by(self, owner: str) -> Signature:
+        """This task as a signature whose job the subject ``owner`` may follow.
+
+        >>> convert.owned_by("alice").delay(pages)
+        """
+        return self.signature(headers={OWNER_HEADER: owner})
+
+    def public_result(self, result: Any) -> Any:
+        """What followers see of the result. Override it to show less, or something else."""
+        return result
+
+    def public_error(self, exc: BaseException) -> str:
+        """What followers read when the job fails. Override it to show less, or something else.
+
+        By default it is the exception's own text, with passwords in URLs masked.
+        """
+        return str(exc)
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002
+        job = self._job(task_id)
+        if job is None or job is current_job():
+            return
+        job.outer = current_job()
+        _current.set(job)
+        here = process(self.app.conf)
+        if here is not None:
+            logs.capture(here.settings)
+        job.started(task=self.name, attempt=self.request.retries + 1)
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002
+        job = self._job(task_id)
+        if job is not None and not job.ended:
+            job.complete(self._shown(self.public_result, retval, retval))
+
+    def on_failure(
+        self,
+        exc: BaseException,
+        task_id: str,
+        args: Any,  # noqa: ARG002
+        kwargs: Any,  # noqa: ARG002
+        einfo: Any,  # noqa: ARG002
+    ) -> None:
+        job = self._job(task_id)
+        if job is not None and not job.ended:
+            job.fail(exc, self._shown(self.public_error, exc, type(exc).__name__))
+
+    def on_retry(
+        self,
+        exc: BaseException | None,
+        task_id: str,
+        args: Any,  # noqa: ARG002
+        kwargs: Any,  # noqa: ARG002
+        einfo: Any,
+    ) -> None:
+        job = self._job(task_id)
+        if job is not None and not job.ended:
+            message = "" if exc is None else self._shown(self.public_error, exc, type(exc).__name__)
+            job.retrying(
+                exc,
+                message,
+                attempt=self.request.retries + 2,
+                eta=_due(getattr(einfo.exception, "when", None)),
+            )
+
+    def _job(self, task_id: str) -> Job | None:
+        """The job of the run with this id, which is the current one except in a main process."""
+        job = current_job()
+        if not (isinstance(job, Job) and job.job_id == task_id):
+            # Celery's own tasks (celery.chord_unlock, ...) are nobody's job.
+            if self.name.startswith("celery."):
+                return None
+            job = new_job(task_id, owner=owner_of(self.request), celery_conf=self.app.conf)
+        return job if isinstance(job, Job) else None
+
+    def _shown(self, hook: Callable[[Any], Any], value: Any, otherwise: Any) -> Any:
+        try:
+            return hook(value)
+        except Exception:
+            # A hook decides what may be seen; when it cannot, nothing may.
+            logger.exception("%s of %s failed", hook.__name__, self.name)
+            return otherwise if isinstance(otherwise, str) else {"omitted": "unserializable"}
+
+
+def _with_report(name: str, own: Any) -> Callable[..., Any]:
+    """A hook of a subclass, with jobcast's part around it whether or not it calls ``super()``."""
+    report = getattr(ProgressTask, name)
+    first = name == "before_start"
+
+    @wraps(own if callable(own) else own.__func__)
+    def hook(self: ProgressTask, *args: Any, **kwargs: Any) -> Any:
+        if first:
+            report(self, *args, **kwargs)
+        try:
+            return own.__get__(self, type(self))(*args, **kwargs)
+        finally:
+            if not first:
+                report(self, *args, **kwargs)
+
+    return hook
+
+
+def _due(when: object) -> datetime:
+    """When a retry is due; Celery says it as a time, as seconds from now, or not at all."""
+    now = datetime.now(UTC)
+    if isinstance(when, datetime):
+        return when if when.tzinfo else when.replace(tzinfo=UTC)
+    if isinstance(when, int | float):
+        return now + timedelta(seconds=when)
+    return now
+
+
+def _leave(task_id: str, **_: object) -> None:
+    """After any end of a run, also those that call no hook, it is nobody's current job."""
+    job = current_job()
+    if isinstance(job, Job) and job.job_id == task_id:
+        job.flush()
+        _current.set(job.outer)
+
+
+def _check_settings(sender: Any, **_: object) -> None:
+    """A worker with a wrong setting does not start."""
+    app = getattr(sender, "app", None)
+    try:
+        Settings.load(celery_conf=None if app is None else app.conf)
+    except SettingsError as exc:
+        raise SystemExit(f"jobcast: {exc}") from None
+
+
+signals.task_postrun.connect(_leave, weak=False)
+signals.worker_init.connect(_check_settings, weak=False)

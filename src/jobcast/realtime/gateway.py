@@ -130,7 +130,7 @@ class Gateway:
 
     def _registered(self, event: str) -> Callable[..., Any] | None:
         """What the application has registered for an event of the namespace."""
-        handler = self._sio.handlers.get(self._namespace, {}).get(event)
+        handler: Callable[..., Any] | None = self._sio.handlers.get(self._namespace, {}).get(event)
         if handler is None:
             of_class = self._sio.namespace_handlers.get(self._namespace)
             handler = getattr(of_class, f"on_{event}", None)

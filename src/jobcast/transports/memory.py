@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 from jobcast.events import PROGRESS, TERMINAL, TERMINAL_STATES, Cursor, State, packet_tail
@@ -72,7 +72,7 @@ class _Record:
 class MemoryBroker:
     """What stands in the place of a server; threads and event loops share it."""
 
-    _brokers: dict[str, MemoryBroker] = {}
+    _brokers: ClassVar[dict[str, MemoryBroker]] = {}
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -82,7 +82,7 @@ def publish_arguments(outgoing: Outgoing, kept: Retention) -> tuple[Keys, tuple[
     )
 
 
-class RedisPublisher(JobRooms, socketio.RedisManager):  # type: ignore[misc]
+class RedisPublisher(JobRooms, socketio.RedisManager):
     """A write-only ``socketio.RedisManager`` whose job rooms have order and history.
 
     Any process may use it to address a job's followers:

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 class RedisSource:
-    """One connection for all channels, supervised: it comes back by itself, and says that it did."""
+    """One connection for all channels, supervised: it comes back by itself, and says so."""
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self._client = redis.asyncio.Redis.from_url(redis_url(url), **client_options(options))
@@ -177,7 +177,7 @@ class RedisSource:
             await asyncio.sleep(random.uniform(FIRST_DELAY / 2, ceiling))
 
     async def _receive(self, interrupted: bool) -> None:
-        connection = self._pool.make_connection()
+        connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         keep_alive: asyncio.Task[None] | None = None
         try:
             await connection.connect()
@@ -266,7 +266,7 @@ class RedisSource:
         )
 
 
-class RedisClientManager(AsyncJobRooms, socketio.AsyncRedisManager):  # type: ignore[misc]
+class RedisClientManager(AsyncJobRooms, socketio.AsyncRedisManager):
     """A ``socketio.AsyncRedisManager`` with a :class:`RedisSource` for the jobs' events."""
 
     def __init__(

@@ -32,7 +32,7 @@ def job_event(event: str, data: Any, room: object) -> Outgoing | None:
     return Outgoing.of(parse_event(event, stamped))
 
 
-class JobRooms(socketio.PubSubManager):  # type: ignore[misc]
+class JobRooms(socketio.PubSubManager):
     """For managers that write from outside of the Socket.IO process."""
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
@@ -65,7 +65,7 @@ class JobRooms(socketio.PubSubManager):  # type: ignore[misc]
             )  # fmt: skip
 
 
-class AsyncJobRooms(AsyncPubSubManager):  # type: ignore[misc]
+class AsyncJobRooms(AsyncPubSubManager):
     """For the client managers of a Socket.IO process."""
 
     async def publish_event(self, outgoing: Outgoing) -> None:

@@ -83,10 +83,10 @@ class Buffer:
         return taken
 
     def _drop_oldest_log(self) -> None:
-        entry = self._entries.pop(self._logs.popleft())
-        assert isinstance(entry.event, JobLog)
-        self._log_characters -= len(entry.event.message)
-        self._dropped[entry.event.job_id] += 1
+        event = self._entries.pop(self._logs.popleft()).event
+        if isinstance(event, JobLog):
+            self._log_characters -= len(event.message)
+            self._dropped[event.job_id] += 1
 
 
 def encode(entries: list[Entry]) -> list[Outgoing]:

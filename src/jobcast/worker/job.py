@@ -62,11 +62,15 @@ class Job:
         job_id: str,
         *,
         owner: str | None = None,
+        attempt: int = 1,
         result_limit: int = DEFAULT_RESULT_LIMIT,
     ) -> None:
         self.job_id = check_job_id(job_id)
         self.owner = owner
+        self.attempt = attempt
         self.ended = False
+        self.retried = False
+        self.retry_cause: tuple[BaseException | None, str] = None, ""
         self.dirty = False
         self.outer: Job | NoJob = NO_JOB  # what was the current job when this one began
         self._publisher = publisher
@@ -190,30 +194,33 @@ class Job:
             )
         )
 
-    def started(self, *, task: str | None = None, attempt: int = 1) -> None:
+    def started(self, *, task: str | None = None) -> None:
         """Say that a run begins; what a former one showed is forgotten."""
         self._add(
-            JobStatus(job_id=self.job_id, status="started", task=task or UNSET, attempt=attempt)
+            JobStatus(
+                job_id=self.job_id, status="started", task=task or UNSET, attempt=self.attempt
+            )
         )
 
     def queued(self, *, task: str | None = None) -> None:
         self._add(JobStatus(job_id=self.job_id, status="queued", task=task or UNSET))
 
-    def retrying(
-        self, exc: BaseException | None, message: str, *, attempt: int, eta: datetime
-    ) -> None:
-        """Say that this run ended, and that attempt number ``attempt`` is due at ``eta``."""
+    def retrying(self, *, eta: datetime) -> None:
+        """Say, once, that the job is tried again at ``eta``; ``retry_cause`` is why."""
+        if self.retried:
+            return
+        exc, message = self.retry_cause
         self._add(
             JobStatus(
                 job_id=self.job_id,
                 status="retrying",
-                attempt=attempt,
+                attempt=self.attempt + 1,
                 eta=eta,
                 error=UNSET if exc is None else type(exc).__name__,
                 message=safe_text(message),
             )
         )
-        self.ended = True
+        self.retried = True
         self._publisher.flush()
 
     def flush(self) -> bool:

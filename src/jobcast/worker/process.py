@@ -48,14 +48,19 @@ def process(celery_conf: Mapping[str, Any] | None = None) -> Process | None:
 
 
 def new_job(
-    job_id: str, *, owner: str | None = None, celery_conf: Mapping[str, Any] | None = None
+    job_id: str,
+    *,
+    owner: str | None = None,
+    attempt: int = 1,
+    celery_conf: Mapping[str, Any] | None = None,
 ) -> Job | NoJob:
     """A handle on a job; one that does nothing if it cannot be published."""
     here = process(celery_conf)
     if here is None:
         return NO_JOB
+    limit = here.settings.result_limit
     try:
-        return Job(here.publisher, job_id, owner=owner, result_limit=here.settings.result_limit)
+        return Job(here.publisher, job_id, owner=owner, attempt=attempt, result_limit=limit)
     except InvalidJobId as exc:
         logger.warning("job %.200r is not published: %s", job_id, exc)
         return NO_JOB

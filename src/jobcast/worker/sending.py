@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from celery import current_app, signals
 
+from jobcast.events import now
 from jobcast.worker.job import Job, current_job
 from jobcast.worker.process import new_job
 
@@ -21,20 +23,31 @@ def owner_of(request: Any) -> str | None:
 def announce(sender: str, headers: dict[str, Any], **_: object) -> None:
     """Publish ``queued``, so that a job can be followed by its owner before a worker has it.
 
-    What a job sends belongs to the job's owner, unless the message says otherwise.
+    What a job sends belongs to the job's owner, unless the message says otherwise. A retry is
+    announced here too: once it is sent, another worker may begin it before this one has gone on.
     """
+    parent = current_job()
+    if isinstance(parent, Job) and parent.job_id == headers.get("id"):
+        if headers.get("retries"):
+            parent.retrying(eta=due(headers.get("eta")))
+        return
     if not _is_job(sender, headers) or headers.get("retries"):
         return
-    parent = current_job()
-    if isinstance(parent, Job):
-        if parent.job_id == headers.get("id"):
-            return  # a task that replaces itself is the same job
-        if parent.owner is not None:
-            headers.setdefault(OWNER_HEADER, parent.owner)
+    if isinstance(parent, Job) and parent.owner is not None:
+        headers.setdefault(OWNER_HEADER, parent.owner)
     job = new_job(headers["id"], owner=headers.get(OWNER_HEADER), celery_conf=current_app.conf)
     if isinstance(job, Job):
         job.queued(task=sender)
         job.flush()
+
+
+def due(when: object) -> datetime:
+    """When a task is due; Celery says it as a time, as seconds from now, or not at all."""
+    if isinstance(when, str):
+        when = datetime.fromisoformat(when)
+    if isinstance(when, datetime):
+        return when if when.tzinfo else when.replace(tzinfo=UTC)
+    return now() + timedelta(seconds=when if isinstance(when, int | float) else 0)
 
 
 def _is_job(name: str, headers: dict[str, Any]) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import Any, Final, TypeVar
 
@@ -17,7 +17,7 @@ from jobcast.settings import Settings
 from jobcast.worker import logs
 from jobcast.worker.job import Job, _current, current_job
 from jobcast.worker.process import new_job, process
-from jobcast.worker.sending import OWNER_HEADER, owner_of
+from jobcast.worker.sending import OWNER_HEADER, due, owner_of
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ HOOKS: Final = ("before_start", "on_success", "on_failure", "on_retry")
 logger = logging.getLogger(__name__)
 
 
-class ProgressTask(Task):  # type: ignore[misc]
+class ProgressTask(Task):
     """A task that can be followed while it runs.
 
     That it started, is retried, succeeded or failed is published without a line in the task:
@@ -105,7 +105,7 @@ class ProgressTask(Task):  # type: ignore[misc]
         here = process(self.app.conf)
         if here is not None:
             logs.capture(here.settings)
-        job.started(task=self.name, attempt=self.request.retries + 1)
+        job.started(task=self.name)
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002
         job = self._job(task_id)
@@ -133,23 +133,33 @@ class ProgressTask(Task):  # type: ignore[misc]
         einfo: Any,
     ) -> None:
         job = self._job(task_id)
-        if job is not None and not job.ended:
-            message = "" if exc is None else self._shown(self.public_error, exc, type(exc).__name__)
-            job.retrying(
-                exc,
-                message,
-                attempt=self.request.retries + 2,
-                eta=_due(getattr(einfo.exception, "when", None)),
-            )
+        if job is not None:
+            self._keep_cause(job, exc)
+            job.retrying(eta=due(getattr(einfo.exception, "when", None)))
+
+    def retry(
+        self, args: Any = None, kwargs: Any = None, exc: BaseException | None = None,
+        *rest: Any, **options: Any,
+    ) -> Any:  # fmt: skip
+        job = current_job()
+        if isinstance(job, Job):
+            # Followers are told when the message is sent, which is before on_retry is called.
+            self._keep_cause(job, exc or sys.exc_info()[1])
+        return super().retry(args, kwargs, exc, *rest, **options)
+
+    def _keep_cause(self, job: Job, exc: BaseException | None) -> None:
+        message = "" if exc is None else self._shown(self.public_error, exc, type(exc).__name__)
+        job.retry_cause = exc, message
 
     def _job(self, task_id: str) -> Job | None:
         """The job of the run with this id, which is the current one except in a main process."""
-        job = current_job()
-        if not (isinstance(job, Job) and job.job_id == task_id):
+        job, attempt = current_job(), self.request.retries + 1
+        if not (isinstance(job, Job) and job.job_id == task_id and job.attempt == attempt):
             # Celery's own tasks (celery.chord_unlock, ...) are nobody's job.
             if self.name.startswith("celery."):
                 return None
-            job = new_job(task_id, owner=owner_of(self.request), celery_conf=self.app.conf)
+            owner = owner_of(self.request)
+            job = new_job(task_id, owner=owner, attempt=attempt, celery_conf=self.app.conf)
         return job if isinstance(job, Job) else None
 
     def _shown(self, hook: Callable[[Any], Any], value: Any, otherwise: Any) -> Any:
@@ -177,16 +187,6 @@ def _with_report(name: str, own: Any) -> Callable[..., Any]:
                 report(self, *args, **kwargs)
 
     return hook
-
-
-def _due(when: object) -> datetime:
-    """When a retry is due; Celery says it as a time, as seconds from now, or not at all."""
-    now = datetime.now(UTC)
-    if isinstance(when, datetime):
-        return when if when.tzinfo else when.replace(tzinfo=UTC)
-    if isinstance(when, int | float):
-        return now + timedelta(seconds=when)
-    return now
 
 
 def _leave(task_id: str, **_: object) -> None:

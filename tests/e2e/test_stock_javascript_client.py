@@ -1,0 +1,112 @@
+"""The npm package socket.io-client, as anyone uses it: a token, one emit, four listeners."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import jobs
+from tests.support import Server, Worker, new_id, wait_for
+
+FOLDER = Path(__file__).parent / "stock_client"
+TIMEOUT = 60  # seconds
+
+Event = tuple[str, dict[str, Any]]
+
+
+def command(name: str) -> str:
+    """Node's, from the virtual environment if it is there."""
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if beside.exists() else shutil.which(name) or name
+
+
+@pytest.fixture(scope="session")
+def package() -> None:
+    """Its dependencies, as its lock file says."""
+    if not (FOLDER / "node_modules").exists():
+        subprocess.run([command("npm"), "ci", "--silent"], cwd=FOLDER, check=True, timeout=300)
+
+
+class StockClient:
+    def __init__(self, process: subprocess.Popen[str], output: Path) -> None:
+        self._process = process
+        self._output = output
+
+    @property
+    def events(self) -> list[Event]:
+        lines = self._output.read_text().splitlines(keepends=True)
+        return [tuple(json.loads(line)) for line in lines if line.endswith("\n")]
+
+    def finish(self) -> list[Event]:
+        assert self._process.wait(TIMEOUT) == 0
+        return self.events
+
+
+@contextmanager
+def stock_client(url: str, token: str, job_id: str, folder: Path) -> Iterator[StockClient]:
+    output = folder / f"{new_id('output')}.jsonl"
+    with output.open("w") as stdout:
+        process = subprocess.Popen(
+            [command("node"), str(FOLDER / "follow.mjs"), url, token, job_id],
+            stdout=stdout,
+            text=True,
+        )
+    try:
+        yield StockClient(process, output)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def messages(events: list[Event]) -> list[str]:
+    return [data["message"] for name, data in events if name == "job_log"]
+
+
+@pytest.mark.usefixtures("package")
+def test_it_follows_from_the_start_from_the_middle_and_from_the_end(
+    server: Server,
+    worker: Worker,
+    send: Callable[..., str],
+    token: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    gate = tmp_path / "gate"
+    job_id = send(worker, jobs.count, 10, str(gate))
+    url = server.url
+    with stock_client(url, token(), job_id, tmp_path) as early:
+        wait_for(lambda: len(messages(early.events)) == 6, "job half-way")
+        with stock_client(url, token(), job_id, tmp_path) as late:
+            # What it missed, and where the job is, before anything happens.
+            wait_for(lambda: len(late.events) == 7, "state of the job")
+            assert messages(late.events) == [f"step {n}" for n in range(6)]
+            [progress] = [data for name, data in late.events if name == "job_progress"]
+            assert progress["percentage"] == 50
+            gate.touch()
+            followed = early.finish(), late.finish()
+    with stock_client(url, token(), job_id, tmp_path) as last:
+        followed = (*followed, last.finish())
+    for events in followed:
+        assert messages(events) == [f"step {n}" for n in range(10)]
+        seqs = [data["seq"] for _, data in events]
+        assert seqs == sorted(set(seqs))
+        name, end = events[-1]
+        assert name == "job_complete"
+        assert end["result"] == {"steps": 10}
+        assert {data["job_id"] for _, data in events} == {job_id}
+    assert sum(name == "job_progress" for name, _ in followed[-1]) == 1
+
+
+@pytest.mark.usefixtures("package")
+def test_it_is_refused_with_a_code(server: Server, tmp_path: Path) -> None:
+    with stock_client(server.url, "garbage", new_id(), tmp_path) as client:
+        [(name, error)] = client.finish()
+    assert name == "connect_error"
+    assert error["data"]["code"] == "token_invalid"

@@ -32,6 +32,10 @@ class Valkey(Process):
         self.expect(self._pings, "answer of Valkey")
         return self
 
+    def command(self, *words: str) -> Any:
+        with redis.Redis.from_url(self.url) as client:
+            return client.execute_command(*words)
+
     def _pings(self) -> bool:
         with redis.Redis.from_url(self.url) as client:
             try:

@@ -250,10 +250,15 @@ async def following(
         transcript.events.append((event, data))
 
     client.on("*", record)
-    await client.connect(
-        url, auth={"token": token}, transports=list(transports), wait_timeout=TIMEOUT, **options
-    )
     try:
+        await client.connect(
+            url, auth={"token": token}, transports=list(transports), wait_timeout=TIMEOUT, **options
+        )
         yield Follower(client, transcript)
     finally:
+        if transports == ("polling",):
+            # An orderly end would wait for the answer to the last poll.
+            await client.eio.disconnect(abort=True)
         await client.disconnect()
+        if client.eio.http is not None:
+            await client.eio.http.close()

@@ -8,15 +8,17 @@ JobcastError
 ├── TransportError
 │   └── TransportUnavailable the server behind the transport cannot be reached
 │       └── PublishFailed    some events of a batch were not stored
-└── ClientError
-    ├── ConnectionRefused    the server refused the connection
-    ├── JoinRefused          the server refused to let a job be followed
-    └── JobFailed            the job that was waited for ended with an error
+├── ClientError
+│   ├── ConnectionRefused    the server refused the connection
+│   ├── JoinRefused          the server refused to let a job be followed
+│   └── JobFailed            the job that was waited for ended with an error
+└── ProjectExists            a new project may not be written over something
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -103,3 +105,11 @@ class JobFailed(ClientError):
         self.job_id = job_id
         self.error = error
         self.reason = reason
+
+
+class ProjectExists(JobcastError):
+    """A new project may not be written over something. ``directory`` is where there is something."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(f"{directory} is not an empty directory: a new project needs one")
+        self.directory = directory

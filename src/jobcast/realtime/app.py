@@ -67,9 +67,10 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
     """
     settings = settings or Settings.load()
     settings.require_authentication()
+    manager = client_manager(settings)
     sio = socketio.AsyncServer(
         async_mode="asgi",
-        client_manager=client_manager(settings),
+        client_manager=manager,
         # None is the same origin; an empty list would be no check at all.
         cors_allowed_origins=list(settings.cors_origins) or None,
         max_http_buffer_size=MAX_MESSAGE,
@@ -83,6 +84,7 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
         gateway.start()
         yield
         await gateway.aclose()
+        await manager.aclose()
         await sio.shutdown()
 
     app = Starlette(

@@ -133,6 +133,9 @@ class ClientManager(Protocol):
 
     source: Source
 
+    async def aclose(self) -> None:
+        """Stop listening and let go of connections."""
+
 
 def can_resume(after: Cursor | None, *, epoch: str, seq: int, first: int) -> bool:
     """Whether everything that came after a client's cursor is still there.

@@ -191,6 +191,8 @@ class MemorySource:
 class MemoryClientManager(AsyncJobRooms):
     """A client manager for ``AsyncServer``."""
 
+    source: MemorySource
+
     name = "memory"
 
     def __init__(self, url: str = "memory://", *, retention: Retention | None = None) -> None:

@@ -40,7 +40,7 @@ class RedisSource:
     """One connection for all channels, supervised: it comes back by itself, and says so."""
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
-        self._client = redis.asyncio.Redis.from_url(redis_url(url), **client_options(options))
+        self.client = redis.asyncio.Redis.from_url(redis_url(url), **client_options(options))
         # Its reads last until something is published; the keep-alive bounds them instead.
         self._pool = redis.asyncio.ConnectionPool.from_url(
             redis_url(url), **client_options(options) | {"socket_timeout": None, "protocol": 2}
@@ -74,7 +74,7 @@ class RedisSource:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._supervisor = None
-        await self._client.aclose()
+        await self.client.aclose()
         await self._pool.aclose()
 
     async def subscribe(self, job_id: str) -> None:
@@ -129,7 +129,7 @@ class RedisSource:
     async def owner(self, job_id: str) -> str | None:
         try:
             owner = await cast(
-                "Awaitable[bytes | None]", self._client.hget(Keys.of(job_id).state, "owner")
+                "Awaitable[bytes | None]", self.client.hget(Keys.of(job_id).state, "owner")
             )
         except (RedisError, OSError) as exc:
             raise TransportUnavailable(f"could not read job {job_id}: {exc}") from exc
@@ -139,7 +139,7 @@ class RedisSource:
         self, keys: Keys, since: str
     ) -> tuple[Snapshot, int, list[tuple[bytes, dict[bytes, bytes]]]]:
         """The record with its latest progress, the oldest entry's seq, and the entries."""
-        pipeline = self._client.pipeline(transaction=True)
+        pipeline = self.client.pipeline(transaction=True)
         pipeline.hmget(keys.state, "epoch", "seq", "state", "owner", "progress")
         pipeline.xrange(keys.events, count=1)
         pipeline.xrange(keys.events, min=since)
@@ -269,6 +269,8 @@ class RedisSource:
 class RedisClientManager(AsyncJobRooms, socketio.AsyncRedisManager):
     """A ``socketio.AsyncRedisManager`` with a :class:`RedisSource` for the jobs' events."""
 
+    source: RedisSource
+
     def __init__(
         self,
         url: str = "redis://localhost:6379/0",
@@ -284,13 +286,18 @@ class RedisClientManager(AsyncJobRooms, socketio.AsyncRedisManager):
         self._script: Any = None
 
     async def publish_event(self, outgoing: Outgoing) -> None:
-        client = self.source._client
+        client = self.source.client
         if self._script is None:
             self._script = client.register_script(PUBLISH_SCRIPT)
         try:
             await self._script(*publish_arguments(outgoing, self._retention))
         except (RedisError, OSError) as exc:
             raise TransportUnavailable(str(exc)) from exc
+
+    def _redis_connect(self) -> None:
+        # One pool of connections for everything that is written.
+        self.redis = self.source.client
+        self.connected = True
 
     async def _listen(self) -> AsyncIterator[bytes]:
         # python-socketio's own listener would hold a second connection, and back off for a minute.

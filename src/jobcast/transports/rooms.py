@@ -6,6 +6,7 @@ like any other. Everything else takes python-socketio's own way.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from socketio.async_pubsub_manager import AsyncPubSubManager
 
 from jobcast.errors import InvalidMessage
 from jobcast.events import JOB_EVENTS, job_of, now, parse_event
-from jobcast.transports.base import Outgoing
+from jobcast.transports.base import Outgoing, Source
 
 
 def job_event(event: str, data: Any, room: object) -> Outgoing | None:
@@ -67,6 +68,16 @@ class JobRooms(socketio.PubSubManager):
 
 class AsyncJobRooms(AsyncPubSubManager):
     """For the client managers of a Socket.IO process."""
+
+    source: Source
+    thread: asyncio.Task[None] | None = None  # python-socketio's name for its listener
+
+    async def aclose(self) -> None:
+        """Stop listening and let go of connections."""
+        if self.thread is not None:
+            self.thread.cancel()
+            await asyncio.gather(self.thread, return_exceptions=True)
+        await self.source.aclose()
 
     async def publish_event(self, outgoing: Outgoing) -> None:
         raise NotImplementedError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from typing import Final
 
 from msgspec import Struct
@@ -39,7 +39,7 @@ class Buffer:
         self._logs: deque[int] = deque()  # tickets, oldest first
         self._log_characters = 0
         self._progress: dict[str, int] = {}  # job id: ticket of its unsent progress
-        self._dropped: Counter[str] = Counter()  # job id: log lines
+        self._dropped: dict[str, tuple[int, int]] = {}  # job id: how many lines, the last ticket
         self.last_ticket = 0
 
     def __len__(self) -> int:
@@ -76,17 +76,20 @@ class Buffer:
             elif isinstance(event, JobLog):
                 self._logs.popleft()
                 self._log_characters -= len(event.message)
-            dropped = self._dropped.pop(event.job_id, 0)
-            if dropped:
+            dropped, last = self._dropped.get(event.job_id, (0, 0))
+            if 0 < last < ticket:
+                del self._dropped[event.job_id]
                 taken.append(Entry(ticket, _gap(event, dropped), entry.owner))
             taken.append(entry)
         return taken
 
     def _drop_oldest_log(self) -> None:
-        event = self._entries.pop(self._logs.popleft()).event
+        ticket = self._logs.popleft()
+        event = self._entries.pop(ticket).event
         if isinstance(event, JobLog):
             self._log_characters -= len(event.message)
-            self._dropped[event.job_id] += 1
+            count, _ = self._dropped.get(event.job_id, (0, 0))
+            self._dropped[event.job_id] = count + 1, ticket
 
 
 def encode(entries: list[Entry]) -> list[Outgoing]:

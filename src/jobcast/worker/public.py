@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any, Final
 
 import msgspec
 
 from jobcast.events import Reason
+
+logger = logging.getLogger(__name__)
 
 TEXT_LIMIT: Final = 8192  # characters of a log line or a message
 
@@ -27,12 +30,21 @@ _REASONS: Final[dict[str, Reason]] = {
 
 def safe_text(value: object, limit: int = TEXT_LIMIT) -> str:
     """``value`` as a text that can be sent: bounded, encodable, with passwords in URLs masked."""
-    text = value if isinstance(value, str) else str(value)
+    text = value if isinstance(value, str) else _text(value)
     if len(text) > limit:
         text = text[: limit - 1] + "…"
     if not text.isascii():
         text = text.encode("utf-8", "replace").decode()
     return _CREDENTIALS.sub("***", text) if "://" in text else text
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:
+        # Any code may stand behind it, and a text that fails may not fail the task.
+        logger.exception("the text of a %s cannot be had", type(value).__name__)
+        return type(value).__name__
 
 
 def safe_result(result: Any, limit: int) -> Any:

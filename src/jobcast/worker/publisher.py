@@ -47,6 +47,7 @@ class Publisher:
         self._transport = transport
         self._shown_url = shown_url
         self._buffer = Buffer(max_events)
+        self._max_events = max_events
         self._lock = threading.Lock()
         self._dirty: deque[Reporter] = deque()  # jobs whose progress was not looked at
         self._work = threading.Event()
@@ -157,7 +158,7 @@ class Publisher:
         if self._failures == 1:
             logger.warning(
                 "jobcast cannot reach %s (%s): tasks go on, and what they say is kept,"
-                " %d events at most, until it is back", self._shown_url, exc, MAX_EVENTS,
+                " %d events at most, until it is back", self._shown_url, exc, self._max_events,
             )  # fmt: skip
             with self._settled:
                 self._down_since = time.monotonic()

@@ -1,0 +1,83 @@
+"""The reference application: where it is, and how it becomes a project of one's own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Final
+
+from jobcast.errors import JobcastError, ProjectExists
+from jobcast.settings import DEFAULT_URL
+
+PARTS: Final = (
+    "tasks", "worker", "realtime", "Procfile", "docker-compose.yml", "Dockerfile", ".dockerignore",
+)  # fmt: skip
+# What only a project of one's own has: its name here, which is plain, and there.
+EXTRAS: Final = {
+    "README.md": "README.md",
+    "requirements.txt": "requirements.txt",
+    "gitignore": ".gitignore",
+}
+
+_HERE: Final = Path(__file__).resolve().parent
+
+
+def reference_directory() -> Path:
+    """The directory that has ``tasks``, ``worker`` and ``realtime``.
+
+    Raises:
+        JobcastError: there is none.
+    """
+    # A wheel carries it; in a checkout it is the root.
+    for directory in (_HERE / "_reference", _HERE.parents[1]):
+        if all((directory / part).exists() for part in PARTS):
+            return directory
+    raise JobcastError("the reference application is not there: reinstall jobcast")
+
+
+def write_project(directory: Path) -> list[str]:
+    """Write the reference application into a directory, as the start of a project.
+
+    Args:
+        directory: is made if it does not exist.
+
+    Returns:
+        The names of what was written, relative to the directory.
+
+    Raises:
+        ProjectExists: the directory has something in it, or is none.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ProjectExists(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    reference = reference_directory()
+    sources = {
+        str(path.relative_to(reference)): path
+        for part in PARTS
+        for path in _files(reference / part)
+    }
+    sources |= {theirs: _HERE / "_project" / ours for ours, theirs in EXTRAS.items()}
+    for name, source in sources.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, directory / name)
+    _write_env(directory / ".env")
+    return sorted([*sources, ".env"])
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return [
+        file
+        for file in path.rglob("*")
+        if file.is_file() and not {"__pycache__", ".DS_Store"} & set(file.parts)
+    ]
+
+
+def _write_env(path: Path) -> None:
+    """The settings of a machine for development, with a secret that nobody else has."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(f"JOBCAST_URL={DEFAULT_URL}\nJOBCAST_JWT_SECRET={secrets.token_urlsafe(32)}\n")

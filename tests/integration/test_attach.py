@@ -1,0 +1,192 @@
+"""jobcast beside an application's own handlers, on the application's own server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import socketio
+import uvicorn
+from socketio.packet import Packet
+
+from jobcast.errors import SettingsError
+from jobcast.realtime import Gateway, attach, client_manager, create_app
+from jobcast.settings import Settings
+from jobcast.transports import open_publisher
+from tests.conftest import Valkey
+from tests.support import SECRET, eventually, following, free_port, new_id
+
+Token = Callable[..., str]
+
+
+@asynccontextmanager
+async def served(app: Any) -> AsyncIterator[str]:
+    port = free_port()
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=port, log_config=None, ws="websockets-sansio", lifespan="auto")
+    )
+    task = asyncio.create_task(server.serve())
+    await eventually(lambda: server.started, "server")
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+@pytest.fixture(params=["memory", "redis"])
+def settings(request: pytest.FixtureRequest, valkey: Valkey) -> Settings:
+    url = valkey.url if request.param == "redis" else f"memory://{new_id()}"
+    return Settings(url=url, jwt_secret=SECRET)
+
+
+async def follow_one(url: str, settings: Settings, token: Token, namespace: str = "/") -> None:
+    job_id = new_id()
+    client = socketio.AsyncClient(reconnection=False)
+    got: list[Any] = []
+    client.on("job_complete", got.append, namespace=namespace)
+    await client.connect(
+        url, auth={"token": token(jobs=[job_id])}, transports=["websocket"], namespaces=[namespace]
+    )
+    answer = await client.call("join_job", {"job_id": job_id}, namespace=namespace)
+    assert answer["ok"]
+    publisher = open_publisher(settings.url)
+    publisher.emit("job_complete", {"result": 42}, room=f"job_{job_id}")
+    await eventually(lambda: got, "end of the job")
+    assert got[0]["result"] == 42
+    publisher.close()
+    await client.disconnect()
+
+
+@pytest.mark.parametrize("namespace", ["/", "/jobs"])
+@pytest.mark.parametrize("managed", [True, False])
+async def test_jobs_are_served_by_a_server_that_is_there_already(
+    settings: Settings, token: Token, namespace: str, managed: bool
+) -> None:
+    manager = client_manager(settings) if managed else None
+    sio = socketio.AsyncServer(async_mode="asgi", client_manager=manager)
+    calls: list[tuple[Any, ...]] = []
+
+    @sio.event(namespace=namespace)
+    async def connect(sid: str, environ: dict[str, Any], auth: Any) -> None:
+        calls.append(("connect", sid))
+
+    @sio.event(namespace=namespace)
+    def disconnect(sid: str) -> None:
+        calls.append(("disconnect", sid))
+
+    gateway = attach(sio, settings, namespace=namespace)
+    async with served(socketio.ASGIApp(sio)) as url:
+        await follow_one(url, settings, token, namespace)
+        await eventually(lambda: len(calls) == 2, "both handlers of the application")
+        assert [name for name, _ in calls] == ["connect", "disconnect"]
+        await eventually(lambda: gateway.connections == 0, "end of the connection")
+        assert gateway.relay.followed == 0
+        await gateway.aclose()
+
+
+async def test_handlers_of_a_namespace_class_are_kept(settings: Settings, token: Token) -> None:
+    calls: list[str] = []
+
+    class Chat(socketio.AsyncNamespace):
+        async def on_connect(self, sid: str, environ: dict[str, Any]) -> bool:
+            calls.append("connect")
+            return "chat" not in environ["QUERY_STRING"]
+
+        async def on_say(self, sid: str, text: str) -> str:
+            return text.upper()
+
+    sio = socketio.AsyncServer(async_mode="asgi")
+    sio.register_namespace(Chat("/"))
+    gateway = attach(sio, settings)
+    async with served(socketio.ASGIApp(sio)) as url:
+        async with following(url, token()) as alice:
+            assert await alice.client.call("say", "hello") == "HELLO"
+        with pytest.raises(socketio.exceptions.ConnectionError):
+            async with following(f"{url}?chat=no", token()):
+                pass
+        assert calls == ["connect", "connect"]
+        assert gateway.connections == 0
+        await gateway.aclose()
+
+
+async def test_an_unauthenticated_connection_never_reaches_the_application(
+    settings: Settings,
+) -> None:
+    sio = socketio.AsyncServer(async_mode="asgi")
+    calls: list[str] = []
+    sio.on("connect", lambda sid, environ: calls.append(sid))
+    gateway = attach(sio, settings)
+    async with served(socketio.ASGIApp(sio)) as url:
+        with pytest.raises(socketio.exceptions.ConnectionError):
+            async with following(url, "garbage"):
+                pass
+        await gateway.aclose()
+    assert calls == []
+
+
+async def test_rooms_emit_and_disconnect_of_the_server_go_on_working_across_processes(
+    valkey: Valkey, token: Token
+) -> None:
+    settings = Settings(url=valkey.url, jwt_secret=SECRET)
+    apps = [create_app(settings), create_app(settings)]
+    job_id = new_id()
+    async with served(apps[0]) as here, served(apps[1]) as there:
+        async with (
+            following(here, token(jobs=["*"])) as one,
+            following(there, token(jobs=["*"])) as two,
+        ):
+            for client in (one, two):
+                await client.join(job_id)
+            sio = apps[0].state.sio
+            await sio.emit("news", {"for": "all"})
+            await sio.emit("news", {"for": "the room"}, room=f"job_{job_id}")
+            # An event of the contract gets a seq and a place in history.
+            await sio.emit("job_log", {"level": "info", "message": "x"}, room=f"job_{job_id}")
+            for client in (one, two):
+                await eventually(
+                    lambda client=client: len(client.transcript.events) == 5, "all events"
+                )
+                assert [name for name, _ in client.transcript.events][1:3] == ["news", "news"]
+                assert client.transcript.of(job_id, "job_log")[0]["seq"] == 1
+            await sio.disconnect(two.client.get_sid())
+            await eventually(lambda: not two.client.connected, "disconnection")
+            assert one.client.connected
+
+
+@pytest.mark.parametrize("changes", [{}, {"jwt_secret": None}])
+def test_no_server_is_made_without_authentication(changes: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match="JOBCAST_JWT_SECRET"):
+        create_app(Settings(url="memory://", **changes))
+    with pytest.raises(SettingsError, match="JOBCAST_JWT_SECRET"):
+        attach(socketio.AsyncServer(async_mode="asgi"), Settings(url="memory://", **changes))
+
+
+def test_another_serializer_is_refused() -> None:
+    class OtherPacket(Packet):  # as "msgpack" is one
+        pass
+
+    sio = socketio.AsyncServer(async_mode="asgi", serializer=OtherPacket)
+    with pytest.raises(SettingsError, match="serializer"):
+        attach(sio, Settings(url="memory://", jwt_secret=SECRET))
+
+
+async def test_nothing_is_left_of_connections_that_went(token: Token) -> None:
+    app = create_app(Settings(url=f"memory://{new_id()}", jwt_secret=SECRET))
+    gateway: Gateway = app.state.gateway
+    sio = app.state.sio
+    async with served(app) as url:
+        for _ in range(5):
+            async with following(url, token(jobs=["*"])) as alice:
+                for _ in range(5):
+                    await alice.join(new_id())
+                assert gateway.relay.followed == 5
+                assert gateway.connections == 1
+            await eventually(lambda: gateway.connections == 0, "end of the connection")
+        assert gateway.relay.followed == 0
+        assert sio.manager.rooms.get("/", {}) == {}
+        assert gateway._unauthenticated == {}
+        await eventually(lambda: not sio.eio.sockets, "end of the sockets")

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobcast.events import JobComplete, JobEvent, JobLog, JobProgress, JobStatus
+from jobcast.worker.buffer import Buffer, encode
+
+
+def log(message: str, job_id: str = "a") -> JobLog:
+    return JobLog(job_id=job_id, level="info", message=message)
+
+
+def progress(percentage: float, job_id: str = "a") -> JobProgress:
+    return JobProgress(job_id=job_id, percentage=percentage, message=None)
+
+
+def said(buffer: Buffer, count: int = 1_000_000) -> list[object]:
+    return [
+        event.message if isinstance(event, JobLog) else getattr(event, "percentage", event.name)
+        for event in (entry.event for entry in buffer.take(count))
+    ]
+
+
+def filled(*events: JobEvent, **bounds: int) -> Buffer:
+    buffer = Buffer(**bounds)
+    for event in events:
+        buffer.add(event, None)
+    return buffer
+
+
+def is_note(event: JobEvent) -> bool:
+    return isinstance(event, JobLog) and "dropped here" in event.message
+
+
+def test_a_newer_progress_replaces_an_unsent_one_and_keeps_its_own_place() -> None:
+    buffer = filled(progress(1), log("x"), progress(2), progress(3, "b"), log("y"))
+    assert said(buffer) == ["x", 2, 3, "y"]
+    assert len(buffer) == 0
+
+
+def test_a_sent_progress_is_sent() -> None:
+    buffer = filled(progress(1))
+    assert said(buffer) == [1]
+    buffer.add(progress(2), None)
+    assert said(buffer) == [2]
+
+
+def test_the_oldest_logs_go_and_one_line_says_how_many() -> None:
+    status, end = JobStatus(job_id="a", status="started"), JobComplete(job_id="a", result=1)
+    buffer = filled(status, *(log(str(n)) for n in range(10)), end, max_events=5)
+    assert len(buffer) == 5
+    assert said(buffer) == [
+        "job_status",
+        "7 log lines were dropped here: they could not be sent in time",
+        "7",
+        "8",
+        "9",
+        "job_complete",
+    ]
+
+
+def test_each_job_is_told_of_its_own_lines() -> None:
+    buffer = filled(log("1"), log("2", "b"), log("3"), log("4", "b"), log("5"), max_events=2)
+    notes = [entry.event for entry in buffer.take(9) if is_note(entry.event)]
+    lines = {note.job_id: getattr(note, "message", "") for note in notes}
+    assert lines["a"].startswith("2 log lines were")
+    assert lines["b"].startswith("1 log line was")
+
+
+def test_statuses_and_ends_are_kept_whatever_the_bound() -> None:
+    events = [JobComplete(job_id=str(n), result=None) for n in range(50)]
+    assert len(filled(*events, max_events=5)) == 50
+
+
+def test_long_lines_are_bounded_too() -> None:
+    buffer = filled(*(log("x" * 100) for _ in range(100)), max_log_characters=1000)
+    assert len(buffer) == 10
+
+
+def test_tickets_tell_what_has_left() -> None:
+    buffer = filled(log("a"), progress(1), progress(2))
+    assert (buffer.first_ticket, buffer.last_ticket) == (1, 3)
+    buffer.take(1)
+    assert buffer.first_ticket == 3
+    buffer.take(1)
+    assert buffer.first_ticket == 4
+
+
+def test_what_does_not_encode_is_left_out_of_the_batch() -> None:
+    bad = JobLog(job_id="a", level="info", message="\ud800")
+    buffer = filled(log("before"), bad, log("after"))
+    assert len(encode(buffer.take(9))) == 2
+
+
+events = st.lists(
+    st.one_of(
+        st.builds(log, st.text(max_size=5), st.sampled_from("ab")),
+        st.builds(progress, st.integers(0, 100), st.sampled_from("ab")),
+        st.sampled_from([JobStatus(job_id="a", status="started")]),
+        st.sampled_from([JobComplete(job_id="b", result=None)]),
+    )
+)
+
+
+@given(events, st.integers(1, 20), st.integers(1, 7))
+def test_nothing_is_reordered_and_nothing_is_lost_unsaid(
+    said_events: list[JobEvent], max_events: int, batch: int
+) -> None:
+    buffer = filled(*said_events, max_events=max_events)
+    taken: list[JobEvent] = []
+    while len(buffer):
+        taken += [entry.event for entry in buffer.take(batch)]
+    kept = [event for event in taken if not is_note(event)]
+    order = {id(event): position for position, event in enumerate(said_events)}
+    positions = [order[id(event)] for event in kept if event.kind in "pl"]
+    assert positions == sorted(positions)
+    for job_id in "ab":
+        logs = [e for e in said_events if e.job_id == job_id and e.kind == "l"]
+        survivors = [e for e in kept if e.job_id == job_id and e.kind == "l"]
+        assert survivors == logs[len(logs) - len(survivors) :]
+        latest = [e for e in said_events if e.job_id == job_id and e.kind == "p"][-1:]
+        assert [e for e in kept if e.job_id == job_id and e.kind == "p"] == latest
+    for kind in "st":
+        assert [e for e in kept if e.kind == kind] == [e for e in said_events if e.kind == kind]

@@ -1,0 +1,309 @@
+"""The pure parts of the contract: job ids, rooms, packets, and what is refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, get_args
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from socketio.packet import EVENT, Packet
+
+from jobcast.errors import InvalidJobId, InvalidMessage
+from jobcast.events import (
+    JOB_EVENTS,
+    JOB_ID_MAX_LENGTH,
+    JOB_ID_PATTERN,
+    LEVELS,
+    LOG,
+    PROGRESS,
+    STATUS,
+    TERMINAL,
+    TERMINAL_STATES,
+    JobComplete,
+    JobError,
+    JobEvent,
+    JobLog,
+    JobProgress,
+    JobStatus,
+    Joined,
+    JoinJob,
+    Kind,
+    Reason,
+    Refusal,
+    RunStatus,
+    State,
+    TokenExpiring,
+    check_job_id,
+    job_of,
+    now,
+    packet_head,
+    packet_of,
+    packet_tail,
+    parse_acknowledgement,
+    parse_event,
+    parse_request,
+    payload_of,
+    room_of,
+)
+
+unhurried = settings(deadline=None)
+
+job_ids = st.from_regex(JOB_ID_PATTERN)
+seqs = st.integers(min_value=1, max_value=2**53 - 1)
+times = st.datetimes(timezones=st.just(UTC))
+texts = st.text()  # any but lone surrogates, which no UTF-8 can carry
+unset = st.just(msgspec.UNSET)
+numbers = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+amounts = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
+json_values = st.recursive(
+    st.none() | st.booleans() | numbers | texts,
+    lambda inner: st.lists(inner) | st.dictionaries(texts, inner),
+    max_leaves=10,
+)
+stamps: dict[str, Any] = {"job_id": job_ids, "timestamp": times}
+
+statuses = st.builds(
+    JobStatus,
+    **stamps,
+    status=st.sampled_from(get_args(RunStatus)),
+    task=unset | texts,
+    attempt=unset | st.integers(1, 2**31),
+    eta=unset | times,
+    error=unset | texts,
+    message=unset | texts,
+)
+progresses = st.builds(
+    JobProgress,
+    **stamps,
+    percentage=st.none() | st.floats(0, 100),
+    message=st.none() | texts,
+    current=unset | numbers,
+    total=unset | numbers,
+    stage=unset | texts,
+    rate=unset | amounts,
+    eta=unset | amounts,
+)
+logs = st.builds(JobLog, **stamps, level=st.sampled_from(LEVELS), message=texts)
+completions = st.builds(JobComplete, **stamps, result=json_values)
+errors = st.builds(
+    JobError, **stamps, error=texts, message=texts, reason=st.sampled_from(get_args(Reason))
+)
+events = st.one_of(statuses, progresses, logs, completions, errors)
+
+EXAMPLES: Final[list[tuple[JobEvent, Kind, State | None]]] = [
+    (JobStatus(job_id="1", status="queued"), STATUS, "queued"),
+    (JobStatus(job_id="1", status="started"), STATUS, "started"),
+    (JobStatus(job_id="1", status="retrying"), STATUS, "retrying"),
+    (JobStatus(job_id="1", status="stalled"), STATUS, "stalled"),
+    (JobProgress(job_id="1", percentage=1, message=None), PROGRESS, None),
+    (JobLog(job_id="1", level="info", message="half-way"), LOG, None),
+    (JobComplete(job_id="1", result=None), TERMINAL, "complete"),
+    (JobError(job_id="1", error="E", message="", reason="failure"), TERMINAL, "error"),
+]
+
+BAD_JOB_IDS: Final = [
+    pytest.param("", id="empty"),
+    pytest.param("a" * (JOB_ID_MAX_LENGTH + 1), id="too long"),
+    pytest.param("a" * 10_000, id="huge"),
+    pytest.param("4f1c\n", id="trailing newline"),
+    pytest.param("4f\x001c", id="control character"),
+    pytest.param("4f 1c", id="space"),
+    pytest.param("{4f1c}", id="braces"),
+    pytest.param("*", id="wildcard"),
+    pytest.param('4f"1c', id="quote"),
+    pytest.param("café", id="letter outside of ASCII"),
+    pytest.param("٤٢", id="digits outside of ASCII"),
+    pytest.param("\ud800", id="surrogate"),
+]
+
+NO_STRINGS: Final = [42, None, True, ["4f1c"], {"id": "4f1c"}, b"4f1c", 1.5]
+
+
+def decode(packet: str) -> Any:
+    """What python-socketio makes of a packet, less Engine.IO's packet type."""
+    assert packet[0] == "4"
+    decoded = Packet(encoded_packet=packet[1:])
+    assert decoded.packet_type == EVENT
+    assert decoded.namespace in (None, "/")
+    assert decoded.id is None
+    return decoded.data
+
+
+@unhurried
+@given(job_ids)
+def test_room_of_a_job_leads_back_to_it(job_id: str) -> None:
+    assert check_job_id(job_id) == job_id
+    assert job_of(room_of(job_id)) == job_id
+
+
+def test_room_has_the_name_that_other_processes_emit_to() -> None:
+    assert room_of("42") == "job_42"
+
+
+@pytest.mark.parametrize("job_id", BAD_JOB_IDS)
+def test_bad_job_id_is_refused(job_id: str) -> None:
+    with pytest.raises(InvalidJobId, match="1 to 128 characters out of"):
+        check_job_id(job_id)
+    with pytest.raises(InvalidJobId):
+        room_of(job_id)
+    assert job_of(f"job_{job_id}") is None
+    with pytest.raises(InvalidMessage):
+        parse_request("join_job", {"job_id": job_id}, JoinJob)
+
+
+@pytest.mark.parametrize("job_id", NO_STRINGS)
+def test_job_id_that_is_no_string_is_refused(job_id: object) -> None:
+    with pytest.raises(InvalidJobId, match=f"a string, not {type(job_id).__name__}"):
+        check_job_id(job_id)
+    with pytest.raises(InvalidMessage):
+        parse_request("join_job", {"job_id": job_id}, JoinJob)
+
+
+@unhurried
+@given(st.text() | job_ids)
+def test_job_ids_are_judged_alike_everywhere(job_id: str) -> None:
+    try:
+        check_job_id(job_id)
+    except InvalidJobId:
+        assert job_of(f"job_{job_id}") is None
+        with pytest.raises(InvalidMessage):
+            parse_request("join_job", {"job_id": job_id}, JoinJob)
+    else:
+        assert job_of(f"job_{job_id}") == job_id
+        assert parse_request("join_job", {"job_id": job_id}, JoinJob).job_id == job_id
+
+
+@pytest.mark.parametrize("room", [None, 42, "", "job", "job_", "4f1c", "room_4f1c", "Job_4f1c"])
+def test_room_that_is_no_jobs_leads_to_none(room: object) -> None:
+    assert job_of(room) is None
+
+
+@unhurried
+@given(events, seqs)
+def test_packet_is_one_that_socketio_reads(event: JobEvent, seq: int) -> None:
+    name, payload = decode(packet_head(event) + packet_tail(seq))
+    assert name == event.name
+    assert payload == {**payload_of(event), "seq": seq}
+
+
+@unhurried
+@given(events, seqs)
+def test_packet_leads_back_to_the_event(event: JobEvent, seq: int) -> None:
+    name, payload = decode(packet_head(event) + packet_tail(seq))
+    assert parse_event(name, payload) == msgspec.structs.replace(event, seq=seq)
+
+
+@unhurried
+@given(
+    st.builds(
+        Joined,
+        job_id=job_ids,
+        epoch=texts,
+        seq=st.integers(0, 2**53 - 1),
+        status=st.sampled_from(get_args(State)),
+    )
+    | st.builds(TokenExpiring, expires_at=times)
+)
+def test_packet_of_a_message_without_history(message: Joined | TokenExpiring) -> None:
+    assert decode(packet_of(message)) == [message.name, payload_of(message)]
+
+
+def test_packet_carries_an_encoded_result_as_it_is() -> None:
+    event = JobComplete(job_id="42", result=msgspec.Raw(b'{"rows":[1,2]}'))
+    _, payload = decode(packet_head(event) + packet_tail(1))
+    assert payload["result"] == {"rows": [1, 2]}
+
+
+def test_packet_has_no_field_that_was_not_set() -> None:
+    event = JobProgress(job_id="42", percentage=None, message=None)
+    _, payload = decode(packet_head(event) + packet_tail(1))
+    assert set(payload) == {"job_id", "timestamp", "seq", "percentage", "message"}
+
+
+@pytest.mark.parametrize(("event", "kind", "state"), EXAMPLES)
+def test_each_event_has_its_kind_and_state(
+    event: JobEvent, kind: Kind, state: State | None
+) -> None:
+    assert event.kind == kind
+    assert event.state == state
+    assert (event.state in TERMINAL_STATES) == (event.kind == TERMINAL)
+
+
+def test_examples_cover_every_event_kind_and_state() -> None:
+    assert {event.name for event, _, _ in EXAMPLES} == set(JOB_EVENTS)
+    assert {kind for _, kind, _ in EXAMPLES} == set(get_args(Kind))
+    assert {state for _, _, state in EXAMPLES if state} == set(get_args(State)) - {"pending"}
+
+
+@pytest.mark.parametrize("event", [example[0] for example in EXAMPLES])
+def test_event_is_frozen_and_in_utc(event: JobEvent) -> None:
+    assert event.timestamp.utcoffset() == timedelta(0)
+    assert now() - event.timestamp < timedelta(hours=1)
+    with pytest.raises(AttributeError):
+        event.job_id = "2"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", JOB_EVENTS)
+@pytest.mark.parametrize("payload", [None, [], "text", 1, {}, {"job_id": ""}])
+def test_error_of_a_bad_payload_names_the_event(name: str, payload: object) -> None:
+    with pytest.raises(InvalidMessage, match=f"^{name}: ") as caught:
+        parse_event(name, payload)
+    assert caught.value.event == name
+    assert str(caught.value) == f"{name}: {caught.value.problem}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"percentage": 101}, "percentage"),
+        ({"percentage": -1}, "percentage"),
+        ({"percentage": float("nan")}, "percentage"),
+        ({"percentage": float("inf")}, "percentage"),
+        ({"percentage": "42"}, "percentage"),
+        ({"rate": float("nan")}, "rate"),
+        ({"eta": -1}, "eta"),
+        ({"seq": -1}, "seq"),
+        ({"timestamp": "yesterday"}, "timestamp"),
+    ],
+)
+def test_error_names_the_field(changes: dict[str, object], field: str) -> None:
+    payload = {"job_id": "42", "percentage": 1, "message": None, **changes}
+    with pytest.raises(InvalidMessage, match=rf"^job_progress: .*(\$\.{field}|RFC3339)"):
+        parse_event("job_progress", payload)
+
+
+@pytest.mark.parametrize("name", ["", "joined", "job_started", "connect", "disconnect"])
+def test_event_that_is_no_jobs_is_refused(name: str) -> None:
+    with pytest.raises(InvalidMessage, match="is no event of a job; those are job_status, ") as e:
+        parse_event(name, {"job_id": "42"})
+    assert e.value.event == name
+
+
+def test_event_from_another_process_needs_no_stamps() -> None:
+    event = parse_event("job_log", {"job_id": "42", "level": "info", "message": "half-way"})
+    assert event.seq == 0
+    assert event.timestamp.tzinfo is not None
+
+
+def test_unknown_fields_are_ignored() -> None:
+    request = parse_request("join_job", {"job_id": "42", "later": True}, JoinJob)
+    assert request == JoinJob(job_id="42")
+
+
+def test_acknowledgement_is_an_acceptance_or_a_refusal() -> None:
+    refusal = Refusal(code="token_subject", message="the token is for another subject")
+    assert parse_acknowledgement("refresh_token", payload_of(refusal)) == refusal
+    accepted = parse_acknowledgement(
+        "refresh_token", {"ok": True, "expires_at": "2026-01-15T10:30:00Z"}
+    )
+    assert payload_of(accepted) == {"ok": True, "expires_at": "2026-01-15T10:30:00Z"}
+    assert getattr(accepted, "expires_at", None) == datetime(2026, 1, 15, 10, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("payload", [None, [], {}, {"ok": False}, {"ok": True}, {"ok": 0}])
+def test_error_of_a_bad_acknowledgement_names_the_request(payload: object) -> None:
+    with pytest.raises(InvalidMessage, match=r"^join_job: "):
+        parse_acknowledgement("join_job", payload)

@@ -1,0 +1,243 @@
+"""The handle, with a publisher that keeps what it is given."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from jobcast import current_job, open_job
+from jobcast.errors import InvalidJobId
+from jobcast.events import JobError, JobEvent, JobLog, JobProgress, JobStatus, payload_of
+from jobcast.worker.job import NO_JOB, Job
+
+
+class Kept:
+    """A publisher that looks at every progress at once."""
+
+    def __init__(self) -> None:
+        self.events: list[JobEvent] = []
+        self.flushes = 0
+
+    def mark(self, job: Job) -> None:
+        progress = job.take_progress()
+        if progress is not None:
+            self.events.append(progress)
+
+    def add(self, job: Job, event: JobEvent) -> None:
+        self.events.append(event)
+
+    def flush(self) -> bool:
+        self.flushes += 1
+        return True
+
+    @property
+    def progress(self) -> list[dict[str, Any]]:
+        hidden = ("job_id", "timestamp")
+        return [
+            {k: v for k, v in payload_of(event).items() if k not in hidden}
+            for event in self.events
+            if isinstance(event, JobProgress)
+        ]
+
+    @property
+    def percentages(self) -> list[float | None]:
+        return [progress["percentage"] for progress in self.progress]
+
+
+def sent_result(kept: Kept) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(kept.events[-1]))["result"]
+
+
+@pytest.fixture
+def kept() -> Kept:
+    return Kept()
+
+
+@pytest.fixture
+def job(kept: Kept) -> Job:
+    return Job(kept, "a")
+
+
+def test_percentages_are_clamped_and_never_nan(kept: Kept, job: Job) -> None:
+    for said in (-5, 10, 200):
+        job.progress(said)
+    assert kept.percentages == [0, 10, 100]
+    job.progress(math.nan)
+    job.progress(None)
+    assert kept.percentages[-2:] == [None, None]
+
+
+def test_current_and_total_give_the_percentage(kept: Kept, job: Job) -> None:
+    job.progress(current=1, total=8, message="reading")
+    job.progress(current=3)
+    assert kept.progress == [
+        {"percentage": 12.5, "message": "reading", "current": 1, "total": 8},
+        {"percentage": None, "message": "reading", "current": 3},
+    ]
+
+
+def test_a_message_stays_until_there_is_another(kept: Kept, job: Job) -> None:
+    job.progress(1, "loading")
+    job.progress(2)
+    job.progress(3, "")
+    assert [p["message"] for p in kept.progress] == ["loading", "loading", ""]
+
+
+def test_what_is_no_number_never_fails_the_task(kept: Kept, job: Job) -> None:
+    job.progress("half")  # type: ignore[arg-type]
+    job.progress(current="one", total=object())  # type: ignore[arg-type]
+    job.progress([])  # type: ignore[arg-type]
+    assert kept.percentages == [None, None, None]
+
+
+def test_track_knows_the_length_the_rate_and_the_time_left(kept: Kept, job: Job) -> None:
+    assert list(job.track("abcd", message="letters")) == list("abcd")
+    assert [p["current"] for p in kept.progress] == [0, 1, 2, 3, 4]
+    assert {p["total"] for p in kept.progress} == {4}
+    assert kept.percentages == [0, 25, 50, 75, 100]
+    last = kept.progress[-1]
+    assert last["message"] == "letters"
+    assert last["rate"] > 0
+    assert last["eta"] == 0
+
+
+def test_track_without_a_length(kept: Kept, job: Job) -> None:
+    assert list(job.track(iter("ab"))) == ["a", "b"]
+    assert kept.percentages == [None] * 3
+    assert "eta" not in kept.progress[-1]
+    assert kept.progress[-1]["rate"] > 0
+    assert list(job.track(iter("ab"), total=2)) == ["a", "b"]
+    assert kept.percentages[-1] == 100
+
+
+def test_a_tracked_loop_that_is_left_leaves_no_rate_behind(kept: Kept, job: Job) -> None:
+    for _ in job.track(range(10)):
+        break
+    job.progress(current=5, total=10)
+    assert "rate" not in kept.progress[-1]
+
+
+def test_stages_nest(kept: Kept, job: Job) -> None:
+    with job.stage("a", of=2):
+        job.progress(50)
+    with job.stage("b"), job.stage("inner"):
+        job.progress(50)
+    job.progress(100)
+    assert [(p["percentage"], p.get("stage")) for p in kept.progress] == [
+        (0, "a"), (25, "a"), (50, "a"), (50, "b"), (50, "b / inner"), (75, "b / inner"),
+        (100, "b / inner"), (100, "b"), (100, None),
+    ]  # fmt: skip
+
+
+def test_a_stage_that_fails_is_not_shown_as_done(kept: Kept, job: Job) -> None:
+    with pytest.raises(KeyError), job.stage("a"):
+        job.progress(30)
+        raise KeyError
+    assert kept.percentages == [0, 30]
+
+
+def test_logs_are_bounded_masked_and_encodable(kept: Kept, job: Job) -> None:
+    job.log("x" * 10_000)
+    job.log("broken \ud800 surrogate", level="WARNING")
+    job.log("see amqp://user:pw@host/ and https://example.com/a@b")
+    job.log(ValueError("an object"), level="nonsense")
+    messages = [event.message for event in kept.events if isinstance(event, JobLog)]
+    assert len(messages[0]) == 8192
+    assert messages[0].endswith("…")
+    assert messages[1] == "broken ? surrogate"
+    assert messages[2] == "see amqp://***@host/ and https://example.com/a@b"
+    assert messages[3] == "an object"
+    assert [e.level for e in kept.events if isinstance(e, JobLog)] == [
+        "info", "warning", "info", "info",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("result", "shown"),
+    [
+        ({"a": [1, None, "é"]}, {"a": [1, None, "é"]}),
+        ((1, 2), [1, 2]),
+        (datetime(2026, 1, 1, tzinfo=UTC), "2026-01-01T00:00:00Z"),
+        (math.nan, None),
+        (object(), {"omitted": "unserializable", "type": "object"}),
+        ({"k": object()}, {"omitted": "unserializable", "type": "dict"}),
+        ("\ud800", {"omitted": "unserializable", "type": "str"}),
+        ("x" * 99, {"omitted": "too_large", "type": "str", "bytes": 101, "limit": 100}),
+    ],
+)
+def test_a_result_is_sent_or_described(kept: Kept, result: Any, shown: Any) -> None:
+    Job(kept, "a", result_limit=100).complete(result)
+    assert sent_result(kept) == shown
+    assert kept.flushes == 1
+
+
+def test_a_result_that_contains_itself_is_described(kept: Kept, job: Job) -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    job.complete(circle)
+    assert sent_result(kept) == {"omitted": "unserializable", "type": "list"}
+
+
+def test_errors_have_a_class_a_message_and_a_reason(kept: Kept) -> None:
+    class SoftTimeLimitExceeded(Exception):
+        pass
+
+    for exc, reason in ((KeyError("k"), "failure"), (SoftTimeLimitExceeded(), "time_limit")):
+        Job(kept, "a").fail(exc)
+        event = kept.events[-1]
+        assert isinstance(event, JobError)
+        assert (event.error, event.reason) == (type(exc).__name__, reason)
+    Job(kept, "a").fail(KeyError("secret"), "something public")
+    assert kept.events[-1].message == "something public"  # type: ignore[attr-defined]
+
+
+def test_an_error_whose_text_fails_is_still_an_error(kept: Kept, job: Job) -> None:
+    class Evil(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    job.fail(Evil())
+    assert kept.events[-1].error == "Evil"  # type: ignore[attr-defined]
+
+
+def test_as_a_context_manager_it_reports_how_it_ended(kept: Kept) -> None:
+    with Job(kept, "a") as job:
+        assert current_job() is job
+        current_job().log("inside")
+    assert current_job() is NO_JOB
+    assert [event.name for event in kept.events] == ["job_status", "job_log", "job_complete"]
+    assert isinstance(kept.events[0], JobStatus)
+    with pytest.raises(ValueError, match="oh"), Job(kept, "b"), Job(kept, "c"):
+        raise ValueError("oh")
+    assert [(e.job_id, e.name) for e in kept.events[-2:]] == [
+        ("c", "job_error"),
+        ("b", "job_error"),
+    ]
+    with Job(kept, "d") as job:
+        job.complete({"rows": 3})
+    assert sent_result(kept) == {"rows": 3}
+
+
+def test_outside_of_a_job_nothing_happens() -> None:
+    job = current_job()
+    job.progress(50, "x", current=1, total=2)
+    job.log("hello")
+    with job.stage("a", weight=2):
+        assert list(job.track(range(3), message="m")) == [0, 1, 2]
+    job.complete()
+    job.fail(ValueError())
+    assert job.flush()
+    assert job.job_id is None
+    with pytest.raises(ValueError, match="positive"), job.stage("a", weight=0):
+        pass
+
+
+@pytest.mark.parametrize("wrong", ["", "a b", "x" * 129, "a\n", 7, None])
+def test_a_wrong_id_is_refused(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBCAST_URL", "memory://")
+    with pytest.raises(InvalidJobId):
+        open_job(wrong)

@@ -1,0 +1,267 @@
+"""The contract in words, in JSON Schema, in examples and in Python say the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import msgspec
+import pytest
+from jsonschema import Draft202012Validator
+from jsonschema.protocols import Validator
+
+from jobcast.errors import InvalidMessage
+from jobcast.events import (
+    ACKNOWLEDGEMENTS,
+    JOB_EVENTS,
+    PROTOCOL_VERSION,
+    REQUESTS,
+    TOKEN_MAX_LENGTH,
+    Cursor,
+    Joined,
+    JoinJob,
+    Level,
+    Reason,
+    Refusal,
+    RunStatus,
+    State,
+    TokenExpiring,
+    parse_acknowledgement,
+    parse_event,
+    parse_request,
+    payload_of,
+)
+
+PROTOCOL: Final = Path(__file__).resolve().parents[2] / "protocol"
+SCHEMA: Final[dict[str, Any]] = json.loads((PROTOCOL / "events.schema.json").read_text("utf-8"))
+DEFINITIONS: Final[dict[str, Any]] = SCHEMA["$defs"]
+MESSAGES: Final = [ref["$ref"].rpartition("/")[2] for ref in SCHEMA["anyOf"]]
+WORDS: Final = (PROTOCOL / "PROTOCOL.md").read_text("utf-8")
+
+OTHERS: Final[Mapping[str, type[msgspec.Struct]]] = {
+    cls.name: cls for cls in (Joined, TokenExpiring)
+}
+
+# The definition that describes each struct.
+STRUCTS: Final[Mapping[str, type[msgspec.Struct]]] = {
+    **JOB_EVENTS,
+    **OTHERS,
+    **REQUESTS,
+    "cursor": Cursor,
+    "refusal": Refusal,
+    "joinAccepted": ACKNOWLEDGEMENTS["join_job"],
+    "leaveAccepted": ACKNOWLEDGEMENTS["leave_job"],
+    "tokenAccepted": ACKNOWLEDGEMENTS["refresh_token"],
+}
+
+# It has no struct: python-socketio makes it of the exception that refuses a connection.
+WITHOUT_STRUCT: Final = {"connect_error"}
+
+# Always on the wire, though the structs have defaults: an event is made before the store gives it
+# its ``seq``, and what other processes emit to a job's room has neither.
+STAMPS: Final = {"seq", "timestamp", "ok"}
+
+# What the structs let pass, so that only the JSON Schema refuses it.
+LENIENT: Final = {
+    "job_complete-without-seq",
+    "job_log-seq-zero",
+    "job_log-timestamp-other-zone",
+    "job_log-timestamp-without-zone",
+    "job_log-without-seq",
+    "job_log-without-timestamp",
+    "join_job.ack-job-id-space",
+    "join_job.ack-seq-negative",
+    "join_job.ack-without-ok",
+    "leave_job.ack-without-ok",
+    "refresh_token.ack-without-ok",
+}
+
+
+def examples(folder: str, *, without: Collection[str] = ()) -> list[Any]:
+    """Name and payload of each example, as pytest's parameters."""
+    loaded = {
+        path.stem: json.loads(path.read_text("utf-8"))
+        for path in sorted((PROTOCOL / "examples" / folder).glob("*.json"))
+    }
+    return [
+        pytest.param(example["message"], example["payload"], id=stem)
+        for stem, example in loaded.items()
+        if example["message"] not in without
+    ]
+
+
+def names(folder: str) -> set[str]:
+    return {parameter.values[0] for parameter in examples(folder)}
+
+
+def valid_payloads(name: str) -> list[Any]:
+    return [parameter.values[1] for parameter in examples("valid") if parameter.values[0] == name]
+
+
+def validator(name: str) -> Validator:
+    return Draft202012Validator({**SCHEMA, "anyOf": [{"$ref": f"#/$defs/{name}"}]})
+
+
+def parse(name: str, payload: object) -> msgspec.Struct:
+    """What Python makes of a message; raises InvalidMessage or msgspec.ValidationError."""
+    request, _, is_acknowledgement = name.partition(".")
+    if is_acknowledgement:
+        return parse_acknowledgement(request, payload)
+    if name in JOB_EVENTS:
+        return parse_event(name, payload)
+    if name in REQUESTS:
+        return parse_request(name, payload, REQUESTS[name])
+    return msgspec.convert(payload, OTHERS[name])
+
+
+def enumeration(name: str) -> tuple[str, ...]:
+    return tuple(DEFINITIONS[name]["enum"])
+
+
+def test_schema_is_a_valid_schema() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    assert SCHEMA["$id"].endswith(f":{PROTOCOL_VERSION}")
+
+
+@pytest.mark.parametrize(("name", "payload"), examples("valid"))
+def test_schema_accepts_valid_example(name: str, payload: Any) -> None:
+    validator(name).validate(payload)
+
+
+@pytest.mark.parametrize(("name", "payload"), examples("invalid"))
+def test_schema_refuses_invalid_example(name: str, payload: Any) -> None:
+    assert not validator(name).is_valid(payload)
+
+
+@pytest.mark.parametrize(("name", "payload"), examples("valid", without=WITHOUT_STRUCT))
+def test_valid_example_makes_the_round_trip(name: str, payload: Any) -> None:
+    message = parse(name, payload)
+    again = payload_of(message)
+    known = {field.name for field in msgspec.structs.fields(message)}
+    assert {key: again[key] for key in payload if key in known} == {
+        key: value for key, value in payload.items() if key in known
+    }
+    validator(name).validate(again)
+    assert parse(name, again) == message
+
+
+@pytest.mark.parametrize(("name", "payload"), examples("invalid", without=WITHOUT_STRUCT))
+def test_python_refuses_invalid_example(
+    name: str, payload: Any, request: pytest.FixtureRequest
+) -> None:
+    if request.node.callspec.id in LENIENT:
+        parse(name, payload)
+        return
+    with pytest.raises((InvalidMessage, msgspec.ValidationError)):
+        parse(name, payload)
+
+
+@pytest.mark.parametrize("path", sorted(PROTOCOL.glob("examples/*/*.json")), ids=lambda p: p.stem)
+def test_example_file_has_the_agreed_form(path: Path) -> None:
+    example = json.loads(path.read_text("utf-8"))
+    why = {"why"} if path.parent.name == "invalid" else set()
+    assert set(example) == {"message", "payload"} | why
+    assert path.stem.startswith(f"{example['message']}-")
+
+
+def test_lenient_examples_are_there() -> None:
+    assert {parameter.id for parameter in examples("invalid")} >= LENIENT
+
+
+def test_every_message_has_examples_of_both_kinds() -> None:
+    assert names("valid") == set(MESSAGES)
+    assert names("invalid") == set(MESSAGES)
+
+
+@pytest.mark.parametrize(
+    ("definition", "values"),
+    [
+        ("level", get_args(Level)),
+        ("reason", get_args(Reason)),
+        ("runStatus", get_args(RunStatus)),
+        ("state", get_args(State)),
+    ],
+)
+def test_each_value_of_an_enumeration_is_in_both(definition: str, values: tuple[str, ...]) -> None:
+    assert enumeration(definition) == values
+
+
+@pytest.mark.parametrize("reason", get_args(Reason))
+def test_every_reason_has_a_valid_example(reason: str) -> None:
+    assert reason in {payload["reason"] for payload in valid_payloads("job_error")}
+
+
+def test_every_level_has_a_valid_example() -> None:
+    assert {payload["level"] for payload in valid_payloads("job_log")} == set(get_args(Level))
+
+
+def test_python_and_schema_have_the_same_messages() -> None:
+    acknowledgements = {f"{name}.ack" for name in ACKNOWLEDGEMENTS}
+    assert set(MESSAGES) == {*JOB_EVENTS, *OTHERS, *REQUESTS, *acknowledgements, *WITHOUT_STRUCT}
+    assert set(ACKNOWLEDGEMENTS) == set(REQUESTS) - {"connect"}
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+def test_struct_and_definition_have_the_same_fields(name: str) -> None:
+    fields = msgspec.structs.fields(STRUCTS[name])
+    assert set(DEFINITIONS[name]["properties"]) == {field.encode_name for field in fields}
+    required = {field.encode_name for field in fields if field.required}
+    stamps = STAMPS & {field.encode_name for field in fields}
+    assert set(DEFINITIONS[name]["required"]) == required | stamps
+
+
+def test_every_definition_is_used() -> None:
+    used = set(json.dumps(SCHEMA).split('"#/$defs/')[1:])
+    assert {text.partition('"')[0] for text in used} == set(DEFINITIONS)
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+def test_every_field_is_described(name: str) -> None:
+    for schema in DEFINITIONS[name]["properties"].values():
+        target = DEFINITIONS.get(schema.get("$ref", "").rpartition("/")[2], {})
+        assert "description" in schema or "description" in target
+
+
+@pytest.mark.parametrize("name", ["connect", "refresh_token"])
+def test_token_has_an_upper_bound(name: str) -> None:
+    longest = {"token": "x" * TOKEN_MAX_LENGTH}
+    validator(name).validate(longest)
+    parse(name, longest)
+    too_long = {"token": "x" * (TOKEN_MAX_LENGTH + 1)}
+    assert not validator(name).is_valid(too_long)
+    with pytest.raises(InvalidMessage):
+        parse(name, too_long)
+
+
+def test_huge_job_id_is_refused() -> None:
+    payload = {"job_id": "x" * 10_000}
+    assert not validator("join_job").is_valid(payload)
+    with pytest.raises(InvalidMessage, match=r"^join_job: "):
+        parse_request("join_job", payload, JoinJob)
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_words_have_a_section_for_every_message(name: str) -> None:
+    assert f"### `{name.removesuffix('.ack')}`" in WORDS
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+def test_words_name_every_field(name: str) -> None:
+    for field in msgspec.structs.fields(STRUCTS[name]):
+        assert f"`{field.encode_name}`" in WORDS or f"{field.encode_name}:" in WORDS
+
+
+@pytest.mark.parametrize("code", DEFINITIONS["code"]["examples"])
+def test_words_name_every_code(code: str) -> None:
+    assert f"| `{code}` |" in WORDS
+
+
+@pytest.mark.parametrize("value", [*get_args(State), *get_args(Reason), *get_args(Level)])
+def test_words_name_every_state_reason_and_level(value: str) -> None:
+    assert f"`{value}`" in WORDS
+
+
+def test_words_say_the_version() -> None:
+    assert f"# jobcast protocol, version {PROTOCOL_VERSION}\n" in WORDS

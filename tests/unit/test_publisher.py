@@ -1,0 +1,243 @@
+"""The publisher with a transport that fails when it is told to."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from jobcast.errors import PublishFailed
+from jobcast.transports import Outgoing
+from jobcast.worker.job import Job
+from jobcast.worker.publisher import Publisher
+from tests.support import wait_for
+
+
+class Wire:
+    """Keeps what it is given, unless it is down."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.batches: list[int] = []
+        self.tries = 0
+        self.down = False
+        self.open = threading.Event()
+        self.open.set()
+        self.accepts: int | None = None
+        self.closed = False
+
+    def publish(self, batch: Sequence[Outgoing]) -> None:
+        self.open.wait()
+        self.tries += 1
+        if self.down:
+            raise PublishFailed("it is down", batch)
+        taken, self.accepts = batch[: self.accepts], None
+        self.batches.append(len(taken))
+        for outgoing in taken:
+            name, payload = msgspec.json.decode(f"{outgoing.head[2:]}0}}]")
+            self.events.append((name, payload))
+        if len(taken) < len(batch):
+            raise PublishFailed("it was full", batch[len(taken) :])
+
+    def emit(self, event: str, data: Any, *, room: str | None = None) -> None:
+        raise AssertionError("the publisher does not emit")
+
+    def close(self) -> None:
+        self.closed = True
+
+    def said(self, name: str, field: str) -> list[Any]:
+        return [payload[field] for event, payload in self.events if event == name]
+
+
+@pytest.fixture
+def wire() -> Wire:
+    return Wire()
+
+
+@pytest.fixture
+def publisher(wire: Wire) -> Iterator[Publisher]:
+    publisher = Publisher(wire, shown_url="wire://", max_events=100)
+    yield publisher
+    wire.down = False
+    wire.open.set()
+    publisher.close()
+
+
+def test_events_are_sent_in_the_order_they_were_said(wire: Wire, publisher: Publisher) -> None:
+    job = Job(publisher, "a")
+    job.started()
+    job.progress(10)
+    job.log("one")
+    job.progress(20)
+    job.progress(30)
+    job.log("two")
+    job.progress(40)
+    job.complete("done")
+    kinds = [name.removeprefix("job_") for name, _ in wire.events]
+    # Whether an earlier progress was sent before it was replaced is a matter of time.
+    assert kinds[0] == "status"
+    assert kinds[-2:] == ["progress", "complete"]
+    assert wire.said("job_log", "message") == ["one", "two"]
+    assert wire.said("job_progress", "percentage")[-1] == 40
+
+
+def test_the_end_is_stored_when_complete_returns(wire: Wire, publisher: Publisher) -> None:
+    for n in range(20):
+        Job(publisher, str(n)).complete(n)
+        assert wire.said("job_complete", "result")[-1] == n
+
+
+def test_progress_is_conflated_while_the_transport_is_busy(
+    wire: Wire, publisher: Publisher
+) -> None:
+    wire.open.clear()
+    job = Job(publisher, "a")
+    job.log("first")
+    for n in range(10_000):
+        job.progress(n / 100)
+    wire.open.set()
+    assert publisher.flush()
+    said = wire.said("job_progress", "percentage")
+    assert said[-1] == 99.99
+    assert len(said) <= 2
+
+
+def test_many_events_travel_in_few_batches(wire: Wire, publisher: Publisher) -> None:
+    wire.open.clear()
+    job = Job(publisher, "a")
+    for n in range(90):
+        job.log(str(n))
+    wire.open.set()
+    assert publisher.flush()
+    assert len(wire.batches) <= 3
+
+
+def test_an_outage_is_said_once_and_waited_for_by_nobody(
+    wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire.down = True
+    for n in range(5):
+        Job(publisher, str(n)).complete(n)
+    wait_for(lambda: wire.tries >= 3, "three tries")
+    assert caplog.text.count("cannot reach wire://") == 1
+    assert publisher.flush(timeout=30) is False
+    wire.down = False
+    wait_for(lambda: len(wire.events) == 5, "events after the outage")
+    wait_for(lambda: "reaches wire:// again" in caplog.text, "good news")
+    assert wire.said("job_complete", "result") == [0, 1, 2, 3, 4]
+    assert publisher.flush()
+
+
+def test_what_was_stored_of_a_failed_batch_is_not_sent_again(
+    wire: Wire, publisher: Publisher
+) -> None:
+    wire.open.clear()
+    job = Job(publisher, "a")
+    for n in range(50):
+        job.log(str(n))
+    wire.accepts = 7
+    wire.open.set()
+    wait_for(lambda: len(wire.events) == 50, "all of it")
+    assert wire.said("job_log", "message") == [str(n) for n in range(50)]
+
+
+def test_a_flood_during_an_outage_is_bounded_and_counted(wire: Wire, publisher: Publisher) -> None:
+    wire.down = True
+    job = Job(publisher, "a")
+    job.started()
+    for n in range(5000):
+        job.log(str(n))
+    job.complete(1)
+    wire.down = False
+    wait_for(lambda: "job_complete" in [name for name, _ in wire.events], "end of the job")
+    said = wire.said("job_log", "message")
+    assert [name for name, _ in wire.events][0] == "job_status"
+    # The bound, the batch that was being sent, and what is said of the lines that went.
+    assert len(said) <= 100 + 200 + 2
+    assert said[-1] == "4999"
+    counted = sum(int(m.split()[0]) for m in said if "dropped here" in m)
+    assert counted + len([m for m in said if "dropped here" not in m]) == 5000
+
+
+def test_close_sends_what_is_left_and_tells_what_could_not_be(
+    wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = Publisher(wire, shown_url="wire://")
+    Job(publisher, "a").log("last words")
+    publisher.close()
+    assert wire.said("job_log", "message") == ["last words"]
+    assert wire.closed
+    assert not publisher._thread.is_alive()
+
+    wire.down = True
+    publisher = Publisher(wire, shown_url="wire://")
+    Job(publisher, "a").log("never heard")
+    publisher.close()
+    assert "1 events of jobs were not sent to wire://" in caplog.text
+    assert not publisher._thread.is_alive()
+
+
+def test_nothing_is_said_after_the_end(wire: Wire, publisher: Publisher) -> None:
+    job = Job(publisher, "a")
+    job.complete(1)
+    job.log("late")
+    job.progress(50)
+    job.complete(2)
+    job.fail(ValueError("late"))
+    assert publisher.flush()
+    assert [name for name, _ in wire.events] == ["job_complete"]
+
+
+def test_threads_may_speak_at_once(wire: Wire, publisher: Publisher) -> None:
+    job = Job(publisher, "a")
+
+    def speak(name: str) -> None:
+        for n in range(30):
+            job.log(f"{name}{n}")
+            job.progress(n)
+
+    threads = [threading.Thread(target=speak, args=(name,)) for name in "xyz"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert publisher.flush()
+    said = wire.said("job_log", "message")
+    for name in "xyz":
+        assert [m for m in said if m[0] == name] == [f"{name}{n}" for n in range(30)]
+
+
+def test_a_forked_child_has_a_publisher_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, run_in_child: Callable[[Callable[[], int]], int]
+) -> None:
+    from jobcast.worker import process
+
+    monkeypatch.setenv("JOBCAST_URL", "memory://fork")
+    process.close()
+    ours = process.process()
+    assert ours is not None
+    assert process.process() is ours
+
+    def child() -> int:
+        theirs = process.process()
+        alive = theirs is not None and theirs.publisher._thread.is_alive()
+        return 0 if alive and theirs is not ours else 1
+
+    assert run_in_child(child) == 0
+    assert process.process() is ours
+    process.close()
+
+
+@pytest.fixture
+def run_in_child() -> Callable[[Callable[[], int]], int]:
+    def run(function: Callable[[], int]) -> int:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(function())
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    return run

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from jobcast.errors import SettingsError
+from jobcast.settings import Settings, mask_url
+
+SECRET = "s" * 32
+
+
+def test_everything_has_a_default_but_the_key() -> None:
+    settings = Settings.load({})
+    assert settings.url == "redis://localhost:6379/0"
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert (settings.history_ttl, settings.history_size) == (3600, 1000)
+    assert settings.cors_origins == ()
+    with pytest.raises(SettingsError, match=re.escape("JOBCAST_JWT_SECRET is not set")):
+        settings.require_authentication()
+
+
+def test_it_is_read_from_the_mapping_that_is_given() -> None:
+    settings = Settings.load(
+        {
+            "JOBCAST_URL": "rediss://cache:6380/1",
+            "JOBCAST_JWT_SECRET": SECRET,
+            "JOBCAST_CORS_ORIGINS": "https://a.example, https://b.example:8443",
+            "JOBCAST_LOG_LEVEL": "WARNING",
+            "JOBCAST_LOG_LOGGERS": "app,lib.deep",
+            "JOBCAST_PORT": " 9000 ",
+            "JOBCAST_AUTHORIZE": "rules.jobs:allow",
+            "JOBCAST_JWT_AUDIENCE": "",
+            "PORT": "1",
+        }
+    )
+    settings.require_authentication()
+    assert settings.cors_origins == ("https://a.example", "https://b.example:8443")
+    assert settings.log_level == "warning"
+    assert settings.log_loggers == ("app", "lib.deep")
+    assert settings.port == 9000
+    assert settings.jwt_audience is None
+    assert settings.algorithms == ("HS256",)
+
+
+def test_the_environment_goes_before_celerys_configuration() -> None:
+    conf = {
+        "jobcast_url": "redis://conf/1",
+        "jobcast_history_size": 50,
+        "jobcast_log_loggers": ["a"],
+    }
+    settings = Settings.load({"JOBCAST_URL": "redis://env/2"}, conf)
+    assert settings.url == "redis://env/2"
+    assert settings.history_size == 50
+    assert settings.log_loggers == ("a",)
+
+
+PEM = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("URL", "localhost:6379", "should be a URL that begins with one of redis://"),
+        ("URL", "http://localhost", "should be a URL"),
+        ("JWT_SECRET", "short", "at least 32 bytes"),
+        ("JWT_PUBLIC_KEY", "ssh-rsa AAAA", "public key in PEM"),
+        ("JWKS_URL", "/keys", "should be a URL such as https://"),
+        ("JWT_ALGORITHMS", "HS256,none", "has 'none'"),
+        ("CORS_ORIGINS", "*", "may not be *"),
+        ("CORS_ORIGINS", "app.example.com", "an origin is a scheme"),
+        ("CORS_ORIGINS", "https://app.example.com/path", "an origin is a scheme"),
+        ("INSECURE_ANY_ORIGIN", "perhaps", "should be true or false"),
+        ("AUTHORIZE", "rules.allow", "should be package.module:function"),
+        ("HISTORY_TTL", "0", "from 1 to"),
+        ("HISTORY_SIZE", "many", "whole number of events"),
+        ("RESULT_LIMIT", "1", "from 256"),
+        ("MAX_JOBS", "-1", "from 1"),
+        ("PORT", "70000", "from 0 to 65535"),
+        ("PORT", "tcp://10.0.0.1:80", "enableServiceLinks"),
+        ("LOG_LEVEL", "loud", "should be one of off, debug"),
+    ],
+)
+def test_a_wrong_value_is_named(name: str, value: str, says: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(says)) as caught:
+        Settings.load({f"JOBCAST_{name}": value})
+    assert caught.value.name == f"JOBCAST_{name}"
+    assert str(caught.value).startswith(f"JOBCAST_{name} ")
+    assert "\n" not in str(caught.value)
+
+
+def test_keys_do_not_mix() -> None:
+    with pytest.raises(SettingsError, match="may not be set together"):
+        Settings.load({"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_JWT_PUBLIC_KEY": PEM})
+    with pytest.raises(SettingsError, match="does not go with the key"):
+        Settings.load({"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_JWT_ALGORITHMS": "RS256"})
+    # An HMAC algorithm with a public key would make the public key a secret.
+    with pytest.raises(SettingsError, match="does not go with the key"):
+        Settings.load({"JOBCAST_JWT_PUBLIC_KEY": PEM, "JOBCAST_JWT_ALGORITHMS": "ES256,HS256"})
+
+
+def test_a_key_in_one_line_is_a_key() -> None:
+    settings = Settings.load({"JOBCAST_JWT_PUBLIC_KEY": PEM.replace("\n", "\\n")})
+    assert settings.jwt_public_key == PEM
+    assert settings.algorithms == ("RS256", "ES256", "EdDSA")
+
+
+def test_any_origin_is_allowed_only_by_a_setting_that_says_insecure() -> None:
+    environ = {"JOBCAST_CORS_ORIGINS": "*", "JOBCAST_INSECURE_ANY_ORIGIN": "true"}
+    assert Settings.load(environ).cors_origins == ("*",)
+
+
+def test_secrets_are_not_shown() -> None:
+    settings = Settings.load(
+        {"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_URL": "redis://bob:hunter2@cache/0"}
+    )
+    for shown in (repr(settings), str(settings), f"{settings}", settings.masked_url):
+        assert SECRET not in shown
+        assert "hunter2" not in shown
+    assert mask_url("redis://:pw@h:1/0") == "redis://:***@h:1/0"
+    assert mask_url("unix:///run/redis.sock") == "unix:///run/redis.sock"

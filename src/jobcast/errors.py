@@ -108,7 +108,7 @@ class JobFailed(ClientError):
 
 
 class ProjectExists(JobcastError):
-    """A new project may not be written over something. ``directory`` is where there is something."""
+    """A new project may not be written over something. ``directory`` is not empty."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(f"{directory} is not an empty directory: a new project needs one")

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, get_args
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field, structs
 
 from jobcast.errors import InvalidJobId, InvalidMessage
 
@@ -47,7 +47,11 @@ TERMINAL: Final = "t"
 JobId = Annotated[str, Meta(max_length=JOB_ID_MAX_LENGTH, pattern=JOB_ID_PATTERN)]
 Token = Annotated[str, Meta(min_length=1, max_length=TOKEN_MAX_LENGTH)]
 NonNegativeInt = Annotated[int, Meta(ge=0)]
-NonNegative = Annotated[float, Meta(ge=0)]
+# Bounds, because JSON has no infinity.
+Finite = Annotated[float, Meta(ge=-1e308, le=1e308)]
+NonNegative = Annotated[float, Meta(ge=0, le=1e308)]
+Epoch = Annotated[str, Meta(max_length=64)]
+Time = Annotated[datetime, Meta(tz=True)]
 Percentage = Annotated[float, Meta(ge=0, le=100)]
 
 _JOB_ID = re.compile(JOB_ID_PATTERN)
@@ -100,7 +104,7 @@ class JobEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: ClassVar[Kind]
 
     job_id: JobId
-    timestamp: datetime = field(default_factory=now)
+    timestamp: Time = field(default_factory=now)
     seq: NonNegativeInt = 0
 
     @property
@@ -118,7 +122,7 @@ class JobStatus(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
     status: RunStatus
     task: str | UnsetType = UNSET  # the Celery task's name
     attempt: Annotated[int, Meta(ge=1)] | UnsetType = UNSET  # 1 for the first run
-    eta: datetime | UnsetType = UNSET  # when a retry is due
+    eta: Time | UnsetType = UNSET  # when a retry is due
     error: str | UnsetType = UNSET  # the class name of the exception behind a retry
     message: str | UnsetType = UNSET
 
@@ -135,8 +139,8 @@ class JobProgress(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
 
     percentage: Percentage | None  # None where the total is unknown
     message: str | None
-    current: float | int | UnsetType = UNSET
-    total: float | int | UnsetType = UNSET
+    current: Finite | UnsetType = UNSET
+    total: Finite | UnsetType = UNSET
     stage: str | UnsetType = UNSET
     rate: NonNegative | UnsetType = UNSET  # items a second
     eta: NonNegative | UnsetType = UNSET  # seconds left
@@ -188,7 +192,7 @@ JOB_EVENTS: Final[Mapping[str, type[JobEvent]]] = {
 class Cursor(Struct, frozen=True, kw_only=True):
     """A place in a job's events: everything up to ``seq`` of the record ``epoch`` was seen."""
 
-    epoch: Annotated[str, Meta(max_length=64)]
+    epoch: Epoch
     seq: NonNegativeInt
 
 
@@ -198,7 +202,7 @@ class Joined(Struct, frozen=True, kw_only=True):
     name: ClassVar[str] = "joined"
 
     job_id: JobId
-    epoch: str
+    epoch: Epoch
     seq: NonNegativeInt
     status: State
 
@@ -208,7 +212,7 @@ class TokenExpiring(Struct, frozen=True, kw_only=True):
 
     name: ClassVar[str] = "token_expiring"
 
-    expires_at: datetime
+    expires_at: Time
 
 
 # --- client to server, and the acknowledgements -------------------------------------------------
@@ -244,21 +248,21 @@ REQUESTS: Final[Mapping[str, type[Struct]]] = {
 
 
 class JoinAccepted(Struct, frozen=True, kw_only=True):
-    job_id: str
+    job_id: JobId
     status: State
-    epoch: str
-    seq: int
+    epoch: Epoch
+    seq: NonNegativeInt
     recovered: bool  # the client's ``after`` was found: nothing is missing, nothing comes twice
     ok: Literal[True] = True
 
 
 class LeaveAccepted(Struct, frozen=True, kw_only=True):
-    job_id: str
+    job_id: JobId
     ok: Literal[True] = True
 
 
 class TokenAccepted(Struct, frozen=True, kw_only=True):
-    expires_at: datetime
+    expires_at: Time
     ok: Literal[True] = True
 
 
@@ -302,9 +306,15 @@ def parse_request(name: str, payload: object, cls: type[T]) -> T:
 
 
 def parse_acknowledgement(name: str, payload: object) -> Struct:
-    """What a server answered to the request ``name``: an acceptance or a :class:`Refusal`."""
-    refused = isinstance(payload, Mapping) and payload.get("ok") is False
-    return _convert(name, payload, Refusal if refused else ACKNOWLEDGEMENTS[name])
+    """What a server answered to the request ``name``: an acceptance or a :class:`Refusal`.
+
+    Raises:
+        InvalidMessage: the answer breaks the contract.
+    """
+    if not isinstance(payload, Mapping) or "ok" not in payload:
+        raise InvalidMessage(name, "the acknowledgement has no ok")
+    accepted = ACKNOWLEDGEMENTS[name] if payload["ok"] else Refusal
+    return _convert(name, payload, accepted)
 
 
 def payload_of(message: Struct) -> dict[str, Any]:
@@ -319,7 +329,7 @@ def packet_head(event: JobEvent) -> str:
     The store appends the number and :func:`packet_tail`'s end, so that nobody after it has to
     read or write JSON.
     """
-    payload = _encoder.encode(event).decode()
+    payload = _encoder.encode(event if not event.seq else structs.replace(event, seq=0)).decode()
     return f'42["{event.name}",{payload[:-1]},"seq":'
 
 

@@ -68,14 +68,8 @@ LENIENT: Final = {
     "job_complete-without-seq",
     "job_log-seq-zero",
     "job_log-timestamp-other-zone",
-    "job_log-timestamp-without-zone",
     "job_log-without-seq",
     "job_log-without-timestamp",
-    "join_job.ack-job-id-space",
-    "join_job.ack-seq-negative",
-    "join_job.ack-without-ok",
-    "leave_job.ack-without-ok",
-    "refresh_token.ack-without-ok",
 }
 
 

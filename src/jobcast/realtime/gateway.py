@@ -239,6 +239,7 @@ class Gateway:
             return NOT_FOUND
         # Joining again begins anew: the client has asked for the history.
         self.relay.leave(job_id, connection.sid)
+        connection.jobs.discard(job_id)
         accepted = await self.relay.join(job_id, connection.outlet, request.after)
         if connection.closed:
             self.relay.leave(job_id, connection.sid)

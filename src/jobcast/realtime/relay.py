@@ -63,9 +63,10 @@ class Relay:
         try:
             # Shielded: others wait for the same subscription.
             await asyncio.shield(room.subscribed)
-            snapshot = await self._source.snapshot(job_id, _reach(after, room))
-            if not outlet.closed:
-                self._admit(room, outlet, snapshot, after)
+            async with room.reading:
+                snapshot = await self._source.snapshot(job_id, _reach(after, room))
+                if not outlet.closed:
+                    self._admit(room, outlet, snapshot, after)
         finally:
             room.joining -= 1
             room.settle()
@@ -133,16 +134,14 @@ class Relay:
         """Read what a room is missing, and deliver it before anything newer."""
         while self._rooms.get(room.job_id) is room:
             try:
-                snapshot = await self._source.snapshot(
-                    room.job_id, Cursor(epoch=room.epoch, seq=room.seq)
-                )
+                async with room.reading:
+                    here = Cursor(epoch=room.epoch, seq=room.seq)
+                    room.catch_up(await self._source.snapshot(room.job_id, here))
+                    if room.replay():
+                        break
             except TransportUnavailable as exc:
                 logger.debug("job %s: %s", room.job_id, exc)
                 await asyncio.sleep(RETRY_DELAY)
-                continue
-            room.catch_up(snapshot)
-            if room.replay():
-                break
         room.behind = False
         room.settle()
 

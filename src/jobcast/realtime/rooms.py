@@ -18,7 +18,9 @@ class Room:
         self.followers: dict[str, Outlet] = {}
         self.epoch = NO_RECORD
         self.seq = 0
-        self.joining = 0  # followers that are reading the history
+        self.joining = 0  # followers that are on their way in
+        # One reads the history at a time: what comes in while it does is all that it can miss.
+        self.reading = asyncio.Lock()
         self.behind = False  # something is missing and being read from the history
         self._recent: list[Message] = []  # what came while somebody was reading
 

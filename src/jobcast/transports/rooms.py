@@ -30,7 +30,10 @@ def job_event(event: str, data: Any, room: object) -> Outgoing | None:
     if not isinstance(data, dict):
         raise InvalidMessage(event, f"the data is an object, not {type(data).__name__}")
     stamped = {"timestamp": now(), **data, "job_id": job_id, "seq": 0}
-    return Outgoing.of(parse_event(event, stamped))
+    try:
+        return Outgoing.of(parse_event(event, stamped))
+    except UnicodeEncodeError as exc:
+        raise InvalidMessage(event, f"a text cannot be encoded: {exc.reason}") from None
 
 
 class JobRooms(socketio.PubSubManager):

@@ -110,7 +110,8 @@ class ProgressTask(Task):
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002
         job = self._job(task_id)
         if job is not None and not job.ended:
-            job.complete(self._shown(self.public_result, retval, retval))
+            hidden = {"omitted": "unserializable", "type": type(retval).__name__}
+            job.complete(self._shown(self.public_result, retval, hidden))
 
     def on_failure(
         self,
@@ -122,7 +123,7 @@ class ProgressTask(Task):
     ) -> None:
         job = self._job(task_id)
         if job is not None and not job.ended:
-            job.fail(exc, self._shown(self.public_error, exc, type(exc).__name__))
+            job.fail(exc, self._message(exc))
 
     def on_retry(
         self,
@@ -148,8 +149,10 @@ class ProgressTask(Task):
         return super().retry(args, kwargs, exc, *rest, **options)
 
     def _keep_cause(self, job: Job, exc: BaseException | None) -> None:
-        message = "" if exc is None else self._shown(self.public_error, exc, type(exc).__name__)
-        job.retry_cause = exc, message
+        job.retry_cause = exc, "" if exc is None else self._message(exc)
+
+    def _message(self, exc: BaseException) -> Any:
+        return self._shown(self.public_error, exc, type(exc).__name__)
 
     def _job(self, task_id: str) -> Job | None:
         """The job of the run with this id, which is the current one except in a main process."""
@@ -168,7 +171,7 @@ class ProgressTask(Task):
         except Exception:
             # A hook decides what may be seen; when it cannot, nothing may.
             logger.exception("%s of %s failed", hook.__name__, self.name)
-            return otherwise if isinstance(otherwise, str) else {"omitted": "unserializable"}
+            return otherwise
 
 
 def _with_report(name: str, own: Any) -> Callable[..., Any]:

@@ -1,0 +1,54 @@
+# Everything that is done twice. `make demo` and `make test` need Python 3.11 or newer and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STOCK_CLIENT := tests/e2e/stock_client
+
+.DEFAULT_GOAL := help
+.PHONY: help demo dev test lint format typecheck pytest unit clean
+
+help:  ## say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "jobcast needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+
+$(VENV)/.synced: $(BIN)/uv pyproject.toml uv.lock
+	$(BIN)/uv sync --quiet --frozen --all-extras --inexact
+	@touch $@
+
+$(STOCK_CLIENT)/node_modules/.package-lock.json: $(VENV)/.synced $(STOCK_CLIENT)/package-lock.json
+	PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --prefix $(STOCK_CLIENT)
+	@touch $@
+
+demo: $(VENV)/.synced  ## start everything on this machine and watch real jobs
+	$(BIN)/jobcast demo
+
+dev: $(VENV)/.synced  ## run the reference application's processes (.env says with which settings)
+	$(BIN)/honcho start
+
+test: lint typecheck pytest  ## everything that has to pass
+
+lint: $(VENV)/.synced  ## format, lint, directions of imports
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/lint-imports
+
+format: $(VENV)/.synced  ## put the code into shape
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+typecheck: $(VENV)/.synced  ## strict types, tests included
+	$(BIN)/mypy
+
+pytest: $(STOCK_CLIENT)/node_modules/.package-lock.json  ## the three tiers of tests
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+unit: $(VENV)/.synced  ## the quick tests
+	$(BIN)/python -m pytest tests/unit
+
+clean:  ## forget what was set up
+	rm -rf $(VENV) $(STOCK_CLIENT)/node_modules dist .mypy_cache .pytest_cache .ruff_cache

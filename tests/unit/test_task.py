@@ -1,0 +1,351 @@
+"""ProgressTask in this process, with Celery's eager mode and the memory transport."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from celery import Celery
+from celery.app.task import Context
+
+from jobcast import ProgressTask, current_job
+from jobcast.transports.memory import MemoryBroker
+from jobcast.worker import process
+from jobcast.worker.job import NO_JOB
+from tests.support import new_id
+
+Event = tuple[str, dict[str, Any]]
+History = Callable[[str], list[Event]]
+
+
+@pytest.fixture
+def history(monkeypatch: pytest.MonkeyPatch) -> Iterator[History]:
+    url = f"memory://{new_id()}"
+    monkeypatch.setenv("JOBCAST_URL", url)
+    process.close()
+
+    def of(job_id: str) -> list[Event]:
+        here = process.process()
+        assert here is not None
+        here.publisher.flush()
+        snapshot = MemoryBroker.at(url).snapshot(job_id, None)
+        return [tuple(msgspec.json.decode(message.packet[2:])) for message in snapshot.events]
+
+    yield of
+    process.close()
+    assert current_job() is NO_JOB
+
+
+@pytest.fixture
+def app() -> Celery:
+    return Celery("unit", broker="memory://", backend="cache+memory://", set_as_current=False)
+
+
+def brief(events: list[Event]) -> list[Any]:
+    """Names, with what tells one from another."""
+    return [
+        (name.removeprefix("job_"), data.get("status", data.get("message", data.get("result"))))
+        for name, data in events
+        if name != "job_progress"
+    ]
+
+
+def test_a_task_reports_its_run_without_a_line_of_its_own(app: Celery, history: History) -> None:
+    @app.task(base=ProgressTask, bind=True, name="t.add")
+    def add(self: ProgressTask, a: int, b: int) -> int:
+        return a + b
+
+    result = add.apply((2, 3))
+    assert result.get() == 5
+    [(_, started), (name, end)] = history(result.id)
+    assert (started["status"], started["task"], started["attempt"]) == ("started", "t.add", 1)
+    assert (name, end["result"]) == ("job_complete", 5)
+
+
+def test_every_task_of_an_app_may_be_one(history: History) -> None:
+    app = Celery("unit2", broker="memory://", task_cls="jobcast:ProgressTask", set_as_current=False)
+
+    @app.task
+    def plain() -> None:
+        current_job().log("from a task that knows nothing of jobcast")
+
+    result = plain.apply()
+    assert brief(history(result.id)) == [
+        ("status", "started"), ("log", "from a task that knows nothing of jobcast"),
+        ("complete", None),
+    ]  # fmt: skip
+
+
+def test_celerys_own_tasks_are_nobodys_jobs(history: History) -> None:
+    app = Celery("unit3", broker="memory://", task_cls=ProgressTask, set_as_current=False)
+    app.finalize()
+    accumulate = app.tasks["celery.accumulate"]
+    result = accumulate.apply((1, 2))
+    assert list(result.get()) == [1, 2]
+    assert history(result.id) == []
+
+
+def test_a_failure_is_an_error_with_its_class(app: Celery, history: History) -> None:
+    @app.task(base=ProgressTask, bind=True)
+    def fails(self: ProgressTask) -> None:
+        raise LookupError("no such row")
+
+    result = fails.apply()
+    assert result.state == "FAILURE"
+    name, end = history(result.id)[-1]
+    assert (name, end["error"], end["message"]) == ("job_error", "LookupError", "no such row")
+    assert "Traceback" not in str(end)
+
+
+def test_wrong_arguments_are_a_failure_too(app: Celery, history: History) -> None:
+    @app.task(base=ProgressTask, bind=True)
+    def none(self: ProgressTask) -> None:
+        pass
+
+    result = none.apply((1, 2, 3))
+    assert history(result.id)[-1][1]["error"] == "TypeError"
+
+
+def test_called_directly_a_task_does_its_work_and_reports_nothing(
+    app: Celery, history: History
+) -> None:
+    @app.task(base=ProgressTask, bind=True)
+    def double(self: ProgressTask, items: list[int]) -> list[int]:
+        self.progress(50, "half")
+        self.progress(current=1, total=2)
+        self.log("hello", level="warning")
+        with self.stage("only", weight=2):
+            return [2 * item for item in self.track(items)]
+
+    assert double([1, 2]) == [2, 4]
+
+
+def test_a_task_called_by_another_speaks_for_the_caller(app: Celery, history: History) -> None:
+    @app.task(base=ProgressTask, bind=True)
+    def inner(self: ProgressTask) -> None:
+        self.log("from within")
+
+    @app.task(base=ProgressTask, bind=True)
+    def outer(self: ProgressTask) -> None:
+        inner()
+        inner.apply(task_id="inner-job")
+        self.log("from without")
+
+    result = outer.apply()
+    assert brief(history(result.id)) == [
+        ("status", "started"), ("log", "from within"), ("log", "from without"), ("complete", None),
+    ]  # fmt: skip
+    assert brief(history("inner-job"))[1:] == [("log", "from within"), ("complete", None)]
+
+
+def test_a_retry_is_announced_and_begins_anew(app: Celery, history: History) -> None:
+    @app.task(base=ProgressTask, bind=True, autoretry_for=(OSError,), retry_backoff=False)
+    def flaky(self: ProgressTask) -> str:
+        if self.request.retries < 2:
+            raise OSError(f"try {self.request.retries}")
+        return "at last"
+
+    flaky.default_retry_delay = 0
+    result = flaky.apply()
+    assert result.get() == "at last"
+    events = history(result.id)
+    assert [(d["status"], d["attempt"]) for _, d in events[:-1]] == [
+        ("started", 1), ("retrying", 2), ("started", 2), ("retrying", 3), ("started", 3),
+    ]  # fmt: skip
+    assert (events[1][1]["error"], events[1][1]["message"]) == ("OSError", "try 0")
+    assert events[-1][1]["result"] == "at last"
+
+
+def test_hooks_of_a_subclass_need_not_call_super(app: Celery, history: History) -> None:
+    calls: list[str] = []
+
+    class Own(ProgressTask):
+        abstract = True
+
+        def before_start(self, *args: Any) -> None:
+            calls.append("before")
+            self.log("before")
+
+        def on_success(self, *args: Any) -> None:
+            calls.append("success")
+            self.log("success")
+
+        def on_failure(self, *args: Any) -> None:
+            super().on_failure(*args)
+            calls.append("failure")
+
+    class Deeper(Own):
+        abstract = True
+
+        def on_success(self, *args: Any) -> None:
+            super().on_success(*args)
+            raise RuntimeError("the hook fails")
+
+    @app.task(base=Own, bind=True)
+    def fine(self: Own) -> int:
+        return 1
+
+    @app.task(base=Own, bind=True)
+    def broken(self: Own) -> None:
+        raise KeyError("k")
+
+    @app.task(base=Deeper, bind=True)
+    def deeper(self: Deeper) -> int:
+        return 2
+
+    assert brief(history(fine.apply().id)) == [
+        ("status", "started"), ("log", "before"), ("log", "success"), ("complete", 1),
+    ]  # fmt: skip
+    assert brief(history(broken.apply().id))[-1] == ("error", "'k'")
+    with pytest.raises(RuntimeError, match="the hook fails"):
+        deeper.apply(task_id="deeper")
+    assert ("complete", 2) in brief(history("deeper"))
+    assert calls == ["before", "success", "before", "failure", "before", "success"]
+
+
+def test_a_hook_given_to_the_decorator_is_called(app: Celery, history: History) -> None:
+    calls: list[Any] = []
+
+    @app.task(base=ProgressTask, bind=True, on_success=lambda self, *args: calls.append(args[0]))
+    def fine(self: ProgressTask) -> int:
+        return 7
+
+    result = fine.apply()
+    assert calls == [7]
+    assert brief(history(result.id))[-1] == ("complete", 7)
+
+
+def test_public_hooks_decide_and_when_they_fail_nothing_is_shown(
+    app: Celery, history: History, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(ProgressTask):
+        abstract = True
+
+        def public_result(self, result: Any) -> Any:
+            raise RuntimeError("no idea")
+
+        def public_error(self, exc: BaseException) -> str:
+            raise RuntimeError("no idea")
+
+    @app.task(base=Broken, bind=True)
+    def either(self: Broken, fail: bool) -> str:
+        if fail:
+            raise ValueError("secret")
+        return "secret"
+
+    assert either.apply((False,)).state == "SUCCESS"
+    good, bad = either.apply((False,)), either.apply((True,))
+    assert history(good.id)[-1][1]["result"] == {"omitted": "unserializable", "type": "str"}
+    assert history(bad.id)[-1][1]["message"] == "ValueError"
+    assert "secret" not in str(history(good.id) + history(bad.id))
+    assert "public_result of" in caplog.text
+
+
+def test_an_id_that_may_not_be_a_room_runs_unfollowed(
+    app: Celery, history: History, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.task(base=ProgressTask, bind=True)
+    def fine(self: ProgressTask) -> int:
+        self.progress(1)
+        return 1
+
+    assert fine.apply(task_id="not a good id").get() == 1
+    assert "'not a good id' is not published" in caplog.text
+
+
+def test_a_wrong_setting_fails_no_task_and_is_said_once(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("JOBCAST_URL", "nonsense")
+    process.close()
+
+    @app.task(base=ProgressTask, bind=True)
+    def fine(self: ProgressTask) -> int:
+        self.log("x")
+        return 1
+
+    assert [fine.apply().get() for _ in range(3)] == [1, 1, 1]
+    assert caplog.text.count("nothing is published: JOBCAST_URL should be") == 1
+    process.close()
+
+
+def test_settings_may_come_from_celerys_configuration(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JOBCAST_URL", raising=False)
+    process.close()
+    url = f"memory://{new_id()}"
+    app.conf.jobcast_url = url
+
+    @app.task(base=ProgressTask, bind=True)
+    def fine(self: ProgressTask) -> int:
+        return 1
+
+    result = fine.apply()
+    assert MemoryBroker.at(url).snapshot(result.id, None).state == "complete"
+    process.close()
+
+
+def test_the_owner_is_in_the_signature_and_on_the_wire(app: Celery, history: History) -> None:
+    @app.task(base=ProgressTask, bind=True)
+    def fine(self: ProgressTask) -> None:
+        pass
+
+    signature = fine.owned_by("alice")
+    assert signature.options["headers"] == {"jobcast_owner": "alice"}
+    assert fine.request.__class__ is Context
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, ["an info", "a warning"]),
+        ({"JOBCAST_LOG_LEVEL": "warning"}, ["a warning"]),
+        ({"JOBCAST_LOG_LEVEL": "off"}, []),
+        ({"JOBCAST_LOG_LOGGERS": "mine.deep"}, ["a warning"]),
+    ],
+)
+def test_what_logging_says_is_selectable(
+    app: Celery,
+    history: History,
+    monkeypatch: pytest.MonkeyPatch,
+    environ: dict[str, str],
+    expected: list[str],
+    fresh_loggers: None,
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+
+    @app.task(base=ProgressTask, bind=True)
+    def speaks(self: ProgressTask) -> None:
+        logging.getLogger("mine").info("an %s", "info")
+        logging.getLogger("mine.deep").warning("a warning")
+        for loud in ("jobcast.worker", "redis", "socketio.server", "kombu.x", "celery.app.trace"):
+            logging.getLogger(loud).error("from the machinery")
+
+    result = speaks.apply()
+    logs = [d["message"] for name, d in history(result.id) if name == "job_log"]
+    assert logs == expected
+
+
+@pytest.fixture
+def fresh_loggers() -> Iterator[None]:
+    """No handlers of an earlier test, and the level open."""
+    from jobcast.worker.logs import JobLogHandler
+
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.DEBUG)
+
+    def clear() -> None:
+        for name in ("", "celery.task", "mine.deep"):
+            logger = logging.getLogger(name)
+            logger.handlers = [h for h in logger.handlers if not isinstance(h, JobLogHandler)]
+
+    clear()
+    yield
+    clear()
+    root.setLevel(level)

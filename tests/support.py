@@ -210,6 +210,10 @@ class Transcript:
         return [data["seq"] for name, data in self.events
                 if data.get("job_id") == job_id and name != "joined"]  # fmt: skip
 
+    async def logged(self, job_id: str, lines: int) -> None:
+        """Wait for so many lines of log."""
+        await eventually(lambda: len(self.of(job_id, "job_log")) == lines, f"{lines} lines")
+
     async def end(self, job_id: str) -> dict[str, Any]:
         """Wait for the terminal event."""
         ended = await eventually(

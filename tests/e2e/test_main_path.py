@@ -91,9 +91,7 @@ async def test_two_jobs_on_one_connection_do_not_mix_and_a_left_one_is_silent(
         await alice.join(a)
         await alice.join(b)
         for job_id in (a, b):
-            await eventually(
-                lambda job_id=job_id: len(alice.transcript.of(job_id, "job_log")) == 4, "half-way"
-            )
+            await alice.transcript.logged(job_id, 4)
         assert (await alice.leave(a)) == {"ok": True, "job_id": a}
         seen = len(alice.transcript.of(a))
         for gate in gates:

@@ -97,7 +97,10 @@ async def test_a_good_token_is_accepted(strict: Server) -> None:
 
 async def test_claims_of_strange_types_are_refused(strict: Server) -> None:
     # Not by jwt.encode, which is too kind to make them.
-    for strange in ({"exp": "soon"}, {"exp": 1e400}, {"sub": 7}, {"sub": {"a": 1}}, {"nbf": []}):
+    oddities: list[dict[str, Any]] = [
+        {"exp": "soon"}, {"exp": 1e400}, {"sub": 7}, {"sub": {"a": 1}}, {"nbf": []},
+    ]  # fmt: skip
+    for strange in oddities:
         payload = json.dumps(claims(**strange)).encode()
         token = jwt.PyJWS().encode(payload, SECRET, algorithm="HS256")
         error = await refusal(strict.url, {"token": token})
@@ -201,6 +204,22 @@ async def test_a_malformed_request_is_answered_and_the_connection_stays(
             assert (await alice.request("refresh_token", bad))["code"] == "invalid_request"
         assert (await alice.join(job_id))["ok"]
         await eventually(lambda: alice.transcript.of(job_id, "job_log"), "log line")
+    assert "Traceback" not in server.log
+
+
+async def test_what_is_no_packet_ends_its_own_connection_only(
+    server: Server, valkey: Valkey, token: Token
+) -> None:
+    async with following(server.url, token()) as other:
+        for garbage in (
+            "42", "42{}", '42["join_job"', "42[]", "42[1]", "42[{}]", "4x", "49", "45-[", '44"x"',
+            "4" + "[" * 5000, '451-["a",{"_placeholder":true,"num":0}]',
+        ):  # fmt: skip
+            async with following(server.url, token()) as client:
+                await client.client.eio.ws.send_str(garbage)
+                answer = await other.join(new_id())
+                assert answer["code"] == "job_not_found"
+        assert other.client.connected
     assert "Traceback" not in server.log
 
 

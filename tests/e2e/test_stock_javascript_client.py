@@ -90,9 +90,9 @@ def test_it_follows_from_the_start_from_the_middle_and_from_the_end(
             [progress] = [data for name, data in late.events if name == "job_progress"]
             assert progress["percentage"] == 50
             gate.touch()
-            followed = early.finish(), late.finish()
+            followed = [early.finish(), late.finish()]
     with stock_client(url, token(), job_id, tmp_path) as last:
-        followed = (*followed, last.finish())
+        followed.append(last.finish())
     for events in followed:
         assert messages(events) == [f"step {n}" for n in range(10)]
         seqs = [data["seq"] for _, data in events]

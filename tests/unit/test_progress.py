@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -95,7 +96,7 @@ def test_wrong_weights_are_refused(weight: float, of: float | None, says: str) -
 def test_planned_stages_follow_each_other_without_a_gap(weights: list[float]) -> None:
     job = Stage()
     spans = [job.enter("s", weight, of=sum(weights) * 1.001).span for weight in weights]
-    for (_, end), (begin, _) in zip(spans, spans[1:], strict=False):
+    for (_, end), (begin, _) in pairwise(spans):
         assert math.isclose(end, begin)
     assert spans[0][0] == 0
     assert spans[-1][1] <= 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -26,14 +27,14 @@ class Follower:
     def __init__(self, sid: str) -> None:
         self.sid = sid
         self.closed = False
-        self.events: list[tuple[str, dict[str, object]]] = []
+        self.events: list[tuple[str, dict[str, Any]]] = []
 
     def send(self, packet: str) -> None:
         name, payload = msgspec.json.decode(packet[2:])
         self.events.append((name, payload))
 
     @property
-    def seqs(self) -> list[object]:
+    def seqs(self) -> list[int]:
         return [payload["seq"] for name, payload in self.events if name != "joined"]
 
     @property
@@ -172,7 +173,7 @@ async def steady(*events: JobEvent) -> tuple[Relay, Unsteady]:
 
 
 async def test_a_cursor_saves_what_was_seen() -> None:
-    relay, source = await steady(*(log(str(n)) for n in range(10)))
+    relay, _ = await steady(*(log(str(n)) for n in range(10)))
     one, two, three = Follower("1"), Follower("2"), Follower("3")
     first = await relay.join(JOB, one)
     assert (first.seq, first.recovered) == (10, False)
@@ -234,7 +235,7 @@ async def test_a_join_that_fails_leaves_nothing() -> None:
 
 
 async def test_one_that_goes_while_it_joins_is_not_let_in() -> None:
-    relay, source = await steady(log("0"))
+    relay, _ = await steady(log("0"))
     follower = Follower("1")
     task = asyncio.create_task(relay.join(JOB, follower))
     await asyncio.sleep(0)
@@ -247,7 +248,7 @@ async def test_one_that_goes_while_it_joins_is_not_let_in() -> None:
 
 
 async def test_a_cancelled_join_leaves_the_others_alone() -> None:
-    relay, source = await steady(log("0"))
+    relay, _ = await steady(log("0"))
     impatient, patient = Follower("1"), Follower("2")
     task = asyncio.create_task(relay.join(JOB, impatient))
     other = asyncio.create_task(relay.join(JOB, patient))

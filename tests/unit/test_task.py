@@ -209,7 +209,7 @@ def test_hooks_of_a_subclass_need_not_call_super(app: Celery, history: History) 
 def test_a_hook_given_to_the_decorator_is_called(app: Celery, history: History) -> None:
     calls: list[Any] = []
 
-    @app.task(base=ProgressTask, bind=True, on_success=lambda self, *args: calls.append(args[0]))
+    @app.task(base=ProgressTask, bind=True, on_success=lambda _, *args: calls.append(args[0]))
     def fine(self: ProgressTask) -> int:
         return 7
 

@@ -10,6 +10,7 @@ import socketio
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount
 
+from jobcast.realtime import wire_json
 from jobcast.realtime.gateway import Gateway
 from jobcast.realtime.http import health_routes
 from jobcast.settings import Settings
@@ -71,6 +72,7 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
     sio = socketio.AsyncServer(
         async_mode="asgi",
         client_manager=manager,
+        json=wire_json,
         # None is the same origin; an empty list would be no check at all.
         cors_allowed_origins=list(settings.cors_origins) or None,
         max_http_buffer_size=MAX_MESSAGE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -47,6 +48,11 @@ NOT_FOUND: Final = Refusal(
 UNAVAILABLE: Final = Refusal(
     code="unavailable", message="the job cannot be read now; try again in a moment"
 )
+
+# Packets that a client may send: connect, disconnect, event and acknowledgement, plain and binary.
+_PACKET_TYPES: Final = frozenset("012356")
+# An event has a name, which is a string; python-socketio looks it up before anyone checks that.
+_EVENT: Final = re.compile(r"[25](?:\d+-)?(?:/[^,]*,)?\d*\[\s*\"")
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +131,9 @@ class Gateway:
         # python-socketio lets a client open Engine.IO and then say nothing for ever.
         self._eio_connect = self._sio.eio.handlers["connect"]
         self._eio_disconnect = self._sio.eio.handlers["disconnect"]
+        self._eio_message = self._sio.eio.handlers["message"]
         self._sio.eio.on("connect", self._opened)
+        self._sio.eio.on("message", self._received)
         self._sio.eio.on("disconnect", self._closed)
 
     def _registered(self, event: str) -> Callable[..., Any] | None:
@@ -142,6 +150,21 @@ class Gateway:
             AUTHENTICATION_TIMEOUT, self._close_unauthenticated, eio_sid
         )
         return await self._eio_connect(eio_sid, environ)
+
+    async def _received(self, eio_sid: str, data: Any) -> None:
+        problem: Exception | None = None
+        try:
+            is_event = isinstance(data, str) and data[:1] in ("2", "5")
+            if not is_event or _EVENT.match(data):
+                await self._eio_message(eio_sid, data)
+                return
+        except Exception as exc:
+            if _is_packet(data):
+                raise
+            problem = exc
+        # python-socketio would log a traceback for each, at anybody's will.
+        logger.info("closed %s: it sent no Socket.IO packet (%r)", eio_sid, problem)
+        await self._sio.eio.disconnect(eio_sid)
 
     async def _closed(self, eio_sid: str, reason: str) -> None:
         timer = self._unauthenticated.pop(eio_sid, None)
@@ -294,6 +317,16 @@ class Gateway:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _is_packet(data: Any) -> bool:
+    """Whether python-socketio can read a message, so that something else went wrong."""
+    try:
+        Packet(encoded_packet=data)
+    except Exception:
+        # Its parser fails in as many ways as there are wrong packets.
+        return False
+    return not isinstance(data, str) or data[:1] in _PACKET_TYPES
 
 
 def _token_of(auth: Any) -> str:

@@ -148,8 +148,14 @@ class Relay:
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        # Those who wait for a subscription are told; there may be nobody left who does.
+        if not task.cancelled() and (problem := task.exception()) is not None:
+            logger.info("%s", problem)
 
 
 def _reach(after: Cursor | None, room: Room) -> Cursor | None:

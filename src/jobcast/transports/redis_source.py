@@ -96,7 +96,7 @@ class RedisSource:
         if self.ready:
             try:
                 await self._send("UNSUBSCRIBE", channel)
-            except (RedisError, OSError) as exc:
+            except (RedisError, OSError, TransportUnavailable) as exc:
                 # The connection is lost and with it the subscription; the supervisor knows.
                 logger.debug("unsubscribing from %s: %s", channel, exc)
 
@@ -254,7 +254,7 @@ class RedisSource:
     async def _answers(self) -> bool:
         try:
             await self._send("PING")
-        except (RedisError, OSError):
+        except (RedisError, OSError, TransportUnavailable):
             return False
         return await self._hears(PING_INTERVAL)
 

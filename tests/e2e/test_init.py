@@ -1,0 +1,144 @@
+"""A new project: what is written, and that it runs as its README says."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobcast.errors import ProjectExists
+from jobcast.reference import write_project
+from jobcast.tokens import mint
+from tests.conftest import Valkey
+from tests.marked import marked
+from tests.support import ROOT, Process, answers, following, free_port
+
+SEND = """
+import sys
+from worker.app import app
+from tasks.checksums import hash_tree
+print(hash_tree.owned_by("alice").delay(sys.argv[1]).id)
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    directory = tmp_path / "project"
+    write_project(directory)
+    return directory
+
+
+def secret_of(project: Path) -> str:
+    settings = (project / ".env").read_text()
+    found = re.search(r"^JOBCAST_JWT_SECRET=(\S{43,})$", settings, re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+def send_job(project: Path, env: dict[str, str]) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", SEND, project], cwd=project, check=True, text=True,
+        stdout=subprocess.PIPE, env=os.environ | env,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+def test_a_project_has_all_that_it_needs(tmp_path: Path) -> None:
+    directory = tmp_path / "a" / "project"
+    names = write_project(directory)
+    written = {str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file()}
+    assert names == sorted(written)
+    assert {
+        ".dockerignore", ".env", ".gitignore", "Dockerfile", "Procfile", "README.md",
+        "docker-compose.yml", "requirements.txt", "worker/app.py", "worker/requirements.txt",
+        "realtime/app.py", "realtime/requirements.txt", "tasks/__init__.py", "tasks/samples.py",
+    } <= written  # fmt: skip
+    assert not [name for name in written if "__pycache__" in name]
+    assert (directory / "Procfile").read_text() == (ROOT / "Procfile").read_text()
+
+
+def test_each_project_has_a_secret_of_its_own_that_only_its_owner_reads(tmp_path: Path) -> None:
+    secrets = set()
+    for name in ("one", "two"):
+        write_project(tmp_path / name)
+        secrets.add(secret_of(tmp_path / name))
+        assert stat.S_IMODE((tmp_path / name / ".env").stat().st_mode) == 0o600
+        assert ".env" in (tmp_path / name / ".gitignore").read_text().split()
+    assert len(secrets) == 2
+
+
+def test_an_empty_directory_will_do(tmp_path: Path) -> None:
+    assert "Procfile" in write_project(tmp_path)
+
+
+@pytest.mark.parametrize("there", ["project/notes.txt", "project"])
+def test_nothing_is_written_over(tmp_path: Path, there: str) -> None:
+    directory = tmp_path / "project"
+    file = tmp_path / there
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    with pytest.raises(ProjectExists, match="not an empty directory") as caught:
+        write_project(directory)
+    assert caught.value.directory == directory
+    assert file.read_text() == "mine"
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
+
+
+async def test_its_processes_run_and_show_a_job(
+    project: Path, own_valkey: Valkey, tmp_path: Path
+) -> None:
+    port = free_port()
+    env_file = project / ".env"
+    text = env_file.read_text().replace("redis://localhost:6379/0", own_valkey.url)
+    env_file.write_text(f"{text}JOBCAST_PORT={port}\n")
+    # As in an activated environment, and with no settings but those in .env.
+    env = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "JOBCAST_URL": own_valkey.url,
+    }
+    with marked() as mark:
+        honcho = Process(
+            [sys.executable, "-m", "honcho", "start"],
+            tmp_path / "honcho.log", env | mark.env, cwd=project,
+        )  # fmt: skip
+        url = f"http://127.0.0.1:{port}"
+        honcho.expect(lambda: answers(f"{url}/readyz"), "answer of /readyz")
+        job_id = send_job(project, env)
+        async with following(url, mint(secret_of(project), "alice")) as alice:
+            assert (await alice.join(job_id))["ok"]
+            end = await alice.transcript.end(job_id)
+        assert end["result"]["files"] > 10, end
+        honcho.stop()
+        mark.wait_until_gone()
+
+
+@pytest.mark.parametrize(
+    ("argv", "env", "problem"),
+    [
+        (["uvicorn", "realtime.app:app"], {}, "JOBCAST_JWT_SECRET is not set"),
+        (["uvicorn", "realtime.app:app"], {"JOBCAST_URL": "http://x"}, "JOBCAST_URL should be"),
+        (["celery", "-A", "worker.app", "worker"], {"JOBCAST_URL": "http://x"}, "JOBCAST_URL"),
+        (["celery", "-A", "worker.app", "worker"], {"JOBCAST_URL": "redis://h:x"}, "JOBCAST_URL"),
+        (
+            ["celery", "-A", "worker.app", "worker"],
+            {"CELERY_RESULT_BACKEND": "nowhere://"},
+            "CELERY_RESULT_BACKEND",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_said_in_a_line(
+    project: Path, argv: list[str], env: dict[str, str], problem: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", *argv], cwd=project, text=True, check=False, timeout=60,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={"PATH": os.environ["PATH"], "HOME": str(project), **env},
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert problem in done.stdout
+    assert len(done.stdout.strip().splitlines()) == 1

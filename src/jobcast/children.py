@@ -34,6 +34,7 @@ class Child:
     ) -> None:
         self.name = name
         self.log = log
+        self.stop_signal = signal.SIGTERM
         with log.open("ab") as output:
             self._popen = subprocess.Popen(  # noqa: S603
                 argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=output,
@@ -64,11 +65,12 @@ class ChildEnded(JobcastError):
     """A process ended that should have gone on. The message has the end of its log."""
 
     def __init__(self, child: Child) -> None:
+        code = child.exit_code or 0
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
         lines = child.said.strip().splitlines()[-SHOWN_LINES:]
         super().__init__(
-            "\n    ".join(
-                [f"the {child.name} ended with {child.exit_code}; the end of its log:", *lines]
-            )
+            f"the {child.name} process ended unexpectedly ({how}); the end of its log:\n"
+            + "\n".join(f"    {line}" for line in lines)
         )
         self.child = child
 
@@ -145,10 +147,13 @@ class Children:
         self._keeper.communicate()
 
     async def _stop(self, child: Child) -> None:
-        child.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + STOP_TIMEOUT
-        while child.exit_code is None and not self._hurry and time.monotonic() < deadline:
-            await asyncio.sleep(POLL_INTERVAL)
+        child.send_signal(child.stop_signal)
+        with suppress(JobcastError):
+            await until(
+                lambda: child.exit_code is not None or self._hurry,
+                f"end of the {child.name}",
+                STOP_TIMEOUT,
+            )
         child.sweep()
 
     def _tell_keeper(self) -> None:
@@ -156,15 +161,15 @@ class Children:
             print(*(child.pid for child in self._running), file=self._keeper.stdin, flush=True)
 
 
-async def until(condition: Callable[[], T], what: str) -> T:
-    """Wait for a condition, and return what it gave.
+async def until(condition: Callable[[], T], what: str, timeout: float = READY_TIMEOUT) -> T:
+    """Wait for a condition, for ``timeout`` seconds at most, and return what it gave.
 
     Raises:
         JobcastError: it did not come about in time.
     """
-    deadline = time.monotonic() + READY_TIMEOUT
+    deadline = time.monotonic() + timeout
     while not (answer := condition()):
         if time.monotonic() > deadline:
-            raise JobcastError(f"after {READY_TIMEOUT} s there is still no {what}")
+            raise JobcastError(f"after {timeout:.0f} s there is still no {what}")
         await asyncio.sleep(POLL_INTERVAL)
     return answer

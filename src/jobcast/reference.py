@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from pathlib import Path
@@ -78,6 +77,8 @@ def _files(path: Path) -> list[Path]:
 
 def _write_env(path: Path) -> None:
     """The settings of a machine for development, with a secret that nobody else has."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(f"JOBCAST_URL={DEFAULT_URL}\nJOBCAST_JWT_SECRET={secrets.token_urlsafe(32)}\n")
+    path.touch(mode=0o600, exist_ok=False)
+    path.write_text(
+        f"JOBCAST_URL={DEFAULT_URL}\nJOBCAST_JWT_SECRET={secrets.token_urlsafe(32)}\n",
+        encoding="utf-8",
+    )

@@ -87,6 +87,34 @@ def test_a_message_stays_until_there_is_another(kept: Kept, job: Job) -> None:
     assert [p["message"] for p in kept.progress] == ["loading", "loading", ""]
 
 
+def test_a_message_alone_changes_nothing_else(kept: Kept, job: Job) -> None:
+    job.progress(message="beginning")
+    job.progress(40)
+    job.progress(message="still there")
+    for _ in job.track(range(2)):
+        job.progress(message="inside")
+        break
+    assert [(p["percentage"], p["message"]) for p in kept.progress] == [
+        (None, "beginning"), (40, "beginning"), (40, "still there"), (40, "still there"),
+        (40, "inside"),
+    ]  # fmt: skip
+    assert kept.progress[-1]["total"] == 2
+
+
+def test_a_stage_has_messages_of_its_own(kept: Kept, job: Job) -> None:
+    job.progress(0, "outside")
+    with job.stage("a", of=2):
+        job.progress(10, "inside")
+    with job.stage("b"):
+        # How much there is to do is not known, but where the stage begins.
+        job.progress(current=3)
+    job.progress(100)
+    assert [(p["percentage"], p["message"]) for p in kept.progress] == [
+        (0, "outside"), (0, None), (5, "inside"), (50, "inside"), (50, None), (50, None),
+        (100, None), (100, "outside"),
+    ]  # fmt: skip
+
+
 def test_what_is_no_number_never_fails_the_task(kept: Kept, job: Job) -> None:
     job.progress("half")  # type: ignore[arg-type]
     job.progress(current="one", total=object())  # type: ignore[arg-type]

@@ -106,6 +106,19 @@ def test_progress_is_conflated_while_the_transport_is_busy(
     assert len(said) <= 2
 
 
+def test_a_busy_loop_does_not_keep_the_publisher_from_lingering(
+    wire: Wire, publisher: Publisher
+) -> None:
+    job = Job(publisher, "a")
+    calls = 0
+    while len(wire.batches) < 5:
+        job.progress(calls)
+        calls += 1
+    # Each batch waited for the ones said meanwhile to be replaced.
+    assert wire.batches == [1] * len(wire.batches)
+    assert calls > 100 * len(wire.batches)
+
+
 def test_many_events_travel_in_few_batches(wire: Wire, publisher: Publisher) -> None:
     wire.open.clear()
     job = Job(publisher, "a")

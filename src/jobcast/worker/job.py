@@ -99,15 +99,19 @@ class Job:
             percentage: 0 to 100; what is beyond is clamped, and what is less than was shown
                 before is not shown. None where ``current`` and ``total`` say it, or where nobody
                 knows.
-            message: what the job is doing; the last one stays until there is another.
+            message: what the job is doing; the last one of the stage stays until there is another.
+                Alone it changes nothing else.
             current: how many of ``total`` are done, in any unit.
             total: how many there are; None if that is not known.
         """
+        stage = self._stage
         if message is None:
             message = self._message
         else:
             self._message = message
-        self._slot = (_time(), percentage, message, current, total, self._stage, self._began)
+            if percentage is None and current is None and self._slot is not None:
+                _, percentage, _, current, total, stage, _ = self._slot
+        self._slot = (_time(), percentage, message, current, total, stage, self._began)
         if not self.dirty:
             self._publisher.mark(self)
 
@@ -154,19 +158,21 @@ class Job:
         Args:
             name: what the part is called.
             weight: its share, beside the other parts at the same level.
-            of: the sum of the weights at this level, if it is known ahead. Without it the share
-                is one of the parts begun so far, and the bar steps back when another begins.
+            of: the sum of the weights at this level, if it is known ahead; to say it with the
+                first part is enough. Without it the share is one of the parts begun so far, and
+                the bar steps back when another begins.
 
         Raises:
             ValueError: a weight is not positive, or ``of`` is too small.
         """
-        around, self._stage = self._stage, self._stage.enter(name, weight, of)
+        around, message = self._stage, self._message
+        self._stage, self._message = around.enter(name, weight, of), None
         self.progress(0)
         try:
             yield
             self.progress(100)
         finally:
-            self._stage = around
+            self._stage, self._message = around, message
 
     def complete(self, result: Any = None) -> None:
         """End the job: it succeeded. ``result`` is shown to whoever follows it.

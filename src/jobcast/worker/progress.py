@@ -62,11 +62,12 @@ class Shown:
         """
         if said is UNSET and current is not UNSET and total is not UNSET and total > 0:
             said = 100.0 * current / total
-        if said is UNSET:
-            return None
         low, high = stage.span
         if stage is not self._stage:
             self._stage, self._last = stage, low
+        if said is UNSET:
+            # Of a part it is known at least where it begins.
+            return self._last if (low, high) != (0.0, 100.0) else None
         self._last = max(self._last, min(high, low + (high - low) * said / 100.0))
         return self._last
 

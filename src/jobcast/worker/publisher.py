@@ -118,32 +118,32 @@ class Publisher:
         self._drain()
 
     def _drain(self) -> None:
-        while self._send_batch() and not (self._closing and self._down_since is not None):
-            pass
-
-    def _send_batch(self) -> bool:
-        """Send one pipeline, or try to. Returns whether there was anything to send."""
+        """Send what there is now. What is said meanwhile lingers until the next time."""
         with self._lock:
             self._collect()
-            if not self._unsent:
+            last = self._buffer.last_ticket
+        while self._sent_ticket < last and not (self._closing and self._down_since is not None):
+            self._send_batch()
+
+    def _send_batch(self) -> None:
+        """Send one pipeline, or try to."""
+        if not self._unsent:
+            with self._lock:
                 entries = self._buffer.take(BATCH)
                 self._taken_ticket = self._buffer.first_ticket - 1
-        if not self._unsent:
             self._unsent = encode(entries)
-        if not self._unsent:
-            return False
         try:
-            self._transport.publish(self._unsent)
+            if self._unsent:
+                self._transport.publish(self._unsent)
         except PublishFailed as exc:
             self._unsent = exc.unsent
             self._failed(exc)
-            return True
+            return
         self._unsent = ()
         with self._settled:
             self._sent_ticket = self._taken_ticket
             self._settled.notify_all()
         self._succeeded()
-        return True
 
     def _collect(self) -> None:
         while self._dirty:

@@ -1,0 +1,48 @@
+"""An audit that ends with an error where the books do not add up."""
+
+import csv
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+from celery import shared_task
+
+from jobcast import ProgressTask
+
+COLUMNS = ["date", "text", "amount", "balance"]
+
+
+class LedgerError(ValueError):
+    """The ledger does not add up."""
+
+
+@shared_task(base=ProgressTask, bind=True)
+def audit_ledger(self: ProgressTask, path: str) -> dict[str, str | int]:
+    """Check that each line's balance is the one before it and the line's amount.
+
+    Raises:
+        LedgerError: it is not, which ends the audit.
+    """
+    ledger = Path(path)
+    if not ledger.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    with ledger.open(encoding="utf-8", newline="") as file:
+        total = sum(1 for _ in file) - 1
+        file.seek(0)
+        rows = csv.DictReader(file)
+        if rows.fieldnames != COLUMNS:
+            raise LedgerError(f"line 1 should be the header {','.join(COLUMNS)}")
+
+        entries, balance, year = 0, Decimal(), ""
+        for row in self.track(rows, total, "checking balances"):
+            if year and row["date"][:4] != year:
+                self.log(f"{year} adds up: it ends with {balance}")
+            year = row["date"][:4]
+            try:
+                balance += Decimal(row["amount"])
+                stated = Decimal(row["balance"])
+            except (InvalidOperation, TypeError):
+                raise LedgerError(f"line {rows.line_num}: a number is missing") from None
+            if stated != balance:
+                raise LedgerError(f"line {rows.line_num}: the balance is {balance}, not {stated}")
+            entries += 1
+    return {"entries": entries, "balance": str(balance)}

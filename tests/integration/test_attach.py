@@ -186,5 +186,5 @@ async def test_nothing_is_left_of_connections_that_went(token: Token) -> None:
             await eventually(lambda: gateway.connections == 0, "end of the connection")
         assert gateway.relay.followed == 0
         assert sio.manager.rooms.get("/", {}) == {}
-        assert gateway._unauthenticated == {}
+        assert gateway.unauthenticated == 0
         await eventually(lambda: not sio.eio.sockets, "end of the sockets")

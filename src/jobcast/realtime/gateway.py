@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import re
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -32,13 +31,13 @@ from jobcast.events import (
     room_of,
 )
 from jobcast.realtime.auth import Authorizer
+from jobcast.realtime.engine import EngineGuard
 from jobcast.realtime.outlet import EngineOutlet, Outlet
 from jobcast.realtime.relay import Relay
 from jobcast.settings import Settings
 from jobcast.tokens import Subject, TokenVerifier
 from jobcast.transports import Source
 
-AUTHENTICATION_TIMEOUT: Final = 5.0  # seconds from opening a connection to having authenticated
 EXPIRY_WARNING: Final = 30.0  # seconds before a token expires
 LONGEST_TIMER: Final = 24 * 3600.0  # seconds; a token may be valid for longer than a timer can run
 
@@ -48,11 +47,6 @@ NOT_FOUND: Final = Refusal(
 UNAVAILABLE: Final = Refusal(
     code="unavailable", message="the job cannot be read now; try again in a moment"
 )
-
-# Packets that a client may send: connect, disconnect, event and acknowledgement, plain and binary.
-_PACKET_TYPES: Final = frozenset("012356")
-# An event has a name, which is a string; python-socketio looks it up before anyone checks that.
-_EVENT: Final = re.compile(r"[25](?:\d+-)?(?:/[^,]*,)?\d*\[\s*\"")
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +89,7 @@ class Gateway:
         self._authorizer = Authorizer(settings, source)
         self._max_jobs = settings.max_jobs
         self._connections: dict[str, Connection] = {}
-        self._unauthenticated: dict[str, asyncio.TimerHandle] = {}
+        self._guard = EngineGuard(sio)
         self._tasks: set[asyncio.Task[None]] = set()
         self._app_connect = self._registered("connect")
         self._app_disconnect = self._registered("disconnect")
@@ -103,7 +97,13 @@ class Gateway:
 
     @property
     def connections(self) -> int:
+        """How many connections are authenticated."""
         return len(self._connections)
+
+    @property
+    def unauthenticated(self) -> int:
+        """How many connections were opened only just now."""
+        return self._guard.waiting
 
     def start(self) -> None:
         """Begin to receive events. The first connection does it too."""
@@ -113,8 +113,7 @@ class Gateway:
         """Close every connection of the namespace, and stop."""
         for connection in list(self._connections.values()):
             await self._sio.disconnect(connection.sid, namespace=self._namespace)
-        for timer in self._unauthenticated.values():
-            timer.cancel()
+        await self._guard.aclose()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.relay.aclose()
 
@@ -128,13 +127,6 @@ class Gateway:
         }
         for event, handler in handlers.items():
             self._sio.on(event, handler, namespace=self._namespace)
-        # python-socketio lets a client open Engine.IO and then say nothing for ever.
-        self._eio_connect = self._sio.eio.handlers["connect"]
-        self._eio_disconnect = self._sio.eio.handlers["disconnect"]
-        self._eio_message = self._sio.eio.handlers["message"]
-        self._sio.eio.on("connect", self._opened)
-        self._sio.eio.on("message", self._received)
-        self._sio.eio.on("disconnect", self._closed)
 
     def _registered(self, event: str) -> Callable[..., Any] | None:
         """What the application has registered for an event of the namespace."""
@@ -144,44 +136,6 @@ class Gateway:
             handler = getattr(of_class, f"on_{event}", None)
         return handler
 
-    async def _opened(self, eio_sid: str, environ: dict[str, Any]) -> Any:
-        loop = asyncio.get_running_loop()
-        self._unauthenticated[eio_sid] = loop.call_later(
-            AUTHENTICATION_TIMEOUT, self._close_unauthenticated, eio_sid
-        )
-        return await self._eio_connect(eio_sid, environ)
-
-    async def _received(self, eio_sid: str, data: Any) -> None:
-        problem: Exception | None = None
-        try:
-            is_event = isinstance(data, str) and data[:1] in ("2", "5")
-            if not is_event or _EVENT.match(data):
-                await self._eio_message(eio_sid, data)
-                return
-        except Exception as exc:
-            if _is_packet(data):
-                raise
-            problem = exc
-        # python-socketio would log a traceback for each, at anybody's will.
-        logger.info("closed %s: it sent no Socket.IO packet (%r)", eio_sid, problem)
-        await self._sio.eio.disconnect(eio_sid)
-
-    async def _closed(self, eio_sid: str, reason: str) -> None:
-        timer = self._unauthenticated.pop(eio_sid, None)
-        if timer is not None:
-            timer.cancel()
-        await self._eio_disconnect(eio_sid, reason)
-
-    def _close_unauthenticated(self, eio_sid: str) -> None:
-        self._unauthenticated.pop(eio_sid, None)
-        manager = self._sio.manager
-        for namespace in list(manager.get_namespaces()):
-            sid = manager.sid_from_eio_sid(eio_sid, namespace)
-            if sid is not None and manager.is_connected(sid, namespace):
-                return
-        logger.info("closed %s: it did not authenticate in time", eio_sid)
-        self._spawn(self._sio.eio.disconnect(eio_sid))
-
     async def _connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> Any:
         self.start()
         try:
@@ -189,14 +143,14 @@ class Gateway:
         except TokenError as exc:
             logger.info("refused %s: %s (%s)", sid, exc.message, exc.code)
             raise Refused(exc.message, {"code": exc.code, "message": exc.message}) from None
-        socket = self._sio.eio.sockets.get(self._sio.manager.eio_sid_from_sid(sid, self._namespace))
-        if socket is None or socket.closed:
-            # It went while its token was verified; python-socketio forgets it when refused.
-            raise Refused("the connection is closed")
         if self._app_connect is not None:
             accepted = await _call(self._app_connect, sid, environ, auth)
             if accepted is False:
                 return False
+        socket = self._sio.eio.sockets.get(self._sio.manager.eio_sid_from_sid(sid, self._namespace))
+        if socket is None or socket.closed:
+            # It went meanwhile, and python-socketio forgets it only if it is refused.
+            raise Refused("the connection is closed")
         connection = Connection(sid, subject, EngineOutlet(sid, socket, self._namespace))
         self._connections[sid] = connection
         self._arm(connection)
@@ -317,16 +271,6 @@ class Gateway:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _is_packet(data: Any) -> bool:
-    """Whether python-socketio can read a message, so that something else went wrong."""
-    try:
-        Packet(encoded_packet=data)
-    except Exception:
-        # Its parser fails in as many ways as there are wrong packets.
-        return False
-    return not isinstance(data, str) or data[:1] in _PACKET_TYPES
 
 
 def _token_of(auth: Any) -> str:

@@ -7,8 +7,35 @@
 ...         ...
 """
 
-from jobcast.worker.job import Job, current_job
-from jobcast.worker.process import open_job
-from jobcast.worker.task import ProgressTask
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jobcast.worker.job import Job, current_job
+    from jobcast.worker.process import open_job
+    from jobcast.worker.task import ProgressTask
 
 __all__ = ["Job", "ProgressTask", "current_job", "open_job"]
+
+# Loaded when they are asked for: the Socket.IO process imports this package too, and no Celery.
+_HOMES = {
+    "Job": "jobcast.worker.job",
+    "ProgressTask": "jobcast.worker.task",
+    "current_job": "jobcast.worker.job",
+    "open_job": "jobcast.worker.process",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

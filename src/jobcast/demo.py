@@ -34,7 +34,7 @@ from jobcast.worker import process
 from jobcast.worker.sending import OWNER_HEADER
 
 OWNER: Final = "demo"
-SCALE: Final = 6  # of the sample input: its jobs last a few seconds each
+SCALE: Final = 14  # of the sample input: its jobs last a few seconds each
 FAILING: Final = frozenset({"audit_ledger"})  # there is an error in its input
 HOST: Final = "127.0.0.1"
 TOKEN_LIFESPAN: Final = 24 * 3600  # seconds
@@ -138,15 +138,17 @@ class Demo:
     def clean_up(self) -> None:
         """Take the queue off a server that stays."""
         process.close()
-        if not self._embedded:
-            impatient = {"socket_connect_timeout": 2, "socket_timeout": 2, "max_retries": 0}
-            with (
-                suppress(OperationalError, OSError),
-                Celery(broker=self._url).connection_for_write(
-                    transport_options=impatient
-                ) as connection,
-            ):
-                connection.default_channel.queue_delete(self._queue)
+        if self._embedded:
+            return
+        app = Celery(broker=self._url)
+        impatient = {"socket_connect_timeout": 2, "socket_timeout": 2, "max_retries": 0}
+        with (
+            suppress(OperationalError, OSError),
+            app.connection_for_write(transport_options=impatient) as connection,
+        ):
+            queue = app.amqp.queues[self._queue](connection.default_channel)
+            queue.declare()  # only a connection that knows its bindings can delete them
+            queue.delete()
 
     def _set_environment(self) -> None:
         for name in [name for name in os.environ if name.startswith(PREFIX)]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -50,8 +51,8 @@ class Demo(Process):
 
 
 @pytest.fixture
-def mark() -> Iterator[Mark]:
-    with marked() as mark:
+def mark(tmp_path: Path) -> Iterator[Mark]:
+    with marked(tmp_path) as mark:
         yield mark
 
 
@@ -59,6 +60,10 @@ def mark() -> Iterator[Mark]:
 def demo(tmp_path: Path, mark: Mark) -> Iterator[Demo]:
     with running(Demo(tmp_path, mark)) as demo:
         yield demo
+
+
+def running_parts(mark: Mark) -> set[str]:
+    return {word for each in mark.processes() for word in (each.name(), *each.cmdline())}
 
 
 def assert_nothing_is_left(mark: Mark, temporary: Path) -> None:
@@ -99,6 +104,7 @@ def test_a_signal_stops_all_of_it_at_any_moment(
 
 def test_nothing_is_left_of_a_demo_that_was_killed(demo: Demo, mark: Mark) -> None:
     demo.says("jobcast watch")
+    assert {"valkey-server", "celery", "uvicorn"} <= running_parts(mark)
     demo.popen.kill()
     demo.ends()
     mark.wait_until_gone()
@@ -156,21 +162,30 @@ def test_in_a_terminal_it_stays_until_ctrl_c(tmp_path: Path, mark: Mark) -> None
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     ours, theirs = pty.openpty()
+    shown = b""
+
+    def says(text: bytes) -> bool:
+        nonlocal shown
+        if select.select([ours], [], [], 0)[0]:
+            shown += os.read(ours, 65536)
+        return text in shown
+
     # The terminal has to be the controlling one for its Ctrl-C to become a signal.
     code = f"import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); {CODE}"
     env = {**os.environ, "JOBCAST_URL": "", "TMPDIR": str(temporary), "TERM": "xterm", **mark.env}
-    with subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", code % (free_port(), None)],
         stdin=theirs, stdout=theirs, stderr=theirs, env=env, start_new_session=True,
-    ) as process:  # fmt: skip
-        os.close(theirs)
-        shown = b""
-        while b"stops them" not in shown:
-            shown += os.read(ours, 65536)
-        assert len(mark.processes()) > 3
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        wait_for(lambda: says(b"stops them"), "end of the jobs", TIMEOUT)
+        assert {"valkey-server", "celery", "uvicorn"} <= running_parts(mark)
         os.write(ours, b"\x03")
-        while b"stopping" not in shown:
-            shown += os.read(ours, 65536)
+        wait_for(lambda: says(b"stopping"), "answer to Ctrl-C", TIMEOUT)
         assert process.wait(TIMEOUT) == 0
-    os.close(ours)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
     assert_nothing_is_left(mark, temporary)

@@ -101,7 +101,7 @@ async def test_its_processes_run_and_show_a_job(
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "JOBCAST_URL": own_valkey.url,
     }
-    with marked() as mark:
+    with marked(project) as mark:
         honcho = Process(
             [sys.executable, "-m", "honcho", "start"],
             tmp_path / "honcho.log", env | mark.env, cwd=project,

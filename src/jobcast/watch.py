@@ -1,0 +1,238 @@
+"""``jobcast watch``: several jobs in a terminal, or as lines for a pipe."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol
+
+import msgspec
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from jobcast.client import ConnectionState, JobClient, Token
+from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobStatus
+from jobcast.watched import Watched
+
+FRAMES_A_SECOND: Final = 12
+BAR_WIDTH: Final = 28  # characters
+RESULT_LENGTH: Final = 60  # characters of a result on its line
+
+LEVEL_STYLES: Final = {
+    "debug": "dim", "info": "default", "warning": "yellow", "error": "red", "critical": "bold red",
+}  # fmt: skip
+STATE_STYLES: Final = {
+    "pending": "dim", "queued": "dim", "started": "cyan", "retrying": "yellow", "stalled": "yellow",
+    "complete": "green", "error": "red",
+}  # fmt: skip
+SYMBOLS: Final = {
+    "pending": "·", "queued": "·", "started": "▸", "retrying": "↻", "stalled": "⏸",
+    "complete": "✔", "error": "✖",
+}  # fmt: skip
+
+
+class Screen(Protocol):
+    """Where the events of the jobs are shown."""
+
+    def show(self, job: Watched, event: JobEvent) -> None: ...
+    def connection(self, state: ConnectionState) -> None: ...
+    def opened(self) -> AbstractContextManager[Any]: ...
+
+
+async def watch(
+    url: str,
+    token: Token,
+    job_ids: Sequence[str],
+    *,
+    as_json: bool = False,
+    console: Console | None = None,
+) -> int:
+    """Show jobs until all of them have ended.
+
+    Args:
+        url: of the server.
+        token: as :class:`jobcast.client.JobClient` takes it.
+        job_ids: the jobs, in the order in which they are shown.
+        as_json: one event a line, as JSON, instead of a display.
+        console: where to; standard output by default.
+
+    Returns:
+        0 if all completed, 1 if one failed.
+
+    Raises:
+        ClientError: the server cannot be reached, or refuses.
+    """
+    console = console or Console()
+    jobs = {job_id: Watched(job_id=job_id) for job_id in job_ids}
+    screen = _screen(list(jobs.values()), console, as_json)
+    with screen.opened():
+        async with JobClient(url, token, on_state=screen.connection) as client:
+
+            async def follow(job: Watched) -> None:
+                async for event in client.follow(job.job_id):
+                    job.see(event)
+                    screen.show(job, event)
+
+            async with asyncio.TaskGroup() as group:
+                for job in jobs.values():
+                    group.create_task(follow(job))
+    return int(any(job.state == "error" for job in jobs.values()))
+
+
+def _screen(jobs: list[Watched], console: Console, as_json: bool) -> Screen:
+    if as_json:
+        return JsonLines()
+    return Display(jobs, console) if console.is_terminal else Lines(console)
+
+
+class JsonLines:
+    """One event a line, for other programs."""
+
+    def show(self, job: Watched, event: JobEvent) -> None:  # noqa: ARG002
+        payload = json.loads(msgspec.json.encode(event))
+        print(json.dumps({"event": event.name, **payload}), flush=True)
+
+    def connection(self, state: ConnectionState) -> None: ...
+
+    def opened(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+class Lines:
+    """What was said and how it ended, a line each, for files and for screens that cannot redraw."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def show(self, job: Watched, event: JobEvent) -> None:
+        line = describe(job, event)
+        if line is not None:
+            self._console.print(line, soft_wrap=True)
+
+    def connection(self, state: ConnectionState) -> None:
+        if state == "reconnecting":
+            self._console.print("[yellow]the connection is lost; reconnecting[/]")
+
+    def opened(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+class Display(Lines):
+    """A bar for each job, below the lines."""
+
+    def __init__(self, jobs: list[Watched], console: Console) -> None:
+        super().__init__(console)
+        self._jobs = jobs
+        self._state: ConnectionState = "connecting"
+        self._live = Live(
+            get_renderable=self._draw, console=console, refresh_per_second=FRAMES_A_SECOND
+        )
+
+    def connection(self, state: ConnectionState) -> None:
+        self._state = state
+
+    def opened(self) -> AbstractContextManager[Any]:
+        return self._live
+
+    def _draw(self) -> RenderableType:
+        table = Table.grid(padding=(0, 1))
+        for column in ("symbol", "name", "bar", "percentage", "elapsed"):
+            table.add_column(
+                column, no_wrap=True, justify="right" if column == "elapsed" else "left"
+            )
+        table.add_column("doing", no_wrap=True, overflow="ellipsis", ratio=1)
+        table.expand = True
+        now = datetime.now(UTC)
+        for job in self._jobs:
+            table.add_row(*_row(job, now))
+        rows: list[RenderableType] = [Text(), table]
+        if self._state in ("connecting", "reconnecting"):
+            rows.append(Text(f"{self._state} …", style="yellow"))
+        return Group(*rows)
+
+
+def _row(job: Watched, now: datetime) -> list[RenderableType]:
+    style = STATE_STYLES[job.state]
+    known = job.percentage is not None
+    running = job.state == "started"
+    bar = ProgressBar(
+        total=100,
+        completed=job.percentage or 0,
+        width=BAR_WIDTH,
+        pulse=running and not known,
+        complete_style=style,
+        finished_style=style,
+        pulse_style=style,
+    )
+    return [
+        Text(SYMBOLS[job.state], style=style),
+        Text(job.name),
+        bar,
+        Text(f"{job.percentage:3.0f}%" if job.percentage is not None else "   ?", style=style),
+        Text(duration(job.elapsed(now)), style="dim"),
+        _doing(job),
+    ]
+
+
+def _doing(job: Watched) -> Text:
+    if job.state != "started":
+        again = f", attempt {job.attempt}" if job.state == "retrying" else ""
+        shown = job.error if job.state == "error" and job.error else job.state
+        return Text(f"{shown}{again}", style=STATE_STYLES[job.state])
+    parts = [job.stage, job.message]
+    doing = Text(": ".join(part for part in parts if part))
+    pace = []
+    if job.rate is not None:
+        pace.append(f"{job.rate:,.1f}/s" if job.rate < 100 else f"{job.rate:,.0f}/s")
+    if job.eta is not None and job.eta > 0:
+        pace.append(f"{duration(timedelta(seconds=job.eta))} left")
+    if pace:
+        doing = Text(", ".join(pace) + ("  " if doing else ""), style="dim") + doing
+    return doing
+
+
+def duration(time: timedelta) -> str:
+    """``0:07``, ``12:30``, ``1:05:00``."""
+    minutes, seconds = divmod(round(time.total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def describe(job: Watched, event: JobEvent) -> str | None:
+    """An event as a line with rich's markup; None for what bars show."""
+    match event:
+        case JobLog():
+            style = LEVEL_STYLES[event.level]
+            text = f"[{style}]{event.level:<8} {_one_line(event.message)}[/]"
+        case JobComplete():
+            result = msgspec.json.encode(event.result).decode()
+            shown = result if len(result) <= RESULT_LENGTH else result[: RESULT_LENGTH - 1] + "…"
+            text = f"[green]✔ complete[/] {_one_line(shown)}"
+        case JobError():
+            reason = "" if event.reason == "failure" else f" ({event.reason})"
+            text = f"[red]✖ {escape(event.error)}{reason}[/] {_one_line(event.message)}"
+        case JobStatus(status="retrying"):
+            text = f"[yellow]↻ attempt {event.attempt} is due[/]: {_cause(event)}"
+        case JobStatus(status="stalled"):
+            text = "[yellow]⏸ nothing is heard of its worker[/]"
+        case _:
+            return None
+    at = event.timestamp.astimezone().strftime("%H:%M:%S")
+    return f"[dim]{at}[/] [bold]{escape(job.name)}[/] {text}"
+
+
+def _cause(status: JobStatus) -> str:
+    known = [part for part in (status.error, status.message) if isinstance(part, str) and part]
+    return _one_line(": ".join(known)) or "it is tried again"
+
+
+def _one_line(text: str) -> str:
+    """Text from elsewhere, so that it neither breaks the line nor commands the terminal."""
+    return escape("".join(c if c.isprintable() else " " for c in text))

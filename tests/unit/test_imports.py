@@ -1,0 +1,48 @@
+"""What each side imports, and what is public.
+
+python-socketio imports kombu, redis and aiohttp by itself, wherever they are installed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import jobcast
+
+
+def imported_by(statement: str) -> set[str]:
+    """The top-level packages that a fresh interpreter has after a statement."""
+    code = f"import sys; {statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    result = subprocess.run(
+        [sys.executable, "-c", code], text=True, check=True, stdout=subprocess.PIPE
+    )
+    return set(result.stdout.split())
+
+
+def test_the_public_names() -> None:
+    assert jobcast.__all__ == ["Job", "ProgressTask", "current_job", "open_job"]
+    assert set(dir(jobcast)) == set(jobcast.__all__)
+    for name in jobcast.__all__:
+        assert getattr(jobcast, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = jobcast.Nothing
+
+
+def test_a_worker_imports_no_web_server() -> None:
+    imported = imported_by("from jobcast import ProgressTask; import jobcast.transports.redis")
+    assert "celery" in imported
+    assert not imported & {"starlette", "uvicorn", "jwt", "rich"}
+
+
+def test_the_server_imports_no_celery() -> None:
+    imported = imported_by("import jobcast.realtime, jobcast.serve")
+    assert "starlette" in imported
+    assert not imported & {"celery", "rich"}
+
+
+def test_the_client_imports_neither() -> None:
+    imported = imported_by("import jobcast.client")
+    assert not imported & {"celery", "starlette", "uvicorn", "jwt", "rich"}

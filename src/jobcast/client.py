@@ -12,7 +12,7 @@ import inspect
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -113,7 +113,8 @@ class JobClient:
     ) -> None:
         self._url = url
         self._token = token
-        self._on_state = on_state or (lambda _: None)
+        self._tell = on_state or (lambda _: None)
+        self._state: ConnectionState = "closed"
         self._sio: socketio.AsyncClient | None = None
         self._followed: dict[str, _Followed] = {}
         self._keeper: asyncio.Task[None] | None = None
@@ -122,7 +123,7 @@ class JobClient:
         self._problem: ClientError | None = None
 
     async def __aenter__(self) -> Self:
-        self._on_state("connecting")
+        self._enter("connecting")
         await self._connect()
         self._keeper = asyncio.create_task(self._keep_connected())
         return self
@@ -138,9 +139,9 @@ class JobClient:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._disconnect()
-        self._on_state("closed")
+        self._enter("closed")
 
-    async def follow(self, job_id: str) -> AsyncIterator[JobEvent]:
+    async def follow(self, job_id: str) -> AsyncGenerator[JobEvent, None]:
         """The events of a job: what is known of it, then what comes, and its end as the last.
 
         A connection that breaks is a pause: nothing is missing after it, and nothing comes twice.
@@ -179,7 +180,7 @@ class JobClient:
             JobFailed: the job ended with an error.
             JoinRefused, ConnectionRefused: as :meth:`follow`.
         """
-        async with aclosing(self.follow(job_id)) as events:  # type: ignore[type-var]
+        async with aclosing(self.follow(job_id)) as events:
             async for event in events:
                 if isinstance(event, JobComplete):
                     return event.result
@@ -191,7 +192,7 @@ class JobClient:
         delay = FIRST_DELAY
         while True:
             await self._lost.wait()
-            self._on_state("reconnecting")
+            self._enter("reconnecting")
             await self._disconnect()
             await asyncio.sleep(random.uniform(FIRST_DELAY / 2, delay))
             try:
@@ -220,11 +221,16 @@ class JobClient:
         try:
             token = await self._ask_token()
             await sio.connect(self._url, auth={"token": token}, transports=["websocket"])
-        except SocketIOError as exc:
+        except (SocketIOError, ValueError) as exc:
             await self._disconnect()
             self._lost.set()
             raise _refusal(refusals, exc) from None
-        self._on_state("connected")
+        self._enter("connected")
+
+    def _enter(self, state: ConnectionState) -> None:
+        if state != self._state:
+            self._state = state
+            self._tell(state)
 
     async def _disconnect(self) -> None:
         sio, self._sio = self._sio, None

@@ -47,7 +47,7 @@ def run(*, port: int = 8000, once: bool | None = None, scale: int = SCALE) -> in
     """Run the demo. What the environment says of jobcast, except ``JOBCAST_URL``, is replaced.
 
     Args:
-        port: where the Socket.IO process listens; if it is taken, another one is.
+        port: where the Socket.IO process listens; another one if it is taken, any one if it is 0.
         once: end when the jobs have ended; else the processes stay, for further use, until a
             signal comes. By default they stay if the output is a terminal.
         scale: of the sample input, 1 to 100.
@@ -55,15 +55,18 @@ def run(*, port: int = 8000, once: bool | None = None, scale: int = SCALE) -> in
     Returns:
         0 if each job ended as it should, 1 if not, or if something did not start; 128 and the
         signal's number if a signal came before the jobs had ended.
+
+    Raises:
+        JobcastError: ``JOBCAST_URL`` or what is installed will not do.
     """
     if once is None:
         once = not sys.stdout.isatty()
+    url = _shared_url()
+    _check_packages(embedded=url is None)
     try:
-        url = _shared_url()
-        _check_packages(embedded=url is None)
         return asyncio.run(_run(port, once, scale, url))
     except JobcastError as exc:
-        print(f"jobcast: {exc}", file=sys.stderr)
+        print(f"Error: {exc}", file=sys.stderr)
     except BrokenPipeError:
         # Nobody reads any more; the interpreter's last flush should not fail of it too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -180,12 +183,14 @@ class Demo:
         Returns:
             The URL of the Socket.IO process, and how the jobs may be called.
         """
+        _say("  worker     Celery, two jobs at a time")
+        _say("  input      being written ...")
         worker = self._start_python(
             "worker", "celery", "-A", "worker.app", "worker", "--loglevel=info", "--concurrency=2",
             "--queues", self._queue, "--hostname", f"demo-{self._run_id}@%h",
             "--without-mingle", "--without-gossip",
         )  # fmt: skip
-        free = port if _is_free(port) else _free_port()
+        free = port if port and _is_free(port) else _free_port()
         self._start_python(
             "realtime", "uvicorn", "realtime.app:app", "--host", HOST, "--port", str(free),
             "--ws", "websockets-sansio", "--ws-per-message-deflate", "false",
@@ -199,8 +204,7 @@ class Demo:
             until(lambda: _is_ready(free), "ready Socket.IO process"),
         )
         worker.stop_signal = signal.SIGQUIT  # to wait for no job; earlier it would dump core
-        taken = "" if free == port else f" (port {port} is taken)"
-        _say("  worker     Celery, two jobs at a time")
+        taken = f" (port {port} is taken)" if port not in (0, free) else ""
         _say(f"  realtime   http://{HOST}:{free}{taken}")
         _say(f"  logs       {self._directory}/{{worker,realtime}}.log\n")
         return f"http://{HOST}:{free}", calls

@@ -152,7 +152,7 @@ def test_a_server_that_cannot_be_used_is_said_in_a_line(
     with running(Demo(tmp_path, mark, JOBCAST_URL=url)) as demo:
         assert demo.ends() == 1, demo.log
     last = demo.log.splitlines()[-1]
-    assert last.startswith("jobcast: ")
+    assert last.startswith("Error: ")
     assert problem in last
     assert "Traceback" not in demo.log
     assert_nothing_is_left(mark, demo.temporary)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Valkey
-from tests.e2e.test_stock_javascript_client import FOLDER as STOCK_CLIENT
-from tests.e2e.test_stock_javascript_client import command
+from tests.e2e.stock import FOLDER as STOCK_CLIENT
+from tests.e2e.stock import command
 from tests.support import ROOT, SECRET, Process, answers, free_port, new_id, running, wait_for
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -139,7 +139,8 @@ def test_the_page_follows_it(project: Project, tmp_path: Path) -> None:
             "setTimeout(() => process.exit(2), 30000);\n",
             1,
         )
-        + "for (const end of ['job_complete', 'job_error']) socket.on(end, () => process.exit(0));\n"
+        + "for (const end of ['job_complete', 'job_error'])\n"
+        + "  socket.on(end, () => process.exit(0));\n"
     )
     try:
         result = subprocess.run(

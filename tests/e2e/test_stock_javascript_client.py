@@ -2,68 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests import jobs
+from tests.e2e.stock import Event, stock_client
 from tests.support import Server, Worker, new_id, wait_for
-
-FOLDER = Path(__file__).parent / "stock_client"
-TIMEOUT = 60  # seconds
-
-Event = tuple[str, dict[str, Any]]
-
-
-def command(name: str) -> str:
-    """Node's, from the virtual environment if it is there."""
-    beside = Path(sys.executable).with_name(name)
-    return str(beside) if beside.exists() else shutil.which(name) or name
-
-
-@pytest.fixture(scope="session")
-def package() -> None:
-    """Its dependencies, as its lock file says."""
-    if not (FOLDER / "node_modules").exists():
-        subprocess.run([command("npm"), "ci", "--silent"], cwd=FOLDER, check=True, timeout=300)
-
-
-class StockClient:
-    def __init__(self, process: subprocess.Popen[str], output: Path) -> None:
-        self._process = process
-        self._output = output
-
-    @property
-    def events(self) -> list[Event]:
-        lines = self._output.read_text().splitlines(keepends=True)
-        return [tuple(json.loads(line)) for line in lines if line.endswith("\n")]
-
-    def finish(self) -> list[Event]:
-        assert self._process.wait(TIMEOUT) == 0
-        return self.events
-
-
-@contextmanager
-def stock_client(url: str, token: str, job_id: str, folder: Path) -> Iterator[StockClient]:
-    output = folder / f"{new_id('output')}.jsonl"
-    with output.open("w") as stdout:
-        process = subprocess.Popen(
-            [command("node"), str(FOLDER / "follow.mjs"), url, token, job_id],
-            stdout=stdout,
-            text=True,
-        )
-    try:
-        yield StockClient(process, output)
-    finally:
-        process.kill()
-        process.wait()
 
 
 def messages(events: list[Event]) -> list[str]:

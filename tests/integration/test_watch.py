@@ -1,0 +1,127 @@
+"""``jobcast watch`` and ``jobcast doctor`` as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobcast.transports import open_publisher
+from tests.conftest import Valkey
+from tests.support import SECRET, Process, Server, free_port, new_id, running
+
+Token = Callable[..., str]
+Event = tuple[str, dict[str, object]]
+
+
+def publish(url: str, job_id: str, *events: Event) -> None:
+    publisher = open_publisher(url)
+    for name, data in events:
+        publisher.emit(name, data, room=f"job_{job_id}")
+    publisher.close()
+
+
+LOG: Event = ("job_log", {"level": "warning", "message": "careful"})
+PROGRESS: Event = ("job_progress", {"percentage": 40, "message": "x"})
+COMPLETE: Event = ("job_complete", {"result": {"rows": 3}})
+ERROR: Event = ("job_error", {"error": "KeyError", "message": "no row", "reason": "failure"})
+
+
+def jobcast(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "jobcast.cli", *arguments], env={**os.environ, **env}, text=True,
+        capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("ends", "code"), [((COMPLETE, COMPLETE), 0), ((COMPLETE, ERROR), 1)])
+def test_the_exit_code_says_how_the_jobs_ended(
+    server: Server,
+    valkey: Valkey,
+    token: Token,
+    ends: list[Event],
+    code: int,
+) -> None:
+    ids = [new_id() for _ in ends]
+    for job_id, end in zip(ids, ends, strict=True):
+        publish(valkey.url, job_id, LOG, PROGRESS, end)
+    result = jobcast("watch", *ids, "--url", server.url, JOBCAST_TOKEN=token(jobs=ids))
+    assert result.returncode == code, result.stderr
+    assert result.stdout.count("careful") == 2
+    assert '✔ complete {"rows":3}' in result.stdout
+    assert ("✖ KeyError no row" in result.stdout) == (code == 1)
+    assert result.stderr == ""
+
+
+def test_json_is_one_event_a_line(server: Server, valkey: Valkey, token: Token) -> None:
+    job_id = new_id()
+    publish(valkey.url, job_id, LOG, PROGRESS, COMPLETE)
+    result = jobcast(
+        "watch", job_id, "--json", "--url", server.url, "--token", token(jobs=[job_id])
+    )
+    assert result.returncode == 0
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["job_log", "job_progress", "job_complete"]
+    assert [event["seq"] for event in events] == [1, 2, 3]
+    assert events[2]["result"] == {"rows": 3}
+    assert {event["job_id"] for event in events} == {job_id}
+
+
+def test_a_token_is_made_for_just_these_jobs(server: Server, valkey: Valkey) -> None:
+    job_id = new_id()
+    publish(valkey.url, job_id, COMPLETE)
+    result = jobcast("watch", job_id, "--url", server.url, JOBCAST_JWT_SECRET=SECRET)
+    assert result.returncode == 0, result.stderr
+
+
+def test_what_cannot_be_watched_is_one_line(server: Server, valkey: Valkey, token: Token) -> None:
+    job_id = new_id()
+    publish(valkey.url, job_id, COMPLETE)
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    for arguments, code in (
+        ([job_id, new_id(), "--url", server.url, "--token", token()], "job_not_found"),
+        ([job_id, "--url", server.url, "--token", "garbage"], "token_invalid"),
+        ([job_id, "--url", nowhere, "--token", token()], "unreachable"),
+        ([job_id, "--url", "nonsense", "--token", token()], "unreachable"),
+    ):
+        result = jobcast("watch", *arguments)
+        assert result.returncode == 2
+        assert result.stderr.startswith("Error: ")
+        assert result.stderr.rstrip().endswith(f"({code})")
+        assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_ctrl_c_is_no_traceback(server: Server, token: Token, tmp_path: Path) -> None:
+    job_id = new_id()
+    argv = [sys.executable, "-m", "jobcast.cli", "watch", job_id, "--url", server.url]
+    with running(Process(argv, tmp_path / "log", {"JOBCAST_TOKEN": token(jobs=["*"])})) as process:
+        process.expect(lambda: f"joined {job_id}" in server.log, "join")
+        process.popen.send_signal(signal.SIGINT)
+        assert process.popen.wait(30) == 130
+    assert "Traceback" not in process.log
+
+
+def test_doctor_says_what_is_wrong(server: Server, valkey: Valkey) -> None:
+    good = {"JOBCAST_URL": valkey.url, "JOBCAST_JWT_SECRET": SECRET}
+    result = jobcast("doctor", "--url", server.url, **good)
+    assert result.returncode == 0, result.stdout
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["ok"] * 4
+    assert SECRET not in result.stdout
+    nothing = f"redis://:hunter2@127.0.0.1:{free_port()}/0"
+    bad = {"JOBCAST_URL": nothing, "JOBCAST_JWT_SECRET": ""}
+    result = jobcast("doctor", "--url", "http://127.0.0.1:9", **bad)
+    assert result.returncode == 1
+    lines = result.stdout.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["ok", "settings"], ["failed", "transport"], ["failed", "authentication"],
+        ["failed", "server"],
+    ]  # fmt: skip
+    assert "hunter2" not in result.stdout
+    assert "jobcast serve" in lines[3]
+    assert jobcast("doctor", JOBCAST_PORT="x").returncode == 1

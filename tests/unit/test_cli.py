@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import jwt
+import pytest
+from click.testing import CliRunner, Result
+
+from jobcast.cli import main
+from tests.support import SECRET
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> object:
+    for name in ("JOBCAST_TOKEN", "JOBCAST_URL", "JOBCAST_JWT_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: str, **env: str) -> Result:
+        result = CliRunner().invoke(main, arguments, env=env)
+        assert "Traceback" not in result.output
+        return result
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "says"),
+    [
+        (["serve"], {}, "Error: JOBCAST_JWT_SECRET is not set"),
+        (["serve"], {"JOBCAST_PORT": "http"}, "Error: JOBCAST_PORT should be a port number"),
+        (["serve", "--port", "70000"], {}, "70000 is not in the range"),
+        (["serve"], {"JOBCAST_JWT_SECRET": "short"}, "at least 32 bytes"),
+        (
+            ["serve"],
+            {"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_AUTHORIZE": "no.such:rule"},
+            "JOBCAST_AUTHORIZE names no.such:rule, which is not there",
+        ),
+        (["watch"], {}, "Missing argument 'ID...'"),
+        (["watch", "a"], {}, "no JOBCAST_JWT_SECRET to make one"),
+        (["watch", "a b", "--token", "t"], {}, "Error: a job id has 1 to 128 characters"),
+        (
+            ["watch", "a", "--token", "t", "--url", "http://127.0.0.1:9"],
+            {},
+            "Error: the server cannot be reached",
+        ),
+        (["token"], {}, "no JOBCAST_JWT_SECRET to make one"),
+        (["token", "--ttl", "0"], {}, "0 is not in the range"),
+        (["token", "--job", "a b"], {"JOBCAST_JWT_SECRET": SECRET}, "a job id has 1 to 128"),
+        (["nonsense"], {}, "No such command 'nonsense'"),
+        (["demo"], {"JOBCAST_URL": "localhost"}, "JOBCAST_URL should be a URL"),
+    ],
+)
+def test_errors_are_one_clear_line(
+    run: object, arguments: list[str], env: dict[str, str], says: str
+) -> None:
+    result = run(*arguments, **env)  # type: ignore[operator]
+    assert result.exit_code == 2
+    assert says in result.output
+    assert SECRET not in result.output
+    if result.output.startswith("Error"):
+        assert len(result.output.strip().splitlines()) == 1
+
+
+def test_a_token_is_all_that_is_printed(run: object) -> None:
+    env = {"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_JWT_AUDIENCE": "jobs"}
+    result = run("token", "--sub", "bob", "--job", "a", "--job", "b", "--ttl", "60", **env)  # type: ignore[operator]
+    assert result.exit_code == 0
+    claims = jwt.decode(result.output.strip(), SECRET, ["HS256"], audience="jobs")
+    assert (claims["sub"], claims["jobs"]) == ("bob", ["a", "b"])
+    assert claims["exp"] - claims["iat"] == 60
+    every = run("token", "--all-jobs", **env)  # type: ignore[operator]
+    assert jwt.decode(every.output.strip(), SECRET, ["HS256"], audience="jobs")["jobs"] == ["*"]
+
+
+def test_version_and_help(run: object) -> None:
+    assert "jobcast" in run("--version").output  # type: ignore[operator]
+    shown = run("-h").output  # type: ignore[operator]
+    for command in ("demo", "doctor", "init", "serve", "token", "watch"):
+        assert f"  {command}" in shown
+
+
+def test_init_writes_a_project_once(run: object, tmp_path: object) -> None:
+    result = run("init", f"{tmp_path}/shop")  # type: ignore[operator]
+    assert result.exit_code == 0
+    assert "tasks/people.py" in result.output
+    again = run("init", f"{tmp_path}/shop")  # type: ignore[operator]
+    assert again.exit_code == 2
+    assert again.output.startswith("Error: ")

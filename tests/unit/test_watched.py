@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobProgress, JobStatus
+from jobcast.watch import describe, duration
+from jobcast.watched import NAME_LENGTH, Watched
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    return NOON + timedelta(seconds=seconds)
+
+
+def watched(*events: JobEvent) -> Watched:
+    job = Watched(job_id="a")
+    for event in events:
+        job.see(event)
+    return job
+
+
+STARTED = JobStatus(job_id="a", timestamp=at(0), status="started", task="shop.convert", attempt=1)
+
+
+def test_a_job_is_what_its_events_say() -> None:
+    job = watched(
+        STARTED,
+        JobProgress(
+            job_id="a", percentage=40, message="reading", stage="one", rate=2.5, eta=12.0,
+            current=4, total=10,
+        ),
+    )  # fmt: skip
+    assert (job.name, job.state, job.over) == ("convert", "started", False)
+    assert (job.percentage, job.message, job.stage, job.rate, job.eta) == (
+        40, "reading", "one", 2.5, 12.0,
+    )  # fmt: skip
+    assert job.elapsed(at(7)) == timedelta(seconds=7)
+    job.see(JobComplete(job_id="a", timestamp=at(9), result=1))
+    assert (job.state, job.percentage, job.over, job.eta) == ("complete", 100, True, None)
+    assert job.elapsed(at(60)) == timedelta(seconds=9)
+
+
+def test_a_retry_begins_at_nothing_and_keeps_the_time() -> None:
+    job = watched(
+        STARTED,
+        JobProgress(job_id="a", percentage=80, message="x"),
+        JobStatus(job_id="a", status="retrying", attempt=2, error="OSError"),
+    )
+    assert (job.state, job.attempt) == ("retrying", 2)
+    job.see(JobStatus(job_id="a", timestamp=at(30), status="started", attempt=2))
+    assert (job.state, job.percentage, job.message) == ("started", 0, None)
+    assert job.elapsed(at(40)) == timedelta(seconds=40)
+
+
+def test_an_unknown_total_is_unknown() -> None:
+    job = watched(STARTED, JobProgress(job_id="a", percentage=None, message=None, current=3))
+    assert job.percentage is None
+
+
+def test_a_failed_job_stays_where_it_was() -> None:
+    job = watched(
+        STARTED,
+        JobProgress(job_id="a", percentage=57, message="x"),
+        JobError(job_id="a", timestamp=at(3), error="KeyError", message="k", reason="failure"),
+    )
+    assert (job.state, job.percentage, job.error) == ("error", 57, "KeyError")
+
+
+def test_long_names_are_cut() -> None:
+    job = Watched(job_id="x" * 100)
+    assert len(job.name) == NAME_LENGTH
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0, "0:00"), (7.4, "0:07"), (750, "12:30"), (3900, "1:05:00")]
+)
+def test_durations(seconds: float, shown: str) -> None:
+    assert duration(timedelta(seconds=seconds)) == shown
+
+
+def test_text_from_elsewhere_cannot_command_the_terminal() -> None:
+    job = watched(STARTED)
+    line = describe(
+        job, JobLog(job_id="a", level="info", message="one\ntwo\x1b[2J[red]not markup[/]\u202e")
+    )
+    assert line is not None
+    assert "\n" not in line
+    assert "\x1b" not in line
+    assert "\u202e" not in line
+    assert r"\[red]not markup\[/]" in line
+
+
+def test_what_bars_show_is_no_line() -> None:
+    job = watched(STARTED)
+    assert describe(job, STARTED) is None
+    assert describe(job, JobProgress(job_id="a", percentage=1, message="x")) is None

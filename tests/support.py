@@ -247,7 +247,7 @@ async def following(
     url: str, token: str, transports: tuple[str, ...] = ("websocket",), **options: Any
 ) -> AsyncIterator[Follower]:
     """A connected stock client."""
-    client = socketio.AsyncClient(reconnection=False)
+    client = socketio.AsyncClient(reconnection=False, handle_sigint=False)
     transcript = Transcript()
 
     async def record(event: str, data: dict[str, Any]) -> None:

@@ -159,9 +159,14 @@ def mask_url(url: str) -> str:
 
 
 def _url(text: str) -> str:
-    if urlsplit(text).scheme not in SCHEMES:
+    parts = urlsplit(text)
+    if parts.scheme not in SCHEMES:
         shown = ", ".join(f"{scheme}://" for scheme in SCHEMES)
         raise ValueError(f"should be a URL that begins with one of {shown}")
+    try:
+        _ = parts.port
+    except ValueError as exc:
+        raise ValueError(f"should be a URL with a usable port ({exc})") from None
     return text
 
 

@@ -89,7 +89,7 @@ async def watch(
 def _screen(jobs: list[Watched], console: Console, as_json: bool) -> Screen:
     if as_json:
         return JsonLines()
-    return Display(jobs, console) if console.is_terminal else Lines(console)
+    return Display(jobs, console) if console.is_terminal else Lines(jobs, console)
 
 
 class JsonLines:
@@ -108,13 +108,14 @@ class JsonLines:
 class Lines:
     """What was said and how it ended, a line each, for files and for screens that cannot redraw."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, jobs: list[Watched], console: Console) -> None:
+        self._jobs = jobs
         self._console = console
 
     def show(self, job: Watched, event: JobEvent) -> None:
-        line = describe(job, event)
+        line = describe(job, event, max(len(other.name) for other in self._jobs))
         if line is not None:
-            self._console.print(line, soft_wrap=True)
+            self._console.print(line, soft_wrap=True, highlight=False)
 
     def connection(self, state: ConnectionState) -> None:
         if state == "reconnecting":
@@ -128,8 +129,7 @@ class Display(Lines):
     """A bar for each job, below the lines."""
 
     def __init__(self, jobs: list[Watched], console: Console) -> None:
-        super().__init__(console)
-        self._jobs = jobs
+        super().__init__(jobs, console)
         self._state: ConnectionState = "connecting"
         self._live = Live(
             get_renderable=self._draw, console=console, refresh_per_second=FRAMES_A_SECOND
@@ -187,15 +187,13 @@ def _doing(job: Watched) -> Text:
         shown = job.error if job.state == "error" and job.error else job.state
         return Text(f"{shown}{again}", style=STATE_STYLES[job.state])
     parts = [job.stage, job.message]
-    doing = Text(": ".join(part for part in parts if part))
+    doing = ": ".join(part for part in parts if part)
     pace = []
     if job.rate is not None:
         pace.append(f"{job.rate:,.1f}/s" if job.rate < 100 else f"{job.rate:,.0f}/s")
     if job.eta is not None and job.eta > 0:
         pace.append(f"{duration(timedelta(seconds=job.eta))} left")
-    if pace:
-        doing = Text(", ".join(pace) + ("  " if doing else ""), style="dim") + doing
-    return doing
+    return Text.assemble((", ".join(pace), "dim"), "  " if pace else "", doing)
 
 
 def duration(time: timedelta) -> str:
@@ -205,7 +203,7 @@ def duration(time: timedelta) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def describe(job: Watched, event: JobEvent) -> str | None:
+def describe(job: Watched, event: JobEvent, name_width: int = 0) -> str | None:
     """An event as a line with rich's markup; None for what bars show."""
     match event:
         case JobLog():
@@ -225,7 +223,7 @@ def describe(job: Watched, event: JobEvent) -> str | None:
         case _:
             return None
     at = event.timestamp.astimezone().strftime("%H:%M:%S")
-    return f"[dim]{at}[/] [bold]{escape(job.name)}[/] {text}"
+    return f"[dim]{at}[/] [bold]{escape(job.name):<{name_width}}[/] {text}"
 
 
 def _cause(status: JobStatus) -> str:

@@ -45,7 +45,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterator
 
 async def refusal(url: str, auth: Any) -> dict[str, Any]:
     """The ``connect_error`` that a connection is refused with."""
-    client = socketio.AsyncClient(reconnection=False)
+    client = socketio.AsyncClient(reconnection=False, handle_sigint=False)
     errors: list[dict[str, Any]] = []
     client.on("connect_error", errors.append)
     with pytest.raises(Refused):
@@ -299,7 +299,7 @@ async def test_a_foreign_origin_is_refused_and_a_listed_one_is_not(
 
 
 async def test_a_connection_that_says_nothing_is_closed(server: Server) -> None:
-    client = socketio.AsyncClient(reconnection=False).eio
+    client = socketio.AsyncClient(reconnection=False, handle_sigint=False).eio
     await client.connect(server.url, transports=["websocket"], engineio_path="socket.io")
     assert client.state == "connected"
     await eventually(lambda: client.state != "connected", "end of the connection")

@@ -45,7 +45,7 @@ def settings(request: pytest.FixtureRequest, valkey: Valkey) -> Settings:
 
 async def follow_one(url: str, settings: Settings, token: Token, namespace: str = "/") -> None:
     job_id = new_id()
-    client = socketio.AsyncClient(reconnection=False)
+    client = socketio.AsyncClient(reconnection=False, handle_sigint=False)
     got: list[Any] = []
     client.on("job_complete", got.append, namespace=namespace)
     await client.connect(

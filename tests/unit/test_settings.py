@@ -63,6 +63,8 @@ PEM = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----"
     [
         ("URL", "localhost:6379", "should be a URL that begins with one of redis://"),
         ("URL", "http://localhost", "should be a URL"),
+        ("URL", "redis://localhost:port/0", "a usable port"),
+        ("URL", "redis://localhost:70000/0", "a usable port"),
         ("JWT_SECRET", "short", "at least 32 bytes"),
         ("JWT_PUBLIC_KEY", "ssh-rsa AAAA", "public key in PEM"),
         ("JWKS_URL", "/keys", "should be a URL such as https://"),

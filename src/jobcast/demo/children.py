@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from jobcast import keeper
+from jobcast.demo import keeper
 from jobcast.errors import JobcastError
 
 POLL_INTERVAL: Final = 0.05  # seconds between two looks at a condition

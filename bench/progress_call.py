@@ -2,8 +2,8 @@
 
 python bench/progress_call.py
 
-A million calls in a real run (eager, memory transport), with the publisher at work beside it. CPU time
-of the calling thread, as a ratio to the empty loop in the same run; median of several runs.
+A million calls in a real run (eager, memory transport), with the publisher at work beside it: CPU
+time of the calling thread, as a ratio to the empty loop in the same run, median of several runs.
 """
 
 from __future__ import annotations

@@ -47,7 +47,11 @@ def test_redis_that_hangs_does_not_hold_up_a_task(
 
 @pytest.fixture
 def apart(
-    valkey: Valkey, own_valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sender: None,
+    valkey: Valkey,
+    own_valkey: Valkey,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[tuple[Server, Worker]]:
     """A server and a worker whose events go through a Valkey that the test may stop."""
     arguments = ["--pool=prefork", "--concurrency=1"]
@@ -68,7 +72,7 @@ async def test_what_was_said_during_an_outage_arrives_in_order(
     (server, worker), gate = apart, tmp_path / "gate"
     job_id = send(worker, jobs.count, 10, str(gate))
     async with following(server.url, token(jobs=[job_id])) as alice:
-        await alice.join(job_id)
+        assert (await alice.join(job_id))["ok"]
         await alice.transcript.logged(job_id, 6)
         own_valkey.kill()
         await eventually(lambda: answers(f"{server.url}/readyz", 503), "unready server")
@@ -94,7 +98,7 @@ async def test_a_pubsub_connection_that_is_cut_loses_nothing(
     (server, worker), gate = apart, tmp_path / "gate"
     job_id = send(worker, jobs.count, 40, str(gate))
     async with following(server.url, token()) as alice:
-        await alice.join(job_id)
+        assert (await alice.join(job_id))["ok"]
         await alice.transcript.logged(job_id, 21)
         own_valkey.command("CLIENT", "KILL", "TYPE", "pubsub")
         gate.touch()

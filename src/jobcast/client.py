@@ -39,6 +39,7 @@ from jobcast.transports import DEFAULT_HISTORY_SIZE
 
 FIRST_DELAY: Final = 0.1  # seconds before the first try to reconnect
 LONGEST_DELAY: Final = 5.0  # seconds between two tries
+CLOSE_TIMEOUT: Final = 5.0  # seconds that an orderly end of the connection may take
 ANSWER_TIMEOUT: Final = 20.0  # seconds that the server may take to answer a request
 
 Token = str | Callable[[], str | Awaitable[str]]
@@ -171,7 +172,7 @@ class JobClient:
             followed.queues.remove(queue)
             if not followed.queues and self._followed.get(job_id) is followed:
                 del self._followed[job_id]
-                await self._request("leave_job", {"job_id": job_id}, optional=True)
+                await self._leave(job_id)
 
     async def result(self, job_id: str) -> Any:
         """Wait for the end of a job. Returns its result.
@@ -221,10 +222,14 @@ class JobClient:
         try:
             token = await self._ask_token()
             await sio.connect(self._url, auth={"token": token}, transports=["websocket"])
+            _raise_swallowed_cancellation()
         except (SocketIOError, ValueError) as exc:
             await self._disconnect()
             self._lost.set()
             raise _refusal(refusals, exc) from None
+        except asyncio.CancelledError:
+            await self._disconnect()
+            raise
         self._enter("connected")
 
     def _enter(self, state: ConnectionState) -> None:
@@ -235,7 +240,11 @@ class JobClient:
     async def _disconnect(self) -> None:
         sio, self._sio = self._sio, None
         if sio is not None:
-            await sio.disconnect()
+            try:
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await sio.disconnect()
+            except TimeoutError:
+                logger.debug("the server did not answer the end of the connection")
             if sio.eio.http is not None:  # it is left open when a connection is refused
                 await sio.eio.http.close()
 
@@ -256,6 +265,14 @@ class JobClient:
                 return
             await asyncio.sleep(random.uniform(FIRST_DELAY, delay))
             delay = min(LONGEST_DELAY, 2 * delay)
+
+    async def _leave(self, job_id: str) -> None:
+        # Nobody waits for the answer: whoever leaves may be in a hurry, or be cancelled.
+        if self._sio is not None and self._sio.connected:
+            try:
+                await self._sio.emit("leave_job", {"job_id": job_id})
+            except SocketIOError as exc:
+                logger.debug("leaving %s: %r", job_id, exc)
 
     async def _request(self, name: str, payload: dict[str, Any], *, optional: bool = False) -> Any:
         """The answer to a request; None if there is no connection to ask it on."""
@@ -298,6 +315,13 @@ class JobClient:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _raise_swallowed_cancellation() -> None:
+    """Python 3.11's ``asyncio.wait_for`` loses a cancellation that comes with the answer."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _refusal(refusals: list[Any], exc: Exception) -> ConnectionRefused:

@@ -25,6 +25,7 @@ class Wire:
         self.batches: list[int] = []
         self.tries = 0
         self.down = False
+        self.breaks: Exception | None = None
         self.open = threading.Event()
         self.open.set()
         self.accepts: int | None = None
@@ -33,6 +34,8 @@ class Wire:
     def publish(self, batch: Sequence[Outgoing]) -> None:
         self.open.wait()
         self.tries += 1
+        if self.breaks is not None:
+            raise self.breaks
         if self.down:
             raise PublishFailed("it is down", batch)
         taken, self.accepts = batch[: self.accepts], None
@@ -143,6 +146,17 @@ def test_an_outage_is_said_once_and_waited_for_by_nobody(
     wait_for(lambda: "reaches wire:// again" in caplog.text, "good news")
     assert wire.said("job_complete", "result") == [0, 1, 2, 3, 4]
     assert publisher.flush()
+
+
+def test_a_transport_that_breaks_in_an_unknown_way_is_down_and_no_more(
+    wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire.breaks = ValueError("no such option")
+    Job(publisher, "a").complete(1)
+    wait_for(lambda: wire.tries >= 2, "another try")
+    assert caplog.text.count("cannot reach wire:// (no such option)") == 1
+    wire.breaks = None
+    wait_for(lambda: wire.said("job_complete", "result") == [1], "the event")
 
 
 def test_what_was_stored_of_a_failed_batch_is_not_sent_again(

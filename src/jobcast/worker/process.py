@@ -27,7 +27,7 @@ class Process(Struct, frozen=True):
 
 
 _lock = threading.Lock()
-_process: Process | SettingsError | None = None
+_process: Process | Exception | None = None  # an error is said once, and is for good
 
 
 def process(celery_conf: Mapping[str, Any] | None = None) -> Process | None:
@@ -43,6 +43,9 @@ def process(celery_conf: Mapping[str, Any] | None = None) -> Process | None:
                 _process = _start(Settings.load(celery_conf=celery_conf))
             except SettingsError as exc:
                 logger.error("nothing is published: %s", exc)
+                _process = exc
+            except ImportError as exc:
+                logger.exception("nothing is published: the transport cannot be loaded")
                 _process = exc
         return _process if isinstance(_process, Process) else None
 

@@ -139,6 +139,11 @@ class Publisher:
             self._unsent = exc.unsent
             self._failed(exc)
             return
+        except Exception as exc:
+            # Whatever is wrong with a transport, what it was given is kept and tried again.
+            logger.debug("publishing to %s", self._shown_url, exc_info=True)
+            self._failed(exc)
+            return
         self._unsent = ()
         with self._settled:
             self._sent_ticket = self._taken_ticket
@@ -153,7 +158,7 @@ class Publisher:
             if progress is not None:
                 self._buffer.add(progress, job.owner)
 
-    def _failed(self, exc: PublishFailed) -> None:
+    def _failed(self, exc: Exception) -> None:
         self._failures += 1
         if self._failures == 1:
             logger.warning(

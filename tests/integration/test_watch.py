@@ -107,6 +107,24 @@ def test_ctrl_c_is_no_traceback(server: Server, token: Token, tmp_path: Path) ->
     assert "Traceback" not in process.log
 
 
+def test_a_killed_server_is_a_pause(valkey: Valkey, token: Token, tmp_path: Path) -> None:
+    job_id = new_id()
+    publish(valkey.url, job_id, LOG)
+    with running(Server(tmp_path / "server.log", valkey.url)) as server:
+        server.ready()
+        argv = [sys.executable, "-m", "jobcast.cli", "watch", job_id, "--url", server.url]
+        env = {"JOBCAST_TOKEN": token(jobs=[job_id])}
+        with running(Process(argv, tmp_path / "watch.log", env)) as watch:
+            watch.expect(lambda: "careful" in watch.log, "line of log")
+            server.kill()
+            watch.expect(lambda: "reconnecting" in watch.log, "word of it")
+            publish(valkey.url, job_id, LOG, COMPLETE)
+            server.start()
+            assert watch.popen.wait(60) == 0
+        assert watch.log.count("careful") == 2
+        assert watch.log.count("complete") == 1
+
+
 def test_doctor_says_what_is_wrong(server: Server, valkey: Valkey) -> None:
     good = {"JOBCAST_URL": valkey.url, "JOBCAST_JWT_SECRET": SECRET}
     result = jobcast("doctor", "--url", server.url, **good)

@@ -51,9 +51,9 @@ def due(when: object) -> datetime:
 
 
 def _is_job(name: str, headers: dict[str, Any]) -> bool:
-    from jobcast.worker.task import ProgressTask
-
-    return OWNER_HEADER in headers or isinstance(current_app.tasks.get(name), ProgressTask)
+    # A task that only the worker knows is a job if it has an owner.
+    task = current_app.tasks.get(name)
+    return OWNER_HEADER in headers or getattr(task, "is_followed", False)
 
 
 signals.before_task_publish.connect(announce, weak=False)

@@ -41,6 +41,7 @@ class ProgressTask(Task):
     """
 
     abstract = True
+    is_followed = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

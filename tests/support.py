@@ -56,6 +56,11 @@ async def eventually(condition: Callable[[], Any], what: str, timeout: float = T
     return answer
 
 
+def _hear_ctrl_c() -> None:
+    # A shell has its background jobs ignore it, and all that they start inherits that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Process:
     """A server as a process of its own, its output in a file."""
 
@@ -73,7 +78,7 @@ class Process:
         with self.log_path.open("ab") as log:
             self.popen = subprocess.Popen(
                 self.argv, cwd=self.cwd, env=self.env, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, start_new_session=True,
+                stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_hear_ctrl_c,
             )  # fmt: skip
 
     @property

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -42,9 +44,13 @@ def reports(command: F) -> F:
             problem: BaseException = group
             while isinstance(problem, BaseExceptionGroup):
                 problem = problem.exceptions[0]
+            if isinstance(problem, BrokenPipeError):
+                _stop_writing()
             if not isinstance(problem, JobcastError):
                 raise
             _fail(problem)
+        except BrokenPipeError:
+            _stop_writing()
         except ModuleNotFoundError as exc:
             extra = _EXTRAS.get((exc.name or "").partition(".")[0])
             if extra is None:
@@ -60,6 +66,12 @@ def _fail(problem: object) -> NoReturn:
     code = f" ({problem.code})" if isinstance(problem, ClientError) else ""
     click.echo(f"Error: {problem}{code}", err=True)
     sys.exit(2)
+
+
+def _stop_writing() -> NoReturn:
+    """Whoever read the output has gone, as ``head`` does."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

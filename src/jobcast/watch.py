@@ -22,7 +22,7 @@ from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobStatus
 from jobcast.watched import Watched
 
 FRAMES_A_SECOND: Final = 12
-BAR_WIDTH: Final = 28  # characters
+BAR_WIDTH: Final = 28  # characters, in a terminal that is wide enough
 RESULT_LENGTH: Final = 60  # characters of a result on its line
 
 LEVEL_STYLES: Final = {
@@ -151,21 +151,21 @@ class Display(Lines):
         table.expand = True
         now = datetime.now(UTC)
         for job in self._jobs:
-            table.add_row(*_row(job, now))
+            table.add_row(*_row(job, now, min(BAR_WIDTH, self._console.width // 4)))
         rows: list[RenderableType] = [Text(), table]
         if self._state in ("connecting", "reconnecting"):
             rows.append(Text(f"{self._state} …", style="yellow"))
         return Group(*rows)
 
 
-def _row(job: Watched, now: datetime) -> list[RenderableType]:
+def _row(job: Watched, now: datetime, bar_width: int) -> list[RenderableType]:
     style = STATE_STYLES[job.state]
     known = job.percentage is not None
     running = job.state == "started"
     bar = ProgressBar(
         total=100,
         completed=job.percentage or 0,
-        width=BAR_WIDTH,
+        width=bar_width,
         pulse=running and not known,
         complete_style=style,
         finished_style=style,

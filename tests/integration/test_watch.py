@@ -73,6 +73,19 @@ def test_json_is_one_event_a_line(server: Server, valkey: Valkey, token: Token) 
     assert {event["job_id"] for event in events} == {job_id}
 
 
+def test_a_reader_that_goes_ends_it_quietly(server: Server, valkey: Valkey, token: Token) -> None:
+    job_id = new_id()
+    publish(valkey.url, job_id, *[LOG] * 50)
+    watch = f"{sys.executable} -m jobcast.cli watch {job_id} --json --url {server.url}"
+    result = subprocess.run(
+        ["bash", "-c", f"{watch} | head -2; exit ${{PIPESTATUS[0]}}"], text=True, timeout=60,
+        env={**os.environ, "JOBCAST_TOKEN": token(jobs=[job_id])}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert len(result.stdout.splitlines()) == 2
+    assert result.stderr == ""
+    assert result.returncode == 128 + signal.SIGPIPE
+
+
 def test_a_token_is_made_for_just_these_jobs(server: Server, valkey: Valkey) -> None:
     job_id = new_id()
     publish(valkey.url, job_id, COMPLETE)

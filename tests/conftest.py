@@ -32,7 +32,7 @@ class Valkey(Process):
         self.expect(self._pings, "answer of Valkey")
         return self
 
-    def command(self, *words: str) -> Any:
+    def command(self, *words: str | bytes) -> Any:
         with redis.Redis.from_url(self.url) as client:
             return client.execute_command(*words)
 

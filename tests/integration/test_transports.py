@@ -203,6 +203,55 @@ async def test_many_jobs_at_once(ends: Ends) -> None:
     assert {job for job, _ in ends.received} == set(ids)
 
 
+async def test_strangers_on_a_channel_do_no_harm(
+    valkey: Valkey, job_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    received: list[Message] = []
+
+    async def resumed() -> None:
+        raise AssertionError("nothing was interrupted")
+
+    source = open_manager(valkey.url).source
+    source.start(lambda _, message: received.append(message), resumed)
+    await source.subscribe(job_id)
+    for garbage in (b"hello", b"a b c", b"\xff\xfe 1 p x", b"epoch seq p {}"):
+        valkey.command("PUBLISH", f"jobcast:{{{job_id}}}:live", garbage)
+    publisher = open_publisher(valkey.url)
+    publisher.publish([Outgoing.of(log(job_id))])
+    await eventually(lambda: received, "message")
+    assert [message.seq for message in received] == [1]
+    assert caplog.text.count("something else than jobcast") == 4
+    await source.aclose()
+    publisher.close()
+
+
+async def test_a_failing_receiver_does_not_make_the_source_deaf(
+    valkey: Valkey, job_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    received: list[Message] = []
+    resumes: list[None] = []
+
+    def receive(_: str, message: Message) -> None:
+        received.append(message)
+        if len(received) == 1:
+            raise RuntimeError("a bug")
+
+    async def resumed() -> None:
+        resumes.append(None)
+
+    source = open_manager(valkey.url).source
+    source.start(receive, resumed)
+    await source.subscribe(job_id)
+    publisher = open_publisher(valkey.url)
+    publisher.publish([Outgoing.of(log(job_id))])
+    await eventually(lambda: resumes, "source that is back")
+    publisher.publish([Outgoing.of(log(job_id))])
+    await eventually(lambda: len(received) == 2, "message")
+    assert "receiving from Redis failed" in caplog.text
+    await source.aclose()
+    publisher.close()
+
+
 async def test_redis_keeps_a_jobs_keys_in_one_slot_for_a_bounded_time(
     valkey: Valkey, job_id: str
 ) -> None:

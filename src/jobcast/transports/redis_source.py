@@ -171,6 +171,11 @@ class RedisSource:
                 failures = 1 if was_online else failures + 1
                 if failures == 1:
                     logger.warning("the connection to Redis is down: %s", exc)
+            except Exception as exc:
+                # Whatever it is, to hear nothing from here on would be worse.
+                self._disconnected(exc)
+                failures += 1
+                logger.exception("receiving from Redis failed")
             interrupted = True
             # Full jitter: processes that lost the same server do not return at once.
             ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(failures, 10))
@@ -208,8 +213,13 @@ class RedisSource:
         if channel == CHANNEL:
             self.bus.put_nowait(data)
         elif (job_id := self._jobs.get(channel)) is not None:
-            epoch, seq, kind, packet = _text(data).split(" ", 3)
-            self._on_message(job_id, Message(epoch, int(seq), cast("Kind", kind), packet))
+            try:
+                epoch, seq, kind, packet = _text(data).split(" ", 3)
+                message = Message(epoch, int(seq), cast("Kind", kind), packet)
+            except ValueError:
+                logger.warning("something else than jobcast publishes to %s", channel)
+            else:
+                self._on_message(job_id, message)
 
     def _confirm(self, channel: str, interrupted: bool) -> None:
         waiting = self._confirmations.get(channel)

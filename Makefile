@@ -27,8 +27,11 @@ $(STOCK_CLIENT)/node_modules/.package-lock.json: $(VENV)/.synced $(STOCK_CLIENT)
 demo: $(VENV)/.synced  ## start everything on this machine and watch real jobs
 	$(BIN)/jobcast demo
 
-dev: $(VENV)/.synced  ## run the reference application's processes (.env says with which settings)
-	$(BIN)/honcho start
+dev: $(VENV)/.synced .env  ## run the reference application's processes, with the settings in .env
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/honcho start
+
+.env: | $(VENV)/.synced
+	$(BIN)/python -c "from pathlib import Path; from jobcast.reference import write_env; write_env(Path('.env'))"
 
 test: lint typecheck pytest  ## everything that has to pass
 

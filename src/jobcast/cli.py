@@ -92,6 +92,7 @@ def serve(host: str | None, port: int | None) -> None:
     from jobcast.serve import serve as run
 
     settings = Settings.load()
+    click.echo(f"jobcast {version('jobcast')}, with events from {settings.masked_url}", err=True)
     run(settings, host or settings.host, settings.port if port is None else port)
 
 

@@ -61,7 +61,7 @@ def write_project(directory: Path) -> list[str]:
     for name, source in sources.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, directory / name)
-    _write_env(directory / ".env")
+    write_env(directory / ".env")
     return sorted([*sources, ".env"])
 
 
@@ -75,8 +75,12 @@ def _files(path: Path) -> list[Path]:
     ]
 
 
-def _write_env(path: Path) -> None:
-    """The settings of a machine for development, with a secret that nobody else has."""
+def write_env(path: Path) -> None:
+    """Write the settings of a machine for development, with a secret that nobody else has.
+
+    Raises:
+        FileExistsError: there is such a file; it may have the only copy of a secret.
+    """
     path.touch(mode=0o600, exist_ok=False)
     path.write_text(
         f"JOBCAST_URL={DEFAULT_URL}\nJOBCAST_JWT_SECRET={secrets.token_urlsafe(32)}\n",

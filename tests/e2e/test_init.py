@@ -113,6 +113,9 @@ async def test_its_processes_run_and_show_a_job(
             assert (await alice.join(job_id))["ok"]
             end = await alice.transcript.end(job_id)
         assert end["result"]["files"] > 10, end
+        honcho.expect(lambda: "disconnected" in honcho.log, "end of the connection in the log")
+        for word in ("connected", f"joined {job_id}"):
+            assert re.search(rf"INFO: {word}.* sub='alice'", honcho.log)
         honcho.stop()
         mark.wait_until_gone()
 

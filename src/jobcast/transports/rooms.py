@@ -7,6 +7,7 @@ like any other. Everything else takes python-socketio's own way.
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,8 +40,9 @@ def job_event(event: str, data: Any, room: object) -> Outgoing | None:
 class JobRooms(socketio.PubSubManager):
     """For managers that write from outside of the Socket.IO process."""
 
+    @abstractmethod
     def publish(self, batch: Sequence[Outgoing]) -> None:
-        raise NotImplementedError
+        """Store the events, and send them to whoever follows their jobs."""
 
     def emit(
         self,
@@ -82,8 +84,9 @@ class AsyncJobRooms(AsyncPubSubManager):
             await asyncio.gather(self.thread, return_exceptions=True)
         await self.source.aclose()
 
+    @abstractmethod
     async def publish_event(self, outgoing: Outgoing) -> None:
-        raise NotImplementedError
+        """Store the event, and send it to whoever follows its job."""
 
     async def emit(
         self,

@@ -11,6 +11,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+from shutil import which
 from typing import Final
 
 from celery import Celery
@@ -157,7 +158,10 @@ class Demo:
         file.write_text(token)
         say("Watch them from another terminal too:\n")
         say(f"  export JOBCAST_TOKEN=$(cat {file})")
-        say(f"  jobcast watch --url {url} {' '.join(job_ids)}\n")
+        # In a virtual environment that is not activated it is on no PATH.
+        beside = Path(sys.executable).with_name("jobcast")
+        command = "jobcast" if which("jobcast") or not beside.exists() else str(beside)
+        say(f"  {command} watch --url {url} {' '.join(job_ids)}\n")
 
     async def _judge(self, job_ids: list[str]) -> int:
         """Say whether the jobs ended as they should. Returns the exit code."""

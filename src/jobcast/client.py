@@ -30,6 +30,7 @@ from jobcast.events import (
     JobProgress,
     Joined,
     Refusal,
+    TokenExpiring,
     check_job_id,
     parse_acknowledgement,
     parse_event,
@@ -300,7 +301,7 @@ class JobClient:
                 job_event = parse_event(event, payload)
                 if job_event.job_id in self._followed:
                     self._followed[job_event.job_id].receive(job_event)
-            elif event == "token_expiring" and callable(self._token):
+            elif event == TokenExpiring.name and callable(self._token):
                 self._spawn(self._refresh())
         except InvalidMessage as exc:
             logger.warning("the server does not keep the protocol: %s", exc)

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobcast.client import ConnectionState, JobClient, Token
-from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobStatus
+from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobStatus, payload_of
 from jobcast.watched import Watched
 
 FRAMES_A_SECOND: Final = 12
@@ -96,8 +96,7 @@ class JsonLines:
     """One event a line, for other programs."""
 
     def show(self, job: Watched, event: JobEvent) -> None:  # noqa: ARG002
-        payload = json.loads(msgspec.json.encode(event))
-        print(json.dumps({"event": event.name, **payload}), flush=True)
+        print(json.dumps({"event": event.name, **payload_of(event)}), flush=True)
 
     def connection(self, state: ConnectionState) -> None: ...
 

@@ -12,6 +12,7 @@ import pytest
 from jobcast import current_job, open_job
 from jobcast.errors import InvalidJobId
 from jobcast.events import JobError, JobEvent, JobLog, JobProgress, JobStatus, payload_of
+from jobcast.worker import process
 from jobcast.worker.job import NO_JOB, Job
 
 
@@ -262,6 +263,14 @@ def test_outside_of_a_job_nothing_happens() -> None:
     assert job.job_id is None
     with pytest.raises(ValueError, match="positive"), job.stage("a", weight=0):
         pass
+
+
+def test_work_goes_on_where_nothing_can_be_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBCAST_URL", "nonsense")
+    process.close()
+    with open_job("a") as job:
+        job.log("nobody hears it")
+    process.close()
 
 
 @pytest.mark.parametrize("wrong", ["", "a b", "x" * 129, "a\n", 7, None])

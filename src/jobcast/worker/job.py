@@ -9,18 +9,18 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from time import time as _time
 from types import TracebackType
-from typing import Any, Final, Protocol, TypeVar, get_args
+from typing import Any, Final, Protocol, TypeVar
 
 from msgspec import UNSET
 
 from jobcast.events import (
+    LEVELS,
     JobComplete,
     JobError,
     JobEvent,
     JobLog,
     JobProgress,
     JobStatus,
-    Level,
     check_job_id,
 )
 from jobcast.settings import DEFAULT_RESULT_LIMIT
@@ -28,8 +28,6 @@ from jobcast.worker.progress import Number, Shown, Stage, number
 from jobcast.worker.public import reason_of, safe_result, safe_text
 
 T = TypeVar("T")
-
-LEVELS: Final[frozenset[str]] = frozenset(get_args(Level))
 
 logger = logging.getLogger(__name__)
 
@@ -307,6 +305,11 @@ class NoJob:
 
     def flush(self) -> bool:
         return True
+
+    def __enter__(self) -> NoJob:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 NO_JOB: Final = NoJob()

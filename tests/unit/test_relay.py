@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JobEvent, JobLog, JobProgress, JobStatus
 from jobcast.realtime.relay import Relay
 from jobcast.transports import Message, Outgoing, Retention, Snapshot
-from jobcast.transports.memory import _Record
+from jobcast.transports.record import Record
 
 JOB = "a"
 
@@ -46,7 +46,7 @@ class Unsteady:
     """A source whose answers take a while, and whose live messages may be late or lost."""
 
     def __init__(self, chance: random.Random, loss: float = 0.0) -> None:
-        self.record = _Record(None, 10_000)
+        self.record = Record(None, 10_000)
         self.chance = chance
         self.loss = loss
         self.subscriptions: list[str] = []
@@ -75,6 +75,13 @@ class Unsteady:
 
     async def owner(self, job_id: str) -> str | None:
         return None
+
+    async def positions(self, job_ids: Sequence[str]) -> list[Cursor]:
+        await self._pause()
+        if self.unreadable:
+            raise TransportUnavailable("not now")
+        position = self.record.position if self.record.seq else Cursor(epoch="", seq=0)
+        return [position for _ in job_ids]
 
     async def snapshot(self, job_id: str, after: Cursor | None = None) -> Snapshot:
         await self._pause()
@@ -190,7 +197,7 @@ async def test_a_record_begun_anew_is_announced() -> None:
     relay, source = await steady(log("old"))
     follower = Follower("1")
     await relay.join(JOB, follower)
-    source.record = _Record(None, 100)
+    source.record = Record(None, 100)
     source.publish(JobStatus(job_id=JOB, status="started"))
     source.publish(log("new"))
     source.deliver()

@@ -35,15 +35,20 @@ class Outgoing(Struct, frozen=True, kw_only=True):
     head: str
     state: State | None = None  # the job's state from here on, if the event changes it
     owner: str | None = None  # set once, with the event that creates the record
+    # Its place among what its publisher says of the job, from 1: what is sent again, because the
+    # answer was lost, is recognised by it. 0 for what is never sent again.
+    number: int = 0
 
     @classmethod
-    def of(cls, event: JobEvent, owner: str | None = None) -> Outgoing:
+    def of(cls, event: JobEvent, owner: str | None = None, number: int = 0) -> Outgoing:
         return cls(
             job_id=event.job_id,
             kind=event.kind,
-            head=packet_head(event),
+            # In JSON a line break is never more than white space, and stores may go by lines.
+            head=packet_head(event).replace("\n", " "),
             state=event.state,
             owner=owner,
+            number=number,
         )
 
 
@@ -73,8 +78,12 @@ class TransportPublisher(Protocol):
     def publish(self, batch: Sequence[Outgoing]) -> None:
         """Store the events in order and send them to whoever follows their jobs.
 
+        Events of a job that have a ``number`` come in its order. Those that were stored before, by
+        this publisher, are not stored again.
+
         Raises:
-            PublishFailed: what it calls ``unsent`` was not stored; try again later.
+            PublishFailed: what it calls ``unsent`` was not stored, or may not have been; try again
+                later, before anything newer of the same jobs.
         """
 
     def emit(self, event: str, data: Any, *, room: str | None = None) -> None:
@@ -124,8 +133,19 @@ class Source(Protocol):
             TransportUnavailable: the store cannot be read.
         """
 
+    async def positions(self, job_ids: Sequence[str]) -> list[Cursor]:
+        """Where the records of jobs are, in the same order; ``NO_RECORD`` and 0 where none is.
+
+        Raises:
+            TransportUnavailable: the store cannot be read.
+        """
+
     async def owner(self, job_id: str) -> str | None:
-        """The subject that the job belongs to; None if it has no owner or does not exist."""
+        """The subject that the job belongs to; None if it has no owner or does not exist.
+
+        Raises:
+            TransportUnavailable: the store cannot be read.
+        """
 
 
 class ClientManager(Protocol):

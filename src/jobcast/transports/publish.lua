@@ -1,54 +1,94 @@
--- Publishes one event of a job: gives it the next seq, stores it, and sends the ready packet to
--- whoever is subscribed. All keys of a job are in one cluster slot.
+-- Publishes events of one job: gives each the next seq, stores it, and sends the ready packets to
+-- whoever is subscribed, all of it or nothing. All keys of a job are in one cluster slot.
+--
+-- The first line is written when the script is loaded: local node = '<run id of the server>'.
+-- So a server that took over has another script, and calls of the former one fail there.
 --
 -- KEYS: state (hash), events (stream), channel
--- ARGV: head, kind, state or '', owner or '', ttl, active ttl (both in seconds), size (events)
--- Returns the seq, or 0 if the event came after the end of its run and was dropped.
+-- ARGV: 1 the publish command, 2 publisher, 3 follows, 4 owner or '', 5 ttl, 6 active ttl (both in
+--       seconds), 7 size (events); then for each event: number, kind, state or '', head
+-- Returns the seq of the last event. What came after the end of its run, or was here before, is
+-- dropped.
 
 local state_key, events_key, channel = KEYS[1], KEYS[2], KEYS[3]
-local head, kind, state, owner = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local ttl, active_ttl, size = ARGV[5], ARGV[6], ARGV[7]
+local publisher, follows = ARGV[2], tonumber(ARGV[3])
+local JUMP = 1000000
 
-local record = redis.call('HMGET', state_key, 'epoch', 'state')
-local epoch, before = record[1], record[2]
-local ended = before == 'complete' or before == 'error'
-local begins = state == 'queued' or state == 'started'
+local record = redis.call('HMGET', state_key, 'epoch', 'state', 'seq', 'node', 'from:' .. publisher)
+local epoch, state, seq = record[1], record[2], tonumber(record[3] or 0)
+local seen = tonumber(record[5] or 0)
 
-if ended and not begins then
-    return 0
+if follows > 0 and seen < follows then
+    return redis.error_reply('NOTYET the events before these are missing')
 end
 
 if not epoch then
     -- Events without their record (it was evicted) are of an epoch that nobody can name any more.
     redis.call('DEL', events_key)
     local time = redis.call('TIME')
-    epoch = string.format('%x%05x', time[1], time[2])
-    redis.call('HSET', state_key, 'epoch', epoch, 'state', 'pending')
-    if owner ~= '' then
-        redis.call('HSET', state_key, 'owner', owner)
+    epoch, state = string.format('%x%05x', time[1], time[2]), 'pending'
+    redis.call('HSET', state_key, 'epoch', epoch, 'node', node)
+    if ARGV[4] ~= '' then
+        redis.call('HSET', state_key, 'owner', ARGV[4])
     end
-elseif begins then
-    -- What was shown of an earlier run says nothing about this one.
-    redis.call('HDEL', state_key, 'progress')
-    if ended then
-        redis.call('DEL', events_key)
+elseif record[4] ~= node then
+    -- The former server may have given numbers that this one has not heard of.
+    seq = seq + JUMP
+    redis.call('HSET', state_key, 'node', node)
+end
+
+local lines, progress, logged, last = { epoch }, nil, nil, ''
+for i = 8, #ARGV, 4 do
+    local number, kind, new_state, head = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+    local ended = state == 'complete' or state == 'error'
+    local begins = new_state == 'queued' or new_state == 'started'
+    if (number == 0 or number > seen) and (begins or not ended) then
+        if begins then
+            -- What was shown of an earlier run says nothing about this one.
+            progress = nil
+            redis.call('HDEL', state_key, 'progress')
+            if ended then
+                redis.call('DEL', events_key)
+            end
+        end
+        seq = seq + 1
+        local packet = head .. seq .. '}]'
+        if kind == 'p' then
+            progress = seq .. ' ' .. packet
+        else
+            redis.call(
+                'XADD', events_key, 'MAXLEN', '~', ARGV[7], seq .. '-0', 'k', kind, 'p', packet
+            )
+            logged = seq
+        end
+        if new_state ~= '' then
+            state = new_state
+        end
+        last = kind
+        lines[#lines + 1] = seq .. ' ' .. kind .. ' ' .. packet
+    end
+    if number > seen then
+        seen = number
     end
 end
 
-local seq = redis.call('HINCRBY', state_key, 'seq', 1)
-local packet = head .. seq .. '}]'
-
-if kind == 'p' then
-    redis.call('HSET', state_key, 'progress', seq .. ' ' .. packet)
-else
-    redis.call('XADD', events_key, 'MAXLEN', '~', size, seq .. '-0', 'k', kind, 'p', packet)
+if state == 'pending' then
+    state = 'started' -- whatever began it is not known any more, but it is running
 end
-if state ~= '' then
-    redis.call('HSET', state_key, 'state', state)
+redis.call('HSET', state_key, 'seq', seq, 'state', state)
+if progress then
+    redis.call('HSET', state_key, 'progress', progress)
 end
-
-local expiry = kind == 't' and ttl or active_ttl
-redis.call('EXPIRE', state_key, expiry)
-redis.call('EXPIRE', events_key, expiry)
-redis.call('PUBLISH', channel, epoch .. ' ' .. seq .. ' ' .. kind .. ' ' .. packet)
+if logged then
+    redis.call('HSET', state_key, 'logged', logged)
+end
+if seen > 0 then
+    redis.call('HSET', state_key, 'from:' .. publisher, seen)
+end
+if last ~= '' then
+    local expiry = last == 't' and ARGV[5] or ARGV[6]
+    redis.call('EXPIRE', state_key, expiry)
+    redis.call('EXPIRE', events_key, expiry)
+    redis.call(ARGV[1], channel, table.concat(lines, '\n'))
+end
 return seq

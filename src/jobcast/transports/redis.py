@@ -1,41 +1,45 @@
-"""Redis and Valkey, the worker's side: one script call an event, in pipelines."""
+"""Redis and Valkey, the worker's side: one script call for the events of a job, in pipelines."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import secrets
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import redis
 import socketio
-from redis.backoff import NoBackoff
+from msgspec import Struct
+from redis.cluster import RedisCluster
 from redis.exceptions import (
+    AskError,
     ClusterDownError,
     MasterDownError,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
-    RedisError,
+    ResponseError,
     TryAgainError,
 )
-from redis.retry import Retry
 
 from jobcast.errors import PublishFailed
 from jobcast.transports.base import Outgoing, Retention
+from jobcast.transports.redis_servers import REDIS_ERRORS, Client, Servers
 from jobcast.transports.rooms import JobRooms
 
 CHANNEL: Final = "jobcast"  # python-socketio's own traffic between processes
-CONNECT_TIMEOUT: Final = 2.0  # seconds
-ANSWER_TIMEOUT: Final = 5.0  # seconds
+MAX_MESSAGE: Final = 256 * 1024  # characters that are published at once, if it is several events
 
 PUBLISH_SCRIPT: Final = files("jobcast.transports").joinpath("publish.lua").read_text("utf-8")
 
 # Answers that another try may change: the server is moving, full, or its rights are being set.
 _TRANSIENT: Final = (
-    ClusterDownError, MasterDownError, NoPermissionError, OutOfMemoryError, ReadOnlyError,
-    TryAgainError,
+    AskError, ClusterDownError, MasterDownError, NoPermissionError, OutOfMemoryError,
+    ReadOnlyError, TryAgainError,
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -54,32 +58,48 @@ class Keys(NamedTuple):
         return cls(stem + "state", stem + "events", stem + "live")
 
 
-def redis_url(url: str) -> str:
-    """The URL as redis-py knows it: Valkey speaks the same protocol."""
-    return "redis" + url.removeprefix("valkey") if url.startswith("valkey") else url
+class Call(Struct, frozen=True):
+    """Events of one job that are stored together. ``follows`` is the number before the first."""
+
+    keys: Keys
+    follows: int
+    events: list[Outgoing]
 
 
-def client_options(overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Bounded waits, and no retries of redis-py's own: jobcast tries again as a whole."""
-    return {
-        "socket_connect_timeout": CONNECT_TIMEOUT,
-        "socket_timeout": ANSWER_TIMEOUT,
-        "retry": Retry(NoBackoff(), 0),
-        **(overrides or {}),
-    }
+def calls(batch: Sequence[Outgoing], limit: int = MAX_MESSAGE) -> Iterator[Call]:
+    """The calls of the script that store a batch; those of a job are in its order."""
+    of_job: defaultdict[str, list[Outgoing]] = defaultdict(list)
+    for outgoing in batch:
+        of_job[outgoing.job_id].append(outgoing)
+    for job_id, events in of_job.items():
+        keys, follows, some, size = Keys.of(job_id), 0, list[Outgoing](), 0
+        for outgoing in events:
+            if some and size + len(outgoing.head) > limit:
+                yield Call(keys, follows, some)
+                follows, some, size = some[-1].number, [], 0
+            some.append(outgoing)
+            size += len(outgoing.head)
+        yield Call(keys, follows, some)
 
 
-def publish_arguments(outgoing: Outgoing, kept: Retention) -> tuple[Keys, tuple[str | int, ...]]:
-    """KEYS and ARGV of ``publish.lua``."""
-    return Keys.of(outgoing.job_id), (
-        outgoing.head,
-        outgoing.kind,
-        outgoing.state or "",
-        outgoing.owner or "",
-        kept.ttl,
-        kept.active_ttl,
-        kept.size,
-    )
+def arguments(call: Call, publisher: str, retention: Retention, *, sharded: bool) -> list[Any]:
+    """ARGV of ``publish.lua``."""
+    return [
+        "SPUBLISH" if sharded else "PUBLISH",
+        publisher,
+        call.follows,
+        next((outgoing.owner for outgoing in call.events if outgoing.owner), ""),
+        retention.ttl,
+        retention.active_ttl,
+        retention.size,
+        *chain.from_iterable((o.number, o.kind, o.state or "", o.head) for o in call.events),
+    ]
+
+
+def script_for(run_id: object) -> str:
+    """The script for one run of one server: see the head of ``publish.lua``."""
+    node = "".join(character for character in str(run_id) if character.isalnum())
+    return f"local node = '{node}'\n{PUBLISH_SCRIPT}"
 
 
 class RedisPublisher(JobRooms, socketio.RedisManager):
@@ -98,65 +118,106 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
         retention: Retention | None = None,
         redis_options: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(
-            redis_url(url),
-            channel=CHANNEL,
-            write_only=True,
-            redis_options=client_options(redis_options),
-        )
+        super().__init__(url, channel=CHANNEL, write_only=True)
+        self._servers = Servers.at(url, redis_options)
         self._retention = retention or Retention()
-        self._client: redis.Redis | None = None
-        self._sha = ""
+        self._client: Client | None = None
+        self._shas: dict[str, str] = {}  # node of a cluster: the script as it knows it
+        self._name = secrets.token_hex(6)
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
-        """Store and send the events in one round trip.
+        """Store and send the events in one round trip to each server.
 
         Raises:
             PublishFailed: some or all of them could not be stored now.
         """
-        try:
-            answers = self._call(batch)
-        except (RedisError, OSError) as exc:
-            raise PublishFailed(str(exc), batch) from exc
         unsent: list[Outgoing] = []
         problem: Exception | None = None
-        for outgoing, answer in zip(batch, answers, strict=True):
-            if isinstance(answer, _TRANSIENT):
-                unsent.append(outgoing)
-                problem = answer
-            elif isinstance(answer, Exception):
+        for call, answer in self._send(list(calls(batch))):
+            if isinstance(answer, _TRANSIENT) or str(answer).startswith("NOTYET"):
+                unsent += call.events
+                problem = problem or answer
+            elif isinstance(answer, ResponseError):
                 # Sending it again would fail again, and hold up everything behind it.
-                logger.error("an event of job %s was refused: %s", outgoing.job_id, answer)
+                job_id = call.events[0].job_id
+                logger.error(
+                    "%d events of job %s were refused: %s", len(call.events), job_id, answer
+                )
+            elif isinstance(answer, Exception):
+                unsent += call.events
+                problem = problem or answer
         if unsent:
+            self._look_again()
             raise PublishFailed(str(problem), unsent) from problem
 
     def close(self) -> None:
         if self._client is not None:
             self._client.close()
 
-    def _call(self, batch: Sequence[Outgoing]) -> list[Any]:
+    def _send(self, to_send: Sequence[Call]) -> list[tuple[Call, Any]]:
+        """Each call with its answer, or with what went wrong."""
+        try:
+            by_node = self._by_node(to_send)
+        except REDIS_ERRORS as exc:
+            return [(call, exc) for call in to_send]
+        answered: list[tuple[Call, Any]] = []
+        for name, (client, here) in by_node.items():
+            try:
+                answered += zip(here, self._run(name, client, here), strict=True)
+            except REDIS_ERRORS as exc:
+                answered += [(call, exc) for call in here]
+        return answered
+
+    def _by_node(self, to_send: Sequence[Call]) -> dict[str, tuple[redis.Redis, list[Call]]]:
         client = self._connected()
-        if not self._sha:
-            self._sha = client.script_load(PUBLISH_SCRIPT)
-        answers = self._pipeline(client, batch)
-        if any(isinstance(answer, NoScriptError) for answer in answers):
-            # A restarted server has forgotten it.
-            self._sha = client.script_load(PUBLISH_SCRIPT)
-            missing = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-            again = self._pipeline(client, [batch[i] for i in missing])
-            for i, answer in zip(missing, again, strict=True):
+        if not isinstance(client, RedisCluster):
+            return {"": (client, list(to_send))}
+        grouped: dict[str, tuple[redis.Redis, list[Call]]] = {}
+        for call in to_send:
+            node = client.get_node_from_key(call.keys.state)
+            if node.name not in grouped:
+                grouped[node.name] = client.get_redis_connection(node), []
+            grouped[node.name][1].append(call)
+        return grouped
+
+    def _run(self, name: str, client: redis.Redis, here: Sequence[Call]) -> list[Any]:
+        if name not in self._shas:
+            self._teach(name, client)
+        answers = self._pipeline(name, client, here)
+        unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:
+            # It was restarted, or is another server than before.
+            self._teach(name, client)
+            again = self._pipeline(name, client, [here[i] for i in unknown])
+            for i, answer in zip(unknown, again, strict=True):
                 answers[i] = answer
         return answers
 
-    def _pipeline(self, client: redis.Redis, batch: Sequence[Outgoing]) -> list[Any]:
+    def _teach(self, name: str, client: redis.Redis) -> None:
+        run_id = client.info("server")["run_id"]
+        self._shas[name] = client.script_load(script_for(run_id))
+
+    def _pipeline(self, name: str, client: redis.Redis, here: Sequence[Call]) -> list[Any]:
         pipeline = client.pipeline(transaction=False)
-        for outgoing in batch:
-            keys, arguments = publish_arguments(outgoing, self._retention)
-            pipeline.evalsha(self._sha, len(keys), *keys, *arguments)
+        for call in here:
+            argv = arguments(call, self._name, self._retention, sharded=self._servers.sharded)
+            pipeline.evalsha(self._shas[name], len(call.keys), *call.keys, *argv)
         return pipeline.execute(raise_on_error=False)
 
-    def _connected(self) -> redis.Redis:
+    def _connected(self) -> Client:
         if self._client is None:
             self._redis_connect()
             self._client = self.redis
         return self._client
+
+    def _look_again(self) -> None:
+        """Ask a cluster who serves what; something of what was known is not true any more."""
+        if isinstance(self._client, RedisCluster):
+            try:
+                self._client.nodes_manager.initialize()
+            except REDIS_ERRORS as exc:
+                logger.debug("the cluster does not say who serves what: %s", exc)
+
+    def _redis_connect(self) -> None:
+        self.redis = self._servers.client()
+        self.connected = True

@@ -5,52 +5,59 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from itertools import islice
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from importlib.resources import files
 from typing import Any, Final, cast
 
-import redis.asyncio
 import socketio
+from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import RedisError
 
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, Kind, State
-from jobcast.transports.base import Message, Outgoing, Retention, Snapshot, can_resume
-from jobcast.transports.redis import (
-    CHANNEL,
-    PUBLISH_SCRIPT,
-    Keys,
-    client_options,
-    publish_arguments,
-    redis_url,
+from jobcast.transports.base import (
+    NO_RECORD,
+    Message,
+    Outgoing,
+    Retention,
+    Snapshot,
+    can_resume,
 )
+from jobcast.transports.redis import CHANNEL, Keys, RedisPublisher
+from jobcast.transports.redis_line import Line
+from jobcast.transports.redis_servers import REDIS_ERRORS, Servers
 from jobcast.transports.rooms import AsyncJobRooms
 
-SUBSCRIBE_BATCH: Final = 500  # channels a command
 SUBSCRIBE_TIMEOUT: Final = 5.0  # seconds, until a subscription has to be confirmed
-PING_INTERVAL: Final = 15.0  # seconds of silence, after which the server is asked whether it lives
 FIRST_DELAY: Final = 0.05  # seconds before the first try to reconnect
 LONGEST_DELAY: Final = 3.0  # seconds between two tries
+
+READ_SCRIPT: Final = files("jobcast.transports").joinpath("read.lua").read_text("utf-8")
 
 logger = logging.getLogger(__name__)
 
 
+class ChannelMoved(RedisError):
+    """A channel is served by another node of the cluster from now on."""
+
+
 class RedisSource:
-    """One connection for all channels, supervised: it comes back by itself, and says so."""
+    """Subscriptions, supervised: when a connection is lost they come back, and say so.
+
+    There is one connection, or one to each master of a cluster; they come and go together.
+    """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
-        self.client = redis.asyncio.Redis.from_url(redis_url(url), **client_options(options))
-        # Its reads last until something is published; the keep-alive bounds them instead.
-        self._pool = redis.asyncio.ConnectionPool.from_url(
-            redis_url(url), **client_options(options) | {"socket_timeout": None, "protocol": 2}
-        )
-        self._connection: redis.asyncio.Connection | None = None
+        self._servers = Servers.at(url, options)
+        self.client = self._servers.async_client()
+        self._lines: list[Line] = []
         self._jobs: dict[str, str] = {}  # channel: job id
+        self._leaving: Counter[str] = Counter()  # channels: how often they were unsubscribed from
         self._unconfirmed: set[str] = set()
         self._confirmations: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
         self._online = asyncio.Event()
-        self._heard = False
         self._supervisor: asyncio.Task[None] | None = None
         self._resuming: set[asyncio.Task[None]] = set()
         self.bus: asyncio.Queue[bytes] = asyncio.Queue()
@@ -75,7 +82,6 @@ class RedisSource:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._supervisor = None
         await self.client.aclose()
-        await self._pool.aclose()
 
     async def subscribe(self, job_id: str) -> None:
         channel = Keys.of(job_id).channel
@@ -85,18 +91,19 @@ class RedisSource:
             async with asyncio.timeout(SUBSCRIBE_TIMEOUT):
                 await self._online.wait()
                 self._confirmations[channel].append(confirmed)
-                await self._send("SUBSCRIBE", channel)
+                await self._line_of(channel).subscribe([channel])
                 await confirmed
-        except (TimeoutError, RedisError, OSError, TransportUnavailable) as exc:
+        except (TimeoutError, TransportUnavailable, *REDIS_ERRORS) as exc:
             raise TransportUnavailable(f"could not subscribe to {channel}: {exc!r}") from exc
 
     async def unsubscribe(self, job_id: str) -> None:
         channel = Keys.of(job_id).channel
         self._jobs.pop(channel, None)
         if self.ready:
+            self._leaving[channel] += 1
             try:
-                await self._send("UNSUBSCRIBE", channel)
-            except (RedisError, OSError, TransportUnavailable) as exc:
+                await self._line_of(channel).unsubscribe(channel)
+            except REDIS_ERRORS as exc:
                 # The connection is lost and with it the subscription; the supervisor knows.
                 logger.debug("unsubscribing from %s: %s", channel, exc)
 
@@ -108,14 +115,10 @@ class RedisSource:
             resumable = can_resume(after, epoch=record.epoch, seq=record.seq, first=first)
             if after is not None and not resumable:
                 record, first, entries = await self._read(keys, "-")
-        except (RedisError, OSError) as exc:
+        except REDIS_ERRORS as exc:
             raise TransportUnavailable(f"could not read job {job_id}: {exc}") from exc
         seen = after.seq if after is not None and resumable else 0
-        events = [
-            Message(record.epoch, int(id_.partition(b"-")[0]), cast("Kind", _text(fields[b"k"])),
-                    _text(fields[b"p"]))
-            for id_, fields in entries
-        ]  # fmt: skip
+        events = [_message(record.epoch, entry) for entry in entries]
         events += [progress for progress in record.events if progress.seq > seen]
         return Snapshot(
             epoch=record.epoch,
@@ -126,24 +129,35 @@ class RedisSource:
             recovered=resumable,
         )
 
+    async def positions(self, job_ids: Sequence[str]) -> list[Cursor]:
+        pipeline = self.client.pipeline(transaction=False)
+        for job_id in job_ids:
+            pipeline.hmget(Keys.of(job_id).state, "epoch", "seq")
+        try:
+            answers = await pipeline.execute()
+        except REDIS_ERRORS as exc:
+            raise TransportUnavailable(f"could not read where jobs are: {exc}") from exc
+        return [
+            Cursor(epoch=_text(epoch), seq=int(seq)) if epoch else Cursor(epoch=NO_RECORD, seq=0)
+            for epoch, seq in answers
+        ]
+
     async def owner(self, job_id: str) -> str | None:
         try:
             owner = await cast(
                 "Awaitable[bytes | None]", self.client.hget(Keys.of(job_id).state, "owner")
             )
-        except (RedisError, OSError) as exc:
+        except REDIS_ERRORS as exc:
             raise TransportUnavailable(f"could not read job {job_id}: {exc}") from exc
         return None if owner is None else _text(owner)
 
-    async def _read(
-        self, keys: Keys, since: str
-    ) -> tuple[Snapshot, int, list[tuple[bytes, dict[bytes, bytes]]]]:
-        """The record with its latest progress, the oldest entry's seq, and the entries."""
-        pipeline = self.client.pipeline(transaction=True)
-        pipeline.hmget(keys.state, "epoch", "seq", "state", "owner", "progress")
-        pipeline.xrange(keys.events, count=1)
-        pipeline.xrange(keys.events, min=since)
-        (epoch, seq, state, owner, progress), oldest, entries = await pipeline.execute()
+    async def _read(self, keys: Keys, since: str) -> tuple[Snapshot, int, list[Any]]:
+        """The record with its latest progress, the first seq that is kept, and the entries."""
+        answer = await cast(
+            "Awaitable[list[Any]]",
+            self.client.eval(READ_SCRIPT, 2, keys.state, keys.events, since),
+        )
+        (epoch, seq, state, owner, progress, logged), oldest, entries = answer
         if epoch is None:
             return Snapshot(), 1, []
         latest: tuple[Message, ...] = ()
@@ -157,7 +171,8 @@ class RedisSource:
             owner=None if owner is None else _text(owner),
             events=latest,
         )
-        first = int(oldest[0][0].partition(b"-")[0]) if oldest else 1
+        # Without a stream, one that was evicted had all up to ``logged``.
+        first = _seq(oldest[0]) if oldest else int(logged or 0) + 1
         return record, first, entries
 
     async def _supervise(self) -> None:
@@ -165,11 +180,13 @@ class RedisSource:
         while True:
             try:
                 await self._receive(interrupted)
-            except (RedisError, OSError) as exc:
+            except REDIS_ERRORS as exc:
                 was_online = self.ready
                 self._disconnected(exc)
                 failures = 1 if was_online else failures + 1
-                if failures == 1:
+                if isinstance(exc, ChannelMoved):
+                    logger.info("looking up the nodes of the cluster: %s", exc)
+                elif failures == 1:
                     logger.warning("the connection to Redis is down: %s", exc)
             except Exception as exc:
                 # Whatever it is, to hear nothing from here on would be worse.
@@ -182,43 +199,72 @@ class RedisSource:
             await asyncio.sleep(random.uniform(FIRST_DELAY / 2, ceiling))
 
     async def _receive(self, interrupted: bool) -> None:
-        connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        keep_alive: asyncio.Task[None] | None = None
+        """Subscribe to everything, and read until the first connection ends."""
+        lines: list[Line] = []
+        tasks: list[asyncio.Task[None]] = []
         try:
-            await connection.connect()
-            self._connection = connection
-            channels = [CHANNEL, *self._jobs]
-            self._unconfirmed = set(channels)
-            remaining = iter(channels)
-            while batch := list(islice(remaining, SUBSCRIBE_BATCH)):
-                await self._send("SUBSCRIBE", *batch)
-            keep_alive = asyncio.create_task(self._keep_alive(connection))
-            while True:
-                self._dispatch(await connection.read_response(), interrupted)
+            for pool in await self._servers.subscriber_pools(self.client):
+                dispatch = partial(self._dispatch, interrupted)
+                lines.append(Line(pool, sharded=self._servers.sharded, on_answer=dispatch))
+                await lines[-1].connect()
+            self._lines = lines
+            self._leaving.clear()
+            self._unconfirmed = {CHANNEL, *self._jobs}
+            tasks = [asyncio.create_task(line.run()) for line in lines]
+            tasks.append(asyncio.create_task(self._subscribe_all(list(self._jobs))))
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
         finally:
-            self._connection = None
-            if keep_alive is not None:
-                keep_alive.cancel()
-            await connection.disconnect(nowait=True)
+            self._lines = []
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for line in lines:
+                await line.close()
 
-    def _dispatch(self, answer: list[Any], interrupted: bool) -> None:
-        self._heard = True
+    async def _subscribe_all(self, channels: Sequence[str]) -> None:
+        of_line: defaultdict[Line, list[str]] = defaultdict(list)
+        for channel in channels:
+            of_line[self._line_of(channel)].append(channel)
+        await self._lines[0].subscribe_everywhere(CHANNEL)
+        await asyncio.gather(*(line.subscribe(some) for line, some in of_line.items()))
+
+    def _line_of(self, channel: str) -> Line:
+        """The connection that a channel is subscribed to on.
+
+        Raises:
+            ChannelMoved: there is none just now.
+        """
+        if isinstance(self.client, RedisCluster):
+            node = self.client.get_node_from_key(channel)
+            name = "" if node is None else f"{node.host}:{node.port}"
+            lines = [line for line in self._lines if line.name == name]
+        else:
+            lines = self._lines
+        if not lines:
+            raise ChannelMoved(f"no connection serves {channel} now")
+        return lines[0]
+
+    def _dispatch(self, interrupted: bool, answer: list[Any]) -> None:
         match answer:
-            case [b"message", channel, data]:
+            case [b"message" | b"smessage", channel, data]:
                 self._deliver(_text(channel), data)
-            case [b"subscribe", channel, _]:
+            case [b"subscribe" | b"ssubscribe", channel, _]:
                 self._confirm(_text(channel), interrupted)
+            case [b"sunsubscribe", channel, _]:
+                self._left(_text(channel))
 
     def _deliver(self, channel: str, data: bytes) -> None:
         if channel == CHANNEL:
             self.bus.put_nowait(data)
         elif (job_id := self._jobs.get(channel)) is not None:
             try:
-                epoch, seq, kind, packet = _text(data).split(" ", 3)
-                message = Message(epoch, int(seq), cast("Kind", kind), packet)
+                messages = _messages(data)
             except ValueError:
                 logger.warning("something else than jobcast publishes to %s", channel)
-            else:
+                return
+            for message in messages:
                 self._on_message(job_id, message)
 
     def _confirm(self, channel: str, interrupted: bool) -> None:
@@ -238,6 +284,13 @@ class RedisSource:
                 self._resuming.add(task)
                 task.add_done_callback(self._resuming.discard)
 
+    def _left(self, channel: str) -> None:
+        if self._leaving[channel] > 0:
+            self._leaving[channel] -= 1
+        elif channel in self._jobs:
+            # Said unasked, by the node that has given the slot away.
+            raise ChannelMoved(f"{channel} is served by another node now")
+
     def _disconnected(self, exc: Exception) -> None:
         self._online.clear()
         for waiting in self._confirmations.values():
@@ -245,35 +298,6 @@ class RedisSource:
                 if not confirmed.done():
                     confirmed.set_exception(TransportUnavailable(str(exc)))
         self._confirmations.clear()
-
-    async def _keep_alive(self, connection: redis.asyncio.Connection) -> None:
-        """Find out that the other end is gone although nobody said so."""
-        try:
-            while await self._hears(PING_INTERVAL) or await self._answers():
-                pass
-            logger.warning("Redis did not answer for %d s", PING_INTERVAL)
-        finally:
-            # The reader fails of it, and the supervisor does the rest.
-            await connection.disconnect(nowait=True)
-
-    async def _hears(self, seconds: float) -> bool:
-        self._heard = False
-        await asyncio.sleep(seconds)
-        return self._heard
-
-    async def _answers(self) -> bool:
-        try:
-            await self._send("PING")
-        except (RedisError, OSError, TransportUnavailable):
-            return False
-        return await self._hears(PING_INTERVAL)
-
-    async def _send(self, *command: str) -> None:
-        if self._connection is None:
-            raise TransportUnavailable("not connected to Redis")
-        await self._connection.send_packed_command(
-            self._connection.pack_command(*command), check_health=False
-        )
 
 
 class RedisClientManager(AsyncJobRooms, socketio.AsyncRedisManager):
@@ -288,21 +312,19 @@ class RedisClientManager(AsyncJobRooms, socketio.AsyncRedisManager):
         retention: Retention | None = None,
         redis_options: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(
-            redis_url(url), channel=CHANNEL, redis_options=client_options(redis_options)
-        )
+        super().__init__(url, channel=CHANNEL)
         self.source = RedisSource(url, redis_options)
-        self._retention = retention or Retention()
-        self._script: Any = None
+        # What this process says itself is so little that one way of saying it is enough.
+        self._publisher = RedisPublisher(url, retention=retention, redis_options=redis_options)
+        self._publishing = asyncio.Lock()
 
     async def publish_event(self, outgoing: Outgoing) -> None:
-        client = self.source.client
-        if self._script is None:
-            self._script = client.register_script(PUBLISH_SCRIPT)
-        try:
-            await self._script(*publish_arguments(outgoing, self._retention))
-        except (RedisError, OSError) as exc:
-            raise TransportUnavailable(str(exc)) from exc
+        async with self._publishing:
+            await asyncio.to_thread(self._publisher.publish, [outgoing])
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        self._publisher.close()
 
     def _redis_connect(self) -> None:
         # One pool of connections for everything that is written.
@@ -313,6 +335,32 @@ class RedisClientManager(AsyncJobRooms, socketio.AsyncRedisManager):
         # python-socketio's own listener would hold a second connection, and back off for a minute.
         while True:
             yield await self.source.bus.get()
+
+
+def _messages(data: bytes) -> list[Message]:
+    """The events of a message: the epoch, and for each a line ``seq kind packet``.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    epoch, *lines = _text(data).split("\n")
+    messages = []
+    for line in lines:
+        seq, kind, packet = line.split(" ", 2)
+        messages.append(Message(epoch, int(seq), cast("Kind", kind), packet))
+    if not messages:
+        raise ValueError("there is no event in it")
+    return messages
+
+
+def _message(epoch: str, entry: Any) -> Message:
+    """The event of an entry of a stream."""
+    _, (_, kind, _, packet) = entry
+    return Message(epoch, _seq(entry), cast("Kind", _text(kind)), _text(packet))
+
+
+def _seq(entry: Any) -> int:
+    return int(entry[0].partition(b"-")[0])
 
 
 def _text(data: bytes) -> str:

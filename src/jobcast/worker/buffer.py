@@ -79,7 +79,7 @@ class Buffer:
             dropped, last = self._dropped.get(event.job_id, (0, 0))
             if 0 < last < ticket:
                 del self._dropped[event.job_id]
-                taken.append(Entry(ticket, _gap(event, dropped), entry.owner))
+                taken.append(Entry(last, _gap(event, dropped), entry.owner))
             taken.append(entry)
         return taken
 
@@ -97,7 +97,7 @@ def encode(entries: list[Entry]) -> list[Outgoing]:
     encoded: list[Outgoing] = []
     for entry in entries:
         try:
-            encoded.append(Outgoing.of(entry.event, entry.owner))
+            encoded.append(Outgoing.of(entry.event, entry.owner, entry.ticket))
         except (TypeError, ValueError):
             name, job_id = entry.event.name, entry.event.job_id
             logger.exception("a %s of job %s could not be encoded", name, job_id)

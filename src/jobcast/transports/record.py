@@ -1,0 +1,125 @@
+"""A job's record in memory, with the rules of ``publish.lua``, and a bounded store of them."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import OrderedDict, deque
+from typing import Final
+
+from jobcast.events import PROGRESS, TERMINAL, TERMINAL_STATES, Cursor, State, packet_tail
+from jobcast.transports.base import Message, Outgoing, Retention, Snapshot, can_resume
+
+MAX_RECORDS: Final = 100_000
+
+
+class Record:
+    """What is kept of one job."""
+
+    def __init__(self, owner: str | None, size: int) -> None:
+        self.epoch = secrets.token_hex(8)
+        self.seq = 0
+        self.state: State = "pending"
+        self.owner = owner
+        self.progress: Message | None = None
+        self.events: deque[Message] = deque(maxlen=size)
+        self.seen: dict[str, int] = {}  # publisher: the number of its latest event
+        self.expires_at = 0.0
+
+    def add(self, outgoing: Outgoing, retention: Retention, publisher: str = "") -> Message | None:
+        """Store an event. Returns None if it was here before, or came after the end."""
+        ended = self.state in TERMINAL_STATES
+        begins = outgoing.state in ("queued", "started")
+        if outgoing.number:
+            if outgoing.number <= self.seen.get(publisher, 0):
+                return None
+            self.seen[publisher] = outgoing.number
+        if ended and not begins:
+            return None
+        if begins:
+            self.progress = None
+            if ended:
+                self.events.clear()
+        self.seq += 1
+        message = Message(
+            self.epoch, self.seq, outgoing.kind, outgoing.head + packet_tail(self.seq)
+        )
+        if outgoing.kind == PROGRESS:
+            self.progress = message
+        else:
+            self.events.append(message)
+        if outgoing.state is not None:
+            self.state = outgoing.state
+        elif self.state == "pending":
+            self.state = "started"  # whatever began it is not known any more, but it is running
+        ttl = retention.ttl if outgoing.kind == TERMINAL else retention.active_ttl
+        self.expires_at = time.monotonic() + ttl
+        return message
+
+    @property
+    def position(self) -> Cursor:
+        return Cursor(epoch=self.epoch, seq=self.seq)
+
+    def snapshot(self, after: Cursor | None) -> Snapshot:
+        first = self.events[0].seq if self.events else 1
+        recovered = can_resume(after, epoch=self.epoch, seq=self.seq, first=first)
+        seen = after.seq if after is not None and recovered else 0
+        kept = [*self.events, *([self.progress] if self.progress else [])]
+        events = sorted((m for m in kept if m.seq > seen), key=lambda message: message.seq)
+        return Snapshot(
+            epoch=self.epoch,
+            seq=self.seq,
+            state=self.state,
+            owner=self.owner,
+            events=tuple(events),
+            recovered=recovered,
+        )
+
+
+class Records:
+    """The records of many jobs, bounded by their number, their events and their age.
+
+    When there are too many, the one that was silent for longest goes, an ended one first. Not
+    thread-safe.
+    """
+
+    def __init__(self, retention: Retention, max_records: int = MAX_RECORDS) -> None:
+        self._retention = retention
+        self._max_records = max_records
+        # In the order of their latest event, so that what is due is at the front.
+        self._active: OrderedDict[str, Record] = OrderedDict()
+        self._ended: OrderedDict[str, Record] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._active) + len(self._ended)
+
+    def add(self, outgoing: Outgoing, publisher: str = "") -> Message | None:
+        """Store an event. Returns None if it was here before, or came after the end."""
+        self._expire()
+        record = self._active.pop(outgoing.job_id, None) or self._ended.pop(outgoing.job_id, None)
+        if record is None:
+            record = Record(outgoing.owner, self._retention.size)
+        message = record.add(outgoing, self._retention, publisher)
+        where = self._ended if record.state in TERMINAL_STATES else self._active
+        where[outgoing.job_id] = record
+        while len(self) > self._max_records:
+            (self._ended or self._active).popitem(last=False)
+        return message
+
+    def get(self, job_id: str) -> Record | None:
+        self._expire()
+        return self._active.get(job_id) or self._ended.get(job_id)
+
+    def snapshot(self, job_id: str, after: Cursor | None) -> Snapshot:
+        record = self.get(job_id)
+        return Snapshot() if record is None else record.snapshot(after)
+
+    def position(self, job_id: str) -> Cursor:
+        record = self.get(job_id)
+        return Cursor(epoch="", seq=0) if record is None else record.position
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for records in (self._active, self._ended):
+            while records and (first := next(iter(records.items())))[1].expires_at <= now:
+                del records[first[0]]

@@ -1,0 +1,206 @@
+"""Where the servers of a Redis or Valkey deployment are: one, behind Sentinels, or a cluster.
+
+==============================  =================================================================
+``redis://host:port/db``        one server; ``rediss://`` with TLS, ``unix:///path?db=0``
+``redis+sentinel://h1,h2/0/s``  the master that Sentinels call ``s``; ``rediss+sentinel://`` too
+``redis+cluster://h1,h2``       a cluster, found by some of its nodes; ``rediss+cluster://`` too
+==============================  =================================================================
+
+``valkey`` may stand for ``redis``, and ``valkeys`` for ``rediss``. What redis-py takes as options
+in a URL is taken here too (``?ssl_ca_certs=/etc/ssl/redis.pem``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import redis
+import redis.asyncio
+from msgspec import Struct
+from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
+from redis.asyncio.cluster import RedisCluster as AsyncRedisCluster
+from redis.asyncio.connection import parse_url as async_parse_url
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.connection import parse_url
+from redis.exceptions import RedisClusterException, RedisError
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+Client = redis.Redis | RedisCluster
+AsyncClient = redis.asyncio.Redis | AsyncRedisCluster
+Shape = Literal["one", "sentinel", "cluster"]
+
+CONNECT_TIMEOUT: Final = 2.0  # seconds
+ANSWER_TIMEOUT: Final = 5.0  # seconds
+DEFAULT_PORTS: Final[Mapping[Shape, int]] = {"one": 6379, "sentinel": 26379, "cluster": 6379}
+
+#: What redis-py raises where a server cannot be reached or does not do what it is asked.
+REDIS_ERRORS: Final = (RedisError, RedisClusterException, OSError)
+
+
+class Servers(Struct, frozen=True, kw_only=True):
+    """What a URL says of a deployment."""
+
+    shape: Shape
+    url: str  # of the one server, or of the first host
+    hosts: tuple[tuple[str, int], ...] = ()
+    service: str = ""  # the name that Sentinels know the master by
+    sentinel_options: dict[str, str] = {}
+    options: dict[str, Any] = {}  # over what redis-py does by itself
+
+    @classmethod
+    def at(cls, url: str, options: Mapping[str, Any] | None = None) -> Servers:
+        """The servers of a URL.
+
+        Raises:
+            ValueError: it cannot be understood; the text says why.
+        """
+        parts = urlsplit(url)
+        scheme = parts.scheme.replace("valkeys", "rediss").replace("valkey", "redis")
+        base, _, suffix = scheme.partition("+")
+        given = dict(options or {})
+        if not suffix:
+            return cls(shape="one", url=base + url.removeprefix(parts.scheme), options=given)
+        shape: Shape = "sentinel" if suffix == "sentinel" else "cluster"
+        userinfo, at, listed = parts.netloc.rpartition("@")
+        hosts = tuple(_host(text, DEFAULT_PORTS[shape]) for text in listed.split(","))
+        database, _, service = parts.path.strip("/").partition("/")
+        if shape == "sentinel" and not service:
+            raise ValueError(
+                "should end with a database and the name of the service, as in"
+                " redis+sentinel://host1,host2,host3/0/mymaster"
+            )
+        if shape == "cluster" and database not in ("", "0"):
+            raise ValueError("should name no database: a cluster has one")
+        query = dict(parse_qsl(parts.query))
+        sentinel_options = {
+            key.removeprefix("sentinel_"): query.pop(key)
+            for key in ("sentinel_username", "sentinel_password")
+            if key in query
+        }
+        host, port = hosts[0]
+        return cls(
+            shape=shape,
+            url=f"{base}://{userinfo}{at}{host}:{port}/{database}"
+            + (f"?{urlencode(query)}" if query else ""),
+            hosts=hosts,
+            service=service,
+            sentinel_options=sentinel_options,
+            options=given,
+        )
+
+    @property
+    def sharded(self) -> bool:
+        """Whether a channel belongs to one of several servers."""
+        return self.shape == "cluster"
+
+    def client(self) -> Client:
+        """A client for commands.
+
+        Raises:
+            RedisClusterException: no node of the cluster can be reached.
+        """
+        if self.shape == "one":
+            return redis.Redis.from_url(self.url, **self._bounds)
+        ssl, kwargs = self._parsed()
+        if self.shape == "sentinel":
+            sentinels = Sentinel(
+                self.hosts, sentinel_kwargs=self._to_sentinels(ssl, kwargs), ssl=ssl, **kwargs
+            )
+            master: redis.Redis = sentinels.master_for(self.service)
+            return master
+        nodes = [ClusterNode(host, port) for host, port in self.hosts]
+        return RedisCluster(startup_nodes=nodes, ssl=ssl, **kwargs)
+
+    def async_client(self) -> AsyncClient:
+        """A client for commands, in a running loop. Nothing is connected yet."""
+        if self.shape == "one":
+            return redis.asyncio.Redis.from_url(self.url, **self._bounds)
+        ssl, kwargs = self._parsed()
+        if self.shape == "sentinel":
+            master: redis.asyncio.Redis = self._async_sentinels(ssl, kwargs).master_for(
+                self.service
+            )
+            return master
+        nodes = [AsyncClusterNode(host, port) for host, port in self.hosts]
+        return AsyncRedisCluster(startup_nodes=nodes, ssl=ssl, **kwargs)
+
+    async def subscriber_pools(self, client: AsyncClient) -> list[redis.asyncio.ConnectionPool]:
+        """Where to subscribe: a pool for each master, which is asked for anew at each call.
+
+        The connections' reads last until something is published, and have to be bounded otherwise.
+
+        Raises:
+            RedisError, RedisClusterException, OSError: nobody who knows can be reached.
+        """
+        lasting = {**self._bounds, "socket_timeout": None, "protocol": 2}
+        if self.shape == "one":
+            return [redis.asyncio.ConnectionPool.from_url(self.url, **lasting)]
+        if isinstance(client, AsyncRedisCluster):
+            await client.initialize()
+            await client.nodes_manager.initialize()
+            addresses = [(node.host, int(node.port)) for node in client.get_primaries()]
+        else:
+            addresses = [await self._discover_master()]
+        parsed = {**async_parse_url(self.url), **lasting}
+        return [
+            redis.asyncio.ConnectionPool(**{**parsed, "host": host, "port": port})
+            for host, port in addresses
+        ]
+
+    async def _discover_master(self) -> tuple[str, int]:
+        sentinels = self._async_sentinels(*self._parsed())
+        try:
+            host, port = await sentinels.discover_master(self.service)
+        finally:
+            for sentinel in sentinels.sentinels:
+                await sentinel.aclose()
+        return host, port
+
+    def _async_sentinels(self, ssl: bool, kwargs: Mapping[str, Any]) -> AsyncSentinel:
+        return AsyncSentinel(
+            self.hosts, sentinel_kwargs=self._to_sentinels(ssl, kwargs), ssl=ssl, **kwargs
+        )
+
+    @property
+    def _bounds(self) -> dict[str, Any]:
+        """Bounded waits, and no retries of redis-py's own: jobcast tries again as a whole."""
+        return {
+            "socket_connect_timeout": CONNECT_TIMEOUT,
+            "socket_timeout": ANSWER_TIMEOUT,
+            "retry": Retry(NoBackoff(), 0),
+            **self.options,
+        }
+
+    def _parsed(self) -> tuple[bool, dict[str, Any]]:
+        """Whether it is TLS, and redis-py's options but for the address."""
+        kwargs: dict[str, Any] = {**parse_url(self.url), **self._bounds}
+        ssl = kwargs.pop("connection_class", None) is not None
+        del kwargs["host"], kwargs["port"]
+        if self.shape == "cluster":
+            # Its retries are what follows a slot that has moved.
+            for key in {"db", "retry"} - set(self.options):
+                kwargs.pop(key, None)
+        return ssl, kwargs
+
+    def _to_sentinels(self, ssl: bool, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "socket_connect_timeout": CONNECT_TIMEOUT,
+            "socket_timeout": CONNECT_TIMEOUT,
+            "ssl": ssl,
+            **{key: value for key, value in kwargs.items() if key.startswith("ssl_")},
+            **self.sentinel_options,
+        }
+
+
+def _host(text: str, default_port: int) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        host, port = text, str(default_port)
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"should list hosts as host:port, separated by commas, not {text!r}")
+    return host.strip("[]"), int(port)

@@ -83,17 +83,29 @@ def main() -> None:
 @main.command()
 @click.option("--host", help="Where to listen  [JOBCAST_HOST, 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="On which port  [JOBCAST_PORT, 8000]")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="How many processes share the port  [JOBCAST_WORKERS, 1]. With more than one, clients"
+    " connect by WebSocket only.",
+)
 @reports
-def serve(host: str | None, port: int | None) -> None:
+def serve(host: str | None, port: int | None, workers: int | None) -> None:
     """Run the Socket.IO process.
 
-    The environment says how: JOBCAST_URL, JOBCAST_JWT_SECRET and others.
+    The environment says how: JOBCAST_URL, JOBCAST_JWT_SECRET and others. On SIGTERM clients are
+    sent to other processes first; on SIGHUP several workers are replaced one after the other.
     """
     from jobcast.serve import serve as run
 
     settings = Settings.load()
     click.echo(f"jobcast {version('jobcast')}, with events from {settings.masked_url}", err=True)
-    run(settings, host or settings.host, settings.port if port is None else port)
+    run(
+        settings,
+        host or settings.host,
+        settings.port if port is None else port,
+        workers or settings.workers,
+    )
 
 
 @main.command()

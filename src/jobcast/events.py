@@ -215,6 +215,14 @@ class TokenExpiring(Struct, frozen=True, kw_only=True):
     expires_at: Time
 
 
+class Draining(Struct, frozen=True, kw_only=True):
+    """The process is about to end: the connection is closed soon, and another one is to be made."""
+
+    name: ClassVar[str] = "draining"
+
+    closes_in: NonNegative  # seconds
+
+
 # --- client to server, and the acknowledgements -------------------------------------------------
 
 
@@ -337,7 +345,7 @@ def packet_tail(seq: int) -> str:
     return f"{seq}}}]"
 
 
-def packet_of(message: Joined | TokenExpiring) -> str:
+def packet_of(message: Joined | TokenExpiring | Draining) -> str:
     """The Socket.IO packet of a message that is no event of a job's history."""
     return f'42["{message.name}",{_encoder.encode(message).decode()}]'
 

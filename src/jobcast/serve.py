@@ -1,8 +1,11 @@
-"""``jobcast serve``: the Socket.IO process under uvicorn."""
+"""``jobcast serve``: the Socket.IO process, or several on one port, under uvicorn."""
 
 from __future__ import annotations
 
 import copy
+import os
+from contextlib import ExitStack
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import uvicorn
@@ -14,25 +17,37 @@ from jobcast.settings import Settings
 SHUTDOWN_TIMEOUT: Final = 10  # seconds that connections may take to end
 
 
-def serve(settings: Settings, host: str, port: int) -> None:
+def serve(settings: Settings, host: str, port: int, workers: int) -> None:
     """Serve until a signal comes.
+
+    With several workers a supervisor starts them, and replaces one that dies. SIGHUP replaces them
+    one after the other, so that jobcast can be upgraded with no moment without a server.
 
     Raises:
         SettingsError: a setting is missing or wrong.
     """
     app = create_app(settings)
-    uvicorn.run(
-        app,
-        host=host,
-        port=port,
-        # The implementation on websockets' sans-I/O layer: the one without a deprecated API.
-        ws="websockets-sansio",
-        ws_max_size=MAX_MESSAGE,
-        # Browsers accept compression whenever it is offered, and it costs CPU and memory for each.
-        ws_per_message_deflate=False,
-        log_config=_log_config(),
-        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
-    )
+    with ExitStack() as stack:
+        if workers > 1:
+            # The workers read the environment, as any Socket.IO process does.
+            os.environ["JOBCAST_WORKERS"] = str(workers)
+            if settings.metrics:
+                shared = stack.enter_context(TemporaryDirectory(prefix="jobcast-metrics-"))
+                os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
+        uvicorn.run(
+            app if workers == 1 else "jobcast.realtime:create_app",
+            factory=workers > 1,
+            host=host,
+            port=port,
+            workers=workers,
+            # The implementation on websockets' sans-I/O layer: the one without a deprecated API.
+            ws="websockets-sansio",
+            ws_max_size=MAX_MESSAGE,
+            # Browsers accept compression whenever it is offered; it costs CPU and memory for each.
+            ws_per_message_deflate=False,
+            log_config=_log_config(),
+            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
+        )
 
 
 def _log_config() -> dict[str, Any]:

@@ -15,12 +15,14 @@ from msgspec import Struct, structs
 
 from jobcast.errors import SettingsError
 from jobcast.events import LEVELS
-from jobcast.transports import DEFAULT_HISTORY_SIZE, DEFAULT_HISTORY_TTL, SCHEMES
+from jobcast.transports import DEFAULT_HISTORY_SIZE, DEFAULT_HISTORY_TTL, check_url
 
 PREFIX: Final = "JOBCAST_"
 DEFAULT_URL: Final = "redis://localhost:6379/0"
 DEFAULT_RESULT_LIMIT: Final = 64 * 1024  # bytes of JSON
 DEFAULT_MAX_JOBS: Final = 200  # joins of one connection
+DEFAULT_SEND_BUFFER: Final = 1024 * 1024  # characters
+DEFAULT_DRAIN_SECONDS: Final = 5
 SECRET_MIN_LENGTH: Final = 32  # bytes: what RFC 7518 asks of an HS256 key
 
 HMAC_ALGORITHMS: Final = ("HS256", "HS384", "HS512")
@@ -53,6 +55,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_jobs: int = DEFAULT_MAX_JOBS
     host: str = "127.0.0.1"
     port: int = 8000
+    workers: int = 1  # processes that share the port
+    drain_seconds: int = DEFAULT_DRAIN_SECONDS
+    send_buffer: int = DEFAULT_SEND_BUFFER  # characters that may wait for one connection
+    metrics: bool = False
     log_level: LogLevel = "info"
     log_loggers: tuple[str, ...] = ()  # none: every logger
 
@@ -159,14 +165,7 @@ def mask_url(url: str) -> str:
 
 
 def _url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in SCHEMES:
-        shown = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        raise ValueError(f"should be a URL that begins with one of {shown}")
-    try:
-        _ = parts.port
-    except ValueError as exc:
-        raise ValueError(f"should be a URL with a usable port ({exc})") from None
+    check_url(text)
     return text
 
 
@@ -282,6 +281,10 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "max_jobs": _between(1, 100_000, "jobs"),
     "host": str,
     "port": _port,
+    "workers": _between(1, 256, "processes"),
+    "drain_seconds": _between(0, 3600, "seconds"),
+    "send_buffer": _between(64 * 1024, 1024**3, "characters"),
+    "metrics": _bool,
     "log_level": _log_level,
     "log_loggers": _list,
 }

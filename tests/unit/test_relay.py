@@ -29,9 +29,16 @@ class Follower:
         self.closed = False
         self.events: list[tuple[str, dict[str, Any]]] = []
 
-    def send(self, packet: str) -> None:
+    def send(self, packet: str, replaces: str | None = None) -> None:
         name, payload = msgspec.json.decode(packet[2:])
         self.events.append((name, payload))
+
+    def send_history(self, packets: Sequence[str]) -> None:
+        for packet in packets:
+            self.send(packet)
+
+    async def drained(self) -> None:
+        await asyncio.sleep(0)
 
     @property
     def seqs(self) -> list[int]:

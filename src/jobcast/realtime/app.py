@@ -8,11 +8,13 @@ from typing import Final
 
 import socketio
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Mount
 
-from jobcast.realtime import wire_json
+from jobcast.realtime import metrics, wire_json
+from jobcast.realtime.ending import draining_on_sigterm
 from jobcast.realtime.gateway import Gateway
-from jobcast.realtime.http import health_routes
+from jobcast.realtime.http import health_routes, metrics_route
 from jobcast.settings import Settings
 from jobcast.transports import ClientManager, Retention, open_manager
 
@@ -57,6 +59,9 @@ def attach(
 def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = ()) -> Starlette:
     """The Socket.IO process: ``/socket.io/``, ``/healthz``, ``/readyz``, and your own routes.
 
+    With ``JOBCAST_METRICS`` there is ``/metrics`` too. When SIGTERM comes the clients are sent to
+    other processes before the server closes.
+
     Args:
         settings: read from the environment by default.
         routes: further routes, such as a login and a page.
@@ -75,6 +80,8 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
         json=wire_json,
         # None is the same origin; an empty list would be no check at all.
         cors_allowed_origins=list(settings.cors_origins) or None,
+        # The requests of a long poll would reach one process of several, and then another.
+        transports=["websocket"] if settings.workers > 1 else None,
         max_http_buffer_size=MAX_MESSAGE,
     )
     if settings.insecure_any_origin and "*" in settings.cors_origins:
@@ -84,7 +91,9 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         gateway.start()
-        yield
+        metrics.forget_the_dead()
+        with draining_on_sigterm(lambda: gateway.drain(settings.drain_seconds)):
+            yield
         await gateway.aclose()
         await manager.aclose()
         await sio.shutdown()
@@ -92,9 +101,11 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
     app = Starlette(
         routes=[
             *health_routes(gateway),
+            *([metrics_route()] if settings.metrics else []),
             Mount("/socket.io", app=socketio.ASGIApp(sio, socketio_path=None)),
             *routes,
         ],
+        middleware=[Middleware(gateway.guard.around)],
         lifespan=lifespan,
     )
     app.state.gateway = gateway

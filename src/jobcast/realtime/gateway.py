@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -18,6 +20,7 @@ from socketio.packet import Packet
 from jobcast.errors import InvalidMessage, SettingsError, TokenError, TransportUnavailable
 from jobcast.events import (
     Auth,
+    Draining,
     JoinJob,
     LeaveAccepted,
     LeaveJob,
@@ -30,6 +33,7 @@ from jobcast.events import (
     payload_of,
     room_of,
 )
+from jobcast.realtime import metrics
 from jobcast.realtime.auth import Authorizer
 from jobcast.realtime.engine import EngineGuard
 from jobcast.realtime.outlet import EngineOutlet, Outlet
@@ -40,6 +44,9 @@ from jobcast.transports import Source
 
 EXPIRY_WARNING: Final = 30.0  # seconds before a token expires
 LONGEST_TIMER: Final = 24 * 3600.0  # seconds; a token may be valid for longer than a timer can run
+
+DRAIN_RATE: Final = 500  # connections that are closed a second, when the process ends
+DRAIN_GRACE: Final = 2.0  # seconds that the last of them may take
 
 NOT_FOUND: Final = Refusal(
     code="job_not_found", message="there is no such job, or it is not yours to follow"
@@ -54,8 +61,9 @@ logger = logging.getLogger(__name__)
 class Connection:
     """An authenticated connection: whom it speaks for, what it follows, when it ends."""
 
-    def __init__(self, sid: str, subject: Subject, outlet: Outlet) -> None:
+    def __init__(self, sid: str, eio_sid: str, subject: Subject, outlet: Outlet) -> None:
         self.sid = sid
+        self.eio_sid = eio_sid
         self.subject = subject
         self.outlet = outlet
         self.jobs: set[str] = set()
@@ -89,11 +97,18 @@ class Gateway:
         self._authorizer = Authorizer(settings, source)
         self._max_jobs = settings.max_jobs
         self._connections: dict[str, Connection] = {}
-        self._guard = EngineGuard(sio)
+        self.guard = EngineGuard(sio, settings.send_buffer)
+        self._draining = False
+        self._deserted = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._app_connect = self._registered("connect")
         self._app_disconnect = self._registered("disconnect")
         self._register()
+
+    @property
+    def ready(self) -> bool:
+        """Whether new connections should come here."""
+        return self.relay.ready and not self._draining
 
     @property
     def connections(self) -> int:
@@ -103,17 +118,45 @@ class Gateway:
     @property
     def unauthenticated(self) -> int:
         """How many connections were opened only just now."""
-        return self._guard.waiting
+        return self.guard.waiting
 
     def start(self) -> None:
         """Begin to receive events. The first connection does it too."""
         self.relay.start()
 
+    async def drain(self, seconds: float = 0.0) -> None:
+        """Send every client to another process: tell it, then close its connection.
+
+        Args:
+            seconds: over which the closing is spread at most, so that the others are not all
+                come to at once.
+        """
+        if self._draining:
+            return
+        self._draining = True
+        self.guard.refuse_new()
+        connections = list(self._connections.values())
+        spread = min(seconds, len(connections) / DRAIN_RATE)
+        if connections:
+            logger.info("sending %d clients away, over %.1f s", len(connections), spread)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        due = sorted((random.uniform(0, spread), connection) for connection in connections)
+        for delay, connection in due:
+            connection.outlet.send(packet_of(Draining(closes_in=round(delay, 3))))
+        for delay, connection in due:
+            await asyncio.sleep(began + delay - loop.time())
+            await self.guard.close(connection.eio_sid)
+        if self._connections:
+            self._deserted.clear()
+            with suppress(TimeoutError):  # whoever is left is cut
+                async with asyncio.timeout(DRAIN_GRACE):
+                    await self._deserted.wait()
+
     async def aclose(self) -> None:
         """Close every connection of the namespace, and stop."""
-        for connection in list(self._connections.values()):
-            await self._sio.disconnect(connection.sid, namespace=self._namespace)
-        await self._guard.aclose()
+        await self.drain()
+        await self.guard.aclose([c.eio_sid for c in self._connections.values()])
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.relay.aclose()
 
@@ -142,17 +185,21 @@ class Gateway:
             subject = await self._verifier.verify(_token_of(auth))
         except TokenError as exc:
             logger.info("refused %s: %s (%s)", sid, exc.message, exc.code)
+            metrics.REFUSED.labels(exc.code).inc()
             raise Refused(exc.message, {"code": exc.code, "message": exc.message}) from None
         if self._app_connect is not None:
             accepted = await _call(self._app_connect, sid, environ, auth)
             if accepted is False:
                 return False
-        socket = self._sio.eio.sockets.get(self._sio.manager.eio_sid_from_sid(sid, self._namespace))
+        eio_sid = self._sio.manager.eio_sid_from_sid(sid, self._namespace)
+        socket = self._sio.eio.sockets.get(eio_sid)
         if socket is None or socket.closed:
             # It went meanwhile, and python-socketio forgets it only if it is refused.
             raise Refused("the connection is closed")
-        connection = Connection(sid, subject, EngineOutlet(sid, socket, self._namespace))
+        outlet = EngineOutlet(sid, socket, self.guard.backlog(eio_sid), self._namespace)
+        connection = Connection(sid, eio_sid, subject, outlet)
         self._connections[sid] = connection
+        metrics.CONNECTIONS.inc()
         self._arm(connection)
         logger.info("connected %s: sub=%r", sid, subject.sub)
         return True
@@ -161,6 +208,9 @@ class Gateway:
         connection = self._connections.pop(sid, None)
         if connection is not None:
             connection.closed = True
+            if not self._connections:
+                self._deserted.set()
+            metrics.CONNECTIONS.dec()
             for timer in connection.timers:
                 timer.cancel()
             for job_id in connection.jobs:
@@ -213,11 +263,14 @@ class Gateway:
             )
         if not await self._authorizer.allows(subject, job_id):
             logger.info("refused join of %s: sub=%r", job_id, subject.sub)
+            metrics.REFUSED.labels(NOT_FOUND.code).inc()
             return NOT_FOUND
         # Joining again begins anew: the client has asked for the history.
         self.relay.leave(job_id, connection.sid)
         connection.jobs.discard(job_id)
         accepted = await self.relay.join(job_id, connection.outlet, request.after)
+        if request.after is not None:
+            metrics.RESUMED.labels(str(accepted.recovered).lower()).inc()
         if connection.closed:
             self.relay.leave(job_id, connection.sid)
         else:

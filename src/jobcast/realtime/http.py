@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from jobcast.realtime import metrics
 from jobcast.realtime.gateway import Gateway
 
 
 def health_routes(gateway: Gateway) -> list[Route]:
-    """``/healthz``: the process lives. ``/readyz``: it receives events (else 503)."""
+    """``/healthz``: the process lives. ``/readyz``: clients should come here (else 503)."""
 
     async def healthz(_: Request) -> JSONResponse:
         return JSONResponse({"status": "ok"})
 
     async def readyz(_: Request) -> JSONResponse:
-        ready = gateway.relay.ready
-        return JSONResponse(
-            {"status": "ready" if ready else "the transport is not reached"},
-            status_code=200 if ready else 503,
-        )
+        if gateway.ready:
+            return JSONResponse({"status": "ready"})
+        status = "the transport is not reached" if not gateway.relay.ready else "ending"
+        return JSONResponse({"status": status}, status_code=503)
 
     return [Route("/healthz", healthz), Route("/readyz", readyz)]
+
+
+def metrics_route() -> Route:
+    """``/metrics``: for Prometheus."""
+
+    async def expose(_: Request) -> Response:
+        return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+    return Route("/metrics", expose)

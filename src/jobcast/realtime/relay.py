@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Coroutine
 from typing import Any, Final
 
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JoinAccepted
+from jobcast.realtime import metrics
 from jobcast.realtime.outlet import Outlet
 from jobcast.realtime.rooms import Room
 from jobcast.transports import Message, Source
@@ -16,15 +18,24 @@ from jobcast.transports.base import Snapshot
 
 RETRY_DELAY: Final = 0.5  # seconds between two tries to read what a room is missing
 RESUMING_AT_ONCE: Final = 50  # rooms whose history is read at the same time
+QUIET_CHECK: Final = 25.0  # seconds between two looks at rooms in which nothing came
+POSITIONS: Final = 500  # rooms that are looked at in one go
 
 logger = logging.getLogger(__name__)
 
 
 class Relay:
-    """The rooms of this process, each subscribed to while somebody here follows its job."""
+    """The rooms of this process, each subscribed to while somebody here follows its job.
 
-    def __init__(self, source: Source) -> None:
+    Args:
+        source: where events come from.
+        quiet_check: seconds between two looks at rooms in which nothing came. That a connection
+            is up does not prove that it is heard on: what a room should have got is in the store.
+    """
+
+    def __init__(self, source: Source, quiet_check: float = QUIET_CHECK) -> None:
         self._source = source
+        self._quiet_check = quiet_check
         self._rooms: dict[str, Room] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._started = False
@@ -43,12 +54,14 @@ class Relay:
         if not self._started:
             self._started = True
             self._source.start(self._receive, self._resume)
+            self._spawn(self._watch_quiet_rooms())
 
     async def aclose(self) -> None:
         tasks = [*self._tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        metrics.JOBS.dec(len(self._rooms))
         self._rooms.clear()
         await self._source.aclose()
 
@@ -58,6 +71,7 @@ class Relay:
         Raises:
             TransportUnavailable: the job's events cannot be received or read now.
         """
+        await outlet.drained()
         room = self._rooms.get(job_id) or self._open(job_id)
         room.joining += 1
         try:
@@ -95,11 +109,13 @@ class Relay:
     def _open(self, job_id: str) -> Room:
         room = Room(job_id, self._spawn(self._source.subscribe(job_id)))
         self._rooms[job_id] = room
+        metrics.JOBS.inc()
         return room
 
     def _close_if_deserted(self, room: Room) -> None:
         if room.deserted and self._rooms.get(room.job_id) is room:
             del self._rooms[room.job_id]
+            metrics.JOBS.dec()
             room.subscribed.cancel()
             self._spawn(self._unsubscribe(room.job_id))
 
@@ -109,7 +125,9 @@ class Relay:
 
     def _receive(self, job_id: str, message: Message) -> None:
         room = self._rooms.get(job_id)
+        metrics.RECEIVED.inc()
         if room is not None and not room.receive(message):
+            metrics.GAPS.inc()
             self._fill(room)
 
     async def _resume(self) -> None:
@@ -144,6 +162,28 @@ class Relay:
                 await asyncio.sleep(RETRY_DELAY)
         room.behind = False
         room.settle()
+
+    async def _watch_quiet_rooms(self) -> None:
+        while True:
+            # Processes that were started together do not ask together.
+            await asyncio.sleep(self._quiet_check * random.uniform(0.5, 1.0))
+            try:
+                await self._look_at_quiet_rooms()
+            except TransportUnavailable as exc:
+                logger.debug("quiet rooms: %s", exc)
+
+    async def _look_at_quiet_rooms(self) -> None:
+        quiet = [room for room in self._rooms.values() if room.quiet and room.followers]
+        for room in self._rooms.values():
+            room.quiet = True
+        for start in range(0, len(quiet), POSITIONS):
+            some = quiet[start : start + POSITIONS]
+            positions = await self._source.positions([room.job_id for room in some])
+            for room, position in zip(some, positions, strict=True):
+                if room.lags(position):
+                    logger.info("job %s: nothing came of what was published", room.job_id)
+                    metrics.GAPS.inc()
+                    self._fill(room)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
-from jobcast.events import Joined, packet_of
+from jobcast.events import PROGRESS, Cursor, Joined, packet_of
+from jobcast.realtime import metrics
 from jobcast.realtime.outlet import Outlet
 from jobcast.transports.base import NO_RECORD, Message, Snapshot
 
@@ -22,6 +24,7 @@ class Room:
         # One reads the history at a time: what comes in while it does is all that it can miss.
         self.reading = asyncio.Lock()
         self.behind = False  # something is missing and being read from the history
+        self.quiet = True  # nothing came since the last look at quiet rooms
         self._recent: list[Message] = []  # what came while somebody was reading
 
     @property
@@ -30,21 +33,27 @@ class Room:
 
     def receive(self, message: Message) -> bool:
         """Take a message from the transport. Returns False if something before it is missing."""
+        self.quiet = False
         if self.joining or self.behind:
             self._recent.append(message)
         if self.behind or not self.followers:
             return True
         return self._advance(message)
 
+    def lags(self, position: Cursor) -> bool:
+        """Whether the record is further than the followers have been brought."""
+        if not self.followers or self.behind or position.epoch == NO_RECORD:
+            return False
+        return position.epoch != self.epoch or position.seq > self.seq
+
     def catch_up(self, snapshot: Snapshot) -> None:
         """Bring the followers to where a snapshot ends. It has to reach back to ``seq``."""
         if not self.followers or snapshot.epoch == NO_RECORD:
             pass
         elif snapshot.epoch != self.epoch:
-            self._send_all(joined_packet(self.job_id, snapshot))
-            self._send_events(snapshot, seen=0)
+            self._send_history([joined_packet(self.job_id, snapshot), *_after(snapshot, 0)])
         elif snapshot.seq > self.seq:
-            self._send_events(snapshot, seen=self.seq)
+            self._send_history(_after(snapshot, self.seq))
         else:
             return
         self.epoch, self.seq = snapshot.epoch, snapshot.seq
@@ -58,13 +67,14 @@ class Room:
 
         ``catch_up`` has been called with the snapshot.
         """
-        outlet.send(joined_packet(self.job_id, snapshot))
-        for message in snapshot.events:
-            if message.seq > seen:
-                outlet.send(message.packet)
-        for message in self._recent:
-            if message.epoch == self.epoch and snapshot.seq < message.seq <= self.seq:
-                outlet.send(message.packet)
+        packets = [joined_packet(self.job_id, snapshot), *_after(snapshot, seen)]
+        packets += [
+            message.packet
+            for message in self._recent
+            if message.epoch == self.epoch and snapshot.seq < message.seq <= self.seq
+        ]
+        outlet.send_history(packets)
+        metrics.DELIVERED.inc(len(packets) - 1)
         self.followers[outlet.sid] = outlet
 
     def settle(self) -> None:
@@ -80,17 +90,20 @@ class Room:
         if message.seq != self.seq + 1:
             return False
         self.seq = message.seq
-        self._send_all(message.packet)
+        replaces = self.job_id if message.kind == PROGRESS else None
+        for outlet in self.followers.values():
+            outlet.send(message.packet, replaces)
+        metrics.DELIVERED.inc(len(self.followers))
         return True
 
-    def _send_events(self, snapshot: Snapshot, seen: int) -> None:
-        for message in snapshot.events:
-            if message.seq > seen:
-                self._send_all(message.packet)
-
-    def _send_all(self, packet: str) -> None:
+    def _send_history(self, packets: Sequence[str]) -> None:
         for outlet in self.followers.values():
-            outlet.send(packet)
+            outlet.send_history(packets)
+        metrics.DELIVERED.inc(len(packets) * len(self.followers))
+
+
+def _after(snapshot: Snapshot, seen: int) -> list[str]:
+    return [message.packet for message in snapshot.events if message.seq > seen]
 
 
 def joined_packet(job_id: str, snapshot: Snapshot) -> str:

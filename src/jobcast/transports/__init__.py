@@ -4,13 +4,18 @@ The scheme of ``JOBCAST_URL`` selects the transport, and its driver is imported 
 
 >>> publisher = open_publisher("memory://")
 >>> publisher.emit("job_log", {"level": "info", "message": "hello"}, room="job_42")
+
+A package may bring a transport of its own by an entry point of the group ``jobcast.transports``,
+whose name is the scheme and whose object is a :class:`Transport`. ``jobcast.testing`` has the tests
+that it should pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Final, NamedTuple, cast
+from importlib.metadata import entry_points
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from jobcast.transports.base import (
@@ -28,6 +33,7 @@ from jobcast.transports.base import (
 __all__ = [
     "DEFAULT_HISTORY_SIZE",
     "DEFAULT_HISTORY_TTL",
+    "ENTRY_POINTS",
     "SCHEMES",
     "ClientManager",
     "Message",
@@ -35,49 +41,98 @@ __all__ = [
     "Retention",
     "Snapshot",
     "Source",
+    "Transport",
     "TransportPublisher",
+    "check_url",
     "open_manager",
     "open_publisher",
 ]
 
-
-class _Classes(NamedTuple):
-    publisher: str
-    manager: str
+ENTRY_POINTS: Final = "jobcast.transports"
 
 
-_REDIS = _Classes(
-    "jobcast.transports.redis:RedisPublisher", "jobcast.transports.redis_source:RedisClientManager"
+class Transport(NamedTuple):
+    """Where the parts of a transport are, each as ``package.module:name``.
+
+    The classes are called with the URL and, by name, a :class:`Retention`.
+    """
+
+    publisher: str  # a TransportPublisher
+    manager: str  # a ClientManager
+    check: str | None = None  # is called with the URL; raises ValueError if it cannot be used
+
+
+_REDIS = Transport(
+    "jobcast.transports.redis:RedisPublisher",
+    "jobcast.transports.redis_source:RedisClientManager",
+    "jobcast.transports.redis_servers:Servers.at",
 )
-_MEMORY = _Classes(
+_KOMBU = Transport(
+    "jobcast.transports.kombu:KombuPublisher",
+    "jobcast.transports.kombu_source:KombuClientManager",
+    "jobcast.transports.kombu:check_url",
+)
+_MEMORY = Transport(
     "jobcast.transports.memory:MemoryPublisher", "jobcast.transports.memory:MemoryClientManager"
 )
 
-SCHEMES: Final[Mapping[str, _Classes]] = {
-    "redis": _REDIS,
-    "rediss": _REDIS,
-    "valkey": _REDIS,
-    "valkeys": _REDIS,
+SCHEMES: Final[Mapping[str, Transport]] = {
+    **{
+        scheme + suffix: _REDIS
+        for scheme in ("redis", "rediss", "valkey", "valkeys")
+        for suffix in ("", "+sentinel", "+cluster")
+    },
     "unix": _REDIS,
+    "amqp": _KOMBU,
+    "amqps": _KOMBU,
     "memory": _MEMORY,
 }
+
+
+def check_url(url: str) -> None:
+    """Check that a transport can be opened at ``url``, without connecting to anything.
+
+    Raises:
+        ValueError: it cannot; the text goes after the name of a setting.
+    """
+    transport = _transport(url)
+    if transport is None:
+        # Sentinel and cluster go without saying here.
+        shown = ", ".join(f"{scheme}://" for scheme in SCHEMES if "+" not in scheme)
+        raise ValueError(f"should be a URL that begins with one of {shown}")
+    if transport.check is not None:
+        _load(transport.check)(url)
 
 
 def open_publisher(url: str, retention: Retention | None = None) -> TransportPublisher:
     """The worker's side of the transport at ``url``: a write-only manager of python-socketio.
 
-    Nothing is connected yet. Raises KeyError for a scheme that is not in ``SCHEMES``.
+    Nothing is connected yet. Raises ValueError for a URL that :func:`check_url` does not take.
     """
-    cls = _load(SCHEMES[urlsplit(url).scheme].publisher)
+    check_url(url)
+    cls = _load(cast("Transport", _transport(url)).publisher)
     return cast("TransportPublisher", cls(url, retention=retention or Retention()))
 
 
 def open_manager(url: str, retention: Retention | None = None) -> ClientManager:
     """The realtime side of the transport at ``url``: a client manager for ``AsyncServer``."""
-    cls = _load(SCHEMES[urlsplit(url).scheme].manager)
+    check_url(url)
+    cls = _load(cast("Transport", _transport(url)).manager)
     return cast("ClientManager", cls(url, retention=retention or Retention()))
 
 
-def _load(path: str) -> type:
+def _transport(url: str) -> Transport | None:
+    scheme = urlsplit(url).scheme
+    if scheme in SCHEMES:
+        return SCHEMES[scheme]
+    for entry_point in entry_points(group=ENTRY_POINTS, name=scheme):
+        return cast("Transport", entry_point.load())
+    return None
+
+
+def _load(path: str) -> Any:
     module, _, name = path.partition(":")
-    return cast("type", getattr(import_module(module), name))
+    found: Any = import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found

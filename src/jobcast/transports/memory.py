@@ -28,7 +28,7 @@ class MemoryBroker:
         self._sources: set[MemorySource] = set()
 
     @classmethod
-    def at(cls, url: str, retention: Retention | None) -> MemoryBroker:
+    def at(cls, url: str, retention: Retention | None = None) -> MemoryBroker:
         """The broker of a URL; ``memory://a`` and ``memory://b`` are two.
 
         How much it keeps is for the first to say who asks for it.

@@ -141,8 +141,9 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
                 # Sending it again would fail again, and hold up everything behind it.
                 job_id = call.events[0].job_id
                 logger.error(
-                    "%d events of job %s were refused: %s", len(call.events), job_id, answer
-                )
+                    "events of job %s were refused (%d): %s",
+                    call.events[0].job_id, len(call.events), answer,
+                )  # fmt: skip
             elif isinstance(answer, Exception):
                 unsent += call.events
                 problem = problem or answer

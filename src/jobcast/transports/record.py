@@ -11,6 +11,7 @@ from jobcast.events import PROGRESS, TERMINAL, TERMINAL_STATES, Cursor, State, p
 from jobcast.transports.base import Message, Outgoing, Retention, Snapshot, can_resume
 
 MAX_RECORDS: Final = 100_000
+MAX_EVENTS: Final = 1_000_000  # of all records together
 
 
 class Record:
@@ -83,9 +84,16 @@ class Records:
     thread-safe.
     """
 
-    def __init__(self, retention: Retention, max_records: int = MAX_RECORDS) -> None:
+    def __init__(
+        self,
+        retention: Retention,
+        max_records: int = MAX_RECORDS,
+        max_events: int = MAX_EVENTS,
+    ) -> None:
         self._retention = retention
         self._max_records = max_records
+        self._max_events = max_events
+        self._events = 0
         # In the order of their latest event, so that what is due is at the front.
         self._active: OrderedDict[str, Record] = OrderedDict()
         self._ended: OrderedDict[str, Record] = OrderedDict()
@@ -99,11 +107,13 @@ class Records:
         record = self._active.pop(outgoing.job_id, None) or self._ended.pop(outgoing.job_id, None)
         if record is None:
             record = Record(outgoing.owner, self._retention.size)
+        before = len(record.events)
         message = record.add(outgoing, self._retention, publisher)
+        self._events += len(record.events) - before
         where = self._ended if record.state in TERMINAL_STATES else self._active
         where[outgoing.job_id] = record
-        while len(self) > self._max_records:
-            (self._ended or self._active).popitem(last=False)
+        while len(self) > 1 and (len(self) > self._max_records or self._events > self._max_events):
+            self._drop_first(self._ended if len(self._ended) else self._active)
         return message
 
     def get(self, job_id: str) -> Record | None:
@@ -121,5 +131,9 @@ class Records:
     def _expire(self) -> None:
         now = time.monotonic()
         for records in (self._active, self._ended):
-            while records and (first := next(iter(records.items())))[1].expires_at <= now:
-                del records[first[0]]
+            while records and next(iter(records.values())).expires_at <= now:
+                self._drop_first(records)
+
+    def _drop_first(self, records: OrderedDict[str, Record]) -> None:
+        _, record = records.popitem(last=False)
+        self._events -= len(record.events)

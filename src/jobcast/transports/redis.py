@@ -139,7 +139,6 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
                 problem = problem or answer
             elif isinstance(answer, ResponseError):
                 # Sending it again would fail again, and hold up everything behind it.
-                job_id = call.events[0].job_id
                 logger.error(
                     "events of job %s were refused (%d): %s",
                     call.events[0].job_id, len(call.events), answer,

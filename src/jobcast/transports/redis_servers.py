@@ -23,6 +23,7 @@ from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
 from redis.asyncio.cluster import RedisCluster as AsyncRedisCluster
 from redis.asyncio.connection import parse_url as async_parse_url
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.connection import parse_url
@@ -132,6 +133,15 @@ class Servers(Struct, frozen=True, kw_only=True):
             return master
         nodes = [AsyncClusterNode(host, port) for host, port in self.hosts]
         return AsyncRedisCluster(startup_nodes=nodes, ssl=ssl, **kwargs)
+
+    async def close(self, client: AsyncClient) -> None:
+        """Let go of the connections of a client, and of those to its Sentinels."""
+        await client.aclose()
+        if isinstance(client, redis.asyncio.Redis):
+            pool = client.connection_pool
+            if isinstance(pool, SentinelConnectionPool):
+                for sentinel in pool.sentinel_manager.sentinels:
+                    await sentinel.aclose()
 
     async def subscriber_pools(self, client: AsyncClient) -> list[redis.asyncio.ConnectionPool]:
         """Where to subscribe: a pool for each master, which is asked for anew at each call.

@@ -81,7 +81,7 @@ class RedisSource:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._supervisor = None
-        await self.client.aclose()
+        await self._servers.close(self.client)
 
     async def subscribe(self, job_id: str) -> None:
         channel = Keys.of(job_id).channel

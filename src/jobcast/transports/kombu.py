@@ -1,0 +1,280 @@
+"""RabbitMQ by Kombu, the worker's side.
+
+A job's event goes to a durable fanout exchange as a message of python-socketio's own kind (``emit``
+to the job's room), with what jobcast has to know beside it. Each realtime process has a durable
+queue there that expires when the process is gone, so that neither a broken connection nor a
+restarted broker loses what was confirmed. With ``?channel=NAME`` in the URL the exchange of that
+name is fed too, where a stock ``socketio.AsyncAioPikaManager("amqp://...", channel=NAME)`` listens.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Sequence
+from itertools import count
+from typing import Any, Final, cast
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import msgspec
+import socketio
+from amqp.exceptions import AMQPError, MessageNacked
+from kombu.connection import Connection
+from kombu.entity import Exchange
+from kombu.exceptions import KombuError
+from kombu.messaging import Producer
+from msgspec import Struct, structs
+
+from jobcast.errors import PublishFailed
+from jobcast.events import JOB_EVENTS, Kind, State, job_of, packet_tail, room_of
+from jobcast.transports.base import Outgoing, Retention
+from jobcast.transports.rooms import JobRooms
+
+CHANNEL: Final = "jobcast"  # python-socketio's own traffic between processes
+EVENTS: Final = "jobcast.events"  # the exchange of the jobs' events
+CONNECT_TIMEOUT: Final = 2.0  # seconds
+ANSWER_TIMEOUT: Final = 5.0  # seconds
+PERSISTENT: Final = 2  # AMQP's delivery mode
+
+#: What Kombu and its driver raise where a broker cannot be reached or does not do what is asked.
+KOMBU_ERRORS: Final = (KombuError, AMQPError, OSError)
+
+logger = logging.getLogger(__name__)
+
+
+class About(Struct, frozen=True, gc=False):
+    """What jobcast has to know of an event, beside python-socketio's message."""
+
+    publisher: str
+    number: int
+    kind: Kind
+    state: State | None = None
+    owner: str | None = None
+
+
+class Emit(Struct, frozen=True, gc=False):
+    """python-socketio's message for an ``emit`` to a room."""
+
+    event: str
+    data: tuple[msgspec.Raw, ...]
+    room: str
+    jobcast: About
+    method: str = "emit"
+    binary: bool = False
+    namespace: str = "/"
+    skip_sid: None = None
+    callback: None = None
+    host_id: str = ""
+
+
+def encode(outgoing: Outgoing, publisher: str) -> bytes:
+    name, payload = _split(outgoing.head)
+    # A stock server passes the publisher's count on to its clients as the seq.
+    payload += packet_tail(max(1, outgoing.number)).removesuffix("]")
+    about = About(publisher, outgoing.number, outgoing.kind, outgoing.state, outgoing.owner)
+    return msgspec.json.encode(
+        Emit(
+            event=name,
+            data=(msgspec.Raw(payload.encode()),),
+            room=room_of(outgoing.job_id),
+            jobcast=about,
+            host_id=publisher,
+        )
+    )
+
+
+def decode(body: bytes | str) -> tuple[Outgoing, str]:
+    """The event of a message, and who published it.
+
+    Raises:
+        ValueError: the message is something else.
+    """
+    try:
+        emit = msgspec.json.decode(body, type=Emit)
+    except (msgspec.DecodeError, RecursionError) as exc:
+        raise ValueError(f"no event of a job: {exc}") from None
+    job_id = job_of(emit.room)
+    if job_id is None or emit.event not in JOB_EVENTS or len(emit.data) != 1:
+        raise ValueError("no event of a job")
+    payload = bytes(emit.data[0]).decode()
+    end = payload.rindex('"seq":') + len('"seq":')
+    about = emit.jobcast
+    outgoing = Outgoing(
+        job_id=job_id,
+        kind=about.kind,
+        head=f'42["{emit.event}",{payload[:end]}',
+        state=about.state,
+        owner=about.owner,
+        number=about.number,
+    )
+    return outgoing, about.publisher
+
+
+class Address(Struct, frozen=True):
+    """What a URL says: where the broker is, and which stock channel is fed."""
+
+    url: str
+    channel: str | None
+
+    @classmethod
+    def of(cls, url: str) -> Address:
+        parts = urlsplit(url)
+        query = dict(parse_qsl(parts.query))
+        channel = query.pop("channel", None)
+        return cls(urlunsplit(parts._replace(query=urlencode(query))), channel)
+
+
+def check_url(url: str) -> None:
+    """Check a URL without connecting.
+
+    Raises:
+        ValueError: it cannot be used.
+    """
+    parts = urlsplit(url)
+    try:
+        _ = parts.port
+    except ValueError as exc:
+        raise ValueError(f"should be a URL with a usable port ({exc})") from None
+    if not parts.hostname:
+        raise ValueError("should be a URL with a host, as in amqp://user:password@host:5672//")
+    if Address.of(url).channel in (CHANNEL, EVENTS):
+        raise ValueError(f"should not have ?channel={CHANNEL}: that one is jobcast's own")
+
+
+def connection(url: str, **options: Any) -> Connection:
+    """A connection whose waits are bounded, and that is not tried again behind one's back."""
+    return Connection(
+        url,
+        connect_timeout=CONNECT_TIMEOUT,
+        transport_options={"read_timeout": ANSWER_TIMEOUT, "write_timeout": ANSWER_TIMEOUT},
+        **options,
+    )
+
+
+def events_exchange() -> Exchange:
+    return Exchange(EVENTS, "fanout", durable=True)
+
+
+def bus_exchange(channel: str = CHANNEL) -> Exchange:
+    """As python-socketio's managers declare it."""
+    return Exchange(channel, "fanout", durable=False)
+
+
+class KombuPublisher(JobRooms, socketio.KombuManager):
+    """A write-only ``socketio.KombuManager`` whose job rooms have order and history.
+
+    Any process may use it to address a job's followers:
+
+    >>> manager = KombuPublisher("amqp://guest:guest@localhost:5672//")
+    >>> manager.emit("job_log", {"level": "info", "message": "nearly there"}, room="job_42")
+    """
+
+    def __init__(
+        self,
+        url: str = "amqp://guest:guest@localhost:5672//",
+        *,
+        retention: Retention | None = None,  # noqa: ARG002  (the realtime side keeps the history)
+    ) -> None:
+        self._address = Address.of(url)
+        self.publisher_connection: Connection  # python-socketio's name for it
+        super().__init__(self._address.url, channel=CHANNEL, write_only=True)
+        self._name = secrets.token_hex(6)
+        self._channel: Any = None
+        self._numbers = count(1)
+        self._published = 0
+        self._unconfirmed: set[int] = set()  # delivery tags
+        self._refused = False
+
+    def publish(self, batch: Sequence[Outgoing]) -> None:
+        """Hand events to the broker, and wait until it has them all.
+
+        Raises:
+            PublishFailed: it may not have them.
+        """
+        try:
+            channel = self._channel or self._open()
+            producer = Producer(channel, events_exchange(), auto_declare=False)
+            for outgoing in batch:
+                producer.publish(
+                    encode(self._numbered(outgoing), self._name),
+                    content_type="application/json",
+                    content_encoding="utf-8",
+                    delivery_mode=PERSISTENT,
+                )
+                self._published += 1
+                self._unconfirmed.add(self._published)
+            self._wait_for_confirmation()
+        except KOMBU_ERRORS as exc:
+            self._drop_connection()
+            raise PublishFailed(str(exc) or repr(exc), batch) from exc
+
+    def close(self) -> None:
+        self._drop_connection()
+
+    def _connection(self) -> Connection:
+        # python-socketio's name for it.
+        return connection(self.url)
+
+    def _numbered(self, outgoing: Outgoing) -> Outgoing:
+        """The event with a number: the broker may deliver anything twice."""
+        if outgoing.number:
+            return outgoing
+        return structs.replace(outgoing, number=next(self._numbers))
+
+    def _open(self) -> Any:
+        channel = self.publisher_connection.channel()
+        events = events_exchange()(channel)
+        events.declare()
+        if self._address.channel is not None:
+            stock = bus_exchange(self._address.channel)(channel)
+            stock.declare()
+            stock.bind_to(events)
+        channel.confirm_select()
+        channel.events["basic_ack"].add(self._on_ack)
+        channel.events["basic_nack"].add(self._on_nack)
+        self._published, self._refused = 0, False
+        self._unconfirmed.clear()
+        self._channel = channel
+        return channel
+
+    def _on_ack(self, delivery_tag: int, multiple: bool) -> None:
+        if multiple:
+            self._unconfirmed = {tag for tag in self._unconfirmed if tag > delivery_tag}
+        else:
+            self._unconfirmed.discard(delivery_tag)
+
+    def _on_nack(self, delivery_tag: int, multiple: bool) -> None:
+        del delivery_tag, multiple
+        self._refused = True
+
+    def _wait_for_confirmation(self) -> None:
+        while self._unconfirmed:
+            self.publisher_connection.drain_events(timeout=ANSWER_TIMEOUT)
+            if self._refused:
+                raise MessageNacked("the broker could not take an event")
+
+    def _drop_connection(self) -> None:
+        self._channel = None
+        old, self.publisher_connection = self.publisher_connection, self._connection()
+        try:
+            old.collect(socket_timeout=CONNECT_TIMEOUT)
+        except KOMBU_ERRORS as exc:
+            logger.debug("closing a connection to the broker: %s", exc)
+
+    def _publish(self, data: dict[str, Any]) -> None:
+        self.publish_bus(data)
+
+    def publish_bus(self, data: dict[str, Any]) -> None:
+        """Send python-socketio's own traffic, as ``KombuManager`` does, but never for ever."""
+        try:
+            with connection(self.url) as once:
+                producer = once.Producer(exchange=bus_exchange())
+                producer.publish(cast("str", self.json.dumps(data)), retry=False)
+        except KOMBU_ERRORS as exc:
+            logger.error("an emit could not be published: %s", exc)
+
+
+def _split(head: str) -> tuple[str, str]:
+    """The name of an event and its payload up to the seq, of a packet's head."""
+    name, _, payload = head.removeprefix('42["').partition('",')
+    return name, payload

@@ -1,0 +1,271 @@
+"""RabbitMQ by Kombu, the realtime side: a consumer in a thread, and history in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from kombu.connection import Connection
+from kombu.entity import Queue
+from kombu.message import Message as Delivery
+from kombu.messaging import Consumer as KombuConsumer
+
+from jobcast.errors import TransportUnavailable
+from jobcast.events import Cursor
+from jobcast.transports.base import Message, Outgoing, Retention, Snapshot
+from jobcast.transports.kombu import (
+    CHANNEL,
+    EVENTS,
+    KOMBU_ERRORS,
+    Address,
+    KombuPublisher,
+    bus_exchange,
+    connection,
+    decode,
+    events_exchange,
+)
+from jobcast.transports.record import Records
+from jobcast.transports.rooms import AsyncJobRooms
+
+HEARTBEAT: Final = 10.0  # seconds
+POLL: Final = 0.5  # seconds until the thread looks whether it should stop
+PREFETCH: Final = 1000  # messages that the broker sends ahead of their acknowledgement
+QUEUE_EXPIRY: Final = 60.0  # seconds that the queue of a process outlives its connection
+QUEUE_BYTES: Final = 64 * 1024 * 1024  # that may wait there; the oldest go
+START_TIMEOUT: Final = 5.0  # seconds that a join waits for the broker
+FIRST_DELAY: Final = 0.05  # seconds before the first try to reconnect
+LONGEST_DELAY: Final = 3.0  # seconds between two tries
+
+logger = logging.getLogger(__name__)
+
+
+class Consumer:
+    """Receives in a thread of its own, and hands over to a loop.
+
+    Messages are acknowledged when the loop has taken them, so that a loop which is behind slows
+    the broker down, and a connection that breaks gives back what was not taken.
+
+    Args:
+        url: of the broker.
+        on_event: is called in the loop with the body of each message of a job.
+        on_bus: is called in the loop with python-socketio's own messages.
+        on_state: is called in the loop with whether messages are being received.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        on_event: Callable[[bytes], None],
+        on_bus: Callable[[bytes], None],
+        on_state: Callable[[bool], None],
+    ) -> None:
+        self._url = url
+        self._on_event = on_event
+        self._on_bus = on_bus
+        self._on_state = on_state
+        self._loop = asyncio.get_running_loop()
+        self._stopping = threading.Event()
+        self._taken: deque[Delivery] = deque()  # by the loop, to be acknowledged by the thread
+        self._name = f"{EVENTS}.{secrets.token_hex(8)}"
+        self._thread = threading.Thread(target=self._run, name="jobcast-consumer", daemon=True)
+        self._thread.start()
+
+    async def aclose(self) -> None:
+        self._stopping.set()
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                with connection(self._url, heartbeat=HEARTBEAT) as broker:
+                    channel = broker.channel()
+                    consumer = self._consume(channel)
+                    self._tell(True)
+                    failures = 0
+                    while not self._stopping.is_set():
+                        self._drain(broker)
+                        self._acknowledge(channel)
+                    # Nobody comes back for the queue; the broker would keep it until it expires.
+                    consumer.cancel()
+                    channel.queue_delete(self._name)
+            except KOMBU_ERRORS as exc:
+                failures += 1
+                if failures == 1:
+                    logger.warning("the connection to the broker is down: %s", exc)
+            except Exception:
+                # Whatever it is, to hear nothing from here on would be worse.
+                failures += 1
+                logger.exception("receiving from the broker failed")
+            self._tell(False)
+            ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(failures, 10))
+            self._stopping.wait(random.uniform(FIRST_DELAY / 2, ceiling))
+
+    def _consume(self, channel: Any) -> KombuConsumer:
+        channel.basic_qos(0, PREFETCH, False)
+        consumer = KombuConsumer(
+            channel,
+            queues=[self._events_queue(), self._bus_queue()],
+            on_message=self._received,
+        )
+        consumer.consume()
+        return consumer
+
+    def _events_queue(self) -> Queue:
+        return Queue(
+            self._name,
+            events_exchange(),
+            durable=True,
+            expires=QUEUE_EXPIRY,
+            max_length_bytes=QUEUE_BYTES,
+            # A connection that the broker believes to be alive still holds messages: they have to
+            # be given back before newer ones come by another connection.
+            queue_arguments={"x-single-active-consumer": True},
+        )
+
+    def _bus_queue(self) -> Queue:
+        return Queue(
+            "", bus_exchange(), durable=False, exclusive=True, auto_delete=True, no_ack=False
+        )
+
+    def _drain(self, broker: Connection) -> None:
+        try:
+            broker.drain_events(timeout=POLL)
+        except TimeoutError:
+            broker.heartbeat_check()
+
+    def _received(self, message: Delivery) -> None:
+        self._loop.call_soon_threadsafe(self._take, message)
+
+    def _take(self, message: Delivery) -> None:
+        is_event = message.delivery_info.get("exchange") == EVENTS
+        (self._on_event if is_event else self._on_bus)(message.body)
+        self._taken.append(message)
+
+    def _acknowledge(self, channel: Any) -> None:
+        while self._taken:
+            message = self._taken.popleft()
+            # One of a former connection comes again by this one, and is recognised.
+            if message.channel is channel:
+                message.ack()
+
+    def _tell(self, ready: bool) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._on_state, ready)
+
+
+class KombuSource:
+    """The events of all jobs, as RabbitMQ sends them, and what is kept of them in this process.
+
+    Seq and epoch are this process's own: a client that comes from another process gets the full
+    snapshot. A process knows of a job what was published since the process was started.
+    """
+
+    def __init__(self, url: str, retention: Retention | None = None) -> None:
+        self._url = Address.of(url).url
+        self._records = Records(retention or Retention())
+        self._jobs: set[str] = set()
+        self._consumer: Consumer | None = None
+        self._online = asyncio.Event()
+        self.bus: asyncio.Queue[bytes] = asyncio.Queue()
+
+    @property
+    def ready(self) -> bool:
+        return self._online.is_set()
+
+    def start(
+        self,
+        on_message: Callable[[str, Message], None],
+        on_resumed: Callable[[], Awaitable[None]],  # noqa: ARG002  (the queue keeps what comes)
+    ) -> None:
+        self._on_message = on_message
+        self._consumer = Consumer(
+            self._url,
+            on_event=self._received,
+            on_bus=self.bus.put_nowait,
+            on_state=self._state_changed,
+        )
+
+    async def aclose(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.aclose()
+
+    async def subscribe(self, job_id: str) -> None:
+        self._jobs.add(job_id)
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                await self._online.wait()
+        except TimeoutError:
+            raise TransportUnavailable("the broker is not reached") from None
+
+    async def unsubscribe(self, job_id: str) -> None:
+        self._jobs.discard(job_id)
+
+    async def snapshot(self, job_id: str, after: Cursor | None = None) -> Snapshot:
+        return self._records.snapshot(job_id, after)
+
+    async def positions(self, job_ids: Sequence[str]) -> list[Cursor]:
+        return [self._records.position(job_id) for job_id in job_ids]
+
+    async def owner(self, job_id: str) -> str | None:
+        return self._records.snapshot(job_id, None).owner
+
+    def _received(self, body: bytes | str) -> None:
+        try:
+            outgoing, publisher = decode(body)
+        except ValueError as exc:
+            logger.warning("something else than jobcast publishes to %s: %s", EVENTS, exc)
+            return
+        message = self._records.add(outgoing, publisher)
+        if message is not None and outgoing.job_id in self._jobs:
+            self._on_message(outgoing.job_id, message)
+
+    def _state_changed(self, ready: bool) -> None:
+        if ready:
+            self._online.set()
+            logger.info("receiving from the broker")
+        else:
+            self._online.clear()
+
+
+class KombuClientManager(AsyncJobRooms):
+    """A client manager for ``AsyncServer``; python-socketio has none for Kombu and asyncio."""
+
+    source: KombuSource
+
+    name = "kombu"
+
+    def __init__(
+        self,
+        url: str = "amqp://guest:guest@localhost:5672//",
+        *,
+        retention: Retention | None = None,
+    ) -> None:
+        super().__init__(channel=CHANNEL)
+        self.source = KombuSource(url, retention)
+        self._publisher = KombuPublisher(url)
+        self._publishing = asyncio.Lock()
+
+    async def publish_event(self, outgoing: Outgoing) -> None:
+        async with self._publishing:
+            await asyncio.to_thread(self._publisher.publish, [outgoing])
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        await asyncio.to_thread(self._publisher.close)
+
+    async def _publish(self, data: dict[str, Any]) -> None:
+        async with self._publishing:
+            await asyncio.to_thread(self._publisher.publish_bus, data)
+
+    async def _listen(self) -> AsyncIterator[bytes]:
+        while True:
+            yield await self.source.bus.get()

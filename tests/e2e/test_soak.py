@@ -1,0 +1,141 @@
+"""The soak, in short, and what its checks find."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.chaos import KINDS
+from bench.soak import Connection, Event, Examined, Join, Joined, Options, examine, soak
+from bench.soak_jobs import Script
+
+
+def test_nothing_is_lost_repeated_or_reordered_while_everything_breaks() -> None:
+    report = soak(Options(seconds=45, seed=7, jobs=4, clients=8))
+    told = f"{report.table()}\n\n{report.details()}\n\nthe logs are in {report.folder}"
+    assert (report.lost, report.repeated, report.reordered, report.wrong) == (0, 0, 0, 0), told
+    assert all(report.faults[kind] for kind in KINDS), told
+    assert report.counts["joins that recovered"], told
+
+
+@pytest.fixture
+def script() -> Script:
+    """A job with log lines, that is retried once."""
+    scripts = map(Script.of, range(1000))
+    return next(s for s in scripts if s.retry_before is not None and len(s.transcript()) > 20)
+
+
+@pytest.fixture
+def events(script: Script) -> list[Event]:
+    """All that it says, in order."""
+    *told, end = script.transcript()
+    events = [Event(seq, said) for seq, said in enumerate(told, 1)]
+    events.append(Event(len(told) + 1, script.last_progress, is_progress=True))
+    events.append(Event(len(told) + 2, end, is_end=True))
+    return events
+
+
+def connection(
+    events: list[Event], after: int | None = None, recovered: bool | None = None
+) -> Connection:
+    """A connection with one join, that was sent these events."""
+    cursor = None if after is None else ("e", after)
+    recovered = after is not None if recovered is None else recovered
+    return [Join(cursor, recovered), Joined("e", events[-1].seq), *events]
+
+
+def kinds(examined: Examined) -> list[str]:
+    return [finding.kind for finding in examined.findings]
+
+
+def test_a_whole_transcript_is_right(script: Script, events: list[Event]) -> None:
+    examined = examine([connection(events)], script)
+    assert examined.findings == []
+    assert examined.events == len(events)
+
+
+def test_a_transcript_over_several_connections_is_right(
+    script: Script, events: list[Event]
+) -> None:
+    first, second, third = events[:5], events[5:12], events[12:]
+    joins = [connection(first), connection(second, after=5), connection(third, after=12)]
+    assert examine(joins, script).findings == []
+
+
+@pytest.mark.parametrize("index", [0, 6, -2, -1])
+def test_a_lost_event_is_found(script: Script, events: list[Event], index: int) -> None:
+    del events[index]
+    assert kinds(examine([connection(events)], script)) == ["lost"]
+
+
+def test_an_event_that_comes_twice_on_a_connection_is_found(
+    script: Script, events: list[Event]
+) -> None:
+    events.insert(9, events[6])
+    assert kinds(examine([connection(events)], script)) == ["repeated"]
+
+
+def test_what_is_sent_again_although_the_client_had_it_is_found(
+    script: Script, events: list[Event]
+) -> None:
+    joins = [connection(events[:8]), connection(events[7:], after=8)]
+    assert kinds(examine(joins, script)) == ["repeated"]
+
+
+def test_an_old_event_that_the_client_had_passed_is_found(
+    script: Script, events: list[Event]
+) -> None:
+    joins = [connection(events[:7]), connection(events[7:], after=8)]
+    assert kinds(examine(joins, script)) == ["reordered"]
+
+
+def test_a_snapshot_may_repeat(script: Script, events: list[Event]) -> None:
+    joins = [connection(events[:8]), connection(events, after=8, recovered=False)]
+    examined = examine(joins, script)
+    assert examined.findings == []
+    assert examined.announced == 8
+
+
+def test_what_a_snapshot_has_not_announced_may_not_be_repeated(
+    script: Script, events: list[Event]
+) -> None:
+    joins = [connection(events[:8]), connection(events, after=7, recovered=False)]
+    assert kinds(examine(joins, script)) == ["repeated"]
+
+
+def test_an_event_that_is_stored_twice_is_found(script: Script, events: list[Event]) -> None:
+    again = Event(7, events[5].said)
+    late = [Event(e.seq + 1, e.said, e.is_progress, e.is_end) for e in events[6:]]
+    assert kinds(examine([connection([*events[:6], again, *late])], script)) == ["repeated"]
+
+
+def test_numbers_out_of_order_are_found(script: Script, events: list[Event]) -> None:
+    events[6], events[7] = events[7], events[6]
+    found = kinds(examine([connection(events)], script))
+    assert found
+    assert set(found) == {"reordered"}
+
+
+def test_events_that_are_stored_out_of_order_are_found(script: Script, events: list[Event]) -> None:
+    one, other = events[6], events[7]
+    events[6:8] = [Event(one.seq, other.said), Event(other.seq, one.said)]
+    assert kinds(examine([connection(events)], script)) == ["reordered"]
+
+
+def test_another_end_is_found(script: Script, events: list[Event]) -> None:
+    events[-1] = Event(events[-1].seq, "complete null", is_end=True)
+    assert kinds(examine([connection(events)], script)) == ["wrong"]
+
+
+def test_what_comes_after_the_end_is_found(script: Script, events: list[Event]) -> None:
+    last = Event(events[-1].seq + 1, script.last_progress, is_progress=True)
+    assert kinds(examine([connection([*events, last])], script)) == ["wrong"]
+
+
+def test_a_line_that_nobody_said_is_found(script: Script, events: list[Event]) -> None:
+    events[-2:-2] = [Event(events[-2].seq, "line 100000")]
+    events[-2:] = [Event(e.seq + 1, e.said, e.is_progress, e.is_end) for e in events[-2:]]
+    assert kinds(examine([connection(events)], script)) == ["wrong"]
+
+
+def test_a_script_is_its_seed(script: Script) -> None:
+    assert Script.of(script.seed) == script

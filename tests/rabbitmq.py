@@ -1,0 +1,71 @@
+"""RabbitMQ as a process of the tests' own."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import amqp
+from kombu.connection import Connection
+
+from tests.support import Process, free_port, new_id
+
+SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # not the one on PATH: it changes the user
+START_TIMEOUT = 120.0  # seconds
+
+
+class RabbitMQ:
+    """A node with its own data, and its own name server for nodes."""
+
+    def __init__(self, folder: Path) -> None:
+        if not SERVER.exists() or shutil.which("epmd") is None:
+            raise AssertionError("the tests need RabbitMQ: apt-get install rabbitmq-server")
+        self.port = free_port()
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
+        self._folder = folder
+        epmd_port = str(free_port())
+        (folder / "plugins").write_text("[].\n")
+        (folder / "rabbitmq.conf").write_text(
+            f"listeners.tcp.local = 127.0.0.1:{self.port}\nloopback_users = none\n"
+            "vm_memory_high_watermark.absolute = 1GB\ndisk_free_limit.absolute = 1MB\n"
+        )
+        env = {
+            "HOME": str(folder),
+            "ERL_EPMD_PORT": epmd_port,
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": f"{new_id('rabbit')}@localhost",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+            "RABBITMQ_LOG_BASE": str(folder / "logs"),
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none",
+        }
+        # Started here, so that the node does not start one that stays behind.
+        self._epmd = Process(["epmd", "-port", epmd_port], folder / "epmd.log", env)
+        self.node = Process([str(SERVER)], folder / "rabbitmq.log", env)
+
+    def ready(self) -> RabbitMQ:
+        self.node.expect(self._answers, "answer of RabbitMQ", START_TIMEOUT)
+        return self
+
+    def crash(self) -> None:
+        """End the node as a power cut does; its data stays."""
+        self.node.kill()
+
+    def start(self) -> None:
+        self.node.start()
+
+    def kill(self) -> None:
+        self.node.kill()
+        self._epmd.kill()
+
+    def _answers(self) -> bool:
+        try:
+            with Connection(self.url, connect_timeout=2) as connection:
+                connection.connect()
+                return True
+        except (OSError, amqp.exceptions.AMQPError):
+            return False

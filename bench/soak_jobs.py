@@ -21,6 +21,9 @@ app.conf.update(
 )
 
 
+QUEUED = "queued"
+
+
 @dataclass(frozen=True)
 class Step:
     lines: range  # numbers of the lines that are logged
@@ -64,7 +67,7 @@ class Script:
 
     def transcript(self) -> list[str]:
         """What a follower is told, but for the progress; its end is the last."""
-        told = ["queued"]
+        told = [QUEUED]
         for attempt in (1,) if self.retry_before is None else (1, 2):
             if attempt == 2:
                 told.append("retrying 2")

@@ -27,8 +27,10 @@ from msgspec import Struct
 from jobcast.errors import InvalidMessage, PublishFailed
 from jobcast.events import Cursor, JobComplete, JobError, JobEvent, JobLog, JobProgress, JobStatus
 from jobcast.transports import (
+    NO_ORIGIN,
     ClientManager,
     Message,
+    Origin,
     Outgoing,
     Retention,
     Snapshot,
@@ -56,10 +58,11 @@ class Ends(Struct):
     def source(self) -> Source:
         return self.manager.source
 
-    async def say(self, *events: JobEvent, owner: str | None = None, first: int = 0) -> None:
+    async def say(self, *events: JobEvent, origin: Origin = NO_ORIGIN, first: int = 0) -> None:
         """Publish events as a worker does. ``first`` is the number of the first, if it has one."""
         batch = [
-            Outgoing.of(event, owner, first and first + place) for place, event in enumerate(events)
+            Outgoing.of(event, origin, first and first + place)
+            for place, event in enumerate(events)
         ]
         await asyncio.to_thread(self.publisher.publish, batch)
 
@@ -112,8 +115,16 @@ def progress(job_id: str, percentage: float) -> JobProgress:
     return JobProgress(job_id=job_id, percentage=percentage, message=None)
 
 
-def started(job_id: str) -> JobStatus:
-    return JobStatus(job_id=job_id, status="started")
+def queued(job_id: str) -> JobStatus:
+    return JobStatus(job_id=job_id, status="queued")
+
+
+def started(job_id: str, attempt: int = 1) -> JobStatus:
+    return JobStatus(job_id=job_id, status="started", attempt=attempt)
+
+
+def retrying(job_id: str, attempt: int) -> JobStatus:
+    return JobStatus(job_id=job_id, status="retrying", attempt=attempt)
 
 
 def on_both_ends(test: Callable[[Any, Ends, str], Awaitable[None]]) -> Callable[[Any, str], None]:
@@ -298,9 +309,29 @@ class TransportContract:
         assert (await ends.kept(job_id, 5)).seq == 5
 
     @on_both_ends
+    async def test_the_word_that_a_run_is_to_come_is_dropped_once_it_has_begun(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        """Who sends a task, who runs it and who tries it again are different publishers."""
+        first, second = Origin(sending="aa"), Origin(sending="bb")
+        await ends.source.subscribe(job_id)
+        await ends.say(started(job_id), log(job_id), origin=first)
+        await ends.say(queued(job_id), progress(job_id, 1), origin=first)
+        await ends.say(retrying(job_id, 2), origin=first)
+        await ends.say(started(job_id, 2), retrying(job_id, 2), origin=first)
+        await ends.say(JobComplete(job_id=job_id, result=1), queued(job_id), origin=first)
+        assert (await ends.kept(job_id, 6)).state == "complete"
+        await ends.say(queued(job_id), log(job_id), origin=second)
+        again = await ends.kept(job_id, 8)
+        assert again.state == "queued"
+        assert [(m.seq, m.kind) for m in await ends.came(8)] == [
+            (1, "s"), (2, "l"), (3, "p"), (4, "s"), (5, "s"), (6, "t"), (7, "s"), (8, "l"),
+        ]  # fmt: skip
+
+    @on_both_ends
     async def test_the_first_event_sets_the_owner_for_good(self, ends: Ends, job_id: str) -> None:
-        await ends.say(log(job_id), owner="alice")
-        await ends.say(log(job_id), owner="mallory")
+        await ends.say(log(job_id), origin=Origin("alice"))
+        await ends.say(log(job_id), origin=Origin("mallory"))
         await ends.kept(job_id, 2)
         assert await ends.source.owner(job_id) == "alice"
 

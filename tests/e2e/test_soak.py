@@ -61,10 +61,21 @@ def test_a_transcript_over_several_connections_is_right(
     assert examine(joins, script).findings == []
 
 
-@pytest.mark.parametrize("index", [0, 6, -2, -1])
+@pytest.mark.parametrize("index", [1, 6, -2, -1])
 def test_a_lost_event_is_found(script: Script, events: list[Event], index: int) -> None:
     del events[index]
     assert kinds(examine([connection(events)], script)) == ["lost"]
+
+
+def test_that_it_was_queued_is_not_said_of_a_job_that_runs(
+    script: Script, events: list[Event]
+) -> None:
+    examined = examine([connection(events[1:])], script)
+    assert examined.findings == []
+    assert examined.begun_before_queued == 1
+    late = [events[1], Event(2, events[0].said), *events[2:]]
+    late[0] = Event(1, events[1].said)
+    assert kinds(examine([connection(late)], script)) == ["reordered"]
 
 
 def test_an_event_that_comes_twice_on_a_connection_is_found(

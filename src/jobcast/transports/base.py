@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
-from jobcast.events import Cursor, JobEvent, Kind, State, packet_head
+from jobcast.events import Cursor, JobEvent, JobStatus, Kind, State, packet_head
 
 DEFAULT_HISTORY_TTL: Final = 3600  # seconds after the last event of a job that has ended
 DEFAULT_HISTORY_SIZE: Final = 1000  # events a job
@@ -27,6 +27,16 @@ class Retention(Struct, frozen=True, kw_only=True):
         return max(self.ttl, ACTIVE_TTL)
 
 
+class Origin(Struct, frozen=True):
+    """Where a job comes from: what its first message says, and goes with all that it says."""
+
+    owner: str | None = None  # the subject whose token may follow it
+    sending: str = ""  # drawn whenever the task is sent; the retries of it are the same sending
+
+
+NO_ORIGIN: Final = Origin()
+
+
 class Outgoing(Struct, frozen=True, kw_only=True):
     """An event on its way to the store, encoded but for its ``seq``."""
 
@@ -38,17 +48,24 @@ class Outgoing(Struct, frozen=True, kw_only=True):
     # Its place among what its publisher says of the job, from 1: what is sent again, because the
     # answer was lost, is recognised by it. 0 for what is never sent again.
     number: int = 0
+    # The run that a status is about, as "<attempt> <sending>"; empty if that is not known. Who
+    # sends a task and who runs it are two publishers, and the former's word may come late.
+    run: str = ""
 
     @classmethod
-    def of(cls, event: JobEvent, owner: str | None = None, number: int = 0) -> Outgoing:
+    def of(cls, event: JobEvent, origin: Origin = NO_ORIGIN, number: int = 0) -> Outgoing:
+        run = ""
+        if isinstance(event, JobStatus) and origin.sending:
+            run = f"{event.attempt or 1} {origin.sending}"
         return cls(
             job_id=event.job_id,
             kind=event.kind,
             # In JSON a line break is never more than white space, and stores may go by lines.
             head=packet_head(event).replace("\n", " "),
             state=event.state,
-            owner=owner,
+            owner=origin.owner,
             number=number,
+            run=run,
         )
 
 
@@ -155,6 +172,19 @@ class ClientManager(Protocol):
 
     async def aclose(self) -> None:
         """Stop listening and let go of connections."""
+
+
+def is_past(outgoing: Outgoing, begun: str) -> bool:
+    """Whether it announces a run that has begun already.
+
+    Args:
+        begun: the ``run`` of the latest event that said ``started``.
+    """
+    if outgoing.state not in ("queued", "retrying") or not outgoing.run or not begun:
+        return False
+    attempt, _, sending = outgoing.run.partition(" ")
+    latest, _, begun_sending = begun.partition(" ")
+    return sending == begun_sending and int(attempt) <= int(latest)
 
 
 def can_resume(after: Cursor | None, *, epoch: str, seq: int, first: int) -> bool:

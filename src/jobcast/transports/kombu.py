@@ -50,6 +50,7 @@ class About(Struct, frozen=True, gc=False):
     kind: Kind
     state: State | None = None
     owner: str | None = None
+    run: str = ""
 
 
 class Emit(Struct, frozen=True, gc=False):
@@ -71,7 +72,9 @@ def encode(outgoing: Outgoing, publisher: str) -> bytes:
     name, payload = _split(outgoing.head)
     # A stock server passes the publisher's count on to its clients as the seq.
     payload += packet_tail(max(1, outgoing.number)).removesuffix("]")
-    about = About(publisher, outgoing.number, outgoing.kind, outgoing.state, outgoing.owner)
+    about = About(
+        publisher, outgoing.number, outgoing.kind, outgoing.state, outgoing.owner, outgoing.run
+    )
     return msgspec.json.encode(
         Emit(
             event=name,
@@ -106,6 +109,7 @@ def decode(body: bytes | str) -> tuple[Outgoing, str]:
         state=about.state,
         owner=about.owner,
         number=about.number,
+        run=about.run,
     )
     return outgoing, about.publisher
 

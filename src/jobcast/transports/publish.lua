@@ -6,17 +6,26 @@
 --
 -- KEYS: state (hash), events (stream), channel
 -- ARGV: 1 the publish command, 2 publisher, 3 follows, 4 owner or '', 5 ttl, 6 active ttl (both in
---       seconds), 7 size (events); then for each event: number, kind, state or '', head
--- Returns the seq of the last event. What came after the end of its run, or was here before, is
--- dropped.
+--       seconds), 7 size (events); then for each event: number, kind, state or '', run or '', head
+-- Returns the seq of the last event. What was here before is dropped, and what comes too late to be
+-- true: after the end of its run, or announcing a run that has begun.
 
 local state_key, events_key, channel = KEYS[1], KEYS[2], KEYS[3]
 local publisher, follows = ARGV[2], tonumber(ARGV[3])
 local JUMP = 1000000
 
-local record = redis.call('HMGET', state_key, 'epoch', 'state', 'seq', 'node', 'from:' .. publisher)
+local record = redis.call(
+    'HMGET', state_key, 'epoch', 'state', 'seq', 'node', 'from:' .. publisher, 'begun'
+)
 local epoch, state, seq = record[1], record[2], tonumber(record[3] or 0)
 local seen = tonumber(record[5] or 0)
+local begun = record[6]
+
+local function is_past(run)
+    local attempt, sending = string.match(run, '^(%d+) (.+)$')
+    local latest, begun_sending = string.match(begun or '', '^(%d+) (.+)$')
+    return attempt and latest and sending == begun_sending and tonumber(attempt) <= tonumber(latest)
+end
 
 if follows > 0 and seen < follows then
     return redis.error_reply('NOTYET the events before these are missing')
@@ -38,11 +47,20 @@ elseif record[4] ~= node then
 end
 
 local lines, progress, logged, last = { epoch }, nil, nil, ''
-for i = 8, #ARGV, 4 do
-    local number, kind, new_state, head = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+for i = 8, #ARGV, 5 do
+    local number, kind, new_state, run, head = tonumber(ARGV[i]), unpack(ARGV, i + 1, i + 4)
     local ended = state == 'complete' or state == 'error'
     local begins = new_state == 'queued' or new_state == 'started'
-    if (number == 0 or number > seen) and (begins or not ended) then
+    local announces = new_state == 'queued' or new_state == 'retrying'
+    if
+        (number == 0 or number > seen)
+        and (begins or not ended)
+        and not (announces and is_past(run))
+    then
+        if new_state == 'started' then
+            begun = run
+            redis.call('HSET', state_key, 'begun', run)
+        end
         if begins then
             -- What was shown of an earlier run says nothing about this one.
             progress = nil

@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 from typing import Final
 
 from jobcast.events import PROGRESS, TERMINAL, TERMINAL_STATES, Cursor, State, packet_tail
-from jobcast.transports.base import Message, Outgoing, Retention, Snapshot, can_resume
+from jobcast.transports.base import Message, Outgoing, Retention, Snapshot, can_resume, is_past
 
 MAX_RECORDS: Final = 100_000
 MAX_EVENTS: Final = 1_000_000  # of all records together
@@ -25,18 +25,21 @@ class Record:
         self.progress: Message | None = None
         self.events: deque[Message] = deque(maxlen=size)
         self.seen: dict[str, int] = {}  # publisher: the number of its latest event
+        self.begun = ""  # the run that began last
         self.expires_at = 0.0
 
     def add(self, outgoing: Outgoing, retention: Retention, publisher: str = "") -> Message | None:
-        """Store an event. Returns None if it was here before, or came after the end."""
+        """Store an event. Returns None if it was here before, or comes too late to be true."""
         ended = self.state in TERMINAL_STATES
         begins = outgoing.state in ("queued", "started")
         if outgoing.number:
             if outgoing.number <= self.seen.get(publisher, 0):
                 return None
             self.seen[publisher] = outgoing.number
-        if ended and not begins:
+        if (ended and not begins) or is_past(outgoing, self.begun):
             return None
+        if outgoing.state == "started":
+            self.begun = outgoing.run
         if begins:
             self.progress = None
             if ended:
@@ -102,7 +105,7 @@ class Records:
         return len(self._active) + len(self._ended)
 
     def add(self, outgoing: Outgoing, publisher: str = "") -> Message | None:
-        """Store an event. Returns None if it was here before, or came after the end."""
+        """Store an event. Returns None if it was here before, or comes too late to be true."""
         self._expire()
         record = self._active.pop(outgoing.job_id, None) or self._ended.pop(outgoing.job_id, None)
         if record is None:

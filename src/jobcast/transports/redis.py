@@ -92,7 +92,7 @@ def arguments(call: Call, publisher: str, retention: Retention, *, sharded: bool
         retention.ttl,
         retention.active_ttl,
         retention.size,
-        *chain.from_iterable((o.number, o.kind, o.state or "", o.head) for o in call.events),
+        *chain.from_iterable((o.number, o.kind, o.state or "", o.run, o.head) for o in call.events),
     ]
 
 

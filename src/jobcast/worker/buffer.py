@@ -9,7 +9,7 @@ from typing import Final
 from msgspec import Struct
 
 from jobcast.events import PROGRESS, JobEvent, JobLog
-from jobcast.transports import Outgoing
+from jobcast.transports import NO_ORIGIN, Origin, Outgoing
 
 MAX_EVENTS: Final = 10_000
 MAX_LOG_CHARACTERS: Final = 8 * 1024 * 1024  # of all buffered log lines together
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 class Entry(Struct, frozen=True, gc=False):
     ticket: int
     event: JobEvent
-    owner: str | None
+    origin: Origin
 
 
 class Buffer:
@@ -50,7 +50,7 @@ class Buffer:
         """Everything with a lower ticket has left the buffer."""
         return next(iter(self._entries), self.last_ticket + 1)
 
-    def add(self, event: JobEvent, owner: str | None) -> None:
+    def add(self, event: JobEvent, origin: Origin = NO_ORIGIN) -> None:
         self.last_ticket += 1
         ticket = self.last_ticket
         if event.kind == PROGRESS:
@@ -59,7 +59,7 @@ class Buffer:
         elif isinstance(event, JobLog):
             self._logs.append(ticket)
             self._log_characters += len(event.message)
-        self._entries[ticket] = Entry(ticket, event, owner)
+        self._entries[ticket] = Entry(ticket, event, origin)
         while self._logs and (
             len(self._entries) > self._max_events or self._log_characters > self._max_log_characters
         ):
@@ -79,7 +79,7 @@ class Buffer:
             dropped, last = self._dropped.get(event.job_id, (0, 0))
             if 0 < last < ticket:
                 del self._dropped[event.job_id]
-                taken.append(Entry(last, _gap(event, dropped), entry.owner))
+                taken.append(Entry(last, _gap(event, dropped), entry.origin))
             taken.append(entry)
         return taken
 
@@ -97,7 +97,7 @@ def encode(entries: list[Entry]) -> list[Outgoing]:
     encoded: list[Outgoing] = []
     for entry in entries:
         try:
-            encoded.append(Outgoing.of(entry.event, entry.owner, entry.ticket))
+            encoded.append(Outgoing.of(entry.event, entry.origin, entry.ticket))
         except (TypeError, ValueError):
             name, job_id = entry.event.name, entry.event.job_id
             logger.exception("a %s of job %s could not be encoded", name, job_id)

@@ -24,6 +24,7 @@ from jobcast.events import (
     check_job_id,
 )
 from jobcast.settings import DEFAULT_RESULT_LIMIT
+from jobcast.transports import NO_ORIGIN, Origin
 from jobcast.worker.progress import Number, Shown, Stage, number
 from jobcast.worker.public import reason_of, safe_result, safe_text
 
@@ -59,12 +60,12 @@ class Job:
         publisher: JobPublisher,
         job_id: str,
         *,
-        owner: str | None = None,
+        origin: Origin = NO_ORIGIN,
         attempt: int = 1,
         result_limit: int = DEFAULT_RESULT_LIMIT,
     ) -> None:
         self.job_id = check_job_id(job_id)
-        self.owner = owner
+        self.origin = origin
         self.attempt = attempt
         self.ended = False
         self.retried = False
@@ -79,6 +80,11 @@ class Job:
         self._began: float | None = None
         self._slot: Slot | None = None
         self._taken: Slot | None = None
+
+    @property
+    def owner(self) -> str | None:
+        """The subject whose token may follow the job."""
+        return self.origin.owner
 
     def progress(
         self,

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from jobcast.errors import InvalidJobId, SettingsError
 from jobcast.settings import Settings
-from jobcast.transports import Retention, open_publisher
+from jobcast.transports import Origin, Retention, open_publisher
 from jobcast.worker.job import NO_JOB, Job, NoJob
 from jobcast.worker.publisher import Publisher
 
@@ -53,7 +53,7 @@ def process(celery_conf: Mapping[str, Any] | None = None) -> Process | None:
 def new_job(
     job_id: str,
     *,
-    owner: str | None = None,
+    origin: Origin,
     attempt: int = 1,
     celery_conf: Mapping[str, Any] | None = None,
 ) -> Job | NoJob:
@@ -63,7 +63,7 @@ def new_job(
         return NO_JOB
     limit = here.settings.result_limit
     try:
-        return Job(here.publisher, job_id, owner=owner, attempt=attempt, result_limit=limit)
+        return Job(here.publisher, job_id, origin=origin, attempt=attempt, result_limit=limit)
     except InvalidJobId as exc:
         logger.warning("job %.200r is not published: %s", job_id, exc)
         return NO_JOB
@@ -85,7 +85,8 @@ def open_job(job_id: str, *, owner: str | None = None) -> Job | NoJob:
     here = process()
     if here is None:
         return NO_JOB
-    return Job(here.publisher, job_id, owner=owner, result_limit=here.settings.result_limit)
+    limit = here.settings.result_limit
+    return Job(here.publisher, job_id, origin=Origin(owner), result_limit=limit)
 
 
 def close() -> None:

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from jobcast.errors import PublishFailed
 from jobcast.events import JobEvent, JobProgress
-from jobcast.transports import Outgoing, TransportPublisher
+from jobcast.transports import Origin, Outgoing, TransportPublisher
 from jobcast.worker.buffer import MAX_EVENTS, Buffer, encode
 
 LINGER: Final = 0.025  # seconds that an event waits for others, and progress to be replaced
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 class Reporter(Protocol):
     """What the publisher asks of a job: its progress, a slot that the task overwrites."""
 
-    owner: str | None
+    origin: Origin
     dirty: bool
 
     def take_progress(self) -> JobProgress | None:
@@ -73,8 +73,8 @@ class Publisher:
         with self._lock:
             progress = job.take_progress()
             if progress is not None:
-                self._buffer.add(progress, job.owner)
-            self._buffer.add(event, job.owner)
+                self._buffer.add(progress, job.origin)
+            self._buffer.add(event, job.origin)
         self._work.set()
 
     def flush(self, timeout: float = FLUSH_TIMEOUT) -> bool:
@@ -156,7 +156,7 @@ class Publisher:
             job.dirty = False
             progress = job.take_progress()
             if progress is not None:
-                self._buffer.add(progress, job.owner)
+                self._buffer.add(progress, job.origin)
 
     def _failed(self, exc: Exception) -> None:
         self._failures += 1

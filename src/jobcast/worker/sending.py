@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from celery import current_app, signals
 
 from jobcast.events import now
+from jobcast.transports import Origin
 from jobcast.worker.job import Job, current_job
 from jobcast.worker.process import new_job
 
 OWNER_HEADER: Final = "jobcast_owner"
+SENDING_HEADER: Final = "jobcast_sending"
 
 
-def owner_of(request: Any) -> str | None:
-    """The subject that a task's message says it belongs to."""
-    owner = (request.headers or {}).get(OWNER_HEADER)
-    return owner if isinstance(owner, str) and owner else None
+def origin_of(headers: Mapping[str, Any] | None) -> Origin:
+    """What a task's message says of where it comes from."""
+    headers = headers or {}
+    owner, sending = headers.get(OWNER_HEADER), headers.get(SENDING_HEADER)
+    return Origin(
+        owner=owner if isinstance(owner, str) and owner else None,
+        sending=sending if isinstance(sending, str) and sending.isalnum() else "",
+    )
 
 
 def announce(sender: str, headers: dict[str, Any], **_: object) -> None:
@@ -35,7 +43,8 @@ def announce(sender: str, headers: dict[str, Any], **_: object) -> None:
         return
     if isinstance(parent, Job) and parent.owner is not None:
         headers.setdefault(OWNER_HEADER, parent.owner)
-    job = new_job(headers["id"], owner=headers.get(OWNER_HEADER), celery_conf=current_app.conf)
+    headers[SENDING_HEADER] = secrets.token_hex(6)
+    job = new_job(headers["id"], origin=origin_of(headers), celery_conf=current_app.conf)
     if isinstance(job, Job):
         job.queued(task=sender)
         job.flush()

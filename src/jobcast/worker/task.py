@@ -17,7 +17,7 @@ from jobcast.settings import Settings
 from jobcast.worker import logs
 from jobcast.worker.job import Job, _current, current_job
 from jobcast.worker.process import new_job, process
-from jobcast.worker.sending import OWNER_HEADER, due, owner_of
+from jobcast.worker.sending import OWNER_HEADER, due, origin_of
 
 T = TypeVar("T")
 
@@ -162,8 +162,8 @@ class ProgressTask(Task):
             # Celery's own tasks (celery.chord_unlock, ...) are nobody's job.
             if self.name.startswith("celery."):
                 return None
-            owner = owner_of(self.request)
-            job = new_job(task_id, owner=owner, attempt=attempt, celery_conf=self.app.conf)
+            origin = origin_of(self.request.headers)
+            job = new_job(task_id, origin=origin, attempt=attempt, celery_conf=self.app.conf)
         return job if isinstance(job, Job) else None
 
     def _shown(self, hook: Callable[[Any], Any], value: Any, otherwise: Any) -> Any:

@@ -20,6 +20,7 @@ from jobcast.events import (
     REQUESTS,
     TOKEN_MAX_LENGTH,
     Cursor,
+    Draining,
     Joined,
     JoinJob,
     Level,
@@ -41,7 +42,7 @@ MESSAGES: Final = [ref["$ref"].rpartition("/")[2] for ref in SCHEMA["anyOf"]]
 WORDS: Final = (PROTOCOL / "PROTOCOL.md").read_text("utf-8")
 
 OTHERS: Final[Mapping[str, type[msgspec.Struct]]] = {
-    cls.name: cls for cls in (Joined, TokenExpiring)
+    cls.name: cls for cls in (Draining, Joined, TokenExpiring)
 }
 
 # The definition that describes each struct.

@@ -12,6 +12,7 @@ import pytest
 
 from jobcast.errors import PublishFailed
 from jobcast.transports import Outgoing
+from jobcast.worker.buffer import Buffer
 from jobcast.worker.job import Job
 from jobcast.worker.publisher import Publisher
 from tests.support import wait_for
@@ -63,7 +64,7 @@ def wire() -> Wire:
 
 @pytest.fixture
 def publisher(wire: Wire) -> Iterator[Publisher]:
-    publisher = Publisher(wire, shown_url="wire://", max_events=100)
+    publisher = Publisher(wire, shown_url="wire://", buffer=Buffer(100))
     yield publisher
     wire.down = False
     wire.open.set()
@@ -188,6 +189,20 @@ def test_a_flood_during_an_outage_is_bounded_and_counted(wire: Wire, publisher: 
     assert said[-1] == "4999"
     counted = sum(int(m.split()[0]) for m in said if "dropped here" in m)
     assert counted + len([m for m in said if "dropped here" not in m]) == 5000
+
+
+def test_endings_that_had_to_go_are_counted(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    wire.down = True
+    publisher = Publisher(wire, shown_url="wire://", buffer=Buffer(max_kept=50))
+    Job(publisher, "first").complete(0)
+    wait_for(lambda: wire.tries, "a try")
+    for n in range(80):
+        Job(publisher, str(n)).complete(n)
+    wire.down = False
+    assert wait_for(lambda: publisher.flush(), "all of it")
+    publisher.close()
+    assert wire.said("job_complete", "result") == [0, *range(30, 80)]
+    assert "30 statuses and endings of jobs were lost" in caplog.text
 
 
 def test_close_sends_what_is_left_and_tells_what_could_not_be(

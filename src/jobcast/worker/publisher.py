@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from jobcast.errors import PublishFailed
 from jobcast.events import JobEvent, JobProgress
 from jobcast.transports import Origin, Outgoing, TransportPublisher
-from jobcast.worker.buffer import MAX_EVENTS, Buffer, encode
+from jobcast.worker.buffer import Buffer, encode
 
 LINGER: Final = 0.025  # seconds that an event waits for others, and progress to be replaced
 BATCH: Final = 200  # events a pipeline
@@ -42,12 +42,11 @@ class Publisher:
     """
 
     def __init__(
-        self, transport: TransportPublisher, *, shown_url: str = "", max_events: int = MAX_EVENTS
+        self, transport: TransportPublisher, *, shown_url: str = "", buffer: Buffer | None = None
     ) -> None:
         self._transport = transport
         self._shown_url = shown_url
-        self._buffer = Buffer(max_events)
-        self._max_events = max_events
+        self._buffer = Buffer() if buffer is None else buffer
         self._lock = threading.Lock()
         self._dirty: deque[Reporter] = deque()  # jobs whose progress was not looked at
         self._work = threading.Event()
@@ -103,7 +102,7 @@ class Publisher:
         self._work.set()
         self._thread.join(timeout)
         with self._lock:
-            lost = len(self._buffer) + len(self._unsent)
+            lost = len(self._buffer) + len(self._unsent) + self._buffer.lost
         if lost:
             logger.warning("%d events of jobs were not sent to %s", lost, self._shown_url)
         self._transport.close()
@@ -163,7 +162,8 @@ class Publisher:
         if self._failures == 1:
             logger.warning(
                 "jobcast cannot reach %s (%s): tasks go on, and what they say is kept,"
-                " %d events at most, until it is back", self._shown_url, exc, self._max_events,
+                " %d events at most, until it is back", self._shown_url, exc,
+                self._buffer.max_events,
             )  # fmt: skip
             with self._settled:
                 self._down_since = time.monotonic()
@@ -178,5 +178,9 @@ class Publisher:
                 "jobcast reaches %s again, after %.1f s",
                 self._shown_url, time.monotonic() - self._down_since,
             )  # fmt: skip
+            with self._lock:
+                lost, self._buffer.lost = self._buffer.lost, 0
+            if lost:
+                logger.error("%d statuses and endings of jobs were lost: too many to keep", lost)
             self._down_since = None
             self._failures = 0

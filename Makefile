@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STOCK_CLIENT := tests/e2e/stock_client
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint format typecheck pytest unit clean
+.PHONY: help demo dev test lint format typecheck servers pytest unit clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,7 +47,10 @@ format: $(VENV)/.synced  ## put the code into shape
 typecheck: $(VENV)/.synced  ## strict types, tests included
 	$(BIN)/mypy
 
-pytest: $(STOCK_CLIENT)/node_modules/.package-lock.json  ## the three tiers of tests
+servers:  ## install the servers that the tests start: Redis, RabbitMQ
+	@sh tests/install_servers.sh
+
+pytest: $(STOCK_CLIENT)/node_modules/.package-lock.json servers  ## the three tiers of tests
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 unit: $(VENV)/.synced  ## the quick tests

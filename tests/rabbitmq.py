@@ -10,16 +10,22 @@ from kombu.connection import Connection
 
 from tests.support import Process, free_port, new_id
 
-SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # not the one on PATH: it changes the user
+DEBIANS = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # the one on its PATH changes the user
 START_TIMEOUT = 120.0  # seconds
+
+
+def rabbitmq_server() -> str:
+    found = str(DEBIANS) if DEBIANS.exists() else shutil.which("rabbitmq-server")
+    if found is None or shutil.which("epmd") is None:
+        raise AssertionError("the tests need RabbitMQ: apt-get install rabbitmq-server")
+    return found
 
 
 class RabbitMQ:
     """A node with its own data, and its own name server for nodes."""
 
     def __init__(self, folder: Path) -> None:
-        if not SERVER.exists() or shutil.which("epmd") is None:
-            raise AssertionError("the tests need RabbitMQ: apt-get install rabbitmq-server")
+        server = rabbitmq_server()
         self.port = free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
         self._folder = folder
@@ -45,7 +51,7 @@ class RabbitMQ:
         }
         # Started here, so that the node does not start one that stays behind.
         self._epmd = Process(["epmd", "-port", epmd_port], folder / "epmd.log", env)
-        self.node = Process([str(SERVER)], folder / "rabbitmq.log", env)
+        self.node = Process([server], folder / "rabbitmq.log", env)
 
     def ready(self) -> RabbitMQ:
         self.node.expect(self._answers, "answer of RabbitMQ", START_TIMEOUT)

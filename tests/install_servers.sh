@@ -1,0 +1,28 @@
+#!/bin/sh
+# Installs the servers that the tests start processes of: Redis and RabbitMQ, as Debian packages.
+set -eu
+
+packages=""
+command -v redis-server > /dev/null || packages="$packages redis-server"
+command -v rabbitmq-server > /dev/null || [ -x /usr/sbin/rabbitmq-server ] ||
+    packages="$packages rabbitmq-server"
+[ -n "$packages" ] || exit 0
+
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get > /dev/null; then
+    echo "The tests need servers that are not installed here:$packages." >&2
+    echo "On Debian and Ubuntu: sudo apt-get install$packages" >&2
+    echo "Elsewhere: Redis 7 or newer and RabbitMQ 3.10 or newer, on the PATH." >&2
+    exit 1
+fi
+
+# The tests start their own on free ports; none of the machine's own is wanted.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' > "$policy"
+    chmod +x "$policy"
+    trap 'rm -f "$policy"' EXIT
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+# shellcheck disable=SC2086
+apt-get install -q -y --no-install-recommends $packages

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 import msgspec
 import pytest
@@ -14,39 +13,13 @@ from hypothesis import strategies as st
 
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JobEvent, JobLog, JobProgress, JobStatus
-from jobcast.realtime.relay import Relay
+from jobcast.realtime.relay import QUIET_CHECK, Relay
 from jobcast.transports import Message, Outgoing, Retention, Snapshot
 from jobcast.transports.record import Record
+from tests.recorder import Recorder
+from tests.support import eventually
 
 JOB = "a"
-
-
-class Follower:
-    """An outlet that keeps what it is sent."""
-
-    def __init__(self, sid: str) -> None:
-        self.sid = sid
-        self.closed = False
-        self.events: list[tuple[str, dict[str, Any]]] = []
-
-    def send(self, packet: str, replaces: str | None = None) -> None:
-        name, payload = msgspec.json.decode(packet[2:])
-        self.events.append((name, payload))
-
-    def send_history(self, packets: Sequence[str]) -> None:
-        for packet in packets:
-            self.send(packet)
-
-    async def drained(self) -> None:
-        await asyncio.sleep(0)
-
-    @property
-    def seqs(self) -> list[int]:
-        return [payload["seq"] for name, payload in self.events if name != "joined"]
-
-    @property
-    def lines(self) -> list[object]:
-        return [payload["message"] for name, payload in self.events if name == "job_log"]
 
 
 class Unsteady:
@@ -58,6 +31,7 @@ class Unsteady:
         self.loss = loss
         self.subscriptions: list[str] = []
         self.unreadable = False
+        self.asked = 0  # for positions
         self._late: list[Message] = []
 
     @property
@@ -84,6 +58,7 @@ class Unsteady:
         return None
 
     async def positions(self, job_ids: Sequence[str]) -> list[Cursor]:
+        self.asked += 1
         await self._pause()
         if self.unreadable:
             raise TransportUnavailable("not now")
@@ -136,12 +111,12 @@ async def test_every_follower_gets_everything_once_and_in_order(
     source = Unsteady(chance, loss)
     relay = Relay(source)
     relay.start()
-    followers: list[Follower] = []
+    followers: list[Recorder] = []
     joins: list[asyncio.Task[object]] = []
     for step in range(60):
         match chance.randrange(6):
             case 0 if len(followers) < 6:
-                follower = Follower(str(step))
+                follower = Recorder(str(step))
                 followers.append(follower)
                 joins.append(asyncio.create_task(relay.join(JOB, follower)))
             case 1:
@@ -177,18 +152,18 @@ async def _resume(source: Unsteady) -> None:
     await source.on_resumed()
 
 
-async def steady(*events: JobEvent) -> tuple[Relay, Unsteady]:
+async def steady(*events: JobEvent, quiet_check: float = QUIET_CHECK) -> tuple[Relay, Unsteady]:
     source = Unsteady(random.Random(1))
     for event in events:
         source.publish(event)
-    relay = Relay(source)
+    relay = Relay(source, quiet_check)
     relay.start()
     return relay, source
 
 
 async def test_a_cursor_saves_what_was_seen() -> None:
     relay, _ = await steady(*(log(str(n)) for n in range(10)))
-    one, two, three = Follower("1"), Follower("2"), Follower("3")
+    one, two, three = Recorder("1"), Recorder("2"), Recorder("3")
     first = await relay.join(JOB, one)
     assert (first.seq, first.recovered) == (10, False)
     again = await relay.join(JOB, two, Cursor(epoch=first.epoch, seq=7))
@@ -202,15 +177,14 @@ async def test_a_cursor_saves_what_was_seen() -> None:
 
 async def test_a_record_begun_anew_is_announced() -> None:
     relay, source = await steady(log("old"))
-    follower = Follower("1")
+    follower = Recorder("1")
     await relay.join(JOB, follower)
     source.record = Record(None, 100)
     source.publish(JobStatus(job_id=JOB, status="started"))
     source.publish(log("new"))
     source.deliver()
     await settle()
-    names = [name for name, _ in follower.events]
-    assert names == ["joined", "job_log", "joined", "job_status", "job_log"]
+    assert follower.names == ["joined", "job_log", "joined", "job_status", "job_log"]
     assert follower.events[2][1]["epoch"] == source.record.epoch
     assert follower.events[0][1]["epoch"] != source.record.epoch
     await relay.aclose()
@@ -221,7 +195,7 @@ async def test_a_gap_that_cannot_be_read_yet_is_filled_later(
 ) -> None:
     monkeypatch.setattr("jobcast.realtime.relay.RETRY_DELAY", 0)
     relay, source = await steady(log("0"))
-    follower = Follower("1")
+    follower = Recorder("1")
     await relay.join(JOB, follower)
     source.loss = 1
     source.publish(log("1"))
@@ -241,7 +215,7 @@ async def test_a_join_that_fails_leaves_nothing() -> None:
     relay, source = await steady(log("0"))
     source.unreadable = True
     with pytest.raises(TransportUnavailable):
-        await relay.join(JOB, Follower("1"))
+        await relay.join(JOB, Recorder("1"))
     await settle()
     assert relay.followed == 0
     assert source.subscriptions == []
@@ -250,7 +224,7 @@ async def test_a_join_that_fails_leaves_nothing() -> None:
 
 async def test_one_that_goes_while_it_joins_is_not_let_in() -> None:
     relay, _ = await steady(log("0"))
-    follower = Follower("1")
+    follower = Recorder("1")
     task = asyncio.create_task(relay.join(JOB, follower))
     await asyncio.sleep(0)
     follower.closed = True
@@ -263,7 +237,7 @@ async def test_one_that_goes_while_it_joins_is_not_let_in() -> None:
 
 async def test_a_cancelled_join_leaves_the_others_alone() -> None:
     relay, _ = await steady(log("0"))
-    impatient, patient = Follower("1"), Follower("2")
+    impatient, patient = Recorder("1"), Recorder("2")
     task = asyncio.create_task(relay.join(JOB, impatient))
     other = asyncio.create_task(relay.join(JOB, patient))
     await asyncio.sleep(0)
@@ -271,4 +245,35 @@ async def test_a_cancelled_join_leaves_the_others_alone() -> None:
     await other
     assert patient.lines == ["0"]
     assert impatient.events == []
+    await relay.aclose()
+
+
+async def test_what_a_quiet_room_has_missed_is_found() -> None:
+    """The connection is up, and yet a message did not come: nothing tells but the store."""
+    relay, source = await steady(log("0"), quiet_check=0.02)
+    follower = Recorder("1")
+    await relay.join(JOB, follower)
+    source.loss = 1
+    for line in "123":
+        source.publish(log(line))
+        await eventually(lambda: len(follower.lines) == source.record.seq, f"line {line}")
+    source.record = Record(None, 100)
+    source.publish(log("another record"))
+    await eventually(lambda: "another record" in follower.lines, "the new record")
+    assert follower.lines == ["0", "1", "2", "3", "another record"]
+    assert follower.names.count("joined") == 2
+    await relay.aclose()
+
+
+async def test_a_store_that_cannot_be_read_does_not_end_the_check_of_quiet_rooms() -> None:
+    relay, source = await steady(log("0"), quiet_check=0.01)
+    follower = Recorder("1")
+    await relay.join(JOB, follower)
+    source.loss, source.unreadable = 1, True
+    source.publish(log("1"))
+    asked = source.asked
+    await eventually(lambda: source.asked > asked + 2, "further checks")
+    assert follower.lines == ["0"]
+    source.unreadable = False
+    await eventually(lambda: follower.lines == ["0", "1"], "the line")
     await relay.aclose()

@@ -1,0 +1,41 @@
+"""An outlet that keeps what it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+
+class Recorder:
+    """Where a follower's packets would go."""
+
+    def __init__(self, sid: str = "recorder") -> None:
+        self.sid = sid
+        self.closed = False
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def send(self, packet: str, replaces: str | None = None) -> None:
+        name, payload = msgspec.json.decode(packet[2:])
+        self.events.append((name, payload))
+
+    def send_history(self, packets: Sequence[str]) -> None:
+        for packet in packets:
+            self.send(packet)
+
+    async def drained(self) -> None:
+        await asyncio.sleep(0)
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.events]
+
+    @property
+    def seqs(self) -> list[int]:
+        return [payload["seq"] for name, payload in self.events if name != "joined"]
+
+    @property
+    def lines(self) -> list[object]:
+        return [payload["message"] for name, payload in self.events if name == "job_log"]

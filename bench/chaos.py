@@ -104,6 +104,8 @@ class Link:
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self._ends = client, server
         self._cut_at: float | None = None
+        self._flows = asyncio.Event()
+        self._flows.set()
         self.gone = asyncio.Event()
 
     async def cut_in_frame(self, fraction: float, timeout: float) -> None:
@@ -115,9 +117,18 @@ class Link:
         except TimeoutError:
             self.reset()
 
+    def drop_answers(self) -> None:
+        """Reset it when the server answers, before the client hears of it."""
+        self._cut_at = 0.0
+
+    def hold(self) -> None:
+        """Let nothing through any more, and tell neither end."""
+        self._flows.clear()
+
     def reset(self) -> None:
         for writer in self._ends:
             reset(writer)
+        self._flows.set()
         self.gone.set()
 
     async def run(self, client: asyncio.StreamReader, server: asyncio.StreamReader) -> None:
@@ -138,8 +149,10 @@ class Link:
     ) -> None:
         try:
             while chunk := await reader.read(CHUNK):
+                await self._flows.wait()
                 if cuts and self._cut_at is not None:
-                    writer.write(chunk[: max(1, int(len(chunk) * self._cut_at))][: len(chunk) - 1])
+                    # What is written last is not waited for: a part of it is lost for certain.
+                    writer.write(chunk[: int(len(chunk) * self._cut_at)])
                     self.reset()
                     return
                 writer.write(chunk)

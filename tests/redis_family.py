@@ -94,12 +94,13 @@ class Sentinels:
 
     def __init__(self, folder: Path) -> None:
         binary = redis_server()
-        master = RedisProcess(folder / "one", binary=binary)
-        self.servers = [
-            master,
-            RedisProcess(folder / "two", "--replicaof", "127.0.0.1", str(master.port),
-                         "--repl-diskless-sync-delay", "0", binary=binary),
-        ]  # fmt: skip
+        at_once = "--repl-diskless-sync-delay", "0"
+        master = RedisProcess(folder / "one", *at_once, binary=binary)
+        replica = RedisProcess(folder / "two", *at_once, binary=binary)
+        self.servers = [master, replica]
+        self._plain = {server.port: server.argv for server in self.servers}
+        replica.ready()
+        replica.command("REPLICAOF", "127.0.0.1", master.port)
         self.sentinels = [_sentinel(folder, binary, master.port) for _ in range(3)]
         self.ports = [port for port, _ in self.sentinels]
         hosts = ",".join(f"127.0.0.1:{port}" for port in self.ports)
@@ -108,7 +109,7 @@ class Sentinels:
     def ready(self) -> Sentinels:
         for server in self.servers:
             server.ready()
-        wait_for(self._in_sync, "replica in sync")
+        wait_for(self.in_sync, "replica in sync")
         wait_for(self._complete, "Sentinels that know each other")
         return self
 
@@ -128,15 +129,21 @@ class Sentinels:
         assert former is not None
         former.kill()
         wait_for(lambda: self.master not in (None, former), "master that is another")
+        master = self.master
+        assert master is not None
+        # It has forgotten everything: as a master, until the Sentinels meet it, it would do harm.
+        former.argv = [*self._plain[former.port], "--replicaof", "127.0.0.1", str(master.port)]
         former.start()
 
     def kill(self) -> None:
         for process in [*self.servers, *(process for _, process in self.sentinels)]:
             process.kill()
 
-    def _in_sync(self) -> bool:
-        info = self.servers[1].command("INFO", "replication")
-        return bool(info.get("master_link_status") == "up")
+    def in_sync(self) -> bool:
+        """Whether one of the servers follows the other, and has all that it has."""
+        infos = [server.command("INFO", "replication") for server in self.servers]
+        up = any(info.get("master_link_status") == "up" for info in infos)
+        return up and len({info["master_repl_offset"] for info in infos}) == 1
 
     def _complete(self) -> bool:
         for port in self.ports:

@@ -1,0 +1,317 @@
+"""What Redis and the way to it can do, with the publisher and the relay that live with it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from bench.chaos import Proxy
+from jobcast.events import Cursor
+from jobcast.realtime.relay import Relay
+from jobcast.testing import log, new_job_id, progress, started
+from jobcast.transports import Outgoing, Retention, open_manager, open_publisher
+from jobcast.worker.job import Job
+from jobcast.worker.publisher import Publisher
+from tests.conftest import Valkey
+from tests.recorder import Recorder
+from tests.redis_family import Cluster, RedisProcess, Sentinels
+from tests.redis_family import started as started_servers
+from tests.support import TIMEOUT, eventually, running
+
+
+class Scene:
+    """A job that is spoken of on one side, and followed on the other."""
+
+    def __init__(self, relay: Relay, publisher: Publisher) -> None:
+        self.relay = relay
+        self.publisher = publisher
+        self.job = Job(publisher, new_job_id())
+        self.follower = Recorder("1")
+        self.said = 0
+
+    def speak(self, lines: int) -> None:
+        for _ in range(lines):
+            self.job.log(str(self.said))
+            self.job.progress(self.said)
+            self.said += 1
+
+    async def heard(self) -> None:
+        """Wait until the follower has all of it, each line once and in order."""
+        expected = [str(n) for n in range(self.said)]
+        await eventually(lambda: len(self.follower.lines) >= self.said, f"{self.said} lines")
+        assert self.follower.lines == expected
+
+    async def confirmed(self) -> None:
+        """Wait until the publisher knows that all of it is stored."""
+        deadline = time.monotonic() + TIMEOUT
+        while not await asyncio.to_thread(self.publisher.flush, 1):
+            assert time.monotonic() < deadline, "not all was confirmed"
+            await asyncio.sleep(0.02)
+
+    def assert_in_order(self) -> None:
+        assert self.follower.seqs == sorted(set(self.follower.seqs))
+
+
+@asynccontextmanager
+async def scene(url: str, worker_url: str | None = None) -> AsyncIterator[Scene]:
+    """A scene whose follower is there, with one line heard."""
+    manager = open_manager(url)
+    relay = Relay(manager.source)
+    relay.start()
+    publisher = Publisher(open_publisher(worker_url or url), shown_url="the store")
+    here = Scene(relay, publisher)
+    try:
+        await eventually(lambda: relay.ready, "relay that is ready")
+        await relay.join(here.job.job_id, here.follower)
+        here.speak(1)
+        await here.heard()
+        yield here
+    finally:
+        await asyncio.to_thread(publisher.close)
+        await relay.aclose()
+        await manager.aclose()
+
+
+def _thrown_out(server: Valkey) -> bool:
+    return bool(server.command("INFO", "stats")["client_output_buffer_limit_disconnections"])
+
+
+@pytest.mark.parametrize("kind", ["pubsub", "normal"])
+async def test_connections_that_are_killed_again_and_again(own_valkey: Valkey, kind: str) -> None:
+    async with scene(own_valkey.url) as here:
+        for _ in range(10):
+            here.speak(20)
+            await asyncio.to_thread(own_valkey.command, "CLIENT", "KILL", "TYPE", kind)
+            await asyncio.sleep(0.02)  # more is said while they come back
+        await here.heard()
+        here.assert_in_order()
+
+
+async def test_a_subscriber_that_is_thrown_out_for_reading_slowly(own_valkey: Valkey) -> None:
+    own_valkey.command("CONFIG", "SET", "client-output-buffer-limit", "pubsub 64kb 64kb 1")
+    async with scene(own_valkey.url) as here:
+        line = "x" * 8000
+        publisher = open_publisher(own_valkey.url, Retention(size=100_000))
+        lines: list[str] = []
+        # This blocks the loop, so that nobody reads what Redis has to say.
+        while not _thrown_out(own_valkey):
+            more = [f"{line}{len(lines) + n}" for n in range(50)]
+            publisher.publish([Outgoing.of(log(here.job.job_id, text)) for text in more])
+            lines += more
+            assert len(lines) < 20_000
+        await eventually(lambda: len(here.follower.lines) == len(lines) + 1, "the lines")
+        assert here.follower.lines[1:] == lines
+        here.assert_in_order()
+        publisher.close()
+
+
+async def test_a_restart_that_forgets_everything_begins_another_epoch(own_valkey: Valkey) -> None:
+    async with scene(own_valkey.url) as here:
+        here.speak(5)
+        await here.heard()
+        own_valkey.kill()
+        await eventually(lambda: not here.relay.ready, "relay that is not ready")
+        here.speak(5)
+        own_valkey.start()
+        await here.heard()
+        joined = [payload for name, payload in here.follower.events if name == "joined"]
+        assert len({payload["epoch"] for payload in joined}) == 3  # none at first
+        assert here.relay.ready
+        last = here.follower.events[-1][1]
+        snapshot = await here.relay._source.snapshot(here.job.job_id)
+        assert (snapshot.epoch, snapshot.seq) == (joined[-1]["epoch"], last["seq"])
+
+
+async def test_a_restart_that_remembers_all_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("durable")
+    options = ["--appendonly", "yes", "--appendfsync", "always"]
+    with running(RedisProcess(folder, *options)) as server:
+        server.ready()
+        async with scene(server.url) as here:
+            for _ in range(3):
+                here.speak(20)
+                server.kill()
+                here.speak(20)
+                server.start()
+                server.ready()
+            await here.heard()
+            here.assert_in_order()
+            assert here.follower.names.count("joined") == 2  # none at first
+
+
+async def test_numbers_are_not_given_again_by_a_store_that_remembers_less(
+    own_valkey: Valkey,
+) -> None:
+    """It comes back as it was a while ago, as a replica that was behind does."""
+    async with scene(own_valkey.url) as here:
+        dump = own_valkey.folder / "dump.rdb"
+        own_valkey.command("SAVE")
+        shutil.copy(dump, dump.with_suffix(".old"))
+        here.speak(30)
+        await here.heard()
+        seen = here.follower.seqs[-1]
+        epoch = here.follower.events[0][1]["epoch"]
+        own_valkey.kill()
+        shutil.copy(dump.with_suffix(".old"), dump)
+        own_valkey.start()
+        own_valkey.ready()
+        here.speak(10)
+        await here.heard()
+        here.assert_in_order()
+        assert here.follower.seqs[-1] > seen + 900_000
+        late = Recorder("2")
+        after = Cursor(epoch=here.follower.events[-1][1].get("epoch", epoch), seq=seen)
+        await here.relay.join(here.job.job_id, late, after)
+        # What the store has lost it cannot send; what it has, it sends once.
+        assert set(late.lines) <= {str(n) for n in range(here.said)}
+        assert late.lines[-10:] == [str(n) for n in range(31, 41)]
+
+
+async def test_a_stream_that_was_evicted_is_no_proof_of_anything(own_valkey: Valkey) -> None:
+    async with scene(own_valkey.url) as here:
+        here.speak(10)
+        await here.heard()
+        accepted = await here.relay.join(here.job.job_id, Recorder("2"))
+        own_valkey.command("DEL", f"jobcast:{{{here.job.job_id}}}:events")
+        after = Cursor(epoch=accepted.epoch, seq=5)
+        again = await here.relay.join(here.job.job_id, Recorder("3"), after)
+        assert again.recovered is False
+        assert again.epoch == accepted.epoch
+        # Who had seen all of it has missed nothing.
+        here.speak(1)
+        await here.heard()
+        after = Cursor(epoch=accepted.epoch, seq=accepted.seq)
+        assert (await here.relay.join(here.job.job_id, Recorder("4"), after)).recovered
+
+
+async def test_a_connection_that_has_silently_died_is_found(
+    own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A firewall forgets it after minutes of silence, and tells neither end."""
+    monkeypatch.setattr("jobcast.transports.redis_line.PING_INTERVAL", 0.2)
+    proxy = Proxy()
+    await proxy.start()
+    proxy.target = own_valkey.port
+    async with scene(f"redis://127.0.0.1:{proxy.port}/0", own_valkey.url) as here:
+        for link in proxy.links:
+            link.hold()
+        here.speak(20)
+        await here.heard()
+        here.assert_in_order()
+    await proxy.aclose()
+
+
+async def test_a_silent_channel_stays_subscribed_to(
+    own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobcast.transports.redis_line.PING_INTERVAL", 0.02)
+    async with scene(own_valkey.url) as here:
+        before = _subscribers(own_valkey)
+        # Minutes of silence, as long as they seem to who asks every 20 ms.
+        await eventually(lambda: _pings(own_valkey) > 50, "50 pings")
+        here.speak(1)
+        await here.heard()
+        assert _subscribers(own_valkey) == before
+
+
+def _subscribers(server: Valkey) -> list[str]:
+    lines = server.command("CLIENT", "LIST", "TYPE", "pubsub").decode().splitlines()
+    return [line.partition(" ")[0] for line in lines]
+
+
+def _pings(server: Valkey) -> int:
+    return int(server.command("INFO", "commandstats").get("cmdstat_ping", {}).get("calls", 0))
+
+
+async def test_an_answer_that_was_lost_does_not_make_events_appear_twice(
+    own_valkey: Valkey,
+) -> None:
+    proxy = Proxy()
+    await proxy.start()
+    proxy.target = own_valkey.port
+    async with scene(own_valkey.url, f"redis://127.0.0.1:{proxy.port}/0") as here:
+        for _ in range(10):
+            await here.confirmed()
+            [link] = proxy.links
+            link.drop_answers()
+            here.speak(20)
+            await link.gone.wait()
+            # The events are there; whoever published them does not know.
+            await eventually(lambda: len(here.follower.lines) > here.said - 20, "lines")
+        await here.heard()
+        here.assert_in_order()
+        await here.confirmed()
+        snapshot = await here.relay._source.snapshot(here.job.job_id)
+        assert len([m for m in snapshot.events if m.kind == "l"]) == here.said
+    await proxy.aclose()
+
+
+async def test_a_server_that_hangs_is_waited_for_by_nobody(own_valkey: Valkey) -> None:
+    async with scene(own_valkey.url) as here:
+        own_valkey.popen.send_signal(signal.SIGSTOP)
+        try:
+            here.speak(1)
+            began = time.thread_time()
+            here.speak(200)
+            assert time.thread_time() - began < 1.0  # of CPU time: it did not wait for anything
+        finally:
+            own_valkey.popen.send_signal(signal.SIGCONT)
+        await here.heard()
+
+
+async def test_a_slot_of_a_cluster_moves_while_events_flow(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with started_servers(Cluster(tmp_path_factory.mktemp("cluster"))) as cluster:
+        async with scene(cluster.url) as here:
+            key = f"{{{here.job.job_id}}}"
+            for _ in range(3):
+                moving = asyncio.create_task(asyncio.to_thread(cluster.move_slot_of, key))
+                while not moving.done():
+                    here.speak(2)
+                    await asyncio.sleep(0.01)
+                await moving
+                here.speak(20)
+                await here.heard()
+            here.assert_in_order()
+
+
+async def test_a_master_is_replaced_while_events_flow(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with started_servers(Sentinels(tmp_path_factory.mktemp("sentinels"))) as sentinels:
+        async with scene(sentinels.url) as here:
+            # What a master has not passed on when it dies is lost; that is Redis's own rule.
+            await eventually(sentinels.in_sync, "replica in sync")
+            failing = asyncio.create_task(asyncio.to_thread(sentinels.fail_over))
+            await eventually(lambda: not here.relay.ready, "relay that is not ready")
+            while not failing.done():
+                here.speak(2)
+                await asyncio.sleep(0.01)
+            await failing
+            here.speak(20)
+            await here.heard()
+            here.assert_in_order()
+
+
+async def test_resuming_in_a_history_that_was_trimmed_says_so(own_valkey: Valkey) -> None:
+    async with scene(own_valkey.url) as here:
+        publisher = open_publisher(own_valkey.url)
+        job_id = new_job_id()
+        publisher.publish([Outgoing.of(started(job_id)), Outgoing.of(progress(job_id, 1))])
+        publisher.publish([Outgoing.of(log(job_id, n)) for n in range(2000)])
+        first = await here.relay.join(job_id, Recorder("2"))
+        follower = Recorder("3")
+        trimmed = await here.relay.join(job_id, follower, Cursor(epoch=first.epoch, seq=3))
+        assert (trimmed.recovered, trimmed.epoch, trimmed.seq) == (False, first.epoch, 2002)
+        assert 1000 <= len(follower.lines) < 2000
+        assert follower.lines[-1] == "1999"
+        publisher.close()

@@ -1,0 +1,116 @@
+"""A WebSocket client of which a test decides when it reads."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.uri import parse_uri
+
+RECEIVE_BUFFER = 4096  # bytes that the kernel keeps of what is not read
+
+
+class RawClient:
+    """Socket.IO on a WebSocket on a socket, each byte of which is asked for."""
+
+    def __init__(self, url: str) -> None:
+        address = urlsplit(url)
+        self._protocol = ClientProtocol(
+            parse_uri(f"ws://{address.netloc}/socket.io/?EIO=4&transport=websocket")
+        )
+        self._peer = address.hostname, address.port
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        self._socket.setblocking(False)
+        self.packets: list[str] = []
+
+    async def connect(self, token: str) -> None:
+        await asyncio.get_running_loop().sock_connect(self._socket, self._peer)
+        self._protocol.send_request(self._protocol.connect())
+        await self._flush()
+        await self.read_until(lambda packet: packet.startswith("0"))
+        await self.send(f"40{json.dumps({'token': token})}")
+        await self.read_until(lambda packet: packet.startswith("40"))
+
+    async def join(self, job_id: str, after: dict[str, Any] | None = None) -> None:
+        """Join, and read up to the acknowledgement."""
+        request: dict[str, Any] = {"job_id": job_id}
+        if after is not None:
+            request["after"] = after
+        await self.send(f"421{json.dumps(['join_job', request])}")
+        await self.read_until(lambda packet: packet.startswith("431"))
+
+    async def send(self, packet: str) -> None:
+        self._protocol.send_text(packet.encode())
+        await self._flush()
+
+    async def read_until(self, wanted: Any) -> str:
+        """Read up to a packet.
+
+        Raises:
+            ConnectionError: the connection ended before.
+        """
+        while True:
+            before = len(self.packets)
+            await self._read_some()
+            for packet in self.packets[before:]:
+                if wanted(packet):
+                    return packet
+
+    async def read_to_the_end(self) -> None:
+        """Read what is still on its way, until the connection is gone."""
+        try:
+            await self.read_until(lambda _: False)
+        except ConnectionError:
+            return
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        return [
+            payload
+            for packet in self.packets
+            if packet.startswith("42[")
+            for event, payload in [json.loads(packet[2:])]
+            if event == name
+        ]
+
+    def close(self) -> None:
+        self._socket.close()
+
+    async def _read_some(self) -> None:
+        data = await asyncio.get_running_loop().sock_recv(self._socket, 65536)
+        if not data:
+            raise ConnectionError("the server has closed the connection")
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if not isinstance(event, Frame):
+                continue
+            if event.opcode is Opcode.TEXT:
+                packet = bytes(event.data).decode()
+                self.packets.append(packet)
+                if packet == "2":
+                    await self.send("3")
+            elif event.opcode is Opcode.CLOSE:
+                raise ConnectionError("the server has closed the connection")
+        await self._flush()
+
+    async def _flush(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data:
+                await asyncio.get_running_loop().sock_sendall(self._socket, data)
+
+
+@asynccontextmanager
+async def raw_client(url: str, token: str) -> AsyncIterator[RawClient]:
+    client = RawClient(url)
+    try:
+        await client.connect(token)
+        yield client
+    finally:
+        client.close()

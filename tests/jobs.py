@@ -45,6 +45,17 @@ def count(self: ProgressTask, steps: int, gate: str | None = None) -> dict[str, 
 
 
 @app.task(base=ProgressTask, bind=True)
+def tick(self: ProgressTask, gate: str) -> int:
+    """A log line every hundredth of a second, until the file ``gate`` is there."""
+    ticks = 0
+    while not Path(gate).exists() and ticks < 6000:
+        self.log(f"tick {ticks}")
+        ticks += 1
+        time.sleep(0.01)
+    return ticks
+
+
+@app.task(base=ProgressTask, bind=True)
 def spin(self: ProgressTask, times: int) -> None:
     for turn in range(times):
         self.progress(turn * 100 / times, f"turn {turn}")

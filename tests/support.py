@@ -147,7 +147,7 @@ class Server(Process):
 
     def __init__(
         self, log_path: Path, transport: str, env: Mapping[str, str] | None = None,
-        port: int | None = None,
+        port: int | None = None, app: str = "jobcast.realtime:create_app",
     ) -> None:  # fmt: skip
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -157,7 +157,7 @@ class Server(Process):
                 "-m",
                 "uvicorn",
                 "--factory",
-                "jobcast.realtime:create_app",
+                app,
                 "--port",
                 str(self.port),
                 "--log-config",

@@ -47,11 +47,13 @@ class StockClient:
 
 
 @contextmanager
-def stock_client(url: str, token: str, job_id: str, folder: Path) -> Iterator[StockClient]:
+def stock_client(
+    url: str, token: str, job_id: str, folder: Path, script: str = "follow.mjs"
+) -> Iterator[StockClient]:
     output = folder / f"{new_id('output')}.jsonl"
     with output.open("w") as stdout:
         process = subprocess.Popen(
-            [command("node"), str(FOLDER / "follow.mjs"), url, token, job_id],
+            [command("node"), str(FOLDER / script), url, token, job_id],
             stdout=stdout,
             text=True,
         )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from engineio.packet import CLOSE, MESSAGE, PING, Packet
+from engineio.payload import Payload
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,7 +72,7 @@ def test_it_gives_what_was_offered_in_order_without_what_was_replaced(
             case _, int():
                 for _ in range(min(value, backlog.qsize())):
                     item = backlog.get_nowait()
-                    backlog._taken = 0
+                    backlog._taken = backlog._taken_packets = 0
                     assert item is not None
                     assert item.data == waiting.pop(0)[0]
         if cuts:
@@ -153,6 +155,22 @@ def test_the_writer_takes_a_bounded_piece_so_that_the_rest_may_still_be_replaced
     backlog.offer(packet("new"), "job")
     assert read(backlog)[-1] == "new"
     assert backlog.qsize() == 0
+
+
+async def test_a_long_poll_has_no_more_packets_than_pythons_client_reads() -> None:
+    backlog = Backlog(refused)
+    for n in range(40):
+        backlog.offer(packet(str(n)))
+    polls: list[int] = []
+    while not backlog.empty():
+        await backlog.get()
+        polls.append(1)
+        with suppress(asyncio.QueueEmpty):
+            while True:
+                backlog.get_nowait()
+                polls[-1] += 1
+    assert max(polls) == Payload.max_decode_packets
+    assert sum(polls) == 40
 
 
 async def test_a_queue_that_is_joined_ends_when_all_is_read_or_forgotten() -> None:

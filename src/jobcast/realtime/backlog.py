@@ -13,6 +13,7 @@ from jobcast.realtime import metrics
 
 DEFAULT_LIMIT: Final = 1024 * 1024  # characters that may wait for one connection
 CHUNK: Final = 64 * 1024  # characters that the writer takes at once, and cannot give back
+PAYLOAD: Final = 16  # packets that it takes at once: in a long poll, Python's client reads no more
 
 
 class Backlog(asyncio.Queue[Packet | None]):
@@ -36,7 +37,8 @@ class Backlog(asyncio.Queue[Packet | None]):
         self._ticket = 0
         self._values: dict[str, int] = {}  # key of a value: the ticket of its latest
         self._keys: dict[int, str] = {}
-        self._taken = 0
+        self._taken = 0  # characters since the writer waited last
+        self._taken_packets = 0
         self.pending = 0  # characters
         self.overflowed = False
         self._low = asyncio.Event()
@@ -86,15 +88,16 @@ class Backlog(asyncio.Queue[Packet | None]):
         self._low.set()
 
     async def get(self) -> Packet | None:
-        self._taken = 0
+        self._taken = self._taken_packets = 0
         return await super().get()
 
     def get_nowait(self) -> Packet | None:
-        if self._taken >= CHUNK:
+        if self._taken >= CHUNK or self._taken_packets >= PAYLOAD:
             # What is left here may still be conflated; what the writer holds may not.
             raise asyncio.QueueEmpty
         packet = super().get_nowait()
         self._taken += _size(packet)
+        self._taken_packets += 1
         return packet
 
     def qsize(self) -> int:

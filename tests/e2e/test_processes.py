@@ -1,0 +1,287 @@
+"""Several Socket.IO processes: a job is followed on all of them, and any of them may go."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+import socketio.exceptions
+
+from tests import jobs
+from tests.conftest import Valkey
+from tests.e2e.raw import raw_client
+from tests.e2e.returning import Returning, returning
+from tests.e2e.stock import stock_client
+from tests.support import (
+    SECRET,
+    Process,
+    Server,
+    Worker,
+    answers,
+    eventually,
+    following,
+    free_port,
+    running,
+    wait_for,
+)
+
+Send = Callable[..., str]
+Token = Callable[..., str]
+
+ENDED = (0, -signal.SIGTERM)  # uvicorn raises the signal again when it is done
+STEPS = 40
+LINES = [f"step {n}" for n in range(STEPS)]
+
+
+class Served(Process):
+    """``jobcast serve``."""
+
+    def __init__(self, log_path: Path, url: str, *arguments: str, **env: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__(
+            [sys.executable, "-m", "jobcast.cli", "serve", "--port", str(self.port), *arguments],
+            log_path,
+            {"JOBCAST_URL": url, "JOBCAST_JWT_SECRET": SECRET, **env},
+        )
+
+    def ready(self) -> Served:
+        self.expect(lambda: answers(f"{self.url}/readyz"), "answer of /readyz")
+        return self
+
+    @property
+    def workers(self) -> list[int]:
+        """The processes that serve, if there are several."""
+        path = Path(f"/proc/{self.popen.pid}/task/{self.popen.pid}/children")
+        pids = [int(pid) for pid in path.read_text().split()]
+        return [pid for pid in pids if "resource_tracker" not in _command_line(pid)]
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except FileNotFoundError:
+        return "resource_tracker"
+
+
+def post(url: str, **query: str) -> None:
+    request = urllib.request.Request(f"{url}?{urlencode(query)}", method="POST")
+    with urllib.request.urlopen(request, timeout=30) as response:
+        assert response.status == 204
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """The file that a job waits for half-way."""
+    return tmp_path / "gate"
+
+
+@pytest.fixture
+def pair(valkey: Valkey, tmp_path: Path) -> Iterator[tuple[Server, Server]]:
+    """Two processes, each with its own port."""
+    app = "tests.talking:create_app"
+    with (
+        running(Server(tmp_path / "one.log", valkey.url, app=app)) as one,
+        running(Server(tmp_path / "two.log", valkey.url, app=app)) as two,
+    ):
+        yield one.ready(), two.ready()
+
+
+@pytest.fixture
+def two_workers(valkey: Valkey, tmp_path: Path) -> Iterator[Served]:
+    """Two processes on one port."""
+    env = {"JOBCAST_METRICS": "true"}
+    with running(Served(tmp_path / "log", valkey.url, "--workers", "2", **env)) as served:
+        served.ready()
+        wait_for(lambda: served.log.count("Application startup complete") == 2, "two workers")
+        assert len(served.workers) == 2
+        yield served
+
+
+async def test_a_job_is_followed_on_two_processes(
+    pair: tuple[Server, Server], worker: Worker, send: Send, token: Token, gate: Path
+) -> None:
+    one, two = pair
+    job_id = send(worker, jobs.count, STEPS, str(gate))
+    async with (
+        following(one.url, token()) as alice,
+        following(two.url, token()) as bob,
+    ):
+        await alice.join(job_id)
+        await bob.join(job_id)
+        gate.touch()
+        for follower in (alice, bob):
+            await follower.transcript.end(job_id)
+            lines = [e["message"] for e in follower.transcript.of(job_id, "job_log")]
+            assert lines == LINES
+        assert alice.transcript.of(job_id, "job_log") == bob.transcript.of(job_id, "job_log")
+
+
+async def test_emit_and_disconnect_reach_clients_of_another_process(
+    pair: tuple[Server, Server], token: Token
+) -> None:
+    one, two = pair
+    async with (
+        following(one.url, token()) as alice,
+        following(two.url, token("bob")) as bob,
+    ):
+        post(f"{two.url}/say", to=str(alice.client.get_sid()), text="from the other one")
+        await eventually(lambda: alice.transcript.events, "note")
+        assert alice.transcript.events == [("note", {"text": "from the other one"})]
+        post(f"{two.url}/disconnect", sid=str(alice.client.get_sid()))
+        await eventually(lambda: not alice.client.connected, "disconnection")
+        assert bob.client.connected
+        assert bob.transcript.events == []
+    await eventually(lambda: "disconnected" in one.log, "line in the log")
+
+
+async def test_two_workers_share_a_port_and_both_follow_a_job(
+    two_workers: Served, worker: Worker, send: Send, token: Token, gate: Path
+) -> None:
+    job_id = send(worker, jobs.count, STEPS, str(gate))
+    async with AsyncExitStack() as stack:
+        followers = []
+        for resting in two_workers.workers:
+            # Whoever rests accepts no connection, so that the next ones are the other's.
+            os.kill(resting, signal.SIGSTOP)
+            try:
+                for _ in range(2):
+                    client = following(two_workers.url, token())
+                    follower = await stack.enter_async_context(client)
+                    followers.append(follower)
+                    assert (await follower.join(job_id))["ok"]
+            finally:
+                os.kill(resting, signal.SIGCONT)
+        gate.touch()
+        for follower in followers:
+            await follower.transcript.end(job_id)
+            lines = [e["message"] for e in follower.transcript.of(job_id, "job_log")]
+            assert lines == LINES
+        with urllib.request.urlopen(f"{two_workers.url}/metrics", timeout=30) as response:
+            page = response.read().decode()
+        assert "jobcast_connections 4.0" in page
+        assert "jobcast_jobs_followed 2.0" in page
+
+
+async def test_workers_that_share_a_port_take_no_long_polls(
+    two_workers: Served, token: Token
+) -> None:
+    """The next request of one could come to another process."""
+    with pytest.raises(socketio.exceptions.ConnectionError):
+        async with following(two_workers.url, token(), ("polling",)):
+            raise AssertionError("it was accepted")
+    async with following(two_workers.url, token()) as alice:
+        assert alice.client.connected
+
+
+async def test_a_worker_that_is_killed_is_replaced_and_its_clients_come_back(
+    two_workers: Served, worker: Worker, send: Send, token: Token, gate: Path
+) -> None:
+    job_id = send(worker, jobs.count, STEPS, str(gate))
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(returning(two_workers.url, token(), job_id))
+            for _ in range(4)
+        ]
+        former = two_workers.workers
+        for pid in former:
+            os.kill(pid, signal.SIGKILL)
+        gate.touch()
+        for client in clients:
+            await client.end()
+            assert client.lines == LINES
+            assert len(client.of("connect")) >= 2
+        assert not set(two_workers.workers) & set(former)
+
+
+async def test_a_rolling_restart_sends_clients_to_the_others_and_loses_nothing(
+    two_workers: Served, worker: Worker, send: Send, token: Token, gate: Path
+) -> None:
+    job_id = send(worker, jobs.tick, str(gate))
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(returning(two_workers.url, token(), job_id))
+            for _ in range(6)
+        ]
+        former = set(two_workers.workers)
+        two_workers.popen.send_signal(signal.SIGHUP)
+        await eventually(
+            lambda: len(two_workers.workers) == 2 and not former & set(two_workers.workers),
+            "two other workers",
+        )
+        gate.touch()
+        for client in clients:
+            end = await client.end()
+            assert client.lines == [f"tick {n}" for n in range(end["result"])]
+            assert_was_sent_away(client)
+    assert "Traceback" not in two_workers.log
+    assert two_workers.stop() == 0
+
+
+def assert_was_sent_away(client: Returning) -> None:
+    """It was told, then closed, and has come back; perhaps to one that was to end next."""
+    told, closed = client.of("draining"), client.of("disconnect")
+    assert told
+    assert len(told) == len(closed) == len(client.of("connect")) - 1
+    assert set(closed) <= {"transport close", "transport error"}  # not by the server's wish
+    assert all(data["closes_in"] >= 0 for data in told)
+
+
+async def test_a_process_that_ends_sends_all_kinds_of_clients_away(
+    package: None, valkey: Valkey, worker: Worker, send: Send, token: Token, gate: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    job_id = send(worker, jobs.count, STEPS, str(gate))
+    with running(Server(tmp_path / "server.log", valkey.url)) as server:
+        server.ready()
+        async with (
+            returning(server.url, token(), job_id) as on_websocket,
+            returning(server.url, token(), job_id, ("polling",)) as on_polling,
+        ):
+            with stock_client(
+                server.url, token(), job_id, tmp_path, "come_back.mjs"
+            ) as on_javascript:
+                await eventually(lambda: "step 20" in on_websocket.lines, "half of it")
+                await eventually(lambda: "step 20" in on_polling.lines, "half of it by polling")
+                await eventually(
+                    lambda: any("step 20" in str(data) for _, data in on_javascript.events),
+                    "half of it in JavaScript",
+                )
+                assert server.stop() in ENDED
+                server.start()
+                server.ready()
+                gate.touch()
+                for client in (on_websocket, on_polling):
+                    await client.end()
+                    assert client.lines == LINES
+                    assert_was_sent_away(client)
+                events = on_javascript.finish()
+    assert [data["message"] for name, data in events if name == "job_log"] == LINES
+    names = [name for name, _ in events]
+    assert names.count("draining") == 1
+    assert next(d["reason"] for n, d in events if n == "disconnect") == "transport close"
+    assert "Traceback" not in server.log
+
+
+async def test_a_process_that_ends_is_not_ready_and_takes_nobody_in(
+    valkey: Valkey, token: Token, job_id: str, tmp_path: Path
+) -> None:
+    env = {"JOBCAST_SEND_BUFFER": "65536"}
+    with running(Server(tmp_path / "server.log", valkey.url, env)) as server:
+        server.ready()
+        # It does not answer the end of its connection, so that the process waits for it a while.
+        async with raw_client(server.url, token()):
+            server.popen.terminate()
+            await eventually(lambda: answers(f"{server.url}/readyz", 503), "unready server")
+            assert answers(f"{server.url}/healthz")
+            with pytest.raises(socketio.exceptions.ConnectionError):
+                async with following(server.url, token()):
+                    raise AssertionError("it was accepted")
+            assert server.stop() in ENDED

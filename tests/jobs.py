@@ -15,9 +15,11 @@ from celery.utils.log import get_task_logger
 
 from jobcast import ProgressTask, current_job
 
-app = Celery("tests", broker=os.environ.get("CELERY_BROKER_URL", "memory://"))
+BROKER = os.environ.get("CELERY_BROKER_URL")
+
+app = Celery("tests", broker=BROKER or "memory://")
 app.conf.update(
-    result_backend=os.environ.get("CELERY_BROKER_URL", "cache+memory://"),
+    result_backend=os.environ.get("CELERY_RESULT_BACKEND") or BROKER or "cache+memory://",
     broker_connection_retry_on_startup=True,
     worker_hijack_root_logger=True,
 )

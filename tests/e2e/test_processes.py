@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import urlencode
 
+import psutil
 import pytest
 import socketio.exceptions
 
@@ -59,16 +60,8 @@ class Served(Process):
     @property
     def workers(self) -> list[int]:
         """The processes that serve, if there are several."""
-        path = Path(f"/proc/{self.popen.pid}/task/{self.popen.pid}/children")
-        pids = [int(pid) for pid in path.read_text().split()]
-        return [pid for pid in pids if "resource_tracker" not in _command_line(pid)]
-
-
-def _command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except FileNotFoundError:
-        return "resource_tracker"
+        children = psutil.Process(self.popen.pid).children()
+        return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
 def post(url: str, **query: str) -> None:

@@ -61,7 +61,14 @@ class Served(Process):
     def workers(self) -> list[int]:
         """The processes that serve, if there are several."""
         children = psutil.Process(self.popen.pid).children()
-        return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
+        return [child.pid for child in children if _serves(child)]
+
+
+def _serves(child: psutil.Process) -> bool:
+    try:
+        return any("spawn_main" in word for word in child.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False
 
 
 def post(url: str, **query: str) -> None:

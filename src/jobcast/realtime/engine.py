@@ -6,10 +6,12 @@ import asyncio
 import logging
 import re
 from collections.abc import Coroutine, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, cast
 from urllib.parse import parse_qs
 
+import engineio.packet
 import socketio
 from socketio.packet import Packet
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -17,6 +19,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from jobcast.realtime.backlog import DEFAULT_LIMIT, Backlog
 
 AUTHENTICATION_TIMEOUT: Final = 5.0  # seconds from opening a connection to having authenticated
+
+POLL_TIMEOUT: Final = 1.0  # seconds that a client may take to poll, when its process ends
 
 TRANSPORT: Final = "jobcast.transport"  # where a scope has the connection's transport
 
@@ -103,7 +107,18 @@ class EngineGuard:
         if socket.upgraded:
             socket.queue.put_nowait(None)  # the writer ends when it has written what waits
         else:
-            await socket.close(wait=False)
+            self._spawn(self._end_long_poll(socket))
+
+    async def _end_long_poll(self, socket: Any) -> None:
+        """Answer the poll that waits, and know the connection no more when the next one comes.
+
+        Engine.IO's own word for the end would have Python's client wait for half a minute.
+        """
+        socket.queue.put_nowait(engineio.packet.Packet(engineio.packet.NOOP))
+        with suppress(TimeoutError):  # it does not poll; there is nobody to answer
+            async with asyncio.timeout(POLL_TIMEOUT):
+                await socket.queue.join()
+        await socket.close(wait=False, abort=True)
 
     async def aclose(self, remaining: Iterable[str]) -> None:
         """Cut connections that did not go by themselves, and those that never authenticated."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests import jobs
 from tests.conftest import Valkey
-from tests.support import Server, Worker, following, running
+from tests.support import TIMEOUT, Process, Server, Worker, eventually, following, running
 
 Send = Callable[..., str]
 Token = Callable[..., str]
@@ -51,6 +52,57 @@ async def test_a_child_that_is_recycled_says_everything_before(
                 assert len(alice.transcript.of(job_id, "job_log")) == 3
         assert worker.stop() == 0
         assert "Traceback" not in worker.log
+
+
+async def test_a_warm_shutdown_waits_for_the_job_and_for_what_it_says(
+    server: Server, valkey: Valkey, send: Send, token: Token, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    arguments = ["--pool=prefork", "--concurrency=1"]
+    with running(Worker(tmp_path / "log", valkey.url, valkey.url, *arguments)) as worker:
+        worker.ready()
+        async with following(server.url, token()) as alice:
+            job_id = send(worker, jobs.tick, str(gate))
+            await alice.join(job_id)
+            await eventually(lambda: alice.transcript.of(job_id, "job_log"), "a line")
+            worker.popen.terminate()
+            await eventually(lambda: "Warm shutdown" in worker.log, "warm shutdown")
+            gate.touch()
+            end = await alice.transcript.end(job_id)
+            lines = [event["message"] for event in alice.transcript.of(job_id, "job_log")]
+            assert lines == [f"tick {n}" for n in range(end["result"])]
+        assert worker.stop() == 0
+        assert "Traceback" not in worker.log
+
+
+SCRIPT = """
+from jobcast import open_job
+
+job = open_job({job_id!r}, owner="alice")
+job.started()
+for n in range(500):
+    job.log(f"line {{n}}")
+job.progress(50, "and the process ends")
+"""
+
+
+async def test_a_process_that_ends_says_everything_before(
+    server: Server, valkey: Valkey, token: Token, job_id: str, tmp_path: Path
+) -> None:
+    """No task, no worker, no orderly end of the job: an interpreter that exits."""
+    script = Process(
+        [sys.executable, "-c", SCRIPT.format(job_id=job_id)],
+        tmp_path / "log",
+        {"JOBCAST_URL": valkey.url},
+    )
+    with running(script):
+        assert script.popen.wait(TIMEOUT) == 0
+    assert script.log == ""
+    async with following(server.url, token()) as alice:
+        assert (await alice.join(job_id))["ok"]
+        lines = [event["message"] for event in alice.transcript.of(job_id, "job_log")]
+        assert lines == [f"line {n}" for n in range(500)]
+        assert alice.transcript.of(job_id, "job_progress")[-1]["percentage"] == 50
 
 
 async def test_a_worker_with_a_wrong_setting_does_not_start(valkey: Valkey, tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ def test_everything_has_a_default_but_the_key() -> None:
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
     assert (settings.history_ttl, settings.history_size) == (3600, 1000)
     assert settings.cors_origins == ()
+    assert (settings.workers, settings.drain_seconds) == (1, 5)
+    assert settings.send_buffer == 1024 * 1024
+    assert settings.metrics is False
     with pytest.raises(SettingsError, match=re.escape("JOBCAST_JWT_SECRET is not set")):
         settings.require_authentication()
 
@@ -80,6 +83,16 @@ PEM = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----"
         ("MAX_JOBS", "-1", "from 1"),
         ("PORT", "70000", "from 0 to 65535"),
         ("PORT", "tcp://10.0.0.1:80", "enableServiceLinks"),
+        ("URL", "redis+sentinel://a,b/0", "the name of the service"),
+        ("URL", "redis+sentinel://a:x/0/m", "hosts as host:port"),
+        ("URL", "redis+cluster://a,b/3", "should name no database"),
+        ("URL", "amqp://", "a URL with a host"),
+        ("URL", "amqp://h:99999//", "a usable port"),
+        ("URL", "amqp://h//?channel=jobcast", "jobcast's own"),
+        ("WORKERS", "0", "processes from 1"),
+        ("DRAIN_SECONDS", "-1", "seconds from 0"),
+        ("SEND_BUFFER", "1000", "characters from 65536"),
+        ("METRICS", "maybe", "should be true or false"),
         ("LOG_LEVEL", "loud", "should be one of off, debug"),
     ],
 )

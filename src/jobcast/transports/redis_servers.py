@@ -88,6 +88,7 @@ class Servers(Struct, frozen=True, kw_only=True):
             if key in query
         }
         host, port = hosts[0]
+        host = f"[{host}]" if ":" in host else host
         return cls(
             shape=shape,
             url=f"{base}://{userinfo}{at}{host}:{port}/{database}"

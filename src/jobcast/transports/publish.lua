@@ -93,16 +93,21 @@ end
 if state == 'pending' then
     state = 'started' -- whatever began it is not known any more, but it is running
 end
-redis.call('HSET', state_key, 'seq', seq, 'state', state)
+local fields = { 'seq', seq, 'state', state }
+local function keep(name, value)
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
+end
 if progress then
-    redis.call('HSET', state_key, 'progress', progress)
+    keep('progress', progress)
 end
 if logged then
-    redis.call('HSET', state_key, 'logged', logged)
+    keep('logged', logged)
 end
 if seen > 0 then
-    redis.call('HSET', state_key, 'from:' .. publisher, seen)
+    keep('from:' .. publisher, seen)
 end
+redis.call('HSET', state_key, unpack(fields))
 if last ~= '' then
     local expiry = last == 't' and ARGV[5] or ARGV[6]
     redis.call('EXPIRE', state_key, expiry)

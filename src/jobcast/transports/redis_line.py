@@ -64,7 +64,11 @@ class Line:
             keep_alive.cancel()
 
     async def close(self) -> None:
-        await self._connection.disconnect(nowait=True)
+        try:
+            # With TLS the other end has a say in it, for as long as connecting may take.
+            await self._connection.disconnect()
+        except REDIS_ERRORS as exc:
+            logger.debug("closing the connection to %s: %s", self.name, exc)
         await self._pool.aclose()
 
     async def subscribe(self, channels: Iterable[str]) -> None:

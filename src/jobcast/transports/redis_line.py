@@ -56,7 +56,7 @@ class Line:
         keep_alive = asyncio.create_task(self._keep_alive())
         try:
             while True:
-                answer = await self._connection.read_response()
+                answer = await self._connection.read_response(disconnect_on_error=False)
                 self._heard = True
                 if isinstance(answer, list):
                     self._on_answer(answer)
@@ -95,13 +95,11 @@ class Line:
 
     async def _keep_alive(self) -> None:
         """Find out that the other end is gone although nobody said so."""
-        try:
-            while await self._hears(PING_INTERVAL) or await self._answers():
-                pass
-            logger.warning("%s did not answer for %d s", self.name, PING_INTERVAL)
-        finally:
-            # The reader fails of it, and the supervisor does the rest.
-            await self._connection.disconnect(nowait=True)
+        while await self._hears(PING_INTERVAL) or await self._answers():
+            pass
+        logger.warning("%s did not answer for %d s", self.name, PING_INTERVAL)
+        # The reader fails of it, and the supervisor does the rest.
+        await self._connection.disconnect(nowait=True)
 
     async def _hears(self, seconds: float) -> bool:
         self._heard = False

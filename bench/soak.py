@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import aiohttp
 import socketio
 from celery.result import AsyncResult
 from socketio.exceptions import SocketIOError
@@ -428,7 +429,9 @@ class Client:
 
     @asynccontextmanager
     async def _connection(self, url: str) -> AsyncIterator[socketio.AsyncClient]:
-        sio = socketio.AsyncClient(reconnection=False, handle_sigint=False)
+        # One of its own would be left open when a connection is refused.
+        http = aiohttp.ClientSession()
+        sio = socketio.AsyncClient(reconnection=False, handle_sigint=False, http_session=http)
 
         async def receive(name: str, data: Any = None) -> None:
             if self._sio is sio:
@@ -453,8 +456,7 @@ class Client:
             with suppress(TimeoutError, SocketIOError, OSError):
                 async with asyncio.timeout(5):
                     await sio.disconnect()
-            if sio.eio.http is not None:
-                await sio.eio.http.close()
+            await http.close()
 
     def _begin(self, followed: Followed, late: float = 0.0) -> None:
         followed.connections.append([])

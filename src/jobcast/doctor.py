@@ -11,9 +11,10 @@ from urllib.request import Request, urlopen
 import click
 
 from jobcast.errors import JobcastError, SettingsError
-from jobcast.events import JobComplete
+from jobcast.events import JobComplete, JobStatus
 from jobcast.settings import Settings
 from jobcast.transports import Outgoing, Retention, open_manager, open_publisher
+from jobcast.transports.base import NO_RECORD
 
 PROBE_TTL = 10  # seconds that the job of the check is kept
 TIMEOUT = 5  # seconds
@@ -51,20 +52,35 @@ async def examine(url: str) -> int:
 
 
 async def _transport(settings: Settings) -> str:
-    """Publish an event as a worker does, and read it as a server does."""
+    """Publish an event as a worker does, and receive and read it as a server does."""
     job_id = f"doctor-{secrets.token_hex(8)}"
-    publisher = open_publisher(settings.url, Retention(ttl=PROBE_TTL))
-    source = open_manager(settings.url).source
-    event = Outgoing.of(JobComplete(job_id=job_id, result=None))
+    retention = Retention(ttl=PROBE_TTL)
+    publisher = open_publisher(settings.url, retention)
+    source = open_manager(settings.url, retention).source
+    probe = [Outgoing.of(JobComplete(job_id=job_id, result=None))]
+    received = asyncio.Event()
+
+    async def resumed() -> None:
+        return
+
     try:
-        await asyncio.to_thread(publisher.publish, [event])
-        snapshot = await source.snapshot(job_id)
+        await asyncio.to_thread(publisher.publish, probe)  # says best what is wrong
+        source.start(lambda *_: received.set(), resumed)
+        async with asyncio.timeout(TIMEOUT):
+            await source.subscribe(job_id)
+            # Where the first one was kept, one after the end of a job would be dropped.
+            again = JobStatus(job_id=job_id, status="started")
+            await asyncio.to_thread(publisher.publish, [Outgoing.of(again), *probe])
+            await received.wait()
+            snapshot = await source.snapshot(job_id)
+    except TimeoutError:
+        raise Unwell(f"{settings.masked_url} does not pass on what is published") from None
     except JobcastError as exc:
         raise Unwell(f"{settings.masked_url} cannot be used: {exc}. JOBCAST_URL names it") from exc
     finally:
         publisher.close()
         await source.aclose()
-    if snapshot.state != "complete":
+    if snapshot.epoch == NO_RECORD:
         raise Unwell(f"{settings.masked_url} did not keep what was published")
     return f"an event went through {settings.masked_url}"
 
@@ -96,7 +112,9 @@ async def _server(url: str) -> str:
     except (URLError, OSError, ValueError) as exc:
         raise Unwell(f"{url} cannot be reached ({exc}): is `jobcast serve` running?") from exc
     if status == 503:
-        raise Unwell(f"{url} runs, but does not reach its transport: see its log")
+        raise Unwell(
+            f"{url} is not ready: it does not reach its transport, or is about to end; see its log"
+        )
     if status != 200:
         raise Unwell(f"{url} answers {status} for /readyz: is it jobcast?")
     return f"{url} is ready"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from tests import jobs
 from tests.conftest import Valkey
 from tests.rabbitmq import RabbitMQ
 from tests.support import (
+    SECRET,
     TIMEOUT,
     Follower,
     Process,
@@ -98,6 +101,14 @@ async def _joined(follower: Follower, job_id: str) -> None:
             return
         await asyncio.sleep(0.05)
     raise AssertionError(f"{job_id} could not be joined")
+
+
+def test_doctor_sees_an_event_go_through(rabbitmq: RabbitMQ) -> None:
+    doctor = [sys.executable, "-m", "jobcast.cli", "doctor"]
+    env = {**os.environ, "JOBCAST_URL": rabbitmq.url, "JOBCAST_JWT_SECRET": SECRET}
+    done = subprocess.run(doctor, env=env, capture_output=True, text=True, timeout=60)
+    assert "an event went through amqp://guest:***@127.0.0.1" in done.stdout
+    assert done.stderr == ""
 
 
 async def test_a_broker_that_crashes_in_mid_stream_loses_nothing(

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final
 
+from amqp.exceptions import NotFound
 from kombu.connection import Connection
 from kombu.entity import Queue
 from kombu.message import Message as Delivery
@@ -56,6 +57,7 @@ class Consumer:
         on_event: is called in the loop with the body of each message of a job.
         on_bus: is called in the loop with python-socketio's own messages.
         on_state: is called in the loop with whether messages are being received.
+        on_lost: is called in the loop when the queue was gone, and with it what came meanwhile.
     """
 
     def __init__(
@@ -65,11 +67,13 @@ class Consumer:
         on_event: Callable[[bytes], None],
         on_bus: Callable[[bytes], None],
         on_state: Callable[[bool], None],
+        on_lost: Callable[[], None],
     ) -> None:
         self._url = url
         self._on_event = on_event
         self._on_bus = on_bus
         self._on_state = on_state
+        self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._stopping = threading.Event()
         self._taken: deque[Delivery] = deque()  # by the loop, to be acknowledged by the thread
@@ -82,13 +86,17 @@ class Consumer:
         await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
-        failures = 0
+        failures, had_queue = 0, False
         while not self._stopping.is_set():
             try:
                 with connection(self._url, heartbeat=HEARTBEAT) as broker:
+                    if had_queue and not self._queue_exists(broker):
+                        logger.warning("the queue of this process was gone: events may be missing")
+                        self._call(self._on_lost)
                     channel = broker.channel()
                     consumer = self._consume(channel)
-                    self._tell(True)
+                    had_queue = True
+                    self._call(self._on_state, True)
                     failures = 0
                     while not self._stopping.is_set():
                         self._drain(broker)
@@ -104,9 +112,16 @@ class Consumer:
                 # Whatever it is, to hear nothing from here on would be worse.
                 failures += 1
                 logger.exception("receiving from the broker failed")
-            self._tell(False)
+            self._call(self._on_state, False)
             ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(failures, 10))
             self._stopping.wait(random.uniform(FIRST_DELAY / 2, ceiling))
+
+    def _queue_exists(self, broker: Connection) -> bool:
+        try:
+            broker.channel().queue_declare(self._name, passive=True)
+        except NotFound:
+            return False
+        return True
 
     def _consume(self, channel: Any) -> KombuConsumer:
         channel.basic_qos(0, PREFETCH, False)
@@ -142,7 +157,7 @@ class Consumer:
             broker.heartbeat_check()
 
     def _received(self, message: Delivery) -> None:
-        self._loop.call_soon_threadsafe(self._take, message)
+        self._call(self._take, message)
 
     def _take(self, message: Delivery) -> None:
         is_event = message.delivery_info.get("exchange") == EVENTS
@@ -156,9 +171,10 @@ class Consumer:
             if message.channel is channel:
                 message.ack()
 
-    def _tell(self, ready: bool) -> None:
+    def _call(self, callback: Callable[..., None], *args: Any) -> None:
+        """Call it in the loop."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._on_state, ready)
+            self._loop.call_soon_threadsafe(callback, *args)
 
 
 class KombuSource:
@@ -174,6 +190,7 @@ class KombuSource:
         self._jobs: set[str] = set()
         self._consumer: Consumer | None = None
         self._online = asyncio.Event()
+        self._resuming: set[asyncio.Task[None]] = set()
         self.bus: asyncio.Queue[bytes] = asyncio.Queue()
 
     @property
@@ -183,20 +200,26 @@ class KombuSource:
     def start(
         self,
         on_message: Callable[[str, Message], None],
-        on_resumed: Callable[[], Awaitable[None]],  # noqa: ARG002  (the queue keeps what comes)
+        on_resumed: Callable[[], Awaitable[None]],
     ) -> None:
         self._on_message = on_message
+        self._on_resumed = on_resumed
         self._consumer = Consumer(
             self._url,
             on_event=self._received,
             on_bus=self.bus.put_nowait,
             on_state=self._state_changed,
+            on_lost=self._lost,
         )
 
     async def aclose(self) -> None:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await consumer.aclose()
+        tasks = [*self._resuming]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def subscribe(self, job_id: str) -> None:
         self._jobs.add(job_id)
@@ -227,6 +250,13 @@ class KombuSource:
         message = self._records.add(outgoing, publisher)
         if message is not None and outgoing.job_id in self._jobs:
             self._on_message(outgoing.job_id, message)
+
+    def _lost(self) -> None:
+        # A short interruption loses nothing, and nobody need know: the queue keeps what comes.
+        self._records.begin_anew()
+        task = asyncio.ensure_future(self._on_resumed())
+        self._resuming.add(task)
+        task.add_done_callback(self._resuming.discard)
 
     def _state_changed(self, ready: bool) -> None:
         if ready:

@@ -7,6 +7,8 @@ import time
 from collections import OrderedDict, deque
 from typing import Final
 
+from msgspec import structs
+
 from jobcast.events import PROGRESS, TERMINAL, TERMINAL_STATES, Cursor, State, packet_tail
 from jobcast.transports.base import Message, Outgoing, Retention, Snapshot, can_resume, is_past
 
@@ -59,6 +61,14 @@ class Record:
         ttl = retention.ttl if outgoing.kind == TERMINAL else retention.active_ttl
         self.expires_at = time.monotonic() + ttl
         return message
+
+    def begin_anew(self) -> None:
+        """Give it another epoch: something may be missing, so that nobody may go on from before."""
+        self.epoch = secrets.token_hex(8)
+        for index, message in enumerate(self.events):
+            self.events[index] = structs.replace(message, epoch=self.epoch)
+        if self.progress is not None:
+            self.progress = structs.replace(self.progress, epoch=self.epoch)
 
     @property
     def position(self) -> Cursor:
@@ -122,6 +132,12 @@ class Records:
     def get(self, job_id: str) -> Record | None:
         self._expire()
         return self._active.get(job_id) or self._ended.get(job_id)
+
+    def begin_anew(self) -> None:
+        """Give every record another epoch: something may be missing in any of them."""
+        for records in (self._active, self._ended):
+            for record in records.values():
+                record.begin_anew()
 
     def snapshot(self, job_id: str, after: Cursor | None) -> Snapshot:
         record = self.get(job_id)

@@ -66,11 +66,15 @@ class TransportUnavailable(TransportError):
 
 
 class PublishFailed(TransportUnavailable):
-    """Some events of a batch were not stored. ``unsent`` holds them, in order, for another try."""
+    """Some events of a batch were not stored. ``unsent`` holds them, in order, for another try.
 
-    def __init__(self, message: str, unsent: Sequence[Any]) -> None:
+    ``held`` says that nothing is wrong: they come after what another publisher has not sent yet.
+    """
+
+    def __init__(self, message: str, unsent: Sequence[Any], *, held: bool = False) -> None:
         super().__init__(message)
         self.unsent = unsent
+        self.held = held
 
 
 class ClientError(JobcastError):

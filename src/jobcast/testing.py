@@ -17,7 +17,7 @@ import asyncio
 import secrets
 import time
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import pytest
@@ -51,6 +51,7 @@ class Ends(Struct):
 
     publisher: TransportPublisher
     manager: ClientManager
+    url: str
     received: list[tuple[str, Message]]
     resumed: list[float]
 
@@ -60,24 +61,11 @@ class Ends(Struct):
 
     async def say(self, *events: JobEvent, origin: Origin = NO_ORIGIN, first: int = 0) -> None:
         """Publish events as a worker does. ``first`` is the number of the first, if it has one."""
-        batch = [
-            Outgoing.of(event, origin, first and first + place)
-            for place, event in enumerate(events)
-        ]
-        await asyncio.to_thread(self.publisher.publish, batch)
+        await asyncio.to_thread(self.publisher.publish, _batch(events, origin, first))
 
     async def insist(self, *events: JobEvent, first: int) -> None:
         """Publish events until the transport has them, as a worker does after an outage."""
-        deadline = time.monotonic() + TIMEOUT
-        while True:
-            try:
-                await self.say(*events, first=first)
-            except PublishFailed:
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(0.05)
-            else:
-                return
+        await _insist(self.publisher, _batch(events, NO_ORIGIN, first))
 
     async def came(self, count: int) -> list[Message]:
         """Wait until so many messages have come, and return them."""
@@ -93,6 +81,26 @@ class Ends(Struct):
                 return snapshot
             assert time.monotonic() < deadline, f"the store has {snapshot.seq} events, not {seq}"
             await asyncio.sleep(0.02)
+
+
+def _batch(events: Sequence[JobEvent], origin: Origin, first: int) -> list[Outgoing]:
+    return [
+        Outgoing.of(event, origin, first and first + place) for place, event in enumerate(events)
+    ]
+
+
+async def _insist(publisher: TransportPublisher, batch: Sequence[Outgoing]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            await asyncio.to_thread(publisher.publish, batch)
+        except PublishFailed as exc:
+            if time.monotonic() > deadline:
+                raise
+            batch = exc.unsent
+            await asyncio.sleep(0.05)
+        else:
+            return
 
 
 async def eventually(condition: Callable[[], object], what: str) -> None:
@@ -139,7 +147,7 @@ def on_both_ends(test: Callable[[Any, Ends, str], Awaitable[None]]) -> Callable[
 
 async def _run(test: Callable[[Any, Ends, str], Awaitable[None]], self: Any, url: str) -> None:
     publisher, manager = open_publisher(url, KEPT), open_manager(url, KEPT)
-    ends = Ends(publisher, manager, [], [])
+    ends = Ends(publisher, manager, url, [], [])
 
     async def resumed() -> None:
         ends.resumed.append(time.monotonic())
@@ -327,6 +335,39 @@ class TransportContract:
         assert [(m.seq, m.kind) for m in await ends.came(8)] == [
             (1, "s"), (2, "l"), (3, "p"), (4, "s"), (5, "s"), (6, "t"), (7, "s"), (8, "l"),
         ]  # fmt: skip
+
+    @on_both_ends
+    async def test_what_another_publisher_has_to_say_first_comes_first(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        """A task is tried again by another worker, whose way to the transport is the shorter."""
+        await ends.source.subscribe(job_id)
+        former, url = ends.publisher, ends.url
+        latter = open_publisher(url, KEPT)
+        first = [Outgoing.of(event, number=n) for n, event in enumerate(self._run(job_id), 1)]
+        origin = Origin(after=f"{former.publisher_id} 3")
+        second = [started(job_id, 2), log(job_id, "second"), JobComplete(job_id=job_id, result=2)]
+        then = [Outgoing.of(event, origin, number=n) for n, event in enumerate(second, 1)]
+        other = new_job_id()
+        try:
+            insisting = asyncio.create_task(
+                _insist(latter, [then[0], Outgoing.of(log(other)), *then[1:]])
+            )
+            assert (await ends.kept(other, 1)).seq == 1  # nobody else is held up
+            await asyncio.to_thread(former.publish, first[:2])
+            await ends.came(2)
+            await asyncio.to_thread(former.publish, first[2:])
+            await insisting
+            messages = await ends.came(6)
+        finally:
+            latter.close()
+        assert [(m.seq, m.kind) for m in messages] == [
+            (1, "s"), (2, "l"), (3, "s"), (4, "s"), (5, "l"), (6, "t"),
+        ]  # fmt: skip
+        assert [_line(m) for m in messages if m.kind == "l"] == ["first", "second"]
+
+    def _run(self, job_id: str) -> list[JobEvent]:
+        return [started(job_id), log(job_id, "first"), retrying(job_id, 2)]
 
     @on_both_ends
     async def test_the_first_event_sets_the_owner_for_good(self, ends: Ends, job_id: str) -> None:

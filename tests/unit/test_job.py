@@ -28,8 +28,9 @@ class Kept:
         if progress is not None:
             self.events.append(progress)
 
-    def add(self, job: Job, event: JobEvent) -> None:
+    def add(self, job: Job, event: JobEvent) -> str:
         self.events.append(event)
+        return f"kept {len(self.events)}"
 
     def flush(self) -> bool:
         self.flushes += 1

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from jobcast.errors import PublishFailed
-from jobcast.transports import Outgoing
+from jobcast.transports import Origin, Outgoing
 from jobcast.worker.buffer import Buffer
 from jobcast.worker.job import Job
 from jobcast.worker.publisher import Publisher
@@ -21,8 +21,11 @@ from tests.support import wait_for
 class Wire:
     """Keeps what it is given, unless it is down."""
 
+    publisher_id = "wire"
+
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
+        self.holds = False
         self.batches: list[int] = []
         self.tries = 0
         self.down = False
@@ -39,6 +42,8 @@ class Wire:
             raise self.breaks
         if self.down:
             raise PublishFailed("it is down", batch)
+        if self.holds and batch[0].after:
+            raise PublishFailed("another has to speak first", batch, held=True)
         taken, self.accepts = batch[: self.accepts], None
         self.batches.append(len(taken))
         for outgoing in taken:
@@ -189,6 +194,43 @@ def test_a_flood_during_an_outage_is_bounded_and_counted(wire: Wire, publisher: 
     assert said[-1] == "4999"
     counted = sum(int(m.split()[0]) for m in said if "dropped here" in m)
     assert counted + len([m for m in said if "dropped here" not in m]) == 5000
+
+
+def test_who_has_to_wait_for_another_publisher_waits_and_says_nothing_of_it(
+    wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire.holds = True
+    job = Job(publisher, "a", origin=Origin(after="other 7"))
+    job.started()
+    job.complete(1)
+    wait_for(lambda: wire.tries > 3, "several tries")
+    assert wire.events == []
+    assert publisher.flush(timeout=30) is False
+    wire.holds = False
+    wait_for(lambda: len(wire.events) == 2, "both events")
+    assert publisher.flush()
+    assert caplog.text == ""
+
+
+def test_who_waits_for_another_publisher_does_not_wait_for_ever(
+    wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("jobcast.worker.publisher.HELD_TIMEOUT", 0.2)
+    wire.holds = True
+    job = Job(publisher, "a", origin=Origin(after="other 7"))
+    job.started()
+    job.complete(1)
+    wait_for(lambda: len(wire.events) == 2, "both events")
+    assert "job a goes on without all that was said of it before" in caplog.text
+
+
+def test_who_ends_waits_for_nobody(wire: Wire) -> None:
+    wire.holds = True
+    publisher = Publisher(wire, shown_url="wire://")
+    Job(publisher, "a", origin=Origin(after="other 7")).started()
+    publisher.close()
+    assert len(wire.events) == 1
 
 
 def test_endings_that_had_to_go_are_counted(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:

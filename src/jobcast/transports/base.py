@@ -32,6 +32,9 @@ class Origin(Struct, frozen=True):
 
     owner: str | None = None  # the subject whose token may follow it
     sending: str = ""  # drawn whenever the task is sent; the retries of it are the same sending
+    # The last word of the run before, as "<publisher> <number>": the worker that tries a task again
+    # is another one, and may reach the transport before the former does.
+    after: str = ""
 
 
 NO_ORIGIN: Final = Origin()
@@ -51,12 +54,15 @@ class Outgoing(Struct, frozen=True, kw_only=True):
     # The run that a status is about, as "<attempt> <sending>"; empty if that is not known. Who
     # sends a task and who runs it are two publishers, and the former's word may come late.
     run: str = ""
+    # What another publisher says of the job before this, as "<publisher> <number>".
+    after: str = ""
 
     @classmethod
     def of(cls, event: JobEvent, origin: Origin = NO_ORIGIN, number: int = 0) -> Outgoing:
-        run = ""
-        if isinstance(event, JobStatus) and origin.sending:
-            run = f"{event.attempt or 1} {origin.sending}"
+        run = after = ""
+        if isinstance(event, JobStatus):
+            run = f"{event.attempt or 1} {origin.sending}" if origin.sending else ""
+            after = origin.after if event.status == "started" else ""
         return cls(
             job_id=event.job_id,
             kind=event.kind,
@@ -66,6 +72,7 @@ class Outgoing(Struct, frozen=True, kw_only=True):
             owner=origin.owner,
             number=number,
             run=run,
+            after=after,
         )
 
 
@@ -92,11 +99,16 @@ class Snapshot(Struct, frozen=True, kw_only=True):
 class TransportPublisher(Protocol):
     """The worker's side. Called by one thread at a time; it may block, and never for ever."""
 
+    @property
+    def publisher_id(self) -> str:
+        """Tells publishers apart. It has no white space."""
+
     def publish(self, batch: Sequence[Outgoing]) -> None:
         """Store the events in order and send them to whoever follows their jobs.
 
         Events of a job that have a ``number`` come in its order. Those that were stored before, by
-        this publisher, are not stored again.
+        this publisher, are not stored again. One with ``after`` is not stored before what it
+        names, nor is what follows it.
 
         Raises:
             PublishFailed: what it calls ``unsent`` was not stored, or may not have been; try again
@@ -172,6 +184,12 @@ class ClientManager(Protocol):
 
     async def aclose(self) -> None:
         """Stop listening and let go of connections."""
+
+
+def named(after: str) -> tuple[str, int]:
+    """The publisher and the number of ``after``; an empty one and 0 if it names nothing."""
+    publisher, _, number = after.partition(" ")
+    return publisher, int(number or 0)
 
 
 def is_past(outgoing: Outgoing, begun: str) -> bool:

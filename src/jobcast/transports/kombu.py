@@ -51,6 +51,7 @@ class About(Struct, frozen=True, gc=False):
     state: State | None = None
     owner: str | None = None
     run: str = ""
+    after: str = ""
 
 
 class Emit(Struct, frozen=True, gc=False):
@@ -73,7 +74,13 @@ def encode(outgoing: Outgoing, publisher: str) -> bytes:
     # A stock server passes the publisher's count on to its clients as the seq.
     payload += packet_tail(max(1, outgoing.number)).removesuffix("]")
     about = About(
-        publisher, outgoing.number, outgoing.kind, outgoing.state, outgoing.owner, outgoing.run
+        publisher=publisher,
+        number=outgoing.number,
+        kind=outgoing.kind,
+        state=outgoing.state,
+        owner=outgoing.owner,
+        run=outgoing.run,
+        after=outgoing.after,
     )
     return msgspec.json.encode(
         Emit(
@@ -110,6 +117,7 @@ def decode(body: bytes | str) -> tuple[Outgoing, str]:
         owner=about.owner,
         number=about.number,
         run=about.run,
+        after=about.after,
     )
     return outgoing, about.publisher
 
@@ -182,7 +190,7 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
         self._address = Address.of(url)
         self.publisher_connection: Connection  # python-socketio's name for it
         super().__init__(self._address.url, channel=CHANNEL, write_only=True)
-        self._name = secrets.token_hex(6)
+        self.publisher_id = secrets.token_hex(6)
         self._channel: Any = None
         self._numbers = count(1)
         self._published = 0
@@ -200,7 +208,7 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
             producer = Producer(channel, events_exchange(), auto_declare=False)
             for outgoing in batch:
                 producer.publish(
-                    encode(self._numbered(outgoing), self._name),
+                    encode(self._numbered(outgoing), self.publisher_id),
                     content_type="application/json",
                     content_encoding="utf-8",
                     delivery_mode=PERSISTENT,

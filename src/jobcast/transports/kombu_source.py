@@ -39,6 +39,7 @@ POLL: Final = 0.5  # seconds until the thread looks whether it should stop
 PREFETCH: Final = 1000  # messages that the broker sends ahead of their acknowledgement
 QUEUE_EXPIRY: Final = 60.0  # seconds that the queue of a process outlives its connection
 QUEUE_BYTES: Final = 64 * 1024 * 1024  # that may wait there; the oldest go
+HELD_TIMEOUT: Final = 10.0  # seconds that an event waits for another publisher's
 START_TIMEOUT: Final = 5.0  # seconds that a join waits for the broker
 FIRST_DELAY: Final = 0.05  # seconds before the first try to reconnect
 LONGEST_DELAY: Final = 3.0  # seconds between two tries
@@ -188,6 +189,8 @@ class KombuSource:
         self._url = Address.of(url).url
         self._records = Records(retention or Retention())
         self._jobs: set[str] = set()
+        # Job and publisher: what comes after something that another one has not said yet.
+        self._held: dict[tuple[str, str], list[Outgoing]] = {}
         self._consumer: Consumer | None = None
         self._online = asyncio.Event()
         self._resuming: set[asyncio.Task[None]] = set()
@@ -247,6 +250,26 @@ class KombuSource:
         except ValueError as exc:
             logger.warning("something else than jobcast publishes to %s: %s", EVENTS, exc)
             return
+        place = outgoing.job_id, publisher
+        if place in self._held:
+            self._held[place].append(outgoing)
+        elif self._records.lacks(outgoing):
+            held = self._held[place] = [outgoing]
+            asyncio.get_running_loop().call_later(HELD_TIMEOUT, self._release, place, held)
+        else:
+            self._store(outgoing, publisher)
+            for place, held in [*self._held.items()]:
+                if place[0] == outgoing.job_id and not self._records.lacks(held[0]):
+                    self._release(place, held)
+
+    def _release(self, place: tuple[str, str], held: Sequence[Outgoing]) -> None:
+        """Store what had to wait for another publisher."""
+        if self._held.get(place) is held:
+            del self._held[place]
+            for outgoing in held:
+                self._store(outgoing, place[1])
+
+    def _store(self, outgoing: Outgoing, publisher: str) -> None:
         message = self._records.add(outgoing, publisher)
         if message is not None and outgoing.job_id in self._jobs:
             self._on_message(outgoing.job_id, message)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
+from jobcast.errors import PublishFailed
 from jobcast.events import Cursor
 from jobcast.transports.base import Message, Outgoing, Retention, Snapshot
 from jobcast.transports.record import Records
@@ -36,12 +37,20 @@ class MemoryBroker:
         return cls._brokers.setdefault(urlsplit(url).netloc, cls(retention or Retention()))
 
     def publish(self, batch: Sequence[Outgoing], publisher: str = "") -> None:
+        held: list[Outgoing] = []
+        jobs: set[str] = set()
         with self._lock:
             for outgoing in batch:
+                if outgoing.job_id in jobs or self._records.lacks(outgoing):
+                    held.append(outgoing)
+                    jobs.add(outgoing.job_id)
+                    continue
                 message = self._records.add(outgoing, publisher)
                 if message is not None:
                     for source in self._sources:
                         source.hand_over(source.deliver, outgoing.job_id, message)
+        if held:
+            raise PublishFailed("another publisher has to speak first", held, held=True)
 
     def publish_bus(self, data: dict[str, Any]) -> None:
         with self._lock:
@@ -71,10 +80,10 @@ class MemoryPublisher(JobRooms):
     def __init__(self, url: str = "memory://", *, retention: Retention | None = None) -> None:
         super().__init__(channel=CHANNEL, write_only=True)
         self._broker = MemoryBroker.at(url, retention)
-        self._name = secrets.token_hex(6)
+        self.publisher_id = secrets.token_hex(6)
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
-        self._broker.publish(batch, self._name)
+        self._broker.publish(batch, self.publisher_id)
 
     def close(self) -> None:
         """There is nothing to let go of."""

@@ -6,16 +6,18 @@
 --
 -- KEYS: state (hash), events (stream), channel
 -- ARGV: 1 the publish command, 2 publisher, 3 follows, 4 owner or '', 5 ttl, 6 active ttl (both in
---       seconds), 7 size (events); then for each event: number, kind, state or '', run or '', head
+--       seconds), 7 size (events), 8 and 9 a publisher and its number that these come after; then
+--       for each event: number, kind, state or '', run or '', head
 -- Returns the seq of the last event. What was here before is dropped, and what comes too late to be
 -- true: after the end of its run, or announcing a run that has begun.
 
 local state_key, events_key, channel = KEYS[1], KEYS[2], KEYS[3]
-local publisher, follows = ARGV[2], tonumber(ARGV[3])
+local publisher, follows, after = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[9])
 local JUMP = 1000000
 
 local record = redis.call(
-    'HMGET', state_key, 'epoch', 'state', 'seq', 'node', 'from:' .. publisher, 'begun'
+    'HMGET', state_key, 'epoch', 'state', 'seq', 'node', 'from:' .. publisher, 'begun',
+    'from:' .. ARGV[8]
 )
 local epoch, state, seq = record[1], record[2], tonumber(record[3] or 0)
 local seen = tonumber(record[5] or 0)
@@ -29,6 +31,9 @@ end
 
 if follows > 0 and seen < follows then
     return redis.error_reply('NOTYET the events before these are missing')
+end
+if after > tonumber(record[7] or 0) then
+    return redis.error_reply('HELD another publisher has to speak first')
 end
 
 if not epoch then
@@ -47,7 +52,7 @@ elseif record[4] ~= node then
 end
 
 local lines, progress, logged, last = { epoch }, nil, nil, ''
-for i = 8, #ARGV, 5 do
+for i = 10, #ARGV, 5 do
     local number, kind, new_state, run, head = tonumber(ARGV[i]), unpack(ARGV, i + 1, i + 4)
     local ended = state == 'complete' or state == 'error'
     local begins = new_state == 'queued' or new_state == 'started'

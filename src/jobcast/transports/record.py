@@ -10,7 +10,15 @@ from typing import Final
 from msgspec import structs
 
 from jobcast.events import PROGRESS, TERMINAL, TERMINAL_STATES, Cursor, State, packet_tail
-from jobcast.transports.base import Message, Outgoing, Retention, Snapshot, can_resume, is_past
+from jobcast.transports.base import (
+    Message,
+    Outgoing,
+    Retention,
+    Snapshot,
+    can_resume,
+    is_past,
+    named,
+)
 
 MAX_RECORDS: Final = 100_000
 MAX_EVENTS: Final = 1_000_000  # of all records together
@@ -61,6 +69,11 @@ class Record:
         ttl = retention.ttl if outgoing.kind == TERMINAL else retention.active_ttl
         self.expires_at = time.monotonic() + ttl
         return message
+
+    def lacks(self, after: str) -> bool:
+        """Whether what an event comes after is not there yet."""
+        publisher, number = named(after)
+        return self.seen.get(publisher, 0) < number
 
     def begin_anew(self) -> None:
         """Give it another epoch: something may be missing, so that nobody may go on from before."""
@@ -128,6 +141,13 @@ class Records:
         while len(self) > 1 and (len(self) > self._max_records or self._events > self._max_events):
             self._drop_first(self._ended if len(self._ended) else self._active)
         return message
+
+    def lacks(self, outgoing: Outgoing) -> bool:
+        """Whether what the event comes after is not there yet."""
+        if not outgoing.after:
+            return False
+        record = self.get(outgoing.job_id)
+        return record is None or record.lacks(outgoing.after)
 
     def get(self, job_id: str) -> Record | None:
         self._expire()

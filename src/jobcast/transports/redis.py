@@ -27,7 +27,7 @@ from redis.exceptions import (
 )
 
 from jobcast.errors import PublishFailed
-from jobcast.transports.base import Outgoing, Retention
+from jobcast.transports.base import Outgoing, Retention, named
 from jobcast.transports.redis_servers import REDIS_ERRORS, Client, Servers
 from jobcast.transports.rooms import JobRooms
 
@@ -65,6 +65,11 @@ class Call(Struct, frozen=True):
     follows: int
     events: list[Outgoing]
 
+    @property
+    def after(self) -> tuple[str, int]:
+        """What another publisher says before: its id and the number; 0 if it is nothing."""
+        return named(self.events[0].after)
+
 
 def calls(batch: Sequence[Outgoing], limit: int = MAX_MESSAGE) -> Iterator[Call]:
     """The calls of the script that store a batch; those of a job are in its order."""
@@ -74,7 +79,7 @@ def calls(batch: Sequence[Outgoing], limit: int = MAX_MESSAGE) -> Iterator[Call]
     for job_id, events in of_job.items():
         keys, follows, some, size = Keys.of(job_id), 0, list[Outgoing](), 0
         for outgoing in events:
-            if some and size + len(outgoing.head) > limit:
+            if some and (outgoing.after or size + len(outgoing.head) > limit):
                 yield Call(keys, follows, some)
                 follows, some, size = some[-1].number, [], 0
             some.append(outgoing)
@@ -92,6 +97,7 @@ def arguments(call: Call, publisher: str, retention: Retention, *, sharded: bool
         retention.ttl,
         retention.active_ttl,
         retention.size,
+        *call.after,
         *chain.from_iterable((o.number, o.kind, o.state or "", o.run, o.head) for o in call.events),
     ]
 
@@ -123,7 +129,7 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
         self._retention = retention or Retention()
         self._client: Client | None = None
         self._shas: dict[str, str] = {}  # node of a cluster: the script as it knows it
-        self._name = secrets.token_hex(6)
+        self.publisher_id = secrets.token_hex(6)
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
         """Store and send the events in one round trip to each server.
@@ -133,8 +139,12 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
         """
         unsent: list[Outgoing] = []
         problem: Exception | None = None
+        held: Exception | None = None
         for call, answer in self._send(list(calls(batch))):
-            if isinstance(answer, _TRANSIENT) or str(answer).startswith("NOTYET"):
+            if str(answer).startswith(("HELD", "NOTYET")):
+                unsent += call.events
+                held = held or answer
+            elif isinstance(answer, _TRANSIENT):
                 unsent += call.events
                 problem = problem or answer
             elif isinstance(answer, ResponseError):
@@ -146,9 +156,11 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
             elif isinstance(answer, Exception):
                 unsent += call.events
                 problem = problem or answer
-        if unsent:
+        if problem is not None:
             self._look_again()
             raise PublishFailed(str(problem), unsent) from problem
+        if held is not None:
+            raise PublishFailed(str(held), unsent, held=True) from held
 
     def close(self) -> None:
         if self._client is not None:
@@ -200,7 +212,9 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
     def _pipeline(self, name: str, client: redis.Redis, here: Sequence[Call]) -> list[Any]:
         pipeline = client.pipeline(transaction=False)
         for call in here:
-            argv = arguments(call, self._name, self._retention, sharded=self._servers.sharded)
+            argv = arguments(
+                call, self.publisher_id, self._retention, sharded=self._servers.sharded
+            )
             pipeline.evalsha(self._shas[name], len(call.keys), *call.keys, *argv)
         return pipeline.execute(raise_on_error=False)
 

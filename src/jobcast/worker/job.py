@@ -40,7 +40,7 @@ Slot = tuple[float, float | None, str | None, Any, Any, Stage, float | None]
 
 class JobPublisher(Protocol):
     def mark(self, job: Job) -> None: ...
-    def add(self, job: Job, event: JobEvent) -> None: ...
+    def add(self, job: Job, event: JobEvent) -> str: ...
     def flush(self) -> bool: ...
 
 
@@ -69,6 +69,7 @@ class Job:
         self.attempt = attempt
         self.ended = False
         self.retried = False
+        self.last_word = ""  # names the event that the next run of the task comes after
         self.retry_cause: tuple[BaseException | None, str] = None, ""
         self.dirty = False
         self.outer: Job | NoJob = NO_JOB  # what was the current job when this one began
@@ -220,7 +221,7 @@ class Job:
         if self.retried:
             return
         exc, message = self.retry_cause
-        self._add(
+        self.last_word = self._add(
             JobStatus(
                 job_id=self.job_id,
                 status="retrying",
@@ -276,9 +277,8 @@ class Job:
             self.fail(exc)
         _current.set(self.outer)
 
-    def _add(self, event: JobEvent) -> None:
-        if not self.ended:
-            self._publisher.add(self, event)
+    def _add(self, event: JobEvent) -> str:
+        return "" if self.ended else self._publisher.add(self, event)
 
     def _end(self, event: Callable[[], JobEvent]) -> None:
         if not self.ended:

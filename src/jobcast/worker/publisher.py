@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from msgspec import structs
+
 from jobcast.errors import PublishFailed
 from jobcast.events import JobEvent, JobProgress
 from jobcast.transports import Origin, Outgoing, TransportPublisher
@@ -21,6 +23,8 @@ FIRST_DELAY: Final = 0.1  # seconds before the first try after a failure
 LONGEST_DELAY: Final = 5.0  # seconds between two tries
 FLUSH_TIMEOUT: Final = 2.0  # seconds that the end of a task may wait for the transport
 CLOSE_TIMEOUT: Final = 3.0  # seconds that the end of a process may
+HELD_DELAY: Final = 0.1  # seconds between two looks whether another publisher has spoken
+HELD_TIMEOUT: Final = 10.0  # seconds until a job goes on without what another had to say of it
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +60,7 @@ class Publisher:
         self._sent_ticket = 0  # and everything up to here is stored
         self._unsent: Sequence[Outgoing] = ()
         self._down_since: float | None = None
+        self._held_since: float | None = None
         self._failures = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="jobcast-publisher", daemon=True)
@@ -67,14 +72,20 @@ class Publisher:
         self._dirty.append(job)
         self._work.set()
 
-    def add(self, job: Reporter, event: JobEvent) -> None:
-        """Send an event, after the progress that was said before it."""
+    def add(self, job: Reporter, event: JobEvent) -> str:
+        """Send an event, after the progress that was said before it.
+
+        Returns:
+            What names the event in :attr:`Origin.after <jobcast.transports.Origin.after>`.
+        """
         with self._lock:
             progress = job.take_progress()
             if progress is not None:
                 self._buffer.add(progress, job.origin)
             self._buffer.add(event, job.origin)
+            ticket = self._buffer.last_ticket
         self._work.set()
+        return f"{self._transport.publisher_id} {ticket}"
 
     def flush(self, timeout: float = FLUSH_TIMEOUT) -> bool:
         """Wait until all that was said is stored.
@@ -90,9 +101,8 @@ class Publisher:
             ticket = self._buffer.last_ticket
             self._hurry.set()
             self._work.set()
-            return self._settled.wait_for(
-                lambda: self._sent_ticket >= ticket or self._down_since is not None, timeout
-            ) and (self._sent_ticket >= ticket)
+            self._settled.wait_for(lambda: self._sent_ticket >= ticket or self._stuck, timeout)
+            return self._sent_ticket >= ticket
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Send what is left, within ``timeout`` seconds, and stop."""
@@ -124,6 +134,11 @@ class Publisher:
         while self._sent_ticket < last and not (self._closing and self._down_since is not None):
             self._send_batch()
 
+    @property
+    def _stuck(self) -> bool:
+        """Whether there is no use in waiting."""
+        return self._down_since is not None or self._held_since is not None
+
     def _send_batch(self) -> None:
         """Send one pipeline, or try to."""
         if not self._unsent:
@@ -136,7 +151,10 @@ class Publisher:
                 self._transport.publish(self._unsent)
         except PublishFailed as exc:
             self._unsent = exc.unsent
-            self._failed(exc)
+            if exc.held:
+                self._held()
+            else:
+                self._failed(exc)
             return
         except Exception as exc:
             # Whatever is wrong with a transport, what it was given is kept and tried again.
@@ -157,6 +175,20 @@ class Publisher:
             if progress is not None:
                 self._buffer.add(progress, job.origin)
 
+    def _held(self) -> None:
+        """Another process has to speak of a job first; the one that ran it before this one."""
+        if self._held_since is None:
+            with self._settled:
+                self._held_since = time.monotonic()
+                self._settled.notify_all()
+        if self._closing or time.monotonic() - self._held_since > HELD_TIMEOUT:
+            job_id = self._unsent[0].job_id
+            logger.warning("job %s goes on without all that was said of it before", job_id)
+            self._unsent = [structs.replace(outgoing, after="") for outgoing in self._unsent]
+        else:
+            self._hurry.clear()
+            self._hurry.wait(HELD_DELAY)
+
     def _failed(self, exc: Exception) -> None:
         self._failures += 1
         if self._failures == 1:
@@ -173,6 +205,7 @@ class Publisher:
         self._hurry.wait(random.uniform(FIRST_DELAY, ceiling))
 
     def _succeeded(self) -> None:
+        self._held_since = None
         if self._down_since is not None:
             logger.warning(
                 "jobcast reaches %s again, after %.1f s",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -16,15 +17,19 @@ from jobcast.worker.process import new_job
 
 OWNER_HEADER: Final = "jobcast_owner"
 SENDING_HEADER: Final = "jobcast_sending"
+AFTER_HEADER: Final = "jobcast_after"
+_NAMES_AN_EVENT: Final = re.compile(r"\w+ \d{1,15}", re.ASCII)
 
 
 def origin_of(headers: Mapping[str, Any] | None) -> Origin:
     """What a task's message says of where it comes from."""
     headers = headers or {}
     owner, sending = headers.get(OWNER_HEADER), headers.get(SENDING_HEADER)
+    after = headers.get(AFTER_HEADER)
     return Origin(
         owner=owner if isinstance(owner, str) and owner else None,
         sending=sending if isinstance(sending, str) and sending.isalnum() else "",
+        after=after if isinstance(after, str) and _NAMES_AN_EVENT.fullmatch(after) else "",
     )
 
 
@@ -38,6 +43,7 @@ def announce(sender: str, headers: dict[str, Any], **_: object) -> None:
     if isinstance(parent, Job) and parent.job_id == headers.get("id"):
         if headers.get("retries"):
             parent.retrying(eta=due(headers.get("eta")))
+            headers[AFTER_HEADER] = parent.last_word
         return
     if not _is_job(sender, headers) or headers.get("retries"):
         return

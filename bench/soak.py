@@ -31,7 +31,6 @@ from typing import Any, Final, Literal
 
 import aiohttp
 import socketio
-from celery.result import AsyncResult
 from socketio.exceptions import SocketIOError
 
 from bench import soak_jobs
@@ -46,6 +45,7 @@ CONNECT_TIMEOUT: Final = 10.0  # seconds
 ANSWER_TIMEOUT: Final = 20.0  # seconds that a server may take to answer a request
 JOB_TIMEOUT: Final = 120.0  # seconds that a job may take, with all that is in its way
 SILENCE: Final = 60.0  # seconds without any event, after which nothing is expected any more
+WITNESSED: Final = 100  # jobs at a time, fewer than a connection may follow
 SHOWN: Final = 8  # findings that are printed in full
 AROUND: Final = 4  # events that are shown before and after the place
 
@@ -377,14 +377,16 @@ class Client:
     """A stock Socket.IO client that comes back as PROTOCOL.md says."""
 
     def __init__(
-        self, name: str, token: str, urls: Sequence[str], rng: random.Random, counts: Counter[str]
-    ) -> None:
+        self, name: str, token: str, urls: Sequence[str], rng: random.Random, counts: Counter[str],
+        *, leaves: float = 0.7,
+    ) -> None:  # fmt: skip
         self.name = name
         self.followed: dict[str, Followed] = {}
         self._token = token
         self._urls = urls
         self._rng = rng
         self._counts = counts
+        self._leaves = leaves  # how often it leaves a job that has ended
         self._lost = asyncio.Event()
         self._sio: socketio.AsyncClient | None = None
         self._connected = False
@@ -511,7 +513,7 @@ class Client:
             followed.begin(Joined(data["epoch"], data["seq"], at=at))
         elif (event := event_of(name, data, at)) is not None:
             followed.receive(event)
-            if event.is_end and self._rng.random() < 0.7 and self._sio is not None:
+            if event.is_end and self._rng.random() < self._leaves and self._sio is not None:
                 # Nobody waits for the answer.
                 with suppress(SocketIOError):
                     await self._sio.emit("leave_job", {"job_id": data["job_id"]})
@@ -548,9 +550,10 @@ class Soak:
             self._note("the clients are where they should be, or never will be")
         witness = self._witness()
         async with background([witness.run()]):
-            for job in self._sent:
-                witness.follow(job)
-            await self._ends_of([witness])
+            for begin in range(0, len(self._sent), WITNESSED):
+                for job in self._sent[begin : begin + WITNESSED]:
+                    witness.follow(job)
+                await self._ends_of([witness])
         self._clients.append(witness)
 
     def examine(self) -> None:
@@ -589,7 +592,7 @@ class Soak:
         urls = self._clients[0]._urls
         rng = random.Random(f"witness {self._options.seed}")
         token = mint(SECRET, OWNER, ttl=24 * 3600)
-        return Client("witness", token, urls, rng, Counter())
+        return Client("witness", token, urls, rng, Counter(), leaves=1)
 
     async def _keep_sending(self) -> None:
         while time.monotonic() < self._until:
@@ -601,15 +604,10 @@ class Soak:
             share = max(2, len(self._clients) // 4)
             for client in self._rng.sample(self._clients, min(share, len(self._clients))):
                 client.follow(job)
-            result = await asyncio.to_thread(send, job)
-            await self._ended(result)
-
-    async def _ended(self, result: AsyncResult) -> None:
-        async with asyncio.timeout(JOB_TIMEOUT):
-            while True:
-                if await asyncio.to_thread(result.ready):
-                    return
-                await asyncio.sleep(0.05)
+            await asyncio.to_thread(send, job)
+            async with asyncio.timeout(JOB_TIMEOUT):
+                while not await asyncio.to_thread(soak_jobs.has_ended, job.job_id):
+                    await asyncio.sleep(0.05)
 
     async def _ends_of(self, clients: Sequence[Client]) -> None:
         """Wait for the end of each job at each client, while anything comes at all."""
@@ -632,9 +630,9 @@ def written(followed: Followed) -> str:
     return "\n".join([*lines, ""])
 
 
-def send(job: SentJob) -> AsyncResult:
+def send(job: SentJob) -> None:
     signature = soak_jobs.work.owned_by(OWNER)
-    return signature.apply_async(args=[job.script.seed], task_id=job.job_id)
+    signature.apply_async(args=[job.script.seed], task_id=job.job_id)
 
 
 @asynccontextmanager

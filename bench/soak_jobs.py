@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from celery import Celery
+from celery import Celery, signals, states
 
 from jobcast import ProgressTask
 
@@ -22,6 +22,7 @@ app.conf.update(
 
 
 QUEUED = "queued"
+ENDED = "soak-ended"  # the set of jobs whose last run has ended
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,18 @@ class Script:
     @property
     def last_progress(self) -> str:
         return message_of(len(self.steps) - 1)
+
+
+def has_ended(job_id: str) -> bool:
+    """Whether its last run has. Celery's own word for it may be that it is tried again, for good:
+    the worker that sent the retry may store that after the other has stored the end."""
+    return bool(app.backend.client.sismember(ENDED, job_id))
+
+
+@signals.task_postrun.connect(weak=False)
+def _note_end(task_id: str, state: str, **_: object) -> None:
+    if state != states.RETRY:
+        app.backend.client.sadd(ENDED, task_id)
 
 
 def line_of(number: int) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +15,9 @@ from tests.conftest import Valkey
 from tests.rabbitmq import RabbitMQ
 from tests.redis_family import Cluster, RedisProcess, Sentinels, TlsRedis, redis_server
 from tests.redis_family import started as started_servers
-from tests.support import eventually, new_id
+from tests.support import ROOT, eventually, new_id
+
+DEPLOYMENT = ROOT / "docs" / "deployment.md"
 
 
 class TestMemory(TransportContract):
@@ -148,6 +150,30 @@ class TestCluster(RedisContract):
         return cluster
 
 
+async def test_a_cluster_needs_a_few_rights_more(cluster: Cluster, job_id: str) -> None:
+    users = acl_users()
+    for node in cluster.nodes:
+        for user in ("jobcast", "jobcast-worker"):
+            rules = [*users[user], *CLUSTER_RIGHTS]
+            node.command("ACL", "SETUSER", user, "on", ">password", *rules)
+    received: list[Message] = []
+
+    async def resumed() -> None:
+        raise AssertionError("nothing was interrupted")
+
+    def url_of(user: str) -> str:
+        return cluster.url.replace("://", f"://{user}:password@")
+
+    publisher, manager = open_publisher(url_of("jobcast-worker")), open_manager(url_of("jobcast"))
+    manager.source.start(lambda _, message: received.append(message), resumed)
+    await manager.source.subscribe(job_id)
+    await asyncio.to_thread(publisher.publish, [Outgoing.of(log(job_id))])
+    await eventually(lambda: received, "message")
+    assert (await manager.source.snapshot(job_id)).seq == 1
+    await manager.aclose()
+    publisher.close()
+
+
 class TestRabbitMQ(InterruptionContract):
     @pytest.fixture
     def transport_url(self, rabbitmq: RabbitMQ) -> str:
@@ -160,11 +186,17 @@ class TestRabbitMQ(InterruptionContract):
         self.server.ready()
 
 
+CLUSTER_RIGHTS = "+cluster|slots", "+cluster|shards", "+command", "+readonly"
+
+
+def test_the_documentation_names_the_rights_for_a_cluster() -> None:
+    assert all(f"`{right}`" in DEPLOYMENT.read_text() for right in CLUSTER_RIGHTS)
+
+
 def acl_users() -> dict[str, list[str]]:
     """The users that the documentation tells one to make."""
-    page = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text()
     users = {}
-    for line in page.splitlines():
+    for line in DEPLOYMENT.read_text().splitlines():
         if line.startswith("ACL SETUSER "):
             _, _, user, _, _, *rules = line.split()
             users[user] = rules

@@ -154,6 +154,19 @@ def test_an_outage_is_said_once_and_waited_for_by_nobody(
     assert publisher.flush()
 
 
+def test_a_transport_that_hangs_is_waited_for_once(wire: Wire, publisher: Publisher) -> None:
+    wire.open.clear()
+    job = Job(publisher, "a")
+    job.started()
+    assert publisher.flush(timeout=0.1) is False
+    job.log("more")
+    for _ in range(3):
+        assert publisher.flush(timeout=1000) is False  # it does not wait
+    wire.open.set()
+    wait_for(lambda: len(wire.events) == 2, "both events")
+    assert wait_for(lambda: publisher.flush(timeout=30), "answer")
+
+
 def test_a_transport_that_breaks_in_an_unknown_way_is_down_and_no_more(
     wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -61,6 +61,7 @@ class Publisher:
         self._unsent: Sequence[Outgoing] = ()
         self._down_since: float | None = None
         self._held_since: float | None = None
+        self._late = False  # somebody has waited in vain since the last answer
         self._failures = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="jobcast-publisher", daemon=True)
@@ -91,7 +92,8 @@ class Publisher:
         """Wait until all that was said is stored.
 
         Args:
-            timeout: seconds to wait at most; there is no wait while the transport is down.
+            timeout: seconds to wait at most; there is no wait while the transport is down, or does
+                not answer whoever has waited before.
 
         Returns:
             Whether it is; if not, it is sent later, when that is possible.
@@ -101,7 +103,10 @@ class Publisher:
             ticket = self._buffer.last_ticket
             self._hurry.set()
             self._work.set()
-            self._settled.wait_for(lambda: self._sent_ticket >= ticket or self._stuck, timeout)
+            if not self._settled.wait_for(
+                lambda: self._sent_ticket >= ticket or self._stuck, timeout
+            ):
+                self._late = True
             return self._sent_ticket >= ticket
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
@@ -137,7 +142,7 @@ class Publisher:
     @property
     def _stuck(self) -> bool:
         """Whether there is no use in waiting."""
-        return self._down_since is not None or self._held_since is not None
+        return self._late or self._down_since is not None or self._held_since is not None
 
     def _send_batch(self) -> None:
         """Send one pipeline, or try to."""
@@ -164,6 +169,7 @@ class Publisher:
         self._unsent = ()
         with self._settled:
             self._sent_ticket = self._taken_ticket
+            self._late = False
             self._settled.notify_all()
         self._succeeded()
 

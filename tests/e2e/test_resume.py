@@ -1,0 +1,92 @@
+"""A stock client that was away says where it was, and is sent what it missed, or is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from jobcast.testing import log, started
+from jobcast.transports import Outgoing, Retention, open_publisher
+from tests import jobs
+from tests.conftest import Valkey
+from tests.support import Follower, Server, Worker, following
+
+Send = Callable[..., str]
+Token = Callable[..., str]
+
+SIZE = 100  # events that are kept
+
+
+def lines(follower: Follower, job_id: str) -> list[str]:
+    return [event["message"] for event in follower.transcript.of(job_id, "job_log")]
+
+
+async def test_who_was_away_gets_exactly_what_came_later(
+    server: Server, worker: Worker, send: Send, token: Token, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    job_id = send(worker, jobs.count, 20, str(gate))
+    async with following(server.url, token()) as alice:
+        first = await alice.join(job_id)
+        assert first["recovered"] is False
+        await alice.transcript.logged(job_id, 11)
+        seen = alice.transcript.seqs(job_id)[-1]
+    gate.touch()
+    async with following(server.url, token()) as other:
+        await other.join(job_id)
+        await other.transcript.end(job_id)
+
+    async with following(server.url, token()) as alice:
+        answer = await alice.join(job_id, after={"epoch": first["epoch"], "seq": seen})
+        assert (answer["recovered"], answer["status"]) == (True, "complete")
+        await alice.transcript.end(job_id)
+        assert lines(alice, job_id) == [f"step {n}" for n in range(11, 20)]
+        assert min(alice.transcript.seqs(job_id)) > seen
+        assert not alice.transcript.of(job_id, "job_status")
+
+    async with following(server.url, token()) as alice:
+        answer = await alice.join(job_id, after={"epoch": first["epoch"], "seq": answer["seq"]})
+        assert answer["recovered"] is True
+        assert alice.transcript.names(job_id) == ["joined"]
+
+
+async def test_who_knows_another_record_gets_all_of_this_one_and_is_told(
+    server: Server, worker: Worker, send: Send, token: Token
+) -> None:
+    job_id = send(worker, jobs.count, 5)
+    async with following(server.url, token()) as alice:
+        await alice.join(job_id)
+        await alice.transcript.end(job_id)
+        for cursor in ({"epoch": "another", "seq": 3}, {"epoch": "", "seq": 0}):
+            before = len(alice.transcript.events)
+            answer = await alice.join(job_id, after=cursor)
+            assert (answer["ok"], answer["recovered"]) == (True, False)
+            again = alice.transcript.events[before:]
+            assert [name for name, _ in again][0] == "joined"
+            assert [data["message"] for name, data in again if name == "job_log"] == [
+                f"step {n}" for n in range(5)
+            ]
+        # A cursor that is ahead of the record is of a record that is gone.
+        ahead = {"epoch": answer["epoch"], "seq": answer["seq"] + 1}
+        assert (await alice.join(job_id, after=ahead))["recovered"] is False
+
+
+async def test_who_was_away_for_too_long_gets_what_is_left_and_is_told(
+    server: Server, valkey: Valkey, token: Token, job_id: str
+) -> None:
+    publisher = open_publisher(valkey.url, Retention(ttl=60, size=SIZE))
+    publisher.publish([Outgoing.of(started(job_id)), Outgoing.of(log(job_id, "first"))])
+    async with following(server.url, token(jobs=[job_id])) as alice:
+        first = await alice.join(job_id)
+        publisher.publish([Outgoing.of(log(job_id, n)) for n in range(10 * SIZE)])
+        publisher.close()
+        await alice.transcript.logged(job_id, 10 * SIZE + 1)
+        before = len(alice.transcript.events)
+        cursor = {"epoch": first["epoch"], "seq": first["seq"]}
+        answer = await alice.join(job_id, after=cursor)
+        assert (answer["recovered"], answer["epoch"]) == (False, first["epoch"])
+        left = [
+            data["message"] for name, data in alice.transcript.events[before:] if name == "job_log"
+        ]
+        assert SIZE <= len(left) < 10 * SIZE
+        assert left == [str(n) for n in range(10 * SIZE - len(left), 10 * SIZE)]

@@ -62,7 +62,7 @@ async def test_who_knows_another_record_gets_all_of_this_one_and_is_told(
             answer = await alice.join(job_id, after=cursor)
             assert (answer["ok"], answer["recovered"]) == (True, False)
             again = alice.transcript.events[before:]
-            assert [name for name, _ in again][0] == "joined"
+            assert again[0][0] == "joined"
             assert [data["message"] for name, data in again if name == "job_log"] == [
                 f"step {n}" for n in range(5)
             ]

@@ -51,7 +51,7 @@ servers:  ## install the servers that the tests start: Redis, RabbitMQ
 	@sh tests/install_servers.sh
 
 pytest: $(STOCK_CLIENT)/node_modules/.package-lock.json servers  ## the three tiers of tests
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term:skip-covered
 
 unit: $(VENV)/.synced  ## the quick tests
 	$(BIN)/python -m pytest tests/unit

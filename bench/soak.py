@@ -732,7 +732,12 @@ async def _run(options: Options, report: Report) -> None:
 
 @contextmanager
 def _realtime(log_path: Path, events: Valkey) -> Iterator[Realtime]:
-    environ = {"JOBCAST_URL": events.url, "JOBCAST_JWT_SECRET": SECRET}
+    environ = {
+        "JOBCAST_URL": events.url,
+        "JOBCAST_JWT_SECRET": SECRET,
+        # Clients stay in rooms of jobs that have ended.
+        "JOBCAST_MAX_JOBS": "100000",
+    }
     with running(Realtime(log_path, environ)) as server:
         yield server
 

@@ -329,11 +329,16 @@ class TransportContract:
         await ends.say(started(job_id, 2), retrying(job_id, 2), origin=first)
         await ends.say(JobComplete(job_id=job_id, result=1), queued(job_id), origin=first)
         assert (await ends.kept(job_id, 6)).state == "complete"
+        # Late by so much that the former run is to begin after the end of the latter.
+        await ends.say(started(job_id), log(job_id), retrying(job_id, 2), origin=first)
         await ends.say(queued(job_id), log(job_id), origin=second)
         again = await ends.kept(job_id, 8)
         assert again.state == "queued"
-        assert [(m.seq, m.kind) for m in await ends.came(8)] == [
+        await ends.say(started(job_id), started(job_id), origin=second)
+        assert (await ends.kept(job_id, 10)).state == "started"
+        assert [(m.seq, m.kind) for m in await ends.came(10)] == [
             (1, "s"), (2, "l"), (3, "p"), (4, "s"), (5, "s"), (6, "t"), (7, "s"), (8, "l"),
+            (9, "s"), (10, "s"),
         ]  # fmt: skip
 
     @on_both_ends

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -236,6 +237,25 @@ def test_who_waits_for_another_publisher_does_not_wait_for_ever(
     job.complete(1)
     wait_for(lambda: len(wire.events) == 2, "both events")
     assert "job a goes on without all that was said of it before" in caplog.text
+
+
+def test_an_outage_does_not_count_as_waiting_for_another_publisher(
+    wire: Wire, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr("jobcast.worker.publisher.time", clock)
+    wire.holds = True
+    Job(publisher, "a", origin=Origin(after="other 7")).started()
+    wait_for(lambda: wire.tries > 1, "tries")
+    wire.down = True
+    tries = wire.tries
+    wait_for(lambda: wire.tries > tries + 1, "tries during the outage")
+    clock.now += 1000
+    wire.down = False
+    tries = wire.tries
+    wait_for(lambda: wire.tries > tries + 2, "tries after the outage")
+    assert wire.events == []
 
 
 def test_who_ends_waits_for_nobody(wire: Wire) -> None:

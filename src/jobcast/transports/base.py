@@ -51,8 +51,8 @@ class Outgoing(Struct, frozen=True, kw_only=True):
     # Its place among what its publisher says of the job, from 1: what is sent again, because the
     # answer was lost, is recognised by it. 0 for what is never sent again.
     number: int = 0
-    # The run that a status is about, as "<attempt> <sending>"; empty if that is not known. Who
-    # sends a task and who runs it are two publishers, and the former's word may come late.
+    # The run that a status announces or begins, as "<attempt> <sending>"; empty if that is not
+    # known. Who sends a task and who runs it are two publishers, and the former's word may be late.
     run: str = ""
     # What another publisher says of the job before this, as "<publisher> <number>".
     after: str = ""
@@ -60,7 +60,7 @@ class Outgoing(Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, event: JobEvent, origin: Origin = NO_ORIGIN, number: int = 0) -> Outgoing:
         run = after = ""
-        if isinstance(event, JobStatus):
+        if isinstance(event, JobStatus) and event.status != "stalled":
             run = f"{event.attempt or 1} {origin.sending}" if origin.sending else ""
             after = origin.after if event.status == "started" else ""
         return cls(
@@ -193,15 +193,19 @@ def named(after: str) -> tuple[str, int]:
 
 
 def is_past(outgoing: Outgoing, begun: str) -> bool:
-    """Whether it announces a run that has begun already.
+    """Whether it announces a run that has begun already, or begins one that another has followed.
+
+    A job that is delivered again, after its worker was lost, begins the same run once more.
 
     Args:
         begun: the ``run`` of the latest event that said ``started``.
     """
-    if outgoing.state not in ("queued", "retrying") or not outgoing.run or not begun:
+    if not outgoing.run or not begun:
         return False
     attempt, _, sending = outgoing.run.partition(" ")
     latest, _, begun_sending = begun.partition(" ")
+    if outgoing.state == "started":
+        return sending == begun_sending and int(attempt) < int(latest)
     return sending == begun_sending and int(attempt) <= int(latest)
 
 

@@ -9,7 +9,8 @@
 --       seconds), 7 size (events), 8 and 9 a publisher and its number that these come after; then
 --       for each event: number, kind, state or '', run or '', head
 -- Returns the seq of the last event. What was here before is dropped, and what comes too late to be
--- true: after the end of its run, or announcing a run that has begun.
+-- true: after the end of its run, announcing a run that has begun, or beginning one that another
+-- has followed.
 
 local state_key, events_key, channel = KEYS[1], KEYS[2], KEYS[3]
 local publisher, follows, after = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[9])
@@ -23,10 +24,14 @@ local epoch, state, seq = record[1], record[2], tonumber(record[3] or 0)
 local seen = tonumber(record[5] or 0)
 local begun = record[6]
 
-local function is_past(run)
+local function is_past(run, begins)
     local attempt, sending = string.match(run, '^(%d+) (.+)$')
     local latest, begun_sending = string.match(begun or '', '^(%d+) (.+)$')
-    return attempt and latest and sending == begun_sending and tonumber(attempt) <= tonumber(latest)
+    if not attempt or sending ~= begun_sending then
+        return false
+    end
+    -- After its worker was lost, a job begins the same run once more.
+    return tonumber(attempt) < tonumber(latest) + (begins and 0 or 1)
 end
 
 if follows > 0 and seen < follows then
@@ -56,11 +61,10 @@ for i = 10, #ARGV, 5 do
     local number, kind, new_state, run, head = tonumber(ARGV[i]), unpack(ARGV, i + 1, i + 4)
     local ended = state == 'complete' or state == 'error'
     local begins = new_state == 'queued' or new_state == 'started'
-    local announces = new_state == 'queued' or new_state == 'retrying'
     if
         (number == 0 or number > seen)
         and (begins or not ended)
-        and not (announces and is_past(run))
+        and not is_past(run, new_state == 'started')
     then
         if new_state == 'started' then
             begun = run

@@ -196,6 +196,7 @@ class Publisher:
             self._hurry.wait(HELD_DELAY)
 
     def _failed(self, exc: Exception) -> None:
+        self._held_since = None  # nobody can speak now, nor the other one
         self._failures += 1
         if self._failures == 1:
             logger.warning(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -193,6 +194,12 @@ class Worker(Process):
     def ready(self) -> Worker:
         self.expect(lambda: f"{self.name}@test ready" in self.log, "ready worker")
         return self
+
+    def returned(self, task_id: str) -> str:
+        """Wait for a task. Returns its result, as the worker logs it."""
+        line = re.compile(rf"\[{re.escape(task_id)}\] succeeded in [^:]+s: (.*)")
+        found: re.Match[str] = self.expect(lambda: line.search(self.log), f"end of {task_id}")
+        return found[1]
 
 
 class Transcript:

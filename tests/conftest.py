@@ -87,7 +87,7 @@ def job_id() -> str:
 @pytest.fixture
 def sender(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Makes this process one that sends tasks through the session's server."""
-    jobs.app.conf.update(broker_url=valkey.url, result_backend=valkey.url)
+    jobs.app.conf.broker_url = valkey.url
     monkeypatch.setenv("JOBCAST_URL", valkey.url)
     process.close()
     yield

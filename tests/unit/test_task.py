@@ -39,9 +39,19 @@ def history(monkeypatch: pytest.MonkeyPatch) -> Iterator[History]:
     assert current_job() is NO_JOB
 
 
+class OwnApp(Celery):
+    """An app that keeps its tasks: Celery gives those of one app to every app made ready later."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("unit", broker="memory://", set_as_current=False, **options)
+
+    def task(self, *args: Any, **options: Any) -> Any:
+        return super().task(*args, **{**options, "shared": False})
+
+
 @pytest.fixture
 def app() -> Celery:
-    return Celery("unit", broker="memory://", backend="cache+memory://", set_as_current=False)
+    return OwnApp(backend="cache+memory://")
 
 
 def brief(events: list[Event]) -> list[Any]:
@@ -66,7 +76,7 @@ def test_a_task_reports_its_run_without_a_line_of_its_own(app: Celery, history: 
 
 
 def test_every_task_of_an_app_may_be_one(history: History) -> None:
-    app = Celery("unit2", broker="memory://", task_cls="jobcast:ProgressTask", set_as_current=False)
+    app = OwnApp(task_cls="jobcast:ProgressTask")
 
     @app.task
     def plain() -> None:
@@ -80,7 +90,7 @@ def test_every_task_of_an_app_may_be_one(history: History) -> None:
 
 
 def test_celerys_own_tasks_are_nobodys_jobs(history: History) -> None:
-    app = Celery("unit3", broker="memory://", task_cls=ProgressTask, set_as_current=False)
+    app = OwnApp(task_cls=ProgressTask)
     app.finalize()
     accumulate = app.tasks["celery.accumulate"]
     result = accumulate.apply((1, 2))

@@ -15,6 +15,9 @@ from jobcast.realtime.app import MAX_MESSAGE, create_app
 from jobcast.settings import Settings
 
 SHUTDOWN_TIMEOUT: Final = 10  # seconds that connections may take to end
+# Seconds that a worker may take to start, or to answer the supervisor. A loaded machine needs more
+# than uvicorn's 5: a restart would be given up, and a worker that lives be killed with its clients.
+WORKER_TIMEOUT: Final = 30
 
 
 def serve(settings: Settings, host: str, port: int, workers: int) -> None:
@@ -47,6 +50,7 @@ def serve(settings: Settings, host: str, port: int, workers: int) -> None:
             ws_per_message_deflate=False,
             log_config=_log_config(),
             timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
+            timeout_worker_healthcheck=WORKER_TIMEOUT,
         )
 
 

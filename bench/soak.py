@@ -311,8 +311,12 @@ class Report:
         return self.found("wrong")
 
     @property
+    def server_errors(self) -> int:
+        return self.counts["joins refused: internal_error"]
+
+    @property
     def ok(self) -> bool:
-        return not self.problems
+        return not self.problems and not self.server_errors
 
     def table(self) -> str:
         rows = [

@@ -13,6 +13,7 @@ def test_nothing_is_lost_repeated_or_reordered_while_everything_breaks() -> None
     report = soak(Options(seconds=45, seed=7, jobs=4, clients=8))
     told = f"{report.table()}\n\n{report.details()}\n\nthe logs are in {report.folder}"
     assert (report.lost, report.repeated, report.reordered, report.wrong) == (0, 0, 0, 0), told
+    assert not report.server_errors, told
     assert all(report.faults[kind] for kind in KINDS), told
     assert report.counts["joins that recovered"], told
 

@@ -10,12 +10,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+import uvloop
+from redis.asyncio import Redis
 
 from bench.chaos import Proxy
+from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor
 from jobcast.realtime.relay import Relay
 from jobcast.testing import log, new_job_id, progress, started
 from jobcast.transports import Outgoing, Retention, open_manager, open_publisher
+from jobcast.transports.redis_source import RedisSource
 from jobcast.worker.job import Job
 from jobcast.worker.publisher import Publisher
 from tests.conftest import Valkey
@@ -300,6 +304,28 @@ async def test_a_master_is_replaced_while_events_flow(
             here.speak(20)
             await here.heard()
             here.assert_in_order()
+
+
+def test_a_connection_that_is_lost_at_the_moment_of_writing_is_one_that_is_lost(
+    own_valkey: Valkey,
+) -> None:
+    """uvloop, on which the server runs, has an error of its own for it."""
+
+    async def ask() -> None:
+        manager = open_manager(own_valkey.url)
+        assert (await manager.source.snapshot("42")).state == "pending"
+        assert isinstance(manager.source, RedisSource)
+        assert isinstance(manager.source.client, Redis)
+        for connection in manager.source.client.connection_pool._available_connections:
+            assert connection._writer is not None
+            connection._writer.transport.abort()
+        with pytest.raises(TransportUnavailable, match="handler is closed"):
+            await manager.source.snapshot("42")
+        assert (await manager.source.snapshot("42")).state == "pending"
+        await manager.source.aclose()
+        await manager.aclose()
+
+    uvloop.run(ask())
 
 
 async def test_resuming_in_a_history_that_was_trimmed_says_so(own_valkey: Valkey) -> None:

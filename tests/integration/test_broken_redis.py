@@ -322,7 +322,21 @@ def test_a_connection_that_is_lost_at_the_moment_of_writing_is_one_that_is_lost(
         with pytest.raises(TransportUnavailable, match="handler is closed"):
             await manager.source.snapshot("42")
         assert (await manager.source.snapshot("42")).state == "pending"
-        await manager.source.aclose()
+
+        resumed = asyncio.Event()
+
+        async def resume() -> None:
+            resumed.set()
+
+        manager.source.start(lambda _, __: None, resume)
+        await eventually(lambda: manager.source.ready, "source that is ready")
+        [line] = manager.source._lines
+        assert line._connection._writer is not None
+        line._connection._writer.transport.abort()
+        with pytest.raises(TransportUnavailable, match="could not subscribe"):
+            await manager.source.subscribe("42")
+        await asyncio.wait_for(resumed.wait(), TIMEOUT)
+        await manager.source.subscribe("42")
         await manager.aclose()
 
     uvloop.run(ask())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Final
 
@@ -45,7 +46,8 @@ class Line:
         self.name = f"{options.get('host')}:{options.get('port')}"
 
     async def connect(self) -> None:
-        await self._connection.connect()
+        with _writing():
+            await self._connection.connect()
 
     async def run(self) -> None:
         """Read until the connection ends.
@@ -91,7 +93,8 @@ class Line:
         if not self._connection.is_connected:
             raise RedisConnectionError(f"the connection to {self.name} is down")
         packed = self._connection.pack_commands(commands)
-        await self._connection.send_packed_command(packed, check_health=False)
+        with _writing():
+            await self._connection.send_packed_command(packed, check_health=False)
 
     async def _keep_alive(self) -> None:
         """Find out that the other end is gone although nobody said so."""
@@ -112,3 +115,12 @@ class Line:
         except REDIS_ERRORS:
             return False
         return await self._hears(PING_INTERVAL)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as exc:
+        # uvloop's word for a connection that was lost at this moment.
+        raise RedisConnectionError(str(exc)) from exc

@@ -39,9 +39,11 @@ CONNECT_TIMEOUT: Final = 2.0  # seconds
 ANSWER_TIMEOUT: Final = 5.0  # seconds
 DEFAULT_PORTS: Final[Mapping[Shape, int]] = {"one": 6379, "sentinel": 26379, "cluster": 6379}
 
-#: What redis-py raises where a server cannot be reached or does not do what it is asked. uvloop has
-#: a RuntimeError for what is written to a connection at the moment that it is lost.
-REDIS_ERRORS: Final = (RedisError, RedisClusterException, OSError, RuntimeError)
+#: What redis-py raises where a server cannot be reached or does not do what it is asked.
+REDIS_ERRORS: Final = (RedisError, RedisClusterException, OSError)
+#: The same of a command in a loop: uvloop has a RuntimeError for what is written to a connection at
+#: the moment that it is lost.
+ASYNC_REDIS_ERRORS: Final = (*REDIS_ERRORS, RuntimeError)
 
 
 class Servers(Struct, frozen=True, kw_only=True):

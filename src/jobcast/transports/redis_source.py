@@ -27,7 +27,7 @@ from jobcast.transports.base import (
 )
 from jobcast.transports.redis import CHANNEL, Keys, RedisPublisher
 from jobcast.transports.redis_line import Line
-from jobcast.transports.redis_servers import REDIS_ERRORS, Servers
+from jobcast.transports.redis_servers import ASYNC_REDIS_ERRORS, REDIS_ERRORS, Servers
 from jobcast.transports.rooms import AsyncJobRooms
 
 SUBSCRIBE_TIMEOUT: Final = 5.0  # seconds, until a subscription has to be confirmed
@@ -94,6 +94,7 @@ class RedisSource:
                 await self._line_of(channel).subscribe([channel])
                 await confirmed
         except (TimeoutError, TransportUnavailable, *REDIS_ERRORS) as exc:
+            confirmed.cancel()
             raise TransportUnavailable(f"could not subscribe to {channel}: {exc!r}") from exc
 
     async def unsubscribe(self, job_id: str) -> None:
@@ -115,7 +116,7 @@ class RedisSource:
             resumable = can_resume(after, epoch=record.epoch, seq=record.seq, first=first)
             if after is not None and not resumable:
                 record, first, entries = await self._read(keys, "-")
-        except REDIS_ERRORS as exc:
+        except ASYNC_REDIS_ERRORS as exc:
             raise TransportUnavailable(f"could not read job {job_id}: {exc}") from exc
         seen = after.seq if after is not None and resumable else 0
         events = [_message(record.epoch, entry) for entry in entries]
@@ -135,7 +136,7 @@ class RedisSource:
             pipeline.hmget(Keys.of(job_id).state, "epoch", "seq")
         try:
             answers = await pipeline.execute()
-        except REDIS_ERRORS as exc:
+        except ASYNC_REDIS_ERRORS as exc:
             raise TransportUnavailable(f"could not read where jobs are: {exc}") from exc
         return [
             Cursor(epoch=_text(epoch), seq=int(seq)) if epoch else Cursor(epoch=NO_RECORD, seq=0)
@@ -147,7 +148,7 @@ class RedisSource:
             owner = await cast(
                 "Awaitable[bytes | None]", self.client.hget(Keys.of(job_id).state, "owner")
             )
-        except REDIS_ERRORS as exc:
+        except ASYNC_REDIS_ERRORS as exc:
             raise TransportUnavailable(f"could not read job {job_id}: {exc}") from exc
         return None if owner is None else _text(owner)
 

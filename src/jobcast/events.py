@@ -74,6 +74,11 @@ def check_job_id(job_id: object) -> str:
     return job_id
 
 
+def is_job_id(job_id: str) -> bool:
+    """Whether ``job_id`` may become a room and a key."""
+    return _JOB_ID.match(job_id) is not None
+
+
 def room_of(job_id: str) -> str:
     """The Socket.IO room of a job. No other function spells it."""
     return _ROOM_PREFIX + check_job_id(job_id)
@@ -83,7 +88,7 @@ def job_of(room: object) -> str | None:
     """The job that a room belongs to; None if it is not a job's room."""
     if isinstance(room, str) and room.startswith(_ROOM_PREFIX):
         job_id = room[len(_ROOM_PREFIX) :]
-        return job_id if _JOB_ID.match(job_id) else None
+        return job_id if is_job_id(job_id) else None
     return None
 
 
@@ -121,7 +126,9 @@ class JobStatus(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
 
     status: RunStatus
     task: str | UnsetType = UNSET  # the Celery task's name
-    attempt: Annotated[int, Meta(ge=1)] | UnsetType = UNSET  # 1 for the first run
+    attempt: Annotated[int, Meta(ge=1)] | UnsetType = UNSET  # 1 for the first try
+    # Of what has started under this id, from 1: given by the store, like ``seq``.
+    run: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
     eta: Time | UnsetType = UNSET  # when a retry is due
     error: str | UnsetType = UNSET  # the class name of the exception behind a retry
     message: str | UnsetType = UNSET
@@ -341,8 +348,9 @@ def packet_head(event: JobEvent) -> str:
     return f'42["{event.name}",{payload[:-1]},"seq":'
 
 
-def packet_tail(seq: int) -> str:
-    return f"{seq}}}]"
+def packet_tail(seq: int, run: int | None = None) -> str:
+    """The end of a packet; ``run`` is the number that a ``started`` has."""
+    return f"{seq}}}]" if run is None else f'{seq},"run":{run}}}]'
 
 
 def packet_of(message: Joined | TokenExpiring | Draining) -> str:

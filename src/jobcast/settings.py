@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 from jobcast.errors import SettingsError
 from jobcast.events import LEVELS
 from jobcast.transports import DEFAULT_HISTORY_SIZE, DEFAULT_HISTORY_TTL, check_url
+from jobcast.transports.leases import DEFAULT_LEASE, DEFAULT_LOST_AFTER, Terms
 
 PREFIX: Final = "JOBCAST_"
 DEFAULT_URL: Final = "redis://localhost:6379/0"
@@ -58,6 +59,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     workers: int = 1  # processes that share the port
     drain_seconds: int = DEFAULT_DRAIN_SECONDS
     send_buffer: int = DEFAULT_SEND_BUFFER  # characters that may wait for one connection
+    lease: int = DEFAULT_LEASE  # seconds that a run lives without a word of its worker
+    lost_after: int = DEFAULT_LOST_AFTER  # seconds that a job may be stalled
     metrics: bool = False
     log_level: LogLevel = "info"
     log_loggers: tuple[str, ...] = ()  # none: every logger
@@ -140,6 +143,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         if self.jwt_algorithms:
             return self.jwt_algorithms
         return ("HS256",) if self.jwt_secret is not None else ("RS256", "ES256", "EdDSA")
+
+    @property
+    def terms(self) -> Terms:
+        """How long nothing may be heard of a run."""
+        return Terms(lease=self.lease, lost_after=self.lost_after)
 
     @property
     def masked_url(self) -> str:
@@ -284,6 +292,8 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "workers": _between(1, 256, "processes"),
     "drain_seconds": _between(0, 3600, "seconds"),
     "send_buffer": _between(64 * 1024, 1024**3, "characters"),
+    "lease": _between(1, 3600, "seconds"),
+    "lost_after": _between(1, 7 * 24 * 3600, "seconds"),
     "metrics": _bool,
     "log_level": _log_level,
     "log_loggers": _list,

@@ -8,7 +8,8 @@
 ...     def transport_url(self, my_server):
 ...         return my_server.url
 
-A transport whose connections can break passes :class:`InterruptionContract` too.
+A transport whose connections can break passes :class:`InterruptionContract` too, and one that keeps
+leases :class:`LeaseContract`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import secrets
 import time
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import pytest
 import socketio
@@ -33,14 +34,17 @@ from jobcast.transports import (
     Origin,
     Outgoing,
     Retention,
+    Run,
     Snapshot,
     Source,
     TransportPublisher,
     open_manager,
     open_publisher,
 )
+from jobcast.transports.base import Required
+from jobcast.transports.leases import Finding, Lease, LeaseHolder, LeaseKeeper, Terms
 
-__all__ = ["Ends", "InterruptionContract", "TransportContract", "new_job_id"]
+__all__ = ["Ends", "InterruptionContract", "LeaseContract", "TransportContract", "new_job_id"]
 
 TIMEOUT: Final = 30.0  # seconds that anything may take on a loaded machine
 KEPT: Final = Retention(ttl=60, size=100)
@@ -62,6 +66,11 @@ class Ends(Struct):
     async def say(self, *events: JobEvent, origin: Origin = NO_ORIGIN, first: int = 0) -> None:
         """Publish events as a worker does. ``first`` is the number of the first, if it has one."""
         await asyncio.to_thread(self.publisher.publish, _batch(events, origin, first))
+
+    async def suppose(self, state: Required, event: JobEvent, origin: Origin) -> None:
+        """Publish an event that is of interest only while the job is in a state."""
+        outgoing = Outgoing.of(event, origin, requires=state)
+        await asyncio.to_thread(self.publisher.publish, [outgoing])
 
     async def insist(self, *events: JobEvent, first: int) -> None:
         """Publish events until the transport has them, as a worker does after an outage."""
@@ -133,6 +142,10 @@ def started(job_id: str, attempt: int = 1) -> JobStatus:
 
 def retrying(job_id: str, attempt: int) -> JobStatus:
     return JobStatus(job_id=job_id, status="retrying", attempt=attempt)
+
+
+def failed(job_id: str) -> JobError:
+    return JobError(job_id=job_id, error="Late", message="", reason="failure")
 
 
 def on_both_ends(test: Callable[[Any, Ends, str], Awaitable[None]]) -> Callable[[Any, str], None]:
@@ -289,7 +302,7 @@ class TransportContract:
         await ends.say(
             log(job_id, "late"),
             progress(job_id, 90),
-            JobError(job_id=job_id, error="Late", message="", reason="failure"),
+            failed(job_id),
         )
         snapshot = await ends.kept(job_id, 3)
         await ends.say(started(job_id), log(job_id, "again"))
@@ -317,29 +330,100 @@ class TransportContract:
         assert (await ends.kept(job_id, 5)).seq == 5
 
     @on_both_ends
-    async def test_the_word_that_a_run_is_to_come_is_dropped_once_it_has_begun(
-        self, ends: Ends, job_id: str
-    ) -> None:
-        """Who sends a task, who runs it and who tries it again are different publishers."""
-        first, second = Origin(sending="aa"), Origin(sending="bb")
+    async def test_what_a_former_run_still_says_is_dropped(self, ends: Ends, job_id: str) -> None:
+        """Who sends a task, who runs it and who runs it again are different publishers."""
+        sent, first, second = (Origin(run=Run("aa", n, f"d{n}" if n else "")) for n in range(3))
         await ends.source.subscribe(job_id)
         await ends.say(started(job_id), log(job_id), origin=first)
-        await ends.say(queued(job_id), progress(job_id, 1), origin=first)
-        await ends.say(retrying(job_id, 2), origin=first)
-        await ends.say(started(job_id, 2), retrying(job_id, 2), origin=first)
-        await ends.say(JobComplete(job_id=job_id, result=1), queued(job_id), origin=first)
-        assert (await ends.kept(job_id, 6)).state == "complete"
-        # Late by so much that the former run is to begin after the end of the latter.
-        await ends.say(started(job_id), log(job_id), retrying(job_id, 2), origin=first)
-        await ends.say(queued(job_id), log(job_id), origin=second)
-        again = await ends.kept(job_id, 8)
-        assert again.state == "queued"
-        await ends.say(started(job_id), started(job_id), origin=second)
-        assert (await ends.kept(job_id, 10)).state == "started"
-        assert [(m.seq, m.kind) for m in await ends.came(10)] == [
-            (1, "s"), (2, "l"), (3, "p"), (4, "s"), (5, "s"), (6, "t"), (7, "s"), (8, "l"),
-            (9, "s"), (10, "s"),
+        await ends.say(queued(job_id), origin=sent)  # late
+        await ends.say(progress(job_id, 1), retrying(job_id, 2), origin=first)
+        await ends.say(started(job_id, 2), log(job_id), origin=second)
+        await ends.say(log(job_id), retrying(job_id, 2), failed(job_id), origin=first)
+        await ends.say(JobComplete(job_id=job_id, result=1), failed(job_id), origin=second)
+        # Late by so much that the former run would begin after the end of the latter.
+        await ends.say(queued(job_id), origin=sent)
+        await ends.say(started(job_id), started(job_id), log(job_id), origin=first)
+        await ends.say(started(job_id, 2), log(job_id), origin=second)
+        assert (await ends.kept(job_id, 7)).state == "complete"
+        messages = await ends.came(7)
+        assert [(m.seq, m.kind) for m in messages] == [
+            (1, "s"), (2, "l"), (3, "p"), (4, "s"), (5, "s"), (6, "l"), (7, "t"),
         ]  # fmt: skip
+        assert [_number(m) for m in messages] == [1, None, None, None, 2, None, None]
+
+    @on_both_ends
+    async def test_a_task_that_is_sent_again_begins_anew(self, ends: Ends, job_id: str) -> None:
+        await ends.source.subscribe(job_id)
+        former, latter = (Origin(run=Run(sending, 1, f"d{sending}")) for sending in ("aa", "bb"))
+        await ends.say(started(job_id), JobComplete(job_id=job_id, result=1), origin=former)
+        await ends.say(queued(job_id), origin=Origin(run=Run("bb")))
+        assert (await ends.kept(job_id, 3)).state == "queued"
+        await ends.say(log(job_id), failed(job_id), started(job_id), origin=former)
+        await ends.say(started(job_id), log(job_id), origin=latter)
+        again = await ends.kept(job_id, 5)
+        assert again.state == "started"
+        assert [(m.seq, m.kind) for m in again.events] == [(3, "s"), (4, "s"), (5, "l")]
+        assert [_number(m) for m in await ends.came(5)] == [1, None, None, 2, None]
+
+    @on_both_ends
+    async def test_a_task_that_is_delivered_again_runs_again(self, ends: Ends, job_id: str) -> None:
+        """Its worker was lost; or it was only slow, and two do the same from now on."""
+        lost = Origin(run=Run("aa", 1, "dead"))
+        again = Origin(run=Run("aa", 1, "alive", redelivered=True))
+        await ends.source.subscribe(job_id)
+        await ends.say(started(job_id), progress(job_id, 70), origin=lost)
+        await ends.say(started(job_id), origin=again)
+        await ends.say(log(job_id), failed(job_id), origin=lost)
+        await ends.say(JobComplete(job_id=job_id, result=1), origin=again)
+        assert (await ends.kept(job_id, 4)).state == "complete"
+        # It is the broker that says which delivery is the later one.
+        other = new_job_id()
+        await ends.source.subscribe(other)
+        await ends.say(started(other), origin=again)
+        await ends.say(started(other), log(other), origin=lost)
+        await ends.say(log(other), origin=again)
+        assert (await ends.kept(other, 2)).seq == 2
+        messages = await ends.came(6)
+        assert [(m.seq, m.kind) for m in messages] == [
+            (1, "s"), (2, "p"), (3, "s"), (4, "t"), (1, "s"), (2, "l"),
+        ]  # fmt: skip
+
+    @on_both_ends
+    async def test_an_end_may_come_without_a_beginning(self, ends: Ends, job_id: str) -> None:
+        """A task that is revoked in the queue is ended by a worker that never runs it."""
+        await ends.source.subscribe(job_id)
+        await ends.say(queued(job_id), origin=Origin(run=Run("aa")))
+        await ends.say(failed(job_id), origin=Origin(run=Run("aa", 1, "d1")))
+        await ends.say(queued(job_id), failed(job_id), origin=Origin(run=Run("aa")))
+        await ends.say(failed(job_id), log(job_id))
+        assert (await ends.kept(job_id, 2)).state == "error"
+        assert [m.kind for m in await ends.came(2)] == ["s", "t"]
+
+    @on_both_ends
+    async def test_what_requires_a_state_is_for_a_job_in_that_state(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        await ends.source.subscribe(job_id)
+        origin = Origin(run=Run("aa", 1, "d1"))
+        stalled = JobStatus(job_id=job_id, status="stalled")
+        await ends.suppose("started", stalled, origin)  # there is no such job
+        await ends.say(started(job_id), progress(job_id, 5), origin=origin)
+        await ends.suppose("stalled", started(job_id), origin)
+        await ends.suppose("started", stalled, origin)
+        await ends.suppose("started", stalled, origin)
+        await ends.suppose("stalled", started(job_id), origin)  # it lives: nothing is begun anew
+        await ends.suppose("stalled", failed(job_id), origin)
+        await ends.suppose("started", stalled, Origin(run=Run("aa")))  # a former run
+        await ends.suppose("started", stalled, origin)
+        await ends.suppose("stalled", failed(job_id), origin)
+        snapshot = await ends.kept(job_id, 6)
+        assert snapshot.state == "error"
+        messages = await ends.came(6)
+        assert [(m.seq, m.kind) for m in messages] == [
+            (1, "s"), (2, "p"), (3, "s"), (4, "s"), (5, "s"), (6, "t"),
+        ]  # fmt: skip
+        assert [_number(m) for m in messages] == [1, None, None, 1, None, None]
+        assert [m.seq for m in snapshot.events] == [1, 2, 3, 4, 5, 6]
 
     @on_both_ends
     async def test_what_another_publisher_has_to_say_first_comes_first(
@@ -425,6 +509,81 @@ class TransportContract:
         ends.publisher.close()
 
 
+class LeaseContract(TransportContract):
+    """What a transport promises that keeps leases."""
+
+    TERMS: ClassVar[Terms] = Terms(lease=0.6, lost_after=0.6)
+
+    @on_both_ends
+    async def test_a_lease_that_is_not_renewed_runs_out(self, ends: Ends, job_id: str) -> None:
+        living, dead = Lease(job_id, Run("aa", 1, "d1")), Lease(job_id, Run("aa", 2, "d2", True))
+        seen: list[Finding] = []
+
+        async def living_goes_on() -> bool:
+            await self._renew(ends, living)
+            seen.extend(await self._look(ends))
+            return {f.kind for f in seen} == {"stalled", "lost"}
+
+        await self._renew(ends, living, dead)
+        await _until(living_goes_on)
+        assert {finding.lease for finding in seen} == {dead}
+        assert [finding.kind for finding in seen] == ["stalled", "lost"]
+        await asyncio.to_thread(self._holder(ends).release, [living])
+
+    @on_both_ends
+    async def test_who_renews_after_all_is_revived(self, ends: Ends, job_id: str) -> None:
+        lease = Lease(job_id, Run("aa", 1, "d1"))
+        seen: list[str] = []
+
+        async def found(kind: str) -> bool:
+            seen.extend(finding.kind for finding in await self._look(ends))
+            return kind in seen
+
+        await self._renew(ends, lease)
+        await _until(lambda: found("stalled"))
+        await self._renew(ends, lease, seconds=60)
+        await _until(lambda: found("revived"))
+        for _ in range(3):
+            assert not await self._look(ends)
+        assert seen == ["stalled", "revived"]
+        await asyncio.to_thread(self._holder(ends).release, [lease])
+
+    @on_both_ends
+    async def test_a_lease_that_was_released_is_never_missed(self, ends: Ends, job_id: str) -> None:
+        released, other = (Lease(job_id, Run("aa", n, f"d{n}")) for n in (1, 2))
+        seen: list[Lease] = []
+
+        async def other_is_lost() -> bool:
+            found = await self._look(ends)
+            seen.extend(finding.lease for finding in found)
+            return any(finding.kind == "lost" for finding in found)
+
+        await self._renew(ends, released, other)
+        await asyncio.to_thread(self._holder(ends).release, [released])
+        await _until(other_is_lost)
+        assert set(seen) == {other}
+
+    def _holder(self, ends: Ends) -> LeaseHolder:
+        assert isinstance(ends.publisher, LeaseHolder)
+        return ends.publisher
+
+    async def _renew(self, ends: Ends, *leases: Lease, seconds: float = 0.6) -> None:
+        await asyncio.to_thread(self._holder(ends).renew, leases, seconds)
+
+    async def _look(self, ends: Ends) -> list[Finding]:
+        assert isinstance(ends.source, LeaseKeeper)
+        await asyncio.sleep(0.05)  # as a process does that looks again and again
+        found = await ends.source.look(self.TERMS)
+        await ends.source.settle(found, self.TERMS)
+        return found
+
+
+async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not await condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+
+
 class InterruptionContract(TransportContract):
     """What a transport promises when its connections break."""
 
@@ -452,6 +611,12 @@ class InterruptionContract(TransportContract):
         seqs = [message.seq for _, message in ends.received]
         assert seqs == sorted(set(seqs))
         assert ends.resumed or len(seqs) == 23
+
+
+def _number(message: Message) -> int | None:
+    """The number of the run that a message says has started."""
+    _, _, rest = message.packet.partition(',"run":')
+    return int(rest.removesuffix("}]")) if rest else None
 
 
 def _line(message: Message) -> str:

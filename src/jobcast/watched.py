@@ -26,6 +26,7 @@ class Watched(Struct, kw_only=True):
     state: State = "pending"
     task: str | None = None
     attempt: int = 1
+    run: int | None = None  # the number of the one that started last
     percentage: float | None = 0.0
     message: str | None = None
     stage: str | None = None
@@ -72,7 +73,10 @@ class Watched(Struct, kw_only=True):
             self.task = status.task
         if status.attempt is not UNSET:
             self.attempt = status.attempt
-        if status.status == "started":
+        run = None if status.run is UNSET else status.run
+        lives = run is not None and run == self.run  # it was thought to be lost, and was not
+        if status.status == "started" and not lives:
+            self.run = run
             self.began = self.began or status.timestamp
             self.percentage, self.message, self.stage = 0.0, None, None
             self.rate = self.eta = self.ended = self.error = None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jobcast.errors import TransportUnavailable
-from jobcast.testing import InterruptionContract, TransportContract, log, progress, started
+from jobcast.testing import InterruptionContract, LeaseContract, log, progress, started
 from jobcast.transports import Message, Outgoing, Retention, open_manager, open_publisher
 from tests.conftest import Valkey
 from tests.rabbitmq import RabbitMQ
@@ -20,7 +20,7 @@ from tests.support import ROOT, eventually, new_id
 DEPLOYMENT = ROOT / "docs" / "deployment.md"
 
 
-class TestMemory(TransportContract):
+class TestMemory(LeaseContract):
     @pytest.fixture
     def transport_url(self) -> str:
         return f"memory://{new_id()}"
@@ -43,10 +43,15 @@ class RedisContract(InterruptionContract):
                 server.command("CLIENT", "KILL", "TYPE", kind)
 
 
-class TestValkey(RedisContract):
+class TestValkey(RedisContract, LeaseContract):
     @pytest.fixture
     def server(self, valkey: Valkey) -> Valkey:
         return valkey
+
+    @pytest.fixture
+    def transport_url(self, server: Valkey) -> str:
+        # In a database of its own: a Socket.IO process of other tests may look after leases.
+        return server.url.removesuffix("/0") + "/1"
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +104,7 @@ def acl_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess
         yield it
 
 
-class TestAcl(RedisContract):
+class TestAcl(RedisContract, LeaseContract):
     """A user who may do no more than the documentation says."""
 
     @pytest.fixture
@@ -144,7 +149,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield it
 
 
-class TestCluster(RedisContract):
+class TestCluster(RedisContract, LeaseContract):
     @pytest.fixture
     def server(self, cluster: Cluster) -> Cluster:
         return cluster
@@ -174,7 +179,7 @@ async def test_a_cluster_needs_a_few_rights_more(cluster: Cluster, job_id: str) 
     publisher.close()
 
 
-class TestRabbitMQ(InterruptionContract):
+class TestRabbitMQ(InterruptionContract, LeaseContract):
     @pytest.fixture
     def transport_url(self, rabbitmq: RabbitMQ) -> str:
         self.server = rabbitmq

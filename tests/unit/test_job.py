@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 
 from jobcast import current_job, open_job
 from jobcast.errors import InvalidJobId
@@ -213,9 +214,6 @@ def test_a_result_that_contains_itself_is_described(kept: Kept, job: Job) -> Non
 
 
 def test_errors_have_a_class_a_message_and_a_reason(kept: Kept) -> None:
-    class SoftTimeLimitExceeded(Exception):
-        pass
-
     for exc, reason in ((KeyError("k"), "failure"), (SoftTimeLimitExceeded(), "time_limit")):
         Job(kept, "a").fail(exc)
         event = kept.events[-1]

@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec import structs
 
 from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobProgress, JobStatus
 from jobcast.watch import describe, duration
@@ -53,6 +54,19 @@ def test_a_retry_begins_at_nothing_and_keeps_the_time() -> None:
     job.see(JobStatus(job_id="a", timestamp=at(30), status="started", attempt=2))
     assert (job.state, job.percentage, job.message) == ("started", 0, None)
     assert job.elapsed(at(40)) == timedelta(seconds=40)
+
+
+def test_a_run_that_was_not_lost_after_all_goes_on_where_it_was() -> None:
+    job = watched(
+        structs.replace(STARTED, run=1),
+        JobProgress(job_id="a", percentage=80, message="x"),
+        JobStatus(job_id="a", status="stalled"),
+    )
+    assert (job.state, job.percentage) == ("stalled", 80)
+    job.see(structs.replace(STARTED, run=1))
+    assert (job.state, job.percentage, job.message) == ("started", 80, "x")
+    job.see(structs.replace(STARTED, run=2))
+    assert (job.state, job.percentage, job.message) == ("started", 0, None)
 
 
 def test_an_unknown_total_is_unknown() -> None:

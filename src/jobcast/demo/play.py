@@ -23,7 +23,7 @@ from jobcast.reference import reference_directory
 from jobcast.settings import PREFIX, mask_url
 from jobcast.transports import open_manager
 from jobcast.worker import process
-from jobcast.worker.sending import OWNER_HEADER
+from jobcast.worker.message import OWNER_HEADER
 
 OWNER: Final = "demo"
 FAILING: Final = frozenset({"audit_ledger"})  # there is an error in its input

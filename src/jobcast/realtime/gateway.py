@@ -36,11 +36,13 @@ from jobcast.events import (
 from jobcast.realtime import metrics
 from jobcast.realtime.auth import Authorizer
 from jobcast.realtime.engine import EngineGuard
+from jobcast.realtime.leases import LeaseWatch
 from jobcast.realtime.outlet import EngineOutlet, Outlet
 from jobcast.realtime.relay import Relay
 from jobcast.settings import Settings
 from jobcast.tokens import Subject, TokenVerifier
 from jobcast.transports import Source
+from jobcast.transports.leases import LeaseKeeper
 
 EXPIRY_WARNING: Final = 30.0  # seconds before a token expires
 LONGEST_TIMER: Final = 24 * 3600.0  # seconds; a token may be valid for longer than a timer can run
@@ -91,6 +93,9 @@ class Gateway:
         if sio.packet_class is not Packet:
             raise SettingsError("serializer", "of the Socket.IO server should be the default one")
         self.relay = Relay(source)
+        self._source = source
+        self._settings = settings
+        self._lease_watch: asyncio.Task[None] | None = None
         self._sio = sio
         self._namespace = namespace
         self._verifier = TokenVerifier(settings)
@@ -123,6 +128,9 @@ class Gateway:
     def start(self) -> None:
         """Begin to receive events. The first connection does it too."""
         self.relay.start()
+        if self._lease_watch is None and isinstance(self._source, LeaseKeeper):
+            watch = LeaseWatch(self._source, self._settings.terms)
+            self._lease_watch = asyncio.create_task(watch.run(), name="jobcast-leases")
 
     async def drain(self, seconds: float = 0.0) -> None:
         """Send every client to another process: tell it, then close its connection.
@@ -157,7 +165,11 @@ class Gateway:
         """Close every connection of the namespace, and stop."""
         await self.drain()
         await self.guard.aclose([c.eio_sid for c in self._connections.values()])
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        tasks = list(self._tasks)
+        if self._lease_watch is not None:
+            self._lease_watch.cancel()
+            tasks.append(self._lease_watch)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.relay.aclose()
 
     def _register(self) -> None:

@@ -29,6 +29,9 @@ CONFLATED: Final = Counter(
 )
 SLOW: Final = Counter("jobcast_slow_disconnects", "Connections closed for reading too slowly.")
 GAPS: Final = Counter("jobcast_gaps", "Holes in what the transport delivered, filled from history.")
+LEASES: Final = Counter(
+    "jobcast_leases", "Runs that were found to be stalled, revived or lost.", ["kind"]
+)
 RESUMED: Final = Counter("jobcast_resumed", "Joins with a cursor.", ["recovered"])
 
 

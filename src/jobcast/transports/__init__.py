@@ -31,11 +31,13 @@ from jobcast.transports.base import (
     Source,
     TransportPublisher,
 )
+from jobcast.transports.runs import NOBODY, Run
 
 __all__ = [
     "DEFAULT_HISTORY_SIZE",
     "DEFAULT_HISTORY_TTL",
     "ENTRY_POINTS",
+    "NOBODY",
     "NO_ORIGIN",
     "SCHEMES",
     "ClientManager",
@@ -43,6 +45,7 @@ __all__ = [
     "Origin",
     "Outgoing",
     "Retention",
+    "Run",
     "Snapshot",
     "Source",
     "Transport",

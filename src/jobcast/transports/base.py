@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from msgspec import Struct
 
-from jobcast.events import Cursor, JobEvent, JobStatus, Kind, State, packet_head
+from jobcast.events import Cursor, JobEvent, Kind, State, packet_head
+from jobcast.transports.runs import NOBODY, Run
 
 DEFAULT_HISTORY_TTL: Final = 3600  # seconds after the last event of a job that has ended
 DEFAULT_HISTORY_SIZE: Final = 1000  # events a job
 ACTIVE_TTL: Final = 24 * 3600  # seconds; a job that has not ended may be silent for long
 NO_RECORD: Final = ""  # the epoch of a job that nothing was published of
+
+Required = Literal["", "started", "stalled"]
 
 
 class Retention(Struct, frozen=True, kw_only=True):
@@ -28,10 +31,10 @@ class Retention(Struct, frozen=True, kw_only=True):
 
 
 class Origin(Struct, frozen=True):
-    """Where a job comes from: what its first message says, and goes with all that it says."""
+    """Where what is said of a job comes from; it goes with all of it."""
 
     owner: str | None = None  # the subject whose token may follow it
-    sending: str = ""  # drawn whenever the task is sent; the retries of it are the same sending
+    run: Run = NOBODY
     # The last word of the run before, as "<publisher> <number>": the worker that tries a task again
     # is another one, and may reach the transport before the former does.
     after: str = ""
@@ -51,18 +54,16 @@ class Outgoing(Struct, frozen=True, kw_only=True):
     # Its place among what its publisher says of the job, from 1: what is sent again, because the
     # answer was lost, is recognised by it. 0 for what is never sent again.
     number: int = 0
-    # The run that a status announces or begins, as "<attempt> <sending>"; empty if that is not
-    # known. Who sends a task and who runs it are two publishers, and the former's word may be late.
-    run: str = ""
+    run: Run = NOBODY  # which says it
     # What another publisher says of the job before this, as "<publisher> <number>".
     after: str = ""
+    # It is of no interest unless the job is in this state: others may know better by now.
+    requires: Required = ""
 
     @classmethod
-    def of(cls, event: JobEvent, origin: Origin = NO_ORIGIN, number: int = 0) -> Outgoing:
-        run = after = ""
-        if isinstance(event, JobStatus) and event.status != "stalled":
-            run = f"{event.attempt or 1} {origin.sending}" if origin.sending else ""
-            after = origin.after if event.status == "started" else ""
+    def of(
+        cls, event: JobEvent, origin: Origin = NO_ORIGIN, number: int = 0, requires: Required = ""
+    ) -> Outgoing:
         return cls(
             job_id=event.job_id,
             kind=event.kind,
@@ -71,8 +72,9 @@ class Outgoing(Struct, frozen=True, kw_only=True):
             state=event.state,
             owner=origin.owner,
             number=number,
-            run=run,
-            after=after,
+            run=origin.run,
+            after=origin.after if event.state == "started" else "",
+            requires=requires,
         )
 
 
@@ -190,23 +192,6 @@ def named(after: str) -> tuple[str, int]:
     """The publisher and the number of ``after``; an empty one and 0 if it names nothing."""
     publisher, _, number = after.partition(" ")
     return publisher, int(number or 0)
-
-
-def is_past(outgoing: Outgoing, begun: str) -> bool:
-    """Whether it announces a run that has begun already, or begins one that another has followed.
-
-    A job that is delivered again, after its worker was lost, begins the same run once more.
-
-    Args:
-        begun: the ``run`` of the latest event that said ``started``.
-    """
-    if not outgoing.run or not begun:
-        return False
-    attempt, _, sending = outgoing.run.partition(" ")
-    latest, _, begun_sending = begun.partition(" ")
-    if outgoing.state == "started":
-        return sending == begun_sending and int(attempt) < int(latest)
-    return sending == begun_sending and int(attempt) <= int(latest)
 
 
 def can_resume(after: Cursor | None, *, epoch: str, seq: int, first: int) -> bool:

@@ -27,14 +27,18 @@ from msgspec import Struct, structs
 
 from jobcast.errors import PublishFailed
 from jobcast.events import JOB_EVENTS, Kind, State, job_of, packet_tail, room_of
-from jobcast.transports.base import Outgoing, Retention
+from jobcast.transports.base import Outgoing, Required, Retention
+from jobcast.transports.leases import Lease
 from jobcast.transports.rooms import JobRooms
+from jobcast.transports.runs import NOBODY, Run
 
 CHANNEL: Final = "jobcast"  # python-socketio's own traffic between processes
 EVENTS: Final = "jobcast.events"  # the exchange of the jobs' events
+LEASES: Final = "jobcast.leases"  # the exchange of what keeps them alive
 CONNECT_TIMEOUT: Final = 2.0  # seconds
 ANSWER_TIMEOUT: Final = 5.0  # seconds
-PERSISTENT: Final = 2  # AMQP's delivery mode
+TRANSIENT: Final = 1  # AMQP's delivery modes
+PERSISTENT: Final = 2
 
 #: What Kombu and its driver raise where a broker cannot be reached or does not do what is asked.
 KOMBU_ERRORS: Final = (KombuError, AMQPError, OSError)
@@ -42,7 +46,7 @@ KOMBU_ERRORS: Final = (KombuError, AMQPError, OSError)
 logger = logging.getLogger(__name__)
 
 
-class About(Struct, frozen=True, gc=False):
+class About(Struct, frozen=True, gc=False, omit_defaults=True):
     """What jobcast has to know of an event, beside python-socketio's message."""
 
     publisher: str
@@ -50,8 +54,9 @@ class About(Struct, frozen=True, gc=False):
     kind: Kind
     state: State | None = None
     owner: str | None = None
-    run: str = ""
+    run: Run = NOBODY
     after: str = ""
+    requires: Required = ""
 
 
 class Emit(Struct, frozen=True, gc=False):
@@ -69,6 +74,25 @@ class Emit(Struct, frozen=True, gc=False):
     host_id: str = ""
 
 
+class LeaseNote(Struct, frozen=True):
+    """Leases that are renewed, or released if they have no seconds."""
+
+    leases: list[Lease]
+    seconds: float | None = None
+
+
+def decode_leases(body: bytes | str) -> LeaseNote:
+    """The leases of a message.
+
+    Raises:
+        ValueError: the message is something else.
+    """
+    try:
+        return msgspec.json.decode(body, type=LeaseNote)
+    except msgspec.DecodeError as exc:
+        raise ValueError(f"no leases: {exc}") from None
+
+
 def encode(outgoing: Outgoing, publisher: str) -> bytes:
     name, payload = _split(outgoing.head)
     # A stock server passes the publisher's count on to its clients as the seq.
@@ -81,6 +105,7 @@ def encode(outgoing: Outgoing, publisher: str) -> bytes:
         owner=outgoing.owner,
         run=outgoing.run,
         after=outgoing.after,
+        requires=outgoing.requires,
     )
     return msgspec.json.encode(
         Emit(
@@ -118,6 +143,7 @@ def decode(body: bytes | str) -> tuple[Outgoing, str]:
         number=about.number,
         run=about.run,
         after=about.after,
+        requires=about.requires,
     )
     return outgoing, about.publisher
 
@@ -149,7 +175,7 @@ def check_url(url: str) -> None:
         raise ValueError(f"should be a URL with a usable port ({exc})") from None
     if not parts.hostname:
         raise ValueError("should be a URL with a host, as in amqp://user:password@host:5672//")
-    if Address.of(url).channel in (CHANNEL, EVENTS):
+    if Address.of(url).channel in (CHANNEL, EVENTS, LEASES):
         raise ValueError(f"should not have ?channel={CHANNEL}: that one is jobcast's own")
 
 
@@ -165,6 +191,10 @@ def connection(url: str, **options: Any) -> Connection:
 
 def events_exchange() -> Exchange:
     return Exchange(EVENTS, "fanout", durable=True)
+
+
+def leases_exchange() -> Exchange:
+    return Exchange(LEASES, "fanout", durable=False)
 
 
 def bus_exchange(channel: str = CHANNEL) -> Exchange:
@@ -203,22 +233,28 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
         Raises:
             PublishFailed: it may not have them.
         """
+        bodies = [encode(self._numbered(outgoing), self.publisher_id) for outgoing in batch]
         try:
-            channel = self._channel or self._open()
-            producer = Producer(channel, events_exchange(), auto_declare=False)
-            for outgoing in batch:
-                producer.publish(
-                    encode(self._numbered(outgoing), self.publisher_id),
-                    content_type="application/json",
-                    content_encoding="utf-8",
-                    delivery_mode=PERSISTENT,
-                )
-                self._published += 1
-                self._unconfirmed.add(self._published)
-            self._wait_for_confirmation()
+            self._hand_over(events_exchange(), bodies, delivery_mode=PERSISTENT)
         except KOMBU_ERRORS as exc:
             self._drop_connection()
             raise PublishFailed(str(exc) or repr(exc), batch) from exc
+
+    def renew(self, leases: Sequence[Lease], seconds: float) -> None:
+        """Tell every realtime process that these runs are alive.
+
+        Raises:
+            PublishFailed: it may not have been told.
+        """
+        self._note(LeaseNote(list(leases), seconds))
+
+    def release(self, leases: Sequence[Lease]) -> None:
+        """Tell every realtime process that these runs have ended.
+
+        Raises:
+            PublishFailed: it may not have been told.
+        """
+        self._note(LeaseNote(list(leases)))
 
     def close(self) -> None:
         self._drop_connection()
@@ -226,6 +262,28 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
     def _connection(self) -> Connection:
         # python-socketio's name for it.
         return connection(self.url)
+
+    def _note(self, note: LeaseNote) -> None:
+        try:
+            # A process that is not there now has nobody who waits for a job there.
+            self._hand_over(leases_exchange(), [msgspec.json.encode(note)], delivery_mode=TRANSIENT)
+        except KOMBU_ERRORS as exc:
+            self._drop_connection()
+            raise PublishFailed(str(exc) or repr(exc), ()) from exc
+
+    def _hand_over(self, exchange: Exchange, bodies: Sequence[bytes], delivery_mode: int) -> None:
+        """Publish messages, and wait until the broker has them all."""
+        producer = Producer(self._channel or self._open(), exchange, auto_declare=False)
+        for body in bodies:
+            producer.publish(
+                body,
+                content_type="application/json",
+                content_encoding="utf-8",
+                delivery_mode=delivery_mode,
+            )
+            self._published += 1
+            self._unconfirmed.add(self._published)
+        self._wait_for_confirmation()
 
     def _numbered(self, outgoing: Outgoing) -> Outgoing:
         """The event with a number: the broker may deliver anything twice."""
@@ -237,6 +295,7 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
         channel = self.publisher_connection.channel()
         events = events_exchange()(channel)
         events.declare()
+        leases_exchange()(channel).declare()
         if self._address.channel is not None:
             stock = bus_exchange(self._address.channel)(channel)
             stock.declare()

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from amqp.exceptions import NotFound
 from kombu.connection import Connection
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 from kombu.message import Message as Delivery
 from kombu.messaging import Consumer as KombuConsumer
 
@@ -24,13 +24,17 @@ from jobcast.transports.kombu import (
     CHANNEL,
     EVENTS,
     KOMBU_ERRORS,
+    LEASES,
     Address,
     KombuPublisher,
     bus_exchange,
     connection,
     decode,
+    decode_leases,
     events_exchange,
+    leases_exchange,
 )
+from jobcast.transports.leases import Finding, LeaseBook, Terms
 from jobcast.transports.record import Records
 from jobcast.transports.rooms import AsyncJobRooms
 
@@ -57,6 +61,7 @@ class Consumer:
         url: of the broker.
         on_event: is called in the loop with the body of each message of a job.
         on_bus: is called in the loop with python-socketio's own messages.
+        on_leases: is called in the loop with messages that keep runs alive.
         on_state: is called in the loop with whether messages are being received.
         on_lost: is called in the loop when the queue was gone, and with it what came meanwhile.
     """
@@ -67,12 +72,12 @@ class Consumer:
         *,
         on_event: Callable[[bytes], None],
         on_bus: Callable[[bytes], None],
+        on_leases: Callable[[bytes], None],
         on_state: Callable[[bool], None],
         on_lost: Callable[[], None],
     ) -> None:
         self._url = url
-        self._on_event = on_event
-        self._on_bus = on_bus
+        self._takers = {EVENTS: on_event, CHANNEL: on_bus, LEASES: on_leases}
         self._on_state = on_state
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
@@ -128,7 +133,11 @@ class Consumer:
         channel.basic_qos(0, PREFETCH, False)
         consumer = KombuConsumer(
             channel,
-            queues=[self._events_queue(), self._bus_queue()],
+            queues=[
+                self._events_queue(),
+                self._own_queue(bus_exchange()),
+                self._own_queue(leases_exchange()),
+            ],
             on_message=self._received,
         )
         consumer.consume()
@@ -146,10 +155,9 @@ class Consumer:
             queue_arguments={"x-single-active-consumer": True},
         )
 
-    def _bus_queue(self) -> Queue:
-        return Queue(
-            "", bus_exchange(), durable=False, exclusive=True, auto_delete=True, no_ack=False
-        )
+    def _own_queue(self, exchange: Exchange) -> Queue:
+        """A queue that goes with the connection: what it misses meanwhile is of no use later."""
+        return Queue("", exchange, durable=False, exclusive=True, auto_delete=True, no_ack=False)
 
     def _drain(self, broker: Connection) -> None:
         try:
@@ -161,8 +169,7 @@ class Consumer:
         self._call(self._take, message)
 
     def _take(self, message: Delivery) -> None:
-        is_event = message.delivery_info.get("exchange") == EVENTS
-        (self._on_event if is_event else self._on_bus)(message.body)
+        self._takers[message.delivery_info["exchange"]](message.body)
         self._taken.append(message)
 
     def _acknowledge(self, channel: Any) -> None:
@@ -188,6 +195,7 @@ class KombuSource:
     def __init__(self, url: str, retention: Retention | None = None) -> None:
         self._url = Address.of(url).url
         self._records = Records(retention or Retention())
+        self._leases = LeaseBook()
         self._jobs: set[str] = set()
         # Job and publisher: what comes after something that another one has not said yet.
         self._held: dict[tuple[str, str], list[Outgoing]] = {}
@@ -211,6 +219,7 @@ class KombuSource:
             self._url,
             on_event=self._received,
             on_bus=self.bus.put_nowait,
+            on_leases=self._noted,
             on_state=self._state_changed,
             on_lost=self._lost,
         )
@@ -243,6 +252,28 @@ class KombuSource:
 
     async def owner(self, job_id: str) -> str | None:
         return self._records.snapshot(job_id, None).owner
+
+    async def look(self, terms: Terms) -> list[Finding]:
+        # Every process has a history of its own, and says for itself what has become of a run.
+        return self._leases.look(terms) if self.ready else []
+
+    async def settle(self, findings: Sequence[Finding], terms: Terms) -> None:
+        self._leases.settle(findings, terms)
+
+    async def tell(self, batch: Sequence[Outgoing]) -> None:
+        for outgoing in batch:
+            self._store(outgoing, "")
+
+    def _noted(self, body: bytes | str) -> None:
+        try:
+            note = decode_leases(body)
+        except ValueError as exc:
+            logger.warning("something else than jobcast publishes to %s: %s", LEASES, exc)
+            return
+        if note.seconds is None:
+            self._leases.release(note.leases)
+        else:
+            self._leases.renew(note.leases, note.seconds)
 
     def _received(self, body: bytes | str) -> None:
         try:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from jobcast.errors import PublishFailed
 from jobcast.events import Cursor
 from jobcast.transports.base import Message, Outgoing, Retention, Snapshot
+from jobcast.transports.leases import Finding, Lease, LeaseBook, Terms
 from jobcast.transports.record import Records
 from jobcast.transports.rooms import AsyncJobRooms, JobRooms
 
@@ -26,6 +27,7 @@ class MemoryBroker:
     def __init__(self, retention: Retention) -> None:
         self._lock = threading.Lock()
         self._records = Records(retention)
+        self.leases = LeaseBook()
         self._sources: set[MemorySource] = set()
 
     @classmethod
@@ -85,6 +87,12 @@ class MemoryPublisher(JobRooms):
     def publish(self, batch: Sequence[Outgoing]) -> None:
         self._broker.publish(batch, self.publisher_id)
 
+    def renew(self, leases: Sequence[Lease], seconds: float) -> None:
+        self._broker.leases.renew(leases, seconds)
+
+    def release(self, leases: Sequence[Lease]) -> None:
+        self._broker.leases.release(leases)
+
     def close(self) -> None:
         """There is nothing to let go of."""
 
@@ -132,6 +140,15 @@ class MemorySource:
 
     async def owner(self, job_id: str) -> str | None:
         return self._broker.snapshot(job_id, None).owner
+
+    async def look(self, terms: Terms) -> list[Finding]:
+        return self._broker.leases.look(terms)
+
+    async def settle(self, findings: Sequence[Finding], terms: Terms) -> None:
+        self._broker.leases.settle(findings, terms)
+
+    async def tell(self, batch: Sequence[Outgoing]) -> None:
+        self._broker.publish(batch)
 
     def hand_over(self, function: Callable[..., object], *args: object) -> None:
         """Run in this source's loop, from whichever thread, in the order of the calls."""

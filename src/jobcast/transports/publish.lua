@@ -6,32 +6,68 @@
 --
 -- KEYS: state (hash), events (stream), channel
 -- ARGV: 1 the publish command, 2 publisher, 3 follows, 4 owner or '', 5 ttl, 6 active ttl (both in
---       seconds), 7 size (events), 8 and 9 a publisher and its number that these come after; then
---       for each event: number, kind, state or '', run or '', head
--- Returns the seq of the last event. What was here before is dropped, and what comes too late to be
--- true: after the end of its run, announcing a run that has begun, or beginning one that another
--- has followed.
+--       seconds), 7 size (events), 8 and 9 a publisher and its number that these come after, 10 the
+--       run that says them as 'attempt redelivered sending delivery', or '', 11 the state that the
+--       job has to be in, or ''; then for each event: number, kind, state or '', head
+-- Returns the seq of the last event. What was here before is dropped, and what is of no interest any
+-- more: of a run that another has followed, or that has ended. See runs.py for the rules.
 
 local state_key, events_key, channel = KEYS[1], KEYS[2], KEYS[3]
 local publisher, follows, after = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[9])
+local run, requires = ARGV[10], ARGV[11]
 local JUMP = 1000000
+local REMEMBERED = 32 * 13 -- characters: names of runs that were followed by others
 
 local record = redis.call(
-    'HMGET', state_key, 'epoch', 'state', 'seq', 'node', 'from:' .. publisher, 'begun',
-    'from:' .. ARGV[8]
+    'HMGET', state_key, 'epoch', 'state', 'seq', 'node', 'from:' .. publisher, 'run',
+    'from:' .. ARGV[8], 'gone', 'runs'
 )
 local epoch, state, seq = record[1], record[2], tonumber(record[3] or 0)
 local seen = tonumber(record[5] or 0)
-local begun = record[6]
+local current, gone, runs = record[6], record[8] or '', tonumber(record[9] or 0)
+local fields = {}
 
-local function is_past(run, begins)
-    local attempt, sending = string.match(run, '^(%d+) (.+)$')
-    local latest, begun_sending = string.match(begun or '', '^(%d+) (.+)$')
-    if not attempt or sending ~= begun_sending then
-        return false
+local function keep(name, value)
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
+end
+
+local function is_gone(name)
+    return name ~= '-' and string.find(gone, name .. ' ', 1, true) ~= nil
+end
+
+-- How the run that speaks stands to the one that is there.
+local function standing()
+    if run == '' or run == current then
+        return 'same'
+    elseif not current then
+        return 'newer'
     end
-    -- After its worker was lost, a job begins the same run once more.
-    return tonumber(attempt) < tonumber(latest) + (begins and 0 or 1)
+    local attempt, redelivered, sending, delivery = string.match(run, '(%d+) (%d) (%S+) (%S+)')
+    local its_attempt, its_redelivered, its_sending = string.match(current, '(%d+) (%d) (%S+)')
+    if is_gone(sending) or is_gone(delivery) then
+        return 'past'
+    elseif sending ~= its_sending then
+        return 'newer'
+    elseif attempt ~= its_attempt then
+        return tonumber(attempt) > tonumber(its_attempt) and 'newer' or 'past'
+    end
+    return redelivered < its_redelivered and 'past' or 'newer'
+end
+
+local function adopt()
+    if current then
+        local sending, delivery = string.match(current, '%d+ %d (%S+) (%S+)')
+        if string.match(run, '%d+ %d (%S+)') ~= sending then
+            delivery = sending
+        end
+        if delivery ~= '-' then
+            gone = string.sub(gone .. delivery .. ' ', -REMEMBERED)
+            keep('gone', gone)
+        end
+    end
+    current = run
+    keep('run', run)
 end
 
 if follows > 0 and seen < follows then
@@ -39,6 +75,10 @@ if follows > 0 and seen < follows then
 end
 if after > tonumber(record[7] or 0) then
     return redis.error_reply('HELD another publisher has to speak first')
+end
+
+if requires ~= '' and requires ~= state then
+    return seq
 end
 
 if not epoch then
@@ -56,19 +96,20 @@ elseif record[4] ~= node then
     redis.call('HSET', state_key, 'node', node)
 end
 
+local stands = standing()
 local lines, progress, logged, last = { epoch }, nil, nil, ''
-for i = 10, #ARGV, 5 do
-    local number, kind, new_state, run, head = tonumber(ARGV[i]), unpack(ARGV, i + 1, i + 4)
+for i = 12, #ARGV, 4 do
+    local number, kind, new_state, head = tonumber(ARGV[i]), unpack(ARGV, i + 1, i + 3)
     local ended = state == 'complete' or state == 'error'
-    local begins = new_state == 'queued' or new_state == 'started'
+    local begins = (new_state == 'queued' or new_state == 'started') and requires == ''
     if
         (number == 0 or number > seen)
-        and (begins or not ended)
-        and not is_past(run, new_state == 'started')
+        and stands ~= 'past'
+        and (not ended or (begins and (stands == 'newer' or run == '')))
     then
-        if new_state == 'started' then
-            begun = run
-            redis.call('HSET', state_key, 'begun', run)
+        if stands == 'newer' then
+            adopt()
+            stands = 'same'
         end
         if begins then
             -- What was shown of an earlier run says nothing about this one.
@@ -80,6 +121,13 @@ for i = 10, #ARGV, 5 do
         end
         seq = seq + 1
         local packet = head .. seq .. '}]'
+        if new_state == 'started' then
+            if begins then
+                runs = runs + 1
+                keep('runs', runs)
+            end
+            packet = head .. seq .. ',"run":' .. runs .. '}]'
+        end
         if kind == 'p' then
             progress = seq .. ' ' .. packet
         else
@@ -102,11 +150,8 @@ end
 if state == 'pending' then
     state = 'started' -- whatever began it is not known any more, but it is running
 end
-local fields = { 'seq', seq, 'state', state }
-local function keep(name, value)
-    fields[#fields + 1] = name
-    fields[#fields + 1] = value
-end
+keep('seq', seq)
+keep('state', state)
 if progress then
     keep('progress', progress)
 end

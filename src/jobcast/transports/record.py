@@ -16,9 +16,9 @@ from jobcast.transports.base import (
     Retention,
     Snapshot,
     can_resume,
-    is_past,
     named,
 )
+from jobcast.transports.runs import Runs
 
 MAX_RECORDS: Final = 100_000
 MAX_EVENTS: Final = 1_000_000  # of all records together
@@ -35,29 +35,30 @@ class Record:
         self.progress: Message | None = None
         self.events: deque[Message] = deque(maxlen=size)
         self.seen: dict[str, int] = {}  # publisher: the number of its latest event
-        self.begun = ""  # the run that began last
+        self.runs = Runs()
         self.expires_at = 0.0
 
     def add(self, outgoing: Outgoing, retention: Retention, publisher: str = "") -> Message | None:
         """Store an event. Returns None if it was here before, or comes too late to be true."""
-        ended = self.state in TERMINAL_STATES
-        begins = outgoing.state in ("queued", "started")
         if outgoing.number:
             if outgoing.number <= self.seen.get(publisher, 0):
                 return None
             self.seen[publisher] = outgoing.number
-        if (ended and not begins) or is_past(outgoing, self.begun):
+        if not self._concerns(outgoing):
             return None
-        if outgoing.state == "started":
-            self.begun = outgoing.run
+        begins = outgoing.state in ("queued", "started") and not outgoing.requires
+        if self.runs.standing(outgoing.run) == "newer":
+            self.runs.adopt(outgoing.run)
         if begins:
+            # What was shown of an earlier run says nothing about this one.
             self.progress = None
-            if ended:
+            if self.state in TERMINAL_STATES:
                 self.events.clear()
+        if outgoing.state == "started" and begins:
+            self.runs.count += 1
         self.seq += 1
-        message = Message(
-            self.epoch, self.seq, outgoing.kind, outgoing.head + packet_tail(self.seq)
-        )
+        tail = packet_tail(self.seq, self.runs.count if outgoing.state == "started" else None)
+        message = Message(self.epoch, self.seq, outgoing.kind, outgoing.head + tail)
         if outgoing.kind == PROGRESS:
             self.progress = message
         else:
@@ -69,6 +70,16 @@ class Record:
         ttl = retention.ttl if outgoing.kind == TERMINAL else retention.active_ttl
         self.expires_at = time.monotonic() + ttl
         return message
+
+    def _concerns(self, outgoing: Outgoing) -> bool:
+        """Whether the event is of the run that is there, or of one that takes its place."""
+        standing = self.runs.standing(outgoing.run)
+        if standing == "past" or outgoing.requires not in ("", self.state):
+            return False
+        if self.state not in TERMINAL_STATES:
+            return True
+        begins = outgoing.state in ("queued", "started")
+        return begins and (standing == "newer" or not outgoing.run.is_known)
 
     def lacks(self, after: str) -> bool:
         """Whether what an event comes after is not there yet."""
@@ -132,6 +143,8 @@ class Records:
         self._expire()
         record = self._active.pop(outgoing.job_id, None) or self._ended.pop(outgoing.job_id, None)
         if record is None:
+            if outgoing.requires:
+                return None
             record = Record(outgoing.owner, self._retention.size)
         before = len(record.events)
         message = record.add(outgoing, self._retention, publisher)

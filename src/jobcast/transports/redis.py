@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
-from itertools import chain
-from typing import Any, Final, NamedTuple
+from itertools import chain, islice
+from typing import Any, Final, NamedTuple, TypeVar
 
 import redis
 import socketio
@@ -28,13 +29,26 @@ from redis.exceptions import (
 
 from jobcast.errors import PublishFailed
 from jobcast.transports.base import Outgoing, Retention, named
+from jobcast.transports.leases import Lease
 from jobcast.transports.redis_servers import REDIS_ERRORS, Client, Servers
 from jobcast.transports.rooms import JobRooms
 
 CHANNEL: Final = "jobcast"  # python-socketio's own traffic between processes
 MAX_MESSAGE: Final = 256 * 1024  # characters that are published at once, if it is several events
 
-PUBLISH_SCRIPT: Final = files("jobcast.transports").joinpath("publish.lua").read_text("utf-8")
+LEASES_AT_ONCE: Final = 1000  # that are renewed or released by one command
+# One slot of a cluster has all leases.
+RUNNING: Final = "jobcast:{leases}:running"
+STALLED: Final = "jobcast:{leases}:stalled"
+
+
+def script(name: str) -> str:
+    """The text of a Lua script of this package."""
+    return files("jobcast.transports").joinpath(f"{name}.lua").read_text("utf-8")
+
+
+PUBLISH_SCRIPT: Final = script("publish")
+RENEW_SCRIPT: Final = script("renew")
 
 # Answers that another try may change: the server is moving, full, or its rights are being set.
 _TRANSIENT: Final = (
@@ -42,7 +56,16 @@ _TRANSIENT: Final = (
     ReadOnlyError, TryAgainError,
 )  # fmt: skip
 
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items, so many at a time."""
+    remaining = iter(items)
+    while batch := list(islice(remaining, size)):
+        yield batch
 
 
 class Keys(NamedTuple):
@@ -59,7 +82,7 @@ class Keys(NamedTuple):
 
 
 class Call(Struct, frozen=True):
-    """Events of one job that are stored together. ``follows`` is the number before the first."""
+    """Events of one run that are stored together. ``follows`` is the number before the first."""
 
     keys: Keys
     follows: int
@@ -79,7 +102,11 @@ def calls(batch: Sequence[Outgoing], limit: int = MAX_MESSAGE) -> Iterator[Call]
     for job_id, events in of_job.items():
         keys, follows, some, size = Keys.of(job_id), 0, list[Outgoing](), 0
         for outgoing in events:
-            if some and (outgoing.after or size + len(outgoing.head) > limit):
+            if some and (
+                outgoing.after
+                or (outgoing.run, outgoing.requires) != (some[-1].run, some[-1].requires)
+                or size + len(outgoing.head) > limit
+            ):
                 yield Call(keys, follows, some)
                 follows, some, size = some[-1].number, [], 0
             some.append(outgoing)
@@ -89,6 +116,7 @@ def calls(batch: Sequence[Outgoing], limit: int = MAX_MESSAGE) -> Iterator[Call]
 
 def arguments(call: Call, publisher: str, retention: Retention, *, sharded: bool) -> list[Any]:
     """ARGV of ``publish.lua``."""
+    first = call.events[0]
     return [
         "SPUBLISH" if sharded else "PUBLISH",
         publisher,
@@ -98,8 +126,18 @@ def arguments(call: Call, publisher: str, retention: Retention, *, sharded: bool
         retention.active_ttl,
         retention.size,
         *call.after,
-        *chain.from_iterable((o.number, o.kind, o.state or "", o.run, o.head) for o in call.events),
+        str(first.run) if first.run.is_known else "",
+        first.requires,
+        *chain.from_iterable((o.number, o.kind, o.state or "", o.head) for o in call.events),
     ]
+
+
+@contextmanager
+def _leasing() -> Iterator[None]:
+    try:
+        yield
+    except REDIS_ERRORS as exc:
+        raise PublishFailed(str(exc), ()) from exc
 
 
 def script_for(run_id: object) -> str:
@@ -161,6 +199,29 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
             raise PublishFailed(str(problem), unsent) from problem
         if held is not None:
             raise PublishFailed(str(held), unsent, held=True) from held
+
+    def renew(self, leases: Sequence[Lease], seconds: float) -> None:
+        """Let leases run for so long from now on.
+
+        Raises:
+            PublishFailed: they could not be renewed now.
+        """
+        for some in batched(leases, LEASES_AT_ONCE):
+            with _leasing():
+                self._connected().eval(RENEW_SCRIPT, 1, RUNNING, str(seconds), *map(str, some))
+
+    def release(self, leases: Sequence[Lease]) -> None:
+        """Forget the leases of runs that have ended.
+
+        Raises:
+            PublishFailed: it could not be done; they run out.
+        """
+        for some in batched(leases, LEASES_AT_ONCE):
+            with _leasing():
+                pipeline = self._connected().pipeline(transaction=False)
+                for key in (RUNNING, STALLED):
+                    pipeline.zrem(key, *map(str, some))
+                pipeline.execute()
 
     def close(self) -> None:
         if self._client is not None:

@@ -8,7 +8,7 @@ import random
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from importlib.resources import files
+from itertools import chain
 from typing import Any, Final, cast
 
 import socketio
@@ -25,7 +25,9 @@ from jobcast.transports.base import (
     Snapshot,
     can_resume,
 )
-from jobcast.transports.redis import CHANNEL, Keys, RedisPublisher
+from jobcast.transports.leases import LOOKED_AT_ONCE, Finding, Lease, Terms
+from jobcast.transports.leases import Kind as FindingKind
+from jobcast.transports.redis import CHANNEL, RUNNING, STALLED, Keys, RedisPublisher, script
 from jobcast.transports.redis_line import Line
 from jobcast.transports.redis_servers import ASYNC_REDIS_ERRORS, REDIS_ERRORS, Servers
 from jobcast.transports.rooms import AsyncJobRooms
@@ -34,7 +36,12 @@ SUBSCRIBE_TIMEOUT: Final = 5.0  # seconds, until a subscription has to be confir
 FIRST_DELAY: Final = 0.05  # seconds before the first try to reconnect
 LONGEST_DELAY: Final = 3.0  # seconds between two tries
 
-READ_SCRIPT: Final = files("jobcast.transports").joinpath("read.lua").read_text("utf-8")
+WATCH: Final = "jobcast:{leases}:watch"
+TAKE_OVER: Final = 3.0  # seconds without a look of the process that looks after leases
+
+READ_SCRIPT: Final = script("read")
+LOOK_SCRIPT: Final = script("leases")
+SETTLE_SCRIPT: Final = script("settle")
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +56,15 @@ class RedisSource:
     There is one connection, or one to each master of a cluster; they come and go together.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, Any] | None = None,
+        retention: Retention | None = None,
+    ) -> None:
+        # What this side has to say itself is so little that one way of saying it is enough.
+        self._publisher = RedisPublisher(url, retention=retention, redis_options=options)
+        self._publishing = asyncio.Lock()
         self._servers = Servers.at(url, options)
         self.client = self._servers.async_client()
         self._lines: list[Line] = []
@@ -82,6 +97,7 @@ class RedisSource:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._supervisor = None
         await self._servers.close(self.client)
+        self._publisher.close()
 
     async def subscribe(self, job_id: str) -> None:
         channel = Keys.of(job_id).channel
@@ -151,6 +167,30 @@ class RedisSource:
         except ASYNC_REDIS_ERRORS as exc:
             raise TransportUnavailable(f"could not read job {job_id}: {exc}") from exc
         return None if owner is None else _text(owner)
+
+    async def look(self, terms: Terms) -> list[Finding]:
+        keys = (RUNNING, STALLED, WATCH)
+        patience = min(TAKE_OVER, terms.lease / 2)
+        asking = self._publisher.publisher_id, terms.lease, patience, LOOKED_AT_ONCE
+        answer = iter(await self._eval(LOOK_SCRIPT, keys, asking))
+        found = []
+        for kind, member in zip(answer, answer, strict=True):
+            found.append(Finding(cast("FindingKind", _text(kind)), Lease.parse(_text(member))))
+        return found
+
+    async def settle(self, findings: Sequence[Finding], terms: Terms) -> None:
+        pairs = chain.from_iterable((finding.kind, str(finding.lease)) for finding in findings)
+        await self._eval(SETTLE_SCRIPT, (RUNNING, STALLED), (terms.lost_after, *pairs))
+
+    async def tell(self, batch: Sequence[Outgoing]) -> None:
+        async with self._publishing:
+            await asyncio.to_thread(self._publisher.publish, batch)
+
+    async def _eval(self, text: str, keys: Sequence[str], arguments: Sequence[object]) -> Any:
+        try:
+            return await self.client.eval(text, len(keys), *keys, *map(str, arguments))
+        except ASYNC_REDIS_ERRORS as exc:
+            raise TransportUnavailable(f"could not look after leases: {exc}") from exc
 
     async def _read(self, keys: Keys, since: str) -> tuple[Snapshot, int, list[Any]]:
         """The record with its latest progress, the first seq that is kept, and the entries."""
@@ -314,18 +354,10 @@ class RedisClientManager(AsyncJobRooms, socketio.AsyncRedisManager):
         redis_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(url, channel=CHANNEL)
-        self.source = RedisSource(url, redis_options)
-        # What this process says itself is so little that one way of saying it is enough.
-        self._publisher = RedisPublisher(url, retention=retention, redis_options=redis_options)
-        self._publishing = asyncio.Lock()
+        self.source = RedisSource(url, redis_options, retention)
 
     async def publish_event(self, outgoing: Outgoing) -> None:
-        async with self._publishing:
-            await asyncio.to_thread(self._publisher.publish, [outgoing])
-
-    async def aclose(self) -> None:
-        await super().aclose()
-        self._publisher.close()
+        await self.source.tell([outgoing])
 
     def _redis_connect(self) -> None:
         # One pool of connections for everything that is written.

@@ -11,7 +11,7 @@ from time import time as _time
 from types import TracebackType
 from typing import Any, Final, Protocol, TypeVar
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from jobcast.events import (
     LEVELS,
@@ -24,9 +24,11 @@ from jobcast.events import (
     check_job_id,
 )
 from jobcast.settings import DEFAULT_RESULT_LIMIT
-from jobcast.transports import NO_ORIGIN, Origin
+from jobcast.transports import NO_ORIGIN, Origin, Run
+from jobcast.transports.runs import draw
+from jobcast.worker.endings import reason_of, told
 from jobcast.worker.progress import Number, Shown, Stage, number
-from jobcast.worker.public import reason_of, safe_result, safe_text
+from jobcast.worker.public import safe_result, safe_text
 
 T = TypeVar("T")
 
@@ -61,26 +63,32 @@ class Job:
         job_id: str,
         *,
         origin: Origin = NO_ORIGIN,
-        attempt: int = 1,
         result_limit: int = DEFAULT_RESULT_LIMIT,
+        waits: bool = True,
     ) -> None:
         self.job_id = check_job_id(job_id)
         self.origin = origin
-        self.attempt = attempt
         self.ended = False
         self.retried = False
+        self.replaced = False  # by another task, which has the same id
         self.last_word = ""  # names the event that the next run of the task comes after
         self.retry_cause: tuple[BaseException | None, str] = None, ""
         self.dirty = False
         self.outer: Job | NoJob = NO_JOB  # what was the current job when this one began
         self._publisher = publisher
         self._result_limit = result_limit
+        self._waits = waits  # until what has to be stored is; a worker's main process never does
         self._stage = Stage()
         self._shown = Shown()
         self._message: str | None = None
         self._began: float | None = None
         self._slot: Slot | None = None
         self._taken: Slot | None = None
+
+    @property
+    def attempt(self) -> int:
+        """Which try this is, from 1."""
+        return self.origin.run.attempt or 1
 
     @property
     def owner(self) -> str | None:
@@ -200,7 +208,7 @@ class Job:
             lambda: JobError(
                 job_id=self.job_id,
                 error=type(exc).__name__,
-                message=safe_text(exc if message is None else message),
+                message=safe_text(told(exc) if message is None else message),
                 reason=reason_of(exc),
             )
         )
@@ -213,11 +221,17 @@ class Job:
             )
         )
 
-    def queued(self, *, task: str | None = None) -> None:
-        self._add(JobStatus(job_id=self.job_id, status="queued", task=task or UNSET))
+    def queued(self, *, task: str | None = None) -> str:
+        """Say that the task was sent. Returns what names that in another run's ``after``."""
+        return self._add(JobStatus(job_id=self.job_id, status="queued", task=task or UNSET))
 
-    def retrying(self, *, eta: datetime) -> None:
-        """Say, once, that the job is tried again at ``eta``; ``retry_cause`` is why."""
+    def retrying(self, *, eta: datetime, attempt: int | None = None) -> None:
+        """Say, once, that the job is tried again; ``retry_cause`` is why.
+
+        Args:
+            eta: when.
+            attempt: which try that is; by default the next. One that is delivered again is not.
+        """
         if self.retried:
             return
         exc, message = self.retry_cause
@@ -225,18 +239,18 @@ class Job:
             JobStatus(
                 job_id=self.job_id,
                 status="retrying",
-                attempt=self.attempt + 1,
+                attempt=attempt or self.attempt + 1,
                 eta=eta,
                 error=UNSET if exc is None else type(exc).__name__,
                 message=safe_text(message),
             )
         )
         self.retried = True
-        self._publisher.flush()
+        self.flush()
 
     def flush(self) -> bool:
         """Wait, within a bounded time, until all that was said is stored."""
-        return self._publisher.flush()
+        return self._waits and self._publisher.flush()
 
     def take_progress(self) -> JobProgress | None:
         """The progress, if it is newer than what was taken before."""
@@ -260,6 +274,8 @@ class Job:
         )
 
     def __enter__(self) -> Job:
+        run = Run(sending=draw(), attempt=1, delivery=draw())
+        self.origin = structs.replace(self.origin, run=run)
         self.outer = _current.get()
         _current.set(self)
         self.started()
@@ -284,7 +300,7 @@ class Job:
         if not self.ended:
             self._publisher.add(self, event())
             self.ended = True
-            self._publisher.flush()
+            self.flush()
 
 
 class NoJob:

@@ -54,8 +54,8 @@ def new_job(
     job_id: str,
     *,
     origin: Origin,
-    attempt: int = 1,
     celery_conf: Mapping[str, Any] | None = None,
+    waits: bool = True,
 ) -> Job | NoJob:
     """A handle on a job; one that does nothing if it cannot be published."""
     here = process(celery_conf)
@@ -63,7 +63,7 @@ def new_job(
         return NO_JOB
     limit = here.settings.result_limit
     try:
-        return Job(here.publisher, job_id, origin=origin, attempt=attempt, result_limit=limit)
+        return Job(here.publisher, job_id, origin=origin, result_limit=limit, waits=waits)
     except InvalidJobId as exc:
         logger.warning("job %.200r is not published: %s", job_id, exc)
         return NO_JOB
@@ -102,7 +102,9 @@ def _start(settings: Settings) -> Process:
     transport = open_publisher(
         settings.url, Retention(ttl=settings.history_ttl, size=settings.history_size)
     )
-    return Process(settings, Publisher(transport, shown_url=settings.masked_url))
+    return Process(
+        settings, Publisher(transport, shown_url=settings.masked_url, lease=settings.lease)
+    )
 
 
 def _forget() -> None:

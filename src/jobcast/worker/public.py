@@ -8,24 +8,12 @@ from typing import Any, Final
 
 import msgspec
 
-from jobcast.events import Reason
-
 logger = logging.getLogger(__name__)
 
 TEXT_LIMIT: Final = 8192  # characters of a log line or a message
 
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/@:]*:[^\s/@]+(?=@)")
 _encoder = msgspec.json.Encoder()
-
-# By name, so that a worker does not import what only its pool may need.
-_REASONS: Final[dict[str, Reason]] = {
-    "SoftTimeLimitExceeded": "time_limit",
-    "TimeLimitExceeded": "time_limit",
-    "Terminated": "revoked",
-    "TaskRevokedError": "revoked",
-    "WorkerLostError": "worker_lost",
-    "Reject": "rejected",
-}
 
 
 def safe_text(value: object, limit: int = TEXT_LIMIT) -> str:
@@ -62,7 +50,3 @@ def safe_result(result: Any, limit: int) -> Any:
     if len(encoded) > limit:
         return {"omitted": "too_large", "type": kind, "bytes": len(encoded), "limit": limit}
     return msgspec.Raw(encoded)
-
-
-def reason_of(exc: BaseException) -> Reason:
-    return _REASONS.get(type(exc).__name__, "failure")

@@ -15,7 +15,9 @@ from msgspec import structs
 from jobcast.errors import PublishFailed
 from jobcast.events import JobEvent, JobProgress
 from jobcast.transports import Origin, Outgoing, TransportPublisher
+from jobcast.transports.leases import DEFAULT_LEASE, Lease
 from jobcast.worker.buffer import Buffer, encode
+from jobcast.worker.leases import Leases
 
 LINGER: Final = 0.025  # seconds that an event waits for others, and progress to be replaced
 BATCH: Final = 200  # events a pipeline
@@ -46,9 +48,15 @@ class Publisher:
     """
 
     def __init__(
-        self, transport: TransportPublisher, *, shown_url: str = "", buffer: Buffer | None = None
+        self,
+        transport: TransportPublisher,
+        *,
+        shown_url: str = "",
+        buffer: Buffer | None = None,
+        lease: float = DEFAULT_LEASE,
     ) -> None:
         self._transport = transport
+        self.leases = Leases(transport, lease)
         self._shown_url = shown_url
         self._buffer = Buffer() if buffer is None else buffer
         self._lock = threading.Lock()
@@ -122,14 +130,21 @@ class Publisher:
             logger.warning("%d events of jobs were not sent to %s", lost, self._shown_url)
         self._transport.close()
 
+    def hold(self, lease: Lease) -> None:
+        """Say that a run is alive, which another process of this worker will speak of."""
+        self.leases.hold(lease)
+        self._work.set()
+
     def _run(self) -> None:
         while not self._closing:
-            self._work.wait()
-            self._hurry.wait(LINGER)
-            self._work.clear()
-            self._hurry.clear()
-            self._drain()
+            if self._work.wait(self.leases.due_in):
+                self._hurry.wait(LINGER)
+                self._work.clear()
+                self._hurry.clear()
+                self._drain()
+            self.leases.tend()
         self._drain()
+        self.leases.tend()
 
     def _drain(self) -> None:
         """Send what there is now. What is said meanwhile lingers until the next time."""
@@ -137,6 +152,8 @@ class Publisher:
             self._collect()
             last = self._buffer.last_ticket
         while self._sent_ticket < last and not (self._closing and self._down_since is not None):
+            if self._down_since is None:
+                self.leases.tend()
             self._send_batch()
 
     @property
@@ -151,6 +168,7 @@ class Publisher:
                 entries = self._buffer.take(BATCH)
                 self._taken_ticket = self._buffer.first_ticket - 1
             self._unsent = encode(entries)
+            self.leases.follow(self._unsent)
         try:
             if self._unsent:
                 self._transport.publish(self._unsent)

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import re
-import secrets
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from celery import current_app, signals
 
-from jobcast.events import now
-from jobcast.transports import Origin
+from jobcast.transports.runs import draw
 from jobcast.worker.job import Job, current_job
+from jobcast.worker.message import (
+    AFTER_HEADER,
+    DELIVERY_HEADER,
+    OWNER_HEADER,
+    SENDING_HEADER,
+    due,
+    origin_of,
+)
 from jobcast.worker.process import new_job
-
-OWNER_HEADER: Final = "jobcast_owner"
-SENDING_HEADER: Final = "jobcast_sending"
-AFTER_HEADER: Final = "jobcast_after"
-_NAMES_AN_EVENT: Final = re.compile(r"\w+ \d{1,15}", re.ASCII)
-
-
-def origin_of(headers: Mapping[str, Any] | None) -> Origin:
-    """What a task's message says of where it comes from."""
-    headers = headers or {}
-    owner, sending = headers.get(OWNER_HEADER), headers.get(SENDING_HEADER)
-    after = headers.get(AFTER_HEADER)
-    return Origin(
-        owner=owner if isinstance(owner, str) and owner else None,
-        sending=sending if isinstance(sending, str) and sending.isalnum() else "",
-        after=after if isinstance(after, str) and _NAMES_AN_EVENT.fullmatch(after) else "",
-    )
 
 
 def announce(sender: str, headers: dict[str, Any], **_: object) -> None:
@@ -40,33 +27,30 @@ def announce(sender: str, headers: dict[str, Any], **_: object) -> None:
     announced here too: once it is sent, another worker may begin it before this one has gone on.
     """
     parent = current_job()
-    if isinstance(parent, Job) and parent.job_id == headers.get("id"):
-        if headers.get("retries"):
-            parent.retrying(eta=due(headers.get("eta")))
-            headers[AFTER_HEADER] = parent.last_word
+    inside = parent if isinstance(parent, Job) else None
+    headers.pop(DELIVERY_HEADER, None)
+    if headers.get("retries"):
+        if inside is not None and inside.job_id == headers.get("id"):
+            inside.retrying(eta=due(headers.get("eta")))
+            headers[AFTER_HEADER] = inside.last_word
         return
-    if not _is_job(sender, headers) or headers.get("retries"):
+    if not is_job(sender, headers):
         return
-    if isinstance(parent, Job) and parent.owner is not None:
-        headers.setdefault(OWNER_HEADER, parent.owner)
-    headers[SENDING_HEADER] = secrets.token_hex(6)
+    if inside is not None and inside.owner is not None:
+        headers.setdefault(OWNER_HEADER, inside.owner)
+    headers[SENDING_HEADER] = draw()
     job = new_job(headers["id"], origin=origin_of(headers), celery_conf=current_app.conf)
     if isinstance(job, Job):
-        job.queued(task=sender)
+        word = job.queued(task=sender)
+        if inside is not None and inside.job_id == job.job_id:
+            # Another task takes this one's place, under the same id.
+            inside.last_word = headers[AFTER_HEADER] = word
         job.flush()
 
 
-def due(when: object) -> datetime:
-    """When a task is due; Celery says it as a time, as seconds from now, or not at all."""
-    if isinstance(when, str):
-        when = datetime.fromisoformat(when)
-    if isinstance(when, datetime):
-        return when if when.tzinfo else when.replace(tzinfo=UTC)
-    return now() + timedelta(seconds=when if isinstance(when, int | float) else 0)
-
-
-def _is_job(name: str, headers: dict[str, Any]) -> bool:
-    # A task that only the worker knows is a job if it has an owner.
+def is_job(name: str, headers: Mapping[str, Any]) -> bool:
+    """Whether a task that is sent can be followed."""
+    # One that only the worker knows is a job if it has an owner.
     task = current_app.tasks.get(name)
     return OWNER_HEADER in headers or getattr(task, "is_followed", False)
 

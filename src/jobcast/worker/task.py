@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any, Final, TypeVar
 
-from celery import Task, signals
+from billiard.process import current_process
+from celery import Task, signals, states
 from celery.canvas import Signature
+from celery.exceptions import Reject
 
 from jobcast.errors import SettingsError
 from jobcast.settings import Settings
 from jobcast.worker import logs
+from jobcast.worker.canvas import never_run
+from jobcast.worker.endings import told
 from jobcast.worker.job import Job, _current, current_job
+from jobcast.worker.message import OWNER_HEADER, due, origin_of_run
 from jobcast.worker.process import new_job, process
-from jobcast.worker.sending import OWNER_HEADER, due, origin_of
 
 T = TypeVar("T")
 
+MAX_UNFINISHED: Final = 1000  # runs that were left without a word, and may yet get one
 HOOKS: Final = ("before_start", "on_success", "on_failure", "on_retry")
+
+# Runs that were left by something worse than an exception; Celery may call a hook of theirs later.
+_unfinished: OrderedDict[str, Job] = OrderedDict()
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +51,8 @@ class ProgressTask(Task):
 
     abstract = True
     is_followed = True
+    #: Sees the endings that a pool's child cannot report. One of your own is a subclass of it.
+    Request = "jobcast.worker.request:JobRequest"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -93,12 +104,13 @@ class ProgressTask(Task):
     def public_error(self, exc: BaseException) -> str:
         """What followers read when the job fails. Override it to show less, or something else.
 
-        By default it is the exception's own text, with passwords in URLs masked.
+        By default it is the exception's own text, with passwords in URLs masked; what Celery has
+        to say of a run (that a worker was lost, a time limit reached) is put into plain words.
         """
-        return str(exc)
+        return told(exc)
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002
-        job = self._job(task_id)
+        job = self._job(task_id, waits=True)
         if job is None or job is current_job():
             return
         job.outer = current_job()
@@ -106,13 +118,13 @@ class ProgressTask(Task):
         here = process(self.app.conf)
         if here is not None:
             logs.capture(here.settings)
+        _unfinished.pop(task_id, None)
         job.started(task=self.name)
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002
         job = self._job(task_id)
         if job is not None and not job.ended:
-            hidden = {"omitted": "unserializable", "type": type(retval).__name__}
-            job.complete(self._shown(self.public_result, retval, hidden))
+            job.complete(self.shown_result(retval))
 
     def on_failure(
         self,
@@ -122,9 +134,11 @@ class ProgressTask(Task):
         kwargs: Any,  # noqa: ARG002
         einfo: Any,  # noqa: ARG002
     ) -> None:
-        job = self._job(task_id)
+        # Where the run has been left already, its request is not there any more.
+        job = _unfinished.pop(task_id, None) or self._job(task_id)
         if job is not None and not job.ended:
-            job.fail(exc, self._message(exc))
+            job.fail(exc, self.message_of(exc))
+            never_run(self.request)
 
     def on_retry(
         self,
@@ -149,22 +163,39 @@ class ProgressTask(Task):
             self._keep_cause(job, exc or sys.exc_info()[1])
         return super().retry(args, kwargs, exc, *rest, **options)
 
-    def _keep_cause(self, job: Job, exc: BaseException | None) -> None:
-        job.retry_cause = exc, "" if exc is None else self._message(exc)
+    def replace(self, sig: Signature) -> Any:
+        job = current_job()
+        if isinstance(job, Job):
+            job.replaced = True
+        return super().replace(sig)
 
-    def _message(self, exc: BaseException) -> Any:
+    def shown_result(self, result: Any) -> Any:
+        """What followers see of a result, also where :meth:`public_result` fails."""
+        hidden = {"omitted": "unserializable", "type": type(result).__name__}
+        return self._shown(self.public_result, result, hidden)
+
+    def message_of(self, exc: BaseException) -> Any:
+        """What followers read of an exception, also where :meth:`public_error` fails."""
         return self._shown(self.public_error, exc, type(exc).__name__)
 
-    def _job(self, task_id: str) -> Job | None:
-        """The job of the run with this id, which is the current one except in a main process."""
-        job, attempt = current_job(), self.request.retries + 1
-        if not (isinstance(job, Job) and job.job_id == task_id and job.attempt == attempt):
-            # Celery's own tasks (celery.chord_unlock, ...) are nobody's job.
-            if self.name.startswith("celery."):
-                return None
-            origin = origin_of(self.request.headers)
-            job = new_job(task_id, origin=origin, attempt=attempt, celery_conf=self.app.conf)
-        return job if isinstance(job, Job) else None
+    def _keep_cause(self, job: Job, exc: BaseException | None) -> None:
+        job.retry_cause = exc, "" if exc is None else self.message_of(exc)
+
+    def _job(self, task_id: str, *, waits: bool = False) -> Job | None:
+        """The job of the run that is being spoken of, which is the current one in a pool's child.
+
+        None if there is none: in a worker's main process Celery calls hooks of runs that it does
+        not say, and there :class:`~jobcast.worker.request.JobRequest` knows better.
+        """
+        job, request = current_job(), self.request
+        if isinstance(job, Job) and (job.job_id, job.attempt) == (task_id, request.retries + 1):
+            return job
+        # Celery's own tasks (celery.chord_unlock, ...) are nobody's job.
+        if request.id != task_id or self.name.startswith("celery."):
+            return None
+        origin = origin_of_run(request)
+        found = new_job(task_id, origin=origin, celery_conf=self.app.conf, waits=waits)
+        return found if isinstance(found, Job) else None
 
     def _shown(self, hook: Callable[[Any], Any], value: Any, otherwise: Any) -> Any:
         try:
@@ -193,12 +224,40 @@ def _with_report(name: str, own: Any) -> Callable[..., Any]:
     return hook
 
 
-def _leave(task_id: str, **_: object) -> None:
+def _leave(
+    task_id: str, task: Any = None, state: str | None = None, retval: Any = None, **_: object
+) -> None:
     """After any end of a run, also those that call no hook, it is nobody's current job."""
     job = current_job()
     if isinstance(job, Job) and job.job_id == task_id:
-        job.flush()
         _current.set(job.outer)
+        if not job.ended:
+            _finish(job, task, state, retval)
+        job.flush()
+
+
+def _finish(job: Job, task: Any, state: str | None, retval: Any) -> None:
+    """Say how a run ended that no hook was called for, where that is known here."""
+    if state == states.IGNORED and job.replaced:
+        if not job.last_word:
+            job.queued()  # the last of several tasks goes on under its id, later
+    elif state in (states.IGNORED, states.REJECTED):
+        requeued = isinstance(retval, Reject) and retval.requeue and task.acks_late
+        if not requeued or task.request.is_eager:
+            job.fail(retval, task.message_of(retval))
+    elif state in (None, states.SUCCESS):
+        gone = sys.exc_info()[1]
+        if isinstance(gone, SystemExit | KeyboardInterrupt) and not _in_pool_child():
+            job.fail(gone, task.message_of(gone))
+        else:
+            _unfinished[job.job_id] = job
+            while len(_unfinished) > MAX_UNFINISHED:
+                _unfinished.popitem(last=False)
+
+
+def _in_pool_child() -> bool:
+    """Whether a main process is there, which is told how this one ends."""
+    return "PoolWorker" in current_process().name
 
 
 def _check_settings(sender: Any, **_: object) -> None:

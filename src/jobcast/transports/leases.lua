@@ -1,0 +1,48 @@
+-- What is to be said of runs whose leases ran out. One process at a time is told.
+--
+-- KEYS: running, stalled (sorted sets of leases by the time that they run out), watch (hash)
+-- ARGV: 1 who asks, 2 seconds of a lease, 3 seconds until another may take over, 4 limit
+-- Returns pairs of a kind ('stalled', 'revived' or 'lost') and a lease.
+
+local running, stalled, watch = KEYS[1], KEYS[2], KEYS[3]
+local lease, patience, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+
+local watcher = redis.call('HMGET', watch, 'who', 'at', 'since')
+local at, since = tonumber(watcher[2] or 0), tonumber(watcher[3] or now)
+if watcher[1] and watcher[1] ~= ARGV[1] and now - at < patience then
+    return {}
+end
+if now - at > lease / 2 then
+    -- Nobody has looked for long: the store may have been away, and leases could not be renewed.
+    since = now
+end
+redis.call('HSET', watch, 'who', ARGV[1], 'at', string.format('%.6f', now),
+    'since', string.format('%.6f', since))
+redis.call('EXPIRE', watch, 3600)
+if now - since < lease then
+    return {}
+end
+
+local found = {}
+local function find(kind, member)
+    found[#found + 1] = kind
+    found[#found + 1] = member
+end
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', running, '-inf', now, 'LIMIT', 0, limit)) do
+    find('stalled', member)
+end
+if redis.call('EXISTS', stalled) == 1 then
+    for _, member in ipairs(redis.call('ZINTER', 2, running, stalled)) do
+        if tonumber(redis.call('ZSCORE', running, member)) > now then
+            find('revived', member)
+        end
+    end
+    for _, member in ipairs(redis.call('ZRANGEBYSCORE', stalled, '-inf', now, 'LIMIT', 0, limit)) do
+        if not redis.call('ZSCORE', running, member) then
+            find('lost', member)
+        end
+    end
+end
+return found

@@ -1,0 +1,89 @@
+"""How runs end, in words for the person who waits for the job."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from celery.exceptions import (
+    Ignore,
+    NotRegistered,
+    Reject,
+    SoftTimeLimitExceeded,
+    TaskRevokedError,
+    Terminated,
+    TimeLimitExceeded,
+    WorkerLostError,
+    WorkerShutdown,
+)
+
+from jobcast.events import Reason
+from jobcast.worker.public import safe_text
+
+#: The first that fits an exception is its reason.
+REASONS: Final[tuple[tuple[type[BaseException], Reason], ...]] = (
+    (SoftTimeLimitExceeded, "time_limit"),
+    (TimeLimitExceeded, "time_limit"),
+    (WorkerLostError, "worker_lost"),
+    (WorkerShutdown, "worker_lost"),
+    (SystemExit, "worker_lost"),
+    (KeyboardInterrupt, "worker_lost"),
+    (Terminated, "revoked"),
+    (TaskRevokedError, "revoked"),
+    (Reject, "rejected"),
+    (Ignore, "rejected"),
+    (NotRegistered, "rejected"),
+)
+
+_HOW_IT_ENDED: Final = re.compile(r"prematurely: (.+?)\.?( Job: \d+\.?)?$")
+
+
+class Expired(TaskRevokedError):
+    """The task was not started before it expired."""
+
+
+class StepFailed(Exception):
+    """An earlier step of a chain or chord failed, so that this one never runs."""
+
+
+def reason_of(exc: BaseException) -> Reason:
+    if isinstance(exc, Expired):
+        return "expired"
+    return next((reason for kind, reason in REASONS if isinstance(exc, kind)), "failure")
+
+
+def told(exc: BaseException) -> str:
+    """What to tell the person who waits. An exception of the task's own speaks for itself."""
+    match exc:
+        case WorkerLostError():
+            how = _HOW_IT_ENDED.search(str(exc))
+            if how is None:
+                return "The worker process running this job was lost"
+            if "signal 9" in how[1]:
+                return "The worker process running this job was killed (out of memory?)"
+            return f"The worker process running this job ended unexpectedly ({how[1]})"
+        case SystemExit() | KeyboardInterrupt():
+            return "The worker process running this job ended unexpectedly"
+        case WorkerShutdown():
+            return "The worker was shut down while it ran this job"
+        case TimeLimitExceeded(args=[seconds, *_]):
+            return f"The job was stopped: it took longer than {seconds} s"
+        case SoftTimeLimitExceeded() | TimeLimitExceeded():
+            return "The job took longer than it may"
+        case Expired():
+            return "The job expired before a worker was free to start it"
+        case Terminated():
+            return "The job was cancelled while it ran"
+        case TaskRevokedError():
+            return "The job was cancelled"
+        case NotRegistered():
+            return "No worker knows how to do this job"
+        case StepFailed():
+            return "An earlier step failed, so this one does not run"
+        case Reject(reason=reason) if reason:
+            return str(reason)
+        case Reject():
+            return "The job was rejected"
+        case Ignore() if not str(exc):
+            return "The job gave up without a result"
+    return safe_text(exc)

@@ -1,0 +1,85 @@
+"""The leases of the runs that a process knows of: renewed for as long as the process lives."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from jobcast.transports import Outgoing, TransportPublisher
+from jobcast.transports.leases import Lease, LeaseHolder
+
+RENEWALS: Final = 3  # a lease, so that one that fails does no harm
+RETRY_DELAY: Final = 1.0  # seconds after a renewal that failed
+
+logger = logging.getLogger(__name__)
+
+
+class Leases:
+    """Tended by the publisher's thread; any thread may add one.
+
+    Args:
+        transport: where they are kept, if it can.
+        seconds: how long one lasts without being renewed.
+    """
+
+    def __init__(self, transport: TransportPublisher, seconds: float) -> None:
+        self._holder = transport if isinstance(transport, LeaseHolder) else None
+        self._seconds = seconds
+        self._running: set[Lease] = set()
+        self._new: deque[Lease] = deque()
+        self._ended: list[Lease] = []
+        self._renew_at = time.monotonic()
+        #: Runs that other processes of this worker speak of, and that are alive now.
+        self.elsewhere: Callable[[], Iterable[Lease]] | None = None
+
+    @property
+    def due_in(self) -> float | None:
+        """Seconds until there is something to do; None if there is nothing."""
+        if self._holder is None or not (self._running or self._new or self.elsewhere):
+            return None
+        return max(0.0, self._renew_at - time.monotonic())
+
+    def hold(self, lease: Lease) -> None:
+        self._new.append(lease)
+
+    def follow(self, sent: Sequence[Outgoing]) -> None:
+        """Take into account what was said of runs: that they have started, or ended."""
+        for outgoing in sent:
+            if outgoing.state is None or not outgoing.run.delivery:
+                continue
+            lease = Lease(outgoing.job_id, outgoing.run)
+            if outgoing.state == "started":
+                self._running.add(lease)
+                self._new.append(lease)
+            else:
+                self._running.discard(lease)
+                self._ended.append(lease)
+
+    def tend(self) -> None:
+        """Renew and release what is due."""
+        if self._holder is None:
+            return
+        now = time.monotonic()
+        due = now >= self._renew_at
+        leases = {self._new.popleft() for _ in range(len(self._new))}
+        if due:
+            leases |= self._running
+            leases.update(self.elsewhere() if self.elsewhere else ())
+        ended, self._ended = self._ended, []
+        leases.difference_update(ended)
+        try:
+            if ended:
+                self._holder.release(ended)
+            if leases:
+                self._holder.renew(sorted(leases, key=str), self._seconds)
+        except Exception:
+            # Whatever is wrong with a transport, the publisher's thread goes on.
+            logger.debug("leases", exc_info=True)
+            self._new.extend(leases)
+            self._renew_at = now + RETRY_DELAY
+        else:
+            if due:
+                self._renew_at = now + self._seconds / RENEWALS

@@ -1,0 +1,63 @@
+"""What a task's message says of its job."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from msgspec import structs
+
+from jobcast.events import now
+from jobcast.transports import Origin, Run
+from jobcast.transports.runs import draw
+
+OWNER_HEADER: Final = "jobcast_owner"
+SENDING_HEADER: Final = "jobcast_sending"
+AFTER_HEADER: Final = "jobcast_after"
+DELIVERY_HEADER: Final = "jobcast_delivery"  # set by the worker that takes the message
+
+_NAMES_AN_EVENT: Final = re.compile(r"\w+ \d{1,15}", re.ASCII)
+
+
+def origin_of(headers: Mapping[str, Any] | None) -> Origin:
+    """Where a job comes from, as who sends it says."""
+    headers = headers or {}
+    owner, after = headers.get(OWNER_HEADER), headers.get(AFTER_HEADER)
+    return Origin(
+        owner=owner if isinstance(owner, str) and owner else None,
+        run=Run(_name(headers.get(SENDING_HEADER))),
+        after=after if isinstance(after, str) and _NAMES_AN_EVENT.fullmatch(after) else "",
+    )
+
+
+def origin_of_run(request: Any) -> Origin:
+    """Where what is said of a run comes from.
+
+    Args:
+        request: the ``celery.app.task.Context`` of the run.
+    """
+    headers = request.headers or {}
+    origin = origin_of(headers)
+    run = structs.replace(
+        origin.run,
+        attempt=request.retries + 1,
+        # Without a worker (``apply()``) nobody has drawn it.
+        delivery=_name(headers.get(DELIVERY_HEADER)) or draw(),
+        redelivered=bool((request.delivery_info or {}).get("redelivered")),
+    )
+    return structs.replace(origin, run=run)
+
+
+def due(when: object) -> datetime:
+    """When a task is due; Celery says it as a time, as seconds from now, or not at all."""
+    if isinstance(when, str):
+        when = datetime.fromisoformat(when)
+    if isinstance(when, datetime):
+        return when if when.tzinfo else when.replace(tzinfo=UTC)
+    return now() + timedelta(seconds=when if isinstance(when, int | float) else 0)
+
+
+def _name(text: object) -> str:
+    return text if isinstance(text, str) and text.isalnum() else ""

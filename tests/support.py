@@ -174,16 +174,16 @@ class Server(Process):
 
 
 class Worker(Process):
-    """A Celery worker with the tasks of ``tests/jobs.py``."""
+    """A Celery worker, by default with the tasks of ``tests/jobs.py``."""
 
     def __init__(
         self, log_path: Path, transport: str, broker: str, *arguments: str,
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None, app: str = "tests.jobs", name: str | None = None,
     ) -> None:  # fmt: skip
-        self.name = new_id("worker")
+        self.name = name or new_id("worker")
         super().__init__(
             [
-                sys.executable, "-m", "celery", "-A", "tests.jobs", "worker", "--loglevel=info",
+                sys.executable, "-m", "celery", "-A", app, "worker", "--loglevel=info",
                 "-n", f"{self.name}@test", "-Q", self.name, "--without-mingle", "--without-gossip",
                 *arguments,
             ],

@@ -81,7 +81,8 @@ class JobRequest(Request):
             super().on_timeout(soft, timeout)
 
     def reject(self, requeue: bool = False) -> None:
-        if requeue and not self.acknowledged:
+        # The child has told of a Reject, which it raised.
+        if requeue and not self.acknowledged and not isinstance(self._cause, Reject):
             self._comes_again(self._cause)
         super().reject(requeue)
 
@@ -104,10 +105,10 @@ class JobRequest(Request):
         """Say that the broker is given the task back, and why."""
         if not self._told:
             self._told = True
-            job = _job(self._context)
+            # It waits, because the next run may begin as soon as the broker has the message.
+            job = _job(self._context, waits=True)
             if job is not None:
-                message = "" if cause is None else self.task.message_of(cause)
-                job.retry_cause = cause, message
+                job.retry_cause = cause, "" if cause is None else self.task.message_of(cause)
                 job.retrying(attempt=job.attempt, eta=now())
 
     def _succeeded_before_it_was_lost(self) -> None:
@@ -173,11 +174,10 @@ def _fail(task: Any, context: Any, cause: BaseException) -> None:
         never_run(context)
 
 
-def _job(context: Any) -> Job | None:
+def _job(context: Any, *, waits: bool = False) -> Job | None:
     """The job of a run that is, or would be, another process's."""
-    job = new_job(
-        context.id, origin=origin_of_run(context), celery_conf=current_app.conf, waits=False
-    )
+    origin = origin_of_run(context)
+    job = new_job(context.id, origin=origin, celery_conf=current_app.conf, waits=waits)
     return job if isinstance(job, Job) else None
 
 

@@ -16,6 +16,7 @@ from celery.canvas import Signature
 from celery.exceptions import Reject
 
 from jobcast.errors import SettingsError
+from jobcast.events import now
 from jobcast.settings import Settings
 from jobcast.worker import logs
 from jobcast.worker.canvas import never_run
@@ -242,8 +243,10 @@ def _finish(job: Job, task: Any, state: str | None, retval: Any) -> None:
         if not job.last_word:
             job.queued()  # the last of several tasks goes on under its id, later
     elif state in (states.IGNORED, states.REJECTED):
-        requeued = isinstance(retval, Reject) and retval.requeue and task.acks_late
-        if not requeued or task.request.is_eager:
+        if isinstance(retval, Reject) and retval.requeue and _is_acknowledged_late(task):
+            job.retry_cause = retval, task.message_of(retval)
+            job.retrying(attempt=job.attempt, eta=now())
+        else:
             job.fail(retval, task.message_of(retval))
     elif state in (None, states.SUCCESS):
         gone = sys.exc_info()[1]
@@ -253,6 +256,11 @@ def _finish(job: Job, task: Any, state: str | None, retval: Any) -> None:
             _unfinished[job.job_id] = job
             while len(_unfinished) > MAX_UNFINISHED:
                 _unfinished.popitem(last=False)
+
+
+def _is_acknowledged_late(task: Any) -> bool:
+    """Whether the broker still has the message of a task that has run."""
+    return bool(task.acks_late) and not task.request.is_eager
 
 
 def _in_pool_child() -> bool:

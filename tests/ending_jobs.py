@@ -1,0 +1,269 @@
+"""Tasks that end in every way that Celery knows."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import Celery, chain, chord
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+
+from jobcast import ProgressTask, current_job
+
+BROKER = os.environ.get("CELERY_BROKER_URL")
+
+app = Celery("endings", broker=BROKER or "memory://", set_as_current=BROKER is not None)
+app.conf.update(
+    result_backend=os.environ.get("CELERY_RESULT_BACKEND") or BROKER or "cache+memory://",
+    broker_connection_retry_on_startup=True,
+    broker_transport_options={
+        "visibility_timeout": float(os.environ.get("VISIBILITY_TIMEOUT", "3600")),
+        "unacked_restore_interval": 1,
+        "unacked_restore_throttle": 1,
+    },
+    worker_prefetch_multiplier=1,
+    worker_soft_shutdown_timeout=float(os.environ.get("SOFT_SHUTDOWN", "0")),
+    task_default_queue=os.environ.get("TASK_QUEUE", "celery"),
+)
+
+
+def job(**options: Any) -> Any:
+    return app.task(base=ProgressTask, bind=True, shared=False, **options)
+
+
+def first_time(marker: str) -> bool:
+    """Whether nobody has asked with this file before."""
+    try:
+        os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+def hang(seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(0.02)
+    raise TimeoutError("nobody has ended this")
+
+
+def begin(task: ProgressTask) -> None:
+    task.progress(10)
+    task.log("running")
+    # What was said in the last moments before a SIGKILL is lost with the process.
+    current_job().flush()
+
+
+@job()
+def succeeds(self: ProgressTask, *_: Any) -> str:
+    begin(self)
+    return "done"
+
+
+@job()
+def fails(self: ProgressTask, *_: Any) -> None:
+    begin(self)
+    raise LookupError("no such row")
+
+
+@job(typing=False)
+def takes_nothing(self: ProgressTask) -> None:
+    begin(self)
+
+
+@job()
+def returns_what_does_not_encode(self: ProgressTask) -> object:
+    begin(self)
+    return object()
+
+
+@job(max_retries=1, default_retry_delay=0)
+def retries_once(self: ProgressTask, marker: str) -> str:
+    begin(self)
+    if first_time(marker):
+        raise self.retry(exc=ConnectionError("not yet"))
+    return "done"
+
+
+@job(autoretry_for=(ConnectionError,), max_retries=1, default_retry_delay=0)
+def retries_by_itself(self: ProgressTask, marker: str) -> str:
+    begin(self)
+    if first_time(marker):
+        raise ConnectionError("not yet")
+    return "done"
+
+
+@job(max_retries=1, default_retry_delay=0)
+def retries_in_vain(self: ProgressTask) -> None:
+    begin(self)
+    raise self.retry(exc=ConnectionError("never"))
+
+
+@job(soft_time_limit=1)
+def exceeds_softly(self: ProgressTask) -> None:
+    begin(self)
+    hang()
+
+
+@job(soft_time_limit=1)
+def notices_the_limit(self: ProgressTask) -> str:
+    begin(self)
+    try:
+        hang()
+    except SoftTimeLimitExceeded:
+        return "what there was time for"
+    return ""
+
+
+@job(time_limit=1)
+def exceeds(self: ProgressTask) -> None:
+    begin(self)
+    hang()
+
+
+@job(time_limit=1, acks_late=True, acks_on_timeout=False)
+def exceeds_at_first(self: ProgressTask, marker: str) -> str:
+    begin(self)
+    if first_time(marker):
+        hang()
+    return "done"
+
+
+@job()
+def is_killed(self: ProgressTask) -> None:
+    begin(self)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@job(acks_late=True)
+def is_killed_late(self: ProgressTask) -> None:
+    begin(self)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@job(acks_late=True, reject_on_worker_lost=True)
+def is_killed_at_first(self: ProgressTask, marker: str) -> str:
+    begin(self)
+    if first_time(marker):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+@job(retry_on_worker_lost=True, max_retries=2, default_retry_delay=0)
+def is_killed_and_retried(self: ProgressTask, marker: str) -> str:
+    begin(self)
+    if first_time(marker):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+@job()
+def exits(self: ProgressTask) -> None:
+    begin(self)
+    sys.exit(3)
+
+
+@job()
+def has_no_memory(self: ProgressTask) -> None:
+    begin(self)
+    raise MemoryError("too much")
+
+
+@job()
+def hangs(self: ProgressTask, seconds: float = 60) -> None:
+    begin(self)
+    hang(seconds)
+
+
+@job(acks_late=True, reject_on_worker_lost=True)
+def hangs_at_first(self: ProgressTask, marker: str) -> str:
+    begin(self)
+    if first_time(marker):
+        hang()
+    return "done"
+
+
+@job()
+def waits(self: ProgressTask, gate: str) -> str:
+    begin(self)
+    while not Path(gate).exists():
+        time.sleep(0.02)
+    self.log("goes on")
+    return "done"
+
+
+@job()
+def holds_the_interpreter(self: ProgressTask, seconds: float) -> str:
+    """No other thread of the process runs meanwhile."""
+    begin(self)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(3600)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        pass
+    sys.setswitchinterval(interval)
+    return "done"
+
+
+@job()
+def ignores(self: ProgressTask) -> None:
+    begin(self)
+    raise Ignore
+
+
+@job()
+def rejects(self: ProgressTask) -> None:
+    begin(self)
+    raise Reject("not today")
+
+
+@job()
+def rejects_for_another(self: ProgressTask) -> None:
+    """Too late: the message is acknowledged."""
+    begin(self)
+    raise Reject("not here", requeue=True)
+
+
+@job(acks_late=True)
+def rejects_at_first(self: ProgressTask, marker: str) -> str:
+    begin(self)
+    if first_time(marker):
+        raise Reject("not yet", requeue=True)
+    return "done"
+
+
+@job()
+def is_replaced(self: ProgressTask) -> None:
+    begin(self)
+    raise self.replace(succeeds.s())
+
+
+@job()
+def is_replaced_by_several(self: ProgressTask) -> None:
+    begin(self)
+    raise self.replace(chain(succeeds.s(), succeeds.s()))
+
+
+@job()
+def breaks_the_backend(self: ProgressTask) -> str:
+    begin(self)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("the backend is gone")
+
+    self.backend.mark_as_done = fail
+    return "done"
+
+
+def chained() -> Any:
+    """A step that fails, and those after it."""
+    return chain(fails.s(), succeeds.s(), succeeds.s())
+
+
+def joined() -> Any:
+    """A chord one of whose parts fails."""
+    return chord([succeeds.s(), fails.s()], succeeds.s())

@@ -264,6 +264,9 @@ def chained() -> Any:
     return chain(fails.s(), succeeds.s(), succeeds.s())
 
 
-def joined() -> Any:
-    """A chord one of whose parts fails."""
-    return chord([succeeds.s(), fails.s()], succeeds.s())
+@job()
+def starts_a_chord(self: ProgressTask) -> list[str]:
+    """One of its parts fails. Returns the ids of the body and of the parts."""
+    begin(self)
+    body = chord([succeeds.s(), fails.s()], succeeds.s()).apply_async()
+    return [body.id, *(part.id for part in body.parent.children)]

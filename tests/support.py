@@ -184,8 +184,8 @@ class Worker(Process):
         super().__init__(
             [
                 sys.executable, "-m", "celery", "-A", app, "worker", "--loglevel=info",
-                "-n", f"{self.name}@test", "-Q", self.name, "--without-mingle", "--without-gossip",
-                *arguments,
+                "-n", f"{self.name}@test", "--without-mingle", "--without-gossip",
+                *(() if "-Q" in arguments else ("-Q", self.name)), *arguments,
             ],
             log_path,
             {"JOBCAST_URL": transport, "CELERY_BROKER_URL": broker, **(env or {})},

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import Celery
+from celery.result import AsyncResult
+from kombu.connection import Connection
 
 from jobcast.worker import process
 from jobcast.worker.message import OWNER_HEADER
 from tests import ending_jobs as jobs
 from tests.conftest import Valkey
-from tests.support import Follower, Server, Worker, following, new_id, running
+from tests.support import TIMEOUT, Follower, Server, Worker, eventually, following, new_id, running
 
 Token = Callable[..., str]
 
@@ -30,15 +35,32 @@ class Scene:
     alice: Follower
     folder: Path
 
+    def __post_init__(self) -> None:
+        self.queue = self.worker.name
+
     def send(self, task: Any, *args: Any, **options: Any) -> str:
         return self.dispatch(task.si(*args), **options)
 
     def dispatch(self, signature: Any, **options: Any) -> str:
-        options = {"queue": self.worker.name, "headers": {OWNER_HEADER: "alice"}, **options}
-        return str(signature.apply_async(**options).id)
+        return str(self.apply(signature, **options).id)
+
+    def apply(self, signature: Any, **options: Any) -> AsyncResult[Any]:
+        options = {"queue": self.queue, "headers": {OWNER_HEADER: "alice"}, **options}
+        with self.broker() as connection:
+            result: AsyncResult[Any] = signature.apply_async(connection=connection, **options)
+        return result
+
+    def broker(self) -> Connection:
+        """A connection of one's own: an app keeps those to the broker that it had first."""
+        return Connection(self.worker.env["CELERY_BROKER_URL"])
 
     def marker(self) -> str:
         return str(self.folder / new_id("marker"))
+
+    def revoke(self, job_id: str, **options: Any) -> None:
+        url = self.worker.env["CELERY_BROKER_URL"]
+        with Celery(broker=url, set_as_current=False) as app:
+            app.control.revoke(job_id, destination=[f"{self.worker.name}@test"], **options)
 
     async def runs(self, job_id: str, count: int = 1) -> None:
         """Wait until so many runs of the job are under way."""
@@ -93,7 +115,6 @@ def brief(name: str, data: dict[str, Any]) -> str:
 def sends(valkey: Valkey) -> Iterator[None]:
     """Makes this process one that sends the tasks of this module."""
     with pytest.MonkeyPatch.context() as patch:
-        jobs.app.conf.broker_url = valkey.url
         patch.setenv("JOBCAST_URL", valkey.url)
         process.close()
         yield
@@ -293,3 +314,267 @@ async def test_an_ending_is_seen(
         assert await scene.story(job_id) == row.story
         if row.message is not None:
             assert (await alice.transcript.end(job_id))["message"] == row.message
+
+
+@pytest.fixture
+def scene_of(
+    server: Server, workers: Workers, sends: None, token: Token, tmp_path: Path
+) -> Callable[[str], AbstractAsyncContextManager[Scene]]:
+    @asynccontextmanager
+    async def scene(pool: str) -> AsyncIterator[Scene]:
+        # What comes later in a chain is nobody's before it is sent.
+        async with following(server.url, token(jobs=["*"])) as alice:
+            yield Scene(workers.of(pool), alice, tmp_path)
+
+    return scene
+
+
+SceneOf = Callable[[str], AbstractAsyncContextManager[Scene]]
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "gevent", "eventlet"])
+async def test_revoked_before_it_starts(pool: str, scene_of: SceneOf) -> None:
+    async with scene_of(pool) as scene:
+        job_id = scene.send(jobs.succeeds, countdown=1)
+        await scene.follow(job_id)
+        scene.revoke(job_id)
+        assert await scene.story(job_id) == ["queued", "error TaskRevokedError revoked"]
+        assert (await scene.alice.transcript.end(job_id))["message"] == "The job was cancelled"
+
+
+@pytest.mark.parametrize(
+    ("pool", "how"), [("prefork", "SIGTERM"), ("prefork", "SIGKILL"), ("gevent", "SIGTERM")]
+)
+async def test_terminated_while_it_runs(pool: str, how: str, scene_of: SceneOf) -> None:
+    async with scene_of(pool) as scene:
+        job_id = scene.send(jobs.hangs)
+        await scene.follow(job_id)
+        await scene.runs(job_id)
+        scene.revoke(job_id, terminate=True, signal=how)
+        assert await scene.story(job_id) == [*BEGUN, "error Terminated revoked"]
+
+
+@pytest.mark.parametrize("pool", ["threads", "gevent", "eventlet"])
+async def test_sys_exit_where_there_is_no_process_to_end(pool: str, scene_of: SceneOf) -> None:
+    async with scene_of(pool) as scene:
+        job_id = scene.send(jobs.exits)
+        await scene.follow(job_id)
+        assert await scene.story(job_id) == [*BEGUN, "error SystemExit worker_lost"]
+
+
+async def test_a_task_that_no_worker_knows(scene_of: SceneOf) -> None:
+    async with scene_of("prefork") as scene:
+        job_id = scene.dispatch(jobs.app.signature("tests.nobody_knows_it"))
+        await scene.follow(job_id)
+        assert await scene.story(job_id) == ["queued", "error NotRegistered rejected"]
+
+
+async def test_steps_after_one_that_failed(scene_of: SceneOf) -> None:
+    async with scene_of("prefork") as scene:
+        last = scene.apply(jobs.chained())
+        ids = [last.parent.parent.id, last.parent.id, last.id]
+        for job_id in ids:
+            await scene.follow(job_id)
+        stories = [await scene.story(job_id) for job_id in ids]
+        assert stories[0] == [*BEGUN, "error LookupError failure"]
+        assert stories[1:] == [["error StepFailed failure"]] * 2
+
+
+async def test_the_body_of_a_chord_whose_header_failed(scene_of: SceneOf) -> None:
+    async with scene_of("prefork") as scene:
+        starter = scene.send(jobs.starts_a_chord)
+        await scene.follow(starter)
+        body, *parts = (await scene.alice.transcript.end(starter))["result"]
+        for job_id in (body, *parts):
+            await scene.follow(job_id)
+        assert await scene.story(body) == ["error StepFailed failure"]
+        assert sorted([(await scene.story(part))[-1] for part in parts]) == [
+            DONE, "error LookupError failure",
+        ]  # fmt: skip
+
+
+class Quick:
+    """A transport whose leases run out soon, and workers that a test may kill."""
+
+    def __init__(self, valkey: Valkey, server: Server, folder: Path) -> None:
+        self.valkey = valkey
+        self.server = server
+        self.folder = folder
+        self.stack = ExitStack()
+        self._workers = Workers(valkey.url, folder)
+
+    def worker(self, *arguments: str, pool: str = "prefork", **env: str) -> Worker:
+        worker = self._workers.start(pool, *arguments, env={"JOBCAST_LEASE": "2", **env})
+        return self.stack.enter_context(running(worker)).ready()
+
+    def another(self, former: Worker, **env: str) -> Worker:
+        """A worker that takes over from one that is gone."""
+        worker = self._workers.start(
+            "prefork", "-Q", former.name, env={"JOBCAST_LEASE": "2", **env}
+        )
+        return self.stack.enter_context(running(worker)).ready()
+
+
+@pytest.fixture
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Quick]:
+    env = {"JOBCAST_LEASE": "2", "JOBCAST_LOST_AFTER": "3"}
+    with running(Valkey(tmp_path)) as valkey:
+        valkey.ready()
+        monkeypatch.setenv("JOBCAST_URL", valkey.url)
+        process.close()
+        with running(Server(tmp_path / "server.log", valkey.url, env)) as server:
+            quick = Quick(valkey, server.ready(), tmp_path)
+            with quick.stack:
+                yield quick
+        process.close()
+
+
+@asynccontextmanager
+async def at(quick: Quick, worker: Worker, token: Token) -> AsyncIterator[Scene]:
+    async with following(quick.server.url, token()) as alice:
+        yield Scene(worker, alice, quick.folder)
+
+
+async def test_a_worker_that_is_killed_is_missed(quick: Quick, token: Token) -> None:
+    worker = quick.worker()
+    async with at(quick, worker, token) as scene:
+        job_id, waiting = scene.send(jobs.hangs), scene.send(jobs.succeeds, queue="nobody")
+        await scene.follow(job_id)
+        await scene.follow(waiting)
+        await scene.runs(job_id)
+        worker.kill()
+        end = await scene.alice.transcript.end(job_id)
+        story = [*BEGUN, "stalled", "error WorkerLostError worker_lost"]
+        assert await scene.told(job_id) == story
+        assert "is gone" in end["message"]
+        # What was sent and never begun is in nobody's hands yet.
+        assert await scene.told(waiting) == ["queued"]
+
+
+async def test_a_job_whose_worker_is_gone_goes_on_at_another(quick: Quick, token: Token) -> None:
+    worker = quick.worker(VISIBILITY_TIMEOUT="2")
+    async with at(quick, worker, token) as scene:
+        job_id = scene.send(jobs.hangs_at_first, scene.marker())
+        await scene.follow(job_id)
+        await scene.runs(job_id)
+        worker.kill()
+        await eventually(lambda: "stalled" in story_of(scene.alice, job_id), "stalled job")
+        scene.worker = quick.another(worker, VISIBILITY_TIMEOUT="2")
+        assert await scene.story(job_id) == [*BEGUN, "stalled", "started 1/2", "log", DONE]
+
+
+async def test_a_living_job_whose_process_does_not_answer(quick: Quick, token: Token) -> None:
+    """Another process of its worker speaks for it."""
+    worker = quick.worker()
+    async with at(quick, worker, token) as scene:
+        job_id = scene.send(jobs.holds_the_interpreter, 8)
+        await scene.follow(job_id)
+        assert await scene.story(job_id) == [*BEGUN, DONE]
+
+
+async def test_a_worker_that_was_only_asleep(quick: Quick, token: Token) -> None:
+    worker = quick.worker()
+    gate = Path(quick.folder / "gate")
+    async with at(quick, worker, token) as scene:
+        job_id = scene.send(jobs.waits, str(gate))
+        await scene.follow(job_id)
+        await scene.runs(job_id)
+        os.killpg(worker.popen.pid, signal.SIGSTOP)
+        await eventually(lambda: "stalled" in story_of(scene.alice, job_id), "stalled job")
+        os.killpg(worker.popen.pid, signal.SIGCONT)
+        await eventually(
+            lambda: story_of(scene.alice, job_id)[-1] == "started 1/1", "job that is there again"
+        )
+        gate.touch()
+        assert await scene.story(job_id) == [*BEGUN, "stalled", "started 1/1", "log", DONE]
+
+
+async def test_a_warm_shutdown_waits_for_the_end(quick: Quick, token: Token) -> None:
+    worker = quick.worker()
+    gate = Path(quick.folder / "gate")
+    async with at(quick, worker, token) as scene:
+        job_id = scene.send(jobs.waits, str(gate))
+        await scene.follow(job_id)
+        await scene.runs(job_id)
+        worker.popen.send_signal(signal.SIGTERM)
+        worker.expect(lambda: "Warm shutdown" in worker.log, "warm shutdown")
+        gate.touch()
+        await scene.alice.transcript.end(job_id)
+        worker.popen.wait(TIMEOUT)
+        assert await scene.told(job_id) == [*BEGUN, "log", DONE]
+
+
+@pytest.mark.parametrize("soft", ["0", "1"])
+async def test_a_cold_shutdown_ends_what_nobody_will_run_again(
+    soft: str, quick: Quick, token: Token
+) -> None:
+    worker = quick.worker(SOFT_SHUTDOWN=soft)
+    async with at(quick, worker, token) as scene:
+        job_id = scene.send(jobs.hangs)
+        await scene.follow(job_id)
+        await scene.runs(job_id)
+        worker.popen.send_signal(signal.SIGQUIT)
+        end = await scene.alice.transcript.end(job_id)
+        worker.popen.wait(TIMEOUT)
+        assert await scene.told(job_id) == [*BEGUN, "error WorkerShutdown worker_lost"]
+        assert end["message"] == "The worker was shut down while it ran this job"
+
+
+@pytest.mark.parametrize("soft", ["0", "1"])
+async def test_a_cold_shutdown_gives_back_what_another_can_run(
+    soft: str, quick: Quick, token: Token
+) -> None:
+    worker = quick.worker(SOFT_SHUTDOWN=soft, VISIBILITY_TIMEOUT="2")
+    async with at(quick, worker, token) as scene:
+        job_id = scene.send(jobs.hangs_at_first, scene.marker())
+        await scene.follow(job_id)
+        await scene.runs(job_id)
+        worker.popen.send_signal(signal.SIGQUIT)
+        worker.popen.wait(TIMEOUT)
+        scene.worker = quick.another(worker, VISIBILITY_TIMEOUT="2")
+        story = [*BEGUN, "retrying 1 WorkerShutdown", "started 1/2", "log", DONE]
+        assert await scene.story(job_id) == story
+
+
+async def test_a_soft_shutdown_leaves_time_to_end(quick: Quick, token: Token) -> None:
+    worker = quick.worker(SOFT_SHUTDOWN="3")
+    gate = Path(quick.folder / "gate")
+    async with at(quick, worker, token) as scene:
+        job_id = scene.send(jobs.waits, str(gate))
+        await scene.follow(job_id)
+        await scene.runs(job_id)
+        worker.popen.send_signal(signal.SIGQUIT)
+        worker.expect(lambda: "soft shutdown" in worker.log.lower(), "soft shutdown")
+        gate.touch()
+        await scene.alice.transcript.end(job_id)
+        worker.popen.wait(TIMEOUT)
+        assert await scene.told(job_id) == [*BEGUN, "log", DONE]
+
+
+async def test_a_task_without_memory_takes_its_worker_along(quick: Quick, token: Token) -> None:
+    worker = quick.worker()
+    async with at(quick, worker, token) as scene:
+        job_id = scene.send(jobs.has_no_memory)
+        await scene.follow(job_id)
+        await scene.alice.transcript.end(job_id)
+        worker.popen.wait(TIMEOUT)
+        assert await scene.told(job_id) == [*BEGUN, "error MemoryError failure"]
+
+
+async def test_sys_exit_where_it_ends_the_worker(quick: Quick, token: Token) -> None:
+    worker = quick.worker(pool="solo")
+    async with at(quick, worker, token) as scene:
+        job_id = scene.send(jobs.exits)
+        await scene.follow(job_id)
+        await scene.alice.transcript.end(job_id)
+        worker.popen.wait(TIMEOUT)
+        assert await scene.told(job_id) == [*BEGUN, "error SystemExit worker_lost"]
+
+
+async def test_a_result_that_the_backend_does_not_take(quick: Quick, token: Token) -> None:
+    worker = quick.worker("--concurrency=1")
+    async with at(quick, worker, token) as scene:
+        job_id = scene.send(jobs.breaks_the_backend)
+        await scene.follow(job_id)
+        await scene.alice.transcript.end(job_id)
+        assert await scene.told(job_id) == [*BEGUN, "error OSError failure"]

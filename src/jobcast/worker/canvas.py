@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from celery import current_app
+from celery import Celery
 
 from jobcast.transports import Origin
 from jobcast.worker.endings import StepFailed
@@ -18,17 +18,18 @@ from jobcast.worker.process import new_job
 from jobcast.worker.sending import is_job
 
 
-def never_run(request: Any) -> None:
+def never_run(app: Celery, request: Any) -> None:
     """Say of every job that was to come after a run that it will not.
 
     Args:
+        app: whose tasks they are.
         request: the ``celery.app.task.Context`` of the run, which did not succeed.
     """
     owner = origin_of(request.headers).owner
     for job_id, name, headers in _coming(request):
-        if is_job(name, headers):
+        if is_job(app, name, headers):
             origin = Origin(origin_of(headers).owner or owner)
-            job = new_job(job_id, origin=origin, celery_conf=current_app.conf, waits=False)
+            job = new_job(job_id, origin=origin, celery_conf=app.conf, waits=False)
             if isinstance(job, Job):
                 job.fail(StepFailed())
 

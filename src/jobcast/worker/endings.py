@@ -62,10 +62,10 @@ def told(exc: BaseException) -> str:
             if "signal 9" in how[1]:
                 return "The worker process running this job was killed (out of memory?)"
             return f"The worker process running this job ended unexpectedly ({how[1]})"
-        case SystemExit() | KeyboardInterrupt():
-            return "The worker process running this job ended unexpectedly"
         case WorkerShutdown():
             return "The worker was shut down while it ran this job"
+        case SystemExit() | KeyboardInterrupt():
+            return "The worker process running this job ended unexpectedly"
         case TimeLimitExceeded(args=[seconds, *_]):
             return f"The job was stopped: it took longer than {seconds} s"
         case SoftTimeLimitExceeded() | TimeLimitExceeded():

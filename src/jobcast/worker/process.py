@@ -15,6 +15,7 @@ from msgspec import Struct
 from jobcast.errors import InvalidJobId, SettingsError
 from jobcast.settings import Settings
 from jobcast.transports import Origin, Retention, open_publisher
+from jobcast.worker.aside import aside
 from jobcast.worker.job import NO_JOB, Job, NoJob
 from jobcast.worker.publisher import Publisher
 
@@ -92,6 +93,7 @@ def open_job(job_id: str, *, owner: str | None = None) -> Job | NoJob:
 def close() -> None:
     """Send what is left and stop. The next use begins anew."""
     global _process
+    aside.close()
     with _lock:
         ended, _process = _process, None
     if isinstance(ended, Process):

@@ -1,8 +1,7 @@
 """Endings that only a worker's main process sees.
 
 A child that is killed says nothing any more, and a task that is revoked or that nobody knows never
-reaches a child. Celery tells the main process, by the task's request and by signals. Nothing here
-waits: the main process serves all children.
+reaches a child. Celery tells the main process, by the task's request and by signals.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
-from celery import current_app, signals, states
+from celery import Celery, signals, states
 from celery.exceptions import (
     NotRegistered,
     Reject,
@@ -25,10 +24,13 @@ from celery.exceptions import (
 )
 from celery.worker import state
 from celery.worker.request import Request
+from kombu.utils.compat import detect_environment
 
 from jobcast.events import is_job_id, now
+from jobcast.transports import Origin
 from jobcast.transports.leases import Lease
 from jobcast.transports.runs import draw
+from jobcast.worker.aside import aside
 from jobcast.worker.canvas import never_run
 from jobcast.worker.endings import Expired
 from jobcast.worker.job import Job
@@ -40,6 +42,7 @@ from jobcast.worker.message import (
     origin_of_run,
 )
 from jobcast.worker.process import new_job, process
+from jobcast.worker.publisher import FLUSH_TIMEOUT
 
 
 class JobRequest(Request):
@@ -58,11 +61,7 @@ class JobRequest(Request):
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         super().on_accepted(pid, time_accepted)
-        # A child that is busy with something that lets no other thread run is alive all the same.
-        here = process(current_app.conf)
-        if here is not None and is_job_id(self.id):
-            here.publisher.leases.elsewhere = _active
-            here.publisher.hold(self.lease)
+        aside.call(_hold, self)
 
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
@@ -71,8 +70,8 @@ class JobRequest(Request):
         self._cause = cause.exc if isinstance(cause, ExceptionWithTraceback) else cause
         with _speaking_of(self):
             super().on_failure(exc_info, send_failed_event, return_ok)
-        if not return_ok and not self._told:
-            self._succeeded_before_it_was_lost()
+        if not (return_ok or self._told or self._already_revoked or self._already_cancelled):
+            aside.call(_succeed, self)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         if not soft:
@@ -99,26 +98,58 @@ class JobRequest(Request):
         """Say that the run has failed."""
         if not self._told:
             self._told = True
-            _fail(self.task, self._context, cause)
+            aside.call(_fail, self.task, self._context, cause)
 
     def _comes_again(self, cause: BaseException | None) -> None:
         """Say that the broker is given the task back, and why."""
         if not self._told:
             self._told = True
-            # It waits, because the next run may begin as soon as the broker has the message.
-            job = _job(self._context, waits=True)
-            if job is not None:
-                job.retry_cause = cause, "" if cause is None else self.task.message_of(cause)
-                job.retrying(attempt=job.attempt, eta=now())
+            said = aside.call(_retry, self.task, self._context, cause)
+            # The next run may begin as soon as the broker has the message.
+            if detect_environment() == "default":
+                said.wait(FLUSH_TIMEOUT)
 
-    def _succeeded_before_it_was_lost(self) -> None:
-        """Say what the child did not come to say: that it has stored a result."""
-        if self._already_revoked or self._already_cancelled:
-            return
-        meta = self.task.backend.get_task_meta(self.id)
-        job = _job(self._context)
-        if meta["status"] == states.SUCCESS and job is not None:
-            job.complete(self.task.shown_result(meta["result"]))
+
+def _hold(request: JobRequest) -> None:
+    """Keep a run alive whose own process may let no other thread run for long."""
+    here = process(request.app.conf)
+    if here is not None and is_job_id(request.id):
+        here.publisher.leases.elsewhere = _active
+        here.publisher.hold(request.lease)
+
+
+def _refuse(app: Celery, job_id: str, name: str, origin: Origin) -> None:
+    job = new_job(job_id, origin=origin, celery_conf=app.conf)
+    if isinstance(job, Job):
+        job.fail(NotRegistered(name))
+
+
+def _fail(task: Any, context: Any, cause: BaseException) -> None:
+    job = _job(task.app, context)
+    if job is not None:
+        job.fail(cause, task.message_of(cause))
+        never_run(task.app, context)
+
+
+def _retry(task: Any, context: Any, cause: BaseException | None) -> None:
+    job = _job(task.app, context)
+    if job is not None:
+        job.retry_cause = cause, "" if cause is None else task.message_of(cause)
+        job.retrying(attempt=job.attempt, eta=now())
+
+
+def _succeed(request: JobRequest) -> None:
+    """Say what a child did not come to say any more: that it has stored a result."""
+    meta = request.task.backend.get_task_meta(request.id)
+    job = _job(request.app, request._context)
+    if meta["status"] == states.SUCCESS and job is not None:
+        job.complete(request.task.shown_result(meta["result"]))
+
+
+def _job(app: Celery, context: Any) -> Job | None:
+    """The job of a run that is, or would be, another process's."""
+    job = new_job(context.id, origin=origin_of_run(context), celery_conf=app.conf)
+    return job if isinstance(job, Job) else None
 
 
 def _active() -> list[Lease]:
@@ -154,31 +185,14 @@ def _failed(task_id: str, exception: BaseException, **_: object) -> None:
 def _revoked(sender: Any, request: Any, terminated: bool, expired: bool, **_: object) -> None:
     if getattr(sender, "is_followed", False):
         cause = Expired() if expired else Terminated() if terminated else TaskRevokedError()
-        _fail(sender, request, cause)
+        aside.call(_fail, sender, request, cause)
 
 
-def _unknown(message: Any, name: str, id: str, **_: object) -> None:  # noqa: A002
+def _unknown(sender: Any, message: Any, name: str, id: str, **_: object) -> None:  # noqa: A002
     """A task that this worker does not know is a job if its message says so."""
     headers = message.headers
     if OWNER_HEADER in headers or SENDING_HEADER in headers:
-        origin = origin_of(headers)
-        job = new_job(id, origin=origin, celery_conf=current_app.conf, waits=False)
-        if isinstance(job, Job):
-            job.fail(NotRegistered(name))
-
-
-def _fail(task: Any, context: Any, cause: BaseException) -> None:
-    job = _job(context)
-    if job is not None:
-        job.fail(cause, task.message_of(cause))
-        never_run(context)
-
-
-def _job(context: Any, *, waits: bool = False) -> Job | None:
-    """The job of a run that is, or would be, another process's."""
-    origin = origin_of_run(context)
-    job = new_job(context.id, origin=origin, celery_conf=current_app.conf, waits=waits)
-    return job if isinstance(job, Job) else None
+        aside.call(_refuse, sender.app, id, name, origin_of(headers))
 
 
 signals.task_failure.connect(_failed, weak=False)

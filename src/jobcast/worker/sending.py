@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from celery import current_app, signals
+from celery import Celery, current_app, signals
 
 from jobcast.transports.runs import draw
 from jobcast.worker.job import Job, current_job
@@ -34,7 +34,7 @@ def announce(sender: str, headers: dict[str, Any], **_: object) -> None:
             inside.retrying(eta=due(headers.get("eta")))
             headers[AFTER_HEADER] = inside.last_word
         return
-    if not is_job(sender, headers):
+    if not is_job(current_app, sender, headers):
         return
     if inside is not None and inside.owner is not None:
         headers.setdefault(OWNER_HEADER, inside.owner)
@@ -48,10 +48,10 @@ def announce(sender: str, headers: dict[str, Any], **_: object) -> None:
         job.flush()
 
 
-def is_job(name: str, headers: Mapping[str, Any]) -> bool:
+def is_job(app: Celery, name: str, headers: Mapping[str, Any]) -> bool:
     """Whether a task that is sent can be followed."""
     # One that only the worker knows is a job if it has an owner.
-    task = current_app.tasks.get(name)
+    task = app.tasks.get(name)
     return OWNER_HEADER in headers or getattr(task, "is_followed", False)
 
 

@@ -139,7 +139,7 @@ class ProgressTask(Task):
         job = _unfinished.pop(task_id, None) or self._job(task_id)
         if job is not None and not job.ended:
             job.fail(exc, self.message_of(exc))
-            never_run(self.request)
+            never_run(self.app, self.request)
 
     def on_retry(
         self,

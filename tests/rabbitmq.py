@@ -24,9 +24,9 @@ def rabbitmq_server() -> str:
 class RabbitMQ:
     """A node with its own data, and its own name server for nodes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int | None = None) -> None:
         server = rabbitmq_server()
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
         self._folder = folder
         epmd_port = str(free_port())

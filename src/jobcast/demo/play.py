@@ -22,8 +22,7 @@ from jobcast.demo.probes import HOST, answers_ping, free_port, is_free, is_ready
 from jobcast.reference import reference_directory
 from jobcast.settings import PREFIX, mask_url
 from jobcast.transports import open_manager
-from jobcast.worker import process
-from jobcast.worker.message import OWNER_HEADER
+from jobcast.worker import process, sending
 
 OWNER: Final = "demo"
 FAILING: Final = frozenset({"audit_ledger"})  # there is an error in its input
@@ -147,7 +146,7 @@ class Demo:
             task, arguments = words[words.index("call") + 1], words[-1]
             job_id = f"{task.rpartition('.')[2]}-{self._run_id}"
             app.send_task(
-                task, json.loads(arguments), task_id=job_id, headers={OWNER_HEADER: OWNER},
+                task, json.loads(arguments), task_id=job_id, headers={sending.OWNER_HEADER: OWNER},
                 queue=self._queue,
             )  # fmt: skip
             job_ids.append(job_id)

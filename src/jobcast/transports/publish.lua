@@ -44,25 +44,27 @@ local function standing()
         return 'newer'
     end
     local attempt, redelivered, sending, delivery = string.match(run, '(%d+) (%d) (%S+) (%S+)')
-    local its_attempt, its_redelivered, its_sending = string.match(current, '(%d+) (%d) (%S+)')
+    local its_attempt, its_redelivered, its_sending, its_delivery =
+        string.match(current, '(%d+) (%d) (%S+) (%S+)')
     if is_gone(sending) or is_gone(delivery) then
         return 'past'
     elseif sending ~= its_sending then
         return 'newer'
     elseif attempt ~= its_attempt then
         return tonumber(attempt) > tonumber(its_attempt) and 'newer' or 'past'
+    elseif delivery == its_delivery then
+        return 'same'
     end
     return redelivered < its_redelivered and 'past' or 'newer'
 end
 
 local function adopt()
     if current then
-        local sending, delivery = string.match(current, '%d+ %d (%S+) (%S+)')
-        if string.match(run, '%d+ %d (%S+)') ~= sending then
-            delivery = sending
-        end
-        if delivery ~= '-' then
-            gone = string.sub(gone .. delivery .. ' ', -REMEMBERED)
+        local its_sending, its_delivery = string.match(current, '%d+ %d (%S+) (%S+)')
+        local another = string.match(run, '%d+ %d (%S+)') ~= its_sending and its_sending ~= '-'
+        local name = another and its_sending or its_delivery
+        if name ~= '-' then
+            gone = string.sub(gone .. name .. ' ', -REMEMBERED)
             keep('gone', gone)
         end
     end

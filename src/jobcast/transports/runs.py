@@ -87,7 +87,8 @@ class Runs:
         """Let a newer run take the place of the one that is there."""
         here = self.current
         if here is not None:
-            gone = here.sending if run.sending != here.sending else here.delivery
+            another = run.sending != here.sending and here.sending
+            gone = another or here.delivery
             if gone:
                 self._gone.append(gone)
         self.current = run

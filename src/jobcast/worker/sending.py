@@ -12,11 +12,11 @@ from jobcast.worker.job import Job, current_job
 from jobcast.worker.message import (
     AFTER_HEADER,
     DELIVERY_HEADER,
-    OWNER_HEADER,
     SENDING_HEADER,
     due,
     origin_of,
 )
+from jobcast.worker.message import OWNER_HEADER as OWNER_HEADER
 from jobcast.worker.process import new_job
 
 
@@ -39,12 +39,12 @@ def announce(sender: str, headers: dict[str, Any], **_: object) -> None:
     if inside is not None and inside.owner is not None:
         headers.setdefault(OWNER_HEADER, inside.owner)
     headers[SENDING_HEADER] = draw()
+    if inside is not None and inside.replaced and inside.job_id == headers["id"]:
+        headers[AFTER_HEADER] = inside.last_word
+        return
     job = new_job(headers["id"], origin=origin_of(headers), celery_conf=current_app.conf)
     if isinstance(job, Job):
-        word = job.queued(task=sender)
-        if inside is not None and inside.job_id == job.job_id:
-            # Another task takes this one's place, under the same id.
-            inside.last_word = headers[AFTER_HEADER] = word
+        job.queued(task=sender)
         job.flush()
 
 

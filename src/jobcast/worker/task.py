@@ -167,7 +167,10 @@ class ProgressTask(Task):
     def replace(self, sig: Signature) -> Any:
         job = current_job()
         if isinstance(job, Job):
+            # Said before anything is sent, which another worker may have done by the time it is.
             job.replaced = True
+            job.last_word = job.queued()
+            job.flush()
         return super().replace(sig)
 
     def shown_result(self, result: Any) -> Any:
@@ -240,9 +243,8 @@ def _leave(
 def _finish(job: Job, task: Any, state: str | None, retval: Any) -> None:
     """Say how a run ended that no hook was called for, where that is known here."""
     if state == states.IGNORED and job.replaced:
-        if not job.last_word:
-            job.queued()  # the last of several tasks goes on under its id, later
-    elif state in (states.IGNORED, states.REJECTED):
+        return
+    if state in (states.IGNORED, states.REJECTED):
         if isinstance(retval, Reject) and retval.requeue and _is_acknowledged_late(task):
             job.retry_cause = retval, task.message_of(retval)
             job.retrying(attempt=job.attempt, eta=now())

@@ -1,0 +1,38 @@
+"""What the workers of pytest-celery run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from celery import shared_task
+
+from jobcast import ProgressTask, current_job
+
+
+@shared_task(base=ProgressTask, bind=True, max_retries=1, default_retry_delay=0)
+def does(self: ProgressTask, what: str, seconds: float = 60) -> str:
+    """End in a way that the caller asks for."""
+    self.log("running")
+    current_job().flush()
+    if what == "fail":
+        raise LookupError("no such row")
+    if what == "retry" and self.request.retries == 0:
+        raise self.retry(exc=ConnectionError("not yet"))
+    if what == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "hang":
+        time.sleep(seconds)
+    return "done"
+
+
+@shared_task(base=ProgressTask, bind=True, acks_late=True)
+def hangs_at_first(self: ProgressTask, marker: str) -> str:
+    self.log("running")
+    current_job().flush()
+    if not Path(marker).exists():
+        Path(marker).touch()
+        time.sleep(60)
+    return "done"

@@ -1,0 +1,114 @@
+"""pytest-celery, on containers where there is a Docker engine, and on processes elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from celery import Celery
+from pytest_celery import (
+    CELERY_RABBITMQ_BROKER,
+    CELERY_REDIS_BACKEND,
+    CELERY_REDIS_BROKER,
+    CeleryTestBackend,
+    CeleryTestBroker,
+    CeleryWorkerContainer,
+)
+from pytest_docker_tools.wrappers import container as wrappers
+
+from tests.e2e.brokers import broker_tasks
+from tests.e2e.brokers.process_docker import ProcessDocker
+from tests.support import wait_for
+
+LEASE = "2"  # seconds
+
+
+def _engine() -> Any:
+    if not (os.environ.get("DOCKER_HOST") or Path("/var/run/docker.sock").exists()):
+        return None
+    try:
+        client = docker.from_env()
+        client.ping()
+    except docker.errors.DockerException:
+        return None
+    return client
+
+
+@pytest.fixture(scope="session")
+def docker_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The one fixture of pytest-docker-tools that is another here."""
+    engine = _engine()
+    if engine is not None:
+        yield engine
+        engine.close()
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        # Whether the tests themselves are in a container makes no difference to processes.
+        patch.setattr(wrappers, "tests_inside_container", lambda: False)
+        client = ProcessDocker(tmp_path_factory.mktemp("containers"))
+        yield client
+        client.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def look_often() -> Iterator[None]:
+    """pytest-docker-tools looks once a second whether something is ready."""
+
+    def wait(message: str, func: Callable[[], object], timeout: float = 60) -> None:
+        wait_for(func, message, timeout)
+
+    users = (
+        "pytest_docker_tools.factories.container", "pytest_docker_tools.wrappers.container",
+        "pytest_celery.api.base", "pytest_celery.api.container",
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        for name in users:
+            patch.setattr(sys.modules[name], "wait_for_callable", wait)
+        yield
+
+
+@pytest.fixture(params=[CELERY_REDIS_BROKER, CELERY_RABBITMQ_BROKER])
+def celery_broker(request: pytest.FixtureRequest) -> CeleryTestBroker:
+    broker: CeleryTestBroker = request.getfixturevalue(request.param)
+    return broker
+
+
+@pytest.fixture
+def celery_backend(request: pytest.FixtureRequest) -> CeleryTestBackend:
+    backend: CeleryTestBackend = request.getfixturevalue(CELERY_REDIS_BACKEND)
+    return backend
+
+
+@pytest.fixture
+def default_worker_tasks(default_worker_tasks: set[Any]) -> set[Any]:
+    return default_worker_tasks | {broker_tasks}
+
+
+@pytest.fixture
+def default_worker_command(default_worker_container_cls: type[CeleryWorkerContainer]) -> list[str]:
+    command: list[str] = default_worker_container_cls.command(
+        "--pool=prefork", "--concurrency=2", "--without-mingle", "--without-gossip"
+    )
+    return command
+
+
+@pytest.fixture
+def default_worker_env(default_worker_env: dict[str, str]) -> dict[str, str]:
+    """The broker is the transport too."""
+    url = default_worker_env["CELERY_BROKER_URL"]
+    return {**default_worker_env, "JOBCAST_URL": url, "JOBCAST_LEASE": LEASE}
+
+
+@pytest.fixture
+def default_worker_app(default_worker_app: Celery) -> Celery:
+    app = default_worker_app
+    app.conf.worker_prefetch_multiplier = 1
+    app.conf.broker_transport_options = {
+        "visibility_timeout": 2, "unacked_restore_interval": 1, "unacked_restore_throttle": 1,
+    }  # fmt: skip
+    return app

@@ -31,6 +31,7 @@ from typing import Any, Final, Literal
 
 import aiohttp
 import socketio
+from celery import Celery
 from socketio.exceptions import SocketIOError
 
 from bench import soak_jobs
@@ -669,17 +670,17 @@ async def background(coroutines: Iterable[Coroutine[Any, Any, None]]) -> AsyncIt
 
 
 @contextmanager
-def sending(broker: str, events: str) -> Iterator[None]:
-    """Make this process one that sends jobs."""
+def sending(app: Celery, broker: str, events: str) -> Iterator[None]:
+    """Make this process one that sends jobs of an app."""
     former = os.environ.get("JOBCAST_URL")
     os.environ["JOBCAST_URL"] = events
-    soak_jobs.app.conf.update(broker_url=broker, result_backend=broker)
+    app.conf.update(broker_url=broker, result_backend=broker)
     process.close()
     try:
         yield
     finally:
         process.close()
-        soak_jobs.app.close()
+        app.close()
         if former is None:
             del os.environ["JOBCAST_URL"]
         else:
@@ -724,7 +725,7 @@ async def _run(options: Options, report: Report) -> None:
             await asyncio.to_thread(server.ready)
             proxy.target = server.port
         await eventually(lambda: "soak@here ready" in worker.log, "ready worker")
-        stack.enter_context(sending(broker.url, events.url))
+        stack.enter_context(sending(soak_jobs.app, broker.url, events.url))
         faults = Faults(events, servers, random.Random(f"faults {options.seed}"), note)
         report.faults = faults.injected
         run = Soak(options, report, [proxy for _, proxy in servers], note)

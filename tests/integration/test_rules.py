@@ -14,7 +14,7 @@ from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobProgress,
 from jobcast.testing import new_job_id
 from jobcast.transports import NOBODY, Message, Origin, Outgoing, Retention, Run
 from jobcast.transports.base import Required
-from jobcast.transports.record import Record
+from jobcast.transports.record import Records
 from jobcast.transports.redis import Keys, RedisPublisher
 from tests.conftest import Valkey
 
@@ -75,17 +75,15 @@ def test_lua_and_python_keep_the_same(
     ]
     for some in [batch] if together else [[one] for one in batch]:
         publisher.publish(some)
-    record, kept = Record("alice", RETENTION.size), False
+    records = Records(RETENTION)
     for outgoing in batch:
-        # Of a job that is not there, nothing is required.
-        if kept or not outgoing.requires:
-            record.add(outgoing, RETENTION)
-            kept = True
+        records.add(outgoing)
+    record = records.get(job_id)
     client: Any = Redis.from_url(valkey.url, decode_responses=True)
     state = client.hgetall(Keys.of(job_id).state)
     entries = client.xrange(Keys.of(job_id).events)
     client.close()
-    if not kept:
+    if record is None:
         assert not state
         return
     assert (state["state"], int(state["seq"])) == (record.state, record.seq)

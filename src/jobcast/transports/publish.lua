@@ -79,7 +79,11 @@ if after > tonumber(record[7] or 0) then
     return redis.error_reply('HELD another publisher has to speak first')
 end
 
-if requires ~= '' and requires ~= state then
+local stands = standing()
+local ended = state == 'complete' or state == 'error'
+-- A run that was begun, and lost before it could say so, is one that was.
+local begun = stands == 'newer' and not ended and requires == 'started'
+if requires ~= '' and requires ~= state and not begun then
     return seq
 end
 
@@ -98,7 +102,6 @@ elseif record[4] ~= node then
     redis.call('HSET', state_key, 'node', node)
 end
 
-local stands = standing()
 local lines, progress, logged, last = { epoch }, nil, nil, ''
 for i = 12, #ARGV, 4 do
     local number, kind, new_state, head = tonumber(ARGV[i]), unpack(ARGV, i + 1, i + 3)

@@ -74,9 +74,12 @@ class Record:
     def _concerns(self, outgoing: Outgoing) -> bool:
         """Whether the event is of the run that is there, or of one that takes its place."""
         standing = self.runs.standing(outgoing.run)
-        if standing == "past" or outgoing.requires not in ("", self.state):
+        ended = self.state in TERMINAL_STATES
+        # A run that was begun, and lost before it could say so, is one that was.
+        begun = standing == "newer" and not ended and outgoing.requires == "started"
+        if standing == "past" or not (outgoing.requires in ("", self.state) or begun):
             return False
-        if self.state not in TERMINAL_STATES:
+        if not ended:
             return True
         begins = outgoing.state in ("queued", "started")
         return begins and (standing == "newer" or not outgoing.run.is_known)
@@ -143,7 +146,7 @@ class Records:
         self._expire()
         record = self._active.pop(outgoing.job_id, None) or self._ended.pop(outgoing.job_id, None)
         if record is None:
-            if outgoing.requires:
+            if outgoing.requires == "stalled" or (outgoing.requires and not outgoing.run.is_known):
                 return None
             record = Record(outgoing.owner, self._retention.size)
         before = len(record.events)

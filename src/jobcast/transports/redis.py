@@ -104,7 +104,9 @@ def calls(batch: Sequence[Outgoing], limit: int = MAX_MESSAGE) -> Iterator[Call]
         for outgoing in events:
             if some and (
                 outgoing.after
-                or (outgoing.run, outgoing.requires) != (some[-1].run, some[-1].requires)
+                or outgoing.requires
+                or some[-1].requires
+                or outgoing.run != some[-1].run
                 or size + len(outgoing.head) > limit
             ):
                 yield Call(keys, follows, some)

@@ -68,7 +68,7 @@ class Runs:
     def standing(self, run: Run) -> Standing:
         """How a run stands to the one that is there."""
         here = self.current
-        if not run.is_known:
+        if not run.is_known or run == here:
             return "same"
         if here is None:
             return "newer"

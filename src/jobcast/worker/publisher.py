@@ -133,6 +133,7 @@ class Publisher:
     def hold(self, lease: Lease) -> None:
         """Say that a run is alive, which another process of this worker will speak of."""
         self.leases.hold(lease)
+        self._hurry.set()
         self._work.set()
 
     def _run(self) -> None:

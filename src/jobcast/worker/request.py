@@ -195,6 +195,12 @@ def _unknown(sender: Any, message: Any, name: str, id: str, **_: object) -> None
         aside.call(_refuse, sender.app, id, name, origin_of(headers))
 
 
+def _prepare(sender: Any, **_: object) -> None:
+    """Load the transport before the first task is acknowledged."""
+    aside.call(process, sender.app.conf)
+
+
+signals.worker_ready.connect(_prepare, weak=False)
 signals.task_failure.connect(_failed, weak=False)
 signals.task_revoked.connect(_revoked, weak=False)
 signals.task_unknown.connect(_unknown, weak=False)

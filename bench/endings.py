@@ -1,0 +1,348 @@
+"""How jobs end while their workers are being killed: ``python -m bench.endings``.
+
+Two workers with two children each do a hundred jobs. Children are killed, and whole workers, which
+are started again; who is killed, and when, follows from the seed. A stock client follows every job.
+At the end each has one ending, which agrees with what Celery has stored; but for one whose message
+was just being handed over when its worker was killed: between Redis and the worker's note that it has
+it, or between the acknowledgement and the first word of it. Nobody will ever run that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import re
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import redis
+import socketio
+from celery import states
+from celery.result import AsyncResult
+
+from bench.chaos import Realtime, Valkey
+from bench.endings_jobs import LONGEST, again, app, once
+from bench.soak import sending
+from jobcast.tokens import mint
+from jobcast.worker.sending import OWNER_HEADER
+from tests.support import SECRET, Process, eventually, running
+
+LEASE: Final = 3  # seconds
+LOST_AFTER: Final = 10  # seconds; more than another worker needs to take a job over
+AT_WORK: Final = 8  # jobs that are sent ahead
+OUTCOMES: Final = ("ok", "ok", "ok", "fail", "retry")
+PATIENCE: Final = 45.0  # seconds that the last ending may take
+
+
+@dataclass
+class Options:
+    jobs: int = 100
+    seed: int = 1
+    keep: bool = False
+
+
+@dataclass
+class Job:
+    """A job, what was seen of it, and when."""
+
+    id: str
+    outcome: str
+    runs_again: bool
+    events: list[tuple[float, str, dict[str, Any]]] = field(default_factory=list)
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.events) and self.events[-1][1] in ("job_complete", "job_error")
+
+    @property
+    def ending(self) -> str:
+        _, name, data = self.events[-1]
+        return "complete" if name == "job_complete" else f"error: {data['reason']}"
+
+    @property
+    def pid(self) -> int | None:
+        """The process that runs it, as it said itself."""
+        for _, name, data in reversed(self.events):
+            if name in ("job_complete", "job_error"):
+                return None
+            if name == "job_status" and data["status"] != "started":
+                return None
+            if name == "job_log" and (said := re.fullmatch(r"pid (\d+)", data["message"])):
+                return int(said[1])
+        return None
+
+    def noticed(self, since: float) -> tuple[float, str] | None:
+        """After how many seconds followers were told that its process is gone, and as what."""
+        for at, name, data in self.events:
+            if at > since and name == "job_error":
+                return at - since, "error"
+            if at > since and name == "job_status":
+                return at - since, data["status"]
+        return None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether no worker has it, as far as anybody knows."""
+        statuses = [data["status"] for _, name, data in self.events if name == "job_status"]
+        return not self.ended and statuses[-1:] in (["queued"], ["retrying"])
+
+    @property
+    def story(self) -> str:
+        """What was seen of it, in a line."""
+        words = []
+        for _, name, data in self.events:
+            if name != "job_progress":
+                words.append(str(data.get("status") or data.get("message") or name))
+        return ", ".join(words)
+
+    def problems(self, stored: AsyncResult[Any]) -> Iterator[str]:
+        """What is wrong with what was seen."""
+        over = False
+        for _, name, data in self.events:
+            begins = name == "job_status" and data["status"] in ("queued", "started")
+            if over and not begins:
+                yield f"{name} came after the end"
+            over = name in ("job_complete", "job_error")
+        if not over:
+            yield "it has no end"
+            return
+        _, name, data = self.events[-1]
+        ending = data.get("reason", "complete")
+        if stored.state not in AGREEING[ending]:
+            yield f"its end is {ending}, and Celery has {stored.state}"
+        wanted = "failure" if self.outcome == "fail" else "complete"
+        if ending != wanted and (ending != "worker_lost" or self.runs_again):
+            yield f"its end is {ending} instead of {wanted}"
+
+
+#: What Celery may have stored of a job that ended so. Of one whose worker was killed as a whole it
+#: stores nothing: what it had before stays.
+AGREEING: Final = {
+    "complete": {states.SUCCESS},
+    "failure": {states.FAILURE},
+    "worker_lost": {states.FAILURE, states.PENDING, states.RETRY},
+}
+
+
+@dataclass
+class Report:
+    options: Options
+    folder: Path
+    faults: Counter[str] = field(default_factory=Counter)
+    endings: Counter[str] = field(default_factory=Counter)
+    runs: int = 0
+    noticed: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def table(self) -> str:
+        rows = [
+            ("seed", str(self.options.seed)),
+            *((f"fault: {kind}", str(count)) for kind, count in sorted(self.faults.items())),
+            ("jobs", str(self.options.jobs)),
+            ("runs", str(self.runs)),
+            *((f"ended with {kind}", str(count)) for kind, count in sorted(self.endings.items())),
+        ]
+        for kind, seconds in sorted(self.noticed.items()):
+            told = f"{statistics.median(seconds):.2f} s, {max(seconds):.2f} s"
+            rows.append((f"{kind} ({len(seconds)} jobs): median, worst", told))
+        rows.append(("endings that are missing, repeated or wrong", str(len(self.problems))))
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value:>16}" for name, value in rows)
+
+
+class Run:
+    """One run, from the first job that is sent to the last that ends."""
+
+    def __init__(self, options: Options, report: Report, broker: Valkey, server: Realtime) -> None:
+        self._report = report
+        self._rng = random.Random(f"endings {options.seed}")
+        self._broker = broker
+        self._server = server
+        self._jobs = {job.id: job for job in self._drawn(options)}
+        self._killed: list[tuple[float, str, Job]] = []
+        self._workers: dict[str, Process] = {}
+        self._calm = asyncio.Event()  # nobody is killed any more
+        self._client = socketio.AsyncClient(handle_sigint=False)
+        self._client.on("*", self._received)
+
+    def _drawn(self, options: Options) -> Iterator[Job]:
+        for n in range(options.jobs):
+            outcome = self._rng.choice(OUTCOMES)
+            yield Job(f"job-{options.seed}-{n}", outcome, runs_again=self._rng.random() < 0.5)
+
+    async def run(self, stack: ExitStack) -> None:
+        stack.callback(self._end_workers)
+        for name in ("one", "two"):
+            self._workers[name] = self._worker(name)
+        await eventually(lambda: all(map(self._is_ready, self._workers)), "ready workers")
+        token = mint(SECRET, "chaos", jobs=["*"])
+        url = f"http://127.0.0.1:{self._server.port}"
+        await self._client.connect(url, auth={"token": token}, transports=["websocket"])
+        killing = asyncio.create_task(self._kill())
+        try:
+            await self._send()
+            self._calm.set()
+            await killing
+            await self._wait_for_the_last()
+        finally:
+            killing.cancel()
+            await asyncio.gather(killing, return_exceptions=True)
+            await self._client.disconnect()
+        self._examine()
+
+    async def _wait_for_the_last(self) -> None:
+        """Wait until every job has ended, or nothing has happened for long."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and not all(job.ended for job in self._jobs.values()):
+            await asyncio.sleep(0.1)
+
+    async def _received(self, event: str, data: dict[str, Any]) -> None:
+        if event.startswith("job_"):
+            self._jobs[data["job_id"]].events.append((time.monotonic(), event, data))
+
+    async def _send(self) -> None:
+        for job in self._jobs.values():
+            await eventually(lambda: self._at_work < AT_WORK, "job that ends", PATIENCE)
+            task = again if job.runs_again else once
+            seconds = self._rng.uniform(0.1, LONGEST)
+            await asyncio.to_thread(
+                task.apply_async, (seconds, job.outcome), task_id=job.id, queue="endings",
+                headers={OWNER_HEADER: "chaos"},
+            )  # fmt: skip
+            answer = await self._client.call("join_job", {"job_id": job.id}, timeout=PATIENCE)
+            assert answer["ok"], answer
+
+    @property
+    def _at_work(self) -> int:
+        return sum(bool(job.events) and not job.ended for job in self._jobs.values())
+
+    async def _kill(self) -> None:
+        while not self._calm.is_set():
+            await asyncio.sleep(self._rng.uniform(0.3, 1.2))
+            name = self._rng.choice(sorted(self._workers))
+            if self._rng.random() < 0.2:
+                await self._kill_worker(name)
+            else:
+                self._kill_child(name)
+
+    def _kill_child(self, name: str) -> None:
+        children = psutil.Process(self._workers[name].popen.pid).children()
+        if children:
+            child = self._rng.choice(sorted(children, key=lambda child: child.pid))
+            self._missed("child killed", {child.pid})
+            os.kill(child.pid, signal.SIGKILL)
+
+    async def _kill_worker(self, name: str) -> None:
+        worker = self._workers[name]
+        children = {child.pid for child in psutil.Process(worker.popen.pid).children()}
+        self._missed("worker killed", children)
+        worker.kill()
+        worker.log_path.rename(worker.log_path.with_suffix(f".{self._report.faults.total()}"))
+        self._workers[name] = self._worker(name)
+        await eventually(lambda: self._is_ready(name), "ready worker")
+
+    def _is_ready(self, name: str) -> bool:
+        return f"{name}@here ready" in self._workers[name].log
+
+    def _end_workers(self) -> None:
+        for worker in self._workers.values():
+            worker.kill()
+
+    def _missed(self, kind: str, pids: set[int]) -> None:
+        self._report.faults[kind] += 1
+        now = time.monotonic()
+        self._killed += [(now, kind, job) for job in self._jobs.values() if job.pid in pids]
+
+    def _worker(self, name: str) -> Process:
+        return Process(
+            [
+                sys.executable, "-m", "celery", "-A", "bench.endings_jobs", "worker",
+                "--loglevel=info", "-n", f"{name}@here", "-Q", "endings", "--pool=prefork",
+                "--concurrency=2", "--without-mingle", "--without-gossip",
+            ],
+            self._report.folder / f"worker-{name}.log",
+            {
+                "JOBCAST_URL": self._broker.url, "CELERY_BROKER_URL": self._broker.url,
+                "JOBCAST_LEASE": str(LEASE),
+            },
+        )  # fmt: skip
+
+    def _examine(self) -> None:
+        with redis.Redis.from_url(self._broker.url) as client:
+            held = b"".join([*client.lrange("endings", 0, -1), *client.hvals("unacked")])
+        for job in self._jobs.values():
+            if job.is_waiting and job.id.encode() not in held:
+                self._report.endings["nothing: killed while it was handed over"] += 1
+                continue
+            stored: AsyncResult[Any] = AsyncResult(job.id, app=app)
+            self._report.problems += [
+                f"{job.id}: {what} ({job.story})" for what in job.problems(stored)
+            ]
+            self._report.endings[job.ending if job.ended else "nothing"] += 1
+            self._report.runs += sum(
+                name == "job_status" and data["status"] == "started" for _, name, data in job.events
+            )
+        for at, kind, job in self._killed:
+            if (noticed := job.noticed(at)) is not None:
+                seconds, what = noticed
+                self._report.noticed[f"{kind}, told as {what}"].append(seconds)
+
+
+def endings(options: Options) -> Report:
+    """Run it. The report's folder is there only if there is something to look for in it."""
+    report = Report(options, Path(tempfile.mkdtemp(prefix="jobcast-endings-")))
+    asyncio.run(_run(options, report))
+    if report.ok and not options.keep:
+        shutil.rmtree(report.folder)
+    return report
+
+
+async def _run(options: Options, report: Report) -> None:
+    with ExitStack() as stack:
+        broker = stack.enter_context(running(Valkey(report.folder / "valkey", durable=False)))
+        broker.ready()
+        environ = {
+            "JOBCAST_URL": broker.url,
+            "JOBCAST_JWT_SECRET": SECRET,
+            "JOBCAST_LEASE": str(LEASE),
+            "JOBCAST_LOST_AFTER": str(LOST_AFTER),
+        }
+        server = stack.enter_context(running(Realtime(report.folder / "realtime.log", environ)))
+        await asyncio.to_thread(server.ready)
+        stack.enter_context(sending(app, broker.url, broker.url))
+        await Run(options, report, broker, server).run(stack)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.endings")
+    parser.add_argument("--jobs", type=int, default=Options.jobs)
+    parser.add_argument("--seed", type=int, default=Options.seed)
+    parser.add_argument("--keep", action="store_true", help="the logs, also if all is well")
+    report = endings(Options(**vars(parser.parse_args())))
+    print(report.table())
+    for problem in report.problems:
+        print(problem)
+    if report.folder.exists():
+        print(f"\nthe logs are in {report.folder}")
+    sys.exit(0 if report.ok else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,9 +2,9 @@
 
 Two workers with two children each do a hundred jobs. Children are killed, and whole workers, which
 are started again; who is killed, and when, follows from the seed. A stock client follows every job.
-At the end each has one ending, which agrees with what Celery has stored; but for one whose message
-was just being handed over when its worker was killed: between Redis and the worker's note that it has
-it, or between the acknowledgement and the first word of it. Nobody will ever run that.
+At the end each has one ending, which agrees with what Celery has stored. But nobody will ever run a
+job, nor hear of it, whose message was just being handed over when its worker was killed: between
+Redis and the worker's note that it has it, or between its acknowledgement and the first word of it.
 """
 
 from __future__ import annotations

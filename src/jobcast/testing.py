@@ -406,7 +406,7 @@ class TransportContract:
         await ends.source.subscribe(job_id)
         origin = Origin(run=Run("aa", 1, "d1"))
         stalled = JobStatus(job_id=job_id, status="stalled")
-        await ends.suppose("started", stalled, origin)  # there is no such job
+        await ends.suppose("stalled", failed(job_id), origin)  # there is no such job
         await ends.say(started(job_id), progress(job_id, 5), origin=origin)
         await ends.suppose("stalled", started(job_id), origin)
         await ends.suppose("started", stalled, origin)
@@ -507,6 +507,20 @@ class TransportContract:
         await ends.source.aclose()
         ends.publisher.close()
         ends.publisher.close()
+
+    @on_both_ends
+    async def test_a_run_that_was_lost_before_its_first_word_was_begun(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        await ends.source.subscribe(job_id)
+        origin, stalled = Origin(run=Run("aa", 1, "d1")), JobStatus(job_id=job_id, status="stalled")
+        await ends.say(queued(job_id), origin=Origin(run=Run("aa")))
+        await ends.suppose("started", stalled, origin)
+        await ends.suppose("started", stalled, origin)
+        await ends.suppose("stalled", failed(job_id), origin)
+        await ends.suppose("started", stalled, Origin(run=Run("aa", 1, "d2")))
+        assert (await ends.kept(job_id, 3)).state == "error"
+        assert [m.kind for m in await ends.came(3)] == ["s", "s", "t"]
 
 
 class LeaseContract(TransportContract):

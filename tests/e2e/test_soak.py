@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bench.chaos import KINDS
+from bench.endings import Options as Endings
+from bench.endings import endings
 from bench.soak import Connection, Event, Examined, Join, Joined, Options, examine, soak
 from bench.soak_jobs import Script
 
@@ -16,6 +18,14 @@ def test_nothing_is_lost_repeated_or_reordered_while_everything_breaks() -> None
     assert not report.server_errors, told
     assert all(report.faults[kind] for kind in KINDS), told
     assert report.counts["joins that recovered"], told
+
+
+def test_every_job_has_one_end_while_its_workers_are_killed() -> None:
+    report = endings(Endings(jobs=100, seed=7))
+    told = "\n".join([report.table(), *report.problems, f"the logs are in {report.folder}"])
+    assert report.ok, told
+    assert set(report.faults) == {"child killed", "worker killed"}, told
+    assert {"complete", "error: worker_lost"} <= set(report.endings), told
 
 
 @pytest.fixture

@@ -61,6 +61,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     send_buffer: int = DEFAULT_SEND_BUFFER  # characters that may wait for one connection
     lease: int = DEFAULT_LEASE  # seconds that a run lives without a word of its worker
     lost_after: int = DEFAULT_LOST_AFTER  # seconds that a job may be stalled
+    store_progress: bool = False  # in Celery's result backend too
     metrics: bool = False
     log_level: LogLevel = "info"
     log_loggers: tuple[str, ...] = ()  # none: every logger
@@ -294,6 +295,7 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "send_buffer": _between(64 * 1024, 1024**3, "characters"),
     "lease": _between(1, 3600, "seconds"),
     "lost_after": _between(1, 7 * 24 * 3600, "seconds"),
+    "store_progress": _bool,
     "metrics": _bool,
     "log_level": _log_level,
     "log_loggers": _list,

@@ -27,6 +27,7 @@ from jobcast.settings import DEFAULT_RESULT_LIMIT
 from jobcast.transports import NO_ORIGIN, Origin, Run
 from jobcast.transports.runs import draw
 from jobcast.worker.endings import reason_of, told
+from jobcast.worker.mirror import mirror
 from jobcast.worker.progress import Number, Shown, Stage, number
 from jobcast.worker.public import safe_result, safe_text
 
@@ -261,7 +262,7 @@ class Job:
         said_at, percentage, message, current, total, stage, began = slot
         done, of = number(current), number(total)
         rate, eta = _pace(done, of, UNSET if began is None else said_at - began)
-        return JobProgress(
+        progress = JobProgress(
             job_id=self.job_id,
             timestamp=datetime.fromtimestamp(said_at, UTC),
             percentage=self._shown.percentage(number(percentage), done, of, stage),
@@ -272,6 +273,8 @@ class Job:
             rate=rate,
             eta=eta,
         )
+        mirror.see(progress)
+        return progress
 
     def __enter__(self) -> Job:
         run = Run(sending=draw(), attempt=1, delivery=draw())

@@ -23,6 +23,7 @@ from jobcast.worker.canvas import never_run
 from jobcast.worker.endings import told
 from jobcast.worker.job import Job, _current, current_job
 from jobcast.worker.message import OWNER_HEADER, due, origin_of_run
+from jobcast.worker.mirror import mirror
 from jobcast.worker.process import new_job, process
 
 T = TypeVar("T")
@@ -110,6 +111,18 @@ class ProgressTask(Task):
         """
         return told(exc)
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        request = self.request_stack.top
+        if request is None or request.called_directly or request._protected:
+            return super().__call__(*args, **kwargs)
+        # As Celery's workers call a task that has no __call__ of its own.
+        request._protected = 1
+        try:
+            return self.run(*args, **kwargs)
+        finally:
+            # Before Celery stores how it ended.
+            mirror.leave(request.id)
+
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002
         job = self._job(task_id, waits=True)
         if job is None or job is current_job():
@@ -119,6 +132,8 @@ class ProgressTask(Task):
         here = process(self.app.conf)
         if here is not None:
             logs.capture(here.settings)
+            if here.settings.store_progress and not (self.ignore_result or self.request.is_eager):
+                mirror.enter(task_id, self)
         _unfinished.pop(task_id, None)
         job.started(task=self.name)
 
@@ -233,6 +248,7 @@ def _leave(
 ) -> None:
     """After any end of a run, also those that call no hook, it is nobody's current job."""
     job = current_job()
+    mirror.leave(task_id)
     if isinstance(job, Job) and job.job_id == task_id:
         _current.set(job.outer)
         if not job.ended:

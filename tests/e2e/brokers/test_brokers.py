@@ -90,4 +90,6 @@ async def test_a_worker_that_is_killed_and_started_again(
         celery_setup.worker.kill()
         await eventually(lambda: "stalled" in story_of(alice, job_id), "stalled job")
         celery_setup.worker.restart()
+        again = "started 1/2"
+        await eventually(lambda: again in story_of(alice, job_id), again, timeout=90)
         assert await story(alice, job_id) == [*BEGUN, "stalled", "started 1/2", "log", DONE]

@@ -1,0 +1,83 @@
+"""Progress in Celery's own result backend, for who asks there: ``AsyncResult``, Flower, a page.
+
+Off by default (``JOBCAST_STORE_PROGRESS``). The state is ``PROGRESS``, and the progress its meta.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import Any, Final
+
+from jobcast.events import JobProgress, payload_of
+
+STATE: Final = "PROGRESS"
+INTERVAL: Final = 1.0  # seconds between two looks at what is new
+
+logger = logging.getLogger(__name__)
+
+
+class Mirror:
+    """Stores the latest progress of each running task, by a thread of its own."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, in a process that was forked: the thread stayed behind in the parent."""
+        self._lock = threading.Lock()  # held while something is stored
+        self._tasks: dict[str, Any] = {}  # id: the task that runs
+        self._latest: dict[str, JobProgress] = {}
+        self._work = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def enter(self, task_id: str, task: Any) -> None:
+        """A task runs whose progress is wanted."""
+        with self._lock:
+            self._tasks[task_id] = task
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="jobcast-mirror", daemon=True
+                )
+                self._thread.start()
+
+    def leave(self, task_id: str) -> None:
+        """Nothing is stored of it from here on: Celery stores how it ended."""
+        if task_id in self._tasks:
+            with self._lock:
+                self._tasks.pop(task_id, None)
+                self._latest.pop(task_id, None)
+
+    def see(self, progress: JobProgress) -> None:
+        if progress.job_id in self._tasks:
+            self._latest[progress.job_id] = progress
+            self._work.set()
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        while True:
+            self._work.wait()
+            self._work.clear()
+            for task_id in list(self._latest):
+                with self._lock:
+                    progress = self._latest.pop(task_id, None)
+                    task = self._tasks.get(task_id)
+                    if progress is not None and task is not None:
+                        self._store(task, progress)
+            pause.wait(INTERVAL)
+
+    def _store(self, task: Any, progress: JobProgress) -> None:
+        meta = payload_of(progress)
+        for name in ("job_id", "seq"):
+            meta.pop(name, None)
+        try:
+            task.backend.store_result(progress.job_id, meta, STATE)
+        except Exception:
+            # Whatever is wrong with a backend, the task goes on; Celery says so at its end.
+            logger.warning("the progress of %s could not be stored", progress.job_id, exc_info=True)
+
+
+mirror = Mirror()
+
+os.register_at_fork(after_in_child=mirror.forget)

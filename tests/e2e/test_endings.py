@@ -416,8 +416,11 @@ class Quick:
 
 
 @pytest.fixture
-def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Quick]:
-    env = {"JOBCAST_LEASE": "2", "JOBCAST_LOST_AFTER": "3"}
+def quick(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Quick]:
+    """Its parameter is how many seconds a job may be stalled; by default, long enough."""
+    env = {"JOBCAST_LEASE": "2", "JOBCAST_LOST_AFTER": str(getattr(request, "param", 300))}
     with running(Valkey(tmp_path)) as valkey:
         valkey.ready()
         monkeypatch.setenv("JOBCAST_URL", valkey.url)
@@ -435,6 +438,7 @@ async def at(quick: Quick, worker: Worker, token: Token) -> AsyncIterator[Scene]
         yield Scene(worker, alice, quick.folder)
 
 
+@pytest.mark.parametrize("quick", [3], indirect=True)
 async def test_a_worker_that_is_killed_is_missed(quick: Quick, token: Token) -> None:
     worker = quick.worker()
     async with at(quick, worker, token) as scene:
@@ -452,14 +456,14 @@ async def test_a_worker_that_is_killed_is_missed(quick: Quick, token: Token) -> 
 
 
 async def test_a_job_whose_worker_is_gone_goes_on_at_another(quick: Quick, token: Token) -> None:
-    worker = quick.worker(VISIBILITY_TIMEOUT="2")
+    worker = quick.worker(VISIBILITY_TIMEOUT="6")
     async with at(quick, worker, token) as scene:
         job_id = scene.send(jobs.hangs_at_first, scene.marker())
         await scene.follow(job_id)
         await scene.runs(job_id)
         worker.kill()
         await eventually(lambda: "stalled" in story_of(scene.alice, job_id), "stalled job")
-        scene.worker = quick.another(worker, VISIBILITY_TIMEOUT="2")
+        scene.worker = quick.another(worker, VISIBILITY_TIMEOUT="6")
         assert await scene.story(job_id) == [*BEGUN, "stalled", "started 1/2", "log", DONE]
 
 
@@ -524,14 +528,14 @@ async def test_a_cold_shutdown_ends_what_nobody_will_run_again(
 async def test_a_cold_shutdown_gives_back_what_another_can_run(
     soft: str, quick: Quick, token: Token
 ) -> None:
-    worker = quick.worker(SOFT_SHUTDOWN=soft, VISIBILITY_TIMEOUT="2")
+    worker = quick.worker(SOFT_SHUTDOWN=soft, VISIBILITY_TIMEOUT="6")
     async with at(quick, worker, token) as scene:
         job_id = scene.send(jobs.hangs_at_first, scene.marker())
         await scene.follow(job_id)
         await scene.runs(job_id)
         worker.popen.send_signal(signal.SIGQUIT)
         worker.popen.wait(TIMEOUT)
-        scene.worker = quick.another(worker, VISIBILITY_TIMEOUT="2")
+        scene.worker = quick.another(worker, VISIBILITY_TIMEOUT="6")
         story = [*BEGUN, "retrying 1 WorkerShutdown", "started 1/2", "log", DONE]
         assert await scene.story(job_id) == story
 

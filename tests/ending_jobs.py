@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from celery import Celery, chain, chord
+from celery import Celery, chain, chord, group
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
 from jobcast import ProgressTask, current_job
@@ -179,6 +179,12 @@ def hangs(self: ProgressTask, seconds: float = 60) -> None:
     hang(seconds)
 
 
+@job(acks_late=True)
+def hangs_late(self: ProgressTask) -> None:
+    begin(self)
+    hang()
+
+
 @job(acks_late=True, reject_on_worker_lost=True)
 def hangs_at_first(self: ProgressTask, marker: str) -> str:
     begin(self)
@@ -248,6 +254,29 @@ def is_replaced_by_several(self: ProgressTask) -> None:
     raise self.replace(chain(succeeds.s(), succeeds.s()))
 
 
+@app.task(shared=False)
+def plain(number: int = 0) -> int:
+    """Nobody's job."""
+    return number
+
+
+@job()
+def is_replaced_by_a_plain_task(self: ProgressTask) -> None:
+    begin(self)
+    raise self.replace(plain.s(7))
+
+
+@job()
+def is_replaced_by_a_group(self: ProgressTask) -> None:
+    begin(self)
+    raise self.replace(group([plain.s(1), plain.s(2)]))
+
+
+@app.task(shared=False, bind=True)
+def cannot_be_called_back(self: Any, request: Any, exc: Any, traceback: Any) -> None:
+    raise AssertionError(self, request, exc, traceback)
+
+
 @job()
 def breaks_the_backend(self: ProgressTask) -> str:
     begin(self)
@@ -262,6 +291,11 @@ def breaks_the_backend(self: ProgressTask) -> str:
 def chained() -> Any:
     """A step that fails, and those after it."""
     return chain(fails.s(), succeeds.s(), succeeds.s())
+
+
+def ignored_in_a_chain() -> Any:
+    """A step that gives up, and those after it."""
+    return chain(ignores.s(), succeeds.s(), succeeds.s())
 
 
 @job()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+
+from jobcast.realtime.bundle import Bundle
 
 
 class Recorder:
@@ -17,13 +18,13 @@ class Recorder:
         self.closed = False
         self.events: list[tuple[str, dict[str, Any]]] = []
 
-    def send(self, packet: str, replaces: str | None = None) -> None:
-        name, payload = msgspec.json.decode(packet[2:])
-        self.events.append((name, payload))
+    def send(self, bundle: Bundle) -> None:
+        for text in bundle.texts:
+            name, payload = msgspec.json.decode(text[2:])
+            self.events.append((name, payload))
 
-    def send_history(self, packets: Sequence[str]) -> None:
-        for packet in packets:
-            self.send(packet)
+    def send_history(self, bundle: Bundle) -> None:
+        self.send(bundle)
 
     async def drained(self) -> None:
         await asyncio.sleep(0)

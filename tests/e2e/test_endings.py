@@ -282,6 +282,21 @@ SHARED = {
         ANY,
         Row(jobs.is_replaced_by_several, [*BEGUN, "queued", "queued", "started 1/2", "log", DONE]),
     ),
+    "replaced by what is nobody's job": (
+        ("prefork", "threads"),
+        Row(jobs.is_replaced_by_a_plain_task, [*BEGUN, "queued", "started 1/2", "complete 7"]),
+    ),
+    "replaced by a group": (
+        ("prefork", "threads"),
+        Row(jobs.is_replaced_by_a_group, [*BEGUN, "queued", "started 1/2", "complete [1, 2]"]),
+    ),
+    "what calls back fails": (
+        ("prefork", "threads", "gevent", "eventlet"),  # a solo worker does not survive it
+        Row(
+            jobs.fails, [*BEGUN, "error TypeError failure"],
+            options={"link_error": jobs.cannot_be_called_back.s()},
+        ),
+    ),
     "expired": (
         ANY,
         Row(
@@ -369,14 +384,24 @@ async def test_a_task_that_no_worker_knows(scene_of: SceneOf) -> None:
         assert await scene.story(job_id) == ["queued", "error NotRegistered rejected"]
 
 
-async def test_steps_after_one_that_failed(scene_of: SceneOf) -> None:
+@pytest.mark.parametrize(
+    ("chain", "end"),
+    [
+        (jobs.chained, "error LookupError failure"),
+        (jobs.ignored_in_a_chain, "error Ignore rejected"),
+    ],
+    ids=["failed", "ignored"],
+)
+async def test_steps_after_one_that_did_not_succeed(
+    chain: Callable[[], Any], end: str, scene_of: SceneOf
+) -> None:
     async with scene_of("prefork") as scene:
-        last = scene.apply(jobs.chained())
+        last = scene.apply(chain())
         ids = [last.parent.parent.id, last.parent.id, last.id]
         for job_id in ids:
             await scene.follow(job_id)
         stories = [await scene.story(job_id) for job_id in ids]
-        assert stories[0] == [*BEGUN, "error LookupError failure"]
+        assert stories[0] == [*BEGUN, end]
         assert stories[1:] == [["error StepFailed failure"]] * 2
 
 
@@ -438,9 +463,10 @@ async def at(quick: Quick, worker: Worker, token: Token) -> AsyncIterator[Scene]
         yield Scene(worker, alice, quick.folder)
 
 
+@pytest.mark.parametrize("pool", ANY)
 @pytest.mark.parametrize("quick", [3], indirect=True)
-async def test_a_worker_that_is_killed_is_missed(quick: Quick, token: Token) -> None:
-    worker = quick.worker()
+async def test_a_worker_that_is_killed_is_missed(pool: str, quick: Quick, token: Token) -> None:
+    worker = quick.worker(pool=pool)
     async with at(quick, worker, token) as scene:
         job_id, waiting = scene.send(jobs.hangs), scene.send(jobs.succeeds, queue="nobody")
         await scene.follow(job_id)
@@ -493,19 +519,25 @@ async def test_a_worker_that_was_only_asleep(quick: Quick, token: Token) -> None
         assert await scene.story(job_id) == [*BEGUN, "stalled", "started 1/1", "log", DONE]
 
 
-async def test_a_warm_shutdown_waits_for_the_end(quick: Quick, token: Token) -> None:
-    worker = quick.worker()
+async def ends_during(
+    quick: Quick, worker: Worker, token: Token, how: signal.Signals, word: str
+) -> None:
+    """A job ends well after its worker was told to stop, and has said ``word`` of that."""
     gate = Path(quick.folder / "gate")
     async with at(quick, worker, token) as scene:
         job_id = scene.send(jobs.waits, str(gate))
         await scene.follow(job_id)
         await scene.runs(job_id)
-        worker.popen.send_signal(signal.SIGTERM)
-        worker.expect(lambda: "Warm shutdown" in worker.log, "warm shutdown")
+        worker.popen.send_signal(how)
+        worker.expect(lambda: word in worker.log, word)
         gate.touch()
         await scene.alice.transcript.end(job_id)
         worker.popen.wait(TIMEOUT)
         assert await scene.told(job_id) == [*BEGUN, "log", DONE]
+
+
+async def test_a_warm_shutdown_waits_for_the_end(quick: Quick, token: Token) -> None:
+    await ends_during(quick, quick.worker(), token, signal.SIGTERM, "Warm shutdown")
 
 
 @pytest.mark.parametrize("soft", ["0", "1"])
@@ -521,7 +553,7 @@ async def test_a_cold_shutdown_ends_what_nobody_will_run_again(
         end = await scene.alice.transcript.end(job_id)
         worker.popen.wait(TIMEOUT)
         assert await scene.told(job_id) == [*BEGUN, "error WorkerShutdown worker_lost"]
-        assert end["message"] == "The worker was shut down while it ran this job"
+        assert end["message"] == "The worker was stopped while it ran this job"
 
 
 @pytest.mark.parametrize("soft", ["0", "1"])
@@ -540,19 +572,32 @@ async def test_a_cold_shutdown_gives_back_what_another_can_run(
         assert await scene.story(job_id) == story
 
 
-async def test_a_soft_shutdown_leaves_time_to_end(quick: Quick, token: Token) -> None:
-    worker = quick.worker(SOFT_SHUTDOWN="3")
-    gate = Path(quick.folder / "gate")
+@pytest.mark.parametrize("task", [jobs.hangs, jobs.hangs_late], ids=["early", "late"])
+@pytest.mark.parametrize("pool", ["solo", "gevent", "eventlet"])
+async def test_a_cold_shutdown_of_a_pool_that_gives_nothing_back(
+    pool: str, task: Any, quick: Quick, token: Token
+) -> None:
+    """Here Celery acknowledges what it stops, also what it would acknowledge late."""
+    worker = quick.worker(pool=pool)
     async with at(quick, worker, token) as scene:
-        job_id = scene.send(jobs.waits, str(gate))
+        job_id = scene.send(task)
         await scene.follow(job_id)
         await scene.runs(job_id)
         worker.popen.send_signal(signal.SIGQUIT)
-        worker.expect(lambda: "soft shutdown" in worker.log.lower(), "soft shutdown")
-        gate.touch()
-        await scene.alice.transcript.end(job_id)
-        worker.popen.wait(TIMEOUT)
-        assert await scene.told(job_id) == [*BEGUN, "log", DONE]
+        end = await scene.alice.transcript.end(job_id)
+        error = "NotImplementedError" if pool == "solo" else "WorkerShutdown"
+        assert await scene.told(job_id) == [*BEGUN, f"error {error} worker_lost"]
+        assert end["message"] == "The worker was stopped while it ran this job"
+
+
+async def test_a_cold_shutdown_cannot_end_a_thread(quick: Quick, token: Token) -> None:
+    worker = quick.worker(pool="threads")
+    await ends_during(quick, worker, token, signal.SIGQUIT, "NotImplementedError")
+
+
+async def test_a_soft_shutdown_leaves_time_to_end(quick: Quick, token: Token) -> None:
+    worker = quick.worker(SOFT_SHUTDOWN="3")
+    await ends_during(quick, worker, token, signal.SIGQUIT, "Soft Shutdown")
 
 
 async def test_a_task_without_memory_takes_its_worker_along(quick: Quick, token: Token) -> None:

@@ -28,7 +28,7 @@ runs = st.one_of(
         ),
         st.sampled_from(["", "aaaaaaaaaaaa", "bbbbbbbbbbbb"]),
         st.integers(0, 2),
-        st.sampled_from(["111111111111", "222222222222", "333333333333"]),
+        st.sampled_from(["111111111111", "222222222222", "222", "333333333333"]),
         st.booleans(),
     ),
 )
@@ -51,7 +51,9 @@ KINDS = [
     "queued", "started", "started", "retrying", "stalled", "progress", "log", "complete", "error",
 ]  # fmt: skip
 said = st.lists(
-    st.tuples(st.sampled_from(KINDS), runs, st.sampled_from(["", "", "", "started", "stalled"])),
+    st.tuples(
+        st.sampled_from(KINDS), runs, st.sampled_from(["", "", "", "started", "stalled", "pending"])
+    ),
     max_size=25,
 )
 

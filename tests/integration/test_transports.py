@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from jobcast.errors import TransportUnavailable
 from jobcast.testing import InterruptionContract, LeaseContract, log, progress, started
-from jobcast.transports import Message, Outgoing, Retention, open_manager, open_publisher
+from jobcast.transports import Message, Outgoing, Retention, Run, open_manager, open_publisher
+from jobcast.transports.leases import Finding, Lease, LeaseHolder, LeaseKeeper, Terms
+from jobcast.transports.redis import RUNNING
 from tests.conftest import Valkey
 from tests.rabbitmq import RabbitMQ
 from tests.redis_family import Cluster, RedisProcess, Sentinels, TlsRedis, redis_server
@@ -47,6 +50,25 @@ class TestValkey(RedisContract, LeaseContract):
     @pytest.fixture
     def server(self, valkey: Valkey) -> Valkey:
         return valkey
+
+    async def test_what_is_no_lease_is_removed_and_hides_nothing(self, transport_url: str) -> None:
+        """Somebody else's, or another version's."""
+        manager, publisher = open_manager(transport_url), open_publisher(transport_url)
+        assert isinstance(publisher, LeaseHolder)
+        assert isinstance(manager.source, LeaseKeeper)
+        lease = Lease(new_id(), Run("aa", 1, "d1"))
+        terms = Terms(lease=0.6, lost_after=60)
+        found: list[Finding] = []
+        with Redis.from_url(transport_url) as client:
+            client.zadd(RUNNING, {"somebody else": 1})
+            await asyncio.to_thread(publisher.renew, [lease], 0.1)
+            while not found:
+                found += await manager.source.look(terms)
+            assert [finding.lease for finding in found] == [lease]
+            assert client.zrange(RUNNING, 0, -1) == [str(lease).encode()]
+        await asyncio.to_thread(publisher.release, [lease])
+        await asyncio.to_thread(publisher.close)
+        await manager.aclose()
 
     @pytest.fixture
     def transport_url(self, server: Valkey) -> str:

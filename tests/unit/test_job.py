@@ -14,7 +14,9 @@ from jobcast import current_job, open_job
 from jobcast.errors import InvalidJobId
 from jobcast.events import JobError, JobEvent, JobLog, JobProgress, JobStatus, payload_of
 from jobcast.worker import process
-from jobcast.worker.job import NO_JOB, Job
+from jobcast.worker.job import NO_JOB, Job, speaking_for
+from jobcast.worker.message import AFTER_HEADER
+from jobcast.worker.sending import announce
 
 
 class Kept:
@@ -277,3 +279,17 @@ def test_a_wrong_id_is_refused(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("JOBCAST_URL", "memory://")
     with pytest.raises(InvalidJobId):
         open_job(wrong)
+
+
+def test_the_retry_of_a_run_that_is_gone_comes_after_what_is_said_of_it(
+    kept: Kept, job: Job
+) -> None:
+    """Its message may be taken by another process before this one has been heard."""
+    headers = {"id": job.job_id, "retries": 1}
+    job.retry_cause = ConnectionError("not yet"), "not yet"
+    with speaking_for(job):
+        announce("tests.task", headers)
+    assert current_job() is NO_JOB
+    assert headers[AFTER_HEADER] == job.last_word != ""
+    job.retrying(eta=datetime.now(UTC))
+    assert len(kept.events) == 1

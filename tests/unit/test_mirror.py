@@ -13,6 +13,8 @@ from jobcast.worker import mirror as module
 from jobcast.worker.mirror import Mirror
 from tests.support import TIMEOUT, wait_for
 
+REQUEST = object()
+
 
 class Backend:
     def __init__(self) -> None:
@@ -22,7 +24,8 @@ class Backend:
         self.open.set()
         self.broken = False
 
-    def store_result(self, task_id: str, meta: Any, state: str) -> None:
+    def store_result(self, task_id: str, meta: Any, state: str, *, request: object) -> None:
+        assert request is REQUEST  # without it some backends do not know where to
         self.entered.set()
         assert self.open.wait(TIMEOUT)
         if self.broken:
@@ -42,7 +45,7 @@ def progress(percentage: float, job_id: str = "a") -> JobProgress:
 
 def test_the_latest_is_stored_however_long_ago_it_was_said(mirror: Mirror) -> None:
     backend = Backend()
-    mirror.enter("a", SimpleNamespace(backend=backend))
+    mirror.enter("a", SimpleNamespace(backend=backend), REQUEST)
     for percentage in range(50):
         mirror.see(progress(percentage))
     wait_for(lambda: backend.stored[-1:] == [("a", 49, "PROGRESS")], "the latest")
@@ -52,7 +55,7 @@ def test_the_latest_is_stored_however_long_ago_it_was_said(mirror: Mirror) -> No
 def test_the_end_waits_for_what_is_being_stored_and_nothing_comes_after(mirror: Mirror) -> None:
     backend = Backend()
     backend.open.clear()
-    mirror.enter("a", SimpleNamespace(backend=backend))
+    mirror.enter("a", SimpleNamespace(backend=backend), REQUEST)
     mirror.see(progress(1))
     assert backend.entered.wait(TIMEOUT)
     mirror.see(progress(2))
@@ -63,7 +66,7 @@ def test_the_end_waits_for_what_is_being_stored_and_nothing_comes_after(mirror: 
     leaving.join(TIMEOUT)
     mirror.see(progress(3))
     other = Backend()
-    mirror.enter("b", SimpleNamespace(backend=other))
+    mirror.enter("b", SimpleNamespace(backend=other), REQUEST)
     mirror.see(progress(4, "b"))
     wait_for(lambda: other.stored, "another task's progress")
     assert ("a", 3, "PROGRESS") not in backend.stored
@@ -74,7 +77,7 @@ def test_a_backend_that_fails_is_no_failure_of_the_task(
 ) -> None:
     backend = Backend()
     backend.broken = True
-    mirror.enter("a", SimpleNamespace(backend=backend))
+    mirror.enter("a", SimpleNamespace(backend=backend), REQUEST)
     mirror.see(progress(1))
     wait_for(lambda: "could not be stored" in caplog.text, "warning")
     backend.broken = False

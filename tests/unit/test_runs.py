@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from jobcast.transports.leases import Lease, LeaseBook, Terms
 from jobcast.transports.runs import NOBODY, REMEMBERED, Run, Runs, draw
+from jobcast.worker.message import SENDING_HEADER, origin_of_delivery
 
 names = st.sampled_from(["", "a1", "b2", "c3"])
 runs = st.builds(Run, names, st.integers(0, 3), names, st.booleans())
@@ -123,3 +124,13 @@ def test_a_renewal_between_the_look_and_the_word_is_not_lost() -> None:
     leases.renew([LEASE], 15)
     leases.settle(findings, TERMS)
     assert watch(clock, leases, 2) == [(1, "revived")]
+
+
+def test_a_delivery_to_a_worker_that_does_not_know_the_task_is_a_run_too() -> None:
+    """Otherwise the end of a retry there would be told by nobody that is listened to."""
+    headers = {SENDING_HEADER: draw(), "retries": 1}
+    runs = Runs()
+    runs.adopt(origin_of_delivery(headers, 0, {"redelivered": False}).run)
+    again = origin_of_delivery(headers, 1, {"redelivered": True}).run
+    assert (again.attempt, again.redelivered) == (2, True)
+    assert runs.standing(again) == "newer"

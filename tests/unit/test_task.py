@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from celery import Celery
 from celery.app.task import Context
+from celery.exceptions import Retry
 
 from jobcast import ProgressTask, current_job
 from jobcast.transports.memory import MemoryBroker
@@ -359,3 +360,65 @@ def fresh_loggers() -> Iterator[None]:
     yield
     clear()
     root.setLevel(level)
+
+
+@pytest.mark.parametrize("propagates", [True, False])
+def test_a_failure_that_is_passed_on_to_the_caller_is_an_end(
+    propagates: bool, app: Celery, history: History
+) -> None:
+    app.conf.update(task_always_eager=True, task_eager_propagates=propagates)
+
+    @app.task(base=ProgressTask, bind=True)
+    def fails(self: ProgressTask) -> None:
+        raise LookupError("no such row")
+
+    job_id = new_id()
+    try:
+        fails.apply_async(task_id=job_id)
+    except LookupError:
+        assert propagates
+    assert brief(history(job_id))[-1] == ("error", "no such row")
+
+
+def test_a_retry_that_is_passed_on_to_the_caller_is_an_end(app: Celery, history: History) -> None:
+    """Celery leaves it to the caller, who gets an exception, to try it again."""
+
+    @app.task(base=ProgressTask, bind=True, max_retries=2)
+    def retries(self: ProgressTask) -> str:
+        raise self.retry(exc=ConnectionError("not yet"))
+
+    job_id = new_id()
+    with pytest.raises(Retry):
+        retries.apply(task_id=job_id, throw=True)
+    assert brief(history(job_id))[-1] == ("error", "not yet")
+
+
+class Quiet:
+    """A mixin of somebody who does not call ``super()``."""
+
+    def before_start(self, *_: Any) -> None: ...
+    def on_success(self, *_: Any) -> None: ...
+    def on_failure(self, *_: Any) -> None: ...
+
+
+class QuietTask(Quiet, ProgressTask):
+    abstract = True
+
+
+@pytest.mark.parametrize("annotated", [True, False])
+def test_hooks_that_do_not_call_super_change_nothing(
+    annotated: bool, app: Celery, history: History
+) -> None:
+    if annotated:
+        quiet = {name: lambda *_: None for name in ("before_start", "on_success", "on_failure")}
+        app.conf.task_annotations = {"*": quiet}
+
+    @app.task(base=ProgressTask if annotated else QuietTask, bind=True)
+    def ends(self: ProgressTask, how: str) -> str:
+        if how == "badly":
+            raise LookupError("no such row")
+        return "done"
+
+    for how, end in (("well", ("complete", "done")), ("badly", ("error", "no such row"))):
+        result = ends.apply((how,))
+        assert brief(history(result.id)) == [("status", "started"), end]

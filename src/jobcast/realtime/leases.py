@@ -33,15 +33,20 @@ class LeaseWatch:
 
     async def run(self) -> None:
         """Look, until it is cancelled."""
-        failing = False
+        said = ""  # what was wrong the last time
         while True:
             await asyncio.sleep(min(LOOK_INTERVAL, self._terms.lease / 4))
             try:
                 await self.look()
-                failing = False
+                said = ""
             except (TransportUnavailable, PublishFailed) as exc:
-                logger.log(logging.DEBUG if failing else logging.INFO, "leases: %s", exc)
-                failing = True
+                logger.log(logging.DEBUG if said else logging.INFO, "leases: %s", exc)
+                said = said or str(exc)
+            except Exception as exc:
+                # Whatever it is, nobody else looks after the workers' runs.
+                if said != repr(exc):
+                    logger.exception("looking after leases failed, and is tried again")
+                said = repr(exc)
 
     async def look(self) -> None:
         """Say what is to be said now.

@@ -15,7 +15,7 @@ DEFAULT_HISTORY_SIZE: Final = 1000  # events a job
 ACTIVE_TTL: Final = 24 * 3600  # seconds; a job that has not ended may be silent for long
 NO_RECORD: Final = ""  # the epoch of a job that nothing was published of
 
-Required = Literal["", "started", "stalled"]
+Required = Literal["", "pending", "started", "stalled"]
 
 
 class Retention(Struct, frozen=True, kw_only=True):

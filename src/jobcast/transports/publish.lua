@@ -33,7 +33,7 @@ local function keep(name, value)
 end
 
 local function is_gone(name)
-    return name ~= '-' and string.find(gone, name .. ' ', 1, true) ~= nil
+    return name ~= '-' and string.find(' ' .. gone, ' ' .. name .. ' ', 1, true) ~= nil
 end
 
 -- How the run that speaks stands to the one that is there.
@@ -83,7 +83,7 @@ local stands = standing()
 local ended = state == 'complete' or state == 'error'
 -- A run that was begun, and lost before it could say so, is one that was.
 local begun = stands == 'newer' and not ended and requires == 'started'
-if requires ~= '' and requires ~= state and not begun then
+if requires ~= '' and requires ~= (state or 'pending') and not begun then
     return seq
 end
 

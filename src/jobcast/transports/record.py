@@ -146,7 +146,9 @@ class Records:
         self._expire()
         record = self._active.pop(outgoing.job_id, None) or self._ended.pop(outgoing.job_id, None)
         if record is None:
-            if outgoing.requires == "stalled" or (outgoing.requires and not outgoing.run.is_known):
+            if outgoing.requires == "stalled" or (
+                outgoing.requires == "started" and not outgoing.run.is_known
+            ):
                 return None
             record = Record(outgoing.owner, self._retention.size)
         before = len(record.events)

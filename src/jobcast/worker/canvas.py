@@ -5,17 +5,19 @@ Celery stores a failure for them and calls no hook: nobody would ever hear of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
-from celery import Celery
+from celery import Celery, group
+from celery.canvas import _chain, _chord
 
 from jobcast.transports import Origin
 from jobcast.worker.endings import StepFailed
 from jobcast.worker.job import Job
-from jobcast.worker.message import origin_of
+from jobcast.worker.message import STANDS_IN_HEADER, origin_of
 from jobcast.worker.process import new_job
-from jobcast.worker.sending import is_job
+from jobcast.worker.sending import is_followed, is_job
 
 
 def never_run(app: Celery, request: Any) -> None:
@@ -25,19 +27,49 @@ def never_run(app: Celery, request: Any) -> None:
         app: whose tasks they are.
         request: the ``celery.app.task.Context`` of the run, which did not succeed.
     """
-    owner = origin_of(request.headers).owner
-    for job_id, name, headers in _coming(request):
+    never_run_steps(app, request.chain, request.chord, origin_of(request.headers).owner)
+
+
+def never_run_steps(app: Celery, steps: Iterable[Any] | None, body: Any, owner: str | None) -> None:
+    """Say of every job of a message's chain and chord that it will not run.
+
+    Args:
+        app: whose tasks they are.
+        steps: of the chain that are left, if there is one.
+        body: of the chord, if there is one.
+        owner: whose they are.
+    """
+    for job_id, name, headers in chain.from_iterable(map(_jobs_of, [*(steps or []), body or {}])):
         if is_job(app, name, headers):
             origin = Origin(origin_of(headers).owner or owner)
             job = new_job(job_id, origin=origin, celery_conf=app.conf, waits=False)
             if isinstance(job, Job):
-                job.fail(StepFailed())
+                # A step is sent before the one before it has quite ended, and may be running.
+                job.fail(StepFailed(), requires="pending")
 
 
-def _coming(request: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Id, task and headers of what was to come after a run."""
-    for step in [*(request.chain or []), *([request.chord] if request.chord else [])]:
-        yield from _jobs_of(step)
+def standing_in(app: Celery, signature: Any, name: str) -> Any:
+    """What replaces a task, marked so that whoever runs the last of it speaks for the job.
+
+    Args:
+        app: that knows the tasks.
+        signature: gets the job's id, and need not be of a followed task.
+        name: of the task that is replaced.
+    """
+    if isinstance(signature, group):
+        signature |= app.tasks["celery.accumulate"].s(index=0)  # as Celery would
+    last = signature
+    while isinstance(last, _chain | _chord):
+        if isinstance(last, _chord):
+            last = last.body
+        else:
+            last.tasks = list(last.tasks)
+            if isinstance(last.tasks[-1], group):
+                last.tasks[-1] |= app.tasks["celery.accumulate"].s(index=0)
+            last = last.tasks[-1]
+    if not is_followed(app.tasks.get(last.task)):
+        last.options["headers"] = {**(last.options.get("headers") or {}), STANDS_IN_HEADER: name}
+    return signature
 
 
 def _jobs_of(signature: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

@@ -47,6 +47,8 @@ class StepFailed(Exception):
 
 
 def reason_of(exc: BaseException) -> Reason:
+    if isinstance(exc.__cause__, WorkerShutdown):
+        return "worker_lost"
     if isinstance(exc, Expired):
         return "expired"
     return next((reason for kind, reason in REASONS if isinstance(exc, kind)), "failure")
@@ -54,6 +56,8 @@ def reason_of(exc: BaseException) -> Reason:
 
 def told(exc: BaseException) -> str:
     """What to tell the person who waits. An exception of the task's own speaks for itself."""
+    if isinstance(exc.__cause__, WorkerShutdown):
+        return told(exc.__cause__)
     match exc:
         case WorkerLostError():
             how = _HOW_IT_ENDED.search(str(exc))
@@ -63,7 +67,7 @@ def told(exc: BaseException) -> str:
                 return "The worker process running this job was killed (out of memory?)"
             return f"The worker process running this job ended unexpectedly ({how[1]})"
         case WorkerShutdown():
-            return "The worker was shut down while it ran this job"
+            return "The worker was stopped while it ran this job"
         case SystemExit() | KeyboardInterrupt():
             return "The worker process running this job ended unexpectedly"
         case TimeLimitExceeded(args=[seconds, *_]):

@@ -25,6 +25,7 @@ from jobcast.events import (
 )
 from jobcast.settings import DEFAULT_RESULT_LIMIT
 from jobcast.transports import NO_ORIGIN, Origin, Run
+from jobcast.transports.base import Required
 from jobcast.transports.runs import draw
 from jobcast.worker.endings import reason_of, told
 from jobcast.worker.mirror import mirror
@@ -74,6 +75,7 @@ class Job:
         self.replaced = False  # by another task, which has the same id
         self.last_word = ""  # names the event that the next run of the task comes after
         self.retry_cause: tuple[BaseException | None, str] = None, ""
+        self.requires: Required = ""  # of all that is said from here on
         self.dirty = False
         self.outer: Job | NoJob = NO_JOB  # what was the current job when this one began
         self._publisher = publisher
@@ -198,13 +200,17 @@ class Job:
             lambda: JobComplete(job_id=self.job_id, result=safe_result(result, self._result_limit))
         )
 
-    def fail(self, exc: BaseException, message: str | None = None) -> None:
+    def fail(
+        self, exc: BaseException, message: str | None = None, *, requires: Required = ""
+    ) -> None:
         """End the job: it failed.
 
         Args:
             exc: why; its class name is shown, its traceback never.
             message: what to show instead of the exception's own text.
+            requires: a state that the job has to be in, so that it is said at all.
         """
+        self.requires = requires
         self._end(
             lambda: JobError(
                 job_id=self.job_id,
@@ -258,7 +264,6 @@ class Job:
         slot = self._slot
         if slot is None or slot is self._taken or self.ended:
             return None
-        self._taken = slot
         said_at, percentage, message, current, total, stage, began = slot
         done, of = number(current), number(total)
         rate, eta = _pace(done, of, UNSET if began is None else said_at - began)
@@ -274,6 +279,7 @@ class Job:
             eta=eta,
         )
         mirror.see(progress)
+        self._taken = slot  # last: a time limit may interrupt the task anywhere
         return progress
 
     def __enter__(self) -> Job:
@@ -352,6 +358,16 @@ def current_job() -> Job | NoJob:
     ...         ...
     """
     return _current.get()
+
+
+@contextmanager
+def speaking_for(job: Job | NoJob) -> Iterator[None]:
+    """Make a job the current one, of a run that is not here."""
+    token = _current.set(job)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 def _pace(done: Number, of: Number, seconds: Number) -> tuple[Number, Number]:

@@ -12,6 +12,7 @@ from jobcast.transports import Outgoing, TransportPublisher
 from jobcast.transports.leases import Lease, LeaseHolder
 
 RENEWALS: Final = 3  # a lease, so that one that fails does no harm
+MAX_ENDED: Final = 10_000  # leases that are to be released when the transport is back
 RETRY_DELAY: Final = 1.0  # seconds after a renewal that failed
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ class Leases:
         self._seconds = seconds
         self._running: set[Lease] = set()
         self._new: deque[Lease] = deque()
+        self._foreign: deque[Lease] = deque()  # new, and of runs elsewhere
+        self._held: set[Lease] = set()  # of runs elsewhere
         self._ended: list[Lease] = []
         self._renew_at = time.monotonic()
         #: Runs that other processes of this worker speak of, and that are alive now.
@@ -38,12 +41,15 @@ class Leases:
     @property
     def due_in(self) -> float | None:
         """Seconds until there is something to do; None if there is nothing."""
-        if self._holder is None or not (self._running or self._new or self.elsewhere):
+        if self._holder is None or not (
+            self._running or self._new or self._foreign or self.elsewhere
+        ):
             return None
         return max(0.0, self._renew_at - time.monotonic())
 
     def hold(self, lease: Lease) -> None:
-        self._new.append(lease)
+        """Renew a lease of a run that another process of this worker speaks of."""
+        self._foreign.append(lease)
 
     def follow(self, sent: Sequence[Outgoing]) -> None:
         """Take into account what was said of runs: that they have started, or ended."""
@@ -65,9 +71,11 @@ class Leases:
         now = time.monotonic()
         due = now >= self._renew_at
         leases = {self._new.popleft() for _ in range(len(self._new))}
+        foreign = {self._foreign.popleft() for _ in range(len(self._foreign))}
+        self._held |= foreign
+        leases |= foreign
         if due:
-            leases |= self._running
-            leases.update(self.elsewhere() if self.elsewhere else ())
+            leases |= self._running | self._look_elsewhere()
         ended, self._ended = self._ended, []
         leases.difference_update(ended)
         try:
@@ -76,10 +84,18 @@ class Leases:
             if leases:
                 self._holder.renew(sorted(leases, key=str), self._seconds)
         except Exception:
-            # Whatever is wrong with a transport, the publisher's thread goes on.
+            # Whatever is wrong with a transport, the publisher's thread goes on. All that still
+            # run by then are renewed when it is back.
             logger.debug("leases", exc_info=True)
-            self._new.extend(leases)
+            self._ended = [*ended, *self._ended][-MAX_ENDED:]
             self._renew_at = now + RETRY_DELAY
         else:
             if due:
                 self._renew_at = now + self._seconds / RENEWALS
+
+    def _look_elsewhere(self) -> set[Lease]:
+        """What the other processes are doing now. What they do no more is released."""
+        here = set(self.elsewhere()) if self.elsewhere else set()
+        self._ended += self._held - here - self._running
+        self._held = here
+        return here

@@ -16,8 +16,10 @@ from jobcast.transports.runs import draw
 OWNER_HEADER: Final = "jobcast_owner"
 SENDING_HEADER: Final = "jobcast_sending"
 AFTER_HEADER: Final = "jobcast_after"
+STANDS_IN_HEADER: Final = "jobcast_stands_in"  # the task that this one has replaced
 DELIVERY_HEADER: Final = "jobcast_delivery"  # set by the worker that takes the message
 
+_NAME: Final = re.compile(r"[0-9a-z]{12}", re.ASCII)  # as ``draw`` makes them
 _NAMES_AN_EVENT: Final = re.compile(r"\w+ \d{1,15}", re.ASCII)
 
 
@@ -38,14 +40,21 @@ def origin_of_run(request: Any) -> Origin:
     Args:
         request: the ``celery.app.task.Context`` of the run.
     """
-    headers = request.headers or {}
+    return origin_of_delivery(request.headers, request.retries, request.delivery_info)
+
+
+def origin_of_delivery(
+    headers: Mapping[str, Any] | None, retries: int, delivery_info: Mapping[str, Any] | None
+) -> Origin:
+    """Where what is said of one delivery of a task's message comes from."""
+    headers = headers or {}
     origin = origin_of(headers)
     run = structs.replace(
         origin.run,
-        attempt=request.retries + 1,
+        attempt=retries + 1,
         # Without a worker (``apply()``) nobody has drawn it.
         delivery=_name(headers.get(DELIVERY_HEADER)) or draw(),
-        redelivered=bool((request.delivery_info or {}).get("redelivered")),
+        redelivered=bool((delivery_info or {}).get("redelivered")),
     )
     return structs.replace(origin, run=run)
 
@@ -60,4 +69,4 @@ def due(when: object) -> datetime:
 
 
 def _name(text: object) -> str:
-    return text if isinstance(text, str) and text.isalnum() else ""
+    return text if isinstance(text, str) and _NAME.fullmatch(text) else ""

@@ -27,15 +27,16 @@ class Mirror:
     def forget(self) -> None:
         """Begin anew, in a process that was forked: the thread stayed behind in the parent."""
         self._lock = threading.Lock()  # held while something is stored
-        self._tasks: dict[str, Any] = {}  # id: the task that runs
+        self._tasks: dict[str, tuple[Any, Any]] = {}  # id: the task that runs, and its request
+        self._failing = False
         self._latest: dict[str, JobProgress] = {}
         self._work = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def enter(self, task_id: str, task: Any) -> None:
+    def enter(self, task_id: str, task: Any, request: Any) -> None:
         """A task runs whose progress is wanted."""
         with self._lock:
-            self._tasks[task_id] = task
+            self._tasks[task_id] = task, request
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name="jobcast-mirror", daemon=True
@@ -62,20 +63,24 @@ class Mirror:
             for task_id in list(self._latest):
                 with self._lock:
                     progress = self._latest.pop(task_id, None)
-                    task = self._tasks.get(task_id)
-                    if progress is not None and task is not None:
-                        self._store(task, progress)
+                    running = self._tasks.get(task_id)
+                    if progress is not None and running is not None:
+                        self._store(*running, progress)
             pause.wait(INTERVAL)
 
-    def _store(self, task: Any, progress: JobProgress) -> None:
+    def _store(self, task: Any, request: Any, progress: JobProgress) -> None:
         meta = payload_of(progress)
         for name in ("job_id", "seq"):
             meta.pop(name, None)
         try:
-            task.backend.store_result(progress.job_id, meta, STATE)
+            task.backend.store_result(progress.job_id, meta, STATE, request=request)
+            self._failing = False
         except Exception:
             # Whatever is wrong with a backend, the task goes on; Celery says so at its end.
-            logger.warning("the progress of %s could not be stored", progress.job_id, exc_info=True)
+            level = logging.DEBUG if self._failing else logging.WARNING
+            self._failing = True
+            what = "the progress of %s could not be stored"
+            logger.log(level, what, progress.job_id, exc_info=True)
 
 
 mirror = Mirror()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
@@ -27,22 +28,22 @@ from celery.worker.request import Request
 from kombu.utils.compat import detect_environment
 
 from jobcast.events import is_job_id, now
-from jobcast.transports import Origin
 from jobcast.transports.leases import Lease
 from jobcast.transports.runs import draw
 from jobcast.worker.aside import aside
-from jobcast.worker.canvas import never_run
+from jobcast.worker.canvas import never_run, never_run_steps
 from jobcast.worker.endings import Expired
-from jobcast.worker.job import Job
+from jobcast.worker.job import NO_JOB, Job, speaking_for
 from jobcast.worker.message import (
     DELIVERY_HEADER,
     OWNER_HEADER,
     SENDING_HEADER,
-    origin_of,
+    origin_of_delivery,
     origin_of_run,
 )
 from jobcast.worker.process import new_job, process
 from jobcast.worker.publisher import FLUSH_TIMEOUT
+from jobcast.worker.sending import is_followed
 
 
 class JobRequest(Request):
@@ -54,6 +55,10 @@ class JobRequest(Request):
         self.request_dict[DELIVERY_HEADER] = draw()
         self._cause: BaseException | None = None
         self._told = False
+
+    @cached_property
+    def is_job(self) -> bool:
+        return is_job_id(self.id) and is_followed(self.task)
 
     @cached_property
     def lease(self) -> Lease:
@@ -68,7 +73,7 @@ class JobRequest(Request):
     ) -> None:
         cause = exc_info.exception
         self._cause = cause.exc if isinstance(cause, ExceptionWithTraceback) else cause
-        with _speaking_of(self):
+        with _speaking_of(self), self._ending():
             super().on_failure(exc_info, send_failed_event, return_ok)
         if not (return_ok or self._told or self._already_revoked or self._already_cancelled):
             aside.call(_succeed, self)
@@ -76,7 +81,7 @@ class JobRequest(Request):
     def on_timeout(self, soft: bool, timeout: float) -> None:
         if not soft:
             self._cause = TimeLimitExceeded(timeout)
-        with _speaking_of(self):
+        with _speaking_of(self), self._ending():
             super().on_timeout(soft, timeout)
 
     def reject(self, requeue: bool = False) -> None:
@@ -85,24 +90,51 @@ class JobRequest(Request):
             self._comes_again(self._cause)
         super().reject(requeue)
 
+    def _retry_worker_lost(self, exc: BaseException, exc_info: Any) -> bool:
+        # Celery tells the task of it when the retry is sent, and may be under way elsewhere.
+        retried: list[Job] = []
+        said = aside.call(_retry_later, self.task, self._context, exc, retried)
+        if detect_environment() == "default":
+            said.wait(FLUSH_TIMEOUT)
+        with speaking_for(retried[0] if retried else NO_JOB):
+            sent: bool = super()._retry_worker_lost(exc, exc_info)
+        return sent
+
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
-        super().cancel(pool, signal, emit_retry)
-        if self._already_cancelled:
-            if self.task.acks_late and not self.acknowledged:
+        given_back = self.task.acks_late and not (self.acknowledged or pool.is_green)
+        ended = bool(self.time_start)
+        try:
+            super().cancel(pool, signal, emit_retry)
+        except NotImplementedError as exc:
+            ended = False
+            # Where this interrupts the task, it fails of it, for a reason that does not show.
+            raise exc from WorkerShutdown()
+        finally:
+            # Also where Celery could not store that it has ended the task.
+            if ended and given_back:
                 self._comes_again(WorkerShutdown())
-            else:
+            elif ended:
                 # Celery says that it is tried again, and never sends it.
                 self.failed(WorkerShutdown())
 
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        """What goes wrong while Celery deals with the end of a run leaves it ended."""
+        try:
+            yield
+        except Exception as exc:
+            self.failed(self._cause or exc)
+            raise
+
     def failed(self, cause: BaseException) -> None:
         """Say that the run has failed."""
-        if not self._told:
+        if not self._told and is_followed(self.task):
             self._told = True
             aside.call(_fail, self.task, self._context, cause)
 
     def _comes_again(self, cause: BaseException | None) -> None:
         """Say that the broker is given the task back, and why."""
-        if not self._told:
+        if not self._told and is_followed(self.task):
             self._told = True
             said = aside.call(_retry, self.task, self._context, cause)
             # The next run may begin as soon as the broker has the message.
@@ -113,15 +145,23 @@ class JobRequest(Request):
 def _hold(request: JobRequest) -> None:
     """Keep a run alive whose own process may let no other thread run for long."""
     here = process(request.app.conf)
-    if here is not None and is_job_id(request.id):
+    if here is not None and request.is_job:
         here.publisher.leases.elsewhere = _active
-        here.publisher.hold(request.lease)
+        # One that has ended by now has no need of it, and nobody would give it back.
+        if request in state.active_requests:
+            here.publisher.hold(request.lease)
 
 
-def _refuse(app: Celery, job_id: str, name: str, origin: Origin) -> None:
+def _refuse(app: Celery, job_id: str, name: str, message: Any) -> None:
+    """Say that no worker will do it, nor what was to come after it."""
+    headers = message.headers
+    origin = origin_of_delivery(headers, headers.get("retries") or 0, message.delivery_info)
     job = new_job(job_id, origin=origin, celery_conf=app.conf)
     if isinstance(job, Job):
         job.fail(NotRegistered(name))
+    match message.payload:
+        case [_, _, {"chain": steps, "chord": body}]:
+            never_run_steps(app, steps, body, origin.owner)
 
 
 def _fail(task: Any, context: Any, cause: BaseException) -> None:
@@ -136,6 +176,15 @@ def _retry(task: Any, context: Any, cause: BaseException | None) -> None:
     if job is not None:
         job.retry_cause = cause, "" if cause is None else task.message_of(cause)
         job.retrying(attempt=job.attempt, eta=now())
+
+
+def _retry_later(task: Any, context: Any, cause: BaseException, retried: list[Job]) -> None:
+    """Say that Celery sends the task once more, whose child is gone."""
+    job = _job(task.app, context)
+    if job is not None:
+        retried.append(job)
+        job.retry_cause = cause, task.message_of(cause)
+        job.retrying(eta=now() + timedelta(seconds=task.default_retry_delay))
 
 
 def _succeed(request: JobRequest) -> None:
@@ -159,7 +208,7 @@ def _active() -> list[Lease]:
             requests = tuple(state.active_requests)
         except RuntimeError:  # the main thread has just changed it
             continue
-        return [r.lease for r in requests if isinstance(r, JobRequest) and is_job_id(r.id)]
+        return [r.lease for r in requests if isinstance(r, JobRequest) and r.is_job]
     return []
 
 
@@ -183,7 +232,7 @@ def _failed(task_id: str, exception: BaseException, **_: object) -> None:
 
 
 def _revoked(sender: Any, request: Any, terminated: bool, expired: bool, **_: object) -> None:
-    if getattr(sender, "is_followed", False):
+    if is_followed(sender):
         cause = Expired() if expired else Terminated() if terminated else TaskRevokedError()
         aside.call(_fail, sender, request, cause)
 
@@ -192,7 +241,7 @@ def _unknown(sender: Any, message: Any, name: str, id: str, **_: object) -> None
     """A task that this worker does not know is a job if its message says so."""
     headers = message.headers
     if OWNER_HEADER in headers or SENDING_HEADER in headers:
-        aside.call(_refuse, sender.app, id, name, origin_of(headers))
+        aside.call(_refuse, sender.app, id, name, message)
 
 
 def _prepare(sender: Any, **_: object) -> None:

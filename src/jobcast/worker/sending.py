@@ -51,8 +51,13 @@ def announce(sender: str, headers: dict[str, Any], **_: object) -> None:
 def is_job(app: Celery, name: str, headers: Mapping[str, Any]) -> bool:
     """Whether a task that is sent can be followed."""
     # One that only the worker knows is a job if it has an owner.
-    task = app.tasks.get(name)
-    return OWNER_HEADER in headers or getattr(task, "is_followed", False)
+    return OWNER_HEADER in headers or is_followed(app.tasks.get(name))
+
+
+def is_followed(task: Any) -> bool:
+    """Whether a task's runs are jobs. Those of Celery's own tasks (``celery.chord_unlock``, ...)
+    are nobody's, also where every task has the class."""
+    return getattr(task, "is_followed", False) and not task.name.startswith("celery.")
 
 
 signals.before_task_publish.connect(announce, weak=False)

@@ -8,28 +8,30 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import wraps
-from typing import Any, Final, TypeVar
+from importlib import import_module
+from typing import Any, Final, TypeVar, cast
 
 from billiard.process import current_process
 from celery import Task, signals, states
 from celery.canvas import Signature
-from celery.exceptions import Reject
+from celery.exceptions import Retry
 
 from jobcast.errors import SettingsError
 from jobcast.events import now
 from jobcast.settings import Settings
 from jobcast.worker import logs
-from jobcast.worker.canvas import never_run
+from jobcast.worker.canvas import never_run, standing_in
 from jobcast.worker.endings import told
 from jobcast.worker.job import Job, _current, current_job
-from jobcast.worker.message import OWNER_HEADER, due, origin_of_run
+from jobcast.worker.message import OWNER_HEADER, STANDS_IN_HEADER, due, origin_of_run
 from jobcast.worker.mirror import mirror
 from jobcast.worker.process import new_job, process
+from jobcast.worker.sending import is_followed
 
 T = TypeVar("T")
 
 MAX_UNFINISHED: Final = 1000  # runs that were left without a word, and may yet get one
-HOOKS: Final = ("before_start", "on_success", "on_failure", "on_retry")
+HOOKS: Final = ("on_success", "on_failure", "on_retry")
 
 # Runs that were left by something worse than an exception; Celery may call a hook of theirs later.
 _unfinished: OrderedDict[str, Job] = OrderedDict()
@@ -59,8 +61,12 @@ class ProgressTask(Task):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name in HOOKS:
-            if name in cls.__dict__:
-                setattr(cls, name, _with_report(name, cls.__dict__[name]))
+            own = _own(cls, name)
+            if own is not None:
+                setattr(cls, name, _with_report(name, own))
+        call = _own(cls, "__call__")
+        if call is not None:
+            cls.__call__ = _with_leaving(call)  # type: ignore[method-assign]
 
     def progress(
         self,
@@ -123,22 +129,8 @@ class ProgressTask(Task):
             # Before Celery stores how it ended.
             mirror.leave(request.id)
 
-    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002
-        job = self._job(task_id, waits=True)
-        if job is None or job is current_job():
-            return
-        job.outer = current_job()
-        _current.set(job)
-        here = process(self.app.conf)
-        if here is not None:
-            logs.capture(here.settings)
-            if here.settings.store_progress and not (self.ignore_result or self.request.is_eager):
-                mirror.enter(task_id, self)
-        _unfinished.pop(task_id, None)
-        job.started(task=self.name)
-
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002
-        job = self._job(task_id)
+        job = self._job(task_id, self)
         if job is not None and not job.ended:
             job.complete(self.shown_result(retval))
 
@@ -151,10 +143,9 @@ class ProgressTask(Task):
         einfo: Any,  # noqa: ARG002
     ) -> None:
         # Where the run has been left already, its request is not there any more.
-        job = _unfinished.pop(task_id, None) or self._job(task_id)
+        job = _unfinished.pop(task_id, None) or self._job(task_id, self)
         if job is not None and not job.ended:
-            job.fail(exc, self.message_of(exc))
-            never_run(self.app, self.request)
+            _fail(job, self, self, exc)
 
     def on_retry(
         self,
@@ -164,7 +155,7 @@ class ProgressTask(Task):
         kwargs: Any,  # noqa: ARG002
         einfo: Any,
     ) -> None:
-        job = self._job(task_id)
+        job = self._job(task_id, self)
         if job is not None:
             self._keep_cause(job, exc)
             job.retrying(eta=due(getattr(einfo.exception, "when", None)))
@@ -186,7 +177,7 @@ class ProgressTask(Task):
             job.replaced = True
             job.last_word = job.queued()
             job.flush()
-        return super().replace(sig)
+        return super().replace(standing_in(self.app, sig, self.name))
 
     def shown_result(self, result: Any) -> Any:
         """What followers see of a result, also where :meth:`public_result` fails."""
@@ -200,17 +191,33 @@ class ProgressTask(Task):
     def _keep_cause(self, job: Job, exc: BaseException | None) -> None:
         job.retry_cause = exc, "" if exc is None else self.message_of(exc)
 
-    def _job(self, task_id: str, *, waits: bool = False) -> Job | None:
+    def _begin(self, task: Any) -> None:
+        """Say that a run begins, of this task or of one that stands in for it."""
+        task_id = task.request.id
+        job = self._job(task_id, task, waits=True)
+        if job is None or job is current_job():
+            return
+        job.outer = current_job()
+        _current.set(job)
+        here = process(self.app.conf)
+        if here is not None:
+            logs.capture(here.settings)
+            ignored = task.ignore_result or task.request.ignore_result
+            if here.settings.store_progress and not (ignored or task.request.is_eager):
+                mirror.enter(task_id, task, task.request_stack.top)
+        _unfinished.pop(task_id, None)
+        job.started(task=task.name)
+
+    def _job(self, task_id: str, task: Any, *, waits: bool = False) -> Job | None:
         """The job of the run that is being spoken of, which is the current one in a pool's child.
 
         None if there is none: in a worker's main process Celery calls hooks of runs that it does
         not say, and there :class:`~jobcast.worker.request.JobRequest` knows better.
         """
-        job, request = current_job(), self.request
+        job, request = current_job(), task.request
         if isinstance(job, Job) and (job.job_id, job.attempt) == (task_id, request.retries + 1):
             return job
-        # Celery's own tasks (celery.chord_unlock, ...) are nobody's job.
-        if request.id != task_id or self.name.startswith("celery."):
+        if request.id != task_id or not is_followed(self):
             return None
         origin = origin_of_run(request)
         found = new_job(task_id, origin=origin, celery_conf=self.app.conf, waits=waits)
@@ -225,22 +232,61 @@ class ProgressTask(Task):
             return otherwise
 
 
+def _own(cls: type, name: str) -> Any:
+    """What a class or its bases have in the place of a method of :class:`ProgressTask`.
+
+    None if that is what it has, or if jobcast's part is around it already.
+    """
+    for base in cls.__mro__:
+        if name in vars(base):
+            inherited = issubclass(base, ProgressTask) and base is not cls
+            return None if base is ProgressTask or inherited else vars(base)[name]
+    return None
+
+
 def _with_report(name: str, own: Any) -> Callable[..., Any]:
-    """A hook of a subclass, with jobcast's part around it whether or not it calls ``super()``."""
+    """A hook of a subclass, with jobcast's part after it whether or not it calls ``super()``."""
     report = getattr(ProgressTask, name)
-    first = name == "before_start"
 
     @wraps(own if callable(own) else own.__func__)
     def hook(self: ProgressTask, *args: Any, **kwargs: Any) -> Any:
-        if first:
-            report(self, *args, **kwargs)
         try:
             return own.__get__(self, type(self))(*args, **kwargs)
         finally:
-            if not first:
-                report(self, *args, **kwargs)
+            report(self, *args, **kwargs)
 
     return hook
+
+
+def _with_leaving(own: Any) -> Callable[..., Any]:
+    """A ``__call__`` of a subclass, after which Celery stores how the task ended."""
+
+    @wraps(own)
+    def call(self: ProgressTask, *args: Any, **kwargs: Any) -> Any:
+        request = self.request_stack.top
+        try:
+            return own.__get__(self, type(self))(*args, **kwargs)
+        finally:
+            if request is not None and not request.called_directly:
+                mirror.leave(request.id)
+
+    return call
+
+
+def _speaker(task: Any) -> ProgressTask | None:
+    """The followed task whose job a run is of, although another one may stand in for it."""
+    if is_followed(task):
+        return cast("ProgressTask", task)
+    replaced = (task.request.headers or {}).get(STANDS_IN_HEADER)
+    found = task.app.tasks.get(replaced) if isinstance(replaced, str) else None
+    return found if isinstance(found, ProgressTask) else None
+
+
+def _enter(task: Any, **_: object) -> None:
+    """Before any run, whatever hooks the task has."""
+    speaker = _speaker(task)
+    if speaker is not None:
+        speaker._begin(task)
 
 
 def _leave(
@@ -257,23 +303,40 @@ def _leave(
 
 
 def _finish(job: Job, task: Any, state: str | None, retval: Any) -> None:
-    """Say how a run ended that no hook was called for, where that is known here."""
-    if state == states.IGNORED and job.replaced:
+    """Say how a run ended that no hook has spoken of, where that is known here."""
+    speaker = _speaker(task)
+    gone = sys.exc_info()[1]
+    if speaker is None or (state == states.IGNORED and job.replaced):
         return
-    if state in (states.IGNORED, states.REJECTED):
-        if isinstance(retval, Reject) and retval.requeue and _is_acknowledged_late(task):
-            job.retry_cause = retval, task.message_of(retval)
-            job.retrying(attempt=job.attempt, eta=now())
+    if state == states.REJECTED and retval.requeue and _is_acknowledged_late(task):
+        job.retry_cause = retval, speaker.message_of(retval)
+        job.retrying(attempt=job.attempt, eta=now())
+    elif state in (states.IGNORED, states.REJECTED):
+        _fail(job, speaker, task, retval)
+    elif gone is not None:
+        known = isinstance(gone, Exception | SystemExit | KeyboardInterrupt)
+        if (known and not _in_pool_child()) or task.request.is_eager:
+            # The caller gets it, also where it asks for a retry: nobody will do that.
+            _fail(job, speaker, task, (isinstance(gone, Retry) and gone.exc) or gone)
         else:
-            job.fail(retval, task.message_of(retval))
-    elif state in (None, states.SUCCESS):
-        gone = sys.exc_info()[1]
-        if isinstance(gone, SystemExit | KeyboardInterrupt) and not _in_pool_child():
-            job.fail(gone, task.message_of(gone))
-        else:
-            _unfinished[job.job_id] = job
-            while len(_unfinished) > MAX_UNFINISHED:
-                _unfinished.popitem(last=False)
+            _keep_unfinished(job)
+    elif state == states.SUCCESS:
+        job.complete(speaker.shown_result(retval))
+    elif state == states.FAILURE and isinstance(retval, BaseException):
+        _fail(job, speaker, task, retval)
+    elif state is None:
+        _keep_unfinished(job)
+
+
+def _fail(job: Job, speaker: ProgressTask, task: Any, cause: BaseException) -> None:
+    job.fail(cause, speaker.message_of(cause))
+    never_run(task.app, task.request)
+
+
+def _keep_unfinished(job: Job) -> None:
+    _unfinished[job.job_id] = job
+    while len(_unfinished) > MAX_UNFINISHED:
+        _unfinished.popitem(last=False)
 
 
 def _is_acknowledged_late(task: Any) -> bool:
@@ -295,5 +358,12 @@ def _check_settings(sender: Any, **_: object) -> None:
         raise SystemExit(f"jobcast: {exc}") from None
 
 
+def _watch_main_process(**_: object) -> None:
+    """Also where no followed task is known: what a worker does not know may have been one."""
+    import_module("jobcast.worker.request")
+
+
+signals.task_prerun.connect(_enter, weak=False)
 signals.task_postrun.connect(_leave, weak=False)
+signals.worker_init.connect(_watch_main_process, weak=False)
 signals.worker_init.connect(_check_settings, weak=False)

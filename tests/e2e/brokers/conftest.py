@@ -19,6 +19,7 @@ from pytest_celery import (
     CeleryTestBroker,
     CeleryWorkerContainer,
 )
+from pytest_docker_tools import build
 from pytest_docker_tools.wrappers import container as wrappers
 
 from tests.e2e.brokers import broker_tasks
@@ -26,6 +27,7 @@ from tests.e2e.brokers.process_docker import ProcessDocker
 from tests.support import wait_for
 
 LEASE = "2"  # seconds
+CHECKOUT = Path(__file__).parents[3]
 
 
 def _engine() -> Any:
@@ -53,6 +55,13 @@ def docker_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         client = ProcessDocker(tmp_path_factory.mktemp("containers"))
         yield client
         client.close()
+
+
+celery_base_worker_image = build(
+    path=str(CHECKOUT),
+    dockerfile=str(Path(__file__).with_name("Dockerfile").relative_to(CHECKOUT)),
+    tag="jobcast/tests/worker:latest",
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -167,7 +167,7 @@ def _worker(container: Container) -> Process:
 KINDS: Mapping[str, Callable[[Container], Member]] = {
     "redis": _redis,
     "rabbitmq": _rabbitmq,
-    "pytest-celery/components/worker": _worker,
+    "jobcast/tests/worker": _worker,
 }
 
 

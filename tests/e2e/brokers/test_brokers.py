@@ -85,7 +85,7 @@ async def test_a_worker_that_is_killed_and_started_again(
     celery_setup: CeleryTestSetup, url: str, token: Token, tmp_path: Path
 ) -> None:
     async with scene(url, token, tmp_path) as alice:
-        job_id = await send(alice, jobs.hangs_at_first, "marker")
+        job_id = await send(alice, jobs.hangs_at_first)
         await alice.transcript.logged(job_id, 1)
         celery_setup.worker.kill()
         await eventually(lambda: "stalled" in story_of(alice, job_id), "stalled job")

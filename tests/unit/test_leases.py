@@ -1,0 +1,102 @@
+"""The leases of a process: what is renewed, and what is given back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jobcast.events import JobComplete, JobStatus
+from jobcast.transports import Origin, Outgoing, Run
+from jobcast.transports.leases import Lease
+from jobcast.worker.leases import Leases
+
+
+class Holder:
+    """Keeps leases, unless it is down."""
+
+    publisher_id = "holder"
+
+    def __init__(self) -> None:
+        self.kept: set[Lease] = set()
+        self.renewals: list[int] = []
+        self.down = False
+
+    def renew(self, leases: Sequence[Lease], seconds: float) -> None:
+        if self.down:
+            raise OSError("it is gone")
+        self.renewals.append(len(leases))
+        self.kept |= set(leases)
+
+    def release(self, leases: Sequence[Lease]) -> None:
+        if self.down:
+            raise OSError("it is gone")
+        self.kept -= set(leases)
+
+    def publish(self, batch: Sequence[Outgoing]) -> None: ...
+    def emit(self, event: str, data: object, *, room: str | None = None) -> None: ...
+    def close(self) -> None: ...
+
+
+def run_of(number: int) -> Run:
+    return Run(sending="s", attempt=1, delivery=f"{number:012}")
+
+
+def started(number: int) -> Outgoing:
+    status = JobStatus(job_id=str(number), status="started")
+    return Outgoing.of(status, Origin(run=run_of(number)))
+
+
+def ended(number: int) -> Outgoing:
+    return Outgoing.of(JobComplete(job_id=str(number), result=None), Origin(run=run_of(number)))
+
+
+def lease_of(number: int) -> Lease:
+    return Lease(str(number), run_of(number))
+
+
+def always_due(holder: Holder) -> Leases:
+    """Leases so short that they are renewed whenever they are looked at."""
+    return Leases(holder, seconds=0)
+
+
+def test_a_run_is_held_from_its_start_to_its_end() -> None:
+    holder = Holder()
+    leases = always_due(holder)
+    leases.follow([started(1), started(2)])
+    leases.tend()
+    assert holder.kept == {lease_of(1), lease_of(2)}
+    leases.follow([ended(1)])
+    leases.tend()
+    assert holder.kept == {lease_of(2)}
+
+
+def test_a_run_elsewhere_is_given_back_when_it_is_no_more() -> None:
+    holder = Holder()
+    leases = always_due(holder)
+    running = [lease_of(1), lease_of(2)]
+    leases.elsewhere = lambda: running
+    # One that has ended before it is first looked at is no exception.
+    for number in range(1, 4):
+        leases.hold(lease_of(number))
+    leases.tend()
+    assert holder.kept == {lease_of(1), lease_of(2)}
+    running.remove(lease_of(1))
+    leases.tend()
+    assert holder.kept == {lease_of(2)}
+
+
+def test_what_ends_during_an_outage_is_not_renewed_after_it() -> None:
+    holder = Holder()
+    leases = always_due(holder)
+    leases.elsewhere = lambda: [lease_of(0)]
+    holder.down = True
+    leases.follow([started(number) for number in range(1, 4)])
+    for number in range(1000):
+        leases.hold(lease_of(number))
+        leases._renew_at = 0
+        leases.tend()
+    leases.follow([ended(1)])
+    holder.down = False
+    leases._renew_at = 0
+    leases.tend()
+    assert holder.kept == {lease_of(0), lease_of(2), lease_of(3)}
+    assert holder.renewals == [3]

@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STOCK_CLIENT := tests/e2e/stock_client
+BENCH := bench/fanout/node
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint format typecheck servers pytest unit clean
+.PHONY: help demo dev test lint format typecheck servers pytest bench unit clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +23,10 @@ $(VENV)/.synced: $(BIN)/uv pyproject.toml uv.lock
 
 $(STOCK_CLIENT)/node_modules/.package-lock.json: $(VENV)/.synced $(STOCK_CLIENT)/package-lock.json
 	PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --prefix $(STOCK_CLIENT)
+	@touch $@
+
+$(BENCH)/node_modules/.package-lock.json: $(VENV)/.synced $(BENCH)/package-lock.json
+	PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --prefix $(BENCH)
 	@touch $@
 
 demo: $(VENV)/.synced  ## start everything on this machine and watch real jobs
@@ -53,8 +58,11 @@ servers:  ## install the servers that the tests start: Redis, RabbitMQ
 pytest: $(STOCK_CLIENT)/node_modules/.package-lock.json servers  ## the three tiers of tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term:skip-covered
 
+bench: $(BENCH)/node_modules/.package-lock.json  ## jobcast beside the stock stack and Node's socket.io
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.fanout $(BENCH_OPTIONS)
+
 unit: $(VENV)/.synced  ## the quick tests
 	$(BIN)/python -m pytest tests/unit
 
 clean:  ## forget what was set up
-	rm -rf $(VENV) $(STOCK_CLIENT)/node_modules dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(STOCK_CLIENT)/node_modules $(BENCH)/node_modules dist .mypy_cache .pytest_cache .ruff_cache

@@ -75,7 +75,8 @@ def test_json_is_one_event_a_line(server: Server, valkey: Valkey, token: Token) 
 
 def test_a_reader_that_goes_ends_it_quietly(server: Server, valkey: Valkey, token: Token) -> None:
     job_id = new_id()
-    publish(valkey.url, job_id, *[LOG] * 50)
+    # More than a pipe holds: what watches is still writing when its reader has gone.
+    publish(valkey.url, job_id, *[("job_log", {**LOG[1], "message": "careful " * 1000})] * 50)
     watch = f"{sys.executable} -m jobcast.cli watch {job_id} --json --url {server.url}"
     result = subprocess.run(
         ["bash", "-c", f"{watch} | head -2; exit ${{PIPESTATUS[0]}}"], text=True, timeout=60,

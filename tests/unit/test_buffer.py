@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobProgress, JobStatus
+from jobcast.worker import buffer as buffer_module
 from jobcast.worker.buffer import Buffer, encode
 from jobcast.worker.public import safe_result
 
@@ -110,6 +118,71 @@ def test_tickets_tell_what_has_left() -> None:
     assert buffer.first_ticket == 3
     buffer.take(1)
     assert buffer.first_ticket == 4
+
+
+class Interrupted(Exception):
+    """What the handler of a signal raises."""
+
+
+@contextmanager
+def interrupted_at(line: int) -> Iterator[None]:
+    """Raises at the line of the buffer's code that is the so manieth to be run."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename != buffer_module.__file__:
+            return None
+        lines += event == "line"
+        if event == "line" and lines == line:
+            raise Interrupted
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [log("x"), progress(3), JobStatus(job_id="a", status="started")],
+    ids=["log", "progress", "status"],
+)
+def test_a_signal_may_interrupt_it_anywhere(event: JobEvent) -> None:
+    bounds = {"max_events": 4, "max_kept": 2, "max_log_characters": 6}
+    before = [
+        JobStatus(job_id="a", status="queued"), log("1"), log("2"), progress(1),
+        JobStatus(job_id="b", status="started"),
+    ]  # fmt: skip
+    after = [log("3"), progress(4), log("4"), log("5"), JobComplete(job_id="a", result=None)]
+    line = 0
+    while True:
+        line += 1
+        buffer = filled(*before, **bounds)
+        try:
+            with interrupted_at(line):
+                buffer.add(event)
+            break
+        except Interrupted:
+            pass
+        for later in after:
+            buffer.add(later)
+        assert len(buffer) <= bounds["max_events"] + 1
+        kept = [entry.event for entry in buffer.take(99) if not is_note(entry.event)]
+        order = {id(said): number for number, said in enumerate([*before, event, *after])}
+        places = [order[id(said)] for said in kept]
+        assert places == sorted(places)
+        assert kept[-1] is after[-1]
+        assert (len(buffer), buffer.first_ticket) == (0, buffer.last_ticket + 1)
+        for later in after:
+            buffer.add(later)
+        assert [entry.event for entry in buffer.take(99) if not is_note(entry.event)][-1] is (
+            after[-1]
+        )
+    assert line > 10
 
 
 def test_what_does_not_encode_is_left_out_of_the_batch() -> None:

@@ -31,12 +31,14 @@ class Wire:
         self.tries = 0
         self.down = False
         self.breaks: Exception | None = None
+        self.called = threading.Event()
         self.open = threading.Event()
         self.open.set()
         self.accepts: int | None = None
         self.closed = False
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
+        self.called.set()
         self.open.wait()
         self.tries += 1
         if self.breaks is not None:
@@ -99,6 +101,23 @@ def test_the_end_is_stored_when_complete_returns(wire: Wire, publisher: Publishe
     for n in range(20):
         Job(publisher, str(n)).complete(n)
         assert wire.said("job_complete", "result")[-1] == n
+
+
+def test_what_waits_of_a_job_is_sent_together_and_in_order(wire: Wire) -> None:
+    publisher = Publisher(wire)
+    jobs = [Job(publisher, name) for name in "abc"]
+    wire.open.clear()
+    Job(publisher, "first").log("keeps the transport busy")
+    assert wire.called.wait(5)
+    for n in range(300):
+        for job in jobs:
+            job.log(n)
+    wire.open.set()
+    publisher.close()
+    of = [payload["job_id"] for _, payload in wire.events[1:]]
+    assert of == [*"a" * 300, *"b" * 300, *"c" * 300]
+    assert [payload["message"] for _, payload in wire.events[1:]] == [*map(str, range(300))] * 3
+    assert max(wire.batches) == 200
 
 
 def test_progress_is_conflated_while_the_transport_is_busy(

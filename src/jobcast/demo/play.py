@@ -123,6 +123,7 @@ class Demo:
         self._start_python(
             "realtime", "uvicorn", "realtime.app:app", "--host", HOST, "--port", str(free),
             "--ws", "websockets-sansio", "--ws-per-message-deflate", "false",
+            "--ws-ping-interval", "0",
         )  # fmt: skip
         samples = self._start_python(
             "samples", "tasks.samples", str(self._directory / "samples"), "--scale", str(scale)

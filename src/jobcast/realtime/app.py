@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import socketio
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jobcast.realtime import metrics, wire_json
 from jobcast.realtime.ending import draining_on_sigterm
+from jobcast.realtime.garbage import rare_collections
 from jobcast.realtime.gateway import Gateway
 from jobcast.realtime.http import health_routes, metrics_route
 from jobcast.settings import Settings
 from jobcast.transports import ClientManager, Retention, open_manager
 
+PATH: Final = "/socket.io"
 MAX_MESSAGE: Final = 64 * 1024  # bytes that a client may send at once
 
 
@@ -56,6 +58,23 @@ def attach(
     return Gateway(sio, source, settings, namespace=namespace)
 
 
+class _Application(Starlette):
+    """Hands WebSockets of Socket.IO over before the layers that each of them would keep in memory.
+
+    None of those does anything for a WebSocket: they are there for what routes raise.
+    """
+
+    def __init__(self, engine: ASGIApp, **options: Any) -> None:
+        super().__init__(**options)
+        self._engine = engine
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and scope["path"].startswith(f"{PATH}/"):
+            await self._engine(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = ()) -> Starlette:
     """The Socket.IO process: ``/socket.io/``, ``/healthz``, ``/readyz``, and your own routes.
 
@@ -92,20 +111,22 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         gateway.start()
         metrics.forget_the_dead()
-        with draining_on_sigterm(lambda: gateway.drain(settings.drain_seconds)):
+        ending = draining_on_sigterm(lambda: gateway.drain(settings.drain_seconds))
+        with rare_collections(), ending:
             yield
         await gateway.aclose()
         await manager.aclose()
         await sio.shutdown()
 
-    app = Starlette(
+    engine = socketio.ASGIApp(sio, socketio_path=None)
+    app = _Application(
+        engine,
         routes=[
             *health_routes(gateway),
             *([metrics_route()] if settings.metrics else []),
-            Mount("/socket.io", app=socketio.ASGIApp(sio, socketio_path=None)),
+            Mount(PATH, app=engine),
             *routes,
         ],
-        middleware=[Middleware(gateway.guard.around)],
         lifespan=lifespan,
     )
     app.state.gateway = gateway

@@ -9,20 +9,19 @@ from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, cast
-from urllib.parse import parse_qs
 
 import engineio.packet
 import socketio
+from engineio.async_socket import AsyncSocket
+from engineio.exceptions import EngineIOError
 from socketio.packet import Packet
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jobcast.realtime.backlog import DEFAULT_LIMIT, Backlog
+from jobcast.realtime.websocket import WebSocket, translate_request
 
 AUTHENTICATION_TIMEOUT: Final = 5.0  # seconds from opening a connection to having authenticated
 
 POLL_TIMEOUT: Final = 1.0  # seconds that a client may take to poll, when its process ends
-
-TRANSPORT: Final = "jobcast.transport"  # where a scope has the connection's transport
 
 # Packets that a client may send: connect, disconnect, event and acknowledgement, plain and binary.
 _PACKET_TYPES: Final = frozenset("012356")
@@ -30,6 +29,10 @@ _PACKET_TYPES: Final = frozenset("012356")
 _EVENT: Final = re.compile(r"[25](?:\d+-)?(?:/[^,]*,)?\d*\[\s*\"")
 
 logger = logging.getLogger(__name__)
+
+
+class NothingInIt(ValueError):
+    """A message is empty, which python-socketio takes for a part of another one."""
 
 
 class EngineGuard:
@@ -49,9 +52,11 @@ class EngineGuard:
         self._eio = sio.eio
         self._send_limit = send_limit
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._transports: dict[str, asyncio.WriteTransport] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
+        if self._eio.async_mode == "asgi":
+            own = {"websocket": WebSocket, "translate_request": translate_request}
+            self._eio._async = {**self._eio._async, **own}
         self._connect = self._eio.handlers["connect"]
         self._message = self._eio.handlers["message"]
         self._disconnect = self._eio.handlers["disconnect"]
@@ -64,24 +69,6 @@ class EngineGuard:
         """How many connections were opened less than ``AUTHENTICATION_TIMEOUT`` ago."""
         return len(self._timers)
 
-    def around(self, app: ASGIApp) -> ASGIApp:
-        """The application, observed so that a connection which does not read can be cut.
-
-        To close a connection in an orderly way is to write to it. Where the ASGI server does not
-        show its transport, such a connection lasts until its ping is overdue.
-        """
-
-        async def observe(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] == "websocket":
-                transport = getattr(getattr(send, "__self__", None), "transport", None)
-                scope[TRANSPORT] = transport
-                eio_sid = parse_qs(scope["query_string"].decode("latin-1")).get("sid", [""])[0]
-                if eio_sid in self._eio.sockets and transport is not None:
-                    self._transports[eio_sid] = transport  # it begins as long-polling
-            await app(scope, receive, send)
-
-        return observe
-
     def backlog(self, eio_sid: str) -> Backlog:
         """What waits to be written to a connection."""
         socket = self._eio.sockets[eio_sid]
@@ -92,9 +79,24 @@ class EngineGuard:
             socket.queue = backlog
         return cast("Backlog", socket.queue)
 
+    def expect(self, eio_sid: str) -> None:
+        """Close a connection if nobody has authenticated on it in time."""
+        if eio_sid in self._eio.sockets and eio_sid not in self._timers:
+            loop = asyncio.get_running_loop()
+            self._timers[eio_sid] = loop.call_later(AUTHENTICATION_TIMEOUT, self._check, eio_sid)
+
     def refuse_new(self) -> None:
         """Let no further connection open: the process is about to end."""
         self._draining = True
+
+    async def end(self, eio_sid: str) -> None:
+        """Tell a client that its connection is closed, without waiting for it to read that."""
+        socket = self._eio.sockets.get(eio_sid)
+        if socket is not None:
+            await socket.close(wait=False, reason=self._eio.reason.SERVER_DISCONNECT)
+            if not socket.upgraded:
+                # A poll that waits gets the word; to one that comes later it is not known.
+                self._eio.sockets.pop(eio_sid, None)
 
     async def close(self, eio_sid: str) -> None:
         """Close a connection so that its client comes back by itself.
@@ -132,36 +134,50 @@ class EngineGuard:
     async def _opened(self, eio_sid: str, environ: dict[str, Any]) -> Any:
         if self._draining:
             return False
-        loop = asyncio.get_running_loop()
-        self._timers[eio_sid] = loop.call_later(AUTHENTICATION_TIMEOUT, self._check, eio_sid)
+        self.expect(eio_sid)
         self.backlog(eio_sid)
-        transport = environ.get("asgi.scope", {}).get(TRANSPORT)
-        if transport is not None:
-            self._transports[eio_sid] = transport
+        socket = self._eio.sockets[eio_sid]
+        if environ.get("asgi.scope", {}).get("type") == "websocket":
+            socket.last_ping = None  # its loop sends pings by itself
+        else:
+            socket.handle_post_request = partial(self._post, socket)
         return await self._connect(eio_sid, environ)
+
+    async def _post(self, socket: Any, environ: dict[str, Any]) -> None:
+        """Take what a long-polling client sends, and end it if that cannot be read."""
+        try:
+            await AsyncSocket.handle_post_request(socket, environ)
+        except (EngineIOError, ValueError, IndexError, TypeError, RecursionError) as exc:
+            logger.info("closed %s: it sent no Engine.IO packet (%r)", socket.sid, exc)
+            # python-engineio answers the request, and would wait for the client to read the end.
+            await socket.close(wait=False, reason=self._eio.reason.SERVER_DISCONNECT)
+            raise EngineIOError("it cannot be read") from None
 
     async def _received(self, eio_sid: str, data: Any) -> None:
         problem: Exception | None = None
         try:
+            if not data and eio_sid not in self._sio._binary_packet:
+                raise NothingInIt
             is_event = isinstance(data, str) and data[:1] in ("2", "5")
             if not is_event or _EVENT.match(data):
                 await self._message(eio_sid, data)
                 return
         except Exception as exc:
-            if _is_packet(data):
+            if not isinstance(exc, NothingInIt) and _is_packet(data):
                 raise
             problem = exc
         logger.info("closed %s: it sent no Socket.IO packet (%r)", eio_sid, problem)
-        await self._eio.disconnect(eio_sid)
+        await self.end(eio_sid)
 
     async def _closed(self, eio_sid: str, reason: str) -> None:
         timer = self._timers.pop(eio_sid, None)
         if timer is not None:
             timer.cancel()
-        self._transports.pop(eio_sid, None)
         socket = self._eio.sockets.get(eio_sid)
         if socket is not None and isinstance(socket.queue, Backlog):
             socket.queue.discard()
+            if isinstance(socket.queue.sink, WebSocket):
+                socket.queue.sink.expect_end()
         await self._disconnect(eio_sid, reason)
 
     def _check(self, eio_sid: str) -> None:
@@ -172,17 +188,16 @@ class EngineGuard:
             if sid is not None and manager.is_connected(sid, namespace):
                 return
         logger.info("closed %s: it did not authenticate in time", eio_sid)
-        self._spawn(self._eio.disconnect(eio_sid))
+        self._spawn(self.end(eio_sid))
 
     def _cut(self, eio_sid: str, pending: int = 0) -> None:
         """Close a connection at once, without a word."""
         if pending:
             logger.warning("cut %s: it reads too slowly, %d characters waited", eio_sid, pending)
-        transport = self._transports.pop(eio_sid, None)
-        if transport is not None:
-            transport.abort()
         socket = self._eio.sockets.get(eio_sid)
         if socket is not None:
+            if isinstance(socket.queue, Backlog) and socket.queue.sink is not None:
+                socket.queue.sink.abort()
             self._spawn(socket.close(wait=False, abort=True))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:

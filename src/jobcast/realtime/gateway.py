@@ -35,6 +35,7 @@ from jobcast.events import (
 )
 from jobcast.realtime import metrics
 from jobcast.realtime.auth import Authorizer
+from jobcast.realtime.bundle import Bundle
 from jobcast.realtime.engine import EngineGuard
 from jobcast.realtime.leases import LeaseWatch
 from jobcast.realtime.outlet import EngineOutlet, Outlet
@@ -63,6 +64,10 @@ logger = logging.getLogger(__name__)
 class Connection:
     """An authenticated connection: whom it speaks for, what it follows, when it ends."""
 
+    __slots__ = (
+        "closed", "eio_sid", "jobs", "outlet", "requests", "sid", "since", "subject", "timer",
+    )  # fmt: skip
+
     def __init__(self, sid: str, eio_sid: str, subject: Subject, outlet: Outlet) -> None:
         self.sid = sid
         self.eio_sid = eio_sid
@@ -71,7 +76,7 @@ class Connection:
         self.jobs: set[str] = set()
         self.closed = False
         self.requests = asyncio.Lock()  # one after the other, in the order they came
-        self.timers: list[asyncio.TimerHandle] = []
+        self.timer: asyncio.TimerHandle | None = None  # for the end of the token
         self.since = time.monotonic()
 
 
@@ -92,7 +97,7 @@ class Gateway:
     ) -> None:
         if sio.packet_class is not Packet:
             raise SettingsError("serializer", "of the Socket.IO server should be the default one")
-        self.relay = Relay(source)
+        self.relay = Relay(source, namespace=namespace)
         self._source = source
         self._settings = settings
         self._lease_watch: asyncio.Task[None] | None = None
@@ -151,7 +156,7 @@ class Gateway:
         began = loop.time()
         due = sorted((random.uniform(0, spread), connection) for connection in connections)
         for delay, connection in due:
-            connection.outlet.send(packet_of(Draining(closes_in=round(delay, 3))))
+            self._say(connection, Draining(closes_in=round(delay, 3)))
         for delay, connection in due:
             await asyncio.sleep(began + delay - loop.time())
             await self.guard.close(connection.eio_sid)
@@ -208,7 +213,7 @@ class Gateway:
         if socket is None or socket.closed:
             # It went meanwhile, and python-socketio forgets it only if it is refused.
             raise Refused("the connection is closed")
-        outlet = EngineOutlet(sid, socket, self.guard.backlog(eio_sid), self._namespace)
+        outlet = EngineOutlet(sid, socket, self.guard.backlog(eio_sid))
         connection = Connection(sid, eio_sid, subject, outlet)
         self._connections[sid] = connection
         metrics.CONNECTIONS.inc()
@@ -223,8 +228,8 @@ class Gateway:
             if not self._connections:
                 self._deserted.set()
             metrics.CONNECTIONS.dec()
-            for timer in connection.timers:
-                timer.cancel()
+            if connection.timer is not None:
+                connection.timer.cancel()
             for job_id in connection.jobs:
                 self.relay.leave(job_id, sid)
             seconds = time.monotonic() - connection.since
@@ -309,28 +314,37 @@ class Gateway:
         return TokenAccepted(expires_at=datetime.fromtimestamp(subject.expires_at, UTC))
 
     def _arm(self, connection: Connection) -> None:
-        """Set the alarms for the end of the connection's token."""
+        """Set the alarm for the end of the connection's token."""
         loop = asyncio.get_running_loop()
-        for timer in connection.timers:
-            timer.cancel()
+        if connection.timer is not None:
+            connection.timer.cancel()
         left = connection.subject.expires_at - time.time()
         if left > LONGEST_TIMER:
-            connection.timers = [loop.call_later(LONGEST_TIMER, self._arm, connection)]
-            return
-        connection.timers = [
-            loop.call_later(max(0.0, left - EXPIRY_WARNING), self._warn, connection),
-            loop.call_later(max(0.0, left), self._expire, connection),
-        ]
+            connection.timer = loop.call_later(LONGEST_TIMER, self._arm, connection)
+        else:
+            warning = max(0.0, left - EXPIRY_WARNING)
+            connection.timer = loop.call_later(warning, self._warn, connection)
 
     def _warn(self, connection: Connection) -> None:
-        expires_at = datetime.fromtimestamp(connection.subject.expires_at, UTC)
-        connection.outlet.send(packet_of(TokenExpiring(expires_at=expires_at)))
+        expires_at = connection.subject.expires_at
+        self._say(connection, TokenExpiring(expires_at=datetime.fromtimestamp(expires_at, UTC)))
+        connection.timer = asyncio.get_running_loop().call_later(
+            max(0.0, expires_at - time.time()), self._expire, connection
+        )
+
+    def _say(self, connection: Connection, message: TokenExpiring | Draining) -> None:
+        connection.outlet.send(Bundle([packet_of(message)], namespace=self._namespace))
 
     def _expire(self, connection: Connection) -> None:
         logger.info(
             "closing %s: the token of sub=%r expired", connection.sid, connection.subject.sub
         )
-        self._spawn(self._sio.disconnect(connection.sid, namespace=self._namespace))
+        self._spawn(self._end(connection))
+
+    async def _end(self, connection: Connection) -> None:
+        await self._sio.disconnect(connection.sid, namespace=self._namespace)
+        # A client with nothing else here closes its connection; it has as long as a new one.
+        self.guard.expect(connection.eio_sid)
 
     def _spawn(self, coroutine: Any) -> None:
         task = asyncio.ensure_future(coroutine)

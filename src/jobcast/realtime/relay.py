@@ -11,8 +11,9 @@ from typing import Any, Final
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JoinAccepted
 from jobcast.realtime import metrics
+from jobcast.realtime.bundle import ROOT
 from jobcast.realtime.outlet import Outlet
-from jobcast.realtime.rooms import Room
+from jobcast.realtime.rooms import Newcomer, Room
 from jobcast.transports import Message, Source
 from jobcast.transports.base import Snapshot
 
@@ -31,12 +32,18 @@ class Relay:
         source: where events come from.
         quiet_check: seconds between two looks at rooms in which nothing came. That a connection
             is up does not prove that it is heard on: what a room should have got is in the store.
+        namespace: that the followers are connected to.
     """
 
-    def __init__(self, source: Source, quiet_check: float = QUIET_CHECK) -> None:
+    def __init__(
+        self, source: Source, quiet_check: float = QUIET_CHECK, *, namespace: str = ROOT
+    ) -> None:
         self._source = source
+        self._namespace = namespace
         self._quiet_check = quiet_check
         self._rooms: dict[str, Room] = {}
+        self._received = 0  # events in this turn of the loop
+        self._unsent: dict[Room, None] = {}  # rooms with events that came in this turn of the loop
         self._tasks: set[asyncio.Task[Any]] = set()
         self._started = False
 
@@ -74,17 +81,23 @@ class Relay:
         await outlet.drained()
         room = self._rooms.get(job_id) or self._open(job_id)
         room.joining += 1
+        newcomer = Newcomer(outlet, after)
         try:
             # Shielded: others wait for the same subscription.
             await asyncio.shield(room.subscribed)
+            room.newcomers[newcomer] = None
             async with room.reading:
-                snapshot = await self._source.snapshot(job_id, _reach(after, room))
-                if not outlet.closed:
-                    self._admit(room, outlet, snapshot, after)
+                if newcomer.found is None:
+                    await self._let_in(room, after)
+        except asyncio.CancelledError:
+            room.newcomers.pop(newcomer, None)
+            room.followers.pop(outlet.sid, None)
+            raise
         finally:
             room.joining -= 1
             room.settle()
             self._close_if_deserted(room)
+        snapshot = newcomer.snapshot
         return JoinAccepted(
             job_id=job_id,
             status=snapshot.state,
@@ -100,14 +113,27 @@ class Relay:
             room.followers.pop(sid, None)
             self._close_if_deserted(room)
 
-    def _admit(self, room: Room, outlet: Outlet, snapshot: Snapshot, after: Cursor | None) -> None:
-        room.catch_up(snapshot)
-        room.admit(outlet, snapshot, after.seq if after and snapshot.recovered else 0)
+    async def _let_in(self, room: Room, after: Cursor | None) -> None:
+        """Read the history once for all who wait for the same of it: after an outage all do."""
+        found: Snapshot | TransportUnavailable
+        try:
+            found = await self._source.snapshot(room.job_id, _reach(after, room))
+        except TransportUnavailable as exc:
+            found = exc
+        group = [newcomer for newcomer in room.newcomers if newcomer.after == after]
+        for newcomer in group:
+            newcomer.found = found
+            del room.newcomers[newcomer]
+        if isinstance(found, TransportUnavailable):
+            return
+        room.catch_up(found)
+        seen = after.seq if after and found.recovered else 0
+        room.admit([newcomer.outlet for newcomer in group], found, seen)
         if not room.behind and not room.replay():
             self._fill(room)
 
     def _open(self, job_id: str) -> Room:
-        room = Room(job_id, self._spawn(self._source.subscribe(job_id)))
+        room = Room(job_id, self._spawn(self._source.subscribe(job_id)), self._namespace)
         self._rooms[job_id] = room
         metrics.JOBS.inc()
         return room
@@ -125,10 +151,26 @@ class Relay:
 
     def _receive(self, job_id: str, message: Message) -> None:
         room = self._rooms.get(job_id)
-        metrics.RECEIVED.inc()
-        if room is not None and not room.receive(message):
+        if room is None:
+            return
+        self._received += 1
+        if not room.receive(message):
             metrics.GAPS.inc()
             self._fill(room)
+        self._send_soon(room)
+
+    def _send_soon(self, room: Room) -> None:
+        """What came together goes out together: a write for each follower, not for each event."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._unsent[room] = None
+
+    def _send(self) -> None:
+        rooms, self._unsent = self._unsent, {}
+        for room in rooms:
+            room.flush()
+        metrics.RECEIVED.inc(self._received)
+        self._received = 0
 
     async def _resume(self) -> None:
         """After an interruption, read what every room missed."""

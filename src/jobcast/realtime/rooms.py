@@ -5,27 +5,52 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from jobcast.errors import TransportUnavailable
 from jobcast.events import PROGRESS, Cursor, Joined, packet_of
 from jobcast.realtime import metrics
+from jobcast.realtime.bundle import ROOT, Bundle
 from jobcast.realtime.outlet import Outlet
 from jobcast.transports.base import NO_RECORD, Message, Snapshot
+
+
+class Newcomer:
+    """A follower that waits to be let in, after what it has seen."""
+
+    def __init__(self, outlet: Outlet, after: Cursor | None) -> None:
+        self.outlet = outlet
+        self.after = after
+        self.found: Snapshot | TransportUnavailable | None = None  # None: nobody has read for it
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What it was let in with.
+
+        Raises:
+            TransportUnavailable: the history could not be read.
+        """
+        if not isinstance(self.found, Snapshot):
+            raise self.found or TransportUnavailable("the history was not read")
+        return self.found
 
 
 class Room:
     """A job that somebody follows here. All its followers have seen the same, up to ``seq``."""
 
-    def __init__(self, job_id: str, subscribed: asyncio.Task[None]) -> None:
+    def __init__(self, job_id: str, subscribed: asyncio.Task[None], namespace: str = ROOT) -> None:
         self.job_id = job_id
+        self.namespace = namespace
         self.subscribed = subscribed
         self.followers: dict[str, Outlet] = {}
         self.epoch = NO_RECORD
         self.seq = 0
         self.joining = 0  # followers that are on their way in
+        self.newcomers: dict[Newcomer, None] = {}  # those of them that wait for the history
         # One reads the history at a time: what comes in while it does is all that it can miss.
         self.reading = asyncio.Lock()
         self.behind = False  # something is missing and being read from the history
         self.quiet = True  # nothing came since the last look at quiet rooms
         self._recent: list[Message] = []  # what came while somebody was reading
+        self._unsent: list[Message] = []  # what came in this turn of the loop
 
     @property
     def deserted(self) -> bool:
@@ -39,6 +64,18 @@ class Room:
         if self.behind or not self.followers:
             return True
         return self._advance(message)
+
+    def flush(self) -> None:
+        """Send what came since the last time, all of it to one follower after the other."""
+        if not self._unsent:
+            return
+        packets = [message.packet for message in self._unsent]
+        values = [self.job_id if message.kind == PROGRESS else None for message in self._unsent]
+        self._unsent.clear()
+        bundle = Bundle(packets, values, self.namespace)
+        for outlet in self.followers.values():
+            outlet.send(bundle)
+        metrics.DELIVERED.inc(len(packets) * len(self.followers))
 
     def lags(self, position: Cursor) -> bool:
         """Whether the record is further than the followers have been brought."""
@@ -60,22 +97,28 @@ class Room:
 
     def replay(self) -> bool:
         """Deliver what came in while the history was read. Returns False as ``receive`` does."""
-        return all(self._advance(message) for message in self._recent) if self.followers else True
+        whole = not self.followers or all(self._advance(message) for message in self._recent)
+        self.flush()
+        return whole
 
-    def admit(self, outlet: Outlet, snapshot: Snapshot, seen: int) -> None:
-        """Let a follower in: first what the history has beyond ``seen``, then what came since.
+    def admit(self, outlets: Sequence[Outlet], snapshot: Snapshot, seen: int) -> None:
+        """Let followers in: first what the history has beyond ``seen``, then what came since.
 
         ``catch_up`` has been called with the snapshot.
         """
+        self.flush()  # of this the newcomers get what they should
         packets = [joined_packet(self.job_id, snapshot), *_after(snapshot, seen)]
         packets += [
             message.packet
             for message in self._recent
             if message.epoch == self.epoch and snapshot.seq < message.seq <= self.seq
         ]
-        outlet.send_history(packets)
-        metrics.DELIVERED.inc(len(packets) - 1)
-        self.followers[outlet.sid] = outlet
+        bundle = Bundle(packets, namespace=self.namespace)
+        for outlet in outlets:
+            if not outlet.closed:
+                outlet.send_history(bundle)
+                metrics.DELIVERED.inc(len(packets) - 1)
+                self.followers[outlet.sid] = outlet
 
     def settle(self) -> None:
         """Forget what came in, when nobody needs it any more."""
@@ -90,15 +133,14 @@ class Room:
         if message.seq != self.seq + 1:
             return False
         self.seq = message.seq
-        replaces = self.job_id if message.kind == PROGRESS else None
-        for outlet in self.followers.values():
-            outlet.send(message.packet, replaces)
-        metrics.DELIVERED.inc(len(self.followers))
+        self._unsent.append(message)
         return True
 
     def _send_history(self, packets: Sequence[str]) -> None:
+        self.flush()
+        bundle = Bundle(packets, namespace=self.namespace)
         for outlet in self.followers.values():
-            outlet.send_history(packets)
+            outlet.send_history(bundle)
         metrics.DELIVERED.inc(len(packets) * len(self.followers))
 
 

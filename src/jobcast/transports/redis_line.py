@@ -12,6 +12,7 @@ from typing import Any, Final
 import redis.asyncio
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from jobcast.transports.redis_answers import answers_of
 from jobcast.transports.redis_servers import REDIS_ERRORS
 
 SUBSCRIBE_BATCH: Final = 500  # channels that are asked for at once
@@ -56,12 +57,13 @@ class Line:
             RedisError, OSError: it has ended.
         """
         keep_alive = asyncio.create_task(self._keep_alive())
+        answers = answers_of(self._connection)
         try:
             while True:
-                answer = await self._connection.read_response(disconnect_on_error=False)
+                for answer in await answers.read():
+                    if isinstance(answer, list):
+                        self._on_answer(answer)
                 self._heard = True
-                if isinstance(answer, list):
-                    self._on_answer(answer)
         finally:
             keep_alive.cancel()
 

@@ -30,6 +30,7 @@ from jobcast.transports.leases import Kind as FindingKind
 from jobcast.transports.redis import CHANNEL, RUNNING, STALLED, Keys, RedisPublisher, script
 from jobcast.transports.redis_line import Line
 from jobcast.transports.redis_servers import ASYNC_REDIS_ERRORS, REDIS_ERRORS, Servers
+from jobcast.transports.redis_together import Together
 from jobcast.transports.rooms import AsyncJobRooms
 
 SUBSCRIBE_TIMEOUT: Final = 5.0  # seconds, until a subscription has to be confirmed
@@ -67,6 +68,7 @@ class RedisSource:
         self._publishing = asyncio.Lock()
         self._servers = Servers.at(url, options)
         self.client = self._servers.async_client()
+        self._together = Together(self.client)
         self._lines: list[Line] = []
         self._jobs: dict[str, str] = {}  # channel: job id
         self._leaving: Counter[str] = Counter()  # channels: how often they were unsubscribed from
@@ -96,6 +98,7 @@ class RedisSource:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._supervisor = None
+        await self._together.aclose()
         await self._servers.close(self.client)
         self._publisher.close()
 
@@ -175,8 +178,21 @@ class RedisSource:
         answer = iter(await self._eval(LOOK_SCRIPT, keys, asking))
         found = []
         for kind, member in zip(answer, answer, strict=True):
-            found.append(Finding(cast("FindingKind", _text(kind)), Lease.parse(_text(member))))
+            try:
+                lease = Lease.parse(_text(member))
+            except ValueError:
+                logger.warning("removed what is no lease: %.200r", member)
+                await self._forget_lease(member)
+            else:
+                found.append(Finding(cast("FindingKind", _text(kind)), lease))
         return found
+
+    async def _forget_lease(self, member: bytes) -> None:
+        try:
+            for key in (RUNNING, STALLED):
+                await self.client.zrem(key, member)
+        except ASYNC_REDIS_ERRORS as exc:
+            raise TransportUnavailable(f"could not look after leases: {exc}") from exc
 
     async def settle(self, findings: Sequence[Finding], terms: Terms) -> None:
         pairs = chain.from_iterable((finding.kind, str(finding.lease)) for finding in findings)
@@ -194,10 +210,7 @@ class RedisSource:
 
     async def _read(self, keys: Keys, since: str) -> tuple[Snapshot, int, list[Any]]:
         """The record with its latest progress, the first seq that is kept, and the entries."""
-        answer = await cast(
-            "Awaitable[list[Any]]",
-            self.client.eval(READ_SCRIPT, 2, keys.state, keys.events, since),
-        )
+        answer = await self._together.eval(READ_SCRIPT, 2, keys.state, keys.events, since)
         (epoch, seq, state, owner, progress, logged), oldest, entries = answer
         if epoch is None:
             return Snapshot(), 1, []

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict, deque
+from collections.abc import Mapping
 from typing import Final
 
 from msgspec import Raw, Struct
 
 from jobcast.events import PROGRESS, JobComplete, JobError, JobEvent, JobLog
 from jobcast.transports import NO_ORIGIN, Origin, Outgoing
+from jobcast.transports.base import Required
 
 MAX_EVENTS: Final = 10_000
 MAX_LOG_CHARACTERS: Final = 8 * 1024 * 1024  # of all buffered log lines together
@@ -23,6 +25,21 @@ class Entry(Struct, frozen=True, gc=False):
     ticket: int
     event: JobEvent
     origin: Origin
+    requires: Required = ""
+    characters: int = 0  # of what it carries that may be large
+
+
+class Shelf:
+    """Tickets of one kind, oldest first. One whose entry has gone is passed over."""
+
+    def __init__(self) -> None:
+        self.tickets: deque[int] = deque()
+        self.characters = 0
+
+    def oldest(self, entries: Mapping[int, Entry]) -> int | None:
+        while self.tickets and self.tickets[0] not in entries:
+            self.tickets.popleft()
+        return self.tickets[0] if self.tickets else None
 
 
 class Buffer:
@@ -31,7 +48,9 @@ class Buffer:
     A newer progress of a job removes an older one. When a bound is reached the oldest log lines
     go, and one line in their place says how many, then progress. Statuses and endings stay; where
     there are so many of them that they would fill the memory, the oldest are counted and go too.
-    Not thread-safe.
+
+    Not thread-safe. A signal's handler may raise anywhere in it, as that of a soft time limit
+    does: the entries alone say what there is, and the rest follows them.
 
     Args:
         max_events: events of all kinds, above which logs and progress go.
@@ -52,10 +71,8 @@ class Buffer:
         self._max_kept = max_kept
         self._max_kept_characters = max_kept_characters
         self._entries: OrderedDict[int, Entry] = OrderedDict()
-        self._logs: deque[int] = deque()  # tickets, oldest first
-        self._log_characters = 0
-        self._kept: deque[int] = deque()  # tickets of statuses and endings, oldest first
-        self._kept_characters = 0
+        self._logs = Shelf()
+        self._kept = Shelf()  # statuses and endings
         self._progress: dict[str, int] = {}  # job id: ticket of its unsent progress, oldest first
         self._dropped: dict[str, tuple[int, int]] = {}  # job id: how many lines, the last ticket
         self.last_ticket = 0
@@ -69,66 +86,81 @@ class Buffer:
         """Everything with a lower ticket has left the buffer."""
         return next(iter(self._entries), self.last_ticket + 1)
 
-    def add(self, event: JobEvent, origin: Origin = NO_ORIGIN) -> None:
-        self.last_ticket += 1
-        ticket = self.last_ticket
-        if event.kind == PROGRESS:
-            self._entries.pop(self._progress.pop(event.job_id, 0), None)
+    def add(self, event: JobEvent, origin: Origin = NO_ORIGIN, requires: Required = "") -> None:
+        ticket = self.last_ticket + 1
+        entry = Entry(ticket, event, origin, requires, _characters(event))
+        shelf = self._shelf(event)
+        self.last_ticket = ticket
+        self._entries[ticket] = entry
+        if shelf is None:
+            older = self._progress.pop(event.job_id, 0)
             self._progress[event.job_id] = ticket
-        elif isinstance(event, JobLog):
-            self._logs.append(ticket)
-            self._log_characters += len(event.message)
+            self._entries.pop(older, None)
         else:
-            self._kept.append(ticket)
-            self._kept_characters += _weight(event)
-        self._entries[ticket] = Entry(ticket, event, origin)
+            shelf.characters += entry.characters
+            shelf.tickets.append(ticket)
         self._keep_bounds()
 
     def take(self, count: int) -> list[Entry]:
         """Remove and return up to ``count`` events, and what has to be said of dropped ones."""
         taken: list[Entry] = []
         while self._entries and len(taken) < count:
-            ticket, entry = self._entries.popitem(last=False)
-            event = entry.event
-            if event.kind == PROGRESS:
-                del self._progress[event.job_id]
-            elif isinstance(event, JobLog):
-                self._logs.popleft()
-                self._log_characters -= len(event.message)
-            else:
-                self._kept.popleft()
-                self._kept_characters -= _weight(event)
-            dropped, last = self._dropped.get(event.job_id, (0, 0))
-            if 0 < last < ticket:
-                del self._dropped[event.job_id]
-                taken.append(Entry(last, _gap(event, dropped), entry.origin))
+            entry = self._remove(next(iter(self._entries)))
+            job_id = entry.event.job_id
+            dropped, last = self._dropped.get(job_id, (0, 0))
+            if 0 < last < entry.ticket:
+                del self._dropped[job_id]
+                taken.append(Entry(last, _gap(entry.event, dropped), entry.origin))
             taken.append(entry)
+        if not self._entries:
+            self._logs, self._kept = Shelf(), Shelf()
         return taken
 
+    def _shelf(self, event: JobEvent) -> Shelf | None:
+        if event.kind == PROGRESS:
+            return None
+        return self._logs if isinstance(event, JobLog) else self._kept
+
+    def _remove(self, ticket: int) -> Entry:
+        entry = self._entries.pop(ticket)
+        shelf = self._shelf(entry.event)
+        if shelf is not None:
+            shelf.characters -= entry.characters
+            shelf.oldest(self._entries)
+        elif self._progress.get(entry.event.job_id) == ticket:
+            del self._progress[entry.event.job_id]
+        return entry
+
     def _keep_bounds(self) -> None:
-        while self._logs and self._log_characters > self._max_log_characters:
-            self._drop_oldest_log()
-        while len(self._entries) > self.max_events and (self._logs or self._progress):
-            if self._logs:
-                self._drop_oldest_log()
-            else:
-                job_id = next(iter(self._progress))
-                del self._entries[self._progress.pop(job_id)]
-        while self._kept and (
-            len(self._kept) > self._max_kept or self._kept_characters > self._max_kept_characters
+        logs, kept = self._logs, self._kept
+        while logs.characters > self._max_log_characters and self._drop_oldest_log():
+            pass
+        while len(self._entries) > self.max_events and (
+            self._drop_oldest_log() or self._drop_oldest_progress()
         ):
-            event = self._entries.pop(self._kept.popleft()).event
-            self._kept_characters -= _weight(event)
-            self._dropped.pop(event.job_id, None)
+            pass
+        while len(kept.tickets) > self._max_kept or kept.characters > self._max_kept_characters:
+            ticket = kept.oldest(self._entries)
+            if ticket is None:
+                break
+            self._dropped.pop(self._remove(ticket).event.job_id, None)
             self.lost += 1
 
-    def _drop_oldest_log(self) -> None:
-        ticket = self._logs.popleft()
-        event = self._entries.pop(ticket).event
-        if isinstance(event, JobLog):
-            self._log_characters -= len(event.message)
-            count, _ = self._dropped.get(event.job_id, (0, 0))
-            self._dropped[event.job_id] = count + 1, ticket
+    def _drop_oldest_log(self) -> bool:
+        ticket = self._logs.oldest(self._entries)
+        if ticket is None:
+            return False
+        job_id = self._remove(ticket).event.job_id
+        count, _ = self._dropped.get(job_id, (0, 0))
+        self._dropped[job_id] = count + 1, ticket
+        return True
+
+    def _drop_oldest_progress(self) -> bool:
+        if not self._progress:
+            return False
+        job_id = next(iter(self._progress))
+        self._entries.pop(self._progress.pop(job_id), None)
+        return True
 
 
 def encode(entries: list[Entry]) -> list[Outgoing]:
@@ -136,18 +168,20 @@ def encode(entries: list[Entry]) -> list[Outgoing]:
     encoded: list[Outgoing] = []
     for entry in entries:
         try:
-            encoded.append(Outgoing.of(entry.event, entry.origin, entry.ticket))
+            encoded.append(Outgoing.of(entry.event, entry.origin, entry.ticket, entry.requires))
         except (TypeError, ValueError):
             name, job_id = entry.event.name, entry.event.job_id
             logger.exception("a %s of job %s could not be encoded", name, job_id)
     return encoded
 
 
-def _weight(event: JobEvent) -> int:
-    """Characters of what an event carries that may be large."""
+def _characters(event: JobEvent) -> int:
+    """Of what an event carries that may be large."""
+    if isinstance(event, JobLog | JobError):
+        return len(event.message)
     if isinstance(event, JobComplete) and isinstance(event.result, Raw):
         return len(event.result)
-    return len(event.message) if isinstance(event, JobError) else 0
+    return 0
 
 
 def _gap(before: JobEvent, dropped: int) -> JobLog:

@@ -6,8 +6,9 @@ import logging
 import random
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
+from itertools import chain
 from typing import Final, Protocol
 
 from msgspec import structs
@@ -15,12 +16,14 @@ from msgspec import structs
 from jobcast.errors import PublishFailed
 from jobcast.events import JobEvent, JobProgress
 from jobcast.transports import Origin, Outgoing, TransportPublisher
+from jobcast.transports.base import Required
 from jobcast.transports.leases import DEFAULT_LEASE, Lease
 from jobcast.worker.buffer import Buffer, encode
 from jobcast.worker.leases import Leases
 
 LINGER: Final = 0.025  # seconds that an event waits for others, and progress to be replaced
 BATCH: Final = 200  # events a pipeline
+WINDOW: Final = 5000  # events that are put in the order of their jobs, while all goes well
 FIRST_DELAY: Final = 0.1  # seconds before the first try after a failure
 LONGEST_DELAY: Final = 5.0  # seconds between two tries
 FLUSH_TIMEOUT: Final = 2.0  # seconds that the end of a task may wait for the transport
@@ -35,6 +38,7 @@ class Reporter(Protocol):
     """What the publisher asks of a job: its progress, a slot that the task overwrites."""
 
     origin: Origin
+    requires: Required
     dirty: bool
 
     def take_progress(self) -> JobProgress | None:
@@ -66,7 +70,8 @@ class Publisher:
         self._settled = threading.Condition(self._lock)
         self._taken_ticket = 0  # everything up to here has left the buffer
         self._sent_ticket = 0  # and everything up to here is stored
-        self._unsent: Sequence[Outgoing] = ()
+        self._prepared: deque[Outgoing] = deque()  # has left the buffer, and waits its turn
+        self._unsent: Sequence[Outgoing] = ()  # what is being sent
         self._down_since: float | None = None
         self._held_since: float | None = None
         self._late = False  # somebody has waited in vain since the last answer
@@ -91,7 +96,7 @@ class Publisher:
             progress = job.take_progress()
             if progress is not None:
                 self._buffer.add(progress, job.origin)
-            self._buffer.add(event, job.origin)
+            self._buffer.add(event, job.origin, job.requires)
             ticket = self._buffer.last_ticket
         self._work.set()
         return f"{self._transport.publisher_id} {ticket}"
@@ -125,7 +130,8 @@ class Publisher:
         self._work.set()
         self._thread.join(timeout)
         with self._lock:
-            lost = len(self._buffer) + len(self._unsent) + self._buffer.lost
+            waiting = len(self._buffer) + len(self._prepared) + len(self._unsent)
+            lost = waiting + self._buffer.lost
         if lost:
             logger.warning("%d events of jobs were not sent to %s", lost, self._shown_url)
         self._transport.close()
@@ -165,10 +171,10 @@ class Publisher:
     def _send_batch(self) -> None:
         """Send one pipeline, or try to."""
         if not self._unsent:
-            with self._lock:
-                entries = self._buffer.take(BATCH)
-                self._taken_ticket = self._buffer.first_ticket - 1
-            self._unsent = encode(entries)
+            if not self._prepared:
+                self._prepare()
+            count = min(BATCH, len(self._prepared))
+            self._unsent = [self._prepared.popleft() for _ in range(count)]
             self.leases.follow(self._unsent)
         try:
             if self._unsent:
@@ -187,18 +193,32 @@ class Publisher:
             return
         self._unsent = ()
         with self._settled:
-            self._sent_ticket = self._taken_ticket
+            if not self._prepared:
+                self._sent_ticket = self._taken_ticket
             self._late = False
             self._settled.notify_all()
         self._succeeded()
 
+    def _prepare(self) -> None:
+        """Take what waits, that of each job together: it takes one call, and one message."""
+        with self._lock:
+            # During an outage the buffer keeps it, which is bounded and has nothing stale in it.
+            entries = self._buffer.take(WINDOW if self._down_since is None else BATCH)
+            self._taken_ticket = self._buffer.first_ticket - 1
+        of_job: defaultdict[str, list[Outgoing]] = defaultdict(list)
+        for outgoing in encode(entries):
+            of_job[outgoing.job_id].append(outgoing)
+        self._prepared.extend(chain.from_iterable(of_job.values()))
+
     def _collect(self) -> None:
         while self._dirty:
-            job = self._dirty.popleft()
+            # It leaves the queue last: a time limit may interrupt a task here, which flushes.
+            job = self._dirty[0]
             job.dirty = False
             progress = job.take_progress()
             if progress is not None:
                 self._buffer.add(progress, job.origin)
+            self._dirty.popleft()
 
     def _held(self) -> None:
         """Another process has to speak of a job first; the one that ran it before this one."""

@@ -1,0 +1,81 @@
+"""Publishes from a process of its own, as a worker does.
+
+python -m bench.fanout.publish jobcast|stock REDIS_URL
+
+A plan comes on standard input as a line of JSON, ``{"jobs": [...], "events": N, "rate": R}``: so
+many events of each job, R a second of each or as fast as it goes; ``done`` goes back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import socketio
+
+from jobcast import open_job
+
+WAITING = 5000  # events that a publisher's buffer has room for twice
+
+
+def line(n: int) -> str:
+    return f"line {n:07} at {time.monotonic_ns()}"
+
+
+def stock(url: str) -> tuple[Callable[[str, int], None], Callable[[], None]]:
+    manager = socketio.RedisManager(url, write_only=True)
+
+    def emit(job_id: str, n: int) -> None:
+        now = datetime.now(UTC).isoformat()
+        data = {
+            "job_id": job_id, "timestamp": now, "seq": n + 1, "level": "info", "message": line(n),
+        }  # fmt: skip
+        manager.emit("job_log", data, room=f"job_{job_id}")
+
+    return emit, lambda: None
+
+
+def jobcast(url: str) -> tuple[Callable[[str, int], None], Callable[[], None]]:
+    os.environ["JOBCAST_URL"] = url
+    jobs: dict[str, Any] = {}
+    said = 0
+
+    def emit(job_id: str, n: int) -> None:
+        nonlocal said
+        if job_id not in jobs:
+            jobs[job_id] = open_job(job_id)
+        jobs[job_id].log(line(n))
+        said += 1
+        if said % WAITING == 0:
+            flush()
+
+    def flush() -> None:
+        next(iter(jobs.values())).flush()
+
+    return emit, flush
+
+
+def carry_out(plan: dict[str, Any], emit: Callable[[str, int], None]) -> None:
+    began = time.monotonic()
+    for n in range(plan["events"]):
+        if plan["rate"]:
+            time.sleep(max(0.0, began + n / plan["rate"] - time.monotonic()))
+        for job_id in plan["jobs"]:
+            emit(job_id, n)
+
+
+def main() -> None:
+    emit, flush = {"jobcast": jobcast, "stock": stock}[sys.argv[1]](sys.argv[2])
+    for text in sys.stdin:
+        carry_out(json.loads(text), emit)
+        flush()
+        print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The table, the figures as JSON, and the plot for the docs."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from textwrap import wrap
+from typing import Any, Final
+
+import matplotlib as mpl
+
+from bench.fanout.scenarios import Row, Sample
+
+PEERS: Final = ("jobcast", "stock", "node", "floor")
+COLOURS: Final = {"jobcast": "#0a7d5c", "stock": "#8a8f98", "node": "#c58b2b", "floor": "#c9ced6"}
+
+
+def summary(row: Row, samples: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
+    """The medians of a row's runs, with the ratios to jobcast."""
+    costs = {name: statistics.median(s.cost for s in some) for name, some in samples.items()}
+    ratios = {name: cost / costs["jobcast"] for name, cost in costs.items() if name != "jobcast"}
+    latencies = {
+        name: sorted(x for s in some for x in s.latencies) for name, some in samples.items()
+    }
+    return {
+        "name": row.name,
+        "title": row.title,
+        "unit": row.unit,
+        "cost": costs,
+        "runs": {name: [s.cost for s in some] for name, some in samples.items()},
+        "ratio": ratios,
+        "target": row.targets,
+        "a_second": {
+            name: statistics.median(s.rate for s in some) for name, some in samples.items()
+        },
+        "latency_ms": {
+            name: {"p50": _at(values, 0.5), "p99": _at(values, 0.99)}
+            for name, values in latencies.items()
+            if values
+        },
+    }
+
+
+def caller_rows(runs: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
+    """What a task pays, as rows of the same kind."""
+    found = []
+    for call, target in (("progress", 100), ("log", 30)):
+        own = statistics.median(run[call] for run in runs) / 1000
+        other = statistics.median(run["update_state"] for run in runs) / 1000
+        found.append(
+            {
+                "name": call, "title": f"self.{call}(), beside Celery's update_state",
+                "unit": "us a call", "cost": {"jobcast": own, "update_state": other},
+                "ratio": {"update_state": other / own}, "target": {"update_state": target},
+            }
+        )  # fmt: skip
+    return found
+
+
+def machine() -> dict[str, str]:
+    return {"python": platform.python_version(), "system": platform.platform(terse=True)}
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line for each row: the costs, how often jobcast's goes into the others, the targets."""
+    lines = [f"{'':47}{'unit':15}" + "".join(f"{name:>20}" for name in PEERS)]
+    for row in rows:
+        cells = []
+        others = {"update_state": "stock"}
+        named = {others.get(name, name): name for name in row["cost"]}
+        for peer in PEERS:
+            name = named.get(peer)
+            cells.append("-" if name is None else _cell(row, name))
+        lines.append(f"{row['title']:47}{row['unit']:15}" + "".join(f"{c:>20}" for c in cells))
+    for row in rows:
+        for name, latency in row.get("latency_ms", {}).items():
+            lines.append(
+                f"{row['name']}, {name}: {row['a_second'][name]:,.0f} deliveries/s,"
+                f" latency {latency['p50']:.1f} ms (median), {latency['p99']:.1f} ms (99 %)"
+            )
+    return "\n".join(lines)
+
+
+def missed(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The targets that were not met."""
+    return [
+        f"{row['title']}: {row['ratio'][name]:.2f}x of {name}, should be {target:.2f}x"
+        for row in rows
+        for name, target in row["target"].items()
+        if row["ratio"][name] < target
+    ]
+
+
+def plot(rows: Sequence[Mapping[str, Any]], growth: Mapping[str, Any], path: Path) -> None:
+    """Costs beside each other, and how they grow, as SVG."""
+    mpl.use("svg")
+    mpl.rcParams.update({"svg.hashsalt": "jobcast", "font.size": 9, "svg.fonttype": "none"})
+    from matplotlib import pyplot as plt
+
+    shown = [row for row in rows if row["name"] in ("burst", "steady", "many", "connect")]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), width_ratios=(3, 2))
+    for number, row in enumerate(shown):
+        for name, cost in row["cost"].items():
+            place = number + (PEERS.index(name) - 1.5) * 0.2
+            left.bar(place, cost, 0.18, color=COLOURS[name], label=None if number else name)
+            left.text(place, cost, _short(cost), ha="center", va="bottom", fontsize=7)
+    left.set_yscale("log")
+    titles = ["\n".join(wrap(row["title"], 20)) for row in shown]
+    left.set_xticks(range(len(shown)), titles, fontsize=7)
+    left.set_ylabel("µs of the server's CPU time")
+    left.legend(frameon=False)
+    for title, costs in growth.items():
+        sizes = [int(size) for size in costs]
+        right.plot(sizes, list(costs.values()), "o-", label=f"{title} (µs)")
+    right.set_xscale("log")
+    right.set_yscale("log")
+    right.set_xlabel("clients of one job, or jobs with a client each")
+    right.legend(frameon=False)
+    for axis in (left, right):
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    shown = _short(row["cost"][name])
+    ratio = row["ratio"].get(name)
+    if ratio is None:
+        return shown
+    target = row["target"].get(name)
+    sign = "" if target is None else " ok" if ratio >= target else " !"
+    return f"{shown} ({ratio:.3g}x{sign})"
+
+
+def _short(cost: float) -> str:
+    return f"{cost:,.0f}" if cost >= 100 else f"{cost:.3g}"
+
+
+def _at(values: Sequence[float], part: float) -> float:
+    return values[min(len(values) - 1, int(len(values) * part))]

@@ -1,0 +1,222 @@
+"""The loop of one WebSocket, in the place of python-engineio's.
+
+That has three tasks for each connection, and one more, with a timer, for each packet that it waits
+for. Here there is the one in which the ASGI server calls the application.
+
+This is also the one place that reaches past ASGI: under uvicorn, whose protocol can be seen behind
+``receive``, ready frames go straight to the transport. Elsewhere all goes by ``send``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from functools import lru_cache
+from typing import Any, Final, cast
+
+from engineio.async_drivers import asgi
+from engineio.exceptions import SocketIsClosedError, UnknownPacketError
+from engineio.packet import NOOP, PING, PONG, UPGRADE, Packet
+from starlette.types import Message, Receive, Scope, Send
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from jobcast.realtime.backlog import Backlog
+
+UPGRADE_TIMEOUT: Final = 5.0  # seconds that a client may take to change over to a WebSocket
+CLOSE_TIMEOUT: Final = 10.0  # seconds that a client may take to close what was closed to it
+
+logger = logging.getLogger(__name__)
+
+
+class WebSocket:
+    """What python-engineio calls once for each WebSocket that a client opens.
+
+    Args:
+        handler: python-engineio's own loop, as a method of the connection that it is for.
+        server: the Engine.IO server.
+    """
+
+    __slots__ = (
+        "_aborted", "_eio", "_gone", "_ping", "_protocol", "_receive", "_send", "_socket", "_task",
+        "_timeout",
+    )  # fmt: skip
+
+    def __init__(self, handler: Any, server: Any) -> None:
+        self._socket = handler.__self__
+        self._eio = server
+        self._ping: asyncio.TimerHandle | None = None
+        self._timeout: asyncio.TimerHandle | None = None
+        self._aborted = self._gone = False
+
+    async def __call__(self, environ: dict[str, Any]) -> str:
+        self._receive: Receive = environ["asgi.receive"]
+        self._send: Send = environ["asgi.send"]
+        self._protocol = protocol_of(self._receive)
+        self._task = asyncio.current_task()
+        await self._send({"type": "websocket.accept"})
+        try:
+            if not self._socket.connected:
+                self._socket.connected = self._socket.upgraded = True
+            elif not await self._upgrade():
+                await self.close()
+                return ""
+            await self._serve()
+        except asyncio.CancelledError:
+            if not self._aborted or self._task is None:
+                raise
+            self._task.uncancel()
+        return ""
+
+    def write(self, frames: bytes) -> bool:
+        """Write frames at once. Returns False if they have to be sent by ``send``.
+
+        Each frame of the server's own comes to the transport in one piece, and at once: ours never
+        tear them.
+        """
+        protocol = self._protocol
+        if protocol is None or self._gone or not protocol.writable.is_set():
+            return False
+        transport = protocol.transport
+        if transport.is_closing():
+            return False
+        transport.write(frames)
+        return True
+
+    async def send(self, data: str | bytes) -> None:
+        """Send a message when the client reads."""
+        key = "text" if isinstance(data, str) else "bytes"
+        await self._send({"type": "websocket.send", key: data})
+
+    async def close(self) -> None:
+        if not self._gone:
+            self._gone = True
+            await self._send({"type": "websocket.close"})
+
+    def abort(self) -> None:
+        """End the connection at once, whatever waits to be written."""
+        if self._protocol is not None:
+            self._protocol.transport.abort()
+        elif self._task is not None and not self._aborted:
+            self._aborted = True
+            self._task.cancel()
+
+    def expect_end(self) -> None:
+        """The client was told that the connection is closed; give it time to do that."""
+        if self._timeout is None:
+            loop = asyncio.get_running_loop()
+            self._timeout = loop.call_later(CLOSE_TIMEOUT, self.abort)
+
+    async def _serve(self) -> None:
+        socket, backlog = self._socket, cast("Backlog", self._socket.queue)
+        backlog.attach(self)
+        self._schedule_ping()
+        try:
+            while (packet := await self._read()) is not None:
+                if packet.packet_type == PONG:
+                    self._schedule_ping()
+                else:
+                    await socket.receive(packet)
+        except (
+            UnknownPacketError, SocketIsClosedError, ValueError, IndexError, RecursionError,
+        ) as exc:  # fmt: skip
+            logger.info("closed %s: %s", socket.sid, exc or type(exc).__name__)
+            await self.close()
+        finally:
+            await socket.close(wait=False, abort=True, reason=self._eio.reason.TRANSPORT_CLOSE)
+            await backlog.detach()
+            for timer in (self._ping, self._timeout):
+                if timer is not None:
+                    timer.cancel()
+
+    async def _upgrade(self) -> bool:
+        """Take over from long-polling, as the protocol of Engine.IO has it."""
+        socket = self._socket
+        socket.upgrading = True  # polls are answered with nothing from here on
+        try:
+            async with asyncio.timeout(UPGRADE_TIMEOUT):
+                probe = await self._read()
+                if probe is None or (probe.packet_type, probe.data) != (PING, "probe"):
+                    return False
+                await self.send(Packet(PONG, "probe").encode())
+                socket.queue.put_nowait(Packet(NOOP))  # ends the poll that waits
+                packet = await self._read()
+            socket.upgraded = packet is not None and packet.packet_type == UPGRADE
+        except (ValueError, TimeoutError) as exc:
+            logger.info("no upgrade of %s: %r", socket.sid, exc)
+        finally:
+            socket.upgrading = False
+        return bool(socket.upgraded)
+
+    async def _read(self) -> Packet | None:
+        """The next packet; None when the connection has ended.
+
+        Raises:
+            ValueError: something else came.
+        """
+        message: Message = await self._receive()
+        if message["type"] != "websocket.receive":
+            self._gone = True
+            return None
+        data = message.get("text")
+        if data is None:
+            data = message["bytes"]
+        if len(data) > self._eio.max_http_buffer_size:
+            raise ValueError("it sent too much at once")
+        return Packet(encoded_packet=data)
+
+    def _schedule_ping(self) -> None:
+        self._socket.last_ping = None  # none is unanswered
+        if self._ping is not None:
+            self._ping.cancel()
+        loop = asyncio.get_running_loop()
+        self._ping = loop.call_later(self._eio.ping_interval, self._send_ping)
+
+    def _send_ping(self) -> None:
+        if not (self._socket.closing or self._socket.closed):
+            # From here on python-engineio closes the connection when the answer is overdue.
+            self._socket.last_ping = time.time()
+            self._socket.queue.put_nowait(Packet(PING))
+
+
+async def translate_request(scope: Scope, receive: Receive, send: Send) -> dict[str, Any]:
+    """The environment of a request; of a WebSocket, one that is small: it is kept as long as that.
+
+    python-engineio's own has a class made for each request, to read a body that a WebSocket lacks.
+    """
+    if scope["type"] != "websocket":
+        environ: dict[str, Any] = await asgi.translate_request(scope, receive, send)
+        return environ
+    message = await receive()
+    if message["type"] != "websocket.connect":
+        return {}
+    query = scope["query_string"].decode("latin-1")
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": scope["path"],
+        "QUERY_STRING": query,
+        "RAW_URI": f"{scope['path']}?{query}" if query else scope["path"],
+        "SCRIPT_NAME": "",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "asgi.receive": receive,
+        "asgi.send": send,
+        "asgi.scope": scope,
+    }
+    for name, value in scope["headers"]:
+        key, text = _environ_key(name), value.decode("latin-1")
+        environ[key] = f"{environ[key]},{text}" if key in environ else text
+    environ["wsgi.url_scheme"] = environ.get("HTTP_X_FORWARDED_PROTO", "http")
+    return environ
+
+
+@lru_cache(maxsize=256)
+def _environ_key(name: bytes) -> str:
+    return f"HTTP_{name.decode('latin-1').upper().replace('-', '_')}"
+
+
+def protocol_of(receive: Receive) -> WebSocketsSansIOProtocol | None:
+    """uvicorn's protocol behind ``receive``, if frames may be written past it."""
+    protocol = getattr(receive, "__self__", None)
+    if not isinstance(protocol, WebSocketsSansIOProtocol) or protocol.conn.extensions:
+        return None
+    return protocol

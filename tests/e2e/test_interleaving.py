@@ -8,6 +8,7 @@ import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from jobcast.transports import Outgoing, Retention, open_publisher
 from tests.conftest import Valkey
 from tests.e2e.asgi_servers import AsgiServer
 from tests.e2e.raw import RawClient
-from tests.support import TIMEOUT, new_id, running
+from tests.support import TIMEOUT, eventually, new_id, running
 
 Token = Callable[..., str]
 Say = Callable[..., Awaitable[None]]
@@ -200,13 +201,16 @@ async def test_requests_and_events_at_the_same_time_are_in_order_and_whole(
         paths = await asgi.paths()
         assert (paths["direct"], paths["ordinary"]) == ((1, 0) if asgi.direct else (0, 1))
 
-        async def ask() -> None:
+        async def ask(said: dict[str, int]) -> None:
             for number, (kind, job_id) in enumerate(requests):
+                # A machine that publishes slowly has to be asked slowly, or nothing is interleaved.
+                beside = partial(lambda least: sum(said.values()) > least, number)
+                await eventually(beside, "event to be asked beside")
                 await client.send(f"42{number}{json.dumps([kind, {'job_id': job_id}])}")
 
         last = f"43{count - 1}["
-        async with asyncio.timeout(4 * TIMEOUT), talking(say, jobs):
-            asking = asyncio.create_task(ask())
+        async with asyncio.timeout(4 * TIMEOUT), talking(say, jobs) as said:
+            asking = asyncio.create_task(ask(said))
             await client.read_until(lambda packet: packet.startswith(last))
             await asking
         # From here on every job is followed to its end.

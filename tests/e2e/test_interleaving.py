@@ -27,6 +27,8 @@ from tests.support import TIMEOUT, eventually, new_id, running
 Token = Callable[..., str]
 Say = Callable[..., Awaitable[None]]
 
+WAYS = ["uvicorn-sansio", "uvicorn-wsproto"]
+
 JOBS = 8
 REQUESTS = 300
 PING_INTERVAL = 1.0
@@ -75,21 +77,38 @@ async def piece_reader(url: str, token: str, **options: Any) -> AsyncIterator[Pi
         client.close()
 
 
-@pytest.fixture(params=["uvicorn-sansio", "uvicorn-wsproto"], scope="module")
-def asgi(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, valkey: Valkey
+def serving(
+    way: str, factory: pytest.TempPathFactory, valkey: Valkey, ping_timeout: float
 ) -> Iterator[AsgiServer]:
-    """Straight to the transport, and in the ordinary way; with pings that come often."""
-    log_path: Path = tmp_path_factory.mktemp(request.param) / "server.log"
+    log_path: Path = factory.mktemp(way) / "server.log"
     env = {
         "TEST_PING_INTERVAL": str(PING_INTERVAL),
-        "TEST_PING_TIMEOUT": str(PING_TIMEOUT),
+        "TEST_PING_TIMEOUT": str(ping_timeout),
         "JOBCAST_SEND_BUFFER": str(SEND_BUFFER),
     }
-    with running(AsgiServer(log_path, valkey.url, request.param, env)) as server:
+    with running(AsgiServer(log_path, valkey.url, way, env)) as server:
         server.ready()
         yield server
         assert "Traceback" not in server.log
+
+
+@pytest.fixture(params=WAYS, scope="module")
+def asgi(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, valkey: Valkey
+) -> Iterator[AsgiServer]:
+    """Straight to the transport, and in the ordinary way; with pings that come often.
+
+    Whoever reads bit by bit has its pings late, behind what the kernel holds for it.
+    """
+    yield from serving(request.param, tmp_path_factory, valkey, 4 * TIMEOUT)
+
+
+@pytest.fixture(params=WAYS, scope="module")
+def impatient(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, valkey: Valkey
+) -> Iterator[AsgiServer]:
+    """Such a server, which soon closes who does not answer."""
+    yield from serving(request.param, tmp_path_factory, valkey, PING_TIMEOUT)
 
 
 @pytest.fixture
@@ -265,10 +284,10 @@ async def test_live_events_of_many_jobs_are_consecutive_and_none_is_missing(
 
 
 async def test_pings_come_at_their_interval_and_who_answers_stays(
-    asgi: AsgiServer, token: Token
+    impatient: AsgiServer, token: Token
 ) -> None:
     loop = asyncio.get_running_loop()
-    async with piece_reader(asgi.url, token()) as client:
+    async with piece_reader(impatient.url, token()) as client:
         times = [loop.time()]
         async with asyncio.timeout(TIMEOUT):
             while len(times) < 5:
@@ -278,42 +297,37 @@ async def test_pings_come_at_their_interval_and_who_answers_stays(
         # Longer than both together, and still there: the answers were heard.
         assert times[-1] - times[0] > PING_INTERVAL + PING_TIMEOUT
         assert min(gaps) > PING_INTERVAL * 0.8, gaps
-        assert await asgi.metric("jobcast_connections") == 1
-    await asgi.becomes_empty()
+        assert await impatient.metric("jobcast_connections") == 1
+    await impatient.becomes_empty()
 
 
 async def test_who_answers_no_ping_is_closed_and_forgotten_while_events_go_on(
-    asgi: AsgiServer, say: Say, job_id: str, token: Token
+    impatient: AsgiServer, say: Say, job_id: str, token: Token
 ) -> None:
-    loop = asyncio.get_running_loop()
     await say(started(job_id))
     async with (
-        piece_reader(asgi.url, token(jobs=["*"]), answers_pings=False) as silent,
+        piece_reader(impatient.url, token(jobs=["*"]), answers_pings=False) as silent,
         talking(say, [job_id]),
     ):
         await silent.join(job_id)
-        began = loop.time()
         reading = asyncio.create_task(silent.read_to_the_end())
-        await asgi.becomes("jobcast_connections", 0)
-        took = loop.time() - began
-        # python-engineio looks at each connection once in PING_TIMEOUT.
-        assert took < PING_INTERVAL + 3 * PING_TIMEOUT + 1
-        assert await asgi.metric("jobcast_jobs_followed") == 0
+        await impatient.becomes("jobcast_connections", 0)
+        assert await impatient.metric("jobcast_jobs_followed") == 0
         assert silent.packets.count("2") == 1
         # It was told that it is closed, and has some time to close; it does not.
         async with asyncio.timeout(CLOSE_TIMEOUT + TIMEOUT):
             await reading
         assert silent.closed
-    await asgi.becomes_empty()
+    await impatient.becomes_empty()
 
 
 async def test_who_neither_reads_nor_answers_is_closed_and_forgotten(
-    asgi: AsgiServer, say: Say, job_id: str, token: Token
+    impatient: AsgiServer, say: Say, job_id: str, token: Token
 ) -> None:
     await say(started(job_id))
-    async with piece_reader(asgi.url, token(jobs=["*"]), answers_pings=False) as silent:
+    async with piece_reader(impatient.url, token(jobs=["*"]), answers_pings=False) as silent:
         await silent.join(job_id)
         # More than the kernel takes, and less than what would have it cut for that.
         await say(*(log(job_id, "x" * 8000) for _ in range(80)))
-        await asgi.becomes_empty()
-        assert await asgi.metric("jobcast_slow_disconnects_total") == 0
+        await impatient.becomes_empty()
+        assert await impatient.metric("jobcast_slow_disconnects_total") == 0

@@ -239,8 +239,8 @@ async def test_an_expired_token_ends_its_connection_unless_it_was_renewed(
     server: Server, token: Token
 ) -> None:
     async with (
-        following(server.url, token("alice", ttl=3)) as renewed,
-        following(server.url, token("bob", ttl=3)) as expired,
+        following(server.url, token("alice", ttl=8)) as renewed,
+        following(server.url, token("bob", ttl=8)) as expired,
     ):
         await eventually(lambda: expired.transcript.events, "warning")
         [(name, warning)] = expired.transcript.events

@@ -322,8 +322,7 @@ class Gateway:
         if left > LONGEST_TIMER:
             connection.timer = loop.call_later(LONGEST_TIMER, self._arm, connection)
         else:
-            warning = max(0.0, left - EXPIRY_WARNING)
-            connection.timer = loop.call_later(warning, self._warn, connection)
+            connection.timer = loop.call_later(until_warning(left), self._warn, connection)
 
     def _warn(self, connection: Connection) -> None:
         expires_at = connection.subject.expires_at
@@ -372,3 +371,12 @@ async def _call(handler: Callable[..., Any], *args: Any) -> Any:
     takes_all = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
     answer = handler(*args if takes_all else args[: len(parameters)])
     return await answer if inspect.isawaitable(answer) else answer
+
+
+def until_warning(left: float) -> float:
+    """Seconds to wait before a client is told that its token, with so many left, expires.
+
+    A token that lives shortly has lived half of its time by then: were it told at once, a client
+    whose tokens all live shortly would renew them without pause.
+    """
+    return max(0.0, left - min(EXPIRY_WARNING, left / 2))

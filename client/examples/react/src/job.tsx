@@ -1,0 +1,20 @@
+import { useConnection, useJobSocket } from "@jobcast/client/react";
+import type { ReactElement } from "react";
+
+/** One job: how far it is, what it says, and how it ends. */
+export function Job({ jobId }: { jobId: string | null }): ReactElement {
+  const { progress, status, message, logs, result, error, refusal } = useJobSocket(jobId);
+  const connection = useConnection();
+  return (
+    <>
+      <h1 id="status">{refusal?.message ?? status}</h1>
+      <progress id="bar" max={100} value={progress ?? undefined} aria-label="progress" />
+      <p id="message">{message}</p>
+      <p id="connection" role="status">
+        {connection.state !== "connected" && (connection.message ?? connection.state)}
+      </p>
+      <pre id="logs">{logs.map((line) => `${line.level}: ${line.message}`).join("\n")}</pre>
+      <pre id="result">{error?.message ?? JSON.stringify(result)}</pre>
+    </>
+  );
+}

@@ -1,0 +1,49 @@
+/** Prints what the package adds to a page: minified, and as it travels. */
+
+import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
+import { build } from "vite";
+
+const client = `export { createJobClient } from "@jobcast/client";`;
+const hook = `export * from "@jobcast/client/react";`;
+const react = ["react", "react/jsx-runtime"];
+
+/** @type {[string, string, string[]][]} */
+const entries = [
+  ["createJobClient", client, ["socket.io-client"]],
+  ["createJobClient with socket.io-client", client, []],
+  ["the hooks, without react and socket.io-client", hook, ["socket.io-client", ...react]],
+  ["the hooks with socket.io-client, without react", hook, react],
+];
+
+for (const [name, code, external] of entries) {
+  const [minified, travelling] = await sizeOf(code, external);
+  console.log(`${name}: ${kilobytes(minified)} minified, ${kilobytes(travelling)} gzipped`);
+}
+
+/** @returns {Promise<[number, number]>} bytes, minified and gzipped. */
+async function sizeOf(code, external) {
+  const { output } = await build({
+    root: fileURLToPath(new URL("..", import.meta.url)),
+    configFile: false,
+    logLevel: "error",
+    plugins: [
+      {
+        name: "entry",
+        resolveId: (id) => (id === "entry" ? "\0entry" : null),
+        load: (id) => (id === "\0entry" ? code : null),
+      },
+    ],
+    build: {
+      write: false,
+      modulePreload: false,
+      rolldownOptions: { input: "entry", external, preserveEntrySignatures: "strict" },
+    },
+  });
+  const text = output.map((chunk) => chunk.code ?? "").join("");
+  return [Buffer.byteLength(text), gzipSync(text, { level: 9 }).length];
+}
+
+function kilobytes(bytes) {
+  return `${(bytes / 1000).toFixed(1)} kB`;
+}

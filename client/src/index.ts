@@ -1,0 +1,36 @@
+export {
+  createJobClient,
+  DEFAULT_LOG_LIMIT,
+  type FollowOptions,
+  type JobClient,
+  type JobClientOptions,
+} from "./client.js";
+export {
+  ConnectionRefused,
+  InvalidMessage,
+  JobcastError,
+  JobFailed,
+  JobRefused,
+} from "./errors.js";
+export type { JobState, JobStore } from "./job.js";
+export type { Connection, ConnectionState, Transport } from "./link.js";
+export {
+  isJobId,
+  isTerminal,
+  type JobChange,
+  type JobComplete,
+  type JobError,
+  type JobEvent,
+  type JobEventName,
+  type JobLog,
+  type JobProgress,
+  type JobStatus,
+  LEVELS,
+  type Level,
+  type Reason,
+  type RunStatus,
+  type State,
+} from "./protocol.js";
+export type { Failure, LogLine, Retry, StatusChange } from "./state.js";
+export type { Store } from "./store.js";
+export type { GetToken } from "./token.js";

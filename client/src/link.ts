@@ -1,0 +1,348 @@
+/** The connection: kept up, with a token that is renewed, and honest about how it stands. */
+
+import { io, type Socket } from "socket.io-client";
+import { backoff } from "./backoff.js";
+import { InvalidMessage, report } from "./errors.js";
+import type { Frames } from "./frames.js";
+import { parse } from "./parse.js";
+import type { Messages, Refusal } from "./protocol.js";
+import { Listeners, type Store } from "./store.js";
+import type { Timers } from "./timers.js";
+import { askToken, type GetToken } from "./token.js";
+
+export interface Connection {
+  readonly state: "idle" | "connecting" | "connected" | "reconnecting" | "refused" | "closed";
+  /** Why, for programs: `token_expired`, `unavailable`, ... */
+  readonly code: string | null;
+  /** Why, for people. */
+  readonly message: string | null;
+  /** Tries since the connection was last there. */
+  readonly attempts: number;
+  /** When the state was entered, in ms as `Date.now()` says. */
+  readonly since: number;
+}
+
+export type ConnectionState = Connection["state"];
+export type Transport = "websocket" | "polling";
+
+/** Who is told what happens on the connection. */
+export interface LinkHost {
+  connected(): void;
+  lost(): void;
+  received(name: string, payload: unknown): void;
+  stateChanged(): void;
+}
+
+interface LinkOptions {
+  readonly url: string | undefined;
+  readonly getToken: GetToken;
+  readonly transports: readonly Transport[];
+}
+
+type Request = "join_job" | "refresh_token";
+
+const ANSWER_TIMEOUT = 20_000; // ms that the server may take to answer a request
+const TOKEN_PAUSE = 1000; // ms before `getToken` is asked again when it failed
+const LONGEST_TOKEN_PAUSE = 8000; // ms, while a connection with the old token goes on
+const STEADY = 1000; // ms after which a connection counts as one that works
+
+/** The code of a refusal when the server's answer breaks the protocol. */
+export const INVALID_ANSWER = "invalid_answer";
+
+export class Link implements Store<Connection> {
+  readonly #options: LinkOptions;
+  readonly #host: LinkHost;
+  readonly #timers: Timers;
+  readonly #frames: Frames;
+  readonly #listeners = new Listeners();
+  #connection: Connection = {
+    state: "idle",
+    code: null,
+    message: null,
+    attempts: 0,
+    since: Date.now(),
+  };
+  #socket: Socket | null = null;
+  #asked: Promise<string> | null = null;
+  #asksAgain = true; // a token that is no good is asked for once more before that is shown
+  #tries = 0; // since the connection was last a steady one
+  #cancelRetry: (() => void) | null = null;
+
+  constructor(options: LinkOptions, host: LinkHost, timers: Timers, frames: Frames) {
+    this.#options = options;
+    this.#host = host;
+    this.#timers = timers;
+    this.#frames = frames;
+  }
+
+  readonly subscribe = (listener: () => void): (() => void) => {
+    return this.#connection.state === "closed" ? () => {} : this.#listeners.add(listener);
+  };
+
+  readonly getSnapshot = (): Connection => this.#connection;
+
+  get isConnected(): boolean {
+    return this.#connection.state === "connected";
+  }
+
+  /** Connects, unless that was begun already. */
+  open(): void {
+    if (this.#connection.state !== "idle") {
+      return;
+    }
+    try {
+      this.#socket = this.#listen(socketOf(this.#options, this.#authenticate));
+    } catch (error) {
+      this.#enter("refused", "invalid_url", messageOf(error));
+      return;
+    }
+    globalThis.addEventListener?.("online", this.#hurry);
+    this.#connect("connecting");
+  }
+
+  /** Tries now, if the connection was refused or waits for its next try. */
+  retry(): void {
+    if (this.#connection.state === "refused" && this.#socket !== null) {
+      this.#asksAgain = true;
+      this.#connect("connecting");
+    } else {
+      this.#hurry();
+    }
+  }
+
+  close(): void {
+    globalThis.removeEventListener?.("online", this.#hurry);
+    this.#socket?.off();
+    this.#socket?.disconnect();
+    this.#socket = null;
+    this.#enter("closed");
+  }
+
+  /** Forgets who wants to know. */
+  clear(): void {
+    this.#listeners.clear();
+  }
+
+  /** Asks the server something. `done` is not called if the connection ends before the answer. */
+  request<N extends Request>(
+    name: N,
+    payload: Messages[N],
+    done: (answer: Messages[`${N}.ack`] | Refusal) => void,
+  ): void {
+    const socket = this.#socket;
+    if (!socket?.connected) {
+      return;
+    }
+    socket.timeout(ANSWER_TIMEOUT).emit(name, payload, (error: unknown, answer: unknown) => {
+      if (socket !== this.#socket) {
+        return;
+      }
+      if (!error) {
+        done(answerOf(name, answer));
+      } else if (socket.connected) {
+        socket.io.engine.close(); // a connection on which nothing is answered is none
+      }
+    });
+  }
+
+  /** Tells the server something whose answer does not matter. */
+  send<N extends "leave_job">(name: N, payload: Messages[N]): void {
+    if (this.#socket?.connected) {
+      this.#socket.emit(name, payload);
+    }
+  }
+
+  #listen(socket: Socket): Socket {
+    socket.on("connect", () => {
+      this.#asksAgain = true;
+      this.#enter("connected");
+      this.#host.connected();
+    });
+    socket.on("disconnect", (reason) => {
+      const lasted = this.isConnected && Date.now() - this.#connection.since > STEADY;
+      this.#tries = lasted ? 0 : this.#tries;
+      this.#host.lost();
+      this.#retryLater(null, `the connection was lost (${reason})`);
+    });
+    socket.on("connect_error", (error) => {
+      if (socket.active) {
+        this.#retryLater(null, `the server cannot be reached (${error.message})`);
+      } else {
+        this.#refused(error);
+      }
+    });
+    socket.on("token_expiring", () => void this.#refresh());
+    socket.onAny((name: string, payload: unknown) => this.#host.received(name, payload));
+    return socket;
+  }
+
+  #connect(state: ConnectionState): void {
+    this.#cancelRetry?.();
+    this.#cancelRetry = null;
+    this.#tries += 1;
+    const { code, message, attempts } = this.#connection;
+    const [why, words] = state === "reconnecting" ? [code, message] : [null, null];
+    this.#enter(state, why, words, attempts + 1);
+    this.#socket?.connect();
+  }
+
+  #retryLater(
+    code: string | null,
+    message: string,
+    delay = backoff(Math.max(0, this.#tries - 1)),
+  ): void {
+    this.#enter("reconnecting", code, message, this.#connection.attempts);
+    // A try that fails may say so twice: by an error, and by the end of the transport.
+    this.#cancelRetry ??= this.#timers.after(delay, () => this.#connect("reconnecting"));
+  }
+
+  readonly #hurry = (): void => {
+    if (this.#cancelRetry !== null) {
+      this.#connect("reconnecting");
+    } else if (this.#connection.state === "refused" && this.#connection.code === NO_TOKEN) {
+      this.#connect("connecting"); // asking for a token needs the network too
+    }
+  };
+
+  /** socket.io-client asks for the token here, when a transport is open. */
+  readonly #authenticate = async (send: (auth: { token: string }) => void): Promise<void> => {
+    const engine = this.#socket?.io.engine;
+    // The server may have hung up while the last one was waited for: it serves for the next try.
+    this.#asked ??= askToken(this.#options.getToken, this.#timers);
+    const [token, error] = await this.#asked.then(
+      (token) => [token, null] as const,
+      (error: unknown) => [null, error] as const,
+    );
+    const isCurrent = this.#socket !== null && this.#socket.io.engine === engine;
+    if (!isCurrent || engine?.readyState !== "open") {
+      return;
+    }
+    this.#asked = null;
+    if (token !== null) {
+      send({ token });
+    } else {
+      this.#socket?.disconnect();
+      this.#badToken(NO_TOKEN, messageOf(error), TOKEN_PAUSE);
+    }
+  };
+
+  #refused(error: Error): void {
+    const { code, message } = refusalOf(error);
+    if (code === "unavailable") {
+      this.#retryLater(code, message);
+    } else if (code === "token_expired") {
+      this.#badToken(code, message, 0);
+    } else {
+      this.#enter("refused", code, message);
+    }
+  }
+
+  #badToken(code: string, message: string, pause: number): void {
+    if (this.#asksAgain) {
+      this.#asksAgain = false;
+      this.#retryLater(code, message, pause);
+    } else {
+      this.#enter("refused", code, message);
+    }
+  }
+
+  /** Renews the token of the connection, which goes on meanwhile. */
+  async #refresh(tries = 0): Promise<void> {
+    const id = this.#socket?.id;
+    const again = (): void => {
+      // If it never succeeds the server ends the connection, and the next one says why.
+      const pause = Math.min(LONGEST_TOKEN_PAUSE, TOKEN_PAUSE * 2 ** tries);
+      this.#timers.after(pause, () => this.#isStill(id) && void this.#refresh(tries + 1));
+    };
+    const token = await askToken(this.#options.getToken, this.#timers).catch(() => null);
+    if (!this.#isStill(id)) {
+      return;
+    }
+    if (token === null) {
+      again();
+      return;
+    }
+    this.request("refresh_token", { token }, (answer) => {
+      if (!answer.ok && answer.code === "token_subject") {
+        this.#asked = Promise.resolve(token); // somebody else is signed in: connect as them
+        this.#socket?.disconnect();
+      } else if (!answer.ok) {
+        again();
+      }
+    });
+  }
+
+  #isStill(id: string | undefined): boolean {
+    return id !== undefined && this.#socket?.id === id;
+  }
+
+  #enter(
+    state: ConnectionState,
+    code: string | null = null,
+    message: string | null = null,
+    attempts = 0,
+  ): void {
+    const before = this.#connection;
+    const since = state === before.state ? before.since : Date.now();
+    if (state === "refused" || state === "closed") {
+      this.#cancelRetry?.();
+      this.#cancelRetry = null;
+    }
+    this.#connection = { state, code, message, attempts, since };
+    this.#frames.request(this.#tell);
+    if (state !== before.state) {
+      this.#host.stateChanged();
+    }
+  }
+
+  readonly #tell = (): void => this.#listeners.tell();
+}
+
+const NO_TOKEN = "token_unavailable";
+
+function socketOf(
+  { url, transports }: LinkOptions,
+  authenticate: (send: (auth: { token: string }) => void) => void,
+): Socket {
+  const page = typeof location === "undefined" ? undefined : location.href;
+  if (url === undefined && page === undefined) {
+    throw new TypeError("outside of a page the client needs the url of the server");
+  }
+  const { origin, pathname } = new URL(url ?? "/", page);
+  return io(origin, {
+    path: `${pathname.replace(/\/$/, "")}/socket.io`,
+    transports: [...transports],
+    tryAllTransports: true,
+    auth: authenticate,
+    autoConnect: false,
+    forceNew: true,
+    // One policy for lost connections, refusals and expired tokens, and one that can be hurried.
+    reconnection: false,
+  });
+}
+
+function refusalOf(error: Error): { code: string; message: string } {
+  const { message } = error;
+  try {
+    const { data } = parse("connect_error", { message, data: (error as { data?: unknown }).data });
+    return { code: data.code, message: data.message ?? message };
+  } catch (flaw) {
+    if (flaw instanceof InvalidMessage) {
+      return { code: "refused", message }; // an application's own refusal
+    }
+    throw flaw;
+  }
+}
+
+function answerOf<N extends Request>(name: N, answer: unknown): Messages[`${N}.ack`] | Refusal {
+  try {
+    return parse(`${name}.ack`, answer);
+  } catch (error) {
+    report(error);
+    return { ok: false, code: INVALID_ANSWER, message: messageOf(error) };
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

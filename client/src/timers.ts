@@ -1,0 +1,28 @@
+/** Timers that end together, so that closing leaves none behind. */
+export class Timers {
+  readonly #running = new Set<ReturnType<typeof setTimeout>>();
+
+  /** Calls `action` once after so many milliseconds. Returns what calls it off. */
+  after(delay: number, action: () => void): () => void {
+    const timer = setTimeout(() => {
+      this.#running.delete(timer);
+      action();
+    }, delay);
+    this.#running.add(timer);
+    return () => {
+      this.#running.delete(timer);
+      clearTimeout(timer);
+    };
+  }
+
+  get size(): number {
+    return this.#running.size;
+  }
+
+  clear(): void {
+    for (const timer of this.#running) {
+      clearTimeout(timer);
+    }
+    this.#running.clear();
+  }
+}

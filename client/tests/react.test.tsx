@@ -1,0 +1,269 @@
+// @vitest-environment happy-dom
+import { act, cleanup, render, renderHook } from "@testing-library/react";
+import { Activity, type ReactElement, type ReactNode, StrictMode } from "react";
+import { hydrateRoot } from "react-dom/client";
+import { renderToString } from "react-dom/server";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { createJobClient, type JobClient } from "../src/index.js";
+import {
+  JobcastProvider,
+  useConnection,
+  useJob,
+  useJobClient,
+  useJobSocket,
+  useJobs,
+} from "../src/react.js";
+import { TestServer } from "./server.js";
+import { eventually, until } from "./waiting.js";
+
+let server: TestServer;
+let client: JobClient;
+
+beforeEach(async () => {
+  server = await TestServer.start();
+  client = createJobClient({ url: server.url, getToken: () => "token" });
+});
+
+afterEach(async () => {
+  cleanup();
+  client.close();
+  await server.stop();
+});
+
+function Within({ children }: { children?: ReactNode }): ReactElement {
+  return <JobcastProvider client={client}>{children}</JobcastProvider>;
+}
+
+/** Lets React render what there is, until what is asked for is there. */
+const settled = (ask: () => unknown, what: string) =>
+  eventually(async () => {
+    await act(() => new Promise((resolve) => setTimeout(resolve, 5)));
+    return ask();
+  }, what);
+
+test("a component shows what the job says", async () => {
+  server.say("a", "job_status", { status: "started", run: 1 });
+  server.say("a", "job_progress", {
+    percentage: 40,
+    message: "halfway",
+    stage: "read",
+    rate: 2,
+    eta: 3,
+  });
+  const { result } = renderHook(() => useJobSocket("a"), { wrapper: Within });
+  expect(result.current).toEqual({
+    progress: null,
+    percentage: null,
+    status: "pending",
+    message: null,
+    stage: null,
+    rate: null,
+    eta: null,
+    logs: [],
+    result: null,
+    error: null,
+    connection: "idle",
+    refusal: null,
+  });
+  await settled(() => result.current.progress === 40, "progress");
+  expect(result.current).toMatchObject({
+    status: "started",
+    message: "halfway",
+    stage: "read",
+    rate: 2,
+    eta: 3,
+    connection: "connected",
+  });
+  server.say("a", "job_log", { level: "info", message: "a line" });
+  server.say("a", "job_complete", { result: { rows: 3 } });
+  await settled(() => result.current.status === "complete", "the end");
+  expect(result.current.result).toEqual({ rows: 3 });
+  expect(result.current.logs.map((line) => line.message)).toEqual(["a line"]);
+});
+
+test("the same state gives the same object", async () => {
+  const { result, rerender } = renderHook(() => useJobSocket("a"), { wrapper: Within });
+  await settled(() => result.current.connection === "connected", "a connection");
+  await act(
+    async () => void (await until(client.job("a"), (job) => job.joined === "yes", "a join")),
+  );
+  const before = result.current;
+  rerender();
+  expect(result.current).toBe(before);
+});
+
+test("strict mode joins once, and leaves once", async () => {
+  const { unmount } = render(
+    <StrictMode>
+      <Within>
+        <Shown jobId="a" />
+        <Shown jobId="a" />
+      </Within>
+    </StrictMode>,
+  );
+  await act(
+    async () => void (await until(client.job("a"), (job) => job.joined === "yes", "a join")),
+  );
+  expect(server.requests).toEqual([["join_job", { job_id: "a" }]]);
+  unmount();
+  await eventually(() => server.requests.length === 2, "a leave");
+  expect(server.requests[1]).toEqual(["leave_job", { job_id: "a" }]);
+});
+
+test("another id is another job, and no id is none", async () => {
+  server.say("a", "job_progress", { percentage: 10, message: null });
+  server.say("b", "job_progress", { percentage: 20, message: null });
+  const { result, rerender } = renderHook(({ id }) => useJobSocket(id), {
+    wrapper: Within,
+    initialProps: { id: "a" as string | null },
+  });
+  await settled(() => result.current.progress === 10, "a");
+  rerender({ id: "b" });
+  expect(result.current.progress).toBeNull();
+  await settled(() => result.current.progress === 20, "b");
+  rerender({ id: "" });
+  expect(result.current).toMatchObject({ progress: null, status: "pending" });
+  rerender({ id: null });
+  expect(result.current).toMatchObject({ progress: null, status: "pending" });
+  await eventually(() => server.asked("leave_job").length === 2, "leaves");
+  expect(server.asked("leave_job")).toEqual([{ job_id: "a" }, { job_id: "b" }]);
+});
+
+test("a refusal is a state", async () => {
+  server.answer = (name) =>
+    name === "join_job" ? { ok: false, code: "job_not_found", message: "no such job" } : undefined;
+  const { result } = renderHook(() => useJobSocket("a"), { wrapper: Within });
+  await settled(() => result.current.refusal, "a refusal");
+  expect(result.current.refusal).toEqual({ code: "job_not_found", message: "no such job" });
+});
+
+test("several jobs are one subscription: one render for what comes in a frame", async () => {
+  const ids = Array.from({ length: 20 }, (_, n) => `job-${n}`);
+  let renders = 0;
+  const { result } = renderHook(
+    () => {
+      renders += 1;
+      return useJobs([...ids, "job-0"]);
+    },
+    { wrapper: Within },
+  );
+  await settled(() => result.current.every((job) => job.joined === "yes"), "20 joins");
+  expect(server.asked("join_job")).toHaveLength(20);
+  const frames = vi.spyOn(globalThis, "requestAnimationFrame");
+  renders = 0;
+  for (let n = 1; n <= 100; n += 1) {
+    for (const id of ids) {
+      server.say(id, "job_progress", { percentage: n, message: null });
+    }
+  }
+  await settled(() => result.current.every((job) => job.percentage === 100), "2000 events");
+  expect(renders).toBeLessThanOrEqual(frames.mock.calls.length);
+  expect(renders).toBeLessThan(200);
+  expect(result.current[20]).toBe(result.current[0]);
+  const before = result.current;
+  server.say("job-3", "job_progress", { percentage: 7, message: null });
+  await settled(() => result.current[3]?.percentage === 7, "one more");
+  expect(result.current[4]).toBe(before[4]);
+});
+
+test("ids that come and go join and leave only these", async () => {
+  const { result, rerender } = renderHook(({ ids }) => useJobs(ids), {
+    wrapper: Within,
+    initialProps: { ids: ["a", "b"] },
+  });
+  await settled(() => result.current.every((job) => job.joined === "yes"), "joins");
+  rerender({ ids: ["b", "c"] });
+  await settled(() => result.current.every((job) => job.joined === "yes"), "another join");
+  await eventually(() => server.asked("leave_job").length > 0, "a leave");
+  expect(server.asked("join_job").map((request) => request.job_id)).toEqual(["a", "b", "c"]);
+  expect(server.asked("leave_job")).toEqual([{ job_id: "a" }]);
+  rerender({ ids: [] });
+  expect(result.current).toEqual([]);
+});
+
+test("a server renders a job that is not known yet, and the page takes over without a warning", async () => {
+  const errors = vi.spyOn(console, "error");
+  const page = (
+    <JobcastProvider options={{ url: server.url, getToken: () => "token" }}>
+      <Shown jobId="a" />
+      <Connected />
+    </JobcastProvider>
+  );
+  const html = renderToString(page);
+  expect(html).toContain("pending");
+  expect(server.connections).toBe(0);
+  server.say("a", "job_status", { status: "started", run: 1 });
+  const container = document.createElement("div");
+  container.innerHTML = html;
+  const root = await act(async () => hydrateRoot(container, page));
+  await settled(() => container.textContent?.includes("started"), "a job");
+  act(() => root.unmount());
+  await eventually(() => server.connections === 0, "no connection");
+  expect(errors).not.toHaveBeenCalled();
+});
+
+test("a provider with options makes one client, also in strict mode, and closes it", async () => {
+  const seen = new Set<JobClient>();
+  let token = "first";
+  const page = () => (
+    <StrictMode>
+      <JobcastProvider options={{ url: server.url, getToken: () => token }}>
+        <Probe seen={seen} />
+        <Shown jobId="a" />
+      </JobcastProvider>
+    </StrictMode>
+  );
+  const { container, rerender, unmount } = render(page());
+  await settled(() => container.textContent?.includes("connected"), "a connection");
+  expect(server.tokens).toEqual(["first"]);
+  token = "second";
+  rerender(page());
+  await act(async () => server.drop("server"));
+  await settled(() => server.tokens.length === 2, "another connection");
+  expect(server.tokens[1]).toBe("second");
+  await settled(() => container.textContent?.includes("connected"), "a connection");
+  unmount();
+  await eventually(() => server.connections === 0, "no connection");
+  const closed = [...seen].filter((it) => it.connection.getSnapshot().state === "closed");
+  expect(closed).toHaveLength(1);
+});
+
+test("a tree that is hidden has no connection, and one that works when it is shown again", async () => {
+  const page = (mode: "visible" | "hidden") => (
+    <Activity mode={mode}>
+      <JobcastProvider options={{ url: server.url, getToken: () => "token" }}>
+        <Shown jobId="a" />
+      </JobcastProvider>
+    </Activity>
+  );
+  const { container, rerender } = render(page("visible"));
+  await settled(() => server.connections === 1, "a connection");
+  rerender(page("hidden"));
+  await settled(() => server.connections === 0, "no connection");
+  rerender(page("visible"));
+  server.say("a", "job_status", { status: "started", run: 1 });
+  await settled(() => container.textContent?.includes("started"), "a job");
+});
+
+test("without a provider the hooks say what is missing", () => {
+  vi.spyOn(console, "error").mockImplementation(() => {});
+  expect(() => renderHook(() => useConnection())).toThrow("<JobcastProvider>");
+});
+
+function Shown({ jobId }: { jobId: string }): ReactElement {
+  const job = useJob(jobId);
+  return (
+    <p>
+      {job.status} {job.percentage}
+    </p>
+  );
+}
+
+function Probe({ seen }: { seen: Set<JobClient> }): ReactElement {
+  seen.add(useJobClient());
+  return <Connected />;
+}
+
+function Connected(): ReactElement {
+  return <i>{useConnection().state}</i>;
+}

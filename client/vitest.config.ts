@@ -1,0 +1,26 @@
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        test: {
+          name: "unit",
+          include: ["tests/*.test.{ts,tsx}"],
+          testTimeout: 30_000,
+          pool: "forks",
+          execArgv: ["--expose-gc"], // for the test that a job is let go
+        },
+      },
+      {
+        test: {
+          name: "live",
+          include: ["tests/live/*.test.ts"],
+          fileParallelism: false,
+          testTimeout: 30_000,
+          hookTimeout: 60_000,
+        },
+      },
+    ],
+  },
+});

@@ -12,8 +12,9 @@ import inspect
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
@@ -43,6 +44,9 @@ LONGEST_DELAY: Final = 5.0  # seconds between two tries
 CLOSE_TIMEOUT: Final = 5.0  # seconds that an orderly end of the connection may take
 ANSWER_TIMEOUT: Final = 20.0  # seconds that the server may take to answer a request
 
+#: Codes of refusals after which the same request may succeed.
+AGAIN: Final = frozenset({"unavailable", "internal_error"})
+
 Token = str | Callable[[], str | Awaitable[str]]
 ConnectionState = Literal["connecting", "connected", "reconnecting", "closed"]
 
@@ -56,6 +60,7 @@ class _Followed:
         self.job_id = job_id
         self.epoch = ""
         self.seq = 0
+        self.asked = False  # to join: what comes before that is of a join that was left
         self.queues: list[asyncio.Queue[JobEvent | ClientError]] = []
         self._events: deque[JobEvent] = deque(maxlen=DEFAULT_HISTORY_SIZE)
         self._progress: JobProgress | None = None
@@ -77,13 +82,14 @@ class _Followed:
         return queue
 
     def begin(self, epoch: str) -> None:
-        if epoch != self.epoch:
+        if self.asked and epoch != self.epoch:
             self.epoch, self.seq = epoch, 0
             self._events.clear()
             self._progress = None
 
     def receive(self, event: JobEvent) -> None:
-        if event.seq <= self.seq:
+        # Before there is a record there is no event.
+        if not self.epoch or event.seq <= self.seq:
             return
         self.seq = event.seq
         if isinstance(event, JobProgress):
@@ -104,10 +110,11 @@ class JobClient:
         url: of the server, as ``http://127.0.0.1:8000``.
         token: a token, or a function (plain or async) that gives one. A function is asked at each
             connection, and before a token expires.
-        on_state: is told when the state of the connection changes.
+        on_state: is told when the state of the connection changes. What it raises is logged.
 
     Raises:
-        ConnectionRefused: on entering; the server refused the token, or could not be reached.
+        ConnectionRefused: on entering; the server refused the token or could not be reached, or
+            there was no token to be had (code ``token_unavailable``).
     """
 
     def __init__(
@@ -119,14 +126,16 @@ class JobClient:
         self._state: ConnectionState = "closed"
         self._sio: socketio.AsyncClient | None = None
         self._followed: dict[str, _Followed] = {}
+        self._leaving: dict[str, asyncio.Task[Any]] = {}
         self._keeper: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._lost = asyncio.Event()
-        self._problem: ClientError | None = None
+        self._problem: ClientError | None = ConnectionRefused("closed", "the client is not open")
 
     async def __aenter__(self) -> Self:
         self._enter("connecting")
         await self._connect()
+        self._problem = None
         self._keeper = asyncio.create_task(self._keep_connected())
         return self
 
@@ -141,6 +150,7 @@ class JobClient:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._disconnect()
+        self._give_up(ConnectionRefused("closed", "the client was closed"))
         self._enter("closed")
 
     async def follow(self, job_id: str) -> AsyncGenerator[JobEvent, None]:
@@ -152,16 +162,18 @@ class JobClient:
         Raises:
             InvalidJobId: the id cannot be one.
             JoinRefused: the job may not be followed.
-            ConnectionRefused: the token is not accepted any more.
+            ConnectionRefused: the token is not accepted any more, there is none to be had, or the
+                client is closed (code ``closed``).
         """
-        followed = self._followed.get(check_job_id(job_id))
+        check_job_id(job_id)
+        if self._problem is not None:
+            raise self._problem
+        followed = self._followed.get(job_id)
         if followed is None:
             followed = self._followed[job_id] = _Followed(job_id)
             self._spawn(self._join(followed))
         queue = followed.attach()
         try:
-            if self._problem is not None:
-                raise self._problem
             while True:
                 item = await queue.get()
                 if isinstance(item, ClientError):
@@ -173,7 +185,7 @@ class JobClient:
             followed.queues.remove(queue)
             if not followed.queues and self._followed.get(job_id) is followed:
                 del self._followed[job_id]
-                await self._leave(job_id)
+                self._leave(job_id)
 
     async def result(self, job_id: str) -> Any:
         """Wait for the end of a job. Returns its result.
@@ -201,15 +213,20 @@ class JobClient:
                 await self._connect()
             except ConnectionRefused as exc:
                 if exc.code.startswith("token_"):
-                    self._problem = exc
-                    for followed in self._followed.values():
-                        followed.tell(exc)
+                    self._give_up(exc)
                     return
                 delay = min(LONGEST_DELAY, 2 * delay)
                 continue
             delay = FIRST_DELAY
             for followed in self._followed.values():
                 self._spawn(self._join(followed))
+
+    def _give_up(self, problem: ClientError) -> None:
+        """Whoever follows a job, or wants to, is told."""
+        self._problem = problem
+        for followed in self._followed.values():
+            followed.tell(problem)
+        self._followed.clear()
 
     async def _connect(self) -> None:
         refusals: list[Any] = []
@@ -222,9 +239,16 @@ class JobClient:
         self._sio = sio
         try:
             token = await self._ask_token()
-            await sio.connect(self._url, auth={"token": token}, transports=["websocket"])
+            await sio.connect(
+                self._url, auth={"token": token}, transports=["websocket"],
+                wait_timeout=ANSWER_TIMEOUT,
+            )  # fmt: skip
             _raise_swallowed_cancellation()
-        except (SocketIOError, ValueError) as exc:
+        except ConnectionRefused:
+            await self._disconnect()
+            raise
+        # python-engineio takes the code of a WebSocket that is closed for a packet: a TypeError.
+        except (SocketIOError, ValueError, TypeError) as exc:
             await self._disconnect()
             self._lost.set()
             raise _refusal(refusals, exc) from None
@@ -236,10 +260,15 @@ class JobClient:
     def _enter(self, state: ConnectionState) -> None:
         if state != self._state:
             self._state = state
-            self._tell(state)
+            try:
+                self._tell(state)
+            except Exception:
+                logger.exception("on_state failed")
 
     async def _disconnect(self) -> None:
         sio, self._sio = self._sio, None
+        for leaving in self._leaving.values():
+            leaving.cancel()  # no join outlives its connection
         if sio is not None:
             try:
                 async with asyncio.timeout(CLOSE_TIMEOUT):
@@ -250,30 +279,48 @@ class JobClient:
                 await sio.eio.http.close()
 
     async def _ask_token(self) -> str:
-        token = self._token() if callable(self._token) else self._token
-        return await token if inspect.isawaitable(token) else token
+        """A token.
+
+        Raises:
+            ConnectionRefused: the application's function failed.
+        """
+        try:
+            token = self._token() if callable(self._token) else self._token
+            return await token if inspect.isawaitable(token) else token
+        except Exception as exc:
+            raise ConnectionRefused("token_unavailable", f"there is no token: {exc!r}") from exc
 
     async def _join(self, followed: _Followed) -> None:
-        delay = FIRST_DELAY
-        while self._followed.get(followed.job_id) is followed:
+        job_id, delay = followed.job_id, FIRST_DELAY
+        if job_id in self._leaving:
+            # Until that is acknowledged, events of the former join may come.
+            await asyncio.wait({self._leaving[job_id]})
+        while self._followed.get(job_id) is followed:
+            followed.asked = True
             answer = await self._request("join_job", followed.request)
-            if answer is None:
-                return  # the connection is lost, and the next one joins again
             if not isinstance(answer, Refusal):
+                return  # it is joined, or the connection is lost, and the next one joins again
+            if answer.code == "not_authenticated":
+                self._lost.set()
                 return
-            if answer.code != "unavailable":
-                followed.tell(JoinRefused(followed.job_id, answer.code, answer.message))
+            if answer.code not in AGAIN:
+                if self._followed.get(job_id) is followed:
+                    del self._followed[job_id]  # who follows it from now on asks anew
+                followed.tell(JoinRefused(job_id, answer.code, answer.message))
                 return
             await asyncio.sleep(random.uniform(FIRST_DELAY, delay))
             delay = min(LONGEST_DELAY, 2 * delay)
 
-    async def _leave(self, job_id: str) -> None:
+    def _leave(self, job_id: str) -> None:
         # Nobody waits for the answer: whoever leaves may be in a hurry, or be cancelled.
-        if self._sio is not None and self._sio.connected:
-            try:
-                await self._sio.emit("leave_job", {"job_id": job_id})
-            except SocketIOError as exc:
-                logger.debug("leaving %s: %r", job_id, exc)
+        if self._problem is None:
+            leaving = self._spawn(self._request("leave_job", {"job_id": job_id}, optional=True))
+            self._leaving[job_id] = leaving
+            leaving.add_done_callback(partial(self._left, job_id))
+
+    def _left(self, job_id: str, leaving: asyncio.Task[Any]) -> None:
+        if self._leaving.get(job_id) is leaving:
+            del self._leaving[job_id]
 
     async def _request(self, name: str, payload: dict[str, Any], *, optional: bool = False) -> Any:
         """The answer to a request; None if there is no connection to ask it on."""
@@ -287,7 +334,7 @@ class JobClient:
             logger.debug("%s was not answered: %r", name, exc)
         except InvalidMessage as exc:
             logger.warning("the server does not keep the protocol: %s", exc)
-        if not optional:
+        if not optional and self._sio is sio:
             self._lost.set()
         return None
 
@@ -307,15 +354,28 @@ class JobClient:
             logger.warning("the server does not keep the protocol: %s", exc)
 
     async def _refresh(self) -> None:
-        token = await self._ask_token()
-        answer = await self._request("refresh_token", {"token": token}, optional=True)
-        if isinstance(answer, Refusal):
-            logger.warning("the new token was refused: %s (%s)", answer.message, answer.code)
+        """Renew the token. If it fails the server ends the connection, and another is made."""
+        delay = FIRST_DELAY
+        while True:
+            try:
+                token = await self._ask_token()
+            except ConnectionRefused as exc:
+                logger.warning("the token could not be renewed: %r", exc.__cause__)
+                return
+            answer = await self._request("refresh_token", {"token": token}, optional=True)
+            if not isinstance(answer, Refusal):
+                return
+            if answer.code not in AGAIN:
+                logger.warning("the new token was refused: %s (%s)", answer.message, answer.code)
+                return
+            await asyncio.sleep(random.uniform(FIRST_DELAY, delay))
+            delay = min(LONGEST_DELAY, 2 * delay)
 
-    def _spawn(self, coroutine: Any) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def _raise_swallowed_cancellation() -> None:

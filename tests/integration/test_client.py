@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+import socketio
+from aiohttp import web
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from jobcast.client import ConnectionState, JobClient
 from jobcast.errors import ConnectionRefused, InvalidJobId, JobFailed, JoinRefused
 from jobcast.events import JobEvent, JobLog
+from jobcast.realtime import attach, client_manager
 from jobcast.transports import TransportPublisher, open_publisher
 from tests.conftest import Valkey
-from tests.support import Server, eventually, free_port, new_id, running
+from tests.support import TIMEOUT, Server, eventually, free_port, new_id, running
 
 Token = Callable[..., str]
 
@@ -193,3 +200,209 @@ async def test_leaving_early_leaves_nothing(server: Server, job: Job, token: Tok
         await eventually(lambda: server.log.count(f"left {job.id}") == 3, "three leaves")
     before = asyncio.all_tasks()
     assert {task.get_name() for task in before} == {asyncio.current_task().get_name()}  # type: ignore[union-attr]
+
+
+async def test_a_client_that_is_closed_keeps_nobody_waiting(
+    server: Server, job: Job, token: Token
+) -> None:
+    client = JobClient(server.url, token(jobs=["*"]))
+    with pytest.raises(ConnectionRefused) as early:
+        await client.result(job.id)
+    job.log("x")
+    async with client:
+        reader = Reader(client, job.id)
+        await eventually(lambda: reader.lines, "line")
+    for waiting in (reader.task, client.result(job.id)):
+        with pytest.raises(ConnectionRefused) as late:
+            await waiting
+        assert early.value.code == late.value.code == "closed"
+    async with client:  # it may be opened again
+        job.emit("job_complete", result=1)
+        assert await client.result(job.id) == 1
+
+
+async def test_what_is_on_its_way_when_one_leaves_is_not_for_the_next(
+    server: Server, job: Job, token: Token
+) -> None:
+    """The events of the former join are still coming when the job is followed again."""
+    for n in range(900):
+        job.log(str(n))
+    async with JobClient(server.url, token(jobs=["*"])) as client:
+        for _ in range(5):
+            async with aclosing(client.follow(job.id)) as events:
+                await anext(events)
+            async with aclosing(client.follow(job.id)) as events:
+                seqs = [(await anext(events)).seq for _ in range(900)]
+            assert seqs == list(range(1, 901))
+
+
+async def test_a_follower_that_comes_after_a_refusal_is_refused_too(
+    valkey: Valkey, job: Job, token: Token, tmp_path: Path
+) -> None:
+    tokens = iter([token(jobs=["*"])])
+    with running(Server(tmp_path / "log", valkey.url)) as server:
+        server.ready()
+        async with JobClient(server.url, lambda: next(tokens, token())) as client:
+            job.log("x")
+            slow = client.follow(job.id)
+            await anext(slow)
+            quick = Reader(client, job.id)
+            server.kill()
+            server.start()
+            async with asyncio.timeout(TIMEOUT):
+                with pytest.raises(JoinRefused):
+                    await quick.task
+                with pytest.raises(JoinRefused):
+                    await client.result(job.id)
+                with pytest.raises(JoinRefused):
+                    await anext(slow)
+
+
+async def test_a_token_that_cannot_be_had_is_said(
+    valkey: Valkey, job: Job, token: Token, tmp_path: Path
+) -> None:
+    tokens = iter([token(jobs=["*"])])
+
+    def give() -> str:
+        try:
+            return next(tokens)
+        except StopIteration:
+            raise OSError("the login is away") from None
+
+    with running(Server(tmp_path / "log", valkey.url)) as server:
+        server.ready()
+        async with JobClient(server.url, give) as client:
+            job.log("x")
+            reader = Reader(client, job.id)
+            await eventually(lambda: reader.lines, "line")
+            server.kill()
+            server.start()
+            async with asyncio.timeout(TIMEOUT):
+                with pytest.raises(ConnectionRefused, match="the login is away") as caught:
+                    await reader.task
+            assert caught.value.code == "token_unavailable"
+            assert isinstance(caught.value.__cause__, OSError)
+        with pytest.raises(ConnectionRefused, match="the login is away"):
+            async with JobClient(server.url, give):
+                pass
+
+
+async def test_a_renewal_that_fails_is_logged_and_a_connection_follows(
+    server: Server, job: Job, token: Token, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = 0
+
+    def give() -> str:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise OSError("the login is away")
+        return token(jobs=["*"], ttl=1 if calls == 1 else 60)
+
+    async with JobClient(server.url, give) as client:
+        reader = Reader(client, job.id)
+        await eventually(lambda: calls >= 3, "next connection")
+        job.emit("job_complete", result=1)
+        await reader.task
+    assert "the token could not be renewed: OSError" in caplog.text
+
+
+async def test_a_server_that_failed_is_asked_again(
+    valkey: Valkey, job: Job, token: Token, tmp_path: Path
+) -> None:
+    env = {
+        "JOBCAST_AUTHORIZE": "tests.integration.test_client:fails_at_first",
+        "TEST_MARK": str(tmp_path / "mark"),
+    }
+    with running(Server(tmp_path / "log", valkey.url, env)) as server:
+        server.ready()
+        job.emit("job_complete", result=1)
+        async with JobClient(server.url, token()) as client:
+            assert await client.result(job.id) == 1
+    assert "of the test's own" in server.log
+
+
+def fails_at_first(*_: object) -> bool:
+    mark = Path(os.environ["TEST_MARK"])
+    if not mark.exists():
+        mark.touch()
+        raise RuntimeError("a failure of the test's own")
+    return True
+
+
+async def test_a_door_that_is_closed_at_once_is_tried_again(
+    valkey: Valkey, job: Job, token: Token, tmp_path: Path
+) -> None:
+    """As a proxy does while what is behind it is restarted."""
+    turned_away = 0
+
+    async def turn_away(request: web.Request) -> web.WebSocketResponse:
+        nonlocal turned_away
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.close(code=1012)
+        turned_away += 1
+        return socket
+
+    with running(Server(tmp_path / "log", valkey.url)) as server:
+        server.ready()
+        async with JobClient(server.url, token(jobs=["*"])) as client:
+            job.log("x")
+            reader = Reader(client, job.id)
+            await eventually(lambda: reader.lines, "line")
+            server.kill()
+            app = web.Application()
+            app.router.add_get("/socket.io/", turn_away)
+            runner = web.AppRunner(app)
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", server.port).start()
+            await eventually(lambda: turned_away >= 2, "second try")
+            await runner.cleanup()
+            server.start()
+            job.emit("job_complete", result=None)
+            async with asyncio.timeout(TIMEOUT):
+                await reader.task
+
+
+async def test_a_server_may_take_its_time_to_let_one_in(
+    valkey: Valkey, job: Job, token: Token, tmp_path: Path
+) -> None:
+    app = "tests.integration.test_client:create_slow_app"
+    with running(Server(tmp_path / "log", valkey.url, app=app)) as server:
+        server.ready()
+        job.emit("job_complete", result=1)
+        async with JobClient(server.url, token(jobs=["*"])) as client:
+            assert await client.result(job.id) == 1
+
+
+def create_slow_app() -> socketio.ASGIApp:
+    sio = socketio.AsyncServer(async_mode="asgi", client_manager=client_manager())
+
+    @sio.event
+    async def connect(*_: object) -> None:
+        await asyncio.sleep(1.5)  # as one that fetches keys to verify a token with
+
+    attach(sio)
+    ready = Starlette(routes=[Route("/readyz", lambda _: PlainTextResponse("ready"))])
+    return socketio.ASGIApp(sio, ready)
+
+
+async def test_a_listener_that_fails_hurts_nobody(
+    valkey: Valkey, job: Job, token: Token, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def listen(state: ConnectionState) -> None:
+        if state == "reconnecting":
+            raise RuntimeError("a listener's own")
+
+    with running(Server(tmp_path / "log", valkey.url)) as server:
+        server.ready()
+        async with JobClient(server.url, token(jobs=["*"]), on_state=listen) as client:
+            job.log("x")
+            reader = Reader(client, job.id)
+            await eventually(lambda: reader.lines, "line")
+            server.kill()
+            server.start()
+            job.emit("job_complete", result=None)
+            async with asyncio.timeout(TIMEOUT):
+                await reader.task
+    assert "a listener's own" in caplog.text

@@ -4,9 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STOCK_CLIENT := tests/e2e/stock_client
 BENCH := bench/fanout/node
+CONSOLE := src/jobcast/_console/index.html
+# Node and npm come into the virtual environment, as the lock file has them.
+NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
+CONSOLE_SOURCES := $(shell find client/src client/console -name node_modules -prune -o -type f -print)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint format typecheck servers pytest bench unit clean
+.PHONY: help demo dev console test lint format typecheck client servers pytest bench unit clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,23 +26,37 @@ $(VENV)/.synced: $(BIN)/uv pyproject.toml uv.lock
 	@touch $@
 
 $(STOCK_CLIENT)/node_modules/.package-lock.json: $(VENV)/.synced $(STOCK_CLIENT)/package-lock.json
-	PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --prefix $(STOCK_CLIENT)
+	$(NODE) npm ci --silent --prefix $(STOCK_CLIENT)
 	@touch $@
 
 $(BENCH)/node_modules/.package-lock.json: $(VENV)/.synced $(BENCH)/package-lock.json
-	PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --prefix $(BENCH)
+	$(NODE) npm ci --silent --prefix $(BENCH)
 	@touch $@
 
-demo: $(VENV)/.synced  ## start everything on this machine and watch real jobs
+client/node_modules/.package-lock.json: $(VENV)/.synced client/package-lock.json
+	cd client && $(NODE) npm ci --silent
+	@touch $@
+
+$(CONSOLE): client/node_modules/.package-lock.json $(CONSOLE_SOURCES)
+	cd client && $(NODE) npm run --silent build --workspace console
+	@touch $@
+
+client/dist/index.js: client/node_modules/.package-lock.json $(CONSOLE_SOURCES)
+	cd client && $(NODE) npm run --silent build
+	@touch $@
+
+demo: $(VENV)/.synced $(CONSOLE)  ## start everything on this machine and watch real jobs
 	$(BIN)/jobcast demo
 
+console: $(CONSOLE)  ## build the console's page into the package
+
 dev: $(VENV)/.synced .env  ## run the reference application's processes, with the settings in .env
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/honcho start
+	$(NODE) $(BIN)/honcho start
 
 .env: | $(VENV)/.synced
 	$(BIN)/python -c "from pathlib import Path; from jobcast.reference import write_env; write_env(Path('.env'))"
 
-test: lint typecheck pytest  ## everything that has to pass
+test: lint typecheck client pytest  ## everything that has to pass
 
 lint: $(VENV)/.synced  ## format, lint, directions of imports
 	$(BIN)/ruff format --check
@@ -52,17 +70,24 @@ format: $(VENV)/.synced  ## put the code into shape
 typecheck: $(VENV)/.synced  ## strict types, tests included
 	$(BIN)/mypy
 
-servers:  ## install the servers that the tests start: Redis, RabbitMQ
+client: client/node_modules/.package-lock.json  ## check, test and build the TypeScript packages
+	cd client && $(NODE) npm run check
+	cd client && $(NODE) npm test
+	cd client && $(NODE) npm run build
+	cd client && $(NODE) npm run pack:check
+
+servers:  ## install what the tests start: Redis, RabbitMQ, Chromium
 	@sh tests/install_servers.sh
 
-pytest: $(STOCK_CLIENT)/node_modules/.package-lock.json servers  ## the three tiers of tests
+pytest: $(STOCK_CLIENT)/node_modules/.package-lock.json $(CONSOLE) client/dist/index.js servers  ## the three tiers of tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term:skip-covered
 
 bench: $(BENCH)/node_modules/.package-lock.json  ## jobcast beside the stock stack and Node's socket.io
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.fanout $(BENCH_OPTIONS)
+	$(NODE) $(BIN)/python -m bench.fanout $(BENCH_OPTIONS)
 
 unit: $(VENV)/.synced  ## the quick tests
 	$(BIN)/python -m pytest tests/unit
 
 clean:  ## forget what was set up
 	rm -rf $(VENV) $(STOCK_CLIENT)/node_modules $(BENCH)/node_modules dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf client/node_modules client/*/node_modules client/examples/*/node_modules client/dist client/examples/*/dist $(dir $(CONSOLE))

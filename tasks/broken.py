@@ -25,7 +25,7 @@ def audit_ledger(self: ProgressTask, path: str) -> dict[str, str | int]:
     ledger = Path(path)
     if not ledger.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    with ledger.open(encoding="utf-8", newline="") as file:
+    with ledger.open(encoding="utf-8-sig", newline="") as file:
         total = sum(1 for _ in file) - 1
         file.seek(0)
         rows = csv.DictReader(file)

@@ -1,17 +1,18 @@
 #!/bin/sh
-# Installs the servers that the tests start processes of: Redis and RabbitMQ, as Debian packages.
+# Installs what the tests start processes of, as Debian packages: Redis, RabbitMQ and Chromium.
 set -eu
 
 packages=""
 command -v redis-server > /dev/null || packages="$packages redis-server"
 command -v rabbitmq-server > /dev/null || [ -x /usr/sbin/rabbitmq-server ] ||
     packages="$packages rabbitmq-server"
+command -v chromium > /dev/null || packages="$packages chromium"
 [ -n "$packages" ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get > /dev/null; then
-    echo "The tests need servers that are not installed here:$packages." >&2
-    echo "On Debian and Ubuntu: sudo apt-get install$packages" >&2
-    echo "Elsewhere: Redis 7 or newer and RabbitMQ 3.10 or newer, on the PATH." >&2
+    echo "The tests need programs that are not installed here:$packages." >&2
+    echo "On Debian: sudo apt-get install$packages" >&2
+    echo "Elsewhere: Redis 7 or newer, RabbitMQ 3.10 or newer and a chromium, on the PATH." >&2
     exit 1
 fi
 

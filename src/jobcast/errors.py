@@ -87,7 +87,11 @@ class ClientError(JobcastError):
 
 
 class ConnectionRefused(ClientError):
-    """The server refused the connection, or could not be reached (code ``unreachable``)."""
+    """The server refused the connection, or there is none.
+
+    ``code`` is the server's, or ``unreachable``, ``token_unavailable`` (the application's function
+    failed; its exception is the cause), or ``closed`` (the client is not open).
+    """
 
 
 class JoinRefused(ClientError):

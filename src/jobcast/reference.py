@@ -36,6 +36,11 @@ def reference_directory() -> Path:
     raise JobcastError("the reference application is not there: reinstall jobcast")
 
 
+def console_directory() -> Path:
+    """Where the built page of the console is; in a checkout, once ``make console`` has made it."""
+    return _HERE / "_console"
+
+
 def write_project(directory: Path) -> list[str]:
     """Write the reference application into a directory, as the start of a project.
 

@@ -12,11 +12,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 
+from jobcast.client import JobClient
+from jobcast.events import JobComplete, JobLog
 from tests.conftest import Valkey
+from tests.console import PEOPLE, Visitor
 from tests.marked import Mark, marked
 from tests.support import Process, free_port, running, wait_for
 
@@ -74,7 +78,7 @@ def assert_nothing_is_left(mark: Mark, temporary: Path) -> None:
 def test_it_shows_how_each_job_ends_and_leaves_nothing(demo: Demo, mark: Mark) -> None:
     assert demo.ends() == 0, demo.log
     for job in JOBS:
-        assert re.search(rf"{job}-[0-9a-f]{{4}}", demo.log)
+        assert re.search(rf"{job}-[0-9a-f]{{8}}", demo.log)
     assert "LedgerError" in demo.log
     assert "All jobs ended as they should" in demo.log
     assert_nothing_is_left(mark, demo.temporary)
@@ -118,7 +122,7 @@ def test_a_process_that_dies_is_reported_with_its_log(demo: Demo, mark: Mark) ->
             process.kill()
     assert demo.ends() == 1, demo.log
     assert "the realtime process ended unexpectedly (signal 9)" in demo.log
-    assert "Application startup complete" in demo.log
+    assert "POST /api/jobs/audit_ledger" in demo.log
     assert_nothing_is_left(mark, demo.temporary)
 
 
@@ -131,11 +135,34 @@ def test_it_uses_the_server_and_the_port_that_there_are(
             assert demo.ends() == 0, demo.log
     assert f"port {port} is taken" in demo.log
     assert f"transport  {valkey.url}" in demo.log
-    job = re.search(r"hash_tree-[0-9a-f]{4}", demo.log)
+    job = re.search(r"hash_tree-[0-9a-f]{8}", demo.log)
     assert job is not None
     with redis.Redis.from_url(valkey.url) as client:
         assert client.exists(f"jobcast:{{{job[0]}}}:state")
         assert list(client.scan_iter("*jobcast-demo-*")) == []
+    assert_nothing_is_left(mark, demo.temporary)
+
+
+async def test_its_console_has_the_five_jobs_and_starts_more(tmp_path: Path, mark: Mark) -> None:
+    with running(Demo(tmp_path, mark, once=False)) as demo:
+        demo.says("stops them")
+        found = re.search(r"open (http://127\.0\.0\.1:\d+)\n", demo.log)
+        assert found is not None
+        visitor = Visitor(urlsplit(found[1]).port or 0, "demo")
+        assert [job_id.rpartition("-")[0] for job_id in visitor.jobs] == list(reversed(JOBS))
+        assert all(job_id in demo.log for job_id in visitor.jobs)
+        assert b'<div id="root">' in visitor.get("/").body
+        job_id = visitor.upload("import_csv", PEOPLE).json["job_id"]
+        async with JobClient(found[1], visitor.token) as client:
+            events = [event async for event in client.follow(job_id)]
+        assert isinstance(events[-1], JobComplete)
+        assert events[-1].result == {"imported": 1, "rejected": 1}
+        said = [event.message for event in events if isinstance(event, JobLog)]
+        assert said == ["line 3: email is not an address"]
+        assert visitor.jobs[0] == job_id
+        assert Visitor(visitor.port, "somebody").jobs == []
+        demo.popen.send_signal(signal.SIGINT)
+        assert demo.ends() == 0, demo.log
     assert_nothing_is_left(mark, demo.temporary)
 
 
@@ -179,6 +206,8 @@ def test_in_a_terminal_it_stays_until_ctrl_c(tmp_path: Path, mark: Mark) -> None
     os.close(theirs)
     try:
         wait_for(lambda: says(b"stops them"), "end of the jobs", TIMEOUT)
+        last = rb"stops them.*\r\n  open http://127\.0\.0\.1:\d+\r\n$"
+        wait_for(lambda: says(b"") and re.search(last, shown, re.DOTALL), "last line", TIMEOUT)
         assert {"valkey-server", "celery", "uvicorn"} <= running_parts(mark)
         os.write(ours, b"\x03")
         wait_for(lambda: says(b"stopping"), "answer to Ctrl-C", TIMEOUT)

@@ -24,7 +24,7 @@ MODULES = {
     if language == "python" and (match := re.match(r"# (\w+\.py)\n", code))
 }
 COMMANDS = [line for language, code in BLOCKS if language == "sh" for line in code.splitlines()]
-[SCRIPT] = [code for language, code in BLOCKS if language == "js"]
+SCRIPT, CLIENT_SCRIPT = [code for language, code in BLOCKS if language == "js"]
 
 # Commands that other tests run, and what they have to be.
 ELSEWHERE = {
@@ -153,6 +153,28 @@ def test_the_page_follows_it(project: Project, tmp_path: Path) -> None:
     assert "info page 42 is done" in lines
     assert "100 converting" in lines
     assert lines[-1] == "done { pages: 100 }"
+
+
+def test_the_page_follows_it_with_the_package(project: Project, tmp_path: Path) -> None:
+    job_id = project.run("import views; print(views.job_id)")
+    installed = tmp_path / "node_modules" / "@jobcast" / "client"
+    installed.parent.mkdir(parents=True)
+    installed.symlink_to(ROOT / "client")
+    script = tmp_path / "page.mjs"
+    script.write_text(
+        CLIENT_SCRIPT.replace(
+            "\n\n",
+            f"\nconst url = '{project.url}', token = '{mint(project)}', job_id = '{job_id}';\n",
+            1,
+        )
+        + "client.close();\n"
+    )
+    result = subprocess.run(
+        [command("node"), str(script)], text=True, timeout=60, check=True, stdout=subprocess.PIPE
+    )
+    lines = result.stdout.splitlines()
+    assert "done { pages: 100 }" in lines
+    assert any(re.match(r"(started|complete) \d+ converting page \d+ is done", li) for li in lines)
 
 
 def test_what_a_task_can_say(project: Project) -> None:

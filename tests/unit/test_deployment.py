@@ -122,5 +122,10 @@ def test_what_goes_to_the_builder() -> None:
     for secret in (".env", ".env.local", ".git", ".venv"):
         assert ignored(secret)
     # The wheel is built there from all of these.
-    for name in (*PARTS, "src", "pyproject.toml", "README.md", "LICENSE", ".gitignore"):
+    sources = ("src", "pyproject.toml", "hatch_build.py", "README.md", "LICENSE", ".gitignore")
+    page = ("client", "client/console", "client/src", "client/package-lock.json", "protocol")
+    for name in (*PARTS, *sources, *page):
         assert not ignored(name)
+    # What is built there is built from these sources, and by packages of that machine.
+    for name in ("client/node_modules", "client/dist", "src/jobcast/_console"):
+        assert ignored(name)

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 import jobcast
+from tests.support import ROOT
 
 
 def imported_by(statement: str) -> set[str]:
@@ -41,6 +42,15 @@ def test_the_server_imports_no_celery() -> None:
     imported = imported_by("import jobcast.realtime, jobcast.serve")
     assert "starlette" in imported
     assert not imported & {"celery", "rich"}
+
+
+def test_the_reference_applications_server_imports_none_without_a_console(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("JOBCAST_URL", "memory://")
+    monkeypatch.setenv("JOBCAST_JWT_SECRET", "x" * 32)
+    monkeypatch.chdir(ROOT)
+    assert "celery" not in imported_by("import realtime.app")
 
 
 def test_the_client_imports_neither() -> None:

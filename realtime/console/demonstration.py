@@ -1,0 +1,105 @@
+"""The site of ``jobcast demo``, and the refusal to be one anywhere else."""
+
+import ipaddress
+import json
+import os
+import stat
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jobcast.errors import SettingsError
+from jobcast.settings import Settings
+from realtime.console.site import TOKEN_SECONDS, Site
+
+MARK = "demo.json"  # which `jobcast demo` writes into its directory
+
+
+def demonstration(
+    settings: Settings,
+    environ: Mapping[str, str] = os.environ,
+    argv: Sequence[str] = tuple(sys.argv),
+) -> Site | None:
+    """The site of the demo that started this process; None if none did.
+
+    Its login asks for no password. So it is for the machine alone that the demo runs on.
+
+    Raises:
+        SettingsError: ``JOBCAST_DEMO`` is set where it may not be.
+    """
+    directory = environ.get("JOBCAST_DEMO")
+    if not directory:
+        return None
+    mark = _mark(Path(directory))
+    for where, host in (("JOBCAST_HOST", settings.host), ("--host", _uvicorn_host(argv))):
+        if not is_loopback(host):
+            raise SettingsError(
+                "JOBCAST_DEMO",
+                f"may not be set where others can connect ({where} is {host or 'not known'}): it"
+                " turns on a login that asks for no password. Only `jobcast demo` sets it",
+            )
+    return Site(
+        settings=settings,
+        directory=Path(directory),
+        samples=Path(directory, "samples"),
+        queue=str(mark["queue"]),
+        token_seconds=_token_seconds(environ),
+        is_demonstration=True,
+    )
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether an address, or the name ``localhost``, is this machine's alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _mark(directory: Path) -> dict[str, str]:
+    """What the demo says of itself, in a directory that nobody else can write to.
+
+    Raises:
+        SettingsError: no demo of this user made the directory.
+    """
+    try:
+        status = directory.stat()
+        mark: dict[str, str] = json.loads((directory / MARK).read_text(encoding="utf-8"))
+        mine = status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == 0o700
+        if mine and "queue" in mark:
+            return mark
+    except (OSError, ValueError):
+        pass  # which is said below
+    raise SettingsError(
+        "JOBCAST_DEMO",
+        "should not be set: it turns on a login that asks for no password, and only `jobcast demo`"
+        f" sets it, to a directory of its own. {directory} is none",
+    )
+
+
+def _uvicorn_host(argv: Sequence[str]) -> str | None:
+    """Where uvicorn was told to listen, which an application is not told itself.
+
+    None if that is no address, or if it is another server that runs this.
+    """
+    if "uvicorn" not in (*Path(argv[0]).parts[-2:], Path(argv[0]).stem):
+        return None
+    from uvicorn.main import main
+
+    with main.make_context("uvicorn", list(argv[1:]), resilient_parsing=True) as context:
+        said = context.params
+    return None if said.get("uds") or said.get("fd") is not None else said.get("host")
+
+
+def _token_seconds(environ: Mapping[str, str]) -> int:
+    """How long a page's token lives; a test has them expire soon.
+
+    Raises:
+        SettingsError: it is no such number.
+    """
+    text = environ.get("JOBCAST_DEMO_TOKEN_SECONDS") or str(TOKEN_SECONDS)
+    if not text.isdecimal() or not 1 <= int(text) <= 24 * 3600:
+        raise SettingsError(
+            "JOBCAST_DEMO_TOKEN_SECONDS", f"should be a whole number of seconds, not {text!r}"
+        )
+    return int(text)

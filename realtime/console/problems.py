@@ -1,0 +1,44 @@
+"""What went wrong, for programs and for people: ``{"code": ..., "message": ...}``."""
+
+import logging
+from http import HTTPStatus
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+logger = logging.getLogger("jobcast.console")
+
+
+class Problem(HTTPException):
+    """A request that is refused. ``message`` is a sentence that the page may show."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(status, message)
+        self.code = code
+
+
+def answer(status: int, code: str, message: str, headers: object = None) -> JSONResponse:
+    body = {"code": code, "message": message}
+    return JSONResponse(body, status, dict(headers) if isinstance(headers, dict) else None)
+
+
+async def _refused(_: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)  # noqa: S101
+    if isinstance(exc, Problem):
+        return answer(exc.status_code, exc.code, exc.detail)
+    status = HTTPStatus(exc.status_code)
+    code = status.phrase.lower().replace(" ", "_")
+    return answer(status, code, f"{status.phrase}.", exc.headers)
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=400)  # which nobody reads
+
+
+async def _failed(request: Request, exc: Exception) -> Response:
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=exc)
+    return answer(500, "internal_error", "The server failed. Its log says how.")
+
+
+HANDLERS = {HTTPException: _refused, ClientDisconnect: _gone, Exception: _failed}

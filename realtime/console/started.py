@@ -1,0 +1,65 @@
+"""What was started, by whom: a small SQLite file that all processes of the site share."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+LISTED = 200  # jobs of a user, the newest ones
+PATIENCE = 5.0  # seconds to wait for another process that writes
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartedJob:
+    job_id: str
+    task: str
+    title: str
+    sent_at: str  # in UTC
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class StartedJobs:
+    """The list, in a file. Its methods wait for the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._database() as database:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS started (number INTEGER PRIMARY KEY, user TEXT,"
+                " job_id TEXT UNIQUE, task TEXT, title TEXT, sent_at TEXT)"
+            )
+            database.execute("CREATE INDEX IF NOT EXISTS started_user ON started (user, number)")
+
+    def add(self, user: str, job: StartedJob) -> None:
+        with self._database() as database:
+            database.execute(
+                "INSERT INTO started (user, job_id, task, title, sent_at) VALUES (?, ?, ?, ?, ?)",
+                (user, job.job_id, job.task, job.title, job.sent_at),
+            )
+
+    def of(self, user: str) -> list[StartedJob]:
+        """The user's jobs, newest first."""
+        with self._database() as database:
+            rows = database.execute(
+                "SELECT job_id, task, title, sent_at FROM started WHERE user = ?"
+                " ORDER BY number DESC LIMIT ?",
+                (user, LISTED),
+            ).fetchall()
+        names = ("job_id", "task", "title", "sent_at")
+        return [StartedJob(**dict(zip(names, row, strict=True))) for row in rows]
+
+    def remove(self, user: str, job_id: str) -> None:
+        """Take a job off the user's list, if it is there."""
+        with self._database() as database:
+            database.execute("DELETE FROM started WHERE user = ? AND job_id = ?", (user, job_id))
+
+    @contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        with closing(sqlite3.connect(self._path, timeout=PATIENCE)) as database, database:
+            yield database

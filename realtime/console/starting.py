@@ -1,0 +1,100 @@
+"""Starting jobs: ``/api/tasks`` and ``/api/jobs``."""
+
+import logging
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from realtime.console.problems import Problem
+from realtime.console.sender import BrokerAway, Sender
+from realtime.console.session import signed_in
+from realtime.console.site import Site
+from realtime.console.startable import STARTABLE, Input, Startable
+from realtime.console.started import StartedJob, StartedJobs
+from realtime.console.upload import receive
+
+logger = logging.getLogger("jobcast.console")
+
+
+def starting_routes(site: Site) -> list[Route]:
+    starting = Starting(site)
+    return [
+        Route("/api/tasks", show_tasks),
+        Route("/api/jobs", starting.show),
+        Route("/api/jobs/{name}", starting.start, methods=["POST"]),
+        Route("/api/jobs/{job_id}", starting.take_off, methods=["DELETE"]),
+    ]
+
+
+async def show_tasks(_: Request) -> JSONResponse:
+    return JSONResponse({"tasks": [startable.shown for startable in STARTABLE.values()]})
+
+
+class Starting:
+    """The jobs that users start here."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._sender = Sender(site.queue)
+        self._started = StartedJobs(site.directory / "started.sqlite")
+
+    # Not async, so that they run in a thread: they wait for the disk.
+    def show(self, request: Request) -> JSONResponse:
+        jobs = self._started.of(signed_in(request))
+        return JSONResponse({"jobs": [job.shown for job in jobs]})
+
+    def take_off(self, request: Request) -> Response:
+        self._started.remove(signed_in(request), request.path_params["job_id"])
+        return Response(status_code=204)
+
+    async def start(self, request: Request) -> JSONResponse:
+        user = signed_in(request)
+        startable = STARTABLE.get(request.path_params["name"])
+        if startable is None:
+            raise Problem(404, "unknown_task", "There is no such task.")
+        job_id = f"{startable.name}-{secrets.token_hex(4)}"
+        with workspace(self._site.directory / "jobs" / job_id) as directory:
+            upload = await receive(request, startable, directory / "upload.csv")
+            given = Input(samples=self._site.samples, workspace=directory, upload=upload)
+            job = await run_in_threadpool(self._start, user, job_id, startable, given)
+        return JSONResponse(job.shown, 201)
+
+    def _start(self, user: str, job_id: str, startable: Startable, given: Input) -> StartedJob:
+        """Send the job, and have it on the list before anybody can see it.
+
+        Raises:
+            Problem: it cannot be sent now.
+        """
+        sent_at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        job = StartedJob(job_id=job_id, task=startable.task, title=startable.title, sent_at=sent_at)
+        arguments = startable.arguments(given)
+        self._started.add(user, job)
+        try:
+            self._sender.send(startable.task, arguments, job_id=job_id, owner=user)
+        except BrokerAway as exc:
+            self._started.remove(user, job_id)
+            logger.warning("%s was not started: %s", job_id, exc)
+            raise Problem(
+                503, "broker_away", "The job could not be sent: the broker does not answer."
+            ) from exc
+        logger.info("started %s for %r", job_id, user)
+        return job
+
+
+@contextmanager
+def workspace(directory: Path) -> Iterator[Path]:
+    """A new directory for a job, which goes if the job does not come about."""
+    directory.mkdir(parents=True)
+    try:
+        yield directory
+    except BaseException:
+        shutil.rmtree(directory)
+        raise

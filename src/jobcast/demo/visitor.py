@@ -1,0 +1,40 @@
+"""Somebody who uses the demo's site as its page does."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import aiohttp
+
+from jobcast.errors import JobcastError
+
+TIMEOUT: Final = aiohttp.ClientTimeout(total=60)  # seconds, on a loaded machine
+
+
+async def start_jobs(url: str, name: str) -> list[str]:
+    """Sign in, and start each task that the site has, with its sample input.
+
+    Returns:
+        The ids of the jobs.
+
+    Raises:
+        JobcastError: the site would not do it.
+    """
+    # Its address is no name, for which cookies are not kept otherwise.
+    cookies = aiohttp.CookieJar(unsafe=True)
+    try:
+        async with aiohttp.ClientSession(url, cookie_jar=cookies, timeout=TIMEOUT) as site:
+            await _ask(site, "POST", "/api/session", json={"name": name})
+            tasks = (await _ask(site, "GET", "/api/tasks"))["tasks"]
+            jobs = [await _ask(site, "POST", f"/api/jobs/{task['name']}") for task in tasks]
+    except (aiohttp.ClientError, TimeoutError) as exc:
+        raise JobcastError(f"the jobs could not be started: {exc!r}") from exc
+    return [job["job_id"] for job in jobs]
+
+
+async def _ask(site: aiohttp.ClientSession, method: str, path: str, **body: Any) -> Any:
+    async with site.request(method, path, **body) as response:
+        answer = await response.json()
+    if not response.ok:
+        raise JobcastError(f"the jobs could not be started: {answer.get('message', answer)}")
+    return answer

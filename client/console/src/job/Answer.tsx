@@ -1,0 +1,58 @@
+import type { JobState } from "@jobcast/client";
+import { isTerminal } from "@jobcast/client";
+import { useJobClient } from "@jobcast/client/react";
+import type { ReactElement } from "react";
+import { faceOf, isUnknown } from "../lib/face";
+import { headlineOf } from "../lib/headline";
+import { useNow } from "../lib/useNow";
+import { Icon } from "../ui/Icon";
+import { ProgressBar } from "../ui/ProgressBar";
+import { LastWords } from "./LastWords";
+
+interface Props {
+  readonly job: JobState;
+  readonly name: string;
+  readonly onJump: (seq: number) => void;
+}
+
+/** The answer to what one came for: where the job is, and why it failed. */
+export function Answer({ job, name, onJump }: Props): ReactElement {
+  const client = useJobClient();
+  const { sentence, hint, advice } = headlineOf(job, useNow(!isTerminal(job.status)));
+  const { tone, icon } = faceOf(job);
+  const isRefused = job.joined === "refused";
+  const isLoading = isUnknown(job);
+  return (
+    <section className="answer" data-tone={tone} aria-label="State" aria-busy={isLoading}>
+      <div className="answer-top">
+        <span className="answer-icon">
+          <Icon name={icon} />
+        </span>
+        <h2>{sentence}</h2>
+      </div>
+      {isRefused || isLoading ? null : <ProgressBar job={job} name={name} />}
+      {job.error === null || isRefused ? null : (
+        <p className="error-text">
+          <strong>{job.error.error}</strong>
+          {job.error.message === "" ? null : <span>{job.error.message}</span>}
+        </p>
+      )}
+      {hint === null ? null : (
+        <p className="answer-hint">
+          {advice === undefined ? null : <strong>Why: </strong>}
+          {hint}
+          {advice === undefined ? null : <strong> What now: </strong>}
+          {advice}
+        </p>
+      )}
+      {isRefused ? (
+        <div className="answer-actions">
+          <button type="button" className="button" onClick={() => client.reconnect()}>
+            Try again
+          </button>
+        </div>
+      ) : null}
+      {isTerminal(job.status) && !isRefused ? <LastWords job={job} onJump={onJump} /> : null}
+    </section>
+  );
+}

@@ -1,0 +1,118 @@
+import { isTerminal, type JobState } from "@jobcast/client";
+import { type ReactElement, useMemo, useRef } from "react";
+import { useProgressBook } from "../jobs/jobsContext";
+import { span } from "../lib/durations";
+import { boundariesOf, curvesOf, type Frame, framed, phasesOf, plotWords } from "../lib/plot";
+import { useNow } from "../lib/useNow";
+import { useStore } from "../lib/useStore";
+import { useWidth } from "../lib/useWidth";
+
+const HEIGHT = 132; // px of the curve
+const STRIP = 8; // px of the states below it
+const MARGIN = { top: 10, right: 12, bottom: 20, left: 38 };
+
+/** Progress over time, and the states that the job was in meanwhile. */
+export function Plot({ job }: { readonly job: JobState }): ReactElement | null {
+  const book = useProgressBook();
+  const series = useStore(useMemo(() => book.store(job.jobId), [book, job.jobId]));
+  const box = useRef<HTMLDivElement>(null);
+  const width = useWidth(box) - MARGIN.left - MARGIN.right;
+  const now = useNow(!isTerminal(job.status));
+  const latest = job.updatedAt === null ? 0 : Date.parse(job.updatedAt);
+  const frame = framed(job, series, Math.max(now, latest), { width, height: HEIGHT });
+  if (frame === null) {
+    return null;
+  }
+  return (
+    <figure className="panel plot" aria-labelledby="plot-title">
+      <h2 id="plot-title">Progress over time</h2>
+      <div ref={box} className="plot-box">
+        {width > 0 ? <Drawing job={job} series={series} frame={frame} /> : null}
+      </div>
+      <figcaption className="faint">{plotWords(series, job)}</figcaption>
+    </figure>
+  );
+}
+
+interface DrawingProps {
+  readonly job: JobState;
+  readonly series: Parameters<typeof curvesOf>[0];
+  readonly frame: Frame;
+}
+
+/** Only a picture of what the caption and the timeline say. */
+function Drawing({ job, series, frame }: DrawingProps): ReactElement {
+  const { width, height, from, to } = frame;
+  const bottom = height + STRIP + 4;
+  return (
+    <svg
+      width={width + MARGIN.left + MARGIN.right}
+      height={bottom + MARGIN.top + MARGIN.bottom}
+      aria-hidden="true"
+      focusable="false"
+    >
+      <g transform={`translate(${MARGIN.left} ${MARGIN.top})`}>
+        {[0, 50, 100].map((level) => (
+          <g key={level} className="grid">
+            <line x2={width} y1={height * (1 - level / 100)} y2={height * (1 - level / 100)} />
+            <text x={-8} y={height * (1 - level / 100)} dy="0.32em" textAnchor="end">
+              {level}%
+            </text>
+          </g>
+        ))}
+        {phasesOf(job.history, frame).map((phase) => (
+          <rect
+            key={`${phase.status} ${phase.x}`}
+            className="phase"
+            data-status={phase.status}
+            x={phase.x}
+            width={phase.width}
+            y={height + 4}
+            height={STRIP}
+          />
+        ))}
+        {boundariesOf(job.history, frame).map(({ run, x }) => (
+          <g key={run} className="boundary">
+            <line x1={x} x2={x} y1={0} y2={height + 4} />
+            <text
+              x={x + (x > width - 40 ? -4 : 4)}
+              y={8}
+              textAnchor={x > width - 40 ? "end" : "start"}
+            >
+              run {run}
+            </text>
+          </g>
+        ))}
+        {curvesOf(series, job.history, frame).map((curve) => (
+          <g key={curve.run} className="curve" data-status={job.status}>
+            <path className="area" d={curve.area} />
+            <path className="line" d={curve.line} />
+            {curve.tip === null ? null : (
+              <circle className="tip" cx={curve.tip.x} cy={curve.tip.y} r={3.5} />
+            )}
+            {curve.unseen === null ? null : <path className="unseen" d={curve.unseen} />}
+          </g>
+        ))}
+        <Ticks width={width} y={bottom + 14} length={to - from} />
+      </g>
+    </svg>
+  );
+}
+
+function Ticks(props: {
+  readonly width: number;
+  readonly y: number;
+  readonly length: number;
+}): ReactElement {
+  const { width, y, length } = props;
+  const anchors = ["start", "middle", "end"] as const;
+  return (
+    <g className="grid">
+      {anchors.map((anchor, index) => (
+        <text key={anchor} x={(width * index) / 2} y={y} textAnchor={anchor}>
+          {index === 0 ? "0 s" : span((length * index) / 2)}
+        </text>
+      ))}
+    </g>
+  );
+}

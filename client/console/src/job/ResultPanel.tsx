@@ -1,0 +1,25 @@
+import type { ReactElement } from "react";
+import { omittedOf } from "../lib/summary";
+import { CopyButton } from "../ui/CopyButton";
+import { JsonView } from "./JsonView";
+
+export function ResultPanel({ result }: { readonly result: unknown }): ReactElement {
+  const omitted = omittedOf(result);
+  return (
+    <section className="panel result" aria-labelledby="result-title">
+      <div className="panel-top">
+        <h2 id="result-title">Result</h2>
+        {omitted === null ? (
+          <CopyButton label="Copy the result" text={() => JSON.stringify(result, null, 2)} />
+        ) : null}
+      </div>
+      {omitted === null ? (
+        <div className="json">
+          <JsonView value={result} depth={0} />
+        </div>
+      ) : (
+        <p>{omitted} What the task may show is up to its public_result.</p>
+      )}
+    </section>
+  );
+}

@@ -1,0 +1,160 @@
+import type { JobState } from "@jobcast/client";
+import { type KeyboardEvent, type ReactElement, useCallback, useMemo, useRef } from "react";
+import { type Bucket, bucketOf } from "../lib/face";
+import { announce } from "../lib/liveRegion";
+import { count } from "../lib/numbers";
+import { Icon } from "../ui/Icon";
+import { FollowForm } from "./FollowForm";
+import { type Filter, JobFilter } from "./JobFilter";
+import { JobRow } from "./JobRow";
+import type { JobList, ListedJob } from "./jobList";
+import { useJobLists } from "./jobsContext";
+import { moveFocus, useListKeys } from "./listKeys";
+
+interface Props {
+  readonly list: JobList;
+  readonly shown: readonly ListedJob[];
+  /** Of the jobs that are shown, in their order. */
+  readonly states: readonly JobState[];
+  readonly openId: string | null;
+  readonly filter: Filter;
+  readonly onFilter: (filter: Filter) => void;
+  readonly onMore: () => void;
+}
+
+export function JobsPane({
+  list,
+  shown,
+  states,
+  openId,
+  filter,
+  onFilter,
+  onMore,
+}: Props): ReactElement {
+  const lists = useJobLists();
+  const rows = useRef<HTMLUListElement>(null);
+  const heading = useRef<HTMLHeadingElement>(null);
+  const counts = useMemo(() => countsOf(states), [states]);
+  useListKeys(rows);
+
+  const onRemove = useCallback(
+    async (jobId: string): Promise<void> => {
+      await lists.remove(jobId);
+      announce("Removed from the list");
+      const next = neighbour(rows.current, jobId);
+      (next ?? heading.current)?.focus();
+      if (window.location.hash.endsWith(encodeURIComponent(jobId))) {
+        window.location.hash = "#/";
+      }
+    },
+    [lists],
+  );
+  const onKeyDown = (event: KeyboardEvent): void => {
+    const way = event.key === "ArrowDown" ? 1 : event.key === "ArrowUp" ? -1 : null;
+    if (way !== null && moveFocus(rows.current, way)) {
+      event.preventDefault();
+    }
+  };
+
+  const visible = shown.flatMap((job, index) => {
+    const state = states[index];
+    return state && (filter === "all" || bucketOf(state) === filter) ? [{ job, state }] : [];
+  });
+  const rest = list.jobs.length - shown.length;
+  return (
+    <nav className="pane" aria-label="Jobs">
+      <div className="pane-top">
+        <h2 ref={heading} tabIndex={-1}>
+          Jobs
+        </h2>
+        <a
+          className="button primary"
+          href="#/start"
+          aria-current={openId === null ? "page" : undefined}
+        >
+          <Icon name="plus" />
+          Start a job
+        </a>
+      </div>
+      <JobFilter counts={counts} chosen={filter} onChoose={onFilter} />
+      {list.problem === null ? null : (
+        <div className="pane-problem" role="alert">
+          <p>The list of jobs cannot be loaded. {list.problem}</p>
+          <button type="button" className="button" onClick={() => void lists.refresh()}>
+            Try again
+          </button>
+        </div>
+      )}
+      {visible.length > 0 ? (
+        <ul className="rows" ref={rows} aria-label="Followed jobs" onKeyDown={onKeyDown}>
+          {visible.map(({ job, state }) => (
+            <JobRow
+              key={job.jobId}
+              job={job}
+              state={state}
+              isOpen={job.jobId === openId}
+              onRemove={onRemove}
+            />
+          ))}
+        </ul>
+      ) : (
+        <Empty list={list} filter={filter} />
+      )}
+      {rest > 0 ? (
+        <button type="button" className="button more" onClick={onMore}>
+          Show {count(Math.min(rest, 50))} older jobs
+        </button>
+      ) : null}
+      <FollowForm />
+      <p className="keys" aria-hidden="true">
+        <kbd>j</kbd> <kbd>k</kbd> next and previous job, <kbd>/</kbd> search its log
+      </p>
+    </nav>
+  );
+}
+
+function Empty({
+  list,
+  filter,
+}: {
+  readonly list: JobList;
+  readonly filter: Filter;
+}): ReactElement {
+  if (list.state === "loading") {
+    return (
+      <div className="empty" aria-busy="true">
+        Loading the list…
+      </div>
+    );
+  }
+  return list.jobs.length === 0 ? (
+    <div className="empty">
+      <strong>No jobs yet.</strong> Those that you start show up here, and so do those that you
+      follow by their id.
+    </div>
+  ) : (
+    <div className="empty">None of these jobs is {filter === "all" ? "shown" : filter}.</div>
+  );
+}
+
+function countsOf(states: readonly JobState[]): Record<Filter, number> {
+  const counts: Record<Filter | Bucket, number> = {
+    all: states.length,
+    active: 0,
+    failed: 0,
+    done: 0,
+    none: 0,
+  };
+  for (const state of states) {
+    counts[bucketOf(state)] += 1;
+  }
+  return counts;
+}
+
+/** The row to go to when that of a job is gone. */
+function neighbour(list: HTMLUListElement | null, jobId: string): HTMLElement | null {
+  const all = [...(list?.querySelectorAll<HTMLElement>("[data-job-id]") ?? [])];
+  const at = all.findIndex((row) => row.getAttribute("data-job-id") === jobId);
+  const next = at === -1 ? undefined : (all[at + 1] ?? all[at - 1]);
+  return next?.querySelector("a") ?? null;
+}

@@ -1,0 +1,34 @@
+import { useSyncExternalStore } from "react";
+import { serverNow } from "./clock";
+
+const TICK = 1000; // ms
+
+const listeners = new Set<() => void>();
+let timer: ReturnType<typeof setInterval> | undefined;
+
+function subscribe(listener: () => void): () => void {
+  listeners.add(listener);
+  if (timer === undefined) {
+    timer = setInterval(() => {
+      for (const tell of listeners) {
+        tell();
+      }
+    }, TICK);
+  }
+  return () => {
+    listeners.delete(listener);
+    if (listeners.size === 0) {
+      clearInterval(timer);
+      timer = undefined;
+    }
+  };
+}
+
+const second = (): number => Math.floor(serverNow() / TICK) * TICK;
+const zero = (): number => 0;
+const never = (): (() => void) => () => {};
+
+/** The time in ms by the server's clock; with `ticks`, a new one each second. */
+export function useNow(ticks = true): number {
+  return useSyncExternalStore(ticks ? subscribe : never, ticks ? second : zero);
+}

@@ -1,0 +1,178 @@
+import type { JobState, Level, LogLine } from "@jobcast/client";
+import {
+  type ReactElement,
+  useCallback,
+  useDeferredValue,
+  useEffect,
+  useMemo,
+  useRef,
+  useState,
+} from "react";
+import type { Target } from "../job/JobPage";
+import { isTyping } from "../jobs/listKeys";
+import { download } from "../lib/clipboard";
+import { asText, type LogFilter, placeOf, viewOf } from "../lib/logView";
+import { shortId } from "../lib/names";
+import { count, plural } from "../lib/numbers";
+import { step } from "../lib/search";
+import { recall, remember } from "../lib/storage";
+import { CopyButton } from "../ui/CopyButton";
+import { Icon } from "../ui/Icon";
+import { LevelFilter } from "./LevelFilter";
+import { LogRows, type LogRowsHandle } from "./LogRows";
+import { LogSearch } from "./LogSearch";
+import { useLogView } from "./useLogView";
+
+interface Props {
+  readonly job: JobState;
+  /** A line that somebody wants to see. */
+  readonly target: Target | null;
+}
+
+const WRAP_KEY = "jobcast.wrap";
+const NONE: ReadonlySet<Level> = new Set();
+
+export function LogPanel({ job, target }: Props): ReactElement {
+  const [hidden, setHidden] = useState<ReadonlySet<Level>>(NONE);
+  const [text, setText] = useState("");
+  const [wrap, setWrap] = useState(() => recall(WRAP_KEY) !== false);
+  const [current, setCurrent] = useState<number | null>(null); // seq of the line that is looked at
+  const needle = useDeferredValue(text);
+  const filter = useMemo<LogFilter>(() => ({ hidden, needle }), [hidden, needle]);
+  const view = useLogView(job, filter);
+  const rows = useRef<LogRowsHandle>(null);
+  const search = useRef<HTMLInputElement>(null);
+  const { logs } = job;
+
+  const show = useCallback((seq: number) => {
+    setCurrent(seq);
+    rows.current?.show(seq);
+  }, []);
+  const wanted = useRef<number | null>(null); // seq of a line that is not in view yet
+  useEffect(() => {
+    if (target) {
+      wanted.current = target.seq;
+      setHidden((levels) => (levels.size === 0 ? levels : NONE));
+      setCurrent(target.seq);
+    }
+  }, [target]);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: a new target, too, is looked for.
+  useEffect(() => {
+    if (wanted.current !== null && placeOf(view.rows, wanted.current) !== -1) {
+      rows.current?.show(wanted.current, true);
+      wanted.current = null;
+    }
+  }, [target, view]);
+  useSearchKey(search);
+
+  const place = current === null ? -1 : placeOf(view.rows, current);
+  const go = (by: 1 | -1): void => {
+    // Who types fast presses Enter before the view has followed; its rows are the same.
+    const { hits } =
+      needle === text
+        ? view
+        : viewOf({ logs, history: job.history }, { hidden, needle: text }, null);
+    const next = step(hits, place, by);
+    const row = next === null ? undefined : view.rows[next];
+    if (row) {
+      show(row.seq);
+    }
+  };
+  const toggle = (level: Level): void => {
+    const next = new Set(hidden);
+    if (!next.delete(level)) {
+      next.add(level);
+    }
+    setHidden(next);
+  };
+  const shownLines = (): LogLine[] =>
+    view.rows.flatMap((row) => (row.kind === "line" ? [row.line] : []));
+  const isPart = view.lines < logs.length;
+  return (
+    <section className="panel log-panel" aria-labelledby="log-title">
+      <div className="log-bar">
+        <h2 id="log-title">
+          Log{" "}
+          <span className="number faint">
+            {isPart ? `${count(view.lines)} of ` : null}
+            {plural(logs.length, "line")}
+          </span>
+        </h2>
+        <LevelFilter counts={view.counts} hidden={hidden} onToggle={toggle} />
+        <div className="log-tools">
+          <LogSearch
+            input={search}
+            text={text}
+            hits={view.hits.length}
+            at={view.hits.indexOf(place) + 1}
+            onText={setText}
+            onStep={go}
+          />
+          <div className="log-actions">
+            <button
+              type="button"
+              className="button icon-only"
+              aria-pressed={wrap}
+              aria-label="Wrap long lines"
+              title="Wrap long lines"
+              onClick={() => {
+                setWrap(!wrap);
+                remember(WRAP_KEY, !wrap);
+              }}
+            >
+              <Icon name="wrap" />
+            </button>
+            <CopyButton
+              small
+              label={isPart ? "Copy the lines shown" : "Copy all lines"}
+              text={() => asText(isPart ? shownLines() : logs)}
+            />
+            <button
+              type="button"
+              className="button icon-only"
+              aria-label="Download the log"
+              title="Download the log"
+              onClick={() => download(`${shortId(job.jobId)}.log`, asText(logs))}
+            >
+              <Icon name="download" />
+            </button>
+          </div>
+        </div>
+      </div>
+      {job.droppedLogs > 0 ? (
+        <p className="log-note">
+          {plural(job.droppedLogs, "earlier line")} are not shown any more.
+        </p>
+      ) : null}
+      <LogRows
+        ref={rows}
+        view={view}
+        wrap={wrap}
+        current={current}
+        empty={emptyWords(job, hidden.size > 0)}
+      />
+    </section>
+  );
+}
+
+function emptyWords(job: JobState, isFiltered: boolean): string {
+  if (isFiltered && job.logs.length > 0) {
+    return "No line has one of these levels.";
+  }
+  return job.endedAt === null ? "No line yet." : "It wrote no lines.";
+}
+
+/** `/` goes to the search, from wherever one doesn't type. */
+function useSearchKey(input: { readonly current: HTMLInputElement | null }): void {
+  useEffect(() => {
+    const press = (event: KeyboardEvent): void => {
+      if (event.key === "/" && !isTyping(event)) {
+        event.preventDefault();
+        input.current?.focus();
+        input.current?.select();
+      }
+    };
+    window.addEventListener("keydown", press);
+    return () => window.removeEventListener("keydown", press);
+  }, [input]);
+}

@@ -1,0 +1,77 @@
+import type { KeyboardEvent, ReactElement, RefObject } from "react";
+import { count } from "../lib/numbers";
+import { Icon } from "../ui/Icon";
+
+interface Props {
+  readonly input: RefObject<HTMLInputElement | null>;
+  readonly text: string;
+  readonly hits: number;
+  /** Which of the hits is looked at, from 1; 0 for none. */
+  readonly at: number;
+  readonly onText: (text: string) => void;
+  readonly onStep: (by: 1 | -1) => void;
+}
+
+export function LogSearch({ input, text, hits, at, onText, onStep }: Props): ReactElement {
+  const press = (event: KeyboardEvent<HTMLInputElement>): void => {
+    if (event.key === "Enter") {
+      event.preventDefault();
+      onStep(event.shiftKey ? -1 : 1);
+    } else if (event.key === "Escape" && text !== "") {
+      event.preventDefault();
+      onText("");
+    } else if (event.key === "Escape") {
+      event.currentTarget.blur();
+    }
+  };
+  return (
+    <search className="log-search">
+      <Icon name="search" />
+      <input
+        ref={input}
+        type="search"
+        className="field"
+        aria-label="Search the log"
+        placeholder="Search"
+        value={text}
+        onChange={(event) => onText(event.target.value)}
+        onKeyDown={press}
+        autoComplete="off"
+        spellCheck={false}
+        enterKeyHint="search"
+      />
+      {text === "" ? (
+        <kbd>/</kbd>
+      ) : (
+        <>
+          <output className="number faint">{wordsOf(hits, at)}</output>
+          <button
+            type="button"
+            className="button icon-only bare"
+            aria-label="Previous match"
+            aria-disabled={hits === 0}
+            onClick={() => onStep(-1)}
+          >
+            <Icon name="previous" />
+          </button>
+          <button
+            type="button"
+            className="button icon-only bare"
+            aria-label="Next match"
+            aria-disabled={hits === 0}
+            onClick={() => onStep(1)}
+          >
+            <Icon name="next" />
+          </button>
+        </>
+      )}
+    </search>
+  );
+}
+
+function wordsOf(hits: number, at: number): string {
+  if (hits === 0) {
+    return "no match";
+  }
+  return at > 0 ? `${count(at)} of ${count(hits)}` : `${count(hits)} found`;
+}

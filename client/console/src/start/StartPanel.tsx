@@ -1,0 +1,52 @@
+import { type ReactElement, useCallback, useEffect, useRef, useState } from "react";
+import { hasMoved } from "../lib/moves";
+import { messageOf } from "../lib/records";
+import type { Route } from "../lib/route";
+import { getTasks, type Task } from "../session/api";
+import { TaskCard } from "./TaskCard";
+
+/** The sample tasks, ready to be started. */
+export function StartPanel({ page }: { readonly page: Route["page"] }): ReactElement {
+  const [tasks, setTasks] = useState<readonly Task[] | null>(null);
+  const [problem, setProblem] = useState<string | null>(null);
+  const panel = useRef<HTMLDivElement>(null);
+  const heading = useRef<HTMLHeadingElement>(null);
+  const load = useCallback(() => {
+    setProblem(null);
+    getTasks().then(setTasks, (error: unknown) => setProblem(messageOf(error)));
+  }, []);
+  useEffect(load, [load]);
+  useEffect(() => {
+    document.title = "jobcast";
+    // Who has just started something here stays at its button.
+    const isAway = page === "start" || document.activeElement === document.body;
+    if (hasMoved() && isAway && !panel.current?.contains(document.activeElement)) {
+      heading.current?.focus();
+    }
+  }, [page]);
+  return (
+    <div className="start" ref={panel}>
+      <a className="back" href="#/">
+        All jobs
+      </a>
+      <h1 ref={heading} tabIndex={-1}>
+        Start a job
+      </h1>
+      <p className="lead">Sample tasks, which do real work. Start as many at once as you like.</p>
+      {problem === null ? null : (
+        <div className="panel" role="alert">
+          <p>The tasks cannot be loaded. {problem}</p>
+          <button type="button" className="button" onClick={load}>
+            Try again
+          </button>
+        </div>
+      )}
+      {tasks === null && problem === null ? <p className="faint">Loading the tasks…</p> : null}
+      <ul className="cards" aria-label="Tasks">
+        {tasks?.map((task) => (
+          <TaskCard key={task.name} task={task} />
+        ))}
+      </ul>
+    </div>
+  );
+}

@@ -1,0 +1,61 @@
+/** Jobs as the client's store gives them. */
+
+import type { JobState, LogLine, StatusChange } from "@jobcast/client";
+
+export const START = Date.parse("2026-01-15T09:30:00Z");
+
+/** RFC 3339, some seconds after the start. */
+export function at(seconds: number): string {
+  return new Date(START + seconds * 1000).toISOString();
+}
+
+export function job(what: Partial<JobState> = {}): JobState {
+  return {
+    jobId: "import_csv-0a1b2c3d",
+    status: "started",
+    joined: "yes",
+    refusal: null,
+    task: "tasks.people.import_csv",
+    attempt: 1,
+    run: 1,
+    percentage: null,
+    message: null,
+    stage: null,
+    current: null,
+    total: null,
+    rate: null,
+    eta: null,
+    retry: null,
+    logs: [],
+    droppedLogs: 0,
+    history: [],
+    result: null,
+    error: null,
+    queuedAt: at(0),
+    startedAt: at(1),
+    endedAt: null,
+    updatedAt: at(1),
+    connection: "connected",
+    ...what,
+  };
+}
+
+export function line(seq: number, what: Partial<LogLine> = {}): LogLine {
+  return { seq, timestamp: at(seq), level: "info", message: `line ${seq}`, ...what };
+}
+
+export function change(seq: number, what: Partial<StatusChange> = {}): StatusChange {
+  return {
+    seq,
+    timestamp: at(seq),
+    status: "started",
+    task: null,
+    attempt: null,
+    run: null,
+    eta: null,
+    error: null,
+    message: null,
+    reason: null,
+    ...what,
+  };
+}

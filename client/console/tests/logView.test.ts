@@ -1,0 +1,83 @@
+import type { Level, LogLine } from "@jobcast/client";
+import { describe, expect, it } from "vitest";
+import {
+  asText,
+  type LogFilter,
+  type LogView,
+  NO_FILTER,
+  placeOf,
+  viewOf,
+} from "../src/lib/logView";
+import { change, line } from "./jobs";
+
+const marks = [change(1, { status: "queued" }), change(4, { run: 1 })];
+const seqs = (view: LogView): number[] => view.rows.map(({ seq }) => seq);
+const filterOf = (hidden: Level[], needle = ""): LogFilter => ({ hidden: new Set(hidden), needle });
+
+describe("the view of a log", () => {
+  it("has the changes of state between the lines", () => {
+    const view = viewOf({ logs: [line(2), line(5)], history: marks }, NO_FILTER, null);
+    expect(view.rows.map(({ kind, seq }) => `${kind} ${seq}`)).toEqual([
+      "mark 1",
+      "line 2",
+      "mark 4",
+      "line 5",
+    ]);
+    expect([view.lines, view.counts.info]).toEqual([2, 2]);
+  });
+
+  it("leaves out levels, counts them, and finds words", () => {
+    const logs = [line(1, { level: "debug" }), line(2, { message: "a Bad line" }), line(3)];
+    const view = viewOf({ logs, history: [] }, filterOf(["debug"], "bad"), null);
+    expect([seqs(view), view.hits, view.counts.debug]).toEqual([[2, 3], [0], 1]);
+  });
+
+  it("is the same, made at once or step by step", () => {
+    const logs: LogLine[] = Array.from({ length: 50 }, (_, index) =>
+      line(index * 2 + 2, { level: index % 3 ? "info" : "warning" }),
+    );
+    const history = [change(1), change(51), change(99, { status: "complete" })];
+    const filter = filterOf(["warning"], "4");
+    let grown: LogView | null = null;
+    for (let number = 0; number <= logs.length; number += 7) {
+      const known = logs.slice(0, number);
+      const seen = history.filter(({ seq }) => seq <= (known.at(-1)?.seq ?? 0));
+      grown = viewOf({ logs: known, history: seen }, filter, grown);
+    }
+    grown = viewOf({ logs, history }, filter, grown);
+    const whole = viewOf({ logs, history }, filter, null);
+    expect([grown.rows, grown.hits, grown.counts]).toEqual([whole.rows, whole.hits, whole.counts]);
+  });
+
+  it("begins anew with another record, with lines that have gone, and with another filter", () => {
+    const first = viewOf({ logs: [line(1), line(2)], history: [] }, NO_FILTER, null);
+    const other = viewOf({ logs: [line(1), line(2), line(3)], history: [] }, NO_FILTER, first);
+    expect(seqs(other)).toEqual([1, 2, 3]);
+    const gone = viewOf({ logs: other.source.logs.slice(1), history: [] }, NO_FILTER, other);
+    expect(seqs(gone)).toEqual([2, 3]);
+    const none = viewOf(gone.source, filterOf(["info"]), gone);
+    expect([seqs(none), none.counts.info]).toEqual([[], 2]);
+  });
+
+  it("finds a line's place", () => {
+    const { rows } = viewOf({ logs: [line(2), line(5), line(9)], history: [] }, NO_FILTER, null);
+    expect([2, 5, 9, 4, 10].map((seq) => placeOf(rows, seq))).toEqual([0, 1, 2, -1, -1]);
+  });
+
+  it("is not made anew for a line that is added", () => {
+    const before = viewOf({ logs: [line(1)], history: marks }, NO_FILTER, null);
+    const logs = [...before.source.logs, line(5)];
+    const after = viewOf({ logs, history: marks }, NO_FILTER, before);
+    expect(
+      after.rows.slice(0, before.rows.length).every((row, index) => row === before.rows[index]),
+    ).toBe(true);
+  });
+});
+
+describe("a log as text", () => {
+  it("has a line for each, with time and level", () => {
+    expect(asText([line(1, { level: "warning", message: "no name" })])).toBe(
+      "2026-01-15T09:30:01.000Z WARNING  no name\n",
+    );
+  });
+});

@@ -58,6 +58,20 @@ def tick(self: ProgressTask, gate: str) -> int:
 
 
 @app.task(base=ProgressTask, bind=True)
+def chatter(self: ProgressTask, lines: int, gate: str) -> int:
+    """So many lines of log of every level, in batches; after the first it waits for ``gate``."""
+    for line in range(lines):
+        level = ("warning", "debug")[line % 50 == 0] if line % 10 == 0 else "info"
+        self.log(f"line {line} of a job that has much to say", level)
+        if line == 0:
+            wait_for_file(gate)
+        if line % 200 == 0:
+            self.progress(current=line, total=lines)
+            time.sleep(0.02)
+    return lines
+
+
+@app.task(base=ProgressTask, bind=True)
 def spin(self: ProgressTask, times: int) -> None:
     for turn in range(times):
         self.progress(turn * 100 / times, f"turn {turn}")
@@ -93,6 +107,14 @@ def logs(self: ProgressTask) -> None:
 
 def helper() -> None:
     current_job().log("from deep below", "ERROR")
+
+
+@app.task(base=ProgressTask, bind=True, max_retries=2)
+def unsteady(self: ProgressTask, gate: str) -> str:
+    """It is retried until the file ``gate`` is there, which it looks for once a minute."""
+    if not Path(gate).exists():
+        raise self.retry(exc=ConnectionError("the gate is closed"), countdown=60)
+    return "through"
 
 
 @app.task(base=ProgressTask, bind=True)

@@ -1,0 +1,91 @@
+"""A real Chromium before the reference application, with real workers behind it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tasks.samples import make_samples
+from tests.conftest import Valkey
+from tests.console import Console, make_demo
+from tests.e2e.browser.tab import Tab
+from tests.support import Worker, running
+
+SAMPLES = "tasks.checksums,tasks.people,tasks.thumbnails,tasks.flaky,tasks.broken"
+HISTORY = {"JOBCAST_HISTORY_SIZE": "20000"}
+# Without these it asks servers of its maker, at every start.
+QUIET = [
+    "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-gpu",
+]  # fmt: skip
+
+
+# For the time of a module: while it is there no other test has an event loop of its own.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert chromium, "install Debian's chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", *QUIET]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def console(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterator[Console]:
+    """With the page that is in the package: ``make console`` has built it."""
+    directory = tmp_path_factory.mktemp("site")
+    demo = make_demo(directory / "demo")
+    make_samples(demo / "samples")
+    env = {"JOBCAST_METRICS": "1", **HISTORY}
+    with running(Console(directory / "console.log", valkey.url, demo, env)) as console:
+        yield console.ready()
+
+
+@pytest.fixture(scope="module")
+def crew(
+    tmp_path_factory: pytest.TempPathFactory, console: Console, valkey: Valkey
+) -> Iterator[Worker]:
+    """A worker that has the sample tasks and those of the tests, on the console's queue."""
+    log_path = tmp_path_factory.mktemp("crew") / "worker.log"
+    with running(
+        Worker(
+            log_path, valkey.url, valkey.url, "--concurrency=3", "--include", SAMPLES,
+            env=HISTORY, name=console.queue,
+        )
+    ) as worker:  # fmt: skip
+        yield worker.ready()
+
+
+@pytest.fixture
+def new_tab(browser: Browser, console: Console) -> Iterator[Callable[..., Tab]]:
+    """Opens the console as somebody: ``new_tab("ada")``. In the end no tab may have complained."""
+    tabs: list[Tab] = []
+
+    def new_tab(user: str, path: str = "/", *, beside: Tab | None = None, **options: Any) -> Tab:
+        url = options.pop("url", console.url)
+        context = beside.page.context if beside else browser.new_context(**options)
+        tab = Tab(context.new_page(), url)
+        tabs.append(tab)
+        tab.open(path)
+        if beside is None:
+            tab.sign_in(user)
+        return tab
+
+    yield new_tab
+    for tab in tabs:
+        tab.page.context.close()
+    assert [problem for tab in tabs for problem in tab.problems] == []
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """A file that jobs wait for."""
+    return tmp_path / "gate"

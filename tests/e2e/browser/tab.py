@@ -1,0 +1,98 @@
+"""A tab of a browser that shows the console."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import ConsoleMessage, Locator, Page, WebSocket, expect
+
+from tests.support import TIMEOUT
+
+expect.set_options(timeout=1000 * TIMEOUT)
+
+
+class Tab:
+    """What it shows, and what it complained of."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.problems: list[str] = []
+        self.sockets: list[WebSocket] = []
+        self._expected: list[re.Pattern[str]] = []
+        page.set_default_timeout(1000 * TIMEOUT)
+        page.on("console", self._said)
+        page.on("pageerror", lambda error: self.problems.append(f"uncaught: {error}"))
+        page.on("websocket", lambda socket: self.sockets.append(socket))
+
+    def expects(self, pattern: str) -> None:
+        """Let the browser complain of what the test does to it."""
+        self._expected.append(re.compile(pattern))
+
+    def _said(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not any(
+            pattern.search(message.text) for pattern in self._expected
+        ):
+            self.problems.append(f"{message.type}: {message.text} ({message.location['url']})")
+
+    def open(self, path: str = "/") -> None:
+        self.page.goto(self.url + path)
+
+    def sign_in(self, user: str) -> None:
+        form = self.page.get_by_role("form", name="Sign in")
+        form.get_by_label("Name").fill(user)
+        form.get_by_role("button", name="Sign in").click()
+        expect(self.page.locator(".console")).to_be_visible()
+
+    def go(self, job_id: str) -> Locator:
+        """Open a job's page."""
+        self.page.goto(f"{self.url}/#/jobs/{job_id}")
+        return self.job(job_id)
+
+    def job(self, job_id: str) -> Locator:
+        return self.page.locator(f'article[data-job-id="{job_id}"]')
+
+    def row(self, job_id: str) -> Locator:
+        return self.page.locator(f'li[data-job-id="{job_id}"]')
+
+    def has_status(self, job_id: str, status: str) -> None:
+        expect(self.job(job_id)).to_have_attribute("data-status", status)
+
+    def is_connected(self, state: str = "connected") -> None:
+        expect(self.page.locator(".console")).to_have_attribute("data-connection", state)
+
+    @property
+    def answer(self) -> Locator:
+        """What the job's page says first."""
+        return self.page.get_by_role("region", name="State")
+
+    @property
+    def bar(self) -> Locator:
+        return self.page.locator("article").get_by_role("progressbar")
+
+    @property
+    def log(self) -> Locator:
+        return self.page.get_by_role("log", name="Log lines")
+
+    def downloaded_log(self, directory: Path) -> list[str]:
+        """The lines of the log, as the page saves them."""
+        with self.page.expect_download() as download:
+            self.page.get_by_role("button", name="Download").click()
+        path = directory / "downloaded.log"
+        download.value.save_as(path)
+        return path.read_text().splitlines()
+
+    def start(self, name: str) -> str:
+        """Start a sample task on the page. Returns the job's id."""
+        return self.starts(lambda: self.page.get_by_role("button", name=name).click())
+
+    def starts(self, act: Callable[[], Any]) -> str:
+        with self.page.expect_response(
+            lambda response: "/api/jobs/" in response.url and response.request.method == "POST"
+        ) as answer:
+            act()
+        job_id: str = answer.value.json()["job_id"]
+        return job_id

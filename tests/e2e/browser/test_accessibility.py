@@ -1,0 +1,104 @@
+"""What axe finds in each view of the console, in light and dark, wide and narrow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests import jobs
+from tests.e2e.browser.tab import Tab
+from tests.support import ROOT, Worker, new_id
+
+AXE = (ROOT / "client/node_modules/axe-core/axe.min.js").read_text()
+
+LOOKS: dict[str, dict[str, Any]] = {
+    "light": {"color_scheme": "light", "viewport": {"width": 1280, "height": 900}},
+    "dark": {"color_scheme": "dark", "viewport": {"width": 1280, "height": 900}},
+    "phone": {"color_scheme": "light", "viewport": {"width": 360, "height": 740}},
+    "phone-dark": {"color_scheme": "dark", "viewport": {"width": 360, "height": 740}},
+}
+
+
+@pytest.fixture(params=LOOKS)
+def look(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return {**LOOKS[request.param], "reduced_motion": "reduce"}
+
+
+def violations(page: Page) -> list[str]:
+    page.evaluate(AXE)  # by the protocol for debuggers, which the page's policy does not bind
+    found: list[dict[str, Any]] = page.evaluate("async () => (await axe.run()).violations")
+    return [
+        f"{each['id']}: {each['help']}: {[node['target'] for node in each['nodes']]}"
+        for each in found
+    ]
+
+
+def is_clean(page: Page) -> None:
+    assert violations(page) == []
+    # Nothing is wider than the screen.
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_each_view_is_accessible(
+    crew: Worker, new_tab: Callable[..., Tab], send: Callable[..., str], gate: Path,
+    look: dict[str, Any],
+) -> None:  # fmt: skip
+    ada = new_id("ada")
+    tab = new_tab(ada, **look)
+    page = tab.page
+    is_clean(page)  # no jobs yet, and the tasks that can be started
+    done = send(crew, jobs.count, 3, owner=ada)
+    failed = send(crew, jobs.fail, "the disk is full", owner=ada)
+    running = send(crew, jobs.count, 10, str(gate), owner=ada)
+    retrying = send(crew, jobs.unsteady, str(gate.with_name("other")), owner=ada)
+    for job_id, status in (
+        (done, "complete"), (failed, "error"), (retrying, "retrying"),
+        (new_id("nowhere"), "refused"), (running, "started"),
+    ):  # fmt: skip
+        tab.go(job_id)
+        tab.has_status(job_id, status)
+        keep = page.get_by_role("button", name="Keep in the list")
+        if keep.count():
+            keep.click()
+        is_clean(page)
+    expect(tab.bar).to_have_attribute("aria-valuenow", "50")
+    tab.open("/#/")
+    is_clean(page)
+    gate.touch()
+    tab.go(running)
+    tab.has_status(running, "complete")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    is_clean(page)
+
+
+def test_a_job_is_found_and_read_by_keyboard_alone(
+    crew: Worker, new_tab: Callable[..., Tab], send: Callable[..., str]
+) -> None:
+    ada = new_id("ada")
+    tab = new_tab(ada)
+    page = tab.page
+    job_ids = [send(crew, jobs.count, 3, owner=ada) for _ in range(2)]
+    for job_id in job_ids:
+        page.get_by_label("Follow a job by its id").focus()
+        page.keyboard.type(job_id)
+        page.keyboard.press("Enter")
+        tab.has_status(job_id, "complete")
+        # One reads on from the job's name.
+        expect(tab.job(job_id).get_by_role("heading", level=1)).to_be_focused()
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    focused = page.evaluate("document.activeElement.closest('[data-job-id]').dataset.jobId")
+    page.keyboard.press("Enter")
+    expect(tab.job(focused)).to_be_visible()
+    page.keyboard.press("/")
+    expect(page.get_by_label("Search the log")).to_be_focused()
+    page.keyboard.type("step 2")
+    page.keyboard.press("Enter")
+    expect(tab.log.locator("[data-current]")).to_contain_text("step 2")
+    page.keyboard.press("Escape")
+    expect(page.get_by_label("Search the log")).to_have_value("")

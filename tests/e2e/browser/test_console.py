@@ -1,0 +1,344 @@
+"""The console in a browser, with real jobs, and with what may happen to them and to it."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from playwright.sync_api import expect
+
+from tests import jobs
+from tests.conftest import Valkey
+from tests.console import Console, Visitor
+from tests.e2e.browser.tab import Tab
+from tests.support import Worker, new_id, running, wait_for
+
+NewTab = Callable[..., Tab]
+Send = Callable[..., str]
+
+# What Chromium says by itself of a server that is away.
+AWAY = r"WebSocket connection to|ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET"
+
+
+@pytest.fixture
+def ada() -> str:
+    """Somebody with jobs of her own."""
+    return new_id("ada")
+
+
+def metric(console: Console, name: str) -> float:
+    with urlopen(f"{console.url}/metrics", timeout=5) as response:
+        found = re.search(rf"^{name} (\S+)$", response.read().decode(), re.MULTILINE)
+    assert found, name
+    return float(found[1])
+
+
+def test_a_job_is_started_and_seen_to_end(crew: Worker, new_tab: NewTab, ada: str) -> None:
+    tab = new_tab(ada)
+    job_id = tab.start("Start Hash a folder")
+    expect(tab.row(job_id)).to_contain_text("Hash a folder")
+    expect(tab.row(job_id)).to_have_attribute("data-status", "complete")
+    tab.row(job_id).get_by_role("link").click()
+    tab.has_status(job_id, "complete")
+    expect(tab.answer).to_contain_text("Done in")
+    expect(tab.bar).to_have_attribute("aria-valuenow", "100")
+    result = tab.page.get_by_role("region", name="Result")
+    expect(result).to_contain_text("digest")
+    expect(tab.page.get_by_role("region", name="Timeline")).to_contain_text("Queued")
+    assert tab.page.title().startswith("Done: Hash a folder")
+
+
+def test_a_file_of_ones_own_is_imported_and_a_wrong_one_is_refused_in_its_place(
+    crew: Worker, new_tab: NewTab, ada: str
+) -> None:
+    tab = new_tab(ada)
+    tab.expects("status of 400")
+    chooser = tab.page.get_by_label("File for Import people")
+    wrong = {"name": "wrong.csv", "mimeType": "text/csv", "buffer": b"a,b\n1,2\n"}
+    chooser.set_input_files(wrong)  # type: ignore[arg-type]
+    card = tab.page.locator('[data-task="import_csv"]')
+    expect(card.get_by_role("alert")).to_contain_text("name,email,born")
+
+    people = "name,email,born\nAda,ada@example.com,1815-12-10\nAlan,alan at example,1912-06-23\n"
+    right = {"name": "people.csv", "mimeType": "text/csv", "buffer": people.encode()}
+    job_id = tab.starts(lambda: chooser.set_input_files(right))  # type: ignore[arg-type]
+    card.get_by_role("link").click()
+    tab.has_status(job_id, "complete")
+    expect(tab.page.get_by_role("region", name="Result")).to_contain_text("imported: 1")
+    expect(tab.log).to_contain_text("line 3: email is not an address")
+    expect(card).to_have_count(0)
+
+
+def test_a_reload_in_mid_run_shows_the_same_state_at_once(
+    crew: Worker, new_tab: NewTab, send: Send, ada: str, gate: Path
+) -> None:
+    job_id = send(crew, jobs.count, 10, str(gate), owner=ada)
+    tab = new_tab(ada)
+    tab.go(job_id)
+    expect(tab.bar).to_have_attribute("aria-valuenow", "50")
+    expect(tab.log).to_contain_text("step 5")
+    tab.page.reload()
+    expect(tab.bar).to_have_attribute("aria-valuenow", "50")
+    expect(tab.answer).to_contain_text("Running: counting, 50")
+    expect(tab.log).to_contain_text("step 5")
+    gate.touch()
+    tab.has_status(job_id, "complete")
+
+
+def test_what_one_tab_starts_the_other_shows(crew: Worker, new_tab: NewTab, ada: str) -> None:
+    first = new_tab(ada)
+    second = new_tab(ada, beside=first)
+    second.is_connected("idle")
+    job_id = first.start("Start Make thumbnails")
+    expect(second.row(job_id)).to_have_attribute("data-status", "complete")
+    first.row(job_id).get_by_role("button", name="Remove").click()
+    expect(first.row(job_id)).to_have_count(0)
+    expect(second.row(job_id)).to_have_count(0)
+
+
+def test_a_server_that_is_killed_and_comes_back_costs_no_line_and_repeats_none(
+    crew: Worker, console: Console, new_tab: NewTab, send: Send, ada: str,
+    gate: Path, tmp_path: Path,
+) -> None:  # fmt: skip
+    job_id = send(crew, jobs.tick, str(gate), owner=ada)
+    tab = new_tab(ada)
+    tab.expects(AWAY)
+    tab.go(job_id)
+    expect(tab.log).to_contain_text("tick 1")
+    console.popen.send_signal(signal.SIGKILL)
+    console.popen.wait()
+    expect(tab.page.get_by_role("region", name="Connection")).to_contain_text("connection was lost")
+    tab.is_connected("reconnecting")
+    console.start()
+    console.ready()
+    tab.is_connected()
+    expect(tab.page.get_by_role("region", name="Connection")).to_have_count(0)
+    gate.touch()
+    tab.has_status(job_id, "complete")
+    lines = [line.split()[-1] for line in tab.downloaded_log(tmp_path) if " tick " in line]
+    assert len(lines) > 10
+    assert lines == [str(number) for number in range(len(lines))]
+    result = tab.page.get_by_role("region", name="Result")
+    expect(result).to_contain_text(str(len(lines)))
+
+
+def test_a_token_is_renewed_without_another_connection(
+    tmp_path: Path, valkey: Valkey, console: Console, crew: Worker, new_tab: NewTab, send: Send,
+    ada: str, gate: Path,
+) -> None:  # fmt: skip
+    env = {"JOBCAST_DEMO_TOKEN_SECONDS": "6"}
+    with running(Console(tmp_path / "log", valkey.url, console.demo, env)) as brief:
+        brief.ready()
+        tab = new_tab(ada, url=brief.url)
+        tokens: list[str] = []
+        tab.page.on(
+            "request",
+            lambda request: tokens.append(request.url) if "token" in request.url else None,
+        )
+        job_id = send(crew, jobs.count, 10, str(gate), owner=ada)
+        tab.go(job_id)
+        expect(tab.bar).to_have_attribute("aria-valuenow", "50")
+        # Each is warned of when half of it is over: by the fifth, the first has expired.
+        while len(tokens) < 6:
+            tab.page.wait_for_event("request", lambda request: "token" in request.url)
+        gate.touch()
+        tab.has_status(job_id, "complete")
+        tab.is_connected()
+        assert len([socket for socket in tab.sockets if "socket.io" in socket.url]) == 1
+
+
+def test_a_session_that_has_ended_leads_to_the_sign_in_and_back_to_the_same_job(
+    tmp_path: Path, valkey: Valkey, console: Console, crew: Worker, new_tab: NewTab, send: Send,
+    ada: str, gate: Path,
+) -> None:  # fmt: skip
+    env = {"JOBCAST_DEMO_TOKEN_SECONDS": "4"}
+    with running(Console(tmp_path / "log", valkey.url, console.demo, env)) as brief:
+        brief.ready()
+        tab = new_tab(ada, url=brief.url)
+        tab.expects("status of 401")
+        job_id = send(crew, jobs.count, 10, str(gate), owner=ada)
+        tab.go(job_id)
+        expect(tab.bar).to_have_attribute("aria-valuenow", "50")
+        tab.page.context.clear_cookies()
+        expect(tab.page.get_by_role("heading", name="Sign in again")).to_be_visible()
+        tab.sign_in(ada)
+        expect(tab.bar).to_have_attribute("aria-valuenow", "50")
+        gate.touch()
+        tab.has_status(job_id, "complete")
+
+
+def test_somebody_elses_job_is_refused_as_one_that_does_not_exist(
+    crew: Worker, new_tab: NewTab, send: Send, ada: str
+) -> None:
+    others = send(crew, jobs.count, 1, owner="bob")
+    tab = new_tab(ada)
+    said = []
+    for job_id in (others, new_id("nowhere")):
+        tab.page.get_by_label("Follow a job by its id").fill(job_id)
+        tab.page.get_by_role("button", name="Follow").click()
+        tab.has_status(job_id, "refused")
+        said.append(tab.answer.inner_text())
+        expect(tab.log).to_have_count(0)
+    assert said[0] == said[1]
+    assert "There is no such job for you" in said[0]
+
+
+def test_a_job_that_fails_says_why_in_its_row_and_on_its_page(
+    crew: Worker, new_tab: NewTab, ada: str
+) -> None:
+    tab = new_tab(ada)
+    job_id = tab.start("Start with the sample: Audit a ledger")
+    expect(tab.row(job_id)).to_have_attribute("data-status", "error")
+    expect(tab.row(job_id)).to_contain_text(re.compile(r"LedgerError: line \d+: the balance is"))
+    tab.row(job_id).get_by_role("link").click()
+    expect(tab.answer).to_contain_text("Failed after")
+    expect(tab.answer).to_contain_text("LedgerError")
+    expect(tab.answer).to_contain_text("The task raised an error")
+    last = tab.answer.get_by_role("button").last
+    line = last.locator(".text").inner_text()
+    last.click()
+    expect(tab.log.locator("[data-current]")).to_contain_text(line)
+
+
+def test_a_job_that_is_retried_says_when_and_why(
+    crew: Worker, new_tab: NewTab, send: Send, ada: str, gate: Path
+) -> None:
+    job_id = send(crew, jobs.unsteady, str(gate), owner=ada)
+    tab = new_tab(ada)
+    tab.go(job_id)
+    tab.has_status(job_id, "retrying")
+    expect(tab.answer).to_contain_text(re.compile(r"attempt 2 is due in \d+ s"))
+    expect(tab.answer).to_contain_text("ConnectionError: the gate is closed")
+    jobs.app.control.revoke(job_id, destination=[f"{crew.name}@test"])
+
+
+def test_a_job_that_is_revoked_says_so(
+    crew: Worker, new_tab: NewTab, send: Send, ada: str, gate: Path
+) -> None:
+    job_id = send(crew, jobs.count, 10, str(gate), owner=ada)
+    tab = new_tab(ada)
+    tab.go(job_id)
+    expect(tab.bar).to_have_attribute("aria-valuenow", "50")
+    jobs.app.control.revoke(job_id, terminate=True, destination=[f"{crew.name}@test"])
+    tab.has_status(job_id, "error")
+    expect(tab.answer).to_contain_text("Revoked after")
+    assert tab.page.title().startswith("Revoked")
+
+
+def test_twenty_jobs_at_once(
+    crew: Worker, console: Console, new_tab: NewTab, send: Send, ada: str
+) -> None:
+    visitor = Visitor(console, ada)
+    started = [visitor.post("/api/jobs/fetch_feed").json["job_id"] for _ in range(10)]
+    tab = new_tab(ada)
+    started += [tab.start("Start Fetch a feed") for _ in range(10)]
+    rows = tab.page.get_by_role("list", name="Followed jobs").locator("li.row")
+    expect(rows).to_have_count(20)
+    for job_id in started:
+        expect(tab.row(job_id)).to_have_attribute("data-status", "complete")
+    shown = tab.page.get_by_role("group", name="Show jobs")
+    expect(shown.get_by_role("button", name="Done")).to_contain_text("20")
+    shown.get_by_role("button", name="Failed").click()
+    expect(rows).to_have_count(0)
+
+
+RECORD_FRAMES = """() => {
+  window.longest = 0;
+  let before = performance.now();
+  const frame = (now) => {
+    window.longest = Math.max(window.longest, now - before);
+    window.frames_drawn = (window.frames_drawn ?? 0) + 1;
+    before = now;
+    requestAnimationFrame(frame);
+  };
+  requestAnimationFrame(frame);
+}"""
+
+
+def test_ten_thousand_lines_of_log(
+    crew: Worker, new_tab: NewTab, send: Send, ada: str, gate: Path, tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:  # fmt: skip
+    lines = 10_000
+    job_id = send(crew, jobs.chatter, lines, str(gate), owner=ada)
+    tab = new_tab(ada)
+    tab.go(job_id)
+    expect(tab.log).to_contain_text("line 0 of")
+    tab.page.evaluate(RECORD_FRAMES)
+    gate.touch()
+    tab.has_status(job_id, "complete")
+    expect(tab.log).to_contain_text(f"line {lines - 1} of")  # it follows the end
+    frames, longest = tab.page.evaluate("[window.frames_drawn, window.longest]")
+    record_property("frames", frames)
+    record_property("longest frame, ms", longest)
+    print(f"{lines} lines: {frames} frames, the longest took {longest:.0f} ms")
+    assert frames > 10  # it was drawn meanwhile, not only in the end
+    assert tab.log.locator("[data-seq]").count() < 200
+
+    downloaded = [line for line in tab.downloaded_log(tmp_path) if " line " in line]
+    assert [int(re.findall(r"line (\d+) of", line)[0]) for line in downloaded] == list(range(lines))
+
+    tab.page.keyboard.press("/")
+    tab.page.keyboard.type("line 5000 of")
+    tab.page.keyboard.press("Enter")
+    expect(tab.log.locator("[data-current]")).to_contain_text("line 5000 of")
+    expect(tab.page.get_by_role("button", name="Jump to the end")).to_be_visible()
+    tab.page.get_by_role("group", name="Levels shown").get_by_role("button", name="Info").click()
+    expect(tab.page.get_by_role("heading", name="Log")).to_contain_text("1,000 of 10,000 lines")
+
+
+def test_who_has_scrolled_up_is_left_there(
+    crew: Worker, new_tab: NewTab, send: Send, ada: str, gate: Path
+) -> None:
+    job_id = send(crew, jobs.tick, str(gate), owner=ada)
+    tab = new_tab(ada)
+    tab.go(job_id)
+    expect(tab.log).to_contain_text(re.compile("tick 1[0-9][0-9]"))
+    tab.log.hover()
+    tab.page.mouse.wheel(0, -100_000)
+    first = tab.log.get_by_text("tick 0", exact=True)
+    expect(first).to_be_visible()
+    more = tab.page.get_by_role("button", name=re.compile("new lines, jump to the end"))
+    expect(more).to_be_visible()
+    expect(first).to_be_visible()
+    more.click()
+    expect(more).to_have_count(0)
+    gate.touch()
+    tab.has_status(job_id, "complete")
+
+
+@pytest.fixture
+def counted(console: Console) -> Iterator[None]:
+    """What a page joins it leaves."""
+    for name in ("jobcast_connections", "jobcast_jobs_followed"):
+        wait_for(lambda name=name: metric(console, name) == 0, f"{name} 0")  # type: ignore[misc]
+    yield
+    for name in ("jobcast_connections", "jobcast_jobs_followed"):
+        wait_for(lambda name=name: metric(console, name) == 0, f"{name} 0")  # type: ignore[misc]
+
+
+def test_joins_and_connections_go_with_what_shows_them(
+    counted: None, console: Console, crew: Worker, new_tab: NewTab, send: Send, ada: str, gate: Path
+) -> None:
+    job_ids = [send(crew, jobs.count, 10, str(gate), owner=ada) for _ in range(3)]
+    tab = new_tab(ada)
+    for number, job_id in enumerate(job_ids, 1):
+        tab.page.get_by_label("Follow a job by its id").fill(job_id)
+        tab.page.get_by_role("button", name="Follow").click()
+        expect(tab.row(job_id)).to_be_visible()
+        wait_for(
+            lambda number=number: metric(console, "jobcast_jobs_followed") == number,  # type: ignore[misc]
+            f"{number} joins",
+        )
+    assert metric(console, "jobcast_connections") == 1
+    for job_id in job_ids:
+        tab.row(job_id).get_by_role("button", name="Remove").click()
+    wait_for(lambda: metric(console, "jobcast_jobs_followed") == 0, "no join")
+    gate.touch()
+    tab.page.get_by_role("button", name="Sign out").click()
+    expect(tab.page.get_by_role("heading", name="Sign in")).to_be_visible()
+    wait_for(lambda: metric(console, "jobcast_connections") == 0, "no connection")

@@ -433,8 +433,9 @@ class TransportContract:
         await ends.source.subscribe(job_id)
         former, url = ends.publisher, ends.url
         latter = open_publisher(url, KEPT)
-        first = [Outgoing.of(event, number=n) for n, event in enumerate(self._run(job_id), 1)]
-        origin = Origin(after=f"{former.publisher_id} 3")
+        await ends.say(queued(job_id), first=1)
+        first = [Outgoing.of(event, number=n) for n, event in enumerate(self._run(job_id), 2)]
+        origin = Origin(after=f"{former.publisher_id} 4")
         second = [started(job_id, 2), log(job_id, "second"), JobComplete(job_id=job_id, result=2)]
         then = [Outgoing.of(event, origin, number=n) for n, event in enumerate(second, 1)]
         other = new_job_id()
@@ -444,19 +445,28 @@ class TransportContract:
             )
             assert (await ends.kept(other, 1)).seq == 1  # nobody else is held up
             await asyncio.to_thread(former.publish, first[:2])
-            await ends.came(2)
+            await ends.came(3)
             await asyncio.to_thread(former.publish, first[2:])
             await insisting
-            messages = await ends.came(6)
+            messages = await ends.came(7)
         finally:
             latter.close()
         assert [(m.seq, m.kind) for m in messages] == [
-            (1, "s"), (2, "l"), (3, "s"), (4, "s"), (5, "l"), (6, "t"),
+            (1, "s"), (2, "s"), (3, "l"), (4, "s"), (5, "s"), (6, "l"), (7, "t"),
         ]  # fmt: skip
         assert [_line(m) for m in messages if m.kind == "l"] == ["first", "second"]
 
     def _run(self, job_id: str) -> list[JobEvent]:
         return [started(job_id), log(job_id, "first"), retrying(job_id, 2)]
+
+    @on_both_ends
+    async def test_where_nothing_is_known_of_a_job_nothing_is_waited_for(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        """The record has expired while the task waited to be tried again."""
+        origin = Origin(after="somebody 7")
+        await ends.say(started(job_id, 2), JobComplete(job_id=job_id, result=2), origin=origin)
+        assert (await ends.kept(job_id, 2)).state == "complete"
 
     @on_both_ends
     async def test_the_first_event_sets_the_owner_for_good(self, ends: Ends, job_id: str) -> None:

@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from redis import Redis
 
 from jobcast.errors import TransportUnavailable
-from jobcast.testing import InterruptionContract, LeaseContract, log, progress, started
-from jobcast.transports import Message, Outgoing, Retention, Run, open_manager, open_publisher
+from jobcast.testing import (
+    Ends,
+    InterruptionContract,
+    LeaseContract,
+    TransportContract,
+    log,
+    new_job_id,
+    on_both_ends,
+    progress,
+    started,
+)
+from jobcast.transports import (
+    Message,
+    Outgoing,
+    Retention,
+    Run,
+    open_manager,
+    open_publisher,
+    redis_source,
+)
 from jobcast.transports.leases import Finding, Lease, LeaseHolder, LeaseKeeper, Terms
-from jobcast.transports.redis import RUNNING
+from jobcast.transports.redis import RUNNING, STALLED
+from jobcast.transports.redis_source import RedisSource
 from tests.conftest import Valkey
 from tests.rabbitmq import RabbitMQ
 from tests.redis_family import Cluster, RedisProcess, Sentinels, TlsRedis, redis_server
@@ -21,6 +41,92 @@ from tests.redis_family import started as started_servers
 from tests.support import ROOT, eventually, new_id
 
 DEPLOYMENT = ROOT / "docs" / "deployment.md"
+
+
+LONG = Terms(lease=3600, lost_after=3600)
+PATIENCE = 900.0  # seconds until another may take over: more than a test takes
+
+
+class ElectionContract(TransportContract):
+    """Where several processes see the same leases, one of them speaks of these.
+
+    Nothing here waits: the store's clock says who looked when, so it is put back.
+    """
+
+    @on_both_ends
+    async def test_one_process_at_a_time_is_told(self, ends: Ends, job_id: str) -> None:
+        async with self._elected(ends) as (first, second):
+            leases = {Lease(job_id, Run("aa", n, f"d{n}")) for n in range(1, 4)}
+            for lease in leases:
+                await self._let_run_out(ends, lease)
+                assert await second.look(LONG) == []
+            found = await first.look(LONG)
+            assert {finding.lease for finding in found} == leases
+            # What nobody has settled is found again, and by the same process.
+            assert await second.look(LONG) == []
+            assert await first.look(LONG) == found
+            await first.settle(found, LONG)
+            assert await second.look(LONG) == await first.look(LONG) == []
+
+    @on_both_ends
+    async def test_of_many_that_look_at_once_one_is_told(self, ends: Ends, job_id: str) -> None:
+        async with self._elected(ends) as (first, second):
+            await self._let_run_out(ends, Lease(job_id, Run("aa", 1, "d1")))
+            sources = [second] * 5 + [first] * 5 + [second] * 5
+            answers = await asyncio.gather(*(source.look(LONG) for source in sources))
+            assert [bool(found) for found in answers] == [source is first for source in sources]
+
+    @on_both_ends
+    async def test_another_takes_over_from_one_that_is_gone(self, ends: Ends, job_id: str) -> None:
+        async with self._elected(ends) as (first, second):
+            lease = Lease(job_id, Run("aa", 1, "d1"))
+            await self._let_run_out(ends, lease)
+            await self._put_back(second, PATIENCE / 2)
+            assert await second.look(LONG) == []
+            await self._put_back(second, PATIENCE)
+            assert [finding.lease for finding in await second.look(LONG)] == [lease]
+            # It was only slow. There is no way back as long as the other one looks.
+            assert await first.look(LONG) == []
+            assert [finding.lease for finding in await second.look(LONG)] == [lease]
+
+    @on_both_ends
+    async def test_who_takes_over_when_nobody_has_looked_for_long_waits_for_renewals(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        async with self._elected(ends) as (_, second):
+            await self._let_run_out(ends, Lease(job_id, Run("aa", 1, "d1")))
+            await self._put_back(second, LONG.lease)
+            for _ in range(3):
+                assert await second.look(LONG) == []
+
+    @asynccontextmanager
+    async def _elected(self, ends: Ends) -> AsyncIterator[tuple[RedisSource, RedisSource]]:
+        """Two processes, the first of which has been looking after leases for long."""
+        first, other = ends.source, open_manager(ends.url)
+        assert isinstance(first, RedisSource)
+        assert isinstance(other.source, RedisSource)
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(redis_source, "TAKE_OVER", PATIENCE)
+                await self._forget(first)
+                assert await first.look(LONG) == []
+                await first.client.hset(redis_source.WATCH, "since", 0)
+                yield first, other.source
+        finally:
+            await self._forget(first)
+            await other.aclose()
+
+    async def _forget(self, source: RedisSource) -> None:
+        for key in (redis_source.WATCH, RUNNING, STALLED):
+            await source.client.delete(key)
+
+    async def _let_run_out(self, ends: Ends, lease: Lease) -> None:
+        assert isinstance(ends.publisher, LeaseHolder)
+        await asyncio.to_thread(ends.publisher.renew, [lease], 0)
+
+    async def _put_back(self, source: RedisSource, seconds: float) -> None:
+        """Let the last look have been so much longer ago."""
+        await source.client.hincrbyfloat(redis_source.WATCH, "at", -seconds)
 
 
 class TestMemory(LeaseContract):
@@ -45,8 +151,28 @@ class RedisContract(InterruptionContract):
             for kind in ("pubsub", "normal"):
                 server.command("CLIENT", "KILL", "TYPE", kind)
 
+    @on_both_ends
+    async def test_nothing_is_kept_of_jobs_that_were_left(self, ends: Ends, job_id: str) -> None:
+        source = ends.source
+        assert isinstance(source, RedisSource)
 
-class TestValkey(RedisContract, LeaseContract):
+        def forgotten() -> bool:
+            kept = source._jobs, source._leaving, source._confirmations, source._unconfirmed
+            return not any(kept)
+
+        for some in [job_id, *(new_job_id() for _ in range(20)), job_id]:
+            await source.subscribe(some)
+            await source.unsubscribe(some)
+        await eventually(forgotten, "source that has forgotten all of them")
+        # Whatever the server has still to say of them changes nothing.
+        await source.subscribe(job_id)
+        await ends.say(log(job_id))
+        await ends.came(1)
+        await source.unsubscribe(job_id)
+        await eventually(forgotten, "source that has forgotten it again")
+
+
+class TestValkey(RedisContract, LeaseContract, ElectionContract):
     @pytest.fixture
     def server(self, valkey: Valkey) -> Valkey:
         return valkey
@@ -171,7 +297,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield it
 
 
-class TestCluster(RedisContract, LeaseContract):
+class TestCluster(RedisContract, LeaseContract, ElectionContract):
     @pytest.fixture
     def server(self, cluster: Cluster) -> Cluster:
         return cluster

@@ -92,7 +92,7 @@ def test_more_statuses_and_ends_than_memory_can_take_are_counted() -> None:
     buffer = filled(*(JobComplete(job_id=str(n), result=None) for n in range(50)), max_kept=20)
     assert buffer.lost == 30
     assert [entry.event.job_id for entry in buffer.take(99)] == [str(n) for n in range(30, 50)]
-    assert (buffer.first_ticket, buffer.last_ticket) == (51, 50)
+    assert (buffer.first_ticket(), buffer.last_ticket) == (51, 50)
 
 
 def test_large_results_are_bounded_too() -> None:
@@ -113,11 +113,11 @@ def test_long_lines_are_bounded_too() -> None:
 
 def test_tickets_tell_what_has_left() -> None:
     buffer = filled(log("a"), progress(1), progress(2))
-    assert (buffer.first_ticket, buffer.last_ticket) == (1, 3)
+    assert (buffer.first_ticket(), buffer.last_ticket) == (1, 3)
     buffer.take(1)
-    assert buffer.first_ticket == 3
+    assert buffer.first_ticket() == 3
     buffer.take(1)
-    assert buffer.first_ticket == 4
+    assert buffer.first_ticket() == 4
 
 
 class Interrupted(Exception):
@@ -176,13 +176,35 @@ def test_a_signal_may_interrupt_it_anywhere(event: JobEvent) -> None:
         places = [order[id(said)] for said in kept]
         assert places == sorted(places)
         assert kept[-1] is after[-1]
-        assert (len(buffer), buffer.first_ticket) == (0, buffer.last_ticket + 1)
+        assert (len(buffer), buffer.first_ticket()) == (0, buffer.last_ticket + 1)
         for later in after:
             buffer.add(later)
         assert [entry.event for entry in buffer.take(99) if not is_note(entry.event)][-1] is (
             after[-1]
         )
     assert line > 10
+
+
+def test_jobs_that_have_to_wait_are_passed_over() -> None:
+    ends = [JobComplete(job_id=name, result=name) for name in "ab"]
+    buffer = filled(log("1"), log("2", "b"), progress(3), progress(4, "b"), *ends)
+    assert buffer.first_ticket(but={"a"}) == 2
+    assert [entry.ticket for entry in buffer.take(2, but={"a"})] == [2, 4]
+    assert [entry.ticket for entry in buffer.take(9, but={"a", "c"})] == [6]
+    assert (buffer.first_ticket(), buffer.first_ticket(but={"a"})) == (1, 7)
+    assert [entry.ticket for entry in buffer.take(9)] == [1, 3, 5]
+
+
+def test_what_passes_a_job_that_has_to_wait_makes_room() -> None:
+    """Else endings would be taken for too many that have long been sent."""
+    started = JobStatus(job_id="a", status="started")
+    buffer = filled(started, log("waits"), max_kept=3, max_log_characters=20)
+    for n in range(10):
+        buffer.add(log("passes", "b"))
+        buffer.add(JobComplete(job_id="b", result=n))
+        assert len(buffer.take(9, but={"a"})) == 2
+    assert next(entry.event for entry in buffer.take(9)) is started
+    assert buffer.lost == 0
 
 
 def test_what_does_not_encode_is_left_out_of_the_batch() -> None:

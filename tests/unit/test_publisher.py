@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
@@ -11,12 +12,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from jobcast import open_job
 from jobcast.errors import PublishFailed
 from jobcast.transports import Origin, Outgoing
+from jobcast.worker import process
 from jobcast.worker.buffer import Buffer
 from jobcast.worker.job import Job
 from jobcast.worker.publisher import Publisher
-from tests.support import wait_for
+from tests.support import TIMEOUT, wait_for
 
 
 class Wire:
@@ -45,8 +48,9 @@ class Wire:
             raise self.breaks
         if self.down:
             raise PublishFailed("it is down", batch)
-        if self.holds and batch[0].after:
-            raise PublishFailed("another has to speak first", batch, held=True)
+        waiting = {outgoing.job_id for outgoing in batch if self.holds and outgoing.after}
+        held = [outgoing for outgoing in batch if outgoing.job_id in waiting]
+        batch = [outgoing for outgoing in batch if outgoing.job_id not in waiting]
         taken, self.accepts = batch[: self.accepts], None
         self.batches.append(len(taken))
         for outgoing in taken:
@@ -54,6 +58,8 @@ class Wire:
             self.events.append((name, payload))
         if len(taken) < len(batch):
             raise PublishFailed("it was full", batch[len(taken) :])
+        if held:
+            raise PublishFailed("another has to speak first", held, held=True)
 
     def emit(self, event: str, data: Any, *, room: str | None = None) -> None:
         raise AssertionError("the publisher does not emit")
@@ -245,6 +251,78 @@ def test_who_has_to_wait_for_another_publisher_waits_and_says_nothing_of_it(
     assert caplog.text == ""
 
 
+def held_job(wire: Wire, publisher: Publisher, name: str = "held") -> Job:
+    """A job that another publisher has to speak of first, as the publisher knows by now."""
+    wire.holds = True
+    job = Job(publisher, name, origin=Origin(after="other 7"))
+    job.started()
+    wait_for(lambda: name in publisher._held, "event that is held")
+    return job
+
+
+def of_job(wire: Wire, name: str) -> list[dict[str, Any]]:
+    return [payload for _, payload in wire.events if payload["job_id"] == name]
+
+
+def test_a_job_that_has_to_wait_holds_up_no_other(wire: Wire, publisher: Publisher) -> None:
+    held = held_job(wire, publisher)
+    for n in range(3):
+        held.log("waits")
+        Job(publisher, str(n)).complete(n)
+        assert wire.said("job_complete", "result") == [*range(n + 1)]  # stored when it returns
+    assert of_job(wire, "held") == []
+    assert publisher.flush(timeout=30) is False  # not all that was said
+
+
+def test_what_waits_beside_a_job_that_has_to_wait_is_sent_with_the_same_batch(wire: Wire) -> None:
+    publisher = Publisher(wire, shown_url="wire://")
+    wire.open.clear()
+    Job(publisher, "first").log("keeps the transport busy")
+    assert wire.called.wait(5)
+    wire.holds = True
+    held = Job(publisher, "held", origin=Origin(after="other 7"))
+    held.started()
+    for n in range(500):
+        held.log(n)
+        Job(publisher, "other").log(n)
+    wire.open.set()
+    wait_for(lambda: len(of_job(wire, "other")) == 500, "lines of the other job")
+    assert of_job(wire, "held") == []
+    wire.holds = False
+    wait_for(lambda: publisher.flush(), "all of it")
+    assert [event.get("message") for event in of_job(wire, "held")] == [None, *map(str, range(500))]
+    publisher.close()
+
+
+def test_what_is_said_while_a_job_waits_is_kept_within_bounds_and_comes_in_order(
+    wire: Wire, publisher: Publisher
+) -> None:
+    job = held_job(wire, publisher)
+    for n in range(500):
+        job.log(n)
+        job.progress(n / 10)
+    job.complete("done")
+    wire.holds = False
+    wait_for(lambda: publisher.flush(), "all of it")
+    names = [name for name, _ in wire.events]
+    assert (names[0], names[-1]) == ("job_status", "job_complete")
+    assert wire.said("job_progress", "percentage")[-1] == 49.9
+    lines = wire.said("job_log", "message")
+    assert lines[-1] == "499"
+    assert len(lines) <= 101
+    dropped, *_ = next(line for line in lines if "dropped" in line).split()
+    assert int(dropped) + len(lines) - 1 == 500
+
+
+def test_each_job_goes_on_when_its_turn_has_come(wire: Wire, publisher: Publisher) -> None:
+    held_job(wire, publisher, "a").complete("a")
+    held_job(wire, publisher, "b").complete("b")
+    wire.holds = False
+    wait_for(lambda: publisher.flush(), "all of it")
+    assert [len(of_job(wire, name)) for name in "ab"] == [2, 2]
+    assert publisher._held == {}
+
+
 def test_who_waits_for_another_publisher_does_not_wait_for_ever(
     wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
@@ -283,6 +361,25 @@ def test_who_ends_waits_for_nobody(wire: Wire) -> None:
     Job(publisher, "a", origin=Origin(after="other 7")).started()
     publisher.close()
     assert len(wire.events) == 1
+
+
+def test_who_ends_sends_all_that_had_to_wait(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    publisher = Publisher(wire, shown_url="wire://")
+    for name in "ab":
+        held_job(wire, publisher, name).complete(name)
+    publisher.close()
+    assert sorted(wire.said("job_complete", "result")) == ["a", "b"]
+    assert "were not sent" not in caplog.text
+
+
+def test_what_had_to_wait_and_cannot_be_sent_is_counted(
+    wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = Publisher(wire, shown_url="wire://")
+    held_job(wire, publisher).complete(1)
+    wire.down = True
+    publisher.close()
+    assert "2 events of jobs were not sent to wire://" in caplog.text
 
 
 def test_endings_that_had_to_go_are_counted(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
@@ -347,33 +444,62 @@ def test_threads_may_speak_at_once(wire: Wire, publisher: Publisher) -> None:
         assert [m for m in said if m[0] == name] == [f"{name}{n}" for n in range(30)]
 
 
-def test_a_forked_child_has_a_publisher_of_its_own(
-    monkeypatch: pytest.MonkeyPatch, run_in_child: Callable[[Callable[[], int]], int]
-) -> None:
-    from jobcast.worker import process
-
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[process.Process]:
+    """This process, with a publisher that has begun."""
     monkeypatch.setenv("JOBCAST_URL", "memory://fork")
     process.close()
-    ours = process.process()
-    assert ours is not None
-    assert process.process() is ours
+    here = process.process()
+    assert here is not None
+    yield here
+    process.close()
 
-    def child() -> int:
+
+RunInChild = Callable[[Callable[[], bool]], bool]
+
+
+def test_a_forked_child_has_a_publisher_of_its_own(
+    here: process.Process, run_in_child: RunInChild
+) -> None:
+    ours = here.publisher
+    assert process.process() is here
+    assert here.publisher is ours
+
+    def child() -> bool:
         theirs = process.process()
         alive = theirs is not None and theirs.publisher._thread.is_alive()
-        return 0 if alive and theirs is not ours else 1
+        return alive and theirs is not None and theirs.publisher is not ours
 
-    assert run_in_child(child) == 0
-    assert process.process() is ours
-    process.close()
+    assert run_in_child(child)
+    assert here.publisher is ours
+
+
+def test_a_job_goes_on_in_a_forked_child_whatever_was_under_way(
+    here: process.Process, run_in_child: RunInChild
+) -> None:
+    """Another thread is just speaking, and the last progress was not looked at."""
+    job = open_job("a")
+    assert isinstance(job, Job)
+    assert job.flush()
+
+    def child() -> bool:
+        job.progress(2)
+        return job.flush() and job.take_progress() is None
+
+    with here.publisher._lock:
+        job.progress(1)
+        assert run_in_child(child)
+    job.log("from the parent")
+    assert job.flush()
 
 
 @pytest.fixture
-def run_in_child() -> Callable[[Callable[[], int]], int]:
-    def run(function: Callable[[], int]) -> int:
+def run_in_child() -> RunInChild:
+    def run(function: Callable[[], bool]) -> bool:
         pid = os.fork()
         if pid == 0:
-            os._exit(function())
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            signal.alarm(int(TIMEOUT))  # ends one that waits for ever
+            os._exit(0 if function() else 1)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
     return run

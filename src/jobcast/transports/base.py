@@ -109,12 +109,14 @@ class TransportPublisher(Protocol):
         """Store the events in order and send them to whoever follows their jobs.
 
         Events of a job that have a ``number`` come in its order. Those that were stored before, by
-        this publisher, are not stored again. One with ``after`` is not stored before what it
-        names, nor is what follows it.
+        this publisher, are not stored again; it is enough to know that of the latest 32 publishers
+        of a job. One with ``after`` is not stored before what it names, nor is what follows it of
+        the same job. If there is no record of the job, it waits for nothing.
 
         Raises:
             PublishFailed: what it calls ``unsent`` was not stored, or may not have been; try again
-                later, before anything newer of the same jobs.
+                later, before anything newer of the same jobs. If it is ``held``, all of that waits
+                for other publishers, and the rest is stored.
         """
 
     def emit(self, event: str, data: Any, *, room: str | None = None) -> None:

@@ -197,8 +197,8 @@ class KombuSource:
         self._records = Records(retention or Retention())
         self._leases = LeaseBook()
         self._jobs: set[str] = set()
-        # Job and publisher: what comes after something that another one has not said yet.
-        self._held: dict[tuple[str, str], list[Outgoing]] = {}
+        # Job: publisher: what comes after something that another one has not said yet.
+        self._held: dict[str, dict[str, deque[Outgoing]]] = {}
         self._consumer: Consumer | None = None
         self._online = asyncio.Event()
         self._resuming: set[asyncio.Task[None]] = set()
@@ -281,24 +281,48 @@ class KombuSource:
         except ValueError as exc:
             logger.warning("something else than jobcast publishes to %s: %s", EVENTS, exc)
             return
-        place = outgoing.job_id, publisher
-        if place in self._held:
-            self._held[place].append(outgoing)
-        elif self._records.lacks(outgoing):
-            held = self._held[place] = [outgoing]
-            asyncio.get_running_loop().call_later(HELD_TIMEOUT, self._release, place, held)
+        held = self._held.get(outgoing.job_id, {})
+        if publisher in held:
+            held[publisher].append(outgoing)
+        elif self._records.lacks(outgoing, publisher):
+            self._hold(deque([outgoing]), publisher)
         else:
             self._store(outgoing, publisher)
-            for place, held in [*self._held.items()]:
-                if place[0] == outgoing.job_id and not self._records.lacks(held[0]):
-                    self._release(place, held)
+            self._release(outgoing.job_id)
 
-    def _release(self, place: tuple[str, str], held: Sequence[Outgoing]) -> None:
-        """Store what had to wait for another publisher."""
-        if self._held.get(place) is held:
-            del self._held[place]
-            for outgoing in held:
-                self._store(outgoing, place[1])
+    def _hold(self, events: deque[Outgoing], publisher: str) -> None:
+        """Let events of a job wait for another publisher, for a bounded time."""
+        first = events[0]
+        self._held.setdefault(first.job_id, {})[publisher] = events
+        asyncio.get_running_loop().call_later(HELD_TIMEOUT, self._give_up, first, publisher)
+
+    def _give_up(self, first: Outgoing, publisher: str) -> None:
+        events = self._held.get(first.job_id, {}).get(publisher)
+        if events and events[0] is first:
+            logger.info("job %s goes on without all that was said of it before", first.job_id)
+            self._store(events.popleft(), publisher)
+            self._resume(first.job_id, publisher)
+            self._release(first.job_id)
+
+    def _release(self, job_id: str) -> None:
+        """Store what waits for nothing any more. Each may be what another one waits for."""
+        while (publisher := self._released(job_id)) is not None:
+            self._resume(job_id, publisher)
+
+    def _released(self, job_id: str) -> str | None:
+        held = self._held.get(job_id, {}).items()
+        free = (name for name, events in held if not self._records.lacks(events[0], name))
+        return next(free, None)
+
+    def _resume(self, job_id: str, publisher: str) -> None:
+        """Store what a publisher said, up to what has to wait again."""
+        events = self._held[job_id].pop(publisher)
+        if not self._held[job_id]:
+            del self._held[job_id]
+        while events and not self._records.lacks(events[0], publisher):
+            self._store(events.popleft(), publisher)
+        if events:
+            self._hold(events, publisher)
 
     def _store(self, outgoing: Outgoing, publisher: str) -> None:
         message = self._records.add(outgoing, publisher)

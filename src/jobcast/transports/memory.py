@@ -43,7 +43,7 @@ class MemoryBroker:
         jobs: set[str] = set()
         with self._lock:
             for outgoing in batch:
-                if outgoing.job_id in jobs or self._records.lacks(outgoing):
+                if outgoing.job_id in jobs or self._records.lacks(outgoing, publisher):
                     held.append(outgoing)
                     jobs.add(outgoing.job_id)
                     continue

@@ -8,7 +8,8 @@
 -- ARGV: 1 the publish command, 2 publisher, 3 follows, 4 owner or '', 5 ttl, 6 active ttl (both in
 --       seconds), 7 size (events), 8 and 9 a publisher and its number that these come after, 10 the
 --       run that says them as 'attempt redelivered sending delivery', or '', 11 the state that the
---       job has to be in, or ''; then for each event: number, kind, state or '', head
+--       job has to be in, or '' (if there is one, there is one event); then for each event: number,
+--       kind, state or '', head
 -- Returns the seq of the last event. What was here before is dropped, and what is of no interest any
 -- more: of a run that another has followed, or that has ended. See runs.py for the rules.
 
@@ -17,15 +18,37 @@ local publisher, follows, after = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[9])
 local run, requires = ARGV[10], ARGV[11]
 local JUMP = 1000000
 local REMEMBERED = 32 * 13 -- characters: names of runs that were followed by others
+local PUBLISHERS = 32 -- whose latest numbers are remembered
 
 local record = redis.call(
-    'HMGET', state_key, 'epoch', 'state', 'seq', 'node', 'from:' .. publisher, 'run',
-    'from:' .. ARGV[8], 'gone', 'runs'
+    'HMGET', state_key, 'epoch', 'state', 'seq', 'node', 'run', 'gone', 'runs', 'said'
 )
 local epoch, state, seq = record[1], record[2], tonumber(record[3] or 0)
-local seen = tonumber(record[5] or 0)
-local current, gone, runs = record[6], record[8] or '', tonumber(record[9] or 0)
+local current, gone, runs = record[5], record[6] or '', tonumber(record[7] or 0)
+-- Each publisher's latest number, as ' publisher:number publisher:number ', who spoke last is last.
+local said = record[8] or ' '
 local fields = {}
+
+local function number_of(name)
+    local _, colon = string.find(said, ' ' .. name .. ':', 1, true)
+    return colon and tonumber(string.match(said, '^%d+', colon + 1)) or 0
+end
+
+-- What is said with the publisher's number in it.
+local function said_up_to(number)
+    local others = said
+    local space = string.find(said, ' ' .. publisher .. ':', 1, true)
+    if space then
+        local next_space = string.find(said, ' ', space + 1, true)
+        others = string.sub(said, 1, space) .. string.sub(said, next_space + 1)
+    elseif select(2, string.gsub(said, ':', '')) == PUBLISHERS then
+        others = string.sub(said, string.find(said, ' ', 2, true), -1)
+    end
+    return others .. publisher .. ':' .. number .. ' '
+end
+
+local heard = number_of(publisher)
+local seen = heard
 
 local function keep(name, value)
     fields[#fields + 1] = name
@@ -75,7 +98,11 @@ end
 if follows > 0 and seen < follows then
     return redis.error_reply('NOTYET the events before these are missing')
 end
-if after > tonumber(record[7] or 0) then
+-- Where there is no record (any more) nobody knows what was said before. What is here already has
+-- not waited, or not in vain.
+local first = tonumber(ARGV[12])
+local is_new = first == 0 or first > heard
+if epoch and is_new and after > number_of(ARGV[8]) then
     return redis.error_reply('HELD another publisher has to speak first')
 end
 
@@ -84,6 +111,10 @@ local ended = state == 'complete' or state == 'error'
 -- A run that was begun, and lost before it could say so, is one that was.
 local begun = stands == 'newer' and not ended and requires == 'started'
 if requires ~= '' and requires ~= (state or 'pending') and not begun then
+    if epoch and first > heard then
+        -- It has its answer, and does not hold up what its publisher says next.
+        redis.call('HSET', state_key, 'said', said_up_to(first))
+    end
     return seq
 end
 
@@ -163,8 +194,8 @@ end
 if logged then
     keep('logged', logged)
 end
-if seen > 0 then
-    keep('from:' .. publisher, seen)
+if seen > heard then
+    keep('said', said_up_to(seen))
 end
 redis.call('HSET', state_key, unpack(fields))
 if last ~= '' then

@@ -22,6 +22,7 @@ from jobcast.transports.runs import Runs
 
 MAX_RECORDS: Final = 100_000
 MAX_EVENTS: Final = 1_000_000  # of all records together
+PUBLISHERS: Final = 32  # whose latest numbers are remembered
 
 
 class Record:
@@ -34,16 +35,16 @@ class Record:
         self.owner = owner
         self.progress: Message | None = None
         self.events: deque[Message] = deque(maxlen=size)
-        self.seen: dict[str, int] = {}  # publisher: the number of its latest event
+        self.said: dict[str, int] = {}  # each publisher's latest number; who spoke last is last
         self.runs = Runs()
         self.expires_at = 0.0
 
     def add(self, outgoing: Outgoing, retention: Retention, publisher: str = "") -> Message | None:
         """Store an event. Returns None if it was here before, or comes too late to be true."""
+        if self._has(outgoing, publisher):
+            return None
         if outgoing.number:
-            if outgoing.number <= self.seen.get(publisher, 0):
-                return None
-            self.seen[publisher] = outgoing.number
+            self._heard(publisher, outgoing.number)
         if not self._concerns(outgoing):
             return None
         begins = outgoing.state in ("queued", "started") and not outgoing.requires
@@ -71,6 +72,15 @@ class Record:
         self.expires_at = time.monotonic() + ttl
         return message
 
+    def _has(self, outgoing: Outgoing, publisher: str) -> bool:
+        return 0 < outgoing.number <= self.said.get(publisher, 0)
+
+    def _heard(self, publisher: str, number: int) -> None:
+        self.said.pop(publisher, None)
+        self.said[publisher] = number
+        if len(self.said) > PUBLISHERS:
+            del self.said[next(iter(self.said))]
+
     def _concerns(self, outgoing: Outgoing) -> bool:
         """Whether the event is of the run that is there, or of one that takes its place."""
         standing = self.runs.standing(outgoing.run)
@@ -84,10 +94,10 @@ class Record:
         begins = outgoing.state in ("queued", "started")
         return begins and (standing == "newer" or not outgoing.run.is_known)
 
-    def lacks(self, after: str) -> bool:
-        """Whether what an event comes after is not there yet."""
-        publisher, number = named(after)
-        return self.seen.get(publisher, 0) < number
+    def lacks(self, outgoing: Outgoing, publisher: str) -> bool:
+        """Whether what an event comes after is not there yet, nor the event itself."""
+        other, number = named(outgoing.after)
+        return self.said.get(other, 0) < number and not self._has(outgoing, publisher)
 
     def begin_anew(self) -> None:
         """Give it another epoch: something may be missing, so that nobody may go on from before."""
@@ -160,12 +170,15 @@ class Records:
             self._drop_first(self._ended if len(self._ended) else self._active)
         return message
 
-    def lacks(self, outgoing: Outgoing) -> bool:
-        """Whether what the event comes after is not there yet."""
+    def lacks(self, outgoing: Outgoing, publisher: str) -> bool:
+        """Whether what the event comes after is not there yet.
+
+        Without a record nobody knows what was said before, and there is nothing to wait for.
+        """
         if not outgoing.after:
             return False
         record = self.get(outgoing.job_id)
-        return record is None or record.lacks(outgoing.after)
+        return record is not None and record.lacks(outgoing, publisher)
 
     def get(self, job_id: str) -> Record | None:
         self._expire()

@@ -71,7 +71,9 @@ class RedisSource:
         self._together = Together(self.client)
         self._lines: list[Line] = []
         self._jobs: dict[str, str] = {}  # channel: job id
-        self._leaving: Counter[str] = Counter()  # channels: how often they were unsubscribed from
+        # Channels of a cluster: how often the answer is due that they were unsubscribed from. What
+        # comes beyond was not asked for: there alone a server says so by itself.
+        self._leaving: Counter[str] = Counter()
         self._unconfirmed: set[str] = set()
         self._confirmations: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
         self._online = asyncio.Event()
@@ -120,7 +122,8 @@ class RedisSource:
         channel = Keys.of(job_id).channel
         self._jobs.pop(channel, None)
         if self.ready:
-            self._leaving[channel] += 1
+            if self._servers.sharded:
+                self._leaving[channel] += 1
             try:
                 await self._line_of(channel).unsubscribe(channel)
             except REDIS_ERRORS as exc:
@@ -339,9 +342,10 @@ class RedisSource:
                 task.add_done_callback(self._resuming.discard)
 
     def _left(self, channel: str) -> None:
-        if self._leaving[channel] > 0:
-            self._leaving[channel] -= 1
-        elif channel in self._jobs:
+        due = self._leaving.pop(channel, 0)
+        if due > 1:
+            self._leaving[channel] = due - 1
+        elif not due and channel in self._jobs:
             # Said unasked, by the node that has given the slot away.
             raise ChannelMoved(f"{channel} is served by another node now")
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Container, Iterator, Mapping
+from itertools import islice
 from typing import Final
 
 from msgspec import Raw, Struct
@@ -33,13 +34,24 @@ class Shelf:
     """Tickets of one kind, oldest first. One whose entry has gone is passed over."""
 
     def __init__(self) -> None:
-        self.tickets: deque[int] = deque()
+        self.tickets: OrderedDict[int, None] = OrderedDict()
         self.characters = 0
 
+    def add(self, entry: Entry) -> None:
+        self.characters += entry.characters
+        self.tickets[entry.ticket] = None
+
+    def remove(self, entry: Entry) -> None:
+        self.characters -= entry.characters
+        self.tickets.pop(entry.ticket, None)
+
     def oldest(self, entries: Mapping[int, Entry]) -> int | None:
-        while self.tickets and self.tickets[0] not in entries:
-            self.tickets.popleft()
-        return self.tickets[0] if self.tickets else None
+        while self.tickets:
+            ticket = next(iter(self.tickets))
+            if ticket in entries:
+                return ticket
+            del self.tickets[ticket]
+        return None
 
 
 class Buffer:
@@ -81,10 +93,9 @@ class Buffer:
     def __len__(self) -> int:
         return len(self._entries)
 
-    @property
-    def first_ticket(self) -> int:
-        """Everything with a lower ticket has left the buffer."""
-        return next(iter(self._entries), self.last_ticket + 1)
+    def first_ticket(self, but: Container[str] = ()) -> int:
+        """Everything with a lower ticket has left the buffer, ``but`` for what is of these jobs."""
+        return next(self._tickets(but), self.last_ticket + 1)
 
     def add(self, event: JobEvent, origin: Origin = NO_ORIGIN, requires: Required = "") -> None:
         ticket = self.last_ticket + 1
@@ -97,15 +108,17 @@ class Buffer:
             self._progress[event.job_id] = ticket
             self._entries.pop(older, None)
         else:
-            shelf.characters += entry.characters
-            shelf.tickets.append(ticket)
+            shelf.add(entry)
         self._keep_bounds()
 
-    def take(self, count: int) -> list[Entry]:
-        """Remove and return up to ``count`` events, and what has to be said of dropped ones."""
+    def take(self, count: int, but: Container[str] = ()) -> list[Entry]:
+        """Remove and return up to ``count`` events, and what has to be said of dropped ones.
+
+        What is of the jobs ``but`` stays.
+        """
         taken: list[Entry] = []
-        while self._entries and len(taken) < count:
-            entry = self._remove(next(iter(self._entries)))
+        for ticket in [*islice(self._tickets(but), count)]:
+            entry = self._remove(ticket)
             job_id = entry.event.job_id
             dropped, last = self._dropped.get(job_id, (0, 0))
             if 0 < last < entry.ticket:
@@ -116,6 +129,10 @@ class Buffer:
             self._logs, self._kept = Shelf(), Shelf()
         return taken
 
+    def _tickets(self, but: Container[str]) -> Iterator[int]:
+        entries = self._entries.items()
+        return (ticket for ticket, entry in entries if entry.event.job_id not in but)
+
     def _shelf(self, event: JobEvent) -> Shelf | None:
         if event.kind == PROGRESS:
             return None
@@ -125,8 +142,7 @@ class Buffer:
         entry = self._entries.pop(ticket)
         shelf = self._shelf(entry.event)
         if shelf is not None:
-            shelf.characters -= entry.characters
-            shelf.oldest(self._entries)
+            shelf.remove(entry)
         elif self._progress.get(entry.event.job_id) == ticket:
             del self._progress[entry.event.job_id]
         return entry

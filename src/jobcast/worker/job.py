@@ -78,6 +78,7 @@ class Job:
         self.requires: Required = ""  # of all that is said from here on
         self.dirty = False
         self.outer: Job | NoJob = NO_JOB  # what was the current job when this one began
+        self.handled_around: BaseException | None = None  # what was being handled then
         self._publisher = publisher
         self._result_limit = result_limit
         self._waits = waits  # until what has to be stored is; a worker's main process never does

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence, Set
+from typing import Final, Protocol
 
 from jobcast.transports import Outgoing, TransportPublisher
 from jobcast.transports.leases import Lease, LeaseHolder
@@ -18,15 +18,25 @@ RETRY_DELAY: Final = 1.0  # seconds after a renewal that failed
 logger = logging.getLogger(__name__)
 
 
+class LeaseKeeping(Protocol):
+    def tell(self, leases: Set[Lease]) -> None: ...
+    def leave(self) -> None: ...
+    def close(self) -> None: ...
+
+
 class Leases:
     """Tended by the publisher's thread; any thread may add one.
 
     Args:
         transport: where they are kept, if it can.
         seconds: how long one lasts without being renewed.
+        keeper: renews them too, while this process cannot.
     """
 
-    def __init__(self, transport: TransportPublisher, seconds: float) -> None:
+    def __init__(
+        self, transport: TransportPublisher, seconds: float, keeper: LeaseKeeping | None = None
+    ) -> None:
+        self._keeper = keeper
         self._holder = transport if isinstance(transport, LeaseHolder) else None
         self._seconds = seconds
         self._running: set[Lease] = set()
@@ -35,6 +45,7 @@ class Leases:
         self._held: set[Lease] = set()  # of runs elsewhere
         self._ended: list[Lease] = []
         self._renew_at = time.monotonic()
+        self._has_run = False
         #: Runs that other processes of this worker speak of, and that are alive now.
         self.elsewhere: Callable[[], Iterable[Lease]] | None = None
 
@@ -78,6 +89,8 @@ class Leases:
             leases |= self._running | self._look_elsewhere()
         ended, self._ended = self._ended, []
         leases.difference_update(ended)
+        if self._keeper is not None and self._runs_tasks_itself:
+            self._keeper.tell((self._running | self._held).difference(ended))
         try:
             if ended:
                 self._holder.release(ended)
@@ -92,6 +105,22 @@ class Leases:
         else:
             if due:
                 self._renew_at = now + self._seconds / RENEWALS
+
+    def leave(self) -> None:
+        """Leave them to the parent, in a process that was forked."""
+        if self._keeper is not None:
+            self._keeper.leave()
+
+    def close(self) -> None:
+        if self._keeper is not None:
+            self._keeper.close()
+
+    @property
+    def _runs_tasks_itself(self) -> bool:
+        """Whether this is the main process of a worker whose tasks are not in other processes."""
+        if self.elsewhere is not None and self._running:
+            self._has_run = True
+        return self._has_run
 
     def _look_elsewhere(self) -> set[Lease]:
         """What the other processes are doing now. What they do no more is released."""

@@ -7,24 +7,78 @@ import logging
 import os
 import threading
 from collections.abc import Mapping
+from multiprocessing import util as multiprocessing_util
 from typing import Any
 
+from billiard import util as billiard_util
 from celery import signals
-from msgspec import Struct
 
 from jobcast.errors import InvalidJobId, SettingsError
+from jobcast.events import JobEvent
 from jobcast.settings import Settings
 from jobcast.transports import Origin, Retention, open_publisher
 from jobcast.worker.aside import aside
 from jobcast.worker.job import NO_JOB, Job, NoJob
+from jobcast.worker.keeper import Keeper
 from jobcast.worker.publisher import Publisher
 
 logger = logging.getLogger(__name__)
 
 
-class Process(Struct, frozen=True):
-    settings: Settings
-    publisher: Publisher
+class Process:
+    """Settings, and the publisher that jobs speak through.
+
+    A job outlives a fork: in a child, that of ``multiprocessing`` for one, it speaks through a
+    publisher of the child's own.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._lock = threading.Lock()
+        self._publisher: Publisher | None = None
+        self._closed = False
+        # Not to be collected: that would close connections which are the parent's.
+        self._left: list[Publisher] = []
+
+    @property
+    def publisher(self) -> Publisher:
+        """Started when it is first asked for."""
+        return self._publisher or self._start()
+
+    def mark(self, job: Job) -> None:
+        self.publisher.mark(job)
+
+    def add(self, job: Job, event: JobEvent) -> str:
+        return self.publisher.add(job, event)
+
+    def flush(self) -> bool:
+        return self.publisher.flush()
+
+    def forget(self) -> None:
+        """Begin anew, in a process that was forked: the thread stayed behind in the parent, and
+        what it had to send is the parent's to send."""
+        self._lock = threading.Lock()
+        self._closed = False
+        if self._publisher is not None:
+            self._publisher.leave()
+            self._left.append(self._publisher)
+            self._publisher = None
+
+    def close(self) -> None:
+        with self._lock:
+            closed, self._closed = self._closed, True
+        if self._publisher is not None and not closed:
+            self._publisher.close()
+
+    def _start(self) -> Publisher:
+        with self._lock:
+            if self._publisher is None:
+                self._publisher = _open(self.settings)
+                if self._left:
+                    # A child of either runs no exit handlers, and these.
+                    for util in (multiprocessing_util, billiard_util):
+                        util.Finalize(None, self.close, exitpriority=0)
+            return self._publisher
 
 
 _lock = threading.Lock()
@@ -41,7 +95,9 @@ def process(celery_conf: Mapping[str, Any] | None = None) -> Process | None:
     with _lock:
         if _process is None:
             try:
-                _process = _start(Settings.load(celery_conf=celery_conf))
+                here = Process(Settings.load(celery_conf=celery_conf))
+                _ = here.publisher
+                _process = here
             except SettingsError as exc:
                 logger.error("nothing is published: %s", exc)
                 _process = exc
@@ -64,7 +120,7 @@ def new_job(
         return NO_JOB
     limit = here.settings.result_limit
     try:
-        return Job(here.publisher, job_id, origin=origin, result_limit=limit, waits=waits)
+        return Job(here, job_id, origin=origin, result_limit=limit, waits=waits)
     except InvalidJobId as exc:
         logger.warning("job %.200r is not published: %s", job_id, exc)
         return NO_JOB
@@ -87,7 +143,7 @@ def open_job(job_id: str, *, owner: str | None = None) -> Job | NoJob:
     if here is None:
         return NO_JOB
     limit = here.settings.result_limit
-    return Job(here.publisher, job_id, origin=Origin(owner), result_limit=limit)
+    return Job(here, job_id, origin=Origin(owner), result_limit=limit)
 
 
 def close() -> None:
@@ -97,23 +153,23 @@ def close() -> None:
     with _lock:
         ended, _process = _process, None
     if isinstance(ended, Process):
-        ended.publisher.close()
+        ended.close()
 
 
-def _start(settings: Settings) -> Process:
+def _open(settings: Settings) -> Publisher:
     transport = open_publisher(
         settings.url, Retention(ttl=settings.history_ttl, size=settings.history_size)
     )
-    return Process(
-        settings, Publisher(transport, shown_url=settings.masked_url, lease=settings.lease)
-    )
+    # In memory it would be another process's, which nobody asks.
+    keeper = None if settings.url.startswith("memory:") else Keeper(settings.url, settings.lease)
+    return Publisher(transport, shown_url=settings.masked_url, lease=settings.lease, keeper=keeper)
 
 
 def _forget() -> None:
-    # The thread stayed behind in the parent, and what it had to send is the parent's to send.
-    global _process, _lock
+    global _lock
     _lock = threading.Lock()
-    _process = None
+    if isinstance(_process, Process):
+        _process.forget()
 
 
 def _close_on(signal: Any) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Final, Protocol
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from jobcast.errors import PublishFailed
 from jobcast.events import JobEvent, JobProgress
@@ -19,7 +19,7 @@ from jobcast.transports import Origin, Outgoing, TransportPublisher
 from jobcast.transports.base import Required
 from jobcast.transports.leases import DEFAULT_LEASE, Lease
 from jobcast.worker.buffer import Buffer, encode
-from jobcast.worker.leases import Leases
+from jobcast.worker.leases import LeaseKeeping, Leases
 
 LINGER: Final = 0.025  # seconds that an event waits for others, and progress to be replaced
 BATCH: Final = 200  # events a pipeline
@@ -45,6 +45,13 @@ class Reporter(Protocol):
         """The progress, if it is newer than what was taken before."""
 
 
+class Held(Struct):
+    """What is said here of a job after something that another publisher has not said yet."""
+
+    events: deque[Outgoing]
+    since: float | None  # when that was found, or found again after an outage
+
+
 class Publisher:
     """One for each process, started lazily, on the process's own side of a fork.
 
@@ -58,9 +65,10 @@ class Publisher:
         shown_url: str = "",
         buffer: Buffer | None = None,
         lease: float = DEFAULT_LEASE,
+        keeper: LeaseKeeping | None = None,
     ) -> None:
         self._transport = transport
-        self.leases = Leases(transport, lease)
+        self.leases = Leases(transport, lease, keeper)
         self._shown_url = shown_url
         self._buffer = Buffer() if buffer is None else buffer
         self._lock = threading.Lock()
@@ -68,12 +76,12 @@ class Publisher:
         self._work = threading.Event()
         self._hurry = threading.Event()
         self._settled = threading.Condition(self._lock)
-        self._taken_ticket = 0  # everything up to here has left the buffer
-        self._sent_ticket = 0  # and everything up to here is stored
+        self._sent_ticket = 0  # everything up to here is stored, or held
+        # Jobs that wait for other publishers. All that came later of them is in the buffer.
+        self._held: dict[str, Held] = {}
         self._prepared: deque[Outgoing] = deque()  # has left the buffer, and waits its turn
         self._unsent: Sequence[Outgoing] = ()  # what is being sent
         self._down_since: float | None = None
-        self._held_since: float | None = None
         self._late = False  # somebody has waited in vain since the last answer
         self._failures = 0
         self._closing = False
@@ -106,7 +114,8 @@ class Publisher:
 
         Args:
             timeout: seconds to wait at most; there is no wait while the transport is down, or does
-                not answer whoever has waited before.
+                not answer whoever has waited before, and none for jobs of which another process
+                has to speak first.
 
         Returns:
             Whether it is; if not, it is sent later, when that is possible.
@@ -120,7 +129,7 @@ class Publisher:
                 lambda: self._sent_ticket >= ticket or self._stuck, timeout
             ):
                 self._late = True
-            return self._sent_ticket >= ticket
+            return self._sent_ticket >= ticket and not self._held
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Send what is left, within ``timeout`` seconds, and stop."""
@@ -129,12 +138,20 @@ class Publisher:
         self._hurry.set()
         self._work.set()
         self._thread.join(timeout)
+        self.leases.close()
         with self._lock:
+            held = sum(len(held.events) for held in self._held.values())
             waiting = len(self._buffer) + len(self._prepared) + len(self._unsent)
-            lost = waiting + self._buffer.lost
+            lost = held + waiting + self._buffer.lost
         if lost:
             logger.warning("%d events of jobs were not sent to %s", lost, self._shown_url)
         self._transport.close()
+
+    def leave(self) -> None:
+        """Let go of the jobs, in a process that was forked: they speak through another one."""
+        for job in self._dirty:
+            job.dirty = False
+        self.leases.leave()
 
     def hold(self, lease: Lease) -> None:
         """Say that a run is alive, which another process of this worker will speak of."""
@@ -144,67 +161,99 @@ class Publisher:
 
     def _run(self) -> None:
         while not self._closing:
-            if self._work.wait(self.leases.due_in):
+            if self._work.wait(self._due_in):
                 self._hurry.wait(LINGER)
                 self._work.clear()
                 self._hurry.clear()
-                self._drain()
+            self._drain()
             self.leases.tend()
-        self._drain()
-        self.leases.tend()
+        self._finish()
 
-    def _drain(self) -> None:
-        """Send what there is now. What is said meanwhile lingers until the next time."""
-        with self._lock:
-            self._collect()
-            last = self._buffer.last_ticket
-        while self._sent_ticket < last and not (self._closing and self._down_since is not None):
-            if self._down_since is None:
-                self.leases.tend()
-            self._send_batch()
+    @property
+    def _due_in(self) -> float | None:
+        """Seconds until there is something to do; None if there is nothing."""
+        due = self.leases.due_in
+        if self._held:
+            return HELD_DELAY if due is None else min(due, HELD_DELAY)
+        return due
 
     @property
     def _stuck(self) -> bool:
         """Whether there is no use in waiting."""
-        return self._late or self._down_since is not None or self._held_since is not None
+        return self._late or self._down_since is not None
+
+    @property
+    def _gives_up(self) -> bool:
+        return self._closing and self._down_since is not None
+
+    def _drain(self) -> None:
+        """Send what there is now. What is said meanwhile lingers until the next time."""
+        self._look_at_held()
+        with self._lock:
+            self._collect()
+            last = self._buffer.last_ticket
+        while self._sent_ticket < last and not self._gives_up:
+            if self._down_since is None:
+                self.leases.tend()
+            self._send_batch()
+
+    def _finish(self) -> None:
+        """Send what is left, without waiting for anybody."""
+        self._drain()
+        while self._held and not self._gives_up:
+            for job_id in [*self._held]:
+                self._go_on_without(job_id)
+            self._drain()
+        self.leases.tend()
 
     def _send_batch(self) -> None:
         """Send one pipeline, or try to."""
         if not self._unsent:
-            if not self._prepared:
-                self._prepare()
-            count = min(BATCH, len(self._prepared))
-            self._unsent = [self._prepared.popleft() for _ in range(count)]
-            self.leases.follow(self._unsent)
-        try:
-            if self._unsent:
-                self._transport.publish(self._unsent)
-        except PublishFailed as exc:
-            self._unsent = exc.unsent
-            if exc.held:
-                self._held()
-            else:
-                self._failed(exc)
-            return
-        except Exception as exc:
-            # Whatever is wrong with a transport, what it was given is kept and tried again.
-            logger.debug("publishing to %s", self._shown_url, exc_info=True)
-            self._failed(exc)
+            self._unsent = self._next_batch()
+        problem = self._publish(self._unsent)
+        if problem is not None and not problem.held:
+            self._unsent = problem.unsent
+            self._failed(problem)
             return
         self._unsent = ()
         with self._settled:
+            if problem is not None:
+                self._set_aside(problem.unsent)
             if not self._prepared:
-                self._sent_ticket = self._taken_ticket
-            self._late = False
+                self._sent_ticket = self._buffer.first_ticket(self._held) - 1
             self._settled.notify_all()
         self._succeeded()
+
+    def _publish(self, batch: Sequence[Outgoing]) -> PublishFailed | None:
+        """Hand a pipeline to the transport. Returns what is wrong, if something is."""
+        problem: PublishFailed | None = None
+        try:
+            if batch:
+                self._transport.publish(batch)
+        except PublishFailed as exc:
+            problem = exc
+        except Exception as exc:
+            # Whatever is wrong with a transport, what it was given is kept and tried again.
+            logger.debug("publishing to %s", self._shown_url, exc_info=True)
+            problem = PublishFailed(str(exc), batch)
+        if problem is None or problem.held:
+            self._late = False
+        return problem
+
+    def _next_batch(self) -> list[Outgoing]:
+        if not self._prepared:
+            self._prepare()
+        count = min(BATCH, len(self._prepared))
+        batch = [self._prepared.popleft() for _ in range(count)]
+        self.leases.follow(batch)
+        return batch
 
     def _prepare(self) -> None:
         """Take what waits, that of each job together: it takes one call, and one message."""
         with self._lock:
             # During an outage the buffer keeps it, which is bounded and has nothing stale in it.
-            entries = self._buffer.take(WINDOW if self._down_since is None else BATCH)
-            self._taken_ticket = self._buffer.first_ticket - 1
+            count = WINDOW if self._down_since is None else BATCH
+            entries = self._buffer.take(count, but=self._held)
         of_job: defaultdict[str, list[Outgoing]] = defaultdict(list)
         for outgoing in encode(entries):
             of_job[outgoing.job_id].append(outgoing)
@@ -220,22 +269,57 @@ class Publisher:
                 self._buffer.add(progress, job.origin)
             self._dirty.popleft()
 
-    def _held(self) -> None:
-        """Another process has to speak of a job first; the one that ran it before this one."""
-        if self._held_since is None:
-            with self._settled:
-                self._held_since = time.monotonic()
-                self._settled.notify_all()
-        if self._closing or time.monotonic() - self._held_since > HELD_TIMEOUT:
-            job_id = self._unsent[0].job_id
-            logger.warning("job %s goes on without all that was said of it before", job_id)
-            self._unsent = [structs.replace(outgoing, after="") for outgoing in self._unsent]
-        else:
-            self._hurry.clear()
-            self._hurry.wait(HELD_DELAY)
+    def _set_aside(self, events: Sequence[Outgoing]) -> None:
+        """Let events wait for another process, which ran their job before this one, and with them
+        whatever follows of the same job. Other jobs go on."""
+        now = time.monotonic()
+        for outgoing in events:
+            held = self._held.setdefault(outgoing.job_id, Held(deque(), now))
+            held.events.append(outgoing)
+        prepared, self._prepared = self._prepared, deque()
+        for outgoing in prepared:
+            waits = self._held.get(outgoing.job_id)
+            (self._prepared if waits is None else waits.events).append(outgoing)
+
+    def _look_at_held(self) -> None:
+        """Find out whether those have spoken that jobs are waiting for."""
+        if not self._held or self._gives_up:
+            return
+        problem = self._publish([held.events[0] for held in self._held.values()])
+        if problem is not None and not problem.held:
+            self._failed(problem)
+            return
+        waiting = () if problem is None else {outgoing.job_id for outgoing in problem.unsent}
+        for job_id in [*self._held]:
+            if job_id not in waiting:
+                self._go_on(job_id, stored=1)
+            elif self._has_waited_enough(self._held[job_id]):
+                self._go_on_without(job_id)
+        self._succeeded()
+
+    def _has_waited_enough(self, held: Held) -> bool:
+        now = time.monotonic()
+        if held.since is None:
+            held.since = now
+        return now - held.since > HELD_TIMEOUT
+
+    def _go_on_without(self, job_id: str) -> None:
+        logger.warning("job %s goes on without all that was said of it before", job_id)
+        events = self._held[job_id].events
+        events[0] = structs.replace(events[0], after="")
+        self._go_on(job_id, stored=0)
+
+    def _go_on(self, job_id: str, stored: int) -> None:
+        """Send what has waited, but for what is ``stored`` of it, before anything newer."""
+        with self._lock:
+            events = self._held.pop(job_id).events
+            # All that the buffer has of the job is newer.
+            self._sent_ticket = min(self._sent_ticket, events[0].number - 1)
+            self._prepared.extendleft(reversed([*events][stored:]))
 
     def _failed(self, exc: Exception) -> None:
-        self._held_since = None  # nobody can speak now, nor the other one
+        for held in self._held.values():
+            held.since = None  # nobody can speak now, nor those that are waited for
         self._failures += 1
         if self._failures == 1:
             logger.warning(
@@ -251,7 +335,6 @@ class Publisher:
         self._hurry.wait(random.uniform(FIRST_DELAY, ceiling))
 
     def _succeeded(self) -> None:
-        self._held_since = None
         if self._down_since is not None:
             logger.warning(
                 "jobcast reaches %s again, after %.1f s",

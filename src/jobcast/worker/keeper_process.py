@@ -1,0 +1,105 @@
+"""Keeps a worker's jobs alive while its interpreter is too busy to do so itself.
+
+Run as a script, isolated and without site packages, so that it is small and there at once; what it
+takes to renew leases is imported when that is necessary for the first time, if a lease leaves time
+for it. The first line of its
+input says how; each further one that a lease is to be kept (``+``), is so no more (``-``), or
+nothing but that the worker is well. Its input ends when the worker does, whatever ended it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+SILENCE: Final = 1 / 2  # of a lease: a worker that is well says so more often
+IMPORTING: Final = 5.0  # seconds that it may take on a loaded machine
+RENEWALS: Final = 3  # a lease
+RETRY_DELAY: Final = 1.0  # seconds after a renewal that failed
+AT_ONCE: Final = 65536  # bytes that are read
+# A terminal sends some to all that runs in it, and the worker decides what they mean.
+NOT_ITS_OWN: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
+
+Renew = Callable[[Iterable[str], float], bool]
+
+
+class Orders:
+    """What the worker has said so far."""
+
+    def __init__(self) -> None:
+        self.leases: set[str] = set()
+        self._rest = b""
+
+    def take(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            lease = line[1:].decode()
+            if line.startswith(b"+"):
+                self.leases.add(lease)
+            else:
+                self.leases.discard(lease)
+
+
+def renewing(url: str, path: Sequence[str]) -> Renew:
+    """How leases are renewed; it returns whether they could be."""
+    sys.path[:] = path
+    from jobcast.errors import PublishFailed
+    from jobcast.transports import open_publisher
+    from jobcast.transports.leases import Lease, LeaseHolder
+
+    transport = open_publisher(url)
+
+    def renew(leases: Iterable[str], seconds: float) -> bool:
+        if not isinstance(transport, LeaseHolder):
+            return True
+        try:
+            transport.renew([Lease.parse(lease) for lease in sorted(leases)], seconds)
+        except PublishFailed:
+            # It is the worker that says when the transport cannot be reached.
+            return False
+        return True
+
+    return renew
+
+
+def keep(worker: int, url: str, seconds: float, path: Sequence[str]) -> None:
+    """Renew the leases of a worker while it says nothing, for as long as it is there."""
+    orders = Orders()
+    leaves_time = seconds * (1 - SILENCE) > IMPORTING
+    renew = None if leaves_time else renewing(url, path)
+    due = time.monotonic() + seconds * SILENCE
+    # What a worker forks may inherit the other end of the pipe, and outlive it.
+    while os.getppid() == worker:
+        patience = max(0.0, due - time.monotonic()) if orders.leases else None
+        if select.select([0], [], [], patience)[0]:
+            data = os.read(0, AT_ONCE)
+            if not data:
+                break
+            orders.take(data)
+            due = time.monotonic() + seconds * SILENCE
+        elif os.getppid() == worker:
+            renew = renew or renewing(url, path)
+            renewed = renew(orders.leases, seconds)
+            due = time.monotonic() + (seconds / RENEWALS if renewed else RETRY_DELAY)
+
+
+def first_line() -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        character = os.read(0, 1)
+        if not character:
+            sys.exit()
+        line += character
+    return line
+
+
+if __name__ == "__main__":
+    for number in NOT_ITS_OWN:
+        signal.signal(number, signal.SIG_IGN)
+    keep(**json.loads(first_line()))

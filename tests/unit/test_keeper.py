@@ -1,0 +1,89 @@
+"""The process that keeps jobs alive: what it is told, and what becomes of one that is no good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from jobcast.transports import Run
+from jobcast.transports.leases import Lease
+from jobcast.worker import keeper_process
+from jobcast.worker.keeper import Keeper
+from jobcast.worker.keeper_process import Orders
+from tests.support import wait_for
+
+
+def lease_of(number: int) -> Lease:
+    return Lease(str(number), Run(sending="s", attempt=1, delivery=f"{number:012}"))
+
+
+@pytest.fixture
+def keeper() -> Iterator[Keeper]:
+    keeper = Keeper("memory://", seconds=0.01)
+    yield keeper
+    pid = keeper._pid
+    keeper.close()
+    if pid and psutil.pid_exists(pid):
+        psutil.Process(pid).wait()
+
+
+def test_orders_are_taken_in_whatever_pieces_they_come() -> None:
+    orders = Orders()
+    for byte in b"+a 1\n+b 2\n\n-a 1\n+c":
+        orders.take(bytes([byte]))
+    assert orders.leases == {"b 2"}
+    orders.take(b" 3\n\n-b 2\n")
+    assert orders.leases == {"c 3"}
+
+
+def test_nothing_is_started_while_nothing_runs(keeper: Keeper) -> None:
+    keeper.tell(set())
+    assert keeper._pid == 0
+
+
+def use_instead(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> None:
+    script = folder / "script.py"
+    script.write_text(code)
+    monkeypatch.setattr(keeper_process, "__file__", str(script))
+
+
+def test_one_that_has_ended_is_replaced_by_one_that_is_told_all(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    heard = tmp_path / "heard"
+    ends_at_first = (
+        f"import os, pathlib\nheard = pathlib.Path({str(heard)!r})\n"
+        "if not heard.exists():\n    heard.touch()\nelse:\n"
+        "    while data := os.read(0, 1000):\n"
+        "        with heard.open('ab') as file:\n            file.write(data)\n"
+    )
+    use_instead(monkeypatch, tmp_path, ends_at_first)
+    leases = {lease_of(1), lease_of(2)}
+
+    def told() -> bool:
+        keeper.tell(leases)
+        return heard.exists() and all(f"+{lease}\n" in heard.read_text() for lease in leases)
+
+    wait_for(told, "another process, and what it has heard")
+    assert caplog.text.count("has ended; it is replaced") == 1
+
+
+def test_one_that_does_not_listen_is_left(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    gate = tmp_path / "gate"
+    use_instead(
+        monkeypatch, tmp_path,
+        f"import os, time\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\n",
+    )  # fmt: skip
+    monkeypatch.setattr("jobcast.worker.keeper.MAX_UNSENT", 1000)
+    # More than a pipe holds.
+    keeper.tell({lease_of(number) for number in range(10_000)})
+    assert "does not listen; it is replaced" in caplog.text
+    assert keeper._pipe is None
+    gate.touch()

@@ -27,6 +27,7 @@ app.conf.update(
     },
     worker_prefetch_multiplier=1,
     worker_soft_shutdown_timeout=float(os.environ.get("SOFT_SHUTDOWN", "0")),
+    worker_cancel_long_running_tasks_on_connection_loss="CANCEL_ON_LOSS" in os.environ,
     task_default_queue=os.environ.get("TASK_QUEUE", "celery"),
 )
 
@@ -165,6 +166,52 @@ def is_killed_and_retried(self: ProgressTask, marker: str) -> str:
 def exits(self: ProgressTask) -> None:
     begin(self)
     sys.exit(3)
+
+
+class FailsBefore(ProgressTask):
+    abstract = True
+
+    def before_start(self, *_: Any) -> None:
+        raise LookupError("nothing to begin with")
+
+
+@app.task(base=FailsBefore, bind=True, shared=False)
+def fails_before_it_starts(self: ProgressTask) -> None:
+    begin(self)
+
+
+@job()
+def is_interrupted(self: ProgressTask) -> None:
+    begin(self)
+    raise KeyboardInterrupt
+
+
+@job()
+def exits_at_once(self: ProgressTask) -> None:
+    begin(self)
+    os._exit(5)
+
+
+@job(acks_late=True, reject_on_worker_lost=True)
+def is_killed_twice(self: ProgressTask, marker: str) -> str:
+    begin(self)
+    if first_time(marker) or first_time(f"{marker}-again"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+@job(retry_on_worker_lost=True, max_retries=2, default_retry_delay=0)
+def is_killed_and_retried_twice(self: ProgressTask, marker: str) -> str:
+    begin(self)
+    if first_time(marker) or first_time(f"{marker}-again"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+@job(retry_on_worker_lost=True, max_retries=1, default_retry_delay=0)
+def is_killed_and_retried_in_vain(self: ProgressTask) -> None:
+    begin(self)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @job()

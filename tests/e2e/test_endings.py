@@ -7,15 +7,19 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import redis
 from celery import Celery
 from celery.result import AsyncResult
 from kombu.connection import Connection
 
-from jobcast.worker import process
+from jobcast.transports.leases import Terms
+from jobcast.worker import keeper_process, process
 from jobcast.worker.message import OWNER_HEADER
 from tests import ending_jobs as jobs
 from tests.conftest import Valkey
@@ -25,6 +29,7 @@ Token = Callable[..., str]
 
 BEGUN = ["queued", "started 1/1", "log"]
 DONE = "complete 'done'"
+NOT_ACCEPTED = "The job was not sent in a way that the worker accepts"
 
 
 @dataclass
@@ -253,6 +258,55 @@ SHARED = {
             marked=True,
         ),
     ),
+    "child killed twice, run again": (
+        ("prefork",),
+        Row(
+            jobs.is_killed_twice,
+            [
+                *BEGUN, "retrying 1 WorkerLostError", "started 1/2", "log",
+                "retrying 1 WorkerLostError", "started 1/3", "log", DONE,
+            ],
+            marked=True,
+        ),
+    ),
+    "child killed twice, retried": (
+        ("prefork",),
+        Row(
+            jobs.is_killed_and_retried_twice,
+            [
+                *BEGUN, "retrying 2 WorkerLostError", "started 2/2", "log",
+                "retrying 3 WorkerLostError", "started 3/3", "log", DONE,
+            ],
+            marked=True,
+        ),
+    ),
+    "child killed, retried in vain": (
+        ("prefork",),
+        Row(
+            jobs.is_killed_and_retried_in_vain,
+            [
+                *BEGUN, "retrying 2 WorkerLostError", "started 2/2", "log",
+                "error WorkerLostError worker_lost",
+            ],
+        ),
+    ),
+    "before_start": (
+        ANY,
+        Row(
+            jobs.fails_before_it_starts, [*BEGUN[:-1], "error LookupError failure"],
+            "nothing to begin with",
+        ),
+    ),
+    "KeyboardInterrupt": (
+        ("prefork",), Row(jobs.is_interrupted, [*BEGUN, "error WorkerLostError worker_lost"]),
+    ),
+    "os._exit": (
+        ("prefork",),
+        Row(
+            jobs.exits_at_once, [*BEGUN, "error WorkerLostError worker_lost"],
+            "The worker process running this job ended unexpectedly (exitcode 5)",
+        ),
+    ),
     "sys.exit": (
         ("prefork",),
         Row(
@@ -295,6 +349,27 @@ SHARED = {
         Row(
             jobs.fails, [*BEGUN, "error TypeError failure"],
             options={"link_error": jobs.cannot_be_called_back.s()},
+        ),
+    ),
+    "not accepted": (
+        ("prefork", "gevent", "solo"),
+        Row(
+            jobs.succeeds, ["queued", "error Unacceptable rejected"], NOT_ACCEPTED,
+            options={"serializer": "yaml"},
+        ),
+    ),
+    "no task's message": (
+        ("prefork",),
+        Row(
+            jobs.succeeds, ["queued", "error Unacceptable rejected"], NOT_ACCEPTED,
+            options={"eta": "some day"},
+        ),
+    ),
+    "at a time that there is not": (
+        ("prefork",),
+        Row(
+            jobs.succeeds, ["queued", "error Unacceptable rejected"], NOT_ACCEPTED,
+            options={"eta": datetime.max.replace(tzinfo=timezone(-timedelta(hours=12)))},
         ),
     ),
     "expired": (
@@ -347,7 +422,7 @@ def scene_of(
 SceneOf = Callable[[str], AbstractAsyncContextManager[Scene]]
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "gevent", "eventlet"])
+@pytest.mark.parametrize("pool", ANY)
 async def test_revoked_before_it_starts(pool: str, scene_of: SceneOf) -> None:
     async with scene_of(pool) as scene:
         job_id = scene.send(jobs.succeeds, countdown=1)
@@ -421,7 +496,8 @@ async def test_the_body_of_a_chord_whose_header_failed(scene_of: SceneOf) -> Non
 class Quick:
     """A transport whose leases run out soon, and workers that a test may kill."""
 
-    def __init__(self, valkey: Valkey, server: Server, folder: Path) -> None:
+    def __init__(self, valkey: Valkey, server: Server, folder: Path, env: dict[str, str]) -> None:
+        self._env = env
         self.valkey = valkey
         self.server = server
         self.folder = folder
@@ -429,14 +505,12 @@ class Quick:
         self._workers = Workers(valkey.url, folder)
 
     def worker(self, *arguments: str, pool: str = "prefork", **env: str) -> Worker:
-        worker = self._workers.start(pool, *arguments, env={"JOBCAST_LEASE": "2", **env})
+        worker = self._workers.start(pool, *arguments, env={**self._env, **env})
         return self.stack.enter_context(running(worker)).ready()
 
     def another(self, former: Worker, **env: str) -> Worker:
         """A worker that takes over from one that is gone."""
-        worker = self._workers.start(
-            "prefork", "-Q", former.name, env={"JOBCAST_LEASE": "2", **env}
-        )
+        worker = self._workers.start("prefork", "-Q", former.name, env={**self._env, **env})
         return self.stack.enter_context(running(worker)).ready()
 
 
@@ -444,14 +518,15 @@ class Quick:
 def quick(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Quick]:
-    """Its parameter is how many seconds a job may be stalled; by default, long enough."""
-    env = {"JOBCAST_LEASE": "2", "JOBCAST_LOST_AFTER": str(getattr(request, "param", 300))}
+    """Its parameter is how long things may take."""
+    terms: Terms = getattr(request, "param", Terms(lease=2, lost_after=300))
+    env = {"JOBCAST_LEASE": str(terms.lease), "JOBCAST_LOST_AFTER": str(terms.lost_after)}
     with running(Valkey(tmp_path)) as valkey:
         valkey.ready()
         monkeypatch.setenv("JOBCAST_URL", valkey.url)
         process.close()
         with running(Server(tmp_path / "server.log", valkey.url, env)) as server:
-            quick = Quick(valkey, server.ready(), tmp_path)
+            quick = Quick(valkey, server.ready(), tmp_path, env)
             with quick.stack:
                 yield quick
         process.close()
@@ -464,7 +539,7 @@ async def at(quick: Quick, worker: Worker, token: Token) -> AsyncIterator[Scene]
 
 
 @pytest.mark.parametrize("pool", ANY)
-@pytest.mark.parametrize("quick", [3], indirect=True)
+@pytest.mark.parametrize("quick", [Terms(lease=2, lost_after=3)], indirect=True)
 async def test_a_worker_that_is_killed_is_missed(pool: str, quick: Quick, token: Token) -> None:
     worker = quick.worker(pool=pool)
     async with at(quick, worker, token) as scene:
@@ -500,6 +575,60 @@ async def test_a_living_job_whose_process_does_not_answer(quick: Quick, token: T
         job_id = scene.send(jobs.holds_the_interpreter, 8)
         await scene.follow(job_id)
         assert await scene.story(job_id) == [*BEGUN, DONE]
+        assert keepers_of(worker) == []
+
+
+def keepers_of(worker: Worker) -> list[psutil.Process]:
+    children = psutil.Process(worker.popen.pid).children()
+    return [child for child in children if keeper_process.__file__ in child.cmdline()]
+
+
+@pytest.mark.parametrize("pool", ["threads", "gevent", "eventlet"])
+@pytest.mark.parametrize("quick", [Terms(lease=6, lost_after=1)], indirect=True)
+async def test_a_living_job_that_keeps_its_whole_worker_from_answering(
+    pool: str, quick: Quick, token: Token
+) -> None:
+    """Nor are those that run beside it missed."""
+    worker = quick.worker(pool=pool)
+    gate = Path(quick.folder / "gate")
+    async with at(quick, worker, token) as scene:
+        beside = scene.send(jobs.waits, str(gate))
+        await scene.follow(beside)
+        await scene.runs(beside)
+        job_id = scene.send(jobs.holds_the_interpreter, 12)
+        await scene.follow(job_id)
+        assert await scene.story(job_id) == [*BEGUN, DONE]
+        gate.touch()
+        assert await scene.story(beside) == [*BEGUN, "log", DONE]
+
+
+@pytest.mark.parametrize("quick", [Terms(lease=2, lost_after=1)], indirect=True)
+async def test_nobody_speaks_for_a_worker_that_is_gone(quick: Quick, token: Token) -> None:
+    worker = quick.worker(pool="threads")
+    async with at(quick, worker, token) as scene:
+        job_id = scene.send(jobs.hangs)
+        await scene.follow(job_id)
+        await scene.runs(job_id)
+        [keeper] = await eventually(lambda: keepers_of(worker), "process that keeps jobs alive")
+        # What it has started stays.
+        os.kill(worker.popen.pid, signal.SIGKILL)
+        await scene.alice.transcript.end(job_id)
+        assert await scene.told(job_id) == [*BEGUN, "stalled", "error WorkerLostError worker_lost"]
+        await eventually(lambda: not keeper.is_running(), "end of that process")
+
+
+async def test_a_worker_that_stops_leaves_nothing_behind(quick: Quick, token: Token) -> None:
+    worker = quick.worker(pool="threads")
+    async with at(quick, worker, token) as scene:
+        job_id = scene.send(jobs.succeeds)
+        await scene.follow(job_id)
+        assert await scene.story(job_id) == [*BEGUN, DONE]
+        [keeper] = await eventually(lambda: keepers_of(worker), "process that keeps jobs alive")
+        # As supervisors do; it is the worker that decides when it ends.
+        os.killpg(worker.popen.pid, signal.SIGTERM)
+        assert worker.popen.wait(TIMEOUT) == 0
+        await eventually(lambda: not keeper.is_running(), "end of that process")
+        assert "Traceback" not in worker.log
 
 
 async def test_a_worker_that_was_only_asleep(quick: Quick, token: Token) -> None:
@@ -570,6 +699,28 @@ async def test_a_cold_shutdown_gives_back_what_another_can_run(
         scene.worker = quick.another(worker, VISIBILITY_TIMEOUT="6")
         story = [*BEGUN, "retrying 1 WorkerShutdown", "started 1/2", "log", DONE]
         assert await scene.story(job_id) == story
+
+
+async def test_a_connection_to_the_broker_that_is_lost_takes_its_jobs_along(
+    quick: Quick, token: Token
+) -> None:
+    """If Celery is told to stop what it will be given again."""
+    worker = quick.worker(CANCEL_ON_LOSS="1", VISIBILITY_TIMEOUT="6")
+    async with at(quick, worker, token) as scene:
+        job_id = scene.send(jobs.hangs_at_first, scene.marker())
+        await scene.follow(job_id)
+        await scene.runs(job_id)
+        with redis.Redis.from_url(quick.valkey.url) as client:
+            client.client_kill_filter(_type="normal", skipme=True)
+        await scene.alice.transcript.end(job_id)
+        story = [*BEGUN, "retrying 1 BrokerLost", "started 1/2", "log", DONE]
+        assert await scene.told(job_id) == story
+        [retrying, *_] = [
+            event for event in scene.alice.transcript.of(job_id, "job_status")
+            if event["status"] == "retrying"
+        ]  # fmt: skip
+        message = "The worker that ran this job lost its connection to the queue"
+        assert retrying["message"] == message
 
 
 @pytest.mark.parametrize("task", [jobs.hangs, jobs.hangs_late], ids=["early", "late"])

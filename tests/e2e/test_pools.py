@@ -105,6 +105,44 @@ async def test_a_process_that_ends_says_everything_before(
         assert alice.transcript.of(job_id, "job_progress")[-1]["percentage"] == 50
 
 
+FORKING_SCRIPT = """
+import multiprocessing
+from jobcast import current_job, open_job
+
+def work(n):
+    current_job().log(f"from child {{n}}")
+    current_job().progress(10 * n)
+
+with open_job({job_id!r}, owner="alice") as job:
+    job.log("from the parent")
+    children = [
+        multiprocessing.get_context("fork").Process(target=work, args=(n,)) for n in range(1, 4)
+    ]
+    for child in children:
+        child.start()
+        child.join()
+"""
+
+
+async def test_what_the_children_of_a_job_say_is_said_of_the_job(
+    server: Server, valkey: Valkey, token: Token, job_id: str, tmp_path: Path
+) -> None:
+    script = Process(
+        [sys.executable, "-c", FORKING_SCRIPT.format(job_id=job_id)],
+        tmp_path / "log",
+        {"JOBCAST_URL": valkey.url},
+    )
+    with running(script):
+        assert script.popen.wait(TIMEOUT) == 0
+    assert script.log == ""
+    async with following(server.url, token()) as alice:
+        assert (await alice.join(job_id))["ok"]
+        await alice.transcript.end(job_id)
+        lines = [event["message"] for event in alice.transcript.of(job_id, "job_log")]
+        assert lines == ["from the parent", *(f"from child {n}" for n in range(1, 4))]
+        assert alice.transcript.of(job_id, "job_progress")[-1]["percentage"] == 30
+
+
 async def test_a_worker_with_a_wrong_setting_does_not_start(valkey: Valkey, tmp_path: Path) -> None:
     worker = Worker(
         tmp_path / "log", valkey.url, valkey.url, env={"JOBCAST_HISTORY_SIZE": "plenty"}

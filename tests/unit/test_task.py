@@ -11,6 +11,7 @@ import pytest
 from celery import Celery
 from celery.app.task import Context
 from celery.exceptions import Retry
+from kombu.exceptions import OperationalError
 
 from jobcast import ProgressTask, current_job
 from jobcast.transports.memory import MemoryBroker
@@ -391,6 +392,114 @@ def test_a_retry_that_is_passed_on_to_the_caller_is_an_end(app: Celery, history:
     with pytest.raises(Retry):
         retries.apply(task_id=job_id, throw=True)
     assert brief(history(job_id))[-1] == ("error", "not yet")
+
+
+@pytest.mark.parametrize("ending", ["returns", "replaces", "fails", "retries"])
+def test_what_its_caller_is_handling_is_no_business_of_a_run(
+    ending: str, app: Celery, history: History
+) -> None:
+    app.conf.task_always_eager = True
+
+    @app.task
+    def other() -> str:
+        return "of another task"
+
+    @app.task(base=ProgressTask, bind=True, max_retries=1, default_retry_delay=0)
+    def ends(self: ProgressTask) -> str:
+        match ending:
+            case "replaces":
+                raise self.replace(other.s())
+            case "fails":
+                raise ValueError("its own")
+            case "retries" if not self.request.retries:
+                raise self.retry()
+        return "done"
+
+    try:
+        raise LookupError("the caller's")
+    except LookupError:
+        job_id = ends.apply().id
+    told = brief(history(job_id))
+    assert "the caller's" not in str(told)
+    assert told[-1] == {
+        "returns": ("complete", "done"), "replaces": ("complete", "of another task"),
+        "fails": ("error", "its own"), "retries": ("complete", "done"),
+    }[ending]  # fmt: skip
+
+
+def test_an_exception_that_a_run_passes_on_again_is_its_end(app: Celery, history: History) -> None:
+    known = LookupError("no such row")
+
+    @app.task(base=ProgressTask, bind=True)
+    def fails(self: ProgressTask) -> None:
+        raise known
+
+    job_id = new_id()
+    try:
+        raise known
+    except LookupError:
+        with pytest.raises(LookupError):
+            fails.apply(task_id=job_id, throw=True)
+    assert brief(history(job_id))[-1] == ("error", "no such row")
+
+
+@pytest.fixture
+def unreachable(app: Celery) -> Celery:
+    """An app whose broker is not there."""
+    app.conf.update(broker_url="redis://127.0.0.1:1/0", task_publish_retry=False)
+    return app
+
+
+@pytest.mark.parametrize("sent", ["by the task", "in a chain"])
+def test_what_cannot_be_sent_has_ended(sent: str, unreachable: Celery, history: History) -> None:
+    @unreachable.task(base=ProgressTask, bind=True)
+    def fine(self: ProgressTask) -> None:
+        pass
+
+    signature = fine.si() if sent == "by the task" else fine.si() | fine.si()
+    job_id = new_id()
+    [first, *_] = getattr(signature, "tasks", [signature])
+    first.set(task_id=job_id)
+    with pytest.raises(OperationalError):
+        signature.apply_async()
+    events = history(job_id)
+    assert brief(events) == [
+        ("status", "queued"), ("error", "The job could not be sent to a worker"),
+    ]  # fmt: skip
+    assert (events[-1][1]["error"], events[-1][1]["reason"]) == ("NotSent", "rejected")
+
+
+def test_what_goes_wrong_after_it_was_sent_is_not_its_end(app: Celery, history: History) -> None:
+    class Careful(ProgressTask):
+        abstract = True
+
+        def apply_async(self, *args: Any, **kwargs: Any) -> Any:
+            super().apply_async(*args, **kwargs)
+            raise RuntimeError("of its own")
+
+    @app.task(base=Careful, bind=True)
+    def fine(self: Careful) -> None:
+        pass
+
+    with pytest.raises(RuntimeError, match="of its own"):
+        fine.apply_async(task_id=(job_id := new_id()))
+    assert brief(history(job_id)) == [("status", "queued")]
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_an_app_need_not_be_the_current_one(by_name: bool, app: Celery, history: History) -> None:
+    OwnApp()  # another one that does not know the task
+
+    @app.task(base=ProgressTask, bind=True, name=new_id("t"))
+    def fine(self: ProgressTask) -> None:
+        pass
+
+    job_id = new_id()
+    if by_name:
+        app.send_task(fine.name, task_id=job_id)
+    else:
+        fine.apply_async(task_id=job_id)
+    assert brief(history(job_id)) == [("status", "queued")]
 
 
 class Quiet:

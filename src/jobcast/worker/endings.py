@@ -20,12 +20,34 @@ from celery.exceptions import (
 from jobcast.events import Reason
 from jobcast.worker.public import safe_text
 
+
+class Expired(TaskRevokedError):
+    """The task was not started before it expired."""
+
+
+class BrokerLost(Exception):
+    """A run was stopped because its worker lost the connection to the broker, and so the task."""
+
+
+class NotSent(Exception):
+    """The task's message did not reach the broker, as far as the sender knows."""
+
+
+class Unacceptable(Exception):
+    """A worker could not read the task's message, or not take it for one."""
+
+
+class StepFailed(Exception):
+    """An earlier step of a chain or chord failed, so that this one never runs."""
+
+
 #: The first that fits an exception is its reason.
 REASONS: Final[tuple[tuple[type[BaseException], Reason], ...]] = (
     (SoftTimeLimitExceeded, "time_limit"),
     (TimeLimitExceeded, "time_limit"),
     (WorkerLostError, "worker_lost"),
     (WorkerShutdown, "worker_lost"),
+    (BrokerLost, "worker_lost"),
     (SystemExit, "worker_lost"),
     (KeyboardInterrupt, "worker_lost"),
     (Terminated, "revoked"),
@@ -33,17 +55,11 @@ REASONS: Final[tuple[tuple[type[BaseException], Reason], ...]] = (
     (Reject, "rejected"),
     (Ignore, "rejected"),
     (NotRegistered, "rejected"),
+    (NotSent, "rejected"),
+    (Unacceptable, "rejected"),
 )
 
 _HOW_IT_ENDED: Final = re.compile(r"prematurely: (.+?)\.?( Job: \d+\.?)?$")
-
-
-class Expired(TaskRevokedError):
-    """The task was not started before it expired."""
-
-
-class StepFailed(Exception):
-    """An earlier step of a chain or chord failed, so that this one never runs."""
 
 
 def reason_of(exc: BaseException) -> Reason:
@@ -68,6 +84,8 @@ def told(exc: BaseException) -> str:
             return f"The worker process running this job ended unexpectedly ({how[1]})"
         case WorkerShutdown():
             return "The worker was stopped while it ran this job"
+        case BrokerLost():
+            return "The worker that ran this job lost its connection to the queue"
         case SystemExit() | KeyboardInterrupt():
             return "The worker process running this job ended unexpectedly"
         case TimeLimitExceeded(args=[seconds, *_]):
@@ -82,6 +100,10 @@ def told(exc: BaseException) -> str:
             return "The job was cancelled"
         case NotRegistered():
             return "No worker knows how to do this job"
+        case NotSent():
+            return "The job could not be sent to a worker"
+        case Unacceptable():
+            return "The job was not sent in a way that the worker accepts"
         case StepFailed():
             return "An earlier step failed, so this one does not run"
         case Reject(reason=reason) if reason:

@@ -6,12 +6,14 @@ reaches a child. Celery tells the main process, by the task's request and by sig
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from functools import cached_property
-from typing import Any
+from functools import cached_property, wraps
+from typing import Any, Final
 
 from billiard.einfo import ExceptionWithTraceback
 from celery import Celery, signals, states
@@ -32,7 +34,7 @@ from jobcast.transports.leases import Lease
 from jobcast.transports.runs import draw
 from jobcast.worker.aside import aside
 from jobcast.worker.canvas import never_run, never_run_steps
-from jobcast.worker.endings import Expired
+from jobcast.worker.endings import BrokerLost, Expired, Unacceptable
 from jobcast.worker.job import NO_JOB, Job, speaking_for
 from jobcast.worker.message import (
     DELIVERY_HEADER,
@@ -44,6 +46,10 @@ from jobcast.worker.message import (
 from jobcast.worker.process import new_job, process
 from jobcast.worker.publisher import FLUSH_TIMEOUT
 from jobcast.worker.sending import is_followed
+
+SAY_OF_JOBS: Final = frozenset({OWNER_HEADER, SENDING_HEADER})  # headers that only jobs have
+
+logger = logging.getLogger(__name__)
 
 
 class JobRequest(Request):
@@ -66,7 +72,8 @@ class JobRequest(Request):
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         super().on_accepted(pid, time_accepted)
-        aside.call(_hold, self)
+        if self.is_job:
+            aside.call(_hold, self, self.lease)
 
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
@@ -76,7 +83,7 @@ class JobRequest(Request):
         with _speaking_of(self), self._ending():
             super().on_failure(exc_info, send_failed_event, return_ok)
         if not (return_ok or self._told or self._already_revoked or self._already_cancelled):
-            aside.call(_succeed, self)
+            self._tell_success()
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         if not soft:
@@ -88,6 +95,8 @@ class JobRequest(Request):
         # The child has told of a Reject, which it raised.
         if requeue and not self.acknowledged and not isinstance(self._cause, Reject):
             self._comes_again(self._cause)
+        elif not requeue and self._cause is None and not self.time_start:
+            self.failed(Unacceptable("it is to start at a time that there is not"))
         super().reject(requeue)
 
     def _retry_worker_lost(self, exc: BaseException, exc_info: Any) -> bool:
@@ -98,24 +107,41 @@ class JobRequest(Request):
             said.wait(FLUSH_TIMEOUT)
         with speaking_for(retried[0] if retried else NO_JOB):
             sent: bool = super()._retry_worker_lost(exc, exc_info)
+        self._told = self._told or sent
         return sent
 
-    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+    def cancel(self, pool: Any, signal: Any = None, **options: Any) -> None:
+        # What Celery deals with when it cancels for another reason than a shutdown.
+        broken = isinstance(sys.exc_info()[1], self._connection_errors)
+        cause = BrokerLost() if broken else WorkerShutdown()
         given_back = self.task.acks_late and not (self.acknowledged or pool.is_green)
         ended = bool(self.time_start)
         try:
-            super().cancel(pool, signal, emit_retry)
+            super().cancel(pool, signal, **options)
         except NotImplementedError as exc:
             ended = False
             # Where this interrupts the task, it fails of it, for a reason that does not show.
-            raise exc from WorkerShutdown()
+            raise exc from cause
         finally:
             # Also where Celery could not store that it has ended the task.
             if ended and given_back:
-                self._comes_again(WorkerShutdown())
+                self._comes_again(cause)
             elif ended:
                 # Celery says that it is tried again, and never sends it.
-                self.failed(WorkerShutdown())
+                self.failed(cause)
+
+    def _tell_success(self) -> None:
+        """Say what a child did not come to say any more: that it has stored a result."""
+        # Celery has asked the backend for it, here. Another thread would hold locks of the
+        # backend's meanwhile, and a child that is forked then would wait for them for ever.
+        try:
+            meta = self.task.backend.get_task_meta(self.id)
+        except Exception:
+            # Any backend may stand behind it, and the loop that serves all children goes on.
+            logger.exception("what %s has come to could not be read", self.id)
+            return
+        if meta["status"] == states.SUCCESS:
+            aside.call(_succeed, self.task, self._context, meta["result"])
 
     @contextmanager
     def _ending(self) -> Iterator[None]:
@@ -142,26 +168,35 @@ class JobRequest(Request):
                 said.wait(FLUSH_TIMEOUT)
 
 
-def _hold(request: JobRequest) -> None:
+def _hold(request: JobRequest, lease: Lease) -> None:
     """Keep a run alive whose own process may let no other thread run for long."""
     here = process(request.app.conf)
-    if here is not None and request.is_job:
+    if here is not None:
         here.publisher.leases.elsewhere = _active
         # One that has ended by now has no need of it, and nobody would give it back.
         if request in state.active_requests:
-            here.publisher.hold(request.lease)
+            here.publisher.hold(lease)
 
 
-def _refuse(app: Celery, job_id: str, name: str, message: Any) -> None:
-    """Say that no worker will do it, nor what was to come after it."""
+def _refuse(app: Celery, message: Any, cause: BaseException) -> None:
+    """Say that no worker will do what a message asks for, nor what was to come after it."""
     headers = message.headers
     origin = origin_of_delivery(headers, headers.get("retries") or 0, message.delivery_info)
-    job = new_job(job_id, origin=origin, celery_conf=app.conf)
+    job = new_job(headers["id"], origin=origin, celery_conf=app.conf)
     if isinstance(job, Job):
-        job.fail(NotRegistered(name))
-    match message.payload:
+        job.fail(cause)
+    match _payload_of(message):
         case [_, _, {"chain": steps, "chord": body}]:
             never_run_steps(app, steps, body, origin.owner)
+
+
+def _payload_of(message: Any) -> Any:
+    try:
+        return message.payload
+    except Exception as exc:
+        # Whatever a serializer raises: it may be why the message is refused.
+        logger.debug("message %s: %s", message.headers["id"], exc)
+        return None
 
 
 def _fail(task: Any, context: Any, cause: BaseException) -> None:
@@ -187,12 +222,10 @@ def _retry_later(task: Any, context: Any, cause: BaseException, retried: list[Jo
         job.retrying(eta=now() + timedelta(seconds=task.default_retry_delay))
 
 
-def _succeed(request: JobRequest) -> None:
-    """Say what a child did not come to say any more: that it has stored a result."""
-    meta = request.task.backend.get_task_meta(request.id)
-    job = _job(request.app, request._context)
-    if meta["status"] == states.SUCCESS and job is not None:
-        job.complete(request.task.shown_result(meta["result"]))
+def _succeed(task: Any, context: Any, result: Any) -> None:
+    job = _job(task.app, context)
+    if job is not None:
+        job.complete(task.shown_result(result))
 
 
 def _job(app: Celery, context: Any) -> Job | None:
@@ -237,19 +270,42 @@ def _revoked(sender: Any, request: Any, terminated: bool, expired: bool, **_: ob
         aside.call(_fail, sender, request, cause)
 
 
-def _unknown(sender: Any, message: Any, name: str, id: str, **_: object) -> None:  # noqa: A002
-    """A task that this worker does not know is a job if its message says so."""
+def _unknown(sender: Any, message: Any, name: str, **_: object) -> None:
+    refuse(sender.app, message, NotRegistered(name))
+
+
+def _rejected(sender: Any, message: Any, exc: BaseException | None, **_: object) -> None:
+    refuse(sender.app, message, Unacceptable(str(exc)))
+
+
+def refuse(app: Celery, message: Any, cause: BaseException) -> None:
+    """Say that this worker does not take a message: it is a job's if it says so."""
     headers = message.headers
-    if OWNER_HEADER in headers or SENDING_HEADER in headers:
-        aside.call(_refuse, sender.app, id, name, message)
+    if isinstance(headers, Mapping) and "id" in headers and headers.keys() & SAY_OF_JOBS:
+        aside.call(_refuse, app, message, cause)
 
 
 def _prepare(sender: Any, **_: object) -> None:
-    """Load the transport before the first task is acknowledged."""
+    """Load the transport before the first task is acknowledged, and listen to its consumer."""
     aside.call(process, sender.app.conf)
+    sender.on_decode_error = _with_refusal(sender.app, sender.on_decode_error)
+    # It has been given the method already, and asks for it again after a reconnection only.
+    sender.task_consumer.on_decode_error = sender.on_decode_error
+
+
+def _with_refusal(app: Celery, own: Callable[..., Any]) -> Callable[..., Any]:
+    """What Celery does with a message that cannot be decoded: there is no signal of it."""
+
+    @wraps(own)
+    def on_decode_error(message: Any, exc: BaseException) -> Any:
+        refuse(app, message, Unacceptable(str(exc)))
+        return own(message, exc)
+
+    return on_decode_error
 
 
 signals.worker_ready.connect(_prepare, weak=False)
 signals.task_failure.connect(_failed, weak=False)
 signals.task_revoked.connect(_revoked, weak=False)
 signals.task_unknown.connect(_unknown, weak=False)
+signals.task_rejected.connect(_rejected, weak=False)

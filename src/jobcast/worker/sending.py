@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from celery import Celery, current_app, signals
+from celery._state import _get_active_apps
+from msgspec import Struct
 
 from jobcast.transports.runs import draw
+from jobcast.worker.endings import NotSent
 from jobcast.worker.job import Job, current_job
 from jobcast.worker.message import (
     AFTER_HEADER,
@@ -18,6 +23,31 @@ from jobcast.worker.message import (
 )
 from jobcast.worker.message import OWNER_HEADER as OWNER_HEADER
 from jobcast.worker.process import new_job
+
+
+class Sending(Struct):
+    """What is being sent by a followed task's ``apply_async``."""
+
+    app: Celery
+    job: Job | None = None  # that is said to be queued, while it is not sent
+
+
+_sending: ContextVar[Sending | None] = ContextVar("jobcast_sending", default=None)
+
+
+@contextmanager
+def sending(app: Celery) -> Iterator[None]:
+    """Send a job's message; if that fails, say so to whoever was told that it is queued."""
+    sending = Sending(app)
+    token = _sending.set(sending)
+    try:
+        yield
+    except Exception:
+        if sending.job is not None:
+            sending.job.fail(NotSent())
+        raise
+    finally:
+        _sending.reset(token)
 
 
 def announce(sender: str, headers: dict[str, Any], **_: object) -> None:
@@ -34,7 +64,8 @@ def announce(sender: str, headers: dict[str, Any], **_: object) -> None:
             inside.retrying(eta=due(headers.get("eta")))
             headers[AFTER_HEADER] = inside.last_word
         return
-    if not is_job(current_app, sender, headers):
+    app = _app_that_sends(sender)
+    if not is_job(app, sender, headers):
         return
     if inside is not None and inside.owner is not None:
         headers.setdefault(OWNER_HEADER, inside.owner)
@@ -42,10 +73,34 @@ def announce(sender: str, headers: dict[str, Any], **_: object) -> None:
     if inside is not None and inside.replaced and inside.job_id == headers["id"]:
         headers[AFTER_HEADER] = inside.last_word
         return
-    job = new_job(headers["id"], origin=origin_of(headers), celery_conf=current_app.conf)
+    job = new_job(headers["id"], origin=origin_of(headers), celery_conf=app.conf)
     if isinstance(job, Job):
         job.queued(task=sender)
         job.flush()
+        _note(job)
+
+
+def _sent(**_: object) -> None:
+    """What goes wrong from here on changes nothing in that."""
+    _note(None)
+
+
+def _note(job: Job | None) -> None:
+    sending = _sending.get()
+    if sending is not None:
+        sending.job = job
+
+
+def _app_that_sends(name: str) -> Celery:
+    """The signal does not say which it is, and it need not be the current one."""
+    sending = _sending.get()
+    if sending is not None:
+        return sending.app
+    if name not in current_app.tasks:
+        for app in tuple(_get_active_apps()):
+            if name in app._tasks:  # without making it ready, which is for who uses it to do
+                return app
+    return current_app
 
 
 def is_job(app: Celery, name: str, headers: Mapping[str, Any]) -> bool:
@@ -61,3 +116,4 @@ def is_followed(task: Any) -> bool:
 
 
 signals.before_task_publish.connect(announce, weak=False)
+signals.after_task_publish.connect(_sent, weak=False)

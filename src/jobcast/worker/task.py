@@ -26,7 +26,7 @@ from jobcast.worker.job import Job, _current, current_job
 from jobcast.worker.message import OWNER_HEADER, STANDS_IN_HEADER, due, origin_of_run
 from jobcast.worker.mirror import mirror
 from jobcast.worker.process import new_job, process
-from jobcast.worker.sending import is_followed
+from jobcast.worker.sending import is_followed, sending
 
 T = TypeVar("T")
 
@@ -129,6 +129,10 @@ class ProgressTask(Task):
             # Before Celery stores how it ended.
             mirror.leave(request.id)
 
+    def apply_async(self, *args: Any, **kwargs: Any) -> Any:
+        with sending(self.app):
+            return super().apply_async(*args, **kwargs)
+
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002
         job = self._job(task_id, self)
         if job is not None and not job.ended:
@@ -167,7 +171,7 @@ class ProgressTask(Task):
         job = current_job()
         if isinstance(job, Job):
             # Followers are told when the message is sent, which is before on_retry is called.
-            self._keep_cause(job, exc or sys.exc_info()[1])
+            self._keep_cause(job, exc or _raised_in(job))
         return super().retry(args, kwargs, exc, *rest, **options)
 
     def replace(self, sig: Signature) -> Any:
@@ -198,6 +202,7 @@ class ProgressTask(Task):
         if job is None or job is current_job():
             return
         job.outer = current_job()
+        job.handled_around = sys.exc_info()[1]
         _current.set(job)
         here = process(self.app.conf)
         if here is not None:
@@ -305,7 +310,8 @@ def _leave(
 def _finish(job: Job, task: Any, state: str | None, retval: Any) -> None:
     """Say how a run ended that no hook has spoken of, where that is known here."""
     speaker = _speaker(task)
-    gone = sys.exc_info()[1]
+    # Without a state it is an exception that ends the run, maybe one that was known before.
+    gone = sys.exc_info()[1] if state is None else _raised_in(job)
     if speaker is None or (state == states.IGNORED and job.replaced):
         return
     if state == states.REJECTED and retval.requeue and _is_acknowledged_late(task):
@@ -326,6 +332,12 @@ def _finish(job: Job, task: Any, state: str | None, retval: Any) -> None:
         _fail(job, speaker, task, retval)
     elif state is None:
         _keep_unfinished(job)
+
+
+def _raised_in(job: Job) -> BaseException | None:
+    """What is being handled in a run: not what whoever runs it, in eager mode, was handling."""
+    handled = sys.exc_info()[1]
+    return None if handled is job.handled_around else handled
 
 
 def _fail(job: Job, speaker: ProgressTask, task: Any, cause: BaseException) -> None:

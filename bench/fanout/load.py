@@ -9,6 +9,8 @@ Commands come on standard input and answers go back, each a line of JSON:
 ``{"expect": {"events": N, "timeout": S}}``
     answers when every client has got N more events, or after S seconds, with what was missing or
     out of order and, of every tenth client, the latencies in milliseconds.
+``{"pings": {"count": N, "timeout": S}}``
+    answers when so many pings of the server have been answered, with how many are missing.
 ``{"reconnect": true}``
     closes all connections at once and opens them again.
 """
@@ -21,6 +23,7 @@ import resource
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import uvloop
@@ -84,6 +87,7 @@ class Client(WSListener):
             self.done()
         elif payload == b"2":
             transport.send(WSMsgType.TEXT, b"3")
+            self.load.pinged()
         elif payload.startswith(b"44"):
             raise RuntimeError(payload)
 
@@ -99,12 +103,20 @@ class Load:
         self.count = 0
         self.wanted = 0
         self.complete = asyncio.Event()
+        self.pings = 0
+        self.pings_wanted = 0
+        self.pings_complete = asyncio.Event()
         self.options: dict[str, Any] = {}
 
     def received(self) -> None:
         self.count += 1
         if self.count == self.wanted:
             self.complete.set()
+
+    def pinged(self) -> None:
+        self.pings += 1
+        if self.pings == self.pings_wanted:
+            self.pings_complete.set()
 
     async def connect(self, options: dict[str, Any]) -> dict[str, Any]:
         self.options = options
@@ -131,12 +143,7 @@ class Load:
     async def expect(self, options: dict[str, Any]) -> dict[str, Any]:
         self.wanted = options["events"] * len(self.clients)
         if self.count < self.wanted:
-            self.complete.clear()
-            try:
-                async with asyncio.timeout(options["timeout"]):
-                    await self.complete.wait()
-            except TimeoutError:
-                pass  # what is missing is in the answer
+            await _bounded(self.complete, options["timeout"])
         missing = self.wanted - self.count
         ended = time.monotonic_ns()
         answer = {
@@ -150,11 +157,25 @@ class Load:
             client.next = 0
         return answer
 
+    async def expect_pings(self, options: dict[str, Any]) -> dict[str, Any]:
+        self.pings_wanted = options["count"]
+        if self.pings < self.pings_wanted:
+            await _bounded(self.pings_complete, options["timeout"])
+        return {"missing": max(0, self.pings_wanted - self.pings)}
+
     async def reconnect(self, _: object) -> dict[str, Any]:
         for client in self.clients:
             if client.transport is not None:
                 client.transport.disconnect(graceful=False)
         return await self.connect({**self.options, "at_once": len(self.clients)})
+
+
+async def _bounded(event: asyncio.Event, timeout: float) -> None:
+    """Wait until it is set anew; if it is not, whoever asks counts what is missing."""
+    event.clear()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout):
+            await event.wait()
 
 
 async def main() -> None:
@@ -164,6 +185,7 @@ async def main() -> None:
     commands: dict[str, Callable[[Any], Awaitable[dict[str, Any]]]] = {
         "connect": load.connect,
         "expect": load.expect,
+        "pings": load.expect_pings,
         "reconnect": load.reconnect,
     }
     loop = asyncio.get_running_loop()

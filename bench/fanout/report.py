@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,8 @@ COLOURS: Final = {"jobcast": "#0a7d5c", "stock": "#8a8f98", "node": "#c58b2b", "
 def summary(row: Row, samples: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
     """The medians of a row's runs, with the ratios to jobcast."""
     costs = {name: statistics.median(s.cost for s in some) for name, some in samples.items()}
-    ratios = {name: cost / costs["jobcast"] for name, cost in costs.items() if name != "jobcast"}
+    own = costs["jobcast"]
+    ratios = {name: cost / own for name, cost in costs.items() if own and name != "jobcast"}
     latencies = {
         name: sorted(x for s in some for x in s.latencies) for name, some in samples.items()
     }
@@ -45,7 +47,7 @@ def summary(row: Row, samples: Mapping[str, Sequence[Sample]]) -> dict[str, Any]
 
 def caller_rows(runs: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
     """What a task pays, as rows of the same kind."""
-    found = []
+    found: list[dict[str, Any]] = []
     for call, target in (("progress", 100), ("log", 30)):
         own = statistics.median(run[call] for run in runs) / 1000
         other = statistics.median(run["update_state"] for run in runs) / 1000
@@ -56,6 +58,14 @@ def caller_rows(runs: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
                 "ratio": {"update_state": other / own}, "target": {"update_state": target},
             }
         )  # fmt: skip
+    middle = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+    found.append(
+        {
+            "name": "publisher", "title": "a line of log, in the publisher's thread",
+            "unit": "us a line", "cost": {"jobcast": middle["publisher"] / 1000}, "ratio": {},
+            "target": {}, "drained_a_second": middle["drained"], "batch": middle["batch"],
+        }
+    )  # fmt: skip
     return found
 
 
@@ -80,7 +90,41 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"{row['name']}, {name}: {row['a_second'][name]:,.0f} deliveries/s,"
                 f" latency {latency['p50']:.1f} ms (median), {latency['p99']:.1f} ms (99 %)"
             )
+        if "batch" in row:
+            lines.append(
+                f"{row['name']}: {row['drained_a_second']:,.0f} lines/s for as long as they come,"
+                f" {row['batch']:.0f} in a pipeline"
+            )
     return "\n".join(lines)
+
+
+def growth_table(growth: Mapping[str, Mapping[str, float]]) -> str:
+    """One line for each thing that grows."""
+    return "\n".join(
+        f"{title}: " + ", ".join(f"{size}: {cost:.3g} us" for size, cost in costs.items())
+        for title, costs in growth.items()
+    )
+
+
+def write(figures: Mapping[str, Any], docs: Path) -> None:
+    """Put figures, plot and tables where the docs have them."""
+    rows, growth = figures["rows"], figures["growth"]
+    (docs / "fanout.json").write_text(json.dumps(figures, indent=1) + "\n")
+    plot(rows, growth, docs / "images" / "fanout.svg")
+    page = docs / "performance.md"
+    text = page.read_text()
+    for name, block in (("table", table(rows)), ("growth", growth_table(growth))):
+        text = with_block(text, name, block)
+    page.write_text(text)
+
+
+def with_block(text: str, name: str, block: str) -> str:
+    """The text of a page with another block after the mark of that name."""
+    before, mark, after = text.partition(f"<!-- {name} -->\n```\n")
+    _, end, rest = after.partition("\n```\n")
+    if not end:
+        raise ValueError(f"the page has no block {name}")
+    return before + mark + block + end + rest
 
 
 def missed(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -117,7 +161,8 @@ def plot(rows: Sequence[Mapping[str, Any]], growth: Mapping[str, Any], path: Pat
     right.set_xscale("log")
     right.set_yscale("log")
     right.set_xlabel("clients of one job, or jobs with a client each")
-    right.legend(frameon=False)
+    if growth:
+        right.legend(frameon=False)
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()

@@ -15,11 +15,12 @@ from bench.fanout.peers import Peer, peer, redis_server
 
 CLIENTS: Final = 1000
 TEN_TO_A_JOB: Final = [f"job-{n % (CLIENTS // 10)}" for n in range(CLIENTS)]
-#: Events of each run. The stock stack gets fewer, because it takes so long for each.
-BURST: Final = {"stock": 10, "": 300}
-STEADY: Final = {"": 300}  # at 100 a second
-MANY: Final = {"stock": 3, "": 30}  # of each of as many jobs
-UNFOLLOWED: Final = {"": 5000}
+# Events of a run, the same for all.
+WARM_UP: Final = 30
+BURST: Final = 300
+STEADY: Final = 300  # at 100 a second
+MANY: Final = 30  # of each of as many jobs
+UNFOLLOWED: Final = 5000
 IDLE: Final = 2000  # connections
 
 SETTLE: Final = 0.5  # seconds before the clock is read
@@ -37,21 +38,21 @@ class Sample(Struct):
 def burst(server: Peer, clients: int = CLIENTS) -> Sample:
     """One job, many clients, events as fast as they go."""
     server.connect(["job"] * clients, at_once=min(50, clients))
-    _spread(server, ["job"], _of(BURST, server), clients)  # what comes first warms up
-    return _spread(server, ["job"], _of(BURST, server), clients)
+    _spread(server, ["job"], WARM_UP, clients)
+    return _spread(server, ["job"], BURST, clients)
 
 
 def steady(server: Peer) -> Sample:
     """The same at 100 events a second."""
     server.connect(["job"] * CLIENTS)
-    return _spread(server, ["job"], _of(STEADY, server), CLIENTS, rate=100)
+    return _spread(server, ["job"], STEADY, CLIENTS, rate=100)
 
 
 def many(server: Peer, jobs: int = CLIENTS) -> Sample:
     """As many jobs, each with one client."""
     ids = [f"job-{n}" for n in range(jobs)]
     server.connect(ids)
-    events = max(2, _of(MANY, server) * CLIENTS // jobs)
+    events = max(2, MANY * CLIENTS // jobs)
     _spread(server, ids, 2, jobs)
     return _spread(server, ids, events, jobs)
 
@@ -60,12 +61,30 @@ def unfollowed(server: Peer) -> Sample:
     """Events of a job that nobody follows here."""
     server.connect(["another"])
     time.sleep(SETTLE)
-    events = _of(UNFOLLOWED, server)
     began, before = time.monotonic(), server.cpu()
-    server.publish(["job"], events)
+    server.publish(["job"], UNFOLLOWED)
     server.published()
     time.sleep(SETTLE)
-    return Sample((server.cpu() - before) / events * 1e6, events / (time.monotonic() - began))
+    cost = (server.cpu() - before) / UNFOLLOWED * 1e6
+    return Sample(cost, UNFOLLOWED / (time.monotonic() - began))
+
+
+def unheard(server: Peer) -> Sample:
+    """Bytes that come to the server of such an event.
+
+    Raises:
+        RuntimeError: something came to jobcast.
+    """
+    server.connect(["another"])
+    time.sleep(SETTLE)
+    before = server.heard()
+    server.publish(["job"], UNFOLLOWED)
+    server.published()
+    time.sleep(SETTLE)
+    heard = server.heard() - before
+    if server.name == "jobcast" and heard:
+        raise RuntimeError(f"{heard} bytes of what nobody follows were received")
+    return Sample(heard / UNFOLLOWED)
 
 
 def connect(server: Peer) -> Sample:
@@ -85,6 +104,24 @@ def storm(server: Peer) -> Sample:
     return Sample((server.cpu() - before) / CLIENTS * 1e6, CLIENTS / answer["seconds"])
 
 
+def peak(server: Peer) -> Sample:
+    """Bytes that such a storm takes for each of them, at the most."""
+    server.connect(TEN_TO_A_JOB)
+    time.sleep(SETTLE)
+    before = server.forget_peak()
+    server.reconnect()
+    return Sample((server.peak() - before) / CLIENTS)
+
+
+def ping(server: Peer) -> Sample:
+    """The first ping of each idle connection."""
+    server.connect([None] * IDLE)
+    server.expect_pings(1)
+    before = server.cpu()
+    server.expect_pings(IDLE)
+    return Sample((server.cpu() - before) / IDLE * 1e6)
+
+
 def memory(server: Peer) -> Sample:
     """Bytes of an idle connection that has authenticated."""
     server.connect([None] * 200)
@@ -96,7 +133,7 @@ def memory(server: Peer) -> Sample:
 
 
 def caller() -> dict[str, float]:
-    """Nanoseconds that a task pays for a call."""
+    """What a task pays for a call, and what the publisher makes of it; see ``caller.py``."""
     with redis_server() as url:
         argv = [sys.executable, "-m", "bench.fanout.caller", url]
         output = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
@@ -133,11 +170,23 @@ ROWS: Final = (
         ("jobcast", "stock", "node"), {},
     ),
     Row(
+        "unheard", "what the server receives of these", "bytes an event", unheard,
+        ("jobcast", "stock", "node"), {},
+    ),
+    Row(
         "connect", "connect and join with a verified token", "us a client", connect,
         ("jobcast", "stock", "node"), {"stock": 1.5, "node": 1.2},
     ),
     Row(
         "storm", "1,000 clients reconnect at once", "us a client", storm,
+        ("jobcast", "stock", "node"), {},
+    ),
+    Row(
+        "peak", "memory that this takes at its peak", "bytes a client", peak,
+        ("jobcast", "stock", "node"), {},
+    ),
+    Row(
+        "ping", "a ping of an idle connection, answered", "us a ping", ping,
         ("jobcast", "stock", "node"), {},
     ),
     Row(
@@ -186,7 +235,3 @@ def _spread(server: Peer, jobs: list[str], events: int, clients: int, rate: floa
     deliveries = clients * events
     cost = (server.cpu() - before) / deliveries * 1e6
     return Sample(cost, deliveries / seconds, answer["latencies"])
-
-
-def _of(amounts: dict[str, int], server: Peer) -> int:
-    return amounts.get(server.name, amounts[""])

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
 
 import pytest
 
 from bench.fanout import report
-from bench.fanout.peers import peer
+from bench.fanout.__main__ import DOCS
+from bench.fanout.peers import NODE, peer
 from bench.fanout.scenarios import ROWS, Sample
+from tests.e2e.stock import command
 
 
-@pytest.mark.parametrize("name", ["jobcast", "stock", "floor"])
+@pytest.fixture(scope="module")
+def node_packages() -> None:
+    """What the peer in Node depends on, as its lock file says."""
+    if not (NODE / "node_modules").exists():
+        subprocess.run([command("npm"), "ci", "--silent"], cwd=NODE, check=True, timeout=300)
+
+
+@pytest.mark.usefixtures("node_packages")
+@pytest.mark.parametrize("name", ["jobcast", "stock", "node", "floor"])
 async def test_every_client_gets_every_event_in_order(name: str) -> None:
     def run() -> None:
         with peer(name) as server:
@@ -36,6 +48,65 @@ async def test_what_is_missing_fails_the_run() -> None:
                 server.expect(3, timeout=1)
 
     await asyncio.to_thread(run)
+
+
+@pytest.mark.usefixtures("node_packages")
+@pytest.mark.parametrize("name", ["jobcast", "stock", "node"])
+async def test_jobcast_alone_receives_nothing_of_what_nobody_follows(name: str) -> None:
+    def heard() -> int:
+        with peer(name) as server:
+            server.connect(["another"])
+            before = server.heard()
+            server.publish(["job"], 50)
+            server.published()
+            server.publish(["another"], 1)
+            server.published()
+            server.expect(1)
+            return server.heard() - before
+
+    # Of the one event that is followed there is a packet, and what names its channel.
+    bytes_heard = await asyncio.to_thread(heard)
+    assert 100 < bytes_heard < 500 if name == "jobcast" else bytes_heard > 50 * 100
+
+
+@pytest.mark.usefixtures("node_packages")
+@pytest.mark.parametrize("name", ["jobcast", "stock", "node"])
+async def test_what_is_measured_is_the_server_and_not_what_started_it(name: str) -> None:
+    def run() -> None:
+        with peer(name) as server:
+            memory, cpu = server.forget_peak(), server.cpu()
+            server.connect(["job"] * 200)
+            assert server.reconnect()["failed"] == 0
+            assert memory < server.peak()
+            assert server.cpu() - cpu > 0.02  # seconds, for 400 connections
+
+    await asyncio.to_thread(run)
+
+
+def test_what_the_docs_show_are_the_figures_that_they_keep() -> None:
+    figures = json.loads((DOCS / "fanout.json").read_text())
+    page = (DOCS / "performance.md").read_text()
+    assert report.with_block(page, "table", report.table(figures["rows"])) == page
+    assert report.with_block(page, "growth", report.growth_table(figures["growth"])) == page
+
+
+def test_the_publisher_has_a_row_of_its_own() -> None:
+    run = {
+        "progress": 400.0, "log": 3000.0, "update_state": 300_000.0, "publisher": 5000.0,
+        "drained": 40_000.0, "batch": 200.0,
+    }  # fmt: skip
+    rows = report.caller_rows([run, run, run])
+    table = report.table(rows)
+    assert "us a line" in table
+    assert "publisher: 40,000 lines/s for as long as they come, 200 in a pipeline" in table
+    assert report.missed(rows) == []
+
+
+def test_what_costs_nothing_has_no_ratio() -> None:
+    row = next(row for row in ROWS if row.name == "unheard")
+    found = report.summary(row, {"jobcast": [Sample(0.0)], "stock": [Sample(300.0)]})
+    assert found["ratio"] == {}
+    assert report.table([found]).splitlines()[1].split()[-4:] == ["0", "300", "-", "-"]
 
 
 def test_the_table_says_what_was_aimed_at_and_missed() -> None:

@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STOCK_CLIENT := tests/e2e/stock_client
 BENCH := bench/fanout/node
 CONSOLE := src/jobcast/_console/index.html
+EXAMPLE := client/examples/react/dist/index.html
 # Node and npm come into the virtual environment, as the lock file has them.
 NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
 CONSOLE_SOURCES := $(shell find client/src client/console -name node_modules -prune -o -type f -print)
@@ -45,6 +46,10 @@ client/dist/index.js: client/node_modules/.package-lock.json $(CONSOLE_SOURCES)
 	cd client && $(NODE) npm run --silent build
 	@touch $@
 
+$(EXAMPLE): client/dist/index.js $(wildcard client/examples/react/* client/examples/react/src/*)
+	cd client && $(NODE) npm run --silent build --workspace examples/react
+	@touch $@
+
 demo: $(VENV)/.synced $(CONSOLE)  ## start everything on this machine and watch real jobs
 	$(BIN)/jobcast demo
 
@@ -73,13 +78,12 @@ typecheck: $(VENV)/.synced  ## strict types, tests included
 client: client/node_modules/.package-lock.json  ## check, test and build the TypeScript packages
 	cd client && $(NODE) npm run check
 	cd client && $(NODE) npm test
-	cd client && $(NODE) npm run build
 	cd client && $(NODE) npm run pack:check
 
 servers:  ## install what the tests start: Redis, RabbitMQ, Chromium
 	@sh tests/install_servers.sh
 
-pytest: $(STOCK_CLIENT)/node_modules/.package-lock.json $(CONSOLE) client/dist/index.js servers  ## the three tiers of tests
+pytest: $(STOCK_CLIENT)/node_modules/.package-lock.json $(CONSOLE) $(EXAMPLE) servers  ## the three tiers of tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term:skip-covered
 
 bench: $(BENCH)/node_modules/.package-lock.json  ## jobcast beside the stock stack and Node's socket.io

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 
 from jobcast.realtime import create_app as create_plain_app
 from jobcast.settings import Settings
@@ -41,7 +43,11 @@ def create_app() -> Starlette:
 
 def create_own_app() -> Starlette:
     """An application with a session check of its own, as docs/console.md says."""
-    session.current_user = lambda request: request.headers.get("x-remote-user")
+
+    async def current_user(request: Request) -> str | None:
+        return await run_in_threadpool(request.headers.get, "x-remote-user")
+
+    session.current_user = current_user
     directory = Path(os.environ["TEST_DIRECTORY"])
     settings = Settings.load()
     site = Site(settings=settings, directory=directory, samples=directory / "samples")

@@ -139,7 +139,8 @@ async def test_what_the_children_of_a_job_say_is_said_of_the_job(
         assert (await alice.join(job_id))["ok"]
         await alice.transcript.end(job_id)
         lines = [event["message"] for event in alice.transcript.of(job_id, "job_log")]
-        assert lines == ["from the parent", *(f"from child {n}" for n in range(1, 4))]
+        lines.remove("from the parent")  # which may say it later: each process has its own pace
+        assert lines == [f"from child {n}" for n in range(1, 4)]
         assert alice.transcript.of(job_id, "job_progress")[-1]["percentage"] == 30
 
 

@@ -78,16 +78,17 @@ def workspaces(console: Console) -> set[str]:
 
 def test_a_session_begins_and_ends(console: Console) -> None:
     visitor = Visitor(console)
-    assert visitor.get("/api/session").problem == (401, "signed_out")
+    signed_out = visitor.get("/api/session")
+    assert (signed_out.status, signed_out.json) == (200, {"user": None, "demonstration": True})
     answer = visitor.post("/api/session", {"name": "ada"})
     assert (answer.status, answer.json) == (200, {"user": "ada"})
     attributes = answer.headers["Set-Cookie"].lower()
     assert "httponly" in attributes
     assert "samesite=strict" in attributes
-    assert visitor.get("/api/session").json == {"user": "ada"}
+    assert visitor.get("/api/session").json == {"user": "ada", "demonstration": True}
     gone = visitor.delete("/api/session")
     assert (gone.status, gone.body) == (204, b"")
-    assert visitor.get("/api/session").problem == (401, "signed_out")
+    assert visitor.get("/api/session").json == signed_out.json
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_a_name_that_is_none_is_refused(console: Console, body: bytes) -> None:
 
 def test_names_that_are_some(console: Console) -> None:
     for name in ("a", "x" * 40, "ada.l-1_"):
-        assert Visitor(console, name).get("/api/session").json == {"user": name}
+        assert Visitor(console, name).get("/api/session").json["user"] == name
 
 
 def session_key() -> str:
@@ -132,12 +133,13 @@ def test_a_session_is_signed_for_its_purpose_and_ends(console: Console) -> None:
     }
     visitor = Visitor(console)
     visitor.cookie = f"{COOKIE}={good}"
-    assert visitor.get("/api/session").status == 200
+    assert visitor.get("/api/session").json["user"] == "ada"
     for what, value in forged.items():
         visitor.cookie = f"{COOKIE}={value}"
+        assert visitor.get("/api/session").json["user"] is None, what
         for method, path in (
-            ("GET", "/api/session"), ("POST", "/api/token"), ("GET", "/api/jobs"),
-            ("POST", "/api/jobs/hash_tree"), ("DELETE", "/api/jobs/x"),
+            ("POST", "/api/token"), ("GET", "/api/jobs"), ("POST", "/api/jobs/hash_tree"),
+            ("DELETE", "/api/jobs/x"),
         ):  # fmt: skip
             assert visitor.ask(method, path).problem == (401, "signed_out"), (what, path)
 
@@ -152,7 +154,7 @@ async def test_a_session_is_no_token(console: Console) -> None:
 def test_a_token_is_the_users_own_and_says_when_it_ends(ada: Visitor) -> None:
     answer = ada.post("/api/token").json
     claims = jwt.decode(answer["token"], SECRET, algorithms=["HS256"])
-    assert ada.get("/api/session").json == {"user": claims["sub"]}
+    assert ada.get("/api/session").json["user"] == claims["sub"]
     assert "jobs" not in claims
     expires_at = datetime.fromisoformat(answer["expires_at"])
     assert answer["expires_at"].endswith("Z")
@@ -365,9 +367,23 @@ def test_a_name_that_leads_here_is_refused(console: Console, host: str) -> None:
     assert visitor.ask("GET", "/", headers={"Host": host}).problem == (403, "wrong_host")
 
 
-def test_a_proxy_brings_nobody_in(console: Console) -> None:
-    answer = Visitor(console).get("/api/tasks", **{"X-Forwarded-For": "203.0.113.9"})
-    assert answer.problem == (403, "wrong_host")
+@pytest.mark.parametrize(
+    "header",
+    [
+        "X-Forwarded-For: 203.0.113.9",
+        "X-Forwarded-For: 127.0.0.1",
+        "X-Forwarded-Host: 127.0.0.1",
+        "X-Forwarded-Proto: http",
+        "X-Real-IP: 127.0.0.1",
+        "Forwarded: for=127.0.0.1",
+        "Via: 1.1 127.0.0.1",
+    ],
+)
+def test_a_proxy_brings_nobody_in(console: Console, header: str) -> None:
+    name, _, value = header.partition(": ")
+    for method, path in (("GET", "/"), ("POST", "/api/session"), ("GET", "/api/tasks")):
+        answer = Visitor(console).ask(method, path, '{"name": "ada"}', {name: value})
+        assert answer.problem == (403, "wrong_host")
 
 
 # The page
@@ -603,10 +619,12 @@ def test_an_application_has_its_own_session_check(tmp_path: Path, valkey: Valkey
     with running(Console(tmp_path / "log", valkey.url, tmp_path, env, "--host", "0.0.0.0")) as it:
         visitor = Visitor(it.ready())
         assert visitor.post("/api/session", {"name": "ada"}).problem == (405, "method_not_allowed")
-        assert visitor.get("/api/session").problem == (401, "signed_out")
+        signed_out = visitor.get("/api/session")
+        assert (signed_out.status, signed_out.json) == (200, {"user": None, "demonstration": False})
+        assert visitor.post("/api/token").problem == (401, "signed_out")
         own = {"X-Remote-User": "Ada Lovelace", "Host": "jobs.example.com"}
         page = {**own, "Origin": "https://jobs.example.com", "Sec-Fetch-Site": "same-origin"}
-        assert visitor.get("/api/session", **own).json == {"user": "Ada Lovelace"}
+        assert visitor.get("/api/session", **own).json["user"] == "Ada Lovelace"
         token = visitor.post("/api/token", **page).json["token"]
         claims = jwt.decode(token, SECRET, algorithms=["HS256"], audience="shop")
         assert claims["sub"] == "Ada Lovelace"

@@ -67,11 +67,11 @@ messages = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=200),
     st.binary(max_size=200),
     st.builds(lambda size: "x" * size, st.integers(100, 140)),
-    st.builds(lambda size: b"\x00" * size, st.integers(65500, 65560)),
+    st.builds(lambda size: b"x" * size, st.integers(65500, 65560)),
 )
 
 
-@given(st.lists(messages, max_size=6), st.integers(1, 70_000))
+@given(st.lists(messages, max_size=3), st.integers(1, 70_000))
 @example([""], 1)
 @example(["", b"", "1", b"1"], 1)
 def test_frames_one_after_the_other_are_the_messages_however_they_arrive(

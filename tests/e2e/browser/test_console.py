@@ -126,49 +126,48 @@ def test_a_server_that_is_killed_and_comes_back_costs_no_line_and_repeats_none(
     expect(result).to_contain_text(str(len(lines)))
 
 
-def test_a_token_is_renewed_without_another_connection(
-    tmp_path: Path, valkey: Valkey, console: Console, crew: Worker, new_tab: NewTab, send: Send,
-    ada: str, gate: Path,
-) -> None:  # fmt: skip
+@pytest.fixture
+def brief(tmp_path: Path, valkey: Valkey, console: Console) -> Iterator[Console]:
+    """The same site, with tokens that last for some seconds."""
     env = {"JOBCAST_DEMO_TOKEN_SECONDS": "6"}
-    with running(Console(tmp_path / "log", valkey.url, console.demo, env)) as brief:
-        brief.ready()
-        tab = new_tab(ada, url=brief.url)
-        tokens: list[str] = []
-        tab.page.on(
-            "request",
-            lambda request: tokens.append(request.url) if "token" in request.url else None,
-        )
-        job_id = send(crew, jobs.count, 10, str(gate), owner=ada)
-        tab.go(job_id)
-        expect(tab.bar).to_have_attribute("aria-valuenow", "50")
-        # Each is warned of when half of it is over: by the fifth, the first has expired.
-        while len(tokens) < 6:
-            tab.page.wait_for_event("request", lambda request: "token" in request.url)
-        gate.touch()
-        tab.has_status(job_id, "complete")
-        tab.is_connected()
-        assert len([socket for socket in tab.sockets if "socket.io" in socket.url]) == 1
+    with running(Console(tmp_path / "brief.log", valkey.url, console.demo, env)) as brief:
+        yield brief.ready()
+
+
+def test_a_token_is_renewed_without_another_connection(
+    brief: Console, crew: Worker, new_tab: NewTab, send: Send, ada: str, gate: Path
+) -> None:
+    tab = new_tab(ada, url=brief.url)
+    tokens: list[str] = []
+    tab.page.on(
+        "request", lambda request: tokens.append(request.url) if "token" in request.url else None
+    )
+    job_id = send(crew, jobs.count, 10, str(gate), owner=ada)
+    tab.go(job_id)
+    expect(tab.bar).to_have_attribute("aria-valuenow", "50")
+    # Each is warned of when half of it is over: by the fifth, the first has expired.
+    while len(tokens) < 6:
+        tab.page.wait_for_event("request", lambda request: "token" in request.url)
+    gate.touch()
+    tab.has_status(job_id, "complete")
+    tab.is_connected()
+    assert len([socket for socket in tab.sockets if "socket.io" in socket.url]) == 1
 
 
 def test_a_session_that_has_ended_leads_to_the_sign_in_and_back_to_the_same_job(
-    tmp_path: Path, valkey: Valkey, console: Console, crew: Worker, new_tab: NewTab, send: Send,
-    ada: str, gate: Path,
-) -> None:  # fmt: skip
-    env = {"JOBCAST_DEMO_TOKEN_SECONDS": "4"}
-    with running(Console(tmp_path / "log", valkey.url, console.demo, env)) as brief:
-        brief.ready()
-        tab = new_tab(ada, url=brief.url)
-        tab.expects("status of 401")
-        job_id = send(crew, jobs.count, 10, str(gate), owner=ada)
-        tab.go(job_id)
-        expect(tab.bar).to_have_attribute("aria-valuenow", "50")
-        tab.page.context.clear_cookies()
-        expect(tab.page.get_by_role("heading", name="Sign in again")).to_be_visible()
-        tab.sign_in(ada)
-        expect(tab.bar).to_have_attribute("aria-valuenow", "50")
-        gate.touch()
-        tab.has_status(job_id, "complete")
+    brief: Console, crew: Worker, new_tab: NewTab, send: Send, ada: str, gate: Path
+) -> None:
+    tab = new_tab(ada, url=brief.url)
+    tab.expects("status of 401")
+    job_id = send(crew, jobs.count, 10, str(gate), owner=ada)
+    tab.go(job_id)
+    expect(tab.bar).to_have_attribute("aria-valuenow", "50")
+    tab.page.context.clear_cookies()
+    expect(tab.page.get_by_role("heading", name="Sign in again")).to_be_visible()
+    tab.sign_in(ada)
+    expect(tab.bar).to_have_attribute("aria-valuenow", "50")
+    gate.touch()
+    tab.has_status(job_id, "complete")
 
 
 def test_somebody_elses_job_is_refused_as_one_that_does_not_exist(

@@ -42,7 +42,7 @@ def page_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The page, on a server of files."""
     react = CLIENT / "examples" / "react" / "dist"
     folder = react if request.param == "react" else installed(tmp_path)
-    assert (folder / "index.html").exists(), "make client builds it"
+    assert (folder / "index.html").exists(), "make pytest builds it"
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

@@ -218,6 +218,12 @@ class Client implements JobClient, JobHost, LinkHost {
     }
   }
 
+  subjectChanged(): void {
+    for (const job of this.#followed.values()) {
+      job.forget(); // what one may see, another may not
+    }
+  }
+
   received(name: string, payload: unknown): void {
     try {
       if (name === "joined") {

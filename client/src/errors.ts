@@ -11,7 +11,7 @@ export class JobcastError extends Error {
   }
 }
 
-/** The server does not take the token, there is none, or the client was closed. */
+/** The server does not take the token, its address is none, or the client was closed. */
 export class ConnectionRefused extends JobcastError {
   override readonly name = "ConnectionRefused";
 }

@@ -14,6 +14,7 @@ import {
   type StatusChange,
   see,
   settle,
+  withGap,
 } from "./state.js";
 import { attempt, Listeners, type Store } from "./store.js";
 
@@ -48,6 +49,11 @@ export interface JobState {
   readonly droppedLogs: number;
   /** Every change of the status, and the end, in order. */
   readonly history: readonly StatusChange[];
+  /**
+   * Where something may be missing, each as the `seq` after which it was: events that the server
+   * did not keep any more when the connection was back. In order.
+   */
+  readonly gaps: readonly number[];
   /** What the task chose to show of its result; null until it is `complete`. */
   readonly result: unknown;
   readonly error: Failure | null;
@@ -95,6 +101,8 @@ export class Job implements JobStore {
   #joined: Joined = "no";
   #refusal: JobState["refusal"] = null;
   #join: { joined: JoinedMessage | null } | null = null; // the latest one, while it isn't answered
+  #after: Cursor | null = null; // what was seen before the latest join, while it isn't answered
+  #isWhole = false; // the latest join has told of what was seen already: nothing is missing between
   #hears = false; // events belong to the latest join
   #snapshot: JobState | null = null;
   #shown: JobState | null = null; // while what the job did before is being told
@@ -170,8 +178,10 @@ export class Job implements JobStore {
     this.#join = join;
     this.#hears = false;
     this.#enter("joining");
-    const { epoch, seq } = this.#cursor;
-    const after = epoch === "" ? {} : { after: { epoch, seq } };
+    this.#isWhole = false;
+    // A join that broke off has not said whether what it told goes on from what was seen.
+    this.#after ??= this.#cursor;
+    const after = this.#after.epoch === "" ? {} : { after: this.#after };
     return { request: { job_id: this.jobId, ...after }, join };
   }
 
@@ -190,6 +200,7 @@ export class Job implements JobStore {
     this.#hears = this.#joined === "joining" || this.#joined === "yes";
     if (joined.epoch !== this.#cursor.epoch) {
       this.#cursor = { epoch: joined.epoch, seq: 0 };
+      this.#after = null;
       this.#record = emptyRecord();
     }
     if (!this.#join) {
@@ -199,7 +210,13 @@ export class Job implements JobStore {
   }
 
   receive(event: JobEvent): void {
-    if (!this.#hears || event.seq <= this.#cursor.seq) {
+    if (!this.#hears) {
+      return;
+    }
+    // What is kept of the logs and changes of a job is the last of them, without a hole.
+    const seen = this.#after?.seq ?? 0;
+    this.#isWhole ||= event.type !== "job_progress" && event.seq <= seen + 1;
+    if (event.seq <= this.#cursor.seq) {
       return;
     }
     this.#cursor = { ...this.#cursor, seq: event.seq };
@@ -212,7 +229,13 @@ export class Job implements JobStore {
   }
 
   /** The latest join was accepted: what the record held was told. */
-  accept(answer: Cursor): void {
+  accept(answer: Cursor & { readonly recovered: boolean }): void {
+    const after = this.#after;
+    const isSame = after !== null && after.epoch !== "" && after.epoch === answer.epoch;
+    if (isSame && answer.seq > after.seq && !answer.recovered && !this.#isWhole) {
+      this.#record = withGap(this.#record, after.seq);
+    }
+    this.#after = null;
     const joined = this.#join?.joined;
     if (joined) {
       this.#record = settle(this.#record, joined.status, joined.seq);
@@ -245,6 +268,7 @@ export class Job implements JobStore {
   forget(): void {
     this.#record = emptyRecord();
     this.#cursor = { epoch: "", seq: 0 };
+    this.#after = null;
     this.lose();
   }
 
@@ -343,6 +367,7 @@ function stateOf(
     get history() {
       return history.items;
     },
+    gaps: record.gaps,
     result: record.result,
     error: record.error,
     queuedAt: record.queuedAt,

@@ -31,6 +31,8 @@ export interface LinkHost {
   lost(): void;
   received(name: string, payload: unknown): void;
   stateChanged(): void;
+  /** From now on the connection speaks for somebody else. */
+  subjectChanged(): void;
 }
 
 interface LinkOptions {
@@ -42,8 +44,9 @@ interface LinkOptions {
 type Request = "join_job" | "refresh_token";
 
 const ANSWER_TIMEOUT = 20_000; // ms that the server may take to answer a request
-const TOKEN_PAUSE = 1000; // ms before `getToken` is asked again when it failed
-const LONGEST_TOKEN_PAUSE = 8000; // ms, while a connection with the old token goes on
+// While a connection with the old token goes on, in ms:
+const TOKEN_PAUSE = 1000; // before `getToken` is asked again when it failed
+const LONGEST_TOKEN_PAUSE = 8000;
 const STEADY = 1000; // ms after which a connection counts as one that works
 
 /** The code of a refusal when the server's answer breaks the protocol. */
@@ -64,7 +67,7 @@ export class Link implements Store<Connection> {
   };
   #socket: Socket | null = null;
   #asked: Promise<string> | null = null;
-  #asksAgain = true; // a token that is no good is asked for once more before that is shown
+  #asksAgain = true; // for a token, once, when the one that it had has expired
   #tries = 0; // since the connection was last a steady one
   #cancelRetry: (() => void) | null = null;
 
@@ -199,8 +202,6 @@ export class Link implements Store<Connection> {
   readonly #hurry = (): void => {
     if (this.#cancelRetry !== null) {
       this.#connect("reconnecting");
-    } else if (this.#connection.state === "refused" && this.#connection.code === NO_TOKEN) {
-      this.#connect("connecting"); // asking for a token needs the network too
     }
   };
 
@@ -222,7 +223,7 @@ export class Link implements Store<Connection> {
       send({ token });
     } else {
       this.#socket?.disconnect();
-      this.#badToken(NO_TOKEN, messageOf(error), TOKEN_PAUSE);
+      this.#retryLater("token_unavailable", messageOf(error));
     }
   };
 
@@ -230,17 +231,9 @@ export class Link implements Store<Connection> {
     const { code, message } = refusalOf(error);
     if (code === "unavailable") {
       this.#retryLater(code, message);
-    } else if (code === "token_expired") {
-      this.#badToken(code, message, 0);
-    } else {
-      this.#enter("refused", code, message);
-    }
-  }
-
-  #badToken(code: string, message: string, pause: number): void {
-    if (this.#asksAgain) {
+    } else if (code === "token_expired" && this.#asksAgain) {
       this.#asksAgain = false;
-      this.#retryLater(code, message, pause);
+      this.#retryLater(code, message, 0);
     } else {
       this.#enter("refused", code, message);
     }
@@ -265,6 +258,7 @@ export class Link implements Store<Connection> {
     this.request("refresh_token", { token }, (answer) => {
       if (!answer.ok && answer.code === "token_subject") {
         this.#asked = Promise.resolve(token); // somebody else is signed in: connect as them
+        this.#host.subjectChanged();
         this.#socket?.disconnect();
       } else if (!answer.ok) {
         again();
@@ -297,8 +291,6 @@ export class Link implements Store<Connection> {
 
   readonly #tell = (): void => this.#listeners.tell();
 }
-
-const NO_TOKEN = "token_unavailable";
 
 function socketOf(
   { url, transports }: LinkOptions,

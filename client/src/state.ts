@@ -71,6 +71,8 @@ export interface JobRecord {
   readonly logs: Tail<JobLog>;
   readonly changes: Tail<JobChange>;
   readonly history: Tail<StatusChange>;
+  /** Each the `seq` after which something may be missing. */
+  readonly gaps: readonly number[];
   readonly result: unknown;
   readonly error: Failure | null;
   readonly queuedAt: string | null;
@@ -91,6 +93,7 @@ export function emptyRecord(): JobRecord {
     logs: new Tail(),
     changes: new Tail(),
     history: new Tail(),
+    gaps: [],
     result: null,
     error: null,
     queuedAt: null,
@@ -119,6 +122,11 @@ export function see(record: JobRecord, event: JobEvent, logLimit: number): JobRe
 export function settle(record: JobRecord, status: State, seq: number): JobRecord {
   const known = record.statusSeq > seq || record.status === status;
   return known ? record : { ...record, status, statusSeq: seq };
+}
+
+/** The record when something may be missing after `seq`. */
+export function withGap(record: JobRecord, seq: number): JobRecord {
+  return { ...record, gaps: [...record.gaps, seq].slice(-HISTORY_LIMIT) };
 }
 
 /** What a newcomer is told of a job that is known already, in order. */

@@ -89,6 +89,37 @@ describe("joining", () => {
     server.drop("server");
     await eventually(() => lines.length === 2, "another line");
     expect(lines).toEqual(["one", "two"]);
+    expect((await joined(client)).gaps).toEqual([]); // what it told has no hole
+  });
+
+  test("says where something may be missing", async () => {
+    const client = connect();
+    const store = client.job("a");
+    const { lines } = follow(client, "a");
+    await joined(client);
+    for (const message of ["one", "two"]) say(message);
+    await eventually(() => lines.length === 2, "lines");
+    expect(store.getSnapshot().gaps).toEqual([]);
+    const record = { job_id: "a", epoch: "epoch-1", seq: 9, status: "started" };
+    let answers = 0;
+    server.answer = (name) => {
+      if (name !== "join_job") return undefined;
+      server.emit("joined", record);
+      server.emit("job_log", line(8, "eight"));
+      server.emit("job_log", line(9, "nine"));
+      answers += 1;
+      return answers === 1 ? null : { ok: true, ...record, recovered: false };
+    };
+    server.drop();
+    await eventually(() => lines.length === 4, "other lines");
+    server.drop(); // before it said whether these go on from what was seen
+    const job = await until(store, (job) => job.gaps.length > 0, "a gap");
+    expect(job.gaps).toEqual([2]);
+    expect(job.logs.map(({ seq }) => seq)).toEqual([1, 2, 8, 9]);
+    expect(server.asked("join_job").at(-1)).toMatchObject({ after: { seq: 2 } });
+    server.answer = () => undefined;
+    server.renew("a");
+    await until(store, (job) => job.gaps.length === 0, "another record");
   });
 
   test("forgets everything when the epoch is another", async () => {
@@ -364,7 +395,7 @@ describe("a refused connection", () => {
 });
 
 describe("the token", () => {
-  test("that never comes is given up, and that is shown", async () => {
+  test("that never comes is a state, and is asked for again", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"], shouldAdvanceTime: true });
     let asked = 0;
     const client = connect({
@@ -378,9 +409,33 @@ describe("the token", () => {
       await eventually(() => asked === time, "a question");
       await vi.advanceTimersByTimeAsync(15_000);
     }
-    const refused = await until(client.connection, (it) => it.state === "refused", "a refusal");
-    expect(refused.code).toBe("token_unavailable");
-    expect(refused.message).toContain("15 seconds");
+    const waiting = await until(
+      client.connection,
+      (it) => it.code === "token_unavailable",
+      "a token that is not to be had",
+    );
+    expect(waiting.state).toBe("reconnecting");
+    expect(waiting.message).toContain("15 seconds");
+    stop();
+  });
+
+  test("that is not to be had is asked for until it is", async () => {
+    let asked = 0;
+    const states = new Set<string>();
+    const client = connect({
+      getToken: () => {
+        asked += 1;
+        return asked < 4 ? Promise.reject(new Error("not now")) : "token";
+      },
+    });
+    client.connection.subscribe(() => states.add(client.connection.getSnapshot().state));
+    const stop = client.job("a").subscribe(() => {});
+    const waiting = await until(client.connection, (it) => it.attempts === 3, "tries");
+    expect(waiting).toMatchObject({ state: "reconnecting", message: "not now" });
+    await joined(client);
+    expect(asked).toBe(4);
+    expect(states).not.toContain("refused");
+    expect(client.connection.getSnapshot()).toMatchObject({ code: null, message: null });
     stop();
   });
 
@@ -440,7 +495,7 @@ describe("the token", () => {
       getToken: () => (isOnline ? "token" : Promise.reject(new TypeError("Failed to fetch"))),
     });
     const stop = client.job("a").subscribe(() => {});
-    await until(client.connection, (it) => it.state === "refused", "a refusal");
+    await until(client.connection, (it) => it.attempts === 3, "tries"); // the next is 400 ms away
     isOnline = true;
     page.dispatchEvent(new Event("online"));
     await joined(client);
@@ -453,19 +508,26 @@ describe("the token", () => {
 
   test("of another subject connects anew, without being asked for again", async () => {
     let asked = 0;
-    server.answer = (name) =>
-      name === "refresh_token" ? { ok: false, code: "token_subject", message: "who?" } : undefined;
     const client = connect({
       getToken: () => {
         asked += 1;
         return `token ${asked}`;
       },
     });
-    const stop = client.job("a").subscribe(() => {});
+    const store = client.job("a");
+    const stop = store.subscribe(() => {});
     await joined(client);
+    say("of the former user");
+    await until(store, (job) => job.logs.length === 1, "a line");
+    server.answer = (name) =>
+      name === "refresh_token"
+        ? { ok: false, code: "token_subject", message: "who?" }
+        : { ok: false, code: "job_not_found", message: "no such job" };
     server.emit("token_expiring", { expires_at: "2026-01-15T09:30:00Z" });
     await eventually(() => server.tokens.length === 2, "another connection");
-    await joined(client);
+    const job = await until(store, (job) => job.joined === "refused", "a refusal");
+    expect(job.logs).toEqual([]); // of what the former user saw, nothing is left
+    expect(server.asked("join_job")[1]).toEqual({ job_id: "a" });
     expect(server.tokens).toEqual(["token 1", "token 2"]);
     stop();
   });

@@ -2,6 +2,7 @@ import { JobcastProvider } from "@jobcast/client/react";
 import type { ReactElement } from "react";
 import { Console } from "./Console";
 import { useStore } from "./lib/useStore";
+import { SignedOut } from "./session/SignedOut";
 import { SignIn } from "./session/SignIn";
 import { getToken, look, session } from "./session/session";
 
@@ -24,11 +25,15 @@ export function App(): ReactElement {
         </main>
       );
     case "signed_out":
-      return <SignIn expired={who.expired} user={who.user} />;
+      return who.demonstration ? (
+        <SignIn expired={who.expired} user={who.user} />
+      ) : (
+        <SignedOut expired={who.expired} />
+      );
     case "signed_in":
       return (
         <JobcastProvider key={who.user} options={OPTIONS}>
-          <Console key={who.user} user={who.user} />
+          <Console key={who.user} user={who.user} demonstration={who.demonstration} />
         </JobcastProvider>
       );
   }

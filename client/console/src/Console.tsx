@@ -1,4 +1,4 @@
-import { useConnection, useJobClient, useJobs } from "@jobcast/client/react";
+import { useConnection, useJobClient } from "@jobcast/client/react";
 import { type ReactElement, useEffect, useMemo, useRef, useState } from "react";
 import { ConnectionBanner } from "./connection/ConnectionBanner";
 import { connectionWords, useOnline } from "./connection/connectionWords";
@@ -18,7 +18,12 @@ import { LiveRegion } from "./ui/LiveRegion";
 
 const PAGE = 50; // jobs that are followed and shown at first, and again with each "show more"
 
-export function Console({ user }: { readonly user: string }): ReactElement {
+interface Props {
+  readonly user: string;
+  readonly demonstration: boolean;
+}
+
+export function Console({ user, demonstration }: Props): ReactElement {
   const client = useJobClient();
   const lists = useMemo(() => new JobLists(user), [user]);
   const book = useMemo(() => new ProgressBook(client), [client]);
@@ -32,7 +37,6 @@ export function Console({ user }: { readonly user: string }): ReactElement {
 
   const shown = useMemo(() => list.jobs.slice(0, limit), [list.jobs, limit]);
   const ids = useMemo(() => shown.map(({ jobId }) => jobId), [shown]);
-  const states = useJobs(ids);
   const openId = route.page === "job" ? route.jobId : null;
 
   useEffect(() => lists.start(), [lists]);
@@ -40,15 +44,6 @@ export function Console({ user }: { readonly user: string }): ReactElement {
     book.keep(openId === null || ids.includes(openId) ? ids : [...ids, openId]);
   }, [book, ids, openId]);
   useEffect(() => () => book.keep([]), [book]);
-  const someRefused = states.some(({ joined }) => joined === "refused");
-  useEffect(() => {
-    // What was refused may be there by the time that somebody looks again.
-    const again = (): void => client.reconnect();
-    if (someRefused) {
-      window.addEventListener("focus", again);
-    }
-    return () => window.removeEventListener("focus", again);
-  }, [client, someRefused]);
   useSpokenConnection(link.state);
 
   const context = useMemo(() => ({ lists, book }), [lists, book]);
@@ -57,7 +52,6 @@ export function Console({ user }: { readonly user: string }): ReactElement {
     <JobsPane
       list={list}
       shown={shown}
-      states={states}
       openId={openId}
       filter={filter}
       onFilter={setFilter}
@@ -75,8 +69,13 @@ export function Console({ user }: { readonly user: string }): ReactElement {
         <button type="button" className="button primary skip" onClick={skipToMain}>
           Skip to the main part
         </button>
-        <Header user={user} link={link} />
-        <ConnectionBanner key={link.state} link={link} connection={connection} />
+        <Header user={user} demonstration={demonstration} link={link} />
+        <ConnectionBanner
+          key={link.state}
+          link={link}
+          connection={connection}
+          demonstration={demonstration}
+        />
         {isListOnly ? (
           <main id="main" tabIndex={-1}>
             <h1 className="visually-hidden">Your jobs</h1>

@@ -7,10 +7,11 @@ import { Wordmark } from "./ui/Wordmark";
 
 interface Props {
   readonly user: string;
+  readonly demonstration: boolean;
   readonly link: Link;
 }
 
-export function Header({ user, link }: Props): ReactElement {
+export function Header({ user, demonstration, link }: Props): ReactElement {
   const [problem, setProblem] = useState<string | null>(null);
   const leave = (): void => {
     setProblem(null);
@@ -21,7 +22,7 @@ export function Header({ user, link }: Props): ReactElement {
       <a className="home" href="#/" aria-label="jobcast, all jobs">
         <Wordmark />
       </a>
-      <span className="tag">Demonstration</span>
+      {demonstration ? <span className="tag">Demonstration</span> : null}
       <span className="link-state" data-state={link.state} title="The connection to the server">
         <span className="dot" />
         <span className="visually-hidden">Connection: </span>
@@ -33,13 +34,18 @@ export function Header({ user, link }: Props): ReactElement {
           {problem}
         </span>
       )}
-      <span className="user" title={`Signed in as ${user}, in a demonstration`}>
+      <span
+        className="user"
+        title={`Signed in as ${user}${demonstration ? ", in a demonstration" : ""}`}
+      >
         {user}
       </span>
       <ThemeButton />
-      <button type="button" className="button bare" onClick={leave}>
-        Sign out
-      </button>
+      {demonstration ? (
+        <button type="button" className="button bare" onClick={leave}>
+          Sign out
+        </button>
+      ) : null}
     </header>
   );
 }

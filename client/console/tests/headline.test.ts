@@ -4,7 +4,7 @@ import { announcement } from "../src/lib/announcement";
 import { bucketOf, faceOf } from "../src/lib/face";
 import { errorText, headlineOf, leftOf } from "../src/lib/headline";
 import { titleOf } from "../src/lib/title";
-import { at, job, START } from "./jobs";
+import { at, job, line, START } from "./jobs";
 
 const now = START + 10_000;
 const failed = job({
@@ -51,8 +51,24 @@ describe("the headline", () => {
 
   it("knows that some never began", () => {
     const error = { error: "TaskRevokedError", message: "revoked", reason: "revoked" } as const;
-    const revoked = job({ status: "error", startedAt: null, endedAt: at(2), error });
+    const revoked = job({ status: "error", run: null, startedAt: null, endedAt: at(2), error });
     expect(headlineOf(revoked, now).sentence).toBe("Revoked before it started");
+    const sentAgain = job({ ...revoked, run: 1, logs: [line(3)] });
+    expect(headlineOf(sentAgain, now).sentence).toBe("Revoked before it started");
+  });
+
+  it("doesn't take for never begun what has lost its beginning", () => {
+    const cut = { run: null, startedAt: null, queuedAt: null, percentage: null };
+    const logs = [line(1200), line(1201)];
+    expect(headlineOf(job({ ...failed, ...cut, logs }), now).sentence).toBe("Failed");
+    expect(headlineOf(job({ ...failed, ...cut, percentage: 57.9 }), now).sentence).toBe(
+      "Failed, at 57%",
+    );
+    const holed = job({ ...failed, ...cut, queuedAt: at(0), gaps: [1], logs });
+    expect(headlineOf(holed, now).sentence).toBe("Failed");
+    expect(
+      headlineOf(job({ ...cut, status: "complete", endedAt: at(9), logs }), now).sentence,
+    ).toBe("Done");
   });
 
   it.each<Reason>(["failure", "revoked", "time_limit", "worker_lost", "expired", "rejected"])(

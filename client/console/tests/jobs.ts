@@ -29,6 +29,7 @@ export function job(what: Partial<JobState> = {}): JobState {
     logs: [],
     droppedLogs: 0,
     history: [],
+    gaps: [],
     result: null,
     error: null,
     queuedAt: at(0),

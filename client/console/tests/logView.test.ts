@@ -11,12 +11,13 @@ import {
 import { change, line } from "./jobs";
 
 const marks = [change(1, { status: "queued" }), change(4, { run: 1 })];
+const gaps: readonly number[] = [];
 const seqs = (view: LogView): number[] => view.rows.map(({ seq }) => seq);
 const filterOf = (hidden: Level[], needle = ""): LogFilter => ({ hidden: new Set(hidden), needle });
 
 describe("the view of a log", () => {
   it("has the changes of state between the lines", () => {
-    const view = viewOf({ logs: [line(2), line(5)], history: marks }, NO_FILTER, null);
+    const view = viewOf({ logs: [line(2), line(5)], history: marks, gaps }, NO_FILTER, null);
     expect(view.rows.map(({ kind, seq }) => `${kind} ${seq}`)).toEqual([
       "mark 1",
       "line 2",
@@ -26,9 +27,29 @@ describe("the view of a log", () => {
     expect([view.lines, view.counts.info]).toEqual([2, 2]);
   });
 
+  it("says where lines are missing, also when that is known late", () => {
+    const logs = [line(2), line(5), line(900), line(901)];
+    const before = viewOf({ logs, history: marks, gaps }, NO_FILTER, null);
+    const holes = viewOf({ logs, history: marks, gaps: [5] }, NO_FILTER, before);
+    expect(holes.rows.map(({ kind }) => kind)).toEqual([
+      "mark",
+      "line",
+      "mark",
+      "line",
+      "gap",
+      "line",
+      "line",
+    ]);
+    expect([holes.lines, placeOf(holes.rows, 900)]).toEqual([4, 5]);
+    const { source } = holes;
+    const grown = viewOf({ ...source, logs: [...logs, line(902)] }, NO_FILTER, holes);
+    expect(grown.rows.filter(({ kind }) => kind === "gap")).toHaveLength(1);
+    expect(viewOf({ logs: [], history: [], gaps: [5] }, NO_FILTER, null).rows).toHaveLength(1);
+  });
+
   it("leaves out levels, counts them, and finds words", () => {
     const logs = [line(1, { level: "debug" }), line(2, { message: "a Bad line" }), line(3)];
-    const view = viewOf({ logs, history: [] }, filterOf(["debug"], "bad"), null);
+    const view = viewOf({ logs, history: [], gaps }, filterOf(["debug"], "bad"), null);
     expect([seqs(view), view.hits, view.counts.debug]).toEqual([[2, 3], [0], 1]);
   });
 
@@ -42,32 +63,40 @@ describe("the view of a log", () => {
     for (let number = 0; number <= logs.length; number += 7) {
       const known = logs.slice(0, number);
       const seen = history.filter(({ seq }) => seq <= (known.at(-1)?.seq ?? 0));
-      grown = viewOf({ logs: known, history: seen }, filter, grown);
+      grown = viewOf({ logs: known, history: seen, gaps }, filter, grown);
     }
-    grown = viewOf({ logs, history }, filter, grown);
-    const whole = viewOf({ logs, history }, filter, null);
+    grown = viewOf({ logs, history, gaps }, filter, grown);
+    const whole = viewOf({ logs, history, gaps }, filter, null);
     expect([grown.rows, grown.hits, grown.counts]).toEqual([whole.rows, whole.hits, whole.counts]);
   });
 
   it("begins anew with another record, with lines that have gone, and with another filter", () => {
-    const first = viewOf({ logs: [line(1), line(2)], history: [] }, NO_FILTER, null);
-    const other = viewOf({ logs: [line(1), line(2), line(3)], history: [] }, NO_FILTER, first);
+    const first = viewOf({ logs: [line(1), line(2)], history: [], gaps }, NO_FILTER, null);
+    const other = viewOf(
+      { logs: [line(1), line(2), line(3)], history: [], gaps },
+      NO_FILTER,
+      first,
+    );
     expect(seqs(other)).toEqual([1, 2, 3]);
-    const gone = viewOf({ logs: other.source.logs.slice(1), history: [] }, NO_FILTER, other);
+    const gone = viewOf({ logs: other.source.logs.slice(1), history: [], gaps }, NO_FILTER, other);
     expect(seqs(gone)).toEqual([2, 3]);
     const none = viewOf(gone.source, filterOf(["info"]), gone);
     expect([seqs(none), none.counts.info]).toEqual([[], 2]);
   });
 
   it("finds a line's place", () => {
-    const { rows } = viewOf({ logs: [line(2), line(5), line(9)], history: [] }, NO_FILTER, null);
+    const { rows } = viewOf(
+      { logs: [line(2), line(5), line(9)], history: [], gaps },
+      NO_FILTER,
+      null,
+    );
     expect([2, 5, 9, 4, 10].map((seq) => placeOf(rows, seq))).toEqual([0, 1, 2, -1, -1]);
   });
 
   it("is not made anew for a line that is added", () => {
-    const before = viewOf({ logs: [line(1)], history: marks }, NO_FILTER, null);
+    const before = viewOf({ logs: [line(1)], history: marks, gaps }, NO_FILTER, null);
     const logs = [...before.source.logs, line(5)];
-    const after = viewOf({ logs, history: marks }, NO_FILTER, before);
+    const after = viewOf({ logs, history: marks, gaps }, NO_FILTER, before);
     expect(
       after.rows.slice(0, before.rows.length).every((row, index) => row === before.rows[index]),
     ).toBe(true);

@@ -1,9 +1,9 @@
-import type { JobEvent, StatusChange } from "@jobcast/client";
+import type { JobEvent, JobState, StatusChange } from "@jobcast/client";
 import { describe, expect, it } from "vitest";
-import { runsOf, stepsOf } from "../src/lib/attempts";
+import { isCut, runsOf, stepsOf } from "../src/lib/attempts";
 import { boundariesOf, curvesOf, framed, phasesOf, plotWords } from "../src/lib/plot";
 import { SERIES_LIMIT, type Series, withEvent } from "../src/lib/samples";
-import { at, change, job, START } from "./jobs";
+import { at, change, job, line, START } from "./jobs";
 
 const way: StatusChange[] = [
   change(0, { status: "queued" }),
@@ -44,6 +44,24 @@ describe("the timeline", () => {
     ]);
     expect(steps[2]?.detail).toBe("FeedBusy: not yet");
     expect(runsOf(job({ history: way }))).toBe(2);
+  });
+
+  it("knows whether its beginning is kept", () => {
+    const cut = (
+      history: StatusChange[],
+      logs = [line(50)],
+      what: Partial<JobState> = {},
+    ): boolean => isCut(job({ history, logs, ...what }));
+    expect(cut([change(1, { status: "queued" })])).toBe(false);
+    expect(cut([change(2, { run: 1 })])).toBe(false);
+    expect(cut([change(1, { status: "error" })], [])).toBe(false);
+    expect(cut([], [], { status: "pending" })).toBe(false);
+    expect(cut([change(9, { status: "error" })], [line(1)])).toBe(false);
+    expect(cut([change(90, { status: "error" })])).toBe(true);
+    expect(cut([change(90, { status: "queued" })])).toBe(true);
+    expect(cut([change(40, { run: 2 })])).toBe(true);
+    expect(cut([])).toBe(true);
+    expect(cut([], [line(50)], { status: "pending" })).toBe(false);
   });
 
   it("tells a run that is heard of again from one that is new", () => {

@@ -460,9 +460,9 @@ describe("the token", () => {
   ])("is a state when getToken %s", async (_, getToken, words) => {
     const client = connect({ getToken });
     const stop = client.job(newId()).subscribe(() => {});
-    const refused = await until(client.connection, (it) => it.state === "refused", "a refusal");
-    expect(refused.code).toBe("token_unavailable");
-    expect(refused.message).toContain(words);
+    const waiting = await until(client.connection, (it) => it.attempts === 3, "tries");
+    expect(waiting).toMatchObject({ state: "reconnecting", code: "token_unavailable" });
+    expect(waiting.message).toContain(words);
     stop();
   });
 });

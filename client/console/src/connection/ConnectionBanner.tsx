@@ -9,12 +9,13 @@ import type { Link } from "./connectionWords";
 interface Props {
   readonly link: Link;
   readonly connection: Connection;
+  readonly demonstration: boolean;
 }
 
 const SHORT = 400; // ms: a connection that is back by then was hardly away
 
 /** What is wrong with the connection, and what one may do. Nothing while nothing is. */
-export function ConnectionBanner({ link, connection }: Props): ReactElement | null {
+export function ConnectionBanner({ link, connection, demonstration }: Props): ReactElement | null {
   const client = useJobClient();
   const [isShown, setShown] = useState(link.state === "refused");
   const [problem, setProblem] = useState<string | null>(null);
@@ -41,7 +42,7 @@ export function ConnectionBanner({ link, connection }: Props): ReactElement | nu
         <button type="button" className="button" onClick={() => client.reconnect()}>
           {connection.state === "refused" ? "Try again" : "Try now"}
         </button>
-        {connection.state === "refused" ? (
+        {connection.state === "refused" && demonstration ? (
           <button type="button" className="button" onClick={leave}>
             Sign in again
           </button>

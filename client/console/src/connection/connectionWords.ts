@@ -32,38 +32,38 @@ export function connectionWords(connection: Connection, online: boolean): Link {
       return { state, short: "Live", problem: null };
     case "reconnecting": {
       const tried = attempts > 0 ? ` Tried ${plural(attempts, "time")} so far.` : "";
+      const problem =
+        code === "token_unavailable"
+          ? {
+              title: "The server gives no access at the moment.",
+              text: `${saying(message)}${BEHIND}`,
+            }
+          : { title: "The connection was lost: reconnecting.", text: BEHIND };
       return {
         state,
         short: attempts > 0 ? `Reconnecting (${attempts})` : "Reconnecting",
-        problem: { title: "The connection was lost: reconnecting.", text: `${BEHIND}${tried}` },
+        problem: { ...problem, text: `${problem.text}${tried}` },
       };
     }
     case "refused":
       return {
         state,
         short: "Refused",
-        problem: { title: refusedTitle(code), text: refusedText(code, message) },
+        problem: {
+          title:
+            code === "token_expired"
+              ? "The sign-in has expired."
+              : "The server refused the connection.",
+          text: `${saying(message)}Try again, or sign in anew. What you see is as of when the connection ended.`,
+        },
       };
     case "closed":
       return { state, short: "Closed", problem: null };
   }
 }
 
-function refusedTitle(code: string | null): string {
-  switch (code) {
-    case "token_expired":
-      return "The sign-in has expired.";
-    case "token_unavailable":
-      return "The server gives no access at the moment.";
-    default:
-      return "The server refused the connection.";
-  }
-}
-
-function refusedText(code: string | null, message: string | null): string {
-  const why = message ? `It says: ${message}${/[.!?]$/.test(message) ? "" : "."} ` : "";
-  const what = code === "token_unavailable" ? "Try again" : "Try again, or sign in anew";
-  return `${why}${what}. What you see is as of when the connection ended.`;
+function saying(message: string | null): string {
+  return message ? `It says: ${message}${/[.!?]$/.test(message) ? "" : "."} ` : "";
 }
 
 const online: Store<boolean> = {

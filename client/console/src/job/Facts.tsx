@@ -1,6 +1,6 @@
 import { isTerminal, type JobState } from "@jobcast/client";
 import type { ReactElement, ReactNode } from "react";
-import { runsOf } from "../lib/attempts";
+import { isCut, runsOf } from "../lib/attempts";
 import { about } from "../lib/durations";
 import { leftOf } from "../lib/headline";
 import { count, rate } from "../lib/numbers";
@@ -36,7 +36,7 @@ export function Facts({ job }: { readonly job: JobState }): ReactElement {
           <Clock from={since} to={job.endedAt} />
         </Fact>
       )}
-      {runs > 1 && job.endedAt !== null && first !== null ? (
+      {runs > 1 && job.endedAt !== null && first !== null && !isCut(job) ? (
         <Fact name="With all attempts">
           <Clock from={first} to={job.endedAt} />
         </Fact>

@@ -1,5 +1,5 @@
 import type { JobState } from "@jobcast/client";
-import type { ReactElement } from "react";
+import { type ReactElement, useMemo } from "react";
 import { lastWordsOf } from "../lib/lastWords";
 import { timeOf } from "../lib/times";
 
@@ -10,7 +10,8 @@ interface Props {
 
 /** What an ended job said last, with the way to it in the log. */
 export function LastWords({ job, onJump }: Props): ReactElement | null {
-  const words = lastWordsOf(job);
+  const { logs, status } = job;
+  const words = useMemo(() => lastWordsOf({ logs, status }), [logs, status]);
   if (words === null) {
     return null;
   }

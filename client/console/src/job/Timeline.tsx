@@ -1,6 +1,6 @@
 import { isTerminal, type JobState } from "@jobcast/client";
 import type { ReactElement } from "react";
-import { type Step, stepsOf } from "../lib/attempts";
+import { isCut, type Step, stepsOf } from "../lib/attempts";
 import { clock, span } from "../lib/durations";
 import { plural } from "../lib/numbers";
 import { timeOf } from "../lib/times";
@@ -29,6 +29,7 @@ export function Timeline({ job }: { readonly job: JobState }): ReactElement | nu
   return (
     <section className="panel timeline" aria-labelledby="timeline-title">
       <h2 id="timeline-title">Timeline</h2>
+      {isCut(job) ? <p className="faint">The steps before are not kept any more.</p> : null}
       {hidden > 0 ? <p className="faint">{plural(hidden, "earlier step")}</p> : null}
       <ol>
         {steps.slice(hidden).map((step) => (

@@ -1,8 +1,17 @@
 import type { JobState } from "@jobcast/client";
-import { type KeyboardEvent, type ReactElement, useCallback, useMemo, useRef } from "react";
+import { useJobClient, useJobs } from "@jobcast/client/react";
+import {
+  type KeyboardEvent,
+  type ReactElement,
+  useCallback,
+  useEffect,
+  useMemo,
+  useRef,
+} from "react";
 import { type Bucket, bucketOf } from "../lib/face";
 import { announce } from "../lib/liveRegion";
 import { count } from "../lib/numbers";
+import { hash, routeOf } from "../lib/route";
 import { Icon } from "../ui/Icon";
 import { FollowForm } from "./FollowForm";
 import { type Filter, JobFilter } from "./JobFilter";
@@ -14,36 +23,30 @@ import { moveFocus, useListKeys } from "./listKeys";
 interface Props {
   readonly list: JobList;
   readonly shown: readonly ListedJob[];
-  /** Of the jobs that are shown, in their order. */
-  readonly states: readonly JobState[];
   readonly openId: string | null;
   readonly filter: Filter;
   readonly onFilter: (filter: Filter) => void;
   readonly onMore: () => void;
 }
 
-export function JobsPane({
-  list,
-  shown,
-  states,
-  openId,
-  filter,
-  onFilter,
-  onMore,
-}: Props): ReactElement {
+/** The list. It alone is rendered with every frame of any job in it. */
+export function JobsPane({ list, shown, openId, filter, onFilter, onMore }: Props): ReactElement {
   const lists = useJobLists();
   const rows = useRef<HTMLUListElement>(null);
   const heading = useRef<HTMLHeadingElement>(null);
+  const states = useJobs(useMemo(() => shown.map(({ jobId }) => jobId), [shown]));
   const counts = useMemo(() => countsOf(states), [states]);
+  useRefusedAgain(states);
   useListKeys(rows);
 
   const onRemove = useCallback(
     async (jobId: string): Promise<void> => {
+      const next = neighbour(rows.current, jobId); // while its row is there
       await lists.remove(jobId);
       announce("Removed from the list");
-      const next = neighbour(rows.current, jobId);
-      (next ?? heading.current)?.focus();
-      if (window.location.hash.endsWith(encodeURIComponent(jobId))) {
+      (next?.isConnected ? next : heading.current)?.focus();
+      const open = routeOf(hash.getSnapshot());
+      if (open.page === "job" && open.jobId === jobId) {
         window.location.hash = "#/";
       }
     },
@@ -135,6 +138,19 @@ function Empty({
   ) : (
     <div className="empty">None of these jobs is {filter === "all" ? "shown" : filter}.</div>
   );
+}
+
+/** What was refused may be there by the time that somebody looks again. */
+function useRefusedAgain(states: readonly JobState[]): void {
+  const client = useJobClient();
+  const someRefused = states.some(({ joined }) => joined === "refused");
+  useEffect(() => {
+    const again = (): void => client.reconnect();
+    if (someRefused) {
+      window.addEventListener("focus", again);
+    }
+    return () => window.removeEventListener("focus", again);
+  }, [client, someRefused]);
 }
 
 function countsOf(states: readonly JobState[]): Record<Filter, number> {

@@ -29,6 +29,26 @@ export function stepsOf(history: readonly StatusChange[]): readonly Step[] {
   });
 }
 
+/** Whether the beginning is not kept any more: of a job's steps, and of its log with them. */
+export function isCut({ history, logs, status }: Cut): boolean {
+  const [change, line] = [history[0], logs[0]];
+  const first = Math.min(
+    change?.seq ?? Number.POSITIVE_INFINITY,
+    line?.seq ?? Number.POSITIVE_INFINITY,
+  );
+  if (first === 1 || first === Number.POSITIVE_INFINITY) {
+    return false;
+  }
+  if (change === undefined) {
+    return status !== "pending";
+  }
+  const begins =
+    change.status === "queued" || (change.status === "started" && (change.run ?? 1) === 1);
+  return !(begins && change.seq === first);
+}
+
+type Cut = Pick<JobState, "history" | "logs" | "status">;
+
 /** How many runs have begun. */
 export function runsOf(job: JobState): number {
   const runs = new Set<number | string>();

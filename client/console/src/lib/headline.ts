@@ -110,7 +110,7 @@ function failed(job: JobState): Headline {
   const reason = job.error?.reason ?? "failure";
   const { verb, why, advice } = reasonWords(reason);
   return {
-    sentence: `${verb}${job.startedAt ? `${took(job)}${reached(job)}` : " before it started"}`,
+    sentence: `${verb}${neverBegan(job) ? " before it started" : `${ran(job)}${reached(job)}`}`,
     hint: why,
     advice,
   };
@@ -138,10 +138,31 @@ function refused(job: JobState): Headline {
   }
 }
 
-/** The length of the present run; from the beginning if it never started. */
+/** Not for want of its beginning: what is not kept any more may have said that it started. */
+function neverBegan({
+  startedAt,
+  queuedAt,
+  gaps,
+  logs,
+  run,
+  percentage,
+  message,
+}: JobState): boolean {
+  const isWhole = queuedAt !== null && gaps.length === 0;
+  const isSilent = logs.length === 0 && run === null && percentage === null && message === null;
+  return startedAt === null && (isWhole || isSilent);
+}
+
+/** How long a job took that is done; from the beginning if nobody said that it started. */
 function took(job: JobState): string {
   const length = between(job.startedAt ?? job.queuedAt, job.endedAt);
-  return length === null ? "" : ` ${job.status === "complete" ? "in" : "after"} ${span(length)}`;
+  return length === null ? "" : ` in ${span(length)}`;
+}
+
+/** How long the last run was. */
+function ran(job: JobState): string {
+  const length = between(job.startedAt, job.endedAt);
+  return length === null ? "" : ` after ${span(length)}`;
 }
 
 /** How far it came before it ended. */

@@ -11,7 +11,7 @@ export interface LastWords {
 const LINES = 3;
 
 /** Its last warnings and errors; of a job that failed without any, its last lines. */
-export function lastWordsOf({ logs, status }: JobState): LastWords | null {
+export function lastWordsOf({ logs, status }: Pick<JobState, "logs" | "status">): LastWords | null {
   const grave = logs.filter(isGrave);
   if (grave.length > 0) {
     const which = grave.length > LINES ? `, the last ${LINES}` : "";

@@ -1,5 +1,6 @@
 /**
- * What the log shows: lines of the chosen levels, with the job's changes of state between them.
+ * What the log shows: lines of the chosen levels, with the job's changes of state between them, and
+ * where something may be missing.
  * It goes on from the view before, so that a line that is added costs a line's work, not the log's.
  */
 
@@ -14,7 +15,8 @@ export type LogRow =
       readonly seq: number;
       readonly change: StatusChange;
       readonly label: string;
-    };
+    }
+  | { readonly kind: "gap"; readonly seq: number };
 
 export interface LogFilter {
   readonly hidden: ReadonlySet<Level>;
@@ -35,6 +37,7 @@ export interface LogView {
 interface Source {
   readonly logs: readonly LogLine[];
   readonly history: readonly StatusChange[];
+  readonly gaps: readonly number[];
 }
 
 export const NO_FILTER: LogFilter = { hidden: new Set(), needle: "" };
@@ -43,7 +46,15 @@ const ZERO: LogView["counts"] = { debug: 0, info: 0, warning: 0, error: 0, criti
 
 export function viewOf(source: Source, filter: LogFilter, before: LogView | null): LogView {
   const known = before && before.filter === filter ? goOn(before, source) : null;
-  const base = known ?? { rows: [], hits: [], counts: ZERO, lines: 0, logs: 0, history: 0 };
+  const base = known ?? {
+    rows: [],
+    hits: [],
+    counts: ZERO,
+    lines: 0,
+    logs: 0,
+    history: 0,
+    gaps: 0,
+  };
   return extended(base, source, filter);
 }
 
@@ -55,14 +66,16 @@ interface Base {
   /** How many of the source's lines and changes are in it already. */
   readonly logs: number;
   readonly history: number;
+  readonly gaps: number;
 }
 
 /** What of the view before is still true; null where it is simpler to begin anew. */
-function goOn(view: LogView, { logs, history }: Source): Base | null {
+function goOn(view: LogView, { logs, history, gaps }: Source): Base | null {
   const { source } = view;
   const [firstLine, lastLine] = [source.logs[0], source.logs.at(-1)];
   const [firstChange, lastChange] = [source.history[0], source.history.at(-1)];
   const grew =
+    gaps === source.gaps && // one may be found after what came behind it is shown
     logs[0] === firstLine &&
     history[0] === firstChange &&
     (lastLine === undefined || logs[source.logs.length - 1] === lastLine) &&
@@ -71,21 +84,36 @@ function goOn(view: LogView, { logs, history }: Source): Base | null {
     return null;
   }
   const { rows, hits, counts, lines } = view;
-  return { rows, hits, counts, lines, logs: source.logs.length, history: source.history.length };
+  return {
+    rows,
+    hits,
+    counts,
+    lines,
+    logs: source.logs.length,
+    history: source.history.length,
+    gaps: source.gaps.length,
+  };
 }
 
 function extended(base: Base, source: Source, filter: LogFilter): LogView {
-  const { logs, history } = source;
+  const { logs, history, gaps } = source;
   if (base.logs === logs.length && base.history === history.length && base.logs > 0) {
     return { ...base, filter, source };
   }
   const rows = [...base.rows];
   const hits = [...base.hits];
   const counts = { ...base.counts };
-  let [at, mark, lines] = [base.logs, base.history, base.lines];
+  let [at, mark, hole, lines] = [base.logs, base.history, base.gaps, base.lines];
   for (;;) {
-    const [line, change] = [logs[at], history[mark]];
-    if (change && (!line || change.seq < line.seq)) {
+    const [line, change, gap] = [logs[at], history[mark], gaps[hole]];
+    const next = Math.min(
+      line?.seq ?? Number.POSITIVE_INFINITY,
+      change?.seq ?? Number.POSITIVE_INFINITY,
+    );
+    if (gap !== undefined && gap < next) {
+      rows.push({ kind: "gap", seq: gap + 0.5 }); // between what was seen and what came
+      hole += 1;
+    } else if (change && (!line || change.seq < line.seq)) {
       rows.push({ kind: "mark", seq: change.seq, change, label: labelOf(change, history, mark) });
       mark += 1;
     } else if (line) {

@@ -10,6 +10,7 @@ import {
 } from "react";
 import type { Target } from "../job/JobPage";
 import { isTyping } from "../jobs/listKeys";
+import { isCut } from "../lib/attempts";
 import { download } from "../lib/clipboard";
 import { asText, type LogFilter, placeOf, viewOf } from "../lib/logView";
 import { shortId } from "../lib/names";
@@ -68,10 +69,7 @@ export function LogPanel({ job, target }: Props): ReactElement {
   const place = current === null ? -1 : placeOf(view.rows, current);
   const go = (by: 1 | -1): void => {
     // Who types fast presses Enter before the view has followed; its rows are the same.
-    const { hits } =
-      needle === text
-        ? view
-        : viewOf({ logs, history: job.history }, { hidden, needle: text }, null);
+    const { hits } = needle === text ? view : viewOf(job, { hidden, needle: text }, null);
     const next = step(hits, place, by);
     const row = next === null ? undefined : view.rows[next];
     if (row) {
@@ -139,6 +137,7 @@ export function LogPanel({ job, target }: Props): ReactElement {
           </div>
         </div>
       </div>
+      {isCut(job) ? <p className="log-note">Earlier lines are not kept any more.</p> : null}
       {job.droppedLogs > 0 ? (
         <p className="log-note">
           {plural(job.droppedLogs, "earlier line")} are not shown any more.

@@ -10,12 +10,19 @@ interface Props {
   readonly isCurrent: boolean;
 }
 
-/** A line of the log, or a change of the job's state between its lines. */
+/** A line of the log, or between its lines a change of the job's state, or a hole. */
 export const LogRowView = memo(function LogRowView({
   row,
   needle,
   isCurrent,
 }: Props): ReactElement {
+  if (row.kind === "gap") {
+    return (
+      <div className="mark gap">
+        <span>Some lines are missing here: they were not kept while the connection was away</span>
+      </div>
+    );
+  }
   if (row.kind === "mark") {
     const { change, label } = row;
     const detail = errorText(change.error, change.message);

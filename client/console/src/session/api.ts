@@ -30,8 +30,19 @@ export class ApiError extends Error {
   }
 }
 
-export async function getUser(): Promise<string> {
-  return userOf(await ask("GET", "/api/session"));
+export interface WhoIsThere {
+  /** Null if nobody is signed in. */
+  readonly user: string | null;
+  /** Whether one signs in, and out, on this page. */
+  readonly demonstration: boolean;
+}
+
+export async function getSession(): Promise<WhoIsThere> {
+  const answer = await ask("GET", "/api/session");
+  if (!isRecord(answer) || !("user" in answer)) {
+    return broken();
+  }
+  return { user: textOf(answer, "user"), demonstration: answer.demonstration === true };
 }
 
 export async function signIn(name: string): Promise<string> {

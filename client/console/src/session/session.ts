@@ -1,15 +1,19 @@
 /** Who uses the page. */
 
 import { messageOf } from "../lib/records";
-import { recall, remember } from "../lib/storage";
 import { Value } from "../lib/store";
 import * as api from "./api";
 
 export type Session =
   | { readonly state: "loading" }
   | { readonly state: "unreachable"; readonly message: string }
-  | { readonly state: "signed_out"; readonly expired: boolean; readonly user: string | null }
-  | { readonly state: "signed_in"; readonly user: string };
+  | {
+      readonly state: "signed_out";
+      readonly expired: boolean;
+      readonly user: string | null;
+      readonly demonstration: boolean;
+    }
+  | { readonly state: "signed_in"; readonly user: string; readonly demonstration: boolean };
 
 export const session = new Value<Session>({ state: "loading" });
 
@@ -17,15 +21,12 @@ const tabs =
   typeof BroadcastChannel === "undefined" ? null : new BroadcastChannel("jobcast.session");
 
 const [SIGNED_IN, SIGNED_OUT] = ["signed in", "signed out"];
-const KEY = "jobcast.user"; // who signed in here last, while they did not sign out
-const RETRIES = 5; // of a token that cannot be had, before the page says so
-const FIRST_PAUSE = 400; // ms, and twice as long each time
 
 /** Asks who is signed in, now and whenever another tab says that it changed. */
 export function startSession(): void {
   tabs?.addEventListener("message", ({ data }) => {
     if (data === SIGNED_OUT) {
-      session.set({ state: "signed_out", expired: false, user: userOf(session.getSnapshot()) });
+      depart();
     } else {
       void look();
     }
@@ -35,75 +36,76 @@ export function startSession(): void {
       void look();
     }
   });
-  // Who never signed in here needs no server to be told so.
-  if (recall(KEY) === null) {
-    leave();
-  } else {
-    void look();
-  }
+  void look();
 }
 
 export async function look(): Promise<void> {
   try {
-    enter(await api.getUser());
+    const { user, demonstration } = await api.getSession();
+    if (user === null) {
+      leave(demonstration);
+    } else {
+      enter(user, demonstration);
+    }
   } catch (error) {
     if (error instanceof api.ApiError && error.status === 401) {
-      leave();
+      leave(); // something in front of the application says so
     } else if (session.getSnapshot().state !== "signed_in") {
       session.set({ state: "unreachable", message: messageOf(error) });
     }
   }
 }
 
+/** The demonstration's. */
 export async function signIn(name: string): Promise<void> {
-  enter(await api.signIn(name));
+  enter(await api.signIn(name), true);
   tabs?.postMessage(SIGNED_IN);
 }
 
+/** The demonstration's. */
 export async function signOut(): Promise<void> {
   await api.signOut();
-  remember(KEY, null);
-  session.set({ state: "signed_out", expired: false, user: userOf(session.getSnapshot()) });
+  depart();
   tabs?.postMessage(SIGNED_OUT);
 }
 
-/** A token for the connection. An unreachable server is asked again for a while. */
+/** A token for the connection, which asks again for as long as it takes. */
 export async function getToken(): Promise<string> {
-  for (let tries = 0; ; tries += 1) {
-    try {
-      return await api.getToken();
-    } catch (error) {
-      if (error instanceof api.ApiError && error.status === 401) {
-        leave();
-        throw error;
-      }
-      if (tries === RETRIES) {
-        throw error;
-      }
-      await new Promise((resolve) => setTimeout(resolve, FIRST_PAUSE * 2 ** tries));
+  try {
+    return await api.getToken();
+  } catch (error) {
+    if (error instanceof api.ApiError && error.status === 401) {
+      leave();
     }
+    throw error;
   }
 }
 
 /** The server does not know who this is any more. */
-export function leave(): void {
+export function leave(demonstration = isDemonstration(session.getSnapshot())): void {
   const before = session.getSnapshot();
   if (before.state !== "signed_out") {
-    session.set({
-      state: "signed_out",
-      expired: before.state === "signed_in",
-      user: userOf(before),
-    });
+    const expired = before.state === "signed_in";
+    session.set({ state: "signed_out", expired, user: userOf(before), demonstration });
   }
 }
 
-function enter(user: string): void {
-  remember(KEY, user);
+/** Somebody signed out, here or in another tab. */
+function depart(): void {
+  const user = userOf(session.getSnapshot());
+  session.set({ state: "signed_out", expired: false, user, demonstration: true });
+}
+
+function enter(user: string, demonstration: boolean): void {
   if (userOf(session.getSnapshot()) !== user || session.getSnapshot().state !== "signed_in") {
-    session.set({ state: "signed_in", user });
+    session.set({ state: "signed_in", user, demonstration });
   }
 }
 
 function userOf(session: Session): string | null {
   return session.state === "signed_in" || session.state === "signed_out" ? session.user : null;
+}
+
+function isDemonstration(session: Session): boolean {
+  return "demonstration" in session && session.demonstration;
 }

@@ -1,0 +1,118 @@
+// @vitest-environment happy-dom
+/** What depends on the page's elements: who is shown what, and where the focus is. */
+
+import type { Connection, JobClient, JobState } from "@jobcast/client";
+import { JobcastProvider } from "@jobcast/client/react";
+import { act, cleanup, fireEvent, render, screen } from "@testing-library/react";
+import { createElement, type ReactElement } from "react";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { App } from "../src/App";
+import { Header } from "../src/Header";
+import { JobsPane } from "../src/jobs/JobsPane";
+import type { JobLists, ListedJob } from "../src/jobs/jobList";
+import { JobsContext } from "../src/jobs/jobsContext";
+import type { ProgressBook } from "../src/jobs/progressBook";
+import { session } from "../src/session/session";
+import { job } from "./jobs";
+
+beforeEach(() => vi.stubGlobal("IS_REACT_ACT_ENVIRONMENT", true));
+
+afterEach(() => {
+  cleanup();
+  vi.unstubAllGlobals();
+  window.location.hash = "";
+});
+
+const link = { state: "connected", short: "Live", problem: null } as const;
+
+describe("who is signed in elsewhere", () => {
+  const signedOut = { state: "signed_out", user: null, demonstration: false } as const;
+
+  it("is told so, and tries again", async () => {
+    session.set({ ...signedOut, expired: false });
+    const asked = vi.fn(async () => new Response('{"user": null, "demonstration": false}'));
+    vi.stubGlobal("fetch", asked);
+    render(createElement(App));
+    expect(screen.getByRole("heading").textContent).toBe("You are not signed in");
+    expect(screen.queryByRole("form")).toBeNull();
+    await act(async () => fireEvent.click(screen.getByRole("button", { name: "Try again" })));
+    expect(asked).toHaveBeenCalledOnce();
+    act(() => session.set({ ...signedOut, expired: true, user: "ada" }));
+    expect(screen.getByRole("heading").textContent).toBe("Your session has ended");
+    expect(document.activeElement).toBe(screen.getByRole("heading"));
+  });
+
+  it("sees nothing of the demonstration", () => {
+    const { rerender } = render(createElement(Header, { user: "ada", demonstration: false, link }));
+    expect([screen.queryByText("Demonstration"), screen.queryByText("Sign out")]).toEqual([
+      null,
+      null,
+    ]);
+    rerender(createElement(Header, { user: "ada", demonstration: true, link }));
+    screen.getByText("Demonstration");
+    screen.getByRole("button", { name: "Sign out" });
+  });
+});
+
+describe("a row that is removed", () => {
+  const listed = (jobId: string): ListedJob => ({
+    ...{ jobId, task: null, title: jobId, sentAt: null },
+    sent: true,
+  });
+
+  function pane(jobIds: readonly string[], remove: (jobId: string) => Promise<void>): ReactElement {
+    const shown = jobIds.map(listed);
+    const lists = { remove } as unknown as JobLists;
+    return createElement(
+      JobcastProvider,
+      { client },
+      createElement(
+        JobsContext,
+        { value: { lists, book: {} as ProgressBook } },
+        createElement(JobsPane, {
+          list: { state: "ready", jobs: shown, problem: null },
+          shown,
+          openId: null,
+          filter: "all",
+          onFilter: () => {},
+          onMore: () => {},
+        }),
+      ),
+    );
+  }
+
+  const states = new Map<string, JobState>();
+  const client = {
+    job: (jobId: string) => ({
+      subscribe: () => () => {},
+      getSnapshot: () => {
+        const state = states.get(jobId) ?? job({ jobId });
+        states.set(jobId, state);
+        return state;
+      },
+    }),
+    connection: { subscribe: () => () => {}, getSnapshot: () => ({}) as Connection },
+  } as unknown as JobClient;
+
+  it("hands the focus to its neighbour, and leaves another job's page alone", async () => {
+    window.location.hash = "#/jobs/xb";
+    const view = render(pane(["a", "b", "c"], remove));
+    async function remove(jobId: string): Promise<void> {
+      view.rerender(
+        pane(
+          ["a", "b", "c"].filter((one) => one !== jobId),
+          remove,
+        ),
+      );
+    }
+    const button = screen.getByRole("button", { name: /^Remove b / });
+    await act(async () => {
+      button.focus();
+      fireEvent.click(button);
+    });
+    expect(screen.queryByRole("button", { name: /^Remove b / })).toBeNull();
+    expect(document.activeElement?.textContent).toContain("c");
+    expect(document.activeElement?.tagName).toBe("A");
+    expect(window.location.hash).toBe("#/jobs/xb");
+  });
+});

@@ -11,6 +11,8 @@ from realtime.console.demonstration import is_loopback
 from realtime.console.site import Site
 
 HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?")
+# What a proxy says of itself, or of whom it speaks for; others begin with X-Forwarded-.
+OF_A_PROXY = {"forwarded", "via", "x-real-ip"}
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 HEADERS = {
@@ -64,7 +66,7 @@ class Guard:
         if not HOST.fullmatch(host):
             return "wrong_host", "The request names no host."
         # A name that leads here may be another site's: its page could sign in then.
-        if self._site.is_demonstration and not _is_here(scope, host):
+        if self._site.is_demonstration and not (_is_here(scope, host) and _is_direct(headers)):
             return "wrong_host", "The demonstration is for this machine alone: use http://127.0.0.1"
         if scope["method"] not in SAFE_METHODS and not _same_origin(headers, host):
             return "cross_site", "This was sent by the page of another site."
@@ -75,6 +77,11 @@ def _is_here(scope: Scope, host: str) -> bool:
     name = urlsplit(f"//{host}").hostname
     ends = [scope.get("client"), scope.get("server")]
     return is_loopback(name) and all(end is not None and is_loopback(end[0]) for end in ends)
+
+
+def _is_direct(headers: Headers) -> bool:
+    """Whether no proxy passed it on; one that does not say so cannot be told."""
+    return not any(name in OF_A_PROXY or name.startswith("x-forwarded-") for name in headers)
 
 
 def _same_origin(headers: Headers, host: str) -> bool:

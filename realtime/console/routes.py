@@ -43,7 +43,7 @@ def console(site: Site, page: Path | None = None) -> Mount:
 
 async def token(request: Request) -> JSONResponse:
     """A token for the page's connection: it may follow the user's jobs, and no others."""
-    user, site = signed_in(request), site_of(request)
+    user, site = await signed_in(request), site_of(request)
     expires_at = datetime.fromtimestamp(int(time.time()) + site.token_seconds, UTC)
     return JSONResponse(
         {

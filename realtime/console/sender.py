@@ -14,7 +14,7 @@ RETRIES = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.1}
 
 
 class BrokerAway(Exception):
-    """The broker cannot be reached."""
+    """The broker cannot be reached, or takes nothing."""
 
 
 class Sender:
@@ -32,13 +32,16 @@ class Sender:
         Raises:
             BrokerAway: the task was not sent.
         """
+        connection = self._app.connection_for_write(transport_options=IMPATIENT)
         try:
-            with self._app.connection_for_write(transport_options=IMPATIENT) as connection:
+            with connection:
                 # Before anybody is told that the job is queued.
                 connection.ensure_connection(**RETRIES)
                 self._app.send_task(
                     task, arguments, task_id=job_id, headers={OWNER_HEADER: owner},
                     queue=self._queue, connection=connection,
                 )  # fmt: skip
-        except (OperationalError, OSError) as exc:
+        except (
+            OperationalError, OSError, *connection.connection_errors, *connection.channel_errors
+        ) as exc:  # fmt: skip
             raise BrokerAway(str(exc)) from exc

@@ -19,22 +19,24 @@ NAME = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 LONGEST_BODY = 1024  # bytes
 
 
-def current_user(request: Request) -> str | None:
+async def current_user(request: Request) -> str | None:
     """Whom the request is from; None if nobody is signed in.
 
     All that the console knows of users. An application puts its own session check here, and gives
-    back what is the owner of a user's jobs and the ``sub`` of a user's tokens.
+    back what is the owner of a user's jobs and the ``sub`` of a user's tokens. Await your database
+    here: the event loop that this runs on serves every connection. A check that waits without
+    being awaited belongs into ``starlette.concurrency.run_in_threadpool``.
     """
     return _demonstration_user(request)
 
 
-def signed_in(request: Request) -> str:
+async def signed_in(request: Request) -> str:
     """Whom the request is from.
 
     Raises:
         Problem: nobody is signed in.
     """
-    user = current_user(request)
+    user = await current_user(request)
     if user is None:
         raise Problem(401, "signed_out", "You are not signed in.")
     return user
@@ -49,7 +51,13 @@ def session_routes(site: Site) -> list[Route]:
 
 
 async def show(request: Request) -> JSONResponse:
-    return JSONResponse({"user": signed_in(request)})
+    """Answers anybody: the page has to know whether there is a login that it can show."""
+    return JSONResponse(
+        {
+            "user": await current_user(request),
+            "demonstration": site_of(request).is_demonstration,
+        }
+    )
 
 
 # The rest is the login of the demonstration.

@@ -11,6 +11,7 @@ from jobcast.errors import SettingsError
 from jobcast.settings import Settings
 
 TOKEN_SECONDS = 300
+FILES_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class Site:
     samples: Path  # the input that tasks have by themselves, as ``tasks.samples`` writes it
     queue: str = "celery"  # where the worker takes its jobs from
     token_seconds: int = TOKEN_SECONDS
+    files_seconds: int = FILES_SECONDS  # that a job's files stay after the last one was written
     is_demonstration: bool = False  # anybody on this machine may sign in, as anybody
 
     def __post_init__(self) -> None:

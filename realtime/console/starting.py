@@ -2,11 +2,7 @@
 
 import logging
 import secrets
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -20,6 +16,7 @@ from realtime.console.site import Site
 from realtime.console.startable import STARTABLE, Input, Startable
 from realtime.console.started import StartedJob, StartedJobs
 from realtime.console.upload import receive
+from realtime.console.workspaces import Workspaces
 
 logger = logging.getLogger("jobcast.console")
 
@@ -45,23 +42,26 @@ class Starting:
         self._site = site
         self._sender = Sender(site.queue)
         self._started = StartedJobs(site.directory / "started.sqlite")
+        self._workspaces = Workspaces(site.directory / "jobs", site.files_seconds)
 
-    # Not async, so that they run in a thread: they wait for the disk.
-    def show(self, request: Request) -> JSONResponse:
-        jobs = self._started.of(signed_in(request))
+    # What waits for the disk runs in a thread.
+    async def show(self, request: Request) -> JSONResponse:
+        jobs = await run_in_threadpool(self._started.of, await signed_in(request))
         return JSONResponse({"jobs": [job.shown for job in jobs]})
 
-    def take_off(self, request: Request) -> Response:
-        self._started.remove(signed_in(request), request.path_params["job_id"])
+    async def take_off(self, request: Request) -> Response:
+        user, job_id = await signed_in(request), request.path_params["job_id"]
+        await run_in_threadpool(self._started.remove, user, job_id)
         return Response(status_code=204)
 
     async def start(self, request: Request) -> JSONResponse:
-        user = signed_in(request)
+        user = await signed_in(request)
         startable = STARTABLE.get(request.path_params["name"])
         if startable is None:
             raise Problem(404, "unknown_task", "There is no such task.")
         job_id = f"{startable.name}-{secrets.token_hex(4)}"
-        with workspace(self._site.directory / "jobs" / job_id) as directory:
+        await run_in_threadpool(self._workspaces.sweep)
+        with self._workspaces.new(job_id) as directory:
             upload = await receive(request, startable, directory / "upload.csv")
             given = Input(samples=self._site.samples, workspace=directory, upload=upload)
             job = await run_in_threadpool(self._start, user, job_id, startable, given)
@@ -79,22 +79,13 @@ class Starting:
         self._started.add(user, job)
         try:
             self._sender.send(startable.task, arguments, job_id=job_id, owner=user)
-        except BrokerAway as exc:
+        except BaseException as exc:
             self._started.remove(user, job_id)
+            if not isinstance(exc, BrokerAway):
+                raise
             logger.warning("%s was not started: %s", job_id, exc)
             raise Problem(
-                503, "broker_away", "The job could not be sent: the broker does not answer."
+                503, "broker_away", "The job could not be sent: the broker does not take it."
             ) from exc
         logger.info("started %s for %r", job_id, user)
         return job
-
-
-@contextmanager
-def workspace(directory: Path) -> Iterator[Path]:
-    """A new directory for a job, which goes if the job does not come about."""
-    directory.mkdir(parents=True)
-    try:
-        yield directory
-    except BaseException:
-        shutil.rmtree(directory)
-        raise

@@ -46,6 +46,8 @@ ANSWER_TIMEOUT: Final = 20.0  # seconds that the server may take to answer a req
 
 #: Codes of refusals after which the same request may succeed.
 AGAIN: Final = frozenset({"unavailable", "internal_error"})
+#: The code of a connection for which the application's function gave no token.
+NO_TOKEN: Final = "token_unavailable"  # noqa: S105
 
 Token = str | Callable[[], str | Awaitable[str]]
 ConnectionState = Literal["connecting", "connected", "reconnecting", "closed"]
@@ -92,6 +94,10 @@ class _Followed:
         if not self.epoch or event.seq <= self.seq:
             return
         self.seq = event.seq
+        if self._events and self._events[-1].kind == TERMINAL:
+            # Another run. Of the one that ended the server tells a newcomer nothing either.
+            self._events.clear()
+            self._progress = None
         if isinstance(event, JobProgress):
             self._progress = event
         else:
@@ -109,12 +115,14 @@ class JobClient:
     Args:
         url: of the server, as ``http://127.0.0.1:8000``.
         token: a token, or a function (plain or async) that gives one. A function is asked at each
-            connection, and before a token expires.
+            connection, and before a token expires. If it fails while the client is open it is
+            asked again, for as long as it takes.
         on_state: is told when the state of the connection changes. What it raises is logged.
 
     Raises:
         ConnectionRefused: on entering; the server refused the token or could not be reached, or
-            there was no token to be had (code ``token_unavailable``).
+            there was no token to be had (code ``token_unavailable``). From then on such trouble
+            is a pause, and only a token that is refused ends it.
     """
 
     def __init__(
@@ -134,7 +142,11 @@ class JobClient:
 
     async def __aenter__(self) -> Self:
         self._enter("connecting")
-        await self._connect()
+        try:
+            await self._connect()
+        except BaseException:
+            self._enter("closed")
+            raise
         self._problem = None
         self._keeper = asyncio.create_task(self._keep_connected())
         return self
@@ -162,8 +174,8 @@ class JobClient:
         Raises:
             InvalidJobId: the id cannot be one.
             JoinRefused: the job may not be followed.
-            ConnectionRefused: the token is not accepted any more, there is none to be had, or the
-                client is closed (code ``closed``).
+            ConnectionRefused: the token is not accepted any more, or the client is closed (code
+                ``closed``).
         """
         check_job_id(job_id)
         if self._problem is not None:
@@ -212,10 +224,13 @@ class JobClient:
             try:
                 await self._connect()
             except ConnectionRefused as exc:
-                if exc.code.startswith("token_"):
+                if exc.code == NO_TOKEN:
+                    logger.warning("there is no token to connect with yet: %r", exc.__cause__)
+                elif exc.code.startswith("token_"):
                     self._give_up(exc)
                     return
                 delay = min(LONGEST_DELAY, 2 * delay)
+                self._lost.set()
                 continue
             delay = FIRST_DELAY
             for followed in self._followed.values():
@@ -229,6 +244,15 @@ class JobClient:
         self._followed.clear()
 
     async def _connect(self) -> None:
+        try:
+            await self._connect_once()
+        except ConnectionRefused as exc:
+            # A function may have given one that it had at hand: it is asked once more.
+            if exc.code != "token_expired" or not callable(self._token):
+                raise
+            await self._connect_once()
+
+    async def _connect_once(self) -> None:
         refusals: list[Any] = []
         # It would take the application's handler of Ctrl-C away, and cancel everything.
         sio = socketio.AsyncClient(reconnection=False, handle_sigint=False)
@@ -250,7 +274,6 @@ class JobClient:
         # python-engineio takes the code of a WebSocket that is closed for a packet: a TypeError.
         except (SocketIOError, ValueError, TypeError) as exc:
             await self._disconnect()
-            self._lost.set()
             raise _refusal(refusals, exc) from None
         except asyncio.CancelledError:
             await self._disconnect()
@@ -288,7 +311,7 @@ class JobClient:
             token = self._token() if callable(self._token) else self._token
             return await token if inspect.isawaitable(token) else token
         except Exception as exc:
-            raise ConnectionRefused("token_unavailable", f"there is no token: {exc!r}") from exc
+            raise ConnectionRefused(NO_TOKEN, f"there is no token: {exc!r}") from exc
 
     async def _join(self, followed: _Followed) -> None:
         job_id, delay = followed.job_id, FIRST_DELAY
@@ -355,19 +378,20 @@ class JobClient:
 
     async def _refresh(self) -> None:
         """Renew the token. If it fails the server ends the connection, and another is made."""
-        delay = FIRST_DELAY
-        while True:
+        sio, delay = self._sio, FIRST_DELAY
+        while self._sio is sio and sio is not None and sio.connected:
             try:
                 token = await self._ask_token()
             except ConnectionRefused as exc:
-                logger.warning("the token could not be renewed: %r", exc.__cause__)
-                return
-            answer = await self._request("refresh_token", {"token": token}, optional=True)
-            if not isinstance(answer, Refusal):
-                return
-            if answer.code not in AGAIN:
-                logger.warning("the new token was refused: %s (%s)", answer.message, answer.code)
-                return
+                logger.warning("the token could not be renewed yet: %r", exc.__cause__)
+            else:
+                answer = await self._request("refresh_token", {"token": token}, optional=True)
+                if not isinstance(answer, Refusal):
+                    return
+                if answer.code not in AGAIN:
+                    said = f"{answer.message} ({answer.code})"
+                    logger.warning("the new token was refused: %s", said)
+                    return
             await asyncio.sleep(random.uniform(FIRST_DELAY, delay))
             delay = min(LONGEST_DELAY, 2 * delay)
 

@@ -106,16 +106,39 @@ async def test_followers_of_one_job_share_a_join_and_the_last_one_leaves(
         assert f"left {job.id}" in server.log
 
 
+async def test_who_comes_to_another_run_does_not_get_the_end_of_the_former(
+    server: Server, job: Job, token: Token
+) -> None:
+    async with JobClient(server.url, token(jobs=["*"])) as client:
+        job.emit("job_progress", percentage=50, message="of the first run")
+        slow = client.follow(job.id)  # which keeps what is known of the job in the client
+        assert (await anext(slow)).name == "job_progress"
+        job.emit("job_error", error="KeyError", message="no such row", reason="failure")
+        job.emit("job_status", status="started")
+        job.log("again")
+        await eventually(lambda: client._followed[job.id].seq == 4, "second run")
+        reader = Reader(client, job.id)
+        await eventually(lambda: reader.lines == ["again"], "line of the second run")
+        assert [event.name for event in reader.events] == ["job_status", "job_log"]
+        job.emit("job_complete", result="at last")
+        await reader.task
+        assert reader.events[-1].name == "job_complete"
+        assert await client.result(job.id) == "at last"
+        assert [event.name async for event in slow] == ["job_error"]  # it was there for that run
+
+
 async def test_refusals_are_raised(server: Server, job: Job, token: Token) -> None:
     for bad, code in (("garbage", "token_invalid"), (token(ttl=-60), "token_expired")):
         with pytest.raises(ConnectionRefused) as refused:
             async with JobClient(server.url, bad):
                 pass
         assert refused.value.code == code
+    states: list[ConnectionState] = []
     with pytest.raises(ConnectionRefused) as unreachable:
-        async with JobClient(f"http://127.0.0.1:{free_port()}", token()):
+        async with JobClient(f"http://127.0.0.1:{free_port()}", token(), on_state=states.append):
             pass
     assert unreachable.value.code == "unreachable"
+    assert states == ["connecting", "closed"]
     job.log("not yours")
     async with JobClient(server.url, token()) as client:
         with pytest.raises(JoinRefused) as join:
@@ -258,16 +281,31 @@ async def test_a_follower_that_comes_after_a_refusal_is_refused_too(
                     await anext(slow)
 
 
-async def test_a_token_that_cannot_be_had_is_said(
-    valkey: Valkey, job: Job, token: Token, tmp_path: Path
-) -> None:
-    tokens = iter([token(jobs=["*"])])
+async def test_a_token_that_cannot_be_had_at_first_is_said() -> None:
+    states: list[ConnectionState] = []
 
     def give() -> str:
-        try:
-            return next(tokens)
-        except StopIteration:
-            raise OSError("the login is away") from None
+        raise OSError("the login is away")
+
+    with pytest.raises(ConnectionRefused, match="the login is away") as caught:
+        async with JobClient("http://127.0.0.1:1", give, on_state=states.append):
+            pass
+    assert caught.value.code == "token_unavailable"
+    assert isinstance(caught.value.__cause__, OSError)
+    assert states == ["connecting", "closed"]
+
+
+async def test_a_login_that_is_away_later_is_a_pause(
+    valkey: Valkey, job: Job, token: Token, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = 0
+
+    async def give() -> str:
+        nonlocal calls
+        calls += 1
+        if calls in {2, 3}:
+            raise OSError("the login is away")
+        return token(jobs=["*"])
 
     with running(Server(tmp_path / "log", valkey.url)) as server:
         server.ready()
@@ -277,34 +315,75 @@ async def test_a_token_that_cannot_be_had_is_said(
             await eventually(lambda: reader.lines, "line")
             server.kill()
             server.start()
+            job.emit("job_complete", result=1)
             async with asyncio.timeout(TIMEOUT):
-                with pytest.raises(ConnectionRefused, match="the login is away") as caught:
-                    await reader.task
-            assert caught.value.code == "token_unavailable"
-            assert isinstance(caught.value.__cause__, OSError)
-        with pytest.raises(ConnectionRefused, match="the login is away"):
-            async with JobClient(server.url, give):
-                pass
+                await reader.task
+            assert await client.result(job.id) == 1
+    assert "there is no token to connect with yet: OSError" in caplog.text
 
 
-async def test_a_renewal_that_fails_is_logged_and_a_connection_follows(
+async def test_a_function_that_gives_an_expired_token_is_asked_once_more(
+    server: Server, job: Job, token: Token
+) -> None:
+    expired = token(ttl=-60)
+    tokens = iter([expired, token(jobs=["*"], ttl=1), expired, expired, token(jobs=["*"])])
+    states: list[ConnectionState] = []
+    async with JobClient(server.url, lambda: next(tokens), on_state=states.append) as client:
+        reader = Reader(client, job.id)
+        await eventually(lambda: len(states) == 4, "next connection")
+        job.emit("job_complete", result=1)
+        await reader.task
+    assert list(tokens) == []
+    assert states == ["connecting", "connected", "reconnecting", "connected", "closed"]
+
+    tokens = iter([expired] * 3)
+    with pytest.raises(ConnectionRefused) as caught:
+        async with JobClient(server.url, lambda: next(tokens)):
+            pass
+    assert caught.value.code == "token_expired"
+    assert list(tokens) == [expired]
+
+
+async def test_a_renewal_that_fails_is_tried_again(
     server: Server, job: Job, token: Token, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = 0
+    states: list[ConnectionState] = []
 
     def give() -> str:
         nonlocal calls
         calls += 1
-        if calls == 2:
+        if calls in {2, 3}:
             raise OSError("the login is away")
-        return token(jobs=["*"], ttl=1 if calls == 1 else 60)
+        return token(jobs=["*"], ttl=4 if calls == 1 else 60)
 
-    async with JobClient(server.url, give) as client:
+    async with JobClient(server.url, give, on_state=states.append) as client:
         reader = Reader(client, job.id)
-        await eventually(lambda: calls >= 3, "next connection")
+        refreshed = server.log.count("refreshed")
+        await eventually(lambda: server.log.count("refreshed") > refreshed, "renewal")
         job.emit("job_complete", result=1)
         await reader.task
-    assert "the token could not be renewed: OSError" in caplog.text
+        assert (calls, states) == (4, ["connecting", "connected"])
+    assert caplog.text.count("the token could not be renewed yet: OSError") == 2
+
+
+async def test_a_renewal_that_never_succeeds_leads_to_another_connection(
+    server: Server, job: Job, token: Token, caplog: pytest.LogCaptureFixture
+) -> None:
+    states: list[ConnectionState] = []
+
+    def give() -> str:
+        if states == ["connecting", "connected"]:
+            raise OSError("the login is away")
+        return token(jobs=["*"], ttl=1 if states == ["connecting"] else 60)
+
+    async with JobClient(server.url, give, on_state=states.append) as client:
+        reader = Reader(client, job.id)
+        await eventually(lambda: len(states) == 4, "next connection")
+        job.emit("job_complete", result=1)
+        await reader.task
+        assert states == ["connecting", "connected", "reconnecting", "connected"]
+    assert "the token could not be renewed yet: OSError" in caplog.text
 
 
 async def test_a_server_that_failed_is_asked_again(

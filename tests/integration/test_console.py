@@ -28,6 +28,7 @@ from realtime.console.session import AUDIENCE, COOKIE
 from realtime.console.site import Site
 from realtime.console.started import LISTED, StartedJob, StartedJobs
 from realtime.console.upload import LARGEST
+from realtime.console.workspaces import Workspaces
 from tasks.samples import make_samples
 from tests.conftest import Valkey
 from tests.console import LEDGER, PEOPLE, Console, Visitor, make_demo
@@ -228,6 +229,38 @@ def test_the_list_is_bounded(tmp_path: Path) -> None:
         started.add("ada", StartedJob(job_id=str(number), task="t", title="T", sent_at=""))
     listed = [job.job_id for job in started.of("ada")]
     assert listed == [str(number) for number in range(LISTED + 4, 4, -1)]
+
+
+def test_files_of_jobs_go_after_their_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(job_id: str, directory_age: float, file_age: float) -> None:
+        directory = tmp_path / "jobs" / job_id
+        directory.mkdir(parents=True)
+        (directory / "people.sqlite").write_text("")
+        for path, age in ((directory / "people.sqlite", file_age), (directory, directory_age)):
+            os.utime(path, (time.time() - age,) * 2)
+
+    write("old", 61, 61)
+    write("young", 10, 10)
+    write("written to", 61, 10)
+    jobs = Workspaces(tmp_path / "jobs", kept=60)
+    left = ["written to", "young"]
+    assert sorted(path.name for path in (tmp_path / "jobs").iterdir()) == left
+
+    write("later", 61, 61)
+    jobs.sweep()
+    assert (tmp_path / "jobs" / "later").is_dir()
+    monkeypatch.setattr("realtime.console.workspaces.SWEEP_EVERY", 0.0)
+    jobs.sweep()
+    assert sorted(path.name for path in (tmp_path / "jobs").iterdir()) == left
+
+
+def test_files_of_jobs_are_swept_when_the_site_starts(valkey: Valkey, tmp_path: Path) -> None:
+    old = make_demo(tmp_path / "demo") / "jobs" / "import_csv-1"
+    old.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    with running(Console(tmp_path / "log", valkey.url, tmp_path / "demo")) as console:
+        console.ready()
+        assert not old.exists()
 
 
 @pytest.mark.parametrize("name", ["nope", "import_csv%00", "..%2Fimport_csv", "IMPORT_CSV"])
@@ -492,6 +525,28 @@ def test_a_broker_that_is_away_is_said_in_seconds(own_valkey: Valkey, tmp_path: 
             lambda: (job := visitor.post("/api/jobs/fetch_feed")).status == 201 and job, "start"
         )
         assert visitor.jobs == [answer.json["job_id"]]
+
+
+def test_a_broker_that_refuses_leaves_nothing(own_valkey: Valkey, tmp_path: Path) -> None:
+    demo = make_demo(tmp_path / "demo")
+    make_samples(demo / "samples")
+    with running(Console(tmp_path / "console.log", own_valkey.url, demo)) as console:
+        visitor = Visitor(console.ready(), "ada")
+        own_valkey.command("CONFIG", "SET", "maxmemory", "1")
+        assert visitor.post("/api/jobs/fetch_feed").problem == (503, "broker_away")
+        assert visitor.jobs == []
+        assert workspaces(console) == set()
+
+
+def test_a_start_that_fails_leaves_nothing(valkey: Valkey, tmp_path: Path) -> None:
+    demo = make_demo(tmp_path / "demo")
+    make_samples(demo / "samples")
+    env = {"CELERY_BROKER_URL": "nothing-of-the-kind://"}
+    with running(Console(tmp_path / "console.log", valkey.url, demo, env)) as console:
+        visitor = Visitor(console.ready(), "ada")
+        assert visitor.post("/api/jobs/fetch_feed").problem == (500, "internal_error")
+        assert visitor.jobs == []
+        assert workspaces(console) == set()
 
 
 def test_a_broker_that_is_silent_keeps_nobody_else_waiting(

@@ -9,8 +9,9 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
+from tasks.samples import make_samples
 from tests import jobs
 from tests.conftest import Valkey
 from tests.console import Console, Visitor
@@ -177,6 +178,27 @@ def test_a_session_that_has_ended_leads_to_the_sign_in_and_back_to_the_same_job(
     expect(tab.bar).to_have_attribute("aria-valuenow", "50")
     gate.touch()
     tab.has_status(job_id, "complete")
+
+
+def test_an_application_with_a_session_check_of_its_own_shows_no_login(
+    tmp_path: Path, valkey: Valkey, browser: Browser
+) -> None:
+    make_samples(tmp_path / "samples")
+    env = {"TEST_DIRECTORY": str(tmp_path), "JOBCAST_DEMO": ""}
+    with running(Console(tmp_path / "log", valkey.url, tmp_path, env)) as application:
+        application.ready()
+        tab = Tab(browser.new_page(), application.url)
+        tab.open()
+        expect(tab.page.get_by_role("heading", name="You are not signed in")).to_be_visible()
+        expect(tab.page.get_by_role("form")).to_have_count(0)
+        tab.page.set_extra_http_headers({"X-Remote-User": "Ada Lovelace"})
+        tab.page.get_by_role("button", name="Try again").click()
+        expect(tab.page.locator(".console")).to_be_visible()
+        expect(tab.page.get_by_role("banner")).to_contain_text("Ada Lovelace")
+        expect(tab.page.get_by_role("banner")).not_to_contain_text("Demonstration")
+        expect(tab.page.get_by_role("button", name="Sign out")).to_have_count(0)
+        tab.page.close()
+        assert tab.problems == []
 
 
 def test_somebody_elses_job_is_refused_as_one_that_does_not_exist(

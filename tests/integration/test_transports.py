@@ -72,6 +72,7 @@ class ElectionContract(TransportContract):
     async def test_of_many_that_look_at_once_one_is_told(self, ends: Ends, job_id: str) -> None:
         async with self._elected(ends) as (first, second):
             await self._let_run_out(ends, Lease(job_id, Run("aa", 1, "d1")))
+            assert await second.look(LONG) == []  # its client is not to be made ready by several
             sources = [second] * 5 + [first] * 5 + [second] * 5
             answers = await asyncio.gather(*(source.look(LONG) for source in sources))
             assert [bool(found) for found in answers] == [source is first for source in sources]

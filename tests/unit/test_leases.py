@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from jobcast.events import JobComplete, JobStatus
 from jobcast.transports import Origin, Outgoing, Run
+from jobcast.transports.base import Required
 from jobcast.transports.leases import Lease
 from jobcast.worker.leases import Leases
+from jobcast.worker.publisher import Publisher
 
 
 class Holder:
@@ -61,10 +63,10 @@ def always_due(holder: Holder) -> Leases:
 def test_a_run_is_held_from_its_start_to_its_end() -> None:
     holder = Holder()
     leases = always_due(holder)
-    leases.follow([started(1), started(2)])
+    leases.begin([started(1), started(2)])
     leases.tend()
     assert holder.kept == {lease_of(1), lease_of(2)}
-    leases.follow([ended(1)])
+    leases.end([ended(1)])
     leases.tend()
     assert holder.kept == {lease_of(2)}
 
@@ -89,14 +91,57 @@ def test_what_ends_during_an_outage_is_not_renewed_after_it() -> None:
     leases = always_due(holder)
     leases.elsewhere = lambda: [lease_of(0)]
     holder.down = True
-    leases.follow([started(number) for number in range(1, 4)])
+    leases.begin([started(number) for number in range(1, 4)])
     for number in range(1000):
         leases.hold(lease_of(number))
         leases._renew_at = 0
         leases.tend()
-    leases.follow([ended(1)])
+    leases.end([ended(1)])
     holder.down = False
     leases._renew_at = 0
     leases.tend()
     assert holder.kept == {lease_of(0), lease_of(2), lease_of(3)}
     assert holder.renewals == [3]
+
+
+class Said(Holder):
+    """Remembers what it was asked for, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order: list[str] = []
+
+    def renew(self, leases: Sequence[Lease], seconds: float) -> None:
+        super().renew(leases, seconds)
+        self.order.append("renewed")
+
+    def release(self, leases: Sequence[Lease]) -> None:
+        super().release(leases)
+        self.order.append("released")
+
+    def publish(self, batch: Sequence[Outgoing]) -> None:
+        self.order += [outgoing.state or "" for outgoing in batch]
+
+
+class Reporter:
+    """A run that says something."""
+
+    dirty = False
+    requires: Required = ""
+    origin = Origin(run=run_of(1))
+
+    def take_progress(self) -> None: ...
+
+
+def test_a_run_that_anybody_knows_of_has_a_lease_until_its_end_is_stored() -> None:
+    """A worker that dies between the two would never be missed."""
+    holder = Said()
+    publisher = Publisher(holder, lease=60)
+    run = Reporter()
+    for event in (
+        JobStatus(job_id="1", status="started"), JobComplete(job_id="1", result=None),
+    ):  # fmt: skip
+        publisher.add(run, event)
+        assert publisher.flush()
+    publisher.close()
+    assert holder.order == ["renewed", "started", "complete", "released"]

@@ -42,8 +42,8 @@ DEFAULT_PORTS: Final[Mapping[Shape, int]] = {"one": 6379, "sentinel": 26379, "cl
 #: What redis-py raises where a server cannot be reached or does not do what it is asked.
 REDIS_ERRORS: Final = (RedisError, RedisClusterException, OSError)
 #: The same of a command in a loop: uvloop has a RuntimeError for what is written to a connection at
-#: the moment that it is lost.
-ASYNC_REDIS_ERRORS: Final = (*REDIS_ERRORS, RuntimeError)
+#: the moment that it is lost, and redis-py an AttributeError if it is lost while it is being made.
+ASYNC_REDIS_ERRORS: Final = (*REDIS_ERRORS, RuntimeError, AttributeError)
 
 
 class Servers(Struct, frozen=True, kw_only=True):

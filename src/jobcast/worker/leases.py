@@ -62,16 +62,26 @@ class Leases:
         """Renew a lease of a run that another process of this worker speaks of."""
         self._foreign.append(lease)
 
-    def follow(self, sent: Sequence[Outgoing]) -> None:
-        """Take into account what was said of runs: that they have started, or ended."""
-        for outgoing in sent:
-            if outgoing.state is None or not outgoing.run.delivery:
-                continue
-            lease = Lease(outgoing.job_id, outgoing.run)
-            if outgoing.state == "started":
-                self._running.add(lease)
-                self._new.append(lease)
-            else:
+    def begin(self, events: Sequence[Outgoing]) -> None:
+        """Take into account, before it is said, that runs have started.
+
+        Those of which the end is said in the same breath need no lease.
+        """
+        if self._holder is None:
+            return
+        ended = {_lease_of(outgoing) for outgoing in events if _ends(outgoing)}
+        for outgoing in events:
+            if outgoing.state == "started" and outgoing.run.delivery:
+                lease = _lease_of(outgoing)
+                if lease not in ended:
+                    self._running.add(lease)
+                    self._new.append(lease)
+
+    def end(self, events: Sequence[Outgoing]) -> None:
+        """Take into account, once it is stored, that runs have ended."""
+        for outgoing in events if self._holder is not None else ():
+            if _ends(outgoing):
+                lease = _lease_of(outgoing)
                 self._running.discard(lease)
                 self._ended.append(lease)
 
@@ -128,3 +138,11 @@ class Leases:
         self._ended += self._held - here - self._running
         self._held = here
         return here
+
+
+def _lease_of(outgoing: Outgoing) -> Lease:
+    return Lease(outgoing.job_id, outgoing.run)
+
+
+def _ends(outgoing: Outgoing) -> bool:
+    return outgoing.state not in (None, "started") and bool(outgoing.run.delivery)

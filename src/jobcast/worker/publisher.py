@@ -193,7 +193,9 @@ class Publisher:
             self._collect()
             last = self._buffer.last_ticket
         while self._sent_ticket < last and not self._gives_up:
+            self._unsent = self._unsent or self._next_batch()
             if self._down_since is None:
+                # Before anybody knows that a run has started: it could not be missed until then.
                 self.leases.tend()
             self._send_batch()
 
@@ -208,8 +210,6 @@ class Publisher:
 
     def _send_batch(self) -> None:
         """Send one pipeline, or try to."""
-        if not self._unsent:
-            self._unsent = self._next_batch()
         problem = self._publish(self._unsent)
         if problem is not None and not problem.held:
             self._unsent = problem.unsent
@@ -238,6 +238,8 @@ class Publisher:
             problem = PublishFailed(str(exc), batch)
         if problem is None or problem.held:
             self._late = False
+        unsent = () if problem is None else problem.unsent
+        self.leases.end([outgoing for outgoing in batch if outgoing not in unsent])
         return problem
 
     def _next_batch(self) -> list[Outgoing]:
@@ -245,7 +247,7 @@ class Publisher:
             self._prepare()
         count = min(BATCH, len(self._prepared))
         batch = [self._prepared.popleft() for _ in range(count)]
-        self.leases.follow(batch)
+        self.leases.begin(batch)
         return batch
 
     def _prepare(self) -> None:

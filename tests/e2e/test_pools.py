@@ -86,18 +86,19 @@ job.progress(50, "and the process ends")
 """
 
 
+def runs_quietly(code: str, valkey: Valkey, folder: Path) -> None:
+    """Run a script to its end, which complains of nothing."""
+    script = Process([sys.executable, "-c", code], folder / "log", {"JOBCAST_URL": valkey.url})
+    with running(script):
+        assert script.popen.wait(TIMEOUT) == 0
+    assert script.log == ""
+
+
 async def test_a_process_that_ends_says_everything_before(
     server: Server, valkey: Valkey, token: Token, job_id: str, tmp_path: Path
 ) -> None:
     """No task, no worker, no orderly end of the job: an interpreter that exits."""
-    script = Process(
-        [sys.executable, "-c", SCRIPT.format(job_id=job_id)],
-        tmp_path / "log",
-        {"JOBCAST_URL": valkey.url},
-    )
-    with running(script):
-        assert script.popen.wait(TIMEOUT) == 0
-    assert script.log == ""
+    runs_quietly(SCRIPT.format(job_id=job_id), valkey, tmp_path)
     async with following(server.url, token()) as alice:
         assert (await alice.join(job_id))["ok"]
         lines = [event["message"] for event in alice.transcript.of(job_id, "job_log")]
@@ -127,14 +128,7 @@ with open_job({job_id!r}, owner="alice") as job:
 async def test_what_the_children_of_a_job_say_is_said_of_the_job(
     server: Server, valkey: Valkey, token: Token, job_id: str, tmp_path: Path
 ) -> None:
-    script = Process(
-        [sys.executable, "-c", FORKING_SCRIPT.format(job_id=job_id)],
-        tmp_path / "log",
-        {"JOBCAST_URL": valkey.url},
-    )
-    with running(script):
-        assert script.popen.wait(TIMEOUT) == 0
-    assert script.log == ""
+    runs_quietly(FORKING_SCRIPT.format(job_id=job_id), valkey, tmp_path)
     async with following(server.url, token()) as alice:
         assert (await alice.join(job_id))["ok"]
         await alice.transcript.end(job_id)

@@ -32,11 +32,11 @@ def keeper() -> Iterator[Keeper]:
 
 def test_orders_are_taken_in_whatever_pieces_they_come() -> None:
     orders = Orders()
-    for byte in b"+a 1\n+b 2\n\n-a 1\n+c":
+    for byte in b"+a 1\n+b 2\n=10.5\n-a 1\n=11.0\n+c":
         orders.take(bytes([byte]))
-    assert orders.leases == {"b 2"}
-    orders.take(b" 3\n\n-b 2\n")
-    assert orders.leases == {"c 3"}
+    assert (orders.leases, orders.said_at) == ({"b 2"}, 11.0)
+    orders.take(b" 3\n-b 2\n=12.0\n")
+    assert (orders.leases, orders.said_at) == ({"c 3"}, 12.0)
 
 
 def test_nothing_is_started_while_nothing_runs(keeper: Keeper) -> None:

@@ -53,7 +53,7 @@ class Keeper:
         orders = [f"+{lease}\n" for lease in leases - self._told]
         orders += [f"-{lease}\n" for lease in self._told - leases]
         self._told = frozenset(leases)
-        self._unsent += "".join(orders or ["\n"]).encode()
+        self._unsent += "".join([*orders, f"={time.monotonic()}\n"]).encode()
         self._send(self._pipe)
 
     def close(self) -> None:

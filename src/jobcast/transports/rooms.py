@@ -72,10 +72,45 @@ class JobRooms(socketio.PubSubManager):
 
 
 class AsyncJobRooms(AsyncPubSubManager):
-    """For the client managers of a Socket.IO process."""
+    """For the client managers of a Socket.IO process.
+
+    It knows which rooms a client is in. python-socketio asks each room that there is when a client
+    goes, and every client has one of its own: a thousand that go together ask a million times.
+    """
 
     source: Source
     thread: asyncio.Task[None] | None = None  # python-socketio's name for its listener
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # By namespace and sid, beside the two rooms that each client is in.
+        self._entered: dict[tuple[str, str], set[str]] = {}
+
+    def basic_enter_room(
+        self, sid: str, namespace: str, room: str | None, eio_sid: str | None = None
+    ) -> None:
+        super().basic_enter_room(sid, namespace, room, eio_sid)
+        if room is not None and room != sid:
+            self._entered.setdefault((namespace, sid), set()).add(room)
+
+    def basic_leave_room(self, sid: str, namespace: str, room: str | None) -> None:
+        super().basic_leave_room(sid, namespace, room)
+        if room is not None and (rooms := self._entered.get((namespace, sid))) is not None:
+            rooms.discard(room)
+            if not rooms:
+                del self._entered[namespace, sid]
+
+    def basic_disconnect(self, sid: str, namespace: str, **_: Any) -> None:
+        if namespace not in self.rooms:
+            return
+        for room in (*self._entered.get((namespace, sid), ()), sid, None):
+            self.basic_leave_room(sid, namespace, room)
+        self.callbacks.pop(sid, None)
+        for pending in (self.pending_connect, self.pending_disconnect):
+            if sid in pending.get(namespace, ()):
+                pending[namespace].remove(sid)
+                if not pending[namespace]:
+                    del pending[namespace]
 
     async def aclose(self) -> None:
         """Stop listening and let go of connections."""

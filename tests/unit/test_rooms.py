@@ -1,0 +1,85 @@
+"""Who is in which of python-socketio's rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import socketio
+from bidict import bidict
+from hypothesis import given
+from hypothesis import strategies as st
+from socketio.async_manager import AsyncManager
+
+from jobcast.transports import open_manager
+
+CLIENTS = st.sampled_from(["a", "b", "c"])
+ROOMS = st.sampled_from(["job_1", "job_2", "others"])
+NAMESPACES = st.sampled_from(["/", "/jobs"])
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("connect"), CLIENTS, NAMESPACES),
+        st.tuples(st.just("enter"), CLIENTS, NAMESPACES, ROOMS),
+        st.tuples(st.just("leave"), CLIENTS, NAMESPACES, ROOMS),
+        st.tuples(st.just("close"), CLIENTS, NAMESPACES, ROOMS),
+        st.tuples(st.just("say goodbye"), CLIENTS, NAMESPACES),
+        st.tuples(st.just("disconnect"), CLIENTS, NAMESPACES),
+    )
+)
+
+
+def manager() -> Any:
+    return open_manager("memory://")
+
+
+def told(manager: Any, steps: list[Any]) -> Any:
+    """What a manager knows after some steps, by python-socketio's own fields."""
+    manager.set_server(socketio.AsyncServer(async_mode="asgi"))
+    for what, client, namespace, *rooms in steps:
+        here = client in manager.rooms.get(namespace, {}).get(None, {})
+        match what:
+            case "connect" if not here:
+                manager.basic_enter_room(client, namespace, None, eio_sid=f"eio-{client}")
+                manager.basic_enter_room(client, namespace, client, eio_sid=f"eio-{client}")
+                manager.callbacks[client] = {}
+            case "enter" if here:
+                manager.basic_enter_room(client, namespace, rooms[0])
+            case "leave" if here:
+                manager.basic_leave_room(client, namespace, rooms[0])
+            case "close":
+                manager.basic_close_room(rooms[0], namespace)
+            case "say goodbye" if here:
+                manager.pre_disconnect(client, namespace)
+            case "disconnect":
+                manager.basic_disconnect(client, namespace)
+    return manager.rooms, manager.callbacks, manager.pending_connect, manager.pending_disconnect
+
+
+@given(STEPS)
+def test_rooms_are_as_python_socketio_has_them(steps: list[Any]) -> None:
+    ours = manager()
+    assert told(ours, steps) == told(AsyncManager(), steps)
+    for client in "abc":
+        for namespace in ("/", "/jobs"):
+            ours.basic_disconnect(client, namespace)
+    assert (ours.rooms, ours._entered) == ({}, {})
+
+
+def test_a_client_that_goes_disturbs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand may go together."""
+    ours = manager()
+    told(ours, [("connect", f"{number}", "/") for number in range(100)])
+    asked: list[object] = []
+
+    def noting(ask: Callable[[bidict[Any, Any], object], bool]) -> Any:
+        def contains(room: bidict[Any, Any], sid: object) -> bool:
+            asked.append(sid)
+            return ask(room, sid)
+
+        return contains
+
+    monkeypatch.setattr(bidict, "__contains__", noting(bidict.__contains__))
+    ours.basic_disconnect("50", "/")
+    assert len(asked) < 10
+    assert "50" not in ours.rooms["/"]

@@ -126,7 +126,9 @@ class Load:
         async def one(number: int, wanted: dict[str, Any]) -> Client:
             async with some, asyncio.timeout(TIMEOUT):
                 client = Client(self, wanted["token"], wanted["job"], timed=number % 10 == 0)
-                await ws_connect(lambda: client, options["url"])
+                await ws_connect(
+                    lambda: client, options["url"], websocket_handshake_timeout=TIMEOUT
+                )
                 await client.ready
                 return client
 

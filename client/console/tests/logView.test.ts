@@ -1,7 +1,7 @@
 import type { Level, LogLine } from "@jobcast/client";
 import { describe, expect, it } from "vitest";
 import {
-  asText,
+  countUpTo,
   type LogFilter,
   type LogView,
   NO_FILTER,
@@ -50,7 +50,7 @@ describe("the view of a log", () => {
   it("leaves out levels, counts them, and finds words", () => {
     const logs = [line(1, { level: "debug" }), line(2, { message: "a Bad line" }), line(3)];
     const view = viewOf({ logs, history: [], gaps }, filterOf(["debug"], "bad"), null);
-    expect([seqs(view), view.hits, view.counts.debug]).toEqual([[2, 3], [0], 1]);
+    expect([seqs(view), view.hits, view.counts.debug]).toEqual([[2, 3], [2], 1]);
   });
 
   it("is the same, made at once or step by step", () => {
@@ -70,7 +70,51 @@ describe("the view of a log", () => {
     expect([grown.rows, grown.hits, grown.counts]).toEqual([whole.rows, whole.hits, whole.counts]);
   });
 
-  it("begins anew with another record, with lines that have gone, and with another filter", () => {
+  it("is the same, made at once or step by step, also when the oldest lines fall out", () => {
+    const logs: LogLine[] = Array.from({ length: 100 }, (_, index) =>
+      line(index * 2 + 2, { level: index % 3 ? "info" : "warning" }),
+    );
+    const history = [change(1), change(21), change(77), change(151, { status: "retrying" })];
+    const holes = [[], [30], [30, 90]];
+    for (const filter of [NO_FILTER, filterOf(["warning"], "4"), filterOf(["info", "warning"])]) {
+      let grown: LogView | null = null;
+      for (let number = 0; number <= logs.length; number += 7) {
+        const known = logs.slice(Math.max(0, number - 20), number);
+        const last = known.at(-1)?.seq ?? 0;
+        const seen = history.filter(({ seq }) => seq <= last);
+        const found = holes[last < 30 ? 0 : last < 90 ? 1 : 2] ?? [];
+        const source = { logs: known, history: seen, gaps: found };
+        grown = viewOf(source, filter, grown);
+        const whole = viewOf(source, filter, null);
+        expect([grown.rows, grown.hits, grown.counts, grown.lines]).toEqual([
+          whole.rows,
+          whole.hits,
+          whole.counts,
+          whole.lines,
+        ]);
+      }
+    }
+  });
+
+  it("loses what fell out, and no more", () => {
+    const logs = [line(2), line(5), line(6), line(7)];
+    const history = [change(1), change(4)];
+    const before = viewOf({ logs, history, gaps: [5] }, filterOf([], "line"), null);
+    const kept = [...logs.slice(2), line(8)];
+    const after = viewOf({ ...before.source, logs: kept }, before.filter, before);
+    expect(after.rows.map(({ kind, seq }) => `${kind} ${seq}`)).toEqual([
+      "mark 1",
+      "mark 4",
+      "gap 5.5",
+      "line 6",
+      "line 7",
+      "line 8",
+    ]);
+    expect(after.rows.slice(0, -1).every((row) => before.rows.includes(row))).toBe(true);
+    expect([after.hits, after.lines, after.counts.info]).toEqual([[6, 7, 8], 3, 3]);
+  });
+
+  it("begins anew with another record, with changes that have gone, and with another filter", () => {
     const first = viewOf({ logs: [line(1), line(2)], history: [], gaps }, NO_FILTER, null);
     const other = viewOf(
       { logs: [line(1), line(2), line(3)], history: [], gaps },
@@ -78,10 +122,15 @@ describe("the view of a log", () => {
       first,
     );
     expect(seqs(other)).toEqual([1, 2, 3]);
-    const gone = viewOf({ logs: other.source.logs.slice(1), history: [], gaps }, NO_FILTER, other);
-    expect(seqs(gone)).toEqual([2, 3]);
-    const none = viewOf(gone.source, filterOf(["info"]), gone);
+    const all = viewOf({ logs: [line(8), line(9)], history: [], gaps }, NO_FILTER, other);
+    expect([seqs(all), all.counts.info]).toEqual([[8, 9], 2]);
+    const nothing = viewOf({ logs: [], history: [], gaps }, NO_FILTER, all);
+    expect([seqs(nothing), nothing.counts.info]).toEqual([[], 0]);
+    const none = viewOf(all.source, filterOf(["info"]), all);
     expect([seqs(none), none.counts.info]).toEqual([[], 2]);
+    const marked = viewOf({ ...all.source, history: marks }, NO_FILTER, null);
+    const unmarked = viewOf({ ...all.source, history: marks.slice(1) }, NO_FILTER, marked);
+    expect(seqs(unmarked)).toEqual([4, 8, 9]);
   });
 
   it("finds a line's place", () => {
@@ -91,6 +140,7 @@ describe("the view of a log", () => {
       null,
     );
     expect([2, 5, 9, 4, 10].map((seq) => placeOf(rows, seq))).toEqual([0, 1, 2, -1, -1]);
+    expect([1, 2, 4, 5, 10].map((seq) => countUpTo(rows, seq))).toEqual([0, 1, 1, 2, 3]);
   });
 
   it("is not made anew for a line that is added", () => {
@@ -100,13 +150,5 @@ describe("the view of a log", () => {
     expect(
       after.rows.slice(0, before.rows.length).every((row, index) => row === before.rows[index]),
     ).toBe(true);
-  });
-});
-
-describe("a log as text", () => {
-  it("has a line for each, with time and level", () => {
-    expect(asText([line(1, { level: "warning", message: "no name" })])).toBe(
-      "2026-01-15T09:30:01.000Z WARNING  no name\n",
-    );
   });
 });

@@ -12,6 +12,7 @@ import { JobsPane } from "../src/jobs/JobsPane";
 import type { JobLists, ListedJob } from "../src/jobs/jobList";
 import { JobsContext } from "../src/jobs/jobsContext";
 import type { ProgressBook } from "../src/jobs/progressBook";
+import { allowShortcuts } from "../src/lib/shortcuts";
 import { session } from "../src/session/session";
 import { job } from "./jobs";
 
@@ -54,7 +55,7 @@ describe("who is signed in elsewhere", () => {
   });
 });
 
-describe("a row that is removed", () => {
+describe("the list of jobs", () => {
   const listed = (jobId: string): ListedJob => ({
     ...{ jobId, task: null, title: jobId, sentAt: null },
     sent: true,
@@ -94,7 +95,7 @@ describe("a row that is removed", () => {
     connection: { subscribe: () => () => {}, getSnapshot: () => ({}) as Connection },
   } as unknown as JobClient;
 
-  it("hands the focus to its neighbour, and leaves another job's page alone", async () => {
+  it("hands the focus on from a row that is removed, and leaves another job's page alone", async () => {
     window.location.hash = "#/jobs/xb";
     const view = render(pane(["a", "b", "c"], remove));
     async function remove(jobId: string): Promise<void> {
@@ -114,5 +115,26 @@ describe("a row that is removed", () => {
     expect(document.activeElement?.textContent).toContain("c");
     expect(document.activeElement?.tagName).toBe("A");
     expect(window.location.hash).toBe("#/jobs/xb");
+  });
+
+  it("is walked by keys that are no text and nobody else's, unless they are turned off", () => {
+    render(pane(["a", "b"], async () => {}));
+    const keys = screen.getByRole<HTMLInputElement>("checkbox", { name: "Shortcut keys" });
+    const field = screen.getByRole("textbox");
+    const press = (from: Element, how = {}): boolean =>
+      !fireEvent.keyDown(from, { key: "j", ...how });
+    expect(["ctrlKey", "metaKey", "altKey"].map((held) => press(keys, { [held]: true }))).toEqual([
+      false,
+      false,
+      false,
+    ]);
+    expect([press(field), press(document.body)]).toEqual([false, true]);
+    expect(document.activeElement?.textContent).toContain("a");
+    act(() => keys.click());
+    expect([keys.checked, press(document.body)]).toEqual([false, false]);
+    expect(document.activeElement?.textContent).toContain("a");
+    act(() => allowShortcuts(true));
+    expect([keys.checked, press(keys)]).toEqual([true, true]);
+    expect(document.activeElement?.textContent).toContain("b");
   });
 });

@@ -102,3 +102,33 @@ def test_a_job_is_found_and_read_by_keyboard_alone(
     expect(tab.log.locator("[data-current]")).to_contain_text("step 2")
     page.keyboard.press("Escape")
     expect(page.get_by_label("Search the log")).to_have_value("")
+
+
+def test_keys_that_are_turned_off_do_nothing_from_then_on_and_in_no_tab(
+    crew: Worker, new_tab: Callable[..., Tab], send: Callable[..., str]
+) -> None:
+    ada = new_id("ada")
+    tab = new_tab(ada)
+    other = new_tab(ada, "/#/start", beside=tab)
+    page = tab.page
+    first, second = (send(crew, jobs.count, 3, owner=ada) for _ in range(2))
+    for job_id in (first, second):
+        tab.go(job_id)
+        page.get_by_role("button", name="Keep in the list").click()
+    page.keyboard.press("j")
+    expect(tab.row(first).get_by_role("link")).to_be_focused()
+    keys = page.get_by_role("checkbox", name="Shortcut keys")
+    expect(keys).to_have_accessible_description("j k next and previous job, / search its log")
+    keys.uncheck()
+    expect(other.page.get_by_role("checkbox", name="Shortcut keys")).not_to_be_checked()
+    page.reload()
+    tab.has_status(second, "complete")
+    expect(keys).not_to_be_checked()
+    is_clean(page)
+    for key in ("j", "k", "/"):
+        page.keyboard.press(key)
+    expect(page.locator(":focus")).to_have_count(0)
+    keys.check()
+    expect(other.page.get_by_role("checkbox", name="Shortcut keys")).to_be_checked()
+    page.keyboard.press("/")
+    expect(page.get_by_label("Search the log")).to_be_focused()

@@ -11,6 +11,8 @@ from urllib.request import urlopen
 import pytest
 from playwright.sync_api import Browser, expect
 
+from jobcast import open_job
+from jobcast.worker.process import process
 from tasks.samples import make_samples
 from tests import jobs
 from tests.conftest import Valkey
@@ -363,6 +365,47 @@ def test_who_has_scrolled_up_is_left_there(
     expect(more).to_have_count(0)
     gate.touch()
     tab.has_status(job_id, "complete")
+
+
+def test_past_the_limit_the_oldest_lines_fall_out_and_who_reads_is_left_there(
+    sender: None, new_tab: NewTab, ada: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBCAST_HISTORY_SIZE", "20000")
+    job_id = new_id()
+    tab = new_tab(ada)
+    current = tab.log.locator("[data-current]")
+    more = tab.page.get_by_role("button", name=re.compile("new lines?, jump to the end"))
+    note = tab.page.locator(".log-note")
+
+    with open_job(job_id, owner=ada) as job:
+        here = process()
+        assert here
+
+        def write(first: int, last: int) -> None:
+            for line in range(first, last):
+                job.log(f"line {line} of many")
+                if line % 5000 == 0:
+                    here.flush()  # where too many wait, the oldest go
+
+        write(0, 19_000)
+        tab.go(job_id)
+        expect(tab.log).to_contain_text("line 18999 of")
+        write(19_000, 20_500)
+        expect(tab.log).to_contain_text("line 20499 of")  # it follows the end
+        expect(note).to_have_text("500 earlier lines are not shown any more.")
+        tab.page.get_by_label("Search the log").fill("line 10000 of")
+        tab.page.keyboard.press("Enter")
+        expect(current).to_contain_text("line 10000 of")
+        place = current.bounding_box()
+        write(20_500, 22_000)
+        expect(note).to_have_text("2,000 earlier lines are not shown any more.")
+        expect(more).to_contain_text("1,500 new lines")
+        assert current.bounding_box() == place
+        expect(tab.page.get_by_text("1 of 1", exact=True)).to_be_visible()
+    tab.has_status(job_id, "complete")
+    missing, *lines = tab.downloaded_log(tmp_path)
+    assert missing == "-- 2,000 earlier lines are not shown any more. --"
+    assert [int(line.split()[3]) for line in lines] == list(range(2_000, 22_000))
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 import { isJobId } from "@jobcast/client";
 import { type FormEvent, type ReactElement, useState } from "react";
 import { hashOf } from "../lib/route";
+import { Field } from "../ui/Field";
 import { useJobLists } from "./jobsContext";
 
 /** Follows a job that was sent elsewhere, by its id. */
@@ -26,28 +27,19 @@ export function FollowForm(): ReactElement {
   };
   return (
     <form className="follow" aria-label="Follow a job" onSubmit={submit} noValidate>
-      <label htmlFor="follow">Follow a job by its id</label>
-      <div className="joined">
-        <input
-          id="follow"
-          className="field mono"
-          value={text}
-          onChange={(event) => setText(event.target.value)}
-          autoComplete="off"
-          autoCapitalize="none"
-          spellCheck={false}
-          aria-invalid={problem !== null}
-          aria-describedby={problem === null ? undefined : "follow-problem"}
-        />
+      <Field
+        id="follow"
+        label="Follow a job by its id"
+        className="field mono"
+        text={text}
+        onText={setText}
+        problem={problem}
+        autoComplete="off"
+      >
         <button type="submit" className="button">
           Follow
         </button>
-      </div>
-      {problem === null ? null : (
-        <p id="follow-problem" className="problem" role="alert">
-          {problem}
-        </p>
-      )}
+      </Field>
     </form>
   );
 }

@@ -18,6 +18,7 @@ import { type Filter, JobFilter } from "./JobFilter";
 import { JobRow } from "./JobRow";
 import type { JobList, ListedJob } from "./jobList";
 import { useJobLists } from "./jobsContext";
+import { KeyHints } from "./KeyHints";
 import { moveFocus, useListKeys } from "./listKeys";
 
 interface Props {
@@ -109,9 +110,7 @@ export function JobsPane({ list, shown, openId, filter, onFilter, onMore }: Prop
         </button>
       ) : null}
       <FollowForm />
-      <p className="keys" aria-hidden="true">
-        <kbd>j</kbd> <kbd>k</kbd> next and previous job, <kbd>/</kbd> search its log
-      </p>
+      <KeyHints />
     </nav>
   );
 }

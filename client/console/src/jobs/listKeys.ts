@@ -1,11 +1,12 @@
 import { type RefObject, useEffect } from "react";
+import { isShortcut } from "../lib/shortcuts";
 
 /** `j` and `k` go to the next and the previous job, from wherever one doesn't type. */
 export function useListKeys(list: RefObject<HTMLUListElement | null>): void {
   useEffect(() => {
     const press = (event: KeyboardEvent): void => {
       const way = event.key === "j" ? 1 : event.key === "k" ? -1 : null;
-      if (way !== null && !isTyping(event) && moveFocus(list.current, way)) {
+      if (way !== null && isShortcut(event) && moveFocus(list.current, way)) {
         event.preventDefault();
       }
     };
@@ -24,15 +25,4 @@ export function moveFocus(list: HTMLUListElement | null, way: 1 | -1): boolean {
   const next = links[from === -1 ? (way === 1 ? 0 : links.length - 1) : from + way];
   next?.focus();
   return next !== undefined;
-}
-
-/** Whether a key is text, or a shortcut of somebody else. */
-export function isTyping(event: KeyboardEvent): boolean {
-  const target = event.target as Element | null;
-  return (
-    event.ctrlKey ||
-    event.metaKey ||
-    event.altKey ||
-    target?.closest("input, textarea, select, [contenteditable]") !== null
-  );
 }

@@ -1,7 +1,8 @@
 /**
  * What the log shows: lines of the chosen levels, with the job's changes of state between them, and
  * where something may be missing.
- * It goes on from the view before, so that a line that is added costs a line's work, not the log's.
+ * It goes on from the view before, so that a line that is added, or falls out at the beginning, costs
+ * a line's work, not the log's.
  */
 
 import type { Level, LogLine, StatusChange } from "@jobcast/client";
@@ -26,7 +27,7 @@ export interface LogFilter {
 export interface LogView {
   readonly filter: LogFilter;
   readonly rows: readonly LogRow[];
-  /** The rows, by their place in `rows`, that the search finds. */
+  /** The rows, by their `seq`, that the search finds. */
   readonly hits: readonly number[];
   readonly counts: Readonly<Record<Level, number>>;
   /** How many lines `rows` has, without the marks. */
@@ -44,26 +45,17 @@ export const NO_FILTER: LogFilter = { hidden: new Set(), needle: "" };
 
 const ZERO: LogView["counts"] = { debug: 0, info: 0, warning: 0, error: 0, critical: 0 };
 
+const NOTHING: Base = { rows: [], hits: [], counts: ZERO, lines: 0, logs: 0, history: 0, gaps: 0 };
+
 export function viewOf(source: Source, filter: LogFilter, before: LogView | null): LogView {
   const known = before && before.filter === filter ? goOn(before, source) : null;
-  const base = known ?? {
-    rows: [],
-    hits: [],
-    counts: ZERO,
-    lines: 0,
-    logs: 0,
-    history: 0,
-    gaps: 0,
-  };
-  return extended(base, source, filter);
+  return extended(known ?? NOTHING, source, filter);
 }
 
-interface Base {
-  readonly rows: readonly LogRow[];
-  readonly hits: readonly number[];
-  readonly counts: LogView["counts"];
-  readonly lines: number;
-  /** How many of the source's lines and changes are in it already. */
+type Shown = Pick<LogView, "rows" | "hits" | "counts" | "lines">;
+
+interface Base extends Shown {
+  /** How many of the source's lines, changes and gaps are in it already. */
   readonly logs: number;
   readonly history: number;
   readonly gaps: number;
@@ -71,27 +63,54 @@ interface Base {
 
 /** What of the view before is still true; null where it is simpler to begin anew. */
 function goOn(view: LogView, { logs, history, gaps }: Source): Base | null {
-  const { source } = view;
-  const [firstLine, lastLine] = [source.logs[0], source.logs.at(-1)];
-  const [firstChange, lastChange] = [source.history[0], source.history.at(-1)];
+  const before = view.source;
+  const gone = goneOf(before.logs, logs);
   const grew =
-    gaps === source.gaps && // one may be found after what came behind it is shown
-    logs[0] === firstLine &&
-    history[0] === firstChange &&
-    (lastLine === undefined || logs[source.logs.length - 1] === lastLine) &&
-    (lastChange === undefined || history[source.history.length - 1] === lastChange);
-  if (!grew) {
+    gaps === before.gaps && // one may be found after what came behind it is shown
+    goneOf(before.history, history) === 0; // the label of a change may hang on those before it
+  if (gone === null || !grew) {
     return null;
   }
-  const { rows, hits, counts, lines } = view;
   return {
-    rows,
-    hits,
+    ...without(view, before.logs.slice(0, gone)),
+    logs: before.logs.length - gone,
+    history: before.history.length,
+    gaps: before.gaps.length,
+  };
+}
+
+interface Placed {
+  readonly seq: number;
+}
+
+/** How many items a list has lost at its beginning; null if it is not the same list otherwise. */
+function goneOf(before: readonly Placed[], now: readonly Placed[]): number | null {
+  const [first, last] = [now[0], before.at(-1)];
+  if (last === undefined) {
+    return 0;
+  }
+  const gone = first === undefined ? -1 : placeOf(before, first.seq);
+  const isSame = before[gone] === first && now[before.length - 1 - gone] === last;
+  return gone !== -1 && isSame ? gone : null;
+}
+
+/** The view when its oldest lines are gone. The changes and gaps that were between them stay. */
+function without(view: LogView, gone: readonly LogLine[]): Shown {
+  const last = gone.at(-1);
+  if (last === undefined) {
+    return view;
+  }
+  const cut = countUpTo(view.rows, last.seq);
+  const stay = view.rows.slice(0, cut).filter(({ kind }) => kind !== "line");
+  const counts = { ...view.counts };
+  for (const { level } of gone) {
+    counts[level] -= 1;
+  }
+  return {
+    rows: stay.concat(view.rows.slice(cut)),
+    hits: view.hits.filter((seq) => seq > last.seq),
     counts,
-    lines,
-    logs: source.logs.length,
-    history: source.history.length,
-    gaps: source.gaps.length,
+    lines: view.lines - (cut - stay.length),
   };
 }
 
@@ -120,7 +139,7 @@ function extended(base: Base, source: Source, filter: LogFilter): LogView {
       counts[line.level] += 1;
       if (!filter.hidden.has(line.level)) {
         if (matches(line.message, filter.needle)) {
-          hits.push(rows.length);
+          hits.push(line.seq);
         }
         rows.push({ kind: "line", seq: line.seq, line });
         lines += 1;
@@ -133,29 +152,21 @@ function extended(base: Base, source: Source, filter: LogFilter): LogView {
 }
 
 /** Where a line or a mark is; -1 if it is not shown. Rows ascend by `seq`. */
-export function placeOf(rows: readonly LogRow[], seq: number): number {
-  let [low, high] = [0, rows.length - 1];
-  while (low <= high) {
-    const middle = (low + high) >> 1;
-    const found = rows[middle]?.seq ?? 0;
-    if (found === seq) {
-      return middle;
-    }
-    if (found < seq) {
-      low = middle + 1;
-    } else {
-      high = middle - 1;
-    }
-  }
-  return -1;
+export function placeOf(rows: readonly Placed[], seq: number): number {
+  const place = countUpTo(rows, seq) - 1;
+  return rows[place]?.seq === seq ? place : -1;
 }
 
-/** The lines as a text file has them. */
-export function asText(lines: readonly LogLine[]): string {
-  return lines
-    .map(
-      ({ timestamp, level, message }) =>
-        `${timestamp} ${level.toUpperCase().padEnd(8)} ${message}\n`,
-    )
-    .join("");
+/** How many rows come no later than `seq`. */
+export function countUpTo(rows: readonly Placed[], seq: number): number {
+  let [low, high] = [0, rows.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((rows[middle]?.seq ?? 0) <= seq) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
 }

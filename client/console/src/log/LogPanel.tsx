@@ -1,4 +1,4 @@
-import type { JobState, Level, LogLine } from "@jobcast/client";
+import type { JobState, Level } from "@jobcast/client";
 import {
   type ReactElement,
   useCallback,
@@ -9,13 +9,13 @@ import {
   useState,
 } from "react";
 import type { Target } from "../job/JobPage";
-import { isTyping } from "../jobs/listKeys";
-import { isCut } from "../lib/attempts";
 import { download } from "../lib/clipboard";
-import { asText, type LogFilter, placeOf, viewOf } from "../lib/logView";
+import { asText, missingOf } from "../lib/logText";
+import { type LogFilter, NO_FILTER, placeOf, viewOf } from "../lib/logView";
 import { shortId } from "../lib/names";
 import { count, plural } from "../lib/numbers";
 import { step } from "../lib/search";
+import { isShortcut } from "../lib/shortcuts";
 import { recall, remember } from "../lib/storage";
 import { CopyButton } from "../ui/CopyButton";
 import { Icon } from "../ui/Icon";
@@ -66,14 +66,13 @@ export function LogPanel({ job, target }: Props): ReactElement {
   }, [target, view]);
   useSearchKey(search);
 
-  const place = current === null ? -1 : placeOf(view.rows, current);
+  const at = current ?? 0;
   const go = (by: 1 | -1): void => {
     // Who types fast presses Enter before the view has followed; its rows are the same.
     const { hits } = needle === text ? view : viewOf(job, { hidden, needle: text }, null);
-    const next = step(hits, place, by);
-    const row = next === null ? undefined : view.rows[next];
-    if (row) {
-      show(row.seq);
+    const next = step(hits, at, by);
+    if (next !== null) {
+      show(next);
     }
   };
   const toggle = (level: Level): void => {
@@ -83,9 +82,12 @@ export function LogPanel({ job, target }: Props): ReactElement {
     }
     setHidden(next);
   };
-  const shownLines = (): LogLine[] =>
-    view.rows.flatMap((row) => (row.kind === "line" ? [row.line] : []));
   const isPart = view.lines < logs.length;
+  const missing = missingOf(job);
+  const save = (): void => {
+    const whole = viewOf(job, NO_FILTER, null);
+    download(`${shortId(job.jobId)}.log`, asText(whole.rows, missing));
+  };
   return (
     <section className="panel log-panel" aria-labelledby="log-title">
       <div className="log-bar">
@@ -102,7 +104,7 @@ export function LogPanel({ job, target }: Props): ReactElement {
             input={search}
             text={text}
             hits={view.hits.length}
-            at={view.hits.indexOf(place) + 1}
+            at={view.hits.indexOf(at) + 1}
             onText={setText}
             onStep={go}
           />
@@ -123,26 +125,25 @@ export function LogPanel({ job, target }: Props): ReactElement {
             <CopyButton
               small
               label={isPart ? "Copy the lines shown" : "Copy all lines"}
-              text={() => asText(isPart ? shownLines() : logs)}
+              text={() => asText(view.rows, missing)}
             />
             <button
               type="button"
               className="button icon-only"
               aria-label="Download the log"
               title="Download the log"
-              onClick={() => download(`${shortId(job.jobId)}.log`, asText(logs))}
+              onClick={save}
             >
               <Icon name="download" />
             </button>
           </div>
         </div>
       </div>
-      {isCut(job) ? <p className="log-note">Earlier lines are not kept any more.</p> : null}
-      {job.droppedLogs > 0 ? (
-        <p className="log-note">
-          {plural(job.droppedLogs, "earlier line")} are not shown any more.
+      {missing.map((words) => (
+        <p key={words} className="log-note">
+          {words}
         </p>
-      ) : null}
+      ))}
       <LogRows
         ref={rows}
         view={view}
@@ -165,7 +166,7 @@ function emptyWords(job: JobState, isFiltered: boolean): string {
 function useSearchKey(input: { readonly current: HTMLInputElement | null }): void {
   useEffect(() => {
     const press = (event: KeyboardEvent): void => {
-      if (event.key === "/" && !isTyping(event)) {
+      if (event.key === "/" && isShortcut(event)) {
         event.preventDefault();
         input.current?.focus();
         input.current?.select();

@@ -1,5 +1,6 @@
 import { memo, type ReactElement } from "react";
 import { errorText } from "../lib/headline";
+import { GAP } from "../lib/logText";
 import type { LogRow } from "../lib/logView";
 import { cut } from "../lib/search";
 import { exactTimeOf, timeOf } from "../lib/times";
@@ -19,7 +20,7 @@ export const LogRowView = memo(function LogRowView({
   if (row.kind === "gap") {
     return (
       <div className="mark gap">
-        <span>Some lines are missing here: they were not kept while the connection was away</span>
+        <span>{GAP}</span>
       </div>
     );
   }

@@ -2,12 +2,13 @@ import { useVirtualizer } from "@tanstack/react-virtual";
 import {
   type ReactElement,
   type Ref,
+  useCallback,
   useImperativeHandle,
   useLayoutEffect,
   useRef,
   useState,
 } from "react";
-import { type LogView, placeOf } from "../lib/logView";
+import { countUpTo, type LogView, placeOf } from "../lib/logView";
 import { plural } from "../lib/numbers";
 import { Icon } from "../ui/Icon";
 import { LogRowView } from "./LogRowView";
@@ -35,14 +36,16 @@ export function LogRows({ ref, view, wrap, current, empty }: Props): ReactElemen
   const { rows, filter } = view;
   const box = useRef<HTMLDivElement>(null);
   const [follows, setFollows] = useState(true);
-  const [left, setLeft] = useState(0); // rows that there were when the end was left
+  const [left, setLeft] = useState(0); // seq of the last row when the end was left
   const top = useRef(0);
   const virtual = useVirtualizer({
     count: rows.length,
     getScrollElement: () => box.current,
     estimateSize: () => ROW,
-    getItemKey: (index) => rows[index]?.seq ?? index,
+    getItemKey: useCallback((index: number) => rows[index]?.seq ?? index, [rows]),
     overscan: OVERSCAN,
+    // What somebody reads stays in its place when lines before it fall out.
+    anchorTo: follows ? "start" : "end",
   });
   const height = virtual.getTotalSize();
 
@@ -58,7 +61,7 @@ export function LogRows({ ref, view, wrap, current, empty }: Props): ReactElemen
   const leaveEnd = (): void => {
     if (follows) {
       setFollows(false);
-      setLeft(rows.length);
+      setLeft(rows.at(-1)?.seq ?? 0);
     }
   };
   const scrolled = (): void => {
@@ -89,7 +92,7 @@ export function LogRows({ ref, view, wrap, current, empty }: Props): ReactElemen
     },
   }));
 
-  const fresh = Math.max(0, rows.length - left);
+  const fresh = rows.length - countUpTo(rows, left);
   return (
     <div className="log-frame">
       <div

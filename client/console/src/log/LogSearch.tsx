@@ -1,5 +1,7 @@
 import type { KeyboardEvent, ReactElement, RefObject } from "react";
 import { count } from "../lib/numbers";
+import { shortcuts } from "../lib/shortcuts";
+import { useStore } from "../lib/useStore";
 import { Icon } from "../ui/Icon";
 
 interface Props {
@@ -13,6 +15,7 @@ interface Props {
 }
 
 export function LogSearch({ input, text, hits, at, onText, onStep }: Props): ReactElement {
+  const hasKey = useStore(shortcuts);
   const press = (event: KeyboardEvent<HTMLInputElement>): void => {
     if (event.key === "Enter") {
       event.preventDefault();
@@ -41,7 +44,7 @@ export function LogSearch({ input, text, hits, at, onText, onStep }: Props): Rea
         enterKeyHint="search"
       />
       {text === "" ? (
-        <kbd>/</kbd>
+        hasKey && <kbd>/</kbd>
       ) : (
         <>
           <output className="number faint">{wordsOf(hits, at)}</output>

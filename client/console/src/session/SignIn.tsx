@@ -1,7 +1,7 @@
-import { type FormEvent, type ReactElement, useEffect, useRef, useState } from "react";
+import { type FormEvent, type ReactElement, useState } from "react";
 import { messageOf } from "../lib/records";
-import { ThemeButton } from "../ui/ThemeButton";
-import { Wordmark } from "../ui/Wordmark";
+import { Field } from "../ui/Field";
+import { Sheet } from "./Sheet";
 import { signIn } from "./session";
 
 interface Props {
@@ -15,13 +15,6 @@ export function SignIn({ expired, user }: Props): ReactElement {
   const [name, setName] = useState(user ?? "demo");
   const [problem, setProblem] = useState<string | null>(null);
   const [busy, setBusy] = useState(false);
-  const heading = useRef<HTMLHeadingElement>(null);
-  useEffect(() => {
-    document.title = "Sign in · jobcast";
-    if (expired) {
-      heading.current?.focus(); // what was here before is gone
-    }
-  }, [expired]);
   const submit = (event: FormEvent): void => {
     event.preventDefault();
     setBusy(true);
@@ -32,52 +25,33 @@ export function SignIn({ expired, user }: Props): ReactElement {
     });
   };
   return (
-    <main className="sheet">
-      <div className="sheet-top">
-        <Wordmark />
-        <ThemeButton />
-      </div>
-      <h1 ref={heading} tabIndex={-1}>
-        {expired ? "Sign in again" : "Sign in"}
-      </h1>
+    <Sheet title="Sign in" heading={expired ? "Sign in again" : "Sign in"} expired={expired}>
       <p>
         {expired
           ? "Your session has ended. Sign in again to go on where you were; your jobs were not disturbed."
           : "See where your jobs are, and why they failed."}
       </p>
       <form className="sign-in" aria-label="Sign in" onSubmit={submit}>
-        <label htmlFor="name">Name</label>
-        <div className="joined">
-          <input
-            id="name"
-            className="field"
-            value={name}
-            onChange={(event) => setName(event.target.value)}
-            autoComplete="username"
-            autoCapitalize="none"
-            spellCheck={false}
-            maxLength={40}
-            required
-            aria-invalid={problem !== null}
-            aria-describedby={problem === null ? "name-help" : "name-help name-problem"}
-          />
+        <Field
+          id="name"
+          label="Name"
+          help="1 to 40 letters, digits or - _ ."
+          text={name}
+          onText={setName}
+          problem={problem}
+          autoComplete="username"
+          maxLength={40}
+          required
+        >
           <button type="submit" className="button primary" aria-disabled={busy}>
             {busy ? "Signing in…" : "Sign in"}
           </button>
-        </div>
-        <p id="name-help" className="faint">
-          1 to 40 letters, digits or - _ .
-        </p>
-        {problem === null ? null : (
-          <p id="name-problem" className="problem" role="alert">
-            {problem}
-          </p>
-        )}
+        </Field>
       </form>
       <p className="note">
         <strong>This is a demonstration.</strong> Any name will do, and there is no password:
         whoever takes a name sees its jobs. A real application puts its own sign-in here.
       </p>
-    </main>
+    </Sheet>
   );
 }

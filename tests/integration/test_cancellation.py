@@ -1,4 +1,4 @@
-"""A client that is cancelled, at whatever moment, ends at once and leaves nothing."""
+"""What is cancelled, at whatever moment, ends and leaves nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
+from jobcast import cancellation
+from jobcast.cancellation import cancel_and_wait
 from jobcast.client import JobClient
+from jobcast.realtime.leases import LeaseWatch
+from jobcast.transports import open_manager
+from jobcast.transports.leases import LeaseKeeper, Terms
+from tests.conftest import Valkey
 from tests.support import Server, new_id
 
 
@@ -31,3 +37,21 @@ async def test_a_cancelled_client_leaves_nothing(
         done, _ = await asyncio.wait({task}, timeout=20)
         assert done, "it goes on after it was cancelled"
         assert task.cancelled()
+
+
+async def test_who_looks_after_leases_ends_when_it_is_told(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """redis-py may lose a cancellation: of a hundred processes that were to end one stayed."""
+    monkeypatch.setattr(cancellation, "AGAIN", 0.1)
+    manager = open_manager(valkey.url)
+    assert isinstance(manager.source, LeaseKeeper)
+    try:
+        for _ in range(300):
+            watch = asyncio.create_task(LeaseWatch(manager.source, Terms(lease=0.02)).run())
+            # It looks again and again: this is in the middle of it, wherever that is.
+            await asyncio.sleep(random.uniform(0, 0.02))
+            await asyncio.wait_for(cancel_and_wait(watch), 20)
+            assert watch.done()
+    finally:
+        await manager.aclose()

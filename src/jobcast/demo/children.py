@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from jobcast.cancellation import cancel_and_wait
 from jobcast.demo import keeper
 from jobcast.errors import JobcastError
 
@@ -114,8 +115,7 @@ class Children:
                 await asyncio.wait({task}, timeout=POLL_INTERVAL)
             return task.result()
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await cancel_and_wait(task)
 
     async def finished(self, child: Child) -> str:
         """Wait for a process that has to end by itself. Returns what it said.

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 from engineio.packet import PING, Packet
 
+from jobcast.cancellation import cancel_and_wait
 from jobcast.realtime import metrics
 from jobcast.realtime.bundle import frame
 
@@ -95,8 +96,7 @@ class Backlog:
         """Let go of the WebSocket, which is gone."""
         self.discard()
         if self._pump is not None:
-            self._pump.cancel()
-            await asyncio.gather(self._pump, return_exceptions=True)
+            await cancel_and_wait(self._pump)
         self.sink = None
 
     def write(self, frames: bytes) -> bool:

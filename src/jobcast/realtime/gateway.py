@@ -17,6 +17,7 @@ import socketio
 from socketio.exceptions import ConnectionRefusedError as Refused
 from socketio.packet import Packet
 
+from jobcast.cancellation import cancel_and_wait
 from jobcast.errors import InvalidMessage, SettingsError, TokenError, TransportUnavailable
 from jobcast.events import (
     Auth,
@@ -170,11 +171,9 @@ class Gateway:
         """Close every connection of the namespace, and stop."""
         await self.drain()
         await self.guard.aclose([c.eio_sid for c in self._connections.values()])
-        tasks = list(self._tasks)
         if self._lease_watch is not None:
-            self._lease_watch.cancel()
-            tasks.append(self._lease_watch)
-        await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel_and_wait(self._lease_watch)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.relay.aclose()
 
     def _register(self) -> None:

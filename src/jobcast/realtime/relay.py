@@ -8,6 +8,7 @@ import random
 from collections.abc import Coroutine
 from typing import Any, Final
 
+from jobcast.cancellation import cancel_and_wait
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JoinAccepted
 from jobcast.realtime import metrics
@@ -64,10 +65,7 @@ class Relay:
             self._spawn(self._watch_quiet_rooms())
 
     async def aclose(self) -> None:
-        tasks = [*self._tasks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(*self._tasks)
         metrics.JOBS.dec(len(self._rooms))
         self._rooms.clear()
         await self._source.aclose()

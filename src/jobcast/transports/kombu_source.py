@@ -17,6 +17,7 @@ from kombu.entity import Exchange, Queue
 from kombu.message import Message as Delivery
 from kombu.messaging import Consumer as KombuConsumer
 
+from jobcast.cancellation import cancel_and_wait
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor
 from jobcast.transports.base import Message, Outgoing, Retention, Snapshot
@@ -228,10 +229,7 @@ class KombuSource:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await consumer.aclose()
-        tasks = [*self._resuming]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(*self._resuming)
 
     async def subscribe(self, job_id: str) -> None:
         self._jobs.add(job_id)

@@ -15,6 +15,7 @@ import socketio
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import RedisError
 
+from jobcast.cancellation import cancel_and_wait
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, Kind, State
 from jobcast.transports.base import (
@@ -95,10 +96,8 @@ class RedisSource:
         self._supervisor = asyncio.create_task(self._supervise(), name="jobcast-redis-source")
 
     async def aclose(self) -> None:
-        tasks = [task for task in (self._supervisor, *self._resuming) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        supervisor = [] if self._supervisor is None else [self._supervisor]
+        await cancel_and_wait(*supervisor, *self._resuming)
         self._supervisor = None
         await self._together.aclose()
         await self._servers.close(self.client)
@@ -274,9 +273,7 @@ class RedisSource:
                 task.result()
         finally:
             self._lines = []
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel_and_wait(*tasks)
             for line in lines:
                 await line.close()
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from redis.asyncio.cluster import RedisCluster
 
+from jobcast.cancellation import cancel_and_wait
 from jobcast.transports.redis_servers import AsyncClient
 
 AT_ONCE: Final = 50  # histories a round trip, all of which are in memory together
@@ -43,8 +44,7 @@ class Together:
 
     async def aclose(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancel_and_wait(self._task)
 
     async def _run(self) -> None:
         some: list[tuple[Sequence[Any], asyncio.Future[Any]]] = []

@@ -14,6 +14,7 @@ from typing import Any
 import socketio
 from socketio.async_pubsub_manager import AsyncPubSubManager
 
+from jobcast.cancellation import cancel_and_wait
 from jobcast.errors import InvalidMessage
 from jobcast.events import JOB_EVENTS, job_of, now, parse_event
 from jobcast.transports.base import Outgoing, Source
@@ -115,8 +116,7 @@ class AsyncJobRooms(AsyncPubSubManager):
     async def aclose(self) -> None:
         """Stop listening and let go of connections."""
         if self.thread is not None:
-            self.thread.cancel()
-            await asyncio.gather(self.thread, return_exceptions=True)
+            await cancel_and_wait(self.thread)
         await self.source.aclose()
 
     @abstractmethod

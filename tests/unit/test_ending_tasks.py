@@ -1,0 +1,57 @@
+"""Tasks that are cancelled end, also those that miss it at first."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from jobcast import cancellation
+from jobcast.cancellation import cancel_and_wait
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancellation, "AGAIN", 0.01)
+
+
+async def runs_for_ever(misses: int, started: asyncio.Event) -> None:
+    for _ in range(misses):
+        try:
+            started.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            continue  # as asyncio.wait_for does, when what it waits for is there
+    await asyncio.Event().wait()
+
+
+async def test_a_cancellation_that_was_lost_is_said_again() -> None:
+    started = asyncio.Event()
+    task = asyncio.create_task(runs_for_ever(3, started))
+    await started.wait()
+    async with asyncio.timeout(20):
+        await cancel_and_wait(task)
+    assert task.cancelled()
+
+
+async def test_how_tasks_end_is_no_matter() -> None:
+    async def fails() -> None:
+        raise OSError("lost")
+
+    failed, done = asyncio.create_task(fails()), asyncio.create_task(asyncio.sleep(0))
+    await asyncio.wait({failed, done})
+    await cancel_and_wait(failed, done)
+    await cancel_and_wait()
+    assert not failed.cancelled()
+
+
+async def test_who_is_cancelled_while_it_waits_ends_too() -> None:
+    started = asyncio.Event()
+    task = asyncio.create_task(runs_for_ever(1000, started))
+    await started.wait()
+    waiting = asyncio.create_task(cancel_and_wait(task))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting}, timeout=20)
+    assert waiting.cancelled()
+    await cancel_and_wait(task)

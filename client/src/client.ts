@@ -9,13 +9,12 @@ import {
   INVALID_ANSWER,
   Link,
   type LinkHost,
-  type Transport,
 } from "./link.js";
+import { checkOptions, type JobClientOptions } from "./options.js";
 import { isJobEventName, parse, parseEvent } from "./parse.js";
 import { isJobId, type JobEvent } from "./protocol.js";
 import type { Store } from "./store.js";
 import { Timers } from "./timers.js";
-import type { GetToken } from "./token.js";
 
 /** Log lines that are kept of a job. */
 export const DEFAULT_LOG_LIMIT = 1000;
@@ -27,17 +26,6 @@ const PASSING: ReadonlySet<string> = new Set([
   "not_authenticated",
   INVALID_ANSWER,
 ]);
-
-export interface JobClientOptions {
-  /** The server, as `https://jobs.example.com`. By default the page's own origin. */
-  readonly url?: string | undefined;
-  /** Gives a token: asked at each connection, and before a token expires. */
-  readonly getToken: GetToken;
-  /** In the order in which they are tried; `["websocket"]` by default. */
-  readonly transports?: readonly Transport[] | undefined;
-  /** Log lines that are kept of a job; 1000 by default. */
-  readonly logLimit?: number | undefined;
-}
 
 export interface FollowOptions {
   readonly signal?: AbortSignal | undefined;
@@ -78,7 +66,9 @@ export interface JobClient {
   close(): void;
 }
 
+/** @throws TypeError or RangeError if an option cannot be used. */
 export function createJobClient(options: JobClientOptions): JobClient {
+  checkOptions(options);
   return new Client(options);
 }
 
@@ -97,9 +87,6 @@ class Client implements JobClient, JobHost, LinkHost {
   });
 
   constructor({ url, getToken, transports = ["websocket"], logLimit }: JobClientOptions) {
-    if (typeof getToken !== "function") {
-      throw new TypeError("createJobClient: getToken has to be a function");
-    }
     this.logLimit = logLimit ?? DEFAULT_LOG_LIMIT;
     this.#link = new Link({ url, getToken, transports }, this, this.#timers, this.#frames);
   }

@@ -3,7 +3,6 @@ export {
   DEFAULT_LOG_LIMIT,
   type FollowOptions,
   type JobClient,
-  type JobClientOptions,
 } from "./client.js";
 export {
   ConnectionRefused,
@@ -14,6 +13,7 @@ export {
 } from "./errors.js";
 export type { JobState, JobStore } from "./job.js";
 export type { Connection, ConnectionState, Transport } from "./link.js";
+export type { JobClientOptions } from "./options.js";
 export {
   isJobId,
   isTerminal,

@@ -49,6 +49,9 @@ const TOKEN_PAUSE = 1000; // before `getToken` is asked again when it failed
 const LONGEST_TOKEN_PAUSE = 8000;
 const STEADY = 1000; // ms after which a connection counts as one that works
 
+// `localhost:8000` is a URL too, of which the protocol is `localhost:`.
+const PROTOCOLS: ReadonlySet<string> = new Set(["http:", "https:", "ws:", "wss:"]);
+
 /** The code of a refusal when the server's answer breaks the protocol. */
 export const INVALID_ANSWER = "invalid_answer";
 
@@ -186,7 +189,12 @@ export class Link implements Store<Connection> {
     const { code, message, attempts } = this.#connection;
     const [why, words] = state === "reconnecting" ? [code, message] : [null, null];
     this.#enter(state, why, words, attempts + 1);
-    this.#socket?.connect();
+    try {
+      this.#socket?.connect();
+    } catch (error) {
+      // It may be a timer that tries, which has nobody to throw at.
+      this.#enter("refused", "unusable", messageOf(error));
+    }
   }
 
   #retryLater(
@@ -300,7 +308,10 @@ function socketOf(
   if (url === undefined && page === undefined) {
     throw new TypeError("outside of a page the client needs the url of the server");
   }
-  const { origin, pathname } = new URL(url ?? "/", page);
+  const { origin, pathname, protocol } = new URL(url ?? "/", page);
+  if (!PROTOCOLS.has(protocol)) {
+    throw new TypeError(`the url of the server has to be one of http or https: ${url}`);
+  }
   return io(origin, {
     path: `${pathname.replace(/\/$/, "")}/socket.io`,
     transports: [...transports],

@@ -15,9 +15,10 @@ import {
   useState,
   useSyncExternalStore,
 } from "react";
-import { createJobClient, type JobClient, type JobClientOptions } from "./client.js";
+import { createJobClient, type JobClient } from "./client.js";
 import { blankState, type JobState } from "./job.js";
 import type { Connection } from "./link.js";
+import { checkOptions, type JobClientOptions } from "./options.js";
 import type { Store } from "./store.js";
 
 const JobcastContext: Context<JobClient | null> = createContext<JobClient | null>(null);
@@ -47,6 +48,7 @@ function OwnClient(props: {
   });
   const [make] = useState(() => {
     const options = props.options;
+    checkOptions(options); // what is made of them always has a function for getToken
     return () => createJobClient({ ...options, getToken: () => latest.current.getToken() });
   });
   const [client, setClient] = useState(make);

@@ -1,3 +1,5 @@
+import { attempt } from "./store.js";
+
 /** Timers that end together, so that closing leaves none behind. */
 export class Timers {
   readonly #running = new Set<ReturnType<typeof setTimeout>>();
@@ -6,7 +8,7 @@ export class Timers {
   after(delay: number, action: () => void): () => void {
     const timer = setTimeout(() => {
       this.#running.delete(timer);
-      action();
+      attempt(action); // nobody is there to catch it, and in Node it would end the process
     }, delay);
     this.#running.add(timer);
     return () => {

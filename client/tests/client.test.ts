@@ -1,5 +1,6 @@
 /** What a jobcast server does not do, or not when a test wants it: a server that plays it. */
 
+import { Socket } from "socket.io-client";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import {
   createJobClient,
@@ -595,12 +596,26 @@ describe("the connection", () => {
     stop();
   });
 
-  test("to what is no address is refused", async () => {
-    const client = connect({ url: "no address" });
+  test.each(["no address", "localhost:8000", "ftp://jobs"])("to %s is refused", async (url) => {
+    const client = connect({ url });
     const stop = client.job("a").subscribe(() => {});
     const refused = await until(client.connection, (it) => it.state === "refused", "a refusal");
     expect(refused.code).toBe("invalid_url");
     client.reconnect();
+    stop();
+  });
+
+  test("that cannot be begun is refused, and may be tried again", async () => {
+    const begin = vi.spyOn(Socket.prototype, "connect").mockImplementation(() => {
+      throw new Error("not in this runtime");
+    });
+    const client = connect();
+    const stop = client.job("a").subscribe(() => {});
+    const refused = await until(client.connection, (it) => it.state === "refused", "a refusal");
+    expect(refused).toMatchObject({ code: "unusable", message: "not in this runtime" });
+    begin.mockRestore();
+    client.reconnect();
+    await joined(client);
     stop();
   });
 

@@ -80,6 +80,17 @@ describe("timers", () => {
     expect(three).not.toHaveBeenCalled();
     expect(vi.getTimerCount()).toBe(0);
   });
+
+  test("throw at nobody", () => {
+    vi.useFakeTimers();
+    const said = vi.spyOn(console, "error").mockImplementation(() => {});
+    const flaw = new Error("a flaw");
+    new Timers().after(10, () => {
+      throw flaw;
+    });
+    vi.advanceTimersByTime(10);
+    expect(said).toHaveBeenCalledExactlyOnceWith(flaw);
+  });
 });
 
 describe("frames", () => {

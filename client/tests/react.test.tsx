@@ -4,7 +4,7 @@ import { Activity, type ReactElement, type ReactNode, StrictMode } from "react";
 import { hydrateRoot } from "react-dom/client";
 import { renderToString } from "react-dom/server";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { createJobClient, type JobClient } from "../src/index.js";
+import { createJobClient, type JobClient, type JobClientOptions } from "../src/index.js";
 import {
   JobcastProvider,
   useConnection,
@@ -243,6 +243,15 @@ test("a tree that is hidden has no connection, and one that works when it is sho
   rerender(page("visible"));
   server.say("a", "job_status", { status: "started", run: 1 });
   await settled(() => container.textContent?.includes("started"), "a job");
+});
+
+test("a provider says at once which of its options cannot be used", () => {
+  vi.spyOn(console, "error").mockImplementation(() => {});
+  const given = (options: unknown) =>
+    render(<JobcastProvider options={options as JobClientOptions} />);
+  expect(() => given({ url: server.url })).toThrow("getToken");
+  expect(() => given({ getToken: () => "token", logLimit: -1 })).toThrow("logLimit");
+  expect(() => given(undefined)).toThrow("options");
 });
 
 test("without a provider the hooks say what is missing", () => {

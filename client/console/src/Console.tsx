@@ -9,6 +9,7 @@ import { JobsPane } from "./jobs/JobsPane";
 import { JobLists } from "./jobs/jobList";
 import { JobsContext } from "./jobs/jobsContext";
 import { ProgressBook } from "./jobs/progressBook";
+import { useReturn } from "./jobs/useReturn";
 import { announce } from "./lib/liveRegion";
 import { hash, routeOf } from "./lib/route";
 import { useNarrow } from "./lib/useNarrow";
@@ -44,6 +45,7 @@ export function Console({ user, demonstration }: Props): ReactElement {
     book.keep(openId === null || ids.includes(openId) ? ids : [...ids, openId]);
   }, [book, ids, openId]);
   useEffect(() => () => book.keep([]), [book]);
+  useReturn(route);
   useSpokenConnection(link.state);
 
   const context = useMemo(() => ({ lists, book }), [lists, book]);

@@ -27,6 +27,14 @@ describe("the headline", () => {
     );
   });
 
+  it("has a long message last, where it hides nothing when it is cut", () => {
+    const message = "x".repeat(300);
+    expect(headlineOf(job({ message, percentage: 62.7 }), now).sentence).toBe(
+      `Running, 62%: ${message}`,
+    );
+    expect(headlineOf(job({ message }), now).sentence).toBe(`Running: ${message}`);
+  });
+
   it("leaves out what is not known", () => {
     expect(headlineOf(job(), now).sentence).toBe("Running");
     expect(headlineOf(job({ stage: "count" }), now).sentence).toBe("Running: count");

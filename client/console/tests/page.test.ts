@@ -137,4 +137,21 @@ describe("the list of jobs", () => {
     expect([keys.checked, press(keys)]).toEqual([true, true]);
     expect(document.activeElement?.textContent).toContain("b");
   });
+
+  it.each([
+    ["file", true],
+    ["radio", true],
+    ["range", true],
+    ["text", false],
+    ["search", false],
+    ["password", false],
+    ["date", false],
+  ])("is walked by keys from an input of type %s: %s", (type, isWalked) => {
+    render(pane(["a", "b"], async () => {}));
+    const input = document.createElement("input");
+    input.type = type;
+    document.body.append(input);
+    expect(fireEvent.keyDown(input, { key: "j" })).toBe(!isWalked);
+    input.remove();
+  });
 });

@@ -5,6 +5,7 @@ import type { ReactElement } from "react";
 import { faceOf, isUnknown } from "../lib/face";
 import { headlineOf } from "../lib/headline";
 import { useNow } from "../lib/useNow";
+import { Clamped } from "../ui/Clamped";
 import { Icon } from "../ui/Icon";
 import { ProgressBar } from "../ui/ProgressBar";
 import { LastWords } from "./LastWords";
@@ -28,20 +29,24 @@ export function Answer({ job, name, onJump }: Props): ReactElement {
         <span className="answer-icon">
           <Icon name={icon} />
         </span>
-        <h2>{sentence}</h2>
+        <Clamped as="h2">{sentence}</Clamped>
       </div>
       {isRefused || isLoading ? null : <ProgressBar job={job} name={name} />}
       {job.error === null || isRefused ? null : (
-        <p className="error-text">
+        <div className="error-text">
           <strong>{job.error.error}</strong>
-          {job.error.message === "" ? null : <span>{job.error.message}</span>}
-        </p>
+          {job.error.message === "" ? null : <Clamped as="p">{job.error.message}</Clamped>}
+        </div>
       )}
-      {hint === null ? null : (
-        <p className="answer-hint">
-          {advice === undefined ? null : <strong>Why: </strong>}
+      {hint === null ? null : advice === undefined ? (
+        <Clamped as="p" className="answer-hint">
           {hint}
-          {advice === undefined ? null : <strong> What now: </strong>}
+        </Clamped>
+      ) : (
+        <p className="answer-hint">
+          <strong>Why: </strong>
+          {hint}
+          <strong> What now: </strong>
           {advice}
         </p>
       )}

@@ -8,6 +8,7 @@ import { hasMoved } from "../lib/moves";
 import { nameOf, shortId } from "../lib/names";
 import { messageOf } from "../lib/records";
 import { titleOf } from "../lib/title";
+import { useNarrow } from "../lib/useNarrow";
 import { LogPanel } from "../log/LogPanel";
 import { CopyButton } from "../ui/CopyButton";
 import { Icon } from "../ui/Icon";
@@ -45,6 +46,10 @@ export function JobPage({ jobId, listed }: Props): ReactElement {
   useSpokenJob(job);
   const jump = useCallback((seq: number) => setTarget({ seq }), []);
   const isRefused = job.joined === "refused";
+  const isNarrow = useNarrow();
+  const listButton = (
+    <ListButton jobId={jobId} listed={listed !== undefined} isRefused={isRefused} />
+  );
   return (
     <article
       className="job"
@@ -57,6 +62,7 @@ export function JobPage({ jobId, listed }: Props): ReactElement {
           <Icon name="back" />
           All jobs
         </a>
+        {isNarrow ? listButton : null}
         <div className="job-name">
           <h1 id="job-title" ref={heading} tabIndex={-1}>
             {name}
@@ -71,7 +77,7 @@ export function JobPage({ jobId, listed }: Props): ReactElement {
           </span>
           {job.task === null ? null : <span className="job-task mono">{job.task}</span>}
         </div>
-        <ListButton jobId={jobId} listed={listed !== undefined} isRefused={isRefused} />
+        {isNarrow ? null : listButton}
       </div>
       <Answer job={job} name={name} onJump={jump} />
       {isRefused || isUnknown(job) ? null : (

@@ -55,7 +55,7 @@ export function JobsPane({ list, shown, openId, filter, onFilter, onMore }: Prop
   );
   const onKeyDown = (event: KeyboardEvent): void => {
     const way = event.key === "ArrowDown" ? 1 : event.key === "ArrowUp" ? -1 : null;
-    if (way !== null && moveFocus(rows.current, way)) {
+    if (way !== null && moveFocus(rows.current, way) !== null) {
       event.preventDefault();
     }
   };

@@ -14,6 +14,7 @@ export interface Headline {
   readonly advice?: string;
 }
 
+const LONG = 100; // characters, after which a message comes last: lines may be cut there
 const SLOW_QUEUE = 10_000; // ms in the queue, after which it is worth a word
 
 /** @param now in ms, by the server's clock. */
@@ -73,11 +74,15 @@ export function errorText(error: string | null, message: string | null): string 
 
 function running(job: JobState, now: number): string {
   const left = leftOf(job, now);
-  const parts = [
-    doing(job),
+  const words = doing(job);
+  const numbers = [
     job.percentage === null ? null : percent(job.percentage),
     left === null ? null : `${about(left)} left`,
   ].filter((part) => part !== null);
+  if (words !== null && words.length > LONG) {
+    return `${["Running", ...numbers].join(", ")}: ${words}`;
+  }
+  const parts = words === null ? numbers : [words, ...numbers];
   return parts.length > 0 ? `Running: ${parts.join(", ")}` : "Running";
 }
 

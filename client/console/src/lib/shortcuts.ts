@@ -31,7 +31,20 @@ export function isShortcut(event: KeyboardEvent): boolean {
   return shortcuts.getSnapshot() && !(event.ctrlKey || event.metaKey || event.altKey || isTyped);
 }
 
-const FIELDS = 'input:not([type="checkbox"]), textarea, select, [contenteditable]';
+const NO_TEXT = [
+  "button",
+  "checkbox",
+  "color",
+  "file",
+  "image",
+  "radio",
+  "range",
+  "reset",
+  "submit",
+]
+  .map((type) => `[type="${type}"]`)
+  .join(", ");
+const FIELDS = `input:not(${NO_TEXT}), textarea, select, [contenteditable]`;
 
 function known(value: unknown): boolean {
   return value !== false;

@@ -107,6 +107,7 @@ export function LogPanel({ job, target }: Props): ReactElement {
             at={view.hits.indexOf(at) + 1}
             onText={setText}
             onStep={go}
+            onLeave={() => rows.current?.focus()}
           />
           <div className="log-actions">
             <button

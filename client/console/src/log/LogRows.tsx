@@ -16,6 +16,7 @@ import { LogRowView } from "./LogRowView";
 export interface LogRowsHandle {
   /** Scrolls a line into view, and with `focus` goes there. */
   show(seq: number, focus?: boolean): void;
+  focus(): void;
 }
 
 interface Props {
@@ -90,6 +91,7 @@ export function LogRows({ ref, view, wrap, current, empty }: Props): ReactElemen
         box.current?.focus({ preventScroll: true });
       }
     },
+    focus: () => box.current?.focus({ preventScroll: true }),
   }));
 
   const fresh = rows.length - countUpTo(rows, left);

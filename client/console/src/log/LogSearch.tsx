@@ -12,9 +12,10 @@ interface Props {
   readonly at: number;
   readonly onText: (text: string) => void;
   readonly onStep: (by: 1 | -1) => void;
+  readonly onLeave: () => void;
 }
 
-export function LogSearch({ input, text, hits, at, onText, onStep }: Props): ReactElement {
+export function LogSearch({ input, text, hits, at, onText, onStep, onLeave }: Props): ReactElement {
   const hasKey = useStore(shortcuts);
   const press = (event: KeyboardEvent<HTMLInputElement>): void => {
     if (event.key === "Enter") {
@@ -24,7 +25,8 @@ export function LogSearch({ input, text, hits, at, onText, onStep }: Props): Rea
       event.preventDefault();
       onText("");
     } else if (event.key === "Escape") {
-      event.currentTarget.blur();
+      event.preventDefault();
+      onLeave();
     }
   };
   return (

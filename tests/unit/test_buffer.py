@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -245,3 +246,33 @@ def test_nothing_is_reordered_and_nothing_is_lost_unsaid(
         assert shown == latest or (not shown and len(said_events) > max_events)
     for kind in "st":
         assert [e for e in kept if e.kind == kind] == [e for e in said_events if e.kind == kind]
+
+
+class Mark(str):
+    """Does not encode."""
+
+
+def test_statuses_and_ends_that_do_not_encode_become_plain_ones() -> None:
+    started = JobStatus(job_id="a", status="started", task=Mark("t"), attempt=2)
+    end = JobComplete(job_id="a", result=object())
+    error = JobError(job_id="b", error=Mark("E"), message=Mark("\ud800"), reason="revoked")
+    encoded = encode(filled(started, end, error, progress(Mark("x"))).take(9))  # type: ignore[arg-type]
+    payloads = [msgspec.json.decode(f"{outgoing.head[2:]}0}}]")[1] for outgoing in encoded]
+    said = [{k: v for k, v in p.items() if k not in ("timestamp", "seq")} for p in payloads]
+    assert said == [
+        {"job_id": "a", "status": "started", "attempt": 2},
+        {"job_id": "a", "result": {"omitted": "unserializable", "type": "object"}},
+        {"job_id": "b", "error": "E", "message": "?", "reason": "revoked"},
+    ]
+    assert [outgoing.number for outgoing in encoded] == [1, 2, 3]
+
+
+def test_whatever_encoding_raises_no_other_event_is_lost() -> None:
+    class Raises:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError("no such thing")
+
+    circle: list[Any] = []
+    circle.append(circle)
+    ends = [JobComplete(job_id="a", result=result) for result in (Raises(), circle, 1)]
+    assert len(encode(filled(*ends).take(9))) == 3

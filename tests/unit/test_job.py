@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from datetime import UTC, datetime
+import sys
+import time
+from contextvars import copy_context
+from datetime import UTC, datetime, tzinfo
+from threading import Thread
 from typing import Any
 
 import msgspec
 import pytest
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import Reject, SoftTimeLimitExceeded
+from msgspec import structs
 
 from jobcast import current_job, open_job
 from jobcast.errors import InvalidJobId
-from jobcast.events import JobError, JobEvent, JobLog, JobProgress, JobStatus, payload_of
+from jobcast.events import (
+    JobError,
+    JobEvent,
+    JobLog,
+    JobProgress,
+    JobStatus,
+    parse_event,
+    payload_of,
+)
+from jobcast.transports import Origin
 from jobcast.worker import process
 from jobcast.worker.job import NO_JOB, Job, speaking_for
-from jobcast.worker.message import AFTER_HEADER
+from jobcast.worker.message import AFTER_HEADER, OWNER_HEADER, origin_of, owner_of
 from jobcast.worker.sending import announce
 
 
@@ -51,6 +66,16 @@ class Kept:
     @property
     def percentages(self) -> list[float | None]:
         return [progress["percentage"] for progress in self.progress]
+
+
+class Breaks:
+    """A value of a task, of which nothing can be had."""
+
+    def __float__(self) -> float:
+        raise RuntimeError("no number")
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
 
 
 def sent_result(kept: Kept) -> Any:
@@ -293,3 +318,184 @@ def test_the_retry_of_a_run_that_is_gone_comes_after_what_is_said_of_it(
     assert headers[AFTER_HEADER] == job.last_word != ""
     job.retrying(eta=datetime.now(UTC))
     assert len(kept.events) == 1
+
+
+class Mark(str):
+    """As those of Django, Jinja and numpy: it does not encode, and stays what it is."""
+
+    def __str__(self) -> str:
+        return self
+
+    def lower(self) -> str:
+        return Mark(super().lower())
+
+
+class Marked(Exception):
+    def __str__(self) -> str:
+        return Mark("an error")
+
+
+def texts_of(event: JobEvent) -> list[Any]:
+    return [value for value in structs.asdict(event).values() if isinstance(value, str)]
+
+
+def test_texts_are_plain_ones_whatever_they_were(kept: Kept) -> None:
+    job = Job(kept, Mark("a"), origin=Origin(owner_of(Mark("alice"))))
+    job.started(task=Mark("t"))
+    job.log(Mark("a line"), Mark("WARNING"))
+    with job.stage(Mark("s"), of=2), job.stage(Mark("inner")):
+        job.progress(10, Mark("x"))
+    job.retry_cause = Marked(), Mark("not yet")
+    job.retrying(eta=datetime.now(UTC))
+    job.fail(Marked())
+    assert {type(text) for event in kept.events for text in texts_of(event)} == {str}
+    for event in kept.events:
+        assert msgspec.json.encode(event)
+    assert type(job.owner) is str
+
+
+class Size(int):
+    pass
+
+
+class Share(float):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("result", "shown"),
+    [
+        (Mark("r"), "r"),
+        ({Mark("k"): [Mark("v"), Size(3), Share(0.5)]}, {"k": ["v", 3, 0.5]}),
+        (Share(math.nan), None),
+        (Mark("\ud800"), {"omitted": "unserializable", "type": "Mark"}),
+    ],
+)
+def test_a_result_may_be_of_a_subclass(kept: Kept, job: Job, result: Any, shown: Any) -> None:
+    job.complete(result)
+    assert sent_result(kept) == shown
+
+
+def test_a_result_that_fails_in_its_own_way_is_described(kept: Kept, job: Job) -> None:
+    class Zone(tzinfo):
+        def utcoffset(self, when: datetime | None) -> Any:
+            raise RuntimeError("the database is gone")
+
+        dst = tzname = utcoffset
+
+    job.complete([datetime(2026, 1, 1, tzinfo=Zone())])
+    assert sent_result(kept) == {"omitted": "unserializable", "type": "list"}
+
+
+@pytest.mark.parametrize(
+    ("level", "shown"),
+    [
+        (logging.DEBUG, "debug"), (logging.INFO, "info"), (logging.WARNING, "warning"),
+        (logging.ERROR, "error"), (logging.CRITICAL, "critical"), (35, "warning"),
+        (5, "debug"), (0, "debug"), (99, "critical"), (29.5, "info"), (math.nan, "debug"),
+        (None, "info"), ("WARNING", "warning"), ("loud", "info"), (object(), "info"),
+        ([], "info"), (Breaks(), "info"),
+    ],
+)  # fmt: skip
+def test_a_level_may_be_a_number_and_never_fails_the_task(
+    kept: Kept, job: Job, level: Any, shown: str
+) -> None:
+    job.log("x", level=level)
+    assert [event.level for event in kept.events if isinstance(event, JobLog)] == [shown]
+
+
+@pytest.mark.parametrize(
+    "current", [1e-323, 5e-324, 10**400, 1e300, Breaks()],
+    ids=["small", "smallest", "huge", "large", "broken"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "total", [5, 1e300, 10**401, Breaks()], ids=["five", "large", "huge", "broken"]
+)
+def test_a_rate_is_a_number_or_not_known(kept: Kept, job: Job, current: Any, total: Any) -> None:
+    job._began = time.time() - 1e6
+    job.progress(current=current, total=total)
+    [event] = kept.events
+    parse_event(event.name, msgspec.json.decode(msgspec.json.encode(event)))
+
+
+@pytest.mark.parametrize(
+    ("exc", "message"),
+    [
+        (ValueError(), "The job failed, and did not say why"),
+        (ValueError("  "), "The job failed, and did not say why"),
+        (AssertionError(), "The job failed, and did not say why"),
+        (Reject(""), "The job was rejected"),
+        (MemoryError(), "The job needs more memory than there is"),
+        (MemoryError("of the GPU"), "of the GPU"),
+    ],
+)
+def test_an_error_always_has_a_message(kept: Kept, exc: Exception, message: str) -> None:
+    Job(kept, "a").fail(exc)
+    Job(kept, "b").fail(exc, "")
+    said = [event.message for event in kept.events if isinstance(event, JobError)]
+    assert said == [message, "The job failed, and did not say why"]
+
+
+@pytest.mark.parametrize(
+    ("exc", "message"),
+    [
+        (SystemExit(3), "The program that did this job ended before the job was done"),
+        (KeyboardInterrupt(), "The program that did this job was interrupted"),
+        (GeneratorExit(), "The job failed, and did not say why"),
+        (ValueError("oh"), "oh"),
+    ],
+)
+def test_a_program_that_ends_speaks_of_no_worker(
+    kept: Kept, exc: BaseException, message: str
+) -> None:
+    with pytest.raises(type(exc)), Job(kept, "a"):
+        raise exc
+    [end] = [event for event in kept.events if isinstance(event, JobError)]
+    assert (end.error, end.message) == (type(exc).__name__, message)
+
+
+@pytest.mark.parametrize(
+    ("owner", "subject"), [("alice", "alice"), (5, "5"), (Mark("bob"), "bob"), (Size(7), "7")]
+)
+def test_an_owner_is_a_text_or_a_number(
+    owner: Any, subject: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBCAST_URL", "memory://")
+    process.close()
+    assert open_job("a", owner=owner).owner == subject
+    assert open_job("a").owner is None
+    assert origin_of({OWNER_HEADER: owner}).owner == subject
+    process.close()
+
+
+WRONG_OWNERS = [
+    ("", ValueError), ("\ud800", ValueError), (True, TypeError), ([], TypeError),
+    (1.5, TypeError), (b"alice", TypeError),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("owner", "kind"), WRONG_OWNERS)
+def test_another_owner_is_refused_at_once(
+    owner: Any, kind: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(kind, match="a job's owner is"):
+        open_job("a", owner=owner)
+    assert origin_of({OWNER_HEADER: owner}).owner is None
+    assert "a job is nobody's: a job's owner is" in caplog.text
+
+
+def test_a_thread_speaks_for_a_job_in_a_copy_of_its_context(kept: Kept) -> None:
+    def speak(name: str) -> None:
+        current_job().log(name)
+
+    with Job(kept, "a") as job:
+        threads = [
+            Thread(target=speak, args=("outside",)),
+            Thread(target=copy_context().run, args=(speak, "inside")),
+            Thread(target=job.log, args=("taken along",)),
+        ]
+        for thread in threads[getattr(sys.flags, "thread_inherit_context", 0) :]:
+            thread.start()
+            thread.join()
+    said = [event.message for event in kept.events if isinstance(event, JobLog)]
+    assert said == ["inside", "taken along"]

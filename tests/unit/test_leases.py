@@ -128,6 +128,7 @@ class Reporter:
 
     dirty = False
     requires: Required = ""
+    job_id = "a"
     origin = Origin(run=run_of(1))
 
     def take_progress(self) -> None: ...

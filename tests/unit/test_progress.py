@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
@@ -100,3 +101,54 @@ def test_planned_stages_follow_each_other_without_a_gap(weights: list[float]) ->
         assert math.isclose(end, begin)
     assert spans[0][0] == 0
     assert spans[-1][1] <= 100
+
+
+class Tensor:
+    """Raises what no number does."""
+
+    def __float__(self) -> float:
+        raise RuntimeError("a tensor of two elements")
+
+
+@pytest.mark.parametrize(
+    "strange", [Tensor(), 10**400, -(10**400), 1.7e308], ids=["tensor", "huge", "low", "large"]
+)
+def test_what_cannot_be_reckoned_with_is_not_said(strange: Any) -> None:
+    assert number(strange) is UNSET
+
+
+def test_a_time_limit_that_is_reached_in_a_number_ends_the_task() -> None:
+    class Slow:
+        def __float__(self) -> float:
+            raise SoftTimeLimitExceeded
+
+    with pytest.raises(SoftTimeLimitExceeded):
+        number(Slow())
+
+
+def test_large_numbers_and_small_ones_have_a_percentage() -> None:
+    job = Stage()
+    assert number(10**100) == 1e100
+    assert Shown().percentage(UNSET, number(10**100), number(2 * 10**100), job) == 50
+    assert Shown().percentage(UNSET, 1e300, 5e-324, job) == 100
+    assert Shown().percentage(1e300, UNSET, UNSET, job) == 100
+
+
+@pytest.mark.parametrize(
+    "weight", ["3", b"3", None, math.inf, [], 10**400, Tensor()],
+    ids=["text", "bytes", "None", "inf", "list", "huge", "tensor"],
+)  # fmt: skip
+@pytest.mark.parametrize("which", ["weight", "of"])
+def test_a_weight_is_a_positive_and_finite_number(weight: Any, which: str) -> None:
+    arguments = {"weight": 1, "of": None, which: weight}
+    if arguments == {"weight": 1, "of": None}:
+        return  # the sum need not be known
+    with pytest.raises(ValueError, match="is a positive and finite number, not"):
+        Stage().enter("x", **arguments)
+
+
+def test_weights_may_be_as_small_and_as_large_as_numbers_are() -> None:
+    job = Stage()
+    assert job.enter("a", 5e-324).span == (0, 100)
+    assert job.enter("b", 1e300).span == (0, 100)
+    assert job.enter("c", True).span == (100, 100)

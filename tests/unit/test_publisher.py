@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 
 from jobcast import open_job
 from jobcast.errors import PublishFailed
@@ -503,3 +504,95 @@ def run_in_child() -> RunInChild:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
     return run
+
+
+class Breaks:
+    """A value of a task, of whose methods one fails."""
+
+    def __init__(self, exc: BaseException) -> None:
+        self.exc = exc
+
+    def __float__(self) -> float:
+        raise self.exc
+
+    def __str__(self) -> str:
+        raise self.exc
+
+
+@pytest.mark.parametrize(
+    "wrong", [Breaks(RuntimeError("no")), 10**400, Breaks(SystemExit())],
+    ids=["tensor", "huge", "exit"],
+)  # fmt: skip
+def test_an_odd_value_of_one_job_silences_nobody(
+    wrong: Any, wire: Wire, publisher: Publisher
+) -> None:
+    job = Job(publisher, "odd")
+    job.progress(current=wrong, total=10**401)
+    wait_for(lambda: not job.dirty and not publisher._work.is_set(), "a look at it")
+    job.progress(message=wrong)
+    wait_for(lambda: not job.dirty and not publisher._work.is_set(), "a look at it")
+    job.progress(70, "fine")
+    job.complete(1)
+    Job(publisher, "other").complete(2)
+    assert publisher._thread.is_alive()
+    assert wire.said("job_complete", "result") == [1, 2]
+    assert wire.said("job_progress", "percentage")[-1] == 70
+
+
+def test_a_progress_that_cannot_be_had_is_dropped_with_a_warning(
+    wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    job, other = Job(publisher, "a"), Job(publisher, "b")
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "_progress_of", fail)
+        job.progress(1)
+        wait_for(lambda: caplog.text, "a warning")
+        job.log("it goes on")
+        other.progress(2)
+        assert publisher.flush()
+    assert caplog.text.count("a progress of job a is not shown") == 1
+    assert [name for name, _ in wire.events] == ["job_log", "job_progress"]
+    job.complete(1)
+    assert wire.events[-1][0] == "job_complete"
+
+
+def test_the_thread_goes_on_whatever_fails_in_it(
+    wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def fail() -> None:
+        raise RuntimeError("a fault of its own")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publisher.leases, "tend", fail)
+        Job(publisher, "a").log("before")
+        wait_for(lambda: "it is tried again" in caplog.text, "a line of log")
+    Job(publisher, "a").complete(1)
+    assert wire.said("job_complete", "result") == [1]
+
+
+def test_a_time_limit_that_is_reached_while_a_task_flushes_ends_the_task(
+    wire: Wire, publisher: Publisher
+) -> None:
+    class Reached:
+        """The first time in the task's own thread."""
+
+        times = 0
+
+        def __float__(self) -> float:
+            self.times += 1
+            if self.times == 1:
+                raise SoftTimeLimitExceeded
+            return 3.0
+
+    job = Job(publisher, "a")
+    with publisher._lock:
+        job.progress(Reached())  # type: ignore[arg-type]
+        with pytest.raises(SoftTimeLimitExceeded):
+            publisher._collect()
+    assert publisher.flush()
+    assert wire.said("job_progress", "percentage") == [3]

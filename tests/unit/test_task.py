@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import copy_context
 from typing import Any
 
 import msgspec
@@ -11,11 +15,13 @@ import pytest
 from celery import Celery
 from celery.app.task import Context
 from celery.exceptions import Retry
+from celery.utils.serialization import get_pickleable_exception
 from kombu.exceptions import OperationalError
 
 from jobcast import ProgressTask, current_job
 from jobcast.transports.memory import MemoryBroker
 from jobcast.worker import process
+from jobcast.worker.endings import really_raised
 from jobcast.worker.job import NO_JOB
 from tests.support import new_id
 
@@ -531,3 +537,179 @@ def test_hooks_that_do_not_call_super_change_nothing(
     for how, end in (("well", ("complete", "done")), ("badly", ("error", "no such row"))):
         result = ends.apply((how,))
         assert brief(history(result.id)) == [("status", "started"), end]
+
+
+class TwoArgs(Exception):
+    """Cannot be pickled, and so Celery passes on another one."""
+
+    def __init__(self, code: int, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+
+
+class NoSuchRow(LookupError):
+    """Cannot be pickled either; Celery makes a LookupError of it."""
+
+    def __init__(self, table: str, row: int) -> None:
+        super().__init__(f"{table}/{row}")
+        self.row = row
+
+
+class TellsCodes(ProgressTask):
+    abstract = True
+
+    def public_error(self, exc: BaseException) -> str:
+        return f"{exc} ({vars(exc)})"
+
+
+@pytest.mark.parametrize("hook", ["none", "inherits", "fails", "handles"])
+@pytest.mark.parametrize("throw", [False, True])
+@pytest.mark.parametrize(
+    ("cause", "error", "message"),
+    [
+        (TwoArgs(5, "bad row"), "TwoArgs", "5: bad row ({'code': 5})"),
+        (NoSuchRow("users", 7), "NoSuchRow", "users/7 ({'row': 7})"),
+        (LookupError("plain"), "LookupError", "plain ({})"),
+    ],
+)
+def test_an_exception_is_shown_as_the_one_that_was_raised(
+    hook: str, throw: bool, cause: Exception, error: str, message: str, app: Celery,
+    history: History,
+) -> None:  # fmt: skip
+    class Own(TellsCodes):
+        abstract = True
+
+        def on_failure(self, *args: Any) -> None:
+            match hook:
+                case "inherits":
+                    super().on_failure(*args)
+                case "fails":
+                    raise OSError("in the hook")
+                case "handles":
+                    try:
+                        raise LookupError(*cause.args)
+                    except LookupError:
+                        super().on_failure(*args)
+
+    @app.task(base=TellsCodes if hook == "none" else Own, bind=True)
+    def fails(self: ProgressTask) -> None:
+        raise cause
+
+    job_id = new_id()
+    with suppress(TwoArgs, LookupError, OSError):
+        fails.apply(task_id=job_id, throw=throw)
+    name, end = history(job_id)[-1]
+    assert (name, end["error"], end["message"]) == ("job_error", error, message)
+
+
+@pytest.mark.parametrize("how", ["retry", "autoretry", "raise"])
+def test_a_retry_shows_the_exception_that_was_raised(
+    how: str, app: Celery, history: History
+) -> None:
+    options = {"autoretry_for": (TwoArgs,)} if how == "autoretry" else {}
+
+    @app.task(base=TellsCodes, bind=True, max_retries=1, **options)
+    def fails(self: ProgressTask) -> None:
+        cause = TwoArgs(5, "bad row")
+        match how:
+            case "retry":
+                raise self.retry(exc=cause, countdown=0)
+            case "raise" if not self.request.retries:
+                try:
+                    raise cause
+                except TwoArgs as exc:
+                    raise Retry(exc=exc, when=0, sig=self.signature_from_request()) from None
+        raise cause
+
+    fails.default_retry_delay = 0
+    job_id = new_id()
+    fails.apply(task_id=job_id)
+    retried = next(data for _, data in history(job_id) if data.get("status") == "retrying")
+    assert (retried["error"], retried["message"]) == ("TwoArgs", "5: bad row ({'code': 5})")
+    if how != "raise":
+        assert history(job_id)[-1][1]["error"] == "TwoArgs"
+
+
+def test_an_exception_that_is_not_at_hand_keeps_its_name_and_text() -> None:
+    shown = really_raised(get_pickleable_exception(TwoArgs(5, "bad row")))
+    assert (type(shown).__name__, str(shown)) == ("TwoArgs", "5: bad row")
+    plain = ValueError()
+    assert really_raised(plain) is plain
+
+
+def test_an_exception_that_is_being_handled_stands_for_no_other() -> None:
+    shown: list[BaseException] = []
+    cause = LookupError()
+    try:
+        raise cause
+    except LookupError:
+        shown.append(really_raised(cause, known=KeyError()))
+    assert shown == [cause]
+
+
+@pytest.mark.parametrize("shown", ["", None, " "])
+def test_a_hook_that_shows_nothing_leaves_a_sentence(
+    shown: Any, app: Celery, history: History
+) -> None:
+    class Silent(ProgressTask):
+        abstract = True
+
+        def public_error(self, exc: BaseException) -> Any:
+            return shown
+
+    @app.task(base=Silent, bind=True)
+    def fails(self: Silent) -> None:
+        raise ValueError("secret")
+
+    message = history(fails.apply().id)[-1][1]["message"]
+    assert message == "The job failed, and did not say why"
+
+
+def test_an_ending_of_odd_texts_is_heard(app: Celery, history: History) -> None:
+    class Mark(str):
+        def __str__(self) -> str:
+            return self
+
+    class Marks(ProgressTask):
+        abstract = True
+
+        def public_error(self, exc: BaseException) -> str:
+            return Mark("public")
+
+        def public_result(self, result: Any) -> Any:
+            return Mark(result)
+
+    @app.task(base=Marks, bind=True)
+    def ends(self: Marks, how: str) -> str:
+        if how == "badly":
+            raise ValueError
+        return "shown"
+
+    assert brief(history(ends.apply(("well",)).id))[-1] == ("complete", "shown")
+    assert brief(history(ends.apply(("badly",)).id))[-1] == ("error", "public")
+
+
+def test_an_owner_may_be_a_number(app: Celery, history: History) -> None:
+    @app.task(base=ProgressTask, bind=True)
+    def fine(self: ProgressTask) -> None:
+        pass
+
+    assert fine.owned_by(5).options["headers"] == {"jobcast_owner": "5"}
+    fine.owned_by(5).apply_async(task_id=(job_id := new_id()))
+    history(job_id)
+    assert MemoryBroker.at(os.environ["JOBCAST_URL"]).snapshot(job_id, None).owner == "5"
+    for wrong in (None, "", True, ["alice"]):
+        with pytest.raises((TypeError, ValueError), match="a job's owner is"):
+            fine.owned_by(wrong)
+
+
+def test_a_thread_of_a_task_speaks_in_a_copy_of_its_context(app: Celery, history: History) -> None:
+    @app.task(base=ProgressTask, bind=True)
+    def starts_threads(self: ProgressTask) -> None:
+        with ThreadPoolExecutor() as pool:
+            pool.submit(copy_context().run, self.log, "inside").result()
+            pool.submit(copy_context().run, self.progress, 50).result()
+
+    events = history(starts_threads.apply().id)
+    assert ("log", "inside") in brief(events)
+    assert [data["percentage"] for name, data in events if name == "job_progress"] == [50]

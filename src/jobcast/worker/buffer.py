@@ -8,11 +8,12 @@ from collections.abc import Container, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, structs
 
-from jobcast.events import PROGRESS, JobComplete, JobError, JobEvent, JobLog
+from jobcast.events import PROGRESS, JobComplete, JobError, JobEvent, JobLog, JobStatus
 from jobcast.transports import NO_ORIGIN, Origin, Outgoing
 from jobcast.transports.base import Required
+from jobcast.worker.public import safe_text
 
 MAX_EVENTS: Final = 10_000
 MAX_LOG_CHARACTERS: Final = 8 * 1024 * 1024  # of all buffered log lines together
@@ -180,15 +181,41 @@ class Buffer:
 
 
 def encode(entries: list[Entry]) -> list[Outgoing]:
-    """The events as the transport takes them. One that does not encode is logged and left out."""
+    """The events as the transport takes them.
+
+    One that does not encode is logged. A status or an ending becomes a plain one that does, for
+    somebody waits for it; a progress or a line is left out.
+    """
     encoded: list[Outgoing] = []
     for entry in entries:
-        try:
-            encoded.append(Outgoing.of(entry.event, entry.origin, entry.ticket, entry.requires))
-        except (TypeError, ValueError):
-            name, job_id = entry.event.name, entry.event.job_id
-            logger.exception("a %s of job %s could not be encoded", name, job_id)
+        outgoing = _outgoing(entry, entry.event)
+        if outgoing is None and (plain := _plain(entry.event)) is not None:
+            outgoing = _outgoing(entry, plain)
+        if outgoing is not None:
+            encoded.append(outgoing)
     return encoded
+
+
+def _outgoing(entry: Entry, event: JobEvent) -> Outgoing | None:
+    try:
+        return Outgoing.of(event, entry.origin, entry.ticket, entry.requires)
+    except Exception:
+        # Whatever a value is, the publisher's thread goes on.
+        logger.exception("a %s of job %s could not be encoded", event.name, event.job_id)
+        return None
+
+
+def _plain(event: JobEvent) -> JobEvent | None:
+    """What can be said of a status or an ending that does not encode."""
+    match event:
+        case JobStatus():
+            return structs.replace(event, task=UNSET, eta=UNSET, error=UNSET, message=UNSET)
+        case JobComplete(result=result):
+            described = {"omitted": "unserializable", "type": type(result).__name__}
+            return structs.replace(event, result=described)
+        case JobError(error=error, message=message):
+            return structs.replace(event, error=safe_text(error), message=safe_text(message))
+    return None
 
 
 def _characters(event: JobEvent) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import re
+import sys
 from typing import Final
 
 from celery.exceptions import (
@@ -16,6 +18,7 @@ from celery.exceptions import (
     WorkerLostError,
     WorkerShutdown,
 )
+from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from jobcast.events import Reason
 from jobcast.worker.public import safe_text
@@ -58,6 +61,9 @@ REASONS: Final[tuple[tuple[type[BaseException], Reason], ...]] = (
     (NotSent, "rejected"),
     (Unacceptable, "rejected"),
 )
+
+#: What is told of an ending that has no words of its own.
+NOTHING_SAID: Final = "The job failed, and did not say why"
 
 _HOW_IT_ENDED: Final = re.compile(r"prematurely: (.+?)\.?( Job: \d+\.?)?$")
 
@@ -112,4 +118,61 @@ def told(exc: BaseException) -> str:
             return "The job was rejected"
         case Ignore() if not str(exc):
             return "The job gave up without a result"
-    return safe_text(exc)
+        case MemoryError() if not str(exc):
+            return "The job needs more memory than there is"
+    return worded(safe_text(exc))
+
+
+def worded(message: str) -> str:
+    """A message, or what is told where it is empty."""
+    return message if message.strip() else NOTHING_SAID
+
+
+def told_by_program(exc: BaseException) -> str:
+    """What to tell of work that no worker did."""
+    match exc:
+        case SystemExit():
+            return "The program that did this job ended before the job was done"
+        case KeyboardInterrupt():
+            return "The program that did this job was interrupted"
+    return told(exc)
+
+
+def really_raised(exc: BaseException, known: BaseException | None = None) -> BaseException:
+    """The exception that Celery's stands for, where it has made one that can be pickled.
+
+    Args:
+        exc: what Celery passes on.
+        known: what it may stand for, beside what is being handled.
+    """
+    at_hand = [*_with_those_before(sys.exc_info()[1]), *_with_those_before(known)]
+    if any(found is exc for found in at_hand):
+        return exc
+    for found in at_hand:
+        if _stands_for(exc, found):
+            return found
+    if isinstance(exc, UnpickleableExceptionWrapper):
+        restored: BaseException = exc.restore()
+        return restored
+    return exc
+
+
+def _with_those_before(exc: BaseException | None) -> list[BaseException]:
+    """An exception, and those that were being handled when it was raised."""
+    found: list[BaseException] = []
+    while exc is not None and not any(exc is one for one in found):
+        found.append(exc)
+        exc = exc.__context__
+    return found
+
+
+def _stands_for(exc: BaseException, found: BaseException) -> bool:
+    kind = type(found)
+    if isinstance(exc, UnpickleableExceptionWrapper):
+        return (kind.__module__, kind.__name__) == (exc.exc_module, exc.exc_cls_name)
+    # Celery makes one of the nearest base class that can be pickled, of the same arguments.
+    return (
+        type(exc) in kind.__mro__[1:]
+        and len(exc.args) == len(found.args)
+        and all(map(operator.is_, exc.args, found.args))
+    )

@@ -11,7 +11,8 @@ from time import time as _time
 from types import TracebackType
 from typing import Any, Final, Protocol, TypeVar
 
-from msgspec import UNSET, structs
+from celery.exceptions import SoftTimeLimitExceeded
+from msgspec import UNSET, UnsetType, structs
 
 from jobcast.events import (
     LEVELS,
@@ -21,13 +22,14 @@ from jobcast.events import (
     JobLog,
     JobProgress,
     JobStatus,
+    Level,
     check_job_id,
 )
 from jobcast.settings import DEFAULT_RESULT_LIMIT
 from jobcast.transports import NO_ORIGIN, Origin, Run
 from jobcast.transports.base import Required
 from jobcast.transports.runs import draw
-from jobcast.worker.endings import reason_of, told
+from jobcast.worker.endings import reason_of, told, told_by_program, worded
 from jobcast.worker.mirror import mirror
 from jobcast.worker.progress import Number, Shown, Stage, number
 from jobcast.worker.public import safe_result, safe_text
@@ -36,6 +38,11 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+
+#: The levels by the numbers that ``logging`` has for them, the least first.
+NUMBERS: Final[tuple[tuple[int, Level], ...]] = tuple(
+    (logging.getLevelNamesMapping()[name.upper()], name) for name in LEVELS
+)
 
 # A progress as the task said it: when, percentage, message, current, total, stage, and when the
 # tracked loop began. A bare tuple, because most of them are replaced before anyone looks.
@@ -68,7 +75,7 @@ class Job:
         result_limit: int = DEFAULT_RESULT_LIMIT,
         waits: bool = True,
     ) -> None:
-        self.job_id = check_job_id(job_id)
+        self.job_id = str.__str__(check_job_id(job_id))  # a subclass does not encode
         self.origin = origin
         self.ended = False
         self.retried = False
@@ -132,20 +139,19 @@ class Job:
         if not self.dirty:
             self._publisher.mark(self)
 
-    def log(self, message: object, level: str = "info") -> None:
+    def log(self, message: object, level: str | int | None = "info") -> None:
         """Send a line of log.
 
         Args:
             message: the line; what is beyond 8192 characters is cut off.
-            level: debug, info, warning, error or critical, in any case.
+            level: debug, info, warning, error or critical, in any case, or a number of
+                ``logging``, of which those between two levels count as the lower one. None is
+                info, and so is whatever else it may be.
         """
-        level = level.lower()
-        if level not in LEVELS:
-            logger.warning("job %s: %r is no level; logged as info", self.job_id, level)
-            level = "info"
-        self._add(
-            JobLog(job_id=self.job_id, level=level, message=safe_text(message))  # type: ignore[arg-type]
-        )
+        known = _level(level)
+        if known is None:
+            logger.warning("job %s: %s is no level; logged as info", self.job_id, safe_text(level))
+        self._add(JobLog(job_id=self.job_id, level=known or "info", message=safe_text(message)))
 
     def track(
         self, iterable: Iterable[T], total: float | None = None, message: str | None = None
@@ -180,7 +186,7 @@ class Job:
                 the bar steps back when another begins.
 
         Raises:
-            ValueError: a weight is not positive, or ``of`` is too small.
+            ValueError: a weight is not a positive and finite number, or ``of`` is too small.
         """
         around, message = self._stage, self._message
         self._stage, self._message = around.enter(name, weight, of), None
@@ -208,7 +214,8 @@ class Job:
 
         Args:
             exc: why; its class name is shown, its traceback never.
-            message: what to show instead of the exception's own text.
+            message: what to show instead of the exception's own text. Where there is nothing to
+                show a sentence says that.
             requires: a state that the job has to be in, so that it is said at all.
         """
         self.requires = requires
@@ -216,7 +223,7 @@ class Job:
             lambda: JobError(
                 job_id=self.job_id,
                 error=type(exc).__name__,
-                message=safe_text(told(exc) if message is None else message),
+                message=worded(safe_text(told(exc) if message is None else message)),
                 reason=reason_of(exc),
             )
         )
@@ -224,14 +231,12 @@ class Job:
     def started(self, *, task: str | None = None) -> None:
         """Say that a run begins; what a former one showed is forgotten."""
         self._add(
-            JobStatus(
-                job_id=self.job_id, status="started", task=task or UNSET, attempt=self.attempt
-            )
+            JobStatus(job_id=self.job_id, status="started", task=_name(task), attempt=self.attempt)
         )
 
     def queued(self, *, task: str | None = None) -> str:
         """Say that the task was sent. Returns what names that in another run's ``after``."""
-        return self._add(JobStatus(job_id=self.job_id, status="queued", task=task or UNSET))
+        return self._add(JobStatus(job_id=self.job_id, status="queued", task=_name(task)))
 
     def retrying(self, *, eta: datetime, attempt: int | None = None) -> None:
         """Say, once, that the job is tried again; ``retry_cause`` is why.
@@ -265,23 +270,32 @@ class Job:
         slot = self._slot
         if slot is None or slot is self._taken or self.ended:
             return None
+        try:
+            progress = self._progress_of(slot)
+        except SoftTimeLimitExceeded:
+            raise
+        except BaseException:
+            self._taken = slot  # what fails once is not tried again
+            raise
+        mirror.see(progress)
+        self._taken = slot  # last: a time limit may interrupt the task anywhere
+        return progress
+
+    def _progress_of(self, slot: Slot) -> JobProgress:
         said_at, percentage, message, current, total, stage, began = slot
         done, of = number(current), number(total)
         rate, eta = _pace(done, of, UNSET if began is None else said_at - began)
-        progress = JobProgress(
+        return JobProgress(
             job_id=self.job_id,
             timestamp=datetime.fromtimestamp(said_at, UTC),
             percentage=self._shown.percentage(number(percentage), done, of, stage),
             message=None if message is None else safe_text(message),
             current=done,
             total=of,
-            stage=safe_text(stage.name) if stage.name else UNSET,
+            stage=_name(stage.name),
             rate=rate,
             eta=eta,
         )
-        mirror.see(progress)
-        self._taken = slot  # last: a time limit may interrupt the task anywhere
-        return progress
 
     def __enter__(self) -> Job:
         run = Run(sending=draw(), attempt=1, delivery=draw())
@@ -300,7 +314,7 @@ class Job:
         if exc is None:
             self.complete()
         else:
-            self.fail(exc)
+            self.fail(exc, told_by_program(exc))
         _current.set(self.outer)
 
     def _add(self, event: JobEvent) -> str:
@@ -357,6 +371,12 @@ def current_job() -> Job | NoJob:
     >>> def read(rows):
     ...     for row in current_job().track(rows):
     ...         ...
+
+    A thread that a task starts is outside too: it has a context of its own. It is inside if it is
+    started in the task's, one copy for each thread, or it takes the job along:
+
+    >>> Thread(target=copy_context().run, args=(read, rows))  # of contextvars
+    >>> Thread(target=read, args=(rows, current_job()))
     """
     return _current.get()
 
@@ -376,5 +396,22 @@ def _pace(done: Number, of: Number, seconds: Number) -> tuple[Number, Number]:
     if done is UNSET or seconds is UNSET or done <= 0 or seconds <= 0:
         return UNSET, UNSET
     rate = done / seconds
-    left = UNSET if of is UNSET else round(max(0.0, (of - done) / rate), 3)
-    return round(rate, 3), left
+    if rate <= 0:  # too small for a number
+        return UNSET, UNSET
+    left = UNSET if of is UNSET else number(round(max(0.0, (of - done) / rate), 3))
+    return number(round(rate, 3)), left
+
+
+def _name(name: str | None) -> str | UnsetType:
+    return safe_text(name) if name else UNSET
+
+
+def _level(level: object) -> Level | None:
+    """The level that a task means; None if it is none."""
+    if level is None:
+        return "info"
+    if isinstance(level, int | float):
+        above = [name for number, name in NUMBERS if level >= number]
+        return above[-1] if above else "debug"
+    text = safe_text(level).lower()
+    return next((name for name in LEVELS if name == text), None)

@@ -27,7 +27,7 @@ class JobLogHandler(logging.Handler):
         if record.__dict__.setdefault("jobcast_handler", self) is not self:
             return
         try:
-            job.log(record.getMessage(), level=_level(record.levelno))
+            job.log(record.getMessage(), level=record.levelno)
         except Exception:
             self.handleError(record)
 
@@ -44,13 +44,3 @@ def capture(settings: Settings) -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(handler, JobLogHandler) for handler in logger.handlers):
             logger.addHandler(JobLogHandler(settings.log_level.upper()))
-
-
-def _level(number: int) -> str:
-    if number >= logging.CRITICAL:
-        return "critical"
-    if number >= logging.ERROR:
-        return "error"
-    if number >= logging.WARNING:
-        return "warning"
-    return "info" if number >= logging.INFO else "debug"

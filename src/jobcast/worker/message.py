@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -22,13 +23,36 @@ DELIVERY_HEADER: Final = "jobcast_delivery"  # set by the worker that takes the 
 _NAME: Final = re.compile(r"[0-9a-z]{12}", re.ASCII)  # as ``draw`` makes them
 _NAMES_AN_EVENT: Final = re.compile(r"\w+ \d{1,15}", re.ASCII)
 
+logger = logging.getLogger(__name__)
+
+
+def owner_of(owner: object) -> str:
+    """The subject that a job's owner is: a text, or the digits of a number, as users' ids are.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: the text is empty, or is no Unicode.
+    """
+    if isinstance(owner, int) and not isinstance(owner, bool):
+        return str(int(owner))
+    if not isinstance(owner, str):
+        raise TypeError(f"a job's owner is a str or an int, not {type(owner).__name__}")
+    subject = str.__str__(owner)
+    try:
+        subject.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"a job's owner is Unicode, which {subject!r} is not") from None
+    if not subject:
+        raise ValueError("a job's owner is not empty: leave it out for a job of nobody")
+    return subject
+
 
 def origin_of(headers: Mapping[str, Any] | None) -> Origin:
     """Where a job comes from, as who sends it says."""
     headers = headers or {}
-    owner, after = headers.get(OWNER_HEADER), headers.get(AFTER_HEADER)
+    after = headers.get(AFTER_HEADER)
     return Origin(
-        owner=owner if isinstance(owner, str) and owner else None,
+        owner=_owner(headers.get(OWNER_HEADER)),
         run=Run(_name(headers.get(SENDING_HEADER))),
         after=after if isinstance(after, str) and _NAMES_AN_EVENT.fullmatch(after) else "",
     )
@@ -66,6 +90,16 @@ def due(when: object) -> datetime:
     if isinstance(when, datetime):
         return when if when.tzinfo else when.replace(tzinfo=UTC)
     return now() + timedelta(seconds=when if isinstance(when, int | float) else 0)
+
+
+def _owner(said: object) -> str | None:
+    if said is None:
+        return None
+    try:
+        return owner_of(said)
+    except (TypeError, ValueError) as exc:
+        logger.warning("a job is nobody's: %s", exc)
+        return None
 
 
 def _name(text: object) -> str:

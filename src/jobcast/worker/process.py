@@ -20,6 +20,7 @@ from jobcast.transports import Origin, Retention, open_publisher
 from jobcast.worker.aside import aside
 from jobcast.worker.job import NO_JOB, Job, NoJob
 from jobcast.worker.keeper import Keeper
+from jobcast.worker.message import owner_of
 from jobcast.worker.publisher import Publisher
 
 logger = logging.getLogger(__name__)
@@ -126,24 +127,27 @@ def new_job(
         return NO_JOB
 
 
-def open_job(job_id: str, *, owner: str | None = None) -> Job | NoJob:
+def open_job(job_id: str, *, owner: str | int | None = None) -> Job | NoJob:
     """Follow work that is no Celery task: a management command, a thread, a cron job.
 
     Args:
         job_id: what followers join; 1 to 128 characters.
-        owner: the subject whose token may follow it.
+        owner: the subject whose token may follow it; a number stands for its digits. Nobody's
+            if it is left out.
 
     Raises:
         InvalidJobId: the id may not become a room.
+        TypeError: the owner is neither a text nor a number.
+        ValueError: the owner is empty, or is no Unicode.
 
     >>> with open_job("reindex-2026-11-23", owner="alice") as job:
     ...     job.progress(50, "half-way")
     """
+    origin = Origin(None if owner is None else owner_of(owner))
     here = process()
     if here is None:
         return NO_JOB
-    limit = here.settings.result_limit
-    return Job(here, job_id, origin=Origin(owner), result_limit=limit)
+    return Job(here, job_id, origin=origin, result_limit=here.settings.result_limit)
 
 
 def close() -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import math
+import logging
 from typing import Any, Final
 
 from msgspec import UNSET, UnsetType
 
+from jobcast.worker.public import interrupts, safe_text
+
 Number = float | int | UnsetType
 
 SEPARATOR: Final = " / "  # between the names of stages within stages
+LARGEST: Final = 1e300  # of a number that is shown: a hundred times as much is still finite
+LARGEST_INT: Final = 2**63  # below which an integer goes as it is: no client has to read more
+
+logger = logging.getLogger(__name__)
 
 
 class Stage:
@@ -30,19 +36,23 @@ class Stage:
         """Begin a stage within this one.
 
         Raises:
-            ValueError: a weight is not positive, or ``of`` is less than what was entered.
+            ValueError: a weight is not a positive and finite number, or ``of`` is none, or is less
+                than what was entered.
         """
-        if not weight > 0:
-            raise ValueError(f"the weight of a stage is positive, not {weight!r}")
-        entered = self._finished + weight
+        entered = self._finished + _share("the weight of a stage", weight)
         if of is not None:
-            if not of >= entered:
+            whole = _share("the sum of weights, of,", of)
+            if whole < entered:
                 raise ValueError(f"of={of!r} is less than the weights of the stages so far")
-            self._of = of
+            self._of = whole
         low, high = self.span
-        unit = (high - low) / max(self._of or 0.0, entered)
-        span = low + unit * self._finished, low + unit * entered
+        whole = max(self._of or 0.0, entered)
+        span = (
+            min(high, low + (high - low) * (self._finished / whole)),
+            min(high, low + (high - low) * (entered / whole)),
+        )
         self._finished = entered
+        name = safe_text(name)
         return Stage(f"{self.name}{SEPARATOR}{name}" if self.name else name, span)
 
 
@@ -62,6 +72,7 @@ class Shown:
         """
         if said is UNSET and current is not UNSET and total is not UNSET and total > 0:
             said = 100.0 * current / total
+        said = said if said is UNSET else min(100.0, max(0.0, said))
         low, high = stage.span
         if stage is not self._stage:
             self._stage, self._last = stage, low
@@ -73,11 +84,25 @@ class Shown:
 
 
 def number(value: Any) -> Number:
-    """``value`` as a finite number that encodes; unset if it is none."""
-    if type(value) is int:
+    """``value`` as a finite number that encodes and can be reckoned with; unset if it is none."""
+    if type(value) is int and -LARGEST_INT < value < LARGEST_INT:
         return value
     try:
         as_float = float(value)
     except (TypeError, ValueError, OverflowError):
         return UNSET
-    return as_float if math.isfinite(as_float) else UNSET
+    except Exception as exc:
+        if interrupts(exc):
+            raise
+        # Any code may stand behind it, and a number that fails may not fail the task.
+        logger.debug("a %s is no number", type(value).__name__, exc_info=True)
+        return UNSET
+    return as_float if -LARGEST <= as_float <= LARGEST else UNSET
+
+
+def _share(what: str, value: Any) -> float:
+    # A text that reads as a number is a mistake here, where it can be told.
+    share = UNSET if isinstance(value, str | bytes) else number(value)
+    if share is UNSET or share <= 0:
+        raise ValueError(f"{what} is a positive and finite number, not {value!r}")
+    return share

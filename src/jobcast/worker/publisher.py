@@ -20,6 +20,7 @@ from jobcast.transports.base import Required
 from jobcast.transports.leases import DEFAULT_LEASE, Lease
 from jobcast.worker.buffer import Buffer, encode
 from jobcast.worker.leases import LeaseKeeping, Leases
+from jobcast.worker.public import interrupts
 
 LINGER: Final = 0.025  # seconds that an event waits for others, and progress to be replaced
 BATCH: Final = 200  # events a pipeline
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 class Reporter(Protocol):
     """What the publisher asks of a job: its progress, a slot that the task overwrites."""
 
+    job_id: str
     origin: Origin
     requires: Required
     dirty: bool
@@ -101,9 +103,7 @@ class Publisher:
             What names the event in :attr:`Origin.after <jobcast.transports.Origin.after>`.
         """
         with self._lock:
-            progress = job.take_progress()
-            if progress is not None:
-                self._buffer.add(progress, job.origin)
+            self._take_progress(job)
             self._buffer.add(event, job.origin, job.requires)
             ticket = self._buffer.last_ticket
         self._work.set()
@@ -165,8 +165,14 @@ class Publisher:
                 self._hurry.wait(LINGER)
                 self._work.clear()
                 self._hurry.clear()
-            self._drain()
-            self.leases.tend()
+            try:
+                self._drain()
+                self.leases.tend()
+            except Exception:
+                # All jobs of the process speak through this thread, and live by its leases.
+                logger.exception("what jobs said could not be sent; it is tried again")
+                self._hurry.clear()
+                self._hurry.wait(FIRST_DELAY)
         self._finish()
 
     @property
@@ -266,10 +272,20 @@ class Publisher:
             # It leaves the queue last: a time limit may interrupt a task here, which flushes.
             job = self._dirty[0]
             job.dirty = False
-            progress = job.take_progress()
-            if progress is not None:
-                self._buffer.add(progress, job.origin)
+            self._take_progress(job)
             self._dirty.popleft()
+
+    def _take_progress(self, job: Reporter) -> None:
+        """Buffer a job's progress. What its own values raise is nobody else's business."""
+        try:
+            progress = job.take_progress()
+        except BaseException as exc:
+            if threading.current_thread() is not self._thread and interrupts(exc):
+                raise
+            logger.warning("a progress of job %s is not shown", job.job_id, exc_info=True)
+            return
+        if progress is not None:
+            self._buffer.add(progress, job.origin)
 
     def _set_aside(self, events: Sequence[Outgoing]) -> None:
         """Let events wait for another process, which ran their job before this one, and with them

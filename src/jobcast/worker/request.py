@@ -34,7 +34,7 @@ from jobcast.transports.leases import Lease
 from jobcast.transports.runs import draw
 from jobcast.worker.aside import aside
 from jobcast.worker.canvas import never_run, never_run_steps
-from jobcast.worker.endings import BrokerLost, Expired, Unacceptable
+from jobcast.worker.endings import BrokerLost, Expired, Unacceptable, really_raised
 from jobcast.worker.job import NO_JOB, Job, speaking_for
 from jobcast.worker.message import (
     DELIVERY_HEADER,
@@ -79,7 +79,8 @@ class JobRequest(Request):
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
     ) -> None:
         cause = exc_info.exception
-        self._cause = cause.exc if isinstance(cause, ExceptionWithTraceback) else cause
+        cause = cause.exc if isinstance(cause, ExceptionWithTraceback) else cause
+        self._cause = really_raised(cause)
         with _speaking_of(self), self._ending():
             super().on_failure(exc_info, send_failed_event, return_ok)
         if not (return_ok or self._told or self._already_revoked or self._already_cancelled):

@@ -21,9 +21,15 @@ from jobcast.events import now
 from jobcast.settings import Settings
 from jobcast.worker import logs
 from jobcast.worker.canvas import never_run, standing_in
-from jobcast.worker.endings import told
+from jobcast.worker.endings import really_raised, told
 from jobcast.worker.job import Job, _current, current_job
-from jobcast.worker.message import OWNER_HEADER, STANDS_IN_HEADER, due, origin_of_run
+from jobcast.worker.message import (
+    OWNER_HEADER,
+    STANDS_IN_HEADER,
+    due,
+    origin_of_run,
+    owner_of,
+)
 from jobcast.worker.mirror import mirror
 from jobcast.worker.process import new_job, process
 from jobcast.worker.sending import is_followed, sending
@@ -82,7 +88,7 @@ class ProgressTask(Task):
         else:
             _current.get().progress(percentage, message, current=current, total=total)
 
-    def log(self, message: object, level: str = "info") -> None:
+    def log(self, message: object, level: str | int | None = "info") -> None:
         """Send a line of log: see :meth:`Job.log`."""
         _current.get().log(message, level)
 
@@ -98,12 +104,18 @@ class ProgressTask(Task):
         """Do a part of the job, in which 0 to 100 means that part: see :meth:`Job.stage`."""
         return _current.get().stage(name, weight, of)
 
-    def owned_by(self, owner: str) -> Signature:
+    def owned_by(self, owner: str | int) -> Signature:
         """This task as a signature whose job the subject ``owner`` may follow.
 
+        A number, as users' ids are in many applications, stands for its digits.
+
         >>> convert.owned_by("alice").delay(pages)
+
+        Raises:
+            TypeError: the owner is neither a text nor a number.
+            ValueError: the owner is empty, or is no Unicode.
         """
-        return self.signature(headers={OWNER_HEADER: owner})
+        return self.signature(headers={OWNER_HEADER: owner_of(owner)})
 
     def public_result(self, result: Any) -> Any:
         """What followers see of the result. Override it to show less, or something else."""
@@ -114,6 +126,7 @@ class ProgressTask(Task):
 
         By default it is the exception's own text, with passwords in URLs masked; what Celery has
         to say of a run (that a worker was lost, a time limit reached) is put into plain words.
+        Where there is no text, also of your own, followers read that the job did not say why.
         """
         return told(exc)
 
@@ -149,7 +162,7 @@ class ProgressTask(Task):
         # Where the run has been left already, its request is not there any more.
         job = _unfinished.pop(task_id, None) or self._job(task_id, self)
         if job is not None and not job.ended:
-            _fail(job, self, self, exc)
+            _fail(job, self, self, really_raised(exc))
 
     def on_retry(
         self,
@@ -161,7 +174,8 @@ class ProgressTask(Task):
     ) -> None:
         job = self._job(task_id, self)
         if job is not None:
-            self._keep_cause(job, exc)
+            cause = None if exc is None else really_raised(exc, job.retry_cause[0])
+            self._keep_cause(job, cause)
             job.retrying(eta=due(getattr(einfo.exception, "when", None)))
 
     def retry(
@@ -190,7 +204,9 @@ class ProgressTask(Task):
 
     def message_of(self, exc: BaseException) -> Any:
         """What followers read of an exception, also where :meth:`public_error` fails."""
-        return self._shown(self.public_error, exc, type(exc).__name__)
+        message = self._shown(self.public_error, exc, type(exc).__name__)
+        # A hook that returns nothing wants nothing shown, and not the exception's own text.
+        return "" if message is None else message
 
     def _keep_cause(self, job: Job, exc: BaseException | None) -> None:
         job.retry_cause = exc, "" if exc is None else self.message_of(exc)
@@ -323,7 +339,8 @@ def _finish(job: Job, task: Any, state: str | None, retval: Any) -> None:
         known = isinstance(gone, Exception | SystemExit | KeyboardInterrupt)
         if (known and not _in_pool_child()) or task.request.is_eager:
             # The caller gets it, also where it asks for a retry: nobody will do that.
-            _fail(job, speaker, task, (isinstance(gone, Retry) and gone.exc) or gone)
+            asked = gone.exc if isinstance(gone, Retry) else None
+            _fail(job, speaker, task, really_raised(asked or gone, job.retry_cause[0]))
         else:
             _keep_unfinished(job)
     elif state == states.SUCCESS:

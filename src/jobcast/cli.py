@@ -127,7 +127,12 @@ def watch(job_ids: tuple[str, ...], url: str, token: str | None, as_json: bool) 
     for job_id in job_ids:
         check_job_id(job_id)
     from jobcast import watch as watching
+    from jobcast.client import check_server_url
 
+    try:
+        check_server_url(url)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc), param_hint="--url") from None
     if token is None:
         token = _mint(Settings.load(), sub="watch", jobs=job_ids, ttl=WATCH_TOKEN_TTL)
     sys.exit(asyncio.run(watching.watch(url, token, job_ids, as_json=as_json)))
@@ -141,6 +146,8 @@ def watch(job_ids: tuple[str, ...], url: str, token: str | None, as_json: bool) 
 @reports
 def token(sub: str, jobs: tuple[str, ...], all_jobs: bool, ttl: int) -> None:
     """Make a token for development, signed with JOBCAST_JWT_SECRET."""
+    if not sub:
+        raise click.BadParameter("a token speaks for somebody", param_hint="--sub")
     for job_id in jobs:
         check_job_id(job_id)
     allowed = ("*",) if all_jobs else jobs
@@ -184,7 +191,11 @@ def init(directory: Path) -> None:
     """Write the reference application into DIRECTORY, as the start of a project."""
     from jobcast.reference import write_project
 
-    for name in write_project(directory):
+    try:
+        names = write_project(directory)
+    except OSError as exc:
+        _fail(f"{directory} cannot be written: {exc}")
+    for name in names:
         click.echo(f"  {name}")
     click.echo(f"\nNow read {directory / 'README.md'}")
 

@@ -17,6 +17,7 @@ from contextlib import aclosing
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 import socketio
 from socketio.exceptions import SocketIOError
@@ -31,18 +32,21 @@ from jobcast.events import (
     JobProgress,
     Joined,
     Refusal,
+    State,
     TokenExpiring,
     check_job_id,
     parse_acknowledgement,
     parse_event,
     parse_request,
 )
-from jobcast.transports import DEFAULT_HISTORY_SIZE
 
 FIRST_DELAY: Final = 0.1  # seconds before the first try to reconnect
 LONGEST_DELAY: Final = 5.0  # seconds between two tries
 CLOSE_TIMEOUT: Final = 5.0  # seconds that an orderly end of the connection may take
 ANSWER_TIMEOUT: Final = 20.0  # seconds that the server may take to answer a request
+MEMORY: Final = 1000  # events of a job that are kept for those who follow it later
+
+SCHEMES: Final = frozenset({"http", "https", "ws", "wss"})
 
 #: Codes of refusals after which the same request may succeed.
 AGAIN: Final = frozenset({"unavailable", "internal_error"})
@@ -55,6 +59,36 @@ ConnectionState = Literal["connecting", "connected", "reconnecting", "closed"]
 logger = logging.getLogger(__name__)
 
 
+def check_server_url(url: str) -> str:
+    """The path of a server's URL, without slashes around it.
+
+    Raises:
+        ValueError: the URL is none.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in SCHEMES and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError(f"the server should be a URL such as http://127.0.0.1:8000, not {url!r}")
+    return parts.path.strip("/")
+
+
+class _Follower:
+    """Somebody who follows a job here: what they are told, and how far they were told it."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[JobEvent | ClientError] = asyncio.Queue()
+        self.seq = 0
+        self.waits = False  # for the server to send the record from its beginning
+
+    def tell(self, event: JobEvent) -> None:
+        if not self.waits and event.seq > self.seq:
+            self.seq = event.seq
+            self.queue.put_nowait(event)
+
+
 class _Followed:
     """A job that somebody follows here: how far it was seen, and who is told."""
 
@@ -62,58 +96,88 @@ class _Followed:
         self.job_id = job_id
         self.epoch = ""
         self.seq = 0
+        self.status: State | None = None
         self.asked = False  # to join: what comes before that is of a join that was left
-        self.queues: list[asyncio.Queue[JobEvent | ClientError]] = []
-        self._events: deque[JobEvent] = deque(maxlen=DEFAULT_HISTORY_SIZE)
+        self.joining: asyncio.Task[None] | None = None
+        self.followers: list[_Follower] = []
+        self._status_seq = 0  # up to where the status takes the events into account
+        self._whole = False  # the latest request was for all of the record
+        self._forgot = False  # events that whoever comes now would be sent by the server
+        self._events: deque[JobEvent] = deque(maxlen=MEMORY)
         self._progress: JobProgress | None = None
 
     @property
-    def request(self) -> dict[str, Any]:
-        request: dict[str, Any] = {"job_id": self.job_id}
-        if self.epoch:
-            request["after"] = {"epoch": self.epoch, "seq": self.seq}
-        return request
+    def waiting(self) -> bool:
+        """Whether somebody waits for the record from its beginning."""
+        return any(follower.waits for follower in self.followers)
 
-    def attach(self) -> asyncio.Queue[JobEvent | ClientError]:
-        """A queue that begins with what a newcomer is sent by the server too."""
-        queue: asyncio.Queue[JobEvent | ClientError] = asyncio.Queue()
+    def ask(self) -> dict[str, Any]:
+        """The request to join."""
+        self.asked = True
+        self._whole = not self.epoch or self.waiting
+        after = {} if self._whole else {"after": {"epoch": self.epoch, "seq": self.seq}}
+        return {"job_id": self.job_id, **after}
+
+    def attach(self) -> _Follower:
+        """Somebody new, who is told first what a newcomer is sent by the server too."""
+        follower = _Follower()
+        follower.waits = self._forgot
         seen = [*self._events, *([self._progress] if self._progress else [])]
         for event in sorted(seen, key=lambda event: event.seq):
-            queue.put_nowait(event)
-        self.queues.append(queue)
-        return queue
+            follower.tell(event)
+        self.followers.append(follower)
+        return follower
 
-    def begin(self, epoch: str) -> None:
-        if self.asked and epoch != self.epoch:
-            self.epoch, self.seq = epoch, 0
-            self._events.clear()
-            self._progress = None
+    def begin(self, joined: Joined) -> None:
+        if not self.asked:
+            return
+        self.status, self._status_seq = joined.status, joined.seq
+        if joined.epoch != self.epoch:
+            self.epoch, self.seq = joined.epoch, 0
+            self._forget()
+            for follower in self.followers:
+                follower.seq = 0
+        elif not self._whole:
+            return
+        for follower in self.followers:
+            follower.waits = False
 
     def receive(self, event: JobEvent) -> None:
-        # Before there is a record there is no event.
-        if not self.epoch or event.seq <= self.seq:
+        if not self.epoch:  # before there is a record there is no event
             return
+        if event.seq > self.seq:
+            self._remember(event)
+        for follower in self.followers:
+            follower.tell(event)
+
+    def refuse(self, problem: ClientError) -> None:
+        for follower in self.followers:
+            follower.queue.put_nowait(problem)
+
+    def _remember(self, event: JobEvent) -> None:
         self.seq = event.seq
+        if event.seq > self._status_seq:
+            self.status = event.state or self.status
         if self._events and self._events[-1].kind == TERMINAL:
             # Another run. Of the one that ended the server tells a newcomer nothing either.
-            self._events.clear()
-            self._progress = None
+            self._forget()
         if isinstance(event, JobProgress):
             self._progress = event
         else:
+            self._forgot = self._forgot or len(self._events) == MEMORY
             self._events.append(event)
-        self.tell(event)
 
-    def tell(self, item: JobEvent | ClientError) -> None:
-        for queue in self.queues:
-            queue.put_nowait(item)
+    def _forget(self) -> None:
+        self._events.clear()
+        self._progress = None
+        self._forgot = False
 
 
 class JobClient:
     """One connection to a jobcast server, kept up while the client is open.
 
     Args:
-        url: of the server, as ``http://127.0.0.1:8000``.
+        url: of the server, as ``http://127.0.0.1:8000``. A path goes before ``/socket.io``.
         token: a token, or a function (plain or async) that gives one. A function is asked at each
             connection, and before a token expires. If it fails while the client is open it is
             asked again, for as long as it takes.
@@ -123,19 +187,23 @@ class JobClient:
         ConnectionRefused: on entering; the server refused the token or could not be reached, or
             there was no token to be had (code ``token_unavailable``). From then on such trouble
             is a pause, and only a token that is refused ends it.
+        ValueError: the URL is none.
     """
 
     def __init__(
         self, url: str, token: Token, *, on_state: Callable[[ConnectionState], None] | None = None
     ) -> None:
         self._url = url
+        self._path = f"{check_server_url(url)}/socket.io".lstrip("/")
         self._token = token
         self._tell = on_state or (lambda _: None)
         self._state: ConnectionState = "closed"
         self._sio: socketio.AsyncClient | None = None
         self._followed: dict[str, _Followed] = {}
+        self._joining: set[asyncio.Task[None]] = set()
         self._leaving: dict[str, asyncio.Task[Any]] = {}
         self._keeper: asyncio.Task[None] | None = None
+        self._delay = FIRST_DELAY  # seconds before the next try to reconnect, at most
         self._tasks: set[asyncio.Task[Any]] = set()
         self._lost = asyncio.Event()
         self._problem: ClientError | None = ConnectionRefused("closed", "the client is not open")
@@ -169,7 +237,9 @@ class JobClient:
         """The events of a job: what is known of it, then what comes, and its end as the last.
 
         A connection that breaks is a pause: nothing is missing after it, and nothing comes twice.
-        Followers of the same job share one join, and the last one leaves.
+        Followers of the same job share one join, and the last one leaves. One who comes later is
+        told all that the server has too: it is asked for it again if that is more than is kept
+        here.
 
         Raises:
             InvalidJobId: the id cannot be one.
@@ -183,19 +253,21 @@ class JobClient:
         followed = self._followed.get(job_id)
         if followed is None:
             followed = self._followed[job_id] = _Followed(job_id)
-            self._spawn(self._join(followed))
-        queue = followed.attach()
+            self._start(followed, self._join(followed))
+        follower = followed.attach()
+        if follower.waits:
+            self._start(followed, self._join_again(followed, followed.joining))
         try:
             while True:
-                item = await queue.get()
+                item = await follower.queue.get()
                 if isinstance(item, ClientError):
                     raise item
                 yield item
                 if item.kind == TERMINAL:
                     return
         finally:
-            followed.queues.remove(queue)
-            if not followed.queues and self._followed.get(job_id) is followed:
+            followed.followers.remove(follower)
+            if not followed.followers and self._followed.get(job_id) is followed:
                 del self._followed[job_id]
                 self._leave(job_id)
 
@@ -214,13 +286,22 @@ class JobClient:
                     raise JobFailed(job_id, event.error, event.message, event.reason)
         raise AssertionError("a job ends with a terminal event")
 
+    def status(self, job_id: str) -> State | None:
+        """The state that a job is in; None while nobody follows it here, or it is not joined yet.
+
+        It is right also where the event that led to it is not in the history any more.
+        """
+        followed = self._followed.get(job_id)
+        return None if followed is None else followed.status
+
     async def _keep_connected(self) -> None:
-        delay = FIRST_DELAY
         while True:
             await self._lost.wait()
             self._enter("reconnecting")
             await self._disconnect()
-            await asyncio.sleep(random.uniform(FIRST_DELAY / 2, delay))
+            await asyncio.sleep(random.uniform(FIRST_DELAY / 2, self._delay))
+            # That there is a connection proves little: it may break of what is sent on it.
+            self._delay = min(LONGEST_DELAY, 2 * self._delay)
             try:
                 await self._connect()
             except ConnectionRefused as exc:
@@ -229,18 +310,16 @@ class JobClient:
                 elif exc.code.startswith("token_"):
                     self._give_up(exc)
                     return
-                delay = min(LONGEST_DELAY, 2 * delay)
                 self._lost.set()
                 continue
-            delay = FIRST_DELAY
             for followed in self._followed.values():
-                self._spawn(self._join(followed))
+                self._start(followed, self._join(followed))
 
     def _give_up(self, problem: ClientError) -> None:
         """Whoever follows a job, or wants to, is told."""
         self._problem = problem
         for followed in self._followed.values():
-            followed.tell(problem)
+            followed.refuse(problem)
         self._followed.clear()
 
     async def _connect(self) -> None:
@@ -255,7 +334,11 @@ class JobClient:
     async def _connect_once(self) -> None:
         refusals: list[Any] = []
         # It would take the application's handler of Ctrl-C away, and cancel everything.
-        sio = socketio.AsyncClient(reconnection=False, handle_sigint=False)
+        sio = socketio.AsyncClient(
+            reconnection=False, handle_sigint=False,
+            # The server's settings bound what it sends, and they may be above aiohttp's 4 MiB.
+            websocket_extra_options={"max_msg_size": 0},
+        )  # fmt: skip
         sio.on("*", self._receive)
         sio.on("connect_error", refusals.append)
         sio.on("disconnect", lambda *_: self._lost.set())
@@ -265,7 +348,7 @@ class JobClient:
             token = await self._ask_token()
             await sio.connect(
                 self._url, auth={"token": token}, transports=["websocket"],
-                wait_timeout=ANSWER_TIMEOUT,
+                wait_timeout=ANSWER_TIMEOUT, socketio_path=self._path,
             )  # fmt: skip
             _raise_swallowed_cancellation()
         except ConnectionRefused:
@@ -290,8 +373,8 @@ class JobClient:
 
     async def _disconnect(self) -> None:
         sio, self._sio = self._sio, None
-        for leaving in self._leaving.values():
-            leaving.cancel()  # no join outlives its connection
+        for request in (*self._joining, *self._leaving.values()):
+            request.cancel()  # no join outlives its connection
         if sio is not None:
             try:
                 async with asyncio.timeout(CLOSE_TIMEOUT):
@@ -313,14 +396,20 @@ class JobClient:
         except Exception as exc:
             raise ConnectionRefused(NO_TOKEN, f"there is no token: {exc!r}") from exc
 
+    def _start(self, followed: _Followed, join: Coroutine[Any, Any, None]) -> None:
+        followed.joining = self._spawn(join)
+        self._joining.add(followed.joining)
+        followed.joining.add_done_callback(self._joining.discard)
+
     async def _join(self, followed: _Followed) -> None:
         job_id, delay = followed.job_id, FIRST_DELAY
         if job_id in self._leaving:
             # Until that is acknowledged, events of the former join may come.
             await asyncio.wait({self._leaving[job_id]})
         while self._followed.get(job_id) is followed:
-            followed.asked = True
-            answer = await self._request("join_job", followed.request)
+            answer = await self._request("join_job", followed.ask())
+            if answer is not None:
+                self._delay = FIRST_DELAY
             if not isinstance(answer, Refusal):
                 return  # it is joined, or the connection is lost, and the next one joins again
             if answer.code == "not_authenticated":
@@ -329,10 +418,18 @@ class JobClient:
             if answer.code not in AGAIN:
                 if self._followed.get(job_id) is followed:
                     del self._followed[job_id]  # who follows it from now on asks anew
-                followed.tell(JoinRefused(job_id, answer.code, answer.message))
+                followed.refuse(JoinRefused(job_id, answer.code, answer.message))
                 return
             await asyncio.sleep(random.uniform(FIRST_DELAY, delay))
             delay = min(LONGEST_DELAY, 2 * delay)
+
+    async def _join_again(self, followed: _Followed, earlier: asyncio.Task[None] | None) -> None:
+        """Have the record sent from its beginning to those who wait for it."""
+        if earlier is not None:
+            # Until that is answered, a `joined` may be of a request for less.
+            await asyncio.wait({earlier})
+        if followed.waiting:
+            await self._join(followed)
 
     def _leave(self, job_id: str) -> None:
         # Nobody waits for the answer: whoever leaves may be in a hurry, or be cancelled.
@@ -366,7 +463,7 @@ class JobClient:
             if event == Joined.name:
                 joined = parse_request(event, payload, Joined)
                 if joined.job_id in self._followed:
-                    self._followed[joined.job_id].begin(joined.epoch)
+                    self._followed[joined.job_id].begin(joined)
             elif event in JOB_EVENTS:
                 job_event = parse_event(event, payload)
                 if job_event.job_id in self._followed:

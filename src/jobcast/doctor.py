@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
+from http.client import HTTPException
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -91,7 +92,7 @@ async def _authentication(settings: Settings) -> str:
         from jobcast.tokens import TokenVerifier
     except ModuleNotFoundError as exc:
         raise Unwell("this needs jobcast[server]: pip install 'jobcast[server]'") from exc
-    TokenVerifier(settings)
+    await TokenVerifier(settings).check()
     kind = "a secret" if settings.jwt_secret else "a public key"
     if settings.jwks_url:
         kind = f"the keys at {settings.jwks_url}"
@@ -99,6 +100,8 @@ async def _authentication(settings: Settings) -> str:
 
 
 async def _server(url: str) -> str:
+    url = url.rstrip("/")
+
     def ask() -> int:
         try:
             with urlopen(Request(f"{url}/readyz"), timeout=TIMEOUT) as answer:  # noqa: S310
@@ -109,7 +112,7 @@ async def _server(url: str) -> str:
 
     try:
         status = await asyncio.to_thread(ask)
-    except (URLError, OSError, ValueError) as exc:
+    except (URLError, HTTPException, OSError, ValueError) as exc:
         raise Unwell(f"{url} cannot be reached ({exc}): is `jobcast serve` running?") from exc
     if status == 503:
         raise Unwell(

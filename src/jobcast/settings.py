@@ -76,6 +76,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
         Args:
             environ: where the ``JOBCAST_*`` variables are; the process's environment by default.
+                A blank one is not set.
             celery_conf: a Celery configuration, whose ``jobcast_*`` keys apply where the
                 environment says nothing.
 
@@ -86,14 +87,13 @@ class Settings(Struct, frozen=True, kw_only=True):
         values: dict[str, Any] = {}
         for name, parse in _PARSERS.items():
             variable = PREFIX + name.upper()
-            raw: object = environ.get(variable)
-            if raw is None and celery_conf is not None:
-                raw = celery_conf.get(variable.lower())
-            if raw is None or raw == "":
+            text = _text(environ.get(variable))
+            if not text and celery_conf is not None:
+                text = _text(celery_conf.get(variable.lower()))
+            if not text:
                 continue
-            text = ",".join(map(str, raw)) if isinstance(raw, list | tuple) else str(raw)
             try:
-                values[name] = parse(text.strip())
+                values[name] = parse(text)
             except ValueError as exc:
                 raise SettingsError(variable, str(exc)) from None
         settings = cls(**values)
@@ -173,6 +173,13 @@ def mask_url(url: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{user}{colon and ':***'}@{hosts}"))
 
 
+def _text(raw: object) -> str:
+    """A value as text; an empty one where it is not set."""
+    if raw is None:
+        return ""
+    return (",".join(map(str, raw)) if isinstance(raw, list | tuple) else str(raw)).strip()
+
+
 def _url(text: str) -> str:
     check_url(text)
     return text
@@ -185,6 +192,9 @@ def _http_url(text: str) -> str:
 
 
 def _secret(text: str) -> str:
+    if text.startswith(("-----BEGIN ", "ssh-", "ecdsa-")):
+        # Anybody may have it: whoever does could sign tokens.
+        raise ValueError("should be a secret, not a key: JOBCAST_JWT_PUBLIC_KEY takes a public one")
     if len(text.encode()) < SECRET_MIN_LENGTH:
         raise ValueError(
             f"should have at least {SECRET_MIN_LENGTH} bytes; this makes one:"

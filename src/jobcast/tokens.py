@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from http.client import HTTPException
 from typing import Any, Final
 
 import jwt
@@ -43,8 +44,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     @property
     def jobs(self) -> frozenset[str]:
         """The job ids that the token lists; ``*`` stands for every job."""
-        jobs = self.claims.get("jobs")
-        return frozenset(jobs if isinstance(jobs, list) else ())
+        return frozenset(self.claims.get("jobs", ()))
 
 
 class TokenVerifier:
@@ -70,6 +70,19 @@ class TokenVerifier:
         else:
             self._key = settings.jwt_secret
 
+    async def check(self) -> None:
+        """Fetch the keys, where they are to be fetched.
+
+        Raises:
+            SettingsError: there are none to be had.
+        """
+        if self._jwks is None:
+            return
+        try:
+            await asyncio.to_thread(self._jwks.get_signing_keys)
+        except (jwt.PyJWTError, HTTPException, OSError, ValueError) as exc:
+            raise SettingsError("JOBCAST_JWKS_URL", f"gives no keys ({exc})") from exc
+
     async def verify(self, token: str) -> Subject:
         """Whom a token speaks for.
 
@@ -87,6 +100,9 @@ class TokenVerifier:
         subject = claims["sub"]
         if not subject:
             raise TokenError("token_claims", "the token's sub is empty")
+        jobs = claims.get("jobs", [])
+        if not isinstance(jobs, list) or not all(isinstance(job, str) for job in jobs):
+            raise TokenError("token_claims", "the token's jobs are no list of strings")
         return Subject(sub=subject, expires_at=float(claims["exp"]), claims=claims)
 
     def _decode(self, token: str, key: Any) -> dict[str, Any]:

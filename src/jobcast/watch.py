@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -38,6 +38,13 @@ SYMBOLS: Final = {
 }  # fmt: skip
 
 
+class Terminal(Console):
+    """A console that leaves the end of its reader to others, as ``print`` does."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 class Screen(Protocol):
     """Where the events of the jobs are shown."""
 
@@ -68,8 +75,10 @@ async def watch(
 
     Raises:
         ClientError: the server cannot be reached, or refuses.
+        ValueError: the URL is none.
+        BrokenPipeError: whoever read the output has gone; alone or in a group.
     """
-    console = console or Console()
+    console = console or Terminal()
     jobs = {job_id: Watched(job_id=job_id) for job_id in job_ids}
     screen = _screen(list(jobs.values()), console, as_json)
     with screen.opened():
@@ -77,7 +86,7 @@ async def watch(
 
             async def follow(job: Watched) -> None:
                 async for event in client.follow(job.job_id):
-                    job.see(event)
+                    job.see(event, client.status(job.job_id))
                     screen.show(job, event)
 
             async with asyncio.TaskGroup() as group:
@@ -118,7 +127,8 @@ class Lines:
 
     def connection(self, state: ConnectionState) -> None:
         if state == "reconnecting":
-            self._console.print("[yellow]the connection is lost; reconnecting[/]")
+            with suppress(BrokenPipeError):  # the next line meets it too, where it ends the whole
+                self._console.print("[yellow]the connection is lost; reconnecting[/]")
 
     def opened(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -175,14 +185,15 @@ def _row(job: Watched, now: datetime, bar_width: int) -> list[RenderableType]:
         Text(job.name),
         bar,
         Text(f"{job.percentage:3.0f}%" if job.percentage is not None else "   ?", style=style),
-        Text(duration(job.elapsed(now)), style="dim"),
+        Text("?" if (elapsed := job.elapsed(now)) is None else duration(elapsed), style="dim"),
         _doing(job),
     ]
 
 
 def _doing(job: Watched) -> Text:
     if job.state != "started":
-        again = f", attempt {job.attempt}" if job.state == "retrying" else ""
+        known = job.state == "retrying" and job.attempt is not None
+        again = f", attempt {job.attempt}" if known else ""
         shown = job.error if job.state == "error" and job.error else job.state
         return Text(f"{shown}{again}", style=STATE_STYLES[job.state])
     parts = [job.stage, job.message]

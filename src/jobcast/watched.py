@@ -25,7 +25,7 @@ class Watched(Struct, kw_only=True):
     job_id: str
     state: State = "pending"
     task: str | None = None
-    attempt: int = 1
+    attempt: int | None = None
     run: int | None = None  # the number of the one that started last
     percentage: float | None = 0.0
     message: str | None = None
@@ -46,14 +46,21 @@ class Watched(Struct, kw_only=True):
     def over(self) -> bool:
         return self.state in TERMINAL_STATES
 
-    def elapsed(self, now: datetime) -> timedelta:
+    def elapsed(self, now: datetime) -> timedelta | None:
+        """Since it began; None if that is not known."""
         if self.began is None:
-            return timedelta(0)
+            return timedelta(0) if self.state in ("pending", "queued") else None
         return max(timedelta(0), (self.ended or now) - self.began)
 
-    def see(self, event: JobEvent) -> None:
-        """Take an event into account."""
-        self.state = event.state or self.state
+    def see(self, event: JobEvent, state: State | None = None) -> None:
+        """Take an event into account.
+
+        Args:
+            event: the next one.
+            state: that the job is known to be in. The history is bounded: it may have lost the
+                event that led to it.
+        """
+        self.state = event.state or state or self.state
         match event:
             case JobStatus():
                 self._see_status(event)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import socketio
@@ -16,11 +18,11 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from jobcast.client import ConnectionState, JobClient
+from jobcast.client import MEMORY, ConnectionState, JobClient
 from jobcast.errors import ConnectionRefused, InvalidJobId, JobFailed, JoinRefused
 from jobcast.events import JobEvent, JobLog
 from jobcast.realtime import attach, client_manager
-from jobcast.transports import TransportPublisher, open_publisher
+from jobcast.transports import Retention, TransportPublisher, open_publisher
 from tests.conftest import Valkey
 from tests.support import TIMEOUT, Server, eventually, free_port, new_id, running
 
@@ -104,6 +106,158 @@ async def test_followers_of_one_job_share_a_join_and_the_last_one_leaves(
         first.task.cancel()
         await eventually(lambda: subscribers() == 0, "end of the subscription")
         assert f"left {job.id}" in server.log
+
+
+@pytest.fixture
+def long_job(valkey: Valkey) -> Iterator[Job]:
+    """One of which more is kept than a client keeps."""
+    publisher = open_publisher(valkey.url, Retention(size=5 * MEMORY))
+    yield Job(publisher)
+    publisher.close()
+
+
+async def test_a_later_follower_is_told_all_that_the_server_has(
+    server: Server, long_job: Job, token: Token
+) -> None:
+    lines = [str(n) for n in range(MEMORY + 200)]
+    for line in lines:
+        long_job.log(line)
+    async with JobClient(server.url, token(jobs=["*"])) as client:
+        first = Reader(client, long_job.id)
+        await eventually(lambda: len(first.lines) == len(lines), "lines")
+        others = [Reader(client, long_job.id) for _ in range(2)]
+        long_job.log("live")
+        await eventually(lambda: all(len(o.lines) > len(lines) for o in others), "lines again")
+        long_job.emit("job_complete", result=None)
+        for reader in (first, *others):
+            await reader.task
+            assert reader.lines == [*lines, "live"]
+            assert [event.seq for event in reader.events] == list(range(1, len(lines) + 3))
+
+
+async def test_a_later_follower_may_come_while_the_server_is_away(
+    valkey: Valkey, long_job: Job, token: Token, tmp_path: Path
+) -> None:
+    lines = [str(n) for n in range(MEMORY + 200)]
+    for line in lines:
+        long_job.log(line)
+    with running(Server(tmp_path / "log", valkey.url)) as server:
+        server.ready()
+        async with JobClient(server.url, token(jobs=["*"])) as client:
+            first = Reader(client, long_job.id)
+            await eventually(lambda: len(first.lines) == len(lines), "lines")
+            server.kill()
+            second = Reader(client, long_job.id)
+            server.start()
+            await eventually(lambda: second.lines, "lines again")
+            long_job.emit("job_complete", result=None)
+            for reader in (first, second):
+                await reader.task
+                assert reader.lines == lines
+
+
+async def test_the_status_is_known_where_the_history_has_lost_it(
+    server: Server, valkey: Valkey, token: Token
+) -> None:
+    publisher = open_publisher(valkey.url, Retention(size=10))
+    job = Job(publisher)
+    job.emit("job_status", status="started")
+    for n in range(500):  # a store may keep some more than it has to
+        job.log(str(n))
+    async with JobClient(server.url, token(jobs=["*"])) as client:
+        assert client.status(job.id) is None
+        reader = Reader(client, job.id)
+        await eventually(lambda: "499" in reader.lines, "lines that are left")
+        assert {event.name for event in reader.events} == {"job_log"}
+        assert client.status(job.id) == "started"
+        job.emit("job_status", status="retrying")
+        await eventually(lambda: reader.events[-1].name == "job_status", "status")
+        assert client.status(job.id) == "retrying"
+        job.emit("job_complete", result=None)
+        await reader.task
+        assert client.status(job.id) is None
+    publisher.close()
+
+
+async def test_a_large_result_arrives(server: Server, job: Job, token: Token) -> None:
+    result = "x" * 5 * 1024 * 1024
+    job.emit("job_complete", result=result)
+    async with JobClient(server.url, token(jobs=["*"])) as client, asyncio.timeout(TIMEOUT):
+        assert await client.result(job.id) == result
+
+
+@asynccontextmanager
+async def plain_server(join: Callable[..., Any], path: str = "socket.io") -> AsyncIterator[str]:
+    """A server whose answers to joins are the test's own."""
+    sio = socketio.AsyncServer(async_mode="aiohttp")
+    sio.on("join_job", join)
+    app = web.Application()
+    sio.attach(app, socketio_path=path)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await sio.shutdown()
+        await runner.cleanup()
+
+
+async def test_connections_on_which_nothing_gets_through_become_fewer(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest: list[float] = []
+
+    def uniform(low: float, high: float) -> float:
+        longest.append(high)
+        return low
+
+    monkeypatch.setattr(random, "uniform", uniform)
+    sids: list[str] = []
+
+    async def join(sid: str, request: dict[str, Any]) -> dict[str, Any]:
+        sids.append(sid)
+        if len(sids) < 5:
+            asyncio.get_running_loop().call_soon(client._lost.set)
+            await asyncio.Event().wait()  # no answer
+        return {
+            "ok": True, "job_id": request["job_id"], "status": "pending", "epoch": "", "seq": 0,
+            "recovered": False,
+        }  # fmt: skip
+
+    async with plain_server(join) as url, JobClient(url, "t") as client:
+        reader = Reader(client, job.id)
+        await eventually(lambda: len(sids) == 5, "join that is answered")
+        assert longest == [0.1, 0.2, 0.4, 0.8]
+        await asyncio.sleep(0.2)  # for the answer to arrive
+        client._lost.set()
+        await eventually(lambda: len(sids) == 6, "next connection")
+        assert longest[4:] == [0.1]
+        reader.task.cancel()
+
+
+async def test_a_path_in_the_url_goes_before_that_of_socketio(job: Job) -> None:
+    def join(*_: Any) -> dict[str, Any]:
+        return {"ok": False, "code": "job_not_found", "message": "of the test"}
+
+    async with plain_server(join, "x/y/socket.io") as url:
+        for written in (f"{url}/x/y", f"{url}/x/y/"):
+            async with JobClient(written, "t") as client:
+                with pytest.raises(JoinRefused, match="of the test"):
+                    await client.result(job.id)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "nonsense", "localhost:8000", "//host", "http://", "http:///path", "ftp://host",
+        "http://host:port", "http://host:99999", "http://[::1",
+    ],
+)  # fmt: skip
+def test_a_url_that_is_none_is_said(url: str) -> None:
+    with pytest.raises(ValueError, match="should be a URL such as http://"):
+        JobClient(url, "t")
 
 
 async def test_who_comes_to_another_run_does_not_get_the_end_of_the_former(

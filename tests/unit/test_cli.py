@@ -41,7 +41,23 @@ def run(monkeypatch: pytest.MonkeyPatch) -> object:
             {},
             "Error: the server cannot be reached",
         ),
+        (
+            ["watch", "a", "--token", "t", "--url", "nonsense"],
+            {},
+            "Invalid value for --url: the server should be a URL such as http://127.0.0.1:8000",
+        ),
         (["token"], {}, "no JOBCAST_JWT_SECRET to make one"),
+        (
+            ["token", "--sub", ""],
+            {"JOBCAST_JWT_SECRET": SECRET},
+            "Invalid value for --sub: a token speaks for somebody",
+        ),
+        (
+            ["token"],
+            {"JOBCAST_JWT_SECRET": "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYI"},
+            "Error: JOBCAST_JWT_SECRET should be a secret, not a key",
+        ),
+        (["init", "/proc/x"], {}, "Error: /proc/x cannot be written: "),
         (["token", "--ttl", "0"], {}, "0 is not in the range"),
         (["token", "--job", "a b"], {"JOBCAST_JWT_SECRET": SECRET}, "a job id has 1 to 128"),
         (["nonsense"], {}, "No such command 'nonsense'"),

@@ -68,6 +68,21 @@ PEM = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----"
         ("URL", "http://localhost", "should be a URL"),
         ("URL", "redis://localhost:port/0", "a usable port"),
         ("URL", "redis://localhost:70000/0", "a usable port"),
+        ("URL", "redis://localhost/abc", "the number of a database, not 'abc'"),
+        ("URL", "redis://localhost/0/1", "the number of a database, not '0/1'"),
+        ("URL", "redis://localhost?db=-1", "the number of a database, not -1"),
+        ("URL", "redis://localhost?db=x", "'db'"),
+        ("URL", "redis://localhost/0?nonsense=1", "an option that redis-py does not take"),
+        ("URL", "redis://localhost?protocol=9", "an option that redis-py does not take"),
+        ("URL", "redis://localhost?socket_timeout=x", "'socket_timeout'"),
+        ("URL", "unix:///run/r.sock?nonsense=1", "an option that redis-py does not take"),
+        ("URL", "redis+sentinel://a/x/m", "the number of a database, not 'x'"),
+        ("URL", "redis+sentinel://a/0/m?nonsense=1", "an option that redis-py does not take"),
+        ("URL", "redis+cluster://a?nonsense=1", "an option that redis-py does not take"),
+        ("URL", "redis+cluster://a?db=2", "should name no database"),
+        ("URL", "amqp://h//?nonsense=1", "an option that kombu does not take"),
+        ("JWT_SECRET", "-----BEGIN PUBLIC KEY-----\nMFkw", "JOBCAST_JWT_PUBLIC_KEY takes"),
+        ("JWT_SECRET", "ssh-rsa " + "A" * 40, "JOBCAST_JWT_PUBLIC_KEY takes"),
         ("JWT_SECRET", "short", "at least 32 bytes"),
         ("JWT_PUBLIC_KEY", "ssh-rsa AAAA", "public key in PEM"),
         ("JWKS_URL", "/keys", "should be a URL such as https://"),
@@ -102,6 +117,30 @@ def test_a_wrong_value_is_named(name: str, value: str, says: str) -> None:
     assert caught.value.name == f"JOBCAST_{name}"
     assert str(caught.value).startswith(f"JOBCAST_{name} ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h", "redis://u:p@h:1/3", "redis://h?db=2", "unix:///run/r.sock?db=2",
+        "rediss://h/1?ssl_ca_certs=/etc/r.pem&ssl_cert_reqs=none",
+        "redis://h/0?max_connections=5&health_check_interval=3&client_name=x&socket_timeout=3",
+        "valkeys+sentinel://u:p@a,b/0/m?sentinel_password=q&socket_timeout=3",
+        "redis+cluster://a,b:7000/0?read_from_replicas=true",
+        "amqps://u:p@h:5672/v?heartbeat=10", "amqp://h//?channel=stock", "memory://",
+    ],
+)  # fmt: skip
+def test_a_url_may_have_what_its_driver_takes(url: str) -> None:
+    assert Settings.load({"JOBCAST_URL": url}).url == url
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t\n"])
+def test_a_blank_value_is_not_set(blank: str) -> None:
+    names = [f"JOBCAST_{field.upper()}" for field in Settings.__struct_fields__]
+    assert Settings.load(dict.fromkeys(names, blank)) == Settings()
+    conf = {"jobcast_host": "10.0.0.1", "jobcast_url": blank, "jobcast_log_loggers": []}
+    settings = Settings.load({"JOBCAST_HOST": blank}, conf)
+    assert (settings.host, settings.url) == ("10.0.0.1", Settings().url)
 
 
 def test_keys_do_not_mix() -> None:

@@ -29,12 +29,20 @@ async def test_what_is_minted_verifies() -> None:
     assert 0 < subject.expires_at - time.time() <= 61
 
 
-@pytest.mark.parametrize("jobs", [None, "*", 7, {"*": 1}])
-async def test_a_jobs_claim_of_another_type_lists_nothing(jobs: Any) -> None:
+@pytest.mark.parametrize("jobs", [None, "*", 7, {"*": 1}, [["x"]], [{}], ["x", 1]])
+async def test_a_jobs_claim_is_a_list_of_strings(jobs: Any) -> None:
     claims = {"sub": "a", "exp": int(time.time()) + 60, "jobs": jobs}
     token = jwt.encode(claims, SECRET, algorithm="HS256")
-    subject = await TokenVerifier(Settings(jwt_secret=SECRET)).verify(token)
-    assert subject.jobs == frozenset()
+    with pytest.raises(TokenError, match="jobs") as caught:
+        await TokenVerifier(Settings(jwt_secret=SECRET)).verify(token)
+    assert caught.value.code == "token_claims"
+
+
+async def test_a_token_may_list_no_jobs() -> None:
+    plain: dict[str, Any] = {"sub": "a", "exp": int(time.time()) + 60}
+    for claims in (plain, {**plain, "jobs": []}):
+        token = jwt.encode(claims, SECRET, algorithm="HS256")
+        assert (await TokenVerifier(Settings(jwt_secret=SECRET)).verify(token)).jobs == frozenset()
 
 
 def test_a_key_of_the_wrong_kind_stops_the_start() -> None:
@@ -93,6 +101,7 @@ async def test_keys_may_be_fetched() -> None:
 
     with key_server(keys) as url:
         verifier = TokenVerifier(Settings(jwks_url=url))
+        await verifier.check()
         assert (await verifier.verify(token(old, "old"))).sub == "alice"
         assert (await verifier.verify(token(new, "new"))).sub == "alice"
         for bad, kid, code in ((foreign, "old", "token_signature"), (foreign, "x", "token_key")):
@@ -102,3 +111,7 @@ async def test_keys_may_be_fetched() -> None:
     with pytest.raises(TokenError) as caught:
         await TokenVerifier(Settings(jwks_url=url)).verify(token(old, "old"))
     assert caught.value.code == "unavailable"
+    with pytest.raises(SettingsError, match="JOBCAST_JWKS_URL gives no keys"):
+        await TokenVerifier(Settings(jwks_url=url)).check()
+    with key_server({}) as url, pytest.raises(SettingsError, match="JOBCAST_JWKS_URL gives no"):
+        await TokenVerifier(Settings(jwks_url=url)).check()

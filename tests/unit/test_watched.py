@@ -6,7 +6,7 @@ import pytest
 from msgspec import structs
 
 from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobProgress, JobStatus
-from jobcast.watch import describe, duration
+from jobcast.watch import _doing, describe, duration
 from jobcast.watched import NAME_LENGTH, Watched
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -67,6 +67,20 @@ def test_a_run_that_was_not_lost_after_all_goes_on_where_it_was() -> None:
     assert (job.state, job.percentage, job.message) == ("started", 80, "x")
     job.see(structs.replace(STARTED, run=2))
     assert (job.state, job.percentage, job.message) == ("started", 0, None)
+
+
+def test_what_the_history_has_lost_is_unknown() -> None:
+    job = Watched(job_id="a")
+    assert job.elapsed(at(5)) == timedelta(0)
+    line = JobLog(job_id="a", level="info", message="x")
+    job.see(line, "retrying")
+    assert (job.state, job.attempt, job.elapsed(at(5))) == ("retrying", None, None)
+    assert _doing(job).plain == "retrying"
+    job.see(line, "started")
+    assert (job.state, job.elapsed(at(5))) == ("started", None)
+    # What an event says of the state is its own: the client may be further by now.
+    job.see(JobError(job_id="a", error="E", message="", reason="failure"), "started")
+    assert job.state == "error"
 
 
 def test_an_unknown_total_is_unknown() -> None:

@@ -72,7 +72,7 @@ class Transport(NamedTuple):
 _REDIS = Transport(
     "jobcast.transports.redis:RedisPublisher",
     "jobcast.transports.redis_source:RedisClientManager",
-    "jobcast.transports.redis_servers:Servers.at",
+    "jobcast.transports.redis_servers:check_url",
 )
 _KOMBU = Transport(
     "jobcast.transports.kombu:KombuPublisher",

@@ -177,6 +177,10 @@ def check_url(url: str) -> None:
         raise ValueError("should be a URL with a host, as in amqp://user:password@host:5672//")
     if Address.of(url).channel in (CHANNEL, EVENTS, LEASES):
         raise ValueError(f"should not have ?channel={CHANNEL}: that one is jobcast's own")
+    try:
+        connection(Address.of(url).url)
+    except (TypeError, ValueError) as exc:
+        raise ValueError(f"has an option that kombu does not take ({exc})") from None
 
 
 def connection(url: str, **options: Any) -> Connection:

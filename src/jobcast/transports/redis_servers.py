@@ -13,6 +13,7 @@ in a URL is taken here too (``?ssl_ca_certs=/etc/ssl/redis.pem``).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -72,6 +73,9 @@ class Servers(Struct, frozen=True, kw_only=True):
                 _ = parts.port
             except ValueError as exc:
                 raise ValueError(f"should be a URL with a usable port ({exc})") from None
+            database = "" if base == "unix" else parts.path.strip("/")
+            if database and not _is_number(database):
+                raise ValueError(f"should end with the number of a database, not {database!r}")
             return cls(shape="one", url=base + url.removeprefix(parts.scheme), options=given)
         shape: Shape = "sentinel" if suffix == "sentinel" else "cluster"
         userinfo, at, listed = parts.netloc.rpartition("@")
@@ -82,6 +86,8 @@ class Servers(Struct, frozen=True, kw_only=True):
                 "should end with a database and the name of the service, as in"
                 " redis+sentinel://host1,host2,host3/0/mymaster"
             )
+        if shape == "sentinel" and database and not _is_number(database):
+            raise ValueError(f"should have the number of a database, not {database!r}")
         if shape == "cluster" and database not in ("", "0"):
             raise ValueError("should name no database: a cluster has one")
         query = dict(parse_qsl(parts.query))
@@ -213,6 +219,33 @@ class Servers(Struct, frozen=True, kw_only=True):
             **{key: value for key, value in kwargs.items() if key.startswith("ssl_")},
             **self.sentinel_options,
         }
+
+
+def check_url(url: str) -> None:
+    """Check a URL, with its options, without connecting.
+
+    Raises:
+        ValueError: it cannot be used.
+    """
+    servers = Servers.at(url)
+    database = parse_url(servers.url).get("db", 0)
+    if database < 0:
+        raise ValueError(f"should have the number of a database, not {database}")
+    if servers.shape == "cluster" and database:
+        raise ValueError("should name no database: a cluster has one")
+    base, _, query = servers.url.partition("?")
+    # What is an option of a cluster as a whole is none of its connections.
+    of_cluster = signature(RedisCluster).parameters if servers.shape == "cluster" else {}
+    options = [(name, value) for name, value in parse_qsl(query) if name not in of_cluster]
+    try:
+        for pool in (redis.ConnectionPool, redis.asyncio.ConnectionPool):
+            pool.from_url(f"{base}?{urlencode(options)}").make_connection()
+    except (TypeError, *REDIS_ERRORS) as exc:
+        raise ValueError(f"has an option that redis-py does not take ({exc})") from None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def _host(text: str, default_port: int) -> tuple[str, int]:

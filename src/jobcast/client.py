@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import socketio
 from socketio.exceptions import SocketIOError
 
+from jobcast.cancellation import raise_lost_cancellation
 from jobcast.errors import ClientError, ConnectionRefused, InvalidMessage, JobFailed, JoinRefused
 from jobcast.events import (
     JOB_EVENTS,
@@ -350,7 +351,7 @@ class JobClient:
                 self._url, auth={"token": token}, transports=["websocket"],
                 wait_timeout=ANSWER_TIMEOUT, socketio_path=self._path,
             )  # fmt: skip
-            _raise_swallowed_cancellation()
+            raise_lost_cancellation()
         except ConnectionRefused:
             await self._disconnect()
             raise
@@ -497,13 +498,6 @@ class JobClient:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _raise_swallowed_cancellation() -> None:
-    """Python 3.11's ``asyncio.wait_for`` loses a cancellation that comes with the answer."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def _refusal(refusals: list[Any], exc: Exception) -> ConnectionRefused:

@@ -7,25 +7,12 @@ import os
 from celery import Celery
 
 from jobcast import ProgressTask
+from tests.unpicklable import NoSuchRow, TwoArgs
 
 BROKER = os.environ.get("CELERY_BROKER_URL")
 
 app = Celery("raising", broker=BROKER or "memory://", set_as_current=BROKER is not None)
 app.conf.update(result_backend=BROKER or "cache+memory://", broker_connection_retry_on_startup=True)
-
-
-class TwoArgs(Exception):
-    def __init__(self, code: int, detail: str) -> None:
-        super().__init__(f"{code}: {detail}")
-        self.code = code
-
-
-class NoSuchRow(LookupError):
-    """Celery makes a LookupError of it."""
-
-    def __init__(self, table: str, row: int) -> None:
-        super().__init__(f"{table}/{row}")
-        self.row = row
 
 
 class TellsFields(ProgressTask):

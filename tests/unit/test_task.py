@@ -24,6 +24,7 @@ from jobcast.worker import process
 from jobcast.worker.endings import really_raised
 from jobcast.worker.job import NO_JOB
 from tests.support import new_id
+from tests.unpicklable import NoSuchRow, TwoArgs
 
 Event = tuple[str, dict[str, Any]]
 History = Callable[[str], list[Event]]
@@ -537,22 +538,6 @@ def test_hooks_that_do_not_call_super_change_nothing(
     for how, end in (("well", ("complete", "done")), ("badly", ("error", "no such row"))):
         result = ends.apply((how,))
         assert brief(history(result.id)) == [("status", "started"), end]
-
-
-class TwoArgs(Exception):
-    """Cannot be pickled, and so Celery passes on another one."""
-
-    def __init__(self, code: int, detail: str) -> None:
-        super().__init__(f"{code}: {detail}")
-        self.code = code
-
-
-class NoSuchRow(LookupError):
-    """Cannot be pickled either; Celery makes a LookupError of it."""
-
-    def __init__(self, table: str, row: int) -> None:
-        super().__init__(f"{table}/{row}")
-        self.row = row
 
 
 class TellsCodes(ProgressTask):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import os
-from contextlib import ExitStack
+import sys
+from contextlib import ExitStack, suppress
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import uvicorn
-from uvicorn.config import LOGGING_CONFIG
+from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
 
 from jobcast.realtime.app import MAX_MESSAGE, create_app
 from jobcast.settings import Settings
@@ -37,7 +39,7 @@ def serve(settings: Settings, host: str, port: int, workers: int) -> None:
             if settings.metrics:
                 shared = stack.enter_context(TemporaryDirectory(prefix="jobcast-metrics-"))
                 os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
-        uvicorn.run(
+        config = uvicorn.Config(
             app if workers == 1 else "jobcast.realtime:create_app",
             factory=workers > 1,
             host=host,
@@ -53,6 +55,27 @@ def serve(settings: Settings, host: str, port: int, workers: int) -> None:
             timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
             timeout_worker_healthcheck=WORKER_TIMEOUT,
         )
+        stack.enter_context(suppress(KeyboardInterrupt))
+        if workers > 1:
+            Supervisor(config, [config.bind_socket()]).run()
+            return
+        server = uvicorn.Server(config)
+        server.run()
+        if not server.started:
+            sys.exit(STARTUP_FAILURE)
+
+
+class Supervisor(Multiprocess):
+    """uvicorn's, which sees at once that a worker died which it was just asking for a sign of life.
+
+    uvicorn keeps the worker's end of their pipe open, so that the pipe did not end with the worker:
+    for all of `WORKER_TIMEOUT` nobody was replaced and no signal heard.
+    """
+
+    def keep_subprocess_alive(self) -> None:
+        for worker in self.processes:
+            worker.child_conn.close()
+        super().keep_subprocess_alive()
 
 
 def _log_config() -> dict[str, Any]:

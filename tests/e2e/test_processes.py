@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
@@ -15,6 +16,7 @@ import psutil
 import pytest
 import socketio.exceptions
 
+from jobcast.serve import WORKER_TIMEOUT
 from tests import jobs
 from tests.conftest import Valkey
 from tests.e2e.raw import raw_client
@@ -197,6 +199,29 @@ async def test_a_worker_that_is_killed_is_replaced_and_its_clients_come_back(
             assert client.lines == LINES
             assert len(client.of("connect")) >= 2
         assert not set(two_workers.workers) & set(former)
+
+
+async def test_a_worker_killed_while_the_supervisor_waits_for_its_answer_is_replaced_at_once(
+    two_workers: Served,
+) -> None:
+    former = set(two_workers.workers)
+    for pid in former:
+        os.kill(pid, signal.SIGSTOP)
+    await eventually(lambda: rests(two_workers.popen.pid), "supervisor that waits for an answer")
+    for pid in former:
+        os.kill(pid, signal.SIGKILL)
+    await eventually(
+        lambda: len(two_workers.workers) == 2 and not former & set(two_workers.workers),
+        "two other workers",
+        timeout=WORKER_TIMEOUT * 2 / 3,
+    )
+
+
+def rests(pid: int) -> bool:
+    """It is not scheduled in a time in which it would look after its workers several times."""
+    before = psutil.Process(pid).num_ctx_switches()
+    time.sleep(2)
+    return psutil.Process(pid).num_ctx_switches() == before
 
 
 async def test_a_rolling_restart_sends_clients_to_the_others_and_loses_nothing(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from jobcast.tokens import mint
 from jobcast.worker import process
@@ -12,6 +13,10 @@ from tests import jobs
 from tests.rabbitmq import RabbitMQ
 from tests.redis_family import RedisProcess
 from tests.support import SECRET, Server, Worker, new_id, running
+
+# How long an example takes is a matter of what else the machine does.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 class Valkey(RedisProcess):

@@ -148,6 +148,7 @@ class Climber:
         self._paused = False
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self.packets: list[str] = []
+        self.heard = 0  # events
         self.upgraded_after = 0  # packets
 
     async def connect(self, token: str) -> None:
@@ -208,6 +209,7 @@ class Climber:
 
     async def _take(self, packet: str) -> None:
         self.packets.append(packet)
+        self.heard += packet.startswith("42[")
         if packet == "2":
             await self.send("3")
 

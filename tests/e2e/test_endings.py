@@ -584,7 +584,7 @@ def keepers_of(worker: Worker) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("pool", ["threads", "gevent", "eventlet"])
-@pytest.mark.parametrize("quick", [Terms(lease=6, lost_after=1)], indirect=True)
+@pytest.mark.parametrize("quick", [Terms(lease=9, lost_after=1)], indirect=True)
 async def test_a_living_job_that_keeps_its_whole_worker_from_answering(
     pool: str, quick: Quick, token: Token
 ) -> None:
@@ -595,7 +595,7 @@ async def test_a_living_job_that_keeps_its_whole_worker_from_answering(
         beside = scene.send(jobs.waits, str(gate))
         await scene.follow(beside)
         await scene.runs(beside)
-        job_id = scene.send(jobs.holds_the_interpreter, 12)
+        job_id = scene.send(jobs.holds_the_interpreter, 14)
         await scene.follow(job_id)
         assert await scene.story(job_id) == [*BEGUN, DONE]
         gate.touch()

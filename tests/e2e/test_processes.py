@@ -297,8 +297,7 @@ async def test_a_process_that_ends_sends_all_kinds_of_clients_away(
 async def test_a_process_that_ends_is_not_ready_and_takes_nobody_in(
     valkey: Valkey, token: Token, job_id: str, tmp_path: Path
 ) -> None:
-    env = {"JOBCAST_SEND_BUFFER": "65536"}
-    with running(Server(tmp_path / "server.log", valkey.url, env)) as server:
+    with running(Server(tmp_path / "log", valkey.url, app="tests.patient:create_app")) as server:
         server.ready()
         # It does not answer the end of its connection, so that the process waits for it a while.
         async with raw_client(server.url, token()):

@@ -143,7 +143,7 @@ def publisher(valkey: Valkey) -> Iterator[RedisPublisher]:
 
 
 @given(said=said, together=st.booleans())
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 def test_lua_and_python_keep_the_same(
     valkey: Valkey, publisher: RedisPublisher, said: list[tuple[str, Run, str]], together: bool
 ) -> None:
@@ -160,7 +160,7 @@ def test_lua_and_python_keep_the_same(
 
 
 @given(turns=turns)
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 def test_lua_and_python_hold_and_recognise_the_same(
     valkey: Valkey, publisher: RedisPublisher, turns: list[tuple[str, list[Word], int]]
 ) -> None:

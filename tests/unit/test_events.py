@@ -7,7 +7,7 @@ from typing import Any, Final, get_args
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from socketio.packet import EVENT, Packet
 
@@ -48,8 +48,6 @@ from jobcast.events import (
     payload_of,
     room_of,
 )
-
-unhurried = settings(deadline=None)
 
 job_ids = st.from_regex(JOB_ID_PATTERN)
 seqs = st.integers(min_value=1, max_value=2**53 - 1)
@@ -132,7 +130,6 @@ def decode(packet: str) -> Any:
     return decoded.data
 
 
-@unhurried
 @given(job_ids)
 def test_room_of_a_job_leads_back_to_it(job_id: str) -> None:
     assert check_job_id(job_id) == job_id
@@ -162,7 +159,6 @@ def test_job_id_that_is_no_string_is_refused(job_id: object) -> None:
         parse_request("join_job", {"job_id": job_id}, JoinJob)
 
 
-@unhurried
 @given(st.text() | job_ids)
 def test_job_ids_are_judged_alike_everywhere(job_id: str) -> None:
     try:
@@ -181,7 +177,6 @@ def test_room_that_is_no_jobs_leads_to_none(room: object) -> None:
     assert job_of(room) is None
 
 
-@unhurried
 @given(events, seqs)
 def test_packet_is_one_that_socketio_reads(event: JobEvent, seq: int) -> None:
     name, payload = decode(packet_head(event) + packet_tail(seq))
@@ -189,14 +184,12 @@ def test_packet_is_one_that_socketio_reads(event: JobEvent, seq: int) -> None:
     assert payload == {**payload_of(event), "seq": seq}
 
 
-@unhurried
 @given(events, seqs)
 def test_packet_leads_back_to_the_event(event: JobEvent, seq: int) -> None:
     name, payload = decode(packet_head(event) + packet_tail(seq))
     assert parse_event(name, payload) == msgspec.structs.replace(event, seq=seq)
 
 
-@unhurried
 @given(
     st.builds(
         Joined,

@@ -102,7 +102,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(), st.sampled_from([0.0, 0.3]), st.booleans())
 async def test_every_follower_gets_everything_once_and_in_order(
     seed: int, loss: float, resumes: bool

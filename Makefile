@@ -8,6 +8,8 @@ CONSOLE := src/jobcast/_console/index.html
 EXAMPLE := client/examples/react/dist/index.html
 # Node and npm come into the virtual environment, as the lock file has them.
 NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
+# Tests wait more than they compute: half as many again as there are processors.
+TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; n = os.cpu_count() or 1; print(min(n + (n + 1) // 2, 6))')
 CONSOLE_SOURCES := $(shell find client/src client/console -name node_modules -prune -o -type f -print)
 
 .DEFAULT_GOAL := help
@@ -84,7 +86,7 @@ servers:  ## install what the tests start: Redis, RabbitMQ, Chromium
 	@sh tests/install_servers.sh
 
 pytest: $(STOCK_CLIENT)/node_modules/.package-lock.json $(CONSOLE) $(EXAMPLE) servers  ## the three tiers of tests
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --cov --cov-report=term:skip-covered
 
 bench: $(BENCH)/node_modules/.package-lock.json  ## jobcast beside the stock stack and Node's socket.io
 	$(NODE) $(BIN)/python -m bench.fanout $(BENCH_OPTIONS)

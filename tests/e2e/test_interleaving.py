@@ -59,6 +59,8 @@ class PieceReader(RawClient):
             if event.opcode is Opcode.CLOSE:
                 self.closed = True
                 raise ConnectionError("the server has closed the connection")
+            if event.opcode is Opcode.PING:
+                continue  # the ASGI server's own, after a while; the answer is flushed below
             assert event.opcode is Opcode.TEXT, event
             assert event.fin
             self.packets.append(bytes(event.data).decode())

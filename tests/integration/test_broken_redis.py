@@ -216,11 +216,11 @@ async def test_a_connection_that_has_silently_died_is_found(
 async def test_a_silent_channel_stays_subscribed_to(
     own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobcast.transports.redis_line.PING_INTERVAL", 0.02)
+    # As short as a loaded machine can still answer in.
+    monkeypatch.setattr("jobcast.transports.redis_line.PING_INTERVAL", 1.0)
     async with scene(own_valkey.url) as here:
         before = _subscribers(own_valkey)
-        # Minutes of silence, as long as they seem to who asks every 20 ms.
-        await eventually(lambda: _pings(own_valkey) > 50, "50 pings")
+        await eventually(lambda: _pings(own_valkey) >= 3, "3 pings")
         here.speak(1)
         await here.heard()
         assert _subscribers(own_valkey) == before

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobcast.realtime.backlog import CHUNK, Backlog
+from tests.support import TIMEOUT
 
 
 def packet(data: str) -> Packet:
@@ -181,5 +182,5 @@ async def test_a_queue_that_is_joined_ends_when_all_is_read_or_forgotten() -> No
     backlog.get_nowait()
     backlog.task_done()
     backlog.discard()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(TIMEOUT):
         await backlog.join()

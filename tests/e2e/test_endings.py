@@ -519,7 +519,7 @@ def quick(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Quick]:
     """Its parameter is how long things may take."""
-    terms: Terms = getattr(request, "param", Terms(lease=2, lost_after=300))
+    terms: Terms = getattr(request, "param", Terms(lease=3, lost_after=300))
     env = {"JOBCAST_LEASE": str(terms.lease), "JOBCAST_LOST_AFTER": str(terms.lost_after)}
     with running(Valkey(tmp_path)) as valkey:
         valkey.ready()
@@ -539,7 +539,7 @@ async def at(quick: Quick, worker: Worker, token: Token) -> AsyncIterator[Scene]
 
 
 @pytest.mark.parametrize("pool", ANY)
-@pytest.mark.parametrize("quick", [Terms(lease=2, lost_after=3)], indirect=True)
+@pytest.mark.parametrize("quick", [Terms(lease=3, lost_after=3)], indirect=True)
 async def test_a_worker_that_is_killed_is_missed(pool: str, quick: Quick, token: Token) -> None:
     worker = quick.worker(pool=pool)
     async with at(quick, worker, token) as scene:
@@ -602,7 +602,7 @@ async def test_a_living_job_that_keeps_its_whole_worker_from_answering(
         assert await scene.story(beside) == [*BEGUN, "log", DONE]
 
 
-@pytest.mark.parametrize("quick", [Terms(lease=2, lost_after=1)], indirect=True)
+@pytest.mark.parametrize("quick", [Terms(lease=3, lost_after=1)], indirect=True)
 async def test_nobody_speaks_for_a_worker_that_is_gone(quick: Quick, token: Token) -> None:
     worker = quick.worker(pool="threads")
     async with at(quick, worker, token) as scene:

@@ -85,10 +85,11 @@ def origin_of_delivery(
 
 def due(when: object) -> datetime:
     """When a task is due; Celery says it as a time, as seconds from now, or not at all."""
-    if isinstance(when, str):
-        when = datetime.fromisoformat(when)
     if isinstance(when, datetime):
-        return when if when.tzinfo else when.replace(tzinfo=UTC)
+        when = datetime.isoformat(when)  # that of a subclass, as pendulum's, does not encode
+    if isinstance(when, str):
+        plain = datetime.fromisoformat(when)
+        return plain if plain.tzinfo else plain.replace(tzinfo=UTC)
     return now() + timedelta(seconds=when if isinstance(when, int | float) else 0)
 
 

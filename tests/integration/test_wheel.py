@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from jobcast.reference import PARTS, console_directory
-from tests.support import ROOT, free_port
+from tests.conftest import Valkey
+from tests.support import ROOT, SECRET, Process, answers, free_port, running
 
 WEB = {"starlette", "uvicorn", "pyjwt", "httptools", "uvloop", "websockets", "aiohttp", "rich"}
 
@@ -174,10 +176,8 @@ def test_a_worker_installs_no_web_server(wheel: Path) -> None:
     assert not names_with("") & WEB
 
 
-def test_what_the_wheel_requires_is_all_that_it_takes(wheel: Path, tmp_path: Path) -> None:
-    """A development environment has more: what another package brings is not missed there."""
-    environment = tmp_path / "environment"
-    python = environment / "bin" / "python"
+def locked(wheel: Path, environment: Path) -> None:
+    """Install the versions that the lock file has, and nothing that only development needs."""
     run(
         sys.executable, "-m", "uv", "sync", "--frozen", "--no-default-groups",
         "--extra", "all", "--no-install-project", cwd=ROOT,
@@ -185,13 +185,40 @@ def test_what_the_wheel_requires_is_all_that_it_takes(wheel: Path, tmp_path: Pat
     )  # fmt: skip
     run(
         sys.executable, "-m", "uv", "pip", "install", "--offline", "--no-deps",
-        "--python", python, wheel, cwd=tmp_path,
+        "--python", environment / "bin" / "python", wheel, cwd=environment,
     )  # fmt: skip
-    said = run(
-        environment / "bin" / "jobcast", "demo", "--once", "--port", str(free_port()),
-        cwd=tmp_path, JOBCAST_URL="",
+
+
+def oldest(wheel: Path, environment: Path) -> None:
+    """Install the oldest versions that are said to be enough."""
+    run(sys.executable, "-m", "uv", "venv", "--python", sys.executable, environment, cwd=ROOT)
+    run(
+        sys.executable, "-m", "uv", "pip", "install", "--resolution", "lowest-direct",
+        "--python", environment / "bin" / "python", f"jobcast[all] @ {wheel.as_uri()}",
+        cwd=environment,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("install", [locked, oldest])
+def test_what_the_wheel_requires_is_all_that_it_takes(
+    install: Callable[[Path, Path], None], wheel: Path, valkey: Valkey, tmp_path: Path
+) -> None:
+    """A development environment has more: what another package brings is not missed there."""
+    environment = tmp_path / "environment"
+    install(wheel, environment)
+    jobcast = str(environment / "bin" / "jobcast")
+    said = run(jobcast, "demo", "--once", "--port", str(free_port()), cwd=tmp_path, JOBCAST_URL="")
     assert "All jobs ended as they should" in said
+    port = free_port()
+    with running(
+        Process(
+            [jobcast, "serve", "--workers", "2", "--port", str(port)], tmp_path / "log",
+            {"JOBCAST_URL": valkey.url, "JOBCAST_JWT_SECRET": SECRET},
+        )
+    ) as served:  # fmt: skip
+        served.expect(lambda: answers(f"http://127.0.0.1:{port}/readyz"), "answer of /readyz")
+        assert served.stop() == 0
+        assert "Traceback" not in served.log
 
 
 def test_an_installation_writes_a_project(installed: Path, tmp_path: Path) -> None:

@@ -118,6 +118,6 @@ def default_worker_app(default_worker_app: Celery) -> Celery:
     app = default_worker_app
     app.conf.worker_prefetch_multiplier = 1
     app.conf.broker_transport_options = {
-        "visibility_timeout": 2, "unacked_restore_interval": 1, "unacked_restore_throttle": 1,
+        "visibility_timeout": 6, "unacked_restore_interval": 1, "unacked_restore_throttle": 1,
     }  # fmt: skip
     return app

@@ -14,8 +14,6 @@ from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.uri import parse_uri
 
-RECEIVE_BUFFER = 4096  # bytes that the kernel keeps of what is not read
-
 
 class RawClient:
     """Socket.IO on a WebSocket on a socket, each byte of which is asked for."""
@@ -27,7 +25,8 @@ class RawClient:
         )
         self._peer = address.hostname, address.port
         self._socket = socket.socket()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        # With a receive buffer of a few kB, TCP's window may stay smaller than a segment: then what
+        # is read comes by probes of 200 ms, and a reader of anything looks like one that is slow.
         self._socket.setblocking(False)
         self.packets: list[str] = []
 

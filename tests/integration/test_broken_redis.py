@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import uvloop
@@ -95,6 +96,21 @@ async def test_connections_that_are_killed_again_and_again(own_valkey: Valkey, k
             await asyncio.sleep(0.02)  # more is said while they come back
         await here.heard()
         here.assert_in_order()
+
+
+@pytest.mark.parametrize("kind", [RedisProcess, Sentinels])
+async def test_a_connection_that_was_cut_while_idle_refuses_nobody(
+    kind: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A restart, a proxy or the server's own ``timeout`` cuts them; the store is there."""
+    with started_servers(kind(tmp_path_factory.mktemp("servers"))) as servers:
+        manager = open_manager(servers.url)
+        master = servers if isinstance(servers, RedisProcess) else servers.master
+        for _ in range(3):
+            assert (await manager.source.snapshot("42")).state == "pending"
+            assert await manager.source.owner("42") is None
+            await asyncio.to_thread(master.command, "CLIENT", "KILL", "TYPE", "normal")
+        await manager.aclose()
 
 
 async def test_a_subscriber_that_is_thrown_out_for_reading_slowly(own_valkey: Valkey) -> None:

@@ -23,11 +23,13 @@ from msgspec import Struct
 from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
 from redis.asyncio.cluster import RedisCluster as AsyncRedisCluster
 from redis.asyncio.connection import parse_url as async_parse_url
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.connection import parse_url
+from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
@@ -132,14 +134,21 @@ class Servers(Struct, frozen=True, kw_only=True):
         return RedisCluster(startup_nodes=nodes, ssl=ssl, **kwargs)
 
     def async_client(self) -> AsyncClient:
-        """A client for commands, in a running loop. Nothing is connected yet."""
+        """A client for commands that may be run twice, in a running loop.
+
+        Nothing is connected yet. A connection that was cut while nobody used it is found out by
+        the next command, which is sent once more by another; what takes too long is not.
+        """
+        again = {
+            "retry": AsyncRetry(NoBackoff(), 1, supported_errors=(LostConnection,)),
+            **self.options,
+        }
         if self.shape == "one":
-            return redis.asyncio.Redis.from_url(self.url, **self._bounds)
+            return redis.asyncio.Redis.from_url(self.url, **{**self._bounds, **again})
         ssl, kwargs = self._parsed()
         if self.shape == "sentinel":
-            master: redis.asyncio.Redis = self._async_sentinels(ssl, kwargs).master_for(
-                self.service
-            )
+            sentinels = self._async_sentinels(ssl, {**kwargs, **again})
+            master: redis.asyncio.Redis = sentinels.master_for(self.service)
             return master
         nodes = [AsyncClusterNode(host, port) for host, port in self.hosts]
         return AsyncRedisCluster(startup_nodes=nodes, ssl=ssl, **kwargs)

@@ -20,11 +20,6 @@ app = Celery("endings", broker=BROKER or "memory://", set_as_current=BROKER is n
 app.conf.update(
     result_backend=os.environ.get("CELERY_RESULT_BACKEND") or BROKER or "cache+memory://",
     broker_connection_retry_on_startup=True,
-    broker_transport_options={
-        "visibility_timeout": float(os.environ.get("VISIBILITY_TIMEOUT", "3600")),
-        "unacked_restore_interval": 1,
-        "unacked_restore_throttle": 1,
-    },
     worker_prefetch_multiplier=1,
     worker_soft_shutdown_timeout=float(os.environ.get("SOFT_SHUTDOWN", "0")),
     worker_cancel_long_running_tasks_on_connection_loss="CANCEL_ON_LOSS" in os.environ,

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from urllib.error import URLError
 
 import socketio
+from kombu.connection import Connection
 
 ROOT = Path(__file__).resolve().parent.parent
 SECRET = "a secret for tests that is long enough"
@@ -200,6 +201,20 @@ class Worker(Process):
         line = re.compile(rf"\[{re.escape(task_id)}\] succeeded in [^:]+s: (.*)")
         found: re.Match[str] = self.expect(lambda: line.search(self.log), f"end of {task_id}")
         return found[1]
+
+
+def give_back_unacknowledged(redis_url: str) -> None:
+    """Let Celery's broker give what no worker has acknowledged to another.
+
+    Redis' does it when its visibility timeout is over. One that is short enough to be waited for
+    is also over, on a busy machine, while a living worker runs what it was given.
+    """
+    with Connection(redis_url) as connection:
+        channel = connection.default_channel
+        with channel.conn_or_acquire() as client:
+            tags = client.zrange(channel.unacked_index_key, 0, -1)
+        for tag in tags:
+            channel.qos.restore_by_tag(tag.decode())
 
 
 class Transcript:

@@ -23,7 +23,17 @@ from jobcast.worker import keeper_process, process
 from jobcast.worker.message import OWNER_HEADER
 from tests import ending_jobs as jobs
 from tests.conftest import Valkey
-from tests.support import TIMEOUT, Follower, Server, Worker, eventually, following, new_id, running
+from tests.support import (
+    TIMEOUT,
+    Follower,
+    Server,
+    Worker,
+    eventually,
+    following,
+    give_back_unacknowledged,
+    new_id,
+    running,
+)
 
 Token = Callable[..., str]
 
@@ -557,14 +567,15 @@ async def test_a_worker_that_is_killed_is_missed(pool: str, quick: Quick, token:
 
 
 async def test_a_job_whose_worker_is_gone_goes_on_at_another(quick: Quick, token: Token) -> None:
-    worker = quick.worker(VISIBILITY_TIMEOUT="6")
+    worker = quick.worker()
     async with at(quick, worker, token) as scene:
         job_id = scene.send(jobs.hangs_at_first, scene.marker())
         await scene.follow(job_id)
         await scene.runs(job_id)
         worker.kill()
         await eventually(lambda: "stalled" in story_of(scene.alice, job_id), "stalled job")
-        scene.worker = quick.another(worker, VISIBILITY_TIMEOUT="6")
+        give_back_unacknowledged(quick.valkey.url)
+        scene.worker = quick.another(worker)
         assert await scene.story(job_id) == [*BEGUN, "stalled", "started 1/2", "log", DONE]
 
 
@@ -689,14 +700,14 @@ async def test_a_cold_shutdown_ends_what_nobody_will_run_again(
 async def test_a_cold_shutdown_gives_back_what_another_can_run(
     soft: str, quick: Quick, token: Token
 ) -> None:
-    worker = quick.worker(SOFT_SHUTDOWN=soft, VISIBILITY_TIMEOUT="6")
+    worker = quick.worker(SOFT_SHUTDOWN=soft)
     async with at(quick, worker, token) as scene:
         job_id = scene.send(jobs.hangs_at_first, scene.marker())
         await scene.follow(job_id)
         await scene.runs(job_id)
         worker.popen.send_signal(signal.SIGQUIT)
         worker.popen.wait(TIMEOUT)
-        scene.worker = quick.another(worker, VISIBILITY_TIMEOUT="6")
+        scene.worker = quick.another(worker)
         story = [*BEGUN, "retrying 1 WorkerShutdown", "started 1/2", "log", DONE]
         assert await scene.story(job_id) == story
 
@@ -705,7 +716,7 @@ async def test_a_connection_to_the_broker_that_is_lost_takes_its_jobs_along(
     quick: Quick, token: Token
 ) -> None:
     """If Celery is told to stop what it will be given again."""
-    worker = quick.worker(CANCEL_ON_LOSS="1", VISIBILITY_TIMEOUT="6")
+    worker = quick.worker(CANCEL_ON_LOSS="1")
     async with at(quick, worker, token) as scene:
         job_id = scene.send(jobs.hangs_at_first, scene.marker())
         await scene.follow(job_id)

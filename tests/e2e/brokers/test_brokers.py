@@ -14,7 +14,14 @@ from jobcast.worker import process
 from tests.e2e.brokers import broker_tasks as jobs
 from tests.e2e.brokers.conftest import LEASE
 from tests.e2e.test_endings import story_of
-from tests.support import Follower, Server, eventually, following, running
+from tests.support import (
+    Follower,
+    Server,
+    eventually,
+    following,
+    give_back_unacknowledged,
+    running,
+)
 
 Token = Callable[..., str]
 
@@ -89,6 +96,8 @@ async def test_a_worker_that_is_killed_and_started_again(
         await alice.transcript.logged(job_id, 1)
         celery_setup.worker.kill()
         await eventually(lambda: "stalled" in story_of(alice, job_id), "stalled job")
+        if url.startswith("redis"):  # RabbitMQ has noticed that its worker is gone
+            give_back_unacknowledged(url)
         celery_setup.worker.restart()
         again = "started 1/2"
         await eventually(lambda: again in story_of(alice, job_id), again, timeout=90)

@@ -529,7 +529,7 @@ def quick(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Quick]:
     """Its parameter is how long things may take."""
-    terms: Terms = getattr(request, "param", Terms(lease=3, lost_after=300))
+    terms: Terms = getattr(request, "param", Terms(lease=9, lost_after=300))
     env = {"JOBCAST_LEASE": str(terms.lease), "JOBCAST_LOST_AFTER": str(terms.lost_after)}
     with running(Valkey(tmp_path)) as valkey:
         valkey.ready()
@@ -583,7 +583,7 @@ async def test_a_living_job_whose_process_does_not_answer(quick: Quick, token: T
     """Another process of its worker speaks for it."""
     worker = quick.worker()
     async with at(quick, worker, token) as scene:
-        job_id = scene.send(jobs.holds_the_interpreter, 8)
+        job_id = scene.send(jobs.holds_the_interpreter, 14)
         await scene.follow(job_id)
         assert await scene.story(job_id) == [*BEGUN, DONE]
         assert keepers_of(worker) == []

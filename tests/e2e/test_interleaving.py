@@ -32,7 +32,7 @@ WAYS = ["uvicorn-sansio", "uvicorn-wsproto"]
 JOBS = 8
 REQUESTS = 300
 PING_INTERVAL = 1.0
-PING_TIMEOUT = 1.0
+PING_TIMEOUT = 3.0  # for who answers, too, on a machine that is busy
 SEND_BUFFER = 256 * 1024 * 1024  # characters: slow clients are meant to stay
 CLOSE_TIMEOUT = 10.0  # that uvicorn and jobcast give a client to close what was closed
 
@@ -292,12 +292,11 @@ async def test_pings_come_at_their_interval_and_who_answers_stays(
     async with piece_reader(impatient.url, token()) as client:
         times = [loop.time()]
         async with asyncio.timeout(TIMEOUT):
-            while len(times) < 5:
+            # Longer than both together, and still there: the answers were heard.
+            while times[-1] - times[0] <= PING_INTERVAL + PING_TIMEOUT:
                 await client.read_until(lambda packet: packet == "2")
                 times.append(loop.time())
         gaps = [after - before for before, after in pairwise(times)]
-        # Longer than both together, and still there: the answers were heard.
-        assert times[-1] - times[0] > PING_INTERVAL + PING_TIMEOUT
         assert min(gaps) > PING_INTERVAL * 0.8, gaps
         assert await impatient.metric("jobcast_connections") == 1
     await impatient.becomes_empty()
@@ -330,6 +329,6 @@ async def test_who_neither_reads_nor_answers_is_closed_and_forgotten(
     async with piece_reader(impatient.url, token(jobs=["*"]), answers_pings=False) as silent:
         await silent.join(job_id)
         # More than the kernel takes, and less than what would have it cut for that.
-        await say(*(log(job_id, "x" * 8000) for _ in range(80)))
+        await say(*(log(job_id, "x" * 8000) for _ in range(1000)))
         await impatient.becomes_empty()
         assert await impatient.metric("jobcast_slow_disconnects_total") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,9 +35,9 @@ def test_orders_are_taken_in_whatever_pieces_they_come() -> None:
     orders = Orders()
     for byte in b"+a 1\n+b 2\n=10.5\n-a 1\n=11.0\n+c":
         orders.take(bytes([byte]))
-    assert (orders.leases, orders.said_at) == ({"b 2"}, 11.0)
+    assert (orders.leases, orders.renewed_at) == ({"b 2"}, 11.0)
     orders.take(b" 3\n-b 2\n=12.0\n")
-    assert (orders.leases, orders.said_at) == ({"c 3"}, 12.0)
+    assert (orders.leases, orders.renewed_at) == ({"c 3"}, 12.0)
 
 
 def test_nothing_is_started_while_nothing_runs(keeper: Keeper) -> None:
@@ -66,6 +67,7 @@ def test_one_that_has_ended_is_replaced_by_one_that_is_told_all(
 
     def told() -> bool:
         keeper.tell(leases)
+        keeper.renewed(time.monotonic())
         return heard.exists() and all(f"+{lease}\n" in heard.read_text() for lease in leases)
 
     wait_for(told, "another process, and what it has heard")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from jobcast.events import JobComplete, JobStatus
 from jobcast.transports import Origin, Outgoing, Run
@@ -102,6 +102,42 @@ def test_what_ends_during_an_outage_is_not_renewed_after_it() -> None:
     leases.tend()
     assert holder.kept == {lease_of(0), lease_of(2), lease_of(3)}
     assert holder.renewals == [3]
+
+
+class Told:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def tell(self, leases: Set[Lease]) -> None:
+        self.lines += sorted(lease.job_id for lease in leases)
+
+    def renewed(self, at: float) -> None:
+        self.lines.append("renewed")
+
+    def leave(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def test_who_keeps_leases_too_knows_since_when_they_were_not_renewed() -> None:
+    """A sign of life in between would have it wait until too little is left of them."""
+    holder, keeper = Holder(), Told()
+    leases = Leases(holder, seconds=3600, keeper=keeper)
+    leases.elsewhere = list
+    leases.begin([started(1)])
+    leases.tend()
+    leases.begin([started(2)])
+    leases.tend()
+    assert keeper.lines == ["1", "renewed", "1", "2"]
+    leases._renew_at = 0
+    holder.down = True
+    leases.tend()
+    assert keeper.lines[4:] == ["1", "2"]
+    leases._renew_at = 0
+    holder.down = False
+    leases.tend()
+    assert keeper.lines[6:] == ["1", "2", "renewed"]
 
 
 class Said(Holder):

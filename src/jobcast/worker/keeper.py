@@ -45,7 +45,7 @@ class Keeper:
         self._not_before = 0.0  # another one is not started
 
     def tell(self, leases: Set[Lease]) -> None:
-        """Say that these leases are to be kept, no others, and that this process is well."""
+        """Say that these leases are to be kept, and no others."""
         if self._pipe is None and leases:
             self._pipe = self._start()
         if self._pipe is None:
@@ -53,8 +53,14 @@ class Keeper:
         orders = [f"+{lease}\n" for lease in leases - self._told]
         orders += [f"-{lease}\n" for lease in self._told - leases]
         self._told = frozenset(leases)
-        self._unsent += "".join([*orders, f"={time.monotonic()}\n"]).encode()
+        self._unsent += "".join(orders).encode()
         self._send(self._pipe)
+
+    def renewed(self, at: float) -> None:
+        """Say when this process has renewed them all, by the system's monotonic clock."""
+        if self._pipe is not None:
+            self._unsent += f"={at}\n".encode()
+            self._send(self._pipe)
 
     def close(self) -> None:
         """End it."""

@@ -3,8 +3,8 @@
 Run as a script, isolated and without site packages, so that it is small and there at once; what it
 takes to renew leases is imported when that is necessary for the first time, if a lease leaves time
 for it. The first line of its input says how; each further one that a lease is to be kept (``+``),
-is so no more (``-``), or when the worker was well (``=``, by the system's monotonic clock: what is
-read late was not said late). Its input ends when the worker does, whatever ended it.
+is so no more (``-``), or when the worker has renewed them all (``=``, by the system's monotonic
+clock: what is read late was not said late). Its input ends when the worker does, whatever ended it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-SILENCE: Final = 1 / 2  # of a lease: a worker that is well says so more often
+SILENCE: Final = 1 / 2  # of a lease: a worker that is well renews it more often
 IMPORTING: Final = 5.0  # seconds that it may take on a loaded machine
 RENEWALS: Final = 3  # a lease
 RETRY_DELAY: Final = 1.0  # seconds after a renewal that failed
@@ -34,7 +34,7 @@ class Orders:
 
     def __init__(self) -> None:
         self.leases: set[str] = set()
-        self.said_at = time.monotonic()
+        self.renewed_at = time.monotonic()
         self._rest = b""
 
     def take(self, data: bytes) -> None:
@@ -47,7 +47,7 @@ class Orders:
                 case b"-":
                     self.leases.discard(what)
                 case _:
-                    self.said_at = float(what)
+                    self.renewed_at = float(what)
 
 
 def renewing(url: str, path: Sequence[str]) -> Renew:
@@ -73,11 +73,11 @@ def renewing(url: str, path: Sequence[str]) -> Renew:
 
 
 def keep(worker: int, url: str, seconds: float, path: Sequence[str]) -> None:
-    """Renew the leases of a worker while it says nothing, for as long as it is there."""
+    """Renew the leases of a worker while it does not, for as long as it is there."""
     orders = Orders()
     leaves_time = seconds * (1 - SILENCE) > IMPORTING
     renew = None if leaves_time else renewing(url, path)
-    due = orders.said_at + seconds * SILENCE
+    due = orders.renewed_at + seconds * SILENCE
     # What a worker forks may inherit the other end of the pipe, and outlive it.
     while os.getppid() == worker:
         patience = max(0.0, due - time.monotonic()) if orders.leases else None
@@ -86,7 +86,7 @@ def keep(worker: int, url: str, seconds: float, path: Sequence[str]) -> None:
             if not data:
                 break
             orders.take(data)
-            due = orders.said_at + seconds * SILENCE
+            due = orders.renewed_at + seconds * SILENCE
         elif os.getppid() == worker:
             renew = renew or renewing(url, path)
             renewed = renew(orders.leases, seconds)

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 class LeaseKeeping(Protocol):
     def tell(self, leases: Set[Lease]) -> None: ...
+    def renewed(self, at: float) -> None: ...
     def leave(self) -> None: ...
     def close(self) -> None: ...
 
@@ -115,6 +116,8 @@ class Leases:
         else:
             if due:
                 self._renew_at = now + self._seconds / RENEWALS
+                if self._keeper is not None:
+                    self._keeper.renewed(now)
 
     def leave(self) -> None:
         """Leave them to the parent, in a process that was forked."""

@@ -40,7 +40,7 @@ def first_time(marker: str) -> bool:
     return True
 
 
-def hang(seconds: float = 60) -> None:
+def hang(seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         time.sleep(0.02)

@@ -23,7 +23,7 @@ from kombu.connection import Connection
 
 ROOT = Path(__file__).resolve().parent.parent
 SECRET = "a secret for tests that is long enough"
-TIMEOUT = 30.0  # seconds that a condition may take on a loaded machine
+TIMEOUT = 90.0  # seconds that a condition may take on a loaded machine
 
 
 def free_port() -> int:

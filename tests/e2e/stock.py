@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support import new_id
+from tests.support import TIMEOUT, new_id
 
 FOLDER = Path(__file__).parent / "stock_client"
-TIMEOUT = 60  # seconds
 
 Event = tuple[str, dict[str, Any]]
 

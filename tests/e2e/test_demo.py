@@ -22,11 +22,10 @@ from jobcast.events import JobComplete, JobLog
 from tests.conftest import Valkey
 from tests.console import PEOPLE, Visitor
 from tests.marked import Mark, marked
-from tests.support import Process, free_port, running, wait_for
+from tests.support import TIMEOUT, Process, free_port, running, wait_for
 
 JOBS = ("hash_tree", "import_csv", "make_thumbnails", "fetch_feed", "audit_ledger")
 CODE = "import sys; from jobcast.demo import run; sys.exit(run(port=%d, scale=1, once=%r))"
-TIMEOUT = 90.0  # seconds for all of it on a loaded machine
 
 
 class Demo(Process):

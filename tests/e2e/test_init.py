@@ -16,7 +16,7 @@ from jobcast.reference import write_project
 from jobcast.tokens import mint
 from tests.conftest import Valkey
 from tests.marked import marked
-from tests.support import ROOT, Process, answers, following, free_port
+from tests.support import ROOT, TIMEOUT, Process, answers, following, free_port
 
 SEND = """
 import sys
@@ -138,7 +138,7 @@ def test_a_wrong_setting_is_said_in_a_line(
     project: Path, argv: list[str], env: dict[str, str], problem: str
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", *argv], cwd=project, text=True, check=False, timeout=60,
+        [sys.executable, "-m", *argv], cwd=project, text=True, check=False, timeout=TIMEOUT,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env={"PATH": os.environ["PATH"], "HOME": str(project), **env},
     )  # fmt: skip

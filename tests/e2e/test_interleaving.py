@@ -102,7 +102,7 @@ def asgi(
 
     Whoever reads bit by bit has its pings late, behind what the kernel holds for it.
     """
-    yield from serving(request.param, tmp_path_factory, valkey, 4 * TIMEOUT)
+    yield from serving(request.param, tmp_path_factory, valkey, TIMEOUT)
 
 
 @pytest.fixture(params=WAYS, scope="module")
@@ -230,7 +230,7 @@ async def test_requests_and_events_at_the_same_time_are_in_order_and_whole(
                 await client.send(f"42{number}{json.dumps([kind, {'job_id': job_id}])}")
 
         last = f"43{count - 1}["
-        async with asyncio.timeout(4 * TIMEOUT), talking(say, jobs) as said:
+        async with asyncio.timeout(TIMEOUT), talking(say, jobs) as said:
             asking = asyncio.create_task(ask(said))
             await client.read_until(lambda packet: packet.startswith(last))
             await asking

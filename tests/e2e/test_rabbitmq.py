@@ -106,7 +106,7 @@ async def _joined(follower: Follower, job_id: str) -> None:
 def test_doctor_sees_an_event_go_through(rabbitmq: RabbitMQ) -> None:
     doctor = [sys.executable, "-m", "jobcast.cli", "doctor"]
     env = {**os.environ, "JOBCAST_URL": rabbitmq.url, "JOBCAST_JWT_SECRET": SECRET}
-    done = subprocess.run(doctor, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(doctor, env=env, capture_output=True, text=True, timeout=TIMEOUT)
     assert "an event went through amqp://guest:***@127.0.0.1" in done.stdout
     assert done.stderr == ""
 

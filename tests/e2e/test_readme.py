@@ -14,7 +14,17 @@ import pytest
 from tests.conftest import Valkey
 from tests.e2e.stock import FOLDER as STOCK_CLIENT
 from tests.e2e.stock import command
-from tests.support import ROOT, SECRET, Process, answers, free_port, new_id, running, wait_for
+from tests.support import (
+    ROOT,
+    SECRET,
+    TIMEOUT,
+    Process,
+    answers,
+    free_port,
+    new_id,
+    running,
+    wait_for,
+)
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = BLOCK.findall((ROOT / "README.md").read_text("utf-8"))
@@ -81,8 +91,8 @@ class Project:
     def run(self, code: str, **env: str) -> str:
         """Run Python in the project, and return what it prints."""
         result = subprocess.run(
-            [sys.executable, "-W", "error", "-c", code], cwd=self.folder, text=True, timeout=60,
-            env={**os.environ, **self.env, **env}, stdout=subprocess.PIPE, check=True,
+            [sys.executable, "-W", "error", "-c", code], cwd=self.folder, text=True, check=True,
+            env={**os.environ, **self.env, **env}, stdout=subprocess.PIPE, timeout=TIMEOUT,
         )  # fmt: skip
         return result.stdout.strip()
 
@@ -104,7 +114,7 @@ def mint(project: Project, *arguments: str) -> str:
     """A token by the README's command, without ``export``."""
     line = COMMANDS[4].removeprefix("export JOBCAST_TOKEN=$(").removesuffix(")")
     result = subprocess.run(
-        ["bash", "-c", " ".join([line, *arguments])], text=True, check=True, timeout=60,
+        ["bash", "-c", " ".join([line, *arguments])], text=True, check=True, timeout=TIMEOUT,
         env={**os.environ, **project.env, "JOBCAST_JWT_SECRET": SECRET}, stdout=subprocess.PIPE,
     )  # fmt: skip
     return result.stdout.strip()
@@ -112,9 +122,9 @@ def mint(project: Project, *arguments: str) -> str:
 
 def watch(project: Project, job_id: str, token: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["bash", "-c", f"{COMMANDS[5]} --url {project.url}"], text=True, timeout=60, check=False,
+        ["bash", "-c", f"{COMMANDS[5]} --url {project.url}"], text=True, check=False,
         env={**os.environ, **project.env, "JOBCAST_TOKEN": token, "JOB_ID": job_id},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TIMEOUT,
     )  # fmt: skip
 
 
@@ -144,7 +154,7 @@ def test_the_page_follows_it(project: Project, tmp_path: Path) -> None:
     )
     try:
         result = subprocess.run(
-            [command("node"), str(script)], text=True, timeout=60, check=True,
+            [command("node"), str(script)], text=True, timeout=TIMEOUT, check=True,
             stdout=subprocess.PIPE,
         )  # fmt: skip
     finally:
@@ -170,7 +180,11 @@ def test_the_page_follows_it_with_the_package(project: Project, tmp_path: Path) 
         + "client.close();\n"
     )
     result = subprocess.run(
-        [command("node"), str(script)], text=True, timeout=60, check=True, stdout=subprocess.PIPE
+        [command("node"), str(script)],
+        text=True,
+        timeout=TIMEOUT,
+        check=True,
+        stdout=subprocess.PIPE,
     )
     lines = result.stdout.splitlines()
     assert "done { pages: 100 }" in lines

@@ -32,7 +32,7 @@ from realtime.console.workspaces import Workspaces
 from tasks.samples import make_samples
 from tests.conftest import Valkey
 from tests.console import LEDGER, PEOPLE, Console, Visitor, make_demo
-from tests.support import SECRET, Worker, new_id, running, wait_for
+from tests.support import SECRET, TIMEOUT, Worker, new_id, running, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -630,8 +630,8 @@ def test_it_does_not_start_under_a_server_whose_address_is_not_known(
 ) -> None:
     code = "import uvicorn; uvicorn.run('realtime.app:app', host='0.0.0.0', port=0)"
     done = subprocess.run(
-        [sys.executable, "-c", code], text=True, check=False, stdout=subprocess.PIPE, timeout=60,
-        stderr=subprocess.STDOUT, env={
+        [sys.executable, "-c", code], text=True, check=False, timeout=TIMEOUT,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={
             **os.environ, "JOBCAST_URL": valkey.url, "JOBCAST_JWT_SECRET": SECRET,
             "JOBCAST_DEMO": str(make_demo(tmp_path / "demo")),
         },

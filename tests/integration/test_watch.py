@@ -17,7 +17,7 @@ import pytest
 from jobcast.transports import Retention, open_publisher
 from jobcast.watch import Terminal, watch
 from tests.conftest import Valkey
-from tests.support import SECRET, Process, Server, eventually, free_port, new_id, running
+from tests.support import SECRET, TIMEOUT, Process, Server, eventually, free_port, new_id, running
 
 Token = Callable[..., str]
 Event = tuple[str, dict[str, object]]
@@ -39,7 +39,7 @@ ERROR: Event = ("job_error", {"error": "KeyError", "message": "no row", "reason"
 def jobcast(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "jobcast.cli", *arguments], env={**os.environ, **env}, text=True,
-        capture_output=True, timeout=60, check=False,
+        capture_output=True, timeout=TIMEOUT, check=False,
     )  # fmt: skip
 
 
@@ -85,7 +85,7 @@ def test_a_reader_that_goes_ends_it_quietly(
     publish(valkey.url, job_id, *[("job_log", {**LOG[1], "message": "careful " * 1000})] * 50)
     watch = f"{sys.executable} -m jobcast.cli watch {job_id} {form} --url {server.url}"
     result = subprocess.run(
-        ["bash", "-c", f"{watch} | head -2; exit ${{PIPESTATUS[0]}}"], text=True, timeout=60,
+        ["bash", "-c", f"{watch} | head -2; exit ${{PIPESTATUS[0]}}"], text=True, timeout=TIMEOUT,
         env={**os.environ, "JOBCAST_TOKEN": token(jobs=[job_id])}, capture_output=True, check=False,
     )  # fmt: skip
     assert len(result.stdout.splitlines()) == 2

@@ -171,7 +171,7 @@ async def test_a_line_that_cannot_be_formatted_takes_no_other_with_it(
 
 def run(program: str) -> str:
     finished = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT, check=True
     )
     return finished.stderr
 

@@ -8,8 +8,8 @@ CONSOLE := src/jobcast/_console/index.html
 EXAMPLE := client/examples/react/dist/index.html
 # Node and npm come into the virtual environment, as the lock file has them.
 NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
-# Tests wait more than they compute: half as many again as there are processors.
-TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; n = os.cpu_count() or 1; print(min(n + (n + 1) // 2, 6))')
+# Tests wait more than they compute: twice as many processes as there are processors.
+TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(2 * (os.cpu_count() or 1), 6))')
 CONSOLE_SOURCES := $(shell find client/src client/console -name node_modules -prune -o -type f -print)
 
 .DEFAULT_GOAL := help

@@ -165,7 +165,7 @@ def _sentinel(folder: Path, binary: str, master: int) -> tuple[int, Process]:
     configuration.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {here}\n"
         f"sentinel monitor mymaster 127.0.0.1 {master} 2\n"
-        "sentinel down-after-milliseconds mymaster 500\n"
+        "sentinel down-after-milliseconds mymaster 3000\n"
         "sentinel failover-timeout mymaster 3000\n"
     )
     return port, Process([binary, str(configuration), "--sentinel"], here / "log")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -575,7 +576,7 @@ async def test_a_job_whose_worker_is_gone_goes_on_at_another(quick: Quick, token
         worker.kill()
         await eventually(lambda: "stalled" in story_of(scene.alice, job_id), "stalled job")
         give_back_unacknowledged(quick.valkey.url)
-        scene.worker = quick.another(worker)
+        scene.worker = await asyncio.to_thread(quick.another, worker)
         assert await scene.story(job_id) == [*BEGUN, "stalled", "started 1/2", "log", DONE]
 
 
@@ -595,7 +596,7 @@ def keepers_of(worker: Worker) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("pool", ["threads", "gevent", "eventlet"])
-@pytest.mark.parametrize("quick", [Terms(lease=9, lost_after=1)], indirect=True)
+@pytest.mark.parametrize("quick", [Terms(lease=24, lost_after=1)], indirect=True)
 async def test_a_living_job_that_keeps_its_whole_worker_from_answering(
     pool: str, quick: Quick, token: Token
 ) -> None:
@@ -606,7 +607,7 @@ async def test_a_living_job_that_keeps_its_whole_worker_from_answering(
         beside = scene.send(jobs.waits, str(gate))
         await scene.follow(beside)
         await scene.runs(beside)
-        job_id = scene.send(jobs.holds_the_interpreter, 14)
+        job_id = scene.send(jobs.holds_the_interpreter, 32)
         await scene.follow(job_id)
         assert await scene.story(job_id) == [*BEGUN, DONE]
         gate.touch()
@@ -637,7 +638,7 @@ async def test_a_worker_that_stops_leaves_nothing_behind(quick: Quick, token: To
         [keeper] = await eventually(lambda: keepers_of(worker), "process that keeps jobs alive")
         # As supervisors do; it is the worker that decides when it ends.
         os.killpg(worker.popen.pid, signal.SIGTERM)
-        assert worker.popen.wait(TIMEOUT) == 0
+        assert await asyncio.to_thread(worker.popen.wait, TIMEOUT) == 0
         await eventually(lambda: not keeper.is_running(), "end of that process")
         assert "Traceback" not in worker.log
 
@@ -669,10 +670,10 @@ async def ends_during(
         await scene.follow(job_id)
         await scene.runs(job_id)
         worker.popen.send_signal(how)
-        worker.expect(lambda: word in worker.log, word)
+        await eventually(lambda: word in worker.log, word)
         gate.touch()
         await scene.alice.transcript.end(job_id)
-        worker.popen.wait(TIMEOUT)
+        await asyncio.to_thread(worker.popen.wait, TIMEOUT)
         assert await scene.told(job_id) == [*BEGUN, "log", DONE]
 
 
@@ -691,7 +692,7 @@ async def test_a_cold_shutdown_ends_what_nobody_will_run_again(
         await scene.runs(job_id)
         worker.popen.send_signal(signal.SIGQUIT)
         end = await scene.alice.transcript.end(job_id)
-        worker.popen.wait(TIMEOUT)
+        await asyncio.to_thread(worker.popen.wait, TIMEOUT)
         assert await scene.told(job_id) == [*BEGUN, "error WorkerShutdown worker_lost"]
         assert end["message"] == "The worker was stopped while it ran this job"
 
@@ -706,8 +707,8 @@ async def test_a_cold_shutdown_gives_back_what_another_can_run(
         await scene.follow(job_id)
         await scene.runs(job_id)
         worker.popen.send_signal(signal.SIGQUIT)
-        worker.popen.wait(TIMEOUT)
-        scene.worker = quick.another(worker)
+        await asyncio.to_thread(worker.popen.wait, TIMEOUT)
+        scene.worker = await asyncio.to_thread(quick.another, worker)
         story = [*BEGUN, "retrying 1 WorkerShutdown", "started 1/2", "log", DONE]
         assert await scene.story(job_id) == story
 
@@ -768,7 +769,7 @@ async def test_a_task_without_memory_takes_its_worker_along(quick: Quick, token:
         job_id = scene.send(jobs.has_no_memory)
         await scene.follow(job_id)
         await scene.alice.transcript.end(job_id)
-        worker.popen.wait(TIMEOUT)
+        await asyncio.to_thread(worker.popen.wait, TIMEOUT)
         assert await scene.told(job_id) == [*BEGUN, "error MemoryError failure"]
 
 
@@ -778,7 +779,7 @@ async def test_sys_exit_where_it_ends_the_worker(quick: Quick, token: Token) -> 
         job_id = scene.send(jobs.exits)
         await scene.follow(job_id)
         await scene.alice.transcript.end(job_id)
-        worker.popen.wait(TIMEOUT)
+        await asyncio.to_thread(worker.popen.wait, TIMEOUT)
         assert await scene.told(job_id) == [*BEGUN, "error SystemExit worker_lost"]
 
 

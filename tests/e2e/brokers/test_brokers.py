@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -98,7 +99,7 @@ async def test_a_worker_that_is_killed_and_started_again(
         await eventually(lambda: "stalled" in story_of(alice, job_id), "stalled job")
         if url.startswith("redis"):  # RabbitMQ has noticed that its worker is gone
             give_back_unacknowledged(url)
-        celery_setup.worker.restart()
+        await asyncio.to_thread(celery_setup.worker.restart)
         again = "started 1/2"
         await eventually(lambda: again in story_of(alice, job_id), again, timeout=90)
         assert await story(alice, job_id) == [*BEGUN, "stalled", "started 1/2", "log", DONE]

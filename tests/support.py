@@ -87,6 +87,10 @@ class Process:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
+    async def ended(self) -> int:
+        """Its exit status, when it has one. Clients in the loop go on answering pings meanwhile."""
+        return await asyncio.to_thread(self.popen.wait, TIMEOUT)
+
     def expect(self, condition: Callable[[], Any], what: str, timeout: float = TIMEOUT) -> Any:
         """Wait for a condition that only a living process can bring about."""
 

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import uvicorn
-from uvicorn.config import LOGGING_CONFIG
+from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from jobcast.realtime.app import MAX_MESSAGE, create_app
@@ -20,7 +20,6 @@ SHUTDOWN_TIMEOUT: Final = 10  # seconds that connections may take to end
 # Seconds that a worker may take to start, or to answer the supervisor. A loaded machine needs more
 # than uvicorn's 5: a restart would be given up, and a worker that lives be killed with its clients.
 WORKER_TIMEOUT: Final = 30
-STARTUP_FAILURE: Final = 3  # uvicorn's exit status, which it has in different places
 
 
 def serve(settings: Settings, host: str, port: int, workers: int) -> None:

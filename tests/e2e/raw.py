@@ -25,8 +25,8 @@ class RawClient:
         )
         self._peer = address.hostname, address.port
         self._socket = socket.socket()
-        # With a receive buffer of a few kB, TCP's window may stay smaller than a segment: then what
-        # is read comes by probes of 200 ms, and a reader of anything looks like one that is slow.
+        # The kernel chooses how much it keeps. With a few kB, TCP's window may stay smaller than a
+        # segment: all comes by probes of 200 ms then, and whoever reads seems to be slow.
         self._socket.setblocking(False)
         self.packets: list[str] = []
 

@@ -25,7 +25,6 @@ from jobcast.worker.message import OWNER_HEADER
 from tests import ending_jobs as jobs
 from tests.conftest import Valkey
 from tests.support import (
-    TIMEOUT,
     Follower,
     Server,
     Worker,
@@ -519,10 +518,10 @@ class Quick:
         worker = self._workers.start(pool, *arguments, env={**self._env, **env})
         return self.stack.enter_context(running(worker)).ready()
 
-    def another(self, former: Worker, **env: str) -> Worker:
-        """A worker that takes over from one that is gone."""
-        worker = self._workers.start("prefork", "-Q", former.name, env={**self._env, **env})
-        return self.stack.enter_context(running(worker)).ready()
+    async def another(self, former: Worker) -> Worker:
+        """A worker that takes over from one that is gone. Clients go on meanwhile."""
+        worker = self._workers.start("prefork", "-Q", former.name, env=self._env)
+        return await asyncio.to_thread(self.stack.enter_context(running(worker)).ready)
 
 
 @pytest.fixture
@@ -576,7 +575,7 @@ async def test_a_job_whose_worker_is_gone_goes_on_at_another(quick: Quick, token
         worker.kill()
         await eventually(lambda: "stalled" in story_of(scene.alice, job_id), "stalled job")
         give_back_unacknowledged(quick.valkey.url)
-        scene.worker = await asyncio.to_thread(quick.another, worker)
+        scene.worker = await quick.another(worker)
         assert await scene.story(job_id) == [*BEGUN, "stalled", "started 1/2", "log", DONE]
 
 
@@ -638,7 +637,7 @@ async def test_a_worker_that_stops_leaves_nothing_behind(quick: Quick, token: To
         [keeper] = await eventually(lambda: keepers_of(worker), "process that keeps jobs alive")
         # As supervisors do; it is the worker that decides when it ends.
         os.killpg(worker.popen.pid, signal.SIGTERM)
-        assert await asyncio.to_thread(worker.popen.wait, TIMEOUT) == 0
+        assert await worker.ended() == 0
         await eventually(lambda: not keeper.is_running(), "end of that process")
         assert "Traceback" not in worker.log
 
@@ -673,7 +672,7 @@ async def ends_during(
         await eventually(lambda: word in worker.log, word)
         gate.touch()
         await scene.alice.transcript.end(job_id)
-        await asyncio.to_thread(worker.popen.wait, TIMEOUT)
+        await worker.ended()
         assert await scene.told(job_id) == [*BEGUN, "log", DONE]
 
 
@@ -692,7 +691,7 @@ async def test_a_cold_shutdown_ends_what_nobody_will_run_again(
         await scene.runs(job_id)
         worker.popen.send_signal(signal.SIGQUIT)
         end = await scene.alice.transcript.end(job_id)
-        await asyncio.to_thread(worker.popen.wait, TIMEOUT)
+        await worker.ended()
         assert await scene.told(job_id) == [*BEGUN, "error WorkerShutdown worker_lost"]
         assert end["message"] == "The worker was stopped while it ran this job"
 
@@ -707,8 +706,8 @@ async def test_a_cold_shutdown_gives_back_what_another_can_run(
         await scene.follow(job_id)
         await scene.runs(job_id)
         worker.popen.send_signal(signal.SIGQUIT)
-        await asyncio.to_thread(worker.popen.wait, TIMEOUT)
-        scene.worker = await asyncio.to_thread(quick.another, worker)
+        await worker.ended()
+        scene.worker = await quick.another(worker)
         story = [*BEGUN, "retrying 1 WorkerShutdown", "started 1/2", "log", DONE]
         assert await scene.story(job_id) == story
 
@@ -769,7 +768,7 @@ async def test_a_task_without_memory_takes_its_worker_along(quick: Quick, token:
         job_id = scene.send(jobs.has_no_memory)
         await scene.follow(job_id)
         await scene.alice.transcript.end(job_id)
-        await asyncio.to_thread(worker.popen.wait, TIMEOUT)
+        await worker.ended()
         assert await scene.told(job_id) == [*BEGUN, "error MemoryError failure"]
 
 
@@ -779,7 +778,7 @@ async def test_sys_exit_where_it_ends_the_worker(quick: Quick, token: Token) -> 
         job_id = scene.send(jobs.exits)
         await scene.follow(job_id)
         await scene.alice.transcript.end(job_id)
-        await asyncio.to_thread(worker.popen.wait, TIMEOUT)
+        await worker.ended()
         assert await scene.told(job_id) == [*BEGUN, "error SystemExit worker_lost"]
 
 

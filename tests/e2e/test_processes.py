@@ -238,7 +238,6 @@ async def test_a_rolling_restart_sends_clients_to_the_others_and_loses_nothing(
         await eventually(
             lambda: len(two_workers.workers) == 2 and not former & set(two_workers.workers),
             "two other workers",
-            timeout=90,
         )
         gate.touch()
         for client in clients:

@@ -24,10 +24,10 @@ from tests.support import wait_for
 LEASE = 3600.0  # seconds: half of it cannot pass in a test
 
 
-@pytest.fixture
-def told(valkey: Valkey) -> Iterator[IO[bytes]]:
-    """What such a process of this one reads."""
-    how = {"worker": os.getpid(), "url": valkey.url, "seconds": LEASE, "path": sys.path}
+@pytest.fixture(params=[LEASE])
+def told(valkey: Valkey, request: pytest.FixtureRequest) -> Iterator[IO[bytes]]:
+    """What such a process of this one reads. Its parameter is the seconds of a lease."""
+    how = {"worker": os.getpid(), "url": valkey.url, "seconds": request.param, "path": sys.path}
     command = [sys.executable, "-I", "-S", keeper_process.__file__]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as keeper:
         assert keeper.stdin is not None
@@ -43,3 +43,15 @@ def test_what_is_read_late_was_not_said_late(told: IO[bytes], valkey: Valkey) ->
     with Redis.from_url(valkey.url) as redis:
         wait_for(lambda: redis.zscore(RUNNING, lease) is not None, "renewed lease")
         redis.zrem(RUNNING, lease)
+
+
+@pytest.mark.parametrize("told", [9.0], indirect=True)
+def test_a_lease_that_leaves_no_time_for_it_is_renewed_too(told: IO[bytes], valkey: Valkey) -> None:
+    """What that takes was imported before."""
+    lease = str(Lease(str(uuid4()), Run(sending="s", attempt=1, delivery="000000000002")))
+    told.write(f"+{lease}\n".encode())
+    told.flush()
+    with Redis.from_url(valkey.url) as redis:
+        for _ in range(2):
+            wait_for(lambda: redis.zscore(RUNNING, lease) is not None, "renewed lease")
+            redis.zrem(RUNNING, lease)

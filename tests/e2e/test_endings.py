@@ -608,7 +608,7 @@ async def test_a_living_job_that_keeps_its_whole_worker_from_answering(
         await scene.runs(beside)
         job_id = scene.send(jobs.holds_the_interpreter, 32)
         await scene.follow(job_id)
-        assert await scene.story(job_id) == [*BEGUN, DONE]
+        assert await scene.story(job_id) == [*BEGUN, DONE], worker.log
         gate.touch()
         assert await scene.story(beside) == [*BEGUN, "log", DONE]
 

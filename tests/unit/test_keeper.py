@@ -83,9 +83,42 @@ def test_one_that_does_not_listen_is_left(
         monkeypatch, tmp_path,
         f"import os, time\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\n",
     )  # fmt: skip
-    monkeypatch.setattr("jobcast.worker.keeper.MAX_UNSENT", 1000)
     # More than a pipe holds.
-    keeper.tell({lease_of(number) for number in range(10_000)})
-    assert "does not listen; it is replaced" in caplog.text
-    assert keeper._pipe is None
+    leases = {lease_of(number) for number in range(10_000)}
+
+    def left() -> bool:
+        keeper.tell(leases)
+        return "does not listen; it is replaced" in caplog.text
+
+    wait_for(left, "end of patience")
     gate.touch()
+
+
+def test_one_that_listens_late_is_told_only_what_there_is_then(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It may be importing while many a short job comes and goes."""
+    monkeypatch.setattr(keeper, "_seconds", 3600)
+    gate, heard = tmp_path / "gate", tmp_path / "heard"
+    use_instead(
+        monkeypatch, tmp_path,
+        f"import os, time\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\n"
+        "while data := os.read(0, 65536):\n"
+        f"    with open({str(heard)!r}, 'ab') as file:\n        file.write(data)\n",
+    )  # fmt: skip
+    at_first = {lease_of(number) for number in range(5000)}
+    keeper.tell(at_first)
+    for number in range(10_000, 20_000):
+        keeper.tell({lease_of(number)})
+    gate.touch()
+
+    def told() -> set[str]:
+        keeper.tell({lease_of(99_999)})
+        orders = Orders()
+        if heard.exists():
+            orders.take(heard.read_bytes().partition(b"\n")[2])
+        return orders.leases
+
+    wait_for(lambda: told() == {str(lease_of(99_999))}, "news of the one that is left")
+    lines = heard.read_text().splitlines()
+    assert len(lines) == 1 + 2 * len(at_first) + 1

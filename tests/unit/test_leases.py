@@ -140,6 +140,21 @@ def test_who_keeps_leases_too_knows_since_when_they_were_not_renewed() -> None:
     assert keeper.lines[6:] == ["1", "2", "renewed"]
 
 
+def test_who_keeps_leases_too_forgets_those_of_runs_that_have_ended() -> None:
+    """The main process of a worker knows of its own runs from Celery too."""
+    keeper = Told()
+    leases = Leases(Holder(), seconds=3600, keeper=keeper)
+    leases.elsewhere = list
+    leases._renew_at = float("inf")
+    leases.begin([started(1), started(2)])
+    leases.hold(lease_of(1))
+    leases.tend()
+    leases.end([ended(1)])
+    leases.tend()
+    leases.tend()
+    assert keeper.lines == ["1", "2", "2", "2"]
+
+
 class Said(Holder):
     """Remembers what it was asked for, in order."""
 

@@ -13,12 +13,9 @@ import posix
 import sys
 import time
 from collections.abc import Set
-from typing import Final
 
 from jobcast.transports.leases import Lease
 from jobcast.worker import keeper_process
-
-MAX_UNSENT: Final = 1024 * 1024  # bytes that wait for a process which does not listen
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +37,8 @@ class Keeper:
         self._pipe: int | None = None
         self._pid = 0
         self._told: Set[Lease] = frozenset()
-        self._unsent = bytearray()
+        self._unsent = bytearray()  # what the pipe had no room for
+        self._full_since: float | None = None
         self._starts = 0
         self._not_before = 0.0  # another one is not started
 
@@ -50,6 +48,10 @@ class Keeper:
             self._pipe = self._start()
         if self._pipe is None:
             return
+        self._send(self._pipe)
+        if self._pipe is None or self._unsent:
+            # What is over by the time that there is room need not be said at all.
+            return
         orders = [f"+{lease}\n" for lease in leases - self._told]
         orders += [f"-{lease}\n" for lease in self._told - leases]
         self._told = frozenset(leases)
@@ -58,7 +60,7 @@ class Keeper:
 
     def renewed(self, at: float) -> None:
         """Say when this process has renewed them all, by the system's monotonic clock."""
-        if self._pipe is not None:
+        if self._pipe is not None and not self._unsent:
             self._unsent += f"={at}\n".encode()
             self._send(self._pipe)
 
@@ -78,6 +80,7 @@ class Keeper:
         self._pipe = None
         self._told = frozenset()
         self._unsent.clear()
+        self._full_since = None
 
     def _start(self) -> int | None:
         """Start the process. Returns this end of the pipe to it, if there is one."""
@@ -111,8 +114,12 @@ class Keeper:
         try:
             while self._unsent:
                 del self._unsent[: posix.write(pipe, self._unsent)]
+                self._full_since = None
         except BlockingIOError:
-            if len(self._unsent) <= MAX_UNSENT:
+            now = time.monotonic()
+            if self._full_since is None:
+                self._full_since = now
+            if now - self._full_since <= self._seconds:
                 return
             logger.warning("the process that keeps jobs alive does not listen; it is replaced")
             self.close()

@@ -1,10 +1,11 @@
 """Keeps a worker's jobs alive while its interpreter is too busy to do so itself.
 
-Run as a script, isolated and without site packages, so that it is small and there at once; what it
-takes to renew leases is imported when that is necessary for the first time, if a lease leaves time
-for it. The first line of its input says how; each further one that a lease is to be kept (``+``),
-is so no more (``-``), or when the worker has renewed them all (``=``, by the system's monotonic
-clock: what is read late was not said late). Its input ends when the worker does, whatever ended it.
+Run as a script, isolated and without site packages: what it takes to renew leases is imported from
+where the worker has it, and at once. By the time that it is needed the machine is busy, and a lease
+may be over before it is there. The first line of its input says how; each further one that a lease
+is to be kept (``+``), is so no more (``-``), or when the worker has renewed them all (``=``, by the
+system's monotonic clock: what is read late was not said late). Its input ends when the worker does,
+whatever ended it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 SILENCE: Final = 1 / 2  # of a lease: a worker that is well renews it more often
-IMPORTING: Final = 5.0  # seconds that it may take on a loaded machine
 RENEWALS: Final = 3  # a lease
 RETRY_DELAY: Final = 1.0  # seconds after a renewal that failed
 AT_ONCE: Final = 65536  # bytes that are read
@@ -75,8 +75,7 @@ def renewing(url: str, path: Sequence[str]) -> Renew:
 def keep(worker: int, url: str, seconds: float, path: Sequence[str]) -> None:
     """Renew the leases of a worker while it does not, for as long as it is there."""
     orders = Orders()
-    leaves_time = seconds * (1 - SILENCE) > IMPORTING
-    renew = None if leaves_time else renewing(url, path)
+    renew = renewing(url, path)
     due = orders.renewed_at + seconds * SILENCE
     # What a worker forks may inherit the other end of the pipe, and outlive it.
     while os.getppid() == worker:
@@ -88,7 +87,6 @@ def keep(worker: int, url: str, seconds: float, path: Sequence[str]) -> None:
             orders.take(data)
             due = orders.renewed_at + seconds * SILENCE
         elif os.getppid() == worker:
-            renew = renew or renewing(url, path)
             renewed = renew(orders.leases, seconds)
             due = time.monotonic() + (seconds / RENEWALS if renewed else RETRY_DELAY)
 

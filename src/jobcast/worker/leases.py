@@ -100,8 +100,9 @@ class Leases:
             leases |= self._running | self._look_elsewhere()
         ended, self._ended = self._ended, []
         leases.difference_update(ended)
+        self._held.difference_update(ended)
         if self._keeper is not None and self._runs_tasks_itself:
-            self._keeper.tell((self._running | self._held).difference(ended))
+            self._keeper.tell(self._running | self._held)
         try:
             if ended:
                 self._holder.release(ended)

@@ -32,5 +32,5 @@ def hangs_at_first(self: ProgressTask) -> str:
     self.log("running")
     current_job().flush()
     if not self.request.delivery_info["redelivered"]:
-        time.sleep(60)
+        time.sleep(600)
     return "done"

@@ -101,5 +101,5 @@ async def test_a_worker_that_is_killed_and_started_again(
             give_back_unacknowledged(url)
         await asyncio.to_thread(celery_setup.worker.restart)
         again = "started 1/2"
-        await eventually(lambda: again in story_of(alice, job_id), again, timeout=90)
+        await eventually(lambda: again in story_of(alice, job_id), again)
         assert await story(alice, job_id) == [*BEGUN, "stalled", "started 1/2", "log", DONE]

@@ -48,8 +48,7 @@ class Keeper:
             self._pipe = self._start()
         if self._pipe is None:
             return
-        self._send(self._pipe)
-        if self._pipe is None or self._unsent:
+        if not self._send(self._pipe):
             # What is over by the time that there is room need not be said at all.
             return
         orders = [f"+{lease}\n" for lease in leases - self._told]
@@ -110,7 +109,8 @@ class Keeper:
         self._unsent += json.dumps(how).encode() + b"\n"
         return ours
 
-    def _send(self, pipe: int) -> None:
+    def _send(self, pipe: int) -> bool:
+        """Write what is to be said. Returns whether all of it is."""
         try:
             while self._unsent:
                 del self._unsent[: posix.write(pipe, self._unsent)]
@@ -120,9 +120,12 @@ class Keeper:
             if self._full_since is None:
                 self._full_since = now
             if now - self._full_since <= self._seconds:
-                return
+                return False
             logger.warning("the process that keeps jobs alive does not listen; it is replaced")
             self.close()
         except BrokenPipeError:
             logger.warning("the process that keeps jobs alive has ended; it is replaced")
             self.close()
+        else:
+            return True
+        return False

@@ -20,7 +20,7 @@ from realtime.console import session
 from realtime.console.demonstration import demonstration
 from realtime.console.routes import console
 from realtime.console.site import Site
-from tests.support import SECRET, TIMEOUT, Process, answers, free_port, new_id
+from tests.support import NO_OTHER_PINGS, SECRET, TIMEOUT, Process, answers, free_port, new_id
 
 PEOPLE = "name,email,born\nAda,ada@example.com,1815-12-10\nAlan,alan at example,1912-06-23\n"
 LEDGER = "date,text,amount,balance\n2026-01-01,rent,-10.00,-10.00\n2026-01-02,pay,25.00,15.00\n"
@@ -70,7 +70,7 @@ class Console(Process):
             [
                 sys.executable, "-m", "uvicorn",
                 *(["--factory", f"tests.console:{app[0]}"] if app else ["realtime.app:app"]),
-                "--port", str(self.port), *arguments,
+                "--port", str(self.port), *NO_OTHER_PINGS, *arguments,
             ],
             log_path,
             {

@@ -24,6 +24,8 @@ from kombu.connection import Connection
 ROOT = Path(__file__).resolve().parent.parent
 SECRET = "a secret for tests that is long enough"
 TIMEOUT = 90.0  # seconds that a condition may take on a loaded machine
+# Engine.IO has pings of its own. Those of uvicorn close who reads slowly after 40 s.
+NO_OTHER_PINGS = ("--ws-ping-interval", "0")
 
 
 def free_port() -> int:
@@ -168,6 +170,7 @@ class Server(Process):
                 str(self.port),
                 "--log-config",
                 str(ROOT / "tests" / "logging.json"),
+                *NO_OTHER_PINGS,
             ],
             log_path,
             {"JOBCAST_URL": transport, "JOBCAST_JWT_SECRET": SECRET, **(env or {})},

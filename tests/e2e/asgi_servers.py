@@ -16,15 +16,16 @@ import aiohttp
 import psutil
 
 from tests.e2e.raw import RawClient
-from tests.support import ROOT, TIMEOUT, Server
+from tests.support import NO_OTHER_PINGS, ROOT, TIMEOUT, Server
 
 APP = "tests.paths:create_app"
 LOG_CONFIG = str(ROOT / "tests" / "logging.json")
 
+UVICORN = ("uvicorn", "--factory", APP, "--log-config", LOG_CONFIG, *NO_OTHER_PINGS)
+
 COMMANDS: Mapping[str, tuple[str, ...]] = {
-    "uvicorn-sansio": ("uvicorn", "--factory", APP, "--ws", "websockets-sansio",
-                       "--ws-per-message-deflate", "false", "--log-config", LOG_CONFIG),
-    "uvicorn-wsproto": ("uvicorn", "--factory", APP, "--ws", "wsproto", "--log-config", LOG_CONFIG),
+    "uvicorn-sansio": (*UVICORN, "--ws", "websockets-sansio", "--ws-per-message-deflate", "false"),
+    "uvicorn-wsproto": (*UVICORN, "--ws", "wsproto"),
     "hypercorn": ("hypercorn", "--worker-class", "asyncio", f"{APP}()",
                   "--log-config", f"json:{LOG_CONFIG}"),
     "granian": ("granian", "--interface", "asgi", "--factory", APP),

@@ -41,10 +41,10 @@ from jobcast.worker.sending import OWNER_HEADER
 from tests.support import SECRET, Process, eventually, running
 
 LEASE: Final = 3  # seconds
-LOST_AFTER: Final = 10  # seconds; more than another worker needs to take a job over
-AT_WORK: Final = 8  # jobs that are sent ahead
+LOST_AFTER: Final = 40  # seconds; more than another worker needs to take a job over
+AT_WORK: Final = 16  # jobs that are sent ahead
 OUTCOMES: Final = ("ok", "ok", "ok", "fail", "retry")
-PATIENCE: Final = 45.0  # seconds that the last ending may take
+PATIENCE: Final = 120.0  # seconds that the last ending may take
 
 
 @dataclass

@@ -10,8 +10,8 @@ from celery import Celery
 
 from jobcast import ProgressTask, current_job
 
-VISIBILITY_TIMEOUT = 6  # seconds until Redis gives a message of a lost worker to another
-LONGEST = 2.0  # seconds that a job takes; less, so that none runs twice at a time
+VISIBILITY_TIMEOUT = 20  # seconds until Redis gives a message of a lost worker to another
+LONGEST = 2.0  # seconds that a job takes; far less, or a busy worker's are given out twice
 
 app = Celery(
     "endings", broker=os.environ.get("CELERY_BROKER_URL", "memory://"), set_as_current=False

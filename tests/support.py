@@ -24,6 +24,7 @@ from kombu.connection import Connection
 ROOT = Path(__file__).resolve().parent.parent
 SECRET = "a secret for tests that is long enough"
 TIMEOUT = 90.0  # seconds that a condition may take on a loaded machine
+AHEAD = 5.0  # seconds that a job is sent ahead, so that a busy worker can be told before it starts
 # Engine.IO has pings of its own. Those of uvicorn close who reads slowly after 40 s.
 NO_OTHER_PINGS = ("--ws-ping-interval", "0")
 

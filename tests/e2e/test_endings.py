@@ -25,6 +25,7 @@ from jobcast.worker.message import OWNER_HEADER
 from tests import ending_jobs as jobs
 from tests.conftest import Valkey
 from tests.support import (
+    AHEAD,
     Follower,
     Server,
     Worker,
@@ -435,7 +436,7 @@ SceneOf = Callable[[str], AbstractAsyncContextManager[Scene]]
 @pytest.mark.parametrize("pool", ANY)
 async def test_revoked_before_it_starts(pool: str, scene_of: SceneOf) -> None:
     async with scene_of(pool) as scene:
-        job_id = scene.send(jobs.succeeds, countdown=1)
+        job_id = scene.send(jobs.succeeds, countdown=AHEAD)
         await scene.follow(job_id)
         scene.revoke(job_id)
         assert await scene.story(job_id) == ["queued", "error TaskRevokedError revoked"]

@@ -16,6 +16,7 @@ from tests.e2e.brokers import broker_tasks as jobs
 from tests.e2e.brokers.conftest import LEASE
 from tests.e2e.test_endings import story_of
 from tests.support import (
+    AHEAD,
     Follower,
     Server,
     eventually,
@@ -80,7 +81,7 @@ async def test_endings(
         ]  # fmt: skip
         killed = await send(alice, jobs.does, "kill")
         assert await story(alice, killed) == [*BEGUN, "error WorkerLostError worker_lost"]
-        revoked = await send(alice, jobs.does, "succeed", countdown=1)
+        revoked = await send(alice, jobs.does, "succeed", countdown=AHEAD)
         celery_setup.app.control.revoke(revoked)
         assert await story(alice, revoked) == ["queued", "error TaskRevokedError revoked"]
         hanging = await send(alice, jobs.does, "hang")

@@ -22,6 +22,7 @@ import socketio
 from kombu.connection import Connection
 
 ROOT = Path(__file__).resolve().parent.parent
+LOG_CONFIG = str(ROOT / "tests" / "logging.json")
 SECRET = "a secret for tests that is long enough"
 TIMEOUT = 90.0  # seconds that a condition may take on a loaded machine
 AHEAD = 5.0  # seconds that a job is sent ahead, so that a busy worker can be told before it starts
@@ -170,7 +171,7 @@ class Server(Process):
                 "--port",
                 str(self.port),
                 "--log-config",
-                str(ROOT / "tests" / "logging.json"),
+                LOG_CONFIG,
                 *NO_OTHER_PINGS,
             ],
             log_path,

@@ -16,11 +16,9 @@ import aiohttp
 import psutil
 
 from tests.e2e.raw import RawClient
-from tests.support import NO_OTHER_PINGS, ROOT, TIMEOUT, Server
+from tests.support import LOG_CONFIG, NO_OTHER_PINGS, TIMEOUT, Server
 
 APP = "tests.paths:create_app"
-LOG_CONFIG = str(ROOT / "tests" / "logging.json")
-
 UVICORN = ("uvicorn", "--factory", APP, "--log-config", LOG_CONFIG, *NO_OTHER_PINGS)
 
 COMMANDS: Mapping[str, tuple[str, ...]] = {

@@ -201,13 +201,13 @@ def check(packets: list[str], requests: list[tuple[str, str]]) -> None:
             assert packet == "2" or packet[:1] == "0" or packet[:2] == "40", packet
 
 
+# Byte by byte takes its time; there are as many requests as that allows.
 @pytest.mark.parametrize(("largest", "count"), [(1, 20), (7, 100), (1000, 300)])
 async def test_requests_and_events_at_the_same_time_are_in_order_and_whole(
     asgi: AsgiServer, say: Say, token: Token, largest: int, count: int
 ) -> None:
     jobs = [new_id() for _ in range(JOBS)]
     await say(*(started(job_id) for job_id in jobs))
-    # Byte by byte takes its time; there are as many requests as that allows.
     chosen = random.Random(largest)
     requests = [
         (chosen.choice(["join_job", "join_job", "leave_job"]), chosen.choice(jobs))

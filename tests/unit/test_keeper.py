@@ -91,6 +91,7 @@ def test_one_that_does_not_listen_is_left(
         return "does not listen; it is replaced" in caplog.text
 
     wait_for(left, "end of patience")
+    assert keeper._pipe is None
     gate.touch()
 
 

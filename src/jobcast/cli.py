@@ -19,6 +19,7 @@ from jobcast.events import check_job_id
 from jobcast.settings import Settings
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
+TOKEN_TTL: Final = 3600  # seconds
 WATCH_TOKEN_TTL: Final = 24 * 3600  # seconds
 
 # Which extra brings a module that is missing.
@@ -114,8 +115,8 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
 @click.option(
     "--token",
     envvar="JOBCAST_TOKEN",
-    help="Whom to speak for  [JOBCAST_TOKEN]. Without one, but with JOBCAST_JWT_SECRET set, one for"
-    " just these jobs is made.",
+    help="Whom to speak for  [JOBCAST_TOKEN]. Without one, but with JOBCAST_JWT_SECRET or"
+    " JOBCAST_JWT_SECRETS set, one for just these jobs is made.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One event a line, for pipes.")
 @reports
@@ -142,28 +143,46 @@ def watch(job_ids: tuple[str, ...], url: str, token: str | None, as_json: bool) 
 @click.option("--sub", default="alice", show_default=True, help="Whom the token speaks for.")
 @click.option("--job", "jobs", multiple=True, metavar="ID", help="A job that it may follow.")
 @click.option("--all-jobs", is_flag=True, help="It may follow every job.")
-@click.option("--ttl", type=click.IntRange(1), default=3600, show_default=True, help="In seconds.")
+@click.option("--jti", help="An id for the token, by which `jobcast disconnect` may revoke it.")
+@click.option(
+    "--ttl",
+    type=click.IntRange(1),
+    help="In seconds  [3600, or JOBCAST_JWT_MAX_LIFETIME if that is less]",
+)
 @reports
-def token(sub: str, jobs: tuple[str, ...], all_jobs: bool, ttl: int) -> None:
-    """Make a token for development, signed with JOBCAST_JWT_SECRET."""
+def token(
+    sub: str, jobs: tuple[str, ...], all_jobs: bool, jti: str | None, ttl: int | None
+) -> None:
+    """Make a token for development, signed with JOBCAST_JWT_SECRET (or the first of _SECRETS)."""
     if not sub:
         raise click.BadParameter("a token speaks for somebody", param_hint="--sub")
     for job_id in jobs:
         check_job_id(job_id)
     allowed = ("*",) if all_jobs else jobs
-    click.echo(_mint(Settings.load(), sub=sub, jobs=allowed, ttl=ttl))
+    settings = Settings.load()
+    longest = settings.jwt_max_lifetime
+    if ttl is not None and longest is not None and ttl > longest:
+        raise click.BadParameter(
+            f"JOBCAST_JWT_MAX_LIFETIME allows {longest} seconds", param_hint="--ttl"
+        )
+    click.echo(_mint(settings, sub=sub, jobs=allowed, ttl=ttl or TOKEN_TTL, jti=jti))
 
 
-def _mint(settings: Settings, *, sub: str, jobs: tuple[str, ...], ttl: int) -> str:
+def _mint(
+    settings: Settings, *, sub: str, jobs: tuple[str, ...], ttl: int, jti: str | None = None
+) -> str:
     from jobcast.tokens import mint
 
-    if settings.jwt_secret is None:
+    if not settings.secrets:
         raise click.UsageError("there is no token (--token), and no JOBCAST_JWT_SECRET to make one")
+    kid, secret = settings.secrets[0]
     return mint(
-        settings.jwt_secret,
+        secret,
         sub,
         jobs=jobs,
-        ttl=ttl,
+        ttl=min(ttl, settings.jwt_max_lifetime or ttl),
+        kid=kid,
+        jti=jti,
         algorithm=settings.algorithms[0],
         audience=settings.jwt_audience,
         issuer=settings.jwt_issuer,

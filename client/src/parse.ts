@@ -38,7 +38,7 @@ const oneOf =
 const integer =
   (least: number): Check =>
   (value) =>
-    Number.isInteger(value) && (value as number) >= least;
+    Number.isSafeInteger(value) && (value as number) >= least;
 const range =
   (least: number, most = Number.POSITIVE_INFINITY): Check =>
   (value) =>
@@ -87,6 +87,7 @@ const SHAPES: Readonly<Record<keyof Messages, Shape>> = {
   job_error: { ...stamp, error: text, message: text, reason: oneOf(REASONS) },
   joined,
   token_expiring: { expires_at: time },
+  closing: { code: text, message: text },
   draining: { closes_in: range(0) },
   connect: { token },
   connect_error: { message: text, data: shaped({ code: text, message: optional(text) }) },

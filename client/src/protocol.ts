@@ -86,6 +86,7 @@ export interface Messages {
   job_error: JobErrorMessage;
   joined: JoinedMessage;
   token_expiring: { expires_at: string };
+  closing: { code: string; message: string };
   draining: { closes_in: number };
   connect: { token: string };
   connect_error: { message: string; data: { code: string; message?: string } };

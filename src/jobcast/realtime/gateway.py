@@ -21,10 +21,13 @@ from jobcast.cancellation import cancel_and_wait
 from jobcast.errors import InvalidMessage, SettingsError, TokenError, TransportUnavailable
 from jobcast.events import (
     Auth,
+    Closing,
     Draining,
+    JoinAccepted,
     JoinJob,
     LeaveAccepted,
     LeaveJob,
+    Left,
     RefreshToken,
     Refusal,
     TokenAccepted,
@@ -35,12 +38,13 @@ from jobcast.events import (
     room_of,
 )
 from jobcast.realtime import metrics
-from jobcast.realtime.auth import Authorizer
+from jobcast.realtime.auth import Authorizer, Grant
 from jobcast.realtime.bundle import Bundle
 from jobcast.realtime.engine import EngineGuard
 from jobcast.realtime.leases import LeaseWatch
 from jobcast.realtime.outlet import EngineOutlet, Outlet
 from jobcast.realtime.relay import Relay
+from jobcast.realtime.rights import NOT_FOUND, SubjectRights
 from jobcast.settings import Settings
 from jobcast.tokens import Subject, TokenVerifier
 from jobcast.transports import Source
@@ -52,9 +56,6 @@ LONGEST_TIMER: Final = 24 * 3600.0  # seconds; a token may be valid for longer t
 DRAIN_RATE: Final = 500  # connections that are closed a second, when the process ends
 DRAIN_GRACE: Final = 2.0  # seconds that the last of them may take
 
-NOT_FOUND: Final = Refusal(
-    code="job_not_found", message="there is no such job, or it is not yours to follow"
-)
 UNAVAILABLE: Final = Refusal(
     code="unavailable", message="the job cannot be read now; try again in a moment"
 )
@@ -98,7 +99,6 @@ class Gateway:
     ) -> None:
         if sio.packet_class is not Packet:
             raise SettingsError("serializer", "of the Socket.IO server should be the default one")
-        self.relay = Relay(source, namespace=namespace)
         self._source = source
         self._settings = settings
         self._lease_watch: asyncio.Task[None] | None = None
@@ -106,6 +106,8 @@ class Gateway:
         self._namespace = namespace
         self._verifier = TokenVerifier(settings)
         self._authorizer = Authorizer(settings, source)
+        self._rights = SubjectRights(self._authorizer, self._subject_of, self._right_ended)
+        self.relay = Relay(source, namespace=namespace, rights=self._rights)
         self._max_jobs = settings.max_jobs
         self._connections: dict[str, Connection] = {}
         self.guard = EngineGuard(sio, settings.send_buffer)
@@ -133,6 +135,7 @@ class Gateway:
 
     def start(self) -> None:
         """Begin to receive events. The first connection does it too."""
+        self._verifier.start()
         self.relay.start()
         if self._lease_watch is None and isinstance(self._source, LeaseKeeper):
             watch = LeaseWatch(self._source, self._settings.terms)
@@ -173,8 +176,10 @@ class Gateway:
         await self.guard.aclose([c.eio_sid for c in self._connections.values()])
         if self._lease_watch is not None:
             await cancel_and_wait(self._lease_watch)
+        self._verifier.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.relay.aclose()
+        self._authorizer.close()
 
     def _register(self) -> None:
         handlers: dict[str, Callable[..., Awaitable[Any]]] = {
@@ -277,28 +282,41 @@ class Gateway:
             return Refusal(
                 code="too_many_jobs", message=f"a connection may follow {self._max_jobs} jobs"
             )
-        if not await self._authorizer.allows(subject, job_id):
-            logger.info("refused join of %s: sub=%r", job_id, subject.sub)
-            metrics.REFUSED.labels(NOT_FOUND.code).inc()
-            return NOT_FOUND
-        # Joining again begins anew: the client has asked for the history.
-        self.relay.leave(job_id, connection.sid)
-        connection.jobs.discard(job_id)
-        accepted = await self.relay.join(job_id, connection.outlet, request.after)
+        # Joining again begins anew, and ends with a refusal: the client has asked for both.
+        await self._leave(connection, job_id)
+        grant = await self._authorizer.grant(subject, job_id)
+        answer = NOT_FOUND if grant is None else await self._follow(connection, request, grant)
+        if isinstance(answer, Refusal):
+            logger.info("refused join of %s: sub=%r (%s)", job_id, subject.sub, answer.code)
+            metrics.REFUSED.labels(answer.code).inc()
+            return answer
         if request.after is not None:
-            metrics.RESUMED.labels(str(accepted.recovered).lower()).inc()
+            metrics.RESUMED.labels(str(answer.recovered).lower()).inc()
         if connection.closed:
             self.relay.leave(job_id, connection.sid)
         else:
-            connection.jobs.add(job_id)
             await self._sio.enter_room(connection.sid, room_of(job_id), self._namespace)
             logger.info("joined %s: sub=%r", job_id, subject.sub)
-        return accepted
+        return answer
+
+    async def _follow(
+        self, connection: Connection, request: JoinJob, grant: Grant
+    ) -> JoinAccepted | Refusal:
+        """Let a connection follow a job, unless the right to do so ends meanwhile."""
+        job_id = request.job_id
+        # From here on: what ends the right takes the job away again, also before the answer.
+        connection.jobs.add(job_id)
+        try:
+            answer = await self.relay.join(job_id, connection.outlet, request.after, grant)
+        except BaseException:
+            connection.jobs.discard(job_id)
+            raise
+        if isinstance(answer, Refusal):
+            connection.jobs.discard(job_id)
+        return answer if job_id in connection.jobs else NOT_FOUND
 
     async def _leave_job(self, connection: Connection, request: LeaveJob) -> LeaveAccepted:
-        self.relay.leave(request.job_id, connection.sid)
-        connection.jobs.discard(request.job_id)
-        await self._sio.leave_room(connection.sid, room_of(request.job_id), self._namespace)
+        await self._leave(connection, request.job_id)
         logger.info("left %s: sub=%r", request.job_id, connection.subject.sub)
         return LeaveAccepted(job_id=request.job_id)
 
@@ -306,11 +324,56 @@ class Gateway:
         subject = await self._verifier.verify(request.token)
         if subject.sub != connection.subject.sub:
             raise TokenError("token_subject", "the token is for another subject")
-        connection.subject = subject
+        former, connection.subject = connection.subject, subject
+        try:
+            await self._review(connection)
+        except BaseException:
+            connection.subject = former
+            raise
         if not connection.closed:
             self._arm(connection)
         logger.info("refreshed %s: sub=%r", connection.sid, subject.sub)
         return TokenAccepted(expires_at=datetime.fromtimestamp(subject.expires_at, UTC))
+
+    async def _review(self, connection: Connection) -> None:
+        """Leave the jobs that a connection's new token does not allow.
+
+        The owner is that of the record which the connection is sent. If a record changes meanwhile,
+        the relay asks with the new token, which the connection has already.
+        """
+        jobs = sorted(connection.jobs)
+        allowed = await asyncio.gather(
+            *(
+                self._authorizer.allows(connection.subject, job_id, self.relay.owner_of(job_id))
+                for job_id in jobs
+            )
+        )
+        for job_id, is_allowed in zip(jobs, allowed, strict=True):
+            if not is_allowed and job_id in connection.jobs:
+                self.relay.leave(job_id, connection.sid)
+                self._right_ended(connection.sid, job_id, NOT_FOUND)
+
+    async def _leave(self, connection: Connection, job_id: str) -> None:
+        self.relay.leave(job_id, connection.sid)
+        connection.jobs.discard(job_id)
+        await self._sio.leave_room(connection.sid, room_of(job_id), self._namespace)
+
+    def _subject_of(self, sid: str) -> Subject | None:
+        connection = self._connections.get(sid)
+        return None if connection is None else connection.subject
+
+    def _right_ended(self, sid: str, job_id: str, refusal: Refusal) -> None:
+        """Tell a connection that it follows a job no more, which it has left already."""
+        connection = self._connections.get(sid)
+        if connection is None:
+            return
+        connection.jobs.discard(job_id)
+        self._say(connection, Left(job_id=job_id, code=refusal.code, message=refusal.message))
+        self._spawn(self._sio.leave_room(sid, room_of(job_id), self._namespace))
+        logger.info(
+            "left %s: sub=%r may not follow it any longer (%s)",
+            job_id, connection.subject.sub, refusal.code,
+        )  # fmt: skip
 
     def _arm(self, connection: Connection) -> None:
         """Set the alarm for the end of the connection's token."""
@@ -330,7 +393,9 @@ class Gateway:
             max(0.0, expires_at - time.time()), self._expire, connection
         )
 
-    def _say(self, connection: Connection, message: TokenExpiring | Draining) -> None:
+    def _say(
+        self, connection: Connection, message: Left | TokenExpiring | Closing | Draining
+    ) -> None:
         connection.outlet.send(Bundle([packet_of(message)], namespace=self._namespace))
 
     def _expire(self, connection: Connection) -> None:

@@ -192,7 +192,6 @@ MALFORMED: list[tuple[Any, ...]] = [
     ("a",),
     (["a"],),
     (42,),
-    (b"binary",),
 ]
 
 

@@ -7,6 +7,7 @@ import inspect
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -39,10 +40,12 @@ from jobcast.events import (
 )
 from jobcast.realtime import metrics
 from jobcast.realtime.auth import Authorizer, Grant
+from jobcast.realtime.budget import Budget
 from jobcast.realtime.bundle import Bundle
 from jobcast.realtime.engine import EngineGuard
 from jobcast.realtime.leases import LeaseWatch
-from jobcast.realtime.outlet import EngineOutlet, Outlet
+from jobcast.realtime.outlet import EngineOutlet
+from jobcast.realtime.refusals import shown
 from jobcast.realtime.relay import Relay
 from jobcast.realtime.rights import NOT_FOUND, SubjectRights
 from jobcast.settings import Settings
@@ -67,14 +70,18 @@ class Connection:
     """An authenticated connection: whom it speaks for, what it follows, when it ends."""
 
     __slots__ = (
-        "closed", "eio_sid", "jobs", "outlet", "requests", "sid", "since", "subject", "timer",
+        "budget", "closed", "eio_sid", "jobs", "outlet", "requests", "sid", "since", "subject",
+        "timer",
     )  # fmt: skip
 
-    def __init__(self, sid: str, eio_sid: str, subject: Subject, outlet: Outlet) -> None:
+    def __init__(
+        self, sid: str, eio_sid: str, subject: Subject, outlet: EngineOutlet, budget: Budget
+    ) -> None:
         self.sid = sid
         self.eio_sid = eio_sid
         self.subject = subject
         self.outlet = outlet
+        self.budget = budget
         self.jobs: set[str] = set()
         self.closed = False
         self.requests = asyncio.Lock()  # one after the other, in the order they came
@@ -87,6 +94,13 @@ class Gateway:
 
     What an application has registered there before goes on working: its ``connect`` is asked
     once a connection is authenticated, its ``disconnect`` is told.
+
+    Args:
+        sio: the server.
+        source: where events come from.
+        settings: the limits, and how tokens are verified.
+        namespace: where clients connect to.
+        exclusive: whether the server is jobcast's alone, see :class:`EngineGuard`.
     """
 
     def __init__(
@@ -96,6 +110,7 @@ class Gateway:
         settings: Settings,
         *,
         namespace: str = "/",
+        exclusive: bool = False,
     ) -> None:
         if sio.packet_class is not Packet:
             raise SettingsError("serializer", "of the Socket.IO server should be the default one")
@@ -110,7 +125,8 @@ class Gateway:
         self.relay = Relay(source, namespace=namespace, rights=self._rights)
         self._max_jobs = settings.max_jobs
         self._connections: dict[str, Connection] = {}
-        self.guard = EngineGuard(sio, settings.send_buffer)
+        self._of_subject: Counter[str] = Counter()
+        self.guard = EngineGuard(sio, settings, exclusive=exclusive)
         self._draining = False
         self._deserted = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -202,47 +218,73 @@ class Gateway:
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> Any:
         self.start()
+        eio_sid = self._sio.manager.eio_sid_from_sid(sid, self._namespace)
         try:
             subject = await self._verifier.verify(_token_of(auth))
+            self._check_connections(subject)
         except TokenError as exc:
-            logger.info("refused %s: %s (%s)", sid, exc.message, exc.code)
+            self.guard.refusals.info(
+                "refused %s (%s): %s (%s)", sid, self.guard.address(eio_sid), exc.message, exc.code
+            )
             metrics.REFUSED.labels(exc.code).inc()
             raise Refused(exc.message, {"code": exc.code, "message": exc.message}) from None
         if self._app_connect is not None:
             accepted = await _call(self._app_connect, sid, environ, auth)
             if accepted is False:
                 return False
-        eio_sid = self._sio.manager.eio_sid_from_sid(sid, self._namespace)
         socket = self._sio.eio.sockets.get(eio_sid)
         if socket is None or socket.closed:
             # It went meanwhile, and python-socketio forgets it only if it is refused.
             raise Refused("the connection is closed")
         outlet = EngineOutlet(sid, socket, self.guard.backlog(eio_sid))
-        connection = Connection(sid, eio_sid, subject, outlet)
+        connection = Connection(sid, eio_sid, subject, outlet, self.guard.budget(eio_sid))
         self._connections[sid] = connection
+        self._of_subject[subject.sub] += 1
+        self.guard.authenticated(eio_sid)
         metrics.CONNECTIONS.inc()
         self._arm(connection)
-        logger.info("connected %s: sub=%r", sid, subject.sub)
+        logger.info(
+            "connected %s (%s): sub=%s", sid, self.guard.address(eio_sid), shown(subject.sub)
+        )
         return True
+
+    def _check_connections(self, subject: Subject) -> None:
+        """Check that a subject may have another connection to this process.
+
+        Raises:
+            TokenError: it has too many.
+        """
+        most = self._settings.max_connections_per_subject
+        if most and self._of_subject[subject.sub] >= most:
+            raise TokenError(
+                "too_many_connections", f"a subject may have {most} connections to a server"
+            )
 
     async def _disconnect(self, sid: str, reason: str = "") -> None:
         connection = self._connections.pop(sid, None)
         if connection is not None:
-            connection.closed = True
-            if not self._connections:
-                self._deserted.set()
-            metrics.CONNECTIONS.dec()
-            if connection.timer is not None:
-                connection.timer.cancel()
-            for job_id in connection.jobs:
-                self.relay.leave(job_id, sid)
-            seconds = time.monotonic() - connection.since
+            self._forget(connection)
             logger.info(
-                "disconnected %s: sub=%r, %s, after %.1f s",
-                sid, connection.subject.sub, reason, seconds,
+                "disconnected %s: sub=%s, %s, after %.1f s",
+                sid, shown(connection.subject.sub), reason, time.monotonic() - connection.since,
             )  # fmt: skip
         if self._app_disconnect is not None:
             await _call(self._app_disconnect, sid, reason)
+
+    def _forget(self, connection: Connection) -> None:
+        connection.closed = True
+        self._of_subject[connection.subject.sub] -= 1
+        if not self._of_subject[connection.subject.sub]:
+            del self._of_subject[connection.subject.sub]
+        if not self._connections:
+            self._deserted.set()
+        metrics.CONNECTIONS.dec()
+        if connection.timer is not None:
+            connection.timer.cancel()
+        for job_id in connection.jobs:
+            self.relay.leave(job_id, connection.sid)
+        # A client may leave the namespace and keep its connection; it has as long as a new one.
+        self.guard.expect(connection.eio_sid)
 
     def _request(
         self,
@@ -256,15 +298,21 @@ class Gateway:
             connection = self._connections.get(sid)
             if connection is None:
                 return payload_of(Refusal(code="not_authenticated", message="connect first"))
+            retry_after = connection.budget.check_request()
+            if retry_after is not None:
+                return payload_of(self._limited(name, sid, retry_after))
             try:
                 request = parse_request(name, payload[0] if payload else None, cls)
-                async with connection.requests:
-                    return payload_of(await handle(connection, request))
+                with connection.budget.request():
+                    async with connection.requests:
+                        return payload_of(await handle(connection, request))
             except InvalidMessage as exc:
-                logger.info("refused %s of %s: %s", name, sid, exc.problem)
+                self.guard.refusals.info("refused %s of %s: %s", name, sid, shown(exc.problem))
                 return payload_of(Refusal(code="invalid_request", message=exc.problem))
             except TokenError as exc:
-                logger.info("refused %s of %s: %s (%s)", name, sid, exc.message, exc.code)
+                self.guard.refusals.info(
+                    "refused %s of %s: %s (%s)", name, sid, exc.message, exc.code
+                )
                 return payload_of(Refusal(code=exc.code, message=exc.message))
             except TransportUnavailable as exc:
                 logger.warning("could not answer %s of %s: %s", name, sid, exc)
@@ -275,35 +323,64 @@ class Gateway:
 
         return answer
 
+    def _limited(self, name: str, sid: str, retry_after: float) -> Refusal:
+        self.guard.refusals.info(
+            "refused %s of %s: above its budget (JOBCAST_MESSAGE_RATE, JOBCAST_HISTORY_RATE)",
+            name, sid,
+        )  # fmt: skip
+        metrics.REFUSED.labels("rate_limited").inc()
+        return Refusal(
+            code="rate_limited",
+            message="the connection asks for too much; ask again later",
+            retry_after=round(retry_after, 3),
+        )
+
     async def _join_job(self, connection: Connection, request: JoinJob) -> msgspec.Struct:
         job_id, subject = request.job_id, connection.subject
         if len(connection.jobs) >= self._max_jobs and job_id not in connection.jobs:
-            logger.info("refused join of %s: sub=%r follows too many", job_id, subject.sub)
+            self.guard.refusals.info(
+                "refused join of %s: sub=%s follows %d jobs (JOBCAST_MAX_JOBS)",
+                job_id, shown(subject.sub), len(connection.jobs),
+            )  # fmt: skip
             return Refusal(
                 code="too_many_jobs", message=f"a connection may follow {self._max_jobs} jobs"
             )
-        # Joining again begins anew, and ends with a refusal: the client has asked for both.
+        grant = await self._grant(connection, job_id)
+        if grant is None:
+            return self._refused_join(connection, job_id, NOT_FOUND)
+        retry_after = await connection.budget.afford_history(job_id)
+        if retry_after is not None:
+            return self._limited("join_job", connection.sid, retry_after)
+        # Joining again begins anew: the client has asked for the history.
         await self._leave(connection, job_id)
-        grant = await self._authorizer.grant(subject, job_id)
-        answer = NOT_FOUND if grant is None else await self._follow(connection, request, grant)
+        answer = await self._follow(connection, request, grant)
         if isinstance(answer, Refusal):
-            logger.info("refused join of %s: sub=%r (%s)", job_id, subject.sub, answer.code)
-            metrics.REFUSED.labels(answer.code).inc()
-            return answer
+            return self._refused_join(connection, job_id, answer)
         if request.after is not None:
             metrics.RESUMED.labels(str(answer.recovered).lower()).inc()
         if connection.closed:
             self.relay.leave(job_id, connection.sid)
         else:
             await self._sio.enter_room(connection.sid, room_of(job_id), self._namespace)
-            logger.info("joined %s: sub=%r", job_id, subject.sub)
+            logger.info("joined %s: sub=%s", job_id, shown(subject.sub))
         return answer
+
+    async def _grant(self, connection: Connection, job_id: str) -> Grant | None:
+        """Return a connection's right to follow a job, which it leaves if it has none."""
+        grant = None
+        try:
+            grant = await self._authorizer.grant(connection.subject, job_id)
+        finally:
+            if grant is None:
+                await self._leave(connection, job_id)
+        return grant
 
     async def _follow(
         self, connection: Connection, request: JoinJob, grant: Grant
     ) -> JoinAccepted | Refusal:
         """Let a connection follow a job, unless the right to do so ends meanwhile."""
         job_id = request.job_id
+        sent = connection.outlet.history
         # From here on: what ends the right takes the job away again, also before the answer.
         connection.jobs.add(job_id)
         try:
@@ -311,13 +388,21 @@ class Gateway:
         except BaseException:
             connection.jobs.discard(job_id)
             raise
+        connection.budget.charge_history(connection.outlet.history - sent)
         if isinstance(answer, Refusal):
             connection.jobs.discard(job_id)
         return answer if job_id in connection.jobs else NOT_FOUND
 
+    def _refused_join(self, connection: Connection, job_id: str, refusal: Refusal) -> Refusal:
+        self.guard.refusals.info(
+            "refused join of %s: sub=%s (%s)", job_id, shown(connection.subject.sub), refusal.code
+        )
+        metrics.REFUSED.labels(refusal.code).inc()
+        return refusal
+
     async def _leave_job(self, connection: Connection, request: LeaveJob) -> LeaveAccepted:
         await self._leave(connection, request.job_id)
-        logger.info("left %s: sub=%r", request.job_id, connection.subject.sub)
+        logger.info("left %s: sub=%s", request.job_id, shown(connection.subject.sub))
         return LeaveAccepted(job_id=request.job_id)
 
     async def _refresh_token(self, connection: Connection, request: RefreshToken) -> TokenAccepted:
@@ -332,7 +417,7 @@ class Gateway:
             raise
         if not connection.closed:
             self._arm(connection)
-        logger.info("refreshed %s: sub=%r", connection.sid, subject.sub)
+        logger.info("refreshed %s: sub=%s", connection.sid, shown(subject.sub))
         return TokenAccepted(expires_at=datetime.fromtimestamp(subject.expires_at, UTC))
 
     async def _review(self, connection: Connection) -> None:
@@ -371,8 +456,8 @@ class Gateway:
         self._say(connection, Left(job_id=job_id, code=refusal.code, message=refusal.message))
         self._spawn(self._sio.leave_room(sid, room_of(job_id), self._namespace))
         logger.info(
-            "left %s: sub=%r may not follow it any longer (%s)",
-            job_id, connection.subject.sub, refusal.code,
+            "left %s: sub=%s may not follow it any longer (%s)",
+            job_id, shown(connection.subject.sub), refusal.code,
         )  # fmt: skip
 
     def _arm(self, connection: Connection) -> None:
@@ -400,14 +485,12 @@ class Gateway:
 
     def _expire(self, connection: Connection) -> None:
         logger.info(
-            "closing %s: the token of sub=%r expired", connection.sid, connection.subject.sub
+            "closing %s: the token of sub=%s expired", connection.sid, shown(connection.subject.sub)
         )
         self._spawn(self._end(connection))
 
     async def _end(self, connection: Connection) -> None:
         await self._sio.disconnect(connection.sid, namespace=self._namespace)
-        # A client with nothing else here closes its connection; it has as long as a new one.
-        self.guard.expect(connection.eio_sid)
 
     def _spawn(self, coroutine: Any) -> None:
         task = asyncio.ensure_future(coroutine)

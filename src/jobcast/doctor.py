@@ -56,8 +56,8 @@ async def _transport(settings: Settings) -> str:
     """Publish an event as a worker does, and receive and read it as a server does."""
     job_id = f"doctor-{secrets.token_hex(8)}"
     retention = Retention(ttl=PROBE_TTL)
-    publisher = open_publisher(settings.url, retention)
-    source = open_manager(settings.url, retention).source
+    publisher = open_publisher(settings.url, retention, prefix=settings.prefix)
+    source = open_manager(settings.url, retention, prefix=settings.prefix).source
     probe = [Outgoing.of(JobComplete(job_id=job_id, result=None))]
     received = asyncio.Event()
 

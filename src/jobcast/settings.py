@@ -19,6 +19,7 @@ from jobcast.errors import SettingsError
 from jobcast.events import LEVELS
 from jobcast.transports import DEFAULT_HISTORY_SIZE, DEFAULT_HISTORY_TTL, check_url
 from jobcast.transports.leases import DEFAULT_LEASE, DEFAULT_LOST_AFTER, Terms
+from jobcast.transports.prefix import DEFAULT_PREFIX, check_prefix
 
 PREFIX: Final = "JOBCAST_"
 DEFAULT_URL: Final = "redis://localhost:6379/0"
@@ -66,6 +67,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """
 
     url: str = DEFAULT_URL
+    prefix: str = DEFAULT_PREFIX  # of keys, channels, exchanges and queues
     jwt_secret: str | None = None
     jwt_secrets: tuple[str, ...] = ()  # each a secret or kid=secret; the first signs
     jwt_public_key: str | None = None
@@ -135,6 +137,11 @@ class Settings(Struct, frozen=True, kw_only=True):
             except ValueError as exc:
                 raise SettingsError(variable, str(exc)) from None
         settings = cls(**values)
+        if "url" in values:
+            try:
+                check_url(settings.url, settings.prefix)
+            except ValueError as exc:
+                raise SettingsError("JOBCAST_URL", str(exc)) from None
         settings._check()
         return settings
 
@@ -246,11 +253,6 @@ def _text(raw: object) -> str:
     if raw is None:
         return ""
     return (",".join(map(str, raw)) if isinstance(raw, list | tuple) else str(raw)).strip()
-
-
-def _url(text: str) -> str:
-    check_url(text)
-    return text
 
 
 def _http_url(text: str) -> str:
@@ -401,7 +403,8 @@ def _log_level(text: str) -> str:
 
 
 _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
-    "url": _url,
+    "url": str,
+    "prefix": check_prefix,
     "jwt_secret": _secret,
     "jwt_secrets": _secrets,
     "jwt_public_key": _public_key,

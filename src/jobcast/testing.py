@@ -18,7 +18,8 @@ import asyncio
 import secrets
 import time
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar, Final
 
 import pytest
@@ -28,6 +29,7 @@ from msgspec import Struct
 from jobcast.errors import InvalidMessage, PublishFailed
 from jobcast.events import Cursor, JobComplete, JobError, JobEvent, JobLog, JobProgress, JobStatus
 from jobcast.transports import (
+    DEFAULT_PREFIX,
     NO_ORIGIN,
     ClientManager,
     Message,
@@ -159,7 +161,14 @@ def on_both_ends(test: Callable[[Any, Ends, str], Awaitable[None]]) -> Callable[
 
 
 async def _run(test: Callable[[Any, Ends, str], Awaitable[None]], self: Any, url: str) -> None:
-    publisher, manager = open_publisher(url, KEPT), open_manager(url, KEPT)
+    async with _both_ends(url, DEFAULT_PREFIX) as ends:
+        await test(self, ends, new_job_id())
+
+
+@asynccontextmanager
+async def _both_ends(url: str, prefix: str) -> AsyncIterator[Ends]:
+    publisher = open_publisher(url, KEPT, prefix=prefix)
+    manager = open_manager(url, KEPT, prefix=prefix)
     ends = Ends(publisher, manager, url, [], [])
 
     async def resumed() -> None:
@@ -168,10 +177,18 @@ async def _run(test: Callable[[Any, Ends, str], Awaitable[None]], self: Any, url
     manager.source.start(lambda job_id, message: ends.received.append((job_id, message)), resumed)
     try:
         await eventually(lambda: manager.source.ready, "source that is ready")
-        await test(self, ends, new_job_id())
+        yield ends
     finally:
         await manager.aclose()
         publisher.close()
+
+
+def _other_deployment(url: str) -> AbstractAsyncContextManager[Ends]:
+    """Return both ends of another deployment on the same server.
+
+    Its prefix begins with that of the first: no pattern may take the one for the other.
+    """
+    return _both_ends(url, f"{DEFAULT_PREFIX}:contract-{secrets.token_hex(6)}")
 
 
 class TransportContract:
@@ -210,6 +227,20 @@ class TransportContract:
         await ends.say(log(other), log(job_id))
         await ends.came(1)
         assert [job for job, _ in ends.received] == [job_id]
+
+    @on_both_ends
+    async def test_prefixes_separate_deployments_on_one_server(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        async with _other_deployment(ends.url) as other:
+            for deployment in (ends, other):
+                await deployment.source.subscribe(job_id)
+            await other.say(log(job_id, "other"), log(job_id, "other"))
+            await other.came(2)
+            await ends.say(log(job_id, "mine"))
+            assert [(m.seq, _line(m)) for m in await ends.came(1)] == [(1, "mine")]
+            assert (await ends.kept(job_id, 1)).seq == 1
+            assert (await other.kept(job_id, 2)).seq == 2
 
     @on_both_ends
     async def test_a_job_may_be_left_and_joined_again(self, ends: Ends, job_id: str) -> None:
@@ -586,6 +617,22 @@ class LeaseContract(TransportContract):
         await asyncio.to_thread(self._holder(ends).release, [released])
         await _until(other_is_lost)
         assert set(seen) == {other}
+
+    @on_both_ends
+    async def test_prefixes_separate_leases(self, ends: Ends, job_id: str) -> None:
+        mine, other = (Lease(job_id, Run("aa", n, f"d{n}")) for n in (1, 2))
+        seen: list[Lease] = []
+
+        async def mine_is_lost() -> bool:
+            found = await self._look(ends)
+            seen.extend(finding.lease for finding in found)
+            return any(finding.kind == "lost" for finding in found)
+
+        async with _other_deployment(ends.url) as deployment:
+            await self._renew(deployment, other)
+            await self._renew(ends, mine)
+            await _until(mine_is_lost)
+        assert set(seen) == {mine}
 
     def _holder(self, ends: Ends) -> LeaseHolder:
         assert isinstance(ends.publisher, LeaseHolder)

@@ -32,7 +32,7 @@ from jobcast.transports import (
     redis_source,
 )
 from jobcast.transports.leases import Finding, Lease, LeaseHolder, LeaseKeeper, Terms
-from jobcast.transports.redis import RUNNING, STALLED
+from jobcast.transports.redis_names import Names
 from jobcast.transports.redis_source import RedisSource
 from tests.conftest import Valkey
 from tests.rabbitmq import RabbitMQ
@@ -43,6 +43,7 @@ from tests.support import ROOT, eventually, new_id
 DEPLOYMENT = ROOT / "docs" / "deployment.md"
 
 
+NAMES = Names()
 LONG = Terms(lease=3600, lost_after=3600)
 PATIENCE = 900.0  # seconds until another may take over: more than a test takes
 
@@ -111,14 +112,14 @@ class ElectionContract(TransportContract):
                 patch.setattr(redis_source, "TAKE_OVER", PATIENCE)
                 await self._forget(first)
                 assert await first.look(LONG) == []
-                await first.client.hset(redis_source.WATCH, "since", 0)
+                await first.client.hset(NAMES.watch, "since", 0)
                 yield first, other.source
         finally:
             await self._forget(first)
             await other.aclose()
 
     async def _forget(self, source: RedisSource) -> None:
-        for key in (redis_source.WATCH, RUNNING, STALLED):
+        for key in (NAMES.watch, NAMES.running, NAMES.stalled):
             await source.client.delete(key)
 
     async def _let_run_out(self, ends: Ends, lease: Lease) -> None:
@@ -127,7 +128,7 @@ class ElectionContract(TransportContract):
 
     async def _put_back(self, source: RedisSource, seconds: float) -> None:
         """Let the last look have been so much longer ago."""
-        await source.client.hincrbyfloat(redis_source.WATCH, "at", -seconds)
+        await source.client.hincrbyfloat(NAMES.watch, "at", -seconds)
 
 
 class TestMemory(LeaseContract):
@@ -187,12 +188,12 @@ class TestValkey(RedisContract, LeaseContract, ElectionContract):
         terms = Terms(lease=0.6, lost_after=60)
         found: list[Finding] = []
         with Redis.from_url(transport_url) as client:
-            client.zadd(RUNNING, {"somebody else": 1})
+            client.zadd(NAMES.running, {"somebody else": 1})
             await asyncio.to_thread(publisher.renew, [lease], 0.1)
             while not found:
                 found += await manager.source.look(terms)
             assert [finding.lease for finding in found] == [lease]
-            assert client.zrange(RUNNING, 0, -1) == [str(lease).encode()]
+            assert client.zrange(NAMES.running, 0, -1) == [str(lease).encode()]
         await asyncio.to_thread(publisher.release, [lease])
         await asyncio.to_thread(publisher.close)
         await manager.aclose()

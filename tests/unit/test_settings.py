@@ -110,6 +110,12 @@ PEM = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----"
         ("URL", "amqp://", "a URL with a host"),
         ("URL", "amqp://h:99999//", "a usable port"),
         ("URL", "amqp://h//?channel=jobcast", "jobcast's own"),
+        ("PREFIX", "shop{1}", "letters, digits and characters of _ - . : and not be 'shop{1}'"),
+        ("PREFIX", "shop app", "letters, digits"),
+        ("PREFIX", "café", "letters, digits"),
+        ("PREFIX", "x" * 65, "1 to 64"),
+        ("PREFIX", "shop*", "letters, digits"),
+        ("PREFIX", "jobcast.events", "should not end with .events"),
         ("WORKERS", "0", "processes from 1"),
         ("DRAIN_SECONDS", "-1", "seconds from 0"),
         ("SEND_BUFFER", "1000", "characters from 65536"),
@@ -138,6 +144,14 @@ def test_a_wrong_value_is_named(name: str, value: str, says: str) -> None:
 )  # fmt: skip
 def test_a_url_may_have_what_its_driver_takes(url: str) -> None:
     assert Settings.load({"JOBCAST_URL": url}).url == url
+
+
+def test_a_stock_channel_may_have_a_name_that_the_prefix_leaves_free() -> None:
+    url = "amqp://h//?channel=jobcast"
+    settings = Settings.load({"JOBCAST_URL": url, "JOBCAST_PREFIX": "shop:staging-1"})
+    assert (settings.url, settings.prefix) == (url, "shop:staging-1")
+    with pytest.raises(SettingsError, match=re.escape("should not have ?channel=shop")):
+        Settings.load({"JOBCAST_URL": "amqp://h//?channel=shop", "JOBCAST_PREFIX": "shop"})
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\t\n"])

@@ -31,7 +31,9 @@ def client_manager(settings: Settings | None = None) -> ClientManager:
     """
     settings = settings or Settings.load()
     return open_manager(
-        settings.url, Retention(ttl=settings.history_ttl, size=settings.history_size)
+        settings.url,
+        Retention(ttl=settings.history_ttl, size=settings.history_size),
+        prefix=settings.prefix,
     )
 
 

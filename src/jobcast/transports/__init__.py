@@ -31,11 +31,13 @@ from jobcast.transports.base import (
     Source,
     TransportPublisher,
 )
+from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.runs import NOBODY, Run
 
 __all__ = [
     "DEFAULT_HISTORY_SIZE",
     "DEFAULT_HISTORY_TTL",
+    "DEFAULT_PREFIX",
     "ENTRY_POINTS",
     "NOBODY",
     "NO_ORIGIN",
@@ -61,12 +63,14 @@ ENTRY_POINTS: Final = "jobcast.transports"
 class Transport(NamedTuple):
     """Where the parts of a transport are, each as ``package.module:name``.
 
-    The classes are called with the URL and, by name, a :class:`Retention`.
+    The classes are called with the URL and, by name, ``retention`` (a :class:`Retention`) and
+    ``prefix`` (a string that the names of all keys, channels and queues begin with).
     """
 
     publisher: str  # a TransportPublisher
     manager: str  # a ClientManager
-    check: str | None = None  # is called with the URL; raises ValueError if it cannot be used
+    # Called with the URL and the prefix; raises ValueError if the URL cannot be used.
+    check: str | None = None
 
 
 _REDIS = Transport(
@@ -96,7 +100,7 @@ SCHEMES: Final[Mapping[str, Transport]] = {
 }
 
 
-def check_url(url: str) -> None:
+def check_url(url: str, prefix: str = DEFAULT_PREFIX) -> None:
     """Check that a transport can be opened at ``url``, without connecting to anything.
 
     Raises:
@@ -108,24 +112,28 @@ def check_url(url: str) -> None:
         shown = ", ".join(f"{scheme}://" for scheme in SCHEMES if "+" not in scheme)
         raise ValueError(f"should be a URL that begins with one of {shown}")
     if transport.check is not None:
-        _load(transport.check)(url)
+        _load(transport.check)(url, prefix)
 
 
-def open_publisher(url: str, retention: Retention | None = None) -> TransportPublisher:
+def open_publisher(
+    url: str, retention: Retention | None = None, *, prefix: str = DEFAULT_PREFIX
+) -> TransportPublisher:
     """The worker's side of the transport at ``url``: a write-only manager of python-socketio.
 
     Nothing is connected yet. Raises ValueError for a URL that :func:`check_url` does not take.
     """
-    check_url(url)
+    check_url(url, prefix)
     cls = _load(cast("Transport", _transport(url)).publisher)
-    return cast("TransportPublisher", cls(url, retention=retention or Retention()))
+    return cast("TransportPublisher", cls(url, retention=retention or Retention(), prefix=prefix))
 
 
-def open_manager(url: str, retention: Retention | None = None) -> ClientManager:
+def open_manager(
+    url: str, retention: Retention | None = None, *, prefix: str = DEFAULT_PREFIX
+) -> ClientManager:
     """The realtime side of the transport at ``url``: a client manager for ``AsyncServer``."""
-    check_url(url)
+    check_url(url, prefix)
     cls = _load(cast("Transport", _transport(url)).manager)
-    return cast("ClientManager", cls(url, retention=retention or Retention()))
+    return cast("ClientManager", cls(url, retention=retention or Retention(), prefix=prefix))
 
 
 def _transport(url: str) -> Transport | None:

@@ -34,6 +34,8 @@ from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from jobcast.transports.prefix import DEFAULT_PREFIX
+
 Client = redis.Redis | RedisCluster
 AsyncClient = redis.asyncio.Redis | AsyncRedisCluster
 Shape = Literal["one", "sentinel", "cluster"]
@@ -230,7 +232,7 @@ class Servers(Struct, frozen=True, kw_only=True):
         }
 
 
-def check_url(url: str) -> None:
+def check_url(url: str, _prefix: str = DEFAULT_PREFIX) -> None:
     """Check a URL, with its options, without connecting.
 
     Raises:

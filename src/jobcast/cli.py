@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
@@ -199,6 +200,32 @@ def _mint(
         audience=settings.jwt_audience,
         issuer=settings.jwt_issuer,
     )
+
+
+@main.command()
+@click.option("--sub", help="Whose tokens to revoke: all that were issued until now.")
+@click.option("--jti", help="Which token to revoke, by its id.")
+@click.option(
+    "--keep",
+    type=click.IntRange(1),
+    metavar="SECONDS",
+    help="How long such a token may still be valid  [JOBCAST_JWT_MAX_LIFETIME, 30 days]",
+)
+@reports
+def disconnect(sub: str | None, jti: str | None, keep: int | None) -> None:
+    """Revoke tokens, and close the connections that were made with them.
+
+    Every server process at JOBCAST_URL refuses these tokens until they have expired. Tokens that
+    are issued later are accepted.
+    """
+    from jobcast.revocation import revoke
+
+    if bool(sub) == bool(jti):
+        raise click.UsageError("give either --sub, a subject, or --jti, the id of a token")
+    revocation = revoke(sub=sub or None, jti=jti or None, ttl=keep)
+    what = f"the token {jti!r}" if jti else f"the tokens of {sub!r} that were issued until now"
+    until = datetime.fromtimestamp(revocation.until, UTC)
+    click.echo(f"revoked {what}; in force until {until:%Y-%m-%d %H:%M} UTC")
 
 
 @main.command()

@@ -47,11 +47,13 @@ from jobcast.realtime.leases import LeaseWatch
 from jobcast.realtime.outlet import EngineOutlet
 from jobcast.realtime.refusals import shown
 from jobcast.realtime.relay import Relay
+from jobcast.realtime.revocations import DenyList, RevocationWatch
 from jobcast.realtime.rights import NOT_FOUND, SubjectRights
 from jobcast.settings import Settings
 from jobcast.tokens import Subject, TokenVerifier
 from jobcast.transports import Source
 from jobcast.transports.leases import LeaseKeeper
+from jobcast.transports.revocations import SupportsRevocations
 
 EXPIRY_WARNING: Final = 30.0  # seconds before a token expires
 LONGEST_TIMER: Final = 24 * 3600.0  # seconds; a token may be valid for longer than a timer can run
@@ -117,6 +119,8 @@ class Gateway:
         self._source = source
         self._settings = settings
         self._lease_watch: asyncio.Task[None] | None = None
+        self._deny_list = DenyList()
+        self._revocation_watch: asyncio.Task[None] | None = None
         self._sio = sio
         self._namespace = namespace
         self._verifier = TokenVerifier(settings)
@@ -156,6 +160,9 @@ class Gateway:
         if self._lease_watch is None and isinstance(self._source, LeaseKeeper):
             watch = LeaseWatch(self._source, self._settings.terms)
             self._lease_watch = asyncio.create_task(watch.run(), name="jobcast-leases")
+        if self._revocation_watch is None and isinstance(self._source, SupportsRevocations):
+            revoked = RevocationWatch(self._source, self._deny_list, self._close_revoked)
+            self._revocation_watch = asyncio.create_task(revoked.run(), name="jobcast-revocations")
 
     async def drain(self, seconds: float = 0.0) -> None:
         """Send every client to another process: tell it, then close its connection.
@@ -190,8 +197,8 @@ class Gateway:
         """Close every connection of the namespace, and stop."""
         await self.drain()
         await self.guard.aclose([c.eio_sid for c in self._connections.values()])
-        if self._lease_watch is not None:
-            await cancel_and_wait(self._lease_watch)
+        watches = (self._lease_watch, self._revocation_watch)
+        await cancel_and_wait(*(watch for watch in watches if watch is not None))
         self._verifier.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.relay.aclose()
@@ -220,14 +227,10 @@ class Gateway:
         self.start()
         eio_sid = self._sio.manager.eio_sid_from_sid(sid, self._namespace)
         try:
-            subject = await self._verifier.verify(_token_of(auth))
+            subject = await self._verified(_token_of(auth))
             self._check_connections(subject)
         except TokenError as exc:
-            self.guard.refusals.info(
-                "refused %s (%s): %s (%s)", sid, self.guard.address(eio_sid), exc.message, exc.code
-            )
-            metrics.REFUSED.labels(exc.code).inc()
-            raise Refused(exc.message, {"code": exc.code, "message": exc.message}) from None
+            raise self._refusal(sid, eio_sid, exc) from None
         if self._app_connect is not None:
             accepted = await _call(self._app_connect, sid, environ, auth)
             if accepted is False:
@@ -236,6 +239,10 @@ class Gateway:
         if socket is None or socket.closed:
             # It went meanwhile, and python-socketio forgets it only if it is refused.
             raise Refused("the connection is closed")
+        try:
+            self._deny_list.check(subject)  # it may have been revoked since it was verified
+        except TokenError as exc:
+            raise self._refusal(sid, eio_sid, exc) from None
         outlet = EngineOutlet(sid, socket, self.guard.backlog(eio_sid))
         connection = Connection(sid, eio_sid, subject, outlet, self.guard.budget(eio_sid))
         self._connections[sid] = connection
@@ -247,6 +254,23 @@ class Gateway:
             "connected %s (%s): sub=%s", sid, self.guard.address(eio_sid), shown(subject.sub)
         )
         return True
+
+    def _refusal(self, sid: str, eio_sid: str, exc: TokenError) -> Refused:
+        self.guard.refusals.info(
+            "refused %s (%s): %s (%s)", sid, self.guard.address(eio_sid), exc.message, exc.code
+        )
+        metrics.REFUSED.labels(exc.code).inc()
+        return Refused(exc.message, {"code": exc.code, "message": exc.message})
+
+    async def _verified(self, token: str) -> Subject:
+        """Verify a token and return its subject.
+
+        Raises:
+            TokenError: it does not authenticate anybody, or was revoked.
+        """
+        subject = await self._verifier.verify(token)
+        self._deny_list.check(subject)
+        return subject
 
     def _check_connections(self, subject: Subject) -> None:
         """Check that a subject may have another connection to this process.
@@ -406,7 +430,7 @@ class Gateway:
         return LeaveAccepted(job_id=request.job_id)
 
     async def _refresh_token(self, connection: Connection, request: RefreshToken) -> TokenAccepted:
-        subject = await self._verifier.verify(request.token)
+        subject = await self._verified(request.token)
         if subject.sub != connection.subject.sub:
             raise TokenError("token_subject", "the token is for another subject")
         former, connection.subject = connection.subject, subject
@@ -487,6 +511,23 @@ class Gateway:
         logger.info(
             "closing %s: the token of sub=%s expired", connection.sid, shown(connection.subject.sub)
         )
+        self._spawn(self._end(connection))
+
+    def _close_revoked(self) -> None:
+        for connection in list(self._connections.values()):
+            if not connection.closed and self._deny_list.denies(connection.subject):
+                self._revoke(connection)
+
+    def _revoke(self, connection: Connection) -> None:
+        """Close a connection whose token was revoked; it is sent nothing more of its jobs."""
+        connection.closed = True
+        for job_id in connection.jobs:
+            self.relay.leave(job_id, connection.sid)
+        self._say(connection, Closing(code="token_revoked", message="the token was revoked"))
+        logger.info(
+            "closing %s: the token of sub=%s was revoked",
+            connection.sid, shown(connection.subject.sub),
+        )  # fmt: skip
         self._spawn(self._end(connection))
 
     async def _end(self, connection: Connection) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from jobcast.errors import TransportError
+from jobcast.errors import PublishFailed, TransportError
 from jobcast.settings import Settings
 from jobcast.transports import Retention, open_publisher
 from jobcast.transports.revocations import Revocation, SupportsRevoking
@@ -67,6 +67,12 @@ def revoke(
                 " method revoke"
             )
         publisher.revoke(revocation)
+    except PublishFailed as exc:
+        raise PublishFailed(
+            f"could not revoke: {settings.masked_url} cannot be reached ({exc}). JOBCAST_URL names"
+            " it; revoking again does no harm",
+            (),
+        ) from exc
     finally:
         publisher.close()
     return revocation

@@ -65,6 +65,13 @@ def run(monkeypatch: pytest.MonkeyPatch) -> object:
             "JOBCAST_JWT_MAX_LIFETIME allows 60 seconds",
         ),
         (["token", "--job", "a b"], {"JOBCAST_JWT_SECRET": SECRET}, "a job id has 1 to 128"),
+        (["disconnect"], {}, "give either --sub, a subject, or --jti, the id of a token"),
+        (["disconnect", "--sub", "a", "--jti", "b"], {}, "give either --sub"),
+        (
+            ["disconnect", "--sub", "a"],
+            {"JOBCAST_URL": "redis://127.0.0.1:9"},
+            "Error: could not revoke: redis://127.0.0.1:9 cannot be reached (",
+        ),
         (["nonsense"], {}, "No such command 'nonsense'"),
         (["demo"], {"JOBCAST_URL": "localhost"}, "JOBCAST_URL should be a URL"),
     ],
@@ -104,7 +111,7 @@ def test_a_token_is_signed_with_the_first_secret(run: object) -> None:
 def test_version_and_help(run: object) -> None:
     assert "jobcast" in run("--version").output  # type: ignore[operator]
     shown = run("-h").output  # type: ignore[operator]
-    for command in ("demo", "doctor", "init", "serve", "token", "watch"):
+    for command in ("demo", "disconnect", "doctor", "init", "serve", "token", "watch"):
         assert f"  {command}" in shown
 
 

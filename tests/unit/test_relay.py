@@ -15,7 +15,7 @@ from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JobEvent, JobLog, JobProgress, JobStatus, Refusal
 from jobcast.realtime.auth import Grant
 from jobcast.realtime.relay import QUIET_CHECK, Relay
-from jobcast.realtime.rights import NOT_FOUND
+from jobcast.realtime.rights import NOT_FOUND, NotAllowed
 from jobcast.transports import Message, Outgoing, Retention, Snapshot
 from jobcast.transports.record import Record
 from tests.recorder import Recorder
@@ -393,10 +393,13 @@ async def test_a_newcomer_is_asked_about_if_the_owner_changed_while_it_joined() 
     replace_record(source, "bob", "bob's")
     alice, bob = Recorder("alice"), Recorder("bob")
     refused, accepted = await asyncio.gather(
-        relay.join(JOB, alice, None, Grant("alice")), relay.join(JOB, bob, None, Grant("alice"))
+        relay.join(JOB, alice, None, Grant("alice")),
+        relay.join(JOB, bob, None, Grant("alice")),
+        return_exceptions=True,
     )
-    assert refused is NOT_FOUND
-    assert not isinstance(accepted, Refusal)
+    assert isinstance(refused, NotAllowed)
+    assert refused.refusal is NOT_FOUND
+    assert not isinstance(accepted, BaseException)
     assert accepted.epoch == source.record.epoch
     assert (alice.events, bob.lines, admin.lines) == ([], ["bob's"], ["alice's", "bob's"])
     assert rights.ends == []  # alice had not joined
@@ -474,7 +477,7 @@ async def test_a_slow_answer_delays_no_other_job(monkeypatch: pytest.MonkeyPatch
         sources.records[job_id] = Record("bob", 10)
         sources.add(job_id, "bob's")
     sources.add("quick", "missed")
-    resuming = asyncio.create_task(sources.resume())
+    resuming = asyncio.ensure_future(sources.resume())
     await eventually(
         lambda: followers["quick"].lines == ["first", "missed"], "line that was missed"
     )

@@ -48,7 +48,7 @@ from jobcast.realtime.outlet import EngineOutlet
 from jobcast.realtime.refusals import shown
 from jobcast.realtime.relay import Relay
 from jobcast.realtime.revocations import DenyList, RevocationWatch
-from jobcast.realtime.rights import NOT_FOUND, SubjectRights
+from jobcast.realtime.rights import NOT_FOUND, NotAllowed, SubjectRights
 from jobcast.settings import Settings
 from jobcast.tokens import Subject, TokenVerifier
 from jobcast.transports import Source
@@ -377,9 +377,10 @@ class Gateway:
             return self._limited("join_job", connection.sid, retry_after)
         # Joining again begins anew: the client has asked for the history.
         await self._leave(connection, job_id)
-        answer = await self._follow(connection, request, grant)
-        if isinstance(answer, Refusal):
-            return self._refused_join(connection, job_id, answer)
+        try:
+            answer = await self._follow(connection, request, grant)
+        except NotAllowed as exc:
+            return self._refused_join(connection, job_id, exc.refusal)
         if request.after is not None:
             metrics.RESUMED.labels(str(answer.recovered).lower()).inc()
         if connection.closed:
@@ -399,10 +400,12 @@ class Gateway:
                 await self._leave(connection, job_id)
         return grant
 
-    async def _follow(
-        self, connection: Connection, request: JoinJob, grant: Grant
-    ) -> JoinAccepted | Refusal:
-        """Let a connection follow a job, unless the right to do so ends meanwhile."""
+    async def _follow(self, connection: Connection, request: JoinJob, grant: Grant) -> JoinAccepted:
+        """Let a connection follow a job.
+
+        Raises:
+            NotAllowed: the right to do so has ended meanwhile.
+        """
         job_id = request.job_id
         sent = connection.outlet.history
         # From here on: what ends the right takes the job away again, also before the answer.
@@ -413,9 +416,9 @@ class Gateway:
             connection.jobs.discard(job_id)
             raise
         connection.budget.charge_history(connection.outlet.history - sent)
-        if isinstance(answer, Refusal):
-            connection.jobs.discard(job_id)
-        return answer if job_id in connection.jobs else NOT_FOUND
+        if job_id not in connection.jobs:
+            raise NotAllowed(NOT_FOUND)
+        return answer
 
     def _refused_join(self, connection: Connection, job_id: str, refusal: Refusal) -> Refusal:
         self.guard.refusals.info(

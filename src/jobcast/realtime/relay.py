@@ -10,12 +10,12 @@ from typing import Any, Final
 
 from jobcast.cancellation import cancel_and_wait
 from jobcast.errors import TransportUnavailable
-from jobcast.events import Cursor, JoinAccepted, Refusal
+from jobcast.events import Cursor, JoinAccepted
 from jobcast.realtime import metrics
 from jobcast.realtime.auth import EVERY_OWNER, Grant
 from jobcast.realtime.bundle import ROOT
 from jobcast.realtime.outlet import Outlet
-from jobcast.realtime.rights import Rights
+from jobcast.realtime.rights import NotAllowed, Rights
 from jobcast.realtime.rooms import Newcomer, Room
 from jobcast.transports import Message, Source
 from jobcast.transports.base import Snapshot
@@ -88,7 +88,7 @@ class Relay:
         outlet: Outlet,
         after: Cursor | None = None,
         grant: Grant = EVERY_OWNER,
-    ) -> JoinAccepted | Refusal:
+    ) -> JoinAccepted:
         """Let a follower in: it gets what is retained (after ``after``), then what comes.
 
         A follower whose ``grant`` is for another owner than the record's is let in only if it may
@@ -96,6 +96,7 @@ class Relay:
 
         Raises:
             TransportUnavailable: the job's events cannot be received or read now.
+            NotAllowed: the follower may not follow the record.
         """
         await outlet.drained()
         room = self._rooms.get(job_id) or self._open(job_id)
@@ -116,9 +117,7 @@ class Relay:
             room.joining -= 1
             room.settle()
             self._close_if_deserted(room)
-        snapshot = newcomer.answer
-        if isinstance(snapshot, Refusal):
-            return snapshot
+        snapshot = newcomer.snapshot
         return JoinAccepted(
             job_id=job_id,
             status=snapshot.state,
@@ -185,7 +184,7 @@ class Relay:
             newcomer.grant = Grant(snapshot.owner)
             refusal = refused.get(newcomer.outlet.sid)
             if refusal is not None and newcomer in room.newcomers:
-                newcomer.found = refusal
+                newcomer.found = NotAllowed(refusal)
                 del room.newcomers[newcomer]
         if followers:
             room.allowed = (snapshot.epoch, snapshot.owner)

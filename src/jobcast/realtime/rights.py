@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-from jobcast.errors import TransportUnavailable
+from jobcast.errors import JobcastError, TransportUnavailable
 from jobcast.events import Refusal
 from jobcast.realtime.auth import Authorizer
 from jobcast.tokens import Subject
@@ -20,6 +20,14 @@ NOT_FOUND: Final = Refusal(
 FAILED: Final = Refusal(code="internal_error", message="something went wrong")
 
 logger = logging.getLogger(__name__)
+
+
+class NotAllowed(JobcastError):
+    """A connection may not follow a record. ``refusal`` is the answer to its request."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
 
 
 class Rights(Protocol):

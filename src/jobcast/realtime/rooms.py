@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from jobcast.errors import TransportUnavailable
-from jobcast.events import PROGRESS, Cursor, Joined, Refusal, packet_of
+from jobcast.errors import JobcastError, TransportUnavailable
+from jobcast.events import PROGRESS, Cursor, Joined, packet_of
 from jobcast.realtime import metrics
 from jobcast.realtime.auth import Grant
 from jobcast.realtime.bundle import ROOT, Bundle
@@ -21,17 +21,17 @@ class Newcomer:
         self.outlet = outlet
         self.after = after
         self.grant = grant
-        # None: nobody has read for it.
-        self.found: Snapshot | Refusal | TransportUnavailable | None = None
+        self.found: Snapshot | JobcastError | None = None  # None: nobody has read for it
 
     @property
-    def answer(self) -> Snapshot | Refusal:
-        """What it was let in with, or why it was not.
+    def snapshot(self) -> Snapshot:
+        """What it was let in with.
 
         Raises:
             TransportUnavailable: the history could not be read.
+            NotAllowed: it may not follow the record.
         """
-        if self.found is None or isinstance(self.found, TransportUnavailable):
+        if not isinstance(self.found, Snapshot):
             raise self.found or TransportUnavailable("the history was not read")
         return self.found
 

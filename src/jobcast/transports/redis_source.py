@@ -224,7 +224,7 @@ class RedisSource:
                 await self.client.zrem(key, *expired)
         except ASYNC_REDIS_ERRORS as exc:
             raise TransportUnavailable(f"could not read {key}: {exc}") from exc
-        found = (self._revocation(key, member) for member in members)
+        found = (self._revocation(key, cast("bytes", member)) for member in members)
         return [revocation for revocation in found if revocation is not None]
 
     def _revocation(self, place: str, data: bytes) -> Revocation | None:

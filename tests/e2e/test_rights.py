@@ -121,6 +121,33 @@ async def test_a_join_that_is_repeated_and_refused_leaves_the_job(
                 say(valkey.url, job_id, "bob", "1")
 
 
+async def test_a_refresh_that_the_rule_fails_on_changes_nothing(
+    valkey: Valkey, tmp_path: Path, token: Token
+) -> None:
+    (tmp_path / "rules.py").write_text(
+        "def allow(subject, job_id, owner):\n"
+        "    return {'good': True, 'bad': False}[subject.claims['jobs'][0]]\n"
+    )
+    env = {"JOBCAST_AUTHORIZE": "rules:allow", "PYTHONPATH": str(tmp_path)}
+    one, two = new_id(), new_id()
+    with running(Server(tmp_path / "server.log", valkey.url, env)) as process:
+        process.ready()
+        async with following(process.url, token("alice", jobs=["good"])) as alice:
+            for job_id in (one, two):
+                assert (await alice.join(job_id))["ok"]
+            broken = {"token": token("alice", jobs=["broken"])}
+            assert (await alice.request("refresh_token", broken))["code"] == "internal_error"
+            # The connection goes on with the token that it has.
+            say(valkey.url, one, "bob", "1")
+            await alice.transcript.logged(one, 1)
+            assert (await alice.join(new_id()))["ok"]
+            fewer = {"token": token("alice", jobs=["bad"])}
+            assert (await alice.request("refresh_token", fewer))["ok"]
+            for job_id in (one, two):
+                await eventually(lambda: alice.transcript.of(job_id, "left"), "left")  # noqa: B023
+            assert (await alice.join(one))["code"] == "job_not_found"
+
+
 async def test_a_rule_that_fails_lets_nobody_into_a_new_record_and_delays_no_other_job(
     valkey: Valkey, tmp_path: Path, token: Token
 ) -> None:

@@ -3,11 +3,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import jwt
@@ -19,7 +17,8 @@ from jobcast import jwks
 from jobcast.errors import SettingsError, TokenError
 from jobcast.settings import Settings
 from jobcast.tokens import LATEST_TIME, TokenVerifier, mint
-from tests.support import TIMEOUT, eventually
+from tests.key_server import key_server, private_key
+from tests.support import eventually
 
 SECRET = "s" * 32
 OTHER = "o" * 32
@@ -210,66 +209,6 @@ def test_each_of_several_public_keys_has_to_be_one() -> None:
     settings = Settings.load({"JOBCAST_JWT_PUBLIC_KEYS": f"{good},old={broken}"})
     with pytest.raises(SettingsError, match="JOBCAST_JWT_PUBLIC_KEYS is no key 'old' for the"):
         TokenVerifier(settings)
-
-
-class KeyServer:
-    """Serves public keys as a JWKS over HTTP, or accepts requests and does not answer them."""
-
-    def __init__(self, keys: dict[str, Any]) -> None:
-        self.keys = keys
-        self.requests = 0
-        self.answers = threading.Event()
-        self.answers.set()
-        self.url = ""
-
-    def token(self, kid: str, key: Any = None) -> str:
-        claims = {"sub": "alice", "exp": int(time.time()) + 60}
-        key = self.keys[kid] if key is None else key
-        return jwt.encode(claims, key, algorithm="ES256", headers={"kid": kid})
-
-    def body(self) -> bytes:
-        sets = [
-            {**json.loads(jwt.algorithms.ECAlgorithm.to_jwk(key.public_key())), "kid": kid,
-             "use": "sig", "alg": "ES256"}
-            for kid, key in self.keys.items()
-        ]  # fmt: skip
-        return json.dumps({"keys": sets}).encode()
-
-
-def private_key() -> Any:
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-@contextmanager
-def key_server(keys: dict[str, Any]) -> Iterator[KeyServer]:
-    keeper = KeyServer(keys)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            keeper.requests += 1
-            keeper.answers.wait(TIMEOUT)
-            body = keeper.body()
-            try:
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-            except OSError:
-                self.close_connection = True  # the client has given up
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        keeper.url = f"http://127.0.0.1:{server.server_port}/jwks.json"
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield keeper
-        finally:
-            keeper.answers.set()
-            server.shutdown()
-            thread.join()
 
 
 @contextmanager

@@ -660,7 +660,9 @@ def test_without_a_demo_there_is_no_console(tmp_path: Path, valkey: Valkey) -> N
         for path in ("/", "/api/session", "/api/tasks"):
             assert visitor.get(path).status == 404
         assert visitor.post("/api/session", {"name": "ada"}).status == 404
-        lines = [line for line in it.log.splitlines() if "console" in line]
+        lines = it.expect(
+            lambda: [line for line in it.log.splitlines() if "console" in line], "line of log"
+        )
     assert len(lines) == 1
     assert "the console is off: `jobcast demo` has it" in lines[0]
 

@@ -14,6 +14,7 @@ import click
 from jobcast.errors import JobcastError, SettingsError
 from jobcast.events import JobComplete, JobStatus
 from jobcast.settings import Settings
+from jobcast.terminal import clean
 from jobcast.transports import Outgoing, Retention, open_manager, open_publisher
 from jobcast.transports.base import NO_RECORD
 
@@ -125,4 +126,4 @@ async def _server(url: str) -> str:
 
 def _print(name: str, outcome: str, text: str) -> None:
     shown = click.style(f"{outcome:<6}", fg="green" if outcome == "ok" else "red")
-    click.echo(f"{shown}  {name:<14}  {text}")
+    click.echo(f"{shown}  {name:<14}  {clean(text)}")

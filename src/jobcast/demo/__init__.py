@@ -19,6 +19,7 @@ from jobcast.demo.children import Children
 from jobcast.demo.play import Demo, say
 from jobcast.errors import JobcastError
 from jobcast.settings import Settings
+from jobcast.terminal import clean_lines
 
 SCALE: Final = 14  # of the sample input: its jobs last a few seconds each
 PACKAGES: Final = ("aiohttp", "jwt", "PIL", "rich", "starlette", "uvicorn")
@@ -48,7 +49,7 @@ def run(*, port: int = 8000, once: bool | None = None, scale: int = SCALE) -> in
     try:
         return asyncio.run(_run(port, once, scale, url))
     except JobcastError as exc:
-        print(f"Error: {exc}", file=sys.stderr)
+        print(f"Error: {clean_lines(str(exc))}", file=sys.stderr)
     except BrokenPipeError:
         # Nobody reads any more; the interpreter's last flush should not fail of it too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -16,6 +16,7 @@ import click
 
 from jobcast.errors import ClientError, JobcastError
 from jobcast.events import check_job_id
+from jobcast.masking import mask
 from jobcast.settings import Settings
 from jobcast.terminal import clean
 
@@ -65,7 +66,7 @@ def reports(command: F) -> F:
 
 def _fail(problem: object) -> NoReturn:
     code = f" ({problem.code})" if isinstance(problem, ClientError) else ""
-    click.echo(f"Error: {clean(f'{problem}{code}')}", err=True)
+    click.echo(f"Error: {clean(mask(f'{problem}{code}'))}", err=True)
     sys.exit(2)
 
 

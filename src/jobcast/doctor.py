@@ -13,6 +13,7 @@ import click
 
 from jobcast.errors import JobcastError, SettingsError
 from jobcast.events import JobComplete, JobStatus
+from jobcast.masking import mask, mask_url
 from jobcast.settings import Settings
 from jobcast.terminal import clean
 from jobcast.transports import Outgoing, Retention, open_manager, open_publisher
@@ -96,7 +97,7 @@ async def _authentication(settings: Settings) -> str:
     await TokenVerifier(settings).check()
     kind = "a secret" if settings.jwt_secret else "a public key"
     if settings.jwks_url:
-        kind = f"the keys at {settings.jwks_url}"
+        kind = f"the keys at {mask_url(settings.jwks_url)}"
     return f"tokens are verified with {kind}, {' or '.join(settings.algorithms)}"
 
 
@@ -126,4 +127,4 @@ async def _server(url: str) -> str:
 
 def _print(name: str, outcome: str, text: str) -> None:
     shown = click.style(f"{outcome:<6}", fg="green" if outcome == "ok" else "red")
-    click.echo(f"{shown}  {name:<14}  {clean(text)}")
+    click.echo(f"{shown}  {name:<14}  {clean(mask(text))}")

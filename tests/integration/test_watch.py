@@ -100,6 +100,21 @@ def test_a_token_is_made_for_just_these_jobs(server: Server, valkey: Valkey) -> 
     assert result.returncode == 0, result.stderr
 
 
+def test_doctor_shows_no_secret() -> None:
+    where = f"127.0.0.1:{free_port()}"
+    result = jobcast(
+        "doctor", "--url", f"http://{where}?token=hunter2",
+        JOBCAST_URL=f"redis+sentinel://bob:hunter2@{where}/0/main?sentinel_password=hunter2",
+        JOBCAST_JWKS_URL=f"http://{where}/keys?api_key=hunter2",
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "hunter2" not in result.stdout + result.stderr
+    assert f"redis+sentinel://bob:***@{where}/0/main?sentinel_password=***" in result.stdout
+    result = jobcast("doctor", JOBCAST_URL=f"amqp://bob:hunter/2@{where}//")
+    assert "JOBCAST_URL should have one @" in result.stdout
+    assert "hunter" not in result.stdout + result.stderr
+
+
 def test_what_cannot_be_watched_is_one_line(server: Server, valkey: Valkey, token: Token) -> None:
     job_id = new_id()
     publish(valkey.url, job_id, COMPLETE)

@@ -18,6 +18,7 @@ from importlib.metadata import entry_points
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
+from jobcast.masking import remember
 from jobcast.transports.base import (
     DEFAULT_HISTORY_SIZE,
     DEFAULT_HISTORY_TTL,
@@ -106,6 +107,13 @@ def check_url(url: str, prefix: str = DEFAULT_PREFIX) -> None:
     Raises:
         ValueError: it cannot; the text goes after the name of a setting.
     """
+    if "@" in url.replace(urlsplit(url).netloc, "", 1):
+        # Libraries would take the parts of the password for a host, a port or a path, and show them
+        # in their errors.
+        raise ValueError(
+            "should have one @, before the host: in a user, a password or an option write"
+            " %40 for @, %2F for /, %3F for ? and %23 for #"
+        )
     transport = _transport(url)
     if transport is None:
         # Sentinel and cluster go without saying here.
@@ -123,6 +131,7 @@ def open_publisher(
     Nothing is connected yet. Raises ValueError for a URL that :func:`check_url` does not take.
     """
     check_url(url, prefix)
+    remember(url)
     cls = _load(cast("Transport", _transport(url)).publisher)
     return cast("TransportPublisher", cls(url, retention=retention or Retention(), prefix=prefix))
 
@@ -132,6 +141,7 @@ def open_manager(
 ) -> ClientManager:
     """The realtime side of the transport at ``url``: a client manager for ``AsyncServer``."""
     check_url(url, prefix)
+    remember(url)
     cls = _load(cast("Transport", _transport(url)).manager)
     return cast("ClientManager", cls(url, retention=retention or Retention(), prefix=prefix))
 

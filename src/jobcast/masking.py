@@ -1,0 +1,107 @@
+"""Secrets, kept out of what is printed and logged.
+
+:func:`mask_url` hides what may be secret in a URL. :func:`mask` does so for each URL in a text, and
+hides the secrets that :func:`remember` was given: a server may echo a password that it did not
+understand, without any URL around it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import unquote, unquote_plus
+
+MASK: Final = "***"
+SHORTEST_SECRET: Final = 6  # characters; shorter ones are parts of ordinary words
+
+_SECRET_WORDS: Final = ("password", "passwd", "secret", "token", "key", "credential", "signature")
+_PUBLIC_WORDS: Final = ("public",)
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_USER: Final = re.compile(r"[A-Za-z0-9_.-]*:")
+_PARAMETER: Final = re.compile(r"(?<=[?&;#])([^=&;?#]*)=")
+
+_secrets: tuple[str, ...] = ()  # the longest come first: one may be a part of another
+
+
+def is_secret_name(name: str) -> bool:
+    """Return whether a parameter or a setting of that name holds a secret.
+
+    >>> is_secret_name("sentinel_password"), is_secret_name("jwt_public_key")
+    (True, False)
+    """
+    name = name.lower()
+    return any(word in name for word in _SECRET_WORDS) and not any(
+        word in name for word in _PUBLIC_WORDS
+    )
+
+
+def mask_url(url: str) -> str:
+    """Return the URL with ``***`` for passwords and for parameters that hold a secret.
+
+    The URL may be malformed: with two readings, what is secret by either of them is hidden.
+
+    >>> mask_url("redis+sentinel://bob:pass@s1,s2/0/main?sentinel_password=secret")
+    'redis+sentinel://bob:***@s1,s2/0/main?sentinel_password=***'
+    """
+    shown, position = "", 0
+    for start, end in _merged(_secret_parts(url)):
+        shown += url[position:start] + MASK
+        position = end
+    return shown + url[position:]
+
+
+def mask(text: str) -> str:
+    """Return the text with its URLs masked, and without the secrets of this process."""
+    for secret in _secrets:
+        if secret in text:
+            text = text.replace(secret, MASK)
+    if "://" in text:
+        text = _URL.sub(lambda found: mask_url(found[0]), text)
+    return text
+
+
+def remember(*values: str) -> None:
+    """Have :func:`mask` hide secrets from now on.
+
+    Args:
+        values: secrets, or URLs that have some.
+    """
+    global _secrets
+    known = set(_secrets)
+    for value in values:
+        parts = [value]
+        if _SCHEME.match(value):
+            parts = [value[start:end] for start, end in _secret_parts(value)]
+        for part in parts:
+            forms = {part, unquote(part), unquote_plus(part)}
+            known.update(form for form in forms if len(form) >= SHORTEST_SECRET)
+    _secrets = tuple(sorted(known, key=len, reverse=True))
+
+
+def _secret_parts(url: str) -> Iterator[tuple[int, int]]:
+    """Yield where the secret parts of a URL begin and end."""
+    scheme = _SCHEME.match(url)
+    start = scheme.end() if scheme else 0
+    # A password may have any character that nobody encoded: the last @ is the end of it.
+    end = url.rfind("@", start)
+    if end > start:
+        user = _USER.match(url, start, end)
+        # Without a password the user may be a token.
+        yield (user.end() if user and user.end() < end else start), end
+    for found in _PARAMETER.finditer(url, start):
+        value, following = found.end(), url.find("&", found.end())
+        end = len(url) if following < 0 else following
+        if value < end and is_secret_name(unquote_plus(found[1])):
+            yield value, end
+
+
+def _merged(parts: Iterator[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(parts):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(end, merged[-1][1])
+        else:
+            merged.append((start, end))
+    return merged

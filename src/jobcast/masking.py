@@ -17,8 +17,14 @@ SHORTEST_SECRET: Final = 6  # characters; shorter ones are parts of ordinary wor
 
 _SECRET_WORDS: Final = ("password", "passwd", "secret", "token", "key", "credential", "signature")
 _PUBLIC_WORDS: Final = ("public",)
-_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
+# One of several that are joined by ; or , ends where the next one begins.
+_URL: Final = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*://(?:(?![;,][A-Za-z][A-Za-z0-9+.-]*://)[^\s\"'<>])+"
+)
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_AUTHORITY: Final = re.compile(r"[^/?#]*")
+# A user and the beginning of a password that has a / or the like; no host with a port.
+_CUT_OFF: Final = re.compile(r"[^:\[\]]*:(?!\d*\Z).+")
 _USER: Final = re.compile(r"[A-Za-z0-9_.-]*:")
 _PARAMETER: Final = re.compile(r"(?<=[?&;#])([^=&;?#]*)=")
 
@@ -45,11 +51,7 @@ def mask_url(url: str) -> str:
     >>> mask_url("redis+sentinel://bob:pass@s1,s2/0/main?sentinel_password=secret")
     'redis+sentinel://bob:***@s1,s2/0/main?sentinel_password=***'
     """
-    shown, position = "", 0
-    for start, end in _merged(_secret_parts(url)):
-        shown += url[position:start] + MASK
-        position = end
-    return shown + url[position:]
+    return _masked(url, _secret_parts(url))
 
 
 def mask(text: str) -> str:
@@ -58,7 +60,7 @@ def mask(text: str) -> str:
         if secret in text:
             text = text.replace(secret, MASK)
     if "://" in text:
-        text = _URL.sub(lambda found: mask_url(found[0]), text)
+        text = _URL.sub(lambda found: _masked(found[0], _parts_in_text(found[0])), text)
     return text
 
 
@@ -80,16 +82,45 @@ def remember(*values: str) -> None:
     _secrets = tuple(sorted(known, key=len, reverse=True))
 
 
+def _masked(url: str, parts: Iterator[tuple[int, int]]) -> str:
+    shown, position = "", 0
+    for start, end in _merged(parts):
+        shown += url[position:start] + MASK
+        position = end
+    return shown + url[position:]
+
+
 def _secret_parts(url: str) -> Iterator[tuple[int, int]]:
-    """Yield where the secret parts of a URL begin and end."""
+    """Yield where the secret parts of a server's URL begin and end."""
     scheme = _SCHEME.match(url)
     start = scheme.end() if scheme else 0
     # A password may have any character that nobody encoded: the last @ is the end of it.
     end = url.rfind("@", start)
+    user = _USER.match(url, start, max(start, end))
+    # Without a password the user may be a token.
+    return _parts(url, user.end() if user and user.end() < end else start, end)
+
+
+def _parts_in_text(url: str) -> Iterator[tuple[int, int]]:
+    """The same of a URL in a text, with the user.
+
+    It may be the URL of a page: those have an @ in their paths.
+    """
+    start = url.index("://") + len("://")
+    authority = _AUTHORITY.match(url, start)
+    stop = authority.end() if authority else start
+    end = url.rfind("@", start, stop)
+    if end < 0 and _CUT_OFF.fullmatch(url, start, stop):
+        end = url.rfind("@", start)
+    if url.endswith(f":{MASK}", start, max(start, end)):
+        end = start  # as mask_url leaves it
+    return _parts(url, start, end)
+
+
+def _parts(url: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield what is secret: from ``start`` to the @ at ``end``, and values of parameters."""
     if end > start:
-        user = _USER.match(url, start, end)
-        # Without a password the user may be a token.
-        yield (user.end() if user and user.end() < end else start), end
+        yield start, end
     for found in _PARAMETER.finditer(url, start):
         value, following = found.end(), url.find("&", found.end())
         end = len(url) if following < 0 else following

@@ -15,7 +15,7 @@ from jobcast.errors import PublishFailed
 from jobcast.testing import log, new_job_id
 from jobcast.transports import Message, Outgoing, Run, TransportPublisher, open_publisher
 from jobcast.transports.kombu_source import KombuClientManager
-from jobcast.transports.leases import Lease, LeaseHolder, Terms
+from jobcast.transports.leases import Finding, Lease, LeaseHolder, Terms
 from tests.rabbitmq import RabbitMQ
 from tests.support import ROOT, TIMEOUT, eventually
 
@@ -83,7 +83,7 @@ async def test_a_worker_publishes_and_a_server_receives(
         assert "of a worker" in str(bus)
         assert "of a server" in str(bus)
         await asyncio.to_thread(worker.renew, [lease], 0.1)
-        found = []
+        found: list[Finding] = []
         async with asyncio.timeout(TIMEOUT):
             while not found:
                 found = await source.look(TERMS)

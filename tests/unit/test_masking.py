@@ -65,7 +65,6 @@ def test_no_secret_parameter_is_in_a_masked_url(
         ("https://token@h/keys", "https://***@h/keys"),
         ("https://apikey:@h/keys", "https://***@h/keys"),
         ("amqp://bob:p/w@h:5672//", "amqp://bob:***@h:5672//"),
-        ("amqp://a:b@h1;amqp://c:d@h2//", "amqp://a:***@h2//"),
         (
             "redis+sentinel://bob:pw@s1,s2:2/0/main?sentinel_password=x&db=1&password=y",
             "redis+sentinel://bob:***@s1,s2:2/0/main?sentinel_password=***&db=1&password=***",
@@ -78,7 +77,24 @@ def test_no_secret_parameter_is_in_a_masked_url(
 )  # fmt: skip
 def test_the_rest_of_a_url_is_shown(url: str, shown: str) -> None:
     assert mask_url(url) == shown
-    assert mask(f"cannot reach <{url}>: refused") == f"cannot reach <{shown}>: refused"
+    assert mask(f"no answer of {shown} yet") == f"no answer of {shown} yet"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("amqp://a:b@h1;amqp://c:d@h2//", "amqp://***@h1;amqp://***@h2//"),
+        ("see https://example.com/@bob/1 and https://h:80/a@b", None),
+        ("https://[::1]:8000/@bob or mail bob@example.com", None),
+        ("https://bob:pw@h/@carol", "https://***@h/@carol"),
+        ("'redis://:p?w@h/0', (\"amqp://u:p#w@h\")", "'redis://***@h/0', (\"amqp://***@h\")"),
+        ("GET https://api.example.com/v1?api_key=abc&q=1", "GET https://api.example.com/v1?api_key=***&q=1"),
+        ("no <redis://bob:pw@h/0>: refused", "no <redis://***@h/0>: refused"),
+        ("no URL at all: a@b?key=value", None),
+    ],
+)  # fmt: skip
+def test_urls_in_a_text(text: str, shown: str | None) -> None:
+    assert mask(text) == (text if shown is None else shown)
 
 
 def test_names_of_secrets() -> None:

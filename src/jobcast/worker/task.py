@@ -124,7 +124,7 @@ class ProgressTask(Task):
     def public_error(self, exc: BaseException) -> str:
         """What followers read when the job fails. Override it to show less, or something else.
 
-        By default it is the exception's own text, with passwords in URLs masked; what Celery has
+        By default it is the exception's own text, with secrets in URLs masked; what Celery has
         to say of a run (that a worker was lost, a time limit reached) is put into plain words.
         Where there is no text, also of your own, followers read that the job did not say why.
         """

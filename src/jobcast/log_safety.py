@@ -15,6 +15,7 @@ LONGEST_TEXT: Final = 100  # characters of a client's text within a line
 # They log what clients send: paths with their queries, and session ids.
 EXPOSED_LOGGERS: Final = ("uvicorn.access", "uvicorn.error", "engineio.server", "socketio.server")
 
+_OWN: Final = "jobcast."
 _ACCESS_LOGGER: Final = "uvicorn.access"
 _PARAMETER: Final = re.compile(r"(?<=[?&])([^=&\s\"'?]+)=([^&\s\"']+)")
 _BEARER: Final = "sid"  # who knows it may send and receive in the name of an HTTP-polling client
@@ -45,6 +46,11 @@ def protect(*names: str) -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(some, SafeRecords) for some in logger.filters):
             logger.addFilter(SafeRecords())
+
+
+def protect_own() -> None:
+    """Filter what jobcast's own loggers log, in whatever process they are."""
+    protect(*(name for name in list(logging.Logger.manager.loggerDict) if name.startswith(_OWN)))
 
 
 def quoted(text: object, limit: int = LONGEST_TEXT) -> str:

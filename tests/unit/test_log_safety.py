@@ -19,6 +19,7 @@ from jobcast.log_safety import (
     safe_line,
 )
 from jobcast.masking import remember
+from jobcast.transports import open_publisher
 
 
 @pytest.fixture
@@ -99,6 +100,22 @@ def test_a_logger_is_protected_once() -> None:
     protect(logger.name)
     protect(logger.name)
     assert [type(some) for some in logger.filters] == [SafeRecords]
+
+
+def test_a_drivers_error_is_logged_without_the_password(caplog: pytest.LogCaptureFixture) -> None:
+    publisher = open_publisher("redis://bob:a-drivers-password@h/0")
+    logger = logging.getLogger("jobcast.transports.redis")
+    echo = (
+        "unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'bob' 'a-drivers-password'"
+    )
+    try:
+        raise ConnectionError(echo)
+    except ConnectionError as exc:
+        logger.warning("the connection to Redis is down: %s", exc, exc_info=True)
+    assert "the connection to Redis is down: unknown command 'HELLO'" in caplog.text
+    assert "'AUTH' 'bob' '***'" in caplog.text
+    assert "a-drivers-password" not in caplog.text
+    publisher.close()
 
 
 def test_a_quoted_text_is_escaped_and_cut() -> None:

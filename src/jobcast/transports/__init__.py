@@ -12,12 +12,13 @@ that it should pass.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
+from jobcast.log_safety import protect_own
 from jobcast.masking import remember
 from jobcast.transports.base import (
     DEFAULT_HISTORY_SIZE,
@@ -130,9 +131,7 @@ def open_publisher(
 
     Nothing is connected yet. Raises ValueError for a URL that :func:`check_url` does not take.
     """
-    check_url(url, prefix)
-    remember(url)
-    cls = _load(cast("Transport", _transport(url)).publisher)
+    cls = _opened(url, prefix, lambda transport: transport.publisher)
     return cast("TransportPublisher", cls(url, retention=retention or Retention(), prefix=prefix))
 
 
@@ -140,10 +139,17 @@ def open_manager(
     url: str, retention: Retention | None = None, *, prefix: str = DEFAULT_PREFIX
 ) -> ClientManager:
     """The realtime side of the transport at ``url``: a client manager for ``AsyncServer``."""
+    cls = _opened(url, prefix, lambda transport: transport.manager)
+    return cast("ClientManager", cls(url, retention=retention or Retention(), prefix=prefix))
+
+
+def _opened(url: str, prefix: str, part: Callable[[Transport], str]) -> Any:
+    """Return the class of one part of the transport at ``url``, whose secrets no log shows."""
     check_url(url, prefix)
     remember(url)
-    cls = _load(cast("Transport", _transport(url)).manager)
-    return cast("ClientManager", cls(url, retention=retention or Retention(), prefix=prefix))
+    cls = _load(part(cast("Transport", _transport(url))))
+    protect_own()
+    return cls
 
 
 def _transport(url: str) -> Transport | None:

@@ -13,7 +13,9 @@ import click
 
 from jobcast.errors import JobcastError, SettingsError
 from jobcast.events import JobComplete, JobStatus
+from jobcast.masking import mask, mask_url
 from jobcast.settings import Settings
+from jobcast.terminal import clean
 from jobcast.transports import Outgoing, Retention, open_manager, open_publisher
 from jobcast.transports.base import NO_RECORD
 
@@ -101,7 +103,7 @@ async def _authentication(settings: Settings) -> str:
     noun = "secret" if settings.secrets else "public key"
     kind = f"a {noun}" if count == 1 else f"{count} {noun}s"
     if settings.jwks_url:
-        kind = f"the keys at {settings.jwks_url}"
+        kind = f"the keys at {mask_url(settings.jwks_url)}"
     return f"tokens are verified with {kind}, {' or '.join(settings.algorithms)}"
 
 
@@ -131,4 +133,4 @@ async def _server(url: str) -> str:
 
 def _print(name: str, outcome: str, text: str) -> None:
     shown = click.style(f"{outcome:<6}", fg="green" if outcome == "ok" else "red")
-    click.echo(f"{shown}  {name:<14}  {text}")
+    click.echo(f"{shown}  {name:<14}  {clean(mask(text))}")

@@ -66,6 +66,7 @@ class Ends(Struct):
     publisher: TransportPublisher
     manager: ClientManager
     url: str
+    worker_url: str
     received: list[tuple[str, Message]]
     resumed: list[float]
 
@@ -158,26 +159,29 @@ def failed(job_id: str) -> JobError:
     return JobError(job_id=job_id, error="Late", message="", reason="failure")
 
 
-def on_both_ends(test: Callable[[Any, Ends, str], Awaitable[None]]) -> Callable[[Any, str], None]:
+Test = Callable[[Any, Ends, str], Awaitable[None]]
+
+
+def on_both_ends(test: Test) -> Callable[[Any, str, str], None]:
     """Let a coroutine be a test, whatever plugins for asyncio there are."""
 
-    def run(self: Any, transport_url: str) -> None:
-        asyncio.run(_run(test, self, transport_url))
+    def run(self: Any, transport_url: str, worker_url: str) -> None:
+        asyncio.run(_run(test, self, transport_url, worker_url))
 
     run.__name__, run.__doc__ = test.__name__, test.__doc__
     return run
 
 
-async def _run(test: Callable[[Any, Ends, str], Awaitable[None]], self: Any, url: str) -> None:
-    async with _both_ends(url, DEFAULT_PREFIX) as ends:
+async def _run(test: Test, self: Any, url: str, worker_url: str) -> None:
+    async with _both_ends(url, worker_url, DEFAULT_PREFIX) as ends:
         await test(self, ends, new_job_id())
 
 
 @asynccontextmanager
-async def _both_ends(url: str, prefix: str) -> AsyncIterator[Ends]:
-    publisher = open_publisher(url, KEPT, prefix=prefix)
+async def _both_ends(url: str, worker_url: str, prefix: str) -> AsyncIterator[Ends]:
+    publisher = open_publisher(worker_url, KEPT, prefix=prefix)
     manager = open_manager(url, KEPT, prefix=prefix)
-    ends = Ends(publisher, manager, url, [], [])
+    ends = Ends(publisher, manager, url, worker_url, [], [])
 
     async def resumed() -> None:
         ends.resumed.append(time.monotonic())
@@ -191,12 +195,13 @@ async def _both_ends(url: str, prefix: str) -> AsyncIterator[Ends]:
         publisher.close()
 
 
-def _other_deployment(url: str) -> AbstractAsyncContextManager[Ends]:
+def _other_deployment(ends: Ends) -> AbstractAsyncContextManager[Ends]:
     """Return both ends of another deployment on the same server.
 
     Its prefix begins with that of the first: no pattern may take the one for the other.
     """
-    return _both_ends(url, f"{DEFAULT_PREFIX}:contract-{secrets.token_hex(6)}")
+    prefix = f"{DEFAULT_PREFIX}:contract-{secrets.token_hex(6)}"
+    return _both_ends(ends.url, ends.worker_url, prefix)
 
 
 class TransportContract:
@@ -206,6 +211,11 @@ class TransportContract:
     @abstractmethod
     def transport_url(self) -> str:
         """Where the transport under test is; its server runs."""
+
+    @pytest.fixture
+    def worker_url(self, transport_url: str) -> str:
+        """Where workers publish: another URL if they have fewer rights than servers."""
+        return transport_url
 
     @on_both_ends
     async def test_it_is_python_socketios_own_kind(self, ends: Ends, job_id: str) -> None:
@@ -240,7 +250,7 @@ class TransportContract:
     async def test_prefixes_separate_deployments_on_one_server(
         self, ends: Ends, job_id: str
     ) -> None:
-        async with _other_deployment(ends.url) as other:
+        async with _other_deployment(ends) as other:
             for deployment in (ends, other):
                 await deployment.source.subscribe(job_id)
             await other.say(log(job_id, "other"), log(job_id, "other"))
@@ -470,7 +480,7 @@ class TransportContract:
     ) -> None:
         """A task is tried again by another worker, whose way to the transport is the shorter."""
         await ends.source.subscribe(job_id)
-        former, url = ends.publisher, ends.url
+        former, url = ends.publisher, ends.worker_url
         latter = open_publisher(url, KEPT)
         await ends.say(queued(job_id), first=1)
         first = [Outgoing.of(event, number=n) for n, event in enumerate(self._run(job_id), 2)]
@@ -636,7 +646,7 @@ class LeaseContract(TransportContract):
             seen.extend(finding.lease for finding in found)
             return any(finding.kind == "lost" for finding in found)
 
-        async with _other_deployment(ends.url) as deployment:
+        async with _other_deployment(ends) as deployment:
             await self._renew(deployment, other)
             await self._renew(ends, mine)
             await _until(mine_is_lost)

@@ -12,12 +12,14 @@ that it should pass.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
+from jobcast.log_safety import protect_own
+from jobcast.masking import remember
 from jobcast.transports.base import (
     DEFAULT_HISTORY_SIZE,
     DEFAULT_HISTORY_TTL,
@@ -106,6 +108,13 @@ def check_url(url: str, prefix: str = DEFAULT_PREFIX) -> None:
     Raises:
         ValueError: it cannot; the text goes after the name of a setting.
     """
+    if "@" in url.replace(urlsplit(url).netloc, "", 1):
+        # Libraries would take the parts of the password for a host, a port or a path, and show them
+        # in their errors.
+        raise ValueError(
+            "should have one @, before the host: in a user, a password or an option write"
+            " %40 for @, %2F for /, %3F for ? and %23 for #"
+        )
     transport = _transport(url)
     if transport is None:
         # Sentinel and cluster go without saying here.
@@ -122,8 +131,7 @@ def open_publisher(
 
     Nothing is connected yet. Raises ValueError for a URL that :func:`check_url` does not take.
     """
-    check_url(url, prefix)
-    cls = _load(cast("Transport", _transport(url)).publisher)
+    cls = _opened(url, prefix, lambda transport: transport.publisher)
     return cast("TransportPublisher", cls(url, retention=retention or Retention(), prefix=prefix))
 
 
@@ -131,9 +139,17 @@ def open_manager(
     url: str, retention: Retention | None = None, *, prefix: str = DEFAULT_PREFIX
 ) -> ClientManager:
     """The realtime side of the transport at ``url``: a client manager for ``AsyncServer``."""
-    check_url(url, prefix)
-    cls = _load(cast("Transport", _transport(url)).manager)
+    cls = _opened(url, prefix, lambda transport: transport.manager)
     return cast("ClientManager", cls(url, retention=retention or Retention(), prefix=prefix))
+
+
+def _opened(url: str, prefix: str, part: Callable[[Transport], str]) -> Any:
+    """Return the class of one part of the transport at ``url``, whose secrets no log shows."""
+    check_url(url, prefix)
+    remember(url)
+    cls = _load(part(cast("Transport", _transport(url))))
+    protect_own()
+    return cls
 
 
 def _transport(url: str) -> Transport | None:

@@ -173,8 +173,9 @@ def check_url(url: str, prefix: str = DEFAULT_PREFIX) -> None:
     parts = urlsplit(url)
     try:
         _ = parts.port
-    except ValueError as exc:
-        raise ValueError(f"should be a URL with a usable port ({exc})") from None
+    except ValueError:
+        # The text that was taken for a port may be a password whose @ is missing.
+        raise ValueError("should be a URL with a usable port, from 0 to 65535") from None
     if not parts.hostname:
         raise ValueError("should be a URL with a host, as in amqp://user:password@host:5672//")
     channel = Address.of(url).channel

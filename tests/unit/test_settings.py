@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobcast.errors import SettingsError
+from jobcast.masking import mask
 from jobcast.settings import Settings
 
 SECRET = "s" * 32
@@ -256,6 +257,12 @@ def test_secrets_may_have_key_ids() -> None:
     assert Settings.load({}, conf).secrets == ((None, SECRET), ("old", SECRET))
 
 
+def test_a_secret_with_a_key_id_is_masked_without_it_too() -> None:
+    secret = "m" * 32
+    Settings.load({"JOBCAST_JWT_SECRETS": f"2026-01={secret}"})
+    assert secret not in mask(f"somebody logs {secret} here")
+
+
 def test_public_keys_may_have_key_ids() -> None:
     for text in (f"{PEM}\n2026-01={PEM}", f"{PEM},2026-01={PEM}".replace("\n", "\\n")):
         settings = Settings.load({"JOBCAST_JWT_PUBLIC_KEYS": text})
@@ -282,9 +289,7 @@ def test_secrets_are_not_shown() -> None:
 class Later(Settings, frozen=True, kw_only=True):
     """Settings as they may be some day."""
 
-    jwt_secrets: tuple[str, ...] = ()
     console_password: str | None = None
-    jwt_public_keys: tuple[str, ...] = ()
 
 
 def test_a_repr_hides_whatever_is_named_after_a_secret() -> None:
@@ -292,12 +297,13 @@ def test_a_repr_hides_whatever_is_named_after_a_secret() -> None:
         jwt_secret="hunter2",
         jwt_secrets=("hunter2", "hunter2"),
         console_password="hunter2",
-        jwt_public_keys=(PEM,),
+        jwt_public_keys=PEM,
         jwks_url="https://h/keys?access_token=hunter2&page=1",
         url="redis+sentinel://bob:hunter2@a,b/0/m?sentinel_password=hunter2",
     )
     assert "hunter2" not in repr(settings)
-    assert "jwt_secrets='***', console_password='***'" in repr(settings)
+    assert "jwt_secrets='***'" in repr(settings)
+    assert "console_password='***'" in repr(settings)
     assert "https://h/keys?access_token=***&page=1" in repr(settings)
     assert "BEGIN PUBLIC KEY" in repr(settings)
     assert "jwt_secret=None" in repr(Settings())

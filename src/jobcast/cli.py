@@ -118,8 +118,16 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
     " just these jobs is made.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One event a line, for pipes.")
+@click.option(
+    "--namespace",
+    default="/",
+    show_default=True,
+    help="The Socket.IO namespace that the server attaches jobcast to.",
+)
 @reports
-def watch(job_ids: tuple[str, ...], url: str, token: str | None, as_json: bool) -> None:
+def watch(
+    job_ids: tuple[str, ...], url: str, token: str | None, as_json: bool, namespace: str
+) -> None:
     """Show jobs live: bars, rates, logs, and how they end.
 
     The exit code is 0 if all completed, 1 if one failed, 2 if they could not be watched.
@@ -127,15 +135,19 @@ def watch(job_ids: tuple[str, ...], url: str, token: str | None, as_json: bool) 
     for job_id in job_ids:
         check_job_id(job_id)
     from jobcast import watch as watching
-    from jobcast.client import check_server_url
+    from jobcast.client import check_namespace, check_server_url
 
-    try:
-        check_server_url(url)
-    except ValueError as exc:
-        raise click.BadParameter(str(exc), param_hint="--url") from None
+    for option, given, check in (
+        ("--url", url, check_server_url),
+        ("--namespace", namespace, check_namespace),
+    ):
+        try:
+            check(given)
+        except ValueError as exc:
+            raise click.BadParameter(str(exc), param_hint=option) from None
     if token is None:
         token = _mint(Settings.load(), sub="watch", jobs=job_ids, ttl=WATCH_TOKEN_TTL)
-    sys.exit(asyncio.run(watching.watch(url, token, job_ids, as_json=as_json)))
+    sys.exit(asyncio.run(watching.watch(url, token, job_ids, as_json=as_json, namespace=namespace)))
 
 
 @main.command()

@@ -214,6 +214,16 @@ class Joined(Struct, frozen=True, kw_only=True):
     status: State
 
 
+class Left(Struct, frozen=True, kw_only=True):
+    """A joined job may not be followed any more: the client is no follower of it from here on."""
+
+    name: ClassVar[str] = "left"
+
+    job_id: JobId
+    code: str
+    message: str
+
+
 class TokenExpiring(Struct, frozen=True, kw_only=True):
     """The connection's token runs out soon: renew it with ``refresh_token``."""
 
@@ -285,6 +295,7 @@ class Refusal(Struct, frozen=True, kw_only=True):
     code: str
     message: str
     ok: Literal[False] = False
+    retry_after: float | UnsetType = UNSET  # seconds until the same request may be sent again
 
 
 ACKNOWLEDGEMENTS: Final[Mapping[str, type[Struct]]] = {

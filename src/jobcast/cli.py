@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 import click
+from msgspec import structs
 
 from jobcast.errors import ClientError, JobcastError
 from jobcast.events import check_job_id
-from jobcast.settings import Settings
+from jobcast.settings import Settings, path_prefix
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
 WATCH_TOKEN_TTL: Final = 24 * 3600  # seconds
@@ -89,8 +90,14 @@ def main() -> None:
     help="How many processes share the port  [JOBCAST_WORKERS, 1]. With more than one, clients"
     " connect by WebSocket only.",
 )
+@click.option(
+    "--prefix",
+    metavar="PATH",
+    help="Before every path, as in /jobs/socket.io/, where a proxy leaves its prefix in place"
+    "  [JOBCAST_PATH_PREFIX, none]",
+)
 @reports
-def serve(host: str | None, port: int | None, workers: int | None) -> None:
+def serve(host: str | None, port: int | None, workers: int | None, prefix: str | None) -> None:
     """Run the Socket.IO process.
 
     The environment says how: JOBCAST_URL, JOBCAST_JWT_SECRET and others. On SIGTERM clients are
@@ -99,6 +106,11 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
     from jobcast.serve import serve as run
 
     settings = Settings.load()
+    if prefix is not None:
+        try:
+            settings = structs.replace(settings, path_prefix=path_prefix(prefix))
+        except ValueError as exc:
+            raise click.BadParameter(str(exc), param_hint="--prefix") from None
     click.echo(f"jobcast {version('jobcast')}, with events from {settings.masked_url}", err=True)
     run(
         settings,

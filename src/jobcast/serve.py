@@ -36,6 +36,7 @@ def serve(settings: Settings, host: str, port: int, workers: int) -> None:
         if workers > 1:
             # The workers read the environment, as any Socket.IO process does.
             os.environ["JOBCAST_WORKERS"] = str(workers)
+            os.environ["JOBCAST_PATH_PREFIX"] = settings.path_prefix
             if settings.metrics:
                 shared = stack.enter_context(TemporaryDirectory(prefix="jobcast-metrics-"))
                 os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared

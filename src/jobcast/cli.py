@@ -226,15 +226,20 @@ def init(directory: Path) -> None:
 
 @main.command()
 @click.option("--url", default=DEFAULT_SERVER, show_default=True, help="Of the server.")
+@click.option(
+    "--origin",
+    metavar="ORIGIN",
+    help="Of a page that is to connect, as https://app.example.com: may it?",
+)
 @reports
-def doctor(url: str) -> None:
+def doctor(url: str, origin: str | None) -> None:
     """Say whether everything is configured and can be reached.
 
     The exit code is 0 if all is well, 1 if something is not.
     """
     from jobcast.doctor import examine
 
-    sys.exit(asyncio.run(examine(url)))
+    sys.exit(asyncio.run(examine(url, origin)))
 
 
 if __name__ == "__main__":

@@ -191,3 +191,19 @@ def test_doctor_says_what_is_wrong(server: Server, valkey: Valkey) -> None:
     assert "hunter2" not in result.stdout
     assert "jobcast serve" in lines[3]
     assert jobcast("doctor", JOBCAST_PORT="x").returncode == 1
+
+
+@pytest.mark.parametrize("listed", ["https://app.example.com", "https://other.example"])
+def test_doctor_says_whether_an_origin_may_connect(
+    valkey: Valkey, tmp_path: Path, listed: str
+) -> None:
+    with running(Server(tmp_path / "log", valkey.url, {"JOBCAST_CORS_ORIGINS": listed})) as server:
+        server.ready()
+        env = {"JOBCAST_URL": valkey.url, "JOBCAST_JWT_SECRET": SECRET}
+        for origin, allowed in ((listed, True), (server.url, True), ("https://no.example", False)):
+            result = jobcast("doctor", "--url", server.url, "--origin", origin, **env)
+            assert result.returncode == (0 if allowed else 1), result.stdout
+            words = "may connect to" if allowed else "add it to JOBCAST_CORS_ORIGINS"
+            assert words in result.stdout
+        result = jobcast("doctor", "--url", f"{server.url}/no", "--origin", server.url, **env)
+        assert "answers 404 instead of opening a WebSocket: is the path right" in result.stdout

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from functools import wraps
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from msgspec import structs
 
 from jobcast.errors import ClientError, JobcastError
 from jobcast.events import check_job_id
+from jobcast.plaintext import write_what_the_encoding_allows
 from jobcast.settings import Settings, path_prefix
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
@@ -36,6 +38,7 @@ def reports(command: F) -> F:
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
+        write_what_the_encoding_allows()
         try:
             return command(*args, **kwargs)
         except JobcastError as exc:
@@ -48,7 +51,8 @@ def reports(command: F) -> F:
             if isinstance(problem, BrokenPipeError):
                 _stop_writing()
             if not isinstance(problem, JobcastError):
-                raise
+                traceback.print_exc()
+                sys.exit(2)
             _fail(problem)
         except BrokenPipeError:
             _stop_writing()
@@ -59,6 +63,12 @@ def reports(command: F) -> F:
             _fail(f"this needs jobcast[{extra}]: pip install 'jobcast[{extra}]'")
         except KeyboardInterrupt:
             sys.exit(130)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception:
+            # Python's own exit code would be 1, which says that a job failed.
+            traceback.print_exc()
+            sys.exit(2)
 
     return run  # type: ignore[return-value]
 

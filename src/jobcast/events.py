@@ -294,8 +294,8 @@ class TokenAccepted(Struct, frozen=True, kw_only=True):
 class Refusal(Struct, frozen=True, kw_only=True):
     code: str
     message: str
+    retry_after: NonNegative | UnsetType = UNSET  # seconds until the request may be repeated
     ok: Literal[False] = False
-    retry_after: float | UnsetType = UNSET  # seconds until the same request may be sent again
 
 
 ACKNOWLEDGEMENTS: Final[Mapping[str, type[Struct]]] = {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
 
 from jobcast.errors import SettingsError
-from jobcast.realtime.origins import SHOWN, OriginGuard, Origins, normal_origin, own_origins
+from jobcast.realtime.origins import OriginGuard, Origins, normal_origin, own_origins
+from jobcast.realtime.refusals import SHOWN
 from jobcast.settings import Settings
 
 SECRET = "x" * 32
@@ -176,6 +178,7 @@ async def let_in(_scope: Any, _receive: Any, send: Any) -> None:
 async def test_a_refused_origin_is_logged_with_what_it_was_compared_with(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "jobcast")
     guard = OriginGuard(let_in, origins("https://other.example"))
     assert await ask(guard, "https://other.example") == [{"type": "let in"}]
     assert caplog.text == ""
@@ -188,12 +191,13 @@ async def test_a_refused_origin_is_logged_with_what_it_was_compared_with(
 
 
 async def test_refused_origins_fill_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "jobcast")
     guard = OriginGuard(let_in, origins())
     for number in range(1000):
         await ask(guard, f"https://evil-{number}.example\r\nforged" + "x" * 10_000)
     assert 1 <= len(caplog.records) <= 10
     for record in caplog.records:
-        assert len(record.getMessage()) < 1000 + 2 * SHOWN
+        assert len(record.getMessage()) < 500 + 3 * SHOWN
         assert "\n" not in record.getMessage()
 
 

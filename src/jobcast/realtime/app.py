@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any, Final
 
 import socketio
@@ -16,7 +17,8 @@ from jobcast.realtime.ending import draining_on_sigterm
 from jobcast.realtime.garbage import rare_collections
 from jobcast.realtime.gateway import Gateway
 from jobcast.realtime.http import health_routes, metrics_route
-from jobcast.realtime.origins import OriginGuard, Origins, refuse
+from jobcast.realtime.origins import OriginGuard, Origins
+from jobcast.realtime.screening import Refused, refuse
 from jobcast.settings import Settings
 from jobcast.transports import ClientManager, Retention, open_manager
 
@@ -54,9 +56,12 @@ def attach(
     Raises:
         SettingsError: a setting is missing or wrong.
     """
-    settings = settings or Settings.load()
+    return _gateway(sio, settings or Settings.load(), namespace=namespace)
+
+
+def _gateway(sio: socketio.AsyncServer, settings: Settings, **options: Any) -> Gateway:
     source = getattr(sio.manager, "source", None) or client_manager(settings).source
-    return Gateway(sio, source, settings, namespace=namespace)
+    return Gateway(sio, source, settings, **options)
 
 
 class _Application(Starlette):
@@ -80,7 +85,9 @@ class _Application(Starlette):
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a WebSocket too, so that its client can tell a wrong path from a refusal."""
-    await refuse(scope, receive, send, 404, "there is nothing at this path")
+    await refuse(
+        scope, receive, send, Refused(HTTPStatus.NOT_FOUND, "there is nothing at this path")
+    )
 
 
 def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = ()) -> Starlette:
@@ -111,7 +118,7 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
         transports=["websocket"] if settings.workers > 1 else None,
         max_http_buffer_size=MAX_MESSAGE,
     )
-    gateway = attach(sio, settings)
+    gateway = _gateway(sio, settings, exclusive=True)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

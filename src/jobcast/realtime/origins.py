@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from jobcast.realtime import metrics
+from jobcast.realtime.budget import TokenBucket
+from jobcast.realtime.refusals import RefusalLog, shown
+from jobcast.realtime.screening import Refused, refuse
 from jobcast.settings import Settings
 
-LOG_INTERVAL: Final = 5.0  # seconds between two lines about refused origins
-SHOWN: Final = 200  # characters of an origin in a line of the log
+LOG_RATE: Final = 0.2  # lines a second about refused origins
+LOG_BURST: Final = 5.0  # lines
+MESSAGE: Final = "pages of this origin may not connect (JOBCAST_CORS_ORIGINS)"
 
 # A WebSocket has the origin of the page that opens it, which HTTP brings.
 SCHEMES: Final = {"ws": "http", "wss": "https"}
@@ -80,15 +85,13 @@ def own_origins(headers: Mapping[str, str], scheme: str, origin: str = "") -> li
 class OriginGuard:
     """Refuses requests of pages of other origins with 403, before they reach the application.
 
-    The log says what a refused origin was compared with. A page can read the status, so that the
-    client can say what is wrong.
+    The log says what a refused origin was compared with.
     """
 
     def __init__(self, app: ASGIApp, origins: Origins) -> None:
         self._app = app
         self._origins = origins
-        self._next_line = 0.0
-        self._unlogged = 0
+        self._log = RefusalLog(logger, TokenBucket(LOG_RATE, LOG_BURST))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         origin = _header(scope, b"origin")
@@ -98,47 +101,21 @@ class OriginGuard:
                 for name, value in scope["headers"]
             }
             if not self._origins.allow(origin, headers, scope["scheme"]):
-                self._log(origin, own_origins(headers, scope["scheme"], origin.lower()))
-                await refuse(scope, receive, send, 403, "this page's origin is not allowed")
+                self._log_refusal(origin, own_origins(headers, scope["scheme"], origin.lower()))
+                metrics.REFUSED.labels("http_403").inc()
+                await refuse(scope, receive, send, Refused(HTTPStatus.FORBIDDEN, MESSAGE))
                 return
         await self._app(scope, receive, send)
 
-    def _log(self, origin: str, own: Iterable[str]) -> None:
-        now = time.monotonic()
-        if now < self._next_line:
-            self._unlogged += 1
-            return
-        self._next_line = now + LOG_INTERVAL
-        more = f" ({self._unlogged} more since the last line)" if self._unlogged else ""
-        self._unlogged = 0
-        logger.warning(
-            "refused a page of the origin %.*r%s: it is neither this server's own (%.*s) nor in"
+    def _log_refusal(self, origin: str, own: Iterable[str]) -> None:
+        self._log.info(
+            "refused a page of the origin %s: it is neither this server's own (%s) nor in"
             " JOBCAST_CORS_ORIGINS (%s). Add it there, or have the proxy pass on Host and"
             " X-Forwarded-Proto",
-            SHOWN,
-            origin,
-            more,
-            2 * SHOWN,
-            ", ".join(map(repr, own)) or "unknown: there is no Host",
+            shown(origin),
+            ", ".join(map(shown, own)) or "unknown: there is no Host",
             ", ".join(self._origins.listed) or "not set",
         )
-
-
-async def refuse(scope: Scope, receive: Receive, send: Send, status: int, reason: str) -> None:
-    """Answer a request, or a WebSocket's handshake, with an HTTP status."""
-    kind = "http"
-    if scope["type"] == "websocket":
-        await receive()
-        if "websocket.http.response" not in scope.get("extensions", {}):
-            await send({"type": "websocket.close", "reason": reason})  # which servers answer by 403
-            return
-        kind = "websocket.http"
-    headers = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"access-control-allow-origin", b"*"),  # there is nothing in it but why
-    ]
-    await send({"type": f"{kind}.response.start", "status": status, "headers": headers})
-    await send({"type": f"{kind}.response.body", "body": reason.encode()})
 
 
 def _header(scope: Scope, name: bytes) -> str | None:

@@ -217,7 +217,7 @@ class Joined(Struct, frozen=True, kw_only=True):
 
 
 class Left(Struct, frozen=True, kw_only=True):
-    """The connection follows the job no more: it may not any longer. The opposite of joined."""
+    """A joined job may not be followed any more: the client is no follower of it from here on."""
 
     name: ClassVar[str] = "left"
 

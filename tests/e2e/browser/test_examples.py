@@ -86,3 +86,35 @@ def test_the_page_says_that_a_job_is_refused(
         expect(tab.page.locator("#status")).to_contain_text("not yours to follow")
         tab.page.close()
     assert tab.problems == []
+
+
+def test_the_page_says_that_its_origin_is_refused(
+    browser: Browser, page_url: str, tmp_path: Path, valkey: Valkey, token: Callable[..., str]
+) -> None:
+    """The browser hides the status of a WebSocket's handshake; the client asks for it."""
+    with running(Server(tmp_path / "server.log", valkey.url)) as server:
+        server.ready()
+        tab = Tab(browser.new_page(), page_url)
+        tab.expects(r"WebSocket connection .* failed|status of 403")
+        query = {"url": server.url, "job": "any", "token": token("alice")}
+        tab.open(f"/?{urlencode(query)}")
+        expect(tab.page.get_by_role("status")).to_have_text(
+            "refused (403): is this page's origin allowed?"
+        )
+        tab.page.close()
+        assert f"refused a page of the origin '{page_url}'" in server.log
+    assert tab.problems == []
+
+
+def test_the_page_says_that_the_path_is_wrong(
+    browser: Browser, page_url: str, tmp_path: Path, valkey: Valkey, token: Callable[..., str]
+) -> None:
+    with running(Server(tmp_path / "server.log", valkey.url)) as server:
+        server.ready()
+        tab = Tab(browser.new_page(), page_url)
+        tab.expects(r"WebSocket connection .* failed|status of 404")
+        query = {"url": f"{server.url}/wrong", "job": "any", "token": token("alice")}
+        tab.open(f"/?{urlencode(query)}")
+        expect(tab.page.get_by_role("status")).to_contain_text("(404): is the url right?")
+        tab.page.close()
+    assert tab.problems == []

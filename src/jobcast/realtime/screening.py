@@ -125,6 +125,8 @@ async def refuse(scope: Scope, receive: Receive, send: Send, problem: Refused) -
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
+        # A page of any origin may read why, which its WebSocket would not tell.
+        (b"access-control-allow-origin", b"*"),
     ]
     if problem.retry_after is not None:
         headers.append((b"retry-after", str(problem.retry_after).encode()))

@@ -682,7 +682,7 @@ class RevocationContract(TransportContract):
         by_sub = Revocation(sub=f"{job_id} é", before=time.time(), until=time.time() + 600)
         received: list[Revocation] = []
         self._source(ends).watch_revocations(received.append)
-        async with _both_ends(ends.url, DEFAULT_PREFIX) as other:
+        async with _both_ends(ends.url, ends.worker_url, DEFAULT_PREFIX) as other:
             others: list[Revocation] = []
             self._source(other).watch_revocations(others.append)
             for revocation in (by_id, by_sub):
@@ -697,7 +697,7 @@ class RevocationContract(TransportContract):
         revoked = {Revocation(jti=f"{job_id}-{n}", until=time.time() + 600) for n in range(20)}
         for revocation in [*revoked, *revoked]:
             await self._revoke(ends, revocation)
-        async with _both_ends(ends.url, DEFAULT_PREFIX) as later:
+        async with _both_ends(ends.url, ends.worker_url, DEFAULT_PREFIX) as later:
             assert revoked <= {*await self._source(later).revocations()}
             # Reading changes nothing, and several may read at once.
             reads = (self._source(some).revocations() for some in (ends, later, ends, later))
@@ -722,7 +722,7 @@ class RevocationContract(TransportContract):
     @on_both_ends
     async def test_prefixes_separate_revocations(self, ends: Ends, job_id: str) -> None:
         revocation = Revocation(jti=job_id, until=time.time() + 600)
-        async with _other_deployment(ends.url) as other:
+        async with _other_deployment(ends) as other:
             received: list[Revocation] = []
             self._source(ends).watch_revocations(received.append)
             await self._revoke(other, revocation)

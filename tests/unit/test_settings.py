@@ -282,9 +282,7 @@ def test_secrets_are_not_shown() -> None:
 class Later(Settings, frozen=True, kw_only=True):
     """Settings as they may be some day."""
 
-    jwt_secrets: tuple[str, ...] = ()
     console_password: str | None = None
-    jwt_public_keys: tuple[str, ...] = ()
 
 
 def test_a_repr_hides_whatever_is_named_after_a_secret() -> None:
@@ -292,7 +290,7 @@ def test_a_repr_hides_whatever_is_named_after_a_secret() -> None:
         jwt_secret="hunter2",
         jwt_secrets=("hunter2", "hunter2"),
         console_password="hunter2",
-        jwt_public_keys=(PEM,),
+        jwt_public_keys=PEM,
         jwks_url="https://h/keys?access_token=hunter2&page=1",
         url="redis+sentinel://bob:hunter2@a,b/0/m?sentinel_password=hunter2",
     )

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import wraps
@@ -18,7 +19,8 @@ import click
 from jobcast.errors import ClientError, JobcastError
 from jobcast.events import check_job_id
 from jobcast.masking import mask
-from jobcast.settings import Settings
+from jobcast.plaintext import write_what_the_encoding_allows
+from jobcast.settings import Settings, path_prefix
 from jobcast.terminal import clean
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
@@ -39,6 +41,7 @@ def reports(command: F) -> F:
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
+        write_what_the_encoding_allows()
         try:
             return command(*args, **kwargs)
         except JobcastError as exc:
@@ -51,7 +54,8 @@ def reports(command: F) -> F:
             if isinstance(problem, BrokenPipeError):
                 _stop_writing()
             if not isinstance(problem, JobcastError):
-                raise
+                traceback.print_exc()
+                sys.exit(2)
             _fail(problem)
         except BrokenPipeError:
             _stop_writing()
@@ -62,6 +66,12 @@ def reports(command: F) -> F:
             _fail(f"this needs jobcast[{extra}]: pip install 'jobcast[{extra}]'")
         except KeyboardInterrupt:
             sys.exit(130)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception:
+            # Python's own exit code would be 1, which says that a job failed.
+            traceback.print_exc()
+            sys.exit(2)
 
     return run  # type: ignore[return-value]
 
@@ -95,9 +105,20 @@ def main() -> None:
     help="How many processes share the port  [JOBCAST_WORKERS, 1]. With more than one, clients"
     " connect by WebSocket only.",
 )
+@click.option(
+    "--prefix",
+    metavar="PATH",
+    help="Before every path, as in /jobs/socket.io/, where a proxy leaves its prefix in place"
+    "  [JOBCAST_PATH_PREFIX, none]",
+)
 @reports
 def serve(
-    app: str | None, factory: bool, host: str | None, port: int | None, workers: int | None
+    app: str | None,
+    factory: bool,
+    host: str | None,
+    port: int | None,
+    workers: int | None,
+    prefix: str | None,
 ) -> None:
     """Run the Socket.IO process.
 
@@ -112,6 +133,12 @@ def serve(
 
     if app is not None:
         sys.path.insert(0, str(Path.cwd()))
+    if prefix is not None:
+        try:
+            # Applications and workers of their own read it from there.
+            os.environ["JOBCAST_PATH_PREFIX"] = path_prefix(prefix)
+        except ValueError as exc:
+            raise click.BadParameter(str(exc), param_hint="--prefix") from None
     settings = Settings.load()
     settings.require_authentication()
     click.echo(f"jobcast {version('jobcast')}, with events from {settings.masked_url}", err=True)
@@ -135,8 +162,16 @@ def serve(
     " JOBCAST_JWT_SECRETS set, one for just these jobs is made.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One event a line, for pipes.")
+@click.option(
+    "--namespace",
+    default="/",
+    show_default=True,
+    help="The Socket.IO namespace that the server attaches jobcast to.",
+)
 @reports
-def watch(job_ids: tuple[str, ...], url: str, token: str | None, as_json: bool) -> None:
+def watch(
+    job_ids: tuple[str, ...], url: str, token: str | None, as_json: bool, namespace: str
+) -> None:
     """Show jobs live: bars, rates, logs, and how they end.
 
     The exit code is 0 if all completed, 1 if one failed, 2 if they could not be watched.
@@ -144,15 +179,19 @@ def watch(job_ids: tuple[str, ...], url: str, token: str | None, as_json: bool) 
     for job_id in job_ids:
         check_job_id(job_id)
     from jobcast import watch as watching
-    from jobcast.client import check_server_url
+    from jobcast.client import check_namespace, check_server_url
 
-    try:
-        check_server_url(url)
-    except ValueError as exc:
-        raise click.BadParameter(str(exc), param_hint="--url") from None
+    for option, given, check in (
+        ("--url", url, check_server_url),
+        ("--namespace", namespace, check_namespace),
+    ):
+        try:
+            check(given)
+        except ValueError as exc:
+            raise click.BadParameter(str(exc), param_hint=option) from None
     if token is None:
         token = _mint(Settings.load(), sub="watch", jobs=job_ids, ttl=WATCH_TOKEN_TTL)
-    sys.exit(asyncio.run(watching.watch(url, token, job_ids, as_json=as_json)))
+    sys.exit(asyncio.run(watching.watch(url, token, job_ids, as_json=as_json, namespace=namespace)))
 
 
 @main.command()
@@ -263,15 +302,20 @@ def init(directory: Path) -> None:
 
 @main.command()
 @click.option("--url", default=DEFAULT_SERVER, show_default=True, help="Of the server.")
+@click.option(
+    "--origin",
+    metavar="ORIGIN",
+    help="Of a page that is to connect, as https://app.example.com: may it?",
+)
 @reports
-def doctor(url: str) -> None:
+def doctor(url: str, origin: str | None) -> None:
     """Say whether everything is configured and can be reached.
 
     The exit code is 0 if all is well, 1 if something is not.
     """
     from jobcast.doctor import examine
 
-    sys.exit(asyncio.run(examine(url)))
+    sys.exit(asyncio.run(examine(url, origin)))
 
 
 if __name__ == "__main__":

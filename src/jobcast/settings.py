@@ -91,6 +91,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_jobs: int = DEFAULT_MAX_JOBS
     host: str = "127.0.0.1"
     port: int = 8000
+    path_prefix: str = ""  # before every path
     workers: int = 1  # processes that share the port
     drain_seconds: int = DEFAULT_DRAIN_SECONDS
     send_buffer: int = DEFAULT_SEND_BUFFER  # characters that may wait for one connection
@@ -447,6 +448,18 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def path_prefix(text: str) -> str:
+    """Return a path as it goes before others: with a slash before it and none after.
+
+    Raises:
+        ValueError: it is no path.
+    """
+    path = text.strip("/")
+    if not re.fullmatch(r"[A-Za-z0-9._~/-]*", path) or "//" in path:
+        raise ValueError(f"should be a path such as /jobs, not {text!r}")
+    return f"/{path}" if path else ""
+
+
 def _log_level(text: str) -> str:
     if text.lower() not in ("off", *LEVELS):
         raise ValueError(f"should be one of off, {', '.join(LEVELS)}, not {text!r}")
@@ -474,6 +487,7 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "max_jobs": _between(1, 100_000, "jobs"),
     "host": str,
     "port": _port,
+    "path_prefix": path_prefix,
     "workers": _between(1, 256, "processes"),
     "drain_seconds": _between(0, 3600, "seconds"),
     "send_buffer": _between(64 * 1024, 1024**3, "characters"),

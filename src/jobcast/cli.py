@@ -17,8 +17,10 @@ import click
 
 from jobcast.errors import ClientError, JobcastError
 from jobcast.events import check_job_id
+from jobcast.masking import mask
 from jobcast.plaintext import write_what_the_encoding_allows
 from jobcast.settings import Settings, path_prefix
+from jobcast.terminal import clean
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
 WATCH_TOKEN_TTL: Final = 24 * 3600  # seconds
@@ -74,7 +76,7 @@ def reports(command: F) -> F:
 
 def _fail(problem: object) -> NoReturn:
     code = f" ({problem.code})" if isinstance(problem, ClientError) else ""
-    click.echo(f"Error: {problem}{code}", err=True)
+    click.echo(f"Error: {clean(mask(f'{problem}{code}'))}", err=True)
     sys.exit(2)
 
 
@@ -136,6 +138,7 @@ def serve(
         except ValueError as exc:
             raise click.BadParameter(str(exc), param_hint="--prefix") from None
     settings = Settings.load()
+    settings.require_authentication()
     click.echo(f"jobcast {version('jobcast')}, with events from {settings.masked_url}", err=True)
     run(
         settings,

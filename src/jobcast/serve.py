@@ -15,7 +15,7 @@ from uvicorn.supervisors import Multiprocess
 
 from jobcast.realtime.app import MAX_MESSAGE, create_app
 from jobcast.realtime.uvicorn_http import LimitedHttpProtocol, raise_file_limit
-from jobcast.settings import Settings
+from jobcast.settings import SERVED_ON, Settings
 
 DEFAULT_APP: Final = "jobcast.realtime:create_app"
 SHUTDOWN_TIMEOUT: Final = 10  # seconds that connections may take to end
@@ -52,6 +52,8 @@ def serve(
     own = app_path == DEFAULT_APP
     app = create_app(settings) if own else app_path
     raise_file_limit()
+    # An application of the user's reads the environment, and so does each of several workers.
+    os.environ["JOBCAST_HOST"] = os.environ[SERVED_ON] = host
     with ExitStack() as stack:
         if workers > 1:
             # The workers read the environment, as any Socket.IO process does.
@@ -112,7 +114,15 @@ def _log_config() -> dict[str, Any]:
         '%(asctime)s %(levelname)-8s %(client_addr)s - "%(request_line)s" %(status_code)s'
     )
     config["handlers"]["default"] = {"class": "jobcast.loglines.Lines", "formatter": "default"}
-    config["filters"] = {"news": {"()": "jobcast.loglines.News"}}
+    config["filters"] = {
+        "news": {"()": "jobcast.loglines.News"},
+        "safe": {"()": "jobcast.log_safety.SafeRecords"},
+    }
+    for handler in config["handlers"].values():
+        handler["filters"] = ["safe"]
     config["loggers"]["uvicorn.error"]["filters"] = ["news"]
     config["loggers"]["jobcast"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
+    for name in ("engineio.server", "socketio.server"):
+        # Without a level they would add handlers of their own, which know no time and no filter.
+        config["loggers"][name] = {"handlers": ["default"], "level": "ERROR", "propagate": False}
     return config

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from jobcast.errors import ProjectExists
 from jobcast.reference import write_project
@@ -18,6 +19,7 @@ from tests.conftest import Valkey
 from tests.marked import marked
 from tests.support import ROOT, TIMEOUT, Process, answers, following, free_port
 
+SERVE = ["jobcast.cli", "serve", "realtime.app:app"]
 SEND = """
 import sys
 from worker.app import app
@@ -68,8 +70,23 @@ def test_each_project_has_a_secret_of_its_own_that_only_its_owner_reads(tmp_path
         write_project(tmp_path / name)
         secrets.add(secret_of(tmp_path / name))
         assert stat.S_IMODE((tmp_path / name / ".env").stat().st_mode) == 0o600
-        assert ".env" in (tmp_path / name / ".gitignore").read_text().split()
+        ignored = (tmp_path / name / ".gitignore").read_text().split()
+        assert {".env", "secrets/"} <= set(ignored)
     assert len(secrets) == 2
+
+
+def test_a_project_has_the_secrets_of_its_containers(tmp_path: Path) -> None:
+    write_project(tmp_path)
+    directory = tmp_path / "secrets"
+    values = {path.name: path.read_text().strip() for path in directory.iterdir()}
+    assert values["jwt_secret"] == secret_of(tmp_path)
+    assert values["jobcast_url"] == f"redis://:{values['valkey_password']}@redis:6379/0"
+    assert len(values["valkey_password"]) >= 32
+    compose = yaml.safe_load((tmp_path / "docker-compose.yml").read_text())
+    files = {name: tmp_path / secret["file"] for name, secret in compose["secrets"].items()}
+    assert files == {name: directory / name for name in values}
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()} == {0o644}
 
 
 def test_an_empty_directory_will_do(tmp_path: Path) -> None:
@@ -115,7 +132,7 @@ async def test_its_processes_run_and_show_a_job(
         assert end["result"]["files"] > 10, end
         honcho.expect(lambda: "disconnected" in honcho.log, "end of the connection in the log")
         for word in ("connected", f"joined {job_id}"):
-            assert re.search(rf"INFO: {word}.* sub='alice'", honcho.log)
+            assert re.search(rf"INFO +{word}.* sub='alice'", honcho.log)
         honcho.stop()
         mark.wait_until_gone()
 
@@ -124,7 +141,8 @@ async def test_its_processes_run_and_show_a_job(
     ("argv", "env", "problem"),
     [
         (["uvicorn", "realtime.app:app"], {}, "JOBCAST_JWT_SECRET is not set"),
-        (["uvicorn", "realtime.app:app"], {"JOBCAST_URL": "http://x"}, "JOBCAST_URL should be"),
+        (SERVE, {}, "JOBCAST_JWT_SECRET is not set"),
+        (SERVE, {"JOBCAST_URL": "http://x"}, "JOBCAST_URL should be"),
         (["celery", "-A", "worker.app", "worker"], {"JOBCAST_URL": "http://x"}, "JOBCAST_URL"),
         (["celery", "-A", "worker.app", "worker"], {"JOBCAST_URL": "redis://h:x"}, "JOBCAST_URL"),
         (

@@ -19,8 +19,9 @@ from kombu.exceptions import OperationalError
 from jobcast.demo.children import Child, Children, until
 from jobcast.demo.probes import HOST, answers_ping, free_port, is_free, is_ready
 from jobcast.demo.visitor import start_jobs
+from jobcast.masking import mask_url
 from jobcast.reference import reference_directory
-from jobcast.settings import PREFIX, mask_url
+from jobcast.settings import PREFIX
 from jobcast.transports import open_manager
 
 OWNER: Final = "demo"
@@ -120,9 +121,8 @@ class Demo:
         )  # fmt: skip
         free = port if port and is_free(port) else free_port()
         self._start_python(
-            "realtime", "uvicorn", "realtime.app:app", "--host", HOST, "--port", str(free),
-            "--ws", "websockets-sansio", "--ws-per-message-deflate", "false",
-            "--ws-ping-interval", "0",
+            "realtime", "jobcast.cli", "serve", "realtime.app:app",
+            "--host", HOST, "--port", str(free),
         )  # fmt: skip
         samples = self._start_python(
             "samples", "tasks.samples", str(self._directory / "samples"), "--scale", str(scale)

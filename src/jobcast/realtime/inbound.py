@@ -41,6 +41,11 @@ class Reader(Protocol):
 class QuietLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
     """uvicorn's logger, without a traceback for each client that sends what is no UTF-8."""
 
+    @property
+    def level(self) -> int:
+        """uvicorn reads it."""
+        return self.logger.level
+
     def exception(self, msg: object, *args: object, **kwargs: Any) -> None:
         if str(msg).startswith("Invalid UTF-8"):
             self.debug(msg, *args)

@@ -122,6 +122,7 @@ PEM = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----"
         ("PREFIX", "x" * 65, "1 to 64"),
         ("PREFIX", "shop*", "letters, digits"),
         ("PREFIX", "jobcast.events", "should not end with .events"),
+        ("PREFIX", "jobcast.revocations", "should not end with .events"),
         ("WORKERS", "0", "processes from 1"),
         ("DRAIN_SECONDS", "-1", "seconds from 0"),
         ("SEND_BUFFER", "1000", "characters from 65536"),

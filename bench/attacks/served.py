@@ -1,0 +1,77 @@
+"""The server under attack: its memory, its log, its gauges."""
+
+from __future__ import annotations
+
+import re
+import sys
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from tests.support import SECRET, Process, answers, free_port
+
+_STATUS: Final = re.compile(r'" (\d{3})\b')
+_GAUGES: Final = ("jobcast_connections", "jobcast_jobs_followed")
+# They answer 503 while the server starts, and that is what they are for.
+_PROBES: Final = ("/readyz", "/healthz")
+
+
+class Served(Process):
+    """``jobcast serve``, as in production."""
+
+    def __init__(
+        self, log_path: Path, transport: str, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__(
+            [sys.executable, "-m", "jobcast.cli", "serve", "--port", str(self.port)],
+            log_path,
+            {
+                "JOBCAST_URL": transport, "JOBCAST_JWT_SECRET": SECRET, "JOBCAST_METRICS": "true",
+                **(env or {}),
+            },
+        )  # fmt: skip
+
+    def ready(self) -> Served:
+        self.expect(lambda: answers(f"{self.url}/readyz"), "answer of /readyz")
+        return self
+
+    @property
+    def tracebacks(self) -> int:
+        return self.log.count("Traceback (most recent call last)")
+
+    @property
+    def server_errors(self) -> list[str]:
+        """Lines of the access log about requests that were answered with 5xx."""
+        return [
+            line
+            for line in self.log.splitlines()
+            if (found := _STATUS.search(line)) and found[1].startswith("5")
+            and not any(probe in line for probe in _PROBES)
+        ]  # fmt: skip
+
+    def gauges(self) -> dict[str, float]:
+        """What Prometheus would read of connections and followed jobs."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as response:
+            page = response.read().decode()
+        found = {name: re.search(rf"^{name} (\S+)$", page, re.MULTILINE) for name in _GAUGES}
+        return {name: float(match[1]) for name, match in found.items() if match is not None}
+
+    def memory(self) -> int:
+        """Bytes of memory that the process has."""
+        return self._status("VmRSS")
+
+    def peak_memory(self) -> int:
+        """Bytes of memory that it has had at most since `forget_peak`."""
+        return self._status("VmHWM")
+
+    def forget_peak(self) -> int:
+        """Let the peak be what it is now. Returns that, in bytes."""
+        Path(f"/proc/{self.popen.pid}/clear_refs").write_text("5")
+        return self.peak_memory()
+
+    def _status(self, field: str) -> int:
+        status = Path(f"/proc/{self.popen.pid}/status").read_text()
+        return int(status.partition(f"{field}:")[2].split()[0]) * 1024

@@ -164,15 +164,17 @@ def measure(
     attack: Attack, transport: str, job_id: str, connections: int, seconds: float
 ) -> Result:
     """Run an attack against a server of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        with running(Served(Path(folder) / "server.log", transport)) as server:
-            server.ready()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(Served(Path(folder) / "server.log", transport)) as server,
+    ):
+        server.ready()
 
-            async def run() -> Result:
-                async with innocent(server.url, transport, client_token()) as client:
-                    return await _watched(attack, server, client, job_id, connections, seconds)
+        async def run() -> Result:
+            async with innocent(server.url, transport, client_token()) as client:
+                return await _watched(attack, server, client, job_id, connections, seconds)
 
-            return asyncio.run(run())
+        return asyncio.run(run())
 
 
 def counts(attack: Attack, runs: Sequence[int]) -> list[int]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import dataclasses
 import json
 import os
 import resource
@@ -42,7 +41,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     target = Target(options.url, os.environ["ATTACK_TOKEN"], os.environ["ATTACK_JOB"])
     seen = asyncio.run(attack(BY_NAME[options.name], target, options.connections, options.seconds))
-    print(json.dumps(dataclasses.asdict(seen)))
+    print(json.dumps(vars(seen)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from bench.attacks import wire
 from bench.attacks.wire import Gone, WebSocket, Wire, event, filled, frame, text
@@ -115,8 +115,10 @@ async def _hold(socket: Wire) -> None:
     await socket.closed_by_server()
 
 
-def _flood_of(payload: bytes, *, token: bool = False, reads: bool = True) -> Life:
-    """One payload over and over."""
+def flood_of(
+    payload: bytes, *, token: bool = False, reads: bool = True, first: bytes = b""
+) -> Life:
+    """One payload over and over, behind another one."""
 
     async def life(target: Target, seen: Seen) -> None:
         window = 0 if reads else wire.SMALL_WINDOW
@@ -125,23 +127,8 @@ def _flood_of(payload: bytes, *, token: bool = False, reads: bool = True) -> Lif
                 await socket.greet(target.token)
             else:
                 await socket.handshake()
+            await socket.send(first)
             await _flood(socket, seen, payload, reads=reads)
-
-    return life
-
-
-def _once_of(*payloads: bytes, token: bool = False) -> Life:
-    """Payloads that should close the connection, each on its own or together."""
-
-    async def life(target: Target, seen: Seen) -> None:
-        async with WebSocket(target.url, source=target.source) as socket:
-            if token:
-                await socket.greet(target.token)
-            else:
-                await socket.handshake()
-            for payload in payloads:
-                await socket.send(payload)
-            seen.received += len(await socket.read_to_the_end())
 
     return life
 
@@ -183,7 +170,7 @@ async def _binary_without_token(target: Target, seen: Seen) -> None:
 
 def _unread_of(payload: bytes) -> Life:
     """Requests whose answers stay unread."""
-    return _flood_of(payload, token=True, reads=False)
+    return flood_of(payload, token=True, reads=False)
 
 
 async def _behind_unread_join(target: Target, seen: Seen) -> None:
@@ -195,7 +182,7 @@ async def _behind_unread_join(target: Target, seen: Seen) -> None:
         await _flood(socket, seen, filled(event("leave_job", blob, ack=1)), reads=False)
 
 
-async def _unread_history(target: Target, seen: Seen) -> None:
+async def _unread_history(target: Target, _: Seen) -> None:
     """Ask for a long history, read none of it, and answer pings that were never read."""
     async with WebSocket(target.url, window=wire.SMALL_WINDOW, source=target.source) as socket:
         await socket.greet(target.token)
@@ -231,18 +218,18 @@ async def _many_jobs(target: Target, seen: Seen) -> None:
         await _flood(socket, seen, joins)
 
 
-async def _silent(target: Target, seen: Seen) -> None:
-    async with Wire(target.url, source=target.source) as wire_:
-        await _hold(wire_)
+async def _silent(target: Target, _: Seen) -> None:
+    async with Wire(target.url, source=target.source) as connection:
+        await _hold(connection)
 
 
-async def _half_head(target: Target, seen: Seen) -> None:
+async def _half_head(target: Target, _: Seen) -> None:
     async with Wire(target.url, source=target.source) as connection:
         await connection.send(b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\n")
         await _hold(connection)
 
 
-async def _slow_head(target: Target, seen: Seen) -> None:
+async def _slow_head(target: Target, _: Seen) -> None:
     """A header line now and then, for ever."""
     async with Wire(target.url, source=target.source) as connection:
         await connection.send(b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\n")
@@ -253,7 +240,7 @@ async def _slow_head(target: Target, seen: Seen) -> None:
             await asyncio.sleep(0.25)
 
 
-async def _bodiless(target: Target, seen: Seen) -> None:
+async def _bodiless(target: Target, _: Seen) -> None:
     """A request whose body never comes."""
     async with Wire(target.url, source=target.source) as connection:
         sid = await polling_sid(connection)
@@ -266,7 +253,7 @@ async def _bodiless(target: Target, seen: Seen) -> None:
         await _hold(connection)
 
 
-async def _unauthenticated(target: Target, seen: Seen) -> None:
+async def _unauthenticated(target: Target, _: Seen) -> None:
     async with WebSocket(target.url, source=target.source) as socket:
         await socket.handshake()
         await _hold(socket)
@@ -291,7 +278,7 @@ async def _polling_posts(target: Target, seen: Seen) -> None:
             status, _ = await connection.read_response()
             seen.statuses[str(status)] += 1
             if status != 200:
-                sid = await polling_sid(connection)
+                raise Gone(f"HTTP {status}")
 
 
 async def _bad_posts(target: Target, seen: Seen) -> None:
@@ -317,7 +304,7 @@ async def polling_sid(connection: Wire) -> str:
     return str(json.loads(body[1:])["sid"])
 
 
-async def _invalid_utf8(target: Target, seen: Seen) -> None:
+async def _invalid_utf8(target: Target, _: Seen) -> None:
     async with WebSocket(target.url, source=target.source) as socket:
         await socket.handshake()
         await socket.send(frame(wire.TEXT, b"4\xff\xfe"))
@@ -346,26 +333,29 @@ _PONGS: Final = filled(text("3"))
 _LEAVES: Final = filled(event("leave_job", {"job_id": "x"}, ack=1))
 
 ATTACKS: Final[tuple[Attack, ...]] = (
-    Attack("pongs", "H1", "Engine.IO PONGs", _flood_of(_PONGS)),
-    Attack("namespaces", "H1", "`40/x,`", _flood_of(filled(text("40/x,")))),
+    Attack("pongs", "H1", "Engine.IO PONGs", flood_of(_PONGS)),
+    Attack("namespaces", "H1", "`40/x,`", flood_of(filled(text("40/x,")))),
     Attack("attachments", "H1", "binary events before CONNECT",
-           _flood_of(filled(text('451-["x",{"_placeholder":true,"num":0}]')))),
-    Attack("pings", "H1", "WebSocket pings", _flood_of(filled(frame(wire.PING, b"x")))),
-    Attack("ws-pongs", "H1", "WebSocket pongs", _flood_of(filled(frame(wire.PONG, b"x")))),
+           flood_of(filled(text('451-["x",{"_placeholder":true,"num":0}]')))),
+    Attack("pings", "H1", "WebSocket pings", flood_of(filled(frame(wire.PING, b"x")))),
+    Attack("ws-pongs", "H1", "WebSocket pongs", flood_of(filled(frame(wire.PONG, b"x")))),
     Attack("fragments", "H1", "empty continuation frames",
-           _flood_of(filled(frame(wire.CONTINUATION, fin=False)))),
-    Attack("upgrades", "H1", "Engine.IO upgrade packets", _flood_of(filled(text("5")))),
-    Attack("bad-tokens", "H1", "CONNECT with a bad token", _flood_of(filled(text('40{"token":"x"}')))),
-    Attack("leaves", "H1", "`leave_job`", _flood_of(_LEAVES, token=True), True),
-    Attack("unknown-events", "H1", "unknown events", _flood_of(filled(text('42["x"]')), token=True), True),
+           flood_of(filled(frame(wire.CONTINUATION, fin=False)),
+                    first=frame(wire.TEXT, b"3", fin=False))),
+    Attack("upgrades", "H1", "Engine.IO upgrade packets", flood_of(filled(text("5")))),
+    Attack("bad-tokens", "H1", "CONNECT with a bad token",
+           flood_of(filled(text('40{"token":"x"}')))),
+    Attack("leaves", "H1", "`leave_job`", flood_of(_LEAVES, token=True), True),
+    Attack("unknown-events", "H1", "unknown events",
+           flood_of(filled(text('42["x"]')), token=True), True),
     Attack("acknowledgements", "H1", "acknowledgements nobody asked for",
-           _flood_of(filled(text("431[]")), token=True), True),
+           flood_of(filled(text("431[]")), token=True), True),
     Attack("refreshes", "H1", "`refresh_token`", _refreshes, True),
     Attack("logins", "H1", "leaving and entering the namespace", _logins, True),
     Attack("connect-events", "H2", "events named `connect`",
-           _flood_of(filled(text('42["connect",{},{"token":"x"}]')), token=True), True),
+           flood_of(filled(text('42["connect",{},{"token":"x"}]')), token=True), True),
     Attack("disconnect-events", "H2", "events named `disconnect`",
-           _flood_of(filled(text('42["disconnect","x"]')), token=True), True),
+           flood_of(filled(text('42["disconnect","x"]')), token=True), True),
     Attack("binary", "H3", "binary attachments", _binary_with_token, True),
     Attack("binary-unauthenticated", "H3", "binary attachments before the token is verified",
            _binary_without_token),
@@ -375,16 +365,16 @@ ATTACKS: Final[tuple[Attack, ...]] = (
     Attack("unread-answers", "H4", "`leave_job`, answers unread", _unread_of(_LEAVES), True),
     Attack("unread-history", "H4", "a history unread, pongs sent", _unread_history, True),
     Attack("unread-pings", "H4", "WebSocket pings, answers unread",
-           _flood_of(filled(frame(wire.PING, b"x" * 125)), reads=False)),
+           flood_of(filled(frame(wire.PING, b"x" * 125)), reads=False)),
     Attack("unread-upgrades", "H4", "Engine.IO upgrade packets, answers unread",
-           _flood_of(filled(text("5")), reads=False)),
+           flood_of(filled(text("5")), reads=False)),
     Attack("binary-before-connect", "H5", "binary packets before CONNECT",
-           _flood_of(filled(text("461-1[]") + text('451-["x"]')))),
+           flood_of(filled(text("461-1[]") + text('451-["x"]')))),
     Attack("bodiless", "H5", "POST without its body", _bodiless),
     Attack("invalid-utf8", "H5", "invalid UTF-8", _invalid_utf8),
     Attack("bad-posts", "H5", "POSTs that are no packets", _bad_posts),
     Attack("arguments", "H5", "wrong argument counts",
-           _flood_of(_argument_counts(), token=True), True),
+           flood_of(_argument_counts(), token=True), True),
     Attack("after-close", "H5", "nonsense after the server has closed", _after_close),
     Attack("polling-posts", "H5", "POSTs full of packets", _polling_posts),
     Attack("silent", "M6", "silent TCP connections", _silent),

@@ -21,7 +21,7 @@ PONG: Final = 0xA
 
 UNMASKED_KEY: Final = bytes(4)  # a mask of zeros: the payload stays readable, and costs nothing
 ENGINE_PATH: Final = "/socket.io/?EIO=4&transport=websocket"
-SMALL_WINDOW: Final = 64 * 1024  # bytes the kernel keeps for a client that does not read
+SMALL_WINDOW: Final = 64 * 1024  # bytes that the kernel keeps in one direction
 
 _ENDED: Final = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
@@ -98,6 +98,8 @@ class Wire:
         self._peer = address.hostname or "127.0.0.1", address.port or 80
         self._socket = socket.socket()
         self._socket.setblocking(False)
+        # The kernel takes little that the server does not read: what is sent is what it has taken.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_WINDOW)
         if window:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
         if source:
@@ -199,9 +201,21 @@ class Wire:
                 body += await self.read()
             body, self.unread = body[:length], body[length:]
         elif fields.get("transfer-encoding") == "chunked":
-            while not body.endswith(b"0\r\n\r\n"):
-                body += await self.read()
+            while chunk := await self._read_chunk():
+                body += chunk
         return status, body
+
+    async def _read_chunk(self) -> bytes:
+        """Read a chunk of a response; the last one is empty."""
+        data = b""
+        while b"\r\n" not in data:
+            data += await self.read()
+        size, _, data = data.partition(b"\r\n")
+        length = int(size, 16)
+        while len(data) < length + 2:
+            data += await self.read()
+        self.unread = data[length + 2 :]
+        return data[:length]
 
     async def closed_by_server(self) -> None:
         """Wait until the server has closed the connection, and read nothing meanwhile."""

@@ -282,13 +282,20 @@ async def _polling_posts(target: Target, seen: Seen) -> None:
 
 
 async def _bad_posts(target: Target, seen: Seen) -> None:
-    """Bodies that are no packets: each ends its session."""
+    """Requests whose bodies are no packets: each ends its session."""
+    bodies = b"\xff\xfe", b"9", b"4" + b"[" * 5000, b"", b"b!!!!", b"\x1e" * 100, bytes(100_000)
+    for body in bodies:
+        await _bad_post(target, seen, f"Content-Length: {len(body)}\r\n", body)
+    for headers in ("", "Content-Length: -1\r\n", "Transfer-Encoding: chunked\r\n"):
+        await _bad_post(target, seen, headers, b"0\r\n\r\n")
+
+
+async def _bad_post(target: Target, seen: Seen, headers: str, body: bytes) -> None:
     async with Wire(target.url, source=target.source) as connection:
-        for body in (b"\xff\xfe", b"9", b"4" + b"[" * 5000, b"", b"b!!!!", b"\x1e" * 100):
-            sid = await polling_sid(connection)
-            await connection.send(wire.post(f"{POLLING}&sid={sid}", body))
-            status, _ = await connection.read_response()
-            seen.statuses[str(status)] += 1
+        path = f"{POLLING}&sid={await polling_sid(connection)}"
+        await connection.send(wire.request("POST", path, headers=headers, body=body))
+        status, _ = await connection.read_response()
+        seen.statuses[str(status)] += 1
 
 
 async def polling_sid(connection: Wire) -> str:
@@ -321,11 +328,9 @@ async def _after_close(target: Target, seen: Seen) -> None:
 
 def _argument_counts() -> bytes:
     names = ("join_job", "leave_job", "refresh_token", "nothing", "message")
+    payloads: list[list[object]] = [[], [1, 2, 3], [{}, {}], [None] * 50, [[[]]], ["x" * 1000]]
     return b"".join(
-        event(name, *arguments, ack=ack)
-        for name in names
-        for arguments in ((), (1, 2, 3), ({}, {}), (None,) * 50, ([[]],), ("x" * 1000,))
-        for ack in ("", 1)
+        event(name, *payload, ack=ack) for name in names for payload in payloads for ack in ("", 1)
     )
 
 

@@ -76,7 +76,12 @@ async def test_binary_events_of_an_application_work(
 ) -> None:
     settings = Settings(url=f"memory://{new_id()}", jwt_secret=SECRET)
     uploads: list[Any] = []
-    sio.on("upload", lambda _sid, *data: uploads.append(data) or b"thanks")
+
+    @sio.event
+    def upload(_: str, *data: Any) -> bytes:
+        uploads.append(data)
+        return b"thanks"
+
     gateway = attach(sio, settings)
     async with in_this_process(socketio.ASGIApp(sio)) as url:
         for transports in (("websocket",), ("polling",)):

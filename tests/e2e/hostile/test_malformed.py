@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -245,7 +246,7 @@ async def test_a_malformed_request_is_answered_or_closed(
     assert len(new) < (2 * FEW if payload.count(b"GET /healthz") < 2 else 60), "\n".join(new)
 
 
-ARGUMENTS = {
+ARGUMENTS: dict[str, list[Any]] = {
     "none": [],
     "null": [None],
     "two": [{"job_id": "a"}, "more"],

@@ -153,7 +153,7 @@ def answers(url: str, status: int = 200) -> bool:
 
 
 class Server(Process):
-    """The Socket.IO process, under uvicorn."""
+    """The Socket.IO process, as ``jobcast serve`` runs it."""
 
     def __init__(
         self, log_path: Path, transport: str, env: Mapping[str, str] | None = None,
@@ -163,20 +163,12 @@ class Server(Process):
         self.url = f"http://127.0.0.1:{self.port}"
         super().__init__(
             [
-                sys.executable,
-                "-m",
-                "uvicorn",
-                "--factory",
-                app,
-                "--port",
-                str(self.port),
-                "--log-config",
-                LOG_CONFIG,
-                *NO_OTHER_PINGS,
+                sys.executable, "-m", "jobcast.cli", "serve", app, "--factory",
+                "--port", str(self.port),
             ],
             log_path,
             {"JOBCAST_URL": transport, "JOBCAST_JWT_SECRET": SECRET, **(env or {})},
-        )
+        )  # fmt: skip
 
     def ready(self) -> Server:
         self.expect(lambda: answers(f"{self.url}/readyz"), "answer of /readyz")

@@ -81,6 +81,8 @@ def main() -> None:
 
 
 @main.command()
+@click.argument("app", required=False)
+@click.option("--factory", is_flag=True, help="APP is a function that makes the application.")
 @click.option("--host", help="Where to listen  [JOBCAST_HOST, 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="On which port  [JOBCAST_PORT, 8000]")
 @click.option(
@@ -90,14 +92,22 @@ def main() -> None:
     " connect by WebSocket only.",
 )
 @reports
-def serve(host: str | None, port: int | None, workers: int | None) -> None:
+def serve(
+    app: str | None, factory: bool, host: str | None, port: int | None, workers: int | None
+) -> None:
     """Run the Socket.IO process.
+
+    APP is an ASGI application of your own, as package.module:name, that is made with
+    jobcast.realtime.create_app; without it there is nothing but the Socket.IO process.
 
     The environment says how: JOBCAST_URL, JOBCAST_JWT_SECRET and others. On SIGTERM clients are
     sent to other processes first; on SIGHUP several workers are replaced one after the other.
     """
+    from jobcast.serve import DEFAULT_APP
     from jobcast.serve import serve as run
 
+    if app is not None:
+        sys.path.insert(0, str(Path.cwd()))
     settings = Settings.load()
     click.echo(f"jobcast {version('jobcast')}, with events from {settings.masked_url}", err=True)
     run(
@@ -105,6 +115,8 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
         host or settings.host,
         settings.port if port is None else port,
         workers or settings.workers,
+        app or DEFAULT_APP,
+        factory=factory,
     )
 
 

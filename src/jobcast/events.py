@@ -284,6 +284,7 @@ class TokenAccepted(Struct, frozen=True, kw_only=True):
 class Refusal(Struct, frozen=True, kw_only=True):
     code: str
     message: str
+    retry_after: NonNegative | UnsetType = UNSET  # seconds until the request may be repeated
     ok: Literal[False] = False
 
 

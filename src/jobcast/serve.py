@@ -14,24 +14,44 @@ from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from jobcast.realtime.app import MAX_MESSAGE, create_app
+from jobcast.realtime.uvicorn_http import LimitedHttpProtocol, raise_file_limit
 from jobcast.settings import Settings
 
+DEFAULT_APP: Final = "jobcast.realtime:create_app"
 SHUTDOWN_TIMEOUT: Final = 10  # seconds that connections may take to end
 # Seconds that a worker may take to start, or to answer the supervisor. A loaded machine needs more
 # than uvicorn's 5: a restart would be given up, and a worker that lives be killed with its clients.
 WORKER_TIMEOUT: Final = 30
 
 
-def serve(settings: Settings, host: str, port: int, workers: int) -> None:
+def serve(
+    settings: Settings,
+    host: str,
+    port: int,
+    workers: int,
+    app_path: str = DEFAULT_APP,
+    *,
+    factory: bool = False,
+) -> None:
     """Serve until a signal comes.
 
     With several workers a supervisor starts them, and replaces one that dies. SIGHUP replaces them
     one after the other, so that jobcast can be upgraded with no moment without a server.
 
+    Args:
+        settings: as they were read from the environment.
+        host: where to listen.
+        port: on which port.
+        workers: processes that share the port.
+        app_path: the ASGI application, as ``package.module:name``.
+        factory: whether that is a function which makes the application.
+
     Raises:
         SettingsError: a setting is missing or wrong.
     """
-    app = create_app(settings)
+    own = app_path == DEFAULT_APP
+    app = create_app(settings) if own else app_path
+    raise_file_limit()
     with ExitStack() as stack:
         if workers > 1:
             # The workers read the environment, as any Socket.IO process does.
@@ -40,11 +60,13 @@ def serve(settings: Settings, host: str, port: int, workers: int) -> None:
                 shared = stack.enter_context(TemporaryDirectory(prefix="jobcast-metrics-"))
                 os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
         config = uvicorn.Config(
-            app if workers == 1 else "jobcast.realtime:create_app",
-            factory=workers > 1,
+            app if workers == 1 else app_path,
+            factory=workers > 1 if own else factory,
             host=host,
             port=port,
             workers=workers,
+            http=LimitedHttpProtocol,
+            forwarded_allow_ips=list(settings.trusted_proxies) or None,
             # The implementation on websockets' sans-I/O layer: the one without a deprecated API.
             ws="websockets-sansio",
             ws_max_size=MAX_MESSAGE,

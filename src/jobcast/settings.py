@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from ipaddress import ip_network
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -23,6 +24,13 @@ DEFAULT_URL: Final = "redis://localhost:6379/0"
 DEFAULT_RESULT_LIMIT: Final = 64 * 1024  # bytes of JSON
 DEFAULT_MAX_JOBS: Final = 200  # joins of one connection
 DEFAULT_SEND_BUFFER: Final = 1024 * 1024  # characters
+DEFAULT_SEND_MEMORY: Final = 128 * 1024 * 1024  # characters
+DEFAULT_SEND_TIMEOUT: Final = 30  # seconds
+DEFAULT_HANDSHAKE_TIMEOUT: Final = 10  # seconds
+DEFAULT_MAX_UNAUTHENTICATED: Final = 1000  # connections
+DEFAULT_MAX_CONNECTIONS_PER_SUBJECT: Final = 1000
+DEFAULT_MESSAGE_RATE: Final = 20  # messages a second
+DEFAULT_HISTORY_RATE: Final = 1024 * 1024  # characters a second
 DEFAULT_DRAIN_SECONDS: Final = 5
 SECRET_MIN_LENGTH: Final = 32  # bytes: what RFC 7518 asks of an HS256 key
 
@@ -59,6 +67,16 @@ class Settings(Struct, frozen=True, kw_only=True):
     workers: int = 1  # processes that share the port
     drain_seconds: int = DEFAULT_DRAIN_SECONDS
     send_buffer: int = DEFAULT_SEND_BUFFER  # characters that may wait for one connection
+    send_memory: int = DEFAULT_SEND_MEMORY  # characters that may wait for all of them
+    send_timeout: int = DEFAULT_SEND_TIMEOUT  # seconds in which a connection takes no byte
+    handshake_timeout: int = DEFAULT_HANDSHAKE_TIMEOUT  # seconds until a client authenticates
+    max_connections: int = 0  # of one process; 0: as many as the limit of open files allows
+    max_unauthenticated: int = DEFAULT_MAX_UNAUTHENTICATED
+    max_connections_per_subject: int = DEFAULT_MAX_CONNECTIONS_PER_SUBJECT  # 0: no limit
+    max_connections_per_address: int = 0  # 0: no limit
+    trusted_proxies: tuple[str, ...] = ()  # whose X-Forwarded-For is believed; none: of this host
+    message_rate: int = DEFAULT_MESSAGE_RATE  # messages a second of one connection
+    history_rate: int = DEFAULT_HISTORY_RATE  # characters a second of one connection
     lease: int = DEFAULT_LEASE  # seconds that a run lives without a word of its worker
     lost_after: int = DEFAULT_LOST_AFTER  # seconds that a job may be stalled
     store_progress: bool = False  # in Celery's result backend too
@@ -236,6 +254,21 @@ def _origins(text: str) -> tuple[str, ...]:
     return items
 
 
+def _addresses(text: str) -> tuple[str, ...]:
+    items = _list(text)
+    for item in items:
+        if item == "*":
+            raise ValueError(
+                "may not be *: every client could choose its own address; list the addresses"
+                " or networks of your proxies, as in 10.0.0.5,10.1.0.0/16"
+            )
+        try:
+            ip_network(item)
+        except ValueError as exc:
+            raise ValueError(f"has {item!r}, which is no IP address or network: {exc}") from None
+    return items
+
+
 def _bool(text: str) -> bool:
     match text.lower():
         case "1" | "true" | "yes" | "on":
@@ -303,6 +336,16 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "workers": _between(1, 256, "processes"),
     "drain_seconds": _between(0, 3600, "seconds"),
     "send_buffer": _between(64 * 1024, 1024**3, "characters"),
+    "send_memory": _between(1024 * 1024, 1024**4, "characters"),
+    "send_timeout": _between(1, 3600, "seconds"),
+    "handshake_timeout": _between(1, 300, "seconds"),
+    "max_connections": _between(0, 10_000_000, "connections"),
+    "max_unauthenticated": _between(1, 1_000_000, "connections"),
+    "max_connections_per_subject": _between(0, 1_000_000, "connections"),
+    "max_connections_per_address": _between(0, 1_000_000, "connections"),
+    "trusted_proxies": _addresses,
+    "message_rate": _between(1, 100_000, "messages a second"),
+    "history_rate": _between(1024, 1024**3, "characters a second"),
     "lease": _between(1, 3600, "seconds"),
     "lost_after": _between(1, 7 * 24 * 3600, "seconds"),
     "store_progress": _bool,

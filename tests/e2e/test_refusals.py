@@ -180,7 +180,6 @@ MALFORMED: list[tuple[Any, ...]] = [
     ("a",),
     (["a"],),
     (42,),
-    (b"binary",),
 ]
 
 

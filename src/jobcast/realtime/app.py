@@ -53,9 +53,12 @@ def attach(
     Raises:
         SettingsError: a setting is missing or wrong.
     """
-    settings = settings or Settings.load()
+    return _gateway(sio, settings or Settings.load(), namespace=namespace)
+
+
+def _gateway(sio: socketio.AsyncServer, settings: Settings, **options: Any) -> Gateway:
     source = getattr(sio.manager, "source", None) or client_manager(settings).source
-    return Gateway(sio, source, settings, namespace=namespace)
+    return Gateway(sio, source, settings, **options)
 
 
 class _Application(Starlette):
@@ -105,7 +108,7 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
     )
     if settings.insecure_any_origin and "*" in settings.cors_origins:
         sio.eio.cors_allowed_origins = "*"
-    gateway = attach(sio, settings)
+    gateway = _gateway(sio, settings, exclusive=True)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -28,13 +28,50 @@ class Sink(Protocol):
         """Write frames at once. Returns False where that cannot be done, or not now."""
 
     async def send(self, data: str | bytes) -> None:
-        """Write a message when there is room for it."""
+        """Write a message when there is room for it.
+
+        Raises:
+            TimeoutError: the client does not read.
+        """
 
     async def close(self) -> None:
         """Close it in order."""
 
     def abort(self) -> None:
         """Close it at once."""
+
+
+class SendMemory:
+    """What waits for all connections of a process, with a bound.
+
+    Past it the connection that the most waits for is cut: a client that reads has little waiting.
+
+    Args:
+        limit: characters.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting: dict[Backlog, int] = {}
+        self._total = 0
+        self._cutting = False
+
+    def update(self, backlog: Backlog) -> None:
+        """Take notice of what waits for one connection."""
+        size = backlog.pending
+        self._total += size - self._waiting.get(backlog, 0)
+        if size:
+            self._waiting[backlog] = size
+        else:
+            self._waiting.pop(backlog, None)
+        if self._total <= self._limit or self._cutting:
+            return  # what a cut connection forgets comes here too
+        self._cutting = True
+        try:
+            while self._total > self._limit and len(self._waiting) > 1:
+                max(self._waiting, key=self._waiting.__getitem__).cut()
+        finally:
+            self._cutting = False
 
 
 class Backlog:
@@ -54,15 +91,23 @@ class Backlog:
     Args:
         on_overflow: closes the connection; is called once.
         limit: characters that may wait.
+        memory: what waits for all connections.
     """
 
     __slots__ = (
-        "_arrived", "_bound", "_keys", "_limit", "_low", "_on_overflow", "_packets", "_pump",
-        "_settled", "_taken", "_taken_packets", "_ticket", "_unfinished", "_values", "overflowed",
-        "pending", "sink",
+        "_arrived", "_bound", "_keys", "_limit", "_low", "_memory", "_on_overflow", "_packets",
+        "_pump", "_settled", "_taken", "_taken_packets", "_ticket", "_unfinished",
+        "_values", "overflowed", "pending", "sink",
     )  # fmt: skip
 
-    def __init__(self, on_overflow: Callable[[int], None], limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(
+        self,
+        on_overflow: Callable[[int], None],
+        limit: int = DEFAULT_LIMIT,
+        *,
+        memory: SendMemory | None = None,
+    ) -> None:
+        self._memory = memory
         self._packets: OrderedDict[int, Packet | None] = OrderedDict()
         self._on_overflow = on_overflow
         self._limit = self._bound = limit
@@ -121,7 +166,7 @@ class Backlog:
             self._withdraw(stale)
             metrics.CONFLATED.inc()
         if self.pending > self._bound:
-            self._overflow()
+            self.cut()
             return
         self._add(packet)
         if replaces is not None:
@@ -133,16 +178,29 @@ class Backlog:
         if self.overflowed:
             return
         if self.pending > self._limit:
-            self._overflow()
+            self.cut()
             return
         for packet in packets:
             self._add(packet)
         self._bound = max(self._bound, self.pending + self._limit)
 
+    @property
+    def is_low(self) -> bool:
+        """Whether :meth:`drained` would not wait."""
+        return self._low is None
+
     async def drained(self) -> None:
         """Wait until so little is left that another history may be added."""
         if self._low is not None:
             await self._low.wait()
+
+    def cut(self) -> None:
+        """Close the connection, for which too much waits."""
+        self.overflowed = True
+        pending = self.pending
+        self.discard()
+        metrics.SLOW.inc()
+        self._on_overflow(pending)
 
     def discard(self) -> None:
         """Forget what waits: the connection is gone."""
@@ -152,8 +210,13 @@ class Backlog:
 
     def put_nowait(self, packet: Packet | None) -> None:
         """Add a packet of python-socketio's own; None closes the connection after all others."""
-        if packet is None or not self.write(frame(packet.encode())):
-            self._add(packet)
+        if packet is not None and self.write(frame(packet.encode())):
+            return
+        if packet is not None and packet.packet_type != PING and self.pending > 2 * self._bound:
+            if not self.overflowed:
+                self.cut()
+            return
+        self._add(packet)
 
     async def put(self, packet: Packet | None) -> None:
         self.put_nowait(packet)
@@ -222,10 +285,12 @@ class Backlog:
                 try:
                     if packet is None:
                         await sink.close()
-                    else:
-                        await sink.send(packet.encode())
+                        continue
+                    await sink.send(packet.encode())
                 finally:
                     self.task_done()
+        except TimeoutError:
+            self.cut()
         except Exception as exc:
             # Servers have no common word for a connection that is gone; its reader has it too.
             logger.debug("what waited could not be sent: %r", exc)
@@ -245,6 +310,8 @@ class Backlog:
 
     def _count(self, change: int) -> None:
         self.pending += change
+        if self._memory is not None:
+            self._memory.update(self)
         if self.pending > self._limit // 2:
             if self._low is None:
                 self._low = asyncio.Event()
@@ -253,13 +320,6 @@ class Backlog:
         if self._low is not None:
             self._low.set()
             self._low = None
-
-    def _overflow(self) -> None:
-        self.overflowed = True
-        pending = self.pending
-        self.discard()
-        metrics.SLOW.inc()
-        self._on_overflow(pending)
 
 
 def _size(packet: Any) -> int:

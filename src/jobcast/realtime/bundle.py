@@ -43,6 +43,11 @@ class Bundle:
         return len(self._texts)
 
     @property
+    def size(self) -> int:
+        """Characters of the packets."""
+        return sum(map(len, self._texts))
+
+    @property
     def texts(self) -> Sequence[str]:
         """The packets as Engine.IO messages."""
         if self._namespace == ROOT:

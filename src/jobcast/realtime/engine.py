@@ -1,62 +1,91 @@
-"""Engine.IO connections: each has to authenticate soon, to speak Socket.IO, and to read."""
+"""Engine.IO connections: each has to authenticate soon, to send Socket.IO, and to read.
+
+This is an adapter: it takes the place of handlers and of parts of python-engineio and
+python-socketio.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
+from collections import Counter
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Final, cast
 
 import engineio.packet
 import socketio
-from engineio.async_socket import AsyncSocket
 from engineio.exceptions import EngineIOError
 from socketio.packet import Packet
+from starlette.types import Receive, Scope, Send
 
-from jobcast.realtime.backlog import DEFAULT_LIMIT, Backlog
+from jobcast.realtime import metrics
+from jobcast.realtime.backlog import Backlog, SendMemory
+from jobcast.realtime.budget import Budget, BudgetExceeded
+from jobcast.realtime.packets import (
+    MAX_ATTACHMENT_BYTES,
+    BadPacket,
+    read_header,
+)
+from jobcast.realtime.refusals import RefusalLog, shown
+from jobcast.realtime.screening import (
+    Disconnected,
+    Refused,
+    address_of,
+    read_body,
+    refuse,
+    replay,
+    session_of,
+)
 from jobcast.realtime.websocket import WebSocket, translate_request
-
-AUTHENTICATION_TIMEOUT: Final = 5.0  # seconds from opening a connection to having authenticated
+from jobcast.settings import Settings
 
 POLL_TIMEOUT: Final = 1.0  # seconds that a client may take to poll, when its process ends
-
-# Packets that a client may send: connect, disconnect, event and acknowledgement, plain and binary.
-_PACKET_TYPES: Final = frozenset("012356")
-# An event has a name, which is a string; python-socketio looks it up before anyone checks that.
-_EVENT: Final = re.compile(r"[25](?:\d+-)?(?:/[^,]*,)?\d*\[\s*\"")
+SPARE_PACKETS: Final = 16  # of one request in polling, beyond one for each job
+RETRY_AFTER: Final = 5  # seconds that a client waits when the server is full
+RECORD_SEPARATOR: Final = "\x1e"  # between the packets of a request in polling
 
 logger = logging.getLogger(__name__)
-
-
-class NothingInIt(ValueError):
-    """A message is empty, which python-socketio takes for a part of another one."""
 
 
 class EngineGuard:
     """Stands between Engine.IO and a Socket.IO server, and closes what python-socketio would keep.
 
-    That is a connection that opens and then says nothing for ever, one that sends what is no
-    packet, for each of which python-socketio would log a traceback at anybody's will, and one
-    that does not read what it asked for.
+    That is a connection that opens and never authenticates, one that sends what is no packet or
+    more than its budget, and one that does not read what it asked for.
 
     Args:
         sio: the server.
-        send_limit: characters that may wait for one connection.
+        settings: the limits.
+        exclusive: whether the server is jobcast's alone. An application that shares it may use
+            binary packets and acknowledgements, and sends as many messages as it likes.
     """
 
-    def __init__(self, sio: socketio.AsyncServer, send_limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(
+        self, sio: socketio.AsyncServer, settings: Settings, *, exclusive: bool = False
+    ) -> None:
         self._sio = sio
         self._eio = sio.eio
-        self._send_limit = send_limit
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._settings = settings
+        self._exclusive = exclusive
+        self._memory = SendMemory(settings.send_memory)
+        self._max_packets = settings.max_jobs + SPARE_PACKETS
+        self._timers: dict[str, asyncio.TimerHandle] = {}  # of who has not authenticated
+        self._budgets: dict[str, Budget] = {}
+        self._addresses: dict[str, str] = {}  # of connections
+        self._of_address: Counter[str] = Counter()
+        self._attached: Counter[str] = Counter()  # bytes of the packet that comes in attachments
+        self._posting: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
+        self.refusals = RefusalLog(logger)
         if self._eio.async_mode == "asgi":
-            own = {"websocket": WebSocket, "translate_request": translate_request}
+            own = {"websocket": self._websocket, "translate_request": translate_request}
             self._eio._async = {**self._eio._async, **own}
+            self._handle_request = self._eio.handle_request
+            self._eio.handle_request = self._screened
         self._connect = self._eio.handlers["connect"]
         self._message = self._eio.handlers["message"]
         self._disconnect = self._eio.handlers["disconnect"]
@@ -66,31 +95,68 @@ class EngineGuard:
 
     @property
     def waiting(self) -> int:
-        """How many connections were opened less than ``AUTHENTICATION_TIMEOUT`` ago."""
+        """How many connections have not authenticated yet."""
         return len(self._timers)
 
     def backlog(self, eio_sid: str) -> Backlog:
         """What waits to be written to a connection."""
         socket = self._eio.sockets[eio_sid]
         if not isinstance(socket.queue, Backlog):
-            backlog = Backlog(partial(self._cut, eio_sid), self._send_limit)
+            backlog = Backlog(
+                partial(self._cut, eio_sid), self._settings.send_buffer, memory=self._memory
+            )
             while not socket.queue.empty():
                 backlog.put_nowait(socket.queue.get_nowait())
             socket.queue = backlog
         return cast("Backlog", socket.queue)
 
+    def budget(self, eio_sid: str) -> Budget:
+        """What a connection may ask for."""
+        if eio_sid not in self._budgets:
+            self._budgets[eio_sid] = Budget(self._settings, counts_messages=self._exclusive)
+        return self._budgets[eio_sid]
+
+    def address(self, eio_sid: str) -> str:
+        """The address of a connection's client; empty if it is not known."""
+        return self._addresses.get(eio_sid, "")
+
+    def authenticated(self, eio_sid: str) -> None:
+        """Let a connection stay: its client has authenticated."""
+        self._stop_timer(eio_sid)
+        self.budget(eio_sid).authenticated = True
+
     def expect(self, eio_sid: str) -> None:
-        """Close a connection if nobody has authenticated on it in time."""
-        if eio_sid in self._eio.sockets and eio_sid not in self._timers:
-            loop = asyncio.get_running_loop()
-            self._timers[eio_sid] = loop.call_later(AUTHENTICATION_TIMEOUT, self._check, eio_sid)
+        """Close a connection unless its client authenticates in time.
+
+        Where too many wait, the one that has waited for longest is closed: silent connections do
+        not keep others out.
+        """
+        socket = self._eio.sockets.get(eio_sid)
+        if socket is None or socket.closed or socket.closing or eio_sid in self._timers:
+            return
+        if eio_sid in self._budgets:
+            self._budgets[eio_sid].authenticated = False
+        loop = asyncio.get_running_loop()
+        timeout = self._settings.handshake_timeout
+        self._timers[eio_sid] = loop.call_later(timeout, self._check, eio_sid)
+        while len(self._timers) > self._settings.max_unauthenticated:
+            oldest = next(iter(self._timers))
+            if self._is_connected(oldest):
+                self._stop_timer(oldest)
+                continue
+            self.refusals.info(
+                "closed %s (%s): %d connections have not authenticated"
+                " (JOBCAST_MAX_UNAUTHENTICATED)", oldest, self.address(oldest), len(self._timers),
+            )  # fmt: skip
+            self._stop_timer(oldest)
+            self._cut(oldest)
 
     def refuse_new(self) -> None:
         """Let no further connection open: the process is about to end."""
         self._draining = True
 
     async def end(self, eio_sid: str) -> None:
-        """Tell a client that its connection is closed, without waiting for it to read that."""
+        """Close a connection, without waiting for its client to read that."""
         socket = self._eio.sockets.get(eio_sid)
         if socket is not None:
             await socket.close(wait=False, reason=self._eio.reason.SERVER_DISCONNECT)
@@ -111,6 +177,15 @@ class EngineGuard:
         else:
             self._spawn(self._end_long_poll(socket))
 
+    async def aclose(self, remaining: Iterable[str]) -> None:
+        """Cut connections that did not go by themselves, and those that never authenticated."""
+        for eio_sid in [*remaining, *self._timers]:
+            self._cut(eio_sid)
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     async def _end_long_poll(self, socket: Any) -> None:
         """Answer the poll that waits, and know the connection no more when the next one comes.
 
@@ -122,57 +197,154 @@ class EngineGuard:
                 await socket.queue.join()
         await socket.close(wait=False, abort=True)
 
-    async def aclose(self, remaining: Iterable[str]) -> None:
-        """Cut connections that did not go by themselves, and those that never authenticated."""
-        for eio_sid in [*remaining, *self._timers]:
-            self._cut(eio_sid)
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    # --- requests ---------------------------------------------------------------------------------
+
+    async def _screened(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        """Hand a request to python-engineio, if it is one that it can read."""
+        try:
+            if session_of(scope) is None:
+                self._check_limits(scope)
+            if scope["type"] == "http" and scope["method"] == "POST":
+                body = await read_body(
+                    receive,
+                    limit=self._eio.max_http_buffer_size,
+                    timeout=self._settings.handshake_timeout,
+                )
+                receive = replay(body, receive)
+        except Refused as problem:
+            metrics.REFUSED.labels(f"http_{problem.status.value}").inc()
+            self.refusals.info(
+                "refused a request of %s: %d, %s",
+                shown(address_of(scope)), problem.status, problem.message,
+            )  # fmt: skip
+            return await refuse(scope, receive, send, problem)
+        except Disconnected:
+            return None
+        return await self._handle_request(scope, receive, send)
+
+    def _check_limits(self, scope: Scope) -> None:
+        """Check that another connection may be opened.
+
+        Raises:
+            Refused: there are too many.
+        """
+        most = self._settings.max_connections
+        if most and len(self._eio.sockets) >= most:
+            raise Refused(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the server has too many connections (JOBCAST_MAX_CONNECTIONS)", RETRY_AFTER,
+            )  # fmt: skip
+        most = self._settings.max_connections_per_address
+        if most and self._of_address[address_of(scope)] >= most:
+            raise Refused(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "the address has too many connections (JOBCAST_MAX_CONNECTIONS_PER_ADDRESS;"
+                " if it is a proxy's, JOBCAST_TRUSTED_PROXIES should list it)", RETRY_AFTER,
+            )  # fmt: skip
+
+    def _websocket(self, handler: Any, server: Any) -> WebSocket:
+        """python-engineio calls this for each WebSocket that a client opens."""
+        socket = handler.__self__
+        return WebSocket(
+            socket,
+            server,
+            budget=self.budget(socket.sid),
+            settings=self._settings,
+            binary=not self._exclusive,
+        )
+
+    async def _post(self, socket: Any, environ: dict[str, Any]) -> None:
+        """Take what a long-polling client sends, and close the connection if that is malformed."""
+        sid = socket.sid
+        try:
+            if sid in self._posting:
+                raise BadPacket("two requests at once send something")
+            self._posting.add(sid)
+            try:
+                await self._take_packets(socket, await environ["wsgi.input"].read())
+            finally:
+                self._posting.discard(sid)
+        except (
+            EngineIOError, ValueError, LookupError, TypeError, RecursionError, BudgetExceeded,
+        ) as exc:  # fmt: skip
+            self.refusals.info("closed %s: it sent no Engine.IO packet (%s)", sid, shown(exc))
+            # python-engineio answers the request, and would wait for the client to read the end.
+            await socket.close(wait=False, reason=self._eio.reason.SERVER_DISCONNECT)
+            self._eio.sockets.setdefault(sid, socket)  # without it the request has no answer
+            raise EngineIOError("it cannot be read") from None
+
+    async def _take_packets(self, socket: Any, body: bytes) -> None:
+        encoded = body.decode().split(RECORD_SEPARATOR)
+        if len(encoded) > self._max_packets:
+            raise BadPacket(f"a request may have {self._max_packets} packets")
+        budget = self.budget(socket.sid)
+        await budget.admit(len(encoded))
+        for text in encoded:
+            if socket.closed:
+                return
+            await socket.receive(engineio.packet.Packet(encoded_packet=text))
+            await budget.room()
+
+    # --- connections ------------------------------------------------------------------------------
 
     async def _opened(self, eio_sid: str, environ: dict[str, Any]) -> Any:
         if self._draining:
             return False
+        scope = environ.get("asgi.scope", {})
+        address = address_of(scope)
+        self._addresses[eio_sid] = address
+        self._of_address[address] += 1
         self.expect(eio_sid)
         self.backlog(eio_sid)
         socket = self._eio.sockets[eio_sid]
-        if environ.get("asgi.scope", {}).get("type") == "websocket":
+        if scope.get("type") == "websocket":
             socket.last_ping = None  # its loop sends pings by itself
         else:
             socket.handle_post_request = partial(self._post, socket)
         return await self._connect(eio_sid, environ)
 
-    async def _post(self, socket: Any, environ: dict[str, Any]) -> None:
-        """Take what a long-polling client sends, and end it if that cannot be read."""
-        try:
-            await AsyncSocket.handle_post_request(socket, environ)
-        except (EngineIOError, ValueError, IndexError, TypeError, RecursionError) as exc:
-            logger.info("closed %s: it sent no Engine.IO packet (%r)", socket.sid, exc)
-            # python-engineio answers the request, and would wait for the client to read the end.
-            await socket.close(wait=False, reason=self._eio.reason.SERVER_DISCONNECT)
-            raise EngineIOError("it cannot be read") from None
-
     async def _received(self, eio_sid: str, data: Any) -> None:
-        problem: Exception | None = None
+        socket = self._eio.sockets.get(eio_sid)
+        if socket is None or socket.closed or socket.closing:
+            return  # what was on its way when the connection was closed
         try:
-            if not data and eio_sid not in self._sio._binary_packet:
-                raise NothingInIt
-            is_event = isinstance(data, str) and data[:1] in ("2", "5")
-            if not is_event or _EVENT.match(data):
-                await self._message(eio_sid, data)
-                return
+            self._check_packet(eio_sid, data)
+            await self._message(eio_sid, data)
         except Exception as exc:
-            if not isinstance(exc, NothingInIt) and _is_packet(data):
+            if not isinstance(exc, BadPacket) and _is_packet(data):
                 raise
-            problem = exc
-        logger.info("closed %s: it sent no Socket.IO packet (%r)", eio_sid, problem)
-        await self.end(eio_sid)
+            self.refusals.info(
+                "closed %s (%s): it sent no valid Socket.IO packet (%s)",
+                eio_sid, self.address(eio_sid), shown(exc),
+            )  # fmt: skip
+            await self.end(eio_sid)
+
+    def _check_packet(self, eio_sid: str, data: Any) -> None:
+        """Check what python-socketio is about to read.
+
+        Raises:
+            BadPacket: it is none that a client may send.
+        """
+        if isinstance(data, bytes) and eio_sid in self._sio._binary_packet:
+            self._attached[eio_sid] += len(data)
+            if self._attached[eio_sid] > MAX_ATTACHMENT_BYTES:
+                raise BadPacket(f"attachments may have {MAX_ATTACHMENT_BYTES} bytes")
+            return
+        self._attached.pop(eio_sid, None)
+        if eio_sid in self._sio._binary_packet:
+            raise BadPacket("attachments of the packet before are missing")
+        header = read_header(data, binary=not self._exclusive)
+        sid = self._sio.manager.sid_from_eio_sid(eio_sid, header.namespace)
+        if header.type == "0" and sid is not None:
+            raise BadPacket("it is connected already")
+        if header.attachments and sid is None:
+            raise BadPacket("it sends attachments before it is connected")
 
     async def _closed(self, eio_sid: str, reason: str) -> None:
-        timer = self._timers.pop(eio_sid, None)
-        if timer is not None:
-            timer.cancel()
+        self._stop_timer(eio_sid)
+        self._budgets.pop(eio_sid, None)
+        self._attached.pop(eio_sid, None)
+        self._forget_address(eio_sid)
         socket = self._eio.sockets.get(eio_sid)
         if socket is not None and isinstance(socket.queue, Backlog):
             socket.queue.discard()
@@ -180,15 +352,35 @@ class EngineGuard:
                 socket.queue.sink.expect_end()
         await self._disconnect(eio_sid, reason)
 
-    def _check(self, eio_sid: str) -> None:
-        del self._timers[eio_sid]
+    def _forget_address(self, eio_sid: str) -> None:
+        address = self._addresses.pop(eio_sid, None)
+        if address is not None:
+            self._of_address[address] -= 1
+            if not self._of_address[address]:
+                del self._of_address[address]
+
+    def _stop_timer(self, eio_sid: str) -> None:
+        timer = self._timers.pop(eio_sid, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _is_connected(self, eio_sid: str) -> bool:
+        """Whether a client is connected to any namespace."""
         manager = self._sio.manager
         for namespace in list(manager.get_namespaces()):
             sid = manager.sid_from_eio_sid(eio_sid, namespace)
             if sid is not None and manager.is_connected(sid, namespace):
-                return
-        logger.info("closed %s: it did not authenticate in time", eio_sid)
-        self._spawn(self.end(eio_sid))
+                return True
+        return False
+
+    def _check(self, eio_sid: str) -> None:
+        del self._timers[eio_sid]
+        if not self._is_connected(eio_sid):
+            self.refusals.info(
+                "closed %s (%s): it did not authenticate in %d s (JOBCAST_HANDSHAKE_TIMEOUT)",
+                eio_sid, self.address(eio_sid), self._settings.handshake_timeout,
+            )  # fmt: skip
+            self._spawn(self.end(eio_sid))
 
     def _cut(self, eio_sid: str, pending: int = 0) -> None:
         """Close a connection at once, without a word."""
@@ -213,4 +405,4 @@ def _is_packet(data: Any) -> bool:
     except Exception:
         # Its parser fails in as many ways as there are wrong packets.
         return False
-    return not isinstance(data, str) or data[:1] in _PACKET_TYPES
+    return True

@@ -7,6 +7,7 @@ import inspect
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -36,10 +37,12 @@ from jobcast.events import (
 )
 from jobcast.realtime import metrics
 from jobcast.realtime.auth import Authorizer
+from jobcast.realtime.budget import Budget
 from jobcast.realtime.bundle import Bundle
 from jobcast.realtime.engine import EngineGuard
 from jobcast.realtime.leases import LeaseWatch
-from jobcast.realtime.outlet import EngineOutlet, Outlet
+from jobcast.realtime.outlet import EngineOutlet
+from jobcast.realtime.refusals import shown
 from jobcast.realtime.relay import Relay
 from jobcast.settings import Settings
 from jobcast.tokens import Subject, TokenVerifier
@@ -66,14 +69,18 @@ class Connection:
     """An authenticated connection: whom it speaks for, what it follows, when it ends."""
 
     __slots__ = (
-        "closed", "eio_sid", "jobs", "outlet", "requests", "sid", "since", "subject", "timer",
+        "budget", "closed", "eio_sid", "jobs", "outlet", "requests", "sid", "since", "subject",
+        "timer",
     )  # fmt: skip
 
-    def __init__(self, sid: str, eio_sid: str, subject: Subject, outlet: Outlet) -> None:
+    def __init__(
+        self, sid: str, eio_sid: str, subject: Subject, outlet: EngineOutlet, budget: Budget
+    ) -> None:
         self.sid = sid
         self.eio_sid = eio_sid
         self.subject = subject
         self.outlet = outlet
+        self.budget = budget
         self.jobs: set[str] = set()
         self.closed = False
         self.requests = asyncio.Lock()  # one after the other, in the order they came
@@ -86,6 +93,13 @@ class Gateway:
 
     What an application has registered there before goes on working: its ``connect`` is asked
     once a connection is authenticated, its ``disconnect`` is told.
+
+    Args:
+        sio: the server.
+        source: where events come from.
+        settings: the limits, and how tokens are verified.
+        namespace: where clients connect to.
+        exclusive: whether the server is jobcast's alone, see :class:`EngineGuard`.
     """
 
     def __init__(
@@ -95,6 +109,7 @@ class Gateway:
         settings: Settings,
         *,
         namespace: str = "/",
+        exclusive: bool = False,
     ) -> None:
         if sio.packet_class is not Packet:
             raise SettingsError("serializer", "of the Socket.IO server should be the default one")
@@ -108,7 +123,8 @@ class Gateway:
         self._authorizer = Authorizer(settings, source)
         self._max_jobs = settings.max_jobs
         self._connections: dict[str, Connection] = {}
-        self.guard = EngineGuard(sio, settings.send_buffer)
+        self._of_subject: Counter[str] = Counter()
+        self.guard = EngineGuard(sio, settings, exclusive=exclusive)
         self._draining = False
         self._deserted = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -197,47 +213,73 @@ class Gateway:
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> Any:
         self.start()
+        eio_sid = self._sio.manager.eio_sid_from_sid(sid, self._namespace)
         try:
             subject = await self._verifier.verify(_token_of(auth))
+            self._check_connections(subject)
         except TokenError as exc:
-            logger.info("refused %s: %s (%s)", sid, exc.message, exc.code)
+            self.guard.refusals.info(
+                "refused %s (%s): %s (%s)", sid, self.guard.address(eio_sid), exc.message, exc.code
+            )
             metrics.REFUSED.labels(exc.code).inc()
             raise Refused(exc.message, {"code": exc.code, "message": exc.message}) from None
         if self._app_connect is not None:
             accepted = await _call(self._app_connect, sid, environ, auth)
             if accepted is False:
                 return False
-        eio_sid = self._sio.manager.eio_sid_from_sid(sid, self._namespace)
         socket = self._sio.eio.sockets.get(eio_sid)
         if socket is None or socket.closed:
             # It went meanwhile, and python-socketio forgets it only if it is refused.
             raise Refused("the connection is closed")
         outlet = EngineOutlet(sid, socket, self.guard.backlog(eio_sid))
-        connection = Connection(sid, eio_sid, subject, outlet)
+        connection = Connection(sid, eio_sid, subject, outlet, self.guard.budget(eio_sid))
         self._connections[sid] = connection
+        self._of_subject[subject.sub] += 1
+        self.guard.authenticated(eio_sid)
         metrics.CONNECTIONS.inc()
         self._arm(connection)
-        logger.info("connected %s: sub=%r", sid, subject.sub)
+        logger.info(
+            "connected %s (%s): sub=%s", sid, self.guard.address(eio_sid), shown(subject.sub)
+        )
         return True
+
+    def _check_connections(self, subject: Subject) -> None:
+        """Check that a subject may have another connection to this process.
+
+        Raises:
+            TokenError: it has too many.
+        """
+        most = self._settings.max_connections_per_subject
+        if most and self._of_subject[subject.sub] >= most:
+            raise TokenError(
+                "too_many_connections", f"a subject may have {most} connections to a server"
+            )
 
     async def _disconnect(self, sid: str, reason: str = "") -> None:
         connection = self._connections.pop(sid, None)
         if connection is not None:
-            connection.closed = True
-            if not self._connections:
-                self._deserted.set()
-            metrics.CONNECTIONS.dec()
-            if connection.timer is not None:
-                connection.timer.cancel()
-            for job_id in connection.jobs:
-                self.relay.leave(job_id, sid)
-            seconds = time.monotonic() - connection.since
+            self._forget(connection)
             logger.info(
-                "disconnected %s: sub=%r, %s, after %.1f s",
-                sid, connection.subject.sub, reason, seconds,
+                "disconnected %s: sub=%s, %s, after %.1f s",
+                sid, shown(connection.subject.sub), reason, time.monotonic() - connection.since,
             )  # fmt: skip
         if self._app_disconnect is not None:
             await _call(self._app_disconnect, sid, reason)
+
+    def _forget(self, connection: Connection) -> None:
+        connection.closed = True
+        self._of_subject[connection.subject.sub] -= 1
+        if not self._of_subject[connection.subject.sub]:
+            del self._of_subject[connection.subject.sub]
+        if not self._connections:
+            self._deserted.set()
+        metrics.CONNECTIONS.dec()
+        if connection.timer is not None:
+            connection.timer.cancel()
+        for job_id in connection.jobs:
+            self.relay.leave(job_id, connection.sid)
+        # A client may leave the namespace and keep its connection; it has as long as a new one.
+        self.guard.expect(connection.eio_sid)
 
     def _request(
         self,
@@ -251,15 +293,21 @@ class Gateway:
             connection = self._connections.get(sid)
             if connection is None:
                 return payload_of(Refusal(code="not_authenticated", message="connect first"))
+            retry_after = connection.budget.check_request()
+            if retry_after is not None:
+                return payload_of(self._limited(name, sid, retry_after))
             try:
                 request = parse_request(name, payload[0] if payload else None, cls)
-                async with connection.requests:
-                    return payload_of(await handle(connection, request))
+                with connection.budget.request():
+                    async with connection.requests:
+                        return payload_of(await handle(connection, request))
             except InvalidMessage as exc:
-                logger.info("refused %s of %s: %s", name, sid, exc.problem)
+                self.guard.refusals.info("refused %s of %s: %s", name, sid, shown(exc.problem))
                 return payload_of(Refusal(code="invalid_request", message=exc.problem))
             except TokenError as exc:
-                logger.info("refused %s of %s: %s (%s)", name, sid, exc.message, exc.code)
+                self.guard.refusals.info(
+                    "refused %s of %s: %s (%s)", name, sid, exc.message, exc.code
+                )
                 return payload_of(Refusal(code=exc.code, message=exc.message))
             except TransportUnavailable as exc:
                 logger.warning("could not answer %s of %s: %s", name, sid, exc)
@@ -270,21 +318,41 @@ class Gateway:
 
         return answer
 
+    def _limited(self, name: str, sid: str, retry_after: float) -> Refusal:
+        self.guard.refusals.info(
+            "refused %s of %s: above its budget (JOBCAST_MESSAGE_RATE, JOBCAST_HISTORY_RATE)",
+            name, sid,
+        )  # fmt: skip
+        metrics.REFUSED.labels("rate_limited").inc()
+        return Refusal(
+            code="rate_limited",
+            message="the connection asks for too much; ask again later",
+            retry_after=round(retry_after, 3),
+        )
+
     async def _join_job(self, connection: Connection, request: JoinJob) -> msgspec.Struct:
         job_id, subject = request.job_id, connection.subject
         if len(connection.jobs) >= self._max_jobs and job_id not in connection.jobs:
-            logger.info("refused join of %s: sub=%r follows too many", job_id, subject.sub)
+            self.guard.refusals.info(
+                "refused join of %s: sub=%s follows %d jobs (JOBCAST_MAX_JOBS)",
+                job_id, shown(subject.sub), len(connection.jobs),
+            )  # fmt: skip
             return Refusal(
                 code="too_many_jobs", message=f"a connection may follow {self._max_jobs} jobs"
             )
         if not await self._authorizer.allows(subject, job_id):
-            logger.info("refused join of %s: sub=%r", job_id, subject.sub)
+            self.guard.refusals.info("refused join of %s: sub=%s", job_id, shown(subject.sub))
             metrics.REFUSED.labels(NOT_FOUND.code).inc()
             return NOT_FOUND
+        retry_after = await connection.budget.afford_history(job_id)
+        if retry_after is not None:
+            return self._limited("join_job", connection.sid, retry_after)
         # Joining again begins anew: the client has asked for the history.
         self.relay.leave(job_id, connection.sid)
         connection.jobs.discard(job_id)
+        sent = connection.outlet.history
         accepted = await self.relay.join(job_id, connection.outlet, request.after)
+        connection.budget.charge_history(connection.outlet.history - sent)
         if request.after is not None:
             metrics.RESUMED.labels(str(accepted.recovered).lower()).inc()
         if connection.closed:
@@ -292,14 +360,14 @@ class Gateway:
         else:
             connection.jobs.add(job_id)
             await self._sio.enter_room(connection.sid, room_of(job_id), self._namespace)
-            logger.info("joined %s: sub=%r", job_id, subject.sub)
+            logger.info("joined %s: sub=%s", job_id, shown(subject.sub))
         return accepted
 
     async def _leave_job(self, connection: Connection, request: LeaveJob) -> LeaveAccepted:
         self.relay.leave(request.job_id, connection.sid)
         connection.jobs.discard(request.job_id)
         await self._sio.leave_room(connection.sid, room_of(request.job_id), self._namespace)
-        logger.info("left %s: sub=%r", request.job_id, connection.subject.sub)
+        logger.info("left %s: sub=%s", request.job_id, shown(connection.subject.sub))
         return LeaveAccepted(job_id=request.job_id)
 
     async def _refresh_token(self, connection: Connection, request: RefreshToken) -> TokenAccepted:
@@ -309,7 +377,7 @@ class Gateway:
         connection.subject = subject
         if not connection.closed:
             self._arm(connection)
-        logger.info("refreshed %s: sub=%r", connection.sid, subject.sub)
+        logger.info("refreshed %s: sub=%s", connection.sid, shown(subject.sub))
         return TokenAccepted(expires_at=datetime.fromtimestamp(subject.expires_at, UTC))
 
     def _arm(self, connection: Connection) -> None:
@@ -335,14 +403,12 @@ class Gateway:
 
     def _expire(self, connection: Connection) -> None:
         logger.info(
-            "closing %s: the token of sub=%r expired", connection.sid, connection.subject.sub
+            "closing %s: the token of sub=%s expired", connection.sid, shown(connection.subject.sub)
         )
         self._spawn(self._end(connection))
 
     async def _end(self, connection: Connection) -> None:
         await self._sio.disconnect(connection.sid, namespace=self._namespace)
-        # A client with nothing else here closes its connection; it has as long as a new one.
-        self.guard.expect(connection.eio_sid)
 
     def _spawn(self, coroutine: Any) -> None:
         task = asyncio.ensure_future(coroutine)

@@ -28,6 +28,9 @@ CONFLATED: Final = Counter(
     "jobcast_conflated", "Progress that a newer one replaced before a slow client read it."
 )
 SLOW: Final = Counter("jobcast_slow_disconnects", "Connections closed for reading too slowly.")
+CUT: Final = Counter(
+    "jobcast_cut_connections", "Connections cut for exceeding a limit or for not reading."
+)
 GAPS: Final = Counter("jobcast_gaps", "Holes in what the transport delivered, filled from history.")
 LEASES: Final = Counter(
     "jobcast_leases", "Runs that were found to be stalled, revived or lost.", ["kind"]

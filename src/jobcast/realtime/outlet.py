@@ -34,10 +34,11 @@ class EngineOutlet:
     which serves every transport and every ASGI server.
     """
 
-    __slots__ = ("_backlog", "_socket", "sid")
+    __slots__ = ("_backlog", "_socket", "history", "sid")
 
     def __init__(self, sid: str, socket: Any, backlog: Backlog) -> None:
         self.sid = sid
+        self.history = 0  # characters of history that were sent
         self._socket = socket
         self._backlog = backlog
 
@@ -51,6 +52,7 @@ class EngineOutlet:
                 self._backlog.offer(packet, value)
 
     def send_history(self, bundle: Bundle) -> None:
+        self.history += bundle.size
         if not (self._backlog.write(bundle.frames) or self.closed):
             self._backlog.offer_history(bundle.packets)
 

@@ -21,30 +21,48 @@ from engineio.packet import NOOP, PING, PONG, UPGRADE, Packet
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from jobcast.realtime import metrics
 from jobcast.realtime.backlog import Backlog
+from jobcast.realtime.budget import Budget, BudgetExceeded
+from jobcast.realtime.inbound import MESSAGE_BYTES, InboundGate
+from jobcast.settings import Settings
 
 UPGRADE_TIMEOUT: Final = 5.0  # seconds that a client may take to change over to a WebSocket
+SLOWEST: Final = 1024  # characters a second that a client takes at least
 CLOSE_TIMEOUT: Final = 10.0  # seconds that a client may take to close what was closed to it
 
 logger = logging.getLogger(__name__)
+
+
+class BinaryFrame(ValueError):
+    """A client sent a binary frame, which no message of jobcast needs."""
 
 
 class WebSocket:
     """What python-engineio calls once for each WebSocket that a client opens.
 
     Args:
-        handler: python-engineio's own loop, as a method of the connection that it is for.
+        socket: the Engine.IO connection.
         server: the Engine.IO server.
+        budget: what the client may ask for.
+        settings: the limits.
+        binary: whether the client may send binary frames.
     """
 
     __slots__ = (
-        "_aborted", "_eio", "_gone", "_ping", "_protocol", "_receive", "_send", "_socket", "_task",
-        "_timeout",
+        "_aborted", "_binary", "_budget", "_eio", "_gate", "_gone", "_ping", "_protocol",
+        "_receive", "_send", "_settings", "_socket", "_task", "_timeout",
     )  # fmt: skip
 
-    def __init__(self, handler: Any, server: Any) -> None:
-        self._socket = handler.__self__
+    def __init__(
+        self, socket: Any, server: Any, *, budget: Budget, settings: Settings, binary: bool
+    ) -> None:
+        self._socket = socket
         self._eio = server
+        self._budget = budget
+        self._settings = settings
+        self._binary = binary
+        self._gate: InboundGate | None = None
         self._ping: asyncio.TimerHandle | None = None
         self._timeout: asyncio.TimerHandle | None = None
         self._aborted = self._gone = False
@@ -55,6 +73,7 @@ class WebSocket:
         self._protocol = protocol_of(self._receive)
         self._task = asyncio.current_task()
         await self._send({"type": "websocket.accept"})
+        self._install_gate()
         try:
             if not self._socket.connected:
                 self._socket.connected = self._socket.upgraded = True
@@ -84,14 +103,40 @@ class WebSocket:
         return True
 
     async def send(self, data: str | bytes) -> None:
-        """Send a message when the client reads."""
+        """Send a message when the client reads.
+
+        Raises:
+            TimeoutError: it does not.
+        """
         key = "text" if isinstance(data, str) else "bytes"
-        await self._send({"type": "websocket.send", key: data})
+        message = {"type": "websocket.send", key: data}
+        if self._gate is not None:  # which notices that
+            await self._send(message)
+            return
+        async with asyncio.timeout(self._settings.send_timeout + len(data) / SLOWEST):
+            await self._send(message)
 
     async def close(self) -> None:
         if not self._gone:
             self._gone = True
             await self._send({"type": "websocket.close"})
+            if self._gate is not None:
+                self._gate.message_read()  # what is left to come is the client's own close
+
+    def writing_paused(self) -> None:
+        """Expect no answer to a ping: it is behind what is not read from the client now."""
+        self._socket.last_ping = None
+        if self._ping is not None:
+            self._ping.cancel()
+
+    def writing_resumed(self) -> None:
+        self._schedule_ping()
+
+    def cut(self, problem: str) -> None:
+        """Close the connection at once, and log why."""
+        logger.info("cut %s: %s", self._socket.sid, problem)
+        metrics.CUT.inc()
+        self.abort()
 
     def abort(self) -> None:
         """End the connection at once, whatever waits to be written."""
@@ -113,14 +158,19 @@ class WebSocket:
         self._schedule_ping()
         try:
             while (packet := await self._read()) is not None:
+                await self._budget.admit()
+                if socket.closed:
+                    continue  # what was on its way when the connection was closed
                 if packet.packet_type == PONG:
                     self._schedule_ping()
                 else:
                     await socket.receive(packet)
+                await self._make_room(backlog)
         except (
             UnknownPacketError, SocketIsClosedError, ValueError, IndexError, RecursionError,
+            BudgetExceeded,
         ) as exc:  # fmt: skip
-            logger.info("closed %s: %s", socket.sid, exc or type(exc).__name__)
+            logger.info("closed %s: %.200s", socket.sid, exc or type(exc).__name__)
             await self.close()
         finally:
             await socket.close(wait=False, abort=True, reason=self._eio.reason.TRANSPORT_CLOSE)
@@ -128,6 +178,28 @@ class WebSocket:
             for timer in (self._ping, self._timeout):
                 if timer is not None:
                     timer.cancel()
+
+    async def _make_room(self, backlog: Backlog) -> None:
+        """Give way to other connections, and read on when the answers to this one have room."""
+        await asyncio.sleep(0)
+        if backlog.is_low and self._budget.has_room:
+            return
+        self.writing_paused()
+        await backlog.drained()
+        await self._budget.room()
+        self.writing_resumed()
+
+    def _install_gate(self) -> None:
+        protocol = getattr(self._receive, "__self__", None)
+        if isinstance(protocol, WebSocketsSansIOProtocol) and not protocol.transport.is_closing():
+            settings = self._settings
+            self._gate = InboundGate.install(
+                protocol,
+                self,
+                message_rate=settings.message_rate,
+                burst=2 * settings.max_jobs * MESSAGE_BYTES,
+                send_timeout=settings.send_timeout,
+            )
 
     async def _upgrade(self) -> bool:
         """Take over from long-polling, as the protocol of Engine.IO has it."""
@@ -155,11 +227,15 @@ class WebSocket:
             ValueError: something else came.
         """
         message: Message = await self._receive()
+        if self._gate is not None:
+            self._gate.message_read()
         if message["type"] != "websocket.receive":
             self._gone = True
             return None
         data = message.get("text")
         if data is None:
+            if not self._binary:
+                raise BinaryFrame("it sent a binary frame")
             data = message["bytes"]
         if len(data) > self._eio.max_http_buffer_size:
             raise ValueError("it sent too much at once")
@@ -169,11 +245,14 @@ class WebSocket:
         self._socket.last_ping = None  # none is unanswered
         if self._ping is not None:
             self._ping.cancel()
+        if self._socket.closed:
+            return
         loop = asyncio.get_running_loop()
         self._ping = loop.call_later(self._eio.ping_interval, self._send_ping)
 
     def _send_ping(self) -> None:
-        if not (self._socket.closing or self._socket.closed):
+        paused = self._gate is not None and not self._gate.is_writable
+        if not (self._socket.closing or self._socket.closed or paused):
             # From here on python-engineio closes the connection when the answer is overdue.
             self._socket.last_ping = time.time()
             self._socket.queue.put_nowait(Packet(PING))

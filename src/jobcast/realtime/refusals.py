@@ -1,0 +1,47 @@
+"""The log of what was refused: bounded, whatever anybody sends."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from jobcast.realtime.budget import TokenBucket
+
+RATE: Final = 10.0  # lines a second of one process
+BURST: Final = 100.0  # lines
+SHOWN: Final = 80  # characters of a client's text
+
+
+class RefusalLog:
+    """Logs refusals at a bounded rate, and says how many it has left out.
+
+    Args:
+        logger: where to.
+        bucket: the rate; ``RATE`` and ``BURST`` by default.
+    """
+
+    def __init__(self, logger: logging.Logger, bucket: TokenBucket | None = None) -> None:
+        self._logger = logger
+        self._bucket = bucket or TokenBucket(RATE, BURST)
+        self._omitted = 0
+
+    def info(self, message: str, *args: object) -> None:
+        """Log a line, unless there are too many."""
+        if self._bucket.level < 1:
+            self._omitted += 1
+            return
+        self._bucket.take(1)
+        if self._omitted:
+            self._logger.info("%d more lines about refusals were left out", self._omitted)
+            self._omitted = 0
+        self._logger.info(message, *args)
+
+
+def shown(text: object) -> str:
+    """A client's text for a log: quoted, without control characters, cut to a length.
+
+    >>> shown("a\\nb")
+    "'a\\\\nb'"
+    """
+    raw = text if isinstance(text, str) else str(text)
+    return repr(raw if len(raw) <= SHOWN else f"{raw[:SHOWN]}...")

@@ -1,0 +1,140 @@
+"""HTTP requests to the Socket.IO endpoint, checked before python-engineio reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from http import HTTPStatus
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Final
+from urllib.parse import parse_qs
+
+from starlette.types import Message, Receive, Scope, Send
+
+METHODS: Final = frozenset({"GET", "POST", "OPTIONS"})
+MAX_QUERY: Final = 2048  # bytes
+
+# Printable ASCII without spaces: what browsers leave of a query.
+_QUERY: Final = re.compile(rb"[\x21-\x7e]*\Z")
+_SID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+
+
+class Refused(Exception):
+    """A request is answered with an error.
+
+    Args:
+        status: of HTTP.
+        message: for the client.
+        retry_after: seconds.
+    """
+
+    def __init__(self, status: HTTPStatus, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.retry_after = retry_after
+
+
+class Disconnected(Exception):
+    """The client went before its request was complete."""
+
+
+def session_of(scope: Scope) -> str | None:
+    """The Engine.IO session that a request is for; None if it opens one.
+
+    Raises:
+        Refused: the request is malformed.
+    """
+    if scope["type"] == "http" and scope["method"] not in METHODS:
+        raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "the method is not supported")
+    query = scope["query_string"]
+    if len(query) > MAX_QUERY or not _QUERY.match(query):
+        raise Refused(HTTPStatus.BAD_REQUEST, "the query is malformed")
+    parameters = parse_qs(query.decode("ascii"), keep_blank_values=True)
+    if "j" in parameters:
+        raise Refused(HTTPStatus.BAD_REQUEST, "JSONP is not supported")
+    sid = parameters.get("sid")
+    if sid is None:
+        return None
+    if len(sid) > 1 or not _SID.match(sid[0]):
+        raise Refused(HTTPStatus.BAD_REQUEST, "the session id is malformed")
+    return sid[0]
+
+
+async def read_body(receive: Receive, *, limit: int, timeout: float) -> bytes:
+    """Read the body of a request.
+
+    Args:
+        receive: of ASGI.
+        limit: bytes.
+        timeout: seconds for all of it.
+
+    Raises:
+        Refused: it is too large, or does not come in time.
+        Disconnected: the client went.
+    """
+    body = bytearray()
+    try:
+        async with asyncio.timeout(timeout):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise Disconnected
+                body += message.get("body", b"")
+                if len(body) > limit:
+                    raise Refused(
+                        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request may have {limit} bytes"
+                    )
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        raise Refused(HTTPStatus.REQUEST_TIMEOUT, "the request did not come in time") from None
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """A ``receive`` that gives a body that was read already, then what comes after it."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return receive_again
+
+
+def address_of(scope: Scope) -> str:
+    """The client's address as connections are counted by it: of IPv6, the network of 64 bits."""
+    client = scope.get("client")
+    if not client:
+        return ""
+    try:
+        address = ip_address(client[0])
+    except ValueError:
+        return str(client[0])[:64]
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ip_network((address.packed, 64), strict=False))
+    return str(address)
+
+
+async def refuse(scope: Scope, receive: Receive, send: Send, problem: Refused) -> None:
+    """Answer a request with an error."""
+    body = json.dumps({"message": problem.message}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    if problem.retry_after is not None:
+        headers.append((b"retry-after", str(problem.retry_after).encode()))
+    prefix = ""
+    if scope["type"] == "websocket":
+        await receive()  # websocket.connect
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": 1008, "reason": ""})
+            return
+        prefix = "websocket."
+    start = {"type": f"{prefix}http.response.start", "status": problem.status, "headers": headers}
+    await send(start)
+    await send({"type": f"{prefix}http.response.body", "body": body})

@@ -1,0 +1,51 @@
+"""Connections that take no byte of what is written to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+
+class StallTimer:
+    """Notices that a transport whose buffer is full takes nothing for a while.
+
+    A slow reader is no reason to cut a connection; one that has stopped reading is.
+
+    Args:
+        timeout: seconds without a byte.
+        on_stall: is called once when they are over.
+    """
+
+    __slots__ = ("_on_stall", "_size", "_timeout", "_timer", "_transport")
+
+    def __init__(self, timeout: float, on_stall: Callable[[], None]) -> None:
+        self._timeout = timeout
+        self._on_stall = on_stall
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, transport: asyncio.WriteTransport) -> None:
+        """Watch a transport that has just paused writing."""
+        self.stop()
+        self._transport = transport
+        self._size = transport.get_write_buffer_size()
+        self._arm()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._timeout, self._check)
+
+    def _check(self) -> None:
+        self._timer = None
+        if self._transport.is_closing() and not self._transport.get_write_buffer_size():
+            return
+        size = self._transport.get_write_buffer_size()
+        if size < self._size:
+            self._size = size
+            self._arm()
+        else:
+            self._on_stall()

@@ -1,0 +1,108 @@
+"""uvicorn's HTTP protocol with limits: connections, time for a request's head, time for a response.
+
+This is an adapter. uvicorn has a time limit for connections between two requests, and none for one
+that sends nothing, or half a head, or never reads a response.
+
+>>> uvicorn.run(app, http=LimitedHttpProtocol)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from functools import lru_cache
+from typing import Any, ClassVar, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from jobcast.realtime import metrics
+from jobcast.realtime.stall import StallTimer
+from jobcast.settings import Settings
+
+SPARE_FILES: Final = 128  # open files that are left for everything but clients
+
+
+@lru_cache(maxsize=1)
+def environment_settings() -> Settings:
+    """The settings of the process; uvicorn makes protocols without asking the application."""
+    return Settings.load()
+
+
+def most_connections(settings: Settings) -> int:
+    """How many connections a process may have: as set, and never more than it may open files."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return settings.max_connections
+    most = max(1, allowed - SPARE_FILES)
+    return min(most, settings.max_connections or most)
+
+
+def raise_file_limit() -> None:
+    """Let the process open as many files as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class LimitedHttpProtocol(HttpToolsProtocol):
+    """One connection, from its first byte until it becomes a WebSocket or ends."""
+
+    # Connections whose request has not come, the oldest first; those of all protocols.
+    _pending: ClassVar[dict[LimitedHttpProtocol, None]] = {}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._settings = environment_settings()
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._stall = StallTimer(self._settings.send_timeout, self._cut)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        most = most_connections(self._settings)
+        if most and len(self.connections) >= most:
+            # Also the answer would take a place: there is one for each open file.
+            metrics.CUT.inc()
+            transport.abort()
+            return
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_came()
+        self._stall.stop()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        self._head_came()
+        super().on_headers_complete()
+
+    def pause_writing(self) -> None:
+        self._stall.start(self.transport)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._stall.stop()
+        super().resume_writing()
+
+    def _expect_head(self) -> None:
+        if self._head_timer is not None:
+            return
+        timeout = self._settings.handshake_timeout
+        self._head_timer = self.loop.call_later(timeout, self._cut)
+        self._pending[self] = None
+        if len(self._pending) > self._settings.max_unauthenticated:
+            next(iter(self._pending))._cut()
+
+    def _head_came(self) -> None:
+        self._pending.pop(self, None)
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _cut(self) -> None:
+        self._head_came()
+        metrics.CUT.inc()
+        self.transport.abort()

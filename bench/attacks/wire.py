@@ -8,6 +8,7 @@ import select
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -239,6 +240,7 @@ class WebSocket(Wire):
         super().__init__(url, window=window, source=source)
         self._partial = bytearray()
         self.packets: list[str] = []  # Engine.IO packets that were read
+        self._told_to_close = False
         self.keeps = True  # what it reads; a flood of answers needs no memory here
 
     async def handshake(self, path: str = ENGINE_PATH, headers: str = "") -> Self:
@@ -286,18 +288,23 @@ class WebSocket(Wire):
         Raises:
             Gone: the server has closed the connection, or says so.
         """
+        if self._told_to_close:
+            raise Gone("close frame")
         self._partial += await self.read()
         packets: list[str] = []
-        closed = False
         for opcode, payload in _frames(self._partial):
-            closed = closed or opcode == CLOSE
+            self._told_to_close = self._told_to_close or opcode == CLOSE
             if opcode == TEXT:
                 packets.append(payload.decode())
         if self.keeps:
             self.packets += packets
-        if closed and not packets:
-            raise Gone("close frame")
         return packets
+
+    async def read_until_closed(self) -> None:
+        """Read until the server has closed the connection, or says that it has."""
+        with suppress(Gone):
+            while "1" not in await self.read_packets():
+                continue
 
 
 def _frames(data: bytearray) -> Iterator[tuple[int, bytes]]:

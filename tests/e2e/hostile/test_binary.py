@@ -35,26 +35,32 @@ PLACEHOLDER = '{"_placeholder":true,"num":0}'
     ids=range(12),
 )  # fmt: skip
 async def test_a_binary_packet_closes_its_connection(
-    served: Served, target: Target, undisturbed: Undisturbed, payload: bytes, authenticated: bool
+    shared: Served,
+    shared_target: Target,
+    undisturbed: Undisturbed,
+    payload: bytes,
+    authenticated: bool,
 ) -> None:
-    async with undisturbed(served), WebSocket(served.url) as socket:
+    async with undisturbed(shared), WebSocket(shared.url) as socket:
         if authenticated:
-            await socket.greet(target.token)
+            await socket.greet(shared_target.token)
         else:
             await socket.handshake()
         await socket.send(payload)
         async with asyncio.timeout(TIMEOUT):
-            await socket.read_to_the_end()
+            await socket.read_until_closed()
 
 
 async def test_a_binary_packet_ends_a_session_of_long_polling(
-    served: Served, target: Target, undisturbed: Undisturbed
+    shared: Served, shared_target: Target, undisturbed: Undisturbed
 ) -> None:
     attachment = base64.b64encode(bytes(6000)).decode()
     for body in (BINARY_EVENT, f"b{attachment}", f"{BINARY_EVENT}\x1eb{attachment}"):
-        async with undisturbed(served), Wire(served.url) as connection:
+        async with undisturbed(shared), Wire(shared.url) as connection:
             path = f"{POLLING}&sid={await polling_sid(connection)}"
-            await connection.send(wire.post(path, f'40{{"token":"{target.token}"}}'.encode()))
+            await connection.send(
+                wire.post(path, f'40{{"token":"{shared_target.token}"}}'.encode())
+            )
             await connection.read_response()
             await connection.send(wire.post(path, body.encode()))
             await connection.read_response()
@@ -132,7 +138,7 @@ async def test_an_applications_handlers_are_called_by_no_client(
                 await socket.greet(token())
                 await socket.send(wire.event(name, {"forged": True}))
                 async with asyncio.timeout(TIMEOUT):
-                    await socket.read_to_the_end()
+                    await socket.read_until_closed()
             await eventually(lambda: gateway.connections == 0, "end of the connection")
             assert calls == ["connect", "disconnect"]
         await gateway.aclose()

@@ -123,7 +123,7 @@ async def test_a_malformed_frame_costs_a_few_lines_of_log(
         # Whatever it was, the server closes the connection after a packet that cannot be read.
         await socket.send(text("4x"))
         async with asyncio.timeout(TIMEOUT):
-            await socket.read_to_the_end()
+            await socket.read_until_closed()
     async with WebSocket(shared.url) as other:
         await other.greet(shared_target.token)  # it is alive, and has logged what there was
     new = shared.log.splitlines()[lines:]
@@ -337,7 +337,7 @@ async def test_a_server_that_is_full_of_bad_requests_logs_little(
                 try:
                     await socket.handshake()
                     await socket.send(text("4x"))
-                    await socket.read_to_the_end()
+                    await socket.read_until_closed()
                 except Gone:
                     continue
         # uvicorn's two lines about each connection, and a bounded number of ours.

@@ -21,14 +21,14 @@ RESERVED = (
 
 @pytest.mark.parametrize("name", RESERVED)
 async def test_a_reserved_event_closes_its_connection(
-    served: Served, target: Target, undisturbed: Undisturbed, name: str
+    shared: Served, shared_target: Target, undisturbed: Undisturbed, name: str
 ) -> None:
-    async with undisturbed(served), WebSocket(served.url) as socket:
-        await socket.greet(target.token)
+    async with undisturbed(shared), WebSocket(shared.url) as socket:
+        await socket.greet(shared_target.token)
         assert (await socket.ask("join_job", {"job_id": "another"}))["ok"]
-        await socket.send(event(name, {}, {"token": target.token}))
+        await socket.send(event(name, {}, {"token": shared_target.token}))
         async with asyncio.timeout(TIMEOUT):
-            await socket.read_to_the_end()
+            await socket.read_until_closed()
 
 
 @pytest.mark.parametrize("name", ["connect", "disconnect"])
@@ -51,18 +51,18 @@ async def test_a_reserved_event_closes_its_connection_however_it_is_spelled(
             await socket.handshake()
         await socket.send(text(packet))
         async with asyncio.timeout(TIMEOUT):
-            await socket.read_to_the_end()
+            await socket.read_until_closed()
     assert shared.tracebacks == 0, shared.log
 
 
 @pytest.mark.parametrize("name", ["connect", "disconnect"])
 async def test_a_reserved_event_ends_a_session_of_long_polling(
-    served: Served, target: Target, undisturbed: Undisturbed, name: str
+    shared: Served, shared_target: Target, undisturbed: Undisturbed, name: str
 ) -> None:
-    async with undisturbed(served), Wire(served.url) as connection:
+    async with undisturbed(shared), Wire(shared.url) as connection:
         sid = await polling_sid(connection)
         path = f"{POLLING}&sid={sid}"
-        hello = f"40{json.dumps({'token': target.token})}"
+        hello = f"40{json.dumps({'token': shared_target.token})}"
         for packet in (hello, f'42["{name}",{{}},{{"token":"x"}}]'):
             await connection.send(wire.post(path, packet.encode()))
             await connection.read_response()
@@ -75,9 +75,9 @@ async def test_a_reserved_event_ends_a_session_of_long_polling(
 
 
 async def test_a_connection_ends_with_its_token_whatever_it_has_sent(
-    served: Served, token: Token, undisturbed: Undisturbed
+    shared: Served, token: Token, undisturbed: Undisturbed
 ) -> None:
-    async with undisturbed(served), WebSocket(served.url) as socket:
+    async with undisturbed(shared), WebSocket(shared.url) as socket:
         await socket.greet(token("mallory", jobs=["*"], ttl=3))
         assert (await socket.ask("join_job", {"job_id": "another"}))["ok"]
         try:
@@ -86,4 +86,4 @@ async def test_a_connection_ends_with_its_token_whatever_it_has_sent(
         except Gone:
             return
         async with asyncio.timeout(TIMEOUT):
-            await socket.read_to_the_end()
+            await socket.read_until_closed()

@@ -43,4 +43,4 @@ COPY realtime realtime
 USER app
 ENV JOBCAST_HOST=0.0.0.0
 EXPOSE 8000
-CMD ["sh", "-c", "exec uvicorn realtime.app:app --host ${JOBCAST_HOST:-127.0.0.1} --port ${JOBCAST_PORT:-8000} --ws websockets-sansio --ws-per-message-deflate false --ws-ping-interval 0"]
+CMD ["jobcast", "serve", "realtime.app:app"]

@@ -1,4 +1,4 @@
-"""The ASGI application: ``uvicorn realtime.app:app``."""
+"""The ASGI application: ``jobcast serve realtime.app:app``."""
 
 import logging
 import sys

@@ -20,7 +20,7 @@ from realtime.console import session
 from realtime.console.demonstration import demonstration
 from realtime.console.routes import console
 from realtime.console.site import Site
-from tests.support import NO_OTHER_PINGS, SECRET, TIMEOUT, Process, answers, free_port, new_id
+from tests.support import SECRET, TIMEOUT, Process, answers, free_port, new_id
 
 PEOPLE = "name,email,born\nAda,ada@example.com,1815-12-10\nAlan,alan at example,1912-06-23\n"
 LEDGER = "date,text,amount,balance\n2026-01-01,rent,-10.00,-10.00\n2026-01-02,pay,25.00,15.00\n"
@@ -55,7 +55,7 @@ def create_own_app() -> Starlette:
 
 
 class Console(Process):
-    """``uvicorn realtime.app:app``, as the demo starts it."""
+    """``jobcast serve realtime.app:app``, as the demo starts it."""
 
     def __init__(
         self, log_path: Path, transport: str, demo: Path, env: Mapping[str, str] | None = None,
@@ -68,9 +68,9 @@ class Console(Process):
         app = [name for variable, name in of_test.items() if variable in (env or {})]
         super().__init__(
             [
-                sys.executable, "-m", "uvicorn",
-                *(["--factory", f"tests.console:{app[0]}"] if app else ["realtime.app:app"]),
-                "--port", str(self.port), *NO_OTHER_PINGS, *arguments,
+                sys.executable, "-m", "jobcast.cli", "serve",
+                *([f"tests.console:{app[0]}", "--factory"] if app else ["realtime.app:app"]),
+                "--port", str(self.port), *arguments,
             ],
             log_path,
             {

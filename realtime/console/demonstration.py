@@ -4,12 +4,11 @@ import ipaddress
 import json
 import os
 import stat
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from jobcast.errors import SettingsError
-from jobcast.settings import Settings
+from jobcast.settings import SERVED_ON, Settings
 from realtime.console.site import TOKEN_SECONDS, Site
 
 MARK = "demo.json"  # which `jobcast demo` writes into its directory
@@ -18,7 +17,6 @@ MARK = "demo.json"  # which `jobcast demo` writes into its directory
 def demonstration(
     settings: Settings,
     environ: Mapping[str, str] = os.environ,
-    argv: Sequence[str] = tuple(sys.argv),
 ) -> Site | None:
     """The site of the demo that started this process; None if none did.
 
@@ -31,7 +29,9 @@ def demonstration(
     if not directory:
         return None
     mark = _mark(Path(directory))
-    for where, host in (("JOBCAST_HOST", settings.host), ("--host", _uvicorn_host(argv))):
+    # Another server than `jobcast serve` does not say where it listens.
+    listening = environ.get(SERVED_ON)
+    for where, host in (("JOBCAST_HOST", settings.host), ("the server's address", listening)):
         if not is_loopback(host):
             raise SettingsError(
                 "JOBCAST_DEMO",
@@ -75,20 +75,6 @@ def _mark(directory: Path) -> dict[str, str]:
         "should not be set: it turns on a login that asks for no password, and only `jobcast demo`"
         f" sets it, to a directory of its own. {directory} is none",
     )
-
-
-def _uvicorn_host(argv: Sequence[str]) -> str | None:
-    """Where uvicorn was told to listen, which an application is not told itself.
-
-    None if that is no address, or if it is another server that runs this.
-    """
-    if "uvicorn" not in (*Path(argv[0]).parts[-2:], Path(argv[0]).stem):
-        return None
-    from uvicorn.main import main
-
-    with main.make_context("uvicorn", list(argv[1:]), resilient_parsing=True) as context:
-        said = context.params
-    return None if said.get("uds") or said.get("fd") is not None else said.get("host")
 
 
 def _token_seconds(environ: Mapping[str, str]) -> int:

@@ -109,6 +109,7 @@ def serve(
     if app is not None:
         sys.path.insert(0, str(Path.cwd()))
     settings = Settings.load()
+    settings.require_authentication()
     click.echo(f"jobcast {version('jobcast')}, with events from {settings.masked_url}", err=True)
     run(
         settings,

@@ -15,7 +15,7 @@ from uvicorn.supervisors import Multiprocess
 
 from jobcast.realtime.app import MAX_MESSAGE, create_app
 from jobcast.realtime.uvicorn_http import LimitedHttpProtocol, raise_file_limit
-from jobcast.settings import Settings
+from jobcast.settings import SERVED_ON, Settings
 
 DEFAULT_APP: Final = "jobcast.realtime:create_app"
 SHUTDOWN_TIMEOUT: Final = 10  # seconds that connections may take to end
@@ -52,6 +52,8 @@ def serve(
     own = app_path == DEFAULT_APP
     app = create_app(settings) if own else app_path
     raise_file_limit()
+    # An application of the user's reads the environment, and so does each of several workers.
+    os.environ["JOBCAST_HOST"] = os.environ[SERVED_ON] = host
     with ExitStack() as stack:
         if workers > 1:
             # The workers read the environment, as any Socket.IO process does.

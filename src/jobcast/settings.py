@@ -20,6 +20,7 @@ from jobcast.transports import DEFAULT_HISTORY_SIZE, DEFAULT_HISTORY_TTL, check_
 from jobcast.transports.leases import DEFAULT_LEASE, DEFAULT_LOST_AFTER, Terms
 
 PREFIX: Final = "JOBCAST_"
+SERVED_ON: Final = "JOBCAST_SERVED_ON"  # set by `jobcast serve`: the address it listens on
 DEFAULT_URL: Final = "redis://localhost:6379/0"
 DEFAULT_RESULT_LIMIT: Final = 64 * 1024  # bytes of JSON
 DEFAULT_MAX_JOBS: Final = 200  # joins of one connection

@@ -18,6 +18,7 @@ from tests.conftest import Valkey
 from tests.marked import marked
 from tests.support import ROOT, TIMEOUT, Process, answers, following, free_port
 
+SERVE = ["jobcast.cli", "serve", "realtime.app:app"]
 SEND = """
 import sys
 from worker.app import app
@@ -115,7 +116,7 @@ async def test_its_processes_run_and_show_a_job(
         assert end["result"]["files"] > 10, end
         honcho.expect(lambda: "disconnected" in honcho.log, "end of the connection in the log")
         for word in ("connected", f"joined {job_id}"):
-            assert re.search(rf"INFO: {word}.* sub='alice'", honcho.log)
+            assert re.search(rf"INFO +{word}.* sub='alice'", honcho.log)
         honcho.stop()
         mark.wait_until_gone()
 
@@ -124,7 +125,8 @@ async def test_its_processes_run_and_show_a_job(
     ("argv", "env", "problem"),
     [
         (["uvicorn", "realtime.app:app"], {}, "JOBCAST_JWT_SECRET is not set"),
-        (["uvicorn", "realtime.app:app"], {"JOBCAST_URL": "http://x"}, "JOBCAST_URL should be"),
+        (SERVE, {}, "JOBCAST_JWT_SECRET is not set"),
+        (SERVE, {"JOBCAST_URL": "http://x"}, "JOBCAST_URL should be"),
         (["celery", "-A", "worker.app", "worker"], {"JOBCAST_URL": "http://x"}, "JOBCAST_URL"),
         (["celery", "-A", "worker.app", "worker"], {"JOBCAST_URL": "redis://h:x"}, "JOBCAST_URL"),
         (

@@ -86,6 +86,9 @@ def serving(
         "TEST_PING_INTERVAL": str(PING_INTERVAL),
         "TEST_PING_TIMEOUT": str(ping_timeout),
         "JOBCAST_SEND_BUFFER": str(SEND_BUFFER),
+        # Hundreds of joins of three jobs are what these tests are about.
+        "JOBCAST_HISTORY_RATE": str(1024**3),
+        "JOBCAST_MESSAGE_RATE": "1000",
     }
     with running(AsgiServer(log_path, valkey.url, way, env)) as server:
         server.ready()

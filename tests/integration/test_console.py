@@ -584,20 +584,17 @@ def refuses(tmp_path: Path, valkey: Valkey, demo: Path, *arguments: str, **env: 
     with running(Console(tmp_path / "log", valkey.url, demo, env, *arguments)) as console:
         wait_for(lambda: console.popen.poll() is not None, "end of the process")
         assert console.popen.returncode == 1
-        return console.log.strip().splitlines()
+        _version, *lines = console.log.strip().splitlines()
+        return lines
 
 
 @pytest.mark.parametrize(
     ("arguments", "env", "said"),
     [
-        (["--host", "0.0.0.0"], {}, "--host is 0.0.0.0"),
-        (["--host=::"], {}, "--host is ::"),
-        (["--host", "192.0.2.1"], {}, "--host is 192.0.2.1"),
-        ([], {"UVICORN_HOST": "0.0.0.0"}, "--host is 0.0.0.0"),
-        (["--uds", "/tmp/console.sock"], {}, "--host is not known"),
-        (["--fd", "3"], {}, "--host is not known"),
+        (["--host", "0.0.0.0"], {}, "JOBCAST_HOST is 0.0.0.0"),
+        (["--host=::"], {}, "JOBCAST_HOST is ::"),
+        (["--host", "192.0.2.1"], {}, "JOBCAST_HOST is 192.0.2.1"),
         ([], {"JOBCAST_HOST": "0.0.0.0"}, "JOBCAST_HOST is 0.0.0.0"),
-        (["--host", "127.0.0.1"], {"JOBCAST_HOST": "example.com"}, "JOBCAST_HOST is example.com"),
     ],
     ids=str,
 )
@@ -637,7 +634,7 @@ def test_it_does_not_start_under_a_server_whose_address_is_not_known(
         },
     )  # fmt: skip
     assert done.returncode == 1
-    assert "--host is not known" in done.stdout
+    assert "the server's address is not known" in done.stdout
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "1.5", "soon", "100000", "²"])
@@ -663,7 +660,9 @@ def test_without_a_demo_there_is_no_console(tmp_path: Path, valkey: Valkey) -> N
         for path in ("/", "/api/session", "/api/tasks"):
             assert visitor.get(path).status == 404
         assert visitor.post("/api/session", {"name": "ada"}).status == 404
-        lines = [line for line in it.log.splitlines() if "console" in line]
+        lines = it.expect(
+            lambda: [line for line in it.log.splitlines() if "console" in line], "line of log"
+        )
     assert len(lines) == 1
     assert "the console is off: `jobcast demo` has it" in lines[0]
 

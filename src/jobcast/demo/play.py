@@ -120,9 +120,8 @@ class Demo:
         )  # fmt: skip
         free = port if port and is_free(port) else free_port()
         self._start_python(
-            "realtime", "uvicorn", "realtime.app:app", "--host", HOST, "--port", str(free),
-            "--ws", "websockets-sansio", "--ws-per-message-deflate", "false",
-            "--ws-ping-interval", "0",
+            "realtime", "jobcast.cli", "serve", "realtime.app:app",
+            "--host", HOST, "--port", str(free),
         )  # fmt: skip
         samples = self._start_python(
             "samples", "tasks.samples", str(self._directory / "samples"), "--scale", str(scale)

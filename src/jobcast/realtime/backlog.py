@@ -210,7 +210,8 @@ class Backlog:
 
     def put_nowait(self, packet: Packet | None) -> None:
         """Add a packet of python-socketio's own; None closes the connection after all others."""
-        if packet is not None and self.write(frame(packet.encode())):
+        # A packet keeps its first encoding, which long-polling cannot use.
+        if packet is not None and self.sink is not None and self.write(frame(packet.encode())):
             return
         if packet is not None and packet.packet_type != PING and self.pending > 2 * self._bound:
             if not self.overflowed:

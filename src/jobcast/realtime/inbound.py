@@ -4,14 +4,15 @@ uvicorn parses all that one read of the socket brings, up to 256 KiB, before any
 In frames of a few bytes that is half a second for every other connection.
 
 This is an adapter: it stands between the transport and uvicorn's protocol. asyncio's
-``set_protocol`` is public; of uvicorn's protocol it reads ``read_paused`` and ``transport``.
+``set_protocol`` is public; of uvicorn's protocol it uses ``read_paused``, ``transport`` and
+``logger``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -35,6 +36,21 @@ class Reader(Protocol):
 
     def cut(self, problem: str) -> None:
         """The connection has to be closed at once."""
+
+
+class QuietLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
+    """uvicorn's logger, without a traceback for each client that sends what is no UTF-8."""
+
+    @property
+    def level(self) -> int:
+        """uvicorn reads it."""
+        return self.logger.level
+
+    def exception(self, msg: object, *args: object, **kwargs: Any) -> None:
+        if str(msg).startswith("Invalid UTF-8"):
+            self.debug(msg, *args)
+        else:
+            super().exception(msg, *args, **kwargs)
 
 
 class InboundGate(asyncio.Protocol):
@@ -77,6 +93,7 @@ class InboundGate(asyncio.Protocol):
     ) -> InboundGate:
         """Put a gate before the protocol of a connection that is open."""
         gate = cls(protocol, reader, **limits)
+        protocol.logger = QuietLogger(protocol.logger)  # type: ignore[assignment]
         protocol.transport.set_protocol(gate)
         return gate
 

@@ -50,15 +50,7 @@ class Served(Process):
 
     @property
     def server_errors(self) -> list[str]:
-        """Lines of the access log about requests that were answered with 5xx.
-
-        503 is none of them: it is the answer of a server that is full, or starting.
-        """
-        return [
-            line
-            for line in self.log.splitlines()
-            if (found := _STATUS.search(line)) and found[1].startswith("5") and found[1] != "503"
-        ]  # fmt: skip
+        return server_errors(self.log)
 
     def gauges(self) -> dict[str, float]:
         """What Prometheus would read of connections and followed jobs."""
@@ -83,3 +75,12 @@ class Served(Process):
     def _status(self, field: str) -> int:
         status = Path(f"/proc/{self.popen.pid}/status").read_text()
         return int(status.partition(f"{field}:")[2].split()[0]) * 1024
+
+
+def server_errors(log: str) -> list[str]:
+    """Return lines of an access log about requests that were answered with 5xx.
+
+    503 is none of them: it is the answer of a server that is full, or starting.
+    """
+    found = ((line, _STATUS.search(line)) for line in log.splitlines())
+    return [line for line, match in found if match and match[1][0] == "5" and match[1] != "503"]

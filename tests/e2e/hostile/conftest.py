@@ -11,9 +11,10 @@ import pytest
 from bench.attacks.catalogue import Attack, Seen, Target
 from bench.attacks.innocent import Innocent, innocent
 from bench.attacks.served import Served
+from bench.attacks.wire import WebSocket
 from bench.hostile import long_history
 from tests.conftest import Valkey
-from tests.support import TIMEOUT, eventually, running, wait_for
+from tests.support import TIMEOUT, eventually, new_id, running, wait_for
 
 ROOM = 64 * 1024 * 1024  # bytes that one connection may make the server grow by
 LOG_LINES = 20  # that one connection may cause
@@ -113,6 +114,15 @@ async def _gauges_become(server: Served, number: int) -> None:
         return set(server.gauges().values()) == {number}
 
     await asyncio.to_thread(wait_for, same, f"gauges of {number}")
+
+
+async def log_lines(server: Served, token: Token) -> list[str]:
+    """Return what the server has logged so far. It writes its lines in batches."""
+    last = new_id("last")
+    async with WebSocket(server.url) as socket:
+        await socket.greet(token(last))
+    await eventually(lambda: server.log.count(last) == 2, "line about the end of the connection")
+    return server.log.splitlines()
 
 
 async def ended(attack: Attack, target: Target) -> Seen:

@@ -7,7 +7,7 @@ ARG PYTHON=3.13
 
 FROM python:${PYTHON}-slim AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PATH=/venv/bin:$PATH
-RUN useradd --uid 10001 --create-home app
+RUN groupadd --gid 10001 app && useradd --uid 10001 --gid app --create-home app
 WORKDIR /app
 
 FROM python:${PYTHON}-slim AS build
@@ -34,13 +34,13 @@ FROM base AS worker
 COPY --from=worker-packages /venv /venv
 COPY tasks tasks
 COPY worker worker
-USER app
+USER 10001:10001
 CMD ["celery", "-A", "worker.app", "worker", "--loglevel=info", "--concurrency=2"]
 
 FROM base AS realtime
 COPY --from=realtime-packages /venv /venv
 COPY realtime realtime
-USER app
+USER 10001:10001
 ENV JOBCAST_HOST=0.0.0.0
 EXPOSE 8000
 CMD ["jobcast", "serve", "realtime.app:app"]

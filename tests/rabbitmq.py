@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import amqp
@@ -35,7 +37,7 @@ class RabbitMQ:
             f"listeners.tcp.local = 127.0.0.1:{self.port}\nloopback_users = none\n"
             "vm_memory_high_watermark.absolute = 1GB\ndisk_free_limit.absolute = 1MB\n"
         )
-        env = {
+        self._env = {
             "HOME": str(folder),
             "ERL_EPMD_PORT": epmd_port,
             "ERL_EPMD_ADDRESS": "127.0.0.1",
@@ -50,8 +52,8 @@ class RabbitMQ:
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none",
         }
         # Started here, so that the node does not start one that stays behind.
-        self._epmd = Process(["epmd", "-port", epmd_port], folder / "epmd.log", env)
-        self.node = Process([server], folder / "rabbitmq.log", env)
+        self._epmd = Process(["epmd", "-port", epmd_port], folder / "epmd.log", self._env)
+        self.node = Process([server], folder / "rabbitmq.log", self._env)
 
     def ready(self) -> RabbitMQ:
         self.node.expect(self._answers, "answer of RabbitMQ", START_TIMEOUT)
@@ -67,6 +69,15 @@ class RabbitMQ:
     def kill(self) -> None:
         self.node.kill()
         self._epmd.kill()
+
+    def control(self, *arguments: str) -> list[str]:
+        """Run ``rabbitmqctl``. Return the lines that it prints."""
+        command = [str(Path(rabbitmq_server()).with_name("rabbitmqctl")), "--quiet", *arguments]
+        ran = subprocess.run(
+            command, env={**os.environ, **self._env}, capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout.splitlines()
 
     def _answers(self) -> bool:
         try:

@@ -6,7 +6,14 @@ import sys
 from celery import Celery
 from celery.exceptions import ImproperlyConfigured
 
-URL = os.environ.get("JOBCAST_URL") or "redis://localhost:6379/0"
+from jobcast.errors import SettingsError
+from jobcast.masking import mask
+from jobcast.settings import Settings
+
+try:
+    URL = Settings.load().url
+except SettingsError as exc:
+    sys.exit(f"worker: {exc}")
 
 app = Celery(
     "worker",
@@ -30,7 +37,7 @@ app.conf.update(
 try:
     _ = app.connection_for_write(), app.backend
 except (KeyError, ValueError, ImportError, ImproperlyConfigured) as exc:
-    problem = " ".join(str(exc.args[0]).split())
+    problem = mask(" ".join(str(exc.args[0]).split()))
     sys.exit(
         "worker: set CELERY_BROKER_URL and CELERY_RESULT_BACKEND, or JOBCAST_URL for both,"
         f" to URLs that Celery knows: {problem}"

@@ -18,10 +18,14 @@ class BrokerAway(Exception):
 
 
 class Sender:
-    """Sends tasks to a queue, through the worker's broker."""
+    """Sends tasks to a queue, through the worker's broker.
 
-    def __init__(self, queue: str) -> None:
-        url = os.environ.get("JOBCAST_URL") or "redis://localhost:6379/0"
+    Args:
+        queue: where the worker takes its jobs from.
+        url: of the broker, where ``CELERY_BROKER_URL`` is not set.
+    """
+
+    def __init__(self, queue: str, url: str) -> None:
         self._app = Celery("console", broker=os.environ.get("CELERY_BROKER_URL") or url)
         self._app.conf.update(broker_connection_timeout=2, task_publish_retry_policy=RETRIES)
         self._queue = queue

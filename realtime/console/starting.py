@@ -40,7 +40,7 @@ class Starting:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._sender = Sender(site.queue)
+        self._sender = Sender(site.queue, site.settings.url)
         self._started = StartedJobs(site.directory / "started.sqlite")
         self._workspaces = Workspaces(site.directory / "jobs", site.files_seconds)
 

@@ -16,7 +16,9 @@ import click
 
 from jobcast.errors import ClientError, JobcastError
 from jobcast.events import check_job_id
+from jobcast.masking import mask
 from jobcast.settings import Settings
+from jobcast.terminal import clean
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
 WATCH_TOKEN_TTL: Final = 24 * 3600  # seconds
@@ -64,7 +66,7 @@ def reports(command: F) -> F:
 
 def _fail(problem: object) -> NoReturn:
     code = f" ({problem.code})" if isinstance(problem, ClientError) else ""
-    click.echo(f"Error: {problem}{code}", err=True)
+    click.echo(f"Error: {clean(mask(f'{problem}{code}'))}", err=True)
     sys.exit(2)
 
 

@@ -13,7 +13,9 @@ import click
 
 from jobcast.errors import JobcastError, SettingsError
 from jobcast.events import JobComplete, JobStatus
+from jobcast.masking import mask, mask_url
 from jobcast.settings import Settings
+from jobcast.terminal import clean
 from jobcast.transports import Outgoing, Retention, open_manager, open_publisher
 from jobcast.transports.base import NO_RECORD
 
@@ -56,8 +58,8 @@ async def _transport(settings: Settings) -> str:
     """Publish an event as a worker does, and receive and read it as a server does."""
     job_id = f"doctor-{secrets.token_hex(8)}"
     retention = Retention(ttl=PROBE_TTL)
-    publisher = open_publisher(settings.url, retention)
-    source = open_manager(settings.url, retention).source
+    publisher = open_publisher(settings.url, retention, prefix=settings.prefix)
+    source = open_manager(settings.url, retention, prefix=settings.prefix).source
     probe = [Outgoing.of(JobComplete(job_id=job_id, result=None))]
     received = asyncio.Event()
 
@@ -95,7 +97,7 @@ async def _authentication(settings: Settings) -> str:
     await TokenVerifier(settings).check()
     kind = "a secret" if settings.jwt_secret else "a public key"
     if settings.jwks_url:
-        kind = f"the keys at {settings.jwks_url}"
+        kind = f"the keys at {mask_url(settings.jwks_url)}"
     return f"tokens are verified with {kind}, {' or '.join(settings.algorithms)}"
 
 
@@ -125,4 +127,4 @@ async def _server(url: str) -> str:
 
 def _print(name: str, outcome: str, text: str) -> None:
     shown = click.style(f"{outcome:<6}", fg="green" if outcome == "ok" else "red")
-    click.echo(f"{shown}  {name:<14}  {text}")
+    click.echo(f"{shown}  {name:<14}  {clean(mask(text))}")

@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jobcast.masking import mask
+
 
 class JobcastError(Exception):
     """The base of everything that jobcast raises."""
@@ -58,7 +60,13 @@ class TokenError(JobcastError):
 
 
 class TransportError(JobcastError):
-    """The transport could not do what it was asked for."""
+    """The transport could not do what it was asked for.
+
+    The message often is a driver's or a server's, which may echo a password: secrets are masked.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(mask(message))
 
 
 class TransportUnavailable(TransportError):

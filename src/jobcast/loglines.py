@@ -6,6 +6,9 @@ import asyncio
 import logging
 from typing import Final
 
+from jobcast.realtime.budget import TokenBucket
+from jobcast.realtime.refusals import BURST, RATE
+
 DELAY: Final = 0.05  # seconds that a line may wait for others
 
 
@@ -63,7 +66,22 @@ class Lines(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 class News(logging.Filter):
-    """Leaves out what uvicorn says of each WebSocket that it accepts: jobcast says whose it is."""
+    """Leaves out what uvicorn logs of WebSockets, and of malformed requests beyond a rate.
+
+    jobcast logs whose connection opens and closes. Anybody can send malformed requests.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._malformed = TokenBucket(RATE, BURST)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not str(record.msg).endswith("[accepted]")
+        message = str(record.msg)
+        if message.endswith("[accepted]") or message in ("connection open", "connection closed"):
+            return False
+        if record.levelno != logging.WARNING or record.exc_info:
+            return True
+        if self._malformed.level < 1:
+            return False
+        self._malformed.take(1)
+        return True

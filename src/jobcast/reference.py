@@ -66,8 +66,10 @@ def write_project(directory: Path) -> list[str]:
     for name, source in sources.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, directory / name)
-    write_env(directory / ".env")
-    return sorted([*sources, ".env"])
+    jwt_secret = secrets.token_urlsafe(32)
+    _write_env(directory / ".env", jwt_secret)
+    made = _write_secrets(directory / "secrets", jwt_secret)
+    return sorted([*sources, ".env", *(str(path.relative_to(directory)) for path in made)])
 
 
 def _files(path: Path) -> list[Path]:
@@ -80,14 +82,27 @@ def _files(path: Path) -> list[Path]:
     ]
 
 
-def write_env(path: Path) -> None:
-    """Write the settings of a machine for development, with a secret that nobody else has.
-
-    Raises:
-        FileExistsError: there is such a file; it may have the only copy of a secret.
-    """
+def _write_env(path: Path, jwt_secret: str) -> None:
+    """Write the settings of a machine for development."""
     path.touch(mode=0o600, exist_ok=False)
     path.write_text(
-        f"JOBCAST_URL={DEFAULT_URL}\nJOBCAST_JWT_SECRET={secrets.token_urlsafe(32)}\n",
-        encoding="utf-8",
+        f"JOBCAST_URL={DEFAULT_URL}\nJOBCAST_JWT_SECRET={jwt_secret}\n", encoding="utf-8"
     )
+
+
+def _write_secrets(directory: Path, jwt_secret: str) -> list[Path]:
+    """Write the secrets that docker-compose.yml mounts.
+
+    Users of the containers read the files; on this machine the directory keeps others out.
+    """
+    directory.mkdir(mode=0o700)
+    password = secrets.token_urlsafe(32)
+    contents = {
+        "jwt_secret": jwt_secret,
+        "valkey_password": password,
+        "jobcast_url": f"redis://:{password}@redis:6379/0",
+    }
+    for name, content in contents.items():
+        (directory / name).write_text(f"{content}\n", encoding="utf-8")
+        (directory / name).chmod(0o644)
+    return [directory / name for name in contents]

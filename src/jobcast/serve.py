@@ -114,7 +114,15 @@ def _log_config() -> dict[str, Any]:
         '%(asctime)s %(levelname)-8s %(client_addr)s - "%(request_line)s" %(status_code)s'
     )
     config["handlers"]["default"] = {"class": "jobcast.loglines.Lines", "formatter": "default"}
-    config["filters"] = {"news": {"()": "jobcast.loglines.News"}}
+    config["filters"] = {
+        "news": {"()": "jobcast.loglines.News"},
+        "safe": {"()": "jobcast.log_safety.SafeRecords"},
+    }
+    for handler in config["handlers"].values():
+        handler["filters"] = ["safe"]
     config["loggers"]["uvicorn.error"]["filters"] = ["news"]
     config["loggers"]["jobcast"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
+    for name in ("engineio.server", "socketio.server"):
+        # Without a level they would add handlers of their own, which know no time and no filter.
+        config["loggers"][name] = {"handlers": ["default"], "level": "ERROR", "propagate": False}
     return config

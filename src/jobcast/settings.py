@@ -9,18 +9,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any, Final, Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
 from jobcast.errors import SettingsError
 from jobcast.events import LEVELS
+from jobcast.masking import MASK, is_secret_name, mask_url, remember
 from jobcast.transports import DEFAULT_HISTORY_SIZE, DEFAULT_HISTORY_TTL, check_url
 from jobcast.transports.leases import DEFAULT_LEASE, DEFAULT_LOST_AFTER, Terms
+from jobcast.transports.prefix import DEFAULT_PREFIX, check_prefix
 
 PREFIX: Final = "JOBCAST_"
 SERVED_ON: Final = "JOBCAST_SERVED_ON"  # set by `jobcast serve`: the address it listens on
+FILE_SUFFIX: Final = "_FILE"
 DEFAULT_URL: Final = "redis://localhost:6379/0"
 DEFAULT_RESULT_LIMIT: Final = 64 * 1024  # bytes of JSON
 DEFAULT_MAX_JOBS: Final = 200  # joins of one connection
@@ -46,10 +50,12 @@ LogLevel = Literal["off", "debug", "info", "warning", "error", "critical"]
 class Settings(Struct, frozen=True, kw_only=True):
     """Everything that can be set. ``docs/settings.md`` says what each is for.
 
-    An instance may be shown and logged: secrets are left out of its ``repr``.
+    An instance may be shown and logged: its ``repr`` hides each field that is named after a
+    password, a secret, a token or a key, and what is secret in URLs.
     """
 
     url: str = DEFAULT_URL
+    prefix: str = DEFAULT_PREFIX  # of keys, channels, exchanges and queues
     jwt_secret: str | None = None
     jwt_public_key: str | None = None
     jwks_url: str | None = None
@@ -83,7 +89,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     store_progress: bool = False  # in Celery's result backend too
     metrics: bool = False
     log_level: LogLevel = "info"
-    log_loggers: tuple[str, ...] = ()  # none: every logger
+    log_loggers: tuple[str, ...] = ()  # beside those of the task; "*" is every logger
 
     @classmethod
     def load(
@@ -95,7 +101,8 @@ class Settings(Struct, frozen=True, kw_only=True):
 
         Args:
             environ: where the ``JOBCAST_*`` variables are; the process's environment by default.
-                A blank one is not set.
+                A blank one is not set. ``JOBCAST_X_FILE`` names a file that has the value of
+                ``JOBCAST_X``.
             celery_conf: a Celery configuration, whose ``jobcast_*`` keys apply where the
                 environment says nothing.
 
@@ -104,20 +111,37 @@ class Settings(Struct, frozen=True, kw_only=True):
         """
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
+        conf = {} if celery_conf is None else celery_conf
         for name, parse in _PARSERS.items():
             variable = PREFIX + name.upper()
-            text = _text(environ.get(variable))
-            if not text and celery_conf is not None:
-                text = _text(celery_conf.get(variable.lower()))
+            source, text = _given(environ, variable)
+            if not text:
+                source, text = _given(conf, variable.lower())
             if not text:
                 continue
             try:
                 values[name] = parse(text)
             except ValueError as exc:
-                raise SettingsError(variable, str(exc)) from None
+                raise SettingsError(source.upper(), str(exc)) from None
         settings = cls(**values)
+        if "url" in values:
+            settings._check_url()
         settings._check()
+        settings._remember_secrets()
         return settings
+
+    def _remember_secrets(self) -> None:
+        for name, value in structs.asdict(self).items():
+            if isinstance(value, str) and "://" in value:
+                remember(value)
+            elif is_secret_name(name) and value:
+                remember(*_texts_in(value))
+
+    def _check_url(self) -> None:
+        try:
+            check_url(self.url, self.prefix)
+        except ValueError as exc:
+            raise SettingsError("JOBCAST_URL", str(exc)) from None
 
     def _check(self) -> None:
         if "*" in self.cors_origins and not self.insecure_any_origin:
@@ -175,21 +199,51 @@ class Settings(Struct, frozen=True, kw_only=True):
         return mask_url(self.url)
 
     def __repr__(self) -> str:
-        shown = structs.asdict(self) | {
-            "url": self.masked_url,
-            "jwt_secret": None if self.jwt_secret is None else "***",
-        }
+        shown = {name: _shown(name, value) for name, value in structs.asdict(self).items()}
         return f"Settings({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
 
 
-def mask_url(url: str) -> str:
-    """``url`` with its password replaced by ``***``."""
-    parts = urlsplit(url)
-    userinfo, at, hosts = parts.netloc.rpartition("@")
-    if not at:
-        return url
-    user, colon, _ = userinfo.partition(":")
-    return urlunsplit(parts._replace(netloc=f"{user}{colon and ':***'}@{hosts}"))
+def _shown(name: str, value: Any) -> Any:
+    """A setting as it may be shown. Its name tells whether it is secret."""
+    if is_secret_name(name):
+        return MASK if value else value
+    return mask_url(value) if isinstance(value, str) else value
+
+
+def _texts_in(value: Any) -> list[str]:
+    """The texts of a setting that may be one, several, or several by name."""
+    if isinstance(value, Mapping):
+        value = value.values()
+    return [value] if isinstance(value, str) else list(map(str, value))
+
+
+def _given(values: Mapping[str, Any], name: str) -> tuple[str, str]:
+    """Return which key gives a setting, and its text; an empty text if none does.
+
+    Raises:
+        SettingsError: both keys give it, or the file that has it cannot be read.
+    """
+    of_file = name + (FILE_SUFFIX if name.isupper() else FILE_SUFFIX.lower())
+    text, path = _text(values.get(name)), _text(values.get(of_file))
+    if text and path:
+        raise SettingsError(
+            name.upper(), f"and {of_file.upper()} are both set: only one of them may be"
+        )
+    return (of_file, _read(of_file.upper(), path)) if path else (name, text)
+
+
+def _read(variable: str, path: str) -> str:
+    try:
+        text = Path(path).read_text("utf-8").strip()
+    except OSError as exc:
+        raise SettingsError(
+            variable, f"names {path}, which cannot be read: {exc.strerror}"
+        ) from exc
+    except UnicodeDecodeError:
+        raise SettingsError(variable, f"names {path}, which should be a text in UTF-8") from None
+    if not text:
+        raise SettingsError(variable, f"names {path}, which is empty")
+    return text
 
 
 def _text(raw: object) -> str:
@@ -199,14 +253,12 @@ def _text(raw: object) -> str:
     return (",".join(map(str, raw)) if isinstance(raw, list | tuple) else str(raw)).strip()
 
 
-def _url(text: str) -> str:
-    check_url(text)
-    return text
-
-
 def _http_url(text: str) -> str:
-    if urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).netloc:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ValueError("should be a URL such as https://auth.example.com/.well-known/jwks.json")
+    if "@" in parts.netloc:
+        raise ValueError("should have no user and password: they are not sent to the server")
     return text
 
 
@@ -318,7 +370,8 @@ def _log_level(text: str) -> str:
 
 
 _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
-    "url": _url,
+    "url": str,
+    "prefix": check_prefix,
     "jwt_secret": _secret,
     "jwt_public_key": _public_key,
     "jwks_url": _http_url,

@@ -18,7 +18,8 @@ import asyncio
 import secrets
 import time
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar, Final
 
 import pytest
@@ -28,6 +29,7 @@ from msgspec import Struct
 from jobcast.errors import InvalidMessage, PublishFailed
 from jobcast.events import Cursor, JobComplete, JobError, JobEvent, JobLog, JobProgress, JobStatus
 from jobcast.transports import (
+    DEFAULT_PREFIX,
     NO_ORIGIN,
     ClientManager,
     Message,
@@ -56,6 +58,7 @@ class Ends(Struct):
     publisher: TransportPublisher
     manager: ClientManager
     url: str
+    worker_url: str
     received: list[tuple[str, Message]]
     resumed: list[float]
 
@@ -148,19 +151,29 @@ def failed(job_id: str) -> JobError:
     return JobError(job_id=job_id, error="Late", message="", reason="failure")
 
 
-def on_both_ends(test: Callable[[Any, Ends, str], Awaitable[None]]) -> Callable[[Any, str], None]:
+Test = Callable[[Any, Ends, str], Awaitable[None]]
+
+
+def on_both_ends(test: Test) -> Callable[[Any, str, str], None]:
     """Let a coroutine be a test, whatever plugins for asyncio there are."""
 
-    def run(self: Any, transport_url: str) -> None:
-        asyncio.run(_run(test, self, transport_url))
+    def run(self: Any, transport_url: str, worker_url: str) -> None:
+        asyncio.run(_run(test, self, transport_url, worker_url))
 
     run.__name__, run.__doc__ = test.__name__, test.__doc__
     return run
 
 
-async def _run(test: Callable[[Any, Ends, str], Awaitable[None]], self: Any, url: str) -> None:
-    publisher, manager = open_publisher(url, KEPT), open_manager(url, KEPT)
-    ends = Ends(publisher, manager, url, [], [])
+async def _run(test: Test, self: Any, url: str, worker_url: str) -> None:
+    async with _both_ends(url, worker_url, DEFAULT_PREFIX) as ends:
+        await test(self, ends, new_job_id())
+
+
+@asynccontextmanager
+async def _both_ends(url: str, worker_url: str, prefix: str) -> AsyncIterator[Ends]:
+    publisher = open_publisher(worker_url, KEPT, prefix=prefix)
+    manager = open_manager(url, KEPT, prefix=prefix)
+    ends = Ends(publisher, manager, url, worker_url, [], [])
 
     async def resumed() -> None:
         ends.resumed.append(time.monotonic())
@@ -168,10 +181,19 @@ async def _run(test: Callable[[Any, Ends, str], Awaitable[None]], self: Any, url
     manager.source.start(lambda job_id, message: ends.received.append((job_id, message)), resumed)
     try:
         await eventually(lambda: manager.source.ready, "source that is ready")
-        await test(self, ends, new_job_id())
+        yield ends
     finally:
         await manager.aclose()
         publisher.close()
+
+
+def _other_deployment(ends: Ends) -> AbstractAsyncContextManager[Ends]:
+    """Return both ends of another deployment on the same server.
+
+    Its prefix begins with that of the first: no pattern may take the one for the other.
+    """
+    prefix = f"{DEFAULT_PREFIX}:contract-{secrets.token_hex(6)}"
+    return _both_ends(ends.url, ends.worker_url, prefix)
 
 
 class TransportContract:
@@ -181,6 +203,11 @@ class TransportContract:
     @abstractmethod
     def transport_url(self) -> str:
         """Where the transport under test is; its server runs."""
+
+    @pytest.fixture
+    def worker_url(self, transport_url: str) -> str:
+        """Where workers publish: another URL if they have fewer rights than servers."""
+        return transport_url
 
     @on_both_ends
     async def test_it_is_python_socketios_own_kind(self, ends: Ends, job_id: str) -> None:
@@ -210,6 +237,20 @@ class TransportContract:
         await ends.say(log(other), log(job_id))
         await ends.came(1)
         assert [job for job, _ in ends.received] == [job_id]
+
+    @on_both_ends
+    async def test_prefixes_separate_deployments_on_one_server(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        async with _other_deployment(ends) as other:
+            for deployment in (ends, other):
+                await deployment.source.subscribe(job_id)
+            await other.say(log(job_id, "other"), log(job_id, "other"))
+            await other.came(2)
+            await ends.say(log(job_id, "mine"))
+            assert [(m.seq, _line(m)) for m in await ends.came(1)] == [(1, "mine")]
+            assert (await ends.kept(job_id, 1)).seq == 1
+            assert (await other.kept(job_id, 2)).seq == 2
 
     @on_both_ends
     async def test_a_job_may_be_left_and_joined_again(self, ends: Ends, job_id: str) -> None:
@@ -431,7 +472,7 @@ class TransportContract:
     ) -> None:
         """A task is tried again by another worker, whose way to the transport is the shorter."""
         await ends.source.subscribe(job_id)
-        former, url = ends.publisher, ends.url
+        former, url = ends.publisher, ends.worker_url
         latter = open_publisher(url, KEPT)
         await ends.say(queued(job_id), first=1)
         first = [Outgoing.of(event, number=n) for n, event in enumerate(self._run(job_id), 2)]
@@ -586,6 +627,22 @@ class LeaseContract(TransportContract):
         await asyncio.to_thread(self._holder(ends).release, [released])
         await _until(other_is_lost)
         assert set(seen) == {other}
+
+    @on_both_ends
+    async def test_prefixes_separate_leases(self, ends: Ends, job_id: str) -> None:
+        mine, other = (Lease(job_id, Run("aa", n, f"d{n}")) for n in (1, 2))
+        seen: list[Lease] = []
+
+        async def mine_is_lost() -> bool:
+            found = await self._look(ends)
+            seen.extend(finding.lease for finding in found)
+            return any(finding.kind == "lost" for finding in found)
+
+        async with _other_deployment(ends) as deployment:
+            await self._renew(deployment, other)
+            await self._renew(ends, mine)
+            await _until(mine_is_lost)
+        assert set(seen) == {mine}
 
     def _holder(self, ends: Ends) -> LeaseHolder:
         assert isinstance(ends.publisher, LeaseHolder)

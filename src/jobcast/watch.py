@@ -19,6 +19,7 @@ from rich.text import Text
 
 from jobcast.client import ConnectionState, JobClient, Token
 from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobStatus, payload_of
+from jobcast.terminal import clean, clean_struct
 from jobcast.watched import Watched
 
 FRAMES_A_SECOND: Final = 12
@@ -86,7 +87,7 @@ async def watch(
 
             async def follow(job: Watched) -> None:
                 async for event in client.follow(job.job_id):
-                    job.see(event, client.status(job.job_id))
+                    job.see(clean_struct(event), client.status(job.job_id))
                     screen.show(job, event)
 
             async with asyncio.TaskGroup() as group:
@@ -121,7 +122,7 @@ class Lines:
         self._console = console
 
     def show(self, job: Watched, event: JobEvent) -> None:
-        line = describe(job, event, max(len(other.name) for other in self._jobs))
+        line = describe(job, clean_struct(event), max(len(other.name) for other in self._jobs))
         if line is not None:
             self._console.print(line, soft_wrap=True, highlight=False)
 
@@ -214,18 +215,24 @@ def duration(time: timedelta) -> str:
 
 
 def describe(job: Watched, event: JobEvent, name_width: int = 0) -> str | None:
-    """An event as a line with rich's markup; None for what bars show."""
+    """Return an event as a line with rich's markup; None for what bars show.
+
+    Args:
+        job: the event's.
+        event: with clean texts.
+        name_width: of the column of names, in characters.
+    """
     match event:
         case JobLog():
             style = LEVEL_STYLES[event.level]
-            text = f"[{style}]{event.level:<8} {_one_line(event.message)}[/]"
+            text = f"[{style}]{event.level:<8} {escape(event.message)}[/]"
         case JobComplete():
-            result = msgspec.json.encode(event.result).decode()
+            result = clean(msgspec.json.encode(event.result).decode())
             shown = result if len(result) <= RESULT_LENGTH else result[: RESULT_LENGTH - 1] + "…"
-            text = f"[green]✔ complete[/] {_one_line(shown)}"
+            text = f"[green]✔ complete[/] {escape(shown)}"
         case JobError():
             reason = "" if event.reason == "failure" else f" ({event.reason})"
-            text = f"[red]✖ {escape(event.error)}{reason}[/] {_one_line(event.message)}"
+            text = f"[red]✖ {escape(event.error)}{reason}[/] {escape(event.message)}"
         case JobStatus(status="retrying"):
             text = f"[yellow]↻ attempt {event.attempt} is due[/]: {_cause(event)}"
         case JobStatus(status="stalled"):
@@ -238,9 +245,4 @@ def describe(job: Watched, event: JobEvent, name_width: int = 0) -> str | None:
 
 def _cause(status: JobStatus) -> str:
     known = [part for part in (status.error, status.message) if isinstance(part, str) and part]
-    return _one_line(": ".join(known)) or "it is tried again"
-
-
-def _one_line(text: str) -> str:
-    """Text from elsewhere, so that it neither breaks the line nor commands the terminal."""
-    return escape("".join(c if c.isprintable() else " " for c in text))
+    return escape(": ".join(known)) or "it is tried again"

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from jobcast.errors import ProjectExists
 from jobcast.reference import write_project
@@ -69,8 +70,23 @@ def test_each_project_has_a_secret_of_its_own_that_only_its_owner_reads(tmp_path
         write_project(tmp_path / name)
         secrets.add(secret_of(tmp_path / name))
         assert stat.S_IMODE((tmp_path / name / ".env").stat().st_mode) == 0o600
-        assert ".env" in (tmp_path / name / ".gitignore").read_text().split()
+        ignored = (tmp_path / name / ".gitignore").read_text().split()
+        assert {".env", "secrets/"} <= set(ignored)
     assert len(secrets) == 2
+
+
+def test_a_project_has_the_secrets_of_its_containers(tmp_path: Path) -> None:
+    write_project(tmp_path)
+    directory = tmp_path / "secrets"
+    values = {path.name: path.read_text().strip() for path in directory.iterdir()}
+    assert values["jwt_secret"] == secret_of(tmp_path)
+    assert values["jobcast_url"] == f"redis://:{values['valkey_password']}@redis:6379/0"
+    assert len(values["valkey_password"]) >= 32
+    compose = yaml.safe_load((tmp_path / "docker-compose.yml").read_text())
+    files = {name: tmp_path / secret["file"] for name, secret in compose["secrets"].items()}
+    assert files == {name: directory / name for name in values}
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()} == {0o644}
 
 
 def test_an_empty_directory_will_do(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from redis import Redis
 
 from jobcast.transports import Run
 from jobcast.transports.leases import Lease
-from jobcast.transports.redis import RUNNING
+from jobcast.transports.prefix import DEFAULT_PREFIX
+from jobcast.transports.redis_names import Names
 from jobcast.worker import keeper_process
 from tests.conftest import Valkey
 from tests.support import wait_for
@@ -27,7 +28,10 @@ LEASE = 3600.0  # seconds: half of it cannot pass in a test
 @pytest.fixture(params=[LEASE])
 def keeper(valkey: Valkey, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
     """Such a process of this one. Its parameter is the seconds of a lease."""
-    how = {"worker": os.getpid(), "url": valkey.url, "seconds": request.param, "path": sys.path}
+    how = {
+        "worker": os.getpid(), "url": valkey.url, "prefix": DEFAULT_PREFIX,
+        "seconds": request.param, "path": sys.path,
+    }  # fmt: skip
     command = [sys.executable, "-I", "-S", keeper_process.__file__]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as keeper:
         tell(keeper, json.dumps(how))
@@ -47,8 +51,8 @@ def test_what_is_read_late_was_not_said_late(
     lease = str(Lease(str(uuid4()), Run(sending="s", attempt=1, delivery="000000000001")))
     tell(keeper, f"+{lease}\n={time.monotonic() - LEASE * 0.6}")
     with Redis.from_url(valkey.url) as redis:
-        wait_for(lambda: redis.zscore(RUNNING, lease) is not None, "renewed lease")
-        redis.zrem(RUNNING, lease)
+        wait_for(lambda: redis.zscore(Names().running, lease) is not None, "renewed lease")
+        redis.zrem(Names().running, lease)
 
 
 @pytest.mark.parametrize("keeper", [2.0], indirect=True)
@@ -59,8 +63,8 @@ def test_leases_are_renewed_again_and_again(
     tell(keeper, f"+{lease}")
     with Redis.from_url(valkey.url) as redis:
         for _ in range(2):
-            wait_for(lambda: redis.zscore(RUNNING, lease) is not None, "renewed lease")
-            redis.zrem(RUNNING, lease)
+            wait_for(lambda: redis.zscore(Names().running, lease) is not None, "renewed lease")
+            redis.zrem(Names().running, lease)
 
 
 def test_what_that_takes_is_there_before_it_is_needed(keeper: subprocess.Popen[bytes]) -> None:

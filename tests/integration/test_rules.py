@@ -18,7 +18,8 @@ from jobcast.transports import NOBODY, Message, Origin, Outgoing, Retention, Run
 from jobcast.transports.base import Required
 from jobcast.transports.memory import MemoryBroker
 from jobcast.transports.record import PUBLISHERS
-from jobcast.transports.redis import Keys, RedisPublisher
+from jobcast.transports.redis import RedisPublisher
+from jobcast.transports.redis_names import Keys
 from tests.conftest import Valkey
 
 RETENTION = Retention(ttl=60, size=1000)

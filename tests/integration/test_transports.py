@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from redis.exceptions import ResponseError
 
-from jobcast.errors import TransportUnavailable
+from jobcast.errors import PublishFailed, TransportUnavailable
 from jobcast.testing import (
     Ends,
     InterruptionContract,
@@ -32,17 +33,18 @@ from jobcast.transports import (
     redis_source,
 )
 from jobcast.transports.leases import Finding, Lease, LeaseHolder, LeaseKeeper, Terms
-from jobcast.transports.redis import RUNNING, STALLED
+from jobcast.transports.redis_names import Names
 from jobcast.transports.redis_source import RedisSource
 from tests.conftest import Valkey
 from tests.rabbitmq import RabbitMQ
 from tests.redis_family import Cluster, RedisProcess, Sentinels, TlsRedis, redis_server
 from tests.redis_family import started as started_servers
-from tests.support import ROOT, eventually, new_id
+from tests.support import ROOT, TIMEOUT, eventually, new_id
 
 DEPLOYMENT = ROOT / "docs" / "deployment.md"
 
 
+NAMES = Names()
 LONG = Terms(lease=3600, lost_after=3600)
 PATIENCE = 900.0  # seconds until another may take over: more than a test takes
 
@@ -111,14 +113,14 @@ class ElectionContract(TransportContract):
                 patch.setattr(redis_source, "TAKE_OVER", PATIENCE)
                 await self._forget(first)
                 assert await first.look(LONG) == []
-                await first.client.hset(redis_source.WATCH, "since", 0)
+                await first.client.hset(NAMES.watch, "since", 0)
                 yield first, other.source
         finally:
             await self._forget(first)
             await other.aclose()
 
     async def _forget(self, source: RedisSource) -> None:
-        for key in (redis_source.WATCH, RUNNING, STALLED):
+        for key in (NAMES.watch, NAMES.running, NAMES.stalled):
             await source.client.delete(key)
 
     async def _let_run_out(self, ends: Ends, lease: Lease) -> None:
@@ -127,7 +129,7 @@ class ElectionContract(TransportContract):
 
     async def _put_back(self, source: RedisSource, seconds: float) -> None:
         """Let the last look have been so much longer ago."""
-        await source.client.hincrbyfloat(redis_source.WATCH, "at", -seconds)
+        await source.client.hincrbyfloat(NAMES.watch, "at", -seconds)
 
 
 class TestMemory(LeaseContract):
@@ -187,12 +189,12 @@ class TestValkey(RedisContract, LeaseContract, ElectionContract):
         terms = Terms(lease=0.6, lost_after=60)
         found: list[Finding] = []
         with Redis.from_url(transport_url) as client:
-            client.zadd(RUNNING, {"somebody else": 1})
+            client.zadd(NAMES.running, {"somebody else": 1})
             await asyncio.to_thread(publisher.renew, [lease], 0.1)
             while not found:
                 found += await manager.source.look(terms)
             assert [finding.lease for finding in found] == [lease]
-            assert client.zrange(RUNNING, 0, -1) == [str(lease).encode()]
+            assert client.zrange(NAMES.running, 0, -1) == [str(lease).encode()]
         await asyncio.to_thread(publisher.release, [lease])
         await asyncio.to_thread(publisher.close)
         await manager.aclose()
@@ -254,7 +256,7 @@ def acl_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess
 
 
 class TestAcl(RedisContract, LeaseContract):
-    """A user who may do no more than the documentation says."""
+    """Users who may do no more than the documentation says: a server's and a worker's."""
 
     @pytest.fixture
     def server(self, acl_redis: RedisProcess) -> RedisProcess:
@@ -262,16 +264,55 @@ class TestAcl(RedisContract, LeaseContract):
 
     @pytest.fixture
     def transport_url(self, server: RedisProcess) -> str:
-        return f"redis://jobcast:pass%20word@127.0.0.1:{server.port}/0"
+        return acl_url(server, "jobcast")
+
+    @pytest.fixture
+    def worker_url(self, server: RedisProcess) -> str:
+        return acl_url(server, "jobcast-worker")
 
 
-async def test_a_worker_needs_fewer_rights(acl_redis: RedisProcess, job_id: str) -> None:
-    at = f"127.0.0.1:{acl_redis.port}/0"
-    publisher = open_publisher(f"redis://jobcast-worker:pass%20word@{at}")
+def acl_url(server: RedisProcess, user: str) -> str:
+    return f"redis://{user}:pass%20word@127.0.0.1:{server.port}/0"
+
+
+async def test_a_worker_reads_no_history(acl_redis: RedisProcess, job_id: str) -> None:
+    publisher = open_publisher(acl_url(acl_redis, "jobcast-worker"))
     publisher.publish([Outgoing.of(event) for event in (started(job_id), progress(job_id, 1))])
-    source = open_manager(f"redis://jobcast-worker:pass%20word@{at}").source
+    source = open_manager(acl_url(acl_redis, "jobcast-worker")).source
     with pytest.raises(TransportUnavailable, match="permission"):
         await source.snapshot(job_id)
+    await source.aclose()
+    publisher.close()
+
+
+@pytest.mark.parametrize("user", ["jobcast", "jobcast-worker"])
+async def test_rights_end_where_the_prefix_does(acl_redis: RedisProcess, user: str) -> None:
+    url, job_id = acl_url(acl_redis, user), new_job_id()
+    other = open_publisher(url, prefix="another")
+    with pytest.raises(PublishFailed, match="permission"):
+        other.publish([Outgoing.of(log(job_id))])
+    other.close()
+    with Redis.from_url(url) as client:
+        for command in (
+            ("PUBLISH", "another", "x"), ("SET", "another", "x"), ("GET", "jobcast:{leases}:watch"),
+            ("KEYS", "*"), ("CONFIG", "GET", "*"), ("FLUSHALL",), ("ACL", "LIST"), ("MONITOR",),
+            ("CLIENT", "LIST"), ("EVAL", "return redis.call('KEYS', '*')", 0),
+        ):  # fmt: skip
+            with pytest.raises(ResponseError, match=r"permission|NOPERM|ACL"):
+                client.execute_command(*command)
+
+
+async def test_a_worker_emits_to_rooms(acl_redis: RedisProcess) -> None:
+    async def resumed() -> None:
+        raise AssertionError("nothing was interrupted")
+
+    source = open_manager(acl_url(acl_redis, "jobcast")).source
+    assert isinstance(source, RedisSource)
+    source.start(lambda *_: None, resumed)
+    await eventually(lambda: source.ready, "source that is ready")
+    publisher = open_publisher(acl_url(acl_redis, "jobcast-worker"))
+    await asyncio.to_thread(publisher.emit, "news", "x", room="lobby")
+    assert b"lobby" in await asyncio.wait_for(source.bus.get(), TIMEOUT)
     await source.aclose()
     publisher.close()
 

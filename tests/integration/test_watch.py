@@ -100,6 +100,21 @@ def test_a_token_is_made_for_just_these_jobs(server: Server, valkey: Valkey) -> 
     assert result.returncode == 0, result.stderr
 
 
+def test_doctor_shows_no_secret() -> None:
+    where = f"127.0.0.1:{free_port()}"
+    result = jobcast(
+        "doctor", "--url", f"http://{where}?token=hunter2",
+        JOBCAST_URL=f"redis+sentinel://bob:hunter2@{where}/0/main?sentinel_password=hunter2",
+        JOBCAST_JWKS_URL=f"http://{where}/keys?api_key=hunter2",
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "hunter2" not in result.stdout + result.stderr
+    assert f"redis+sentinel://bob:***@{where}/0/main?sentinel_password=***" in result.stdout
+    result = jobcast("doctor", JOBCAST_URL=f"amqp://bob:hunter/2@{where}//")
+    assert "JOBCAST_URL should have one @" in result.stdout
+    assert "hunter" not in result.stdout + result.stderr
+
+
 def test_what_cannot_be_watched_is_one_line(server: Server, valkey: Valkey, token: Token) -> None:
     job_id = new_id()
     publish(valkey.url, job_id, COMPLETE)
@@ -114,6 +129,41 @@ def test_what_cannot_be_watched_is_one_line(server: Server, valkey: Valkey, toke
         assert result.stderr.startswith("Error: ")
         assert result.stderr.rstrip().endswith(f"({code})")
         assert len(result.stderr.strip().splitlines()) == 1
+
+
+HOSTILE = "\x1b]0;owned\x07\x9b2J\x1b[1A\u202e\x00\r\n12:00:00 convert ✔ complete"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+async def test_no_text_of_a_job_commands_the_terminal(
+    server: Server, valkey: Valkey, token: Token, is_terminal: bool
+) -> None:
+    job_ids = [new_id(), new_id()]
+    status = {"status": "started", "task": HOSTILE, "attempt": 1}
+    retrying = {"status": "retrying", "attempt": 2, "error": HOSTILE, "message": HOSTILE}
+    progress = {"percentage": 40, "message": HOSTILE, "stage": HOSTILE}
+    ends: list[Event] = [
+        ("job_complete", {"result": {HOSTILE: [HOSTILE]}}),
+        ("job_error", {"error": HOSTILE, "message": HOSTILE, "reason": "failure"}),
+    ]
+    for job_id, end in zip(job_ids, ends, strict=True):
+        publish(
+            valkey.url, job_id, ("job_status", status), ("job_log", {**LOG[1], "message": HOSTILE}),
+            ("job_status", retrying), ("job_status", {**status, "attempt": 2}),
+            ("job_progress", progress),
+        )  # fmt: skip
+        publish(valkey.url, job_id, end)
+    output = StringIO()
+    console = Terminal(
+        file=output, force_terminal=is_terminal, color_system=None, width=200, legacy_windows=False
+    )
+    await watch(server.url, token(jobs=job_ids), job_ids, console=console)
+    shown = output.getvalue()
+    assert not set(shown) & set("\x07\x9b\u202e\x00")
+    assert "\x1b]" not in shown  # rich itself writes other sequences
+    if not is_terminal:
+        assert "\x1b" not in shown
+        assert not any(line.startswith("12:00:00 convert") for line in shown.splitlines())
 
 
 async def test_a_job_whose_start_is_not_kept_is_shown_as_started(

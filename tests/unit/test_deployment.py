@@ -78,13 +78,57 @@ def test_the_processes_can_be_scaled_on_their_own(name: str) -> None:
     assert set(service["depends_on"]) == {"redis"}
 
 
-def test_no_secret_has_a_default() -> None:
+SECRET = re.compile("URL|SECRET|KEY|PASSWORD|TOKEN")
+
+
+def test_secrets_are_files() -> None:
+    """A variable's value is shown by ``docker inspect``, and to every child of the process."""
     for name, service in services.items():
         for variable, value in service.get("environment", {}).items():
-            if re.search("SECRET|KEY|PASSWORD|TOKEN", variable):
-                assert re.fullmatch(rf"\$\{{{variable}:\?[^}}]+\}}", value), (name, variable)
-    assert "JOBCAST_JWT_SECRET" in services["realtime"]["environment"]
-    assert not re.search("SECRET|PASSWORD|TOKEN", dockerfile)
+            if SECRET.search(variable):
+                assert variable.endswith("_FILE"), (name, variable)
+                assert value == f"/run/secrets/{value.rpartition('/')[2]}"
+                assert value.rpartition("/")[2] in service["secrets"]
+        for secret in service["secrets"]:
+            assert compose["secrets"][secret] == {"file": f"./secrets/{secret}"}
+    assert "JOBCAST_JWT_SECRET_FILE" in services["realtime"]["environment"]
+    assert not SECRET.search(dockerfile)
+
+
+def test_a_service_is_given_no_secret_of_another() -> None:
+    assert {name: set(service["secrets"]) for name, service in services.items()} == {
+        "redis": {"valkey_password"},
+        "worker": {"jobcast_url"},
+        "realtime": {"jobcast_url", "jwt_secret"},
+    }
+
+
+@pytest.mark.parametrize("name", ["redis", *OURS])
+def test_a_container_has_no_more_rights_than_it_needs(name: str) -> None:
+    service = services[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not {"cap_add", "privileged", "network_mode", "pid"} & set(service)
+    if "build" not in service:
+        assert re.fullmatch(r"[1-9]\d*:\d+", service["user"])
+
+
+def test_valkey_asks_for_a_password_that_no_argument_shows() -> None:
+    shell, option, script = services["redis"]["command"]
+    assert (shell, option) == ("sh", "-c")
+    first, *config = script.replace("$$", "$").splitlines()
+    assert first == "exec valkey-server - <<END"
+    assert "requirepass $(cat /run/secrets/valkey_password)" in config
+    health = services["redis"]["healthcheck"]["test"][1]
+    assert health.startswith("REDISCLI_AUTH=$$(cat /run/secrets/valkey_password) ")
+
+
+def test_a_health_check_does_not_rely_on_the_shells_hostname() -> None:
+    """dash does not set HOSTNAME, and not every container engine does."""
+    for service in services.values():
+        assert "$HOSTNAME" not in str(service["healthcheck"]["test"])
+    assert "celery@$$(hostname)" in str(services["worker"]["healthcheck"]["test"])
 
 
 def test_images_are_pinned_to_a_major_version() -> None:
@@ -102,7 +146,7 @@ def test_an_image_has_its_own_packages_and_no_root(name: str) -> None:
     assert services[name]["build"]["target"] == name
     stage = stages()[name]
     other = OURS[1 - OURS.index(name)]
-    assert re.search("^USER app$", stage, re.MULTILINE)
+    assert re.search(r"^USER 10001:10001$", stage, re.MULTILINE)  # Kubernetes knows no names
     assert f"COPY --from={name}-packages /venv /venv" in stage
     assert f"COPY {name}/requirements.txt ." in stages()[f"{name}-packages"]
     assert other not in stage + stages()[f"{name}-packages"]
@@ -119,7 +163,7 @@ def test_what_goes_to_the_builder() -> None:
     def ignored(name: str) -> bool:
         return any(fnmatch(name, pattern) for pattern in patterns)
 
-    for secret in (".env", ".env.local", ".git", ".venv"):
+    for secret in (".env", ".env.local", ".git", ".venv", "secrets"):
         assert ignored(secret)
     # The wheel is built there from all of these.
     sources = ("src", "pyproject.toml", "hatch_build.py", "README.md", "LICENSE", ".gitignore")

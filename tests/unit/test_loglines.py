@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from jobcast.loglines import DELAY, Lines, News
+from jobcast.realtime.refusals import BURST
 from tests.support import TIMEOUT, eventually
 
 
@@ -234,3 +235,17 @@ def record(message: object, *args: object) -> logging.LogRecord:
 )
 def test_news_are_all_but_accepted_websockets(said: logging.LogRecord, is_news: bool) -> None:
     assert bool(News().filter(said)) is is_news
+
+
+def test_warnings_about_malformed_requests_are_limited() -> None:
+    news, log = News(), logging.getLogger("uvicorn.error")
+    warning = log.makeRecord(log.name, logging.WARNING, __file__, 1, "Invalid HTTP", (), None)
+    shown = sum(bool(news.filter(warning)) for _ in range(10_000))
+    assert BURST <= shown < 2 * BURST
+
+
+@pytest.mark.parametrize("level", [logging.INFO, logging.ERROR])
+def test_other_lines_are_not_limited(level: int) -> None:
+    news, log = News(), logging.getLogger("uvicorn.error")
+    line = log.makeRecord(log.name, level, __file__, 1, "something", (), None)
+    assert all(news.filter(line) for _ in range(1000))

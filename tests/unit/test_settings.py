@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from jobcast.errors import SettingsError
-from jobcast.settings import Settings, mask_url
+from jobcast.settings import Settings
 
 SECRET = "s" * 32
 
@@ -104,6 +105,16 @@ PEM = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----"
         ("URL", "amqp://", "a URL with a host"),
         ("URL", "amqp://h:99999//", "a usable port"),
         ("URL", "amqp://h//?channel=jobcast", "jobcast's own"),
+        ("URL", "amqp://bob:hunter/2@h//", "should have one @, before the host: "),
+        ("URL", "redis+sentinel://bob:hunter?2@h/0/m", "should have one @"),
+        ("URL", "redis://h/0?password=hun@ter2", "should have one @"),
+        ("JWKS_URL", "https://bob:hunter2@h/keys", "should have no user and password"),
+        ("PREFIX", "shop{1}", "letters, digits and characters of _ - . : and not be 'shop{1}'"),
+        ("PREFIX", "shop app", "letters, digits"),
+        ("PREFIX", "café", "letters, digits"),
+        ("PREFIX", "x" * 65, "1 to 64"),
+        ("PREFIX", "shop*", "letters, digits"),
+        ("PREFIX", "jobcast.events", "should not end with .events"),
         ("WORKERS", "0", "processes from 1"),
         ("DRAIN_SECONDS", "-1", "seconds from 0"),
         ("SEND_BUFFER", "1000", "characters from 65536"),
@@ -134,6 +145,14 @@ def test_a_url_may_have_what_its_driver_takes(url: str) -> None:
     assert Settings.load({"JOBCAST_URL": url}).url == url
 
 
+def test_a_stock_channel_may_have_a_name_that_the_prefix_leaves_free() -> None:
+    url = "amqp://h//?channel=jobcast"
+    settings = Settings.load({"JOBCAST_URL": url, "JOBCAST_PREFIX": "shop:staging-1"})
+    assert (settings.url, settings.prefix) == (url, "shop:staging-1")
+    with pytest.raises(SettingsError, match=re.escape("should not have ?channel=shop")):
+        Settings.load({"JOBCAST_URL": "amqp://h//?channel=shop", "JOBCAST_PREFIX": "shop"})
+
+
 @pytest.mark.parametrize("blank", ["", " ", "\t\n"])
 def test_a_blank_value_is_not_set(blank: str) -> None:
     names = [f"JOBCAST_{field.upper()}" for field in Settings.__struct_fields__]
@@ -141,6 +160,60 @@ def test_a_blank_value_is_not_set(blank: str) -> None:
     conf = {"jobcast_host": "10.0.0.1", "jobcast_url": blank, "jobcast_log_loggers": []}
     settings = Settings.load({"JOBCAST_HOST": blank}, conf)
     assert (settings.host, settings.url) == ("10.0.0.1", Settings().url)
+
+
+def test_a_file_may_have_a_value(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
+    (tmp_path / "key").write_text(f"{PEM}\n")
+    (tmp_path / "url").write_text("redis://bob:hunter2@cache/1\r\n")
+    (tmp_path / "port").write_text("9000")
+    settings = Settings.load(
+        {
+            "JOBCAST_JWT_SECRET_FILE": str(tmp_path / "secret"),
+            "JOBCAST_URL_FILE": str(tmp_path / "url"),
+            "JOBCAST_PORT_FILE": str(tmp_path / "port"),
+            "JOBCAST_JWT_SECRET": "",
+        },
+        {"jobcast_port": "1"},
+    )
+    assert (settings.jwt_secret, settings.port) == (SECRET, 9000)
+    assert settings.url == "redis://bob:hunter2@cache/1"
+    conf = {"jobcast_jwt_public_key_file": tmp_path / "key"}
+    assert Settings.load({}, conf).jwt_public_key == PEM
+
+
+@pytest.mark.parametrize("name", Settings.__struct_fields__)
+def test_every_setting_may_come_from_a_file(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "not there"
+    variable = f"JOBCAST_{name.upper()}_FILE"
+    with pytest.raises(SettingsError, match="which cannot be read: No such file") as caught:
+        Settings.load({variable: str(path)})
+    assert caught.value.name == variable
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "value"
+    cases = [(b"", "is empty"), (b"\n", "is empty"), (b"\xff", "UTF-8"), (b"short", "32 bytes")]
+    for content, says in cases:
+        path.write_bytes(content)
+        with pytest.raises(SettingsError, match=says) as caught:
+            Settings.load({"JOBCAST_JWT_SECRET_FILE": str(path)})
+        assert caught.value.name == "JOBCAST_JWT_SECRET_FILE"
+    with pytest.raises(SettingsError, match="Is a directory"):
+        Settings.load({"JOBCAST_JWT_SECRET_FILE": str(tmp_path)})
+
+
+def test_a_value_and_a_file_with_one_are_too_many(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text("t" * 32)
+    with pytest.raises(
+        SettingsError, match="JOBCAST_JWT_SECRET and JOBCAST_JWT_SECRET_FILE are both set"
+    ):
+        Settings.load({"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_JWT_SECRET_FILE": str(path)})
+    # The environment goes first, whatever Celery's configuration says.
+    conf = {"jobcast_jwt_secret_file": str(path)}
+    assert Settings.load({"JOBCAST_JWT_SECRET": SECRET}, conf).jwt_secret == SECRET
 
 
 def test_keys_do_not_mix() -> None:
@@ -171,5 +244,27 @@ def test_secrets_are_not_shown() -> None:
     for shown in (repr(settings), str(settings), f"{settings}", settings.masked_url):
         assert SECRET not in shown
         assert "hunter2" not in shown
-    assert mask_url("redis://:pw@h:1/0") == "redis://:***@h:1/0"
-    assert mask_url("unix:///run/redis.sock") == "unix:///run/redis.sock"
+
+
+class Later(Settings, frozen=True, kw_only=True):
+    """Settings as they may be some day."""
+
+    jwt_secrets: tuple[str, ...] = ()
+    console_password: str | None = None
+    jwt_public_keys: tuple[str, ...] = ()
+
+
+def test_a_repr_hides_whatever_is_named_after_a_secret() -> None:
+    settings = Later(
+        jwt_secret="hunter2",
+        jwt_secrets=("hunter2", "hunter2"),
+        console_password="hunter2",
+        jwt_public_keys=(PEM,),
+        jwks_url="https://h/keys?access_token=hunter2&page=1",
+        url="redis+sentinel://bob:hunter2@a,b/0/m?sentinel_password=hunter2",
+    )
+    assert "hunter2" not in repr(settings)
+    assert "jwt_secrets='***', console_password='***'" in repr(settings)
+    assert "https://h/keys?access_token=***&page=1" in repr(settings)
+    assert "BEGIN PUBLIC KEY" in repr(settings)
+    assert "jwt_secret=None" in repr(Settings())

@@ -12,6 +12,18 @@ describe("a log as text", () => {
     expect(asText(rows, [])).toBe("2026-01-15T09:30:02.000Z WARNING  no name\n");
   });
 
+  it("has no escape sequence and no forged line", () => {
+    const message = "\u001b]0;owned\u0007\u001b[31mred\n2026-01-15T09:30:03.000Z ERROR    forged";
+    const { rows } = viewOf(
+      { logs: [line(2, { message })], history: [], gaps: [] },
+      NO_FILTER,
+      null,
+    );
+    expect(asText(rows, [])).toBe(
+      "2026-01-15T09:30:02.000Z INFO     red\n    2026-01-15T09:30:03.000Z ERROR    forged\n",
+    );
+  });
+
   it("says where lines are missing, as the page does", () => {
     const logs = [line(8, { message: "one" }), line(12, { message: "two" })];
     const known = job({ logs, history: [change(4, { run: 2 })], gaps: [8], droppedLogs: 1200 });

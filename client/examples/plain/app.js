@@ -1,10 +1,13 @@
 import { createJobClient } from "@jobcast/client";
 
-// What a page of your own knows: the server, who is signed in, and which job it is about.
+// A page of your own knows which job it is about, and who is signed in.
 const query = new URLSearchParams(location.search);
+const server = /** @type {HTMLMetaElement | null} */ (
+  document.querySelector('meta[name="jobcast-server"]')
+);
 const jobId = query.get("job") ?? "";
 const client = createJobClient({
-  url: query.get("url") ?? location.origin,
+  url: server?.content || location.origin,
   getToken: async () => {
     const token = query.get("token"); // for a try; a real page asks its own server
     if (token) return token;

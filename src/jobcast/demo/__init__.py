@@ -18,7 +18,9 @@ from typing import Final
 from jobcast.demo.children import Children
 from jobcast.demo.play import Demo, say
 from jobcast.errors import JobcastError
+from jobcast.masking import mask
 from jobcast.settings import Settings
+from jobcast.terminal import clean_lines
 
 SCALE: Final = 14  # of the sample input: its jobs last a few seconds each
 PACKAGES: Final = ("aiohttp", "jwt", "PIL", "rich", "starlette", "uvicorn")
@@ -48,7 +50,7 @@ def run(*, port: int = 8000, once: bool | None = None, scale: int = SCALE) -> in
     try:
         return asyncio.run(_run(port, once, scale, url))
     except JobcastError as exc:
-        print(f"Error: {exc}", file=sys.stderr)
+        print(f"Error: {clean_lines(mask(str(exc)))}", file=sys.stderr)
     except BrokenPipeError:
         # Nobody reads any more; the interpreter's last flush should not fail of it too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -89,8 +91,9 @@ def _shared_url() -> str | None:
     Raises:
         SettingsError: it is none.
     """
-    url = os.environ.get("JOBCAST_URL")
-    return Settings.load({"JOBCAST_URL": url}).url if url else None
+    names = ("JOBCAST_URL", "JOBCAST_URL_FILE")
+    given = {name: os.environ[name] for name in names if os.environ.get(name)}
+    return Settings.load(given).url if given else None
 
 
 def _check_packages(*, embedded: bool) -> None:

@@ -19,8 +19,9 @@ from kombu.exceptions import OperationalError
 from jobcast.demo.children import Child, Children, until
 from jobcast.demo.probes import HOST, answers_ping, free_port, is_free, is_ready
 from jobcast.demo.visitor import start_jobs
+from jobcast.masking import mask_url
 from jobcast.reference import reference_directory
-from jobcast.settings import PREFIX, mask_url
+from jobcast.settings import PREFIX
 from jobcast.transports import open_manager
 
 OWNER: Final = "demo"

@@ -7,6 +7,7 @@ from typing import Any, Final
 import aiohttp
 
 from jobcast.errors import JobcastError
+from jobcast.events import check_job_id
 
 TIMEOUT: Final = aiohttp.ClientTimeout(total=60)  # seconds, on a loaded machine
 
@@ -29,7 +30,7 @@ async def start_jobs(url: str, name: str) -> list[str]:
             jobs = [await _ask(site, "POST", f"/api/jobs/{task['name']}") for task in tasks]
     except (aiohttp.ClientError, TimeoutError) as exc:
         raise JobcastError(f"the jobs could not be started: {exc!r}") from exc
-    return [job["job_id"] for job in jobs]
+    return [check_job_id(job["job_id"]) for job in jobs]
 
 
 async def _ask(site: aiohttp.ClientSession, method: str, path: str, **body: Any) -> Any:

@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from jobcast.log_safety import EXPOSED_LOGGERS, protect
 from jobcast.realtime import metrics, wire_json
 from jobcast.realtime.ending import draining_on_sigterm
 from jobcast.realtime.garbage import rare_collections
@@ -31,7 +32,9 @@ def client_manager(settings: Settings | None = None) -> ClientManager:
     """
     settings = settings or Settings.load()
     return open_manager(
-        settings.url, Retention(ttl=settings.history_ttl, size=settings.history_size)
+        settings.url,
+        Retention(ttl=settings.history_ttl, size=settings.history_size),
+        prefix=settings.prefix,
     )
 
 
@@ -95,6 +98,7 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
     """
     settings = settings or Settings.load()
     settings.require_authentication()
+    protect(*EXPOSED_LOGGERS)
     manager = client_manager(settings)
     sio = socketio.AsyncServer(
         async_mode="asgi",

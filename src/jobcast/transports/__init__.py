@@ -12,12 +12,14 @@ that it should pass.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
+from jobcast.log_safety import protect_own
+from jobcast.masking import remember
 from jobcast.transports.base import (
     DEFAULT_HISTORY_SIZE,
     DEFAULT_HISTORY_TTL,
@@ -31,11 +33,13 @@ from jobcast.transports.base import (
     Source,
     TransportPublisher,
 )
+from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.runs import NOBODY, Run
 
 __all__ = [
     "DEFAULT_HISTORY_SIZE",
     "DEFAULT_HISTORY_TTL",
+    "DEFAULT_PREFIX",
     "ENTRY_POINTS",
     "NOBODY",
     "NO_ORIGIN",
@@ -61,12 +65,14 @@ ENTRY_POINTS: Final = "jobcast.transports"
 class Transport(NamedTuple):
     """Where the parts of a transport are, each as ``package.module:name``.
 
-    The classes are called with the URL and, by name, a :class:`Retention`.
+    The classes are called with the URL and, by name, ``retention`` (a :class:`Retention`) and
+    ``prefix`` (a string that the names of all keys, channels and queues begin with).
     """
 
     publisher: str  # a TransportPublisher
     manager: str  # a ClientManager
-    check: str | None = None  # is called with the URL; raises ValueError if it cannot be used
+    # Called with the URL and the prefix; raises ValueError if the URL cannot be used.
+    check: str | None = None
 
 
 _REDIS = Transport(
@@ -96,36 +102,54 @@ SCHEMES: Final[Mapping[str, Transport]] = {
 }
 
 
-def check_url(url: str) -> None:
+def check_url(url: str, prefix: str = DEFAULT_PREFIX) -> None:
     """Check that a transport can be opened at ``url``, without connecting to anything.
 
     Raises:
         ValueError: it cannot; the text goes after the name of a setting.
     """
+    if "@" in url.replace(urlsplit(url).netloc, "", 1):
+        # Libraries would take the parts of the password for a host, a port or a path, and show them
+        # in their errors.
+        raise ValueError(
+            "should have one @, before the host: in a user, a password or an option write"
+            " %40 for @, %2F for /, %3F for ? and %23 for #"
+        )
     transport = _transport(url)
     if transport is None:
         # Sentinel and cluster go without saying here.
         shown = ", ".join(f"{scheme}://" for scheme in SCHEMES if "+" not in scheme)
         raise ValueError(f"should be a URL that begins with one of {shown}")
     if transport.check is not None:
-        _load(transport.check)(url)
+        _load(transport.check)(url, prefix)
 
 
-def open_publisher(url: str, retention: Retention | None = None) -> TransportPublisher:
+def open_publisher(
+    url: str, retention: Retention | None = None, *, prefix: str = DEFAULT_PREFIX
+) -> TransportPublisher:
     """The worker's side of the transport at ``url``: a write-only manager of python-socketio.
 
     Nothing is connected yet. Raises ValueError for a URL that :func:`check_url` does not take.
     """
-    check_url(url)
-    cls = _load(cast("Transport", _transport(url)).publisher)
-    return cast("TransportPublisher", cls(url, retention=retention or Retention()))
+    cls = _opened(url, prefix, lambda transport: transport.publisher)
+    return cast("TransportPublisher", cls(url, retention=retention or Retention(), prefix=prefix))
 
 
-def open_manager(url: str, retention: Retention | None = None) -> ClientManager:
+def open_manager(
+    url: str, retention: Retention | None = None, *, prefix: str = DEFAULT_PREFIX
+) -> ClientManager:
     """The realtime side of the transport at ``url``: a client manager for ``AsyncServer``."""
-    check_url(url)
-    cls = _load(cast("Transport", _transport(url)).manager)
-    return cast("ClientManager", cls(url, retention=retention or Retention()))
+    cls = _opened(url, prefix, lambda transport: transport.manager)
+    return cast("ClientManager", cls(url, retention=retention or Retention(), prefix=prefix))
+
+
+def _opened(url: str, prefix: str, part: Callable[[Transport], str]) -> Any:
+    """Return the class of one part of the transport at ``url``, whose secrets no log shows."""
+    check_url(url, prefix)
+    remember(url)
+    cls = _load(part(cast("Transport", _transport(url))))
+    protect_own()
+    return cls
 
 
 def _transport(url: str) -> Transport | None:

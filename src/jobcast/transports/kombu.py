@@ -28,13 +28,12 @@ from msgspec import Struct, structs
 from jobcast.errors import PublishFailed
 from jobcast.events import JOB_EVENTS, Kind, State, job_of, packet_tail, room_of
 from jobcast.transports.base import Outgoing, Required, Retention
+from jobcast.transports.kombu_names import Names, stock_exchange
 from jobcast.transports.leases import Lease
+from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.rooms import JobRooms
 from jobcast.transports.runs import NOBODY, Run
 
-CHANNEL: Final = "jobcast"  # python-socketio's own traffic between processes
-EVENTS: Final = "jobcast.events"  # the exchange of the jobs' events
-LEASES: Final = "jobcast.leases"  # the exchange of what keeps them alive
 CONNECT_TIMEOUT: Final = 2.0  # seconds
 ANSWER_TIMEOUT: Final = 5.0  # seconds
 TRANSIENT: Final = 1  # AMQP's delivery modes
@@ -162,7 +161,7 @@ class Address(Struct, frozen=True):
         return cls(urlunsplit(parts._replace(query=urlencode(query))), channel)
 
 
-def check_url(url: str) -> None:
+def check_url(url: str, prefix: str = DEFAULT_PREFIX) -> None:
     """Check a URL without connecting.
 
     Raises:
@@ -171,12 +170,14 @@ def check_url(url: str) -> None:
     parts = urlsplit(url)
     try:
         _ = parts.port
-    except ValueError as exc:
-        raise ValueError(f"should be a URL with a usable port ({exc})") from None
+    except ValueError:
+        # The text that was taken for a port may be a password whose @ is missing.
+        raise ValueError("should be a URL with a usable port, from 0 to 65535") from None
     if not parts.hostname:
         raise ValueError("should be a URL with a host, as in amqp://user:password@host:5672//")
-    if Address.of(url).channel in (CHANNEL, EVENTS, LEASES):
-        raise ValueError(f"should not have ?channel={CHANNEL}: that one is jobcast's own")
+    channel = Address.of(url).channel
+    if channel in Names(prefix).exchanges:
+        raise ValueError(f"should not have ?channel={channel}: that exchange is jobcast's own")
     try:
         connection(Address.of(url).url)
     except (TypeError, ValueError) as exc:
@@ -193,19 +194,6 @@ def connection(url: str, **options: Any) -> Connection:
     )
 
 
-def events_exchange() -> Exchange:
-    return Exchange(EVENTS, "fanout", durable=True)
-
-
-def leases_exchange() -> Exchange:
-    return Exchange(LEASES, "fanout", durable=False)
-
-
-def bus_exchange(channel: str = CHANNEL) -> Exchange:
-    """As python-socketio's managers declare it."""
-    return Exchange(channel, "fanout", durable=False)
-
-
 class KombuPublisher(JobRooms, socketio.KombuManager):
     """A write-only ``socketio.KombuManager`` whose job rooms have order and history.
 
@@ -220,10 +208,12 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
         url: str = "amqp://guest:guest@localhost:5672//",
         *,
         retention: Retention | None = None,  # noqa: ARG002  (the realtime side keeps the history)
+        prefix: str = DEFAULT_PREFIX,
     ) -> None:
+        self._names = Names(prefix)
         self._address = Address.of(url)
         self.publisher_connection: Connection  # python-socketio's name for it
-        super().__init__(self._address.url, channel=CHANNEL, write_only=True)
+        super().__init__(self._address.url, channel=self._names.bus, write_only=True)
         self.publisher_id = secrets.token_hex(6)
         self._channel: Any = None
         self._numbers = count(1)
@@ -239,7 +229,7 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
         """
         bodies = [encode(self._numbered(outgoing), self.publisher_id) for outgoing in batch]
         try:
-            self._hand_over(events_exchange(), bodies, delivery_mode=PERSISTENT)
+            self._hand_over(self._names.events_exchange(), bodies, delivery_mode=PERSISTENT)
         except KOMBU_ERRORS as exc:
             self._drop_connection()
             raise PublishFailed(str(exc) or repr(exc), batch) from exc
@@ -270,7 +260,8 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
     def _note(self, note: LeaseNote) -> None:
         try:
             # A process that is not there now has nobody who waits for a job there.
-            self._hand_over(leases_exchange(), [msgspec.json.encode(note)], delivery_mode=TRANSIENT)
+            body = msgspec.json.encode(note)
+            self._hand_over(self._names.leases_exchange(), [body], delivery_mode=TRANSIENT)
         except KOMBU_ERRORS as exc:
             self._drop_connection()
             raise PublishFailed(str(exc) or repr(exc), ()) from exc
@@ -297,11 +288,11 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
 
     def _open(self) -> Any:
         channel = self.publisher_connection.channel()
-        events = events_exchange()(channel)
+        events = self._names.events_exchange()(channel)
         events.declare()
-        leases_exchange()(channel).declare()
+        self._names.leases_exchange()(channel).declare()
         if self._address.channel is not None:
-            stock = bus_exchange(self._address.channel)(channel)
+            stock = stock_exchange(self._address.channel)(channel)
             stock.declare()
             stock.bind_to(events)
         channel.confirm_select()
@@ -343,7 +334,7 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
         """Send python-socketio's own traffic, as ``KombuManager`` does, but never for ever."""
         try:
             with connection(self.url) as once:
-                producer = once.Producer(exchange=bus_exchange())
+                producer = once.Producer(exchange=self._names.bus_exchange())
                 producer.publish(cast("str", self.json.dumps(data)), retry=False)
         except KOMBU_ERRORS as exc:
             logger.error("an emit could not be published: %s", exc)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import secrets
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -22,20 +21,16 @@ from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor
 from jobcast.transports.base import Message, Outgoing, Retention, Snapshot
 from jobcast.transports.kombu import (
-    CHANNEL,
-    EVENTS,
     KOMBU_ERRORS,
-    LEASES,
     Address,
     KombuPublisher,
-    bus_exchange,
     connection,
     decode,
     decode_leases,
-    events_exchange,
-    leases_exchange,
 )
+from jobcast.transports.kombu_names import Names
 from jobcast.transports.leases import Finding, LeaseBook, Terms
+from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.record import Records
 from jobcast.transports.rooms import AsyncJobRooms
 
@@ -60,6 +55,7 @@ class Consumer:
 
     Args:
         url: of the broker.
+        names: of the exchanges and the queue.
         on_event: is called in the loop with the body of each message of a job.
         on_bus: is called in the loop with python-socketio's own messages.
         on_leases: is called in the loop with messages that keep runs alive.
@@ -70,6 +66,7 @@ class Consumer:
     def __init__(
         self,
         url: str,
+        names: Names,
         *,
         on_event: Callable[[bytes], None],
         on_bus: Callable[[bytes], None],
@@ -78,13 +75,14 @@ class Consumer:
         on_lost: Callable[[], None],
     ) -> None:
         self._url = url
-        self._takers = {EVENTS: on_event, CHANNEL: on_bus, LEASES: on_leases}
+        self._names = names
+        self._takers = {names.events: on_event, names.bus: on_bus, names.leases: on_leases}
         self._on_state = on_state
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._stopping = threading.Event()
         self._taken: deque[Delivery] = deque()  # by the loop, to be acknowledged by the thread
-        self._name = f"{EVENTS}.{secrets.token_hex(8)}"
+        self._name = names.new_queue(names.events)
         self._thread = threading.Thread(target=self._run, name="jobcast-consumer", daemon=True)
         self._thread.start()
 
@@ -136,8 +134,8 @@ class Consumer:
             channel,
             queues=[
                 self._events_queue(),
-                self._own_queue(bus_exchange()),
-                self._own_queue(leases_exchange()),
+                self._own_queue(self._names.bus_exchange()),
+                self._own_queue(self._names.leases_exchange()),
             ],
             on_message=self._received,
         )
@@ -147,7 +145,7 @@ class Consumer:
     def _events_queue(self) -> Queue:
         return Queue(
             self._name,
-            events_exchange(),
+            self._names.events_exchange(),
             durable=True,
             expires=QUEUE_EXPIRY,
             max_length_bytes=QUEUE_BYTES,
@@ -158,7 +156,16 @@ class Consumer:
 
     def _own_queue(self, exchange: Exchange) -> Queue:
         """A queue that goes with the connection: what it misses meanwhile is of no use later."""
-        return Queue("", exchange, durable=False, exclusive=True, auto_delete=True, no_ack=False)
+        return Queue(
+            # A new one for each connection: the broker may take the former one for alive. Kombu's
+            # consumer confuses queues that have no name of their own.
+            self._names.new_queue(exchange.name),
+            exchange,
+            durable=False,
+            exclusive=True,
+            auto_delete=True,
+            no_ack=False,
+        )
 
     def _drain(self, broker: Connection) -> None:
         try:
@@ -193,7 +200,10 @@ class KombuSource:
     snapshot. A process knows of a job what was published since the process was started.
     """
 
-    def __init__(self, url: str, retention: Retention | None = None) -> None:
+    def __init__(
+        self, url: str, retention: Retention | None = None, prefix: str = DEFAULT_PREFIX
+    ) -> None:
+        self._names = Names(prefix)
         self._url = Address.of(url).url
         self._records = Records(retention or Retention())
         self._leases = LeaseBook()
@@ -218,6 +228,7 @@ class KombuSource:
         self._on_resumed = on_resumed
         self._consumer = Consumer(
             self._url,
+            self._names,
             on_event=self._received,
             on_bus=self.bus.put_nowait,
             on_leases=self._noted,
@@ -266,7 +277,9 @@ class KombuSource:
         try:
             note = decode_leases(body)
         except ValueError as exc:
-            logger.warning("something else than jobcast publishes to %s: %s", LEASES, exc)
+            logger.warning(
+                "something else than jobcast publishes to %s: %s", self._names.leases, exc
+            )
             return
         if note.seconds is None:
             self._leases.release(note.leases)
@@ -277,7 +290,9 @@ class KombuSource:
         try:
             outgoing, publisher = decode(body)
         except ValueError as exc:
-            logger.warning("something else than jobcast publishes to %s: %s", EVENTS, exc)
+            logger.warning(
+                "something else than jobcast publishes to %s: %s", self._names.events, exc
+            )
             return
         held = self._held.get(outgoing.job_id, {})
         if publisher in held:
@@ -354,10 +369,11 @@ class KombuClientManager(AsyncJobRooms):
         url: str = "amqp://guest:guest@localhost:5672//",
         *,
         retention: Retention | None = None,
+        prefix: str = DEFAULT_PREFIX,
     ) -> None:
-        super().__init__(channel=CHANNEL)
-        self.source = KombuSource(url, retention)
-        self._publisher = KombuPublisher(url)
+        super().__init__(channel=Names(prefix).bus)
+        self.source = KombuSource(url, retention, prefix)
+        self._publisher = KombuPublisher(url, prefix=prefix)
         self._publishing = asyncio.Lock()
 
     async def publish_event(self, outgoing: Outgoing) -> None:

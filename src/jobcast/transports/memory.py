@@ -6,23 +6,22 @@ import asyncio
 import secrets
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from jobcast.errors import PublishFailed
 from jobcast.events import Cursor
 from jobcast.transports.base import Message, Outgoing, Retention, Snapshot
 from jobcast.transports.leases import Finding, Lease, LeaseBook, Terms
+from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.record import Records
 from jobcast.transports.rooms import AsyncJobRooms, JobRooms
-
-CHANNEL: Final = "jobcast"
 
 
 class MemoryBroker:
     """What stands in the place of a server; threads and event loops share it."""
 
-    _brokers: ClassVar[dict[str, MemoryBroker]] = {}
+    _brokers: ClassVar[dict[tuple[str, str], MemoryBroker]] = {}
 
     def __init__(self, retention: Retention) -> None:
         self._lock = threading.Lock()
@@ -31,12 +30,15 @@ class MemoryBroker:
         self._sources: set[MemorySource] = set()
 
     @classmethod
-    def at(cls, url: str, retention: Retention | None = None) -> MemoryBroker:
-        """The broker of a URL; ``memory://a`` and ``memory://b`` are two.
+    def at(
+        cls, url: str, retention: Retention | None = None, prefix: str = DEFAULT_PREFIX
+    ) -> MemoryBroker:
+        """The broker of a URL and a prefix; ``memory://a`` and ``memory://b`` are two.
 
         How much it keeps is for the first to say who asks for it.
         """
-        return cls._brokers.setdefault(urlsplit(url).netloc, cls(retention or Retention()))
+        place = urlsplit(url).netloc, prefix
+        return cls._brokers.setdefault(place, cls(retention or Retention()))
 
     def publish(self, batch: Sequence[Outgoing], publisher: str = "") -> None:
         held: list[Outgoing] = []
@@ -79,9 +81,15 @@ class MemoryBroker:
 class MemoryPublisher(JobRooms):
     """The worker's side."""
 
-    def __init__(self, url: str = "memory://", *, retention: Retention | None = None) -> None:
-        super().__init__(channel=CHANNEL, write_only=True)
-        self._broker = MemoryBroker.at(url, retention)
+    def __init__(
+        self,
+        url: str = "memory://",
+        *,
+        retention: Retention | None = None,
+        prefix: str = DEFAULT_PREFIX,
+    ) -> None:
+        super().__init__(channel=prefix, write_only=True)
+        self._broker = MemoryBroker.at(url, retention, prefix)
         self.publisher_id = secrets.token_hex(6)
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
@@ -167,9 +175,15 @@ class MemoryClientManager(AsyncJobRooms):
 
     name = "memory"
 
-    def __init__(self, url: str = "memory://", *, retention: Retention | None = None) -> None:
-        super().__init__(channel=CHANNEL)
-        self._broker = MemoryBroker.at(url, retention)
+    def __init__(
+        self,
+        url: str = "memory://",
+        *,
+        retention: Retention | None = None,
+        prefix: str = DEFAULT_PREFIX,
+    ) -> None:
+        super().__init__(channel=prefix)
+        self._broker = MemoryBroker.at(url, retention, prefix)
         self.source = MemorySource(self._broker)
 
     async def publish_event(self, outgoing: Outgoing) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from itertools import chain, islice
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 import redis
 import socketio
@@ -30,16 +30,14 @@ from redis.exceptions import (
 from jobcast.errors import PublishFailed
 from jobcast.transports.base import Outgoing, Retention, named
 from jobcast.transports.leases import Lease
+from jobcast.transports.prefix import DEFAULT_PREFIX
+from jobcast.transports.redis_names import Keys, Names
 from jobcast.transports.redis_servers import REDIS_ERRORS, Client, Servers
 from jobcast.transports.rooms import JobRooms
 
-CHANNEL: Final = "jobcast"  # python-socketio's own traffic between processes
 MAX_MESSAGE: Final = 256 * 1024  # characters that are published at once, if it is several events
 
 LEASES_AT_ONCE: Final = 1000  # that are renewed or released by one command
-# One slot of a cluster has all leases.
-RUNNING: Final = "jobcast:{leases}:running"
-STALLED: Final = "jobcast:{leases}:stalled"
 
 
 def script(name: str) -> str:
@@ -68,19 +66,6 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-class Keys(NamedTuple):
-    """Where a job lives. The braces put all of it into one cluster slot."""
-
-    state: str
-    events: str
-    channel: str
-
-    @classmethod
-    def of(cls, job_id: str) -> Keys:
-        stem = f"jobcast:{{{job_id}}}:"
-        return cls(stem + "state", stem + "events", stem + "live")
-
-
 class Call(Struct, frozen=True):
     """Events of one run that are stored together. ``follows`` is the number before the first."""
 
@@ -94,13 +79,13 @@ class Call(Struct, frozen=True):
         return named(self.events[0].after)
 
 
-def calls(batch: Sequence[Outgoing], limit: int = MAX_MESSAGE) -> Iterator[Call]:
+def calls(batch: Sequence[Outgoing], names: Names, limit: int = MAX_MESSAGE) -> Iterator[Call]:
     """The calls of the script that store a batch; those of a job are in its order."""
     of_job: defaultdict[str, list[Outgoing]] = defaultdict(list)
     for outgoing in batch:
         of_job[outgoing.job_id].append(outgoing)
     for job_id, events in of_job.items():
-        keys, follows, some, size = Keys.of(job_id), 0, list[Outgoing](), 0
+        keys, follows, some, size = names.of(job_id), 0, list[Outgoing](), 0
         for outgoing in events:
             if some and (
                 outgoing.after
@@ -162,9 +147,11 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
         url: str = "redis://localhost:6379/0",
         *,
         retention: Retention | None = None,
+        prefix: str = DEFAULT_PREFIX,
         redis_options: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(url, channel=CHANNEL, write_only=True)
+        self._names = Names(prefix)
+        super().__init__(url, channel=self._names.bus, write_only=True)
         self._servers = Servers.at(url, redis_options)
         self._retention = retention or Retention()
         self._client: Client | None = None
@@ -180,7 +167,7 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
         unsent: list[Outgoing] = []
         problem: Exception | None = None
         held: Exception | None = None
-        for call, answer in self._send(list(calls(batch))):
+        for call, answer in self._send(list(calls(batch, self._names))):
             if str(answer).startswith(("HELD", "NOTYET")):
                 unsent += call.events
                 held = held or answer
@@ -210,7 +197,9 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
         """
         for some in batched(leases, LEASES_AT_ONCE):
             with _leasing():
-                self._connected().eval(RENEW_SCRIPT, 1, RUNNING, str(seconds), *map(str, some))
+                self._connected().eval(
+                    RENEW_SCRIPT, 1, self._names.running, str(seconds), *map(str, some)
+                )
 
     def release(self, leases: Sequence[Lease]) -> None:
         """Forget the leases of runs that have ended.
@@ -221,7 +210,7 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
         for some in batched(leases, LEASES_AT_ONCE):
             with _leasing():
                 pipeline = self._connected().pipeline(transaction=False)
-                for key in (RUNNING, STALLED):
+                for key in (self._names.running, self._names.stalled):
                     pipeline.zrem(key, *map(str, some))
                 pipeline.execute()
 

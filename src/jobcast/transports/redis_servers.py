@@ -34,12 +34,16 @@ from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from jobcast.transports.prefix import DEFAULT_PREFIX
+
 Client = redis.Redis | RedisCluster
 AsyncClient = redis.asyncio.Redis | AsyncRedisCluster
 Shape = Literal["one", "sentinel", "cluster"]
 
 CONNECT_TIMEOUT: Final = 2.0  # seconds
 ANSWER_TIMEOUT: Final = 5.0  # seconds
+# The text that was taken for a port may be a password whose @ is missing.
+UNUSABLE_PORT: Final = "should be a URL with a usable port, a number from 0 to 65535"
 DEFAULT_PORTS: Final[Mapping[Shape, int]] = {"one": 6379, "sentinel": 26379, "cluster": 6379}
 
 #: What redis-py raises where a server cannot be reached or does not do what it is asked.
@@ -73,8 +77,8 @@ class Servers(Struct, frozen=True, kw_only=True):
         if not suffix:
             try:
                 _ = parts.port
-            except ValueError as exc:
-                raise ValueError(f"should be a URL with a usable port ({exc})") from None
+            except ValueError:
+                raise ValueError(UNUSABLE_PORT) from None
             database = "" if base == "unix" else parts.path.strip("/")
             if database and not _is_number(database):
                 raise ValueError(f"should end with the number of a database, not {database!r}")
@@ -230,7 +234,7 @@ class Servers(Struct, frozen=True, kw_only=True):
         }
 
 
-def check_url(url: str) -> None:
+def check_url(url: str, _prefix: str = DEFAULT_PREFIX) -> None:
     """Check a URL, with its options, without connecting.
 
     Raises:

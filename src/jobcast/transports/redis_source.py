@@ -28,8 +28,10 @@ from jobcast.transports.base import (
 )
 from jobcast.transports.leases import LOOKED_AT_ONCE, Finding, Lease, Terms
 from jobcast.transports.leases import Kind as FindingKind
-from jobcast.transports.redis import CHANNEL, RUNNING, STALLED, Keys, RedisPublisher, script
+from jobcast.transports.prefix import DEFAULT_PREFIX
+from jobcast.transports.redis import RedisPublisher, script
 from jobcast.transports.redis_line import Line
+from jobcast.transports.redis_names import Keys, Names
 from jobcast.transports.redis_servers import ASYNC_REDIS_ERRORS, REDIS_ERRORS, Servers
 from jobcast.transports.redis_together import Together
 from jobcast.transports.rooms import AsyncJobRooms
@@ -38,7 +40,6 @@ SUBSCRIBE_TIMEOUT: Final = 5.0  # seconds, until a subscription has to be confir
 FIRST_DELAY: Final = 0.05  # seconds before the first try to reconnect
 LONGEST_DELAY: Final = 3.0  # seconds between two tries
 
-WATCH: Final = "jobcast:{leases}:watch"
 TAKE_OVER: Final = 3.0  # seconds without a look of the process that looks after leases
 
 READ_SCRIPT: Final = script("read")
@@ -63,9 +64,13 @@ class RedisSource:
         url: str,
         options: Mapping[str, Any] | None = None,
         retention: Retention | None = None,
+        prefix: str = DEFAULT_PREFIX,
     ) -> None:
+        self._names = Names(prefix)
         # What this side has to say itself is so little that one way of saying it is enough.
-        self._publisher = RedisPublisher(url, retention=retention, redis_options=options)
+        self._publisher = RedisPublisher(
+            url, retention=retention, prefix=prefix, redis_options=options
+        )
         self._publishing = asyncio.Lock()
         self._servers = Servers.at(url, options)
         self.client = self._servers.async_client()
@@ -104,7 +109,7 @@ class RedisSource:
         self._publisher.close()
 
     async def subscribe(self, job_id: str) -> None:
-        channel = Keys.of(job_id).channel
+        channel = self._names.of(job_id).channel
         self._jobs[channel] = job_id
         confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
@@ -118,7 +123,7 @@ class RedisSource:
             raise TransportUnavailable(f"could not subscribe to {channel}: {exc!r}") from exc
 
     async def unsubscribe(self, job_id: str) -> None:
-        channel = Keys.of(job_id).channel
+        channel = self._names.of(job_id).channel
         self._jobs.pop(channel, None)
         if self.ready:
             if self._servers.sharded:
@@ -130,7 +135,7 @@ class RedisSource:
                 logger.debug("unsubscribing from %s: %s", channel, exc)
 
     async def snapshot(self, job_id: str, after: Cursor | None = None) -> Snapshot:
-        keys = Keys.of(job_id)
+        keys = self._names.of(job_id)
         since = f"({after.seq}-0" if after is not None else "-"
         try:
             record, first, entries = await self._read(keys, since)
@@ -154,7 +159,7 @@ class RedisSource:
     async def positions(self, job_ids: Sequence[str]) -> list[Cursor]:
         pipeline = self.client.pipeline(transaction=False)
         for job_id in job_ids:
-            pipeline.hmget(Keys.of(job_id).state, "epoch", "seq")
+            pipeline.hmget(self._names.of(job_id).state, "epoch", "seq")
         try:
             answers = await pipeline.execute()
         except ASYNC_REDIS_ERRORS as exc:
@@ -167,14 +172,14 @@ class RedisSource:
     async def owner(self, job_id: str) -> str | None:
         try:
             owner = await cast(
-                "Awaitable[bytes | None]", self.client.hget(Keys.of(job_id).state, "owner")
+                "Awaitable[bytes | None]", self.client.hget(self._names.of(job_id).state, "owner")
             )
         except ASYNC_REDIS_ERRORS as exc:
             raise TransportUnavailable(f"could not read job {job_id}: {exc}") from exc
         return None if owner is None else _text(owner)
 
     async def look(self, terms: Terms) -> list[Finding]:
-        keys = (RUNNING, STALLED, WATCH)
+        keys = (self._names.running, self._names.stalled, self._names.watch)
         patience = min(TAKE_OVER, terms.lease / 2)
         asking = self._publisher.publisher_id, terms.lease, patience, LOOKED_AT_ONCE
         answer = iter(await self._eval(LOOK_SCRIPT, keys, asking))
@@ -191,14 +196,15 @@ class RedisSource:
 
     async def _forget_lease(self, member: bytes) -> None:
         try:
-            for key in (RUNNING, STALLED):
+            for key in (self._names.running, self._names.stalled):
                 await self.client.zrem(key, member)
         except ASYNC_REDIS_ERRORS as exc:
             raise TransportUnavailable(f"could not look after leases: {exc}") from exc
 
     async def settle(self, findings: Sequence[Finding], terms: Terms) -> None:
         pairs = chain.from_iterable((finding.kind, str(finding.lease)) for finding in findings)
-        await self._eval(SETTLE_SCRIPT, (RUNNING, STALLED), (terms.lost_after, *pairs))
+        keys = (self._names.running, self._names.stalled)
+        await self._eval(SETTLE_SCRIPT, keys, (terms.lost_after, *pairs))
 
     async def tell(self, batch: Sequence[Outgoing]) -> None:
         async with self._publishing:
@@ -265,7 +271,7 @@ class RedisSource:
                 await lines[-1].connect()
             self._lines = lines
             self._leaving.clear()
-            self._unconfirmed = {CHANNEL, *self._jobs}
+            self._unconfirmed = {self._names.bus, *self._jobs}
             tasks = [asyncio.create_task(line.run()) for line in lines]
             tasks.append(asyncio.create_task(self._subscribe_all(list(self._jobs))))
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
@@ -281,7 +287,7 @@ class RedisSource:
         of_line: defaultdict[Line, list[str]] = defaultdict(list)
         for channel in channels:
             of_line[self._line_of(channel)].append(channel)
-        await self._lines[0].subscribe_everywhere(CHANNEL)
+        await self._lines[0].subscribe_everywhere(self._names.bus)
         await asyncio.gather(*(line.subscribe(some) for line, some in of_line.items()))
 
     def _line_of(self, channel: str) -> Line:
@@ -310,7 +316,7 @@ class RedisSource:
                 self._left(_text(channel))
 
     def _deliver(self, channel: str, data: bytes) -> None:
-        if channel == CHANNEL:
+        if channel == self._names.bus:
             self.bus.put_nowait(data)
         elif (job_id := self._jobs.get(channel)) is not None:
             try:
@@ -365,10 +371,11 @@ class RedisClientManager(AsyncJobRooms, socketio.AsyncRedisManager):
         url: str = "redis://localhost:6379/0",
         *,
         retention: Retention | None = None,
+        prefix: str = DEFAULT_PREFIX,
         redis_options: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(url, channel=CHANNEL)
-        self.source = RedisSource(url, redis_options, retention)
+        super().__init__(url, channel=Names(prefix).bus)
+        self.source = RedisSource(url, redis_options, retention, prefix)
 
     async def publish_event(self, outgoing: Outgoing) -> None:
         await self.source.tell([outgoing])

@@ -83,6 +83,7 @@ class Job:
         self.last_word = ""  # names the event that the next run of the task comes after
         self.retry_cause: tuple[BaseException | None, str] = None, ""
         self.requires: Required = ""  # of all that is said from here on
+        self.package: str | None = None  # the top-level one of its task; None if there is no task
         self.dirty = False
         self.outer: Job | NoJob = NO_JOB  # what was the current job when this one began
         self.handled_around: BaseException | None = None  # what was being handled then

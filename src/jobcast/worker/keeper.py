@@ -15,6 +15,7 @@ import time
 from collections.abc import Set
 
 from jobcast.transports.leases import Lease
+from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.worker import keeper_process
 
 logger = logging.getLogger(__name__)
@@ -29,10 +30,12 @@ class Keeper:
     Args:
         url: the transport's.
         seconds: how long a lease lasts.
+        prefix: the transport's.
     """
 
-    def __init__(self, url: str, seconds: float) -> None:
+    def __init__(self, url: str, seconds: float, prefix: str = DEFAULT_PREFIX) -> None:
         self._url = url
+        self._prefix = prefix
         self._seconds = seconds
         self._pipe: int | None = None
         self._pid = 0
@@ -103,8 +106,8 @@ class Keeper:
             os.close(theirs)
         os.set_blocking(ours, False)
         how = {
-            "worker": os.getpid(), "url": self._url, "seconds": self._seconds,
-            "path": [*map(str, sys.path)],
+            "worker": os.getpid(), "url": self._url, "prefix": self._prefix,
+            "seconds": self._seconds, "path": [*map(str, sys.path)],
         }  # fmt: skip
         self._unsent += json.dumps(how).encode() + b"\n"
         return ours

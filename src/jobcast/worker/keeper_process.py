@@ -50,14 +50,14 @@ class Orders:
                     self.renewed_at = float(what)
 
 
-def renewing(url: str, path: Sequence[str]) -> Renew:
+def renewing(url: str, prefix: str, path: Sequence[str]) -> Renew:
     """How leases are renewed; it returns whether they could be."""
     sys.path[:] = path
     from jobcast.errors import PublishFailed
     from jobcast.transports import open_publisher
     from jobcast.transports.leases import Lease, LeaseHolder
 
-    transport = open_publisher(url)
+    transport = open_publisher(url, prefix=prefix)
 
     def renew(leases: Iterable[str], seconds: float) -> bool:
         if not isinstance(transport, LeaseHolder):
@@ -72,10 +72,10 @@ def renewing(url: str, path: Sequence[str]) -> Renew:
     return renew
 
 
-def keep(worker: int, url: str, seconds: float, path: Sequence[str]) -> None:
+def keep(worker: int, url: str, prefix: str, seconds: float, path: Sequence[str]) -> None:
     """Renew the leases of a worker while it does not, for as long as it is there."""
     orders = Orders()
-    renew = renewing(url, path)
+    renew = renewing(url, prefix, path)
     due = orders.renewed_at + seconds * SILENCE
     # What a worker forks may inherit the other end of the pipe, and outlive it.
     while os.getppid() == worker:

@@ -162,10 +162,14 @@ def close() -> None:
 
 def _open(settings: Settings) -> Publisher:
     transport = open_publisher(
-        settings.url, Retention(ttl=settings.history_ttl, size=settings.history_size)
+        settings.url,
+        Retention(ttl=settings.history_ttl, size=settings.history_size),
+        prefix=settings.prefix,
     )
     # In memory it would be another process's, which nobody asks.
-    keeper = None if settings.url.startswith("memory:") else Keeper(settings.url, settings.lease)
+    keeper = None
+    if not settings.url.startswith("memory:"):
+        keeper = Keeper(settings.url, settings.lease, settings.prefix)
     return Publisher(transport, shown_url=settings.masked_url, lease=settings.lease, keeper=keeper)
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import re
 from typing import Any, Final
 
 import msgspec
 from celery.exceptions import SoftTimeLimitExceeded
 
+from jobcast.masking import mask
+
 logger = logging.getLogger(__name__)
 
 TEXT_LIMIT: Final = 8192  # characters of a log line or a message
-
-_CREDENTIALS = re.compile(r"(?<=://)[^\s/@:]*:[^\s/@]+(?=@)")
 
 
 def interrupts(exc: BaseException) -> bool:
@@ -23,7 +22,7 @@ def interrupts(exc: BaseException) -> bool:
 
 
 def safe_text(value: object, limit: int = TEXT_LIMIT) -> str:
-    """``value`` as a text that can be sent: bounded, encodable, with passwords in URLs masked.
+    """``value`` as a text that can be sent: bounded, encodable, with secrets masked.
 
     It is a plain ``str``, also where ``value`` is of a subclass, as numpy, Django and Jinja have
     them: their methods do other things, and they do not encode.
@@ -33,7 +32,7 @@ def safe_text(value: object, limit: int = TEXT_LIMIT) -> str:
         text = text[: limit - 1] + "…"
     if not text.isascii():
         text = text.encode("utf-8", "replace").decode()
-    return _CREDENTIALS.sub("***", text) if "://" in text else text
+    return mask(text)
 
 
 def _text(value: object) -> str:

@@ -124,7 +124,7 @@ class ProgressTask(Task):
     def public_error(self, exc: BaseException) -> str:
         """What followers read when the job fails. Override it to show less, or something else.
 
-        By default it is the exception's own text, with passwords in URLs masked; what Celery has
+        By default it is the exception's own text, with secrets in URLs masked; what Celery has
         to say of a run (that a worker was lost, a time limit reached) is put into plain words.
         Where there is no text, also of your own, followers read that the job did not say why.
         """
@@ -217,6 +217,7 @@ class ProgressTask(Task):
         job = self._job(task_id, task, waits=True)
         if job is None or job is current_job():
             return
+        job.package = logs.package_of(task)
         job.outer = current_job()
         job.handled_around = sys.exc_info()[1]
         _current.set(job)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -21,47 +22,77 @@ from tests.support import ROOT, Server, Worker, running
 CLIENT = ROOT / "client"
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None: ...
+class Page:
+    """A copy of an example, on a server of files."""
+
+    def __init__(self, folder: Path, url: str, requests: list[str]) -> None:
+        self.url = url
+        self.requests = requests  # all that this server was asked for
+        self._index = folder / "index.html"
+
+    def use(self, server_url: str) -> None:
+        """Name the jobcast server in the page, as its README says."""
+        html = self._index.read_text()
+        assert html.count(EMPTY) == 1
+        self._index.write_text(html.replace(EMPTY, f'name="jobcast-server" content="{server_url}"'))
 
 
-def installed(directory: Path) -> Path:
-    """The plain page, where ``npm install @jobcast/client`` has been."""
-    for path in (CLIENT / "examples" / "plain").iterdir():
-        (directory / path.name).write_bytes(path.read_bytes())
+EMPTY = 'name="jobcast-server" content=""'
+
+
+def install(example: str, folder: Path) -> None:
+    """Copy a page to where ``npm install @jobcast/client`` has been."""
+    if example == "react":
+        built = CLIENT / "examples" / "react" / "dist"
+        assert (built / "index.html").exists(), "make pytest builds it"
+        shutil.copytree(built, folder)
+        return
+    shutil.copytree(CLIENT / "examples" / "plain", folder)
     for package in ("@jobcast/client", "socket.io-client"):
         source = CLIENT if package == "@jobcast/client" else CLIENT / "node_modules" / package
-        target = directory / "node_modules" / package
+        target = folder / "node_modules" / package
         target.mkdir(parents=True)
         (target / "dist").symlink_to(source / "dist")
-    return directory
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Page]:
+    requests: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_request(self, *_: object) -> None:
+            requests.append(self.path)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield Page(folder, f"http://127.0.0.1:{server.server_port}", requests)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @pytest.fixture(params=["plain", "react"])
-def page_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The page, on a server of files."""
-    react = CLIENT / "examples" / "react" / "dist"
-    folder = react if request.param == "react" else installed(tmp_path)
-    assert (folder / "index.html").exists(), "make pytest builds it"
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def page(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Page]:
+    install(request.param, tmp_path / "page")
+    with serving(tmp_path / "page") as page:
+        yield page
 
 
 def test_the_page_follows_a_job_to_its_end(
-    browser: Browser, page_url: str, tmp_path: Path, valkey: Valkey, worker: Worker,
+    browser: Browser, page: Page, tmp_path: Path, valkey: Valkey, worker: Worker,
     send: Callable[..., str], token: Callable[..., str], gate: Path,
 ) -> None:  # fmt: skip
     job_id = send(worker, jobs.count, 4, str(gate), owner="alice")
     log_path = tmp_path / "server.log"
-    with running(Server(log_path, valkey.url, {"JOBCAST_CORS_ORIGINS": page_url})) as server:
-        server.ready()
-        tab = Tab(browser.new_page(), page_url)
-        query = {"url": server.url, "job": job_id, "token": token("alice")}
+    with running(Server(log_path, valkey.url, {"JOBCAST_CORS_ORIGINS": page.url})) as server:
+        page.use(server.ready().url)
+        tab = Tab(browser.new_page(), page.url)
+        query = {"job": job_id, "token": token("alice")}
         tab.open(f"/?{urlencode(query)}")
         expect(tab.page.locator("#status")).to_have_text("started")
         expect(tab.page.get_by_role("progressbar")).to_have_attribute("value", "50")
@@ -75,14 +106,32 @@ def test_the_page_follows_a_job_to_its_end(
 
 
 def test_the_page_says_that_a_job_is_refused(
-    browser: Browser, page_url: str, tmp_path: Path, valkey: Valkey, token: Callable[..., str]
+    browser: Browser, page: Page, tmp_path: Path, valkey: Valkey, token: Callable[..., str]
 ) -> None:
     log_path = tmp_path / "server.log"
-    with running(Server(log_path, valkey.url, {"JOBCAST_CORS_ORIGINS": page_url})) as server:
-        server.ready()
-        tab = Tab(browser.new_page(), page_url)
-        query = {"url": server.url, "job": "of-somebody-else", "token": token("alice")}
+    with running(Server(log_path, valkey.url, {"JOBCAST_CORS_ORIGINS": page.url})) as server:
+        page.use(server.ready().url)
+        tab = Tab(browser.new_page(), page.url)
+        query = {"job": "of-somebody-else", "token": token("alice")}
         tab.open(f"/?{urlencode(query)}")
         expect(tab.page.locator("#status")).to_contain_text("not yours to follow")
         tab.page.close()
     assert tab.problems == []
+
+
+def test_the_page_sends_a_token_to_no_server_that_its_address_names(
+    browser: Browser, page: Page, tmp_path: Path, valkey: Valkey, token: Callable[..., str]
+) -> None:
+    log_path = tmp_path / "server.log"
+    (tmp_path / "elsewhere").mkdir()
+    with (
+        running(Server(log_path, valkey.url, {"JOBCAST_CORS_ORIGINS": page.url})) as server,
+        serving(tmp_path / "elsewhere") as elsewhere,
+    ):
+        page.use(server.ready().url)
+        tab = Tab(browser.new_page(), page.url)
+        query = {"url": elsewhere.url, "job": "of-somebody-else", "token": token("alice")}
+        tab.open(f"/?{urlencode(query)}")
+        expect(tab.page.locator("#status")).to_contain_text("not yours to follow")
+        tab.page.close()
+    assert elsewhere.requests == []

@@ -2,6 +2,7 @@
 
 import type { JobState } from "@jobcast/client";
 import { isCut } from "./attempts";
+import { cleanText } from "./cleanText";
 import type { LogRow } from "./logView";
 import { plural } from "./numbers";
 
@@ -32,7 +33,7 @@ function textOf(row: LogRow): string {
       return "";
     case "line": {
       const { timestamp, level, message } = row.line;
-      return `${timestamp} ${level.toUpperCase().padEnd(8)} ${message}\n`;
+      return `${timestamp} ${cleanText(level).toUpperCase().padEnd(8)} ${cleanText(message)}\n`;
     }
   }
 }

@@ -3,8 +3,9 @@ import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { Job } from "./job.tsx";
 
-// What a page of your own knows: the server, who is signed in, and which job it is about.
+// A page of your own knows which job it is about, and who is signed in.
 const query = new URLSearchParams(location.search);
+const server = document.querySelector<HTMLMetaElement>('meta[name="jobcast-server"]');
 
 async function getToken(): Promise<string> {
   const token = query.get("token"); // for a try; a real page asks its own server
@@ -16,7 +17,7 @@ async function getToken(): Promise<string> {
 
 createRoot(document.getElementById("root") as HTMLElement).render(
   <StrictMode>
-    <JobcastProvider options={{ url: query.get("url") ?? location.origin, getToken }}>
+    <JobcastProvider options={{ url: server?.content || location.origin, getToken }}>
       <Job jobId={query.get("job")} />
     </JobcastProvider>
   </StrictMode>,

@@ -1,0 +1,94 @@
+"""Log lines that no client can forge, and that hold no credential."""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from typing import Any, Final
+from urllib.parse import unquote_plus
+
+from jobcast.masking import MASK, is_secret_name, mask
+
+LONGEST_LINE: Final = 4096  # characters
+LONGEST_TEXT: Final = 100  # characters of a client's text within a line
+# They log what clients send: paths with their queries, and session ids.
+EXPOSED_LOGGERS: Final = ("uvicorn.access", "uvicorn.error", "engineio.server", "socketio.server")
+
+_OWN: Final = "jobcast."
+_ACCESS_LOGGER: Final = "uvicorn.access"
+_PARAMETER: Final = re.compile(r"(?<=[?&])([^=&\s\"'?]+)=([^&\s\"']+)")
+_BEARER: Final = "sid"  # who knows it may send and receive in the name of an HTTP-polling client
+
+
+class SafeRecords(logging.Filter):
+    """Passes every record on as one line without control characters and without secrets.
+
+    Values of ``sid`` and of parameters that are named after a token, a secret, a password or a key
+    are masked, as is what :func:`jobcast.masking.mask` knows. The further lines of a traceback are
+    indented.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name == _ACCESS_LOGGER and isinstance(record.args, tuple):
+            # uvicorn's formatter puts the line together from the arguments.
+            record.args = tuple(_safe_argument(argument) for argument in record.args)
+        else:
+            record.msg, record.args = safe_line(record.getMessage()), None
+        if record.exc_info and record.exc_info[0] is not None and not record.exc_text:
+            record.exc_text = _safe_lines("".join(traceback.format_exception(*record.exc_info)))
+        return True
+
+
+def protect(*names: str) -> None:
+    """Filter what the loggers log, whatever their handlers are. Again changes nothing."""
+    for name in names:
+        logger = logging.getLogger(name)
+        if not any(isinstance(some, SafeRecords) for some in logger.filters):
+            logger.addFilter(SafeRecords())
+
+
+def protect_own() -> None:
+    """Filter what jobcast's own loggers log, in whatever process they are."""
+    protect(*(name for name in list(logging.Logger.manager.loggerDict) if name.startswith(_OWN)))
+
+
+def quoted(text: object, limit: int = LONGEST_TEXT) -> str:
+    """Return a client's text as a log line of jobcast shows it: quoted, escaped and cut.
+
+    >>> quoted("a\\nINFO forged")
+    "'a\\\\nINFO forged'"
+    """
+    shown = str(text)
+    return repr(shown) if len(shown) <= limit else f"{shown[:limit]!r}…"
+
+
+def safe_line(text: str) -> str:
+    """Return the text as one line of a log."""
+    if len(text) > LONGEST_LINE:
+        text = f"{text[:LONGEST_LINE]}…"
+    if not text.isprintable():
+        text = "".join(map(_escaped, text))
+    if "=" in text:
+        text = _PARAMETER.sub(_shown_parameter, text)
+    return mask(text)
+
+
+def _safe_argument(argument: Any) -> Any:
+    return safe_line(argument) if isinstance(argument, str) else argument
+
+
+def _safe_lines(text: str) -> str:
+    return "\n".join(f"  {safe_line(line)}" for line in text.rstrip("\n").split("\n"))
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _shown_parameter(found: re.Match[str]) -> str:
+    name = unquote_plus(found[1])
+    hidden = name == _BEARER or is_secret_name(name)
+    return f"{found[1]}={MASK}" if hidden else found[0]

@@ -1,0 +1,50 @@
+"""Text from elsewhere, made safe for a terminal.
+
+Events are published as they are: browsers render any text safely. A terminal obeys control
+characters and escape sequences, so that each text passes through :func:`clean` on its way there.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, TypeVar
+
+from msgspec import Struct, structs
+
+T = TypeVar("T", bound=Struct)
+
+# Sequences of ECMA-48, with the seven-bit and the eight-bit form of their introducers.
+_ESCAPE_SEQUENCE: Final = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor, erasing
+    # OSC, DCS, SOS, PM and APC: titles, links, the clipboard; up to BEL or ST
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"
+    r"|\x1b[ -/]*[0-Z\\^-~]"
+)
+
+
+def clean(text: str) -> str:
+    r"""Return the text on one line, without escape sequences and control characters.
+
+    What is not printable (C0 and C1 controls, line breaks, bidirectional overrides, zero-width
+    characters) becomes a space.
+
+    >>> clean("\x1b[31mdone\x1b[0m\nINFO forged")
+    'done INFO forged'
+    """
+    if text.isprintable():
+        return text
+    text = _ESCAPE_SEQUENCE.sub("", text)
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def clean_lines(text: str) -> str:
+    """Return the text with every line cleaned. For texts of our own that span several lines."""
+    return "\n".join(map(clean, text.split("\n")))
+
+
+def clean_struct(struct: T) -> T:
+    """Return the struct with its texts cleaned. Texts within a field's list or object stay."""
+    fields = ((name, getattr(struct, name)) for name in struct.__struct_fields__)
+    return structs.replace(
+        struct, **{name: clean(value) for name, value in fields if isinstance(value, str)}
+    )

@@ -1,0 +1,117 @@
+"""Users of RabbitMQ who have the rights that the documentation says, and no others."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+from amqp.exceptions import AccessRefused
+from kombu.connection import Connection
+
+from jobcast.errors import PublishFailed
+from jobcast.testing import log, new_job_id
+from jobcast.transports import Message, Outgoing, Run, TransportPublisher, open_publisher
+from jobcast.transports.kombu_source import KombuClientManager
+from jobcast.transports.leases import Finding, Lease, LeaseHolder, Terms
+from tests.rabbitmq import RabbitMQ
+from tests.support import ROOT, TIMEOUT, eventually
+
+DEPLOYMENT = ROOT / "docs" / "deployment.md"
+TERMS = Terms(lease=0.6, lost_after=60)
+
+
+@pytest.fixture(scope="module")
+def restricted(rabbitmq: RabbitMQ) -> Iterator[RabbitMQ]:
+    """The broker, with the users that the documentation tells one to make."""
+    users: list[str] = []
+    for line in DEPLOYMENT.read_text().splitlines():
+        if line.startswith("rabbitmqctl "):
+            _, *arguments = shlex.split(line)
+            rabbitmq.control(*arguments)
+            if arguments[0] == "add_user":
+                users.append(arguments[1])
+    assert users == ["jobcast", "jobcast-worker"]
+    yield rabbitmq
+    for user in users:
+        rabbitmq.control("delete_user", user)
+
+
+def url_of(broker: RabbitMQ, user: str) -> str:
+    return broker.url.replace("guest:guest", f"{user}:PASSWORD")
+
+
+@pytest.fixture
+def worker(restricted: RabbitMQ) -> Iterator[TransportPublisher]:
+    publisher = open_publisher(url_of(restricted, "jobcast-worker"))
+    yield publisher
+    publisher.close()
+
+
+@asynccontextmanager
+async def served(
+    broker: RabbitMQ, received: list[Message], user: str = "jobcast"
+) -> AsyncIterator[KombuClientManager]:
+    async def resumed() -> None:
+        raise AssertionError("the queue was not lost")
+
+    manager = KombuClientManager(url_of(broker, user))
+    manager.source.start(lambda _, message: received.append(message), resumed)
+    try:
+        yield manager
+    finally:
+        await manager.aclose()
+
+
+async def test_a_worker_publishes_and_a_server_receives(
+    restricted: RabbitMQ, worker: TransportPublisher
+) -> None:
+    job_id, received = new_job_id(), list[Message]()
+    lease = Lease(job_id, Run("aa", 1, "d1"))
+    assert isinstance(worker, LeaseHolder)
+    async with served(restricted, received) as manager:
+        source = manager.source
+        await source.subscribe(job_id)
+        await asyncio.to_thread(worker.publish, [Outgoing.of(log(job_id))])
+        await manager.publish_event(Outgoing.of(log(job_id)))
+        await eventually(lambda: len(received) == 2, "events of a worker and of a server")
+        await asyncio.to_thread(worker.emit, "news", "of a worker", room="lobby")
+        await manager.emit("news", "of a server", room="lobby")
+        bus = [await asyncio.wait_for(source.bus.get(), TIMEOUT) for _ in range(2)]
+        assert "of a worker" in str(bus)
+        assert "of a server" in str(bus)
+        await asyncio.to_thread(worker.renew, [lease], 0.1)
+        found: list[Finding] = []
+        async with asyncio.timeout(TIMEOUT):
+            while not found:
+                found = await source.look(TERMS)
+                await asyncio.sleep(0.02)
+        assert [finding.lease for finding in found] == [lease]
+        await asyncio.to_thread(worker.release, [lease])
+    # It deletes its queues when it ends.
+    queues = await asyncio.to_thread(restricted.control, "list_queues", "name")
+    assert not any(queue.startswith("jobcast") for queue in queues)
+
+
+async def test_a_worker_receives_nothing(
+    restricted: RabbitMQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(restricted, [], "jobcast-worker") as manager:
+        await eventually(lambda: "access to queue" in caplog.text, "refusal by the broker")
+        assert not manager.source.ready
+
+
+@pytest.mark.parametrize("user", ["jobcast", "jobcast-worker"])
+def test_rights_end_where_the_prefix_does(restricted: RabbitMQ, user: str) -> None:
+    publisher = open_publisher(url_of(restricted, user), prefix="another")
+    with pytest.raises(PublishFailed, match="refused"):
+        publisher.publish([Outgoing.of(log(new_job_id()))])
+    publisher.close()
+    for exchange in ("jobcasts", "jobcast.others", "another.jobcast", "celery"):
+        with (
+            Connection(url_of(restricted, user)) as connection,
+            pytest.raises(AccessRefused),
+        ):
+            connection.channel().exchange_declare(exchange, "fanout")

@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -33,7 +34,7 @@ from bench.attacks import wire
 from bench.attacks.catalogue import POLLING, polling_sid
 from bench.attacks.innocent import innocent
 from bench.attacks.mutations import Mutations
-from bench.attacks.served import Served
+from bench.attacks.served import Served, server_errors
 from bench.attacks.wire import ENGINE_PATH, Gone, WebSocket, Wire, text
 from jobcast.testing import log, started
 from jobcast.tokens import mint
@@ -47,9 +48,9 @@ PATIENCE: Final = 0.3  # seconds to wait for an answer that may never come
 SESSION_TIMEOUT: Final = 20.0  # seconds
 WARM: Final = 0.35  # part of the time after which the server should not grow any more
 FLAT: Final = 24 * 1024 * 1024  # bytes that are no growth
-GRACE: Final = 60.0  # seconds for the last events and the last connections to go
+GRACE: Final = 120.0  # seconds for the last events to come and connections to go
 CHECK: Final = 1.0  # seconds between two looks at the server
-SHOWN: Final = 40  # lines of the log around a traceback
+SHOWN: Final = 12  # lines of a traceback
 LINES: Final = 500  # of each job that sessions may join
 
 # So many connections from one address are no attack here.
@@ -260,6 +261,8 @@ class Fuzz:
         self._server = server
         self._transport = transport
         self._under_way: set[int] = set()
+        self._read = 0  # characters of the log
+        self._faults: list[str] = []
 
     def remember(self, sid: str) -> None:
         """Keep the id of a session, for others to misuse."""
@@ -276,16 +279,18 @@ class Fuzz:
             workers = [asyncio.create_task(self._work(numbers, deadline)) for _ in range(AT_ONCE)]
             await self._watch(workers)
             await asyncio.gather(*workers)
-            problem = await client.check(GRACE)
-            if problem:
+            if (grown := self.report.peak - self.report.warm) > FLAT:
+                self.report.problems.append(
+                    f"it has grown by {grown // 2**20} MiB since it was warm"
+                )
+            if problem := await client.check(GRACE):
                 self.report.problems.append(f"the innocent client: {problem}")
             self.report.counts["events of the innocent client"] = len(client.received)
         await self._check_gauges()
 
     async def _work(self, numbers: Iterator[int], deadline: float) -> None:
-        while time.monotonic() < deadline and not self.report.problems:
-            number = next(numbers, None)
-            if number is None:
+        for number in numbers:
+            if time.monotonic() >= deadline or self._ended:
                 return
             self._under_way.add(number)
             self.report.counts["sessions"] += 1
@@ -297,45 +302,45 @@ class Fuzz:
             finally:
                 self._under_way.discard(number)
 
+    @property
+    def _ended(self) -> bool:
+        return self._server.popen.poll() is not None
+
     async def _watch(self, workers: list[asyncio.Task[None]]) -> None:
         """Look at the server until the sessions have ended."""
         began = time.monotonic()
         while not all(worker.done() for worker in workers):
-            under_way = sorted(self._under_way)
+            before = sorted(self._under_way)
             await asyncio.wait(workers, timeout=CHECK)
-            problem = await asyncio.to_thread(self._problem)
-            if problem and not self.report.problems:
-                some = f"sessions {under_way} to {sorted(self._under_way)}, seed {self.seed}"
-                self.report.problems.append(f"{problem}\nduring {some}")
+            some = f"sessions {before} to {sorted(self._under_way)}, seed {self.seed}"
+            for fault in await asyncio.to_thread(self._new_faults):
+                self.report.problems.append(f"{fault}\nduring {some}")
             self._weigh(time.monotonic() - began)
 
-    def _problem(self) -> str:
-        """What is wrong with the server now."""
-        if self._server.popen.poll() is not None:
-            return f"the server ended with {self._server.popen.returncode}"
+    def _new_faults(self) -> list[str]:
+        """What is wrong with the server since it was looked at last, each kind once."""
         log = self._server.log
-        at = log.find("Traceback (most recent call last)")
-        if at >= 0:
-            before = log.rfind("\n", 0, max(0, log.rfind("\n", 0, at))) + 1
-            return "\n".join(log[before:].splitlines()[:SHOWN])
-        errors = self._server.server_errors
-        return errors[0] if errors else ""
+        new, self._read = log[self._read :], len(log)
+        faults = [*tracebacks(new), *server_errors(new)[:1]]
+        if self._ended:
+            faults.append(f"the server ended with {self._server.popen.returncode}")
+        known = {kind_of(fault) for fault in self._faults}
+        fresh = {kind_of(fault): fault for fault in faults if kind_of(fault) not in known}
+        self._faults += fresh.values()
+        return list(fresh.values())
 
     def _weigh(self, elapsed: float) -> None:
-        if self._server.popen.poll() is not None:
+        if self._ended:
             return
         memory = self._server.memory()
         if elapsed < WARM * self._options.seconds:
             self.report.warm = max(self.report.warm, memory)
             return
         self.report.peak = max(self.report.peak, memory)
-        if self.report.peak - self.report.warm > FLAT and not self.report.problems:
-            grown = (self.report.peak - self.report.warm) // 2**20
-            self.report.problems.append(f"the server has grown by {grown} MiB since it was warm")
 
     async def _check_gauges(self) -> None:
         """Nothing should be left of the connections."""
-        if self._server.popen.poll() is not None:
+        if self._ended:
             return
         deadline, left = time.monotonic() + GRACE, dict[str, float]()
         while time.monotonic() < deadline:
@@ -344,6 +349,28 @@ class Fuzz:
                 return
             await asyncio.sleep(0.2)
         self.report.problems.append(f"left in the end: {left}")
+
+
+def tracebacks(log: str) -> list[str]:
+    """Return the ends of the tracebacks in a log, and what each was about."""
+    lines = log.splitlines()
+    starts = [n for n, line in enumerate(lines) if "Traceback (most recent call last)" in line]
+    found: list[str] = []
+    for start in starts:
+        end = start + 1
+        while end < len(lines) and lines[end].startswith(" "):
+            end += 1
+        # The error itself is indented in the server's own log, and not in others.
+        last = min(end + 1, len(lines)) if lines[start].startswith("Traceback") else end
+        found.append(
+            "\n".join([*lines[max(0, start - 1) : start], *lines[start + 1 : last][-SHOWN:]])
+        )
+    return found
+
+
+def kind_of(fault: str) -> str:
+    """What faults of one kind have in common."""
+    return re.sub(r"0x\w+|\d+|[\w-]{20}", "#", "\n".join(fault.splitlines()[-3:]))
 
 
 def _jobs(transport: str) -> list[str]:

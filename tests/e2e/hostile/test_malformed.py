@@ -53,7 +53,11 @@ async def test_malformed_packets_leave_no_traceback(
 
 
 def check_lines(lines: list[str], most: int) -> None:
-    """Check lines of the log that one test has caused."""
+    """Check lines of the log that one test has caused.
+
+    Sessions of long-polling that other tests have left end meanwhile.
+    """
+    lines = [line for line in lines if "did not authenticate" not in line]
     text = "\n".join(lines)
     assert "Traceback" not in text, text
     assert not server_errors(text)

@@ -82,7 +82,7 @@ client: client/node_modules/.package-lock.json  ## check, test and build the Typ
 	cd client && $(NODE) npm test
 	cd client && $(NODE) npm run pack:check
 
-servers:  ## install what the tests start: Redis, RabbitMQ, Chromium
+servers:  ## install what the tests start: Redis, RabbitMQ, Chromium, proxies
 	@sh tests/install_servers.sh
 
 pytest: $(STOCK_CLIENT)/node_modules/.package-lock.json $(CONSOLE) $(EXAMPLE) servers  ## the three tiers of tests

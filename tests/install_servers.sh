@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what the tests start processes of, as Debian packages: Redis, RabbitMQ and Chromium.
+# Installs what the tests start processes of, as Debian packages: Redis, RabbitMQ, Chromium and
+# the reverse proxies of docs/proxies.md.
 set -eu
 
 packages=""
@@ -7,12 +8,15 @@ command -v redis-server > /dev/null || packages="$packages redis-server"
 command -v rabbitmq-server > /dev/null || [ -x /usr/sbin/rabbitmq-server ] ||
     packages="$packages rabbitmq-server"
 command -v chromium > /dev/null || packages="$packages chromium"
+for proxy in nginx haproxy caddy; do
+    command -v "$proxy" > /dev/null || [ -x "/usr/sbin/$proxy" ] || packages="$packages $proxy"
+done
 [ -n "$packages" ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get > /dev/null; then
     echo "The tests need programs that are not installed here:$packages." >&2
     echo "On Debian: sudo apt-get install$packages" >&2
-    echo "Elsewhere: Redis 7 or newer, RabbitMQ 3.10 or newer and a chromium, on the PATH." >&2
+    echo "Elsewhere: Redis 7 or newer, RabbitMQ 3.10 or newer, a chromium, nginx, HAProxy and Caddy, on the PATH." >&2
     exit 1
 fi
 

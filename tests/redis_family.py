@@ -250,6 +250,21 @@ def started(servers: Any) -> Iterator[Any]:
         servers.kill()
 
 
+def key_usage(ca: bool) -> x509.KeyUsage:
+    """What a key is for: Python 3.13 refuses certificates that do not say it."""
+    return x509.KeyUsage(
+        digital_signature=not ca,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
 def certificates(folder: Path) -> tuple[Path, Path, Path]:
     """An authority, and a certificate of it for 127.0.0.1 with its key, as PEM files."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -273,6 +288,12 @@ def certificates(folder: Path) -> tuple[Path, Path, Path]:
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .add_extension(
                 x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), False
+            )
+            .add_extension(key_usage(ca), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()),
+                critical=False,
             )
             .sign(authority_key, hashes.SHA256())
         )

@@ -1,4 +1,4 @@
-import { backoff } from "./backoff.js";
+import { pauseAfter } from "./backoff.js";
 import { ConnectionRefused, InvalidMessage, report } from "./errors.js";
 import { Frames } from "./frames.js";
 import { eventsOf, resultOf } from "./iterate.js";
@@ -19,13 +19,10 @@ import { Timers } from "./timers.js";
 /** Log lines that are kept of a job. */
 export const DEFAULT_LOG_LIMIT = 1000;
 
-// What a server says that will soon say something else.
-const PASSING: ReadonlySet<string> = new Set([
-  "unavailable",
-  "internal_error",
-  "not_authenticated",
-  INVALID_ANSWER,
-]);
+// Codes of refusals after which the same request may succeed.
+const AGAIN = ["unavailable", "internal_error", "rate_limited"] as const;
+const LEAVE_AGAIN: ReadonlySet<string> = new Set(AGAIN);
+const JOIN_AGAIN: ReadonlySet<string> = new Set([...AGAIN, "not_authenticated", INVALID_ANSWER]);
 
 export interface FollowOptions {
   readonly signal?: AbortSignal | undefined;
@@ -79,16 +76,18 @@ class Client implements JobClient, JobHost, LinkHost {
   readonly #link: Link;
   readonly #followed = new Map<string, Job>();
   // Whoever holds a job has the same as anybody else; those that nobody holds go.
-  readonly #jobs = new Map<string, WeakRef<Job>>();
-  readonly #gone = new FinalizationRegistry<string>((jobId) => {
+  readonly #jobs = new Map<string, Held>();
+  readonly #gone = registry((jobId) => {
     if (!this.#jobs.get(jobId)?.deref()) {
       this.#jobs.delete(jobId);
     }
   });
 
-  constructor({ url, getToken, transports = ["websocket"], logLimit }: JobClientOptions) {
+  constructor(options: JobClientOptions) {
+    const { url, getToken, transports = ["websocket"], namespace = "/", logLimit } = options;
     this.logLimit = logLimit ?? DEFAULT_LOG_LIMIT;
-    this.#link = new Link({ url, getToken, transports }, this, this.#timers, this.#frames);
+    const link = { url, getToken, transports, namespace };
+    this.#link = new Link(link, this, this.#timers, this.#frames);
   }
 
   get connection(): Store<Connection> {
@@ -167,7 +166,7 @@ class Client implements JobClient, JobHost, LinkHost {
     // React's strict mode leaves, and comes back in the same moment.
     this.#timers.after(0, () => {
       if (!job.isFollowed && this.#followed.delete(job.jobId)) {
-        this.#link.send("leave_job", { job_id: job.jobId });
+        this.#leave(job.jobId);
         job.forget();
         this.#joinNext();
       }
@@ -216,6 +215,11 @@ class Client implements JobClient, JobHost, LinkHost {
       if (name === "joined") {
         const joined = parse(name, payload);
         this.#followed.get(joined.job_id)?.begin(joined);
+      } else if (name === "left") {
+        const left = parse(name, payload);
+        if (this.#followed.get(left.job_id)?.end(left)) {
+          this.#joinNext();
+        }
       } else if (isJobEventName(name)) {
         const event = parseEvent(name, payload);
         this.#followed.get(event.job_id)?.receive(event);
@@ -237,8 +241,8 @@ class Client implements JobClient, JobHost, LinkHost {
     if (!job) {
       job = new Job(jobId, this);
       if (isJobId(jobId)) {
-        this.#jobs.set(jobId, new WeakRef(job));
-        this.#gone.register(job, jobId);
+        this.#jobs.set(jobId, held(job));
+        this.#gone?.register(job, jobId);
       } else {
         job.refuse("invalid_request", "this cannot be the id of a job");
       }
@@ -257,10 +261,25 @@ class Client implements JobClient, JobHost, LinkHost {
       }
       if (answer.ok) {
         job.accept(answer);
-      } else if (PASSING.has(answer.code)) {
-        this.#timers.after(backoff(tries), () => job.isLatest(join) && this.#join(job, tries + 1));
+      } else if (JOIN_AGAIN.has(answer.code)) {
+        const pause = pauseAfter(answer, tries);
+        this.#timers.after(pause, () => job.isLatest(join) && this.#join(job, tries + 1));
       } else {
         job.refuse(answer.code, answer.message);
+      }
+    });
+  }
+
+  /** Leaves a job, unless somebody follows it again before the server accepts that. */
+  #leave(jobId: string, tries = 0): void {
+    this.#link.request("leave_job", { job_id: jobId }, (answer) => {
+      if (!answer.ok && LEAVE_AGAIN.has(answer.code)) {
+        const again = (): void => {
+          if (!this.#followed.has(jobId)) {
+            this.#leave(jobId, tries + 1);
+          }
+        };
+        this.#timers.after(pauseAfter(answer, tries), again);
       }
     });
   }
@@ -274,4 +293,15 @@ class Client implements JobClient, JobHost, LinkHost {
       }
     }
   }
+}
+
+type Held = Pick<WeakRef<Job>, "deref">;
+
+// Older runtimes of React Native have neither: there, jobs stay until the client goes.
+function held(job: Job): Held {
+  return typeof WeakRef === "function" ? new WeakRef(job) : { deref: () => job };
+}
+
+function registry(forget: (jobId: string) => void): FinalizationRegistry<string> | null {
+  return typeof FinalizationRegistry === "function" ? new FinalizationRegistry(forget) : null;
 }

@@ -1,9 +1,10 @@
 /** The connection: kept up, with a token that is renewed, and honest about how it stands. */
 
 import { io, type Socket } from "socket.io-client";
-import { backoff } from "./backoff.js";
+import { backoff, pauseAfter } from "./backoff.js";
 import { InvalidMessage, report } from "./errors.js";
 import type { Frames } from "./frames.js";
+import { addressOf, probe, statusOf } from "./handshake.js";
 import { parse } from "./parse.js";
 import type { Messages, Refusal } from "./protocol.js";
 import { Listeners, type Store } from "./store.js";
@@ -39,18 +40,16 @@ interface LinkOptions {
   readonly url: string | undefined;
   readonly getToken: GetToken;
   readonly transports: readonly Transport[];
+  readonly namespace: string;
 }
 
-type Request = "join_job" | "refresh_token";
+type Request = "join_job" | "leave_job" | "refresh_token";
 
 const ANSWER_TIMEOUT = 20_000; // ms that the server may take to answer a request
 // While a connection with the old token goes on, in ms:
 const TOKEN_PAUSE = 1000; // before `getToken` is asked again when it failed
 const LONGEST_TOKEN_PAUSE = 8000;
 const STEADY = 1000; // ms after which a connection counts as one that works
-
-// `localhost:8000` is a URL too, of which the protocol is `localhost:`.
-const PROTOCOLS: ReadonlySet<string> = new Set(["http:", "https:", "ws:", "wss:"]);
 
 /** The code of a refusal when the server's answer breaks the protocol. */
 export const INVALID_ANSWER = "invalid_answer";
@@ -69,7 +68,8 @@ export class Link implements Store<Connection> {
     since: Date.now(),
   };
   #socket: Socket | null = null;
-  #asked: Promise<string> | null = null;
+  #asked: Promise<string | null> | null = null;
+  #wasConnected = false;
   #asksAgain = true; // for a token, once, when the one that it had has expired
   #tries = 0; // since the connection was last a steady one
   #cancelRetry: (() => void) | null = null;
@@ -151,16 +151,10 @@ export class Link implements Store<Connection> {
     });
   }
 
-  /** Tells the server something whose answer does not matter. */
-  send<N extends "leave_job">(name: N, payload: Messages[N]): void {
-    if (this.#socket?.connected) {
-      this.#socket.emit(name, payload);
-    }
-  }
-
   #listen(socket: Socket): Socket {
     socket.on("connect", () => {
       this.#asksAgain = true;
+      this.#wasConnected = true;
       this.#enter("connected");
       this.#host.connected();
     });
@@ -172,7 +166,7 @@ export class Link implements Store<Connection> {
     });
     socket.on("connect_error", (error) => {
       if (socket.active) {
-        this.#retryLater(null, `the server cannot be reached (${error.message})`);
+        this.#unreachable(error);
       } else {
         this.#refused(error);
       }
@@ -207,6 +201,37 @@ export class Link implements Store<Connection> {
     this.#cancelRetry ??= this.#timers.after(delay, () => this.#connect("reconnecting"));
   }
 
+  /** Tries again, and says why it failed, also where only a request of its own can tell. */
+  #unreachable(error: Error): void {
+    const status = statusOf(error);
+    if (status !== null) {
+      this.#answered(status);
+      return;
+    }
+    this.#retryLater(null, `the server cannot be reached (${error.message})`);
+    if (!this.#wasConnected) {
+      const { attempts } = this.#connection;
+      void probe(this.#options.url).then((status) => {
+        const { state, attempts: now } = this.#connection;
+        if (status !== null && state === "reconnecting" && now === attempts) {
+          this.#answered(status);
+        }
+      });
+    }
+  }
+
+  /** The server, or a proxy before it, answered the handshake with an HTTP status. */
+  #answered(status: number): void {
+    if (status === 403 && !this.#wasConnected) {
+      this.#socket?.disconnect();
+      this.#enter("refused", "forbidden", "refused (403): is this page's origin allowed?");
+    } else if (status === 404) {
+      this.#retryLater("not_found", "there is no server at this path (404): is the url right?");
+    } else {
+      this.#retryLater(null, `the server answered ${status} instead of opening a connection`);
+    }
+  }
+
   readonly #hurry = (): void => {
     if (this.#cancelRetry !== null) {
       this.#connect("reconnecting");
@@ -220,25 +245,33 @@ export class Link implements Store<Connection> {
     this.#asked ??= askToken(this.#options.getToken, this.#timers);
     const [token, error] = await this.#asked.then(
       (token) => [token, null] as const,
-      (error: unknown) => [null, error] as const,
+      (error: unknown) => [undefined, error] as const,
     );
     const isCurrent = this.#socket !== null && this.#socket.io.engine === engine;
     if (!isCurrent || engine?.readyState !== "open") {
       return;
     }
     this.#asked = null;
-    if (token !== null) {
+    if (token) {
       send({ token });
+    } else if (token === null) {
+      this.#signOut();
     } else {
       this.#socket?.disconnect();
       this.#retryLater("token_unavailable", messageOf(error));
     }
   };
 
+  #signOut(): void {
+    this.#socket?.disconnect();
+    this.#enter("refused", "token_missing", "getToken gave no token: nobody is signed in");
+  }
+
   #refused(error: Error): void {
-    const { code, message } = refusalOf(error);
-    if (code === "unavailable") {
-      this.#retryLater(code, message);
+    const refusal = refusalOf(error);
+    const { code, message } = refusal;
+    if (code === "unavailable" || code === "rate_limited") {
+      this.#retryLater(code, message, pauseAfter(refusal, Math.max(0, this.#tries - 1)));
     } else if (code === "token_expired" && this.#asksAgain) {
       this.#asksAgain = false;
       this.#retryLater(code, message, 0);
@@ -250,16 +283,20 @@ export class Link implements Store<Connection> {
   /** Renews the token of the connection, which goes on meanwhile. */
   async #refresh(tries = 0): Promise<void> {
     const id = this.#socket?.id;
-    const again = (): void => {
+    const again = (least = 0): void => {
       // If it never succeeds the server ends the connection, and the next one says why.
-      const pause = Math.min(LONGEST_TOKEN_PAUSE, TOKEN_PAUSE * 2 ** tries);
+      const pause = Math.max(least, Math.min(LONGEST_TOKEN_PAUSE, TOKEN_PAUSE * 2 ** tries));
       this.#timers.after(pause, () => this.#isStill(id) && void this.#refresh(tries + 1));
     };
-    const token = await askToken(this.#options.getToken, this.#timers).catch(() => null);
+    const token = await askToken(this.#options.getToken, this.#timers).catch(() => undefined);
     if (!this.#isStill(id)) {
       return;
     }
     if (token === null) {
+      this.#signOut();
+      return;
+    }
+    if (token === undefined) {
       again();
       return;
     }
@@ -269,7 +306,7 @@ export class Link implements Store<Connection> {
         this.#host.subjectChanged();
         this.#socket?.disconnect();
       } else if (!answer.ok) {
-        again();
+        again(pauseAfter(answer, 0));
       }
     });
   }
@@ -301,19 +338,12 @@ export class Link implements Store<Connection> {
 }
 
 function socketOf(
-  { url, transports }: LinkOptions,
+  { url, transports, namespace }: LinkOptions,
   authenticate: (send: (auth: { token: string }) => void) => void,
 ): Socket {
-  const page = typeof location === "undefined" ? undefined : location.href;
-  if (url === undefined && page === undefined) {
-    throw new TypeError("outside of a page the client needs the url of the server");
-  }
-  const { origin, pathname, protocol } = new URL(url ?? "/", page);
-  if (!PROTOCOLS.has(protocol)) {
-    throw new TypeError(`the url of the server has to be one of http or https: ${url}`);
-  }
-  return io(origin, {
-    path: `${pathname.replace(/\/$/, "")}/socket.io`,
+  const { origin, path } = addressOf(url);
+  return io(`${origin}${namespace}`, {
+    path,
     transports: [...transports],
     tryAllTransports: true,
     auth: authenticate,
@@ -324,11 +354,17 @@ function socketOf(
   });
 }
 
-function refusalOf(error: Error): { code: string; message: string } {
+function refusalOf(error: Error): { code: string; message: string; retry_after?: number } {
   const { message } = error;
   try {
-    const { data } = parse("connect_error", { message, data: (error as { data?: unknown }).data });
-    return { code: data.code, message: data.message ?? message };
+    const given = (error as { data?: { retry_after?: unknown } }).data;
+    const { data } = parse("connect_error", { message, data: given });
+    const pause = given?.retry_after;
+    return {
+      code: data.code,
+      message: data.message ?? message,
+      ...(typeof pause === "number" && pause >= 0 ? { retry_after: pause } : {}),
+    };
   } catch (flaw) {
     if (flaw instanceof InvalidMessage) {
       return { code: "refused", message }; // an application's own refusal

@@ -38,7 +38,7 @@ const oneOf =
 const integer =
   (least: number): Check =>
   (value) =>
-    Number.isInteger(value) && (value as number) >= least;
+    Number.isSafeInteger(value) && (value as number) >= least;
 const range =
   (least: number, most = Number.POSITIVE_INFINITY): Check =>
   (value) =>
@@ -59,7 +59,12 @@ const shaped =
 const cursor: Shape = { epoch, seq: integer(0) };
 const stamp: Shape = { job_id: isJobId, seq: integer(1), timestamp: time };
 const joined: Shape = { job_id: isJobId, ...cursor, status: oneOf(STATES) };
-const refusal: Shape = { ok: is(false), code: text, message: text };
+const refusal: Shape = {
+  ok: is(false),
+  code: text,
+  message: text,
+  retry_after: optional(range(0)),
+};
 
 const SHAPES: Readonly<Record<keyof Messages, Shape>> = {
   job_status: {
@@ -86,7 +91,9 @@ const SHAPES: Readonly<Record<keyof Messages, Shape>> = {
   job_complete: { ...stamp, result: (value) => value !== undefined },
   job_error: { ...stamp, error: text, message: text, reason: oneOf(REASONS) },
   joined,
+  left: { job_id: isJobId, code: text, message: text },
   token_expiring: { expires_at: time },
+  closing: { code: text, message: text },
   draining: { closes_in: range(0) },
   connect: { token },
   connect_error: { message: text, data: shaped({ code: text, message: optional(text) }) },

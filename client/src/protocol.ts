@@ -71,10 +71,19 @@ export interface JoinedMessage extends Cursor {
   status: State;
 }
 
+/** A joined job may not be followed any more. */
+export interface LeftMessage {
+  job_id: string;
+  code: string;
+  message: string;
+}
+
 export interface Refusal {
   ok: false;
   code: string;
   message: string;
+  /** Seconds until the same request may be sent again. */
+  retry_after?: number;
 }
 
 /** Every message by its name. `x.ack` is the answer to `x`. */
@@ -85,7 +94,9 @@ export interface Messages {
   job_complete: JobCompleteMessage;
   job_error: JobErrorMessage;
   joined: JoinedMessage;
+  left: LeftMessage;
   token_expiring: { expires_at: string };
+  closing: { code: string; message: string };
   draining: { closes_in: number };
   connect: { token: string };
   connect_error: { message: string; data: { code: string; message?: string } };

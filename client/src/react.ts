@@ -88,6 +88,26 @@ export function useJob(jobId: string): JobState {
   return useSyncExternalStore(store.subscribe, store.getSnapshot, store.getServerSnapshot);
 }
 
+/**
+ * What `status` alone does not say of a job that is `pending`:
+ *
+ * - `none`: there is no job id yet;
+ * - `connecting`: it is not known yet what the job does;
+ * - `waiting`: it is known, and nothing has been published of the job;
+ * - `following`: the state is the job's, live;
+ * - `reconnecting`: the state is what was known when the connection was lost;
+ * - `refused`: the connection or the job was refused, `refusal` says why;
+ * - `closed`: the client was closed.
+ */
+export type JobPhase =
+  | "none"
+  | "connecting"
+  | "waiting"
+  | "following"
+  | "reconnecting"
+  | "refused"
+  | "closed";
+
 export interface JobSocket
   extends Pick<
     JobState,
@@ -101,10 +121,12 @@ export interface JobSocket
     | "result"
     | "error"
     | "connection"
-    | "refusal"
   > {
   /** The same as `percentage`. */
   readonly progress: number | null;
+  readonly phase: JobPhase;
+  /** Why the connection or the job was refused: `code` for programs, `message` for people. */
+  readonly refusal: JobState["refusal"];
 }
 
 /** The job with this id, or nothing yet as long as there is none. */
@@ -115,7 +137,13 @@ export function useJobSocket(jobId: string | null | undefined): JobSocket {
     [client, jobId],
   );
   const state = useSyncExternalStore(store.subscribe, store.getSnapshot, store.getServerSnapshot);
-  return useMemo(() => socketOf(state), [state]);
+  const { connection } = client;
+  const refused = useSyncExternalStore(
+    connection.subscribe,
+    () => refusedConnection(connection.getSnapshot()),
+    noConnection,
+  );
+  return useMemo(() => socketOf(state, refused), [state, refused]);
 }
 
 /** Several jobs, in the order of their ids: one subscription, and one render a frame for all. */
@@ -179,10 +207,18 @@ const SERVER_CONNECTION: Connection = {
 };
 const serverConnection = (): Connection => SERVER_CONNECTION;
 
-function socketOf(state: JobState): JobSocket {
+/** The connection if it was refused: the same object until it changes. */
+function refusedConnection(connection: Connection): Connection | null {
+  return connection.state === "refused" ? connection : null;
+}
+const noConnection = (): null => null;
+
+function socketOf(state: JobState, refused: Connection | null): JobSocket {
   const { percentage, status, message, stage, rate, eta, logs, result, error } = state;
-  const { connection, refusal } = state;
+  const { connection } = state;
+  const refusal = state === BLANK ? null : (state.refusal ?? refusalOf(refused));
   return {
+    phase: refusal ? "refused" : phaseOf(state),
     progress: percentage,
     percentage,
     status,
@@ -196,4 +232,21 @@ function socketOf(state: JobState): JobSocket {
     connection,
     refusal,
   };
+}
+
+function refusalOf(refused: Connection | null): JobState["refusal"] {
+  return refused && { code: refused.code ?? "refused", message: refused.message ?? "refused" };
+}
+
+function phaseOf(state: JobState): JobPhase {
+  if (state === BLANK) {
+    return "none";
+  }
+  if (state.connection === "closed") {
+    return "closed";
+  }
+  if (state.joined === "yes") {
+    return state.status === "pending" ? "waiting" : "following";
+  }
+  return state.updatedAt === null ? "connecting" : "reconnecting";
 }

@@ -52,6 +52,7 @@ test("a component shows what the job says", async () => {
   });
   const { result } = renderHook(() => useJobSocket("a"), { wrapper: Within });
   expect(result.current).toEqual({
+    phase: "connecting",
     progress: null,
     percentage: null,
     status: "pending",
@@ -135,6 +136,54 @@ test("a refusal is a state", async () => {
   const { result } = renderHook(() => useJobSocket("a"), { wrapper: Within });
   await settled(() => result.current.refusal, "a refusal");
   expect(result.current.refusal).toEqual({ code: "job_not_found", message: "no such job" });
+});
+
+test("a refused connection is a refusal too, until it is let in", async () => {
+  server.refuse = () =>
+    Object.assign(new Error("not you"), { data: { code: "token_key", message: "which key?" } });
+  const { result } = renderHook(() => useJobSocket("a"), { wrapper: Within });
+  await settled(() => result.current.phase === "refused", "a refusal");
+  expect(result.current).toMatchObject({
+    connection: "refused",
+    refusal: { code: "token_key", message: "which key?" },
+  });
+  server.refuse = () => undefined;
+  act(() => client.reconnect());
+  await settled(() => result.current.phase === "waiting", "a join");
+  expect(result.current.refusal).toBeNull();
+});
+
+test("nobody signed in is a refusal too", async () => {
+  const other = createJobClient({ url: server.url, getToken: () => null });
+  const { result } = renderHook(() => useJobSocket("a"), {
+    wrapper: ({ children }) => <JobcastProvider client={other}>{children}</JobcastProvider>,
+  });
+  await settled(() => result.current.refusal?.code === "token_missing", "a refusal");
+  other.close();
+});
+
+test("the phase says which kind of pending it is", async () => {
+  const { result, rerender } = renderHook(({ id }) => useJobSocket(id), {
+    wrapper: Within,
+    initialProps: { id: null as string | null },
+  });
+  expect(result.current).toMatchObject({ status: "pending", phase: "none", refusal: null });
+  rerender({ id: "a" });
+  expect(result.current).toMatchObject({ status: "pending", phase: "connecting" });
+  await settled(() => result.current.phase === "waiting", "a join");
+  expect(result.current.status).toBe("pending");
+  server.say("a", "job_status", { status: "queued" });
+  await settled(() => result.current.phase === "following", "an event");
+  const { port } = server;
+  await server.stop();
+  await settled(() => result.current.phase === "reconnecting", "a loss");
+  expect(result.current.status).toBe("queued");
+  server = await TestServer.startAt(port);
+  server.answer = (name) =>
+    name === "join_job" ? { ok: false, code: "job_not_found", message: "no such job" } : undefined;
+  await settled(() => result.current.phase === "refused", "a refusal");
+  act(() => client.close());
+  await settled(() => result.current.connection === "closed", "the end");
 });
 
 test("several jobs are one subscription: one render for what comes in a frame", async () => {

@@ -1,6 +1,6 @@
 import { createServer, type Server as HttpServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { Server, type Socket } from "socket.io";
+import { type Namespace, Server, type Socket } from "socket.io";
 
 type Message = readonly [name: string, payload: Record<string, unknown>];
 type Transport = "websocket" | "polling";
@@ -18,6 +18,7 @@ export class TestServer {
   port = 0;
   readonly #http: HttpServer = createServer();
   readonly #io: Server;
+  readonly #jobs: Namespace;
   readonly #records = new Map<string, { epoch: string; events: Message[] }>();
   #epochs = 0;
 
@@ -25,20 +26,25 @@ export class TestServer {
     return TestServer.startAt(0);
   }
 
-  static async startAt(port: number, transport: Transport = "websocket"): Promise<TestServer> {
-    const server = new TestServer(transport);
+  static async startAt(
+    port: number,
+    transport: Transport = "websocket",
+    namespace = "/",
+  ): Promise<TestServer> {
+    const server = new TestServer(transport, namespace);
     await new Promise<void>((resolve) => server.#http.listen(port, "127.0.0.1", resolve));
     server.port = (server.#http.address() as AddressInfo).port;
     return server;
   }
 
-  private constructor(transport: Transport) {
+  private constructor(transport: Transport, namespace: string) {
     this.#io = new Server(this.#http, { transports: [transport], serveClient: false });
-    this.#io.use((socket, next) => {
+    this.#jobs = this.#io.of(namespace);
+    this.#jobs.use((socket, next) => {
       this.tokens.push(socket.handshake.auth.token);
       next(this.refuse(socket.handshake.auth.token));
     });
-    this.#io.on("connection", (socket) => this.#serve(socket));
+    this.#jobs.on("connection", (socket) => this.#serve(socket));
   }
 
   get url(): string {
@@ -59,7 +65,7 @@ export class TestServer {
     const seq = record.events.length + 1;
     const stamp = { job_id: jobId, seq, timestamp: "2026-01-15T09:30:00.250000Z" };
     record.events.push([name, { ...stamp, ...data }]);
-    this.#io.to(jobId).emit(name, { ...stamp, ...data });
+    this.#jobs.to(jobId).emit(name, { ...stamp, ...data });
   }
 
   /** Begins a job's record anew. */
@@ -71,12 +77,12 @@ export class TestServer {
 
   /** Sends anything to everybody. */
   emit(name: string, ...payload: unknown[]): void {
-    this.#io.emit(name, ...payload);
+    this.#jobs.emit(name, ...payload);
   }
 
   /** Ends every connection: as the server does, or as a network that fails. */
   drop(how: "server" | "network" = "network"): void {
-    for (const socket of this.#io.sockets.sockets.values()) {
+    for (const socket of this.#jobs.sockets.values()) {
       if (how === "server") {
         socket.disconnect();
       } else {

@@ -6,7 +6,9 @@ import asyncio
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
@@ -17,10 +19,12 @@ import click
 from jobcast.errors import ClientError, JobcastError
 from jobcast.events import check_job_id
 from jobcast.masking import mask
-from jobcast.settings import Settings
+from jobcast.plaintext import write_what_the_encoding_allows
+from jobcast.settings import Settings, path_prefix
 from jobcast.terminal import clean
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
+TOKEN_TTL: Final = 3600  # seconds
 WATCH_TOKEN_TTL: Final = 24 * 3600  # seconds
 
 # Which extra brings a module that is missing.
@@ -37,6 +41,7 @@ def reports(command: F) -> F:
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
+        write_what_the_encoding_allows()
         try:
             return command(*args, **kwargs)
         except JobcastError as exc:
@@ -49,7 +54,8 @@ def reports(command: F) -> F:
             if isinstance(problem, BrokenPipeError):
                 _stop_writing()
             if not isinstance(problem, JobcastError):
-                raise
+                traceback.print_exc()
+                sys.exit(2)
             _fail(problem)
         except BrokenPipeError:
             _stop_writing()
@@ -60,6 +66,12 @@ def reports(command: F) -> F:
             _fail(f"this needs jobcast[{extra}]: pip install 'jobcast[{extra}]'")
         except KeyboardInterrupt:
             sys.exit(130)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception:
+            # Python's own exit code would be 1, which says that a job failed.
+            traceback.print_exc()
+            sys.exit(2)
 
     return run  # type: ignore[return-value]
 
@@ -93,9 +105,20 @@ def main() -> None:
     help="How many processes share the port  [JOBCAST_WORKERS, 1]. With more than one, clients"
     " connect by WebSocket only.",
 )
+@click.option(
+    "--prefix",
+    metavar="PATH",
+    help="Before every path, as in /jobs/socket.io/, where a proxy leaves its prefix in place"
+    "  [JOBCAST_PATH_PREFIX, none]",
+)
 @reports
 def serve(
-    app: str | None, factory: bool, host: str | None, port: int | None, workers: int | None
+    app: str | None,
+    factory: bool,
+    host: str | None,
+    port: int | None,
+    workers: int | None,
+    prefix: str | None,
 ) -> None:
     """Run the Socket.IO process.
 
@@ -110,6 +133,12 @@ def serve(
 
     if app is not None:
         sys.path.insert(0, str(Path.cwd()))
+    if prefix is not None:
+        try:
+            # Applications and workers of their own read it from there.
+            os.environ["JOBCAST_PATH_PREFIX"] = path_prefix(prefix)
+        except ValueError as exc:
+            raise click.BadParameter(str(exc), param_hint="--prefix") from None
     settings = Settings.load()
     settings.require_authentication()
     click.echo(f"jobcast {version('jobcast')}, with events from {settings.masked_url}", err=True)
@@ -129,12 +158,20 @@ def serve(
 @click.option(
     "--token",
     envvar="JOBCAST_TOKEN",
-    help="Whom to speak for  [JOBCAST_TOKEN]. Without one, but with JOBCAST_JWT_SECRET set, one for"
-    " just these jobs is made.",
+    help="Whom to speak for  [JOBCAST_TOKEN]. Without one, but with JOBCAST_JWT_SECRET or"
+    " JOBCAST_JWT_SECRETS set, one for just these jobs is made.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One event a line, for pipes.")
+@click.option(
+    "--namespace",
+    default="/",
+    show_default=True,
+    help="The Socket.IO namespace that the server attaches jobcast to.",
+)
 @reports
-def watch(job_ids: tuple[str, ...], url: str, token: str | None, as_json: bool) -> None:
+def watch(
+    job_ids: tuple[str, ...], url: str, token: str | None, as_json: bool, namespace: str
+) -> None:
     """Show jobs live: bars, rates, logs, and how they end.
 
     The exit code is 0 if all completed, 1 if one failed, 2 if they could not be watched.
@@ -142,47 +179,95 @@ def watch(job_ids: tuple[str, ...], url: str, token: str | None, as_json: bool) 
     for job_id in job_ids:
         check_job_id(job_id)
     from jobcast import watch as watching
-    from jobcast.client import check_server_url
+    from jobcast.client import check_namespace, check_server_url
 
-    try:
-        check_server_url(url)
-    except ValueError as exc:
-        raise click.BadParameter(str(exc), param_hint="--url") from None
+    for option, given, check in (
+        ("--url", url, check_server_url),
+        ("--namespace", namespace, check_namespace),
+    ):
+        try:
+            check(given)
+        except ValueError as exc:
+            raise click.BadParameter(str(exc), param_hint=option) from None
     if token is None:
         token = _mint(Settings.load(), sub="watch", jobs=job_ids, ttl=WATCH_TOKEN_TTL)
-    sys.exit(asyncio.run(watching.watch(url, token, job_ids, as_json=as_json)))
+    sys.exit(asyncio.run(watching.watch(url, token, job_ids, as_json=as_json, namespace=namespace)))
 
 
 @main.command()
 @click.option("--sub", default="alice", show_default=True, help="Whom the token speaks for.")
 @click.option("--job", "jobs", multiple=True, metavar="ID", help="A job that it may follow.")
 @click.option("--all-jobs", is_flag=True, help="It may follow every job.")
-@click.option("--ttl", type=click.IntRange(1), default=3600, show_default=True, help="In seconds.")
+@click.option("--jti", help="An id for the token, by which `jobcast disconnect` may revoke it.")
+@click.option(
+    "--ttl",
+    type=click.IntRange(1),
+    help="In seconds  [3600, or JOBCAST_JWT_MAX_LIFETIME if that is less]",
+)
 @reports
-def token(sub: str, jobs: tuple[str, ...], all_jobs: bool, ttl: int) -> None:
-    """Make a token for development, signed with JOBCAST_JWT_SECRET."""
+def token(
+    sub: str, jobs: tuple[str, ...], all_jobs: bool, jti: str | None, ttl: int | None
+) -> None:
+    """Make a token for development, signed with JOBCAST_JWT_SECRET (or the first of _SECRETS)."""
     if not sub:
         raise click.BadParameter("a token speaks for somebody", param_hint="--sub")
     for job_id in jobs:
         check_job_id(job_id)
     allowed = ("*",) if all_jobs else jobs
-    click.echo(_mint(Settings.load(), sub=sub, jobs=allowed, ttl=ttl))
+    settings = Settings.load()
+    longest = settings.jwt_max_lifetime
+    if ttl is not None and longest is not None and ttl > longest:
+        raise click.BadParameter(
+            f"JOBCAST_JWT_MAX_LIFETIME allows {longest} seconds", param_hint="--ttl"
+        )
+    click.echo(_mint(settings, sub=sub, jobs=allowed, ttl=ttl or TOKEN_TTL, jti=jti))
 
 
-def _mint(settings: Settings, *, sub: str, jobs: tuple[str, ...], ttl: int) -> str:
+def _mint(
+    settings: Settings, *, sub: str, jobs: tuple[str, ...], ttl: int, jti: str | None = None
+) -> str:
     from jobcast.tokens import mint
 
-    if settings.jwt_secret is None:
+    if not settings.secrets:
         raise click.UsageError("there is no token (--token), and no JOBCAST_JWT_SECRET to make one")
+    kid, secret = settings.secrets[0]
     return mint(
-        settings.jwt_secret,
+        secret,
         sub,
         jobs=jobs,
-        ttl=ttl,
+        ttl=min(ttl, settings.jwt_max_lifetime or ttl),
+        kid=kid,
+        jti=jti,
         algorithm=settings.algorithms[0],
         audience=settings.jwt_audience,
         issuer=settings.jwt_issuer,
     )
+
+
+@main.command()
+@click.option("--sub", help="Whose tokens to revoke: all that were issued until now.")
+@click.option("--jti", help="Which token to revoke, by its id.")
+@click.option(
+    "--keep",
+    type=click.IntRange(1),
+    metavar="SECONDS",
+    help="How long such a token may still be valid  [JOBCAST_JWT_MAX_LIFETIME, 30 days]",
+)
+@reports
+def disconnect(sub: str | None, jti: str | None, keep: int | None) -> None:
+    """Revoke tokens, and close the connections that were made with them.
+
+    Every server process at JOBCAST_URL refuses these tokens until they have expired. Tokens that
+    are issued later are accepted.
+    """
+    from jobcast.revocation import revoke
+
+    if bool(sub) == bool(jti):
+        raise click.UsageError("give either --sub, a subject, or --jti, the id of a token")
+    revocation = revoke(sub=sub or None, jti=jti or None, ttl=keep)
+    what = f"the token {jti!r}" if jti else f"the tokens of {sub!r} that were issued until now"
+    until = datetime.fromtimestamp(revocation.until, UTC)
+    click.echo(f"revoked {what}; in force until {until:%Y-%m-%d %H:%M} UTC")
 
 
 @main.command()
@@ -217,15 +302,20 @@ def init(directory: Path) -> None:
 
 @main.command()
 @click.option("--url", default=DEFAULT_SERVER, show_default=True, help="Of the server.")
+@click.option(
+    "--origin",
+    metavar="ORIGIN",
+    help="Of a page that is to connect, as https://app.example.com: may it?",
+)
 @reports
-def doctor(url: str) -> None:
+def doctor(url: str, origin: str | None) -> None:
     """Say whether everything is configured and can be reached.
 
     The exit code is 0 if all is well, 1 if something is not.
     """
     from jobcast.doctor import examine
 
-    sys.exit(asyncio.run(examine(url)))
+    sys.exit(asyncio.run(examine(url, origin)))
 
 
 if __name__ == "__main__":

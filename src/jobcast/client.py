@@ -20,6 +20,8 @@ from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 import socketio
+from aiohttp import WSServerHandshakeError
+from msgspec import UNSET
 from socketio.exceptions import SocketIOError
 
 from jobcast.cancellation import raise_lost_cancellation
@@ -32,6 +34,7 @@ from jobcast.events import (
     JobEvent,
     JobProgress,
     Joined,
+    Left,
     Refusal,
     State,
     TokenExpiring,
@@ -43,6 +46,8 @@ from jobcast.events import (
 
 FIRST_DELAY: Final = 0.1  # seconds before the first try to reconnect
 LONGEST_DELAY: Final = 5.0  # seconds between two tries
+LONGEST_PAUSE: Final = 60.0  # seconds that a server may have a request wait before its next try
+PAUSE_SPREAD: Final = 0.25  # of a pause: so much later, at most, is the next try
 CLOSE_TIMEOUT: Final = 5.0  # seconds that an orderly end of the connection may take
 ANSWER_TIMEOUT: Final = 20.0  # seconds that the server may take to answer a request
 MEMORY: Final = 1000  # events of a job that are kept for those who follow it later
@@ -50,9 +55,15 @@ MEMORY: Final = 1000  # events of a job that are kept for those who follow it la
 SCHEMES: Final = frozenset({"http", "https", "ws", "wss"})
 
 #: Codes of refusals after which the same request may succeed.
-AGAIN: Final = frozenset({"unavailable", "internal_error"})
+AGAIN: Final = frozenset({"unavailable", "internal_error", "rate_limited"})
 #: The code of a connection for which the application's function gave no token.
 NO_TOKEN: Final = "token_unavailable"  # noqa: S105
+
+#: Code and advice for HTTP statuses that answer a WebSocket's handshake.
+STATUS_HINTS: Final = {
+    403: ("forbidden", "is the path of its URL right, and does it let this client in?"),
+    404: ("not_found", "is the path of its URL right?"),
+}
 
 Token = str | Callable[[], str | Awaitable[str]]
 ConnectionState = Literal["connecting", "connected", "reconnecting", "closed"]
@@ -74,6 +85,30 @@ def check_server_url(url: str) -> str:
     if not usable:
         raise ValueError(f"the server should be a URL such as http://127.0.0.1:8000, not {url!r}")
     return parts.path.strip("/")
+
+
+def check_namespace(namespace: str) -> str:
+    """Return a Socket.IO namespace.
+
+    Raises:
+        ValueError: it does not begin with a slash, or has a character that ends a namespace.
+    """
+    if not namespace.startswith("/") or any(mark in namespace for mark in ",?#"):
+        raise ValueError(f"a namespace should begin with / and have no , ? or #, not {namespace!r}")
+    return namespace
+
+
+def pause_before_retry(refusal: Refusal, delay: float) -> float:
+    """Return the seconds to wait before a refused request is sent again.
+
+    Args:
+        refusal: the answer; its ``retry_after`` is the least, up to ``LONGEST_PAUSE``.
+        delay: the client's own backoff, the most where the server asks for nothing.
+    """
+    asked = 0.0 if refusal.retry_after is UNSET else refusal.retry_after
+    least = min(LONGEST_PAUSE, max(0.0, asked))
+    # Spread, so that the requests of one moment do not come back in one moment.
+    return max(least * random.uniform(1, 1 + PAUSE_SPREAD), random.uniform(FIRST_DELAY, delay))
 
 
 class _Follower:
@@ -99,6 +134,7 @@ class _Followed:
         self.seq = 0
         self.status: State | None = None
         self.asked = False  # to join: what comes before that is of a join that was left
+        self.hears = False  # the latest request to join took effect
         self.joining: asyncio.Task[None] | None = None
         self.followers: list[_Follower] = []
         self._status_seq = 0  # up to where the status takes the events into account
@@ -115,6 +151,7 @@ class _Followed:
     def ask(self) -> dict[str, Any]:
         """The request to join."""
         self.asked = True
+        self.hears = False
         self._whole = not self.epoch or self.waiting
         after = {} if self._whole else {"after": {"epoch": self.epoch, "seq": self.seq}}
         return {"job_id": self.job_id, **after}
@@ -132,6 +169,7 @@ class _Followed:
     def begin(self, joined: Joined) -> None:
         if not self.asked:
             return
+        self.hears = True
         self.status, self._status_seq = joined.status, joined.seq
         if joined.epoch != self.epoch:
             self.epoch, self.seq = joined.epoch, 0
@@ -183,18 +221,25 @@ class JobClient:
             connection, and before a token expires. If it fails while the client is open it is
             asked again, for as long as it takes.
         on_state: is told when the state of the connection changes. What it raises is logged.
+        namespace: the Socket.IO namespace that the server attaches jobcast to.
 
     Raises:
         ConnectionRefused: on entering; the server refused the token or could not be reached, or
             there was no token to be had (code ``token_unavailable``). From then on such trouble
             is a pause, and only a token that is refused ends it.
-        ValueError: the URL is none.
+        ValueError: the URL or the namespace is none.
     """
 
     def __init__(
-        self, url: str, token: Token, *, on_state: Callable[[ConnectionState], None] | None = None
+        self,
+        url: str,
+        token: Token,
+        *,
+        on_state: Callable[[ConnectionState], None] | None = None,
+        namespace: str = "/",
     ) -> None:
         self._url = url
+        self._namespace = check_namespace(namespace)
         self._path = f"{check_server_url(url)}/socket.io".lstrip("/")
         self._token = token
         self._tell = on_state or (lambda _: None)
@@ -340,9 +385,9 @@ class JobClient:
             # The server's settings bound what it sends, and they may be above aiohttp's 4 MiB.
             websocket_extra_options={"max_msg_size": 0},
         )  # fmt: skip
-        sio.on("*", self._receive)
-        sio.on("connect_error", refusals.append)
-        sio.on("disconnect", lambda *_: self._lost.set())
+        sio.on("*", self._receive, namespace=self._namespace)
+        sio.on("connect_error", refusals.append, namespace=self._namespace)
+        sio.on("disconnect", lambda *_: self._lost.set(), namespace=self._namespace)
         self._lost.clear()
         self._sio = sio
         try:
@@ -350,6 +395,7 @@ class JobClient:
             await sio.connect(
                 self._url, auth={"token": token}, transports=["websocket"],
                 wait_timeout=ANSWER_TIMEOUT, socketio_path=self._path,
+                namespaces=[self._namespace],
             )  # fmt: skip
             raise_lost_cancellation()
         except ConnectionRefused:
@@ -358,7 +404,7 @@ class JobClient:
         # python-engineio takes the code of a WebSocket that is closed for a packet: a TypeError.
         except (SocketIOError, ValueError, TypeError) as exc:
             await self._disconnect()
-            raise _refusal(refusals, exc) from None
+            raise _refusal(refusals, exc, self._path) from None
         except asyncio.CancelledError:
             await self._disconnect()
             raise
@@ -417,12 +463,16 @@ class JobClient:
                 self._lost.set()
                 return
             if answer.code not in AGAIN:
-                if self._followed.get(job_id) is followed:
-                    del self._followed[job_id]  # who follows it from now on asks anew
-                followed.refuse(JoinRefused(job_id, answer.code, answer.message))
+                self._end(followed, JoinRefused(job_id, answer.code, answer.message))
                 return
-            await asyncio.sleep(random.uniform(FIRST_DELAY, delay))
+            await asyncio.sleep(pause_before_retry(answer, delay))
             delay = min(LONGEST_DELAY, 2 * delay)
+
+    def _end(self, followed: _Followed, problem: JoinRefused) -> None:
+        """Raise ``problem`` in everybody who follows the job. A later follower joins anew."""
+        if self._followed.get(followed.job_id) is followed:
+            del self._followed[followed.job_id]
+        followed.refuse(problem)
 
     async def _join_again(self, followed: _Followed, earlier: asyncio.Task[None] | None) -> None:
         """Have the record sent from its beginning to those who wait for it."""
@@ -435,9 +485,21 @@ class JobClient:
     def _leave(self, job_id: str) -> None:
         # Nobody waits for the answer: whoever leaves may be in a hurry, or be cancelled.
         if self._problem is None:
-            leaving = self._spawn(self._request("leave_job", {"job_id": job_id}, optional=True))
+            leaving = self._spawn(self._request_leave(job_id))
             self._leaving[job_id] = leaving
             leaving.add_done_callback(partial(self._left, job_id))
+
+    async def _request_leave(self, job_id: str) -> None:
+        """Leave a job. Give up if somebody follows it again before the server accepts that."""
+        delay = FIRST_DELAY
+        while True:
+            answer = await self._request("leave_job", {"job_id": job_id}, optional=True)
+            if not isinstance(answer, Refusal) or answer.code not in AGAIN:
+                return
+            await asyncio.sleep(pause_before_retry(answer, delay))
+            if job_id in self._followed:
+                return
+            delay = min(LONGEST_DELAY, 2 * delay)
 
     def _left(self, job_id: str, leaving: asyncio.Task[Any]) -> None:
         if self._leaving.get(job_id) is leaving:
@@ -449,7 +511,9 @@ class JobClient:
         if sio is None or not sio.connected:
             return None
         try:
-            answer = await sio.call(name, payload, timeout=ANSWER_TIMEOUT)
+            answer = await sio.call(
+                name, payload, namespace=self._namespace, timeout=ANSWER_TIMEOUT
+            )
             return parse_acknowledgement(name, answer)
         except SocketIOError as exc:
             logger.debug("%s was not answered: %r", name, exc)
@@ -465,6 +529,12 @@ class JobClient:
                 joined = parse_request(event, payload, Joined)
                 if joined.job_id in self._followed:
                     self._followed[joined.job_id].begin(joined)
+            elif event == Left.name:
+                left = parse_request(event, payload, Left)
+                followed = self._followed.get(left.job_id)
+                # Otherwise the event belongs to a former join: a newer one waits for its answer.
+                if followed is not None and followed.hears:
+                    self._end(followed, JoinRefused(left.job_id, left.code, left.message))
             elif event in JOB_EVENTS:
                 job_event = parse_event(event, payload)
                 if job_event.job_id in self._followed:
@@ -478,6 +548,7 @@ class JobClient:
         """Renew the token. If it fails the server ends the connection, and another is made."""
         sio, delay = self._sio, FIRST_DELAY
         while self._sio is sio and sio is not None and sio.connected:
+            pause = random.uniform(FIRST_DELAY, delay)
             try:
                 token = await self._ask_token()
             except ConnectionRefused as exc:
@@ -490,7 +561,8 @@ class JobClient:
                     said = f"{answer.message} ({answer.code})"
                     logger.warning("the new token was refused: %s", said)
                     return
-            await asyncio.sleep(random.uniform(FIRST_DELAY, delay))
+                pause = pause_before_retry(answer, delay)
+            await asyncio.sleep(pause)
             delay = min(LONGEST_DELAY, 2 * delay)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -500,10 +572,30 @@ class JobClient:
         return task
 
 
-def _refusal(refusals: list[Any], exc: Exception) -> ConnectionRefused:
-    """Why a connection was refused, as the server put it."""
+def _refusal(refusals: list[Any], exc: BaseException, path: str) -> ConnectionRefused:
+    """Return why a connection was refused: as the server puts it, or by its HTTP status."""
     for refusal in refusals:
         data = refusal.get("data") if isinstance(refusal, dict) else None
         if isinstance(data, dict) and isinstance(data.get("code"), str):
             return ConnectionRefused(data["code"], str(data.get("message") or data["code"]))
-    return ConnectionRefused("unreachable", f"the server cannot be reached: {exc}")
+    status = _status_of(exc)
+    if status is None:
+        return ConnectionRefused("unreachable", f"the server cannot be reached: {exc}")
+    code, hint = STATUS_HINTS.get(
+        status, ("unreachable", "does a proxy in front of it forward WebSockets?")
+    )
+    return ConnectionRefused(
+        code, f"the server answered {status} instead of opening a WebSocket at /{path}/: {hint}"
+    )
+
+
+def _status_of(exc: BaseException | None) -> int | None:
+    """Return the HTTP status that answered a WebSocket's handshake; None if there was none.
+
+    python-engineio keeps it only as the context of its own exception.
+    """
+    while exc is not None:
+        if isinstance(exc, WSServerHandshakeError):
+            return exc.status
+        exc = exc.__cause__ or exc.__context__
+    return None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import click
@@ -27,8 +29,12 @@ class Unwell(JobcastError):
     """A check that failed. The message says what to do."""
 
 
-async def examine(url: str) -> int:
+async def examine(url: str, origin: str | None = None) -> int:
     """Check the settings, the transport, the keys and the server at ``url``; print what was found.
+
+    Args:
+        url: of the server.
+        origin: of a page that is to connect, as ``https://app.example.com``; it is checked too.
 
     Returns:
         0 if all is well, 1 if something is not.
@@ -44,6 +50,8 @@ async def examine(url: str) -> int:
         ("authentication", lambda: _authentication(settings)),
         ("server", lambda: _server(url)),
     ]
+    if origin is not None:
+        checks.append(("origin", lambda: _origin(url, origin)))
     failed = 0
     for name, check in checks:
         try:
@@ -94,8 +102,14 @@ async def _authentication(settings: Settings) -> str:
         from jobcast.tokens import TokenVerifier
     except ModuleNotFoundError as exc:
         raise Unwell("this needs jobcast[server]: pip install 'jobcast[server]'") from exc
-    await TokenVerifier(settings).check()
-    kind = "a secret" if settings.jwt_secret else "a public key"
+    verifier = TokenVerifier(settings)
+    try:
+        await verifier.check()
+    finally:
+        verifier.close()
+    count = len(settings.secrets or settings.public_keys)
+    noun = "secret" if settings.secrets else "public key"
+    kind = f"a {noun}" if count == 1 else f"{count} {noun}s"
     if settings.jwks_url:
         kind = f"the keys at {mask_url(settings.jwks_url)}"
     return f"tokens are verified with {kind}, {' or '.join(settings.algorithms)}"
@@ -123,6 +137,46 @@ async def _server(url: str) -> str:
     if status != 200:
         raise Unwell(f"{url} answers {status} for /readyz: is it jobcast?")
     return f"{url} is ready"
+
+
+async def _origin(url: str, origin: str) -> str:
+    """Begin to open a WebSocket as a page of ``origin`` does."""
+    parts = urlsplit(url.rstrip("/"))
+    secure = parts.scheme in ("https", "wss")
+    headers = {
+        "Origin": origin.rstrip("/"),
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": b64encode(secrets.token_bytes(16)).decode(),
+    }
+
+    def ask() -> int:
+        connect = HTTPSConnection if secure else HTTPConnection
+        connection = connect(parts.hostname or "", parts.port, timeout=TIMEOUT)
+        try:
+            path = f"{parts.path}/socket.io/?EIO=4&transport=websocket"
+            connection.request("GET", path, headers=headers)
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    try:
+        status = await asyncio.to_thread(ask)
+    except (HTTPException, OSError, ValueError) as exc:
+        raise Unwell(f"{url} cannot be reached ({exc})") from exc
+    if status == 403:
+        raise Unwell(
+            f"{url} refuses pages of {origin}: add it to JOBCAST_CORS_ORIGINS of the server, or, if"
+            " it is the server's own, have the proxy pass on Host and X-Forwarded-Proto; the"
+            " server's log has what it compared"
+        )
+    if status != 101:
+        raise Unwell(
+            f"{url} answers {status} instead of opening a WebSocket: is the path right, and does"
+            " the proxy pass on Upgrade and Connection?"
+        )
+    return f"pages of {origin} may connect to {url}"
 
 
 def _print(name: str, outcome: str, text: str) -> None:

@@ -61,6 +61,7 @@ async def watch(
     *,
     as_json: bool = False,
     console: Console | None = None,
+    namespace: str = "/",
 ) -> int:
     """Show jobs until all of them have ended.
 
@@ -70,20 +71,21 @@ async def watch(
         job_ids: the jobs, in the order in which they are shown.
         as_json: one event a line, as JSON, instead of a display.
         console: where to; standard output by default.
+        namespace: the Socket.IO namespace that the server attaches jobcast to.
 
     Returns:
         0 if all completed, 1 if one failed.
 
     Raises:
         ClientError: the server cannot be reached, or refuses.
-        ValueError: the URL is none.
+        ValueError: the URL or the namespace is none.
         BrokenPipeError: whoever read the output has gone; alone or in a group.
     """
     console = console or Terminal()
     jobs = {job_id: Watched(job_id=job_id) for job_id in job_ids}
     screen = _screen(list(jobs.values()), console, as_json)
     with screen.opened():
-        async with JobClient(url, token, on_state=screen.connection) as client:
+        async with JobClient(url, token, on_state=screen.connection, namespace=namespace) as client:
 
             async def follow(job: Watched) -> None:
                 async for event in client.follow(job.job_id):

@@ -12,6 +12,7 @@ import socketio
 import uvicorn
 from socketio.packet import Packet
 
+from jobcast.client import JobClient
 from jobcast.errors import SettingsError
 from jobcast.realtime import Gateway, attach, client_manager, create_app
 from jobcast.settings import Settings
@@ -59,6 +60,8 @@ async def follow_one(url: str, settings: Settings, token: Token, namespace: str 
     assert got[0]["result"] == 42
     publisher.close()
     await client.disconnect()
+    async with JobClient(url, token(jobs=[job_id]), namespace=namespace) as own:
+        assert await own.result(job_id) == 42
 
 
 @pytest.mark.parametrize("namespace", ["/", "/jobs"])
@@ -81,8 +84,8 @@ async def test_jobs_are_served_by_a_server_that_is_there_already(
     gateway = attach(sio, settings, namespace=namespace)
     async with served(socketio.ASGIApp(sio)) as url:
         await follow_one(url, settings, token, namespace)
-        await eventually(lambda: len(calls) == 2, "both handlers of the application")
-        assert [name for name, _ in calls] == ["connect", "disconnect"]
+        await eventually(lambda: len(calls) == 4, "both handlers of the application, twice")
+        assert [name for name, _ in calls] == ["connect", "disconnect"] * 2
         await eventually(lambda: gateway.connections == 0, "end of the connection")
         assert gateway.relay.followed == 0
         await gateway.aclose()

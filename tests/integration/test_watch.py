@@ -214,6 +214,40 @@ def test_a_killed_server_is_a_pause(valkey: Valkey, token: Token, tmp_path: Path
         assert watch.log.count("complete") == 1
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+@pytest.mark.parametrize(("end", "code"), [(COMPLETE, 0), (ERROR, 1)])
+def test_a_stdout_of_another_encoding_shows_everything(
+    server: Server, valkey: Valkey, token: Token, encoding: str, end: Event, code: int
+) -> None:
+    job_id = new_id()
+    log: Event = ("job_log", {"level": "info", "message": "größe 日本"})
+    publish(valkey.url, job_id, log, end)
+    env = {"PYTHONIOENCODING": encoding, "JOBCAST_TOKEN": token(jobs=[job_id])}
+    for form in ([], ["--json"]):
+        result = subprocess.run(
+            [sys.executable, "-m", "jobcast.cli", "watch", job_id, *form, "--url", server.url],
+            env={**os.environ, **env}, capture_output=True, timeout=TIMEOUT, check=False,
+        )  # fmt: skip
+        assert (result.returncode, result.stderr) == (code, b"")
+        shown = result.stdout.decode(encoding)
+        assert "rows" in shown or "KeyError" in shown
+        if not form:
+            assert ("größe" in shown) == (encoding != "ascii")
+            assert ("日本" if encoding == "utf-8" else "\\u65e5\\u672c") in shown
+            symbol = {0: "✔", 1: "✖"} if encoding == "utf-8" else {0: "+", 1: "x"}
+            assert f" {symbol[code]} " in shown
+
+
+def test_a_fault_is_not_taken_for_a_job_that_failed(server: Server, tmp_path: Path) -> None:
+    """Exit code 1 says that a job failed, and nothing else."""
+    (tmp_path / "rich").mkdir()
+    (tmp_path / "rich" / "__init__.py").write_text("raise RuntimeError('a fault of the test')")
+    env = {"PYTHONPATH": str(tmp_path), "JOBCAST_TOKEN": "x"}
+    result = jobcast("watch", "any", "--url", server.url, **env)
+    assert result.returncode == 2
+    assert "a fault of the test" in result.stderr
+
+
 def test_doctor_says_what_is_wrong(server: Server, valkey: Valkey) -> None:
     good = {"JOBCAST_URL": valkey.url, "JOBCAST_JWT_SECRET": SECRET}
     result = jobcast("doctor", "--url", server.url, **good)
@@ -241,3 +275,19 @@ def test_doctor_says_what_is_wrong(server: Server, valkey: Valkey) -> None:
     assert "hunter2" not in result.stdout
     assert "jobcast serve" in lines[3]
     assert jobcast("doctor", JOBCAST_PORT="x").returncode == 1
+
+
+@pytest.mark.parametrize("listed", ["https://app.example.com", "https://other.example"])
+def test_doctor_says_whether_an_origin_may_connect(
+    valkey: Valkey, tmp_path: Path, listed: str
+) -> None:
+    with running(Server(tmp_path / "log", valkey.url, {"JOBCAST_CORS_ORIGINS": listed})) as server:
+        server.ready()
+        env = {"JOBCAST_URL": valkey.url, "JOBCAST_JWT_SECRET": SECRET}
+        for origin, allowed in ((listed, True), (server.url, True), ("https://no.example", False)):
+            result = jobcast("doctor", "--url", server.url, "--origin", origin, **env)
+            assert result.returncode == (0 if allowed else 1), result.stdout
+            words = "may connect to" if allowed else "add it to JOBCAST_CORS_ORIGINS"
+            assert words in result.stdout
+        result = jobcast("doctor", "--url", f"{server.url}/no", "--origin", server.url, **env)
+        assert "answers 404 instead of opening a WebSocket: is the path right" in result.stdout

@@ -6,6 +6,8 @@ from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 
+from jobcast.errors import SettingsError
+from jobcast.settings import Settings
 from jobcast.transports import Transport, check_url, open_manager, open_publisher
 from jobcast.transports.kombu import Address
 from jobcast.transports.memory import MemoryPublisher
@@ -64,6 +66,28 @@ def test_sentinels_have_a_password_of_their_own() -> None:
     servers = Servers.at("redis+sentinel://u:p@a/0/m?sentinel_username=x&sentinel_password=y")
     assert servers.sentinel_options == {"username": "x", "password": "y"}
     assert "sentinel_" not in servers.url
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+cluster", "valkey+sentinel"])
+@pytest.mark.parametrize(
+    "option", ["decode_responses=True", "decode_responses=False", "encoding=utf-16"]
+)
+def test_an_option_that_changes_how_answers_are_read_is_refused(scheme: str, option: str) -> None:
+    path = "0/mymaster" if "sentinel" in scheme else ""
+    with pytest.raises(ValueError, match=f"has the option {option.partition('=')[0]}"):
+        check_url(f"{scheme}://h:1/{path}?{option}")
+    with pytest.raises(SettingsError, match="JOBCAST_URL has the option"):
+        Settings.load({"JOBCAST_URL": f"{scheme}://h:1/{path}?{option}"})
+
+
+async def test_an_option_does_not_bound_how_long_a_channel_may_be_silent() -> None:
+    servers = Servers.at("redis://h:1/0?socket_timeout=0.5&socket_connect_timeout=7")
+    client = servers.async_client()
+    (pool,) = await servers.subscriber_pools(client)
+    assert pool.connection_kwargs["socket_timeout"] is None
+    assert pool.connection_kwargs["host"] == "h"
+    await servers.close(client)
+    await pool.aclose()
 
 
 def test_a_stock_channel_is_no_part_of_the_brokers_url() -> None:

@@ -8,6 +8,7 @@ import { createElement, type ReactElement } from "react";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { App } from "../src/App";
 import { Header } from "../src/Header";
+import type { Filter } from "../src/jobs/JobFilter";
 import { JobsPane } from "../src/jobs/JobsPane";
 import type { JobLists, ListedJob } from "../src/jobs/jobList";
 import { JobsContext } from "../src/jobs/jobsContext";
@@ -61,8 +62,13 @@ describe("the list of jobs", () => {
     sent: true,
   });
 
-  function pane(jobIds: readonly string[], remove: (jobId: string) => Promise<void>): ReactElement {
-    const shown = jobIds.map(listed);
+  function pane(
+    jobIds: readonly string[],
+    remove: (jobId: string) => Promise<void>,
+    { looked = jobIds.length, filter = "all" as Filter } = {},
+  ): ReactElement {
+    const jobs = jobIds.map(listed);
+    const shown = jobs.slice(0, looked);
     const lists = { remove } as unknown as JobLists;
     return createElement(
       JobcastProvider,
@@ -71,10 +77,10 @@ describe("the list of jobs", () => {
         JobsContext,
         { value: { lists, book: {} as ProgressBook } },
         createElement(JobsPane, {
-          list: { state: "ready", jobs: shown, problem: null },
+          list: { state: "ready", jobs, problem: null },
           shown,
           openId: null,
-          filter: "all",
+          filter,
           onFilter: () => {},
           onMore: () => {},
         }),
@@ -115,6 +121,26 @@ describe("the list of jobs", () => {
     expect(document.activeElement?.textContent).toContain("c");
     expect(document.activeElement?.tagName).toBe("A");
     expect(window.location.hash).toBe("#/jobs/xb");
+  });
+
+  const keep = async (): Promise<void> => {};
+  const counts = (): (string | null)[] =>
+    [...document.querySelectorAll("[data-filter]")].map((button) => button.textContent);
+
+  it("counts all jobs where all are looked at", () => {
+    render(pane(["a", "b", "c"], keep));
+    expect(counts()).toEqual(["All 3", "Active 3", "Failed 0", "Done 0"]);
+  });
+
+  it("says that it has counted the latest jobs only", () => {
+    render(pane(["a", "b", "c"], keep, { looked: 2, filter: "failed" }));
+    expect(counts()).toEqual(["All 3", "Active 2+", "Failed 0+", "Done 0+"]);
+    const failed = document.querySelector('[data-filter="failed"]');
+    expect(failed?.getAttribute("title")).toBe("Of the 2 latest jobs");
+    expect(document.querySelector(".empty")?.textContent).toBe(
+      "None of the 2 latest jobs is failed.",
+    );
+    expect(screen.getByRole("button", { name: "Show 1 older jobs" })).toBeDefined();
   });
 
   it("is walked by keys that are no text and nobody else's, unless they are turned off", () => {

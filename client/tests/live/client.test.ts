@@ -344,6 +344,20 @@ describe("followers", () => {
   });
 });
 
+describe("as many jobs as a connection may follow", () => {
+  test.each(["polling", "websocket"] as const)("are joined at once: %s", async (transport) => {
+    const client = connect({ getToken: everyJob, transports: [transport] });
+    const ids = Array.from({ length: 30 }, newId); // what the server of these tests allows
+    const stops = ids.map((id) => client.follow(id, () => {}));
+    for (const id of ids) {
+      await until(client.job(id), (job) => job.joined === "yes", "a join");
+    }
+    // All of them on the first connection: none was closed, and none begun anew.
+    expect(client.connection.getSnapshot()).toMatchObject({ state: "connected", attempts: 0 });
+    for (const stop of stops) stop();
+  });
+});
+
 describe("the token", () => {
   test("is renewed without the connection being dropped", async () => {
     const states: string[] = [];

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any, Final
 
 import socketio
@@ -17,6 +18,8 @@ from jobcast.realtime.ending import draining_on_sigterm
 from jobcast.realtime.garbage import rare_collections
 from jobcast.realtime.gateway import Gateway
 from jobcast.realtime.http import health_routes, metrics_route
+from jobcast.realtime.origins import OriginGuard, Origins
+from jobcast.realtime.screening import Refused, refuse
 from jobcast.settings import Settings
 from jobcast.transports import ClientManager, Retention, open_manager
 
@@ -70,22 +73,32 @@ class _Application(Starlette):
     None of those does anything for a WebSocket: they are there for what routes raise.
     """
 
-    def __init__(self, engine: ASGIApp, **options: Any) -> None:
+    def __init__(self, engine: ASGIApp, path: str, **options: Any) -> None:
         super().__init__(**options)
         self._engine = engine
+        self._path = path
+        self.router.default = _not_found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket" and scope["path"].startswith(f"{PATH}/"):
+        if scope["type"] == "websocket" and scope["path"].startswith(f"{self._path}/"):
             await self._engine(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
 
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a WebSocket too, so that its client can tell a wrong path from a refusal."""
+    await refuse(
+        scope, receive, send, Refused(HTTPStatus.NOT_FOUND, "there is nothing at this path")
+    )
+
+
 def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = ()) -> Starlette:
     """The Socket.IO process: ``/socket.io/``, ``/healthz``, ``/readyz``, and your own routes.
 
-    With ``JOBCAST_METRICS`` there is ``/metrics`` too. When SIGTERM comes the clients are sent to
-    other processes before the server closes.
+    With ``JOBCAST_METRICS`` there is ``/metrics`` too, and with ``JOBCAST_PATH_PREFIX`` everything
+    is below that path. When SIGTERM comes the clients are sent to other processes before the server
+    closes.
 
     Args:
         settings: read from the environment by default.
@@ -104,14 +117,11 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
         async_mode="asgi",
         client_manager=manager,
         json=wire_json,
-        # None is the same origin; an empty list would be no check at all.
-        cors_allowed_origins=list(settings.cors_origins) or None,
+        cors_allowed_origins="*",  # the guard below has let through only what is allowed
         # The requests of a long poll would reach one process of several, and then another.
         transports=["websocket"] if settings.workers > 1 else None,
         max_http_buffer_size=MAX_MESSAGE,
     )
-    if settings.insecure_any_origin and "*" in settings.cors_origins:
-        sio.eio.cors_allowed_origins = "*"
     gateway = _gateway(sio, settings, exclusive=True)
 
     @asynccontextmanager
@@ -125,15 +135,18 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
         await manager.aclose()
         await sio.shutdown()
 
-    engine = socketio.ASGIApp(sio, socketio_path=None)
+    engine = OriginGuard(socketio.ASGIApp(sio, socketio_path=None), Origins(settings))
+    everything = [
+        *health_routes(gateway),
+        *([metrics_route()] if settings.metrics else []),
+        Mount(PATH, app=engine),
+        *routes,
+    ]
+    prefix = settings.path_prefix
     app = _Application(
         engine,
-        routes=[
-            *health_routes(gateway),
-            *([metrics_route()] if settings.metrics else []),
-            Mount(PATH, app=engine),
-            *routes,
-        ],
+        f"{prefix}{PATH}",
+        routes=[Mount(prefix, routes=everything)] if prefix else everything,
         lifespan=lifespan,
     )
     app.state.gateway = gateway

@@ -46,6 +46,11 @@ ANSWER_TIMEOUT: Final = 5.0  # seconds
 UNUSABLE_PORT: Final = "should be a URL with a usable port, a number from 0 to 65535"
 DEFAULT_PORTS: Final[Mapping[Shape, int]] = {"one": 6379, "sentinel": 26379, "cluster": 6379}
 
+#: Options of redis-py that change how answers are read, which jobcast does in one way only.
+READING_OPTIONS: Final = frozenset(
+    {"decode_responses", "encoding", "encoding_errors", "parser_class", "legacy_responses"}
+)
+
 #: What redis-py raises where a server cannot be reached or does not do what it is asked.
 REDIS_ERRORS: Final = (RedisError, RedisClusterException, OSError)
 #: The same of a command in a loop: uvloop has a RuntimeError for what is written to a connection at
@@ -176,7 +181,8 @@ class Servers(Struct, frozen=True, kw_only=True):
         """
         lasting = {**self._bounds, "socket_timeout": None, "protocol": 2}
         if self.shape == "one":
-            return [redis.asyncio.ConnectionPool.from_url(self.url, **lasting)]
+            # An option of the URL must not bound the reads, as it would with `from_url`.
+            return [redis.asyncio.ConnectionPool(**{**async_parse_url(self.url), **lasting})]
         if isinstance(client, AsyncRedisCluster):
             await client.initialize()
             await client.nodes_manager.initialize()
@@ -250,6 +256,11 @@ def check_url(url: str, _prefix: str = DEFAULT_PREFIX) -> None:
     # What is an option of a cluster as a whole is none of its connections.
     of_cluster = signature(RedisCluster).parameters if servers.shape == "cluster" else {}
     options = [(name, value) for name, value in parse_qsl(query) if name not in of_cluster]
+    for name, _ in parse_qsl(query):
+        if name in READING_OPTIONS:
+            raise ValueError(
+                f"has the option {name}, which changes how answers are read: leave it out"
+            )
     try:
         for pool in (redis.ConnectionPool, redis.asyncio.ConnectionPool):
             pool.from_url(f"{base}?{urlencode(options)}").make_connection()

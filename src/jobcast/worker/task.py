@@ -391,6 +391,7 @@ def _check_settings(sender: Any, **_: object) -> None:
 def _watch_main_process(**_: object) -> None:
     """Also where no followed task is known: what a worker does not know may have been one."""
     import_module("jobcast.worker.request")
+    import_module("jobcast.worker.reach")
 
 
 signals.task_prerun.connect(_enter, weak=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,32 @@ QUIET = [
 ]  # fmt: skip
 
 
+Launch = Callable[..., AbstractContextManager[Browser]]
+
+
 # For the time of a module: while it is there no other test has an event loop of its own.
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def launch() -> Iterator[Launch]:
+    """Start a browser: ``launch("--an-option")``."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     assert chromium, "install Debian's chromium"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", *QUIET]
-        )
+
+        @contextmanager
+        def launch(*options: str) -> Iterator[Browser]:
+            browser = playwright.chromium.launch(
+                executable_path=chromium, args=["--no-sandbox", *QUIET, *options]
+            )
+            yield browser
+            browser.close()
+
+        yield launch
+
+
+@pytest.fixture(scope="module")
+def browser(launch: Launch) -> Iterator[Browser]:
+    with launch() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +87,8 @@ def new_tab(browser: Browser, console: Console) -> Iterator[Callable[..., Tab]]:
 
     def new_tab(user: str, path: str = "/", *, beside: Tab | None = None, **options: Any) -> Tab:
         url = options.pop("url", console.url)
-        context = beside.page.context if beside else browser.new_context(**options)
+        within: Browser = options.pop("within", browser)
+        context = beside.page.context if beside else within.new_context(**options)
         tab = Tab(context.new_page(), url)
         tabs.append(tab)
         tab.open(path)

@@ -135,3 +135,35 @@ def test_the_page_sends_a_token_to_no_server_that_its_address_names(
         expect(tab.page.locator("#status")).to_contain_text("not yours to follow")
         tab.page.close()
     assert elsewhere.requests == []
+
+
+def test_the_page_says_that_its_origin_is_refused(
+    browser: Browser, page: Page, tmp_path: Path, valkey: Valkey, token: Callable[..., str]
+) -> None:
+    """The browser hides the status of a WebSocket's handshake; the client asks for it."""
+    with running(Server(tmp_path / "server.log", valkey.url)) as server:
+        page.use(server.ready().url)
+        tab = Tab(browser.new_page(), page.url)
+        tab.expects(r"WebSocket connection .* failed|status of 403")
+        query = {"job": "any", "token": token("alice")}
+        tab.open(f"/?{urlencode(query)}")
+        expect(tab.page.get_by_role("status")).to_have_text(
+            "refused (403): is this page's origin allowed?"
+        )
+        tab.page.close()
+        assert f"refused a page of the origin '{page.url}'" in server.log
+    assert tab.problems == []
+
+
+def test_the_page_says_that_the_path_is_wrong(
+    browser: Browser, page: Page, tmp_path: Path, valkey: Valkey, token: Callable[..., str]
+) -> None:
+    with running(Server(tmp_path / "server.log", valkey.url)) as server:
+        page.use(f"{server.ready().url}/wrong")
+        tab = Tab(browser.new_page(), page.url)
+        tab.expects(r"WebSocket connection .* failed|status of 404")
+        query = {"job": "any", "token": token("alice")}
+        tab.open(f"/?{urlencode(query)}")
+        expect(tab.page.get_by_role("status")).to_contain_text("(404): is the url right?")
+        tab.page.close()
+    assert tab.problems == []

@@ -9,7 +9,9 @@ import { useWidth } from "../lib/useWidth";
 
 const HEIGHT = 132; // px of the curve
 const STRIP = 8; // px of the states below it
-const MARGIN = { top: 10, right: 12, bottom: 20, left: 38 };
+// The labels grow with the letters that the browser is set to.
+const LETTERS = parseFloat(getComputedStyle(document.documentElement).fontSize) / 15 || 1;
+const MARGIN = { top: 10, right: 12, bottom: 20 * LETTERS, left: 38 * LETTERS };
 
 /** Progress over time, and the states that the job was in meanwhile. */
 export function Plot({ job }: { readonly job: JobState }): ReactElement | null {
@@ -93,7 +95,7 @@ function Drawing({ job, series, frame }: DrawingProps): ReactElement {
             {curve.unseen === null ? null : <path className="unseen" d={curve.unseen} />}
           </g>
         ))}
-        <Ticks width={width} y={bottom + 14} length={to - from} />
+        <Ticks width={width} y={bottom + 14 * LETTERS} length={to - from} />
       </g>
     </svg>
   );

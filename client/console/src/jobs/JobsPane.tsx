@@ -14,7 +14,7 @@ import { count } from "../lib/numbers";
 import { hash, routeOf } from "../lib/route";
 import { Icon } from "../ui/Icon";
 import { FollowForm } from "./FollowForm";
-import { type Filter, JobFilter } from "./JobFilter";
+import { type Counts, type Filter, JobFilter } from "./JobFilter";
 import { JobRow } from "./JobRow";
 import type { JobList, ListedJob } from "./jobList";
 import { useJobLists } from "./jobsContext";
@@ -80,7 +80,13 @@ export function JobsPane({ list, shown, openId, filter, onFilter, onMore }: Prop
           Start a job
         </a>
       </div>
-      <JobFilter counts={counts} chosen={filter} onChoose={onFilter} />
+      <JobFilter
+        counts={counts}
+        total={list.jobs.length}
+        looked={shown.length}
+        chosen={filter}
+        onChoose={onFilter}
+      />
       {list.problem === null ? null : (
         <div className="pane-problem" role="alert">
           <p>The list of jobs cannot be loaded. {list.problem}</p>
@@ -102,7 +108,7 @@ export function JobsPane({ list, shown, openId, filter, onFilter, onMore }: Prop
           ))}
         </ul>
       ) : (
-        <Empty list={list} filter={filter} />
+        <Empty list={list} looked={shown.length} filter={filter} />
       )}
       {rest > 0 ? (
         <button type="button" className="button more" onClick={onMore}>
@@ -117,9 +123,11 @@ export function JobsPane({ list, shown, openId, filter, onFilter, onMore }: Prop
 
 function Empty({
   list,
+  looked,
   filter,
 }: {
   readonly list: JobList;
+  readonly looked: number;
   readonly filter: Filter;
 }): ReactElement {
   if (list.state === "loading") {
@@ -135,7 +143,10 @@ function Empty({
       follow by their id.
     </div>
   ) : (
-    <div className="empty">None of these jobs is {filter === "all" ? "shown" : filter}.</div>
+    <div className="empty">
+      None of {looked < list.jobs.length ? `the ${count(looked)} latest` : "these"} jobs is{" "}
+      {filter === "all" ? "shown" : filter}.
+    </div>
   );
 }
 
@@ -152,9 +163,8 @@ function useRefusedAgain(states: readonly JobState[]): void {
   }, [client, someRefused]);
 }
 
-function countsOf(states: readonly JobState[]): Record<Filter, number> {
-  const counts: Record<Filter | Bucket, number> = {
-    all: states.length,
+function countsOf(states: readonly JobState[]): Counts {
+  const counts: Record<Exclude<Filter, "all"> | Bucket, number> = {
     active: 0,
     failed: 0,
     done: 0,

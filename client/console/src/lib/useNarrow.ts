@@ -1,7 +1,8 @@
 import type { Store } from "@jobcast/client";
 import { useStore } from "./useStore";
 
-const query = window.matchMedia("(max-width: 800px)"); // as the styles have it
+// As the styles have it: a phone, upright or lying, and a desktop that is zoomed.
+const query = window.matchMedia("(max-width: 50em), (max-height: 31em) and (max-width: 64em)");
 
 const narrow: Store<boolean> = {
   subscribe(listener) {

@@ -1,0 +1,169 @@
+"""The console in forced colours, with large letters, on a phone that lies, and with long texts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Locator, expect
+
+from jobcast.transports import open_publisher
+from tests import jobs
+from tests.conftest import Valkey
+from tests.e2e.browser.conftest import Launch
+from tests.e2e.browser.tab import Tab
+from tests.e2e.browser.test_accessibility import LOOKS, is_clean
+from tests.e2e.browser.test_narrow import UNBROKEN
+from tests.support import Worker, new_id
+
+NewTab = Callable[..., Tab]
+Send = Callable[..., str]
+
+WIDE = LOOKS["light"]
+
+
+@pytest.fixture
+def ada() -> str:
+    return new_id("ada")
+
+
+def picture(tab: Tab, name: str) -> None:
+    """Keep a picture for people, where somebody wants one."""
+    folder = os.environ.get("JOBCAST_TEST_PICTURES")
+    if folder:
+        tab.page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+def keep(tab: Tab, job_id: str) -> None:
+    tab.go(job_id)
+    button = tab.page.get_by_role("button", name="Keep in the list")
+    expect(button.or_(tab.page.get_by_role("button", name="Remove from the list"))).to_be_visible()
+    if button.count():
+        button.click()
+
+
+def height_of(row: Locator) -> float:
+    box = row.bounding_box()
+    assert box is not None
+    return box["height"]
+
+
+@pytest.mark.parametrize("message", [UNBROKEN * 12, "many words " * 380], ids=["one", "many"])
+def test_a_row_is_a_row_however_long_the_reason_for_a_retry(
+    crew: Worker, new_tab: NewTab, send: Send, gate: Path, ada: str, valkey: Valkey, message: str
+) -> None:
+    tab = new_tab(ada, **WIDE)
+    short = send(crew, jobs.unsteady, str(gate), owner=ada)
+    long = send(crew, jobs.unsteady, str(gate), owner=ada)
+    for job_id in (short, long):
+        keep(tab, job_id)
+        tab.has_status(job_id, "retrying")
+    publisher = open_publisher(valkey.url)
+    status = {"status": "retrying", "attempt": 3, "error": "ConnectionError", "message": message}
+    publisher.emit("job_status", status, room=f"job_{long}")
+    publisher.close()
+    expect(tab.row(long)).to_contain_text("ttempt 3")
+    picture(tab, f"retry-{message[:4]}")
+    assert height_of(tab.row(long)) <= height_of(tab.row(short)) + 100
+    is_clean(tab.page)
+
+
+def styles(tab: Tab, selector: str, *properties: str) -> list[str]:
+    found: list[str] = tab.page.locator(selector).first.evaluate(
+        "(it, names) => names.map((name) => getComputedStyle(it)[name])", list(properties)
+    )
+    return found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_forced_colours_leave_bars_selection_and_focus(
+    crew: Worker, new_tab: NewTab, send: Send, gate: Path, ada: str, scheme: str
+) -> None:
+    tab = new_tab(ada, **{**WIDE, "color_scheme": scheme}, forced_colors="active")
+    job_id, other = (send(crew, jobs.count, 10, str(gate), owner=ada) for _ in range(2))
+    for each in (other, job_id):
+        keep(tab, each)
+        tab.has_status(each, "started")
+    expect(tab.bar).to_have_attribute("aria-valuenow", "50")
+    fill, frame = f'article[data-job-id="{job_id}"] .bar-fill', ".answer .bar"
+    assert styles(tab, fill, "backgroundColor") != styles(tab, frame, "backgroundColor")
+    assert styles(tab, frame, "borderTopStyle") == ["solid"]
+    # The open row, and the filter that is chosen, are not like the others.
+    rows = [f'li[data-job-id="{each}"]' for each in (job_id, other)]
+    assert styles(tab, rows[0], "borderLeftStyle") == ["solid"]
+    assert styles(tab, rows[1], "borderLeftStyle") == ["none"]
+    chosen, another = '.filter [aria-pressed="true"]', '.filter [aria-pressed="false"]'
+    assert styles(tab, chosen, "backgroundColor") != styles(tab, another, "backgroundColor")
+    tab.row(other).get_by_role("link").focus()
+    tab.page.keyboard.press("Shift+Tab")
+    tab.page.keyboard.press("Tab")
+    picture(tab, f"forced-{scheme}")
+    style, width = (
+        tab.row(other)
+        .get_by_role("link")
+        .evaluate(
+            "(it) => { const s = getComputedStyle(it, '::after');"
+            " return [s.outlineStyle, s.outlineWidth]; }"
+        )
+    )
+    assert (style, width) == ("solid", "2px")
+    gate.touch()
+
+
+@pytest.fixture(scope="module")
+def with_large_letters(launch: Launch) -> Iterator[Browser]:
+    """A browser whose user has set letters of one and a half times the usual size."""
+    with launch("--blink-settings=defaultFontSize=24") as browser:
+        yield browser
+
+
+@pytest.mark.parametrize(("width", "beside"), [(1500, True), (1100, False)])
+def test_the_browsers_font_size_is_heeded(
+    crew: Worker, new_tab: NewTab, send: Send, ada: str, with_large_letters: Browser, width: int,
+    beside: bool,
+) -> None:  # fmt: skip
+    tab = new_tab(ada, within=with_large_letters, viewport={"width": width, "height": 900})
+    job_id = send(crew, jobs.count, 3, owner=ada)
+    keep(tab, job_id)
+    tab.has_status(job_id, "complete")
+    picture(tab, f"large-{width}")
+    assert styles(tab, "html", "fontSize") == ["22.5px"]  # of 15, in the proportion of 24 to 16
+    is_clean(tab.page)
+    cut = tab.page.locator(".plot svg text").evaluate_all(
+        "(texts) => texts.filter((it) => it.getBoundingClientRect().left"
+        " < it.ownerSVGElement.getBoundingClientRect().left).map((it) => it.textContent)"
+    )
+    assert cut == []
+    # Where there is no room for both, the list is not beside the job.
+    assert tab.page.locator(".pane").is_visible() == beside
+
+
+@pytest.mark.parametrize("size", [(844, 390), (667, 375), (932, 430)])
+def test_a_phone_that_lies_shows_one_thing_at_a_time(
+    crew: Worker, new_tab: NewTab, send: Send, ada: str, size: tuple[int, int]
+) -> None:
+    width, height = size
+    tab = new_tab(ada, viewport={"width": width, "height": height}, has_touch=True)
+    job_id = send(crew, jobs.count, 3, owner=ada)
+    keep(tab, job_id)
+    tab.has_status(job_id, "complete")
+    picture(tab, f"lying-{width}-job")
+    expect(tab.page.locator(".pane")).to_be_hidden()
+    is_clean(tab.page)
+    tab.open("/#/")
+    expect(tab.row(job_id)).to_be_visible()
+    picture(tab, f"lying-{width}-list")
+    # The page scrolls, not a list in it that shows one row.
+    assert tab.page.locator(".rows").evaluate("(it) => getComputedStyle(it).overflowY") == "visible"
+    is_clean(tab.page)
+
+
+def test_a_low_window_of_a_desktop_shows_both(
+    crew: Worker, new_tab: NewTab, send: Send, ada: str
+) -> None:
+    tab = new_tab(ada, viewport={"width": 1280, "height": 420})
+    job_id = send(crew, jobs.count, 3, owner=ada)
+    keep(tab, job_id)
+    expect(tab.page.locator(".pane")).to_be_visible()

@@ -1,0 +1,274 @@
+"""The snippets of docs/proxies.md, run by the programs that they are for, before a real server."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from socketio.exceptions import ConnectionError as Refused
+
+from jobcast.client import JobClient
+from jobcast.errors import ConnectionRefused
+from jobcast.transports import open_publisher
+from tests.conftest import Valkey
+from tests.support import (
+    ROOT,
+    SECRET,
+    Process,
+    Server,
+    answers,
+    eventually,
+    following,
+    free_port,
+    new_id,
+    running,
+    wait_for,
+)
+
+Token = Callable[..., str]
+Front = Callable[[str, int, int, Path], "Proxy"]
+
+SNIPPETS = re.findall(
+    r"^```(nginx|haproxy|caddy)\n(.*?)^```$",
+    (ROOT / "docs" / "proxies.md").read_text("utf-8"),
+    re.MULTILINE | re.DOTALL,
+)
+TRANSPORTS = [("websocket",), ("polling",)]
+
+
+class Proxy(Process):
+    """A proxy that listens on ``port``."""
+
+    def __init__(self, argv: list[str], port: int, folder: Path) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        super().__init__(argv, folder / "proxy.log", {"HOME": str(folder)}, cwd=folder)
+
+
+def program(name: str) -> str:
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    assert found, f"{name} is missing: make servers"
+    return found
+
+
+def nginx(snippet: str, port: int, backend: int, folder: Path) -> Proxy:
+    site = snippet.replace("listen 80;", f"listen 127.0.0.1:{port};")
+    config = folder / "nginx.conf"
+    config.write_text(
+        f"daemon off; pid {folder}/pid; error_log stderr; worker_processes 1;\n"
+        "events {}\nhttp {\naccess_log off;\n"
+        + "".join(
+            f"{kind}_temp_path {folder}/{kind};\n"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        + f"{on(backend, site)}\n}}\n"
+    )
+    argv = [program("nginx"), "-p", str(folder), "-e", "stderr", "-c", str(config)]
+    return Proxy(argv, port, folder)
+
+
+def haproxy(snippet: str, port: int, backend: int, folder: Path) -> Proxy:
+    config = folder / "haproxy.cfg"
+    config.write_text(on(backend, snippet).replace("bind :80\n", f"bind 127.0.0.1:{port}\n"))
+    return Proxy([program("haproxy"), "-db", "-f", str(config)], port, folder)
+
+
+def caddy(snippet: str, port: int, backend: int, folder: Path) -> Proxy:
+    config = folder / "Caddyfile"
+    site = re.sub(r"^[a-z.]*example\.com ", f"http://127.0.0.1:{port} ", snippet)
+    config.write_text("{\n    admin off\n}\n" + on(backend, site))
+    argv = [program("caddy"), "run", "--config", str(config), "--adapter", "caddyfile"]
+    return Proxy(argv, port, folder)
+
+
+FRONTS: dict[str, Front] = {"nginx": nginx, "haproxy": haproxy, "caddy": caddy}
+
+
+def on(backend: int, snippet: str) -> str:
+    """A snippet with another server behind it."""
+    assert "127.0.0.1:8000" in snippet
+    return snippet.replace("127.0.0.1:8000", f"127.0.0.1:{backend}")
+
+
+@contextmanager
+def in_front(kind: str, snippet: str, backend: int, folder: Path) -> Iterator[Proxy]:
+    folder.mkdir()
+    with running(FRONTS[kind](snippet, free_port(), backend, folder)) as proxy:
+        yield proxy
+
+
+def snippet_of(kind: str, *marks: str) -> str:
+    (found,) = [
+        text for name, text in SNIPPETS if name == kind and all(mark in text for mark in marks)
+    ]
+    return found
+
+
+PLAIN = {
+    "nginx": snippet_of("nginx", "location /socket.io/"),
+    "haproxy": snippet_of("haproxy"),
+    "caddy": snippet_of("caddy", "jobs.example.com"),
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+async def test_a_page_of_the_proxys_origin_follows_a_job_behind(
+    kind: str, server: Server, valkey: Valkey, token: Token, tmp_path: Path
+) -> None:
+    with in_front(kind, PLAIN[kind], server.port, tmp_path / kind) as proxy:
+        proxy.expect(lambda: answers(f"{proxy.url}/socket.io/", 400), "answer through the proxy")
+        for transports in TRANSPORTS:
+            await follow(proxy.url, valkey, token, transports, origin=proxy.url)
+        with pytest.raises(Refused):
+            await follow(proxy.url, valkey, token, origin="https://evil.example")
+
+
+async def follow(
+    url: str, valkey: Valkey, token: Token, transports: tuple[str, ...] = ("websocket",),
+    **headers: str,
+) -> None:  # fmt: skip
+    """Follow a job to its end as a page of an origin does."""
+    job_id = new_id()
+    publisher = open_publisher(valkey.url)
+    try:
+        sent = {name.replace("_", "-").title(): value for name, value in headers.items()}
+        async with following(url, token(jobs=["*"]), transports, headers=sent) as page:
+            assert (await page.join(job_id))["ok"]
+            publisher.emit("job_complete", {"result": 1}, room=f"job_{job_id}")
+            await page.transcript.end(job_id)
+    finally:
+        publisher.close()
+
+
+BARE_NGINX = """
+server {
+    listen 80;
+    location / {
+        proxy_pass http://127.0.0.1:8000;
+        proxy_http_version 1.1;
+        proxy_set_header Upgrade $http_upgrade;
+        proxy_set_header Connection "upgrade";
+    }
+}
+"""
+
+
+async def test_behind_a_proxy_that_keeps_the_host_to_itself_the_log_names_the_setting(
+    valkey: Valkey, token: Token, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(running(Server(tmp_path / "log", valkey.url)))
+        proxy = stack.enter_context(in_front("nginx", BARE_NGINX, server.port, tmp_path / "nginx"))
+        wait_for(lambda: answers(f"{proxy.url}/readyz"), "server")
+        with pytest.raises(Refused):
+            await follow(proxy.url, valkey, token, origin=proxy.url)
+        await eventually(lambda: "refused a page" in server.log, "line about the origin")
+        (line,) = [line for line in server.log.splitlines() if "refused a page" in line]
+        for part in (proxy.url, server.url, "JOBCAST_CORS_ORIGINS (not set)", "pass on Host"):
+            assert part in line
+        await follow(proxy.url, valkey, token, origin=proxy.url, sec_fetch_site="same-origin")
+    env = {"JOBCAST_CORS_ORIGINS": proxy.url}
+    with running(Server(tmp_path / "other.log", valkey.url, env)) as server:
+        with in_front("nginx", BARE_NGINX, server.port, tmp_path / "other") as other:
+            wait_for(lambda: answers(f"{other.url}/readyz"), "server")
+            for transports in TRANSPORTS:
+                await follow(other.url, valkey, token, transports, origin=proxy.url)
+            # The list is for other origins: the server's own is allowed without it.
+            await follow(server.url, valkey, token, origin=server.url)
+
+
+TRAEFIK = {"x_forwarded_port": "443", "x_real_ip": "192.0.2.1", "x_forwarded_server": "traefik"}
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_a_page_is_let_in_with_the_headers_that_traefik_sends(
+    scheme: str, server: Server, valkey: Valkey, token: Token
+) -> None:
+    host = "jobs.example.com"
+    sent = {
+        "host": host, "x_forwarded_host": host, "x_forwarded_proto": scheme,
+        **TRAEFIK, "x_forwarded_port": "443" if scheme == "wss" else "80",
+    }  # fmt: skip
+    secure = scheme == "wss"
+    await follow(server.url, valkey, token, origin=f"http{'s' if secure else ''}://{host}", **sent)
+    with pytest.raises(Refused):
+        await follow(server.url, valkey, token, origin="https://evil.example", **sent)
+
+
+STRIPPING = snippet_of("caddy", "handle_path")
+KEEPING = snippet_of("nginx", "location /jobs/")
+
+
+async def test_a_prefix_that_the_proxy_takes_off_is_part_of_the_clients_url(
+    server: Server, valkey: Valkey, token: Token, tmp_path: Path
+) -> None:
+    with in_front("caddy", STRIPPING, server.port, tmp_path / "caddy") as proxy:
+        await result_below_the_prefix(f"{proxy.url}/jobs", valkey, token)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_prefix_that_the_proxy_leaves_is_served(
+    workers: int, valkey: Valkey, token: Token, tmp_path: Path
+) -> None:
+    port = free_port()
+    argv = [
+        shutil.which("jobcast") or str(Path(pytest.__file__).parents[4] / "bin" / "jobcast"),
+        "serve", "--prefix", "/jobs/", "--port", str(port), "--workers", str(workers),
+    ]  # fmt: skip
+    env = {"JOBCAST_URL": valkey.url, "JOBCAST_JWT_SECRET": SECRET}
+    with (
+        running(Process(argv, tmp_path / "log", env)) as server,
+        in_front("nginx", KEEPING, port, tmp_path / "nginx") as proxy,
+    ):
+        server.expect(lambda: answers(f"{proxy.url}/jobs/readyz"), "answer of /jobs/readyz")
+        await result_below_the_prefix(f"{proxy.url}/jobs", valkey, token)
+        direct = f"http://127.0.0.1:{port}"
+        assert answers(f"{direct}/jobs/healthz")
+        assert answers(f"{direct}/healthz", 404)
+        with pytest.raises(ConnectionRefused, match="answered 404") as caught:
+            async with JobClient(direct, token()):
+                pass
+        assert caught.value.code == "not_found"
+
+
+async def result_below_the_prefix(url: str, valkey: Valkey, token: Token) -> None:
+    wait_for(lambda: answers(f"{url}/readyz"), "server")
+    job_id = new_id()
+    publisher = open_publisher(valkey.url)
+    publisher.emit("job_complete", {"result": 7}, room=f"job_{job_id}")
+    publisher.close()
+    async with JobClient(url, token(jobs=["*"])) as client:
+        assert await client.result(job_id) == 7
+
+
+@pytest.mark.parametrize("path", ["/wrong", "/readyz"])
+async def test_a_wrong_path_is_named(path: str, server: Server, token: Token) -> None:
+    with pytest.raises(ConnectionRefused, match=r"answered 404 .* is the path") as caught:
+        async with JobClient(f"{server.url}{path}", token()):
+            pass
+    assert caught.value.code == "not_found"
+
+
+async def test_a_proxy_that_answers_something_else_is_named(
+    server: Server, token: Token, tmp_path: Path
+) -> None:
+    with in_front("caddy", STRIPPING, server.port, tmp_path / "caddy") as proxy:
+        wait_for(lambda: answers(f"{proxy.url}/jobs/readyz"), "server")
+        with pytest.raises(ConnectionRefused, match=r"answered 200 .* forward WebSockets"):
+            async with JobClient(f"{proxy.url}/other", token()):
+                pass
+
+
+async def test_a_refused_page_can_read_why(server: Server) -> None:
+    headers = {"Origin": "https://evil.example"}
+    url = f"{server.url}/socket.io/?EIO=4&transport=polling"
+    async with aiohttp.ClientSession() as session:
+        async with session.post(url, headers=headers) as answer:
+            assert answer.status == 403
+            assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        async with session.post(url, headers={"Origin": server.url}) as answer:
+            assert answer.status == 400  # let in, but without a session

@@ -1,0 +1,173 @@
+"""How the asyncio client takes answers that a jobcast server gives under load, or gave never."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from jobcast.client import LONGEST_PAUSE, PAUSE_SPREAD, JobClient, pause_before_retry
+from jobcast.errors import JoinRefused
+from jobcast.events import JobEvent, Refusal
+from tests.played_server import PlayedServer, played_server
+from tests.support import TIMEOUT, eventually
+
+RETRY_AFTER = 0.4  # seconds
+RATE_LIMITED = {
+    "ok": False, "code": "rate_limited", "message": "too many requests", "retry_after": RETRY_AFTER,
+}  # fmt: skip
+LEFT = {"job_id": "a", "code": "job_not_found", "message": "there is no such job"}
+
+
+def refuse_first(server: PlayedServer, name: str, times: int = 2) -> None:
+    """Have the first requests of a name refused."""
+
+    def answer(request: str, _payload: dict[str, Any]) -> Any:
+        limited = request == name and len(server.asked(name)) <= times
+        return RATE_LIMITED if limited else None
+
+    server.answer = answer
+
+
+def pauses(server: PlayedServer, name: str) -> list[float]:
+    arrivals = server.arrivals(name)
+    return [later - earlier for earlier, later in pairwise(arrivals)]
+
+
+async def first_event(client: JobClient, job_id: str) -> JobEvent:
+    async with aclosing(client.follow(job_id)) as events, asyncio.timeout(TIMEOUT):
+        return await anext(events)
+
+
+async def test_a_rate_limited_join_is_sent_again_after_the_pause() -> None:
+    async with played_server() as server:
+        refuse_first(server, "join_job")
+        async with JobClient(server.url, "token") as client:
+            assert (await first_event(client, "a")).seq == 1
+    assert len(server.asked("join_job")) == 3
+    assert min(pauses(server, "join_job")) >= RETRY_AFTER
+
+
+async def test_a_rate_limited_leave_is_sent_again_after_the_pause() -> None:
+    async with played_server() as server:
+        refuse_first(server, "leave_job")
+        async with JobClient(server.url, "token") as client:
+            await first_event(client, "a")
+            await eventually(lambda: len(server.asked("leave_job")) == 3, "accepted leave")
+    assert min(pauses(server, "leave_job")) >= RETRY_AFTER
+
+
+async def test_a_rate_limited_refresh_is_sent_again_after_the_pause() -> None:
+    async with played_server() as server:
+        refuse_first(server, "refresh_token")
+        async with JobClient(server.url, lambda: "token") as client:
+            await first_event(client, "a")
+            await server.emit("token_expiring", {"expires_at": "2026-01-15T09:30:00Z"})
+            await eventually(lambda: len(server.asked("refresh_token")) == 3, "accepted refresh")
+    assert min(pauses(server, "refresh_token")) >= RETRY_AFTER
+
+
+async def test_a_job_that_is_followed_again_is_not_left_after_the_pause() -> None:
+    async with played_server() as server:
+        refuse_first(server, "leave_job", times=1)
+        async with JobClient(server.url, "token") as client:
+            await first_event(client, "a")
+            await eventually(lambda: server.asked("leave_job"), "refused leave")
+            async with aclosing(client.follow("a")) as events, asyncio.timeout(TIMEOUT):
+                await anext(events)
+                assert len(server.asked("leave_job")) == 1
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "least", "most"),
+    [
+        (2.0, 2.0, 2.0 * (1 + PAUSE_SPREAD)),
+        (1e300, LONGEST_PAUSE, LONGEST_PAUSE * (1 + PAUSE_SPREAD)),
+        (0.0, 0.1, 1.0),
+        (-5.0, 0.1, 1.0),
+        (None, 0.1, 1.0),
+    ],
+)
+def test_a_pause_is_as_long_as_asked_within_bounds(
+    retry_after: float | None, least: float, most: float
+) -> None:
+    asked = {} if retry_after is None else {"retry_after": retry_after}
+    refusal = Refusal(code="rate_limited", message="too many requests", **asked)
+    drawn = {pause_before_retry(refusal, delay=1.0) for _ in range(50)}
+    assert all(least <= pause <= most for pause in drawn)
+    assert len(drawn) > 1
+
+
+async def test_left_ends_all_followers_of_the_job_as_a_refusal_does() -> None:
+    async with played_server() as server, JobClient(server.url, "token") as client:
+        events, other = client.follow("a"), client.follow("b")
+        async with asyncio.timeout(TIMEOUT):
+            assert (await anext(events)).job_id == "a"
+            assert (await anext(other)).job_id == "b"
+            result = asyncio.create_task(client.result("a"))
+            await asyncio.sleep(0)
+            await server.emit("left", LEFT)
+            for end in (anext(events), result):
+                with pytest.raises(JoinRefused, match="no such job") as caught:
+                    await end
+                assert caught.value.code == "job_not_found"
+            assert client.status("a") is None
+            await server.emit_log("b", 2)
+            assert (await anext(other)).seq == 2
+            # The server has forgotten the join: a later follower joins anew, and nobody leaves.
+            await first_event(client, "a")
+        assert [payload["job_id"] for payload in server.asked("join_job")] == ["a", "b", "a"]
+
+
+async def test_left_of_a_former_join_does_not_end_the_newer_one() -> None:
+    async with played_server() as server, JobClient(server.url, "token") as client:
+        await first_event(client, "a")
+        await eventually(lambda: server.asked("leave_job"), "leave")
+        release = asyncio.Event()
+
+        async def join_late() -> dict[str, Any]:
+            await server.emit("left", LEFT)
+            await release.wait()
+            await server.emit_joined("a")
+            await server.emit_log("a", 1, "of the newer join")
+            joined = {"job_id": "a", "epoch": "1", "seq": 1, "status": "started"}
+            return {"ok": True, **joined, "recovered": False}
+
+        server.handle_join = join_late
+        event = asyncio.create_task(first_event(client, "a"))
+        await eventually(lambda: len(server.asked("join_job")) == 2, "second join")
+        release.set()
+        assert (await event).seq == 1
+
+
+async def test_left_that_breaks_the_protocol_is_logged_and_ignored(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with played_server() as server, JobClient(server.url, "token") as client:
+        events = client.follow("a")
+        async with asyncio.timeout(TIMEOUT):
+            await anext(events)
+            await server.emit("left", {"job_id": "a", "code": 7})
+            await server.emit("left", LEFT | {"job_id": "of nobody"})
+            await server.emit("left", LEFT | {"job_id": "unknown"})
+            await server.emit_log("a", 2)
+            assert (await anext(events)).seq == 2
+    assert caplog.text.count("the server does not keep the protocol: left") == 2
+
+
+@pytest.mark.parametrize("namespace", ["/jobs", "/deep/er"])
+async def test_a_namespace_of_the_servers_own_is_joined(namespace: str) -> None:
+    async with (
+        played_server(namespace) as server,
+        JobClient(server.url, "token", namespace=namespace) as client,
+    ):
+        assert (await first_event(client, "a")).seq == 1
+
+
+@pytest.mark.parametrize("namespace", ["", "jobs", "/a,b", "/a?b"])
+def test_a_namespace_that_cannot_be_one_is_refused_at_once(namespace: str) -> None:
+    with pytest.raises(ValueError, match="should begin with /"):
+        JobClient("http://127.0.0.1:8000", "token", namespace=namespace)

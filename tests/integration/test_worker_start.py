@@ -1,0 +1,63 @@
+"""What a worker says at its start of a server that it cannot publish to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Valkey
+from tests.redis_family import RedisProcess
+from tests.support import Worker, free_port, running
+
+POOL = ("--pool=solo",)
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[RedisProcess]:
+    """A server that wants a password."""
+    with running(RedisProcess(tmp_path / "locked", "--requirepass", "right")) as process:
+        process.expect(lambda: "Ready to accept" in process.log, "server that listens")
+        yield process
+
+
+@pytest.mark.parametrize("scheme", ["redis", "amqp", "redis+cluster"])
+def test_a_worker_names_the_variable_of_an_address_where_nothing_answers(
+    scheme: str, valkey: Valkey, tmp_path: Path
+) -> None:
+    url = f"{scheme}://user:hunter2@127.0.0.1:{free_port()}/"
+    with running(Worker(tmp_path / "log", url, valkey.url, *POOL)) as worker:
+        worker.ready()
+        worker.expect(lambda: "JOBCAST_URL" in worker.log, "warning that names the variable")
+        assert f"cannot reach {url.replace('hunter2', '***')}" in worker.log
+        assert "hunter2" not in worker.log
+
+
+def test_a_worker_names_the_variable_of_an_address_with_a_wrong_password(
+    locked: RedisProcess, valkey: Valkey, tmp_path: Path
+) -> None:
+    url = locked.url.replace("redis://", "redis://:wrong@")
+    with running(Worker(tmp_path / "log", url, valkey.url, *POOL)) as worker:
+        worker.ready()
+        worker.expect(lambda: "JOBCAST_URL" in worker.log, "warning that names the variable")
+        assert "invalid username-password" in worker.log
+
+
+def test_a_worker_that_reaches_its_server_says_nothing(valkey: Valkey, tmp_path: Path) -> None:
+    unreachable = f"redis://127.0.0.1:{free_port()}/"
+    with (
+        running(Worker(tmp_path / "good.log", valkey.url, valkey.url, *POOL)) as good,
+        running(Worker(tmp_path / "bad.log", unreachable, valkey.url, *POOL)) as bad,
+    ):
+        good.ready()
+        bad.expect(lambda: "JOBCAST_URL" in bad.log, "warning of the other worker")
+        assert "cannot reach" not in good.log
+
+
+def test_a_worker_with_an_address_that_is_none_does_not_start(
+    valkey: Valkey, tmp_path: Path
+) -> None:
+    with running(Worker(tmp_path / "log", "redis://127.0.0.1:port", valkey.url, *POOL)) as worker:
+        assert worker.popen.wait(60) == 1
+        assert "jobcast: JOBCAST_URL should be a URL with a usable port" in worker.log

@@ -255,7 +255,7 @@ class Mutations:
             data = head + b"\r\n\r\n" + self._chunks(body)
         if self.rarely(0.08):
             data = data[: self.rng.randrange(len(data))]
-        if self.rarely(0.05):
+        if data and self.rarely(0.05):
             at = self.rng.randrange(len(data))
             data = data[:at] + self.rng.randbytes(3) + data[at + 3 :]
         return data * (self.rng.choice((2, 10)) if self.rarely(0.1) else 1)

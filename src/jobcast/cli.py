@@ -21,7 +21,7 @@ from jobcast.events import check_job_id
 from jobcast.masking import mask
 from jobcast.plaintext import write_what_the_encoding_allows
 from jobcast.settings import Settings, path_prefix
-from jobcast.terminal import clean
+from jobcast.terminal import clean, clean_lines
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
 TOKEN_TTL: Final = 3600  # seconds
@@ -54,8 +54,7 @@ def reports(command: F) -> F:
             if isinstance(problem, BrokenPipeError):
                 _stop_writing()
             if not isinstance(problem, JobcastError):
-                traceback.print_exc()
-                sys.exit(2)
+                _crash()
             _fail(problem)
         except BrokenPipeError:
             _stop_writing()
@@ -70,8 +69,7 @@ def reports(command: F) -> F:
             raise
         except Exception:
             # Python's own exit code would be 1, which says that a job failed.
-            traceback.print_exc()
-            sys.exit(2)
+            _crash()
 
     return run  # type: ignore[return-value]
 
@@ -79,6 +77,12 @@ def reports(command: F) -> F:
 def _fail(problem: object) -> NoReturn:
     code = f" ({problem.code})" if isinstance(problem, ClientError) else ""
     click.echo(f"Error: {clean(mask(f'{problem}{code}'))}", err=True)
+    sys.exit(2)
+
+
+def _crash() -> NoReturn:
+    """Show the traceback of an error that jobcast did not expect."""
+    click.echo(clean_lines(mask(traceback.format_exc().rstrip("\n"))), err=True)
     sys.exit(2)
 
 

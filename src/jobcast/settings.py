@@ -157,6 +157,7 @@ class Settings(Struct, frozen=True, kw_only=True):
                 remember(value)
             elif is_secret_name(name) and value:
                 remember(*_texts_in(value))
+        remember(*(secret.text for secret in self.secrets))  # without their key ids
 
     def _check_url(self) -> None:
         try:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -102,6 +103,7 @@ def in_front(kind: str, snippet: str, backend: int, folder: Path) -> Iterator[Pr
 
 
 def snippet_of(kind: str, *marks: str) -> str:
+    found: str
     (found,) = [
         text for name, text in SNIPPETS if name == kind and all(mark in text for mark in marks)
     ]
@@ -189,7 +191,7 @@ async def test_a_page_is_let_in_with_the_headers_that_traefik_sends(
     scheme: str, server: Server, valkey: Valkey, token: Token
 ) -> None:
     host = "jobs.example.com"
-    sent = {
+    sent: dict[str, Any] = {
         "host": host, "x_forwarded_host": host, "x_forwarded_proto": scheme,
         **TRAEFIK, "x_forwarded_port": "443" if scheme == "wss" else "80",
     }  # fmt: skip

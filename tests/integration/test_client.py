@@ -105,7 +105,7 @@ async def test_followers_of_one_job_share_a_join_and_the_last_one_leaves(
         assert subscribers() == 1
         first.task.cancel()
         await eventually(lambda: subscribers() == 0, "end of the subscription")
-        assert f"left {job.id}" in server.log
+        await eventually(lambda: f"left {job.id}" in server.log, "line in the log")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from jobcast.client import LONGEST_PAUSE, PAUSE_SPREAD, JobClient, pause_before_retry
 from jobcast.errors import JoinRefused
@@ -94,8 +95,8 @@ async def test_a_job_that_is_followed_again_is_not_left_after_the_pause() -> Non
 def test_a_pause_is_as_long_as_asked_within_bounds(
     retry_after: float | None, least: float, most: float
 ) -> None:
-    asked = {} if retry_after is None else {"retry_after": retry_after}
-    refusal = Refusal(code="rate_limited", message="too many requests", **asked)
+    asked = UNSET if retry_after is None else retry_after
+    refusal = Refusal(code="rate_limited", message="too many requests", retry_after=asked)
     drawn = {pause_before_retry(refusal, delay=1.0) for _ in range(50)}
     assert all(least <= pause <= most for pause in drawn)
     assert len(drawn) > 1

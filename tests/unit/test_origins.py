@@ -203,7 +203,7 @@ async def test_refused_origins_fill_no_log(caplog: pytest.LogCaptureFixture) -> 
 
 async def test_a_refusal_has_a_status_also_where_a_server_gives_websockets_none() -> None:
     guard = OriginGuard(let_in, origins())
-    extensions = {"websocket.http.response": {}}
+    extensions: dict[str, Any] = {"websocket.http.response": {}}
     start, _ = await ask(guard, "https://evil.example", extensions=extensions)
     assert (start["type"], start["status"]) == ("websocket.http.response.start", 403)
     start, _ = await ask(guard, "https://evil.example", type="http", scheme="http")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobcast.errors import SettingsError
+from jobcast.masking import mask
 from jobcast.settings import Settings
 
 SECRET = "s" * 32
@@ -121,6 +122,7 @@ PEM = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----"
         ("PREFIX", "x" * 65, "1 to 64"),
         ("PREFIX", "shop*", "letters, digits"),
         ("PREFIX", "jobcast.events", "should not end with .events"),
+        ("PREFIX", "jobcast.revocations", "should not end with .events"),
         ("WORKERS", "0", "processes from 1"),
         ("DRAIN_SECONDS", "-1", "seconds from 0"),
         ("SEND_BUFFER", "1000", "characters from 65536"),
@@ -254,6 +256,12 @@ def test_secrets_may_have_key_ids() -> None:
     assert Settings(jwt_secret=SECRET).secrets == ((None, SECRET),)
     conf = {"jobcast_jwt_secrets": [SECRET, f"old={SECRET}"]}
     assert Settings.load({}, conf).secrets == ((None, SECRET), ("old", SECRET))
+
+
+def test_a_secret_with_a_key_id_is_masked_without_it_too() -> None:
+    secret = "m" * 32
+    Settings.load({"JOBCAST_JWT_SECRETS": f"2026-01={secret}"})
+    assert secret not in mask(f"somebody logs {secret} here")
 
 
 def test_public_keys_may_have_key_ids() -> None:

@@ -18,10 +18,17 @@ from jobcast.errors import SettingsError, TokenError
 from jobcast.settings import Settings
 from jobcast.tokens import LATEST_TIME, TokenVerifier, mint
 from tests.key_server import key_server, private_key
-from tests.support import eventually
+from tests.support import TIMEOUT, eventually
 
 SECRET = "s" * 32
 OTHER = "o" * 32
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may take long to answer a request; no key is asked for again by itself."""
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", TIMEOUT)
+    monkeypatch.setattr(jwks, "COOLDOWN", 3600)
 
 
 def signed(claims: dict[str, Any], secret: str = SECRET, **headers: Any) -> str:
@@ -245,25 +252,38 @@ async def test_keys_may_be_fetched() -> None:
             await verifier.check()
 
 
-async def test_a_cached_key_needs_no_endpoint_that_answers() -> None:
+async def test_a_cached_key_needs_no_endpoint_that_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Strangers with unknown key ids wait for an endpoint that hangs; nobody else does."""
+    monkeypatch.setattr(jwks, "COOLDOWN", 0)
     with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
         await verifier.check()
         server.answers.clear()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(verifier._keys, "_cool_at", 0)
-            strangers = [
-                asyncio.create_task(code_of(verifier, server.token(f"x{n}", private_key())))
-                for n in range(50)
-            ]
-            await eventually(lambda: server.requests == 2, "request for the unknown key ids")
-            for _ in range(20):
-                assert (await verifier.verify(server.token("good"))).sub == "alice"
-            assert not any(stranger.done() for stranger in strangers)
-            # Nobody waits for longer than it takes to give up, and one request was for all.
-            assert set(await asyncio.gather(*strangers)) == {"unavailable"}
-        assert (await verifier.verify(server.token("good"))).sub == "alice"
+        strangers = [
+            asyncio.create_task(code_of(verifier, server.token(f"x{n}", private_key())))
+            for n in range(50)
+        ]
+        await eventually(lambda: server.requests == 2, "request for the unknown key ids")
+        for _ in range(20):
+            assert (await verifier.verify(server.token("good"))).sub == "alice"
+        assert not any(stranger.done() for stranger in strangers)
+        server.answers.set()
+        # One request was for all of them.
+        assert set(await asyncio.gather(*strangers)) == {"token_key"}
         assert server.requests == 2
+
+
+async def test_nobody_waits_for_ever_for_an_endpoint_that_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 0.2)
+    with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
+        server.answers.clear()
+        strangers = [code_of(verifier, server.token("good")) for _ in range(50)]
+        assert set(await asyncio.gather(*strangers)) == {"unavailable"}
+        with pytest.raises(SettingsError, match="JOBCAST_JWKS_URL gives no keys"):
+            await verifier.check()
 
 
 async def test_one_request_fetches_the_keys_for_all_who_wait() -> None:

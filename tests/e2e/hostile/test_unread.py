@@ -30,7 +30,7 @@ PIECE = 512 * 1024  # bytes that a slow client reads at a time
     ids=["pong", "ping", "request", "nothing"],
 )  # fmt: skip
 async def test_a_client_that_takes_no_byte_is_cut_whatever_it_sends(
-    served: Served, target: Target, undisturbed: Undisturbed, cancelled, sends: bytes
+    served: Served, target: Target, undisturbed: Undisturbed, sends: bytes
 ) -> None:
     async with undisturbed(served), WebSocket(served.url, window=wire.SMALL_WINDOW) as socket:
         await socket.greet(target.token)
@@ -96,7 +96,7 @@ async def test_a_session_of_long_polling_that_does_not_poll_is_bounded(
 
 
 async def test_requests_wait_for_their_connection_only(
-    served: Served, target: Target, undisturbed: Undisturbed, cancelled, token: Token
+    served: Served, target: Target, undisturbed: Undisturbed, token: Token
 ) -> None:
     """While one connection of a subject is stuck, another one is served."""
     async with undisturbed(served), WebSocket(served.url, window=wire.SMALL_WINDOW) as stuck:

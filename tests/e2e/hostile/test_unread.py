@@ -17,6 +17,7 @@ from tests.e2e.hostile.conftest import (
     Serve,
     Token,
     Undisturbed,
+    cancelled,
     goes_on,
     only_innocent_is_left,
 )  # fmt: skip

@@ -18,7 +18,7 @@ from tests.support import TIMEOUT, eventually, new_id, running, wait_for
 
 ROOM = 64 * 1024 * 1024  # bytes that one connection may make the server grow by
 LOG_LINES = 20  # that a connection without a token may cause
-REQUESTS = 1000  # of an authenticated one that the server may answer, with a line each
+ANSWERED = 1000  # of an authenticated one that the server may answer, with a line each
 WINDOW = 4.0  # seconds in which the server reads
 TRICKLE = 160 * 1024  # bytes at most, if it holds a connection
 MOST = 8 * 1024 * 1024  # bytes that it may read of a flood in all

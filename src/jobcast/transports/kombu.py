@@ -27,7 +27,7 @@ from msgspec import Struct, structs
 
 from jobcast.errors import PublishFailed
 from jobcast.events import JOB_EVENTS, Kind, State, job_of, packet_tail, room_of
-from jobcast.transports.base import Outgoing, Required, Retention
+from jobcast.transports.base import Outgoing, Predecessor, Required, Retention
 from jobcast.transports.leases import Lease
 from jobcast.transports.rooms import JobRooms
 from jobcast.transports.runs import NOBODY, Run
@@ -134,6 +134,7 @@ def decode(body: bytes | str) -> tuple[Outgoing, str]:
     payload = bytes(emit.data[0]).decode()
     end = payload.rindex('"seq":') + len('"seq":')
     about = emit.jobcast
+    Predecessor.parse(about.after)
     outgoing = Outgoing(
         job_id=job_id,
         kind=about.kind,

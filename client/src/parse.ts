@@ -87,7 +87,7 @@ const SHAPES: Readonly<Record<keyof Messages, Shape>> = {
     rate: optional(range(0)),
     eta: optional(range(0)),
   },
-  job_log: { ...stamp, level: oneOf(LEVELS), message: text },
+  job_log: { ...stamp, level: oneOf(LEVELS), message: text, attempt: optional(integer(1)) },
   job_complete: { ...stamp, result: (value) => value !== undefined },
   job_error: { ...stamp, error: text, message: text, reason: oneOf(REASONS) },
   joined,

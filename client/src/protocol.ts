@@ -54,6 +54,8 @@ export interface JobProgressMessage extends Stamped {
 export interface JobLogMessage extends Stamped {
   level: Level;
   message: string;
+  /** Of a line that comes late: which try of the task it is of. */
+  attempt?: number;
 }
 
 export interface JobCompleteMessage extends Stamped {

@@ -22,6 +22,8 @@ export interface LogLine {
   readonly timestamp: string;
   readonly level: Level;
   readonly message: string;
+  /** Of a line that comes late, after its run was followed by another or has ended. */
+  readonly attempt?: number;
 }
 
 /** One step of a job's way, for attempts and timelines. */

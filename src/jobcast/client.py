@@ -33,6 +33,7 @@ from jobcast.events import (
     JobError,
     JobEvent,
     JobProgress,
+    JobStatus,
     Joined,
     Left,
     Refusal,
@@ -140,6 +141,7 @@ class _Followed:
         self._status_seq = 0  # up to where the status takes the events into account
         self._whole = False  # the latest request was for all of the record
         self._forgot = False  # events that whoever comes now would be sent by the server
+        self._has_ended = False  # all that comes then of the same run is late lines
         self._events: deque[JobEvent] = deque(maxlen=MEMORY)
         self._progress: JobProgress | None = None
 
@@ -197,9 +199,10 @@ class _Followed:
         self.seq = event.seq
         if event.seq > self._status_seq:
             self.status = event.state or self.status
-        if self._events and self._events[-1].kind == TERMINAL:
+        if self._has_ended and isinstance(event, JobStatus):
             # Another run. Of the one that ended the server tells a newcomer nothing either.
             self._forget()
+        self._has_ended = self._has_ended or event.kind == TERMINAL
         if isinstance(event, JobProgress):
             self._progress = event
         else:
@@ -210,6 +213,7 @@ class _Followed:
         self._events.clear()
         self._progress = None
         self._forgot = False
+        self._has_ended = False
 
 
 class JobClient:

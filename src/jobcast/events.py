@@ -163,6 +163,8 @@ class JobLog(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
 
     level: Level
     message: str
+    # Which try of the task the line is of: given by the store to a line that comes after its run.
+    attempt: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
 
 
 class JobComplete(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
@@ -370,9 +372,16 @@ def packet_head(event: JobEvent) -> str:
     return f'42["{event.name}",{payload[:-1]},"seq":'
 
 
-def packet_tail(seq: int, run: int | None = None) -> str:
-    """The end of a packet; ``run`` is the number that a ``started`` has."""
-    return f"{seq}}}]" if run is None else f'{seq},"run":{run}}}]'
+def packet_tail(seq: int, run: int | None = None, attempt: int | None = None) -> str:
+    """The end of a packet.
+
+    Args:
+        run: the number that a ``started`` has.
+        attempt: of a log line that comes after its run.
+    """
+    if run is not None:
+        return f'{seq},"run":{run}}}]'
+    return f"{seq}}}]" if attempt is None else f'{seq},"attempt":{attempt}}}]'
 
 
 def packet_of(message: Joined | Left | TokenExpiring | Closing | Draining) -> str:

@@ -43,7 +43,7 @@ from jobcast.transports import (
     open_manager,
     open_publisher,
 )
-from jobcast.transports.base import Required
+from jobcast.transports.base import NO_RECORD, UNDER_WAY, Predecessor, Required
 from jobcast.transports.leases import Finding, Lease, LeaseHolder, LeaseKeeper, Terms
 from jobcast.transports.revocations import Revocation, SupportsRevocations, SupportsRevoking
 
@@ -344,7 +344,9 @@ class TransportContract:
         assert [m.seq for m in enough.events] == list(range(991, 1001))
 
     @on_both_ends
-    async def test_nothing_follows_the_end_but_a_new_run(self, ends: Ends, job_id: str) -> None:
+    async def test_only_late_lines_and_new_runs_follow_the_end(
+        self, ends: Ends, job_id: str
+    ) -> None:
         await ends.source.subscribe(job_id)
         await ends.say(started(job_id), progress(job_id, 80))
         await ends.say(JobComplete(job_id=job_id, result=1))
@@ -353,14 +355,31 @@ class TransportContract:
             progress(job_id, 90),
             failed(job_id),
         )
-        snapshot = await ends.kept(job_id, 3)
+        snapshot = await ends.kept(job_id, 4)
         await ends.say(started(job_id), log(job_id, "again"))
-        again = await ends.kept(job_id, 5)
-        assert (snapshot.seq, snapshot.state) == (3, "complete")
+        again = await ends.kept(job_id, 6)
+        assert (snapshot.seq, snapshot.state) == (4, "complete")
+        assert [(m.seq, m.kind) for m in snapshot.events] == [
+            (1, "s"), (2, "p"), (3, "t"), (4, "l"),
+        ]  # fmt: skip
         assert (again.epoch, again.state) == (snapshot.epoch, "started")
         # What the first run showed is not the state of the second.
-        assert [(m.seq, m.kind) for m in again.events] == [(4, "s"), (5, "l")]
-        assert [m.seq for m in await ends.came(5)] == [1, 2, 3, 4, 5]
+        assert [(m.seq, m.kind) for m in again.events] == [(5, "s"), (6, "l")]
+        assert [m.seq for m in await ends.came(6)] == [1, 2, 3, 4, 5, 6]
+
+    @on_both_ends
+    async def test_late_lines_do_not_push_the_end_out_of_the_history(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        await ends.say(started(job_id), JobComplete(job_id=job_id, result=1))
+        for _ in range(3):
+            await ends.say(*(log(job_id, n) for n in range(KEPT.size)))
+        snapshot = await ends.kept(job_id, 2 + KEPT.size)
+        assert snapshot.events[-1].seq == 2 + KEPT.size  # so many lines, and no more
+        assert [m.seq for m in snapshot.events if m.kind == "t"] == [2]
+        await ends.say(started(job_id))
+        again = await ends.kept(job_id, 3 + KEPT.size)
+        assert [m.kind for m in again.events] == ["s"]
 
     @on_both_ends
     async def test_what_is_sent_again_is_not_there_twice(self, ends: Ends, job_id: str) -> None:
@@ -379,7 +398,7 @@ class TransportContract:
         assert (await ends.kept(job_id, 5)).seq == 5
 
     @on_both_ends
-    async def test_what_a_former_run_still_says_is_dropped(self, ends: Ends, job_id: str) -> None:
+    async def test_only_log_lines_of_a_past_run_are_stored(self, ends: Ends, job_id: str) -> None:
         """Who sends a task, who runs it and who runs it again are different publishers."""
         sent, first, second = (Origin(run=Run("aa", n, f"d{n}" if n else "")) for n in range(3))
         await ends.source.subscribe(job_id)
@@ -393,12 +412,13 @@ class TransportContract:
         await ends.say(queued(job_id), origin=sent)
         await ends.say(started(job_id), started(job_id), log(job_id), origin=first)
         await ends.say(started(job_id, 2), log(job_id), origin=second)
-        assert (await ends.kept(job_id, 7)).state == "complete"
-        messages = await ends.came(7)
-        assert [(m.seq, m.kind) for m in messages] == [
-            (1, "s"), (2, "l"), (3, "p"), (4, "s"), (5, "s"), (6, "l"), (7, "t"),
-        ]  # fmt: skip
-        assert [_number(m) for m in messages] == [1, None, None, None, 2, None, None]
+        assert (await ends.kept(job_id, 10)).state == "complete"
+        messages = await ends.came(10)
+        assert [m.kind for m in messages] == ["s", "l", "p", "s", "s", "l", "l", "t", "l", "l"]
+        assert [m.seq for m in messages] == [*range(1, 11)]
+        assert [_number(m) for m in messages if m.kind == "s"] == [1, None, 2]
+        # A line that comes late says which attempt it is of.
+        assert [_attempt(m) for m in messages if m.kind == "l"] == [None, None, 1, 1, 2]
 
     @on_both_ends
     async def test_a_task_that_is_sent_again_begins_anew(self, ends: Ends, job_id: str) -> None:
@@ -409,10 +429,14 @@ class TransportContract:
         assert (await ends.kept(job_id, 3)).state == "queued"
         await ends.say(log(job_id), failed(job_id), started(job_id), origin=former)
         await ends.say(started(job_id), log(job_id), origin=latter)
-        again = await ends.kept(job_id, 5)
+        again = await ends.kept(job_id, 6)
         assert again.state == "started"
-        assert [(m.seq, m.kind) for m in again.events] == [(3, "s"), (4, "s"), (5, "l")]
-        assert [_number(m) for m in await ends.came(5)] == [1, None, None, 2, None]
+        assert [(m.seq, m.kind) for m in again.events] == [
+            (3, "s"), (4, "l"), (5, "s"), (6, "l"),
+        ]  # fmt: skip
+        messages = await ends.came(6)
+        assert [_number(m) for m in messages] == [1, None, None, None, 2, None]
+        assert [_attempt(m) for m in messages if m.kind == "l"] == [1, None]
 
     @on_both_ends
     async def test_a_task_that_is_delivered_again_runs_again(self, ends: Ends, job_id: str) -> None:
@@ -424,18 +448,19 @@ class TransportContract:
         await ends.say(started(job_id), origin=again)
         await ends.say(log(job_id), failed(job_id), origin=lost)
         await ends.say(JobComplete(job_id=job_id, result=1), origin=again)
-        assert (await ends.kept(job_id, 4)).state == "complete"
+        assert (await ends.kept(job_id, 5)).state == "complete"
         # It is the broker that says which delivery is the later one.
         other = new_job_id()
         await ends.source.subscribe(other)
         await ends.say(started(other), origin=again)
         await ends.say(started(other), log(other), origin=lost)
         await ends.say(log(other), origin=again)
-        assert (await ends.kept(other, 2)).seq == 2
-        messages = await ends.came(6)
+        assert (await ends.kept(other, 3)).seq == 3
+        messages = await ends.came(8)
         assert [(m.seq, m.kind) for m in messages] == [
-            (1, "s"), (2, "p"), (3, "s"), (4, "t"), (1, "s"), (2, "l"),
+            (1, "s"), (2, "p"), (3, "s"), (4, "l"), (5, "t"), (1, "s"), (2, "l"), (3, "l"),
         ]  # fmt: skip
+        assert [_attempt(m) for m in messages if m.kind == "l"] == [1, 1, None]
 
     @on_both_ends
     async def test_an_end_may_come_without_a_beginning(self, ends: Ends, job_id: str) -> None:
@@ -445,8 +470,8 @@ class TransportContract:
         await ends.say(failed(job_id), origin=Origin(run=Run("aa", 1, "d1")))
         await ends.say(queued(job_id), failed(job_id), origin=Origin(run=Run("aa")))
         await ends.say(failed(job_id), log(job_id))
-        assert (await ends.kept(job_id, 2)).state == "error"
-        assert [m.kind for m in await ends.came(2)] == ["s", "t"]
+        assert (await ends.kept(job_id, 3)).state == "error"
+        assert [m.kind for m in await ends.came(3)] == ["s", "t", "l"]
 
     @on_both_ends
     async def test_what_requires_a_state_is_for_a_job_in_that_state(
@@ -509,19 +534,81 @@ class TransportContract:
         return [started(job_id), log(job_id, "first"), retrying(job_id, 2)]
 
     @on_both_ends
-    async def test_where_nothing_is_known_of_a_job_nothing_is_waited_for(
+    async def test_without_a_record_what_was_published_long_ago_is_not_waited_for(
         self, ends: Ends, job_id: str
     ) -> None:
         """The record has expired while the task waited to be tried again."""
-        origin = Origin(after="somebody 7")
+        long_ago = int(time.time()) - 2 * UNDER_WAY
+        origin = Origin(after=str(Predecessor("somebody", 7, long_ago)))
         await ends.say(started(job_id, 2), JobComplete(job_id=job_id, result=2), origin=origin)
         assert (await ends.kept(job_id, 2)).state == "complete"
 
     @on_both_ends
-    async def test_the_first_event_sets_the_owner_for_good(self, ends: Ends, job_id: str) -> None:
-        await ends.say(log(job_id), origin=Origin("alice"))
+    async def test_a_retry_waits_for_the_attempt_before_also_without_a_record(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        """All of the job was published while the transport was away."""
+        await ends.source.subscribe(job_id)
+        former, latter = ends.publisher, open_publisher(ends.url, KEPT)
+        runs = [Run("aa", attempt, f"d{attempt}") for attempt in (1, 2)]
+        first = _batch(self._run(job_id), Origin(run=runs[0]), 1)
+        after = str(Predecessor(former.publisher_id, 3, int(time.time())))
+        second = [started(job_id, 2), log(job_id, "second"), JobComplete(job_id=job_id, result=2)]
+        then = _batch(second, Origin(run=runs[1], after=after), 1)
+        other = new_job_id()
+        try:
+            insisting = asyncio.create_task(_insist(latter, [*then, Outgoing.of(log(other))]))
+            assert (await ends.kept(other, 1)).seq == 1  # no other job is held up
+            assert (await ends.source.snapshot(job_id)).epoch == NO_RECORD
+            await asyncio.to_thread(former.publish, first)
+            await insisting
+            messages = await ends.came(6)
+        finally:
+            latter.close()
+        assert [m.kind for m in messages] == ["s", "l", "s", "s", "l", "t"]
+        assert [_line(m) for m in messages if m.kind == "l"] == ["first", "second"]
+
+    @on_both_ends
+    async def test_a_run_of_another_owner_begins_a_new_record(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        await ends.source.subscribe(job_id)
+        alice, bob = (
+            Origin(owner, Run(sending, 1, f"d{sending}"))
+            for owner, sending in (("alice", "aa"), ("bob", "bb"))
+        )
+        await ends.say(started(job_id), progress(job_id, 70), log(job_id, "hers"), origin=alice)
+        hers = await ends.kept(job_id, 3)
+        await ends.say(started(job_id), log(job_id, "his"), origin=bob)
+        # Her run goes on, and comes back after a while.
+        await ends.say(log(job_id, "late"), failed(job_id), started(job_id), origin=alice)
+        await ends.say(log(job_id, "his too"), origin=bob)
+        await ends.came(6)
+        his = await ends.source.snapshot(job_id)
+        assert his.epoch != hers.epoch
+        assert (hers.owner, his.owner) == ("alice", "bob")
+        assert (his.seq, his.state) == (3, "started")
+        assert [m.kind for m in his.events] == ["s", "l", "l"]
+        assert [_line(m) for m in his.events if m.kind == "l"] == ["his", "his too"]
+        assert _number(his.events[0]) == 1
+        assert not (await ends.source.snapshot(job_id, Cursor(epoch=hers.epoch, seq=1))).recovered
+
+    @on_both_ends
+    async def test_a_record_without_an_owner_takes_that_of_an_event(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        run = Run("aa", 1, "d1")
+        await ends.say(log(job_id))  # by an emit, before the job is sent
+        assert (await ends.kept(job_id, 1)).owner is None
+        await ends.say(queued(job_id), origin=Origin("alice", Run("aa")))
+        snapshot = await ends.kept(job_id, 2)
+        await ends.say(started(job_id), log(job_id), origin=Origin(run=run))
+        await ends.say(log(job_id), origin=Origin("mallory", run))
         await ends.say(log(job_id), origin=Origin("mallory"))
-        await ends.kept(job_id, 2)
+        await ends.say(log(job_id))
+        later = await ends.kept(job_id, 5)
+        assert (snapshot.owner, later.owner, later.seq) == ("alice", "alice", 5)
+        assert later.epoch == snapshot.epoch
         assert await ends.source.owner(job_id) == "alice"
 
     @on_both_ends
@@ -774,6 +861,12 @@ class InterruptionContract(TransportContract):
 def _number(message: Message) -> int | None:
     """The number of the run that a message says has started."""
     _, _, rest = message.packet.partition(',"run":')
+    return int(rest.removesuffix("}]")) if rest else None
+
+
+def _attempt(message: Message) -> int | None:
+    """The attempt that a log line which comes late is of."""
+    _, _, rest = message.packet.partition(',"attempt":')
     return int(rest.removesuffix("}]")) if rest else None
 
 

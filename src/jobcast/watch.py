@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 import msgspec
+from msgspec import UNSET
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
@@ -231,7 +232,8 @@ def describe(job: Watched, event: JobEvent, name_width: int = 0) -> str | None:
     match event:
         case JobLog():
             style = LEVEL_STYLES[event.level]
-            text = f"[{style}]{event.level:<8} {escape(event.message)}[/]"
+            late = "" if event.attempt is UNSET else f"(attempt {event.attempt}) "
+            text = f"[{style}]{event.level:<8} {late}{escape(event.message)}[/]"
         case JobComplete():
             result = clean(msgspec.json.encode(event.result).decode())
             shown = result if len(result) <= RESULT_LENGTH else result[: RESULT_LENGTH - 1] + "…"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import uvloop
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from bench.chaos import Proxy
 from jobcast.errors import TransportUnavailable
@@ -20,6 +21,7 @@ from jobcast.events import Cursor
 from jobcast.realtime.relay import Relay
 from jobcast.testing import log, new_job_id, progress, started
 from jobcast.transports import Outgoing, Retention, open_manager, open_publisher
+from jobcast.transports.redis import RedisPublisher
 from jobcast.transports.redis_source import RedisSource
 from jobcast.worker.job import Job
 from jobcast.worker.publisher import Publisher
@@ -320,6 +322,48 @@ async def test_a_master_is_replaced_while_events_flow(
             here.speak(20)
             await here.heard()
             here.assert_in_order()
+
+
+async def test_a_publisher_learns_that_the_clock_of_the_server_was_set(own_valkey: Valkey) -> None:
+    """A call that seems to be late is sent again; nobody has to wait for that."""
+    async with scene(own_valkey.url) as here:
+        transport = here.publisher._transport
+        assert isinstance(transport, RedisPublisher)
+        known = transport._known[""]
+        transport._known[""] = known._replace(ahead=known.ahead - 3600)
+        here.speak(20)
+        await here.heard()
+        assert abs(transport._known[""].ahead - known.ahead) < TIMEOUT
+
+
+async def test_a_master_that_was_paused_publishes_nothing_that_another_has_published(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """When it wakes it runs what waited in its sockets, before it learns that it is a replica."""
+    with started_servers(Sentinels(tmp_path_factory.mktemp("sentinels"))) as sentinels:
+        async with scene(sentinels.url) as here:
+            await eventually(sentinels.in_sync, "replica in sync")
+            former = sentinels.master
+            assert former is not None
+            former.popen.send_signal(signal.SIGSTOP)
+            try:
+                here.speak(20)
+                await eventually(lambda: sentinels.master not in (None, former), "another master")
+                here.speak(20)
+                await here.confirmed()
+            finally:
+                former.popen.send_signal(signal.SIGCONT)
+            await eventually(lambda: _is_replica(former), "former master that is a replica")
+            here.speak(20)
+            await here.heard()
+            here.assert_in_order()
+
+
+def _is_replica(server: RedisProcess) -> bool:
+    try:
+        return bool(server.command("INFO", "replication")["role"] == "slave")
+    except RedisConnectionError:  # the Sentinels cut all connections
+        return False
 
 
 def test_a_connection_that_is_lost_at_the_moment_of_writing_is_one_that_is_lost(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from itertools import groupby, pairwise
 from typing import Any, cast
 
 import pytest
@@ -15,17 +19,19 @@ from jobcast.errors import PublishFailed
 from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobProgress, JobStatus
 from jobcast.testing import new_job_id
 from jobcast.transports import NOBODY, Message, Origin, Outgoing, Retention, Run
-from jobcast.transports.base import Required
+from jobcast.transports.base import Predecessor, Required
 from jobcast.transports.memory import MemoryBroker
 from jobcast.transports.record import PUBLISHERS
 from jobcast.transports.redis import RedisPublisher
 from jobcast.transports.redis_names import Keys
+from jobcast.transports.redis_source import _messages
 from tests.conftest import Valkey
 
 RETENTION = Retention(ttl=60, size=1000)
+END = "end"  # of what was sent up to now
 
-#: A kind of event, the run that says it, what it requires, and what it comes after.
-Word = tuple[str, Run, str, tuple[str, int] | None]
+#: A kind of event, its run and owner, what it requires, and what it comes after.
+Word = tuple[str, Run, str | None, str, Predecessor | None]
 
 runs = st.one_of(
     st.just(NOBODY),
@@ -57,9 +63,13 @@ def event(kind: str, job_id: str) -> JobEvent:
 KINDS = [
     "queued", "started", "started", "retrying", "stalled", "progress", "log", "complete", "error",
 ]  # fmt: skip
+owners = st.sampled_from([None, "alice", "alice", "bob"])
 said = st.lists(
     st.tuples(
-        st.sampled_from(KINDS), runs, st.sampled_from(["", "", "", "started", "stalled", "pending"])
+        st.sampled_from(KINDS),
+        runs,
+        owners,
+        st.sampled_from(["", "", "", "started", "stalled", "pending"]),
     ),
     max_size=25,
 )
@@ -67,30 +77,60 @@ said = st.lists(
 
 NAMES = ["000000000000", "111111111111", "aaaaaaaaaaaa"]  # of publishers, one of a sending too
 words = st.tuples(
-    st.sampled_from(KINDS),
+    st.sampled_from([*KINDS, "log", "log"]),
     runs,
+    owners,
     st.sampled_from(["", "", "", "pending"]),
-    # What another says before: who, and which number.
-    st.one_of(st.none(), st.none(), st.tuples(st.sampled_from(NAMES), st.integers(1, 6))),
+    # What another publishes before: who, which number, and whether that was just now.
+    st.one_of(
+        st.none(),
+        st.none(),
+        st.builds(
+            Predecessor,
+            st.sampled_from(NAMES),
+            st.integers(1, 6),
+            st.sampled_from([0, int(time.time())]),
+        ),
+    ),
 )
 turns = st.lists(
     st.tuples(
         st.sampled_from(NAMES),
         st.lists(words, max_size=4),
         st.integers(0, 3),  # how many are sent again, the answer having been lost
+        st.sampled_from([False] * 9 + [True]),  # whether the record is lost before that
     ),
     max_size=12,
 )
 
 
+class Listener:
+    """Takes what the broker in memory sends, in the place of a source."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def hand_over(self, _: object, job_id: str, message: Message) -> None:
+        del job_id
+        self.messages.append(message)
+
+    def deliver(self, job_id: str, message: Message) -> None:
+        """What the broker asks to be called in the loop."""
+
+
 class Both:
-    """A job in Redis and in memory, of which the same is said to both."""
+    """A job in Redis and in memory, of which the same is published to both."""
 
     def __init__(self, valkey: Valkey, publisher: RedisPublisher) -> None:
         self.job_id = new_job_id()
         self.memory = MemoryBroker(RETENTION)
-        self._valkey = valkey
+        self.sent: list[Message] = []  # by Redis
         self._redis = publisher
+        self._listener = Listener()
+        self.memory.attach(cast("Any", self._listener))
+        self._client: Any = Redis.from_url(valkey.url, decode_responses=True)
+        self._subscription = self._client.pubsub()
+        self._subscription.subscribe(Keys.of(self.job_id).channel)
 
     def say(self, batch: Sequence[Outgoing], name: str) -> Sequence[Outgoing]:
         """Publish it. Returns what neither of them has taken."""
@@ -99,17 +139,47 @@ class Both:
         assert unsent == _unsent(lambda: self.memory.publish(batch, name))
         return unsent
 
+    @property
+    def owner(self) -> str | None:
+        record = self.memory._records.get(self.job_id)
+        return None if record is None else record.owner
+
+    def lose(self) -> None:
+        """Lose the record."""
+        records = self.memory._records
+        for kept in (records._active, records._ended):
+            kept.pop(self.job_id, None)
+        self._client.delete(Keys.of(self.job_id).state)
+
+    def close(self) -> None:
+        self._subscription.close()
+        self._client.close()
+
+    def receive(self) -> list[Message]:
+        """What both have sent since the last time, which is the same but for the epochs."""
+        received: list[Message] = []
+        self._client.publish(Keys.of(self.job_id).channel, END)
+        for item in self._subscription.listen():
+            if item["data"] == END:
+                break
+            if item["type"] == "message":
+                received += _messages(item["data"].encode())
+        expected, self._listener.messages = self._listener.messages, []
+        assert [m.packet for m in received] == [m.packet for m in expected]
+        assert len({m.epoch for m in received}) == len({m.epoch for m in expected})
+        self.sent += received
+        return received
+
     def compare(self) -> None:
         """Check that the same is there."""
         record = self.memory._records.get(self.job_id)
-        client: Any = Redis.from_url(self._valkey.url, decode_responses=True)
-        state = client.hgetall(Keys.of(self.job_id).state)
-        entries = client.xrange(Keys.of(self.job_id).events)
-        client.close()
+        state = self._client.hgetall(Keys.of(self.job_id).state)
+        entries = self._client.xrange(Keys.of(self.job_id).events)
         if record is None:
             assert not state
             return
         assert (state["state"], int(state["seq"])) == (record.state, record.seq)
+        assert state.get("owner") == record.owner
         assert [fields["p"] for _, fields in entries] == [m.packet for m in record.events]
         assert state.get("progress") == _stored(record.progress)
         said = [f"{name}:{number}" for name, number in record.said.items()]
@@ -120,20 +190,24 @@ class Speaker:
     """A publisher, as a worker has one: what was not taken is sent again, before anything newer."""
 
     def __init__(self, both: Both, name: str) -> None:
+        self.stored: list[Outgoing] = []
         self._both = both
         self._name = name
-        self._stored: list[Outgoing] = []
         self._unsent: list[Outgoing] = []
         self._number = 0
 
-    def speak(self, events: Sequence[Outgoing], again: int) -> None:
+    def speak(self, events: Sequence[Outgoing], again: int) -> list[Outgoing]:
+        """Publish events. Returns what was taken for the first time."""
         for event in events:
             self._number += 1
-            self._unsent.append(structs.replace(event, number=self._number))
-        repeated = self._stored[-again:] if again else []
+            head = event.head.replace('"x"', f'"{self._name} {self._number}"')
+            self._unsent.append(structs.replace(event, number=self._number, head=head))
+        repeated = self.stored[-again:] if again else []
         unsent = self._both.say([*repeated, *self._unsent], self._name)
-        self._stored += [event for event in self._unsent if event not in unsent]
+        taken = [event for event in self._unsent if event not in unsent]
+        self.stored += taken
         self._unsent = [event for event in self._unsent if event in unsent]
+        return taken
 
 
 @pytest.fixture(scope="module")
@@ -143,41 +217,96 @@ def publisher(valkey: Valkey) -> Iterator[RedisPublisher]:
     publisher.close()
 
 
+@pytest.fixture
+def new_job(valkey: Valkey, publisher: RedisPublisher) -> Iterator[Callable[[], Both]]:
+    made: list[Both] = []
+
+    def make() -> Both:
+        made.append(Both(valkey, publisher))
+        return made[-1]
+
+    yield make
+    for both in made:
+        both.close()
+
+
 @given(said=said, together=st.booleans())
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 def test_lua_and_python_keep_the_same(
-    valkey: Valkey, publisher: RedisPublisher, said: list[tuple[str, Run, str]], together: bool
+    valkey: Valkey,
+    publisher: RedisPublisher,
+    said: list[tuple[str, Run, str | None, str]],
+    together: bool,
 ) -> None:
-    both = Both(valkey, publisher)
-    batch = [
-        Outgoing.of(
-            event(kind, both.job_id), Origin("alice", run), requires=cast("Required", requires)
-        )
-        for kind, run, requires in said
-    ]
-    for some in [batch] if together else [[one] for one in batch]:
-        assert both.say(some, NAMES[0]) == []
-    both.compare()
+    with closing(Both(valkey, publisher)) as both:
+        batch = [
+            Outgoing.of(
+                event(kind, both.job_id), Origin(owner, run), requires=cast("Required", requires)
+            )
+            for kind, run, owner, requires in said
+        ]
+        for some in [batch] if together else [[one] for one in batch]:
+            assert both.say(some, NAMES[0]) == []
+        both.receive()
+        both.compare()
 
 
 @given(turns=turns)
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
-def test_lua_and_python_hold_and_recognise_the_same(
-    valkey: Valkey, publisher: RedisPublisher, turns: list[tuple[str, list[Word], int]]
+def test_late_publishers_attempts_owners_and_lost_records_break_no_promise(
+    valkey: Valkey, publisher: RedisPublisher, turns: list[tuple[str, list[Word], int, bool]]
 ) -> None:
     """Several publishers speak of a job, each of which may wait for another, and repeat itself."""
-    both = Both(valkey, publisher)
-    speakers = {name: Speaker(both, name) for name in NAMES}
-    for name, said, again in turns:
-        speakers[name].speak([_outgoing(both.job_id, *word) for word in said], again)
-        both.compare()
+    with closing(Both(valkey, publisher)) as both:
+        speakers = {name: Speaker(both, name) for name in NAMES}
+        owners_of: defaultdict[str, set[str]] = defaultdict(set)  # of what is in an epoch
+        for name, said, again, is_lost in turns:
+            if is_lost:
+                both.lose()
+            owner = both.owner
+            taken = speakers[name].speak([_outgoing(both.job_id, *word) for word in said], again)
+            epoch_of = {_identity(m.packet): m.epoch for m in both.receive()}
+            both.compare()
+            others = {owner, both.owner, *(outgoing.owner for outgoing in taken)} - {None}
+            for outgoing in taken:
+                epoch = epoch_of.get(_identity(outgoing.head))
+                if outgoing.kind != "l" or outgoing.requires:
+                    continue
+                if epoch is None:
+                    assert outgoing.owner
+                    assert others - {outgoing.owner}, "a line was dropped"
+                elif outgoing.owner:
+                    owners_of[epoch].add(outgoing.owner)
+        assert all(len(owners) <= 1 for owners in owners_of.values())
+        assert_seq_grows(both.sent)
+        assert_one_end_a_run(both.sent)
+        if not any(is_lost for *_, is_lost in turns):
+            lines = [_identity(message.packet) for message in both.sent if message.kind == "l"]
+            assert len(lines) == len(set(lines))
+
+
+def assert_seq_grows(messages: Sequence[Message]) -> None:
+    for one, other in pairwise(messages):
+        assert one.epoch != other.epoch or one.seq < other.seq
+    epochs = [message.epoch for message in messages]
+    assert len([*groupby(epochs)]) == len(set(epochs)), "an epoch came back"
+
+
+def assert_one_end_a_run(messages: Sequence[Message]) -> None:
+    """After an end nothing but log lines comes, until a run begins or there is another record."""
+    for _, of_epoch in groupby(messages, key=lambda message: message.epoch):
+        has_ended = False
+        for message in of_epoch:
+            begins = '"status":"queued"' in message.packet or '"status":"started"' in message.packet
+            assert not has_ended or begins or message.kind == "l"
+            has_ended = message.kind == "t" or (has_ended and not begins)
 
 
 def test_the_numbers_of_the_latest_publishers_are_remembered_and_no_others(
-    valkey: Valkey, publisher: RedisPublisher
+    new_job: Callable[[], Both],
 ) -> None:
     """An id that is used again and again, by one process after the other."""
-    both = Both(valkey, publisher)
+    both = new_job()
     names = [f"{number:012x}" for number in range(3 * PUBLISHERS)]
     for name in names:
         run = Origin(run=Run(name, 1, name))
@@ -193,19 +322,19 @@ def test_the_numbers_of_the_latest_publishers_are_remembered_and_no_others(
     assert record.seq == seq
 
 
-def test_what_is_dropped_holds_up_nothing(valkey: Valkey, publisher: RedisPublisher) -> None:
-    both = Both(valkey, publisher)
+def test_what_is_dropped_holds_up_nothing(new_job: Callable[[], Both]) -> None:
+    both = new_job()
     both.say([_numbered(both.job_id, "started", Origin(), 1)], NAMES[0])
     revoked = Outgoing.of(event("error", both.job_id), number=2, requires="pending")
     assert both.say([revoked, _numbered(both.job_id, "log", Origin(), 3)], NAMES[0]) == []
     both.compare()
 
 
-def test_where_there_is_no_record_nothing_is_waited_for(
-    valkey: Valkey, publisher: RedisPublisher
+def test_without_a_record_an_event_of_unknown_age_is_not_waited_for(
+    new_job: Callable[[], Both],
 ) -> None:
     """It has expired, or the store was emptied, or a process of RabbitMQ's was just started."""
-    both, other = Both(valkey, publisher), Both(valkey, publisher)
+    both, other = new_job(), new_job()
     batch = [
         _numbered(both.job_id, "started", Origin(after=f"{NAMES[1]} 7"), 1),
         _numbered(both.job_id, "complete", Origin(), 2),
@@ -226,10 +355,14 @@ def _numbered(job_id: str, kind: str, origin: Origin, number: int) -> Outgoing:
 
 
 def _outgoing(
-    job_id: str, kind: str, run: Run, requires: str, after: tuple[str, int] | None
+    job_id: str,
+    kind: str,
+    run: Run,
+    owner: str | None,
+    requires: str,
+    after: Predecessor | None,
 ) -> Outgoing:
-    named = "" if after is None else f"{after[0]} {after[1]}"
-    origin = Origin("alice", run, named)
+    origin = Origin(owner, run, "" if after is None else str(after))
     return Outgoing.of(event(kind, job_id), origin, requires=cast("Required", requires))
 
 
@@ -243,3 +376,8 @@ def _unsent(publish: Callable[[], None]) -> Sequence[Any]:
 
 def _stored(progress: Message | None) -> str | None:
     return None if progress is None else f"{progress.seq} {progress.packet}"
+
+
+def _identity(packet: str) -> str:
+    """What a packet and the head that it begins with have in common."""
+    return packet.partition('"seq":')[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -199,6 +200,47 @@ class TestValkey(RedisContract, LeaseContract, ElectionContract, RevocationContr
         await asyncio.to_thread(publisher.release, [lease])
         await asyncio.to_thread(publisher.close)
         await manager.aclose()
+
+    async def test_leases_run_out_after_the_clock_of_the_server_was_set_back(
+        self, transport_url: str
+    ) -> None:
+        """What is there then is what a clock that was an hour ahead has left."""
+        former, manager = open_manager(transport_url), open_manager(transport_url)
+        publisher = open_publisher(transport_url)
+        assert isinstance(publisher, LeaseHolder)
+        assert isinstance(former.source, LeaseKeeper)
+        assert isinstance(manager.source, LeaseKeeper)
+        dead, stalled, living = (Lease(new_id(), Run("aa", 1, f"d{n}")) for n in range(3))
+        terms = Terms(lease=0.6, lost_after=0.6)
+        deadline = time.monotonic() + TIMEOUT
+        found: list[Finding] = []
+
+        async def look(source: LeaseKeeper) -> list[Finding]:
+            assert time.monotonic() < deadline, f"there was only {found}"
+            await asyncio.to_thread(publisher.renew, [living], 60)
+            return await source.look(terms)
+
+        await asyncio.to_thread(publisher.renew, [stalled], 0.1)
+        while not found:
+            found += await look(former.source)
+        await former.source.settle(found, terms)
+        await asyncio.to_thread(publisher.renew, [dead], 0.6)
+        names = Names()
+        with Redis.from_url(transport_url) as client:
+            for key in (names.running, names.stalled):
+                for member, score in client.zrange(key, 0, -1, withscores=True):
+                    client.zadd(key, {member: score + 3600})
+            at, since = (float(value) for value in client.hmget(names.watch, "at", "since"))
+            client.hset(names.watch, mapping={"at": at + 3600, "since": since + 3600})
+        while len({(finding.kind, finding.lease) for finding in found}) < 3:
+            found += await look(manager.source)
+        assert {(finding.kind, finding.lease) for finding in found} == {
+            ("stalled", stalled), ("lost", stalled), ("stalled", dead),
+        }  # fmt: skip
+        await asyncio.to_thread(publisher.release, [dead, stalled, living])
+        await asyncio.to_thread(publisher.close)
+        for other in (former, manager):
+            await other.aclose()
 
     @pytest.fixture
     def transport_url(self, server: Valkey) -> str:

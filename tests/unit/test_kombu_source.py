@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from jobcast.events import JobComplete, JobEvent, JobLog, JobStatus
 from jobcast.transports import Message, Origin, Outgoing
+from jobcast.transports.base import Predecessor
 from jobcast.transports.kombu import encode
-from jobcast.transports.kombu_source import KombuSource
+from jobcast.transports.kombu_source import HELD_TIMEOUT, KombuSource
 from tests.support import eventually
 
 
@@ -49,6 +52,28 @@ async def test_a_process_that_was_just_started_waits_for_nobody(hearer: Hearer) 
     hearer.hear("second", 1, started(2), after="first 7")
     hearer.hear("second", 2, JobComplete(job_id="j", result=1))
     assert [message.kind for message in hearer.messages] == ["s", "t"]
+
+
+async def test_a_retry_waits_for_the_attempt_before_also_without_a_record(hearer: Hearer) -> None:
+    """The broker was away while the first attempt ran, and the retry's worker is back first."""
+    now = int(time.time()) + 1
+    hearer.hear("second", 1, started(2), after=str(Predecessor("first", 2, now)))
+    hearer.hear("second", 2, log("two"))
+    assert hearer.messages == []
+    hearer.hear("first", 1, log("zero"))
+    assert hearer.lines == ["zero"]
+    hearer.hear("first", 2, log("one"))
+    assert hearer.lines == ["zero", "one", "two"]
+
+
+async def test_what_was_published_before_a_process_listened_is_not_waited_for(
+    hearer: Hearer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearer.source, "_listening_since", time.time() - HELD_TIMEOUT)
+    before = int(time.time() - 2 * HELD_TIMEOUT)
+    hearer.hear("second", 1, started(2), after=str(Predecessor("first", 2, before)))
+    hearer.hear("second", 2, log("two"))
+    assert hearer.lines == ["two"]
 
 
 async def test_what_is_released_may_release_another(hearer: Hearer) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol, Self
 
 from msgspec import Struct
 
@@ -14,6 +14,7 @@ DEFAULT_HISTORY_TTL: Final = 3600  # seconds after the last event of a job that 
 DEFAULT_HISTORY_SIZE: Final = 1000  # events a job
 ACTIVE_TTL: Final = 24 * 3600  # seconds; a job that has not ended may be silent for long
 NO_RECORD: Final = ""  # the epoch of a job that nothing was published of
+UNDER_WAY: Final = 3600  # seconds that an event may take to get to the store, as after an outage
 
 Required = Literal["", "pending", "started", "stalled"]
 
@@ -35,12 +36,42 @@ class Origin(Struct, frozen=True):
 
     owner: str | None = None  # the subject whose token may follow it
     run: Run = NOBODY
-    # The last word of the run before, as "<publisher> <number>": the worker that tries a task again
-    # is another one, and may reach the transport before the former does.
+    # The last event of the run before, as a Predecessor's text or "": the worker that tries a task
+    # again is another one, and may reach the transport before the former does.
     after: str = ""
 
 
 NO_ORIGIN: Final = Origin()
+
+
+class Predecessor(NamedTuple):
+    """An event of another publisher that has to be stored first.
+
+    >>> Predecessor.parse("3f9a0c21d4e8 17 1767225600")
+    Predecessor(publisher='3f9a0c21d4e8', number=17, published_at=1767225600)
+    """
+
+    publisher: str = ""
+    number: int = 0  # 0: there is no such event
+    published_at: int = 0  # seconds since 1970, by its publisher's clock; 0 if that is unknown
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the event that a text names; an empty text names none.
+
+        Raises:
+            ValueError: the text is not ``<publisher> <number> [<published at>]``.
+        """
+        publisher, _, numbers = text.partition(" ")
+        number, _, published_at = numbers.partition(" ")
+        return cls(publisher, int(number or 0), int(published_at or 0))
+
+    def __str__(self) -> str:
+        return f"{self.publisher} {self.number} {self.published_at}"
+
+    def may_be_under_way(self, now: float) -> bool:
+        """Whether the event can still come where there is no record that tells."""
+        return now - self.published_at < UNDER_WAY
 
 
 class Outgoing(Struct, frozen=True, kw_only=True):
@@ -50,12 +81,12 @@ class Outgoing(Struct, frozen=True, kw_only=True):
     kind: Kind
     head: str
     state: State | None = None  # the job's state from here on, if the event changes it
-    owner: str | None = None  # set once, with the event that creates the record
+    owner: str | None = None  # a run with another owner than the record's begins a new record
     # Its place among what its publisher says of the job, from 1: what is sent again, because the
     # answer was lost, is recognised by it. 0 for what is never sent again.
     number: int = 0
     run: Run = NOBODY  # which says it
-    # What another publisher says of the job before this, as "<publisher> <number>".
+    # What another publisher publishes of the job before this, as a Predecessor's text, or "".
     after: str = ""
     # It is of no interest unless the job is in this state: others may know better by now.
     requires: Required = ""
@@ -76,6 +107,11 @@ class Outgoing(Struct, frozen=True, kw_only=True):
             after=origin.after if event.state == "started" else "",
             requires=requires,
         )
+
+    @property
+    def begins(self) -> bool:
+        """Whether a new run begins with the event."""
+        return self.state in ("queued", "started") and not self.requires
 
 
 class Message(Struct, frozen=True, gc=False):
@@ -111,7 +147,12 @@ class TransportPublisher(Protocol):
         Events of a job that have a ``number`` come in its order. Those that were stored before, by
         this publisher, are not stored again; it is enough to know that of the latest 32 publishers
         of a job. One with ``after`` is not stored before what it names, nor is what follows it of
-        the same job. If there is no record of the job, it waits for nothing.
+        the same job. If there is no record of the job, it waits only for what was published in the
+        last hour: of anything older nobody knows whether it was there.
+
+        A run with another owner than the record's begins a new record; other events with another
+        owner are dropped. Of a past run, and after the end, only log lines are stored. They do not
+        push the end out of the history: it keeps ``Retention.size`` lines after it, and no more.
 
         Raises:
             PublishFailed: what it calls ``unsent`` was not stored, or may not have been; try again
@@ -188,12 +229,6 @@ class ClientManager(Protocol):
 
     async def aclose(self) -> None:
         """Stop listening and let go of connections."""
-
-
-def named(after: str) -> tuple[str, int]:
-    """The publisher and the number of ``after``; an empty one and 0 if it names nothing."""
-    publisher, _, number = after.partition(" ")
-    return publisher, int(number or 0)
 
 
 def can_resume(after: Cursor | None, *, epoch: str, seq: int, first: int) -> bool:

@@ -28,7 +28,7 @@ from msgspec import Struct, structs
 
 from jobcast.errors import PublishFailed
 from jobcast.events import JOB_EVENTS, Kind, State, job_of, packet_tail, room_of
-from jobcast.transports.base import Outgoing, Required, Retention
+from jobcast.transports.base import Outgoing, Predecessor, Required, Retention
 from jobcast.transports.kombu_names import Names, stock_exchange
 from jobcast.transports.leases import Lease
 from jobcast.transports.prefix import DEFAULT_PREFIX
@@ -136,6 +136,7 @@ def decode(body: bytes | str) -> tuple[Outgoing, str]:
     payload = bytes(emit.data[0]).decode()
     end = payload.rindex('"seq":') + len('"seq":')
     about = emit.jobcast
+    Predecessor.parse(about.after)
     outgoing = Outgoing(
         job_id=job_id,
         kind=about.kind,

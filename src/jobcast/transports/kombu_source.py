@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final
@@ -19,7 +20,7 @@ from kombu.messaging import Consumer as KombuConsumer
 from jobcast.cancellation import cancel_and_wait
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor
-from jobcast.transports.base import Message, Outgoing, Retention, Snapshot
+from jobcast.transports.base import Message, Outgoing, Predecessor, Retention, Snapshot
 from jobcast.transports.kombu import (
     KOMBU_ERRORS,
     Address,
@@ -218,8 +219,9 @@ class KombuSource:
         self._records = Records(retention or Retention())
         self._leases = LeaseBook()
         self._jobs: set[str] = set()
-        # Job: publisher: what comes after something that another one has not said yet.
+        # Job: publisher: what comes after an event of another one that is not here yet.
         self._held: dict[str, dict[str, deque[Outgoing]]] = {}
+        self._listening_since = time.time()
         self._consumer: Consumer | None = None
         self._on_revocation: Callable[[Revocation], None] | None = None
         self._online = asyncio.Event()
@@ -326,22 +328,37 @@ class KombuSource:
         held = self._held.get(outgoing.job_id, {})
         if publisher in held:
             held[publisher].append(outgoing)
-        elif self._records.lacks(outgoing, publisher):
+        elif self._records.lacks(outgoing, publisher) and self._patience(outgoing) > 0:
             self._hold(deque([outgoing]), publisher)
         else:
             self._store(outgoing, publisher)
             self._release(outgoing.job_id)
 
+    def _patience(self, outgoing: Outgoing) -> float:
+        """Seconds to wait for another publisher's event.
+
+        What was published before this process listened does not come, unless it is late.
+        """
+        published_at = Predecessor.parse(outgoing.after).published_at
+        if self._records.get(outgoing.job_id) or published_at >= self._listening_since:
+            return HELD_TIMEOUT
+        return HELD_TIMEOUT - (time.time() - self._listening_since)
+
     def _hold(self, events: deque[Outgoing], publisher: str) -> None:
         """Let events of a job wait for another publisher, for a bounded time."""
         first = events[0]
         self._held.setdefault(first.job_id, {})[publisher] = events
-        asyncio.get_running_loop().call_later(HELD_TIMEOUT, self._give_up, first, publisher)
+        asyncio.get_running_loop().call_later(
+            self._patience(first), self._give_up, first, publisher
+        )
 
     def _give_up(self, first: Outgoing, publisher: str) -> None:
         events = self._held.get(first.job_id, {}).get(publisher)
         if events and events[0] is first:
-            logger.info("job %s goes on without all that was said of it before", first.job_id)
+            logger.info(
+                "job %s: gave up waiting for earlier events from another worker;"
+                " delivering newer events", first.job_id,
+            )  # fmt: skip
             self._store(events.popleft(), publisher)
             self._resume(first.job_id, publisher)
             self._release(first.job_id)

@@ -11,11 +11,22 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 
 local watcher = redis.call('HMGET', watch, 'who', 'at', 'since')
 local at, since = tonumber(watcher[2] or 0), tonumber(watcher[3] or now)
-if watcher[1] and watcher[1] ~= ARGV[1] and now - at < patience then
+-- Small steps of the clock back delay findings by as much. After larger ones the times of leases are
+-- in a future that is far away.
+local is_set_back = at - now > lease / 2
+if watcher[1] and watcher[1] ~= ARGV[1] and now - at < patience and not is_set_back then
     return {}
 end
-if now - at > lease / 2 then
-    -- Nobody has looked for long: the store may have been away, and leases could not be renewed.
+if is_set_back then
+    for _, key in ipairs({ running, stalled }) do
+        local scores = redis.call('ZRANGEBYSCORE', key, '-inf', '+inf', 'WITHSCORES')
+        for i = 1, #scores, 2 do
+            redis.call('ZADD', key, tonumber(scores[i + 1]) - (at - now), scores[i])
+        end
+    end
+end
+if is_set_back or now - at > lease / 2 then
+    -- Leases may not have been renewed: the store was away, or its clock was set.
     since = now
 end
 redis.call('HSET', watch, 'who', ARGV[1], 'at', string.format('%.6f', now),

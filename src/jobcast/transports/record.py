@@ -9,16 +9,23 @@ from typing import Final
 
 from msgspec import structs
 
-from jobcast.events import PROGRESS, TERMINAL, TERMINAL_STATES, Cursor, State, packet_tail
+from jobcast.events import (
+    LOG,
+    PROGRESS,
+    TERMINAL_STATES,
+    Cursor,
+    State,
+    packet_tail,
+)
 from jobcast.transports.base import (
     Message,
     Outgoing,
+    Predecessor,
     Retention,
     Snapshot,
     can_resume,
-    named,
 )
-from jobcast.transports.runs import Runs
+from jobcast.transports.runs import Runs, Standing
 
 MAX_RECORDS: Final = 100_000
 MAX_EVENTS: Final = 1_000_000  # of all records together
@@ -34,42 +41,71 @@ class Record:
         self.state: State = "pending"
         self.owner = owner
         self.progress: Message | None = None
-        self.events: deque[Message] = deque(maxlen=size)
-        self.said: dict[str, int] = {}  # each publisher's latest number; who spoke last is last
+        self.events: deque[Message] = deque()
+        self._size = size
+        self._late = 0  # lines after the end
+        # Each publisher's latest number; the one that published last is last.
+        self.said: dict[str, int] = {}
         self.runs = Runs()
         self.expires_at = 0.0
 
+    @property
+    def has_ended(self) -> bool:
+        return self.state in TERMINAL_STATES
+
     def add(self, outgoing: Outgoing, retention: Retention, publisher: str = "") -> Message | None:
-        """Store an event. Returns None if it was here before, or comes too late to be true."""
+        """Store an event. Returns None if it is a duplicate, or comes too late to be true."""
         if self._has(outgoing, publisher):
             return None
         if outgoing.number:
             self._heard(publisher, outgoing.number)
-        if not self._concerns(outgoing):
+        standing = self.runs.standing(outgoing.run)
+        if outgoing.owner and self.owner and outgoing.owner != self.owner:
+            if standing != "newer" or not _is_wanted(outgoing, "pending"):
+                return None
+            self._begin_for(outgoing)
+        elif not _is_wanted(outgoing, self.state, standing):
             return None
-        begins = outgoing.state in ("queued", "started") and not outgoing.requires
-        if self.runs.standing(outgoing.run) == "newer":
+        self.owner = self.owner or outgoing.owner
+        is_late = self._is_late(outgoing, standing)
+        if is_late and not (outgoing.kind == LOG and self._late < self._size):
+            return None
+        message = self._append(outgoing, standing, is_late)
+        self.expires_at = time.monotonic() + (
+            retention.ttl if self.has_ended else retention.active_ttl
+        )
+        return message
+
+    def _append(self, outgoing: Outgoing, standing: Standing, is_late: bool) -> Message:
+        run: int | None = None
+        attempt: int | None = None
+        if is_late:
+            self._late += self.has_ended
+            attempt = max(1, outgoing.run.attempt) if outgoing.run.is_known else None
+        elif standing == "newer":
             self.runs.adopt(outgoing.run)
-        if begins:
+        if outgoing.begins:
             # What was shown of an earlier run says nothing about this one.
-            self.progress = None
-            if self.state in TERMINAL_STATES:
+            self.progress, self._late = None, 0
+            if self.has_ended:
                 self.events.clear()
-        if outgoing.state == "started" and begins:
-            self.runs.count += 1
+        if outgoing.state == "started":
+            self.runs.count += outgoing.begins
+            run = self.runs.count
         self.seq += 1
-        tail = packet_tail(self.seq, self.runs.count if outgoing.state == "started" else None)
-        message = Message(self.epoch, self.seq, outgoing.kind, outgoing.head + tail)
+        packet = outgoing.head + packet_tail(self.seq, run, attempt)
+        message = Message(self.epoch, self.seq, outgoing.kind, packet)
         if outgoing.kind == PROGRESS:
             self.progress = message
         else:
             self.events.append(message)
+            # Late lines do not push the end out of the history.
+            if len(self.events) > self._size + self._late:
+                self.events.popleft()
         if outgoing.state is not None:
             self.state = outgoing.state
         elif self.state == "pending":
-            self.state = "started"  # whatever began it is not known any more, but it is running
-        ttl = retention.ttl if outgoing.kind == TERMINAL else retention.active_ttl
-        self.expires_at = time.monotonic() + ttl
+            self.state = "started"  # its beginning is unknown, but it is running
         return message
 
     def _has(self, outgoing: Outgoing, publisher: str) -> bool:
@@ -81,22 +117,25 @@ class Record:
         if len(self.said) > PUBLISHERS:
             del self.said[next(iter(self.said))]
 
-    def _concerns(self, outgoing: Outgoing) -> bool:
-        """Whether the event is of the run that is there, or of one that takes its place."""
-        standing = self.runs.standing(outgoing.run)
-        ended = self.state in TERMINAL_STATES
-        # A run that was begun, and lost before it could say so, is one that was.
-        begun = standing == "newer" and not ended and outgoing.requires == "started"
-        if standing == "past" or not (outgoing.requires in ("", self.state) or begun):
-            return False
-        if not ended:
+    def _is_late(self, outgoing: Outgoing, standing: Standing) -> bool:
+        """Whether the event comes after its run: another has begun, or the job has ended."""
+        if standing == "past":
             return True
-        begins = outgoing.state in ("queued", "started")
-        return begins and (standing == "newer" or not outgoing.run.is_known)
+        is_next = outgoing.begins and (standing == "newer" or not outgoing.run.is_known)
+        return self.has_ended and not is_next
+
+    def _begin_for(self, outgoing: Outgoing) -> None:
+        """Begin a new record for another owner. What tells late events from new ones stays."""
+        self.runs.retire(outgoing.run)
+        self.runs.count = 0
+        self.epoch, self.seq, self.state = secrets.token_hex(8), 0, "pending"
+        self.owner = outgoing.owner
+        self.progress, self._late = None, 0
+        self.events.clear()
 
     def lacks(self, outgoing: Outgoing, publisher: str) -> bool:
         """Whether what an event comes after is not there yet, nor the event itself."""
-        other, number = named(outgoing.after)
+        other, number, _ = Predecessor.parse(outgoing.after)
         return self.said.get(other, 0) < number and not self._has(outgoing, publisher)
 
     def begin_anew(self) -> None:
@@ -152,19 +191,17 @@ class Records:
         return len(self._active) + len(self._ended)
 
     def add(self, outgoing: Outgoing, publisher: str = "") -> Message | None:
-        """Store an event. Returns None if it was here before, or comes too late to be true."""
+        """Store an event. Returns None if it is a duplicate, or comes too late to be true."""
         self._expire()
         record = self._active.pop(outgoing.job_id, None) or self._ended.pop(outgoing.job_id, None)
         if record is None:
-            if outgoing.requires == "stalled" or (
-                outgoing.requires == "started" and not outgoing.run.is_known
-            ):
+            if not _is_wanted(outgoing, "pending"):
                 return None
             record = Record(outgoing.owner, self._retention.size)
         before = len(record.events)
         message = record.add(outgoing, self._retention, publisher)
         self._events += len(record.events) - before
-        where = self._ended if record.state in TERMINAL_STATES else self._active
+        where = self._ended if record.has_ended else self._active
         where[outgoing.job_id] = record
         while len(self) > 1 and (len(self) > self._max_records or self._events > self._max_events):
             self._drop_first(self._ended if len(self._ended) else self._active)
@@ -173,12 +210,15 @@ class Records:
     def lacks(self, outgoing: Outgoing, publisher: str) -> bool:
         """Whether what the event comes after is not there yet.
 
-        Without a record nobody knows what was said before, and there is nothing to wait for.
+        Without a record it is unknown what was published before: only what may be under way is
+        waited for.
         """
         if not outgoing.after:
             return False
         record = self.get(outgoing.job_id)
-        return record is not None and record.lacks(outgoing, publisher)
+        if record is None:
+            return Predecessor.parse(outgoing.after).may_be_under_way(time.time())
+        return record.lacks(outgoing, publisher)
 
     def get(self, job_id: str) -> Record | None:
         self._expire()
@@ -207,3 +247,12 @@ class Records:
     def _drop_first(self, records: OrderedDict[str, Record]) -> None:
         _, record = records.popitem(last=False)
         self._events -= len(record.events)
+
+
+def _is_wanted(outgoing: Outgoing, state: State, standing: Standing = "newer") -> bool:
+    """Whether a job in a state, or without a record, is in the one that the event requires."""
+    if outgoing.requires in ("", state):
+        return True
+    # A run can be lost before its ``started`` is published.
+    begun = standing == "newer" and outgoing.run.is_known and state not in TERMINAL_STATES
+    return begun and outgoing.requires == "started"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections import defaultdict
+import time
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from itertools import chain, islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import redis
 import socketio
@@ -28,7 +29,7 @@ from redis.exceptions import (
 )
 
 from jobcast.errors import PublishFailed
-from jobcast.transports.base import Outgoing, Retention, named
+from jobcast.transports.base import Outgoing, Predecessor, Retention
 from jobcast.transports.leases import Lease
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.redis_names import Keys, Names
@@ -37,6 +38,9 @@ from jobcast.transports.revocations import Revocation
 from jobcast.transports.rooms import JobRooms
 
 MAX_MESSAGE: Final = 256 * 1024  # characters that are published at once, if it is several events
+NO_DEADLINE: Final = "1e15"
+CLOCK_CHECK: Final = 300.0  # seconds until a server is asked for its time again
+JOBS_REMEMBERED: Final = 10_000  # whose latest seq a publisher knows
 
 LEASES_AT_ONCE: Final = 1000  # that are renewed or released by one command
 
@@ -67,6 +71,16 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
+class Position(NamedTuple):
+    """Where a job's record is, as a publisher knows it."""
+
+    epoch: str | bytes
+    seq: int
+
+
+NOWHERE: Final = Position("", 0)
+
+
 class Call(Struct, frozen=True):
     """Events of one run that are stored together. ``follows`` is the number before the first."""
 
@@ -75,9 +89,8 @@ class Call(Struct, frozen=True):
     events: list[Outgoing]
 
     @property
-    def after(self) -> tuple[str, int]:
-        """What another publisher says before: its id and the number; 0 if it is nothing."""
-        return named(self.events[0].after)
+    def job_id(self) -> str:
+        return self.events[0].job_id
 
 
 def calls(batch: Sequence[Outgoing], names: Names, limit: int = MAX_MESSAGE) -> Iterator[Call]:
@@ -93,6 +106,7 @@ def calls(batch: Sequence[Outgoing], names: Names, limit: int = MAX_MESSAGE) -> 
                 or outgoing.requires
                 or some[-1].requires
                 or outgoing.run != some[-1].run
+                or outgoing.owner != some[-1].owner
                 or size + len(outgoing.head) > limit
             ):
                 yield Call(keys, follows, some)
@@ -102,22 +116,38 @@ def calls(batch: Sequence[Outgoing], names: Names, limit: int = MAX_MESSAGE) -> 
         yield Call(keys, follows, some)
 
 
-def arguments(call: Call, publisher: str, retention: Retention, *, sharded: bool) -> list[Any]:
+def arguments(call: Call, publisher: str, known: Position, deadline: str) -> Iterator[Any]:
     """ARGV of ``publish.lua``."""
     first = call.events[0]
-    return [
-        "SPUBLISH" if sharded else "PUBLISH",
-        publisher,
-        call.follows,
-        next((outgoing.owner for outgoing in call.events if outgoing.owner), ""),
-        retention.ttl,
-        retention.active_ttl,
-        retention.size,
-        *call.after,
-        str(first.run) if first.run.is_known else "",
-        first.requires,
-        *chain.from_iterable((o.number, o.kind, o.state or "", o.head) for o in call.events),
-    ]
+    run = str(first.run) if first.run.is_known else ""
+    owner = first.owner or ""
+    after = str(Predecessor.parse(first.after)) if first.after else ""
+    head = publisher, call.follows, owner, after, run, first.requires, *known, deadline
+    events = ((o.number, o.kind, o.state or "", o.head) for o in call.events)
+    return chain(head, chain.from_iterable(events))
+
+
+class _Known(NamedTuple):
+    """What is known of a server: the script as it is loaded there, and its clock."""
+
+    sha: str
+    ahead: float  # seconds that its clock is ahead of this process's monotonic one, at least
+    since: float  # by the monotonic clock
+
+    @property
+    def is_recent(self) -> bool:
+        return time.monotonic() - self.since < CLOCK_CHECK
+
+    def deadline(self, timeout: float | None) -> str:
+        """The server's time, in seconds, when a timeout that begins now is over."""
+        if timeout is None:
+            return NO_DEADLINE
+        return f"{time.monotonic() + self.ahead + timeout:.3f}"
+
+
+def _is_late(answer: object) -> bool:
+    """Whether a server found that a call had been given up."""
+    return isinstance(answer, ResponseError) and str(answer).startswith("LATE")
 
 
 @contextmanager
@@ -128,10 +158,12 @@ def _leasing() -> Iterator[None]:
         raise PublishFailed(str(exc), ()) from exc
 
 
-def script_for(run_id: object) -> str:
+def script_for(run_id: object, retention: Retention, *, sharded: bool) -> str:
     """The script for one run of one server: see the head of ``publish.lua``."""
     node = "".join(character for character in str(run_id) if character.isalnum())
-    return f"local node = '{node}'\n{PUBLISH_SCRIPT}"
+    command = "SPUBLISH" if sharded else "PUBLISH"
+    values = f"'{node}', '{command}', {retention.ttl}, {retention.active_ttl}, {retention.size}"
+    return f"local node, publish, ttl, active_ttl, size = {values}\n{PUBLISH_SCRIPT}"
 
 
 class RedisPublisher(JobRooms, socketio.RedisManager):
@@ -156,7 +188,8 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
         self._servers = Servers.at(url, redis_options)
         self._retention = retention or Retention()
         self._client: Client | None = None
-        self._shas: dict[str, str] = {}  # node of a cluster: the script as it knows it
+        self._known: dict[str, _Known] = {}  # by the name of a cluster's node
+        self._positions: OrderedDict[str, Position] = OrderedDict()  # job id: the latest answer's
         self.publisher_id = secrets.token_hex(6)
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
@@ -172,7 +205,7 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
             if str(answer).startswith(("HELD", "NOTYET")):
                 unsent += call.events
                 held = held or answer
-            elif isinstance(answer, _TRANSIENT):
+            elif isinstance(answer, _TRANSIENT) or _is_late(answer):
                 unsent += call.events
                 problem = problem or answer
             elif isinstance(answer, ResponseError):
@@ -258,30 +291,54 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
         return grouped
 
     def _run(self, name: str, client: redis.Redis, here: Sequence[Call]) -> list[Any]:
-        if name not in self._shas:
-            self._teach(name, client)
+        known = self._known.get(name)
+        if known is None or not known.is_recent:
+            self._learn(name, client)
         answers = self._pipeline(name, client, here)
-        unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-        if unknown:
-            # It was restarted, or is another server than before.
-            self._teach(name, client)
-            again = self._pipeline(name, client, [here[i] for i in unknown])
-            for i, answer in zip(unknown, again, strict=True):
+        refused = [
+            i for i, answer in enumerate(answers)
+            if isinstance(answer, NoScriptError) or _is_late(answer)
+        ]  # fmt: skip
+        if refused:
+            # The server was restarted, is another one than before, or was paused.
+            self._learn(name, client)
+            again = self._pipeline(name, client, [here[i] for i in refused])
+            for i, answer in zip(refused, again, strict=True):
                 answers[i] = answer
         return answers
 
-    def _teach(self, name: str, client: redis.Redis) -> None:
+    def _learn(self, name: str, client: redis.Redis) -> None:
         run_id = client.info("server")["run_id"]
-        self._shas[name] = client.script_load(script_for(run_id))
+        text = script_for(run_id, self._retention, sharded=self._servers.sharded)
+        sha = client.script_load(text)
+        seconds, microseconds = client.time()
+        now = time.monotonic()
+        self._known[name] = _Known(sha, seconds + microseconds / 1e6 - now, now)
 
     def _pipeline(self, name: str, client: redis.Redis, here: Sequence[Call]) -> list[Any]:
+        known = self._known[name]
+        # After that the events are sent again, perhaps to another server: this one, if it was
+        # paused, must not publish them too.
+        deadline = known.deadline(client.get_connection_kwargs().get("socket_timeout"))
+        positions = [self._positions.get(call.job_id, NOWHERE) for call in here]
         pipeline = client.pipeline(transaction=False)
-        for call in here:
-            argv = arguments(
-                call, self.publisher_id, self._retention, sharded=self._servers.sharded
-            )
-            pipeline.evalsha(self._shas[name], len(call.keys), *call.keys, *argv)
-        return pipeline.execute(raise_on_error=False)
+        for call, position in zip(here, positions, strict=True):
+            argv = arguments(call, self.publisher_id, position, deadline)
+            pipeline.evalsha(known.sha, len(call.keys), *call.keys, *argv)
+        answers = pipeline.execute(raise_on_error=False)
+        for call, position, answer in zip(here, positions, answers, strict=True):
+            if isinstance(answer, int):
+                self._remember(call.job_id, Position(position.epoch, answer))
+            elif isinstance(answer, list):
+                seq, epoch = answer
+                self._remember(call.job_id, Position(epoch, seq))
+        return answers
+
+    def _remember(self, job_id: str, position: Position) -> None:
+        self._positions[job_id] = position
+        self._positions.move_to_end(job_id)
+        if len(self._positions) > JOBS_REMEMBERED:
+            self._positions.popitem(last=False)
 
     def _connected(self) -> Client:
         if self._client is None:

@@ -1,8 +1,12 @@
 """The runs of a job: who speaks, and whether anybody still listens to it.
 
 A task may run more than once under one id: it is tried again, or delivered again after its worker
-was lost, and what the former run has still to say may come after the latter has begun. So every
-event says which run it is of, and the store decides by that, not by what comes first.
+was lost, and events of the former run may come after the latter has begun. So every event names
+its run, and the store decides by that, not by what comes first: statuses, progress and endings of a
+past run are dropped. Log lines are kept, and carry the attempt that they are of.
+
+A job id can be used again. A run with another owner than the record's begins a new record, and
+nothing of the runs before gets into it.
 """
 
 from __future__ import annotations
@@ -84,11 +88,15 @@ class Runs:
         return "past" if run.redelivered < here.redelivered else "newer"
 
     def adopt(self, run: Run) -> None:
-        """Let a newer run take the place of the one that is there."""
-        here = self.current
+        """Make a newer run the current one."""
+        self.retire(run)
+        self.current = run
+
+    def retire(self, run: Run) -> None:
+        """Make the current run a past one, because of another run."""
+        here, self.current = self.current, None
         if here is not None:
             another = run.sending != here.sending and here.sending
             gone = another or here.delivery
             if gone:
                 self._gone.append(gone)
-        self.current = run

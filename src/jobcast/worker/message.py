@@ -21,7 +21,7 @@ STANDS_IN_HEADER: Final = "jobcast_stands_in"  # the task that this one has repl
 DELIVERY_HEADER: Final = "jobcast_delivery"  # set by the worker that takes the message
 
 _NAME: Final = re.compile(r"[0-9a-z]{12}", re.ASCII)  # as ``draw`` makes them
-_NAMES_AN_EVENT: Final = re.compile(r"\w+ \d{1,15}", re.ASCII)
+_NAMES_AN_EVENT: Final = re.compile(r"\w+ \d{1,15}( \d{1,12})?", re.ASCII)
 
 logger = logging.getLogger(__name__)
 

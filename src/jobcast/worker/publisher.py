@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 from jobcast.errors import PublishFailed
 from jobcast.events import JobEvent, JobProgress
 from jobcast.transports import Origin, Outgoing, TransportPublisher
-from jobcast.transports.base import Required
+from jobcast.transports.base import Predecessor, Required
 from jobcast.transports.leases import DEFAULT_LEASE, Lease
 from jobcast.worker.buffer import Buffer, encode
 from jobcast.worker.leases import LeaseKeeping, Leases
@@ -29,8 +29,8 @@ FIRST_DELAY: Final = 0.1  # seconds before the first try after a failure
 LONGEST_DELAY: Final = 5.0  # seconds between two tries
 FLUSH_TIMEOUT: Final = 2.0  # seconds that the end of a task may wait for the transport
 CLOSE_TIMEOUT: Final = 3.0  # seconds that the end of a process may
-HELD_DELAY: Final = 0.1  # seconds between two looks whether another publisher has spoken
-HELD_TIMEOUT: Final = 10.0  # seconds until a job goes on without what another had to say of it
+HELD_DELAY: Final = 0.1  # seconds between two looks whether the events before have come
+HELD_TIMEOUT: Final = 10.0  # seconds that a job waits for events of another publisher
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Reporter(Protocol):
 
 
 class Held(Struct):
-    """What is said here of a job after something that another publisher has not said yet."""
+    """Events of a job that come after one of another publisher, which is not stored yet."""
 
     events: deque[Outgoing]
     since: float | None  # when that was found, or found again after an outage
@@ -107,7 +107,7 @@ class Publisher:
             self._buffer.add(event, job.origin, job.requires)
             ticket = self._buffer.last_ticket
         self._work.set()
-        return f"{self._transport.publisher_id} {ticket}"
+        return str(Predecessor(self._transport.publisher_id, ticket, int(time.time())))
 
     def flush(self, timeout: float = FLUSH_TIMEOUT) -> bool:
         """Wait until all that was said is stored.
@@ -322,7 +322,10 @@ class Publisher:
         return now - held.since > HELD_TIMEOUT
 
     def _go_on_without(self, job_id: str) -> None:
-        logger.warning("job %s goes on without all that was said of it before", job_id)
+        logger.warning(
+            "job %s: gave up waiting %.0f s for earlier events from another worker;"
+            " publishing newer events", job_id, HELD_TIMEOUT,
+        )  # fmt: skip
         events = self._held[job_id].events
         events[0] = structs.replace(events[0], after="")
         self._go_on(job_id, stored=0)

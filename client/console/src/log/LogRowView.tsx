@@ -39,7 +39,7 @@ export const LogRowView = memo(function LogRowView({
       </div>
     );
   }
-  const { timestamp, level, message } = row.line;
+  const { timestamp, level, message, attempt } = row.line;
   return (
     <div
       className="line"
@@ -52,6 +52,7 @@ export const LogRowView = memo(function LogRowView({
       </time>
       <span className="level">{level}</span>
       <span className="text">
+        {attempt === undefined ? null : <em>attempt {attempt}: </em>}
         {cut(message, needle).map(({ text, hit }, index) =>
           // biome-ignore lint/suspicious/noArrayIndexKey: the pieces of a text have nothing but their place.
           hit ? <mark key={index}>{text}</mark> : <span key={index}>{text}</span>,

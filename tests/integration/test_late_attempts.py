@@ -1,0 +1,119 @@
+"""Two attempts of a job whose workers reach the store in another order than they ran."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from bench.chaos import Proxy
+from jobcast.events import now
+from jobcast.realtime.relay import Relay
+from jobcast.testing import new_job_id
+from jobcast.transports import Origin, Run, open_manager, open_publisher
+from jobcast.worker.job import Job
+from jobcast.worker.publisher import Publisher
+from tests.conftest import Valkey
+from tests.recorder import Recorder
+from tests.support import eventually
+
+LINES = 20
+FIRST = [f"first {n}" for n in range(LINES)]
+SECOND = [f"second {n}" for n in range(LINES)]
+
+
+class Attempts:
+    """A job that is tried twice while no worker reaches the store, and is followed."""
+
+    def __init__(self, port: int, proxies: list[Proxy], publishers: list[Publisher]) -> None:
+        self.job_id = new_job_id()
+        self.follower = Recorder("1")
+        self._port = port
+        self._proxies = proxies
+        self._publishers = publishers
+
+    def run(self) -> None:
+        after = ""
+        for attempt, (publisher, lines) in enumerate(
+            zip(self._publishers, (FIRST, SECOND), strict=True), 1
+        ):
+            origin = Origin("alice", Run("a" * 12, attempt, str(attempt) * 12), after)
+            job = Job(publisher, self.job_id, origin=origin, waits=False)
+            job.started()
+            for line in lines:
+                job.log(line)
+            if attempt == 1:
+                job.retrying(eta=now())
+                after = job.last_word
+            else:
+                job.complete(2)
+
+    def let_through(self, attempt: int) -> None:
+        """Let the worker of an attempt reach the store."""
+        self._proxies[attempt - 1].target = self._port
+
+    @property
+    def is_held(self) -> bool:
+        return self.job_id in self._publishers[1]._held
+
+    @property
+    def attempts(self) -> list[int | None]:
+        """Of the log lines, those that have one."""
+        return [
+            payload.get("attempt") for name, payload in self.follower.events if name == "job_log"
+        ]
+
+
+@pytest.fixture
+async def attempts(own_valkey: Valkey) -> AsyncIterator[Attempts]:
+    proxies = [Proxy(), Proxy()]
+    for proxy in proxies:
+        await proxy.start()
+    publishers = [
+        Publisher(open_publisher(f"redis://127.0.0.1:{proxy.port}/0"), shown_url="the store")
+        for proxy in proxies
+    ]
+    manager = open_manager(own_valkey.url)
+    relay = Relay(manager.source)
+    relay.start()
+    here = Attempts(own_valkey.port, proxies, publishers)
+    await eventually(lambda: relay.ready, "relay that is ready")
+    await relay.join(here.job_id, here.follower)
+    here.run()
+    yield here
+    for publisher in publishers:
+        await asyncio.to_thread(publisher.close)
+    await relay.aclose()
+    await manager.aclose()
+    for proxy in proxies:
+        await proxy.aclose()
+
+
+async def test_a_retry_waits_for_the_attempt_before_though_there_is_no_record(
+    attempts: Attempts,
+) -> None:
+    attempts.let_through(2)
+    await eventually(lambda: attempts.is_held, "retry that waits")
+    attempts.let_through(1)
+    await eventually(lambda: "job_complete" in attempts.follower.names, "end")
+    assert attempts.follower.lines == [*FIRST, *SECOND]
+    assert set(attempts.attempts) == {None}
+    statuses = [p["status"] for name, p in attempts.follower.events if name == "job_status"]
+    assert statuses == ["started", "retrying", "started"]
+
+
+async def test_lines_of_an_attempt_that_is_not_waited_for_come_late_with_their_attempt(
+    attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobcast.worker.publisher.HELD_TIMEOUT", 0.2)
+    attempts.let_through(2)
+    await eventually(lambda: "job_complete" in attempts.follower.names, "end")
+    attempts.let_through(1)
+    await eventually(lambda: len(attempts.follower.lines) == 2 * LINES, "late lines")
+    assert attempts.follower.lines == [*SECOND, *FIRST]
+    assert attempts.attempts == [None] * LINES + [1] * LINES
+    assert [name for name in attempts.follower.names if name != "joined"] == [
+        "job_status", *["job_log"] * LINES, "job_complete", *["job_log"] * LINES,
+    ]  # fmt: skip
+    assert attempts.follower.seqs == sorted(set(attempts.follower.seqs))

@@ -1,0 +1,110 @@
+"""A record that goes back: from an older copy, or on another server without the latest events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from jobcast.realtime.relay import Relay
+from jobcast.testing import log, new_job_id, started
+from jobcast.transports import Outgoing, open_manager, open_publisher
+from jobcast.transports.redis import RedisPublisher
+from jobcast.transports.redis_names import Keys
+from tests.conftest import Valkey
+from tests.recorder import Recorder
+from tests.support import eventually
+
+MAX_SAFE_INTEGER = 2**53 - 1  # of JavaScript
+
+
+class Copies:
+    """Copies of a job's record, as a snapshot of the server has them."""
+
+    def __init__(self, url: str, job_id: str) -> None:
+        self._client: Any = Redis.from_url(url)
+        self._keys = Keys.of(job_id).state, Keys.of(job_id).events
+
+    def take(self) -> list[bytes]:
+        return [self._client.dump(key) for key in self._keys]
+
+    def restore(self, copy: list[bytes]) -> None:
+        for key, dumped in zip(self._keys, copy, strict=True):
+            self._client.restore(key, 0, dumped, replace=True)
+
+    def set(self, **fields: str) -> None:
+        self._client.hset(self._keys[0], mapping=fields)
+
+    def seqs(self) -> list[int]:
+        return [int(entry.split(b"-")[0]) for entry, _ in self._client.xrange(self._keys[1])]
+
+    def close(self) -> None:
+        self._client.close()
+
+
+@pytest.fixture
+def job_id() -> str:
+    return new_job_id()
+
+
+@pytest.fixture
+def copies(valkey: Valkey, job_id: str) -> Iterator[Copies]:
+    copies = Copies(valkey.url, job_id)
+    yield copies
+    copies.close()
+
+
+def publish(publisher: RedisPublisher, job_id: str, *lines: str) -> None:
+    publisher.publish([Outgoing.of(log(job_id, line)) for line in lines])
+
+
+async def test_followers_see_what_is_published_after_a_record_was_restored(
+    valkey: Valkey, copies: Copies, job_id: str
+) -> None:
+    manager = open_manager(valkey.url)
+    relay, follower = Relay(manager.source), Recorder("1")
+    publisher = open_publisher(valkey.url)
+    assert isinstance(publisher, RedisPublisher)
+    relay.start()
+    await eventually(lambda: relay.ready, "relay that is ready")
+    await relay.join(job_id, follower)
+    publisher.publish([Outgoing.of(started(job_id))])
+    publish(publisher, job_id, "a", "b")
+    older = copies.take()
+    publish(publisher, job_id, "c", "d")
+    await eventually(lambda: follower.lines == ["a", "b", "c", "d"], "the lines before")
+    copies.restore(older)
+    publish(publisher, job_id, "e", "f")
+    await eventually(lambda: len(follower.lines) >= 6, "the lines after")
+    assert follower.lines == ["a", "b", "c", "d", "e", "f"]
+    assert follower.seqs == sorted(set(follower.seqs))
+    publisher.close()
+    await relay.aclose()
+    await manager.aclose()
+
+
+def test_servers_that_take_over_assign_different_numbers(
+    valkey: Valkey, copies: Copies, job_id: str
+) -> None:
+    """The second has not heard of the first, when that one dies too."""
+    publishers = [open_publisher(valkey.url) for _ in range(3)]
+    first, *others = publishers
+    first.publish([Outgoing.of(log(job_id, line)) for line in "abc"])
+    copies.set(node="gone")  # the copy is that of a former master
+    copy = copies.take()
+    seqs = []
+    for other in others:
+        copies.restore(copy)
+        other.publish([Outgoing.of(log(job_id, line)) for line in "de"])
+        seqs += copies.seqs()[3:]
+    assert seqs == sorted(set(seqs))
+    assert len(seqs) == 4
+    assert seqs[-1] <= MAX_SAFE_INTEGER
+    entries: Any = copies._client.xrange(copies._keys[1])
+    packets = [fields[b"p"].removeprefix(b"42") for _, fields in entries]
+    assert [json.loads(packet)[1]["seq"] for packet in packets] == copies.seqs()
+    for publisher in publishers:
+        publisher.close()

@@ -9,6 +9,7 @@ import time
 from contextvars import copy_context
 from datetime import UTC, datetime, tzinfo
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -42,13 +43,13 @@ class Kept:
         self.flushes = 0
 
     def mark(self, job: Job) -> None:
-        progress = job.take_progress()
+        progress = job.take_progress(job.slot)
         if progress is not None:
             self.events.append(progress)
 
-    def add(self, job: Job, event: JobEvent) -> str:
+    def add(self, job: Job, event: JobEvent) -> SimpleNamespace:
         self.events.append(event)
-        return f"kept {len(self.events)}"
+        return SimpleNamespace(reference=f"kept {len(self.events)}")
 
     def flush(self) -> bool:
         self.flushes += 1

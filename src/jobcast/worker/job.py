@@ -11,7 +11,6 @@ from time import time as _time
 from types import TracebackType
 from typing import Any, Final, Protocol, TypeVar
 
-from celery.exceptions import SoftTimeLimitExceeded
 from msgspec import UNSET, UnsetType, structs
 
 from jobcast.events import (
@@ -45,13 +44,24 @@ NUMBERS: Final[tuple[tuple[int, Level], ...]] = tuple(
 )
 
 # A progress as the task said it: when, percentage, message, current, total, stage, and when the
-# tracked loop began. A bare tuple, because most of them are replaced before anyone looks.
-Slot = tuple[float, float | None, str | None, Any, Any, Stage, float | None]
+# tracked loop began. A bare tuple, because most of them are replaced before anyone looks. The
+# values are plain ones: they are looked at under the publisher's lock.
+Slot = tuple[float, Any, str | None, Any, Any, Stage, float | None]
+
+PLAIN_NUMBERS: Final = frozenset({int, float, type(None)})
+
+
+class Sent(Protocol):
+    """An event that was handed to the publisher."""
+
+    @property
+    def reference(self) -> str:
+        """Name the event as :attr:`Origin.after <jobcast.transports.Origin.after>` does."""
 
 
 class JobPublisher(Protocol):
     def mark(self, job: Job) -> None: ...
-    def add(self, job: Job, event: JobEvent) -> str: ...
+    def add(self, job: Job, event: JobEvent) -> Sent: ...
     def flush(self) -> bool: ...
 
 
@@ -80,7 +90,7 @@ class Job:
         self.ended = False
         self.retried = False
         self.replaced = False  # by another task, which has the same id
-        self.last_word = ""  # names the event that the next run of the task comes after
+        self.last_status: Sent | None = None  # the next run of the task comes after it
         self.retry_cause: tuple[BaseException | None, str] = None, ""
         self.requires: Required = ""  # of all that is said from here on
         self.dirty = False
@@ -93,7 +103,7 @@ class Job:
         self._shown = Shown()
         self._message: str | None = None
         self._began: float | None = None
-        self._slot: Slot | None = None
+        self.slot: Slot | None = None  # the latest progress
         self._taken: Slot | None = None
 
     @property
@@ -105,6 +115,11 @@ class Job:
     def owner(self) -> str | None:
         """The subject whose token may follow the job."""
         return self.origin.owner
+
+    @property
+    def last_word(self) -> str:
+        """Names the event that the next run of the task comes after; empty if there is none."""
+        return "" if self.last_status is None else self.last_status.reference
 
     def progress(
         self,
@@ -128,14 +143,25 @@ class Job:
             current: how many of ``total`` are done, in any unit.
             total: how many there are; None if that is not known.
         """
+        if self.ended:
+            return
         stage = self._stage
         if message is None:
             message = self._message
         else:
+            if type(message) is not str:
+                message = safe_text(message)
             self._message = message
-            if percentage is None and current is None and self._slot is not None:
-                _, percentage, _, current, total, stage, _ = self._slot
-        self._slot = (_time(), percentage, message, current, total, stage, self._began)
+            if percentage is None and current is None and self.slot is not None:
+                _, percentage, _, current, total, stage, _ = self.slot
+        # Foreign values become plain ones here, in the thread that they belong to.
+        if type(percentage) not in PLAIN_NUMBERS:
+            percentage = number(percentage)
+        if type(current) not in PLAIN_NUMBERS:
+            current = number(current)
+        if type(total) not in PLAIN_NUMBERS:
+            total = number(total)
+        self.slot = (_time(), percentage, message, current, total, stage, self._began)
         if not self.dirty:
             self._publisher.mark(self)
 
@@ -234,8 +260,8 @@ class Job:
             JobStatus(job_id=self.job_id, status="started", task=_name(task), attempt=self.attempt)
         )
 
-    def queued(self, *, task: str | None = None) -> str:
-        """Say that the task was sent. Returns what names that in another run's ``after``."""
+    def queued(self, *, task: str | None = None) -> Sent | None:
+        """Say that the task was sent."""
         return self._add(JobStatus(job_id=self.job_id, status="queued", task=_name(task)))
 
     def retrying(self, *, eta: datetime, attempt: int | None = None) -> None:
@@ -248,7 +274,7 @@ class Job:
         if self.retried:
             return
         exc, message = self.retry_cause
-        self.last_word = self._add(
+        self.last_status = self._add(
             JobStatus(
                 job_id=self.job_id,
                 status="retrying",
@@ -265,21 +291,19 @@ class Job:
         """Wait, within a bounded time, until all that was said is stored."""
         return self._waits and self._publisher.flush()
 
-    def take_progress(self) -> JobProgress | None:
-        """The progress, if it is newer than what was taken before."""
-        slot = self._slot
-        if slot is None or slot is self._taken or self.ended:
+    def take_progress(self, slot: Slot | None) -> JobProgress | None:
+        """The progress that ``slot`` held, if it is newer than what was taken before."""
+        # Once the latest is taken, whatever another thread still carries along is older.
+        if slot is None or self._taken is slot or self._taken is self.slot:
             return None
-        try:
-            progress = self._progress_of(slot)
-        except SoftTimeLimitExceeded:
-            raise
-        except BaseException:
-            self._taken = slot  # what fails once is not tried again
-            raise
+        progress = self._progress_of(slot)
         mirror.see(progress)
         self._taken = slot  # last: a time limit may interrupt the task anywhere
         return progress
+
+    def drop_progress(self, slot: Slot | None) -> None:
+        """Take a progress for taken that cannot be had."""
+        self._taken = slot
 
     def _progress_of(self, slot: Slot) -> JobProgress:
         said_at, percentage, message, current, total, stage, began = slot
@@ -317,8 +341,8 @@ class Job:
             self.fail(exc, told_by_program(exc))
         _current.set(self.outer)
 
-    def _add(self, event: JobEvent) -> str:
-        return "" if self.ended else self._publisher.add(self, event)
+    def _add(self, event: JobEvent) -> Sent | None:
+        return None if self.ended else self._publisher.add(self, event)
 
     def _end(self, event: Callable[[], JobEvent]) -> None:
         if not self.ended:

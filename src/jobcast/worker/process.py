@@ -21,7 +21,7 @@ from jobcast.worker.aside import aside
 from jobcast.worker.job import NO_JOB, Job, NoJob
 from jobcast.worker.keeper import Keeper
 from jobcast.worker.message import owner_of
-from jobcast.worker.publisher import Publisher
+from jobcast.worker.publisher import Publisher, Said
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Process:
     def mark(self, job: Job) -> None:
         self.publisher.mark(job)
 
-    def add(self, job: Job, event: JobEvent) -> str:
+    def add(self, job: Job, event: JobEvent) -> Said:
         return self.publisher.add(job, event)
 
     def flush(self) -> bool:

@@ -193,7 +193,7 @@ class ProgressTask(Task):
         if isinstance(job, Job):
             # Said before anything is sent, which another worker may have done by the time it is.
             job.replaced = True
-            job.last_word = job.queued()
+            job.last_status = job.queued()
             job.flush()
         return super().replace(standing_in(self.app, sig, self.name))
 

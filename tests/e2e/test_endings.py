@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -308,6 +309,23 @@ SHARED = {
             "nothing to begin with",
         ),
     ),
+    "cancelled within": (
+        ("threads", "gevent", "eventlet"),
+        Row(jobs.is_cancelled_within, [*BEGUN, "error CancelledError failure"]),
+    ),
+    "a group of exceptions": (
+        ("threads", "gevent", "eventlet"),
+        Row(
+            jobs.fails_in_a_group, [*BEGUN, "error BaseExceptionGroup failure"],
+            "several (2 sub-exceptions)",
+        ),
+    ),
+    "a timeout of its own": (
+        ("gevent",), Row(jobs.runs_out_of_patience, [*BEGUN, "error Timeout failure"]),
+    ),
+    "a greenlet of its own": (
+        ("gevent",), Row(jobs.leaves_its_greenlet, [*BEGUN, "error GreenletExit failure"]),
+    ),
     "KeyboardInterrupt": (
         ("prefork",), Row(jobs.is_interrupted, [*BEGUN, "error WorkerLostError worker_lost"]),
     ),
@@ -392,6 +410,32 @@ SHARED = {
         ),
     ),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("pool", ANY)
+async def test_an_id_that_is_no_text_is_followed_as_its_text_and_disturbs_nobody(
+    pool: str,
+    server: Server,
+    workers: Workers,
+    sends: None,
+    token: Token,
+    tmp_path: Path,
+) -> None:
+    async with following(server.url, token()) as alice:
+        scene = Scene(workers.of(pool), alice, tmp_path)
+        other = new_id()
+        for task, end in (
+            (jobs.succeeds, [DONE]),
+            (jobs.fails, ["error LookupError failure"]),
+            (jobs.retries_once, ["retrying 2 ConnectionError", "started 2/2", "log", DONE]),
+        ):
+            args = (scene.marker(),) if task is jobs.retries_once else ()
+            job_id = scene.send(task, *args, task_id=uuid4())
+            await scene.follow(job_id)
+            assert await scene.story(job_id) == [*BEGUN, *end]
+        scene.send(jobs.succeeds, task_id=other)
+        await scene.follow(other)
+        assert await scene.story(other) == [*BEGUN, DONE]
 
 
 @pytest.mark.parametrize(

@@ -300,7 +300,7 @@ def test_work_goes_on_where_nothing_can_be_published(monkeypatch: pytest.MonkeyP
     process.close()
 
 
-@pytest.mark.parametrize("wrong", ["", "a b", "x" * 129, "a\n", 7, None])
+@pytest.mark.parametrize("wrong", ["", "a b", "x" * 129, "a\n", 1.5, True, None])
 def test_a_wrong_id_is_refused(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBCAST_URL", "memory://")
     with pytest.raises(InvalidJobId):

@@ -314,7 +314,7 @@ def test_the_owner_is_in_the_signature_and_on_the_wire(app: Celery, history: His
         pass
 
     signature = fine.owned_by("alice")
-    assert signature.options["headers"] == {"jobcast_owner": "alice"}
+    assert signature.options == {"jobcast_owner": "alice"}
     assert fine.request.__class__ is Context
 
 
@@ -679,7 +679,7 @@ def test_an_owner_may_be_a_number(app: Celery, history: History) -> None:
     def fine(self: ProgressTask) -> None:
         pass
 
-    assert fine.owned_by(5).options["headers"] == {"jobcast_owner": "5"}
+    assert fine.owned_by(5).options == {"jobcast_owner": "5"}
     fine.owned_by(5).apply_async(task_id=(job_id := new_id()))
     history(job_id)
     assert MemoryBroker.at(os.environ["JOBCAST_URL"]).snapshot(job_id, None).owner == "5"

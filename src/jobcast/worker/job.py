@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -79,7 +79,7 @@ class Job:
     def __init__(
         self,
         publisher: JobPublisher,
-        job_id: str,
+        job_id: object,
         *,
         origin: Origin = NO_ORIGIN,
         result_limit: int = DEFAULT_RESULT_LIMIT,
@@ -91,6 +91,7 @@ class Job:
         self.retried = False
         self.replaced = False  # by another task, which has the same id
         self.last_status: Sent | None = None  # the next run of the task comes after it
+        self.kept_headers: Mapping[str, Any] = {}  # of the message, which the next run has too
         self.retry_cause: tuple[BaseException | None, str] = None, ""
         self.requires: Required = ""  # of all that is said from here on
         self.dirty = False

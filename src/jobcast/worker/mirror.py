@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 class Storing(Struct, eq=False):
     """What is being stored right now."""
 
-    task_id: str
+    job_id: str
     done: threading.Event
 
 
@@ -39,28 +39,30 @@ class Mirror:
 
     def forget(self) -> None:
         """Begin anew, in a process that was forked: the thread stayed behind in the parent."""
-        self._tasks: dict[str, tuple[Any, Any]] = {}  # id: the task that runs, and its request
+        # By the job's id: the task's own id, the task that runs, and its request.
+        self._tasks: dict[str, tuple[object, Any, Any]] = {}
         self._failing = False
         self._latest: dict[str, JobProgress] = {}
         self._work = Bell()
         self._storing: Storing | None = None
         self._thread: threading.Thread | None = None
 
-    def enter(self, task_id: str, task: Any, request: Any) -> None:
+    def enter(self, task_id: object, task: Any, request: Any) -> None:
         """A task runs whose progress is wanted."""
-        self._tasks[task_id] = task, request
+        self._tasks[str(task_id)] = task_id, task, request
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="jobcast-mirror", daemon=True)
             self._thread = thread
             thread.start()
 
-    def leave(self, task_id: str) -> None:
+    def leave(self, task_id: object) -> None:
         """Nothing is stored of it from here on: Celery stores how it ended."""
-        if self._tasks.pop(task_id, None) is None:
+        job_id = str(task_id)
+        if self._tasks.pop(job_id, None) is None:
             return
-        self._latest.pop(task_id, None)
+        self._latest.pop(job_id, None)
         storing = self._storing
-        if storing is not None and storing.task_id == task_id:
+        if storing is not None and storing.job_id == job_id:
             storing.done.wait()
 
     def see(self, progress: JobProgress) -> None:
@@ -72,29 +74,29 @@ class Mirror:
         pause = threading.Event()
         while True:
             self._work.wait()
-            for task_id in list(self._latest):
-                storing = Storing(task_id, threading.Event())
+            for job_id in list(self._latest):
+                storing = Storing(job_id, threading.Event())
                 # Whoever leaves removes the task first and looks at this after.
                 self._storing = storing
                 try:
-                    self._store_latest(task_id)
+                    self._store_latest(job_id)
                 finally:
                     self._storing = None
                     storing.done.set()
             pause.wait(INTERVAL)
 
-    def _store_latest(self, task_id: str) -> None:
-        progress = self._latest.pop(task_id, None)
-        running = self._tasks.get(task_id)
+    def _store_latest(self, job_id: str) -> None:
+        progress = self._latest.pop(job_id, None)
+        running = self._tasks.get(job_id)
         if progress is not None and running is not None:
             self._store(*running, progress)
 
-    def _store(self, task: Any, request: Any, progress: JobProgress) -> None:
+    def _store(self, task_id: object, task: Any, request: Any, progress: JobProgress) -> None:
         meta = payload_of(progress)
         for name in ("job_id", "seq"):
             meta.pop(name, None)
         try:
-            task.backend.store_result(progress.job_id, meta, STATE, request=request)
+            task.backend.store_result(task_id, meta, STATE, request=request)
             self._failing = False
         except Exception:
             # Whatever is wrong with a backend, the task goes on; Celery says so at its end.

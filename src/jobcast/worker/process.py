@@ -9,6 +9,7 @@ import threading
 from collections.abc import Mapping
 from multiprocessing import util as multiprocessing_util
 from typing import Any
+from uuid import UUID
 
 from billiard import util as billiard_util
 from celery import signals
@@ -20,7 +21,13 @@ from jobcast.transports import Origin, Retention, open_publisher
 from jobcast.worker.aside import aside
 from jobcast.worker.job import NO_JOB, Job, NoJob
 from jobcast.worker.keeper import Keeper
-from jobcast.worker.message import owner_of
+from jobcast.worker.message import (
+    KEPT_BY_RETRIES,
+    headers_of,
+    job_id_of,
+    origin_of_run,
+    owner_of,
+)
 from jobcast.worker.publisher import Publisher, Said
 
 logger = logging.getLogger(__name__)
@@ -127,17 +134,35 @@ def new_job(
         return NO_JOB
 
 
-def open_job(job_id: str, *, owner: str | int | None = None) -> Job | NoJob:
+def job_of_run(request: Any, app: Any, *, waits: bool = True) -> Job | None:
+    """The job of a run, which may be another process's; None if it cannot be published.
+
+    Args:
+        request: the ``celery.app.task.Context`` of the run.
+        app: the Celery application of its task.
+        waits: whether the end of the job is flushed.
+    """
+    headers = headers_of(request)
+    job = new_job(
+        job_id_of(request.id), origin=origin_of_run(request), celery_conf=app.conf, waits=waits
+    )
+    if not isinstance(job, Job):
+        return None
+    job.kept_headers = {name: headers[name] for name in KEPT_BY_RETRIES if name in headers}
+    return job
+
+
+def open_job(job_id: str | int | UUID, *, owner: str | int | UUID | None = None) -> Job | NoJob:
     """Follow work that is no Celery task: a management command, a thread, a cron job.
 
     Args:
-        job_id: what followers join; 1 to 128 characters.
-        owner: the subject whose token may follow it; a number stands for its digits. Nobody's
-            if it is left out.
+        job_id: what followers join; 1 to 128 characters. A number stands for its digits, a UUID
+            for its text.
+        owner: the subject whose token may follow it, in the same way. Nobody's if it is left out.
 
     Raises:
         InvalidJobId: the id may not become a room.
-        TypeError: the owner is neither a text nor a number.
+        TypeError: the owner is neither a text nor a number nor a UUID.
         ValueError: the owner is empty, or is no Unicode.
 
     >>> with open_job("reindex-2026-11-23", owner="alice") as job:
@@ -147,6 +172,8 @@ def open_job(job_id: str, *, owner: str | int | None = None) -> Job | NoJob:
     here = process()
     if here is None:
         return NO_JOB
+    if isinstance(job_id, UUID | int) and not isinstance(job_id, bool):
+        job_id = job_id_of(job_id)
     return Job(here, job_id, origin=origin, result_limit=here.settings.result_limit)
 
 

@@ -40,10 +40,11 @@ from jobcast.worker.message import (
     DELIVERY_HEADER,
     OWNER_HEADER,
     SENDING_HEADER,
+    job_id_of,
     origin_of_delivery,
     origin_of_run,
 )
-from jobcast.worker.process import new_job, process
+from jobcast.worker.process import job_of_run, new_job, process
 from jobcast.worker.publisher import FLUSH_TIMEOUT
 from jobcast.worker.sending import is_followed
 
@@ -64,11 +65,11 @@ class JobRequest(Request):
 
     @cached_property
     def is_job(self) -> bool:
-        return is_job_id(self.id) and is_followed(self.task)
+        return is_job_id(job_id_of(self.id)) and is_followed(self.task)
 
     @cached_property
     def lease(self) -> Lease:
-        return Lease(self.id, origin_of_run(self._context).run)
+        return Lease(job_id_of(self.id), origin_of_run(self._context).run)
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         super().on_accepted(pid, time_accepted)
@@ -182,8 +183,8 @@ def _hold(request: JobRequest, lease: Lease) -> None:
 def _refuse(app: Celery, message: Any, cause: BaseException) -> None:
     """Say that no worker will do what a message asks for, nor what was to come after it."""
     headers = message.headers
-    origin = origin_of_delivery(headers, headers.get("retries") or 0, message.delivery_info)
-    job = new_job(headers["id"], origin=origin, celery_conf=app.conf)
+    origin = origin_of_delivery(headers, headers.get("retries"), message.delivery_info)
+    job = new_job(job_id_of(headers["id"]), origin=origin, celery_conf=app.conf)
     if isinstance(job, Job):
         job.fail(cause)
     match _payload_of(message):
@@ -201,14 +202,14 @@ def _payload_of(message: Any) -> Any:
 
 
 def _fail(task: Any, context: Any, cause: BaseException) -> None:
-    job = _job(task.app, context)
+    job = job_of_run(context, task.app)
     if job is not None:
         job.fail(cause, task.message_of(cause))
         never_run(task.app, context)
 
 
 def _retry(task: Any, context: Any, cause: BaseException | None) -> None:
-    job = _job(task.app, context)
+    job = job_of_run(context, task.app)
     if job is not None:
         job.retry_cause = cause, "" if cause is None else task.message_of(cause)
         job.retrying(attempt=job.attempt, eta=now())
@@ -216,7 +217,7 @@ def _retry(task: Any, context: Any, cause: BaseException | None) -> None:
 
 def _retry_later(task: Any, context: Any, cause: BaseException, retried: list[Job]) -> None:
     """Say that Celery sends the task once more, whose child is gone."""
-    job = _job(task.app, context)
+    job = job_of_run(context, task.app)
     if job is not None:
         retried.append(job)
         job.retry_cause = cause, task.message_of(cause)
@@ -224,15 +225,9 @@ def _retry_later(task: Any, context: Any, cause: BaseException, retried: list[Jo
 
 
 def _succeed(task: Any, context: Any, result: Any) -> None:
-    job = _job(task.app, context)
+    job = job_of_run(context, task.app)
     if job is not None:
         job.complete(task.shown_result(result))
-
-
-def _job(app: Celery, context: Any) -> Job | None:
-    """The job of a run that is, or would be, another process's."""
-    job = new_job(context.id, origin=origin_of_run(context), celery_conf=app.conf)
-    return job if isinstance(job, Job) else None
 
 
 def _active() -> list[Lease]:

@@ -17,12 +17,14 @@ from jobcast.worker.job import Job, current_job
 from jobcast.worker.message import (
     AFTER_HEADER,
     DELIVERY_HEADER,
+    OWNER_HEADER,
     SENDING_HEADER,
     due,
+    job_id_of,
     origin_of,
 )
-from jobcast.worker.message import OWNER_HEADER as OWNER_HEADER
 from jobcast.worker.process import new_job
+from jobcast.worker.signatures import OPTIONS
 
 
 class Sending(Struct):
@@ -50,7 +52,12 @@ def sending(app: Celery) -> Iterator[None]:
         _sending.reset(token)
 
 
-def announce(sender: str, headers: dict[str, Any], **_: object) -> None:
+def announce(
+    sender: str,
+    headers: dict[str, Any],
+    properties: dict[str, Any] | None = None,
+    **_: object,
+) -> None:
     """Publish ``queued``, so that a job can be followed by its owner before a worker has it.
 
     What a job sends belongs to the job's owner, unless the message says otherwise. A retry is
@@ -59,9 +66,17 @@ def announce(sender: str, headers: dict[str, Any], **_: object) -> None:
     parent = current_job()
     inside = parent if isinstance(parent, Job) else None
     headers.pop(DELIVERY_HEADER, None)
+    for name in OPTIONS:
+        # What the task's own apply_async() has not seen, for one of a task that is sent by name.
+        if properties and name in properties:
+            headers.setdefault(name, properties.pop(name))
+    job_id = job_id_of(headers["id"])
     if headers.get("retries"):
-        if inside is not None and inside.job_id == headers.get("id"):
+        if inside is not None and inside.job_id == job_id:
             inside.retrying(eta=due(headers.get("eta")))
+            # Celery copies request.headers only, which may be those of a tracer.
+            for name, value in inside.kept_headers.items():
+                headers.setdefault(name, value)
             headers[AFTER_HEADER] = inside.last_word
         return
     app = _app_that_sends(sender)
@@ -70,10 +85,10 @@ def announce(sender: str, headers: dict[str, Any], **_: object) -> None:
     if inside is not None and inside.owner is not None:
         headers.setdefault(OWNER_HEADER, inside.owner)
     headers[SENDING_HEADER] = draw()
-    if inside is not None and inside.replaced and inside.job_id == headers["id"]:
+    if inside is not None and inside.replaced and inside.job_id == job_id:
         headers[AFTER_HEADER] = inside.last_word
         return
-    job = new_job(headers["id"], origin=origin_of(headers), celery_conf=app.conf)
+    job = new_job(job_id, origin=origin_of(headers), celery_conf=app.conf)
     if isinstance(job, Job):
         job.queued(task=sender)
         job.flush()

@@ -10,11 +10,14 @@ from contextlib import AbstractContextManager
 from functools import wraps
 from importlib import import_module
 from typing import Any, Final, TypeVar, cast
+from uuid import UUID
 
 from billiard.process import current_process
 from celery import Task, signals, states
 from celery.canvas import Signature
 from celery.exceptions import Retry
+from celery.worker import state as worker_state
+from kombu.utils.compat import detect_environment
 
 from jobcast.errors import SettingsError
 from jobcast.events import now
@@ -24,15 +27,15 @@ from jobcast.worker.canvas import never_run, standing_in
 from jobcast.worker.endings import really_raised, told
 from jobcast.worker.job import Job, _current, current_job
 from jobcast.worker.message import (
-    OWNER_HEADER,
     STANDS_IN_HEADER,
     due,
-    origin_of_run,
-    owner_of,
+    headers_of,
+    job_id_of,
 )
 from jobcast.worker.mirror import mirror
-from jobcast.worker.process import new_job, process
+from jobcast.worker.process import job_of_run, process
 from jobcast.worker.sending import is_followed, sending
+from jobcast.worker.signatures import JobSignature, with_headers
 
 T = TypeVar("T")
 
@@ -104,18 +107,21 @@ class ProgressTask(Task):
         """Do a part of the job, in which 0 to 100 means that part: see :meth:`Job.stage`."""
         return _current.get().stage(name, weight, of)
 
-    def owned_by(self, owner: str | int) -> Signature:
+    def owned_by(self, owner: str | int | UUID) -> JobSignature:
         """This task as a signature whose job the subject ``owner`` may follow.
 
-        A number, as users' ids are in many applications, stands for its digits.
+        A number, as users' ids are in many applications, stands for its digits, and a UUID for its
+        text. The owner stays whatever headers are given later. For a signature that is there
+        already, and for chains, groups and chords, see :func:`jobcast.owned_by`.
 
         >>> convert.owned_by("alice").delay(pages)
+        >>> convert.owned_by("alice").s(pages) | upload.s()
 
         Raises:
-            TypeError: the owner is neither a text nor a number.
+            TypeError: the owner is none of these.
             ValueError: the owner is empty, or is no Unicode.
         """
-        return self.signature(headers={OWNER_HEADER: owner_of(owner)})
+        return JobSignature.of(self, owner)
 
     def public_result(self, result: Any) -> Any:
         """What followers see of the result. Override it to show less, or something else."""
@@ -144,7 +150,10 @@ class ProgressTask(Task):
 
     def apply_async(self, *args: Any, **kwargs: Any) -> Any:
         with sending(self.app):
-            return super().apply_async(*args, **kwargs)
+            return super().apply_async(*args, **with_headers(kwargs))
+
+    def apply(self, *args: Any, **kwargs: Any) -> Any:
+        return super().apply(*args, **with_headers(kwargs))
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002
         job = self._job(task_id, self)
@@ -160,7 +169,7 @@ class ProgressTask(Task):
         einfo: Any,  # noqa: ARG002
     ) -> None:
         # Where the run has been left already, its request is not there any more.
-        job = _unfinished.pop(task_id, None) or self._job(task_id, self)
+        job = _unfinished.pop(job_id_of(task_id), None) or self._job(task_id, self)
         if job is not None and not job.ended:
             _fail(job, self, self, really_raised(exc))
 
@@ -226,7 +235,7 @@ class ProgressTask(Task):
             ignored = task.ignore_result or task.request.ignore_result
             if here.settings.store_progress and not (ignored or task.request.is_eager):
                 mirror.enter(task_id, task, task.request_stack.top)
-        _unfinished.pop(task_id, None)
+        _unfinished.pop(job.job_id, None)
         job.started(task=task.name)
 
     def _job(self, task_id: str, task: Any, *, waits: bool = False) -> Job | None:
@@ -236,13 +245,12 @@ class ProgressTask(Task):
         not say, and there :class:`~jobcast.worker.request.JobRequest` knows better.
         """
         job, request = current_job(), task.request
-        if isinstance(job, Job) and (job.job_id, job.attempt) == (task_id, request.retries + 1):
+        job_id = job_id_of(task_id)
+        if isinstance(job, Job) and (job.job_id, job.attempt) == (job_id, request.retries + 1):
             return job
         if request.id != task_id or not is_followed(self):
             return None
-        origin = origin_of_run(request)
-        found = new_job(task_id, origin=origin, celery_conf=self.app.conf, waits=waits)
-        return found if isinstance(found, Job) else None
+        return job_of_run(request, self.app, waits=waits)
 
     def _shown(self, hook: Callable[[Any], Any], value: Any, otherwise: Any) -> Any:
         try:
@@ -298,7 +306,7 @@ def _speaker(task: Any) -> ProgressTask | None:
     """The followed task whose job a run is of, although another one may stand in for it."""
     if is_followed(task):
         return cast("ProgressTask", task)
-    replaced = (task.request.headers or {}).get(STANDS_IN_HEADER)
+    replaced = headers_of(task.request).get(STANDS_IN_HEADER)
     found = task.app.tasks.get(replaced) if isinstance(replaced, str) else None
     return found if isinstance(found, ProgressTask) else None
 
@@ -316,7 +324,7 @@ def _leave(
     """After any end of a run, also those that call no hook, it is nobody's current job."""
     job = current_job()
     mirror.leave(task_id)
-    if isinstance(job, Job) and job.job_id == task_id:
+    if isinstance(job, Job) and job.job_id == job_id_of(task_id):
         _current.set(job.outer)
         if not job.ended:
             _finish(job, task, state, retval)
@@ -336,8 +344,7 @@ def _finish(job: Job, task: Any, state: str | None, retval: Any) -> None:
     elif state in (states.IGNORED, states.REJECTED):
         _fail(job, speaker, task, retval)
     elif gone is not None:
-        known = isinstance(gone, Exception | SystemExit | KeyboardInterrupt)
-        if (known and not _in_pool_child()) or task.request.is_eager:
+        if task.request.is_eager or not _ends_elsewhere(task, gone):
             # The caller gets it, also where it asks for a retry: nobody will do that.
             asked = gone.exc if isinstance(gone, Retry) else None
             _fail(job, speaker, task, really_raised(asked or gone, job.retry_cause[0]))
@@ -376,6 +383,25 @@ def _is_acknowledged_late(task: Any) -> bool:
 def _in_pool_child() -> bool:
     """Whether a main process is there, which is told how this one ends."""
     return "PoolWorker" in current_process().name
+
+
+def _ends_elsewhere(task: Any, gone: BaseException) -> bool:
+    """Whether Celery reports an exception that ends a run to somebody else than the task.
+
+    It reports those of a pool's child to the main process. In a pool of greenlets it takes any
+    ``Timeout`` of a task with a time limit for that limit, and kills what is revoked. In threads
+    and greenlets nobody hears of any other ``BaseException``.
+    """
+    if _in_pool_child():
+        return True
+    pool = sys.modules.get(detect_environment())
+    if pool is None:
+        return False
+    if isinstance(gone, pool.GreenletExit):
+        stops = worker_state.should_stop is not None or worker_state.should_terminate is not None
+        return stops or task.request.id in worker_state.revoked
+    limits = (task.request.timelimit or [None])[0], task.time_limit, task.app.conf.task_time_limit
+    return isinstance(gone, pool.Timeout) and any(limits)
 
 
 def _check_settings(sender: Any, **_: object) -> None:

@@ -64,7 +64,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     store_progress: bool = False  # in Celery's result backend too
     metrics: bool = False
     log_level: LogLevel = "info"
-    log_loggers: tuple[str, ...] = ()  # none: every logger
+    log_loggers: tuple[str, ...] = ()  # beside those of the task; "*" is every logger
 
     @classmethod
     def load(

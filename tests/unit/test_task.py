@@ -15,6 +15,7 @@ import pytest
 from celery import Celery
 from celery.app.task import Context
 from celery.exceptions import Retry
+from celery.utils.log import get_task_logger
 from celery.utils.serialization import get_pickleable_exception
 from kombu.exceptions import OperationalError
 
@@ -318,16 +319,21 @@ def test_the_owner_is_in_the_signature_and_on_the_wire(app: Celery, history: His
     assert fine.request.__class__ is Context
 
 
+OWN = ["of the package", "of a task logger", "of the task logger"]
+
+
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
-        ({}, ["an info", "a warning"]),
-        ({"JOBCAST_LOG_LEVEL": "warning"}, ["a warning"]),
+        ({}, OWN),
+        ({"JOBCAST_LOG_LEVEL": "warning"}, ["of the task logger"]),
         ({"JOBCAST_LOG_LEVEL": "off"}, []),
-        ({"JOBCAST_LOG_LOGGERS": "mine.deep"}, ["a warning"]),
+        ({"JOBCAST_LOG_LOGGERS": "mine.deep"}, [*OWN, "of mine.deep"]),
+        ({"JOBCAST_LOG_LOGGERS": "mine"}, [*OWN, "of mine.deep", "of mine"]),
+        ({"JOBCAST_LOG_LOGGERS": "*"}, [*OWN, "of mine.deep", "of mine", "of httpx"]),
     ],
 )
-def test_what_logging_says_is_selectable(
+def test_logging_of_the_task_and_of_listed_loggers_is_captured(
     app: Celery,
     history: History,
     monkeypatch: pytest.MonkeyPatch,
@@ -340,8 +346,11 @@ def test_what_logging_says_is_selectable(
 
     @app.task(base=ProgressTask, bind=True)
     def speaks(self: ProgressTask) -> None:
-        logging.getLogger("mine").info("an %s", "info")
-        logging.getLogger("mine.deep").warning("a warning")
+        logging.getLogger("tests.library").info("of the %s", "package")
+        get_task_logger("reports").info("of a task logger")
+        logging.getLogger("celery.task").warning("of the task logger")
+        for name in ("mine.deep", "mine", "httpx"):
+            logging.getLogger(name).info("of %s", name)
         for loud in ("jobcast.worker", "redis", "socketio.server", "kombu.x", "celery.app.trace"):
             logging.getLogger(loud).error("from the machinery")
 
@@ -360,7 +369,7 @@ def fresh_loggers() -> Iterator[None]:
     root.setLevel(logging.DEBUG)
 
     def clear() -> None:
-        for name in ("", "celery.task", "mine.deep"):
+        for name in ("", "celery.task", "mine", "mine.deep"):
             logger = logging.getLogger(name)
             logger.handlers = [h for h in logger.handlers if not isinstance(h, JobLogHandler)]
 

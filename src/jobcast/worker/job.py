@@ -94,6 +94,7 @@ class Job:
         self.kept_headers: Mapping[str, Any] = {}  # of the message, which the next run has too
         self.retry_cause: tuple[BaseException | None, str] = None, ""
         self.requires: Required = ""  # of all that is said from here on
+        self.package: str | None = None  # the top-level one of its task; None if there is no task
         self.dirty = False
         self.outer: Job | NoJob = NO_JOB  # what was the current job when this one began
         self.handled_around: BaseException | None = None  # what was being handled then

@@ -226,6 +226,7 @@ class ProgressTask(Task):
         job = self._job(task_id, task, waits=True)
         if job is None or job is current_job():
             return
+        job.package = logs.package_of(task)
         job.outer = current_job()
         job.handled_around = sys.exc_info()[1]
         _current.set(job)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -281,6 +281,11 @@ def _log_level(text: str) -> str:
     if text.lower() not in ("off", *LEVELS):
         raise ValueError(f"should be one of off, {', '.join(LEVELS)}, not {text!r}")
     return text.lower()
+
+
+def names() -> Iterator[str]:
+    """The names that settings have in a Celery configuration."""
+    return (f"{PREFIX}{name}".lower() for name in _PARSERS)
 
 
 _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -59,6 +60,11 @@ class Sent(Protocol):
         """Name the event as :attr:`Origin.after <jobcast.transports.Origin.after>` does."""
 
 
+class LogCapture(Protocol):
+    def enter(self, job: Job) -> None: ...
+    def leave(self, job: Job) -> None: ...
+
+
 class JobPublisher(Protocol):
     def mark(self, job: Job) -> None: ...
     def add(self, job: Job, event: JobEvent) -> Sent: ...
@@ -98,7 +104,8 @@ class Job:
         self.dirty = False
         self.outer: Job | NoJob = NO_JOB  # what was the current job when this one began
         self.handled_around: BaseException | None = None  # what was being handled then
-        self._publisher = publisher
+        self.capture: LogCapture | None = None  # of what is logged in it
+        self.publisher = publisher
         self._result_limit = result_limit
         self._waits = waits  # until what has to be stored is; a worker's main process never does
         self._stage = Stage()
@@ -165,7 +172,7 @@ class Job:
             total = number(total)
         self.slot = (_time(), percentage, message, current, total, stage, self._began)
         if not self.dirty:
-            self._publisher.mark(self)
+            self.publisher.mark(self)
 
     def log(self, message: object, level: str | int | None = "info") -> None:
         """Send a line of log.
@@ -291,7 +298,7 @@ class Job:
 
     def flush(self) -> bool:
         """Wait, within a bounded time, until all that was said is stored."""
-        return self._waits and self._publisher.flush()
+        return self._waits and self.publisher.flush()
 
     def take_progress(self, slot: Slot | None) -> JobProgress | None:
         """The progress that ``slot`` held, if it is newer than what was taken before."""
@@ -326,8 +333,7 @@ class Job:
     def __enter__(self) -> Job:
         run = Run(sending=draw(), attempt=1, delivery=draw())
         self.origin = structs.replace(self.origin, run=run)
-        self.outer = _current.get()
-        _current.set(self)
+        self.become_current()
         self.started()
         return self
 
@@ -341,14 +347,28 @@ class Job:
             self.complete()
         else:
             self.fail(exc, told_by_program(exc))
+        self.resign()
+
+    def become_current(self) -> None:
+        """Make this the job that is running here, until it resigns."""
+        self.outer = _current.get()
+        self.handled_around = sys.exc_info()[1]
+        _current.set(self)
+        if self.capture is not None:
+            self.capture.enter(self)
+
+    def resign(self) -> None:
+        """Make the job that was running before the current one again."""
+        if self.capture is not None:
+            self.capture.leave(self)
         _current.set(self.outer)
 
     def _add(self, event: JobEvent) -> Sent | None:
-        return None if self.ended else self._publisher.add(self, event)
+        return None if self.ended else self.publisher.add(self, event)
 
     def _end(self, event: Callable[[], JobEvent]) -> None:
         if not self.ended:
-            self._publisher.add(self, event())
+            self.publisher.add(self, event())
             self.ended = True
             self.flush()
 

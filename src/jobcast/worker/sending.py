@@ -8,10 +8,10 @@ from contextvars import ContextVar
 from typing import Any
 
 from celery import Celery, current_app, signals
-from celery._state import _get_active_apps
 from msgspec import Struct
 
 from jobcast.transports.runs import draw
+from jobcast.worker.apps import active_apps
 from jobcast.worker.endings import NotSent
 from jobcast.worker.job import Job, current_job
 from jobcast.worker.message import (
@@ -112,7 +112,7 @@ def _app_that_sends(name: str) -> Celery:
     if sending is not None:
         return sending.app
     if name not in current_app.tasks:
-        for app in tuple(_get_active_apps()):
+        for app in active_apps():
             if name in app._tasks:  # without making it ready, which is for who uses it to do
                 return app
     return current_app

@@ -22,10 +22,10 @@ from kombu.utils.compat import detect_environment
 from jobcast.errors import SettingsError
 from jobcast.events import now
 from jobcast.settings import Settings
-from jobcast.worker import logs
 from jobcast.worker.canvas import never_run, standing_in
 from jobcast.worker.endings import really_raised, told
 from jobcast.worker.job import Job, _current, current_job
+from jobcast.worker.logs import package_of
 from jobcast.worker.message import (
     STANDS_IN_HEADER,
     due,
@@ -226,13 +226,10 @@ class ProgressTask(Task):
         job = self._job(task_id, task, waits=True)
         if job is None or job is current_job():
             return
-        job.package = logs.package_of(task)
-        job.outer = current_job()
-        job.handled_around = sys.exc_info()[1]
-        _current.set(job)
+        job.package = package_of(task)
+        job.become_current()
         here = process(self.app.conf)
         if here is not None:
-            logs.capture(here.settings)
             ignored = task.ignore_result or task.request.ignore_result
             if here.settings.store_progress and not (ignored or task.request.is_eager):
                 mirror.enter(task_id, task, task.request_stack.top)
@@ -326,7 +323,7 @@ def _leave(
     job = current_job()
     mirror.leave(task_id)
     if isinstance(job, Job) and job.job_id == job_id_of(task_id):
-        _current.set(job.outer)
+        job.resign()
         if not job.ended:
             _finish(job, task, state, retval)
         job.flush()
@@ -395,10 +392,10 @@ def _ends_elsewhere(task: Any, gone: BaseException) -> bool:
     """
     if _in_pool_child():
         return True
-    pool = sys.modules.get(detect_environment())
+    pool = sys.modules.get(detect_environment())  # gevent or eventlet
     if pool is None:
         return False
-    if isinstance(gone, pool.GreenletExit):
+    if isinstance(gone, sys.modules["greenlet"].GreenletExit):
         stops = worker_state.should_stop is not None or worker_state.should_terminate is not None
         return stops or task.request.id in worker_state.revoked
     limits = (task.request.timelimit or [None])[0], task.time_limit, task.app.conf.task_time_limit

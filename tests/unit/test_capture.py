@@ -161,7 +161,7 @@ def test_jobs_in_threads_have_their_own_lines_and_leave_no_handler(
         for turn in range(50):
             with open_job(f"{name}{turn}"):
                 together.wait(TIMEOUT)
-                logging.getLogger("tests").info(f"{name}{turn}")
+                logging.getLogger("tests").info("%s%d", name, turn)
 
     threads = [Thread(target=work, args=(name,)) for name in "abcd"]
     for thread in threads:

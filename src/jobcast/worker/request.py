@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from functools import cached_property, wraps
+from functools import cache, cached_property, wraps
 from typing import Any, Final
 
 from billiard.einfo import ExceptionWithTraceback
@@ -28,6 +28,7 @@ from celery.exceptions import (
 from celery.worker import state
 from celery.worker.request import Request
 from kombu.utils.compat import detect_environment
+from kombu.utils.imports import symbol_by_name
 
 from jobcast.events import is_job_id, now
 from jobcast.transports.leases import Lease
@@ -62,6 +63,7 @@ class JobRequest(Request):
         self.request_dict[DELIVERY_HEADER] = draw()
         self._cause: BaseException | None = None
         self._told = False
+        self.is_stopped = False  # by Celery, in the middle of its run
 
     @cached_property
     def is_job(self) -> bool:
@@ -112,7 +114,12 @@ class JobRequest(Request):
         self._told = self._told or sent
         return sent
 
+    def terminate(self, *args: Any, **kwargs: Any) -> None:
+        self.is_stopped = True
+        super().terminate(*args, **kwargs)
+
     def cancel(self, pool: Any, signal: Any = None, **options: Any) -> None:
+        self.is_stopped = True
         # What Celery deals with when it cancels for another reason than a shutdown.
         broken = isinstance(sys.exc_info()[1], self._connection_errors)
         cause = BrokerLost() if broken else WorkerShutdown()
@@ -168,6 +175,38 @@ class JobRequest(Request):
             # The next run may begin as soon as the broker has the message.
             if detect_environment() == "default":
                 said.wait(FLUSH_TIMEOUT)
+
+
+@cache
+def request_class(own: Any) -> type[JobRequest]:
+    """The class of requests that has jobcast's part and a project's own.
+
+    Args:
+        own: the project's class, or its qualified name; Celery's own if it has none.
+
+    Raises:
+        TypeError: they do not go together.
+    """
+    cls = symbol_by_name(own)
+    if not (isinstance(cls, type) and issubclass(cls, Request)):
+        raise TypeError(
+            f"its Request is {own!r}, and should be a subclass of celery.worker.request.Request"
+        )
+    if issubclass(cls, JobRequest):
+        return cls
+    if cls is Request:
+        return JobRequest
+    try:
+        # jobcast's part is around the project's, whose methods need not call super().
+        both: type[JobRequest] = type(
+            cls.__name__, (JobRequest, cls), {"__module__": cls.__module__}
+        )
+    except TypeError as exc:
+        raise TypeError(
+            f"its Request, {cls.__qualname__}, does not go together with jobcast's ({exc}):"
+            " derive it from jobcast.worker.request.JobRequest"
+        ) from None
+    return both
 
 
 def _hold(request: JobRequest, lease: Lease) -> None:

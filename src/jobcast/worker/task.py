@@ -40,7 +40,12 @@ from jobcast.worker.signatures import JobSignature, with_headers
 T = TypeVar("T")
 
 MAX_UNFINISHED: Final = 1000  # runs that were left without a word, and may yet get one
-HOOKS: Final = ("on_success", "on_failure", "on_retry")
+#: Celery's hooks, and jobcast's part of each.
+REPORTS: Final = {
+    "on_success": "_report_success",
+    "on_failure": "_report_failure",
+    "on_retry": "_report_retry",
+}
 
 # Runs that were left by something worse than an exception; Celery may call a hook of theirs later.
 _unfinished: OrderedDict[str, Job] = OrderedDict()
@@ -59,17 +64,16 @@ class ProgressTask(Task):
     ...         ...
 
     ``Celery(task_cls="jobcast:ProgressTask")`` makes every task one. A subclass may have hooks of
-    its own (``on_success`` and so on), with or without a call of ``super()``.
+    its own (``on_success`` and so on), with or without a call of ``super()``. It may have further
+    bases, before or after this one, with hooks, a ``__call__`` and a ``Request`` of their own.
     """
 
     abstract = True
     is_followed = True
-    #: Sees the endings that a pool's child cannot report. One of your own is a subclass of it.
-    Request = "jobcast.worker.request:JobRequest"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in HOOKS:
+        for name in REPORTS:
             own = _own(cls, name)
             if own is not None:
                 setattr(cls, name, _with_report(name, own))
@@ -136,13 +140,22 @@ class ProgressTask(Task):
         """
         return told(exc)
 
+    def start_strategy(self, app: Any, consumer: Any, **kwargs: Any) -> Any:
+        # Celery makes the requests of this class. jobcast's part of them sees the endings that a
+        # pool's child cannot report.
+        self.Request = _request_class(self)
+        return super().start_strategy(app, consumer, **kwargs)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         request = self.request_stack.top
+        following = super().__call__
         if request is None or request.called_directly or request._protected:
-            return super().__call__(*args, **kwargs)
-        # As Celery's workers call a task that has no __call__ of its own.
-        request._protected = 1
+            return following(*args, **kwargs)
         try:
+            if following.__func__ is not Task.__call__:
+                return following(*args, **kwargs)
+            # As Celery's workers call a task that has no __call__ of its own.
+            request._protected = 1
             return self.run(*args, **kwargs)
         finally:
             # Before Celery stores how it ended.
@@ -155,12 +168,30 @@ class ProgressTask(Task):
     def apply(self, *args: Any, **kwargs: Any) -> Any:
         return super().apply(*args, **with_headers(kwargs))
 
-    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002
+    def on_success(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().on_success(*args, **kwargs)
+        finally:
+            self._report_success(*args, **kwargs)
+
+    def on_failure(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().on_failure(*args, **kwargs)
+        finally:
+            self._report_failure(*args, **kwargs)
+
+    def on_retry(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().on_retry(*args, **kwargs)
+        finally:
+            self._report_retry(*args, **kwargs)
+
+    def _report_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002
         job = self._job(task_id, self)
         if job is not None and not job.ended:
             job.complete(self.shown_result(retval))
 
-    def on_failure(
+    def _report_failure(
         self,
         exc: BaseException,
         task_id: str,
@@ -173,7 +204,7 @@ class ProgressTask(Task):
         if job is not None and not job.ended:
             _fail(job, self, self, really_raised(exc))
 
-    def on_retry(
+    def _report_retry(
         self,
         exc: BaseException | None,
         task_id: str,
@@ -271,9 +302,19 @@ def _own(cls: type, name: str) -> Any:
     return None
 
 
+def _request_class(task: Any) -> type:
+    """The class of a task's requests: jobcast's, with what the project has.
+
+    Raises:
+        TypeError: the two do not go together.
+    """
+    found: type = import_module("jobcast.worker.request").request_class(task.Request)
+    return found
+
+
 def _with_report(name: str, own: Any) -> Callable[..., Any]:
     """A hook of a subclass, with jobcast's part after it whether or not it calls ``super()``."""
-    report = getattr(ProgressTask, name)
+    report = getattr(ProgressTask, REPORTS[name])
 
     @wraps(own if callable(own) else own.__func__)
     def hook(self: ProgressTask, *args: Any, **kwargs: Any) -> Any:
@@ -396,8 +437,8 @@ def _ends_elsewhere(task: Any, gone: BaseException) -> bool:
     if pool is None:
         return False
     if isinstance(gone, sys.modules["greenlet"].GreenletExit):
-        stops = worker_state.should_stop is not None or worker_state.should_terminate is not None
-        return stops or task.request.id in worker_state.revoked
+        request = worker_state.requests.get(task.request.id)
+        return getattr(request, "is_stopped", False)
     limits = (task.request.timelimit or [None])[0], task.time_limit, task.app.conf.task_time_limit
     return isinstance(gone, pool.Timeout) and any(limits)
 
@@ -411,9 +452,16 @@ def _check_settings(sender: Any, **_: object) -> None:
         raise SystemExit(f"jobcast: {exc}") from None
 
 
-def _watch_main_process(**_: object) -> None:
+def _watch_main_process(sender: Any, **_: object) -> None:
     """Also where no followed task is known: what a worker does not know may have been one."""
     import_module("jobcast.worker.request")
+    app = getattr(sender, "app", None)
+    for task in [] if app is None else app.tasks.values():
+        try:
+            if is_followed(task):
+                _request_class(task)
+        except TypeError as exc:
+            raise SystemExit(f"jobcast: task {task.name}: {exc}") from None
 
 
 signals.task_prerun.connect(_enter, weak=False)

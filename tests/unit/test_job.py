@@ -6,6 +6,7 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Iterator
 from contextvars import copy_context
 from datetime import UTC, datetime, tzinfo
 from threading import Thread
@@ -30,7 +31,7 @@ from jobcast.events import (
 )
 from jobcast.transports import Origin
 from jobcast.worker import process
-from jobcast.worker.job import NO_JOB, Job, speaking_for
+from jobcast.worker.job import NO_JOB, Job, Loop, speaking_for
 from jobcast.worker.message import AFTER_HEADER, OWNER_HEADER, origin_of, owner_of
 from jobcast.worker.sending import announce
 
@@ -176,6 +177,74 @@ def test_track_without_a_length(kept: Kept, job: Job) -> None:
 def test_a_tracked_loop_that_is_left_leaves_no_rate_behind(kept: Kept, job: Job) -> None:
     for _ in job.track(range(10)):
         break
+    job.progress(current=5, total=10)
+    assert "rate" not in kept.progress[-1]
+
+
+class Unsized:
+    """As a ``DataLoader`` of an iterable data set."""
+
+    def __init__(self, exc: Exception) -> None:
+        self.exc = exc
+
+    def __len__(self) -> int:
+        raise self.exc
+
+    def __iter__(self) -> Iterator[str]:
+        return iter("ab")
+
+
+@pytest.mark.parametrize(
+    "iterable",
+    [Unsized(TypeError("no len()")), Unsized(NotImplementedError()), Unsized(RuntimeError())],
+    ids=["type", "not implemented", "runtime"],
+)
+def test_track_goes_through_what_has_no_length_after_all(
+    kept: Kept, job: Job, iterable: Any
+) -> None:
+    assert list(job.track(iterable)) == ["a", "b"]
+    assert kept.percentages == [None] * 3
+    assert list(job.track(iterable, total=2)) == ["a", "b"]
+    assert kept.percentages[-1] == 100
+
+
+def test_track_goes_through_what_is_too_long_to_count(kept: Kept, job: Job) -> None:
+    for n in job.track(range(10**30)):
+        if n == 2:
+            break
+    assert [p["current"] for p in kept.progress] == [0, 1, 2]
+    assert kept.percentages == [None] * 3
+
+
+def test_a_time_limit_that_is_reached_in_a_length_ends_the_task(job: Job) -> None:
+    with pytest.raises(SoftTimeLimitExceeded):
+        next(iter(job.track(Unsized(SoftTimeLimitExceeded()))))
+
+
+@pytest.mark.parametrize("first_ends", [True, False])
+def test_loops_that_are_tracked_in_turn_have_their_own_rates(
+    first_ends: bool, kept: Kept, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("jobcast.worker.job._time", lambda: now)
+    slow = iter(job.track(range(100), message="slow"))
+    next(slow)
+    now += 100
+    fast = iter(job.track(range(2 if first_ends else 100), message="fast"))
+    next(fast)
+    now += 1
+    for _ in range(1 if first_ends else 3):
+        next(fast)  # one a second
+    assert kept.progress[-1]["rate"] == (1 if first_ends else 3)
+    next(slow)  # one in 101 seconds
+    assert kept.progress[-1]["rate"] == round(1 / 101, 3)
+    if first_ends:
+        assert next(fast, None) is None
+    now += 99
+    next(slow)
+    assert kept.progress[-1]["rate"] == 0.01
+    slow.close()  # type: ignore[attr-defined]
+    fast.close()  # type: ignore[attr-defined]
     job.progress(current=5, total=10)
     assert "rate" not in kept.progress[-1]
 
@@ -413,7 +482,7 @@ def test_a_level_may_be_a_number_and_never_fails_the_task(
     "total", [5, 1e300, 10**401, Breaks()], ids=["five", "large", "huge", "broken"]
 )
 def test_a_rate_is_a_number_or_not_known(kept: Kept, job: Job, current: Any, total: Any) -> None:
-    job._began = time.time() - 1e6
+    job._loop = Loop(time.time() - 1e6)
     job.progress(current=current, total=total)
     [event] = kept.events
     parse_event(event.name, msgspec.json.decode(msgspec.json.encode(event)))

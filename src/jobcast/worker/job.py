@@ -12,7 +12,7 @@ from time import time as _time
 from types import TracebackType
 from typing import Any, Final, Protocol, TypeVar
 
-from msgspec import UNSET, UnsetType, structs
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from jobcast.events import (
     LEVELS,
@@ -32,7 +32,7 @@ from jobcast.transports.runs import draw
 from jobcast.worker.endings import reason_of, told, told_by_program, worded
 from jobcast.worker.mirror import mirror
 from jobcast.worker.progress import Number, Shown, Stage, number
-from jobcast.worker.public import safe_result, safe_text
+from jobcast.worker.public import interrupts, safe_result, safe_text
 
 T = TypeVar("T")
 
@@ -50,6 +50,12 @@ NUMBERS: Final[tuple[tuple[int, Level], ...]] = tuple(
 Slot = tuple[float, Any, str | None, Any, Any, Stage, float | None]
 
 PLAIN_NUMBERS: Final = frozenset({int, float, type(None)})
+
+
+class Loop(Struct, eq=False):
+    """A tracked loop."""
+
+    began: float
 
 
 class Sent(Protocol):
@@ -111,7 +117,8 @@ class Job:
         self._stage = Stage()
         self._shown = Shown()
         self._message: str | None = None
-        self._began: float | None = None
+        self._loops: list[Loop] = []  # the tracked ones that go on, the latest last
+        self._loop: Loop | None = None  # the one that progress is reported of
         self.slot: Slot | None = None  # the latest progress
         self._taken: Slot | None = None
 
@@ -170,7 +177,8 @@ class Job:
             current = number(current)
         if type(total) not in PLAIN_NUMBERS:
             total = number(total)
-        self.slot = (_time(), percentage, message, current, total, stage, self._began)
+        began = None if self._loop is None else self._loop.began
+        self.slot = (_time(), percentage, message, current, total, stage, began)
         if not self.dirty:
             self.publisher.mark(self)
 
@@ -195,19 +203,24 @@ class Job:
 
         Args:
             iterable: what to go through.
-            total: how many items there are; by default ``len(iterable)``, where it has one.
+            total: how many items there are; by default ``len(iterable)``, where that can be had.
             message: what the job is doing.
         """
-        if total is None and isinstance(iterable, Sized):
-            total = len(iterable)
-        outer, self._began = self._began, _time()
+        if total is None:
+            total = _length(iterable)
+        loop = Loop(_time())
+        self._loops.append(loop)
         try:
+            self._loop = loop
             self.progress(message=message, current=0, total=total)
             for count, item in enumerate(iterable, 1):
+                self._loop = loop  # another loop, in turn with this one, may have gone on
                 yield item
+                self._loop = loop
                 self.progress(current=count, total=total)
         finally:
-            self._began = outer
+            self._loops.remove(loop)
+            self._loop = self._loops[-1] if self._loops else None
 
     @contextmanager
     def stage(self, name: str, weight: float = 1, of: float | None = None) -> Iterator[None]:
@@ -446,6 +459,22 @@ def _pace(done: Number, of: Number, seconds: Number) -> tuple[Number, Number]:
         return UNSET, UNSET
     left = UNSET if of is UNSET else number(round(max(0.0, (of - done) / rate), 3))
     return number(round(rate, 3)), left
+
+
+def _length(iterable: object) -> int | None:
+    """How many items there are; None if that cannot be had.
+
+    There may be a ``__len__`` that raises: PyTorch's ``DataLoader`` has one, of any data set.
+    """
+    if not isinstance(iterable, Sized):
+        return None
+    try:
+        return len(iterable)
+    except Exception as exc:
+        if interrupts(exc):
+            raise
+        logger.debug("a %s has no length", type(iterable).__name__, exc_info=True)
+        return None
 
 
 def _name(name: str | None) -> str | UnsetType:

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from datetime import timedelta
 from functools import cache, cached_property, wraps
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from billiard.einfo import ExceptionWithTraceback
 from celery import Celery, signals, states
@@ -64,6 +65,7 @@ class JobRequest(Request):
         self._cause: BaseException | None = None
         self._told = False
         self.is_stopped = False  # by Celery, in the middle of its run
+        _requests[job_id_of(self.id)] = self
 
     @cached_property
     def is_job(self) -> bool:
@@ -207,6 +209,16 @@ def request_class(own: Any) -> type[JobRequest]:
             " derive it from jobcast.worker.request.JobRequest"
         ) from None
     return both
+
+
+# The latest of each id. Celery's own list has those no more that it has just stopped.
+_requests: WeakValueDictionary[str, JobRequest] = WeakValueDictionary()
+
+
+def is_stopped(task_id: object) -> bool:
+    """Whether Celery itself has stopped the run of a task in this process."""
+    request = _requests.get(job_id_of(task_id))
+    return request is not None and request.is_stopped
 
 
 def _hold(request: JobRequest, lease: Lease) -> None:

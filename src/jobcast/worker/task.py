@@ -16,7 +16,6 @@ from billiard.process import current_process
 from celery import Task, signals, states
 from celery.canvas import Signature
 from celery.exceptions import Retry
-from celery.worker import state as worker_state
 from kombu.utils.compat import detect_environment
 
 from jobcast.errors import SettingsError
@@ -437,8 +436,8 @@ def _ends_elsewhere(task: Any, gone: BaseException) -> bool:
     if pool is None:
         return False
     if isinstance(gone, sys.modules["greenlet"].GreenletExit):
-        request = worker_state.requests.get(task.request.id)
-        return getattr(request, "is_stopped", False)
+        stopped: bool = import_module("jobcast.worker.request").is_stopped(task.request.id)
+        return stopped
     limits = (task.request.timelimit or [None])[0], task.time_limit, task.app.conf.task_time_limit
     return isinstance(gone, pool.Timeout) and any(limits)
 

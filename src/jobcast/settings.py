@@ -24,6 +24,7 @@ DEFAULT_RESULT_LIMIT: Final = 64 * 1024  # bytes of JSON
 DEFAULT_MAX_JOBS: Final = 200  # joins of one connection
 DEFAULT_SEND_BUFFER: Final = 1024 * 1024  # characters
 DEFAULT_DRAIN_SECONDS: Final = 5
+DEFAULT_ENQUEUE_TIMEOUT: Final = 0.25  # seconds
 SECRET_MIN_LENGTH: Final = 32  # bytes: what RFC 7518 asks of an HS256 key
 
 HMAC_ALGORITHMS: Final = ("HS256", "HS384", "HS512")
@@ -61,6 +62,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     send_buffer: int = DEFAULT_SEND_BUFFER  # characters that may wait for one connection
     lease: int = DEFAULT_LEASE  # seconds that a run lives without a word of its worker
     lost_after: int = DEFAULT_LOST_AFTER  # seconds that a job may be stalled
+    enqueue_timeout: float = DEFAULT_ENQUEUE_TIMEOUT  # seconds that sending a task may wait
     store_progress: bool = False  # in Celery's result backend too
     metrics: bool = False
     log_level: LogLevel = "info"
@@ -266,6 +268,20 @@ def _between(low: int, high: int, unit: str) -> Callable[[str], int]:
     return parse
 
 
+def _seconds(low: int, high: int) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        problem = f"should be a number of seconds from {low} to {high}, not {text!r}"
+        try:
+            number = float(text)
+        except ValueError:
+            raise ValueError(problem) from None
+        if not low <= number <= high:
+            raise ValueError(problem)
+        return number
+
+    return parse
+
+
 def _port(text: str) -> int:
     if text.startswith("tcp://"):
         raise ValueError(
@@ -310,6 +326,7 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "send_buffer": _between(64 * 1024, 1024**3, "characters"),
     "lease": _between(1, 3600, "seconds"),
     "lost_after": _between(1, 7 * 24 * 3600, "seconds"),
+    "enqueue_timeout": _seconds(0, 60),
     "store_progress": _bool,
     "metrics": _bool,
     "log_level": _log_level,

@@ -20,6 +20,7 @@ from celery import Celery
 from celery.result import AsyncResult
 from kombu.connection import Connection
 
+from jobcast import owned_by
 from jobcast.transports.leases import Terms
 from jobcast.worker import keeper_process, process
 from jobcast.worker.message import OWNER_HEADER
@@ -436,6 +437,42 @@ async def test_an_id_that_is_no_text_is_followed_as_its_text_and_disturbs_nobody
         scene.send(jobs.succeeds, task_id=other)
         await scene.follow(other)
         assert await scene.story(other) == [*BEGUN, DONE]
+
+
+FIRST_PROTOCOL = {
+    "success": (jobs.succeeds, [*BEGUN, DONE]),
+    "failure": (jobs.fails, [*BEGUN, "error LookupError failure"]),
+    "retry": (
+        jobs.retries_once,
+        [*BEGUN, "retrying 2 ConnectionError", "started 2/2", "log", DONE],
+    ),
+    "unknown": ("nowhere.task", ["queued", "error NotRegistered rejected"]),
+}
+
+
+@pytest.mark.parametrize("ending", FIRST_PROTOCOL)
+async def test_the_first_version_of_celerys_protocol_is_followed_too(
+    ending: str,
+    server: Server,
+    workers: Workers,
+    sends: None,
+    token: Token,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    task, story = FIRST_PROTOCOL[ending]
+    monkeypatch.setattr(jobs.app.conf, "task_protocol", 1)
+    monkeypatch.setitem(jobs.app.amqp.__dict__, "create_task_message", jobs.app.amqp.as_task_v1)
+    async with following(server.url, token()) as alice:
+        scene = Scene(workers.of("threads"), alice, tmp_path)
+        args = [scene.marker()] if ending == "retry" else []
+        signature = jobs.app.signature(task, args) if isinstance(task, str) else task.si(*args)
+        job_id = scene.dispatch(owned_by(signature, "alice"), headers={"x": 1})
+        assert (await alice.join(job_id))["ok"]
+        await alice.transcript.end(job_id)
+        assert await scene.told(job_id) == story
+    assert "Traceback" not in caplog.text
 
 
 @pytest.mark.parametrize(

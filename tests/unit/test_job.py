@@ -52,7 +52,7 @@ class Kept:
         self.events.append(event)
         return SimpleNamespace(reference=f"kept {len(self.events)}")
 
-    def flush(self) -> bool:
+    def flush(self, timeout: float = 0) -> bool:
         self.flushes += 1
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
@@ -74,7 +75,7 @@ class LogCapture(Protocol):
 class JobPublisher(Protocol):
     def mark(self, job: Job) -> None: ...
     def add(self, job: Job, event: JobEvent) -> Sent: ...
-    def flush(self) -> bool: ...
+    def flush(self, timeout: float = ...) -> bool: ...
 
 
 class Job:
@@ -113,6 +114,7 @@ class Job:
         self.capture: LogCapture | None = None  # of what is logged in it
         self.publisher = publisher
         self._result_limit = result_limit
+        self.patience: float | None = None  # seconds that a flush takes at most; None for the usual
         self._waits = waits  # until what has to be stored is; a worker's main process never does
         self._stage = Stage()
         self._shown = Shown()
@@ -311,7 +313,16 @@ class Job:
 
     def flush(self) -> bool:
         """Wait, within a bounded time, until all that was said is stored."""
-        return self._waits and self.publisher.flush()
+        if not self._waits:
+            return False
+        return (
+            self.publisher.flush() if self.patience is None else self.publisher.flush(self.patience)
+        )
+
+    def settle(self) -> None:
+        """Wait as :meth:`flush` does, but not in an event loop, which others wait for."""
+        if not _in_event_loop():
+            self.flush()
 
     def take_progress(self, slot: Slot | None) -> JobProgress | None:
         """The progress that ``slot`` held, if it is newer than what was taken before."""
@@ -383,7 +394,7 @@ class Job:
         if not self.ended:
             self.publisher.add(self, event())
             self.ended = True
-            self.flush()
+            self.settle()
 
 
 class NoJob:
@@ -459,6 +470,14 @@ def _pace(done: Number, of: Number, seconds: Number) -> tuple[Number, Number]:
         return UNSET, UNSET
     left = UNSET if of is UNSET else number(round(max(0.0, (of - done) / rate), 3))
     return number(round(rate, 3)), left
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _length(iterable: object) -> int | None:

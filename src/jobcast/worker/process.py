@@ -30,7 +30,7 @@ from jobcast.worker.message import (
     origin_of_run,
     owner_of,
 )
-from jobcast.worker.publisher import Publisher, Said
+from jobcast.worker.publisher import FLUSH_TIMEOUT, Publisher, Said
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +72,8 @@ class Process:
     def add(self, job: Job, event: JobEvent) -> Said:
         return self.publisher.add(job, event)
 
-    def flush(self) -> bool:
-        return self.publisher.flush()
+    def flush(self, timeout: float = FLUSH_TIMEOUT) -> bool:
+        return self.publisher.flush(timeout)
 
     def forget(self) -> None:
         """Begin anew, in a process that was forked: the thread stayed behind in the parent, and

@@ -48,7 +48,7 @@ from jobcast.worker.message import (
 )
 from jobcast.worker.process import job_of_run, new_job, process
 from jobcast.worker.publisher import FLUSH_TIMEOUT
-from jobcast.worker.sending import is_followed
+from jobcast.worker.sending import fields_of, is_celerys, is_followed
 
 SAY_OF_JOBS: Final = frozenset({OWNER_HEADER, SENDING_HEADER})  # headers that only jobs have
 
@@ -231,11 +231,10 @@ def _hold(request: JobRequest, lease: Lease) -> None:
             here.publisher.hold(lease)
 
 
-def _refuse(app: Celery, message: Any, cause: BaseException) -> None:
+def _refuse(app: Celery, message: Any, fields: Mapping[str, Any], cause: BaseException) -> None:
     """Say that no worker will do what a message asks for, nor what was to come after it."""
-    headers = message.headers
-    origin = origin_of_delivery(headers, headers.get("retries"), message.delivery_info)
-    job = new_job(job_id_of(headers["id"]), origin=origin, celery_conf=app.conf)
+    origin = origin_of_delivery(message.headers, fields.get("retries"), message.delivery_info)
+    job = new_job(job_id_of(fields["id"]), origin=origin, celery_conf=app.conf)
     if isinstance(job, Job):
         job.fail(cause)
     match _payload_of(message):
@@ -248,7 +247,7 @@ def _payload_of(message: Any) -> Any:
         return message.payload
     except Exception as exc:
         # Whatever a serializer raises: it may be why the message is refused.
-        logger.debug("message %s: %s", message.headers["id"], exc)
+        logger.debug("message %s: %s", message.delivery_tag, exc)
         return None
 
 
@@ -328,8 +327,11 @@ def _rejected(sender: Any, message: Any, exc: BaseException | None, **_: object)
 def refuse(app: Celery, message: Any, cause: BaseException) -> None:
     """Say that this worker does not take a message: it is a job's if it says so."""
     headers = message.headers
-    if isinstance(headers, Mapping) and "id" in headers and headers.keys() & SAY_OF_JOBS:
-        aside.call(_refuse, app, message, cause)
+    if not isinstance(headers, Mapping) or not headers.keys() & SAY_OF_JOBS:
+        return
+    fields = headers if "id" in headers else fields_of(headers, _payload_of(message))
+    if "id" in fields and not is_celerys(str(fields.get("task"))):
+        aside.call(_refuse, app, message, fields, cause)
 
 
 def _prepare(sender: Any, **_: object) -> None:

@@ -23,7 +23,7 @@ from jobcast.worker.message import (
     job_id_of,
     origin_of,
 )
-from jobcast.worker.process import new_job
+from jobcast.worker.process import new_job, process
 from jobcast.worker.signatures import OPTIONS
 
 
@@ -56,6 +56,7 @@ def announce(
     sender: str,
     headers: dict[str, Any],
     properties: dict[str, Any] | None = None,
+    body: object = None,
     **_: object,
 ) -> None:
     """Publish ``queued``, so that a job can be followed by its owner before a worker has it.
@@ -70,10 +71,11 @@ def announce(
         # What the task's own apply_async() has not seen, for one of a task that is sent by name.
         if properties and name in properties:
             headers.setdefault(name, properties.pop(name))
-    job_id = job_id_of(headers["id"])
-    if headers.get("retries"):
+    message = fields_of(headers, body)
+    job_id = job_id_of(message["id"])
+    if message.get("retries"):
         if inside is not None and inside.job_id == job_id:
-            inside.retrying(eta=due(headers.get("eta")))
+            inside.retrying(eta=due(message.get("eta")))
             # Celery copies request.headers only, which may be those of a tracer.
             for name, value in inside.kept_headers.items():
                 headers.setdefault(name, value)
@@ -90,9 +92,19 @@ def announce(
         return
     job = new_job(job_id, origin=origin_of(headers), celery_conf=app.conf)
     if isinstance(job, Job):
+        here = process(app.conf)
+        if inside is None and here is not None:
+            # It is a request of the web that waits here, and no task.
+            job.patience = here.settings.enqueue_timeout
         job.queued(task=sender)
-        job.flush()
+        job.settle()
         _note(job)
+
+
+def fields_of(headers: Mapping[str, Any], body: object) -> Mapping[str, Any]:
+    """What a task's message says of the task: by the first version of Celery's protocol in its
+    body, of which jobcast's own headers are no part."""
+    return body if "id" not in headers and isinstance(body, Mapping) else headers
 
 
 def _sent(**_: object) -> None:
@@ -120,14 +132,21 @@ def _app_that_sends(name: str) -> Celery:
 
 def is_job(app: Celery, name: str, headers: Mapping[str, Any]) -> bool:
     """Whether a task that is sent can be followed."""
+    if is_celerys(name):
+        return False
     # One that only the worker knows is a job if it has an owner.
     return OWNER_HEADER in headers or is_followed(app.tasks.get(name))
 
 
 def is_followed(task: Any) -> bool:
-    """Whether a task's runs are jobs. Those of Celery's own tasks (``celery.chord_unlock``, ...)
-    are nobody's, also where every task has the class."""
-    return getattr(task, "is_followed", False) and not task.name.startswith("celery.")
+    """Whether a task's runs are jobs."""
+    return getattr(task, "is_followed", False) and not is_celerys(task.name)
+
+
+def is_celerys(name: str) -> bool:
+    """Whether a task is one of Celery's own (``celery.chord_unlock``, ...): those are no jobs, also
+    where every task has the class, or what they stand for has an owner."""
+    return name.startswith("celery.")
 
 
 signals.before_task_publish.connect(announce, weak=False)

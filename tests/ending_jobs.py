@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import gevent
+import gevent  # type: ignore[import-untyped]
 from celery import Celery, chain, chord, group
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 

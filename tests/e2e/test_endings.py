@@ -35,6 +35,7 @@ from tests.support import (
     following,
     give_back_unacknowledged,
     new_id,
+    outside_of_the_loop,
     running,
 )
 
@@ -65,7 +66,8 @@ class Scene:
     def apply(self, signature: Any, **options: Any) -> AsyncResult[Any]:
         options = {"queue": self.queue, "headers": {OWNER_HEADER: "alice"}, **options}
         with self.broker() as connection:
-            result: AsyncResult[Any] = signature.apply_async(connection=connection, **options)
+            options["connection"] = connection
+            result: AsyncResult[Any] = outside_of_the_loop(signature.apply_async, **options)
         return result
 
     def broker(self) -> Connection:
@@ -462,7 +464,6 @@ async def test_the_first_version_of_celerys_protocol_is_followed_too(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     task, story = FIRST_PROTOCOL[ending]
-    monkeypatch.setattr(jobs.app.conf, "task_protocol", 1)
     monkeypatch.setitem(jobs.app.amqp.__dict__, "create_task_message", jobs.app.amqp.as_task_v1)
     async with following(server.url, token()) as alice:
         scene = Scene(workers.of("threads"), alice, tmp_path)

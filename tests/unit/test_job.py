@@ -52,6 +52,9 @@ class Kept:
         self.events.append(event)
         return SimpleNamespace(reference=f"kept {len(self.events)}")
 
+    def hurry(self) -> None:
+        self.flushes += 1
+
     def flush(self, timeout: float = 0) -> bool:
         self.flushes += 1
         return True

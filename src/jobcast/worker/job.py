@@ -76,6 +76,7 @@ class JobPublisher(Protocol):
     def mark(self, job: Job) -> None: ...
     def add(self, job: Job, event: JobEvent) -> Sent: ...
     def flush(self, timeout: float = ...) -> bool: ...
+    def hurry(self) -> None: ...
 
 
 class Job:
@@ -173,14 +174,11 @@ class Job:
             if percentage is None and current is None and self.slot is not None:
                 _, percentage, _, current, total, stage, _ = self.slot
         # Foreign values become plain ones here, in the thread that they belong to.
-        if type(percentage) not in PLAIN_NUMBERS:
-            percentage = number(percentage)
-        if type(current) not in PLAIN_NUMBERS:
-            current = number(current)
-        if type(total) not in PLAIN_NUMBERS:
-            total = number(total)
+        said: Any = percentage if type(percentage) in PLAIN_NUMBERS else number(percentage)
+        done: Any = current if type(current) in PLAIN_NUMBERS else number(current)
+        of: Any = total if type(total) in PLAIN_NUMBERS else number(total)
         began = None if self._loop is None else self._loop.began
-        self.slot = (_time(), percentage, message, current, total, stage, began)
+        self.slot = (_time(), said, message, done, of, stage, began)
         if not self.dirty:
             self.publisher.mark(self)
 
@@ -321,7 +319,9 @@ class Job:
 
     def settle(self) -> None:
         """Wait as :meth:`flush` does, but not in an event loop, which others wait for."""
-        if not _in_event_loop():
+        if _in_event_loop():
+            self.publisher.hurry()
+        else:
             self.flush()
 
     def take_progress(self, slot: Slot | None) -> JobProgress | None:

@@ -75,6 +75,9 @@ class Process:
     def flush(self, timeout: float = FLUSH_TIMEOUT) -> bool:
         return self.publisher.flush(timeout)
 
+    def hurry(self) -> None:
+        self.publisher.hurry()
+
     def forget(self) -> None:
         """Begin anew, in a process that was forked: the thread stayed behind in the parent, and
         what it had to send is the parent's to send."""

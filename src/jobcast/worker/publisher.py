@@ -162,11 +162,15 @@ class Publisher:
             return False
         waiter = Waiter(not self._stuck, Bell())
         self._hand_over(waiter)
-        self._hurry.set()
-        self._work.set()
+        self.hurry()
         if not (self._is_stored(waiter) or self._stuck or waiter.bell.wait(timeout)):
             self._late = True
         return self._is_stored(waiter) and not self._held
+
+    def hurry(self) -> None:
+        """Send what there is, without waiting for more."""
+        self._hurry.set()
+        self._work.set()
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Send what is left, within ``timeout`` seconds, and stop."""

@@ -17,12 +17,12 @@ from jobcast.worker.job import Job, current_job
 from jobcast.worker.message import (
     AFTER_HEADER,
     DELIVERY_HEADER,
-    OWNER_HEADER,
     SENDING_HEADER,
     due,
     job_id_of,
     origin_of,
 )
+from jobcast.worker.message import OWNER_HEADER as OWNER_HEADER
 from jobcast.worker.process import new_job, process
 from jobcast.worker.signatures import OPTIONS
 

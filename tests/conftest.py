@@ -12,7 +12,7 @@ from jobcast.worker import process
 from tests import jobs
 from tests.rabbitmq import RabbitMQ
 from tests.redis_family import RedisProcess
-from tests.support import SECRET, Server, Worker, new_id, running
+from tests.support import SECRET, Server, Worker, new_id, outside_of_the_loop, running
 
 # How long an example takes is a matter of what else the machine does.
 settings.register_profile("unhurried", deadline=None)
@@ -105,7 +105,9 @@ def send(sender: None) -> Callable[..., str]:
 
     def send(worker: Worker, task: Any, *args: Any, owner: str = "alice", **options: Any) -> str:
         options.setdefault("task_id", new_id())
-        result = task.owned_by(owner).apply_async(args, queue=worker.name, **options)
+        signature = task.owned_by(owner)
+        options["queue"] = worker.name
+        result = outside_of_the_loop(signature.apply_async, args, **options)
         return str(result.id)
 
     return send

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gevent  # type: ignore[import-untyped]
 from celery import Celery, chain, chord, group
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
@@ -173,6 +175,31 @@ class FailsBefore(ProgressTask):
 @app.task(base=FailsBefore, bind=True, shared=False)
 def fails_before_it_starts(self: ProgressTask) -> None:
     begin(self)
+
+
+@job()
+def is_cancelled_within(self: ProgressTask) -> None:
+    begin(self)
+    raise asyncio.CancelledError
+
+
+@job()
+def fails_in_a_group(self: ProgressTask) -> None:
+    begin(self)
+    raise BaseExceptionGroup("several", [asyncio.CancelledError(), LookupError("no such row")])
+
+
+@job()
+def runs_out_of_patience(self: ProgressTask) -> None:
+    begin(self)
+    with gevent.Timeout(0.01):
+        gevent.sleep(60)
+
+
+@job()
+def leaves_its_greenlet(self: ProgressTask) -> None:
+    begin(self)
+    raise gevent.GreenletExit
 
 
 @job()

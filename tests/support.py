@@ -13,7 +13,9 @@ import time
 import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.error import URLError
@@ -29,6 +31,8 @@ AHEAD = 5.0  # seconds that a job is sent ahead, so that a busy worker can be to
 # Engine.IO has pings of its own. Those of uvicorn close who reads slowly after 40 s.
 NO_OTHER_PINGS = ("--ws-ping-interval", "0")
 
+T = TypeVar("T")
+
 
 def free_port() -> int:
     with socket.socket() as listener:
@@ -40,6 +44,12 @@ def free_port() -> int:
 def new_id(stem: str = "job") -> str:
     """A job id that no other test uses."""
     return f"{stem}-{uuid.uuid4().hex[:12]}"
+
+
+def outside_of_the_loop(function: Callable[..., T], *args: Any, **options: Any) -> T:
+    """Call a function in a thread: there a sender waits until ``queued`` is stored."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(copy_context().run, function, *args, **options).result()
 
 
 def wait_for(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT) -> Any:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jobcast.worker.job import Job, current_job
     from jobcast.worker.process import open_job
+    from jobcast.worker.signatures import owned_by
     from jobcast.worker.task import ProgressTask
 
-__all__ = ["Job", "ProgressTask", "current_job", "open_job"]
+__all__ = ["Job", "ProgressTask", "current_job", "open_job", "owned_by"]
 
 # Loaded when they are asked for: the Socket.IO process imports this package too, and no Celery.
 _HOMES = {
@@ -25,6 +26,7 @@ _HOMES = {
     "ProgressTask": "jobcast.worker.task",
     "current_job": "jobcast.worker.job",
     "open_job": "jobcast.worker.process",
+    "owned_by": "jobcast.worker.signatures",
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -38,6 +38,7 @@ DEFAULT_MAX_CONNECTIONS_PER_SUBJECT: Final = 1000
 DEFAULT_MESSAGE_RATE: Final = 20  # messages a second
 DEFAULT_HISTORY_RATE: Final = 1024 * 1024  # characters a second
 DEFAULT_DRAIN_SECONDS: Final = 5
+DEFAULT_ENQUEUE_TIMEOUT: Final = 0.25  # seconds
 SECRET_MIN_LENGTH: Final = 32  # bytes: what RFC 7518 asks of an HS256 key
 
 HMAC_ALGORITHMS: Final = ("HS256", "HS384", "HS512")
@@ -107,6 +108,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     history_rate: int = DEFAULT_HISTORY_RATE  # characters a second of one connection
     lease: int = DEFAULT_LEASE  # seconds that a run lives without a word of its worker
     lost_after: int = DEFAULT_LOST_AFTER  # seconds that a job may be stalled
+    enqueue_timeout: float = DEFAULT_ENQUEUE_TIMEOUT  # seconds that sending a task may wait
     store_progress: bool = False  # in Celery's result backend too
     metrics: bool = False
     log_level: LogLevel = "info"
@@ -437,6 +439,20 @@ def _between(low: int, high: int, unit: str) -> Callable[[str], int]:
     return parse
 
 
+def _seconds(low: int, high: int) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        problem = f"should be a number of seconds from {low} to {high}, not {text!r}"
+        try:
+            number = float(text)
+        except ValueError:
+            raise ValueError(problem) from None
+        if not low <= number <= high:
+            raise ValueError(problem)
+        return number
+
+    return parse
+
+
 def _port(text: str) -> int:
     if text.startswith("tcp://"):
         raise ValueError(
@@ -464,6 +480,11 @@ def _log_level(text: str) -> str:
     if text.lower() not in ("off", *LEVELS):
         raise ValueError(f"should be one of off, {', '.join(LEVELS)}, not {text!r}")
     return text.lower()
+
+
+def names() -> Iterator[str]:
+    """The names that settings have in a Celery configuration."""
+    return (f"{PREFIX}{name}".lower() for name in _PARSERS)
 
 
 _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
@@ -503,6 +524,7 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "history_rate": _between(1024, 1024**3, "characters a second"),
     "lease": _between(1, 3600, "seconds"),
     "lost_after": _between(1, 7 * 24 * 3600, "seconds"),
+    "enqueue_timeout": _seconds(0, 60),
     "store_progress": _bool,
     "metrics": _bool,
     "log_level": _log_level,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ from celery import Celery
 from celery.result import AsyncResult
 from kombu.connection import Connection
 
+from jobcast import owned_by
 from jobcast.transports.leases import Terms
 from jobcast.worker import keeper_process, process
 from jobcast.worker.message import OWNER_HEADER
@@ -33,6 +35,7 @@ from tests.support import (
     following,
     give_back_unacknowledged,
     new_id,
+    outside_of_the_loop,
     running,
 )
 
@@ -63,7 +66,8 @@ class Scene:
     def apply(self, signature: Any, **options: Any) -> AsyncResult[Any]:
         options = {"queue": self.queue, "headers": {OWNER_HEADER: "alice"}, **options}
         with self.broker() as connection:
-            result: AsyncResult[Any] = signature.apply_async(connection=connection, **options)
+            options["connection"] = connection
+            result: AsyncResult[Any] = outside_of_the_loop(signature.apply_async, **options)
         return result
 
     def broker(self) -> Connection:
@@ -308,6 +312,23 @@ SHARED = {
             "nothing to begin with",
         ),
     ),
+    "cancelled within": (
+        ("threads", "gevent", "eventlet"),
+        Row(jobs.is_cancelled_within, [*BEGUN, "error CancelledError failure"]),
+    ),
+    "a group of exceptions": (
+        ("threads", "gevent", "eventlet"),
+        Row(
+            jobs.fails_in_a_group, [*BEGUN, "error BaseExceptionGroup failure"],
+            "several (2 sub-exceptions)",
+        ),
+    ),
+    "a timeout of its own": (
+        ("gevent",), Row(jobs.runs_out_of_patience, [*BEGUN, "error Timeout failure"]),
+    ),
+    "a greenlet of its own": (
+        ("gevent",), Row(jobs.leaves_its_greenlet, [*BEGUN, "error GreenletExit failure"]),
+    ),
     "KeyboardInterrupt": (
         ("prefork",), Row(jobs.is_interrupted, [*BEGUN, "error WorkerLostError worker_lost"]),
     ),
@@ -392,6 +413,67 @@ SHARED = {
         ),
     ),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("pool", ANY)
+async def test_an_id_that_is_no_text_is_followed_as_its_text_and_disturbs_nobody(
+    pool: str,
+    server: Server,
+    workers: Workers,
+    sends: None,
+    token: Token,
+    tmp_path: Path,
+) -> None:
+    async with following(server.url, token()) as alice:
+        scene = Scene(workers.of(pool), alice, tmp_path)
+        other = new_id()
+        for task, end in (
+            (jobs.succeeds, [DONE]),
+            (jobs.fails, ["error LookupError failure"]),
+            (jobs.retries_once, ["retrying 2 ConnectionError", "started 2/2", "log", DONE]),
+        ):
+            args = (scene.marker(),) if task is jobs.retries_once else ()
+            job_id = scene.send(task, *args, task_id=uuid4())
+            await scene.follow(job_id)
+            assert await scene.story(job_id) == [*BEGUN, *end]
+        scene.send(jobs.succeeds, task_id=other)
+        await scene.follow(other)
+        assert await scene.story(other) == [*BEGUN, DONE]
+
+
+FIRST_PROTOCOL = {
+    "success": (jobs.succeeds, [*BEGUN, DONE]),
+    "failure": (jobs.fails, [*BEGUN, "error LookupError failure"]),
+    "retry": (
+        jobs.retries_once,
+        [*BEGUN, "retrying 2 ConnectionError", "started 2/2", "log", DONE],
+    ),
+    "unknown": ("nowhere.task", ["queued", "error NotRegistered rejected"]),
+}
+
+
+@pytest.mark.parametrize("ending", FIRST_PROTOCOL)
+async def test_the_first_version_of_celerys_protocol_is_followed_too(
+    ending: str,
+    server: Server,
+    workers: Workers,
+    sends: None,
+    token: Token,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    task, story = FIRST_PROTOCOL[ending]
+    monkeypatch.setitem(jobs.app.amqp.__dict__, "create_task_message", jobs.app.amqp.as_task_v1)
+    async with following(server.url, token()) as alice:
+        scene = Scene(workers.of("threads"), alice, tmp_path)
+        args = [scene.marker()] if ending == "retry" else []
+        signature = jobs.app.signature(task, args) if isinstance(task, str) else task.si(*args)
+        job_id = scene.dispatch(owned_by(signature, "alice"), headers={"x": 1})
+        assert (await alice.join(job_id))["ok"]
+        await alice.transcript.end(job_id)
+        assert await scene.told(job_id) == story
+    assert "Traceback" not in caplog.text
 
 
 @pytest.mark.parametrize(

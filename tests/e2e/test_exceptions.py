@@ -10,7 +10,7 @@ import pytest
 from jobcast.worker import process
 from tests.conftest import Valkey
 from tests.e2e import raising_jobs as jobs
-from tests.support import Server, Worker, following, new_id, running
+from tests.support import Server, Worker, following, new_id, outside_of_the_loop, running
 
 Token = Callable[..., str]
 
@@ -47,7 +47,8 @@ async def test_an_exception_that_cannot_be_pickled_is_shown_as_it_was_raised(
 ) -> None:
     job_id = new_id()
     async with following(server.url, token()) as alice:
-        task.owned_by("alice").apply_async(task_id=job_id, queue=worker.name)
+        signature = task.owned_by("alice")
+        outside_of_the_loop(signature.apply_async, task_id=job_id, queue=worker.name)
         assert (await alice.join(job_id))["ok"]
         await alice.transcript.end(job_id)
         seen = alice.transcript.of(job_id, "job_status", "job_error")

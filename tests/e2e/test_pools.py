@@ -7,10 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from celery import Celery
 
+from jobcast import owned_by
 from tests import jobs
 from tests.conftest import Valkey
-from tests.support import TIMEOUT, Process, Server, Worker, eventually, following, running
+from tests.support import (
+    TIMEOUT,
+    Process,
+    Server,
+    Worker,
+    eventually,
+    following,
+    outside_of_the_loop,
+    running,
+)
 
 Send = Callable[..., str]
 Token = Callable[..., str]
@@ -145,4 +156,59 @@ async def test_a_worker_with_a_wrong_setting_does_not_start(valkey: Valkey, tmp_
     with running(worker):
         assert worker.popen.wait(30) != 0
     assert "JOBCAST_HISTORY_SIZE should be a whole number of events from 10" in worker.log
+    assert "Traceback" not in worker.log
+
+
+OWN_REQUESTS = """
+from celery import Celery
+from celery.worker.request import Request
+from jobcast import ProgressTask
+
+class Own(Request):
+    def on_accepted(self, *args, **kwargs):
+        print("accepted by the project's own", flush=True)
+        super().on_accepted(*args, **kwargs)
+
+class Base(ProgressTask):
+    abstract = True
+    Request = {request}
+
+app = Celery("own", broker={url!r}, backend={url!r})
+
+@app.task(base=Base, bind=True)
+def is_killed(self):
+    import os, signal
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+async def test_a_request_of_a_projects_own_and_jobcasts_both_see_how_a_child_ends(
+    server: Server, valkey: Valkey, sender: None, token: Token, job_id: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own_requests.py").write_text(OWN_REQUESTS.format(request="Own", url=valkey.url))
+    env = {"PYTHONPATH": str(tmp_path)}
+    worker = Worker(
+        tmp_path / "log", valkey.url, valkey.url, "--concurrency=1", app="own_requests", env=env
+    )
+    with running(worker), Celery(broker=valkey.url, set_as_current=False) as app:
+        worker.ready()
+        signature = owned_by(app.signature("own_requests.is_killed"), "alice")
+        outside_of_the_loop(signature.apply_async, task_id=job_id, queue=worker.name)
+        async with following(server.url, token()) as alice:
+            assert (await alice.join(job_id))["ok"]
+            assert (await alice.transcript.end(job_id))["reason"] == "worker_lost"
+        assert "accepted by the project's own" in worker.log
+
+
+async def test_a_worker_whose_request_does_not_go_with_jobcasts_does_not_start(
+    valkey: Valkey, tmp_path: Path
+) -> None:
+    (tmp_path / "own_requests.py").write_text(OWN_REQUESTS.format(request="int", url=valkey.url))
+    worker = Worker(
+        tmp_path / "log", valkey.url, valkey.url, app="own_requests",
+        env={"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    with running(worker):
+        assert worker.popen.wait(TIMEOUT) != 0
+    assert "jobcast: task own_requests.is_killed: its Request is" in worker.log
     assert "Traceback" not in worker.log

@@ -24,7 +24,7 @@ def imported_by(statement: str) -> set[str]:
 
 
 def test_the_public_names() -> None:
-    assert jobcast.__all__ == ["Job", "ProgressTask", "current_job", "open_job"]
+    assert jobcast.__all__ == ["Job", "ProgressTask", "current_job", "open_job", "owned_by"]
     assert set(dir(jobcast)) == set(jobcast.__all__)
     for name in jobcast.__all__:
         assert getattr(jobcast, name).__name__ == name

@@ -6,9 +6,11 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Iterator
 from contextvars import copy_context
 from datetime import UTC, datetime, tzinfo
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -29,7 +31,7 @@ from jobcast.events import (
 )
 from jobcast.transports import Origin
 from jobcast.worker import process
-from jobcast.worker.job import NO_JOB, Job, speaking_for
+from jobcast.worker.job import NO_JOB, Job, Loop, speaking_for
 from jobcast.worker.message import AFTER_HEADER, OWNER_HEADER, origin_of, owner_of
 from jobcast.worker.sending import announce
 
@@ -42,15 +44,18 @@ class Kept:
         self.flushes = 0
 
     def mark(self, job: Job) -> None:
-        progress = job.take_progress()
+        progress = job.take_progress(job.slot)
         if progress is not None:
             self.events.append(progress)
 
-    def add(self, job: Job, event: JobEvent) -> str:
+    def add(self, job: Job, event: JobEvent) -> SimpleNamespace:
         self.events.append(event)
-        return f"kept {len(self.events)}"
+        return SimpleNamespace(reference=f"kept {len(self.events)}")
 
-    def flush(self) -> bool:
+    def hurry(self) -> None:
+        self.flushes += 1
+
+    def flush(self, timeout: float = 0) -> bool:
         self.flushes += 1
         return True
 
@@ -179,6 +184,74 @@ def test_a_tracked_loop_that_is_left_leaves_no_rate_behind(kept: Kept, job: Job)
     assert "rate" not in kept.progress[-1]
 
 
+class Unsized:
+    """As a ``DataLoader`` of an iterable data set."""
+
+    def __init__(self, exc: Exception) -> None:
+        self.exc = exc
+
+    def __len__(self) -> int:
+        raise self.exc
+
+    def __iter__(self) -> Iterator[str]:
+        return iter("ab")
+
+
+@pytest.mark.parametrize(
+    "iterable",
+    [Unsized(TypeError("no len()")), Unsized(NotImplementedError()), Unsized(RuntimeError())],
+    ids=["type", "not implemented", "runtime"],
+)
+def test_track_goes_through_what_has_no_length_after_all(
+    kept: Kept, job: Job, iterable: Any
+) -> None:
+    assert list(job.track(iterable)) == ["a", "b"]
+    assert kept.percentages == [None] * 3
+    assert list(job.track(iterable, total=2)) == ["a", "b"]
+    assert kept.percentages[-1] == 100
+
+
+def test_track_goes_through_what_is_too_long_to_count(kept: Kept, job: Job) -> None:
+    for n in job.track(range(10**30)):
+        if n == 2:
+            break
+    assert [p["current"] for p in kept.progress] == [0, 1, 2]
+    assert kept.percentages == [None] * 3
+
+
+def test_a_time_limit_that_is_reached_in_a_length_ends_the_task(job: Job) -> None:
+    with pytest.raises(SoftTimeLimitExceeded):
+        next(iter(job.track(Unsized(SoftTimeLimitExceeded()))))
+
+
+@pytest.mark.parametrize("first_ends", [True, False])
+def test_loops_that_are_tracked_in_turn_have_their_own_rates(
+    first_ends: bool, kept: Kept, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("jobcast.worker.job._time", lambda: now)
+    slow = iter(job.track(range(100), message="slow"))
+    next(slow)
+    now += 100
+    fast = iter(job.track(range(2 if first_ends else 100), message="fast"))
+    next(fast)
+    now += 1
+    for _ in range(1 if first_ends else 3):
+        next(fast)  # one a second
+    assert kept.progress[-1]["rate"] == (1 if first_ends else 3)
+    next(slow)  # one in 101 seconds
+    assert kept.progress[-1]["rate"] == round(1 / 101, 3)
+    if first_ends:
+        assert next(fast, None) is None
+    now += 99
+    next(slow)
+    assert kept.progress[-1]["rate"] == 0.01
+    slow.close()  # type: ignore[attr-defined]
+    fast.close()  # type: ignore[attr-defined]
+    job.progress(current=5, total=10)
+    assert "rate" not in kept.progress[-1]
+
+
 def test_stages_nest(kept: Kept, job: Job) -> None:
     with job.stage("a", of=2):
         job.progress(50)
@@ -222,8 +295,8 @@ def test_logs_are_bounded_masked_and_encodable(kept: Kept, job: Job) -> None:
         (datetime(2026, 1, 1, tzinfo=UTC), "2026-01-01T00:00:00Z"),
         (math.nan, None),
         (object(), {"omitted": "unserializable", "type": "object"}),
-        ({"k": object()}, {"omitted": "unserializable", "type": "dict"}),
-        ("\ud800", {"omitted": "unserializable", "type": "str"}),
+        ({"k": object(), "l": 1}, {"k": {"omitted": "unserializable", "type": "object"}, "l": 1}),
+        ("\ud800", "?"),
         ("x" * 99, {"omitted": "too_large", "type": "str", "bytes": 101, "limit": 100}),
     ],
 )
@@ -237,7 +310,7 @@ def test_a_result_that_contains_itself_is_described(kept: Kept, job: Job) -> Non
     circle: list[Any] = []
     circle.append(circle)
     job.complete(circle)
-    assert sent_result(kept) == {"omitted": "unserializable", "type": "list"}
+    assert sent_result(kept) == [{"omitted": "unserializable", "type": "list"}]
 
 
 def test_errors_have_a_class_a_message_and_a_reason(kept: Kept) -> None:
@@ -299,7 +372,7 @@ def test_work_goes_on_where_nothing_can_be_published(monkeypatch: pytest.MonkeyP
     process.close()
 
 
-@pytest.mark.parametrize("wrong", ["", "a b", "x" * 129, "a\n", 7, None])
+@pytest.mark.parametrize("wrong", ["", "a b", "x" * 129, "a\n", 1.5, True, None])
 def test_a_wrong_id_is_refused(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBCAST_URL", "memory://")
     with pytest.raises(InvalidJobId):
@@ -368,7 +441,7 @@ class Share(float):
         (Mark("r"), "r"),
         ({Mark("k"): [Mark("v"), Size(3), Share(0.5)]}, {"k": ["v", 3, 0.5]}),
         (Share(math.nan), None),
-        (Mark("\ud800"), {"omitted": "unserializable", "type": "Mark"}),
+        (Mark("\ud800"), "?"),
     ],
 )
 def test_a_result_may_be_of_a_subclass(kept: Kept, job: Job, result: Any, shown: Any) -> None:
@@ -384,7 +457,7 @@ def test_a_result_that_fails_in_its_own_way_is_described(kept: Kept, job: Job) -
         dst = tzname = utcoffset
 
     job.complete([datetime(2026, 1, 1, tzinfo=Zone())])
-    assert sent_result(kept) == {"omitted": "unserializable", "type": "list"}
+    assert sent_result(kept) == [{"omitted": "unserializable", "type": "datetime"}]
 
 
 @pytest.mark.parametrize(
@@ -412,7 +485,7 @@ def test_a_level_may_be_a_number_and_never_fails_the_task(
     "total", [5, 1e300, 10**401, Breaks()], ids=["five", "large", "huge", "broken"]
 )
 def test_a_rate_is_a_number_or_not_known(kept: Kept, job: Job, current: Any, total: Any) -> None:
-    job._began = time.time() - 1e6
+    job._loop = Loop(time.time() - 1e6)
     job.progress(current=current, total=total)
     [event] = kept.events
     parse_event(event.name, msgspec.json.decode(msgspec.json.encode(event)))

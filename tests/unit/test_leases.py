@@ -181,8 +181,10 @@ class Reporter:
     requires: Required = ""
     job_id = "a"
     origin = Origin(run=run_of(1))
+    slot = None
 
-    def take_progress(self) -> None: ...
+    def take_progress(self, slot: None) -> None: ...
+    def drop_progress(self, slot: None) -> None: ...
 
 
 def test_a_run_that_anybody_knows_of_has_a_lease_until_its_end_is_stored() -> None:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 from celery import Celery
 from celery.app.task import Context
-from celery.exceptions import Retry
+from celery.exceptions import NotRegistered, Retry
 from celery.utils.log import get_task_logger
 from celery.utils.serialization import get_pickleable_exception
 from kombu.exceptions import OperationalError
@@ -24,7 +25,8 @@ from jobcast.transports.memory import MemoryBroker
 from jobcast.worker import process
 from jobcast.worker.endings import really_raised
 from jobcast.worker.job import NO_JOB
-from tests.support import new_id
+from jobcast.worker.request import refuse
+from tests.support import new_id, wait_for
 from tests.unpicklable import NoSuchRow, TwoArgs
 
 Event = tuple[str, dict[str, Any]]
@@ -106,6 +108,37 @@ def test_celerys_own_tasks_are_nobodys_jobs(history: History) -> None:
     result = accumulate.apply((1, 2))
     assert list(result.get()) == [1, 2]
     assert history(result.id) == []
+
+
+@pytest.mark.parametrize("name", ["celery.chord_unlock", "celery.map", "celery.backend_cleanup"])
+def test_celerys_own_tasks_are_no_jobs_when_they_are_sent(name: str, history: History) -> None:
+    app = OwnApp(task_cls=ProgressTask, backend="cache+memory://")
+    for headers in ({}, {"jobcast_owner": "alice"}):
+        for _ in ("before", "after"):
+            app.send_task(name, task_id=(job_id := new_id()), headers=headers)
+            assert history(job_id) == []
+            app.finalize()  # now it knows the task
+
+
+@pytest.mark.parametrize("name", ["celery.chord_unlock", "celery.nowhere"])
+def test_a_message_for_celerys_own_tasks_that_is_refused_is_no_job(
+    name: str, history: History
+) -> None:
+    headers = {"id": (job_id := new_id()), "task": name, "jobcast_owner": "alice"}
+    message = SimpleNamespace(headers=headers, delivery_info={}, payload=None)
+    refuse(OwnApp(), message, NotRegistered(name))
+    refuse(
+        OwnApp(),
+        SimpleNamespace(
+            **{
+                **vars(message),
+                "headers": {**headers, "id": (other := new_id()), "task": "nowhere.task"},
+            }
+        ),
+        NotRegistered(name),
+    )
+    wait_for(lambda: history(other), "the end of what is a job")
+    assert history(job_id) == []
 
 
 def test_a_failure_is_an_error_with_its_class(app: Celery, history: History) -> None:
@@ -315,7 +348,7 @@ def test_the_owner_is_in_the_signature_and_on_the_wire(app: Celery, history: His
         pass
 
     signature = fine.owned_by("alice")
-    assert signature.options["headers"] == {"jobcast_owner": "alice"}
+    assert signature.options == {"jobcast_owner": "alice"}
     assert fine.request.__class__ is Context
 
 
@@ -688,7 +721,7 @@ def test_an_owner_may_be_a_number(app: Celery, history: History) -> None:
     def fine(self: ProgressTask) -> None:
         pass
 
-    assert fine.owned_by(5).options["headers"] == {"jobcast_owner": "5"}
+    assert fine.owned_by(5).options == {"jobcast_owner": "5"}
     fine.owned_by(5).apply_async(task_id=(job_id := new_id()))
     history(job_id)
     assert MemoryBroker.at(os.environ["JOBCAST_URL"]).snapshot(job_id, None).owner == "5"

@@ -98,8 +98,24 @@ class Buffer:
         """Everything with a lower ticket has left the buffer, ``but`` for what is of these jobs."""
         return next(self._tickets(but), self.last_ticket + 1)
 
-    def add(self, event: JobEvent, origin: Origin = NO_ORIGIN, requires: Required = "") -> None:
-        ticket = self.last_ticket + 1
+    def add(
+        self,
+        event: JobEvent,
+        origin: Origin = NO_ORIGIN,
+        requires: Required = "",
+        *,
+        ticket: int = 0,
+    ) -> None:
+        """Keep an event.
+
+        Args:
+            event: the next one.
+            origin: where it comes from.
+            requires: the state that its job has to be in.
+            ticket: by default the next one. Adding an event again under its ticket, because that
+                was interrupted, changes nothing.
+        """
+        ticket = ticket or self.last_ticket + 1
         entry = Entry(ticket, event, origin, requires, _characters(event))
         shelf = self._shelf(event)
         self.last_ticket = ticket

@@ -15,9 +15,10 @@ from celery.canvas import _chain, _chord
 from jobcast.transports import Origin
 from jobcast.worker.endings import StepFailed
 from jobcast.worker.job import Job
-from jobcast.worker.message import STANDS_IN_HEADER, origin_of
+from jobcast.worker.message import STANDS_IN_HEADER, headers_of, job_id_of, origin_of
 from jobcast.worker.process import new_job
 from jobcast.worker.sending import is_followed, is_job
+from jobcast.worker.signatures import headers_of_options
 
 
 def never_run(app: Celery, request: Any) -> None:
@@ -27,7 +28,7 @@ def never_run(app: Celery, request: Any) -> None:
         app: whose tasks they are.
         request: the ``celery.app.task.Context`` of the run, which did not succeed.
     """
-    never_run_steps(app, request.chain, request.chord, origin_of(request.headers).owner)
+    never_run_steps(app, request.chain, request.chord, origin_of(headers_of(request)).owner)
 
 
 def never_run_steps(app: Celery, steps: Iterable[Any] | None, body: Any, owner: str | None) -> None:
@@ -83,7 +84,8 @@ def _jobs_of(signature: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[s
         case _:
             parts = []
             if options.get("task_id"):
-                yield options["task_id"], signature["task"], options.get("headers") or {}
+                job_id = job_id_of(options["task_id"])
+                yield job_id, signature["task"], headers_of_options(options)
     for part in parts:
         if isinstance(part, Mapping):
             yield from _jobs_of(part)

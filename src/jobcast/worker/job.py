@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sized
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -11,8 +13,7 @@ from time import time as _time
 from types import TracebackType
 from typing import Any, Final, Protocol, TypeVar
 
-from celery.exceptions import SoftTimeLimitExceeded
-from msgspec import UNSET, UnsetType, structs
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from jobcast.events import (
     LEVELS,
@@ -32,7 +33,7 @@ from jobcast.transports.runs import draw
 from jobcast.worker.endings import reason_of, told, told_by_program, worded
 from jobcast.worker.mirror import mirror
 from jobcast.worker.progress import Number, Shown, Stage, number
-from jobcast.worker.public import safe_result, safe_text
+from jobcast.worker.public import interrupts, safe_result, safe_text
 
 T = TypeVar("T")
 
@@ -45,14 +46,37 @@ NUMBERS: Final[tuple[tuple[int, Level], ...]] = tuple(
 )
 
 # A progress as the task said it: when, percentage, message, current, total, stage, and when the
-# tracked loop began. A bare tuple, because most of them are replaced before anyone looks.
-Slot = tuple[float, float | None, str | None, Any, Any, Stage, float | None]
+# tracked loop began. A bare tuple, because most of them are replaced before anyone looks. The
+# values are plain ones: they are looked at under the publisher's lock.
+Slot = tuple[float, Any, str | None, Any, Any, Stage, float | None]
+
+PLAIN_NUMBERS: Final = frozenset({int, float, type(None)})
+
+
+class Loop(Struct, eq=False):
+    """A tracked loop."""
+
+    began: float
+
+
+class Sent(Protocol):
+    """An event that was handed to the publisher."""
+
+    @property
+    def reference(self) -> str:
+        """Name the event as :attr:`Origin.after <jobcast.transports.Origin.after>` does."""
+
+
+class LogCapture(Protocol):
+    def enter(self, job: Job) -> None: ...
+    def leave(self, job: Job) -> None: ...
 
 
 class JobPublisher(Protocol):
     def mark(self, job: Job) -> None: ...
-    def add(self, job: Job, event: JobEvent) -> str: ...
-    def flush(self) -> bool: ...
+    def add(self, job: Job, event: JobEvent) -> Sent: ...
+    def flush(self, timeout: float = ...) -> bool: ...
+    def hurry(self) -> None: ...
 
 
 class Job:
@@ -69,7 +93,7 @@ class Job:
     def __init__(
         self,
         publisher: JobPublisher,
-        job_id: str,
+        job_id: object,
         *,
         origin: Origin = NO_ORIGIN,
         result_limit: int = DEFAULT_RESULT_LIMIT,
@@ -80,21 +104,25 @@ class Job:
         self.ended = False
         self.retried = False
         self.replaced = False  # by another task, which has the same id
-        self.last_word = ""  # names the event that the next run of the task comes after
+        self.last_status: Sent | None = None  # the next run of the task comes after it
+        self.kept_headers: Mapping[str, Any] = {}  # of the message, which the next run has too
         self.retry_cause: tuple[BaseException | None, str] = None, ""
         self.requires: Required = ""  # of all that is said from here on
         self.package: str | None = None  # the top-level one of its task; None if there is no task
         self.dirty = False
         self.outer: Job | NoJob = NO_JOB  # what was the current job when this one began
         self.handled_around: BaseException | None = None  # what was being handled then
-        self._publisher = publisher
+        self.capture: LogCapture | None = None  # of what is logged in it
+        self.publisher = publisher
         self._result_limit = result_limit
+        self.patience: float | None = None  # seconds that a flush takes at most; None for the usual
         self._waits = waits  # until what has to be stored is; a worker's main process never does
         self._stage = Stage()
         self._shown = Shown()
         self._message: str | None = None
-        self._began: float | None = None
-        self._slot: Slot | None = None
+        self._loops: list[Loop] = []  # the tracked ones that go on, the latest last
+        self._loop: Loop | None = None  # the one that progress is reported of
+        self.slot: Slot | None = None  # the latest progress
         self._taken: Slot | None = None
 
     @property
@@ -106,6 +134,11 @@ class Job:
     def owner(self) -> str | None:
         """The subject whose token may follow the job."""
         return self.origin.owner
+
+    @property
+    def last_word(self) -> str:
+        """Names the event that the next run of the task comes after; empty if there is none."""
+        return "" if self.last_status is None else self.last_status.reference
 
     def progress(
         self,
@@ -129,16 +162,25 @@ class Job:
             current: how many of ``total`` are done, in any unit.
             total: how many there are; None if that is not known.
         """
+        if self.ended:
+            return
         stage = self._stage
         if message is None:
             message = self._message
         else:
+            if type(message) is not str:
+                message = safe_text(message)
             self._message = message
-            if percentage is None and current is None and self._slot is not None:
-                _, percentage, _, current, total, stage, _ = self._slot
-        self._slot = (_time(), percentage, message, current, total, stage, self._began)
+            if percentage is None and current is None and self.slot is not None:
+                _, percentage, _, current, total, stage, _ = self.slot
+        # Foreign values become plain ones here, in the thread that they belong to.
+        said: Any = percentage if type(percentage) in PLAIN_NUMBERS else number(percentage)
+        done: Any = current if type(current) in PLAIN_NUMBERS else number(current)
+        of: Any = total if type(total) in PLAIN_NUMBERS else number(total)
+        began = None if self._loop is None else self._loop.began
+        self.slot = (_time(), said, message, done, of, stage, began)
         if not self.dirty:
-            self._publisher.mark(self)
+            self.publisher.mark(self)
 
     def log(self, message: object, level: str | int | None = "info") -> None:
         """Send a line of log.
@@ -161,19 +203,24 @@ class Job:
 
         Args:
             iterable: what to go through.
-            total: how many items there are; by default ``len(iterable)``, where it has one.
+            total: how many items there are; by default ``len(iterable)``, where that can be had.
             message: what the job is doing.
         """
-        if total is None and isinstance(iterable, Sized):
-            total = len(iterable)
-        outer, self._began = self._began, _time()
+        if total is None:
+            total = _length(iterable)
+        loop = Loop(_time())
+        self._loops.append(loop)
         try:
+            self._loop = loop
             self.progress(message=message, current=0, total=total)
             for count, item in enumerate(iterable, 1):
+                self._loop = loop  # another loop, in turn with this one, may have gone on
                 yield item
+                self._loop = loop
                 self.progress(current=count, total=total)
         finally:
-            self._began = outer
+            self._loops.remove(loop)
+            self._loop = self._loops[-1] if self._loops else None
 
     @contextmanager
     def stage(self, name: str, weight: float = 1, of: float | None = None) -> Iterator[None]:
@@ -235,8 +282,8 @@ class Job:
             JobStatus(job_id=self.job_id, status="started", task=_name(task), attempt=self.attempt)
         )
 
-    def queued(self, *, task: str | None = None) -> str:
-        """Say that the task was sent. Returns what names that in another run's ``after``."""
+    def queued(self, *, task: str | None = None) -> Sent | None:
+        """Say that the task was sent."""
         return self._add(JobStatus(job_id=self.job_id, status="queued", task=_name(task)))
 
     def retrying(self, *, eta: datetime, attempt: int | None = None) -> None:
@@ -249,7 +296,7 @@ class Job:
         if self.retried:
             return
         exc, message = self.retry_cause
-        self.last_word = self._add(
+        self.last_status = self._add(
             JobStatus(
                 job_id=self.job_id,
                 status="retrying",
@@ -264,23 +311,32 @@ class Job:
 
     def flush(self) -> bool:
         """Wait, within a bounded time, until all that was said is stored."""
-        return self._waits and self._publisher.flush()
+        if not self._waits:
+            return False
+        return (
+            self.publisher.flush() if self.patience is None else self.publisher.flush(self.patience)
+        )
 
-    def take_progress(self) -> JobProgress | None:
-        """The progress, if it is newer than what was taken before."""
-        slot = self._slot
-        if slot is None or slot is self._taken or self.ended:
+    def settle(self) -> None:
+        """Wait as :meth:`flush` does, but not in an event loop, which others wait for."""
+        if _in_event_loop():
+            self.publisher.hurry()
+        else:
+            self.flush()
+
+    def take_progress(self, slot: Slot | None) -> JobProgress | None:
+        """The progress that ``slot`` held, if it is newer than what was taken before."""
+        # Once the latest is taken, whatever another thread still carries along is older.
+        if slot is None or self._taken is slot or self._taken is self.slot:
             return None
-        try:
-            progress = self._progress_of(slot)
-        except SoftTimeLimitExceeded:
-            raise
-        except BaseException:
-            self._taken = slot  # what fails once is not tried again
-            raise
+        progress = self._progress_of(slot)
         mirror.see(progress)
         self._taken = slot  # last: a time limit may interrupt the task anywhere
         return progress
+
+    def drop_progress(self, slot: Slot | None) -> None:
+        """Take a progress for taken that cannot be had."""
+        self._taken = slot
 
     def _progress_of(self, slot: Slot) -> JobProgress:
         said_at, percentage, message, current, total, stage, began = slot
@@ -301,8 +357,7 @@ class Job:
     def __enter__(self) -> Job:
         run = Run(sending=draw(), attempt=1, delivery=draw())
         self.origin = structs.replace(self.origin, run=run)
-        self.outer = _current.get()
-        _current.set(self)
+        self.become_current()
         self.started()
         return self
 
@@ -316,16 +371,30 @@ class Job:
             self.complete()
         else:
             self.fail(exc, told_by_program(exc))
+        self.resign()
+
+    def become_current(self) -> None:
+        """Make this the job that is running here, until it resigns."""
+        self.outer = _current.get()
+        self.handled_around = sys.exc_info()[1]
+        _current.set(self)
+        if self.capture is not None:
+            self.capture.enter(self)
+
+    def resign(self) -> None:
+        """Make the job that was running before the current one again."""
+        if self.capture is not None:
+            self.capture.leave(self)
         _current.set(self.outer)
 
-    def _add(self, event: JobEvent) -> str:
-        return "" if self.ended else self._publisher.add(self, event)
+    def _add(self, event: JobEvent) -> Sent | None:
+        return None if self.ended else self.publisher.add(self, event)
 
     def _end(self, event: Callable[[], JobEvent]) -> None:
         if not self.ended:
-            self._publisher.add(self, event())
+            self.publisher.add(self, event())
             self.ended = True
-            self.flush()
+            self.settle()
 
 
 class NoJob:
@@ -401,6 +470,30 @@ def _pace(done: Number, of: Number, seconds: Number) -> tuple[Number, Number]:
         return UNSET, UNSET
     left = UNSET if of is UNSET else number(round(max(0.0, (of - done) / rate), 3))
     return number(round(rate, 3)), left
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _length(iterable: object) -> int | None:
+    """How many items there are; None if that cannot be had.
+
+    There may be a ``__len__`` that raises: PyTorch's ``DataLoader`` has one, of any data set.
+    """
+    if not isinstance(iterable, Sized):
+        return None
+    try:
+        return len(iterable)
+    except Exception as exc:
+        if interrupts(exc):
+            raise
+        logger.debug("a %s has no length", type(iterable).__name__, exc_info=True)
+        return None
 
 
 def _name(name: str | None) -> str | UnsetType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 from celery.utils.log import logger_isa, task_logger
@@ -63,43 +63,101 @@ def _is_task_logger(name: str) -> bool:
     return isinstance(logger, logging.Logger) and bool(logger_isa(logger, task_logger))
 
 
-class JobLogHandler(logging.Handler):
-    """Hands a record to the job that is running where it was logged, if there is one.
+class Capture:
+    """Captures logging for the jobs of a configuration, while any of them runs.
 
-    Args:
-        level: of the records that it takes, or above.
-        listed: as :func:`is_captured` takes it.
+    Outside of jobs there is no handler: ``basicConfig()`` and ``lastResort`` go by that.
+    Jobs begin and end in any thread, so no lock is held while the loggers change.
     """
 
-    def __init__(self, level: str, listed: Collection[str]) -> None:
-        super().__init__(level)
-        self._listed = listed
+    def __init__(self, settings: Settings) -> None:
+        self.level = settings.log_level.upper()
+        self.listed = settings.log_loggers
+        self._is_off = settings.log_level == "off"
+        self._jobs: dict[int, Job] = {}
+        self._handlers: dict[str, JobLogHandler] = {}  # by the name of the logger
+
+    def enter(self, job: Job) -> None:
+        """Capture what is logged in a job from here on."""
+        if self._is_off:
+            return
+        self._jobs[id(job)] = job
+        self._install(job)
+
+    def leave(self, job: Job) -> None:
+        """Capture no more of a job; remove the handlers after the last one."""
+        self._jobs.pop(id(job), None)
+        if self._jobs:
+            return
+        for handler in [*self._handlers.values()]:
+            handler.logger.removeHandler(handler)
+        for other in [*self._jobs.values()]:
+            self._install(other)  # it has begun meanwhile
+
+    def _install(self, job: Job) -> None:
+        # An application may configure logging at any time, which removes handlers.
+        for name in self._loggers_of(job):
+            logger = logging.getLogger(name)
+            handler = self._handlers.setdefault(name, JobLogHandler(self, logger))
+            logger.addHandler(handler)
+
+    def _loggers_of(self, job: Job) -> Iterator[str]:
+        """The loggers that get a handler: those at which records arrive that are captured."""
+        yield from ("", TASK_LOGGER)
+        for name, logger in [*logging.Logger.manager.loggerDict.items()]:
+            ends_here = isinstance(logger, logging.Logger) and not logger.propagate
+            if ends_here and self.takes(name, job):
+                yield name
+
+    def takes(self, name: str, job: Job) -> bool:
+        """Return whether a job shows the records of a logger."""
+        return is_captured(name, job.package, self.listed, of_task=_is_task_logger(name))
+
+
+class JobLogHandler(logging.Handler):
+    """Hands the records that arrive at a logger to the job that is running, if there is one.
+
+    It has no lock: a record's message may run any code. It leaves the record as it is, because
+    other handlers pickle it or print all that it has.
+    """
+
+    def __init__(self, capture: Capture, logger: logging.Logger) -> None:
+        super().__init__(capture.level)
+        self.logger = logger
+        self._capture = capture
+
+    def createLock(self) -> None:  # noqa: N802
+        self.lock = None
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        handlers = _handlers_of(record.name)
+        ours = [handler for handler in handlers if isinstance(handler, JobLogHandler)]
+        last_resort = logging.lastResort
+        alone = ours == handlers and ours[:1] == [self]
+        if alone and last_resort is not None and record.levelno >= last_resort.level:
+            # Without jobcast's handlers logging would have found none.
+            last_resort.handle(record)
+        if next((one for one in ours if one._capture is self._capture), self) is self:
+            self.emit(record)
+        return True
 
     def emit(self, record: logging.LogRecord) -> None:
         job = current_job()
-        if not isinstance(job, Job):
-            return
-        of_task = _is_task_logger(record.name)
-        if not is_captured(record.name, job.package, self._listed, of_task=of_task):
-            return
-        if record.__dict__.setdefault("jobcast_handler", self) is not self:
+        if not isinstance(job, Job) or job.capture is not self._capture:
             return
         try:
-            job.log(record.getMessage(), level=record.levelno)
+            if self._capture.takes(record.name, job):
+                job.log(record.getMessage(), level=record.levelno)
         except Exception:
             self.handleError(record)
 
 
-def capture(settings: Settings) -> None:
-    """Listen to the loggers that the settings select. Calling it again changes nothing.
-
-    It is called when a job begins, because an application may configure logging after jobcast
-    was imported, and that removes handlers.
-    """
-    if settings.log_level == "off":
-        return
-    listed = [name for name in settings.log_loggers if name != EVERY_LOGGER]
-    for name in ("", TASK_LOGGER, *listed):
-        logger = logging.getLogger(name)
-        if not any(isinstance(handler, JobLogHandler) for handler in logger.handlers):
-            logger.addHandler(JobLogHandler(settings.log_level.upper(), settings.log_loggers))
+def _handlers_of(name: str) -> list[logging.Handler]:
+    """The handlers that get a record of a logger, the nearest first."""
+    found: list[logging.Handler] = []
+    known = logging.Logger.manager.loggerDict.get(name, logging.getLogger())
+    logger = known if isinstance(known, logging.Logger) else None
+    while logger is not None:
+        found += logger.handlers
+        logger = logger.parent if logger.propagate else None
+    return found

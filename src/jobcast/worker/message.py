@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
 
 from msgspec import structs
 
@@ -20,23 +21,52 @@ AFTER_HEADER: Final = "jobcast_after"
 STANDS_IN_HEADER: Final = "jobcast_stands_in"  # the task that this one has replaced
 DELIVERY_HEADER: Final = "jobcast_delivery"  # set by the worker that takes the message
 
+#: What a message says of a job in its own top level.
+HEADERS: Final = (
+    OWNER_HEADER, SENDING_HEADER, AFTER_HEADER, STANDS_IN_HEADER, DELIVERY_HEADER,
+)  # fmt: skip
+#: What the next try of a run says too.
+KEPT_BY_RETRIES: Final = (OWNER_HEADER, SENDING_HEADER, STANDS_IN_HEADER)
+
 _NAME: Final = re.compile(r"[0-9a-z]{12}", re.ASCII)  # as ``draw`` makes them
 _NAMES_AN_EVENT: Final = re.compile(r"\w+ \d{1,15}( \d{1,12})?", re.ASCII)
 
 logger = logging.getLogger(__name__)
 
 
+def job_id_of(task_id: object) -> str:
+    """The job's id of a task: Celery takes ids of any type, such as a ``UUID``."""
+    return str.__str__(task_id) if isinstance(task_id, str) else str(task_id)
+
+
+def headers_of(request: Any) -> dict[str, Any]:
+    """The headers of jobcast's that a run's message has.
+
+    Where a tracer (Sentry's for one) has put a dictionary of the name ``headers`` among the
+    message's headers, Celery makes that ``request.headers``. The message's own top level are the
+    attributes of the request.
+
+    Args:
+        request: the ``celery.app.task.Context`` of the run.
+    """
+    inner = request.headers
+    found = {**(inner if isinstance(inner, Mapping) else {}), **vars(request)}
+    return {name: found[name] for name in HEADERS if found.get(name) is not None}
+
+
 def owner_of(owner: object) -> str:
-    """The subject that a job's owner is: a text, or the digits of a number, as users' ids are.
+    """The subject that a job's owner is: a text, the digits of a number, or a UUID's text.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: it is none of these.
         ValueError: the text is empty, or is no Unicode.
     """
     if isinstance(owner, int) and not isinstance(owner, bool):
         return str(int(owner))
+    if isinstance(owner, UUID):
+        return str(owner)
     if not isinstance(owner, str):
-        raise TypeError(f"a job's owner is a str or an int, not {type(owner).__name__}")
+        raise TypeError(f"a job's owner is a str, an int or a UUID, not {type(owner).__name__}")
     subject = str.__str__(owner)
     try:
         subject.encode()
@@ -64,18 +94,18 @@ def origin_of_run(request: Any) -> Origin:
     Args:
         request: the ``celery.app.task.Context`` of the run.
     """
-    return origin_of_delivery(request.headers, request.retries, request.delivery_info)
+    return origin_of_delivery(headers_of(request), request.retries, request.delivery_info)
 
 
 def origin_of_delivery(
-    headers: Mapping[str, Any] | None, retries: int, delivery_info: Mapping[str, Any] | None
+    headers: Mapping[str, Any] | None, retries: object, delivery_info: Mapping[str, Any] | None
 ) -> Origin:
     """Where what is said of one delivery of a task's message comes from."""
     headers = headers or {}
     origin = origin_of(headers)
     run = structs.replace(
         origin.run,
-        attempt=retries + 1,
+        attempt=(retries if isinstance(retries, int) else 0) + 1,
         # Without a worker (``apply()``) nobody has drawn it.
         delivery=_name(headers.get(DELIVERY_HEADER)) or draw(),
         redelivered=bool((delivery_info or {}).get("redelivered")),

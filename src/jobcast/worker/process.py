@@ -1,33 +1,42 @@
-"""What a process has one of: its settings and its publisher."""
+"""What a process has for each configuration: its settings and its publisher."""
 
 from __future__ import annotations
 
 import atexit
 import logging
 import os
-import threading
+import sys
 from collections.abc import Mapping
 from multiprocessing import util as multiprocessing_util
-from typing import Any
+from typing import Any, Final
+from uuid import UUID
 
 from billiard import util as billiard_util
-from celery import signals
+from celery import Celery, signals
 
 from jobcast.errors import InvalidJobId, SettingsError
 from jobcast.events import JobEvent
 from jobcast.settings import Settings
 from jobcast.transports import Origin, Retention, open_publisher
+from jobcast.worker.apps import configured_apps
 from jobcast.worker.aside import aside
-from jobcast.worker.job import NO_JOB, Job, NoJob
+from jobcast.worker.job import NO_JOB, Job, NoJob, current_job
 from jobcast.worker.keeper import Keeper
-from jobcast.worker.message import owner_of
-from jobcast.worker.publisher import Publisher
+from jobcast.worker.logs import Capture
+from jobcast.worker.message import (
+    KEPT_BY_RETRIES,
+    headers_of,
+    job_id_of,
+    origin_of_run,
+    owner_of,
+)
+from jobcast.worker.publisher import FLUSH_TIMEOUT, Publisher, Submitted
 
 logger = logging.getLogger(__name__)
 
 
 class Process:
-    """Settings, and the publisher that jobs speak through.
+    """The settings of a configuration, and the publisher that its jobs speak through.
 
     A job outlives a fork: in a child, that of ``multiprocessing`` for one, it speaks through a
     publisher of the child's own.
@@ -35,8 +44,9 @@ class Process:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._lock = threading.Lock()
-        self._publisher: Publisher | None = None
+        self.capture = Capture(settings)
+        # A dictionary, because setdefault() decides at once which of two threads was first.
+        self._publishers: dict[str, Publisher] = {}
         self._closed = False
         # Not to be collected: that would close connections which are the parent's.
         self._left: list[Publisher] = []
@@ -44,68 +54,95 @@ class Process:
     @property
     def publisher(self) -> Publisher:
         """Started when it is first asked for."""
-        return self._publisher or self._start()
+        return self._publishers.get(PUBLISHER) or self._start()
+
+    def job(self, job_id: object, *, origin: Origin, waits: bool = True) -> Job:
+        """A handle on a job.
+
+        Raises:
+            InvalidJobId: the id may not become a room.
+        """
+        job = Job(self, job_id, origin=origin, result_limit=self.settings.result_limit, waits=waits)
+        job.capture = self.capture
+        return job
 
     def mark(self, job: Job) -> None:
         self.publisher.mark(job)
 
-    def add(self, job: Job, event: JobEvent) -> str:
+    def add(self, job: Job, event: JobEvent) -> Submitted:
         return self.publisher.add(job, event)
 
-    def flush(self) -> bool:
-        return self.publisher.flush()
+    def flush(self, timeout: float = FLUSH_TIMEOUT) -> bool:
+        return self.publisher.flush(timeout)
+
+    def hurry(self) -> None:
+        self.publisher.hurry()
 
     def forget(self) -> None:
         """Begin anew, in a process that was forked: the thread stayed behind in the parent, and
         what it had to send is the parent's to send."""
-        self._lock = threading.Lock()
         self._closed = False
-        if self._publisher is not None:
-            self._publisher.leave()
-            self._left.append(self._publisher)
-            self._publisher = None
+        publisher = self._publishers.pop(PUBLISHER, None)
+        if publisher is not None:
+            publisher.leave()
+            self._left.append(publisher)
 
     def close(self) -> None:
-        with self._lock:
-            closed, self._closed = self._closed, True
-        if self._publisher is not None and not closed:
-            self._publisher.close()
+        closed, self._closed = self._closed, True
+        publisher = self._publishers.get(PUBLISHER)
+        if publisher is not None and not closed:
+            publisher.close()
 
     def _start(self) -> Publisher:
-        with self._lock:
-            if self._publisher is None:
-                self._publisher = _open(self.settings)
-                if self._left:
-                    # A child of either runs no exit handlers, and these.
-                    for util in (multiprocessing_util, billiard_util):
-                        util.Finalize(None, self.close, exitpriority=0)
-            return self._publisher
+        # No lock is held: loading a transport runs foreign code.
+        opened = _open(self.settings)
+        publisher = self._publishers.setdefault(PUBLISHER, opened)
+        if publisher is not opened:
+            opened.close()
+        elif self._left:
+            # A child of either runs no exit handlers, and these.
+            for util in (multiprocessing_util, billiard_util):
+                util.Finalize(None, self.close, exitpriority=0)
+        return publisher
 
 
-_lock = threading.Lock()
-_process: Process | Exception | None = None  # an error is said once, and is for good
+PUBLISHER: Final = "publisher"
+
+# Configurations that were asked for, by their identity, which is kept from being used again. An
+# error is logged once, and is for good.
+_known: dict[int, tuple[Mapping[str, Any] | None, Process | Exception]] = {}
+_processes: dict[Settings, Process] = {}
 
 
 def process(celery_conf: Mapping[str, Any] | None = None) -> Process | None:
-    """This process's publisher, started at the first call.
+    """The publisher that this process has for a configuration, started at the first call.
+
+    Args:
+        celery_conf: of a Celery application; None for the environment alone. Those whose settings
+            are the same share a publisher.
 
     Returns:
         None if a setting is wrong, which is logged once: no task fails of it.
     """
-    global _process
-    with _lock:
-        if _process is None:
-            try:
-                here = Process(Settings.load(celery_conf=celery_conf))
-                _ = here.publisher
-                _process = here
-            except SettingsError as exc:
-                logger.error("nothing is published: %s", exc)
-                _process = exc
-            except ImportError as exc:
-                logger.exception("nothing is published: the transport cannot be loaded")
-                _process = exc
-        return _process if isinstance(_process, Process) else None
+    _, known = _known.get(id(celery_conf), (None, None))
+    if known is None:
+        known = _find(celery_conf)
+        _known[id(celery_conf)] = celery_conf, known
+    return known if isinstance(known, Process) else None
+
+
+def _find(celery_conf: Mapping[str, Any] | None) -> Process | Exception:
+    try:
+        settings = Settings.load(celery_conf=celery_conf)
+        here = _processes.setdefault(settings, Process(settings))
+        _ = here.publisher
+    except SettingsError as exc:
+        logger.error("nothing is published: %s", exc)
+        return exc
+    except ImportError as exc:
+        logger.exception("nothing is published: the transport cannot be loaded")
+        return exc
+    return here
 
 
 def new_job(
@@ -119,44 +156,88 @@ def new_job(
     here = process(celery_conf)
     if here is None:
         return NO_JOB
-    limit = here.settings.result_limit
     try:
-        return Job(here, job_id, origin=origin, result_limit=limit, waits=waits)
+        return here.job(job_id, origin=origin, waits=waits)
     except InvalidJobId as exc:
         logger.warning("job %.200r is not published: %s", job_id, exc)
         return NO_JOB
 
 
-def open_job(job_id: str, *, owner: str | int | None = None) -> Job | NoJob:
+def job_of_run(request: Any, app: Any, *, waits: bool = True) -> Job | None:
+    """The job of a run, which may be another process's; None if it cannot be published.
+
+    Args:
+        request: the ``celery.app.task.Context`` of the run.
+        app: the Celery application of its task.
+        waits: whether the end of the job is flushed.
+    """
+    headers = headers_of(request)
+    job = new_job(
+        job_id_of(request.id), origin=origin_of_run(request), celery_conf=app.conf, waits=waits
+    )
+    if not isinstance(job, Job):
+        return None
+    job.kept_headers = {name: headers[name] for name in KEPT_BY_RETRIES if name in headers}
+    return job
+
+
+def open_job(
+    job_id: str | int | UUID,
+    *,
+    owner: str | int | UUID | None = None,
+    app: Celery | None = None,
+) -> Job | NoJob:
     """Follow work that is no Celery task: a management command, a thread, a cron job.
 
     Args:
-        job_id: what followers join; 1 to 128 characters.
-        owner: the subject whose token may follow it; a number stands for its digits. Nobody's
-            if it is left out.
+        job_id: what followers join; 1 to 128 characters. A number stands for its digits, a UUID
+            for its text.
+        owner: the subject whose token may follow it, in the same way. Nobody's if it is left out.
+        app: the Celery application whose settings apply. By default those of the job that is
+            running here, else of the application that has ``jobcast_*`` settings, else those of
+            the environment.
 
     Raises:
         InvalidJobId: the id may not become a room.
-        TypeError: the owner is neither a text nor a number.
+        TypeError: the owner is neither a text nor a number nor a UUID.
         ValueError: the owner is empty, or is no Unicode.
+        SettingsError: two Celery applications have different settings, and ``app`` is left out.
 
     >>> with open_job("reindex-2026-11-23", owner="alice") as job:
     ...     job.progress(50, "half-way")
     """
     origin = Origin(None if owner is None else owner_of(owner))
-    here = process()
+    if isinstance(job_id, UUID | int) and not isinstance(job_id, bool):
+        job_id = job_id_of(job_id)
+    here = _process_here() if app is None else process(app.conf)
     if here is None:
         return NO_JOB
-    return Job(here, job_id, origin=origin, result_limit=here.settings.result_limit)
+    job = here.job(job_id, origin=origin)
+    job.package = sys._getframe(1).f_globals.get("__name__", "").partition(".")[0]
+    return job
+
+
+def _process_here() -> Process | None:
+    """The publisher for work that does not say which configuration it means."""
+    outer = current_job()
+    if isinstance(outer, Job) and isinstance(outer.publisher, Process):
+        return outer.publisher
+    confs = [app.conf for app in configured_apps()]
+    if len({Settings.load(celery_conf=conf) for conf in confs}) > 1:
+        raise SettingsError(
+            "JOBCAST_URL",
+            "and the other jobcast settings differ between the Celery applications of this"
+            " process: say which one is meant, as in open_job(job_id, app=celery_app)",
+        )
+    return process(confs[0] if confs else None)
 
 
 def close() -> None:
     """Send what is left and stop. The next use begins anew."""
-    global _process
     aside.close()
-    with _lock:
-        ended, _process = _process, None
-    if isinstance(ended, Process):
+    _known.clear()
+    while _processes:
+        _, ended = _processes.popitem()
         ended.close()
 
 
@@ -174,10 +255,8 @@ def _open(settings: Settings) -> Publisher:
 
 
 def _forget() -> None:
-    global _lock
-    _lock = threading.Lock()
-    if isinstance(_process, Process):
-        _process.forget()
+    for here in _processes.values():
+        here.forget()
 
 
 def _close_on(signal: Any) -> None:

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from itertools import chain
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from msgspec import Struct, structs
 
@@ -18,9 +18,10 @@ from jobcast.events import JobEvent, JobProgress
 from jobcast.transports import Origin, Outgoing, TransportPublisher
 from jobcast.transports.base import Predecessor, Required
 from jobcast.transports.leases import DEFAULT_LEASE, Lease
+from jobcast.worker.bell import Bell
 from jobcast.worker.buffer import Buffer, encode
+from jobcast.worker.guard import Guard
 from jobcast.worker.leases import LeaseKeeping, Leases
-from jobcast.worker.public import interrupts
 
 LINGER: Final = 0.025  # seconds that an event waits for others, and progress to be replaced
 BATCH: Final = 200  # events a pipeline
@@ -31,6 +32,7 @@ FLUSH_TIMEOUT: Final = 2.0  # seconds that the end of a task may wait for the tr
 CLOSE_TIMEOUT: Final = 3.0  # seconds that the end of a process may
 HELD_DELAY: Final = 0.1  # seconds between two looks whether the events before have come
 HELD_TIMEOUT: Final = 10.0  # seconds that a job waits for events of another publisher
+MAX_FAULTS: Final = 100  # progress values that could not be taken, until the thread logs them
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +44,47 @@ class Reporter(Protocol):
     origin: Origin
     requires: Required
     dirty: bool
+    slot: Any
 
-    def take_progress(self) -> JobProgress | None:
-        """The progress, if it is newer than what was taken before."""
+    def take_progress(self, slot: Any) -> JobProgress | None:
+        """The progress that ``slot`` held, if it is newer than what was taken before.
+
+        It runs under the publisher's lock: every value in the slot is a plain one.
+        """
+
+    def drop_progress(self, slot: Any) -> None:
+        """Take a progress for taken that cannot be had."""
+
+
+class Submitted(Struct, eq=False):
+    """An event on its way to the buffer, with the progress that precedes it."""
+
+    job: Reporter
+    event: JobEvent
+    origin: Origin
+    requires: Required
+    slot: Any
+    publisher_id: str
+    ticket: int = 0  # given under the lock
+
+    @property
+    def reference(self) -> str:
+        """Name the event as :attr:`Origin.after <jobcast.transports.Origin.after>` does.
+
+        Empty while another thread is about to give the ticket; a flush waits for that.
+        """
+        if not self.ticket:
+            return ""
+        at = int(self.event.timestamp.timestamp())
+        return str(Predecessor(self.publisher_id, self.ticket, at))
+
+
+class Waiter(Struct, eq=False):
+    """A thread that waits until everything before it is stored."""
+
+    waits: bool
+    bell: Bell
+    ticket: int | None = None  # given under the lock
 
 
 class Held(Struct):
@@ -57,7 +97,9 @@ class Held(Struct):
 class Publisher:
     """One for each process, started lazily, on the process's own side of a fork.
 
-    Any thread may call it. While the transport is down the events wait in a bounded buffer.
+    Any thread may call it, and so may a signal handler or a finalizer that interrupts such a call:
+    a task hands its events over without waiting for a lock, and no foreign code runs under one.
+    While the transport is down the events wait in a bounded buffer.
     """
 
     def __init__(
@@ -73,11 +115,15 @@ class Publisher:
         self.leases = Leases(transport, lease, keeper)
         self._shown_url = shown_url
         self._buffer = Buffer() if buffer is None else buffer
-        self._lock = threading.Lock()
+        self._lock = Guard()
+        # On the way to the buffer. It is short: whoever adds something empties it, unless somebody
+        # else is doing that.
+        self._inbox: deque[Submitted | Waiter] = deque()
         self._dirty: deque[Reporter] = deque()  # jobs whose progress was not looked at
-        self._work = threading.Event()
-        self._hurry = threading.Event()
-        self._settled = threading.Condition(self._lock)
+        self._faults: deque[tuple[str, Exception]] = deque(maxlen=MAX_FAULTS)
+        self._work = Bell()
+        self._hurry = Bell()
+        self._waiters: list[Waiter] = []
         self._sent_ticket = 0  # everything up to here is stored, or held
         # Jobs that wait for other publishers. All that came later of them is in the buffer.
         self._held: dict[str, Held] = {}
@@ -96,18 +142,12 @@ class Publisher:
         self._dirty.append(job)
         self._work.set()
 
-    def add(self, job: Reporter, event: JobEvent) -> str:
-        """Send an event, after the progress that was said before it.
-
-        Returns:
-            What names the event in :attr:`Origin.after <jobcast.transports.Origin.after>`.
-        """
-        with self._lock:
-            self._take_progress(job)
-            self._buffer.add(event, job.origin, job.requires)
-            ticket = self._buffer.last_ticket
+    def add(self, job: Reporter, event: JobEvent) -> Submitted:
+        """Send an event, after the progress that was said before it."""
+        submitted = Submitted(job, event, job.origin, job.requires, job.slot, self._transport.publisher_id)
+        self._hand_over(submitted)
         self._work.set()
-        return str(Predecessor(self._transport.publisher_id, ticket, int(time.time())))
+        return submitted
 
     def flush(self, timeout: float = FLUSH_TIMEOUT) -> bool:
         """Wait until all that was said is stored.
@@ -120,16 +160,20 @@ class Publisher:
         Returns:
             Whether it is; if not, it is sent later, when that is possible.
         """
-        with self._settled:
-            self._collect()
-            ticket = self._buffer.last_ticket
-            self._hurry.set()
-            self._work.set()
-            if not self._settled.wait_for(
-                lambda: self._sent_ticket >= ticket or self._stuck, timeout
-            ):
-                self._late = True
-            return self._sent_ticket >= ticket and not self._held
+        if self._lock.held_here or threading.current_thread() is self._thread:
+            # A signal handler or a finalizer has interrupted the very work that it would wait for.
+            return False
+        waiter = Waiter(not self._stuck, Bell())
+        self._hand_over(waiter)
+        self.hurry()
+        if not (self._is_stored(waiter) or self._stuck or waiter.bell.wait(timeout)):
+            self._late = True
+        return self._is_stored(waiter) and not self._held
+
+    def hurry(self) -> None:
+        """Send what there is, without waiting for more."""
+        self._hurry.set()
+        self._work.set()
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Send what is left, within ``timeout`` seconds, and stop."""
@@ -183,6 +227,16 @@ class Publisher:
             return HELD_DELAY if due is None else min(due, HELD_DELAY)
         return due
 
+    def _hand_over(self, item: Submitted | Waiter) -> None:
+        """Pass something on to the buffer, without waiting for whoever is using that."""
+        self._inbox.append(item)
+        # Who has the lock for this purpose looks again after releasing it.
+        while self._inbox and self._lock.run_if_free(self._take_in):
+            pass
+
+    def _is_stored(self, waiter: Waiter) -> bool:
+        return waiter.ticket is not None and self._sent_ticket >= waiter.ticket
+
     @property
     def _stuck(self) -> bool:
         """Whether there is no use in waiting."""
@@ -198,6 +252,7 @@ class Publisher:
         with self._lock:
             self._collect()
             last = self._buffer.last_ticket
+        self._log_faults()
         while self._sent_ticket < last and not self._gives_up:
             self._unsent = self._unsent or self._next_batch()
             if self._down_since is None:
@@ -222,12 +277,12 @@ class Publisher:
             self._failed(problem)
             return
         self._unsent = ()
-        with self._settled:
+        with self._lock:
             if problem is not None:
                 self._set_aside(problem.unsent)
             if not self._prepared:
                 self._sent_ticket = self._buffer.first_ticket(self._held) - 1
-            self._settled.notify_all()
+        self._wake_waiters()
         self._succeeded()
 
     def _publish(self, batch: Sequence[Outgoing]) -> PublishFailed | None:
@@ -259,6 +314,7 @@ class Publisher:
     def _prepare(self) -> None:
         """Take what waits, that of each job together: it takes one call, and one message."""
         with self._lock:
+            self._take_in()
             # During an outage the buffer keeps it, which is bounded and has nothing stale in it.
             count = WINDOW if self._down_since is None else BATCH
             entries = self._buffer.take(count, but=self._held)
@@ -268,24 +324,63 @@ class Publisher:
         self._prepared.extend(chain.from_iterable(of_job.values()))
 
     def _collect(self) -> None:
+        """Take what was handed over, and the progress of every job. Called under the lock."""
+        self._take_in()
+        self._look_at_progress()
+
+    def _take_in(self) -> None:
+        """Move what was handed over to the buffer. Called under the lock."""
+        while self._inbox:
+            # It leaves the inbox last: a time limit may interrupt a task here. Whoever has the
+            # lock next repeats the first item, with the same ticket.
+            item = self._inbox[0]
+            if isinstance(item, Submitted):
+                self._take_progress(item.job, item.slot, item.origin)
+                item.ticket = item.ticket or self._buffer.last_ticket + 1
+                self._buffer.add(item.event, item.origin, item.requires, ticket=item.ticket)
+            elif item.ticket is None:
+                self._look_at_progress()
+                item.ticket = self._buffer.last_ticket
+                if item.waits:
+                    self._waiters.append(item)
+            self._inbox.popleft()
+
+    def _look_at_progress(self) -> None:
         while self._dirty:
-            # It leaves the queue last: a time limit may interrupt a task here, which flushes.
+            # It leaves the queue last, for the same reason.
             job = self._dirty[0]
             job.dirty = False
-            self._take_progress(job)
+            self._take_progress(job, job.slot, job.origin)
             self._dirty.popleft()
 
-    def _take_progress(self, job: Reporter) -> None:
-        """Buffer a job's progress. What its own values raise is nobody else's business."""
+    def _take_progress(self, job: Reporter, slot: Any, origin: Origin) -> None:
         try:
-            progress = job.take_progress()
-        except BaseException as exc:
-            if threading.current_thread() is not self._thread and interrupts(exc):
-                raise
-            logger.warning("a progress of job %s is not shown", job.job_id, exc_info=True)
+            progress = job.take_progress(slot)
+        except Exception as exc:
+            if threading.current_thread() is not self._thread:
+                raise  # a signal handler may have raised it, to end the task
+            job.drop_progress(slot)
+            self._faults.append((job.job_id, exc))  # nothing is logged under the lock
             return
         if progress is not None:
-            self._buffer.add(progress, job.origin)
+            self._buffer.add(progress, origin)
+
+    def _log_faults(self) -> None:
+        while self._faults:
+            job_id, exc = self._faults.popleft()
+            logger.warning("a progress of job %s is not shown", job_id, exc_info=exc)
+
+    def _wake_waiters(self) -> None:
+        """Wake the threads that need not wait any longer."""
+        with self._lock:
+            self._take_in()
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                if not (self._is_stored(waiter) or self._stuck):
+                    self._waiters.append(waiter)
+        for waiter in waiters:
+            if self._is_stored(waiter) or self._stuck:
+                waiter.bell.set()
 
     def _set_aside(self, events: Sequence[Outgoing]) -> None:
         """Let events wait for another process, which ran their job before this one, and with them
@@ -348,9 +443,8 @@ class Publisher:
                 " %d events at most, until it is back", self._shown_url, exc,
                 self._buffer.max_events,
             )  # fmt: skip
-            with self._settled:
-                self._down_since = time.monotonic()
-                self._settled.notify_all()
+            self._down_since = time.monotonic()
+        self._wake_waiters()
         ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self._failures, 10))
         self._hurry.clear()
         self._hurry.wait(random.uniform(FIRST_DELAY, ceiling))

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from functools import cached_property, wraps
+from functools import cache, cached_property, wraps
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from billiard.einfo import ExceptionWithTraceback
 from celery import Celery, signals, states
@@ -28,6 +29,7 @@ from celery.exceptions import (
 from celery.worker import state
 from celery.worker.request import Request
 from kombu.utils.compat import detect_environment
+from kombu.utils.imports import symbol_by_name
 
 from jobcast.events import is_job_id, now
 from jobcast.transports.leases import Lease
@@ -40,12 +42,13 @@ from jobcast.worker.message import (
     DELIVERY_HEADER,
     OWNER_HEADER,
     SENDING_HEADER,
+    job_id_of,
     origin_of_delivery,
     origin_of_run,
 )
-from jobcast.worker.process import new_job, process
+from jobcast.worker.process import job_of_run, new_job, process
 from jobcast.worker.publisher import FLUSH_TIMEOUT
-from jobcast.worker.sending import is_followed
+from jobcast.worker.sending import fields_of, is_celerys, is_followed
 
 SAY_OF_JOBS: Final = frozenset({OWNER_HEADER, SENDING_HEADER})  # headers that only jobs have
 
@@ -61,14 +64,16 @@ class JobRequest(Request):
         self.request_dict[DELIVERY_HEADER] = draw()
         self._cause: BaseException | None = None
         self._told = False
+        self.is_stopped = False  # by Celery, in the middle of its run
+        _requests[job_id_of(self.id)] = self
 
     @cached_property
     def is_job(self) -> bool:
-        return is_job_id(self.id) and is_followed(self.task)
+        return is_job_id(job_id_of(self.id)) and is_followed(self.task)
 
     @cached_property
     def lease(self) -> Lease:
-        return Lease(self.id, origin_of_run(self._context).run)
+        return Lease(job_id_of(self.id), origin_of_run(self._context).run)
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         super().on_accepted(pid, time_accepted)
@@ -111,7 +116,12 @@ class JobRequest(Request):
         self._told = self._told or sent
         return sent
 
+    def terminate(self, *args: Any, **kwargs: Any) -> None:
+        self.is_stopped = True
+        super().terminate(*args, **kwargs)
+
     def cancel(self, pool: Any, signal: Any = None, **options: Any) -> None:
+        self.is_stopped = True
         # What Celery deals with when it cancels for another reason than a shutdown.
         broken = isinstance(sys.exc_info()[1], self._connection_errors)
         cause = BrokerLost() if broken else WorkerShutdown()
@@ -169,6 +179,48 @@ class JobRequest(Request):
                 said.wait(FLUSH_TIMEOUT)
 
 
+@cache
+def request_class(own: Any) -> type[JobRequest]:
+    """The class of requests that has jobcast's part and a project's own.
+
+    Args:
+        own: the project's class, or its qualified name; Celery's own if it has none.
+
+    Raises:
+        TypeError: they do not go together.
+    """
+    cls = symbol_by_name(own)
+    if not (isinstance(cls, type) and issubclass(cls, Request)):
+        raise TypeError(
+            f"its Request is {own!r}, and should be a subclass of celery.worker.request.Request"
+        )
+    if issubclass(cls, JobRequest):
+        return cls
+    if cls is Request:
+        return JobRequest
+    try:
+        # jobcast's part is around the project's, whose methods need not call super().
+        both: type[JobRequest] = type(
+            cls.__name__, (JobRequest, cls), {"__module__": cls.__module__}
+        )
+    except TypeError as exc:
+        raise TypeError(
+            f"its Request, {cls.__qualname__}, does not go together with jobcast's ({exc}):"
+            " derive it from jobcast.worker.request.JobRequest"
+        ) from None
+    return both
+
+
+# The latest of each id. Celery's own list has those no more that it has just stopped.
+_requests: WeakValueDictionary[str, JobRequest] = WeakValueDictionary()
+
+
+def is_stopped(task_id: object) -> bool:
+    """Whether Celery itself has stopped the run of a task in this process."""
+    request = _requests.get(job_id_of(task_id))
+    return request is not None and request.is_stopped
+
+
 def _hold(request: JobRequest, lease: Lease) -> None:
     """Keep a run alive whose own process may let no other thread run for long."""
     here = process(request.app.conf)
@@ -179,11 +231,10 @@ def _hold(request: JobRequest, lease: Lease) -> None:
             here.publisher.hold(lease)
 
 
-def _refuse(app: Celery, message: Any, cause: BaseException) -> None:
+def _refuse(app: Celery, message: Any, fields: Mapping[str, Any], cause: BaseException) -> None:
     """Say that no worker will do what a message asks for, nor what was to come after it."""
-    headers = message.headers
-    origin = origin_of_delivery(headers, headers.get("retries") or 0, message.delivery_info)
-    job = new_job(headers["id"], origin=origin, celery_conf=app.conf)
+    origin = origin_of_delivery(message.headers, fields.get("retries"), message.delivery_info)
+    job = new_job(job_id_of(fields["id"]), origin=origin, celery_conf=app.conf)
     if isinstance(job, Job):
         job.fail(cause)
     match _payload_of(message):
@@ -196,19 +247,19 @@ def _payload_of(message: Any) -> Any:
         return message.payload
     except Exception as exc:
         # Whatever a serializer raises: it may be why the message is refused.
-        logger.debug("message %s: %s", message.headers["id"], exc)
+        logger.debug("message %s: %s", message.delivery_tag, exc)
         return None
 
 
 def _fail(task: Any, context: Any, cause: BaseException) -> None:
-    job = _job(task.app, context)
+    job = job_of_run(context, task.app)
     if job is not None:
         job.fail(cause, task.message_of(cause))
         never_run(task.app, context)
 
 
 def _retry(task: Any, context: Any, cause: BaseException | None) -> None:
-    job = _job(task.app, context)
+    job = job_of_run(context, task.app)
     if job is not None:
         job.retry_cause = cause, "" if cause is None else task.message_of(cause)
         job.retrying(attempt=job.attempt, eta=now())
@@ -216,7 +267,7 @@ def _retry(task: Any, context: Any, cause: BaseException | None) -> None:
 
 def _retry_later(task: Any, context: Any, cause: BaseException, retried: list[Job]) -> None:
     """Say that Celery sends the task once more, whose child is gone."""
-    job = _job(task.app, context)
+    job = job_of_run(context, task.app)
     if job is not None:
         retried.append(job)
         job.retry_cause = cause, task.message_of(cause)
@@ -224,15 +275,9 @@ def _retry_later(task: Any, context: Any, cause: BaseException, retried: list[Jo
 
 
 def _succeed(task: Any, context: Any, result: Any) -> None:
-    job = _job(task.app, context)
+    job = job_of_run(context, task.app)
     if job is not None:
         job.complete(task.shown_result(result))
-
-
-def _job(app: Celery, context: Any) -> Job | None:
-    """The job of a run that is, or would be, another process's."""
-    job = new_job(context.id, origin=origin_of_run(context), celery_conf=app.conf)
-    return job if isinstance(job, Job) else None
 
 
 def _active() -> list[Lease]:
@@ -282,8 +327,11 @@ def _rejected(sender: Any, message: Any, exc: BaseException | None, **_: object)
 def refuse(app: Celery, message: Any, cause: BaseException) -> None:
     """Say that this worker does not take a message: it is a job's if it says so."""
     headers = message.headers
-    if isinstance(headers, Mapping) and "id" in headers and headers.keys() & SAY_OF_JOBS:
-        aside.call(_refuse, app, message, cause)
+    if not isinstance(headers, Mapping) or not headers.keys() & SAY_OF_JOBS:
+        return
+    fields = headers if "id" in headers else fields_of(headers, _payload_of(message))
+    if "id" in fields and not is_celerys(str(fields.get("task"))):
+        aside.call(_refuse, app, message, fields, cause)
 
 
 def _prepare(sender: Any, **_: object) -> None:

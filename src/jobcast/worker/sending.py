@@ -8,10 +8,10 @@ from contextvars import ContextVar
 from typing import Any
 
 from celery import Celery, current_app, signals
-from celery._state import _get_active_apps
 from msgspec import Struct
 
 from jobcast.transports.runs import draw
+from jobcast.worker.apps import active_apps
 from jobcast.worker.endings import NotSent
 from jobcast.worker.job import Job, current_job
 from jobcast.worker.message import (
@@ -19,10 +19,12 @@ from jobcast.worker.message import (
     DELIVERY_HEADER,
     SENDING_HEADER,
     due,
+    job_id_of,
     origin_of,
 )
 from jobcast.worker.message import OWNER_HEADER as OWNER_HEADER
-from jobcast.worker.process import new_job
+from jobcast.worker.process import new_job, process
+from jobcast.worker.signatures import OPTIONS
 
 
 class Sending(Struct):
@@ -50,7 +52,13 @@ def sending(app: Celery) -> Iterator[None]:
         _sending.reset(token)
 
 
-def announce(sender: str, headers: dict[str, Any], **_: object) -> None:
+def announce(
+    sender: str,
+    headers: dict[str, Any],
+    properties: dict[str, Any] | None = None,
+    body: object = None,
+    **_: object,
+) -> None:
     """Publish ``queued``, so that a job can be followed by its owner before a worker has it.
 
     What a job sends belongs to the job's owner, unless the message says otherwise. A retry is
@@ -59,9 +67,18 @@ def announce(sender: str, headers: dict[str, Any], **_: object) -> None:
     parent = current_job()
     inside = parent if isinstance(parent, Job) else None
     headers.pop(DELIVERY_HEADER, None)
-    if headers.get("retries"):
-        if inside is not None and inside.job_id == headers.get("id"):
-            inside.retrying(eta=due(headers.get("eta")))
+    for name in OPTIONS:
+        # What the task's own apply_async() has not seen, for one of a task that is sent by name.
+        if properties and name in properties:
+            headers.setdefault(name, properties.pop(name))
+    message = fields_of(headers, body)
+    job_id = job_id_of(message["id"])
+    if message.get("retries"):
+        if inside is not None and inside.job_id == job_id:
+            inside.retrying(eta=due(message.get("eta")))
+            # Celery copies request.headers only, which may be those of a tracer.
+            for name, value in inside.kept_headers.items():
+                headers.setdefault(name, value)
             headers[AFTER_HEADER] = inside.last_word
         return
     app = _app_that_sends(sender)
@@ -70,14 +87,24 @@ def announce(sender: str, headers: dict[str, Any], **_: object) -> None:
     if inside is not None and inside.owner is not None:
         headers.setdefault(OWNER_HEADER, inside.owner)
     headers[SENDING_HEADER] = draw()
-    if inside is not None and inside.replaced and inside.job_id == headers["id"]:
+    if inside is not None and inside.replaced and inside.job_id == job_id:
         headers[AFTER_HEADER] = inside.last_word
         return
-    job = new_job(headers["id"], origin=origin_of(headers), celery_conf=app.conf)
+    job = new_job(job_id, origin=origin_of(headers), celery_conf=app.conf)
     if isinstance(job, Job):
+        here = process(app.conf)
+        if inside is None and here is not None:
+            # It is a request of the web that waits here, and no task.
+            job.patience = here.settings.enqueue_timeout
         job.queued(task=sender)
-        job.flush()
+        job.settle()
         _note(job)
+
+
+def fields_of(headers: Mapping[str, Any], body: object) -> Mapping[str, Any]:
+    """What a task's message says of the task: by the first version of Celery's protocol in its
+    body, of which jobcast's own headers are no part."""
+    return body if "id" not in headers and isinstance(body, Mapping) else headers
 
 
 def _sent(**_: object) -> None:
@@ -97,7 +124,7 @@ def _app_that_sends(name: str) -> Celery:
     if sending is not None:
         return sending.app
     if name not in current_app.tasks:
-        for app in tuple(_get_active_apps()):
+        for app in active_apps():
             if name in app._tasks:  # without making it ready, which is for who uses it to do
                 return app
     return current_app
@@ -105,14 +132,21 @@ def _app_that_sends(name: str) -> Celery:
 
 def is_job(app: Celery, name: str, headers: Mapping[str, Any]) -> bool:
     """Whether a task that is sent can be followed."""
+    if is_celerys(name):
+        return False
     # One that only the worker knows is a job if it has an owner.
     return OWNER_HEADER in headers or is_followed(app.tasks.get(name))
 
 
 def is_followed(task: Any) -> bool:
-    """Whether a task's runs are jobs. Those of Celery's own tasks (``celery.chord_unlock``, ...)
-    are nobody's, also where every task has the class."""
-    return getattr(task, "is_followed", False) and not task.name.startswith("celery.")
+    """Whether a task's runs are jobs."""
+    return getattr(task, "is_followed", False) and not is_celerys(task.name)
+
+
+def is_celerys(name: str) -> bool:
+    """Whether a task is one of Celery's own (``celery.chord_unlock``, ...): those are no jobs, also
+    where every task has the class, or what they stand for has an owner."""
+    return name.startswith("celery.")
 
 
 signals.before_task_publish.connect(announce, weak=False)

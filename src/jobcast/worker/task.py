@@ -10,34 +10,41 @@ from contextlib import AbstractContextManager
 from functools import wraps
 from importlib import import_module
 from typing import Any, Final, TypeVar, cast
+from uuid import UUID
 
 from billiard.process import current_process
 from celery import Task, signals, states
 from celery.canvas import Signature
 from celery.exceptions import Retry
+from kombu.utils.compat import detect_environment
 
 from jobcast.errors import SettingsError
 from jobcast.events import now
 from jobcast.settings import Settings
-from jobcast.worker import logs
 from jobcast.worker.canvas import never_run, standing_in
 from jobcast.worker.endings import really_raised, told
 from jobcast.worker.job import Job, _current, current_job
+from jobcast.worker.logs import package_of
 from jobcast.worker.message import (
-    OWNER_HEADER,
     STANDS_IN_HEADER,
     due,
-    origin_of_run,
-    owner_of,
+    headers_of,
+    job_id_of,
 )
 from jobcast.worker.mirror import mirror
-from jobcast.worker.process import new_job, process
+from jobcast.worker.process import job_of_run, process
 from jobcast.worker.sending import is_followed, sending
+from jobcast.worker.signatures import JobSignature, with_headers
 
 T = TypeVar("T")
 
 MAX_UNFINISHED: Final = 1000  # runs that were left without a word, and may yet get one
-HOOKS: Final = ("on_success", "on_failure", "on_retry")
+#: Celery's hooks, and jobcast's part of each.
+REPORTS: Final = {
+    "on_success": "_report_success",
+    "on_failure": "_report_failure",
+    "on_retry": "_report_retry",
+}
 
 # Runs that were left by something worse than an exception; Celery may call a hook of theirs later.
 _unfinished: OrderedDict[str, Job] = OrderedDict()
@@ -56,17 +63,16 @@ class ProgressTask(Task):
     ...         ...
 
     ``Celery(task_cls="jobcast:ProgressTask")`` makes every task one. A subclass may have hooks of
-    its own (``on_success`` and so on), with or without a call of ``super()``.
+    its own (``on_success`` and so on), with or without a call of ``super()``. It may have further
+    bases, before or after this one, with hooks, a ``__call__`` and a ``Request`` of their own.
     """
 
     abstract = True
     is_followed = True
-    #: Sees the endings that a pool's child cannot report. One of your own is a subclass of it.
-    Request = "jobcast.worker.request:JobRequest"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in HOOKS:
+        for name in REPORTS:
             own = _own(cls, name)
             if own is not None:
                 setattr(cls, name, _with_report(name, own))
@@ -104,18 +110,21 @@ class ProgressTask(Task):
         """Do a part of the job, in which 0 to 100 means that part: see :meth:`Job.stage`."""
         return _current.get().stage(name, weight, of)
 
-    def owned_by(self, owner: str | int) -> Signature:
+    def owned_by(self, owner: str | int | UUID) -> JobSignature:
         """This task as a signature whose job the subject ``owner`` may follow.
 
-        A number, as users' ids are in many applications, stands for its digits.
+        A number, as users' ids are in many applications, stands for its digits, and a UUID for its
+        text. The owner stays whatever headers are given later. For a signature that is there
+        already, and for chains, groups and chords, see :func:`jobcast.owned_by`.
 
         >>> convert.owned_by("alice").delay(pages)
+        >>> convert.owned_by("alice").s(pages) | upload.s()
 
         Raises:
-            TypeError: the owner is neither a text nor a number.
+            TypeError: the owner is none of these.
             ValueError: the owner is empty, or is no Unicode.
         """
-        return self.signature(headers={OWNER_HEADER: owner_of(owner)})
+        return JobSignature.of(self, owner)
 
     def public_result(self, result: Any) -> Any:
         """What followers see of the result. Override it to show less, or something else."""
@@ -130,13 +139,22 @@ class ProgressTask(Task):
         """
         return told(exc)
 
+    def start_strategy(self, app: Any, consumer: Any, **kwargs: Any) -> Any:
+        # Celery makes the requests of this class. jobcast's part of them sees the endings that a
+        # pool's child cannot report.
+        self.Request = _request_class(self)
+        return super().start_strategy(app, consumer, **kwargs)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         request = self.request_stack.top
+        following = super().__call__
         if request is None or request.called_directly or request._protected:
-            return super().__call__(*args, **kwargs)
-        # As Celery's workers call a task that has no __call__ of its own.
-        request._protected = 1
+            return following(*args, **kwargs)
         try:
+            if following.__func__ is not Task.__call__:
+                return following(*args, **kwargs)
+            # As Celery's workers call a task that has no __call__ of its own.
+            request._protected = 1
             return self.run(*args, **kwargs)
         finally:
             # Before Celery stores how it ended.
@@ -144,14 +162,35 @@ class ProgressTask(Task):
 
     def apply_async(self, *args: Any, **kwargs: Any) -> Any:
         with sending(self.app):
-            return super().apply_async(*args, **kwargs)
+            return super().apply_async(*args, **with_headers(kwargs))
 
-    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002
+    def apply(self, *args: Any, **kwargs: Any) -> Any:
+        return super().apply(*args, **with_headers(kwargs))
+
+    def on_success(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().on_success(*args, **kwargs)
+        finally:
+            self._report_success(*args, **kwargs)
+
+    def on_failure(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().on_failure(*args, **kwargs)
+        finally:
+            self._report_failure(*args, **kwargs)
+
+    def on_retry(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().on_retry(*args, **kwargs)
+        finally:
+            self._report_retry(*args, **kwargs)
+
+    def _report_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002
         job = self._job(task_id, self)
         if job is not None and not job.ended:
             job.complete(self.shown_result(retval))
 
-    def on_failure(
+    def _report_failure(
         self,
         exc: BaseException,
         task_id: str,
@@ -160,11 +199,11 @@ class ProgressTask(Task):
         einfo: Any,  # noqa: ARG002
     ) -> None:
         # Where the run has been left already, its request is not there any more.
-        job = _unfinished.pop(task_id, None) or self._job(task_id, self)
+        job = _unfinished.pop(job_id_of(task_id), None) or self._job(task_id, self)
         if job is not None and not job.ended:
             _fail(job, self, self, really_raised(exc))
 
-    def on_retry(
+    def _report_retry(
         self,
         exc: BaseException | None,
         task_id: str,
@@ -193,7 +232,7 @@ class ProgressTask(Task):
         if isinstance(job, Job):
             # Said before anything is sent, which another worker may have done by the time it is.
             job.replaced = True
-            job.last_word = job.queued()
+            job.last_status = job.queued()
             job.flush()
         return super().replace(standing_in(self.app, sig, self.name))
 
@@ -217,17 +256,14 @@ class ProgressTask(Task):
         job = self._job(task_id, task, waits=True)
         if job is None or job is current_job():
             return
-        job.package = logs.package_of(task)
-        job.outer = current_job()
-        job.handled_around = sys.exc_info()[1]
-        _current.set(job)
+        job.package = package_of(task)
+        job.become_current()
         here = process(self.app.conf)
         if here is not None:
-            logs.capture(here.settings)
             ignored = task.ignore_result or task.request.ignore_result
             if here.settings.store_progress and not (ignored or task.request.is_eager):
                 mirror.enter(task_id, task, task.request_stack.top)
-        _unfinished.pop(task_id, None)
+        _unfinished.pop(job.job_id, None)
         job.started(task=task.name)
 
     def _job(self, task_id: str, task: Any, *, waits: bool = False) -> Job | None:
@@ -237,13 +273,12 @@ class ProgressTask(Task):
         not say, and there :class:`~jobcast.worker.request.JobRequest` knows better.
         """
         job, request = current_job(), task.request
-        if isinstance(job, Job) and (job.job_id, job.attempt) == (task_id, request.retries + 1):
+        job_id = job_id_of(task_id)
+        if isinstance(job, Job) and (job.job_id, job.attempt) == (job_id, request.retries + 1):
             return job
         if request.id != task_id or not is_followed(self):
             return None
-        origin = origin_of_run(request)
-        found = new_job(task_id, origin=origin, celery_conf=self.app.conf, waits=waits)
-        return found if isinstance(found, Job) else None
+        return job_of_run(request, self.app, waits=waits)
 
     def _shown(self, hook: Callable[[Any], Any], value: Any, otherwise: Any) -> Any:
         try:
@@ -266,9 +301,19 @@ def _own(cls: type, name: str) -> Any:
     return None
 
 
+def _request_class(task: Any) -> type:
+    """The class of a task's requests: jobcast's, with what the project has.
+
+    Raises:
+        TypeError: the two do not go together.
+    """
+    found: type = import_module("jobcast.worker.request").request_class(task.Request)
+    return found
+
+
 def _with_report(name: str, own: Any) -> Callable[..., Any]:
     """A hook of a subclass, with jobcast's part after it whether or not it calls ``super()``."""
-    report = getattr(ProgressTask, name)
+    report = getattr(ProgressTask, REPORTS[name])
 
     @wraps(own if callable(own) else own.__func__)
     def hook(self: ProgressTask, *args: Any, **kwargs: Any) -> Any:
@@ -299,7 +344,7 @@ def _speaker(task: Any) -> ProgressTask | None:
     """The followed task whose job a run is of, although another one may stand in for it."""
     if is_followed(task):
         return cast("ProgressTask", task)
-    replaced = (task.request.headers or {}).get(STANDS_IN_HEADER)
+    replaced = headers_of(task.request).get(STANDS_IN_HEADER)
     found = task.app.tasks.get(replaced) if isinstance(replaced, str) else None
     return found if isinstance(found, ProgressTask) else None
 
@@ -317,8 +362,8 @@ def _leave(
     """After any end of a run, also those that call no hook, it is nobody's current job."""
     job = current_job()
     mirror.leave(task_id)
-    if isinstance(job, Job) and job.job_id == task_id:
-        _current.set(job.outer)
+    if isinstance(job, Job) and job.job_id == job_id_of(task_id):
+        job.resign()
         if not job.ended:
             _finish(job, task, state, retval)
         job.flush()
@@ -337,8 +382,7 @@ def _finish(job: Job, task: Any, state: str | None, retval: Any) -> None:
     elif state in (states.IGNORED, states.REJECTED):
         _fail(job, speaker, task, retval)
     elif gone is not None:
-        known = isinstance(gone, Exception | SystemExit | KeyboardInterrupt)
-        if (known and not _in_pool_child()) or task.request.is_eager:
+        if task.request.is_eager or not _ends_elsewhere(task, gone):
             # The caller gets it, also where it asks for a retry: nobody will do that.
             asked = gone.exc if isinstance(gone, Retry) else None
             _fail(job, speaker, task, really_raised(asked or gone, job.retry_cause[0]))
@@ -379,6 +423,25 @@ def _in_pool_child() -> bool:
     return "PoolWorker" in current_process().name
 
 
+def _ends_elsewhere(task: Any, gone: BaseException) -> bool:
+    """Whether Celery reports an exception that ends a run to somebody else than the task.
+
+    It reports those of a pool's child to the main process. In a pool of greenlets it takes any
+    ``Timeout`` of a task with a time limit for that limit, and kills what is revoked. In threads
+    and greenlets nobody hears of any other ``BaseException``.
+    """
+    if _in_pool_child():
+        return True
+    pool = sys.modules.get(detect_environment())  # gevent or eventlet
+    if pool is None:
+        return False
+    if isinstance(gone, sys.modules["greenlet"].GreenletExit):
+        stopped: bool = import_module("jobcast.worker.request").is_stopped(task.request.id)
+        return stopped
+    limits = (task.request.timelimit or [None])[0], task.time_limit, task.app.conf.task_time_limit
+    return isinstance(gone, pool.Timeout) and any(limits)
+
+
 def _check_settings(sender: Any, **_: object) -> None:
     """A worker with a wrong setting does not start."""
     app = getattr(sender, "app", None)
@@ -388,10 +451,17 @@ def _check_settings(sender: Any, **_: object) -> None:
         raise SystemExit(f"jobcast: {exc}") from None
 
 
-def _watch_main_process(**_: object) -> None:
+def _watch_main_process(sender: Any, **_: object) -> None:
     """Also where no followed task is known: what a worker does not know may have been one."""
     import_module("jobcast.worker.request")
     import_module("jobcast.worker.reach")
+    app = getattr(sender, "app", None)
+    for task in [] if app is None else app.tasks.values():
+        try:
+            if is_followed(task):
+                _request_class(task)
+        except TypeError as exc:
+            raise SystemExit(f"jobcast: task {task.name}: {exc}") from None
 
 
 signals.task_prerun.connect(_enter, weak=False)

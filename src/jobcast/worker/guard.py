@@ -1,0 +1,52 @@
+"""A lock for state that signal handlers and finalizers may want to change while it is held."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+
+class Guard:
+    """A lock that knows whether the present thread is inside it.
+
+    Any allocation may collect garbage, and a signal may arrive at any time: both run foreign code
+    in the thread that holds the lock. Threads of tasks therefore use :meth:`run_if_free`, which
+    waits for nothing; only a thread of jobcast's own waits for the lock.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._owner = 0
+
+    @property
+    def held_here(self) -> bool:
+        return self._owner == threading.get_ident()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._owner = threading.get_ident()
+
+    def __exit__(self, *_: object) -> None:
+        self._owner = 0
+        self._lock.release()
+
+    def run_if_free(self, function: Callable[[], None]) -> bool:
+        """Call a function under the lock. Returns False at once if the lock is held."""
+        here = threading.get_ident()
+        if self._owner == here:
+            return False
+        try:
+            if not self._lock.acquire(blocking=False):
+                return False
+            self._owner = here
+            function()
+            return True
+        finally:
+            if self._owner == here:
+                self._owner = 0
+            # A signal handler may raise right after acquire() has taken the lock, before any
+            # variable says so. Only the lock itself knows whether this thread has it.
+            try:  # noqa: SIM105 - a signal handler may raise in suppress()
+                self._lock.release()
+            except RuntimeError:
+                pass  # this thread does not have it

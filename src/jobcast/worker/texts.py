@@ -1,0 +1,49 @@
+"""Texts that may leave the worker: bounded, encodable, without passwords."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from celery.exceptions import SoftTimeLimitExceeded
+
+from jobcast.masking import mask
+
+logger = logging.getLogger(__name__)
+
+TEXT_LIMIT: Final = 8192  # characters of a log line or a message
+
+
+def interrupts(exc: BaseException) -> bool:
+    """Whether an exception may come from outside of the code that it is raised in, to end a task:
+    that of a signal's handler does."""
+    return isinstance(exc, SoftTimeLimitExceeded) or not isinstance(exc, Exception)
+
+
+def safe_text(value: object, limit: int = TEXT_LIMIT) -> str:
+    """``value`` as a text that can be sent: bounded, encodable, with secrets masked.
+
+    It is a plain ``str``, also where ``value`` is of a subclass, as numpy, Django and Jinja have
+    them: their methods do other things, and they do not encode.
+    """
+    text = str.__str__(value if isinstance(value, str) else _text(value))
+    if len(text) > limit:
+        text = text[: limit - 1] + "…"
+    return mask(encodable(text))
+
+
+def encodable(value: str) -> str:
+    """``value`` as a plain ``str`` without lone surrogates, as names of files may have them."""
+    text = str.__str__(value)
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception as exc:
+        if interrupts(exc):
+            raise
+        # Any code may stand behind it, and a text that fails may not fail the task.
+        logger.exception("the text of a %s cannot be had", type(value).__name__)
+        return type(value).__name__

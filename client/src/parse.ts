@@ -38,7 +38,7 @@ const oneOf =
 const integer =
   (least: number): Check =>
   (value) =>
-    Number.isInteger(value) && (value as number) >= least;
+    Number.isSafeInteger(value) && (value as number) >= least;
 const range =
   (least: number, most = Number.POSITIVE_INFINITY): Check =>
   (value) =>
@@ -93,6 +93,7 @@ const SHAPES: Readonly<Record<keyof Messages, Shape>> = {
   joined,
   left: { job_id: isJobId, code: text, message: text },
   token_expiring: { expires_at: time },
+  closing: { code: text, message: text },
   draining: { closes_in: range(0) },
   connect: { token },
   connect_error: { message: text, data: shaped({ code: text, message: optional(text) }) },

@@ -96,6 +96,7 @@ export interface Messages {
   joined: JoinedMessage;
   left: LeftMessage;
   token_expiring: { expires_at: string };
+  closing: { code: string; message: string };
   draining: { closes_in: number };
   connect: { token: string };
   connect_error: { message: string; data: { code: string; message?: string } };

@@ -54,6 +54,7 @@ async def token(request: Request) -> JSONResponse:
                 algorithm=site.settings.algorithms[0],
                 audience=site.settings.jwt_audience,
                 issuer=site.settings.jwt_issuer,
+                kid=site.settings.secrets[0].kid,
             ),
             "expires_at": expires_at.isoformat().replace("+00:00", "Z"),
         }

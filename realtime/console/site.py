@@ -31,7 +31,7 @@ class Site:
     is_demonstration: bool = False  # anybody on this machine may sign in, as anybody
 
     def __post_init__(self) -> None:
-        if self.settings.jwt_secret is None:
+        if not self.settings.secrets:
             raise SettingsError(
                 "JOBCAST_JWT_SECRET", "is not set: the console signs its pages' tokens with it"
             )
@@ -39,7 +39,7 @@ class Site:
     @property
     def secret(self) -> str:
         """What tokens are signed with."""
-        return self.settings.jwt_secret or ""
+        return self.settings.secrets[0].text
 
     @property
     def session_key(self) -> str:

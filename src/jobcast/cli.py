@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
@@ -20,9 +21,10 @@ from jobcast.events import check_job_id
 from jobcast.masking import mask
 from jobcast.plaintext import write_what_the_encoding_allows
 from jobcast.settings import Settings, path_prefix
-from jobcast.terminal import clean
+from jobcast.terminal import clean, clean_lines
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
+TOKEN_TTL: Final = 3600  # seconds
 WATCH_TOKEN_TTL: Final = 24 * 3600  # seconds
 
 # Which extra brings a module that is missing.
@@ -52,8 +54,7 @@ def reports(command: F) -> F:
             if isinstance(problem, BrokenPipeError):
                 _stop_writing()
             if not isinstance(problem, JobcastError):
-                traceback.print_exc()
-                sys.exit(2)
+                _crash()
             _fail(problem)
         except BrokenPipeError:
             _stop_writing()
@@ -68,8 +69,7 @@ def reports(command: F) -> F:
             raise
         except Exception:
             # Python's own exit code would be 1, which says that a job failed.
-            traceback.print_exc()
-            sys.exit(2)
+            _crash()
 
     return run  # type: ignore[return-value]
 
@@ -77,6 +77,12 @@ def reports(command: F) -> F:
 def _fail(problem: object) -> NoReturn:
     code = f" ({problem.code})" if isinstance(problem, ClientError) else ""
     click.echo(f"Error: {clean(mask(f'{problem}{code}'))}", err=True)
+    sys.exit(2)
+
+
+def _crash() -> NoReturn:
+    """Show the traceback of an error that jobcast did not expect."""
+    click.echo(clean_lines(mask(traceback.format_exc().rstrip("\n"))), err=True)
     sys.exit(2)
 
 
@@ -156,8 +162,8 @@ def serve(
 @click.option(
     "--token",
     envvar="JOBCAST_TOKEN",
-    help="Whom to speak for  [JOBCAST_TOKEN]. Without one, but with JOBCAST_JWT_SECRET set, one for"
-    " just these jobs is made.",
+    help="Whom to speak for  [JOBCAST_TOKEN]. Without one, but with JOBCAST_JWT_SECRET or"
+    " JOBCAST_JWT_SECRETS set, one for just these jobs is made.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One event a line, for pipes.")
 @click.option(
@@ -196,32 +202,76 @@ def watch(
 @click.option("--sub", default="alice", show_default=True, help="Whom the token speaks for.")
 @click.option("--job", "jobs", multiple=True, metavar="ID", help="A job that it may follow.")
 @click.option("--all-jobs", is_flag=True, help="It may follow every job.")
-@click.option("--ttl", type=click.IntRange(1), default=3600, show_default=True, help="In seconds.")
+@click.option("--jti", help="An id for the token, by which `jobcast disconnect` may revoke it.")
+@click.option(
+    "--ttl",
+    type=click.IntRange(1),
+    help="In seconds  [3600, or JOBCAST_JWT_MAX_LIFETIME if that is less]",
+)
 @reports
-def token(sub: str, jobs: tuple[str, ...], all_jobs: bool, ttl: int) -> None:
-    """Make a token for development, signed with JOBCAST_JWT_SECRET."""
+def token(
+    sub: str, jobs: tuple[str, ...], all_jobs: bool, jti: str | None, ttl: int | None
+) -> None:
+    """Make a token for development, signed with JOBCAST_JWT_SECRET (or the first of _SECRETS)."""
     if not sub:
         raise click.BadParameter("a token speaks for somebody", param_hint="--sub")
     for job_id in jobs:
         check_job_id(job_id)
     allowed = ("*",) if all_jobs else jobs
-    click.echo(_mint(Settings.load(), sub=sub, jobs=allowed, ttl=ttl))
+    settings = Settings.load()
+    longest = settings.jwt_max_lifetime
+    if ttl is not None and longest is not None and ttl > longest:
+        raise click.BadParameter(
+            f"JOBCAST_JWT_MAX_LIFETIME allows {longest} seconds", param_hint="--ttl"
+        )
+    click.echo(_mint(settings, sub=sub, jobs=allowed, ttl=ttl or TOKEN_TTL, jti=jti))
 
 
-def _mint(settings: Settings, *, sub: str, jobs: tuple[str, ...], ttl: int) -> str:
+def _mint(
+    settings: Settings, *, sub: str, jobs: tuple[str, ...], ttl: int, jti: str | None = None
+) -> str:
     from jobcast.tokens import mint
 
-    if settings.jwt_secret is None:
+    if not settings.secrets:
         raise click.UsageError("there is no token (--token), and no JOBCAST_JWT_SECRET to make one")
+    kid, secret = settings.secrets[0]
     return mint(
-        settings.jwt_secret,
+        secret,
         sub,
         jobs=jobs,
-        ttl=ttl,
+        ttl=min(ttl, settings.jwt_max_lifetime or ttl),
+        kid=kid,
+        jti=jti,
         algorithm=settings.algorithms[0],
         audience=settings.jwt_audience,
         issuer=settings.jwt_issuer,
     )
+
+
+@main.command()
+@click.option("--sub", help="Whose tokens to revoke: all that were issued until now.")
+@click.option("--jti", help="Which token to revoke, by its id.")
+@click.option(
+    "--keep",
+    type=click.IntRange(1),
+    metavar="SECONDS",
+    help="How long such a token may still be valid  [JOBCAST_JWT_MAX_LIFETIME, 30 days]",
+)
+@reports
+def disconnect(sub: str | None, jti: str | None, keep: int | None) -> None:
+    """Revoke tokens, and close the connections that were made with them.
+
+    Every server process at JOBCAST_URL refuses these tokens until they have expired. Tokens that
+    are issued later are accepted.
+    """
+    from jobcast.revocation import revoke
+
+    if bool(sub) == bool(jti):
+        raise click.UsageError("give either --sub, a subject, or --jti, the id of a token")
+    revocation = revoke(sub=sub or None, jti=jti or None, ttl=keep)
+    what = f"the token {jti!r}" if jti else f"the tokens of {sub!r} that were issued until now"
+    until = datetime.fromtimestamp(revocation.until, UTC)
+    click.echo(f"revoked {what}; in force until {until:%Y-%m-%d %H:%M} UTC")
 
 
 @main.command()

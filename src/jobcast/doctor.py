@@ -102,8 +102,14 @@ async def _authentication(settings: Settings) -> str:
         from jobcast.tokens import TokenVerifier
     except ModuleNotFoundError as exc:
         raise Unwell("this needs jobcast[server]: pip install 'jobcast[server]'") from exc
-    await TokenVerifier(settings).check()
-    kind = "a secret" if settings.jwt_secret else "a public key"
+    verifier = TokenVerifier(settings)
+    try:
+        await verifier.check()
+    finally:
+        verifier.close()
+    count = len(settings.secrets or settings.public_keys)
+    noun = "secret" if settings.secrets else "public key"
+    kind = f"a {noun}" if count == 1 else f"{count} {noun}s"
     if settings.jwks_url:
         kind = f"the keys at {mask_url(settings.jwks_url)}"
     return f"tokens are verified with {kind}, {' or '.join(settings.algorithms)}"

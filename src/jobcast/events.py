@@ -47,6 +47,8 @@ TERMINAL: Final = "t"
 JobId = Annotated[str, Meta(max_length=JOB_ID_MAX_LENGTH, pattern=JOB_ID_PATTERN)]
 Token = Annotated[str, Meta(min_length=1, max_length=TOKEN_MAX_LENGTH)]
 NonNegativeInt = Annotated[int, Meta(ge=0)]
+SEQ_MAX: Final = 2**53 - 1  # what every JSON parser, and a Lua script, reads as a whole number
+Seq = Annotated[int, Meta(ge=0, le=SEQ_MAX)]
 # Bounds, because JSON has no infinity.
 Finite = Annotated[float, Meta(ge=-1e308, le=1e308)]
 NonNegative = Annotated[float, Meta(ge=0, le=1e308)]
@@ -200,7 +202,7 @@ class Cursor(Struct, frozen=True, kw_only=True):
     """A place in a job's events: everything up to ``seq`` of the record ``epoch`` was seen."""
 
     epoch: Epoch
-    seq: NonNegativeInt
+    seq: Seq
 
 
 class Joined(Struct, frozen=True, kw_only=True):
@@ -210,7 +212,7 @@ class Joined(Struct, frozen=True, kw_only=True):
 
     job_id: JobId
     epoch: Epoch
-    seq: NonNegativeInt
+    seq: Seq
     status: State
 
 
@@ -230,6 +232,15 @@ class TokenExpiring(Struct, frozen=True, kw_only=True):
     name: ClassVar[str] = "token_expiring"
 
     expires_at: Time
+
+
+class Closing(Struct, frozen=True, kw_only=True):
+    """The server is about to close the connection, for good."""
+
+    name: ClassVar[str] = "closing"
+
+    code: str
+    message: str
 
 
 class Draining(Struct, frozen=True, kw_only=True):
@@ -276,7 +287,7 @@ class JoinAccepted(Struct, frozen=True, kw_only=True):
     job_id: JobId
     status: State
     epoch: Epoch
-    seq: NonNegativeInt
+    seq: Seq
     recovered: bool  # the client's ``after`` was found: nothing is missing, nothing comes twice
     ok: Literal[True] = True
 
@@ -364,7 +375,7 @@ def packet_tail(seq: int, run: int | None = None) -> str:
     return f"{seq}}}]" if run is None else f'{seq},"run":{run}}}]'
 
 
-def packet_of(message: Joined | TokenExpiring | Draining) -> str:
+def packet_of(message: Joined | Left | TokenExpiring | Closing | Draining) -> str:
     """The Socket.IO packet of a message that is no event of a job's history."""
     return f'42["{message.name}",{_encoder.encode(message).decode()}]'
 

@@ -14,6 +14,8 @@ LONGEST_LINE: Final = 4096  # characters
 LONGEST_TEXT: Final = 100  # characters of a client's text within a line
 # They log what clients send: paths with their queries, and session ids.
 EXPOSED_LOGGERS: Final = ("uvicorn.access", "uvicorn.error", "engineio.server", "socketio.server")
+# The same of a client, about what servers send.
+CLIENT_LOGGERS: Final = ("engineio.client", "socketio.client")
 
 _OWN: Final = "jobcast."
 _ACCESS_LOGGER: Final = "uvicorn.access"

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
@@ -45,7 +45,23 @@ KEY_ALGORITHMS: Final = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 )  # fmt: skip
 
+# An entry of a list of secrets that begins with a key id. The padding of Base64 is no separator.
+_SECRET_WITH_KID: Final = re.compile(r"([A-Za-z0-9._-]{1,128})=(.*[^=].*)", re.DOTALL)
+# A PEM block in a list of public keys, with a key id before it or none.
+_PEM_BLOCK: Final = re.compile(
+    r"(?:(?P<kid>[A-Za-z0-9._-]{1,128})=)?\s*"
+    r"(?P<pem>-----BEGIN (?P<kind>[A-Z ]+)-----.*?-----END (?P=kind)-----)[\s,]*",
+    re.DOTALL,
+)
+
 LogLevel = Literal["off", "debug", "info", "warning", "error", "critical"]
+
+
+class NamedKey(NamedTuple):
+    """A secret or a public key in PEM, with the ``kid`` of the tokens that it verifies, if any."""
+
+    kid: str | None
+    text: str
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -58,11 +74,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     url: str = DEFAULT_URL
     prefix: str = DEFAULT_PREFIX  # of keys, channels, exchanges and queues
     jwt_secret: str | None = None
+    jwt_secrets: tuple[str, ...] = ()  # each a secret or kid=secret; the first signs
     jwt_public_key: str | None = None
+    jwt_public_keys: str | None = None  # PEM blocks, each perhaps with kid= before it
     jwks_url: str | None = None
     jwt_algorithms: tuple[str, ...] = ()
     jwt_audience: str | None = None
     jwt_issuer: str | None = None
+    jwt_max_lifetime: int | None = None  # seconds that a token may be valid in all
     cors_origins: tuple[str, ...] = ()  # none: the same origin only
     insecure_any_origin: bool = False
     authorize: str | None = None
@@ -138,6 +157,7 @@ class Settings(Struct, frozen=True, kw_only=True):
                 remember(value)
             elif is_secret_name(name) and value:
                 remember(*_texts_in(value))
+        remember(*(secret.text for secret in self.secrets))  # without their key ids
 
     def _check_url(self) -> None:
         try:
@@ -152,15 +172,28 @@ class Settings(Struct, frozen=True, kw_only=True):
                 "may not be *: list the origins, as in https://app.example.com"
                 " (for a test, JOBCAST_INSECURE_ANY_ORIGIN=true allows it)",
             )
-        keys = [self.jwt_secret, self.jwt_public_key, self.jwks_url]
-        if sum(key is not None for key in keys) > 1:
-            raise SettingsError(
-                "JOBCAST_JWT_SECRET",
-                "may not be set together with JOBCAST_JWT_PUBLIC_KEY or JOBCAST_JWKS_URL:"
-                " tokens are verified by one of them",
+        self._check_keys()
+
+    def _check_keys(self) -> None:
+        given = [
+            variable
+            for variable, value in (
+                ("JOBCAST_JWT_SECRET", self.jwt_secret),
+                ("JOBCAST_JWT_SECRETS", self.jwt_secrets),
+                ("JOBCAST_JWT_PUBLIC_KEY", self.jwt_public_key),
+                ("JOBCAST_JWT_PUBLIC_KEYS", self.jwt_public_keys),
+                ("JOBCAST_JWKS_URL", self.jwks_url),
             )
-        allowed = HMAC_ALGORITHMS if self.jwt_secret is not None else KEY_ALGORITHMS
-        if any(keys):
+            if value
+        ]
+        if len(given) > 1:
+            raise SettingsError(
+                given[0],
+                f"may not be set together with {' or '.join(given[1:])}: tokens are verified by one"
+                " of them (JOBCAST_JWT_SECRETS and JOBCAST_JWT_PUBLIC_KEYS take several keys)",
+            )
+        allowed = HMAC_ALGORITHMS if self.secrets else KEY_ALGORITHMS
+        if given:
             for algorithm in self.jwt_algorithms:
                 if algorithm not in allowed:
                     raise SettingsError(
@@ -175,20 +208,36 @@ class Settings(Struct, frozen=True, kw_only=True):
         Raises:
             SettingsError: no secret, public key or JWKS URL is set. There is no server without.
         """
-        if not (self.jwt_secret or self.jwt_public_key or self.jwks_url):
+        if not (self.secrets or self.public_keys or self.jwks_url):
             raise SettingsError(
                 "JOBCAST_JWT_SECRET",
-                "is not set, nor are JOBCAST_JWT_PUBLIC_KEY and JOBCAST_JWKS_URL: one of them is"
-                " needed to authenticate connections. A secret for development:"
+                "is not set, nor are JOBCAST_JWT_SECRETS, JOBCAST_JWT_PUBLIC_KEY,"
+                " JOBCAST_JWT_PUBLIC_KEYS and JOBCAST_JWKS_URL: one of them is needed to"
+                " authenticate connections. A secret for development:"
                 ' python -c "import secrets; print(secrets.token_urlsafe(32))"',
             )
+
+    @property
+    def secrets(self) -> tuple[NamedKey, ...]:
+        """The shared secrets that verify tokens. New tokens are signed with the first."""
+        if self.jwt_secret is not None:
+            return (NamedKey(None, self.jwt_secret),)
+        return tuple(_named_secret(entry) for entry in self.jwt_secrets)
+
+    @property
+    def public_keys(self) -> tuple[NamedKey, ...]:
+        """The public keys, in PEM, that verify tokens."""
+        if self.jwt_public_key is not None:
+            return (NamedKey(None, self.jwt_public_key),)
+        blocks = _PEM_BLOCK.finditer(self.jwt_public_keys or "")
+        return tuple(NamedKey(block["kid"], block["pem"]) for block in blocks)
 
     @property
     def algorithms(self) -> tuple[str, ...]:
         """The JWT algorithms that are accepted; never taken from a token."""
         if self.jwt_algorithms:
             return self.jwt_algorithms
-        return ("HS256",) if self.jwt_secret is not None else ("RS256", "ES256", "EdDSA")
+        return ("HS256",) if self.secrets else ("RS256", "ES256", "EdDSA")
 
     @property
     def terms(self) -> Terms:
@@ -273,6 +322,40 @@ def _secret(text: str) -> str:
             f"should have at least {SECRET_MIN_LENGTH} bytes; this makes one:"
             ' python -c "import secrets; print(secrets.token_urlsafe(32))"'
         )
+    return text
+
+
+def _secrets(text: str) -> tuple[str, ...]:
+    entries = tuple(re.split(r"[,\s]+", text.strip(", \t\r\n")))
+    for entry in entries:
+        _secret(_named_secret(entry).text)
+    _check_kids(tuple(_named_secret(entry) for entry in entries))
+    return entries
+
+
+def _named_secret(entry: str) -> NamedKey:
+    named = _SECRET_WITH_KID.fullmatch(entry)
+    return NamedKey(named[1], named[2]) if named else NamedKey(None, entry)
+
+
+def _check_kids(keys: tuple[NamedKey, ...]) -> None:
+    kids = [key.kid for key in keys if key.kid is not None]
+    for kid in kids:
+        if kids.count(kid) > 1:
+            raise ValueError(f"has two keys with the key id {kid!r}: give each an id of its own")
+
+
+def _public_keys(text: str) -> str:
+    text = text.replace("\\n", "\n").strip(", \t\r\n")
+    keys = tuple(NamedKey(block["kid"], block["pem"]) for block in _PEM_BLOCK.finditer(text))
+    if not keys or _PEM_BLOCK.sub("", text):
+        raise ValueError(
+            "should be public keys in PEM one after the other, each perhaps with its key id before"
+            " it (2026-01=-----BEGIN PUBLIC KEY-----)"
+        )
+    for key in keys:
+        _public_key(key.text)
+    _check_kids(keys)
     return text
 
 
@@ -387,11 +470,14 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "url": str,
     "prefix": check_prefix,
     "jwt_secret": _secret,
+    "jwt_secrets": _secrets,
     "jwt_public_key": _public_key,
+    "jwt_public_keys": _public_keys,
     "jwks_url": _http_url,
     "jwt_algorithms": _algorithms,
     "jwt_audience": str,
     "jwt_issuer": str,
+    "jwt_max_lifetime": _between(1, 10 * 365 * 24 * 3600, "seconds"),
     "cors_origins": _origins,
     "insecure_any_origin": _bool,
     "authorize": _function,

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from http.client import HTTPException
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import jwt
 from msgspec import Struct
 
 from jobcast.errors import SettingsError, TokenError
+from jobcast.jwks import RemoteKeys
+from jobcast.keys import StaticKeys, VerificationKey
 from jobcast.settings import Settings
 
 LEEWAY: Final = 5  # seconds that clocks may differ
-JWKS_TIMEOUT: Final = 5  # seconds to fetch the keys
-JWKS_LIFESPAN: Final = 300  # seconds to keep them
+LATEST_TIME: Final = 253402300799  # the end of the year 9999: no later time can be written
 
 # What PyJWT raises: the code for the client, and what to say. The most special come first.
 _CODES: Final[Sequence[tuple[type[Exception], str, str]]] = (
-    (jwt.ExpiredSignatureError, "token_expired", "the token has expired"),
-    (jwt.ImmatureSignatureError, "token_not_yet_valid", "the token is not valid yet"),
     (jwt.InvalidAudienceError, "token_audience", "the token is for another audience"),
     (jwt.InvalidIssuerError, "token_issuer", "the token is from another issuer"),
     (jwt.InvalidAlgorithmError, "token_algorithm", "the token's algorithm is not allowed"),
     (jwt.InvalidSignatureError, "token_signature", "the token was signed with another key"),
     (jwt.MissingRequiredClaimError, "token_claims", "the token lacks a claim"),
-    (jwt.PyJWKClientConnectionError, "unavailable", "the keys cannot be fetched now"),
-    (jwt.PyJWKClientError, "token_key", "the token's key is not known"),
     (jwt.DecodeError, "token_invalid", "the token cannot be read"),
 )
 _CLAIM_CODES: Final = {"aud": "token_audience", "iss": "token_issuer"}
@@ -46,9 +41,38 @@ class Subject(Struct, frozen=True, kw_only=True):
         """The job ids that the token lists; ``*`` stands for every job."""
         return frozenset(self.claims.get("jobs", ()))
 
+    @property
+    def issued_at(self) -> float | None:
+        """When the token was issued (``iat``), in seconds since 1970, if it says so."""
+        return self.claims.get("iat")
+
+    @property
+    def token_id(self) -> str | None:
+        """The token's own id (``jti``), if it has one."""
+        return self.claims.get("jti")
+
+
+class Keys(Protocol):
+    """Where the keys that verify tokens come from."""
+
+    def start(self) -> None:
+        """Get them ready, in the running loop."""
+
+    def close(self) -> None:
+        """Let go of what keeps them fresh."""
+
+    async def find(self, kid: str | None) -> Sequence[VerificationKey]:
+        """Return the keys to try on a token with the key id ``kid``, in order.
+
+        Raises:
+            TokenError: there can be none.
+        """
+
 
 class TokenVerifier:
     """Verifies tokens as the settings say. Algorithms are never taken from a token.
+
+    One that fetches its keys belongs to the event loop that it is first used in.
 
     Raises:
         SettingsError: there is no usable key.
@@ -56,65 +80,97 @@ class TokenVerifier:
 
     def __init__(self, settings: Settings) -> None:
         settings.require_authentication()
-        self._algorithms = list(settings.algorithms)
         self._audience = settings.jwt_audience
         self._issuer = settings.jwt_issuer
-        self._jwks: jwt.PyJWKClient | None = None
-        self._key: Any = None
-        if settings.jwks_url is not None:
-            self._jwks = jwt.PyJWKClient(
-                settings.jwks_url, lifespan=JWKS_LIFESPAN, timeout=JWKS_TIMEOUT
-            )
-        elif settings.jwt_public_key is not None:
-            self._key = _public_key(settings.jwt_public_key, self._algorithms)
-        else:
-            self._key = settings.jwt_secret
+        self._max_lifetime = settings.jwt_max_lifetime
+        self._keys: Keys = (
+            StaticKeys(settings)
+            if settings.jwks_url is None
+            else RemoteKeys(settings.jwks_url, settings.algorithms)
+        )
+
+    def start(self) -> None:
+        """Fetch the keys before the first token comes, where they are to be fetched."""
+        self._keys.start()
+
+    def close(self) -> None:
+        """Stop keeping the keys fresh."""
+        self._keys.close()
 
     async def check(self) -> None:
         """Fetch the keys, where they are to be fetched.
 
         Raises:
-            SettingsError: there are none to be had.
+            SettingsError: the endpoint gives no keys.
         """
-        if self._jwks is None:
-            return
-        try:
-            await asyncio.to_thread(self._jwks.get_signing_keys)
-        except (jwt.PyJWTError, HTTPException, OSError, ValueError) as exc:
-            raise SettingsError("JOBCAST_JWKS_URL", f"gives no keys ({exc})") from exc
+        if isinstance(self._keys, RemoteKeys):
+            await self._keys.refresh()
+            if self._keys.problem:
+                raise SettingsError("JOBCAST_JWKS_URL", f"gives no keys ({self._keys.problem})")
 
     async def verify(self, token: str) -> Subject:
-        """Whom a token speaks for.
+        """Verify a token and return its subject.
 
         Raises:
-            TokenError: it does not authenticate anybody; ``code`` says why.
+            TokenError: the token does not authenticate anybody; ``code`` says why.
         """
         try:
-            key = self._key
-            if self._jwks is not None:
-                # It may have to fetch them, which blocks.
-                key = await asyncio.to_thread(self._jwks.get_signing_key_from_jwt, token)
-            claims = self._decode(token, key)
+            keys = await self._keys.find(jwt.get_unverified_header(token).get("kid"))
+            claims = self._decode(token, keys)
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as exc:
             raise _refusal(exc) from None
-        subject = claims["sub"]
-        if not subject:
-            raise TokenError("token_claims", "the token's sub is empty")
+        subject = Subject(sub=_sub_of(claims), expires_at=self._check_times(claims), claims=claims)
         jobs = claims.get("jobs", [])
         if not isinstance(jobs, list) or not all(isinstance(job, str) for job in jobs):
             raise TokenError("token_claims", "the token's jobs are no list of strings")
-        return Subject(sub=subject, expires_at=float(claims["exp"]), claims=claims)
+        return subject
 
-    def _decode(self, token: str, key: Any) -> dict[str, Any]:
-        return jwt.decode(
-            token,
-            key,
-            algorithms=self._algorithms,
-            audience=self._audience,
-            issuer=self._issuer,
-            leeway=LEEWAY,
-            options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
-        )
+    def _decode(self, token: str, keys: Sequence[VerificationKey]) -> dict[str, Any]:
+        """Return the claims of a token that one of the keys has signed."""
+        problem: jwt.InvalidTokenError | None = None
+        for key in keys:
+            try:
+                return jwt.decode(
+                    token,
+                    key.material,
+                    algorithms=list(key.algorithms),
+                    audience=self._audience,
+                    issuer=self._issuer,
+                    # The times and the sub are checked here: PyJWT takes texts for times, and no
+                    # number for a sub.
+                    options={
+                        "require": ["exp", "sub"],
+                        "verify_aud": self._audience is not None,
+                        "verify_exp": False,
+                        "verify_iat": False,
+                        "verify_nbf": False,
+                        "verify_sub": False,
+                    },
+                )
+            except jwt.InvalidSignatureError as exc:
+                problem = exc
+            except jwt.InvalidAlgorithmError as exc:
+                problem = problem or exc
+        if problem is None:
+            raise TokenError("token_key", "the token's key is not known")
+        raise problem
+
+    def _check_times(self, claims: Mapping[str, Any]) -> float:
+        """Check when a token is valid, and return when it expires."""
+        now = time.time()
+        begins, issued = _time_of(claims, "nbf"), _time_of(claims, "iat")
+        expires = _time_of(claims, "exp") or 0.0
+        if expires <= now - LEEWAY:
+            raise TokenError("token_expired", "the token has expired")
+        if max(begins or 0.0, issued or 0.0) > now + LEEWAY:
+            raise TokenError("token_not_yet_valid", "the token is not valid yet")
+        lifetime = expires - (now if issued is None else issued)
+        if self._max_lifetime is not None and lifetime > self._max_lifetime + LEEWAY:
+            raise TokenError(
+                "token_lifetime",
+                f"the token is valid for longer than the {self._max_lifetime} s that are allowed",
+            )
+        return expires
 
 
 def mint(
@@ -126,6 +182,8 @@ def mint(
     algorithm: str = "HS256",
     audience: str | None = None,
     issuer: str | None = None,
+    kid: str | None = None,
+    jti: str | None = None,
 ) -> str:
     """Make a token for development and tests.
 
@@ -134,6 +192,8 @@ def mint(
         sub: the subject: it may follow the jobs that it owns.
         jobs: ids of further jobs that it may follow; ``*`` for every job.
         ttl: seconds that the token is valid.
+        kid: the id of the key, where several verify tokens.
+        jti: the token's own id, by which it may be revoked.
 
     >>> token = mint("x" * 32, "alice", jobs=["42"])
     """
@@ -145,7 +205,50 @@ def mint(
         claims["aud"] = audience
     if issuer is not None:
         claims["iss"] = issuer
-    return jwt.encode(claims, secret, algorithm=algorithm)
+    if jti is not None:
+        claims["jti"] = jti
+    headers = None if kid is None else {"kid": kid}
+    return jwt.encode(claims, secret, algorithm=algorithm, headers=headers)
+
+
+def _sub_of(claims: Mapping[str, Any]) -> str:
+    """Return the subject: a text, or the digits of a number, as ``owned_by`` takes them."""
+    sub = claims["sub"]
+    if isinstance(sub, int) and not isinstance(sub, bool):
+        return str(sub)
+    if not isinstance(sub, str):
+        raise TokenError(
+            "token_claims",
+            f"the token's sub should be a string or a whole number, not {_json_type(sub)}",
+        )
+    if not sub:
+        raise TokenError("token_claims", "the token's sub is empty")
+    return sub
+
+
+def _json_type(value: object) -> str:
+    match value:
+        case bool():
+            return "a boolean"
+        case float():
+            return "a fraction"
+        case list():
+            return "an array"
+    return "an object"
+
+
+def _time_of(claims: Mapping[str, Any], name: str) -> float | None:
+    """Return a claim that is a time; None if there is none."""
+    if name not in claims:
+        return None
+    value = claims[name]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= LATEST_TIME:
+        raise TokenError(
+            "token_claims",
+            f"the token's {name} should be a time: seconds since 1970, in the year 9999 at most",
+        )
+    return float(value)
 
 
 def _refusal(exc: Exception) -> TokenError:
@@ -156,21 +259,3 @@ def _refusal(exc: Exception) -> TokenError:
         if isinstance(exc, kind):
             return TokenError(code, message)
     return TokenError("token_claims", "a claim of the token cannot be used")
-
-
-def _public_key(pem: str, algorithms: Sequence[str]) -> Any:
-    """The key, parsed once.
-
-    Raises:
-        SettingsError: it is none, or of a kind that no allowed algorithm is for.
-    """
-    problems: list[str] = []
-    for name in algorithms:
-        algorithm = jwt.get_algorithm_by_name(name)
-        try:
-            return algorithm.prepare_key(pem)
-        except (jwt.InvalidKeyError, ValueError, TypeError) as exc:
-            problems.append(f"{name}: {exc}")
-    raise SettingsError(
-        "JOBCAST_JWT_PUBLIC_KEY", f"is no key for the algorithms allowed ({'; '.join(problems)})"
-    )

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from jobcast.client import ConnectionState, JobClient, Token
 from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobStatus, payload_of
+from jobcast.log_safety import CLIENT_LOGGERS, protect, protect_own
 from jobcast.terminal import clean, clean_struct
 from jobcast.watched import Watched
 
@@ -81,6 +82,9 @@ async def watch(
         ValueError: the URL or the namespace is none.
         BrokenPipeError: whoever read the output has gone; alone or in a group.
     """
+    # What nobody configured goes to the terminal, too.
+    protect(*CLIENT_LOGGERS)
+    protect_own()
     console = console or Terminal()
     jobs = {job_id: Watched(job_id=job_id) for job_id in job_ids}
     screen = _screen(list(jobs.values()), console, as_json)

@@ -87,6 +87,7 @@ async def test_exchanges_and_queues_begin_with_the_prefix(rabbitmq: RabbitMQ) ->
             rabbitmq.control, "list_bindings", "source_name", "destination_name"
         )
     bound = dict(line.split("\t") for line in bindings if line.startswith(prefix))
-    assert set(bound) == {prefix, f"{prefix}.events", f"{prefix}.leases"}
+    names = ("events", "leases", "revocations")
+    assert set(bound) == {prefix, *(f"{prefix}.{name}" for name in names)}
     assert set(bound) == {name for name in exchanges if prefix in name}
     assert all(queue.startswith(f"{exchange}.") for exchange, queue in bound.items())

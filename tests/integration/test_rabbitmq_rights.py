@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -16,6 +17,7 @@ from jobcast.testing import log, new_job_id
 from jobcast.transports import Message, Outgoing, Run, TransportPublisher, open_publisher
 from jobcast.transports.kombu_source import KombuClientManager
 from jobcast.transports.leases import Finding, Lease, LeaseHolder, Terms
+from jobcast.transports.revocations import Revocation, SupportsRevoking
 from tests.rabbitmq import RabbitMQ
 from tests.support import ROOT, TIMEOUT, eventually
 
@@ -92,7 +94,26 @@ async def test_a_worker_publishes_and_a_server_receives(
         await asyncio.to_thread(worker.release, [lease])
     # It deletes its queues when it ends.
     queues = await asyncio.to_thread(restricted.control, "list_queues", "name")
-    assert not any(queue.startswith("jobcast") for queue in queues)
+    assert not any(queue.startswith("jobcast.events") for queue in queues)
+
+
+async def test_a_server_revokes_tokens_and_a_worker_does_not(restricted: RabbitMQ) -> None:
+    revocation = Revocation(jti=new_job_id(), until=time.time() + 3600)
+    heard: list[Revocation] = []
+    command = open_publisher(url_of(restricted, "jobcast"))
+    assert isinstance(command, SupportsRevoking)
+    async with served(restricted, []) as manager:
+        manager.source.watch_revocations(heard.append)
+        await eventually(lambda: manager.source.ready, "source that is ready")
+        await asyncio.to_thread(command.revoke, revocation)
+        await eventually(lambda: heard, "revocation")
+        assert revocation in await manager.source.revocations()
+    command.close()
+    worker = open_publisher(url_of(restricted, "jobcast-worker"))
+    assert isinstance(worker, SupportsRevoking)
+    with pytest.raises(PublishFailed, match="refused"):
+        worker.revoke(revocation)
+    worker.close()
 
 
 async def test_a_worker_receives_nothing(

@@ -16,6 +16,7 @@ from jobcast.testing import (
     Ends,
     InterruptionContract,
     LeaseContract,
+    RevocationContract,
     TransportContract,
     log,
     new_job_id,
@@ -132,7 +133,7 @@ class ElectionContract(TransportContract):
         await source.client.hincrbyfloat(NAMES.watch, "at", -seconds)
 
 
-class TestMemory(LeaseContract):
+class TestMemory(LeaseContract, RevocationContract):
     @pytest.fixture
     def transport_url(self) -> str:
         return f"memory://{new_id()}"
@@ -175,7 +176,7 @@ class RedisContract(InterruptionContract):
         await eventually(forgotten, "source that has forgotten it again")
 
 
-class TestValkey(RedisContract, LeaseContract, ElectionContract):
+class TestValkey(RedisContract, LeaseContract, ElectionContract, RevocationContract):
     @pytest.fixture
     def server(self, valkey: Valkey) -> Valkey:
         return valkey
@@ -255,7 +256,7 @@ def acl_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess
         yield it
 
 
-class TestAcl(RedisContract, LeaseContract):
+class TestAcl(RedisContract, LeaseContract, RevocationContract):
     """Users who may do no more than the documentation says: a server's and a worker's."""
 
     @pytest.fixture
@@ -339,7 +340,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield it
 
 
-class TestCluster(RedisContract, LeaseContract, ElectionContract):
+class TestCluster(RedisContract, LeaseContract, ElectionContract, RevocationContract):
     @pytest.fixture
     def server(self, cluster: Cluster) -> Cluster:
         return cluster
@@ -369,7 +370,7 @@ async def test_a_cluster_needs_a_few_rights_more(cluster: Cluster, job_id: str) 
     publisher.close()
 
 
-class TestRabbitMQ(InterruptionContract, LeaseContract):
+class TestRabbitMQ(InterruptionContract, LeaseContract, RevocationContract):
     @pytest.fixture
     def transport_url(self, rabbitmq: RabbitMQ) -> str:
         self.server = rabbitmq

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from jobcast.transports import Retention, open_publisher
 from jobcast.watch import Terminal, watch
 from tests.conftest import Valkey
+from tests.played_server import played_server
 from tests.support import SECRET, TIMEOUT, Process, Server, eventually, free_port, new_id, running
 
 Token = Callable[..., str]
@@ -164,6 +166,37 @@ async def test_no_text_of_a_job_commands_the_terminal(
     if not is_terminal:
         assert "\x1b" not in shown
         assert not any(line.startswith("12:00:00 convert") for line in shown.splitlines())
+
+
+async def test_no_text_of_a_server_commands_the_terminal() -> None:
+    refusal = {"ok": False, "code": HOSTILE, "message": HOSTILE}
+    async with played_server() as played:
+        played.answer = lambda _name, _payload: refusal
+        for options in ([], ["--json"]):
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "jobcast.cli", "watch", "a", "--token", "x",
+                "--url", played.url, *options,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+            async with asyncio.timeout(TIMEOUT):
+                output, errors = await process.communicate()
+            assert (process.returncode, output) == (2, b"")
+            [line] = errors.decode().split("\n")[:-1]
+            assert line.startswith("Error: ")
+            assert line.isprintable()
+            assert "owned" not in line
+
+
+async def test_what_a_client_logs_of_a_server_is_one_line(
+    server: Server, valkey: Valkey, token: Token, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = new_id()
+    publish(valkey.url, job_id, COMPLETE)
+    await watch(server.url, token(jobs=[job_id]), [job_id], console=Terminal(file=StringIO()))
+    for name in ("jobcast.client", "engineio.client", "socketio.client"):
+        logging.getLogger(name).error("refused: %s", HOSTILE)
+        [text] = [record.getMessage() for record in caplog.records if record.name == name]
+        assert text.isprintable()
 
 
 async def test_a_job_whose_start_is_not_kept_is_shown_as_started(

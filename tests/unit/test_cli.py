@@ -59,7 +59,19 @@ def run(monkeypatch: pytest.MonkeyPatch) -> object:
         ),
         (["init", "/proc/x"], {}, "Error: /proc/x cannot be written: "),
         (["token", "--ttl", "0"], {}, "0 is not in the range"),
+        (
+            ["token", "--ttl", "61"],
+            {"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_JWT_MAX_LIFETIME": "60"},
+            "JOBCAST_JWT_MAX_LIFETIME allows 60 seconds",
+        ),
         (["token", "--job", "a b"], {"JOBCAST_JWT_SECRET": SECRET}, "a job id has 1 to 128"),
+        (["disconnect"], {}, "give either --sub, a subject, or --jti, the id of a token"),
+        (["disconnect", "--sub", "a", "--jti", "b"], {}, "give either --sub"),
+        (
+            ["disconnect", "--sub", "a"],
+            {"JOBCAST_URL": "redis://127.0.0.1:9"},
+            "Error: could not revoke: redis://127.0.0.1:9 cannot be reached (",
+        ),
         (["nonsense"], {}, "No such command 'nonsense'"),
         (["demo"], {"JOBCAST_URL": "localhost"}, "JOBCAST_URL should be a URL"),
     ],
@@ -86,10 +98,20 @@ def test_a_token_is_all_that_is_printed(run: object) -> None:
     assert jwt.decode(every.output.strip(), SECRET, ["HS256"], audience="jobs")["jobs"] == ["*"]
 
 
+def test_a_token_is_signed_with_the_first_secret(run: object) -> None:
+    secrets = f"new={'n' * 32} old={'o' * 32}"
+    env = {"JOBCAST_JWT_SECRETS": secrets, "JOBCAST_JWT_MAX_LIFETIME": "60"}
+    token = run("token", "--jti", "one", **env).output.strip()  # type: ignore[operator]
+    claims = jwt.decode(token, "n" * 32, ["HS256"])
+    assert claims["jti"] == "one"
+    assert claims["exp"] - claims["iat"] == 60
+    assert jwt.get_unverified_header(token)["kid"] == "new"
+
+
 def test_version_and_help(run: object) -> None:
     assert "jobcast" in run("--version").output  # type: ignore[operator]
     shown = run("-h").output  # type: ignore[operator]
-    for command in ("demo", "doctor", "init", "serve", "token", "watch"):
+    for command in ("demo", "disconnect", "doctor", "init", "serve", "token", "watch"):
         assert f"  {command}" in shown
 
 

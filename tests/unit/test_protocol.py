@@ -19,6 +19,7 @@ from jobcast.events import (
     PROTOCOL_VERSION,
     REQUESTS,
     TOKEN_MAX_LENGTH,
+    Closing,
     Cursor,
     Draining,
     Joined,
@@ -43,7 +44,7 @@ MESSAGES: Final = [ref["$ref"].rpartition("/")[2] for ref in SCHEMA["anyOf"]]
 WORDS: Final = (PROTOCOL / "PROTOCOL.md").read_text("utf-8")
 
 OTHERS: Final[Mapping[str, type[msgspec.Struct]]] = {
-    cls.name: cls for cls in (Draining, Joined, Left, TokenExpiring)
+    cls.name: cls for cls in (Closing, Draining, Joined, Left, TokenExpiring)
 }
 
 # The definition that describes each struct.

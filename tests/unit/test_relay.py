@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 import pytest
@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobcast.errors import TransportUnavailable
-from jobcast.events import Cursor, JobEvent, JobLog, JobProgress, JobStatus
+from jobcast.events import Cursor, JobEvent, JobLog, JobProgress, JobStatus, Refusal
+from jobcast.realtime.auth import Grant
 from jobcast.realtime.relay import QUIET_CHECK, Relay
+from jobcast.realtime.rights import NOT_FOUND, NotAllowed
 from jobcast.transports import Message, Outgoing, Retention, Snapshot
 from jobcast.transports.record import Record
 from tests.recorder import Recorder
@@ -152,11 +154,41 @@ async def _resume(source: Unsteady) -> None:
     await source.on_resumed()
 
 
-async def steady(*events: JobEvent, quiet_check: float = QUIET_CHECK) -> tuple[Relay, Unsteady]:
+class OwnersOnly:
+    """Rights of connections that are named like the owners whose jobs they may follow."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str | None]] = []
+        self.ends: list[str] = []
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.unavailable = False
+
+    async def refused(
+        self, job_id: str, sids: Sequence[str], owner: str | None
+    ) -> Mapping[str, Refusal]:
+        self.asked += [(sid, owner) for sid in sids]
+        await self.answers.wait()
+        if self.unavailable:
+            raise TransportUnavailable("not now")
+        return {sid: NOT_FOUND for sid in sids if sid.split("-")[0] not in (owner, "admin")}
+
+    def ended(self, job_id: str, sid: str, refusal: Refusal) -> None:
+        assert refusal is NOT_FOUND
+        self.ends.append(sid)
+
+
+async def steady(
+    *events: JobEvent,
+    quiet_check: float = QUIET_CHECK,
+    owner: str | None = None,
+    rights: OwnersOnly | None = None,
+) -> tuple[Relay, Unsteady]:
     source = Unsteady(random.Random(1))
+    source.record = Record(owner, 10_000)
     for event in events:
         source.publish(event)
-    relay = Relay(source, quiet_check)
+    relay = Relay(source, quiet_check, rights=rights)
     relay.start()
     return relay, source
 
@@ -277,3 +309,218 @@ async def test_a_store_that_cannot_be_read_does_not_end_the_check_of_quiet_rooms
     source.unreadable = False
     await eventually(lambda: follower.lines == ["0", "1"], "the line")
     await relay.aclose()
+
+
+async def followed(
+    *sids: str, rights: OwnersOnly, quiet_check: float = QUIET_CHECK
+) -> tuple[Relay, Unsteady, list[Recorder]]:
+    """A record of alice's, with followers."""
+    relay, source = await steady(
+        log("alice's"), owner="alice", rights=rights, quiet_check=quiet_check
+    )
+    followers = [Recorder(sid) for sid in sids]
+    for follower in followers:
+        await relay.join(JOB, follower, None, Grant("alice"))
+    assert rights.asked == []
+    return relay, source, followers
+
+
+def replace_record(source: Unsteady, owner: str | None, *lines: str) -> None:
+    source.record = Record(owner, 10_000)
+    for line in lines:
+        source.publish(log(line))
+
+
+async def test_followers_who_may_not_follow_the_new_record_leave_before_its_first_event() -> None:
+    rights = OwnersOnly()
+    relay, source, [alice, admin] = await followed("alice", "admin", rights=rights)
+    rights.answers.clear()
+    replace_record(source, "bob", "bob's 1", "bob's 2")
+    source.deliver()
+    await eventually(lambda: rights.asked, "question")
+    source.publish(log("bob's 3"))
+    source.deliver()
+    await settle()
+    # While there is no answer nobody is sent anything.
+    assert alice.lines == admin.lines == ["alice's"]
+    rights.answers.set()
+    await eventually(lambda: len(admin.lines) == 4, "lines of the new record")
+    assert admin.lines == ["alice's", "bob's 1", "bob's 2", "bob's 3"]
+    assert admin.names.count("joined") == 2
+    assert alice.lines == ["alice's"]
+    assert rights.ends == ["alice"]
+    assert set(rights.asked) == {("alice", "bob"), ("admin", "bob")}
+    source.publish(log("bob's 4"))
+    source.deliver()
+    await settle()
+    assert admin.lines[-1] == "bob's 4"
+    assert alice.names == ["joined", "job_log"]
+    await relay.aclose()
+
+
+async def test_a_room_whose_last_follower_leaves_is_closed() -> None:
+    rights = OwnersOnly()
+    relay, source, [alice] = await followed("alice", rights=rights)
+    replace_record(source, "bob", "bob's")
+    source.deliver()
+    await eventually(lambda: relay.followed == 0, "end of the room")
+    await settle()
+    assert source.subscriptions == []
+    assert alice.lines == ["alice's"]
+    await relay.aclose()
+
+
+async def test_an_owner_that_a_record_adopts_is_asked_about() -> None:
+    """The first event came before the job was sent; the record is the same."""
+    rights = OwnersOnly()
+    relay, source = await steady(log("ownerless"), rights=rights)
+    stranger = Recorder("mallory")
+    await relay.join(JOB, stranger, None, Grant(None))
+    source.record.owner = "alice"
+    source.loss = 1
+    source.publish(log("lost"))
+    source.loss = 0
+    source.publish(log("alice's"))
+    source.deliver()
+    await eventually(lambda: rights.ends == ["mallory"], "end of the right")
+    assert stranger.lines == ["ownerless"]
+    await relay.aclose()
+
+
+async def test_a_newcomer_is_asked_about_if_the_owner_changed_while_it_joined() -> None:
+    rights = OwnersOnly()
+    relay, source, [admin] = await followed("admin", rights=rights)
+    replace_record(source, "bob", "bob's")
+    alice, bob = Recorder("alice"), Recorder("bob")
+    refused, accepted = await asyncio.gather(
+        relay.join(JOB, alice, None, Grant("alice")),
+        relay.join(JOB, bob, None, Grant("alice")),
+        return_exceptions=True,
+    )
+    assert isinstance(refused, NotAllowed)
+    assert refused.refusal is NOT_FOUND
+    assert not isinstance(accepted, BaseException)
+    assert accepted.epoch == source.record.epoch
+    assert (alice.events, bob.lines, admin.lines) == ([], ["bob's"], ["alice's", "bob's"])
+    assert rights.ends == []  # alice had not joined
+    source.publish(log("bob's 2"))
+    source.deliver()
+    await settle()
+    assert (alice.events, bob.lines) == ([], ["bob's", "bob's 2"])
+    await relay.aclose()
+
+
+async def test_a_join_waits_for_the_answer_about_those_who_are_in() -> None:
+    rights = OwnersOnly()
+    relay, source, [alice] = await followed("alice", rights=rights)
+    rights.answers.clear()
+    replace_record(source, "bob", "bob's")
+    source.deliver()
+    await eventually(lambda: rights.asked, "question")
+    bob = Recorder("bob")
+    joining = asyncio.create_task(relay.join(JOB, bob, None, Grant("bob")))
+    await settle()
+    assert not joining.done()
+    rights.answers.set()
+    await joining
+    assert (alice.lines, bob.lines) == (["alice's"], ["bob's"])
+    assert rights.asked == [("alice", "bob")]
+    await relay.aclose()
+
+
+async def test_nothing_is_sent_until_rights_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobcast.realtime.relay.RETRY_DELAY", 0)
+    rights = OwnersOnly()
+    relay, source, [alice, admin] = await followed("alice", "admin", rights=rights)
+    rights.unavailable = True
+    replace_record(source, "bob", "bob's")
+    source.deliver()
+    await eventually(lambda: len(rights.asked) > 6, "further questions")
+    with pytest.raises(TransportUnavailable):
+        await relay.join(JOB, Recorder("bob"), None, Grant("bob"))
+    assert alice.lines == admin.lines == ["alice's"]
+    rights.unavailable = False
+    await eventually(lambda: admin.lines == ["alice's", "bob's"], "line of the new record")
+    assert (alice.lines, rights.ends) == (["alice's"], ["alice"])
+    await relay.aclose()
+
+
+async def test_a_record_that_changes_while_rights_are_asked_is_asked_about_again() -> None:
+    rights = OwnersOnly()
+    relay, source, [alice, bob] = await followed("alice", "bob", rights=rights)
+    rights.answers.clear()
+    replace_record(source, "bob", "bob's")
+    source.deliver()
+    await eventually(lambda: rights.asked, "question")
+    replace_record(source, "carol", "carol's")
+    source.deliver()
+    rights.answers.set()
+    await eventually(lambda: relay.followed == 0, "end of the room")
+    assert rights.ends == ["alice", "bob"]
+    assert alice.lines == bob.lines == ["alice's"]
+    await relay.aclose()
+
+
+async def test_a_slow_answer_delays_no_other_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after an interruption, when more rooms wait for an answer than may read together."""
+    monkeypatch.setattr("jobcast.realtime.relay.READING_AT_ONCE", 2)
+    rights = OwnersOnly()
+    sources = ManyJobs()
+    relay = Relay(sources, rights=rights)
+    relay.start()
+    slow = [f"slow-{number}" for number in range(5)]
+    followers = {job_id: Recorder("admin") for job_id in [*slow, "quick"]}
+    for job_id, follower in followers.items():
+        await relay.join(job_id, follower, None, Grant("alice"))
+    rights.answers.clear()
+    for job_id in slow:
+        sources.records[job_id] = Record("bob", 10)
+        sources.add(job_id, "bob's")
+    sources.add("quick", "missed")
+    resuming = asyncio.ensure_future(sources.resume())
+    await eventually(
+        lambda: followers["quick"].lines == ["first", "missed"], "line that was missed"
+    )
+    assert all(followers[job_id].lines == ["first"] for job_id in slow)
+    rights.answers.set()
+    await resuming
+    assert all(followers[job_id].lines == ["first", "bob's"] for job_id in slow)
+    await relay.aclose()
+
+
+class ManyJobs:
+    """A source of several jobs, of which nothing comes live."""
+
+    ready = True
+
+    def __init__(self) -> None:
+        self.records: dict[str, Record] = {}
+
+    def start(
+        self,
+        on_message: Callable[[str, Message], None],
+        on_resumed: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.resume = on_resumed
+
+    def add(self, job_id: str, line: str) -> None:
+        event = JobLog(job_id=job_id, level="info", message=line)
+        self.records[job_id].add(Outgoing.of(event), Retention())
+
+    async def aclose(self) -> None: ...
+
+    async def subscribe(self, job_id: str) -> None:
+        self.records[job_id] = Record("alice", 10)
+        self.add(job_id, "first")
+
+    async def unsubscribe(self, job_id: str) -> None: ...
+
+    async def owner(self, job_id: str) -> str | None:
+        return self.records[job_id].owner
+
+    async def positions(self, job_ids: Sequence[str]) -> list[Cursor]:
+        return [self.records[job_id].position for job_id in job_ids]
+
+    async def snapshot(self, job_id: str, after: Cursor | None = None) -> Snapshot:
+        await asyncio.sleep(0)
+        return self.records[job_id].snapshot(after)

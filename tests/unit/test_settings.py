@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobcast.errors import SettingsError
+from jobcast.masking import mask
 from jobcast.settings import Settings
 
 SECRET = "s" * 32
@@ -86,6 +87,12 @@ PEM = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----"
         ("JWT_SECRET", "ssh-rsa " + "A" * 40, "JOBCAST_JWT_PUBLIC_KEY takes"),
         ("JWT_SECRET", "short", "at least 32 bytes"),
         ("JWT_PUBLIC_KEY", "ssh-rsa AAAA", "public key in PEM"),
+        ("JWT_SECRETS", f"{SECRET} short", "at least 32 bytes"),
+        ("JWT_SECRETS", f"a={SECRET},a={SECRET}", "two keys with the key id 'a'"),
+        ("JWT_PUBLIC_KEYS", "2026-01=AAAA", "public keys in PEM one after the other"),
+        ("JWT_PUBLIC_KEYS", f"{PEM} and more", "public keys in PEM one after the other"),
+        ("JWT_PUBLIC_KEYS", f"a={PEM}\na={PEM}", "two keys with the key id 'a'"),
+        ("JWT_MAX_LIFETIME", "0", "seconds from 1"),
         ("JWKS_URL", "/keys", "should be a URL such as https://"),
         ("JWT_ALGORITHMS", "HS256,none", "has 'none'"),
         ("CORS_ORIGINS", "*", "may not be *"),
@@ -115,6 +122,7 @@ PEM = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----"
         ("PREFIX", "x" * 65, "1 to 64"),
         ("PREFIX", "shop*", "letters, digits"),
         ("PREFIX", "jobcast.events", "should not end with .events"),
+        ("PREFIX", "jobcast.revocations", "should not end with .events"),
         ("WORKERS", "0", "processes from 1"),
         ("DRAIN_SECONDS", "-1", "seconds from 0"),
         ("SEND_BUFFER", "1000", "characters from 65536"),
@@ -219,6 +227,10 @@ def test_a_value_and_a_file_with_one_are_too_many(tmp_path: Path) -> None:
 def test_keys_do_not_mix() -> None:
     with pytest.raises(SettingsError, match="may not be set together"):
         Settings.load({"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_JWT_PUBLIC_KEY": PEM})
+    with pytest.raises(SettingsError, match="set together with JOBCAST_JWT_SECRETS: "):
+        Settings.load({"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_JWT_SECRETS": SECRET})
+    with pytest.raises(SettingsError, match="does not go with the key"):
+        Settings.load({"JOBCAST_JWT_PUBLIC_KEYS": PEM, "JOBCAST_JWT_ALGORITHMS": "HS256"})
     with pytest.raises(SettingsError, match="does not go with the key"):
         Settings.load({"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_JWT_ALGORITHMS": "RS256"})
     # An HMAC algorithm with a public key would make the public key a secret.
@@ -232,6 +244,34 @@ def test_a_key_in_one_line_is_a_key() -> None:
     assert settings.algorithms == ("RS256", "ES256", "EdDSA")
 
 
+def test_secrets_may_have_key_ids() -> None:
+    padded = "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0cw=="
+    text = f"{SECRET}, 2026-01={SECRET}\n{padded} b.2={padded}"
+    settings = Settings.load({"JOBCAST_JWT_SECRETS": text})
+    assert settings.secrets == (
+        (None, SECRET), ("2026-01", SECRET), (None, padded), ("b.2", padded),
+    )  # fmt: skip
+    assert settings.algorithms == ("HS256",)
+    settings.require_authentication()
+    assert Settings(jwt_secret=SECRET).secrets == ((None, SECRET),)
+    conf = {"jobcast_jwt_secrets": [SECRET, f"old={SECRET}"]}
+    assert Settings.load({}, conf).secrets == ((None, SECRET), ("old", SECRET))
+
+
+def test_a_secret_with_a_key_id_is_masked_without_it_too() -> None:
+    secret = "m" * 32
+    Settings.load({"JOBCAST_JWT_SECRETS": f"2026-01={secret}"})
+    assert secret not in mask(f"somebody logs {secret} here")
+
+
+def test_public_keys_may_have_key_ids() -> None:
+    for text in (f"{PEM}\n2026-01={PEM}", f"{PEM},2026-01={PEM}".replace("\n", "\\n")):
+        settings = Settings.load({"JOBCAST_JWT_PUBLIC_KEYS": text})
+        assert settings.public_keys == ((None, PEM), ("2026-01", PEM))
+        assert settings.algorithms == ("RS256", "ES256", "EdDSA")
+    assert Settings(jwt_public_key=PEM).public_keys == ((None, PEM),)
+
+
 def test_any_origin_is_allowed_only_by_a_setting_that_says_insecure() -> None:
     environ = {"JOBCAST_CORS_ORIGINS": "*", "JOBCAST_INSECURE_ANY_ORIGIN": "true"}
     assert Settings.load(environ).cors_origins == ("*",)
@@ -239,8 +279,9 @@ def test_any_origin_is_allowed_only_by_a_setting_that_says_insecure() -> None:
 
 def test_secrets_are_not_shown() -> None:
     settings = Settings.load(
-        {"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_URL": "redis://bob:hunter2@cache/0"}
+        {"JOBCAST_JWT_SECRETS": f"a={SECRET}", "JOBCAST_URL": "redis://bob:hunter2@cache/0"}
     )
+    assert SECRET not in repr(Settings(jwt_secret=SECRET))
     for shown in (repr(settings), str(settings), f"{settings}", settings.masked_url):
         assert SECRET not in shown
         assert "hunter2" not in shown
@@ -249,9 +290,7 @@ def test_secrets_are_not_shown() -> None:
 class Later(Settings, frozen=True, kw_only=True):
     """Settings as they may be some day."""
 
-    jwt_secrets: tuple[str, ...] = ()
     console_password: str | None = None
-    jwt_public_keys: tuple[str, ...] = ()
 
 
 def test_a_repr_hides_whatever_is_named_after_a_secret() -> None:
@@ -259,12 +298,13 @@ def test_a_repr_hides_whatever_is_named_after_a_secret() -> None:
         jwt_secret="hunter2",
         jwt_secrets=("hunter2", "hunter2"),
         console_password="hunter2",
-        jwt_public_keys=(PEM,),
+        jwt_public_keys=PEM,
         jwks_url="https://h/keys?access_token=hunter2&page=1",
         url="redis+sentinel://bob:hunter2@a,b/0/m?sentinel_password=hunter2",
     )
     assert "hunter2" not in repr(settings)
-    assert "jwt_secrets='***', console_password='***'" in repr(settings)
+    for name in ("jwt_secrets", "console_password"):
+        assert f"{name}='***'" in repr(settings)
     assert "https://h/keys?access_token=***&page=1" in repr(settings)
     assert "BEGIN PUBLIC KEY" in repr(settings)
     assert "jwt_secret=None" in repr(Settings())

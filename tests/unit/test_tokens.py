@@ -1,11 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 import json
-import threading
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import jwt
@@ -13,11 +13,34 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from jobcast import jwks
 from jobcast.errors import SettingsError, TokenError
 from jobcast.settings import Settings
-from jobcast.tokens import TokenVerifier, mint
+from jobcast.tokens import LATEST_TIME, TokenVerifier, mint
+from tests.key_server import key_server, private_key
+from tests.support import TIMEOUT, eventually
 
 SECRET = "s" * 32
+OTHER = "o" * 32
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may take long to answer a request; no key is asked for again by itself."""
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", TIMEOUT)
+    monkeypatch.setattr(jwks, "COOLDOWN", 3600)
+
+
+def signed(claims: dict[str, Any], secret: str = SECRET, **headers: Any) -> str:
+    """A token with exactly these claims; ``jwt.encode`` refuses to make some of them."""
+    payload = json.dumps({"sub": "alice", "exp": int(time.time()) + 60, **claims}).encode()
+    return jwt.PyJWS().encode(payload, secret, algorithm="HS256", headers=headers or None)
+
+
+async def refusal(settings: Settings, token: str) -> TokenError:
+    with pytest.raises(TokenError) as caught:
+        await TokenVerifier(settings).verify(token)
+    return caught.value
 
 
 async def test_what_is_minted_verifies() -> None:
@@ -61,57 +84,269 @@ def public_pem(private: Any) -> str:
     return encoded.decode()
 
 
+@pytest.mark.parametrize(("sub", "subject"), [(42, "42"), (0, "0"), (-7, "-7"), ("007", "007")])
+async def test_a_number_as_sub_is_its_digits(sub: Any, subject: str) -> None:
+    verifier = TokenVerifier(Settings(jwt_secret=SECRET))
+    assert (await verifier.verify(signed({"sub": sub}))).sub == subject
+
+
+@pytest.mark.parametrize(
+    ("sub", "says"),
+    [
+        (True, "not a boolean"),
+        (4.2, "not a fraction"),
+        (float("nan"), "not a fraction"),
+        ([], "not an array"),
+        ({}, "not an object"),
+        ("", "is empty"),
+    ],
+)
+async def test_another_sub_is_refused_with_its_type(sub: Any, says: str) -> None:
+    problem = await refusal(Settings(jwt_secret=SECRET), signed({"sub": sub}))
+    assert problem.code == "token_claims"
+    assert says in problem.message
+
+
+@pytest.mark.parametrize("name", ["exp", "iat", "nbf"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        LATEST_TIME + 1, 2**64, 10**400, float("inf"), float("-inf"), float("nan"), -1, -1e300,
+        "1795420000", "soon", True, [], {},
+    ],
+)  # fmt: skip
+async def test_a_time_that_is_none_is_refused(name: str, value: Any) -> None:
+    problem = await refusal(Settings(jwt_secret=SECRET), signed({name: value}))
+    assert problem.code == "token_claims"
+    assert f"the token's {name} should be a time" in problem.message
+
+
+@pytest.mark.parametrize("exp", [LATEST_TIME, LATEST_TIME - 0.5])
+async def test_a_token_may_be_valid_until_the_end_of_the_year_9999(exp: float) -> None:
+    subject = await TokenVerifier(Settings(jwt_secret=SECRET)).verify(signed({"exp": exp}))
+    assert subject.expires_at == exp
+
+
+@pytest.mark.parametrize(
+    ("claims", "code"),
+    [
+        ({"exp": 1}, "token_expired"),
+        ({"exp": 0}, "token_expired"),
+        ({"exp": None}, "token_claims"),
+        ({"iat": None}, "token_claims"),
+        ({"nbf": LATEST_TIME}, "token_not_yet_valid"),
+        ({"iat": LATEST_TIME}, "token_not_yet_valid"),
+        ({"jti": 7}, "token_claims"),
+    ],
+)
+async def test_times_are_compared_with_now(claims: dict[str, Any], code: str) -> None:
+    assert (await refusal(Settings(jwt_secret=SECRET), signed(claims))).code == code
+
+
+async def test_a_token_that_lives_for_too_long_is_refused() -> None:
+    settings, now = Settings(jwt_secret=SECRET, jwt_max_lifetime=3600), int(time.time())
+    for good in (
+        {"exp": now + 3600},
+        {"iat": now, "exp": now + 3600},
+        {"iat": now - 3000, "exp": now + 600},
+    ):
+        await TokenVerifier(settings).verify(signed(good))
+    for bad in (
+        {"exp": now + 3700},
+        {"iat": now, "exp": now + 3700},
+        {"iat": now - 3600, "exp": now + 600},
+        {"iat": 0, "exp": now + 60},
+    ):
+        problem = await refusal(settings, signed(bad))
+        assert problem.code == "token_lifetime"
+        assert "3600 s" in problem.message
+
+
+async def test_each_of_several_secrets_verifies() -> None:
+    settings = Settings.load({"JOBCAST_JWT_SECRETS": f"new={SECRET}, {OTHER}"})
+    verifier = TokenVerifier(settings)
+    for token in (
+        signed({}),
+        signed({}, OTHER),
+        signed({}, kid="new"),
+        signed({}, OTHER, kid="another"),
+    ):
+        assert (await verifier.verify(token)).sub == "alice"
+    # A key id names one secret, which has to be the one that signed.
+    assert (await refusal(settings, signed({}, OTHER, kid="new"))).code == "token_signature"
+    assert (await refusal(settings, signed({}, "x" * 32))).code == "token_signature"
+
+
+async def test_a_key_id_that_is_not_there_is_refused_where_each_secret_has_one() -> None:
+    settings = Settings.load({"JOBCAST_JWT_SECRETS": f"new={SECRET}\nold={OTHER}"})
+    assert (await TokenVerifier(settings).verify(signed({}, OTHER))).sub == "alice"
+    assert (await refusal(settings, signed({}, kid="older"))).code == "token_key"
+
+
+async def test_each_of_several_public_keys_verifies_with_its_own_algorithm() -> None:
+    rsa_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    ec_key, foreign = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    pems = f"{public_pem(rsa_key)}\n2026-01={public_pem(ec_key)}"
+    settings = Settings.load({"JOBCAST_JWT_PUBLIC_KEYS": pems})
+    verifier = TokenVerifier(settings)
+
+    def token(key: Any, algorithm: str, **headers: Any) -> str:
+        claims = {"sub": "alice", "exp": int(time.time()) + 60}
+        return jwt.encode(claims, key, algorithm=algorithm, headers=headers)
+
+    for good in (
+        token(rsa_key, "RS256"),
+        token(ec_key, "ES256"),
+        token(ec_key, "ES256", kid="2026-01"),
+        token(rsa_key, "RS256", kid="another"),
+    ):
+        assert (await verifier.verify(good)).sub == "alice"
+    for bad, code in (
+        (token(foreign, "ES256"), "token_signature"),
+        (token(rsa_key, "RS256", kid="2026-01"), "token_algorithm"),
+        (token(rsa_key, "PS256"), "token_algorithm"),
+        (signed({}), "token_algorithm"),
+    ):
+        assert (await refusal(settings, bad)).code == code
+
+
+def test_each_of_several_public_keys_has_to_be_one() -> None:
+    good = public_pem(ec.generate_private_key(ec.SECP256R1()))
+    broken = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"
+    settings = Settings.load({"JOBCAST_JWT_PUBLIC_KEYS": f"{good},old={broken}"})
+    with pytest.raises(SettingsError, match="JOBCAST_JWT_PUBLIC_KEYS is no key 'old' for the"):
+        TokenVerifier(settings)
+
+
 @contextmanager
-def key_server(keys: dict[str, Any]) -> Iterator[str]:
-    """Serves public keys as a JWKS."""
+def verifying(url: str) -> Iterator[TokenVerifier]:
+    verifier = TokenVerifier(Settings(jwks_url=url))
+    try:
+        yield verifier
+    finally:
+        verifier.close()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            sets = [
-                {**json.loads(jwt.algorithms.ECAlgorithm.to_jwk(key.public_key())), "kid": kid,
-                 "use": "sig", "alg": "ES256"}
-                for kid, key in keys.items()
-            ]  # fmt: skip
-            body = json.dumps({"keys": sets}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/jwks.json"
-        finally:
-            server.shutdown()
-            thread.join()
+async def code_of(verifier: TokenVerifier, token: str) -> str:
+    with pytest.raises(TokenError) as caught:
+        await verifier.verify(token)
+    return caught.value.code
 
 
 async def test_keys_may_be_fetched() -> None:
-    old, new, foreign = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
-    keys = {"old": old, "new": new}
+    with key_server({"old": private_key(), "new": private_key()}) as server:
+        with verifying(server.url) as verifier:
+            await verifier.check()
+            assert (await verifier.verify(server.token("old"))).sub == "alice"
+            assert (await verifier.verify(server.token("new"))).sub == "alice"
+            assert await code_of(verifier, server.token("old", private_key())) == "token_signature"
+            assert await code_of(verifier, server.token("x", private_key())) == "token_key"
+            assert await code_of(verifier, signed({})) == "token_key"
+        token = server.token("old")
+    with verifying(server.url) as verifier:
+        assert await code_of(verifier, token) == "unavailable"
+        with pytest.raises(SettingsError, match="JOBCAST_JWKS_URL gives no keys"):
+            await verifier.check()
+    with key_server({}) as server, verifying(server.url) as verifier:
+        with pytest.raises(SettingsError, match="JOBCAST_JWKS_URL gives no keys"):
+            await verifier.check()
 
-    def token(key: Any, kid: str) -> str:
-        claims = {"sub": "alice", "exp": int(time.time()) + 60}
-        return jwt.encode(claims, key, algorithm="ES256", headers={"kid": kid})
 
-    with key_server(keys) as url:
-        verifier = TokenVerifier(Settings(jwks_url=url))
+async def test_a_cached_key_needs_no_endpoint_that_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Strangers with unknown key ids wait for an endpoint that hangs; nobody else does."""
+    monkeypatch.setattr(jwks, "COOLDOWN", 0)
+    with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
         await verifier.check()
-        assert (await verifier.verify(token(old, "old"))).sub == "alice"
-        assert (await verifier.verify(token(new, "new"))).sub == "alice"
-        for bad, kid, code in ((foreign, "old", "token_signature"), (foreign, "x", "token_key")):
-            with pytest.raises(TokenError) as caught:
-                await verifier.verify(token(bad, kid))
-            assert caught.value.code == code
-    with pytest.raises(TokenError) as caught:
-        await TokenVerifier(Settings(jwks_url=url)).verify(token(old, "old"))
-    assert caught.value.code == "unavailable"
-    with pytest.raises(SettingsError, match="JOBCAST_JWKS_URL gives no keys"):
-        await TokenVerifier(Settings(jwks_url=url)).check()
-    with key_server({}) as url, pytest.raises(SettingsError, match="JOBCAST_JWKS_URL gives no"):
-        await TokenVerifier(Settings(jwks_url=url)).check()
+        server.answers.clear()
+        strangers = [
+            asyncio.create_task(code_of(verifier, server.token(f"x{n}", private_key())))
+            for n in range(50)
+        ]
+        await eventually(lambda: server.requests == 2, "request for the unknown key ids")
+        for _ in range(20):
+            assert (await verifier.verify(server.token("good"))).sub == "alice"
+        assert not any(stranger.done() for stranger in strangers)
+        server.answers.set()
+        # One request was for all of them.
+        assert set(await asyncio.gather(*strangers)) == {"token_key"}
+        assert server.requests == 2
+
+
+async def test_nobody_waits_for_ever_for_an_endpoint_that_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 0.2)
+    with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
+        server.answers.clear()
+        strangers = [code_of(verifier, server.token("good")) for _ in range(50)]
+        assert set(await asyncio.gather(*strangers)) == {"unavailable"}
+        with pytest.raises(SettingsError, match="JOBCAST_JWKS_URL gives no keys"):
+            await verifier.check()
+
+
+async def test_one_request_fetches_the_keys_for_all_who_wait() -> None:
+    with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
+        server.answers.clear()
+        waiting = [asyncio.create_task(verifier.verify(server.token("good"))) for _ in range(20)]
+        await eventually(lambda: server.requests == 1, "request")
+        server.answers.set()
+        assert {subject.sub for subject in await asyncio.gather(*waiting)} == {"alice"}
+        assert server.requests == 1
+
+
+async def test_unknown_key_ids_cause_one_request_in_a_while() -> None:
+    with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
+        await verifier.verify(server.token("good"))
+        for number in range(50):
+            stranger = server.token(f"x{number}", private_key())
+            assert await code_of(verifier, stranger) == "token_key"
+        assert server.requests == 1
+
+
+async def test_a_new_key_is_found_after_the_cooldown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jwks, "COOLDOWN", 0)
+    with key_server({"old": private_key()}) as server, verifying(server.url) as verifier:
+        await verifier.verify(server.token("old"))
+        server.keys["new"] = private_key()
+        assert (await verifier.verify(server.token("new"))).sub == "alice"
+        assert server.requests == 2
+
+
+async def test_keys_are_fetched_again_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jwks, "REFRESH_INTERVAL", 0.05)
+    with key_server({"old": private_key()}) as server, verifying(server.url) as verifier:
+        verifier.start()
+        await verifier.verify(server.token("old"))
+        gone = server.token("old")
+        server.keys = {"new": private_key()}
+        # Without a token that asks for it: a key that was withdrawn is not used for good.
+        await eventually(lambda: "new" in verifier._keys._keys, "new key")  # type: ignore[attr-defined]
+        assert (await verifier.verify(server.token("new"))).sub == "alice"
+        assert await code_of(verifier, gone) == "token_key"
+
+
+async def test_stale_keys_stay_in_use_while_the_endpoint_fails(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(jwks, "REFRESH_INTERVAL", 0.02)
+    monkeypatch.setattr(jwks, "RETRY_DELAY", 0.02)
+    caplog.set_level(logging.INFO)
+    with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
+        await verifier.verify(server.token("good"))
+        good, kept = server.token("good"), server.keys
+        server.keys = {}  # which is an answer without a key
+        await eventually(lambda: "could not fetch the keys" in caplog.text, "failure")
+        failed_at = server.requests
+        await eventually(lambda: server.requests > failed_at + 2, "further tries")
+        assert (await verifier.verify(good)).sub == "alice"
+        assert await code_of(verifier, mint_with(private_key())) == "unavailable"
+        server.keys = kept
+        await eventually(lambda: "fetched the keys of JOBCAST_JWKS_URL again" in caplog.text, "key")
+        assert caplog.text.count("could not fetch the keys") == 1
+
+
+def mint_with(key: Any) -> str:
+    claims = {"sub": "alice", "exp": int(time.time()) + 60}
+    return jwt.encode(claims, key, algorithm="ES256", headers={"kid": "unknown"})

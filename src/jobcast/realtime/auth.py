@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
+
+from msgspec import Struct
 
 from jobcast.errors import SettingsError
 from jobcast.settings import Settings
@@ -19,8 +23,28 @@ from jobcast.transports import Source
 Rule = Callable[[Subject, str, str | None], bool | Awaitable[bool]]
 
 
+RULE_THREADS: Final = 32  # that ask a plain function at the same time
+
+
+class Grant(Struct, frozen=True):
+    """A right to follow a job that has this owner."""
+
+    owner: str | None = None
+    any_owner: bool = False  # the right does not depend on the owner
+
+    def covers(self, owner: str | None) -> bool:
+        """Return whether the right holds for a record of this owner."""
+        return self.any_owner or self.owner == owner
+
+
+EVERY_OWNER: Final = Grant(any_owner=True)
+
+
 class Authorizer:
     """Decides whether a subject may follow a job.
+
+    A rule that is a plain function runs in threads of its own: a slow one holds up nobody who
+    does not wait for its answer.
 
     Raises:
         SettingsError: ``JOBCAST_AUTHORIZE`` names no function.
@@ -29,23 +53,37 @@ class Authorizer:
     def __init__(self, settings: Settings, source: Source) -> None:
         self._source = source
         self._rule = None if settings.authorize is None else _load(settings.authorize)
+        self._threads = ThreadPoolExecutor(RULE_THREADS, thread_name_prefix="jobcast-authorize")
 
-    async def allows(self, subject: Subject, job_id: str) -> bool:
-        """Whether the subject may follow the job.
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def grant(self, subject: Subject, job_id: str) -> Grant | None:
+        """Return the subject's right to follow a job; None if it has none.
 
         Raises:
             TransportUnavailable: the job's owner cannot be read.
         """
-        if self._rule is None:
-            jobs = subject.jobs
-            if job_id in jobs or "*" in jobs:
-                return True
-            return await self._source.owner(job_id) == subject.sub
+        if self._rule is None and _lists(subject, job_id):
+            return EVERY_OWNER
         owner = await self._source.owner(job_id)
+        return Grant(owner) if await self.allows(subject, job_id, owner) else None
+
+    async def allows(self, subject: Subject, job_id: str, owner: str | None) -> bool:
+        """Return whether the subject may follow the job if it belongs to the owner."""
+        if self._rule is None:
+            return owner == subject.sub or _lists(subject, job_id)
         if inspect.iscoroutinefunction(self._rule):
             return bool(await self._rule(subject, job_id, owner))
-        answer: Any = await asyncio.to_thread(self._rule, subject, job_id, owner)
+        answer: Any = await asyncio.get_running_loop().run_in_executor(
+            self._threads, copy_context().run, self._rule, subject, job_id, owner
+        )
         return bool(await answer if inspect.isawaitable(answer) else answer)
+
+
+def _lists(subject: Subject, job_id: str) -> bool:
+    return job_id in subject.jobs or "*" in subject.jobs
 
 
 def _load(path: str) -> Rule:

@@ -17,18 +17,19 @@ from typing import Any, Final, cast
 
 import engineio.packet
 import socketio
-from engineio.exceptions import EngineIOError
 from socketio.packet import Packet
 from starlette.types import Receive, Scope, Send
 
 from jobcast.realtime import metrics
+from jobcast.realtime.addresses import Addresses
 from jobcast.realtime.backlog import Backlog, SendMemory
-from jobcast.realtime.budget import Budget, BudgetExceeded
+from jobcast.realtime.budget import Budget
 from jobcast.realtime.packets import (
     MAX_ATTACHMENT_BYTES,
     BadPacket,
     read_header,
 )
+from jobcast.realtime.polling import PollingReader
 from jobcast.realtime.refusals import RefusalLog, shown
 from jobcast.realtime.screening import (
     Disconnected,
@@ -43,9 +44,7 @@ from jobcast.realtime.websocket import WebSocket, translate_request
 from jobcast.settings import Settings
 
 POLL_TIMEOUT: Final = 1.0  # seconds that a client may take to poll, when its process ends
-SPARE_PACKETS: Final = 16  # of one request in polling, beyond one for each job
 RETRY_AFTER: Final = 5  # seconds that a client waits when the server is full
-RECORD_SEPARATOR: Final = "\x1e"  # between the packets of a request in polling
 
 logger = logging.getLogger(__name__)
 
@@ -71,16 +70,14 @@ class EngineGuard:
         self._settings = settings
         self._exclusive = exclusive
         self._memory = SendMemory(settings.send_memory)
-        self._max_packets = settings.max_jobs + SPARE_PACKETS
         self._timers: dict[str, asyncio.TimerHandle] = {}  # of who has not authenticated
         self._budgets: dict[str, Budget] = {}
-        self._addresses: dict[str, str] = {}  # of connections
-        self._of_address: Counter[str] = Counter()
+        self._addresses = Addresses()
         self._attached: Counter[str] = Counter()  # bytes of the packet that comes in attachments
-        self._posting: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self.refusals = RefusalLog(logger)
+        self._polling = PollingReader(self._eio, settings.max_jobs, self.budget, self.refusals)
         if self._eio.async_mode == "asgi":
             own = {"websocket": self._websocket, "translate_request": translate_request}
             self._eio._async = {**self._eio._async, **own}
@@ -118,7 +115,7 @@ class EngineGuard:
 
     def address(self, eio_sid: str) -> str:
         """The address of a connection's client; empty if it is not known."""
-        return self._addresses.get(eio_sid, "")
+        return self._addresses.of(eio_sid)
 
     def authenticated(self, eio_sid: str) -> None:
         """Let a connection stay: its client has authenticated."""
@@ -235,7 +232,7 @@ class EngineGuard:
                 "the server has too many connections (JOBCAST_MAX_CONNECTIONS)", RETRY_AFTER,
             )  # fmt: skip
         most = self._settings.max_connections_per_address
-        if most and self._of_address[address_of(scope)] >= most:
+        if most and self._addresses.count(address_of(scope)) >= most:
             raise Refused(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "the address has too many connections (JOBCAST_MAX_CONNECTIONS_PER_ADDRESS;"
@@ -253,54 +250,20 @@ class EngineGuard:
             binary=not self._exclusive,
         )
 
-    async def _post(self, socket: Any, environ: dict[str, Any]) -> None:
-        """Take what a long-polling client sends, and close the connection if that is malformed."""
-        sid = socket.sid
-        try:
-            if sid in self._posting:
-                raise BadPacket("two requests at once send something")
-            self._posting.add(sid)
-            try:
-                await self._take_packets(socket, await environ["wsgi.input"].read())
-            finally:
-                self._posting.discard(sid)
-        except (
-            EngineIOError, ValueError, LookupError, TypeError, RecursionError, BudgetExceeded,
-        ) as exc:  # fmt: skip
-            self.refusals.info("closed %s: it sent no Engine.IO packet (%s)", sid, shown(exc))
-            # python-engineio answers the request, and would wait for the client to read the end.
-            await socket.close(wait=False, reason=self._eio.reason.SERVER_DISCONNECT)
-            self._eio.sockets.setdefault(sid, socket)  # without it the request has no answer
-            raise EngineIOError("it cannot be read") from None
-
-    async def _take_packets(self, socket: Any, body: bytes) -> None:
-        encoded = body.decode().split(RECORD_SEPARATOR)
-        if len(encoded) > self._max_packets:
-            raise BadPacket(f"a request may have {self._max_packets} packets")
-        budget = self.budget(socket.sid)
-        await budget.admit(len(encoded))
-        for text in encoded:
-            if socket.closed:
-                return
-            await socket.receive(engineio.packet.Packet(encoded_packet=text))
-            await budget.room()
-
     # --- connections ------------------------------------------------------------------------------
 
     async def _opened(self, eio_sid: str, environ: dict[str, Any]) -> Any:
         if self._draining:
             return False
         scope = environ.get("asgi.scope", {})
-        address = address_of(scope)
-        self._addresses[eio_sid] = address
-        self._of_address[address] += 1
+        self._addresses.add(eio_sid, address_of(scope))
         self.expect(eio_sid)
         self.backlog(eio_sid)
         socket = self._eio.sockets[eio_sid]
         if scope.get("type") == "websocket":
             socket.last_ping = None  # its loop sends pings by itself
         else:
-            socket.handle_post_request = partial(self._post, socket)
+            socket.handle_post_request = partial(self._polling.read, socket)
         return await self._connect(eio_sid, environ)
 
     async def _received(self, eio_sid: str, data: Any) -> None:
@@ -344,20 +307,13 @@ class EngineGuard:
         self._stop_timer(eio_sid)
         self._budgets.pop(eio_sid, None)
         self._attached.pop(eio_sid, None)
-        self._forget_address(eio_sid)
+        self._addresses.remove(eio_sid)
         socket = self._eio.sockets.get(eio_sid)
         if socket is not None and isinstance(socket.queue, Backlog):
             socket.queue.discard()
             if isinstance(socket.queue.sink, WebSocket):
                 socket.queue.sink.expect_end()
         await self._disconnect(eio_sid, reason)
-
-    def _forget_address(self, eio_sid: str) -> None:
-        address = self._addresses.pop(eio_sid, None)
-        if address is not None:
-            self._of_address[address] -= 1
-            if not self._of_address[address]:
-                del self._of_address[address]
 
     def _stop_timer(self, eio_sid: str) -> None:
         timer = self._timers.pop(eio_sid, None)

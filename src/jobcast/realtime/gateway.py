@@ -22,10 +22,13 @@ from jobcast.cancellation import cancel_and_wait
 from jobcast.errors import InvalidMessage, SettingsError, TokenError, TransportUnavailable
 from jobcast.events import (
     Auth,
+    Closing,
     Draining,
+    JoinAccepted,
     JoinJob,
     LeaveAccepted,
     LeaveJob,
+    Left,
     RefreshToken,
     Refusal,
     TokenAccepted,
@@ -36,7 +39,7 @@ from jobcast.events import (
     room_of,
 )
 from jobcast.realtime import metrics
-from jobcast.realtime.auth import Authorizer
+from jobcast.realtime.auth import Authorizer, Grant
 from jobcast.realtime.budget import Budget
 from jobcast.realtime.bundle import Bundle
 from jobcast.realtime.engine import EngineGuard
@@ -44,10 +47,13 @@ from jobcast.realtime.leases import LeaseWatch
 from jobcast.realtime.outlet import EngineOutlet
 from jobcast.realtime.refusals import shown
 from jobcast.realtime.relay import Relay
+from jobcast.realtime.revocations import DenyList, RevocationWatch
+from jobcast.realtime.rights import NOT_FOUND, NotAllowed, SubjectRights
 from jobcast.settings import Settings
 from jobcast.tokens import Subject, TokenVerifier
 from jobcast.transports import Source
 from jobcast.transports.leases import LeaseKeeper
+from jobcast.transports.revocations import SupportsRevocations
 
 EXPIRY_WARNING: Final = 30.0  # seconds before a token expires
 LONGEST_TIMER: Final = 24 * 3600.0  # seconds; a token may be valid for longer than a timer can run
@@ -55,9 +61,6 @@ LONGEST_TIMER: Final = 24 * 3600.0  # seconds; a token may be valid for longer t
 DRAIN_RATE: Final = 500  # connections that are closed a second, when the process ends
 DRAIN_GRACE: Final = 2.0  # seconds that the last of them may take
 
-NOT_FOUND: Final = Refusal(
-    code="job_not_found", message="there is no such job, or it is not yours to follow"
-)
 UNAVAILABLE: Final = Refusal(
     code="unavailable", message="the job cannot be read now; try again in a moment"
 )
@@ -113,14 +116,17 @@ class Gateway:
     ) -> None:
         if sio.packet_class is not Packet:
             raise SettingsError("serializer", "of the Socket.IO server should be the default one")
-        self.relay = Relay(source, namespace=namespace)
         self._source = source
         self._settings = settings
         self._lease_watch: asyncio.Task[None] | None = None
+        self._deny_list = DenyList()
+        self._revocation_watch: asyncio.Task[None] | None = None
         self._sio = sio
         self._namespace = namespace
         self._verifier = TokenVerifier(settings)
         self._authorizer = Authorizer(settings, source)
+        self._rights = SubjectRights(self._authorizer, self._subject_of, self._right_ended)
+        self.relay = Relay(source, namespace=namespace, rights=self._rights)
         self._max_jobs = settings.max_jobs
         self._connections: dict[str, Connection] = {}
         self._of_subject: Counter[str] = Counter()
@@ -149,10 +155,14 @@ class Gateway:
 
     def start(self) -> None:
         """Begin to receive events. The first connection does it too."""
+        self._verifier.start()
         self.relay.start()
         if self._lease_watch is None and isinstance(self._source, LeaseKeeper):
             watch = LeaseWatch(self._source, self._settings.terms)
             self._lease_watch = asyncio.create_task(watch.run(), name="jobcast-leases")
+        if self._revocation_watch is None and isinstance(self._source, SupportsRevocations):
+            revoked = RevocationWatch(self._source, self._deny_list, self._close_revoked)
+            self._revocation_watch = asyncio.create_task(revoked.run(), name="jobcast-revocations")
 
     async def drain(self, seconds: float = 0.0) -> None:
         """Send every client to another process: tell it, then close its connection.
@@ -187,10 +197,12 @@ class Gateway:
         """Close every connection of the namespace, and stop."""
         await self.drain()
         await self.guard.aclose([c.eio_sid for c in self._connections.values()])
-        if self._lease_watch is not None:
-            await cancel_and_wait(self._lease_watch)
+        watches = (self._lease_watch, self._revocation_watch)
+        await cancel_and_wait(*(watch for watch in watches if watch is not None))
+        self._verifier.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.relay.aclose()
+        self._authorizer.close()
 
     def _register(self) -> None:
         handlers: dict[str, Callable[..., Awaitable[Any]]] = {
@@ -215,14 +227,10 @@ class Gateway:
         self.start()
         eio_sid = self._sio.manager.eio_sid_from_sid(sid, self._namespace)
         try:
-            subject = await self._verifier.verify(_token_of(auth))
+            subject = await self._verified(_token_of(auth))
             self._check_connections(subject)
         except TokenError as exc:
-            self.guard.refusals.info(
-                "refused %s (%s): %s (%s)", sid, self.guard.address(eio_sid), exc.message, exc.code
-            )
-            metrics.REFUSED.labels(exc.code).inc()
-            raise Refused(exc.message, {"code": exc.code, "message": exc.message}) from None
+            raise self._refusal(sid, eio_sid, exc) from None
         if self._app_connect is not None:
             accepted = await _call(self._app_connect, sid, environ, auth)
             if accepted is False:
@@ -231,6 +239,10 @@ class Gateway:
         if socket is None or socket.closed:
             # It went meanwhile, and python-socketio forgets it only if it is refused.
             raise Refused("the connection is closed")
+        try:
+            self._deny_list.check(subject)  # it may have been revoked since it was verified
+        except TokenError as exc:
+            raise self._refusal(sid, eio_sid, exc) from None
         outlet = EngineOutlet(sid, socket, self.guard.backlog(eio_sid))
         connection = Connection(sid, eio_sid, subject, outlet, self.guard.budget(eio_sid))
         self._connections[sid] = connection
@@ -242,6 +254,23 @@ class Gateway:
             "connected %s (%s): sub=%s", sid, self.guard.address(eio_sid), shown(subject.sub)
         )
         return True
+
+    def _refusal(self, sid: str, eio_sid: str, exc: TokenError) -> Refused:
+        self.guard.refusals.info(
+            "refused %s (%s): %s (%s)", sid, self.guard.address(eio_sid), exc.message, exc.code
+        )
+        metrics.REFUSED.labels(exc.code).inc()
+        return Refused(exc.message, {"code": exc.code, "message": exc.message})
+
+    async def _verified(self, token: str) -> Subject:
+        """Verify a token and return its subject.
+
+        Raises:
+            TokenError: it does not authenticate anybody, or was revoked.
+        """
+        subject = await self._verifier.verify(token)
+        self._deny_list.check(subject)
+        return subject
 
     def _check_connections(self, subject: Subject) -> None:
         """Check that a subject may have another connection to this process.
@@ -340,45 +369,123 @@ class Gateway:
             return Refusal(
                 code="too_many_jobs", message=f"a connection may follow {self._max_jobs} jobs"
             )
-        if not await self._authorizer.allows(subject, job_id):
-            self.guard.refusals.info("refused join of %s: sub=%s", job_id, shown(subject.sub))
-            metrics.REFUSED.labels(NOT_FOUND.code).inc()
-            return NOT_FOUND
+        grant = await self._grant(connection, job_id)
+        if grant is None:
+            return self._refused_join(connection, job_id, NOT_FOUND)
         retry_after = await connection.budget.afford_history(job_id)
         if retry_after is not None:
             return self._limited("join_job", connection.sid, retry_after)
         # Joining again begins anew: the client has asked for the history.
-        self.relay.leave(job_id, connection.sid)
-        connection.jobs.discard(job_id)
-        sent = connection.outlet.history
-        accepted = await self.relay.join(job_id, connection.outlet, request.after)
-        connection.budget.charge_history(connection.outlet.history - sent)
+        await self._leave(connection, job_id)
+        try:
+            answer = await self._follow(connection, request, grant)
+        except NotAllowed as exc:
+            return self._refused_join(connection, job_id, exc.refusal)
         if request.after is not None:
-            metrics.RESUMED.labels(str(accepted.recovered).lower()).inc()
+            metrics.RESUMED.labels(str(answer.recovered).lower()).inc()
         if connection.closed:
             self.relay.leave(job_id, connection.sid)
         else:
-            connection.jobs.add(job_id)
             await self._sio.enter_room(connection.sid, room_of(job_id), self._namespace)
             logger.info("joined %s: sub=%s", job_id, shown(subject.sub))
-        return accepted
+        return answer
+
+    async def _grant(self, connection: Connection, job_id: str) -> Grant | None:
+        """Return a connection's right to follow a job, which it leaves if it has none."""
+        grant = None
+        try:
+            grant = await self._authorizer.grant(connection.subject, job_id)
+        finally:
+            if grant is None:
+                await self._leave(connection, job_id)
+        return grant
+
+    async def _follow(self, connection: Connection, request: JoinJob, grant: Grant) -> JoinAccepted:
+        """Let a connection follow a job.
+
+        Raises:
+            NotAllowed: the right to do so has ended meanwhile.
+        """
+        job_id = request.job_id
+        sent = connection.outlet.history
+        # From here on: what ends the right takes the job away again, also before the answer.
+        connection.jobs.add(job_id)
+        try:
+            answer = await self.relay.join(job_id, connection.outlet, request.after, grant)
+        except BaseException:
+            connection.jobs.discard(job_id)
+            raise
+        connection.budget.charge_history(connection.outlet.history - sent)
+        if job_id not in connection.jobs:
+            raise NotAllowed(NOT_FOUND)
+        return answer
+
+    def _refused_join(self, connection: Connection, job_id: str, refusal: Refusal) -> Refusal:
+        self.guard.refusals.info(
+            "refused join of %s: sub=%s (%s)", job_id, shown(connection.subject.sub), refusal.code
+        )
+        metrics.REFUSED.labels(refusal.code).inc()
+        return refusal
 
     async def _leave_job(self, connection: Connection, request: LeaveJob) -> LeaveAccepted:
-        self.relay.leave(request.job_id, connection.sid)
-        connection.jobs.discard(request.job_id)
-        await self._sio.leave_room(connection.sid, room_of(request.job_id), self._namespace)
+        await self._leave(connection, request.job_id)
         logger.info("left %s: sub=%s", request.job_id, shown(connection.subject.sub))
         return LeaveAccepted(job_id=request.job_id)
 
     async def _refresh_token(self, connection: Connection, request: RefreshToken) -> TokenAccepted:
-        subject = await self._verifier.verify(request.token)
+        subject = await self._verified(request.token)
         if subject.sub != connection.subject.sub:
             raise TokenError("token_subject", "the token is for another subject")
-        connection.subject = subject
+        former, connection.subject = connection.subject, subject
+        try:
+            await self._review(connection)
+        except BaseException:
+            connection.subject = former
+            raise
         if not connection.closed:
             self._arm(connection)
         logger.info("refreshed %s: sub=%s", connection.sid, shown(subject.sub))
         return TokenAccepted(expires_at=datetime.fromtimestamp(subject.expires_at, UTC))
+
+    async def _review(self, connection: Connection) -> None:
+        """Leave the jobs that a connection's new token does not allow.
+
+        The owner is that of the record which the connection is sent. If a record changes meanwhile,
+        the relay asks with the new token, which the connection has already.
+        """
+        jobs = sorted(connection.jobs)
+        allowed = await asyncio.gather(
+            *(
+                self._authorizer.allows(connection.subject, job_id, self.relay.owner_of(job_id))
+                for job_id in jobs
+            )
+        )
+        for job_id, is_allowed in zip(jobs, allowed, strict=True):
+            if not is_allowed and job_id in connection.jobs:
+                self.relay.leave(job_id, connection.sid)
+                self._right_ended(connection.sid, job_id, NOT_FOUND)
+
+    async def _leave(self, connection: Connection, job_id: str) -> None:
+        self.relay.leave(job_id, connection.sid)
+        connection.jobs.discard(job_id)
+        await self._sio.leave_room(connection.sid, room_of(job_id), self._namespace)
+
+    def _subject_of(self, sid: str) -> Subject | None:
+        connection = self._connections.get(sid)
+        return None if connection is None else connection.subject
+
+    def _right_ended(self, sid: str, job_id: str, refusal: Refusal) -> None:
+        """Tell a connection that it follows a job no more, which it has left already."""
+        connection = self._connections.get(sid)
+        if connection is None:
+            return
+        connection.jobs.discard(job_id)
+        self._say(connection, Left(job_id=job_id, code=refusal.code, message=refusal.message))
+        self._spawn(self._sio.leave_room(sid, room_of(job_id), self._namespace))
+        logger.info(
+            "left %s: sub=%s may not follow it any longer (%s)",
+            job_id, shown(connection.subject.sub), refusal.code,
+        )  # fmt: skip
 
     def _arm(self, connection: Connection) -> None:
         """Set the alarm for the end of the connection's token."""
@@ -398,13 +505,32 @@ class Gateway:
             max(0.0, expires_at - time.time()), self._expire, connection
         )
 
-    def _say(self, connection: Connection, message: TokenExpiring | Draining) -> None:
+    def _say(
+        self, connection: Connection, message: Left | TokenExpiring | Closing | Draining
+    ) -> None:
         connection.outlet.send(Bundle([packet_of(message)], namespace=self._namespace))
 
     def _expire(self, connection: Connection) -> None:
         logger.info(
             "closing %s: the token of sub=%s expired", connection.sid, shown(connection.subject.sub)
         )
+        self._spawn(self._end(connection))
+
+    def _close_revoked(self) -> None:
+        for connection in list(self._connections.values()):
+            if not connection.closed and self._deny_list.denies(connection.subject):
+                self._revoke(connection)
+
+    def _revoke(self, connection: Connection) -> None:
+        """Close a connection whose token was revoked; it is sent nothing more of its jobs."""
+        connection.closed = True
+        for job_id in connection.jobs:
+            self.relay.leave(job_id, connection.sid)
+        self._say(connection, Closing(code="token_revoked", message="the token was revoked"))
+        logger.info(
+            "closing %s: the token of sub=%s was revoked",
+            connection.sid, shown(connection.subject.sub),
+        )  # fmt: skip
         self._spawn(self._end(connection))
 
     async def _end(self, connection: Connection) -> None:

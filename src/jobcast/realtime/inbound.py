@@ -44,7 +44,7 @@ class QuietLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
     @property
     def level(self) -> int:
         """uvicorn reads it."""
-        return self.logger.level
+        return int(self.logger.level)
 
     def exception(self, msg: object, *args: object, **kwargs: Any) -> None:
         if str(msg).startswith("Invalid UTF-8"):

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 from jobcast.cancellation import cancel_and_wait
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JoinAccepted
 from jobcast.realtime import metrics
+from jobcast.realtime.auth import EVERY_OWNER, Grant
 from jobcast.realtime.bundle import ROOT
 from jobcast.realtime.outlet import Outlet
+from jobcast.realtime.rights import NotAllowed, Rights
 from jobcast.realtime.rooms import Newcomer, Room
 from jobcast.transports import Message, Source
 from jobcast.transports.base import Snapshot
 
 RETRY_DELAY: Final = 0.5  # seconds between two tries to read what a room is missing
-RESUMING_AT_ONCE: Final = 50  # rooms whose history is read at the same time
+READING_AT_ONCE: Final = 50  # rooms that read what they are missing at the same time
 QUIET_CHECK: Final = 25.0  # seconds between two looks at rooms in which nothing came
 POSITIONS: Final = 500  # rooms that are looked at in one go
 
@@ -34,13 +36,23 @@ class Relay:
         quiet_check: seconds between two looks at rooms in which nothing came. That a connection
             is up does not prove that it is heard on: what a room should have got is in the store.
         namespace: that the followers are connected to.
+        rights: decides whether followers may follow a record with another epoch or owner; all
+            may if there is none.
     """
 
     def __init__(
-        self, source: Source, quiet_check: float = QUIET_CHECK, *, namespace: str = ROOT
+        self,
+        source: Source,
+        quiet_check: float = QUIET_CHECK,
+        *,
+        namespace: str = ROOT,
+        rights: Rights | None = None,
     ) -> None:
         self._source = source
         self._namespace = namespace
+        self._rights = rights
+        # Histories that rooms are missing and that are in memory together.
+        self._reads = asyncio.Semaphore(READING_AT_ONCE)
         self._quiet_check = quiet_check
         self._rooms: dict[str, Room] = {}
         self._received = 0  # events in this turn of the loop
@@ -70,16 +82,26 @@ class Relay:
         self._rooms.clear()
         await self._source.aclose()
 
-    async def join(self, job_id: str, outlet: Outlet, after: Cursor | None = None) -> JoinAccepted:
+    async def join(
+        self,
+        job_id: str,
+        outlet: Outlet,
+        after: Cursor | None = None,
+        grant: Grant = EVERY_OWNER,
+    ) -> JoinAccepted:
         """Let a follower in: it gets what is retained (after ``after``), then what comes.
+
+        A follower whose ``grant`` is for another owner than the record's is let in only if it may
+        follow that owner's job too.
 
         Raises:
             TransportUnavailable: the job's events cannot be received or read now.
+            NotAllowed: the follower may not follow the record.
         """
         await outlet.drained()
         room = self._rooms.get(job_id) or self._open(job_id)
         room.joining += 1
-        newcomer = Newcomer(outlet, after)
+        newcomer = Newcomer(outlet, after, grant)
         try:
             # Shielded: others wait for the same subscription.
             await asyncio.shield(room.subscribed)
@@ -104,6 +126,11 @@ class Relay:
             recovered=snapshot.recovered,
         )
 
+    def owner_of(self, job_id: str) -> str | None:
+        """Return the owner of the record that a job's followers are sent."""
+        room = self._rooms.get(job_id)
+        return None if room is None else room.allowed[1]
+
     def leave(self, job_id: str, sid: str) -> None:
         """Let a follower out; it gets nothing more. One that is not in is no error."""
         room = self._rooms.get(job_id)
@@ -116,9 +143,12 @@ class Relay:
         found: Snapshot | TransportUnavailable
         try:
             found = await self._source.snapshot(room.job_id, _reach(after, room))
+            while await self._ask_rights(room, found, room.waiting(after)):
+                # The record may have changed while the answer took its time.
+                found = await self._source.snapshot(room.job_id, _reach(after, room))
         except TransportUnavailable as exc:
             found = exc
-        group = [newcomer for newcomer in room.newcomers if newcomer.after == after]
+        group = room.waiting(after)
         for newcomer in group:
             newcomer.found = found
             del room.newcomers[newcomer]
@@ -129,6 +159,40 @@ class Relay:
         room.admit([newcomer.outlet for newcomer in group], found, seen)
         if not room.behind and not room.replay():
             self._fill(room)
+
+    async def _ask_rights(
+        self, room: Room, snapshot: Snapshot, newcomers: Sequence[Newcomer] = ()
+    ) -> bool:
+        """Ask who may follow a record, before anything of it is sent. ``reading`` is held.
+
+        Asked are the followers, if they were let in to another record, and the newcomers whose
+        grant is for another owner. Those who may not follow it leave.
+
+        Returns:
+            Whether anybody was asked: then the history is to be read again.
+
+        Raises:
+            TransportUnavailable: there is no answer now.
+        """
+        followers = list(room.followers) if room.needs_rights(snapshot) else []
+        newcomers = [one for one in newcomers if not one.grant.covers(snapshot.owner)]
+        asked = [*followers, *(newcomer.outlet.sid for newcomer in newcomers)]
+        if not asked or self._rights is None:
+            return False
+        refused = await self._rights.refused(room.job_id, asked, snapshot.owner)
+        for newcomer in newcomers:
+            newcomer.grant = Grant(snapshot.owner)
+            refusal = refused.get(newcomer.outlet.sid)
+            if refusal is not None and newcomer in room.newcomers:
+                newcomer.found = NotAllowed(refusal)
+                del room.newcomers[newcomer]
+        if followers:
+            room.allowed = (snapshot.epoch, snapshot.owner)
+            for sid in followers:
+                if sid in refused and room.followers.pop(sid, None) is not None:
+                    self._rights.ended(room.job_id, sid, refused[sid])
+            self._close_if_deserted(room)
+        return True
 
     def _open(self, job_id: str) -> Room:
         room = Room(job_id, self._spawn(self._source.subscribe(job_id)), self._namespace)
@@ -172,16 +236,10 @@ class Relay:
 
     async def _resume(self) -> None:
         """After an interruption, read what every room missed."""
-        some = asyncio.Semaphore(RESUMING_AT_ONCE)
-
-        async def fill(room: Room) -> None:
-            async with some:
-                await self._read_missing(room)
-
         rooms = [room for room in self._rooms.values() if not room.behind]
         for room in rooms:
             room.behind = True
-        await asyncio.gather(*(fill(room) for room in rooms))
+        await asyncio.gather(*(self._read_missing(room) for room in rooms))
 
     def _fill(self, room: Room) -> None:
         if not room.behind:
@@ -193,9 +251,15 @@ class Relay:
         while self._rooms.get(room.job_id) is room:
             try:
                 async with room.reading:
-                    here = Cursor(epoch=room.epoch, seq=room.seq)
-                    room.catch_up(await self._source.snapshot(room.job_id, here))
-                    if room.replay():
+                    async with self._reads:
+                        here = Cursor(epoch=room.epoch, seq=room.seq)
+                        snapshot = await self._source.snapshot(room.job_id, here)
+                        foreign = self._rights is not None and room.needs_rights(snapshot)
+                        if not foreign:
+                            room.catch_up(snapshot)
+                    if foreign:
+                        await self._ask_rights(room, snapshot)
+                    elif room.replay():
                         break
             except TransportUnavailable as exc:
                 logger.debug("job %s: %s", room.job_id, exc)

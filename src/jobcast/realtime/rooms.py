@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from jobcast.errors import TransportUnavailable
+from jobcast.errors import JobcastError, TransportUnavailable
 from jobcast.events import PROGRESS, Cursor, Joined, packet_of
 from jobcast.realtime import metrics
+from jobcast.realtime.auth import Grant
 from jobcast.realtime.bundle import ROOT, Bundle
 from jobcast.realtime.outlet import Outlet
 from jobcast.transports.base import NO_RECORD, Message, Snapshot
@@ -16,10 +17,11 @@ from jobcast.transports.base import NO_RECORD, Message, Snapshot
 class Newcomer:
     """A follower that waits to be let in, after what it has seen."""
 
-    def __init__(self, outlet: Outlet, after: Cursor | None) -> None:
+    def __init__(self, outlet: Outlet, after: Cursor | None, grant: Grant) -> None:
         self.outlet = outlet
         self.after = after
-        self.found: Snapshot | TransportUnavailable | None = None  # None: nobody has read for it
+        self.grant = grant
+        self.found: Snapshot | JobcastError | None = None  # None: nobody has read for it
 
     @property
     def snapshot(self) -> Snapshot:
@@ -27,6 +29,7 @@ class Newcomer:
 
         Raises:
             TransportUnavailable: the history could not be read.
+            NotAllowed: it may not follow the record.
         """
         if not isinstance(self.found, Snapshot):
             raise self.found or TransportUnavailable("the history was not read")
@@ -43,6 +46,8 @@ class Room:
         self.followers: dict[str, Outlet] = {}
         self.epoch = NO_RECORD
         self.seq = 0
+        # The epoch and the owner of the record that all followers may follow.
+        self.allowed: tuple[str, str | None] = (NO_RECORD, None)
         self.joining = 0  # followers that are on their way in
         self.newcomers: dict[Newcomer, None] = {}  # those of them that wait for the history
         # One reads the history at a time: what comes in while it does is all that it can miss.
@@ -83,6 +88,18 @@ class Room:
             return False
         return position.epoch != self.epoch or position.seq > self.seq
 
+    def waiting(self, after: Cursor | None) -> list[Newcomer]:
+        """Return the newcomers that wait for the history after a cursor."""
+        return [newcomer for newcomer in self.newcomers if newcomer.after == after]
+
+    def needs_rights(self, snapshot: Snapshot) -> bool:
+        """Return whether followers are about to be sent a record that nobody let them in to."""
+        return bool(
+            self.followers
+            and snapshot.epoch != NO_RECORD
+            and self.allowed != (snapshot.epoch, snapshot.owner)
+        )
+
     def catch_up(self, snapshot: Snapshot) -> None:
         """Bring the followers to where a snapshot ends. It has to reach back to ``seq``."""
         if not self.followers or snapshot.epoch == NO_RECORD:
@@ -104,8 +121,10 @@ class Room:
     def admit(self, outlets: Sequence[Outlet], snapshot: Snapshot, seen: int) -> None:
         """Let followers in: first what the history has beyond ``seen``, then what came since.
 
-        ``catch_up`` has been called with the snapshot.
+        ``catch_up`` has been called with the snapshot, and all of them may follow its record.
         """
+        if snapshot.epoch != NO_RECORD or not self.followers:
+            self.allowed = (snapshot.epoch, snapshot.owner)
         self.flush()  # of this the newcomers get what they should
         packets = [joined_packet(self.job_id, snapshot), *_after(snapshot, seen)]
         packets += [

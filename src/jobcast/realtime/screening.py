@@ -48,18 +48,19 @@ def session_of(scope: Scope) -> str | None:
     """
     if scope["type"] == "http" and scope["method"] not in METHODS:
         raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "the method is not supported")
-    query = scope["query_string"]
+    query: bytes = scope["query_string"]
     if len(query) > MAX_QUERY or not _QUERY.match(query):
         raise Refused(HTTPStatus.BAD_REQUEST, "the query is malformed")
     parameters = parse_qs(query.decode("ascii"), keep_blank_values=True)
     if "j" in parameters:
         raise Refused(HTTPStatus.BAD_REQUEST, "JSONP is not supported")
-    sid = parameters.get("sid")
-    if sid is None:
+    sids = parameters.get("sid")
+    if sids is None:
         return None
-    if len(sid) > 1 or not _SID.match(sid[0]):
+    [sid, *others] = sids
+    if others or not _SID.match(sid):
         raise Refused(HTTPStatus.BAD_REQUEST, "the session id is malformed")
-    return sid[0]
+    return sid
 
 
 async def read_body(receive: Receive, *, limit: int, timeout: float) -> bytes:

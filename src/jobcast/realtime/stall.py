@@ -3,7 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+# Not to linger: the kernel forgets what it has not sent, and resets the connection.
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Close a connection at once, and what the kernel keeps for it.
+
+    After an ordinary close the kernel keeps up to some megabytes for a client that does not read,
+    and offers them to it for minutes.
+    """
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        with suppress(OSError):  # it is closed already
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    transport.abort()
 
 
 class StallTimer:

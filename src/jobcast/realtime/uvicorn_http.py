@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from jobcast.realtime import metrics
-from jobcast.realtime.stall import StallTimer
+from jobcast.realtime.stall import StallTimer, reset
 from jobcast.settings import Settings
 
 SPARE_FILES: Final = 128  # open files that are left for everything but clients
@@ -61,7 +61,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if most and len(self.connections) >= most:
             # Also the answer would take a place: there is one for each open file.
             metrics.CUT.inc()
-            transport.abort()
+            reset(transport)
             return
         super().connection_made(transport)
         self._expect_head()
@@ -78,6 +78,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_came()
         super().on_headers_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        super().handle_websocket_upgrade()
+        # websockets refuses some requests that httptools takes, and uvicorn waits for more then.
+        protocol = self.transport.get_protocol()
+        if not getattr(protocol, "handshake_initiated", True):
+            self._cut()
 
     def pause_writing(self) -> None:
         self._stall.start(self.transport)
@@ -105,4 +112,4 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def _cut(self) -> None:
         self._head_came()
         metrics.CUT.inc()
-        self.transport.abort()
+        reset(self.transport)

@@ -25,6 +25,7 @@ from jobcast.realtime import metrics
 from jobcast.realtime.backlog import Backlog
 from jobcast.realtime.budget import Budget, BudgetExceeded
 from jobcast.realtime.inbound import MESSAGE_BYTES, InboundGate
+from jobcast.realtime.stall import reset
 from jobcast.settings import Settings
 
 UPGRADE_TIMEOUT: Final = 5.0  # seconds that a client may take to change over to a WebSocket
@@ -141,7 +142,7 @@ class WebSocket:
     def abort(self) -> None:
         """End the connection at once, whatever waits to be written."""
         if self._protocol is not None:
-            self._protocol.transport.abort()
+            reset(self._protocol.transport)
         elif self._task is not None and not self._aborted:
             self._aborted = True
             self._task.cancel()

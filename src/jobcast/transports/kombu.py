@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Sequence
 from itertools import count
 from typing import Any, Final, cast
@@ -31,11 +32,13 @@ from jobcast.transports.base import Outgoing, Required, Retention
 from jobcast.transports.kombu_names import Names, stock_exchange
 from jobcast.transports.leases import Lease
 from jobcast.transports.prefix import DEFAULT_PREFIX
+from jobcast.transports.revocations import Revocation
 from jobcast.transports.rooms import JobRooms
 from jobcast.transports.runs import NOBODY, Run
 
 CONNECT_TIMEOUT: Final = 2.0  # seconds
 ANSWER_TIMEOUT: Final = 5.0  # seconds
+LONGEST_EXPIRATION: Final = 49 * 24 * 3600.0  # seconds; RabbitMQ counts milliseconds in 32 bits
 TRANSIENT: Final = 1  # AMQP's delivery modes
 PERSISTENT: Final = 2
 
@@ -250,6 +253,26 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
         """
         self._note(LeaseNote(list(leases)))
 
+    def revoke(self, revocation: Revocation) -> None:
+        """Store a revocation, and send it to every server process.
+
+        Raises:
+            PublishFailed: it may not have been stored.
+        """
+        seconds = revocation.until - time.time()
+        try:
+            self._names.kept_revocations()(self._channel or self._open()).declare()
+            self._hand_over(
+                self._names.revocations_exchange(),
+                [revocation.encode()],
+                delivery_mode=PERSISTENT,
+                # What lives for longer goes when there are too many.
+                expiration=seconds if seconds < LONGEST_EXPIRATION else None,
+            )
+        except KOMBU_ERRORS as exc:
+            self._drop_connection()
+            raise PublishFailed(str(exc) or repr(exc), ()) from exc
+
     def close(self) -> None:
         self._drop_connection()
 
@@ -266,7 +289,13 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
             self._drop_connection()
             raise PublishFailed(str(exc) or repr(exc), ()) from exc
 
-    def _hand_over(self, exchange: Exchange, bodies: Sequence[bytes], delivery_mode: int) -> None:
+    def _hand_over(
+        self,
+        exchange: Exchange,
+        bodies: Sequence[bytes],
+        delivery_mode: int,
+        expiration: float | None = None,
+    ) -> None:
         """Publish messages, and wait until the broker has them all."""
         producer = Producer(self._channel or self._open(), exchange, auto_declare=False)
         for body in bodies:
@@ -275,6 +304,7 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
                 content_type="application/json",
                 content_encoding="utf-8",
                 delivery_mode=delivery_mode,
+                expiration=expiration,
             )
             self._published += 1
             self._unconfirmed.add(self._published)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import secrets
 
-from kombu.entity import Exchange
+from kombu.entity import Exchange, Queue
 from msgspec import Struct
 
 from jobcast.transports.prefix import DEFAULT_PREFIX
+from jobcast.transports.revocations import MAX_REVOCATIONS
 
 
 class Names(Struct, frozen=True):
@@ -31,9 +32,14 @@ class Names(Struct, frozen=True):
         return f"{self.prefix}.leases"
 
     @property
+    def revocations(self) -> str:
+        """The exchange of tokens that are revoked."""
+        return f"{self.prefix}.revocations"
+
+    @property
     def exchanges(self) -> frozenset[str]:
         """All of them."""
-        return frozenset((self.bus, self.events, self.leases))
+        return frozenset((self.bus, self.events, self.leases, self.revocations))
 
     @staticmethod
     def new_queue(exchange: str) -> str:
@@ -45,6 +51,20 @@ class Names(Struct, frozen=True):
 
     def events_exchange(self) -> Exchange:
         return Exchange(self.events, "fanout", durable=True)
+
+    def revocations_exchange(self) -> Exchange:
+        return Exchange(self.revocations, "fanout", durable=True)
+
+    def kept_revocations(self) -> Queue:
+        """The durable queue of the revocations that are in force. Nobody consumes it."""
+        return Queue(
+            f"{self.revocations}.kept",
+            self.revocations_exchange(),
+            durable=True,
+            # A quorum queue, which a vhost may make by default, drops what is given back often.
+            queue_arguments={"x-queue-type": "classic"},
+            max_length=MAX_REVOCATIONS,
+        )
 
     def leases_exchange(self) -> Exchange:
         return Exchange(self.leases, "fanout", durable=False)

@@ -29,9 +29,11 @@ from jobcast.transports.kombu import (
     decode_leases,
 )
 from jobcast.transports.kombu_names import Names
+from jobcast.transports.kombu_revocations import read_revocations
 from jobcast.transports.leases import Finding, LeaseBook, Terms
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.record import Records
+from jobcast.transports.revocations import Revocation
 from jobcast.transports.rooms import AsyncJobRooms
 
 HEARTBEAT: Final = 10.0  # seconds
@@ -59,6 +61,7 @@ class Consumer:
         on_event: is called in the loop with the body of each message of a job.
         on_bus: is called in the loop with python-socketio's own messages.
         on_leases: is called in the loop with messages that keep runs alive.
+        on_revocation: is called in the loop with messages about revoked tokens.
         on_state: is called in the loop with whether messages are being received.
         on_lost: is called in the loop when the queue was gone, and with it what came meanwhile.
     """
@@ -71,12 +74,18 @@ class Consumer:
         on_event: Callable[[bytes], None],
         on_bus: Callable[[bytes], None],
         on_leases: Callable[[bytes], None],
+        on_revocation: Callable[[bytes], None],
         on_state: Callable[[bool], None],
         on_lost: Callable[[], None],
     ) -> None:
         self._url = url
         self._names = names
-        self._takers = {names.events: on_event, names.bus: on_bus, names.leases: on_leases}
+        self._takers = {
+            names.events: on_event,
+            names.bus: on_bus,
+            names.leases: on_leases,
+            names.revocations: on_revocation,
+        }
         self._on_state = on_state
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
@@ -136,6 +145,7 @@ class Consumer:
                 self._events_queue(),
                 self._own_queue(self._names.bus_exchange()),
                 self._own_queue(self._names.leases_exchange()),
+                self._own_queue(self._names.revocations_exchange()),
             ],
             on_message=self._received,
         )
@@ -211,6 +221,7 @@ class KombuSource:
         # Job: publisher: what comes after something that another one has not said yet.
         self._held: dict[str, dict[str, deque[Outgoing]]] = {}
         self._consumer: Consumer | None = None
+        self._on_revocation: Callable[[Revocation], None] | None = None
         self._online = asyncio.Event()
         self._resuming: set[asyncio.Task[None]] = set()
         self.bus: asyncio.Queue[bytes] = asyncio.Queue()
@@ -232,6 +243,7 @@ class KombuSource:
             on_event=self._received,
             on_bus=self.bus.put_nowait,
             on_leases=self._noted,
+            on_revocation=self._revoked,
             on_state=self._state_changed,
             on_lost=self._lost,
         )
@@ -272,6 +284,23 @@ class KombuSource:
     async def tell(self, batch: Sequence[Outgoing]) -> None:
         for outgoing in batch:
             self._store(outgoing, "")
+
+    def watch_revocations(self, on_revocation: Callable[[Revocation], None]) -> None:
+        self._on_revocation = on_revocation
+
+    async def revocations(self) -> list[Revocation]:
+        return await asyncio.to_thread(read_revocations, self._url, self._names)
+
+    def _revoked(self, body: bytes | str) -> None:
+        try:
+            revocation = Revocation.decode(body)
+        except ValueError as exc:
+            logger.warning(
+                "something else than jobcast publishes to %s: %s", self._names.revocations, exc
+            )
+            return
+        if self._on_revocation is not None:
+            self._on_revocation(revocation)
 
     def _noted(self, body: bytes | str) -> None:
         try:

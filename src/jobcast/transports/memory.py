@@ -15,6 +15,7 @@ from jobcast.transports.base import Message, Outgoing, Retention, Snapshot
 from jobcast.transports.leases import Finding, Lease, LeaseBook, Terms
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.record import Records
+from jobcast.transports.revocations import Revocation, RevocationBook
 from jobcast.transports.rooms import AsyncJobRooms, JobRooms
 
 
@@ -27,6 +28,7 @@ class MemoryBroker:
         self._lock = threading.Lock()
         self._records = Records(retention)
         self.leases = LeaseBook()
+        self.revocations = RevocationBook()
         self._sources: set[MemorySource] = set()
 
     @classmethod
@@ -55,6 +57,12 @@ class MemoryBroker:
                         source.hand_over(source.deliver, outgoing.job_id, message)
         if held:
             raise PublishFailed("another publisher has to speak first", held, held=True)
+
+    def revoke(self, revocation: Revocation) -> None:
+        self.revocations.add(revocation)
+        with self._lock:
+            for source in self._sources:
+                source.hand_over(source.tell_revocation, revocation)
 
     def publish_bus(self, data: dict[str, Any]) -> None:
         with self._lock:
@@ -101,6 +109,9 @@ class MemoryPublisher(JobRooms):
     def release(self, leases: Sequence[Lease]) -> None:
         self._broker.leases.release(leases)
 
+    def revoke(self, revocation: Revocation) -> None:
+        self._broker.revoke(revocation)
+
     def close(self) -> None:
         """There is nothing to let go of."""
 
@@ -115,6 +126,7 @@ class MemorySource:
         self._broker = broker
         self._jobs: set[str] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_revocation: Callable[[Revocation], None] | None = None
         self.bus: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     @property
@@ -157,6 +169,16 @@ class MemorySource:
 
     async def tell(self, batch: Sequence[Outgoing]) -> None:
         self._broker.publish(batch)
+
+    def watch_revocations(self, on_revocation: Callable[[Revocation], None]) -> None:
+        self._on_revocation = on_revocation
+
+    async def revocations(self) -> list[Revocation]:
+        return self._broker.revocations.in_force()
+
+    def tell_revocation(self, revocation: Revocation) -> None:
+        if self._on_revocation is not None:
+            self._on_revocation(revocation)
 
     def hand_over(self, function: Callable[..., object], *args: object) -> None:
         """Run in this source's loop, from whichever thread, in the order of the calls."""

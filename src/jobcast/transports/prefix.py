@@ -14,7 +14,7 @@ DEFAULT_PREFIX: Final = "jobcast"
 # No braces: in a cluster they would decide the slot of every key.
 _ALLOWED: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
 # An exchange of the deployment `jobcast` is called `jobcast.events`; another deployment's would be.
-_RESERVED_ENDINGS: Final = (".events", ".leases")
+_RESERVED_ENDINGS: Final = (".events", ".leases", ".revocations")
 
 
 def check_prefix(prefix: str) -> str:

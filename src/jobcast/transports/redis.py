@@ -33,6 +33,7 @@ from jobcast.transports.leases import Lease
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.redis_names import Keys, Names
 from jobcast.transports.redis_servers import REDIS_ERRORS, Client, Servers
+from jobcast.transports.revocations import Revocation
 from jobcast.transports.rooms import JobRooms
 
 MAX_MESSAGE: Final = 256 * 1024  # characters that are published at once, if it is several events
@@ -213,6 +214,18 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
                 for key in (self._names.running, self._names.stalled):
                     pipeline.zrem(key, *map(str, some))
                 pipeline.execute()
+
+    def revoke(self, revocation: Revocation) -> None:
+        """Store a revocation, and send it to every server process.
+
+        Raises:
+            PublishFailed: it may not have been stored.
+        """
+        data = revocation.encode()
+        with _leasing():
+            client = self._connected()
+            client.zadd(self._names.revoked, {data: revocation.until})
+            client.publish(self._names.revocations, data)
 
     def close(self) -> None:
         if self._client is not None:

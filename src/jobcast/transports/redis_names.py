@@ -36,6 +36,16 @@ class Names(Struct, frozen=True):
         """The channel of python-socketio's own traffic between processes."""
         return self.prefix
 
+    @property
+    def revoked(self) -> str:
+        """The key of the tokens that were revoked."""
+        return f"{self.prefix}:{{revoked}}:tokens"
+
+    @property
+    def revocations(self) -> str:
+        """The channel of tokens that are revoked."""
+        return f"{self.prefix}:{{revoked}}:news"
+
     # One slot of a cluster has all leases.
 
     @property

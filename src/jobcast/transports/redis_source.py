@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -34,6 +35,7 @@ from jobcast.transports.redis_line import Line
 from jobcast.transports.redis_names import Keys, Names
 from jobcast.transports.redis_servers import ASYNC_REDIS_ERRORS, REDIS_ERRORS, Servers
 from jobcast.transports.redis_together import Together
+from jobcast.transports.revocations import Revocation
 from jobcast.transports.rooms import AsyncJobRooms
 
 SUBSCRIBE_TIMEOUT: Final = 5.0  # seconds, until a subscription has to be confirmed
@@ -82,6 +84,7 @@ class RedisSource:
         self._leaving: Counter[str] = Counter()
         self._unconfirmed: set[str] = set()
         self._confirmations: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
+        self._on_revocation: Callable[[Revocation], None] | None = None
         self._online = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
         self._resuming: set[asyncio.Task[None]] = set()
@@ -210,6 +213,27 @@ class RedisSource:
         async with self._publishing:
             await asyncio.to_thread(self._publisher.publish, batch)
 
+    def watch_revocations(self, on_revocation: Callable[[Revocation], None]) -> None:
+        self._on_revocation = on_revocation
+
+    async def revocations(self) -> list[Revocation]:
+        key, now = self._names.revoked, time.time()
+        try:
+            members = await self.client.zrangebyscore(key, now, "+inf")
+            if expired := await self.client.zrangebyscore(key, "-inf", f"({now}"):
+                await self.client.zrem(key, *expired)
+        except ASYNC_REDIS_ERRORS as exc:
+            raise TransportUnavailable(f"could not read {key}: {exc}") from exc
+        found = (self._revocation(key, cast("bytes", member)) for member in members)
+        return [revocation for revocation in found if revocation is not None]
+
+    def _revocation(self, place: str, data: bytes) -> Revocation | None:
+        try:
+            return Revocation.decode(data)
+        except ValueError as exc:
+            logger.warning("ignored an entry of %s that is not jobcast's: %s", place, exc)
+            return None
+
     async def _eval(self, text: str, keys: Sequence[str], arguments: Sequence[object]) -> Any:
         try:
             return await self.client.eval(text, len(keys), *keys, *map(str, arguments))
@@ -271,7 +295,7 @@ class RedisSource:
                 await lines[-1].connect()
             self._lines = lines
             self._leaving.clear()
-            self._unconfirmed = {self._names.bus, *self._jobs}
+            self._unconfirmed = {self._names.bus, self._names.revocations, *self._jobs}
             tasks = [asyncio.create_task(line.run()) for line in lines]
             tasks.append(asyncio.create_task(self._subscribe_all(list(self._jobs))))
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
@@ -287,7 +311,8 @@ class RedisSource:
         of_line: defaultdict[Line, list[str]] = defaultdict(list)
         for channel in channels:
             of_line[self._line_of(channel)].append(channel)
-        await self._lines[0].subscribe_everywhere(self._names.bus)
+        for channel in (self._names.bus, self._names.revocations):
+            await self._lines[0].subscribe_everywhere(channel)
         await asyncio.gather(*(line.subscribe(some) for line, some in of_line.items()))
 
     def _line_of(self, channel: str) -> Line:
@@ -318,6 +343,10 @@ class RedisSource:
     def _deliver(self, channel: str, data: bytes) -> None:
         if channel == self._names.bus:
             self.bus.put_nowait(data)
+        elif channel == self._names.revocations:
+            revocation = self._revocation(channel, data)
+            if revocation is not None and self._on_revocation is not None:
+                self._on_revocation(revocation)
         elif (job_id := self._jobs.get(channel)) is not None:
             try:
                 messages = _messages(data)

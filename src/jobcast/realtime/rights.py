@@ -1,0 +1,105 @@
+"""Who may go on following a job whose record has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+from jobcast.errors import JobcastError, TransportUnavailable
+from jobcast.events import Refusal
+from jobcast.realtime.auth import Authorizer
+from jobcast.tokens import Subject
+
+ASKED_AT_ONCE: Final = 100  # connections; the loop has a turn in between
+
+NOT_FOUND: Final = Refusal(
+    code="job_not_found", message="there is no such job, or it is not yours to follow"
+)
+FAILED: Final = Refusal(code="internal_error", message="something went wrong")
+
+logger = logging.getLogger(__name__)
+
+
+class NotAllowed(JobcastError):
+    """A connection may not follow a record. ``refusal`` is the answer to its request."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+class Rights(Protocol):
+    """Decides who may follow a record, and learns of those who may not any longer."""
+
+    async def refused(
+        self, job_id: str, sids: Sequence[str], owner: str | None
+    ) -> Mapping[str, Refusal]:
+        """Return those of the connections that may not follow the job of an owner, and why.
+
+        Raises:
+            TransportUnavailable: it cannot be decided now. Nothing is sent until it can.
+        """
+
+    def ended(self, job_id: str, sid: str, refusal: Refusal) -> None:
+        """Learn that a connection follows the job no more."""
+
+
+class SubjectRights:
+    """Rights of connections, by the subjects of their tokens.
+
+    Args:
+        authorizer: has the rule.
+        subject_of: returns the subject of a connection; None if the connection has gone.
+        on_ended: is called with the connection, the job and the reason when a right ends.
+    """
+
+    def __init__(
+        self,
+        authorizer: Authorizer,
+        subject_of: Callable[[str], Subject | None],
+        on_ended: Callable[[str, str, Refusal], None],
+    ) -> None:
+        self._authorizer = authorizer
+        self._subject_of = subject_of
+        self._on_ended = on_ended
+
+    async def refused(
+        self, job_id: str, sids: Sequence[str], owner: str | None
+    ) -> Mapping[str, Refusal]:
+        refused: dict[str, Refusal] = {}
+        failures: list[Exception] = []
+        for start in range(0, len(sids), ASKED_AT_ONCE):
+            some = sids[start : start + ASKED_AT_ONCE]
+            asking = (self._may_follow(job_id, sid, owner) for sid in some)
+            for sid, answer in zip(
+                some, await asyncio.gather(*asking, return_exceptions=True), strict=True
+            ):
+                if isinstance(answer, Exception):
+                    failures.append(answer)
+                    refused[sid] = FAILED
+                elif isinstance(answer, BaseException):
+                    raise answer
+                elif not answer:
+                    refused[sid] = NOT_FOUND
+        for failure in failures:
+            if isinstance(failure, TransportUnavailable):
+                raise failure
+        if failures:
+            logger.error(
+                "job %s: JOBCAST_AUTHORIZE failed for %d of %d followers, who leave the job",
+                job_id, len(failures), len(sids), exc_info=failures[0],
+            )  # fmt: skip
+        return refused
+
+    def ended(self, job_id: str, sid: str, refusal: Refusal) -> None:
+        self._on_ended(sid, job_id, refusal)
+
+    async def _may_follow(self, job_id: str, sid: str, owner: str | None) -> bool:
+        while (subject := self._subject_of(sid)) is not None:
+            allowed = await self._authorizer.allows(subject, job_id, owner)
+            # The answer took its time: the connection may have another token by now.
+            if self._subject_of(sid) is subject:
+                return allowed
+        return False

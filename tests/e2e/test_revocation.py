@@ -1,0 +1,184 @@
+"""Tokens that are revoked: on every server process, on every transport, also while it is away."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import socketio
+from socketio.exceptions import ConnectionError as Refused
+
+from jobcast.revocation import revoke
+from jobcast.settings import Settings
+from tests.conftest import Valkey
+from tests.support import (
+    TIMEOUT,
+    Follower,
+    Server,
+    answers,
+    eventually,
+    following,
+    new_id,
+    running,
+    wait_for,
+)
+
+Token = Callable[..., str]
+
+
+@pytest.fixture(params=["valkey", "rabbitmq"])
+def transport(request: pytest.FixtureRequest) -> str:
+    url: str = request.getfixturevalue(request.param).url
+    return url
+
+
+def disconnect(transport: str, *arguments: str) -> str:
+    """Run ``jobcast disconnect``. Returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "jobcast.cli", "disconnect", *arguments],
+        env={**os.environ, "JOBCAST_URL": transport}, text=True, capture_output=True,
+        timeout=TIMEOUT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+async def code_of_refusal(url: str, token: str) -> str:
+    """The code of the ``connect_error`` that a token gets; empty if it is accepted."""
+    client = socketio.AsyncClient(reconnection=False, handle_sigint=False)
+    errors: list[dict[str, Any]] = []
+    client.on("connect_error", errors.append)
+    try:
+        await client.connect(url, auth={"token": token}, transports=["websocket"])
+    except Refused:
+        code: str = errors[0]["data"]["code"]
+        return code
+    await client.disconnect()
+    return ""
+
+
+async def is_closed(follower: Follower) -> None:
+    """Wait for the end of a connection, which the client was told the reason of."""
+    await eventually(lambda: not follower.client.connected, "end of the connection")
+    [(_, reason)] = [event for event in follower.transcript.events if event[0] == "closing"]
+    assert reason["code"] == "token_revoked"
+    assert reason["message"]
+
+
+async def test_a_subjects_tokens_are_revoked_on_every_server_process(
+    transport: str, tmp_path: Path, token: Token
+) -> None:
+    name, other = new_id("alice"), new_id("bob")
+    old = token(name)
+    with (
+        running(Server(tmp_path / "one.log", transport)) as one,
+        running(Server(tmp_path / "two.log", transport)) as two,
+    ):
+        async with AsyncExitStack() as stack:
+            for server in (one, two):
+                server.ready()
+            revoked = [
+                await stack.enter_async_context(following(server.url, old)) for server in (one, two)
+            ]
+            kept = [
+                await stack.enter_async_context(following(server.url, token(other)))
+                for server in (one, two)
+            ]
+            assert f"the tokens of '{name}'" in disconnect(transport, "--sub", name)
+            for follower in revoked:
+                await is_closed(follower)
+            for server in (one, two):
+                assert await code_of_refusal(server.url, old) == "token_revoked"
+            # Those that are issued later, by a clock of whole seconds, are accepted.
+            new = await eventually_issued(token, name)
+            async with following(one.url, new) as again:
+                answer = await again.request("refresh_token", {"token": old})
+                assert answer["code"] == "token_revoked"
+                assert (await again.request("refresh_token", {"token": new}))["ok"]
+            for follower in kept:
+                assert (await follower.leave("any"))["ok"]
+            # A process that starts later knows of it too.
+            with running(Server(tmp_path / "three.log", transport)) as three:
+                three.ready()
+                await eventually_refused(three.url, old)
+                assert await code_of_refusal(three.url, new) == ""
+        for server in (one, two):
+            assert "Traceback" not in server.log
+            assert old not in server.log
+
+
+async def eventually_issued(token: Token, name: str) -> str:
+    now = int(time.time())
+    await eventually(lambda: int(time.time()) > now, "next second")
+    return token(name)
+
+
+async def eventually_refused(url: str, token: str) -> None:
+    """Wait until a process that was just started has read what was revoked."""
+    deadline = time.monotonic() + TIMEOUT
+    while (code := await code_of_refusal(url, token)) != "token_revoked":
+        assert time.monotonic() < deadline, code
+
+
+async def test_one_token_is_revoked_by_its_id(transport: str, tmp_path: Path, token: Token) -> None:
+    one, two = new_id("jti"), new_id("jti")
+    with running(Server(tmp_path / "server.log", transport)) as server:
+        server.ready()
+        async with (
+            following(server.url, token("alice", jti=one)) as revoked,
+            following(server.url, token("alice", jti=two)) as kept,
+        ):
+            assert f"the token '{one}'" in disconnect(transport, "--jti", one)
+            await is_closed(revoked)
+            assert (await kept.leave("any"))["ok"]
+            assert await code_of_refusal(server.url, token("alice", jti=one)) == "token_revoked"
+            assert await code_of_refusal(server.url, token("alice", jti=two)) == ""
+            assert await code_of_refusal(server.url, token("alice")) == ""
+
+
+async def test_what_is_known_stays_in_force_while_the_transport_is_away(
+    own_valkey: Valkey, tmp_path: Path, token: Token
+) -> None:
+    settings = Settings(url=own_valkey.url, jwt_max_lifetime=3600)
+    with running(Server(tmp_path / "server.log", own_valkey.url)) as server:
+        server.ready()
+        async with following(server.url, token("alice", jti="one")) as alice:
+            revocation = revoke(jti="one", settings=settings)
+            assert 3600 <= revocation.until - time.time() < 3700
+            await is_closed(alice)
+        own_valkey.kill()
+        wait_for(lambda: answers(f"{server.url}/readyz", 503), "server without a transport")
+        assert await code_of_refusal(server.url, token("alice", jti="one")) == "token_revoked"
+        async with following(server.url, token("alice", jti="two")) as two:
+            own_valkey.start()
+            own_valkey.ready()
+            # What is revoked as soon as the transport is back closes them.
+            revoke(jti="two", settings=settings)
+            await is_closed(two)
+        assert "Traceback" not in server.log
+
+
+async def test_a_process_that_starts_while_the_transport_is_away_reads_the_list_later(
+    own_valkey: Valkey, tmp_path: Path, token: Token
+) -> None:
+    old = token("alice")
+    revoke(sub="alice", settings=Settings(url=own_valkey.url))
+    own_valkey.command("SAVE")
+    own_valkey.kill()
+    with running(Server(tmp_path / "server.log", own_valkey.url)) as server:
+        server.expect(lambda: answers(f"{server.url}/healthz"), "server")
+        async with following(server.url, token("bob")) as bob:
+            async with following(server.url, old) as alice:
+                own_valkey.start()  # it has what it saved
+                own_valkey.ready()
+                await is_closed(alice)
+            assert await code_of_refusal(server.url, old) == "token_revoked"
+            assert bob.client.connected
+            assert "could not read the revoked tokens" in server.log

@@ -1,0 +1,183 @@
+"""Rights that end while a connection uses them: another owner, another token, a rule that fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from jobcast.events import JobLog
+from jobcast.transports import Origin, Outgoing, open_publisher
+from jobcast.transports.redis_names import Keys
+from tests.conftest import Valkey
+from tests.e2e.raw import raw_client
+from tests.support import Follower, Server, eventually, following, new_id, running
+
+Token = Callable[..., str]
+
+
+def say(url: str, job_id: str, owner: str, *lines: str) -> None:
+    """Publish log lines of an owner's job."""
+    publisher = open_publisher(url)
+    events = [JobLog(job_id=job_id, level="info", message=line) for line in lines]
+    publisher.publish([Outgoing.of(event, Origin(owner)) for event in events])
+    publisher.close()
+
+
+def forget(valkey: Valkey, job_id: str) -> None:
+    """Let a job's record expire."""
+    keys = Keys.of(job_id)
+    valkey.command("DEL", keys.state, keys.events)
+
+
+def lines(follower: Follower, job_id: str) -> list[str]:
+    return [event["message"] for event in follower.transcript.of(job_id, "job_log")]
+
+
+async def test_a_job_id_that_another_owner_uses_again_is_not_the_former_ones_any_more(
+    server: Server, valkey: Valkey, token: Token
+) -> None:
+    job_id = new_id("nightly")
+    say(valkey.url, job_id, "alice", "alice's")
+    async with (
+        following(server.url, token("alice")) as alice,
+        following(server.url, token("root", jobs=["*"])) as root,
+        following(server.url, token("bob")) as bob,
+    ):
+        for follower in (alice, root):
+            assert (await follower.join(job_id))["ok"]
+            await follower.transcript.logged(job_id, 1)
+        forget(valkey, job_id)
+        say(valkey.url, job_id, "bob", "bob's 1")
+        await root.transcript.logged(job_id, 2)
+        [left] = await eventually(lambda: alice.transcript.of(job_id, "left"), "end of the right")
+        assert left["code"] == "job_not_found"
+        assert (await alice.join(job_id))["code"] == "job_not_found"
+        assert (await bob.join(job_id))["ok"]
+        say(valkey.url, job_id, "bob", "bob's 2")
+        await bob.transcript.logged(job_id, 2)
+        await root.transcript.logged(job_id, 3)
+        assert lines(alice, job_id) == ["alice's"]
+        assert lines(bob, job_id) == ["bob's 1", "bob's 2"]
+        assert lines(root, job_id) == ["alice's", "bob's 1", "bob's 2"]
+        assert alice.transcript.names(job_id) == ["joined", "job_log", "left"]
+        assert root.transcript.names(job_id).count("joined") == 2
+
+
+async def test_a_refreshed_token_that_allows_less_takes_jobs_away_before_it_is_acknowledged(
+    server: Server, valkey: Valkey, token: Token
+) -> None:
+    own, listed, other = new_id(), new_id(), new_id()
+    say(valkey.url, own, "alice", "own")
+    for job_id in (listed, other):
+        say(valkey.url, job_id, "bob", "bob's")
+    async with raw_client(server.url, token("alice", jobs=[listed, other])) as alice:
+        for job_id in (own, listed, other):
+            await alice.join(job_id)
+        fewer = token("alice", jobs=[other])
+        await alice.send(f"427{json.dumps(['refresh_token', {'token': fewer}])}")
+        answer = await alice.read_until(lambda packet: packet.startswith("437"))
+        assert json.loads(answer[3:])[0]["ok"]
+        [left] = alice.events("left")
+        assert (left["job_id"], left["code"]) == (listed, "job_not_found")
+        for job_id in (listed, own, other):
+            say(valkey.url, job_id, "bob", "after")
+        await alice.read_until(lambda packet: "job_log" in packet and other in packet)
+        after = {e["job_id"] for e in alice.events("job_log") if e["message"] == "after"}
+        assert after <= {own, other}
+
+
+async def test_a_join_that_is_repeated_and_refused_leaves_the_job(
+    valkey: Valkey, tmp_path: Path, token: Token
+) -> None:
+    (tmp_path / "rules.py").write_text(
+        "from pathlib import Path\n"
+        f"FOLDER = Path({str(tmp_path)!r})\n"
+        "def allow(subject, job_id, owner):\n"
+        "    if (FOLDER / 'broken').exists():\n"
+        "        raise RuntimeError('database is down')\n"
+        "    return not (FOLDER / 'closed').exists()\n"
+    )
+    env = {"JOBCAST_AUTHORIZE": "rules:allow", "PYTHONPATH": str(tmp_path)}
+    job_id, other = new_id(), new_id()
+    say(valkey.url, job_id, "bob", "1")
+    say(valkey.url, other, "bob", "1")
+    with running(Server(tmp_path / "server.log", valkey.url, env)) as process:
+        process.ready()
+        async with following(process.url, token("alice")) as alice:
+            for switch, code in (("broken", "internal_error"), ("closed", "job_not_found")):
+                for joined in (job_id, other):
+                    assert (await alice.join(joined))["ok"]
+                seen = len(lines(alice, job_id))
+                (tmp_path / switch).touch()
+                assert (await alice.join(job_id))["code"] == code
+                # What another job is sent afterwards comes afterwards.
+                say(valkey.url, job_id, "bob", "not for alice")
+                say(valkey.url, other, "bob", switch)
+                await eventually(lambda: switch in lines(alice, other), "line")  # noqa: B023
+                assert len(lines(alice, job_id)) == seen
+                (tmp_path / switch).unlink()
+                forget(valkey, job_id)
+                say(valkey.url, job_id, "bob", "1")
+
+
+async def test_a_refresh_that_the_rule_fails_on_changes_nothing(
+    valkey: Valkey, tmp_path: Path, token: Token
+) -> None:
+    (tmp_path / "rules.py").write_text(
+        "def allow(subject, job_id, owner):\n"
+        "    return {'good': True, 'bad': False}[subject.claims['jobs'][0]]\n"
+    )
+    env = {"JOBCAST_AUTHORIZE": "rules:allow", "PYTHONPATH": str(tmp_path)}
+    one, two = new_id(), new_id()
+    with running(Server(tmp_path / "server.log", valkey.url, env)) as process:
+        process.ready()
+        async with following(process.url, token("alice", jobs=["good"])) as alice:
+            for job_id in (one, two):
+                assert (await alice.join(job_id))["ok"]
+            broken = {"token": token("alice", jobs=["broken"])}
+            assert (await alice.request("refresh_token", broken))["code"] == "internal_error"
+            # The connection goes on with the token that it has.
+            say(valkey.url, one, "bob", "1")
+            await alice.transcript.logged(one, 1)
+            assert (await alice.join(new_id()))["ok"]
+            fewer = {"token": token("alice", jobs=["bad"])}
+            assert (await alice.request("refresh_token", fewer))["ok"]
+            for job_id in (one, two):
+                await eventually(lambda: alice.transcript.of(job_id, "left"), "left")  # noqa: B023
+            assert (await alice.join(one))["code"] == "job_not_found"
+
+
+async def test_a_rule_that_fails_lets_nobody_into_a_new_record_and_delays_no_other_job(
+    valkey: Valkey, tmp_path: Path, token: Token
+) -> None:
+    (tmp_path / "rules.py").write_text(
+        "import time\n"
+        "from pathlib import Path\n"
+        f"FOLDER = Path({str(tmp_path)!r})\n"
+        "def allow(subject, job_id, owner):\n"
+        "    if owner == 'nobody':\n"
+        "        raise RuntimeError('database is down')\n"
+        "    while owner == 'slow' and not (FOLDER / 'answers').exists():\n"
+        "        time.sleep(0.01)\n"
+        "    return True\n"
+    )
+    env = {"JOBCAST_AUTHORIZE": "rules:allow", "PYTHONPATH": str(tmp_path)}
+    broken, slow, quick = new_id("broken"), new_id("slow"), new_id("quick")
+    with running(Server(tmp_path / "server.log", valkey.url, env)) as process:
+        process.ready()
+        async with following(process.url, token("alice")) as alice:
+            for job_id in (broken, slow, quick):
+                say(valkey.url, job_id, "alice", "1")
+                assert (await alice.join(job_id))["ok"]
+            for job_id, owner in ((broken, "nobody"), (slow, "slow"), (quick, "bob")):
+                forget(valkey, job_id)
+                say(valkey.url, job_id, owner, "2")
+            await alice.transcript.logged(quick, 2)
+            [left] = await eventually(lambda: alice.transcript.of(broken, "left"), "end")
+            assert left["code"] == "internal_error"
+            assert lines(alice, broken) == lines(alice, slow) == ["1"]
+            assert "JOBCAST_AUTHORIZE failed for 1 of 1 followers" in process.log
+            (tmp_path / "answers").touch()
+            await alice.transcript.logged(slow, 2)
+            assert alice.transcript.names(slow) == ["joined", "job_log", "joined", "job_log"]

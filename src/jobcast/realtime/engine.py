@@ -109,9 +109,10 @@ class EngineGuard:
 
     def budget(self, eio_sid: str) -> Budget:
         """What a connection may ask for."""
-        if eio_sid not in self._budgets:
-            self._budgets[eio_sid] = Budget(self._settings, counts_messages=self._exclusive)
-        return self._budgets[eio_sid]
+        return self._budgets.get(eio_sid) or self._new_budget()
+
+    def _new_budget(self) -> Budget:
+        return Budget(self._settings, counts_messages=self._exclusive)
 
     def address(self, eio_sid: str) -> str:
         """The address of a connection's client; empty if it is not known."""
@@ -199,8 +200,11 @@ class EngineGuard:
     async def _screened(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """Hand a request to python-engineio, if it is one that it can read."""
         try:
-            if session_of(scope) is None:
+            sid = session_of(scope)
+            if sid is None:
                 self._check_limits(scope)
+            else:
+                self._check_session(sid)
             if scope["type"] == "http" and scope["method"] == "POST":
                 body = await read_body(
                     receive,
@@ -218,6 +222,17 @@ class EngineGuard:
         except Disconnected:
             return None
         return await self._handle_request(scope, receive, send)
+
+    def _check_session(self, sid: str) -> None:
+        """Check that a session is open: python-engineio fails if it has just been closed.
+
+        Raises:
+            Refused: it is closed.
+        """
+        socket = self._eio.sockets.get(sid)
+        if socket is not None and socket.closed:
+            del self._eio.sockets[sid]
+            raise Refused(HTTPStatus.BAD_REQUEST, "the session is closed")
 
     def _check_limits(self, scope: Scope) -> None:
         """Check that another connection may be opened.
@@ -257,6 +272,7 @@ class EngineGuard:
             return False
         scope = environ.get("asgi.scope", {})
         self._addresses.add(eio_sid, address_of(scope))
+        self._budgets[eio_sid] = self._new_budget()
         self.expect(eio_sid)
         self.backlog(eio_sid)
         socket = self._eio.sockets[eio_sid]

@@ -129,11 +129,12 @@ class InboundGate(asyncio.Protocol):
             self._schedule()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stall.stop()
+        self._stall.forget()
         if self._pump is not None:
             self._pump.cancel()
         self._waiting.clear()
         self._protocol.connection_lost(exc)
+        del self._reader  # which has the gate: no collection need find the cycle
 
     @property
     def _is_open(self) -> bool:

@@ -40,14 +40,15 @@ class StallTimer:
 
     def __init__(self, timeout: float, on_stall: Callable[[], None]) -> None:
         self._timeout = timeout
-        self._on_stall = on_stall
+        self._on_stall: Callable[[], None] | None = on_stall
         self._timer: asyncio.TimerHandle | None = None
+        self._transport: asyncio.WriteTransport | None = None
 
     def start(self, transport: asyncio.WriteTransport) -> None:
         """Watch a transport that has just paused writing."""
         self.stop()
         self._transport = transport
-        self._size = transport.get_write_buffer_size()
+        self._size: int = transport.get_write_buffer_size()
         self._arm()
 
     def stop(self) -> None:
@@ -55,13 +56,18 @@ class StallTimer:
             self._timer.cancel()
             self._timer = None
 
+    def forget(self) -> None:
+        """Stop for good, and hold nothing of the connection any more."""
+        self.stop()
+        self._on_stall = self._transport = None
+
     def _arm(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._timeout, self._check)
 
     def _check(self) -> None:
         self._timer = None
-        if self._transport.is_closing() and not self._transport.get_write_buffer_size():
+        if self._transport is None or self._on_stall is None:
             return
         size = self._transport.get_write_buffer_size()
         if size < self._size:

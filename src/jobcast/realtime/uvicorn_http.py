@@ -9,6 +9,7 @@ that sends nothing, or half a head, or never reads a response.
 from __future__ import annotations
 
 import asyncio
+import logging
 import resource
 from functools import lru_cache
 from typing import Any, ClassVar, Final
@@ -20,6 +21,8 @@ from jobcast.realtime.stall import StallTimer, reset
 from jobcast.settings import Settings
 
 SPARE_FILES: Final = 128  # open files that are left for everything but clients
+
+logger = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=1)
@@ -59,6 +62,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         most = most_connections(self._settings)
         if most and len(self.connections) >= most:
+            self.transport = transport
             # Also the answer would take a place: there is one for each open file.
             metrics.CUT.inc()
             reset(transport)
@@ -68,8 +72,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_came()
-        self._stall.stop()
         super().connection_lost(exc)
+        self._stall.forget()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -80,11 +84,30 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def handle_websocket_upgrade(self) -> None:
-        super().handle_websocket_upgrade()
-        # websockets refuses some requests that httptools takes, and uvicorn waits for more then.
-        protocol = self.transport.get_protocol()
-        if not getattr(protocol, "handshake_initiated", True):
+        make = self.ws_protocol_class
+        protocols: list[Any] = []
+
+        def keep(**options: Any) -> Any:
+            protocols.append(make(**options))  # type: ignore[misc]
+            return protocols[0]
+
+        self.ws_protocol_class = keep  # type: ignore[assignment]
+        try:
+            super().handle_websocket_upgrade()
+        except Exception as exc:
+            # websockets refuses some requests that httptools takes, and uvicorn asserts then.
+            logger.debug("a request for a WebSocket cannot be parsed: %r", exc)
+            self.connections.discard(protocols[0])
             self._cut()
+        else:
+            if not getattr(protocols[0], "handshake_initiated", True):
+                self._cut()  # or waits for more
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Break the cycles of a protocol that another has followed."""
+        self.parser = self.flow = None  # type: ignore[assignment]
+        self._stall.forget()
 
     def pause_writing(self) -> None:
         self._stall.start(self.transport)
@@ -112,4 +135,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def _cut(self) -> None:
         self._head_came()
         metrics.CUT.inc()
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # uvicorn writes no answer then
         reset(self.transport)

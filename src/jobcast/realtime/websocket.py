@@ -15,7 +15,6 @@ import time
 from functools import lru_cache
 from typing import Any, Final, cast
 
-from engineio.async_drivers import asgi
 from engineio.exceptions import SocketIsClosedError, UnknownPacketError
 from engineio.packet import NOOP, PING, PONG, UPGRADE, Packet
 from starlette.types import Message, Receive, Scope, Send
@@ -86,6 +85,11 @@ class WebSocket:
             if not self._aborted or self._task is None:
                 raise
             self._task.uncancel()
+        finally:
+            # The server's protocol has a reference to all of this, and a cycle would stay until
+            # the next full garbage collection.
+            self._gone = True
+            self._protocol = self._gate = self._task = None
         return ""
 
     def write(self, frames: bytes) -> bool:
@@ -118,11 +122,16 @@ class WebSocket:
             await self._send(message)
 
     async def close(self) -> None:
-        if not self._gone:
-            self._gone = True
+        if self._gone:
+            return
+        self._gone = True
+        try:
             await self._send({"type": "websocket.close"})
-            if self._gate is not None:
-                self._gate.message_read()  # what is left to come is the client's own close
+        except Exception as exc:
+            # Servers have no common word for a connection that is gone.
+            logger.debug("%s is closed already: %r", self._socket.sid, exc)
+        if self._gate is not None:
+            self._gate.message_read()  # what is left to come is the client's own close
 
     def writing_paused(self) -> None:
         """Expect no answer to a ping: it is behind what is not read from the client now."""
@@ -211,15 +220,26 @@ class WebSocket:
                 probe = await self._read()
                 if probe is None or (probe.packet_type, probe.data) != (PING, "probe"):
                     return False
-                await self.send(Packet(PONG, "probe").encode())
+                if not await self._delivered(Packet(PONG, "probe")):
+                    return False
                 socket.queue.put_nowait(Packet(NOOP))  # ends the poll that waits
                 packet = await self._read()
             socket.upgraded = packet is not None and packet.packet_type == UPGRADE
         except (ValueError, TimeoutError) as exc:
-            logger.info("no upgrade of %s: %r", socket.sid, exc)
+            logger.info("no upgrade of %s: %.200r", socket.sid, exc)
         finally:
             socket.upgrading = False
         return bool(socket.upgraded)
+
+    async def _delivered(self, packet: Packet) -> bool:
+        """Send a packet. Returns False if the connection is gone."""
+        try:
+            await self.send(packet.encode())
+        except Exception as exc:
+            # Servers have no common word for a connection that is gone.
+            logger.debug("%s is closed already: %r", self._socket.sid, exc)
+            return False
+        return True
 
     async def _read(self) -> Packet | None:
         """The next packet; None when the connection has ended.
@@ -259,20 +279,29 @@ class WebSocket:
             self._socket.queue.put_nowait(Packet(PING))
 
 
-async def translate_request(scope: Scope, receive: Receive, send: Send) -> dict[str, Any]:
-    """The environment of a request; of a WebSocket, one that is small: it is kept as long as that.
+class Body:
+    """The body of a request, which has come already."""
 
-    python-engineio's own has a class made for each request, to read a body that a WebSocket lacks.
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def read(self, length: int | None = None) -> bytes:
+        data = self._data if length is None else self._data[:length]
+        self._data = self._data[len(data) :]
+        return data
+
+
+async def translate_request(scope: Scope, receive: Receive, send: Send) -> dict[str, Any]:
+    """Return the environment of a request; a WebSocket keeps it for as long as it lasts.
+
+    python-engineio's own makes a class for each request.
     """
-    if scope["type"] != "websocket":
-        environ: dict[str, Any] = await asgi.translate_request(scope, receive, send)
-        return environ
     message = await receive()
-    if message["type"] != "websocket.connect":
-        return {}
     query = scope["query_string"].decode("latin-1")
-    environ = {
-        "REQUEST_METHOD": "GET",
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": scope.get("method", "GET"),
         "PATH_INFO": scope["path"],
         "QUERY_STRING": query,
         "RAW_URI": f"{scope['path']}?{query}" if query else scope["path"],
@@ -282,6 +311,8 @@ async def translate_request(scope: Scope, receive: Receive, send: Send) -> dict[
         "asgi.send": send,
         "asgi.scope": scope,
     }
+    if scope["type"] == "http":
+        environ["wsgi.input"] = Body(message.get("body", b""))
     for name, value in scope["headers"]:
         key, text = _environ_key(name), value.decode("latin-1")
         environ[key] = f"{environ[key]},{text}" if key in environ else text

@@ -1,0 +1,394 @@
+"""The attacks. Each is the life of one connection, which ends when the server closes it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from bench.attacks import wire
+from bench.attacks.wire import Gone, WebSocket, Wire, event, filled, frame, text
+
+POLLING: Final = "/socket.io/?EIO=4&transport=polling"
+RETRY_DELAY: Final = 0.05  # seconds before a connection that was closed is opened again
+BINARY_EVENT: Final = '459999-["x",{"_placeholder":true,"num":0}]'
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is attacked."""
+
+    url: str
+    token: str  # may follow every job
+    job_id: str  # a job with a long history
+    source: str = ""  # the address to come from
+
+
+@dataclass
+class Seen:
+    """What the attackers have seen."""
+
+    opened: int = 0
+    closed: int = 0  # connections that the server refused or closed
+    sent: int = 0  # bytes
+    received: int = 0  # bytes
+    codes: Counter[str] = field(default_factory=Counter)  # of answers to requests
+    statuses: Counter[str] = field(default_factory=Counter)  # of HTTP
+
+    def hear(self, packets: list[str]) -> None:
+        """Count the answers to requests, and refused connections."""
+        for packet in packets:
+            if packet.startswith("43"):
+                with suppress(ValueError, LookupError, AttributeError):
+                    [answer] = json.loads(packet.lstrip("0123456789"))
+                    self.codes[answer.get("code", "ok")] += 1
+            elif packet.startswith("44"):
+                self.codes["connect_error"] += 1
+
+
+Life = Callable[[Target, Seen], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One way to harm a server.
+
+    Attributes:
+        row: the row of the issue, as in H1.
+        what: for the table.
+        life: of one connection.
+        needs_token: whether the attacker is an authenticated client.
+    """
+
+    name: str
+    row: str
+    what: str
+    life: Life
+    needs_token: bool = False
+
+    async def once(self, target: Target, seen: Seen) -> None:
+        """Live one connection, until the server has closed or refused it."""
+        seen.opened += 1
+        with suppress(Gone):
+            await self.life(target, seen)
+        seen.closed += 1
+
+    async def persist(self, target: Target, seen: Seen) -> None:
+        """Come back whenever the server has closed the connection."""
+        while True:
+            await self.once(target, seen)
+            await asyncio.sleep(RETRY_DELAY)
+
+
+async def _flood(
+    socket: WebSocket, seen: Seen, payload: bytes, *, reads: bool = True, delay: float = 0.0
+) -> None:
+    """Send a payload for as long as the server takes it."""
+    reader = asyncio.create_task(_listen(socket, seen)) if reads else None
+    try:
+        while not (reader is not None and reader.done()):
+            await socket.send(payload)
+            seen.sent += len(payload)
+            await asyncio.sleep(delay)
+    finally:
+        if reader is not None:
+            reader.cancel()
+            with suppress(asyncio.CancelledError):
+                await reader
+
+
+async def _listen(socket: WebSocket, seen: Seen) -> None:
+    socket.keeps = False
+    with suppress(Gone):
+        while True:
+            before = socket.received
+            seen.hear(await socket.read_packets())
+            seen.received += socket.received - before
+
+
+async def _hold(socket: Wire) -> None:
+    """Keep the connection open, and take no byte from it."""
+    await socket.closed_by_server()
+
+
+def flood_of(
+    payload: bytes, *, token: bool = False, reads: bool = True, first: bytes = b""
+) -> Life:
+    """One payload over and over, behind another one."""
+
+    async def life(target: Target, seen: Seen) -> None:
+        window = 0 if reads else wire.SMALL_WINDOW
+        async with WebSocket(target.url, window=window, source=target.source) as socket:
+            if token:
+                await socket.greet(target.token)
+            else:
+                await socket.handshake()
+            await socket.send(first)
+            await _flood(socket, seen, payload, reads=reads)
+
+    return life
+
+
+async def _refreshes(target: Target, seen: Seen) -> None:
+    async with WebSocket(target.url, source=target.source) as socket:
+        await socket.greet(target.token)
+        await _flood(socket, seen, filled(event("refresh_token", {"token": target.token}, ack=1)))
+
+
+async def _logins(target: Target, seen: Seen) -> None:
+    """Leave the namespace and come back, on one connection."""
+    again = text("41") + text(f"40{json.dumps({'token': target.token})}")
+    async with WebSocket(target.url, source=target.source) as socket:
+        await socket.greet(target.token)
+        await _flood(socket, seen, filled(again))
+
+
+async def _binary(target: Target, seen: Seen, *, token: bool) -> None:
+    """Announce attachments, and send them without end."""
+    async with WebSocket(target.url, source=target.source) as socket:
+        if token:
+            await socket.greet(target.token)
+        else:
+            await socket.handshake()
+            # While the token is being verified the namespace knows the connection.
+            await socket.send(text(f"40{json.dumps({'token': target.token[:-8]})}"))
+        await socket.send(text(BINARY_EVENT))
+        await _flood(socket, seen, frame(wire.BINARY, bytes(60_000)), delay=0.0005)
+
+
+async def _binary_with_token(target: Target, seen: Seen) -> None:
+    await _binary(target, seen, token=True)
+
+
+async def _binary_without_token(target: Target, seen: Seen) -> None:
+    await _binary(target, seen, token=False)
+
+
+def _unread_of(payload: bytes) -> Life:
+    """Requests whose answers stay unread."""
+    return flood_of(payload, token=True, reads=False)
+
+
+async def _behind_unread_join(target: Target, seen: Seen) -> None:
+    """Ask for more than the client reads, and send requests behind it."""
+    async with WebSocket(target.url, window=wire.SMALL_WINDOW, source=target.source) as socket:
+        await socket.greet(target.token)
+        await socket.send(event("join_job", {"job_id": target.job_id}, ack=1) * 2)
+        blob = {"job_id": "x" * 100, "filler": "y" * 20_000}
+        await _flood(socket, seen, filled(event("leave_job", blob, ack=1)), reads=False)
+
+
+async def _unread_history(target: Target, _: Seen) -> None:
+    """Ask for a long history, read none of it, and answer pings that were never read."""
+    async with WebSocket(target.url, window=wire.SMALL_WINDOW, source=target.source) as socket:
+        await socket.greet(target.token)
+        await socket.send(event("join_job", {"job_id": target.job_id}, ack=1))
+        while not socket.ended:
+            await socket.send(text("3"))
+            await asyncio.sleep(0.2)
+
+
+async def _join_loop(target: Target, seen: Seen) -> None:
+    """Ask for a long history again and again, and read it all."""
+    async with WebSocket(target.url, source=target.source) as socket:
+        await socket.greet(target.token)
+        ask = event("join_job", {"job_id": target.job_id}, ack=1)
+        socket.keeps = False
+        while True:
+            await socket.send(ask)
+            seen.sent += len(ask)
+            answered = False
+            while not answered:
+                before = socket.received
+                packets = await socket.read_packets()
+                seen.received += socket.received - before
+                seen.hear(packets)
+                answered = any(packet.startswith("43") for packet in packets)
+
+
+async def _many_jobs(target: Target, seen: Seen) -> None:
+    """Follow job after job that does not exist yet, and leave none."""
+    joins = b"".join(event("join_job", {"job_id": f"job-{n}"}, ack=n) for n in range(1000))
+    async with WebSocket(target.url, source=target.source) as socket:
+        await socket.greet(target.token)
+        await _flood(socket, seen, joins)
+
+
+async def _silent(target: Target, _: Seen) -> None:
+    async with Wire(target.url, source=target.source) as connection:
+        await _hold(connection)
+
+
+async def _half_head(target: Target, _: Seen) -> None:
+    async with Wire(target.url, source=target.source) as connection:
+        await connection.send(b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\n")
+        await _hold(connection)
+
+
+async def _slow_head(target: Target, _: Seen) -> None:
+    """A header line now and then, for ever."""
+    async with Wire(target.url, source=target.source) as connection:
+        await connection.send(b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\n")
+        number = 0
+        while not connection.ended:
+            await connection.send(f"X-{number}: y\r\n".encode())
+            number += 1
+            await asyncio.sleep(0.25)
+
+
+async def _bodiless(target: Target, _: Seen) -> None:
+    """A request whose body never comes."""
+    async with Wire(target.url, source=target.source) as connection:
+        sid = await polling_sid(connection)
+        await connection.send(
+            wire.request(
+                "POST", f"{POLLING}&sid={sid}",
+                headers="Content-Type: text/plain\r\nContent-Length: 5000\r\n", body=b"4",
+            )
+        )  # fmt: skip
+        await _hold(connection)
+
+
+async def _unauthenticated(target: Target, _: Seen) -> None:
+    async with WebSocket(target.url, source=target.source) as socket:
+        await socket.handshake()
+        await _hold(socket)
+
+
+async def _polling_sessions(target: Target, seen: Seen) -> None:
+    """Open sessions of long-polling, and never poll."""
+    async with Wire(target.url, source=target.source) as connection:
+        while True:
+            await connection.send(wire.request("GET", POLLING))
+            status, _ = await connection.read_response()
+            seen.statuses[str(status)] += 1
+
+
+async def _polling_posts(target: Target, seen: Seen) -> None:
+    """Packets by long-polling: as many as a request may have, and no pause."""
+    async with Wire(target.url, source=target.source) as connection:
+        sid = await polling_sid(connection)
+        body = "\x1e".join(["40/x,"] * 16).encode()
+        while True:
+            await connection.send(wire.post(f"{POLLING}&sid={sid}", body))
+            status, _ = await connection.read_response()
+            seen.statuses[str(status)] += 1
+            if status != 200:
+                raise Gone(f"HTTP {status}")
+
+
+async def _bad_posts(target: Target, seen: Seen) -> None:
+    """Requests whose bodies are no packets: each ends its session."""
+    bodies = b"\xff\xfe", b"9", b"4" + b"[" * 5000, b"", b"b!!!!", b"\x1e" * 100, bytes(100_000)
+    for body in bodies:
+        await _bad_post(target, seen, f"Content-Length: {len(body)}\r\n", body)
+    for headers in ("", "Content-Length: -1\r\n", "Transfer-Encoding: chunked\r\n"):
+        await _bad_post(target, seen, headers, b"0\r\n\r\n")
+
+
+async def _bad_post(target: Target, seen: Seen, headers: str, body: bytes) -> None:
+    async with Wire(target.url, source=target.source) as connection:
+        path = f"{POLLING}&sid={await polling_sid(connection)}"
+        await connection.send(wire.request("POST", path, headers=headers, body=body))
+        status, _ = await connection.read_response()
+        seen.statuses[str(status)] += 1
+
+
+async def polling_sid(connection: Wire) -> str:
+    """Open a session of long-polling.
+
+    Raises:
+        Gone: the server refused it.
+    """
+    await connection.send(wire.request("GET", POLLING))
+    status, body = await connection.read_response()
+    if status != 200:
+        raise Gone(f"HTTP {status}")
+    return str(json.loads(body[1:])["sid"])
+
+
+async def _invalid_utf8(target: Target, _: Seen) -> None:
+    async with WebSocket(target.url, source=target.source) as socket:
+        await socket.handshake()
+        await socket.send(frame(wire.TEXT, b"4\xff\xfe"))
+        await socket.read_to_the_end()
+
+
+async def _after_close(target: Target, seen: Seen) -> None:
+    """Go on talking after the server has closed the connection."""
+    async with WebSocket(target.url, source=target.source) as socket:
+        await socket.handshake()
+        await socket.send(text("4x"))
+        await _flood(socket, seen, filled(text("4x") + text('42["x"]') + frame(wire.BINARY, b"x")))
+
+
+def _argument_counts() -> bytes:
+    names = ("join_job", "leave_job", "refresh_token", "nothing", "message")
+    payloads: list[list[object]] = [[], [1, 2, 3], [{}, {}], [None] * 50, [[[]]], ["x" * 1000]]
+    return b"".join(
+        event(name, *payload, ack=ack) for name in names for payload in payloads for ack in ("", 1)
+    )
+
+
+_PONGS: Final = filled(text("3"))
+_LEAVES: Final = filled(event("leave_job", {"job_id": "x"}, ack=1))
+
+ATTACKS: Final[tuple[Attack, ...]] = (
+    Attack("pongs", "H1", "Engine.IO PONGs", flood_of(_PONGS)),
+    Attack("namespaces", "H1", "`40/x,`", flood_of(filled(text("40/x,")))),
+    Attack("attachments", "H1", "binary events before CONNECT",
+           flood_of(filled(text('451-["x",{"_placeholder":true,"num":0}]')))),
+    Attack("pings", "H1", "WebSocket pings", flood_of(filled(frame(wire.PING, b"x")))),
+    Attack("ws-pongs", "H1", "WebSocket pongs", flood_of(filled(frame(wire.PONG, b"x")))),
+    Attack("fragments", "H1", "empty continuation frames",
+           flood_of(filled(frame(wire.CONTINUATION, fin=False)),
+                    first=frame(wire.TEXT, b"3", fin=False))),
+    Attack("upgrades", "H1", "Engine.IO upgrade packets", flood_of(filled(text("5")))),
+    Attack("bad-tokens", "H1", "CONNECT with a bad token",
+           flood_of(filled(text('40{"token":"x"}')))),
+    Attack("leaves", "H1", "`leave_job`", flood_of(_LEAVES, token=True), True),
+    Attack("unknown-events", "H1", "unknown events",
+           flood_of(filled(text('42["x"]')), token=True), True),
+    Attack("acknowledgements", "H1", "acknowledgements nobody asked for",
+           flood_of(filled(text("431[]")), token=True), True),
+    Attack("refreshes", "H1", "`refresh_token`", _refreshes, True),
+    Attack("logins", "H1", "leaving and entering the namespace", _logins, True),
+    Attack("connect-events", "H2", "events named `connect`",
+           flood_of(filled(text('42["connect",{},{"token":"x"}]')), token=True), True),
+    Attack("disconnect-events", "H2", "events named `disconnect`",
+           flood_of(filled(text('42["disconnect","x"]')), token=True), True),
+    Attack("binary", "H3", "binary attachments", _binary_with_token, True),
+    Attack("binary-unauthenticated", "H3", "binary attachments before the token is verified",
+           _binary_without_token),
+    Attack("behind-join", "H4", "requests behind an unread join", _behind_unread_join, True),
+    Attack("unread-joins", "H4", "`join_job`, answers unread",
+           _unread_of(filled(event("join_job", {"job_id": "x" * 100}, ack=1))), True),
+    Attack("unread-answers", "H4", "`leave_job`, answers unread", _unread_of(_LEAVES), True),
+    Attack("unread-history", "H4", "a history unread, pongs sent", _unread_history, True),
+    Attack("unread-pings", "H4", "WebSocket pings, answers unread",
+           flood_of(filled(frame(wire.PING, b"x" * 125)), reads=False)),
+    Attack("unread-upgrades", "H4", "Engine.IO upgrade packets, answers unread",
+           flood_of(filled(text("5")), reads=False)),
+    Attack("binary-before-connect", "H5", "binary packets before CONNECT",
+           flood_of(filled(text("461-1[]") + text('451-["x"]')))),
+    Attack("bodiless", "H5", "POST without its body", _bodiless),
+    Attack("invalid-utf8", "H5", "invalid UTF-8", _invalid_utf8),
+    Attack("bad-posts", "H5", "POSTs that are no packets", _bad_posts),
+    Attack("arguments", "H5", "wrong argument counts",
+           flood_of(_argument_counts(), token=True), True),
+    Attack("after-close", "H5", "nonsense after the server has closed", _after_close),
+    Attack("polling-posts", "H5", "POSTs full of packets", _polling_posts),
+    Attack("silent", "M6", "silent TCP connections", _silent),
+    Attack("half-heads", "M6", "half headers", _half_head),
+    Attack("slow-heads", "M6", "a header line now and then", _slow_head),
+    Attack("unauthenticated", "M6", "sockets that never authenticate", _unauthenticated),
+    Attack("polling-sessions", "M6", "long-polling sessions", _polling_sessions),
+    Attack("join-loop", "M7", "joins of a job with 8 MiB of history", _join_loop, True),
+    Attack("many-jobs", "M7", "joins of ever more jobs", _many_jobs, True),
+)  # fmt: skip
+
+BY_NAME: Final[Mapping[str, Attack]] = {attack.name: attack for attack in ATTACKS}

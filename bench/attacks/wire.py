@@ -1,0 +1,322 @@
+"""A TCP connection, and a WebSocket on it, of which the caller chooses every byte."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import select
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+CONTINUATION: Final = 0x0
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+
+UNMASKED_KEY: Final = bytes(4)  # a mask of zeros: the payload stays readable, and costs nothing
+ENGINE_PATH: Final = "/socket.io/?EIO=4&transport=websocket"
+SMALL_WINDOW: Final = 64 * 1024  # bytes that the kernel keeps in one direction
+
+_ENDED: Final = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
+
+
+class Gone(ConnectionError):
+    """The server closed the connection, or refused it."""
+
+
+def frame(
+    opcode: int, payload: bytes = b"", *, fin: bool = True, masked: bool = True, rsv: int = 0
+) -> bytes:
+    """A WebSocket frame of a client. Nothing is checked, so that it may be wrong."""
+    first = (0x80 if fin else 0) | (rsv << 4) | opcode
+    mask_bit, length = (0x80 if masked else 0), len(payload)
+    if length < 126:
+        head = struct.pack("!BB", first, mask_bit | length)
+    elif length < 65536:
+        head = struct.pack("!BBH", first, mask_bit | 126, length)
+    else:
+        head = struct.pack("!BBQ", first, mask_bit | 127, length)
+    return head + (UNMASKED_KEY if masked else b"") + payload
+
+
+def text(packet: str) -> bytes:
+    """A frame with an Engine.IO packet."""
+    return frame(TEXT, packet.encode())
+
+
+def event(name: str, *payload: Any, ack: int | str = "") -> bytes:
+    """A frame with a Socket.IO event."""
+    return text(f"42{ack}{json.dumps([name, *payload])}")
+
+
+def filled(piece: bytes, size: int = 64 * 1024) -> bytes:
+    """As many copies of a piece as one large write holds."""
+    return piece * max(1, size // len(piece))
+
+
+def request(
+    method: str, path: str, *, host: str = "127.0.0.1", headers: str = "", body: bytes = b""
+) -> bytes:
+    """An HTTP request. ``headers`` are lines that end with CRLF."""
+    return f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n".encode() + body
+
+
+def upgrade(path: str = ENGINE_PATH, *, host: str = "127.0.0.1", headers: str = "") -> bytes:
+    """The request that opens a WebSocket."""
+    return request(
+        "GET", path, host=host,
+        headers=(
+            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}"
+        ),
+    )  # fmt: skip
+
+
+def post(path: str, body: bytes) -> bytes:
+    """A request of a long-polling client that sends packets."""
+    headers = f"Content-Type: text/plain;charset=UTF-8\r\nContent-Length: {len(body)}\r\n"
+    return request("POST", path, headers=headers, body=body)
+
+
+class Wire:
+    """A TCP connection to the server.
+
+    Args:
+        url: the server's, as in ``http://127.0.0.1:8000``.
+        window: bytes that the kernel may keep unread; its own choice by default.
+        source: the address to connect from.
+    """
+
+    def __init__(self, url: str, *, window: int = 0, source: str = "") -> None:
+        address = urlsplit(url)
+        self._peer = address.hostname or "127.0.0.1", address.port or 80
+        self._socket = socket.socket()
+        self._socket.setblocking(False)
+        # The kernel takes little that the server does not read: what is sent is what it has taken.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_WINDOW)
+        if window:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        if source:
+            self._socket.bind((source, 0))
+        self.unread = b""  # bytes that were received and belong to the next reader
+        self.sent = self.received = 0
+
+    async def open(self) -> Self:
+        """Connect.
+
+        Raises:
+            Gone: the server does not listen.
+        """
+        try:
+            await asyncio.get_running_loop().sock_connect(self._socket, self._peer)
+        except OSError as exc:
+            raise Gone(repr(exc)) from exc
+        return self
+
+    async def __aenter__(self) -> Self:
+        try:
+            return await self.open()
+        except BaseException:
+            self.close()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.close()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def reset(self) -> None:
+        """Close it without the usual good-bye of TCP."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the server has closed the connection. Nothing is read to find out."""
+        if self._socket.fileno() < 0:
+            return True
+        poll = select.poll()
+        poll.register(self._socket, _ENDED)
+        return bool(poll.poll(0))
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it.
+
+        Raises:
+            Gone: the server has closed the connection.
+        """
+        try:
+            await asyncio.get_running_loop().sock_sendall(self._socket, data)
+        except OSError as exc:
+            raise Gone(repr(exc)) from exc
+        self.sent += len(data)
+
+    async def read(self, most: int = 256 * 1024) -> bytes:
+        """Read what has come, or wait for it.
+
+        Raises:
+            Gone: the server has closed the connection.
+        """
+        if self.unread:
+            data, self.unread = self.unread, b""
+            return data
+        try:
+            data = await asyncio.get_running_loop().sock_recv(self._socket, most)
+        except OSError as exc:
+            raise Gone(repr(exc)) from exc
+        if not data:
+            raise Gone("end of the stream")
+        self.received += len(data)
+        return data
+
+    async def read_head(self) -> str:
+        """Read the head of an HTTP response, and leave what follows."""
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += await self.read()
+        head, _, self.unread = data.partition(b"\r\n\r\n")
+        return head.decode("latin-1")
+
+    async def read_response(self) -> tuple[int, bytes]:
+        """Read an HTTP response: its status and its body."""
+        head = await self.read_head()
+        status = int(head.split(" ", 2)[1])
+        fields = dict(
+            line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line
+        )
+        body = b""
+        if "content-length" in fields:
+            length = int(fields["content-length"])
+            while len(body) < length:
+                body += await self.read()
+            body, self.unread = body[:length], body[length:]
+        elif fields.get("transfer-encoding") == "chunked":
+            while chunk := await self._read_chunk():
+                body += chunk
+        return status, body
+
+    async def _read_chunk(self) -> bytes:
+        """Read a chunk of a response; the last one is empty."""
+        data = b""
+        while b"\r\n" not in data:
+            data += await self.read()
+        size, _, data = data.partition(b"\r\n")
+        length = int(size, 16)
+        while len(data) < length + 2:
+            data += await self.read()
+        self.unread = data[length + 2 :]
+        return data[:length]
+
+    async def closed_by_server(self) -> None:
+        """Wait until the server has closed the connection, and read nothing meanwhile."""
+        while not self.ended:
+            await asyncio.sleep(0.02)
+
+    async def read_to_the_end(self) -> bytes:
+        """Read until the server has closed the connection."""
+        data = bytearray()
+        while True:
+            try:
+                data += await self.read()
+            except Gone:
+                return bytes(data)
+
+
+class WebSocket(Wire):
+    """A WebSocket that neither masks well nor answers anything by itself."""
+
+    def __init__(self, url: str, *, window: int = 0, source: str = "") -> None:
+        super().__init__(url, window=window, source=source)
+        self._partial = bytearray()
+        self.packets: list[str] = []  # Engine.IO packets that were read
+        self._told_to_close = False
+        self.keeps = True  # what it reads; a flood of answers needs no memory here
+
+    async def handshake(self, path: str = ENGINE_PATH, headers: str = "") -> Self:
+        """Open the WebSocket.
+
+        Raises:
+            Gone: the server refused it; the message has the response's first line.
+        """
+        await self.send(upgrade(path, headers=headers))
+        head = await self.read_head()
+        if " 101 " not in head.splitlines()[0]:
+            raise Gone(head.splitlines()[0])
+        return self
+
+    async def greet(self, token: str) -> Self:
+        """Open the WebSocket and authenticate.
+
+        Raises:
+            Gone: the server refused one of the two.
+        """
+        await self.handshake()
+        await self.send(text(f"40{json.dumps({'token': token})}"))
+        answer = await self.read_until("40", "44")
+        if answer.startswith("44"):
+            raise Gone(answer)
+        return self
+
+    async def read_until(self, *prefixes: str) -> str:
+        """Read up to an Engine.IO packet with one of the prefixes."""
+        while True:
+            for packet in await self.read_packets():
+                if packet.startswith(prefixes):
+                    return packet
+
+    async def ask(self, name: str, payload: Any) -> dict[str, Any]:
+        """Send a request, and read up to its answer."""
+        await self.send(event(name, payload, ack=7))
+        packet = await self.read_until("437")
+        [answer] = json.loads(packet[3:])
+        return dict(answer)
+
+    async def read_packets(self) -> list[str]:
+        """Read packets that have come, and answer none.
+
+        Raises:
+            Gone: the server has closed the connection, or says so.
+        """
+        if self._told_to_close:
+            raise Gone("close frame")
+        self._partial += await self.read()
+        packets: list[str] = []
+        for opcode, payload in _frames(self._partial):
+            self._told_to_close = self._told_to_close or opcode == CLOSE
+            if opcode == TEXT:
+                packets.append(payload.decode())
+        if self.keeps:
+            self.packets += packets
+        return packets
+
+    async def read_until_closed(self) -> None:
+        """Read until the server has closed the connection, or says that it has."""
+        with suppress(Gone):
+            while "1" not in await self.read_packets():
+                continue
+
+
+def _frames(data: bytearray) -> Iterator[tuple[int, bytes]]:
+    """Take whole frames of a server from the front of ``data``."""
+    while len(data) >= 2:
+        length, start = data[1] & 0x7F, 2
+        if length == 126:
+            length, start = int.from_bytes(data[2:4]), 4
+        elif length == 127:
+            length, start = int.from_bytes(data[2:10]), 10
+        if len(data) < start or len(data) < start + length:
+            return
+        opcode, payload = data[0] & 0x0F, bytes(data[start : start + length])
+        del data[: start + length]
+        yield opcode, payload

@@ -1,0 +1,212 @@
+"""What hostile clients cost an innocent one, and the server.
+
+python -m bench.hostile [--seconds 6] [--only pongs,binary] [--runs 1,10]
+
+Each attack runs for some seconds against a server of its own, in a process of its own, first by one
+connection, then by several. Meanwhile a client follows a job with 50 events a second, and another
+client connects again and again. The table has how late the events came, how long it took to
+connect, and what happened to the server: its memory, its log, tracebacks, HTTP errors.
+
+Only the protocol is used, so that older servers can be measured too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bench.attacks.catalogue import ATTACKS, Attack
+from bench.attacks.innocent import Innocent, Lateness, innocent
+from bench.attacks.served import Served
+from bench.attacks.wire import Gone, WebSocket
+from jobcast.testing import log, started
+from jobcast.tokens import mint
+from jobcast.transports import Outgoing, Retention, open_publisher
+from tests.redis_family import RedisProcess
+from tests.support import SECRET, new_id, running
+
+CALM: Final = 1.0  # seconds before the attack, for what is there anyway
+GRACE: Final = 20.0  # seconds after the attack, in which late events may come
+CONNECT_TIMEOUT: Final = 30.0  # seconds
+CONNECT_PAUSE: Final = 0.25  # seconds between two connections of the client that comes and goes
+CROWD: Final = 1000  # connections
+# Attacks by a thousand connections: those that need no token, and those that hold memory.
+CROWDED: Final = ("pongs", "unauthenticated", "silent", "unread-pings", "unread-history")
+# Several connections with one token say no more than one does.
+SEVERAL: Final = 10
+
+LINE: Final = "x" * 8000
+LINES: Final = 1050  # of 8 kB: 8 MiB
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row of the table."""
+
+    attack: Attack
+    connections: int
+    lateness: Lateness
+    connect: float  # seconds that the slowest connection took
+    memory: int  # bytes by which the process has grown at most
+    log: int  # bytes
+    tracebacks: int
+    server_errors: int
+    transcript: str  # what is wrong with it
+    seen: dict[str, Any]
+
+    def row(self) -> str:
+        cells = [
+            f"{self.attack.row}: {self.attack.what}", f"{self.connections:,}",
+            f"{self.lateness.median:,.1f}", f"{self.lateness.worst:,.0f}",
+            f"{self.connect * 1e3:,.0f}", f"{self.memory / 2**20:,.0f}",
+            f"{self.log / 2**10:,.0f}", f"{self.tracebacks:,}", f"{self.server_errors:,}",
+            f"{self.seen['closed']:,} of {self.seen['opened']:,}", self.transcript or "complete",
+        ]  # fmt: skip
+        return f"| {' | '.join(cells)} |"
+
+
+HEADER: Final = (
+    "| attack | connections | median, ms | worst, ms | connect, ms | memory, MiB | log, KiB "
+    "| tracebacks | 5xx | closed | transcript |\n"
+    "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|"
+)
+
+
+def long_history(transport: str) -> str:
+    """Publish a job with 8 MiB of history. Returns its id."""
+    job_id = new_id("long")
+    publisher = open_publisher(transport, Retention(ttl=24 * 3600, size=2 * LINES))
+    publisher.publish([Outgoing.of(started(job_id))])
+    for begin in range(0, LINES, 50):
+        publisher.publish(
+            [Outgoing.of(log(job_id, f"{LINE}{n}")) for n in range(begin, begin + 50)]
+        )
+    publisher.close()
+    return job_id
+
+
+class Visitor:
+    """A client that connects again and again."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._began: float | None = None
+        self._slowest = 0.0
+
+    @property
+    def slowest(self) -> float:
+        """Seconds that the slowest connection took, the one under way included."""
+        under_way = 0.0 if self._began is None else time.monotonic() - self._began
+        return max(self._slowest, under_way)
+
+    async def run(self) -> None:
+        while True:
+            self._began = time.monotonic()
+            with suppress(Gone, TimeoutError):
+                async with asyncio.timeout(CONNECT_TIMEOUT), WebSocket(self._url) as socket:
+                    await socket.greet(client_token())
+            self._slowest, self._began = self.slowest, None
+            await asyncio.sleep(CONNECT_PAUSE)
+
+
+async def _attackers(
+    attack: Attack, server: Served, job_id: str, connections: int, seconds: float
+) -> dict[str, Any]:
+    token = mint(SECRET, "mallory", jobs=["*"])
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bench.attacks", attack.name, "--url", server.url,
+        "--connections", str(connections), "--seconds", str(seconds),
+        env={**os.environ, "ATTACK_TOKEN": token, "ATTACK_JOB": job_id},
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    output, _ = await process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"the attackers of {attack.name} failed")
+    seen: dict[str, Any] = json.loads(output)
+    return seen
+
+
+async def _watched(
+    attack: Attack, server: Served, client: Innocent, job_id: str, connections: int, seconds: float
+) -> Result:
+    await asyncio.sleep(CALM)
+    before, logged = server.forget_peak(), len(server.log)
+    visitor = Visitor(server.url)
+    visiting = asyncio.create_task(visitor.run())
+    began = time.monotonic()
+    seen = await _attackers(attack, server, job_id, connections, seconds)
+    slowest = visitor.slowest
+    visiting.cancel()
+    transcript = await client.check(GRACE)
+    return Result(
+        attack, connections, Lateness.of(client.latencies(began)), slowest,
+        server.peak_memory() - before, len(server.log) - logged,
+        server.tracebacks, len(server.server_errors), transcript, seen,
+    )  # fmt: skip
+
+
+def client_token() -> str:
+    return mint(SECRET, "innocent", jobs=["*"])
+
+
+def measure(
+    attack: Attack, transport: str, job_id: str, connections: int, seconds: float
+) -> Result:
+    """Run an attack against a server of its own."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(Served(Path(folder) / "server.log", transport)) as server,
+    ):
+        server.ready()
+
+        async def run() -> Result:
+            async with innocent(server.url, transport, client_token()) as client:
+                return await _watched(attack, server, client, job_id, connections, seconds)
+
+        return asyncio.run(run())
+
+
+def counts(attack: Attack, runs: Sequence[int]) -> list[int]:
+    """By how many connections an attack is carried out."""
+    return [
+        count
+        for count in runs
+        if count == 1
+        or (count < CROWD and not attack.needs_token)
+        or (count >= CROWD and attack.name in CROWDED)
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.hostile")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each attack")
+    parser.add_argument("--only", default="", help="names of attacks, with commas")
+    parser.add_argument("--runs", default=f"1,{SEVERAL},{CROWD}", help="numbers of connections")
+    options = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    runs = [int(count) for count in options.runs.split(",")]
+    wanted = [name for name in options.only.split(",") if name]
+    attacks = [attack for attack in ATTACKS if not wanted or attack.name in wanted]
+    with tempfile.TemporaryDirectory() as folder, running(RedisProcess(Path(folder))) as valkey:
+        valkey.ready()
+        job_id = long_history(valkey.url)
+        print(HEADER, flush=True)
+        for attack in attacks:
+            for count in counts(attack, runs):
+                print(measure(attack, valkey.url, job_id, count, options.seconds).row(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Clients that ask, and do not read what they are sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+
+import pytest
+
+from bench.attacks import wire
+from bench.attacks.catalogue import POLLING, Target, polling_sid
+from bench.attacks.served import Served
+from bench.attacks.wire import Gone, WebSocket, Wire, event, frame, text
+from bench.hostile import LINES
+from tests.e2e.hostile.conftest import (
+    Serve,
+    Token,
+    Undisturbed,
+    cancelled,
+    goes_on,
+    only_innocent_is_left,
+)  # fmt: skip
+from tests.support import TIMEOUT
+
+PIECE = 512 * 1024  # bytes that a slow client reads at a time
+
+
+@pytest.mark.parametrize(
+    "sends", [text("3"), frame(wire.PING, b"x"), event("leave_job", {"job_id": "x"}), b""],
+    ids=["pong", "ping", "request", "nothing"],
+)  # fmt: skip
+async def test_a_client_that_takes_no_byte_is_cut_whatever_it_sends(
+    served: Served, target: Target, undisturbed: Undisturbed, sends: bytes
+) -> None:
+    async with undisturbed(served), WebSocket(served.url, window=wire.SMALL_WINDOW) as socket:
+        await socket.greet(target.token)
+        await socket.send(event("join_job", {"job_id": target.job_id}, ack=1))
+        sending = asyncio.create_task(_send_now_and_then(socket, sends))
+        await only_innocent_is_left(served)
+        await cancelled(sending)
+
+
+async def _send_now_and_then(socket: WebSocket, data: bytes) -> None:
+    with suppress(Gone):
+        while True:
+            await socket.send(data)
+            await asyncio.sleep(0.2)
+
+
+async def test_a_client_that_reads_slowly_is_not_cut(
+    serve: Serve, token: Token, long_job: str, undisturbed: Undisturbed
+) -> None:
+    served = serve(JOBCAST_SEND_TIMEOUT="8")
+    async with undisturbed(served), WebSocket(served.url, window=wire.SMALL_WINDOW) as socket:
+        await socket.greet(token(jobs=[long_job]))
+        await socket.send(event("join_job", {"job_id": long_job}, ack=1))
+        lines: list[str] = []
+        while len(lines) < LINES:  # for more than 8 s
+            before = socket.received
+            while socket.received - before < PIECE and len(lines) < LINES:
+                lines += [packet for packet in await socket.read_packets() if "job_log" in packet]
+            await asyncio.sleep(0.6)
+        numbers = [json.loads(line[2:])[1]["message"].lstrip("x") for line in lines]
+        assert numbers == [str(n) for n in range(LINES)]
+        assert (await socket.ask("leave_job", {"job_id": long_job}))["ok"]
+
+
+async def test_many_unread_histories_cost_no_more_than_one(
+    served: Served, target: Target, undisturbed: Undisturbed
+) -> None:
+    """One connection asks a hundred times for 8 MiB."""
+    async with undisturbed(served) as client:
+        async with WebSocket(served.url, window=wire.SMALL_WINDOW) as socket:
+            await socket.greet(target.token)
+            await socket.send(event("join_job", {"job_id": target.job_id}, ack=1) * 100)
+            await goes_on(client)
+            await only_innocent_is_left(served)
+
+
+async def test_a_session_of_long_polling_that_does_not_poll_is_bounded(
+    served: Served, target: Target, undisturbed: Undisturbed
+) -> None:
+    async with undisturbed(served) as client, Wire(served.url) as connection:
+        path = f"{POLLING}&sid={await polling_sid(connection)}"
+        hello = f"40{json.dumps({'token': target.token})}"
+        join = f"421{json.dumps(['join_job', {'job_id': target.job_id}])}"
+        await connection.send(wire.post(path, hello.encode()))
+        assert await connection.read_response() == (200, b"OK")
+        status = 200
+        async with asyncio.timeout(TIMEOUT):
+            while status == 200:
+                await connection.send(wire.post(path, "\x1e".join([join] * 16).encode()))
+                status, _ = await connection.read_response()
+        assert status in (400, 429)
+        await goes_on(client)
+
+
+async def test_requests_wait_for_their_connection_only(
+    served: Served, target: Target, undisturbed: Undisturbed, token: Token
+) -> None:
+    """While one connection of a subject is stuck, another one is served."""
+    async with undisturbed(served), WebSocket(served.url, window=wire.SMALL_WINDOW) as stuck:
+        await stuck.greet(target.token)
+        await stuck.send(event("join_job", {"job_id": target.job_id}, ack=1) * 2)
+        async with WebSocket(served.url) as other:
+            await other.greet(target.token)
+            assert (await other.ask("leave_job", {"job_id": "any"}))["ok"]
+        await only_innocent_is_left(served)

@@ -12,7 +12,7 @@ import {
 } from "./link.js";
 import { checkOptions, type JobClientOptions } from "./options.js";
 import { isJobEventName, parse, parseEvent } from "./parse.js";
-import { isJobId, type JobEvent } from "./protocol.js";
+import { isJobId, type JobEvent, type LeftMessage } from "./protocol.js";
 import type { Store } from "./store.js";
 import { Timers } from "./timers.js";
 
@@ -20,9 +20,11 @@ import { Timers } from "./timers.js";
 export const DEFAULT_LOG_LIMIT = 1000;
 
 // Codes of refusals after which the same request may succeed.
-const AGAIN = ["unavailable", "internal_error", "rate_limited"] as const;
-const LEAVE_AGAIN: ReadonlySet<string> = new Set(AGAIN);
+const AGAIN: ReadonlySet<string> = new Set(["unavailable", "internal_error", "rate_limited"]);
 const JOIN_AGAIN: ReadonlySet<string> = new Set([...AGAIN, "not_authenticated", INVALID_ANSWER]);
+
+// A server that gave up a job is asked again as after so many tries: in 0.4 to 0.8 seconds.
+const LEFT_TRIES = 3;
 
 export interface FollowOptions {
   readonly signal?: AbortSignal | undefined;
@@ -216,10 +218,7 @@ class Client implements JobClient, JobHost, LinkHost {
         const joined = parse(name, payload);
         this.#followed.get(joined.job_id)?.begin(joined);
       } else if (name === "left") {
-        const left = parse(name, payload);
-        if (this.#followed.get(left.job_id)?.end(left)) {
-          this.#joinNext();
-        }
+        this.#end(parse(name, payload));
       } else if (isJobEventName(name)) {
         const event = parseEvent(name, payload);
         this.#followed.get(event.job_id)?.receive(event);
@@ -270,10 +269,25 @@ class Client implements JobClient, JobHost, LinkHost {
     });
   }
 
+  /** The server follows a job no more for this client: for good, or until it is asked again. */
+  #end(left: LeftMessage): void {
+    const job = this.#followed.get(left.job_id);
+    if (!job?.hears) {
+      return; // it belongs to a former join: a newer one waits for its answer
+    }
+    if (AGAIN.has(left.code)) {
+      job.lose();
+      this.#timers.after(pauseAfter({}, LEFT_TRIES), () => this.#join(job));
+    } else {
+      job.refuse(left.code, left.message);
+      this.#joinNext();
+    }
+  }
+
   /** Leaves a job, unless somebody follows it again before the server accepts that. */
   #leave(jobId: string, tries = 0): void {
     this.#link.request("leave_job", { job_id: jobId }, (answer) => {
-      if (!answer.ok && LEAVE_AGAIN.has(answer.code)) {
+      if (!answer.ok && AGAIN.has(answer.code)) {
         const again = (): void => {
           if (!this.#followed.has(jobId)) {
             this.#leave(jobId, tries + 1);

@@ -3,7 +3,7 @@
 import type { JobcastError } from "./errors.js";
 import { JobRefused } from "./errors.js";
 import type { ConnectionState } from "./link.js";
-import type { Cursor, JobEvent, JoinedMessage, LeftMessage, Messages, State } from "./protocol.js";
+import type { Cursor, JobEvent, JoinedMessage, Messages, State } from "./protocol.js";
 import {
   emptyRecord,
   type Failure,
@@ -136,6 +136,11 @@ export class Job implements JobStore {
     return this.#joined === "refused";
   }
 
+  /** Whether the latest join took effect: what comes belongs to it. */
+  get hears(): boolean {
+    return this.#hears;
+  }
+
   get refusedWith(): string | null {
     return this.#refusal?.code ?? null;
   }
@@ -255,14 +260,6 @@ export class Job implements JobStore {
     this.#hears = false;
     this.#enter("refused", { code, message });
     this.fail(new JobRefused(this.jobId, code, message));
-  }
-
-  /** The right to follow the job has ended; a join that waits for its answer is a newer one. */
-  end({ code, message }: LeftMessage): boolean {
-    if (this.#hears) {
-      this.refuse(code, message);
-    }
-    return this.isRefused;
   }
 
   /** The connection is gone, and every join with it. */

@@ -176,6 +176,16 @@ describe("the end of a right", () => {
     expect(client.job("a").getSnapshot().refusal).toBeNull();
   });
 
+  test.each(["internal_error", "unavailable"])("with %s is asked about again", async (code) => {
+    const client = connect();
+    client.follow("a", () => {});
+    await joined(client);
+    server.emit("left", { ...LEFT, code });
+    await eventually(() => server.asked("join_job").length === 2, "another join");
+    await joined(client);
+    expect(server.asked("join_job")[1]).toMatchObject({ after: { epoch: "epoch-1" } });
+  });
+
   test("makes room for a job that was one too many", async () => {
     const client = connect();
     client.follow("a", () => {});

@@ -48,6 +48,7 @@ from jobcast.events import (
 FIRST_DELAY: Final = 0.1  # seconds before the first try to reconnect
 LONGEST_DELAY: Final = 5.0  # seconds between two tries
 LONGEST_PAUSE: Final = 60.0  # seconds that a server may have a request wait before its next try
+LEFT_PAUSE: Final = 1.0  # seconds, at most, before a job is joined again that the server gave up
 PAUSE_SPREAD: Final = 0.25  # of a pause: so much later, at most, is the next try
 CLOSE_TIMEOUT: Final = 5.0  # seconds that an orderly end of the connection may take
 ANSWER_TIMEOUT: Final = 20.0  # seconds that the server may take to answer a request
@@ -472,6 +473,10 @@ class JobClient:
             await asyncio.sleep(pause_before_retry(answer, delay))
             delay = min(LONGEST_DELAY, 2 * delay)
 
+    async def _join_after_pause(self, followed: _Followed) -> None:
+        await asyncio.sleep(random.uniform(FIRST_DELAY, LEFT_PAUSE))
+        await self._join(followed)
+
     def _end(self, followed: _Followed, problem: JoinRefused) -> None:
         """Raise ``problem`` in everybody who follows the job. A later follower joins anew."""
         if self._followed.get(followed.job_id) is followed:
@@ -534,11 +539,7 @@ class JobClient:
                 if joined.job_id in self._followed:
                     self._followed[joined.job_id].begin(joined)
             elif event == Left.name:
-                left = parse_request(event, payload, Left)
-                followed = self._followed.get(left.job_id)
-                # Otherwise the event belongs to a former join: a newer one waits for its answer.
-                if followed is not None and followed.hears:
-                    self._end(followed, JoinRefused(left.job_id, left.code, left.message))
+                self._receive_left(parse_request(event, payload, Left))
             elif event in JOB_EVENTS:
                 job_event = parse_event(event, payload)
                 if job_event.job_id in self._followed:
@@ -547,6 +548,16 @@ class JobClient:
                 self._spawn(self._refresh())
         except InvalidMessage as exc:
             logger.warning("the server does not keep the protocol: %s", exc)
+
+    def _receive_left(self, left: Left) -> None:
+        followed = self._followed.get(left.job_id)
+        if followed is None or not followed.hears:
+            return  # it belongs to a former join: a newer one waits for its answer
+        if left.code in AGAIN:
+            followed.hears = False
+            self._start(followed, self._join_after_pause(followed))
+        else:
+            self._end(followed, JoinRefused(left.job_id, left.code, left.message))
 
     async def _refresh(self) -> None:
         """Renew the token. If it fails the server ends the connection, and another is made."""

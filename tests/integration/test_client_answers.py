@@ -123,6 +123,19 @@ async def test_left_ends_all_followers_of_the_job_as_a_refusal_does() -> None:
         assert [payload["job_id"] for payload in server.asked("join_job")] == ["a", "b", "a"]
 
 
+@pytest.mark.parametrize("code", ["internal_error", "unavailable"])
+async def test_left_for_a_passing_reason_is_asked_about_again(code: str) -> None:
+    async with played_server() as server, JobClient(server.url, "token") as client:
+        events = client.follow("a")
+        async with asyncio.timeout(TIMEOUT):
+            assert (await anext(events)).seq == 1
+            await server.emit("left", LEFT | {"code": code})
+            await eventually(lambda: len(server.asked("join_job")) == 2, "another join")
+            await server.emit_log("a", 2)
+            assert (await anext(events)).seq == 2
+        assert server.asked("join_job")[1]["after"] == {"epoch": "1", "seq": 1}
+
+
 async def test_left_of_a_former_join_does_not_end_the_newer_one() -> None:
     async with played_server() as server, JobClient(server.url, "token") as client:
         await first_event(client, "a")

@@ -19,6 +19,12 @@ settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
 
+@pytest.fixture(autouse=True)
+def _no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the secrets that a test had masked: they are parts of the next one's texts."""
+    monkeypatch.setattr("jobcast.masking._secrets", ())
+
+
 class Valkey(RedisProcess):
     """A real Valkey server of the test session's own."""
 

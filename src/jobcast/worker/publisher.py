@@ -144,7 +144,8 @@ class Publisher:
 
     def add(self, job: Reporter, event: JobEvent) -> Submitted:
         """Send an event, after the progress that was said before it."""
-        submitted = Submitted(job, event, job.origin, job.requires, job.slot, self._transport.publisher_id)
+        publisher_id = self._transport.publisher_id
+        submitted = Submitted(job, event, job.origin, job.requires, job.slot, publisher_id)
         self._hand_over(submitted)
         self._work.set()
         return submitted

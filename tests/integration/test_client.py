@@ -101,7 +101,7 @@ async def test_followers_of_one_job_share_a_join_and_the_last_one_leaves(
             assert (await anext(events)).seq == 1
             job.log("two")
             assert (await anext(events)).seq == 2
-        assert server.log.count(f"joined {job.id}") == 1
+        await eventually(lambda: server.log.count(f"joined {job.id}") == 1, "line of log")
         assert subscribers() == 1
         first.task.cancel()
         await eventually(lambda: subscribers() == 0, "end of the subscription")

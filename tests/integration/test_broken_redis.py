@@ -15,11 +15,13 @@ import uvloop
 from redis.asyncio import Redis
 
 from bench.chaos import Proxy
+from bench.refusals import BUSY, MISCONF, NOREPLICAS, OOM, refusing
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor
 from jobcast.realtime.relay import Relay
 from jobcast.testing import log, new_job_id, progress, started
-from jobcast.transports import Outgoing, Retention, open_manager, open_publisher
+from jobcast.transports import Origin, Outgoing, Retention, Run, open_manager, open_publisher
+from jobcast.transports.redis import RUNNING
 from jobcast.transports.redis_source import RedisSource
 from jobcast.worker.job import Job
 from jobcast.worker.publisher import Publisher
@@ -285,6 +287,67 @@ async def test_a_server_that_hangs_is_waited_for_by_nobody(own_valkey: Valkey) -
         finally:
             own_valkey.popen.send_signal(signal.SIGCONT)
         await here.heard()
+
+
+@pytest.mark.parametrize("code", [MISCONF, NOREPLICAS, BUSY, OOM])
+async def test_a_server_that_refuses_writes_is_away_and_no_event_is_dropped(
+    own_valkey: Valkey, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with scene(own_valkey.url) as here:
+        await here.confirmed()
+        with refusing(own_valkey, code):
+            here.speak(20)
+            await eventually(lambda: "cannot reach the store" in caplog.text, "warning")
+            here.speak(20)
+        await here.heard()
+        here.assert_in_order()
+        await here.confirmed()
+    assert caplog.text.count("cannot reach the store") == 1
+    assert "dropped" not in caplog.text
+
+
+async def test_rights_that_are_missing_inside_the_script_are_an_outage(
+    own_valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    own_valkey.command("ACL", "SETUSER", "worker", "on", ">pw", "~*", "&*", "+@all")
+    async with scene(own_valkey.url, f"redis://worker:pw@127.0.0.1:{own_valkey.port}/0") as here:
+        await here.confirmed()
+        for right in ("xadd", "evalsha", "script|load"):
+            own_valkey.command("ACL", "SETUSER", "worker", f"-{right}")
+            own_valkey.command("SCRIPT", "FLUSH")
+            warned = caplog.text.count("cannot reach the store")
+            here.speak(20)
+            await eventually(
+                lambda n=warned: caplog.text.count("cannot reach the store") > n, "warning"
+            )
+            own_valkey.command("ACL", "SETUSER", "worker", f"+{right}")
+            await here.heard()
+            await here.confirmed()
+        here.assert_in_order()
+    assert "dropped" not in caplog.text
+
+
+async def test_a_job_whose_events_are_refused_keeps_its_lease(own_valkey: Valkey) -> None:
+    """A cluster has leases and jobs on different servers: one may refuse, the other not."""
+    own_valkey.command("ACL", "SETUSER", "worker", "on", ">pw", "~*", "&*", "+@all")
+    worker_url = f"redis://worker:pw@127.0.0.1:{own_valkey.port}/0"
+    publisher = Publisher(open_publisher(worker_url), shown_url="the store", lease=1.0)
+    job = Job(publisher, new_job_id(), origin=Origin(run=Run("aa", 1, "d1")))
+    job.started()
+    assert await asyncio.to_thread(publisher.flush, TIMEOUT)
+    [lease] = own_valkey.command("ZRANGE", RUNNING, 0, -1)
+    own_valkey.command("ACL", "SETUSER", "worker", "-evalsha")
+    job.log("refused")
+    seen: set[float] = set()
+
+    def renewed() -> bool:
+        # It may never be missing, and its time goes on.
+        seen.add(float(own_valkey.command("ZSCORE", RUNNING, lease)))
+        return publisher._failures >= 5 and len(seen) >= 5
+
+    await eventually(renewed, "renewals while events are refused")
+    own_valkey.command("ACL", "SETUSER", "worker", "+evalsha")
+    await asyncio.to_thread(publisher.close)
 
 
 async def test_a_slot_of_a_cluster_moves_while_events_flow(

@@ -15,21 +15,16 @@ import redis
 import socketio
 from msgspec import Struct
 from redis.cluster import RedisCluster
-from redis.exceptions import (
-    AskError,
-    ClusterDownError,
-    MasterDownError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    ResponseError,
-    TryAgainError,
-)
+from redis.exceptions import NoScriptError
 
 from jobcast.errors import PublishFailed
 from jobcast.transports.base import Outgoing, Retention, named
 from jobcast.transports.leases import Lease
+from jobcast.transports.redis_refusals import (
+    described,
+    is_caused_by_the_events,
+    waits_for_others,
+)
 from jobcast.transports.redis_servers import REDIS_ERRORS, Client, Servers
 from jobcast.transports.rooms import JobRooms
 
@@ -49,12 +44,6 @@ def script(name: str) -> str:
 
 PUBLISH_SCRIPT: Final = script("publish")
 RENEW_SCRIPT: Final = script("renew")
-
-# Answers that another try may change: the server is moving, full, or its rights are being set.
-_TRANSIENT: Final = (
-    AskError, ClusterDownError, MasterDownError, NoPermissionError, OutOfMemoryError,
-    ReadOnlyError, TryAgainError,
-)  # fmt: skip
 
 T = TypeVar("T")
 
@@ -139,7 +128,7 @@ def _leasing() -> Iterator[None]:
     try:
         yield
     except REDIS_ERRORS as exc:
-        raise PublishFailed(str(exc), ()) from exc
+        raise PublishFailed(described(exc), ()) from exc
 
 
 def script_for(run_id: object) -> str:
@@ -181,24 +170,23 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
         problem: Exception | None = None
         held: Exception | None = None
         for call, answer in self._send(list(calls(batch))):
-            if str(answer).startswith(("HELD", "NOTYET")):
-                unsent += call.events
-                held = held or answer
-            elif isinstance(answer, _TRANSIENT):
-                unsent += call.events
-                problem = problem or answer
-            elif isinstance(answer, ResponseError):
+            if not isinstance(answer, Exception):
+                continue
+            if is_caused_by_the_events(answer):
                 # Sending it again would fail again, and hold up everything behind it.
                 logger.error(
-                    "events of job %s were refused (%d): %s",
-                    call.events[0].job_id, len(call.events), answer,
+                    "job %s: dropped %d events that Redis refuses (%s)",
+                    call.events[0].job_id, len(call.events), described(answer),
                 )  # fmt: skip
-            elif isinstance(answer, Exception):
-                unsent += call.events
+                continue
+            unsent += call.events
+            if waits_for_others(answer):
+                held = held or answer
+            else:
                 problem = problem or answer
         if problem is not None:
             self._look_again()
-            raise PublishFailed(str(problem), unsent) from problem
+            raise PublishFailed(described(problem), unsent) from problem
         if held is not None:
             raise PublishFailed(str(held), unsent, held=True) from held
 

@@ -200,9 +200,8 @@ class Publisher:
             last = self._buffer.last_ticket
         while self._sent_ticket < last and not self._gives_up:
             self._unsent = self._unsent or self._next_batch()
-            if self._down_since is None:
-                # Before anybody knows that a run has started: it could not be missed until then.
-                self.leases.tend()
+            # Before anybody knows that a run has started: it could not be missed until then.
+            self.leases.tend()
             self._send_batch()
 
     def _finish(self) -> None:
@@ -349,8 +348,18 @@ class Publisher:
                 self._down_since = time.monotonic()
                 self._settled.notify_all()
         ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self._failures, 10))
+        self._wait_before_retry(random.uniform(FIRST_DELAY, ceiling))
+
+    def _wait_before_retry(self, seconds: float) -> None:
+        """Wait, and renew leases meanwhile: a server that refuses events may still take those."""
         self._hurry.clear()
-        self._hurry.wait(random.uniform(FIRST_DELAY, ceiling))
+        while seconds > 0:
+            due = self.leases.due_in
+            some = seconds if due is None else min(seconds, due)
+            if self._hurry.wait(some):
+                return
+            seconds -= some
+            self.leases.tend()
 
     def _succeeded(self) -> None:
         if self._down_since is not None:

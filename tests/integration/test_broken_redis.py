@@ -197,6 +197,54 @@ async def test_numbers_are_not_given_again_by_a_store_that_remembers_less(
         assert late.lines[-10:] == [str(n) for n in range(31, 41)]
 
 
+async def test_two_deployments_on_two_databases_of_one_server_do_not_wear_each_other_out(
+    own_valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Pub/sub ignores the number of the database."""
+    async with scene(own_valkey.url) as here:
+        other = open_publisher(own_valkey.url.removesuffix("/0") + "/1")
+        reads = _reads(own_valkey)
+        for n in range(200):
+            event = Outgoing.of(log(here.job.job_id, "of the other deployment"))
+            await asyncio.to_thread(other.publish, [event])
+            if n % 10 == 0:
+                here.speak(1)
+                await here.heard()
+        assert _reads(own_valkey) - reads < 20
+        assert not here.relay._rooms[here.job.job_id].behind
+        assert caplog.text.count("JOBCAST_PREFIX") == 1
+        other.close()
+
+
+def _reads(server: Valkey) -> int:
+    calls: int = server.command("INFO", "commandstats")["cmdstat_xrange"]["calls"]
+    return calls
+
+
+async def test_a_record_that_was_restored_from_an_older_copy_is_shown_again(
+    own_valkey: Valkey,
+) -> None:
+    """The server stays the same, so that it gives the same numbers again."""
+    async with scene(own_valkey.url) as here:
+        here.speak(5)
+        await here.heard()
+        await here.confirmed()
+        state, events = (f"jobcast:{{{here.job.job_id}}}:{part}" for part in ("state", "events"))
+        copies = {key: own_valkey.command("DUMP", key) for key in (state, events)}
+        here.speak(5)
+        await here.heard()
+        await here.confirmed()
+        for key, copied in copies.items():
+            own_valkey.command("RESTORE", key, 0, copied, "REPLACE")
+        await asyncio.to_thread(own_valkey.command, "CLIENT", "KILL", "TYPE", "pubsub")
+        kept = [str(n) for n in range(6)]
+        await eventually(lambda: here.follower.lines[11:] == kept, "the record as it is now")
+        # Those who were there are where those are who come now.
+        late = Recorder("2")
+        await here.relay.join(here.job.job_id, late)
+        assert late.lines == kept
+
+
 async def test_a_stream_that_was_evicted_is_no_proof_of_anything(own_valkey: Valkey) -> None:
     async with scene(own_valkey.url) as here:
         here.speak(10)

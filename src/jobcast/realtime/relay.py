@@ -18,7 +18,8 @@ from jobcast.realtime.rooms import Newcomer, Room
 from jobcast.transports import Message, Source
 from jobcast.transports.base import Snapshot
 
-RETRY_DELAY: Final = 0.5  # seconds between two tries to read what a room is missing
+RETRY_DELAY: Final = 0.5  # seconds between the first tries to read what a room is missing
+LONGEST_DELAY: Final = 10.0  # seconds between two tries, after many
 RESUMING_AT_ONCE: Final = 50  # rooms whose history is read at the same time
 QUIET_CHECK: Final = 25.0  # seconds between two looks at rooms in which nothing came
 POSITIONS: Final = 500  # rooms that are looked at in one go
@@ -45,6 +46,7 @@ class Relay:
         self._rooms: dict[str, Room] = {}
         self._received = 0  # events in this turn of the loop
         self._unsent: dict[Room, None] = {}  # rooms with events that came in this turn of the loop
+        self._met_others = False  # it was logged that jobs have records which are not the store's
         self._tasks: set[asyncio.Task[Any]] = set()
         self._started = False
 
@@ -115,20 +117,40 @@ class Relay:
         """Read the history once for all who wait for the same of it: after an outage all do."""
         found: Snapshot | TransportUnavailable
         try:
-            found = await self._source.snapshot(room.job_id, _reach(after, room))
+            found = await self._read(room, _reach(after, room))
         except TransportUnavailable as exc:
             found = exc
         group = [newcomer for newcomer in room.newcomers if newcomer.after == after]
+        if isinstance(found, Snapshot) and not room.admit(
+            [newcomer.outlet for newcomer in group], found, after
+        ):
+            found = TransportUnavailable(f"job {room.job_id} is faster than its history is read")
         for newcomer in group:
             newcomer.found = found
             del room.newcomers[newcomer]
-        if isinstance(found, TransportUnavailable):
-            return
-        room.catch_up(found)
-        seen = after.seq if after and found.recovered else 0
-        room.admit([newcomer.outlet for newcomer in group], found, seen)
         if not room.behind and not room.replay():
             self._fill(room)
+
+    async def _read(self, room: Room, after: Cursor | None) -> Snapshot:
+        """Read the history, and bring the followers to where it is. ``reading`` is held.
+
+        Raises:
+            TransportUnavailable: the history cannot be read.
+        """
+        asked = room.begin_reading()
+        snapshot = await self._source.snapshot(room.job_id, after)
+        if snapshot.recovered and asked.is_ahead_of(snapshot):
+            snapshot = await self._source.snapshot(room.job_id)
+        others = room.catch_up(snapshot, asked)
+        if others:
+            logger.log(
+                logging.DEBUG if self._met_others else logging.WARNING,
+                "job %s: ignored events of %d other records of this id, which the store does not"
+                " have. Do two deployments share a Redis? Give each a JOBCAST_PREFIX of its own"
+                " (further cases are logged at level debug)", room.job_id, len(others),
+            )  # fmt: skip
+            self._met_others = True
+        return snapshot
 
     def _open(self, job_id: str) -> Room:
         room = Room(job_id, self._spawn(self._source.subscribe(job_id)), self._namespace)
@@ -190,16 +212,18 @@ class Relay:
 
     async def _read_missing(self, room: Room) -> None:
         """Read what a room is missing, and deliver it before anything newer."""
+        delay = 0.0  # what came in during a read is usually whole with the next one
         while self._rooms.get(room.job_id) is room:
             try:
                 async with room.reading:
-                    here = Cursor(epoch=room.epoch, seq=room.seq)
-                    room.catch_up(await self._source.snapshot(room.job_id, here))
+                    await self._read(room, room.position)
                     if room.replay():
                         break
             except TransportUnavailable as exc:
                 logger.debug("job %s: %s", room.job_id, exc)
-                await asyncio.sleep(RETRY_DELAY)
+                delay = max(delay, RETRY_DELAY)
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+            delay = min(LONGEST_DELAY, max(RETRY_DELAY, 2 * delay))
         room.behind = False
         room.settle()
 
@@ -218,10 +242,13 @@ class Relay:
             room.quiet = True
         for start in range(0, len(quiet), POSITIONS):
             some = quiet[start : start + POSITIONS]
+            asked = [room.ask() for room in some]
             positions = await self._source.positions([room.job_id for room in some])
-            for room, position in zip(some, positions, strict=True):
-                if room.lags(position):
-                    logger.info("job %s: nothing came of what was published", room.job_id)
+            for room, position, before in zip(some, positions, asked, strict=True):
+                if room.lags(position, before):
+                    logger.info(
+                        "job %s: followers lag behind the store; reading the history", room.job_id
+                    )
                     metrics.GAPS.inc()
                     self._fill(room)
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import amqp
@@ -50,12 +54,29 @@ class RabbitMQ:
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none",
         }
         # Started here, so that the node does not start one that stays behind.
+        self._env = env
         self._epmd = Process(["epmd", "-port", epmd_port], folder / "epmd.log", env)
         self.node = Process([server], folder / "rabbitmq.log", env)
 
     def ready(self) -> RabbitMQ:
         self.node.expect(self._answers, "answer of RabbitMQ", START_TIMEOUT)
         return self
+
+    @contextmanager
+    def alarm(self) -> Iterator[None]:
+        """Let the broker take nothing from publishers, as when its memory is full."""
+        self._ctl("set_vm_memory_high_watermark", "0.0000001")
+        try:
+            yield
+        finally:
+            self._ctl("set_vm_memory_high_watermark", "absolute", "1GB")
+
+    def _ctl(self, *words: str) -> None:
+        tool = Path(rabbitmq_server()).with_name("rabbitmqctl")
+        subprocess.run(
+            [tool, "-n", self._env["RABBITMQ_NODENAME"], *words],
+            env={**os.environ, **self._env}, check=True, capture_output=True,
+        )  # fmt: skip
 
     def crash(self) -> None:
         """End the node as a power cut does; its data stays."""

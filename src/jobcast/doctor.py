@@ -10,6 +10,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import click
+import msgspec
 
 from jobcast.errors import JobcastError, SettingsError
 from jobcast.events import JobComplete, JobStatus
@@ -19,6 +20,13 @@ from jobcast.transports.base import NO_RECORD
 
 PROBE_TTL = 10  # seconds that the job of the check is kept
 TIMEOUT = 5  # seconds
+MAX_ANSWER = 4096  # bytes of an answer that are read
+
+
+class Readiness(msgspec.Struct):
+    """The body of ``/readyz``."""
+
+    status: str
 
 
 class Unwell(JobcastError):
@@ -102,25 +110,30 @@ async def _authentication(settings: Settings) -> str:
 async def _server(url: str) -> str:
     url = url.rstrip("/")
 
-    def ask() -> int:
+    def ask() -> tuple[int, bytes]:
         try:
             with urlopen(Request(f"{url}/readyz"), timeout=TIMEOUT) as answer:  # noqa: S310
-                status: int = answer.status
-                return status
+                return answer.status, answer.read(MAX_ANSWER)
         except HTTPError as exc:
-            return exc.code
+            return exc.code, exc.read(MAX_ANSWER)
 
     try:
-        status = await asyncio.to_thread(ask)
+        status, body = await asyncio.to_thread(ask)
     except (URLError, HTTPException, OSError, ValueError) as exc:
         raise Unwell(f"{url} cannot be reached ({exc}): is `jobcast serve` running?") from exc
     if status == 503:
-        raise Unwell(
-            f"{url} is not ready: it does not reach its transport, or is about to end; see its log"
-        )
+        raise Unwell(f"{url} is not ready: {_reason(body)}; see its log")
     if status != 200:
         raise Unwell(f"{url} answers {status} for /readyz: is it jobcast?")
     return f"{url} is ready"
+
+
+def _reason(body: bytes) -> str:
+    """Return what a server says of why it is not ready."""
+    try:
+        return msgspec.json.decode(body, type=Readiness).status
+    except msgspec.DecodeError:
+        return "it does not reach its transport, or is about to end"
 
 
 def _print(name: str, outcome: str, text: str) -> None:

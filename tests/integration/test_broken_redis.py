@@ -18,10 +18,11 @@ from bench.chaos import Proxy
 from bench.refusals import BUSY, MISCONF, NOREPLICAS, OOM, refusing
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor
+from jobcast.realtime import metrics
 from jobcast.realtime.relay import Relay
 from jobcast.testing import log, new_job_id, progress, started
 from jobcast.transports import Origin, Outgoing, Retention, Run, open_manager, open_publisher
-from jobcast.transports.redis import RUNNING
+from jobcast.transports.redis import RUNNING, Keys
 from jobcast.transports.redis_source import RedisSource
 from jobcast.worker.job import Job
 from jobcast.worker.publisher import Publisher
@@ -277,6 +278,49 @@ async def test_a_connection_that_has_silently_died_is_found(
         await here.heard()
         here.assert_in_order()
     await proxy.aclose()
+
+
+async def test_subscriptions_that_were_lost_are_found_by_a_canary(
+    own_valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The connection is up and answers pings, and nothing comes by it."""
+    async with scene(own_valkey.url) as here:
+        source = here.relay._source
+        assert isinstance(source, RedisSource)
+        for _ in range(3):
+            [line] = source._lines
+            await line._send(("UNSUBSCRIBE",))
+            here.speak(1)
+            await here.heard()
+        here.assert_in_order()
+    assert "does not receive what is published" in caplog.text
+
+
+async def test_each_master_of_a_cluster_has_a_canary(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with started_servers(Cluster(tmp_path_factory.mktemp("cluster"))) as cluster:
+        async with scene(cluster.url) as here:
+            source = here.relay._source
+            assert isinstance(source, RedisSource)
+            assert len(set(source._canaries.values())) == len(cluster.nodes)
+            line = source._line_of(Keys.of(here.job.job_id).channel)
+            await line._send(("SUNSUBSCRIBE",))
+            here.speak(1)
+            await here.heard()
+
+
+async def test_a_process_that_hears_nothing_is_not_ready_and_says_why(
+    own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobcast.transports.canary.SILENCE", 3.0)
+    async with scene(own_valkey.url) as here:
+        own_valkey.command("ACL", "SETUSER", "default", "-publish")
+        await eventually(lambda: "has arrived for" in here.relay.problem, "unready process")
+        assert "no permissions" in here.relay.problem
+        await eventually(lambda: metrics.CANARY_AGE._value.get() > 3.0, "age")
+        own_valkey.command("ACL", "SETUSER", "default", "+publish")
+        await eventually(lambda: here.relay.ready, "ready process")
 
 
 async def test_a_silent_channel_stays_subscribed_to(

@@ -17,11 +17,13 @@ from jobcast.realtime.outlet import Outlet
 from jobcast.realtime.rooms import Newcomer, Room
 from jobcast.transports import Message, Source
 from jobcast.transports.base import Snapshot
+from jobcast.transports.canary import Canary, SupportsCanary
 
 RETRY_DELAY: Final = 0.5  # seconds between the first tries to read what a room is missing
 LONGEST_DELAY: Final = 10.0  # seconds between two tries, after many
 RESUMING_AT_ONCE: Final = 50  # rooms whose history is read at the same time
 QUIET_CHECK: Final = 25.0  # seconds between two looks at rooms in which nothing came
+MEASURED: Final = 1.0  # seconds between two measurements of how long ago something was heard
 POSITIONS: Final = 500  # rooms that are looked at in one go
 
 logger = logging.getLogger(__name__)
@@ -52,7 +54,16 @@ class Relay:
 
     @property
     def ready(self) -> bool:
-        return self._source.ready
+        return not self.problem
+
+    @property
+    def problem(self) -> str:
+        """Why no events can be received now; empty if they can."""
+        if not self._source.ready:
+            return "the transport is not reached"
+        if isinstance(self._source, SupportsCanary):
+            return self._source.canary.problem
+        return ""
 
     @property
     def followed(self) -> int:
@@ -65,6 +76,8 @@ class Relay:
             self._started = True
             self._source.start(self._receive, self._resume)
             self._spawn(self._watch_quiet_rooms())
+            if isinstance(self._source, SupportsCanary):
+                self._spawn(self._measure(self._source.canary))
 
     async def aclose(self) -> None:
         await cancel_and_wait(*self._tasks)
@@ -235,6 +248,11 @@ class Relay:
                 await self._look_at_quiet_rooms()
             except TransportUnavailable as exc:
                 logger.debug("quiet rooms: %s", exc)
+
+    async def _measure(self, canary: Canary) -> None:
+        while True:
+            metrics.CANARY_AGE.set(canary.age)
+            await asyncio.sleep(MEASURED)
 
     async def _look_at_quiet_rooms(self) -> None:
         quiet = [room for room in self._rooms.values() if room.quiet and room.followers]

@@ -21,7 +21,10 @@ from jobcast.cancellation import cancel_and_wait
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor
 from jobcast.transports.base import Message, Outgoing, Retention, Snapshot
+from jobcast.transports.canary import Canary, Deaf
 from jobcast.transports.kombu import (
+    BIND_AGAIN,
+    CANARY,
     CHANNEL,
     EVENTS,
     KOMBU_ERRORS,
@@ -48,6 +51,8 @@ HELD_TIMEOUT: Final = 10.0  # seconds that an event waits for another publisher'
 START_TIMEOUT: Final = 5.0  # seconds that a join waits for the broker
 FIRST_DELAY: Final = 0.05  # seconds before the first try to reconnect
 LONGEST_DELAY: Final = 3.0  # seconds between two tries
+UNSURE: Final = 1 / 3  # of a lease: after so long a silence nobody is missed
+SHORTEST_SILENCE: Final = 2.5  # seconds that are no silence, however short a lease is
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +63,17 @@ class Consumer:
     Messages are acknowledged when the loop has taken them, so that a loop which is behind slows
     the broker down, and a connection that breaks gives back what was not taken.
 
+    Where it turns out that nothing arrives any more, it connects and binds its queues again.
+
     Args:
         url: of the broker.
         on_event: is called in the loop with the body of each message of a job.
         on_bus: is called in the loop with python-socketio's own messages.
         on_leases: is called in the loop with messages that keep runs alive.
+        on_heard: is called in the loop with the exchange that a message has come by.
         on_state: is called in the loop with whether messages are being received.
-        on_lost: is called in the loop when the queue was gone, and with it what came meanwhile.
+        on_lost: is called in the loop when the queue was gone, or nothing came into it, and it is
+            there again: what was published meanwhile is missing.
     """
 
     def __init__(
@@ -74,15 +83,20 @@ class Consumer:
         on_event: Callable[[bytes], None],
         on_bus: Callable[[bytes], None],
         on_leases: Callable[[bytes], None],
+        on_heard: Callable[[str], None],
         on_state: Callable[[bool], None],
         on_lost: Callable[[], None],
     ) -> None:
         self._url = url
         self._takers = {EVENTS: on_event, CHANNEL: on_bus, LEASES: on_leases}
+        self._on_heard = on_heard
         self._on_state = on_state
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._stopping = threading.Event()
+        self._deaf = threading.Event()
+        self._misses_events = False
+        self._is_consuming = False
         self._taken: deque[Delivery] = deque()  # by the loop, to be acknowledged by the thread
         self._name = f"{EVENTS}.{secrets.token_hex(8)}"
         self._thread = threading.Thread(target=self._run, name="jobcast-consumer", daemon=True)
@@ -92,6 +106,11 @@ class Consumer:
         self._stopping.set()
         await asyncio.to_thread(self._thread.join)
 
+    def bind_again(self, *, misses_events: bool) -> None:
+        """Connect again, and declare all queues and bindings. Any thread may call it."""
+        self._misses_events = self._misses_events or misses_events
+        self._deaf.set()
+
     def _run(self) -> None:
         failures, had_queue = 0, False
         while not self._stopping.is_set():
@@ -99,29 +118,41 @@ class Consumer:
                 with connection(self._url, heartbeat=HEARTBEAT) as broker:
                     if had_queue and not self._queue_exists(broker):
                         logger.warning("the queue of this process was gone: events may be missing")
-                        self._call(self._on_lost)
-                    channel = broker.channel()
-                    consumer = self._consume(channel)
+                        self._misses_events = True
+                    self._receive(broker)
                     had_queue = True
-                    self._call(self._on_state, True)
                     failures = 0
-                    while not self._stopping.is_set():
-                        self._drain(broker)
-                        self._acknowledge(channel)
-                    # Nobody comes back for the queue; the broker would keep it until it expires.
-                    consumer.cancel()
-                    channel.queue_delete(self._name)
             except KOMBU_ERRORS as exc:
-                failures += 1
+                had_queue = had_queue or self._is_consuming
+                failures = 1 if self._is_consuming else failures + 1
                 if failures == 1:
                     logger.warning("the connection to the broker is down: %s", exc)
             except Exception:
                 # Whatever it is, to hear nothing from here on would be worse.
                 failures += 1
                 logger.exception("receiving from the broker failed")
+            self._is_consuming = False
             self._call(self._on_state, False)
             ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(failures, 10))
             self._stopping.wait(random.uniform(FIRST_DELAY / 2, ceiling))
+
+    def _receive(self, broker: Connection) -> None:
+        """Receive until the process ends, or has to bind its queues again."""
+        self._deaf.clear()
+        channel = broker.channel()
+        consumer = self._consume(channel)
+        self._is_consuming = True
+        self._call(self._on_state, True)
+        if self._misses_events:
+            self._misses_events = False
+            self._call(self._on_lost)
+        while not self._stopping.is_set() and not self._deaf.is_set():
+            self._drain(broker)
+            self._acknowledge(channel)
+        if self._stopping.is_set():
+            # Nobody comes back for the queue; the broker would keep it until it expires.
+            consumer.cancel()
+            channel.queue_delete(self._name)
 
     def _queue_exists(self, broker: Connection) -> bool:
         try:
@@ -158,7 +189,9 @@ class Consumer:
 
     def _own_queue(self, exchange: Exchange) -> Queue:
         """A queue that goes with the connection: what it misses meanwhile is of no use later."""
-        return Queue("", exchange, durable=False, exclusive=True, auto_delete=True, no_ack=False)
+        # Kombu's consumer tells queues apart by their names, so that none may be empty.
+        name = f"{exchange.name}.{secrets.token_hex(8)}"
+        return Queue(name, exchange, durable=False, exclusive=True, auto_delete=True, no_ack=False)
 
     def _drain(self, broker: Connection) -> None:
         try:
@@ -167,10 +200,17 @@ class Consumer:
             broker.heartbeat_check()
 
     def _received(self, message: Delivery) -> None:
-        self._call(self._take, message)
+        if message.properties.get("type") == BIND_AGAIN:
+            # All at once, and at once: until all have bound, events reach only some.
+            self.bind_again(misses_events=True)
+        else:
+            self._call(self._take, message)
 
     def _take(self, message: Delivery) -> None:
-        self._takers[message.delivery_info["exchange"]](message.body)
+        exchange = message.delivery_info["exchange"]
+        self._on_heard(exchange)
+        if message.properties.get("type") != CANARY:
+            self._takers[exchange](message.body)
         self._taken.append(message)
 
     def _acknowledge(self, channel: Any) -> None:
@@ -201,6 +241,9 @@ class KombuSource:
         # Job: publisher: what comes after something that another one has not said yet.
         self._held: dict[str, dict[str, deque[Outgoing]]] = {}
         self._consumer: Consumer | None = None
+        self._canaries = KombuPublisher(url)
+        self.canary = Canary(self._send_canary, lambda: self.ready)
+        self._proving: asyncio.Task[None] | None = None
         self._online = asyncio.Event()
         self._resuming: set[asyncio.Task[None]] = set()
         self.bus: asyncio.Queue[bytes] = asyncio.Queue()
@@ -221,15 +264,20 @@ class KombuSource:
             on_event=self._received,
             on_bus=self.bus.put_nowait,
             on_leases=self._noted,
+            on_heard=self.canary.heard,
             on_state=self._state_changed,
             on_lost=self._lost,
         )
+        self._proving = asyncio.create_task(self._prove(), name="jobcast-canary")
 
     async def aclose(self) -> None:
+        if self._proving is not None:
+            await cancel_and_wait(self._proving)
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await consumer.aclose()
         await cancel_and_wait(*self._resuming)
+        await asyncio.to_thread(self._canaries.close)
 
     async def subscribe(self, job_id: str) -> None:
         self._jobs.add(job_id)
@@ -253,7 +301,11 @@ class KombuSource:
 
     async def look(self, terms: Terms) -> list[Finding]:
         # Every process has a history of its own, and says for itself what has become of a run.
-        return self._leases.look(terms) if self.ready else []
+        if not self.ready or self.canary.silence > max(UNSURE * terms.lease, SHORTEST_SILENCE):
+            # Workers that live may have no way to say so: a blocked broker is silent, too.
+            self._leases.interrupt()
+            return []
+        return self._leases.look(terms)
 
     async def settle(self, findings: Sequence[Finding], terms: Terms) -> None:
         self._leases.settle(findings, terms)
@@ -261,6 +313,34 @@ class KombuSource:
     async def tell(self, batch: Sequence[Outgoing]) -> None:
         for outgoing in batch:
             self._store(outgoing, "")
+
+    async def _prove(self) -> None:
+        while True:
+            try:
+                await self.canary.run()
+            except Deaf as exc:
+                logger.warning(
+                    "this process does not receive what is published to the exchange %s, or there"
+                    " is no such exchange: declaring it, and binding the queue again", exc.way,
+                )  # fmt: skip
+                self._online.clear()
+                misses_events = exc.way == EVENTS
+                if misses_events and exc.reaches_nobody and await self._all_are_asked_to_bind():
+                    continue
+                if self._consumer is not None:
+                    self._consumer.bind_again(misses_events=misses_events)
+
+    async def _all_are_asked_to_bind(self) -> bool:
+        """Ask all processes, this one among them. Returns whether it was possible."""
+        try:
+            await asyncio.to_thread(self._canaries.ask_to_bind_again)
+        except TransportUnavailable as exc:
+            logger.debug("the other processes find it out by themselves: %s", exc)
+            return False
+        return True
+
+    async def _send_canary(self, exchange: str) -> bool:
+        return await asyncio.to_thread(self._canaries.send_canary, exchange)
 
     def _noted(self, body: bytes | str) -> None:
         try:
@@ -336,6 +416,7 @@ class KombuSource:
 
     def _state_changed(self, ready: bool) -> None:
         if ready:
+            self.canary.watch((EVENTS, LEASES))
             self._online.set()
             logger.info("receiving from the broker")
         else:

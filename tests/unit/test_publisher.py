@@ -415,6 +415,34 @@ def test_close_sends_what_is_left_and_tells_what_could_not_be(
     assert not publisher._thread.is_alive()
 
 
+def test_close_names_the_jobs_whose_ending_is_not_sent(
+    wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = Publisher(wire, shown_url="wire://")
+    held_job(wire, publisher, "held").complete(1)
+    wire.down = True
+    for name in ("being-sent", "in-the-buffer"):
+        Job(publisher, name).complete(1)
+        tries = wire.tries
+        wait_for(lambda n=tries: wire.tries > n, "another try")
+    Job(publisher, "still-running").log("x")
+    publisher.close()
+    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "how 3 jobs ended" in record.getMessage()
+    for name in ("held", "being-sent", "in-the-buffer"):
+        assert name in record.getMessage()
+    assert "still-running" not in record.getMessage()
+
+
+def test_endings_are_tried_again_until_they_are_stored(wire: Wire, publisher: Publisher) -> None:
+    wire.down = True
+    for n in range(500):
+        Job(publisher, str(n)).complete(n)
+    wait_for(lambda: wire.tries > 5, "tries")
+    wire.down = False
+    wait_for(lambda: len(wire.said("job_complete", "result")) == 500, "all endings")
+
+
 def test_nothing_is_said_after_the_end(wire: Wire, publisher: Publisher) -> None:
     job = Job(publisher, "a")
     job.complete(1)

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from msgspec import Struct, structs
 
 from jobcast.errors import PublishFailed
-from jobcast.events import JobEvent, JobProgress
+from jobcast.events import TERMINAL, JobEvent, JobProgress
 from jobcast.transports import Origin, Outgoing, TransportPublisher
 from jobcast.transports.base import Required
 from jobcast.transports.leases import DEFAULT_LEASE, Lease
@@ -30,6 +30,7 @@ LONGEST_DELAY: Final = 5.0  # seconds between two tries
 FLUSH_TIMEOUT: Final = 2.0  # seconds that the end of a task may wait for the transport
 CLOSE_TIMEOUT: Final = 3.0  # seconds that the end of a process may
 HELD_DELAY: Final = 0.1  # seconds between two looks whether another publisher has spoken
+NAMED: Final = 100  # jobs that are named in the log
 HELD_TIMEOUT: Final = 10.0  # seconds until a job goes on without what another had to say of it
 
 logger = logging.getLogger(__name__)
@@ -143,9 +144,22 @@ class Publisher:
             held = sum(len(held.events) for held in self._held.values())
             waiting = len(self._buffer) + len(self._prepared) + len(self._unsent)
             lost = held + waiting + self._buffer.lost
+            ended = self._jobs_with_unsent_endings()
         if lost:
             logger.warning("%d events of jobs were not sent to %s", lost, self._shown_url)
+        if ended:
+            logger.error(
+                "the process ends before it could send to %s how %d jobs ended, which are shown as"
+                " lost after JOBCAST_LOST_AFTER: %s%s", self._shown_url, len(ended),
+                ", ".join(ended[:NAMED]), ", ..." if len(ended) > NAMED else "",
+            )  # fmt: skip
         self._transport.close()
+
+    def _jobs_with_unsent_endings(self) -> list[str]:
+        held = chain.from_iterable(held.events for held in self._held.values())
+        outgoing = chain(held, self._unsent, self._prepared)
+        ended = [event.job_id for event in outgoing if event.kind == TERMINAL]
+        return [*dict.fromkeys([*ended, *self._buffer.ended_jobs()])]
 
     def leave(self) -> None:
         """Let go of the jobs, in a process that was forked: they speak through another one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from http.client import HTTPException
@@ -12,15 +13,19 @@ from urllib.request import Request, urlopen
 import click
 import msgspec
 
-from jobcast.errors import JobcastError, SettingsError
+from jobcast.errors import JobcastError, SettingsError, TransportUnavailable
 from jobcast.events import JobComplete, JobStatus
 from jobcast.settings import Settings
 from jobcast.transports import Outgoing, Retention, open_manager, open_publisher
-from jobcast.transports.base import NO_RECORD
+from jobcast.transports.base import NO_RECORD, SupportsAdvice
 
 PROBE_TTL = 10  # seconds that the job of the check is kept
 TIMEOUT = 5  # seconds
+COLOURS = {"ok": "green", "doubt": "yellow"}
 MAX_ANSWER = 4096  # bytes of an answer that are read
+
+
+logger = logging.getLogger(__name__)
 
 
 class Readiness(msgspec.Struct):
@@ -37,7 +42,7 @@ async def examine(url: str) -> int:
     """Check the settings, the transport, the keys and the server at ``url``; print what was found.
 
     Returns:
-        0 if all is well, 1 if something is not.
+        0 if all is well or only in doubt, 1 if something is not.
     """
     try:
         settings = Settings.load()
@@ -57,6 +62,8 @@ async def examine(url: str) -> int:
         except JobcastError as exc:
             failed += 1
             _print(name, "failed", str(exc))
+    for advice in await _advice(settings):
+        _print("configuration", "doubt", advice)
     return min(1, failed)
 
 
@@ -92,6 +99,20 @@ async def _transport(settings: Settings) -> str:
     if snapshot.epoch == NO_RECORD:
         raise Unwell(f"{settings.masked_url} did not keep what was published")
     return f"an event went through {settings.masked_url}"
+
+
+async def _advice(settings: Settings) -> list[str]:
+    """Ask the transport's server for what breaks promises without being an error."""
+    publisher = open_publisher(settings.url)
+    try:
+        if isinstance(publisher, SupportsAdvice):
+            return await asyncio.to_thread(publisher.advice)
+    except TransportUnavailable as exc:
+        # Where it cannot be reached that has been said.
+        logger.debug("%s says nothing of its configuration: %s", settings.masked_url, exc)
+    finally:
+        publisher.close()
+    return []
 
 
 async def _authentication(settings: Settings) -> str:
@@ -137,5 +158,5 @@ def _reason(body: bytes) -> str:
 
 
 def _print(name: str, outcome: str, text: str) -> None:
-    shown = click.style(f"{outcome:<6}", fg="green" if outcome == "ok" else "red")
+    shown = click.style(f"{outcome:<6}", fg=COLOURS.get(outcome, "red"))
     click.echo(f"{shown}  {name:<14}  {text}")

@@ -124,11 +124,31 @@ def arguments(call: Call, publisher: str, retention: Retention, *, sharded: bool
 
 
 @contextmanager
-def _leasing() -> Iterator[None]:
+def _asking() -> Iterator[None]:
     try:
         yield
     except REDIS_ERRORS as exc:
         raise PublishFailed(described(exc), ()) from exc
+
+
+def _advice(info: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a server that says this of itself."""
+    found = []
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        # All keys of jobcast expire, so that the volatile policies take them as well.
+        found.append(
+            f"maxmemory-policy is {policy}: under memory pressure the server evicts histories, and"
+            " the states of running jobs. Use noeviction, or a server of jobcast's own"
+        )
+    if info.get("rdb_last_bgsave_status", "ok") != "ok":
+        found.append(
+            "the last snapshot to disk failed: with stop-writes-on-bgsave-error the server refuses"
+            " events (MISCONF). Make room on its disk"
+        )
+    if info.get("aof_last_write_status", "ok") != "ok":
+        found.append("the append-only file cannot be written: the server refuses events (MISCONF)")
+    return found
 
 
 def script_for(run_id: object) -> str:
@@ -197,7 +217,7 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
             PublishFailed: they could not be renewed now.
         """
         for some in batched(leases, LEASES_AT_ONCE):
-            with _leasing():
+            with _asking():
                 self._connected().eval(RENEW_SCRIPT, 1, RUNNING, str(seconds), *map(str, some))
 
     def release(self, leases: Sequence[Lease]) -> None:
@@ -207,11 +227,26 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
             PublishFailed: it could not be done; they run out.
         """
         for some in batched(leases, LEASES_AT_ONCE):
-            with _leasing():
+            with _asking():
                 pipeline = self._connected().pipeline(transaction=False)
                 for key in (RUNNING, STALLED):
                     pipeline.zrem(key, *map(str, some))
                 pipeline.execute()
+
+    def advice(self) -> list[str]:
+        """What of the configuration or state of a server breaks what jobcast promises.
+
+        Raises:
+            PublishFailed: a server cannot be asked.
+        """
+        with _asking():
+            client = self._connected()
+            if isinstance(client, RedisCluster):
+                nodes = [client.get_redis_connection(node) for node in client.get_primaries()]
+            else:
+                nodes = [client]
+            found = [line for node in nodes for line in _advice(node.info())]
+        return [*dict.fromkeys(found)]
 
     def close(self) -> None:
         if self._client is not None:

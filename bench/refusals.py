@@ -30,9 +30,7 @@ class Commanded(Protocol):
 def refusing(server: Commanded, code: str) -> Iterator[None]:
     """Let a server answer every write with an error that begins with a code."""
     with _WAYS[code](server):
-        wait_for(lambda: _refuses(server, code), f"answers with {code}")
         yield
-    wait_for(lambda: not _refuses(server, code), f"no more answers with {code}")
 
 
 @contextmanager
@@ -43,6 +41,7 @@ def _misconf(server: Commanded) -> Iterator[None]:
     in_the_way.mkdir()
     server.command("CONFIG", "SET", "save", "86400 1000000000")
     server.command("BGSAVE")
+    wait_for(lambda: _last_save(server) == "err", "failed save")
     try:
         yield
     finally:
@@ -52,11 +51,12 @@ def _misconf(server: Commanded) -> Iterator[None]:
 
 @contextmanager
 def _configured(server: Commanded, name: str, value: object) -> Iterator[None]:
+    [former] = server.command("CONFIG", "GET", name).values()
     server.command("CONFIG", "SET", name, value)
     try:
         yield
     finally:
-        server.command("CONFIG", "SET", name, 0)
+        server.command("CONFIG", "SET", name, former)
 
 
 @contextmanager
@@ -73,6 +73,7 @@ def _busy(server: Commanded) -> Iterator[None]:
     ended = threading.Event()
     thread = threading.Thread(target=run)
     thread.start()
+    wait_for(lambda: _is_busy(server), "busy server")
     try:
         yield
     finally:
@@ -90,18 +91,22 @@ def _kill_script(server: Commanded) -> None:
             raise
 
 
-def _refuses(server: Commanded, code: str) -> bool:
+def _last_save(server: Commanded) -> str:
+    status: str = server.command("INFO", "persistence")["rdb_last_bgsave_status"]
+    return status
+
+
+def _is_busy(server: Commanded) -> bool:
     try:
-        server.command("SET", "refusals", "1")
+        server.command("PING")
     except redis.ResponseError as exc:
-        found = getattr(exc, "status_code", None) or str(exc)
-        return str(found).startswith(code)
+        return str(exc).startswith("BUSY")
     return False
 
 
 _WAYS: Final = {
     MISCONF: _misconf,
-    NOREPLICAS: lambda server: _configured(server, "min-replicas-to-write", 1),
+    NOREPLICAS: lambda server: _configured(server, "min-replicas-to-write", 100),
     OOM: lambda server: _configured(server, "maxmemory", 1),
     BUSY: _busy,
 }

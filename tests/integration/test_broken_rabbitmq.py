@@ -88,6 +88,9 @@ class Scene:
         latest = str(self.said - 1)
         await eventually(lambda: latest in self.follower.lines, f"line {latest}")
 
+    def has_all(self) -> bool:
+        return self.lines == [str(n) for n in range(self.said)] and self.relay.ready
+
     @property
     def lines(self) -> list[object]:
         """The lines of the latest record that the follower was sent."""
@@ -133,9 +136,7 @@ async def test_an_exchange_that_is_deleted_is_declared_again_and_no_event_is_los
             for each in (here, other):
                 await each.heard()
                 # Each process has the events of all jobs.
-                expected = [str(n) for n in range(each.said)]
-                await eventually(lambda e=each, x=expected: e.lines == x, "all lines")
-                await eventually(lambda e=each: e.relay.ready, "relay that is ready")
+                await eventually(each.has_all, "all lines, and a relay that is ready")
         assert "binding the queue again" in caplog.text
 
 

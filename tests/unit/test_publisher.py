@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -423,8 +424,7 @@ def test_close_names_the_jobs_whose_ending_is_not_sent(
     wire.down = True
     for name in ("being-sent", "in-the-buffer"):
         Job(publisher, name).complete(1)
-        tries = wire.tries
-        wait_for(lambda n=tries: wire.tries > n, "another try")
+        wait_for(partial(_tried_since, wire, wire.tries), "another try")
     Job(publisher, "still-running").log("x")
     publisher.close()
     [record] = [record for record in caplog.records if record.levelname == "ERROR"]
@@ -432,6 +432,10 @@ def test_close_names_the_jobs_whose_ending_is_not_sent(
     for name in ("held", "being-sent", "in-the-buffer"):
         assert name in record.getMessage()
     assert "still-running" not in record.getMessage()
+
+
+def _tried_since(wire: Wire, tries: int) -> bool:
+    return wire.tries > tries
 
 
 def test_endings_are_tried_again_until_they_are_stored(wire: Wire, publisher: Publisher) -> None:

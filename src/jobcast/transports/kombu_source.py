@@ -116,10 +116,12 @@ class Consumer:
         while not self._stopping.is_set():
             try:
                 with connection(self._url, heartbeat=HEARTBEAT) as broker:
+                    is_bound = had_queue and not self._misses_events
                     if had_queue and not self._queue_exists(broker):
+                        is_bound = False
                         logger.warning("the queue of this process was gone: events may be missing")
                         self._misses_events = True
-                    self._receive(broker)
+                    self._receive(broker, is_bound=is_bound)
                     had_queue = True
                     failures = 0
             except KOMBU_ERRORS as exc:
@@ -136,11 +138,17 @@ class Consumer:
             ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(failures, 10))
             self._stopping.wait(random.uniform(FIRST_DELAY / 2, ceiling))
 
-    def _receive(self, broker: Connection) -> None:
-        """Receive until the process ends, or has to bind its queues again."""
+    def _receive(self, broker: Connection, *, is_bound: bool) -> None:
+        """Receive until the process ends, or has to bind its queues again.
+
+        Args:
+            broker: a connection.
+            is_bound: whether the queue of events should be bound still. It is not bound again:
+                where it is not, canaries find out that events are missing.
+        """
         self._deaf.clear()
         channel = broker.channel()
-        consumer = self._consume(channel)
+        consumer = self._consume(channel, is_bound=is_bound)
         self._is_consuming = True
         self._call(self._on_state, True)
         if self._misses_events:
@@ -161,12 +169,12 @@ class Consumer:
             return False
         return True
 
-    def _consume(self, channel: Any) -> KombuConsumer:
+    def _consume(self, channel: Any, *, is_bound: bool) -> KombuConsumer:
         channel.basic_qos(0, PREFETCH, False)
         consumer = KombuConsumer(
             channel,
             queues=[
-                self._events_queue(),
+                self._events_queue(is_bound=is_bound),
                 self._own_queue(bus_exchange()),
                 self._own_queue(leases_exchange()),
             ],
@@ -175,10 +183,11 @@ class Consumer:
         consumer.consume()
         return consumer
 
-    def _events_queue(self) -> Queue:
+    def _events_queue(self, *, is_bound: bool) -> Queue:
         return Queue(
             self._name,
             events_exchange(),
+            no_declare=is_bound,
             durable=True,
             expires=QUEUE_EXPIRY,
             max_length_bytes=QUEUE_BYTES,

@@ -57,10 +57,12 @@ class ProcessFaults:
             STOP_REALTIME: self._stop_realtime,
             STOP_WORKER: self._stop_worker,
             LOAD: self._load,
-            RESET_ONE: self._reset_one,
-            RESET_ALL: self._reset_all,
         }
         return {**kinds, CUT_SENDER: self._cut_sender} if self._sender is not None else kinds
+
+    @property
+    def resets(self) -> Kinds:
+        return {RESET_ONE: self._reset_one, RESET_ALL: self._reset_all}
 
     async def _kill_realtime(self) -> bool:
         server, proxy = self._rng.choice(self._servers)

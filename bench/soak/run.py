@@ -88,10 +88,17 @@ class Soak:
         urls = [proxy.url for proxy in proxies]
         self._clients = [self._client(number, urls) for number in range(options.clients)]
 
-    async def run(self, faults: Sequence[Faults]) -> None:
+    async def run(self, faults: Sequence[Faults], resets: Faults) -> None:
+        """Send jobs until it is time.
+
+        Args:
+            faults: end early enough for the last jobs to run in peace.
+            resets: of clients' connections, which go on: clients come back to a living store.
+        """
         calm = min(8.0, self._options.seconds / 5)
         async with background(client.run() for client in self._clients):
             async with asyncio.TaskGroup() as group:
+                group.create_task(resets.run(self._until))
                 for each in faults:
                     group.create_task(each.run(self._until - calm))
                 for _ in range(self._options.jobs):
@@ -279,7 +286,8 @@ async def _run(options: Options, report: Report) -> None:
         )
         stack.enter_context(sending(soak_jobs.app, broker.url, url))
         rng, sent = random.Random(f"faults {options.seed}"), Sent()
-        of_processes = dict(ProcessFaults(servers, workers, sender, rng).kinds)
+        processes = ProcessFaults(servers, workers, sender, rng)
+        of_processes = dict(processes.kinds)
         if options.transport == "rabbitmq":
             # The history is the process's own: what it knew is gone with it, as is documented.
             del of_processes[KILL_REALTIME]
@@ -287,15 +295,16 @@ async def _run(options: Options, report: Report) -> None:
         def are_ready() -> bool:
             return all(answers(f"http://127.0.0.1:{server.port}/readyz") for server, _ in servers)
 
+        resets = Faults(processes.resets, rng, note)
         faults = [
             Faults(of_processes, rng, note),
             Faults(store.kinds(rng, sent, are_ready), rng, note),
         ]
         run = Soak(options, report, [proxy for _, proxy in servers], sent, note)
         try:
-            await run.run(faults)
+            await run.run(faults, resets)
         finally:
-            for each in faults:
+            for each in (*faults, resets):
                 report.faults.update(each.injected)
             run.examine()
 

@@ -29,7 +29,7 @@ from bench.soak_jobs import Script
 def test_nothing_is_lost_repeated_or_reordered_while_everything_breaks(
     transport: Transport,
 ) -> None:
-    report = soak(Options(transport=transport, seconds=20, seed=7, jobs=4, clients=8))
+    report = soak(Options(transport=transport, seconds=15, seed=7, jobs=4, clients=8))
     gc.collect()  # other tests would be blamed for what was left
     told = f"{report.table()}\n\n{report.details()}\n\nthe logs are in {report.folder}"
     assert (report.lost, report.repeated, report.reordered, report.wrong) == (0, 0, 0, 0), told

@@ -12,7 +12,7 @@ The exit code is 0 if nothing was lost, repeated or reordered and every job ende
 """
 
 from bench.soak.report import TRANSPORTS, Options, Report, Transport
-from bench.soak.run import sending, soak
+from bench.soak.run import sending, soak, soak_apart
 from bench.soak.transcript import Connection, Event, Examined, Join, Joined, examine
 
 __all__ = [
@@ -28,4 +28,5 @@ __all__ = [
     "examine",
     "sending",
     "soak",
+    "soak_apart",
 ]

@@ -8,7 +8,7 @@ import sys
 from typing import Final
 
 from bench.soak.report import TRANSPORTS, Options, Report, comparison
-from bench.soak.run import soak
+from bench.soak.run import soak_apart
 
 HOUR: Final = 3600.0  # seconds that all transports take together
 
@@ -31,7 +31,7 @@ def main() -> None:
     reports: list[tuple[str, Report]] = []
     try:
         for name in TRANSPORTS if everything else (transport,):
-            reports.append((name, soak(Options(transport=name, **arguments))))
+            reports.append((name, soak_apart(Options(transport=name, **arguments))))
             _show(*reports[-1])
     except KeyboardInterrupt:
         sys.exit(130)

@@ -20,7 +20,9 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -362,3 +364,9 @@ def soak(options: Options) -> Report:
     if report.ok and not options.keep:
         shutil.rmtree(folder)
     return report
+
+
+def soak_apart(options: Options) -> Report:
+    """Run it in a process of its own: Celery's app keeps what it has connected to."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(soak, options).result()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 import pytest
 
 from bench.endings import Options as Endings
@@ -18,19 +16,16 @@ from bench.soak import (
     Options,
     Transport,
     examine,
-    soak,
+    soak_apart,
 )
 from bench.soak_jobs import Script
 
 
-# A connection that takes too long is given up; python-engineio's client leaves it open for aiohttp.
-@pytest.mark.filterwarnings("ignore:Unclosed connection:ResourceWarning")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_nothing_is_lost_repeated_or_reordered_while_everything_breaks(
     transport: Transport,
 ) -> None:
-    report = soak(Options(transport=transport, seconds=15, seed=7, jobs=4, clients=8))
-    gc.collect()  # other tests would be blamed for what was left
+    report = soak_apart(Options(transport=transport, seconds=15, seed=7, jobs=4, clients=8))
     told = f"{report.table()}\n\n{report.details()}\n\nthe logs are in {report.folder}"
     assert (report.lost, report.repeated, report.reordered, report.wrong) == (0, 0, 0, 0), told
     assert not report.server_errors, told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import random
 import shutil
@@ -87,22 +88,20 @@ class Soak:
         self._jobs: list[SentJob] = []
         self._sent = sent
         self._until = time.monotonic() + options.seconds
+        self._is_mended = False
         urls = [proxy.url for proxy in proxies]
         self._clients = [self._client(number, urls) for number in range(options.clients)]
 
     async def run(self, faults: Sequence[Faults], resets: Faults) -> None:
-        """Send jobs until it is time.
+        """Send jobs until it is time, and everything is mended.
 
         Args:
             faults: end early enough for the last jobs to run in peace.
             resets: of clients' connections, which go on: clients come back to a living store.
         """
-        calm = min(8.0, self._options.seconds / 5)
         async with background(client.run() for client in self._clients):
-            async with asyncio.TaskGroup() as group:
-                group.create_task(resets.run(self._until))
-                for each in faults:
-                    group.create_task(each.run(self._until - calm))
+            async with background([resets.run(math.inf)]), asyncio.TaskGroup() as group:
+                group.create_task(self._break(faults))
                 for _ in range(self._options.jobs):
                     group.create_task(self._keep_sending())
             self._note("the last job has ended")
@@ -161,8 +160,17 @@ class Soak:
         token = mint(SECRET, OWNER, ttl=24 * 3600)
         return Client("witness", token, urls, rng, Counter(), leaves=1)
 
+    async def _break(self, faults: Sequence[Faults]) -> None:
+        calm = min(8.0, self._options.seconds / 5)
+        async with asyncio.TaskGroup() as group:
+            for each in faults:
+                group.create_task(each.run(self._until - calm))
+        # What is mended late leaves as much time as what is mended early.
+        self._until = max(self._until, time.monotonic() + calm)
+        self._is_mended = True
+
     async def _keep_sending(self) -> None:
-        while time.monotonic() < self._until:
+        while not self._is_mended or time.monotonic() < self._until:
             number = len(self._jobs) + 1
             seed = self._options.seed * 1_000_000 + number
             # The id is not the seed's alone: a run does not meet the jobs of another.

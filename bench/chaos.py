@@ -1,4 +1,4 @@
-"""What goes wrong in a soak: processes that are killed, and connections that are reset."""
+"""Processes that are killed, and connections that are reset."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import random
 import socket
 import struct
 import sys
-import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,14 +21,6 @@ from tests.support import Process
 PORTS: Final = range(20_000, 32_000)
 RESTART: Final = 20.0  # seconds that a process may take to be there again
 CHUNK: Final = 64 * 1024
-
-KILL_REALTIME: Final = "realtime process killed"
-KILL_VALKEY: Final = "Valkey killed"
-CUT_PUBSUB: Final = "CLIENT KILL TYPE pubsub"
-CUT_NORMAL: Final = "CLIENT KILL TYPE normal"
-RESET_ONE: Final = "connection reset in mid-frame"
-RESET_ALL: Final = "all of a proxy reset"
-KINDS: Final = (KILL_REALTIME, KILL_VALKEY, CUT_PUBSUB, CUT_NORMAL, RESET_ONE, RESET_ALL)
 
 
 def unused_port() -> int:
@@ -49,9 +39,9 @@ class Valkey(Process):
 
     def __init__(self, folder: Path, *, durable: bool) -> None:
         folder.mkdir()
+        self.folder = folder
         self.port = unused_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.mending = asyncio.Lock()
         keep = ["yes", "--appendfsync", "always"] if durable else ["no"]
         super().__init__(
             [
@@ -212,86 +202,3 @@ def reset(writer: asyncio.StreamWriter) -> None:
         linger = struct.pack("ii", 1, 0)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     writer.transport.abort()
-
-
-class Faults:
-    """Breaks things at random moments, each kind as often as the others."""
-
-    def __init__(
-        self,
-        valkey: Valkey,
-        servers: Sequence[tuple[Realtime, Proxy]],
-        rng: random.Random,
-        note: Callable[[str], None],
-        gap: tuple[float, float] = (0.2, 1.2),
-    ) -> None:
-        self.injected: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
-        self._valkey = valkey
-        self._servers = servers
-        self._rng = rng
-        self._note = note
-        self._gap = gap
-        self._kinds: Mapping[str, Callable[[], Awaitable[bool]]] = {
-            KILL_REALTIME: self._kill_realtime,
-            KILL_VALKEY: self._kill_valkey,
-            CUT_PUBSUB: lambda: self._kill_clients("pubsub"),
-            CUT_NORMAL: lambda: self._kill_clients("normal"),
-            RESET_ONE: self._reset_one,
-            RESET_ALL: self._reset_all,
-        }
-
-    async def run(self, until: float) -> None:
-        """Go on until ``time.monotonic()`` is there, and everything is mended."""
-        async with asyncio.TaskGroup() as group:
-            coming: list[str] = []
-            while True:
-                await asyncio.sleep(self._rng.uniform(*self._gap))
-                if time.monotonic() >= until:
-                    return
-                if not coming:
-                    coming = self._rng.sample(KINDS, len(KINDS))
-                group.create_task(self._inject(coming.pop()))
-
-    async def _inject(self, kind: str) -> None:
-        self._note(kind)
-        if await self._kinds[kind]():
-            self.injected[kind] += 1
-        self._note(f"{kind}: done")
-
-    async def _kill_realtime(self) -> bool:
-        server, proxy = self._rng.choice(self._servers)
-        pause = self._rng.uniform(0, 1)
-        async with server.mending:
-            await asyncio.to_thread(server.kill)
-            proxy.target = None
-            await asyncio.sleep(pause)
-            server.start()
-            await asyncio.to_thread(server.ready)
-            proxy.target = server.port
-        return True
-
-    async def _kill_valkey(self) -> bool:
-        pause = self._rng.uniform(0, 1)
-        async with self._valkey.mending:
-            await asyncio.to_thread(self._valkey.kill)
-            await asyncio.sleep(pause)
-            self._valkey.start()
-            await asyncio.to_thread(self._valkey.ready)
-        return True
-
-    async def _kill_clients(self, kind: str) -> bool:
-        async with self._valkey.mending:
-            return bool(
-                await asyncio.to_thread(self._valkey.command, "CLIENT", "KILL", "TYPE", kind)
-            )
-
-    async def _reset_one(self) -> bool:
-        links = [link for _, proxy in self._servers for link in proxy.links]
-        if not links:
-            return False
-        await self._rng.choice(links).cut_in_frame(self._rng.random(), timeout=2)
-        return True
-
-    async def _reset_all(self) -> bool:
-        _, proxy = self._rng.choice(self._servers)
-        return proxy.reset_all() > 0

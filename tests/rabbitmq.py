@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import amqp
@@ -58,6 +60,15 @@ class RabbitMQ:
     def ready(self) -> RabbitMQ:
         self.node.expect(self._answers, "answer of RabbitMQ", START_TIMEOUT)
         return self
+
+    @contextmanager
+    def alarm(self) -> Iterator[None]:
+        """Let the broker take nothing from publishers, as when its memory is full."""
+        self.control("set_vm_memory_high_watermark", "0.0000001")
+        try:
+            yield
+        finally:
+            self.control("set_vm_memory_high_watermark", "absolute", "1GB")
 
     def crash(self) -> None:
         """End the node as a power cut does; its data stays."""

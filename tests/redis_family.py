@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -92,9 +91,9 @@ class TlsRedis(RedisProcess):
 class Sentinels:
     """A master, a replica, and three Sentinels that make the replica the master in a second."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: Sequence[str] = ()) -> None:
         binary = redis_server()
-        at_once = "--repl-diskless-sync-delay", "0"
+        at_once = "--repl-diskless-sync-delay", "0", *options
         master = RedisProcess(folder / "one", *at_once, binary=binary)
         replica = RedisProcess(folder / "two", *at_once, binary=binary)
         self.servers = [master, replica]
@@ -141,7 +140,10 @@ class Sentinels:
 
     def in_sync(self) -> bool:
         """Whether one of the servers follows the other, and has all that it has."""
-        infos = [server.command("INFO", "replication") for server in self.servers]
+        try:
+            infos = [server.command("INFO", "replication") for server in self.servers]
+        except (redis.exceptions.ConnectionError, redis.exceptions.BusyLoadingError):
+            return False  # it is starting, or changes its role
         up = any(info.get("master_link_status") == "up" for info in infos)
         return up and len({info["master_repl_offset"] for info in infos}) == 1
 
@@ -174,11 +176,13 @@ def _sentinel(folder: Path, binary: str, master: int) -> tuple[int, Process]:
 class Cluster:
     """Three masters that share the slots."""
 
-    def __init__(self, folder: Path, binary: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, binary: str | None = None, options: Sequence[str] = ()
+    ) -> None:
         self.nodes = [
             RedisProcess(
                 folder / str(n), "--cluster-enabled", "yes", "--cluster-node-timeout", "2000",
-                "--cluster-port", str(free_port()), binary=binary,
+                "--cluster-port", str(free_port()), *options, binary=binary,
             )
             for n in range(3)
         ]  # fmt: skip
@@ -195,8 +199,7 @@ class Cluster:
         for node in self.nodes[1:]:
             bus = node.argv[node.argv.index("--cluster-port") + 1]
             first.command("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
-        for node in self.nodes:
-            wait_for(partial(self._ok, node), "cluster that is complete")
+        wait_for(self.complete, "cluster that is complete")
         return self
 
     def node_of(self, key: str) -> RedisProcess:
@@ -222,6 +225,10 @@ class Cluster:
         for node in (target, source, *self.nodes):
             node.command("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
         wait_for(lambda: self.node_of(key) is target, "slot that has moved")
+
+    def complete(self) -> bool:
+        """Whether every node knows of all slots."""
+        return all(self._ok(node) for node in self.nodes)
 
     def kill(self) -> None:
         for node in self.nodes:

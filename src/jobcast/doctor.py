@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
@@ -12,17 +13,29 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import click
+import msgspec
 
-from jobcast.errors import JobcastError, SettingsError
+from jobcast.errors import JobcastError, SettingsError, TransportUnavailable
 from jobcast.events import JobComplete, JobStatus
 from jobcast.masking import mask, mask_url
 from jobcast.settings import Settings
 from jobcast.terminal import clean
 from jobcast.transports import Outgoing, Retention, open_manager, open_publisher
-from jobcast.transports.base import NO_RECORD
+from jobcast.transports.base import NO_RECORD, SupportsAdvice
 
 PROBE_TTL = 10  # seconds that the job of the check is kept
 TIMEOUT = 5  # seconds
+COLOURS = {"ok": "green", "doubt": "yellow"}
+MAX_ANSWER = 4096  # bytes of an answer that are read
+
+
+logger = logging.getLogger(__name__)
+
+
+class Readiness(msgspec.Struct):
+    """The body of ``/readyz``."""
+
+    status: str
 
 
 class Unwell(JobcastError):
@@ -37,7 +50,7 @@ async def examine(url: str, origin: str | None = None) -> int:
         origin: of a page that is to connect, as ``https://app.example.com``; it is checked too.
 
     Returns:
-        0 if all is well, 1 if something is not.
+        0 if all is well or only in doubt, 1 if something is not.
     """
     try:
         settings = Settings.load()
@@ -59,6 +72,8 @@ async def examine(url: str, origin: str | None = None) -> int:
         except JobcastError as exc:
             failed += 1
             _print(name, "failed", str(exc))
+    for advice in await _advice(settings):
+        _print("configuration", "doubt", advice)
     return min(1, failed)
 
 
@@ -96,6 +111,20 @@ async def _transport(settings: Settings) -> str:
     return f"an event went through {settings.masked_url}"
 
 
+async def _advice(settings: Settings) -> list[str]:
+    """Ask the transport's server for what breaks promises without being an error."""
+    publisher = open_publisher(settings.url)
+    try:
+        if isinstance(publisher, SupportsAdvice):
+            return await asyncio.to_thread(publisher.advice)
+    except TransportUnavailable as exc:
+        # Where it cannot be reached that has been said.
+        logger.debug("%s says nothing of its configuration: %s", settings.masked_url, exc)
+    finally:
+        publisher.close()
+    return []
+
+
 async def _authentication(settings: Settings) -> str:
     try:
         settings.require_authentication()
@@ -118,22 +147,19 @@ async def _authentication(settings: Settings) -> str:
 async def _server(url: str) -> str:
     url = url.rstrip("/")
 
-    def ask() -> int:
+    def ask() -> tuple[int, bytes]:
         try:
             with urlopen(Request(f"{url}/readyz"), timeout=TIMEOUT) as answer:  # noqa: S310
-                status: int = answer.status
-                return status
+                return answer.status, answer.read(MAX_ANSWER)
         except HTTPError as exc:
-            return exc.code
+            return exc.code, exc.read(MAX_ANSWER)
 
     try:
-        status = await asyncio.to_thread(ask)
+        status, body = await asyncio.to_thread(ask)
     except (URLError, HTTPException, OSError, ValueError) as exc:
         raise Unwell(f"{url} cannot be reached ({exc}): is `jobcast serve` running?") from exc
     if status == 503:
-        raise Unwell(
-            f"{url} is not ready: it does not reach its transport, or is about to end; see its log"
-        )
+        raise Unwell(f"{url} is not ready: {_reason(body)}; see its log")
     if status != 200:
         raise Unwell(f"{url} answers {status} for /readyz: is it jobcast?")
     return f"{url} is ready"
@@ -179,6 +205,14 @@ async def _origin(url: str, origin: str) -> str:
     return f"pages of {origin} may connect to {url}"
 
 
+def _reason(body: bytes) -> str:
+    """Return what a server says of why it is not ready."""
+    try:
+        return msgspec.json.decode(body, type=Readiness).status
+    except msgspec.DecodeError:
+        return "it does not reach its transport, or is about to end"
+
+
 def _print(name: str, outcome: str, text: str) -> None:
-    shown = click.style(f"{outcome:<6}", fg="green" if outcome == "ok" else "red")
+    shown = click.style(f"{outcome:<6}", fg=COLOURS.get(outcome, "red"))
     click.echo(f"{shown}  {name:<14}  {clean(mask(text))}")

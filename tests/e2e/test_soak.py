@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import gc
-
 import pytest
 
-from bench.chaos import KINDS
 from bench.endings import Options as Endings
 from bench.endings import endings
-from bench.soak import Connection, Event, Examined, Join, Joined, Options, examine, soak
+from bench.soak import (
+    TRANSPORTS,
+    Connection,
+    Event,
+    Examined,
+    Join,
+    Joined,
+    Options,
+    Transport,
+    examine,
+    soak_apart,
+)
 from bench.soak_jobs import Script
 
 
-# A connection that takes too long is given up; python-engineio's client leaves it open for aiohttp.
-@pytest.mark.filterwarnings("ignore:Unclosed connection:ResourceWarning")
-def test_nothing_is_lost_repeated_or_reordered_while_everything_breaks() -> None:
-    report = soak(Options(seconds=45, seed=7, jobs=4, clients=8))
-    gc.collect()  # other tests would be blamed for what was left
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_nothing_is_lost_repeated_or_reordered_while_everything_breaks(
+    transport: Transport,
+) -> None:
+    report = soak_apart(Options(transport=transport, seconds=15, seed=7, jobs=4, clients=8))
     told = f"{report.table()}\n\n{report.details()}\n\nthe logs are in {report.folder}"
     assert (report.lost, report.repeated, report.reordered, report.wrong) == (0, 0, 0, 0), told
     assert not report.server_errors, told
-    assert all(report.faults[kind] for kind in KINDS), told
+    assert all(report.faults.values()), told
     assert report.counts["joins that recovered"], told
 
 

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
 
+import msgspec
 import pytest
 from kombu.connection import Connection
 
 from jobcast.events import Cursor
+from jobcast.realtime.leases import LeaseWatch
 from jobcast.realtime.relay import Relay
 from jobcast.testing import log, new_job_id, progress, started
-from jobcast.transports import Outgoing, Retention, open_publisher
+from jobcast.transports import Origin, Outgoing, Retention, Run, open_publisher
+from jobcast.transports.kombu import BLOCKED
+from jobcast.transports.kombu_names import Names
 from jobcast.transports.kombu_source import KombuClientManager
+from jobcast.transports.leases import Lease, Terms
+from jobcast.worker.job import Job
+from jobcast.worker.publisher import Publisher
 from tests.rabbitmq import RabbitMQ
 from tests.recorder import Recorder
-from tests.support import eventually
+from tests.support import TIMEOUT, eventually
+
+LEASE = 6.0  # seconds
 
 
 async def test_a_queue_that_is_gone_is_told_to_who_follows(
@@ -52,3 +65,151 @@ async def test_a_queue_that_is_gone_is_told_to_who_follows(
     publisher.close()
     await relay.aclose()
     await manager.aclose()
+
+
+class Scene:
+    """A job that is published on one side, and followed on the other."""
+
+    def __init__(self, url: str) -> None:
+        self.manager = KombuClientManager(url)
+        self.source = self.manager.source
+        self.relay = Relay(self.source)
+        self.publisher = Publisher(open_publisher(url), shown_url="the broker", lease=LEASE)
+        self.job = Job(self.publisher, new_job_id(), origin=Origin(run=Run("aa", 1, "d1")))
+        self.follower = Recorder("1")
+        self.said = 0
+
+    def speak(self, lines: int) -> None:
+        for _ in range(lines):
+            self.job.log(str(self.said))
+            self.said += 1
+
+    async def heard(self) -> None:
+        """Wait for the latest line."""
+        latest = str(self.said - 1)
+        await eventually(lambda: latest in self.follower.lines, f"line {latest}")
+
+    def has_all(self) -> bool:
+        return self.lines == [str(n) for n in range(self.said)] and self.relay.ready
+
+    @property
+    def lines(self) -> list[object]:
+        """The lines of the latest record that the follower was sent."""
+        names = self.follower.names
+        begin = len(names) - names[::-1].index("joined")
+        events = self.follower.events[begin:]
+        return [payload["message"] for name, payload in events if name == "job_log"]
+
+
+@asynccontextmanager
+async def scene(url: str) -> AsyncIterator[Scene]:
+    here = Scene(url)
+    here.relay.start()
+    try:
+        await eventually(lambda: here.relay.ready, "relay that is ready")
+        await here.relay.join(here.job.job_id, here.follower)
+        here.job.started()
+        here.speak(1)
+        await here.heard()
+        yield here
+    finally:
+        await asyncio.to_thread(here.publisher.close)
+        await here.relay.aclose()
+        await here.manager.aclose()
+
+
+def channel_of(rabbitmq: RabbitMQ, do: Callable[[Any], object]) -> None:
+    """Do something by a channel of an operator's own."""
+    with Connection(rabbitmq.url) as other:
+        do(other.channel())
+
+
+async def test_an_exchange_that_is_deleted_is_declared_again_and_no_event_is_lost(
+    rabbitmq: RabbitMQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with scene(rabbitmq.url) as here, scene(rabbitmq.url) as other:
+        for _ in range(4):
+            await asyncio.to_thread(
+                channel_of, rabbitmq, lambda channel: channel.exchange_delete(Names().events)
+            )
+            for each in (here, other):
+                each.speak(50)
+            for each in (here, other):
+                await each.heard()
+                # Each process has the events of all jobs.
+                await eventually(each.has_all, "all lines, and a relay that is ready")
+        assert "binding the queue again" in caplog.text
+
+
+async def test_a_queue_that_is_unbound_is_bound_again(rabbitmq: RabbitMQ) -> None:
+    async with scene(rabbitmq.url) as here, scene(rabbitmq.url) as other:
+        assert here.source._consumer is not None
+        name = here.source._consumer._name
+        await asyncio.to_thread(
+            channel_of, rabbitmq, lambda channel: channel.queue_unbind(name, Names().events)
+        )
+        here.speak(1)  # which the other process hears
+        epochs = len(_epochs(here.follower))
+        # Something may be missing, and so followers are sent another record.
+        await eventually(lambda: len(_epochs(here.follower)) > epochs, "another epoch")
+        here.speak(1)
+        await here.heard()
+        assert other.follower.names.count("joined") == 2  # none at first
+
+
+def _epochs(follower: Recorder) -> list[str]:
+    return [payload["epoch"] for name, payload in follower.events if name == "joined"]
+
+
+async def test_emits_reach_the_other_processes(rabbitmq: RabbitMQ) -> None:
+    """python-socketio's own traffic: rooms and disconnects across processes."""
+    async with scene(rabbitmq.url) as here, scene(rabbitmq.url) as other:
+        await here.manager.emit("hello", {"from": "here"}, room="lobby")
+        async with asyncio.timeout(TIMEOUT):
+            body = await other.source.bus.get()
+        assert msgspec.json.decode(body)["data"] == [{"from": "here"}]
+
+
+async def test_the_exchange_of_leases_is_declared_again(rabbitmq: RabbitMQ) -> None:
+    async with scene(rabbitmq.url) as here:
+        await asyncio.to_thread(
+            channel_of, rabbitmq, lambda channel: channel.exchange_delete(Names().leases)
+        )
+        lease = Lease(here.job.job_id, Run("aa", 1, "d1"))
+        until = here.source._leases._running[lease]
+        await eventually(lambda: here.source._leases._running[lease] > until + LEASE, "renewals")
+        # Nothing of the job's record is in doubt.
+        assert here.follower.names.count("joined") == 2  # none at first
+
+
+async def test_nobody_is_missed_while_the_broker_blocks_publishers(
+    rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobcast.transports.canary.SILENCE", 4.0)
+    async with scene(rabbitmq.url) as here:
+        watch = LeaseWatch(here.source, Terms(lease=LEASE, lost_after=1))
+        watching = asyncio.create_task(watch.run())
+        leases = here.source._leases
+        lease = Lease(here.job.job_id, Run("aa", 1, "d1"))
+        await eventually(lambda: leases.judges(LEASE), "monitor that has looked for long enough")
+        alarm = rabbitmq.alarm()
+        await asyncio.to_thread(alarm.__enter__)
+        try:
+            here.speak(20)
+            await eventually(
+                lambda: time.monotonic() > leases._running[lease] + 3, "lease that has run out"
+            )
+            await eventually(lambda: BLOCKED in here.relay.problem, "server that is not ready")
+        finally:
+            await asyncio.to_thread(alarm.__exit__, None, None, None)
+        await here.heard()
+        await eventually(lambda: here.relay.ready, "server that is ready again")
+        # It goes on to judge.
+        await eventually(lambda: leases.judges(LEASE), "monitor that judges again")
+        assert [name for name in here.follower.names if name == "job_error"] == []
+        statuses = [data["status"] for name, data in here.follower.events if name == "job_status"]
+        assert statuses == ["started"]
+        assert here.follower.lines == [str(n) for n in range(here.said)]
+        here.publisher.leases._running.clear()
+        await eventually(lambda: "job_error" in here.follower.names, "end of a lost job")
+        watching.cancel()

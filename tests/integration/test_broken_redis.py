@@ -16,12 +16,15 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from bench.chaos import Proxy
+from bench.refusals import BUSY, MISCONF, NOREPLICAS, OOM, refusing
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor
+from jobcast.realtime import metrics
 from jobcast.realtime.relay import Relay
 from jobcast.testing import log, new_job_id, progress, started
-from jobcast.transports import Outgoing, Retention, open_manager, open_publisher
+from jobcast.transports import Origin, Outgoing, Retention, Run, open_manager, open_publisher
 from jobcast.transports.redis import RedisPublisher
+from jobcast.transports.redis_names import Keys, Names
 from jobcast.transports.redis_source import RedisSource
 from jobcast.worker.job import Job
 from jobcast.worker.publisher import Publisher
@@ -197,6 +200,54 @@ async def test_numbers_are_not_given_again_by_a_store_that_remembers_less(
         assert late.lines[-10:] == [str(n) for n in range(31, 41)]
 
 
+async def test_two_deployments_on_two_databases_of_one_server_do_not_wear_each_other_out(
+    own_valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Pub/sub ignores the number of the database."""
+    async with scene(own_valkey.url) as here:
+        other = open_publisher(own_valkey.url.removesuffix("/0") + "/1")
+        reads = _reads(own_valkey)
+        for n in range(200):
+            event = Outgoing.of(log(here.job.job_id, "of the other deployment"))
+            await asyncio.to_thread(other.publish, [event])
+            if n % 10 == 0:
+                here.speak(1)
+                await here.heard()
+        assert _reads(own_valkey) - reads < 20
+        assert not here.relay._rooms[here.job.job_id].behind
+        assert caplog.text.count("JOBCAST_PREFIX") == 1
+        other.close()
+
+
+def _reads(server: Valkey) -> int:
+    calls: int = server.command("INFO", "commandstats")["cmdstat_xrange"]["calls"]
+    return calls
+
+
+async def test_a_record_that_was_restored_from_an_older_copy_is_shown_again(
+    own_valkey: Valkey,
+) -> None:
+    """The server stays the same, so that it gives the same numbers again."""
+    async with scene(own_valkey.url) as here:
+        here.speak(5)
+        await here.heard()
+        await here.confirmed()
+        state, events = (f"jobcast:{{{here.job.job_id}}}:{part}" for part in ("state", "events"))
+        copies = {key: own_valkey.command("DUMP", key) for key in (state, events)}
+        here.speak(5)
+        await here.heard()
+        await here.confirmed()
+        for key, copied in copies.items():
+            own_valkey.command("RESTORE", key, 0, copied, "REPLACE")
+        await asyncio.to_thread(own_valkey.command, "CLIENT", "KILL", "TYPE", "pubsub")
+        kept = [str(n) for n in range(6)]
+        await eventually(lambda: here.follower.lines[11:] == kept, "the record as it is now")
+        # Those who were there are where those are who come now.
+        late = Recorder("2")
+        await here.relay.join(here.job.job_id, late)
+        assert late.lines == kept
+
+
 async def test_a_stream_that_was_evicted_is_no_proof_of_anything(own_valkey: Valkey) -> None:
     async with scene(own_valkey.url) as here:
         here.speak(10)
@@ -229,6 +280,49 @@ async def test_a_connection_that_has_silently_died_is_found(
         await here.heard()
         here.assert_in_order()
     await proxy.aclose()
+
+
+async def test_subscriptions_that_were_lost_are_found_by_a_canary(
+    own_valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The connection is up and answers pings, and nothing comes by it."""
+    async with scene(own_valkey.url) as here:
+        source = here.relay._source
+        assert isinstance(source, RedisSource)
+        for _ in range(3):
+            [line] = source._lines
+            await line._send(("UNSUBSCRIBE",))
+            here.speak(1)
+            await here.heard()
+        here.assert_in_order()
+    assert "does not receive what is published" in caplog.text
+
+
+async def test_each_master_of_a_cluster_has_a_canary(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with started_servers(Cluster(tmp_path_factory.mktemp("cluster"))) as cluster:
+        async with scene(cluster.url) as here:
+            source = here.relay._source
+            assert isinstance(source, RedisSource)
+            assert len(set(source._canaries.values())) == len(cluster.nodes)
+            line = source._line_of(Keys.of(here.job.job_id).channel)
+            await line._send(("SUNSUBSCRIBE",))
+            here.speak(1)
+            await here.heard()
+
+
+async def test_a_process_that_hears_nothing_is_not_ready_and_says_why(
+    own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobcast.transports.canary.SILENCE", 3.0)
+    async with scene(own_valkey.url) as here:
+        own_valkey.command("ACL", "SETUSER", "default", "-publish")
+        await eventually(lambda: "has arrived for" in here.relay.problem, "unready process")
+        assert "no permissions" in here.relay.problem
+        await eventually(lambda: metrics.CANARY_AGE._value.get() > 3.0, "age")
+        own_valkey.command("ACL", "SETUSER", "default", "+publish")
+        await eventually(lambda: here.relay.ready, "ready process")
 
 
 async def test_a_silent_channel_stays_subscribed_to(
@@ -287,6 +381,66 @@ async def test_a_server_that_hangs_is_waited_for_by_nobody(own_valkey: Valkey) -
         finally:
             own_valkey.popen.send_signal(signal.SIGCONT)
         await here.heard()
+
+
+@pytest.mark.parametrize("code", [MISCONF, NOREPLICAS, BUSY, OOM])
+async def test_a_server_that_refuses_writes_is_away_and_no_event_is_dropped(
+    own_valkey: Valkey, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with scene(own_valkey.url) as here:
+        await here.confirmed()
+        with refusing(own_valkey, code):
+            here.speak(20)
+            await eventually(lambda: "cannot reach the store" in caplog.text, "warning")
+            here.speak(20)
+        await here.heard()
+        here.assert_in_order()
+        await here.confirmed()
+    assert caplog.text.count("cannot reach the store") == 1
+    assert "dropped" not in caplog.text
+
+
+async def test_rights_that_are_missing_inside_the_script_are_an_outage(
+    own_valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    own_valkey.command("ACL", "SETUSER", "worker", "on", ">pw", "~*", "&*", "+@all")
+    async with scene(own_valkey.url, f"redis://worker:pw@127.0.0.1:{own_valkey.port}/0") as here:
+        await here.confirmed()
+        for right in ("xadd", "evalsha", "script|load"):
+            own_valkey.command("ACL", "SETUSER", "worker", f"-{right}")
+            own_valkey.command("SCRIPT", "FLUSH")
+            caplog.clear()
+            here.speak(20)
+            await eventually(lambda: "cannot reach the store" in caplog.text, "warning")
+            assert "dropped" not in caplog.text
+            own_valkey.command("ACL", "SETUSER", "worker", f"+{right}")
+            await here.heard()
+            await here.confirmed()
+        here.assert_in_order()
+    assert "dropped" not in caplog.text
+
+
+async def test_a_job_whose_events_are_refused_keeps_its_lease(own_valkey: Valkey) -> None:
+    """A cluster has leases and jobs on different servers: one may refuse, the other not."""
+    own_valkey.command("ACL", "SETUSER", "worker", "on", ">pw", "~*", "&*", "+@all")
+    worker_url = f"redis://worker:pw@127.0.0.1:{own_valkey.port}/0"
+    publisher = Publisher(open_publisher(worker_url), shown_url="the store", lease=1.0)
+    job = Job(publisher, new_job_id(), origin=Origin(run=Run("aa", 1, "d1")))
+    job.started()
+    assert await asyncio.to_thread(publisher.flush, TIMEOUT)
+    [lease] = own_valkey.command("ZRANGE", Names().running, 0, -1)
+    own_valkey.command("ACL", "SETUSER", "worker", "-evalsha")
+    job.log("refused")
+    seen: set[float] = set()
+
+    def renewed() -> bool:
+        # It may never be missing, and its time goes on.
+        seen.add(float(own_valkey.command("ZSCORE", Names().running, lease)))
+        return publisher._failures >= 5 and len(seen) >= 5
+
+    await eventually(renewed, "renewals while events are refused")
+    own_valkey.command("ACL", "SETUSER", "worker", "+evalsha")
+    await asyncio.to_thread(publisher.close)
 
 
 async def test_a_slot_of_a_cluster_moves_while_events_flow(

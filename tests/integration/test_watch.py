@@ -10,11 +10,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import StringIO
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
+from bench.refusals import MISCONF, refusing
 from jobcast.transports import Retention, open_publisher
 from jobcast.watch import Terminal, watch
 from tests.conftest import Valkey
@@ -324,3 +327,37 @@ def test_doctor_says_whether_an_origin_may_connect(
             assert words in result.stdout
         result = jobcast("doctor", "--url", f"{server.url}/no", "--origin", server.url, **env)
         assert "answers 404 instead of opening a WebSocket: is the path right" in result.stdout
+
+
+def test_doctor_warns_of_what_breaks_promises(server: Server, own_valkey: Valkey) -> None:
+    env = {"JOBCAST_URL": own_valkey.url, "JOBCAST_JWT_SECRET": SECRET}
+    assert "doubt" not in jobcast("doctor", "--url", server.url, **env).stdout
+    own_valkey.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    result = jobcast("doctor", "--url", server.url, **env)
+    assert result.returncode == 0
+    assert "maxmemory-policy is allkeys-lru" in result.stdout
+    with refusing(own_valkey, MISCONF):
+        result = jobcast("doctor", "--url", server.url, **env)
+    assert result.returncode == 1
+    assert "MISCONF" in result.stdout
+
+
+class Unready(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(503)
+        self.end_headers()
+        self.wfile.write(b'{"status":"the broker blocks publishers"}')
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_doctor_passes_on_why_a_server_is_not_ready(valkey: Valkey) -> None:
+    with HTTPServer(("127.0.0.1", 0), Unready) as unready:
+        thread = Thread(target=unready.serve_forever)
+        thread.start()
+        env = {"JOBCAST_URL": valkey.url, "JOBCAST_JWT_SECRET": SECRET}
+        result = jobcast("doctor", "--url", f"http://127.0.0.1:{unready.server_port}", **env)
+        unready.shutdown()
+        thread.join()
+    assert result.returncode == 1
+    assert "is not ready: the broker blocks publishers" in result.stdout

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobProgress, JobStatus
 from jobcast.worker import buffer as buffer_module
-from jobcast.worker.buffer import Buffer, encode
+from jobcast.worker.buffer import SHORT, Buffer, encode
 from jobcast.worker.public import safe_result
 
 
@@ -96,13 +96,20 @@ def test_more_statuses_and_ends_than_memory_can_take_are_counted() -> None:
     assert (buffer.first_ticket(), buffer.last_ticket) == (51, 50)
 
 
-def test_large_results_are_bounded_too() -> None:
+def test_no_ending_is_given_up_because_results_are_large() -> None:
     big = safe_result("x" * 100, limit=1000)
-    error = JobError(job_id="b", error="E", message="y" * 100, reason="failure")
+    error = JobError(job_id="b", error="E", message="y" * 300, reason="failure")
     ends = [JobComplete(job_id="a", result=big), error] * 50
     buffer = filled(*ends, max_kept_characters=1000)
-    assert (len(buffer), buffer.lost) == (9, 91)
-    buffer.take(9)
+    assert (len(buffer), buffer.lost) == (100, 0)
+    entries = buffer.take(100)
+    assert sum(entry.characters for entry in entries) <= 1000
+    assert entries[0].event == JobComplete(
+        job_id="a", timestamp=entries[0].event.timestamp, result={"omitted": "outage", "bytes": 102}
+    )
+    first, *_, last = (entry.event for entry in entries if isinstance(entry.event, JobError))
+    assert (len(first.message), len(last.message)) == (SHORT, 300)
+    assert len(encode(entries)) == 100
     buffer.add(error)
     assert len(buffer) == 1
 

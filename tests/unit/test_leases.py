@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
+import pytest
+
 from jobcast.events import JobComplete, JobStatus
 from jobcast.transports import Origin, Outgoing, Run
 from jobcast.transports.base import Required
@@ -199,3 +201,18 @@ def test_a_run_that_anybody_knows_of_has_a_lease_until_its_end_is_stored() -> No
         assert publisher.flush()
     publisher.close()
     assert holder.order == ["renewed", "started", "complete", "released"]
+
+
+def test_leases_that_cannot_be_renewed_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    holder = Holder()
+    leases = always_due(holder)
+    leases.begin([started(1)])
+    holder.down = True
+    for _ in range(3):
+        leases._renew_at = 0.0
+        leases.tend()
+    assert caplog.text.count("could not renew the leases of 1 running jobs") == 1
+    holder.down = False
+    leases._renew_at = 0.0
+    leases.tend()
+    assert holder.kept == {lease_of(1)}

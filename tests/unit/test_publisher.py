@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -413,6 +414,37 @@ def test_close_sends_what_is_left_and_tells_what_could_not_be(
     publisher.close()
     assert "1 events of jobs were not sent to wire://" in caplog.text
     assert not publisher._thread.is_alive()
+
+
+def test_close_names_the_jobs_whose_ending_is_not_sent(
+    wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = Publisher(wire, shown_url="wire://")
+    held_job(wire, publisher, "held").complete(1)
+    wire.down = True
+    for name in ("being-sent", "in-the-buffer"):
+        Job(publisher, name).complete(1)
+        wait_for(partial(_tried_since, wire, wire.tries), "another try")
+    Job(publisher, "still-running").log("x")
+    publisher.close()
+    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "how 3 jobs ended" in record.getMessage()
+    for name in ("held", "being-sent", "in-the-buffer"):
+        assert name in record.getMessage()
+    assert "still-running" not in record.getMessage()
+
+
+def _tried_since(wire: Wire, tries: int) -> bool:
+    return wire.tries > tries
+
+
+def test_endings_are_tried_again_until_they_are_stored(wire: Wire, publisher: Publisher) -> None:
+    wire.down = True
+    for n in range(500):
+        Job(publisher, str(n)).complete(n)
+    wait_for(lambda: wire.tries > 5, "tries")
+    wire.down = False
+    wait_for(lambda: len(wire.said("job_complete", "result")) == 500, "all endings")
 
 
 def test_nothing_is_said_after_the_end(wire: Wire, publisher: Publisher) -> None:

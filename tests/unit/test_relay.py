@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -12,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobcast.errors import TransportUnavailable
-from jobcast.events import Cursor, JobEvent, JobLog, JobProgress, JobStatus, Refusal
+from jobcast.events import Cursor, JobComplete, JobEvent, JobLog, JobProgress, JobStatus, Refusal
 from jobcast.realtime.auth import Grant
+from jobcast.realtime.recent import Recent
 from jobcast.realtime.relay import QUIET_CHECK, Relay
 from jobcast.realtime.rights import NOT_FOUND, NotAllowed
 from jobcast.transports import Message, Outgoing, Retention, Snapshot
@@ -34,6 +36,7 @@ class Unsteady:
         self.subscriptions: list[str] = []
         self.unreadable = False
         self.asked = 0  # for positions
+        self.reads = 0  # of the history
         self._late: list[Message] = []
 
     @property
@@ -68,6 +71,7 @@ class Unsteady:
         return [position for _ in job_ids]
 
     async def snapshot(self, job_id: str, after: Cursor | None = None) -> Snapshot:
+        self.reads += 1
         await self._pause()
         if self.unreadable:
             raise TransportUnavailable("not now")
@@ -524,3 +528,218 @@ class ManyJobs:
     async def snapshot(self, job_id: str, after: Cursor | None = None) -> Snapshot:
         await asyncio.sleep(0)
         return self.records[job_id].snapshot(after)
+
+
+def foreign(seq: int) -> Message:
+    """An event of a record that the store does not have, as another deployment publishes it."""
+    head = Outgoing.of(log("of another deployment")).head
+    return Message("foreign", seq, "l", f"{head}{seq}}}]")
+
+
+async def test_events_of_another_deployment_cost_one_read(caplog: pytest.LogCaptureFixture) -> None:
+    relay, source = await steady(log("0"))
+    follower = Recorder("1")
+    await relay.join(JOB, follower)
+    reads = source.reads
+    for n in range(1, 200):
+        source.on_message(JOB, foreign(n))
+        source.publish(log(str(n)))
+        source.deliver()
+        await settle()
+        # What is the job's own is not held up meanwhile.
+        assert follower.lines[-1] == str(n)
+    assert source.reads - reads <= 2
+    assert not relay._rooms[JOB].behind
+    assert len(relay._rooms[JOB]._recent) == 0
+    assert follower.names.count("joined") == 1
+    assert caplog.text.count("JOBCAST_PREFIX") == 1
+    await relay.aclose()
+
+
+async def test_events_of_a_job_without_a_record_do_not_make_the_relay_read_on() -> None:
+    relay, source = await steady()
+    follower = Recorder("1")
+    await relay.join(JOB, follower)
+    for n in range(1, 50):
+        source.on_message(JOB, foreign(n))
+        await settle()
+    assert source.reads <= 3
+    source.publish(log("its own"))
+    source.deliver()
+    await settle()
+    assert follower.lines == ["its own"]
+    await relay.aclose()
+
+
+async def restored(relay: Relay, source: Unsteady, follower: Recorder) -> None:
+    """Let the store go back to an older copy of itself, and go on from there."""
+    await relay.join(JOB, follower)
+    source.publish(log("1"))
+    copied = copy.deepcopy(source.record)
+    for line in ("2", "3"):
+        source.publish(log(line))
+    source.deliver()
+    await settle()
+    assert follower.lines == ["0", "1", "2", "3"]
+    source.record = copied
+
+
+async def test_a_record_that_went_back_is_shown_again_from_its_beginning() -> None:
+    relay, source = await steady(log("0"))
+    follower = Recorder("1")
+    await restored(relay, source, follower)
+    await source.on_resumed()
+    await settle()
+    source.publish(log("another 2"))
+    source.publish(JobComplete(job_id=JOB, result=None))
+    source.deliver()
+    await settle()
+    assert follower.lines[4:] == ["0", "1", "another 2"]
+    assert follower.names[-1] == "job_complete"
+    joined = [payload["epoch"] for name, payload in follower.events if name == "joined"]
+    # Clients forget a record when they see another epoch.
+    assert joined == [source.record.epoch, "", source.record.epoch]
+    await relay.aclose()
+
+
+async def test_a_quiet_room_finds_that_its_record_went_back() -> None:
+    relay, source = await steady(log("0"), quiet_check=0.02)
+    follower = Recorder("1")
+    await restored(relay, source, follower)
+    source.loss = 1
+    source.publish(log("another 2"))
+    await eventually(lambda: follower.lines[4:] == ["0", "1", "another 2"], "the new record")
+    await relay.aclose()
+
+
+async def test_late_messages_do_not_look_like_a_record_that_went_back() -> None:
+    relay, source = await steady(log("0"), quiet_check=0.01)
+    follower = Recorder("1")
+    await relay.join(JOB, follower)
+    for n in range(1, 50):
+        source.publish(log(str(n)))
+        source.deliver()
+        await asyncio.sleep(0.002)
+    assert follower.names.count("joined") == 1
+    assert follower.lines == [str(n) for n in range(50)]
+    await relay.aclose()
+
+
+async def test_a_cursor_beyond_the_record_gets_it_from_its_beginning() -> None:
+    relay, source = await steady(log("0"))
+    first, again = Recorder("1"), Recorder("2")
+    await restored(relay, source, first)
+    answer = await relay.join(JOB, again, Cursor(epoch=source.record.epoch, seq=4))
+    assert not answer.recovered
+    assert again.names == ["joined", "joined", "job_log", "job_log"]
+    assert [payload["epoch"] for _, payload in again.events[:2]] == ["", source.record.epoch]
+    # Those who were there are brought to the same place.
+    assert first.lines[4:] == ["0", "1"]
+    await relay.aclose()
+
+
+async def test_a_join_with_an_old_cursor_finds_that_the_record_went_back() -> None:
+    relay, source = await steady(log("0"))
+    first, again = Recorder("1"), Recorder("2")
+    await restored(relay, source, first)
+    answer = await relay.join(JOB, again, Cursor(epoch=source.record.epoch, seq=1))
+    assert not answer.recovered
+    assert first.lines[4:] == again.lines == ["0", "1"]
+    await relay.aclose()
+
+
+async def test_what_was_received_is_delivered_although_the_store_evicted_it() -> None:
+    relay, source = await steady(log("0"))
+    follower = Recorder("1")
+    await relay.join(JOB, follower)
+    source.loss = 1
+    source.publish(log("lost for good"))
+    source.loss = 0
+    source.publish(log("received"))
+    source.publish(JobComplete(job_id=JOB, result=None))
+    source.record.events.clear()
+    source.deliver()
+    await settle()
+    assert follower.names == ["joined", "job_log", "job_log", "job_complete"]
+    assert follower.lines == ["0", "received"]
+    await relay.aclose()
+
+
+@pytest.mark.parametrize("begun_anew", [True, False])
+async def test_the_end_is_delivered_although_its_record_is_gone(begun_anew: bool) -> None:
+    relay, source = await steady(log("0"))
+    follower = Recorder("1")
+    await relay.join(JOB, follower)
+    source.loss = 1
+    source.publish(log("lost for good"))
+    source.loss = 0
+    source.publish(JobComplete(job_id=JOB, result=None))
+    source.record = Record(None, 100)
+    if begun_anew:
+        source.publish(log("another record"))
+    source.deliver()
+    await settle()
+    expected = ["joined", "job_log", "job_complete"]
+    assert follower.names == expected + ["joined", "job_log"] * begun_anew
+    await relay.aclose()
+
+
+async def test_what_waits_for_the_history_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobcast.realtime.relay.RETRY_DELAY", 0)
+    relay, source = await steady(log("0"))
+    follower = Recorder("1")
+    await relay.join(JOB, follower)
+    room = relay._rooms[JOB]
+    room._recent = Recent(max_messages=10)
+    source.loss = 1
+    source.publish(log("1"))
+    source.loss, source.unreadable = 0, True
+    for n in range(2, 100):
+        source.publish(log(str(n)))
+        source.deliver()
+        await asyncio.sleep(0)
+        assert len(room._recent) <= 10
+    source.unreadable = False
+    await settle()
+    assert follower.lines == [str(n) for n in range(100)]
+    await relay.aclose()
+
+
+async def test_who_joins_a_job_that_is_faster_than_its_history_is_asked_to_come_again() -> None:
+    relay, source = await steady(log("0"))
+    await relay.join(JOB, Recorder("1"))
+    room = relay._rooms[JOB]
+    room._recent = Recent(max_messages=2)
+    late, gate, read = Recorder("2"), asyncio.Event(), source.snapshot
+
+    async def slow(job_id: str, after: Cursor | None = None) -> Snapshot:
+        snapshot = await read(job_id, after)
+        await gate.wait()
+        return snapshot
+
+    source.snapshot = slow  # type: ignore[method-assign]
+    join = asyncio.create_task(relay.join(JOB, late))
+    await settle()
+    for n in range(10):
+        source.publish(log(str(n)))
+    source.deliver()
+    gate.set()
+    with pytest.raises(TransportUnavailable, match="faster than its history"):
+        await join
+    assert late.events == []
+    await relay.join(JOB, late)
+    assert late.seqs == list(range(1, 12))
+    await relay.aclose()
+
+
+def test_recent_messages_are_bounded_by_number_and_size() -> None:
+    recent = Recent(max_messages=3, max_characters=200)
+    for n in range(1, 6):
+        recent.add(Message("a", n, "l", "x"))
+    assert (len(recent), recent.arrived) == (3, 5)
+    recent.add(Message("a", 6, "l", "x" * 150))
+    recent.add(Message("a", 7, "l", "x" * 150))
+    assert [message.seq for message in recent.within("a", 0, 100)] == [7]
+    recent.add(Message("b", 8, "l", "x"))
+    assert [message.seq for message in recent.take_before(7)] == [7]
+    assert [message.seq for message in recent.take()] == [8]

@@ -20,8 +20,7 @@ def health_routes(gateway: Gateway) -> list[Route]:
     async def readyz(_: Request) -> JSONResponse:
         if gateway.ready:
             return JSONResponse({"status": "ready"})
-        status = "the transport is not reached" if not gateway.relay.ready else "ending"
-        return JSONResponse({"status": status}, status_code=503)
+        return JSONResponse({"status": gateway.relay.problem or "ending"}, status_code=503)
 
     return [Route("/healthz", healthz), Route("/readyz", readyz)]
 

@@ -35,6 +35,11 @@ GAPS: Final = Counter("jobcast_gaps", "Holes in what the transport delivered, fi
 LEASES: Final = Counter(
     "jobcast_leases", "Runs that were found to be stalled, revived or lost.", ["kind"]
 )
+CANARY_AGE: Final = Gauge(
+    "jobcast_canary_age_seconds",
+    "Seconds since something arrived by each way that events come; of the process that is worst.",
+    multiprocess_mode="livemax",
+)
 RESUMED: Final = Counter("jobcast_resumed", "Joins with a cursor.", ["recovered"])
 
 

@@ -16,13 +16,16 @@ from jobcast.realtime.auth import EVERY_OWNER, Grant
 from jobcast.realtime.bundle import ROOT
 from jobcast.realtime.outlet import Outlet
 from jobcast.realtime.rights import NotAllowed, Rights
-from jobcast.realtime.rooms import Newcomer, Room
+from jobcast.realtime.rooms import Asked, Newcomer, Room
 from jobcast.transports import Message, Source
 from jobcast.transports.base import Snapshot
+from jobcast.transports.canary import Canary, SupportsCanary
 
-RETRY_DELAY: Final = 0.5  # seconds between two tries to read what a room is missing
+RETRY_DELAY: Final = 0.5  # seconds between the first tries to read what a room is missing
+LONGEST_DELAY: Final = 10.0  # seconds between two tries, after many
 READING_AT_ONCE: Final = 50  # rooms that read what they are missing at the same time
 QUIET_CHECK: Final = 25.0  # seconds between two looks at rooms in which nothing came
+MEASURED: Final = 1.0  # seconds between two measurements of how long ago something was heard
 POSITIONS: Final = 500  # rooms that are looked at in one go
 
 logger = logging.getLogger(__name__)
@@ -57,12 +60,22 @@ class Relay:
         self._rooms: dict[str, Room] = {}
         self._received = 0  # events in this turn of the loop
         self._unsent: dict[Room, None] = {}  # rooms with events that came in this turn of the loop
+        self._met_others = False  # it was logged that jobs have records which are not the store's
         self._tasks: set[asyncio.Task[Any]] = set()
         self._started = False
 
     @property
     def ready(self) -> bool:
-        return self._source.ready
+        return not self.problem
+
+    @property
+    def problem(self) -> str:
+        """Why no events can be received now; empty if they can."""
+        if not self._source.ready:
+            return "the transport is not reached"
+        if isinstance(self._source, SupportsCanary):
+            return self._source.canary.problem
+        return ""
 
     @property
     def followed(self) -> int:
@@ -75,6 +88,8 @@ class Relay:
             self._started = True
             self._source.start(self._receive, self._resume)
             self._spawn(self._watch_quiet_rooms())
+            if isinstance(self._source, SupportsCanary):
+                self._spawn(self._measure(self._source.canary))
 
     async def aclose(self) -> None:
         await cancel_and_wait(*self._tasks)
@@ -142,23 +157,48 @@ class Relay:
         """Read the history once for all who wait for the same of it: after an outage all do."""
         found: Snapshot | TransportUnavailable
         try:
-            found = await self._source.snapshot(room.job_id, _reach(after, room))
-            while await self._ask_rights(room, found, room.waiting(after)):
+            while True:
+                asked = room.begin_reading()
+                found = await self._snapshot(room, _reach(after, room), asked)
+                if not await self._ask_rights(room, found, room.waiting(after)):
+                    break
                 # The record may have changed while the answer took its time.
-                found = await self._source.snapshot(room.job_id, _reach(after, room))
+            self._catch_up(room, found, asked)
         except TransportUnavailable as exc:
             found = exc
         group = room.waiting(after)
+        if isinstance(found, Snapshot) and not room.admit(
+            [newcomer.outlet for newcomer in group], found, after
+        ):
+            found = TransportUnavailable(f"job {room.job_id} is faster than its history is read")
         for newcomer in group:
             newcomer.found = found
             del room.newcomers[newcomer]
-        if isinstance(found, TransportUnavailable):
-            return
-        room.catch_up(found)
-        seen = after.seq if after and found.recovered else 0
-        room.admit([newcomer.outlet for newcomer in group], found, seen)
         if not room.behind and not room.replay():
             self._fill(room)
+
+    async def _snapshot(self, room: Room, after: Cursor | None, asked: Asked) -> Snapshot:
+        """Read the history. ``reading`` is held.
+
+        Raises:
+            TransportUnavailable: the history cannot be read.
+        """
+        snapshot = await self._source.snapshot(room.job_id, after)
+        if snapshot.recovered and asked.is_ahead_of(snapshot):
+            snapshot = await self._source.snapshot(room.job_id)
+        return snapshot
+
+    def _catch_up(self, room: Room, snapshot: Snapshot, asked: Asked) -> None:
+        """Bring the followers, who may follow its record, to where the history is."""
+        others = room.catch_up(snapshot, asked)
+        if others:
+            logger.log(
+                logging.DEBUG if self._met_others else logging.WARNING,
+                "job %s: ignored events of %d other records of this id, which the store does not"
+                " have. Do two deployments share a Redis? Give each a JOBCAST_PREFIX of its own"
+                " (further cases are logged at level debug)", room.job_id, len(others),
+            )  # fmt: skip
+            self._met_others = True
 
     async def _ask_rights(
         self, room: Room, snapshot: Snapshot, newcomers: Sequence[Newcomer] = ()
@@ -248,22 +288,26 @@ class Relay:
 
     async def _read_missing(self, room: Room) -> None:
         """Read what a room is missing, and deliver it before anything newer."""
+        delay = 0.0  # what came in during a read is usually whole with the next one
         while self._rooms.get(room.job_id) is room:
             try:
                 async with room.reading:
                     async with self._reads:
-                        here = Cursor(epoch=room.epoch, seq=room.seq)
-                        snapshot = await self._source.snapshot(room.job_id, here)
+                        asked = room.begin_reading()
+                        snapshot = await self._snapshot(room, room.position, asked)
                         foreign = self._rights is not None and room.needs_rights(snapshot)
                         if not foreign:
-                            room.catch_up(snapshot)
+                            self._catch_up(room, snapshot, asked)
                     if foreign:
                         await self._ask_rights(room, snapshot)
-                    elif room.replay():
+                        continue
+                    if room.replay():
                         break
             except TransportUnavailable as exc:
                 logger.debug("job %s: %s", room.job_id, exc)
-                await asyncio.sleep(RETRY_DELAY)
+                delay = max(delay, RETRY_DELAY)
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+            delay = min(LONGEST_DELAY, max(RETRY_DELAY, 2 * delay))
         room.behind = False
         room.settle()
 
@@ -276,16 +320,24 @@ class Relay:
             except TransportUnavailable as exc:
                 logger.debug("quiet rooms: %s", exc)
 
+    async def _measure(self, canary: Canary) -> None:
+        while True:
+            metrics.CANARY_AGE.set(canary.age)
+            await asyncio.sleep(MEASURED)
+
     async def _look_at_quiet_rooms(self) -> None:
         quiet = [room for room in self._rooms.values() if room.quiet and room.followers]
         for room in self._rooms.values():
             room.quiet = True
         for start in range(0, len(quiet), POSITIONS):
             some = quiet[start : start + POSITIONS]
+            asked = [room.ask() for room in some]
             positions = await self._source.positions([room.job_id for room in some])
-            for room, position in zip(some, positions, strict=True):
-                if room.lags(position):
-                    logger.info("job %s: nothing came of what was published", room.job_id)
+            for room, position, before in zip(some, positions, asked, strict=True):
+                if room.lags(position, before):
+                    logger.info(
+                        "job %s: followers lag behind the store; reading the history", room.job_id
+                    )
                     metrics.GAPS.inc()
                     self._fill(room)
 

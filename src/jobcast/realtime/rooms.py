@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections import deque
 from collections.abc import Sequence
+from typing import Final
+
+from msgspec import Struct
 
 from jobcast.errors import JobcastError, TransportUnavailable
 from jobcast.events import PROGRESS, Cursor, Joined, packet_of
@@ -11,7 +16,22 @@ from jobcast.realtime import metrics
 from jobcast.realtime.auth import Grant
 from jobcast.realtime.bundle import ROOT, Bundle
 from jobcast.realtime.outlet import Outlet
+from jobcast.realtime.recent import Recent
 from jobcast.transports.base import NO_RECORD, Message, Snapshot
+
+DISMISSED: Final = 8  # records that a room remembers not to be its job's
+NO_MESSAGE_LEFT: Final = sys.maxsize
+
+
+class Asked(Struct, frozen=True):
+    """Where a room was when a read of the store began."""
+
+    cursor: Cursor
+    mark: int  # of the messages that had arrived
+
+    def is_ahead_of(self, position: Cursor | Snapshot) -> bool:
+        """Return whether the record has gone back: an older copy was restored, for example."""
+        return position.epoch == self.cursor.epoch and position.seq < self.cursor.seq
 
 
 class Newcomer:
@@ -54,21 +74,41 @@ class Room:
         self.reading = asyncio.Lock()
         self.behind = False  # something is missing and being read from the history
         self.quiet = True  # nothing came since the last look at quiet rooms
-        self._recent: list[Message] = []  # what came while somebody was reading
+        self._recent = Recent()  # what came while somebody was reading
+        # Records of this job id that the store does not have: former ones, and those of others.
+        self._dismissed: deque[str] = deque(maxlen=DISMISSED)
         self._unsent: list[Message] = []  # what came in this turn of the loop
 
     @property
     def deserted(self) -> bool:
         return not self.followers and not self.joining
 
+    @property
+    def position(self) -> Cursor:
+        return Cursor(epoch=self.epoch, seq=self.seq)
+
+    def ask(self) -> Asked:
+        """Note where the room is, before the store is asked where its record is."""
+        return Asked(self.position, self._recent.arrived)
+
+    def begin_reading(self) -> Asked:
+        """Note where the room is, before the history is read. ``reading`` is held."""
+        if not self.behind:
+            self._recent.clear()  # all of it was delivered, and the history has it
+        return self.ask()
+
     def receive(self, message: Message) -> bool:
-        """Take a message from the transport. Returns False if something before it is missing."""
-        self.quiet = False
-        if self.joining or self.behind:
-            self._recent.append(message)
-        if self.behind or not self.followers:
+        """Take a message from the transport. Returns False if something before it is missing.
+
+        One that continues what the followers have is delivered even while the room is behind: it
+        may be in the history no more when that is read.
+        """
+        if message.epoch in self._dismissed:
             return True
-        return self._advance(message)
+        whole = not self.followers or self._advance(message) or self.behind
+        if self.joining or self.behind or not whole:
+            self._recent.add(message)
+        return whole
 
     def flush(self) -> None:
         """Send what came since the last time, all of it to one follower after the other."""
@@ -82,11 +122,13 @@ class Room:
             outlet.send(bundle)
         metrics.DELIVERED.inc(len(packets) * len(self.followers))
 
-    def lags(self, position: Cursor) -> bool:
-        """Whether the record is further than the followers have been brought."""
+    def lags(self, position: Cursor, asked: Asked) -> bool:
+        """Whether the followers have not been brought to where the record is."""
         if not self.followers or self.behind or position.epoch == NO_RECORD:
             return False
-        return position.epoch != self.epoch or position.seq > self.seq
+        if position.epoch != self.epoch:
+            return True
+        return position.seq > self.seq or asked.is_ahead_of(position)
 
     def waiting(self, after: Cursor | None) -> list[Newcomer]:
         """Return the newcomers that wait for the history after a cursor."""
@@ -100,49 +142,96 @@ class Room:
             and self.allowed != (snapshot.epoch, snapshot.owner)
         )
 
-    def catch_up(self, snapshot: Snapshot) -> None:
-        """Bring the followers to where a snapshot ends. It has to reach back to ``seq``."""
-        if not self.followers or snapshot.epoch == NO_RECORD:
-            pass
+    def catch_up(self, snapshot: Snapshot, asked: Asked) -> list[str]:
+        """Bring the followers to where a snapshot ends.
+
+        Args:
+            snapshot: it reaches back to where the room was, or is whole.
+            asked: where the room was when the read began.
+
+        Returns:
+            The records of this job id that messages were received of and the store does not have.
+        """
+        if not self.followers:
+            self._move_to(snapshot)
+        elif asked.is_ahead_of(snapshot):
+            # The same name stands for another record: clients forget a record when they see
+            # another epoch.
+            self._send_history([joined_packet(self.job_id, Snapshot())])
+            self._begin(snapshot)
         elif snapshot.epoch != self.epoch:
-            self._send_history([joined_packet(self.job_id, snapshot), *_after(snapshot, 0)])
+            # Nothing between the last message and these is left anywhere.
+            self._deliver(self._recent.within(self.epoch, self.seq, NO_MESSAGE_LEFT))
+            if snapshot.epoch != NO_RECORD:
+                self._begin(snapshot)
         elif snapshot.seq > self.seq:
-            self._send_history(_after(snapshot, self.seq))
-        else:
-            return
-        self.epoch, self.seq = snapshot.epoch, snapshot.seq
+            kept = {message.seq: message for message in snapshot.events}
+            # What the store has evicted already may have been received.
+            came = self._recent.within(self.epoch, self.seq, snapshot.seq)
+            whole = {**{message.seq: message for message in came}, **kept}
+            self._send_history([whole[seq].packet for seq in sorted(whole) if seq > self.seq])
+            self.seq = snapshot.seq
+        return self._dismiss(asked)
 
     def replay(self) -> bool:
         """Deliver what came in while the history was read. Returns False as ``receive`` does."""
-        whole = not self.followers or all(self._advance(message) for message in self._recent)
+        whole = True
+        for message in self._recent.take():
+            if self.followers and message.epoch not in self._dismissed:
+                whole = self._advance(message) and whole
+                if not whole:
+                    self._recent.add(message)
         self.flush()
         return whole
 
-    def admit(self, outlets: Sequence[Outlet], snapshot: Snapshot, seen: int) -> None:
-        """Let followers in: first what the history has beyond ``seen``, then what came since.
+    def admit(self, outlets: Sequence[Outlet], snapshot: Snapshot, after: Cursor | None) -> bool:
+        """Let followers in: first what the history has beyond ``after``, then what came since.
 
         ``catch_up`` has been called with the snapshot, and all of them may follow its record.
+        Returns False, and lets nobody in, if more came since than is kept.
         """
+        self.flush()  # of this the newcomers get what they should
+        since = self._recent.within(snapshot.epoch, snapshot.seq, self.seq)
+        if snapshot.epoch == self.epoch and len(since) < self.seq - snapshot.seq:
+            return False
         if snapshot.epoch != NO_RECORD or not self.followers:
             self.allowed = (snapshot.epoch, snapshot.owner)
-        self.flush()  # of this the newcomers get what they should
+        seen = after.seq if after is not None and snapshot.recovered else 0
         packets = [joined_packet(self.job_id, snapshot), *_after(snapshot, seen)]
-        packets += [
-            message.packet
-            for message in self._recent
-            if message.epoch == self.epoch and snapshot.seq < message.seq <= self.seq
-        ]
+        packets += [message.packet for message in since]
+        if after is not None and after.epoch == snapshot.epoch and after.seq > snapshot.seq:
+            packets.insert(0, joined_packet(self.job_id, Snapshot()))
         bundle = Bundle(packets, namespace=self.namespace)
         for outlet in outlets:
             if not outlet.closed:
                 outlet.send_history(bundle)
                 metrics.DELIVERED.inc(len(packets) - 1)
                 self.followers[outlet.sid] = outlet
+        return True
 
     def settle(self) -> None:
         """Forget what came in, when nobody needs it any more."""
         if not self.joining and not self.behind:
             self._recent.clear()
+
+    def _begin(self, snapshot: Snapshot) -> None:
+        """Send the followers another record from its beginning."""
+        self._send_history([joined_packet(self.job_id, snapshot), *_after(snapshot, 0)])
+        self._move_to(snapshot)
+
+    def _move_to(self, snapshot: Snapshot) -> None:
+        if snapshot.epoch in self._dismissed:
+            self._dismissed.remove(snapshot.epoch)
+        self.epoch, self.seq = snapshot.epoch, snapshot.seq
+
+    def _dismiss(self, asked: Asked) -> list[str]:
+        """Drop what had arrived when a read began: the store has shown what is true of it."""
+        before = self._recent.take_before(asked.mark)
+        others = {message.epoch for message in before} - {self.epoch, asked.cursor.epoch}
+        self._dismissed.extend(others)
+        if asked.cursor.epoch not in (self.epoch, NO_RECORD):
+            self._dismissed.append(asked.cursor.epoch)
+        return sorted(others)
 
     def _advance(self, message: Message) -> bool:
         if message.epoch != self.epoch:
@@ -151,9 +240,14 @@ class Room:
             return True
         if message.seq != self.seq + 1:
             return False
-        self.seq = message.seq
-        self._unsent.append(message)
+        self._deliver([message])
         return True
+
+    def _deliver(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            self.seq = message.seq
+            self.quiet = False
+            self._unsent.append(message)
 
     def _send_history(self, packets: Sequence[str]) -> None:
         self.flush()

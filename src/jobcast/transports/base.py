@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Literal, NamedTuple, Protocol, Self
+from typing import Any, Final, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 from msgspec import Struct
 
@@ -165,6 +165,18 @@ class TransportPublisher(Protocol):
 
     def close(self) -> None:
         """Let go of connections."""
+
+
+@runtime_checkable
+class SupportsAdvice(Protocol):
+    """What a transport's publisher may be able to do, beside publishing."""
+
+    def advice(self) -> list[str]:
+        """What of the server's configuration or state breaks what jobcast promises.
+
+        Raises:
+            TransportUnavailable: the server cannot be asked.
+        """
 
 
 class Source(Protocol):

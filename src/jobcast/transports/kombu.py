@@ -12,14 +12,14 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, Final, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
 import socketio
-from amqp.exceptions import AMQPError, MessageNacked
+from amqp.exceptions import AMQPError, MessageNacked, NotFound
 from kombu.connection import Connection
 from kombu.entity import Exchange
 from kombu.exceptions import KombuError
@@ -41,6 +41,11 @@ ANSWER_TIMEOUT: Final = 5.0  # seconds
 LONGEST_EXPIRATION: Final = 49 * 24 * 3600.0  # seconds; RabbitMQ counts milliseconds in 32 bits
 TRANSIENT: Final = 1  # AMQP's delivery modes
 PERSISTENT: Final = 2
+
+CANARY: Final = "jobcast.canary"  # the type of a message by which a process finds out what it hears
+BIND_AGAIN: Final = "jobcast.bind-again"  # the type of a message that asks all processes for it
+UNHEARD: Final = 30.0  # seconds that events wait for a process that listens, if there was one
+BLOCKED: Final = "the broker blocks publishers: its memory or disk alarm is set"
 
 #: What Kombu and its driver raise where a broker cannot be reached or does not do what is asked.
 KOMBU_ERRORS: Final = (KombuError, AMQPError, OSError)
@@ -188,14 +193,30 @@ def check_url(url: str, prefix: str = DEFAULT_PREFIX) -> None:
         raise ValueError(f"has an option that kombu does not take ({exc})") from None
 
 
-def connection(url: str, **options: Any) -> Connection:
-    """A connection whose waits are bounded, and that is not tried again behind one's back."""
+def connection(
+    url: str, *, on_blocked: Callable[[str], None] | None = None, **options: Any
+) -> Connection:
+    """A connection whose waits are bounded, and that is not tried again behind one's back.
+
+    Args:
+        url: of the broker.
+        on_blocked: is called when the broker says that it takes nothing from publishers now.
+        options: further ones of Kombu's.
+    """
     return Connection(
         url,
         connect_timeout=CONNECT_TIMEOUT,
-        transport_options={"read_timeout": ANSWER_TIMEOUT, "write_timeout": ANSWER_TIMEOUT},
+        transport_options={
+            "read_timeout": ANSWER_TIMEOUT,
+            "write_timeout": ANSWER_TIMEOUT,
+            "on_blocked": on_blocked,
+        },
         **options,
     )
+
+
+class Unheard(KombuError):
+    """No queue is bound to the exchange: nobody would receive what is published."""
 
 
 class KombuPublisher(JobRooms, socketio.KombuManager):
@@ -217,6 +238,7 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
         self._names = Names(prefix)
         self._address = Address.of(url)
         self.publisher_connection: Connection  # python-socketio's name for it
+        self._is_blocked = False
         super().__init__(self._address.url, channel=self._names.bus, write_only=True)
         self.publisher_id = secrets.token_hex(6)
         self._channel: Any = None
@@ -224,19 +246,22 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
         self._published = 0
         self._unconfirmed: set[int] = set()  # delivery tags
         self._refused = False
+        self._returned = 0  # messages that no queue got
+        self._was_heard = False  # by a process that listens
+        self._unheard_since: float | None = None
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
         """Hand events to the broker, and wait until it has them all.
 
         Raises:
-            PublishFailed: it may not have them.
+            PublishFailed: it may not have them, or those that listened do not now.
         """
         bodies = [encode(self._numbered(outgoing), self.publisher_id) for outgoing in batch]
         try:
             self._hand_over(self._names.events_exchange(), bodies, delivery_mode=PERSISTENT)
+            self._check_heard()
         except KOMBU_ERRORS as exc:
-            self._drop_connection()
-            raise PublishFailed(str(exc) or repr(exc), batch) from exc
+            raise PublishFailed(self._failed(exc), batch) from exc
 
     def renew(self, leases: Sequence[Lease], seconds: float) -> None:
         """Tell every realtime process that these runs are alive.
@@ -271,15 +296,81 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
                 expiration=seconds if seconds < LONGEST_EXPIRATION else None,
             )
         except KOMBU_ERRORS as exc:
-            self._drop_connection()
-            raise PublishFailed(str(exc) or repr(exc), ()) from exc
+            raise PublishFailed(self._failed(exc), ()) from exc
+
+    def send_canary(self, exchange: str) -> bool:
+        """Send a note to all that listen to an exchange. Returns whether anybody does.
+
+        Raises:
+            PublishFailed: the broker may not have taken it.
+        """
+        names = self._names
+        is_events = exchange == names.events
+        declared = names.events_exchange() if is_events else names.leases_exchange()
+        try:
+            self._hand_over(declared, [b"{}"], delivery_mode=TRANSIENT, type=CANARY)
+        except NotFound:
+            self._drop_connection()  # which declares it again
+            return False
+        except KOMBU_ERRORS as exc:
+            raise PublishFailed(self._failed(exc), ()) from exc
+        return not self._returned
+
+    def ask_to_bind_again(self) -> None:
+        """Ask every process that listens to bind its queues again: an exchange was deleted.
+
+        Raises:
+            PublishFailed: the broker may not have taken it, or nobody listens.
+        """
+        try:
+            self._hand_over(self._names.bus_exchange(), [b"{}"], TRANSIENT, type=BIND_AGAIN)
+            if self._returned:
+                raise Unheard(f"no Socket.IO process listens to the exchange {self._names.bus}")
+        except KOMBU_ERRORS as exc:
+            raise PublishFailed(self._failed(exc), ()) from exc
 
     def close(self) -> None:
         self._drop_connection()
 
     def _connection(self) -> Connection:
         # python-socketio's name for it.
-        return connection(self.url)
+        return connection(self.url, on_blocked=self._on_blocked)
+
+    def _on_blocked(self, reason: str) -> None:
+        del reason  # the driver knows none
+        self._is_blocked = True
+
+    def _failed(self, exc: Exception) -> str:
+        """Give the connection up. Returns what was wrong."""
+        blocked, self._is_blocked = self._is_blocked, False
+        if not isinstance(exc, Unheard):
+            self._drop_connection()
+        return BLOCKED if blocked else str(exc) or repr(exc)
+
+    def _check_heard(self) -> None:
+        """Let events wait for those that listened a moment ago.
+
+        A process that listens has a durable queue: without one there is no such process, or
+        somebody has deleted the exchange, and the processes are about to bind their queues again.
+        Nobody waits for a process that never was.
+
+        Raises:
+            Unheard: nobody listens now.
+        """
+        if not self._returned:
+            self._was_heard, self._unheard_since = True, None
+            return
+        now = time.monotonic()
+        if self._unheard_since is None:
+            self._unheard_since = now
+        if self._was_heard and now - self._unheard_since < UNHEARD:
+            raise Unheard(f"no Socket.IO process listens to the exchange {self._names.events}")
+        if self._was_heard:
+            self._was_heard = False
+            logger.warning(
+                "no Socket.IO process has listened to the exchange %s for %d s: what jobs publish"
+                " is dropped until one does", self._names.events, UNHEARD,
+            )  # fmt: skip
 
     def _note(self, note: LeaseNote) -> None:
         try:
@@ -287,17 +378,13 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
             body = msgspec.json.encode(note)
             self._hand_over(self._names.leases_exchange(), [body], delivery_mode=TRANSIENT)
         except KOMBU_ERRORS as exc:
-            self._drop_connection()
-            raise PublishFailed(str(exc) or repr(exc), ()) from exc
+            raise PublishFailed(self._failed(exc), ()) from exc
 
     def _hand_over(
-        self,
-        exchange: Exchange,
-        bodies: Sequence[bytes],
-        delivery_mode: int,
-        expiration: float | None = None,
+        self, exchange: Exchange, bodies: Sequence[bytes], delivery_mode: int, **properties: Any
     ) -> None:
         """Publish messages, and wait until the broker has them all."""
+        self._returned = 0
         producer = Producer(self._channel or self._open(), exchange, auto_declare=False)
         for body in bodies:
             producer.publish(
@@ -305,7 +392,8 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
                 content_type="application/json",
                 content_encoding="utf-8",
                 delivery_mode=delivery_mode,
-                expiration=expiration,
+                mandatory=True,
+                **properties,
             )
             self._published += 1
             self._unconfirmed.add(self._published)
@@ -329,6 +417,7 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
         channel.confirm_select()
         channel.events["basic_ack"].add(self._on_ack)
         channel.events["basic_nack"].add(self._on_nack)
+        channel.events["basic_return"].add(self._on_return)
         self._published, self._refused = 0, False
         self._unconfirmed.clear()
         self._channel = channel
@@ -339,6 +428,9 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
             self._unconfirmed = {tag for tag in self._unconfirmed if tag > delivery_tag}
         else:
             self._unconfirmed.discard(delivery_tag)
+
+    def _on_return(self, *_: object) -> None:
+        self._returned += 1
 
     def _on_nack(self, delivery_tag: int, multiple: bool) -> None:
         del delivery_tag, multiple

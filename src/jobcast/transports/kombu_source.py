@@ -21,7 +21,10 @@ from jobcast.cancellation import cancel_and_wait
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor
 from jobcast.transports.base import Message, Outgoing, Predecessor, Retention, Snapshot
+from jobcast.transports.canary import Canary, Deaf
 from jobcast.transports.kombu import (
+    BIND_AGAIN,
+    CANARY,
     KOMBU_ERRORS,
     Address,
     KombuPublisher,
@@ -46,6 +49,8 @@ HELD_TIMEOUT: Final = 10.0  # seconds that an event waits for another publisher'
 START_TIMEOUT: Final = 5.0  # seconds that a join waits for the broker
 FIRST_DELAY: Final = 0.05  # seconds before the first try to reconnect
 LONGEST_DELAY: Final = 3.0  # seconds between two tries
+UNSURE: Final = 1 / 3  # of a lease: after so long a silence nobody is missed
+SHORTEST_SILENCE: Final = 2.5  # seconds that are no silence, however short a lease is
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +61,8 @@ class Consumer:
     Messages are acknowledged when the loop has taken them, so that a loop which is behind slows
     the broker down, and a connection that breaks gives back what was not taken.
 
+    Where it turns out that nothing arrives any more, it connects and binds its queues again.
+
     Args:
         url: of the broker.
         names: of the exchanges and the queue.
@@ -63,8 +70,10 @@ class Consumer:
         on_bus: is called in the loop with python-socketio's own messages.
         on_leases: is called in the loop with messages that keep runs alive.
         on_revocation: is called in the loop with messages about revoked tokens.
+        on_heard: is called in the loop with the exchange that a message has come by.
         on_state: is called in the loop with whether messages are being received.
-        on_lost: is called in the loop when the queue was gone, and with it what came meanwhile.
+        on_lost: is called in the loop when the queue was gone, or nothing came into it, and it is
+            there again: what was published meanwhile is missing.
     """
 
     def __init__(
@@ -76,6 +85,7 @@ class Consumer:
         on_bus: Callable[[bytes], None],
         on_leases: Callable[[bytes], None],
         on_revocation: Callable[[bytes], None],
+        on_heard: Callable[[str], None],
         on_state: Callable[[bool], None],
         on_lost: Callable[[], None],
     ) -> None:
@@ -87,10 +97,14 @@ class Consumer:
             names.leases: on_leases,
             names.revocations: on_revocation,
         }
+        self._on_heard = on_heard
         self._on_state = on_state
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._stopping = threading.Event()
+        self._deaf = threading.Event()
+        self._misses_events = False
+        self._is_consuming = False
         self._taken: deque[Delivery] = deque()  # by the loop, to be acknowledged by the thread
         self._name = names.new_queue(names.events)
         self._thread = threading.Thread(target=self._run, name="jobcast-consumer", daemon=True)
@@ -100,36 +114,61 @@ class Consumer:
         self._stopping.set()
         await asyncio.to_thread(self._thread.join)
 
+    def bind_again(self, *, misses_events: bool) -> None:
+        """Connect again, and declare all queues and bindings. Any thread may call it."""
+        self._misses_events = self._misses_events or misses_events
+        self._deaf.set()
+
     def _run(self) -> None:
         failures, had_queue = 0, False
         while not self._stopping.is_set():
             try:
                 with connection(self._url, heartbeat=HEARTBEAT) as broker:
+                    is_bound = had_queue and not self._misses_events
                     if had_queue and not self._queue_exists(broker):
+                        is_bound = False
                         logger.warning("the queue of this process was gone: events may be missing")
-                        self._call(self._on_lost)
-                    channel = broker.channel()
-                    consumer = self._consume(channel)
+                        self._misses_events = True
+                    self._receive(broker, is_bound=is_bound)
                     had_queue = True
-                    self._call(self._on_state, True)
                     failures = 0
-                    while not self._stopping.is_set():
-                        self._drain(broker)
-                        self._acknowledge(channel)
-                    # Nobody comes back for the queue; the broker would keep it until it expires.
-                    consumer.cancel()
-                    channel.queue_delete(self._name)
             except KOMBU_ERRORS as exc:
-                failures += 1
+                had_queue = had_queue or self._is_consuming
+                failures = 1 if self._is_consuming else failures + 1
                 if failures == 1:
                     logger.warning("the connection to the broker is down: %s", exc)
             except Exception:
                 # Whatever it is, to hear nothing from here on would be worse.
                 failures += 1
                 logger.exception("receiving from the broker failed")
+            self._is_consuming = False
             self._call(self._on_state, False)
             ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(failures, 10))
             self._stopping.wait(random.uniform(FIRST_DELAY / 2, ceiling))
+
+    def _receive(self, broker: Connection, *, is_bound: bool) -> None:
+        """Receive until the process ends, or has to bind its queues again.
+
+        Args:
+            broker: a connection.
+            is_bound: whether the queue of events should be bound still. It is not bound again:
+                where it is not, canaries find out that events are missing.
+        """
+        self._deaf.clear()
+        channel = broker.channel()
+        consumer = self._consume(channel, is_bound=is_bound)
+        self._is_consuming = True
+        self._call(self._on_state, True)
+        if self._misses_events:
+            self._misses_events = False
+            self._call(self._on_lost)
+        while not self._stopping.is_set() and not self._deaf.is_set():
+            self._drain(broker)
+            self._acknowledge(channel)
+        if self._stopping.is_set():
+            # Nobody comes back for the queue; the broker would keep it until it expires.
+            consumer.cancel()
+            channel.queue_delete(self._name)
 
     def _queue_exists(self, broker: Connection) -> bool:
         try:
@@ -138,12 +177,12 @@ class Consumer:
             return False
         return True
 
-    def _consume(self, channel: Any) -> KombuConsumer:
+    def _consume(self, channel: Any, *, is_bound: bool) -> KombuConsumer:
         channel.basic_qos(0, PREFETCH, False)
         consumer = KombuConsumer(
             channel,
             queues=[
-                self._events_queue(),
+                self._events_queue(is_bound=is_bound),
                 self._own_queue(self._names.bus_exchange()),
                 self._own_queue(self._names.leases_exchange()),
                 self._own_queue(self._names.revocations_exchange()),
@@ -153,10 +192,11 @@ class Consumer:
         consumer.consume()
         return consumer
 
-    def _events_queue(self) -> Queue:
+    def _events_queue(self, *, is_bound: bool) -> Queue:
         return Queue(
             self._name,
             self._names.events_exchange(),
+            no_declare=is_bound,
             durable=True,
             expires=QUEUE_EXPIRY,
             max_length_bytes=QUEUE_BYTES,
@@ -185,10 +225,17 @@ class Consumer:
             broker.heartbeat_check()
 
     def _received(self, message: Delivery) -> None:
-        self._call(self._take, message)
+        if message.properties.get("type") == BIND_AGAIN:
+            # All at once, and at once: until all have bound, events reach only some.
+            self.bind_again(misses_events=True)
+        else:
+            self._call(self._take, message)
 
     def _take(self, message: Delivery) -> None:
-        self._takers[message.delivery_info["exchange"]](message.body)
+        exchange = message.delivery_info["exchange"]
+        self._on_heard(exchange)
+        if message.properties.get("type") != CANARY:
+            self._takers[exchange](message.body)
         self._taken.append(message)
 
     def _acknowledge(self, channel: Any) -> None:
@@ -224,6 +271,9 @@ class KombuSource:
         self._listening_since = time.time()
         self._consumer: Consumer | None = None
         self._on_revocation: Callable[[Revocation], None] | None = None
+        self._canaries = KombuPublisher(url, prefix=prefix)
+        self.canary = Canary(self._send_canary, lambda: self.ready)
+        self._proving: asyncio.Task[None] | None = None
         self._online = asyncio.Event()
         self._resuming: set[asyncio.Task[None]] = set()
         self.bus: asyncio.Queue[bytes] = asyncio.Queue()
@@ -246,15 +296,20 @@ class KombuSource:
             on_bus=self.bus.put_nowait,
             on_leases=self._noted,
             on_revocation=self._revoked,
+            on_heard=self.canary.heard,
             on_state=self._state_changed,
             on_lost=self._lost,
         )
+        self._proving = asyncio.create_task(self._prove(), name="jobcast-canary")
 
     async def aclose(self) -> None:
+        if self._proving is not None:
+            await cancel_and_wait(self._proving)
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await consumer.aclose()
         await cancel_and_wait(*self._resuming)
+        await asyncio.to_thread(self._canaries.close)
 
     async def subscribe(self, job_id: str) -> None:
         self._jobs.add(job_id)
@@ -278,7 +333,11 @@ class KombuSource:
 
     async def look(self, terms: Terms) -> list[Finding]:
         # Every process has a history of its own, and says for itself what has become of a run.
-        return self._leases.look(terms) if self.ready else []
+        if not self.ready or self.canary.silence > max(UNSURE * terms.lease, SHORTEST_SILENCE):
+            # Workers that live may have no way to say so: a blocked broker is silent, too.
+            self._leases.interrupt()
+            return []
+        return self._leases.look(terms)
 
     async def settle(self, findings: Sequence[Finding], terms: Terms) -> None:
         self._leases.settle(findings, terms)
@@ -303,6 +362,34 @@ class KombuSource:
             return
         if self._on_revocation is not None:
             self._on_revocation(revocation)
+
+    async def _prove(self) -> None:
+        while True:
+            try:
+                await self.canary.run()
+            except Deaf as exc:
+                logger.warning(
+                    "this process does not receive what is published to the exchange %s, or there"
+                    " is no such exchange: declaring it, and binding the queue again", exc.way,
+                )  # fmt: skip
+                self._online.clear()
+                misses_events = exc.way == self._names.events
+                if misses_events and exc.reaches_nobody and await self._all_are_asked_to_bind():
+                    continue
+                if self._consumer is not None:
+                    self._consumer.bind_again(misses_events=misses_events)
+
+    async def _all_are_asked_to_bind(self) -> bool:
+        """Ask all processes, this one among them. Returns whether it was possible."""
+        try:
+            await asyncio.to_thread(self._canaries.ask_to_bind_again)
+        except TransportUnavailable as exc:
+            logger.debug("the other processes find it out by themselves: %s", exc)
+            return False
+        return True
+
+    async def _send_canary(self, exchange: str) -> bool:
+        return await asyncio.to_thread(self._canaries.send_canary, exchange)
 
     def _noted(self, body: bytes | str) -> None:
         try:
@@ -397,6 +484,7 @@ class KombuSource:
 
     def _state_changed(self, ready: bool) -> None:
         if ready:
+            self.canary.watch((self._names.events, self._names.leases))
             self._online.set()
             logger.info("receiving from the broker")
         else:

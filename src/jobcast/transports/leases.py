@@ -128,12 +128,20 @@ class LeaseBook:
                 self._running.pop(lease, None)
                 self._stalled.pop(lease, None)
 
+    def judges(self, lease: float) -> bool:
+        """Return whether a lease has passed since the last interruption."""
+        return self._clock() - self._since >= lease and self._looked_at > float("-inf")
+
+    def interrupt(self) -> None:
+        """Find nothing for as long as a lease from the next look: nobody could be heard."""
+        self._looked_at = float("-inf")
+
     def look(self, terms: Terms) -> list[Finding]:
         now = self._clock()
         if now - self._looked_at > terms.lease / 2:
             self._since = now
         self._looked_at = now
-        if now - self._since < terms.lease:
+        if not self.judges(terms.lease):
             return []
         with self._lock:
             running, stalled = dict(self._running), dict(self._stalled)

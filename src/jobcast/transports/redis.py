@@ -16,23 +16,18 @@ import redis
 import socketio
 from msgspec import Struct
 from redis.cluster import RedisCluster
-from redis.exceptions import (
-    AskError,
-    ClusterDownError,
-    MasterDownError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    ResponseError,
-    TryAgainError,
-)
+from redis.exceptions import NoScriptError, ResponseError
 
 from jobcast.errors import PublishFailed
 from jobcast.transports.base import Outgoing, Predecessor, Retention
 from jobcast.transports.leases import Lease
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.redis_names import Keys, Names
+from jobcast.transports.redis_refusals import (
+    described,
+    is_caused_by_the_events,
+    waits_for_others,
+)
 from jobcast.transports.redis_servers import REDIS_ERRORS, Client, Servers
 from jobcast.transports.revocations import Revocation
 from jobcast.transports.rooms import JobRooms
@@ -52,12 +47,6 @@ def script(name: str) -> str:
 
 PUBLISH_SCRIPT: Final = script("publish")
 RENEW_SCRIPT: Final = script("renew")
-
-# Answers that another try may change: the server is moving, full, or its rights are being set.
-_TRANSIENT: Final = (
-    AskError, ClusterDownError, MasterDownError, NoPermissionError, OutOfMemoryError,
-    ReadOnlyError, TryAgainError,
-)  # fmt: skip
 
 T = TypeVar("T")
 
@@ -151,11 +140,31 @@ def _is_late(answer: object) -> bool:
 
 
 @contextmanager
-def _leasing() -> Iterator[None]:
+def _asking() -> Iterator[None]:
     try:
         yield
     except REDIS_ERRORS as exc:
-        raise PublishFailed(str(exc), ()) from exc
+        raise PublishFailed(described(exc), ()) from exc
+
+
+def _advice(info: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a server that says this of itself."""
+    found = []
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        # All keys of jobcast expire, so that the volatile policies take them as well.
+        found.append(
+            f"maxmemory-policy is {policy}: under memory pressure the server evicts histories, and"
+            " the states of running jobs. Use noeviction, or a server of jobcast's own"
+        )
+    if info.get("rdb_last_bgsave_status", "ok") != "ok":
+        found.append(
+            "the last snapshot to disk failed: with stop-writes-on-bgsave-error the server refuses"
+            " events (MISCONF). Make room on its disk"
+        )
+    if info.get("aof_last_write_status", "ok") != "ok":
+        found.append("the append-only file cannot be written: the server refuses events (MISCONF)")
+    return found
 
 
 def script_for(run_id: object, retention: Retention, *, sharded: bool) -> str:
@@ -202,24 +211,23 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
         problem: Exception | None = None
         held: Exception | None = None
         for call, answer in self._send(list(calls(batch, self._names))):
-            if str(answer).startswith(("HELD", "NOTYET")):
-                unsent += call.events
-                held = held or answer
-            elif isinstance(answer, _TRANSIENT) or _is_late(answer):
-                unsent += call.events
-                problem = problem or answer
-            elif isinstance(answer, ResponseError):
+            if not isinstance(answer, Exception):
+                continue
+            if is_caused_by_the_events(answer):
                 # Sending it again would fail again, and hold up everything behind it.
                 logger.error(
-                    "events of job %s were refused (%d): %s",
-                    call.events[0].job_id, len(call.events), answer,
+                    "job %s: dropped %d events that Redis refuses (%s)",
+                    call.events[0].job_id, len(call.events), described(answer),
                 )  # fmt: skip
-            elif isinstance(answer, Exception):
-                unsent += call.events
+                continue
+            unsent += call.events
+            if waits_for_others(answer):
+                held = held or answer
+            else:
                 problem = problem or answer
         if problem is not None:
             self._look_again()
-            raise PublishFailed(str(problem), unsent) from problem
+            raise PublishFailed(described(problem), unsent) from problem
         if held is not None:
             raise PublishFailed(str(held), unsent, held=True) from held
 
@@ -230,7 +238,7 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
             PublishFailed: they could not be renewed now.
         """
         for some in batched(leases, LEASES_AT_ONCE):
-            with _leasing():
+            with _asking():
                 self._connected().eval(
                     RENEW_SCRIPT, 1, self._names.running, str(seconds), *map(str, some)
                 )
@@ -242,7 +250,7 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
             PublishFailed: it could not be done; they run out.
         """
         for some in batched(leases, LEASES_AT_ONCE):
-            with _leasing():
+            with _asking():
                 pipeline = self._connected().pipeline(transaction=False)
                 for key in (self._names.running, self._names.stalled):
                     pipeline.zrem(key, *map(str, some))
@@ -255,10 +263,25 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
             PublishFailed: it may not have been stored.
         """
         data = revocation.encode()
-        with _leasing():
+        with _asking():
             client = self._connected()
             client.zadd(self._names.revoked, {data: revocation.until})
             client.publish(self._names.revocations, data)
+
+    def advice(self) -> list[str]:
+        """What of the configuration or state of a server breaks what jobcast promises.
+
+        Raises:
+            PublishFailed: a server cannot be asked.
+        """
+        with _asking():
+            client = self._connected()
+            if isinstance(client, RedisCluster):
+                nodes = [client.get_redis_connection(node) for node in client.get_primaries()]
+            else:
+                nodes = [client]
+            found = [line for node in nodes for line in _advice(node.info())]
+        return [*dict.fromkeys(found)]
 
     def close(self) -> None:
         if self._client is not None:

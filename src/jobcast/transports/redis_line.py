@@ -28,23 +28,18 @@ class Line:
         pool: makes the connection, whose reads may last for ever: a channel may be silent for
             hours. Whether the server is still there is found out by asking it.
         sharded: whether channels belong to one server of a cluster.
-        on_answer: is told of each answer of the server.
     """
 
-    def __init__(
-        self,
-        pool: redis.asyncio.ConnectionPool,
-        *,
-        sharded: bool,
-        on_answer: Callable[[list[Any]], None],
-    ) -> None:
+    on_answer: Callable[[list[Any]], None]  # is called with each answer of the server
+
+    def __init__(self, pool: redis.asyncio.ConnectionPool, *, sharded: bool) -> None:
         self._pool = pool
         self._connection: redis.asyncio.Connection = pool.make_connection()
         self._sharded = sharded
-        self._on_answer = on_answer
         self._heard = False
         options = pool.connection_kwargs
-        self.name = f"{options.get('host')}:{options.get('port')}"
+        address = options.get("path") or f"{options.get('host')}:{options.get('port')}"
+        self.name = str(address)
 
     async def connect(self) -> None:
         with _writing():
@@ -62,7 +57,7 @@ class Line:
             while True:
                 for answer in await answers.read():
                     if isinstance(answer, list):
-                        self._on_answer(answer)
+                        self.on_answer(answer)
                 self._heard = True
         finally:
             keep_alive.cancel()

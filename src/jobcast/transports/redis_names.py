@@ -37,6 +37,11 @@ class Names(Struct, frozen=True):
         return self.prefix
 
     @property
+    def canary(self) -> str:
+        """What the channels begin with on which server processes prove that they hear."""
+        return f"{self.prefix}:canary"
+
+    @property
     def revoked(self) -> str:
         """The key of the tokens that were revoked."""
         return f"{self.prefix}:{{revoked}}:tokens"

@@ -14,7 +14,8 @@ from typing import Any, Final, cast
 
 import socketio
 from redis.asyncio.cluster import RedisCluster
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, SlotNotCoveredError
 
 from jobcast.cancellation import cancel_and_wait
 from jobcast.errors import TransportUnavailable
@@ -27,12 +28,14 @@ from jobcast.transports.base import (
     Snapshot,
     can_resume,
 )
+from jobcast.transports.canary import Canary, Deaf
 from jobcast.transports.leases import LOOKED_AT_ONCE, Finding, Lease, Terms
 from jobcast.transports.leases import Kind as FindingKind
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.redis import RedisPublisher, script
 from jobcast.transports.redis_line import Line
 from jobcast.transports.redis_names import Keys, Names
+from jobcast.transports.redis_refusals import described
 from jobcast.transports.redis_servers import ASYNC_REDIS_ERRORS, REDIS_ERRORS, Servers
 from jobcast.transports.redis_together import Together
 from jobcast.transports.revocations import Revocation
@@ -42,6 +45,7 @@ SUBSCRIBE_TIMEOUT: Final = 5.0  # seconds, until a subscription has to be confir
 FIRST_DELAY: Final = 0.05  # seconds before the first try to reconnect
 LONGEST_DELAY: Final = 3.0  # seconds between two tries
 
+CANARY_TRIES: Final = 4096  # names of channels, until each master of a cluster has one
 TAKE_OVER: Final = 3.0  # seconds without a look of the process that looks after leases
 
 READ_SCRIPT: Final = script("read")
@@ -78,6 +82,8 @@ class RedisSource:
         self.client = self._servers.async_client()
         self._together = Together(self.client)
         self._lines: list[Line] = []
+        self._canaries: dict[str, str] = {}  # channel: the name of the line that it is heard on
+        self.canary = Canary(self._send_canary, lambda: self.ready)
         self._jobs: dict[str, str] = {}  # channel: job id
         # Channels of a cluster: how often the answer is due that they were unsubscribed from. What
         # comes beyond was not asked for: there alone a server says so by itself.
@@ -290,14 +296,19 @@ class RedisSource:
         tasks: list[asyncio.Task[None]] = []
         try:
             for pool in await self._servers.subscriber_pools(self.client):
-                dispatch = partial(self._dispatch, interrupted)
-                lines.append(Line(pool, sharded=self._servers.sharded, on_answer=dispatch))
-                await lines[-1].connect()
+                line = Line(pool, sharded=self._servers.sharded)
+                line.on_answer = partial(self._dispatch, interrupted, line.name)
+                lines.append(line)
+                await line.connect()
             self._lines = lines
             self._leaving.clear()
-            self._unconfirmed = {self._names.bus, self._names.revocations, *self._jobs}
+            self._canaries = self._canary_channels()
+            self.canary.watch(self._canaries.values())
+            channels = [*self._canaries, *self._jobs]
+            self._unconfirmed = {self._names.bus, self._names.revocations, *channels}
             tasks = [asyncio.create_task(line.run()) for line in lines]
-            tasks.append(asyncio.create_task(self._subscribe_all(list(self._jobs))))
+            tasks.append(asyncio.create_task(self._subscribe_all(channels)))
+            tasks.append(asyncio.create_task(self._listen_to_itself()))
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
                 task.result()
@@ -315,6 +326,49 @@ class RedisSource:
             await self._lines[0].subscribe_everywhere(channel)
         await asyncio.gather(*(line.subscribe(some) for line, some in of_line.items()))
 
+    def _canary_channels(self) -> dict[str, str]:
+        """A channel of this process's own for each line, with the line's name."""
+        own = f"{self._names.canary}:{self._publisher.publisher_id}"
+        if not isinstance(self.client, RedisCluster):
+            return {own: self._lines[0].name}
+        missing = {line.name for line in self._lines}
+        found: dict[str, str] = {}
+        for number in range(CANARY_TRIES):
+            if not missing:
+                break
+            channel = f"{own}:{{{number}}}"
+            name = _node_name(self.client, channel)
+            if name in missing:
+                missing.discard(name)
+                found[channel] = name
+        return found
+
+    async def _listen_to_itself(self) -> None:
+        """Send canaries until they do not arrive.
+
+        Raises:
+            RedisConnectionError: the connections are of no use any more.
+        """
+        try:
+            await self.canary.run()
+        except Deaf as exc:
+            raise RedisConnectionError(str(exc)) from exc
+
+    async def _send_canary(self, name: str) -> bool:
+        [channel] = [channel for channel, line in self._canaries.items() if line == name]
+        try:
+            if isinstance(self.client, RedisCluster):
+                node = self.client.get_node_from_key(channel)
+                heard = await self.client.execute_command(
+                    "SPUBLISH", channel, b"", target_nodes=node
+                )
+            else:
+                heard = await self.client.execute_command("PUBLISH", channel, b"")
+        except ASYNC_REDIS_ERRORS as exc:
+            raise TransportUnavailable(f"could not publish: {described(exc)}") from exc
+        # Of a client that listens to another server than it publishes to, as after a failover.
+        return bool(heard)
+
     def _line_of(self, channel: str) -> Line:
         """The connection that a channel is subscribed to on.
 
@@ -322,8 +376,7 @@ class RedisSource:
             ChannelMoved: there is none just now.
         """
         if isinstance(self.client, RedisCluster):
-            node = self.client.get_node_from_key(channel)
-            name = "" if node is None else f"{node.host}:{node.port}"
+            name = _node_name(self.client, channel)
             lines = [line for line in self._lines if line.name == name]
         else:
             lines = self._lines
@@ -331,9 +384,10 @@ class RedisSource:
             raise ChannelMoved(f"no connection serves {channel} now")
         return lines[0]
 
-    def _dispatch(self, interrupted: bool, answer: list[Any]) -> None:
+    def _dispatch(self, interrupted: bool, line: str, answer: list[Any]) -> None:
         match answer:
             case [b"message" | b"smessage", channel, data]:
+                self.canary.heard(line)
                 self._deliver(_text(channel), data)
             case [b"subscribe" | b"ssubscribe", channel, _]:
                 self._confirm(_text(channel), interrupted)
@@ -377,7 +431,7 @@ class RedisSource:
         due = self._leaving.pop(channel, 0)
         if due > 1:
             self._leaving[channel] = due - 1
-        elif not due and channel in self._jobs:
+        elif not due and (channel in self._jobs or channel in self._canaries):
             # Said unasked, by the node that has given the slot away.
             raise ChannelMoved(f"{channel} is served by another node now")
 
@@ -418,6 +472,15 @@ class RedisClientManager(AsyncJobRooms, socketio.AsyncRedisManager):
         # python-socketio's own listener would hold a second connection, and back off for a minute.
         while True:
             yield await self.source.bus.get()
+
+
+def _node_name(client: RedisCluster, channel: str) -> str:
+    """The name of the line to the node that serves a channel; empty if nobody does."""
+    try:
+        node = client.get_node_from_key(channel)
+    except SlotNotCoveredError:
+        node = None
+    return "" if node is None else f"{node.host}:{node.port}"
 
 
 def _messages(data: bytes) -> list[Message]:

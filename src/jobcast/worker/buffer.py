@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec import UNSET, Raw, Struct, structs
 
-from jobcast.events import PROGRESS, JobComplete, JobError, JobEvent, JobLog, JobStatus
+from jobcast.events import PROGRESS, TERMINAL, JobComplete, JobError, JobEvent, JobLog, JobStatus
 from jobcast.transports import NO_ORIGIN, Origin, Outgoing
 from jobcast.transports.base import Required
 from jobcast.worker.public import safe_text
@@ -18,6 +18,7 @@ from jobcast.worker.public import safe_text
 MAX_EVENTS: Final = 10_000
 MAX_LOG_CHARACTERS: Final = 8 * 1024 * 1024  # of all buffered log lines together
 MAX_KEPT: Final = 100_000  # statuses and endings
+SHORT: Final = 200  # characters that are left of an error's message when there are too many
 MAX_KEPT_CHARACTERS: Final = 64 * 1024 * 1024  # of all buffered results and errors together
 
 logger = logging.getLogger(__name__)
@@ -59,8 +60,9 @@ class Buffer:
     """Events of all jobs in the order they were said.
 
     A newer progress of a job removes an older one. When a bound is reached the oldest log lines
-    go, and one line in their place says how many, then progress. Statuses and endings stay; where
-    there are so many of them that they would fill the memory, the oldest are counted and go too.
+    go, and one line in their place says how many, then progress. Statuses and endings stay. Where
+    results and errors would fill the memory, the oldest are described, or cut; where there are too
+    many endings for even that, the oldest are counted and go too.
 
     Not thread-safe. A signal's handler may raise anywhere in it, as that of a soft time limit
     does: the entries alone say what there is, and the rest follows them.
@@ -69,7 +71,7 @@ class Buffer:
         max_events: events of all kinds, above which logs and progress go.
         max_log_characters: of log lines, above which they go.
         max_kept: statuses and endings, above which these go.
-        max_kept_characters: of results and errors, above which they go.
+        max_kept_characters: of results and errors, above which they are described.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Buffer:
         self._entries: OrderedDict[int, Entry] = OrderedDict()
         self._logs = Shelf()
         self._kept = Shelf()  # statuses and endings
+        self._large = Shelf()  # those of them that carry what may be large
         self._progress: dict[str, int] = {}  # job id: ticket of its unsent progress, oldest first
         self._dropped: dict[str, tuple[int, int]] = {}  # job id: how many lines, the last ticket
         self.last_ticket = 0
@@ -126,6 +129,8 @@ class Buffer:
             self._entries.pop(older, None)
         else:
             shelf.add(entry)
+            if shelf is self._kept and entry.characters:
+                self._large.add(entry)
         self._keep_bounds()
 
     def take(self, count: int, but: Container[str] = ()) -> list[Entry]:
@@ -143,7 +148,7 @@ class Buffer:
                 taken.append(Entry(last, _gap(entry.event, dropped), entry.origin))
             taken.append(entry)
         if not self._entries:
-            self._logs, self._kept = Shelf(), Shelf()
+            self._logs, self._kept, self._large = Shelf(), Shelf(), Shelf()
         return taken
 
     def _tickets(self, but: Container[str]) -> Iterator[int]:
@@ -160,6 +165,7 @@ class Buffer:
         shelf = self._shelf(entry.event)
         if shelf is not None:
             shelf.remove(entry)
+            self._large.remove(entry)
         elif self._progress.get(entry.event.job_id) == ticket:
             del self._progress[entry.event.job_id]
         return entry
@@ -172,12 +178,30 @@ class Buffer:
             self._drop_oldest_log() or self._drop_oldest_progress()
         ):
             pass
-        while len(kept.tickets) > self._max_kept or kept.characters > self._max_kept_characters:
+        while kept.characters > self._max_kept_characters and self._shorten_oldest():
+            pass
+        while len(kept.tickets) > self._max_kept:
             ticket = kept.oldest(self._entries)
             if ticket is None:
                 break
             self._dropped.pop(self._remove(ticket).event.job_id, None)
             self.lost += 1
+
+    def ended_jobs(self) -> list[str]:
+        """Return the jobs whose ending is here."""
+        events = (entry.event for entry in self._entries.values())
+        return [event.job_id for event in events if event.kind == TERMINAL]
+
+    def _shorten_oldest(self) -> bool:
+        """Keep an ending without what it carries."""
+        ticket = self._large.oldest(self._entries)
+        if ticket is None:
+            return False
+        entry = self._entries[ticket]
+        self._entries[ticket] = structs.replace(entry, event=_short(entry.event), characters=0)
+        self._kept.characters -= entry.characters
+        self._large.remove(entry)
+        return True
 
     def _drop_oldest_log(self) -> bool:
         ticket = self._logs.oldest(self._entries)
@@ -232,6 +256,17 @@ def _plain(event: JobEvent) -> JobEvent | None:
         case JobError(error=error, message=message):
             return structs.replace(event, error=safe_text(error), message=safe_text(message))
     return None
+
+
+def _short(event: JobEvent) -> JobEvent:
+    """What is kept of an ending when there are too many."""
+    match event:
+        case JobComplete(result=result):
+            described = {"omitted": "outage", "bytes": _characters(event)}
+            return structs.replace(event, result=described) if isinstance(result, Raw) else event
+        case JobError(message=message):
+            return structs.replace(event, message=message[:SHORT])
+    return event
 
 
 def _characters(event: JobEvent) -> int:

@@ -47,6 +47,8 @@ class Leases:
         self._ended: list[Lease] = []
         self._renew_at = time.monotonic()
         self._has_run = False
+        self._failing_since: float | None = None
+        self._has_warned = False
         #: Runs that other processes of this worker speak of, and that are alive now.
         self.elsewhere: Callable[[], Iterable[Lease]] | None = None
 
@@ -108,17 +110,30 @@ class Leases:
                 self._holder.release(ended)
             if leases:
                 self._holder.renew(sorted(leases, key=str), self._seconds)
-        except Exception:
+        except Exception as exc:
             # Whatever is wrong with a transport, the publisher's thread goes on. All that still
             # run by then are renewed when it is back.
-            logger.debug("leases", exc_info=True)
+            self._warn_when_overdue(now, exc)
             self._ended = [*ended, *self._ended][-MAX_ENDED:]
             self._renew_at = now + RETRY_DELAY
         else:
+            self._failing_since, self._has_warned = None, False
             if due:
                 self._renew_at = now + self._seconds / RENEWALS
                 if self._keeper is not None:
                     self._keeper.renewed(now)
+
+    def _warn_when_overdue(self, now: float, exc: Exception) -> None:
+        """Warn once for each outage, as soon as followers may see its effect."""
+        if self._failing_since is None:
+            self._failing_since = now
+        if now - self._failing_since >= self._seconds and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "could not renew the leases of %d running jobs for %.0f s (%s): they may be shown"
+                " as stalled until it succeeds; JOBCAST_LOST_AFTER says when they end as lost",
+                len(self._running | self._held), now - self._failing_since, exc,
+            )  # fmt: skip
 
     def leave(self) -> None:
         """Leave them to the parent, in a process that was forked."""

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from msgspec import Struct, structs
 
 from jobcast.errors import PublishFailed
-from jobcast.events import JobEvent, JobProgress
+from jobcast.events import TERMINAL, JobEvent, JobProgress
 from jobcast.transports import Origin, Outgoing, TransportPublisher
 from jobcast.transports.base import Predecessor, Required
 from jobcast.transports.leases import DEFAULT_LEASE, Lease
@@ -33,6 +33,7 @@ CLOSE_TIMEOUT: Final = 3.0  # seconds that the end of a process may
 HELD_DELAY: Final = 0.1  # seconds between two looks whether the events before have come
 HELD_TIMEOUT: Final = 10.0  # seconds that a job waits for events of another publisher
 MAX_FAULTS: Final = 100  # progress values that could not be taken, until the thread logs them
+NAMED: Final = 100  # jobs that are named in the log
 
 logger = logging.getLogger(__name__)
 
@@ -188,9 +189,22 @@ class Publisher:
             held = sum(len(held.events) for held in self._held.values())
             waiting = len(self._buffer) + len(self._prepared) + len(self._unsent)
             lost = held + waiting + self._buffer.lost
+            ended = self._jobs_with_unsent_endings()
         if lost:
             logger.warning("%d events of jobs were not sent to %s", lost, self._shown_url)
+        if ended:
+            logger.error(
+                "the process ends before it could send to %s how %d jobs ended, which are shown as"
+                " lost after JOBCAST_LOST_AFTER: %s%s", self._shown_url, len(ended),
+                ", ".join(ended[:NAMED]), ", ..." if len(ended) > NAMED else "",
+            )  # fmt: skip
         self._transport.close()
+
+    def _jobs_with_unsent_endings(self) -> list[str]:
+        held = chain.from_iterable(held.events for held in self._held.values())
+        outgoing = chain(held, self._unsent, self._prepared)
+        ended = [event.job_id for event in outgoing if event.kind == TERMINAL]
+        return [*dict.fromkeys([*ended, *self._buffer.ended_jobs()])]
 
     def leave(self) -> None:
         """Let go of the jobs, in a process that was forked: they speak through another one."""
@@ -256,9 +270,8 @@ class Publisher:
         self._log_faults()
         while self._sent_ticket < last and not self._gives_up:
             self._unsent = self._unsent or self._next_batch()
-            if self._down_since is None:
-                # Before anybody knows that a run has started: it could not be missed until then.
-                self.leases.tend()
+            # Before anybody knows that a run has started: it could not be missed until then.
+            self.leases.tend()
             self._send_batch()
 
     def _finish(self) -> None:
@@ -447,8 +460,18 @@ class Publisher:
             self._down_since = time.monotonic()
         self._wake_waiters()
         ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self._failures, 10))
+        self._wait_before_retry(random.uniform(FIRST_DELAY, ceiling))
+
+    def _wait_before_retry(self, seconds: float) -> None:
+        """Wait, and renew leases meanwhile: a server that refuses events may still take those."""
         self._hurry.clear()
-        self._hurry.wait(random.uniform(FIRST_DELAY, ceiling))
+        while seconds > 0:
+            due = self.leases.due_in
+            some = seconds if due is None else min(seconds, due)
+            if self._hurry.wait(some):
+                return
+            seconds -= some
+            self.leases.tend()
 
     def _succeeded(self) -> None:
         if self._down_since is not None:

@@ -1,0 +1,113 @@
+"""Ways in which a Redis or Valkey server answers commands with errors, without being away."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import redis
+
+from tests.support import wait_for
+
+MISCONF: Final = "MISCONF"
+NOREPLICAS: Final = "NOREPLICAS"
+BUSY: Final = "BUSY"
+OOM: Final = "OOM"
+ENDLESS: Final = "while true do end"
+
+
+class Commanded(Protocol):
+    folder: Path
+    url: str
+
+    def command(self, *words: Any) -> Any: ...
+
+
+@contextmanager
+def refusing(server: Commanded, code: str) -> Iterator[None]:
+    """Let a server answer every write with an error that begins with a code."""
+    with _WAYS[code](server):
+        yield
+
+
+@contextmanager
+def _misconf(server: Commanded) -> Iterator[None]:
+    """The last snapshot to disk failed."""
+    in_the_way = server.folder / "dump.rdb"
+    in_the_way.unlink(missing_ok=True)
+    in_the_way.mkdir()
+    server.command("CONFIG", "SET", "save", "86400 1000000000")
+    server.command("BGSAVE")
+    wait_for(lambda: _last_save(server) == "err", "failed save")
+    try:
+        yield
+    finally:
+        in_the_way.rmdir()
+        server.command("CONFIG", "SET", "save", "")
+
+
+@contextmanager
+def _configured(server: Commanded, name: str, value: object) -> Iterator[None]:
+    [former] = server.command("CONFIG", "GET", name).values()
+    server.command("CONFIG", "SET", name, value)
+    try:
+        yield
+    finally:
+        server.command("CONFIG", "SET", name, former)
+
+
+@contextmanager
+def _busy(server: Commanded) -> Iterator[None]:
+    """Another application's script runs and runs."""
+    server.command("CONFIG", "SET", "lua-time-limit", 20)
+
+    def run() -> None:
+        try:
+            server.command("EVAL", ENDLESS, 0)
+        except redis.RedisError:
+            ended.set()  # with SCRIPT KILL, as is expected
+
+    ended = threading.Event()
+    thread = threading.Thread(target=run)
+    thread.start()
+    wait_for(lambda: _is_busy(server), "busy server")
+    try:
+        yield
+    finally:
+        while not ended.is_set():
+            _kill_script(server)
+            ended.wait(0.05)
+        thread.join()
+
+
+def _kill_script(server: Commanded) -> None:
+    try:
+        server.command("SCRIPT", "KILL")
+    except redis.ResponseError as exc:
+        if not str(exc).startswith("NOTBUSY"):
+            raise
+
+
+def _last_save(server: Commanded) -> str:
+    status: str = server.command("INFO", "persistence")["rdb_last_bgsave_status"]
+    return status
+
+
+def _is_busy(server: Commanded) -> bool:
+    try:
+        server.command("PING")
+    except redis.ResponseError as exc:
+        return str(exc).startswith("BUSY")
+    return False
+
+
+_WAYS: Final = {
+    MISCONF: _misconf,
+    NOREPLICAS: lambda server: _configured(server, "min-replicas-to-write", 100),
+    OOM: lambda server: _configured(server, "maxmemory", 1),
+    BUSY: _busy,
+}
+CODES: Final = (MISCONF, NOREPLICAS, BUSY, OOM)

@@ -1,0 +1,138 @@
+"""What happens to the processes of jobcast and to their clients' connections."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import psutil
+
+from bench.chaos import Proxy, Realtime
+from bench.soak.faults import Kinds
+from tests.support import Process
+
+KILL_REALTIME: Final = "Socket.IO process killed"
+STOP_REALTIME: Final = "Socket.IO process stopped (SIGSTOP)"
+STOP_WORKER: Final = "process of a worker stopped (SIGSTOP)"
+LOAD: Final = "no processor time left"
+RESET_ONE: Final = "client reset in mid-frame"
+RESET_ALL: Final = "all clients of a process reset"
+CUT_SENDER: Final = "sender cut off from the transport"
+BUSY: Final = "while True: pass"
+
+
+class ProcessFaults:
+    """Faults of processes, whatever the transport is.
+
+    Args:
+        servers: Socket.IO processes, each behind a proxy.
+        workers: Celery's.
+        sender: the proxy between this process, which sends the jobs, and the transport.
+        rng: chooses.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[tuple[Realtime, Proxy]],
+        workers: Sequence[Process],
+        sender: Proxy | None,
+        rng: random.Random,
+    ) -> None:
+        self._servers = servers
+        self._workers = workers
+        self._sender = sender
+        self._rng = rng
+
+    @property
+    def kinds(self) -> Kinds:
+        kinds = {
+            KILL_REALTIME: self._kill_realtime,
+            STOP_REALTIME: self._stop_realtime,
+            STOP_WORKER: self._stop_worker,
+            LOAD: self._load,
+        }
+        return {**kinds, CUT_SENDER: self._cut_sender} if self._sender is not None else kinds
+
+    @property
+    def resets(self) -> Kinds:
+        return {RESET_ONE: self._reset_one, RESET_ALL: self._reset_all}
+
+    async def _kill_realtime(self) -> bool:
+        server, proxy = self._rng.choice(self._servers)
+        pause = self._rng.uniform(0, 1)
+        async with server.mending:
+            await asyncio.to_thread(server.kill)
+            proxy.target = None
+            await asyncio.sleep(pause)
+            server.start()
+            await asyncio.to_thread(server.ready)
+            proxy.target = server.port
+        return True
+
+    async def _stop_realtime(self) -> bool:
+        server, _ = self._rng.choice(self._servers)
+        async with server.mending:
+            await stopped([server.popen.pid], self._rng.uniform(0.5, 2))
+        return True
+
+    async def _stop_worker(self) -> bool:
+        """The main process, or one of its children."""
+        worker = self._rng.choice(self._workers)
+        main = psutil.Process(worker.popen.pid)
+        chosen = self._rng.choice([main, *main.children()])
+        await stopped([chosen.pid], self._rng.uniform(0.5, 3))
+        return True
+
+    async def _load(self) -> bool:
+        with busy(2 * (os.cpu_count() or 1)):
+            await asyncio.sleep(self._rng.uniform(1, 3))
+        return True
+
+    async def _reset_one(self) -> bool:
+        links = [link for _, proxy in self._servers for link in proxy.links]
+        if not links:
+            return False
+        await self._rng.choice(links).cut_in_frame(self._rng.random(), timeout=2)
+        return True
+
+    async def _reset_all(self) -> bool:
+        _, proxy = self._rng.choice(self._servers)
+        return proxy.reset_all() > 0
+
+    async def _cut_sender(self) -> bool:
+        assert self._sender is not None
+        target, self._sender.target = self._sender.target, None
+        self._sender.reset_all()
+        await asyncio.sleep(self._rng.uniform(0.5, 3))
+        self._sender.target = target
+        return True
+
+
+async def stopped(pids: Sequence[int], seconds: float) -> None:
+    """Stop processes for a while."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """Processes that compute meanwhile."""
+    processes = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()

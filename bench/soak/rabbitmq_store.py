@@ -1,0 +1,91 @@
+"""RabbitMQ in a soak, and what happens to it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from kombu.connection import Connection
+
+from bench.soak.faults import Kinds
+from bench.soak.processes import stopped
+from bench.soak.sent import Sent
+from jobcast.transports.kombu_names import Names
+from tests.rabbitmq import RabbitMQ
+from tests.support import wait_for
+
+CRASH: Final = "broker killed"
+PAUSE: Final = "broker paused (SIGSTOP)"
+ALARM: Final = "memory alarm"
+NOTICED: Final = 8.0  # seconds until every process has noticed that an exchange is gone
+DELETE_EVENTS: Final = f"exchange {Names().events} deleted"
+DELETE_LEASES: Final = f"exchange {Names().leases} deleted"
+
+
+class RabbitStore:
+    """One node."""
+
+    def __init__(self, folder: Path) -> None:
+        here = folder / "rabbitmq"
+        here.mkdir()
+        self._rabbitmq = RabbitMQ(here)
+        self.url = self._rabbitmq.url
+        self.port: int | None = self._rabbitmq.port
+
+    def ready(self) -> None:
+        self._rabbitmq.ready()
+
+    def kinds(self, rng: random.Random, sent: Sent, are_ready: Callable[[], bool]) -> Kinds:
+        del sent  # nothing that the broker has confirmed is lost by these
+        self._are_ready = are_ready
+        self._rng, self._mending = rng, asyncio.Lock()
+        return {
+            CRASH: self._crash,
+            PAUSE: self._pause,
+            ALARM: self._alarm,
+            DELETE_EVENTS: lambda: self._delete(Names().events),
+            DELETE_LEASES: lambda: self._delete(Names().leases),
+        }
+
+    def kill(self) -> None:
+        self._rabbitmq.kill()
+
+    async def _crash(self) -> bool:
+        async with self._mending:
+            await asyncio.to_thread(self._rabbitmq.crash)
+            await asyncio.sleep(self._rng.uniform(0, 1))
+            self._rabbitmq.start()
+            await asyncio.to_thread(self._rabbitmq.ready)
+        return True
+
+    async def _pause(self) -> bool:
+        async with self._mending:
+            await stopped([self._rabbitmq.node.popen.pid], self._rng.uniform(0.5, 2))
+        return True
+
+    async def _alarm(self) -> bool:
+        async with self._mending:
+            alarm = self._rabbitmq.alarm()
+            await asyncio.to_thread(alarm.__enter__)
+            try:
+                await asyncio.sleep(self._rng.uniform(0.5, 3))
+            finally:
+                await asyncio.to_thread(alarm.__exit__, None, None, None)
+        return True
+
+    async def _delete(self, exchange: str) -> bool:
+        async with self._mending:
+            # What is published while one process is bound again and another is away is missing
+            # there, as is documented.
+            await asyncio.to_thread(wait_for, self._are_ready, "processes that are ready")
+            await asyncio.to_thread(self._delete_now, exchange)
+            await asyncio.sleep(NOTICED)
+            await asyncio.to_thread(wait_for, self._are_ready, "processes that are ready again")
+        return True
+
+    def _delete_now(self, exchange: str) -> None:
+        with Connection(self.url) as operator:
+            operator.channel().exchange_delete(exchange)

@@ -1,0 +1,72 @@
+"""Messages that arrive while a room reads its history, bounded."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from jobcast.transports.base import Message
+
+MAX_MESSAGES: Final = 10_000
+MAX_CHARACTERS: Final = 8 * 1024 * 1024  # of their packets together
+
+
+class Recent:
+    """What arrived since the read began, oldest first; the oldest are dropped past the bounds.
+
+    A message that was dropped is in the history: the room finds that it is missing, and reads
+    again.
+    """
+
+    def __init__(
+        self, max_messages: int = MAX_MESSAGES, max_characters: int = MAX_CHARACTERS
+    ) -> None:
+        self._max_messages = max_messages
+        self._max_characters = max_characters
+        self._messages: deque[Message] = deque()
+        self._characters = 0
+        self._first = 0  # how many arrived before the oldest that is kept
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @property
+    def arrived(self) -> int:
+        """How many messages have arrived so far: a mark for :meth:`before`."""
+        return self._first + len(self._messages)
+
+    def add(self, message: Message) -> None:
+        self._messages.append(message)
+        self._characters += len(message.packet)
+        while self._messages and (
+            len(self._messages) > self._max_messages or self._characters > self._max_characters
+        ):
+            self._drop_oldest()
+
+    def clear(self) -> None:
+        self._first += len(self._messages)
+        self._messages.clear()
+        self._characters = 0
+
+    def take_before(self, mark: int) -> list[Message]:
+        """Remove and return the messages that had arrived at a mark."""
+        return [self._drop_oldest() for _ in range(min(len(self), mark - self._first))]
+
+    def take(self) -> list[Message]:
+        """Remove and return all messages."""
+        return self.take_before(self.arrived)
+
+    def within(self, epoch: str, after: int, up_to: int) -> list[Message]:
+        """Return the messages of a record between two places, in its order."""
+        found = {
+            message.seq: message
+            for message in self._messages
+            if message.epoch == epoch and after < message.seq <= up_to
+        }
+        return [found[seq] for seq in sorted(found)]
+
+    def _drop_oldest(self) -> Message:
+        message = self._messages.popleft()
+        self._characters -= len(message.packet)
+        self._first += 1
+        return message

@@ -107,7 +107,7 @@ def test_a_signal_stops_all_of_it_at_any_moment(
 
 def test_nothing_is_left_of_a_demo_that_was_killed(demo: Demo, mark: Mark) -> None:
     demo.says("jobcast watch")
-    assert {"valkey-server", "celery", "uvicorn"} <= running_parts(mark)
+    assert {"valkey-server", "celery", "jobcast.cli"} <= running_parts(mark)
     demo.popen.kill()
     demo.ends()
     mark.wait_until_gone()
@@ -117,7 +117,7 @@ def test_nothing_is_left_of_a_demo_that_was_killed(demo: Demo, mark: Mark) -> No
 def test_a_process_that_dies_is_reported_with_its_log(demo: Demo, mark: Mark) -> None:
     demo.says("jobcast watch")
     for process in mark.processes():
-        if "uvicorn" in process.cmdline():
+        if "realtime.app:app" in process.cmdline():
             process.kill()
     assert demo.ends() == 1, demo.log
     assert "the realtime process ended unexpectedly (signal 9)" in demo.log
@@ -207,7 +207,7 @@ def test_in_a_terminal_it_stays_until_ctrl_c(tmp_path: Path, mark: Mark) -> None
         wait_for(lambda: says(b"stops them"), "end of the jobs", TIMEOUT)
         last = rb"stops them.*\r\n  open http://127\.0\.0\.1:\d+\r\n$"
         wait_for(lambda: says(b"") and re.search(last, shown, re.DOTALL), "last line", TIMEOUT)
-        assert {"valkey-server", "celery", "uvicorn"} <= running_parts(mark)
+        assert {"valkey-server", "celery", "jobcast.cli"} <= running_parts(mark)
         os.write(ours, b"\x03")
         wait_for(lambda: says(b"stopping"), "answer to Ctrl-C", TIMEOUT)
         assert process.wait(TIMEOUT) == 0

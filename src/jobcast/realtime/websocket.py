@@ -152,7 +152,18 @@ class WebSocket:
         """End the connection at once, whatever waits to be written."""
         if self._protocol is not None:
             reset(self._protocol.transport)
-        elif self._task is not None and not self._aborted:
+        else:
+            self._cancel()
+
+    def _leave(self) -> None:
+        """End the connection of a client that was told so; it may still read that."""
+        if self._protocol is not None:
+            self._protocol.transport.abort()
+        else:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        if self._task is not None and not self._aborted:
             self._aborted = True
             self._task.cancel()
 
@@ -160,7 +171,7 @@ class WebSocket:
         """The client was told that the connection is closed; give it time to do that."""
         if self._timeout is None:
             loop = asyncio.get_running_loop()
-            self._timeout = loop.call_later(CLOSE_TIMEOUT, self.abort)
+            self._timeout = loop.call_later(CLOSE_TIMEOUT, self._leave)
 
     async def _serve(self) -> None:
         socket, backlog = self._socket, cast("Backlog", self._socket.queue)

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from jobcast.transports.kombu_audience import SETTLE, UNHEARD, Audience, Unheard
+from jobcast.transports.kombu_audience import SETTLE, UNHEARD, UNKNOWN, Audience, Unheard
 
 
 class Clock:
@@ -36,9 +36,23 @@ def misses(audience: Audience, *, reached: bool, may_repeat: bool = True) -> boo
     return False
 
 
-def test_nobody_waits_for_a_process_that_never_was(audience: Audience) -> None:
+def test_a_new_publisher_waits_for_processes_that_may_be_about_to_bind(
+    audience: Audience, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    assert misses(audience, reached=False)
+    clock.now += UNKNOWN - 1
+    assert misses(audience, reached=False)
+    clock.now += 1
     assert not misses(audience, reached=False)
+    assert not misses(audience, reached=False)
+    assert len(caplog.messages) == 1
     assert not misses(audience, reached=True)
+
+
+def test_a_new_publisher_does_not_wait_with_what_cannot_be_repeated(audience: Audience) -> None:
+    assert not misses(audience, reached=False, may_repeat=False)
+    assert not misses(audience, reached=True, may_repeat=False)
 
 
 def test_events_wait_for_a_process_that_was_there(

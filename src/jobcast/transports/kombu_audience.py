@@ -10,6 +10,7 @@ from typing import Final
 from kombu.exceptions import KombuError
 
 UNHEARD: Final = 30.0  # seconds that events wait for a process that listens, if there was one
+UNKNOWN: Final = 8.0  # seconds that they wait for one if it is unknown whether there was one
 SETTLE: Final = 3.0  # seconds that processes may need to bind their queues after the first one
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Audience:
         self._exchange = exchange
         self._clock = clock
         self._was_there = False
+        self._was_missed = False  # nobody waits any more
         self._missing_since: float | None = None
         self._back_since: float | None = None
 
@@ -47,7 +49,7 @@ class Audience:
     def check(self, *, reached: bool, may_repeat: bool) -> None:
         """Let events wait for those that listened a moment ago.
 
-        Nobody waits for a process that never was.
+        A new publisher cannot know of any: it waits until they would have bound their queues again.
 
         Args:
             reached: whether a queue got everything.
@@ -59,22 +61,25 @@ class Audience:
         if reached:
             self._wait_for_the_rest(may_repeat=may_repeat)
         else:
-            self._wait_for_the_first()
+            self._wait_for_the_first(may_repeat=may_repeat)
 
-    def _wait_for_the_first(self) -> None:
+    def _wait_for_the_first(self, *, may_repeat: bool) -> None:
         self.lose()
-        if not self._was_there or self._missing_since is None:
+        if self._was_missed or self._missing_since is None:
             return
-        if self._clock() - self._missing_since < UNHEARD:
+        if not self._was_there and not may_repeat:
+            return
+        patience = UNHEARD if self._was_there else UNKNOWN
+        if self._clock() - self._missing_since < patience:
             raise Unheard(f"no Socket.IO process listens to the exchange {self._exchange}")
-        self._was_there = False
+        self._was_there, self._was_missed = False, True
         logger.warning(
             "no Socket.IO process has listened to the exchange %s for %d s: what jobs publish"
-            " is dropped until one does", self._exchange, UNHEARD,
+            " is dropped until one does", self._exchange, patience,
         )  # fmt: skip
 
     def _wait_for_the_rest(self, *, may_repeat: bool) -> None:
-        if self._was_there and self._missing_since is not None:
+        if self._missing_since is not None and not self._was_missed:
             now = self._clock()
             if self._back_since is None:
                 self._back_since = now
@@ -82,4 +87,5 @@ class Audience:
                 raise Unheard(
                     f"Socket.IO processes bind their queues to the exchange {self._exchange} again"
                 )
-        self._was_there, self._missing_since, self._back_since = True, None, None
+        self._was_there, self._was_missed = True, False
+        self._missing_since = self._back_since = None

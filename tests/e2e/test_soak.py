@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from pathlib import Path
+
+import psutil
 import pytest
 
 from bench.endings import Options as Endings
@@ -19,6 +24,7 @@ from bench.soak import (
     soak_apart,
 )
 from bench.soak_jobs import Script
+from tests.support import TIMEOUT, Process
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -39,6 +45,26 @@ def test_every_job_has_one_end_while_its_workers_are_killed() -> None:
     assert report.ok, told
     assert set(report.faults) == {"child killed", "worker killed"}, told
     assert {"complete", "error: worker_lost"} <= set(report.endings), told
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_soak_that_is_ended_leaves_no_process_behind(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "bench.soak", "--seconds", "600", "--jobs", "2"]
+    soak = Process(command, tmp_path / "soak.log", {"TMPDIR": str(tmp_path)})
+    here = psutil.Process(soak.popen.pid)
+    try:
+        soak.expect(lambda: [*tmp_path.glob("jobcast-soak-*/soak-1.log")], "worker")
+        started = here.children(recursive=True)
+        assert any("celery" in process.cmdline() for process in started)
+        soak.popen.send_signal(number)
+        _, left = psutil.wait_procs([here, *started], timeout=TIMEOUT)
+        assert left == []
+    finally:
+        for process in here.children(recursive=True) if here.is_running() else ():
+            process.kill()
+        soak.kill()
 
 
 @pytest.fixture

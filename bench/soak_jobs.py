@@ -59,6 +59,10 @@ class Script:
         return range(self.retry_before or 0, len(self.steps))
 
     @property
+    def attempts(self) -> tuple[int, ...]:
+        return (1,) if self.retry_before is None else (1, 2)
+
+    @property
     def result(self) -> dict[str, int]:
         return {"seed": self.seed, "steps": len(self.steps)}
 
@@ -69,7 +73,7 @@ class Script:
     def transcript(self) -> list[str]:
         """What a follower is told, but for the progress; its end is the last."""
         told = [QUEUED]
-        for attempt in (1,) if self.retry_before is None else (1, 2):
+        for attempt in self.attempts:
             if attempt == 2:
                 told.append("retrying 2")
             told.append(f"started {attempt}")

@@ -11,8 +11,9 @@ the end.
 The exit code is 0 if nothing was lost, repeated or reordered and every job ended as it should.
 """
 
+from bench.soak.apart import soak_apart
 from bench.soak.report import TRANSPORTS, Options, Report, Transport
-from bench.soak.run import sending, soak, soak_apart
+from bench.soak.run import sending, soak
 from bench.soak.transcript import Connection, Event, Examined, Join, Joined, examine
 
 __all__ = [

@@ -7,8 +7,8 @@ import signal
 import sys
 from typing import Final
 
+from bench.soak.apart import soak_apart
 from bench.soak.report import TRANSPORTS, Options, Report, comparison
-from bench.soak.run import soak_apart
 
 HOUR: Final = 3600.0  # seconds that all transports take together
 
@@ -26,7 +26,7 @@ def main() -> None:
     everything, transport = arguments.pop("all"), arguments.pop("transport")
     if arguments["seconds"] is None:
         arguments["seconds"] = HOUR / len(TRANSPORTS) if everything else Options.seconds
-    # asyncio hears Ctrl-C by itself; whoever says SIGTERM means the same.
+    # Whoever says SIGTERM means the same as with Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     reports: list[tuple[str, Report]] = []
     try:

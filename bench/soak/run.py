@@ -8,6 +8,7 @@ import math
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -21,9 +22,8 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from multiprocessing import get_context
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -358,12 +358,31 @@ def _worker(options: Options, folder: Path, broker: Valkey, store: Store, name: 
     )  # fmt: skip
 
 
+async def _until_told(run: Coroutine[Any, Any, None]) -> None:
+    """Run it until SIGTERM, or until the process that wants the report is gone.
+
+    Servers are processes of their own, and would stay behind.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(run)
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    parent = parent_process()
+    if parent is not None:
+        sentinel = parent.sentinel
+
+        def orphaned() -> None:
+            loop.remove_reader(sentinel)
+            task.cancel()
+
+        loop.add_reader(sentinel, orphaned)
+    await task
+
+
 def soak(options: Options) -> Report:
     """Run it. The report's folder is there only if there is something to look for in it."""
     folder = Path(tempfile.mkdtemp(prefix="jobcast-soak-"))
     report = Report(options.seed, folder)
     try:
-        asyncio.run(_run(options, report))
+        asyncio.run(_until_told(_run(options, report)))
     except BaseException:
         print(f"the logs are in {folder}", file=sys.stderr)
         raise
@@ -372,9 +391,3 @@ def soak(options: Options) -> Report:
     if report.ok and not options.keep:
         shutil.rmtree(folder)
     return report
-
-
-def soak_apart(options: Options) -> Report:
-    """Run it in a process of its own: Celery's app keeps what it has connected to."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(soak, options).result()

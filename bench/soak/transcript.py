@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from bench import soak_jobs
+from bench.soak.late import expected_in_time, expected_late, may_be_late
 from bench.soak_jobs import Script
 
 AROUND: Final = 4  # events that are shown before and after the place
@@ -38,6 +39,7 @@ class Event:
     said: str  # as in ``Script.transcript``
     is_progress: bool = False
     is_end: bool = False
+    late_of: int | None = None  # the try that a line is of, if it says that it comes late
     at: float = field(default=0.0, compare=False)
 
 
@@ -128,12 +130,18 @@ def examine_order(connections: Sequence[Connection]) -> Examined:
 def examine_story(examined: Examined, script: Script) -> None:
     """Check that what was sent, each event once, is what the job has said."""
     expected, story = script.transcript(), examined.story
-    got = [event.said for event in story if not event.is_progress and not event.is_end]
+    late = _late_lines(examined, script)
+    got = [
+        event.said
+        for event in story
+        if not event.is_progress and not event.is_end and event.late_of is None
+    ]
     if soak_jobs.QUEUED not in got:
         # Its sender could not say so before a worker began: then it was not true any more.
         examined.begun_before_queued = 1
         expected = expected[1:]
-    _compare(examined, expected[:-1], got)
+    _compare(examined, expected_in_time(script, expected[:-1], late), got)
+    _compare(examined, expected_late(script, late), late)
     _examine_end(examined, expected[-1])
     progress = [event.said for event in story if event.is_progress]
     if script.last_progress not in progress:
@@ -141,6 +149,20 @@ def examine_story(examined: Examined, script: Script) -> None:
     elif progress[-1] != script.last_progress:
         what = f"progress {progress[-1]!r} came after {script.last_progress!r}"
         examined.find("reordered", what, progress[-AROUND:])
+
+
+def _late_lines(examined: Examined, script: Script) -> list[str]:
+    before: list[str] = []
+    late: list[str] = []
+    for event in examined.story:
+        if event.late_of is None:
+            before.append(event.said)
+            continue
+        late.append(event.said)
+        if not may_be_late(script, event.said, event.late_of, before):
+            what = f"{event.said!r} came as a late line of attempt {event.late_of}"
+            examined.find("wrong", what, before[-AROUND:])
+    return late
 
 
 def _compare(examined: Examined, expected: Sequence[str], got: Sequence[str]) -> None:
@@ -197,7 +219,7 @@ def event_of(name: str, data: dict[str, Any], at: float = 0.0) -> Event | None:
             words = [data["status"], *([str(data["attempt"])] if "attempt" in data else [])]
             return Event(seq, " ".join(words), at=at)
         case "job_log":
-            return Event(seq, data["message"], at=at)
+            return Event(seq, data["message"], late_of=data.get("attempt"), at=at)
         case "job_progress":
             return Event(seq, str(data["message"]), is_progress=True, at=at)
         case "job_complete":

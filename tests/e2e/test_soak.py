@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
 import pytest
 
 from bench.endings import Options as Endings
@@ -18,14 +24,16 @@ from bench.soak import (
     examine,
     soak_apart,
 )
+from bench.soak.late import lines_of
 from bench.soak_jobs import Script
+from tests.support import TIMEOUT, Process
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_nothing_is_lost_repeated_or_reordered_while_everything_breaks(
     transport: Transport,
 ) -> None:
-    report = soak_apart(Options(transport=transport, seconds=15, seed=7, jobs=4, clients=8))
+    report = soak_apart(Options(transport=transport, seconds=12, seed=7, jobs=4, clients=8))
     told = f"{report.table()}\n\n{report.details()}\n\nthe logs are in {report.folder}"
     assert (report.lost, report.repeated, report.reordered, report.wrong) == (0, 0, 0, 0), told
     assert not report.server_errors, told
@@ -41,11 +49,32 @@ def test_every_job_has_one_end_while_its_workers_are_killed() -> None:
     assert {"complete", "error: worker_lost"} <= set(report.endings), told
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_soak_that_is_ended_leaves_no_process_behind(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "bench.soak", "--seconds", "600", "--jobs", "2"]
+    soak = Process(command, tmp_path / "soak.log", {"TMPDIR": str(tmp_path)})
+    here = psutil.Process(soak.popen.pid)
+    try:
+        soak.expect(lambda: [*tmp_path.glob("jobcast-soak-*/soak-1.log")], "worker")
+        started = here.children(recursive=True)
+        assert any("celery" in process.cmdline() for process in started)
+        soak.popen.send_signal(number)
+        _, left = psutil.wait_procs([here, *started], timeout=TIMEOUT)
+        assert left == []
+    finally:
+        for process in here.children(recursive=True) if here.is_running() else ():
+            process.kill()
+        soak.kill()
+
+
 @pytest.fixture
 def script() -> Script:
     """A job with log lines, that is retried once."""
     scripts = map(Script.of, range(1000))
-    return next(s for s in scripts if s.retry_before is not None and len(s.transcript()) > 20)
+    tries = (s for s in scripts if s.retry_before is not None)
+    return next(s for s in tries if all(len(lines_of(s, attempt)) > 8 for attempt in s.attempts))
 
 
 @pytest.fixture
@@ -174,3 +203,51 @@ def test_a_line_that_nobody_said_is_found(script: Script, events: list[Event]) -
 
 def test_a_script_is_its_seed(script: Script) -> None:
     assert Script.of(script.seed) == script
+
+
+def with_late_lines(script: Script, events: list[Event], late: int) -> list[Event]:
+    """The last lines of the first try come at the end of the second."""
+    lines = lines_of(script, 1)[-late:]
+    stays = [event for event in events if event.said not in (*lines, "retrying 2")]
+    told = [*stays[:-2], *(Event(0, said, late_of=1) for said in lines), *stays[-2:]]
+    return [replace(event, seq=seq) for seq, event in enumerate(told, 1)]
+
+
+def test_lines_of_an_earlier_try_may_come_late(script: Script, events: list[Event]) -> None:
+    assert examine([connection(with_late_lines(script, events, 2))], script).findings == []
+    everything = with_late_lines(script, events, len(lines_of(script, 1)))
+    begun = [event for event in everything if event.said != "started 1"]
+    assert examine([connection(begun)], script).findings == []
+
+
+def test_a_late_line_that_does_not_say_so_is_found(script: Script, events: list[Event]) -> None:
+    late = [replace(event, late_of=None) for event in with_late_lines(script, events, 2)]
+    assert set(kinds(examine([connection(late)], script))) == {"lost", "reordered"}
+
+
+def test_a_line_in_time_that_says_that_it_is_late_is_found(
+    script: Script, events: list[Event]
+) -> None:
+    [index] = [i for i, event in enumerate(events) if event.said == lines_of(script, 1)[-1]]
+    events[index] = replace(events[index], late_of=1)
+    assert "wrong" in kinds(examine([connection(events)], script))
+
+
+def test_a_late_line_of_the_latest_try_is_found(script: Script, events: list[Event]) -> None:
+    late = with_late_lines(script, events, 2)
+    told = [replace(event, late_of=event.late_of and 2) for event in late]
+    assert kinds(examine([connection(told)], script)) == ["wrong", "wrong"]
+
+
+def test_late_lines_are_found_that_are_lost_or_reordered(
+    script: Script, events: list[Event]
+) -> None:
+    late = with_late_lines(script, events, 3)
+    [*_, second, third] = [i for i, event in enumerate(late) if event.late_of]
+    lost = [event for event in late if event is not late[third]]
+    assert kinds(examine([connection(lost)], script)) == ["lost"]
+    late[second], late[third] = (
+        replace(late[third], seq=late[second].seq),
+        replace(late[second], seq=late[third].seq),
+    )
+    assert kinds(examine([connection(late)], script)) == ["reordered"]

@@ -141,6 +141,34 @@ async def test_an_exchange_that_is_deleted_is_declared_again_and_no_event_is_los
         assert "binding the queue again" in caplog.text
 
 
+async def test_no_event_is_lost_where_one_process_binds_later_than_another(
+    rabbitmq: RabbitMQ,
+) -> None:
+    async with scene(rabbitmq.url) as here, scene(rabbitmq.url) as other:
+        bind_late(other, seconds=1.5)
+        await asyncio.to_thread(
+            channel_of, rabbitmq, lambda channel: channel.exchange_delete(Names().events)
+        )
+        for each in (here, other):
+            each.speak(50)
+        for each in (here, other):
+            await each.heard()
+            await eventually(each.has_all, "all lines, and a relay that is ready")
+
+
+def bind_late(scene: Scene, seconds: float) -> None:
+    """Let a process take its time, as on a busy machine."""
+    consumer = scene.source._consumer
+    assert consumer is not None
+    consume = consumer._consume
+
+    def late(channel: Any, *, is_bound: bool) -> Any:
+        time.sleep(seconds)
+        return consume(channel, is_bound=is_bound)
+
+    consumer._consume = late  # type: ignore[method-assign]
+
+
 async def test_a_queue_that_is_unbound_is_bound_again(rabbitmq: RabbitMQ) -> None:
     async with scene(rabbitmq.url) as here, scene(rabbitmq.url) as other:
         assert here.source._consumer is not None

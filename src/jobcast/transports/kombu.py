@@ -29,6 +29,7 @@ from msgspec import Struct, structs
 from jobcast.errors import PublishFailed
 from jobcast.events import JOB_EVENTS, Kind, State, job_of, packet_tail, room_of
 from jobcast.transports.base import Outgoing, Predecessor, Required, Retention
+from jobcast.transports.kombu_audience import Audience, Unheard
 from jobcast.transports.kombu_names import Names, stock_exchange
 from jobcast.transports.leases import Lease
 from jobcast.transports.prefix import DEFAULT_PREFIX
@@ -44,7 +45,6 @@ PERSISTENT: Final = 2
 
 CANARY: Final = "jobcast.canary"  # the type of a message by which a process finds out what it hears
 BIND_AGAIN: Final = "jobcast.bind-again"  # the type of a message that asks all processes for it
-UNHEARD: Final = 30.0  # seconds that events wait for a process that listens, if there was one
 BLOCKED: Final = "the broker blocks publishers: its memory or disk alarm is set"
 
 #: What Kombu and its driver raise where a broker cannot be reached or does not do what is asked.
@@ -215,10 +215,6 @@ def connection(
     )
 
 
-class Unheard(KombuError):
-    """No queue is bound to the exchange: nobody would receive what is published."""
-
-
 class KombuPublisher(JobRooms, socketio.KombuManager):
     """A write-only ``socketio.KombuManager`` whose job rooms have order and history.
 
@@ -247,8 +243,7 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
         self._unconfirmed: set[int] = set()  # delivery tags
         self._refused = False
         self._returned = 0  # messages that no queue got
-        self._was_heard = False  # by a process that listens
-        self._unheard_since: float | None = None
+        self._audience = Audience(self._names.events)
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
         """Hand events to the broker, and wait until it has them all.
@@ -259,8 +254,12 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
         bodies = [encode(self._numbered(outgoing), self.publisher_id) for outgoing in batch]
         try:
             self._hand_over(self._names.events_exchange(), bodies, delivery_mode=PERSISTENT)
-            self._check_heard()
+            self._audience.check(
+                reached=not self._returned, may_repeat=all(each.number for each in batch)
+            )
         except KOMBU_ERRORS as exc:
+            if isinstance(exc, NotFound):
+                self._audience.lose()
             raise PublishFailed(self._failed(exc), batch) from exc
 
     def renew(self, leases: Sequence[Lease], seconds: float) -> None:
@@ -346,31 +345,6 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
         if not isinstance(exc, Unheard):
             self._drop_connection()
         return BLOCKED if blocked else str(exc) or repr(exc)
-
-    def _check_heard(self) -> None:
-        """Let events wait for those that listened a moment ago.
-
-        A process that listens has a durable queue: without one there is no such process, or
-        somebody has deleted the exchange, and the processes are about to bind their queues again.
-        Nobody waits for a process that never was.
-
-        Raises:
-            Unheard: nobody listens now.
-        """
-        if not self._returned:
-            self._was_heard, self._unheard_since = True, None
-            return
-        now = time.monotonic()
-        if self._unheard_since is None:
-            self._unheard_since = now
-        if self._was_heard and now - self._unheard_since < UNHEARD:
-            raise Unheard(f"no Socket.IO process listens to the exchange {self._names.events}")
-        if self._was_heard:
-            self._was_heard = False
-            logger.warning(
-                "no Socket.IO process has listened to the exchange %s for %d s: what jobs publish"
-                " is dropped until one does", self._names.events, UNHEARD,
-            )  # fmt: skip
 
     def _note(self, note: LeaseNote) -> None:
         try:

@@ -123,6 +123,8 @@ class Consumer:
         failures, had_queue = 0, False
         while not self._stopping.is_set():
             try:
+                # Whoever asks from here on has it bound once more.
+                self._deaf.clear()
                 with connection(self._url, heartbeat=HEARTBEAT) as broker:
                     is_bound = had_queue and not self._misses_events
                     if had_queue and not self._queue_exists(broker):
@@ -154,12 +156,11 @@ class Consumer:
             is_bound: whether the queue of events should be bound still. It is not bound again:
                 where it is not, canaries find out that events are missing.
         """
-        self._deaf.clear()
         channel = broker.channel()
         consumer = self._consume(channel, is_bound=is_bound)
         self._is_consuming = True
         self._call(self._on_state, True)
-        if self._misses_events:
+        if self._misses_events and not is_bound:
             self._misses_events = False
             self._call(self._on_lost)
         while not self._stopping.is_set() and not self._deaf.is_set():

@@ -36,6 +36,7 @@ DEFAULT_HANDSHAKE_TIMEOUT: Final = 10  # seconds
 DEFAULT_MAX_UNAUTHENTICATED: Final = 1000  # connections
 DEFAULT_MAX_CONNECTIONS_PER_SUBJECT: Final = 1000
 DEFAULT_MESSAGE_RATE: Final = 20  # messages a second
+DEFAULT_RATE_PATIENCE: Final = 10.0  # seconds
 DEFAULT_HISTORY_RATE: Final = 1024 * 1024  # characters a second
 DEFAULT_DRAIN_SECONDS: Final = 5
 DEFAULT_ENQUEUE_TIMEOUT: Final = 0.25  # seconds
@@ -105,6 +106,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_connections_per_address: int = 0  # 0: no limit
     trusted_proxies: tuple[str, ...] = ()  # whose X-Forwarded-For is believed; none: of this host
     message_rate: int = DEFAULT_MESSAGE_RATE  # messages a second of one connection
+    rate_patience: float = DEFAULT_RATE_PATIENCE  # seconds above the rate until refusals begin
     history_rate: int = DEFAULT_HISTORY_RATE  # characters a second of one connection
     lease: int = DEFAULT_LEASE  # seconds that a run lives without a word of its worker
     lost_after: int = DEFAULT_LOST_AFTER  # seconds that a job may be stalled
@@ -521,6 +523,7 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "max_connections_per_address": _between(0, 1_000_000, "connections"),
     "trusted_proxies": _addresses,
     "message_rate": _between(1, 100_000, "messages a second"),
+    "rate_patience": _seconds(1, 600),
     "history_rate": _between(1024, 1024**3, "characters a second"),
     "lease": _between(1, 3600, "seconds"),
     "lost_after": _between(1, 7 * 24 * 3600, "seconds"),

@@ -12,7 +12,6 @@ from jobcast.realtime.budget import (
     CLOSE_AFTER,
     HISTORY_BURST,
     MAX_PENDING,
-    REFUSE_AFTER,
     SPARE_MESSAGES,
     UNAUTHENTICATED_MESSAGES,
     Budget,
@@ -101,8 +100,8 @@ async def test_flood_waits_is_refused_and_is_closed(
                 assert retry_after == pytest.approx(BURST / 2 / SETTINGS.message_rate, rel=0.05)
     closed_at = clock.now - start
     assert slept
-    assert refused_at == pytest.approx(REFUSE_AFTER, abs=0.5)
-    assert closed_at == pytest.approx(CLOSE_AFTER, abs=0.5)
+    assert refused_at == pytest.approx(SETTINGS.rate_patience, abs=0.5)
+    assert closed_at == pytest.approx(CLOSE_AFTER * SETTINGS.rate_patience, abs=0.5)
 
 
 async def test_client_that_calms_down_is_answered_again(

@@ -15,10 +15,12 @@ from typing import Final
 from jobcast.settings import Settings
 
 SPARE_MESSAGES: Final = 100  # beyond two for each job that a connection may follow
-UNAUTHENTICATED_MESSAGES: Final = 20  # that a client may send before it has authenticated
+MESSAGE_BYTES: Final = 1024  # that an average message may have
+UNAUTHENTICATED_MESSAGES: Final = 10  # that a client may send before it has authenticated
+UNAUTHENTICATED_BYTES: Final = 16 * 1024  # that it may send at once: a token has up to 8 KiB
+UNAUTHENTICATED_RATE: Final = 4 * 1024  # bytes a second after them
 MAX_PENDING: Final = 32  # requests of one connection that wait for their answers
-REFUSE_AFTER: Final = 10.0  # seconds of waiting without pause, after which requests are refused
-CLOSE_AFTER: Final = 30.0  # seconds of it, after which the connection is closed
+CLOSE_AFTER: Final = 3  # times JOBCAST_RATE_PATIENCE of waiting, after which it is closed
 HISTORY_BURST: Final = 16  # seconds of the history's rate that a connection may use at once
 HISTORY_PATIENCE: Final = 5.0  # seconds that a join waits for its budget
 LONGEST_DEBT: Final = 60.0  # seconds of the history's rate
@@ -82,8 +84,9 @@ class Budget:
     """
 
     __slots__ = (
-        "_clock", "_counts_messages", "_first_joins", "_history", "_max_jobs", "_messages",
-        "_pending", "_room", "_unauthenticated", "_waiting_since", "authenticated",
+        "_bytes", "_clock", "_counts_messages", "_first_joins", "_history", "_max_jobs",
+        "_messages", "_patience", "_pending", "_room", "_stranger_bytes", "_unauthenticated",
+        "_waiting_since", "authenticated",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +99,11 @@ class Budget:
         self._clock = clock
         self._counts_messages = counts_messages
         self._max_jobs = settings.max_jobs
+        self._patience = settings.rate_patience
+        self._bytes = TokenBucket(
+            settings.message_rate * MESSAGE_BYTES, 2 * settings.max_jobs * MESSAGE_BYTES, clock
+        )
+        self._stranger_bytes = TokenBucket(UNAUTHENTICATED_RATE, UNAUTHENTICATED_BYTES, clock)
         burst = 2 * settings.max_jobs + SPARE_MESSAGES
         self._messages = TokenBucket(settings.message_rate, burst, clock)
         self._history = TokenBucket(
@@ -108,6 +116,21 @@ class Budget:
         self._waiting_since: float | None = None
         self.authenticated = False
 
+    @property
+    def is_stranger(self) -> bool:
+        """Whether nobody knows yet who the client is, so that it is owed little."""
+        return self._counts_messages and not self.authenticated
+
+    @property
+    def bytes_in(self) -> TokenBucket:
+        """The bytes that the client may send, of messages and of everything else."""
+        return self._stranger_bytes if self.is_stranger else self._bytes
+
+    @property
+    def close_after(self) -> float:
+        """Seconds of waiting without pause, after which the connection is closed."""
+        return CLOSE_AFTER * self._patience
+
     async def admit(self, messages: int = 1) -> None:
         """Wait until messages that have come may be handled.
 
@@ -116,7 +139,7 @@ class Budget:
         """
         if not self._counts_messages:
             return
-        if not self.authenticated:
+        if self.is_stranger:
             self._unauthenticated += messages
             if self._unauthenticated > UNAUTHENTICATED_MESSAGES:
                 raise BudgetExceeded("it sends too much before it authenticates")
@@ -125,7 +148,7 @@ class Budget:
         if delay:
             if self._waiting_since is None:
                 self._waiting_since = self._clock()
-            if self._waited > CLOSE_AFTER:
+            if self._waited > self.close_after:
                 raise BudgetExceeded("it sends too many messages (JOBCAST_MESSAGE_RATE)")
             await asyncio.sleep(delay)
         elif self._messages.level > self._messages.capacity / 2:
@@ -162,9 +185,9 @@ class Budget:
             Seconds after which requests are answered again; None if this one is answered.
         """
         if not self._counts_messages:
-            self._messages.take(1, most_owed=CLOSE_AFTER * self._messages.rate)
+            self._messages.take(1, most_owed=self.close_after * self._messages.rate)
             return self._messages.delay or None
-        if self._waiting_since is None or self._waited <= REFUSE_AFTER:
+        if self._waiting_since is None or self._waited <= self._patience:
             return None
         missing = self._messages.capacity / 2 - self._messages.level
         return max(0.0, missing / self._messages.rate)

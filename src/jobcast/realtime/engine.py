@@ -77,7 +77,7 @@ class EngineGuard:
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self.refusals = RefusalLog(logger)
-        self._polling = PollingReader(self._eio, settings.max_jobs, self.budget, self.refusals)
+        self._polling = PollingReader(self._eio, settings, self.budget, self.refusals)
         if self._eio.async_mode == "asgi":
             own = {"websocket": self._websocket, "translate_request": translate_request}
             self._eio._async = {**self._eio._async, **own}

@@ -16,11 +16,13 @@ from typing import Any, Final, Protocol
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from jobcast.realtime.budget import CLOSE_AFTER, TokenBucket
-from jobcast.realtime.stall import StallTimer
+from jobcast.realtime.budget import Budget
+from jobcast.realtime.stall import StallTimer, reset
 
 SLICE: Final = 1024  # bytes that are parsed in one turn of the loop
-MESSAGE_BYTES: Final = 1024  # that an average message may have
+STRANGER_SLICE: Final = 256  # of a client that has not authenticated
+CLOSING_BYTES: Final = 1024  # that are read after the server has closed: the client's own close
+LINGER: Final = 1.0  # seconds that a client has to read why it is closed, while nothing is read
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ class Reader(Protocol):
         """The client reads again."""
 
     def cut(self, problem: str) -> None:
-        """The connection has to be closed at once."""
+        """The connection is about to be closed at once."""
 
 
 class QuietLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
@@ -62,9 +64,8 @@ class InboundGate(asyncio.Protocol):
 
     Args:
         protocol: uvicorn's.
-        reader: is told of pauses, and cuts the connection.
-        message_rate: messages a second, as which bytes are counted.
-        burst: bytes that may come at once.
+        reader: is told of pauses, and of why the connection is cut.
+        budget: the bytes that may come.
         send_timeout: seconds without a byte written, after which the connection is cut.
     """
 
@@ -72,27 +73,34 @@ class InboundGate(asyncio.Protocol):
         self,
         protocol: WebSocketsSansIOProtocol,
         reader: Reader,
+        budget: Budget,
         *,
-        message_rate: float,
-        burst: float,
         send_timeout: float,
     ) -> None:
         self._protocol = protocol
         self._transport = protocol.transport
         self._reader = reader
-        self._bucket = TokenBucket(message_rate * MESSAGE_BYTES, burst)
+        self._budget = budget
         self._stall = StallTimer(send_timeout, self._stalled)
         self._waiting = bytearray()
         self._pump: asyncio.Handle | None = None
         self.is_writable = True
         self._owing_since: float | None = None
+        self._ended = False
+        self._left = CLOSING_BYTES  # that are read after that
+        self._linger: asyncio.TimerHandle | None = None
 
     @classmethod
     def install(
-        cls, protocol: WebSocketsSansIOProtocol, reader: Reader, **limits: float
+        cls,
+        protocol: WebSocketsSansIOProtocol,
+        reader: Reader,
+        budget: Budget,
+        *,
+        send_timeout: float,
     ) -> InboundGate:
         """Put a gate before the protocol of a connection that is open."""
-        gate = cls(protocol, reader, **limits)
+        gate = cls(protocol, reader, budget, send_timeout=send_timeout)
         protocol.logger = QuietLogger(protocol.logger)  # type: ignore[assignment]
         protocol.transport.set_protocol(gate)
         return gate
@@ -103,8 +111,26 @@ class InboundGate(asyncio.Protocol):
             self._transport.pause_reading()
             self._schedule()
 
+    def end(self) -> None:
+        """The server has closed the connection: let in the client's own close, and little else."""
+        if self._ended or self._transport.is_closing():
+            return
+        self._ended = True
+        if self._pump is not None:
+            self._pump.cancel()
+        if self._waiting:
+            waiting = bytes(self._waiting)
+            self._waiting.clear()
+            self._transport.resume_reading()
+            self._let_in_at_end(waiting)
+
     def data_received(self, data: bytes) -> None:
-        if not self._waiting and len(data) <= SLICE and self._is_open and not self._bucket.delay:
+        if self._ended:
+            if self._linger is None:
+                self._let_in_at_end(data)
+            return
+        fits = len(data) <= self._slice and not self._budget.bytes_in.delay
+        if fits and self._is_open and not self._waiting:
             self._let_in(data)
             return
         self._waiting += data
@@ -130,8 +156,9 @@ class InboundGate(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stall.forget()
-        if self._pump is not None:
-            self._pump.cancel()
+        for handle in (self._pump, self._linger):
+            if handle is not None:
+                handle.cancel()
         self._waiting.clear()
         self._protocol.connection_lost(exc)
         del self._reader  # which has the gate: no collection need find the cycle
@@ -139,6 +166,10 @@ class InboundGate(asyncio.Protocol):
     @property
     def _is_open(self) -> bool:
         return self.is_writable and not self._protocol.read_paused
+
+    @property
+    def _slice(self) -> int:
+        return STRANGER_SLICE if self._budget.is_stranger else SLICE
 
     def _schedule(self, delay: float = 0.0) -> None:
         if self._pump is None:
@@ -149,14 +180,15 @@ class InboundGate(asyncio.Protocol):
         self._pump = None
         if self._transport.is_closing() or not self._is_open:
             return  # called again when that changes
-        delay = self._bucket.delay
+        delay = self._budget.bytes_in.delay
         if delay:
             self._wait(delay)
             return
-        chunk = bytes(self._waiting[:SLICE])
-        del self._waiting[:SLICE]
+        size = self._slice
+        chunk = bytes(self._waiting[:size])
+        del self._waiting[:size]
         self._let_in(chunk)
-        if self._transport.is_closing():
+        if self._transport.is_closing() or self._ended:
             return
         if self._waiting:
             self._schedule()
@@ -164,24 +196,40 @@ class InboundGate(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _let_in(self, data: bytes) -> None:
-        self._bucket.take(len(data))
-        if self._owing_since is not None and self._bucket.level > self._bucket.capacity / 2:
+        bucket = self._budget.bytes_in
+        bucket.take(len(data))
+        if self._owing_since is not None and bucket.level > bucket.capacity / 2:
             self._owing_since = None
         try:
             self._protocol.data_received(data)
         except Exception as exc:
             # websockets and uvicorn assert what a client can break after the closing handshake.
             logger.debug("what a client sent cannot be parsed: %r", exc)
-            self._reader.cut("what it sends cannot be parsed")
+            self._cut("what it sends cannot be parsed")
+
+    def _let_in_at_end(self, data: bytes) -> None:
+        if len(data) <= self._left:
+            self._left -= len(data)
+            self._let_in(data)
+        else:
+            # A flood. What the client has yet to read would be lost if the connection were reset
+            # now; and while it waits for that, it opens no other one.
+            self._transport.pause_reading()
+            loop = asyncio.get_running_loop()
+            self._linger = loop.call_later(LINGER, reset, self._transport)
+
+    def _cut(self, problem: str) -> None:
+        self._reader.cut(problem)
+        reset(self._transport)
 
     def _wait(self, delay: float) -> None:
         now = asyncio.get_running_loop().time()
         if self._owing_since is None:
             self._owing_since = now
-        if now - self._owing_since > CLOSE_AFTER:
-            self._reader.cut("it sends too many bytes (JOBCAST_MESSAGE_RATE)")
+        if now - self._owing_since > self._budget.close_after:
+            self._cut("it sends too many bytes (JOBCAST_MESSAGE_RATE)")
         else:
             self._schedule(delay)
 
     def _stalled(self) -> None:
-        self._reader.cut("it does not read what it is sent (JOBCAST_SEND_TIMEOUT)")
+        self._cut("it does not read what it is sent (JOBCAST_SEND_TIMEOUT)")

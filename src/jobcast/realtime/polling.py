@@ -6,6 +6,7 @@ This is an adapter: it takes the place of ``handle_post_request`` of python-engi
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from engineio.packet import Packet
 from jobcast.realtime.budget import Budget, BudgetExceeded
 from jobcast.realtime.packets import BadPacket
 from jobcast.realtime.refusals import RefusalLog, shown
+from jobcast.settings import Settings
 
 SPARE_PACKETS: Final = 16  # of one request, beyond one for each job that a client may follow
 SEPARATOR: Final = "\x1e"  # between the packets of a request
@@ -25,16 +27,22 @@ class PollingReader:
 
     Args:
         eio: the Engine.IO server.
-        max_jobs: jobs that one connection may follow: it may join them in one request.
+        settings: how many jobs one connection may follow, which it may join in one request, and for
+            how long it may leave unread what it asked for.
         budget_of: the budget of a connection.
         refusals: where a closed connection is logged.
     """
 
     def __init__(
-        self, eio: Any, max_jobs: int, budget_of: Callable[[str], Budget], refusals: RefusalLog
+        self,
+        eio: Any,
+        settings: Settings,
+        budget_of: Callable[[str], Budget],
+        refusals: RefusalLog,
     ) -> None:
         self._eio = eio
-        self._max_packets = max_jobs + SPARE_PACKETS
+        self._max_packets = settings.max_jobs + SPARE_PACKETS
+        self._send_timeout = settings.send_timeout
         self._budget_of = budget_of
         self._refusals = refusals
         self._reading: set[str] = set()
@@ -57,7 +65,10 @@ class PollingReader:
         except (
             EngineIOError, ValueError, LookupError, TypeError, RecursionError, BudgetExceeded,
         ) as exc:  # fmt: skip
-            self._refusals.info("closed %s: it sent no Engine.IO packet (%s)", sid, shown(exc))
+            if isinstance(exc, BudgetExceeded):
+                self._refusals.info("closed %s: %s", sid, exc)
+            else:
+                self._refusals.info("closed %s: it sent no Engine.IO packet (%s)", sid, shown(exc))
             # python-engineio answers the request, and would wait for the client to read the end.
             await socket.close(wait=False, reason=self._eio.reason.SERVER_DISCONNECT)
             self._eio.sockets.setdefault(sid, socket)  # without it the request has no answer
@@ -73,4 +84,18 @@ class PollingReader:
             if socket.closed:
                 return
             await socket.receive(Packet(encoded_packet=text))
-            await budget.room()
+            await self._room(budget)
+
+    async def _room(self, budget: Budget) -> None:
+        """Wait until another request of the session may come.
+
+        Raises:
+            BudgetExceeded: the client does not poll, so that none of them is answered.
+        """
+        if budget.has_room:
+            return
+        try:
+            async with asyncio.timeout(self._send_timeout):
+                await budget.room()
+        except TimeoutError:
+            raise BudgetExceeded("it does not poll (JOBCAST_SEND_TIMEOUT)") from None

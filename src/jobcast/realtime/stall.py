@@ -9,6 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+CLOSE_TIMEOUT: Final = 5.0  # seconds that a client may take to close what was closed to it
+
 # Not to linger: the kernel forgets what it has not sent, and resets the connection.
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 

@@ -23,13 +23,12 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from jobcast.realtime import metrics
 from jobcast.realtime.backlog import Backlog
 from jobcast.realtime.budget import Budget, BudgetExceeded
-from jobcast.realtime.inbound import MESSAGE_BYTES, InboundGate
-from jobcast.realtime.stall import reset
+from jobcast.realtime.inbound import InboundGate
+from jobcast.realtime.stall import CLOSE_TIMEOUT, reset
 from jobcast.settings import Settings
 
 UPGRADE_TIMEOUT: Final = 5.0  # seconds that a client may take to change over to a WebSocket
 SLOWEST: Final = 1024  # characters a second that a client takes at least
-CLOSE_TIMEOUT: Final = 10.0  # seconds that a client may take to close what was closed to it
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +130,7 @@ class WebSocket:
             # Servers have no common word for a connection that is gone.
             logger.debug("%s is closed already: %r", self._socket.sid, exc)
         if self._gate is not None:
-            self._gate.message_read()  # what is left to come is the client's own close
+            self._gate.end()
 
     def writing_paused(self) -> None:
         """Expect no answer to a ping: it is behind what is not read from the client now."""
@@ -143,10 +142,9 @@ class WebSocket:
         self._schedule_ping()
 
     def cut(self, problem: str) -> None:
-        """Close the connection at once, and log why."""
+        """Log that the connection is closed at once, and why."""
         logger.info("cut %s: %s", self._socket.sid, problem)
         metrics.CUT.inc()
-        self.abort()
 
     def abort(self) -> None:
         """End the connection at once, whatever waits to be written."""
@@ -213,13 +211,8 @@ class WebSocket:
     def _install_gate(self) -> None:
         protocol = getattr(self._receive, "__self__", None)
         if isinstance(protocol, WebSocketsSansIOProtocol) and not protocol.transport.is_closing():
-            settings = self._settings
             self._gate = InboundGate.install(
-                protocol,
-                self,
-                message_rate=settings.message_rate,
-                burst=2 * settings.max_jobs * MESSAGE_BYTES,
-                send_timeout=settings.send_timeout,
+                protocol, self, self._budget, send_timeout=self._settings.send_timeout
             )
 
     async def _upgrade(self) -> bool:

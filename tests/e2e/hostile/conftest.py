@@ -19,6 +19,7 @@ from tests.support import TIMEOUT, eventually, new_id, running, wait_for
 ROOM = 64 * 1024 * 1024  # bytes that one connection may make the server grow by
 LOG_LINES = 20  # that a connection without a token may cause
 ANSWERED = 1000  # of an authenticated one that the server may answer, with a line each
+IMPATIENT = {"JOBCAST_SEND_TIMEOUT": "3", "JOBCAST_RATE_PATIENCE": "1"}
 WINDOW = 4.0  # seconds in which the server reads
 TRICKLE = 160 * 1024  # bytes at most, if it holds a connection
 MOST = 8 * 1024 * 1024  # bytes that it may read of a flood in all
@@ -50,9 +51,8 @@ def serve(valkey: Valkey, tmp_path: Path) -> Iterator[Serve]:
 
 @pytest.fixture
 def served(valkey: Valkey, tmp_path: Path) -> Iterator[Served]:
-    """A server with default settings, but for a time to send that a test can wait for."""
-    env = {"JOBCAST_SEND_TIMEOUT": "3"}
-    with running(Served(tmp_path / "server.log", valkey.url, env)) as server:
+    """A server with default settings, but for times that a test can wait for."""
+    with running(Served(tmp_path / "server.log", valkey.url, IMPATIENT)) as server:
         yield server.ready()
 
 
@@ -65,7 +65,7 @@ def target(served: Served, token: Token, long_job: str) -> Target:
 def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server for many short attacks."""
     log_path = tmp_path_factory.mktemp("hostile") / "server.log"
-    with running(Served(log_path, valkey.url)) as server:
+    with running(Served(log_path, valkey.url, IMPATIENT)) as server:
         yield server.ready()
 
 

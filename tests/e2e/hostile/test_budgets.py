@@ -137,7 +137,7 @@ async def test_floods_of_requests_are_refused_or_closed(
 
 
 async def test_a_tighter_rate_is_a_setting(serve: Serve, token: Token) -> None:
-    served = serve(JOBCAST_MESSAGE_RATE="5")
+    served = serve(JOBCAST_MESSAGE_RATE="5", JOBCAST_RATE_PATIENCE="1")
     async with WebSocket(served.url) as socket:
         await socket.greet(token())
         refused = False

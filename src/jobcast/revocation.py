@@ -12,7 +12,7 @@ from typing import Final
 
 from jobcast.errors import PublishFailed, TransportError
 from jobcast.settings import Settings
-from jobcast.transports import Retention, open_publisher
+from jobcast.transports import open_publisher
 from jobcast.transports.revocations import Revocation, SupportsRevoking
 
 DEFAULT_TTL: Final = 30 * 24 * 3600  # seconds; where nothing bounds the lifetime of tokens
@@ -58,8 +58,7 @@ def revoke(
         before=0.0 if subject is None else (now if before is None else before),
         until=now + (ttl or settings.jwt_max_lifetime or DEFAULT_TTL) + LEEWAY,
     )
-    retention = Retention(ttl=settings.history_ttl, size=settings.history_size)
-    publisher = open_publisher(settings.url, retention, prefix=settings.prefix)
+    publisher = open_publisher(settings.url, settings.retention, prefix=settings.prefix)
     try:
         if not isinstance(publisher, SupportsRevoking):
             raise TransportError(

@@ -19,7 +19,7 @@ from msgspec import Struct, structs
 from jobcast.errors import SettingsError
 from jobcast.events import LEVELS
 from jobcast.masking import MASK, is_secret_name, mask_url, remember
-from jobcast.transports import DEFAULT_HISTORY_SIZE, DEFAULT_HISTORY_TTL, check_url
+from jobcast.transports import DEFAULT_HISTORY_SIZE, DEFAULT_HISTORY_TTL, Retention, check_url
 from jobcast.transports.leases import DEFAULT_LEASE, DEFAULT_LOST_AFTER, Terms
 from jobcast.transports.prefix import DEFAULT_PREFIX, check_prefix
 
@@ -240,6 +240,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         if self.jwt_algorithms:
             return self.jwt_algorithms
         return ("HS256",) if self.secrets else ("RS256", "ES256", "EdDSA")
+
+    @property
+    def retention(self) -> Retention:
+        """How long the store keeps a job, and how much of it."""
+        return Retention(ttl=self.history_ttl, size=self.history_size)
 
     @property
     def terms(self) -> Terms:

@@ -17,7 +17,7 @@ from celery import Celery, signals
 from jobcast.errors import InvalidJobId, SettingsError
 from jobcast.events import JobEvent
 from jobcast.settings import Settings
-from jobcast.transports import Origin, Retention, open_publisher
+from jobcast.transports import Origin, open_publisher
 from jobcast.worker.apps import configured_apps
 from jobcast.worker.aside import aside
 from jobcast.worker.job import NO_JOB, Job, NoJob, current_job
@@ -242,11 +242,7 @@ def close() -> None:
 
 
 def _open(settings: Settings) -> Publisher:
-    transport = open_publisher(
-        settings.url,
-        Retention(ttl=settings.history_ttl, size=settings.history_size),
-        prefix=settings.prefix,
-    )
+    transport = open_publisher(settings.url, settings.retention, prefix=settings.prefix)
     # In memory it would be another process's, which nobody asks.
     keeper = None
     if not settings.url.startswith("memory:"):

@@ -113,7 +113,7 @@ async def _transport(settings: Settings) -> str:
 
 async def _advice(settings: Settings) -> list[str]:
     """Ask the transport's server for what breaks promises without being an error."""
-    publisher = open_publisher(settings.url)
+    publisher = open_publisher(settings.url, settings.retention, prefix=settings.prefix)
     try:
         if isinstance(publisher, SupportsAdvice):
             return await asyncio.to_thread(publisher.advice)

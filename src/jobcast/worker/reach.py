@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 def check_transport(settings: Settings) -> None:
     """Log a warning if the transport cannot be used. Blocks as long as a connection may take."""
-    transport = open_publisher(settings.url)
+    transport = open_publisher(settings.url, settings.retention, prefix=settings.prefix)
     try:
         if isinstance(transport, LeaseHolder):  # a transport of others may have no leases
             transport.release([PROBE])

@@ -11,7 +11,6 @@ from urllib.parse import unquote_plus
 from jobcast.masking import MASK, is_secret_name, mask
 
 LONGEST_LINE: Final = 4096  # characters
-LONGEST_TEXT: Final = 100  # characters of a client's text within a line
 # They log what clients send: paths with their queries, and session ids.
 EXPOSED_LOGGERS: Final = ("uvicorn.access", "uvicorn.error", "engineio.server", "socketio.server")
 # The same of a client, about what servers send.
@@ -53,16 +52,6 @@ def protect(*names: str) -> None:
 def protect_own() -> None:
     """Filter what jobcast's own loggers log, in whatever process they are."""
     protect(*(name for name in list(logging.Logger.manager.loggerDict) if name.startswith(_OWN)))
-
-
-def quoted(text: object, limit: int = LONGEST_TEXT) -> str:
-    """Return a client's text as a log line of jobcast shows it: quoted, escaped and cut.
-
-    >>> quoted("a\\nINFO forged")
-    "'a\\\\nINFO forged'"
-    """
-    shown = str(text)
-    return repr(shown) if len(shown) <= limit else f"{shown[:limit]!r}…"
 
 
 def safe_line(text: str) -> str:

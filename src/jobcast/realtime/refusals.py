@@ -38,7 +38,7 @@ class RefusalLog:
 
 
 def shown(text: object) -> str:
-    """A client's text for a log: quoted, without control characters, cut to a length.
+    """Return a client's text for a log: quoted, escaped and cut to ``SHOWN`` characters.
 
     >>> shown("a\\nb")
     "'a\\\\nb'"

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
@@ -54,6 +54,8 @@ _PEM_BLOCK: Final = re.compile(
     r"(?P<pem>-----BEGIN (?P<kind>[A-Z ]+)-----.*?-----END (?P=kind)-----)[\s,]*",
     re.DOTALL,
 )
+
+N = TypeVar("N", int, float)
 
 LogLevel = Literal["off", "debug", "info", "warning", "error", "critical"]
 
@@ -431,24 +433,18 @@ def _function(text: str) -> str:
 
 
 def _between(low: int, high: int, unit: str) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        problem = f"should be a whole number of {unit} from {low} to {high}, not {text!r}"
-        try:
-            number = int(text)
-        except ValueError:
-            raise ValueError(problem) from None
-        if not low <= number <= high:
-            raise ValueError(problem)
-        return number
-
-    return parse
+    return _number(int, low, high, f"a whole number of {unit}")
 
 
 def _seconds(low: int, high: int) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        problem = f"should be a number of seconds from {low} to {high}, not {text!r}"
+    return _number(float, low, high, "a number of seconds")
+
+
+def _number(convert: type[N], low: int, high: int, noun: str) -> Callable[[str], N]:
+    def parse(text: str) -> N:
+        problem = f"should be {noun} from {low} to {high}, not {text!r}"
         try:
-            number = float(text)
+            number = convert(text)
         except ValueError:
             raise ValueError(problem) from None
         if not low <= number <= high:

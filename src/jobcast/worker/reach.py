@@ -16,7 +16,7 @@ from jobcast.settings import Settings
 from jobcast.transports import NOBODY, open_publisher
 from jobcast.transports.leases import Lease, LeaseHolder
 
-# To release a lease that nobody has changes nothing, and needs the server and the rights on it.
+# Releasing a lease that no run holds changes nothing, and needs the server and rights on it.
 PROBE: Final = Lease("jobcast-probe", NOBODY)
 
 logger = logging.getLogger(__name__)

@@ -28,6 +28,8 @@ class SafeRecords(logging.Filter):
     Values of ``sid`` and of parameters that are named after a token, a secret, a password or a key
     are masked, as is what :func:`jobcast.masking.mask` knows. The further lines of a traceback are
     indented.
+
+    >>> logging.getLogger("shop.access").addFilter(SafeRecords())
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -42,7 +44,7 @@ class SafeRecords(logging.Filter):
 
 
 def protect(*names: str) -> None:
-    """Filter what the loggers log, whatever their handlers are. Again changes nothing."""
+    """Filter the records of loggers, whatever their handlers are. Repeating it changes nothing."""
     for name in names:
         logger = logging.getLogger(name)
         if not any(isinstance(some, SafeRecords) for some in logger.filters):
@@ -50,12 +52,12 @@ def protect(*names: str) -> None:
 
 
 def protect_own() -> None:
-    """Filter what jobcast's own loggers log, in whatever process they are."""
+    """Filter what jobcast's own loggers log in this process."""
     protect(*(name for name in list(logging.Logger.manager.loggerDict) if name.startswith(_OWN)))
 
 
 def safe_line(text: str) -> str:
-    """Return the text as one line of a log."""
+    """Return the text as one line of a log, cut to ``LONGEST_LINE`` characters and masked."""
     if len(text) > LONGEST_LINE:
         text = f"{text[:LONGEST_LINE]}…"
     if not text.isprintable():

@@ -51,6 +51,9 @@ const TOKEN_PAUSE = 1000; // before `getToken` is asked again when it failed
 const LONGEST_TOKEN_PAUSE = 8000;
 const STEADY = 1000; // ms after which a connection counts as one that works
 
+/** Codes of refused connections after which the same token may connect. */
+const AGAIN: ReadonlySet<string> = new Set(["unavailable", "rate_limited", "too_many_connections"]);
+
 /** The code of a refusal when the server's answer breaks the protocol. */
 export const INVALID_ANSWER = "invalid_answer";
 
@@ -270,7 +273,7 @@ export class Link implements Store<Connection> {
   #refused(error: Error): void {
     const refusal = refusalOf(error);
     const { code, message } = refusal;
-    if (code === "unavailable" || code === "rate_limited") {
+    if (AGAIN.has(code)) {
       this.#retryLater(code, message, pauseAfter(refusal, Math.max(0, this.#tries - 1)));
     } else if (code === "token_expired" && this.#asksAgain) {
       this.#asksAgain = false;

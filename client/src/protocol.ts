@@ -54,7 +54,7 @@ export interface JobProgressMessage extends Stamped {
 export interface JobLogMessage extends Stamped {
   level: Level;
   message: string;
-  /** Of a line that comes late: which try of the task it is of. */
+  /** Only with a late line: the try of the task that logged it. */
   attempt?: number;
 }
 

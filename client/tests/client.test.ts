@@ -378,21 +378,24 @@ describe("a refused connection", () => {
     stop();
   });
 
-  test("that is unavailable is tried again", async () => {
-    let tries = 0;
-    server.refuse = () => {
-      tries += 1;
-      return tries < 3 ? refusal({ code: "unavailable" }) : undefined;
-    };
-    const states = new Set<string>();
-    const client = connect();
-    client.connection.subscribe(() => states.add(client.connection.getSnapshot().state));
-    const stop = client.job("a").subscribe(() => {});
-    await joined(client);
-    expect(states).not.toContain("refused");
-    expect(server.tokens).toHaveLength(3);
-    stop();
-  });
+  test.each(["unavailable", "rate_limited", "too_many_connections"])(
+    "that is refused with %s is tried again",
+    async (code) => {
+      let tries = 0;
+      server.refuse = () => {
+        tries += 1;
+        return tries < 3 ? refusal({ code }) : undefined;
+      };
+      const states = new Set<string>();
+      const client = connect();
+      client.connection.subscribe(() => states.add(client.connection.getSnapshot().state));
+      const stop = client.job("a").subscribe(() => {});
+      await joined(client);
+      expect(states).not.toContain("refused");
+      expect(server.tokens).toHaveLength(3);
+      stop();
+    },
+  );
 });
 
 describe("the token", () => {

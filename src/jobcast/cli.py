@@ -162,7 +162,7 @@ def serve(
 @click.option(
     "--token",
     envvar="JOBCAST_TOKEN",
-    help="Whom to speak for  [JOBCAST_TOKEN]. Without one, but with JOBCAST_JWT_SECRET or"
+    help="A JSON Web Token  [JOBCAST_TOKEN]. Without one, but with JOBCAST_JWT_SECRET or"
     " JOBCAST_JWT_SECRETS set, one for just these jobs is made.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One event a line, for pipes.")

@@ -65,6 +65,11 @@ NO_TOKEN: Final = "token_unavailable"  # noqa: S105
 STATUS_HINTS: Final = {
     403: ("forbidden", "is the path of its URL right, and does it let this client in?"),
     404: ("not_found", "is the path of its URL right?"),
+    429: ("unreachable", "this address has too many connections; try again later"),
+    503: (
+        "unreachable",
+        "it is full, about to end, or gone from behind its proxy; try later",
+    ),
 }
 
 Token = str | Callable[[], str | Awaitable[str]]

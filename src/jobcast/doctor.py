@@ -112,14 +112,14 @@ async def _transport(settings: Settings) -> str:
 
 
 async def _advice(settings: Settings) -> list[str]:
-    """Ask the transport's server for what breaks promises without being an error."""
-    publisher = open_publisher(settings.url)
+    """Return warnings about server settings that weaken the delivery guarantees."""
+    publisher = open_publisher(settings.url, settings.retention, prefix=settings.prefix)
     try:
         if isinstance(publisher, SupportsAdvice):
             return await asyncio.to_thread(publisher.advice)
     except TransportUnavailable as exc:
-        # Where it cannot be reached that has been said.
-        logger.debug("%s says nothing of its configuration: %s", settings.masked_url, exc)
+        # The check of the transport has already reported a server that cannot be reached.
+        logger.debug("could not read the configuration of %s: %s", settings.masked_url, exc)
     finally:
         publisher.close()
     return []
@@ -206,7 +206,7 @@ async def _origin(url: str, origin: str) -> str:
 
 
 def _reason(body: bytes) -> str:
-    """Return what a server says of why it is not ready."""
+    """Return a server's own reason for not being ready."""
     try:
         return msgspec.json.decode(body, type=Readiness).status
     except msgspec.DecodeError:

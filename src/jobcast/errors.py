@@ -60,9 +60,9 @@ class TokenError(JobcastError):
 
 
 class TransportError(JobcastError):
-    """The transport could not do what it was asked for.
+    """A transport operation failed.
 
-    The message often is a driver's or a server's, which may echo a password: secrets are masked.
+    The message may come from a driver or a server that echoes a password: secrets are masked.
     """
 
     def __init__(self, message: str = "") -> None:

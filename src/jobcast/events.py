@@ -163,7 +163,7 @@ class JobLog(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
 
     level: Level
     message: str
-    # Which try of the task the line is of: given by the store to a line that comes after its run.
+    # The attempt that logged the line. The store sets it on a line that arrives after its run.
     attempt: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
 
 
@@ -219,7 +219,7 @@ class Joined(Struct, frozen=True, kw_only=True):
 
 
 class Left(Struct, frozen=True, kw_only=True):
-    """A joined job may not be followed any more: the client is no follower of it from here on."""
+    """The right to follow a joined job has ended; no event of the job follows."""
 
     name: ClassVar[str] = "left"
 
@@ -377,7 +377,7 @@ def packet_tail(seq: int, run: int | None = None, attempt: int | None = None) ->
 
     Args:
         run: the number that a ``started`` has.
-        attempt: of a log line that comes after its run.
+        attempt: the attempt that logged a line which arrives after its run.
     """
     if run is not None:
         return f'{seq},"run":{run}}}]'

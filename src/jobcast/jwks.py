@@ -15,7 +15,7 @@ import jwt
 from jobcast.errors import TokenError
 from jobcast.keys import VerificationKey
 
-FETCH_TIMEOUT: Final = 5.0  # seconds that anybody waits for the endpoint
+FETCH_TIMEOUT: Final = 5.0  # seconds of waiting for the endpoint
 REFRESH_INTERVAL: Final = 150.0  # seconds between two fetches in the background
 RETRY_DELAY: Final = 5.0  # seconds after a fetch that failed
 COOLDOWN: Final = 30.0  # seconds after a fetch in which an unknown key id causes no other

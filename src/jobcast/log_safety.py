@@ -11,7 +11,6 @@ from urllib.parse import unquote_plus
 from jobcast.masking import MASK, is_secret_name, mask
 
 LONGEST_LINE: Final = 4096  # characters
-LONGEST_TEXT: Final = 100  # characters of a client's text within a line
 # They log what clients send: paths with their queries, and session ids.
 EXPOSED_LOGGERS: Final = ("uvicorn.access", "uvicorn.error", "engineio.server", "socketio.server")
 # The same of a client, about what servers send.
@@ -29,6 +28,8 @@ class SafeRecords(logging.Filter):
     Values of ``sid`` and of parameters that are named after a token, a secret, a password or a key
     are masked, as is what :func:`jobcast.masking.mask` knows. The further lines of a traceback are
     indented.
+
+    >>> logging.getLogger("shop.access").addFilter(SafeRecords())
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -43,7 +44,7 @@ class SafeRecords(logging.Filter):
 
 
 def protect(*names: str) -> None:
-    """Filter what the loggers log, whatever their handlers are. Again changes nothing."""
+    """Filter the records of loggers, whatever their handlers are. Repeating it changes nothing."""
     for name in names:
         logger = logging.getLogger(name)
         if not any(isinstance(some, SafeRecords) for some in logger.filters):
@@ -51,22 +52,12 @@ def protect(*names: str) -> None:
 
 
 def protect_own() -> None:
-    """Filter what jobcast's own loggers log, in whatever process they are."""
+    """Filter what jobcast's own loggers log in this process."""
     protect(*(name for name in list(logging.Logger.manager.loggerDict) if name.startswith(_OWN)))
 
 
-def quoted(text: object, limit: int = LONGEST_TEXT) -> str:
-    """Return a client's text as a log line of jobcast shows it: quoted, escaped and cut.
-
-    >>> quoted("a\\nINFO forged")
-    "'a\\\\nINFO forged'"
-    """
-    shown = str(text)
-    return repr(shown) if len(shown) <= limit else f"{shown[:limit]!r}…"
-
-
 def safe_line(text: str) -> str:
-    """Return the text as one line of a log."""
+    """Return the text as one line of a log, cut to ``LONGEST_LINE`` characters and masked."""
     if len(text) > LONGEST_LINE:
         text = f"{text[:LONGEST_LINE]}…"
     if not text.isprintable():

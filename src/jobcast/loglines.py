@@ -68,7 +68,7 @@ class Lines(logging.StreamHandler):  # type: ignore[type-arg]
 class News(logging.Filter):
     """Leaves out what uvicorn logs of WebSockets, and of malformed requests beyond a rate.
 
-    jobcast logs whose connection opens and closes. Anybody can send malformed requests.
+    jobcast itself logs connections that open and close. Any stranger can send malformed requests.
     """
 
     def __init__(self) -> None:

@@ -94,7 +94,7 @@ def _secret_parts(url: str) -> Iterator[tuple[int, int]]:
     """Yield where the secret parts of a server's URL begin and end."""
     scheme = _SCHEME.match(url)
     start = scheme.end() if scheme else 0
-    # A password may have any character that nobody encoded: the last @ is the end of it.
+    # An unencoded password may contain any character: it ends at the last @.
     end = url.rfind("@", start)
     user = _USER.match(url, start, max(start, end))
     # Without a password the user may be a token.

@@ -12,7 +12,7 @@ from typing import Final
 
 from jobcast.errors import PublishFailed, TransportError
 from jobcast.settings import Settings
-from jobcast.transports import Retention, open_publisher
+from jobcast.transports import open_publisher
 from jobcast.transports.revocations import Revocation, SupportsRevoking
 
 DEFAULT_TTL: Final = 30 * 24 * 3600  # seconds; where nothing bounds the lifetime of tokens
@@ -37,13 +37,17 @@ def revoke(
         sub: the subject; a number stands for its digits.
         jti: the id of one token.
         before: seconds since 1970. Tokens of ``sub`` that were issued later stay valid, and those
-            that do not say when (without ``iat``) do not. Now by default.
+            without ``iat`` do not. Now by default.
         ttl: seconds that the revocation is kept, which is as long as such a token may still be
             valid: ``JOBCAST_JWT_MAX_LIFETIME`` by default, or 30 days if that is not set.
         settings: read from the environment by default.
 
+    Returns:
+        The revocation as it is stored; ``until`` is when it is forgotten, in seconds since 1970.
+
     Raises:
         ValueError: neither or both of ``sub`` and ``jti`` are given, or one is empty.
+        SettingsError: a setting in the environment is wrong.
         TransportError: the transport cannot keep revocations.
         PublishFailed: the transport cannot be reached now.
     """
@@ -58,8 +62,7 @@ def revoke(
         before=0.0 if subject is None else (now if before is None else before),
         until=now + (ttl or settings.jwt_max_lifetime or DEFAULT_TTL) + LEEWAY,
     )
-    retention = Retention(ttl=settings.history_ttl, size=settings.history_size)
-    publisher = open_publisher(settings.url, retention, prefix=settings.prefix)
+    publisher = open_publisher(settings.url, settings.retention, prefix=settings.prefix)
     try:
         if not isinstance(publisher, SupportsRevoking):
             raise TransportError(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
@@ -19,7 +19,7 @@ from msgspec import Struct, structs
 from jobcast.errors import SettingsError
 from jobcast.events import LEVELS
 from jobcast.masking import MASK, is_secret_name, mask_url, remember
-from jobcast.transports import DEFAULT_HISTORY_SIZE, DEFAULT_HISTORY_TTL, check_url
+from jobcast.transports import DEFAULT_HISTORY_SIZE, DEFAULT_HISTORY_TTL, Retention, check_url
 from jobcast.transports.leases import DEFAULT_LEASE, DEFAULT_LOST_AFTER, Terms
 from jobcast.transports.prefix import DEFAULT_PREFIX, check_prefix
 
@@ -55,6 +55,8 @@ _PEM_BLOCK: Final = re.compile(
     r"(?P<pem>-----BEGIN (?P<kind>[A-Z ]+)-----.*?-----END (?P=kind)-----)[\s,]*",
     re.DOTALL,
 )
+
+N = TypeVar("N", int, float)
 
 LogLevel = Literal["off", "debug", "info", "warning", "error", "critical"]
 
@@ -244,6 +246,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         return ("HS256",) if self.secrets else ("RS256", "ES256", "EdDSA")
 
     @property
+    def retention(self) -> Retention:
+        """How long the store keeps a job, and how much of it."""
+        return Retention(ttl=self.history_ttl, size=self.history_size)
+
+    @property
     def terms(self) -> Terms:
         """How long nothing may be heard of a run."""
         return Terms(lease=self.lease, lost_after=self.lost_after)
@@ -428,24 +435,18 @@ def _function(text: str) -> str:
 
 
 def _between(low: int, high: int, unit: str) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        problem = f"should be a whole number of {unit} from {low} to {high}, not {text!r}"
-        try:
-            number = int(text)
-        except ValueError:
-            raise ValueError(problem) from None
-        if not low <= number <= high:
-            raise ValueError(problem)
-        return number
-
-    return parse
+    return _number(int, low, high, f"a whole number of {unit}")
 
 
 def _seconds(low: int, high: int) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        problem = f"should be a number of seconds from {low} to {high}, not {text!r}"
+    return _number(float, low, high, "a number of seconds")
+
+
+def _number(convert: type[N], low: int, high: int, noun: str) -> Callable[[str], N]:
+    def parse(text: str) -> N:
+        problem = f"should be {noun} from {low} to {high}, not {text!r}"
         try:
-            number = float(text)
+            number = convert(text)
         except ValueError:
             raise ValueError(problem) from None
         if not low <= number <= high:

@@ -417,7 +417,7 @@ class TransportContract:
         assert [m.kind for m in messages] == ["s", "l", "p", "s", "s", "l", "l", "t", "l", "l"]
         assert [m.seq for m in messages] == [*range(1, 11)]
         assert [_number(m) for m in messages if m.kind == "s"] == [1, None, 2]
-        # A line that comes late says which attempt it is of.
+        # A late line carries the attempt that logged it.
         assert [_attempt(m) for m in messages if m.kind == "l"] == [None, None, 1, 1, 2]
 
     @on_both_ends
@@ -865,7 +865,7 @@ def _number(message: Message) -> int | None:
 
 
 def _attempt(message: Message) -> int | None:
-    """The attempt that a log line which comes late is of."""
+    """The attempt that logged a late line."""
     _, _, rest = message.packet.partition(',"attempt":')
     return int(rest.removesuffix("}]")) if rest else None
 

@@ -43,7 +43,7 @@ class Subject(Struct, frozen=True, kw_only=True):
 
     @property
     def issued_at(self) -> float | None:
-        """When the token was issued (``iat``), in seconds since 1970, if it says so."""
+        """When the token was issued (``iat``), in seconds since 1970; None without ``iat``."""
         return self.claims.get("iat")
 
     @property
@@ -112,7 +112,7 @@ class TokenVerifier:
         """Verify a token and return its subject.
 
         Raises:
-            TokenError: the token does not authenticate anybody; ``code`` says why.
+            TokenError: the token is not valid; ``code`` gives the reason.
         """
         try:
             keys = await self._keys.find(jwt.get_unverified_header(token).get("kid"))

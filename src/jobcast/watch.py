@@ -83,7 +83,7 @@ async def watch(
         ValueError: the URL or the namespace is none.
         BrokenPipeError: whoever read the output has gone; alone or in a group.
     """
-    # What nobody configured goes to the terminal, too.
+    # Python prints warnings of loggers without a handler to the terminal, too.
     protect(*CLIENT_LOGGERS)
     protect_own()
     console = console or Terminal()

@@ -639,3 +639,21 @@ async def test_a_listener_that_fails_hurts_nobody(
             async with asyncio.timeout(TIMEOUT):
                 await reader.task
     assert "a listener's own" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"), [(429, "too many connections"), (503, "it is full, about to end")]
+)
+async def test_a_server_without_room_is_named(status: int, hint: str, token: Token) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 %d Refused\r\nContent-Length: 0\r\n\r\n" % status)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(ConnectionRefused, match=f"answered {status} .*{hint}") as caught:
+            async with JobClient(f"http://127.0.0.1:{port}", token()):
+                pass
+    assert caught.value.code == "unreachable"

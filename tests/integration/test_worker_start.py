@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from jobcast.settings import Settings
+from jobcast.worker.reach import check_transport
 from tests.conftest import Valkey
 from tests.redis_family import RedisProcess
 from tests.support import Worker, free_port, running
@@ -61,3 +63,15 @@ def test_a_worker_with_an_address_that_is_none_does_not_start(
     with running(Worker(tmp_path / "log", "redis://127.0.0.1:port", valkey.url, *POOL)) as worker:
         assert worker.popen.wait(60) == 1
         assert "jobcast: JOBCAST_URL should be a URL with a usable port" in worker.log
+
+
+def test_a_worker_needs_no_rights_outside_of_its_prefix(
+    own_valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    rules = "~shop:*", "&shop", "&shop:*", "+@all"
+    own_valkey.command("ACL", "SETUSER", "shop", "on", ">pw", *rules)
+    url = own_valkey.url.replace("redis://", "redis://shop:pw@")
+    check_transport(Settings(url=url, prefix="shop"))
+    assert not caplog.records
+    check_transport(Settings(url=url, prefix="bakery"))
+    assert "cannot reach" in caplog.text

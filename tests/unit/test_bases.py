@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,9 +10,7 @@ from celery.worker.request import Request
 
 from jobcast import ProgressTask
 from jobcast.transports.memory import MemoryBroker
-from jobcast.worker import process
 from jobcast.worker.request import JobRequest, request_class
-from tests.support import new_id
 
 calls: list[str] = []
 
@@ -84,14 +81,9 @@ EXPECTED = {
 }
 
 
-@pytest.fixture
-def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryBroker]:
-    url = f"memory://{new_id()}"
-    monkeypatch.setenv("JOBCAST_URL", url)
-    process.close()
+@pytest.fixture(autouse=True)
+def forget_calls() -> None:
     calls.clear()
-    yield MemoryBroker.at(url)
-    process.close()
 
 
 def task_with(*bases: type, **options: Any) -> Any:

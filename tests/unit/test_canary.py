@@ -119,7 +119,7 @@ async def test_silence_and_its_end_are_logged_once(
     line.error = None
     for _ in range(20):
         await asyncio.sleep(0)
-    assert caplog.text.count("arrives again") == 1
+    assert caplog.text.count("arrive again") == 1
     task.cancel()
 
 

@@ -23,16 +23,6 @@ from jobcast.worker.job import Job
 from jobcast.worker.logs import JobLogHandler
 from tests.support import TIMEOUT, new_id
 
-
-@pytest.fixture
-def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryBroker]:
-    url = f"memory://{new_id()}"
-    monkeypatch.setenv("JOBCAST_URL", url)
-    process.close()
-    yield MemoryBroker.at(url)
-    process.close()
-
-
 Bare = Callable[[], logging.Logger]
 
 

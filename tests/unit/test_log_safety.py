@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 
 from jobcast.log_safety import (
     LONGEST_LINE,
-    LONGEST_TEXT,
     SafeRecords,
     protect,
-    quoted,
     safe_line,
 )
 from jobcast.masking import remember
@@ -116,9 +114,3 @@ def test_a_drivers_error_is_logged_without_the_password(caplog: pytest.LogCaptur
     assert "'AUTH' 'bob' '***'" in caplog.text
     assert "a-drivers-password" not in caplog.text
     publisher.close()
-
-
-def test_a_quoted_text_is_escaped_and_cut() -> None:
-    assert quoted("a\nb\x1b") == "'a\\nb\\x1b'"
-    assert quoted("x" * 10_000) == f"'{'x' * LONGEST_TEXT}'…"
-    assert quoted(None) == "'None'"

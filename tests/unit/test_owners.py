@@ -26,15 +26,6 @@ TRACED = {"sentry-trace": "1", "headers": {"sentry-trace": "1"}}
 
 
 @pytest.fixture
-def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryBroker]:
-    url = f"memory://{new_id()}"
-    monkeypatch.setenv("JOBCAST_URL", url)
-    process.close()
-    yield MemoryBroker.at(url)
-    process.close()
-
-
-@pytest.fixture
 def app() -> Iterator[Celery]:
     with Celery(
         "owners", broker="memory://", backend="cache+memory://", set_as_current=False

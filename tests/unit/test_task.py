@@ -321,7 +321,7 @@ def test_a_wrong_setting_fails_no_task_and_is_said_once(
         return 1
 
     assert [fine.apply().get() for _ in range(3)] == [1, 1, 1]
-    assert caplog.text.count("nothing is published: JOBCAST_URL should be") == 1
+    assert caplog.text.count("jobcast is disabled in this process: JOBCAST_URL should be") == 1
     process.close()
 
 

@@ -21,7 +21,7 @@ from jobcast.realtime.http import health_routes, metrics_route
 from jobcast.realtime.origins import OriginGuard, Origins
 from jobcast.realtime.screening import Refused, refuse
 from jobcast.settings import Settings
-from jobcast.transports import ClientManager, Retention, open_manager
+from jobcast.transports import ClientManager, open_manager
 
 PATH: Final = "/socket.io"
 MAX_MESSAGE: Final = 64 * 1024  # bytes that a client may send at once
@@ -34,11 +34,7 @@ def client_manager(settings: Settings | None = None) -> ClientManager:
     >>> attach(sio)
     """
     settings = settings or Settings.load()
-    return open_manager(
-        settings.url,
-        Retention(ttl=settings.history_ttl, size=settings.history_size),
-        prefix=settings.prefix,
-    )
+    return open_manager(settings.url, settings.retention, prefix=settings.prefix)
 
 
 def attach(

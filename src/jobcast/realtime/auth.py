@@ -43,8 +43,8 @@ EVERY_OWNER: Final = Grant(any_owner=True)
 class Authorizer:
     """Decides whether a subject may follow a job.
 
-    A rule that is a plain function runs in threads of its own: a slow one holds up nobody who
-    does not wait for its answer.
+    A rule that is a plain function runs in threads of its own: a slow rule delays only the requests
+    that wait for its answer.
 
     Raises:
         SettingsError: ``JOBCAST_AUTHORIZE`` names no function.

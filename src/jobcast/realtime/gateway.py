@@ -266,7 +266,7 @@ class Gateway:
         """Verify a token and return its subject.
 
         Raises:
-            TokenError: it does not authenticate anybody, or was revoked.
+            TokenError: the token is not valid, or was revoked.
         """
         subject = await self._verifier.verify(token)
         self._deny_list.check(subject)

@@ -70,11 +70,11 @@ def own_origins(headers: Mapping[str, str], scheme: str, origin: str = "") -> li
     Args:
         headers: with names in lower case.
         scheme: of the request, as the server received it.
-        origin: of the page. If it is of HTTPS, and no proxy tells the scheme, HTTPS is assumed:
-            a proxy that takes TLS off need not tell.
+        origin: of the page. An HTTPS origin implies HTTPS where no proxy names the scheme: a proxy
+            that terminates TLS does not have to name it.
     """
-    told = _first(headers.get("x-forwarded-proto", ""))
-    scheme = told or ("https" if origin.startswith("https://") else scheme)
+    forwarded = _first(headers.get("x-forwarded-proto", ""))
+    scheme = forwarded or ("https" if origin.startswith("https://") else scheme)
     hosts = [_first(headers.get(name, "")) for name in ("x-forwarded-host", "host")]
     port = _first(headers.get("x-forwarded-port", ""))
     with_port = [f"{host}:{port}" for host in hosts if host and port and not _has_port(host)]

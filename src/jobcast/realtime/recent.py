@@ -32,7 +32,7 @@ class Recent:
 
     @property
     def arrived(self) -> int:
-        """How many messages have arrived so far: a mark for :meth:`before`."""
+        """How many messages have arrived so far: a mark for :meth:`take_before`."""
         return self._first + len(self._messages)
 
     def add(self, message: Message) -> None:

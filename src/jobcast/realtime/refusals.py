@@ -1,4 +1,4 @@
-"""The log of what was refused: bounded, whatever anybody sends."""
+"""The log of refusals, at a bounded rate."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SHOWN: Final = 80  # characters of a client's text
 
 
 class RefusalLog:
-    """Logs refusals at a bounded rate, and says how many it has left out.
+    """Logs refusals at a bounded rate, and counts the lines that it leaves out.
 
     Args:
-        logger: where to.
+        logger: the logger that the lines go to.
         bucket: the rate; ``RATE`` and ``BURST`` by default.
     """
 
@@ -38,7 +38,7 @@ class RefusalLog:
 
 
 def shown(text: object) -> str:
-    """A client's text for a log: quoted, without control characters, cut to a length.
+    """Return a client's text for a log: quoted, escaped and cut to ``SHOWN`` characters.
 
     >>> shown("a\\nb")
     "'a\\\\nb'"

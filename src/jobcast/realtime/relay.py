@@ -209,7 +209,7 @@ class Relay:
         grant is for another owner. Those who may not follow it leave.
 
         Returns:
-            Whether anybody was asked: then the history is to be read again.
+            Whether the rule was asked; if so, the history has to be read again.
 
         Raises:
             TransportUnavailable: there is no answer now.

@@ -41,7 +41,7 @@ class Newcomer:
         self.outlet = outlet
         self.after = after
         self.grant = grant
-        self.found: Snapshot | JobcastError | None = None  # None: nobody has read for it
+        self.found: Snapshot | JobcastError | None = None  # None: not read yet
 
     @property
     def snapshot(self) -> Snapshot:
@@ -135,7 +135,7 @@ class Room:
         return [newcomer for newcomer in self.newcomers if newcomer.after == after]
 
     def needs_rights(self, snapshot: Snapshot) -> bool:
-        """Return whether followers are about to be sent a record that nobody let them in to."""
+        """Return whether the followers' right to this record has not been checked yet."""
         return bool(
             self.followers
             and snapshot.epoch != NO_RECORD
@@ -188,7 +188,7 @@ class Room:
         """Let followers in: first what the history has beyond ``after``, then what came since.
 
         ``catch_up`` has been called with the snapshot, and all of them may follow its record.
-        Returns False, and lets nobody in, if more came since than is kept.
+        Returns False, and admits no follower, if more came since than is kept.
         """
         self.flush()  # of this the newcomers get what they should
         since = self._recent.within(snapshot.epoch, snapshot.seq, self.seq)

@@ -148,7 +148,7 @@ class TransportPublisher(Protocol):
         this publisher, are not stored again; it is enough to know that of the latest 32 publishers
         of a job. One with ``after`` is not stored before what it names, nor is what follows it of
         the same job. If there is no record of the job, it waits only for what was published in the
-        last hour: of anything older nobody knows whether it was there.
+        last hour: for anything older the store cannot know whether it was there.
 
         A run with another owner than the record's begins a new record; other events with another
         owner are dropped. Of a past run, and after the end, only log lines are stored. They do not
@@ -169,10 +169,10 @@ class TransportPublisher(Protocol):
 
 @runtime_checkable
 class SupportsAdvice(Protocol):
-    """What a transport's publisher may be able to do, beside publishing."""
+    """A publisher that can judge its server's configuration. Optional."""
 
     def advice(self) -> list[str]:
-        """What of the server's configuration or state breaks what jobcast promises.
+        """Return warnings about configuration or state that weakens the delivery guarantees.
 
         Raises:
             TransportUnavailable: the server cannot be asked.

@@ -2,7 +2,7 @@
 
 A connection that is up proves little. Subscriptions get lost, an operator deletes an exchange, a
 broker stops to read from publishers, a client publishes to another server than it listens to. Each
-of these is silence, and so are jobs that have nothing to say. A note tells the two apart. None is
+of these is silence, and so are jobs without events. A note tells the two apart. None is
 sent while other messages arrive by the same way.
 """
 
@@ -48,7 +48,7 @@ class Canary:
     """Watches the ways by which a process receives.
 
     Args:
-        send: sends a note by a way; it returns False where it is certain that it reaches nobody.
+        send: sends a note by a way; it returns False if no process can receive the note.
         is_online: whether the process is connected, and notes may arrive.
         clock: seconds.
     """
@@ -153,7 +153,7 @@ class Canary:
         if problem and not self._has_warned:
             logger.warning("%s: this process is not ready until something does", problem)
         elif self._has_warned and not problem:
-            logger.warning("what is published arrives again: this process is ready")
+            logger.warning("published events arrive again: this process is ready")
         self._has_warned = bool(problem)
 
 

@@ -133,7 +133,7 @@ class LeaseBook:
         return self._clock() - self._since >= lease and self._looked_at > float("-inf")
 
     def interrupt(self) -> None:
-        """Find nothing for as long as a lease from the next look: nobody could be heard."""
+        """Find nothing until a lease has passed after the next look: no renewal could arrive."""
         self._looked_at = float("-inf")
 
     def look(self, terms: Terms) -> list[Finding]:

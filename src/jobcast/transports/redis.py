@@ -148,7 +148,7 @@ def _asking() -> Iterator[None]:
 
 
 def _advice(info: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a server that says this of itself."""
+    """Return warnings about what a server reports of itself (``INFO``)."""
     found = []
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
@@ -269,7 +269,7 @@ class RedisPublisher(JobRooms, socketio.RedisManager):
             client.publish(self._names.revocations, data)
 
     def advice(self) -> list[str]:
-        """What of the configuration or state of a server breaks what jobcast promises.
+        """Return warnings about configuration or state that weakens the delivery guarantees.
 
         Raises:
             PublishFailed: a server cannot be asked.

@@ -475,7 +475,7 @@ class RedisClientManager(AsyncJobRooms, socketio.AsyncRedisManager):
 
 
 def _node_name(client: RedisCluster, channel: str) -> str:
-    """The name of the line to the node that serves a channel; empty if nobody does."""
+    """The name of the line to the node that serves a channel; empty if no node does."""
     try:
         node = client.get_node_from_key(channel)
     except SlotNotCoveredError:

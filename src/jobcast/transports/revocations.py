@@ -50,7 +50,7 @@ class Revocation(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 @runtime_checkable
 class SupportsRevoking(Protocol):
-    """What a transport's publisher may be able to do, beside publishing."""
+    """A publisher that can revoke tokens. Optional."""
 
     def revoke(self, revocation: Revocation) -> None:
         """Store a revocation, and send it to every server process.
@@ -62,7 +62,7 @@ class SupportsRevoking(Protocol):
 
 @runtime_checkable
 class SupportsRevocations(Protocol):
-    """What a transport's source may be able to do, beside subscribing."""
+    """A source that can read revocations. Optional."""
 
     def watch_revocations(self, on_revocation: Callable[[Revocation], None]) -> None:
         """Have a function called in the source's loop with each revocation as it comes."""
@@ -87,16 +87,19 @@ class RevocationBook:
         self._kept: dict[Revocation, None] = {}
 
     def add(self, revocation: Revocation) -> None:
+        """Keep a revocation. Past the limit, drop the one that expires first."""
         with self._lock:
             self._kept[revocation] = None
             if len(self._kept) > self._limit:
                 del self._kept[min(self._kept, key=lambda kept: kept.until)]
 
     def in_force(self) -> list[Revocation]:
+        """Return the revocations that have not expired, and forget the others."""
         with self._lock:
             self._kept = dict.fromkeys(still_in_force(self._kept, self._clock()))
             return list(self._kept)
 
 
 def still_in_force(revocations: Iterable[Revocation], now: float) -> list[Revocation]:
+    """Return the revocations that have not expired at ``now``, in seconds since 1970."""
     return [revocation for revocation in revocations if revocation.until > now]

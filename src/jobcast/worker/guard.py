@@ -45,7 +45,7 @@ class Guard:
             if self._owner == here:
                 self._owner = 0
             # A signal handler may raise right after acquire() has taken the lock, before any
-            # variable says so. Only the lock itself knows whether this thread has it.
+            # variable is set. Only the lock itself knows whether this thread has it.
             try:  # noqa: SIM105 - a signal handler may raise in suppress()
                 self._lock.release()
             except RuntimeError:

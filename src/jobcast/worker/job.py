@@ -335,7 +335,7 @@ class Job:
         return progress
 
     def drop_progress(self, slot: Slot | None) -> None:
-        """Take a progress for taken that cannot be had."""
+        """Skip a progress whose values cannot be read."""
         self._taken = slot
 
     def _progress_of(self, slot: Slot) -> JobProgress:
@@ -481,7 +481,7 @@ def _in_event_loop() -> bool:
 
 
 def _length(iterable: object) -> int | None:
-    """How many items there are; None if that cannot be had.
+    """Return the number of items; None if it is unknown.
 
     There may be a ``__len__`` that raises: PyTorch's ``DataLoader`` has one, of any data set.
     """

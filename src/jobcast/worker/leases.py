@@ -131,7 +131,7 @@ class Leases:
             self._has_warned = True
             logger.warning(
                 "could not renew the leases of %d running jobs for %.0f s (%s): they may be shown"
-                " as stalled until it succeeds; JOBCAST_LOST_AFTER says when they end as lost",
+                " as stalled until it succeeds; JOBCAST_LOST_AFTER sets when they end as lost",
                 len(self._running | self._held), now - self._failing_since, exc,
             )  # fmt: skip
 

@@ -76,7 +76,7 @@ class Mirror:
             self._work.wait()
             for job_id in list(self._latest):
                 storing = Storing(job_id, threading.Event())
-                # Whoever leaves removes the task first and looks at this after.
+                # A task that ends removes its progress first, and then looks at this.
                 self._storing = storing
                 try:
                     self._store_latest(job_id)

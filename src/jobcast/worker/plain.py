@@ -144,7 +144,7 @@ def _timedelta(value: timedelta) -> timedelta:
     return timedelta(days, seconds, microseconds)
 
 
-#: The first type that a value is of says how it becomes one that encodes.
+#: How values become encodable: the first type that a value is an instance of decides.
 _CONVERSIONS: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
     (bool, bool),
     (int, _int),

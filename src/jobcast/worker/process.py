@@ -17,7 +17,7 @@ from celery import Celery, signals
 from jobcast.errors import InvalidJobId, SettingsError
 from jobcast.events import JobEvent
 from jobcast.settings import Settings
-from jobcast.transports import Origin, Retention, open_publisher
+from jobcast.transports import Origin, open_publisher
 from jobcast.worker.apps import configured_apps
 from jobcast.worker.aside import aside
 from jobcast.worker.job import NO_JOB, Job, NoJob, current_job
@@ -36,10 +36,10 @@ logger = logging.getLogger(__name__)
 
 
 class Process:
-    """The settings of a configuration, and the publisher that its jobs speak through.
+    """The settings of a configuration, and the publisher of its jobs' events.
 
-    A job outlives a fork: in a child, that of ``multiprocessing`` for one, it speaks through a
-    publisher of the child's own.
+    A job outlives a fork: in a child, such as one of ``multiprocessing``, it publishes through the
+    child's own publisher.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -137,10 +137,10 @@ def _find(celery_conf: Mapping[str, Any] | None) -> Process | Exception:
         here = _processes.setdefault(settings, Process(settings))
         _ = here.publisher
     except SettingsError as exc:
-        logger.error("nothing is published: %s", exc)
+        logger.error("jobcast is disabled in this process: %s", exc)
         return exc
     except ImportError as exc:
-        logger.exception("nothing is published: the transport cannot be loaded")
+        logger.exception("jobcast is disabled in this process: the transport cannot be loaded")
         return exc
     return here
 
@@ -192,7 +192,8 @@ def open_job(
     Args:
         job_id: what followers join; 1 to 128 characters. A number stands for its digits, a UUID
             for its text.
-        owner: the subject whose token may follow it, in the same way. Nobody's if it is left out.
+        owner: the subject whose token may follow it, in the same forms. Without one the job has no
+            owner.
         app: the Celery application whose settings apply. By default those of the job that is
             running here, else of the application that has ``jobcast_*`` settings, else those of
             the environment.
@@ -242,11 +243,7 @@ def close() -> None:
 
 
 def _open(settings: Settings) -> Publisher:
-    transport = open_publisher(
-        settings.url,
-        Retention(ttl=settings.history_ttl, size=settings.history_size),
-        prefix=settings.prefix,
-    )
+    transport = open_publisher(settings.url, settings.retention, prefix=settings.prefix)
     # In memory it would be another process's, which nobody asks.
     keeper = None
     if not settings.url.startswith("memory:"):

@@ -54,7 +54,7 @@ class Reporter(Protocol):
         """
 
     def drop_progress(self, slot: Any) -> None:
-        """Take a progress for taken that cannot be had."""
+        """Skip a progress whose values cannot be read."""
 
 
 class Submitted(Struct, eq=False):
@@ -117,8 +117,8 @@ class Publisher:
         self._shown_url = shown_url
         self._buffer = Buffer() if buffer is None else buffer
         self._lock = Guard()
-        # On the way to the buffer. It is short: whoever adds something empties it, unless somebody
-        # else is doing that.
+        # On the way to the buffer. It stays short: each thread that adds an item empties it, unless
+        # another thread is doing so.
         self._inbox: deque[Submitted | Waiter] = deque()
         self._dirty: deque[Reporter] = deque()  # jobs whose progress was not looked at
         self._faults: deque[tuple[str, Exception]] = deque(maxlen=MAX_FAULTS)
@@ -243,7 +243,7 @@ class Publisher:
         return due
 
     def _hand_over(self, item: Submitted | Waiter) -> None:
-        """Pass something on to the buffer, without waiting for whoever is using that."""
+        """Pass an item to the buffer, without waiting for a thread that uses the buffer."""
         self._inbox.append(item)
         # Who has the lock for this purpose looks again after releasing it.
         while self._inbox and self._lock.run_if_free(self._take_in):
@@ -345,8 +345,8 @@ class Publisher:
     def _take_in(self) -> None:
         """Move what was handed over to the buffer. Called under the lock."""
         while self._inbox:
-            # It leaves the inbox last: a time limit may interrupt a task here. Whoever has the
-            # lock next repeats the first item, with the same ticket.
+            # The item leaves the inbox last: a time limit may interrupt a task here. The next
+            # holder of the lock then repeats the item, with the same ticket.
             item = self._inbox[0]
             if isinstance(item, Submitted):
                 self._take_progress(item.job, item.slot, item.origin)

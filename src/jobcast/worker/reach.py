@@ -16,7 +16,7 @@ from jobcast.settings import Settings
 from jobcast.transports import NOBODY, open_publisher
 from jobcast.transports.leases import Lease, LeaseHolder
 
-# To release a lease that nobody has changes nothing, and needs the server and the rights on it.
+# Releasing a lease that no run holds changes nothing, and needs the server and rights on it.
 PROBE: Final = Lease("jobcast-probe", NOBODY)
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 def check_transport(settings: Settings) -> None:
     """Log a warning if the transport cannot be used. Blocks as long as a connection may take."""
-    transport = open_publisher(settings.url)
+    transport = open_publisher(settings.url, settings.retention, prefix=settings.prefix)
     try:
         if isinstance(transport, LeaseHolder):  # a transport of others may have no leases
             transport.release([PROBE])

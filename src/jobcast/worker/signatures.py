@@ -1,6 +1,6 @@
 """Signatures of jobs: what a sender knows of a job travels with the signature, whatever is merged.
 
-It is an option of its own. Celery keeps options that nobody overrides through ``set``, ``clone``,
+It is an option of its own. Celery keeps options that are not overridden through ``set``, ``clone``,
 ``apply_async``, groups and chords, while later ``headers`` replace earlier ones. The option becomes
 a header when the message is sent.
 """

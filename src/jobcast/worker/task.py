@@ -428,7 +428,7 @@ def _ends_elsewhere(task: Any, gone: BaseException) -> bool:
 
     It reports those of a pool's child to the main process. In a pool of greenlets it takes any
     ``Timeout`` of a task with a time limit for that limit, and kills what is revoked. In threads
-    and greenlets nobody hears of any other ``BaseException``.
+    and greenlets it reports no other ``BaseException``.
     """
     if _in_pool_child():
         return True

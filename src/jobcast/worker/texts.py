@@ -23,8 +23,8 @@ def interrupts(exc: BaseException) -> bool:
 def safe_text(value: object, limit: int = TEXT_LIMIT) -> str:
     """``value`` as a text that can be sent: bounded, encodable, with secrets masked.
 
-    It is a plain ``str``, also where ``value`` is of a subclass, as numpy, Django and Jinja have
-    them: their methods do other things, and they do not encode.
+    It is a plain ``str``, also if ``value`` is an instance of a subclass, such as those of numpy,
+    Django and Jinja: their methods do other things, and they do not encode.
     """
     text = str.__str__(value if isinstance(value, str) else _text(value))
     if len(text) > limit:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from bench.attacks import wire
 from bench.attacks.catalogue import Attack, Seen, Target
 from bench.attacks.innocent import Innocent, innocent
 from bench.attacks.served import Served
-from bench.attacks.wire import WebSocket
+from bench.attacks.wire import WebSocket, Wire
 from bench.hostile import long_history
 from tests.conftest import Valkey
 from tests.support import TIMEOUT, eventually, new_id, running, wait_for
@@ -132,6 +133,16 @@ async def ended(attack: Attack, target: Target) -> Seen:
     async with asyncio.timeout(TIMEOUT):
         await attack.once(target, seen)
     return seen
+
+
+async def polling_ends(connection: Wire, path: str) -> None:
+    """Poll until the server has ended the session; answers may still be on their way."""
+    status = 200
+    async with asyncio.timeout(TIMEOUT):
+        while status == 200:
+            await connection.send(wire.request("GET", path))
+            status, _ = await connection.read_response()
+    assert status == 400
 
 
 async def held(attack: Attack, target: Target) -> Seen:

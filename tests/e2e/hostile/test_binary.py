@@ -16,7 +16,7 @@ from bench.attacks.served import Served
 from bench.attacks.wire import Gone, WebSocket, Wire, frame, text
 from jobcast.realtime import attach
 from jobcast.settings import Settings
-from tests.e2e.hostile.conftest import Token, Undisturbed
+from tests.e2e.hostile.conftest import Token, Undisturbed, polling_ends
 from tests.integration.test_attach import served as in_this_process
 from tests.support import SECRET, TIMEOUT, eventually, following, new_id
 
@@ -64,12 +64,7 @@ async def test_a_binary_packet_ends_a_session_of_long_polling(
             await connection.read_response()
             await connection.send(wire.post(path, body.encode()))
             await connection.read_response()
-            status = 200
-            async with asyncio.timeout(TIMEOUT):
-                while status == 200:  # the answers that were on their way
-                    await connection.send(wire.request("GET", path))
-                    status, _ = await connection.read_response()
-            assert status == 400
+            await polling_ends(connection, path)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from bench.attacks import wire
 from bench.attacks.catalogue import POLLING, Target, polling_sid
 from bench.attacks.served import Served
 from bench.attacks.wire import Gone, WebSocket, Wire, event, text
-from tests.e2e.hostile.conftest import Token, Undisturbed
+from tests.e2e.hostile.conftest import Token, Undisturbed, polling_ends
 from tests.support import TIMEOUT
 
 RESERVED = (
@@ -66,12 +66,7 @@ async def test_a_reserved_event_ends_a_session_of_long_polling(
         for packet in (hello, f'42["{name}",{{}},{{"token":"x"}}]'):
             await connection.send(wire.post(path, packet.encode()))
             await connection.read_response()
-        status = 200
-        async with asyncio.timeout(TIMEOUT):
-            while status == 200:  # the answers that were on their way
-                await connection.send(wire.request("GET", path))
-                status, _ = await connection.read_response()
-        assert status == 400
+        await polling_ends(connection, path)
 
 
 async def test_a_connection_ends_with_its_token_whatever_it_has_sent(

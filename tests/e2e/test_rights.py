@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from jobcast.events import JobLog
 from jobcast.transports import Origin, Outgoing, open_publisher
 from jobcast.transports.redis_names import Keys
@@ -181,3 +183,42 @@ async def test_a_rule_that_fails_lets_nobody_into_a_new_record_and_delays_no_oth
             (tmp_path / "answers").touch()
             await alice.transcript.logged(slow, 2)
             assert alice.transcript.names(slow) == ["joined", "job_log", "joined", "job_log"]
+
+
+RAISES = {
+    "stops": "next(iter(()))",  # the row that a query does not find
+    "exits": "sys.exit('no')",
+    "cancels": "raise asyncio.CancelledError",
+    "async-exits": "sys.exit('no')",
+    "async-cancels": "raise asyncio.CancelledError",
+}
+
+
+@pytest.mark.parametrize("how", RAISES)
+async def test_whatever_a_rule_raises_is_an_answer(
+    how: str, valkey: Valkey, tmp_path: Path, token: Token
+) -> None:
+    (tmp_path / "rules.py").write_text(
+        "import asyncio, sys\n"
+        f"{'async ' if 'async' in how else ''}def allow(subject, job_id, owner):\n"
+        "    if owner == 'nobody':\n"
+        f"        {RAISES[how]}\n"
+        "    return True\n"
+    )
+    env = {"JOBCAST_AUTHORIZE": "rules:allow", "PYTHONPATH": str(tmp_path)}
+    job_id, broken = new_id(), new_id("broken")
+    say(valkey.url, broken, "nobody", "1")
+    say(valkey.url, job_id, "alice", "1")
+    with running(Server(tmp_path / "server.log", valkey.url, env)) as process:
+        process.ready()
+        async with following(process.url, token("alice")) as alice:
+            assert (await alice.join(broken))["code"] == "internal_error"
+            assert (await alice.join(job_id))["ok"]
+            forget(valkey, job_id)
+            say(valkey.url, job_id, "nobody", "2")
+            [left] = await eventually(lambda: alice.transcript.of(job_id, "left"), "end")
+            assert left["code"] == "internal_error"
+            forget(valkey, job_id)
+            say(valkey.url, job_id, "alice", "3")
+            assert (await alice.join(job_id))["ok"]
+            assert process.popen.poll() is None

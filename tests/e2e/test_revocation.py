@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,9 +16,12 @@ import pytest
 import socketio
 from socketio.exceptions import ConnectionError as Refused
 
+from jobcast.events import JobLog
 from jobcast.revocation import revoke
 from jobcast.settings import Settings
+from jobcast.transports import Origin, Outgoing, open_publisher
 from tests.conftest import Valkey
+from tests.e2e.raw import raw_client
 from tests.support import (
     TIMEOUT,
     Follower,
@@ -182,3 +186,36 @@ async def test_a_process_that_starts_while_the_transport_is_away_reads_the_list_
             assert await code_of_refusal(server.url, old) == "token_revoked"
             assert bob.client.connected
             assert "could not read the revoked tokens" in server.log
+
+
+async def test_a_join_on_its_way_shows_nothing_to_a_token_that_was_revoked_meanwhile(
+    valkey: Valkey, tmp_path: Path, token: Token
+) -> None:
+    (tmp_path / "rules.py").write_text(
+        "import time\n"
+        "from pathlib import Path\n"
+        f"FOLDER = Path({str(tmp_path)!r})\n"
+        "def allow(subject, job_id, owner):\n"
+        "    (FOLDER / 'asked').touch()\n"
+        "    while not (FOLDER / 'answers').exists():\n"
+        "        time.sleep(0.01)\n"
+        "    return True\n"
+    )
+    env = {"JOBCAST_AUTHORIZE": "rules:allow", "PYTHONPATH": str(tmp_path)}
+    job_id, jti = new_id(), new_id("jti")
+    publisher = open_publisher(valkey.url)
+    event = JobLog(job_id=job_id, level="info", message="secret")
+    publisher.publish([Outgoing.of(event, Origin("alice"))])
+    publisher.close()
+    with running(Server(tmp_path / "server.log", valkey.url, env)) as server:
+        server.ready()
+        async with raw_client(server.url, token("alice", jti=jti)) as alice:
+            await alice.send(f"427{json.dumps(['join_job', {'job_id': job_id}])}")
+            await eventually((tmp_path / "asked").exists, "question")
+            revoke(jti=jti, settings=Settings(url=valkey.url))
+            # The namespace is left, and the connection is open for as long as a new one may be.
+            await alice.read_until(lambda packet: packet.startswith("41"))
+            (tmp_path / "answers").touch()
+            answer = await alice.read_until(lambda packet: packet.startswith("437"))
+            assert not json.loads(answer[3:])[0]["ok"]
+            assert alice.events("joined") == alice.events("job_log") == []

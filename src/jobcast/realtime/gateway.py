@@ -61,6 +61,7 @@ LONGEST_TIMER: Final = 24 * 3600.0  # seconds; a token may be valid for longer t
 DRAIN_RATE: Final = 500  # connections that are closed a second, when the process ends
 DRAIN_GRACE: Final = 2.0  # seconds that the last of them may take
 
+NOT_AUTHENTICATED: Final = Refusal(code="not_authenticated", message="connect first")
 UNAVAILABLE: Final = Refusal(
     code="unavailable", message="the job cannot be read now; try again in a moment"
 )
@@ -297,6 +298,7 @@ class Gateway:
 
     def _forget(self, connection: Connection) -> None:
         connection.closed = True
+        connection.outlet.shut()
         self._of_subject[connection.subject.sub] -= 1
         if not self._of_subject[connection.subject.sub]:
             del self._of_subject[connection.subject.sub]
@@ -321,7 +323,7 @@ class Gateway:
         async def answer(sid: str, *payload: Any) -> dict[str, Any]:
             connection = self._connections.get(sid)
             if connection is None:
-                return payload_of(Refusal(code="not_authenticated", message="connect first"))
+                return payload_of(NOT_AUTHENTICATED)
             retry_after = connection.budget.check_request()
             if retry_after is not None:
                 return payload_of(self._limited(name, sid, retry_after))
@@ -329,6 +331,8 @@ class Gateway:
                 request = parse_request(name, payload[0] if payload else None, cls)
                 with connection.budget.request():
                     async with connection.requests:
+                        if connection.closed:
+                            return payload_of(NOT_AUTHENTICATED)
                         return payload_of(await handle(connection, request))
             except InvalidMessage as exc:
                 self.guard.refusals.info("refused %s of %s: %s", name, sid, shown(exc.problem))
@@ -381,13 +385,13 @@ class Gateway:
             answer = await self._follow(connection, request, grant)
         except NotAllowed as exc:
             return self._refused_join(connection, job_id, exc.refusal)
-        if request.after is not None:
-            metrics.RESUMED.labels(str(answer.recovered).lower()).inc()
         if connection.closed:
             self.relay.leave(job_id, connection.sid)
-        else:
-            await self._sio.enter_room(connection.sid, room_of(job_id), self._namespace)
-            logger.info("joined %s: sub=%s", job_id, shown(subject.sub))
+            return NOT_AUTHENTICATED
+        if request.after is not None:
+            metrics.RESUMED.labels(str(answer.recovered).lower()).inc()
+        await self._sio.enter_room(connection.sid, room_of(job_id), self._namespace)
+        logger.info("joined %s: sub=%s", job_id, shown(subject.sub))
         return answer
 
     async def _grant(self, connection: Connection, job_id: str) -> Grant | None:
@@ -527,6 +531,7 @@ class Gateway:
         for job_id in connection.jobs:
             self.relay.leave(job_id, connection.sid)
         self._say(connection, Closing(code="token_revoked", message="the token was revoked"))
+        connection.outlet.shut()  # also for a join that is on its way
         logger.info(
             "closing %s: the token of sub=%s was revoked",
             connection.sid, shown(connection.subject.sub),

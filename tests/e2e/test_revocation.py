@@ -14,14 +14,17 @@ from typing import Any
 
 import pytest
 import socketio
+from kombu.connection import Connection
 from socketio.exceptions import ConnectionError as Refused
 
 from jobcast.events import JobLog
 from jobcast.revocation import revoke
 from jobcast.settings import Settings
 from jobcast.transports import Origin, Outgoing, open_publisher
+from jobcast.transports.kombu_names import Names
 from tests.conftest import Valkey
 from tests.e2e.raw import raw_client
+from tests.rabbitmq import RabbitMQ
 from tests.support import (
     TIMEOUT,
     Follower,
@@ -219,3 +222,25 @@ async def test_a_join_on_its_way_shows_nothing_to_a_token_that_was_revoked_meanw
             answer = await alice.read_until(lambda packet: packet.startswith("437"))
             assert not json.loads(answer[3:])[0]["ok"]
             assert alice.events("joined") == alice.events("job_log") == []
+
+
+async def test_a_process_that_starts_shows_nothing_before_it_knows_what_is_revoked(
+    rabbitmq: RabbitMQ, tmp_path: Path, token: Token
+) -> None:
+    names = Names()
+    job_id = new_id()
+    with Connection(rabbitmq.url) as lock:
+        # As while another process reads: the queue is empty for everybody else.
+        lock.channel().queue_declare(f"{names.revocations}.reading", exclusive=True)
+        with running(Server(tmp_path / "server.log", rabbitmq.url)) as server:
+            server.ready()
+            async with following(server.url, token("alice", jobs=[job_id])) as alice:
+                assert (await alice.join(job_id))["code"] == "unavailable"
+                lock.release()
+                await eventually_joined(alice, job_id)
+
+
+async def eventually_joined(follower: Follower, job_id: str) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not (answer := await follower.join(job_id))["ok"]:
+        assert time.monotonic() < deadline, answer

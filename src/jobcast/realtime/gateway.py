@@ -121,6 +121,11 @@ class Gateway:
         self._settings = settings
         self._lease_watch: asyncio.Task[None] | None = None
         self._deny_list = DenyList()
+        self._revocations = (
+            RevocationWatch(source, self._deny_list, self._close_revoked)
+            if isinstance(source, SupportsRevocations)
+            else None
+        )
         self._revocation_watch: asyncio.Task[None] | None = None
         self._sio = sio
         self._namespace = namespace
@@ -161,9 +166,10 @@ class Gateway:
         if self._lease_watch is None and isinstance(self._source, LeaseKeeper):
             watch = LeaseWatch(self._source, self._settings.terms)
             self._lease_watch = asyncio.create_task(watch.run(), name="jobcast-leases")
-        if self._revocation_watch is None and isinstance(self._source, SupportsRevocations):
-            revoked = RevocationWatch(self._source, self._deny_list, self._close_revoked)
-            self._revocation_watch = asyncio.create_task(revoked.run(), name="jobcast-revocations")
+        if self._revocation_watch is None and self._revocations is not None:
+            self._revocation_watch = asyncio.create_task(
+                self._revocations.run(), name="jobcast-revocations"
+            )
 
     async def drain(self, seconds: float = 0.0) -> None:
         """Send every client to another process: tell it, then close its connection.
@@ -398,6 +404,8 @@ class Gateway:
         """Return a connection's right to follow a job, which it leaves if it has none."""
         grant = None
         try:
+            if self._revocations is not None:
+                await self._revocations.known()
             grant = await self._authorizer.grant(connection.subject, job_id)
         finally:
             if grant is None:

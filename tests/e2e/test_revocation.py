@@ -244,3 +244,15 @@ async def eventually_joined(follower: Follower, job_id: str) -> None:
     deadline = time.monotonic() + TIMEOUT
     while not (answer := await follower.join(job_id))["ok"]:
         assert time.monotonic() < deadline, answer
+
+
+async def test_what_is_revoked_is_read_from_a_server_that_takes_no_writes(
+    own_valkey: Valkey, tmp_path: Path, token: Token
+) -> None:
+    settings = Settings(url=own_valkey.url)
+    revoke(jti="over", ttl=-59.5, settings=settings)  # it is to be removed at the next read
+    revoke(jti="one", settings=settings)
+    own_valkey.command("CONFIG", "SET", "min-replicas-to-write", "1")
+    with running(Server(tmp_path / "server.log", own_valkey.url)) as server:
+        server.ready()
+        await eventually_refused(server.url, token("alice", jti="one"))

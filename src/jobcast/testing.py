@@ -599,7 +599,8 @@ class TransportContract:
     ) -> None:
         run = Run("aa", 1, "d1")
         await ends.say(log(job_id))  # by an emit, before the job is sent
-        assert (await ends.kept(job_id, 1)).owner is None
+        before = await ends.kept(job_id, 1)
+        assert before.owner is None
         await ends.say(queued(job_id), origin=Origin("alice", Run("aa")))
         snapshot = await ends.kept(job_id, 2)
         await ends.say(started(job_id), log(job_id), origin=Origin(run=run))
@@ -609,6 +610,12 @@ class TransportContract:
         later = await ends.kept(job_id, 5)
         assert (snapshot.owner, later.owner, later.seq) == ("alice", "alice", 5)
         assert later.epoch == snapshot.epoch
+        # Who was let in to a job of nobody is asked for again: the record is another one.
+        assert before.epoch != snapshot.epoch
+        assert [message.seq for message in snapshot.events] == [1, 2]
+        assert {message.epoch for message in snapshot.events} == {snapshot.epoch}
+        cursor = Cursor(epoch=before.epoch, seq=1)
+        assert not (await ends.source.snapshot(job_id, cursor)).recovered
         assert await ends.source.owner(job_id) == "alice"
 
     @on_both_ends

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,11 +14,17 @@ from typing import Any
 
 import pytest
 import socketio
+from kombu.connection import Connection
 from socketio.exceptions import ConnectionError as Refused
 
+from jobcast.events import JobLog
 from jobcast.revocation import revoke
 from jobcast.settings import Settings
+from jobcast.transports import Origin, Outgoing, open_publisher
+from jobcast.transports.kombu_names import Names
 from tests.conftest import Valkey
+from tests.e2e.raw import raw_client
+from tests.rabbitmq import RabbitMQ
 from tests.support import (
     TIMEOUT,
     Follower,
@@ -182,3 +189,70 @@ async def test_a_process_that_starts_while_the_transport_is_away_reads_the_list_
             assert await code_of_refusal(server.url, old) == "token_revoked"
             assert bob.client.connected
             assert "could not read the revoked tokens" in server.log
+
+
+async def test_a_join_on_its_way_shows_nothing_to_a_token_that_was_revoked_meanwhile(
+    valkey: Valkey, tmp_path: Path, token: Token
+) -> None:
+    (tmp_path / "rules.py").write_text(
+        "import time\n"
+        "from pathlib import Path\n"
+        f"FOLDER = Path({str(tmp_path)!r})\n"
+        "def allow(subject, job_id, owner):\n"
+        "    (FOLDER / 'asked').touch()\n"
+        "    while not (FOLDER / 'answers').exists():\n"
+        "        time.sleep(0.01)\n"
+        "    return True\n"
+    )
+    env = {"JOBCAST_AUTHORIZE": "rules:allow", "PYTHONPATH": str(tmp_path)}
+    job_id, jti = new_id(), new_id("jti")
+    publisher = open_publisher(valkey.url)
+    event = JobLog(job_id=job_id, level="info", message="secret")
+    publisher.publish([Outgoing.of(event, Origin("alice"))])
+    publisher.close()
+    with running(Server(tmp_path / "server.log", valkey.url, env)) as server:
+        server.ready()
+        async with raw_client(server.url, token("alice", jti=jti)) as alice:
+            await alice.send(f"427{json.dumps(['join_job', {'job_id': job_id}])}")
+            await eventually((tmp_path / "asked").exists, "question")
+            revoke(jti=jti, settings=Settings(url=valkey.url))
+            # The namespace is left, and the connection is open for as long as a new one may be.
+            await alice.read_until(lambda packet: packet.startswith("41"))
+            (tmp_path / "answers").touch()
+            answer = await alice.read_until(lambda packet: packet.startswith("437"))
+            assert not json.loads(answer[3:])[0]["ok"]
+            assert alice.events("joined") == alice.events("job_log") == []
+
+
+async def test_a_process_that_starts_shows_nothing_before_it_knows_what_is_revoked(
+    rabbitmq: RabbitMQ, tmp_path: Path, token: Token
+) -> None:
+    names = Names()
+    job_id = new_id()
+    with Connection(rabbitmq.url) as lock:
+        # As while another process reads: the queue is empty for everybody else.
+        lock.channel().queue_declare(f"{names.revocations}.reading", exclusive=True)
+        with running(Server(tmp_path / "server.log", rabbitmq.url)) as server:
+            server.ready()
+            async with following(server.url, token("alice", jobs=[job_id])) as alice:
+                assert (await alice.join(job_id))["code"] == "unavailable"
+                lock.release()
+                await eventually_joined(alice, job_id)
+
+
+async def eventually_joined(follower: Follower, job_id: str) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not (answer := await follower.join(job_id))["ok"]:
+        assert time.monotonic() < deadline, answer
+
+
+async def test_what_is_revoked_is_read_from_a_server_that_takes_no_writes(
+    own_valkey: Valkey, tmp_path: Path, token: Token
+) -> None:
+    settings = Settings(url=own_valkey.url)
+    revoke(jti="over", ttl=-59.5, settings=settings)  # it is to be removed at the next read
+    revoke(jti="one", settings=settings)
+    own_valkey.command("CONFIG", "SET", "min-replicas-to-write", "1")
+    with running(Server(tmp_path / "server.log", own_valkey.url)) as server:
+        server.ready()
+        await eventually_refused(server.url, token("alice", jti="one"))

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from jobcast.events import JobLog
 from jobcast.transports import Origin, Outgoing, open_publisher
 from jobcast.transports.redis_names import Keys
@@ -20,7 +22,7 @@ def say(url: str, job_id: str, owner: str, *lines: str) -> None:
     """Publish log lines of an owner's job."""
     publisher = open_publisher(url)
     events = [JobLog(job_id=job_id, level="info", message=line) for line in lines]
-    publisher.publish([Outgoing.of(event, Origin(owner)) for event in events])
+    publisher.publish([Outgoing.of(event, Origin(owner or None)) for event in events])
     publisher.close()
 
 
@@ -181,3 +183,71 @@ async def test_a_rule_that_fails_lets_nobody_into_a_new_record_and_delays_no_oth
             (tmp_path / "answers").touch()
             await alice.transcript.logged(slow, 2)
             assert alice.transcript.names(slow) == ["joined", "job_log", "joined", "job_log"]
+
+
+async def test_a_job_that_gets_an_owner_is_not_everybodys_any_more(
+    valkey: Valkey, tmp_path: Path, token: Token
+) -> None:
+    (tmp_path / "rules.py").write_text(
+        "def allow(subject, job_id, owner):\n    return owner in (None, subject.sub)\n"
+    )
+    env = {"JOBCAST_AUTHORIZE": "rules:allow", "PYTHONPATH": str(tmp_path)}
+    job_id, other = new_id(), new_id()
+    with running(Server(tmp_path / "server.log", valkey.url, env)) as process:
+        process.ready()
+        async with (
+            following(process.url, token("alice")) as alice,
+            following(process.url, token("mallory")) as mallory,
+        ):
+            say(valkey.url, job_id, "", "nobody's")  # by an emit, before the job is sent
+            for follower in (alice, mallory):
+                assert (await follower.join(job_id))["ok"]
+                assert (await follower.join(other))["ok"]
+            say(valkey.url, job_id, "alice", "alice's")
+            await eventually(lambda: "alice's" in lines(alice, job_id), "line")
+            await eventually(lambda: mallory.transcript.of(job_id, "left"), "end of the right")
+            say(valkey.url, other, "", "after")
+            await mallory.transcript.logged(other, 1)
+            assert lines(mallory, job_id) == ["nobody's"]
+            assert mallory.transcript.names(job_id) == ["joined", "job_log", "left"]
+            assert lines(alice, job_id) == ["nobody's", "nobody's", "alice's"]
+            assert alice.transcript.names(job_id).count("joined") == 2
+
+
+RAISES = {
+    "stops": "next(iter(()))",  # the row that a query does not find
+    "exits": "sys.exit('no')",
+    "cancels": "raise asyncio.CancelledError",
+    "async-exits": "sys.exit('no')",
+    "async-cancels": "raise asyncio.CancelledError",
+}
+
+
+@pytest.mark.parametrize("how", RAISES)
+async def test_whatever_a_rule_raises_is_an_answer(
+    how: str, valkey: Valkey, tmp_path: Path, token: Token
+) -> None:
+    (tmp_path / "rules.py").write_text(
+        "import asyncio, sys\n"
+        f"{'async ' if 'async' in how else ''}def allow(subject, job_id, owner):\n"
+        "    if owner == 'nobody':\n"
+        f"        {RAISES[how]}\n"
+        "    return True\n"
+    )
+    env = {"JOBCAST_AUTHORIZE": "rules:allow", "PYTHONPATH": str(tmp_path)}
+    job_id, broken = new_id(), new_id("broken")
+    say(valkey.url, broken, "nobody", "1")
+    say(valkey.url, job_id, "alice", "1")
+    with running(Server(tmp_path / "server.log", valkey.url, env)) as process:
+        process.ready()
+        async with following(process.url, token("alice")) as alice:
+            assert (await alice.join(broken))["code"] == "internal_error"
+            assert (await alice.join(job_id))["ok"]
+            forget(valkey, job_id)
+            say(valkey.url, job_id, "nobody", "2")
+            [left] = await eventually(lambda: alice.transcript.of(job_id, "left"), "end")
+            assert left["code"] == "internal_error"
+            forget(valkey, job_id)
+            say(valkey.url, job_id, "alice", "3")
+            assert (await alice.join(job_id))["ok"]
+            assert process.popen.poll() is None

@@ -56,7 +56,13 @@ def test_the_documented_default_is_that_of_the_code(variable: str) -> None:
     if default in (None, (), ""):
         assert not re.fullmatch("`.*`", documented)
     elif documented.startswith("`"):
-        shown = str(default).lower() if isinstance(default, bool) else str(default)
+        shown = (
+            str(default).lower()
+            if isinstance(default, bool)
+            else f"{default:g}"
+            if isinstance(default, float)
+            else str(default)
+        )
         assert documented.split("`")[1] == shown
     else:
         assert (variable, default) == ("JOBCAST_MAX_CONNECTIONS", 0)

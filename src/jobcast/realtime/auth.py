@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from jobcast.errors import SettingsError
+from jobcast.errors import JobcastError, SettingsError
 from jobcast.settings import Settings
 from jobcast.tokens import Subject
 from jobcast.transports import Source
@@ -24,6 +24,13 @@ Rule = Callable[[Subject, str, str | None], bool | Awaitable[bool]]
 
 
 RULE_THREADS: Final = 32  # that ask a plain function at the same time
+
+
+class RuleFailed(JobcastError):
+    """The function that ``JOBCAST_AUTHORIZE`` names raised an exception, which is the cause."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(f"JOBCAST_AUTHORIZE raised {type(cause).__name__}")
 
 
 class Grant(Struct, frozen=True):
@@ -71,15 +78,42 @@ class Authorizer:
         return Grant(owner) if await self.allows(subject, job_id, owner) else None
 
     async def allows(self, subject: Subject, job_id: str, owner: str | None) -> bool:
-        """Return whether the subject may follow the job if it belongs to the owner."""
+        """Return whether the subject may follow the job if it belongs to the owner.
+
+        Raises:
+            RuleFailed: the function that ``JOBCAST_AUTHORIZE`` names raised an exception.
+        """
         if self._rule is None:
             return owner == subject.sub or _lists(subject, job_id)
-        if inspect.iscoroutinefunction(self._rule):
-            return bool(await self._rule(subject, job_id, owner))
+        try:
+            return bool(await self._ask(self._rule, subject, job_id, owner))
+        except (GeneratorExit, KeyboardInterrupt, RuleFailed):
+            raise
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise RuleFailed(exc) from exc
+        except BaseException as exc:
+            # Also one that would end the process, such as SystemExit.
+            raise RuleFailed(exc) from exc
+
+    async def _ask(self, rule: Rule, subject: Subject, job_id: str, owner: str | None) -> object:
+        if inspect.iscoroutinefunction(rule):
+            return await rule(subject, job_id, owner)
         answer: Any = await asyncio.get_running_loop().run_in_executor(
-            self._threads, copy_context().run, self._rule, subject, job_id, owner
+            self._threads, copy_context().run, _answer, rule, subject, job_id, owner
         )
-        return bool(await answer if inspect.isawaitable(answer) else answer)
+        return await answer if inspect.isawaitable(answer) else answer
+
+
+def _answer(rule: Rule, subject: Subject, job_id: str, owner: str | None) -> object:
+    """Ask a plain function, in a thread."""
+    try:
+        return rule(subject, job_id, owner)
+    except BaseException as exc:
+        # No future can hold a StopIteration: who waits for it would wait for ever.
+        raise RuleFailed(exc) from exc
 
 
 def _lists(subject: Subject, job_id: str) -> bool:

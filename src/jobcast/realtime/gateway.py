@@ -61,6 +61,7 @@ LONGEST_TIMER: Final = 24 * 3600.0  # seconds; a token may be valid for longer t
 DRAIN_RATE: Final = 500  # connections that are closed a second, when the process ends
 DRAIN_GRACE: Final = 2.0  # seconds that the last of them may take
 
+NOT_AUTHENTICATED: Final = Refusal(code="not_authenticated", message="connect first")
 UNAVAILABLE: Final = Refusal(
     code="unavailable", message="the job cannot be read now; try again in a moment"
 )
@@ -120,6 +121,11 @@ class Gateway:
         self._settings = settings
         self._lease_watch: asyncio.Task[None] | None = None
         self._deny_list = DenyList()
+        self._revocations = (
+            RevocationWatch(source, self._deny_list, self._close_revoked)
+            if isinstance(source, SupportsRevocations)
+            else None
+        )
         self._revocation_watch: asyncio.Task[None] | None = None
         self._sio = sio
         self._namespace = namespace
@@ -160,9 +166,10 @@ class Gateway:
         if self._lease_watch is None and isinstance(self._source, LeaseKeeper):
             watch = LeaseWatch(self._source, self._settings.terms)
             self._lease_watch = asyncio.create_task(watch.run(), name="jobcast-leases")
-        if self._revocation_watch is None and isinstance(self._source, SupportsRevocations):
-            revoked = RevocationWatch(self._source, self._deny_list, self._close_revoked)
-            self._revocation_watch = asyncio.create_task(revoked.run(), name="jobcast-revocations")
+        if self._revocation_watch is None and self._revocations is not None:
+            self._revocation_watch = asyncio.create_task(
+                self._revocations.run(), name="jobcast-revocations"
+            )
 
     async def drain(self, seconds: float = 0.0) -> None:
         """Send every client to another process: tell it, then close its connection.
@@ -297,6 +304,7 @@ class Gateway:
 
     def _forget(self, connection: Connection) -> None:
         connection.closed = True
+        connection.outlet.shut()
         self._of_subject[connection.subject.sub] -= 1
         if not self._of_subject[connection.subject.sub]:
             del self._of_subject[connection.subject.sub]
@@ -321,7 +329,7 @@ class Gateway:
         async def answer(sid: str, *payload: Any) -> dict[str, Any]:
             connection = self._connections.get(sid)
             if connection is None:
-                return payload_of(Refusal(code="not_authenticated", message="connect first"))
+                return payload_of(NOT_AUTHENTICATED)
             retry_after = connection.budget.check_request()
             if retry_after is not None:
                 return payload_of(self._limited(name, sid, retry_after))
@@ -329,6 +337,8 @@ class Gateway:
                 request = parse_request(name, payload[0] if payload else None, cls)
                 with connection.budget.request():
                     async with connection.requests:
+                        if connection.closed:
+                            return payload_of(NOT_AUTHENTICATED)
                         return payload_of(await handle(connection, request))
             except InvalidMessage as exc:
                 self.guard.refusals.info("refused %s of %s: %s", name, sid, shown(exc.problem))
@@ -381,19 +391,21 @@ class Gateway:
             answer = await self._follow(connection, request, grant)
         except NotAllowed as exc:
             return self._refused_join(connection, job_id, exc.refusal)
-        if request.after is not None:
-            metrics.RESUMED.labels(str(answer.recovered).lower()).inc()
         if connection.closed:
             self.relay.leave(job_id, connection.sid)
-        else:
-            await self._sio.enter_room(connection.sid, room_of(job_id), self._namespace)
-            logger.info("joined %s: sub=%s", job_id, shown(subject.sub))
+            return NOT_AUTHENTICATED
+        if request.after is not None:
+            metrics.RESUMED.labels(str(answer.recovered).lower()).inc()
+        await self._sio.enter_room(connection.sid, room_of(job_id), self._namespace)
+        logger.info("joined %s: sub=%s", job_id, shown(subject.sub))
         return answer
 
     async def _grant(self, connection: Connection, job_id: str) -> Grant | None:
         """Return a connection's right to follow a job, which it leaves if it has none."""
         grant = None
         try:
+            if self._revocations is not None:
+                await self._revocations.known()
             grant = await self._authorizer.grant(connection.subject, job_id)
         finally:
             if grant is None:
@@ -527,6 +539,7 @@ class Gateway:
         for job_id in connection.jobs:
             self.relay.leave(job_id, connection.sid)
         self._say(connection, Closing(code="token_revoked", message="the token was revoked"))
+        connection.outlet.shut()  # also for a join that is on its way
         logger.info(
             "closing %s: the token of sub=%s was revoked",
             connection.sid, shown(connection.subject.sub),

@@ -34,24 +34,35 @@ class EngineOutlet:
     which serves every transport and every ASGI server.
     """
 
-    __slots__ = ("_backlog", "_socket", "history", "sid")
+    __slots__ = ("_backlog", "_shut", "_socket", "history", "sid")
 
     def __init__(self, sid: str, socket: Any, backlog: Backlog) -> None:
         self.sid = sid
         self.history = 0  # characters of history that were sent
         self._socket = socket
         self._backlog = backlog
+        self._shut = False
 
     @property
     def closed(self) -> bool:
-        return bool(self._socket.closed or self._socket.closing or self._backlog.overflowed)
+        return bool(
+            self._shut or self._socket.closed or self._socket.closing or self._backlog.overflowed
+        )
+
+    def shut(self) -> None:
+        """Send nothing more, although the connection is still to be closed."""
+        self._shut = True
 
     def send(self, bundle: Bundle) -> None:
+        if self._shut:
+            return
         if not (self._backlog.write(bundle.frames) or self.closed):
             for packet, value in zip(bundle.packets, bundle.values, strict=True):
                 self._backlog.offer(packet, value)
 
     def send_history(self, bundle: Bundle) -> None:
+        if self._shut:
+            return
         self.history += bundle.size
         if not (self._backlog.write(bundle.frames) or self.closed):
             self._backlog.offer_history(bundle.packets)

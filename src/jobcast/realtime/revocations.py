@@ -15,6 +15,7 @@ from jobcast.transports.revocations import Revocation, SupportsRevocations
 
 RELOAD_INTERVAL: Final = 30.0  # seconds between two reads of all revocations
 RETRY_DELAY: Final = 1.0  # seconds after a read that failed
+KNOWN_TIMEOUT: Final = 5.0  # seconds that a join waits for the first read
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,20 @@ class RevocationWatch:
         self._source = source
         self._deny_list = deny_list
         self._on_news = on_news
+        self._known = asyncio.Event()  # all revocations were read once
         source.watch_revocations(lambda revocation: self._add([revocation]))
+
+    async def known(self) -> None:
+        """Wait until this process, which may have started just now, has read what is revoked.
+
+        Raises:
+            TransportUnavailable: it cannot be read now.
+        """
+        try:
+            async with asyncio.timeout(KNOWN_TIMEOUT):
+                await self._known.wait()
+        except TimeoutError:
+            raise TransportUnavailable("the revoked tokens were not read yet") from None
 
     async def run(self) -> None:
         """Read all revocations again and again, until it is cancelled: a message may be lost."""
@@ -90,12 +104,14 @@ class RevocationWatch:
         while True:
             try:
                 self._add(await self._source.revocations())
+                self._known.set()
                 problem = ""
             except TransportUnavailable as exc:
                 logger.log(
                     logging.DEBUG if problem else logging.WARNING,
                     "could not read the revoked tokens (%s); those known stay in force, and it is"
-                    " tried again every %.0f s", exc, RETRY_DELAY,
+                    " tried again every %.0f s%s", exc, RETRY_DELAY,
+                    "" if self._known.is_set() else ". Until then no job can be joined",
                 )  # fmt: skip
                 problem = str(exc)
             except Exception:

@@ -72,6 +72,10 @@ local function keep(name, value)
     fields[#fields + 1] = value
 end
 
+local function new_epoch()
+    return string.format('%x%05x', time[1], time[2])
+end
+
 -- The current run is past from here on.
 local function retire()
     local its_sending, its_delivery = string.match(current, '%d+ %d (%S+) (%S+)')
@@ -144,7 +148,7 @@ end
 if not epoch then
     -- What is there is another owner's, or events whose record was evicted.
     redis.call('DEL', state_key, events_key)
-    epoch, state = string.format('%x%05x', time[1], time[2]), 'pending'
+    epoch, state = new_epoch(), 'pending'
     seq, runs = 0, 0
     keep('epoch', epoch)
     keep('node', node)
@@ -165,6 +169,10 @@ else
         keep('node', node)
     end
     if owner ~= '' and not record[9] and has_new then
+        -- Who follows a record of nobody may not be allowed to follow this owner's: another epoch
+        -- has the servers ask.
+        epoch = new_epoch()
+        keep('epoch', epoch)
         keep('owner', owner)
     end
 end

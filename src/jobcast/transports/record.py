@@ -66,7 +66,8 @@ class Record:
             self._begin_for(outgoing)
         elif not _is_wanted(outgoing, self.state, standing):
             return None
-        self.owner = self.owner or outgoing.owner
+        if outgoing.owner and not self.owner:
+            self._adopt(outgoing.owner)
         is_late = self._is_late(outgoing, standing)
         if is_late and not (outgoing.kind == LOG and self._late < self._size):
             return None
@@ -133,13 +134,18 @@ class Record:
         self.progress, self._late = None, 0
         self.events.clear()
 
+    def _adopt(self, owner: str) -> None:
+        """Take an owner. Whoever follows a record of nobody may not be allowed to follow theirs."""
+        self.owner = owner
+        self.begin_anew()
+
     def lacks(self, outgoing: Outgoing, publisher: str) -> bool:
         """Whether what an event comes after is not there yet, nor the event itself."""
         other, number, _ = Predecessor.parse(outgoing.after)
         return self.said.get(other, 0) < number and not self._has(outgoing, publisher)
 
     def begin_anew(self) -> None:
-        """Give it another epoch: something may be missing, so that nobody may go on from before."""
+        """Give it another epoch, so that nobody goes on from before."""
         self.epoch = secrets.token_hex(8)
         for index, message in enumerate(self.events):
             self.events[index] = structs.replace(message, epoch=self.epoch)

@@ -162,7 +162,7 @@ def serve(
 @click.option(
     "--token",
     envvar="JOBCAST_TOKEN",
-    help="A JSON Web Token  [JOBCAST_TOKEN]. Without one, but with JOBCAST_JWT_SECRET or"
+    help="The token to connect with  [JOBCAST_TOKEN]. Without one, but with JOBCAST_JWT_SECRET or"
     " JOBCAST_JWT_SECRETS set, one for just these jobs is made.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One event a line, for pipes.")
@@ -199,7 +199,7 @@ def watch(
 
 
 @main.command()
-@click.option("--sub", default="alice", show_default=True, help="Whom the token speaks for.")
+@click.option("--sub", default="alice", show_default=True, help="The subject of the token.")
 @click.option("--job", "jobs", multiple=True, metavar="ID", help="A job that it may follow.")
 @click.option("--all-jobs", is_flag=True, help="It may follow every job.")
 @click.option("--jti", help="An id for the token, by which `jobcast disconnect` may revoke it.")
@@ -214,7 +214,7 @@ def token(
 ) -> None:
     """Make a token for development, signed with JOBCAST_JWT_SECRET (or the first of _SECRETS)."""
     if not sub:
-        raise click.BadParameter("a token speaks for somebody", param_hint="--sub")
+        raise click.BadParameter("a token needs a subject", param_hint="--sub")
     for job_id in jobs:
         check_job_id(job_id)
     allowed = ("*",) if all_jobs else jobs
@@ -233,7 +233,10 @@ def _mint(
     from jobcast.tokens import mint
 
     if not settings.secrets:
-        raise click.UsageError("there is no token (--token), and no JOBCAST_JWT_SECRET to make one")
+        raise click.UsageError(
+            "to sign a token, set JOBCAST_JWT_SECRET or JOBCAST_JWT_SECRETS as for the server;"
+            " `jobcast watch` also takes a token, from JOBCAST_TOKEN or --token"
+        )
     kid, secret = settings.secrets[0]
     return mint(
         secret,

@@ -600,7 +600,10 @@ def _refusal(refusals: list[Any], exc: BaseException, path: str) -> ConnectionRe
             return ConnectionRefused(data["code"], str(data.get("message") or data["code"]))
     status = _status_of(exc)
     if status is None:
-        return ConnectionRefused("unreachable", f"the server cannot be reached: {exc}")
+        return ConnectionRefused(
+            "unreachable",
+            f"the server cannot be reached ({exc}): does it run, and is its URL right?",
+        )
     code, hint = STATUS_HINTS.get(
         status, ("unreachable", "does a proxy in front of it forward WebSockets?")
     )

@@ -102,7 +102,7 @@ async def _transport(settings: Settings) -> str:
     except TimeoutError:
         raise Unwell(f"{settings.masked_url} does not pass on what is published") from None
     except JobcastError as exc:
-        raise Unwell(f"{settings.masked_url} cannot be used: {exc}. JOBCAST_URL names it") from exc
+        raise Unwell(f"{settings.masked_url} (JOBCAST_URL) cannot be used: {exc}") from exc
     finally:
         publisher.close()
         await source.aclose()

@@ -72,8 +72,8 @@ def revoke(
         publisher.revoke(revocation)
     except PublishFailed as exc:
         raise PublishFailed(
-            f"could not revoke: {settings.masked_url} cannot be reached ({exc}). JOBCAST_URL names"
-            " it; revoking again does no harm",
+            f"could not revoke: {settings.masked_url} cannot be reached ({exc}):"
+            " check JOBCAST_URL and try again",
             (),
         ) from exc
     finally:

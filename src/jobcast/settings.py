@@ -330,8 +330,8 @@ def _secret(text: str) -> str:
         raise ValueError("should be a secret, not a key: JOBCAST_JWT_PUBLIC_KEY takes a public one")
     if len(text.encode()) < SECRET_MIN_LENGTH:
         raise ValueError(
-            f"should have at least {SECRET_MIN_LENGTH} bytes; this makes one:"
-            ' python -c "import secrets; print(secrets.token_urlsafe(32))"'
+            f"has a secret that is too short: it needs at least {SECRET_MIN_LENGTH} bytes."
+            ' This makes one: python -c "import secrets; print(secrets.token_urlsafe(32))"'
         )
     return text
 
@@ -397,8 +397,8 @@ def _origins(text: str) -> tuple[str, ...]:
         parts = urlsplit(item)
         if item != "*" and (not parts.scheme or not parts.netloc or parts.path or parts.query):
             raise ValueError(
-                f"has {item!r}; an origin is a scheme, a host and perhaps a port,"
-                " as in https://app.example.com"
+                f"has {item!r}; an origin is a scheme, a host and perhaps a port, with no slash"
+                " at the end, as in https://app.example.com"
             )
     return items
 

@@ -52,7 +52,7 @@ def test_every_block_is_run_by_a_test() -> None:
     assert [c for c in COMMANDS if c not in ELSEWHERE] == [
         "celery -A tasks worker --loglevel=info",
         'JOBCAST_JWT_SECRET="$SECRET" jobcast serve',
-        "export JOBCAST_TOKEN=$(jobcast token --sub alice)",
+        'export JOBCAST_TOKEN=$(JOBCAST_JWT_SECRET="$SECRET" jobcast token --sub alice)',
         'jobcast watch "$JOB_ID"',
     ]
     for name, path in ELSEWHERE.items():

@@ -34,7 +34,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> object:
             "JOBCAST_AUTHORIZE names no.such:rule, which is not there",
         ),
         (["watch"], {}, "Missing argument 'ID...'"),
-        (["watch", "a"], {}, "no JOBCAST_JWT_SECRET to make one"),
+        (["watch", "a"], {}, "to sign a token, set JOBCAST_JWT_SECRET"),
         (["watch", "a b", "--token", "t"], {}, "Error: a job id has 1 to 128 characters"),
         (
             ["watch", "a", "--token", "t", "--url", "http://127.0.0.1:9"],
@@ -46,11 +46,11 @@ def run(monkeypatch: pytest.MonkeyPatch) -> object:
             {},
             "Invalid value for --url: the server should be a URL such as http://127.0.0.1:8000",
         ),
-        (["token"], {}, "no JOBCAST_JWT_SECRET to make one"),
+        (["token"], {}, "to sign a token, set JOBCAST_JWT_SECRET"),
         (
             ["token", "--sub", ""],
             {"JOBCAST_JWT_SECRET": SECRET},
-            "Invalid value for --sub: a token speaks for somebody",
+            "Invalid value for --sub: a token needs a subject",
         ),
         (
             ["token"],

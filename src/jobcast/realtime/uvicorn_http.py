@@ -1,7 +1,8 @@
 """uvicorn's HTTP protocol with limits: connections, time for a request's head, time for a response.
 
 This is an adapter. uvicorn has a time limit for connections between two requests, and none for one
-that sends nothing, or half a head, or never reads a response.
+that sends nothing, or half a head, or never reads a response. It answers on connections that are
+lost, and reads frames of a WebSocket before the application has accepted it.
 
 >>> uvicorn.run(app, http=LimitedHttpProtocol)
 """
@@ -14,10 +15,13 @@ import resource
 from functools import lru_cache
 from typing import Any, ClassVar, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from jobcast.realtime import metrics
-from jobcast.realtime.stall import StallTimer, reset
+from jobcast.realtime.stall import CLOSE_TIMEOUT, StallTimer, reset
 from jobcast.settings import Settings
 
 SPARE_FILES: Final = 128  # open files that are left for everything but clients
@@ -47,6 +51,32 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+class HeldWebSocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket protocol, which reads nothing more until the application has answered.
+
+    uvicorn fails on frames that cannot be parsed before that, and nothing bounds them yet.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.close_timeout = CLOSE_TIMEOUT
+        self._held = False
+
+    def handle_connect(self, event: Any) -> None:
+        super().handle_connect(event)
+        if not self.transport.is_closing():
+            self._held = True
+            self.transport.pause_reading()
+
+    async def send(self, message: Any) -> None:
+        if self.transport.is_closing():
+            raise ClientDisconnected  # uvloop raises if something is written to what is lost
+        await super().send(message)
+        if self._held and self.handshake_complete and not self.transport.is_closing():
+            self._held = False
+            self.transport.resume_reading()
+
+
 class LimitedHttpProtocol(HttpToolsProtocol):
     """One connection, from its first byte until it becomes a WebSocket or ends."""
 
@@ -55,6 +85,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if self.ws_protocol_class is WebSocketsSansIOProtocol:
+            self.ws_protocol_class = HeldWebSocketProtocol
         self._settings = environment_settings()
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall = StallTimer(self._settings.send_timeout, self._cut)
@@ -104,6 +136,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                 self._cut()  # or waits for more
             self._let_go()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        super()._start_asgi_task(cycle, _answering(cycle, app))
+
     def _let_go(self) -> None:
         """Break the cycles of a protocol that another has followed."""
         self.parser = self.flow = None  # type: ignore[assignment]
@@ -138,3 +173,21 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self.cycle is not None:
             self.cycle.disconnected = True  # uvicorn writes no answer then
         reset(self.transport)
+
+
+def _answering(cycle: RequestResponseCycle, app: ASGIApp) -> Any:
+    """An application that answers only while its client is there.
+
+    Of several requests on one connection, uvicorn tells the last that the client is gone, and
+    writes the answers to the others all the same. uvloop raises then.
+    """
+
+    async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+        async def answer(message: Message) -> None:
+            if cycle.transport.is_closing():
+                cycle.disconnected = True
+            await send(message)
+
+        await app(scope, receive, answer)
+
+    return answering

@@ -10,8 +10,12 @@ class Sent:
 
     def __init__(self) -> None:
         self._running: set[str] = set()
-        self.all: set[str] = set()
+        self._all: set[str] = set()
         self.excused: set[str] = set()
+
+    @property
+    def all(self) -> set[str]:
+        return set(self._all)  # faults look at it in threads, while jobs are sent
 
     @property
     def running(self) -> set[str]:
@@ -19,7 +23,7 @@ class Sent:
 
     def begin(self, job_id: str) -> None:
         self._running.add(job_id)
-        self.all.add(job_id)
+        self._all.add(job_id)
 
     def end(self, job_id: str) -> None:
         self._running.discard(job_id)

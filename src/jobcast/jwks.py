@@ -7,7 +7,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import jwt
@@ -18,6 +18,7 @@ from jobcast.keys import VerificationKey
 FETCH_TIMEOUT: Final = 5.0  # seconds of waiting for the endpoint
 REFRESH_INTERVAL: Final = 150.0  # seconds between two fetches in the background
 RETRY_DELAY: Final = 5.0  # seconds after a fetch that failed
+GIVEN_UP: Final = 60.0  # seconds after which a fetch is not waited for any more
 COOLDOWN: Final = 30.0  # seconds after a fetch in which an unknown key id causes no other
 
 logger = logging.getLogger(__name__)
@@ -93,12 +94,16 @@ class RemoteKeys:
 
     def _fetch(self) -> None:
         loop = asyncio.get_running_loop()
-        self._fetching = loop.create_future()
+        fetching = self._fetching = loop.create_future()
         self._deadline = loop.time() + FETCH_TIMEOUT
+        # An endpoint that sends a byte now and then meets every timeout of a socket.
+        self._set_timer(GIVEN_UP, self._fetched, fetching, {}, f"no answer in {GIVEN_UP:.0f} s")
         # A daemon: an endpoint that hangs does not keep the process from ending.
-        threading.Thread(target=self._ask, args=(loop,), name="jobcast-jwks", daemon=True).start()
+        threading.Thread(
+            target=self._ask, args=(loop, fetching), name="jobcast-jwks", daemon=True
+        ).start()
 
-    def _ask(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _ask(self, loop: asyncio.AbstractEventLoop, fetching: asyncio.Future[None]) -> None:
         keys: dict[str, VerificationKey] = {}
         problem = ""
         try:
@@ -108,11 +113,15 @@ class RemoteKeys:
             # Whatever it is: without an answer the keys would never be fetched again.
             problem = str(exc) or repr(exc)
         try:
-            loop.call_soon_threadsafe(self._fetched, keys, problem)
+            loop.call_soon_threadsafe(self._fetched, fetching, keys, problem)
         except RuntimeError:
             logger.debug("the keys came after the event loop was closed")
 
-    def _fetched(self, keys: dict[str, VerificationKey], problem: str) -> None:
+    def _fetched(
+        self, fetching: asyncio.Future[None], keys: dict[str, VerificationKey], problem: str
+    ) -> None:
+        if fetching is not self._fetching:
+            return  # it was given up
         if problem:
             self._failed(problem)
         else:
@@ -120,13 +129,18 @@ class RemoteKeys:
                 logger.info("fetched the keys of JOBCAST_JWKS_URL again: %d", len(keys))
             self._keys, self.problem = keys, ""
         self._cool_at = time.monotonic() + (RETRY_DELAY if problem else COOLDOWN)
-        if not self._closed:
-            delay = RETRY_DELAY if problem else REFRESH_INTERVAL
-            # Processes that were started together do not ask together.
-            delay *= random.uniform(0.8, 1.0)
-            self._timer = asyncio.get_running_loop().call_later(delay, self._fetch)
-        fetching, self._fetching = self._in_flight(), None
+        delay = RETRY_DELAY if problem else REFRESH_INTERVAL
+        # Processes that were started together do not ask together.
+        self._set_timer(delay * random.uniform(0.8, 1.0), self._fetch)
+        self._fetching = None
         fetching.set_result(None)
+
+    def _set_timer(self, delay: float, then: Callable[..., None], *args: object) -> None:
+        """Set the one timer that there is: for the next fetch, or the end of the present one."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._closed:
+            self._timer = asyncio.get_running_loop().call_later(delay, then, *args)
 
     def _failed(self, problem: str) -> None:
         if not self.problem:

@@ -286,6 +286,49 @@ async def test_nobody_waits_for_ever_for_an_endpoint_that_hangs(
             await verifier.check()
 
 
+async def test_a_fetch_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("FETCH_TIMEOUT", 60), ("GIVEN_UP", 0.2), ("RETRY_DELAY", 0.1)):
+        monkeypatch.setattr(jwks, name, seconds)
+    with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
+        server.answers.clear()
+        assert await code_of(verifier, server.token("good")) == "unavailable"
+        server.answers.set()
+        assert await eventually_verified(verifier, server.token("good")) == "alice"
+
+
+async def eventually_verified(verifier: TokenVerifier, token: str) -> str:
+    """Return the subject of a token whose key can be fetched sooner or later."""
+    async with asyncio.timeout(TIMEOUT):
+        while True:
+            try:
+                return (await verifier.verify(token)).sub
+            except TokenError as exc:
+                if exc.code != "unavailable":
+                    raise
+            await asyncio.sleep(0.02)
+
+
+async def test_strangers_do_not_add_to_the_fetches_in_the_background(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jwks, "COOLDOWN", 0)
+    loop = asyncio.get_running_loop()
+    call_later, timers = loop.call_later, list[asyncio.TimerHandle]()
+
+    def recorded(delay: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        timer = call_later(delay, *args, **options)
+        if delay > jwks.FETCH_TIMEOUT:
+            timers.append(timer)
+        return timer
+
+    monkeypatch.setattr(loop, "call_later", recorded)
+    with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
+        for number in range(5):
+            stranger = server.token(f"unknown {number}", private_key())
+            assert await code_of(verifier, stranger) == "token_key"
+        assert len([timer for timer in timers if not timer.cancelled()]) == 1
+
+
 async def test_one_request_fetches_the_keys_for_all_who_wait() -> None:
     with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
         server.answers.clear()

@@ -13,6 +13,7 @@ from jobcast.realtime.auth import Authorizer
 from jobcast.tokens import Subject
 
 ASKED_AT_ONCE: Final = 100  # connections; the loop has a turn in between
+MOST_TOKENS: Final = 3  # of a connection that are asked about: the other followers wait for it
 
 NOT_FOUND: Final = Refusal(
     code="job_not_found", message="there is no such job, or it is not yours to follow"
@@ -97,7 +98,10 @@ class SubjectRights:
         self._on_ended(sid, job_id, refusal)
 
     async def _may_follow(self, job_id: str, sid: str, owner: str | None) -> bool:
-        while (subject := self._subject_of(sid)) is not None:
+        for _ in range(MOST_TOKENS):
+            subject = self._subject_of(sid)
+            if subject is None:
+                break
             allowed = await self._authorizer.allows(subject, job_id, owner)
             # The answer took its time: the connection may have another token by now.
             if self._subject_of(sid) is subject:

@@ -135,8 +135,8 @@ def serve(
     from jobcast.serve import DEFAULT_APP
     from jobcast.serve import serve as run
 
-    if app is not None:
-        sys.path.insert(0, str(Path.cwd()))
+    # APP and JOBCAST_AUTHORIZE may name modules of the directory, as with uvicorn and Celery.
+    sys.path.insert(0, str(Path.cwd()))
     if prefix is not None:
         try:
             # Applications and workers of their own read it from there.

@@ -14,6 +14,7 @@ import jwt
 
 from jobcast.errors import TokenError
 from jobcast.keys import VerificationKey
+from jobcast.loops import LoopChange
 
 FETCH_TIMEOUT: Final = 5.0  # seconds of waiting for the endpoint
 REFRESH_INTERVAL: Final = 150.0  # seconds between two fetches in the background
@@ -39,6 +40,7 @@ class RemoteKeys:
         self._client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=FETCH_TIMEOUT)
         self._algorithms = tuple(algorithms)
         self._keys: dict[str, VerificationKey] = {}
+        self._change = LoopChange()
         self._fetching: asyncio.Future[None] | None = None
         self._deadline = 0.0  # of the fetch in flight, by the loop's clock
         self._cool_at = float("-inf")  # when an unknown key id may cause a fetch, by time.monotonic
@@ -48,6 +50,8 @@ class RemoteKeys:
 
     def start(self) -> None:
         """Fetch the keys, and keep them fresh, in the running loop."""
+        self._closed = False
+        self._enter_loop()
         if self._fetching is None and self._timer is None:
             self._fetch()
 
@@ -56,6 +60,7 @@ class RemoteKeys:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     async def find(self, kid: str | None) -> Sequence[VerificationKey]:
         """Return the key of a token, which has to name it by its ``kid``.
@@ -76,6 +81,7 @@ class RemoteKeys:
 
     async def refresh(self) -> None:
         """Fetch the keys, or wait for the fetch in flight. Do nothing soon after a fetch."""
+        self._enter_loop()
         if self._fetching is None:
             if time.monotonic() < self._cool_at:
                 return
@@ -86,6 +92,11 @@ class RemoteKeys:
                 await asyncio.shield(self._in_flight())
         except TimeoutError:
             self._failed(f"no answer in {FETCH_TIMEOUT:.0f} s")
+
+    def _enter_loop(self) -> None:
+        """Forget the fetch and the timer of another loop than the running one."""
+        if self._change.happened():
+            self._fetching = self._timer = None
 
     def _in_flight(self) -> asyncio.Future[None]:
         if self._fetching is None:
@@ -100,10 +111,10 @@ class RemoteKeys:
         self._set_timer(GIVEN_UP, self._fetched, fetching, {}, f"no answer in {GIVEN_UP:.0f} s")
         # A daemon: an endpoint that hangs does not keep the process from ending.
         threading.Thread(
-            target=self._ask, args=(loop, fetching), name="jobcast-jwks", daemon=True
+            target=self._ask, args=(fetching,), name="jobcast-jwks", daemon=True
         ).start()
 
-    def _ask(self, loop: asyncio.AbstractEventLoop, fetching: asyncio.Future[None]) -> None:
+    def _ask(self, fetching: asyncio.Future[None]) -> None:
         keys: dict[str, VerificationKey] = {}
         problem = ""
         try:
@@ -113,7 +124,7 @@ class RemoteKeys:
             # Whatever it is: without an answer the keys would never be fetched again.
             problem = str(exc) or repr(exc)
         try:
-            loop.call_soon_threadsafe(self._fetched, fetching, keys, problem)
+            fetching.get_loop().call_soon_threadsafe(self._fetched, fetching, keys, problem)
         except RuntimeError:
             logger.debug("the keys came after the event loop was closed")
 
@@ -121,7 +132,7 @@ class RemoteKeys:
         self, fetching: asyncio.Future[None], keys: dict[str, VerificationKey], problem: str
     ) -> None:
         if fetching is not self._fetching:
-            return  # it was given up
+            return  # it was given up, or another loop asks by now
         if problem:
             self._failed(problem)
         else:

@@ -72,7 +72,7 @@ class Keys(Protocol):
 class TokenVerifier:
     """Verifies tokens as the settings say. Algorithms are never taken from a token.
 
-    One that fetches its keys belongs to the event loop that it is first used in.
+    One that fetches its keys does so in one event loop at a time.
 
     Raises:
         SettingsError: there is no usable key.

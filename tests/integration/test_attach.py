@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 import socketio
 import uvicorn
@@ -16,6 +18,7 @@ from jobcast.client import JobClient
 from jobcast.errors import SettingsError
 from jobcast.realtime import Gateway, attach, client_manager, create_app
 from jobcast.settings import Settings
+from jobcast.tokens import Subject
 from jobcast.transports import open_publisher
 from tests.conftest import Valkey
 from tests.support import SECRET, eventually, following, free_port, new_id
@@ -156,6 +159,152 @@ async def test_rooms_emit_and_disconnect_of_the_server_go_on_working_across_proc
             await sio.disconnect(two.client.get_sid())
             await eventually(lambda: not two.client.connected, "disconnection")
             assert one.client.connected
+
+
+def lists(subject: Subject, job_id: str, owner: str | None) -> bool:
+    """A rule for JOBCAST_AUTHORIZE."""
+    assert owner is None
+    return job_id in subject.jobs
+
+
+@pytest.fixture(params=["memory", "redis", "rabbitmq"])
+def any_settings(request: pytest.FixtureRequest) -> Settings:
+    if request.param == "memory":
+        return Settings(url=f"memory://{new_id()}", jwt_secret=SECRET)
+    server = request.getfixturevalue("valkey" if request.param == "redis" else "rabbitmq")
+    return Settings(url=server.url, jwt_secret=SECRET)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize("managed", [True, False])
+def test_an_attached_server_serves_one_event_loop_after_the_other(
+    any_settings: Settings, token: Token, managed: bool, closed: bool
+) -> None:
+    manager = client_manager(any_settings) if managed else None
+    sio = socketio.AsyncServer(async_mode="asgi", client_manager=manager)
+    gateway = attach(sio, any_settings)
+
+    async def serve() -> None:
+        async with served(socketio.ASGIApp(sio)) as url:
+            await follow_one(url, any_settings, token)
+            await eventually(lambda: gateway.connections == 0, "end of the connection")
+            assert gateway.relay.followed == 0
+            if closed:
+                await gateway.aclose()
+
+    for _ in range(3):
+        asyncio.run(serve())
+    asyncio.run(gateway.aclose())
+
+
+def test_an_application_serves_one_event_loop_after_the_other(
+    any_settings: Settings, token: Token
+) -> None:
+    # A rule that is a plain function runs in threads, which go with the application.
+    settings = msgspec.structs.replace(any_settings, authorize=f"{__name__}:{lists.__name__}")
+    app = create_app(settings)
+
+    async def serve() -> None:
+        async with served(app) as url:
+            await follow_one(url, any_settings, token)
+
+    for _ in range(3):
+        asyncio.run(serve())
+
+
+async def stay(app: Any, *packets: str) -> None:
+    """Open a WebSocket of an ASGI application, as a test client does, and leave it open.
+
+    The last packet is a request, and its answer is waited for.
+    """
+    sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    received: list[str] = []
+    for message in ("websocket.connect", *packets):
+        is_packet = message in packets
+        text = {"text": message} if is_packet else {}
+        sent.put_nowait({"type": "websocket.receive" if is_packet else message, **text})
+
+    async def send(message: dict[str, Any]) -> None:
+        received.append(message.get("text", ""))
+
+    scope = {
+        "type": "websocket", "path": "/socket.io/", "query_string": b"EIO=4&transport=websocket",
+        "headers": [(b"connection", b"upgrade"), (b"upgrade", b"websocket")],
+        "client": ("testclient", 50000), "asgi": {"version": "3.0"},
+    }  # fmt: skip
+    task = asyncio.create_task(app(scope, sent.get, send))
+    await eventually(lambda: any(text.startswith("430") for text in received), "answer")
+    assert not task.done()
+
+
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("managed", [True, False])
+def test_connections_of_another_event_loop_are_forgotten(
+    any_settings: Settings, token: Token, managed: bool, ends: bool
+) -> None:
+    manager = client_manager(any_settings) if managed else None
+    sio = socketio.AsyncServer(async_mode="asgi", client_manager=manager)
+    gone: list[str] = []
+    sio.on("disconnect", lambda sid: gone.append(sid))
+    gateway = attach(sio, any_settings)
+
+    async def begin() -> None:
+        """Leave the loop with a client that stays."""
+        await stay(
+            socketio.ASGIApp(sio),
+            f"40{json.dumps({'token': token(jobs=['*'])})}",
+            f"420{json.dumps(['join_job', {'job_id': new_id()}])}",
+        )
+        assert gateway.connections == gateway.relay.followed == 1
+
+    async def serve() -> None:
+        async with served(socketio.ASGIApp(sio)) as url:
+            await follow_one(url, any_settings, token)
+            await eventually(lambda: len(gone) == 3, "end of all connections")
+            assert gateway.connections == gateway.relay.followed == gateway.unauthenticated == 0
+            await eventually(lambda: not sio.eio.sockets, "end of the sockets")
+            assert sio.manager.rooms.get("/", {}) == {}
+            await gateway.aclose()
+
+    with asyncio.Runner() as former:
+        former.run(begin())
+        if ends:  # as a test's does; that of a session only stands still
+            former.close()
+        asyncio.run(serve())
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_emit_reaches_other_processes_in_one_event_loop_after_the_other(
+    any_settings: Settings, token: Token, closed: bool
+) -> None:
+    here, there = (
+        socketio.AsyncServer(async_mode="asgi", client_manager=client_manager(any_settings))
+        for _ in range(2)
+    )
+    gateways = [attach(sio, any_settings) for sio in (here, there)]
+
+    async def serve() -> None:
+        async with served(socketio.ASGIApp(there)) as url, following(url, token()) as alice:
+            gateways[0].start()
+            await eventually(lambda: all(gateway.ready for gateway in gateways), "transport")
+            await here.emit("news", {"for": "all"})
+            await eventually(lambda: alice.transcript.events, "news")
+        if closed:
+            for gateway, sio in zip(gateways, (here, there), strict=True):
+                await gateway.aclose()
+                await sio.manager.aclose()
+
+    for _ in range(3):
+        asyncio.run(serve())
+
+
+async def test_an_application_serves_again_after_it_was_shut_down(
+    any_settings: Settings, token: Token
+) -> None:
+    app = create_app(any_settings)
+    for _ in range(3):
+        async with served(app) as url:
+            await follow_one(url, any_settings, token)
 
 
 @pytest.mark.parametrize("changes", [{}, {"jwt_secret": None}])

@@ -252,6 +252,36 @@ async def test_keys_may_be_fetched() -> None:
             await verifier.check()
 
 
+@pytest.mark.parametrize("closed", [True, False])
+def test_keys_are_fetched_in_one_event_loop_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, closed: bool
+) -> None:
+    monkeypatch.setattr(jwks, "COOLDOWN", 0)
+    monkeypatch.setattr(jwks, "REFRESH_INTERVAL", 0.1)
+    keys = {"old": private_key()}
+    with key_server(keys) as server, verifying(server.url) as verifier:
+
+        async def serve(kid: str) -> None:
+            verifier.start()
+            assert (await verifier.verify(server.token(kid))).sub == "alice"
+            before = server.requests
+            await eventually(lambda: server.requests > before + 1, "fetches in the background")
+            if closed:
+                verifier.close()
+
+        async def leave_during_a_fetch() -> None:
+            verifier.start()
+            server.answers.clear()
+            before = server.requests
+            await eventually(lambda: server.requests > before, "a fetch")
+
+        asyncio.run(serve("old"))
+        asyncio.run(leave_during_a_fetch())
+        keys["new"] = private_key()
+        server.answers.set()
+        asyncio.run(serve("new"))
+
+
 async def test_a_cached_key_needs_no_endpoint_that_answers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -46,6 +46,9 @@ def attach(
     application registered before are kept: ``connect`` is asked after jobcast has accepted a
     connection. Call ``await gateway.aclose()`` when the application shuts down.
 
+    It serves one event loop at a time: the first connection in another one begins anew there, as
+    in tests that have a loop each.
+
     Args:
         sio: the server; with :func:`client_manager` as its client manager one connection to the
             transport is enough for both.

@@ -60,11 +60,19 @@ class Authorizer:
     def __init__(self, settings: Settings, source: Source) -> None:
         self._source = source
         self._rule = None if settings.authorize is None else _load(settings.authorize)
-        self._threads = ThreadPoolExecutor(RULE_THREADS, thread_name_prefix="jobcast-authorize")
+        self._threads: ThreadPoolExecutor | None = None
+
+    def start(self) -> None:
+        """Make the threads. Calling it again before :meth:`close` changes nothing."""
+        self._threads = self._threads or ThreadPoolExecutor(
+            RULE_THREADS, thread_name_prefix="jobcast-authorize"
+        )
 
     def close(self) -> None:
         """Let go of the threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def grant(self, subject: Subject, job_id: str) -> Grant | None:
         """Return the subject's right to follow a job; None if it has none.

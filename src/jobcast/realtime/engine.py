@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -20,6 +20,7 @@ import socketio
 from socketio.packet import Packet
 from starlette.types import Receive, Scope, Send
 
+from jobcast.loops import LoopChange
 from jobcast.realtime import metrics
 from jobcast.realtime.addresses import Addresses
 from jobcast.realtime.backlog import Backlog, SendMemory
@@ -60,22 +61,28 @@ class EngineGuard:
         settings: the limits.
         exclusive: whether the server is jobcast's alone. An application that shares it may use
             binary packets and acknowledgements, and sends as many messages as it likes.
+        on_other_loop: is called when a client comes in another event loop than before.
     """
 
     def __init__(
-        self, sio: socketio.AsyncServer, settings: Settings, *, exclusive: bool = False
+        self,
+        sio: socketio.AsyncServer,
+        settings: Settings,
+        *,
+        exclusive: bool = False,
+        on_other_loop: Callable[[], None],
     ) -> None:
         self._sio = sio
         self._eio = sio.eio
         self._settings = settings
         self._exclusive = exclusive
-        self._memory = SendMemory(settings.send_memory)
-        self._timers: dict[str, asyncio.TimerHandle] = {}  # of who has not authenticated
+        self._on_other_loop = on_other_loop
+        self._change = LoopChange()
+        self._begin()
         self._budgets: dict[str, Budget] = {}
         self._addresses = Addresses()
         self._attached: Counter[str] = Counter()  # bytes of the packet that comes in attachments
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._draining = False
+        self._monitors = self._eio.start_service_task
         self.refusals = RefusalLog(logger)
         self._polling = PollingReader(self._eio, settings, self.budget, self.refusals)
         if self._eio.async_mode == "asgi":
@@ -89,6 +96,41 @@ class EngineGuard:
         self._eio.on("connect", self._opened)
         self._eio.on("message", self._received)
         self._eio.on("disconnect", self._closed)
+
+    def _begin(self) -> None:
+        """Make what belongs to a loop."""
+        self._memory = SendMemory(self._settings.send_memory)
+        self._timers: dict[str, asyncio.TimerHandle] = {}  # of who has not authenticated
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+
+    def start(self) -> None:
+        """Let connections open."""
+        self._draining = False
+        ended = self._eio.service_task_event
+        if ended is not None and ended.is_set():
+            self._monitor_again()
+
+    def enter_loop(self, opening: str | None = None) -> None:
+        """Give up what belongs to another loop than the running one: it can't be closed any more.
+
+        Args:
+            opening: the connection that opens in this one.
+        """
+        if not self._change.happened():
+            return
+        self._begin()
+        self._monitor_again()
+        self._sio.manager_initialized = False  # its listener has gone with the loop
+        for eio_sid in ({*self._eio.sockets} | {*self._budgets}) - {opening}:
+            self._eio.sockets.pop(eio_sid, None)
+            self._spawn(self._closed(eio_sid, self._eio.reason.TRANSPORT_CLOSE))
+        self._on_other_loop()
+
+    def _monitor_again(self) -> None:
+        """Have python-engineio look after its connections again, as it does only once by itself."""
+        self._eio.start_service_task = self._monitors
+        self._eio.service_task_handle = self._eio.service_task_event = None
 
     @property
     def waiting(self) -> int:
@@ -199,6 +241,7 @@ class EngineGuard:
 
     async def _screened(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """Hand a request to python-engineio, if it is one that it can read."""
+        self.enter_loop()
         try:
             sid = session_of(scope)
             if sid is None:
@@ -268,6 +311,7 @@ class EngineGuard:
     # --- connections ------------------------------------------------------------------------------
 
     async def _opened(self, eio_sid: str, environ: dict[str, Any]) -> Any:
+        self.enter_loop(eio_sid)
         if self._draining:
             return False
         scope = environ.get("asgi.scope", {})

@@ -119,14 +119,7 @@ class Gateway:
             raise SettingsError("serializer", "of the Socket.IO server should be the default one")
         self._source = source
         self._settings = settings
-        self._lease_watch: asyncio.Task[None] | None = None
         self._deny_list = DenyList()
-        self._revocations = (
-            RevocationWatch(source, self._deny_list, self._close_revoked)
-            if isinstance(source, SupportsRevocations)
-            else None
-        )
-        self._revocation_watch: asyncio.Task[None] | None = None
         self._sio = sio
         self._namespace = namespace
         self._verifier = TokenVerifier(settings)
@@ -136,13 +129,28 @@ class Gateway:
         self._max_jobs = settings.max_jobs
         self._connections: dict[str, Connection] = {}
         self._of_subject: Counter[str] = Counter()
-        self.guard = EngineGuard(sio, settings, exclusive=exclusive)
-        self._draining = False
-        self._deserted = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.guard = EngineGuard(
+            sio, settings, exclusive=exclusive, on_other_loop=self._begin_again
+        )
+        self._begin()
         self._app_connect = self._registered("connect")
         self._app_disconnect = self._registered("disconnect")
         self._register()
+
+    def _begin(self) -> None:
+        """Make what belongs to a loop."""
+        self._lease_watch: asyncio.Task[None] | None = None
+        self._revocations: RevocationWatch | None = None
+        self._revocation_watch: asyncio.Task[None] | None = None
+        self._deserted = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._started = False
+
+    def _begin_again(self) -> None:
+        """Serve in another loop than before, whose tasks and connections have gone with it."""
+        self._begin()
+        self.start()
 
     @property
     def ready(self) -> bool:
@@ -160,16 +168,26 @@ class Gateway:
         return self.guard.waiting
 
     def start(self) -> None:
-        """Begin to receive events. The first connection does it too."""
+        """Begin to receive events, in the running loop. The first connection there does it too.
+
+        It may be called again after :meth:`aclose`, or in another loop.
+        """
+        self.guard.enter_loop()
+        if self._started:
+            return
+        self._started = True
+        self._draining = False
+        self.guard.start()
+        self._authorizer.start()
         self._verifier.start()
         self.relay.start()
-        if self._lease_watch is None and isinstance(self._source, LeaseKeeper):
+        if isinstance(self._source, LeaseKeeper):
             watch = LeaseWatch(self._source, self._settings.terms)
             self._lease_watch = asyncio.create_task(watch.run(), name="jobcast-leases")
-        if self._revocation_watch is None and self._revocations is not None:
-            self._revocation_watch = asyncio.create_task(
-                self._revocations.run(), name="jobcast-revocations"
-            )
+        if isinstance(self._source, SupportsRevocations):
+            revoked = RevocationWatch(self._source, self._deny_list, self._close_revoked)
+            self._revocations = revoked
+            self._revocation_watch = asyncio.create_task(revoked.run(), name="jobcast-revocations")
 
     async def drain(self, seconds: float = 0.0) -> None:
         """Send every client to another process: tell it, then close its connection.
@@ -202,6 +220,7 @@ class Gateway:
 
     async def aclose(self) -> None:
         """Close every connection of the namespace, and stop."""
+        self.guard.enter_loop()  # what belongs to another one can't be waited for
         await self.drain()
         await self.guard.aclose([c.eio_sid for c in self._connections.values()])
         watches = (self._lease_watch, self._revocation_watch)
@@ -210,6 +229,7 @@ class Gateway:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.relay.aclose()
         self._authorizer.close()
+        self._started = False
 
     def _register(self) -> None:
         handlers: dict[str, Callable[..., Awaitable[Any]]] = {
@@ -231,7 +251,8 @@ class Gateway:
         return handler
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> Any:
-        self.start()
+        if not self._draining:  # it is closed, or about to be
+            self.start()
         eio_sid = self._sio.manager.eio_sid_from_sid(sid, self._namespace)
         try:
             subject = await self._verified(_token_of(auth))

@@ -11,6 +11,7 @@ from typing import Any, Final
 from jobcast.cancellation import cancel_and_wait
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JoinAccepted
+from jobcast.loops import LoopChange
 from jobcast.realtime import metrics
 from jobcast.realtime.auth import EVERY_OWNER, Grant
 from jobcast.realtime.bundle import ROOT
@@ -54,13 +55,18 @@ class Relay:
         self._source = source
         self._namespace = namespace
         self._rights = rights
+        self._quiet_check = quiet_check
+        self._met_others = False  # it was logged that jobs have records which are not the store's
+        self._change = LoopChange()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make what belongs to a loop."""
         # Histories that rooms are missing and that are in memory together.
         self._reads = asyncio.Semaphore(READING_AT_ONCE)
-        self._quiet_check = quiet_check
         self._rooms: dict[str, Room] = {}
         self._received = 0  # events in this turn of the loop
         self._unsent: dict[Room, None] = {}  # rooms with events that came in this turn of the loop
-        self._met_others = False  # it was logged that jobs have records which are not the store's
         self._tasks: set[asyncio.Task[Any]] = set()
         self._started = False
 
@@ -83,7 +89,10 @@ class Relay:
         return len(self._rooms)
 
     def start(self) -> None:
-        """Begin to receive, in the running loop. Calling it again changes nothing."""
+        """Begin to receive, in the running loop. Calling it again there changes nothing."""
+        if self._change.happened():
+            metrics.JOBS.dec(len(self._rooms))
+            self._begin()
         if not self._started:
             self._started = True
             self._source.start(self._receive, self._resume)
@@ -96,6 +105,7 @@ class Relay:
         metrics.JOBS.dec(len(self._rooms))
         self._rooms.clear()
         await self._source.aclose()
+        self._started = False
 
     async def join(
         self,

@@ -72,6 +72,8 @@ class HeldWebSocketProtocol(WebSocketsSansIOProtocol):
         if self.transport.is_closing():
             raise ClientDisconnected  # uvloop raises if something is written to what is lost
         await super().send(message)
+        if message["type"] == "websocket.http.response.body" and self.close_sent:
+            self.handshake_complete = True  # refused: uvicorn would log an error for each
         if self._held and self.handshake_complete and not self.transport.is_closing():
             self._held = False
             self.transport.resume_reading()

@@ -193,6 +193,9 @@ class Source(Protocol):
     ) -> None:
         """Begin to receive, in the running loop.
 
+        It may be called again after :meth:`aclose`, and in another loop without that: what belonged
+        to the former loop is given up, and nothing of it is awaited.
+
         Args:
             on_message: called with the job's id and each message, in the store's order.
             on_resumed: called after an interruption, when every subscription is in force again:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from amqp.exceptions import NotFound
@@ -20,6 +21,7 @@ from kombu.messaging import Consumer as KombuConsumer
 from jobcast.cancellation import cancel_and_wait
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor
+from jobcast.loops import LoopChange, LoopLock
 from jobcast.transports.base import Message, Outgoing, Predecessor, Retention, Snapshot
 from jobcast.transports.canary import Canary, Deaf
 from jobcast.transports.kombu import (
@@ -110,8 +112,12 @@ class Consumer:
         self._thread = threading.Thread(target=self._run, name="jobcast-consumer", daemon=True)
         self._thread.start()
 
-    async def aclose(self) -> None:
+    def stop(self) -> None:
+        """Stop receiving, without waiting for the thread to end."""
         self._stopping.set()
+
+    async def aclose(self) -> None:
+        self.stop()
         await asyncio.to_thread(self._thread.join)
 
     def bind_again(self, *, misses_events: bool) -> None:
@@ -248,7 +254,7 @@ class Consumer:
 
     def _call(self, callback: Callable[..., None], *args: Any) -> None:
         """Call it in the loop."""
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed: nobody follows anything there
             self._loop.call_soon_threadsafe(callback, *args)
 
 
@@ -266,13 +272,18 @@ class KombuSource:
         self._url = Address.of(url).url
         self._records = Records(retention or Retention())
         self._leases = LeaseBook()
+        self._on_revocation: Callable[[Revocation], None] | None = None
+        self._canaries = KombuPublisher(url, prefix=prefix)
+        self._change = LoopChange()
+        self._consumer: Consumer | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make what belongs to a loop."""
         self._jobs: set[str] = set()
         # Job: publisher: what comes after an event of another one that is not here yet.
         self._held: dict[str, dict[str, deque[Outgoing]]] = {}
         self._listening_since = time.time()
-        self._consumer: Consumer | None = None
-        self._on_revocation: Callable[[Revocation], None] | None = None
-        self._canaries = KombuPublisher(url, prefix=prefix)
         self.canary = Canary(self._send_canary, lambda: self.ready)
         self._proving: asyncio.Task[None] | None = None
         self._online = asyncio.Event()
@@ -288,6 +299,11 @@ class KombuSource:
         on_message: Callable[[str, Message], None],
         on_resumed: Callable[[], Awaitable[None]],
     ) -> None:
+        if self._change.happened():
+            if self._consumer is not None:
+                self._consumer.stop()
+            self._begin()
+        self._records.begin_anew()  # what was published since it received before is missing
         self._on_message = on_message
         self._on_resumed = on_resumed
         self._consumer = Consumer(
@@ -310,6 +326,7 @@ class KombuSource:
         if consumer is not None:
             await consumer.aclose()
         await cancel_and_wait(*self._resuming)
+        self._jobs.clear()
         await asyncio.to_thread(self._canaries.close)
 
     async def subscribe(self, job_id: str) -> None:
@@ -509,7 +526,7 @@ class KombuClientManager(AsyncJobRooms):
         super().__init__(channel=Names(prefix).bus)
         self.source = KombuSource(url, retention, prefix)
         self._publisher = KombuPublisher(url, prefix=prefix)
-        self._publishing = asyncio.Lock()
+        self._publishing = LoopLock()
 
     async def publish_event(self, outgoing: Outgoing) -> None:
         async with self._publishing:

@@ -6,11 +6,13 @@ import asyncio
 import secrets
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from jobcast.errors import PublishFailed
 from jobcast.events import Cursor
+from jobcast.loops import LoopChange
 from jobcast.transports.base import Message, Outgoing, Retention, Snapshot
 from jobcast.transports.leases import Finding, Lease, LeaseBook, Terms
 from jobcast.transports.prefix import DEFAULT_PREFIX
@@ -125,6 +127,7 @@ class MemorySource:
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
         self._jobs: set[str] = set()
+        self._change = LoopChange()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_revocation: Callable[[Revocation], None] | None = None
         self.bus: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -138,12 +141,16 @@ class MemorySource:
         on_message: Callable[[str, Message], None],
         on_resumed: Callable[[], Awaitable[None]],  # noqa: ARG002  (nothing interrupts memory)
     ) -> None:
+        if self._change.happened():
+            self._jobs.clear()
+            self.bus = asyncio.Queue()
         self._on_message = on_message
         self._loop = asyncio.get_running_loop()
         self._broker.attach(self)
 
     async def aclose(self) -> None:
         self._broker.detach(self)
+        self._jobs.clear()
         self._loop = None
 
     async def subscribe(self, job_id: str) -> None:
@@ -183,7 +190,8 @@ class MemorySource:
     def hand_over(self, function: Callable[..., object], *args: object) -> None:
         """Run in this source's loop, from whichever thread, in the order of the calls."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(function, *args)
+            with suppress(RuntimeError):  # the loop is closed: nobody follows anything there
+                self._loop.call_soon_threadsafe(function, *args)
 
     def deliver(self, job_id: str, message: Message) -> None:
         if job_id in self._jobs:

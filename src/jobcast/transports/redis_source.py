@@ -20,6 +20,7 @@ from redis.exceptions import RedisError, SlotNotCoveredError
 from jobcast.cancellation import cancel_and_wait
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, Kind, State
+from jobcast.loops import LoopChange, LoopLock
 from jobcast.transports.base import (
     NO_RECORD,
     Message,
@@ -36,7 +37,12 @@ from jobcast.transports.redis import RedisPublisher, script
 from jobcast.transports.redis_line import Line
 from jobcast.transports.redis_names import Keys, Names
 from jobcast.transports.redis_refusals import described
-from jobcast.transports.redis_servers import ASYNC_REDIS_ERRORS, REDIS_ERRORS, Servers
+from jobcast.transports.redis_servers import (
+    ASYNC_REDIS_ERRORS,
+    REDIS_ERRORS,
+    AsyncClient,
+    Servers,
+)
 from jobcast.transports.redis_together import Together
 from jobcast.transports.revocations import Revocation
 from jobcast.transports.rooms import AsyncJobRooms
@@ -63,6 +69,8 @@ class RedisSource:
     """Subscriptions, supervised: when a connection is lost they come back, and say so.
 
     There is one connection, or one to each master of a cluster; they come and go together.
+
+    Everything but what publishes belongs to the running loop, and is made anew in another one.
     """
 
     def __init__(
@@ -77,10 +85,16 @@ class RedisSource:
         self._publisher = RedisPublisher(
             url, retention=retention, prefix=prefix, redis_options=options
         )
-        self._publishing = asyncio.Lock()
+        self._publishing = LoopLock()
         self._servers = Servers.at(url, options)
-        self.client = self._servers.async_client()
-        self._together = Together(self.client)
+        self._on_revocation: Callable[[Revocation], None] | None = None
+        self._change = LoopChange()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make what belongs to a loop."""
+        self._client = self._servers.async_client()
+        self._together = Together(self._client)
         self._lines: list[Line] = []
         self._canaries: dict[str, str] = {}  # channel: the name of the line that it is heard on
         self.canary = Canary(self._send_canary, lambda: self.ready)
@@ -90,11 +104,20 @@ class RedisSource:
         self._leaving: Counter[str] = Counter()
         self._unconfirmed: set[str] = set()
         self._confirmations: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
-        self._on_revocation: Callable[[Revocation], None] | None = None
         self._online = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
         self._resuming: set[asyncio.Task[None]] = set()
         self.bus: asyncio.Queue[bytes] = asyncio.Queue()
+
+    @property
+    def client(self) -> AsyncClient:
+        """For commands, in the running loop."""
+        self._enter_loop()
+        return self._client
+
+    def _enter_loop(self) -> None:
+        if self._change.happened():
+            self._begin()
 
     @property
     def ready(self) -> bool:
@@ -105,17 +128,31 @@ class RedisSource:
         on_message: Callable[[str, Message], None],
         on_resumed: Callable[[], Awaitable[None]],
     ) -> None:
+        self._enter_loop()
         self._on_message = on_message
         self._on_resumed = on_resumed
-        self._supervisor = asyncio.create_task(self._supervise(), name="jobcast-redis-source")
+        self._supervisor = asyncio.create_task(
+            self._run(self._together, self._client), name="jobcast-redis-source"
+        )
 
     async def aclose(self) -> None:
+        self._enter_loop()
         supervisor = [] if self._supervisor is None else [self._supervisor]
         await cancel_and_wait(*supervisor, *self._resuming)
         self._supervisor = None
+        self._disconnected(RedisConnectionError("the source is closed"))
+        self._jobs.clear()
         await self._together.aclose()
         await self._servers.close(self.client)
         self._publisher.close()
+
+    async def _run(self, together: Together, client: AsyncClient) -> None:
+        try:
+            await self._supervise()
+        finally:
+            # A loop that ends cancels its tasks, whether or not this was closed before.
+            await together.aclose()
+            await self._servers.close(client)
 
     async def subscribe(self, job_id: str) -> None:
         channel = self._names.of(job_id).channel
@@ -465,6 +502,10 @@ class RedisClientManager(AsyncJobRooms, socketio.AsyncRedisManager):
 
     async def publish_event(self, outgoing: Outgoing) -> None:
         await self.source.tell([outgoing])
+
+    async def _publish(self, data: dict[str, Any]) -> None:
+        self._redis_connect()  # in whichever loop
+        await super()._publish(data)
 
     def _redis_connect(self) -> None:
         # One pool of connections for everything that is written.

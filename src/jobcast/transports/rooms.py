@@ -115,8 +115,11 @@ class AsyncJobRooms(AsyncPubSubManager):
 
     async def aclose(self) -> None:
         """Stop listening and let go of connections."""
-        if self.thread is not None:
-            await cancel_and_wait(self.thread)
+        listener, self.thread = self.thread, None
+        if listener is not None:
+            if listener.get_loop() is asyncio.get_running_loop():
+                await cancel_and_wait(listener)
+            self.server.manager_initialized = False  # the next connection begins to listen again
         await self.source.aclose()
 
     @abstractmethod

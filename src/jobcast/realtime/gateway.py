@@ -474,6 +474,7 @@ class Gateway:
             await self._review(connection)
         except BaseException:
             connection.subject = former
+            self._close_revoked()  # the former token may have been revoked meanwhile
             raise
         if not connection.closed:
             self._arm(connection)

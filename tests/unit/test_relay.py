@@ -638,6 +638,19 @@ async def test_a_cursor_beyond_the_record_gets_it_from_its_beginning() -> None:
     await relay.aclose()
 
 
+async def test_cursor_beyond_a_record_that_others_follow_gets_it_from_its_beginning() -> None:
+    """The followers came after the record had gone back, so that it looks whole to them."""
+    relay, source = await steady(log("0"), log("1"))
+    first, again = Recorder("1"), Recorder("2")
+    await relay.join(JOB, first)
+    answer = await relay.join(JOB, again, Cursor(epoch=source.record.epoch, seq=7))
+    assert not answer.recovered
+    assert again.names == ["joined", "joined", "job_log", "job_log"]
+    assert again.lines == ["0", "1"]
+    assert first.lines == ["0", "1"]
+    await relay.aclose()
+
+
 async def test_a_join_with_an_old_cursor_finds_that_the_record_went_back() -> None:
     relay, source = await steady(log("0"))
     first, again = Recorder("1"), Recorder("2")

@@ -17,7 +17,7 @@ from jobcast.realtime.auth import EVERY_OWNER, Grant
 from jobcast.realtime.bundle import ROOT
 from jobcast.realtime.outlet import Outlet
 from jobcast.realtime.rights import NotAllowed, Rights
-from jobcast.realtime.rooms import Asked, Newcomer, Room
+from jobcast.realtime.rooms import Asked, Newcomer, Room, is_ahead
 from jobcast.transports import Message, Source
 from jobcast.transports.base import Snapshot
 from jobcast.transports.canary import Canary, SupportsCanary
@@ -169,7 +169,7 @@ class Relay:
         try:
             while True:
                 asked = room.begin_reading()
-                found = await self._snapshot(room, _reach(after, room), asked)
+                found = await self._snapshot(room, _reach(after, room), asked, after)
                 if not await self._ask_rights(room, found, room.waiting(after)):
                     break
                 # The record may have changed while the answer took its time.
@@ -187,14 +187,18 @@ class Relay:
         if not room.behind and not room.replay():
             self._fill(room)
 
-    async def _snapshot(self, room: Room, after: Cursor | None, asked: Asked) -> Snapshot:
-        """Read the history. ``reading`` is held.
+    async def _snapshot(
+        self, room: Room, reach: Cursor | None, asked: Asked, after: Cursor | None = None
+    ) -> Snapshot:
+        """Read the history from ``reach`` on, or the whole of a record that has gone back.
+
+        ``reading`` is held. ``after`` is where the newcomers are.
 
         Raises:
             TransportUnavailable: the history cannot be read.
         """
-        snapshot = await self._source.snapshot(room.job_id, after)
-        if snapshot.recovered and asked.is_ahead_of(snapshot):
+        snapshot = await self._source.snapshot(room.job_id, reach)
+        if snapshot.recovered and (asked.is_ahead_of(snapshot) or is_ahead(after, snapshot)):
             snapshot = await self._source.snapshot(room.job_id)
         return snapshot
 

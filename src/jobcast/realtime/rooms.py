@@ -31,7 +31,7 @@ class Asked(Struct, frozen=True):
 
     def is_ahead_of(self, position: Cursor | Snapshot) -> bool:
         """Return whether the record has gone back: an older copy was restored, for example."""
-        return position.epoch == self.cursor.epoch and position.seq < self.cursor.seq
+        return is_ahead(self.cursor, position)
 
 
 class Newcomer:
@@ -199,7 +199,7 @@ class Room:
         seen = after.seq if after is not None and snapshot.recovered else 0
         packets = [joined_packet(self.job_id, snapshot), *_after(snapshot, seen)]
         packets += [message.packet for message in since]
-        if after is not None and after.epoch == snapshot.epoch and after.seq > snapshot.seq:
+        if is_ahead(after, snapshot):
             packets.insert(0, joined_packet(self.job_id, Snapshot()))
         bundle = Bundle(packets, namespace=self.namespace)
         for outlet in outlets:
@@ -255,6 +255,11 @@ class Room:
         for outlet in self.followers.values():
             outlet.send_history(bundle)
         metrics.DELIVERED.inc(len(packets) * len(self.followers))
+
+
+def is_ahead(cursor: Cursor | None, position: Cursor | Snapshot) -> bool:
+    """Return whether a cursor is in a record, and behind its end: the record has gone back."""
+    return cursor is not None and cursor.epoch == position.epoch and cursor.seq > position.seq
 
 
 def _after(snapshot: Snapshot, seen: int) -> list[str]:

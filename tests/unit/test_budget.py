@@ -19,20 +19,11 @@ from jobcast.realtime.budget import (
     TokenBucket,
 )
 from jobcast.settings import Settings
+from tests.clock import Clock
 from tests.support import eventually
 
 SETTINGS = Settings(max_jobs=10, message_rate=10, history_rate=1000)
 BURST = 2 * SETTINGS.max_jobs + SPARE_MESSAGES
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -7,14 +7,7 @@ import logging
 import pytest
 
 from jobcast.transports.kombu_audience import SETTLE, UNHEARD, UNKNOWN, Audience, Unheard
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from tests.support import (
     eventually,
     following,
     give_back_unacknowledged,
+    outside_of_the_loop,
     running,
 )
 
@@ -37,6 +38,8 @@ def url(celery_setup: CeleryTestSetup, monkeypatch: pytest.MonkeyPatch) -> str:
     url: str = celery_setup.broker.config()["host_url"]
     url = url.replace("pyamqp://", "amqp://")
     monkeypatch.setenv("JOBCAST_URL", url)
+    # A busy broker takes its time to store that a job is queued, which is not shown later.
+    monkeypatch.setenv("JOBCAST_ENQUEUE_TIMEOUT", "30")
     return url
 
 
@@ -51,7 +54,8 @@ async def scene(url: str, token: Token, folder: Path) -> AsyncIterator[Follower]
 
 
 async def send(alice: Follower, task: Any, *args: Any, **options: Any) -> str:
-    job_id = str(task.owned_by("alice").apply_async(args, **options).id)
+    signature = task.owned_by("alice")
+    job_id = str(outside_of_the_loop(signature.apply_async, args, **options).id)
     await eventually_joined(alice, job_id)
     return job_id
 

@@ -42,9 +42,7 @@ def test_nothing_is_lost_repeated_or_reordered_while_everything_breaks(
     told = f"{report.table()}\n\n{report.details()}\n\nthe logs are in {report.folder}"
     assert (report.lost, report.repeated, report.reordered, report.wrong) == (0, 0, 0, 0), told
     assert not report.server_errors, told
-    missing = [kind for kind, number in report.faults.items() if not number]
-    # A busy machine has no time for every kind of fault.
-    assert len(missing) < len(report.faults) / 3, told
+    assert all(report.faults.values()), told
     assert report.counts["joins that recovered"], told
 
 

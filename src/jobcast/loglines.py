@@ -81,7 +81,4 @@ class News(logging.Filter):
             return False
         if record.levelno != logging.WARNING or record.exc_info:
             return True
-        if self._malformed.level < 1:
-            return False
-        self._malformed.take(1)
-        return True
+        return self._malformed.try_take()

@@ -67,6 +67,13 @@ class TokenBucket:
         """Take tokens, also if there are too few; no more than ``most_owed`` are owed after it."""
         self._level = max(self.level - tokens, -most_owed)
 
+    def try_take(self) -> bool:
+        """Take a token. Returns False, and takes nothing, if there is none."""
+        if self.level < 1:
+            return False
+        self.take(1)
+        return True
+
     @property
     def delay(self) -> float:
         """Seconds until nothing is owed."""

@@ -27,10 +27,9 @@ class RefusalLog:
 
     def info(self, message: str, *args: object) -> None:
         """Log a line, unless there are too many."""
-        if self._bucket.level < 1:
+        if not self._bucket.try_take():
             self._omitted += 1
             return
-        self._bucket.take(1)
         if self._omitted:
             self._logger.info("%d more lines about refusals were left out", self._omitted)
             self._omitted = 0

@@ -38,6 +38,7 @@ DEFAULT_MAX_CONNECTIONS_PER_SUBJECT: Final = 1000
 DEFAULT_MESSAGE_RATE: Final = 20  # messages a second
 DEFAULT_RATE_PATIENCE: Final = 10.0  # seconds
 DEFAULT_HISTORY_RATE: Final = 1024 * 1024  # characters a second
+DEFAULT_AUTHORIZE_TIMEOUT: Final = 10.0  # seconds
 DEFAULT_DRAIN_SECONDS: Final = 5
 DEFAULT_ENQUEUE_TIMEOUT: Final = 0.25  # seconds
 SECRET_MIN_LENGTH: Final = 32  # bytes: what RFC 7518 asks of an HS256 key
@@ -89,6 +90,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     cors_origins: tuple[str, ...] = ()  # none: the same origin only
     insecure_any_origin: bool = False
     authorize: str | None = None
+    authorize_timeout: float = DEFAULT_AUTHORIZE_TIMEOUT  # seconds that the rule may take
     history_ttl: int = DEFAULT_HISTORY_TTL
     history_size: int = DEFAULT_HISTORY_SIZE
     result_limit: int = DEFAULT_RESULT_LIMIT
@@ -505,6 +507,7 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "cors_origins": _origins,
     "insecure_any_origin": _bool,
     "authorize": _function,
+    "authorize_timeout": _seconds(1, 60),
     "history_ttl": _between(1, 30 * 24 * 3600, "seconds"),
     "history_size": _between(10, 1_000_000, "events"),
     "result_limit": _between(256, 16 * 1024 * 1024, "bytes"),

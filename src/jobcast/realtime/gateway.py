@@ -39,7 +39,7 @@ from jobcast.events import (
     room_of,
 )
 from jobcast.realtime import metrics
-from jobcast.realtime.auth import Authorizer, Grant
+from jobcast.realtime.auth import Authorizer, Grant, RuleTimeout
 from jobcast.realtime.budget import Budget
 from jobcast.realtime.bundle import Bundle
 from jobcast.realtime.engine import EngineGuard
@@ -48,7 +48,7 @@ from jobcast.realtime.outlet import EngineOutlet
 from jobcast.realtime.refusals import shown
 from jobcast.realtime.relay import Relay
 from jobcast.realtime.revocations import DenyList, RevocationWatch
-from jobcast.realtime.rights import NOT_FOUND, NotAllowed, SubjectRights
+from jobcast.realtime.rights import NOT_FOUND, UNDECIDED, NotAllowed, SubjectRights
 from jobcast.settings import Settings
 from jobcast.tokens import Subject, TokenVerifier
 from jobcast.transports import Source
@@ -178,7 +178,6 @@ class Gateway:
         self._started = True
         self._draining = False
         self.guard.start()
-        self._authorizer.start()
         self._verifier.start()
         self.relay.start()
         if isinstance(self._source, LeaseKeeper):
@@ -372,6 +371,10 @@ class Gateway:
             except TransportUnavailable as exc:
                 logger.warning("could not answer %s of %s: %s", name, sid, exc)
                 return payload_of(UNAVAILABLE)
+            except RuleTimeout as exc:
+                logger.error("refused %s of %s: %s", name, sid, exc)
+                metrics.REFUSED.labels(UNDECIDED.code).inc()
+                return payload_of(UNDECIDED)
             except Exception:
                 logger.exception("%s of %s failed", name, sid)
                 return payload_of(Refusal(code="internal_error", message="something went wrong"))

@@ -9,8 +9,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from pathlib import Path
 from threading import Thread
@@ -342,22 +343,78 @@ def test_doctor_warns_of_what_breaks_promises(server: Server, own_valkey: Valkey
     assert "MISCONF" in result.stdout
 
 
-class Unready(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(503)
-        self.end_headers()
-        self.wfile.write(b'{"status":"the broker blocks publishers"}')
+@contextmanager
+def answering(status: int, body: bytes = b"") -> Iterator[str]:
+    """A server that gives every request the same answer. Gives its URL."""
 
-    def log_message(self, *_: object) -> None: ...
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_doctor_passes_on_why_a_server_is_not_ready(valkey: Valkey) -> None:
-    with HTTPServer(("127.0.0.1", 0), Unready) as unready:
-        thread = Thread(target=unready.serve_forever)
-        thread.start()
-        env = {"JOBCAST_URL": valkey.url, "JOBCAST_JWT_SECRET": SECRET}
-        result = jobcast("doctor", "--url", f"http://127.0.0.1:{unready.server_port}", **env)
-        unready.shutdown()
-        thread.join()
+    with answering(503, b'{"status":"the broker blocks publishers"}') as url:
+        result = jobcast("doctor", "--url", url, JOBCAST_URL=valkey.url, JOBCAST_JWT_SECRET=SECRET)
     assert result.returncode == 1
     assert "is not ready: the broker blocks publishers" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("status", "means"),
+    [
+        (429, "this address has too many connections or requests"),
+        (502, "a proxy in front of the server does not reach it"),
+        (503, "the server is full (JOBCAST_MAX_CONNECTIONS) or about to end"),
+        (504, "a proxy in front of the server got no answer of it in time"),
+    ],
+)
+def test_doctor_explains_answers_that_a_right_path_gives_too(
+    valkey: Valkey, status: int, means: str
+) -> None:
+    env = {"JOBCAST_URL": valkey.url, "JOBCAST_JWT_SECRET": SECRET}
+    with answering(status, b"<html>") as url:
+        result = jobcast("doctor", "--url", url, "--origin", url, **env)
+    lines = {line.split()[1]: line for line in result.stdout.splitlines()}
+    assert f"answers {status} for /readyz: {means}" in lines["server"]
+    assert f"answers {status} instead of opening a WebSocket: {means}" in lines["origin"]
+    assert "is the path right" not in result.stdout
+
+
+def test_doctor_passes_on_why_a_full_server_opens_no_websocket(
+    valkey: Valkey, tmp_path: Path, token: Token
+) -> None:
+    limit = {"JOBCAST_MAX_CONNECTIONS": "1"}
+    env = {"JOBCAST_URL": valkey.url, "JOBCAST_JWT_SECRET": SECRET}
+    with running(Server(tmp_path / "log", valkey.url, limit)) as server:
+        server.ready()
+        argv = [sys.executable, "-m", "jobcast.cli", "watch", "any", "--url", server.url]
+        watching = Process(argv, tmp_path / "watch.log", {"JOBCAST_TOKEN": token(jobs=["*"])})
+        with running(watching):
+            watching.expect(lambda: "joined any" in server.log, "join")
+            result = jobcast("doctor", "--url", server.url, "--origin", server.url, **env)
+    assert result.returncode == 1
+    assert "the server has too many connections (JOBCAST_MAX_CONNECTIONS)" in result.stdout
+
+
+def test_doctor_names_misspelt_variables(server: Server, valkey: Valkey) -> None:
+    result = jobcast(
+        "doctor", "--url", server.url, JOBCAST_URL=valkey.url, JOBCAST_JWT_SECRET=SECRET,
+        JOBCAST_MAX_JOB="7",
+    )  # fmt: skip
+    assert result.returncode == 0
+    [line] = [line for line in result.stdout.splitlines() if line.startswith("doubt")]
+    assert "JOBCAST_MAX_JOB is no setting and has no effect: is JOBCAST_MAX_JOBS meant?" in line

@@ -72,6 +72,17 @@ def run(monkeypatch: pytest.MonkeyPatch) -> object:
             {"JOBCAST_URL": "redis://127.0.0.1:9"},
             "Error: could not revoke: redis://127.0.0.1:9 cannot be reached (",
         ),
+        (
+            ["doctor", "--url", "127.0.0.1:8000"],
+            {},
+            "Invalid value for --url: the server should be a URL such as http://127.0.0.1:8000, not"
+            " '127.0.0.1:8000'",
+        ),
+        (
+            ["doctor", "--origin", "app.example.com"],
+            {},
+            "Invalid value for --origin: an origin is a scheme, a host and perhaps a port",
+        ),
         (["nonsense"], {}, "No such command 'nonsense'"),
         (["demo"], {"JOBCAST_URL": "localhost"}, "JOBCAST_URL should be a URL"),
     ],

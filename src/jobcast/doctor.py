@@ -207,7 +207,7 @@ async def _server(url: str) -> str:
     try:
         status, body = await asyncio.to_thread(ask)
     except (URLError, HTTPException, OSError, ValueError) as exc:
-        raise Unwell(f"{url} cannot be reached ({exc}): is `jobcast serve` running?") from exc
+        raise Unwell(f"{url} cannot be reached ({exc}): {_hint(exc)}") from exc
     if status == 503 and (reason := _body(body, Readiness)) is not None:
         raise Unwell(f"{url} is not ready: {reason.status}; see its log")
     if status in ANSWERS:
@@ -244,7 +244,7 @@ async def _origin(url: str, origin: str) -> str:
     try:
         status, body = await asyncio.to_thread(ask)
     except (HTTPException, OSError, ValueError) as exc:
-        raise Unwell(f"{url} cannot be reached ({exc})") from exc
+        raise Unwell(f"{url} cannot be reached ({exc}): {_hint(exc)}") from exc
     if status == 403:
         raise Unwell(
             f"{url} refuses pages of {origin}: add it to JOBCAST_CORS_ORIGINS of the server, or, if"
@@ -261,6 +261,13 @@ async def _origin(url: str, origin: str) -> str:
             " the proxy pass on Upgrade and Connection?"
         )
     return f"pages of {origin} may connect to {url}"
+
+
+def _hint(exc: Exception) -> str:
+    reason = exc.reason if isinstance(exc, URLError) else exc
+    if isinstance(reason, ConnectionResetError):
+        return "is it full (JOBCAST_MAX_CONNECTIONS)?"
+    return "is `jobcast serve` running?"
 
 
 def _meaning(status: int, body: bytes) -> str:

@@ -19,11 +19,22 @@ from threading import Thread
 import pytest
 
 from bench.refusals import MISCONF, refusing
+from jobcast.doctor import examine
 from jobcast.transports import Retention, open_publisher
 from jobcast.watch import Terminal, watch
 from tests.conftest import Valkey
 from tests.played_server import played_server
-from tests.support import SECRET, TIMEOUT, Process, Server, eventually, free_port, new_id, running
+from tests.support import (
+    SECRET,
+    TIMEOUT,
+    Process,
+    Server,
+    eventually,
+    following,
+    free_port,
+    new_id,
+    running,
+)
 
 Token = Callable[..., str]
 Event = tuple[str, dict[str, object]]
@@ -80,6 +91,32 @@ def test_json_is_one_event_a_line(server: Server, valkey: Valkey, token: Token) 
     assert [event["seq"] for event in events] == [1, 2, 3]
     assert events[2]["result"] == {"rows": 3}
     assert {event["job_id"] for event in events} == {job_id}
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["lines", "json"])
+def test_a_job_without_an_event_is_named_on_stderr(
+    server: Server, valkey: Valkey, token: Token, form: list[str]
+) -> None:
+    unknown, known = new_id("mistyped"), new_id()
+    publish(valkey.url, known, LOG)
+    argv = [
+        sys.executable, "-m", "jobcast.cli", "watch", unknown, known, *form, "--url", server.url,
+    ]  # fmt: skip
+    env = {**os.environ, "JOBCAST_TOKEN": token(jobs=[unknown, known])}
+    with subprocess.Popen(
+        argv, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr is not None
+        # The test's own time limit bounds this: nothing else ends the wait for a line.
+        assert process.stderr.readline() == (
+            f"waiting for job {unknown}: no event has come of it yet. Is the id right?"
+            " Ctrl-C ends this.\n"
+        )
+        for job_id in (known, unknown):
+            publish(valkey.url, job_id, COMPLETE)
+        output, errors = process.communicate(timeout=TIMEOUT)
+        assert (process.returncode, errors) == (0, "")
+        assert output.count("complete") == 2
 
 
 @pytest.mark.parametrize("form", ["", "--json"])
@@ -382,32 +419,38 @@ def test_doctor_passes_on_why_a_server_is_not_ready(valkey: Valkey) -> None:
         (504, "a proxy in front of the server got no answer of it in time"),
     ],
 )
-def test_doctor_explains_answers_that_a_right_path_gives_too(
-    valkey: Valkey, status: int, means: str
+async def test_doctor_explains_answers_that_a_right_path_gives_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], status: int, means: str
 ) -> None:
-    env = {"JOBCAST_URL": valkey.url, "JOBCAST_JWT_SECRET": SECRET}
+    monkeypatch.setenv("JOBCAST_URL", f"memory://{new_id()}")
+    monkeypatch.setenv("JOBCAST_JWT_SECRET", SECRET)
     with answering(status, b"<html>") as url:
-        result = jobcast("doctor", "--url", url, "--origin", url, **env)
-    lines = {line.split()[1]: line for line in result.stdout.splitlines()}
+        assert await examine(url, url) == 1
+    lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()}
     assert f"answers {status} for /readyz: {means}" in lines["server"]
     assert f"answers {status} instead of opening a WebSocket: {means}" in lines["origin"]
-    assert "is the path right" not in result.stdout
+    assert not any("is the path right" in line for line in lines.values())
 
 
-def test_doctor_passes_on_why_a_full_server_opens_no_websocket(
-    valkey: Valkey, tmp_path: Path, token: Token
-) -> None:
-    limit = {"JOBCAST_MAX_CONNECTIONS": "1"}
-    env = {"JOBCAST_URL": valkey.url, "JOBCAST_JWT_SECRET": SECRET}
-    with running(Server(tmp_path / "log", valkey.url, limit)) as server:
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        ("JOBCAST_MAX_CONNECTIONS", "is it full (JOBCAST_MAX_CONNECTIONS)?"),
+        ("JOBCAST_MAX_CONNECTIONS_PER_ADDRESS", "the address has too many connections ("),
+    ],
+)
+async def test_doctor_tells_why_a_full_server_opens_no_websocket(
+    valkey: Valkey, tmp_path: Path, token: Token, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], limit: str, reason: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("JOBCAST_URL", f"memory://{new_id()}")
+    monkeypatch.setenv("JOBCAST_JWT_SECRET", SECRET)
+    with running(Server(tmp_path / "log", valkey.url, {limit: "1"})) as server:
         server.ready()
-        argv = [sys.executable, "-m", "jobcast.cli", "watch", "any", "--url", server.url]
-        watching = Process(argv, tmp_path / "watch.log", {"JOBCAST_TOKEN": token(jobs=["*"])})
-        with running(watching):
-            watching.expect(lambda: "joined any" in server.log, "join")
-            result = jobcast("doctor", "--url", server.url, "--origin", server.url, **env)
-    assert result.returncode == 1
-    assert "the server has too many connections (JOBCAST_MAX_CONNECTIONS)" in result.stdout
+        async with following(server.url, token()):
+            assert await examine(server.url, server.url) == 1
+    [origin] = [line for line in capsys.readouterr().out.splitlines() if "origin" in line]
+    assert reason in origin
 
 
 def test_doctor_names_misspelt_variables(server: Server, valkey: Valkey) -> None:

@@ -22,6 +22,7 @@ from jobcast.masking import mask
 from jobcast.plaintext import write_what_the_encoding_allows
 from jobcast.settings import Settings, path_prefix
 from jobcast.terminal import clean, clean_lines
+from jobcast.transports import is_in_memory
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
 TOKEN_TTL: Final = 3600  # seconds
@@ -271,7 +272,13 @@ def disconnect(sub: str | None, jti: str | None, keep: int | None) -> None:
 
     if bool(sub) == bool(jti):
         raise click.UsageError("give either --sub, a subject, or --jti, the id of a token")
-    revocation = revoke(sub=sub or None, jti=jti or None, ttl=keep)
+    settings = Settings.load()
+    if is_in_memory(settings.url):
+        _fail(
+            f"JOBCAST_URL is {settings.masked_url}, which no other process can reach: set it as for"
+            " the server processes, or call jobcast.revocation.revoke() in the server's own process"
+        )
+    revocation = revoke(sub=sub or None, jti=jti or None, ttl=keep, settings=settings)
     what = f"the token {jti!r}" if jti else f"the tokens of {sub!r} that were issued until now"
     until = datetime.fromtimestamp(revocation.until, UTC)
     click.echo(f"revoked {what}; in force until {until:%Y-%m-%d %H:%M} UTC")

@@ -62,7 +62,7 @@ def _fetch(url: str, timeout: float, total: float) -> bytes:
     except (OSError, HTTPException) as exc:
         if isinstance(exc, HTTPError):
             exc.close()
-        raise UnusableKeySet(f"the JWKS could not be fetched: {exc or repr(exc)}") from exc
+        raise UnusableKeySet(f"the JWKS could not be fetched: {str(exc) or repr(exc)}") from exc
 
 
 def _read(response: HTTPResponse, deadline: float, total: float) -> bytes:

@@ -13,11 +13,10 @@ import msgspec
 import pytest
 import socketio
 import uvicorn
-from socketio.exceptions import ConnectionError as SocketIOConnectionError
 from socketio.packet import Packet
 
 from jobcast.client import JobClient
-from jobcast.errors import SettingsError
+from jobcast.errors import ConnectionRefused, SettingsError
 from jobcast.realtime import Gateway, attach, client_manager, create_app, revocations
 from jobcast.settings import Settings
 from jobcast.tokens import Subject
@@ -142,23 +141,25 @@ async def test_connections_are_counted_while_the_application_decides_about_them(
     )
     gateway = attach(sio, settings)
 
-    async def connected() -> None:
-        async with following(url, token()):
+    async def connect_and_close() -> None:
+        async with JobClient(url, token()):
             assert gateway.connections == 1
 
     async with served(socketio.ASGIApp(sio)) as url:
-        first = asyncio.create_task(connected())
+        first = asyncio.create_task(connect_and_close())
         await eventually(lambda: asked, "question to the application")
-        with pytest.raises(SocketIOConnectionError, match="a subject may have 1 connections"):
-            await connected()
-        assert len(asked) == 1
+        second = asyncio.create_task(connect_and_close())
+        await eventually(lambda: second.done() or len(asked) == 2, "answer to the other client")
         decided.set()
         await first
+        with pytest.raises(ConnectionRefused, match="a subject may have 1 connections") as caught:
+            await second
+        assert caught.value.code == "too_many_connections"
         await eventually(lambda: gateway.connections == 0, "end of the connection")
         # One that the application refuses does not count any longer.
-        with pytest.raises(SocketIOConnectionError):
-            await connected()
-        await connected()
+        with pytest.raises(ConnectionRefused):
+            await connect_and_close()
+        await connect_and_close()
         await gateway.aclose()
 
 

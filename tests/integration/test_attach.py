@@ -130,7 +130,7 @@ async def test_connections_are_counted_while_the_application_decides_about_them(
     decided = asyncio.Event()
     verdicts = [True, False, True]
 
-    @sio.event  # type: ignore[untyped-decorator]
+    @sio.event
     async def connect(sid: str) -> bool:
         asked.append(sid)
         await decided.wait()

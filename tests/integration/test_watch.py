@@ -34,6 +34,7 @@ from tests.support import (
     free_port,
     new_id,
     running,
+    wait_for,
 )
 
 Token = Callable[..., str]
@@ -95,7 +96,7 @@ def test_json_is_one_event_a_line(server: Server, valkey: Valkey, token: Token) 
 
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["lines", "json"])
 def test_a_job_without_an_event_is_named_on_stderr(
-    server: Server, valkey: Valkey, token: Token, form: list[str]
+    server: Server, valkey: Valkey, token: Token, tmp_path: Path, form: list[str]
 ) -> None:
     unknown, known = new_id("mistyped"), new_id()
     publish(valkey.url, known, LOG)
@@ -103,20 +104,26 @@ def test_a_job_without_an_event_is_named_on_stderr(
         sys.executable, "-m", "jobcast.cli", "watch", unknown, known, *form, "--url", server.url,
     ]  # fmt: skip
     env = {**os.environ, "JOBCAST_TOKEN": token(jobs=[unknown, known])}
-    with subprocess.Popen(
-        argv, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stderr is not None
-        # The test's own time limit bounds this: nothing else ends the wait for a line.
-        assert process.stderr.readline() == (
-            f"waiting for job {unknown}: no event has come of it yet. Is the id right?"
-            " Ctrl-C ends this.\n"
-        )
-        for job_id in (known, unknown):
-            publish(valkey.url, job_id, COMPLETE)
-        output, errors = process.communicate(timeout=TIMEOUT)
-        assert (process.returncode, errors) == (0, "")
-        assert output.count("complete") == 2
+    errors = tmp_path / "stderr"
+    with (
+        errors.open("w") as stderr,
+        subprocess.Popen(
+            argv, env=env, text=True, stdout=subprocess.PIPE, stderr=stderr
+        ) as process,
+    ):
+        try:
+            wait_for(lambda: errors.read_text().endswith("\n"), "line on stderr")
+            for job_id in (known, unknown):
+                publish(valkey.url, job_id, COMPLETE)
+            output, _ = process.communicate(timeout=TIMEOUT)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert output.count("complete") == 2
+    assert errors.read_text() == (
+        f"waiting for job {unknown}: no event has come of it yet. Is the id right?"
+        " Ctrl-C ends this.\n"
+    )
 
 
 @pytest.mark.parametrize("form", ["", "--json"])

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from jobcast.publishing import runtime as process
 from jobcast.tokens import mint
-from jobcast.worker import process
 from tests import jobs
 from tests.rabbitmq import RabbitMQ
 from tests.redis_family import RedisProcess

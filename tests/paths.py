@@ -10,8 +10,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from jobcast.realtime import create_app as create_plain_app
-from jobcast.realtime.backlog import Backlog
-from jobcast.realtime.websocket import WebSocket
+from jobcast.realtime.connection.outbox import Backlog
+from jobcast.realtime.connection.websocket import WebSocket
 
 
 async def paths(request: Request) -> JSONResponse:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from jobcast.realtime.bundle import Bundle
+from jobcast.realtime.connection.frames import Bundle
 
 
 class Recorder:

@@ -20,7 +20,7 @@ from bench.soak.sent import Sent
 from jobcast.errors import PublishFailed
 from jobcast.events import JobComplete, JobLog
 from jobcast.transports import Outgoing, open_publisher
-from jobcast.transports.redis_names import Keys
+from jobcast.transports.redis.names import Keys
 from tests.redis_family import Cluster, RedisProcess, Sentinels
 from tests.support import Process, wait_for
 

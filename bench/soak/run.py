@@ -40,8 +40,8 @@ from bench.soak.report import Options, Problem, Report, Transport, described
 from bench.soak.sent import Sent
 from bench.soak.transcript import examine, examine_order
 from bench.soak_jobs import Script
+from jobcast.publishing import runtime as process
 from jobcast.tokens import mint
-from jobcast.worker import process
 from tests.support import SECRET, Process, answers, eventually, running
 
 OWNER: Final = "soak"

@@ -21,9 +21,10 @@ from celery.result import AsyncResult
 from kombu.connection import Connection
 
 from jobcast import owned_by
+from jobcast.celery.headers import OWNER_HEADER
+from jobcast.liveness import sidecar_main as keeper_process
+from jobcast.publishing import runtime as process
 from jobcast.transports.leases import Terms
-from jobcast.worker import keeper_process, process
-from jobcast.worker.message import OWNER_HEADER
 from tests import ending_jobs as jobs
 from tests.conftest import Valkey
 from tests.support import (

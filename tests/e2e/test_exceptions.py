@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobcast.worker import process
+from jobcast.publishing import runtime as process
 from tests.conftest import Valkey
 from tests.e2e import raising_jobs as jobs
 from tests.support import Server, Worker, following, new_id, outside_of_the_loop, running

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobcast.worker import process
+from jobcast.publishing import runtime as process
 from tests import jobs
 from tests.conftest import Valkey
 from tests.support import Server, Worker, answers, eventually, following, running

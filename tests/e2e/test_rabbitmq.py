@@ -14,7 +14,7 @@ import pytest
 import socketio
 from kombu.connection import Connection
 
-from jobcast.worker import process
+from jobcast.publishing import runtime as process
 from tests import jobs
 from tests.conftest import Valkey
 from tests.rabbitmq import RabbitMQ

@@ -21,7 +21,7 @@ from jobcast.events import JobLog
 from jobcast.revocation import revoke
 from jobcast.settings import Settings
 from jobcast.transports import Origin, Outgoing, open_publisher
-from jobcast.transports.kombu_names import Names
+from jobcast.transports.amqp.names import Names
 from tests.conftest import Valkey
 from tests.e2e.raw import raw_client
 from tests.rabbitmq import RabbitMQ

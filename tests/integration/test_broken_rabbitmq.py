@@ -13,16 +13,16 @@ import pytest
 from kombu.connection import Connection
 
 from jobcast.events import Cursor
-from jobcast.realtime.leases import LeaseWatch
+from jobcast.liveness.monitor import LeaseWatch
+from jobcast.publishing.job import Job
+from jobcast.publishing.publisher import Publisher
 from jobcast.realtime.relay import Relay
 from jobcast.testing import log, new_job_id, progress, started
 from jobcast.transports import Origin, Outgoing, Retention, Run, open_publisher
-from jobcast.transports.kombu import BLOCKED
-from jobcast.transports.kombu_names import Names
-from jobcast.transports.kombu_source import KombuClientManager
+from jobcast.transports.amqp.names import Names
+from jobcast.transports.amqp.publisher import BLOCKED
+from jobcast.transports.amqp.source import KombuClientManager
 from jobcast.transports.leases import Lease, Terms
-from jobcast.worker.job import Job
-from jobcast.worker.publisher import Publisher
 from tests.rabbitmq import RabbitMQ
 from tests.recorder import Recorder
 from tests.support import TIMEOUT, eventually

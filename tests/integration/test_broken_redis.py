@@ -19,15 +19,15 @@ from bench.chaos import Proxy
 from bench.refusals import BUSY, MISCONF, NOREPLICAS, OOM, refusing
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor
+from jobcast.publishing.job import Job
+from jobcast.publishing.publisher import Publisher
 from jobcast.realtime import metrics
 from jobcast.realtime.relay import Relay
 from jobcast.testing import log, new_job_id, progress, started
 from jobcast.transports import Origin, Outgoing, Retention, Run, open_manager, open_publisher
-from jobcast.transports.redis import RedisPublisher
-from jobcast.transports.redis_names import Keys, Names
-from jobcast.transports.redis_source import RedisSource
-from jobcast.worker.job import Job
-from jobcast.worker.publisher import Publisher
+from jobcast.transports.redis.names import Keys, Names
+from jobcast.transports.redis.publisher import RedisPublisher
+from jobcast.transports.redis.source import RedisSource
 from tests.conftest import Valkey
 from tests.recorder import Recorder
 from tests.redis_family import Cluster, RedisProcess, Sentinels
@@ -269,7 +269,7 @@ async def test_a_connection_that_has_silently_died_is_found(
     own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A firewall forgets it after minutes of silence, and tells neither end."""
-    monkeypatch.setattr("jobcast.transports.redis_line.PING_INTERVAL", 0.2)
+    monkeypatch.setattr("jobcast.transports.redis.subscriber.PING_INTERVAL", 0.2)
     proxy = Proxy()
     await proxy.start()
     proxy.target = own_valkey.port
@@ -329,7 +329,7 @@ async def test_a_silent_channel_stays_subscribed_to(
     own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As short as a loaded machine can still answer in.
-    monkeypatch.setattr("jobcast.transports.redis_line.PING_INTERVAL", 1.0)
+    monkeypatch.setattr("jobcast.transports.redis.subscriber.PING_INTERVAL", 1.0)
     async with scene(own_valkey.url) as here:
         before = _subscribers(own_valkey)
         await eventually(lambda: _pings(own_valkey) >= 3, "3 pings")

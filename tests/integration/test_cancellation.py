@@ -11,7 +11,7 @@ import pytest
 from jobcast import cancellation
 from jobcast.cancellation import cancel_and_wait
 from jobcast.client import JobClient
-from jobcast.realtime.leases import LeaseWatch
+from jobcast.liveness.monitor import LeaseWatch
 from jobcast.transports import open_manager
 from jobcast.transports.leases import LeaseKeeper, Terms
 from tests.conftest import Valkey

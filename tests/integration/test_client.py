@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from jobcast.client import FIRST_DELAY, MEMORY, ConnectionState, JobClient
+from jobcast.client.job_client import FIRST_DELAY, MEMORY, ConnectionState, JobClient
 from jobcast.errors import ConnectionRefused, InvalidJobId, JobFailed, JoinRefused
 from jobcast.events import JobEvent, JobLog
 from jobcast.realtime import attach, client_manager

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
-from jobcast.client import LONGEST_PAUSE, PAUSE_SPREAD, JobClient, pause_before_retry
+from jobcast.client.job_client import LONGEST_PAUSE, PAUSE_SPREAD, JobClient, pause_before_retry
 from jobcast.errors import JoinRefused
 from jobcast.events import JobEvent, Refusal
 from tests.played_server import PlayedServer, played_server

@@ -14,11 +14,11 @@ import psutil
 import pytest
 from redis import Redis
 
+from jobcast.liveness import sidecar_main as keeper_process
 from jobcast.transports import Run
 from jobcast.transports.leases import Lease
 from jobcast.transports.prefix import DEFAULT_PREFIX
-from jobcast.transports.redis_names import Names
-from jobcast.worker import keeper_process
+from jobcast.transports.redis.names import Names
 from tests.conftest import Valkey
 from tests.support import wait_for
 

@@ -15,7 +15,7 @@ from kombu.connection import Connection
 from jobcast.errors import PublishFailed
 from jobcast.testing import log, new_job_id
 from jobcast.transports import Message, Outgoing, Run, TransportPublisher, open_publisher
-from jobcast.transports.kombu_source import KombuClientManager
+from jobcast.transports.amqp.source import KombuClientManager
 from jobcast.transports.leases import Finding, Lease, LeaseHolder, Terms
 from jobcast.transports.revocations import Revocation, SupportsRevoking
 from tests.rabbitmq import RabbitMQ

@@ -13,15 +13,15 @@ import redis.asyncio
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
-from jobcast.transports import redis_answers
-from jobcast.transports.redis_answers import (
+from jobcast.transports.redis.bulk_reader import (
     READ_SIZE,
     Answers,
     BulkAnswers,
     SingleAnswers,
     answers_of,
 )
-from jobcast.transports.redis_servers import Servers
+from jobcast.transports.redis.publisher import bulk_reader as redis_answers
+from jobcast.transports.redis.servers import Servers
 from tests.conftest import Valkey
 from tests.support import TIMEOUT, new_id
 

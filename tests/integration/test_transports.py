@@ -35,8 +35,8 @@ from jobcast.transports import (
     redis_source,
 )
 from jobcast.transports.leases import Finding, Lease, LeaseHolder, LeaseKeeper, Terms
-from jobcast.transports.redis_names import Names
-from jobcast.transports.redis_source import RedisSource
+from jobcast.transports.redis.names import Names
+from jobcast.transports.redis.source import RedisSource
 from tests.conftest import Valkey
 from tests.rabbitmq import RabbitMQ
 from tests.redis_family import Cluster, RedisProcess, Sentinels, TlsRedis, redis_server

@@ -18,8 +18,8 @@ from threading import Thread
 import pytest
 
 from bench.refusals import MISCONF, refusing
+from jobcast.cli.watch import Terminal, watch
 from jobcast.transports import Retention, open_publisher
-from jobcast.watch import Terminal, watch
 from tests.conftest import Valkey
 from tests.played_server import played_server
 from tests.support import SECRET, TIMEOUT, Process, Server, eventually, free_port, new_id, running

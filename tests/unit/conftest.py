@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from jobcast.publishing import runtime as process
 from jobcast.transports.memory import MemoryBroker
-from jobcast.worker import process
 from tests.support import new_id
 
 

@@ -9,7 +9,7 @@ from types import FrameType
 
 import pytest
 
-from jobcast.worker.aside import Aside
+from jobcast.celery.background import Aside
 from tests.support import TIMEOUT
 
 

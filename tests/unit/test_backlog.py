@@ -11,7 +11,7 @@ from engineio.payload import Payload
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobcast.realtime.backlog import CHUNK, Backlog
+from jobcast.realtime.connection.outbox import CHUNK, Backlog
 from tests.support import TIMEOUT
 
 

@@ -9,8 +9,8 @@ from celery import Celery, Task
 from celery.worker.request import Request
 
 from jobcast import ProgressTask
+from jobcast.celery.request import JobRequest, request_class
 from jobcast.transports.memory import MemoryBroker
-from jobcast.worker.request import JobRequest, request_class
 
 calls: list[str] = []
 

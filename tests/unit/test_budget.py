@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobcast.realtime.budget import (
+from jobcast.realtime.connection.budget import (
     CLOSE_AFTER,
     HISTORY_BURST,
     MAX_PENDING,
@@ -47,7 +47,7 @@ def slept(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> list[float]:
         seconds.append(delay)
         clock.now += delay
 
-    monkeypatch.setattr("jobcast.realtime.budget.asyncio.sleep", sleep)
+    monkeypatch.setattr("jobcast.realtime.connection.budget.asyncio.sleep", sleep)
     return seconds
 
 

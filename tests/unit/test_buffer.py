@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobProgress, JobStatus
-from jobcast.worker import buffer as buffer_module
-from jobcast.worker.buffer import SHORT, Buffer, encode
-from jobcast.worker.public import safe_result
+from jobcast.publishing import buffer as buffer_module
+from jobcast.publishing.buffer import SHORT, Buffer, encode
+from jobcast.publishing.sanitize import safe_result
 
 
 def log(message: str, job_id: str = "a") -> JobLog:

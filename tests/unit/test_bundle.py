@@ -15,7 +15,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 
-from jobcast.realtime.bundle import ROOT, Bundle, frame
+from jobcast.realtime.connection.frames import ROOT, Bundle, frame
 
 SIZES = (0, 1, 125, 126, 127, 65535, 65536, 1_000_000)  # each side of where the header grows
 PACKETS = ['42["a",{"n":1}]', '42["b",{"text":"grüße \\u0000 🎉"}]', '42["c"]']

@@ -17,10 +17,10 @@ import pytest
 from celery import Celery
 
 from jobcast import ProgressTask, open_job
+from jobcast.celery.logs import JobLogHandler
+from jobcast.publishing import runtime as process
+from jobcast.publishing.job import Job
 from jobcast.transports.memory import MemoryBroker
-from jobcast.worker import process
-from jobcast.worker.job import Job
-from jobcast.worker.logs import JobLogHandler
 from tests.support import TIMEOUT, new_id
 
 Bare = Callable[[], logging.Logger]

@@ -4,7 +4,7 @@ import jwt
 import pytest
 from click.testing import CliRunner, Result
 
-from jobcast.cli import main
+from jobcast.cli.main import main
 from tests.support import SECRET
 
 

@@ -9,10 +9,10 @@ import pytest
 from celery import Celery
 
 from jobcast import ProgressTask, open_job
+from jobcast.celery.apps import configured_apps
 from jobcast.errors import SettingsError
+from jobcast.publishing import runtime as process
 from jobcast.transports.memory import MemoryBroker
-from jobcast.worker import process
-from jobcast.worker.apps import configured_apps
 from tests.support import new_id
 
 Make = Callable[..., Celery]
@@ -22,7 +22,7 @@ Make = Callable[..., Celery]
 def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     """Makes an application whose settings give a URL."""
     monkeypatch.delenv("JOBCAST_URL", raising=False)
-    monkeypatch.setattr("jobcast.worker.apps.active_apps", lambda: tuple(apps))
+    monkeypatch.setattr("jobcast.celery.apps.active_apps", lambda: tuple(apps))
     apps: list[Celery] = []
     process.close()
 

@@ -13,9 +13,9 @@ from kombu.exceptions import OperationalError
 
 from jobcast import ProgressTask, open_job
 from jobcast.errors import SettingsError
+from jobcast.publishing import runtime as process
+from jobcast.publishing.publisher import FLUSH_TIMEOUT, Publisher
 from jobcast.settings import Settings
-from jobcast.worker import process
-from jobcast.worker.publisher import FLUSH_TIMEOUT, Publisher
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A server that takes connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
         monkeypatch.setenv("JOBCAST_URL", f"redis://127.0.0.1:{server.getsockname()[1]}")
-        monkeypatch.setattr("jobcast.worker.publisher.CLOSE_TIMEOUT", 0.1)
+        monkeypatch.setattr("jobcast.publishing.publisher.CLOSE_TIMEOUT", 0.1)
         process.close()
         yield
         close = Publisher.close

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobcast.client import _Followed
+from jobcast.client.job_client import _Followed
 from jobcast.events import JobComplete, JobEvent, JobLog, JobStatus, Joined
 
 

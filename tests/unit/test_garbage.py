@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobcast.realtime.garbage import THRESHOLDS, rare_collections
+from jobcast.server.gc_tuning import THRESHOLDS, rare_collections
 
 OWN = (701, 11, 9)  # what an application may have set
 

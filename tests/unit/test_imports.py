@@ -33,13 +33,15 @@ def test_the_public_names() -> None:
 
 
 def test_a_worker_imports_no_web_server() -> None:
-    imported = imported_by("from jobcast import ProgressTask; import jobcast.transports.redis")
+    imported = imported_by(
+        "from jobcast import ProgressTask; import jobcast.transports.redis.publisher"
+    )
     assert "celery" in imported
     assert not imported & {"starlette", "uvicorn", "jwt", "rich"}
 
 
 def test_the_server_imports_no_celery() -> None:
-    imported = imported_by("import jobcast.realtime, jobcast.serve")
+    imported = imported_by("import jobcast.realtime, jobcast.server.serve")
     assert "starlette" in imported
     assert not imported & {"celery", "rich"}
 

@@ -19,6 +19,8 @@ from celery.exceptions import Reject, SoftTimeLimitExceeded
 from msgspec import structs
 
 from jobcast import current_job, open_job
+from jobcast.celery.enqueue import announce
+from jobcast.celery.headers import AFTER_HEADER, OWNER_HEADER, origin_of, owner_of
 from jobcast.errors import InvalidJobId
 from jobcast.events import (
     JobError,
@@ -29,11 +31,9 @@ from jobcast.events import (
     parse_event,
     payload_of,
 )
+from jobcast.publishing import runtime as process
+from jobcast.publishing.job import NO_JOB, Job, Loop, speaking_for
 from jobcast.transports import Origin
-from jobcast.worker import process
-from jobcast.worker.job import NO_JOB, Job, Loop, speaking_for
-from jobcast.worker.message import AFTER_HEADER, OWNER_HEADER, origin_of, owner_of
-from jobcast.worker.sending import announce
 
 
 class Kept:
@@ -229,7 +229,7 @@ def test_loops_that_are_tracked_in_turn_have_their_own_rates(
     first_ends: bool, kept: Kept, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr("jobcast.worker.job._time", lambda: now)
+    monkeypatch.setattr("jobcast.publishing.job._time", lambda: now)
     slow = iter(job.track(range(100), message="slow"))
     next(slow)
     now += 100

@@ -9,11 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from jobcast.liveness import sidecar_main as keeper_process
+from jobcast.liveness.sidecar import Keeper
+from jobcast.liveness.sidecar_main import Orders
 from jobcast.transports import Run
 from jobcast.transports.leases import Lease
-from jobcast.worker import keeper_process
-from jobcast.worker.keeper import Keeper
-from jobcast.worker.keeper_process import Orders
 from tests.support import wait_for
 
 

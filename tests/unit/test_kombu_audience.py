@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from jobcast.transports.kombu_audience import SETTLE, UNHEARD, UNKNOWN, Audience, Unheard
+from jobcast.transports.amqp.audience import SETTLE, UNHEARD, UNKNOWN, Audience, Unheard
 from tests.clock import Clock
 
 

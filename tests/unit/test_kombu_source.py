@@ -8,9 +8,9 @@ import pytest
 
 from jobcast.events import JobComplete, JobEvent, JobLog, JobStatus
 from jobcast.transports import Message, Origin, Outgoing
+from jobcast.transports.amqp.publisher import encode
+from jobcast.transports.amqp.source import HELD_TIMEOUT, KombuSource
 from jobcast.transports.base import Predecessor
-from jobcast.transports.kombu import encode
-from jobcast.transports.kombu_source import HELD_TIMEOUT, KombuSource
 from tests.support import eventually
 
 
@@ -107,7 +107,7 @@ async def test_a_publisher_may_wait_twice(hearer: Hearer) -> None:
 async def test_nobody_is_waited_for_for_ever(
     hearer: Hearer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobcast.transports.kombu_source.HELD_TIMEOUT", 0.05)
+    monkeypatch.setattr("jobcast.transports.amqp.source.HELD_TIMEOUT", 0.05)
     hearer.hear("first", 1, log("zero"))
     hearer.hear("third", 1, started(3), after="second 2")
     hearer.hear("third", 2, log("two"))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from jobcast.errors import TransportUnavailable
-from jobcast.realtime.leases import LeaseWatch
+from jobcast.liveness.monitor import LeaseWatch
 from jobcast.transports import Outgoing, Run
 from jobcast.transports.leases import Finding, Lease, Terms
 from tests.support import eventually

@@ -7,11 +7,11 @@ from collections.abc import Sequence, Set
 import pytest
 
 from jobcast.events import JobComplete, JobStatus
+from jobcast.liveness.renewer import Leases
+from jobcast.publishing.publisher import Publisher
 from jobcast.transports import Origin, Outgoing, Run
 from jobcast.transports.base import Required
 from jobcast.transports.leases import Lease
-from jobcast.worker.leases import Leases
-from jobcast.worker.publisher import Publisher
 
 
 class Holder:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobcast.loglines import DELAY, Lines, News
-from jobcast.realtime.refusals import BURST
+from jobcast.realtime.connection.refusals import BURST
+from jobcast.server.logging import DELAY, Lines, News
 from tests.support import TIMEOUT, eventually
 
 
@@ -179,7 +179,7 @@ def run(program: str) -> str:
 
 SETUP = """
 import asyncio, logging
-from jobcast.loglines import Lines
+from jobcast.server.logging import Lines
 logging.basicConfig(level=logging.INFO, handlers=[Lines()], format="%(message)s")
 async def main():
     logging.info("one")
@@ -199,7 +199,7 @@ def test_what_waits_is_written_by_logging_shutdown() -> None:
 
 GONE = """
 import logging, os
-from jobcast.loglines import Lines
+from jobcast.server.logging import Lines
 reader, writer = os.pipe()
 os.close(reader)
 lines = Lines()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobcast.worker.logs import is_captured
+from jobcast.celery.logs import is_captured
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ from jobcast.worker.logs import is_captured
         # The machinery must not hear itself, whatever is listed.
         ("redis.connection", "shop", ("*",), False),
         ("kombu", "shop", ("kombu",), False),
-        ("jobcast.worker.publisher", "jobcast", ("*",), False),
+        ("jobcast.publishing.publisher", "jobcast", ("*",), False),
         ("celery.app.trace", "shop", ("celery",), False),
     ],
 )

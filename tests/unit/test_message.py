@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import msgspec
 import pytest
 
-from jobcast.worker.message import due
+from jobcast.celery.headers import due
 
 WHEN = datetime(2030, 5, 4, 3, 2, 1, 5, tzinfo=timezone(timedelta(hours=2)))
 

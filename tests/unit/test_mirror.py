@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from jobcast.celery import result_backend as module
+from jobcast.celery.result_backend import Mirror
 from jobcast.events import JobProgress
-from jobcast.worker import mirror as module
-from jobcast.worker.mirror import Mirror
 from tests.support import TIMEOUT, wait_for
 
 REQUEST = object()

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from jobcast.errors import SettingsError
-from jobcast.realtime.origins import OriginGuard, Origins, normal_origin, own_origins
-from jobcast.realtime.refusals import SHOWN
+from jobcast.realtime.connection.origins import OriginGuard, Origins, normal_origin, own_origins
+from jobcast.realtime.connection.refusals import SHOWN
 from jobcast.settings import Settings
 
 SECRET = "x" * 32

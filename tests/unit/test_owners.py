@@ -13,13 +13,13 @@ from celery.app.task import Context
 from celery.canvas import Signature
 
 from jobcast import ProgressTask, owned_by
+from jobcast.celery.canvas import never_run
+from jobcast.celery.enqueue import announce
+from jobcast.celery.headers import headers_of, origin_of_run
+from jobcast.publishing import runtime as process
+from jobcast.publishing.job import Job, speaking_for
+from jobcast.publishing.runtime import job_of_run
 from jobcast.transports.memory import MemoryBroker
-from jobcast.worker import process
-from jobcast.worker.canvas import never_run
-from jobcast.worker.job import Job, speaking_for
-from jobcast.worker.message import headers_of, origin_of_run
-from jobcast.worker.process import job_of_run
-from jobcast.worker.sending import announce
 from tests.support import new_id
 
 TRACED = {"sentry-trace": "1", "headers": {"sentry-trace": "1"}}

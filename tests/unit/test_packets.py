@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from socketio.packet import Packet
 
-from jobcast.realtime.packets import MAX_NAME, RESERVED, BadPacket, read_header
+from jobcast.realtime.connection.packets import MAX_NAME, RESERVED, BadPacket, read_header
 
 
 @pytest.mark.parametrize(

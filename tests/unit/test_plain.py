@@ -19,7 +19,7 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu.utils.json import dumps, register_type
 
-from jobcast.worker.public import safe_result
+from jobcast.publishing.sanitize import safe_result
 
 
 def shown(result: Any) -> Any:

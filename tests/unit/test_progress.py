@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from jobcast.worker.progress import Shown, Stage, number
+from jobcast.publishing.progress import Shown, Stage, number
 
 anything = st.one_of(
     st.floats(), st.integers(), st.none(), st.text(max_size=3), st.decimals(), st.booleans()

@@ -16,11 +16,11 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from jobcast import open_job
 from jobcast.errors import PublishFailed
+from jobcast.publishing import runtime as process
+from jobcast.publishing.buffer import Buffer
+from jobcast.publishing.job import Job
+from jobcast.publishing.publisher import Publisher
 from jobcast.transports import Origin, Outgoing
-from jobcast.worker import process
-from jobcast.worker.buffer import Buffer
-from jobcast.worker.job import Job
-from jobcast.worker.publisher import Publisher
 from tests.support import TIMEOUT, wait_for
 
 
@@ -329,7 +329,7 @@ def test_who_waits_for_another_publisher_does_not_wait_for_ever(
     wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("jobcast.worker.publisher.HELD_TIMEOUT", 0.2)
+    monkeypatch.setattr("jobcast.publishing.publisher.HELD_TIMEOUT", 0.2)
     wire.holds = True
     job = Job(publisher, "a", origin=Origin(after="other 7"))
     job.started()
@@ -343,7 +343,7 @@ def test_an_outage_does_not_count_as_waiting_for_another_publisher(
 ) -> None:
     clock = SimpleNamespace(now=0.0)
     clock.monotonic = clock.time = lambda: clock.now
-    monkeypatch.setattr("jobcast.worker.publisher.time", clock)
+    monkeypatch.setattr("jobcast.publishing.publisher.time", clock)
     wire.holds = True
     Job(publisher, "a", origin=Origin(after="other 7")).started()
     wait_for(lambda: wire.tries > 1, "tries")

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from jobcast.realtime.budget import TokenBucket
-from jobcast.realtime.refusals import SHOWN, RefusalLog, shown
+from jobcast.realtime.connection.budget import TokenBucket
+from jobcast.realtime.connection.refusals import SHOWN, RefusalLog, shown
 
 
 def test_a_text_of_a_client_is_quoted_escaped_and_cut() -> None:

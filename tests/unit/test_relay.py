@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JobComplete, JobEvent, JobLog, JobProgress, JobStatus, Refusal
-from jobcast.realtime.auth import Grant
+from jobcast.realtime.authorization import Grant
 from jobcast.realtime.recent import Recent
 from jobcast.realtime.relay import QUIET_CHECK, Relay
 from jobcast.realtime.rights import NOT_FOUND, NotAllowed

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobcast.celery.headers import SENDING_HEADER, origin_of_delivery
 from jobcast.transports.leases import Lease, LeaseBook, Terms
 from jobcast.transports.runs import NOBODY, REMEMBERED, Run, Runs, draw
-from jobcast.worker.message import SENDING_HEADER, origin_of_delivery
 
 names = st.sampled_from(["", "a1", "b2", "c3"])
 runs = st.builds(Run, names, st.integers(0, 3), names, st.booleans())

@@ -18,8 +18,8 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from PIL import Image
 
+from jobcast.publishing import runtime as process
 from jobcast.transports.memory import MemoryBroker
-from jobcast.worker import process
 from tasks import people
 from tasks.broken import LedgerError, audit_ledger
 from tasks.checksums import hash_tree

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive
 
-from jobcast.realtime.screening import (
+from jobcast.realtime.connection.screening import (
     Disconnected,
     Refused,
     address_of,

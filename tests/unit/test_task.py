@@ -21,11 +21,11 @@ from celery.utils.serialization import get_pickleable_exception
 from kombu.exceptions import OperationalError
 
 from jobcast import ProgressTask, current_job
+from jobcast.celery.failures import really_raised
+from jobcast.celery.request import refuse
+from jobcast.publishing import runtime as process
+from jobcast.publishing.job import NO_JOB
 from jobcast.transports.memory import MemoryBroker
-from jobcast.worker import process
-from jobcast.worker.endings import really_raised
-from jobcast.worker.job import NO_JOB
-from jobcast.worker.request import refuse
 from tests.support import new_id, wait_for
 from tests.unpicklable import NoSuchRow, TwoArgs
 
@@ -384,7 +384,7 @@ def test_logging_of_the_task_and_of_listed_loggers_is_captured(
         logging.getLogger("celery.task").warning("of the task logger")
         for name in ("mine.deep", "mine", "httpx"):
             logging.getLogger(name).info("of %s", name)
-        for loud in ("jobcast.worker", "redis", "socketio.server", "kombu.x", "celery.app.trace"):
+        for loud in ("jobcast.celery", "redis", "socketio.server", "kombu.x", "celery.app.trace"):
             logging.getLogger(loud).error("from the machinery")
 
     result = speaks.apply()
@@ -395,7 +395,7 @@ def test_logging_of_the_task_and_of_listed_loggers_is_captured(
 @pytest.fixture
 def fresh_loggers() -> Iterator[None]:
     """No handlers of an earlier test, and the level open."""
-    from jobcast.worker.logs import JobLogHandler
+    from jobcast.celery.logs import JobLogHandler
 
     root = logging.getLogger()
     level = root.level

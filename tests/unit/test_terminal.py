@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from jobcast.cli.terminal import clean, clean_lines, clean_struct
 from jobcast.events import JobError, JobLog
-from jobcast.terminal import clean, clean_lines, clean_struct
 
 CONTROLS = "".join(map(chr, (*range(32), 127, *range(128, 160))))
 BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c"

@@ -9,9 +9,9 @@ import pytest
 from jobcast.errors import SettingsError
 from jobcast.settings import Settings
 from jobcast.transports import Transport, check_url, open_manager, open_publisher
-from jobcast.transports.kombu import Address
+from jobcast.transports.amqp.publisher import Address
 from jobcast.transports.memory import MemoryPublisher
-from jobcast.transports.redis_servers import Servers
+from jobcast.transports.redis.servers import Servers
 
 OTHERS = Transport(
     "jobcast.transports.memory:MemoryPublisher",

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec import structs
 
+from jobcast.cli.job_view import NAME_LENGTH, Watched
+from jobcast.cli.watch import _doing, describe, duration
 from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobProgress, JobStatus
-from jobcast.watch import _doing, describe, duration
-from jobcast.watched import NAME_LENGTH, Watched
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 

@@ -13,13 +13,14 @@ from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jobcast.log_safety import EXPOSED_LOGGERS, protect
-from jobcast.realtime import metrics, wire_json
-from jobcast.realtime.ending import draining_on_sigterm
-from jobcast.realtime.garbage import rare_collections
+from jobcast.realtime import metrics
+from jobcast.realtime.connection import wire_json
+from jobcast.realtime.connection.origins import OriginGuard, Origins
+from jobcast.realtime.connection.screening import Refused, refuse
 from jobcast.realtime.gateway import Gateway
-from jobcast.realtime.http import health_routes, metrics_route
-from jobcast.realtime.origins import OriginGuard, Origins
-from jobcast.realtime.screening import Refused, refuse
+from jobcast.realtime.health import health_routes, metrics_route
+from jobcast.server.gc_tuning import rare_collections
+from jobcast.server.graceful_shutdown import draining_on_sigterm
 from jobcast.settings import Settings
 from jobcast.transports import ClientManager, open_manager
 

@@ -38,21 +38,21 @@ from jobcast.events import (
     payload_of,
     room_of,
 )
+from jobcast.liveness.monitor import LeaseWatch
 from jobcast.realtime import metrics
-from jobcast.realtime.auth import Authorizer, Grant
-from jobcast.realtime.budget import Budget
-from jobcast.realtime.bundle import Bundle
-from jobcast.realtime.engine import EngineGuard
-from jobcast.realtime.leases import LeaseWatch
-from jobcast.realtime.outlet import EngineOutlet
-from jobcast.realtime.refusals import shown
+from jobcast.realtime.authorization import Authorizer, Grant
+from jobcast.realtime.connection.budget import Budget
+from jobcast.realtime.connection.engineio import EngineGuard
+from jobcast.realtime.connection.frames import Bundle
+from jobcast.realtime.connection.outlet import EngineOutlet
+from jobcast.realtime.connection.refusals import shown
 from jobcast.realtime.relay import Relay
 from jobcast.realtime.revocations import DenyList, RevocationWatch
 from jobcast.realtime.rights import NOT_FOUND, NotAllowed, SubjectRights
 from jobcast.settings import Settings
 from jobcast.tokens import Subject, TokenVerifier
 from jobcast.transports import Source
-from jobcast.transports.leases import LeaseKeeper
+from jobcast.transports.leases import Finding, LeaseKeeper
 from jobcast.transports.revocations import SupportsRevocations
 
 EXPIRY_WARNING: Final = 30.0  # seconds before a token expires
@@ -182,7 +182,7 @@ class Gateway:
         self._verifier.start()
         self.relay.start()
         if isinstance(self._source, LeaseKeeper):
-            watch = LeaseWatch(self._source, self._settings.terms)
+            watch = LeaseWatch(self._source, self._settings.terms, _count_finding)
             self._lease_watch = asyncio.create_task(watch.run(), name="jobcast-leases")
         if isinstance(self._source, SupportsRevocations):
             revoked = RevocationWatch(self._source, self._deny_list, self._close_revoked)
@@ -606,3 +606,7 @@ def until_warning(left: float) -> float:
     whose tokens all live shortly would renew them without pause.
     """
     return max(0.0, left - min(EXPIRY_WARNING, left / 2))
+
+
+def _count_finding(finding: Finding) -> None:
+    metrics.LEASES.labels(finding.kind).inc()

@@ -13,11 +13,11 @@ from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JoinAccepted
 from jobcast.loops import LoopChange
 from jobcast.realtime import metrics
-from jobcast.realtime.auth import EVERY_OWNER, Grant
-from jobcast.realtime.bundle import ROOT
-from jobcast.realtime.outlet import Outlet
+from jobcast.realtime.authorization import EVERY_OWNER, Grant
+from jobcast.realtime.connection.frames import ROOT
+from jobcast.realtime.connection.outlet import Outlet
 from jobcast.realtime.rights import NotAllowed, Rights
-from jobcast.realtime.rooms import Asked, Newcomer, Room, is_ahead
+from jobcast.realtime.room import Asked, Newcomer, Room, is_ahead
 from jobcast.transports import Message, Source
 from jobcast.transports.base import Snapshot
 from jobcast.transports.canary import Canary, SupportsCanary

@@ -18,7 +18,7 @@ from jobcast.transports.leases import Finding, Lease, LeaseBook, Terms
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.record import Records
 from jobcast.transports.revocations import Revocation, RevocationBook
-from jobcast.transports.rooms import AsyncJobRooms, JobRooms
+from jobcast.transports.socketio_managers import AsyncJobRooms, JobRooms
 
 
 class MemoryBroker:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pytest_celery import CeleryTestSetup
 
-from jobcast.worker import process
+from jobcast.publishing import runtime as process
 from tests.e2e.brokers import broker_tasks as jobs
 from tests.e2e.brokers.conftest import LEASE
 from tests.e2e.test_endings import story_of

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from jobcast import open_job
-from jobcast.worker.process import process
+from jobcast.publishing.runtime import process
 from tasks.samples import make_samples
 from tests import jobs
 from tests.conftest import Valkey

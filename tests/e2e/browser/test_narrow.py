@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from jobcast import open_job
-from jobcast.worker.process import process
+from jobcast.publishing.runtime import process
 from tests import jobs
 from tests.e2e.browser.tab import Tab
 from tests.e2e.browser.test_accessibility import LOOKS, is_clean

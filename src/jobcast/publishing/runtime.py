@@ -1,0 +1,270 @@
+"""What a process has for each configuration: its settings and its publisher."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from multiprocessing import util as multiprocessing_util
+from typing import Any, Final
+from uuid import UUID
+
+from billiard import util as billiard_util
+from celery import Celery, signals
+
+from jobcast.celery.apps import configured_apps
+from jobcast.celery.background import aside
+from jobcast.celery.headers import (
+    KEPT_BY_RETRIES,
+    headers_of,
+    job_id_of,
+    origin_of_run,
+    owner_of,
+)
+from jobcast.celery.logs import Capture
+from jobcast.errors import InvalidJobId, SettingsError
+from jobcast.events import JobEvent
+from jobcast.liveness.sidecar import Keeper
+from jobcast.publishing.job import NO_JOB, Job, NoJob, current_job
+from jobcast.publishing.publisher import FLUSH_TIMEOUT, Publisher, Submitted
+from jobcast.settings import Settings
+from jobcast.transports import Origin, open_publisher
+
+logger = logging.getLogger(__name__)
+
+
+class Process:
+    """The settings of a configuration, and the publisher of its jobs' events.
+
+    A job outlives a fork: in a child, such as one of ``multiprocessing``, it publishes through the
+    child's own publisher.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.capture = Capture(settings)
+        # A dictionary, because setdefault() decides at once which of two threads was first.
+        self._publishers: dict[str, Publisher] = {}
+        self._closed = False
+        # Not to be collected: that would close connections which are the parent's.
+        self._left: list[Publisher] = []
+
+    @property
+    def publisher(self) -> Publisher:
+        """Started when it is first asked for."""
+        return self._publishers.get(PUBLISHER) or self._start()
+
+    def job(self, job_id: object, *, origin: Origin, waits: bool = True) -> Job:
+        """A handle on a job.
+
+        Raises:
+            InvalidJobId: the id may not become a room.
+        """
+        job = Job(self, job_id, origin=origin, result_limit=self.settings.result_limit, waits=waits)
+        job.capture = self.capture
+        return job
+
+    def mark(self, job: Job) -> None:
+        self.publisher.mark(job)
+
+    def add(self, job: Job, event: JobEvent) -> Submitted:
+        return self.publisher.add(job, event)
+
+    def flush(self, timeout: float = FLUSH_TIMEOUT) -> bool:
+        return self.publisher.flush(timeout)
+
+    def hurry(self) -> None:
+        self.publisher.hurry()
+
+    def forget(self) -> None:
+        """Begin anew, in a process that was forked: the thread stayed behind in the parent, and
+        what it had to send is the parent's to send."""
+        self._closed = False
+        publisher = self._publishers.pop(PUBLISHER, None)
+        if publisher is not None:
+            publisher.leave()
+            self._left.append(publisher)
+
+    def close(self) -> None:
+        closed, self._closed = self._closed, True
+        publisher = self._publishers.get(PUBLISHER)
+        if publisher is not None and not closed:
+            publisher.close()
+
+    def _start(self) -> Publisher:
+        # No lock is held: loading a transport runs foreign code.
+        opened = _open(self.settings)
+        publisher = self._publishers.setdefault(PUBLISHER, opened)
+        if publisher is not opened:
+            opened.close()
+        elif self._left:
+            # A child of either runs no exit handlers, and these.
+            for util in (multiprocessing_util, billiard_util):
+                util.Finalize(None, self.close, exitpriority=0)
+        return publisher
+
+
+PUBLISHER: Final = "publisher"
+
+# Configurations that were asked for, by their identity, which is kept from being used again. An
+# error is logged once, and is for good.
+_known: dict[int, tuple[Mapping[str, Any] | None, Process | Exception]] = {}
+_processes: dict[Settings, Process] = {}
+
+
+def process(celery_conf: Mapping[str, Any] | None = None) -> Process | None:
+    """The publisher that this process has for a configuration, started at the first call.
+
+    Args:
+        celery_conf: of a Celery application; None for the environment alone. Those whose settings
+            are the same share a publisher.
+
+    Returns:
+        None if a setting is wrong, which is logged once: no task fails of it.
+    """
+    _, known = _known.get(id(celery_conf), (None, None))
+    if known is None:
+        known = _find(celery_conf)
+        _known[id(celery_conf)] = celery_conf, known
+    return known if isinstance(known, Process) else None
+
+
+def _find(celery_conf: Mapping[str, Any] | None) -> Process | Exception:
+    try:
+        settings = Settings.load(celery_conf=celery_conf)
+        here = _processes.setdefault(settings, Process(settings))
+        _ = here.publisher
+    except SettingsError as exc:
+        logger.error("jobcast is disabled in this process: %s", exc)
+        return exc
+    except ImportError as exc:
+        logger.exception("jobcast is disabled in this process: the transport cannot be loaded")
+        return exc
+    return here
+
+
+def new_job(
+    job_id: str,
+    *,
+    origin: Origin,
+    celery_conf: Mapping[str, Any] | None = None,
+    waits: bool = True,
+) -> Job | NoJob:
+    """A handle on a job; one that does nothing if it cannot be published."""
+    here = process(celery_conf)
+    if here is None:
+        return NO_JOB
+    try:
+        return here.job(job_id, origin=origin, waits=waits)
+    except InvalidJobId as exc:
+        logger.warning("job %.200r is not published: %s", job_id, exc)
+        return NO_JOB
+
+
+def job_of_run(request: Any, app: Any, *, waits: bool = True) -> Job | None:
+    """The job of a run, which may be another process's; None if it cannot be published.
+
+    Args:
+        request: the ``celery.app.task.Context`` of the run.
+        app: the Celery application of its task.
+        waits: whether the end of the job is flushed.
+    """
+    headers = headers_of(request)
+    job = new_job(
+        job_id_of(request.id), origin=origin_of_run(request), celery_conf=app.conf, waits=waits
+    )
+    if not isinstance(job, Job):
+        return None
+    job.kept_headers = {name: headers[name] for name in KEPT_BY_RETRIES if name in headers}
+    return job
+
+
+def open_job(
+    job_id: str | int | UUID,
+    *,
+    owner: str | int | UUID | None = None,
+    app: Celery | None = None,
+) -> Job | NoJob:
+    """Follow work that is no Celery task: a management command, a thread, a cron job.
+
+    Args:
+        job_id: what followers join; 1 to 128 characters. A number stands for its digits, a UUID
+            for its text.
+        owner: the subject whose token may follow it, in the same forms. Without one the job has no
+            owner.
+        app: the Celery application whose settings apply. By default those of the job that is
+            running here, else of the application that has ``jobcast_*`` settings, else those of
+            the environment.
+
+    Raises:
+        InvalidJobId: the id may not become a room.
+        TypeError: the owner is neither a text nor a number nor a UUID.
+        ValueError: the owner is empty, or is no Unicode.
+        SettingsError: two Celery applications have different settings, and ``app`` is left out.
+
+    >>> with open_job("reindex-2026-11-23", owner="alice") as job:
+    ...     job.progress(50, "half-way")
+    """
+    origin = Origin(None if owner is None else owner_of(owner))
+    if isinstance(job_id, UUID | int) and not isinstance(job_id, bool):
+        job_id = job_id_of(job_id)
+    here = _process_here() if app is None else process(app.conf)
+    if here is None:
+        return NO_JOB
+    job = here.job(job_id, origin=origin)
+    job.package = sys._getframe(1).f_globals.get("__name__", "").partition(".")[0]
+    return job
+
+
+def _process_here() -> Process | None:
+    """The publisher for work that does not say which configuration it means."""
+    outer = current_job()
+    if isinstance(outer, Job) and isinstance(outer.publisher, Process):
+        return outer.publisher
+    confs = [app.conf for app in configured_apps()]
+    if len({Settings.load(celery_conf=conf) for conf in confs}) > 1:
+        raise SettingsError(
+            "JOBCAST_URL",
+            "and the other jobcast settings differ between the Celery applications of this"
+            " process: say which one is meant, as in open_job(job_id, app=celery_app)",
+        )
+    return process(confs[0] if confs else None)
+
+
+def close() -> None:
+    """Send what is left and stop. The next use begins anew."""
+    aside.close()
+    _known.clear()
+    while _processes:
+        _, ended = _processes.popitem()
+        ended.close()
+
+
+def _open(settings: Settings) -> Publisher:
+    transport = open_publisher(settings.url, settings.retention, prefix=settings.prefix)
+    # In memory it would be another process's, which nobody asks.
+    keeper = None
+    if not settings.url.startswith("memory:"):
+        keeper = Keeper(settings.url, settings.lease, settings.prefix)
+    return Publisher(transport, shown_url=settings.masked_url, lease=settings.lease, keeper=keeper)
+
+
+def _forget() -> None:
+    for here in _processes.values():
+        here.forget()
+
+
+def _close_on(signal: Any) -> None:
+    def receive(**_: object) -> None:
+        close()
+
+    signal.connect(receive, weak=False)
+
+
+os.register_at_fork(after_in_child=_forget)
+atexit.register(close)
+# A pool's child runs no exit handlers; these are told of recycling and of a warm shutdown.
+_close_on(signals.worker_process_shutdown)
+_close_on(signals.worker_shutdown)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from jobcast.publishing import runtime as process
+from jobcast.publishing import runtime
 from jobcast.tokens import mint
 from tests import jobs
 from tests.rabbitmq import RabbitMQ
@@ -100,9 +100,9 @@ def sender(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Makes this process one that sends tasks through the session's server."""
     jobs.app.conf.broker_url = valkey.url
     monkeypatch.setenv("JOBCAST_URL", valkey.url)
-    process.close()
+    runtime.close()
     yield
-    process.close()
+    runtime.close()
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from kombu.connection import Connection
 from jobcast import owned_by
 from jobcast.celery.headers import OWNER_HEADER
 from jobcast.liveness import sidecar_main as keeper_process
-from jobcast.publishing import runtime as process
+from jobcast.publishing import runtime
 from jobcast.transports.leases import Terms
 from tests import ending_jobs as jobs
 from tests.conftest import Valkey
@@ -137,9 +137,9 @@ def sends(valkey: Valkey) -> Iterator[None]:
     """Makes this process one that sends the tasks of this module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JOBCAST_URL", valkey.url)
-        process.close()
+        runtime.close()
         yield
-        process.close()
+        runtime.close()
 
 
 class Workers:
@@ -618,12 +618,12 @@ def quick(
     with running(Valkey(tmp_path)) as valkey:
         valkey.ready()
         monkeypatch.setenv("JOBCAST_URL", valkey.url)
-        process.close()
+        runtime.close()
         with running(Server(tmp_path / "server.log", valkey.url, env)) as server:
             quick = Quick(valkey, server.ready(), tmp_path, env)
             with quick.stack:
                 yield quick
-        process.close()
+        runtime.close()
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ import pytest
 import socketio
 from kombu.connection import Connection
 
-from jobcast.publishing import runtime as process
+from jobcast.publishing import runtime
 from tests import jobs
 from tests.conftest import Valkey
 from tests.rabbitmq import RabbitMQ
@@ -52,7 +52,7 @@ def apart(
         server.ready()
         worker.ready()
         monkeypatch.setenv("JOBCAST_URL", events)
-        process.close()
+        runtime.close()
         yield server, worker
 
 

@@ -45,7 +45,7 @@ class Attempts:
                 job.log(line)
             if attempt == 1:
                 job.retrying(eta=now())
-                after = job.last_word
+                after = job.last_event_ref
             else:
                 job.complete(2)
 

@@ -17,9 +17,9 @@ import pytest
 from celery import Celery
 
 from jobcast import ProgressTask, open_job
-from jobcast.celery.logs import JobLogHandler
-from jobcast.publishing import runtime as process
+from jobcast.publishing import runtime
 from jobcast.publishing.job import Job
+from jobcast.publishing.log_capture import JobLogHandler
 from jobcast.transports.memory import MemoryBroker
 from tests.support import TIMEOUT, new_id
 
@@ -54,7 +54,7 @@ def task() -> Any:
 
 
 def lines(broker: MemoryBroker, job_id: str) -> list[str]:
-    here = process.process()
+    here = runtime.get_runtime()
     assert here is not None
     here.flush()
     events = [msgspec.json.decode(m.packet[2:]) for m in broker.snapshot(job_id, None).events]

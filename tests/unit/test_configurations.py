@@ -11,7 +11,7 @@ from celery import Celery
 from jobcast import ProgressTask, open_job
 from jobcast.celery.apps import configured_apps
 from jobcast.errors import SettingsError
-from jobcast.publishing import runtime as process
+from jobcast.publishing import runtime
 from jobcast.transports.memory import MemoryBroker
 from tests.support import new_id
 
@@ -24,7 +24,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     monkeypatch.delenv("JOBCAST_URL", raising=False)
     monkeypatch.setattr("jobcast.celery.apps.active_apps", lambda: tuple(apps))
     apps: list[Celery] = []
-    process.close()
+    runtime.close()
 
     def make(url: str | None = None, **conf: Any) -> Celery:
         app = Celery("a", broker="memory://", set_as_current=False)
@@ -34,7 +34,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
         return app
 
     yield make
-    process.close()
+    runtime.close()
 
 
 def states(*urls: str, job_id: str) -> list[str]:
@@ -88,9 +88,9 @@ def test_work_that_two_applications_may_mean_has_to_say_which(make: Make) -> Non
 def test_applications_with_the_same_settings_share_a_publisher(make: Make) -> None:
     url = f"memory://{new_id()}"
     first, second = make(url), make(url)
-    here = process.process(first.conf)
+    here = runtime.get_runtime(first.conf)
     assert here is not None
-    assert process.process(second.conf) is here
+    assert runtime.get_runtime(second.conf) is here
     with open_job(job_id := new_id()):
         pass
     assert states(url, job_id=job_id) == ["complete"]

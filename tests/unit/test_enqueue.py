@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 
 from jobcast import ProgressTask, open_job
 from jobcast.errors import SettingsError
-from jobcast.publishing import runtime as process
+from jobcast.publishing import runtime
 from jobcast.publishing.publisher import FLUSH_TIMEOUT, Publisher
 from jobcast.settings import Settings
 
@@ -24,11 +24,11 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
         monkeypatch.setenv("JOBCAST_URL", f"redis://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setattr("jobcast.publishing.publisher.CLOSE_TIMEOUT", 0.1)
-        process.close()
+        runtime.close()
         yield
         close = Publisher.close
         monkeypatch.setattr(Publisher, "close", lambda self: close(self, 0.1))
-        process.close()
+        runtime.close()
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_how_long_a_sender_waits_is_a_setting(
     task: Any, silent: None, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JOBCAST_ENQUEUE_TIMEOUT", "0.01")
-    process.close()
+    runtime.close()
     task.delay()
     assert waits == [0.01]
 

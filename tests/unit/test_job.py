@@ -20,7 +20,7 @@ from msgspec import structs
 
 from jobcast import current_job, open_job
 from jobcast.celery.enqueue import announce
-from jobcast.celery.headers import AFTER_HEADER, OWNER_HEADER, origin_of, owner_of
+from jobcast.celery.headers import AFTER_HEADER, OWNER_HEADER, origin_of
 from jobcast.errors import InvalidJobId
 from jobcast.events import (
     JobError,
@@ -31,8 +31,9 @@ from jobcast.events import (
     parse_event,
     payload_of,
 )
-from jobcast.publishing import runtime as process
-from jobcast.publishing.job import NO_JOB, Job, Loop, speaking_for
+from jobcast.publishing import runtime
+from jobcast.publishing.identity import owner_of
+from jobcast.publishing.job import NO_JOB, Job, Loop, use_job
 from jobcast.transports import Origin
 
 
@@ -366,10 +367,10 @@ def test_outside_of_a_job_nothing_happens() -> None:
 
 def test_work_goes_on_where_nothing_can_be_published(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBCAST_URL", "nonsense")
-    process.close()
+    runtime.close()
     with open_job("a") as job:
         job.log("nobody hears it")
-    process.close()
+    runtime.close()
 
 
 @pytest.mark.parametrize("wrong", ["", "a b", "x" * 129, "a\n", 1.5, True, None])
@@ -385,10 +386,10 @@ def test_the_retry_of_a_run_that_is_gone_comes_after_what_is_said_of_it(
     """Its message may be taken by another process before this one has been heard."""
     headers = {"id": job.job_id, "retries": 1}
     job.retry_cause = ConnectionError("not yet"), "not yet"
-    with speaking_for(job):
+    with use_job(job):
         announce("tests.task", headers)
     assert current_job() is NO_JOB
-    assert headers[AFTER_HEADER] == job.last_word != ""
+    assert headers[AFTER_HEADER] == job.last_event_ref != ""
     job.retrying(eta=datetime.now(UTC))
     assert len(kept.events) == 1
 
@@ -534,11 +535,11 @@ def test_an_owner_is_a_text_or_a_number(
     owner: Any, subject: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JOBCAST_URL", "memory://")
-    process.close()
+    runtime.close()
     assert open_job("a", owner=owner).owner == subject
     assert open_job("a").owner is None
     assert origin_of({OWNER_HEADER: owner}).owner == subject
-    process.close()
+    runtime.close()
 
 
 WRONG_OWNERS = [

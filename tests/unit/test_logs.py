@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobcast.celery.logs import is_captured
+from jobcast.publishing.log_capture import is_captured
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from jobcast import ProgressTask, owned_by
 from jobcast.celery.canvas import never_run
 from jobcast.celery.enqueue import announce
 from jobcast.celery.headers import headers_of, origin_of_run
-from jobcast.publishing import runtime as process
-from jobcast.publishing.job import Job, speaking_for
-from jobcast.publishing.runtime import job_of_run
+from jobcast.celery.jobs import job_of_run
+from jobcast.publishing import runtime
+from jobcast.publishing.job import Job, use_job
 from jobcast.transports.memory import MemoryBroker
 from tests.support import new_id
 
@@ -83,7 +83,7 @@ def test_an_owner_survives_whatever_is_merged(
     for headers in sent:
         assert headers["jobcast_owner"] == "alice"
         assert headers.get("y") == options.get("headers", {}).get("y")
-    here = process.process()
+    here = runtime.get_runtime()
     assert here is not None
     here.flush()
     assert {broker.snapshot(headers["id"], None).owner for headers in sent} == {"alice"}
@@ -148,7 +148,7 @@ def test_what_a_retry_does_not_copy_is_given_to_it(
     assert job is not None
     # As Celery's retry makes it: of the inner headers alone.
     message = {"id": "a", "retries": 1, **(request.headers or {})}
-    with speaking_for(job):
+    with use_job(job):
         announce("owners.convert", message)
     assert headers_of(Context(message)).keys() >= {
         "jobcast_owner", "jobcast_sending", "jobcast_stands_in", "jobcast_after",
@@ -163,7 +163,7 @@ def test_what_a_run_sends_and_leaves_out_belongs_to_its_owner(
     request = context(headers=headers, chain=[step])
     job = job_of_run(request, app)
     assert isinstance(job, Job)
-    with speaking_for(job):
+    with use_job(job):
         task.delay()
     assert sent[0]["jobcast_owner"] == "alice"
     never_run(app, request)
@@ -186,9 +186,9 @@ def test_an_id_that_is_no_text_is_the_jobs_id_as_text(
     task_id: Any, app: Celery, task: Any, broker: MemoryBroker, sent: list[dict[str, Any]]
 ) -> None:
     task.owned_by("alice").apply_async(task_id=task_id)
-    with process.open_job(task_id, owner="alice") as job:
+    with runtime.open_job(task_id, owner="alice") as job:
         assert job.job_id == str(task_id)
-    here = process.process()
+    here = runtime.get_runtime()
     assert here is not None
     here.flush()
     assert broker.snapshot(str(task_id), None).state == "complete"

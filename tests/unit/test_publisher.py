@@ -16,7 +16,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from jobcast import open_job
 from jobcast.errors import PublishFailed
-from jobcast.publishing import runtime as process
+from jobcast.publishing import runtime
 from jobcast.publishing.buffer import Buffer
 from jobcast.publishing.job import Job
 from jobcast.publishing.publisher import Publisher
@@ -478,28 +478,28 @@ def test_threads_may_speak_at_once(wire: Wire, publisher: Publisher) -> None:
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[process.Process]:
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[runtime.Runtime]:
     """This process, with a publisher that has begun."""
     monkeypatch.setenv("JOBCAST_URL", "memory://fork")
-    process.close()
-    here = process.process()
+    runtime.close()
+    here = runtime.get_runtime()
     assert here is not None
     yield here
-    process.close()
+    runtime.close()
 
 
 RunInChild = Callable[[Callable[[], bool]], bool]
 
 
 def test_a_forked_child_has_a_publisher_of_its_own(
-    here: process.Process, run_in_child: RunInChild
+    here: runtime.Runtime, run_in_child: RunInChild
 ) -> None:
     ours = here.publisher
-    assert process.process() is here
+    assert runtime.get_runtime() is here
     assert here.publisher is ours
 
     def child() -> bool:
-        theirs = process.process()
+        theirs = runtime.get_runtime()
         alive = theirs is not None and theirs.publisher._thread.is_alive()
         return alive and theirs is not None and theirs.publisher is not ours
 
@@ -508,7 +508,7 @@ def test_a_forked_child_has_a_publisher_of_its_own(
 
 
 def test_a_job_goes_on_in_a_forked_child_whatever_was_under_way(
-    here: process.Process, run_in_child: RunInChild
+    here: runtime.Runtime, run_in_child: RunInChild
 ) -> None:
     """Another thread is just speaking, and the last progress was not looked at."""
     job = open_job("a")

@@ -21,9 +21,9 @@ from celery.utils.serialization import get_pickleable_exception
 from kombu.exceptions import OperationalError
 
 from jobcast import ProgressTask, current_job
-from jobcast.celery.failures import really_raised
+from jobcast.celery.failures import original_exception
 from jobcast.celery.request import refuse
-from jobcast.publishing import runtime as process
+from jobcast.publishing import runtime
 from jobcast.publishing.job import NO_JOB
 from jobcast.transports.memory import MemoryBroker
 from tests.support import new_id, wait_for
@@ -37,17 +37,17 @@ History = Callable[[str], list[Event]]
 def history(monkeypatch: pytest.MonkeyPatch) -> Iterator[History]:
     url = f"memory://{new_id()}"
     monkeypatch.setenv("JOBCAST_URL", url)
-    process.close()
+    runtime.close()
 
     def of(job_id: str) -> list[Event]:
-        here = process.process()
+        here = runtime.get_runtime()
         assert here is not None
         here.publisher.flush()
         snapshot = MemoryBroker.at(url).snapshot(job_id, None)
         return [tuple(msgspec.json.decode(message.packet[2:])) for message in snapshot.events]
 
     yield of
-    process.close()
+    runtime.close()
     assert current_job() is NO_JOB
 
 
@@ -313,7 +313,7 @@ def test_a_wrong_setting_fails_no_task_and_is_said_once(
     app: Celery, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("JOBCAST_URL", "nonsense")
-    process.close()
+    runtime.close()
 
     @app.task(base=ProgressTask, bind=True)
     def fine(self: ProgressTask) -> int:
@@ -322,14 +322,14 @@ def test_a_wrong_setting_fails_no_task_and_is_said_once(
 
     assert [fine.apply().get() for _ in range(3)] == [1, 1, 1]
     assert caplog.text.count("jobcast is disabled in this process: JOBCAST_URL should be") == 1
-    process.close()
+    runtime.close()
 
 
 def test_settings_may_come_from_celerys_configuration(
     app: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("JOBCAST_URL", raising=False)
-    process.close()
+    runtime.close()
     url = f"memory://{new_id()}"
     app.conf.jobcast_url = url
 
@@ -339,7 +339,7 @@ def test_settings_may_come_from_celerys_configuration(
 
     result = fine.apply()
     assert MemoryBroker.at(url).snapshot(result.id, None).state == "complete"
-    process.close()
+    runtime.close()
 
 
 def test_the_owner_is_in_the_signature_and_on_the_wire(app: Celery, history: History) -> None:
@@ -395,7 +395,7 @@ def test_logging_of_the_task_and_of_listed_loggers_is_captured(
 @pytest.fixture
 def fresh_loggers() -> Iterator[None]:
     """No handlers of an earlier test, and the level open."""
-    from jobcast.celery.logs import JobLogHandler
+    from jobcast.publishing.log_capture import JobLogHandler
 
     root = logging.getLogger()
     level = root.level
@@ -658,10 +658,10 @@ def test_a_retry_shows_the_exception_that_was_raised(
 
 
 def test_an_exception_that_is_not_at_hand_keeps_its_name_and_text() -> None:
-    shown = really_raised(get_pickleable_exception(TwoArgs(5, "bad row")))
+    shown = original_exception(get_pickleable_exception(TwoArgs(5, "bad row")))
     assert (type(shown).__name__, str(shown)) == ("TwoArgs", "5: bad row")
     plain = ValueError()
-    assert really_raised(plain) is plain
+    assert original_exception(plain) is plain
 
 
 def test_an_exception_that_is_being_handled_stands_for_no_other() -> None:
@@ -670,7 +670,7 @@ def test_an_exception_that_is_being_handled_stands_for_no_other() -> None:
     try:
         raise cause
     except LookupError:
-        shown.append(really_raised(cause, known=KeyError()))
+        shown.append(original_exception(cause, known=KeyError()))
     assert shown == [cause]
 
 

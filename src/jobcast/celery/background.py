@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 _Call = tuple[Callable[..., object], tuple[Any, ...], threading.Event]
 
 
-class Aside:
+class BackgroundCalls:
     """Calls functions one after the other, in a thread that is started when it is needed."""
 
     def __init__(self) -> None:
@@ -37,7 +37,9 @@ class Aside:
         # SimpleQueue is the one queue whose put may interrupt itself.
         self._calls.put((function, args, done))
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="jobcast-aside", daemon=True)
+            self._thread = threading.Thread(
+                target=self._run, name="jobcast-background", daemon=True
+            )
             self._thread.start()
         return done
 
@@ -59,7 +61,7 @@ class Aside:
                 done.set()
 
 
-aside = Aside()
+background = BackgroundCalls()
 
 
-os.register_at_fork(after_in_child=aside.forget)
+os.register_at_fork(after_in_child=background.forget)

@@ -14,8 +14,9 @@ from celery.canvas import _chain, _chord
 
 from jobcast.celery.enqueue import is_followed, is_job
 from jobcast.celery.failures import StepFailed
-from jobcast.celery.headers import STANDS_IN_HEADER, headers_of, job_id_of, origin_of
+from jobcast.celery.headers import STANDS_IN_HEADER, headers_of, origin_of
 from jobcast.celery.signatures import headers_of_options
+from jobcast.publishing.identity import job_id_of
 from jobcast.publishing.job import Job
 from jobcast.publishing.runtime import new_job
 from jobcast.transports import Origin

@@ -17,13 +17,13 @@ from jobcast.celery.headers import (
     DELIVERY_HEADER,
     SENDING_HEADER,
     due,
-    job_id_of,
     origin_of,
 )
 from jobcast.celery.headers import OWNER_HEADER as OWNER_HEADER
 from jobcast.celery.signatures import OPTIONS
+from jobcast.publishing.identity import job_id_of
 from jobcast.publishing.job import Job, current_job
-from jobcast.publishing.runtime import new_job, process
+from jobcast.publishing.runtime import get_runtime, new_job
 from jobcast.transports.runs import draw
 
 
@@ -79,7 +79,7 @@ def announce(
             # Celery copies request.headers only, which may be those of a tracer.
             for name, value in inside.kept_headers.items():
                 headers.setdefault(name, value)
-            headers[AFTER_HEADER] = inside.last_word
+            headers[AFTER_HEADER] = inside.last_event_ref
         return
     app = _app_that_sends(sender)
     if not is_job(app, sender, headers):
@@ -88,14 +88,14 @@ def announce(
         headers.setdefault(OWNER_HEADER, inside.owner)
     headers[SENDING_HEADER] = draw()
     if inside is not None and inside.replaced and inside.job_id == job_id:
-        headers[AFTER_HEADER] = inside.last_word
+        headers[AFTER_HEADER] = inside.last_event_ref
         return
     job = new_job(job_id, origin=origin_of(headers), celery_conf=app.conf)
     if isinstance(job, Job):
-        here = process(app.conf)
-        if inside is None and here is not None:
+        runtime = get_runtime(app.conf)
+        if inside is None and runtime is not None:
             # It is a request of the web that waits here, and no task.
-            job.patience = here.settings.enqueue_timeout
+            job.patience = runtime.settings.enqueue_timeout
         job.queued(task=sender)
         job.settle()
         _note(job)

@@ -1,4 +1,4 @@
-"""How runs end, in words for the person who waits for the job."""
+"""Reasons and messages of Celery's exceptions, and exceptions of jobcast's own for endings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from celery.exceptions import (
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from jobcast.events import Reason
-from jobcast.publishing.sanitize import safe_text
+from jobcast.publishing import failures
 
 
 class Expired(TaskRevokedError):
@@ -51,8 +51,6 @@ REASONS: Final[tuple[tuple[type[BaseException], Reason], ...]] = (
     (WorkerLostError, "worker_lost"),
     (WorkerShutdown, "worker_lost"),
     (BrokerLost, "worker_lost"),
-    (SystemExit, "worker_lost"),
-    (KeyboardInterrupt, "worker_lost"),
     (Terminated, "revoked"),
     (TaskRevokedError, "revoked"),
     (Reject, "rejected"),
@@ -62,24 +60,23 @@ REASONS: Final[tuple[tuple[type[BaseException], Reason], ...]] = (
     (Unacceptable, "rejected"),
 )
 
-#: What is told of an ending that has no words of its own.
-NOTHING_SAID: Final = "The job failed, and did not say why"
-
 _HOW_IT_ENDED: Final = re.compile(r"prematurely: (.+?)\.?( Job: \d+\.?)?$")
 
 
 def reason_of(exc: BaseException) -> Reason:
+    """Return the reason of a failure, of Celery's exceptions or any other."""
     if isinstance(exc.__cause__, WorkerShutdown):
         return "worker_lost"
     if isinstance(exc, Expired):
         return "expired"
-    return next((reason for kind, reason in REASONS if isinstance(exc, kind)), "failure")
+    reasons = (reason for kind, reason in REASONS if isinstance(exc, kind))
+    return next(reasons, failures.reason_of(exc))
 
 
-def told(exc: BaseException) -> str:
-    """What to tell the person who waits. An exception of the task's own speaks for itself."""
+def failure_message(exc: BaseException) -> str:
+    """Return the message for followers of a task that failed with ``exc``."""
     if isinstance(exc.__cause__, WorkerShutdown):
-        return told(exc.__cause__)
+        return failure_message(exc.__cause__)
     match exc:
         case WorkerLostError():
             how = _HOW_IT_ENDED.search(str(exc))
@@ -118,28 +115,18 @@ def told(exc: BaseException) -> str:
             return "The job was rejected"
         case Ignore() if not str(exc):
             return "The job gave up without a result"
-        case MemoryError() if not str(exc):
-            return "The job needs more memory than there is"
-    return worded(safe_text(exc))
+    return failures.failure_message(exc)
 
 
-def worded(message: str) -> str:
-    """A message, or what is told where it is empty."""
-    return message if message.strip() else NOTHING_SAID
+def program_failure_message(exc: BaseException) -> str:
+    """Return the message for followers of work that is no task."""
+    if isinstance(exc, SystemExit | KeyboardInterrupt):
+        return failures.failure_message(exc)
+    return failure_message(exc)
 
 
-def told_by_program(exc: BaseException) -> str:
-    """What to tell of work that no worker did."""
-    match exc:
-        case SystemExit():
-            return "The program that did this job ended before the job was done"
-        case KeyboardInterrupt():
-            return "The program that did this job was interrupted"
-    return told(exc)
-
-
-def really_raised(exc: BaseException, known: BaseException | None = None) -> BaseException:
-    """The exception that Celery's stands for, where it has made one that can be pickled.
+def original_exception(exc: BaseException, known: BaseException | None = None) -> BaseException:
+    """Return the exception that the task raised, where Celery replaced it by one that pickles.
 
     Args:
         exc: what Celery passes on.

@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from uuid import UUID
 
 from msgspec import structs
 
 from jobcast.events import now
+from jobcast.publishing.identity import owner_of
 from jobcast.transports import Origin, Run
 from jobcast.transports.runs import draw
 
@@ -34,11 +34,6 @@ _NAMES_AN_EVENT: Final = re.compile(r"\w+ \d{1,15}( \d{1,12})?", re.ASCII)
 logger = logging.getLogger(__name__)
 
 
-def job_id_of(task_id: object) -> str:
-    """The job's id of a task: Celery takes ids of any type, such as a ``UUID``."""
-    return str.__str__(task_id) if isinstance(task_id, str) else str(task_id)
-
-
 def headers_of(request: Any) -> dict[str, Any]:
     """The headers of jobcast's that a run's message has.
 
@@ -52,29 +47,6 @@ def headers_of(request: Any) -> dict[str, Any]:
     inner = request.headers
     found = {**(inner if isinstance(inner, Mapping) else {}), **vars(request)}
     return {name: found[name] for name in HEADERS if found.get(name) is not None}
-
-
-def owner_of(owner: object) -> str:
-    """The subject that a job's owner is: a text, the digits of a number, or a UUID's text.
-
-    Raises:
-        TypeError: it is none of these.
-        ValueError: the text is empty, or is no Unicode.
-    """
-    if isinstance(owner, int) and not isinstance(owner, bool):
-        return str(int(owner))
-    if isinstance(owner, UUID):
-        return str(owner)
-    if not isinstance(owner, str):
-        raise TypeError(f"a job's owner is a str, an int or a UUID, not {type(owner).__name__}")
-    subject = str.__str__(owner)
-    try:
-        subject.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"a job's owner is Unicode, which {subject!r} is not") from None
-    if not subject:
-        raise ValueError("a job's owner is not empty: leave it out for a job of nobody")
-    return subject
 
 
 def origin_of(headers: Mapping[str, Any] | None) -> Origin:

@@ -31,22 +31,23 @@ from celery.worker.request import Request
 from kombu.utils.compat import detect_environment
 from kombu.utils.imports import symbol_by_name
 
-from jobcast.celery.background import aside
+from jobcast.celery.background import background
 from jobcast.celery.canvas import never_run, never_run_steps
 from jobcast.celery.enqueue import fields_of, is_celerys, is_followed
-from jobcast.celery.failures import BrokerLost, Expired, Unacceptable, really_raised
+from jobcast.celery.failures import BrokerLost, Expired, Unacceptable, original_exception
 from jobcast.celery.headers import (
     DELIVERY_HEADER,
     OWNER_HEADER,
     SENDING_HEADER,
-    job_id_of,
     origin_of_delivery,
     origin_of_run,
 )
+from jobcast.celery.jobs import job_of_run
 from jobcast.events import is_job_id, now
-from jobcast.publishing.job import NO_JOB, Job, speaking_for
+from jobcast.publishing.identity import job_id_of
+from jobcast.publishing.job import NO_JOB, Job, use_job
 from jobcast.publishing.publisher import FLUSH_TIMEOUT
-from jobcast.publishing.runtime import job_of_run, new_job, process
+from jobcast.publishing.runtime import get_runtime, new_job
 from jobcast.transports.leases import Lease
 from jobcast.transports.runs import draw
 
@@ -78,14 +79,14 @@ class JobRequest(Request):
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         super().on_accepted(pid, time_accepted)
         if self.is_job:
-            aside.call(_hold, self, self.lease)
+            background.call(_hold, self, self.lease)
 
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
     ) -> None:
         cause = exc_info.exception
         cause = cause.exc if isinstance(cause, ExceptionWithTraceback) else cause
-        self._cause = really_raised(cause)
+        self._cause = original_exception(cause)
         with _speaking_of(self), self._ending():
             super().on_failure(exc_info, send_failed_event, return_ok)
         if not (return_ok or self._told or self._already_revoked or self._already_cancelled):
@@ -108,10 +109,10 @@ class JobRequest(Request):
     def _retry_worker_lost(self, exc: BaseException, exc_info: Any) -> bool:
         # Celery tells the task of it when the retry is sent, and may be under way elsewhere.
         retried: list[Job] = []
-        said = aside.call(_retry_later, self.task, self._context, exc, retried)
+        said = background.call(_retry_later, self.task, self._context, exc, retried)
         if detect_environment() == "default":
             said.wait(FLUSH_TIMEOUT)
-        with speaking_for(retried[0] if retried else NO_JOB):
+        with use_job(retried[0] if retried else NO_JOB):
             sent: bool = super()._retry_worker_lost(exc, exc_info)
         self._told = self._told or sent
         return sent
@@ -152,7 +153,7 @@ class JobRequest(Request):
             logger.exception("what %s has come to could not be read", self.id)
             return
         if meta["status"] == states.SUCCESS:
-            aside.call(_succeed, self.task, self._context, meta["result"])
+            background.call(_succeed, self.task, self._context, meta["result"])
 
     @contextmanager
     def _ending(self) -> Iterator[None]:
@@ -167,13 +168,13 @@ class JobRequest(Request):
         """Say that the run has failed."""
         if not self._told and is_followed(self.task):
             self._told = True
-            aside.call(_fail, self.task, self._context, cause)
+            background.call(_fail, self.task, self._context, cause)
 
     def _comes_again(self, cause: BaseException | None) -> None:
         """Say that the broker is given the task back, and why."""
         if not self._told and is_followed(self.task):
             self._told = True
-            said = aside.call(_retry, self.task, self._context, cause)
+            said = background.call(_retry, self.task, self._context, cause)
             # The next run may begin as soon as the broker has the message.
             if detect_environment() == "default":
                 said.wait(FLUSH_TIMEOUT)
@@ -223,7 +224,7 @@ def is_stopped(task_id: object) -> bool:
 
 def _hold(request: JobRequest, lease: Lease) -> None:
     """Keep a run alive whose own process may let no other thread run for long."""
-    here = process(request.app.conf)
+    here = get_runtime(request.app.conf)
     if here is not None:
         here.publisher.leases.elsewhere = _active
         # One that has ended by now has no need of it, and nobody would give it back.
@@ -254,7 +255,8 @@ def _payload_of(message: Any) -> Any:
 def _fail(task: Any, context: Any, cause: BaseException) -> None:
     job = job_of_run(context, task.app)
     if job is not None:
-        job.fail(cause, task.message_of(cause))
+        message = task.message_of(cause)
+        job.fail(cause, message)
         never_run(task.app, context)
 
 
@@ -313,7 +315,7 @@ def _failed(task_id: str, exception: BaseException, **_: object) -> None:
 def _revoked(sender: Any, request: Any, terminated: bool, expired: bool, **_: object) -> None:
     if is_followed(sender):
         cause = Expired() if expired else Terminated() if terminated else TaskRevokedError()
-        aside.call(_fail, sender, request, cause)
+        background.call(_fail, sender, request, cause)
 
 
 def _unknown(sender: Any, message: Any, name: str, **_: object) -> None:
@@ -331,12 +333,12 @@ def refuse(app: Celery, message: Any, cause: BaseException) -> None:
         return
     fields = headers if "id" in headers else fields_of(headers, _payload_of(message))
     if "id" in fields and not is_celerys(str(fields.get("task"))):
-        aside.call(_refuse, app, message, fields, cause)
+        background.call(_refuse, app, message, fields, cause)
 
 
 def _prepare(sender: Any, **_: object) -> None:
     """Load the transport before the first task is acknowledged, and listen to its consumer."""
-    aside.call(process, sender.app.conf)
+    background.call(get_runtime, sender.app.conf)
     sender.on_decode_error = _with_refusal(sender.app, sender.on_decode_error)
     # It has been given the method already, and asks for it again after a reconnection only.
     sender.task_consumer.on_decode_error = sender.on_decode_error

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from celery.canvas import Signature, _chain, _chord, group
 
-from jobcast.celery.headers import OWNER_HEADER, owner_of
+from jobcast.celery.headers import OWNER_HEADER
+from jobcast.publishing.identity import owner_of
 
 S = TypeVar("S", bound=Signature)
 

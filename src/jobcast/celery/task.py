@@ -3,51 +3,28 @@
 from __future__ import annotations
 
 import logging
-import sys
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from functools import wraps
-from importlib import import_module
-from typing import Any, Final, TypeVar, cast
+from typing import Any, TypeVar
 from uuid import UUID
 
-from billiard.process import current_process
-from celery import Task, signals, states
+from celery import Task
 from celery.canvas import Signature
-from celery.exceptions import Retry
-from kombu.utils.compat import detect_environment
 
-from jobcast.celery.canvas import never_run, standing_in
+from jobcast.celery import lifecycle as lifecycle  # connects Celery's signals
+from jobcast.celery.canvas import standing_in
 from jobcast.celery.enqueue import is_followed, sending
-from jobcast.celery.failures import really_raised, told
-from jobcast.celery.headers import (
-    STANDS_IN_HEADER,
-    due,
-    headers_of,
-    job_id_of,
-)
-from jobcast.celery.logs import package_of
+from jobcast.celery.failures import failure_message, original_exception
+from jobcast.celery.headers import due
+from jobcast.celery.hooks import package_of, request_class_of, wrap_hooks
+from jobcast.celery.jobs import fail_run, job_of_run, raised_in, take_aborted
 from jobcast.celery.result_backend import mirror
 from jobcast.celery.signatures import JobSignature, with_headers
-from jobcast.errors import SettingsError
-from jobcast.events import now
+from jobcast.publishing.identity import job_id_of
 from jobcast.publishing.job import Job, _current, current_job
-from jobcast.publishing.runtime import job_of_run, process
-from jobcast.settings import Settings
+from jobcast.publishing.runtime import get_runtime
 
 T = TypeVar("T")
-
-MAX_UNFINISHED: Final = 1000  # runs that were left without a word, and may yet get one
-#: Celery's hooks, and jobcast's part of each.
-REPORTS: Final = {
-    "on_success": "_report_success",
-    "on_failure": "_report_failure",
-    "on_retry": "_report_retry",
-}
-
-# Runs that were left by something worse than an exception; Celery may call a hook of theirs later.
-_unfinished: OrderedDict[str, Job] = OrderedDict()
 
 logger = logging.getLogger(__name__)
 
@@ -72,13 +49,7 @@ class ProgressTask(Task):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in REPORTS:
-            own = _own(cls, name)
-            if own is not None:
-                setattr(cls, name, _with_report(name, own))
-        call = _own(cls, "__call__")
-        if call is not None:
-            cls.__call__ = _with_leaving(call)  # type: ignore[method-assign]
+        wrap_hooks(cls, ProgressTask)
 
     def progress(
         self,
@@ -137,12 +108,12 @@ class ProgressTask(Task):
         to say of a run (that a worker was lost, a time limit reached) is put into plain words.
         Where there is no text, also of your own, followers read that the job did not say why.
         """
-        return told(exc)
+        return failure_message(exc)
 
     def start_strategy(self, app: Any, consumer: Any, **kwargs: Any) -> Any:
         # Celery makes the requests of this class. jobcast's part of them sees the endings that a
         # pool's child cannot report.
-        self.Request = _request_class(self)
+        self.Request = request_class_of(self)
         return super().start_strategy(app, consumer, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -199,9 +170,10 @@ class ProgressTask(Task):
         einfo: Any,  # noqa: ARG002
     ) -> None:
         # Where the run has been left already, its request is not there any more.
-        job = _unfinished.pop(job_id_of(task_id), None) or self._job(task_id, self)
+        job = take_aborted(job_id_of(task_id)) or self._job(task_id, self)
         if job is not None and not job.ended:
-            _fail(job, self, self, really_raised(exc))
+            cause = original_exception(exc)
+            fail_run(job, self, cause, self.message_of(cause))
 
     def _report_retry(
         self,
@@ -213,7 +185,7 @@ class ProgressTask(Task):
     ) -> None:
         job = self._job(task_id, self)
         if job is not None:
-            cause = None if exc is None else really_raised(exc, job.retry_cause[0])
+            cause = None if exc is None else original_exception(exc, job.retry_cause[0])
             self._keep_cause(job, cause)
             job.retrying(eta=due(getattr(einfo.exception, "when", None)))
 
@@ -224,7 +196,7 @@ class ProgressTask(Task):
         job = current_job()
         if isinstance(job, Job):
             # Followers are told when the message is sent, which is before on_retry is called.
-            self._keep_cause(job, exc or _raised_in(job))
+            self._keep_cause(job, exc or raised_in(job))
         return super().retry(args, kwargs, exc, *rest, **options)
 
     def replace(self, sig: Signature) -> Any:
@@ -250,20 +222,21 @@ class ProgressTask(Task):
     def _keep_cause(self, job: Job, exc: BaseException | None) -> None:
         job.retry_cause = exc, "" if exc is None else self.message_of(exc)
 
-    def _begin(self, task: Any) -> None:
-        """Say that a run begins, of this task or of one that stands in for it."""
+    def begin_run(self, task: Any) -> None:
+        """Publish that a run begins, of this task or of one that stands in for it."""
         task_id = task.request.id
         job = self._job(task_id, task, waits=True)
         if job is None or job is current_job():
             return
         job.package = package_of(task)
         job.become_current()
-        here = process(self.app.conf)
-        if here is not None:
+        runtime = get_runtime(self.app.conf)
+        if runtime is not None:
             ignored = task.ignore_result or task.request.ignore_result
-            if here.settings.store_progress and not (ignored or task.request.is_eager):
+            if runtime.settings.store_progress and not (ignored or task.request.is_eager):
                 mirror.enter(task_id, task, task.request_stack.top)
-        _unfinished.pop(job.job_id, None)
+                job.on_progress = mirror.see
+        take_aborted(job.job_id)
         job.started(task=task.name)
 
     def _job(self, task_id: str, task: Any, *, waits: bool = False) -> Job | None:
@@ -287,184 +260,3 @@ class ProgressTask(Task):
             # A hook decides what may be seen; when it cannot, nothing may.
             logger.exception("%s of %s failed", hook.__name__, self.name)
             return otherwise
-
-
-def _own(cls: type, name: str) -> Any:
-    """What a class or its bases have in the place of a method of :class:`ProgressTask`.
-
-    None if that is what it has, or if jobcast's part is around it already.
-    """
-    for base in cls.__mro__:
-        if name in vars(base):
-            inherited = issubclass(base, ProgressTask) and base is not cls
-            return None if base is ProgressTask or inherited else vars(base)[name]
-    return None
-
-
-def _request_class(task: Any) -> type:
-    """The class of a task's requests: jobcast's, with what the project has.
-
-    Raises:
-        TypeError: the two do not go together.
-    """
-    found: type = import_module("jobcast.celery.request").request_class(task.Request)
-    return found
-
-
-def _with_report(name: str, own: Any) -> Callable[..., Any]:
-    """A hook of a subclass, with jobcast's part after it whether or not it calls ``super()``."""
-    report = getattr(ProgressTask, REPORTS[name])
-
-    @wraps(own if callable(own) else own.__func__)
-    def hook(self: ProgressTask, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return own.__get__(self, type(self))(*args, **kwargs)
-        finally:
-            report(self, *args, **kwargs)
-
-    return hook
-
-
-def _with_leaving(own: Any) -> Callable[..., Any]:
-    """A ``__call__`` of a subclass, after which Celery stores how the task ended."""
-
-    @wraps(own)
-    def call(self: ProgressTask, *args: Any, **kwargs: Any) -> Any:
-        request = self.request_stack.top
-        try:
-            return own.__get__(self, type(self))(*args, **kwargs)
-        finally:
-            if request is not None and not request.called_directly:
-                mirror.leave(request.id)
-
-    return call
-
-
-def _speaker(task: Any) -> ProgressTask | None:
-    """The followed task whose job a run is of, although another one may stand in for it."""
-    if is_followed(task):
-        return cast("ProgressTask", task)
-    replaced = headers_of(task.request).get(STANDS_IN_HEADER)
-    found = task.app.tasks.get(replaced) if isinstance(replaced, str) else None
-    return found if isinstance(found, ProgressTask) else None
-
-
-def _enter(task: Any, **_: object) -> None:
-    """Before any run, whatever hooks the task has."""
-    speaker = _speaker(task)
-    if speaker is not None:
-        speaker._begin(task)
-
-
-def _leave(
-    task_id: str, task: Any = None, state: str | None = None, retval: Any = None, **_: object
-) -> None:
-    """After any end of a run, also those that call no hook, it is nobody's current job."""
-    job = current_job()
-    mirror.leave(task_id)
-    if isinstance(job, Job) and job.job_id == job_id_of(task_id):
-        job.resign()
-        if not job.ended:
-            _finish(job, task, state, retval)
-        job.flush()
-
-
-def _finish(job: Job, task: Any, state: str | None, retval: Any) -> None:
-    """Say how a run ended that no hook has spoken of, where that is known here."""
-    speaker = _speaker(task)
-    # Without a state it is an exception that ends the run, maybe one that was known before.
-    gone = sys.exc_info()[1] if state is None else _raised_in(job)
-    if speaker is None or (state == states.IGNORED and job.replaced):
-        return
-    if state == states.REJECTED and retval.requeue and _is_acknowledged_late(task):
-        job.retry_cause = retval, speaker.message_of(retval)
-        job.retrying(attempt=job.attempt, eta=now())
-    elif state in (states.IGNORED, states.REJECTED):
-        _fail(job, speaker, task, retval)
-    elif gone is not None:
-        if task.request.is_eager or not _ends_elsewhere(task, gone):
-            # The caller gets it, also where it asks for a retry: nobody will do that.
-            asked = gone.exc if isinstance(gone, Retry) else None
-            _fail(job, speaker, task, really_raised(asked or gone, job.retry_cause[0]))
-        else:
-            _keep_unfinished(job)
-    elif state == states.SUCCESS:
-        job.complete(speaker.shown_result(retval))
-    elif state == states.FAILURE and isinstance(retval, BaseException):
-        _fail(job, speaker, task, retval)
-    elif state is None:
-        _keep_unfinished(job)
-
-
-def _raised_in(job: Job) -> BaseException | None:
-    """What is being handled in a run: not what whoever runs it, in eager mode, was handling."""
-    handled = sys.exc_info()[1]
-    return None if handled is job.handled_around else handled
-
-
-def _fail(job: Job, speaker: ProgressTask, task: Any, cause: BaseException) -> None:
-    job.fail(cause, speaker.message_of(cause))
-    never_run(task.app, task.request)
-
-
-def _keep_unfinished(job: Job) -> None:
-    _unfinished[job.job_id] = job
-    while len(_unfinished) > MAX_UNFINISHED:
-        _unfinished.popitem(last=False)
-
-
-def _is_acknowledged_late(task: Any) -> bool:
-    """Whether the broker still has the message of a task that has run."""
-    return bool(task.acks_late) and not task.request.is_eager
-
-
-def _in_pool_child() -> bool:
-    """Whether a main process is there, which is told how this one ends."""
-    return "PoolWorker" in current_process().name
-
-
-def _ends_elsewhere(task: Any, gone: BaseException) -> bool:
-    """Whether Celery reports an exception that ends a run to somebody else than the task.
-
-    It reports those of a pool's child to the main process. In a pool of greenlets it takes any
-    ``Timeout`` of a task with a time limit for that limit, and kills what is revoked. In threads
-    and greenlets it reports no other ``BaseException``.
-    """
-    if _in_pool_child():
-        return True
-    pool = sys.modules.get(detect_environment())  # gevent or eventlet
-    if pool is None:
-        return False
-    if isinstance(gone, sys.modules["greenlet"].GreenletExit):
-        stopped: bool = import_module("jobcast.celery.request").is_stopped(task.request.id)
-        return stopped
-    limits = (task.request.timelimit or [None])[0], task.time_limit, task.app.conf.task_time_limit
-    return isinstance(gone, pool.Timeout) and any(limits)
-
-
-def _check_settings(sender: Any, **_: object) -> None:
-    """A worker with a wrong setting does not start."""
-    app = getattr(sender, "app", None)
-    try:
-        Settings.load(celery_conf=None if app is None else app.conf)
-    except SettingsError as exc:
-        raise SystemExit(f"jobcast: {exc}") from None
-
-
-def _watch_main_process(sender: Any, **_: object) -> None:
-    """Also where no followed task is known: what a worker does not know may have been one."""
-    import_module("jobcast.celery.request")
-    import_module("jobcast.celery.startup_check")
-    app = getattr(sender, "app", None)
-    for task in [] if app is None else app.tasks.values():
-        try:
-            if is_followed(task):
-                _request_class(task)
-        except TypeError as exc:
-            raise SystemExit(f"jobcast: task {task.name}: {exc}") from None
-
-
-signals.task_prerun.connect(_enter, weak=False)
-signals.task_postrun.connect(_leave, weak=False)
-signals.worker_init.connect(_watch_main_process, weak=False)
-signals.worker_init.connect(_check_settings, weak=False)

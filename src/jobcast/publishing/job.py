@@ -15,8 +15,6 @@ from typing import Any, Final, Protocol, TypeVar
 
 from msgspec import UNSET, Struct, UnsetType, structs
 
-from jobcast.celery.failures import reason_of, told, told_by_program, worded
-from jobcast.celery.result_backend import mirror
 from jobcast.events import (
     LEVELS,
     JobComplete,
@@ -28,6 +26,8 @@ from jobcast.events import (
     Level,
     check_job_id,
 )
+from jobcast.publishing.failures import or_default_message
+from jobcast.publishing.host import find_host
 from jobcast.publishing.progress import Number, Shown, Stage, number
 from jobcast.publishing.sanitize import interrupts, safe_result, safe_text
 from jobcast.settings import DEFAULT_RESULT_LIMIT
@@ -113,6 +113,8 @@ class Job:
         self.outer: Job | NoJob = NO_JOB  # what was the current job when this one began
         self.handled_around: BaseException | None = None  # what was being handled then
         self.capture: LogCapture | None = None  # of what is logged in it
+        # Gets each progress that is published, in the publisher's thread and under its lock.
+        self.on_progress: Callable[[JobProgress], None] | None = None
         self.publisher = publisher
         self._result_limit = result_limit
         self.patience: float | None = None  # seconds that a flush takes at most; None for the usual
@@ -136,8 +138,8 @@ class Job:
         return self.origin.owner
 
     @property
-    def last_word(self) -> str:
-        """Names the event that the next run of the task comes after; empty if there is none."""
+    def last_event_ref(self) -> str:
+        """Name the event that the next run of the task comes after; empty if there is none."""
         return "" if self.last_status is None else self.last_status.reference
 
     def progress(
@@ -267,12 +269,15 @@ class Job:
             requires: a state that the job has to be in, so that it is said at all.
         """
         self.requires = requires
+        host = find_host()
         self._end(
             lambda: JobError(
                 job_id=self.job_id,
                 error=type(exc).__name__,
-                message=worded(safe_text(told(exc) if message is None else message)),
-                reason=reason_of(exc),
+                message=or_default_message(
+                    safe_text(host.failure_message(exc) if message is None else message)
+                ),
+                reason=host.reason_of(exc),
             )
         )
 
@@ -330,7 +335,8 @@ class Job:
         if slot is None or self._taken is slot or self._taken is self.slot:
             return None
         progress = self._progress_of(slot)
-        mirror.see(progress)
+        if self.on_progress is not None:
+            self.on_progress(progress)
         self._taken = slot  # last: a time limit may interrupt the task anywhere
         return progress
 
@@ -370,7 +376,7 @@ class Job:
         if exc is None:
             self.complete()
         else:
-            self.fail(exc, told_by_program(exc))
+            self.fail(exc, find_host().program_failure_message(exc))
         self.resign()
 
     def become_current(self) -> None:
@@ -452,7 +458,7 @@ def current_job() -> Job | NoJob:
 
 
 @contextmanager
-def speaking_for(job: Job | NoJob) -> Iterator[None]:
+def use_job(job: Job | NoJob) -> Iterator[None]:
     """Make a job the current one, of a run that is not here."""
     token = _current.set(job)
     try:

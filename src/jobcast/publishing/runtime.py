@@ -6,28 +6,18 @@ import atexit
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing import util as multiprocessing_util
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from uuid import UUID
 
-from billiard import util as billiard_util
-from celery import Celery, signals
-
-from jobcast.celery.apps import configured_apps
-from jobcast.celery.background import aside
-from jobcast.celery.headers import (
-    KEPT_BY_RETRIES,
-    headers_of,
-    job_id_of,
-    origin_of_run,
-    owner_of,
-)
-from jobcast.celery.logs import Capture
 from jobcast.errors import InvalidJobId, SettingsError
 from jobcast.events import JobEvent
 from jobcast.liveness.sidecar import Keeper
+from jobcast.publishing.host import find_host
+from jobcast.publishing.identity import job_id_of, owner_of
 from jobcast.publishing.job import NO_JOB, Job, NoJob, current_job
+from jobcast.publishing.log_capture import Capture
 from jobcast.publishing.publisher import FLUSH_TIMEOUT, Publisher, Submitted
 from jobcast.settings import Settings
 from jobcast.transports import Origin, open_publisher
@@ -35,7 +25,7 @@ from jobcast.transports import Origin, open_publisher
 logger = logging.getLogger(__name__)
 
 
-class Process:
+class Runtime:
     """The settings of a configuration, and the publisher of its jobs' events.
 
     A job outlives a fork: in a child, such as one of ``multiprocessing``, it publishes through the
@@ -100,9 +90,10 @@ class Process:
         if publisher is not opened:
             opened.close()
         elif self._left:
-            # A child of either runs no exit handlers, and these.
-            for util in (multiprocessing_util, billiard_util):
-                util.Finalize(None, self.close, exitpriority=0)
+            # A child of either runs no exit handlers, and these. One of billiard's has it imported.
+            for util in (multiprocessing_util, sys.modules.get("billiard.util")):
+                if util is not None:
+                    util.Finalize(None, self.close, exitpriority=0)
         return publisher
 
 
@@ -110,11 +101,11 @@ PUBLISHER: Final = "publisher"
 
 # Configurations that were asked for, by their identity, which is kept from being used again. An
 # error is logged once, and is for good.
-_known: dict[int, tuple[Mapping[str, Any] | None, Process | Exception]] = {}
-_processes: dict[Settings, Process] = {}
+_known: dict[int, tuple[Mapping[str, Any] | None, Runtime | Exception]] = {}
+_runtimes: dict[Settings, Runtime] = {}
 
 
-def process(celery_conf: Mapping[str, Any] | None = None) -> Process | None:
+def get_runtime(celery_conf: Mapping[str, Any] | None = None) -> Runtime | None:
     """The publisher that this process has for a configuration, started at the first call.
 
     Args:
@@ -128,13 +119,13 @@ def process(celery_conf: Mapping[str, Any] | None = None) -> Process | None:
     if known is None:
         known = _find(celery_conf)
         _known[id(celery_conf)] = celery_conf, known
-    return known if isinstance(known, Process) else None
+    return known if isinstance(known, Runtime) else None
 
 
-def _find(celery_conf: Mapping[str, Any] | None) -> Process | Exception:
+def _find(celery_conf: Mapping[str, Any] | None) -> Runtime | Exception:
     try:
         settings = Settings.load(celery_conf=celery_conf)
-        here = _processes.setdefault(settings, Process(settings))
+        here = _runtimes.setdefault(settings, Runtime(settings))
         _ = here.publisher
     except SettingsError as exc:
         logger.error("jobcast is disabled in this process: %s", exc)
@@ -153,7 +144,7 @@ def new_job(
     waits: bool = True,
 ) -> Job | NoJob:
     """A handle on a job; one that does nothing if it cannot be published."""
-    here = process(celery_conf)
+    here = get_runtime(celery_conf)
     if here is None:
         return NO_JOB
     try:
@@ -163,29 +154,18 @@ def new_job(
         return NO_JOB
 
 
-def job_of_run(request: Any, app: Any, *, waits: bool = True) -> Job | None:
-    """The job of a run, which may be another process's; None if it cannot be published.
+class HasConfiguration(Protocol):
+    """A Celery application, as far as :func:`open_job` needs one."""
 
-    Args:
-        request: the ``celery.app.task.Context`` of the run.
-        app: the Celery application of its task.
-        waits: whether the end of the job is flushed.
-    """
-    headers = headers_of(request)
-    job = new_job(
-        job_id_of(request.id), origin=origin_of_run(request), celery_conf=app.conf, waits=waits
-    )
-    if not isinstance(job, Job):
-        return None
-    job.kept_headers = {name: headers[name] for name in KEPT_BY_RETRIES if name in headers}
-    return job
+    @property
+    def conf(self) -> Any: ...
 
 
 def open_job(
     job_id: str | int | UUID,
     *,
     owner: str | int | UUID | None = None,
-    app: Celery | None = None,
+    app: HasConfiguration | None = None,
 ) -> Job | NoJob:
     """Follow work that is no Celery task: a management command, a thread, a cron job.
 
@@ -210,7 +190,7 @@ def open_job(
     origin = Origin(None if owner is None else owner_of(owner))
     if isinstance(job_id, UUID | int) and not isinstance(job_id, bool):
         job_id = job_id_of(job_id)
-    here = _process_here() if app is None else process(app.conf)
+    here = _default_runtime() if app is None else get_runtime(app.conf)
     if here is None:
         return NO_JOB
     job = here.job(job_id, origin=origin)
@@ -218,27 +198,36 @@ def open_job(
     return job
 
 
-def _process_here() -> Process | None:
+def _default_runtime() -> Runtime | None:
     """The publisher for work that does not say which configuration it means."""
     outer = current_job()
-    if isinstance(outer, Job) and isinstance(outer.publisher, Process):
+    if isinstance(outer, Job) and isinstance(outer.publisher, Runtime):
         return outer.publisher
-    confs = [app.conf for app in configured_apps()]
+    confs = find_host().configurations()
     if len({Settings.load(celery_conf=conf) for conf in confs}) > 1:
         raise SettingsError(
             "JOBCAST_URL",
             "and the other jobcast settings differ between the Celery applications of this"
             " process: say which one is meant, as in open_job(job_id, app=celery_app)",
         )
-    return process(confs[0] if confs else None)
+    return get_runtime(confs[0] if confs else None)
+
+
+_before_close: list[Callable[[], object]] = []
+
+
+def before_close(prepare: Callable[[], object]) -> None:
+    """Call ``prepare`` whenever this process is about to close its publishers."""
+    _before_close.append(prepare)
 
 
 def close() -> None:
-    """Send what is left and stop. The next use begins anew."""
-    aside.close()
+    """Publish what is left and stop. The next use begins anew."""
+    for prepare in _before_close:
+        prepare()
     _known.clear()
-    while _processes:
-        _, ended = _processes.popitem()
+    while _runtimes:
+        _, ended = _runtimes.popitem()
         ended.close()
 
 
@@ -252,19 +241,9 @@ def _open(settings: Settings) -> Publisher:
 
 
 def _forget() -> None:
-    for here in _processes.values():
+    for here in _runtimes.values():
         here.forget()
-
-
-def _close_on(signal: Any) -> None:
-    def receive(**_: object) -> None:
-        close()
-
-    signal.connect(receive, weak=False)
 
 
 os.register_at_fork(after_in_child=_forget)
 atexit.register(close)
-# A pool's child runs no exit handlers; these are told of recycling and of a warm shutdown.
-_close_on(signals.worker_process_shutdown)
-_close_on(signals.worker_shutdown)

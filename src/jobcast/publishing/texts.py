@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Final
-
-from celery.exceptions import SoftTimeLimitExceeded
 
 from jobcast.masking import mask
 
@@ -15,9 +14,13 @@ TEXT_LIMIT: Final = 8192  # characters of a log line or a message
 
 
 def interrupts(exc: BaseException) -> bool:
-    """Whether an exception may come from outside of the code that it is raised in, to end a task:
-    that of a signal's handler does."""
-    return isinstance(exc, SoftTimeLimitExceeded) or not isinstance(exc, Exception)
+    """Return whether a signal handler may have raised ``exc`` to end a task.
+
+    Without billiard, whose pools enforce Celery's soft time limits, there is no such limit.
+    """
+    billiard = sys.modules.get("billiard.exceptions")
+    soft_limit = billiard is not None and isinstance(exc, billiard.SoftTimeLimitExceeded)
+    return soft_limit or not isinstance(exc, Exception)
 
 
 def safe_text(value: object, limit: int = TEXT_LIMIT) -> str:

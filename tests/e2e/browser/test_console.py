@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from jobcast import open_job
-from jobcast.publishing.runtime import process
+from jobcast.publishing.runtime import get_runtime
 from tasks.samples import make_samples
 from tests import jobs
 from tests.conftest import Valkey
@@ -378,7 +378,7 @@ def test_past_the_limit_the_oldest_lines_fall_out_and_who_reads_is_left_there(
     note = tab.page.locator(".log-note")
 
     with open_job(job_id, owner=ada) as job:
-        here = process()
+        here = get_runtime()
         assert here
 
         def write(first: int, last: int) -> None:

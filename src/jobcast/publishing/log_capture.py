@@ -1,12 +1,10 @@
-"""What the standard library's ``logging`` says inside a running job, as lines of that job."""
+"""Capture what is logged inside a running job, and publish it as the job's log lines."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator
-from typing import Any, Final
-
-from celery.utils.log import logger_isa, task_logger
+from typing import Final
 
 from jobcast.publishing.job import Job, current_job
 from jobcast.settings import Settings
@@ -18,8 +16,9 @@ EXCLUDED: Final = (
     "amqp", "billiard", "celery", "engineio", "jobcast", "kombu", "redis", "socketio", "vine",
 )  # fmt: skip
 
-# Celery's own handler sits here, and what it gets does not reach the root logger.
-TASK_LOGGER: Final = task_logger.name
+# The parent of the loggers that Celery's ``get_task_logger`` makes. Celery's own handler sits here,
+# and what it gets does not reach the root logger.
+TASK_LOGGER: Final = "celery.task"
 
 
 def is_captured(
@@ -49,18 +48,18 @@ def is_captured(
     return of_task or EVERY_LOGGER in listed or any(_is_at_or_below(name, p) for p in parents)
 
 
-def package_of(task: Any) -> str:
-    """Return the top-level package of the module that a task is defined in."""
-    return str(type(task).__module__).partition(".")[0]
-
-
 def _is_at_or_below(name: str, parent: str) -> bool:
     return name == parent or name.startswith(f"{parent}.")
 
 
 def _is_task_logger(name: str) -> bool:
     logger = logging.Logger.manager.loggerDict.get(name)
-    return isinstance(logger, logging.Logger) and bool(logger_isa(logger, task_logger))
+    parent = logger if isinstance(logger, logging.Logger) else None
+    while parent is not None:
+        if parent.name == TASK_LOGGER:
+            return True
+        parent = parent.parent
+    return False
 
 
 class Capture:

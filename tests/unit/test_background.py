@@ -9,36 +9,36 @@ from types import FrameType
 
 import pytest
 
-from jobcast.celery.background import Aside
+from jobcast.celery.background import BackgroundCalls
 from tests.support import TIMEOUT
 
 
 @pytest.fixture
-def aside() -> Aside:
-    return Aside()
+def background() -> BackgroundCalls:
+    return BackgroundCalls()
 
 
-def test_calls_are_made_in_order_and_the_end_waits_for_them(aside: Aside) -> None:
+def test_calls_are_made_in_order_and_the_end_waits_for_them(background: BackgroundCalls) -> None:
     made: list[int] = []
     for number in range(100):
-        aside.call(made.append, number)
-    aside.close()
+        background.call(made.append, number)
+    background.close()
     assert made == list(range(100))
-    assert aside.call(made.append, 100).wait(TIMEOUT)
-    aside.close()
+    assert background.call(made.append, 100).wait(TIMEOUT)
+    background.close()
 
 
 def test_one_that_fails_is_logged_and_the_next_is_made(
-    aside: Aside, caplog: pytest.LogCaptureFixture
+    background: BackgroundCalls, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
-        assert aside.call(lambda: 1 / 0).wait(TIMEOUT)
-        assert aside.call(lambda: None).wait(TIMEOUT)
+        assert background.call(lambda: 1 / 0).wait(TIMEOUT)
+        assert background.call(lambda: None).wait(TIMEOUT)
     assert "ZeroDivisionError" in caplog.text
-    aside.close()
+    background.close()
 
 
-def test_a_signal_handler_may_call_whatever_it_has_interrupted(aside: Aside) -> None:
+def test_a_signal_handler_may_call_whatever_it_has_interrupted(background: BackgroundCalls) -> None:
     """Celery's cold shutdown is one; what it interrupts may hold the lock that is needed."""
     lock = threading.Lock()
     said: list[threading.Event] = []
@@ -48,7 +48,7 @@ def test_a_signal_handler_may_call_whatever_it_has_interrupted(aside: Aside) -> 
             pass
 
     def handle(number: int, frame: FrameType | None) -> None:
-        said.append(aside.call(speak))
+        said.append(background.call(speak))
 
     former = signal.signal(signal.SIGUSR1, handle)
     try:
@@ -58,4 +58,4 @@ def test_a_signal_handler_may_call_whatever_it_has_interrupted(aside: Aside) -> 
         assert said[0].wait(TIMEOUT)
     finally:
         signal.signal(signal.SIGUSR1, former)
-        aside.close()
+        background.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobcast.realtime.gateway import EXPIRY_WARNING, until_warning
+from jobcast.realtime.token_expiry import EXPIRY_WARNING, until_warning
 
 
 @given(left=st.floats(min_value=2 * EXPIRY_WARNING, max_value=1e6))

@@ -1,0 +1,85 @@
+"""The authenticated connections of a process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+
+from jobcast.realtime.connection.budget import Budget
+from jobcast.realtime.connection.outlet import EngineOutlet
+from jobcast.tokens import Subject
+
+
+class Connection:
+    """An authenticated connection: its subject, the jobs it follows, when it ends."""
+
+    __slots__ = (
+        "budget", "closed", "eio_sid", "jobs", "outlet", "requests", "sid", "since", "subject",
+        "timer",
+    )  # fmt: skip
+
+    def __init__(
+        self, sid: str, eio_sid: str, subject: Subject, outlet: EngineOutlet, budget: Budget
+    ) -> None:
+        self.sid = sid
+        self.eio_sid = eio_sid
+        self.subject = subject
+        self.outlet = outlet
+        self.budget = budget
+        self.jobs: set[str] = set()
+        self.closed = False
+        self.requests = asyncio.Lock()  # one after the other, in the order they came
+        self.timer: asyncio.TimerHandle | None = None  # for the end of the token
+        self.since = time.monotonic()
+
+
+class Connections:
+    """Connections by id, and how many each subject has."""
+
+    def __init__(self) -> None:
+        self._by_sid: dict[str, Connection] = {}
+        self._of_subject: Counter[str] = Counter()
+        self._empty: asyncio.Event | None = None
+
+    def __len__(self) -> int:
+        return len(self._by_sid)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._by_sid.values()))
+
+    def get(self, sid: str) -> Connection | None:
+        return self._by_sid.get(sid)
+
+    def count_of(self, subject: Subject) -> int:
+        """Return how many connections a subject has."""
+        return self._of_subject[subject.sub]
+
+    def add(self, connection: Connection) -> None:
+        self._by_sid[connection.sid] = connection
+        self._of_subject[connection.subject.sub] += 1
+
+    def remove(self, sid: str) -> Connection | None:
+        """Remove and return a connection; None if it is not there."""
+        connection = self._by_sid.pop(sid, None)
+        if connection is None:
+            return None
+        subject = connection.subject.sub
+        self._of_subject[subject] -= 1
+        if not self._of_subject[subject]:
+            del self._of_subject[subject]
+        if not self._by_sid and self._empty is not None:
+            self._empty.set()
+        return connection
+
+    async def wait_empty(self, seconds: float) -> None:
+        """Wait until the last connection is removed, or for so many seconds."""
+        if not self._by_sid:
+            return
+        self._empty = asyncio.Event()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        self._empty = None

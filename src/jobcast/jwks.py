@@ -12,9 +12,9 @@ from typing import Final
 
 import jwt
 
+from jobcast.aio import LoopChange
 from jobcast.errors import TokenError
 from jobcast.keys import VerificationKey
-from jobcast.loops import LoopChange
 
 FETCH_TIMEOUT: Final = 5.0  # seconds of waiting for the endpoint
 REFRESH_INTERVAL: Final = 150.0  # seconds between two fetches in the background

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from jobcast import cancellation
-from jobcast.cancellation import cancel_and_wait
+from jobcast import aio
+from jobcast.aio import cancel_and_wait
 from jobcast.client import JobClient
 from jobcast.liveness.monitor import LeaseWatch
 from jobcast.transports import open_manager
@@ -43,7 +43,7 @@ async def test_who_looks_after_leases_ends_when_it_is_told(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """redis-py may lose a cancellation: of a hundred processes that were to end one stayed."""
-    monkeypatch.setattr(cancellation, "AGAIN", 0.1)
+    monkeypatch.setattr(aio, "CANCEL_AGAIN", 0.1)
     manager = open_manager(valkey.url)
     assert isinstance(manager.source, LeaseKeeper)
     try:

@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from jobcast import cancellation
-from jobcast.cancellation import cancel_and_wait
+from jobcast import aio
+from jobcast.aio import cancel_and_wait
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cancellation, "AGAIN", 0.01)
+    monkeypatch.setattr(aio, "CANCEL_AGAIN", 0.01)
 
 
 async def runs_for_ever(misses: int, started: asyncio.Event) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobcast.cancellation import cancel_and_wait
+from jobcast.aio import cancel_and_wait
 from jobcast.errors import TokenError, TransportUnavailable
 from jobcast.realtime import revocations as watching
 from jobcast.realtime.revocations import DenyList, RevocationWatch

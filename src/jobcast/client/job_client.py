@@ -24,7 +24,7 @@ from aiohttp import WSServerHandshakeError
 from msgspec import UNSET
 from socketio.exceptions import SocketIOError
 
-from jobcast.cancellation import raise_lost_cancellation
+from jobcast.aio import BackgroundTasks, Backoff, raise_lost_cancellation
 from jobcast.errors import ClientError, ConnectionRefused, InvalidMessage, JobFailed, JoinRefused
 from jobcast.events import (
     JOB_EVENTS,
@@ -258,9 +258,8 @@ class JobClient:
         self._followed: dict[str, _Followed] = {}
         self._joining: set[asyncio.Task[None]] = set()
         self._leaving: dict[str, asyncio.Task[Any]] = {}
-        self._keeper: asyncio.Task[None] | None = None
-        self._delay = FIRST_DELAY  # seconds before the next try to reconnect, at most
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)  # of tries to reconnect
+        self._tasks = BackgroundTasks()
         self._lost = asyncio.Event()
         self._problem: ClientError | None = ConnectionRefused("closed", "the client is not open")
 
@@ -272,7 +271,7 @@ class JobClient:
             self._enter("closed")
             raise
         self._problem = None
-        self._keeper = asyncio.create_task(self._keep_connected())
+        self._tasks.spawn(self._keep_connected())
         return self
 
     async def __aexit__(
@@ -281,10 +280,7 @@ class JobClient:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        tasks = [task for task in (self._keeper, *self._tasks) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.cancel()
         await self._disconnect()
         self._give_up(ConnectionRefused("closed", "the client was closed"))
         self._enter("closed")
@@ -355,9 +351,9 @@ class JobClient:
             await self._lost.wait()
             self._enter("reconnecting")
             await self._disconnect()
-            await asyncio.sleep(random.uniform(FIRST_DELAY / 2, self._delay))
+            await asyncio.sleep(self._backoff.delay())
             # That there is a connection proves little: it may break of what is sent on it.
-            self._delay = min(LONGEST_DELAY, 2 * self._delay)
+            self._backoff.failed()
             try:
                 await self._connect()
             except ConnectionRefused as exc:
@@ -454,19 +450,19 @@ class JobClient:
             raise ConnectionRefused(NO_TOKEN, f"there is no token: {exc!r}") from exc
 
     def _start(self, followed: _Followed, join: Coroutine[Any, Any, None]) -> None:
-        followed.joining = self._spawn(join)
+        followed.joining = self._tasks.spawn(join)
         self._joining.add(followed.joining)
         followed.joining.add_done_callback(self._joining.discard)
 
     async def _join(self, followed: _Followed) -> None:
-        job_id, delay = followed.job_id, FIRST_DELAY
+        job_id, backoff = followed.job_id, Backoff(FIRST_DELAY, LONGEST_DELAY)
         if job_id in self._leaving:
             # Until that is acknowledged, events of the former join may come.
             await asyncio.wait({self._leaving[job_id]})
         while self._followed.get(job_id) is followed:
             answer = await self._request("join_job", followed.ask())
             if answer is not None:
-                self._delay = FIRST_DELAY
+                self._backoff.reset()
             if not isinstance(answer, Refusal):
                 return  # it is joined, or the connection is lost, and the next one joins again
             if answer.code == "not_authenticated":
@@ -475,8 +471,8 @@ class JobClient:
             if answer.code not in AGAIN:
                 self._end(followed, JoinRefused(job_id, answer.code, answer.message))
                 return
-            await asyncio.sleep(pause_before_retry(answer, delay))
-            delay = min(LONGEST_DELAY, 2 * delay)
+            await asyncio.sleep(pause_before_retry(answer, backoff.ceiling))
+            backoff.failed()
 
     async def _join_after_pause(self, followed: _Followed) -> None:
         await asyncio.sleep(random.uniform(FIRST_DELAY, LEFT_PAUSE))
@@ -499,21 +495,21 @@ class JobClient:
     def _leave(self, job_id: str) -> None:
         # Nobody waits for the answer: whoever leaves may be in a hurry, or be cancelled.
         if self._problem is None:
-            leaving = self._spawn(self._request_leave(job_id))
+            leaving = self._tasks.spawn(self._request_leave(job_id))
             self._leaving[job_id] = leaving
             leaving.add_done_callback(partial(self._left, job_id))
 
     async def _request_leave(self, job_id: str) -> None:
         """Leave a job. Give up if somebody follows it again before the server accepts that."""
-        delay = FIRST_DELAY
+        backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
         while True:
             answer = await self._request("leave_job", {"job_id": job_id}, optional=True)
             if not isinstance(answer, Refusal) or answer.code not in AGAIN:
                 return
-            await asyncio.sleep(pause_before_retry(answer, delay))
+            await asyncio.sleep(pause_before_retry(answer, backoff.ceiling))
             if job_id in self._followed:
                 return
-            delay = min(LONGEST_DELAY, 2 * delay)
+            backoff.failed()
 
     def _left(self, job_id: str, leaving: asyncio.Task[Any]) -> None:
         if self._leaving.get(job_id) is leaving:
@@ -550,7 +546,7 @@ class JobClient:
                 if job_event.job_id in self._followed:
                     self._followed[job_event.job_id].receive(job_event)
             elif event == TokenExpiring.name and callable(self._token):
-                self._spawn(self._refresh())
+                self._tasks.spawn(self._refresh())
         except InvalidMessage as exc:
             logger.warning("the server does not keep the protocol: %s", exc)
 
@@ -566,9 +562,9 @@ class JobClient:
 
     async def _refresh(self) -> None:
         """Renew the token. If it fails the server ends the connection, and another is made."""
-        sio, delay = self._sio, FIRST_DELAY
+        sio, backoff = self._sio, Backoff(FIRST_DELAY, LONGEST_DELAY)
         while self._sio is sio and sio is not None and sio.connected:
-            pause = random.uniform(FIRST_DELAY, delay)
+            pause = backoff.delay()
             try:
                 token = await self._ask_token()
             except ConnectionRefused as exc:
@@ -581,15 +577,9 @@ class JobClient:
                     said = f"{answer.message} ({answer.code})"
                     logger.warning("the new token was refused: %s", said)
                     return
-                pause = pause_before_retry(answer, delay)
+                pause = pause_before_retry(answer, backoff.ceiling)
             await asyncio.sleep(pause)
-            delay = min(LONGEST_DELAY, 2 * delay)
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = asyncio.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+            backoff.failed()
 
 
 def _refusal(refusals: list[Any], exc: BaseException, path: str) -> ConnectionRefused:

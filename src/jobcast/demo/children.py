@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from jobcast.cancellation import cancel_and_wait
+from jobcast.aio import cancel_and_wait
 from jobcast.demo import keeper
 from jobcast.errors import JobcastError
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections import defaultdict, deque
@@ -13,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from msgspec import Struct, structs
 
+from jobcast.aio import Backoff
 from jobcast.errors import PublishFailed
 from jobcast.events import TERMINAL, JobEvent, JobProgress
 from jobcast.liveness.renewer import LeaseKeeping, Leases
@@ -132,7 +132,7 @@ class Publisher:
         self._unsent: Sequence[Outgoing] = ()  # what is being sent
         self._down_since: float | None = None
         self._late = False  # somebody has waited in vain since the last answer
-        self._failures = 0
+        self._backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="jobcast-publisher", daemon=True)
         self._thread.start()
@@ -450,8 +450,8 @@ class Publisher:
     def _failed(self, exc: Exception) -> None:
         for held in self._held.values():
             held.since = None  # nobody can speak now, nor those that are waited for
-        self._failures += 1
-        if self._failures == 1:
+        self._backoff.failed()
+        if self._backoff.failures == 1:
             logger.warning(
                 "jobcast cannot reach %s (%s): tasks go on, and what they say is kept,"
                 " %d events at most, until it is back", self._shown_url, exc,
@@ -459,8 +459,7 @@ class Publisher:
             )  # fmt: skip
             self._down_since = time.monotonic()
         self._wake_waiters()
-        ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self._failures, 10))
-        self._wait_before_retry(random.uniform(FIRST_DELAY, ceiling))
+        self._wait_before_retry(self._backoff.delay())
 
     def _wait_before_retry(self, seconds: float) -> None:
         """Wait, and renew leases meanwhile: a server that refuses events may still take those."""
@@ -484,4 +483,4 @@ class Publisher:
             if lost:
                 logger.error("%d statuses and endings of jobs were lost: too many to keep", lost)
             self._down_since = None
-            self._failures = 0
+            self._backoff.reset()

@@ -15,7 +15,7 @@ import socketio
 from socketio.exceptions import ConnectionRefusedError as Refused
 from socketio.packet import Packet
 
-from jobcast.cancellation import cancel_and_wait
+from jobcast.aio import BackgroundTasks, cancel_and_wait
 from jobcast.errors import SettingsError, TokenError
 from jobcast.events import (
     Closing,
@@ -106,7 +106,7 @@ class Gateway:
         self._lease_watch: asyncio.Task[None] | None = None
         self._revocations: RevocationWatch | None = None
         self._revocation_watch: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
         self._draining = False
         self._started = False
 
@@ -171,7 +171,7 @@ class Gateway:
         watches = (self._lease_watch, self._revocation_watch)
         await cancel_and_wait(*(watch for watch in watches if watch is not None))
         self._admission.close()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.wait()
         await self.relay.aclose()
         self._authorizer.close()
         self._started = False
@@ -384,7 +384,7 @@ class Gateway:
             return
         connection.jobs.discard(job_id)
         self._send(connection, Left(job_id=job_id, code=refusal.code, message=refusal.message))
-        self._spawn(self._sio.leave_room(sid, room_of(job_id), self._namespace))
+        self._tasks.spawn(self._sio.leave_room(sid, room_of(job_id), self._namespace))
         logger.info(
             "left %s: sub=%s may not follow it any longer (%s)",
             job_id, shown(connection.subject.sub), refusal.code,
@@ -414,12 +414,7 @@ class Gateway:
         self._end_soon(connection)
 
     def _end_soon(self, connection: Connection) -> None:
-        self._spawn(self._sio.disconnect(connection.sid, namespace=self._namespace))
-
-    def _spawn(self, coroutine: Any) -> None:
-        task = asyncio.ensure_future(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.spawn(self._sio.disconnect(connection.sid, namespace=self._namespace))
 
 
 async def _call(handler: Callable[..., Any], *args: Any) -> Any:

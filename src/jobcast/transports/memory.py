@@ -10,9 +10,9 @@ from contextlib import suppress
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from jobcast.aio import LoopChange
 from jobcast.errors import PublishFailed
 from jobcast.events import Cursor
-from jobcast.loops import LoopChange
 from jobcast.transports.base import Message, Outgoing, Retention, Snapshot
 from jobcast.transports.leases import Finding, Lease, LeaseBook, Terms
 from jobcast.transports.prefix import DEFAULT_PREFIX

@@ -14,7 +14,7 @@ from typing import Any
 import socketio
 from socketio.async_pubsub_manager import AsyncPubSubManager
 
-from jobcast.cancellation import cancel_and_wait
+from jobcast.aio import cancel_and_wait
 from jobcast.errors import InvalidMessage
 from jobcast.events import JOB_EVENTS, job_of, now, parse_event
 from jobcast.transports.base import Outgoing, Source

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -20,7 +20,7 @@ import socketio
 from socketio.packet import Packet
 from starlette.types import Receive, Scope, Send
 
-from jobcast.loops import LoopChange
+from jobcast.aio import BackgroundTasks, LoopChange
 from jobcast.realtime import metrics
 from jobcast.realtime.connection.addresses import Addresses
 from jobcast.realtime.connection.budget import Budget
@@ -101,7 +101,7 @@ class EngineGuard:
         """Make what belongs to a loop."""
         self._memory = SendMemory(self._settings.send_memory)
         self._timers: dict[str, asyncio.TimerHandle] = {}  # of who has not authenticated
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
         self._draining = False
 
     def start(self) -> None:
@@ -124,7 +124,7 @@ class EngineGuard:
         self._sio.manager_initialized = False  # its listener has gone with the loop
         for eio_sid in ({*self._eio.sockets} | {*self._budgets}) - {opening}:
             self._eio.sockets.pop(eio_sid, None)
-            self._spawn(self._closed(eio_sid, self._eio.reason.TRANSPORT_CLOSE))
+            self._tasks.spawn(self._closed(eio_sid, self._eio.reason.TRANSPORT_CLOSE))
         self._on_other_loop()
 
     def _monitor_again(self) -> None:
@@ -215,7 +215,7 @@ class EngineGuard:
         if socket.upgraded:
             socket.queue.put_nowait(None)  # the writer ends when it has written what waits
         else:
-            self._spawn(self._end_long_poll(socket))
+            self._tasks.spawn(self._end_long_poll(socket))
 
     async def aclose(self, remaining: Iterable[str]) -> None:
         """Cut connections that did not go by themselves, and those that never authenticated."""
@@ -224,7 +224,7 @@ class EngineGuard:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.wait()
 
     async def _end_long_poll(self, socket: Any) -> None:
         """Answer the poll that waits, and know the connection no more when the next one comes.
@@ -396,7 +396,7 @@ class EngineGuard:
                 "closed %s (%s): it did not authenticate in %d s (JOBCAST_HANDSHAKE_TIMEOUT)",
                 eio_sid, self.address(eio_sid), self._settings.handshake_timeout,
             )  # fmt: skip
-            self._spawn(self.end(eio_sid))
+            self._tasks.spawn(self.end(eio_sid))
 
     def _cut(self, eio_sid: str, pending: int = 0) -> None:
         """Close a connection at once, without a word."""
@@ -406,12 +406,7 @@ class EngineGuard:
         if socket is not None:
             if isinstance(socket.queue, Backlog) and socket.queue.sink is not None:
                 socket.queue.sink.abort()
-            self._spawn(socket.close(wait=False, abort=True))
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            self._tasks.spawn(socket.close(wait=False, abort=True))
 
 
 def _is_packet(data: Any) -> bool:

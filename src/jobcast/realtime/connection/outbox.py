@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from engineio.packet import PING, Packet
 
-from jobcast.cancellation import cancel_and_wait
+from jobcast.aio import cancel_and_wait
 from jobcast.realtime import metrics
 from jobcast.realtime.connection.frames import frame
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import threading
 import time
 from collections import deque
@@ -18,10 +17,9 @@ from kombu.entity import Exchange, Queue
 from kombu.message import Message as Delivery
 from kombu.messaging import Consumer as KombuConsumer
 
-from jobcast.cancellation import cancel_and_wait
+from jobcast.aio import BackgroundTasks, Backoff, LoopChange, LoopLock, cancel_and_wait
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor
-from jobcast.loops import LoopChange, LoopLock
 from jobcast.transports.amqp.names import Names
 from jobcast.transports.amqp.publisher import (
     BIND_AGAIN,
@@ -126,7 +124,7 @@ class Consumer:
         self._deaf.set()
 
     def _run(self) -> None:
-        failures, had_queue = 0, False
+        backoff, had_queue = Backoff(FIRST_DELAY, LONGEST_DELAY), False
         while not self._stopping.is_set():
             try:
                 # Whoever asks from here on has it bound once more.
@@ -139,20 +137,21 @@ class Consumer:
                         self._misses_events = True
                     self._receive(broker, is_bound=is_bound)
                     had_queue = True
-                    failures = 0
+                    backoff.reset()
             except KOMBU_ERRORS as exc:
                 had_queue = had_queue or self._is_consuming
-                failures = 1 if self._is_consuming else failures + 1
-                if failures == 1:
+                if self._is_consuming:
+                    backoff.reset()
+                backoff.failed()
+                if backoff.failures == 1:
                     logger.warning("the connection to the broker is down: %s", exc)
             except Exception:
                 # Whatever it is, to hear nothing from here on would be worse.
-                failures += 1
+                backoff.failed()
                 logger.exception("receiving from the broker failed")
             self._is_consuming = False
             self._call(self._on_state, False)
-            ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(failures, 10))
-            self._stopping.wait(random.uniform(FIRST_DELAY / 2, ceiling))
+            self._stopping.wait(backoff.delay())
 
     def _receive(self, broker: Connection, *, is_bound: bool) -> None:
         """Receive until the process ends, or has to bind its queues again.
@@ -287,7 +286,7 @@ class KombuSource:
         self.canary = Canary(self._send_canary, lambda: self.ready)
         self._proving: asyncio.Task[None] | None = None
         self._online = asyncio.Event()
-        self._resuming: set[asyncio.Task[None]] = set()
+        self._resuming = BackgroundTasks()
         self.bus: asyncio.Queue[bytes] = asyncio.Queue()
 
     @property
@@ -325,7 +324,7 @@ class KombuSource:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await consumer.aclose()
-        await cancel_and_wait(*self._resuming)
+        await self._resuming.cancel()
         self._jobs.clear()
         await asyncio.to_thread(self._canaries.close)
 
@@ -496,9 +495,7 @@ class KombuSource:
     def _lost(self) -> None:
         # A short interruption loses nothing, and nobody need know: the queue keeps what comes.
         self._records.begin_anew()
-        task = asyncio.ensure_future(self._on_resumed())
-        self._resuming.add(task)
-        task.add_done_callback(self._resuming.discard)
+        self._resuming.spawn(self._on_resumed())
 
     def _state_changed(self, ready: bool) -> None:
         if ready:

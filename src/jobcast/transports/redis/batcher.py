@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from redis.asyncio.cluster import RedisCluster
 
-from jobcast.cancellation import cancel_and_wait
+from jobcast.aio import cancel_and_wait
 from jobcast.transports.redis.servers import AsyncClient
 
 AT_ONCE: Final = 50  # histories a round trip, all of which are in memory together

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -17,10 +16,9 @@ from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, SlotNotCoveredError
 
-from jobcast.cancellation import cancel_and_wait
+from jobcast.aio import BackgroundTasks, Backoff, LoopChange, LoopLock, cancel_and_wait
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, Kind, State
-from jobcast.loops import LoopChange, LoopLock
 from jobcast.transports.base import (
     NO_RECORD,
     Message,
@@ -106,7 +104,7 @@ class RedisSource:
         self._confirmations: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
         self._online = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
-        self._resuming: set[asyncio.Task[None]] = set()
+        self._resuming = BackgroundTasks()
         self.bus: asyncio.Queue[bytes] = asyncio.Queue()
 
     @property
@@ -138,7 +136,8 @@ class RedisSource:
     async def aclose(self) -> None:
         self._enter_loop()
         supervisor = [] if self._supervisor is None else [self._supervisor]
-        await cancel_and_wait(*supervisor, *self._resuming)
+        await cancel_and_wait(*supervisor)
+        await self._resuming.cancel()
         self._supervisor = None
         self._disconnected(RedisConnectionError("the source is closed"))
         self._jobs.clear()
@@ -308,27 +307,27 @@ class RedisSource:
         return record, first, entries
 
     async def _supervise(self) -> None:
-        interrupted, failures = False, 0
+        interrupted, backoff = False, Backoff(FIRST_DELAY, LONGEST_DELAY)
         while True:
             try:
                 await self._receive(interrupted)
             except REDIS_ERRORS as exc:
                 was_online = self.ready
                 self._disconnected(exc)
-                failures = 1 if was_online else failures + 1
+                if was_online:
+                    backoff.reset()
+                backoff.failed()
                 if isinstance(exc, ChannelMoved):
                     logger.info("looking up the nodes of the cluster: %s", exc)
-                elif failures == 1:
+                elif backoff.failures == 1:
                     logger.warning("the connection to Redis is down: %s", exc)
             except Exception as exc:
                 # Whatever it is, to hear nothing from here on would be worse.
                 self._disconnected(exc)
-                failures += 1
+                backoff.failed()
                 logger.exception("receiving from Redis failed")
             interrupted = True
-            # Full jitter: processes that lost the same server do not return at once.
-            ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(failures, 10))
-            await asyncio.sleep(random.uniform(FIRST_DELAY / 2, ceiling))
+            await asyncio.sleep(backoff.delay())
 
     async def _receive(self, interrupted: bool) -> None:
         """Subscribe to everything, and read until the first connection ends."""
@@ -463,9 +462,7 @@ class RedisSource:
             self._online.set()
             logger.info("receiving from Redis")
             if interrupted:
-                task = asyncio.ensure_future(self._on_resumed())
-                self._resuming.add(task)
-                task.add_done_callback(self._resuming.discard)
+                self._resuming.spawn(self._on_resumed())
 
     def _left(self, channel: str) -> None:
         due = self._leaving.pop(channel, 0)

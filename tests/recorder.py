@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from jobcast.realtime.connection.frames import Bundle
+from jobcast.realtime.connection.frames import FrameBatch
 
 
 class Recorder:
@@ -18,13 +18,13 @@ class Recorder:
         self.closed = False
         self.events: list[tuple[str, dict[str, Any]]] = []
 
-    def send(self, bundle: Bundle) -> None:
-        for text in bundle.texts:
+    def send(self, batch: FrameBatch) -> None:
+        for text in batch.texts:
             name, payload = msgspec.json.decode(text[2:])
             self.events.append((name, payload))
 
-    def send_history(self, bundle: Bundle) -> None:
-        self.send(bundle)
+    def send_history(self, batch: FrameBatch) -> None:
+        self.send(batch)
 
     async def drained(self) -> None:
         await asyncio.sleep(0)

@@ -105,15 +105,6 @@ def test_a_signal_stops_all_of_it_at_any_moment(
     assert_nothing_is_left(mark, demo.temporary)
 
 
-def test_nothing_is_left_of_a_demo_that_was_killed(demo: Demo, mark: Mark) -> None:
-    demo.says("jobcast watch")
-    assert {"valkey-server", "celery", "jobcast.cli"} <= running_parts(mark)
-    demo.popen.kill()
-    demo.ends()
-    mark.wait_until_gone()
-    wait_for(lambda: not list(demo.temporary.iterdir()), "empty directory")
-
-
 def test_a_process_that_dies_is_reported_with_its_log(demo: Demo, mark: Mark) -> None:
     demo.says("jobcast watch")
     for process in mark.processes():

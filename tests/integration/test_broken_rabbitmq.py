@@ -13,7 +13,7 @@ import pytest
 from kombu.connection import Connection
 
 from jobcast.events import Cursor
-from jobcast.liveness.monitor import LeaseWatch
+from jobcast.liveness.monitor import LeaseMonitor
 from jobcast.publishing.job import Job
 from jobcast.publishing.publisher import Publisher
 from jobcast.realtime.relay import Relay
@@ -22,7 +22,7 @@ from jobcast.transports import Origin, Outgoing, Retention, Run, open_publisher
 from jobcast.transports.amqp.names import Names
 from jobcast.transports.amqp.publisher import BLOCKED
 from jobcast.transports.amqp.source import KombuClientManager
-from jobcast.transports.leases import Lease, Terms
+from jobcast.transports.leases import Lease, LeaseTimeouts
 from tests.rabbitmq import RabbitMQ
 from tests.recorder import Recorder
 from tests.support import TIMEOUT, eventually
@@ -215,7 +215,7 @@ async def test_nobody_is_missed_while_the_broker_blocks_publishers(
 ) -> None:
     monkeypatch.setattr("jobcast.transports.canary.SILENCE", 4.0)
     async with scene(rabbitmq.url) as here:
-        watch = LeaseWatch(here.source, Terms(lease=LEASE, lost_after=1))
+        watch = LeaseMonitor(here.source, LeaseTimeouts(lease=LEASE, lost_after=1))
         watching = asyncio.create_task(watch.run())
         leases = here.source._leases
         lease = Lease(here.job.job_id, Run("aa", 1, "d1"))

@@ -11,7 +11,7 @@ from jobcast.transports import canary as module
 from jobcast.transports.canary import SILENCE, UNANSWERED, Canary, Deaf
 
 
-class Line:
+class Subscriber:
     """A way that lets notes through, or not."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,11 +40,11 @@ class Line:
 
 
 @pytest.fixture
-def line(monkeypatch: pytest.MonkeyPatch) -> Line:
-    return Line(monkeypatch)
+def line(monkeypatch: pytest.MonkeyPatch) -> Subscriber:
+    return Subscriber(monkeypatch)
 
 
-async def test_notes_that_arrive_prove_that_the_process_hears(line: Line) -> None:
+async def test_notes_that_arrive_prove_that_the_process_hears(line: Subscriber) -> None:
     for _ in range(100):
         await line.turn(1)
     assert line.canary.problem == ""
@@ -52,7 +52,7 @@ async def test_notes_that_arrive_prove_that_the_process_hears(line: Line) -> Non
 
 
 async def test_no_note_is_sent_while_other_messages_arrive(
-    line: Line, monkeypatch: pytest.MonkeyPatch
+    line: Subscriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "INTERVAL", 2.0)
     for _ in range(10):
@@ -64,7 +64,7 @@ async def test_no_note_is_sent_while_other_messages_arrive(
     assert line.sent == 1
 
 
-async def test_notes_that_are_lost_make_a_process_deaf(line: Line) -> None:
+async def test_notes_that_are_lost_make_a_process_deaf(line: Subscriber) -> None:
     line.passes = False
     for _ in range(UNANSWERED):
         await line.turn(1)
@@ -72,13 +72,15 @@ async def test_notes_that_are_lost_make_a_process_deaf(line: Line) -> None:
         await line.turn(1)
 
 
-async def test_a_note_that_reaches_nobody_makes_a_process_deaf_at_once(line: Line) -> None:
+async def test_a_note_that_reaches_nobody_makes_a_process_deaf_at_once(line: Subscriber) -> None:
     line.passes = line.routed = False
     with pytest.raises(Deaf):
         await line.turn(1)
 
 
-async def test_connecting_again_and_again_does_not_make_a_deaf_process_ready(line: Line) -> None:
+async def test_connecting_again_and_again_does_not_make_a_deaf_process_ready(
+    line: Subscriber,
+) -> None:
     line.passes = line.routed = False
     for _ in range(20):
         with pytest.raises(Deaf):
@@ -90,14 +92,14 @@ async def test_connecting_again_and_again_does_not_make_a_deaf_process_ready(lin
     assert line.canary.problem == ""
 
 
-async def test_a_process_that_had_no_time_is_not_deaf(line: Line) -> None:
+async def test_a_process_that_had_no_time_is_not_deaf(line: Subscriber) -> None:
     for _ in range(10):
         # It was stopped for a minute, and the note arrives as soon as it goes on.
         await line.turn(60)
         assert line.canary.problem == ""
 
 
-async def test_a_way_on_which_nothing_can_be_sent_is_silent(line: Line) -> None:
+async def test_a_way_on_which_nothing_can_be_sent_is_silent(line: Subscriber) -> None:
     line.error = TransportUnavailable("the broker blocks")
     for _ in range(3):
         await line.turn(SILENCE / 2)
@@ -108,7 +110,7 @@ async def test_a_way_on_which_nothing_can_be_sent_is_silent(line: Line) -> None:
 
 
 async def test_silence_and_its_end_are_logged_once(
-    line: Line, caplog: pytest.LogCaptureFixture
+    line: Subscriber, caplog: pytest.LogCaptureFixture
 ) -> None:
     line.error = TransportUnavailable("the broker blocks")
     task = asyncio.create_task(line.canary.run())
@@ -123,7 +125,7 @@ async def test_silence_and_its_end_are_logged_once(
     task.cancel()
 
 
-async def test_nothing_is_sent_without_a_connection(line: Line) -> None:
+async def test_nothing_is_sent_without_a_connection(line: Subscriber) -> None:
     line.online = False
     task = asyncio.create_task(line.canary.run())
     for _ in range(20):

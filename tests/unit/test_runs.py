@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobcast.celery.headers import SENDING_HEADER, origin_of_delivery
-from jobcast.transports.leases import Lease, LeaseBook, Terms
+from jobcast.transports.leases import InMemoryLeases, Lease, LeaseTimeouts
 from jobcast.transports.runs import NOBODY, REMEMBERED, Run, Runs, draw
 
 names = st.sampled_from(["", "a1", "b2", "c3"])
@@ -56,26 +56,26 @@ class Clock:
 
 
 LEASE = Lease("42", Run("aa", 1, "d1"))
-TERMS = Terms(lease=15, lost_after=120)
+TERMS = LeaseTimeouts(lease=15, lost_after=120)
 
 
-def book() -> tuple[Clock, LeaseBook]:
+def book() -> tuple[Clock, InMemoryLeases]:
     """A book that somebody has looked at for long enough."""
     clock = Clock()
-    leases = LeaseBook(clock)
+    leases = InMemoryLeases(clock)
     for _ in range(20):
-        assert leases.look(TERMS) == []
+        assert leases.scan(TERMS) == []
         clock.now += 1
     return clock, leases
 
 
-def found(leases: LeaseBook) -> list[str]:
-    findings = leases.look(TERMS)
-    leases.settle(findings, TERMS)
+def found(leases: InMemoryLeases) -> list[str]:
+    findings = leases.scan(TERMS)
+    leases.acknowledge(findings, TERMS)
     return [finding.kind for finding in findings]
 
 
-def watch(clock: Clock, leases: LeaseBook, seconds: int) -> list[tuple[int, str]]:
+def watch(clock: Clock, leases: InMemoryLeases, seconds: int) -> list[tuple[int, str]]:
     """What is found, and after how many seconds."""
     seen = []
     for second in range(1, seconds + 1):
@@ -116,13 +116,13 @@ def test_a_renewal_between_the_look_and_the_word_is_not_lost() -> None:
     clock, leases = book()
     leases.renew([LEASE], 15)
     clock.now += 5
-    leases.look(TERMS)
+    leases.scan(TERMS)
     clock.now += 5
-    leases.look(TERMS)
+    leases.scan(TERMS)
     clock.now += 5
-    findings = leases.look(TERMS)
+    findings = leases.scan(TERMS)
     leases.renew([LEASE], 15)
-    leases.settle(findings, TERMS)
+    leases.acknowledge(findings, TERMS)
     assert watch(clock, leases, 2) == [(1, "revived")]
 
 

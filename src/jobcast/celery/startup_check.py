@@ -14,7 +14,7 @@ from celery import signals
 from jobcast.errors import PublishFailed
 from jobcast.settings import Settings
 from jobcast.transports import NOBODY, open_publisher
-from jobcast.transports.leases import Lease, LeaseHolder
+from jobcast.transports.leases import Lease, SupportsLeaseRenewal
 
 # Releasing a lease that no run holds changes nothing, and needs the server and rights on it.
 PROBE: Final = Lease("jobcast-probe", NOBODY)
@@ -26,7 +26,7 @@ def check_transport(settings: Settings) -> None:
     """Log a warning if the transport cannot be used. Blocks as long as a connection may take."""
     transport = open_publisher(settings.url, settings.retention, prefix=settings.prefix)
     try:
-        if isinstance(transport, LeaseHolder):  # a transport of others may have no leases
+        if isinstance(transport, SupportsLeaseRenewal):  # a transport of others may have no leases
             transport.release([PROBE])
     except PublishFailed as exc:
         logger.warning(

@@ -19,7 +19,7 @@ from jobcast.events import (
 NAME_LENGTH = 24  # characters
 
 
-class Watched(Struct, kw_only=True):
+class JobView(Struct, kw_only=True):
     """A job as it is now."""
 
     job_id: str

@@ -18,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from jobcast.cli.job_view import Watched
+from jobcast.cli.job_view import JobView
 from jobcast.cli.terminal import clean, clean_struct
 from jobcast.client import ConnectionState, JobClient, Token
 from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobStatus, payload_of
@@ -51,7 +51,7 @@ class Terminal(Console):
 class Screen(Protocol):
     """Where the events of the jobs are shown."""
 
-    def show(self, job: Watched, event: JobEvent) -> None: ...
+    def show(self, job: JobView, event: JobEvent) -> None: ...
     def connection(self, state: ConnectionState) -> None: ...
     def opened(self) -> AbstractContextManager[Any]: ...
 
@@ -87,12 +87,12 @@ async def watch(
     protect(*CLIENT_LOGGERS)
     protect_own()
     console = console or Terminal()
-    jobs = {job_id: Watched(job_id=job_id) for job_id in job_ids}
+    jobs = {job_id: JobView(job_id=job_id) for job_id in job_ids}
     screen = _screen(list(jobs.values()), console, as_json)
     with screen.opened():
         async with JobClient(url, token, on_state=screen.connection, namespace=namespace) as client:
 
-            async def follow(job: Watched) -> None:
+            async def follow(job: JobView) -> None:
                 async for event in client.follow(job.job_id):
                     job.see(clean_struct(event), client.status(job.job_id))
                     screen.show(job, event)
@@ -103,7 +103,7 @@ async def watch(
     return int(any(job.state == "error" for job in jobs.values()))
 
 
-def _screen(jobs: list[Watched], console: Console, as_json: bool) -> Screen:
+def _screen(jobs: list[JobView], console: Console, as_json: bool) -> Screen:
     if as_json:
         return JsonLines()
     return Display(jobs, console) if console.is_terminal else Lines(jobs, console)
@@ -112,7 +112,7 @@ def _screen(jobs: list[Watched], console: Console, as_json: bool) -> Screen:
 class JsonLines:
     """One event a line, for other programs."""
 
-    def show(self, job: Watched, event: JobEvent) -> None:  # noqa: ARG002
+    def show(self, job: JobView, event: JobEvent) -> None:  # noqa: ARG002
         print(json.dumps({"event": event.name, **payload_of(event)}), flush=True)
 
     def connection(self, state: ConnectionState) -> None: ...
@@ -124,11 +124,11 @@ class JsonLines:
 class Lines:
     """What was said and how it ended, a line each, for files and for screens that cannot redraw."""
 
-    def __init__(self, jobs: list[Watched], console: Console) -> None:
+    def __init__(self, jobs: list[JobView], console: Console) -> None:
         self._jobs = jobs
         self._console = console
 
-    def show(self, job: Watched, event: JobEvent) -> None:
+    def show(self, job: JobView, event: JobEvent) -> None:
         line = describe(job, clean_struct(event), max(len(other.name) for other in self._jobs))
         if line is not None:
             self._console.print(line, soft_wrap=True, highlight=False)
@@ -145,7 +145,7 @@ class Lines:
 class Display(Lines):
     """A bar for each job, below the lines."""
 
-    def __init__(self, jobs: list[Watched], console: Console) -> None:
+    def __init__(self, jobs: list[JobView], console: Console) -> None:
         super().__init__(jobs, console)
         self._state: ConnectionState = "connecting"
         self._live = Live(
@@ -175,7 +175,7 @@ class Display(Lines):
         return Group(*rows)
 
 
-def _row(job: Watched, now: datetime, bar_width: int) -> list[RenderableType]:
+def _row(job: JobView, now: datetime, bar_width: int) -> list[RenderableType]:
     style = STATE_STYLES[job.state]
     known = job.percentage is not None
     running = job.state == "started"
@@ -198,7 +198,7 @@ def _row(job: Watched, now: datetime, bar_width: int) -> list[RenderableType]:
     ]
 
 
-def _doing(job: Watched) -> Text:
+def _doing(job: JobView) -> Text:
     if job.state != "started":
         known = job.state == "retrying" and job.attempt is not None
         again = f", attempt {job.attempt}" if known else ""
@@ -221,7 +221,7 @@ def duration(time: timedelta) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def describe(job: Watched, event: JobEvent, name_width: int = 0) -> str | None:
+def describe(job: JobView, event: JobEvent, name_width: int = 0) -> str | None:
     """Return an event as a line with rich's markup; None for what bars show.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Final
 from jobcast.errors import PublishFailed, TransportUnavailable
 from jobcast.events import JobError, JobStatus
 from jobcast.transports import Origin, Outgoing
-from jobcast.transports.leases import Finding, LeaseKeeper, Terms
+from jobcast.transports.leases import Finding, LeaseTimeouts, SupportsLeaseMonitoring
 
 LOOK_INTERVAL: Final = 1.0  # seconds
 WORKER_IS_GONE: Final = "The worker running this job is gone, and no other has taken the job over"
@@ -18,32 +18,32 @@ WORKER_IS_GONE: Final = "The worker running this job is gone, and no other has t
 logger = logging.getLogger(__name__)
 
 
-class LeaseWatch:
+class LeaseMonitor:
     """Looks after the runs of all workers, with one process at a time doing it.
 
     Args:
-        keeper: where the leases are.
-        terms: how long things may take.
+        source: where the leases are.
+        timeouts: how long things may take.
         on_published: is called with each finding that was published.
     """
 
     def __init__(
         self,
-        keeper: LeaseKeeper,
-        terms: Terms,
+        source: SupportsLeaseMonitoring,
+        timeouts: LeaseTimeouts,
         on_published: Callable[[Finding], None] = lambda _: None,
     ) -> None:
-        self._keeper = keeper
-        self._terms = terms
+        self._source = source
+        self._timeouts = timeouts
         self._on_published = on_published
 
     async def run(self) -> None:
         """Look, until it is cancelled."""
         said = ""  # what was wrong the last time
         while True:
-            await asyncio.sleep(min(LOOK_INTERVAL, self._terms.lease / 4))
+            await asyncio.sleep(min(LOOK_INTERVAL, self._timeouts.lease / 4))
             try:
-                await self.look()
+                await self.scan()
                 said = ""
             except (TransportUnavailable, PublishFailed) as exc:
                 logger.log(logging.DEBUG if said else logging.INFO, "leases: %s", exc)
@@ -54,16 +54,16 @@ class LeaseWatch:
                     logger.exception("looking after leases failed, and is tried again")
                 said = repr(exc)
 
-    async def look(self) -> None:
+    async def scan(self) -> None:
         """Say what is to be said now.
 
         Raises:
             TransportUnavailable, PublishFailed: it cannot be; it is found again.
         """
-        findings = await self._keeper.look(self._terms)
+        findings = await self._source.scan(self._timeouts)
         if findings:
-            await self._keeper.tell([_event(finding) for finding in findings])
-            await self._keeper.settle(findings, self._terms)
+            await self._source.publish([_event(finding) for finding in findings])
+            await self._source.acknowledge(findings, self._timeouts)
             for finding in findings:
                 lease = finding.lease
                 logger.info(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Final, Protocol
 
 from jobcast.transports import Outgoing, TransportPublisher
-from jobcast.transports.leases import Lease, LeaseHolder
+from jobcast.transports.leases import Lease, SupportsLeaseRenewal
 
 RENEWALS: Final = 3  # a lease, so that one that fails does no harm
 MAX_ENDED: Final = 10_000  # leases that are to be released when the transport is back
@@ -18,27 +18,27 @@ RETRY_DELAY: Final = 1.0  # seconds after a renewal that failed
 logger = logging.getLogger(__name__)
 
 
-class LeaseKeeping(Protocol):
-    def tell(self, leases: Set[Lease]) -> None: ...
+class Sidecar(Protocol):
+    def update(self, leases: Set[Lease]) -> None: ...
     def renewed(self, at: float) -> None: ...
     def leave(self) -> None: ...
     def close(self) -> None: ...
 
 
-class Leases:
+class LeaseRenewer:
     """Tended by the publisher's thread; any thread may add one.
 
     Args:
         transport: where they are kept, if it can.
         seconds: how long one lasts without being renewed.
-        keeper: renews them too, while this process cannot.
+        sidecar: renews them too, while this process cannot.
     """
 
     def __init__(
-        self, transport: TransportPublisher, seconds: float, keeper: LeaseKeeping | None = None
+        self, transport: TransportPublisher, seconds: float, sidecar: Sidecar | None = None
     ) -> None:
-        self._keeper = keeper
-        self._holder = transport if isinstance(transport, LeaseHolder) else None
+        self._sidecar = sidecar
+        self._holder = transport if isinstance(transport, SupportsLeaseRenewal) else None
         self._seconds = seconds
         self._running: set[Lease] = set()
         self._new: deque[Lease] = deque()
@@ -103,8 +103,8 @@ class Leases:
         ended, self._ended = self._ended, []
         leases.difference_update(ended)
         self._held.difference_update(ended)
-        if self._keeper is not None and self._runs_tasks_itself:
-            self._keeper.tell(self._running | self._held)
+        if self._sidecar is not None and self._runs_tasks_itself:
+            self._sidecar.update(self._running | self._held)
         try:
             if ended:
                 self._holder.release(ended)
@@ -120,8 +120,8 @@ class Leases:
             self._failing_since, self._has_warned = None, False
             if due:
                 self._renew_at = now + self._seconds / RENEWALS
-                if self._keeper is not None:
-                    self._keeper.renewed(now)
+                if self._sidecar is not None:
+                    self._sidecar.renewed(now)
 
     def _warn_when_overdue(self, now: float, exc: Exception) -> None:
         """Warn once for each outage, as soon as followers may see its effect."""
@@ -137,12 +137,12 @@ class Leases:
 
     def leave(self) -> None:
         """Leave them to the parent, in a process that was forked."""
-        if self._keeper is not None:
-            self._keeper.leave()
+        if self._sidecar is not None:
+            self._sidecar.leave()
 
     def close(self) -> None:
-        if self._keeper is not None:
-            self._keeper.close()
+        if self._sidecar is not None:
+            self._sidecar.close()
 
     @property
     def _runs_tasks_itself(self) -> bool:

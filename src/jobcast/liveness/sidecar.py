@@ -14,14 +14,14 @@ import sys
 import time
 from collections.abc import Set
 
-from jobcast.liveness import sidecar_main as keeper_process
+from jobcast.liveness import sidecar_main
 from jobcast.transports.leases import Lease
 from jobcast.transports.prefix import DEFAULT_PREFIX
 
 logger = logging.getLogger(__name__)
 
 
-class Keeper:
+class LeaseSidecar:
     """Tells such a process what runs, and starts it when there is something to tell.
 
     It waits for nothing, and uses nothing that gevent or eventlet replace: those would have it wait
@@ -45,7 +45,7 @@ class Keeper:
         self._starts = 0
         self._not_before = 0.0  # another one is not started
 
-    def tell(self, leases: Set[Lease]) -> None:
+    def update(self, leases: Set[Lease]) -> None:
         """Say that these leases are to be kept, and no others."""
         if self._pipe is None and leases:
             self._pipe = self._start()
@@ -94,7 +94,7 @@ class Keeper:
         try:
             self._pid = posix.posix_spawn(
                 sys.executable,
-                [sys.executable, "-I", "-S", keeper_process.__file__],
+                [sys.executable, "-I", "-S", sidecar_main.__file__],
                 os.environ,
                 file_actions=[(os.POSIX_SPAWN_DUP2, theirs, 0)],
             )

@@ -55,12 +55,12 @@ def renewing(url: str, prefix: str, path: Sequence[str]) -> Renew:
     sys.path[:] = path
     from jobcast.errors import PublishFailed
     from jobcast.transports import open_publisher
-    from jobcast.transports.leases import Lease, LeaseHolder
+    from jobcast.transports.leases import Lease, SupportsLeaseRenewal
 
     transport = open_publisher(url, prefix=prefix)
 
     def renew(leases: Iterable[str], seconds: float) -> bool:
-        if not isinstance(transport, LeaseHolder):
+        if not isinstance(transport, SupportsLeaseRenewal):
             return True
         try:
             transport.renew([Lease.parse(lease) for lease in sorted(leases)], seconds)

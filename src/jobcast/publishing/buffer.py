@@ -32,7 +32,7 @@ class Entry(Struct, frozen=True, gc=False):
     characters: int = 0  # of what it carries that may be large
 
 
-class Shelf:
+class TicketQueue:
     """Tickets of one kind, oldest first. One whose entry has gone is passed over."""
 
     def __init__(self) -> None:
@@ -86,9 +86,9 @@ class Buffer:
         self._max_kept = max_kept
         self._max_kept_characters = max_kept_characters
         self._entries: OrderedDict[int, Entry] = OrderedDict()
-        self._logs = Shelf()
-        self._kept = Shelf()  # statuses and endings
-        self._large = Shelf()  # those of them that carry what may be large
+        self._logs = TicketQueue()
+        self._kept = TicketQueue()  # statuses and endings
+        self._large = TicketQueue()  # those of them that carry what may be large
         self._progress: dict[str, int] = {}  # job id: ticket of its unsent progress, oldest first
         self._dropped: dict[str, tuple[int, int]] = {}  # job id: how many lines, the last ticket
         self.last_ticket = 0
@@ -148,14 +148,14 @@ class Buffer:
                 taken.append(Entry(last, _gap(entry.event, dropped), entry.origin))
             taken.append(entry)
         if not self._entries:
-            self._logs, self._kept, self._large = Shelf(), Shelf(), Shelf()
+            self._logs, self._kept, self._large = TicketQueue(), TicketQueue(), TicketQueue()
         return taken
 
     def _tickets(self, but: Container[str]) -> Iterator[int]:
         entries = self._entries.items()
         return (ticket for ticket, entry in entries if entry.event.job_id not in but)
 
-    def _shelf(self, event: JobEvent) -> Shelf | None:
+    def _shelf(self, event: JobEvent) -> TicketQueue | None:
         if event.kind == PROGRESS:
             return None
         return self._logs if isinstance(event, JobLog) else self._kept

@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 from jobcast.aio import Backoff
 from jobcast.errors import PublishFailed
 from jobcast.events import TERMINAL, JobEvent, JobProgress
-from jobcast.liveness.renewer import LeaseKeeping, Leases
+from jobcast.liveness.renewer import LeaseRenewer, Sidecar
 from jobcast.publishing.bell import Bell
 from jobcast.publishing.buffer import Buffer, encode
 from jobcast.publishing.guard import Guard
@@ -110,10 +110,10 @@ class Publisher:
         shown_url: str = "",
         buffer: Buffer | None = None,
         lease: float = DEFAULT_LEASE,
-        keeper: LeaseKeeping | None = None,
+        sidecar: Sidecar | None = None,
     ) -> None:
         self._transport = transport
-        self.leases = Leases(transport, lease, keeper)
+        self.leases = LeaseRenewer(transport, lease, sidecar)
         self._shown_url = shown_url
         self._buffer = Buffer() if buffer is None else buffer
         self._lock = Guard()

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from jobcast.errors import InvalidJobId, SettingsError
 from jobcast.events import JobEvent
-from jobcast.liveness.sidecar import Keeper
+from jobcast.liveness.sidecar import LeaseSidecar
 from jobcast.publishing.host import find_host
 from jobcast.publishing.identity import job_id_of, owner_of
 from jobcast.publishing.job import NO_JOB, Job, NoJob, current_job
@@ -233,11 +233,13 @@ def close() -> None:
 
 def _open(settings: Settings) -> Publisher:
     transport = open_publisher(settings.url, settings.retention, prefix=settings.prefix)
-    # In memory it would be another process's, which nobody asks.
-    keeper = None
-    if not settings.url.startswith("memory:"):
-        keeper = Keeper(settings.url, settings.lease, settings.prefix)
-    return Publisher(transport, shown_url=settings.masked_url, lease=settings.lease, keeper=keeper)
+    sidecar = None
+    # In memory, leases of another process would reach nobody.
+    if settings.lease_sidecar and not settings.url.startswith("memory:"):
+        sidecar = LeaseSidecar(settings.url, settings.lease, settings.prefix)
+    return Publisher(
+        transport, shown_url=settings.masked_url, lease=settings.lease, sidecar=sidecar
+    )
 
 
 def _forget() -> None:

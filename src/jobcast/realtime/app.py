@@ -19,7 +19,7 @@ from jobcast.realtime.connection.origins import OriginGuard, Origins
 from jobcast.realtime.connection.screening import Refused, refuse
 from jobcast.realtime.gateway import Gateway
 from jobcast.realtime.health import health_routes, metrics_route
-from jobcast.server.gc_tuning import rare_collections
+from jobcast.server.gc_tuning import relaxed_gc
 from jobcast.server.graceful_shutdown import draining_on_sigterm
 from jobcast.settings import Settings
 from jobcast.transports import ClientManager, open_manager
@@ -129,7 +129,7 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
         gateway.start()
         metrics.forget_the_dead()
         ending = draining_on_sigterm(lambda: gateway.drain(settings.drain_seconds))
-        with rare_collections(), ending:
+        with relaxed_gc(), ending:
             yield
         await gateway.aclose()
         await manager.aclose()

@@ -32,12 +32,12 @@ from jobcast.events import (
     packet_of,
     room_of,
 )
-from jobcast.liveness.monitor import LeaseWatch
+from jobcast.liveness.monitor import LeaseMonitor
 from jobcast.realtime import metrics
 from jobcast.realtime.admission import Admission
 from jobcast.realtime.authorization import Authorizer, Grant
-from jobcast.realtime.connection.engineio import EngineGuard
-from jobcast.realtime.connection.frames import Bundle
+from jobcast.realtime.connection.engineio import EngineIOAdapter
+from jobcast.realtime.connection.frames import FrameBatch
 from jobcast.realtime.connection.outlet import EngineOutlet
 from jobcast.realtime.connection.refusals import shown
 from jobcast.realtime.connections import Connection, Connections
@@ -50,7 +50,7 @@ from jobcast.realtime.token_expiry import TokenExpiry
 from jobcast.settings import Settings
 from jobcast.tokens import Subject
 from jobcast.transports import Source
-from jobcast.transports.leases import Finding, LeaseKeeper
+from jobcast.transports.leases import Finding, SupportsLeaseMonitoring
 from jobcast.transports.revocations import SupportsRevocations
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Gateway:
         source: where events come from.
         settings: the limits, and how tokens are verified.
         namespace: where clients connect to.
-        exclusive: whether the server is jobcast's alone, see :class:`EngineGuard`.
+        exclusive: whether the server is jobcast's alone, see :class:`EngineIOAdapter`.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Gateway:
         self._rights = SubjectRights(self._authorizer, self._subject_of, self._right_ended)
         self.relay = Relay(source, namespace=namespace, rights=self._rights)
         self._max_jobs = settings.max_jobs
-        self.guard = EngineGuard(
+        self.guard = EngineIOAdapter(
             sio, settings, exclusive=exclusive, on_other_loop=self._begin_again
         )
         self._requests = Requests(self._connections, self.guard.refusals)
@@ -144,8 +144,8 @@ class Gateway:
         self._authorizer.start()
         self._admission.start()
         self.relay.start()
-        if isinstance(self._source, LeaseKeeper):
-            watch = LeaseWatch(self._source, self._settings.terms, _count_finding)
+        if isinstance(self._source, SupportsLeaseMonitoring):
+            watch = LeaseMonitor(self._source, self._settings.lease_timeouts, _count_finding)
             self._lease_watch = asyncio.create_task(watch.run(), name="jobcast-leases")
         if isinstance(self._source, SupportsRevocations):
             revoked = RevocationWatch(self._source, self._admission.deny_list, self._close_revoked)
@@ -219,7 +219,7 @@ class Gateway:
             )  # it may have been revoked since it was verified
         except TokenError as exc:
             raise self._refusal(sid, eio_sid, exc) from None
-        outlet = EngineOutlet(sid, socket, self.guard.backlog(eio_sid))
+        outlet = EngineOutlet(sid, socket, self.guard.outbox(eio_sid))
         connection = Connection(sid, eio_sid, subject, outlet, self.guard.budget(eio_sid))
         self._connections.add(connection)
         self.guard.authenticated(eio_sid)
@@ -393,7 +393,7 @@ class Gateway:
     def _send(
         self, connection: Connection, message: Left | TokenExpiring | Closing | Draining
     ) -> None:
-        connection.outlet.send(Bundle([packet_of(message)], namespace=self._namespace))
+        connection.outlet.send(FrameBatch([packet_of(message)], namespace=self._namespace))
 
     def _close_revoked(self) -> None:
         for connection in self._connections:

@@ -14,7 +14,7 @@ from jobcast.errors import JobcastError, TransportUnavailable
 from jobcast.events import PROGRESS, Cursor, Joined, packet_of
 from jobcast.realtime import metrics
 from jobcast.realtime.authorization import Grant
-from jobcast.realtime.connection.frames import ROOT, Bundle
+from jobcast.realtime.connection.frames import ROOT, FrameBatch
 from jobcast.realtime.connection.outlet import Outlet
 from jobcast.realtime.recent import Recent
 from jobcast.transports.base import NO_RECORD, Message, Snapshot
@@ -117,9 +117,9 @@ class Room:
         packets = [message.packet for message in self._unsent]
         values = [self.job_id if message.kind == PROGRESS else None for message in self._unsent]
         self._unsent.clear()
-        bundle = Bundle(packets, values, self.namespace)
+        batch = FrameBatch(packets, values, self.namespace)
         for outlet in self.followers.values():
-            outlet.send(bundle)
+            outlet.send(batch)
         metrics.DELIVERED.inc(len(packets) * len(self.followers))
 
     def lags(self, position: Cursor, asked: Asked) -> bool:
@@ -201,10 +201,10 @@ class Room:
         packets += [message.packet for message in since]
         if is_ahead(after, snapshot):
             packets.insert(0, joined_packet(self.job_id, Snapshot()))
-        bundle = Bundle(packets, namespace=self.namespace)
+        batch = FrameBatch(packets, namespace=self.namespace)
         for outlet in outlets:
             if not outlet.closed:
-                outlet.send_history(bundle)
+                outlet.send_history(batch)
                 metrics.DELIVERED.inc(len(packets) - 1)
                 self.followers[outlet.sid] = outlet
         return True
@@ -251,9 +251,9 @@ class Room:
 
     def _send_history(self, packets: Sequence[str]) -> None:
         self.flush()
-        bundle = Bundle(packets, namespace=self.namespace)
+        batch = FrameBatch(packets, namespace=self.namespace)
         for outlet in self.followers.values():
-            outlet.send_history(bundle)
+            outlet.send_history(batch)
         metrics.DELIVERED.inc(len(packets) * len(self.followers))
 
 

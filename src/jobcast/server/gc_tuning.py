@@ -13,7 +13,7 @@ THRESHOLDS: Final = (50_000, 50, 100)
 
 
 @contextmanager
-def rare_collections() -> Iterator[None]:
+def relaxed_gc() -> Iterator[None]:
     """Look for cycles seldom, and never in what was there before."""
     before = gc.get_threshold()
     gc.collect()

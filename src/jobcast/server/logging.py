@@ -12,7 +12,7 @@ from jobcast.realtime.connection.refusals import BURST, RATE
 DELAY: Final = 0.05  # seconds that a line may wait for others
 
 
-class Lines(logging.StreamHandler):  # type: ignore[type-arg]
+class BatchingHandler(logging.StreamHandler):  # type: ignore[type-arg]
     """Formats and writes what is logged within a moment in one go.
 
     In a storm of connections their lines, one by one, cost a fifth of the CPU time. An error is
@@ -65,7 +65,7 @@ class Lines(logging.StreamHandler):  # type: ignore[type-arg]
             return None
 
 
-class News(logging.Filter):
+class SkipAcceptedFilter(logging.Filter):
     """Leaves out what uvicorn logs of WebSockets, and of malformed requests beyond a rate.
 
     jobcast itself logs connections that open and close. Any stranger can send malformed requests.

@@ -114,11 +114,11 @@ def _log_config() -> dict[str, Any]:
         '%(asctime)s %(levelname)-8s %(client_addr)s - "%(request_line)s" %(status_code)s'
     )
     config["handlers"]["default"] = {
-        "class": "jobcast.server.logging.Lines",
+        "class": "jobcast.server.logging.BatchingHandler",
         "formatter": "default",
     }
     config["filters"] = {
-        "news": {"()": "jobcast.server.logging.News"},
+        "news": {"()": "jobcast.server.logging.SkipAcceptedFilter"},
         "safe": {"()": "jobcast.log_safety.SafeRecords"},
     }
     for handler in config["handlers"].values():

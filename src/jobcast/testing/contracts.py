@@ -44,7 +44,13 @@ from jobcast.transports import (
     open_publisher,
 )
 from jobcast.transports.base import NO_RECORD, UNDER_WAY, Predecessor, Required
-from jobcast.transports.leases import Finding, Lease, LeaseHolder, LeaseKeeper, Terms
+from jobcast.transports.leases import (
+    Finding,
+    Lease,
+    LeaseTimeouts,
+    SupportsLeaseMonitoring,
+    SupportsLeaseRenewal,
+)
 from jobcast.transports.revocations import Revocation, SupportsRevocations, SupportsRevoking
 
 __all__ = [
@@ -74,25 +80,25 @@ class Ends(Struct):
     def source(self) -> Source:
         return self.manager.source
 
-    async def say(self, *events: JobEvent, origin: Origin = NO_ORIGIN, first: int = 0) -> None:
+    async def publish(self, *events: JobEvent, origin: Origin = NO_ORIGIN, first: int = 0) -> None:
         """Publish events as a worker does. ``first`` is the number of the first, if it has one."""
         await asyncio.to_thread(self.publisher.publish, _batch(events, origin, first))
 
-    async def suppose(self, state: Required, event: JobEvent, origin: Origin) -> None:
+    async def publish_if(self, state: Required, event: JobEvent, origin: Origin) -> None:
         """Publish an event that is of interest only while the job is in a state."""
         outgoing = Outgoing.of(event, origin, requires=state)
         await asyncio.to_thread(self.publisher.publish, [outgoing])
 
-    async def insist(self, *events: JobEvent, first: int) -> None:
+    async def publish_until_stored(self, *events: JobEvent, first: int) -> None:
         """Publish events until the transport has them, as a worker does after an outage."""
-        await _insist(self.publisher, _batch(events, NO_ORIGIN, first))
+        await _publish_until_stored(self.publisher, _batch(events, NO_ORIGIN, first))
 
-    async def came(self, count: int) -> list[Message]:
+    async def wait_received(self, count: int) -> list[Message]:
         """Wait until so many messages have come, and return them."""
         await eventually(lambda: len(self.received) >= count, f"{count} messages")
         return [message for _, message in self.received]
 
-    async def kept(self, job_id: str, seq: int, after: Cursor | None = None) -> Snapshot:
+    async def wait_stored(self, job_id: str, seq: int, after: Cursor | None = None) -> Snapshot:
         """Wait until the store has the event ``seq``, and return what it has."""
         deadline = time.monotonic() + TIMEOUT
         while True:
@@ -109,7 +115,7 @@ def _batch(events: Sequence[JobEvent], origin: Origin, first: int) -> list[Outgo
     ]
 
 
-async def _insist(publisher: TransportPublisher, batch: Sequence[Outgoing]) -> None:
+async def _publish_until_stored(publisher: TransportPublisher, batch: Sequence[Outgoing]) -> None:
     deadline = time.monotonic() + TIMEOUT
     while True:
         try:
@@ -226,9 +232,9 @@ class TransportContract:
     @on_both_ends
     async def test_a_subscriber_gets_ready_packets_in_order(self, ends: Ends, job_id: str) -> None:
         await ends.source.subscribe(job_id)
-        await ends.say(started(job_id), progress(job_id, 5), log(job_id, "one\ntwo"))
-        await ends.say(JobComplete(job_id=job_id, result=[1, "two"]))
-        messages = await ends.came(4)
+        await ends.publish(started(job_id), progress(job_id, 5), log(job_id, "one\ntwo"))
+        await ends.publish(JobComplete(job_id=job_id, result=[1, "two"]))
+        messages = await ends.wait_received(4)
         assert {job for job, _ in ends.received} == {job_id}
         assert [(m.seq, m.kind) for m in messages] == [(1, "s"), (2, "p"), (3, "l"), (4, "t")]
         assert len({m.epoch for m in messages}) == 1
@@ -242,8 +248,8 @@ class TransportContract:
         await ends.source.subscribe(job_id)
         await ends.source.subscribe(other)
         await ends.source.unsubscribe(other)
-        await ends.say(log(other), log(job_id))
-        await ends.came(1)
+        await ends.publish(log(other), log(job_id))
+        await ends.wait_received(1)
         assert [job for job, _ in ends.received] == [job_id]
 
     @on_both_ends
@@ -253,19 +259,19 @@ class TransportContract:
         async with _other_deployment(ends) as other:
             for deployment in (ends, other):
                 await deployment.source.subscribe(job_id)
-            await other.say(log(job_id, "other"), log(job_id, "other"))
-            await other.came(2)
-            await ends.say(log(job_id, "mine"))
-            assert [(m.seq, _line(m)) for m in await ends.came(1)] == [(1, "mine")]
-            assert (await ends.kept(job_id, 1)).seq == 1
-            assert (await other.kept(job_id, 2)).seq == 2
+            await other.publish(log(job_id, "other"), log(job_id, "other"))
+            await other.wait_received(2)
+            await ends.publish(log(job_id, "mine"))
+            assert [(m.seq, _line(m)) for m in await ends.wait_received(1)] == [(1, "mine")]
+            assert (await ends.wait_stored(job_id, 1)).seq == 1
+            assert (await other.wait_stored(job_id, 2)).seq == 2
 
     @on_both_ends
     async def test_a_job_may_be_left_and_joined_again(self, ends: Ends, job_id: str) -> None:
         for count in range(1, 4):
             await ends.source.subscribe(job_id)
-            await ends.say(log(job_id, count))
-            await ends.came(count)
+            await ends.publish(log(job_id, count))
+            await ends.wait_received(count)
             await ends.source.unsubscribe(job_id)
         assert [message.seq for _, message in ends.received] == [1, 2, 3]
 
@@ -273,8 +279,8 @@ class TransportContract:
     async def test_many_jobs_in_one_batch(self, ends: Ends, job_id: str) -> None:
         ids = [new_job_id() for _ in range(200)]
         await asyncio.gather(*(ends.source.subscribe(some) for some in ids))
-        await ends.say(*(log(some, n) for n in range(3) for some in ids))
-        await ends.came(600)
+        await ends.publish(*(log(some, n) for n in range(3) for some in ids))
+        await ends.wait_received(600)
         for some in ids:
             assert [m.seq for job, m in ends.received if job == some] == [1, 2, 3]
 
@@ -282,14 +288,14 @@ class TransportContract:
     async def test_a_snapshot_has_logs_statuses_the_latest_progress_and_the_end(
         self, ends: Ends, job_id: str
     ) -> None:
-        await ends.say(
+        await ends.publish(
             started(job_id),
             progress(job_id, 1),
             log(job_id),
             progress(job_id, 2),
             JobComplete(job_id=job_id, result=None),
         )
-        snapshot = await ends.kept(job_id, 5)
+        snapshot = await ends.wait_stored(job_id, 5)
         assert [(m.seq, m.kind) for m in snapshot.events] == [
             (1, "s"), (3, "l"), (4, "p"), (5, "t"),
         ]  # fmt: skip
@@ -308,13 +314,13 @@ class TransportContract:
     async def test_a_job_whose_beginning_is_not_known_is_running(
         self, ends: Ends, job_id: str
     ) -> None:
-        await ends.say(log(job_id))
-        assert (await ends.kept(job_id, 1)).state == "started"
+        await ends.publish(log(job_id))
+        assert (await ends.wait_stored(job_id, 1)).state == "started"
 
     @on_both_ends
     async def test_a_cursor_brings_what_came_after_it(self, ends: Ends, job_id: str) -> None:
-        await ends.say(log(job_id), progress(job_id, 1), log(job_id), progress(job_id, 2))
-        epoch = (await ends.kept(job_id, 4)).epoch
+        await ends.publish(log(job_id), progress(job_id, 1), log(job_id), progress(job_id, 2))
+        epoch = (await ends.wait_stored(job_id, 4)).epoch
         expected = [
             (0, True, [1, 3, 4]), (1, True, [3, 4]), (3, True, [4]), (4, True, []),
             (5, False, [1, 3, 4]),
@@ -331,8 +337,8 @@ class TransportContract:
     async def test_history_is_bounded_and_says_when_it_is_not_enough(
         self, ends: Ends, job_id: str
     ) -> None:
-        await ends.say(*(log(job_id, n) for n in range(1000)))
-        snapshot = await ends.kept(job_id, 1000)
+        await ends.publish(*(log(job_id, n) for n in range(1000)))
+        snapshot = await ends.wait_stored(job_id, 1000)
         # Some stores trim by larger pieces.
         assert KEPT.size <= len(snapshot.events) <= 2 * KEPT.size
         assert snapshot.events[-1].seq == 1000
@@ -348,16 +354,16 @@ class TransportContract:
         self, ends: Ends, job_id: str
     ) -> None:
         await ends.source.subscribe(job_id)
-        await ends.say(started(job_id), progress(job_id, 80))
-        await ends.say(JobComplete(job_id=job_id, result=1))
-        await ends.say(
+        await ends.publish(started(job_id), progress(job_id, 80))
+        await ends.publish(JobComplete(job_id=job_id, result=1))
+        await ends.publish(
             log(job_id, "late"),
             progress(job_id, 90),
             failed(job_id),
         )
-        snapshot = await ends.kept(job_id, 4)
-        await ends.say(started(job_id), log(job_id, "again"))
-        again = await ends.kept(job_id, 6)
+        snapshot = await ends.wait_stored(job_id, 4)
+        await ends.publish(started(job_id), log(job_id, "again"))
+        again = await ends.wait_stored(job_id, 6)
         assert (snapshot.seq, snapshot.state) == (4, "complete")
         assert [(m.seq, m.kind) for m in snapshot.events] == [
             (1, "s"), (2, "p"), (3, "t"), (4, "l"),
@@ -365,20 +371,20 @@ class TransportContract:
         assert (again.epoch, again.state) == (snapshot.epoch, "started")
         # What the first run showed is not the state of the second.
         assert [(m.seq, m.kind) for m in again.events] == [(5, "s"), (6, "l")]
-        assert [m.seq for m in await ends.came(6)] == [1, 2, 3, 4, 5, 6]
+        assert [m.seq for m in await ends.wait_received(6)] == [1, 2, 3, 4, 5, 6]
 
     @on_both_ends
     async def test_late_lines_do_not_push_the_end_out_of_the_history(
         self, ends: Ends, job_id: str
     ) -> None:
-        await ends.say(started(job_id), JobComplete(job_id=job_id, result=1))
+        await ends.publish(started(job_id), JobComplete(job_id=job_id, result=1))
         for _ in range(3):
-            await ends.say(*(log(job_id, n) for n in range(KEPT.size)))
-        snapshot = await ends.kept(job_id, 2 + KEPT.size)
+            await ends.publish(*(log(job_id, n) for n in range(KEPT.size)))
+        snapshot = await ends.wait_stored(job_id, 2 + KEPT.size)
         assert snapshot.events[-1].seq == 2 + KEPT.size  # so many lines, and no more
         assert [m.seq for m in snapshot.events if m.kind == "t"] == [2]
-        await ends.say(started(job_id))
-        again = await ends.kept(job_id, 3 + KEPT.size)
+        await ends.publish(started(job_id))
+        again = await ends.wait_stored(job_id, 3 + KEPT.size)
         assert [m.kind for m in again.events] == ["s"]
 
     @on_both_ends
@@ -386,34 +392,34 @@ class TransportContract:
         """The answer was lost on the way, so that the publisher cannot know."""
         other = new_job_id()
         await ends.source.subscribe(job_id)
-        await ends.say(started(job_id), log(job_id, 2), first=1)
-        await ends.say(started(job_id), log(job_id, 2), log(other), log(job_id, 4), first=1)
-        await ends.say(progress(job_id, 50), first=5)
-        await ends.say(progress(job_id, 50), JobComplete(job_id=job_id, result=1), first=5)
-        await ends.say(JobComplete(job_id=job_id, result=1), first=6)
-        messages = await ends.came(5)
+        await ends.publish(started(job_id), log(job_id, 2), first=1)
+        await ends.publish(started(job_id), log(job_id, 2), log(other), log(job_id, 4), first=1)
+        await ends.publish(progress(job_id, 50), first=5)
+        await ends.publish(progress(job_id, 50), JobComplete(job_id=job_id, result=1), first=5)
+        await ends.publish(JobComplete(job_id=job_id, result=1), first=6)
+        messages = await ends.wait_received(5)
         assert [(m.seq, m.kind) for m in messages] == [
             (1, "s"), (2, "l"), (3, "l"), (4, "p"), (5, "t"),
         ]  # fmt: skip
-        assert (await ends.kept(job_id, 5)).seq == 5
+        assert (await ends.wait_stored(job_id, 5)).seq == 5
 
     @on_both_ends
     async def test_only_log_lines_of_a_past_run_are_stored(self, ends: Ends, job_id: str) -> None:
         """Who sends a task, who runs it and who runs it again are different publishers."""
         sent, first, second = (Origin(run=Run("aa", n, f"d{n}" if n else "")) for n in range(3))
         await ends.source.subscribe(job_id)
-        await ends.say(started(job_id), log(job_id), origin=first)
-        await ends.say(queued(job_id), origin=sent)  # late
-        await ends.say(progress(job_id, 1), retrying(job_id, 2), origin=first)
-        await ends.say(started(job_id, 2), log(job_id), origin=second)
-        await ends.say(log(job_id), retrying(job_id, 2), failed(job_id), origin=first)
-        await ends.say(JobComplete(job_id=job_id, result=1), failed(job_id), origin=second)
+        await ends.publish(started(job_id), log(job_id), origin=first)
+        await ends.publish(queued(job_id), origin=sent)  # late
+        await ends.publish(progress(job_id, 1), retrying(job_id, 2), origin=first)
+        await ends.publish(started(job_id, 2), log(job_id), origin=second)
+        await ends.publish(log(job_id), retrying(job_id, 2), failed(job_id), origin=first)
+        await ends.publish(JobComplete(job_id=job_id, result=1), failed(job_id), origin=second)
         # Late by so much that the former run would begin after the end of the latter.
-        await ends.say(queued(job_id), origin=sent)
-        await ends.say(started(job_id), started(job_id), log(job_id), origin=first)
-        await ends.say(started(job_id, 2), log(job_id), origin=second)
-        assert (await ends.kept(job_id, 10)).state == "complete"
-        messages = await ends.came(10)
+        await ends.publish(queued(job_id), origin=sent)
+        await ends.publish(started(job_id), started(job_id), log(job_id), origin=first)
+        await ends.publish(started(job_id, 2), log(job_id), origin=second)
+        assert (await ends.wait_stored(job_id, 10)).state == "complete"
+        messages = await ends.wait_received(10)
         assert [m.kind for m in messages] == ["s", "l", "p", "s", "s", "l", "l", "t", "l", "l"]
         assert [m.seq for m in messages] == [*range(1, 11)]
         assert [_number(m) for m in messages if m.kind == "s"] == [1, None, 2]
@@ -424,17 +430,17 @@ class TransportContract:
     async def test_a_task_that_is_sent_again_begins_anew(self, ends: Ends, job_id: str) -> None:
         await ends.source.subscribe(job_id)
         former, latter = (Origin(run=Run(sending, 1, f"d{sending}")) for sending in ("aa", "bb"))
-        await ends.say(started(job_id), JobComplete(job_id=job_id, result=1), origin=former)
-        await ends.say(queued(job_id), origin=Origin(run=Run("bb")))
-        assert (await ends.kept(job_id, 3)).state == "queued"
-        await ends.say(log(job_id), failed(job_id), started(job_id), origin=former)
-        await ends.say(started(job_id), log(job_id), origin=latter)
-        again = await ends.kept(job_id, 6)
+        await ends.publish(started(job_id), JobComplete(job_id=job_id, result=1), origin=former)
+        await ends.publish(queued(job_id), origin=Origin(run=Run("bb")))
+        assert (await ends.wait_stored(job_id, 3)).state == "queued"
+        await ends.publish(log(job_id), failed(job_id), started(job_id), origin=former)
+        await ends.publish(started(job_id), log(job_id), origin=latter)
+        again = await ends.wait_stored(job_id, 6)
         assert again.state == "started"
         assert [(m.seq, m.kind) for m in again.events] == [
             (3, "s"), (4, "l"), (5, "s"), (6, "l"),
         ]  # fmt: skip
-        messages = await ends.came(6)
+        messages = await ends.wait_received(6)
         assert [_number(m) for m in messages] == [1, None, None, None, 2, None]
         assert [_attempt(m) for m in messages if m.kind == "l"] == [1, None]
 
@@ -444,19 +450,19 @@ class TransportContract:
         lost = Origin(run=Run("aa", 1, "dead"))
         again = Origin(run=Run("aa", 1, "alive", redelivered=True))
         await ends.source.subscribe(job_id)
-        await ends.say(started(job_id), progress(job_id, 70), origin=lost)
-        await ends.say(started(job_id), origin=again)
-        await ends.say(log(job_id), failed(job_id), origin=lost)
-        await ends.say(JobComplete(job_id=job_id, result=1), origin=again)
-        assert (await ends.kept(job_id, 5)).state == "complete"
+        await ends.publish(started(job_id), progress(job_id, 70), origin=lost)
+        await ends.publish(started(job_id), origin=again)
+        await ends.publish(log(job_id), failed(job_id), origin=lost)
+        await ends.publish(JobComplete(job_id=job_id, result=1), origin=again)
+        assert (await ends.wait_stored(job_id, 5)).state == "complete"
         # It is the broker that says which delivery is the later one.
         other = new_job_id()
         await ends.source.subscribe(other)
-        await ends.say(started(other), origin=again)
-        await ends.say(started(other), log(other), origin=lost)
-        await ends.say(log(other), origin=again)
-        assert (await ends.kept(other, 3)).seq == 3
-        messages = await ends.came(8)
+        await ends.publish(started(other), origin=again)
+        await ends.publish(started(other), log(other), origin=lost)
+        await ends.publish(log(other), origin=again)
+        assert (await ends.wait_stored(other, 3)).seq == 3
+        messages = await ends.wait_received(8)
         assert [(m.seq, m.kind) for m in messages] == [
             (1, "s"), (2, "p"), (3, "s"), (4, "l"), (5, "t"), (1, "s"), (2, "l"), (3, "l"),
         ]  # fmt: skip
@@ -466,12 +472,12 @@ class TransportContract:
     async def test_an_end_may_come_without_a_beginning(self, ends: Ends, job_id: str) -> None:
         """A task that is revoked in the queue is ended by a worker that never runs it."""
         await ends.source.subscribe(job_id)
-        await ends.say(queued(job_id), origin=Origin(run=Run("aa")))
-        await ends.say(failed(job_id), origin=Origin(run=Run("aa", 1, "d1")))
-        await ends.say(queued(job_id), failed(job_id), origin=Origin(run=Run("aa")))
-        await ends.say(failed(job_id), log(job_id))
-        assert (await ends.kept(job_id, 3)).state == "error"
-        assert [m.kind for m in await ends.came(3)] == ["s", "t", "l"]
+        await ends.publish(queued(job_id), origin=Origin(run=Run("aa")))
+        await ends.publish(failed(job_id), origin=Origin(run=Run("aa", 1, "d1")))
+        await ends.publish(queued(job_id), failed(job_id), origin=Origin(run=Run("aa")))
+        await ends.publish(failed(job_id), log(job_id))
+        assert (await ends.wait_stored(job_id, 3)).state == "error"
+        assert [m.kind for m in await ends.wait_received(3)] == ["s", "t", "l"]
 
     @on_both_ends
     async def test_what_requires_a_state_is_for_a_job_in_that_state(
@@ -480,19 +486,19 @@ class TransportContract:
         await ends.source.subscribe(job_id)
         origin = Origin(run=Run("aa", 1, "d1"))
         stalled = JobStatus(job_id=job_id, status="stalled")
-        await ends.suppose("stalled", failed(job_id), origin)  # there is no such job
-        await ends.say(started(job_id), progress(job_id, 5), origin=origin)
-        await ends.suppose("stalled", started(job_id), origin)
-        await ends.suppose("started", stalled, origin)
-        await ends.suppose("started", stalled, origin)
-        await ends.suppose("stalled", started(job_id), origin)  # it lives: nothing is begun anew
-        await ends.suppose("stalled", failed(job_id), origin)
-        await ends.suppose("started", stalled, Origin(run=Run("aa")))  # a former run
-        await ends.suppose("started", stalled, origin)
-        await ends.suppose("stalled", failed(job_id), origin)
-        snapshot = await ends.kept(job_id, 6)
+        await ends.publish_if("stalled", failed(job_id), origin)  # there is no such job
+        await ends.publish(started(job_id), progress(job_id, 5), origin=origin)
+        await ends.publish_if("stalled", started(job_id), origin)
+        await ends.publish_if("started", stalled, origin)
+        await ends.publish_if("started", stalled, origin)
+        await ends.publish_if("stalled", started(job_id), origin)  # it lives: nothing is begun anew
+        await ends.publish_if("stalled", failed(job_id), origin)
+        await ends.publish_if("started", stalled, Origin(run=Run("aa")))  # a former run
+        await ends.publish_if("started", stalled, origin)
+        await ends.publish_if("stalled", failed(job_id), origin)
+        snapshot = await ends.wait_stored(job_id, 6)
         assert snapshot.state == "error"
-        messages = await ends.came(6)
+        messages = await ends.wait_received(6)
         assert [(m.seq, m.kind) for m in messages] == [
             (1, "s"), (2, "p"), (3, "s"), (4, "s"), (5, "s"), (6, "t"),
         ]  # fmt: skip
@@ -507,22 +513,22 @@ class TransportContract:
         await ends.source.subscribe(job_id)
         former, url = ends.publisher, ends.worker_url
         latter = open_publisher(url, KEPT)
-        await ends.say(queued(job_id), first=1)
+        await ends.publish(queued(job_id), first=1)
         first = [Outgoing.of(event, number=n) for n, event in enumerate(self._run(job_id), 2)]
         origin = Origin(after=f"{former.publisher_id} 4")
         second = [started(job_id, 2), log(job_id, "second"), JobComplete(job_id=job_id, result=2)]
         then = [Outgoing.of(event, origin, number=n) for n, event in enumerate(second, 1)]
         other = new_job_id()
         try:
-            insisting = asyncio.create_task(
-                _insist(latter, [then[0], Outgoing.of(log(other)), *then[1:]])
+            publishing = asyncio.create_task(
+                _publish_until_stored(latter, [then[0], Outgoing.of(log(other)), *then[1:]])
             )
-            assert (await ends.kept(other, 1)).seq == 1  # nobody else is held up
+            assert (await ends.wait_stored(other, 1)).seq == 1  # nobody else is held up
             await asyncio.to_thread(former.publish, first[:2])
-            await ends.came(3)
+            await ends.wait_received(3)
             await asyncio.to_thread(former.publish, first[2:])
-            await insisting
-            messages = await ends.came(7)
+            await publishing
+            messages = await ends.wait_received(7)
         finally:
             latter.close()
         assert [(m.seq, m.kind) for m in messages] == [
@@ -540,8 +546,8 @@ class TransportContract:
         """The record has expired while the task waited to be tried again."""
         long_ago = int(time.time()) - 2 * UNDER_WAY
         origin = Origin(after=str(Predecessor("somebody", 7, long_ago)))
-        await ends.say(started(job_id, 2), JobComplete(job_id=job_id, result=2), origin=origin)
-        assert (await ends.kept(job_id, 2)).state == "complete"
+        await ends.publish(started(job_id, 2), JobComplete(job_id=job_id, result=2), origin=origin)
+        assert (await ends.wait_stored(job_id, 2)).state == "complete"
 
     @on_both_ends
     async def test_a_retry_waits_for_the_attempt_before_also_without_a_record(
@@ -557,12 +563,14 @@ class TransportContract:
         then = _batch(second, Origin(run=runs[1], after=after), 1)
         other = new_job_id()
         try:
-            insisting = asyncio.create_task(_insist(latter, [*then, Outgoing.of(log(other))]))
-            assert (await ends.kept(other, 1)).seq == 1  # no other job is held up
+            publishing = asyncio.create_task(
+                _publish_until_stored(latter, [*then, Outgoing.of(log(other))])
+            )
+            assert (await ends.wait_stored(other, 1)).seq == 1  # no other job is held up
             assert (await ends.source.snapshot(job_id)).epoch == NO_RECORD
             await asyncio.to_thread(former.publish, first)
-            await insisting
-            messages = await ends.came(6)
+            await publishing
+            messages = await ends.wait_received(6)
         finally:
             latter.close()
         assert [m.kind for m in messages] == ["s", "l", "s", "s", "l", "t"]
@@ -577,13 +585,13 @@ class TransportContract:
             Origin(owner, Run(sending, 1, f"d{sending}"))
             for owner, sending in (("alice", "aa"), ("bob", "bb"))
         )
-        await ends.say(started(job_id), progress(job_id, 70), log(job_id, "hers"), origin=alice)
-        hers = await ends.kept(job_id, 3)
-        await ends.say(started(job_id), log(job_id, "his"), origin=bob)
+        await ends.publish(started(job_id), progress(job_id, 70), log(job_id, "hers"), origin=alice)
+        hers = await ends.wait_stored(job_id, 3)
+        await ends.publish(started(job_id), log(job_id, "his"), origin=bob)
         # Her run goes on, and comes back after a while.
-        await ends.say(log(job_id, "late"), failed(job_id), started(job_id), origin=alice)
-        await ends.say(log(job_id, "his too"), origin=bob)
-        await ends.came(6)
+        await ends.publish(log(job_id, "late"), failed(job_id), started(job_id), origin=alice)
+        await ends.publish(log(job_id, "his too"), origin=bob)
+        await ends.wait_received(6)
         his = await ends.source.snapshot(job_id)
         assert his.epoch != hers.epoch
         assert (hers.owner, his.owner) == ("alice", "bob")
@@ -598,16 +606,16 @@ class TransportContract:
         self, ends: Ends, job_id: str
     ) -> None:
         run = Run("aa", 1, "d1")
-        await ends.say(log(job_id))  # by an emit, before the job is sent
-        before = await ends.kept(job_id, 1)
+        await ends.publish(log(job_id))  # by an emit, before the job is sent
+        before = await ends.wait_stored(job_id, 1)
         assert before.owner is None
-        await ends.say(queued(job_id), origin=Origin("alice", Run("aa")))
-        snapshot = await ends.kept(job_id, 2)
-        await ends.say(started(job_id), log(job_id), origin=Origin(run=run))
-        await ends.say(log(job_id), origin=Origin("mallory", run))
-        await ends.say(log(job_id), origin=Origin("mallory"))
-        await ends.say(log(job_id))
-        later = await ends.kept(job_id, 5)
+        await ends.publish(queued(job_id), origin=Origin("alice", Run("aa")))
+        snapshot = await ends.wait_stored(job_id, 2)
+        await ends.publish(started(job_id), log(job_id), origin=Origin(run=run))
+        await ends.publish(log(job_id), origin=Origin("mallory", run))
+        await ends.publish(log(job_id), origin=Origin("mallory"))
+        await ends.publish(log(job_id))
+        later = await ends.wait_stored(job_id, 5)
         assert (snapshot.owner, later.owner, later.seq) == ("alice", "alice", 5)
         assert later.epoch == snapshot.epoch
         # Who was let in to a job of nobody is asked for again: the record is another one.
@@ -621,8 +629,11 @@ class TransportContract:
     @on_both_ends
     async def test_positions_are_where_records_are(self, ends: Ends, job_id: str) -> None:
         other, unknown = new_job_id(), new_job_id()
-        await ends.say(log(job_id), log(job_id), progress(other, 1))
-        epochs = [(await ends.kept(job_id, 2)).epoch, (await ends.kept(other, 1)).epoch]
+        await ends.publish(log(job_id), log(job_id), progress(other, 1))
+        epochs = [
+            (await ends.wait_stored(job_id, 2)).epoch,
+            (await ends.wait_stored(other, 1)).epoch,
+        ]
         assert await ends.source.positions([job_id, unknown, other]) == [
             Cursor(epoch=epochs[0], seq=2), Cursor(epoch="", seq=0), Cursor(epoch=epochs[1], seq=1),
         ]  # fmt: skip
@@ -634,7 +645,7 @@ class TransportContract:
         room = f"job_{job_id}"
         data = {"percentage": 40, "message": "by hand"}
         await asyncio.to_thread(ends.publisher.emit, "job_progress", data, room=room)
-        [message] = await ends.came(1)
+        [message] = await ends.wait_received(1)
         assert '"percentage":40' in message.packet
         assert f'"job_id":"{job_id}"' in message.packet
         assert '"timestamp":"2' in message.packet
@@ -645,12 +656,12 @@ class TransportContract:
     @on_both_ends
     async def test_the_socketio_process_may_emit_too(self, ends: Ends, job_id: str) -> None:
         await ends.source.subscribe(job_id)
-        await ends.say(started(job_id), first=1)
+        await ends.publish(started(job_id), first=1)
         assert isinstance(ends.manager, socketio.AsyncManager)
         await ends.manager.emit(
             "job_log", {"level": "info", "message": "from here"}, room=f"job_{job_id}"
         )
-        messages = await ends.came(2)
+        messages = await ends.wait_received(2)
         assert [m.seq for m in messages] == [1, 2]
         assert '"from here"' in messages[1].packet
 
@@ -667,19 +678,19 @@ class TransportContract:
     ) -> None:
         await ends.source.subscribe(job_id)
         origin, stalled = Origin(run=Run("aa", 1, "d1")), JobStatus(job_id=job_id, status="stalled")
-        await ends.say(queued(job_id), origin=Origin(run=Run("aa")))
-        await ends.suppose("started", stalled, origin)
-        await ends.suppose("started", stalled, origin)
-        await ends.suppose("stalled", failed(job_id), origin)
-        await ends.suppose("started", stalled, Origin(run=Run("aa", 1, "d2")))
-        assert (await ends.kept(job_id, 3)).state == "error"
-        assert [m.kind for m in await ends.came(3)] == ["s", "s", "t"]
+        await ends.publish(queued(job_id), origin=Origin(run=Run("aa")))
+        await ends.publish_if("started", stalled, origin)
+        await ends.publish_if("started", stalled, origin)
+        await ends.publish_if("stalled", failed(job_id), origin)
+        await ends.publish_if("started", stalled, Origin(run=Run("aa", 1, "d2")))
+        assert (await ends.wait_stored(job_id, 3)).state == "error"
+        assert [m.kind for m in await ends.wait_received(3)] == ["s", "s", "t"]
 
 
 class LeaseContract(TransportContract):
     """What a transport promises that keeps leases."""
 
-    TERMS: ClassVar[Terms] = Terms(lease=0.6, lost_after=0.6)
+    TERMS: ClassVar[LeaseTimeouts] = LeaseTimeouts(lease=0.6, lost_after=0.6)
 
     @on_both_ends
     async def test_a_lease_that_is_not_renewed_runs_out(self, ends: Ends, job_id: str) -> None:
@@ -746,18 +757,18 @@ class LeaseContract(TransportContract):
             await _until(mine_is_lost)
         assert set(seen) == {mine}
 
-    def _holder(self, ends: Ends) -> LeaseHolder:
-        assert isinstance(ends.publisher, LeaseHolder)
+    def _holder(self, ends: Ends) -> SupportsLeaseRenewal:
+        assert isinstance(ends.publisher, SupportsLeaseRenewal)
         return ends.publisher
 
     async def _renew(self, ends: Ends, *leases: Lease, seconds: float = 0.6) -> None:
         await asyncio.to_thread(self._holder(ends).renew, leases, seconds)
 
     async def _look(self, ends: Ends) -> list[Finding]:
-        assert isinstance(ends.source, LeaseKeeper)
+        assert isinstance(ends.source, SupportsLeaseMonitoring)
         await asyncio.sleep(0.05)  # as a process does that looks again and again
-        found = await ends.source.look(self.TERMS)
-        await ends.source.settle(found, self.TERMS)
+        found = await ends.source.scan(self.TERMS)
+        await ends.source.acknowledge(found, self.TERMS)
         return found
 
 
@@ -846,16 +857,16 @@ class InterruptionContract(TransportContract):
     @on_both_ends
     async def test_nothing_is_lost_by_an_interruption(self, ends: Ends, job_id: str) -> None:
         await ends.source.subscribe(job_id)
-        await ends.say(started(job_id), log(job_id, 2), first=1)
-        [first, _] = await ends.came(2)
+        await ends.publish(started(job_id), log(job_id, 2), first=1)
+        [first, _] = await ends.wait_received(2)
         await asyncio.to_thread(self.interrupt)
         for number in range(3, 23):
-            await ends.insist(log(job_id, number), first=number)
-        snapshot = await ends.kept(job_id, 22, Cursor(epoch=first.epoch, seq=2))
+            await ends.publish_until_stored(log(job_id, number), first=number)
+        snapshot = await ends.wait_stored(job_id, 22, Cursor(epoch=first.epoch, seq=2))
         await eventually(lambda: ends.source.ready, "source that is ready again")
         assert snapshot.recovered
         assert [_line(message) for message in snapshot.events] == [str(n) for n in range(3, 23)]
-        await ends.insist(log(job_id, "after"), first=23)
+        await ends.publish_until_stored(log(job_id, "after"), first=23)
         await eventually(
             lambda: _line(ends.received[-1][1]) == "after", "event after the interruption"
         )

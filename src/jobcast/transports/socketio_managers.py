@@ -38,7 +38,7 @@ def job_event(event: str, data: Any, room: object) -> Outgoing | None:
         raise InvalidMessage(event, f"a text cannot be encoded: {exc.reason}") from None
 
 
-class JobRooms(socketio.PubSubManager):
+class JobEventManagerMixin(socketio.PubSubManager):
     """For managers that write from outside of the Socket.IO process."""
 
     @abstractmethod
@@ -72,7 +72,7 @@ class JobRooms(socketio.PubSubManager):
             )  # fmt: skip
 
 
-class AsyncJobRooms(AsyncPubSubManager):
+class AsyncJobEventManagerMixin(AsyncPubSubManager):
     """For the client managers of a Socket.IO process.
 
     It knows which rooms a client is in. python-socketio asks each room that there is when a client
@@ -137,7 +137,7 @@ class AsyncJobRooms(AsyncPubSubManager):
         to: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """Emit to a room, as :meth:`JobRooms.emit` does."""
+        """Emit to a room, as :meth:`JobEventManagerMixin.emit` does."""
         outgoing = job_event(event, data, to or room)
         if outgoing is not None:
             await self.publish_event(outgoing)

@@ -24,7 +24,7 @@ from jobcast.aio import BackgroundTasks, LoopChange
 from jobcast.realtime import metrics
 from jobcast.realtime.connection.addresses import Addresses
 from jobcast.realtime.connection.budget import Budget
-from jobcast.realtime.connection.outbox import Backlog, SendMemory
+from jobcast.realtime.connection.outbox import Outbox, SendMemory
 from jobcast.realtime.connection.packets import (
     MAX_ATTACHMENT_BYTES,
     BadPacket,
@@ -50,7 +50,7 @@ RETRY_AFTER: Final = 5  # seconds that a client waits when the server is full
 logger = logging.getLogger(__name__)
 
 
-class EngineGuard:
+class EngineIOAdapter:
     """Stands between Engine.IO and a Socket.IO server, and closes what python-socketio would keep.
 
     That is a connection that opens and never authenticates, one that sends what is no packet or
@@ -137,17 +137,17 @@ class EngineGuard:
         """How many connections have not authenticated yet."""
         return len(self._timers)
 
-    def backlog(self, eio_sid: str) -> Backlog:
+    def outbox(self, eio_sid: str) -> Outbox:
         """What waits to be written to a connection."""
         socket = self._eio.sockets[eio_sid]
-        if not isinstance(socket.queue, Backlog):
-            backlog = Backlog(
+        if not isinstance(socket.queue, Outbox):
+            outbox = Outbox(
                 partial(self._cut, eio_sid), self._settings.send_buffer, memory=self._memory
             )
             while not socket.queue.empty():
-                backlog.put_nowait(socket.queue.get_nowait())
-            socket.queue = backlog
-        return cast("Backlog", socket.queue)
+                outbox.put_nowait(socket.queue.get_nowait())
+            socket.queue = outbox
+        return cast("Outbox", socket.queue)
 
     def budget(self, eio_sid: str) -> Budget:
         """What a connection may ask for."""
@@ -318,7 +318,7 @@ class EngineGuard:
         self._addresses.add(eio_sid, address_of(scope))
         self._budgets[eio_sid] = self._new_budget()
         self.expect(eio_sid)
-        self.backlog(eio_sid)
+        self.outbox(eio_sid)
         socket = self._eio.sockets[eio_sid]
         if scope.get("type") == "websocket":
             socket.last_ping = None  # its loop sends pings by itself
@@ -369,7 +369,7 @@ class EngineGuard:
         self._attached.pop(eio_sid, None)
         self._addresses.remove(eio_sid)
         socket = self._eio.sockets.get(eio_sid)
-        if socket is not None and isinstance(socket.queue, Backlog):
+        if socket is not None and isinstance(socket.queue, Outbox):
             socket.queue.discard()
             if isinstance(socket.queue.sink, WebSocket):
                 socket.queue.sink.expect_end()
@@ -404,7 +404,7 @@ class EngineGuard:
             logger.warning("cut %s: it reads too slowly, %d characters waited", eio_sid, pending)
         socket = self._eio.sockets.get(eio_sid)
         if socket is not None:
-            if isinstance(socket.queue, Backlog) and socket.queue.sink is not None:
+            if isinstance(socket.queue, Outbox) and socket.queue.sink is not None:
                 socket.queue.sink.abort()
             self._tasks.spawn(socket.close(wait=False, abort=True))
 

@@ -14,13 +14,13 @@ _TEXT: Final = 0x81
 _BINARY: Final = 0x82
 
 
-class Bundle:
+class FrameBatch:
     """Ready packets (``42[...]``) in order.
 
     Args:
         packets: what to send.
         values: for each packet, what it is the newest value of: an older one of the same that was
-            not sent yet need not be. None for what has to be sent; nothing for a bundle of those.
+            not sent yet need not be. None for what has to be sent; nothing for a batch of those.
         namespace: that the packets are for.
     """
 

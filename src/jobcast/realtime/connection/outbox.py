@@ -52,18 +52,18 @@ class SendMemory:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._waiting: dict[Backlog, int] = {}
+        self._waiting: dict[Outbox, int] = {}
         self._total = 0
         self._cutting = False
 
-    def update(self, backlog: Backlog) -> None:
+    def update(self, outbox: Outbox) -> None:
         """Take notice of what waits for one connection."""
-        size = backlog.pending
-        self._total += size - self._waiting.get(backlog, 0)
+        size = outbox.pending
+        self._total += size - self._waiting.get(outbox, 0)
         if size:
-            self._waiting[backlog] = size
+            self._waiting[outbox] = size
         else:
-            self._waiting.pop(backlog, None)
+            self._waiting.pop(outbox, None)
         if self._total <= self._limit or self._cutting:
             return  # what a cut connection forgets comes here too
         self._cutting = True
@@ -74,7 +74,7 @@ class SendMemory:
             self._cutting = False
 
 
-class Backlog:
+class Outbox:
     """A queue for an Engine.IO socket, in the place of its own, which has no bound.
 
     A progress that was not written yet is replaced by a newer one of its job. What is still too

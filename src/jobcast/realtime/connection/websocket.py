@@ -23,7 +23,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from jobcast.realtime import metrics
 from jobcast.realtime.connection.budget import Budget, BudgetExceeded
 from jobcast.realtime.connection.inbound import InboundGate
-from jobcast.realtime.connection.outbox import Backlog
+from jobcast.realtime.connection.outbox import Outbox
 from jobcast.realtime.connection.stall import CLOSE_TIMEOUT, reset
 from jobcast.settings import Settings
 
@@ -172,8 +172,8 @@ class WebSocket:
             self._timeout = loop.call_later(CLOSE_TIMEOUT, self._leave)
 
     async def _serve(self) -> None:
-        socket, backlog = self._socket, cast("Backlog", self._socket.queue)
-        backlog.attach(self)
+        socket, outbox = self._socket, cast("Outbox", self._socket.queue)
+        outbox.attach(self)
         self._schedule_ping()
         try:
             while (packet := await self._read()) is not None:
@@ -184,7 +184,7 @@ class WebSocket:
                     self._schedule_ping()
                 else:
                     await socket.receive(packet)
-                await self._make_room(backlog)
+                await self._make_room(outbox)
         except (
             UnknownPacketError, SocketIsClosedError, ValueError, IndexError, RecursionError,
             BudgetExceeded,
@@ -193,18 +193,18 @@ class WebSocket:
             await self.close()
         finally:
             await socket.close(wait=False, abort=True, reason=self._eio.reason.TRANSPORT_CLOSE)
-            await backlog.detach()
+            await outbox.detach()
             for timer in (self._ping, self._timeout):
                 if timer is not None:
                     timer.cancel()
 
-    async def _make_room(self, backlog: Backlog) -> None:
+    async def _make_room(self, outbox: Outbox) -> None:
         """Give way to other connections, and read on when the answers to this one have room."""
         await asyncio.sleep(0)
-        if backlog.is_low and self._budget.has_room:
+        if outbox.is_low and self._budget.has_room:
             return
         self.writing_paused()
-        await backlog.drained()
+        await outbox.drained()
         await self._budget.room()
         self.writing_resumed()
 

@@ -35,7 +35,7 @@ from jobcast.transports.leases import Lease
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.revocations import Revocation
 from jobcast.transports.runs import NOBODY, Run
-from jobcast.transports.socketio_managers import JobRooms
+from jobcast.transports.socketio_managers import JobEventManagerMixin
 
 CONNECT_TIMEOUT: Final = 2.0  # seconds
 ANSWER_TIMEOUT: Final = 5.0  # seconds
@@ -215,7 +215,7 @@ def connection(
     )
 
 
-class KombuPublisher(JobRooms, socketio.KombuManager):
+class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
     """A write-only ``socketio.KombuManager`` whose job rooms have order and history.
 
     Any process may use it to address a job's followers:

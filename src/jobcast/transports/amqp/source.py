@@ -34,11 +34,11 @@ from jobcast.transports.amqp.publisher import (
 from jobcast.transports.amqp.revocations import read_revocations
 from jobcast.transports.base import Message, Outgoing, Predecessor, Retention, Snapshot
 from jobcast.transports.canary import Canary, Deaf
-from jobcast.transports.leases import Finding, LeaseBook, Terms
+from jobcast.transports.leases import Finding, InMemoryLeases, LeaseTimeouts
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.record import Records
 from jobcast.transports.revocations import Revocation
-from jobcast.transports.socketio_managers import AsyncJobRooms
+from jobcast.transports.socketio_managers import AsyncJobEventManagerMixin
 
 HEARTBEAT: Final = 10.0  # seconds
 POLL: Final = 0.5  # seconds until the thread looks whether it should stop
@@ -270,7 +270,7 @@ class KombuSource:
         self._names = Names(prefix)
         self._url = Address.of(url).url
         self._records = Records(retention or Retention())
-        self._leases = LeaseBook()
+        self._leases = InMemoryLeases()
         self._on_revocation: Callable[[Revocation], None] | None = None
         self._canaries = KombuPublisher(url, prefix=prefix)
         self._change = LoopChange()
@@ -348,18 +348,18 @@ class KombuSource:
     async def owner(self, job_id: str) -> str | None:
         return self._records.snapshot(job_id, None).owner
 
-    async def look(self, terms: Terms) -> list[Finding]:
+    async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
         # Every process has a history of its own, and says for itself what has become of a run.
         if not self.ready or self.canary.silence > max(UNSURE * terms.lease, SHORTEST_SILENCE):
             # Workers that live may have no way to say so: a blocked broker is silent, too.
             self._leases.interrupt()
             return []
-        return self._leases.look(terms)
+        return self._leases.scan(terms)
 
-    async def settle(self, findings: Sequence[Finding], terms: Terms) -> None:
-        self._leases.settle(findings, terms)
+    async def acknowledge(self, findings: Sequence[Finding], terms: LeaseTimeouts) -> None:
+        self._leases.acknowledge(findings, terms)
 
-    async def tell(self, batch: Sequence[Outgoing]) -> None:
+    async def publish(self, batch: Sequence[Outgoing]) -> None:
         for outgoing in batch:
             self._store(outgoing, "")
 
@@ -506,7 +506,7 @@ class KombuSource:
             self._online.clear()
 
 
-class KombuClientManager(AsyncJobRooms):
+class KombuClientManager(AsyncJobEventManagerMixin):
     """A client manager for ``AsyncServer``; python-socketio has none for Kombu and asyncio."""
 
     source: KombuSource

@@ -15,7 +15,7 @@ from jobcast.transports.redis.servers import AsyncClient
 AT_ONCE: Final = 50  # histories a round trip, all of which are in memory together
 
 
-class Together:
+class ScriptBatcher:
     """Runs scripts, gathering what is asked while others are being answered.
 
     When a server has been away, all its clients come back in the same moment. With a call for each

@@ -30,7 +30,7 @@ from jobcast.transports.redis.refusals import (
 )
 from jobcast.transports.redis.servers import REDIS_ERRORS, Client, Servers
 from jobcast.transports.revocations import Revocation
-from jobcast.transports.socketio_managers import JobRooms
+from jobcast.transports.socketio_managers import JobEventManagerMixin
 
 MAX_MESSAGE: Final = 256 * 1024  # characters that are published at once, if it is several events
 NO_DEADLINE: Final = "1e15"
@@ -175,7 +175,7 @@ def script_for(run_id: object, retention: Retention, *, sharded: bool) -> str:
     return f"local node, publish, ttl, active_ttl, size = {values}\n{PUBLISH_SCRIPT}"
 
 
-class RedisPublisher(JobRooms, socketio.RedisManager):
+class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
     """A write-only ``socketio.RedisManager`` whose job rooms have order and history.
 
     Any process may use it to address a job's followers:

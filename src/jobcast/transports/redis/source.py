@@ -28,10 +28,10 @@ from jobcast.transports.base import (
     can_resume,
 )
 from jobcast.transports.canary import Canary, Deaf
-from jobcast.transports.leases import LOOKED_AT_ONCE, Finding, Lease, Terms
+from jobcast.transports.leases import LOOKED_AT_ONCE, Finding, Lease, LeaseTimeouts
 from jobcast.transports.leases import Kind as FindingKind
 from jobcast.transports.prefix import DEFAULT_PREFIX
-from jobcast.transports.redis.batcher import Together
+from jobcast.transports.redis.batcher import ScriptBatcher
 from jobcast.transports.redis.names import Keys, Names
 from jobcast.transports.redis.publisher import RedisPublisher, script
 from jobcast.transports.redis.refusals import described
@@ -41,9 +41,9 @@ from jobcast.transports.redis.servers import (
     AsyncClient,
     Servers,
 )
-from jobcast.transports.redis.subscriber import Line
+from jobcast.transports.redis.subscriber import Subscriber
 from jobcast.transports.revocations import Revocation
-from jobcast.transports.socketio_managers import AsyncJobRooms
+from jobcast.transports.socketio_managers import AsyncJobEventManagerMixin
 
 SUBSCRIBE_TIMEOUT: Final = 5.0  # seconds, until a subscription has to be confirmed
 FIRST_DELAY: Final = 0.05  # seconds before the first try to reconnect
@@ -54,7 +54,7 @@ TAKE_OVER: Final = 3.0  # seconds without a look of the process that looks after
 
 READ_SCRIPT: Final = script("read")
 LOOK_SCRIPT: Final = script("leases")
-SETTLE_SCRIPT: Final = script("settle")
+ACKNOWLEDGE_SCRIPT: Final = script("acknowledge")
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +92,8 @@ class RedisSource:
     def _begin(self) -> None:
         """Make what belongs to a loop."""
         self._client = self._servers.async_client()
-        self._together = Together(self._client)
-        self._lines: list[Line] = []
+        self._together = ScriptBatcher(self._client)
+        self._lines: list[Subscriber] = []
         self._canaries: dict[str, str] = {}  # channel: the name of the line that it is heard on
         self.canary = Canary(self._send_canary, lambda: self.ready)
         self._jobs: dict[str, str] = {}  # channel: job id
@@ -145,7 +145,7 @@ class RedisSource:
         await self._servers.close(self.client)
         self._publisher.close()
 
-    async def _run(self, together: Together, client: AsyncClient) -> None:
+    async def _run(self, together: ScriptBatcher, client: AsyncClient) -> None:
         try:
             await self._supervise()
         finally:
@@ -223,7 +223,7 @@ class RedisSource:
             raise TransportUnavailable(f"could not read job {job_id}: {exc}") from exc
         return None if owner is None else _text(owner)
 
-    async def look(self, terms: Terms) -> list[Finding]:
+    async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
         keys = (self._names.running, self._names.stalled, self._names.watch)
         patience = min(TAKE_OVER, terms.lease / 2)
         asking = self._publisher.publisher_id, terms.lease, patience, LOOKED_AT_ONCE
@@ -246,12 +246,12 @@ class RedisSource:
         except ASYNC_REDIS_ERRORS as exc:
             raise TransportUnavailable(f"could not look after leases: {exc}") from exc
 
-    async def settle(self, findings: Sequence[Finding], terms: Terms) -> None:
+    async def acknowledge(self, findings: Sequence[Finding], terms: LeaseTimeouts) -> None:
         pairs = chain.from_iterable((finding.kind, str(finding.lease)) for finding in findings)
         keys = (self._names.running, self._names.stalled)
-        await self._eval(SETTLE_SCRIPT, keys, (terms.lost_after, *pairs))
+        await self._eval(ACKNOWLEDGE_SCRIPT, keys, (terms.lost_after, *pairs))
 
-    async def tell(self, batch: Sequence[Outgoing]) -> None:
+    async def publish(self, batch: Sequence[Outgoing]) -> None:
         async with self._publishing:
             await asyncio.to_thread(self._publisher.publish, batch)
 
@@ -331,11 +331,11 @@ class RedisSource:
 
     async def _receive(self, interrupted: bool) -> None:
         """Subscribe to everything, and read until the first connection ends."""
-        lines: list[Line] = []
+        lines: list[Subscriber] = []
         tasks: list[asyncio.Task[None]] = []
         try:
             for pool in await self._servers.subscriber_pools(self.client):
-                line = Line(pool, sharded=self._servers.sharded)
+                line = Subscriber(pool, sharded=self._servers.sharded)
                 line.on_answer = partial(self._dispatch, interrupted, line.name)
                 lines.append(line)
                 await line.connect()
@@ -358,7 +358,7 @@ class RedisSource:
                 await line.close()
 
     async def _subscribe_all(self, channels: Sequence[str]) -> None:
-        of_line: defaultdict[Line, list[str]] = defaultdict(list)
+        of_line: defaultdict[Subscriber, list[str]] = defaultdict(list)
         for channel in channels:
             of_line[self._line_of(channel)].append(channel)
         for channel in (self._names.bus, self._names.revocations):
@@ -408,7 +408,7 @@ class RedisSource:
         # Of a client that listens to another server than it publishes to, as after a failover.
         return bool(heard)
 
-    def _line_of(self, channel: str) -> Line:
+    def _line_of(self, channel: str) -> Subscriber:
         """The connection that a channel is subscribed to on.
 
         Raises:
@@ -481,7 +481,7 @@ class RedisSource:
         self._confirmations.clear()
 
 
-class RedisClientManager(AsyncJobRooms, socketio.AsyncRedisManager):
+class RedisClientManager(AsyncJobEventManagerMixin, socketio.AsyncRedisManager):
     """A ``socketio.AsyncRedisManager`` with a :class:`RedisSource` for the jobs' events."""
 
     source: RedisSource
@@ -498,7 +498,7 @@ class RedisClientManager(AsyncJobRooms, socketio.AsyncRedisManager):
         self.source = RedisSource(url, redis_options, retention, prefix)
 
     async def publish_event(self, outgoing: Outgoing) -> None:
-        await self.source.tell([outgoing])
+        await self.source.publish([outgoing])
 
     async def _publish(self, data: dict[str, Any]) -> None:
         self._redis_connect()  # in whichever loop

@@ -21,7 +21,7 @@ PING_INTERVAL: Final = 15.0  # seconds of silence, after which the server is ask
 logger = logging.getLogger(__name__)
 
 
-class Line:
+class Subscriber:
     """Subscribes to channels of a server, and reads what it sends.
 
     Args:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec import structs
 
-from jobcast.cli.job_view import NAME_LENGTH, Watched
+from jobcast.cli.job_view import NAME_LENGTH, JobView
 from jobcast.cli.watch import _doing, describe, duration
 from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobProgress, JobStatus
 
@@ -16,8 +16,8 @@ def at(seconds: float) -> datetime:
     return NOON + timedelta(seconds=seconds)
 
 
-def watched(*events: JobEvent) -> Watched:
-    job = Watched(job_id="a")
+def watched(*events: JobEvent) -> JobView:
+    job = JobView(job_id="a")
     for event in events:
         job.see(event)
     return job
@@ -70,7 +70,7 @@ def test_a_run_that_was_not_lost_after_all_goes_on_where_it_was() -> None:
 
 
 def test_what_the_history_has_lost_is_unknown() -> None:
-    job = Watched(job_id="a")
+    job = JobView(job_id="a")
     assert job.elapsed(at(5)) == timedelta(0)
     line = JobLog(job_id="a", level="info", message="x")
     job.see(line, "retrying")
@@ -98,7 +98,7 @@ def test_a_failed_job_stays_where_it_was() -> None:
 
 
 def test_long_names_are_cut() -> None:
-    job = Watched(job_id="x" * 100)
+    job = JobView(job_id="x" * 100)
     assert len(job.name) == NAME_LENGTH
 
 

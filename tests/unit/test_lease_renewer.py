@@ -7,7 +7,7 @@ from collections.abc import Sequence, Set
 import pytest
 
 from jobcast.events import JobComplete, JobStatus
-from jobcast.liveness.renewer import Leases
+from jobcast.liveness.renewer import LeaseRenewer
 from jobcast.publishing.publisher import Publisher
 from jobcast.transports import Origin, Outgoing, Run
 from jobcast.transports.base import Required
@@ -57,9 +57,9 @@ def lease_of(number: int) -> Lease:
     return Lease(str(number), run_of(number))
 
 
-def always_due(holder: Holder) -> Leases:
-    """Leases so short that they are renewed whenever they are looked at."""
-    return Leases(holder, seconds=0)
+def always_due(holder: Holder) -> LeaseRenewer:
+    """LeaseRenewer so short that they are renewed whenever they are looked at."""
+    return LeaseRenewer(holder, seconds=0)
 
 
 def test_a_run_is_held_from_its_start_to_its_end() -> None:
@@ -112,7 +112,7 @@ class Told:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def tell(self, leases: Set[Lease]) -> None:
+    def update(self, leases: Set[Lease]) -> None:
         self.lines += sorted(lease.job_id for lease in leases)
 
     def renewed(self, at: float) -> None:
@@ -124,28 +124,28 @@ class Told:
 
 def test_who_keeps_leases_too_knows_since_when_they_were_not_renewed() -> None:
     """A sign of life in between would have it wait until too little is left of them."""
-    holder, keeper = Holder(), Told()
-    leases = Leases(holder, seconds=3600, keeper=keeper)
+    holder, sidecar = Holder(), Told()
+    leases = LeaseRenewer(holder, seconds=3600, sidecar=sidecar)
     leases.elsewhere = list
     leases.begin([started(1)])
     leases.tend()
     leases.begin([started(2)])
     leases.tend()
-    assert keeper.lines == ["1", "renewed", "1", "2"]
+    assert sidecar.lines == ["1", "renewed", "1", "2"]
     leases._renew_at = 0
     holder.down = True
     leases.tend()
-    assert keeper.lines[4:] == ["1", "2"]
+    assert sidecar.lines[4:] == ["1", "2"]
     leases._renew_at = 0
     holder.down = False
     leases.tend()
-    assert keeper.lines[6:] == ["1", "2", "renewed"]
+    assert sidecar.lines[6:] == ["1", "2", "renewed"]
 
 
 def test_who_keeps_leases_too_forgets_those_of_runs_that_have_ended() -> None:
     """The main process of a worker knows of its own runs from Celery too."""
-    keeper = Told()
-    leases = Leases(Holder(), seconds=3600, keeper=keeper)
+    sidecar = Told()
+    leases = LeaseRenewer(Holder(), seconds=3600, sidecar=sidecar)
     leases.elsewhere = list
     leases._renew_at = float("inf")
     leases.begin([started(1), started(2)])
@@ -154,7 +154,7 @@ def test_who_keeps_leases_too_forgets_those_of_runs_that_have_ended() -> None:
     leases.end([ended(1)])
     leases.tend()
     leases.tend()
-    assert keeper.lines == ["1", "2", "2", "2"]
+    assert sidecar.lines == ["1", "2", "2", "2"]
 
 
 class Said(Holder):

@@ -15,7 +15,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 
-from jobcast.realtime.connection.frames import ROOT, Bundle, frame
+from jobcast.realtime.connection.frames import ROOT, FrameBatch, frame
 
 SIZES = (0, 1, 125, 126, 127, 65535, 65536, 1_000_000)  # each side of where the header grows
 PACKETS = ['42["a",{"n":1}]', '42["b",{"text":"grüße \\u0000 🎉"}]', '42["c"]']
@@ -81,23 +81,23 @@ def test_frames_one_after_the_other_are_the_messages_however_they_arrive(
 
 
 def test_a_bundle_is_its_packets_in_order() -> None:
-    bundle = Bundle(PACKETS)
-    assert len(bundle) == 3
-    assert list(bundle.texts) == PACKETS
-    assert read(bundle.frames) == PACKETS
-    assert bundle.frames is bundle.frames  # made once, for however many followers
+    batch = FrameBatch(PACKETS)
+    assert len(batch) == 3
+    assert list(batch.texts) == PACKETS
+    assert read(batch.frames) == PACKETS
+    assert batch.frames is batch.frames  # made once, for however many followers
 
 
 def test_an_empty_bundle_is_no_bytes() -> None:
-    bundle = Bundle([])
-    assert (len(bundle), bundle.frames, bundle.packets, list(bundle.values)) == (0, b"", [], [])
+    batch = FrameBatch([])
+    assert (len(batch), batch.frames, batch.packets, list(batch.values)) == (0, b"", [], [])
 
 
 @pytest.mark.parametrize("namespace", ["/", "/jobs", "/a/b-c"])
 def test_packets_are_of_their_namespace_in_both_ways_that_they_are_sent(namespace: str) -> None:
-    bundle = Bundle(PACKETS, namespace=namespace)
-    framed = read(bundle.frames)
-    assert framed == [packet.encode() for packet in bundle.packets]
+    batch = FrameBatch(PACKETS, namespace=namespace)
+    framed = read(batch.frames)
+    assert framed == [packet.encode() for packet in batch.packets]
     assert len(framed) == len(PACKETS)
     for text, plain in zip(framed, PACKETS, strict=True):
         # python-socketio reads a packet without its Engine.IO type.
@@ -111,12 +111,12 @@ def test_packets_are_of_their_namespace_in_both_ways_that_they_are_sent(namespac
 
 
 def test_packets_are_messages_of_engine_io_that_encode_to_the_same() -> None:
-    bundle = Bundle(PACKETS)
-    assert [packet.packet_type for packet in bundle.packets] == [MESSAGE] * 3
-    assert [packet.encode() for packet in bundle.packets] == PACKETS
-    again = [Packet(encoded_packet=text) for text in read(bundle.frames)]
+    batch = FrameBatch(PACKETS)
+    assert [packet.packet_type for packet in batch.packets] == [MESSAGE] * 3
+    assert [packet.encode() for packet in batch.packets] == PACKETS
+    again = [Packet(encoded_packet=text) for text in read(batch.frames)]
     assert [(p.packet_type, p.data) for p in again] == [
-        (p.packet_type, p.data) for p in bundle.packets
+        (p.packet_type, p.data) for p in batch.packets
     ]
 
 
@@ -134,6 +134,6 @@ def test_packets_of_engine_ios_own_are_framed_as_it_would_send_them(packet: Pack
 def test_there_is_a_value_for_each_packet(
     values: Sequence[str | None], expected: list[str | None]
 ) -> None:
-    bundle = Bundle(PACKETS, values)
-    assert list(bundle.values) == expected
-    assert len(list(zip(bundle.packets, bundle.values, strict=True))) == 3
+    batch = FrameBatch(PACKETS, values)
+    assert list(batch.values) == expected
+    assert len(list(zip(batch.packets, batch.values, strict=True))) == 3

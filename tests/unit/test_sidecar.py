@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobcast.liveness import sidecar_main as keeper_process
-from jobcast.liveness.sidecar import Keeper
+from jobcast.liveness import sidecar_main
+from jobcast.liveness.sidecar import LeaseSidecar
 from jobcast.liveness.sidecar_main import Orders
 from jobcast.transports import Run
 from jobcast.transports.leases import Lease
@@ -22,11 +22,11 @@ def lease_of(number: int) -> Lease:
 
 
 @pytest.fixture
-def keeper() -> Iterator[Keeper]:
-    keeper = Keeper("memory://", seconds=0.01)
-    yield keeper
-    pid = keeper._pid
-    keeper.close()
+def sidecar() -> Iterator[LeaseSidecar]:
+    sidecar = LeaseSidecar("memory://", seconds=0.01)
+    yield sidecar
+    pid = sidecar._pid
+    sidecar.close()
     if pid and psutil.pid_exists(pid):
         psutil.Process(pid).wait()
 
@@ -40,19 +40,19 @@ def test_orders_are_taken_in_whatever_pieces_they_come() -> None:
     assert (orders.leases, orders.renewed_at) == ({"c 3"}, 12.0)
 
 
-def test_nothing_is_started_while_nothing_runs(keeper: Keeper) -> None:
-    keeper.tell(set())
-    assert keeper._pid == 0
+def test_nothing_is_started_while_nothing_runs(sidecar: LeaseSidecar) -> None:
+    sidecar.update(set())
+    assert sidecar._pid == 0
 
 
 def use_instead(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> None:
     script = folder / "script.py"
     script.write_text(code)
-    monkeypatch.setattr(keeper_process, "__file__", str(script))
+    monkeypatch.setattr(sidecar_main, "__file__", str(script))
 
 
 def test_one_that_has_ended_is_replaced_by_one_that_is_told_all(
-    keeper: Keeper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    sidecar: LeaseSidecar, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     heard = tmp_path / "heard"
@@ -66,8 +66,8 @@ def test_one_that_has_ended_is_replaced_by_one_that_is_told_all(
     leases = {lease_of(1), lease_of(2)}
 
     def told() -> bool:
-        keeper.tell(leases)
-        keeper.renewed(time.monotonic())
+        sidecar.update(leases)
+        sidecar.renewed(time.monotonic())
         return heard.exists() and all(f"+{lease}\n" in heard.read_text() for lease in leases)
 
     wait_for(told, "another process, and what it has heard")
@@ -75,7 +75,7 @@ def test_one_that_has_ended_is_replaced_by_one_that_is_told_all(
 
 
 def test_one_that_does_not_listen_is_left(
-    keeper: Keeper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    sidecar: LeaseSidecar, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     gate = tmp_path / "gate"
@@ -87,19 +87,19 @@ def test_one_that_does_not_listen_is_left(
     leases = {lease_of(number) for number in range(10_000)}
 
     def left() -> bool:
-        keeper.tell(leases)
+        sidecar.update(leases)
         return "does not listen; it is replaced" in caplog.text
 
     wait_for(left, "end of patience")
-    assert keeper._pipe is None
+    assert sidecar._pipe is None
     gate.touch()
 
 
 def test_one_that_listens_late_is_told_only_what_there_is_then(
-    keeper: Keeper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    sidecar: LeaseSidecar, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """It may be importing while many a short job comes and goes."""
-    monkeypatch.setattr(keeper, "_seconds", 3600)
+    monkeypatch.setattr(sidecar, "_seconds", 3600)
     gate, heard = tmp_path / "gate", tmp_path / "heard"
     use_instead(
         monkeypatch, tmp_path,
@@ -108,13 +108,13 @@ def test_one_that_listens_late_is_told_only_what_there_is_then(
         f"    with open({str(heard)!r}, 'ab') as file:\n        file.write(data)\n",
     )  # fmt: skip
     at_first = {lease_of(number) for number in range(5000)}
-    keeper.tell(at_first)
+    sidecar.update(at_first)
     for number in range(10_000, 20_000):
-        keeper.tell({lease_of(number)})
+        sidecar.update({lease_of(number)})
     gate.touch()
 
     def told() -> set[str]:
-        keeper.tell({lease_of(99_999)})
+        sidecar.update({lease_of(99_999)})
         orders = Orders()
         if heard.exists():
             orders.take(heard.read_bytes().partition(b"\n")[2])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobcast.server.gc_tuning import THRESHOLDS, rare_collections
+from jobcast.server.gc_tuning import THRESHOLDS, relaxed_gc
 
 OWN = (701, 11, 9)  # what an application may have set
 
@@ -21,14 +21,14 @@ def own_thresholds() -> Iterator[None]:
 
 
 def test_collections_are_rare_inside_and_the_thresholds_are_restored() -> None:
-    with rare_collections():
+    with relaxed_gc():
         assert gc.get_threshold() == THRESHOLDS
         assert gc.isenabled()
     assert gc.get_threshold() == OWN
 
 
 def test_the_thresholds_are_restored_when_serving_fails() -> None:
-    with pytest.raises(RuntimeError, match="the port is taken"), rare_collections():
+    with pytest.raises(RuntimeError, match="the port is taken"), relaxed_gc():
         raise RuntimeError("the port is taken")
     assert gc.get_threshold() == OWN
     assert gc.get_freeze_count() == 0
@@ -36,7 +36,7 @@ def test_the_thresholds_are_restored_when_serving_fails() -> None:
 
 def test_what_was_there_before_is_not_looked_at_until_the_end() -> None:
     assert gc.get_freeze_count() == 0
-    with rare_collections():
+    with relaxed_gc():
         assert gc.get_freeze_count() > 0
         here: list[object] = []
         here.append(here)
@@ -60,7 +60,7 @@ class Knot:
 def test_cycles_of_before_are_gone_first_and_those_of_meanwhile_are_found() -> None:
     Knot.undone = 0
     Knot()
-    with rare_collections():
+    with relaxed_gc():
         # It would otherwise be kept for as long as the process serves.
         assert Knot.undone == 1
         Knot()

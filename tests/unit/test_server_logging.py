@@ -1,4 +1,4 @@
-"""Lines of log wait for others for a moment, and none is lost, late or out of order."""
+"""BatchingHandler of log wait for others for a moment, and none is lost, late or out of order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from jobcast.realtime.connection.refusals import BURST
-from jobcast.server.logging import DELAY, Lines, News
+from jobcast.server.logging import DELAY, BatchingHandler, SkipAcceptedFilter
 from tests.support import TIMEOUT, eventually
 
 
@@ -40,7 +40,7 @@ def stream() -> Stream:
 
 @pytest.fixture
 def logger(stream: Stream) -> Iterator[logging.Logger]:
-    handler = Lines()
+    handler = BatchingHandler()
     handler.setStream(stream)
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     logger = logging.Logger("test of lines", logging.DEBUG)  # noqa: LOG001  # in no hierarchy
@@ -179,8 +179,8 @@ def run(program: str) -> str:
 
 SETUP = """
 import asyncio, logging
-from jobcast.server.logging import Lines
-logging.basicConfig(level=logging.INFO, handlers=[Lines()], format="%(message)s")
+from jobcast.server.logging import BatchingHandler
+logging.basicConfig(level=logging.INFO, handlers=[BatchingHandler()], format="%(message)s")
 async def main():
     logging.info("one")
     logging.info("two")
@@ -199,10 +199,10 @@ def test_what_waits_is_written_by_logging_shutdown() -> None:
 
 GONE = """
 import logging, os
-from jobcast.server.logging import Lines
+from jobcast.server.logging import BatchingHandler
 reader, writer = os.pipe()
 os.close(reader)
-lines = Lines()
+lines = BatchingHandler()
 lines.setStream(os.fdopen(writer, "w"))
 logging.raiseExceptions = False
 logging.basicConfig(level=logging.INFO, handlers=[lines])
@@ -234,11 +234,11 @@ def record(message: object, *args: object) -> logging.LogRecord:
     ],
 )
 def test_news_are_all_but_accepted_websockets(said: logging.LogRecord, is_news: bool) -> None:
-    assert bool(News().filter(said)) is is_news
+    assert bool(SkipAcceptedFilter().filter(said)) is is_news
 
 
 def test_warnings_about_malformed_requests_are_limited() -> None:
-    news, log = News(), logging.getLogger("uvicorn.error")
+    news, log = SkipAcceptedFilter(), logging.getLogger("uvicorn.error")
     warning = log.makeRecord(log.name, logging.WARNING, __file__, 1, "Invalid HTTP", (), None)
     shown = sum(bool(news.filter(warning)) for _ in range(10_000))
     assert BURST <= shown < 2 * BURST
@@ -246,6 +246,6 @@ def test_warnings_about_malformed_requests_are_limited() -> None:
 
 @pytest.mark.parametrize("level", [logging.INFO, logging.ERROR])
 def test_other_lines_are_not_limited(level: int) -> None:
-    news, log = News(), logging.getLogger("uvicorn.error")
+    news, log = SkipAcceptedFilter(), logging.getLogger("uvicorn.error")
     line = log.makeRecord(log.name, level, __file__, 1, "something", (), None)
     assert all(news.filter(line) for _ in range(1000))

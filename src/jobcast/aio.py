@@ -38,7 +38,7 @@ class Backoff:
     @property
     def ceiling(self) -> float:
         """The longest that the next delay may be, in seconds."""
-        return min(self._longest, self._first * 2 ** min(self.failures, MOST_DOUBLINGS))
+        return min(self._longest, self._first * 2.0 ** min(self.failures, MOST_DOUBLINGS))
 
     def delay(self) -> float:
         """Return the seconds to wait before the next try."""

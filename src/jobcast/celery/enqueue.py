@@ -10,7 +10,7 @@ from typing import Any
 from celery import Celery, current_app, signals
 from msgspec import Struct
 
-from jobcast.celery.apps import active_apps
+from jobcast.celery.apps import active_apps, defines_task
 from jobcast.celery.failures import NotSent
 from jobcast.celery.headers import (
     AFTER_HEADER,
@@ -125,7 +125,7 @@ def _app_that_sends(name: str) -> Celery:
         return sending.app
     if name not in current_app.tasks:
         for app in active_apps():
-            if name in app._tasks:  # without making it ready, which is for who uses it to do
+            if defines_task(app, name):
                 return app
     return current_app
 

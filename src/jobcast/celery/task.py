@@ -12,6 +12,7 @@ from celery import Task
 from celery.canvas import Signature
 
 from jobcast.celery import lifecycle as lifecycle  # connects Celery's signals
+from jobcast.celery.apps import enter_call, is_inside_call
 from jobcast.celery.canvas import standing_in
 from jobcast.celery.enqueue import is_followed, sending
 from jobcast.celery.failures import failure_message, original_exception
@@ -119,13 +120,13 @@ class ProgressTask(Task):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         request = self.request_stack.top
         following = super().__call__
-        if request is None or request.called_directly or request._protected:
+        if request is None or request.called_directly or is_inside_call(request):
             return following(*args, **kwargs)
         try:
             if following.__func__ is not Task.__call__:
                 return following(*args, **kwargs)
             # As Celery's workers call a task that has no __call__ of its own.
-            request._protected = 1
+            enter_call(request)
             return self.run(*args, **kwargs)
         finally:
             # Before Celery stores how it ended.

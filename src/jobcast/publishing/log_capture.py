@@ -123,7 +123,7 @@ class JobLogHandler(logging.Handler):
     def __init__(self, capture: Capture, logger: logging.Logger) -> None:
         super().__init__(capture.level)
         self.logger = logger
-        self._capture = capture
+        self.capture = capture
 
     def createLock(self) -> None:  # noqa: N802
         self.lock = None
@@ -136,16 +136,16 @@ class JobLogHandler(logging.Handler):
         if alone and last_resort is not None and record.levelno >= last_resort.level:
             # Without jobcast's handlers logging would have found none.
             last_resort.handle(record)
-        if next((one for one in ours if one._capture is self._capture), self) is self:
+        if next((one for one in ours if one.capture is self.capture), self) is self:
             self.emit(record)
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
         job = current_job()
-        if not isinstance(job, Job) or job.capture is not self._capture:
+        if not isinstance(job, Job) or job.capture is not self.capture:
             return
         try:
-            if self._capture.takes(record.name, job):
+            if self.capture.takes(record.name, job):
                 job.log(record.getMessage(), level=record.levelno)
         except Exception:
             self.handleError(record)

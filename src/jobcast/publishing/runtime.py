@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import inspect
 import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
 from multiprocessing import util as multiprocessing_util
+from types import FrameType
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -194,8 +196,14 @@ def open_job(
     if here is None:
         return NO_JOB
     job = here.job(job_id, origin=origin)
-    job.package = sys._getframe(1).f_globals.get("__name__", "").partition(".")[0]
+    job.package = _package_of_caller(inspect.currentframe())
     return job
+
+
+def _package_of_caller(frame: FrameType | None) -> str:
+    """Return the top-level package that called the function of a frame; empty if it is unknown."""
+    caller = None if frame is None else frame.f_back
+    return "" if caller is None else caller.f_globals.get("__name__", "").partition(".")[0]
 
 
 def _default_runtime() -> Runtime | None:

@@ -86,8 +86,9 @@ class EngineIOAdapter:
         self.refusals = RefusalLog(logger)
         self._polling = PollingReader(self._eio, settings, self.budget, self.refusals)
         if self._eio.async_mode == "asgi":
-            own = {"websocket": self._websocket, "translate_request": translate_request}
-            self._eio._async = {**self._eio._async, **own}
+            _replace_async(
+                self._eio, {"websocket": self._websocket, "translate_request": translate_request}
+            )
             self._handle_request = self._eio.handle_request
             self._eio.handle_request = self._screened
         self._connect = self._eio.handlers["connect"]
@@ -348,13 +349,14 @@ class EngineIOAdapter:
         Raises:
             BadPacket: it is none that a client may send.
         """
-        if isinstance(data, bytes) and eio_sid in self._sio._binary_packet:
+        awaits_attachments = _awaits_attachments(self._sio, eio_sid)
+        if isinstance(data, bytes) and awaits_attachments:
             self._attached[eio_sid] += len(data)
             if self._attached[eio_sid] > MAX_ATTACHMENT_BYTES:
                 raise BadPacket(f"attachments may have {MAX_ATTACHMENT_BYTES} bytes")
             return
         self._attached.pop(eio_sid, None)
-        if eio_sid in self._sio._binary_packet:
+        if awaits_attachments:
             raise BadPacket("attachments of the packet before are missing")
         header = read_header(data, binary=not self._exclusive)
         sid = self._sio.manager.sid_from_eio_sid(eio_sid, header.namespace)
@@ -407,6 +409,29 @@ class EngineIOAdapter:
             if isinstance(socket.queue, Outbox) and socket.queue.sink is not None:
                 socket.queue.sink.abort()
             self._tasks.spawn(socket.close(wait=False, abort=True))
+
+
+def _replace_async(eio: Any, parts: dict[str, Any]) -> None:
+    """Replace parts of how python-engineio serves ASGI, which it keeps in a private dictionary.
+
+    Without one its own parts stay, whose WebSockets have no limits of jobcast's.
+    """
+    present = getattr(eio, "_async", None)
+    if present is None:
+        logger.warning(
+            "this version of python-engineio is not supported: WebSockets have none of jobcast's"
+            " limits; install the version that jobcast's requirements name"
+        )
+        return
+    eio._async = {**present, **parts}
+
+
+def _awaits_attachments(sio: Any, eio_sid: str) -> bool:
+    """Return whether a client has announced binary attachments that have not all arrived.
+
+    python-socketio keeps the packet in a private dictionary. Without one no attachment is expected.
+    """
+    return eio_sid in getattr(sio, "_binary_packet", ())
 
 
 def _is_packet(data: Any) -> bool:

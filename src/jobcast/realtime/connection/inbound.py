@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Final, Protocol
-
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from jobcast.realtime.connection.budget import Budget
 from jobcast.realtime.connection.stall import StallTimer, reset
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 SLICE: Final = 1024  # bytes that are parsed in one turn of the loop
 STRANGER_SLICE: Final = 256  # of a client that has not authenticated

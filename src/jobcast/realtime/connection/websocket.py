@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from functools import lru_cache
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from engineio.exceptions import SocketIsClosedError, UnknownPacketError
 from engineio.packet import NOOP, PING, PONG, UPGRADE, Packet
 from starlette.types import Message, Receive, Scope, Send
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from jobcast.realtime import metrics
 from jobcast.realtime.connection.budget import Budget, BudgetExceeded
@@ -27,6 +27,10 @@ from jobcast.realtime.connection.outbox import Outbox
 from jobcast.realtime.connection.stall import CLOSE_TIMEOUT, reset
 from jobcast.settings import Settings
 
+if TYPE_CHECKING:
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+UVICORN_PROTOCOL: Final = "uvicorn.protocols.websockets.websockets_sansio_impl"
 UPGRADE_TIMEOUT: Final = 5.0  # seconds that a client may take to change over to a WebSocket
 SLOWEST: Final = 1024  # characters a second that a client takes at least
 
@@ -209,8 +213,8 @@ class WebSocket:
         self.writing_resumed()
 
     def _install_gate(self) -> None:
-        protocol = getattr(self._receive, "__self__", None)
-        if isinstance(protocol, WebSocketsSansIOProtocol) and not protocol.transport.is_closing():
+        protocol = uvicorn_protocol(self._receive)
+        if protocol is not None and not protocol.transport.is_closing():
             self._gate = InboundGate.install(
                 protocol, self, self._budget, send_timeout=self._settings.send_timeout
             )
@@ -329,9 +333,19 @@ def _environ_key(name: bytes) -> str:
     return f"HTTP_{name.decode('latin-1').upper().replace('-', '_')}"
 
 
-def protocol_of(receive: Receive) -> WebSocketsSansIOProtocol | None:
-    """uvicorn's protocol behind ``receive``, if frames may be written past it."""
+def uvicorn_protocol(receive: Receive) -> WebSocketsSansIOProtocol | None:
+    """Return uvicorn's protocol behind ``receive``; None under another ASGI server.
+
+    uvicorn is not imported: where its module is not loaded, it is not the server.
+    """
+    module = sys.modules.get(UVICORN_PROTOCOL)
     protocol = getattr(receive, "__self__", None)
-    if not isinstance(protocol, WebSocketsSansIOProtocol) or protocol.conn.extensions:
+    if module is None or not isinstance(protocol, module.WebSocketsSansIOProtocol):
         return None
-    return protocol
+    return cast("WebSocketsSansIOProtocol", protocol)
+
+
+def protocol_of(receive: Receive) -> WebSocketsSansIOProtocol | None:
+    """Return uvicorn's protocol behind ``receive``, if frames may be written past it."""
+    protocol = uvicorn_protocol(receive)
+    return None if protocol is None or protocol.conn.extensions else protocol

@@ -7,33 +7,72 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 from jobcast.realtime.connection.budget import Budget
-from jobcast.realtime.connection.outlet import EngineOutlet
+from jobcast.realtime.connection.frames import FrameBatch
+from jobcast.realtime.connection.outbox import Outbox
 from jobcast.tokens import Subject
 
 
 class Connection:
-    """An authenticated connection: its subject, the jobs it follows, when it ends."""
+    """An authenticated connection: its subject, the jobs it follows, when it ends.
+
+    It is the :class:`~jobcast.realtime.outlet.Outlet` of the rooms that it is in.
+    """
 
     __slots__ = (
-        "budget", "closed", "eio_sid", "jobs", "outlet", "requests", "sid", "since", "subject",
-        "timer",
+        "_outbox", "_socket", "budget", "eio_sid", "ended", "history", "jobs", "requests", "sid",
+        "since", "subject", "timer",
     )  # fmt: skip
 
     def __init__(
-        self, sid: str, eio_sid: str, subject: Subject, outlet: EngineOutlet, budget: Budget
+        self,
+        sid: str,
+        eio_sid: str,
+        subject: Subject,
+        *,
+        socket: Any,
+        outbox: Outbox,
+        budget: Budget,
     ) -> None:
         self.sid = sid
         self.eio_sid = eio_sid
         self.subject = subject
-        self.outlet = outlet
         self.budget = budget
+        self.history = 0  # characters of history that were sent
         self.jobs: set[str] = set()
-        self.closed = False
+        self.ended = False  # it gets nothing more, although its socket may still be open
+        self._socket = socket
+        self._outbox = outbox
         self.requests = asyncio.Lock()  # one after the other, in the order they came
         self.timer: asyncio.TimerHandle | None = None  # for the end of the token
         self.since = time.monotonic()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent any more."""
+        socket = self._socket
+        return bool(self.ended or socket.closed or socket.closing or self._outbox.overflowed)
+
+    def send(self, batch: FrameBatch) -> None:
+        """Send packets of live events."""
+        if self.ended:
+            return
+        if not (self._outbox.write(batch.frames) or self.closed):
+            self._outbox.offer_batch(batch)
+
+    def send_history(self, batch: FrameBatch) -> None:
+        """Send what a history has, which may be more than may wait otherwise."""
+        if self.ended:
+            return
+        self.history += batch.size
+        if not (self._outbox.write(batch.frames) or self.closed):
+            self._outbox.offer_history(batch.packets)
+
+    async def drained(self) -> None:
+        """Wait until a history may be sent."""
+        await self._outbox.drained()
 
 
 class Connections:

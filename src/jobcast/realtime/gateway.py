@@ -38,7 +38,6 @@ from jobcast.realtime.admission import Admission
 from jobcast.realtime.authorization import Authorizer, Grant
 from jobcast.realtime.connection.engineio import EngineIOAdapter
 from jobcast.realtime.connection.frames import FrameBatch
-from jobcast.realtime.connection.outlet import EngineOutlet
 from jobcast.realtime.connection.refusals import shown
 from jobcast.realtime.connections import Connection, Connections
 from jobcast.realtime.drain import drain
@@ -219,8 +218,14 @@ class Gateway:
             )  # it may have been revoked since it was verified
         except TokenError as exc:
             raise self._refusal(sid, eio_sid, exc) from None
-        outlet = EngineOutlet(sid, socket, self.guard.outbox(eio_sid))
-        connection = Connection(sid, eio_sid, subject, outlet, self.guard.budget(eio_sid))
+        connection = Connection(
+            sid,
+            eio_sid,
+            subject,
+            socket=socket,
+            outbox=self.guard.outbox(eio_sid),
+            budget=self.guard.budget(eio_sid),
+        )
         self._connections.add(connection)
         self.guard.authenticated(eio_sid)
         metrics.CONNECTIONS.inc()
@@ -249,8 +254,7 @@ class Gateway:
             await _call(self._app_disconnect, sid, reason)
 
     def _forget(self, connection: Connection) -> None:
-        connection.closed = True
-        connection.outlet.shut()
+        connection.ended = True
         metrics.CONNECTIONS.dec()
         if connection.timer is not None:
             connection.timer.cancel()
@@ -281,7 +285,7 @@ class Gateway:
             answer = await self._follow(connection, request, grant)
         except NotAllowed as exc:
             return self._refused_join(connection, job_id, exc.refusal)
-        if connection.closed:
+        if connection.ended:
             self.relay.leave(job_id, connection.sid)
             return NOT_AUTHENTICATED
         if request.after is not None:
@@ -309,15 +313,15 @@ class Gateway:
             NotAllowed: the right to do so has ended meanwhile.
         """
         job_id = request.job_id
-        sent = connection.outlet.history
+        sent = connection.history
         # From here on: what ends the right takes the job away again, also before the answer.
         connection.jobs.add(job_id)
         try:
-            answer = await self.relay.join(job_id, connection.outlet, request.after, grant)
+            answer = await self.relay.join(job_id, connection, request.after, grant)
         except BaseException:
             connection.jobs.discard(job_id)
             raise
-        connection.budget.charge_history(connection.outlet.history - sent)
+        connection.budget.charge_history(connection.history - sent)
         if job_id not in connection.jobs:
             raise NotAllowed(NOT_FOUND)
         return answer
@@ -345,7 +349,7 @@ class Gateway:
             connection.subject = former
             self._close_revoked()  # the former token may have been revoked meanwhile
             raise
-        if not connection.closed:
+        if not connection.ended:
             self._expiry.arm(connection)
         logger.info("refreshed %s: sub=%s", connection.sid, shown(subject.sub))
         return TokenAccepted(expires_at=datetime.fromtimestamp(subject.expires_at, UTC))
@@ -393,20 +397,19 @@ class Gateway:
     def _send(
         self, connection: Connection, message: Left | TokenExpiring | Closing | Draining
     ) -> None:
-        connection.outlet.send(FrameBatch([packet_of(message)], namespace=self._namespace))
+        connection.send(FrameBatch([packet_of(message)], namespace=self._namespace))
 
     def _close_revoked(self) -> None:
         for connection in self._connections:
-            if not connection.closed and self._admission.deny_list.denies(connection.subject):
+            if not connection.ended and self._admission.deny_list.denies(connection.subject):
                 self._revoke(connection)
 
     def _revoke(self, connection: Connection) -> None:
         """Close a connection whose token was revoked; it is sent nothing more of its jobs."""
-        connection.closed = True
         for job_id in connection.jobs:
             self.relay.leave(job_id, connection.sid)
         self._send(connection, Closing(code="token_revoked", message="the token was revoked"))
-        connection.outlet.shut()  # also for a join that is on its way
+        connection.ended = True  # also for a join that is on its way
         logger.info(
             "closing %s: the token of sub=%s was revoked",
             connection.sid, shown(connection.subject.sub),

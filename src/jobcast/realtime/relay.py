@@ -14,7 +14,7 @@ from jobcast.events import Cursor, JoinAccepted
 from jobcast.realtime import metrics
 from jobcast.realtime.authorization import EVERY_OWNER, Grant
 from jobcast.realtime.connection.frames import ROOT
-from jobcast.realtime.connection.outlet import Outlet
+from jobcast.realtime.outlet import Outlet
 from jobcast.realtime.rights import NotAllowed, Rights
 from jobcast.realtime.room import Asked, Newcomer, Room, is_ahead
 from jobcast.transports import Message, Source
@@ -64,8 +64,6 @@ class Relay:
         # Histories that rooms are missing and that are in memory together.
         self._reads = asyncio.Semaphore(READING_AT_ONCE)
         self._rooms: dict[str, Room] = {}
-        self._received = 0  # events in this turn of the loop
-        self._unsent: dict[Room, None] = {}  # rooms with events that came in this turn of the loop
         self._tasks = BackgroundTasks(_log_problem)
         self._started = False
 
@@ -268,24 +266,9 @@ class Relay:
         room = self._rooms.get(job_id)
         if room is None:
             return
-        self._received += 1
         if not room.receive(message):
             metrics.GAPS.inc()
             self._fill(room)
-        self._send_soon(room)
-
-    def _send_soon(self, room: Room) -> None:
-        """What came together goes out together: a write for each follower, not for each event."""
-        if not self._unsent:
-            asyncio.get_running_loop().call_soon(self._send)
-        self._unsent[room] = None
-
-    def _send(self) -> None:
-        rooms, self._unsent = self._unsent, {}
-        for room in rooms:
-            room.flush()
-        metrics.RECEIVED.inc(self._received)
-        self._received = 0
 
     async def _resume(self) -> None:
         """After an interruption, read what every room missed."""

@@ -82,7 +82,7 @@ class Requests:
         request = parse_request(name, payload[0] if payload else None, cls)
         with connection.budget.request():
             async with connection.requests:
-                if connection.closed:
+                if connection.ended:
                     return NOT_AUTHENTICATED
                 return await handle(connection, request)
 

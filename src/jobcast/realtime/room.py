@@ -15,7 +15,7 @@ from jobcast.events import PROGRESS, Cursor, Joined, packet_of
 from jobcast.realtime import metrics
 from jobcast.realtime.authorization import Grant
 from jobcast.realtime.connection.frames import ROOT, FrameBatch
-from jobcast.realtime.connection.outlet import Outlet
+from jobcast.realtime.outlet import Outlet
 from jobcast.realtime.recent import Recent
 from jobcast.transports.base import NO_RECORD, Message, Snapshot
 
@@ -78,6 +78,8 @@ class Room:
         # Records of this job id that the store does not have: former ones, and those of others.
         self._dismissed: deque[str] = deque(maxlen=DISMISSED)
         self._unsent: list[Message] = []  # what came in this turn of the loop
+        self._received = 0  # messages, in this turn too
+        self._is_scheduled = False  # a flush at the end of this turn
 
     @property
     def deserted(self) -> bool:
@@ -103,12 +105,26 @@ class Room:
         One that continues what the followers have is delivered even while the room is behind: it
         may be in the history no more when that is read.
         """
+        self._received += 1
+        self._flush_soon()
         if message.epoch in self._dismissed:
             return True
         whole = not self.followers or self._advance(message) or self.behind
         if self.joining or self.behind or not whole:
             self._recent.add(message)
         return whole
+
+    def _flush_soon(self) -> None:
+        """Flush at the end of this turn: one write for each follower, not for each event."""
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush_turn)
+
+    def _flush_turn(self) -> None:
+        self._is_scheduled = False
+        self.flush()
+        metrics.RECEIVED.inc(self._received)
+        self._received = 0
 
     def flush(self) -> None:
         """Send what came since the last time, all of it to one follower after the other."""

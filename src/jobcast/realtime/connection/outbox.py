@@ -12,7 +12,7 @@ from engineio.packet import PING, Packet
 
 from jobcast.aio import cancel_and_wait
 from jobcast.realtime import metrics
-from jobcast.realtime.connection.frames import frame
+from jobcast.realtime.connection.frames import FrameBatch, frame
 
 DEFAULT_LIMIT: Final = 1024 * 1024  # characters that may wait for one connection
 CHUNK: Final = 64 * 1024  # characters that the writer takes at once, and cannot give back
@@ -151,6 +151,11 @@ class Outbox:
             Whether it was done; what was not has to be offered.
         """
         return self._pump is None and self.sink is not None and self.sink.write(frames)
+
+    def offer_batch(self, batch: FrameBatch) -> None:
+        """Add packets of live events."""
+        for packet, value in zip(batch.packets, batch.values, strict=True):
+            self.offer(packet, value)
 
     def offer(self, packet: Packet, replaces: str | None = None) -> None:
         """Add a packet of a live event.

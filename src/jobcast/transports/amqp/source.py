@@ -495,7 +495,10 @@ class KombuSource:
     def _lost(self) -> None:
         # A short interruption loses nothing, and nobody need know: the queue keeps what comes.
         self._records.begin_anew()
-        self._resuming.spawn(self._on_resumed())
+        self._resuming.spawn(self._resume())
+
+    async def _resume(self) -> None:
+        await self._on_resumed()
 
     def _state_changed(self, ready: bool) -> None:
         if ready:

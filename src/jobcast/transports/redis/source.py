@@ -462,7 +462,10 @@ class RedisSource:
             self._online.set()
             logger.info("receiving from Redis")
             if interrupted:
-                self._resuming.spawn(self._on_resumed())
+                self._resuming.spawn(self._resume())
+
+    async def _resume(self) -> None:
+        await self._on_resumed()
 
     def _left(self, channel: str) -> None:
         due = self._leaving.pop(channel, 0)

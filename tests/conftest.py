@@ -10,9 +10,9 @@ from hypothesis import settings
 from jobcast.publishing import runtime
 from jobcast.tokens import mint
 from tests import jobs
-from tests.rabbitmq import RabbitMQ
-from tests.redis_family import RedisProcess
 from tests.support import SECRET, Server, Worker, new_id, outside_of_the_loop, running
+from tests.support.rabbitmq import RabbitMQ
+from tests.support.redis_family import RedisProcess
 
 # How long an example takes is a matter of what else the machine does.
 settings.register_profile("unhurried", deadline=None)

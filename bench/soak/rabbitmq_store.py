@@ -14,8 +14,8 @@ from bench.soak.faults import Kinds
 from bench.soak.processes import stopped
 from bench.soak.sent import Sent
 from jobcast.transports.amqp.names import Names
-from tests.rabbitmq import RabbitMQ
 from tests.support import wait_for
+from tests.support.rabbitmq import RabbitMQ
 
 CRASH: Final = "broker killed"
 PAUSE: Final = "broker paused (SIGSTOP)"

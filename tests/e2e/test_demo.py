@@ -20,9 +20,9 @@ import redis
 from jobcast.client import JobClient
 from jobcast.events import JobComplete, JobLog
 from tests.conftest import Valkey
-from tests.console import PEOPLE, Visitor
-from tests.marked import Mark, marked
 from tests.support import TIMEOUT, Process, free_port, running, wait_for
+from tests.support.console import PEOPLE, Visitor
+from tests.support.marked import Mark, marked
 
 JOBS = ("hash_tree", "import_csv", "make_thumbnails", "fetch_feed", "audit_ledger")
 CODE = "import sys; from jobcast.demo import run; sys.exit(run(port=%d, scale=1, once=%r))"

@@ -17,7 +17,6 @@ from kombu.connection import Connection
 from jobcast.publishing import runtime
 from tests import jobs
 from tests.conftest import Valkey
-from tests.rabbitmq import RabbitMQ
 from tests.support import (
     SECRET,
     TIMEOUT,
@@ -32,6 +31,7 @@ from tests.support import (
     free_port,
     running,
 )
+from tests.support.rabbitmq import RabbitMQ
 
 Send = Callable[..., str]
 Token = Callable[..., str]

@@ -23,9 +23,9 @@ from jobcast.transports.amqp.names import Names
 from jobcast.transports.amqp.publisher import BLOCKED
 from jobcast.transports.amqp.source import KombuClientManager
 from jobcast.transports.leases import Lease, LeaseTimeouts
-from tests.rabbitmq import RabbitMQ
-from tests.recorder import Recorder
 from tests.support import TIMEOUT, eventually
+from tests.support.rabbitmq import RabbitMQ
+from tests.support.recorder import Recorder
 
 LEASE = 6.0  # seconds
 

@@ -29,10 +29,10 @@ from jobcast.transports.redis.names import Keys, Names
 from jobcast.transports.redis.publisher import RedisPublisher
 from jobcast.transports.redis.source import RedisSource
 from tests.conftest import Valkey
-from tests.recorder import Recorder
-from tests.redis_family import Cluster, RedisProcess, Sentinels
-from tests.redis_family import started as started_servers
 from tests.support import TIMEOUT, eventually, running
+from tests.support.recorder import Recorder
+from tests.support.redis_family import Cluster, RedisProcess, Sentinels
+from tests.support.redis_family import started as started_servers
 
 
 class Scene:
@@ -436,7 +436,7 @@ async def test_a_job_whose_events_are_refused_keeps_its_lease(own_valkey: Valkey
     def renewed() -> bool:
         # It may never be missing, and its time goes on.
         seen.add(float(own_valkey.command("ZSCORE", Names().running, lease)))
-        return publisher._failures >= 5 and len(seen) >= 5
+        return publisher._backoff.failures >= 5 and len(seen) >= 5
 
     await eventually(renewed, "renewals while events are refused")
     own_valkey.command("ACL", "SETUSER", "worker", "+evalsha")

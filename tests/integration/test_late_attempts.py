@@ -15,8 +15,8 @@ from jobcast.realtime.relay import Relay
 from jobcast.testing import new_job_id
 from jobcast.transports import Origin, Run, open_manager, open_publisher
 from tests.conftest import Valkey
-from tests.recorder import Recorder
 from tests.support import eventually
+from tests.support.recorder import Recorder
 
 LINES = 20
 FIRST = [f"first {n}" for n in range(LINES)]

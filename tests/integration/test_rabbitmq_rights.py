@@ -18,8 +18,8 @@ from jobcast.transports import Message, Outgoing, Run, TransportPublisher, open_
 from jobcast.transports.amqp.source import KombuClientManager
 from jobcast.transports.leases import Finding, Lease, LeaseTimeouts, SupportsLeaseRenewal
 from jobcast.transports.revocations import Revocation, SupportsRevoking
-from tests.rabbitmq import RabbitMQ
 from tests.support import ROOT, TIMEOUT, eventually
+from tests.support.rabbitmq import RabbitMQ
 
 DEPLOYMENT = ROOT / "docs" / "deployment.md"
 TERMS = LeaseTimeouts(lease=0.6, lost_after=60)

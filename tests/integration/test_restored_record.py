@@ -15,8 +15,8 @@ from jobcast.transports import Outgoing, open_manager, open_publisher
 from jobcast.transports.redis.names import Keys
 from jobcast.transports.redis.publisher import RedisPublisher
 from tests.conftest import Valkey
-from tests.recorder import Recorder
 from tests.support import eventually
+from tests.support.recorder import Recorder
 
 MAX_SAFE_INTEGER = 2**53 - 1  # of JavaScript
 

@@ -32,7 +32,6 @@ from jobcast.transports import (
     Run,
     open_manager,
     open_publisher,
-    redis_source,
 )
 from jobcast.transports.leases import (
     Finding,
@@ -41,13 +40,14 @@ from jobcast.transports.leases import (
     SupportsLeaseMonitoring,
     SupportsLeaseRenewal,
 )
+from jobcast.transports.redis import source as redis_source
 from jobcast.transports.redis.names import Names
 from jobcast.transports.redis.source import RedisSource
 from tests.conftest import Valkey
-from tests.rabbitmq import RabbitMQ
-from tests.redis_family import Cluster, RedisProcess, Sentinels, TlsRedis, redis_server
-from tests.redis_family import started as started_servers
 from tests.support import ROOT, TIMEOUT, eventually, new_id
+from tests.support.rabbitmq import RabbitMQ
+from tests.support.redis_family import Cluster, RedisProcess, Sentinels, TlsRedis, redis_server
+from tests.support.redis_family import started as started_servers
 
 DEPLOYMENT = ROOT / "docs" / "deployment.md"
 

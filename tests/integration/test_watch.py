@@ -21,8 +21,8 @@ from bench.refusals import MISCONF, refusing
 from jobcast.cli.watch import Terminal, watch
 from jobcast.transports import Retention, open_publisher
 from tests.conftest import Valkey
-from tests.played_server import played_server
 from tests.support import SECRET, TIMEOUT, Process, Server, eventually, free_port, new_id, running
+from tests.support.played_server import played_server
 
 Token = Callable[..., str]
 Event = tuple[str, dict[str, object]]

@@ -10,8 +10,8 @@ import pytest
 from jobcast.celery.startup_check import check_transport
 from jobcast.settings import Settings
 from tests.conftest import Valkey
-from tests.redis_family import RedisProcess
 from tests.support import Worker, free_port, running
+from tests.support.redis_family import RedisProcess
 
 POOL = ("--pool=solo",)
 

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from jobcast.transports.amqp.audience import SETTLE, UNHEARD, UNKNOWN, Audience, Unheard
-from tests.clock import Clock
+from tests.support.clock import Clock
 
 
 @pytest.fixture

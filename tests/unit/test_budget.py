@@ -19,8 +19,8 @@ from jobcast.realtime.connection.budget import (
     TokenBucket,
 )
 from jobcast.settings import Settings
-from tests.clock import Clock
 from tests.support import eventually
+from tests.support.clock import Clock
 
 SETTINGS = Settings(max_jobs=10, message_rate=10, history_rate=1000)
 BURST = 2 * SETTINGS.max_jobs + SPARE_MESSAGES

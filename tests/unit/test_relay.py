@@ -20,8 +20,8 @@ from jobcast.realtime.relay import QUIET_CHECK, Relay
 from jobcast.realtime.rights import NOT_FOUND, NotAllowed
 from jobcast.transports import Message, Outgoing, Retention, Snapshot
 from jobcast.transports.record import Record
-from tests.recorder import Recorder
 from tests.support import eventually
+from tests.support.recorder import Recorder
 
 JOB = "a"
 

@@ -16,9 +16,9 @@ from jobcast.publishing.runtime import get_runtime
 from tasks.samples import make_samples
 from tests import jobs
 from tests.conftest import Valkey
-from tests.console import Console, Visitor
 from tests.e2e.browser.tab import Tab
 from tests.support import Worker, new_id, running, wait_for
+from tests.support.console import Console, Visitor
 
 NewTab = Callable[..., Tab]
 Send = Callable[..., str]

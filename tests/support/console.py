@@ -65,11 +65,12 @@ class Console(Process):
         self.demo = demo
         self.url = f"http://127.0.0.1:{self.port}"
         of_test = {"TEST_PAGE": "create_app", "TEST_DIRECTORY": "create_own_app"}
-        app = [name for variable, name in of_test.items() if variable in (env or {})]
+        apps = [name for variable, name in of_test.items() if variable in (env or {})]
+        app = [f"tests.support.console:{apps[0]}", "--factory"] if apps else ["realtime.app:app"]
         super().__init__(
             [
                 sys.executable, "-m", "jobcast.cli", "serve",
-                *([f"tests.console:{app[0]}", "--factory"] if app else ["realtime.app:app"]),
+                *app,
                 "--port", str(self.port), *arguments,
             ],
             log_path,

@@ -13,6 +13,7 @@ import redis.asyncio
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
+from jobcast.transports.redis import bulk_reader
 from jobcast.transports.redis.bulk_reader import (
     READ_SIZE,
     Answers,
@@ -20,7 +21,6 @@ from jobcast.transports.redis.bulk_reader import (
     SingleAnswers,
     answers_of,
 )
-from jobcast.transports.redis.publisher import bulk_reader as redis_answers
 from jobcast.transports.redis.servers import Servers
 from tests.conftest import Valkey
 from tests.support import TIMEOUT, new_id
@@ -248,7 +248,7 @@ async def test_answers_are_read_in_bulk_where_that_can_be(valkey: Valkey) -> Non
 async def test_without_hiredis_answers_are_read_one_by_one(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_answers, "HIREDIS_AVAILABLE", False)
+    monkeypatch.setattr(bulk_reader, "HIREDIS_AVAILABLE", False)
     channel = new_id("channel")
     async with connected(valkey.url) as connection:
         answers = answers_of(connection)

@@ -23,7 +23,7 @@ from urllib.error import URLError
 import socketio
 from kombu.connection import Connection
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LOG_CONFIG = str(ROOT / "tests" / "logging.json")
 SECRET = "a secret for tests that is long enough"
 TIMEOUT = 90.0  # seconds that a condition may take on a loaded machine

@@ -1,4 +1,4 @@
-"""Tasks that are cancelled end, also those that miss it at first."""
+"""Backoff, background tasks, and tasks that miss their first cancellation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from jobcast import aio
-from jobcast.aio import cancel_and_wait
+from jobcast.aio import BackgroundTasks, Backoff, cancel_and_wait
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +55,33 @@ async def test_who_is_cancelled_while_it_waits_ends_too() -> None:
     await asyncio.wait({waiting}, timeout=20)
     assert waiting.cancelled()
     await cancel_and_wait(task)
+
+
+def test_backoff_doubles_its_ceiling_up_to_the_longest_delay() -> None:
+    backoff = Backoff(first=0.1, longest=3.0)
+    ceilings = []
+    for _ in range(7):
+        ceilings.append(backoff.ceiling)
+        assert all(0.05 <= backoff.delay() <= backoff.ceiling for _ in range(20))
+        backoff.failed()
+    assert ceilings == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.0, 3.0])
+    backoff.failures = 10_000
+    assert backoff.ceiling == 3.0
+    backoff.reset()
+    assert backoff.ceiling == 0.1
+
+
+async def test_background_tasks_report_errors_and_can_be_cancelled() -> None:
+    problems: list[BaseException] = []
+    tasks = BackgroundTasks(problems.append)
+
+    async def fail() -> None:
+        raise ValueError("broken")
+
+    tasks.spawn(fail())
+    await tasks.wait()
+    assert [str(problem) for problem in problems] == ["broken"]
+    endless = tasks.spawn(asyncio.Event().wait())
+    await tasks.cancel()
+    assert endless.cancelled()
+    assert len(problems) == 1

@@ -23,7 +23,7 @@ from jobcast.transports.amqp.names import Names
 from jobcast.transports.amqp.publisher import BLOCKED
 from jobcast.transports.amqp.source import KombuClientManager
 from jobcast.transports.leases import Lease, LeaseTimeouts
-from tests.support import TIMEOUT, eventually
+from tests.support import TIMEOUT, Serving, eventually
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.recorder import Recorder
 
@@ -75,7 +75,7 @@ class Scene:
         self.source = self.manager.source
         self.relay = Relay(self.source)
         self.publisher = Publisher(open_publisher(url), shown_url="the broker", lease=LEASE)
-        self.job = Job(self.publisher, new_job_id(), origin=Origin(run=Run("aa", 1, "d1")))
+        self.job = Job(Serving(self.publisher), new_job_id(), origin=Origin(run=Run("aa", 1, "d1")))
         self.follower = Recorder("1")
         self.said = 0
 

@@ -29,7 +29,7 @@ from jobcast.transports.redis.names import Keys, Names
 from jobcast.transports.redis.publisher import RedisPublisher
 from jobcast.transports.redis.source import RedisSource
 from tests.conftest import Valkey
-from tests.support import TIMEOUT, eventually, running
+from tests.support import TIMEOUT, Serving, eventually, running
 from tests.support.recorder import Recorder
 from tests.support.redis_family import Cluster, RedisProcess, Sentinels
 from tests.support.redis_family import started as started_servers
@@ -41,7 +41,7 @@ class Scene:
     def __init__(self, relay: Relay, publisher: Publisher) -> None:
         self.relay = relay
         self.publisher = publisher
-        self.job = Job(publisher, new_job_id())
+        self.job = Job(Serving(publisher), new_job_id())
         self.follower = Recorder("1")
         self.said = 0
 
@@ -425,7 +425,7 @@ async def test_a_job_whose_events_are_refused_keeps_its_lease(own_valkey: Valkey
     own_valkey.command("ACL", "SETUSER", "worker", "on", ">pw", "~*", "&*", "+@all")
     worker_url = f"redis://worker:pw@127.0.0.1:{own_valkey.port}/0"
     publisher = Publisher(open_publisher(worker_url), shown_url="the store", lease=1.0)
-    job = Job(publisher, new_job_id(), origin=Origin(run=Run("aa", 1, "d1")))
+    job = Job(Serving(publisher), new_job_id(), origin=Origin(run=Run("aa", 1, "d1")))
     job.started()
     assert await asyncio.to_thread(publisher.flush, TIMEOUT)
     [lease] = own_valkey.command("ZRANGE", Names().running, 0, -1)

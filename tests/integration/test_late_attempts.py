@@ -15,7 +15,7 @@ from jobcast.realtime.relay import Relay
 from jobcast.testing import new_job_id
 from jobcast.transports import Origin, Run, open_manager, open_publisher
 from tests.conftest import Valkey
-from tests.support import eventually
+from tests.support import Serving, eventually
 from tests.support.recorder import Recorder
 
 LINES = 20
@@ -39,7 +39,7 @@ class Attempts:
             zip(self._publishers, (FIRST, SECOND), strict=True), 1
         ):
             origin = Origin("alice", Run("a" * 12, attempt, str(attempt) * 12), after)
-            job = Job(publisher, self.job_id, origin=origin, waits=False)
+            job = Job(Serving(publisher), self.job_id, origin=origin, waits=False)
             job.started()
             for line in lines:
                 job.log(line)

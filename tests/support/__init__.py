@@ -17,11 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import copy_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.error import URLError
 
 import socketio
 from kombu.connection import Connection
+
+from jobcast.publishing.publisher import Publisher
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG_CONFIG = str(ROOT / "tests" / "logging.json")
@@ -32,6 +34,12 @@ AHEAD = 5.0  # seconds that a job is sent ahead, so that a busy worker can be to
 NO_OTHER_PINGS = ("--ws-ping-interval", "0")
 
 T = TypeVar("T")
+
+
+class Serving(NamedTuple):
+    """What a job publishes through where there is no runtime."""
+
+    publisher: Publisher
 
 
 def free_port() -> int:

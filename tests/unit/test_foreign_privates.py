@@ -59,7 +59,7 @@ def test_without_a_registry_an_application_defines_no_task() -> None:
 def test_celery_marks_a_run_that_is_inside_its_call(celery_app: Celery) -> None:
     inside: list[bool] = []
 
-    class Outer(Task):  # type: ignore[misc]
+    class Outer(Task):
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             inside.append(is_inside_call(self.request))
             enter_call(self.request)

@@ -72,6 +72,13 @@ class LogCapture(Protocol):
     def leave(self, job: Job) -> None: ...
 
 
+class PublisherSource(Protocol):
+    """What has the publisher of a process. After a fork that is another one."""
+
+    @property
+    def publisher(self) -> JobPublisher: ...
+
+
 class JobPublisher(Protocol):
     def mark(self, job: Job) -> None: ...
     def add(self, job: Job, event: JobEvent) -> Sent: ...
@@ -92,7 +99,7 @@ class Job:
 
     def __init__(
         self,
-        publisher: JobPublisher,
+        source: PublisherSource,
         job_id: object,
         *,
         origin: Origin = NO_ORIGIN,
@@ -115,7 +122,7 @@ class Job:
         self.capture: LogCapture | None = None  # of what is logged in it
         # Gets each progress that is published, in the publisher's thread and under its lock.
         self.on_progress: Callable[[JobProgress], None] | None = None
-        self.publisher = publisher
+        self.source = source
         self._result_limit = result_limit
         self.patience: float | None = None  # seconds that a flush takes at most; None for the usual
         self._waits = waits  # until what has to be stored is; a worker's main process never does
@@ -182,7 +189,7 @@ class Job:
         began = None if self._loop is None else self._loop.began
         self.slot = (_time(), said, message, done, of, stage, began)
         if not self.dirty:
-            self.publisher.mark(self)
+            self.source.publisher.mark(self)
 
     def log(self, message: object, level: str | int | None = "info") -> None:
         """Send a line of log.
@@ -318,14 +325,13 @@ class Job:
         """Wait, within a bounded time, until all that was said is stored."""
         if not self._waits:
             return False
-        return (
-            self.publisher.flush() if self.patience is None else self.publisher.flush(self.patience)
-        )
+        publisher = self.source.publisher
+        return publisher.flush() if self.patience is None else publisher.flush(self.patience)
 
     def settle(self) -> None:
         """Wait as :meth:`flush` does, but not in an event loop, which others wait for."""
         if _in_event_loop():
-            self.publisher.hurry()
+            self.source.publisher.hurry()
         else:
             self.flush()
 
@@ -394,11 +400,11 @@ class Job:
         _current.set(self.outer)
 
     def _add(self, event: JobEvent) -> Sent | None:
-        return None if self.ended else self.publisher.add(self, event)
+        return None if self.ended else self.source.publisher.add(self, event)
 
     def _end(self, event: Callable[[], JobEvent]) -> None:
         if not self.ended:
-            self.publisher.add(self, event())
+            self.source.publisher.add(self, event())
             self.ended = True
             self.settle()
 

@@ -14,13 +14,12 @@ from typing import Any, Final, Protocol
 from uuid import UUID
 
 from jobcast.errors import InvalidJobId, SettingsError
-from jobcast.events import JobEvent
 from jobcast.liveness.sidecar import LeaseSidecar
 from jobcast.publishing.host import find_host
 from jobcast.publishing.identity import job_id_of, owner_of
 from jobcast.publishing.job import NO_JOB, Job, NoJob, current_job
 from jobcast.publishing.log_capture import Capture
-from jobcast.publishing.publisher import FLUSH_TIMEOUT, Publisher, Submitted
+from jobcast.publishing.publisher import Publisher
 from jobcast.settings import Settings
 from jobcast.transports import Origin, open_publisher
 
@@ -57,18 +56,6 @@ class Runtime:
         job = Job(self, job_id, origin=origin, result_limit=self.settings.result_limit, waits=waits)
         job.capture = self.capture
         return job
-
-    def mark(self, job: Job) -> None:
-        self.publisher.mark(job)
-
-    def add(self, job: Job, event: JobEvent) -> Submitted:
-        return self.publisher.add(job, event)
-
-    def flush(self, timeout: float = FLUSH_TIMEOUT) -> bool:
-        return self.publisher.flush(timeout)
-
-    def hurry(self) -> None:
-        self.publisher.hurry()
 
     def forget(self) -> None:
         """Begin anew, in a process that was forked: the thread stayed behind in the parent, and
@@ -209,8 +196,8 @@ def _package_of_caller(frame: FrameType | None) -> str:
 def _default_runtime() -> Runtime | None:
     """The publisher for work that does not say which configuration it means."""
     outer = current_job()
-    if isinstance(outer, Job) and isinstance(outer.publisher, Runtime):
-        return outer.publisher
+    if isinstance(outer, Job) and isinstance(outer.source, Runtime):
+        return outer.source
     confs = find_host().configurations()
     if len({Settings.load(celery_conf=conf) for conf in confs}) > 1:
         raise SettingsError(

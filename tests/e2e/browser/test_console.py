@@ -385,7 +385,7 @@ def test_past_the_limit_the_oldest_lines_fall_out_and_who_reads_is_left_there(
             for line in range(first, last):
                 job.log(f"line {line} of many")
                 if line % 5000 == 0:
-                    here.flush()  # where too many wait, the oldest go
+                    here.publisher.flush()  # where too many wait, the oldest go
 
         write(0, 19_000)
         tab.go(job_id)

@@ -132,7 +132,7 @@ def test_a_long_message_leaves_room_for_the_rest(
             here = get_runtime()
             assert here
             job.progress(25, "briefly")
-            here.flush()  # a page that is there before its job is told that there is none
+            here.publisher.flush()  # a page that is there before its job is told that there is none
             tab.go(job_id)
             heading = tab.answer.get_by_role("heading")
             expect(heading).to_have_text(re.compile("Running: briefly, 25%"))

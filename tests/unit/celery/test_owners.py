@@ -85,7 +85,7 @@ def test_an_owner_survives_whatever_is_merged(
         assert headers.get("y") == options.get("headers", {}).get("y")
     here = runtime.get_runtime()
     assert here is not None
-    here.flush()
+    here.publisher.flush()
     assert {broker.snapshot(headers["id"], None).owner for headers in sent} == {"alice"}
 
 
@@ -190,5 +190,5 @@ def test_an_id_that_is_no_text_is_the_jobs_id_as_text(
         assert job.job_id == str(task_id)
     here = runtime.get_runtime()
     assert here is not None
-    here.flush()
+    here.publisher.flush()
     assert broker.snapshot(str(task_id), None).state == "complete"

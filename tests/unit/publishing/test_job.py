@@ -44,6 +44,10 @@ class Kept:
         self.events: list[JobEvent] = []
         self.flushes = 0
 
+    @property
+    def publisher(self) -> Kept:
+        return self
+
     def mark(self, job: Job) -> None:
         progress = job.take_progress(job.slot)
         if progress is not None:

@@ -56,7 +56,7 @@ def task() -> Any:
 def lines(broker: MemoryBroker, job_id: str) -> list[str]:
     here = runtime.get_runtime()
     assert here is not None
-    here.flush()
+    here.publisher.flush()
     events = [msgspec.json.decode(m.packet[2:]) for m in broker.snapshot(job_id, None).events]
     return [data["message"] for name, data in events if name == "job_log"]
 

@@ -21,7 +21,7 @@ from jobcast.publishing.buffer import Buffer
 from jobcast.publishing.job import Job
 from jobcast.publishing.publisher import Publisher
 from jobcast.transports import Origin, Outgoing
-from tests.support import TIMEOUT, wait_for
+from tests.support import TIMEOUT, Serving, wait_for
 
 
 class Wire:
@@ -88,7 +88,7 @@ def publisher(wire: Wire) -> Iterator[Publisher]:
 
 
 def test_events_are_sent_in_the_order_they_were_said(wire: Wire, publisher: Publisher) -> None:
-    job = Job(publisher, "a")
+    job = Job(Serving(publisher), "a")
     job.started()
     job.progress(10)
     job.log("one")
@@ -107,15 +107,15 @@ def test_events_are_sent_in_the_order_they_were_said(wire: Wire, publisher: Publ
 
 def test_the_end_is_stored_when_complete_returns(wire: Wire, publisher: Publisher) -> None:
     for n in range(20):
-        Job(publisher, str(n)).complete(n)
+        Job(Serving(publisher), str(n)).complete(n)
         assert wire.said("job_complete", "result")[-1] == n
 
 
 def test_what_waits_of_a_job_is_sent_together_and_in_order(wire: Wire) -> None:
     publisher = Publisher(wire)
-    jobs = [Job(publisher, name) for name in "abc"]
+    jobs = [Job(Serving(publisher), name) for name in "abc"]
     wire.open.clear()
-    Job(publisher, "first").log("keeps the transport busy")
+    Job(Serving(publisher), "first").log("keeps the transport busy")
     assert wire.called.wait(5)
     for n in range(300):
         for job in jobs:
@@ -132,7 +132,7 @@ def test_progress_is_conflated_while_the_transport_is_busy(
     wire: Wire, publisher: Publisher
 ) -> None:
     wire.open.clear()
-    job = Job(publisher, "a")
+    job = Job(Serving(publisher), "a")
     job.log("first")
     for n in range(10_000):
         job.progress(n / 100)
@@ -146,7 +146,7 @@ def test_progress_is_conflated_while_the_transport_is_busy(
 def test_a_busy_loop_does_not_keep_the_publisher_from_lingering(
     wire: Wire, publisher: Publisher
 ) -> None:
-    job = Job(publisher, "a")
+    job = Job(Serving(publisher), "a")
     calls = 0
     while len(wire.batches) < 5:
         job.progress(calls)
@@ -158,7 +158,7 @@ def test_a_busy_loop_does_not_keep_the_publisher_from_lingering(
 
 def test_many_events_travel_in_few_batches(wire: Wire, publisher: Publisher) -> None:
     wire.open.clear()
-    job = Job(publisher, "a")
+    job = Job(Serving(publisher), "a")
     for n in range(90):
         job.log(str(n))
     wire.open.set()
@@ -171,7 +171,7 @@ def test_an_outage_is_said_once_and_waited_for_by_nobody(
 ) -> None:
     wire.down = True
     for n in range(5):
-        Job(publisher, str(n)).complete(n)
+        Job(Serving(publisher), str(n)).complete(n)
     wait_for(lambda: wire.tries >= 3, "three tries")
     assert caplog.text.count("cannot reach wire://") == 1
     assert publisher.flush(timeout=30) is False
@@ -184,7 +184,7 @@ def test_an_outage_is_said_once_and_waited_for_by_nobody(
 
 def test_a_transport_that_hangs_is_waited_for_once(wire: Wire, publisher: Publisher) -> None:
     wire.open.clear()
-    job = Job(publisher, "a")
+    job = Job(Serving(publisher), "a")
     job.started()
     assert publisher.flush(timeout=0.1) is False
     job.log("more")
@@ -199,7 +199,7 @@ def test_a_transport_that_breaks_in_an_unknown_way_is_down_and_no_more(
     wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
     wire.breaks = ValueError("no such option")
-    Job(publisher, "a").complete(1)
+    Job(Serving(publisher), "a").complete(1)
     wait_for(lambda: wire.tries >= 2, "another try")
     assert caplog.text.count("cannot reach wire:// (no such option)") == 1
     wire.breaks = None
@@ -210,7 +210,7 @@ def test_what_was_stored_of_a_failed_batch_is_not_sent_again(
     wire: Wire, publisher: Publisher
 ) -> None:
     wire.open.clear()
-    job = Job(publisher, "a")
+    job = Job(Serving(publisher), "a")
     for n in range(50):
         job.log(str(n))
     wire.accepts = 7
@@ -221,7 +221,7 @@ def test_what_was_stored_of_a_failed_batch_is_not_sent_again(
 
 def test_a_flood_during_an_outage_is_bounded_and_counted(wire: Wire, publisher: Publisher) -> None:
     wire.down = True
-    job = Job(publisher, "a")
+    job = Job(Serving(publisher), "a")
     job.started()
     for n in range(5000):
         job.log(str(n))
@@ -241,7 +241,7 @@ def test_who_has_to_wait_for_another_publisher_waits_and_says_nothing_of_it(
     wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
     wire.holds = True
-    job = Job(publisher, "a", origin=Origin(after="other 7"))
+    job = Job(Serving(publisher), "a", origin=Origin(after="other 7"))
     job.started()
     job.complete(1)
     wait_for(lambda: wire.tries > 3, "several tries")
@@ -256,7 +256,7 @@ def test_who_has_to_wait_for_another_publisher_waits_and_says_nothing_of_it(
 def held_job(wire: Wire, publisher: Publisher, name: str = "held") -> Job:
     """A job that another publisher has to speak of first, as the publisher knows by now."""
     wire.holds = True
-    job = Job(publisher, name, origin=Origin(after="other 7"))
+    job = Job(Serving(publisher), name, origin=Origin(after="other 7"))
     job.started()
     wait_for(lambda: name in publisher._held, "event that is held")
     return job
@@ -270,7 +270,7 @@ def test_a_job_that_has_to_wait_holds_up_no_other(wire: Wire, publisher: Publish
     held = held_job(wire, publisher)
     for n in range(3):
         held.log("waits")
-        Job(publisher, str(n)).complete(n)
+        Job(Serving(publisher), str(n)).complete(n)
         assert wire.said("job_complete", "result") == [*range(n + 1)]  # stored when it returns
     assert of_job(wire, "held") == []
     assert publisher.flush(timeout=30) is False  # not all that was said
@@ -279,14 +279,14 @@ def test_a_job_that_has_to_wait_holds_up_no_other(wire: Wire, publisher: Publish
 def test_what_waits_beside_a_job_that_has_to_wait_is_sent_with_the_same_batch(wire: Wire) -> None:
     publisher = Publisher(wire, shown_url="wire://")
     wire.open.clear()
-    Job(publisher, "first").log("keeps the transport busy")
+    Job(Serving(publisher), "first").log("keeps the transport busy")
     assert wire.called.wait(5)
     wire.holds = True
-    held = Job(publisher, "held", origin=Origin(after="other 7"))
+    held = Job(Serving(publisher), "held", origin=Origin(after="other 7"))
     held.started()
     for n in range(500):
         held.log(n)
-        Job(publisher, "other").log(n)
+        Job(Serving(publisher), "other").log(n)
     wire.open.set()
     wait_for(lambda: len(of_job(wire, "other")) == 500, "lines of the other job")
     assert of_job(wire, "held") == []
@@ -331,7 +331,7 @@ def test_who_waits_for_another_publisher_does_not_wait_for_ever(
 ) -> None:  # fmt: skip
     monkeypatch.setattr("jobcast.publishing.publisher.HELD_TIMEOUT", 0.2)
     wire.holds = True
-    job = Job(publisher, "a", origin=Origin(after="other 7"))
+    job = Job(Serving(publisher), "a", origin=Origin(after="other 7"))
     job.started()
     job.complete(1)
     wait_for(lambda: len(wire.events) == 2, "both events")
@@ -345,7 +345,7 @@ def test_an_outage_does_not_count_as_waiting_for_another_publisher(
     clock.monotonic = clock.time = lambda: clock.now
     monkeypatch.setattr("jobcast.publishing.publisher.time", clock)
     wire.holds = True
-    Job(publisher, "a", origin=Origin(after="other 7")).started()
+    Job(Serving(publisher), "a", origin=Origin(after="other 7")).started()
     wait_for(lambda: wire.tries > 1, "tries")
     wire.down = True
     tries = wire.tries
@@ -360,7 +360,7 @@ def test_an_outage_does_not_count_as_waiting_for_another_publisher(
 def test_who_ends_waits_for_nobody(wire: Wire) -> None:
     wire.holds = True
     publisher = Publisher(wire, shown_url="wire://")
-    Job(publisher, "a", origin=Origin(after="other 7")).started()
+    Job(Serving(publisher), "a", origin=Origin(after="other 7")).started()
     publisher.close()
     assert len(wire.events) == 1
 
@@ -387,10 +387,10 @@ def test_what_had_to_wait_and_cannot_be_sent_is_counted(
 def test_endings_that_had_to_go_are_counted(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
     wire.down = True
     publisher = Publisher(wire, shown_url="wire://", buffer=Buffer(max_kept=50))
-    Job(publisher, "first").complete(0)
+    Job(Serving(publisher), "first").complete(0)
     wait_for(lambda: wire.tries, "a try")
     for n in range(80):
-        Job(publisher, str(n)).complete(n)
+        Job(Serving(publisher), str(n)).complete(n)
     wire.down = False
     assert wait_for(lambda: publisher.flush(), "all of it")
     publisher.close()
@@ -402,7 +402,7 @@ def test_close_sends_what_is_left_and_tells_what_could_not_be(
     wire: Wire, caplog: pytest.LogCaptureFixture
 ) -> None:
     publisher = Publisher(wire, shown_url="wire://")
-    Job(publisher, "a").log("last words")
+    Job(Serving(publisher), "a").log("last words")
     publisher.close()
     assert wire.said("job_log", "message") == ["last words"]
     assert wire.closed
@@ -410,7 +410,7 @@ def test_close_sends_what_is_left_and_tells_what_could_not_be(
 
     wire.down = True
     publisher = Publisher(wire, shown_url="wire://")
-    Job(publisher, "a").log("never heard")
+    Job(Serving(publisher), "a").log("never heard")
     publisher.close()
     assert "1 events of jobs were not sent to wire://" in caplog.text
     assert not publisher._thread.is_alive()
@@ -423,9 +423,9 @@ def test_close_names_the_jobs_whose_ending_is_not_sent(
     held_job(wire, publisher, "held").complete(1)
     wire.down = True
     for name in ("being-sent", "in-the-buffer"):
-        Job(publisher, name).complete(1)
+        Job(Serving(publisher), name).complete(1)
         wait_for(partial(_tried_since, wire, wire.tries), "another try")
-    Job(publisher, "still-running").log("x")
+    Job(Serving(publisher), "still-running").log("x")
     publisher.close()
     [record] = [record for record in caplog.records if record.levelname == "ERROR"]
     assert "how 3 jobs ended" in record.getMessage()
@@ -441,14 +441,14 @@ def _tried_since(wire: Wire, tries: int) -> bool:
 def test_endings_are_tried_again_until_they_are_stored(wire: Wire, publisher: Publisher) -> None:
     wire.down = True
     for n in range(500):
-        Job(publisher, str(n)).complete(n)
+        Job(Serving(publisher), str(n)).complete(n)
     wait_for(lambda: wire.tries > 5, "tries")
     wire.down = False
     wait_for(lambda: len(wire.said("job_complete", "result")) == 500, "all endings")
 
 
 def test_nothing_is_said_after_the_end(wire: Wire, publisher: Publisher) -> None:
-    job = Job(publisher, "a")
+    job = Job(Serving(publisher), "a")
     job.complete(1)
     job.log("late")
     job.progress(50)
@@ -459,7 +459,7 @@ def test_nothing_is_said_after_the_end(wire: Wire, publisher: Publisher) -> None
 
 
 def test_threads_may_speak_at_once(wire: Wire, publisher: Publisher) -> None:
-    job = Job(publisher, "a")
+    job = Job(Serving(publisher), "a")
 
     def speak(name: str) -> None:
         for n in range(30):
@@ -557,14 +557,14 @@ class Breaks:
 def test_an_odd_value_of_one_job_silences_nobody(
     wrong: Any, wire: Wire, publisher: Publisher
 ) -> None:
-    job = Job(publisher, "odd")
+    job = Job(Serving(publisher), "odd")
     job.progress(current=wrong, total=10**401)
     wait_for(lambda: not job.dirty and not publisher._work.is_set(), "a look at it")
     job.progress(message=wrong)
     wait_for(lambda: not job.dirty and not publisher._work.is_set(), "a look at it")
     job.progress(70, "fine")
     job.complete(1)
-    Job(publisher, "other").complete(2)
+    Job(Serving(publisher), "other").complete(2)
     assert publisher._thread.is_alive()
     assert wire.said("job_complete", "result") == [1, 2]
     assert wire.said("job_progress", "percentage")[-1] == 70
@@ -577,7 +577,7 @@ def test_a_progress_that_cannot_be_had_is_dropped_with_a_warning(
     def fail(*_: Any) -> None:
         raise ZeroDivisionError
 
-    job, other = Job(publisher, "a"), Job(publisher, "b")
+    job, other = Job(Serving(publisher), "a"), Job(Serving(publisher), "b")
     with monkeypatch.context() as patch:
         patch.setattr(job, "_progress_of", fail)
         job.progress(1)
@@ -600,16 +600,16 @@ def test_the_thread_goes_on_whatever_fails_in_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(publisher.leases, "tend", fail)
-        Job(publisher, "a").log("before")
+        Job(Serving(publisher), "a").log("before")
         wait_for(lambda: "it is tried again" in caplog.text, "a line of log")
-    Job(publisher, "a").complete(1)
+    Job(Serving(publisher), "a").complete(1)
     assert wire.said("job_complete", "result") == [1]
 
 
 def test_a_time_limit_that_is_reached_while_a_task_flushes_ends_the_task(
     wire: Wire, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = Job(publisher, "a")
+    job = Job(Serving(publisher), "a")
 
     def reached(*_: Any) -> None:
         raise SoftTimeLimitExceeded

@@ -495,9 +495,9 @@ class KombuSource:
     def _lost(self) -> None:
         # A short interruption loses nothing, and nobody need know: the queue keeps what comes.
         self._records.begin_anew()
-        self._resuming.spawn(self._resume())
+        self._resuming.spawn(self._report_resumed())
 
-    async def _resume(self) -> None:
+    async def _report_resumed(self) -> None:
         await self._on_resumed()
 
     def _state_changed(self, ready: bool) -> None:

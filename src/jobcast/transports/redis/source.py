@@ -462,9 +462,9 @@ class RedisSource:
             self._online.set()
             logger.info("receiving from Redis")
             if interrupted:
-                self._resuming.spawn(self._resume())
+                self._resuming.spawn(self._report_resumed())
 
-    async def _resume(self) -> None:
+    async def _report_resumed(self) -> None:
         await self._on_resumed()
 
     def _left(self, channel: str) -> None:

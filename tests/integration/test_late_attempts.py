@@ -106,7 +106,7 @@ async def test_a_retry_waits_for_the_attempt_before_though_there_is_no_record(
 async def test_lines_of_an_attempt_that_is_not_waited_for_come_late_with_their_attempt(
     attempts: Attempts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobcast.publishing.publisher.HELD_TIMEOUT", 0.2)
+    monkeypatch.setattr("jobcast.publishing.held.HELD_TIMEOUT", 0.2)
     attempts.let_through(2)
     await eventually(lambda: "job_complete" in attempts.follower.names, "end")
     attempts.let_through(1)

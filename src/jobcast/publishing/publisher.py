@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Final, Protocol
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from jobcast.aio import Backoff
 from jobcast.errors import PublishFailed
@@ -19,6 +19,7 @@ from jobcast.liveness.renewer import LeaseRenewer, Sidecar
 from jobcast.publishing.bell import Bell
 from jobcast.publishing.buffer import Buffer, encode
 from jobcast.publishing.guard import Guard
+from jobcast.publishing.held import HeldJobs
 from jobcast.transports import Origin, Outgoing, TransportPublisher
 from jobcast.transports.base import Predecessor, Required
 from jobcast.transports.leases import DEFAULT_LEASE, Lease
@@ -31,7 +32,6 @@ LONGEST_DELAY: Final = 5.0  # seconds between two tries
 FLUSH_TIMEOUT: Final = 2.0  # seconds that the end of a task may wait for the transport
 CLOSE_TIMEOUT: Final = 3.0  # seconds that the end of a process may
 HELD_DELAY: Final = 0.1  # seconds between two looks whether the events before have come
-HELD_TIMEOUT: Final = 10.0  # seconds that a job waits for events of another publisher
 MAX_FAULTS: Final = 100  # progress values that could not be taken, until the thread logs them
 NAMED: Final = 100  # jobs that are named in the log
 
@@ -88,13 +88,6 @@ class Waiter(Struct, eq=False):
     ticket: int | None = None  # given under the lock
 
 
-class Held(Struct):
-    """Events of a job that come after one of another publisher, which is not stored yet."""
-
-    events: deque[Outgoing]
-    since: float | None  # when that was found, or found again after an outage
-
-
 class Publisher:
     """One for each process, started lazily, on the process's own side of a fork.
 
@@ -127,7 +120,7 @@ class Publisher:
         self._waiters: list[Waiter] = []
         self._sent_ticket = 0  # everything up to here is stored, or held
         # Jobs that wait for other publishers. All that came later of them is in the buffer.
-        self._held: dict[str, Held] = {}
+        self._held = HeldJobs()
         self._prepared: deque[Outgoing] = deque()  # has left the buffer, and waits its turn
         self._unsent: Sequence[Outgoing] = ()  # what is being sent
         self._down_since: float | None = None
@@ -186,7 +179,7 @@ class Publisher:
         self._thread.join(timeout)
         self.leases.close()
         with self._lock:
-            held = sum(len(held.events) for held in self._held.values())
+            held = len(self._held.events)
             waiting = len(self._buffer) + len(self._prepared) + len(self._unsent)
             lost = held + waiting + self._buffer.lost
             ended = self._jobs_with_unsent_endings()
@@ -201,7 +194,7 @@ class Publisher:
         self._transport.close()
 
     def _jobs_with_unsent_endings(self) -> list[str]:
-        held = chain.from_iterable(held.events for held in self._held.values())
+        held = self._held.events
         outgoing = chain(held, self._unsent, self._prepared)
         ended = [event.job_id for event in outgoing if event.kind == TERMINAL]
         return [*dict.fromkeys([*ended, *self._buffer.ended_jobs()])]
@@ -278,7 +271,7 @@ class Publisher:
         """Send what is left, without waiting for anybody."""
         self._drain()
         while self._held and not self._gives_up:
-            for job_id in [*self._held]:
+            for job_id in self._held:
                 self._go_on_without(job_id)
             self._drain()
         self.leases.tend()
@@ -399,57 +392,40 @@ class Publisher:
     def _set_aside(self, events: Sequence[Outgoing]) -> None:
         """Let events wait for another process, which ran their job before this one, and with them
         whatever follows of the same job. Other jobs go on."""
-        now = time.monotonic()
-        for outgoing in events:
-            held = self._held.setdefault(outgoing.job_id, Held(deque(), now))
-            held.events.append(outgoing)
-        prepared, self._prepared = self._prepared, deque()
-        for outgoing in prepared:
-            waits = self._held.get(outgoing.job_id)
-            (self._prepared if waits is None else waits.events).append(outgoing)
+        self._held.hold(events)
+        waits = self._held.hold_if_waiting
+        self._prepared = deque(outgoing for outgoing in self._prepared if not waits(outgoing))
 
     def _look_at_held(self) -> None:
         """Find out whether those have spoken that jobs are waiting for."""
         if not self._held or self._gives_up:
             return
-        problem = self._publish([held.events[0] for held in self._held.values()])
+        problem = self._publish(self._held.first_events)
         if problem is not None and not problem.held:
             self._failed(problem)
             return
         waiting = () if problem is None else {outgoing.job_id for outgoing in problem.unsent}
-        for job_id in [*self._held]:
+        for job_id in self._held:
             if job_id not in waiting:
                 self._go_on(job_id, stored=1)
-            elif self._has_waited_enough(self._held[job_id]):
+            elif self._held.has_timed_out(job_id):
                 self._go_on_without(job_id)
         self._succeeded()
 
-    def _has_waited_enough(self, held: Held) -> bool:
-        now = time.monotonic()
-        if held.since is None:
-            held.since = now
-        return now - held.since > HELD_TIMEOUT
-
     def _go_on_without(self, job_id: str) -> None:
-        logger.warning(
-            "job %s: gave up waiting %.0f s for earlier events from another worker;"
-            " publishing newer events", job_id, HELD_TIMEOUT,
-        )  # fmt: skip
-        events = self._held[job_id].events
-        events[0] = structs.replace(events[0], after="")
+        self._held.give_up(job_id)
         self._go_on(job_id, stored=0)
 
     def _go_on(self, job_id: str, stored: int) -> None:
         """Send what has waited, but for what is ``stored`` of it, before anything newer."""
         with self._lock:
-            events = self._held.pop(job_id).events
+            events = self._held.release(job_id)
             # All that the buffer has of the job is newer.
             self._sent_ticket = min(self._sent_ticket, events[0].number - 1)
             self._prepared.extendleft(reversed([*events][stored:]))
 
     def _failed(self, exc: Exception) -> None:
-        for held in self._held.values():
-            held.since = None  # nobody can speak now, nor those that are waited for
+        self._held.pause()
         self._backoff.failed()
         if self._backoff.failures == 1:
             logger.warning(

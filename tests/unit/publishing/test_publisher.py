@@ -322,14 +322,14 @@ def test_each_job_goes_on_when_its_turn_has_come(wire: Wire, publisher: Publishe
     wire.holds = False
     wait_for(lambda: publisher.flush(), "all of it")
     assert [len(of_job(wire, name)) for name in "ab"] == [2, 2]
-    assert publisher._held == {}
+    assert not publisher._held
 
 
 def test_who_waits_for_another_publisher_does_not_wait_for_ever(
     wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("jobcast.publishing.publisher.HELD_TIMEOUT", 0.2)
+    monkeypatch.setattr("jobcast.publishing.held.HELD_TIMEOUT", 0.2)
     wire.holds = True
     job = Job(Serving(publisher), "a", origin=Origin(after="other 7"))
     job.started()
@@ -344,6 +344,7 @@ def test_an_outage_does_not_count_as_waiting_for_another_publisher(
     clock = SimpleNamespace(now=0.0)
     clock.monotonic = clock.time = lambda: clock.now
     monkeypatch.setattr("jobcast.publishing.publisher.time", clock)
+    monkeypatch.setattr("jobcast.publishing.held.time", clock)
     wire.holds = True
     Job(Serving(publisher), "a", origin=Origin(after="other 7")).started()
     wait_for(lambda: wire.tries > 1, "tries")

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import sys
 from contextlib import ExitStack, suppress
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Final
 
 import uvicorn
-from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
+from uvicorn.config import STARTUP_FAILURE
 
 from jobcast.realtime.app import MAX_MESSAGE, create_app
 from jobcast.realtime.connection.uvicorn import LimitedHttpProtocol, raise_file_limit
+from jobcast.server.logging import log_config
+from jobcast.server.supervisor import WORKER_TIMEOUT, Supervisor
 from jobcast.settings import SERVED_ON, Settings
 
 DEFAULT_APP: Final = "jobcast.realtime:create_app"
 SHUTDOWN_TIMEOUT: Final = 10  # seconds that connections may take to end
-# Seconds that a worker may take to start, or to answer the supervisor. A loaded machine needs more
-# than uvicorn's 5: a restart would be given up, and a worker that lives be killed with its clients.
-WORKER_TIMEOUT: Final = 30
 
 
 def serve(
@@ -75,7 +72,7 @@ def serve(
             # Browsers accept compression whenever it is offered; it costs CPU and memory for each.
             ws_per_message_deflate=False,
             ws_ping_interval=None,  # Engine.IO has pings of its own
-            log_config=_log_config(),
+            log_config=log_config(),
             timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
             timeout_worker_healthcheck=WORKER_TIMEOUT,
         )
@@ -87,45 +84,3 @@ def serve(
         server.run()
         if not server.started:
             sys.exit(STARTUP_FAILURE)
-
-
-class Supervisor(Multiprocess):
-    """uvicorn's, which sees at once that a worker died which it was just asking for a sign of life.
-
-    uvicorn keeps the worker's end of their pipe open, so that the pipe did not end with the worker:
-    for all of `WORKER_TIMEOUT` nobody was replaced and no signal heard.
-    """
-
-    def keep_subprocess_alive(self) -> None:
-        for worker in self.processes:
-            worker.child_conn.close()
-        super().keep_subprocess_alive()
-
-
-def _log_config() -> dict[str, Any]:
-    """uvicorn's own, with the time, and with what jobcast has to say.
-
-    Without uvicorn's colours: it copies a record for each line, which alone was a tenth of what it
-    costs to let a client in.
-    """
-    config: dict[str, Any] = copy.deepcopy(LOGGING_CONFIG)
-    config["formatters"]["default"] = {"format": "%(asctime)s %(levelname)-8s %(message)s"}
-    config["formatters"]["access"]["fmt"] = (
-        '%(asctime)s %(levelname)-8s %(client_addr)s - "%(request_line)s" %(status_code)s'
-    )
-    config["handlers"]["default"] = {
-        "class": "jobcast.server.logging.BatchingHandler",
-        "formatter": "default",
-    }
-    config["filters"] = {
-        "news": {"()": "jobcast.server.logging.SkipAcceptedFilter"},
-        "safe": {"()": "jobcast.log_safety.SafeRecords"},
-    }
-    for handler in config["handlers"].values():
-        handler["filters"] = ["safe"]
-    config["loggers"]["uvicorn.error"]["filters"] = ["news"]
-    config["loggers"]["jobcast"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
-    for name in ("engineio.server", "socketio.server"):
-        # Without a level they would add handlers of their own, which know no time and no filter.
-        config["loggers"][name] = {"handlers": ["default"], "level": "ERROR", "propagate": False}
-    return config

@@ -36,8 +36,8 @@ from celery.result import AsyncResult
 from bench.chaos import Realtime, Valkey
 from bench.endings_jobs import LONGEST, again, app, once
 from bench.soak import sending
+from jobcast.celery.enqueue import OWNER_HEADER
 from jobcast.tokens import mint
-from jobcast.worker.sending import OWNER_HEADER
 from tests.support import SECRET, Process, eventually, running
 
 LEASE: Final = 3  # seconds

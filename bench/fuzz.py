@@ -39,8 +39,8 @@ from bench.attacks.wire import ENGINE_PATH, Gone, WebSocket, Wire, text
 from jobcast.testing import log, started
 from jobcast.tokens import mint
 from jobcast.transports import Outgoing, open_publisher
-from tests.redis_family import RedisProcess
 from tests.support import SECRET, new_id, running
+from tests.support.redis_family import RedisProcess
 
 AT_ONCE: Final = 12  # sessions
 STEPS: Final = 12  # that a session has at most

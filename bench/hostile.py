@@ -33,8 +33,8 @@ from bench.attacks.wire import Gone, WebSocket
 from jobcast.testing import log, started
 from jobcast.tokens import mint
 from jobcast.transports import Outgoing, Retention, open_publisher
-from tests.redis_family import RedisProcess
 from tests.support import SECRET, new_id, running
+from tests.support.redis_family import RedisProcess
 
 CALM: Final = 1.0  # seconds before the attack, for what is there anyway
 GRACE: Final = 20.0  # seconds after the attack, in which late events may come

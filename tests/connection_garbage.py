@@ -14,7 +14,7 @@ import uvicorn
 import uvloop
 
 from jobcast.realtime import create_app
-from jobcast.realtime.uvicorn_http import LimitedHttpProtocol
+from jobcast.realtime.connection.uvicorn import LimitedHttpProtocol
 from jobcast.settings import Settings
 from jobcast.tokens import mint
 from tests.e2e.raw import RawClient

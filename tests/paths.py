@@ -10,8 +10,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from jobcast.realtime import create_app as create_plain_app
-from jobcast.realtime.backlog import Backlog
-from jobcast.realtime.websocket import WebSocket
+from jobcast.realtime.connection.outbox import Outbox
+from jobcast.realtime.connection.websocket import WebSocket
 
 
 async def paths(request: Request) -> JSONResponse:
@@ -19,7 +19,7 @@ async def paths(request: Request) -> JSONResponse:
     counts = {"connections": 0, "direct": 0, "ordinary": 0}
     for socket in request.app.state.sio.eio.sockets.values():
         counts["connections"] += not socket.closed
-        if isinstance(socket.queue, Backlog) and isinstance(socket.queue.sink, WebSocket):
+        if isinstance(socket.queue, Outbox) and isinstance(socket.queue.sink, WebSocket):
             counts["direct" if socket.queue.sink._protocol is not None else "ordinary"] += 1
     return JSONResponse(counts)
 

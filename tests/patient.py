@@ -5,9 +5,9 @@ from __future__ import annotations
 from starlette.applications import Starlette
 
 from jobcast.realtime import create_app as create_plain_app
-from jobcast.realtime import gateway
+from jobcast.realtime import drain
 
 
 def create_app() -> Starlette:
-    gateway.DRAIN_GRACE = 120.0  # type: ignore[misc]
+    drain.DRAIN_GRACE = 120.0  # type: ignore[misc]
     return create_plain_app()

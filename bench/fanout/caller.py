@@ -20,7 +20,7 @@ from unittest.mock import patch
 from celery import Celery
 
 from jobcast.transports import Outgoing
-from jobcast.transports.redis import RedisPublisher
+from jobcast.transports.redis.publisher import RedisPublisher
 
 URL = sys.argv[1]
 os.environ["JOBCAST_URL"] = URL

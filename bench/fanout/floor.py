@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import uvloop
 
-from jobcast.realtime.bundle import frame
+from jobcast.realtime.connection.frames import frame
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 OPEN = frame('0{"sid":"x","upgrades":[],"pingInterval":3600000,"pingTimeout":3600000}')

@@ -13,9 +13,9 @@ from kombu.connection import Connection
 from bench.soak.faults import Kinds
 from bench.soak.processes import stopped
 from bench.soak.sent import Sent
-from jobcast.transports.kombu_names import Names
-from tests.rabbitmq import RabbitMQ
+from jobcast.transports.amqp.names import Names
 from tests.support import wait_for
+from tests.support.rabbitmq import RabbitMQ
 
 CRASH: Final = "broker killed"
 PAUSE: Final = "broker paused (SIGSTOP)"

@@ -20,9 +20,9 @@ from bench.soak.sent import Sent
 from jobcast.errors import PublishFailed
 from jobcast.events import JobComplete, JobLog
 from jobcast.transports import Outgoing, open_publisher
-from jobcast.transports.redis_names import Keys
-from tests.redis_family import Cluster, RedisProcess, Sentinels
+from jobcast.transports.redis.names import Keys
 from tests.support import Process, wait_for
+from tests.support.redis_family import Cluster, RedisProcess, Sentinels
 
 KILL: Final = "server killed"
 FAIL_OVER: Final = "master killed, a replica takes over"

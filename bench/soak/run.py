@@ -40,8 +40,8 @@ from bench.soak.report import Options, Problem, Report, Transport, described
 from bench.soak.sent import Sent
 from bench.soak.transcript import examine, examine_order
 from bench.soak_jobs import Script
+from jobcast.publishing import runtime
 from jobcast.tokens import mint
-from jobcast.worker import process
 from tests.support import SECRET, Process, answers, eventually, running
 
 OWNER: Final = "soak"
@@ -236,11 +236,11 @@ def sending(app: Celery, broker: str, events: str) -> Iterator[None]:
     former = os.environ.get("JOBCAST_URL")
     os.environ["JOBCAST_URL"] = events
     app.conf.update(broker_url=broker, result_backend=broker)
-    process.close()
+    runtime.close()
     try:
         yield
     finally:
-        process.close()
+        runtime.close()
         app.close()
         if former is None:
             del os.environ["JOBCAST_URL"]

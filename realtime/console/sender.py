@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from jobcast.worker.sending import OWNER_HEADER
+from jobcast.celery.enqueue import OWNER_HEADER
 
 # Somebody waits for the answer.
 IMPATIENT = {"socket_connect_timeout": 2, "socket_timeout": 2}  # seconds, of Redis

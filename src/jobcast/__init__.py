@@ -13,20 +13,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jobcast.worker.job import Job, current_job
-    from jobcast.worker.process import open_job
-    from jobcast.worker.signatures import owned_by
-    from jobcast.worker.task import ProgressTask
+    from jobcast.celery.signatures import owned_by
+    from jobcast.celery.task import ProgressTask
+    from jobcast.publishing.job import Job, current_job
+    from jobcast.publishing.runtime import open_job
 
 __all__ = ["Job", "ProgressTask", "current_job", "open_job", "owned_by"]
 
 # Loaded when they are asked for: the Socket.IO process imports this package too, and no Celery.
 _HOMES = {
-    "Job": "jobcast.worker.job",
-    "ProgressTask": "jobcast.worker.task",
-    "current_job": "jobcast.worker.job",
-    "open_job": "jobcast.worker.process",
-    "owned_by": "jobcast.worker.signatures",
+    "Job": "jobcast.publishing.job",
+    "ProgressTask": "jobcast.celery.task",
+    "current_job": "jobcast.publishing.job",
+    "open_job": "jobcast.publishing.runtime",
+    "owned_by": "jobcast.celery.signatures",
 }
 
 

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from jobcast.aio import LoopChange
 from jobcast.errors import TokenError
 from jobcast.jwks_fetch import fetch_signing_keys
 from jobcast.keys import VerificationKey
-from jobcast.loops import LoopChange
 
 FETCH_TIMEOUT: Final = 5.0  # seconds of waiting for the endpoint
 REFRESH_INTERVAL: Final = 150.0  # seconds between two fetches in the background

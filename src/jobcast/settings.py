@@ -21,7 +21,7 @@ from jobcast.errors import SettingsError
 from jobcast.events import LEVELS
 from jobcast.masking import MASK, is_secret_name, mask_url, remember
 from jobcast.transports import DEFAULT_HISTORY_SIZE, DEFAULT_HISTORY_TTL, Retention, check_url
-from jobcast.transports.leases import DEFAULT_LEASE, DEFAULT_LOST_AFTER, Terms
+from jobcast.transports.leases import DEFAULT_LEASE, DEFAULT_LOST_AFTER, LeaseTimeouts
 from jobcast.transports.prefix import DEFAULT_PREFIX, check_prefix
 
 PREFIX: Final = "JOBCAST_"
@@ -118,6 +118,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     rate_patience: float = DEFAULT_RATE_PATIENCE  # seconds above the rate until refusals begin
     history_rate: int = DEFAULT_HISTORY_RATE  # characters a second of one connection
     lease: int = DEFAULT_LEASE  # seconds that a run lives without a word of its worker
+    lease_sidecar: bool = False  # a process that renews leases while its worker cannot
     lost_after: int = DEFAULT_LOST_AFTER  # seconds that a job may be stalled
     enqueue_timeout: float = DEFAULT_ENQUEUE_TIMEOUT  # seconds that sending a task may wait
     store_progress: bool = False  # in Celery's result backend too
@@ -258,9 +259,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         return Retention(ttl=self.history_ttl, size=self.history_size)
 
     @property
-    def terms(self) -> Terms:
+    def lease_timeouts(self) -> LeaseTimeouts:
         """How long nothing may be heard of a run."""
-        return Terms(lease=self.lease, lost_after=self.lost_after)
+        return LeaseTimeouts(lease=self.lease, lost_after=self.lost_after)
 
     @property
     def masked_url(self) -> str:
@@ -572,6 +573,7 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "rate_patience": _seconds(1, 600),
     "history_rate": _between(1024, 1024**3, "characters a second"),
     "lease": _between(1, 3600, "seconds"),
+    "lease_sidecar": _bool,
     "lost_after": _between(1, 7 * 24 * 3600, "seconds"),
     "enqueue_timeout": _seconds(0, 60),
     "store_progress": _bool,

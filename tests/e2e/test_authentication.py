@@ -18,8 +18,8 @@ from jobcast.events import JobLog
 from jobcast.tokens import LATEST_TIME, mint
 from jobcast.transports import Origin, Outgoing, open_publisher
 from tests.conftest import Valkey
-from tests.key_server import key_server, private_key
 from tests.support import SECRET, Server, eventually, following, new_id, running
+from tests.support.key_server import key_server, private_key
 
 Token = Callable[..., str]
 

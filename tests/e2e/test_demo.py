@@ -20,9 +20,9 @@ import redis
 from jobcast.client import JobClient
 from jobcast.events import JobComplete, JobLog
 from tests.conftest import Valkey
-from tests.console import PEOPLE, Visitor
-from tests.marked import Mark, marked
 from tests.support import TIMEOUT, Process, free_port, running, wait_for
+from tests.support.console import PEOPLE, Visitor
+from tests.support.marked import Mark, marked
 
 JOBS = ("hash_tree", "import_csv", "make_thumbnails", "fetch_feed", "audit_ledger")
 CODE = "import sys; from jobcast.demo import run; sys.exit(run(port=%d, scale=1, once=%r))"
@@ -103,15 +103,6 @@ def test_a_signal_stops_all_of_it_at_any_moment(
     assert demo.ends() == 128 + signum, demo.log
     assert "Traceback" not in demo.log
     assert_nothing_is_left(mark, demo.temporary)
-
-
-def test_nothing_is_left_of_a_demo_that_was_killed(demo: Demo, mark: Mark) -> None:
-    demo.says("jobcast watch")
-    assert {"valkey-server", "celery", "jobcast.cli"} <= running_parts(mark)
-    demo.popen.kill()
-    demo.ends()
-    mark.wait_until_gone()
-    wait_for(lambda: not list(demo.temporary.iterdir()), "empty directory")
 
 
 def test_a_process_that_dies_is_reported_with_its_log(demo: Demo, mark: Mark) -> None:

@@ -21,9 +21,10 @@ from celery.result import AsyncResult
 from kombu.connection import Connection
 
 from jobcast import owned_by
-from jobcast.transports.leases import Terms
-from jobcast.worker import keeper_process, process
-from jobcast.worker.message import OWNER_HEADER
+from jobcast.celery.headers import OWNER_HEADER
+from jobcast.liveness import sidecar_main
+from jobcast.publishing import runtime
+from jobcast.transports.leases import LeaseTimeouts
 from tests import ending_jobs as jobs
 from tests.conftest import Valkey
 from tests.support import (
@@ -136,9 +137,9 @@ def sends(valkey: Valkey) -> Iterator[None]:
     """Makes this process one that sends the tasks of this module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JOBCAST_URL", valkey.url)
-        process.close()
+        runtime.close()
         yield
-        process.close()
+        runtime.close()
 
 
 class Workers:
@@ -612,17 +613,20 @@ def quick(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Quick]:
     """Its parameter is how long things may take."""
-    terms: Terms = getattr(request, "param", Terms(lease=9, lost_after=300))
-    env = {"JOBCAST_LEASE": str(terms.lease), "JOBCAST_LOST_AFTER": str(terms.lost_after)}
+    terms: LeaseTimeouts = getattr(request, "param", LeaseTimeouts(lease=9, lost_after=300))
+    env = {
+        "JOBCAST_LEASE": str(terms.lease), "JOBCAST_LOST_AFTER": str(terms.lost_after),
+        "JOBCAST_LEASE_SIDECAR": "true",
+    }  # fmt: skip
     with running(Valkey(tmp_path)) as valkey:
         valkey.ready()
         monkeypatch.setenv("JOBCAST_URL", valkey.url)
-        process.close()
+        runtime.close()
         with running(Server(tmp_path / "server.log", valkey.url, env)) as server:
             quick = Quick(valkey, server.ready(), tmp_path, env)
             with quick.stack:
                 yield quick
-        process.close()
+        runtime.close()
 
 
 @asynccontextmanager
@@ -632,7 +636,7 @@ async def at(quick: Quick, worker: Worker, token: Token) -> AsyncIterator[Scene]
 
 
 @pytest.mark.parametrize("pool", ANY)
-@pytest.mark.parametrize("quick", [Terms(lease=3, lost_after=3)], indirect=True)
+@pytest.mark.parametrize("quick", [LeaseTimeouts(lease=3, lost_after=3)], indirect=True)
 async def test_a_worker_that_is_killed_is_missed(pool: str, quick: Quick, token: Token) -> None:
     worker = quick.worker(pool=pool)
     async with at(quick, worker, token) as scene:
@@ -669,16 +673,16 @@ async def test_a_living_job_whose_process_does_not_answer(quick: Quick, token: T
         job_id = scene.send(jobs.holds_the_interpreter, 14)
         await scene.follow(job_id)
         assert await scene.story(job_id) == [*BEGUN, DONE]
-        assert keepers_of(worker) == []
+        assert sidecars_of(worker) == []
 
 
-def keepers_of(worker: Worker) -> list[psutil.Process]:
+def sidecars_of(worker: Worker) -> list[psutil.Process]:
     children = psutil.Process(worker.popen.pid).children()
-    return [child for child in children if keeper_process.__file__ in child.cmdline()]
+    return [child for child in children if sidecar_main.__file__ in child.cmdline()]
 
 
 @pytest.mark.parametrize("pool", ["threads", "gevent", "eventlet"])
-@pytest.mark.parametrize("quick", [Terms(lease=24, lost_after=1)], indirect=True)
+@pytest.mark.parametrize("quick", [LeaseTimeouts(lease=24, lost_after=1)], indirect=True)
 async def test_a_living_job_that_keeps_its_whole_worker_from_answering(
     pool: str, quick: Quick, token: Token
 ) -> None:
@@ -696,19 +700,19 @@ async def test_a_living_job_that_keeps_its_whole_worker_from_answering(
         assert await scene.story(beside) == [*BEGUN, "log", DONE]
 
 
-@pytest.mark.parametrize("quick", [Terms(lease=3, lost_after=1)], indirect=True)
+@pytest.mark.parametrize("quick", [LeaseTimeouts(lease=3, lost_after=1)], indirect=True)
 async def test_nobody_speaks_for_a_worker_that_is_gone(quick: Quick, token: Token) -> None:
     worker = quick.worker(pool="threads")
     async with at(quick, worker, token) as scene:
         job_id = scene.send(jobs.hangs)
         await scene.follow(job_id)
         await scene.runs(job_id)
-        [keeper] = await eventually(lambda: keepers_of(worker), "process that keeps jobs alive")
+        [sidecar] = await eventually(lambda: sidecars_of(worker), "process that keeps jobs alive")
         # What it has started stays.
         os.kill(worker.popen.pid, signal.SIGKILL)
         await scene.alice.transcript.end(job_id)
         assert await scene.told(job_id) == [*BEGUN, "stalled", "error WorkerLostError worker_lost"]
-        await eventually(lambda: not keeper.is_running(), "end of that process")
+        await eventually(lambda: not sidecar.is_running(), "end of that process")
 
 
 async def test_a_worker_that_stops_leaves_nothing_behind(quick: Quick, token: Token) -> None:
@@ -717,12 +721,26 @@ async def test_a_worker_that_stops_leaves_nothing_behind(quick: Quick, token: To
         job_id = scene.send(jobs.succeeds)
         await scene.follow(job_id)
         assert await scene.story(job_id) == [*BEGUN, DONE]
-        [keeper] = await eventually(lambda: keepers_of(worker), "process that keeps jobs alive")
+        [sidecar] = await eventually(lambda: sidecars_of(worker), "process that keeps jobs alive")
         # As supervisors do; it is the worker that decides when it ends.
         os.killpg(worker.popen.pid, signal.SIGTERM)
         assert await worker.ended() == 0
-        await eventually(lambda: not keeper.is_running(), "end of that process")
+        await eventually(lambda: not sidecar.is_running(), "end of that process")
         assert "Traceback" not in worker.log
+
+
+async def test_worker_has_no_sidecar_by_default(quick: Quick, token: Token) -> None:
+    worker = quick.worker(pool="threads", JOBCAST_LEASE_SIDECAR="")
+    gate = Path(quick.folder / "gate")
+    async with at(quick, worker, token) as scene:
+        done, waiting = scene.send(jobs.succeeds), scene.send(jobs.waits, str(gate))
+        await scene.follow(done)
+        await scene.follow(waiting)
+        assert await scene.story(done) == [*BEGUN, DONE]
+        await scene.runs(waiting)
+        assert sidecars_of(worker) == []
+        gate.touch()
+        assert await scene.story(waiting) == [*BEGUN, "log", DONE]
 
 
 async def test_a_worker_that_was_only_asleep(quick: Quick, token: Token) -> None:

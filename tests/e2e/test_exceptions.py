@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobcast.worker import process
+from jobcast.publishing import runtime
 from tests.conftest import Valkey
 from tests.e2e import raising_jobs as jobs
 from tests.support import Server, Worker, following, new_id, outside_of_the_loop, running
@@ -27,9 +27,9 @@ def worker(
     with running(worker), pytest.MonkeyPatch.context() as patch:
         patch.setenv("JOBCAST_URL", valkey.url)
         patch.setattr(jobs.app.conf, "broker_url", valkey.url)
-        process.close()
+        runtime.close()
         yield worker.ready()
-        process.close()
+        runtime.close()
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from jobcast.errors import ProjectExists
 from jobcast.reference import write_project
 from jobcast.tokens import mint
 from tests.conftest import Valkey
-from tests.marked import marked
 from tests.support import ROOT, TIMEOUT, Process, answers, following, free_port
+from tests.support.marked import marked
 
 SERVE = ["jobcast.cli", "serve", "realtime.app:app"]
 SEND = """

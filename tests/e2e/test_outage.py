@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobcast.worker import process
+from jobcast.publishing import runtime
 from tests import jobs
 from tests.conftest import Valkey
 from tests.support import Server, Worker, answers, eventually, following, running
@@ -62,7 +62,7 @@ def apart(
         server.ready()
         worker.ready()
         monkeypatch.setenv("JOBCAST_URL", own_valkey.url)
-        process.close()
+        runtime.close()
         yield server, worker
 
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import socketio.exceptions
 
-from jobcast.serve import WORKER_TIMEOUT
+from jobcast.server.supervisor import WORKER_TIMEOUT
 from tests import jobs
 from tests.conftest import Valkey
 from tests.e2e.raw import raw_client

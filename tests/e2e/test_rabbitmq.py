@@ -14,10 +14,9 @@ import pytest
 import socketio
 from kombu.connection import Connection
 
-from jobcast.worker import process
+from jobcast.publishing import runtime
 from tests import jobs
 from tests.conftest import Valkey
-from tests.rabbitmq import RabbitMQ
 from tests.support import (
     SECRET,
     TIMEOUT,
@@ -32,6 +31,7 @@ from tests.support import (
     free_port,
     running,
 )
+from tests.support.rabbitmq import RabbitMQ
 
 Send = Callable[..., str]
 Token = Callable[..., str]
@@ -52,7 +52,7 @@ def apart(
         server.ready()
         worker.ready()
         monkeypatch.setenv("JOBCAST_URL", events)
-        process.close()
+        runtime.close()
         yield server, worker
 
 

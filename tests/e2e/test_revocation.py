@@ -21,10 +21,9 @@ from jobcast.events import JobLog
 from jobcast.revocation import revoke
 from jobcast.settings import Settings
 from jobcast.transports import Origin, Outgoing, open_publisher
-from jobcast.transports.kombu_names import Names
+from jobcast.transports.amqp.names import Names
 from tests.conftest import Valkey
 from tests.e2e.raw import raw_client
-from tests.rabbitmq import RabbitMQ
 from tests.support import (
     TIMEOUT,
     Follower,
@@ -36,6 +35,7 @@ from tests.support import (
     running,
     wait_for,
 )
+from tests.support.rabbitmq import RabbitMQ
 
 Token = Callable[..., str]
 

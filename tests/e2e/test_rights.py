@@ -10,7 +10,7 @@ import pytest
 
 from jobcast.events import JobLog
 from jobcast.transports import Origin, Outgoing, open_publisher
-from jobcast.transports.redis_names import Keys
+from jobcast.transports.redis.names import Keys
 from tests.conftest import Valkey
 from tests.e2e.raw import raw_client
 from tests.support import Follower, Server, eventually, following, new_id, running

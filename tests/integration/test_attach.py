@@ -21,7 +21,7 @@ from jobcast.realtime import Gateway, attach, client_manager, create_app, revoca
 from jobcast.settings import Settings
 from jobcast.tokens import Subject
 from jobcast.transports import open_publisher
-from jobcast.transports.redis_names import Names as RedisNames
+from jobcast.transports.redis.names import Names as RedisNames
 from jobcast.transports.revocations import Revocation
 from tests.conftest import Valkey
 from tests.support import SECRET, eventually, following, free_port, new_id

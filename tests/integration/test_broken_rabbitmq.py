@@ -13,19 +13,19 @@ import pytest
 from kombu.connection import Connection
 
 from jobcast.events import Cursor
-from jobcast.realtime.leases import LeaseWatch
+from jobcast.liveness.monitor import LeaseMonitor
+from jobcast.publishing.job import Job
+from jobcast.publishing.publisher import Publisher
 from jobcast.realtime.relay import Relay
 from jobcast.testing import log, new_job_id, progress, started
 from jobcast.transports import Origin, Outgoing, Retention, Run, open_publisher
-from jobcast.transports.kombu import BLOCKED, KombuPublisher
-from jobcast.transports.kombu_names import Names
-from jobcast.transports.kombu_source import KombuClientManager
-from jobcast.transports.leases import Lease, Terms
-from jobcast.worker.job import Job
-from jobcast.worker.publisher import Publisher
-from tests.rabbitmq import RabbitMQ
-from tests.recorder import Recorder
-from tests.support import TIMEOUT, eventually
+from jobcast.transports.amqp.names import Names
+from jobcast.transports.amqp.publisher import BLOCKED, KombuPublisher
+from jobcast.transports.amqp.source import KombuClientManager
+from jobcast.transports.leases import Lease, LeaseTimeouts
+from tests.support import TIMEOUT, Serving, eventually
+from tests.support.rabbitmq import RabbitMQ
+from tests.support.recorder import Recorder
 
 LEASE = 6.0  # seconds
 
@@ -75,7 +75,7 @@ class Scene:
         self.source = self.manager.source
         self.relay = Relay(self.source)
         self.publisher = Publisher(open_publisher(url), shown_url="the broker", lease=LEASE)
-        self.job = Job(self.publisher, new_job_id(), origin=Origin(run=Run("aa", 1, "d1")))
+        self.job = Job(Serving(self.publisher), new_job_id(), origin=Origin(run=Run("aa", 1, "d1")))
         self.follower = Recorder("1")
         self.said = 0
 
@@ -229,7 +229,7 @@ async def test_nobody_is_missed_while_the_broker_blocks_publishers(
 ) -> None:
     monkeypatch.setattr("jobcast.transports.canary.SILENCE", 4.0)
     async with scene(rabbitmq.url) as here:
-        watch = LeaseWatch(here.source, Terms(lease=LEASE, lost_after=1))
+        watch = LeaseMonitor(here.source, LeaseTimeouts(lease=LEASE, lost_after=1))
         watching = asyncio.create_task(watch.run())
         leases = here.source._leases
         lease = Lease(here.job.job_id, Run("aa", 1, "d1"))

@@ -19,20 +19,20 @@ from bench.chaos import Proxy
 from bench.refusals import BUSY, MISCONF, NOREPLICAS, OOM, refusing
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor
+from jobcast.publishing.job import Job
+from jobcast.publishing.publisher import Publisher
 from jobcast.realtime import metrics
 from jobcast.realtime.relay import Relay
 from jobcast.testing import log, new_job_id, progress, started
 from jobcast.transports import Origin, Outgoing, Retention, Run, open_manager, open_publisher
-from jobcast.transports.redis import RedisPublisher
-from jobcast.transports.redis_names import Keys, Names
-from jobcast.transports.redis_source import RedisSource
-from jobcast.worker.job import Job
-from jobcast.worker.publisher import Publisher
+from jobcast.transports.redis.names import Keys, Names
+from jobcast.transports.redis.publisher import RedisPublisher
+from jobcast.transports.redis.source import RedisSource
 from tests.conftest import Valkey
-from tests.recorder import Recorder
-from tests.redis_family import Cluster, RedisProcess, Sentinels
-from tests.redis_family import started as started_servers
-from tests.support import TIMEOUT, eventually, running
+from tests.support import TIMEOUT, Serving, eventually, running
+from tests.support.recorder import Recorder
+from tests.support.redis_family import Cluster, RedisProcess, Sentinels
+from tests.support.redis_family import started as started_servers
 
 
 class Scene:
@@ -41,7 +41,7 @@ class Scene:
     def __init__(self, relay: Relay, publisher: Publisher) -> None:
         self.relay = relay
         self.publisher = publisher
-        self.job = Job(publisher, new_job_id())
+        self.job = Job(Serving(publisher), new_job_id())
         self.follower = Recorder("1")
         self.said = 0
 
@@ -269,7 +269,7 @@ async def test_a_connection_that_has_silently_died_is_found(
     own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A firewall forgets it after minutes of silence, and tells neither end."""
-    monkeypatch.setattr("jobcast.transports.redis_line.PING_INTERVAL", 0.2)
+    monkeypatch.setattr("jobcast.transports.redis.subscriber.PING_INTERVAL", 0.2)
     proxy = Proxy()
     await proxy.start()
     proxy.target = own_valkey.port
@@ -329,7 +329,7 @@ async def test_a_silent_channel_stays_subscribed_to(
     own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As short as a loaded machine can still answer in.
-    monkeypatch.setattr("jobcast.transports.redis_line.PING_INTERVAL", 1.0)
+    monkeypatch.setattr("jobcast.transports.redis.subscriber.PING_INTERVAL", 1.0)
     async with scene(own_valkey.url) as here:
         before = _subscribers(own_valkey)
         await eventually(lambda: _pings(own_valkey) >= 3, "3 pings")
@@ -425,7 +425,7 @@ async def test_a_job_whose_events_are_refused_keeps_its_lease(own_valkey: Valkey
     own_valkey.command("ACL", "SETUSER", "worker", "on", ">pw", "~*", "&*", "+@all")
     worker_url = f"redis://worker:pw@127.0.0.1:{own_valkey.port}/0"
     publisher = Publisher(open_publisher(worker_url), shown_url="the store", lease=1.0)
-    job = Job(publisher, new_job_id(), origin=Origin(run=Run("aa", 1, "d1")))
+    job = Job(Serving(publisher), new_job_id(), origin=Origin(run=Run("aa", 1, "d1")))
     job.started()
     assert await asyncio.to_thread(publisher.flush, TIMEOUT)
     [lease] = own_valkey.command("ZRANGE", Names().running, 0, -1)
@@ -436,7 +436,7 @@ async def test_a_job_whose_events_are_refused_keeps_its_lease(own_valkey: Valkey
     def renewed() -> bool:
         # It may never be missing, and its time goes on.
         seen.add(float(own_valkey.command("ZSCORE", Names().running, lease)))
-        return publisher._failures >= 5 and len(seen) >= 5
+        return publisher._backoff.failures >= 5 and len(seen) >= 5
 
     await eventually(renewed, "renewals while events are refused")
     own_valkey.command("ACL", "SETUSER", "worker", "+evalsha")

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import pytest
 
-from jobcast import cancellation
-from jobcast.cancellation import cancel_and_wait
+from jobcast import aio
+from jobcast.aio import cancel_and_wait
 from jobcast.client import JobClient
-from jobcast.realtime.leases import LeaseWatch
+from jobcast.liveness.monitor import LeaseMonitor
 from jobcast.transports import open_manager
-from jobcast.transports.leases import LeaseKeeper, Terms
+from jobcast.transports.leases import LeaseTimeouts, SupportsLeaseMonitoring
 from tests.conftest import Valkey
 from tests.support import Server, new_id
 
@@ -43,12 +43,14 @@ async def test_who_looks_after_leases_ends_when_it_is_told(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """redis-py may lose a cancellation: of a hundred processes that were to end one stayed."""
-    monkeypatch.setattr(cancellation, "AGAIN", 0.1)
+    monkeypatch.setattr(aio, "CANCEL_AGAIN", 0.1)
     manager = open_manager(valkey.url)
-    assert isinstance(manager.source, LeaseKeeper)
+    assert isinstance(manager.source, SupportsLeaseMonitoring)
     try:
         for _ in range(300):
-            watch = asyncio.create_task(LeaseWatch(manager.source, Terms(lease=0.02)).run())
+            watch = asyncio.create_task(
+                LeaseMonitor(manager.source, LeaseTimeouts(lease=0.02)).run()
+            )
             # It looks again and again: this is in the middle of it, wherever that is.
             await asyncio.sleep(random.uniform(0, 0.02))
             await asyncio.wait_for(cancel_and_wait(watch), 20)

@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from jobcast.client import FIRST_DELAY, MEMORY, ConnectionState, JobClient
+from jobcast.client.job_client import MEMORY, ConnectionState, JobClient
 from jobcast.errors import ConnectionRefused, InvalidJobId, JobFailed, JoinRefused
 from jobcast.events import JobEvent, JobLog
 from jobcast.realtime import attach, client_manager
@@ -230,7 +230,7 @@ async def test_connections_on_which_nothing_gets_through_become_fewer(
         reader = Reader(client, job.id)
         await eventually(lambda: len(sids) == 5, "join that is answered")
         assert longest == [0.1, 0.2, 0.4, 0.8]
-        await eventually(lambda: client._delay == FIRST_DELAY, "answer")
+        await eventually(lambda: client._backoff.failures == 0, "answer")
         client._lost.set()
         await eventually(lambda: len(sids) == 6, "next connection")
         assert longest[4:] == [0.1]

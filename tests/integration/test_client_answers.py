@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
-from jobcast.client import LONGEST_PAUSE, PAUSE_SPREAD, JobClient, pause_before_retry
+from jobcast.client.job_client import LONGEST_PAUSE, PAUSE_SPREAD, JobClient, pause_before_retry
 from jobcast.errors import JoinRefused
 from jobcast.events import JobEvent, Refusal
-from tests.played_server import PlayedServer, played_server
 from tests.support import TIMEOUT, eventually
+from tests.support.played_server import PlayedServer, played_server
 
 RETRY_AFTER = 0.4  # seconds
 RATE_LIMITED = {

@@ -31,8 +31,8 @@ from realtime.console.upload import LARGEST
 from realtime.console.workspaces import Workspaces
 from tasks.samples import make_samples
 from tests.conftest import Valkey
-from tests.console import LEDGER, PEOPLE, Console, Visitor, make_demo
 from tests.support import SECRET, TIMEOUT, Worker, new_id, running, wait_for
+from tests.support.console import LEDGER, PEOPLE, Console, Visitor, make_demo
 
 
 @pytest.fixture(scope="module")

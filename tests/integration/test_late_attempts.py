@@ -9,14 +9,14 @@ import pytest
 
 from bench.chaos import Proxy
 from jobcast.events import now
+from jobcast.publishing.job import Job
+from jobcast.publishing.publisher import Publisher
 from jobcast.realtime.relay import Relay
 from jobcast.testing import new_job_id
 from jobcast.transports import Origin, Run, open_manager, open_publisher
-from jobcast.worker.job import Job
-from jobcast.worker.publisher import Publisher
 from tests.conftest import Valkey
-from tests.recorder import Recorder
-from tests.support import eventually
+from tests.support import Serving, eventually
+from tests.support.recorder import Recorder
 
 LINES = 20
 FIRST = [f"first {n}" for n in range(LINES)]
@@ -39,13 +39,13 @@ class Attempts:
             zip(self._publishers, (FIRST, SECOND), strict=True), 1
         ):
             origin = Origin("alice", Run("a" * 12, attempt, str(attempt) * 12), after)
-            job = Job(publisher, self.job_id, origin=origin, waits=False)
+            job = Job(Serving(publisher), self.job_id, origin=origin, waits=False)
             job.started()
             for line in lines:
                 job.log(line)
             if attempt == 1:
                 job.retrying(eta=now())
-                after = job.last_word
+                after = job.last_event_ref
             else:
                 job.complete(2)
 
@@ -106,7 +106,7 @@ async def test_a_retry_waits_for_the_attempt_before_though_there_is_no_record(
 async def test_lines_of_an_attempt_that_is_not_waited_for_come_late_with_their_attempt(
     attempts: Attempts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobcast.worker.publisher.HELD_TIMEOUT", 0.2)
+    monkeypatch.setattr("jobcast.publishing.held.HELD_TIMEOUT", 0.2)
     attempts.let_through(2)
     await eventually(lambda: "job_complete" in attempts.follower.names, "end")
     attempts.let_through(1)

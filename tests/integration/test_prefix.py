@@ -13,8 +13,8 @@ import pytest
 from jobcast.testing import log
 from jobcast.transports import ClientManager, Outgoing, open_manager, open_publisher
 from tests.conftest import Valkey
-from tests.rabbitmq import RabbitMQ
 from tests.support import TIMEOUT, eventually, new_id
+from tests.support.rabbitmq import RabbitMQ
 
 
 @pytest.fixture(params=["one database", "two databases", "rabbitmq"])

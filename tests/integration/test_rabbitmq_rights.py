@@ -15,14 +15,14 @@ from kombu.connection import Connection
 from jobcast.errors import PublishFailed
 from jobcast.testing import log, new_job_id
 from jobcast.transports import Message, Outgoing, Run, TransportPublisher, open_publisher
-from jobcast.transports.kombu_source import KombuClientManager
-from jobcast.transports.leases import Finding, Lease, LeaseHolder, Terms
+from jobcast.transports.amqp.source import KombuClientManager
+from jobcast.transports.leases import Finding, Lease, LeaseTimeouts, SupportsLeaseRenewal
 from jobcast.transports.revocations import Revocation, SupportsRevoking
-from tests.rabbitmq import RabbitMQ
 from tests.support import ROOT, TIMEOUT, eventually
+from tests.support.rabbitmq import RabbitMQ
 
 DEPLOYMENT = ROOT / "docs" / "deployment.md"
-TERMS = Terms(lease=0.6, lost_after=60)
+TERMS = LeaseTimeouts(lease=0.6, lost_after=60)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ async def test_a_worker_publishes_and_a_server_receives(
     job_id, received = new_job_id(), list[Message]()
     lease = Lease(job_id, Run("aa", 1, "d1"))
     queues_of_other_tests = await asyncio.to_thread(event_queues, restricted)
-    assert isinstance(worker, LeaseHolder)
+    assert isinstance(worker, SupportsLeaseRenewal)
     async with served(restricted, received) as manager:
         source = manager.source
         await source.subscribe(job_id)
@@ -94,7 +94,7 @@ async def test_a_worker_publishes_and_a_server_receives(
         found: list[Finding] = []
         async with asyncio.timeout(TIMEOUT):
             while not found:
-                found = await source.look(TERMS)
+                found = await source.scan(TERMS)
                 await asyncio.sleep(0.02)
         assert [finding.lease for finding in found] == [lease]
         await asyncio.to_thread(worker.release, [lease])

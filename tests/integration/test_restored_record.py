@@ -12,11 +12,11 @@ from redis import Redis
 from jobcast.realtime.relay import Relay
 from jobcast.testing import log, new_job_id, started
 from jobcast.transports import Outgoing, open_manager, open_publisher
-from jobcast.transports.redis import RedisPublisher
-from jobcast.transports.redis_names import Keys
+from jobcast.transports.redis.names import Keys
+from jobcast.transports.redis.publisher import RedisPublisher
 from tests.conftest import Valkey
-from tests.recorder import Recorder
 from tests.support import eventually
+from tests.support.recorder import Recorder
 
 MAX_SAFE_INTEGER = 2**53 - 1  # of JavaScript
 

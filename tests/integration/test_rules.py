@@ -22,9 +22,9 @@ from jobcast.transports import NOBODY, Message, Origin, Outgoing, Retention, Run
 from jobcast.transports.base import Predecessor, Required
 from jobcast.transports.memory import MemoryBroker
 from jobcast.transports.record import PUBLISHERS
-from jobcast.transports.redis import RedisPublisher
-from jobcast.transports.redis_names import Keys
-from jobcast.transports.redis_source import _messages
+from jobcast.transports.redis.names import Keys
+from jobcast.transports.redis.publisher import RedisPublisher
+from jobcast.transports.redis.source import _messages
 from tests.conftest import Valkey
 
 RETENTION = Retention(ttl=60, size=1000)

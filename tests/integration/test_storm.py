@@ -13,7 +13,7 @@ from jobcast.errors import TransportUnavailable
 from jobcast.testing import log, new_job_id
 from jobcast.transports import Outgoing, open_manager, open_publisher
 from tests.conftest import Valkey
-from tests.redis_family import RedisProcess, redis_server, started
+from tests.support.redis_family import RedisProcess, redis_server, started
 
 JOBS = 300
 

@@ -32,22 +32,28 @@ from jobcast.transports import (
     Run,
     open_manager,
     open_publisher,
-    redis_source,
 )
-from jobcast.transports.leases import Finding, Lease, LeaseHolder, LeaseKeeper, Terms
-from jobcast.transports.redis_names import Names
-from jobcast.transports.redis_source import RedisSource
+from jobcast.transports.leases import (
+    Finding,
+    Lease,
+    LeaseTimeouts,
+    SupportsLeaseMonitoring,
+    SupportsLeaseRenewal,
+)
+from jobcast.transports.redis import source as redis_source
+from jobcast.transports.redis.names import Names
+from jobcast.transports.redis.source import RedisSource
 from tests.conftest import Valkey
-from tests.rabbitmq import RabbitMQ
-from tests.redis_family import Cluster, RedisProcess, Sentinels, TlsRedis, redis_server
-from tests.redis_family import started as started_servers
 from tests.support import ROOT, TIMEOUT, eventually, new_id
+from tests.support.rabbitmq import RabbitMQ
+from tests.support.redis_family import Cluster, RedisProcess, Sentinels, TlsRedis, redis_server
+from tests.support.redis_family import started as started_servers
 
 DEPLOYMENT = ROOT / "docs" / "deployment.md"
 
 
 NAMES = Names()
-LONG = Terms(lease=3600, lost_after=3600)
+LONG = LeaseTimeouts(lease=3600, lost_after=3600)
 PATIENCE = 900.0  # seconds until another may take over: more than a test takes
 
 
@@ -63,22 +69,22 @@ class ElectionContract(TransportContract):
             leases = {Lease(job_id, Run("aa", n, f"d{n}")) for n in range(1, 4)}
             for lease in leases:
                 await self._let_run_out(ends, lease)
-                assert await second.look(LONG) == []
-            found = await first.look(LONG)
+                assert await second.scan(LONG) == []
+            found = await first.scan(LONG)
             assert {finding.lease for finding in found} == leases
             # What nobody has settled is found again, and by the same process.
-            assert await second.look(LONG) == []
-            assert await first.look(LONG) == found
-            await first.settle(found, LONG)
-            assert await second.look(LONG) == await first.look(LONG) == []
+            assert await second.scan(LONG) == []
+            assert await first.scan(LONG) == found
+            await first.acknowledge(found, LONG)
+            assert await second.scan(LONG) == await first.scan(LONG) == []
 
     @on_both_ends
     async def test_of_many_that_look_at_once_one_is_told(self, ends: Ends, job_id: str) -> None:
         async with self._elected(ends) as (first, second):
             await self._let_run_out(ends, Lease(job_id, Run("aa", 1, "d1")))
-            assert await second.look(LONG) == []  # its client is not to be made ready by several
+            assert await second.scan(LONG) == []  # its client is not to be made ready by several
             sources = [second] * 5 + [first] * 5 + [second] * 5
-            answers = await asyncio.gather(*(source.look(LONG) for source in sources))
+            answers = await asyncio.gather(*(source.scan(LONG) for source in sources))
             assert [bool(found) for found in answers] == [source is first for source in sources]
 
     @on_both_ends
@@ -87,12 +93,12 @@ class ElectionContract(TransportContract):
             lease = Lease(job_id, Run("aa", 1, "d1"))
             await self._let_run_out(ends, lease)
             await self._put_back(second, PATIENCE / 2)
-            assert await second.look(LONG) == []
+            assert await second.scan(LONG) == []
             await self._put_back(second, PATIENCE)
-            assert [finding.lease for finding in await second.look(LONG)] == [lease]
+            assert [finding.lease for finding in await second.scan(LONG)] == [lease]
             # It was only slow. There is no way back as long as the other one looks.
-            assert await first.look(LONG) == []
-            assert [finding.lease for finding in await second.look(LONG)] == [lease]
+            assert await first.scan(LONG) == []
+            assert [finding.lease for finding in await second.scan(LONG)] == [lease]
 
     @on_both_ends
     async def test_who_takes_over_when_nobody_has_looked_for_long_waits_for_renewals(
@@ -102,7 +108,7 @@ class ElectionContract(TransportContract):
             await self._let_run_out(ends, Lease(job_id, Run("aa", 1, "d1")))
             await self._put_back(second, LONG.lease)
             for _ in range(3):
-                assert await second.look(LONG) == []
+                assert await second.scan(LONG) == []
 
     @asynccontextmanager
     async def _elected(self, ends: Ends) -> AsyncIterator[tuple[RedisSource, RedisSource]]:
@@ -114,7 +120,7 @@ class ElectionContract(TransportContract):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(redis_source, "TAKE_OVER", PATIENCE)
                 await self._forget(first)
-                assert await first.look(LONG) == []
+                assert await first.scan(LONG) == []
                 await first.client.hset(NAMES.watch, "since", 0)
                 yield first, other.source
         finally:
@@ -126,7 +132,7 @@ class ElectionContract(TransportContract):
             await source.client.delete(key)
 
     async def _let_run_out(self, ends: Ends, lease: Lease) -> None:
-        assert isinstance(ends.publisher, LeaseHolder)
+        assert isinstance(ends.publisher, SupportsLeaseRenewal)
         await asyncio.to_thread(ends.publisher.renew, [lease], 0)
 
     async def _put_back(self, source: RedisSource, seconds: float) -> None:
@@ -171,8 +177,8 @@ class RedisContract(InterruptionContract):
         await eventually(forgotten, "source that has forgotten all of them")
         # Whatever the server has still to say of them changes nothing.
         await source.subscribe(job_id)
-        await ends.say(log(job_id))
-        await ends.came(1)
+        await ends.publish(log(job_id))
+        await ends.wait_received(1)
         await source.unsubscribe(job_id)
         await eventually(forgotten, "source that has forgotten it again")
 
@@ -185,16 +191,16 @@ class TestValkey(RedisContract, LeaseContract, ElectionContract, RevocationContr
     async def test_what_is_no_lease_is_removed_and_hides_nothing(self, transport_url: str) -> None:
         """Somebody else's, or another version's."""
         manager, publisher = open_manager(transport_url), open_publisher(transport_url)
-        assert isinstance(publisher, LeaseHolder)
-        assert isinstance(manager.source, LeaseKeeper)
+        assert isinstance(publisher, SupportsLeaseRenewal)
+        assert isinstance(manager.source, SupportsLeaseMonitoring)
         lease = Lease(new_id(), Run("aa", 1, "d1"))
-        terms = Terms(lease=0.6, lost_after=60)
+        terms = LeaseTimeouts(lease=0.6, lost_after=60)
         found: list[Finding] = []
         with Redis.from_url(transport_url) as client:
             client.zadd(NAMES.running, {"somebody else": 1})
             await asyncio.to_thread(publisher.renew, [lease], 0.1)
             while not found:
-                found += await manager.source.look(terms)
+                found += await manager.source.scan(terms)
             assert [finding.lease for finding in found] == [lease]
             assert client.zrange(NAMES.running, 0, -1) == [str(lease).encode()]
         await asyncio.to_thread(publisher.release, [lease])
@@ -207,23 +213,23 @@ class TestValkey(RedisContract, LeaseContract, ElectionContract, RevocationContr
         """What is there then is what a clock that was an hour ahead has left."""
         former, manager = open_manager(transport_url), open_manager(transport_url)
         publisher = open_publisher(transport_url)
-        assert isinstance(publisher, LeaseHolder)
-        assert isinstance(former.source, LeaseKeeper)
-        assert isinstance(manager.source, LeaseKeeper)
+        assert isinstance(publisher, SupportsLeaseRenewal)
+        assert isinstance(former.source, SupportsLeaseMonitoring)
+        assert isinstance(manager.source, SupportsLeaseMonitoring)
         dead, stalled, living = (Lease(new_id(), Run("aa", 1, f"d{n}")) for n in range(3))
-        terms = Terms(lease=0.6, lost_after=0.6)
+        terms = LeaseTimeouts(lease=0.6, lost_after=0.6)
         deadline = time.monotonic() + TIMEOUT
         found: list[Finding] = []
 
-        async def look(source: LeaseKeeper) -> list[Finding]:
+        async def scan(source: SupportsLeaseMonitoring) -> list[Finding]:
             assert time.monotonic() < deadline, f"there was only {found}"
             await asyncio.to_thread(publisher.renew, [living], 60)
-            return await source.look(terms)
+            return await source.scan(terms)
 
         await asyncio.to_thread(publisher.renew, [stalled], 0.1)
         while not found:
-            found += await look(former.source)
-        await former.source.settle(found, terms)
+            found += await scan(former.source)
+        await former.source.acknowledge(found, terms)
         await asyncio.to_thread(publisher.renew, [dead], 0.6)
         names = Names()
         with Redis.from_url(transport_url) as client:
@@ -233,7 +239,7 @@ class TestValkey(RedisContract, LeaseContract, ElectionContract, RevocationContr
             at, since = (float(value) for value in client.hmget(names.watch, "at", "since"))
             client.hset(names.watch, mapping={"at": at + 3600, "since": since + 3600})
         while len({(finding.kind, finding.lease) for finding in found}) < 3:
-            found += await look(manager.source)
+            found += await scan(manager.source)
         assert {(finding.kind, finding.lease) for finding in found} == {
             ("stalled", stalled), ("lost", stalled), ("stalled", dead),
         }  # fmt: skip

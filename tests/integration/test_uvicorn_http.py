@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from bench.attacks import wire
 from bench.attacks.wire import Wire, frame, request, upgrade
-from jobcast.realtime.uvicorn_http import LimitedHttpProtocol
+from jobcast.realtime.connection.uvicorn import LimitedHttpProtocol
 from tests.support import TIMEOUT, eventually, free_port
 
 NONSENSE = b"GET / HTTP/1.1\r\n\r\n"  # no frame: an unknown opcode

@@ -19,11 +19,10 @@ from threading import Thread
 import pytest
 
 from bench.refusals import MISCONF, refusing
-from jobcast.doctor import examine
+from jobcast.cli.doctor import examine
+from jobcast.cli.watch import Terminal, watch
 from jobcast.transports import Retention, open_publisher
-from jobcast.watch import Terminal, watch
 from tests.conftest import Valkey
-from tests.played_server import played_server
 from tests.support import (
     SECRET,
     TIMEOUT,
@@ -36,6 +35,7 @@ from tests.support import (
     running,
     wait_for,
 )
+from tests.support.played_server import played_server
 
 Token = Callable[..., str]
 Event = tuple[str, dict[str, object]]

@@ -72,7 +72,7 @@ def test_the_wheel_takes_one_name_and_no_other(names: set[str], wheel: Path) -> 
 def test_the_wheel_is_complete(names: set[str]) -> None:
     assert {
         "jobcast/py.typed",
-        "jobcast/transports/publish.lua",
+        "jobcast/transports/redis/scripts/publish.lua",
         "jobcast/_project/README.md",
     } <= names
     sources = {

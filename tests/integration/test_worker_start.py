@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from jobcast.celery.startup_check import check_transport
 from jobcast.settings import Settings
-from jobcast.worker.reach import check_transport
 from tests.conftest import Valkey
-from tests.redis_family import RedisProcess
 from tests.support import Worker, free_port, running
+from tests.support.redis_family import RedisProcess
 
 POOL = ("--pool=solo",)
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from jobcast.publishing import runtime
 from jobcast.transports.memory import MemoryBroker
-from jobcast.worker import process
 from tests.support import new_id
 
 
@@ -14,6 +14,6 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryBroker]:
     """Where the jobs of this process publish: a place in memory of the test's own."""
     url = f"memory://{new_id()}"
     monkeypatch.setenv("JOBCAST_URL", url)
-    process.close()
+    runtime.close()
     yield MemoryBroker.at(url)
-    process.close()
+    runtime.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.redis_family import certificates
+from tests.support.redis_family import certificates
 
 
 def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> None:

@@ -9,8 +9,8 @@ import pytest
 from jobcast.errors import SettingsError
 from jobcast.settings import SERVED_ON, Settings
 from realtime.console.demonstration import demonstration, is_loopback
-from tests.console import make_demo
 from tests.support import SECRET
+from tests.support.console import make_demo
 
 SETTINGS = Settings(jwt_secret=SECRET)
 

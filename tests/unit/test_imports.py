@@ -5,6 +5,7 @@ python-socketio imports kombu, redis and aiohttp by itself, wherever they are in
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -33,13 +34,44 @@ def test_the_public_names() -> None:
 
 
 def test_a_worker_imports_no_web_server() -> None:
-    imported = imported_by("from jobcast import ProgressTask; import jobcast.transports.redis")
+    imported = imported_by(
+        "from jobcast import ProgressTask; import jobcast.transports.redis.publisher"
+    )
     assert "celery" in imported
     assert not imported & {"starlette", "uvicorn", "jwt", "rich"}
 
 
+def test_open_job_needs_neither_celery_nor_billiard() -> None:
+    code = """
+import pkgutil, sys
+sys.modules["celery"] = sys.modules["billiard"] = None
+from importlib import import_module
+import jobcast.liveness, jobcast.publishing
+for package in (jobcast.liveness, jobcast.publishing):
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        import_module(module.name)
+from jobcast import current_job, open_job
+
+with open_job("nightly") as job:
+    job.progress(50, "half-way")
+    assert current_job() is job
+try:
+    with open_job("broken") as job:
+        raise KeyboardInterrupt
+except KeyboardInterrupt:
+    pass
+assert job.ended
+print("done")
+"""
+    environ = {"JOBCAST_URL": "memory://", "PATH": os.environ["PATH"]}
+    result = subprocess.run(
+        [sys.executable, "-c", code], text=True, capture_output=True, check=False, env=environ
+    )
+    assert (result.stdout, result.stderr) == ("done\n", "")
+
+
 def test_the_server_imports_no_celery() -> None:
-    imported = imported_by("import jobcast.realtime, jobcast.serve")
+    imported = imported_by("import jobcast.realtime, jobcast.server.serve")
     assert "starlette" in imported
     assert not imported & {"celery", "rich"}
 

@@ -102,7 +102,7 @@ def test_a_logger_is_protected_once() -> None:
 
 def test_a_drivers_error_is_logged_without_the_password(caplog: pytest.LogCaptureFixture) -> None:
     publisher = open_publisher("redis://bob:a-drivers-password@h/0")
-    logger = logging.getLogger("jobcast.transports.redis")
+    logger = logging.getLogger("jobcast.transports.redis.publisher")
     echo = (
         "unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'bob' 'a-drivers-password'"
     )

@@ -18,8 +18,8 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from PIL import Image
 
+from jobcast.publishing import runtime
 from jobcast.transports.memory import MemoryBroker
-from jobcast.worker import process
 from tasks import people
 from tasks.broken import LedgerError, audit_ledger
 from tasks.checksums import hash_tree
@@ -39,7 +39,7 @@ Run = Callable[..., Ended]
 def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Runs a task here: ``run(task, *args)`` gives its result and what a follower is sent."""
     monkeypatch.setenv("JOBCAST_URL", URL)
-    process.close()
+    runtime.close()
 
     def run(task: Any, *args: object) -> Ended:
         job_id = new_id()
@@ -49,7 +49,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
         return ended.result, [{"event": name, **data} for name, data in events]
 
     yield run
-    process.close()
+    runtime.close()
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from jobcast.errors import SettingsError, TokenError
 from jobcast.jwks_fetch import UnusableKeySet, fetch_signing_keys
 from jobcast.settings import Settings
 from jobcast.tokens import LATEST_TIME, TokenVerifier, mint
-from tests.key_server import key_server, private_key
 from tests.support import TIMEOUT, eventually
+from tests.support.key_server import key_server, private_key
 
 SECRET = "s" * 32
 OTHER = "o" * 32

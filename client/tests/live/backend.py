@@ -27,8 +27,8 @@ from jobcast.tokens import mint  # noqa: E402
 from jobcast.transports import TransportPublisher, open_publisher  # noqa: E402
 from tests import jobs  # noqa: E402
 from tests.paths import paths  # noqa: E402
-from tests.redis_family import RedisProcess  # noqa: E402
 from tests.support import SECRET, Server, Worker, new_id, running  # noqa: E402
+from tests.support.redis_family import RedisProcess  # noqa: E402
 from tests.talking import disconnect  # noqa: E402
 
 

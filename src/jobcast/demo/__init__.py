@@ -15,12 +15,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from jobcast.cli.terminal import clean_lines
 from jobcast.demo.children import Children
 from jobcast.demo.play import Demo, say
 from jobcast.errors import JobcastError
 from jobcast.masking import mask
 from jobcast.settings import Settings
-from jobcast.terminal import clean_lines
 
 SCALE: Final = 14  # of the sample input: its jobs last a few seconds each
 PACKAGES: Final = ("aiohttp", "jwt", "PIL", "rich", "starlette", "uvicorn")

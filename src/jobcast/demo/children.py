@@ -1,4 +1,4 @@
-"""The processes of a demo: none outlives it, and none dies unnoticed."""
+"""The processes of a demo: the demo stops them when it ends, and reports one that dies."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from jobcast.cancellation import cancel_and_wait
-from jobcast.demo import keeper
+from jobcast.aio import cancel_and_wait
 from jobcast.errors import JobcastError
 
 POLL_INTERVAL: Final = 0.05  # seconds between two looks at a condition
@@ -80,24 +78,17 @@ class Children:
     """The processes that run, in the order of their start.
 
     Args:
-        directory: has their logs. It is removed, and they are killed, should this process be
-            killed; a process that is not has to call :meth:`stop` and to remove it.
+        directory: has their logs.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._running: list[Child] = []
         self._hurry = False
-        self._keeper = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-I", "-S", keeper.__file__, str(directory)],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True, text=True,
-        )  # fmt: skip
 
     def start(self, name: str, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> Child:
         child = Child(name, argv, log=self._directory / f"{name}.log", cwd=cwd, env=env)
         self._running.append(child)
-        self._tell_keeper()
         return child
 
     async def guard(self, work: Coroutine[Any, Any, T]) -> T:
@@ -128,7 +119,6 @@ class Children:
             await until(lambda: child.exit_code is not None, f"end of the {child.name}")
         finally:
             child.sweep()
-            self._tell_keeper()
         if child.exit_code:
             raise ChildEnded(child)
         return child.said
@@ -142,9 +132,6 @@ class Children:
         while self._running:
             await self._stop(self._running[-1])
             self._running.pop()
-            self._tell_keeper()
-        self._keeper.kill()
-        self._keeper.communicate()
 
     async def _stop(self, child: Child) -> None:
         child.send_signal(child.stop_signal)
@@ -155,10 +142,6 @@ class Children:
                 STOP_TIMEOUT,
             )
         child.sweep()
-
-    def _tell_keeper(self) -> None:
-        with suppress(BrokenPipeError):
-            print(*(child.pid for child in self._running), file=self._keeper.stdin, flush=True)
 
 
 async def until(condition: Callable[[], T], what: str, timeout: float = READY_TIMEOUT) -> T:

@@ -17,8 +17,8 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from jobcast.demo.children import Child, Children, until
+from jobcast.demo.http_client import start_jobs
 from jobcast.demo.probes import HOST, answers_ping, free_port, is_free, is_ready
-from jobcast.demo.visitor import start_jobs
 from jobcast.masking import mask_url
 from jobcast.reference import reference_directory
 from jobcast.settings import PREFIX
@@ -50,8 +50,8 @@ class Demo:
         self._secret = secrets.token_urlsafe(32)
 
     async def play(self, port: int, once: bool, scale: int) -> int:
+        from jobcast.cli.watch import watch
         from jobcast.tokens import mint
-        from jobcast.watch import watch
 
         say("[bold]jobcast demo[/]: five jobs, and all that they need, on this machine\n")
         self._set_environment()

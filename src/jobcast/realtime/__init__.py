@@ -1,7 +1,7 @@
 """The Socket.IO process: authenticates clients and brings them the events of their jobs."""
 
 from jobcast.realtime.app import attach, client_manager, create_app
-from jobcast.realtime.auth import Rule
+from jobcast.realtime.authorization import Rule
 from jobcast.realtime.gateway import Gateway
 from jobcast.tokens import Subject
 

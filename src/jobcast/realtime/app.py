@@ -13,13 +13,14 @@ from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jobcast.log_safety import EXPOSED_LOGGERS, protect
-from jobcast.realtime import metrics, wire_json
-from jobcast.realtime.ending import draining_on_sigterm
-from jobcast.realtime.garbage import rare_collections
+from jobcast.realtime import metrics
+from jobcast.realtime.connection import wire_json
+from jobcast.realtime.connection.origins import OriginGuard, Origins
+from jobcast.realtime.connection.screening import Refused, refuse
 from jobcast.realtime.gateway import Gateway
-from jobcast.realtime.http import health_routes, metrics_route
-from jobcast.realtime.origins import OriginGuard, Origins
-from jobcast.realtime.screening import Refused, refuse
+from jobcast.realtime.health import health_routes, metrics_route
+from jobcast.server.gc_tuning import relaxed_gc
+from jobcast.server.graceful_shutdown import draining_on_sigterm
 from jobcast.settings import Settings
 from jobcast.transports import ClientManager, open_manager
 
@@ -128,7 +129,7 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
         gateway.start()
         metrics.forget_the_dead()
         ending = draining_on_sigterm(lambda: gateway.drain(settings.drain_seconds))
-        with rare_collections(), ending:
+        with relaxed_gc(), ending:
             yield
         await gateway.aclose()
         await manager.aclose()

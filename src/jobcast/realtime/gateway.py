@@ -5,23 +5,19 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import random
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import socketio
 from socketio.exceptions import ConnectionRefusedError as Refused
 from socketio.packet import Packet
 
-from jobcast.cancellation import cancel_and_wait
-from jobcast.errors import InvalidMessage, SettingsError, TokenError, TransportUnavailable
+from jobcast.aio import BackgroundTasks, cancel_and_wait
+from jobcast.errors import SettingsError, TokenError
 from jobcast.events import (
-    Auth,
     Closing,
     Draining,
     JoinAccepted,
@@ -34,62 +30,29 @@ from jobcast.events import (
     TokenAccepted,
     TokenExpiring,
     packet_of,
-    parse_request,
-    payload_of,
     room_of,
 )
+from jobcast.liveness.monitor import LeaseMonitor
 from jobcast.realtime import metrics
-from jobcast.realtime.auth import Authorizer, Grant, RuleTimeout
-from jobcast.realtime.budget import Budget
-from jobcast.realtime.bundle import Bundle
-from jobcast.realtime.engine import EngineGuard
-from jobcast.realtime.leases import LeaseWatch
-from jobcast.realtime.outlet import EngineOutlet
-from jobcast.realtime.refusals import shown
+from jobcast.realtime.admission import Admission
+from jobcast.realtime.authorization import Authorizer, Grant
+from jobcast.realtime.connection.engineio import EngineIOAdapter
+from jobcast.realtime.connection.frames import FrameBatch
+from jobcast.realtime.connection.refusals import shown
+from jobcast.realtime.connections import Connection, Connections
+from jobcast.realtime.drain import drain
 from jobcast.realtime.relay import Relay
-from jobcast.realtime.revocations import DenyList, RevocationWatch
-from jobcast.realtime.rights import NOT_FOUND, UNDECIDED, NotAllowed, SubjectRights
+from jobcast.realtime.requests import NOT_AUTHENTICATED, Requests
+from jobcast.realtime.revocations import RevocationWatch
+from jobcast.realtime.rights import NOT_FOUND, NotAllowed, SubjectRights
+from jobcast.realtime.token_expiry import TokenExpiry
 from jobcast.settings import Settings
-from jobcast.tokens import Subject, TokenVerifier
+from jobcast.tokens import Subject
 from jobcast.transports import Source
-from jobcast.transports.leases import LeaseKeeper
+from jobcast.transports.leases import Finding, SupportsLeaseMonitoring
 from jobcast.transports.revocations import SupportsRevocations
 
-EXPIRY_WARNING: Final = 30.0  # seconds before a token expires
-LONGEST_TIMER: Final = 24 * 3600.0  # seconds; a token may be valid for longer than a timer can run
-
-DRAIN_RATE: Final = 500  # connections that are closed a second, when the process ends
-DRAIN_GRACE: Final = 2.0  # seconds that the last of them may take
-
-NOT_AUTHENTICATED: Final = Refusal(code="not_authenticated", message="connect first")
-UNAVAILABLE: Final = Refusal(
-    code="unavailable", message="the job cannot be read now; try again in a moment"
-)
-
 logger = logging.getLogger(__name__)
-
-
-class Connection:
-    """An authenticated connection: whom it speaks for, what it follows, when it ends."""
-
-    __slots__ = (
-        "budget", "closed", "eio_sid", "jobs", "outlet", "requests", "sid", "since", "subject",
-        "timer",
-    )  # fmt: skip
-
-    def __init__(
-        self, sid: str, eio_sid: str, subject: Subject, outlet: EngineOutlet, budget: Budget
-    ) -> None:
-        self.sid = sid
-        self.eio_sid = eio_sid
-        self.subject = subject
-        self.outlet = outlet
-        self.budget = budget
-        self.jobs: set[str] = set()
-        self.closed = False
-        self.requests = asyncio.Lock()  # one after the other, in the order they came
-        self.timer: asyncio.TimerHandle | None = None  # for the end of the token
-        self.since = time.monotonic()
 
 
 class Gateway:
@@ -103,7 +66,7 @@ class Gateway:
         source: where events come from.
         settings: the limits, and how tokens are verified.
         namespace: where clients connect to.
-        exclusive: whether the server is jobcast's alone, see :class:`EngineGuard`.
+        exclusive: whether the server is jobcast's alone, see :class:`EngineIOAdapter`.
     """
 
     def __init__(
@@ -119,21 +82,21 @@ class Gateway:
             raise SettingsError("serializer", "of the Socket.IO server should be the default one")
         self._source = source
         self._settings = settings
-        self._deny_list = DenyList()
         self._sio = sio
         self._namespace = namespace
-        self._verifier = TokenVerifier(settings)
+        self._connections = Connections()
+        self._admission = Admission(settings, self._connections)
+        self._expiry = TokenExpiry(self._send, self._end_soon)
         self._authorizer = Authorizer(settings, source)
         self._rights = SubjectRights(self._authorizer, self._subject_of, self._right_ended)
         self.relay = Relay(
             source, namespace=namespace, rights=self._rights, on_resumed=self._resumed
         )
         self._max_jobs = settings.max_jobs
-        self._connections: dict[str, Connection] = {}
-        self._of_subject: Counter[str] = Counter()
-        self.guard = EngineGuard(
+        self.guard = EngineIOAdapter(
             sio, settings, exclusive=exclusive, on_other_loop=self._begin_again
         )
+        self._requests = Requests(self._connections, self.guard.refusals)
         self._begin()
         self._app_connect = self._registered("connect")
         self._app_disconnect = self._registered("disconnect")
@@ -144,8 +107,7 @@ class Gateway:
         self._lease_watch: asyncio.Task[None] | None = None
         self._revocations: RevocationWatch | None = None
         self._revocation_watch: asyncio.Task[None] | None = None
-        self._deserted = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
         self._draining = False
         self._started = False
 
@@ -175,54 +137,36 @@ class Gateway:
         self._started = True
         self._draining = False
         self.guard.start()
-        self._verifier.start()
+        self._admission.start()
         self.relay.start()
-        if isinstance(self._source, LeaseKeeper):
-            watch = LeaseWatch(self._source, self._settings.terms)
+        if isinstance(self._source, SupportsLeaseMonitoring):
+            watch = LeaseMonitor(self._source, self._settings.lease_timeouts, _count_finding)
             self._lease_watch = asyncio.create_task(watch.run(), name="jobcast-leases")
         if isinstance(self._source, SupportsRevocations):
-            revoked = RevocationWatch(self._source, self._deny_list, self._close_revoked)
+            revoked = RevocationWatch(self._source, self._admission.deny_list, self._close_revoked)
             self._revocations = revoked
             self._revocation_watch = asyncio.create_task(revoked.run(), name="jobcast-revocations")
 
     async def drain(self, seconds: float = 0.0) -> None:
-        """Send every client to another process: tell it, then close its connection.
-
-        Args:
-            seconds: over which the closing is spread at most, so that the others are not all
-                come to at once.
-        """
+        """Send every client to another process: see :func:`~jobcast.realtime.drain.drain`."""
         if self._draining:
             return
         self._draining = True
         self.guard.refuse_new()
-        connections = list(self._connections.values())
-        spread = min(seconds, len(connections) / DRAIN_RATE)
-        if connections:
-            logger.info("sending %d clients away, over %.1f s", len(connections), spread)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        due = sorted((random.uniform(0, spread), connection) for connection in connections)
-        for delay, connection in due:
-            self._say(connection, Draining(closes_in=round(delay, 3)))
-        for delay, connection in due:
-            await asyncio.sleep(began + delay - loop.time())
-            await self.guard.close(connection.eio_sid)
-        if self._connections:
-            self._deserted.clear()
-            with suppress(TimeoutError):  # whoever is left is cut
-                async with asyncio.timeout(DRAIN_GRACE):
-                    await self._deserted.wait()
+        await drain(self._connections, seconds, self._send, self._close_transport)
+
+    async def _close_transport(self, connection: Connection) -> None:
+        await self.guard.close(connection.eio_sid)
 
     async def aclose(self) -> None:
         """Close every connection of the namespace, and stop."""
         self.guard.enter_loop()  # what belongs to another one can't be waited for
         await self.drain()
-        await self.guard.aclose([c.eio_sid for c in self._connections.values()])
+        await self.guard.aclose([connection.eio_sid for connection in self._connections])
         watches = (self._lease_watch, self._revocation_watch)
         await cancel_and_wait(*(watch for watch in watches if watch is not None))
-        self._verifier.close()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._admission.close()
+        await self._tasks.wait()
         await self.relay.aclose()
         self._authorizer.close()
         self._started = False
@@ -231,9 +175,11 @@ class Gateway:
         handlers: dict[str, Callable[..., Awaitable[Any]]] = {
             "connect": self._connect,
             "disconnect": self._disconnect,
-            "join_job": self._request(self._join_job, JoinJob),
-            "leave_job": self._request(self._leave_job, LeaveJob),
-            "refresh_token": self._request(self._refresh_token, RefreshToken),
+            "join_job": self._requests.handler("join_job", JoinJob, self._join_job),
+            "leave_job": self._requests.handler("leave_job", LeaveJob, self._leave_job),
+            "refresh_token": self._requests.handler(
+                "refresh_token", RefreshToken, self._refresh_token
+            ),
         }
         for event, handler in handlers.items():
             self._sio.on(event, handler, namespace=self._namespace)
@@ -251,18 +197,17 @@ class Gateway:
             self.start()
         eio_sid = self._sio.manager.eio_sid_from_sid(sid, self._namespace)
         try:
-            subject = await self._verified(_token_of(auth))
-            self._check_connections(subject)
+            subject = await self._admission.admit(auth)
         except TokenError as exc:
             raise self._refusal(sid, eio_sid, exc) from None
         # Counted from here on: the application's handler may take its time.
-        self._of_subject[subject.sub] += 1
+        self._connections.count(subject)
         is_accepted = False
         try:
             is_accepted = await self._accept(sid, eio_sid, subject, environ, auth)
         finally:
             if not is_accepted:
-                self._uncount(subject)
+                self._connections.uncount(subject)
         return is_accepted
 
     async def _accept(
@@ -282,15 +227,23 @@ class Gateway:
             # It went meanwhile, and python-socketio forgets it only if it is refused.
             raise Refused("the connection is closed")
         try:
-            self._deny_list.check(subject)  # it may have been revoked since it was verified
+            self._admission.deny_list.check(
+                subject
+            )  # it may have been revoked since it was verified
         except TokenError as exc:
             raise self._refusal(sid, eio_sid, exc) from None
-        outlet = EngineOutlet(sid, socket, self.guard.backlog(eio_sid))
-        connection = Connection(sid, eio_sid, subject, outlet, self.guard.budget(eio_sid))
-        self._connections[sid] = connection
+        connection = Connection(
+            sid,
+            eio_sid,
+            subject,
+            socket=socket,
+            outbox=self.guard.outbox(eio_sid),
+            budget=self.guard.budget(eio_sid),
+        )
+        self._connections.add(connection)
         self.guard.authenticated(eio_sid)
         metrics.CONNECTIONS.inc()
-        self._arm(connection)
+        self._expiry.arm(connection)
         logger.info(
             "connected %s (%s): sub=%s", sid, self.guard.address(eio_sid), shown(subject.sub)
         )
@@ -303,30 +256,8 @@ class Gateway:
         metrics.REFUSED.labels(exc.code).inc()
         return Refused(exc.message, {"code": exc.code, "message": exc.message})
 
-    async def _verified(self, token: str) -> Subject:
-        """Verify a token and return its subject.
-
-        Raises:
-            TokenError: the token is not valid, or was revoked.
-        """
-        subject = await self._verifier.verify(token)
-        self._deny_list.check(subject)
-        return subject
-
-    def _check_connections(self, subject: Subject) -> None:
-        """Check that a subject may have another connection to this process.
-
-        Raises:
-            TokenError: it has too many.
-        """
-        most = self._settings.max_connections_per_subject
-        if most and self._of_subject[subject.sub] >= most:
-            raise TokenError(
-                "too_many_connections", f"a subject may have {most} connections to a server"
-            )
-
     async def _disconnect(self, sid: str, reason: str = "") -> None:
-        connection = self._connections.pop(sid, None)
+        connection = self._connections.remove(sid)
         if connection is not None:
             self._forget(connection)
             logger.info(
@@ -337,11 +268,7 @@ class Gateway:
             await _call(self._app_disconnect, sid, reason)
 
     def _forget(self, connection: Connection) -> None:
-        connection.closed = True
-        connection.outlet.shut()
-        self._uncount(connection.subject)
-        if not self._connections:
-            self._deserted.set()
+        connection.ended = True
         metrics.CONNECTIONS.dec()
         if connection.timer is not None:
             connection.timer.cancel()
@@ -349,66 +276,6 @@ class Gateway:
             self.relay.leave(job_id, connection.sid)
         # A client may leave the namespace and keep its connection; it has as long as a new one.
         self.guard.expect(connection.eio_sid)
-
-    def _uncount(self, subject: Subject) -> None:
-        self._of_subject[subject.sub] -= 1
-        if not self._of_subject[subject.sub]:
-            del self._of_subject[subject.sub]
-
-    def _request(
-        self,
-        handle: Callable[[Connection, Any], Awaitable[msgspec.Struct]],
-        cls: type[msgspec.Struct],
-    ) -> Callable[..., Awaitable[dict[str, Any]]]:
-        """A Socket.IO handler that checks a request, and always answers it."""
-        name = handle.__name__.removeprefix("_")
-
-        async def answer(sid: str, *payload: Any) -> dict[str, Any]:
-            connection = self._connections.get(sid)
-            if connection is None:
-                return payload_of(NOT_AUTHENTICATED)
-            retry_after = connection.budget.check_request()
-            if retry_after is not None:
-                return payload_of(self._limited(name, sid, retry_after))
-            try:
-                request = parse_request(name, payload[0] if payload else None, cls)
-                with connection.budget.request():
-                    async with connection.requests:
-                        if connection.closed:
-                            return payload_of(NOT_AUTHENTICATED)
-                        return payload_of(await handle(connection, request))
-            except InvalidMessage as exc:
-                self.guard.refusals.info("refused %s of %s: %s", name, sid, shown(exc.problem))
-                return payload_of(Refusal(code="invalid_request", message=exc.problem))
-            except TokenError as exc:
-                self.guard.refusals.info(
-                    "refused %s of %s: %s (%s)", name, sid, exc.message, exc.code
-                )
-                return payload_of(Refusal(code=exc.code, message=exc.message))
-            except TransportUnavailable as exc:
-                logger.warning("could not answer %s of %s: %s", name, sid, exc)
-                return payload_of(UNAVAILABLE)
-            except RuleTimeout as exc:
-                logger.error("refused %s of %s: %s", name, sid, exc)
-                metrics.REFUSED.labels(UNDECIDED.code).inc()
-                return payload_of(UNDECIDED)
-            except Exception:
-                logger.exception("%s of %s failed", name, sid)
-                return payload_of(Refusal(code="internal_error", message="something went wrong"))
-
-        return answer
-
-    def _limited(self, name: str, sid: str, retry_after: float) -> Refusal:
-        self.guard.refusals.info(
-            "refused %s of %s: above its budget (JOBCAST_MESSAGE_RATE, JOBCAST_HISTORY_RATE)",
-            name, sid,
-        )  # fmt: skip
-        metrics.REFUSED.labels("rate_limited").inc()
-        return Refusal(
-            code="rate_limited",
-            message="the connection asks for too much; ask again later",
-            retry_after=round(retry_after, 3),
-        )
 
     async def _join_job(self, connection: Connection, request: JoinJob) -> msgspec.Struct:
         job_id, subject = request.job_id, connection.subject
@@ -425,14 +292,14 @@ class Gateway:
             return self._refused_join(connection, job_id, NOT_FOUND)
         retry_after = await connection.budget.afford_history(job_id)
         if retry_after is not None:
-            return self._limited("join_job", connection.sid, retry_after)
+            return self._requests.limited("join_job", connection.sid, retry_after)
         # Joining again begins anew: the client has asked for the history.
         await self._leave(connection, job_id)
         try:
             answer = await self._follow(connection, request, grant)
         except NotAllowed as exc:
             return self._refused_join(connection, job_id, exc.refusal)
-        if connection.closed:
+        if connection.ended:
             self.relay.leave(job_id, connection.sid)
             return NOT_AUTHENTICATED
         if request.after is not None:
@@ -460,15 +327,15 @@ class Gateway:
             NotAllowed: the right to do so has ended meanwhile.
         """
         job_id = request.job_id
-        sent = connection.outlet.history
+        sent = connection.history
         # From here on: what ends the right takes the job away again, also before the answer.
         connection.jobs.add(job_id)
         try:
-            answer = await self.relay.join(job_id, connection.outlet, request.after, grant)
+            answer = await self.relay.join(job_id, connection, request.after, grant)
         except BaseException:
             connection.jobs.discard(job_id)
             raise
-        connection.budget.charge_history(connection.outlet.history - sent)
+        connection.budget.charge_history(connection.history - sent)
         if job_id not in connection.jobs:
             raise NotAllowed(NOT_FOUND)
         return answer
@@ -486,7 +353,7 @@ class Gateway:
         return LeaveAccepted(job_id=request.job_id)
 
     async def _refresh_token(self, connection: Connection, request: RefreshToken) -> TokenAccepted:
-        subject = await self._verified(request.token)
+        subject = await self._admission.verify(request.token)
         if subject.sub != connection.subject.sub:
             raise TokenError("token_subject", "the token is for another subject")
         former, connection.subject = connection.subject, subject
@@ -496,8 +363,8 @@ class Gateway:
             connection.subject = former
             self._close_revoked()  # the former token may have been revoked meanwhile
             raise
-        if not connection.closed:
-            self._arm(connection)
+        if not connection.ended:
+            self._expiry.arm(connection)
         logger.info("refreshed %s: sub=%s", connection.sid, shown(subject.sub))
         return TokenAccepted(expires_at=datetime.fromtimestamp(subject.expires_at, UTC))
 
@@ -534,41 +401,17 @@ class Gateway:
         if connection is None:
             return
         connection.jobs.discard(job_id)
-        self._say(connection, Left(job_id=job_id, code=refusal.code, message=refusal.message))
-        self._spawn(self._sio.leave_room(sid, room_of(job_id), self._namespace))
+        self._send(connection, Left(job_id=job_id, code=refusal.code, message=refusal.message))
+        self._tasks.spawn(self._sio.leave_room(sid, room_of(job_id), self._namespace))
         logger.info(
             "left %s: sub=%s may not follow it any longer (%s)",
             job_id, shown(connection.subject.sub), refusal.code,
         )  # fmt: skip
 
-    def _arm(self, connection: Connection) -> None:
-        """Set the alarm for the end of the connection's token."""
-        loop = asyncio.get_running_loop()
-        if connection.timer is not None:
-            connection.timer.cancel()
-        left = connection.subject.expires_at - time.time()
-        if left > LONGEST_TIMER:
-            connection.timer = loop.call_later(LONGEST_TIMER, self._arm, connection)
-        else:
-            connection.timer = loop.call_later(until_warning(left), self._warn, connection)
-
-    def _warn(self, connection: Connection) -> None:
-        expires_at = connection.subject.expires_at
-        self._say(connection, TokenExpiring(expires_at=datetime.fromtimestamp(expires_at, UTC)))
-        connection.timer = asyncio.get_running_loop().call_later(
-            max(0.0, expires_at - time.time()), self._expire, connection
-        )
-
-    def _say(
+    def _send(
         self, connection: Connection, message: Left | TokenExpiring | Closing | Draining
     ) -> None:
-        connection.outlet.send(Bundle([packet_of(message)], namespace=self._namespace))
-
-    def _expire(self, connection: Connection) -> None:
-        logger.info(
-            "closing %s: the token of sub=%s expired", connection.sid, shown(connection.subject.sub)
-        )
-        self._spawn(self._end(connection))
+        connection.send(FrameBatch([packet_of(message)], namespace=self._namespace))
 
     def _resumed(self) -> None:
         """Make up for messages about revocations that an interruption may have lost."""
@@ -576,44 +419,24 @@ class Gateway:
             self._revocations.request_read()
 
     def _close_revoked(self) -> None:
-        for connection in list(self._connections.values()):
-            if not connection.closed and self._deny_list.denies(connection.subject):
+        for connection in self._connections:
+            if not connection.ended and self._admission.deny_list.denies(connection.subject):
                 self._revoke(connection)
 
     def _revoke(self, connection: Connection) -> None:
         """Close a connection whose token was revoked; it is sent nothing more of its jobs."""
-        connection.closed = True
         for job_id in connection.jobs:
             self.relay.leave(job_id, connection.sid)
-        self._say(connection, Closing(code="token_revoked", message="the token was revoked"))
-        connection.outlet.shut()  # also for a join that is on its way
+        self._send(connection, Closing(code="token_revoked", message="the token was revoked"))
+        connection.ended = True  # also for a join that is on its way
         logger.info(
             "closing %s: the token of sub=%s was revoked",
             connection.sid, shown(connection.subject.sub),
         )  # fmt: skip
-        self._spawn(self._end(connection))
+        self._end_soon(connection)
 
-    async def _end(self, connection: Connection) -> None:
-        await self._sio.disconnect(connection.sid, namespace=self._namespace)
-
-    def _spawn(self, coroutine: Any) -> None:
-        task = asyncio.ensure_future(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-def _token_of(auth: Any) -> str:
-    """The token that a client sent to connect.
-
-    Raises:
-        TokenError: there is none.
-    """
-    if not auth or (isinstance(auth, dict) and not auth.get("token")):
-        raise TokenError("token_missing", "connect with auth: {token}")
-    try:
-        return parse_request("connect", auth, Auth).token
-    except InvalidMessage:
-        raise TokenError("token_invalid", "the token cannot be read") from None
+    def _end_soon(self, connection: Connection) -> None:
+        self._tasks.spawn(self._sio.disconnect(connection.sid, namespace=self._namespace))
 
 
 async def _call(handler: Callable[..., Any], *args: Any) -> Any:
@@ -624,10 +447,5 @@ async def _call(handler: Callable[..., Any], *args: Any) -> Any:
     return await answer if inspect.isawaitable(answer) else answer
 
 
-def until_warning(left: float) -> float:
-    """Seconds to wait before a client is told that its token, with so many left, expires.
-
-    A token that lives shortly has lived half of its time by then: were it told at once, a client
-    whose tokens all live shortly would renew them without pause.
-    """
-    return max(0.0, left - min(EXPIRY_WARNING, left / 2))
+def _count_finding(finding: Finding) -> None:
+    metrics.LEASES.labels(finding.kind).inc()

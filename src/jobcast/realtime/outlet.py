@@ -1,11 +1,10 @@
-"""From a room to one socket."""
+"""What a room asks of a follower's connection."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
-from jobcast.realtime.backlog import Backlog
-from jobcast.realtime.bundle import Bundle
+from jobcast.realtime.connection.frames import FrameBatch
 
 
 class Outlet(Protocol):
@@ -17,55 +16,11 @@ class Outlet(Protocol):
     def closed(self) -> bool:
         """Whether nothing can be sent any more."""
 
-    def send(self, bundle: Bundle) -> None:
+    def send(self, batch: FrameBatch) -> None:
         """Send packets of live events."""
 
-    def send_history(self, bundle: Bundle) -> None:
+    def send_history(self, batch: FrameBatch) -> None:
         """Send what a history has, which may be more than is allowed to wait otherwise."""
 
     async def drained(self) -> None:
         """Wait until a history may be sent."""
-
-
-class EngineOutlet:
-    """To an Engine.IO connection.
-
-    What can be written at once is, past python-engineio; everything else waits in the backlog,
-    which serves every transport and every ASGI server.
-    """
-
-    __slots__ = ("_backlog", "_shut", "_socket", "history", "sid")
-
-    def __init__(self, sid: str, socket: Any, backlog: Backlog) -> None:
-        self.sid = sid
-        self.history = 0  # characters of history that were sent
-        self._socket = socket
-        self._backlog = backlog
-        self._shut = False
-
-    @property
-    def closed(self) -> bool:
-        return bool(
-            self._shut or self._socket.closed or self._socket.closing or self._backlog.overflowed
-        )
-
-    def shut(self) -> None:
-        """Send nothing more, although the connection is still to be closed."""
-        self._shut = True
-
-    def send(self, bundle: Bundle) -> None:
-        if self._shut:
-            return
-        if not (self._backlog.write(bundle.frames) or self.closed):
-            for packet, value in zip(bundle.packets, bundle.values, strict=True):
-                self._backlog.offer(packet, value)
-
-    def send_history(self, bundle: Bundle) -> None:
-        if self._shut:
-            return
-        self.history += bundle.size
-        if not (self._backlog.write(bundle.frames) or self.closed):
-            self._backlog.offer_history(bundle.packets)
-
-    async def drained(self) -> None:
-        await self._backlog.drained()

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from jobcast.cancellation import cancel_and_wait
+from jobcast.aio import BackgroundTasks, LoopChange
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JoinAccepted
-from jobcast.loops import LoopChange
 from jobcast.realtime import metrics
-from jobcast.realtime.auth import EVERY_OWNER, Grant
-from jobcast.realtime.bundle import ROOT
+from jobcast.realtime.authorization import EVERY_OWNER, Grant
+from jobcast.realtime.connection.frames import ROOT
 from jobcast.realtime.outlet import Outlet
 from jobcast.realtime.rights import NotAllowed, Rights
-from jobcast.realtime.rooms import Asked, Newcomer, Room, is_ahead
+from jobcast.realtime.room import Asked, Newcomer, Room, is_ahead
 from jobcast.transports import Message, Source
 from jobcast.transports.base import Snapshot
 from jobcast.transports.canary import Canary, SupportsCanary
@@ -68,9 +67,7 @@ class Relay:
         # Histories that rooms are missing and that are in memory together.
         self._reads = asyncio.Semaphore(READING_AT_ONCE)
         self._rooms: dict[str, Room] = {}
-        self._received = 0  # events in this turn of the loop
-        self._unsent: dict[Room, None] = {}  # rooms with events that came in this turn of the loop
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = BackgroundTasks(_log_problem)
         self._started = False
 
     @property
@@ -99,12 +96,12 @@ class Relay:
         if not self._started:
             self._started = True
             self._source.start(self._receive, self._resume)
-            self._spawn(self._watch_quiet_rooms())
+            self._tasks.spawn(self._watch_quiet_rooms())
             if isinstance(self._source, SupportsCanary):
-                self._spawn(self._measure(self._source.canary))
+                self._tasks.spawn(self._measure(self._source.canary))
 
     async def aclose(self) -> None:
-        await cancel_and_wait(*self._tasks)
+        await self._tasks.cancel()
         metrics.JOBS.dec(len(self._rooms))
         self._rooms.clear()
         await self._source.aclose()
@@ -252,7 +249,7 @@ class Relay:
         return True
 
     def _open(self, job_id: str) -> Room:
-        room = Room(job_id, self._spawn(self._source.subscribe(job_id)), self._namespace)
+        room = Room(job_id, self._tasks.spawn(self._source.subscribe(job_id)), self._namespace)
         self._rooms[job_id] = room
         metrics.JOBS.inc()
         return room
@@ -262,7 +259,7 @@ class Relay:
             del self._rooms[room.job_id]
             metrics.JOBS.dec()
             room.subscribed.cancel()
-            self._spawn(self._unsubscribe(room.job_id))
+            self._tasks.spawn(self._unsubscribe(room.job_id))
 
     async def _unsubscribe(self, job_id: str) -> None:
         if job_id not in self._rooms:
@@ -272,24 +269,9 @@ class Relay:
         room = self._rooms.get(job_id)
         if room is None:
             return
-        self._received += 1
         if not room.receive(message):
             metrics.GAPS.inc()
             self._fill(room)
-        self._send_soon(room)
-
-    def _send_soon(self, room: Room) -> None:
-        """What came together goes out together: a write for each follower, not for each event."""
-        if not self._unsent:
-            asyncio.get_running_loop().call_soon(self._send)
-        self._unsent[room] = None
-
-    def _send(self) -> None:
-        rooms, self._unsent = self._unsent, {}
-        for room in rooms:
-            room.flush()
-        metrics.RECEIVED.inc(self._received)
-        self._received = 0
 
     async def _resume(self) -> None:
         """After an interruption, read what every room missed."""
@@ -302,7 +284,7 @@ class Relay:
     def _fill(self, room: Room) -> None:
         if not room.behind:
             room.behind = True
-            self._spawn(self._read_missing(room))
+            self._tasks.spawn(self._read_missing(room))
 
     async def _read_missing(self, room: Room) -> None:
         """Read what a room is missing, and deliver it before anything newer."""
@@ -359,17 +341,10 @@ class Relay:
                     metrics.GAPS.inc()
                     self._fill(room)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
 
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        # Those who wait for a subscription are told; there may be nobody left who does.
-        if not task.cancelled() and (problem := task.exception()) is not None:
-            logger.info("%s", problem)
+def _log_problem(problem: BaseException) -> None:
+    # A task that waits for a subscription raises it too; maybe no follower waits any more.
+    logger.info("%s", problem)
 
 
 def _reach(after: Cursor | None, room: Room) -> Cursor | None:

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from jobcast.errors import JobcastError, TransportUnavailable
 from jobcast.events import Refusal
-from jobcast.realtime.auth import Authorizer, RuleTimeout
+from jobcast.realtime.authorization import Authorizer, RuleTimeout
 from jobcast.tokens import Subject
 
 ASKED_AT_ONCE: Final = 100  # connections; the loop has a turn in between

@@ -77,14 +77,14 @@ class Transport(NamedTuple):
 
 
 _REDIS = Transport(
-    "jobcast.transports.redis:RedisPublisher",
-    "jobcast.transports.redis_source:RedisClientManager",
-    "jobcast.transports.redis_servers:check_url",
+    "jobcast.transports.redis.publisher:RedisPublisher",
+    "jobcast.transports.redis.source:RedisClientManager",
+    "jobcast.transports.redis.servers:check_url",
 )
 _KOMBU = Transport(
-    "jobcast.transports.kombu:KombuPublisher",
-    "jobcast.transports.kombu_source:KombuClientManager",
-    "jobcast.transports.kombu:check_url",
+    "jobcast.transports.amqp.publisher:KombuPublisher",
+    "jobcast.transports.amqp.source:KombuClientManager",
+    "jobcast.transports.amqp.publisher:check_url",
 )
 _MEMORY = Transport(
     "jobcast.transports.memory:MemoryPublisher", "jobcast.transports.memory:MemoryClientManager"

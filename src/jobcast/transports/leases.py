@@ -51,7 +51,7 @@ class Finding(Struct, frozen=True):
     lease: Lease
 
 
-class Terms(Struct, frozen=True, kw_only=True):
+class LeaseTimeouts(Struct, frozen=True, kw_only=True):
     """How long things may take, in seconds."""
 
     lease: float = DEFAULT_LEASE
@@ -59,7 +59,7 @@ class Terms(Struct, frozen=True, kw_only=True):
 
 
 @runtime_checkable
-class LeaseHolder(Protocol):
+class SupportsLeaseRenewal(Protocol):
     """What a transport's publisher may be able to do, beside publishing."""
 
     def renew(self, leases: Sequence[Lease], seconds: float) -> None:
@@ -78,10 +78,10 @@ class LeaseHolder(Protocol):
 
 
 @runtime_checkable
-class LeaseKeeper(Protocol):
+class SupportsLeaseMonitoring(Protocol):
     """What a transport's source may be able to do, beside subscribing."""
 
-    async def look(self, terms: Terms) -> list[Finding]:
+    async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
         """What is to be said of runs now; nothing if another process looks after them.
 
         After an interruption nothing is found for as long as a lease: whoever lives renews it.
@@ -90,14 +90,14 @@ class LeaseKeeper(Protocol):
             TransportUnavailable: the store cannot be asked.
         """
 
-    async def settle(self, findings: Sequence[Finding], terms: Terms) -> None:
+    async def acknowledge(self, findings: Sequence[Finding], terms: LeaseTimeouts) -> None:
         """Say that it has been said.
 
         Raises:
             TransportUnavailable: the store cannot be told; it is found again.
         """
 
-    async def tell(self, batch: Sequence[Outgoing]) -> None:
+    async def publish(self, batch: Sequence[Outgoing]) -> None:
         """Publish events of this side.
 
         Raises:
@@ -105,7 +105,7 @@ class LeaseKeeper(Protocol):
         """
 
 
-class LeaseBook:
+class InMemoryLeases:
     """Leases in memory, by the rules of ``leases.lua``."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -136,7 +136,7 @@ class LeaseBook:
         """Find nothing until a lease has passed after the next look: no renewal could arrive."""
         self._looked_at = float("-inf")
 
-    def look(self, terms: Terms) -> list[Finding]:
+    def scan(self, terms: LeaseTimeouts) -> list[Finding]:
         now = self._clock()
         if now - self._looked_at > terms.lease / 2:
             self._since = now
@@ -154,7 +154,7 @@ class LeaseBook:
         ]
         return found[:LOOKED_AT_ONCE]
 
-    def settle(self, findings: Iterable[Finding], terms: Terms) -> None:
+    def acknowledge(self, findings: Iterable[Finding], terms: LeaseTimeouts) -> None:
         now = self._clock()
         with self._lock:
             for finding in findings:

@@ -10,15 +10,15 @@ from contextlib import suppress
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from jobcast.aio import LoopChange
 from jobcast.errors import PublishFailed
 from jobcast.events import Cursor
-from jobcast.loops import LoopChange
 from jobcast.transports.base import Message, Outgoing, Retention, Snapshot
-from jobcast.transports.leases import Finding, Lease, LeaseBook, Terms
+from jobcast.transports.leases import Finding, InMemoryLeases, Lease, LeaseTimeouts
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.record import Records
 from jobcast.transports.revocations import Revocation, RevocationBook
-from jobcast.transports.rooms import AsyncJobRooms, JobRooms
+from jobcast.transports.socketio_managers import AsyncJobEventManagerMixin, JobEventManagerMixin
 
 
 class MemoryBroker:
@@ -29,7 +29,7 @@ class MemoryBroker:
     def __init__(self, retention: Retention) -> None:
         self._lock = threading.Lock()
         self._records = Records(retention)
-        self.leases = LeaseBook()
+        self.leases = InMemoryLeases()
         self.revocations = RevocationBook()
         self._sources: set[MemorySource] = set()
 
@@ -88,7 +88,7 @@ class MemoryBroker:
             self._sources.discard(source)
 
 
-class MemoryPublisher(JobRooms):
+class MemoryPublisher(JobEventManagerMixin):
     """The worker's side."""
 
     def __init__(
@@ -174,13 +174,13 @@ class MemorySource:
     async def owner(self, job_id: str) -> str | None:
         return self._broker.snapshot(job_id, None).owner
 
-    async def look(self, terms: Terms) -> list[Finding]:
-        return self._broker.leases.look(terms)
+    async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
+        return self._broker.leases.scan(terms)
 
-    async def settle(self, findings: Sequence[Finding], terms: Terms) -> None:
-        self._broker.leases.settle(findings, terms)
+    async def acknowledge(self, findings: Sequence[Finding], terms: LeaseTimeouts) -> None:
+        self._broker.leases.acknowledge(findings, terms)
 
-    async def tell(self, batch: Sequence[Outgoing]) -> None:
+    async def publish(self, batch: Sequence[Outgoing]) -> None:
         self._broker.publish(batch)
 
     def watch_revocations(self, on_revocation: Callable[[Revocation], None]) -> None:
@@ -204,7 +204,7 @@ class MemorySource:
             self._on_message(job_id, message)
 
 
-class MemoryClientManager(AsyncJobRooms):
+class MemoryClientManager(AsyncJobEventManagerMixin):
     """A client manager for ``AsyncServer``."""
 
     source: MemorySource

@@ -19,9 +19,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-from tests.rabbitmq import RabbitMQ
-from tests.redis_family import redis_server
 from tests.support import Process, free_port, new_id
+from tests.support.rabbitmq import RabbitMQ
+from tests.support.redis_family import redis_server
 
 STOP_TIMEOUT = 30  # seconds
 

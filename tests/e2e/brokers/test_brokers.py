@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pytest_celery import CeleryTestSetup
 
-from jobcast.worker import process
+from jobcast.publishing import runtime
 from tests.e2e.brokers import broker_tasks as jobs
 from tests.e2e.brokers.conftest import LEASE
 from tests.e2e.test_endings import story_of
@@ -46,11 +46,11 @@ def url(celery_setup: CeleryTestSetup, monkeypatch: pytest.MonkeyPatch) -> str:
 @asynccontextmanager
 async def scene(url: str, token: Token, folder: Path) -> AsyncIterator[Follower]:
     env = {"JOBCAST_LEASE": LEASE, "JOBCAST_LOST_AFTER": "60"}
-    process.close()
+    runtime.close()
     with running(Server(folder / "server.log", url, env)) as server:
         async with following(server.ready().url, token()) as alice:
             yield alice
-    process.close()
+    runtime.close()
 
 
 async def send(alice: Follower, task: Any, *args: Any, **options: Any) -> str:

@@ -13,9 +13,9 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tasks.samples import make_samples
 from tests.conftest import Valkey
-from tests.console import Console, make_demo
 from tests.e2e.browser.tab import Tab
 from tests.support import Worker, running
+from tests.support.console import Console, make_demo
 
 SAMPLES = "tasks.checksums,tasks.people,tasks.thumbnails,tasks.flaky,tasks.broken"
 HISTORY = {"JOBCAST_HISTORY_SIZE": "20000"}

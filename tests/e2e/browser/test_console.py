@@ -12,13 +12,13 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from jobcast import open_job
-from jobcast.worker.process import process
+from jobcast.publishing.runtime import get_runtime
 from tasks.samples import make_samples
 from tests import jobs
 from tests.conftest import Valkey
-from tests.console import Console, Visitor
 from tests.e2e.browser.tab import Tab
 from tests.support import Worker, new_id, running, wait_for
+from tests.support.console import Console, Visitor
 
 NewTab = Callable[..., Tab]
 Send = Callable[..., str]
@@ -378,14 +378,14 @@ def test_past_the_limit_the_oldest_lines_fall_out_and_who_reads_is_left_there(
     note = tab.page.locator(".log-note")
 
     with open_job(job_id, owner=ada) as job:
-        here = process()
+        here = get_runtime()
         assert here
 
         def write(first: int, last: int) -> None:
             for line in range(first, last):
                 job.log(f"line {line} of many")
                 if line % 5000 == 0:
-                    here.flush()  # where too many wait, the oldest go
+                    here.publisher.flush()  # where too many wait, the oldest go
 
         write(0, 19_000)
         tab.go(job_id)

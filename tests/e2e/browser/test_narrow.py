@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from jobcast import open_job
-from jobcast.worker.process import process
+from jobcast.publishing.runtime import get_runtime
 from tests import jobs
 from tests.e2e.browser.tab import Tab
 from tests.e2e.browser.test_accessibility import LOOKS, is_clean
@@ -129,10 +129,10 @@ def test_a_long_message_leaves_room_for_the_rest(
     job_id = new_id()
     for message in (UNBROKEN, UNBROKEN * 26):
         with open_job(job_id, owner=ada) as job:
-            here = process()
+            here = get_runtime()
             assert here
             job.progress(25, "briefly")
-            here.flush()  # a page that is there before its job is told that there is none
+            here.publisher.flush()  # a page that is there before its job is told that there is none
             tab.go(job_id)
             heading = tab.answer.get_by_role("heading")
             expect(heading).to_have_text(re.compile("Running: briefly, 25%"))

@@ -1,0 +1,144 @@
+"""Celery's signals: a run begins and ends, a worker starts."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+from billiard.process import current_process
+from celery import signals, states
+from celery.exceptions import Retry
+from kombu.utils.compat import detect_environment
+
+from jobcast.celery.enqueue import is_followed
+from jobcast.celery.failures import original_exception
+from jobcast.celery.headers import STANDS_IN_HEADER, headers_of
+from jobcast.celery.hooks import request_class_of
+from jobcast.celery.jobs import fail_run, keep_aborted, raised_in
+from jobcast.celery.result_backend import mirror
+from jobcast.errors import SettingsError
+from jobcast.events import now
+from jobcast.publishing.identity import job_id_of
+from jobcast.publishing.job import Job, current_job
+from jobcast.settings import Settings
+
+
+def _followed_task(task: Any) -> Any | None:
+    """Return the :class:`~jobcast.celery.task.ProgressTask` whose job a run is of.
+
+    Another task may stand in for it.
+    """
+    if is_followed(task):
+        return task
+    replaced = headers_of(task.request).get(STANDS_IN_HEADER)
+    found = task.app.tasks.get(replaced) if isinstance(replaced, str) else None
+    return found if hasattr(found, "begin_run") else None
+
+
+def _enter(task: Any, **_: object) -> None:
+    """Begin the job of a run, whatever hooks the task has."""
+    followed = _followed_task(task)
+    if followed is not None:
+        followed.begin_run(task)
+
+
+def _leave(
+    task_id: str, task: Any = None, state: str | None = None, retval: Any = None, **_: object
+) -> None:
+    """End the job of a run, also of one for which Celery calls no hook."""
+    job = current_job()
+    mirror.leave(task_id)
+    if isinstance(job, Job) and job.job_id == job_id_of(task_id):
+        job.resign()
+        if not job.ended:
+            _finish(job, task, state, retval)
+        job.flush()
+
+
+def _finish(job: Job, task: Any, state: str | None, retval: Any) -> None:
+    """Publish the outcome of a run for which no hook was called, where it is known here."""
+    followed = _followed_task(task)
+    # Without a state it is an exception that ends the run, maybe one that was known before.
+    gone = sys.exc_info()[1] if state is None else raised_in(job)
+    if followed is None or (state == states.IGNORED and job.replaced):
+        return
+    if state == states.REJECTED and retval.requeue and _is_acknowledged_late(task):
+        job.retry_cause = retval, followed.message_of(retval)
+        job.retrying(attempt=job.attempt, eta=now())
+    elif state in (states.IGNORED, states.REJECTED):
+        _fail(job, followed, task, retval)
+    elif gone is not None:
+        if task.request.is_eager or not _ends_elsewhere(task, gone):
+            # The caller gets it, also where it asks for a retry: nobody will do that.
+            asked = gone.exc if isinstance(gone, Retry) else None
+            _fail(job, followed, task, original_exception(asked or gone, job.retry_cause[0]))
+        else:
+            keep_aborted(job)
+    elif state == states.SUCCESS:
+        job.complete(followed.shown_result(retval))
+    elif state == states.FAILURE and isinstance(retval, BaseException):
+        _fail(job, followed, task, retval)
+    elif state is None:
+        keep_aborted(job)
+
+
+def _fail(job: Job, followed: Any, task: Any, cause: BaseException) -> None:
+    fail_run(job, task, cause, followed.message_of(cause))
+
+
+def _is_acknowledged_late(task: Any) -> bool:
+    """Whether the broker still has the message of a task that has run."""
+    return bool(task.acks_late) and not task.request.is_eager
+
+
+def _in_pool_child() -> bool:
+    """Whether a main process is there, which is told how this one ends."""
+    return "PoolWorker" in current_process().name
+
+
+def _ends_elsewhere(task: Any, gone: BaseException) -> bool:
+    """Whether Celery reports an exception that ends a run to somebody else than the task.
+
+    It reports those of a pool's child to the main process. In a pool of greenlets it takes any
+    ``Timeout`` of a task with a time limit for that limit, and kills what is revoked. In threads
+    and greenlets it reports no other ``BaseException``.
+    """
+    if _in_pool_child():
+        return True
+    pool = sys.modules.get(detect_environment())  # gevent or eventlet
+    if pool is None:
+        return False
+    if isinstance(gone, sys.modules["greenlet"].GreenletExit):
+        stopped: bool = import_module("jobcast.celery.request").is_stopped(task.request.id)
+        return stopped
+    limits = (task.request.timelimit or [None])[0], task.time_limit, task.app.conf.task_time_limit
+    return isinstance(gone, pool.Timeout) and any(limits)
+
+
+def _check_settings(sender: Any, **_: object) -> None:
+    """Stop the start of a worker with an invalid setting."""
+    app = getattr(sender, "app", None)
+    try:
+        Settings.load(celery_conf=None if app is None else app.conf)
+    except SettingsError as exc:
+        raise SystemExit(f"jobcast: {exc}") from None
+
+
+def _watch_main_process(sender: Any, **_: object) -> None:
+    """Observe endings in the main process, also of tasks that this worker does not know."""
+    import_module("jobcast.celery.request")
+    import_module("jobcast.celery.startup_check")
+    app = getattr(sender, "app", None)
+    for task in [] if app is None else app.tasks.values():
+        try:
+            if is_followed(task):
+                request_class_of(task)
+        except TypeError as exc:
+            raise SystemExit(f"jobcast: task {task.name}: {exc}") from None
+
+
+signals.task_prerun.connect(_enter, weak=False)
+signals.task_postrun.connect(_leave, weak=False)
+signals.worker_init.connect(_watch_main_process, weak=False)
+signals.worker_init.connect(_check_settings, weak=False)

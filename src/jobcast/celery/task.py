@@ -1,0 +1,263 @@
+"""The base class of a task whose progress, logs and end can be followed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+from uuid import UUID
+
+from celery import Task
+from celery.canvas import Signature
+
+from jobcast.celery import lifecycle as lifecycle  # connects Celery's signals
+from jobcast.celery.apps import enter_call, is_inside_call
+from jobcast.celery.canvas import standing_in
+from jobcast.celery.enqueue import is_followed, sending
+from jobcast.celery.failures import failure_message, original_exception
+from jobcast.celery.headers import due
+from jobcast.celery.hooks import package_of, request_class_of, wrap_hooks
+from jobcast.celery.jobs import fail_run, job_of_run, raised_in, take_aborted
+from jobcast.celery.result_backend import mirror
+from jobcast.celery.signatures import JobSignature, with_headers
+from jobcast.publishing.identity import job_id_of
+from jobcast.publishing.job import Job, _current, current_job
+from jobcast.publishing.runtime import get_runtime
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class ProgressTask(Task):
+    """A task that can be followed while it runs.
+
+    That it started, is retried, succeeded or failed is published without a line in the task:
+
+    >>> @app.task(base=ProgressTask, bind=True)
+    ... def convert(self, pages):
+    ...     for page in self.track(pages, message="converting"):
+    ...         ...
+
+    ``Celery(task_cls="jobcast:ProgressTask")`` makes every task one. A subclass may have hooks of
+    its own (``on_success`` and so on), with or without a call of ``super()``. It may have further
+    bases, before or after this one, with hooks, a ``__call__`` and a ``Request`` of their own.
+    """
+
+    abstract = True
+    is_followed = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        wrap_hooks(cls, ProgressTask)
+
+    def progress(
+        self,
+        percentage: float | None = None,
+        message: str | None = None,
+        *,
+        current: float | None = None,
+        total: float | None = None,
+    ) -> None:
+        """Say how far the job, or its present stage, has come: see :meth:`Job.progress`."""
+        if current is None:
+            _current.get().progress(percentage, message)
+        else:
+            _current.get().progress(percentage, message, current=current, total=total)
+
+    def log(self, message: object, level: str | int | None = "info") -> None:
+        """Send a line of log: see :meth:`Job.log`."""
+        _current.get().log(message, level)
+
+    def track(
+        self, iterable: Iterable[T], total: float | None = None, message: str | None = None
+    ) -> Iterator[T]:
+        """Iterate, and report progress, rate and time left: see :meth:`Job.track`."""
+        return _current.get().track(iterable, total, message)
+
+    def stage(
+        self, name: str, weight: float = 1, of: float | None = None
+    ) -> AbstractContextManager[None]:
+        """Do a part of the job, in which 0 to 100 means that part: see :meth:`Job.stage`."""
+        return _current.get().stage(name, weight, of)
+
+    def owned_by(self, owner: str | int | UUID) -> JobSignature:
+        """This task as a signature whose job the subject ``owner`` may follow.
+
+        A number, as users' ids are in many applications, stands for its digits, and a UUID for its
+        text. The owner stays whatever headers are given later. For a signature that is there
+        already, and for chains, groups and chords, see :func:`jobcast.owned_by`.
+
+        >>> convert.owned_by("alice").delay(pages)
+        >>> convert.owned_by("alice").s(pages) | upload.s()
+
+        Raises:
+            TypeError: the owner is none of these.
+            ValueError: the owner is empty, or is no Unicode.
+        """
+        return JobSignature.of(self, owner)
+
+    def public_result(self, result: Any) -> Any:
+        """What followers see of the result. Override it to show less, or something else."""
+        return result
+
+    def public_error(self, exc: BaseException) -> str:
+        """What followers read when the job fails. Override it to show less, or something else.
+
+        By default it is the exception's own text, with secrets in URLs masked; what Celery has
+        to say of a run (that a worker was lost, a time limit reached) is put into plain words.
+        Where there is no text, also of your own, followers read that the job did not say why.
+        """
+        return failure_message(exc)
+
+    def start_strategy(self, app: Any, consumer: Any, **kwargs: Any) -> Any:
+        # Celery makes the requests of this class. jobcast's part of them sees the endings that a
+        # pool's child cannot report.
+        self.Request = request_class_of(self)
+        return super().start_strategy(app, consumer, **kwargs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        request = self.request_stack.top
+        following = super().__call__
+        if request is None or request.called_directly or is_inside_call(request):
+            return following(*args, **kwargs)
+        try:
+            if following.__func__ is not Task.__call__:
+                return following(*args, **kwargs)
+            # As Celery's workers call a task that has no __call__ of its own.
+            enter_call(request)
+            return self.run(*args, **kwargs)
+        finally:
+            # Before Celery stores how it ended.
+            mirror.leave(request.id)
+
+    def apply_async(self, *args: Any, **kwargs: Any) -> Any:
+        with sending(self.app):
+            return super().apply_async(*args, **with_headers(kwargs))
+
+    def apply(self, *args: Any, **kwargs: Any) -> Any:
+        return super().apply(*args, **with_headers(kwargs))
+
+    def on_success(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().on_success(*args, **kwargs)
+        finally:
+            self._report_success(*args, **kwargs)
+
+    def on_failure(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().on_failure(*args, **kwargs)
+        finally:
+            self._report_failure(*args, **kwargs)
+
+    def on_retry(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().on_retry(*args, **kwargs)
+        finally:
+            self._report_retry(*args, **kwargs)
+
+    def _report_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002
+        job = self._job(task_id, self)
+        if job is not None and not job.ended:
+            job.complete(self.shown_result(retval))
+
+    def _report_failure(
+        self,
+        exc: BaseException,
+        task_id: str,
+        args: Any,  # noqa: ARG002
+        kwargs: Any,  # noqa: ARG002
+        einfo: Any,  # noqa: ARG002
+    ) -> None:
+        # Where the run has been left already, its request is not there any more.
+        job = take_aborted(job_id_of(task_id)) or self._job(task_id, self)
+        if job is not None and not job.ended:
+            cause = original_exception(exc)
+            fail_run(job, self, cause, self.message_of(cause))
+
+    def _report_retry(
+        self,
+        exc: BaseException | None,
+        task_id: str,
+        args: Any,  # noqa: ARG002
+        kwargs: Any,  # noqa: ARG002
+        einfo: Any,
+    ) -> None:
+        job = self._job(task_id, self)
+        if job is not None:
+            cause = None if exc is None else original_exception(exc, job.retry_cause[0])
+            self._keep_cause(job, cause)
+            job.retrying(eta=due(getattr(einfo.exception, "when", None)))
+
+    def retry(
+        self, args: Any = None, kwargs: Any = None, exc: BaseException | None = None,
+        *rest: Any, **options: Any,
+    ) -> Any:  # fmt: skip
+        job = current_job()
+        if isinstance(job, Job):
+            # Followers are told when the message is sent, which is before on_retry is called.
+            self._keep_cause(job, exc or raised_in(job))
+        return super().retry(args, kwargs, exc, *rest, **options)
+
+    def replace(self, sig: Signature) -> Any:
+        job = current_job()
+        if isinstance(job, Job):
+            # Said before anything is sent, which another worker may have done by the time it is.
+            job.replaced = True
+            job.last_status = job.queued()
+            job.flush()
+        return super().replace(standing_in(self.app, sig, self.name))
+
+    def shown_result(self, result: Any) -> Any:
+        """What followers see of a result, also where :meth:`public_result` fails."""
+        hidden = {"omitted": "unserializable", "type": type(result).__name__}
+        return self._shown(self.public_result, result, hidden)
+
+    def message_of(self, exc: BaseException) -> Any:
+        """What followers read of an exception, also where :meth:`public_error` fails."""
+        message = self._shown(self.public_error, exc, type(exc).__name__)
+        # A hook that returns nothing wants nothing shown, and not the exception's own text.
+        return "" if message is None else message
+
+    def _keep_cause(self, job: Job, exc: BaseException | None) -> None:
+        job.retry_cause = exc, "" if exc is None else self.message_of(exc)
+
+    def begin_run(self, task: Any) -> None:
+        """Publish that a run begins, of this task or of one that stands in for it."""
+        task_id = task.request.id
+        job = self._job(task_id, task, waits=True)
+        if job is None or job is current_job():
+            return
+        job.package = package_of(task)
+        job.become_current()
+        runtime = get_runtime(self.app.conf)
+        if runtime is not None:
+            ignored = task.ignore_result or task.request.ignore_result
+            if runtime.settings.store_progress and not (ignored or task.request.is_eager):
+                mirror.enter(task_id, task, task.request_stack.top)
+                job.on_progress = mirror.see
+        take_aborted(job.job_id)
+        job.started(task=task.name)
+
+    def _job(self, task_id: str, task: Any, *, waits: bool = False) -> Job | None:
+        """The job of the run that is being spoken of, which is the current one in a pool's child.
+
+        None if there is none: in a worker's main process Celery calls hooks of runs that it does
+        not say, and there :class:`~jobcast.celery.request.JobRequest` knows better.
+        """
+        job, request = current_job(), task.request
+        job_id = job_id_of(task_id)
+        if isinstance(job, Job) and (job.job_id, job.attempt) == (job_id, request.retries + 1):
+            return job
+        if request.id != task_id or not is_followed(self):
+            return None
+        return job_of_run(request, self.app, waits=waits)
+
+    def _shown(self, hook: Callable[[Any], Any], value: Any, otherwise: Any) -> Any:
+        try:
+            return hook(value)
+        except Exception:
+            # A hook decides what may be seen; when it cannot, nothing may.
+            logger.exception("%s of %s failed", hook.__name__, self.name)
+            return otherwise

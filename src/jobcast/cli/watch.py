@@ -1,0 +1,293 @@
+"""``jobcast watch``: several jobs in a terminal, or as lines for a pipe."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol
+
+import msgspec
+from msgspec import UNSET
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from jobcast.cli.job_view import JobView
+from jobcast.cli.terminal import clean, clean_struct
+from jobcast.client import ConnectionState, JobClient, Token
+from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobStatus, payload_of
+from jobcast.log_safety import CLIENT_LOGGERS, protect, protect_own
+
+FRAMES_A_SECOND: Final = 12
+BAR_WIDTH: Final = 28  # characters, in a terminal that is wide enough
+NOTICE_DELAY: Final = 2.0  # seconds without an event until `watch` names the job
+RESULT_LENGTH: Final = 60  # characters of a result on its line
+
+LEVEL_STYLES: Final = {
+    "debug": "dim", "info": "default", "warning": "yellow", "error": "red", "critical": "bold red",
+}  # fmt: skip
+STATE_STYLES: Final = {
+    "pending": "dim", "queued": "dim", "started": "cyan", "retrying": "yellow", "stalled": "yellow",
+    "complete": "green", "error": "red",
+}  # fmt: skip
+SYMBOLS: Final = {
+    "pending": "·", "queued": "·", "started": "▸", "retrying": "↻", "stalled": "⏸",
+    "complete": "✔", "error": "✖",
+}  # fmt: skip
+
+
+class Terminal(Console):
+    """A console that leaves the end of its reader to others, as ``print`` does."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+class Screen(Protocol):
+    """Where the events of the jobs are shown."""
+
+    def show(self, job: JobView, event: JobEvent) -> None: ...
+    def waiting(self, job: JobView) -> None: ...
+    def connection(self, state: ConnectionState) -> None: ...
+    def opened(self) -> AbstractContextManager[Any]: ...
+
+
+async def watch(
+    url: str,
+    token: Token,
+    job_ids: Sequence[str],
+    *,
+    as_json: bool = False,
+    console: Console | None = None,
+    namespace: str = "/",
+) -> int:
+    """Show jobs until all of them have ended.
+
+    Args:
+        url: of the server.
+        token: as :class:`jobcast.client.JobClient` takes it.
+        job_ids: the jobs, in the order in which they are shown.
+        as_json: one event a line, as JSON, instead of a display.
+        console: where to; standard output by default.
+        namespace: the Socket.IO namespace that the server attaches jobcast to.
+
+    Returns:
+        0 if all completed, 1 if one failed.
+
+    Raises:
+        ClientError: the server cannot be reached, or refuses.
+        ValueError: the URL or the namespace is none.
+        BrokenPipeError: whoever read the output has gone; alone or in a group.
+    """
+    # Python prints warnings of loggers without a handler to the terminal, too.
+    protect(*CLIENT_LOGGERS)
+    protect_own()
+    console = console or Terminal()
+    jobs = {job_id: JobView(job_id=job_id) for job_id in job_ids}
+    screen = _screen(list(jobs.values()), console, as_json)
+    with screen.opened():
+        async with JobClient(url, token, on_state=screen.connection, namespace=namespace) as client:
+
+            async def follow(job: JobView) -> None:
+                notice = group.create_task(_note_silence(client, job, screen))
+                try:
+                    async for event in client.follow(job.job_id):
+                        notice.cancel()
+                        job.see(clean_struct(event), client.status(job.job_id))
+                        screen.show(job, event)
+                finally:
+                    notice.cancel()
+
+            async with asyncio.TaskGroup() as group:
+                for job in jobs.values():
+                    group.create_task(follow(job))
+    return int(any(job.state == "error" for job in jobs.values()))
+
+
+async def _note_silence(client: JobClient, job: JobView, screen: Screen) -> None:
+    """Show that a job is waited for of which the server has no event yet."""
+    status = None
+    while status is None:  # the server has not answered the join
+        await asyncio.sleep(NOTICE_DELAY)
+        status = client.status(job.job_id)
+    if status == "pending":
+        screen.waiting(job)
+
+
+def _screen(jobs: list[JobView], console: Console, as_json: bool) -> Screen:
+    if as_json:
+        return JsonLines()
+    return Display(jobs, console) if console.is_terminal else Lines(jobs, console)
+
+
+def print_waiting(job: JobView) -> None:
+    """Tell a person that no event has come of a job. Standard output is for the events."""
+    print(
+        f"waiting for job {job.job_id}: no event has come of it yet. Is the id right?"
+        " Ctrl-C ends this.",
+        file=sys.stderr, flush=True,
+    )  # fmt: skip
+
+
+class JsonLines:
+    """One event a line, for other programs."""
+
+    def show(self, job: JobView, event: JobEvent) -> None:  # noqa: ARG002
+        print(json.dumps({"event": event.name, **payload_of(event)}), flush=True)
+
+    def waiting(self, job: JobView) -> None:
+        print_waiting(job)
+
+    def connection(self, state: ConnectionState) -> None: ...
+
+    def opened(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+class Lines:
+    """What was said and how it ended, a line each, for files and for screens that cannot redraw."""
+
+    def __init__(self, jobs: list[JobView], console: Console) -> None:
+        self._jobs = jobs
+        self._console = console
+
+    def show(self, job: JobView, event: JobEvent) -> None:
+        line = describe(job, clean_struct(event), max(len(other.name) for other in self._jobs))
+        if line is not None:
+            self._console.print(line, soft_wrap=True, highlight=False)
+
+    def waiting(self, job: JobView) -> None:
+        print_waiting(job)
+
+    def connection(self, state: ConnectionState) -> None:
+        if state == "reconnecting":
+            with suppress(BrokenPipeError):  # the next line meets it too, where it ends the whole
+                self._console.print("[yellow]the connection is lost; reconnecting[/]")
+
+    def opened(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+class Display(Lines):
+    """A bar for each job, below the lines."""
+
+    def __init__(self, jobs: list[JobView], console: Console) -> None:
+        super().__init__(jobs, console)
+        self._state: ConnectionState = "connecting"
+        self._live = Live(
+            get_renderable=self._draw, console=console, refresh_per_second=FRAMES_A_SECOND
+        )
+
+    def waiting(self, job: JobView) -> None:
+        """Do nothing: the job's row shows that it is pending."""
+
+    def connection(self, state: ConnectionState) -> None:
+        self._state = state
+
+    def opened(self) -> AbstractContextManager[Any]:
+        return self._live
+
+    def _draw(self) -> RenderableType:
+        table = Table.grid(padding=(0, 1))
+        for column in ("symbol", "name", "bar", "percentage", "elapsed"):
+            table.add_column(
+                column, no_wrap=True, justify="right" if column == "elapsed" else "left"
+            )
+        table.add_column("doing", no_wrap=True, overflow="ellipsis", ratio=1)
+        table.expand = True
+        now = datetime.now(UTC)
+        for job in self._jobs:
+            table.add_row(*_row(job, now, min(BAR_WIDTH, self._console.width // 4)))
+        rows: list[RenderableType] = [Text(), table]
+        if self._state in ("connecting", "reconnecting"):
+            rows.append(Text(f"{self._state} …", style="yellow"))
+        return Group(*rows)
+
+
+def _row(job: JobView, now: datetime, bar_width: int) -> list[RenderableType]:
+    style = STATE_STYLES[job.state]
+    percentage = None if job.replaying else job.percentage
+    known = percentage is not None
+    running = job.state == "started"
+    bar = ProgressBar(
+        total=100,
+        completed=percentage or 0,
+        width=bar_width,
+        pulse=running and not known,
+        complete_style=style,
+        finished_style=style,
+        pulse_style=style,
+    )
+    return [
+        Text(SYMBOLS[job.state], style=style),
+        Text(job.name),
+        bar,
+        Text(f"{percentage:3.0f}%" if percentage is not None else "   ?", style=style),
+        Text("?" if (elapsed := job.elapsed(now)) is None else duration(elapsed), style="dim"),
+        _doing(job),
+    ]
+
+
+def _doing(job: JobView) -> Text:
+    if job.state != "started":
+        known = job.state == "retrying" and job.attempt is not None
+        again = f", attempt {job.attempt}" if known else ""
+        shown = job.error if job.state == "error" and job.error else job.state
+        return Text(f"{shown}{again}", style=STATE_STYLES[job.state])
+    parts = [job.stage, job.message]
+    doing = ": ".join(part for part in parts if part)
+    pace = []
+    if job.rate is not None:
+        pace.append(f"{job.rate:,.1f}/s" if job.rate < 100 else f"{job.rate:,.0f}/s")
+    if job.eta is not None and job.eta > 0:
+        pace.append(f"{duration(timedelta(seconds=job.eta))} left")
+    return Text.assemble((", ".join(pace), "dim"), "  " if pace else "", doing)
+
+
+def duration(time: timedelta) -> str:
+    """``0:07``, ``12:30``, ``1:05:00``."""
+    minutes, seconds = divmod(round(time.total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def describe(job: JobView, event: JobEvent, name_width: int = 0) -> str | None:
+    """Return an event as a line with rich's markup; None for what bars show.
+
+    Args:
+        job: the event's.
+        event: with clean texts.
+        name_width: of the column of names, in characters.
+    """
+    match event:
+        case JobLog():
+            style = LEVEL_STYLES[event.level]
+            late = "" if event.attempt is UNSET else f"(attempt {event.attempt}) "
+            text = f"[{style}]{event.level:<8} {late}{escape(event.message)}[/]"
+        case JobComplete():
+            result = clean(msgspec.json.encode(event.result).decode())
+            shown = result if len(result) <= RESULT_LENGTH else result[: RESULT_LENGTH - 1] + "…"
+            text = f"[green]✔ complete[/] {escape(shown)}"
+        case JobError():
+            reason = "" if event.reason == "failure" else f" ({event.reason})"
+            text = f"[red]✖ {escape(event.error)}{reason}[/] {escape(event.message)}"
+        case JobStatus(status="retrying"):
+            text = f"[yellow]↻ attempt {event.attempt} is due[/]: {_cause(event)}"
+        case JobStatus(status="stalled"):
+            text = "[yellow]⏸ nothing is heard of its worker[/]"
+        case _:
+            return None
+    at = event.timestamp.astimezone().strftime("%H:%M:%S")
+    return f"[dim]{at}[/] [bold]{escape(job.name):<{name_width}}[/] {text}"
+
+
+def _cause(status: JobStatus) -> str:
+    known = [part for part in (status.error, status.message) if isinstance(part, str) and part]
+    return escape(": ".join(known)) or "it is tried again"

@@ -1,0 +1,1 @@
+"""Leases: how jobs end whose worker is gone. Knows no Celery."""

@@ -1,0 +1,32 @@
+"""Reasons and messages of failures, for the person who waits for the job."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from jobcast.events import Reason
+from jobcast.publishing.sanitize import safe_text
+
+DEFAULT_MESSAGE: Final = "The job failed, and did not say why"
+
+
+def reason_of(exc: BaseException) -> Reason:
+    """Return the reason of a failure outside of any task framework."""
+    return "worker_lost" if isinstance(exc, SystemExit | KeyboardInterrupt) else "failure"
+
+
+def failure_message(exc: BaseException) -> str:
+    """Return the message for followers: the exception's own text, or a default one."""
+    match exc:
+        case SystemExit():
+            return "The program that did this job ended before the job was done"
+        case KeyboardInterrupt():
+            return "The program that did this job was interrupted"
+        case MemoryError() if not str(exc):
+            return "The job needs more memory than there is"
+    return or_default_message(safe_text(exc))
+
+
+def or_default_message(message: str) -> str:
+    """Return ``message``, or the default message where it is blank."""
+    return message if message.strip() else DEFAULT_MESSAGE

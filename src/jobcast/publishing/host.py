@@ -1,0 +1,55 @@
+"""What a task framework adds to publishing in the processes that it runs in."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any, Final, Protocol, cast
+
+from jobcast.events import Reason
+from jobcast.publishing import failures
+
+
+class Host(Protocol):
+    """A task framework, as publishing sees it."""
+
+    def configurations(self) -> Sequence[Mapping[str, Any]]:
+        """Return the configurations of this process that have jobcast settings."""
+
+    def reason_of(self, exc: BaseException) -> Reason:
+        """Return the reason of a failure."""
+
+    def failure_message(self, exc: BaseException) -> str:
+        """Return the message for followers of a task that failed."""
+
+    def program_failure_message(self, exc: BaseException) -> str:
+        """Return the message for followers of work that is no task."""
+
+
+class NoHost:
+    """A process without a task framework."""
+
+    def configurations(self) -> Sequence[Mapping[str, Any]]:
+        return ()
+
+    def reason_of(self, exc: BaseException) -> Reason:
+        return failures.reason_of(exc)
+
+    def failure_message(self, exc: BaseException) -> str:
+        return failures.failure_message(exc)
+
+    program_failure_message = failure_message
+
+
+NO_HOST: Final = NoHost()
+
+
+def find_host() -> Host:
+    """Return the task framework of this process: Celery, where it is imported.
+
+    The adapter is imported by name, so that publishing needs no Celery.
+    """
+    if sys.modules.get("celery") is None:
+        return NO_HOST
+    return cast("Host", import_module("jobcast.celery.host").CELERY)

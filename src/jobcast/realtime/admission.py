@@ -1,0 +1,74 @@
+"""Admission: which tokens open a connection to this process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobcast.errors import InvalidMessage, TokenError
+from jobcast.events import Auth, parse_request
+from jobcast.realtime.connections import Connections
+from jobcast.realtime.revocations import DenyList
+from jobcast.settings import Settings
+from jobcast.tokens import Subject, TokenVerifier
+
+
+class Admission:
+    """Verifies tokens, and bounds the connections of each subject.
+
+    Args:
+        settings: how tokens are verified, and ``JOBCAST_MAX_CONNECTIONS_PER_SUBJECT``.
+        connections: that the process has.
+    """
+
+    def __init__(self, settings: Settings, connections: Connections) -> None:
+        self._connections = connections
+        self._most = settings.max_connections_per_subject
+        self._verifier = TokenVerifier(settings)
+        self.deny_list = DenyList()
+
+    def start(self) -> None:
+        self._verifier.start()
+
+    def close(self) -> None:
+        self._verifier.close()
+
+    async def admit(self, auth: Any) -> Subject:
+        """Return the subject that a client connects as.
+
+        Args:
+            auth: what the client sent to connect.
+
+        Raises:
+            TokenError: the token is missing, invalid or revoked, or its subject has too many
+                connections.
+        """
+        subject = await self.verify(_token_of(auth))
+        if self._most and self._connections.count_of(subject) >= self._most:
+            raise TokenError(
+                "too_many_connections", f"a subject may have {self._most} connections to a server"
+            )
+        return subject
+
+    async def verify(self, token: str) -> Subject:
+        """Verify a token and return its subject.
+
+        Raises:
+            TokenError: the token is not valid, or was revoked.
+        """
+        subject = await self._verifier.verify(token)
+        self.deny_list.check(subject)
+        return subject
+
+
+def _token_of(auth: Any) -> str:
+    """Return the token that a client sent to connect.
+
+    Raises:
+        TokenError: there is none.
+    """
+    if not auth or (isinstance(auth, dict) and not auth.get("token")):
+        raise TokenError("token_missing", "connect with auth: {token}")
+    try:
+        return parse_request("connect", auth, Auth).token
+    except InvalidMessage:
+        raise TokenError("token_invalid", "the token cannot be read") from None

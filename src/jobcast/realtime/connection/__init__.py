@@ -1,0 +1,1 @@
+"""The adapter to python-engineio, uvicorn and websockets: one connection, and its limits."""

@@ -1,0 +1,351 @@
+"""The loop of one WebSocket, in the place of python-engineio's.
+
+That has three tasks for each connection, and one more, with a timer, for each packet that it waits
+for. Here there is the one in which the ASGI server calls the application.
+
+This is also the one place that reaches past ASGI: under uvicorn, whose protocol can be seen behind
+``receive``, ready frames go straight to the transport. Elsewhere all goes by ``send``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from engineio.exceptions import SocketIsClosedError, UnknownPacketError
+from engineio.packet import NOOP, PING, PONG, UPGRADE, Packet
+from starlette.types import Message, Receive, Scope, Send
+
+from jobcast.realtime import metrics
+from jobcast.realtime.connection.budget import Budget, BudgetExceeded
+from jobcast.realtime.connection.inbound import InboundGate
+from jobcast.realtime.connection.outbox import Outbox
+from jobcast.realtime.connection.stall import CLOSE_TIMEOUT, reset
+from jobcast.settings import Settings
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+UVICORN_PROTOCOL: Final = "uvicorn.protocols.websockets.websockets_sansio_impl"
+UPGRADE_TIMEOUT: Final = 5.0  # seconds that a client may take to change over to a WebSocket
+SLOWEST: Final = 1024  # characters a second that a client takes at least
+
+logger = logging.getLogger(__name__)
+
+
+class BinaryFrame(ValueError):
+    """A client sent a binary frame, which no message of jobcast needs."""
+
+
+class WebSocket:
+    """What python-engineio calls once for each WebSocket that a client opens.
+
+    Args:
+        socket: the Engine.IO connection.
+        server: the Engine.IO server.
+        budget: what the client may ask for.
+        settings: the limits.
+        binary: whether the client may send binary frames.
+    """
+
+    __slots__ = (
+        "_aborted", "_binary", "_budget", "_eio", "_gate", "_gone", "_ping", "_protocol",
+        "_receive", "_send", "_settings", "_socket", "_task", "_timeout",
+    )  # fmt: skip
+
+    def __init__(
+        self, socket: Any, server: Any, *, budget: Budget, settings: Settings, binary: bool
+    ) -> None:
+        self._socket = socket
+        self._eio = server
+        self._budget = budget
+        self._settings = settings
+        self._binary = binary
+        self._gate: InboundGate | None = None
+        self._ping: asyncio.TimerHandle | None = None
+        self._timeout: asyncio.TimerHandle | None = None
+        self._aborted = self._gone = False
+
+    async def __call__(self, environ: dict[str, Any]) -> str:
+        self._receive: Receive = environ["asgi.receive"]
+        self._send: Send = environ["asgi.send"]
+        self._protocol = protocol_of(self._receive)
+        self._task = asyncio.current_task()
+        await self._send({"type": "websocket.accept"})
+        self._install_gate()
+        try:
+            if not self._socket.connected:
+                self._socket.connected = self._socket.upgraded = True
+            elif not await self._upgrade():
+                await self.close()
+                return ""
+            await self._serve()
+        except asyncio.CancelledError:
+            if not self._aborted or self._task is None:
+                raise
+            self._task.uncancel()
+        finally:
+            # The server's protocol has a reference to all of this, and a cycle would stay until
+            # the next full garbage collection.
+            self._gone = True
+            self._protocol = self._gate = self._task = None
+        return ""
+
+    def write(self, frames: bytes) -> bool:
+        """Write frames at once. Returns False if they have to be sent by ``send``.
+
+        Each frame of the server's own comes to the transport in one piece, and at once: ours never
+        tear them.
+        """
+        protocol = self._protocol
+        if protocol is None or self._gone or not protocol.writable.is_set():
+            return False
+        transport = protocol.transport
+        if transport.is_closing():
+            return False
+        transport.write(frames)
+        return True
+
+    async def send(self, data: str | bytes) -> None:
+        """Send a message when the client reads.
+
+        Raises:
+            TimeoutError: it does not.
+        """
+        key = "text" if isinstance(data, str) else "bytes"
+        message = {"type": "websocket.send", key: data}
+        if self._gate is not None:  # which notices that
+            await self._send(message)
+            return
+        async with asyncio.timeout(self._settings.send_timeout + len(data) / SLOWEST):
+            await self._send(message)
+
+    async def close(self) -> None:
+        if self._gone:
+            return
+        self._gone = True
+        try:
+            await self._send({"type": "websocket.close"})
+        except Exception as exc:
+            # Servers have no common word for a connection that is gone.
+            logger.debug("%s is closed already: %r", self._socket.sid, exc)
+        if self._gate is not None:
+            self._gate.end()
+
+    def writing_paused(self) -> None:
+        """Expect no answer to a ping: it is behind what is not read from the client now."""
+        self._socket.last_ping = None
+        if self._ping is not None:
+            self._ping.cancel()
+
+    def writing_resumed(self) -> None:
+        self._schedule_ping()
+
+    def cut(self, problem: str) -> None:
+        """Log that the connection is closed at once, and why."""
+        logger.info("cut %s: %s", self._socket.sid, problem)
+        metrics.CUT.inc()
+
+    def abort(self) -> None:
+        """End the connection at once, whatever waits to be written."""
+        if self._protocol is not None:
+            reset(self._protocol.transport)
+        else:
+            self._cancel()
+
+    def _leave(self) -> None:
+        """End the connection of a client that was told so; it may still read that."""
+        if self._protocol is not None:
+            self._protocol.transport.abort()
+        else:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        if self._task is not None and not self._aborted:
+            self._aborted = True
+            self._task.cancel()
+
+    def expect_end(self) -> None:
+        """The client was told that the connection is closed; give it time to do that."""
+        if self._timeout is None:
+            loop = asyncio.get_running_loop()
+            self._timeout = loop.call_later(CLOSE_TIMEOUT, self._leave)
+
+    async def _serve(self) -> None:
+        socket, outbox = self._socket, cast("Outbox", self._socket.queue)
+        outbox.attach(self)
+        self._schedule_ping()
+        try:
+            while (packet := await self._read()) is not None:
+                await self._budget.admit()
+                if socket.closed:
+                    continue  # what was on its way when the connection was closed
+                if packet.packet_type == PONG:
+                    self._schedule_ping()
+                else:
+                    await socket.receive(packet)
+                await self._make_room(outbox)
+        except (
+            UnknownPacketError, SocketIsClosedError, ValueError, IndexError, RecursionError,
+            BudgetExceeded,
+        ) as exc:  # fmt: skip
+            logger.info("closed %s: %.200s", socket.sid, exc or type(exc).__name__)
+            await self.close()
+        finally:
+            await socket.close(wait=False, abort=True, reason=self._eio.reason.TRANSPORT_CLOSE)
+            await outbox.detach()
+            for timer in (self._ping, self._timeout):
+                if timer is not None:
+                    timer.cancel()
+
+    async def _make_room(self, outbox: Outbox) -> None:
+        """Give way to other connections, and read on when the answers to this one have room."""
+        await asyncio.sleep(0)
+        if outbox.is_low and self._budget.has_room:
+            return
+        self.writing_paused()
+        await outbox.drained()
+        await self._budget.room()
+        self.writing_resumed()
+
+    def _install_gate(self) -> None:
+        protocol = uvicorn_protocol(self._receive)
+        if protocol is not None and not protocol.transport.is_closing():
+            self._gate = InboundGate.install(
+                protocol, self, self._budget, send_timeout=self._settings.send_timeout
+            )
+
+    async def _upgrade(self) -> bool:
+        """Take over from long-polling, as the protocol of Engine.IO has it."""
+        socket = self._socket
+        socket.upgrading = True  # polls are answered with nothing from here on
+        try:
+            async with asyncio.timeout(UPGRADE_TIMEOUT):
+                probe = await self._read()
+                if probe is None or (probe.packet_type, probe.data) != (PING, "probe"):
+                    return False
+                if not await self._delivered(Packet(PONG, "probe")):
+                    return False
+                socket.queue.put_nowait(Packet(NOOP))  # ends the poll that waits
+                packet = await self._read()
+            socket.upgraded = packet is not None and packet.packet_type == UPGRADE
+        except (ValueError, TimeoutError) as exc:
+            logger.info("no upgrade of %s: %.200r", socket.sid, exc)
+        finally:
+            socket.upgrading = False
+        return bool(socket.upgraded)
+
+    async def _delivered(self, packet: Packet) -> bool:
+        """Send a packet. Returns False if the connection is gone."""
+        try:
+            await self.send(packet.encode())
+        except Exception as exc:
+            # Servers have no common word for a connection that is gone.
+            logger.debug("%s is closed already: %r", self._socket.sid, exc)
+            return False
+        return True
+
+    async def _read(self) -> Packet | None:
+        """The next packet; None when the connection has ended.
+
+        Raises:
+            ValueError: something else came.
+        """
+        message: Message = await self._receive()
+        if self._gate is not None:
+            self._gate.message_read()
+        if message["type"] != "websocket.receive":
+            self._gone = True
+            return None
+        data = message.get("text")
+        if data is None:
+            if not self._binary:
+                raise BinaryFrame("it sent a binary frame")
+            data = message["bytes"]
+        if len(data) > self._eio.max_http_buffer_size:
+            raise ValueError("it sent too much at once")
+        return Packet(encoded_packet=data)
+
+    def _schedule_ping(self) -> None:
+        self._socket.last_ping = None  # none is unanswered
+        if self._ping is not None:
+            self._ping.cancel()
+        if self._socket.closed:
+            return
+        loop = asyncio.get_running_loop()
+        self._ping = loop.call_later(self._eio.ping_interval, self._send_ping)
+
+    def _send_ping(self) -> None:
+        paused = self._gate is not None and not self._gate.is_writable
+        if not (self._socket.closing or self._socket.closed or paused):
+            # From here on python-engineio closes the connection when the answer is overdue.
+            self._socket.last_ping = time.time()
+            self._socket.queue.put_nowait(Packet(PING))
+
+
+class Body:
+    """The body of a request, which has come already."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def read(self, length: int | None = None) -> bytes:
+        data = self._data if length is None else self._data[:length]
+        self._data = self._data[len(data) :]
+        return data
+
+
+async def translate_request(scope: Scope, receive: Receive, send: Send) -> dict[str, Any]:
+    """Return the environment of a request; a WebSocket keeps it for as long as it lasts.
+
+    python-engineio's own makes a class for each request.
+    """
+    message = await receive()
+    query = scope["query_string"].decode("latin-1")
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": scope.get("method", "GET"),
+        "PATH_INFO": scope["path"],
+        "QUERY_STRING": query,
+        "RAW_URI": f"{scope['path']}?{query}" if query else scope["path"],
+        "SCRIPT_NAME": "",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "asgi.receive": receive,
+        "asgi.send": send,
+        "asgi.scope": scope,
+    }
+    if scope["type"] == "http":
+        environ["wsgi.input"] = Body(message.get("body", b""))
+    for name, value in scope["headers"]:
+        key, text = _environ_key(name), value.decode("latin-1")
+        environ[key] = f"{environ[key]},{text}" if key in environ else text
+    environ["wsgi.url_scheme"] = environ.get("HTTP_X_FORWARDED_PROTO", "http")
+    return environ
+
+
+@lru_cache(maxsize=256)
+def _environ_key(name: bytes) -> str:
+    return f"HTTP_{name.decode('latin-1').upper().replace('-', '_')}"
+
+
+def uvicorn_protocol(receive: Receive) -> WebSocketsSansIOProtocol | None:
+    """Return uvicorn's protocol behind ``receive``; None under another ASGI server.
+
+    uvicorn is not imported: where its module is not loaded, it is not the server.
+    """
+    module = sys.modules.get(UVICORN_PROTOCOL)
+    protocol = getattr(receive, "__self__", None)
+    if module is None or not isinstance(protocol, module.WebSocketsSansIOProtocol):
+        return None
+    return cast("WebSocketsSansIOProtocol", protocol)
+
+
+def protocol_of(receive: Receive) -> WebSocketsSansIOProtocol | None:
+    """Return uvicorn's protocol behind ``receive``, if frames may be written past it."""
+    protocol = uvicorn_protocol(receive)
+    return None if protocol is None or protocol.conn.extensions else protocol

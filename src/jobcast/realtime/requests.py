@@ -1,0 +1,106 @@
+"""Requests of clients: checked, one after the other for each connection, and always answered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+
+from jobcast.errors import InvalidMessage, TokenError, TransportUnavailable
+from jobcast.events import Refusal, parse_request, payload_of
+from jobcast.realtime import metrics
+from jobcast.realtime.authorization import RuleTimeout
+from jobcast.realtime.connection.refusals import RefusalLog, shown
+from jobcast.realtime.connections import Connection, Connections
+from jobcast.realtime.rights import UNDECIDED
+
+NOT_AUTHENTICATED: Final = Refusal(code="not_authenticated", message="connect first")
+UNAVAILABLE: Final = Refusal(
+    code="unavailable", message="the job cannot be read now; try again in a moment"
+)
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[Connection, Any], Awaitable[msgspec.Struct]]
+
+
+class Requests:
+    """Makes Socket.IO handlers of functions that answer a valid request.
+
+    Args:
+        connections: that may make requests.
+        refusals: the log of those that are refused.
+    """
+
+    def __init__(self, connections: Connections, refusals: RefusalLog) -> None:
+        self._connections = connections
+        self._refusals = refusals
+
+    def handler(
+        self, name: str, cls: type[msgspec.Struct], handle: Handler
+    ) -> Callable[..., Awaitable[dict[str, Any]]]:
+        """Return the Socket.IO handler of a request.
+
+        Args:
+            name: of the request.
+            cls: what its payload is parsed as.
+            handle: answers it, or raises.
+        """
+
+        async def answer(sid: str, *payload: Any) -> dict[str, Any]:
+            connection = self._connections.get(sid)
+            if connection is None:
+                return payload_of(NOT_AUTHENTICATED)
+            try:
+                return payload_of(await self._answer(name, cls, handle, connection, payload))
+            except InvalidMessage as exc:
+                self._refusals.info("refused %s of %s: %s", name, sid, shown(exc.problem))
+                return payload_of(Refusal(code="invalid_request", message=exc.problem))
+            except TokenError as exc:
+                self._refusals.info("refused %s of %s: %s (%s)", name, sid, exc.message, exc.code)
+                return payload_of(Refusal(code=exc.code, message=exc.message))
+            except TransportUnavailable as exc:
+                logger.warning("could not answer %s of %s: %s", name, sid, exc)
+                return payload_of(UNAVAILABLE)
+            except RuleTimeout as exc:
+                logger.error("refused %s of %s: %s", name, sid, exc)
+                metrics.REFUSED.labels(UNDECIDED.code).inc()
+                return payload_of(UNDECIDED)
+            except Exception:
+                logger.exception("%s of %s failed", name, sid)
+                return payload_of(Refusal(code="internal_error", message="something went wrong"))
+
+        return answer
+
+    async def _answer(
+        self,
+        name: str,
+        cls: type[msgspec.Struct],
+        handle: Handler,
+        connection: Connection,
+        payload: tuple[Any, ...],
+    ) -> msgspec.Struct:
+        retry_after = connection.budget.check_request()
+        if retry_after is not None:
+            return self.limited(name, connection.sid, retry_after)
+        request = parse_request(name, payload[0] if payload else None, cls)
+        with connection.budget.request():
+            async with connection.requests:
+                if connection.ended:
+                    return NOT_AUTHENTICATED
+                return await handle(connection, request)
+
+    def limited(self, name: str, sid: str, retry_after: float) -> Refusal:
+        """Log and return the refusal of a request above the connection's budget."""
+        self._refusals.info(
+            "refused %s of %s: above its budget (JOBCAST_MESSAGE_RATE, JOBCAST_HISTORY_RATE)",
+            name, sid,
+        )  # fmt: skip
+        metrics.REFUSED.labels("rate_limited").inc()
+        return Refusal(
+            code="rate_limited",
+            message="the connection asks for too much; ask again later",
+            retry_after=round(retry_after, 3),
+        )

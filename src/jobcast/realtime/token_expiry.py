@@ -1,0 +1,69 @@
+"""The end of a connection's token: the client is warned before, and disconnected then."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from jobcast.events import TokenExpiring
+from jobcast.realtime.connection.refusals import shown
+from jobcast.realtime.connections import Connection
+
+EXPIRY_WARNING: Final = 30.0  # seconds before a token expires
+LONGEST_TIMER: Final = 24 * 3600.0  # seconds; a token may be valid for longer than a timer can run
+
+logger = logging.getLogger(__name__)
+
+
+class TokenExpiry:
+    """Sets the timer of each connection.
+
+    Args:
+        warn: sends the warning to a connection.
+        close: closes a connection whose token expired.
+    """
+
+    def __init__(
+        self,
+        warn: Callable[[Connection, TokenExpiring], None],
+        close: Callable[[Connection], object],
+    ) -> None:
+        self._warn = warn
+        self._close = close
+
+    def arm(self, connection: Connection) -> None:
+        """Set the timer for the end of a connection's present token."""
+        loop = asyncio.get_running_loop()
+        if connection.timer is not None:
+            connection.timer.cancel()
+        left = connection.subject.expires_at - time.time()
+        if left > LONGEST_TIMER:
+            connection.timer = loop.call_later(LONGEST_TIMER, self.arm, connection)
+        else:
+            connection.timer = loop.call_later(until_warning(left), self._announce, connection)
+
+    def _announce(self, connection: Connection) -> None:
+        expires_at = connection.subject.expires_at
+        self._warn(connection, TokenExpiring(expires_at=datetime.fromtimestamp(expires_at, UTC)))
+        connection.timer = asyncio.get_running_loop().call_later(
+            max(0.0, expires_at - time.time()), self._expire, connection
+        )
+
+    def _expire(self, connection: Connection) -> None:
+        logger.info(
+            "closing %s: the token of sub=%s expired", connection.sid, shown(connection.subject.sub)
+        )
+        self._close(connection)
+
+
+def until_warning(left: float) -> float:
+    """Return the seconds to wait before the warning about a token with ``left`` seconds.
+
+    A short token has lived half of its time by then: after an immediate warning, a client whose
+    tokens are all short would renew them without pause.
+    """
+    return max(0.0, left - min(EXPIRY_WARNING, left / 2))

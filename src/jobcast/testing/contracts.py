@@ -1,0 +1,515 @@
+"""The contract of every transport."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import abstractmethod
+
+import pytest
+import socketio
+
+from jobcast.errors import InvalidMessage
+from jobcast.events import Cursor, JobComplete, JobEvent, JobStatus
+from jobcast.testing.ends import (
+    KEPT,
+    Ends,
+    attempt_of,
+    batch_of,
+    failed,
+    line_of,
+    log,
+    new_job_id,
+    number_of,
+    on_both_ends,
+    other_deployment,
+    progress,
+    publish_until_stored,
+    queued,
+    retrying,
+    started,
+)
+from jobcast.transports import (
+    Origin,
+    Outgoing,
+    Run,
+    open_publisher,
+)
+from jobcast.transports.base import NO_RECORD, UNDER_WAY, Predecessor
+
+
+class TransportContract:
+    """What a transport promises. Subclass it, and give the fixture ``transport_url``."""
+
+    @pytest.fixture
+    @abstractmethod
+    def transport_url(self) -> str:
+        """Where the transport under test is; its server runs."""
+
+    @pytest.fixture
+    def worker_url(self, transport_url: str) -> str:
+        """Where workers publish: another URL if they have fewer rights than servers."""
+        return transport_url
+
+    @on_both_ends
+    async def test_it_is_python_socketios_own_kind(self, ends: Ends, job_id: str) -> None:
+        assert isinstance(ends.publisher, socketio.PubSubManager)
+        assert ends.publisher.write_only
+        assert isinstance(ends.manager, socketio.AsyncManager)
+
+    @on_both_ends
+    async def test_a_subscriber_gets_ready_packets_in_order(self, ends: Ends, job_id: str) -> None:
+        await ends.source.subscribe(job_id)
+        await ends.publish(started(job_id), progress(job_id, 5), log(job_id, "one\ntwo"))
+        await ends.publish(JobComplete(job_id=job_id, result=[1, "two"]))
+        messages = await ends.wait_received(4)
+        assert {job for job, _ in ends.received} == {job_id}
+        assert [(m.seq, m.kind) for m in messages] == [(1, "s"), (2, "p"), (3, "l"), (4, "t")]
+        assert len({m.epoch for m in messages}) == 1
+        assert "\n" not in messages[2].packet
+        assert messages[3].packet.startswith('42["job_complete",{"job_id":')
+        assert messages[3].packet.endswith('"result":[1,"two"],"seq":4}]')
+
+    @on_both_ends
+    async def test_what_is_not_subscribed_to_is_not_received(self, ends: Ends, job_id: str) -> None:
+        other = new_job_id()
+        await ends.source.subscribe(job_id)
+        await ends.source.subscribe(other)
+        await ends.source.unsubscribe(other)
+        await ends.publish(log(other), log(job_id))
+        await ends.wait_received(1)
+        assert [job for job, _ in ends.received] == [job_id]
+
+    @on_both_ends
+    async def test_prefixes_separate_deployments_on_one_server(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        async with other_deployment(ends) as other:
+            for deployment in (ends, other):
+                await deployment.source.subscribe(job_id)
+            await other.publish(log(job_id, "other"), log(job_id, "other"))
+            await other.wait_received(2)
+            await ends.publish(log(job_id, "mine"))
+            assert [(m.seq, line_of(m)) for m in await ends.wait_received(1)] == [(1, "mine")]
+            assert (await ends.wait_stored(job_id, 1)).seq == 1
+            assert (await other.wait_stored(job_id, 2)).seq == 2
+
+    @on_both_ends
+    async def test_a_job_may_be_left_and_joined_again(self, ends: Ends, job_id: str) -> None:
+        for count in range(1, 4):
+            await ends.source.subscribe(job_id)
+            await ends.publish(log(job_id, count))
+            await ends.wait_received(count)
+            await ends.source.unsubscribe(job_id)
+        assert [message.seq for _, message in ends.received] == [1, 2, 3]
+
+    @on_both_ends
+    async def test_many_jobs_in_one_batch(self, ends: Ends, job_id: str) -> None:
+        ids = [new_job_id() for _ in range(200)]
+        await asyncio.gather(*(ends.source.subscribe(some) for some in ids))
+        await ends.publish(*(log(some, n) for n in range(3) for some in ids))
+        await ends.wait_received(600)
+        for some in ids:
+            assert [m.seq for job, m in ends.received if job == some] == [1, 2, 3]
+
+    @on_both_ends
+    async def test_a_snapshot_has_logs_statuses_the_latest_progress_and_the_end(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        await ends.publish(
+            started(job_id),
+            progress(job_id, 1),
+            log(job_id),
+            progress(job_id, 2),
+            JobComplete(job_id=job_id, result=None),
+        )
+        snapshot = await ends.wait_stored(job_id, 5)
+        assert [(m.seq, m.kind) for m in snapshot.events] == [
+            (1, "s"), (3, "l"), (4, "p"), (5, "t"),
+        ]  # fmt: skip
+        assert (snapshot.state, snapshot.recovered) == ("complete", False)
+
+    @on_both_ends
+    async def test_a_job_that_nothing_is_known_of_is_pending(self, ends: Ends, job_id: str) -> None:
+        snapshot = await ends.source.snapshot(job_id)
+        assert (snapshot.epoch, snapshot.seq, snapshot.state) == ("", 0, "pending")
+        assert snapshot.events == ()
+        assert await ends.source.owner(job_id) is None
+        after = await ends.source.snapshot(job_id, Cursor(epoch="another", seq=7))
+        assert (after.epoch, after.recovered) == ("", False)
+
+    @on_both_ends
+    async def test_a_job_whose_beginning_is_not_known_is_running(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        await ends.publish(log(job_id))
+        assert (await ends.wait_stored(job_id, 1)).state == "started"
+
+    @on_both_ends
+    async def test_a_cursor_brings_what_came_after_it(self, ends: Ends, job_id: str) -> None:
+        await ends.publish(log(job_id), progress(job_id, 1), log(job_id), progress(job_id, 2))
+        epoch = (await ends.wait_stored(job_id, 4)).epoch
+        expected = [
+            (0, True, [1, 3, 4]), (1, True, [3, 4]), (3, True, [4]), (4, True, []),
+            (5, False, [1, 3, 4]),
+        ]  # fmt: skip
+        for seq, recovered, seen in expected:
+            snapshot = await ends.source.snapshot(job_id, Cursor(epoch=epoch, seq=seq))
+            assert snapshot.recovered is recovered
+            assert [m.seq for m in snapshot.events] == seen
+        stranger = await ends.source.snapshot(job_id, Cursor(epoch="another", seq=3))
+        assert stranger.recovered is False
+        assert [m.seq for m in stranger.events] == [1, 3, 4]
+
+    @on_both_ends
+    async def test_history_is_bounded_and_says_when_it_is_not_enough(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        await ends.publish(*(log(job_id, n) for n in range(1000)))
+        snapshot = await ends.wait_stored(job_id, 1000)
+        # Some stores trim by larger pieces.
+        assert KEPT.size <= len(snapshot.events) <= 2 * KEPT.size
+        assert snapshot.events[-1].seq == 1000
+        trimmed = await ends.source.snapshot(job_id, Cursor(epoch=snapshot.epoch, seq=5))
+        assert trimmed.recovered is False
+        assert len(trimmed.events) == len(snapshot.events)
+        enough = await ends.source.snapshot(job_id, Cursor(epoch=snapshot.epoch, seq=990))
+        assert enough.recovered is True
+        assert [m.seq for m in enough.events] == list(range(991, 1001))
+
+    @on_both_ends
+    async def test_only_late_lines_and_new_runs_follow_the_end(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        await ends.source.subscribe(job_id)
+        await ends.publish(started(job_id), progress(job_id, 80))
+        await ends.publish(JobComplete(job_id=job_id, result=1))
+        await ends.publish(
+            log(job_id, "late"),
+            progress(job_id, 90),
+            failed(job_id),
+        )
+        snapshot = await ends.wait_stored(job_id, 4)
+        await ends.publish(started(job_id), log(job_id, "again"))
+        again = await ends.wait_stored(job_id, 6)
+        assert (snapshot.seq, snapshot.state) == (4, "complete")
+        assert [(m.seq, m.kind) for m in snapshot.events] == [
+            (1, "s"), (2, "p"), (3, "t"), (4, "l"),
+        ]  # fmt: skip
+        assert (again.epoch, again.state) == (snapshot.epoch, "started")
+        # What the first run showed is not the state of the second.
+        assert [(m.seq, m.kind) for m in again.events] == [(5, "s"), (6, "l")]
+        assert [m.seq for m in await ends.wait_received(6)] == [1, 2, 3, 4, 5, 6]
+
+    @on_both_ends
+    async def test_late_lines_do_not_push_the_end_out_of_the_history(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        await ends.publish(started(job_id), JobComplete(job_id=job_id, result=1))
+        for _ in range(3):
+            await ends.publish(*(log(job_id, n) for n in range(KEPT.size)))
+        snapshot = await ends.wait_stored(job_id, 2 + KEPT.size)
+        assert snapshot.events[-1].seq == 2 + KEPT.size  # so many lines, and no more
+        assert [m.seq for m in snapshot.events if m.kind == "t"] == [2]
+        await ends.publish(started(job_id))
+        again = await ends.wait_stored(job_id, 3 + KEPT.size)
+        assert [m.kind for m in again.events] == ["s"]
+
+    @on_both_ends
+    async def test_what_is_sent_again_is_not_there_twice(self, ends: Ends, job_id: str) -> None:
+        """The answer was lost on the way, so that the publisher cannot know."""
+        other = new_job_id()
+        await ends.source.subscribe(job_id)
+        await ends.publish(started(job_id), log(job_id, 2), first=1)
+        await ends.publish(started(job_id), log(job_id, 2), log(other), log(job_id, 4), first=1)
+        await ends.publish(progress(job_id, 50), first=5)
+        await ends.publish(progress(job_id, 50), JobComplete(job_id=job_id, result=1), first=5)
+        await ends.publish(JobComplete(job_id=job_id, result=1), first=6)
+        messages = await ends.wait_received(5)
+        assert [(m.seq, m.kind) for m in messages] == [
+            (1, "s"), (2, "l"), (3, "l"), (4, "p"), (5, "t"),
+        ]  # fmt: skip
+        assert (await ends.wait_stored(job_id, 5)).seq == 5
+
+    @on_both_ends
+    async def test_only_log_lines_of_a_past_run_are_stored(self, ends: Ends, job_id: str) -> None:
+        """Who sends a task, who runs it and who runs it again are different publishers."""
+        sent, first, second = (Origin(run=Run("aa", n, f"d{n}" if n else "")) for n in range(3))
+        await ends.source.subscribe(job_id)
+        await ends.publish(started(job_id), log(job_id), origin=first)
+        await ends.publish(queued(job_id), origin=sent)  # late
+        await ends.publish(progress(job_id, 1), retrying(job_id, 2), origin=first)
+        await ends.publish(started(job_id, 2), log(job_id), origin=second)
+        await ends.publish(log(job_id), retrying(job_id, 2), failed(job_id), origin=first)
+        await ends.publish(JobComplete(job_id=job_id, result=1), failed(job_id), origin=second)
+        # Late by so much that the former run would begin after the end of the latter.
+        await ends.publish(queued(job_id), origin=sent)
+        await ends.publish(started(job_id), started(job_id), log(job_id), origin=first)
+        await ends.publish(started(job_id, 2), log(job_id), origin=second)
+        assert (await ends.wait_stored(job_id, 10)).state == "complete"
+        messages = await ends.wait_received(10)
+        assert [m.kind for m in messages] == ["s", "l", "p", "s", "s", "l", "l", "t", "l", "l"]
+        assert [m.seq for m in messages] == [*range(1, 11)]
+        assert [number_of(m) for m in messages if m.kind == "s"] == [1, None, 2]
+        # A late line carries the attempt that logged it.
+        assert [attempt_of(m) for m in messages if m.kind == "l"] == [None, None, 1, 1, 2]
+
+    @on_both_ends
+    async def test_a_task_that_is_sent_again_begins_anew(self, ends: Ends, job_id: str) -> None:
+        await ends.source.subscribe(job_id)
+        former, latter = (Origin(run=Run(sending, 1, f"d{sending}")) for sending in ("aa", "bb"))
+        await ends.publish(started(job_id), JobComplete(job_id=job_id, result=1), origin=former)
+        await ends.publish(queued(job_id), origin=Origin(run=Run("bb")))
+        assert (await ends.wait_stored(job_id, 3)).state == "queued"
+        await ends.publish(log(job_id), failed(job_id), started(job_id), origin=former)
+        await ends.publish(started(job_id), log(job_id), origin=latter)
+        again = await ends.wait_stored(job_id, 6)
+        assert again.state == "started"
+        assert [(m.seq, m.kind) for m in again.events] == [
+            (3, "s"), (4, "l"), (5, "s"), (6, "l"),
+        ]  # fmt: skip
+        messages = await ends.wait_received(6)
+        assert [number_of(m) for m in messages] == [1, None, None, None, 2, None]
+        assert [attempt_of(m) for m in messages if m.kind == "l"] == [1, None]
+
+    @on_both_ends
+    async def test_a_task_that_is_delivered_again_runs_again(self, ends: Ends, job_id: str) -> None:
+        """Its worker was lost; or it was only slow, and two do the same from now on."""
+        lost = Origin(run=Run("aa", 1, "dead"))
+        again = Origin(run=Run("aa", 1, "alive", redelivered=True))
+        await ends.source.subscribe(job_id)
+        await ends.publish(started(job_id), progress(job_id, 70), origin=lost)
+        await ends.publish(started(job_id), origin=again)
+        await ends.publish(log(job_id), failed(job_id), origin=lost)
+        await ends.publish(JobComplete(job_id=job_id, result=1), origin=again)
+        assert (await ends.wait_stored(job_id, 5)).state == "complete"
+        # It is the broker that says which delivery is the later one.
+        other = new_job_id()
+        await ends.source.subscribe(other)
+        await ends.publish(started(other), origin=again)
+        await ends.publish(started(other), log(other), origin=lost)
+        await ends.publish(log(other), origin=again)
+        assert (await ends.wait_stored(other, 3)).seq == 3
+        messages = await ends.wait_received(8)
+        assert [(m.seq, m.kind) for m in messages] == [
+            (1, "s"), (2, "p"), (3, "s"), (4, "l"), (5, "t"), (1, "s"), (2, "l"), (3, "l"),
+        ]  # fmt: skip
+        assert [attempt_of(m) for m in messages if m.kind == "l"] == [1, 1, None]
+
+    @on_both_ends
+    async def test_an_end_may_come_without_a_beginning(self, ends: Ends, job_id: str) -> None:
+        """A task that is revoked in the queue is ended by a worker that never runs it."""
+        await ends.source.subscribe(job_id)
+        await ends.publish(queued(job_id), origin=Origin(run=Run("aa")))
+        await ends.publish(failed(job_id), origin=Origin(run=Run("aa", 1, "d1")))
+        await ends.publish(queued(job_id), failed(job_id), origin=Origin(run=Run("aa")))
+        await ends.publish(failed(job_id), log(job_id))
+        assert (await ends.wait_stored(job_id, 3)).state == "error"
+        assert [m.kind for m in await ends.wait_received(3)] == ["s", "t", "l"]
+
+    @on_both_ends
+    async def test_what_requires_a_state_is_for_a_job_in_that_state(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        await ends.source.subscribe(job_id)
+        origin = Origin(run=Run("aa", 1, "d1"))
+        stalled = JobStatus(job_id=job_id, status="stalled")
+        await ends.publish_if("stalled", failed(job_id), origin)  # there is no such job
+        await ends.publish(started(job_id), progress(job_id, 5), origin=origin)
+        await ends.publish_if("stalled", started(job_id), origin)
+        await ends.publish_if("started", stalled, origin)
+        await ends.publish_if("started", stalled, origin)
+        await ends.publish_if("stalled", started(job_id), origin)  # it lives: nothing is begun anew
+        await ends.publish_if("stalled", failed(job_id), origin)
+        await ends.publish_if("started", stalled, Origin(run=Run("aa")))  # a former run
+        await ends.publish_if("started", stalled, origin)
+        await ends.publish_if("stalled", failed(job_id), origin)
+        snapshot = await ends.wait_stored(job_id, 6)
+        assert snapshot.state == "error"
+        messages = await ends.wait_received(6)
+        assert [(m.seq, m.kind) for m in messages] == [
+            (1, "s"), (2, "p"), (3, "s"), (4, "s"), (5, "s"), (6, "t"),
+        ]  # fmt: skip
+        assert [number_of(m) for m in messages] == [1, None, None, 1, None, None]
+        assert [m.seq for m in snapshot.events] == [1, 2, 3, 4, 5, 6]
+
+    @on_both_ends
+    async def test_what_another_publisher_has_to_say_first_comes_first(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        """A task is tried again by another worker, whose way to the transport is the shorter."""
+        await ends.source.subscribe(job_id)
+        former, url = ends.publisher, ends.worker_url
+        latter = open_publisher(url, KEPT)
+        await ends.publish(queued(job_id), first=1)
+        first = [Outgoing.of(event, number=n) for n, event in enumerate(self._run(job_id), 2)]
+        origin = Origin(after=f"{former.publisher_id} 4")
+        second = [started(job_id, 2), log(job_id, "second"), JobComplete(job_id=job_id, result=2)]
+        then = [Outgoing.of(event, origin, number=n) for n, event in enumerate(second, 1)]
+        other = new_job_id()
+        try:
+            publishing = asyncio.create_task(
+                publish_until_stored(latter, [then[0], Outgoing.of(log(other)), *then[1:]])
+            )
+            assert (await ends.wait_stored(other, 1)).seq == 1  # nobody else is held up
+            await asyncio.to_thread(former.publish, first[:2])
+            await ends.wait_received(3)
+            await asyncio.to_thread(former.publish, first[2:])
+            await publishing
+            messages = await ends.wait_received(7)
+        finally:
+            latter.close()
+        assert [(m.seq, m.kind) for m in messages] == [
+            (1, "s"), (2, "s"), (3, "l"), (4, "s"), (5, "s"), (6, "l"), (7, "t"),
+        ]  # fmt: skip
+        assert [line_of(m) for m in messages if m.kind == "l"] == ["first", "second"]
+
+    def _run(self, job_id: str) -> list[JobEvent]:
+        return [started(job_id), log(job_id, "first"), retrying(job_id, 2)]
+
+    @on_both_ends
+    async def test_without_a_record_what_was_published_long_ago_is_not_waited_for(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        """The record has expired while the task waited to be tried again."""
+        long_ago = int(time.time()) - 2 * UNDER_WAY
+        origin = Origin(after=str(Predecessor("somebody", 7, long_ago)))
+        await ends.publish(started(job_id, 2), JobComplete(job_id=job_id, result=2), origin=origin)
+        assert (await ends.wait_stored(job_id, 2)).state == "complete"
+
+    @on_both_ends
+    async def test_a_retry_waits_for_the_attempt_before_also_without_a_record(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        """All of the job was published while the transport was away."""
+        await ends.source.subscribe(job_id)
+        former, latter = ends.publisher, open_publisher(ends.url, KEPT)
+        runs = [Run("aa", attempt, f"d{attempt}") for attempt in (1, 2)]
+        first = batch_of(self._run(job_id), Origin(run=runs[0]), 1)
+        after = str(Predecessor(former.publisher_id, 3, int(time.time())))
+        second = [started(job_id, 2), log(job_id, "second"), JobComplete(job_id=job_id, result=2)]
+        then = batch_of(second, Origin(run=runs[1], after=after), 1)
+        other = new_job_id()
+        try:
+            publishing = asyncio.create_task(
+                publish_until_stored(latter, [*then, Outgoing.of(log(other))])
+            )
+            assert (await ends.wait_stored(other, 1)).seq == 1  # no other job is held up
+            assert (await ends.source.snapshot(job_id)).epoch == NO_RECORD
+            await asyncio.to_thread(former.publish, first)
+            await publishing
+            messages = await ends.wait_received(6)
+        finally:
+            latter.close()
+        assert [m.kind for m in messages] == ["s", "l", "s", "s", "l", "t"]
+        assert [line_of(m) for m in messages if m.kind == "l"] == ["first", "second"]
+
+    @on_both_ends
+    async def test_a_run_of_another_owner_begins_a_new_record(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        await ends.source.subscribe(job_id)
+        alice, bob = (
+            Origin(owner, Run(sending, 1, f"d{sending}"))
+            for owner, sending in (("alice", "aa"), ("bob", "bb"))
+        )
+        await ends.publish(started(job_id), progress(job_id, 70), log(job_id, "hers"), origin=alice)
+        hers = await ends.wait_stored(job_id, 3)
+        await ends.publish(started(job_id), log(job_id, "his"), origin=bob)
+        # Her run goes on, and comes back after a while.
+        await ends.publish(log(job_id, "late"), failed(job_id), started(job_id), origin=alice)
+        await ends.publish(log(job_id, "his too"), origin=bob)
+        await ends.wait_received(6)
+        his = await ends.source.snapshot(job_id)
+        assert his.epoch != hers.epoch
+        assert (hers.owner, his.owner) == ("alice", "bob")
+        assert (his.seq, his.state) == (3, "started")
+        assert [m.kind for m in his.events] == ["s", "l", "l"]
+        assert [line_of(m) for m in his.events if m.kind == "l"] == ["his", "his too"]
+        assert number_of(his.events[0]) == 1
+        assert not (await ends.source.snapshot(job_id, Cursor(epoch=hers.epoch, seq=1))).recovered
+
+    @on_both_ends
+    async def test_a_record_without_an_owner_takes_that_of_an_event(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        run = Run("aa", 1, "d1")
+        await ends.publish(log(job_id))  # by an emit, before the job is sent
+        before = await ends.wait_stored(job_id, 1)
+        assert before.owner is None
+        await ends.publish(queued(job_id), origin=Origin("alice", Run("aa")))
+        snapshot = await ends.wait_stored(job_id, 2)
+        await ends.publish(started(job_id), log(job_id), origin=Origin(run=run))
+        await ends.publish(log(job_id), origin=Origin("mallory", run))
+        await ends.publish(log(job_id), origin=Origin("mallory"))
+        await ends.publish(log(job_id))
+        later = await ends.wait_stored(job_id, 5)
+        assert (snapshot.owner, later.owner, later.seq) == ("alice", "alice", 5)
+        assert later.epoch == snapshot.epoch
+        # Who was let in to a job of nobody is asked for again: the record is another one.
+        assert before.epoch != snapshot.epoch
+        assert [message.seq for message in snapshot.events] == [1, 2]
+        assert {message.epoch for message in snapshot.events} == {snapshot.epoch}
+        cursor = Cursor(epoch=before.epoch, seq=1)
+        assert not (await ends.source.snapshot(job_id, cursor)).recovered
+        assert await ends.source.owner(job_id) == "alice"
+
+    @on_both_ends
+    async def test_positions_are_where_records_are(self, ends: Ends, job_id: str) -> None:
+        other, unknown = new_job_id(), new_job_id()
+        await ends.publish(log(job_id), log(job_id), progress(other, 1))
+        epochs = [
+            (await ends.wait_stored(job_id, 2)).epoch,
+            (await ends.wait_stored(other, 1)).epoch,
+        ]
+        assert await ends.source.positions([job_id, unknown, other]) == [
+            Cursor(epoch=epochs[0], seq=2), Cursor(epoch="", seq=0), Cursor(epoch=epochs[1], seq=1),
+        ]  # fmt: skip
+        assert await ends.source.positions([]) == []
+
+    @on_both_ends
+    async def test_any_process_may_emit_to_a_jobs_room(self, ends: Ends, job_id: str) -> None:
+        await ends.source.subscribe(job_id)
+        room = f"job_{job_id}"
+        data = {"percentage": 40, "message": "by hand"}
+        await asyncio.to_thread(ends.publisher.emit, "job_progress", data, room=room)
+        [message] = await ends.wait_received(1)
+        assert '"percentage":40' in message.packet
+        assert f'"job_id":"{job_id}"' in message.packet
+        assert '"timestamp":"2' in message.packet
+        for wrong in ({"percentage": 400, "message": None}, {"message": "x"}, "text"):
+            with pytest.raises(InvalidMessage, match="job_progress"):
+                ends.publisher.emit("job_progress", wrong, room=room)
+
+    @on_both_ends
+    async def test_the_socketio_process_may_emit_too(self, ends: Ends, job_id: str) -> None:
+        await ends.source.subscribe(job_id)
+        await ends.publish(started(job_id), first=1)
+        assert isinstance(ends.manager, socketio.AsyncManager)
+        await ends.manager.emit(
+            "job_log", {"level": "info", "message": "from here"}, room=f"job_{job_id}"
+        )
+        messages = await ends.wait_received(2)
+        assert [m.seq for m in messages] == [1, 2]
+        assert '"from here"' in messages[1].packet
+
+    @on_both_ends
+    async def test_closing_twice_is_no_error(self, ends: Ends, job_id: str) -> None:
+        await ends.source.aclose()
+        await ends.source.aclose()
+        ends.publisher.close()
+        ends.publisher.close()
+
+    @on_both_ends
+    async def test_a_run_that_was_lost_before_its_first_word_was_begun(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        await ends.source.subscribe(job_id)
+        origin, stalled = Origin(run=Run("aa", 1, "d1")), JobStatus(job_id=job_id, status="stalled")
+        await ends.publish(queued(job_id), origin=Origin(run=Run("aa")))
+        await ends.publish_if("started", stalled, origin)
+        await ends.publish_if("started", stalled, origin)
+        await ends.publish_if("stalled", failed(job_id), origin)
+        await ends.publish_if("started", stalled, Origin(run=Run("aa", 1, "d2")))
+        assert (await ends.wait_stored(job_id, 3)).state == "error"
+        assert [m.kind for m in await ends.wait_received(3)] == ["s", "s", "t"]

@@ -1,0 +1,200 @@
+"""Both ends of a transport, and the events that contract tests send through it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final
+
+from msgspec import Struct
+
+from jobcast.errors import PublishFailed
+from jobcast.events import Cursor, JobError, JobEvent, JobLog, JobProgress, JobStatus
+from jobcast.transports import (
+    DEFAULT_PREFIX,
+    NO_ORIGIN,
+    ClientManager,
+    Message,
+    Origin,
+    Outgoing,
+    Retention,
+    Snapshot,
+    Source,
+    TransportPublisher,
+    open_manager,
+    open_publisher,
+)
+from jobcast.transports.base import Required
+
+TIMEOUT: Final = 30.0  # seconds that anything may take on a loaded machine
+KEPT: Final = Retention(ttl=60, size=100)
+
+
+class Ends(Struct):
+    """Both ends of a transport, and what has come out at the far one."""
+
+    publisher: TransportPublisher
+    manager: ClientManager
+    url: str
+    worker_url: str
+    received: list[tuple[str, Message]]
+    resumed: list[float]
+
+    @property
+    def source(self) -> Source:
+        return self.manager.source
+
+    async def publish(self, *events: JobEvent, origin: Origin = NO_ORIGIN, first: int = 0) -> None:
+        """Publish events as a worker does. ``first`` is the number of the first, if it has one."""
+        await asyncio.to_thread(self.publisher.publish, batch_of(events, origin, first))
+
+    async def publish_if(self, state: Required, event: JobEvent, origin: Origin) -> None:
+        """Publish an event that is of interest only while the job is in a state."""
+        outgoing = Outgoing.of(event, origin, requires=state)
+        await asyncio.to_thread(self.publisher.publish, [outgoing])
+
+    async def publish_until_stored(self, *events: JobEvent, first: int) -> None:
+        """Publish events until the transport has them, as a worker does after an outage."""
+        await publish_until_stored(self.publisher, batch_of(events, NO_ORIGIN, first))
+
+    async def wait_received(self, count: int) -> list[Message]:
+        """Wait until so many messages have come, and return them."""
+        await eventually(lambda: len(self.received) >= count, f"{count} messages")
+        return [message for _, message in self.received]
+
+    async def wait_stored(self, job_id: str, seq: int, after: Cursor | None = None) -> Snapshot:
+        """Wait until the store has the event ``seq``, and return what it has."""
+        deadline = time.monotonic() + TIMEOUT
+        while True:
+            snapshot = await self.source.snapshot(job_id, after)
+            if snapshot.seq >= seq:
+                return snapshot
+            assert time.monotonic() < deadline, f"the store has {snapshot.seq} events, not {seq}"
+            await asyncio.sleep(0.02)
+
+
+def batch_of(events: Sequence[JobEvent], origin: Origin, first: int) -> list[Outgoing]:
+    return [
+        Outgoing.of(event, origin, first and first + place) for place, event in enumerate(events)
+    ]
+
+
+async def publish_until_stored(publisher: TransportPublisher, batch: Sequence[Outgoing]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            await asyncio.to_thread(publisher.publish, batch)
+        except PublishFailed as exc:
+            if time.monotonic() > deadline:
+                raise
+            batch = exc.unsent
+            await asyncio.sleep(0.05)
+        else:
+            return
+
+
+async def eventually(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, f"in {TIMEOUT:.0f} s there was no: {what}"
+        await asyncio.sleep(0.02)
+
+
+def new_job_id() -> str:
+    """A job id that no other test uses."""
+    return f"contract-{secrets.token_hex(6)}"
+
+
+def log(job_id: str, message: object = "hello") -> JobLog:
+    return JobLog(job_id=job_id, level="info", message=str(message))
+
+
+def progress(job_id: str, percentage: float) -> JobProgress:
+    return JobProgress(job_id=job_id, percentage=percentage, message=None)
+
+
+def queued(job_id: str) -> JobStatus:
+    return JobStatus(job_id=job_id, status="queued")
+
+
+def started(job_id: str, attempt: int = 1) -> JobStatus:
+    return JobStatus(job_id=job_id, status="started", attempt=attempt)
+
+
+def retrying(job_id: str, attempt: int) -> JobStatus:
+    return JobStatus(job_id=job_id, status="retrying", attempt=attempt)
+
+
+def failed(job_id: str) -> JobError:
+    return JobError(job_id=job_id, error="Late", message="", reason="failure")
+
+
+Test = Callable[[Any, Ends, str], Awaitable[None]]
+
+
+def on_both_ends(test: Test) -> Callable[[Any, str, str], None]:
+    """Let a coroutine be a test, whatever plugins for asyncio there are."""
+
+    def run(self: Any, transport_url: str, worker_url: str) -> None:
+        asyncio.run(_run(test, self, transport_url, worker_url))
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run
+
+
+async def _run(test: Test, self: Any, url: str, worker_url: str) -> None:
+    async with both_ends(url, worker_url, DEFAULT_PREFIX) as ends:
+        await test(self, ends, new_job_id())
+
+
+@asynccontextmanager
+async def both_ends(url: str, worker_url: str, prefix: str) -> AsyncIterator[Ends]:
+    publisher = open_publisher(worker_url, KEPT, prefix=prefix)
+    manager = open_manager(url, KEPT, prefix=prefix)
+    ends = Ends(publisher, manager, url, worker_url, [], [])
+
+    async def resumed() -> None:
+        ends.resumed.append(time.monotonic())
+
+    manager.source.start(lambda job_id, message: ends.received.append((job_id, message)), resumed)
+    try:
+        await eventually(lambda: manager.source.ready, "source that is ready")
+        yield ends
+    finally:
+        await manager.aclose()
+        publisher.close()
+
+
+def other_deployment(ends: Ends) -> AbstractAsyncContextManager[Ends]:
+    """Return both ends of another deployment on the same server.
+
+    Its prefix begins with that of the first: no pattern may take the one for the other.
+    """
+    prefix = f"{DEFAULT_PREFIX}:contract-{secrets.token_hex(6)}"
+    return both_ends(ends.url, ends.worker_url, prefix)
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not await condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+
+
+def number_of(message: Message) -> int | None:
+    """The number of the run that a message says has started."""
+    _, _, rest = message.packet.partition(',"run":')
+    return int(rest.removesuffix("}]")) if rest else None
+
+
+def attempt_of(message: Message) -> int | None:
+    """The attempt that logged a late line."""
+    _, _, rest = message.packet.partition(',"attempt":')
+    return int(rest.removesuffix("}]")) if rest else None
+
+
+def line_of(message: Message) -> str:
+    _, _, rest = message.packet.partition('"message":"')
+    return rest.partition('"')[0]

@@ -1,0 +1,109 @@
+"""The contract of transports that keep leases."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import ClassVar
+
+from jobcast.testing.contracts import TransportContract
+from jobcast.testing.ends import (
+    Ends,
+    on_both_ends,
+    other_deployment,
+    until,
+)
+from jobcast.transports import (
+    Run,
+)
+from jobcast.transports.leases import (
+    Finding,
+    Lease,
+    LeaseTimeouts,
+    SupportsLeaseMonitoring,
+    SupportsLeaseRenewal,
+)
+
+
+class LeaseContract(TransportContract):
+    """What a transport promises that keeps leases."""
+
+    TERMS: ClassVar[LeaseTimeouts] = LeaseTimeouts(lease=0.6, lost_after=0.6)
+
+    @on_both_ends
+    async def test_a_lease_that_is_not_renewed_runs_out(self, ends: Ends, job_id: str) -> None:
+        living, dead = Lease(job_id, Run("aa", 1, "d1")), Lease(job_id, Run("aa", 2, "d2", True))
+        seen: list[Finding] = []
+
+        async def living_goes_on() -> bool:
+            await self._renew(ends, living)
+            seen.extend(await self._look(ends))
+            return {f.kind for f in seen} == {"stalled", "lost"}
+
+        await self._renew(ends, living, dead)
+        await until(living_goes_on)
+        assert {finding.lease for finding in seen} == {dead}
+        assert [finding.kind for finding in seen] == ["stalled", "lost"]
+        await asyncio.to_thread(self._holder(ends).release, [living])
+
+    @on_both_ends
+    async def test_who_renews_after_all_is_revived(self, ends: Ends, job_id: str) -> None:
+        lease = Lease(job_id, Run("aa", 1, "d1"))
+        seen: list[str] = []
+
+        async def found(kind: str) -> bool:
+            seen.extend(finding.kind for finding in await self._look(ends))
+            return kind in seen
+
+        await self._renew(ends, lease)
+        await until(lambda: found("stalled"))
+        await self._renew(ends, lease, seconds=60)
+        await until(lambda: found("revived"))
+        for _ in range(3):
+            assert not await self._look(ends)
+        assert seen == ["stalled", "revived"]
+        await asyncio.to_thread(self._holder(ends).release, [lease])
+
+    @on_both_ends
+    async def test_a_lease_that_was_released_is_never_missed(self, ends: Ends, job_id: str) -> None:
+        released, other = (Lease(job_id, Run("aa", n, f"d{n}")) for n in (1, 2))
+        seen: list[Lease] = []
+
+        async def other_is_lost() -> bool:
+            found = await self._look(ends)
+            seen.extend(finding.lease for finding in found)
+            return any(finding.kind == "lost" for finding in found)
+
+        await self._renew(ends, released, other)
+        await asyncio.to_thread(self._holder(ends).release, [released])
+        await until(other_is_lost)
+        assert set(seen) == {other}
+
+    @on_both_ends
+    async def test_prefixes_separate_leases(self, ends: Ends, job_id: str) -> None:
+        mine, other = (Lease(job_id, Run("aa", n, f"d{n}")) for n in (1, 2))
+        seen: list[Lease] = []
+
+        async def mine_is_lost() -> bool:
+            found = await self._look(ends)
+            seen.extend(finding.lease for finding in found)
+            return any(finding.kind == "lost" for finding in found)
+
+        async with other_deployment(ends) as deployment:
+            await self._renew(deployment, other)
+            await self._renew(ends, mine)
+            await until(mine_is_lost)
+        assert set(seen) == {mine}
+
+    def _holder(self, ends: Ends) -> SupportsLeaseRenewal:
+        assert isinstance(ends.publisher, SupportsLeaseRenewal)
+        return ends.publisher
+
+    async def _renew(self, ends: Ends, *leases: Lease, seconds: float = 0.6) -> None:
+        await asyncio.to_thread(self._holder(ends).renew, leases, seconds)
+
+    async def _look(self, ends: Ends) -> list[Finding]:
+        assert isinstance(ends.source, SupportsLeaseMonitoring)
+        await asyncio.sleep(0.05)  # as a process does that looks again and again
+        found = await ends.source.scan(self.TERMS)
+        await ends.source.acknowledge(found, self.TERMS)
+        return found

@@ -1,0 +1,58 @@
+"""Where RabbitMQ keeps revoked tokens: in a queue that server processes read and give back."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from typing import Any, Final
+
+from amqp.exceptions import ResourceLocked
+from kombu.connection import Connection
+
+from jobcast.errors import TransportUnavailable
+from jobcast.transports.amqp.names import Names
+from jobcast.transports.amqp.publisher import KOMBU_ERRORS, connection
+from jobcast.transports.revocations import Revocation, still_in_force
+
+READ_TRIES: Final = 50  # while another process reads
+READ_DELAY: Final = 0.1  # seconds between two of them
+
+logger = logging.getLogger(__name__)
+
+
+def read_revocations(url: str, names: Names) -> list[Revocation]:
+    """Read the revocations that are in force. It blocks, for a bounded time.
+
+    One process reads at a time: another one would find the queue empty meanwhile.
+
+    Raises:
+        TransportUnavailable: the broker cannot be reached, or others read all the time.
+    """
+    try:
+        for _ in range(READ_TRIES):
+            with connection(url) as broker:
+                try:
+                    return _read(broker, names)
+                except ResourceLocked:
+                    time.sleep(READ_DELAY * random.uniform(0.5, 1.5))
+    except KOMBU_ERRORS as exc:
+        raise TransportUnavailable(f"could not read {names.revocations}: {exc}") from exc
+    raise TransportUnavailable(f"could not read {names.revocations}: other processes do")
+
+
+def _read(broker: Connection, names: Names) -> list[Revocation]:
+    channel: Any = broker.channel()
+    # It belongs to this connection, and goes with it: a lock.
+    channel.queue_declare(f"{names.revocations}.reading", exclusive=True, auto_delete=True)
+    queue = names.kept_revocations()(channel)
+    queue.declare()
+    found = []
+    while (message := channel.basic_get(queue.name)) is not None:
+        try:
+            found.append(Revocation.decode(message.body))
+        except ValueError as exc:
+            logger.warning("ignored a message of %s that is not jobcast's: %s", queue.name, exc)
+            message.channel.basic_ack(message.delivery_tag)
+    # Messages without an acknowledgement go back to the queue when the connection is closed.
+    return still_in_force(found, time.time())

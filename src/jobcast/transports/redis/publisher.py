@@ -1,0 +1,382 @@
+"""Redis and Valkey, the worker's side: one script call for the events of a job, in pipelines."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from itertools import chain, islice
+from typing import Any, Final, NamedTuple, TypeVar
+
+import redis
+import socketio
+from msgspec import Struct
+from redis.cluster import RedisCluster
+from redis.exceptions import NoScriptError, ResponseError
+
+from jobcast.errors import PublishFailed
+from jobcast.transports.base import Outgoing, Predecessor, Retention
+from jobcast.transports.leases import Lease
+from jobcast.transports.prefix import DEFAULT_PREFIX
+from jobcast.transports.redis.names import Keys, Names
+from jobcast.transports.redis.refusals import (
+    described,
+    is_caused_by_the_events,
+    waits_for_others,
+)
+from jobcast.transports.redis.servers import REDIS_ERRORS, Client, Servers
+from jobcast.transports.revocations import Revocation
+from jobcast.transports.socketio_managers import JobEventManagerMixin
+
+MAX_MESSAGE: Final = 256 * 1024  # characters that are published at once, if it is several events
+NO_DEADLINE: Final = "1e15"
+CLOCK_CHECK: Final = 300.0  # seconds until a server is asked for its time again
+JOBS_REMEMBERED: Final = 10_000  # whose latest seq a publisher knows
+
+LEASES_AT_ONCE: Final = 1000  # that are renewed or released by one command
+
+
+def script(name: str) -> str:
+    """The text of a Lua script of this package."""
+    return files("jobcast.transports.redis").joinpath("scripts", f"{name}.lua").read_text("utf-8")
+
+
+PUBLISH_SCRIPT: Final = script("publish")
+RENEW_SCRIPT: Final = script("renew")
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items, so many at a time."""
+    remaining = iter(items)
+    while batch := list(islice(remaining, size)):
+        yield batch
+
+
+class Position(NamedTuple):
+    """Where a job's record is, as a publisher knows it."""
+
+    epoch: str | bytes
+    seq: int
+
+
+NOWHERE: Final = Position("", 0)
+
+
+class Call(Struct, frozen=True):
+    """Events of one run that are stored together. ``follows`` is the number before the first."""
+
+    keys: Keys
+    follows: int
+    events: list[Outgoing]
+
+    @property
+    def job_id(self) -> str:
+        return self.events[0].job_id
+
+
+def calls(batch: Sequence[Outgoing], names: Names, limit: int = MAX_MESSAGE) -> Iterator[Call]:
+    """The calls of the script that store a batch; those of a job are in its order."""
+    of_job: defaultdict[str, list[Outgoing]] = defaultdict(list)
+    for outgoing in batch:
+        of_job[outgoing.job_id].append(outgoing)
+    for job_id, events in of_job.items():
+        keys, follows, some, size = names.of(job_id), 0, list[Outgoing](), 0
+        for outgoing in events:
+            if some and (
+                outgoing.after
+                or outgoing.requires
+                or some[-1].requires
+                or outgoing.run != some[-1].run
+                or outgoing.owner != some[-1].owner
+                or size + len(outgoing.head) > limit
+            ):
+                yield Call(keys, follows, some)
+                follows, some, size = some[-1].number, [], 0
+            some.append(outgoing)
+            size += len(outgoing.head)
+        yield Call(keys, follows, some)
+
+
+def arguments(call: Call, publisher: str, known: Position, deadline: str) -> Iterator[Any]:
+    """ARGV of ``publish.lua``."""
+    first = call.events[0]
+    run = str(first.run) if first.run.is_known else ""
+    owner = first.owner or ""
+    after = str(Predecessor.parse(first.after)) if first.after else ""
+    head = publisher, call.follows, owner, after, run, first.requires, *known, deadline
+    events = ((o.number, o.kind, o.state or "", o.head) for o in call.events)
+    return chain(head, chain.from_iterable(events))
+
+
+class _Known(NamedTuple):
+    """What is known of a server: the script as it is loaded there, and its clock."""
+
+    sha: str
+    ahead: float  # seconds that its clock is ahead of this process's monotonic one, at least
+    since: float  # by the monotonic clock
+
+    @property
+    def is_recent(self) -> bool:
+        return time.monotonic() - self.since < CLOCK_CHECK
+
+    def deadline(self, timeout: float | None) -> str:
+        """The server's time, in seconds, when a timeout that begins now is over."""
+        if timeout is None:
+            return NO_DEADLINE
+        return f"{time.monotonic() + self.ahead + timeout:.3f}"
+
+
+def _is_late(answer: object) -> bool:
+    """Whether a server found that a call had been given up."""
+    return isinstance(answer, ResponseError) and str(answer).startswith("LATE")
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    try:
+        yield
+    except REDIS_ERRORS as exc:
+        raise PublishFailed(described(exc), ()) from exc
+
+
+def _advice(info: Mapping[str, Any]) -> list[str]:
+    """Return warnings about what a server reports of itself (``INFO``)."""
+    found = []
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        # All keys of jobcast expire, so that the volatile policies take them as well.
+        found.append(
+            f"maxmemory-policy is {policy}: under memory pressure the server evicts histories, and"
+            " the states of running jobs. Use noeviction, or a server of jobcast's own"
+        )
+    if info.get("rdb_last_bgsave_status", "ok") != "ok":
+        found.append(
+            "the last snapshot to disk failed: with stop-writes-on-bgsave-error the server refuses"
+            " events (MISCONF). Make room on its disk"
+        )
+    if info.get("aof_last_write_status", "ok") != "ok":
+        found.append("the append-only file cannot be written: the server refuses events (MISCONF)")
+    return found
+
+
+def script_for(run_id: object, retention: Retention, *, sharded: bool) -> str:
+    """The script for one run of one server: see the head of ``publish.lua``."""
+    node = "".join(character for character in str(run_id) if character.isalnum())
+    command = "SPUBLISH" if sharded else "PUBLISH"
+    values = f"'{node}', '{command}', {retention.ttl}, {retention.active_ttl}, {retention.size}"
+    return f"local node, publish, ttl, active_ttl, size = {values}\n{PUBLISH_SCRIPT}"
+
+
+class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
+    """A write-only ``socketio.RedisManager`` whose job rooms have order and history.
+
+    Any process may use it to address a job's followers:
+
+    >>> manager = RedisPublisher("redis://localhost:6379/0")
+    >>> manager.emit("job_log", {"level": "info", "message": "nearly there"}, room="job_42")
+    """
+
+    def __init__(
+        self,
+        url: str = "redis://localhost:6379/0",
+        *,
+        retention: Retention | None = None,
+        prefix: str = DEFAULT_PREFIX,
+        redis_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._names = Names(prefix)
+        super().__init__(url, channel=self._names.bus, write_only=True)
+        self._servers = Servers.at(url, redis_options)
+        self._retention = retention or Retention()
+        self._client: Client | None = None
+        self._known: dict[str, _Known] = {}  # by the name of a cluster's node
+        self._positions: OrderedDict[str, Position] = OrderedDict()  # job id: the latest answer's
+        self.publisher_id = secrets.token_hex(6)
+
+    def publish(self, batch: Sequence[Outgoing]) -> None:
+        """Store and send the events in one round trip to each server.
+
+        Raises:
+            PublishFailed: some or all of them could not be stored now.
+        """
+        unsent: list[Outgoing] = []
+        problem: Exception | None = None
+        held: Exception | None = None
+        for call, answer in self._send(list(calls(batch, self._names))):
+            if not isinstance(answer, Exception):
+                continue
+            if is_caused_by_the_events(answer):
+                # Sending it again would fail again, and hold up everything behind it.
+                logger.error(
+                    "job %s: dropped %d events that Redis refuses (%s)",
+                    call.events[0].job_id, len(call.events), described(answer),
+                )  # fmt: skip
+                continue
+            unsent += call.events
+            if waits_for_others(answer):
+                held = held or answer
+            else:
+                problem = problem or answer
+        if problem is not None:
+            self._look_again()
+            raise PublishFailed(described(problem), unsent) from problem
+        if held is not None:
+            raise PublishFailed(str(held), unsent, held=True) from held
+
+    def renew(self, leases: Sequence[Lease], seconds: float) -> None:
+        """Let leases run for so long from now on.
+
+        Raises:
+            PublishFailed: they could not be renewed now.
+        """
+        for some in batched(leases, LEASES_AT_ONCE):
+            with _asking():
+                self._connected().eval(
+                    RENEW_SCRIPT, 1, self._names.running, str(seconds), *map(str, some)
+                )
+
+    def release(self, leases: Sequence[Lease]) -> None:
+        """Forget the leases of runs that have ended.
+
+        Raises:
+            PublishFailed: it could not be done; they run out.
+        """
+        for some in batched(leases, LEASES_AT_ONCE):
+            with _asking():
+                pipeline = self._connected().pipeline(transaction=False)
+                for key in (self._names.running, self._names.stalled):
+                    pipeline.zrem(key, *map(str, some))
+                pipeline.execute()
+
+    def revoke(self, revocation: Revocation) -> None:
+        """Store a revocation, and send it to every server process.
+
+        Raises:
+            PublishFailed: it may not have been stored.
+        """
+        data = revocation.encode()
+        with _asking():
+            client = self._connected()
+            client.zadd(self._names.revoked, {data: revocation.until})
+            client.publish(self._names.revocations, data)
+
+    def advice(self) -> list[str]:
+        """Return warnings about configuration or state that weakens the delivery guarantees.
+
+        Raises:
+            PublishFailed: a server cannot be asked.
+        """
+        with _asking():
+            client = self._connected()
+            if isinstance(client, RedisCluster):
+                nodes = [client.get_redis_connection(node) for node in client.get_primaries()]
+            else:
+                nodes = [client]
+            found = [line for node in nodes for line in _advice(node.info())]
+        return [*dict.fromkeys(found)]
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def _send(self, to_send: Sequence[Call]) -> list[tuple[Call, Any]]:
+        """Each call with its answer, or with what went wrong."""
+        try:
+            by_node = self._by_node(to_send)
+        except REDIS_ERRORS as exc:
+            return [(call, exc) for call in to_send]
+        answered: list[tuple[Call, Any]] = []
+        for name, (client, here) in by_node.items():
+            try:
+                answered += zip(here, self._run(name, client, here), strict=True)
+            except REDIS_ERRORS as exc:
+                answered += [(call, exc) for call in here]
+        return answered
+
+    def _by_node(self, to_send: Sequence[Call]) -> dict[str, tuple[redis.Redis, list[Call]]]:
+        client = self._connected()
+        if not isinstance(client, RedisCluster):
+            return {"": (client, list(to_send))}
+        grouped: dict[str, tuple[redis.Redis, list[Call]]] = {}
+        for call in to_send:
+            node = client.get_node_from_key(call.keys.state)
+            if node.name not in grouped:
+                grouped[node.name] = client.get_redis_connection(node), []
+            grouped[node.name][1].append(call)
+        return grouped
+
+    def _run(self, name: str, client: redis.Redis, here: Sequence[Call]) -> list[Any]:
+        known = self._known.get(name)
+        if known is None or not known.is_recent:
+            self._learn(name, client)
+        answers = self._pipeline(name, client, here)
+        refused = [
+            i for i, answer in enumerate(answers)
+            if isinstance(answer, NoScriptError) or _is_late(answer)
+        ]  # fmt: skip
+        if refused:
+            # The server was restarted, is another one than before, or was paused.
+            self._learn(name, client)
+            again = self._pipeline(name, client, [here[i] for i in refused])
+            for i, answer in zip(refused, again, strict=True):
+                answers[i] = answer
+        return answers
+
+    def _learn(self, name: str, client: redis.Redis) -> None:
+        run_id = client.info("server")["run_id"]
+        text = script_for(run_id, self._retention, sharded=self._servers.sharded)
+        sha = client.script_load(text)
+        seconds, microseconds = client.time()
+        now = time.monotonic()
+        self._known[name] = _Known(sha, seconds + microseconds / 1e6 - now, now)
+
+    def _pipeline(self, name: str, client: redis.Redis, here: Sequence[Call]) -> list[Any]:
+        known = self._known[name]
+        # After that the events are sent again, perhaps to another server: this one, if it was
+        # paused, must not publish them too.
+        deadline = known.deadline(client.get_connection_kwargs().get("socket_timeout"))
+        positions = [self._positions.get(call.job_id, NOWHERE) for call in here]
+        pipeline = client.pipeline(transaction=False)
+        for call, position in zip(here, positions, strict=True):
+            argv = arguments(call, self.publisher_id, position, deadline)
+            pipeline.evalsha(known.sha, len(call.keys), *call.keys, *argv)
+        answers = pipeline.execute(raise_on_error=False)
+        for call, position, answer in zip(here, positions, answers, strict=True):
+            if isinstance(answer, int):
+                self._remember(call.job_id, Position(position.epoch, answer))
+            elif isinstance(answer, list):
+                seq, epoch = answer
+                self._remember(call.job_id, Position(epoch, seq))
+        return answers
+
+    def _remember(self, job_id: str, position: Position) -> None:
+        self._positions[job_id] = position
+        self._positions.move_to_end(job_id)
+        if len(self._positions) > JOBS_REMEMBERED:
+            self._positions.popitem(last=False)
+
+    def _connected(self) -> Client:
+        if self._client is None:
+            self._redis_connect()
+            self._client = self.redis
+        return self._client
+
+    def _look_again(self) -> None:
+        """Ask a cluster who serves what; something of what was known is not true any more."""
+        if isinstance(self._client, RedisCluster):
+            try:
+                self._client.nodes_manager.initialize()
+            except REDIS_ERRORS as exc:
+                logger.debug("the cluster does not say who serves what: %s", exc)
+
+    def _redis_connect(self) -> None:
+        self.redis = self._servers.client()
+        self.connected = True

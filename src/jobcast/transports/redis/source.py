@@ -1,0 +1,557 @@
+"""Redis and Valkey, the realtime side: the channels of the jobs that are followed, and history."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any, Final, cast
+
+import socketio
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, SlotNotCoveredError
+
+from jobcast.aio import BackgroundTasks, Backoff, LoopChange, LoopLock, cancel_and_wait
+from jobcast.errors import TransportUnavailable
+from jobcast.events import Cursor, Kind, State
+from jobcast.transports.base import (
+    NO_RECORD,
+    Message,
+    Outgoing,
+    Retention,
+    Snapshot,
+    can_resume,
+)
+from jobcast.transports.canary import Canary, Deaf
+from jobcast.transports.leases import LOOKED_AT_ONCE, Finding, Lease, LeaseTimeouts
+from jobcast.transports.leases import Kind as FindingKind
+from jobcast.transports.prefix import DEFAULT_PREFIX
+from jobcast.transports.redis.batcher import ScriptBatcher
+from jobcast.transports.redis.names import Keys, Names
+from jobcast.transports.redis.publisher import RedisPublisher, script
+from jobcast.transports.redis.refusals import described
+from jobcast.transports.redis.servers import (
+    ASYNC_REDIS_ERRORS,
+    REDIS_ERRORS,
+    AsyncClient,
+    Servers,
+)
+from jobcast.transports.redis.subscriber import Subscriber
+from jobcast.transports.revocations import Revocation
+from jobcast.transports.socketio_managers import AsyncJobEventManagerMixin
+
+SUBSCRIBE_TIMEOUT: Final = 5.0  # seconds, until a subscription has to be confirmed
+FIRST_DELAY: Final = 0.05  # seconds before the first try to reconnect
+LONGEST_DELAY: Final = 3.0  # seconds between two tries
+
+CANARY_TRIES: Final = 4096  # names of channels, until each master of a cluster has one
+TAKE_OVER: Final = 3.0  # seconds without a look of the process that looks after leases
+
+READ_SCRIPT: Final = script("read")
+LOOK_SCRIPT: Final = script("leases")
+ACKNOWLEDGE_SCRIPT: Final = script("acknowledge")
+
+logger = logging.getLogger(__name__)
+
+
+class ChannelMoved(RedisError):
+    """A channel is served by another node of the cluster from now on."""
+
+
+class RedisSource:
+    """Subscriptions, supervised: when a connection is lost they come back, and say so.
+
+    There is one connection, or one to each master of a cluster; they come and go together.
+
+    Everything but what publishes belongs to the running loop, and is made anew in another one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, Any] | None = None,
+        retention: Retention | None = None,
+        prefix: str = DEFAULT_PREFIX,
+    ) -> None:
+        self._names = Names(prefix)
+        # What this side has to say itself is so little that one way of saying it is enough.
+        self._publisher = RedisPublisher(
+            url, retention=retention, prefix=prefix, redis_options=options
+        )
+        self._publishing = LoopLock()
+        self._servers = Servers.at(url, options)
+        self._on_revocation: Callable[[Revocation], None] | None = None
+        self._change = LoopChange()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make what belongs to a loop."""
+        self._client = self._servers.async_client()
+        self._together = ScriptBatcher(self._client)
+        self._lines: list[Subscriber] = []
+        self._canaries: dict[str, str] = {}  # channel: the name of the line that it is heard on
+        self.canary = Canary(self._send_canary, lambda: self.ready)
+        self._jobs: dict[str, str] = {}  # channel: job id
+        # Channels of a cluster: how often the answer is due that they were unsubscribed from. What
+        # comes beyond was not asked for: there alone a server says so by itself.
+        self._leaving: Counter[str] = Counter()
+        self._unconfirmed: set[str] = set()
+        self._confirmations: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
+        self._online = asyncio.Event()
+        self._supervisor: asyncio.Task[None] | None = None
+        self._resuming = BackgroundTasks()
+        self.bus: asyncio.Queue[bytes] = asyncio.Queue()
+
+    @property
+    def client(self) -> AsyncClient:
+        """For commands, in the running loop."""
+        self._enter_loop()
+        return self._client
+
+    def _enter_loop(self) -> None:
+        if self._change.happened():
+            self._begin()
+
+    @property
+    def ready(self) -> bool:
+        return self._online.is_set()
+
+    def start(
+        self,
+        on_message: Callable[[str, Message], None],
+        on_resumed: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._enter_loop()
+        self._on_message = on_message
+        self._on_resumed = on_resumed
+        self._supervisor = asyncio.create_task(
+            self._run(self._together, self._client), name="jobcast-redis-source"
+        )
+
+    async def aclose(self) -> None:
+        self._enter_loop()
+        supervisor = [] if self._supervisor is None else [self._supervisor]
+        await cancel_and_wait(*supervisor)
+        await self._resuming.cancel()
+        self._supervisor = None
+        self._disconnected(RedisConnectionError("the source is closed"))
+        self._jobs.clear()
+        await self._together.aclose()
+        await self._servers.close(self.client)
+        self._publisher.close()
+
+    async def _run(self, together: ScriptBatcher, client: AsyncClient) -> None:
+        try:
+            await self._supervise()
+        finally:
+            # A loop that ends cancels its tasks, whether or not this was closed before.
+            await together.aclose()
+            await self._servers.close(client)
+
+    async def subscribe(self, job_id: str) -> None:
+        channel = self._names.of(job_id).channel
+        self._jobs[channel] = job_id
+        confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(SUBSCRIBE_TIMEOUT):
+                await self._online.wait()
+                self._confirmations[channel].append(confirmed)
+                await self._line_of(channel).subscribe([channel])
+                await confirmed
+        except (TimeoutError, TransportUnavailable, *REDIS_ERRORS) as exc:
+            confirmed.cancel()
+            raise TransportUnavailable(f"could not subscribe to {channel}: {exc!r}") from exc
+
+    async def unsubscribe(self, job_id: str) -> None:
+        channel = self._names.of(job_id).channel
+        self._jobs.pop(channel, None)
+        if self.ready:
+            if self._servers.sharded:
+                self._leaving[channel] += 1
+            try:
+                await self._line_of(channel).unsubscribe(channel)
+            except REDIS_ERRORS as exc:
+                # The connection is lost and with it the subscription; the supervisor knows.
+                logger.debug("unsubscribing from %s: %s", channel, exc)
+
+    async def snapshot(self, job_id: str, after: Cursor | None = None) -> Snapshot:
+        keys = self._names.of(job_id)
+        since = f"({after.seq}-0" if after is not None else "-"
+        try:
+            record, first, entries = await self._read(keys, since)
+            resumable = can_resume(after, epoch=record.epoch, seq=record.seq, first=first)
+            if after is not None and not resumable:
+                record, first, entries = await self._read(keys, "-")
+        except ASYNC_REDIS_ERRORS as exc:
+            raise TransportUnavailable(f"could not read job {job_id}: {exc}") from exc
+        seen = after.seq if after is not None and resumable else 0
+        events = [_message(record.epoch, entry) for entry in entries]
+        events += [progress for progress in record.events if progress.seq > seen]
+        return Snapshot(
+            epoch=record.epoch,
+            seq=record.seq,
+            state=record.state,
+            owner=record.owner,
+            events=tuple(sorted(events, key=lambda message: message.seq)),
+            recovered=resumable,
+        )
+
+    async def positions(self, job_ids: Sequence[str]) -> list[Cursor]:
+        pipeline = self.client.pipeline(transaction=False)
+        for job_id in job_ids:
+            pipeline.hmget(self._names.of(job_id).state, "epoch", "seq")
+        try:
+            answers = await pipeline.execute()
+        except ASYNC_REDIS_ERRORS as exc:
+            raise TransportUnavailable(f"could not read where jobs are: {exc}") from exc
+        return [
+            Cursor(epoch=_text(epoch), seq=int(seq)) if epoch else Cursor(epoch=NO_RECORD, seq=0)
+            for epoch, seq in answers
+        ]
+
+    async def owner(self, job_id: str) -> str | None:
+        try:
+            owner = await cast(
+                "Awaitable[bytes | None]", self.client.hget(self._names.of(job_id).state, "owner")
+            )
+        except ASYNC_REDIS_ERRORS as exc:
+            raise TransportUnavailable(f"could not read job {job_id}: {exc}") from exc
+        return None if owner is None else _text(owner)
+
+    async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
+        keys = (self._names.running, self._names.stalled, self._names.watch)
+        patience = min(TAKE_OVER, terms.lease / 2)
+        asking = self._publisher.publisher_id, terms.lease, patience, LOOKED_AT_ONCE
+        answer = iter(await self._eval(LOOK_SCRIPT, keys, asking))
+        found = []
+        for kind, member in zip(answer, answer, strict=True):
+            try:
+                lease = Lease.parse(_text(member))
+            except ValueError:
+                logger.warning("removed what is no lease: %.200r", member)
+                await self._forget_lease(member)
+            else:
+                found.append(Finding(cast("FindingKind", _text(kind)), lease))
+        return found
+
+    async def _forget_lease(self, member: bytes) -> None:
+        try:
+            for key in (self._names.running, self._names.stalled):
+                await self.client.zrem(key, member)
+        except ASYNC_REDIS_ERRORS as exc:
+            raise TransportUnavailable(f"could not look after leases: {exc}") from exc
+
+    async def acknowledge(self, findings: Sequence[Finding], terms: LeaseTimeouts) -> None:
+        pairs = chain.from_iterable((finding.kind, str(finding.lease)) for finding in findings)
+        keys = (self._names.running, self._names.stalled)
+        await self._eval(ACKNOWLEDGE_SCRIPT, keys, (terms.lost_after, *pairs))
+
+    async def publish(self, batch: Sequence[Outgoing]) -> None:
+        async with self._publishing:
+            await asyncio.to_thread(self._publisher.publish, batch)
+
+    def watch_revocations(self, on_revocation: Callable[[Revocation], None]) -> None:
+        self._on_revocation = on_revocation
+
+    async def revocations(self) -> list[Revocation]:
+        key, now = self._names.revoked, time.time()
+        try:
+            members = await self.client.zrangebyscore(key, now, "+inf")
+        except ASYNC_REDIS_ERRORS as exc:
+            raise TransportUnavailable(f"could not read {key}: {exc}") from exc
+        try:
+            await self.client.zremrangebyscore(key, "-inf", f"({now}")
+        except ASYNC_REDIS_ERRORS as exc:
+            # A server that takes no writes now still says what is revoked.
+            logger.debug("could not remove what has expired from %s: %s", key, exc)
+        found = (self._revocation(key, cast("bytes", member)) for member in members)
+        return [revocation for revocation in found if revocation is not None]
+
+    def _revocation(self, place: str, data: bytes) -> Revocation | None:
+        try:
+            return Revocation.decode(data)
+        except ValueError as exc:
+            logger.warning("ignored an entry of %s that is not jobcast's: %s", place, exc)
+            return None
+
+    async def _eval(self, text: str, keys: Sequence[str], arguments: Sequence[object]) -> Any:
+        try:
+            return await self.client.eval(text, len(keys), *keys, *map(str, arguments))
+        except ASYNC_REDIS_ERRORS as exc:
+            raise TransportUnavailable(f"could not look after leases: {exc}") from exc
+
+    async def _read(self, keys: Keys, since: str) -> tuple[Snapshot, int, list[Any]]:
+        """The record with its latest progress, the first seq that is kept, and the entries."""
+        answer = await self._together.eval(READ_SCRIPT, 2, keys.state, keys.events, since)
+        (epoch, seq, state, owner, progress, logged), oldest, entries = answer
+        if epoch is None:
+            return Snapshot(), 1, []
+        latest: tuple[Message, ...] = ()
+        if progress is not None:
+            number, _, packet = _text(progress).partition(" ")
+            latest = (Message(_text(epoch), int(number), "p", packet),)
+        record = Snapshot(
+            epoch=_text(epoch),
+            seq=int(seq),
+            state=cast("State", _text(state)),
+            owner=None if owner is None else _text(owner),
+            events=latest,
+        )
+        # Without a stream, one that was evicted had all up to ``logged``.
+        first = _seq(oldest[0]) if oldest else int(logged or 0) + 1
+        return record, first, entries
+
+    async def _supervise(self) -> None:
+        interrupted, backoff = False, Backoff(FIRST_DELAY, LONGEST_DELAY)
+        while True:
+            try:
+                await self._receive(interrupted)
+            except REDIS_ERRORS as exc:
+                was_online = self.ready
+                self._disconnected(exc)
+                if was_online:
+                    backoff.reset()
+                backoff.failed()
+                if isinstance(exc, ChannelMoved):
+                    logger.info("looking up the nodes of the cluster: %s", exc)
+                elif backoff.failures == 1:
+                    logger.warning("the connection to Redis is down: %s", exc)
+            except Exception as exc:
+                # Whatever it is, to hear nothing from here on would be worse.
+                self._disconnected(exc)
+                backoff.failed()
+                logger.exception("receiving from Redis failed")
+            interrupted = True
+            await asyncio.sleep(backoff.delay())
+
+    async def _receive(self, interrupted: bool) -> None:
+        """Subscribe to everything, and read until the first connection ends."""
+        lines: list[Subscriber] = []
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            for pool in await self._servers.subscriber_pools(self.client):
+                line = Subscriber(pool, sharded=self._servers.sharded)
+                line.on_answer = partial(self._dispatch, interrupted, line.name)
+                lines.append(line)
+                await line.connect()
+            self._lines = lines
+            self._leaving.clear()
+            self._canaries = self._canary_channels()
+            self.canary.watch(self._canaries.values())
+            channels = [*self._canaries, *self._jobs]
+            self._unconfirmed = {self._names.bus, self._names.revocations, *channels}
+            tasks = [asyncio.create_task(line.run()) for line in lines]
+            tasks.append(asyncio.create_task(self._subscribe_all(channels)))
+            tasks.append(asyncio.create_task(self._listen_to_itself()))
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+        finally:
+            self._lines = []
+            await cancel_and_wait(*tasks)
+            for line in lines:
+                await line.close()
+
+    async def _subscribe_all(self, channels: Sequence[str]) -> None:
+        of_line: defaultdict[Subscriber, list[str]] = defaultdict(list)
+        for channel in channels:
+            of_line[self._line_of(channel)].append(channel)
+        for channel in (self._names.bus, self._names.revocations):
+            await self._lines[0].subscribe_everywhere(channel)
+        await asyncio.gather(*(line.subscribe(some) for line, some in of_line.items()))
+
+    def _canary_channels(self) -> dict[str, str]:
+        """A channel of this process's own for each line, with the line's name."""
+        own = f"{self._names.canary}:{self._publisher.publisher_id}"
+        if not isinstance(self.client, RedisCluster):
+            return {own: self._lines[0].name}
+        missing = {line.name for line in self._lines}
+        found: dict[str, str] = {}
+        for number in range(CANARY_TRIES):
+            if not missing:
+                break
+            channel = f"{own}:{{{number}}}"
+            name = _node_name(self.client, channel)
+            if name in missing:
+                missing.discard(name)
+                found[channel] = name
+        return found
+
+    async def _listen_to_itself(self) -> None:
+        """Send canaries until they do not arrive.
+
+        Raises:
+            RedisConnectionError: the connections are of no use any more.
+        """
+        try:
+            await self.canary.run()
+        except Deaf as exc:
+            raise RedisConnectionError(str(exc)) from exc
+
+    async def _send_canary(self, name: str) -> bool:
+        [channel] = [channel for channel, line in self._canaries.items() if line == name]
+        try:
+            if isinstance(self.client, RedisCluster):
+                node = self.client.get_node_from_key(channel)
+                heard = await self.client.execute_command(
+                    "SPUBLISH", channel, b"", target_nodes=node
+                )
+            else:
+                heard = await self.client.execute_command("PUBLISH", channel, b"")
+        except ASYNC_REDIS_ERRORS as exc:
+            raise TransportUnavailable(f"could not publish: {described(exc)}") from exc
+        # Of a client that listens to another server than it publishes to, as after a failover.
+        return bool(heard)
+
+    def _line_of(self, channel: str) -> Subscriber:
+        """The connection that a channel is subscribed to on.
+
+        Raises:
+            ChannelMoved: there is none just now.
+        """
+        if isinstance(self.client, RedisCluster):
+            name = _node_name(self.client, channel)
+            lines = [line for line in self._lines if line.name == name]
+        else:
+            lines = self._lines
+        if not lines:
+            raise ChannelMoved(f"no connection serves {channel} now")
+        return lines[0]
+
+    def _dispatch(self, interrupted: bool, line: str, answer: list[Any]) -> None:
+        match answer:
+            case [b"message" | b"smessage", channel, data]:
+                self.canary.heard(line)
+                self._deliver(_text(channel), data)
+            case [b"subscribe" | b"ssubscribe", channel, _]:
+                self._confirm(_text(channel), interrupted)
+            case [b"sunsubscribe", channel, _]:
+                self._left(_text(channel))
+
+    def _deliver(self, channel: str, data: bytes) -> None:
+        if channel == self._names.bus:
+            self.bus.put_nowait(data)
+        elif channel == self._names.revocations:
+            revocation = self._revocation(channel, data)
+            if revocation is not None and self._on_revocation is not None:
+                self._on_revocation(revocation)
+        elif (job_id := self._jobs.get(channel)) is not None:
+            try:
+                messages = _messages(data)
+            except ValueError:
+                logger.warning("something else than jobcast publishes to %s", channel)
+                return
+            for message in messages:
+                self._on_message(job_id, message)
+
+    def _confirm(self, channel: str, interrupted: bool) -> None:
+        waiting = self._confirmations.get(channel)
+        if waiting:
+            confirmed = waiting.popleft()
+            if not waiting:
+                del self._confirmations[channel]
+            if not confirmed.done():
+                confirmed.set_result(None)
+        self._unconfirmed.discard(channel)
+        if not self._unconfirmed and not self.ready:
+            self._online.set()
+            logger.info("receiving from Redis")
+            if interrupted:
+                self._resuming.spawn(self._report_resumed())
+
+    async def _report_resumed(self) -> None:
+        await self._on_resumed()
+
+    def _left(self, channel: str) -> None:
+        due = self._leaving.pop(channel, 0)
+        if due > 1:
+            self._leaving[channel] = due - 1
+        elif not due and (channel in self._jobs or channel in self._canaries):
+            # Said unasked, by the node that has given the slot away.
+            raise ChannelMoved(f"{channel} is served by another node now")
+
+    def _disconnected(self, exc: Exception) -> None:
+        self._online.clear()
+        for waiting in self._confirmations.values():
+            for confirmed in waiting:
+                if not confirmed.done():
+                    confirmed.set_exception(TransportUnavailable(str(exc)))
+        self._confirmations.clear()
+
+
+class RedisClientManager(AsyncJobEventManagerMixin, socketio.AsyncRedisManager):
+    """A ``socketio.AsyncRedisManager`` with a :class:`RedisSource` for the jobs' events."""
+
+    source: RedisSource
+
+    def __init__(
+        self,
+        url: str = "redis://localhost:6379/0",
+        *,
+        retention: Retention | None = None,
+        prefix: str = DEFAULT_PREFIX,
+        redis_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(url, channel=Names(prefix).bus)
+        self.source = RedisSource(url, redis_options, retention, prefix)
+
+    async def publish_event(self, outgoing: Outgoing) -> None:
+        await self.source.publish([outgoing])
+
+    async def _publish(self, data: dict[str, Any]) -> None:
+        self._redis_connect()  # in whichever loop
+        await super()._publish(data)
+
+    def _redis_connect(self) -> None:
+        # One pool of connections for everything that is written.
+        self.redis = self.source.client
+        self.connected = True
+
+    async def _listen(self) -> AsyncIterator[bytes]:
+        # python-socketio's own listener would hold a second connection, and back off for a minute.
+        while True:
+            yield await self.source.bus.get()
+
+
+def _node_name(client: RedisCluster, channel: str) -> str:
+    """The name of the line to the node that serves a channel; empty if no node does."""
+    try:
+        node = client.get_node_from_key(channel)
+    except SlotNotCoveredError:
+        node = None
+    return "" if node is None else f"{node.host}:{node.port}"
+
+
+def _messages(data: bytes) -> list[Message]:
+    """The events of a message: the epoch, and for each a line ``seq kind packet``.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    epoch, *lines = _text(data).split("\n")
+    messages = []
+    for line in lines:
+        seq, kind, packet = line.split(" ", 2)
+        messages.append(Message(epoch, int(seq), cast("Kind", kind), packet))
+    if not messages:
+        raise ValueError("there is no event in it")
+    return messages
+
+
+def _message(epoch: str, entry: Any) -> Message:
+    """The event of an entry of a stream."""
+    _, (_, kind, _, packet) = entry
+    return Message(epoch, _seq(entry), cast("Kind", _text(kind)), _text(packet))
+
+
+def _seq(entry: Any) -> int:
+    return int(entry[0].partition(b"-")[0])
+
+
+def _text(data: bytes) -> str:
+    return data.decode()

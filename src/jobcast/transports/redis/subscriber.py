@@ -1,0 +1,123 @@
+"""One connection for subscriptions, to one Redis or Valkey server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Final
+
+import redis.asyncio
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from jobcast.transports.redis.bulk_reader import answers_of
+from jobcast.transports.redis.servers import REDIS_ERRORS
+
+SUBSCRIBE_BATCH: Final = 500  # channels that are asked for at once
+PING_INTERVAL: Final = 15.0  # seconds of silence, after which the server is asked whether it lives
+
+logger = logging.getLogger(__name__)
+
+
+class Subscriber:
+    """Subscribes to channels of a server, and reads what it sends.
+
+    Args:
+        pool: makes the connection, whose reads may last for ever: a channel may be silent for
+            hours. Whether the server is still there is found out by asking it.
+        sharded: whether channels belong to one server of a cluster.
+    """
+
+    on_answer: Callable[[list[Any]], None]  # is called with each answer of the server
+
+    def __init__(self, pool: redis.asyncio.ConnectionPool, *, sharded: bool) -> None:
+        self._pool = pool
+        self._connection: redis.asyncio.Connection = pool.make_connection()
+        self._sharded = sharded
+        self._heard = False
+        options = pool.connection_kwargs
+        address = options.get("path") or f"{options.get('host')}:{options.get('port')}"
+        self.name = str(address)
+
+    async def connect(self) -> None:
+        with _writing():
+            await self._connection.connect()
+
+    async def run(self) -> None:
+        """Read until the connection ends.
+
+        Raises:
+            RedisError, OSError: it has ended.
+        """
+        keep_alive = asyncio.create_task(self._keep_alive())
+        answers = answers_of(self._connection)
+        try:
+            while True:
+                for answer in await answers.read():
+                    if isinstance(answer, list):
+                        self.on_answer(answer)
+                self._heard = True
+        finally:
+            keep_alive.cancel()
+
+    async def close(self) -> None:
+        try:
+            # With TLS the other end has a say in it, for as long as connecting may take.
+            await self._connection.disconnect()
+        except REDIS_ERRORS as exc:
+            logger.debug("closing the connection to %s: %s", self.name, exc)
+        await self._pool.aclose()
+
+    async def subscribe(self, channels: Iterable[str]) -> None:
+        remaining = iter(channels)
+        while batch := list(islice(remaining, SUBSCRIBE_BATCH)):
+            if self._sharded:
+                # Channels of several slots can't be in one command.
+                await self._send(*(("SSUBSCRIBE", channel) for channel in batch))
+            else:
+                await self._send(("SUBSCRIBE", *batch))
+
+    async def subscribe_everywhere(self, channel: str) -> None:
+        """Subscribe to a channel that is no shard's."""
+        await self._send(("SUBSCRIBE", channel))
+
+    async def unsubscribe(self, channel: str) -> None:
+        await self._send(("SUNSUBSCRIBE" if self._sharded else "UNSUBSCRIBE", channel))
+
+    async def _send(self, *commands: tuple[str, ...]) -> None:
+        if not self._connection.is_connected:
+            raise RedisConnectionError(f"the connection to {self.name} is down")
+        packed = self._connection.pack_commands(commands)
+        with _writing():
+            await self._connection.send_packed_command(packed, check_health=False)
+
+    async def _keep_alive(self) -> None:
+        """Find out that the other end is gone although nobody said so."""
+        while await self._hears(PING_INTERVAL) or await self._answers():
+            pass
+        logger.warning("%s did not answer for %d s", self.name, PING_INTERVAL)
+        # The reader fails of it, and the supervisor does the rest.
+        await self._connection.disconnect(nowait=True)
+
+    async def _hears(self, seconds: float) -> bool:
+        self._heard = False
+        await asyncio.sleep(seconds)
+        return self._heard
+
+    async def _answers(self) -> bool:
+        try:
+            await self._send(("PING",))
+        except REDIS_ERRORS:
+            return False
+        return await self._hears(PING_INTERVAL)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as exc:
+        # uvloop's word for a connection that was lost at this moment.
+        raise RedisConnectionError(str(exc)) from exc

@@ -1,0 +1,157 @@
+"""The reference application's console, as a process of its own, and somebody who visits it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from jobcast.realtime import create_app as create_plain_app
+from jobcast.settings import Settings
+from realtime.console import session
+from realtime.console.demonstration import demonstration
+from realtime.console.routes import console
+from realtime.console.site import Site
+from tests.support import SECRET, TIMEOUT, Process, answers, free_port, new_id
+
+PEOPLE = "name,email,born\nAda,ada@example.com,1815-12-10\nAlan,alan at example,1912-06-23\n"
+LEDGER = "date,text,amount,balance\n2026-01-01,rent,-10.00,-10.00\n2026-01-02,pay,25.00,15.00\n"
+
+
+def make_demo(directory: Path, queue: str | None = None) -> Path:
+    """The directory of a demo, as ``jobcast demo`` makes it."""
+    directory.mkdir(mode=0o700)
+    (directory / "demo.json").write_text(json.dumps({"queue": queue or new_id("queue")}))
+    return directory
+
+
+def create_app() -> Starlette:
+    """With the page that the test wrote, in place of the one that is built."""
+    site = demonstration(Settings.load())
+    assert site is not None
+    page = Path(os.environ["TEST_PAGE"])
+    return create_plain_app(routes=[console(site, page=page)])
+
+
+def create_own_app() -> Starlette:
+    """An application with a session check of its own, as docs/console.md says."""
+
+    async def current_user(request: Request) -> str | None:
+        return await run_in_threadpool(request.headers.get, "x-remote-user")
+
+    session.current_user = current_user
+    directory = Path(os.environ["TEST_DIRECTORY"])
+    settings = Settings.load()
+    site = Site(settings=settings, directory=directory, samples=directory / "samples")
+    return create_plain_app(settings, routes=[console(site)])
+
+
+class Console(Process):
+    """``jobcast serve realtime.app:app``, as the demo starts it."""
+
+    def __init__(
+        self, log_path: Path, transport: str, demo: Path, env: Mapping[str, str] | None = None,
+        *arguments: str,
+    ) -> None:  # fmt: skip
+        self.port = free_port()
+        self.demo = demo
+        self.url = f"http://127.0.0.1:{self.port}"
+        of_test = {"TEST_PAGE": "create_app", "TEST_DIRECTORY": "create_own_app"}
+        apps = [name for variable, name in of_test.items() if variable in (env or {})]
+        app = [f"tests.support.console:{apps[0]}", "--factory"] if apps else ["realtime.app:app"]
+        super().__init__(
+            [
+                sys.executable, "-m", "jobcast.cli", "serve",
+                *app,
+                "--port", str(self.port), *arguments,
+            ],
+            log_path,
+            {
+                "JOBCAST_URL": transport, "CELERY_BROKER_URL": transport,
+                "JOBCAST_JWT_SECRET": SECRET, "JOBCAST_DEMO": str(demo), **(env or {}),
+            },
+        )  # fmt: skip
+
+    @property
+    def queue(self) -> str:
+        """Where the jobs that are started go."""
+        mark: dict[str, str] = json.loads((self.demo / "demo.json").read_text())
+        return mark["queue"]
+
+    def ready(self) -> Console:
+        self.expect(lambda: answers(f"{self.url}/healthz"), "answer of /healthz")
+        return self
+
+
+class Answer:
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.body = response.read()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def problem(self) -> tuple[int, str]:
+        """The status and the code of a refusal, which has a sentence for people too."""
+        assert set(self.json) == {"code", "message"}
+        assert self.json["message"].endswith((".", "born", "balance", "127.0.0.1"))
+        return self.status, self.json["code"]
+
+
+class Visitor:
+    """Keeps a cookie, as a browser does."""
+
+    def __init__(self, console: Console | int, name: str | None = None) -> None:
+        self.port = console if isinstance(console, int) else console.port
+        self.cookie: str | None = None
+        if name is not None:
+            assert self.post("/api/session", {"name": name}).status == 200
+
+    def ask(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
+        sent = {**({"Cookie": self.cookie} if self.cookie else {}), **(headers or {})}
+        if isinstance(body, dict):
+            body = json.dumps(body)
+        if isinstance(body, str):
+            body = body.encode()
+        try:
+            connection.request(method, path, body, sent)
+            answer = Answer(connection.getresponse())
+        finally:
+            connection.close()
+        if "Set-Cookie" in answer.headers:
+            self.cookie = answer.headers["Set-Cookie"].partition(";")[0]
+        return answer
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.ask("GET", path, headers=headers)
+
+    def post(self, path: str, body: Any = None, **headers: str) -> Answer:
+        return self.ask("POST", path, body, headers)
+
+    def delete(self, path: str, **headers: str) -> Answer:
+        return self.ask("DELETE", path, headers=headers)
+
+    def upload(self, name: str, body: Any, content_type: str = "text/csv") -> Answer:
+        return self.post(f"/api/jobs/{name}", body, **{"Content-Type": content_type})
+
+    @property
+    def jobs(self) -> list[str]:
+        return [job["job_id"] for job in self.get("/api/jobs").json["jobs"]]
+
+    @property
+    def token(self) -> str:
+        return str(self.post("/api/token").json["token"])

@@ -1,0 +1,61 @@
+"""What is said beside the main thread, from wherever Celery may call."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from types import FrameType
+
+import pytest
+
+from jobcast.celery.background import BackgroundCalls
+from tests.support import TIMEOUT
+
+
+@pytest.fixture
+def background() -> BackgroundCalls:
+    return BackgroundCalls()
+
+
+def test_calls_are_made_in_order_and_the_end_waits_for_them(background: BackgroundCalls) -> None:
+    made: list[int] = []
+    for number in range(100):
+        background.call(made.append, number)
+    background.close()
+    assert made == list(range(100))
+    assert background.call(made.append, 100).wait(TIMEOUT)
+    background.close()
+
+
+def test_one_that_fails_is_logged_and_the_next_is_made(
+    background: BackgroundCalls, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        assert background.call(lambda: 1 / 0).wait(TIMEOUT)
+        assert background.call(lambda: None).wait(TIMEOUT)
+    assert "ZeroDivisionError" in caplog.text
+    background.close()
+
+
+def test_a_signal_handler_may_call_whatever_it_has_interrupted(background: BackgroundCalls) -> None:
+    """Celery's cold shutdown is one; what it interrupts may hold the lock that is needed."""
+    lock = threading.Lock()
+    said: list[threading.Event] = []
+
+    def speak() -> None:
+        with lock:
+            pass
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        said.append(background.call(speak))
+
+    former = signal.signal(signal.SIGUSR1, handle)
+    try:
+        with lock:
+            signal.raise_signal(signal.SIGUSR1)
+            assert not said[0].is_set()
+        assert said[0].wait(TIMEOUT)
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+        background.close()

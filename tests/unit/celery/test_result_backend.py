@@ -1,0 +1,85 @@
+"""What is stored of a running task, and that nothing is once it has ended."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jobcast.celery import result_backend as module
+from jobcast.celery.result_backend import Mirror
+from jobcast.events import JobProgress
+from tests.support import TIMEOUT, wait_for
+
+REQUEST = object()
+
+
+class Backend:
+    def __init__(self) -> None:
+        self.stored: list[tuple[str, Any, str]] = []
+        self.entered = threading.Event()
+        self.open = threading.Event()
+        self.open.set()
+        self.broken = False
+
+    def store_result(self, task_id: str, meta: Any, state: str, *, request: object) -> None:
+        assert request is REQUEST  # without it some backends do not know where to
+        self.entered.set()
+        assert self.open.wait(TIMEOUT)
+        if self.broken:
+            raise OSError("it is gone")
+        self.stored.append((task_id, meta["percentage"], state))
+
+
+@pytest.fixture
+def mirror(monkeypatch: pytest.MonkeyPatch) -> Mirror:
+    monkeypatch.setattr(module, "INTERVAL", 0.01)
+    return Mirror()
+
+
+def progress(percentage: float, job_id: str = "a") -> JobProgress:
+    return JobProgress(job_id=job_id, percentage=percentage, message=None)
+
+
+def test_the_latest_is_stored_however_long_ago_it_was_said(mirror: Mirror) -> None:
+    backend = Backend()
+    mirror.enter("a", SimpleNamespace(backend=backend), REQUEST)
+    for percentage in range(50):
+        mirror.see(progress(percentage))
+    wait_for(lambda: backend.stored[-1:] == [("a", 49, "PROGRESS")], "the latest")
+    assert len(backend.stored) < 50
+
+
+def test_the_end_waits_for_what_is_being_stored_and_nothing_comes_after(mirror: Mirror) -> None:
+    backend = Backend()
+    backend.open.clear()
+    mirror.enter("a", SimpleNamespace(backend=backend), REQUEST)
+    mirror.see(progress(1))
+    assert backend.entered.wait(TIMEOUT)
+    mirror.see(progress(2))
+    leaving = threading.Thread(target=mirror.leave, args=("a",))
+    leaving.start()
+    assert leaving.is_alive()
+    backend.open.set()
+    leaving.join(TIMEOUT)
+    mirror.see(progress(3))
+    other = Backend()
+    mirror.enter("b", SimpleNamespace(backend=other), REQUEST)
+    mirror.see(progress(4, "b"))
+    wait_for(lambda: other.stored, "another task's progress")
+    assert ("a", 3, "PROGRESS") not in backend.stored
+
+
+def test_a_backend_that_fails_is_no_failure_of_the_task(
+    mirror: Mirror, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = Backend()
+    backend.broken = True
+    mirror.enter("a", SimpleNamespace(backend=backend), REQUEST)
+    mirror.see(progress(1))
+    wait_for(lambda: "could not be stored" in caplog.text, "warning")
+    backend.broken = False
+    mirror.see(progress(2))
+    wait_for(lambda: backend.stored == [("a", 2, "PROGRESS")], "the next progress")

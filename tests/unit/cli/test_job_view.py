@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from msgspec import structs
+from rich.text import Text
+
+from jobcast.cli.job_view import NAME_LENGTH, JobView
+from jobcast.cli.watch import SYMBOLS, _doing, _row, describe, duration
+from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobProgress, JobStatus, State
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    return NOON + timedelta(seconds=seconds)
+
+
+def watched(*events: JobEvent) -> JobView:
+    job = JobView(job_id="a")
+    for event in events:
+        job.see(event)
+    return job
+
+
+STARTED = JobStatus(job_id="a", timestamp=at(0), status="started", task="shop.convert", attempt=1)
+
+
+def test_a_job_is_what_its_events_say() -> None:
+    job = watched(
+        STARTED,
+        JobProgress(
+            job_id="a", percentage=40, message="reading", stage="one", rate=2.5, eta=12.0,
+            current=4, total=10,
+        ),
+    )  # fmt: skip
+    assert (job.name, job.state, job.over) == ("convert", "started", False)
+    assert (job.percentage, job.message, job.stage, job.rate, job.eta) == (
+        40, "reading", "one", 2.5, 12.0,
+    )  # fmt: skip
+    assert job.elapsed(at(7)) == timedelta(seconds=7)
+    job.see(JobComplete(job_id="a", timestamp=at(9), result=1))
+    assert (job.state, job.percentage, job.over, job.eta) == ("complete", 100, True, None)
+    assert job.elapsed(at(60)) == timedelta(seconds=9)
+
+
+def test_a_retry_begins_at_nothing_and_keeps_the_time() -> None:
+    job = watched(
+        STARTED,
+        JobProgress(job_id="a", percentage=80, message="x"),
+        JobStatus(job_id="a", status="retrying", attempt=2, error="OSError"),
+    )
+    assert (job.state, job.attempt) == ("retrying", 2)
+    job.see(JobStatus(job_id="a", timestamp=at(30), status="started", attempt=2))
+    assert (job.state, job.percentage, job.message) == ("started", 0, None)
+    assert job.elapsed(at(40)) == timedelta(seconds=40)
+
+
+def test_a_run_that_was_not_lost_after_all_goes_on_where_it_was() -> None:
+    job = watched(
+        structs.replace(STARTED, run=1),
+        JobProgress(job_id="a", percentage=80, message="x"),
+        JobStatus(job_id="a", status="stalled"),
+    )
+    assert (job.state, job.percentage) == ("stalled", 80)
+    job.see(structs.replace(STARTED, run=1))
+    assert (job.state, job.percentage, job.message) == ("started", 80, "x")
+    job.see(structs.replace(STARTED, run=2))
+    assert (job.state, job.percentage, job.message) == ("started", 0, None)
+
+
+def test_what_the_history_has_lost_is_unknown() -> None:
+    job = JobView(job_id="a")
+    assert job.elapsed(at(5)) == timedelta(0)
+    line = JobLog(job_id="a", level="info", message="x")
+    job.see(line, "retrying")
+    assert (job.state, job.attempt, job.elapsed(at(5))) == ("retrying", None, None)
+    assert _doing(job).plain == "retrying"
+    job.see(line, "started")
+    assert (job.state, job.elapsed(at(5))) == ("started", None)
+    # What an event says of the state is its own: the client may be further by now.
+    job.see(JobError(job_id="a", error="E", message="", reason="failure"), "started")
+    assert job.state == "error"
+
+
+@pytest.mark.parametrize("ended", ["complete", "error"])
+def test_the_history_of_a_job_that_has_ended_shows_neither_a_clock_nor_progress(
+    ended: State,
+) -> None:
+    job = JobView(job_id="a")
+    for event in (STARTED, JobProgress(job_id="a", percentage=40, message="x")):
+        job.see(event, ended)
+        assert (job.state, job.elapsed(at(60))) == (ended, None)
+        shown = [cell.plain for cell in _row(job, at(60), 20) if isinstance(cell, Text)]
+        assert shown == [SYMBOLS[ended], "convert", "   ?", "?", ended]
+    job.see(JobComplete(job_id="a", timestamp=at(9), result=1), "complete")
+    assert (job.state, job.percentage) == ("complete", 100)
+    assert job.elapsed(at(60)) == timedelta(seconds=9)
+
+
+def test_an_unknown_total_is_unknown() -> None:
+    job = watched(STARTED, JobProgress(job_id="a", percentage=None, message=None, current=3))
+    assert job.percentage is None
+
+
+def test_a_failed_job_stays_where_it_was() -> None:
+    job = watched(
+        STARTED,
+        JobProgress(job_id="a", percentage=57, message="x"),
+        JobError(job_id="a", timestamp=at(3), error="KeyError", message="k", reason="failure"),
+    )
+    assert (job.state, job.percentage, job.error) == ("error", 57, "KeyError")
+
+
+def test_long_names_are_cut() -> None:
+    job = JobView(job_id="x" * 100)
+    assert len(job.name) == NAME_LENGTH
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0, "0:00"), (7.4, "0:07"), (750, "12:30"), (3900, "1:05:00")]
+)
+def test_durations(seconds: float, shown: str) -> None:
+    assert duration(timedelta(seconds=seconds)) == shown
+
+
+def test_text_from_elsewhere_is_no_markup() -> None:
+    job = watched(STARTED)
+    event = JobLog(job_id="a", level="info", message="[red]not markup[/]")
+    line = describe(job, event)
+    assert line is not None
+    assert r"\[red]not markup\[/]" in line
+
+
+def test_what_bars_show_is_no_line() -> None:
+    job = watched(STARTED)
+    assert describe(job, STARTED) is None
+    assert describe(job, JobProgress(job_id="a", percentage=1, message="x")) is None

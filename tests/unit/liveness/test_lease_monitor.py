@@ -1,0 +1,52 @@
+"""Looking after leases goes on, whatever goes wrong with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import pytest
+
+from jobcast.errors import TransportUnavailable
+from jobcast.liveness.monitor import LeaseMonitor
+from jobcast.transports import Outgoing, Run
+from jobcast.transports.leases import Finding, Lease, LeaseTimeouts
+from tests.support import eventually
+
+
+class Source:
+    """Fails in several ways before it finds something."""
+
+    def __init__(self) -> None:
+        self.failures: list[Exception] = [
+            TransportUnavailable("it is away"), ValueError("a bug"), ValueError("a bug"),
+        ]  # fmt: skip
+        self.told: list[Outgoing] = []
+        self.settled: list[Finding] = []
+
+    async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
+        if self.failures:
+            raise self.failures.pop(0)
+        return [] if self.settled else [Finding("lost", Lease("a", Run("s", 1, "d")))]
+
+    async def acknowledge(self, findings: Sequence[Finding], terms: LeaseTimeouts) -> None:
+        self.settled += findings
+
+    async def publish(self, batch: Sequence[Outgoing]) -> None:
+        self.told += batch
+
+
+async def test_it_goes_on_and_says_once_what_is_wrong(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="jobcast")
+    source = Source()
+    watch = asyncio.create_task(LeaseMonitor(source, LeaseTimeouts(lease=0.04, lost_after=1)).run())
+    await eventually(lambda: source.settled, "a finding that was told of")
+    watch.cancel()
+    await asyncio.gather(watch, return_exceptions=True)
+    assert [outgoing.state for outgoing in source.told] == ["error"]
+    lines = [record.message for record in caplog.records]
+    assert lines == [
+        "leases: it is away", "looking after leases failed, and is tried again",
+        "job a: lost (attempt 1)",
+    ]  # fmt: skip

@@ -1,0 +1,218 @@
+"""The leases of a process: what is renewed, and what is given back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+
+import pytest
+
+from jobcast.events import JobComplete, JobStatus
+from jobcast.liveness.renewer import LeaseRenewer
+from jobcast.publishing.publisher import Publisher
+from jobcast.transports import Origin, Outgoing, Run
+from jobcast.transports.base import Required
+from jobcast.transports.leases import Lease
+
+
+class Holder:
+    """Keeps leases, unless it is down."""
+
+    publisher_id = "holder"
+
+    def __init__(self) -> None:
+        self.kept: set[Lease] = set()
+        self.renewals: list[int] = []
+        self.down = False
+
+    def renew(self, leases: Sequence[Lease], seconds: float) -> None:
+        if self.down:
+            raise OSError("it is gone")
+        self.renewals.append(len(leases))
+        self.kept |= set(leases)
+
+    def release(self, leases: Sequence[Lease]) -> None:
+        if self.down:
+            raise OSError("it is gone")
+        self.kept -= set(leases)
+
+    def publish(self, batch: Sequence[Outgoing]) -> None: ...
+    def emit(self, event: str, data: object, *, room: str | None = None) -> None: ...
+    def close(self) -> None: ...
+
+
+def run_of(number: int) -> Run:
+    return Run(sending="s", attempt=1, delivery=f"{number:012}")
+
+
+def started(number: int) -> Outgoing:
+    status = JobStatus(job_id=str(number), status="started")
+    return Outgoing.of(status, Origin(run=run_of(number)))
+
+
+def ended(number: int) -> Outgoing:
+    return Outgoing.of(JobComplete(job_id=str(number), result=None), Origin(run=run_of(number)))
+
+
+def lease_of(number: int) -> Lease:
+    return Lease(str(number), run_of(number))
+
+
+def always_due(holder: Holder) -> LeaseRenewer:
+    """LeaseRenewer so short that they are renewed whenever they are looked at."""
+    return LeaseRenewer(holder, seconds=0)
+
+
+def test_a_run_is_held_from_its_start_to_its_end() -> None:
+    holder = Holder()
+    leases = always_due(holder)
+    leases.begin([started(1), started(2)])
+    leases.tend()
+    assert holder.kept == {lease_of(1), lease_of(2)}
+    leases.end([ended(1)])
+    leases.tend()
+    assert holder.kept == {lease_of(2)}
+
+
+def test_a_run_elsewhere_is_given_back_when_it_is_no_more() -> None:
+    holder = Holder()
+    leases = always_due(holder)
+    running = [lease_of(1), lease_of(2)]
+    leases.elsewhere = lambda: running
+    # One that has ended before it is first looked at is no exception.
+    for number in range(1, 4):
+        leases.hold(lease_of(number))
+    leases.tend()
+    assert holder.kept == {lease_of(1), lease_of(2)}
+    running.remove(lease_of(1))
+    leases.tend()
+    assert holder.kept == {lease_of(2)}
+
+
+def test_what_ends_during_an_outage_is_not_renewed_after_it() -> None:
+    holder = Holder()
+    leases = always_due(holder)
+    leases.elsewhere = lambda: [lease_of(0)]
+    holder.down = True
+    leases.begin([started(number) for number in range(1, 4)])
+    for number in range(1000):
+        leases.hold(lease_of(number))
+        leases._renew_at = 0
+        leases.tend()
+    leases.end([ended(1)])
+    holder.down = False
+    leases._renew_at = 0
+    leases.tend()
+    assert holder.kept == {lease_of(0), lease_of(2), lease_of(3)}
+    assert holder.renewals == [3]
+
+
+class Told:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def update(self, leases: Set[Lease]) -> None:
+        self.lines += sorted(lease.job_id for lease in leases)
+
+    def renewed(self, at: float) -> None:
+        self.lines.append("renewed")
+
+    def leave(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def test_who_keeps_leases_too_knows_since_when_they_were_not_renewed() -> None:
+    """A sign of life in between would have it wait until too little is left of them."""
+    holder, sidecar = Holder(), Told()
+    leases = LeaseRenewer(holder, seconds=3600, sidecar=sidecar)
+    leases.elsewhere = list
+    leases.begin([started(1)])
+    leases.tend()
+    leases.begin([started(2)])
+    leases.tend()
+    assert sidecar.lines == ["1", "renewed", "1", "2"]
+    leases._renew_at = 0
+    holder.down = True
+    leases.tend()
+    assert sidecar.lines[4:] == ["1", "2"]
+    leases._renew_at = 0
+    holder.down = False
+    leases.tend()
+    assert sidecar.lines[6:] == ["1", "2", "renewed"]
+
+
+def test_who_keeps_leases_too_forgets_those_of_runs_that_have_ended() -> None:
+    """The main process of a worker knows of its own runs from Celery too."""
+    sidecar = Told()
+    leases = LeaseRenewer(Holder(), seconds=3600, sidecar=sidecar)
+    leases.elsewhere = list
+    leases._renew_at = float("inf")
+    leases.begin([started(1), started(2)])
+    leases.hold(lease_of(1))
+    leases.tend()
+    leases.end([ended(1)])
+    leases.tend()
+    leases.tend()
+    assert sidecar.lines == ["1", "2", "2", "2"]
+
+
+class Said(Holder):
+    """Remembers what it was asked for, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order: list[str] = []
+
+    def renew(self, leases: Sequence[Lease], seconds: float) -> None:
+        super().renew(leases, seconds)
+        self.order.append("renewed")
+
+    def release(self, leases: Sequence[Lease]) -> None:
+        super().release(leases)
+        self.order.append("released")
+
+    def publish(self, batch: Sequence[Outgoing]) -> None:
+        self.order += [outgoing.state or "" for outgoing in batch]
+
+
+class Reporter:
+    """A run that says something."""
+
+    dirty = False
+    requires: Required = ""
+    job_id = "a"
+    origin = Origin(run=run_of(1))
+    slot = None
+
+    def take_progress(self, slot: None) -> None: ...
+    def drop_progress(self, slot: None) -> None: ...
+
+
+def test_a_run_that_anybody_knows_of_has_a_lease_until_its_end_is_stored() -> None:
+    """A worker that dies between the two would never be missed."""
+    holder = Said()
+    publisher = Publisher(holder, lease=60)
+    run = Reporter()
+    for event in (
+        JobStatus(job_id="1", status="started"), JobComplete(job_id="1", result=None),
+    ):  # fmt: skip
+        publisher.add(run, event)
+        assert publisher.flush()
+    publisher.close()
+    assert holder.order == ["renewed", "started", "complete", "released"]
+
+
+def test_leases_that_cannot_be_renewed_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    holder = Holder()
+    leases = always_due(holder)
+    leases.begin([started(1)])
+    holder.down = True
+    for _ in range(3):
+        leases._renew_at = 0.0
+        leases.tend()
+    assert caplog.text.count("could not renew the leases of 1 running jobs") == 1
+    holder.down = False
+    leases._renew_at = 0.0
+    leases.tend()
+    assert holder.kept == {lease_of(1)}

@@ -1,0 +1,624 @@
+"""The publisher with a transport that fails when it is told to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+from celery.exceptions import SoftTimeLimitExceeded
+
+from jobcast import open_job
+from jobcast.errors import PublishFailed
+from jobcast.publishing import runtime
+from jobcast.publishing.buffer import Buffer
+from jobcast.publishing.job import Job
+from jobcast.publishing.publisher import Publisher
+from jobcast.transports import Origin, Outgoing
+from tests.support import TIMEOUT, Serving, wait_for
+
+
+class Wire:
+    """Keeps what it is given, unless it is down."""
+
+    publisher_id = "wire"
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.holds = False
+        self.batches: list[int] = []
+        self.tries = 0
+        self.down = False
+        self.breaks: Exception | None = None
+        self.called = threading.Event()
+        self.open = threading.Event()
+        self.open.set()
+        self.accepts: int | None = None
+        self.closed = False
+
+    def publish(self, batch: Sequence[Outgoing]) -> None:
+        self.called.set()
+        self.open.wait()
+        self.tries += 1
+        if self.breaks is not None:
+            raise self.breaks
+        if self.down:
+            raise PublishFailed("it is down", batch)
+        waiting = {outgoing.job_id for outgoing in batch if self.holds and outgoing.after}
+        held = [outgoing for outgoing in batch if outgoing.job_id in waiting]
+        batch = [outgoing for outgoing in batch if outgoing.job_id not in waiting]
+        taken, self.accepts = batch[: self.accepts], None
+        self.batches.append(len(taken))
+        for outgoing in taken:
+            name, payload = msgspec.json.decode(f"{outgoing.head[2:]}0}}]")
+            self.events.append((name, payload))
+        if len(taken) < len(batch):
+            raise PublishFailed("it was full", batch[len(taken) :])
+        if held:
+            raise PublishFailed("another has to speak first", held, held=True)
+
+    def emit(self, event: str, data: Any, *, room: str | None = None) -> None:
+        raise AssertionError("the publisher does not emit")
+
+    def close(self) -> None:
+        self.closed = True
+
+    def said(self, name: str, field: str) -> list[Any]:
+        return [payload[field] for event, payload in self.events if event == name]
+
+
+@pytest.fixture
+def wire() -> Wire:
+    return Wire()
+
+
+@pytest.fixture
+def publisher(wire: Wire) -> Iterator[Publisher]:
+    publisher = Publisher(wire, shown_url="wire://", buffer=Buffer(100))
+    yield publisher
+    wire.down = False
+    wire.open.set()
+    publisher.close()
+
+
+def test_events_are_sent_in_the_order_they_were_said(wire: Wire, publisher: Publisher) -> None:
+    job = Job(Serving(publisher), "a")
+    job.started()
+    job.progress(10)
+    job.log("one")
+    job.progress(20)
+    job.progress(30)
+    job.log("two")
+    job.progress(40)
+    job.complete("done")
+    kinds = [name.removeprefix("job_") for name, _ in wire.events]
+    # Whether an earlier progress was sent before it was replaced is a matter of time.
+    assert kinds[0] == "status"
+    assert kinds[-2:] == ["progress", "complete"]
+    assert wire.said("job_log", "message") == ["one", "two"]
+    assert wire.said("job_progress", "percentage")[-1] == 40
+
+
+def test_the_end_is_stored_when_complete_returns(wire: Wire, publisher: Publisher) -> None:
+    for n in range(20):
+        Job(Serving(publisher), str(n)).complete(n)
+        assert wire.said("job_complete", "result")[-1] == n
+
+
+def test_what_waits_of_a_job_is_sent_together_and_in_order(wire: Wire) -> None:
+    publisher = Publisher(wire)
+    jobs = [Job(Serving(publisher), name) for name in "abc"]
+    wire.open.clear()
+    Job(Serving(publisher), "first").log("keeps the transport busy")
+    assert wire.called.wait(5)
+    for n in range(300):
+        for job in jobs:
+            job.log(n)
+    wire.open.set()
+    publisher.close()
+    of = [payload["job_id"] for _, payload in wire.events[1:]]
+    assert of == [*"a" * 300, *"b" * 300, *"c" * 300]
+    assert [payload["message"] for _, payload in wire.events[1:]] == [*map(str, range(300))] * 3
+    assert max(wire.batches) == 200
+
+
+def test_progress_is_conflated_while_the_transport_is_busy(
+    wire: Wire, publisher: Publisher
+) -> None:
+    wire.open.clear()
+    job = Job(Serving(publisher), "a")
+    job.log("first")
+    for n in range(10_000):
+        job.progress(n / 100)
+    wire.open.set()
+    assert publisher.flush()
+    said = wire.said("job_progress", "percentage")
+    assert said[-1] == 99.99
+    assert len(said) <= 2
+
+
+def test_a_busy_loop_does_not_keep_the_publisher_from_lingering(
+    wire: Wire, publisher: Publisher
+) -> None:
+    job = Job(Serving(publisher), "a")
+    calls = 0
+    while len(wire.batches) < 5:
+        job.progress(calls)
+        calls += 1
+    # Each batch waited for the ones said meanwhile to be replaced.
+    assert wire.batches == [1] * len(wire.batches)
+    assert calls > 100 * len(wire.batches)
+
+
+def test_many_events_travel_in_few_batches(wire: Wire, publisher: Publisher) -> None:
+    wire.open.clear()
+    job = Job(Serving(publisher), "a")
+    for n in range(90):
+        job.log(str(n))
+    wire.open.set()
+    assert publisher.flush()
+    assert len(wire.batches) <= 3
+
+
+def test_an_outage_is_said_once_and_waited_for_by_nobody(
+    wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire.down = True
+    for n in range(5):
+        Job(Serving(publisher), str(n)).complete(n)
+    wait_for(lambda: wire.tries >= 3, "three tries")
+    assert caplog.text.count("cannot reach wire://") == 1
+    assert publisher.flush(timeout=30) is False
+    wire.down = False
+    wait_for(lambda: len(wire.events) == 5, "events after the outage")
+    wait_for(lambda: "reaches wire:// again" in caplog.text, "good news")
+    assert wire.said("job_complete", "result") == [0, 1, 2, 3, 4]
+    assert publisher.flush()
+
+
+def test_a_transport_that_hangs_is_waited_for_once(wire: Wire, publisher: Publisher) -> None:
+    wire.open.clear()
+    job = Job(Serving(publisher), "a")
+    job.started()
+    assert publisher.flush(timeout=0.1) is False
+    job.log("more")
+    for _ in range(3):
+        assert publisher.flush(timeout=1000) is False  # it does not wait
+    wire.open.set()
+    wait_for(lambda: len(wire.events) == 2, "both events")
+    assert wait_for(lambda: publisher.flush(timeout=30), "answer")
+
+
+def test_a_transport_that_breaks_in_an_unknown_way_is_down_and_no_more(
+    wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire.breaks = ValueError("no such option")
+    Job(Serving(publisher), "a").complete(1)
+    wait_for(lambda: wire.tries >= 2, "another try")
+    assert caplog.text.count("cannot reach wire:// (no such option)") == 1
+    wire.breaks = None
+    wait_for(lambda: wire.said("job_complete", "result") == [1], "the event")
+
+
+def test_what_was_stored_of_a_failed_batch_is_not_sent_again(
+    wire: Wire, publisher: Publisher
+) -> None:
+    wire.open.clear()
+    job = Job(Serving(publisher), "a")
+    for n in range(50):
+        job.log(str(n))
+    wire.accepts = 7
+    wire.open.set()
+    wait_for(lambda: len(wire.events) == 50, "all of it")
+    assert wire.said("job_log", "message") == [str(n) for n in range(50)]
+
+
+def test_a_flood_during_an_outage_is_bounded_and_counted(wire: Wire, publisher: Publisher) -> None:
+    wire.down = True
+    job = Job(Serving(publisher), "a")
+    job.started()
+    for n in range(5000):
+        job.log(str(n))
+    job.complete(1)
+    wire.down = False
+    wait_for(lambda: "job_complete" in [name for name, _ in wire.events], "end of the job")
+    said = wire.said("job_log", "message")
+    assert wire.events[0][0] == "job_status"
+    # The bound, the batch that was being sent, and what is said of the lines that went.
+    assert len(said) <= 100 + 200 + 2
+    assert said[-1] == "4999"
+    counted = sum(int(m.split()[0]) for m in said if "dropped here" in m)
+    assert counted + len([m for m in said if "dropped here" not in m]) == 5000
+
+
+def test_who_has_to_wait_for_another_publisher_waits_and_says_nothing_of_it(
+    wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire.holds = True
+    job = Job(Serving(publisher), "a", origin=Origin(after="other 7"))
+    job.started()
+    job.complete(1)
+    wait_for(lambda: wire.tries > 3, "several tries")
+    assert wire.events == []
+    assert publisher.flush(timeout=30) is False
+    wire.holds = False
+    wait_for(lambda: len(wire.events) == 2, "both events")
+    assert publisher.flush()
+    assert caplog.text == ""
+
+
+def held_job(wire: Wire, publisher: Publisher, name: str = "held") -> Job:
+    """A job that another publisher has to speak of first, as the publisher knows by now."""
+    wire.holds = True
+    job = Job(Serving(publisher), name, origin=Origin(after="other 7"))
+    job.started()
+    wait_for(lambda: name in publisher._held, "event that is held")
+    return job
+
+
+def of_job(wire: Wire, name: str) -> list[dict[str, Any]]:
+    return [payload for _, payload in wire.events if payload["job_id"] == name]
+
+
+def test_a_job_that_has_to_wait_holds_up_no_other(wire: Wire, publisher: Publisher) -> None:
+    held = held_job(wire, publisher)
+    for n in range(3):
+        held.log("waits")
+        Job(Serving(publisher), str(n)).complete(n)
+        assert wire.said("job_complete", "result") == [*range(n + 1)]  # stored when it returns
+    assert of_job(wire, "held") == []
+    assert publisher.flush(timeout=30) is False  # not all that was said
+
+
+def test_what_waits_beside_a_job_that_has_to_wait_is_sent_with_the_same_batch(wire: Wire) -> None:
+    publisher = Publisher(wire, shown_url="wire://")
+    wire.open.clear()
+    Job(Serving(publisher), "first").log("keeps the transport busy")
+    assert wire.called.wait(5)
+    wire.holds = True
+    held = Job(Serving(publisher), "held", origin=Origin(after="other 7"))
+    held.started()
+    for n in range(500):
+        held.log(n)
+        Job(Serving(publisher), "other").log(n)
+    wire.open.set()
+    wait_for(lambda: len(of_job(wire, "other")) == 500, "lines of the other job")
+    assert of_job(wire, "held") == []
+    wire.holds = False
+    wait_for(lambda: publisher.flush(), "all of it")
+    assert [event.get("message") for event in of_job(wire, "held")] == [None, *map(str, range(500))]
+    publisher.close()
+
+
+def test_what_is_said_while_a_job_waits_is_kept_within_bounds_and_comes_in_order(
+    wire: Wire, publisher: Publisher
+) -> None:
+    job = held_job(wire, publisher)
+    for n in range(500):
+        job.log(n)
+        job.progress(n / 10)
+    job.complete("done")
+    wire.holds = False
+    wait_for(lambda: publisher.flush(), "all of it")
+    names = [name for name, _ in wire.events]
+    assert (names[0], names[-1]) == ("job_status", "job_complete")
+    assert wire.said("job_progress", "percentage")[-1] == 49.9
+    lines = wire.said("job_log", "message")
+    assert lines[-1] == "499"
+    assert len(lines) <= 101
+    dropped, *_ = next(line for line in lines if "dropped" in line).split()
+    assert int(dropped) + len(lines) - 1 == 500
+
+
+def test_each_job_goes_on_when_its_turn_has_come(wire: Wire, publisher: Publisher) -> None:
+    held_job(wire, publisher, "a").complete("a")
+    held_job(wire, publisher, "b").complete("b")
+    wire.holds = False
+    wait_for(lambda: publisher.flush(), "all of it")
+    assert [len(of_job(wire, name)) for name in "ab"] == [2, 2]
+    assert not publisher._held
+
+
+def test_who_waits_for_another_publisher_does_not_wait_for_ever(
+    wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("jobcast.publishing.held.HELD_TIMEOUT", 0.2)
+    wire.holds = True
+    job = Job(Serving(publisher), "a", origin=Origin(after="other 7"))
+    job.started()
+    job.complete(1)
+    wait_for(lambda: len(wire.events) == 2, "both events")
+    assert "job a: gave up waiting" in caplog.text
+
+
+def test_an_outage_does_not_count_as_waiting_for_another_publisher(
+    wire: Wire, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = clock.time = lambda: clock.now
+    monkeypatch.setattr("jobcast.publishing.publisher.time", clock)
+    monkeypatch.setattr("jobcast.publishing.held.time", clock)
+    wire.holds = True
+    Job(Serving(publisher), "a", origin=Origin(after="other 7")).started()
+    wait_for(lambda: wire.tries > 1, "tries")
+    wire.down = True
+    tries = wire.tries
+    wait_for(lambda: wire.tries > tries + 1, "tries during the outage")
+    clock.now += 1000
+    wire.down = False
+    tries = wire.tries
+    wait_for(lambda: wire.tries > tries + 2, "tries after the outage")
+    assert wire.events == []
+
+
+def test_who_ends_waits_for_nobody(wire: Wire) -> None:
+    wire.holds = True
+    publisher = Publisher(wire, shown_url="wire://")
+    Job(Serving(publisher), "a", origin=Origin(after="other 7")).started()
+    publisher.close()
+    assert len(wire.events) == 1
+
+
+def test_who_ends_sends_all_that_had_to_wait(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    publisher = Publisher(wire, shown_url="wire://")
+    for name in "ab":
+        held_job(wire, publisher, name).complete(name)
+    publisher.close()
+    assert sorted(wire.said("job_complete", "result")) == ["a", "b"]
+    assert "were not sent" not in caplog.text
+
+
+def test_what_had_to_wait_and_cannot_be_sent_is_counted(
+    wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = Publisher(wire, shown_url="wire://")
+    held_job(wire, publisher).complete(1)
+    wire.down = True
+    publisher.close()
+    assert "2 events of jobs were not sent to wire://" in caplog.text
+
+
+def test_endings_that_had_to_go_are_counted(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    wire.down = True
+    publisher = Publisher(wire, shown_url="wire://", buffer=Buffer(max_kept=50))
+    Job(Serving(publisher), "first").complete(0)
+    wait_for(lambda: wire.tries, "a try")
+    for n in range(80):
+        Job(Serving(publisher), str(n)).complete(n)
+    wire.down = False
+    assert wait_for(lambda: publisher.flush(), "all of it")
+    publisher.close()
+    assert wire.said("job_complete", "result") == [0, *range(30, 80)]
+    assert "30 statuses and endings of jobs were lost" in caplog.text
+
+
+def test_close_sends_what_is_left_and_tells_what_could_not_be(
+    wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = Publisher(wire, shown_url="wire://")
+    Job(Serving(publisher), "a").log("last words")
+    publisher.close()
+    assert wire.said("job_log", "message") == ["last words"]
+    assert wire.closed
+    assert not publisher._thread.is_alive()
+
+    wire.down = True
+    publisher = Publisher(wire, shown_url="wire://")
+    Job(Serving(publisher), "a").log("never heard")
+    publisher.close()
+    assert "1 events of jobs were not sent to wire://" in caplog.text
+    assert not publisher._thread.is_alive()
+
+
+def test_close_names_the_jobs_whose_ending_is_not_sent(
+    wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = Publisher(wire, shown_url="wire://")
+    held_job(wire, publisher, "held").complete(1)
+    wire.down = True
+    for name in ("being-sent", "in-the-buffer"):
+        Job(Serving(publisher), name).complete(1)
+        wait_for(partial(_tried_since, wire, wire.tries), "another try")
+    Job(Serving(publisher), "still-running").log("x")
+    publisher.close()
+    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "how 3 jobs ended" in record.getMessage()
+    for name in ("held", "being-sent", "in-the-buffer"):
+        assert name in record.getMessage()
+    assert "still-running" not in record.getMessage()
+
+
+def _tried_since(wire: Wire, tries: int) -> bool:
+    return wire.tries > tries
+
+
+def test_endings_are_tried_again_until_they_are_stored(wire: Wire, publisher: Publisher) -> None:
+    wire.down = True
+    for n in range(500):
+        Job(Serving(publisher), str(n)).complete(n)
+    wait_for(lambda: wire.tries > 5, "tries")
+    wire.down = False
+    wait_for(lambda: len(wire.said("job_complete", "result")) == 500, "all endings")
+
+
+def test_nothing_is_said_after_the_end(wire: Wire, publisher: Publisher) -> None:
+    job = Job(Serving(publisher), "a")
+    job.complete(1)
+    job.log("late")
+    job.progress(50)
+    job.complete(2)
+    job.fail(ValueError("late"))
+    assert publisher.flush()
+    assert [name for name, _ in wire.events] == ["job_complete"]
+
+
+def test_threads_may_speak_at_once(wire: Wire, publisher: Publisher) -> None:
+    job = Job(Serving(publisher), "a")
+
+    def speak(name: str) -> None:
+        for n in range(30):
+            job.log(f"{name}{n}")
+            job.progress(n)
+
+    threads = [threading.Thread(target=speak, args=(name,)) for name in "xyz"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert publisher.flush()
+    said = wire.said("job_log", "message")
+    for name in "xyz":
+        assert [m for m in said if m[0] == name] == [f"{name}{n}" for n in range(30)]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[runtime.Runtime]:
+    """This process, with a publisher that has begun."""
+    monkeypatch.setenv("JOBCAST_URL", "memory://fork")
+    runtime.close()
+    here = runtime.get_runtime()
+    assert here is not None
+    yield here
+    runtime.close()
+
+
+RunInChild = Callable[[Callable[[], bool]], bool]
+
+
+def test_a_forked_child_has_a_publisher_of_its_own(
+    here: runtime.Runtime, run_in_child: RunInChild
+) -> None:
+    ours = here.publisher
+    assert runtime.get_runtime() is here
+    assert here.publisher is ours
+
+    def child() -> bool:
+        theirs = runtime.get_runtime()
+        alive = theirs is not None and theirs.publisher._thread.is_alive()
+        return alive and theirs is not None and theirs.publisher is not ours
+
+    assert run_in_child(child)
+    assert here.publisher is ours
+
+
+def test_a_job_goes_on_in_a_forked_child_whatever_was_under_way(
+    here: runtime.Runtime, run_in_child: RunInChild
+) -> None:
+    """Another thread is just speaking, and the last progress was not looked at."""
+    job = open_job("a")
+    assert isinstance(job, Job)
+    assert job.flush()
+
+    def child() -> bool:
+        job.progress(2)
+        return job.flush() and job.take_progress(job.slot) is None
+
+    with here.publisher._lock:
+        job.progress(1)
+        assert run_in_child(child)
+    job.log("from the parent")
+    assert job.flush()
+
+
+@pytest.fixture
+def run_in_child() -> RunInChild:
+    def run(function: Callable[[], bool]) -> bool:
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(int(TIMEOUT))  # ends one that waits for ever
+            os._exit(0 if function() else 1)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    return run
+
+
+class Breaks:
+    """A value of a task, of whose methods one fails."""
+
+    def __init__(self, exc: BaseException) -> None:
+        self.exc = exc
+
+    def __float__(self) -> float:
+        raise self.exc
+
+    def __str__(self) -> str:
+        raise self.exc
+
+
+@pytest.mark.parametrize(
+    "wrong", [Breaks(RuntimeError("no")), 10**400], ids=["tensor", "huge"],
+)  # fmt: skip
+def test_an_odd_value_of_one_job_silences_nobody(
+    wrong: Any, wire: Wire, publisher: Publisher
+) -> None:
+    job = Job(Serving(publisher), "odd")
+    job.progress(current=wrong, total=10**401)
+    wait_for(lambda: not job.dirty and not publisher._work.is_set(), "a look at it")
+    job.progress(message=wrong)
+    wait_for(lambda: not job.dirty and not publisher._work.is_set(), "a look at it")
+    job.progress(70, "fine")
+    job.complete(1)
+    Job(Serving(publisher), "other").complete(2)
+    assert publisher._thread.is_alive()
+    assert wire.said("job_complete", "result") == [1, 2]
+    assert wire.said("job_progress", "percentage")[-1] == 70
+
+
+def test_a_progress_that_cannot_be_had_is_dropped_with_a_warning(
+    wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    job, other = Job(Serving(publisher), "a"), Job(Serving(publisher), "b")
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "_progress_of", fail)
+        job.progress(1)
+        wait_for(lambda: caplog.text, "a warning")
+        job.log("it goes on")
+        other.progress(2)
+        assert publisher.flush()
+    assert caplog.text.count("a progress of job a is not shown") == 1
+    assert [name for name, _ in wire.events] == ["job_log", "job_progress"]
+    job.complete(1)
+    assert wire.events[-1][0] == "job_complete"
+
+
+def test_the_thread_goes_on_whatever_fails_in_it(
+    wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def fail() -> None:
+        raise RuntimeError("a fault of its own")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publisher.leases, "tend", fail)
+        Job(Serving(publisher), "a").log("before")
+        wait_for(lambda: "it is tried again" in caplog.text, "a line of log")
+    Job(Serving(publisher), "a").complete(1)
+    assert wire.said("job_complete", "result") == [1]
+
+
+def test_a_time_limit_that_is_reached_while_a_task_flushes_ends_the_task(
+    wire: Wire, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(Serving(publisher), "a")
+
+    def reached(*_: Any) -> None:
+        raise SoftTimeLimitExceeded
+
+    with publisher._lock:
+        job.progress(3)
+        with monkeypatch.context() as patch, pytest.raises(SoftTimeLimitExceeded):
+            patch.setattr(job, "_progress_of", reached)
+            publisher._collect()
+    assert publisher.flush()
+    assert wire.said("job_progress", "percentage") == [3]

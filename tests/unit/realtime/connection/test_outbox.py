@@ -1,0 +1,186 @@
+"""What waits for a connection: bounded, in order, nothing stale, whatever is said and read when."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+from engineio.packet import CLOSE, MESSAGE, PING, Packet
+from engineio.payload import Payload
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobcast.realtime.connection.outbox import CHUNK, Outbox
+from tests.support import TIMEOUT
+
+
+def packet(data: str) -> Packet:
+    return Packet(MESSAGE, data=data)
+
+
+def read(outbox: Outbox) -> list[str]:
+    """All that a writer would get without waiting, over as many turns as it takes."""
+    texts: list[str] = []
+    while not outbox.empty():
+        item = asyncio.run(outbox.get())
+        while True:
+            assert item is not None
+            texts.append(str(item.data))
+            try:
+                item = outbox.get_nowait()
+            except asyncio.QueueEmpty:
+                break
+    return texts
+
+
+def refused(pending: int) -> None:
+    raise AssertionError(f"cut at {pending}")
+
+
+actions = st.lists(
+    st.one_of(
+        st.tuples(st.just("event"), st.integers(1, 20)),
+        st.tuples(st.just("value"), st.sampled_from("ab")),
+        st.tuples(st.just("read"), st.integers(1, 5)),
+        st.tuples(st.just("history"), st.integers(0, 6)),
+    ),
+    max_size=60,
+)
+
+
+@given(actions, st.integers(20, 200))
+def test_it_gives_what_was_offered_in_order_without_what_was_replaced(
+    said: list[tuple[str, int | str]], limit: int
+) -> None:
+    cuts: list[int] = []
+    outbox = Outbox(cuts.append, limit)
+    waiting: list[tuple[str, str]] = []  # what a plain list would hold: text and key
+    for number, (action, value) in enumerate(said):
+        text = f"{number:04}"
+        match action, value:
+            case "event", int():
+                outbox.offer(packet(text * value))
+                waiting.append((text * value, ""))
+            case "value", str():
+                outbox.offer(packet(text), value)
+                waiting = [(t, key) for t, key in waiting if key != value]
+                waiting.append((text, value))
+            case "history", int():
+                history = [f"{text}{n}" for n in range(value)]
+                outbox.offer_history([packet(t) for t in history])
+                waiting += [(t, "") for t in history]
+            case _, int():
+                for _ in range(min(value, outbox.qsize())):
+                    item = outbox.get_nowait()
+                    outbox._taken = outbox._taken_packets = 0
+                    assert item is not None
+                    assert item.data == waiting.pop(0)[0]
+        if cuts:
+            break
+        assert outbox.pending == sum(len(t) for t, _ in waiting)
+    if cuts:
+        assert cuts[0] > limit
+        assert outbox.overflowed
+        assert (len(cuts), outbox.pending, outbox.qsize()) == (1, 0, 0)
+        outbox.offer(packet("more"))
+        outbox.offer_history([packet("more")])
+        assert (len(cuts), outbox.qsize()) == (1, 0)
+    else:
+        assert read(outbox) == [t for t, _ in waiting]
+
+
+@given(st.lists(st.integers(0, 100), max_size=40))
+def test_values_alone_never_fill_it(values: list[int]) -> None:
+    outbox = Outbox(refused, limit=100)
+    for value in values:
+        outbox.offer(packet(f"{value:050}"), "job")
+    assert outbox.qsize() == min(1, len(values))
+    assert read(outbox) == [f"{value:050}" for value in values[-1:]]
+
+
+def test_a_history_larger_than_the_limit_is_taken_whole_and_live_events_after_it() -> None:
+    cuts: list[int] = []
+    outbox = Outbox(cuts.append, limit=100)
+    outbox.offer_history([packet("x" * 50) for _ in range(20)])
+    for _ in range(2):
+        outbox.offer(packet("y" * 50))
+    assert (cuts, outbox.qsize()) == ([], 22)
+    for _ in range(3):
+        outbox.offer(packet("y" * 50))
+    assert len(cuts) == 1
+
+
+def test_a_second_history_is_not_added_to_one_that_is_not_read() -> None:
+    cuts: list[int] = []
+    outbox = Outbox(cuts.append, limit=100)
+    outbox.offer_history([packet("x" * 500)])
+    outbox.offer_history([packet("x")])
+    assert cuts == [500]
+
+
+async def test_who_joins_waits_until_the_last_history_was_read() -> None:
+    outbox = Outbox(refused, limit=100)
+    await outbox.drained()
+    outbox.offer_history([packet("x" * 60), packet("x" * 60)])
+    waiting = asyncio.create_task(outbox.drained())
+    await asyncio.sleep(0)
+    await outbox.get()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await outbox.get()
+    await waiting
+
+
+def test_a_ping_goes_first_and_an_end_goes_last() -> None:
+    outbox = Outbox(refused)
+    outbox.offer(packet("one"))
+    outbox.put_nowait(Packet(PING))
+    outbox.put_nowait(Packet(CLOSE))
+    outbox.put_nowait(None)
+    types = [item and item.packet_type for item in (outbox.get_nowait() for _ in range(4))]
+    assert types == [PING, MESSAGE, CLOSE, None]
+
+
+def test_the_writer_takes_a_bounded_piece_so_that_the_rest_may_still_be_replaced() -> None:
+    outbox = Outbox(refused)
+    for _ in range(10):
+        outbox.offer(packet("x" * (CHUNK // 2)))
+    outbox.offer(packet("old"), "job")
+    taken = 0
+    with pytest.raises(asyncio.QueueEmpty):
+        while True:
+            outbox.get_nowait()
+            taken += 1
+    assert taken == 2
+    outbox.offer(packet("new"), "job")
+    assert read(outbox)[-1] == "new"
+    assert outbox.qsize() == 0
+
+
+async def test_a_long_poll_has_no_more_packets_than_pythons_client_reads() -> None:
+    outbox = Outbox(refused)
+    for n in range(40):
+        outbox.offer(packet(str(n)))
+    polls: list[int] = []
+    while not outbox.empty():
+        await outbox.get()
+        polls.append(1)
+        with suppress(asyncio.QueueEmpty):
+            while True:
+                outbox.get_nowait()
+                polls[-1] += 1
+    assert max(polls) == Payload.max_decode_packets
+    assert sum(polls) == 40
+
+
+async def test_a_queue_that_is_joined_ends_when_all_is_read_or_forgotten() -> None:
+    outbox = Outbox(refused)
+    outbox.offer(packet("a"), "job")
+    outbox.offer(packet("b"), "job")
+    outbox.offer(packet("c"))
+    outbox.get_nowait()
+    outbox.task_done()
+    outbox.discard()
+    async with asyncio.timeout(TIMEOUT):
+        await outbox.join()

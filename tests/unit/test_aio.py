@@ -1,0 +1,87 @@
+"""Backoff, background tasks, and tasks that miss their first cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from jobcast import aio
+from jobcast.aio import BackgroundTasks, Backoff, cancel_and_wait
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio, "CANCEL_AGAIN", 0.01)
+
+
+async def runs_for_ever(misses: int, started: asyncio.Event) -> None:
+    for _ in range(misses):
+        try:
+            started.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            continue  # as asyncio.wait_for does, when what it waits for is there
+    await asyncio.Event().wait()
+
+
+async def test_a_cancellation_that_was_lost_is_said_again() -> None:
+    started = asyncio.Event()
+    task = asyncio.create_task(runs_for_ever(3, started))
+    await started.wait()
+    async with asyncio.timeout(20):
+        await cancel_and_wait(task)
+    assert task.cancelled()
+
+
+async def test_how_tasks_end_is_no_matter() -> None:
+    async def fails() -> None:
+        raise OSError("lost")
+
+    failed, done = asyncio.create_task(fails()), asyncio.create_task(asyncio.sleep(0))
+    await asyncio.wait({failed, done})
+    await cancel_and_wait(failed, done)
+    await cancel_and_wait()
+    assert not failed.cancelled()
+
+
+async def test_who_is_cancelled_while_it_waits_ends_too() -> None:
+    started = asyncio.Event()
+    task = asyncio.create_task(runs_for_ever(1000, started))
+    await started.wait()
+    waiting = asyncio.create_task(cancel_and_wait(task))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting}, timeout=20)
+    assert waiting.cancelled()
+    await cancel_and_wait(task)
+
+
+def test_backoff_doubles_its_ceiling_up_to_the_longest_delay() -> None:
+    backoff = Backoff(first=0.1, longest=3.0)
+    ceilings = []
+    for _ in range(7):
+        ceilings.append(backoff.ceiling)
+        assert all(0.05 <= backoff.delay() <= backoff.ceiling for _ in range(20))
+        backoff.failed()
+    assert ceilings == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.0, 3.0])
+    backoff.failures = 10_000
+    assert backoff.ceiling == 3.0
+    backoff.reset()
+    assert backoff.ceiling == 0.1
+
+
+async def test_background_tasks_report_errors_and_can_be_cancelled() -> None:
+    problems: list[BaseException] = []
+    tasks = BackgroundTasks(problems.append)
+
+    async def fail() -> None:
+        raise ValueError("broken")
+
+    tasks.spawn(fail())
+    await tasks.wait()
+    assert [str(problem) for problem in problems] == ["broken"]
+    endless = tasks.spawn(asyncio.Event().wait())
+    await tasks.cancel()
+    assert endless.cancelled()
+    assert len(problems) == 1

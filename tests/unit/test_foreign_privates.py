@@ -1,0 +1,128 @@
+"""The private parts of other libraries that jobcast uses: a test for each, which fails by its name.
+
+A test that fails here names the library that has changed, and the function that has to follow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import socketio
+from celery import Celery, Task, _state
+from celery.app.task import Context
+from celery.canvas import _chain, _chord, chain, chord
+
+from jobcast.celery.apps import active_apps, defines_task, enter_call, is_inside_call
+from jobcast.realtime.connection.engineio import _awaits_attachments, _replace_async
+
+
+@pytest.fixture
+def celery_app() -> Celery:
+    app = Celery("privates", broker="memory://", set_as_current=False)
+
+    @app.task(name="privates.task", shared=False)
+    def task() -> None: ...
+
+    return app
+
+
+def test_celery_lists_its_active_applications(celery_app: Celery) -> None:
+    assert celery_app in active_apps()
+
+
+def test_without_that_list_the_current_application_is_the_active_one(
+    celery_app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(_state, "_get_active_apps")
+    assert len(active_apps()) == 1
+
+
+def test_celery_keeps_the_tasks_of_an_application_that_is_not_finalized(
+    celery_app: Celery,
+) -> None:
+    celery_app.finalize()
+    assert defines_task(celery_app, "privates.task")
+    fresh = Celery("fresh", broker="memory://", set_as_current=False)
+    assert not defines_task(fresh, "privates.task")
+    assert not fresh.finalized
+
+
+def test_without_a_registry_an_application_defines_no_task() -> None:
+    assert not defines_task(SimpleNamespace(), "privates.task")
+
+
+def test_celery_marks_a_run_that_is_inside_its_call(celery_app: Celery) -> None:
+    inside: list[bool] = []
+
+    class Outer(Task):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            inside.append(is_inside_call(self.request))
+            enter_call(self.request)
+            inside.append(is_inside_call(self.request))
+            return super().__call__(*args, **kwargs)
+
+    @celery_app.task(name="privates.outer", base=Outer, shared=False)
+    def outer() -> None: ...
+
+    celery_app.tasks["privates.outer"].apply(throw=True)
+    assert inside[-1]
+    assert not is_inside_call(Context())
+    assert hasattr(Context, "_protected"), "celery.app.task.Context has no _protected any more"
+
+
+def test_celery_names_the_classes_of_chains_and_chords(celery_app: Celery) -> None:
+    task = celery_app.tasks["privates.task"]
+    assert isinstance(chain(task.s(), task.s()), _chain)
+    assert isinstance(chord([task.s()], task.s()), _chord)
+
+
+async def test_engineio_keeps_how_it_serves_asgi_in_a_dictionary() -> None:
+    eio = socketio.AsyncServer(async_mode="asgi").eio
+    assert {"websocket", "translate_request"} <= eio._async.keys()
+    own = object()
+    _replace_async(eio, {"websocket": own})
+    assert eio._async["websocket"] is own
+    assert "translate_request" in eio._async
+
+
+def test_without_that_dictionary_engineios_own_parts_stay(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    eio = SimpleNamespace()
+    _replace_async(eio, {"websocket": object()})
+    assert vars(eio) == {}
+    assert "version of python-engineio is not supported" in caplog.text
+
+
+async def test_socketio_keeps_packets_whose_attachments_are_missing() -> None:
+    sio = socketio.AsyncServer(async_mode="asgi")
+    assert not _awaits_attachments(sio, "a")
+    await sio.manager.connect("a", "/")
+    await sio._handle_eio_message("a", '51-["picture",{"_placeholder":true,"num":0}]')
+    assert _awaits_attachments(sio, "a")
+    assert not _awaits_attachments(SimpleNamespace(), "a")
+
+
+def test_redis_connections_read_from_a_stream() -> None:
+    import redis.asyncio
+
+    connection = redis.asyncio.Connection()
+    assert hasattr(connection, "_reader"), "redis.asyncio.Connection has no _reader any more"
+    assert connection._reader is None or isinstance(connection._reader, asyncio.StreamReader)
+
+
+def test_the_server_imports_without_uvicorn() -> None:
+    code = (
+        "import sys; sys.modules['uvicorn'] = None; import jobcast.realtime; "
+        "from jobcast.settings import Settings; "
+        "jobcast.realtime.create_app(Settings(url='memory://', jwt_secret='x' * 32))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], text=True, capture_output=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")

@@ -1,0 +1,99 @@
+"""Until when a publisher to RabbitMQ publishes its events again."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from jobcast.transports.amqp.audience import SETTLE, UNHEARD, UNKNOWN, Audience, Unheard
+from tests.support.clock import Clock
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def audience(clock: Clock) -> Audience:
+    return Audience("jobcast.events", clock)
+
+
+def misses(audience: Audience, *, reached: bool, may_repeat: bool = True) -> bool:
+    """Whether what was published has to be published again."""
+    try:
+        audience.check(reached=reached, may_repeat=may_repeat)
+    except Unheard:
+        return True
+    return False
+
+
+def test_a_new_publisher_waits_for_processes_that_may_be_about_to_bind(
+    audience: Audience, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    assert misses(audience, reached=False)
+    clock.now += UNKNOWN - 1
+    assert misses(audience, reached=False)
+    clock.now += 1
+    assert not misses(audience, reached=False)
+    assert not misses(audience, reached=False)
+    assert len(caplog.messages) == 1
+    assert not misses(audience, reached=True)
+
+
+def test_a_new_publisher_does_not_wait_with_what_cannot_be_repeated(audience: Audience) -> None:
+    assert not misses(audience, reached=False, may_repeat=False)
+    assert not misses(audience, reached=True, may_repeat=False)
+
+
+def test_events_wait_for_a_process_that_was_there(
+    audience: Audience, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    assert not misses(audience, reached=True)
+    assert misses(audience, reached=False)
+    clock.now += UNHEARD - 1
+    assert misses(audience, reached=False)
+    assert not caplog.messages
+    clock.now += 1
+    assert not misses(audience, reached=False)
+    assert not misses(audience, reached=False)
+    [warning] = caplog.messages
+    assert "no Socket.IO process has listened to the exchange jobcast.events" in warning
+
+
+@pytest.mark.parametrize("is_deleted", [False, True], ids=["unbound", "deleted"])
+def test_events_are_published_again_until_the_other_processes_have_bound(
+    audience: Audience, clock: Clock, is_deleted: bool
+) -> None:
+    assert not misses(audience, reached=True)
+    if is_deleted:
+        audience.lose()
+    else:
+        assert misses(audience, reached=False)
+    clock.now += 5
+    assert misses(audience, reached=True)
+    clock.now += SETTLE - 1
+    assert misses(audience, reached=True)
+    clock.now += 1
+    assert not misses(audience, reached=True)
+    assert not misses(audience, reached=True)
+
+
+def test_the_wait_begins_again_when_the_exchange_is_gone_again(
+    audience: Audience, clock: Clock
+) -> None:
+    assert not misses(audience, reached=True)
+    audience.lose()
+    assert misses(audience, reached=True)
+    clock.now += SETTLE
+    audience.lose()
+    assert misses(audience, reached=True)
+
+
+def test_what_receivers_would_take_for_new_is_not_published_again(audience: Audience) -> None:
+    assert not misses(audience, reached=True)
+    audience.lose()
+    assert not misses(audience, reached=True, may_repeat=False)

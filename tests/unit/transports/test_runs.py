@@ -1,0 +1,136 @@
+"""Which run of a job is listened to."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobcast.celery.headers import SENDING_HEADER, origin_of_delivery
+from jobcast.transports.leases import InMemoryLeases, Lease, LeaseTimeouts
+from jobcast.transports.runs import NOBODY, REMEMBERED, Run, Runs, draw
+
+names = st.sampled_from(["", "a1", "b2", "c3"])
+runs = st.builds(Run, names, st.integers(0, 3), names, st.booleans())
+
+
+@given(runs)
+def test_a_run_is_what_its_text_says(run: Run) -> None:
+    assert Run.parse(str(run)) == run
+    assert Lease.parse(str(Lease("a/b:c", run))) == Lease("a/b:c", run)
+
+
+deliveries = st.builds(
+    lambda sending, attempt, which, redelivered: Run(
+        sending, attempt, f"{sending or 'z'}{attempt}{which}", redelivered
+    ),
+    names, st.integers(1, 3), st.integers(1, 3), st.booleans(),
+)  # fmt: skip
+
+
+@given(st.lists(deliveries, min_size=1, max_size=20))
+def test_who_was_followed_by_another_does_not_come_back(spoken: list[Run]) -> None:
+    job, followed = Runs(), set[Run]()
+    for run in spoken:
+        standing = job.standing(run)
+        assert not (standing == "newer" and run in followed)
+        if standing == "newer":
+            if job.current is not None:
+                followed.add(job.current)
+            job.adopt(run)
+            assert job.standing(run) == "same"
+    assert job.standing(NOBODY) == "same"
+
+
+def test_what_was_followed_by_very_many_is_forgotten() -> None:
+    job = Runs()
+    for _ in range(10 * REMEMBERED):
+        job.adopt(Run("aa", 1, draw(), redelivered=True))
+    assert len(job._gone) == REMEMBERED
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+LEASE = Lease("42", Run("aa", 1, "d1"))
+TERMS = LeaseTimeouts(lease=15, lost_after=120)
+
+
+def book() -> tuple[Clock, InMemoryLeases]:
+    """A book that somebody has looked at for long enough."""
+    clock = Clock()
+    leases = InMemoryLeases(clock)
+    for _ in range(20):
+        assert leases.scan(TERMS) == []
+        clock.now += 1
+    return clock, leases
+
+
+def found(leases: InMemoryLeases) -> list[str]:
+    findings = leases.scan(TERMS)
+    leases.acknowledge(findings, TERMS)
+    return [finding.kind for finding in findings]
+
+
+def watch(clock: Clock, leases: InMemoryLeases, seconds: int) -> list[tuple[int, str]]:
+    """What is found, and after how many seconds."""
+    seen = []
+    for second in range(1, seconds + 1):
+        clock.now += 1
+        seen += [(second, kind) for kind in found(leases)]
+    return seen
+
+
+def test_a_lease_runs_out_and_then_the_patience() -> None:
+    clock, leases = book()
+    leases.renew([LEASE], 15)
+    assert watch(clock, leases, 300) == [(15, "stalled"), (135, "lost")]
+
+
+def test_a_renewal_revives_however_late() -> None:
+    clock, leases = book()
+    leases.renew([LEASE], 15)
+    assert watch(clock, leases, 100) == [(15, "stalled")]
+    leases.renew([LEASE], 15)
+    assert watch(clock, leases, 3) == [(1, "revived")]
+    leases.release([LEASE])
+    assert watch(clock, leases, 300) == []
+
+
+def test_who_could_not_look_for_long_gives_everybody_time() -> None:
+    """The machine slept, or the store was away: leases ran out that nobody could renew."""
+    clock, leases = book()
+    leases.renew([LEASE], 15)
+    clock.now += 3600
+    assert found(leases) == []
+    assert watch(clock, leases, 5) == []
+    leases.renew([LEASE], 15)
+    assert watch(clock, leases, 14) == []
+    assert watch(clock, leases, 3) == [(1, "stalled")]
+
+
+def test_a_renewal_between_the_look_and_the_word_is_not_lost() -> None:
+    clock, leases = book()
+    leases.renew([LEASE], 15)
+    clock.now += 5
+    leases.scan(TERMS)
+    clock.now += 5
+    leases.scan(TERMS)
+    clock.now += 5
+    findings = leases.scan(TERMS)
+    leases.renew([LEASE], 15)
+    leases.acknowledge(findings, TERMS)
+    assert watch(clock, leases, 2) == [(1, "revived")]
+
+
+def test_a_delivery_to_a_worker_that_does_not_know_the_task_is_a_run_too() -> None:
+    """Otherwise the end of a retry there would be told by nobody that is listened to."""
+    headers = {SENDING_HEADER: draw(), "retries": 1}
+    runs = Runs()
+    runs.adopt(origin_of_delivery(headers, 0, {"redelivered": False}).run)
+    again = origin_of_delivery(headers, 1, {"redelivered": True}).run
+    assert (again.attempt, again.redelivered) == (2, True)
+    assert runs.standing(again) == "newer"

@@ -100,6 +100,8 @@ def sender(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Makes this process one that sends tasks through the session's server."""
     jobs.app.conf.broker_url = valkey.url
     monkeypatch.setenv("JOBCAST_URL", valkey.url)
+    # On a busy machine it takes longer to store that a job is queued, and who owns it.
+    monkeypatch.setenv("JOBCAST_ENQUEUE_TIMEOUT", "30")
     runtime.close()
     yield
     runtime.close()

@@ -47,13 +47,13 @@ def count(self: ProgressTask, steps: int, gate: str | None = None) -> dict[str, 
 
 
 @app.task(base=ProgressTask, bind=True)
-def tick(self: ProgressTask, gate: str) -> int:
-    """A log line every hundredth of a second, until the file ``gate`` is there."""
+def tick(self: ProgressTask, gate: str, pause: float = 0.01) -> int:
+    """Log a line every ``pause`` seconds, until the file ``gate`` is there."""
     ticks = 0
     while not Path(gate).exists() and ticks < 6000:
         self.log(f"tick {ticks}")
         ticks += 1
-        time.sleep(0.01)
+        time.sleep(pause)
     return ticks
 
 

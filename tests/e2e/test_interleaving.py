@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -290,15 +289,16 @@ async def test_pings_come_at_their_interval_and_who_answers_stays(
     impatient: AsgiServer, token: Token
 ) -> None:
     loop = asyncio.get_running_loop()
+    before = loop.time()
     async with piece_reader(impatient.url, token()) as client:
-        times = [loop.time()]
+        times: list[float] = []
         async with asyncio.timeout(TIMEOUT):
             # Longer than both together, and still there: the answers were heard.
-            while times[-1] - times[0] <= PING_INTERVAL + PING_TIMEOUT:
+            while not times or times[-1] - times[0] <= PING_INTERVAL + PING_TIMEOUT:
                 await client.read_until(lambda packet: packet == "2")
-                times.append(loop.time())
-        gaps = [after - before for before, after in pairwise(times)]
-        assert min(gaps) > PING_INTERVAL * 0.8, gaps
+                times.append(loop.time() - before)
+        # A ping may be read late, and the next one soon after it, but none is sent early.
+        assert all(time > 0.95 * PING_INTERVAL * n for n, time in enumerate(times, 1)), times
         assert await impatient.metric("jobcast_connections") == 1
     await impatient.becomes_empty()
 

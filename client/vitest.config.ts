@@ -9,7 +9,7 @@ export default defineConfig({
           include: ["tests/*.test.{ts,tsx}"],
           testTimeout: 30_000,
           pool: "forks",
-          execArgv: ["--expose-gc"], // for the test that a job is let go
+          execArgv: ["--expose-gc"], // for the garbage collection test
         },
       },
       {

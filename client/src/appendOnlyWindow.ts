@@ -1,10 +1,9 @@
 /**
- * The last items of a list that grows: immutable, but adding to it copies nothing.
- *
- * Each version remembers its part of an array that it shares with its successors, which only ever
- * append. `items` is cut out of it when somebody asks.
+ * The last items of a growing list. Each version is immutable, yet adding an item copies nothing:
+ * all versions share one array that only grows, and each stores its bounds in it. `items` is sliced
+ * from the array on first use.
  */
-export class Tail<T> {
+export class AppendOnlyWindow<T> {
   readonly dropped: number;
   readonly #shared: T[];
   readonly #from: number;
@@ -23,14 +22,14 @@ export class Tail<T> {
     return this.#items;
   }
 
-  /** The list with one more item, and only the last `limit` of it. */
-  add(item: T, limit: number): Tail<T> {
-    // Another version may have appended already; and what was dropped has to go in the end.
+  /** Return a window with one more item, reduced to the last `limit` items. */
+  add(item: T, limit: number): AppendOnlyWindow<T> {
+    // Copy if another version has already appended, or to free the memory of dropped items.
     const append = this.#shared.length === this.#to && this.#from <= limit;
     const shared = append ? this.#shared : this.#shared.slice(this.#from, this.#to);
     const start = append ? this.#from : 0;
     shared.push(item);
     const from = Math.max(start, shared.length - limit);
-    return new Tail(shared, from, this.dropped + from - start);
+    return new AppendOnlyWindow(shared, from, this.dropped + from - start);
   }
 }

@@ -1,5 +1,6 @@
-/** What a job's events add up to. Pure: no connection, no time. */
+/** A job's record: the sum of its events. Pure functions, without connection or clock. */
 
+import { AppendOnlyWindow } from "./appendOnlyWindow.js";
 import type {
   JobChange,
   JobComplete,
@@ -12,47 +13,49 @@ import type {
   Reason,
   State,
 } from "./protocol.js";
-import { Tail } from "./tail.js";
 
-/** Status changes that are kept of a job. */
+/** The number of status changes to keep per job. */
 export const HISTORY_LIMIT = 200;
 
+/** A log line of a job. */
 export interface LogLine {
   readonly seq: number;
   readonly timestamp: string;
   readonly level: Level;
   readonly message: string;
-  /** Of a line that comes late, after its run was followed by another or has ended. */
+  /** The attempt that logged the line, if it arrived after that attempt had ended. */
   readonly attempt?: number;
 }
 
-/** One step of a job's way, for attempts and timelines. */
+/** A change of a job's status. */
 export interface StatusChange {
   readonly seq: number;
   readonly timestamp: string;
   readonly status: State;
   readonly task: string | null;
-  /** With `retrying`, the attempt that is due. */
+  /** The attempt that started or, with `retrying`, the next one. */
   readonly attempt: number | null;
   readonly run: number | null;
-  /** When the retry is due. */
+  /** The time of the retry: RFC 3339, UTC. */
   readonly eta: string | null;
-  /** The class name of the exception behind a retry, or behind the end. */
+  /** The class name of the exception that caused the retry or the error. */
   readonly error: string | null;
   readonly message: string | null;
-  /** How the job ended, with `error`. */
+  /** Why the job ended, if `status` is `error`. */
   readonly reason: Reason | null;
 }
 
+/** A scheduled retry. */
 export interface Retry {
-  /** Which attempt is due. */
+  /** The number of the next attempt. */
   readonly attempt: number;
-  /** When it is due: RFC 3339, UTC. */
+  /** The time of the next attempt: RFC 3339, UTC. */
   readonly eta: string | null;
   readonly error: string | null;
   readonly message: string | null;
 }
 
+/** The error that a job ended with. */
 export interface Failure {
   /** The class name of the exception. */
   readonly error: string;
@@ -60,20 +63,20 @@ export interface Failure {
   readonly reason: Reason;
 }
 
-/** Everything that is known of a job. */
+/** The state of a job according to the events received so far. */
 export interface JobRecord {
   readonly status: State;
-  /** The `seq` up to which `status` is known to be true. */
+  /** The `seq` up to which `status` is confirmed. */
   readonly statusSeq: number;
   readonly task: string | null;
   readonly attempt: number;
   readonly run: number | null;
   readonly progress: JobProgress | null;
   readonly retry: Retry | null;
-  readonly logs: Tail<JobLog>;
-  readonly changes: Tail<JobChange>;
-  readonly history: Tail<StatusChange>;
-  /** Each the `seq` after which something may be missing. */
+  readonly logs: AppendOnlyWindow<JobLog>;
+  readonly changes: AppendOnlyWindow<JobChange>;
+  readonly history: AppendOnlyWindow<StatusChange>;
+  /** The `seq` values after which events may be missing. */
   readonly gaps: readonly number[];
   readonly result: unknown;
   readonly error: Failure | null;
@@ -92,9 +95,9 @@ export function emptyRecord(): JobRecord {
     run: null,
     progress: null,
     retry: null,
-    logs: new Tail(),
-    changes: new Tail(),
-    history: new Tail(),
+    logs: new AppendOnlyWindow(),
+    changes: new AppendOnlyWindow(),
+    history: new AppendOnlyWindow(),
     gaps: [],
     result: null,
     error: null,
@@ -105,34 +108,34 @@ export function emptyRecord(): JobRecord {
   };
 }
 
-/** The record after an event that was not seen before. */
-export function see(record: JobRecord, event: JobEvent, logLimit: number): JobRecord {
-  const seen = { ...record, updatedAt: event.timestamp };
+/** Return the record with a new event applied. */
+export function applyEvent(record: JobRecord, event: JobEvent, logLimit: number): JobRecord {
+  const updated = { ...record, updatedAt: event.timestamp };
   switch (event.type) {
     case "job_progress":
-      return { ...seen, progress: event };
+      return { ...updated, progress: event };
     case "job_log":
-      return { ...seen, logs: record.logs.add(event, logLimit) };
+      return { ...updated, logs: record.logs.add(event, logLimit) };
     case "job_status":
-      return enter(seen, event);
+      return applyStatusEvent(updated, event);
     default:
-      return end(seen, event);
+      return applyEnd(updated, event);
   }
 }
 
-/** The record when the server says in which state the job was at `seq`. */
-export function settle(record: JobRecord, status: State, seq: number): JobRecord {
-  const known = record.statusSeq > seq || record.status === status;
-  return known ? record : { ...record, status, statusSeq: seq };
+/** Return the record with the status that the server reported for `seq`. */
+export function applyStatus(record: JobRecord, status: State, seq: number): JobRecord {
+  const isKnown = record.statusSeq > seq || record.status === status;
+  return isKnown ? record : { ...record, status, statusSeq: seq };
 }
 
-/** The record when something may be missing after `seq`. */
-export function withGap(record: JobRecord, seq: number): JobRecord {
+/** Return the record with a gap after `seq`. */
+export function addGap(record: JobRecord, seq: number): JobRecord {
   return { ...record, gaps: [...record.gaps, seq].slice(-HISTORY_LIMIT) };
 }
 
-/** What a newcomer is told of a job that is known already, in order. */
-export function knownEvents(record: JobRecord): JobEvent[] {
+/** Return the kept events in order, for a follower that starts late. */
+export function eventsToReplay(record: JobRecord): JobEvent[] {
   const known: JobEvent[] = [...record.logs.items, ...record.changes.items];
   if (record.progress) {
     known.push(record.progress);
@@ -140,41 +143,41 @@ export function knownEvents(record: JobRecord): JobEvent[] {
   return known.sort((one, other) => one.seq - other.seq);
 }
 
-function enter(record: JobRecord, event: JobStatus): JobRecord {
+function applyStatusEvent(record: JobRecord, event: JobStatus): JobRecord {
   const { status, timestamp } = event;
-  const known = noted(record, event);
+  const changed = recordChange(record, event);
   switch (status) {
     case "queued":
-      return { ...known, ...FRESH, queuedAt: timestamp, startedAt: null };
+      return { ...changed, ...NEW_RUN, queuedAt: timestamp, startedAt: null };
     case "started": {
       const run = event.run ?? null;
-      // The run that is known is heard of again: nothing is begun anew.
+      // A stalled run has resumed: keep its progress and start time.
       if (run !== null && run === record.run && record.endedAt === null) {
-        return { ...known, startedAt: record.startedAt ?? timestamp };
+        return { ...changed, startedAt: record.startedAt ?? timestamp };
       }
-      return { ...known, ...FRESH, run, startedAt: timestamp };
+      return { ...changed, ...NEW_RUN, run, startedAt: timestamp };
     }
     case "retrying":
-      return withRetry(known, record.attempt, event);
+      return addRetry(changed, record.attempt, event);
     default:
-      return known;
+      return changed;
   }
 }
 
-function end(record: JobRecord, event: JobComplete | JobError): JobRecord {
-  const known = { ...noted(record, event), endedAt: event.timestamp };
+function applyEnd(record: JobRecord, event: JobComplete | JobError): JobRecord {
+  const changed = { ...recordChange(record, event), endedAt: event.timestamp };
   if (event.type === "job_complete") {
-    return { ...known, result: event.result, error: null };
+    return { ...changed, result: event.result, error: null };
   }
   const { error, message, reason } = event;
-  return { ...known, result: null, error: { error, message, reason } };
+  return { ...changed, result: null, error: { error, message, reason } };
 }
 
-/** What a run of its own begins with. The logs stay. */
-const FRESH = { progress: null, result: null, error: null, endedAt: null } as const;
+/** The fields that a new run resets. Logs stay. */
+const NEW_RUN = { progress: null, result: null, error: null, endedAt: null } as const;
 
-function noted(record: JobRecord, event: JobChange): JobRecord {
-  const change = changeOf(event);
+function recordChange(record: JobRecord, event: JobChange): JobRecord {
+  const change = toStatusChange(event);
   return {
     ...record,
     status: change.status,
@@ -187,14 +190,14 @@ function noted(record: JobRecord, event: JobChange): JobRecord {
   };
 }
 
-/** The event names the attempt that is due; the record keeps the one that was made. */
-function withRetry(record: JobRecord, made: number, event: JobStatus): JobRecord {
-  const attempt = event.attempt ?? made + 1;
+/** The event carries the next attempt; the record keeps the current one. */
+function addRetry(record: JobRecord, currentAttempt: number, event: JobStatus): JobRecord {
+  const attempt = event.attempt ?? currentAttempt + 1;
   const { eta = null, error = null, message = null } = event;
   return { ...record, attempt: Math.max(1, attempt - 1), retry: { attempt, eta, error, message } };
 }
 
-function changeOf(event: JobChange): StatusChange {
+function toStatusChange(event: JobChange): StatusChange {
   const { seq, timestamp } = event;
   const change = {
     seq,

@@ -1,19 +1,19 @@
-/** The parts that know no connection: lists, times, and what events add up to. */
+/** The parts that need no connection: windows, timers, frames, listeners and records. */
 
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { backoff, FIRST_DELAY, LONGEST_DELAY } from "../src/backoff.js";
-import { Frames } from "../src/frames.js";
+import { AppendOnlyWindow } from "../src/appendOnlyWindow.js";
+import { BASE_DELAY, backoff, MAX_DELAY } from "../src/backoff.js";
+import { FrameScheduler } from "../src/frameScheduler.js";
 import type { JobEvent } from "../src/protocol.js";
 import {
+  applyEvent,
+  applyStatus,
   emptyRecord,
+  eventsToReplay,
   HISTORY_LIMIT,
   type JobRecord,
-  knownEvents,
-  see,
-  settle,
-} from "../src/state.js";
+} from "../src/record.js";
 import { Listeners } from "../src/store.js";
-import { Tail } from "../src/tail.js";
 import { Timers } from "../src/timers.js";
 
 afterEach(() => {
@@ -21,19 +21,19 @@ afterEach(() => {
   vi.restoreAllMocks();
 });
 
-describe("a tail", () => {
-  test("keeps the last items, and says how many there were before", () => {
-    let tail = new Tail<number>();
+describe("an append-only window", () => {
+  test("keeps the last items and counts the dropped ones", () => {
+    let window = new AppendOnlyWindow<number>();
     for (let n = 0; n < 1000; n += 1) {
-      tail = tail.add(n, 10);
+      window = window.add(n, 10);
     }
-    expect(tail.items).toEqual([990, 991, 992, 993, 994, 995, 996, 997, 998, 999]);
-    expect(tail.dropped).toBe(990);
-    expect(tail.items).toBe(tail.items);
+    expect(window.items).toEqual([990, 991, 992, 993, 994, 995, 996, 997, 998, 999]);
+    expect(window.dropped).toBe(990);
+    expect(window.items).toBe(window.items);
   });
 
-  test("never changes, whatever comes of it", () => {
-    const one = new Tail<string>().add("a", 3).add("b", 3);
+  test("is immutable", () => {
+    const one = new AppendOnlyWindow<string>().add("a", 3).add("b", 3);
     const [left, right] = [one.add("left", 3), one.add("right", 3)];
     expect(one.items).toEqual(["a", "b"]);
     expect(left.items).toEqual(["a", "b", "left"]);
@@ -41,30 +41,30 @@ describe("a tail", () => {
     expect(left.add("x", 3).items).toEqual(["b", "left", "x"]);
   });
 
-  test("of every size is what slicing an array gives", () => {
+  test("equals a slice of the whole list, for every limit", () => {
     for (const limit of [0, 1, 2, 5]) {
-      let tail = new Tail<number>();
+      let window = new AppendOnlyWindow<number>();
       for (let n = 1; n <= 20; n += 1) {
-        tail = tail.add(n, limit);
+        window = window.add(n, limit);
         const all = Array.from({ length: n }, (_, index) => index + 1);
-        expect(tail.items).toEqual(limit === 0 ? [] : all.slice(-limit));
-        expect(tail.dropped).toBe(Math.max(0, n - limit));
+        expect(window.items).toEqual(limit === 0 ? [] : all.slice(-limit));
+        expect(window.dropped).toBe(Math.max(0, n - limit));
       }
     }
   });
 });
 
 describe("the backoff", () => {
-  test("doubles up to its bound, and is never the same for two", () => {
-    expect([0, 1, 2, 3].map((tries) => backoff(tries, 1))).toEqual([100, 200, 400, 800]);
-    expect(backoff(0, 0)).toBe(FIRST_DELAY / 2);
-    expect(backoff(1000, 1)).toBe(LONGEST_DELAY);
-    expect(backoff(1000, 0)).toBe(LONGEST_DELAY / 2);
+  test("doubles up to its maximum and has jitter", () => {
+    expect([0, 1, 2, 3].map((retries) => backoff(retries, 1))).toEqual([100, 200, 400, 800]);
+    expect(backoff(0, 0)).toBe(BASE_DELAY / 2);
+    expect(backoff(1000, 1)).toBe(MAX_DELAY);
+    expect(backoff(1000, 0)).toBe(MAX_DELAY / 2);
   });
 });
 
 describe("timers", () => {
-  test("can be called off, one or all", () => {
+  test("can be cancelled one by one or all at once", () => {
     vi.useFakeTimers();
     const timers = new Timers();
     const [one, two, three] = [vi.fn(), vi.fn(), vi.fn()];
@@ -81,19 +81,19 @@ describe("timers", () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
-  test("throw at nobody", () => {
+  test("report what their action throws", () => {
     vi.useFakeTimers();
-    const said = vi.spyOn(console, "error").mockImplementation(() => {});
-    const flaw = new Error("a flaw");
+    const reported = vi.spyOn(console, "error").mockImplementation(() => {});
+    const error = new Error("a bug");
     new Timers().after(10, () => {
-      throw flaw;
+      throw error;
     });
     vi.advanceTimersByTime(10);
-    expect(said).toHaveBeenCalledExactlyOnceWith(flaw);
+    expect(reported).toHaveBeenCalledExactlyOnceWith(error);
   });
 });
 
-describe("frames", () => {
+describe("the frame scheduler", () => {
   let frame: (() => void) | null;
 
   beforeEach(() => {
@@ -110,12 +110,12 @@ describe("frames", () => {
 
   afterEach(() => vi.unstubAllGlobals());
 
-  test("tell each once, however often something changed", () => {
-    const frames = new Frames();
+  test("runs each callback once per frame, however often it was scheduled", () => {
+    const frames = new FrameScheduler();
     const [one, two] = [vi.fn(), vi.fn()];
     for (let n = 0; n < 100; n += 1) {
-      frames.request(one);
-      frames.request(two);
+      frames.schedule(one);
+      frames.schedule(two);
     }
     expect(one).not.toHaveBeenCalled();
     frame?.();
@@ -124,24 +124,24 @@ describe("frames", () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
-  test("are timers where the page is hidden, or gets hidden", () => {
-    const frames = new Frames();
+  test("falls back to timers if the page is or becomes hidden", () => {
+    const frames = new FrameScheduler();
     const listener = vi.fn();
-    frames.request(listener); // visible, and then no frame comes
+    frames.schedule(listener); // the page is visible, but no frame arrives
     vi.runAllTimers();
     expect(listener).toHaveBeenCalledOnce();
     vi.stubGlobal("document", { visibilityState: "hidden" });
     frame = null;
-    frames.request(listener);
+    frames.schedule(listener);
     expect(frame).toBeNull();
     vi.advanceTimersByTime(20);
     expect(listener).toHaveBeenCalledTimes(2);
   });
 
-  test("that are not waited for leave nothing behind", () => {
-    const frames = new Frames();
+  test("cancels its frame and its timer when it is flushed", () => {
+    const frames = new FrameScheduler();
     const listener = vi.fn();
-    frames.request(listener);
+    frames.schedule(listener);
     frames.flush();
     expect(listener).toHaveBeenCalledOnce();
     expect(frame).toBeNull();
@@ -150,7 +150,7 @@ describe("frames", () => {
 });
 
 describe("listeners", () => {
-  test("that throw hurt no other, and are reported", () => {
+  test("that throw are reported and do not affect the others", () => {
     const reported = vi.spyOn(console, "error").mockImplementation(() => {});
     const listeners = new Listeners();
     const listener = vi.fn();
@@ -158,12 +158,12 @@ describe("listeners", () => {
       throw new Error("mine");
     });
     listeners.add(listener);
-    listeners.tell();
+    listeners.notify();
     expect(listener).toHaveBeenCalledOnce();
     expect(reported).toHaveBeenCalledWith(new Error("mine"));
   });
 
-  test("are each for themselves, and gone when they were taken away meanwhile", () => {
+  test("are counted separately, and removed ones are not called", () => {
     const listeners = new Listeners();
     const listener = vi.fn();
     const stop = listeners.add(listener);
@@ -171,12 +171,12 @@ describe("listeners", () => {
     stop();
     stop();
     expect(listeners.size).toBe(1);
-    listeners.tell();
+    listeners.notify();
     expect(listener).toHaveBeenCalledOnce();
     listeners.add(() => last());
     const last = listeners.add(listener);
     other();
-    listeners.tell();
+    listeners.notify();
     expect(listener).toHaveBeenCalledOnce();
   });
 });
@@ -184,50 +184,60 @@ describe("listeners", () => {
 describe("a record", () => {
   const TIME = "2026-01-15T09:30:";
   const at = (second: number): string => `${TIME}${String(second).padStart(2, "0")}Z`;
-  type Told<E = JobEvent> = E extends JobEvent ? Omit<E, "job_id" | "seq" | "timestamp"> : never;
-  const told = (record: JobRecord, ...events: Told[]): JobRecord =>
+  type Payload<E = JobEvent> = E extends JobEvent ? Omit<E, "job_id" | "seq" | "timestamp"> : never;
+  const apply = (record: JobRecord, ...events: Payload[]): JobRecord =>
     events.reduce((seen, event) => {
       const seq = seen.changes.items.length + seen.logs.items.length + (seen.progress ? 1 : 0) + 1;
-      return see(seen, { job_id: "a", seq, timestamp: at(seq), ...event } as JobEvent, 1000);
+      return applyEvent(seen, { job_id: "a", seq, timestamp: at(seq), ...event } as JobEvent, 1000);
     }, record);
-  const queued: Told = { type: "job_status", status: "queued", task: "tasks.work" };
-  const started = (run: number, attempt = 1): Told => ({
+  const queued: Payload = { type: "job_status", status: "queued", task: "tasks.work" };
+  const started = (run: number, attempt = 1): Payload => ({
     type: "job_status",
     status: "started",
     run,
     attempt,
   });
-  const progress: Told = { type: "job_progress", percentage: 50, message: "half", stage: "read" };
-  const log: Told = { type: "job_log", level: "info", message: "a line" };
-  const failure: Told = { type: "job_error", error: "KeyError", message: "no", reason: "failure" };
-  const complete: Told = { type: "job_complete", result: 7 };
+  const progress: Payload = {
+    type: "job_progress",
+    percentage: 50,
+    message: "half",
+    stage: "read",
+  };
+  const log: Payload = { type: "job_log", level: "info", message: "a line" };
+  const failure: Payload = {
+    type: "job_error",
+    error: "KeyError",
+    message: "no",
+    reason: "failure",
+  };
+  const complete: Payload = { type: "job_complete", result: 7 };
 
-  test("of a new run has no progress, no result and no error, but the logs", () => {
-    const ended = told(emptyRecord(), queued, started(1), progress, log, failure);
+  test("a new run resets progress, result and error, and keeps the logs", () => {
+    const ended = apply(emptyRecord(), queued, started(1), progress, log, failure);
     expect(ended).toMatchObject({ status: "error", task: "tasks.work", run: 1 });
     expect(ended.endedAt).not.toBeNull();
-    for (const again of [told(ended, started(2)), told(ended, queued)]) {
+    for (const again of [apply(ended, started(2)), apply(ended, queued)]) {
       expect(again).toMatchObject({ progress: null, result: null, error: null, endedAt: null });
       expect(again.logs.items).toHaveLength(1);
       expect(again.history.items.length).toBe(4);
     }
-    expect(told(ended, queued).startedAt).toBeNull();
-    expect(told(ended, started(2))).toMatchObject({ run: 2, startedAt: at(6) });
+    expect(apply(ended, queued).startedAt).toBeNull();
+    expect(apply(ended, started(2))).toMatchObject({ run: 2, startedAt: at(6) });
   });
 
-  test("of a run that is heard of again has lost nothing", () => {
-    const stalled = told(emptyRecord(), started(1), progress, {
+  test("a stalled run that resumes keeps its progress and start time", () => {
+    const stalled = apply(emptyRecord(), started(1), progress, {
       type: "job_status",
       status: "stalled",
     });
     expect(stalled.status).toBe("stalled");
-    const revived = told(stalled, started(1));
-    expect(revived).toMatchObject({ status: "started", run: 1, startedAt: at(1) });
-    expect(revived.progress).toMatchObject({ percentage: 50 });
+    const resumed = apply(stalled, started(1));
+    expect(resumed).toMatchObject({ status: "started", run: 1, startedAt: at(1) });
+    expect(resumed.progress).toMatchObject({ percentage: 50 });
   });
 
-  test("says which retry is due, and forgets it when it began", () => {
-    const retrying = told(emptyRecord(), started(1), {
+  test("has the scheduled retry until it starts", () => {
+    const retrying = apply(emptyRecord(), started(1), {
       type: "job_status",
       status: "retrying",
       attempt: 2,
@@ -240,42 +250,42 @@ describe("a record", () => {
       attempt: 1,
       retry: { attempt: 2, eta: at(59), error: "OSError", message: "try again" },
     });
-    expect(told(retrying, started(2, 2))).toMatchObject({ attempt: 2, retry: null });
+    expect(apply(retrying, started(2, 2))).toMatchObject({ attempt: 2, retry: null });
   });
 
-  test("takes the attempt from a retry when nothing before it is known", () => {
-    const retrying: Told = { type: "job_status", status: "retrying", attempt: 4 };
-    expect(told(emptyRecord(), retrying)).toMatchObject({ attempt: 3, retry: { attempt: 4 } });
+  test("derives the attempt from a retry if earlier events are missing", () => {
+    const retrying: Payload = { type: "job_status", status: "retrying", attempt: 4 };
+    expect(apply(emptyRecord(), retrying)).toMatchObject({ attempt: 3, retry: { attempt: 4 } });
   });
 
-  test("ends with a result or an error, and keeps how far it was", () => {
-    const done = told(emptyRecord(), started(1), progress, complete);
+  test("keeps its progress when the job ends", () => {
+    const done = apply(emptyRecord(), started(1), progress, complete);
     expect(done).toMatchObject({ status: "complete", result: 7, error: null });
     expect(done.progress).toMatchObject({ percentage: 50 });
-    expect(told(emptyRecord(), failure).history.items).toMatchObject([
+    expect(apply(emptyRecord(), failure).history.items).toMatchObject([
       { status: "error", error: "KeyError", message: "no", reason: "failure" },
     ]);
   });
 
-  test("takes the server's word for the state, unless something newer was seen", () => {
-    const record = told(emptyRecord(), started(1));
-    expect(settle(record, "stalled", 1).status).toBe("stalled");
-    expect(settle(record, "queued", 0).status).toBe("started");
-    expect(settle(record, "started", 9)).toBe(record);
+  test("adopts the status that the server reports, unless a newer one is known", () => {
+    const record = apply(emptyRecord(), started(1));
+    expect(applyStatus(record, "stalled", 1).status).toBe("stalled");
+    expect(applyStatus(record, "queued", 0).status).toBe("started");
+    expect(applyStatus(record, "started", 9)).toBe(record);
   });
 
-  test("is never changed", () => {
-    const before = told(emptyRecord(), started(1), log);
+  test("is immutable", () => {
+    const before = apply(emptyRecord(), started(1), log);
     const copy = structuredClone({ ...before, logs: 0, changes: 0, history: 0 });
     const lines = before.logs.items.length;
-    told(before, log, progress, complete);
+    apply(before, log, progress, complete);
     expect({ ...before, logs: 0, changes: 0, history: 0 }).toEqual(copy);
     expect(before.logs.items).toHaveLength(lines);
   });
 
-  test("tells a newcomer what there was, in order", () => {
-    const record = told(emptyRecord(), queued, started(1), log, progress, log);
-    expect(knownEvents(record).map((event) => event.type)).toEqual([
+  test("replays its events in order", () => {
+    const record = apply(emptyRecord(), queued, started(1), log, progress, log);
+    expect(eventsToReplay(record).map((event) => event.type)).toEqual([
       "job_status",
       "job_status",
       "job_log",
@@ -284,15 +294,15 @@ describe("a record", () => {
     ]);
   });
 
-  test("keeps a bounded history", () => {
+  test("bounds its history", () => {
     let record = emptyRecord();
     for (let n = 1; n <= 2 * HISTORY_LIMIT; n += 1) {
-      record = told(record, started(n));
+      record = apply(record, started(n));
     }
     expect(record.history.items).toHaveLength(HISTORY_LIMIT);
   });
 
-  test("takes 10,000 lines without copying what it has", () => {
+  test("adds 10,000 log lines without copying the existing ones", () => {
     const lines = Array.from({ length: 10_000 }, (_, n): JobEvent => {
       return {
         type: "job_log",
@@ -304,7 +314,7 @@ describe("a record", () => {
       };
     });
     const slices = vi.spyOn(Array.prototype, "slice");
-    const record = lines.reduce((seen, line) => see(seen, line, 1000), emptyRecord());
+    const record = lines.reduce((seen, line) => applyEvent(seen, line, 1000), emptyRecord());
     expect(slices.mock.calls.length).toBeLessThan(20);
     slices.mockRestore();
     expect(record.logs.items.at(-1)?.seq).toBe(10_000);

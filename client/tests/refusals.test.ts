@@ -1,10 +1,10 @@
-/** How the client takes refusals that pass, rights that end, and doors that stay shut. */
+/** Temporary refusals, revoked permissions, missing tokens, and servers that reject the handshake. */
 
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { LONGEST_PAUSE, pauseAfter } from "../src/backoff.js";
-import { probe } from "../src/handshake.js";
+import { MAX_RETRY_AFTER, retryDelay } from "../src/backoff.js";
+import { probeStatus } from "../src/handshake.js";
 import { createJobClient, type JobClient, type JobClientOptions } from "../src/index.js";
 import { TestServer } from "./server.js";
 import { eventually, until } from "./waiting.js";
@@ -16,7 +16,7 @@ const RATE_LIMITED = {
   message: "too many requests",
   retry_after: RETRY_AFTER,
 };
-const LEFT = { job_id: "a", code: "job_not_found", message: "there is no such job" };
+const LEFT = { job_id: "a", code: "job_not_found", message: "no such job" };
 
 let server: TestServer;
 const clients: JobClient[] = [];
@@ -45,7 +45,7 @@ const joined = (client: JobClient, jobId = "a") =>
 const refused = (client: JobClient) =>
   until(client.connection, (it) => it.state === "refused", "a refusal");
 
-/** Refuses the first requests of a name, and notes when they came. */
+/** Refuse the first requests of a name. Returns the arrival times of all of them. */
 function refuseFirst(name: string, times = 2): number[] {
   const arrivals: number[] = [];
   server.answer = (request) => {
@@ -56,43 +56,43 @@ function refuseFirst(name: string, times = 2): number[] {
   return arrivals;
 }
 
-function expectPauses(arrivals: readonly number[]): void {
-  const pauses = arrivals.slice(1).map((at, index) => at - (arrivals[index] as number));
-  // A timer of Node's may be a millisecond early.
-  expect(Math.min(...pauses)).toBeGreaterThanOrEqual(RETRY_AFTER * 1000 - 2);
+function expectDelays(arrivals: readonly number[]): void {
+  const delays = arrivals.slice(1).map((at, index) => at - (arrivals[index] as number));
+  // A Node timer may fire a millisecond early.
+  expect(Math.min(...delays)).toBeGreaterThanOrEqual(RETRY_AFTER * 1000 - 2);
 }
 
-describe("a request that is rate limited", () => {
-  test("is sent again after the pause: a join", async () => {
+describe("a rate-limited request", () => {
+  test("a join is sent again after retry_after", async () => {
     const arrivals = refuseFirst("join_job");
     const client = connect();
     client.follow("a", () => {});
     await joined(client);
     expect(arrivals).toHaveLength(3);
-    expectPauses(arrivals);
+    expectDelays(arrivals);
   });
 
-  test("is sent again after the pause: a leave", async () => {
+  test("a leave is sent again after retry_after", async () => {
     const arrivals = refuseFirst("leave_job");
     const client = connect();
     const stop = client.follow("a", () => {});
     await joined(client);
     stop();
     await eventually(() => arrivals.length === 3, "an accepted leave");
-    expectPauses(arrivals);
+    expectDelays(arrivals);
   });
 
-  test("is sent again after the pause: a refresh", async () => {
+  test("a token refresh is sent again after retry_after", async () => {
     const arrivals = refuseFirst("refresh_token", 1);
     const client = connect();
     client.follow("a", () => {});
     await joined(client);
     server.emit("token_expiring", { expires_at: "2026-01-15T09:30:00Z" });
     await eventually(() => arrivals.length === 2, "an accepted refresh");
-    expectPauses(arrivals);
+    expectDelays(arrivals);
   });
 
-  test("is not sent again if the job that was left is followed again", async () => {
+  test("a leave is not sent again once the job is followed again", async () => {
     const arrivals = refuseFirst("leave_job", 1);
     const client = connect();
     client.follow("b", () => {});
@@ -106,12 +106,12 @@ describe("a request that is rate limited", () => {
     expect(arrivals).toHaveLength(1);
   });
 
-  test("is a connection too", async () => {
-    let tries = 0;
+  test("a rate-limited connection is retried", async () => {
+    let attempts = 0;
     server.refuse = () => {
-      tries += 1;
+      attempts += 1;
       const { code, retry_after } = RATE_LIMITED;
-      return tries > 2
+      return attempts > 2
         ? undefined
         : Object.assign(new Error("too many"), { data: { code, retry_after } });
     };
@@ -123,18 +123,18 @@ describe("a request that is rate limited", () => {
 
   test.each([
     [2, 2000, 2500],
-    [1e300, LONGEST_PAUSE, LONGEST_PAUSE * 1.25],
+    [1e300, MAX_RETRY_AFTER, MAX_RETRY_AFTER * 1.25],
     [0, 50, 100],
     [undefined, 50, 100],
-  ])("with retry_after %s waits from %d to %d ms", (retry_after, least, most) => {
+  ])("retry_after %s gives a delay of %d to %d ms", (retry_after, minimum, maximum) => {
     const refusal = retry_after === undefined ? {} : { retry_after };
-    expect(pauseAfter(refusal, 0, 0)).toBe(least);
-    expect(pauseAfter(refusal, 0, 1)).toBe(most);
+    expect(retryDelay(refusal, 0, 0)).toBe(minimum);
+    expect(retryDelay(refusal, 0, 1)).toBe(maximum);
   });
 });
 
-describe("the end of a right", () => {
-  test("is a refusal of the job, for everybody who follows it", async () => {
+describe("a join that the server ends", () => {
+  test("refuses the job for all its followers", async () => {
     const client = connect();
     client.follow("a", () => {});
     client.follow("b", () => {});
@@ -149,22 +149,22 @@ describe("the end of a right", () => {
       refusal: { code, message },
     });
     expect(client.job("b").getSnapshot().joined).toBe("yes");
-    // What still comes of the job is not for this client.
-    server.say("a", "job_log", { level: "info", message: "secret" });
-    server.say("b", "job_log", { level: "info", message: "mine" });
+    // The client ignores further events of that job.
+    server.publish("a", "job_log", { level: "info", message: "secret" });
+    server.publish("b", "job_log", { level: "info", message: "mine" });
     await until(client.job("b"), (job) => job.logs.length === 1, "a line");
     expect(client.job("a").getSnapshot().logs).toEqual([]);
     client.reconnect();
     await joined(client);
   });
 
-  test("of a former join does not end the newer one", async () => {
+  test("does not affect a newer join of the same job", async () => {
     const client = connect();
     client.follow("b", () => {});
     const stop = client.follow("a", () => {});
     await joined(client);
     stop();
-    await eventually(() => server.asked("leave_job").length === 1, "a leave");
+    await eventually(() => server.requestsNamed("leave_job").length === 1, "a leave");
     server.answer = (name) => {
       if (name !== "join_job") return undefined;
       server.answer = () => undefined;
@@ -176,17 +176,17 @@ describe("the end of a right", () => {
     expect(client.job("a").getSnapshot().refusal).toBeNull();
   });
 
-  test.each(["internal_error", "unavailable"])("with %s is asked about again", async (code) => {
+  test.each(["internal_error", "unavailable"])("is joined again after %s", async (code) => {
     const client = connect();
     client.follow("a", () => {});
     await joined(client);
     server.emit("left", { ...LEFT, code });
-    await eventually(() => server.asked("join_job").length === 2, "another join");
+    await eventually(() => server.requestsNamed("join_job").length === 2, "another join");
     await joined(client);
-    expect(server.asked("join_job")[1]).toMatchObject({ after: { epoch: "epoch-1" } });
+    expect(server.requestsNamed("join_job")[1]).toMatchObject({ after: { epoch: "epoch-1" } });
   });
 
-  test("makes room for a job that was one too many", async () => {
+  test("makes room for a job that exceeded the limit", async () => {
     const client = connect();
     client.follow("a", () => {});
     await joined(client);
@@ -201,21 +201,21 @@ describe("the end of a right", () => {
     await joined(client, "b");
   });
 
-  test("that breaks the protocol is reported", async () => {
+  test("is reported if the message violates the protocol", async () => {
     const reported = vi.spyOn(console, "error").mockImplementation(() => {});
     const client = connect();
     client.follow("a", () => {});
     await joined(client);
     server.emit("left", { job_id: "a", code: 7 });
     server.emit("left", { ...LEFT, job_id: "unknown" });
-    server.say("a", "job_log", { level: "info", message: "one" });
+    server.publish("a", "job_log", { level: "info", message: "one" });
     await until(client.job("a"), (job) => job.logs.length === 1, "a line");
     expect(reported).toHaveBeenCalledOnce();
   });
 });
 
-describe("a namespace of the server's own", () => {
-  test.each(["/jobs", "/deep/er"])("%s is joined", async (namespace) => {
+describe("the namespace option", () => {
+  test.each(["/jobs", "/deep/er"])("%s is connected to", async (namespace) => {
     await server.stop();
     server = await TestServer.startAt(0, "websocket", namespace);
     const client = connect({ namespace });
@@ -223,19 +223,19 @@ describe("a namespace of the server's own", () => {
     await joined(client);
   });
 
-  test.each([7, "", "jobs", "/a,b", "/a?b"])("%j cannot be one", (namespace) => {
+  test.each([7, "", "jobs", "/a,b", "/a?b"])("%j is rejected", (namespace) => {
     const options = { namespace } as Partial<JobClientOptions>;
     expect(() => connect(options)).toThrow("namespace");
   });
 });
 
-describe("nobody signed in", () => {
-  test.each([[null], [undefined], [""]])("is a refusal: %j", async (nothing) => {
-    let asked = 0;
-    let token: string | null | undefined = nothing;
+describe("a missing token", () => {
+  test.each([[null], [undefined], [""]])("%j refuses the connection", async (missing) => {
+    let calls = 0;
+    let token: string | null | undefined = missing;
     const client = connect({
       getToken: () => {
-        asked += 1;
+        calls += 1;
         return token;
       },
     });
@@ -245,14 +245,14 @@ describe("nobody signed in", () => {
       message: expect.stringContaining("signed in"),
     });
     await expect(client.result("a")).rejects.toMatchObject({ code: "token_missing" });
-    await new Promise((resolve) => setTimeout(resolve, 300)); // as long as several tries take
-    expect(asked).toBe(1);
+    await new Promise((resolve) => setTimeout(resolve, 300)); // as long as several attempts take
+    expect(calls).toBe(1);
     token = "token";
     client.reconnect();
     await joined(client);
   });
 
-  test("any more ends the connection when the token is renewed", async () => {
+  test("closes the connection when the token is to be renewed", async () => {
     let token: string | null = "token";
     const client = connect({ getToken: async () => token });
     client.follow("a", () => {});
@@ -264,91 +264,96 @@ describe("nobody signed in", () => {
     expect(client.job("a").getSnapshot().joined).toBe("no");
   });
 
-  test("is not the same as something that is no token", async () => {
+  test("differs from an invalid token, which is retried", async () => {
     const client = connect({ getToken: () => 7 as unknown as string });
     client.follow("a", () => {});
-    const waiting = await until(client.connection, (it) => it.attempts === 2, "tries");
+    const waiting = await until(client.connection, (it) => it.attempts === 2, "attempts");
     expect(waiting).toMatchObject({ state: "reconnecting", code: "token_unavailable" });
   });
 });
 
-describe("a door that stays shut", () => {
-  let door: Server;
+describe("a server that rejects the handshake", () => {
+  let rejecting: Server;
   let status = 403;
-  let knocks: (string | undefined)[] = [];
+  let methods: (string | undefined)[] = [];
 
   beforeEach(async () => {
-    knocks = [];
-    door = createServer((request, response) => {
-      knocks.push(request.method);
+    methods = [];
+    rejecting = createServer((request, response) => {
+      methods.push(request.method);
       response.writeHead(status, { "Access-Control-Allow-Origin": "*" }).end();
     });
-    door.on("upgrade", (_, socket) => socket.end(`HTTP/1.1 ${status} No\r\n\r\n`));
-    await new Promise<void>((resolve) => door.listen(0, "127.0.0.1", resolve));
+    rejecting.on("upgrade", (_, socket) => socket.end(`HTTP/1.1 ${status} No\r\n\r\n`));
+    await new Promise<void>((resolve) => rejecting.listen(0, "127.0.0.1", resolve));
   });
 
   afterEach(async () => {
-    door.closeAllConnections();
-    await new Promise((resolve) => door.close(resolve));
+    rejecting.closeAllConnections();
+    await new Promise((resolve) => rejecting.close(resolve));
   });
 
-  const url = () => `http://127.0.0.1:${(door.address() as AddressInfo).port}`;
+  const url = () => `http://127.0.0.1:${(rejecting.address() as AddressInfo).port}`;
 
   test.each(["websocket", "polling"] as const)(
-    "to an origin is a refusal: %s",
+    "refuses the connection after 403: %s",
     async (transport) => {
       status = 403;
       const client = connect({ url: url(), transports: [transport] });
       client.follow("a", () => {});
       expect(await refused(client)).toMatchObject({
         code: "forbidden",
-        message: "refused (403): is this page's origin allowed?",
+        message: expect.stringContaining("JOBCAST_CORS_ORIGINS"),
       });
     },
   );
 
-  test.each(["websocket", "polling"] as const)("at a wrong path says so: %s", async (transport) => {
-    status = 404;
-    const client = connect({ url: `${url()}/wrong`, transports: [transport] });
-    client.follow("a", () => {});
-    const waiting = await until(client.connection, (it) => it.code === "not_found", "a reason");
-    expect(waiting.state).toBe("reconnecting");
-    expect(waiting.message).toContain("(404): is the url right?");
-  });
+  test.each(["websocket", "polling"] as const)(
+    "reports a wrong path after 404: %s",
+    async (transport) => {
+      status = 404;
+      const client = connect({ url: `${url()}/wrong`, transports: [transport] });
+      client.follow("a", () => {});
+      const waiting = await until(client.connection, (it) => it.code === "not_found", "a reason");
+      expect(waiting.state).toBe("reconnecting");
+      expect(waiting.message).toContain("(404): check the url option");
+    },
+  );
 
-  // A browser hides the status of a WebSocket's handshake; tests/e2e/browser has one.
+  // A browser hides the status of a WebSocket handshake; tests/e2e/browser covers that.
   test.each([
     [403, 403],
     [404, 404],
-    [400, null], // the answer to a POST without a session: the server would let the page in
-  ])("is asked about by a request of its own: %d", async (answered, known) => {
+    [400, null], // the server accepts the page: it only rejects a POST without a session
+  ])("is probed with a request that yields the status %d", async (answered, expected) => {
     status = answered;
     vi.stubGlobal("location", new URL("https://app.example.com/page"));
-    expect(await probe(url())).toBe(known);
-    expect(knocks).toEqual(["POST"]);
+    expect(await probeStatus(url())).toBe(expected);
+    expect(methods).toEqual(["POST"]);
   });
 
-  test("is not asked about where there is no page, or no server", async () => {
-    expect(await probe(url())).toBeNull();
-    expect(knocks).toEqual([]);
+  test("is not probed outside of a page, and an unreachable server yields null", async () => {
+    expect(await probeStatus(url())).toBeNull();
+    expect(methods).toEqual([]);
     vi.stubGlobal("location", new URL("https://app.example.com/page"));
-    expect(await probe("http://127.0.0.1:1")).toBeNull();
+    expect(await probeStatus("http://127.0.0.1:1")).toBeNull();
   });
 });
 
-test("a runtime without FinalizationRegistry and WeakRef has a client that works", async () => {
+// The globals are missing only while the client uses them: Node's own fetch needs them later.
+test("the client works without FinalizationRegistry and WeakRef", async () => {
   vi.stubGlobal("FinalizationRegistry", undefined);
   vi.stubGlobal("WeakRef", undefined);
   const client = connect();
   const stop = client.follow("a", () => {});
-  await joined(client);
   expect(client.job("a")).toBe(client.job("a"));
+  vi.unstubAllGlobals();
+  await joined(client);
   stop();
   client.follow("a", () => {});
   await joined(client);
 });
 
-test("a runtime with WeakRef only has a client that works", async () => {
+test("the client works with WeakRef and without FinalizationRegistry", async () => {
   vi.stubGlobal("FinalizationRegistry", undefined);
   const client = connect();
   client.follow("a", () => {});

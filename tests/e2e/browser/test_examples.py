@@ -144,7 +144,7 @@ def test_the_page_shows_that_its_origin_is_refused(
     with running(Server(tmp_path / "server.log", valkey.url)) as server:
         page.use(server.ready().url)
         tab = Tab(browser.new_page(), page.url)
-        tab.expects(r"WebSocket connection .* failed|status of 403")
+        tab.allow_message(r"WebSocket connection .* failed|status of 403")
         query = {"job": "any", "token": token("alice")}
         tab.open(f"/?{urlencode(query)}")
         expect(tab.page.get_by_role("status")).to_contain_text("JOBCAST_CORS_ORIGINS")
@@ -159,7 +159,7 @@ def test_the_page_shows_that_the_path_is_wrong(
     with running(Server(tmp_path / "server.log", valkey.url)) as server:
         page.use(f"{server.ready().url}/wrong")
         tab = Tab(browser.new_page(), page.url)
-        tab.expects(r"WebSocket connection .* failed|status of 404")
+        tab.allow_message(r"WebSocket connection .* failed|status of 404")
         query = {"job": "any", "token": token("alice")}
         tab.open(f"/?{urlencode(query)}")
         expect(tab.page.get_by_role("status")).to_contain_text("(404): check the url option")

@@ -12,19 +12,19 @@ export function includesText(text: string, needle: string): boolean {
 /** Split a text into matching and other segments. */
 export function splitMatches(text: string, needle: string): readonly Segment[] {
   const small = text.toLowerCase();
-  const word = needle.toLowerCase();
+  const query = needle.toLowerCase();
   // If lower case changes the length, positions do not correspond.
-  if (word === "" || small.length !== text.length) {
+  if (query === "" || small.length !== text.length) {
     return [{ text, hit: false }];
   }
   const segments: Segment[] = [];
   let from = 0;
-  for (let at = small.indexOf(word); at !== -1; at = small.indexOf(word, from)) {
+  for (let at = small.indexOf(query); at !== -1; at = small.indexOf(query, from)) {
     if (at > from) {
       segments.push({ text: text.slice(from, at), hit: false });
     }
-    segments.push({ text: text.slice(at, at + word.length), hit: true });
-    from = at + word.length;
+    segments.push({ text: text.slice(at, at + query.length), hit: true });
+    from = at + query.length;
   }
   if (from < text.length || segments.length === 0) {
     segments.push({ text: text.slice(from), hit: false });

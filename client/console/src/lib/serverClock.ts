@@ -3,7 +3,7 @@
  * headers of the server's answers show the difference.
  */
 
-const TOLERATED = 2000; // ms; the accuracy of an HTTP date with network latency
+const TOLERANCE = 2000; // ms; the accuracy of an HTTP date with network latency
 
 let offset = 0; // ms by which the server is ahead
 
@@ -12,7 +12,7 @@ export function syncClock(date: string | null, sentAt: number, receivedAt: numbe
   const server = date === null ? Number.NaN : Date.parse(date);
   if (!Number.isNaN(server)) {
     const ahead = server + 500 - (sentAt + receivedAt) / 2; // the header has a resolution of a second
-    offset = Math.abs(ahead) < TOLERATED ? 0 : ahead;
+    offset = Math.abs(ahead) < TOLERANCE ? 0 : ahead;
   }
 }
 

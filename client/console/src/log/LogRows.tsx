@@ -81,10 +81,10 @@ export function LogRows({ ref, view, wrap, current, empty }: Props): ReactElemen
   };
   useImperativeHandle(ref, () => ({
     show(seq, focus = false) {
-      const place = findRow(rows, seq);
-      if (place !== -1) {
+      const index = findRow(rows, seq);
+      if (index !== -1) {
         stopFollowing();
-        virtual.scrollToIndex(place, { align: "center" });
+        virtual.scrollToIndex(index, { align: "center" });
       }
       box.current?.scrollIntoView({ block: "nearest" });
       if (focus) {

@@ -14,7 +14,7 @@ export default defineConfig({
     ],
     dedupe: ["react", "react-dom"],
   },
-  test: { include: ["tests/**/*.test.ts"], testTimeout: 30_000 },
+  test: { include: ["tests/**/*.test.ts"], testTimeout: 120_000 },
   server: {
     proxy: {
       // Keep the browser's Host header: the server compares it with the page's origin.

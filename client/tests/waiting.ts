@@ -1,6 +1,6 @@
 import type { Store } from "../src/index.js";
 
-const TIMEOUT = 20_000; // ms, generous because the machine may be loaded
+const TIMEOUT = 60_000; // ms, generous because the machine may be loaded
 
 /** Wait until a store's value meets a condition, and return the value. */
 export function until<T>(store: Store<T>, isMet: (value: T) => boolean, what: string): Promise<T> {

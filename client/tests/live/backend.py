@@ -31,6 +31,10 @@ from tests.redis_family import RedisProcess  # noqa: E402
 from tests.support import SECRET, Server, Worker, new_id, running  # noqa: E402
 from tests.talking import disconnect  # noqa: E402
 
+# A job must not outgrow the history while a loaded machine restarts the server.
+HISTORY = {"JOBCAST_HISTORY_SIZE": "20000"}
+SERVER_ENV = {"JOBCAST_MAX_JOBS": "30", **HISTORY}
+
 
 def create_app() -> Starlette:
     """The Socket.IO server, with routes that count its connections and end one of them."""
@@ -129,11 +133,11 @@ def main() -> None:
         jobs.app.conf.result_backend = valkey.url
         app = "client.tests.live.backend:create_app"
         server = stack.enter_context(
-            running(Server(folder / "server.log", valkey.url, {"JOBCAST_MAX_JOBS": "30"}, app=app))
+            running(Server(folder / "server.log", valkey.url, SERVER_ENV, app=app))
         )
         pool = ("--pool=prefork", "--concurrency=2")
         worker = stack.enter_context(
-            running(Worker(folder / "worker.log", valkey.url, valkey.url, *pool))
+            running(Worker(folder / "worker.log", valkey.url, valkey.url, *pool, env=HISTORY))
         )
         server.ready()
         worker.ready()

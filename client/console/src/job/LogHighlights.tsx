@@ -17,7 +17,7 @@ export function LogHighlights({ job, onJump }: Props): ReactElement | null {
   }
   const { title, lines } = highlights;
   return (
-    <div className="last-highlights">
+    <div className="log-highlights">
       <h3>{title}</h3>
       <ul>
         {lines.map((line) => (

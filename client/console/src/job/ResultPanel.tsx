@@ -6,7 +6,7 @@ import { JsonView } from "./JsonView";
 export function ResultPanel({ result }: { readonly result: unknown }): ReactElement {
   const omitted = omissionText(result);
   return (
-    <section className="panel result" aria-labelledby="result-title">
+    <section className="panel" aria-labelledby="result-title">
       <div className="panel-top">
         <h2 id="result-title">Result</h2>
         {omitted === null ? (

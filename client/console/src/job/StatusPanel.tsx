@@ -51,7 +51,7 @@ export function StatusPanel({ job, name, onJump }: Props): ReactElement {
         </p>
       )}
       {isRefused ? (
-        <div className="status-panel-actions">
+        <div>
           <button type="button" className="button" onClick={() => client.reconnect()}>
             Try again
           </button>

@@ -7,9 +7,9 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["tests/*.test.{ts,tsx}"],
-          testTimeout: 30_000,
+          testTimeout: 120_000,
           pool: "forks",
-          execArgv: ["--expose-gc"], // for the test that a job is let go
+          execArgv: ["--expose-gc"], // for the garbage collection test
         },
       },
       {
@@ -17,8 +17,8 @@ export default defineConfig({
           name: "live",
           include: ["tests/live/*.test.ts"],
           fileParallelism: false,
-          testTimeout: 30_000,
-          hookTimeout: 60_000,
+          testTimeout: 300_000,
+          hookTimeout: 300_000, // a store, a server and a worker start one after the other
         },
       },
     ],

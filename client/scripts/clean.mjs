@@ -1,4 +1,4 @@
-/** Takes away what an earlier build left, so that a file that is gone is not published. */
+/** Delete the previous build, so that the package contains no stale files. */
 import { rmSync } from "node:fs";
 
 rmSync(new URL("../dist", import.meta.url), { recursive: true, force: true });

@@ -1,6 +1,6 @@
 /**
- * Writes into tests/generated/ what `npm run check` compiles: types of the JSON Schema, which those
- * in src/ are compared with, and the snippets of the README.
+ * Write the files in tests/generated/ that `npm run check` compiles: the types of the JSON Schema, to
+ * compare with those in src/, and the code blocks of the README.
  */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { compile } from "json-schema-to-typescript";
@@ -8,10 +8,10 @@ import { compile } from "json-schema-to-typescript";
 const schema = JSON.parse(
   readFileSync(new URL("../../protocol/events.schema.json", import.meta.url), "utf8"),
 );
-// It has no type, and so is of any; the generator takes it for an object.
+// The schema allows any type here; the generator would assume an object.
 schema.$defs.job_complete.properties.result.tsType = "unknown";
 const messages = schema.anyOf.map(({ $ref }) => $ref.split("/").at(-1));
-// An object with every message, so that each type can be found by the message's name.
+// One object type with all messages as properties, so that tests find each type by its name.
 const all = {
   $defs: schema.$defs,
   type: "object",

@@ -1,4 +1,4 @@
-/** Prints what the package adds to a page: minified, and as it travels. */
+/** Print the size that the package adds to a page, minified and gzipped. */
 
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
@@ -17,8 +17,8 @@ const entries = [
 ];
 
 for (const [name, code, external] of entries) {
-  const [minified, travelling] = await sizeOf(code, external);
-  console.log(`${name}: ${kilobytes(minified)} minified, ${kilobytes(travelling)} gzipped`);
+  const [minified, gzipped] = await sizeOf(code, external);
+  console.log(`${name}: ${kilobytes(minified)} minified, ${kilobytes(gzipped)} gzipped`);
 }
 
 /** @returns {Promise<[number, number]>} bytes, minified and gzipped. */

@@ -1,32 +1,32 @@
-export const FIRST_DELAY = 100; // ms before the first new try
-export const LONGEST_DELAY = 5000; // ms between two tries
-export const LONGEST_PAUSE = 60_000; // ms that a server may have a request wait
-const PAUSE_SPREAD = 0.25; // of a pause: so much later, at most, is the next try
+export const BASE_DELAY = 100; // ms before the first retry
+export const MAX_DELAY = 5000; // ms between two attempts
+export const MAX_RETRY_AFTER = 60_000; // ms; a longer `retry_after` of a server is cut to this
+const JITTER = 0.25; // the largest share of `retry_after` that is added at random
 
 /**
- * How long to wait before a try, in ms: twice as long each time, up to a bound, and never the same
- * for two clients, so that those of a server that went away don't come back all at once.
+ * Return the delay before the next attempt, in ms. It doubles with each retry up to `MAX_DELAY`.
+ * Random jitter keeps the clients of a failed server from reconnecting at the same moment.
  *
- * @param tries how many there were before, from 0.
- * @param random from 0 to 1.
+ * @param retries the number of retries so far, from 0.
+ * @param random a number from 0 to 1.
  */
-export function backoff(tries: number, random: number = Math.random()): number {
-  const longest = Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** tries);
+export function backoff(retries: number, random: number = Math.random()): number {
+  const longest = Math.min(MAX_DELAY, BASE_DELAY * 2 ** retries);
   return longest * (0.5 + random / 2);
 }
 
 /**
- * How long to wait before a refused request is sent again, in ms: at least as long as the server
- * asks for, up to a bound, and spread, so that requests of one moment don't come back in one.
+ * Return the delay before a refused request is sent again, in ms. It is at least the server's
+ * `retry_after`, up to `MAX_RETRY_AFTER`, plus jitter.
  *
- * @param tries how many there were before, from 0.
- * @param random from 0 to 1.
+ * @param retries the number of retries so far, from 0.
+ * @param random a number from 0 to 1.
  */
-export function pauseAfter(
+export function retryDelay(
   { retry_after = 0 }: { readonly retry_after?: number },
-  tries: number,
+  retries: number,
   random: number = Math.random(),
 ): number {
-  const asked = Math.min(LONGEST_PAUSE, retry_after * 1000);
-  return Math.max(asked * (1 + PAUSE_SPREAD * random), backoff(tries, random));
+  const requested = Math.min(MAX_RETRY_AFTER, retry_after * 1000);
+  return Math.max(requested * (1 + JITTER * random), backoff(retries, random));
 }

@@ -1,85 +1,113 @@
-import { pauseAfter } from "./backoff.js";
-import { ConnectionRefused, InvalidMessage, report } from "./errors.js";
-import { Frames } from "./frames.js";
-import { eventsOf, resultOf } from "./iterate.js";
-import { Job, type JobHost, type JobState, type JobStore } from "./job.js";
+import { retryDelay } from "./backoff.js";
 import {
   type Connection,
+  type ConnectionHost,
+  ConnectionManager,
   type ConnectionState,
-  INVALID_ANSWER,
-  Link,
-  type LinkHost,
-} from "./link.js";
+  INVALID_ACK,
+} from "./connection.js";
+import { ConnectionRefused, InvalidMessage, reportUncaught } from "./errors.js";
+import { FrameScheduler } from "./frameScheduler.js";
+import { iterateEvents, waitForResult } from "./iterate.js";
+import { Job, type JobHost, type JobState, type JobStore } from "./job.js";
 import { checkOptions, type JobClientOptions } from "./options.js";
 import { isJobEventName, parse, parseEvent } from "./parse.js";
 import { isJobId, type JobEvent, type LeftMessage } from "./protocol.js";
 import type { Store } from "./store.js";
 import { Timers } from "./timers.js";
 
-/** Log lines that are kept of a job. */
+/** The default of `logLimit`: the number of log lines to keep per job. */
 export const DEFAULT_LOG_LIMIT = 1000;
 
-// Codes of refusals after which the same request may succeed.
-const AGAIN: ReadonlySet<string> = new Set(["unavailable", "internal_error", "rate_limited"]);
-const JOIN_AGAIN: ReadonlySet<string> = new Set([...AGAIN, "not_authenticated", INVALID_ANSWER]);
+// Refusals after which the same request may succeed.
+const RETRYABLE_CODES: ReadonlySet<string> = new Set([
+  "unavailable",
+  "internal_error",
+  "rate_limited",
+]);
+const RETRYABLE_JOIN_CODES: ReadonlySet<string> = new Set([
+  ...RETRYABLE_CODES,
+  "not_authenticated",
+  INVALID_ACK,
+]);
 
-// A server that gave up a job is asked again as after so many tries: in 0.4 to 0.8 seconds.
-const LEFT_TRIES = 3;
+// After the server ended a join, the client joins again with this backoff: 0.4 to 0.8 s.
+const REJOIN_RETRIES = 3;
 
+/** Options of `events` and `result`. */
 export interface FollowOptions {
+  /** Aborts the iteration, or the wait, with its reason. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Follows jobs over one connection, which begins with the first follower. */
+/** Follows jobs over one connection. The first follower opens it. */
 export interface JobClient {
+  /** The state of the connection, as a store. */
   readonly connection: Store<Connection>;
 
-  /** What is known of a job. Who subscribes follows it; the last who leaves, leaves it. */
+  /**
+   * Return the store of a job's state. Subscribing follows the job; the client leaves it when the last
+   * subscriber unsubscribes. A store without subscribers is not updated.
+   *
+   * @example
+   * const job = client.job("f1c0ffee");
+   * const stop = job.subscribe(() => console.log(job.getSnapshot().percentage));
+   */
   job(jobId: string): JobStore;
 
   /**
-   * Calls `listener` with each event of a job once, in order: first with what is known already.
-   * Returns what ends that.
+   * Call `listener` with each event of a job exactly once and in order, starting with the events that
+   * are already known. Returns a function that stops it.
    */
   follow(jobId: string, listener: (event: JobEvent, state: JobState) => void): () => void;
 
   /**
-   * The events of a job: what is known, then what comes, and its end as the last.
+   * Iterate over the events of a job: first those already known, then new ones. The iteration ends
+   * after the terminal event.
    *
-   * @throws JobRefused if the job may not be followed, ConnectionRefused if the token isn't
-   *   accepted, or the signal's reason.
+   * @throws JobRefused if the job may not be followed.
+   * @throws ConnectionRefused if the token is refused or the client is closed.
+   * @throws the signal's reason when `options.signal` is aborted.
    */
   events(jobId: string, options?: FollowOptions): AsyncIterableIterator<JobEvent>;
 
   /**
-   * What a job gives, when it has ended.
+   * Wait for a job to end and return its result.
    *
-   * @throws JobFailed if it ended with an error, and what `events` throws.
+   * @throws JobFailed if the job ends with an error, and the errors of `events`.
    */
   result(jobId: string, options?: FollowOptions): Promise<unknown>;
 
-  /** Tries again now what was refused, or waits for its next try. */
+  /** Retry refused connections and jobs now, without waiting for the next scheduled attempt. */
   reconnect(): void;
 
-  /** Ends the connection and lets go of all listeners, for good. */
+  /** Close the connection and remove all listeners. A closed client cannot be reopened. */
   close(): void;
 }
 
-/** @throws TypeError or RangeError if an option cannot be used. */
+/**
+ * Create a client. It connects when the first job is followed.
+ *
+ * @throws TypeError or RangeError that names an invalid option.
+ *
+ * @example
+ * const client = createJobClient({ getToken: () => fetchToken() });
+ * const result = await client.result("f1c0ffee");
+ */
 export function createJobClient(options: JobClientOptions): JobClient {
   checkOptions(options);
   return new Client(options);
 }
 
-class Client implements JobClient, JobHost, LinkHost {
+class Client implements JobClient, JobHost, ConnectionHost {
   readonly logLimit: number;
   readonly #timers = new Timers();
-  readonly #frames = new Frames();
-  readonly #link: Link;
-  readonly #followed = new Map<string, Job>();
-  // Whoever holds a job has the same as anybody else; those that nobody holds go.
-  readonly #jobs = new Map<string, Held>();
-  readonly #gone = registry((jobId) => {
+  readonly #frames = new FrameScheduler();
+  readonly #connection: ConnectionManager;
+  readonly #followedJobs = new Map<string, Job>();
+  // All callers share one `Job` per id. The garbage collector removes those without references.
+  readonly #jobs = new Map<string, JobReference>();
+  readonly #finalizer = createFinalizer((jobId) => {
     if (!this.#jobs.get(jobId)?.deref()) {
       this.#jobs.delete(jobId);
     }
@@ -88,22 +116,22 @@ class Client implements JobClient, JobHost, LinkHost {
   constructor(options: JobClientOptions) {
     const { url, getToken, transports = ["websocket"], namespace = "/", logLimit } = options;
     this.logLimit = logLimit ?? DEFAULT_LOG_LIMIT;
-    const link = { url, getToken, transports, namespace };
-    this.#link = new Link(link, this, this.#timers, this.#frames);
+    const connectionOptions = { url, getToken, transports, namespace };
+    this.#connection = new ConnectionManager(connectionOptions, this, this.#timers, this.#frames);
   }
 
   get connection(): Store<Connection> {
-    return this.#link;
+    return this.#connection;
   }
 
   get connectionState(): ConnectionState {
-    return this.#link.getSnapshot().state;
+    return this.#connection.getSnapshot().state;
   }
 
-  get problem(): ConnectionRefused | null {
-    const { state, code, message } = this.#link.getSnapshot();
+  get connectionError(): ConnectionRefused | null {
+    const { state, code, message } = this.#connection.getSnapshot();
     if (state === "closed") {
-      return new ConnectionRefused("closed", "the client was closed");
+      return new ConnectionRefused("closed", "the client is closed");
     }
     return state === "refused"
       ? new ConnectionRefused(code ?? "refused", message ?? "the connection was refused")
@@ -116,20 +144,20 @@ class Client implements JobClient, JobHost, LinkHost {
 
   follow(jobId: string, listener: (event: JobEvent, state: JobState) => void): () => void {
     const job = this.#job(jobId);
-    return job.follow({ see: (event) => listener(event, job.state) });
+    return job.follow({ onEvent: (event) => listener(event, job.state) });
   }
 
   events(jobId: string, options: FollowOptions = {}): AsyncIterableIterator<JobEvent> {
-    return eventsOf(this.#job(jobId), options.signal);
+    return iterateEvents(this.#job(jobId), options.signal);
   }
 
   result(jobId: string, options: FollowOptions = {}): Promise<unknown> {
-    return resultOf(this.#job(jobId), options.signal);
+    return waitForResult(this.#job(jobId), options.signal);
   }
 
   reconnect(): void {
-    this.#link.retry();
-    for (const job of this.#followed.values()) {
+    this.#connection.retry();
+    for (const job of this.#followedJobs.values()) {
       if (job.isRefused) {
         this.#join(job);
       }
@@ -140,99 +168,99 @@ class Client implements JobClient, JobHost, LinkHost {
     if (this.connectionState === "closed") {
       return;
     }
-    this.#link.close();
+    this.#connection.close();
     this.#frames.flush();
-    for (const job of this.#followed.values()) {
-      job.clear();
+    for (const job of this.#followedJobs.values()) {
+      job.removeListeners();
     }
-    this.#link.clear();
-    this.#followed.clear();
+    this.#connection.removeListeners();
+    this.#followedJobs.clear();
     this.#timers.clear();
   }
 
-  followed(job: Job): void {
+  onFollow(job: Job): void {
     if (!isJobId(job.jobId)) {
       return;
     }
     if (this.connectionState === "idle") {
-      // Not for somebody who is gone in the same moment.
-      this.#timers.after(0, () => this.#isNeeded && this.#link.open());
+      // A follower that leaves in the same tick opens no connection.
+      this.#timers.after(0, () => this.#hasFollowers && this.#connection.open());
     }
-    if (!this.#followed.has(job.jobId)) {
-      this.#followed.set(job.jobId, job);
+    if (!this.#followedJobs.has(job.jobId)) {
+      this.#followedJobs.set(job.jobId, job);
       this.#join(job);
     }
   }
 
-  left(job: Job): void {
-    // React's strict mode leaves, and comes back in the same moment.
+  onUnfollow(job: Job): void {
+    // React's strict mode unsubscribes and subscribes again in the same tick.
     this.#timers.after(0, () => {
-      if (!job.isFollowed && this.#followed.delete(job.jobId)) {
+      if (!job.isFollowed && this.#followedJobs.delete(job.jobId)) {
         this.#leave(job.jobId);
-        job.forget();
-        this.#joinNext();
+        job.reset();
+        this.#joinWaitingJob();
       }
     });
   }
 
-  changed(job: Job): void {
+  onChange(job: Job): void {
     if (job.isFollowed) {
-      this.#frames.request(job.tell);
+      this.#frames.schedule(job.notify);
     }
   }
 
-  connected(): void {
-    for (const job of this.#followed.values()) {
+  onConnect(): void {
+    for (const job of this.#followedJobs.values()) {
       this.#join(job);
     }
   }
 
-  lost(): void {
-    for (const job of this.#followed.values()) {
-      job.lose();
+  onDisconnect(): void {
+    for (const job of this.#followedJobs.values()) {
+      job.markDisconnected();
     }
   }
 
-  stateChanged(): void {
-    const problem = this.problem;
-    for (const job of this.#followed.values()) {
+  onStateChange(): void {
+    const connectionError = this.connectionError;
+    for (const job of this.#followedJobs.values()) {
       if (this.connectionState === "closed") {
-        job.lose();
+        job.markDisconnected();
       }
-      if (problem) {
-        job.fail(problem);
+      if (connectionError) {
+        job.notifyError(connectionError);
       }
-      this.changed(job);
+      this.onChange(job);
     }
   }
 
-  subjectChanged(): void {
-    for (const job of this.#followed.values()) {
-      job.forget(); // what one may see, another may not
+  onSubjectChange(): void {
+    for (const job of this.#followedJobs.values()) {
+      job.reset(); // the new user may not see what the previous one saw
     }
   }
 
-  received(name: string, payload: unknown): void {
+  onMessage(name: string, payload: unknown): void {
     try {
       if (name === "joined") {
         const joined = parse(name, payload);
-        this.#followed.get(joined.job_id)?.begin(joined);
+        this.#followedJobs.get(joined.job_id)?.handleJoined(joined);
       } else if (name === "left") {
-        this.#end(parse(name, payload));
+        this.#handleLeft(parse(name, payload));
       } else if (isJobEventName(name)) {
         const event = parseEvent(name, payload);
-        this.#followed.get(event.job_id)?.receive(event);
+        this.#followedJobs.get(event.job_id)?.handleEvent(event);
       }
     } catch (error) {
       if (!(error instanceof InvalidMessage)) {
         throw error;
       }
-      report(error);
+      reportUncaught(error);
     }
   }
 
-  get #isNeeded(): boolean {
-    return [...this.#followed.values()].some((job) => job.isFollowed);
+  get #hasFollowers(): boolean {
+    return [...this.#followedJobs.values()].some((job) => job.isFollowed);
   }
 
   #job(jobId: string): Job {
@@ -240,68 +268,71 @@ class Client implements JobClient, JobHost, LinkHost {
     if (!job) {
       job = new Job(jobId, this);
       if (isJobId(jobId)) {
-        this.#jobs.set(jobId, held(job));
-        this.#gone?.register(job, jobId);
+        this.#jobs.set(jobId, createReference(job));
+        this.#finalizer?.register(job, jobId);
       } else {
-        job.refuse("invalid_request", "this cannot be the id of a job");
+        job.handleRefused(
+          "invalid_request",
+          "invalid job id: 1 to 128 letters, digits or _ . : @ = + / ~ - are allowed",
+        );
       }
     }
     return job;
   }
 
-  #join(job: Job, tries = 0): void {
-    if (!this.#link.isConnected || this.#followed.get(job.jobId) !== job) {
+  #join(job: Job, retries = 0): void {
+    if (!this.#connection.isConnected || this.#followedJobs.get(job.jobId) !== job) {
       return;
     }
     const { request, join } = job.beginJoin();
-    this.#link.request("join_job", request, (answer) => {
-      if (!job.isLatest(join)) {
+    this.#connection.request("join_job", request, (ack) => {
+      if (!job.isLatestJoin(join)) {
         return;
       }
-      if (answer.ok) {
-        job.accept(answer);
-      } else if (JOIN_AGAIN.has(answer.code)) {
-        const pause = pauseAfter(answer, tries);
-        this.#timers.after(pause, () => job.isLatest(join) && this.#join(job, tries + 1));
+      if (ack.ok) {
+        job.handleAccepted(ack);
+      } else if (RETRYABLE_JOIN_CODES.has(ack.code)) {
+        const delay = retryDelay(ack, retries);
+        this.#timers.after(delay, () => job.isLatestJoin(join) && this.#join(job, retries + 1));
       } else {
-        job.refuse(answer.code, answer.message);
+        job.handleRefused(ack.code, ack.message);
       }
     });
   }
 
-  /** The server follows a job no more for this client: for good, or until it is asked again. */
-  #end(left: LeftMessage): void {
-    const job = this.#followed.get(left.job_id);
-    if (!job?.hears) {
-      return; // it belongs to a former join: a newer one waits for its answer
+  /** The server ended a join. Join again if the reason is temporary. */
+  #handleLeft(left: LeftMessage): void {
+    const job = this.#followedJobs.get(left.job_id);
+    if (!job?.acceptsEvents) {
+      return; // it belongs to an earlier join; the latest one is not acknowledged yet
     }
-    if (AGAIN.has(left.code)) {
-      job.lose();
-      this.#timers.after(pauseAfter({}, LEFT_TRIES), () => this.#join(job));
+    if (RETRYABLE_CODES.has(left.code)) {
+      job.markDisconnected();
+      this.#timers.after(retryDelay({}, REJOIN_RETRIES), () => this.#join(job));
     } else {
-      job.refuse(left.code, left.message);
-      this.#joinNext();
+      job.handleRefused(left.code, left.message);
+      this.#joinWaitingJob();
     }
   }
 
-  /** Leaves a job, unless somebody follows it again before the server accepts that. */
-  #leave(jobId: string, tries = 0): void {
-    this.#link.request("leave_job", { job_id: jobId }, (answer) => {
-      if (!answer.ok && AGAIN.has(answer.code)) {
-        const again = (): void => {
-          if (!this.#followed.has(jobId)) {
-            this.#leave(jobId, tries + 1);
+  /** Leave a job. Retry until the server accepts it, or until the job is followed again. */
+  #leave(jobId: string, retries = 0): void {
+    this.#connection.request("leave_job", { job_id: jobId }, (ack) => {
+      if (!ack.ok && RETRYABLE_CODES.has(ack.code)) {
+        const retry = (): void => {
+          if (!this.#followedJobs.has(jobId)) {
+            this.#leave(jobId, retries + 1);
           }
         };
-        this.#timers.after(pauseAfter(answer, tries), again);
+        this.#timers.after(retryDelay(ack, retries), retry);
       }
     });
   }
 
-  /** There is room for one more on the connection. */
-  #joinNext(): void {
-    for (const job of this.#followed.values()) {
-      if (job.refusedWith === "too_many_jobs") {
+  /** Join one job that was refused because the connection followed too many. */
+  #joinWaitingJob(): void {
+    for (const job of this.#followedJobs.values()) {
+      if (job.refusalCode === "too_many_jobs") {
         this.#join(job);
         return;
       }
@@ -309,13 +340,13 @@ class Client implements JobClient, JobHost, LinkHost {
   }
 }
 
-type Held = Pick<WeakRef<Job>, "deref">;
+type JobReference = Pick<WeakRef<Job>, "deref">;
 
-// Older runtimes of React Native have neither: there, jobs stay until the client goes.
-function held(job: Job): Held {
+// Older React Native runtimes lack both; there, jobs stay in memory as long as the client.
+function createReference(job: Job): JobReference {
   return typeof WeakRef === "function" ? new WeakRef(job) : { deref: () => job };
 }
 
-function registry(forget: (jobId: string) => void): FinalizationRegistry<string> | null {
+function createFinalizer(forget: (jobId: string) => void): FinalizationRegistry<string> | null {
   return typeof FinalizationRegistry === "function" ? new FinalizationRegistry(forget) : null;
 }

@@ -1,6 +1,6 @@
 import type { Reason } from "./protocol.js";
 
-/** What went wrong: `code` is for programs, `message` for people. */
+/** The base class of the client's errors. `code` is for programs, `message` for people. */
 export class JobcastError extends Error {
   override readonly name: string = "JobcastError";
   readonly code: string;
@@ -11,12 +11,15 @@ export class JobcastError extends Error {
   }
 }
 
-/** The server does not take the token, its address is none, or the client was closed. */
+/** The connection is impossible: the token is refused, `url` is invalid, or the client is closed. */
 export class ConnectionRefused extends JobcastError {
   override readonly name = "ConnectionRefused";
 }
 
-/** A job may not be followed: it does not exist, or is another user's, or there are too many. */
+/**
+ * The server refused to let the client follow a job. `code` is `job_not_found` (also for a job of
+ * another user), `too_many_jobs` or `invalid_request`.
+ */
 export class JobRefused extends JobcastError {
   override readonly name = "JobRefused";
   readonly jobId: string;
@@ -27,7 +30,7 @@ export class JobRefused extends JobcastError {
   }
 }
 
-/** A job ended with an error. `error` is the exception's class name. */
+/** A job ended with an error. `error` is the class name of the exception. */
 export class JobFailed extends JobcastError {
   override readonly name = "JobFailed";
   readonly jobId: string;
@@ -42,7 +45,7 @@ export class JobFailed extends JobcastError {
   }
 }
 
-/** The server does not keep the protocol. */
+/** A message from the server violates the protocol. */
 export class InvalidMessage extends JobcastError {
   override readonly name = "InvalidMessage";
 
@@ -51,8 +54,8 @@ export class InvalidMessage extends JobcastError {
   }
 }
 
-/** Says what went wrong in a listener or in a message, without disturbing anybody else. */
-export function report(error: unknown): void {
+/** Report an error that has no caller to throw to: `reportError` in a browser, else the console. */
+export function reportUncaught(error: unknown): void {
   if (typeof reportError === "function") {
     reportError(error);
   } else {

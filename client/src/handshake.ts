@@ -1,6 +1,6 @@
-/** Where the server is, and how it answers a connection that it does not open. */
+/** The server's address, and the HTTP status behind a failed handshake. */
 
-// `localhost:8000` is a URL too, of which the protocol is `localhost:`.
+// `new URL("localhost:8000")` succeeds, with the protocol `localhost:`.
 const PROTOCOLS: ReadonlySet<string> = new Set(["http:", "https:", "ws:", "wss:"]);
 
 export interface Address {
@@ -9,24 +9,24 @@ export interface Address {
 }
 
 /**
- * The address of a server; by default that of the page.
+ * Parse the server's URL. The default is the page's own origin.
  *
- * @throws TypeError if the URL is none, or there is no page.
+ * @throws TypeError if the URL is invalid, or if it is missing outside of a page.
  */
-export function addressOf(url: string | undefined): Address {
+export function parseAddress(url: string | undefined): Address {
   const page = typeof location === "undefined" ? undefined : location.href;
   if (url === undefined && page === undefined) {
-    throw new TypeError("outside of a page the client needs the url of the server");
+    throw new TypeError("the url option is missing; outside of a page it is required");
   }
   const { origin, pathname, protocol } = new URL(url ?? "/", page);
   if (!PROTOCOLS.has(protocol)) {
-    throw new TypeError(`the url of the server has to be one of http or https: ${url}`);
+    throw new TypeError(`the url option has to be an http(s) or ws(s) URL, not ${url}`);
   }
   return { origin, path: `${pathname.replace(/\/$/, "")}/socket.io` };
 }
 
-/** The HTTP status behind an error of a transport, as Node's WebSocket and long polls know it. */
-export function statusOf(error: Error): number | null {
+/** Return the HTTP status behind a transport error, or null. Node and HTTP polling report it. */
+export function httpStatus(error: Error): number | null {
   const { description } = error as { description?: unknown };
   if (typeof description === "number") {
     return description >= 100 ? description : null;
@@ -37,20 +37,21 @@ export function statusOf(error: Error): number | null {
 }
 
 /**
- * The HTTP status with which the server answers a page; null if it cannot be had. A browser hides
- * it from a WebSocket. A POST has the page's origin also where that is the server's.
+ * Return the HTTP status with which the server answers this page, or null if it accepts the page or
+ * cannot be reached. Browsers hide the status of a WebSocket handshake. The request is a POST because
+ * browsers send an `Origin` header with every POST.
  */
-export async function probe(url: string | undefined): Promise<number | null> {
+export async function probeStatus(url: string | undefined): Promise<number | null> {
   if (typeof location === "undefined" || typeof fetch !== "function") {
     return null;
   }
   try {
-    const { origin, path } = addressOf(url);
+    const { origin, path } = parseAddress(url);
     const { href } = new URL(`${path}/?EIO=4&transport=polling`, origin.replace(/^ws/, "http"));
     const { status } = await fetch(href, { method: "POST", credentials: "omit" });
-    // The server's own answer to a POST without a session: it would have let the page in.
+    // The server answers a POST without a session with 400: it accepts the page's origin.
     return status === 400 ? null : status;
   } catch {
-    return null; // nothing answers, or not to a page of this origin
+    return null; // unreachable, or hidden from pages of this origin
   }
 }

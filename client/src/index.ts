@@ -4,6 +4,7 @@ export {
   type FollowOptions,
   type JobClient,
 } from "./client.js";
+export type { Connection, ConnectionState, Transport } from "./connection.js";
 export {
   ConnectionRefused,
   InvalidMessage,
@@ -12,7 +13,6 @@ export {
   JobRefused,
 } from "./errors.js";
 export type { JobState, JobStore } from "./job.js";
-export type { Connection, ConnectionState, Transport } from "./link.js";
 export type { JobClientOptions } from "./options.js";
 export {
   isJobId,
@@ -31,6 +31,6 @@ export {
   type RunStatus,
   type State,
 } from "./protocol.js";
-export type { Failure, LogLine, Retry, StatusChange } from "./state.js";
+export type { Failure, LogLine, Retry, StatusChange } from "./record.js";
 export type { Store } from "./store.js";
 export type { GetToken } from "./token.js";

@@ -3,35 +3,40 @@ import type { Job } from "./job.js";
 import type { JobEvent } from "./protocol.js";
 
 /**
- * The events of a job: what is known of it, then what comes, and its end as the last.
+ * Yield the events of a job: first those already known, then new ones. The terminal event is last.
  *
- * @throws JobRefused, ConnectionRefused, or the signal's reason.
+ * @throws JobRefused if the job may not be followed.
+ * @throws ConnectionRefused if the connection is refused or closed.
+ * @throws the signal's reason when the signal is aborted.
  */
-export async function* eventsOf(job: Job, signal?: AbortSignal): AsyncGenerator<JobEvent, void> {
+export async function* iterateEvents(
+  job: Job,
+  signal?: AbortSignal,
+): AsyncGenerator<JobEvent, void> {
   signal?.throwIfAborted();
   const queue: JobEvent[] = [];
-  let isEnded = false; // the latest run has ended, as far as it was told
+  let isEnded = false; // the last event of the latest run was terminal
   let isDone = false;
-  let problem: JobcastError | null = null;
+  let failure: JobcastError | null = null;
   let wake = (): void => {};
   const abort = (): void => wake();
   signal?.addEventListener("abort", abort);
   const stop = job.follow({
-    see(event, live) {
+    onEvent(event, live) {
       if (!isDone) {
         queue.push(event);
-        isEnded = isEnd(event) || (isEnded && event.type !== "job_status");
-        // An end that was told with what came before may have been followed by another run.
+        isEnded = isEndEvent(event) || (isEnded && event.type !== "job_status");
+        // A terminal event in the replayed history may be followed by another run.
         isDone = live && isEnded;
         wake();
       }
     },
-    settled() {
+    onCaughtUp() {
       isDone ||= isEnded;
       wake();
     },
-    failed(error) {
-      problem ??= error;
+    onError(error) {
+      failure ??= error;
       wake();
     },
   });
@@ -43,8 +48,8 @@ export async function* eventsOf(job: Job, signal?: AbortSignal): AsyncGenerator<
         yield event;
       } else if (isDone) {
         return;
-      } else if (problem) {
-        throw problem as JobcastError;
+      } else if (failure) {
+        throw failure as JobcastError;
       } else {
         await new Promise<void>((resolve) => {
           wake = resolve;
@@ -58,14 +63,14 @@ export async function* eventsOf(job: Job, signal?: AbortSignal): AsyncGenerator<
 }
 
 /**
- * What a job gives.
+ * Wait for a job to end and return its result.
  *
- * @throws JobFailed, and what {@link eventsOf} throws.
+ * @throws JobFailed if the job ends with an error, and the errors of {@link iterateEvents}.
  */
-export async function resultOf(job: Job, signal?: AbortSignal): Promise<unknown> {
+export async function waitForResult(job: Job, signal?: AbortSignal): Promise<unknown> {
   let end: JobEvent | undefined;
-  for await (const event of eventsOf(job, signal)) {
-    end = isEnd(event) ? event : end;
+  for await (const event of iterateEvents(job, signal)) {
+    end = isEndEvent(event) ? event : end;
   }
   if (end?.type === "job_error") {
     throw new JobFailed(job.jobId, end.error, end.message, end.reason);
@@ -73,6 +78,6 @@ export async function resultOf(job: Job, signal?: AbortSignal): Promise<unknown>
   return end?.type === "job_complete" ? end.result : undefined;
 }
 
-function isEnd(event: JobEvent): boolean {
+function isEndEvent(event: JobEvent): boolean {
   return event.type === "job_complete" || event.type === "job_error";
 }

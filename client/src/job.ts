@@ -1,92 +1,94 @@
-/** A job that is followed here: how far it was seen, and who is told. */
+/** A followed job: its record, its position in the event stream, and its followers. */
 
+import type { ConnectionState } from "./connection.js";
 import type { JobcastError } from "./errors.js";
 import { JobRefused } from "./errors.js";
-import type { ConnectionState } from "./link.js";
 import type { Cursor, JobEvent, JoinedMessage, Messages, State } from "./protocol.js";
 import {
+  addGap,
+  applyEvent,
+  applyStatus,
   emptyRecord,
+  eventsToReplay,
   type Failure,
   type JobRecord,
-  knownEvents,
   type LogLine,
   type Retry,
   type StatusChange,
-  see,
-  settle,
-  withGap,
-} from "./state.js";
-import { attempt, Listeners, type Store } from "./store.js";
+} from "./record.js";
+import { callSafely, Listeners, type Store } from "./store.js";
 
-/** All that a page can show of a job. Dates are texts in RFC 3339, in UTC. */
+/** The state of a job. Times are strings in RFC 3339, UTC. */
 export interface JobState {
   readonly jobId: string;
   readonly status: State;
-  /** Whether the server takes this client for a follower of the job. */
+  /** Whether the client has joined the job on the server. */
   readonly joined: "no" | "joining" | "yes" | "refused";
-  /** Why it is `refused`: `job_not_found`, `too_many_jobs`, `invalid_request`, ... */
+  /** Why `joined` is `refused`: `job_not_found`, `too_many_jobs`, `invalid_request`, ... */
   readonly refusal: { readonly code: string; readonly message: string } | null;
   /** The name of the Celery task. */
   readonly task: string | null;
-  /** Which try of the task this is, or was: 1 for the first. */
+  /** The number of the current or last attempt, from 1. */
   readonly attempt: number;
+  /** The number of the current or last run, from 1. A task that is redelivered starts another run. */
   readonly run: number | null;
-  /** 0 to 100; null while it is not known. */
+  /** 0 to 100, or null if unknown. */
   readonly percentage: number | null;
   readonly message: string | null;
   readonly stage: string | null;
   readonly current: number | null;
   readonly total: number | null;
-  /** Items a second. */
+  /** Items per second. */
   readonly rate: number | null;
-  /** Seconds left, as of `updatedAt`. */
+  /** The estimated remaining time in seconds, as of `updatedAt`. */
   readonly eta: number | null;
-  /** The retry that is due, while the job is `retrying`. */
+  /** The scheduled retry while the job is `retrying`. */
   readonly retry: Retry | null;
-  /** The last lines, as many as `logLimit` says. */
+  /** The last log lines, at most `logLimit`. */
   readonly logs: readonly LogLine[];
-  /** How many older lines there were. */
+  /** The number of older lines that were dropped because of `logLimit`. */
   readonly droppedLogs: number;
-  /** Every change of the status, and the end, in order. */
+  /** The changes of status in order, the last 200 at most. */
   readonly history: readonly StatusChange[];
   /**
-   * Where something may be missing, each as the `seq` after which it was: events that the server
-   * did not keep any more when the connection was back. In order.
+   * The `seq` values after which events may be missing, in order: the server's history no longer held
+   * those events when the client reconnected.
    */
   readonly gaps: readonly number[];
-  /** What the task chose to show of its result; null until it is `complete`. */
+  /** The public result of the task; null until the status is `complete`. */
   readonly result: unknown;
   readonly error: Failure | null;
   readonly queuedAt: string | null;
-  /** When the present run began. */
+  /** When the current run started. */
   readonly startedAt: string | null;
   readonly endedAt: string | null;
   readonly updatedAt: string | null;
   readonly connection: ConnectionState;
 }
 
+/** The state of a job, as a store. */
 export type JobStore = Store<JobState>;
 
-/** Who is told everything at once. */
+/** Receives a job's events as they arrive. */
 export interface Follower {
-  /** @param live whether it just happened, and isn't what the job did before it was joined. */
-  see(event: JobEvent, live: boolean): void;
-  /** Everything up to now was told. */
-  settled?(): void;
-  /** Nothing more can be told. */
-  failed?(error: JobcastError): void;
+  /** @param live whether the event is new, rather than replayed history. */
+  onEvent(event: JobEvent, live: boolean): void;
+  /** The history was replayed completely. */
+  onCaughtUp?(): void;
+  /** No more events can arrive. */
+  onError?(error: JobcastError): void;
 }
 
-/** What a job needs of the client. */
+/** The client, as a job sees it. */
 export interface JobHost {
   readonly logLimit: number;
   readonly connectionState: ConnectionState;
-  /** Why the connection can't be had at all, if it is so. */
-  readonly problem: JobcastError | null;
-  followed(job: Job): void;
-  /** Nobody follows it any more. */
-  left(job: Job): void;
-  changed(job: Job): void;
+  /** Why the connection is refused or closed; null if it is neither. */
+  readonly connectionError: JobcastError | null;
+  onFollow(job: Job): void;
+  /** The last follower is gone. */
+  onUnfollow(job: Job): void;
+  onChange(job: Job): void;
 }
 
 type Joined = JobState["joined"];
@@ -100,12 +102,16 @@ export class Job implements JobStore {
   #cursor: Cursor = { epoch: "", seq: 0 };
   #joined: Joined = "no";
   #refusal: JobState["refusal"] = null;
-  #join: { joined: JoinedMessage | null } | null = null; // the latest one, while it isn't answered
-  #after: Cursor | null = null; // what was seen before the latest join, while it isn't answered
-  #isWhole = false; // the latest join has told of what was seen already: nothing is missing between
-  #hears = false; // events belong to the latest join
+  /** The latest join, until it is acknowledged. */
+  #pendingJoin: { joined: JoinedMessage | null } | null = null;
+  /** The position before the latest join, until it is acknowledged. */
+  #resumeFrom: Cursor | null = null;
+  /** Whether the replay of the latest join connects to the events already seen, without a gap. */
+  #isContiguous = false;
+  #acceptsEvents = false;
   #snapshot: JobState | null = null;
-  #shown: JobState | null = null; // while what the job did before is being told
+  /** The snapshot to show while history is replayed. */
+  #frozenState: JobState | null = null;
 
   constructor(jobId: string, host: JobHost) {
     this.jobId = jobId;
@@ -113,17 +119,17 @@ export class Job implements JobStore {
   }
 
   readonly subscribe = (listener: () => void): (() => void) => {
-    return this.#enlist(() => this.#listeners.add(listener));
+    return this.#addListener(() => this.#listeners.add(listener));
   };
 
-  readonly getSnapshot = (): JobState => this.#shown ?? this.state;
+  readonly getSnapshot = (): JobState => this.#frozenState ?? this.state;
 
-  /** The state with all that was seen, also while it isn't shown yet. */
+  /** The current state, including replayed events that snapshots do not show yet. */
   get state(): JobState {
     const connection = this.#host.connectionState;
     if (this.#snapshot?.connection !== connection) {
       const joined = { joined: this.#joined, refusal: this.#refusal, connection };
-      this.#snapshot = stateOf(this.jobId, this.#record, joined);
+      this.#snapshot = toState(this.jobId, this.#record, joined);
     }
     return this.#snapshot as JobState;
   }
@@ -136,214 +142,216 @@ export class Job implements JobStore {
     return this.#joined === "refused";
   }
 
-  /** Whether the latest join took effect: what comes belongs to it. */
-  get hears(): boolean {
-    return this.#hears;
+  /** Whether the latest join took effect, so that incoming events belong to it. */
+  get acceptsEvents(): boolean {
+    return this.#acceptsEvents;
   }
 
-  get refusedWith(): string | null {
+  get refusalCode(): string | null {
     return this.#refusal?.code ?? null;
   }
 
-  /** Tells a follower what is known of the job, soon, and from then on what comes. */
+  /** Add a follower. It receives the known events in a microtask, and new events from then on. */
   follow(follower: Follower): () => void {
-    let isThere = true;
-    let waiting: JobEvent[] | null = knownEvents(this.#record);
-    const told: Follower = {
-      see: (event, live) => (waiting ? waiting.push(event) : follower.see(event, live)),
-      settled: () => waiting ?? follower.settled?.(),
-      failed: (error) => waiting ?? follower.failed?.(error),
+    let isActive = true;
+    let queue: JobEvent[] | null = eventsToReplay(this.#record);
+    const wrapped: Follower = {
+      onEvent: (event, live) => (queue ? queue.push(event) : follower.onEvent(event, live)),
+      onCaughtUp: () => queue ?? follower.onCaughtUp?.(),
+      onError: (error) => queue ?? follower.onError?.(error),
     };
-    const stop = this.#enlist(() => {
-      this.#followers.add(told);
-      return () => this.#followers.delete(told);
+    const stop = this.#addListener(() => {
+      this.#followers.add(wrapped);
+      return () => this.#followers.delete(wrapped);
     });
-    // Not before the caller has what ends it.
+    // The caller first needs the function that stops the follower.
     queueMicrotask(() => {
-      const known = this.#host.connectionState === "closed" ? [] : (waiting ?? []);
+      const known = this.#host.connectionState === "closed" ? [] : (queue ?? []);
       for (const event of known) {
-        if (isThere) {
-          attempt(() => follower.see(event, false));
+        if (isActive) {
+          callSafely(() => follower.onEvent(event, false));
         }
       }
-      waiting = null;
-      if (isThere) {
-        this.#catchUp(follower);
+      queue = null;
+      if (isActive) {
+        this.#reportCurrentState(follower);
       }
     });
     return () => {
-      isThere = false;
+      isActive = false;
       stop();
     };
   }
 
-  /** The request to join, from where the job was seen. */
+  /** Start a join that resumes at the current position. Returns the request. */
   beginJoin(): { request: Messages["join_job"]; join: object } {
     const join = { joined: null };
-    this.#join = join;
-    this.#hears = false;
-    this.#enter("joining");
-    this.#isWhole = false;
-    // A join that broke off has not said whether what it told goes on from what was seen.
-    this.#after ??= this.#cursor;
-    const after = this.#after.epoch === "" ? {} : { after: this.#after };
+    this.#pendingJoin = join;
+    this.#acceptsEvents = false;
+    this.#setJoined("joining");
+    this.#isContiguous = false;
+    // An unacknowledged join may have left a gap, so resume at the position before it.
+    this.#resumeFrom ??= this.#cursor;
+    const after = this.#resumeFrom.epoch === "" ? {} : { after: this.#resumeFrom };
     return { request: { job_id: this.jobId, ...after }, join };
   }
 
-  /** Whether an answer is that of the latest join: of those before it nothing is of use. */
-  isLatest(join: object): boolean {
-    return this.#join === join;
+  /** Return whether `join` is the latest one. Acknowledgements of earlier joins are obsolete. */
+  isLatestJoin(join: object): boolean {
+    return this.#pendingJoin === join;
   }
 
-  /** The join took effect, or the server began the record anew. */
-  begin(joined: JoinedMessage): void {
-    if (this.#join) {
-      this.#join.joined = joined;
-      // What it did before is shown at once when all of it is there, not in fast motion.
-      this.#shown ??= this.state;
+  /** The join took effect, or the server started a new record. */
+  handleJoined(joined: JoinedMessage): void {
+    if (this.#pendingJoin) {
+      this.#pendingJoin.joined = joined;
+      // Show the history in one step when it is complete, instead of replaying it on screen.
+      this.#frozenState ??= this.state;
     }
-    this.#hears = this.#joined === "joining" || this.#joined === "yes";
+    this.#acceptsEvents = this.#joined === "joining" || this.#joined === "yes";
     if (joined.epoch !== this.#cursor.epoch) {
       this.#cursor = { epoch: joined.epoch, seq: 0 };
-      this.#after = null;
+      this.#resumeFrom = null;
       this.#record = emptyRecord();
     }
-    if (!this.#join) {
-      this.#record = settle(this.#record, joined.status, joined.seq);
+    if (!this.#pendingJoin) {
+      this.#record = applyStatus(this.#record, joined.status, joined.seq);
     }
-    this.#change();
+    this.#invalidate();
   }
 
-  receive(event: JobEvent): void {
-    if (!this.#hears) {
+  handleEvent(event: JobEvent): void {
+    if (!this.#acceptsEvents) {
       return;
     }
-    // What is kept of the logs and changes of a job is the last of them, without a hole.
-    const seen = this.#after?.seq ?? 0;
-    this.#isWhole ||= event.type !== "job_progress" && event.seq <= seen + 1;
+    // The server keeps the latest log lines and status changes, without gaps in between.
+    const seen = this.#resumeFrom?.seq ?? 0;
+    this.#isContiguous ||= event.type !== "job_progress" && event.seq <= seen + 1;
     if (event.seq <= this.#cursor.seq) {
       return;
     }
     this.#cursor = { ...this.#cursor, seq: event.seq };
-    this.#record = see(this.#record, event, this.#host.logLimit);
-    this.#change();
+    this.#record = applyEvent(this.#record, event, this.#host.logLimit);
+    this.#invalidate();
     const live = this.#joined === "yes";
     for (const follower of [...this.#followers]) {
-      attempt(() => follower.see(event, live));
+      callSafely(() => follower.onEvent(event, live));
     }
   }
 
-  /** The latest join was accepted: what the record held was told. */
-  accept(answer: Cursor & { readonly recovered: boolean }): void {
-    const after = this.#after;
-    const isSame = after !== null && after.epoch !== "" && after.epoch === answer.epoch;
-    if (isSame && answer.seq > after.seq && !answer.recovered && !this.#isWhole) {
-      this.#record = withGap(this.#record, after.seq);
+  /** The server acknowledged the latest join: the replay is complete. */
+  handleAccepted(ack: Cursor & { readonly recovered: boolean }): void {
+    const after = this.#resumeFrom;
+    const isSame = after !== null && after.epoch !== "" && after.epoch === ack.epoch;
+    if (isSame && ack.seq > after.seq && !ack.recovered && !this.#isContiguous) {
+      this.#record = addGap(this.#record, after.seq);
     }
-    this.#after = null;
-    const joined = this.#join?.joined;
+    this.#resumeFrom = null;
+    const joined = this.#pendingJoin?.joined;
     if (joined) {
-      this.#record = settle(this.#record, joined.status, joined.seq);
+      this.#record = applyStatus(this.#record, joined.status, joined.seq);
     }
-    if (answer.epoch === this.#cursor.epoch && answer.seq > this.#cursor.seq) {
-      this.#cursor = { ...this.#cursor, seq: answer.seq };
+    if (ack.epoch === this.#cursor.epoch && ack.seq > this.#cursor.seq) {
+      this.#cursor = { ...this.#cursor, seq: ack.seq };
     }
-    this.#join = null;
-    this.#enter("yes");
+    this.#pendingJoin = null;
+    this.#setJoined("yes");
     for (const follower of [...this.#followers]) {
-      attempt(() => follower.settled?.());
+      callSafely(() => follower.onCaughtUp?.());
     }
   }
 
-  refuse(code: string, message: string): void {
-    this.#join = null;
-    this.#hears = false;
-    this.#enter("refused", { code, message });
-    this.fail(new JobRefused(this.jobId, code, message));
+  handleRefused(code: string, message: string): void {
+    this.#pendingJoin = null;
+    this.#acceptsEvents = false;
+    this.#setJoined("refused", { code, message });
+    this.notifyError(new JobRefused(this.jobId, code, message));
   }
 
-  /** The connection is gone, and every join with it. */
-  lose(): void {
-    this.#join = null;
-    this.#hears = false;
-    this.#enter("no");
+  /** The connection is lost, and the join with it. */
+  markDisconnected(): void {
+    this.#pendingJoin = null;
+    this.#acceptsEvents = false;
+    this.#setJoined("no");
   }
 
-  /** Nobody follows it any more: whoever does next begins anew. */
-  forget(): void {
+  /** Discard the record. The next follower starts from the beginning. */
+  reset(): void {
     this.#record = emptyRecord();
     this.#cursor = { epoch: "", seq: 0 };
-    this.#after = null;
-    this.lose();
+    this.#resumeFrom = null;
+    this.markDisconnected();
   }
 
-  fail(error: JobcastError): void {
+  notifyError(error: JobcastError): void {
     for (const follower of [...this.#followers]) {
-      attempt(() => follower.failed?.(error));
+      callSafely(() => follower.onError?.(error));
     }
   }
 
-  /** Tells the subscribers that there is another snapshot. */
-  readonly tell = (): void => this.#listeners.tell();
+  /** Tell the subscribers that the snapshot has changed. */
+  readonly notify = (): void => this.#listeners.notify();
 
-  /** Lets go of everybody. */
-  clear(): void {
+  /** Remove all subscribers and followers. */
+  removeListeners(): void {
     this.#listeners.clear();
     this.#followers.clear();
   }
 
-  #enlist(enlist: () => () => void): () => void {
+  #addListener(add: () => () => void): () => void {
     if (this.#host.connectionState === "closed") {
       return () => {};
     }
-    let delist: (() => void) | null = enlist();
-    this.#host.followed(this);
+    let remove: (() => void) | null = add();
+    this.#host.onFollow(this);
     return () => {
-      if (delist) {
-        delist();
-        delist = null;
+      if (remove) {
+        remove();
+        remove = null;
         if (!this.isFollowed) {
-          this.#host.left(this);
+          this.#host.onUnfollow(this);
         }
       }
     };
   }
 
-  #catchUp(follower: Follower): void {
-    const problem = this.#problem();
-    if (problem) {
-      attempt(() => follower.failed?.(problem));
+  #reportCurrentState(follower: Follower): void {
+    const error = this.#currentError();
+    if (error) {
+      callSafely(() => follower.onError?.(error));
     } else if (this.#joined === "yes") {
-      attempt(() => follower.settled?.());
+      callSafely(() => follower.onCaughtUp?.());
     }
   }
 
-  #problem(): JobcastError | null {
+  #currentError(): JobcastError | null {
     const refusal = this.#refusal;
-    return refusal ? new JobRefused(this.jobId, refusal.code, refusal.message) : this.#host.problem;
+    return refusal
+      ? new JobRefused(this.jobId, refusal.code, refusal.message)
+      : this.#host.connectionError;
   }
 
-  #enter(joined: Joined, refusal: JobState["refusal"] = null): void {
+  #setJoined(joined: Joined, refusal: JobState["refusal"] = null): void {
     this.#joined = joined;
     this.#refusal = refusal;
-    this.#shown = null;
-    this.#change();
+    this.#frozenState = null;
+    this.#invalidate();
   }
 
-  #change(): void {
+  #invalidate(): void {
     this.#snapshot = null;
-    if (this.#shown === null) {
-      this.#host.changed(this);
+    if (this.#frozenState === null) {
+      this.#host.onChange(this);
     }
   }
 }
 
-/** The state of a job of which nothing is known. */
-export function blankState(jobId: string): JobState {
-  return stateOf(jobId, emptyRecord(), { joined: "no", refusal: null, connection: "idle" });
+/** Return the state of a job without events. */
+export function emptyState(jobId: string): JobState {
+  return toState(jobId, emptyRecord(), { joined: "no", refusal: null, connection: "idle" });
 }
 
-function stateOf(
+function toState(
   jobId: string,
   record: JobRecord,
   followed: Pick<JobState, "joined" | "refusal" | "connection">,
@@ -362,9 +370,9 @@ function stateOf(
     current: progress?.current ?? null,
     total: progress?.total ?? null,
     rate: progress?.rate ?? null,
-    eta: etaOf(record),
+    eta: remainingSeconds(record),
     retry: record.retry,
-    // Cut out when somebody looks: most events are followed by another before anybody does.
+    // Lazy, because most snapshots are replaced before they are read.
     get logs() {
       return logs.items;
     },
@@ -382,8 +390,8 @@ function stateOf(
   };
 }
 
-/** The progress said how long it takes; whatever came later, a log for one, takes its time off. */
-function etaOf({ progress, updatedAt, endedAt }: JobRecord): number | null {
+/** The estimate of the last progress event, minus the time until the latest event. */
+function remainingSeconds({ progress, updatedAt, endedAt }: JobRecord): number | null {
   if (progress?.eta === undefined || updatedAt === null || endedAt !== null) {
     return null;
   }

@@ -1,29 +1,33 @@
-import type { Transport } from "./link.js";
+import type { Transport } from "./connection.js";
 import type { GetToken } from "./token.js";
 
 export interface JobClientOptions {
-  /** The server, as `https://jobs.example.com`. By default the page's own origin. */
+  /** The server's URL, such as `https://jobs.example.com`. Default: the page's own origin. */
   readonly url?: string | undefined;
-  /** Gives a token, or null if nobody is signed in. Asked at each connection, and before expiry. */
+  /**
+   * Returns a token, or null if no user is signed in. The client calls it for each connection and
+   * before a token expires.
+   */
   readonly getToken: GetToken;
-  /** In the order in which they are tried; `["websocket"]` by default. */
+  /** The transports, in the order in which the client tries them. Default: `["websocket"]`. */
   readonly transports?: readonly Transport[] | undefined;
-  /** The Socket.IO namespace that the server attaches jobcast to; `/` by default. */
+  /** The Socket.IO namespace that the server attaches jobcast to. Default: `/`. */
   readonly namespace?: string | undefined;
-  /** Log lines that are kept of a job; 1000 by default. */
+  /** The number of log lines to keep per job. Default: 1000. */
   readonly logLimit?: number | undefined;
 }
 
 const TRANSPORTS: readonly unknown[] = ["websocket", "polling"] satisfies Transport[];
 
 /**
- * Types hold nobody who writes JavaScript, and later there is nobody left to throw at.
+ * Check options at run time: JavaScript callers have no types, and a later error would have no
+ * caller to throw to.
  *
  * @throws TypeError or RangeError that names the option.
  */
 export function checkOptions(options: JobClientOptions): void {
   if (typeof options !== "object" || options === null) {
-    throw new TypeError("createJobClient: it needs options, an object with getToken");
+    throw new TypeError("createJobClient: options has to be an object with getToken");
   }
   const { url, getToken, transports, namespace, logLimit } = options;
   if (typeof getToken !== "function") {
@@ -48,7 +52,9 @@ function checkTransports(transports: readonly unknown[]): void {
     throw new TypeError("createJobClient: transports has to be an array");
   }
   if (transports.length === 0 || !transports.every((name) => TRANSPORTS.includes(name))) {
-    throw new RangeError('createJobClient: transports may have "websocket" and "polling", or one');
+    throw new RangeError(
+      'createJobClient: transports has to contain "websocket", "polling" or both',
+    );
   }
 }
 
@@ -57,7 +63,9 @@ function checkNamespace(namespace: string): void {
     throw new TypeError("createJobClient: namespace has to be a string");
   }
   if (!/^\/[^,?#]*$/.test(namespace)) {
-    throw new RangeError("createJobClient: namespace has to begin with / and have no , ? or #");
+    throw new RangeError(
+      "createJobClient: namespace has to start with / and must not contain , ? or #",
+    );
   }
 }
 
@@ -66,6 +74,8 @@ function checkLogLimit(logLimit: number): void {
     throw new TypeError("createJobClient: logLimit has to be a number");
   }
   if (!(logLimit >= 0 && (Number.isInteger(logLimit) || logLimit === Infinity))) {
-    throw new RangeError("createJobClient: logLimit has to be a whole number, 0 or more");
+    throw new RangeError(
+      "createJobClient: logLimit has to be an integer of 0 or more, or Infinity",
+    );
   }
 }

@@ -1,4 +1,4 @@
-/** Messages are validated here, once, at the edge. The types are trusted inside. */
+/** Validation of messages. It happens once, here, on arrival; all other code trusts the types. */
 
 import { InvalidMessage } from "./errors.js";
 import {
@@ -13,51 +13,51 @@ import {
   STATES,
 } from "./protocol.js";
 
-type Check = (value: unknown) => boolean;
-type Shape = Readonly<Record<string, Check>>;
+type Validator = (value: unknown) => boolean;
+type Shape = Readonly<Record<string, Validator>>;
 
 const TOKEN_MAX_LENGTH = 8192;
 const TIME =
   /^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3])(:[0-5]\d){2}(\.\d+)?(Z|\+00:00)$/;
 
-const text: Check = (value) => typeof value === "string";
-const time: Check = (value) => typeof value === "string" && TIME.test(value);
-const flag: Check = (value) => typeof value === "boolean";
-const number: Check = (value) => typeof value === "number" && Number.isFinite(value);
-const epoch: Check = (value) => typeof value === "string" && value.length <= 64;
-const token: Check = (value) =>
+const text: Validator = (value) => typeof value === "string";
+const time: Validator = (value) => typeof value === "string" && TIME.test(value);
+const flag: Validator = (value) => typeof value === "boolean";
+const number: Validator = (value) => typeof value === "number" && Number.isFinite(value);
+const epoch: Validator = (value) => typeof value === "string" && value.length <= 64;
+const token: Validator = (value) =>
   typeof value === "string" && value.length > 0 && value.length <= TOKEN_MAX_LENGTH;
 const is =
-  (wanted: unknown): Check =>
+  (wanted: unknown): Validator =>
   (value) =>
     value === wanted;
 const oneOf =
-  (values: readonly unknown[]): Check =>
+  (values: readonly unknown[]): Validator =>
   (value) =>
     values.includes(value);
 const integer =
-  (least: number): Check =>
+  (least: number): Validator =>
   (value) =>
     Number.isSafeInteger(value) && (value as number) >= least;
 const range =
-  (least: number, most = Number.POSITIVE_INFINITY): Check =>
+  (least: number, most = Number.POSITIVE_INFINITY): Validator =>
   (value) =>
     number(value) && (value as number) >= least && (value as number) <= most;
 const optional =
-  (check: Check): Check =>
+  (check: Validator): Validator =>
   (value) =>
     value === undefined || check(value);
 const nullable =
-  (check: Check): Check =>
+  (check: Validator): Validator =>
   (value) =>
     value === null || check(value);
-const shaped =
-  (shape: Shape): Check =>
+const object =
+  (shape: Shape): Validator =>
   (value) =>
-    isObject(value) && flawOf(shape, value) === undefined;
+    isObject(value) && invalidField(shape, value) === undefined;
 
 const cursor: Shape = { epoch, seq: integer(0) };
-const stamp: Shape = { job_id: isJobId, seq: integer(1), timestamp: time };
+const eventFields: Shape = { job_id: isJobId, seq: integer(1), timestamp: time };
 const joined: Shape = { job_id: isJobId, ...cursor, status: oneOf(STATES) };
 const refusal: Shape = {
   ok: is(false),
@@ -68,7 +68,7 @@ const refusal: Shape = {
 
 const SHAPES: Readonly<Record<keyof Messages, Shape>> = {
   job_status: {
-    ...stamp,
+    ...eventFields,
     status: oneOf(RUN_STATUSES),
     task: optional(text),
     attempt: optional(integer(1)),
@@ -78,7 +78,7 @@ const SHAPES: Readonly<Record<keyof Messages, Shape>> = {
     message: optional(text),
   },
   job_progress: {
-    ...stamp,
+    ...eventFields,
     percentage: nullable(range(0, 100)),
     message: nullable(text),
     current: optional(number),
@@ -87,17 +87,17 @@ const SHAPES: Readonly<Record<keyof Messages, Shape>> = {
     rate: optional(range(0)),
     eta: optional(range(0)),
   },
-  job_log: { ...stamp, level: oneOf(LEVELS), message: text, attempt: optional(integer(1)) },
-  job_complete: { ...stamp, result: (value) => value !== undefined },
-  job_error: { ...stamp, error: text, message: text, reason: oneOf(REASONS) },
+  job_log: { ...eventFields, level: oneOf(LEVELS), message: text, attempt: optional(integer(1)) },
+  job_complete: { ...eventFields, result: (value) => value !== undefined },
+  job_error: { ...eventFields, error: text, message: text, reason: oneOf(REASONS) },
   joined,
   left: { job_id: isJobId, code: text, message: text },
   token_expiring: { expires_at: time },
   closing: { code: text, message: text },
   draining: { closes_in: range(0) },
   connect: { token },
-  connect_error: { message: text, data: shaped({ code: text, message: optional(text) }) },
-  join_job: { job_id: isJobId, after: optional(nullable(shaped(cursor))) },
+  connect_error: { message: text, data: object({ code: text, message: optional(text) }) },
+  join_job: { job_id: isJobId, after: optional(nullable(object(cursor))) },
   "join_job.ack": { ok: is(true), ...joined, recovered: flag },
   leave_job: { job_id: isJobId },
   "leave_job.ack": { ok: is(true), job_id: isJobId },
@@ -106,23 +106,27 @@ const SHAPES: Readonly<Record<keyof Messages, Shape>> = {
 };
 
 /**
- * A message whose shape was checked. Fields that are not known are let through.
+ * Validate a message. Unknown fields pass.
  *
  * @throws InvalidMessage that names the field.
  */
 export function parse<N extends keyof Messages>(name: N, payload: unknown): Messages[N] {
   if (!isObject(payload)) {
-    throw new InvalidMessage(`${name}: the payload is no object`);
+    throw new InvalidMessage(`${name}: the payload is not an object`);
   }
   const refused = name.endsWith(".ack") && payload.ok === false;
-  const flaw = flawOf(refused ? refusal : SHAPES[name], payload);
-  if (flaw !== undefined) {
-    throw new InvalidMessage(`${name}: ${flaw} is missing or is not what it should be`);
+  const field = invalidField(refused ? refusal : SHAPES[name], payload);
+  if (field !== undefined) {
+    throw new InvalidMessage(`${name}: the field ${field} is missing or invalid`);
   }
   return payload as unknown as Messages[N];
 }
 
-/** A job's event, with its name in it. */
+/**
+ * Validate a job event and add its name as `type`.
+ *
+ * @throws InvalidMessage that names the field.
+ */
 export function parseEvent(name: JobEventName, payload: unknown): JobEvent {
   return { ...parse(name, payload), type: name } as JobEvent;
 }
@@ -139,7 +143,7 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-function flawOf(shape: Shape, value: Record<string, unknown>): string | undefined {
+function invalidField(shape: Shape, value: Record<string, unknown>): string | undefined {
   for (const field in shape) {
     if (!shape[field]?.(value[field])) {
       return field;

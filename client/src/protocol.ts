@@ -1,12 +1,17 @@
-/** The messages of protocol version 1, as `protocol/events.schema.json` describes them. */
+/** The messages of protocol version 1. `protocol/events.schema.json` is the specification. */
 
+/** The statuses that a `job_status` event carries. */
 export type RunStatus = "queued" | "started" | "retrying" | "stalled";
+/** The status of a job. `pending`: no event of it is known; `complete` and `error` are terminal. */
 export type State = "pending" | RunStatus | "complete" | "error";
+/** The level of a log line. */
 export type Level = "debug" | "info" | "warning" | "error" | "critical";
+/** Why a job ended with an error. */
 export type Reason = "failure" | "revoked" | "time_limit" | "worker_lost" | "expired" | "rejected";
 
 export const RUN_STATUSES: readonly RunStatus[] = ["queued", "started", "retrying", "stalled"];
 export const STATES: readonly State[] = ["pending", ...RUN_STATUSES, "complete", "error"];
+/** All levels, in ascending order of severity. */
 export const LEVELS: readonly Level[] = ["debug", "info", "warning", "error", "critical"];
 export const REASONS: readonly Reason[] = [
   "failure",
@@ -17,21 +22,21 @@ export const REASONS: readonly Reason[] = [
   "rejected",
 ];
 
-/** Where a client is in a job's events: everything up to `seq` of the record `epoch` was seen. */
+/** A position in a job's events: the client has seen everything up to `seq` of record `epoch`. */
 export interface Cursor {
   epoch: string;
   seq: number;
 }
 
-interface Stamped {
+interface EventFields {
   job_id: string;
-  /** The place of the event in its record: increasing, from 1, with gaps. */
+  /** The position of the event in its record. It starts at 1 and increases, with gaps. */
   seq: number;
-  /** When it happened: RFC 3339, UTC. */
+  /** The time of the event: RFC 3339, UTC. */
   timestamp: string;
 }
 
-export interface JobStatusMessage extends Stamped {
+export interface JobStatusMessage extends EventFields {
   status: RunStatus;
   task?: string;
   attempt?: number;
@@ -41,7 +46,7 @@ export interface JobStatusMessage extends Stamped {
   message?: string;
 }
 
-export interface JobProgressMessage extends Stamped {
+export interface JobProgressMessage extends EventFields {
   percentage: number | null;
   message: string | null;
   current?: number;
@@ -51,18 +56,18 @@ export interface JobProgressMessage extends Stamped {
   eta?: number;
 }
 
-export interface JobLogMessage extends Stamped {
+export interface JobLogMessage extends EventFields {
   level: Level;
   message: string;
-  /** Only with a late line: the try of the task that logged it. */
+  /** The attempt that logged the line. Only late lines carry it. */
   attempt?: number;
 }
 
-export interface JobCompleteMessage extends Stamped {
+export interface JobCompleteMessage extends EventFields {
   result: unknown;
 }
 
-export interface JobErrorMessage extends Stamped {
+export interface JobErrorMessage extends EventFields {
   error: string;
   message: string;
   reason: Reason;
@@ -73,7 +78,7 @@ export interface JoinedMessage extends Cursor {
   status: State;
 }
 
-/** A joined job may not be followed any more. */
+/** The server ended a join: the client may no longer follow the job. */
 export interface LeftMessage {
   job_id: string;
   code: string;
@@ -84,11 +89,11 @@ export interface Refusal {
   ok: false;
   code: string;
   message: string;
-  /** Seconds until the same request may be sent again. */
+  /** Seconds after which the client may send the same request again. */
   retry_after?: number;
 }
 
-/** Every message by its name. `x.ack` is the answer to `x`. */
+/** All messages by name. `x.ack` is the acknowledgement of `x`. */
 export interface Messages {
   job_status: JobStatusMessage;
   job_progress: JobProgressMessage;
@@ -120,26 +125,26 @@ export const JOB_EVENTS = [
 
 export type JobEventName = (typeof JOB_EVENTS)[number];
 
-type Named<N extends JobEventName> = { readonly type: N } & Readonly<Messages[N]>;
+type TypedEvent<N extends JobEventName> = { readonly type: N } & Readonly<Messages[N]>;
 
-export type JobStatus = Named<"job_status">;
-export type JobProgress = Named<"job_progress">;
-export type JobLog = Named<"job_log">;
-export type JobComplete = Named<"job_complete">;
-export type JobError = Named<"job_error">;
+export type JobStatus = TypedEvent<"job_status">;
+export type JobProgress = TypedEvent<"job_progress">;
+export type JobLog = TypedEvent<"job_log">;
+export type JobComplete = TypedEvent<"job_complete">;
+export type JobError = TypedEvent<"job_error">;
 
-/** What a job says: the message as it came, with its name as `type`. */
+/** An event of a job: the message as received, with its name as `type`. */
 export type JobEvent = JobStatus | JobProgress | JobLog | JobComplete | JobError;
 
-/** An event that changes the state that a job is in. */
+/** An event that changes the status of a job. */
 export type JobChange = JobStatus | JobComplete | JobError;
 
-/** Whether a job in this state has ended. */
+/** Return whether a job with this status has ended. */
 export function isTerminal(status: State): status is "complete" | "error" {
   return status === "complete" || status === "error";
 }
 
-/** Whether a text can be a job's id. */
+/** Return whether a value is a valid job id: 1 to 128 letters, digits or `_ . : @ = + / ~ -`. */
 export function isJobId(value: unknown): value is string {
   return typeof value === "string" && /^[\w.:@=+/~-]{1,128}$/.test(value);
 }

@@ -1,6 +1,6 @@
 "use client";
 
-/** Jobs in React. Nothing is decided here: the hooks subscribe to the client's stores. */
+/** React hooks. They only subscribe to the client's stores; all logic is in the client. */
 
 import {
   type Context,
@@ -16,29 +16,35 @@ import {
   useSyncExternalStore,
 } from "react";
 import { createJobClient, type JobClient } from "./client.js";
-import { blankState, type JobState } from "./job.js";
-import type { Connection } from "./link.js";
+import type { Connection } from "./connection.js";
+import { emptyState, type JobState } from "./job.js";
 import { checkOptions, type JobClientOptions } from "./options.js";
 import type { Store } from "./store.js";
 
 const JobcastContext: Context<JobClient | null> = createContext<JobClient | null>(null);
 
+/** Either a `client` that the caller owns, or the `options` of a client that the provider owns. */
 export type JobcastProviderProps =
   | { readonly client: JobClient; readonly options?: never; readonly children?: ReactNode }
   | { readonly options: JobClientOptions; readonly client?: never; readonly children?: ReactNode };
 
 /**
- * Gives a client to the hooks below it: `client`, or one of its own that is made of `options` when
- * it is first rendered, and closed when it goes. Of other options only `getToken` counts later.
+ * Provide a client to the hooks below it. With `options` the provider creates the client on its first
+ * render and closes it when it unmounts; of later options only `getToken` takes effect.
+ *
+ * @example
+ * <JobcastProvider options={{ getToken }}>
+ *   <Jobs />
+ * </JobcastProvider>
  */
 export function JobcastProvider({ client, options, children }: JobcastProviderProps): ReactElement {
   if (client) {
     return createElement(JobcastContext.Provider, { value: client }, children);
   }
-  return createElement(OwnClient, { options }, children);
+  return createElement(OwnedClientProvider, { options }, children);
 }
 
-function OwnClient(props: {
+function OwnedClientProvider(props: {
   readonly options: JobClientOptions;
   readonly children?: ReactNode;
 }): ReactElement {
@@ -46,27 +52,31 @@ function OwnClient(props: {
   useEffect(() => {
     latest.current = props.options;
   });
-  const [make] = useState(() => {
+  const [createClient] = useState(() => {
     const options = props.options;
-    checkOptions(options); // what is made of them always has a function for getToken
+    checkOptions(options); // the wrapper below would hide an invalid getToken
     return () => createJobClient({ ...options, getToken: () => latest.current.getToken() });
   });
-  const [client, setClient] = useState(make);
+  const [client, setClient] = useState(createClient);
   const closing = useRef<ReturnType<typeof setTimeout>>(undefined);
   useEffect(() => {
-    // Strict mode goes and comes back in the same moment; a hidden tree comes back later.
+    // Strict mode remounts in the same tick; a hidden tree remounts later.
     clearTimeout(closing.current);
     if (client.connection.getSnapshot().state === "closed") {
-      setClient(make());
+      setClient(createClient());
     }
     return () => {
       closing.current = setTimeout(() => client.close(), 0);
     };
-  }, [client, make]);
+  }, [client, createClient]);
   return createElement(JobcastContext.Provider, { value: client }, props.children);
 }
 
-/** The client that the provider gives. */
+/**
+ * Return the provider's client.
+ *
+ * @throws Error without a `<JobcastProvider>`.
+ */
 export function useJobClient(): JobClient {
   const client = useContext(JobcastContext);
   if (!client) {
@@ -75,29 +85,32 @@ export function useJobClient(): JobClient {
   return client;
 }
 
-/** How the connection stands. */
+/** Return the state of the connection. */
 export function useConnection(): Connection {
   const { connection } = useJobClient();
   return useSyncExternalStore(connection.subscribe, connection.getSnapshot, serverConnection);
 }
 
-/** Everything that is known of a job. The component follows it as long as it is there. */
+/** Follow a job while the component is mounted, and return its state. */
 export function useJob(jobId: string): JobState {
   const client = useJobClient();
-  const store = useMemo(() => withServer(client.job(jobId), blankState(jobId)), [client, jobId]);
+  const store = useMemo(
+    () => withServerSnapshot(client.job(jobId), emptyState(jobId)),
+    [client, jobId],
+  );
   return useSyncExternalStore(store.subscribe, store.getSnapshot, store.getServerSnapshot);
 }
 
 /**
- * What `status` alone does not say of a job that is `pending`:
+ * Whether a job's state is known and live:
  *
- * - `none`: there is no job id yet;
- * - `connecting`: it is not known yet what the job does;
- * - `waiting`: it is known, and nothing has been published of the job;
- * - `following`: the state is the job's, live;
- * - `reconnecting`: the state is what was known when the connection was lost;
- * - `refused`: the connection or the job was refused, `refusal` says why;
- * - `closed`: the client was closed.
+ * - `none`: there is no job id;
+ * - `connecting`: the state is not known yet;
+ * - `waiting`: the job is followed, but nothing has been published for it;
+ * - `following`: the state is live;
+ * - `reconnecting`: the connection was lost; the state is the last known one;
+ * - `refused`: the connection or the job is refused, see `refusal`;
+ * - `closed`: the client is closed.
  */
 export type JobPhase =
   | "none"
@@ -108,6 +121,7 @@ export type JobPhase =
   | "refused"
   | "closed";
 
+/** The state of a job as `useJobSocket` returns it. */
 export interface JobSocket
   extends Pick<
     JobState,
@@ -122,54 +136,63 @@ export interface JobSocket
     | "error"
     | "connection"
   > {
-  /** The same as `percentage`. */
+  /** The same value as `percentage`. */
   readonly progress: number | null;
   readonly phase: JobPhase;
-  /** Why the connection or the job was refused: `code` for programs, `message` for people. */
+  /** Why the connection or the job is refused: `code` for programs, `message` for people. */
   readonly refusal: JobState["refusal"];
 }
 
-/** The job with this id, or nothing yet as long as there is none. */
+/**
+ * Follow a job while the component is mounted. Without an id (`null`, `undefined` or `""`) it waits
+ * for one.
+ *
+ * @example
+ * const { progress, message, refusal } = useJobSocket(jobId);
+ */
 export function useJobSocket(jobId: string | null | undefined): JobSocket {
   const client = useJobClient();
   const store = useMemo(
-    () => (jobId ? withServer(client.job(jobId), blankState(jobId)) : NO_JOB),
+    () => (jobId ? withServerSnapshot(client.job(jobId), emptyState(jobId)) : NO_JOB_STORE),
     [client, jobId],
   );
   const state = useSyncExternalStore(store.subscribe, store.getSnapshot, store.getServerSnapshot);
   const { connection } = client;
-  const refused = useSyncExternalStore(
+  const refusedConnection = useSyncExternalStore(
     connection.subscribe,
-    () => refusedConnection(connection.getSnapshot()),
+    () => onlyIfRefused(connection.getSnapshot()),
     noConnection,
   );
-  return useMemo(() => socketOf(state, refused), [state, refused]);
+  return useMemo(() => toJobSocket(state, refusedConnection), [state, refusedConnection]);
 }
 
-/** Several jobs, in the order of their ids: one subscription, and one render a frame for all. */
+/**
+ * Follow several jobs and return their states in the order of the ids. The component renders at most
+ * once per frame, however many of the jobs change.
+ */
 export function useJobs(jobIds: readonly string[]): readonly JobState[] {
   const client = useJobClient();
   const key = JSON.stringify(jobIds);
-  const store = useMemo(() => storeOfJobs(client, JSON.parse(key) as string[]), [client, key]);
+  const store = useMemo(() => combineJobStores(client, JSON.parse(key) as string[]), [client, key]);
   return useSyncExternalStore(store.subscribe, store.getSnapshot, store.getServerSnapshot);
 }
 
-interface ServedStore<T> extends Store<T> {
-  /** What a server renders, and a page before it has taken over. */
+interface HydratableStore<T> extends Store<T> {
+  /** Return the value for server rendering and hydration. */
   readonly getServerSnapshot: () => T;
 }
 
-function withServer<T>(store: Store<T>, blank: T): ServedStore<T> {
+function withServerSnapshot<T>(store: Store<T>, serverSnapshot: T): HydratableStore<T> {
   const { subscribe, getSnapshot } = store;
-  return { subscribe, getSnapshot, getServerSnapshot: () => blank };
+  return { subscribe, getSnapshot, getServerSnapshot: () => serverSnapshot };
 }
 
-function storeOfJobs(
+function combineJobStores(
   client: JobClient,
   jobIds: readonly string[],
-): ServedStore<readonly JobState[]> {
+): HydratableStore<readonly JobState[]> {
   const stores = jobIds.map((jobId) => client.job(jobId));
-  const blank = jobIds.map(blankState);
+  const serverSnapshot = jobIds.map(emptyState);
   let states: readonly JobState[] = [];
   return {
     subscribe(listener) {
@@ -187,15 +210,15 @@ function storeOfJobs(
       states = isSame ? states : now;
       return states;
     },
-    getServerSnapshot: () => blank,
+    getServerSnapshot: () => serverSnapshot,
   };
 }
 
-const BLANK = blankState("");
-const NO_JOB: ServedStore<JobState> = {
+const EMPTY_STATE = emptyState("");
+const NO_JOB_STORE: HydratableStore<JobState> = {
   subscribe: () => () => {},
-  getSnapshot: () => BLANK,
-  getServerSnapshot: () => BLANK,
+  getSnapshot: () => EMPTY_STATE,
+  getServerSnapshot: () => EMPTY_STATE,
 };
 
 const SERVER_CONNECTION: Connection = {
@@ -207,18 +230,18 @@ const SERVER_CONNECTION: Connection = {
 };
 const serverConnection = (): Connection => SERVER_CONNECTION;
 
-/** The connection if it was refused: the same object until it changes. */
-function refusedConnection(connection: Connection): Connection | null {
+/** Return the connection if it is refused. The object is the same until it changes. */
+function onlyIfRefused(connection: Connection): Connection | null {
   return connection.state === "refused" ? connection : null;
 }
 const noConnection = (): null => null;
 
-function socketOf(state: JobState, refused: Connection | null): JobSocket {
+function toJobSocket(state: JobState, refusedConnection: Connection | null): JobSocket {
   const { percentage, status, message, stage, rate, eta, logs, result, error } = state;
   const { connection } = state;
-  const refusal = state === BLANK ? null : (state.refusal ?? refusalOf(refused));
+  const refusal = state === EMPTY_STATE ? null : (state.refusal ?? toRefusal(refusedConnection));
   return {
-    phase: refusal ? "refused" : phaseOf(state),
+    phase: refusal ? "refused" : toPhase(state),
     progress: percentage,
     percentage,
     status,
@@ -234,12 +257,17 @@ function socketOf(state: JobState, refused: Connection | null): JobSocket {
   };
 }
 
-function refusalOf(refused: Connection | null): JobState["refusal"] {
-  return refused && { code: refused.code ?? "refused", message: refused.message ?? "refused" };
+function toRefusal(refusedConnection: Connection | null): JobState["refusal"] {
+  return (
+    refusedConnection && {
+      code: refusedConnection.code ?? "refused",
+      message: refusedConnection.message ?? "refused",
+    }
+  );
 }
 
-function phaseOf(state: JobState): JobPhase {
-  if (state === BLANK) {
+function toPhase(state: JobState): JobPhase {
+  if (state === EMPTY_STATE) {
     return "none";
   }
   if (state.connection === "closed") {

@@ -1,14 +1,17 @@
-import { report } from "./errors.js";
+import { reportUncaught } from "./errors.js";
 
-/** A value that changes, as React's `useSyncExternalStore` and others want it. Both are bound. */
+/**
+ * A value that changes over time, in the shape of React's `useSyncExternalStore`. Both functions are
+ * bound, so they can be passed on their own.
+ */
 export interface Store<T> {
-  /** Calls `listener` after changes, at most once a frame. Returns what ends that. */
+  /** Call `listener` after changes, at most once per frame. Returns a function that unsubscribes. */
   readonly subscribe: (listener: () => void) => () => void;
-  /** The value: immutable, and the same object until something changes. */
+  /** Return the current value. It is immutable, and the same object until it changes. */
   readonly getSnapshot: () => T;
 }
 
-/** Functions to be called. Each is called by itself: one that throws hurts no other. */
+/** A set of listeners. A listener that throws does not affect the others. */
 export class Listeners<A extends unknown[] = []> {
   readonly #listeners = new Set<{ readonly call: (...args: A) => void }>();
 
@@ -16,17 +19,17 @@ export class Listeners<A extends unknown[] = []> {
     return this.#listeners.size;
   }
 
-  /** The same function may be added twice, and is then called twice. */
+  /** Add a listener. A function that is added twice is called twice. Returns a function to remove it. */
   add(call: (...args: A) => void): () => void {
     const entry = { call };
     this.#listeners.add(entry);
     return () => this.#listeners.delete(entry);
   }
 
-  tell(...args: A): void {
+  notify(...args: A): void {
     for (const entry of [...this.#listeners]) {
       if (this.#listeners.has(entry)) {
-        attempt(() => entry.call(...args));
+        callSafely(() => entry.call(...args));
       }
     }
   }
@@ -36,11 +39,11 @@ export class Listeners<A extends unknown[] = []> {
   }
 }
 
-/** Calls a function that somebody else wrote. */
-export function attempt(call: () => void): void {
+/** Call a user's function and report what it throws. */
+export function callSafely(call: () => void): void {
   try {
     call();
   } catch (error) {
-    report(error);
+    reportUncaught(error);
   }
 }

@@ -1,14 +1,14 @@
-import { attempt } from "./store.js";
+import { callSafely } from "./store.js";
 
-/** Timers that end together, so that closing leaves none behind. */
+/** Timers that are cancelled together, so that a closed client leaves none behind. */
 export class Timers {
   readonly #running = new Set<ReturnType<typeof setTimeout>>();
 
-  /** Calls `action` once after so many milliseconds. Returns what calls it off. */
+  /** Call `action` once after `delay` milliseconds. Returns a function that cancels it. */
   after(delay: number, action: () => void): () => void {
     const timer = setTimeout(() => {
       this.#running.delete(timer);
-      attempt(action); // nobody is there to catch it, and in Node it would end the process
+      callSafely(action); // in Node, an uncaught exception would end the process
     }, delay);
     this.#running.add(timer);
     return () => {

@@ -1,34 +1,35 @@
 import { isToken } from "./parse.js";
 import type { Timers } from "./timers.js";
 
-type Given = string | null | undefined;
+type MaybeToken = string | null | undefined;
 
 /**
- * Gives a token, or nothing (`null`, `undefined`, `""`) if nobody is signed in. It is asked at each
- * connection, and before a token expires.
+ * Returns a token, or an empty value (`null`, `undefined` or `""`) if no user is signed in. The client
+ * calls it for each connection and before a token expires. If it throws or rejects, the client
+ * reports `token_unavailable` and retries.
  */
-export type GetToken = () => Given | Promise<Given>;
+export type GetToken = () => MaybeToken | Promise<MaybeToken>;
 
-const TOKEN_TIMEOUT = 15_000; // ms that `getToken` may take
+const TOKEN_TIMEOUT = 15_000; // ms within which `getToken` has to settle
 
 /**
- * What `getToken` gives; null if nobody is signed in. Rejects if it throws, rejects, takes too long,
- * or gives something else.
+ * Return the token that `getToken` provides, or null if no user is signed in. The promise rejects if
+ * `getToken` throws, rejects, times out, or returns anything else.
  */
-export function askToken(getToken: GetToken, timers: Timers): Promise<string | null> {
+export function requestToken(getToken: GetToken, timers: Timers): Promise<string | null> {
   return new Promise((resolve, reject) => {
     const cancel = timers.after(TOKEN_TIMEOUT, () =>
-      reject(new Error(`getToken gave no answer in ${TOKEN_TIMEOUT / 1000} seconds`)),
+      reject(new Error(`getToken did not settle within ${TOKEN_TIMEOUT / 1000} seconds`)),
     );
-    new Promise<unknown>((answer) => answer(getToken()))
+    new Promise<unknown>((settle) => settle(getToken()))
       .then((token) => {
-        const isNone = token === null || token === undefined || token === "";
-        if (!isNone && !isToken(token)) {
+        const isMissing = token === null || token === undefined || token === "";
+        if (!isMissing && !isToken(token)) {
           throw new TypeError(
-            "getToken should give a text of 1 to 8192 characters, or null if nobody is signed in",
+            "getToken has to return a string of 1 to 8192 characters, or null if no user is signed in",
           );
         }
-        resolve(isNone ? null : token);
+        resolve(isMissing ? null : token);
       })
       .catch(reject)
       .finally(cancel);

@@ -1,4 +1,4 @@
-/** What a jobcast server does not do, or not when a test wants it: a server that plays it. */
+/** The client against a simulated server, for faults that a real one does not produce on demand. */
 
 import { Socket } from "socket.io-client";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
@@ -14,10 +14,10 @@ import { eventually, until } from "./waiting.js";
 let server: TestServer;
 const clients: JobClient[] = [];
 const unhandled: unknown[] = [];
-const noteUnhandled = (reason: unknown): void => void unhandled.push(reason);
+const recordUnhandled = (reason: unknown): void => void unhandled.push(reason);
 
 beforeEach(async () => {
-  process.on("unhandledRejection", noteUnhandled);
+  process.on("unhandledRejection", recordUnhandled);
   server = await TestServer.start();
 });
 
@@ -29,7 +29,7 @@ afterEach(async () => {
   vi.useRealTimers();
   vi.restoreAllMocks();
   vi.unstubAllGlobals();
-  process.off("unhandledRejection", noteUnhandled);
+  process.off("unhandledRejection", recordUnhandled);
   expect(unhandled).toEqual([]);
 });
 
@@ -47,37 +47,49 @@ function follow(client: JobClient, jobId: string): { lines: string[]; stop: () =
   return { lines, stop };
 }
 
-const say = (message: string, jobId = "a"): void =>
-  server.say(jobId, "job_log", { level: "info", message });
+const publishLine = (message: string, jobId = "a"): void =>
+  server.publish(jobId, "job_log", { level: "info", message });
 const joined = (client: JobClient, jobId = "a") =>
   until(client.job(jobId), (job) => job.joined === "yes", "a join");
-const nextMoment = () => new Promise((resolve) => setTimeout(resolve, 5));
+const nextTick = () => new Promise((resolve) => setTimeout(resolve, 5));
 
 function refusal(data?: unknown): Error {
-  return Object.assign(new Error("not you"), data === undefined ? {} : { data });
+  return Object.assign(new Error("refused"), data === undefined ? {} : { data });
 }
 
-describe("joining", () => {
-  test("asks for what came after, once the job is known", async () => {
+/** Make scheduled retries wait for minutes, so that a test sees only those that it triggers. */
+function delayRetries(): void {
+  vi.spyOn(Math, "random").mockReturnValue(10_000);
+}
+
+function stubPageEvents(): EventTarget {
+  const page = new EventTarget();
+  vi.stubGlobal("addEventListener", page.addEventListener.bind(page));
+  vi.stubGlobal("removeEventListener", page.removeEventListener.bind(page));
+  return page;
+}
+
+describe("a join", () => {
+  test("resumes after the last seen event when the connection is back", async () => {
     const client = connect();
     const { lines } = follow(client, "a");
-    say("one");
+    publishLine("one");
     await eventually(() => lines.length === 1, "a line");
     server.drop();
     await until(client.job("a"), (job) => job.joined === "no", "a loss");
-    say("two");
+    publishLine("two");
     await eventually(() => lines.length === 2, "another line");
     expect(lines).toEqual(["one", "two"]);
-    const [first, second] = server.asked("join_job");
+    const [first, second] = server.requestsNamed("join_job");
     expect(first).toEqual({ job_id: "a" });
     expect(second).toEqual({ job_id: "a", after: { epoch: "epoch-1", seq: 1 } });
   });
 
-  test("skips what was seen, when the server tells everything again", async () => {
+  test("skips known events if the server replays the whole history", async () => {
     const client = connect();
     const { lines } = follow(client, "a");
     await joined(client);
-    say("one");
+    publishLine("one");
     await eventually(() => lines.length === 1, "a line");
     const again = { job_id: "a", epoch: "epoch-1", seq: 1, status: "pending" };
     server.answer = (name) => {
@@ -90,15 +102,15 @@ describe("joining", () => {
     server.drop("server");
     await eventually(() => lines.length === 2, "another line");
     expect(lines).toEqual(["one", "two"]);
-    expect((await joined(client)).gaps).toEqual([]); // what it told has no hole
+    expect((await joined(client)).gaps).toEqual([]); // the replay is contiguous
   });
 
-  test("says where something may be missing", async () => {
+  test("records a gap if the server's history no longer reaches back", async () => {
     const client = connect();
     const store = client.job("a");
     const { lines } = follow(client, "a");
     await joined(client);
-    for (const message of ["one", "two"]) say(message);
+    for (const message of ["one", "two"]) publishLine(message);
     await eventually(() => lines.length === 2, "lines");
     expect(store.getSnapshot().gaps).toEqual([]);
     const record = { job_id: "a", epoch: "epoch-1", seq: 9, status: "started" };
@@ -113,30 +125,30 @@ describe("joining", () => {
     };
     server.drop();
     await eventually(() => lines.length === 4, "other lines");
-    server.drop(); // before it said whether these go on from what was seen
+    server.drop(); // before the acknowledgement shows whether the replay is contiguous
     const job = await until(store, (job) => job.gaps.length > 0, "a gap");
     expect(job.gaps).toEqual([2]);
     expect(job.logs.map(({ seq }) => seq)).toEqual([1, 2, 8, 9]);
-    expect(server.asked("join_job").at(-1)).toMatchObject({ after: { seq: 2 } });
+    expect(server.requestsNamed("join_job").at(-1)).toMatchObject({ after: { seq: 2 } });
     server.answer = () => undefined;
-    server.renew("a");
+    server.resetRecord("a");
     await until(store, (job) => job.gaps.length === 0, "another record");
   });
 
-  test("forgets everything when the epoch is another", async () => {
+  test("discards the record when the epoch changes", async () => {
     const client = connect();
     const { lines } = follow(client, "a");
     const store = client.job("a");
     await joined(client);
-    say("old");
+    publishLine("old");
     await eventually(() => lines.length === 1, "a line");
-    server.renew("a");
-    server.say("a", "job_log", { level: "info", message: "new" });
+    server.resetRecord("a");
+    server.publish("a", "job_log", { level: "info", message: "new" });
     await eventually(() => lines.length === 2, "another line");
     expect(store.getSnapshot().logs).toMatchObject([{ seq: 1, message: "new" }]);
   });
 
-  test("heeds the latest answer only", async () => {
+  test("ignores acknowledgements of earlier joins", async () => {
     const client = connect();
     const other = follow(client, "b");
     await joined(client, "b");
@@ -150,18 +162,18 @@ describe("joining", () => {
           });
     };
     follow(client, "a").stop();
-    await eventually(() => server.asked("leave_job").length === 1, "a leave");
+    await eventually(() => server.requestsNamed("leave_job").length === 1, "a leave");
     const again = follow(client, "a");
-    await eventually(() => server.asked("join_job").length === 3, "another join");
+    await eventually(() => server.requestsNamed("join_job").length === 3, "another join");
     refuse();
-    say("one");
+    publishLine("one");
     await eventually(() => again.lines.length === 1, "a line");
     const job = await joined(client);
     expect(job).toMatchObject({ joined: "yes", refusal: null });
     other.stop();
   });
 
-  test("goes on from where the record was, though its last event was not told", async () => {
+  test("resumes at the acknowledged seq, even without an event of that seq", async () => {
     const client = connect();
     const stop = client.job("a").subscribe(() => {});
     const record = { job_id: "a", epoch: "mine", seq: 5, status: "started" };
@@ -172,28 +184,31 @@ describe("joining", () => {
     };
     expect(await joined(client)).toMatchObject({ status: "started" });
     server.drop();
-    await eventually(() => server.asked("join_job").length === 2, "another join");
-    expect(server.asked("join_job")[1]).toEqual({ job_id: "a", after: { epoch: "mine", seq: 5 } });
+    await eventually(() => server.requestsNamed("join_job").length === 2, "another join");
+    expect(server.requestsNamed("join_job")[1]).toEqual({
+      job_id: "a",
+      after: { epoch: "mine", seq: 5 },
+    });
     stop();
   });
 
   test.each(["unavailable", "internal_error", "not_authenticated"])(
-    "that is answered with %s is tried again",
+    "is retried after %s",
     async (code) => {
-      let tries = 0;
+      let attempts = 0;
       server.answer = (name) => {
-        tries += name === "join_job" ? 1 : 0;
-        return tries < 3 ? { ok: false, code, message: "later" } : undefined;
+        attempts += name === "join_job" ? 1 : 0;
+        return attempts < 3 ? { ok: false, code, message: "later" } : undefined;
       };
       const client = connect();
       const stop = client.job("a").subscribe(() => {});
       await joined(client);
-      expect(tries).toBe(3);
+      expect(attempts).toBe(3);
       stop();
     },
   );
 
-  test("that is refused is tried again at reconnect()", async () => {
+  test("is retried by reconnect() after a refusal", async () => {
     server.answer = () => ({ ok: false, code: "a_code_of_the_future", message: "no" });
     const client = connect();
     const store = client.job("a");
@@ -207,12 +222,12 @@ describe("joining", () => {
     stop();
   });
 
-  test("that is not answered makes another connection", async () => {
+  test("that the server does not acknowledge leads to a new connection", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"], shouldAdvanceTime: true });
     server.answer = (name) => (name === "join_job" ? null : undefined);
     const client = connect();
     const stop = client.job("a").subscribe(() => {});
-    await eventually(() => server.asked("join_job").length === 1, "a request");
+    await eventually(() => server.requestsNamed("join_job").length === 1, "a request");
     server.answer = () => undefined;
     await vi.advanceTimersByTimeAsync(20_000);
     await joined(client);
@@ -220,12 +235,12 @@ describe("joining", () => {
     stop();
   });
 
-  test("that is answered with nonsense is reported, and tried again", async () => {
+  test("with an invalid acknowledgement is reported and retried", async () => {
     const reported = vi.spyOn(console, "error").mockImplementation(() => {});
-    let tries = 0;
+    let attempts = 0;
     server.answer = (name) => {
-      tries += name === "join_job" ? 1 : 0;
-      return tries === 1 ? { ok: true } : undefined;
+      attempts += name === "join_job" ? 1 : 0;
+      return attempts === 1 ? { ok: true } : undefined;
     };
     const client = connect();
     const stop = client.job("a").subscribe(() => {});
@@ -235,11 +250,11 @@ describe("joining", () => {
   });
 });
 
-describe("what is received", () => {
-  test("shows at once what the job did before, not in fast motion", async () => {
+describe("received events", () => {
+  test("of the history change the snapshot only once", async () => {
     for (let run = 1; run <= 20; run += 1) {
-      server.say("a", "job_status", { status: "started", run });
-      server.say("a", "job_complete", { result: run });
+      server.publish("a", "job_status", { status: "started", run });
+      server.publish("a", "job_complete", { result: run });
     }
     const client = connect();
     const store = client.job("a");
@@ -251,7 +266,7 @@ describe("what is received", () => {
     stop();
   });
 
-  test("and breaks the protocol is reported and left out", async () => {
+  test("that violate the protocol are reported and ignored", async () => {
     const reported = vi.spyOn(console, "error").mockImplementation(() => {});
     const client = connect();
     const { lines } = follow(client, "a");
@@ -260,58 +275,58 @@ describe("what is received", () => {
     server.emit("job_log");
     server.emit("joined", "nonsense");
     server.emit("an_event_of_the_future", { job_id: "a" });
-    say("good");
+    publishLine("good");
     await eventually(() => lines.length === 1, "a line");
     expect(lines).toEqual(["good"]);
     expect(reported).toHaveBeenCalledTimes(3);
   });
 
-  test("before the join took effect is left out: it comes again", async () => {
+  test("that arrive before the join takes effect are ignored, and replayed later", async () => {
     const client = connect();
     server.answer = (name) => {
       if (name !== "join_job") return undefined;
       server.answer = () => undefined;
-      server.emit("job_log", line(7, "of a join that was left"));
+      server.emit("job_log", line(7, "of an earlier join"));
       return undefined;
     };
     const { lines } = follow(client, "a");
-    say("one");
+    publishLine("one");
     await joined(client);
-    say("two");
+    publishLine("two");
     await eventually(() => lines.length === 2, "lines");
     expect(lines).toEqual(["one", "two"]);
   });
 
-  test("of a job that nobody follows is left out", async () => {
+  test("of a job without followers are ignored", async () => {
     const client = connect();
     const { lines } = follow(client, "a");
     await joined(client);
-    server.emit("job_log", { ...line(1, "not asked for"), job_id: "b" });
-    say("mine");
+    server.emit("job_log", { ...line(1, "not requested"), job_id: "b" });
+    publishLine("mine");
     await eventually(() => lines.length === 1, "a line");
     expect(client.job("b").getSnapshot().logs).toEqual([]);
   });
 
-  test("reaches everybody though a listener throws", async () => {
+  test("reach all listeners even if one throws", async () => {
     const reported = vi.spyOn(console, "error").mockImplementation(() => {});
     const client = connect();
     client.follow("a", () => {
-      throw new Error("mine");
+      throw new Error("in a follower");
     });
     client.job("a").subscribe(() => {
-      throw new Error("mine too");
+      throw new Error("in a subscriber");
     });
     const { lines } = follow(client, "a");
     await joined(client);
-    say("one");
+    publishLine("one");
     await eventually(() => lines.length === 1, "a line");
     await eventually(() => reported.mock.calls.length >= 2, "reports");
   });
 
-  test("a follower that goes while it is told what is known gets no more", async () => {
+  test("do not reach a follower that stops during the replay", async () => {
     const client = connect();
-    say("one");
-    say("two");
+    publishLine("one");
+    publishLine("two");
     const { lines } = follow(client, "a");
     await eventually(() => lines.length === 2, "lines");
     const events: JobEvent[] = [];
@@ -319,24 +334,24 @@ describe("what is received", () => {
       events.push(event);
       stop();
     });
-    await nextMoment();
+    await nextTick();
     expect(events).toHaveLength(1);
   });
 });
 
 describe("snapshots", () => {
-  test("are the same until something changes, and never change themselves", async () => {
+  test("are immutable, and identical until the state changes", async () => {
     const client = connect();
     const store = client.job("a");
     expect(store.getSnapshot()).toBe(store.getSnapshot());
     expect(client.job("a")).toBe(store);
     const stop = store.subscribe(() => {});
     await joined(client);
-    say("one");
+    publishLine("one");
     const first = await until(store, (job) => job.logs.length === 1, "a line");
     expect(store.getSnapshot()).toBe(first);
     expect(first.logs).toBe(first.logs);
-    server.say("a", "job_progress", { percentage: 1, message: null });
+    server.publish("a", "job_progress", { percentage: 1, message: null });
     const second = await until(store, (job) => job.percentage === 1, "progress");
     expect(second).not.toBe(first);
     expect(second.logs).toBe(first.logs);
@@ -344,14 +359,14 @@ describe("snapshots", () => {
     stop();
   });
 
-  test("count the time that is left down with what came later", async () => {
+  test("reduce the remaining time by the time that has passed at the latest event", async () => {
     const client = connect();
     const store = client.job("a");
     const stop = store.subscribe(() => {});
     await joined(client);
     const later = { timestamp: "2026-01-15T09:30:02.250000Z" };
-    server.say("a", "job_progress", { percentage: 1, message: null, eta: 10 });
-    server.say("a", "job_log", { level: "info", message: "later", ...later });
+    server.publish("a", "job_progress", { percentage: 1, message: null, eta: 10 });
+    server.publish("a", "job_log", { level: "info", message: "later", ...later });
     const job = await until(store, (job) => job.logs.length === 1, "a line");
     expect(job.eta).toBe(8);
     stop();
@@ -360,11 +375,11 @@ describe("snapshots", () => {
 
 describe("a refused connection", () => {
   test.each([
-    ["with a code", { code: "token_key", message: "which key?" }, "token_key", "which key?"],
-    ["with a code of its own", { code: "blocked" }, "blocked", "not you"],
-    ["without data", undefined, "refused", "not you"],
-    ["with data of another kind", "nonsense", "refused", "not you"],
-  ])("%s is shown, until reconnect()", async (_, data, code, message) => {
+    ["with a code", { code: "token_key", message: "unknown key" }, "token_key", "unknown key"],
+    ["with a custom code", { code: "blocked" }, "blocked", "refused"],
+    ["without data", undefined, "refused", "refused"],
+    ["with invalid data", "nonsense", "refused", "refused"],
+  ])("%s is reported until reconnect()", async (_, data, code, message) => {
     server.refuse = () => refusal(data);
     const client = connect();
     const stop = client.job("a").subscribe(() => {});
@@ -379,12 +394,12 @@ describe("a refused connection", () => {
   });
 
   test.each(["unavailable", "rate_limited", "too_many_connections"])(
-    "that is refused with %s is tried again",
+    "with %s is retried",
     async (code) => {
-      let tries = 0;
+      let attempts = 0;
       server.refuse = () => {
-        tries += 1;
-        return tries < 3 ? refusal({ code }) : undefined;
+        attempts += 1;
+        return attempts < 3 ? refusal({ code }) : undefined;
       };
       const states = new Set<string>();
       const client = connect();
@@ -399,75 +414,75 @@ describe("a refused connection", () => {
 });
 
 describe("the token", () => {
-  test("that never comes is a state, and is asked for again", async () => {
+  test("that does not arrive in time is reported and requested again", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"], shouldAdvanceTime: true });
-    let asked = 0;
+    let calls = 0;
     const client = connect({
       getToken: () => {
-        asked += 1;
+        calls += 1;
         return new Promise(() => {});
       },
     });
     const stop = client.job("a").subscribe(() => {});
     for (const time of [1, 2]) {
-      await eventually(() => asked === time, "a question");
+      await eventually(() => calls === time, "a call");
       await vi.advanceTimersByTimeAsync(15_000);
     }
     const waiting = await until(
       client.connection,
       (it) => it.code === "token_unavailable",
-      "a token that is not to be had",
+      "a timeout",
     );
     expect(waiting.state).toBe("reconnecting");
     expect(waiting.message).toContain("15 seconds");
     stop();
   });
 
-  test("that is not to be had is asked for until it is", async () => {
-    let asked = 0;
+  test("that is unavailable is requested until it is available", async () => {
+    let calls = 0;
     const states = new Set<string>();
     const client = connect({
       getToken: () => {
-        asked += 1;
-        return asked < 4 ? Promise.reject(new Error("not now")) : "token";
+        calls += 1;
+        return calls < 4 ? Promise.reject(new Error("not now")) : "token";
       },
     });
     client.connection.subscribe(() => states.add(client.connection.getSnapshot().state));
     const stop = client.job("a").subscribe(() => {});
-    const waiting = await until(client.connection, (it) => it.attempts === 3, "tries");
+    const waiting = await until(client.connection, (it) => it.attempts === 3, "attempts");
     expect(waiting).toMatchObject({ state: "reconnecting", message: "not now" });
     await joined(client);
-    expect(asked).toBe(4);
+    expect(calls).toBe(4);
     expect(states).not.toContain("refused");
     expect(client.connection.getSnapshot()).toMatchObject({ code: null, message: null });
     stop();
   });
 
-  test("that comes after the server hung up serves for the next try", async () => {
+  test("that arrives after the server has hung up is used for the next attempt", async () => {
     let release = (_: string): void => {};
-    let asked = 0;
+    let calls = 0;
     const client = connect({
       getToken: () => {
-        asked += 1;
+        calls += 1;
         return new Promise((resolve) => {
           release = resolve;
         });
       },
     });
     const stop = client.job("a").subscribe(() => {});
-    await eventually(() => asked === 1, "a question");
-    await server.stop(); // as a server does that waits no longer
+    await eventually(() => calls === 1, "a call");
+    await server.stop(); // like a server whose handshake times out
     await until(client.connection, (it) => it.state === "reconnecting", "the end");
     release("token");
     server = await TestServer.startAt(server.port);
     await joined(client);
-    expect(asked).toBe(1);
+    expect(calls).toBe(1);
     expect(server.tokens).toEqual(["token"]);
     stop();
   });
 
-  test("is renewed as often as it takes", async () => {
-    let asked = 0;
+  test("renewal is retried until it succeeds", async () => {
+    let calls = 0;
     let refused = 0;
     server.answer = (name) => {
       if (name !== "refresh_token" || refused === 1) return undefined;
@@ -476,30 +491,32 @@ describe("the token", () => {
     };
     const client = connect({
       getToken: () => {
-        asked += 1;
-        if (asked === 2) throw new Error("not now");
-        return `token ${asked}`;
+        calls += 1;
+        if (calls === 2) throw new Error("not now");
+        return `token ${calls}`;
       },
     });
     const stop = client.job("a").subscribe(() => {});
     await joined(client);
     server.emit("token_expiring", { expires_at: "2026-01-15T09:30:00Z" });
-    await eventually(() => server.asked("refresh_token").length === 2, "two renewals");
-    expect(server.asked("refresh_token")).toEqual([{ token: "token 3" }, { token: "token 4" }]);
+    await eventually(() => server.requestsNamed("refresh_token").length === 2, "two renewals");
+    expect(server.requestsNamed("refresh_token")).toEqual([
+      { token: "token 3" },
+      { token: "token 4" },
+    ]);
     expect(server.tokens).toEqual(["token 1"]);
     stop();
   });
 
-  test("that was not to be had is asked for when the browser is online again", async () => {
-    const page = new EventTarget();
-    vi.stubGlobal("addEventListener", page.addEventListener.bind(page));
-    vi.stubGlobal("removeEventListener", page.removeEventListener.bind(page));
+  test("that was unavailable is requested again when the browser goes online", async () => {
+    const page = stubPageEvents();
+    delayRetries();
     let isOnline = false;
     const client = connect({
       getToken: () => (isOnline ? "token" : Promise.reject(new TypeError("Failed to fetch"))),
     });
     const stop = client.job("a").subscribe(() => {});
-    await until(client.connection, (it) => it.attempts === 3, "tries"); // the next is 400 ms away
+    await until(client.connection, (it) => it.code === "token_unavailable", "a failure");
     isOnline = true;
     page.dispatchEvent(new Event("online"));
     await joined(client);
@@ -510,73 +527,72 @@ describe("the token", () => {
     expect(removed).toHaveBeenCalledWith("online", expect.any(Function));
   });
 
-  test("of another subject connects anew, without being asked for again", async () => {
-    let asked = 0;
+  test("of another subject is used for a new connection, without another call", async () => {
+    let calls = 0;
     const client = connect({
       getToken: () => {
-        asked += 1;
-        return `token ${asked}`;
+        calls += 1;
+        return `token ${calls}`;
       },
     });
     const store = client.job("a");
     const stop = store.subscribe(() => {});
     await joined(client);
-    say("of the former user");
+    publishLine("of the previous user");
     await until(store, (job) => job.logs.length === 1, "a line");
     server.answer = (name) =>
       name === "refresh_token"
-        ? { ok: false, code: "token_subject", message: "who?" }
+        ? { ok: false, code: "token_subject", message: "another subject" }
         : { ok: false, code: "job_not_found", message: "no such job" };
     server.emit("token_expiring", { expires_at: "2026-01-15T09:30:00Z" });
     await eventually(() => server.tokens.length === 2, "another connection");
     const job = await until(store, (job) => job.joined === "refused", "a refusal");
-    expect(job.logs).toEqual([]); // of what the former user saw, nothing is left
-    expect(server.asked("join_job")[1]).toEqual({ job_id: "a" });
+    expect(job.logs).toEqual([]); // nothing of the previous user is left
+    expect(server.requestsNamed("join_job")[1]).toEqual({ job_id: "a" });
     expect(server.tokens).toEqual(["token 1", "token 2"]);
     stop();
   });
 });
 
 describe("the connection", () => {
-  test.each(["server", "network"] as const)("that the %s ends is made anew", async (how) => {
-    const client = connect();
-    const stop = client.job("a").subscribe(() => {});
-    await joined(client);
-    server.drop(how);
-    const lost = await until(client.connection, (it) => it.state === "reconnecting", "a loss");
-    expect(lost.message).toContain("the connection was lost");
-    await joined(client);
-    stop();
-  });
+  test.each(["server", "network"] as const)(
+    "that the %s ends is established again",
+    async (how) => {
+      const client = connect();
+      const stop = client.job("a").subscribe(() => {});
+      await joined(client);
+      server.drop(how);
+      const lost = await until(client.connection, (it) => it.state === "reconnecting", "a loss");
+      expect(lost.message).toContain("the connection was lost");
+      await joined(client);
+      stop();
+    },
+  );
 
-  test("is made at once when the browser is online again", async () => {
-    vi.spyOn(Math, "random").mockReturnValue(1);
-    const page = new EventTarget();
-    vi.stubGlobal("addEventListener", page.addEventListener.bind(page));
-    vi.stubGlobal("removeEventListener", page.removeEventListener.bind(page));
+  test("is retried at once when the browser goes online", async () => {
+    const page = stubPageEvents();
     const client = connect();
     const stop = client.job("a").subscribe(() => {});
     await joined(client);
     const { port } = server;
+    delayRetries();
     await server.stop();
-    await until(client.connection, (it) => it.attempts === 3, "tries"); // the next is 800 ms away
+    await until(client.connection, (it) => it.state === "reconnecting", "a loss");
     server = await TestServer.startAt(port);
-    const begun = Date.now();
     page.dispatchEvent(new Event("online"));
     await joined(client);
-    expect(Date.now() - begun).toBeLessThan(600);
     stop();
   });
 
-  test("needs no follower who was there for a moment only", async () => {
+  test("is not opened for a follower that leaves in the same tick", async () => {
     const client = connect();
     client.job("a").subscribe(() => {})();
-    await nextMoment();
+    await nextTick();
     expect(client.connection.getSnapshot().state).toBe("idle");
     expect(server.connections).toBe(0);
   });
 
-  test("is made for who comes back when it was nearly given up", async () => {
+  test("is opened for a follower that returns while it is being cancelled", async () => {
     const client = connect();
     const store = client.job("a");
     for (let round = 0; round < 20 && server.connections === 0; round += 1) {
@@ -588,7 +604,7 @@ describe("the connection", () => {
     stop();
   });
 
-  test("falls back where WebSockets don't get through", async () => {
+  test("falls back to polling where WebSockets are blocked", async () => {
     await server.stop();
     server = await TestServer.startAt(0, "polling");
     const client = connect({ transports: ["websocket", "polling"] });
@@ -599,30 +615,33 @@ describe("the connection", () => {
     stop();
   });
 
-  test.each(["no address", "localhost:8000", "ftp://jobs"])("to %s is refused", async (url) => {
-    const client = connect({ url });
-    const stop = client.job("a").subscribe(() => {});
-    const refused = await until(client.connection, (it) => it.state === "refused", "a refusal");
-    expect(refused.code).toBe("invalid_url");
-    client.reconnect();
-    stop();
-  });
+  test.each(["no address", "localhost:8000", "ftp://jobs"])(
+    "with the url %s is refused",
+    async (url) => {
+      const client = connect({ url });
+      const stop = client.job("a").subscribe(() => {});
+      const refused = await until(client.connection, (it) => it.state === "refused", "a refusal");
+      expect(refused.code).toBe("invalid_url");
+      client.reconnect();
+      stop();
+    },
+  );
 
-  test("that cannot be begun is refused, and may be tried again", async () => {
-    const begin = vi.spyOn(Socket.prototype, "connect").mockImplementation(() => {
+  test("that the runtime cannot start is refused until reconnect()", async () => {
+    const start = vi.spyOn(Socket.prototype, "connect").mockImplementation(() => {
       throw new Error("not in this runtime");
     });
     const client = connect();
     const stop = client.job("a").subscribe(() => {});
     const refused = await until(client.connection, (it) => it.state === "refused", "a refusal");
     expect(refused).toMatchObject({ code: "unusable", message: "not in this runtime" });
-    begin.mockRestore();
+    start.mockRestore();
     client.reconnect();
     await joined(client);
     stop();
   });
 
-  test("outside of a page needs an address", async () => {
+  test("outside of a page requires a url", async () => {
     const client = connect({ url: undefined });
     await expect(client.result("a")).rejects.toMatchObject({
       code: "invalid_url",
@@ -630,7 +649,7 @@ describe("the connection", () => {
     });
   });
 
-  test("of a closed client leaves no timers, whatever was going on", async () => {
+  test("of a closed client leaves no timers", async () => {
     const timers = new Set<unknown>();
     const [set, clear] = [globalThis.setTimeout, globalThis.clearTimeout];
     vi.stubGlobal("setTimeout", (action: () => void, delay: number) => {
@@ -653,30 +672,30 @@ describe("the connection", () => {
     follow(client, "a");
     await joined(client);
     server.answer = () => ({ ok: false, code: "unavailable", message: "later" });
-    follow(client, "b"); // waits for its next try
+    follow(client, "b"); // waits for its retry
     server.emit("token_expiring", { expires_at: "2026-01-15T09:30:00Z" }); // waits for the token
-    await eventually(() => server.asked("join_job").length > 1, "a second request");
-    say("one"); // waits for its frame
+    await eventually(() => server.requestsNamed("join_job").length > 1, "a second request");
+    publishLine("one"); // waits for its frame
     client.close();
     await eventually(() => server.connections === 0, "end");
     await eventually(() => timers.size === 0, "no timers");
   });
 });
 
-test("without getToken there is no client", () => {
+test("createJobClient requires getToken", () => {
   expect(() => createJobClient({} as JobClientOptions)).toThrow("getToken");
 });
 
-test("a job that nobody holds is let go", async () => {
+test("a job without references is garbage-collected", async () => {
   const { gc } = globalThis as { gc?: () => void };
   expect(gc, "vitest runs with --expose-gc").toBeDefined();
   const client = connect();
   const one = new WeakRef(client.job("a") as object);
-  await nextMoment();
+  await nextTick();
   await eventually(() => {
     gc?.();
     return one.deref() === undefined;
-  }, "a job that is gone");
+  }, "a collected job");
 });
 
 function line(seq: number, message: string): Record<string, unknown> {

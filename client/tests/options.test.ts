@@ -1,4 +1,4 @@
-/** What a client says of options that it cannot use: at once, and which one it is. */
+/** `createJobClient` rejects invalid options at once and names them. */
 
 import { expect, test } from "vitest";
 import { createJobClient, type JobClientOptions } from "../src/index.js";
@@ -23,7 +23,7 @@ test.each([
   [{ getToken, logLimit: Number.NaN }, RangeError, "logLimit"],
   [{ getToken, logLimit: -1 }, RangeError, "logLimit"],
   [{ getToken, logLimit: 1.5 }, RangeError, "logLimit"],
-])("%o cannot be used", (options, kind, name) => {
+])("%o is rejected", (options, kind, name) => {
   expect(() => make(options)).toThrow(kind);
   expect(() => make(options)).toThrow(new RegExp(`^createJobClient: .*${name}`));
 });
@@ -33,6 +33,6 @@ test.each([
   { getToken, url: undefined, transports: undefined, logLimit: undefined },
   { getToken, url: "https://jobs.example.com", transports: ["polling"], logLimit: 0 },
   { getToken, transports: ["websocket", "polling"], logLimit: Number.POSITIVE_INFINITY },
-])("%o can be used", (options) => {
+])("%o is accepted", (options) => {
   make(options).close();
 });

@@ -1,4 +1,4 @@
-/** The contract in JSON Schema, in examples and in TypeScript say the same. */
+/** The JSON Schema, the examples and the TypeScript types of the protocol agree. */
 
 import { readdirSync, readFileSync } from "node:fs";
 import { Ajv2020 } from "ajv/dist/2020.js";
@@ -46,25 +46,25 @@ function examples(folder: "valid" | "invalid"): Example[] {
 }
 
 const schema = readJson<Schema>("events.schema.json");
-// "examples" and "description" beside "$ref" are of no consequence; the schema has them.
+// strictTypes and strictRequired reject "examples" and "description" next to "$ref".
 const ajv = new Ajv2020({ strict: true, strictTypes: false, strictRequired: false });
 formats.default(ajv);
 ajv.addSchema(schema);
 
-function obeysSchema({ message, payload }: Example): boolean {
+function matchesSchema({ message, payload }: Example): boolean {
   return ajv.validate({ $ref: `${schema.$id}#/$defs/${message}` }, payload) as boolean;
 }
 
-describe("every valid example", () => {
-  test.each(examples("valid"))("$name", (example) => {
-    expect(obeysSchema(example)).toBe(true);
+describe("a valid example", () => {
+  test.each(examples("valid"))("$name is accepted", (example) => {
+    expect(matchesSchema(example)).toBe(true);
     expect(parse(example.message, example.payload)).toEqual(example.payload);
   });
 });
 
-describe("every invalid example", () => {
-  test.each(examples("invalid"))("$name", (example) => {
-    expect(obeysSchema(example)).toBe(false);
+describe("an invalid example", () => {
+  test.each(examples("invalid"))("$name is rejected", (example) => {
+    expect(matchesSchema(example)).toBe(false);
     expect(() => parse(example.message, example.payload)).toThrow(
       expect.objectContaining({
         name: "InvalidMessage",
@@ -74,7 +74,7 @@ describe("every invalid example", () => {
   });
 });
 
-test("there are examples of both kinds of every message", () => {
+test("each message has valid and invalid examples", () => {
   const messages = schema.anyOf.map(({ $ref }) => $ref.split("/").at(-1));
   for (const folder of ["valid", "invalid"] as const) {
     const found = new Set(examples(folder).map(({ message }) => message));
@@ -82,15 +82,15 @@ test("there are examples of both kinds of every message", () => {
   }
 });
 
-test("the enumerations are those of the schema", () => {
+test("the enumerations match the schema", () => {
   expect(schema.$defs.runStatus?.enum).toEqual(RUN_STATUSES);
   expect(schema.$defs.state?.enum).toEqual(STATES);
   expect(schema.$defs.level?.enum).toEqual(LEVELS);
   expect(schema.$defs.reason?.enum).toEqual(REASONS);
 });
 
-test("the types are those of the schema", () => {
-  // As properties: both have to be optional, or neither. The compiler checks it in `npm run check`.
+test("the types match the schema", () => {
+  // As properties, so that optionality counts too. The compiler checks this in `npm run check`.
   expectTypeOf<Plain<Messages>>().toEqualTypeOf<Plain<schemaTypes.SchemaMessages>>();
   expectTypeOf<RunStatus>().toEqualTypeOf<schemaTypes.RunStatus>();
   expectTypeOf<State>().toEqualTypeOf<schemaTypes.State>();
@@ -99,12 +99,12 @@ test("the types are those of the schema", () => {
   expectTypeOf<(typeof JOB_EVENTS)[number]>().toExtend<keyof schemaTypes.SchemaMessages>();
 });
 
-/** Interfaces and intersections as what they amount to. */
+/** Flattens interfaces and intersections. */
 type Plain<T> = T extends object ? { [K in keyof T]: Plain<T[K]> } : T;
 
-test("an event has its name, whatever the server sends", () => {
+test("the type of an event is its name, even if the payload has a field `type`", () => {
   const payload = {
-    type: "a field that is not known yet",
+    type: "an unknown field",
     job_id: "4f1c",
     seq: 1,
     timestamp: "2026-01-15T09:30:00Z",
@@ -115,13 +115,13 @@ test("an event has its name, whatever the server sends", () => {
 });
 
 test.each(["", " ", "a b", "a\n", "é", "x".repeat(129), "{}", '"', "*", 7, null, undefined])(
-  "%j cannot be a job's id",
+  "%j is not a valid job id",
   (value) => {
     expect(isJobId(value)).toBe(false);
   },
 );
 
-test("ids of Celery, and all characters that are allowed, can be", () => {
+test("Celery's ids and all allowed characters are valid job ids", () => {
   expect(isJobId("f1c0ffee-0000-4000-8000-000000000000")).toBe(true);
   expect(isJobId("azAZ09_.:@=+/~-")).toBe(true);
   expect(isJobId("x".repeat(128))).toBe(true);

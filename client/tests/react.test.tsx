@@ -34,16 +34,16 @@ function Within({ children }: { children?: ReactNode }): ReactElement {
   return <JobcastProvider client={client}>{children}</JobcastProvider>;
 }
 
-/** Lets React render what there is, until what is asked for is there. */
-const settled = (ask: () => unknown, what: string) =>
+/** Let React render until a condition is met. */
+const settled = (poll: () => unknown, what: string) =>
   eventually(async () => {
     await act(() => new Promise((resolve) => setTimeout(resolve, 5)));
-    return ask();
+    return poll();
   }, what);
 
-test("a component shows what the job says", async () => {
-  server.say("a", "job_status", { status: "started", run: 1 });
-  server.say("a", "job_progress", {
+test("useJobSocket returns the state of the job", async () => {
+  server.publish("a", "job_status", { status: "started", run: 1 });
+  server.publish("a", "job_progress", {
     percentage: 40,
     message: "halfway",
     stage: "read",
@@ -75,14 +75,14 @@ test("a component shows what the job says", async () => {
     eta: 3,
     connection: "connected",
   });
-  server.say("a", "job_log", { level: "info", message: "a line" });
-  server.say("a", "job_complete", { result: { rows: 3 } });
+  server.publish("a", "job_log", { level: "info", message: "a line" });
+  server.publish("a", "job_complete", { result: { rows: 3 } });
   await settled(() => result.current.status === "complete", "the end");
   expect(result.current.result).toEqual({ rows: 3 });
   expect(result.current.logs.map((line) => line.message)).toEqual(["a line"]);
 });
 
-test("the same state gives the same object", async () => {
+test("useJobSocket returns the same object for the same state", async () => {
   const { result, rerender } = renderHook(() => useJobSocket("a"), { wrapper: Within });
   await settled(() => result.current.connection === "connected", "a connection");
   await act(
@@ -93,7 +93,7 @@ test("the same state gives the same object", async () => {
   expect(result.current).toBe(before);
 });
 
-test("strict mode joins once, and leaves once", async () => {
+test("a component in strict mode joins and leaves once", async () => {
   const { unmount } = render(
     <StrictMode>
       <Within>
@@ -111,9 +111,9 @@ test("strict mode joins once, and leaves once", async () => {
   expect(server.requests[1]).toEqual(["leave_job", { job_id: "a" }]);
 });
 
-test("another id is another job, and no id is none", async () => {
-  server.say("a", "job_progress", { percentage: 10, message: null });
-  server.say("b", "job_progress", { percentage: 20, message: null });
+test("useJobSocket follows another job when the id changes, and none without an id", async () => {
+  server.publish("a", "job_progress", { percentage: 10, message: null });
+  server.publish("b", "job_progress", { percentage: 20, message: null });
   const { result, rerender } = renderHook(({ id }) => useJobSocket(id), {
     wrapper: Within,
     initialProps: { id: "a" as string | null },
@@ -126,11 +126,11 @@ test("another id is another job, and no id is none", async () => {
   expect(result.current).toMatchObject({ progress: null, status: "pending" });
   rerender({ id: null });
   expect(result.current).toMatchObject({ progress: null, status: "pending" });
-  await eventually(() => server.asked("leave_job").length === 2, "leaves");
-  expect(server.asked("leave_job")).toEqual([{ job_id: "a" }, { job_id: "b" }]);
+  await eventually(() => server.requestsNamed("leave_job").length === 2, "leaves");
+  expect(server.requestsNamed("leave_job")).toEqual([{ job_id: "a" }, { job_id: "b" }]);
 });
 
-test("a refusal is a state", async () => {
+test("useJobSocket returns the refusal of a job", async () => {
   server.answer = (name) =>
     name === "join_job" ? { ok: false, code: "job_not_found", message: "no such job" } : undefined;
   const { result } = renderHook(() => useJobSocket("a"), { wrapper: Within });
@@ -138,14 +138,14 @@ test("a refusal is a state", async () => {
   expect(result.current.refusal).toEqual({ code: "job_not_found", message: "no such job" });
 });
 
-test("a refused connection is a refusal too, until it is let in", async () => {
+test("useJobSocket returns the refusal of the connection until it is accepted", async () => {
   server.refuse = () =>
-    Object.assign(new Error("not you"), { data: { code: "token_key", message: "which key?" } });
+    Object.assign(new Error("refused"), { data: { code: "token_key", message: "unknown key" } });
   const { result } = renderHook(() => useJobSocket("a"), { wrapper: Within });
   await settled(() => result.current.phase === "refused", "a refusal");
   expect(result.current).toMatchObject({
     connection: "refused",
-    refusal: { code: "token_key", message: "which key?" },
+    refusal: { code: "token_key", message: "unknown key" },
   });
   server.refuse = () => undefined;
   act(() => client.reconnect());
@@ -153,7 +153,7 @@ test("a refused connection is a refusal too, until it is let in", async () => {
   expect(result.current.refusal).toBeNull();
 });
 
-test("nobody signed in is a refusal too", async () => {
+test("useJobSocket returns a refusal if no user is signed in", async () => {
   const other = createJobClient({ url: server.url, getToken: () => null });
   const { result } = renderHook(() => useJobSocket("a"), {
     wrapper: ({ children }) => <JobcastProvider client={other}>{children}</JobcastProvider>,
@@ -162,7 +162,7 @@ test("nobody signed in is a refusal too", async () => {
   other.close();
 });
 
-test("the phase says which kind of pending it is", async () => {
+test("the phase of useJobSocket distinguishes the kinds of pending", async () => {
   const { result, rerender } = renderHook(({ id }) => useJobSocket(id), {
     wrapper: Within,
     initialProps: { id: null as string | null },
@@ -172,7 +172,7 @@ test("the phase says which kind of pending it is", async () => {
   expect(result.current).toMatchObject({ status: "pending", phase: "connecting" });
   await settled(() => result.current.phase === "waiting", "a join");
   expect(result.current.status).toBe("pending");
-  server.say("a", "job_status", { status: "queued" });
+  server.publish("a", "job_status", { status: "queued" });
   await settled(() => result.current.phase === "following", "an event");
   const { port } = server;
   await server.stop();
@@ -186,7 +186,7 @@ test("the phase says which kind of pending it is", async () => {
   await settled(() => result.current.connection === "closed", "the end");
 });
 
-test("several jobs are one subscription: one render for what comes in a frame", async () => {
+test("useJobs renders at most once per frame for several jobs", async () => {
   const ids = Array.from({ length: 20 }, (_, n) => `job-${n}`);
   let renders = 0;
   const { result } = renderHook(
@@ -197,12 +197,12 @@ test("several jobs are one subscription: one render for what comes in a frame", 
     { wrapper: Within },
   );
   await settled(() => result.current.every((job) => job.joined === "yes"), "20 joins");
-  expect(server.asked("join_job")).toHaveLength(20);
+  expect(server.requestsNamed("join_job")).toHaveLength(20);
   const frames = vi.spyOn(globalThis, "requestAnimationFrame");
   renders = 0;
   for (let n = 1; n <= 100; n += 1) {
     for (const id of ids) {
-      server.say(id, "job_progress", { percentage: n, message: null });
+      server.publish(id, "job_progress", { percentage: n, message: null });
     }
   }
   await settled(() => result.current.every((job) => job.percentage === 100), "2000 events");
@@ -210,12 +210,12 @@ test("several jobs are one subscription: one render for what comes in a frame", 
   expect(renders).toBeLessThan(200);
   expect(result.current[20]).toBe(result.current[0]);
   const before = result.current;
-  server.say("job-3", "job_progress", { percentage: 7, message: null });
+  server.publish("job-3", "job_progress", { percentage: 7, message: null });
   await settled(() => result.current[3]?.percentage === 7, "one more");
   expect(result.current[4]).toBe(before[4]);
 });
 
-test("ids that come and go join and leave only these", async () => {
+test("useJobs joins and leaves only the ids that change", async () => {
   const { result, rerender } = renderHook(({ ids }) => useJobs(ids), {
     wrapper: Within,
     initialProps: { ids: ["a", "b"] },
@@ -223,14 +223,18 @@ test("ids that come and go join and leave only these", async () => {
   await settled(() => result.current.every((job) => job.joined === "yes"), "joins");
   rerender({ ids: ["b", "c"] });
   await settled(() => result.current.every((job) => job.joined === "yes"), "another join");
-  await eventually(() => server.asked("leave_job").length > 0, "a leave");
-  expect(server.asked("join_job").map((request) => request.job_id)).toEqual(["a", "b", "c"]);
-  expect(server.asked("leave_job")).toEqual([{ job_id: "a" }]);
+  await eventually(() => server.requestsNamed("leave_job").length > 0, "a leave");
+  expect(server.requestsNamed("join_job").map((request) => request.job_id)).toEqual([
+    "a",
+    "b",
+    "c",
+  ]);
+  expect(server.requestsNamed("leave_job")).toEqual([{ job_id: "a" }]);
   rerender({ ids: [] });
   expect(result.current).toEqual([]);
 });
 
-test("a server renders a job that is not known yet, and the page takes over without a warning", async () => {
+test("server rendering shows a pending job, and hydration raises no warning", async () => {
   const errors = vi.spyOn(console, "error");
   const page = (
     <JobcastProvider options={{ url: server.url, getToken: () => "token" }}>
@@ -241,7 +245,7 @@ test("a server renders a job that is not known yet, and the page takes over with
   const html = renderToString(page);
   expect(html).toContain("pending");
   expect(server.connections).toBe(0);
-  server.say("a", "job_status", { status: "started", run: 1 });
+  server.publish("a", "job_status", { status: "started", run: 1 });
   const container = document.createElement("div");
   container.innerHTML = html;
   const root = await act(async () => hydrateRoot(container, page));
@@ -251,7 +255,7 @@ test("a server renders a job that is not known yet, and the page takes over with
   expect(errors).not.toHaveBeenCalled();
 });
 
-test("a provider with options makes one client, also in strict mode, and closes it", async () => {
+test("a provider with options creates one client, even in strict mode, and closes it", async () => {
   const seen = new Set<JobClient>();
   let token = "first";
   const page = () => (
@@ -277,7 +281,7 @@ test("a provider with options makes one client, also in strict mode, and closes 
   expect(closed).toHaveLength(1);
 });
 
-test("a tree that is hidden has no connection, and one that works when it is shown again", async () => {
+test("a hidden tree has no connection, and a visible one connects again", async () => {
   const page = (mode: "visible" | "hidden") => (
     <Activity mode={mode}>
       <JobcastProvider options={{ url: server.url, getToken: () => "token" }}>
@@ -290,11 +294,11 @@ test("a tree that is hidden has no connection, and one that works when it is sho
   rerender(page("hidden"));
   await settled(() => server.connections === 0, "no connection");
   rerender(page("visible"));
-  server.say("a", "job_status", { status: "started", run: 1 });
+  server.publish("a", "job_status", { status: "started", run: 1 });
   await settled(() => container.textContent?.includes("started"), "a job");
 });
 
-test("a provider says at once which of its options cannot be used", () => {
+test("a provider rejects invalid options at once", () => {
   vi.spyOn(console, "error").mockImplementation(() => {});
   const given = (options: unknown) =>
     render(<JobcastProvider options={options as JobClientOptions} />);
@@ -303,7 +307,7 @@ test("a provider says at once which of its options cannot be used", () => {
   expect(() => given(undefined)).toThrow("options");
 });
 
-test("without a provider the hooks say what is missing", () => {
+test("the hooks throw without a provider", () => {
   vi.spyOn(console, "error").mockImplementation(() => {});
   expect(() => renderHook(() => useConnection())).toThrow("<JobcastProvider>");
 });

@@ -6,14 +6,14 @@ type Message = readonly [name: string, payload: Record<string, unknown>];
 type Transport = "websocket" | "polling";
 type Answer = (payload: unknown) => void;
 
-/** A Socket.IO server that speaks the protocol, and breaks it where a test says so. */
+/** A Socket.IO server that implements the protocol, and violates it where a test asks for it. */
 export class TestServer {
-  /** Every request, in order. */
+  /** All requests, in order. */
   readonly requests: [name: string, payload: Record<string, unknown>][] = [];
   readonly tokens: unknown[] = [];
-  /** Refuses a connection by what it gives. */
+  /** Return an error to refuse a connection. */
   refuse: (token: unknown) => Error | undefined = () => undefined;
-  /** Answers in the place of the server, at once or later; `null` for not at all. */
+  /** Return an acknowledgement to replace the server's own, or `null` to send none. */
   answer: (name: string, payload: Record<string, unknown>) => unknown = () => undefined;
   port = 0;
   readonly #http: HttpServer = createServer();
@@ -55,12 +55,12 @@ export class TestServer {
     return this.#io.engine.clientsCount;
   }
 
-  asked(name: string): Record<string, unknown>[] {
+  requestsNamed(name: string): Record<string, unknown>[] {
     return this.requests.filter((request) => request[0] === name).map((request) => request[1]);
   }
 
-  /** Publishes an event of a job. */
-  say(jobId: string, name: string, data: Record<string, unknown>): void {
+  /** Publish an event of a job. */
+  publish(jobId: string, name: string, data: Record<string, unknown>): void {
     const record = this.#record(jobId);
     const seq = record.events.length + 1;
     const stamp = { job_id: jobId, seq, timestamp: "2026-01-15T09:30:00.250000Z" };
@@ -68,19 +68,19 @@ export class TestServer {
     this.#jobs.to(jobId).emit(name, { ...stamp, ...data });
   }
 
-  /** Begins a job's record anew. */
-  renew(jobId: string): void {
+  /** Start a new record for a job. */
+  resetRecord(jobId: string): void {
     this.#records.delete(jobId);
     const { epoch } = this.#record(jobId);
     this.emit("joined", { job_id: jobId, epoch, seq: 0, status: "pending" });
   }
 
-  /** Sends anything to everybody. */
+  /** Send a message to all clients. */
   emit(name: string, ...payload: unknown[]): void {
     this.#jobs.emit(name, ...payload);
   }
 
-  /** Ends every connection: as the server does, or as a network that fails. */
+  /** End all connections, like a server that disconnects or a network that fails. */
   drop(how: "server" | "network" = "network"): void {
     for (const socket of this.#jobs.sockets.values()) {
       if (how === "server") {
@@ -106,14 +106,14 @@ export class TestServer {
   }
 
   #serve(socket: Socket): void {
-    const serve = (name: string, act: (payload: Record<string, unknown>) => unknown): void => {
+    const serve = (name: string, handle: (payload: Record<string, unknown>) => unknown): void => {
       socket.on(name, (payload: Record<string, unknown>, answer?: Answer) => {
         this.requests.push([name, payload]);
-        const instead = this.answer(name, payload);
-        if (instead instanceof Promise) {
-          void instead.then(answer);
-        } else if (instead !== null) {
-          answer?.(instead ?? act(payload));
+        const replacement = this.answer(name, payload);
+        if (replacement instanceof Promise) {
+          void replacement.then(answer);
+        } else if (replacement !== null) {
+          answer?.(replacement ?? handle(payload));
         }
       });
     };

@@ -1,13 +1,13 @@
 import type { Store } from "../src/index.js";
 
-const LONGEST = 20_000; // ms that a condition may take on a loaded machine
+const TIMEOUT = 60_000; // ms, generous because the machine may be loaded
 
-/** Waits until a store's value is as wanted, and gives the value. */
-export function until<T>(store: Store<T>, wanted: (value: T) => boolean, what: string): Promise<T> {
+/** Wait until a store's value meets a condition, and return the value. */
+export function until<T>(store: Store<T>, isMet: (value: T) => boolean, what: string): Promise<T> {
   return new Promise((resolve, reject) => {
     const check = (): void => {
       const value = store.getSnapshot();
-      if (wanted(value)) {
+      if (isMet(value)) {
         end();
         resolve(value);
       }
@@ -15,8 +15,12 @@ export function until<T>(store: Store<T>, wanted: (value: T) => boolean, what: s
     const stop = store.subscribe(check);
     const timer = setTimeout(() => {
       end();
-      reject(new Error(`there was no: ${what}; but ${JSON.stringify(store.getSnapshot())}`));
-    }, LONGEST);
+      reject(
+        new Error(
+          `timed out waiting for ${what}; the value is ${JSON.stringify(store.getSnapshot())}`,
+        ),
+      );
+    }, TIMEOUT);
     const end = (): void => {
       stop();
       clearTimeout(timer);
@@ -25,16 +29,16 @@ export function until<T>(store: Store<T>, wanted: (value: T) => boolean, what: s
   });
 }
 
-/** Waits until a condition is true, which has to be asked for. */
-export async function eventually<T>(ask: () => T | Promise<T>, what: string): Promise<T> {
-  const deadline = Date.now() + LONGEST;
+/** Poll until a condition yields a truthy value, and return that value. */
+export async function eventually<T>(poll: () => T | Promise<T>, what: string): Promise<T> {
+  const deadline = Date.now() + TIMEOUT;
   for (;;) {
-    const answer = await ask();
-    if (answer) {
-      return answer;
+    const value = await poll();
+    if (value) {
+      return value;
     }
     if (Date.now() > deadline) {
-      throw new Error(`there was no: ${what}`);
+      throw new Error(`timed out waiting for ${what}`);
     }
     await new Promise((resolve) => setTimeout(resolve, 10));
   }

@@ -4,36 +4,36 @@ import { Console } from "./Console";
 import { useStore } from "./lib/useStore";
 import { SignedOut } from "./session/SignedOut";
 import { SignIn } from "./session/SignIn";
-import { getToken, look, session } from "./session/session";
+import { getToken, loadSession, session } from "./session/session";
 
-const LOG_LIMIT = 20_000; // lines kept of a job
+const LOG_LIMIT = 20_000; // lines to keep per job
 const OPTIONS = { getToken, logLimit: LOG_LIMIT };
 
 export function App(): ReactElement {
-  const who = useStore(session);
-  switch (who.state) {
+  const current = useStore(session);
+  switch (current.state) {
     case "loading":
       return <main className="sheet" aria-busy="true" aria-label="Loading" />;
     case "unreachable":
       return (
         <main className="sheet">
           <h1>The server cannot be reached</h1>
-          <p>{who.message} Your jobs go on meanwhile.</p>
-          <button type="button" className="button primary" onClick={() => void look()}>
+          <p>{current.message} Your jobs keep running.</p>
+          <button type="button" className="button primary" onClick={() => void loadSession()}>
             Try again
           </button>
         </main>
       );
     case "signed_out":
-      return who.demonstration ? (
-        <SignIn expired={who.expired} user={who.user} />
+      return current.demonstration ? (
+        <SignIn expired={current.expired} user={current.user} />
       ) : (
-        <SignedOut expired={who.expired} />
+        <SignedOut expired={current.expired} />
       );
     case "signed_in":
       return (
-        <JobcastProvider key={who.user} options={OPTIONS}>
-          <Console key={who.user} user={who.user} demonstration={who.demonstration} />
+        <JobcastProvider key={current.user} options={OPTIONS}>
+          <Console key={current.user} user={current.user} demonstration={current.demonstration} />
         </JobcastProvider>
       );
   }

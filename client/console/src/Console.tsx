@@ -1,23 +1,23 @@
 import { useConnection, useJobClient } from "@jobcast/client/react";
 import { type ReactElement, useEffect, useMemo, useRef, useState } from "react";
 import { ConnectionBanner } from "./connection/ConnectionBanner";
-import { connectionWords, useOnline } from "./connection/connectionWords";
+import { connectionText, useOnline } from "./connection/connectionText";
 import { Header } from "./Header";
 import { JobPage } from "./job/JobPage";
 import type { Filter } from "./jobs/JobFilter";
-import { JobsPane } from "./jobs/JobsPane";
-import { JobLists } from "./jobs/jobList";
+import { JobListPane } from "./jobs/JobListPane";
+import { JobListStore } from "./jobs/jobListStore";
 import { JobsContext } from "./jobs/jobsContext";
-import { ProgressBook } from "./jobs/progressBook";
-import { useReturn } from "./jobs/useReturn";
+import { ProgressHistory } from "./jobs/progressHistory";
+import { useFocusRestore } from "./jobs/useFocusRestore";
 import { announce } from "./lib/liveRegion";
-import { hash, routeOf } from "./lib/route";
+import { hash, parseRoute } from "./lib/route";
 import { useNarrow } from "./lib/useNarrow";
 import { useStore } from "./lib/useStore";
 import { StartPanel } from "./start/StartPanel";
 import { LiveRegion } from "./ui/LiveRegion";
 
-const PAGE = 50; // jobs that are followed and shown at first, and again with each "show more"
+const PAGE_SIZE = 50; // jobs to follow and show at first, and to add with each "show more"
 
 interface Props {
   readonly user: string;
@@ -26,55 +26,55 @@ interface Props {
 
 export function Console({ user, demonstration }: Props): ReactElement {
   const client = useJobClient();
-  const lists = useMemo(() => new JobLists(user), [user]);
-  const book = useMemo(() => new ProgressBook(client), [client]);
-  const list = useStore(lists.list);
-  const route = routeOf(useStore(hash));
-  const [limit, setLimit] = useState(PAGE);
+  const listStore = useMemo(() => new JobListStore(user), [user]);
+  const progressHistory = useMemo(() => new ProgressHistory(client), [client]);
+  const list = useStore(listStore.list);
+  const route = parseRoute(useStore(hash));
+  const [limit, setLimit] = useState(PAGE_SIZE);
   const [filter, setFilter] = useState<Filter>("all");
   const connection = useConnection();
   const online = useOnline();
-  const link = connectionWords(connection, online);
+  const status = connectionText(connection, online);
 
   const shown = useMemo(() => list.jobs.slice(0, limit), [list.jobs, limit]);
   const ids = useMemo(() => shown.map(({ jobId }) => jobId), [shown]);
   const openId = route.page === "job" ? route.jobId : null;
 
-  useEffect(() => lists.start(), [lists]);
+  useEffect(() => listStore.start(), [listStore]);
   useEffect(() => {
-    book.keep(openId === null || ids.includes(openId) ? ids : [...ids, openId]);
-  }, [book, ids, openId]);
-  useEffect(() => () => book.keep([]), [book]);
-  useReturn(route);
-  useSpokenConnection(link.state);
+    progressHistory.follow(openId === null || ids.includes(openId) ? ids : [...ids, openId]);
+  }, [progressHistory, ids, openId]);
+  useEffect(() => () => progressHistory.follow([]), [progressHistory]);
+  useFocusRestore(route);
+  useConnectionAnnouncements(status.state);
 
-  const context = useMemo(() => ({ lists, book }), [lists, book]);
+  const context = useMemo(() => ({ listStore, progressHistory }), [listStore, progressHistory]);
   const isListOnly = useNarrow() && route.page === "home" && list.jobs.length > 0;
   const pane = (
-    <JobsPane
+    <JobListPane
       list={list}
       shown={shown}
       openId={openId}
       filter={filter}
       onFilter={setFilter}
-      onMore={() => setLimit((now) => now + PAGE)}
+      onMore={() => setLimit((now) => now + PAGE_SIZE)}
     />
   );
   return (
     <JobsContext value={context}>
       <div
         className="console"
-        data-connection={link.state}
+        data-connection={status.state}
         data-page={route.page}
         data-empty={list.jobs.length === 0 || undefined}
       >
         <button type="button" className="button primary skip" onClick={skipToMain}>
-          Skip to the main part
+          Skip to main content
         </button>
-        <Header user={user} demonstration={demonstration} link={link} />
+        <Header user={user} demonstration={demonstration} status={status} />
         <ConnectionBanner
-          key={link.state}
-          link={link}
+          key={status.state}
+          status={status}
           connection={connection}
           demonstration={demonstration}
         />
@@ -105,23 +105,23 @@ export function Console({ user, demonstration }: Props): ReactElement {
   );
 }
 
-/** Not by a link: a hash would be a route. */
+/** Move the focus with script, because the hash of a link would be a route. */
 function skipToMain(): void {
   document.getElementById("main")?.focus();
 }
 
-function useSpokenConnection(state: string): void {
+function useConnectionAnnouncements(state: string): void {
   const before = useRef(state);
   useEffect(() => {
-    const was = before.current;
+    const previous = before.current;
     before.current = state;
-    if (state === was) {
+    if (state === previous) {
       return;
     }
-    if (state === "connected" && (was === "reconnecting" || was === "offline")) {
+    if (state === "connected" && (previous === "reconnecting" || previous === "offline")) {
       announce("Connected again");
-    } else if (state === "reconnecting" && was === "connected") {
-      announce("Connection lost. Reconnecting");
+    } else if (state === "reconnecting" && previous === "connected") {
+      announce("Connection lost, reconnecting");
     } else if (state === "offline") {
       announce("You are offline");
     } else if (state === "refused") {

@@ -1,6 +1,6 @@
 import { type ReactElement, useState } from "react";
-import type { Link } from "./connection/connectionWords";
-import { messageOf } from "./lib/records";
+import type { ConnectionStatus } from "./connection/connectionText";
+import { errorMessage } from "./lib/untrusted";
 import { signOut } from "./session/session";
 import { ThemeButton } from "./ui/ThemeButton";
 import { Wordmark } from "./ui/Wordmark";
@@ -8,14 +8,14 @@ import { Wordmark } from "./ui/Wordmark";
 interface Props {
   readonly user: string;
   readonly demonstration: boolean;
-  readonly link: Link;
+  readonly status: ConnectionStatus;
 }
 
-export function Header({ user, demonstration, link }: Props): ReactElement {
+export function Header({ user, demonstration, status }: Props): ReactElement {
   const [problem, setProblem] = useState<string | null>(null);
-  const leave = (): void => {
+  const handleSignOut = (): void => {
     setProblem(null);
-    signOut().catch((error: unknown) => setProblem(messageOf(error)));
+    signOut().catch((error: unknown) => setProblem(errorMessage(error)));
   };
   return (
     <header className="header">
@@ -23,10 +23,14 @@ export function Header({ user, demonstration, link }: Props): ReactElement {
         <Wordmark />
       </a>
       {demonstration ? <span className="tag">Demonstration</span> : null}
-      <span className="link-state" data-state={link.state} title="The connection to the server">
+      <span
+        className="connection-status"
+        data-state={status.state}
+        title="The connection to the server"
+      >
         <span className="dot" />
         <span className="visually-hidden">Connection: </span>
-        {link.short}
+        {status.label}
       </span>
       <span className="spacer" />
       {problem === null ? null : (
@@ -36,13 +40,13 @@ export function Header({ user, demonstration, link }: Props): ReactElement {
       )}
       <span
         className="user"
-        title={`Signed in as ${user}${demonstration ? ", in a demonstration" : ""}`}
+        title={`Signed in as ${user}${demonstration ? " (demonstration)" : ""}`}
       >
         {user}
       </span>
       <ThemeButton />
       {demonstration ? (
-        <button type="button" className="button bare" onClick={leave}>
+        <button type="button" className="button bare" onClick={handleSignOut}>
           Sign out
         </button>
       ) : null}

@@ -2,23 +2,23 @@ import "./styles/index.css";
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { App } from "./App";
-import { watchMoves } from "./lib/moves";
-import { watchShortcuts } from "./lib/shortcuts";
-import { startTheme } from "./lib/theme";
+import { trackNavigation } from "./lib/navigation";
+import { syncShortcuts } from "./lib/shortcuts";
+import { initTheme } from "./lib/theme";
 import { startSession } from "./session/session";
-import { Crash } from "./ui/Crash";
+import { ErrorBoundary } from "./ui/ErrorBoundary";
 
-startTheme();
-watchMoves();
-watchShortcuts();
+initTheme();
+trackNavigation();
+syncShortcuts();
 startSession();
 const root = document.getElementById("root");
 if (root) {
   createRoot(root).render(
     <StrictMode>
-      <Crash>
+      <ErrorBoundary>
         <App />
-      </Crash>
+      </ErrorBoundary>
     </StrictMode>,
   );
 }

@@ -1,10 +1,10 @@
 import type { Reason } from "@jobcast/client";
 import { describe, expect, it } from "vitest";
 import { announcement } from "../src/lib/announcement";
-import { bucketOf, faceOf } from "../src/lib/face";
-import { errorText, headlineOf, leftOf } from "../src/lib/headline";
-import { titleOf } from "../src/lib/title";
-import { at, job, line, START } from "./jobs";
+import { errorText, headline, remainingSeconds } from "../src/lib/headline";
+import { pageTitle } from "../src/lib/pageTitle";
+import { filterGroup, statusBadge } from "../src/lib/statusBadge";
+import { at, job, line, START } from "./factories";
 
 const now = START + 10_000;
 const failed = job({
@@ -15,139 +15,139 @@ const failed = job({
 });
 
 describe("the headline", () => {
-  it("says what a running job does, how far it is and how long it takes", () => {
+  it("shows the activity, the percentage and the remaining time of a running job", () => {
     const running = job({
       message: "importing people",
       percentage: 62.7,
       eta: 14,
       updatedAt: at(8),
     });
-    expect(headlineOf(running, now).sentence).toBe(
-      "Running: importing people, 62%, about 12 s left",
-    );
+    expect(headline(running, now).sentence).toBe("Running: importing people, 62%, about 12 s left");
   });
 
-  it("has a long message last, where it hides nothing when it is cut", () => {
+  it("puts a long message last, where truncation hides nothing else", () => {
     const message = "x".repeat(300);
-    expect(headlineOf(job({ message, percentage: 62.7 }), now).sentence).toBe(
+    expect(headline(job({ message, percentage: 62.7 }), now).sentence).toBe(
       `Running, 62%: ${message}`,
     );
-    expect(headlineOf(job({ message }), now).sentence).toBe(`Running: ${message}`);
+    expect(headline(job({ message }), now).sentence).toBe(`Running: ${message}`);
   });
 
-  it("leaves out what is not known", () => {
-    expect(headlineOf(job(), now).sentence).toBe("Running");
-    expect(headlineOf(job({ stage: "count" }), now).sentence).toBe("Running: count");
+  it("omits unknown values", () => {
+    expect(headline(job(), now).sentence).toBe("Running");
+    expect(headline(job({ stage: "count" }), now).sentence).toBe("Running: count");
   });
 
-  it("counts down to a retry, and says why there is one", () => {
+  it("counts down to a retry and shows its cause", () => {
     const retry = { attempt: 2, eta: at(14.2), error: "FeedBusy", message: "parts to come: 2" };
     const retrying = job({ status: "retrying", retry });
-    expect(headlineOf(retrying, now)).toEqual({
-      sentence: "Retrying: attempt 2 is due in 5 s",
-      hint: "The last attempt ended with FeedBusy: parts to come: 2",
+    expect(headline(retrying, now)).toEqual({
+      sentence: "Retrying: attempt 2 starts in 5 s",
+      hint: "The last attempt failed: FeedBusy: parts to come: 2",
     });
-    expect(headlineOf(retrying, now + 9000).sentence).toBe("Retrying: attempt 2 is due now");
+    expect(headline(retrying, now + 9000).sentence).toBe("Retrying: attempt 2 starts now");
   });
 
-  it("says how a job ended, after how long and how far", () => {
-    expect(headlineOf(failed, now).sentence).toBe("Failed after 42 s, at 57%");
-    expect(headlineOf(failed, now).hint).toBe("The task raised an error.");
+  it("shows how a job ended, its duration and its last percentage", () => {
+    expect(headline(failed, now).sentence).toBe("Failed after 42 s, at 57%");
+    expect(headline(failed, now).hint).toBe("The task raised an error.");
     const done = job({ status: "complete", endedAt: at(1.2), attempt: 3 });
-    expect(headlineOf(done, now).sentence).toBe("Done in 0.2 s, on attempt 3");
+    expect(headline(done, now).sentence).toBe("Done in 0.2 s, on attempt 3");
   });
 
-  it("knows that some never began", () => {
+  it("shows that a job ended before it started", () => {
     const error = { error: "TaskRevokedError", message: "revoked", reason: "revoked" } as const;
     const revoked = job({ status: "error", run: null, startedAt: null, endedAt: at(2), error });
-    expect(headlineOf(revoked, now).sentence).toBe("Revoked before it started");
+    expect(headline(revoked, now).sentence).toBe("Revoked before it started");
     const sentAgain = job({ ...revoked, run: 1, logs: [line(3)] });
-    expect(headlineOf(sentAgain, now).sentence).toBe("Revoked before it started");
+    expect(headline(sentAgain, now).sentence).toBe("Revoked before it started");
   });
 
-  it("doesn't take for never begun what has lost its beginning", () => {
+  it("does not conclude from a truncated history that a job never started", () => {
     const cut = { run: null, startedAt: null, queuedAt: null, percentage: null };
     const logs = [line(1200), line(1201)];
-    expect(headlineOf(job({ ...failed, ...cut, logs }), now).sentence).toBe("Failed");
-    expect(headlineOf(job({ ...failed, ...cut, percentage: 57.9 }), now).sentence).toBe(
+    expect(headline(job({ ...failed, ...cut, logs }), now).sentence).toBe("Failed");
+    expect(headline(job({ ...failed, ...cut, percentage: 57.9 }), now).sentence).toBe(
       "Failed, at 57%",
     );
     const holed = job({ ...failed, ...cut, queuedAt: at(0), gaps: [1], logs });
-    expect(headlineOf(holed, now).sentence).toBe("Failed");
-    expect(
-      headlineOf(job({ ...cut, status: "complete", endedAt: at(9), logs }), now).sentence,
-    ).toBe("Done");
+    expect(headline(holed, now).sentence).toBe("Failed");
+    expect(headline(job({ ...cut, status: "complete", endedAt: at(9), logs }), now).sentence).toBe(
+      "Done",
+    );
   });
 
   it.each<Reason>(["failure", "revoked", "time_limit", "worker_lost", "expired", "rejected"])(
-    "has words and advice for the reason %s",
+    "has a text and advice for the reason %s",
     (reason) => {
       const ended = job({
         status: "error",
         endedAt: at(2),
         error: { error: "E", message: "m", reason },
       });
-      const { sentence, hint, advice } = headlineOf(ended, now);
+      const { sentence, hint, advice } = headline(ended, now);
       expect(sentence).toMatch(/^[A-Z][a-z ]+ after 1\.0 s$/);
       expect(hint).toMatch(/\.$/);
       expect(advice).toMatch(/\.$/);
-      expect(faceOf(ended).word).not.toBe("");
+      expect(statusBadge(ended).label).not.toBe("");
     },
   );
 
-  it("waits with an explanation", () => {
+  it("explains why a job waits", () => {
     const queued = job({ status: "queued", startedAt: null });
-    expect(headlineOf(queued, START + 500).sentence).toBe("Queued");
-    expect(headlineOf(queued, now + 5000).hint).toMatch(/No worker has taken it yet/);
-    expect(headlineOf(job({ status: "stalled" }), now).sentence).toMatch(/not heard of any more/);
+    expect(headline(queued, START + 500).sentence).toBe("Queued");
+    expect(headline(queued, now + 5000).hint).toMatch(/No worker has taken the job yet/);
+    expect(headline(job({ status: "stalled" }), now).sentence).toMatch(
+      /the worker stopped reporting/,
+    );
   });
 
-  it("gives one answer for a job that is not there and one that is another's", () => {
+  it("does not distinguish a missing job from another user's job", () => {
     const refusal = { code: "job_not_found", message: "no such job" };
     const refused = job({ joined: "refused", refusal, status: "pending", updatedAt: null });
-    expect(headlineOf(refused, now).sentence).toBe("There is no such job for you");
-    expect([faceOf(refused).word, bucketOf(refused)]).toEqual(["Not available", "none"]);
+    expect(headline(refused, now).sentence).toBe("Job not found");
+    expect([statusBadge(refused).label, filterGroup(refused)]).toEqual(["Not available", "none"]);
   });
 
-  it("names the error once", () => {
+  it("does not repeat the class name of an error", () => {
     expect(errorText("KeyError", "KeyError: 'a'")).toBe("KeyError: 'a'");
     expect(errorText("KeyError", "")).toBe("KeyError");
     expect(errorText(null, null)).toBeNull();
   });
 
-  it("takes the time that has gone by off what is left, to nothing", () => {
-    expect(leftOf(job({ eta: 5, updatedAt: at(8) }), now)).toBe(3);
-    expect(leftOf(job({ eta: 1, updatedAt: at(8) }), now)).toBe(0);
-    expect(leftOf(failed, now)).toBeNull();
+  it("reduces the remaining time by the elapsed time, down to 0", () => {
+    expect(remainingSeconds(job({ eta: 5, updatedAt: at(8) }), now)).toBe(3);
+    expect(remainingSeconds(job({ eta: 1, updatedAt: at(8) }), now)).toBe(0);
+    expect(remainingSeconds(failed, now)).toBeNull();
   });
 });
 
-describe("the title", () => {
-  it("says state and percentage", () => {
-    expect(titleOf(job({ percentage: 62.9 }), "Import")).toBe("62% Running: Import · jobcast");
-    expect(titleOf(failed, "Audit")).toBe("Failed: Audit · jobcast");
-    expect(titleOf(null, "")).toBe("jobcast");
+describe("the page title", () => {
+  it("shows the status and the percentage", () => {
+    expect(pageTitle(job({ percentage: 62.9 }), "Import")).toBe("62% Running: Import · jobcast");
+    expect(pageTitle(failed, "Audit")).toBe("Failed: Audit · jobcast");
+    expect(pageTitle(null, "")).toBe("jobcast");
   });
 });
 
-describe("what a screen reader is told", () => {
-  it("is each quarter once, and nothing between", () => {
+describe("the announcement", () => {
+  it("is each quarter of progress once, and nothing in between", () => {
     const percentages = [0, 10, 24.9, 25, 26, 51, 60, 76, 99, 100];
-    const said = percentages
+    const announced = percentages
       .slice(1)
       .map((percentage, index) =>
         announcement(job({ percentage: percentages[index] ?? 0 }), job({ percentage }), now),
       );
-    expect(said.filter((text) => text !== null)).toEqual(["25%", "50%", "75%"]);
+    expect(announced.filter((text) => text !== null)).toEqual(["25%", "50%", "75%"]);
   });
 
-  it("is a change of the state, with the error", () => {
+  it("is a status change with its error", () => {
     expect(announcement(job(), failed, now)).toBe(
       "Failed after 42 s, at 57%: LedgerError: line 4: no",
     );
   });
 
-  it("is nothing of what was there when the page was opened", () => {
+  it("is empty for the state that the page was opened with", () => {
     const unknown = job({ joined: "joining", status: "pending", updatedAt: null });
     expect(announcement(unknown, failed, now)).toBeNull();
     expect(announcement(job(), job({ joined: "no" }), now)).toBeNull();

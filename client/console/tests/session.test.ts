@@ -3,23 +3,23 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 type SessionModule = typeof import("../src/session/session");
 
 let page: SessionModule;
-const asked: string[] = [];
+const requests: string[] = [];
 
-/** Plays the server: an answer for `METHOD path`, with its status. */
+/** Simulate the server: a status and a body for each `METHOD path`. */
 function serve(answers: Record<string, readonly [status: number, body: unknown]>): void {
   vi.stubGlobal("fetch", async (path: string, { method }: { method: string }) => {
-    asked.push(`${method} ${path}`);
+    requests.push(`${method} ${path}`);
     const [status, body] = answers[`${method} ${path}`] ?? [404, null];
     return new Response(JSON.stringify(body), { status });
   });
 }
 
-const who = (user: string | null, demonstration: boolean) =>
+const sessionOf = (user: string | null, demonstration: boolean) =>
   ({ "GET /api/session": [200, { user, demonstration }] }) as const;
 const state = () => page.session.getSnapshot();
 
 beforeEach(async () => {
-  asked.length = 0;
+  requests.length = 0;
   vi.resetModules();
   vi.stubGlobal("window", new EventTarget());
   vi.stubGlobal("BroadcastChannel", undefined);
@@ -29,63 +29,66 @@ beforeEach(async () => {
 afterEach(() => vi.unstubAllGlobals());
 
 describe("the session", () => {
-  it("is always asked for, also in a browser that was never here", async () => {
-    serve(who("ada", false));
+  it("is requested even in a browser without a cookie", async () => {
+    serve(sessionOf("ada", false));
     page.startSession();
-    expect(asked).toEqual(["GET /api/session"]);
+    expect(requests).toEqual(["GET /api/session"]);
     await vi.waitFor(() =>
       expect(state()).toEqual({ state: "signed_in", user: "ada", demonstration: false }),
     );
   });
 
   it.each([true, false])(
-    "of nobody is known as such (demonstration: %s)",
+    "without a user is signed out (demonstration: %s)",
     async (demonstration) => {
-      serve(who(null, demonstration));
-      await page.look();
-      const nobody = { state: "signed_out", expired: false, user: null, demonstration };
-      expect(state()).toEqual(nobody);
+      serve(sessionOf(null, demonstration));
+      await page.loadSession();
+      const signedOut = { state: "signed_out", expired: false, user: null, demonstration };
+      expect(state()).toEqual(signedOut);
     },
   );
 
-  it("that ends leaves the token unknown, and the page as one that is signed out", async () => {
+  it("becomes signed out and expired when a token request is rejected with 401", async () => {
     serve({
-      ...who("ada", false),
-      "POST /api/token": [401, { code: "signed_out", message: "who?" }],
+      ...sessionOf("ada", false),
+      "POST /api/token": [401, { code: "signed_out", message: "not signed in" }],
     });
-    await page.look();
-    await expect(page.getToken()).rejects.toThrow("who?");
+    await page.loadSession();
+    await expect(page.getToken()).rejects.toThrow("not signed in");
     const ended = { state: "signed_out", expired: true, user: "ada", demonstration: false };
     expect(state()).toEqual(ended);
-    serve(who("ada", false));
-    await page.look();
+    serve(sessionOf("ada", false));
+    await page.loadSession();
     expect(state()).toMatchObject({ state: "signed_in", user: "ada" });
   });
 
-  it("goes on while there is no token for another reason", async () => {
-    serve({ ...who("ada", true), "POST /api/token": [503, { code: "busy", message: "not now" }] });
-    await page.look();
+  it("continues when a token request fails for another reason", async () => {
+    serve({
+      ...sessionOf("ada", true),
+      "POST /api/token": [503, { code: "busy", message: "not now" }],
+    });
+    await page.loadSession();
     await expect(page.getToken()).rejects.toThrow("not now");
     expect(state()).toEqual({ state: "signed_in", user: "ada", demonstration: true });
-    expect(asked).toEqual(["GET /api/session", "POST /api/token"]);
+    expect(requests).toEqual(["GET /api/session", "POST /api/token"]);
   });
 
-  it("begins and ends with the demonstration's sign-in", async () => {
+  it("starts and ends with the demonstration's sign-in and sign-out", async () => {
     serve({
-      ...who(null, true),
+      ...sessionOf(null, true),
       "POST /api/session": [200, { user: "ada" }],
       "DELETE /api/session": [200, null],
     });
-    await page.look();
+    await page.loadSession();
     await page.signIn("ada");
     expect(state()).toEqual({ state: "signed_in", user: "ada", demonstration: true });
     await page.signOut();
     expect(state()).toMatchObject({ state: "signed_out", expired: false, demonstration: true });
   });
 
-  it("that cannot be asked for is neither", async () => {
+  it("is unreachable after an invalid answer", async () => {
     serve({ "GET /api/session": [200, "a page"] });
-    await page.look();
+    await page.loadSession();
     expect(state()).toMatchObject({ state: "unreachable" });
   });
 });

@@ -2,6 +2,6 @@ import react from "@vitejs/plugin-react";
 import { defineConfig } from "vite";
 
 export default defineConfig({
-  base: "./", // the page works wherever it is put
+  base: "./", // relative, so that the page works at any path
   plugins: [react()],
 });

@@ -1,8 +1,8 @@
 """A real Valkey, jobcast server and Celery worker for the tests of the TypeScript client.
 
-It says where it is in one line of JSON, and then takes commands: a line of JSON in, ``{"id": 1,
-"do": "send", ...}``, and a line out, ``{"id": 1, "value": ...}`` or ``{"id": 1, "error": "..."}``.
-Everything ends when the standard input does.
+It prints its URL as one line of JSON. Then it reads commands, one line of JSON each, ``{"id": 1,
+"do": "send", ...}``, and prints a line for each, ``{"id": 1, "value": ...}`` or ``{"id": 1,
+"error": "..."}``. It stops everything at the end of its standard input.
 """
 
 from __future__ import annotations
@@ -31,9 +31,13 @@ from tests.support import SECRET, Server, Worker, new_id, running  # noqa: E402
 from tests.support.redis_family import RedisProcess  # noqa: E402
 from tests.talking import disconnect  # noqa: E402
 
+# A job must not outgrow the history while a loaded machine restarts the server.
+HISTORY = {"JOBCAST_HISTORY_SIZE": "20000"}
+SERVER_ENV = {"JOBCAST_MAX_JOBS": "30", **HISTORY}
+
 
 def create_app() -> Starlette:
-    """The Socket.IO process, which says how many connections it has, and can end one."""
+    """The Socket.IO server, with routes that count its connections and end one of them."""
     return create_plain_app(
         routes=[
             Route("/paths", paths),
@@ -43,7 +47,7 @@ def create_app() -> Starlette:
 
 
 class Backend:
-    """What the tests may ask for. Each method is a command, with its arguments by name."""
+    """The commands. Each method is one, and takes its arguments by name."""
 
     def __init__(
         self, folder: Path, valkey: RedisProcess, server: Server, worker: Worker,
@@ -65,7 +69,7 @@ class Backend:
         owner: str = "alice",
         options: dict[str, Any] | None = None,
     ) -> str:
-        """Sends a task of ``tests/jobs.py``. Returns the job's id."""
+        """Send a task of ``tests/jobs.py`` and return the job's id."""
         sent = getattr(jobs, task).owned_by(owner)
         result = sent.apply_async(
             args, queue=self._worker.name, task_id=new_id(), **(options or {})
@@ -76,14 +80,14 @@ class Backend:
         jobs.app.control.revoke(job_id, terminate=terminate)
 
     def gate(self) -> str:
-        """A file that isn't there yet: a job waits for it."""
+        """Return the path of a file that does not exist yet, for jobs to wait for."""
         return str(self._folder / new_id("gate"))
 
     def open_gate(self, gate: str) -> None:
         Path(gate).touch()
 
     def emit(self, job_id: str, event: str, times: int = 1, **data: Any) -> None:
-        """Says something as the job; ``{n}`` in the message is the number of the repetition."""
+        """Publish events of a job. ``{n}`` in a text stands for the number of the repetition."""
         for n in range(times):
             numbered = {
                 key: value.replace("{n}", str(n)) if isinstance(value, str) else value
@@ -92,7 +96,7 @@ class Backend:
             self._publisher.emit(event, numbered, room=f"job_{job_id}")
 
     def forget_record(self, job_id: str) -> None:
-        """As if its time to live were over."""
+        """Delete a job's record, like its expiry does."""
         keys = self._valkey.command("KEYS", f"jobcast:{{{job_id}}}:*")
         if keys:
             self._valkey.command("DEL", *keys)
@@ -115,7 +119,7 @@ class Backend:
         self._valkey.ready()
 
     def logged(self, text: str) -> int:
-        """How often the server's log says something."""
+        """Return how often the server's log contains a text."""
         return self._server.log.count(text)
 
 
@@ -129,32 +133,32 @@ def main() -> None:
         jobs.app.conf.result_backend = valkey.url
         app = "client.tests.live.backend:create_app"
         server = stack.enter_context(
-            running(Server(folder / "server.log", valkey.url, {"JOBCAST_MAX_JOBS": "30"}, app=app))
+            running(Server(folder / "server.log", valkey.url, SERVER_ENV, app=app))
         )
         pool = ("--pool=prefork", "--concurrency=2")
         worker = stack.enter_context(
-            running(Worker(folder / "worker.log", valkey.url, valkey.url, *pool))
+            running(Worker(folder / "worker.log", valkey.url, valkey.url, *pool, env=HISTORY))
         )
         server.ready()
         worker.ready()
         publisher = open_publisher(valkey.url)
         stack.callback(publisher.close)
         backend = Backend(folder, valkey, server, worker, publisher)
-        say({"url": server.url})
+        reply({"url": server.url})
         for line in sys.stdin:
-            answer(backend, json.loads(line))
+            run(backend, json.loads(line))
 
 
-def answer(backend: Backend, command: dict[str, Any]) -> None:
+def run(backend: Backend, command: dict[str, Any]) -> None:
     number, name = command.pop("id"), command.pop("do")
-    act: Callable[..., Any] = getattr(backend, name)
+    method: Callable[..., Any] = getattr(backend, name)
     try:
-        say({"id": number, "value": act(**command)})
-    except Exception as exc:  # whatever it is, the test that asked shows it
-        say({"id": number, "error": f"{type(exc).__name__}: {exc}"})
+        reply({"id": number, "value": method(**command)})
+    except Exception as exc:  # the calling test raises it
+        reply({"id": number, "error": f"{type(exc).__name__}: {exc}"})
 
 
-def say(message: dict[str, Any]) -> None:
+def reply(message: dict[str, Any]) -> None:
     print(json.dumps(message), flush=True)
 
 

@@ -5,22 +5,22 @@ import { fileURLToPath } from "node:url";
 const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 const PYTHON = process.env.JOBCAST_TEST_PYTHON ?? `${ROOT}/.venv/bin/python`;
 
-interface Answer {
+interface Reply {
   readonly id: number;
   readonly value?: unknown;
   readonly error?: string;
 }
 
-interface Asked {
+interface PendingCall {
   resolve(value: unknown): void;
   reject(error: Error): void;
 }
 
-/** The processes that `backend.py` starts. */
+/** Controls the processes that `backend.py` starts. */
 export class Backend {
   readonly url: string;
   readonly #process: ChildProcessWithoutNullStreams;
-  readonly #asked = new Map<number, Asked>();
+  readonly #pending = new Map<number, PendingCall>();
   #number = 0;
 
   static start(): Promise<Backend> {
@@ -33,14 +33,14 @@ export class Backend {
       });
       process.on("error", reject);
       process.on("exit", (code) => {
-        const error = new Error(`the backend ended with ${code}:\n${errors}`);
+        const error = new Error(`the backend exited with ${code}:\n${errors}`);
         reject(error);
         backend?.fail(error);
       });
       createInterface(process.stdout).on("line", (line) => {
         const message = JSON.parse(line);
         if (backend) {
-          backend.answer(message);
+          backend.handleReply(message);
         } else {
           backend = new Backend(process, message.url);
           resolve(backend);
@@ -55,57 +55,57 @@ export class Backend {
   }
 
   token(sub = "alice", claims: { ttl?: number; jobs?: string[] } = {}): Promise<string> {
-    return this.#ask("token", { sub, ...claims });
+    return this.#call("token", { sub, ...claims });
   }
 
   send(task: string, args: unknown[] = [], options: SendOptions = {}): Promise<string> {
-    return this.#ask("send", { task, args, ...options });
+    return this.#call("send", { task, args, ...options });
   }
 
-  /** Ends a job, also one that runs. */
+  /** Revoke a job, and terminate it if it runs. */
   revoke(jobId: string): Promise<void> {
-    return this.#ask("revoke", { job_id: jobId, terminate: true });
+    return this.#call("revoke", { job_id: jobId, terminate: true });
   }
 
   gate(): Promise<string> {
-    return this.#ask("gate");
+    return this.#call("gate");
   }
 
   openGate(gate: string): Promise<void> {
-    return this.#ask("open_gate", { gate });
+    return this.#call("open_gate", { gate });
   }
 
   emit(jobId: string, event: string, data: object, times = 1): Promise<void> {
-    return this.#ask("emit", { job_id: jobId, event, times, ...data });
+    return this.#call("emit", { job_id: jobId, event, times, ...data });
   }
 
   forgetRecord(jobId: string): Promise<void> {
-    return this.#ask("forget_record", { job_id: jobId });
+    return this.#call("forget_record", { job_id: jobId });
   }
 
   killServer(): Promise<void> {
-    return this.#ask("kill_server");
+    return this.#call("kill_server");
   }
 
   stopServer(): Promise<void> {
-    return this.#ask("stop_server");
+    return this.#call("stop_server");
   }
 
   startServer(): Promise<void> {
-    return this.#ask("start_server");
+    return this.#call("start_server");
   }
 
   killValkey(): Promise<void> {
-    return this.#ask("kill_valkey");
+    return this.#call("kill_valkey");
   }
 
   startValkey(): Promise<void> {
-    return this.#ask("start_valkey");
+    return this.#call("start_valkey");
   }
 
-  /** How often the server's log says something. */
+  /** Return how often the server's log contains a text. */
   logged(text: string): Promise<number> {
-    return this.#ask("logged", { text });
+    return this.#call("logged", { text });
   }
 
   async connections(): Promise<number> {
@@ -113,23 +113,23 @@ export class Backend {
     return ((await response.json()) as { connections: number }).connections;
   }
 
-  answer({ id, value, error }: Answer): void {
-    const asked = this.#asked.get(id);
-    this.#asked.delete(id);
+  handleReply({ id, value, error }: Reply): void {
+    const pending = this.#pending.get(id);
+    this.#pending.delete(id);
     if (error === undefined) {
-      asked?.resolve(value);
+      pending?.resolve(value);
     } else {
-      asked?.reject(new Error(error));
+      pending?.reject(new Error(error));
     }
   }
 
   fail(error: Error): void {
-    for (const asked of this.#asked.values()) {
-      asked.reject(error);
+    for (const pending of this.#pending.values()) {
+      pending.reject(error);
     }
   }
 
-  /** Ends everything that it started. */
+  /** Stop all processes. */
   stop(): Promise<void> {
     return new Promise((resolve) => {
       this.#process.on("exit", () => resolve());
@@ -137,11 +137,11 @@ export class Backend {
     });
   }
 
-  #ask<T>(name: string, options: object = {}): Promise<T> {
+  #call<T>(name: string, options: object = {}): Promise<T> {
     this.#number += 1;
     const id = this.#number;
     return new Promise<T>((resolve, reject) => {
-      this.#asked.set(id, { resolve: (value) => resolve(value as T), reject });
+      this.#pending.set(id, { resolve: (value) => resolve(value as T), reject });
       this.#process.stdin.write(`${JSON.stringify({ ...options, id, do: name })}\n`);
     });
   }

@@ -1,4 +1,4 @@
-/** The client against a real jobcast server, with a real Celery worker behind it. */
+/** The client against a real jobcast server and a real Celery worker. */
 
 import { randomUUID } from "node:crypto";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
@@ -17,16 +17,16 @@ import { Backend } from "./backend.js";
 let backend: Backend;
 const clients: JobClient[] = [];
 const unhandled: unknown[] = [];
-const noteUnhandled = (reason: unknown): void => void unhandled.push(reason);
+const recordUnhandled = (reason: unknown): void => void unhandled.push(reason);
 
 beforeAll(async () => {
-  process.on("unhandledRejection", noteUnhandled);
+  process.on("unhandledRejection", recordUnhandled);
   backend = await Backend.start();
 });
 
 afterAll(async () => {
   await backend?.stop();
-  process.off("unhandledRejection", noteUnhandled);
+  process.off("unhandledRejection", recordUnhandled);
 });
 
 afterEach(async () => {
@@ -50,7 +50,7 @@ const newId = (): string => `job-${randomUUID()}`;
 const everyJob = (): Promise<string> => backend.token("alice", { jobs: ["*"] });
 const log = (message: string) => ({ level: "info", message });
 
-/** What `follow` tells of a job, from its beginning. */
+/** Record the events that `follow` delivers. */
 function record(client: JobClient, jobId: string) {
   const events: JobEvent[] = [];
   const stop = client.follow(jobId, (event) => events.push(event));
@@ -78,7 +78,7 @@ describe("a job", () => {
     const running = await until(
       store,
       (job) => job.status === "started" && job.logs.length === 6,
-      "a job that waits half-way",
+      "a job that waits half-way through",
     );
     expect(running).toMatchObject({
       jobId,
@@ -108,7 +108,7 @@ describe("a job", () => {
     expectInOrder(recorded.events);
   });
 
-  test("is all there for who comes late", async () => {
+  test("is shown completely to a late follower", async () => {
     const jobId = await backend.send("count", [5]);
     await connect().result(jobId);
     const late = connect();
@@ -122,7 +122,7 @@ describe("a job", () => {
     expect(statuses.filter((status) => status !== "pending")).toEqual(["complete"]);
   });
 
-  test("that fails says why", async () => {
+  test("that fails has its error", async () => {
     const client = connect();
     const jobId = await backend.send("fail", ["no such row"]);
     const failed = (await client.result(jobId).catch((error: unknown) => error)) as JobFailed;
@@ -141,7 +141,7 @@ describe("a job", () => {
     });
   });
 
-  test("that is tried again shows its attempts", async () => {
+  test("that is retried has its attempts in the history", async () => {
     const client = connect();
     const jobId = await backend.send("flaky");
     expect(await client.result(jobId)).toBe(2);
@@ -160,7 +160,7 @@ describe("a job", () => {
     expect(job.history[2]).toMatchObject({ error: "ConnectionError", message: "try 1" });
   });
 
-  test("that is revoked ends", async () => {
+  test("that is revoked ends with the reason revoked", async () => {
     const client = connect();
     const jobId = await backend.send("tick", [await backend.gate()]);
     await until(client.job(jobId), (job) => job.logs.length > 0, "a job that runs");
@@ -169,7 +169,7 @@ describe("a job", () => {
     expect(failed).toMatchObject({ name: "JobFailed", reason: "revoked" });
   });
 
-  test("of another user is refused, and so is what cannot be an id", async () => {
+  test("of another user, or with an invalid id, is refused", async () => {
     const client = connect();
     const jobId = await backend.send("count", [1], { owner: "bob" });
     for (const [id, code] of [
@@ -185,7 +185,7 @@ describe("a job", () => {
     expect(client.connection.getSnapshot().state).toBe("connected");
   });
 
-  test("that is one too many is joined when there is room", async () => {
+  test("that exceeds the limit is joined when another one is left", async () => {
     const client = connect({ getToken: everyJob });
     const ids = Array.from({ length: 31 }, newId);
     const recorded = ids.map((id) => record(client, id));
@@ -199,7 +199,7 @@ describe("a job", () => {
 });
 
 describe("events", () => {
-  test("are iterated, and end with the job", async () => {
+  test("can be iterated until the job ends", async () => {
     const client = connect();
     const jobId = await backend.send("count", [3]);
     const events: JobEvent[] = [];
@@ -213,7 +213,7 @@ describe("events", () => {
     await eventually(() => backend.logged(`left ${jobId}`), "a leave");
   });
 
-  test("stop coming when the signal says so", async () => {
+  test("stop when the signal is aborted", async () => {
     const client = connect({ getToken: everyJob });
     const stopping = new AbortController();
     const jobId = newId();
@@ -227,7 +227,7 @@ describe("events", () => {
     await eventually(() => backend.logged(`left ${jobId}`), "a leave");
   });
 
-  test("of a further run follow an end that was known", async () => {
+  test("of another run follow a known terminal event", async () => {
     const client = connect({ getToken: everyJob });
     const jobId = newId();
     const failure = { error: "WorkerLost", message: "gone", reason: "worker_lost" };
@@ -236,11 +236,11 @@ describe("events", () => {
     await backend.emit(jobId, "job_status", { status: "started", run: 2 });
     const result = client.result(jobId);
     await until(client.job(jobId), (job) => job.run === 2 && job.joined === "yes", "run 2");
-    await backend.emit(jobId, "job_complete", { result: "at last" });
-    expect(await result).toBe("at last");
+    await backend.emit(jobId, "job_complete", { result: "done" });
+    expect(await result).toBe("done");
   });
 
-  test("that are many make few notifications, and only the last lines are kept", async () => {
+  test("in large numbers cause few notifications, and only the last lines are kept", async () => {
     const client = connect({ getToken: everyJob, logLimit: 500 });
     const jobId = newId();
     const store = client.job(jobId);
@@ -250,19 +250,19 @@ describe("events", () => {
     });
     const recorded = record(client, jobId);
     await until(store, (job) => job.joined === "yes", "a join");
-    const begun = performance.now();
+    const started = performance.now();
     await backend.emit(jobId, "job_log", log("line {n}"), 2000);
     await eventually(() => recorded.events.length === 2000, "2000 events");
     const job = await until(store, (job) => job.droppedLogs === 1500, "dropped lines");
     expect(job.logs).toHaveLength(500);
     expect(job.logs.at(-1)?.message).toBe("line 1999");
     expectInOrder(recorded.events);
-    const frames = (performance.now() - begun) / 16; // at most one notification in each
+    const frames = (performance.now() - started) / 16; // at most one notification in each
     expect(notifications).toBeLessThan(Math.min(2000, frames + 10));
     stop();
   });
 
-  test("of a new record replace those of the old one", async () => {
+  test("of a new record replace those of the old record", async () => {
     const client = connect({ getToken: everyJob });
     const jobId = newId();
     const store = client.job(jobId);
@@ -302,7 +302,7 @@ describe("followers", () => {
     expect(client.job(jobId).getSnapshot()).toMatchObject({ joined: "no", logs: [] });
   });
 
-  test("that go and come back in one moment keep the join", async () => {
+  test("that leave and return in the same tick keep the join", async () => {
     const client = connect({ getToken: everyJob });
     const jobId = newId();
     const store = client.job(jobId);
@@ -314,22 +314,22 @@ describe("followers", () => {
     await backend.emit(jobId, "job_log", log("one"));
     await eventually(() => recorded.lines.length === 1, "a line");
     recorded.stop();
-    // The server writes its log in the order of what happens, and not at once.
+    // The server logs in order, but with a delay.
     await eventually(() => backend.logged(`left ${jobId}`), "a leave");
     expect(await backend.logged(`left ${jobId}`)).toBe(1);
     expect(await backend.logged(`joined ${jobId}`)).toBe(1);
   });
 
-  test("that leave and rejoin in haste miss nothing", async () => {
+  test("that leave and rejoin rapidly miss no event", async () => {
     const client = connect({ getToken: everyJob });
     const jobId = newId();
     await backend.emit(jobId, "job_log", log("line {n}"), 50);
-    const nextMoment = () => new Promise((resolve) => setTimeout(resolve, 1));
+    const nextTick = () => new Promise((resolve) => setTimeout(resolve, 1));
     for (let round = 0; round < 20; round += 1) {
       const hasty = record(client, jobId);
-      await nextMoment();
+      await nextTick();
       hasty.stop();
-      await nextMoment();
+      await nextTick();
     }
     const recorded = record(client, jobId);
     await backend.emit(jobId, "job_complete", { result: 1 });
@@ -338,7 +338,7 @@ describe("followers", () => {
     expectInOrder(recorded.events);
   });
 
-  test("of two clients know nothing of each other", async () => {
+  test("of two clients are independent", async () => {
     const [alice, bob] = [connect(), connect({ getToken: () => backend.token("bob") })];
     const jobId = await backend.send("count", [2], { owner: "bob" });
     const refused = until(alice.job(jobId), (job) => job.joined === "refused", "a refusal");
@@ -349,34 +349,34 @@ describe("followers", () => {
   });
 });
 
-describe("as many jobs as a connection may follow", () => {
-  test.each(["polling", "websocket"] as const)("are joined at once: %s", async (transport) => {
+describe("the maximum number of jobs per connection", () => {
+  test.each(["polling", "websocket"] as const)("is joined at once: %s", async (transport) => {
     const client = connect({ getToken: everyJob, transports: [transport] });
-    const ids = Array.from({ length: 30 }, newId); // what the server of these tests allows
+    const ids = Array.from({ length: 30 }, newId); // the limit of the test server
     const stops = ids.map((id) => client.follow(id, () => {}));
     for (const id of ids) {
       await until(client.job(id), (job) => job.joined === "yes", "a join");
     }
-    // All of them on the first connection: none was closed, and none begun anew.
+    // All joins used the first connection; the server closed none.
     expect(client.connection.getSnapshot()).toMatchObject({ state: "connected", attempts: 0 });
     for (const stop of stops) stop();
   });
 });
 
 describe("the token", () => {
-  test("is renewed without the connection being dropped", async () => {
+  test("is renewed without a reconnect", async () => {
     const states: string[] = [];
-    let asked = 0;
+    let calls = 0;
     const client = connect({
       getToken: async () => {
-        asked += 1;
-        return backend.token("alice", { jobs: ["*"], ttl: asked === 1 ? 2 : 60 });
+        calls += 1;
+        return backend.token("alice", { jobs: ["*"], ttl: calls === 1 ? 2 : 60 });
       },
     });
     client.connection.subscribe(() => states.push(client.connection.getSnapshot().state));
     const jobId = newId();
     const recorded = record(client, jobId);
-    await eventually(() => asked === 2, "another token");
+    await eventually(() => calls === 2, "another token");
     const { since } = await until(client.connection, (it) => it.state === "connected", "it");
     await eventually(() => Date.now() - since > 2500, "the first token's end");
     await backend.emit(jobId, "job_log", log("still there"));
@@ -387,15 +387,15 @@ describe("the token", () => {
     expect(await backend.logged(`joined ${jobId}`)).toBe(1);
   });
 
-  test("that cannot be renewed is asked for again when its connection is closed", async () => {
-    let asked = 0;
+  test("that cannot be renewed is requested again when the server closes the connection", async () => {
+    let calls = 0;
     const client = connect({
       getToken: () => {
-        asked += 1;
-        if (asked === 2) {
+        calls += 1;
+        if (calls === 2) {
           throw new Error("not now");
         }
-        return backend.token("alice", { jobs: ["*"], ttl: asked === 1 ? 1 : 60 });
+        return backend.token("alice", { jobs: ["*"], ttl: calls === 1 ? 1 : 60 });
       },
     });
     const jobId = newId();
@@ -405,10 +405,10 @@ describe("the token", () => {
     await until(client.connection, (it) => it.state === "connected", "the second connection");
     await backend.emit(jobId, "job_log", log("back"));
     await eventually(() => recorded.lines.length === 1, "a line");
-    expect(asked).toBeGreaterThan(2);
+    expect(calls).toBeGreaterThan(2);
   });
 
-  test("of somebody else makes another connection", async () => {
+  test("of another user leads to a new connection", async () => {
     let sub = "alice";
     const client = connect({
       getToken: () => {
@@ -424,7 +424,7 @@ describe("the token", () => {
     expect(job.result).toEqual({ steps: 1 });
   });
 
-  test("that is refused is shown, and another is asked for at reconnect()", async () => {
+  test("that is refused is reported, and reconnect() requests another one", async () => {
     let token: unknown = "garbage";
     const client = connect({ getToken: () => token as string });
     const jobId = await backend.send("count", [1]);
@@ -442,29 +442,29 @@ describe("the token", () => {
     stop();
   });
 
-  test("that has expired is asked for once more", async () => {
-    let asked = 0;
+  test("that has expired is requested once more", async () => {
+    let calls = 0;
     const client = connect({
       getToken: () => {
-        asked += 1;
-        return backend.token("alice", { ttl: asked === 1 ? -60 : 60 });
+        calls += 1;
+        return backend.token("alice", { ttl: calls === 1 ? -60 : 60 });
       },
     });
     const jobId = await backend.send("count", [1]);
     expect(await client.result(jobId)).toEqual({ steps: 1 });
-    expect(asked).toBe(2);
+    expect(calls).toBe(2);
   });
 
-  test("that stays expired is a refusal", async () => {
-    let asked = 0;
+  test("that has expired twice is refused", async () => {
+    let calls = 0;
     const client = connect({
       getToken: () => {
-        asked += 1;
+        calls += 1;
         return backend.token("alice", { ttl: -60 });
       },
     });
     await expect(client.result(newId())).rejects.toMatchObject({ code: "token_expired" });
-    expect(asked).toBe(2);
+    expect(calls).toBe(2);
   });
 
   test.each([
@@ -476,19 +476,19 @@ describe("the token", () => {
       },
       "signed out",
     ],
-    ["gives something else", () => 7 as unknown as string, "should give a text"],
-  ])("is a state when getToken %s", async (_, getToken, words) => {
+    ["returns another type", () => 7 as unknown as string, "has to return a string"],
+  ])("is reported as unavailable when getToken %s", async (_, getToken, text) => {
     const client = connect({ getToken });
     const stop = client.job(newId()).subscribe(() => {});
-    const waiting = await until(client.connection, (it) => it.attempts === 3, "tries");
+    const waiting = await until(client.connection, (it) => it.attempts === 3, "attempts");
     expect(waiting).toMatchObject({ state: "reconnecting", code: "token_unavailable" });
-    expect(waiting.message).toContain(words);
+    expect(waiting.message).toContain(text);
     stop();
   });
 });
 
 describe("the connection", () => {
-  test("is made when there is a follower, and gone after close()", async () => {
+  test("is opened by the first follower and closed by close()", async () => {
     const before = await backend.connections();
     const client = connect({ getToken: everyJob });
     const connection = client.connection;
@@ -499,15 +499,15 @@ describe("the connection", () => {
     const recorded = record(client, newId());
     await until(connection, (it) => it.state === "connected", "a connection");
     expect(await backend.connections()).toBe(before + 1);
-    let told = 0;
+    let notifications = 0;
     client.job(newId()).subscribe(() => {
-      told += 1;
+      notifications += 1;
     });
     client.close();
     client.close();
     await expect(next).rejects.toMatchObject({ name: "ConnectionRefused", code: "closed" });
     expect(connection.getSnapshot().state).toBe("closed");
-    expect(told).toBe(1);
+    expect(notifications).toBe(1);
     await eventually(async () => (await backend.connections()) === before, "end");
     client.reconnect();
     client.job(newId()).subscribe(() => {})();
@@ -516,7 +516,7 @@ describe("the connection", () => {
     expect(connection.getSnapshot().state).toBe("closed");
   });
 
-  test("that is closed while it is being made leaves nothing", async () => {
+  test("that is closed while it is being established leaves nothing behind", async () => {
     const before = await backend.connections();
     let release = (_: string): void => {};
     const client = connect({
@@ -533,7 +533,7 @@ describe("the connection", () => {
     expect(client.connection.getSnapshot().state).toBe("closed");
   });
 
-  test("that the server ends is made anew", async () => {
+  test("that the server ends is established again", async () => {
     const client = connect({ getToken: everyJob });
     const jobId = newId();
     const recorded = record(client, jobId);
@@ -546,11 +546,11 @@ describe("the connection", () => {
     await backend.emit(jobId, "job_log", log("meanwhile"));
     await backend.startServer();
     await until(store, (job) => job.joined === "yes", "another join");
-    await eventually(() => recorded.lines.length === 2, "what was said meanwhile");
+    await eventually(() => recorded.lines.length === 2, "the line published meanwhile");
     expect(recorded.lines).toEqual(["before", "meanwhile"]);
   });
 
-  test("survives a server that is killed: no event is lost, and none comes twice", async () => {
+  test("survives a killed server without lost or repeated events", async () => {
     const client = connect();
     const gate = await backend.gate();
     const jobId = await backend.send("tick", [gate]);
@@ -580,17 +580,17 @@ describe("the connection", () => {
     ["polling", ["polling"]],
     ["polling, then a WebSocket", ["polling", "websocket"]],
     ["a WebSocket, with polling to fall back on", ["websocket", "polling"]],
-  ] as const)("is made with %s", async (_, transports) => {
+  ] as const)("is established with %s", async (_, transports) => {
     const client = connect({ transports });
     const jobId = await backend.send("count", [2]);
     expect(await client.result(jobId)).toEqual({ steps: 2 });
   });
 
-  test("that cannot be made is tried for ever, and at once when told so", async () => {
+  test("that fails is retried forever, and at once by reconnect()", async () => {
     const client = connect();
     await backend.killServer();
     const stop = client.job(newId()).subscribe(() => {});
-    await until(client.connection, (it) => it.attempts > 3, "tries");
+    await until(client.connection, (it) => it.attempts > 3, "attempts");
     expect(client.connection.getSnapshot()).toMatchObject({ state: "reconnecting", code: null });
     await backend.startServer();
     client.reconnect();
@@ -599,7 +599,7 @@ describe("the connection", () => {
     stop();
   });
 
-  test("is there while the transport behind the server is not: joins wait", async () => {
+  test("survives an outage of the store, while joins wait", async () => {
     const client = connect({ getToken: everyJob });
     const early = client.job(newId());
     const stop = early.subscribe(() => {});
@@ -608,9 +608,9 @@ describe("the connection", () => {
     const jobId = newId();
     const store = client.job(jobId);
     const recorded = record(client, jobId);
-    await until(store, (job) => job.joined === "joining", "a join that waits");
+    await until(store, (job) => job.joined === "joining", "a waiting join");
     await backend.startValkey();
-    await until(store, (job) => job.joined === "yes", "a join after all");
+    await until(store, (job) => job.joined === "yes", "a join");
     await backend.emit(jobId, "job_log", log("one"));
     await eventually(() => recorded.lines.length === 1, "a line");
     stop();

@@ -1,4 +1,4 @@
-"""A real Chromium before the reference application, with real workers behind it."""
+"""Chromium, the reference application, and a real worker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.console import Console, make_demo
 
 SAMPLES = "tasks.checksums,tasks.people,tasks.thumbnails,tasks.flaky,tasks.broken"
 HISTORY = {"JOBCAST_HISTORY_SIZE": "20000"}
-# Without these it asks servers of its maker, at every start.
+# Without these options Chromium contacts Google's servers at each start.
 QUIET = [
     "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-gpu",
@@ -29,10 +29,10 @@ QUIET = [
 Launch = Callable[..., AbstractContextManager[Browser]]
 
 
-# For the time of a module: while it is there no other test has an event loop of its own.
+# Module scope, because Playwright's event loop would conflict with those of other tests.
 @pytest.fixture(scope="module")
 def launch() -> Iterator[Launch]:
-    """Start a browser: ``launch("--an-option")``."""
+    """Start a browser: ``with launch("--an-option") as browser``."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     assert chromium, "install Debian's chromium"
     with sync_playwright() as playwright:
@@ -56,7 +56,7 @@ def browser(launch: Launch) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def console(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterator[Console]:
-    """With the page that is in the package: ``make console`` has built it."""
+    """A server with the console's page in the package. ``make console`` builds it."""
     directory = tmp_path_factory.mktemp("site")
     demo = make_demo(directory / "demo")
     make_samples(demo / "samples")
@@ -66,11 +66,11 @@ def console(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def crew(
+def sample_worker(
     tmp_path_factory: pytest.TempPathFactory, console: Console, valkey: Valkey
 ) -> Iterator[Worker]:
-    """A worker that has the sample tasks and those of the tests, on the console's queue."""
-    log_path = tmp_path_factory.mktemp("crew") / "worker.log"
+    """A worker with the sample tasks and the test tasks, on the console's queue."""
+    log_path = tmp_path_factory.mktemp("worker") / "worker.log"
     with running(
         Worker(
             log_path, valkey.url, valkey.url, "--concurrency=3", "--include", SAMPLES,
@@ -82,7 +82,7 @@ def crew(
 
 @pytest.fixture
 def new_tab(browser: Browser, console: Console) -> Iterator[Callable[..., Tab]]:
-    """Opens the console as somebody: ``new_tab("ada")``. In the end no tab may have complained."""
+    """Open the console as a user: ``new_tab("ada")``. Fail if a tab logs an error or a warning."""
     tabs: list[Tab] = []
 
     def new_tab(user: str, path: str = "/", *, beside: Tab | None = None, **options: Any) -> Tab:
@@ -104,5 +104,5 @@ def new_tab(browser: Browser, console: Console) -> Iterator[Callable[..., Tab]]:
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Path:
-    """A file that jobs wait for."""
+    """The path of a file that jobs wait for."""
     return tmp_path / "gate"

@@ -1,4 +1,4 @@
-"""A tab of a browser that shows the console."""
+"""A browser tab that shows the console."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ expect.set_options(timeout=1000 * TIMEOUT)
 
 
 class Tab:
-    """What it shows, and what it complained of."""
+    """A tab. It records the errors and warnings that the page logs."""
 
     def __init__(self, page: Page, url: str) -> None:
         self.page = page
         self.url = url
         self.problems: list[str] = []
         self.sockets: list[WebSocket] = []
-        self._expected: list[re.Pattern[str]] = []
+        self._allowed: list[re.Pattern[str]] = []
         page.set_default_timeout(1000 * TIMEOUT)
-        page.on("console", self._said)
+        page.on("console", self._on_console)
         page.on("pageerror", lambda error: self.problems.append(f"uncaught: {error}"))
         page.on("websocket", lambda socket: self.sockets.append(socket))
 
-    def expects(self, pattern: str) -> None:
-        """Let the browser complain of what the test does to it."""
-        self._expected.append(re.compile(pattern))
+    def allow_message(self, pattern: str) -> None:
+        """Allow errors and warnings that match a pattern."""
+        self._allowed.append(re.compile(pattern))
 
-    def _said(self, message: ConsoleMessage) -> None:
+    def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and not any(
-            pattern.search(message.text) for pattern in self._expected
+            pattern.search(message.text) for pattern in self._allowed
         ):
             self.problems.append(f"{message.type}: {message.text} ({message.location['url']})")
 
@@ -65,8 +65,8 @@ class Tab:
         expect(self.page.locator(".console")).to_have_attribute("data-connection", state)
 
     @property
-    def answer(self) -> Locator:
-        """What the job's page says first."""
+    def status_panel(self) -> Locator:
+        """The panel with the job's status in one sentence."""
         return self.page.get_by_role("region", name="State")
 
     @property
@@ -78,7 +78,7 @@ class Tab:
         return self.page.get_by_role("log", name="Log lines")
 
     def downloaded_log(self, directory: Path) -> list[str]:
-        """The lines of the log, as the page saves them."""
+        """Download the log and return its lines."""
         with self.page.expect_download() as download:
             self.page.get_by_role("button", name="Download").click()
         path = directory / "downloaded.log"
@@ -86,10 +86,11 @@ class Tab:
         return path.read_text().splitlines()
 
     def start(self, name: str) -> str:
-        """Start a sample task on the page. Returns the job's id."""
-        return self.starts(lambda: self.page.get_by_role("button", name=name).click())
+        """Start a sample task on the page and return the job's id."""
+        return self.start_with(lambda: self.page.get_by_role("button", name=name).click())
 
-    def starts(self, act: Callable[[], Any]) -> str:
+    def start_with(self, act: Callable[[], Any]) -> str:
+        """Start a job by an action on the page and return the job's id."""
         with self.page.expect_response(
             lambda response: "/api/jobs/" in response.url and response.request.method == "POST"
         ) as answer:

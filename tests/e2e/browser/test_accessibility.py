@@ -1,4 +1,4 @@
-"""What axe finds in each view of the console, in light and dark, wide and narrow."""
+"""The console has no accessibility violations that axe detects, and works by keyboard."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def look(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 def violations(page: Page) -> list[str]:
-    page.evaluate(AXE)  # by the protocol for debuggers, which the page's policy does not bind
+    page.evaluate(AXE)  # through the debugger, to which the page's policy does not apply
     found: list[dict[str, Any]] = page.evaluate("async () => (await axe.run()).violations")
     return [
         f"{each['id']}: {each['help']}: {[node['target'] for node in each['nodes']]}"
@@ -39,29 +39,29 @@ def violations(page: Page) -> list[str]:
 
 def is_clean(page: Page) -> None:
     assert violations(page) == []
-    # Nothing is wider than the screen.
+    # No content is wider than the screen.
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 def test_each_view_is_accessible(
-    crew: Worker, new_tab: Callable[..., Tab], send: Callable[..., str], gate: Path,
+    sample_worker: Worker, new_tab: Callable[..., Tab], send: Callable[..., str], gate: Path,
     look: dict[str, Any],
 ) -> None:  # fmt: skip
-    ada = new_id("ada")
-    tab = new_tab(ada, **look)
+    user = new_id("user")
+    tab = new_tab(user, **look)
     page = tab.page
-    is_clean(page)  # no jobs yet, and the tasks that can be started
-    done = send(crew, jobs.count, 3, owner=ada)
-    failed = send(crew, jobs.fail, "the disk is full", owner=ada)
-    running = send(crew, jobs.count, 10, str(gate), owner=ada)
-    retrying = send(crew, jobs.unsteady, str(gate.with_name("other")), owner=ada)
+    is_clean(page)  # no jobs yet: the page shows the sample tasks
+    done = send(sample_worker, jobs.count, 3, owner=user)
+    failed = send(sample_worker, jobs.fail, "the disk is full", owner=user)
+    running = send(sample_worker, jobs.count, 10, str(gate), owner=user)
+    retrying = send(sample_worker, jobs.unsteady, str(gate.with_name("other")), owner=user)
     for job_id, status in (
         (done, "complete"), (failed, "error"), (retrying, "retrying"),
         (new_id("nowhere"), "refused"), (running, "started"),
     ):  # fmt: skip
         tab.go(job_id)
         tab.has_status(job_id, status)
-        keep = page.get_by_role("button", name="Keep in the list")
+        keep = page.get_by_role("button", name="Add to the list")
         if keep.count():
             keep.click()
         is_clean(page)
@@ -76,19 +76,19 @@ def test_each_view_is_accessible(
     is_clean(page)
 
 
-def test_a_job_is_found_and_read_by_keyboard_alone(
-    crew: Worker, new_tab: Callable[..., Tab], send: Callable[..., str]
+def test_a_job_can_be_followed_and_read_by_keyboard(
+    sample_worker: Worker, new_tab: Callable[..., Tab], send: Callable[..., str]
 ) -> None:
-    ada = new_id("ada")
-    tab = new_tab(ada)
+    user = new_id("user")
+    tab = new_tab(user)
     page = tab.page
-    job_ids = [send(crew, jobs.count, 3, owner=ada) for _ in range(2)]
+    job_ids = [send(sample_worker, jobs.count, 3, owner=user) for _ in range(2)]
     for job_id in job_ids:
         page.get_by_label("Follow a job by its id").focus()
         page.keyboard.type(job_id)
         page.keyboard.press("Enter")
         tab.has_status(job_id, "complete")
-        # One reads on from the job's name.
+        # Screen readers continue at the job's name.
         expect(tab.job(job_id).get_by_role("heading", level=1)).to_be_focused()
     page.keyboard.press("j")
     page.keyboard.press("j")
@@ -104,21 +104,21 @@ def test_a_job_is_found_and_read_by_keyboard_alone(
     expect(page.get_by_label("Search the log")).to_have_value("")
 
 
-def test_keys_that_are_turned_off_do_nothing_from_then_on_and_in_no_tab(
-    crew: Worker, new_tab: Callable[..., Tab], send: Callable[..., str]
+def test_disabled_shortcuts_stay_disabled_after_a_reload_and_in_other_tabs(
+    sample_worker: Worker, new_tab: Callable[..., Tab], send: Callable[..., str]
 ) -> None:
-    ada = new_id("ada")
-    tab = new_tab(ada)
-    other = new_tab(ada, "/#/start", beside=tab)
+    user = new_id("user")
+    tab = new_tab(user)
+    other = new_tab(user, "/#/start", beside=tab)
     page = tab.page
-    first, second = (send(crew, jobs.count, 3, owner=ada) for _ in range(2))
+    first, second = (send(sample_worker, jobs.count, 3, owner=user) for _ in range(2))
     for job_id in (first, second):
         tab.go(job_id)
-        page.get_by_role("button", name="Keep in the list").click()
+        page.get_by_role("button", name="Add to the list").click()
     page.keyboard.press("j")
     expect(tab.row(first).get_by_role("link")).to_be_focused()
     keys = page.get_by_role("checkbox", name="Shortcut keys")
-    expect(keys).to_have_accessible_description("j k next and previous job, / search its log")
+    expect(keys).to_have_accessible_description("j k next and previous job, / search the log")
     keys.uncheck()
     expect(other.page.get_by_role("checkbox", name="Shortcut keys")).not_to_be_checked()
     page.reload()

@@ -1,4 +1,4 @@
-"""The console in a browser, with real jobs, and with what may happen to them and to it."""
+"""The console in a browser, with real jobs, and with failures of jobs and of the server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.console import Console, Visitor
 NewTab = Callable[..., Tab]
 Send = Callable[..., str]
 
-# What Chromium says by itself of a server that is away.
+# Messages of Chromium about an unreachable server.
 AWAY = (
     r"WebSocket connection to|ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET"
     r"|ERR_INTERNET_DISCONNECTED"
@@ -31,9 +31,9 @@ AWAY = (
 
 
 @pytest.fixture
-def ada() -> str:
-    """Somebody with jobs of her own."""
-    return new_id("ada")
+def user() -> str:
+    """A user without jobs."""
+    return new_id("user")
 
 
 def metric(console: Console, name: str) -> float:
@@ -43,14 +43,16 @@ def metric(console: Console, name: str) -> float:
     return float(found[1])
 
 
-def test_a_job_is_started_and_seen_to_end(crew: Worker, new_tab: NewTab, ada: str) -> None:
-    tab = new_tab(ada)
+def test_a_started_job_is_shown_until_it_ends(
+    sample_worker: Worker, new_tab: NewTab, user: str
+) -> None:
+    tab = new_tab(user)
     job_id = tab.start("Start Hash a folder")
     expect(tab.row(job_id)).to_contain_text("Hash a folder")
     expect(tab.row(job_id)).to_have_attribute("data-status", "complete")
     tab.row(job_id).get_by_role("link").click()
     tab.has_status(job_id, "complete")
-    expect(tab.answer).to_contain_text("Done in")
+    expect(tab.status_panel).to_contain_text("Done in")
     expect(tab.bar).to_have_attribute("aria-valuenow", "100")
     result = tab.page.get_by_role("region", name="Result")
     expect(result).to_contain_text("digest")
@@ -58,11 +60,11 @@ def test_a_job_is_started_and_seen_to_end(crew: Worker, new_tab: NewTab, ada: st
     assert tab.page.title().startswith("Done: Hash a folder")
 
 
-def test_a_file_of_ones_own_is_imported_and_a_wrong_one_is_refused_in_its_place(
-    crew: Worker, new_tab: NewTab, ada: str
+def test_a_users_file_is_imported_and_a_wrong_one_shows_an_error_at_its_task(
+    sample_worker: Worker, new_tab: NewTab, user: str
 ) -> None:
-    tab = new_tab(ada)
-    tab.expects("status of 400")
+    tab = new_tab(user)
+    tab.allow_message("status of 400")
     chooser = tab.page.get_by_label("File for Import people")
     wrong = {"name": "wrong.csv", "mimeType": "text/csv", "buffer": b"a,b\n1,2\n"}
     chooser.set_input_files(wrong)  # type: ignore[arg-type]
@@ -71,7 +73,7 @@ def test_a_file_of_ones_own_is_imported_and_a_wrong_one_is_refused_in_its_place(
 
     people = "name,email,born\nAda,ada@example.com,1815-12-10\nAlan,alan at example,1912-06-23\n"
     right = {"name": "people.csv", "mimeType": "text/csv", "buffer": people.encode()}
-    job_id = tab.starts(lambda: chooser.set_input_files(right))  # type: ignore[arg-type]
+    job_id = tab.start_with(lambda: chooser.set_input_files(right))  # type: ignore[arg-type]
     card.get_by_role("link").click()
     tab.has_status(job_id, "complete")
     expect(tab.page.get_by_role("region", name="Result")).to_contain_text("imported: 1")
@@ -79,25 +81,27 @@ def test_a_file_of_ones_own_is_imported_and_a_wrong_one_is_refused_in_its_place(
     expect(card).to_have_count(0)
 
 
-def test_a_reload_in_mid_run_shows_the_same_state_at_once(
-    crew: Worker, new_tab: NewTab, send: Send, ada: str, gate: Path
+def test_a_reload_during_a_run_restores_the_state(
+    sample_worker: Worker, new_tab: NewTab, send: Send, user: str, gate: Path
 ) -> None:
-    job_id = send(crew, jobs.count, 10, str(gate), owner=ada)
-    tab = new_tab(ada)
+    job_id = send(sample_worker, jobs.count, 10, str(gate), owner=user)
+    tab = new_tab(user)
     tab.go(job_id)
     expect(tab.bar).to_have_attribute("aria-valuenow", "50")
     expect(tab.log).to_contain_text("step 5")
     tab.page.reload()
     expect(tab.bar).to_have_attribute("aria-valuenow", "50")
-    expect(tab.answer).to_contain_text("Running: counting, 50")
+    expect(tab.status_panel).to_contain_text("Running: counting, 50")
     expect(tab.log).to_contain_text("step 5")
     gate.touch()
     tab.has_status(job_id, "complete")
 
 
-def test_what_one_tab_starts_the_other_shows(crew: Worker, new_tab: NewTab, ada: str) -> None:
-    first = new_tab(ada)
-    second = new_tab(ada, beside=first)
+def test_tabs_of_a_user_show_the_same_list(
+    sample_worker: Worker, new_tab: NewTab, user: str
+) -> None:
+    first = new_tab(user)
+    second = new_tab(user, beside=first)
     second.is_connected("idle")
     job_id = first.start("Start Make thumbnails")
     expect(second.row(job_id)).to_have_attribute("data-status", "complete")
@@ -108,13 +112,13 @@ def test_what_one_tab_starts_the_other_shows(crew: Worker, new_tab: NewTab, ada:
     expect(second.row(job_id)).to_have_count(0)
 
 
-def test_a_server_that_is_killed_and_comes_back_costs_no_line_and_repeats_none(
-    crew: Worker, console: Console, new_tab: NewTab, send: Send, ada: str,
+def test_a_restart_of_the_server_loses_and_repeats_no_log_lines(
+    sample_worker: Worker, console: Console, new_tab: NewTab, send: Send, user: str,
     gate: Path, tmp_path: Path,
 ) -> None:  # fmt: skip
-    job_id = send(crew, jobs.tick, str(gate), owner=ada)
-    tab = new_tab(ada)
-    tab.expects(AWAY)
+    job_id = send(sample_worker, jobs.tick, str(gate), owner=user)
+    tab = new_tab(user)
+    tab.allow_message(AWAY)
     tab.go(job_id)
     expect(tab.log).to_contain_text("tick 1")
     console.popen.send_signal(signal.SIGKILL)
@@ -139,25 +143,28 @@ def test_a_server_that_is_killed_and_comes_back_costs_no_line_and_repeats_none(
 
 
 @pytest.fixture
-def brief(tmp_path: Path, valkey: Valkey, console: Console) -> Iterator[Console]:
-    """The same site, with tokens that last for some seconds."""
+def short_tokens(tmp_path: Path, valkey: Valkey, console: Console) -> Iterator[Console]:
+    """The same site, with tokens that expire after a few seconds."""
     env = {"JOBCAST_DEMO_TOKEN_SECONDS": "6"}
-    with running(Console(tmp_path / "brief.log", valkey.url, console.demo, env)) as brief:
-        yield brief.ready()
+    with running(
+        Console(tmp_path / "short_tokens.log", valkey.url, console.demo, env)
+    ) as short_tokens:
+        yield short_tokens.ready()
 
 
-def test_a_token_is_renewed_without_another_connection(
-    brief: Console, crew: Worker, new_tab: NewTab, send: Send, ada: str, gate: Path
+def test_a_token_is_renewed_on_the_same_connection(
+    short_tokens: Console, sample_worker: Worker, new_tab: NewTab, send: Send, user: str, gate: Path
 ) -> None:
-    tab = new_tab(ada, url=brief.url)
+    tab = new_tab(user, url=short_tokens.url)
     tokens: list[str] = []
     tab.page.on(
         "request", lambda request: tokens.append(request.url) if "token" in request.url else None
     )
-    job_id = send(crew, jobs.count, 10, str(gate), owner=ada)
+    job_id = send(sample_worker, jobs.count, 10, str(gate), owner=user)
     tab.go(job_id)
     expect(tab.bar).to_have_attribute("aria-valuenow", "50")
-    # Each is warned of when half of it is over: by the fifth, the first has expired.
+    # The server asks for a renewal after half of a token's life: the sixth comes after the first
+    # has expired.
     while len(tokens) < 6:
         tab.page.wait_for_event("request", lambda request: "token" in request.url)
     gate.touch()
@@ -166,23 +173,23 @@ def test_a_token_is_renewed_without_another_connection(
     assert len([socket for socket in tab.sockets if "socket.io" in socket.url]) == 1
 
 
-def test_a_session_that_has_ended_leads_to_the_sign_in_and_back_to_the_same_job(
-    brief: Console, crew: Worker, new_tab: NewTab, send: Send, ada: str, gate: Path
+def test_an_ended_session_leads_to_the_sign_in_and_back_to_the_same_job(
+    short_tokens: Console, sample_worker: Worker, new_tab: NewTab, send: Send, user: str, gate: Path
 ) -> None:
-    tab = new_tab(ada, url=brief.url)
-    tab.expects("status of 401")
-    job_id = send(crew, jobs.count, 10, str(gate), owner=ada)
+    tab = new_tab(user, url=short_tokens.url)
+    tab.allow_message("status of 401")
+    job_id = send(sample_worker, jobs.count, 10, str(gate), owner=user)
     tab.go(job_id)
     expect(tab.bar).to_have_attribute("aria-valuenow", "50")
     tab.page.context.clear_cookies()
     expect(tab.page.get_by_role("heading", name="Sign in again")).to_be_visible()
-    tab.sign_in(ada)
+    tab.sign_in(user)
     expect(tab.bar).to_have_attribute("aria-valuenow", "50")
     gate.touch()
     tab.has_status(job_id, "complete")
 
 
-def test_an_application_with_a_session_check_of_its_own_shows_no_login(
+def test_an_application_with_its_own_session_check_shows_no_sign_in(
     tmp_path: Path, valkey: Valkey, browser: Browser
 ) -> None:
     make_samples(tmp_path / "samples")
@@ -203,56 +210,56 @@ def test_an_application_with_a_session_check_of_its_own_shows_no_login(
         assert tab.problems == []
 
 
-def test_somebody_elses_job_is_refused_as_one_that_does_not_exist(
-    crew: Worker, new_tab: NewTab, send: Send, ada: str
+def test_another_users_job_looks_like_a_missing_one(
+    sample_worker: Worker, new_tab: NewTab, send: Send, user: str
 ) -> None:
-    others = send(crew, jobs.count, 1, owner="bob")
-    tab = new_tab(ada)
-    said = []
-    for job_id in (others, new_id("nowhere")):
+    foreign = send(sample_worker, jobs.count, 1, owner="bob")
+    tab = new_tab(user)
+    texts = []
+    for job_id in (foreign, new_id("missing")):
         tab.page.get_by_label("Follow a job by its id").fill(job_id)
         tab.page.get_by_role("button", name="Follow").click()
         tab.has_status(job_id, "refused")
-        said.append(tab.answer.inner_text())
+        texts.append(tab.status_panel.inner_text())
         expect(tab.log).to_have_count(0)
-    assert said[0] == said[1]
-    assert "There is no such job for you" in said[0]
+    assert texts[0] == texts[1]
+    assert "Job not found" in texts[0]
 
 
-def test_a_job_that_fails_says_why_in_its_row_and_on_its_page(
-    crew: Worker, new_tab: NewTab, ada: str
+def test_a_failed_job_shows_its_error_in_its_row_and_on_its_page(
+    sample_worker: Worker, new_tab: NewTab, user: str
 ) -> None:
-    tab = new_tab(ada)
+    tab = new_tab(user)
     job_id = tab.start("Start with the sample: Audit a ledger")
     expect(tab.row(job_id)).to_have_attribute("data-status", "error")
     expect(tab.row(job_id)).to_contain_text(re.compile(r"LedgerError: line \d+: the balance is"))
     tab.row(job_id).get_by_role("link").click()
-    expect(tab.answer).to_contain_text("Failed after")
-    expect(tab.answer).to_contain_text("LedgerError")
-    expect(tab.answer).to_contain_text("The task raised an error")
-    last = tab.answer.get_by_role("button").last
+    expect(tab.status_panel).to_contain_text("Failed after")
+    expect(tab.status_panel).to_contain_text("LedgerError")
+    expect(tab.status_panel).to_contain_text("The task raised an error")
+    last = tab.status_panel.get_by_role("button").last
     line = last.locator(".text").inner_text()
     last.click()
     expect(tab.log.locator("[data-current]")).to_contain_text(line)
 
 
-def test_a_job_that_is_retried_says_when_and_why(
-    crew: Worker, new_tab: NewTab, send: Send, ada: str, gate: Path
+def test_a_retrying_job_shows_when_it_starts_and_its_error(
+    sample_worker: Worker, new_tab: NewTab, send: Send, user: str, gate: Path
 ) -> None:
-    job_id = send(crew, jobs.unsteady, str(gate), owner=ada)
-    tab = new_tab(ada)
+    job_id = send(sample_worker, jobs.unsteady, str(gate), owner=user)
+    tab = new_tab(user)
     tab.go(job_id)
     tab.has_status(job_id, "retrying")
-    expect(tab.answer).to_contain_text(re.compile(r"attempt 2 is due in \d+ s"))
-    expect(tab.answer).to_contain_text("ConnectionError: the gate is closed")
-    jobs.app.control.revoke(job_id, destination=[f"{crew.name}@test"])
+    expect(tab.status_panel).to_contain_text(re.compile(r"attempt 2 starts in \d+ s"))
+    expect(tab.status_panel).to_contain_text("ConnectionError: the gate is closed")
+    jobs.app.control.revoke(job_id, destination=[f"{sample_worker.name}@test"])
 
 
-def test_a_job_that_was_retried_shows_each_attempt(
-    crew: Worker, new_tab: NewTab, send: Send, ada: str
+def test_a_retried_job_shows_each_attempt(
+    sample_worker: Worker, new_tab: NewTab, send: Send, user: str
 ) -> None:
-    job_id = send(crew, jobs.flaky, owner=ada)
-    tab = new_tab(ada)
+    job_id = send(sample_worker, jobs.flaky, owner=user)
+    tab = new_tab(user)
     tab.go(job_id)
     tab.has_status(job_id, "complete")
     steps = tab.page.get_by_role("region", name="Timeline").get_by_role("listitem")
@@ -262,25 +269,25 @@ def test_a_job_that_was_retried_shows_each_attempt(
     expect(steps.nth(2)).to_contain_text("ConnectionError: try 1")
 
 
-def test_a_job_that_is_revoked_says_so(
-    crew: Worker, new_tab: NewTab, send: Send, ada: str, gate: Path
+def test_a_revoked_job_shows_that_it_was_revoked(
+    sample_worker: Worker, new_tab: NewTab, send: Send, user: str, gate: Path
 ) -> None:
-    job_id = send(crew, jobs.count, 10, str(gate), owner=ada)
-    tab = new_tab(ada)
+    job_id = send(sample_worker, jobs.count, 10, str(gate), owner=user)
+    tab = new_tab(user)
     tab.go(job_id)
     expect(tab.bar).to_have_attribute("aria-valuenow", "50")
-    jobs.app.control.revoke(job_id, terminate=True, destination=[f"{crew.name}@test"])
+    jobs.app.control.revoke(job_id, terminate=True, destination=[f"{sample_worker.name}@test"])
     tab.has_status(job_id, "error")
-    expect(tab.answer).to_contain_text("Revoked after")
+    expect(tab.status_panel).to_contain_text("Revoked after")
     assert tab.page.title().startswith("Revoked")
 
 
-def test_twenty_jobs_at_once(
-    crew: Worker, console: Console, new_tab: NewTab, send: Send, ada: str
+def test_twenty_jobs_run_at_once(
+    sample_worker: Worker, console: Console, new_tab: NewTab, send: Send, user: str
 ) -> None:
-    visitor = Visitor(console, ada)
+    visitor = Visitor(console, user)
     started = [visitor.post("/api/jobs/fetch_feed").json["job_id"] for _ in range(10)]
-    tab = new_tab(ada)
+    tab = new_tab(user)
     started += [tab.start("Start Fetch a feed") for _ in range(10)]
     rows = tab.page.get_by_role("list", name="Followed jobs").locator("li.row")
     expect(rows).to_have_count(20)
@@ -306,26 +313,26 @@ RECORD_FRAMES = """() => {
 }"""
 
 
-def test_ten_thousand_lines_of_log(
-    crew: Worker, new_tab: NewTab, send: Send, ada: str, gate: Path, tmp_path: Path,
+def test_ten_thousand_log_lines_can_be_followed_saved_and_searched(
+    sample_worker: Worker, new_tab: NewTab, send: Send, user: str, gate: Path, tmp_path: Path,
     record_property: Callable[[str, object], None],
 ) -> None:  # fmt: skip
     lines = 10_000
-    job_id = send(crew, jobs.chatter, lines, str(gate), owner=ada)
-    tab = new_tab(ada)
+    job_id = send(sample_worker, jobs.chatter, lines, str(gate), owner=user)
+    tab = new_tab(user)
     tab.go(job_id)
     expect(tab.log).to_contain_text("line 0 of")
     tab.page.evaluate(RECORD_FRAMES)
     gate.touch()
     tab.has_status(job_id, "complete")
-    expect(tab.log).to_contain_text(f"line {lines - 1} of")  # it follows the end
+    expect(tab.log).to_contain_text(f"line {lines - 1} of")  # the log follows its end
     frames, longest, whole = tab.page.evaluate(
         "[window.frames_drawn, window.longest, performance.now() - window.began]"
     )
     record_property("frames", frames)
     record_property("longest frame, ms", longest)
     print(f"{lines} lines in {whole:.0f} ms: {frames} frames, the longest took {longest:.0f} ms")
-    # It was drawn meanwhile, and not only in the end.
+    # The page drew frames while lines arrived, rather than only at the end.
     assert frames > 10
     assert longest < whole / 2
     assert tab.log.locator("[data-seq]").count() < 200
@@ -347,11 +354,11 @@ def test_ten_thousand_lines_of_log(
     expect(tab.page.get_by_role("heading", name="Log")).to_contain_text("1,000 of 10,000 lines")
 
 
-def test_who_has_scrolled_up_is_left_there(
-    crew: Worker, new_tab: NewTab, send: Send, ada: str, gate: Path
+def test_a_scrolled_log_keeps_its_position(
+    sample_worker: Worker, new_tab: NewTab, send: Send, user: str, gate: Path
 ) -> None:
-    job_id = send(crew, jobs.tick, str(gate), owner=ada)
-    tab = new_tab(ada)
+    job_id = send(sample_worker, jobs.tick, str(gate), owner=user)
+    tab = new_tab(user)
     tab.go(job_id)
     expect(tab.log).to_contain_text(re.compile("tick 1[0-9][0-9]"))
     tab.log.hover()
@@ -367,17 +374,17 @@ def test_who_has_scrolled_up_is_left_there(
     tab.has_status(job_id, "complete")
 
 
-def test_past_the_limit_the_oldest_lines_fall_out_and_who_reads_is_left_there(
-    sender: None, new_tab: NewTab, ada: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_dropped_old_lines_do_not_move_the_visible_ones(
+    sender: None, new_tab: NewTab, user: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JOBCAST_HISTORY_SIZE", "20000")
     job_id = new_id()
-    tab = new_tab(ada)
+    tab = new_tab(user)
     current = tab.log.locator("[data-current]")
     more = tab.page.get_by_role("button", name=re.compile("new lines?, jump to the end"))
     note = tab.page.locator(".log-note")
 
-    with open_job(job_id, owner=ada) as job:
+    with open_job(job_id, owner=user) as job:
         here = get_runtime()
         assert here
 
@@ -385,32 +392,32 @@ def test_past_the_limit_the_oldest_lines_fall_out_and_who_reads_is_left_there(
             for line in range(first, last):
                 job.log(f"line {line} of many")
                 if line % 5000 == 0:
-                    here.publisher.flush()  # where too many wait, the oldest go
+                    here.publisher.flush()  # a full buffer would drop the oldest lines
 
         write(0, 19_000)
         tab.go(job_id)
         expect(tab.log).to_contain_text("line 18999 of")
         write(19_000, 20_500)
-        expect(tab.log).to_contain_text("line 20499 of")  # it follows the end
-        expect(note).to_have_text("500 earlier lines are not shown any more.")
+        expect(tab.log).to_contain_text("line 20499 of")  # the log follows its end
+        expect(note).to_have_text("500 earlier lines are no longer shown.")
         tab.page.get_by_label("Search the log").fill("line 10000 of")
         tab.page.keyboard.press("Enter")
         expect(current).to_contain_text("line 10000 of")
         place = current.bounding_box()
         write(20_500, 22_000)
-        expect(note).to_have_text("2,000 earlier lines are not shown any more.")
+        expect(note).to_have_text("2,000 earlier lines are no longer shown.")
         expect(more).to_contain_text("1,500 new lines")
         assert current.bounding_box() == place
         expect(tab.page.get_by_text("1 of 1", exact=True)).to_be_visible()
     tab.has_status(job_id, "complete")
     missing, *lines = tab.downloaded_log(tmp_path)
-    assert missing == "-- 2,000 earlier lines are not shown any more. --"
+    assert missing == "-- 2,000 earlier lines are no longer shown. --"
     assert [int(line.split()[3]) for line in lines] == list(range(2_000, 22_000))
 
 
 @pytest.fixture
-def counted(console: Console) -> Iterator[None]:
-    """What a page joins it leaves."""
+def no_leaked_joins(console: Console) -> Iterator[None]:
+    """Check that no connection and no join is left before and after the test."""
     for name in ("jobcast_connections", "jobcast_jobs_followed"):
         wait_for(lambda name=name: metric(console, name) == 0, f"{name} 0")  # type: ignore[misc]
     yield
@@ -418,11 +425,17 @@ def counted(console: Console) -> Iterator[None]:
         wait_for(lambda name=name: metric(console, name) == 0, f"{name} 0")  # type: ignore[misc]
 
 
-def test_joins_and_connections_go_with_what_shows_them(
-    counted: None, console: Console, crew: Worker, new_tab: NewTab, send: Send, ada: str, gate: Path
+def test_removed_rows_and_signed_out_users_leave_no_joins_and_connections(
+    no_leaked_joins: None,
+    console: Console,
+    sample_worker: Worker,
+    new_tab: NewTab,
+    send: Send,
+    user: str,
+    gate: Path,
 ) -> None:
-    job_ids = [send(crew, jobs.count, 10, str(gate), owner=ada) for _ in range(3)]
-    tab = new_tab(ada)
+    job_ids = [send(sample_worker, jobs.count, 10, str(gate), owner=user) for _ in range(3)]
+    tab = new_tab(user)
     for number, job_id in enumerate(job_ids, 1):
         tab.page.get_by_label("Follow a job by its id").fill(job_id)
         tab.page.get_by_role("button", name="Follow").click()

@@ -1,4 +1,4 @@
-"""The pages of client/examples, which people copy: served from elsewhere than the server."""
+"""The pages of client/examples, served from another origin than the jobcast server."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ CLIENT = ROOT / "client"
 
 
 class Page:
-    """A copy of an example, on a server of files."""
+    """A copy of an example, on a static file server."""
 
     def __init__(self, folder: Path, url: str, requests: list[str]) -> None:
         self.url = url
-        self.requests = requests  # all that this server was asked for
+        self.requests = requests  # the paths of all requests to this server
         self._index = folder / "index.html"
 
     def use(self, server_url: str) -> None:
-        """Name the jobcast server in the page, as its README says."""
+        """Set the URL of the jobcast server in the page, as its README describes."""
         html = self._index.read_text()
         assert html.count(EMPTY) == 1
         self._index.write_text(html.replace(EMPTY, f'name="jobcast-server" content="{server_url}"'))
@@ -41,10 +41,10 @@ EMPTY = 'name="jobcast-server" content=""'
 
 
 def install(example: str, folder: Path) -> None:
-    """Copy a page to where ``npm install @jobcast/client`` has been."""
+    """Copy an example into a folder, together with the packages it imports."""
     if example == "react":
         built = CLIENT / "examples" / "react" / "dist"
-        assert (built / "index.html").exists(), "make pytest builds it"
+        assert (built / "index.html").exists(), "run make pytest, which builds the example"
         shutil.copytree(built, folder)
         return
     shutil.copytree(CLIENT / "examples" / "plain", folder)
@@ -105,21 +105,21 @@ def test_the_page_follows_a_job_to_its_end(
     assert tab.problems == []
 
 
-def test_the_page_says_that_a_job_is_refused(
+def test_the_page_shows_the_refusal_of_a_job(
     browser: Browser, page: Page, tmp_path: Path, valkey: Valkey, token: Callable[..., str]
 ) -> None:
     log_path = tmp_path / "server.log"
     with running(Server(log_path, valkey.url, {"JOBCAST_CORS_ORIGINS": page.url})) as server:
         page.use(server.ready().url)
         tab = Tab(browser.new_page(), page.url)
-        query = {"job": "of-somebody-else", "token": token("alice")}
+        query = {"job": "of-another-user", "token": token("alice")}
         tab.open(f"/?{urlencode(query)}")
         expect(tab.page.locator("#status")).to_contain_text("not yours to follow")
         tab.page.close()
     assert tab.problems == []
 
 
-def test_the_page_sends_a_token_to_no_server_that_its_address_names(
+def test_the_page_ignores_a_server_url_in_its_address(
     browser: Browser, page: Page, tmp_path: Path, valkey: Valkey, token: Callable[..., str]
 ) -> None:
     log_path = tmp_path / "server.log"
@@ -130,40 +130,38 @@ def test_the_page_sends_a_token_to_no_server_that_its_address_names(
     ):
         page.use(server.ready().url)
         tab = Tab(browser.new_page(), page.url)
-        query = {"url": elsewhere.url, "job": "of-somebody-else", "token": token("alice")}
+        query = {"url": elsewhere.url, "job": "of-another-user", "token": token("alice")}
         tab.open(f"/?{urlencode(query)}")
         expect(tab.page.locator("#status")).to_contain_text("not yours to follow")
         tab.page.close()
     assert elsewhere.requests == []
 
 
-def test_the_page_says_that_its_origin_is_refused(
+def test_the_page_shows_that_its_origin_is_refused(
     browser: Browser, page: Page, tmp_path: Path, valkey: Valkey, token: Callable[..., str]
 ) -> None:
-    """The browser hides the status of a WebSocket's handshake; the client asks for it."""
+    """The browser hides the status of the WebSocket handshake; the client probes for it."""
     with running(Server(tmp_path / "server.log", valkey.url)) as server:
         page.use(server.ready().url)
         tab = Tab(browser.new_page(), page.url)
-        tab.expects(r"WebSocket connection .* failed|status of 403")
+        tab.allow_message(r"WebSocket connection .* failed|status of 403")
         query = {"job": "any", "token": token("alice")}
         tab.open(f"/?{urlencode(query)}")
-        expect(tab.page.get_by_role("status")).to_have_text(
-            "refused (403): is this page's origin allowed?"
-        )
+        expect(tab.page.get_by_role("status")).to_contain_text("JOBCAST_CORS_ORIGINS")
         tab.page.close()
         assert f"refused a page of the origin '{page.url}'" in server.log
     assert tab.problems == []
 
 
-def test_the_page_says_that_the_path_is_wrong(
+def test_the_page_shows_that_the_path_is_wrong(
     browser: Browser, page: Page, tmp_path: Path, valkey: Valkey, token: Callable[..., str]
 ) -> None:
     with running(Server(tmp_path / "server.log", valkey.url)) as server:
         page.use(f"{server.ready().url}/wrong")
         tab = Tab(browser.new_page(), page.url)
-        tab.expects(r"WebSocket connection .* failed|status of 404")
+        tab.allow_message(r"WebSocket connection .* failed|status of 404")
         query = {"job": "any", "token": token("alice")}
         tab.open(f"/?{urlencode(query)}")
-        expect(tab.page.get_by_role("status")).to_contain_text("(404): is the url right?")
+        expect(tab.page.get_by_role("status")).to_contain_text("(404): check the url option")
         tab.page.close()
     assert tab.problems == []

@@ -1,4 +1,4 @@
-"""The console in forced colours, with large letters, on a phone that lies, and with long texts."""
+"""The console in forced colours, with large fonts, in landscape and with long texts."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ WIDE = LOOKS["light"]
 
 
 @pytest.fixture
-def ada() -> str:
-    return new_id("ada")
+def user() -> str:
+    return new_id("user")
 
 
 def picture(tab: Tab, name: str) -> None:
-    """Keep a picture for people, where somebody wants one."""
+    """Save a screenshot if ``JOBCAST_TEST_PICTURES`` names a folder."""
     folder = os.environ.get("JOBCAST_TEST_PICTURES")
     if folder:
         tab.page.screenshot(path=str(Path(folder) / f"{name}.png"))
@@ -38,7 +38,7 @@ def picture(tab: Tab, name: str) -> None:
 
 def keep(tab: Tab, job_id: str) -> None:
     tab.go(job_id)
-    button = tab.page.get_by_role("button", name="Keep in the list")
+    button = tab.page.get_by_role("button", name="Add to the list")
     expect(button.or_(tab.page.get_by_role("button", name="Remove from the list"))).to_be_visible()
     if button.count():
         button.click()
@@ -51,12 +51,18 @@ def height_of(row: Locator) -> float:
 
 
 @pytest.mark.parametrize("message", [UNBROKEN * 12, "many words " * 380], ids=["one", "many"])
-def test_a_row_is_a_row_however_long_the_reason_for_a_retry(
-    crew: Worker, new_tab: NewTab, send: Send, gate: Path, ada: str, valkey: Valkey, message: str
+def test_a_long_retry_message_does_not_enlarge_the_row(
+    sample_worker: Worker,
+    new_tab: NewTab,
+    send: Send,
+    gate: Path,
+    user: str,
+    valkey: Valkey,
+    message: str,
 ) -> None:
-    tab = new_tab(ada, **WIDE)
-    short = send(crew, jobs.unsteady, str(gate), owner=ada)
-    long = send(crew, jobs.unsteady, str(gate), owner=ada)
+    tab = new_tab(user, **WIDE)
+    short = send(sample_worker, jobs.unsteady, str(gate), owner=user)
+    long = send(sample_worker, jobs.unsteady, str(gate), owner=user)
     for job_id in (short, long):
         keep(tab, job_id)
         tab.has_status(job_id, "retrying")
@@ -78,19 +84,19 @@ def styles(tab: Tab, selector: str, *properties: str) -> list[str]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_forced_colours_leave_bars_selection_and_focus(
-    crew: Worker, new_tab: NewTab, send: Send, gate: Path, ada: str, scheme: str
+def test_forced_colours_keep_bars_selection_and_focus_visible(
+    sample_worker: Worker, new_tab: NewTab, send: Send, gate: Path, user: str, scheme: str
 ) -> None:
-    tab = new_tab(ada, **{**WIDE, "color_scheme": scheme}, forced_colors="active")
-    job_id, other = (send(crew, jobs.count, 10, str(gate), owner=ada) for _ in range(2))
+    tab = new_tab(user, **{**WIDE, "color_scheme": scheme}, forced_colors="active")
+    job_id, other = (send(sample_worker, jobs.count, 10, str(gate), owner=user) for _ in range(2))
     for each in (other, job_id):
         keep(tab, each)
         tab.has_status(each, "started")
     expect(tab.bar).to_have_attribute("aria-valuenow", "50")
-    fill, frame = f'article[data-job-id="{job_id}"] .bar-fill', ".answer .bar"
+    fill, frame = f'article[data-job-id="{job_id}"] .bar-fill', ".status-panel .bar"
     assert styles(tab, fill, "backgroundColor") != styles(tab, frame, "backgroundColor")
     assert styles(tab, frame, "borderTopStyle") == ["solid"]
-    # The open row, and the filter that is chosen, are not like the others.
+    # The open row and the selected filter differ from the others.
     rows = [f'li[data-job-id="{each}"]' for each in (job_id, other)]
     assert styles(tab, rows[0], "borderLeftStyle") == ["solid"]
     assert styles(tab, rows[1], "borderLeftStyle") == ["none"]
@@ -113,40 +119,40 @@ def test_forced_colours_leave_bars_selection_and_focus(
 
 
 @pytest.fixture(scope="module")
-def with_large_letters(launch: Launch) -> Iterator[Browser]:
-    """A browser whose user has set letters of one and a half times the usual size."""
+def large_font_browser(launch: Launch) -> Iterator[Browser]:
+    """A browser with a font size of one and a half times the default."""
     with launch("--blink-settings=defaultFontSize=24") as browser:
         yield browser
 
 
 @pytest.mark.parametrize(("width", "beside"), [(1500, True), (1100, False)])
-def test_the_browsers_font_size_is_heeded(
-    crew: Worker, new_tab: NewTab, send: Send, ada: str, with_large_letters: Browser, width: int,
-    beside: bool,
+def test_the_page_scales_with_the_browsers_font_size(
+    sample_worker: Worker, new_tab: NewTab, send: Send, user: str, large_font_browser: Browser,
+    width: int, beside: bool,
 ) -> None:  # fmt: skip
-    tab = new_tab(ada, within=with_large_letters, viewport={"width": width, "height": 900})
-    job_id = send(crew, jobs.count, 3, owner=ada)
+    tab = new_tab(user, within=large_font_browser, viewport={"width": width, "height": 900})
+    job_id = send(sample_worker, jobs.count, 3, owner=user)
     keep(tab, job_id)
     tab.has_status(job_id, "complete")
     picture(tab, f"large-{width}")
-    assert styles(tab, "html", "fontSize") == ["22.5px"]  # of 15, in the proportion of 24 to 16
+    assert styles(tab, "html", "fontSize") == ["22.5px"]  # 15 px, scaled by 24 / 16
     is_clean(tab.page)
     cut = tab.page.locator(".plot svg text").evaluate_all(
         "(texts) => texts.filter((it) => it.getBoundingClientRect().left"
         " < it.ownerSVGElement.getBoundingClientRect().left).map((it) => it.textContent)"
     )
     assert cut == []
-    # Where there is no room for both, the list is not beside the job.
+    # The list is next to the job only if there is room for both.
     assert tab.page.locator(".pane").is_visible() == beside
 
 
 @pytest.mark.parametrize("size", [(844, 390), (667, 375), (932, 430)])
-def test_a_phone_that_lies_shows_one_thing_at_a_time(
-    crew: Worker, new_tab: NewTab, send: Send, ada: str, size: tuple[int, int]
+def test_a_phone_in_landscape_shows_either_the_list_or_the_job(
+    sample_worker: Worker, new_tab: NewTab, send: Send, user: str, size: tuple[int, int]
 ) -> None:
     width, height = size
-    tab = new_tab(ada, viewport={"width": width, "height": height}, has_touch=True)
-    job_id = send(crew, jobs.count, 3, owner=ada)
+    tab = new_tab(user, viewport={"width": width, "height": height}, has_touch=True)
+    job_id = send(sample_worker, jobs.count, 3, owner=user)
     keep(tab, job_id)
     tab.has_status(job_id, "complete")
     picture(tab, f"lying-{width}-job")
@@ -155,15 +161,15 @@ def test_a_phone_that_lies_shows_one_thing_at_a_time(
     tab.open("/#/")
     expect(tab.row(job_id)).to_be_visible()
     picture(tab, f"lying-{width}-list")
-    # The page scrolls, not a list in it that shows one row.
+    # The page scrolls, rather than a list with room for one row.
     assert tab.page.locator(".rows").evaluate("(it) => getComputedStyle(it).overflowY") == "visible"
     is_clean(tab.page)
 
 
-def test_a_low_window_of_a_desktop_shows_both(
-    crew: Worker, new_tab: NewTab, send: Send, ada: str
+def test_a_low_desktop_window_shows_the_list_and_the_job(
+    sample_worker: Worker, new_tab: NewTab, send: Send, user: str
 ) -> None:
-    tab = new_tab(ada, viewport={"width": 1280, "height": 420})
-    job_id = send(crew, jobs.count, 3, owner=ada)
+    tab = new_tab(user, viewport={"width": 1280, "height": 420})
+    job_id = send(sample_worker, jobs.count, 3, owner=user)
     keep(tab, job_id)
     expect(tab.page.locator(".pane")).to_be_visible()

@@ -1,4 +1,4 @@
-"""Where there is room for the list or for a job: a phone, and a desktop that is zoomed."""
+"""The console on narrow screens: phones and zoomed desktops."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def look(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 @pytest.fixture
-def ada() -> str:
-    return new_id("ada")
+def user() -> str:
+    return new_id("user")
 
 
 def listed(tab: Tab, *job_ids: str) -> None:
-    """Has them in the list, the last one on top."""
+    """Add jobs to the list, the last one on top."""
     for job_id in job_ids:
         tab.go(job_id)
-        tab.page.get_by_role("button", name="Keep in the list").click()
+        tab.page.get_by_role("button", name="Add to the list").click()
 
 
 def focused(page: Page) -> str:
@@ -49,11 +49,11 @@ def focused(page: Page) -> str:
     return name
 
 
-def test_who_comes_back_to_the_list_is_at_the_job_they_come_from(
-    crew: Worker, new_tab: NewTab, send: Send, ada: str, look: dict[str, Any]
+def test_returning_to_the_list_focuses_the_link_of_the_job(
+    sample_worker: Worker, new_tab: NewTab, send: Send, user: str, look: dict[str, Any]
 ) -> None:
-    tab = new_tab(ada, **look)
-    job_ids = [send(crew, jobs.count, 1, owner=ada) for _ in range(3)]
+    tab = new_tab(user, **look)
+    job_ids = [send(sample_worker, jobs.count, 1, owner=user) for _ in range(3)]
     listed(tab, *job_ids)
     tab.open("/#/")
     link = tab.row(job_ids[1]).get_by_role("link")
@@ -67,15 +67,15 @@ def test_who_comes_back_to_the_list_is_at_the_job_they_come_from(
     assert focused(tab.page).startswith("H")
 
 
-def test_keys_open_the_next_job_where_the_list_is_not_beside_it(
-    crew: Worker, new_tab: NewTab, send: Send, ada: str
+def test_shortcuts_open_the_next_job_if_the_list_is_hidden(
+    sample_worker: Worker, new_tab: NewTab, send: Send, user: str
 ) -> None:
-    tab = new_tab(ada, **NARROW)
-    first, second = (send(crew, jobs.count, 1, owner=ada) for _ in range(2))
+    tab = new_tab(user, **NARROW)
+    first, second = (send(sample_worker, jobs.count, 1, owner=user) for _ in range(2))
     listed(tab, first, second)
     tab.page.keyboard.press("j")
     expect(tab.job(first).get_by_role("heading", level=1)).to_be_focused()
-    tab.page.keyboard.press("j")  # it is the last one
+    tab.page.keyboard.press("j")  # the first job is the last row, so nothing happens
     tab.page.keyboard.press("k")
     expect(tab.job(second).get_by_role("heading", level=1)).to_be_focused()
     tab.open("/#/start")
@@ -84,11 +84,11 @@ def test_keys_open_the_next_job_where_the_list_is_not_beside_it(
     expect(tab.job(first)).to_be_visible()
 
 
-def test_the_focus_goes_as_one_reads(
-    crew: Worker, new_tab: NewTab, send: Send, ada: str, look: dict[str, Any]
+def test_the_focus_order_follows_the_reading_order(
+    sample_worker: Worker, new_tab: NewTab, send: Send, user: str, look: dict[str, Any]
 ) -> None:
-    tab = new_tab(ada, **look)
-    job_id = send(crew, jobs.count, 1, owner=ada)
+    tab = new_tab(user, **look)
+    job_id = send(sample_worker, jobs.count, 1, owner=user)
     listed(tab, job_id)
     tab.has_status(job_id, "complete")
     controls = tab.page.locator(".job-top").locator("a:visible, button")
@@ -98,11 +98,11 @@ def test_the_focus_goes_as_one_reads(
     assert all(below - above > -10 for above, below in pairwise(middles))
 
 
-def test_escape_clears_the_search_and_leads_out_of_it_into_the_log(
-    crew: Worker, new_tab: NewTab, send: Send, ada: str, look: dict[str, Any]
+def test_escape_clears_the_search_and_then_focuses_the_log(
+    sample_worker: Worker, new_tab: NewTab, send: Send, user: str, look: dict[str, Any]
 ) -> None:
-    tab = new_tab(ada, **look)
-    job_id = send(crew, jobs.count, 3, owner=ada)
+    tab = new_tab(user, **look)
+    job_id = send(sample_worker, jobs.count, 3, owner=user)
     tab.go(job_id)
     tab.has_status(job_id, "complete")
     search = tab.page.get_by_label("Search the log")
@@ -122,26 +122,26 @@ def lines_of(text: Locator) -> float:
     return lines
 
 
-def test_a_long_message_leaves_room_for_the_rest(
-    sender: None, new_tab: NewTab, ada: str, look: dict[str, Any]
+def test_a_long_message_leaves_room_for_the_job_stats(
+    sender: None, new_tab: NewTab, user: str, look: dict[str, Any]
 ) -> None:
-    tab = new_tab(ada, **look)
+    tab = new_tab(user, **look)
     job_id = new_id()
     for message in (UNBROKEN, UNBROKEN * 26):
-        with open_job(job_id, owner=ada) as job:
+        with open_job(job_id, owner=user) as job:
             here = get_runtime()
             assert here
             job.progress(25, "briefly")
-            here.publisher.flush()  # a page that is there before its job is told that there is none
+            here.publisher.flush()  # the page must not open before the job exists
             tab.go(job_id)
-            heading = tab.answer.get_by_role("heading")
+            heading = tab.status_panel.get_by_role("heading")
             expect(heading).to_have_text(re.compile("Running: briefly, 25%"))
             job.progress(50, message)
             expect(heading).to_contain_text("Running, 50%")
             expect(heading).to_have_accessible_name(re.compile(f"{UNBROKEN}"))
             expect(tab.bar).to_be_in_viewport()
             expect(tab.page.get_by_text("Running for")).to_be_in_viewport()
-            more = tab.answer.get_by_role("button", name="Show the whole text")
+            more = tab.status_panel.get_by_role("button", name="Show the whole text")
             assert lines_of(heading) <= 3.1
             if more.count() == 0:
                 assert heading.evaluate("(it) => it.scrollHeight <= it.clientHeight + 1")
@@ -150,22 +150,22 @@ def test_a_long_message_leaves_room_for_the_rest(
                 more.press("Enter")
                 assert heading.evaluate("(it) => it.scrollHeight <= it.clientHeight + 1")
                 is_clean(tab.page)
-                tab.answer.get_by_role("button", name="Show less").press("Enter")
+                tab.status_panel.get_by_role("button", name="Show less").press("Enter")
                 expect(more).to_be_focused()
         tab.has_status(job_id, "complete")
         job_id = new_id()
 
 
-def test_why_a_job_failed_may_be_long(
-    crew: Worker, new_tab: NewTab, send: Send, ada: str, look: dict[str, Any]
+def test_a_long_error_message_can_be_expanded(
+    sample_worker: Worker, new_tab: NewTab, send: Send, user: str, look: dict[str, Any]
 ) -> None:
-    tab = new_tab(ada, **look)
-    job_id = send(crew, jobs.fail, UNBROKEN * 26, owner=ada)
+    tab = new_tab(user, **look)
+    job_id = send(sample_worker, jobs.fail, UNBROKEN * 26, owner=user)
     tab.go(job_id)
     tab.has_status(job_id, "error")
     expect(tab.page.get_by_text("Took", exact=True)).to_be_in_viewport()
-    why = tab.answer.get_by_text(UNBROKEN[:100])
+    why = tab.status_panel.get_by_text(UNBROKEN[:100])
     before = lines_of(why)
-    tab.answer.get_by_role("button", name="Show the whole text").click()
+    tab.status_panel.get_by_role("button", name="Show the whole text").click()
     assert lines_of(why) > 3 * before
     is_clean(tab.page)

@@ -1,49 +1,55 @@
 import type { Connection } from "@jobcast/client";
 import { useJobClient } from "@jobcast/client/react";
 import { type ReactElement, useEffect, useState } from "react";
-import { messageOf } from "../lib/records";
+import { errorMessage } from "../lib/untrusted";
 import { signOut } from "../session/session";
 import { Icon } from "../ui/Icon";
-import type { Link } from "./connectionWords";
+import type { ConnectionStatus } from "./connectionText";
 
 interface Props {
-  readonly link: Link;
+  readonly status: ConnectionStatus;
   readonly connection: Connection;
   readonly demonstration: boolean;
 }
 
-const SHORT = 400; // ms: a connection that is back by then was hardly away
+const DELAY = 400; // ms; shorter interruptions show no banner
 
-/** What is wrong with the connection, and what one may do. Nothing while nothing is. */
-export function ConnectionBanner({ link, connection, demonstration }: Props): ReactElement | null {
+/** A problem of the connection, with the actions that may solve it. */
+export function ConnectionBanner({
+  status,
+  connection,
+  demonstration,
+}: Props): ReactElement | null {
   const client = useJobClient();
-  const [isShown, setShown] = useState(link.state === "refused");
+  const [isShown, setShown] = useState(status.state === "refused");
   const [problem, setProblem] = useState<string | null>(null);
   useEffect(() => {
-    const timer = setTimeout(() => setShown(true), SHORT);
+    const timer = setTimeout(() => setShown(true), DELAY);
     return () => clearTimeout(timer);
   }, []);
-  if (!isShown || link.problem === null) {
+  if (!isShown || status.problem === null) {
     return null;
   }
-  const leave = (): void => {
-    signOut().catch((error: unknown) => setProblem(messageOf(error)));
+  const handleSignOut = (): void => {
+    signOut().catch((error: unknown) => setProblem(errorMessage(error)));
   };
   return (
-    <section className="banner" data-state={link.state} aria-label="Connection">
+    <section className="banner" data-state={status.state} aria-label="Connection">
       <Icon
-        name={link.state === "offline" ? "offline" : link.state === "refused" ? "lock" : "again"}
+        name={
+          status.state === "offline" ? "offline" : status.state === "refused" ? "lock" : "retry"
+        }
       />
       <p>
-        <strong>{link.problem.title}</strong> {link.problem.text}
+        <strong>{status.problem.title}</strong> {status.problem.text}
         {problem === null ? null : <span className="problem"> {problem}</span>}
       </p>
       <div className="banner-actions">
         <button type="button" className="button" onClick={() => client.reconnect()}>
-          {connection.state === "refused" ? "Try again" : "Try now"}
+          {connection.state === "refused" ? "Try again" : "Retry now"}
         </button>
         {connection.state === "refused" && demonstration ? (
-          <button type="button" className="button" onClick={leave}>
+          <button type="button" className="button" onClick={handleSignOut}>
             Sign in again
           </button>
         ) : null}

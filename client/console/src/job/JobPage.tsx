@@ -1,49 +1,50 @@
 import { useJob } from "@jobcast/client/react";
 import { type ReactElement, useCallback, useEffect, useRef, useState } from "react";
-import { statusOf } from "../jobs/JobRow";
-import type { ListedJob } from "../jobs/jobList";
-import { useJobLists } from "../jobs/jobsContext";
-import { isUnknown } from "../lib/face";
-import { hasMoved } from "../lib/moves";
-import { nameOf, shortId } from "../lib/names";
-import { messageOf } from "../lib/records";
-import { titleOf } from "../lib/title";
+import { rowStatus } from "../jobs/JobRow";
+import type { ListedJob } from "../jobs/jobListStore";
+import { useJobListStore } from "../jobs/jobsContext";
+import { jobName, shortId } from "../lib/jobNames";
+import { hasNavigated } from "../lib/navigation";
+import { pageTitle } from "../lib/pageTitle";
+import { isLoading } from "../lib/statusBadge";
+import { errorMessage } from "../lib/untrusted";
 import { useNarrow } from "../lib/useNarrow";
 import { LogPanel } from "../log/LogPanel";
 import { CopyButton } from "../ui/CopyButton";
 import { Icon } from "../ui/Icon";
-import { Answer } from "./Answer";
-import { Facts } from "./Facts";
+import { JobStats } from "./JobStats";
 import { Plot } from "./Plot";
 import { ResultPanel } from "./ResultPanel";
+import { StatusPanel } from "./StatusPanel";
 import { Timeline } from "./Timeline";
-import { useSpokenJob } from "./useSpokenJob";
+import { useJobAnnouncements } from "./useJobAnnouncements";
 
 interface Props {
   readonly jobId: string;
-  /** Its entry in the list, if it has one. */
+  /** The job's entry in the list, if there is one. */
   readonly listed: ListedJob | undefined;
 }
 
-export interface Target {
+/** A log line to scroll to. */
+export interface LogTarget {
   readonly seq: number;
 }
 
 export function JobPage({ jobId, listed }: Props): ReactElement {
   const job = useJob(jobId);
   const heading = useRef<HTMLHeadingElement>(null);
-  const [target, setTarget] = useState<Target | null>(null);
-  const name = nameOf(jobId, listed?.title ?? null, job.task ?? listed?.task ?? null);
-  const title = titleOf(job, name);
+  const [target, setTarget] = useState<LogTarget | null>(null);
+  const name = jobName(jobId, listed?.title ?? null, job.task ?? listed?.task ?? null);
+  const title = pageTitle(job, name);
   useEffect(() => {
     document.title = title;
   }, [title]);
   useEffect(() => {
-    if (hasMoved()) {
+    if (hasNavigated()) {
       heading.current?.focus();
     }
   }, []);
-  useSpokenJob(job);
+  useJobAnnouncements(job);
   const jump = useCallback((seq: number) => setTarget({ seq }), []);
   const isRefused = job.joined === "refused";
   const isNarrow = useNarrow();
@@ -54,7 +55,7 @@ export function JobPage({ jobId, listed }: Props): ReactElement {
     <article
       className="job"
       data-job-id={jobId}
-      data-status={statusOf(job)}
+      data-status={rowStatus(job)}
       aria-labelledby="job-title"
     >
       <div className="job-top">
@@ -73,22 +74,22 @@ export function JobPage({ jobId, listed }: Props): ReactElement {
                 {shortId(jobId)}
               </span>
             )}
-            <CopyButton small label="Copy the job's id" text={() => jobId} />
+            <CopyButton small label="Copy the job id" text={() => jobId} />
           </span>
           {job.task === null ? null : <span className="job-task mono">{job.task}</span>}
         </div>
         {isNarrow ? null : listButton}
       </div>
-      <Answer job={job} name={name} onJump={jump} />
-      {isRefused || isUnknown(job) ? null : (
+      <StatusPanel job={job} name={name} onJump={jump} />
+      {isRefused || isLoading(job) ? null : (
         <>
-          <Facts job={job} />
+          <JobStats job={job} />
           <div className="job-body">
-            <div className="job-words">
+            <div className="job-output">
               {job.status === "complete" ? <ResultPanel result={job.result} /> : null}
               <LogPanel job={job} target={target} />
             </div>
-            <div className="job-way">
+            <div className="job-aside">
               <Timeline job={job} />
               <Plot job={job} />
             </div>
@@ -106,15 +107,15 @@ interface ListButtonProps {
 }
 
 function ListButton({ jobId, listed, isRefused }: ListButtonProps): ReactElement | null {
-  const lists = useJobLists();
+  const listStore = useJobListStore();
   const [problem, setProblem] = useState<string | null>(null);
   const remove = (): void => {
     setProblem(null);
-    lists.remove(jobId).then(
+    listStore.remove(jobId).then(
       () => {
         window.location.hash = "#/";
       },
-      (error: unknown) => setProblem(messageOf(error)),
+      (error: unknown) => setProblem(errorMessage(error)),
     );
   };
   if (!listed && isRefused) {
@@ -127,8 +128,8 @@ function ListButton({ jobId, listed, isRefused }: ListButtonProps): ReactElement
           Remove from the list
         </button>
       ) : (
-        <button type="button" className="button" onClick={() => lists.follow(jobId)}>
-          Keep in the list
+        <button type="button" className="button" onClick={() => listStore.follow(jobId)}>
+          Add to the list
         </button>
       )}
       {problem === null ? null : (

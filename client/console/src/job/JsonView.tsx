@@ -1,8 +1,8 @@
 import { type ReactElement, type ReactNode, useState } from "react";
-import { isRecord } from "../lib/records";
+import { isRecord } from "../lib/untrusted";
 
-const OPEN_DEPTH = 2; // levels that are open at first
-const OPEN_SIZE = 40; // entries; larger ones are closed at first
+const OPEN_DEPTH = 2; // levels that are initially open
+const OPEN_SIZE = 40; // entries; larger values are initially closed
 const PAGE = 200; // entries shown at once
 
 interface Props {
@@ -11,7 +11,7 @@ interface Props {
   readonly label?: ReactNode;
 }
 
-/** JSON as a tree whose branches open and close. */
+/** JSON as a collapsible tree. */
 export function JsonView({ value, depth, label = null }: Props): ReactElement {
   if (Array.isArray(value)) {
     const entries = value.map((one, index) => [String(index), one] as const);

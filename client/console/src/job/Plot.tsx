@@ -1,27 +1,36 @@
 import { isTerminal, type JobState } from "@jobcast/client";
 import { type ReactElement, useMemo, useRef } from "react";
-import { useProgressBook } from "../jobs/jobsContext";
-import { span } from "../lib/durations";
-import { boundariesOf, curvesOf, type Frame, framed, phasesOf, plotWords } from "../lib/plot";
+import { useProgressHistory } from "../jobs/jobsContext";
+import { formatDuration } from "../lib/formatDuration";
+import {
+  type PlotFrame,
+  plotDescription,
+  plotFrame,
+  progressCurves,
+  runBoundaries,
+  statusSpans,
+} from "../lib/plot";
 import { useNow } from "../lib/useNow";
 import { useStore } from "../lib/useStore";
 import { useWidth } from "../lib/useWidth";
 
 const HEIGHT = 132; // px of the curve
-const STRIP = 8; // px of the states below it
-// The labels grow with the letters that the browser is set to.
-const LETTERS = parseFloat(getComputedStyle(document.documentElement).fontSize) / 15 || 1;
-const MARGIN = { top: 10, right: 12, bottom: 20 * LETTERS, left: 38 * LETTERS };
+const STATUS_HEIGHT = 8; // px of the status bar below the curve
+// Labels scale with the browser's font size.
+const FONT_SCALE = parseFloat(getComputedStyle(document.documentElement).fontSize) / 15 || 1;
+const MARGIN = { top: 10, right: 12, bottom: 20 * FONT_SCALE, left: 38 * FONT_SCALE };
 
-/** Progress over time, and the states that the job was in meanwhile. */
+/** Progress over time, with the job's status below. */
 export function Plot({ job }: { readonly job: JobState }): ReactElement | null {
-  const book = useProgressBook();
-  const series = useStore(useMemo(() => book.store(job.jobId), [book, job.jobId]));
+  const progressHistory = useProgressHistory();
+  const series = useStore(
+    useMemo(() => progressHistory.store(job.jobId), [progressHistory, job.jobId]),
+  );
   const box = useRef<HTMLDivElement>(null);
   const width = useWidth(box) - MARGIN.left - MARGIN.right;
   const now = useNow(!isTerminal(job.status));
   const latest = job.updatedAt === null ? 0 : Date.parse(job.updatedAt);
-  const frame = framed(job, series, Math.max(now, latest), { width, height: HEIGHT });
+  const frame = plotFrame(job, series, Math.max(now, latest), { width, height: HEIGHT });
   if (frame === null) {
     return null;
   }
@@ -31,21 +40,21 @@ export function Plot({ job }: { readonly job: JobState }): ReactElement | null {
       <div ref={box} className="plot-box">
         {width > 0 ? <Drawing job={job} series={series} frame={frame} /> : null}
       </div>
-      <figcaption className="faint">{plotWords(series, job)}</figcaption>
+      <figcaption className="faint">{plotDescription(series, job)}</figcaption>
     </figure>
   );
 }
 
 interface DrawingProps {
   readonly job: JobState;
-  readonly series: Parameters<typeof curvesOf>[0];
-  readonly frame: Frame;
+  readonly series: Parameters<typeof progressCurves>[0];
+  readonly frame: PlotFrame;
 }
 
-/** Only a picture of what the caption and the timeline say. */
+/** Hidden from screen readers: the caption and the timeline have the same content. */
 function Drawing({ job, series, frame }: DrawingProps): ReactElement {
   const { width, height, from, to } = frame;
-  const bottom = height + STRIP + 4;
+  const bottom = height + STATUS_HEIGHT + 4;
   return (
     <svg
       width={width + MARGIN.left + MARGIN.right}
@@ -62,18 +71,18 @@ function Drawing({ job, series, frame }: DrawingProps): ReactElement {
             </text>
           </g>
         ))}
-        {phasesOf(job.history, frame).map((phase) => (
+        {statusSpans(job.history, frame).map((span) => (
           <rect
-            key={`${phase.status} ${phase.x}`}
-            className="phase"
-            data-status={phase.status}
-            x={phase.x}
-            width={phase.width}
+            key={`${span.status} ${span.x}`}
+            className="status-span"
+            data-status={span.status}
+            x={span.x}
+            width={span.width}
             y={height + 4}
-            height={STRIP}
+            height={STATUS_HEIGHT}
           />
         ))}
-        {boundariesOf(job.history, frame).map(({ run, x }) => (
+        {runBoundaries(job.history, frame).map(({ run, x }) => (
           <g key={run} className="boundary">
             <line x1={x} x2={x} y1={0} y2={height + 4} />
             <text
@@ -85,17 +94,19 @@ function Drawing({ job, series, frame }: DrawingProps): ReactElement {
             </text>
           </g>
         ))}
-        {curvesOf(series, job.history, frame).map((curve) => (
+        {progressCurves(series, job.history, frame).map((curve) => (
           <g key={curve.run} className="curve" data-status={job.status}>
             <path className="area" d={curve.area} />
             <path className="line" d={curve.line} />
             {curve.tip === null ? null : (
               <circle className="tip" cx={curve.tip.x} cy={curve.tip.y} r={3.5} />
             )}
-            {curve.unseen === null ? null : <path className="unseen" d={curve.unseen} />}
+            {curve.unobserved === null ? null : (
+              <path className="unobserved" d={curve.unobserved} />
+            )}
           </g>
         ))}
-        <Ticks width={width} y={bottom + 14 * LETTERS} length={to - from} />
+        <Ticks width={width} y={bottom + 14 * FONT_SCALE} length={to - from} />
       </g>
     </svg>
   );
@@ -112,7 +123,7 @@ function Ticks(props: {
     <g className="grid">
       {anchors.map((anchor, index) => (
         <text key={anchor} x={(width * index) / 2} y={y} textAnchor={anchor}>
-          {index === 0 ? "0 s" : span((length * index) / 2)}
+          {index === 0 ? "0 s" : formatDuration((length * index) / 2)}
         </text>
       ))}
     </g>

@@ -1,12 +1,12 @@
 import type { ReactElement } from "react";
-import { omittedOf } from "../lib/summary";
+import { omissionText } from "../lib/resultSummary";
 import { CopyButton } from "../ui/CopyButton";
 import { JsonView } from "./JsonView";
 
 export function ResultPanel({ result }: { readonly result: unknown }): ReactElement {
-  const omitted = omittedOf(result);
+  const omitted = omissionText(result);
   return (
-    <section className="panel result" aria-labelledby="result-title">
+    <section className="panel" aria-labelledby="result-title">
       <div className="panel-top">
         <h2 id="result-title">Result</h2>
         {omitted === null ? (
@@ -18,7 +18,7 @@ export function ResultPanel({ result }: { readonly result: unknown }): ReactElem
           <JsonView value={result} depth={0} />
         </div>
       ) : (
-        <p>{omitted} What the task may show is up to its public_result.</p>
+        <p>{omitted} The task's public_result decides which part of a result is shown.</p>
       )}
     </section>
   );

@@ -1,9 +1,9 @@
 import { isTerminal, type JobState } from "@jobcast/client";
 import type { ReactElement } from "react";
-import { isCut, type Step, stepsOf } from "../lib/attempts";
-import { clock, span } from "../lib/durations";
-import { plural } from "../lib/numbers";
-import { timeOf } from "../lib/times";
+import { formatClock, formatDuration } from "../lib/formatDuration";
+import { pluralize } from "../lib/formatNumber";
+import { formatTime } from "../lib/formatTime";
+import { isTruncated, type Step, timelineSteps } from "../lib/timeline";
 import { useNow } from "../lib/useNow";
 import { Icon, type IconName } from "../ui/Icon";
 
@@ -11,17 +11,17 @@ const ICONS: Record<Step["status"], IconName> = {
   pending: "dots",
   queued: "clock",
   started: "play",
-  retrying: "again",
+  retrying: "retry",
   stalled: "pause",
   complete: "check",
   error: "cross",
 };
-const SHOWN = 8; // steps at the end of a long way
+const SHOWN = 8; // the number of steps to show, from the end
 
-/** The job's way: from state to state, with how long it was in each. */
+/** The job's status changes, with the duration of each status. */
 export function Timeline({ job }: { readonly job: JobState }): ReactElement | null {
   const now = useNow(!isTerminal(job.status));
-  const steps = stepsOf(job.history);
+  const steps = timelineSteps(job.history);
   if (steps.length === 0) {
     return null;
   }
@@ -29,8 +29,8 @@ export function Timeline({ job }: { readonly job: JobState }): ReactElement | nu
   return (
     <section className="panel timeline" aria-labelledby="timeline-title">
       <h2 id="timeline-title">Timeline</h2>
-      {isCut(job) ? <p className="faint">The steps before are not kept any more.</p> : null}
-      {hidden > 0 ? <p className="faint">{plural(hidden, "earlier step")}</p> : null}
+      {isTruncated(job) ? <p className="faint">Earlier steps are no longer stored.</p> : null}
+      {hidden > 0 ? <p className="faint">{pluralize(hidden, "earlier step")}</p> : null}
       <ol>
         {steps.slice(hidden).map((step) => (
           <li key={step.seq} data-status={step.status}>
@@ -39,9 +39,9 @@ export function Timeline({ job }: { readonly job: JobState }): ReactElement | nu
             </span>
             <span className="step-label">{step.label}</span>
             <time className="number faint" dateTime={step.timestamp} title={step.timestamp}>
-              {timeOf(step.timestamp)}
+              {formatTime(step.timestamp)}
             </time>
-            <span className="step-length number">{lengthOf(step, now)}</span>
+            <span className="step-length number">{stepDuration(step, now)}</span>
             {step.detail === null ? null : <span className="step-detail">{step.detail}</span>}
           </li>
         ))}
@@ -50,9 +50,11 @@ export function Timeline({ job }: { readonly job: JobState }): ReactElement | nu
   );
 }
 
-function lengthOf(step: Step, now: number): string | null {
+function stepDuration(step: Step, now: number): string | null {
   if (isTerminal(step.status)) {
     return null;
   }
-  return step.lasted === null ? `${clock(now - Date.parse(step.timestamp))}…` : span(step.lasted);
+  return step.duration === null
+    ? `${formatClock(now - Date.parse(step.timestamp))}…`
+    : formatDuration(step.duration);
 }

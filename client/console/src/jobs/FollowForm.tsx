@@ -1,12 +1,12 @@
 import { isJobId } from "@jobcast/client";
 import { type FormEvent, type ReactElement, useState } from "react";
-import { hashOf } from "../lib/route";
+import { jobHash } from "../lib/route";
 import { Field } from "../ui/Field";
-import { useJobLists } from "./jobsContext";
+import { useJobListStore } from "./jobsContext";
 
-/** Follows a job that was sent elsewhere, by its id. */
+/** Adds a job that another client sent to the list, by its id. */
 export function FollowForm(): ReactElement {
-  const lists = useJobLists();
+  const listStore = useJobListStore();
   const [text, setText] = useState("");
   const [problem, setProblem] = useState<string | null>(null);
   const submit = (event: FormEvent): void => {
@@ -15,15 +15,15 @@ export function FollowForm(): ReactElement {
     if (!isJobId(jobId)) {
       setProblem(
         jobId === ""
-          ? "Give the id of a job."
-          : "This cannot be the id of a job: 1 to 128 letters, digits or _ . : @ = + / ~ -",
+          ? "Enter a job id."
+          : "Invalid job id. Use 1 to 128 letters, digits or _ . : @ = + / ~ -",
       );
       return;
     }
     setProblem(null);
     setText("");
-    lists.follow(jobId);
-    window.location.hash = hashOf(jobId);
+    listStore.follow(jobId);
+    window.location.hash = jobHash(jobId);
   };
   return (
     <form className="follow" aria-label="Follow a job" onSubmit={submit} noValidate>

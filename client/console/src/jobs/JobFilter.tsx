@@ -1,5 +1,5 @@
 import type { ReactElement } from "react";
-import { count, upperFirst } from "../lib/numbers";
+import { formatCount, upperFirst } from "../lib/formatNumber";
 
 export type Filter = "all" | "active" | "failed" | "done";
 
@@ -8,24 +8,24 @@ const FILTERS: readonly Filter[] = ["all", "active", "failed", "done"];
 export type Counts = Record<Exclude<Filter, "all">, number>;
 
 interface Props {
-  /** Of the jobs that were looked at: the latest of all. */
+  /** The counts among the latest `counted` jobs. */
   readonly counts: Counts;
   readonly total: number;
-  readonly looked: number;
+  readonly counted: number;
   readonly chosen: Filter;
   readonly onChoose: (filter: Filter) => void;
 }
 
-export function JobFilter({ counts, total, looked, chosen, onChoose }: Props): ReactElement {
-  const isPart = looked < total;
+export function JobFilter({ counts, total, counted, chosen, onChoose }: Props): ReactElement {
+  const isPart = counted < total;
   const shown = (filter: Filter): string => {
     if (filter === "all") {
-      return count(total);
+      return formatCount(total);
     }
-    return isPart ? `${count(counts[filter])}+` : count(counts[filter]);
+    return isPart ? `${formatCount(counts[filter])}+` : formatCount(counts[filter]);
   };
   return (
-    // biome-ignore lint/a11y/useSemanticElements: a fieldset is of a form.
+    // biome-ignore lint/a11y/useSemanticElements: a fieldset belongs to a form.
     <div className="filter" role="group" aria-label="Show jobs">
       {FILTERS.map((filter) => (
         <button
@@ -33,7 +33,9 @@ export function JobFilter({ counts, total, looked, chosen, onChoose }: Props): R
           key={filter}
           aria-pressed={filter === chosen}
           data-filter={filter}
-          title={isPart && filter !== "all" ? `Of the ${count(looked)} latest jobs` : undefined}
+          title={
+            isPart && filter !== "all" ? `Of the ${formatCount(counted)} latest jobs` : undefined
+          }
           onClick={() => onChoose(filter)}
         >
           {upperFirst(filter)} <span className="number">{shown(filter)}</span>

@@ -1,19 +1,19 @@
 import type { JobState } from "@jobcast/client";
 import { memo, type ReactElement, useState } from "react";
-import { faceOf, isUnknown } from "../lib/face";
-import { doing, errorText, headlineOf } from "../lib/headline";
-import { nameOf, shortId } from "../lib/names";
-import { percent } from "../lib/numbers";
-import { reasonWords } from "../lib/reasons";
-import { messageOf } from "../lib/records";
-import { hashOf } from "../lib/route";
-import { summaryOf } from "../lib/summary";
+import { formatPercent } from "../lib/formatNumber";
+import { activity, errorText, headline } from "../lib/headline";
+import { jobName, shortId } from "../lib/jobNames";
+import { reasonText } from "../lib/reasonText";
+import { summarizeResult } from "../lib/resultSummary";
+import { jobHash } from "../lib/route";
+import { isLoading, statusBadge } from "../lib/statusBadge";
+import { errorMessage } from "../lib/untrusted";
 import { useNow } from "../lib/useNow";
 import { Icon } from "../ui/Icon";
 import { ProgressBar } from "../ui/ProgressBar";
-import { StateBadge } from "../ui/StateBadge";
-import type { ListedJob } from "./jobList";
-import { RowFacts } from "./RowFacts";
+import { StatusBadge } from "../ui/StatusBadge";
+import type { ListedJob } from "./jobListStore";
+import { RowStats } from "./RowStats";
 
 interface Props {
   readonly job: ListedJob;
@@ -22,44 +22,44 @@ interface Props {
   readonly onRemove: (jobId: string) => Promise<void>;
 }
 
-/** A job in the list. Rendered again only when something of this job has changed. */
+/** A job in the list. It renders only when this job changes. */
 export const JobRow = memo(function JobRow({ job, state, isOpen, onRemove }: Props): ReactElement {
   const { jobId } = job;
   const [problem, setProblem] = useState<string | null>(null);
-  const name = nameOf(jobId, job.title, state.task ?? job.task);
+  const name = jobName(jobId, job.title, state.task ?? job.task);
   const remove = (): void => {
     setProblem(null);
-    onRemove(jobId).catch((error: unknown) => setProblem(messageOf(error)));
+    onRemove(jobId).catch((error: unknown) => setProblem(errorMessage(error)));
   };
   return (
     <li
       className="row"
       data-job-id={jobId}
-      data-status={statusOf(state)}
+      data-status={rowStatus(state)}
       data-open={isOpen || undefined}
     >
       <div className="row-top">
         <a
           className="row-link"
-          href={hashOf(jobId)}
+          href={jobHash(jobId)}
           aria-current={isOpen ? "page" : undefined}
           title={jobId}
         >
           {name}
           <span className="visually-hidden"> {shortId(jobId)}</span>
         </a>
-        <StateBadge job={state} />
+        <StatusBadge job={state} />
         {state.status === "started" && state.percentage !== null && state.joined !== "refused" ? (
-          <span className="row-percent number">{percent(state.percentage)}</span>
+          <span className="row-percent number">{formatPercent(state.percentage)}</span>
         ) : null}
       </div>
       {hasBar(state) ? <ProgressBar job={state} name={name} /> : null}
-      <RowWords state={state} />
+      <RowText state={state} />
       <div className="row-bottom">
         <span className="row-id" aria-hidden="true">
           {shortId(jobId)}
         </span>
-        <RowFacts state={state} sentAt={job.sentAt} />
+        <RowStats state={state} sentAt={job.sentAt} />
         <button
           type="button"
           className="button icon-only bare row-remove"
@@ -79,25 +79,25 @@ export const JobRow = memo(function JobRow({ job, state, isOpen, onRemove }: Pro
   );
 });
 
-/** What a row says besides its state: what the job does, or why it failed, or what came of it. */
-function RowWords({ state }: { readonly state: JobState }): ReactElement | null {
+/** The text of a row: the job's activity, its failure or its result. */
+function RowText({ state }: { readonly state: JobState }): ReactElement | null {
   if (state.joined === "refused") {
-    return <p className="row-words">{headlineOf(state, 0).sentence}</p>;
+    return <p className="row-text">{headline(state, 0).sentence}</p>;
   }
   switch (state.status) {
     case "error":
       return <Failure state={state} />;
     case "complete": {
-      const summary = summaryOf(state.result);
-      return summary === null ? null : <p className="row-words one-line">{summary}</p>;
+      const summary = summarizeResult(state.result);
+      return summary === null ? null : <p className="row-text one-line">{summary}</p>;
     }
     case "retrying":
-      return <RetryWords state={state} />;
+      return <RetryText state={state} />;
     case "stalled":
-      return <p className="row-words">Its worker is not heard of any more. Waiting for it.</p>;
+      return <p className="row-text">The worker stopped reporting. Waiting for it.</p>;
     case "started": {
-      const words = doing(state);
-      return words === null ? null : <p className="row-words one-line">{words}</p>;
+      const text = activity(state);
+      return text === null ? null : <p className="row-text one-line">{text}</p>;
     }
     default:
       return null;
@@ -110,26 +110,26 @@ function Failure({ state }: { readonly state: JobState }): ReactElement | null {
   }
   const { error, message, reason } = state.error;
   return (
-    <p className="row-words">
-      <span className="row-error" data-tone={faceOf(state).tone}>
+    <p className="row-text">
+      <span className="row-error" data-tone={statusBadge(state).tone}>
         {errorText(error, message)}
       </span>{" "}
-      <span className="faint">{reasonWords(reason).why}</span>
+      <span className="faint">{reasonText(reason).cause}</span>
     </p>
   );
 }
 
-function RetryWords({ state }: { readonly state: JobState }): ReactElement {
-  const { sentence, hint } = headlineOf(state, useNow());
+function RetryText({ state }: { readonly state: JobState }): ReactElement {
+  const { sentence, hint } = headline(state, useNow());
   return (
-    <p className="row-words">
+    <p className="row-text">
       {sentence.replace(/^Retrying: a/, "A")}. <span className="faint">{hint}</span>
     </p>
   );
 }
 
-export function statusOf(state: JobState): string {
-  return state.joined === "refused" ? "refused" : isUnknown(state) ? "loading" : state.status;
+export function rowStatus(state: JobState): string {
+  return state.joined === "refused" ? "refused" : isLoading(state) ? "loading" : state.status;
 }
 
 function hasBar(state: JobState): boolean {

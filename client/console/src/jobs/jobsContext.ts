@@ -1,25 +1,25 @@
 import { createContext, useContext } from "react";
-import type { JobLists } from "./jobList";
-import type { ProgressBook } from "./progressBook";
+import type { JobListStore } from "./jobListStore";
+import type { ProgressHistory } from "./progressHistory";
 
 export interface Jobs {
-  readonly lists: JobLists;
-  readonly book: ProgressBook;
+  readonly listStore: JobListStore;
+  readonly progressHistory: ProgressHistory;
 }
 
 export const JobsContext = createContext<Jobs | null>(null);
 
-export function useJobLists(): JobLists {
-  return jobs(useContext(JobsContext)).lists;
+export function useJobListStore(): JobListStore {
+  return jobs(useContext(JobsContext)).listStore;
 }
 
-export function useProgressBook(): ProgressBook {
-  return jobs(useContext(JobsContext)).book;
+export function useProgressHistory(): ProgressHistory {
+  return jobs(useContext(JobsContext)).progressHistory;
 }
 
 function jobs(value: Jobs | null): Jobs {
   if (value === null) {
-    throw new Error("there is no console around this component");
+    throw new Error("this component needs a <JobsContext> above it");
   }
   return value;
 }

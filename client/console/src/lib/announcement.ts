@@ -1,20 +1,22 @@
-/** What a screen reader is told of the job that is open: changes of its state, and quarters. */
+/** Screen reader announcements for the open job: status changes, and each quarter of progress. */
 
 import type { JobState } from "@jobcast/client";
-import { errorText, headlineOf } from "./headline";
+import { errorText, headline } from "./headline";
 
-/** What to say after `before` became `after`; null for nothing. Both are of one job. */
+/** Return the announcement for a change of a job's state, or null. */
 export function announcement(before: JobState, after: JobState, now: number): string | null {
   if (after.joined !== "yes" || (before.updatedAt === null && before.joined !== "yes")) {
-    return null; // the page was just opened: who opened it reads it
+    return null; // the page was just opened, and the user reads it anyway
   }
   if (after.status !== before.status || after.run !== before.run) {
-    const { sentence } = headlineOf(after, now);
-    const why = after.error && errorText(after.error.error, after.error.message);
-    return why ? `${sentence}: ${why}` : sentence;
+    const { sentence } = headline(after, now);
+    const cause = after.error && errorText(after.error.error, after.error.message);
+    return cause ? `${sentence}: ${cause}` : sentence;
   }
-  const [quarter, was] = [quarterOf(after), quarterOf(before)];
-  return after.status === "started" && quarter > was && quarter < 4 ? `${quarter * 25}%` : null;
+  const [quarter, previous] = [quarterOf(after), quarterOf(before)];
+  return after.status === "started" && quarter > previous && quarter < 4
+    ? `${quarter * 25}%`
+    : null;
 }
 
 function quarterOf({ percentage }: JobState): number {

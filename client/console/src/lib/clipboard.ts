@@ -1,6 +1,6 @@
-/** Copies a text. Rejects if the browser will not. */
-export async function copy(text: string): Promise<void> {
-  // Pages that are not served securely have no navigator.clipboard.
+/** Copy a text to the clipboard. Rejects if the browser denies access. */
+export async function copyText(text: string): Promise<void> {
+  // navigator.clipboard exists only in secure contexts.
   if (navigator.clipboard) {
     await navigator.clipboard.writeText(text);
     return;
@@ -13,11 +13,11 @@ export async function copy(text: string): Promise<void> {
   const isCopied = document.execCommand("copy");
   field.remove();
   if (!isCopied) {
-    throw new Error("this browser does not let the page copy");
+    throw new Error("the browser denies access to the clipboard");
   }
 }
 
-/** Has the browser save a text as a file. */
+/** Save a text as a file. */
 export function download(name: string, text: string): void {
   const url = URL.createObjectURL(new Blob([text], { type: "text/plain;charset=utf-8" }));
   const link = document.createElement("a");

@@ -1,34 +1,38 @@
-/** The answer to "where is my job?" in one sentence. */
+/** The status of a job in one sentence. */
 
 import type { JobState } from "@jobcast/client";
-import { about, between, clock, span } from "./durations";
-import { faceOf, isUnknown } from "./face";
-import { percent } from "./numbers";
-import { reasonWords } from "./reasons";
+import { elapsed, formatClock, formatDuration, formatEstimate } from "./formatDuration";
+import { formatPercent } from "./formatNumber";
+import { reasonText } from "./reasonText";
+import { isLoading, statusBadge } from "./statusBadge";
 
 export interface Headline {
   readonly sentence: string;
-  /** What else there is to know of the state; null where there is nothing. */
+  /** Further explanation, or null. */
   readonly hint: string | null;
-  /** What one may do about it. */
+  /** What the user can do. */
   readonly advice?: string;
 }
 
-const LONG = 100; // characters, after which a message comes last: lines may be cut there
-const SLOW_QUEUE = 10_000; // ms in the queue, after which it is worth a word
+const LONG_MESSAGE = 100; // characters; longer messages go last, because lines may be truncated
+const SLOW_QUEUE = 10_000; // ms in the queue, after which the hint changes
 
-/** @param now in ms, by the server's clock. */
-export function headlineOf(job: JobState, now: number): Headline {
+/**
+ * Return the headline of a job.
+ *
+ * @param now the server's time in ms.
+ */
+export function headline(job: JobState, now: number): Headline {
   if (job.joined === "refused") {
     return refused(job);
   }
   switch (job.status) {
     case "pending":
-      return isUnknown(job)
+      return isLoading(job)
         ? { sentence: "Loading…", hint: null }
         : {
-            sentence: "Nothing was heard of this job yet",
-            hint: "It shows up here with its first word.",
+            sentence: "No events of this job yet",
+            hint: "The page updates when the first event arrives.",
           };
     case "queued":
       return queued(job, now);
@@ -38,12 +42,12 @@ export function headlineOf(job: JobState, now: number): Headline {
       return retrying(job, now);
     case "stalled":
       return {
-        sentence: "Stalled: its worker is not heard of any more",
-        hint: "Waiting whether it comes back, or another worker takes the job over.",
+        sentence: "Stalled: the worker stopped reporting",
+        hint: "Waiting for the worker to return, or for another worker to take over the job.",
       };
     case "complete":
       return {
-        sentence: `Done${took(job)}${job.attempt > 1 ? `, on attempt ${job.attempt}` : ""}`,
+        sentence: `Done${totalDuration(job)}${job.attempt > 1 ? `, on attempt ${job.attempt}` : ""}`,
         hint: null,
       };
     case "error":
@@ -51,20 +55,20 @@ export function headlineOf(job: JobState, now: number): Headline {
   }
 }
 
-/** Seconds left by now, or null. */
-export function leftOf(job: JobState, now: number): number | null {
+/** Return the estimated remaining seconds at `now`, or null. */
+export function remainingSeconds(job: JobState, now: number): number | null {
   if (job.eta === null || job.updatedAt === null || job.status !== "started") {
     return null;
   }
   return Math.max(0, job.eta - Math.max(0, now - Date.parse(job.updatedAt)) / 1000);
 }
 
-/** What it is doing, as the task says it. */
-export function doing(job: JobState): string | null {
+/** Return the current activity, as the task reports it. */
+export function activity(job: JobState): string | null {
   return job.message || job.stage || null;
 }
 
-/** `LedgerError: line 4: ...`, without a class that the message names already. */
+/** Format an error as `LedgerError: line 4: ...`. A class name in the message is not repeated. */
 export function errorText(error: string | null, message: string | null): string | null {
   if (!error || !message) {
     return error || message || null;
@@ -73,27 +77,27 @@ export function errorText(error: string | null, message: string | null): string 
 }
 
 function running(job: JobState, now: number): string {
-  const left = leftOf(job, now);
-  const words = doing(job);
+  const left = remainingSeconds(job, now);
+  const text = activity(job);
   const numbers = [
-    job.percentage === null ? null : percent(job.percentage),
-    left === null ? null : `${about(left)} left`,
+    job.percentage === null ? null : formatPercent(job.percentage),
+    left === null ? null : `${formatEstimate(left)} left`,
   ].filter((part) => part !== null);
-  if (words !== null && words.length > LONG) {
-    return `${["Running", ...numbers].join(", ")}: ${words}`;
+  if (text !== null && text.length > LONG_MESSAGE) {
+    return `${["Running", ...numbers].join(", ")}: ${text}`;
   }
-  const parts = words === null ? numbers : [words, ...numbers];
+  const parts = text === null ? numbers : [text, ...numbers];
   return parts.length > 0 ? `Running: ${parts.join(", ")}` : "Running";
 }
 
 function queued(job: JobState, now: number): Headline {
   const waiting = job.queuedAt === null ? 0 : now - Date.parse(job.queuedAt);
   return {
-    sentence: waiting < 1000 ? "Queued" : `Queued for ${clock(waiting)}`,
+    sentence: waiting < 1000 ? "Queued" : `Queued for ${formatClock(waiting)}`,
     hint:
       waiting < SLOW_QUEUE
         ? "Waiting for a worker."
-        : "No worker has taken it yet: they are busy, or none is running.",
+        : "No worker has taken the job yet. All workers are busy, or none is running.",
   };
 }
 
@@ -103,20 +107,20 @@ function retrying(job: JobState, now: number): Headline {
     return { sentence: "Retrying", hint: null };
   }
   const wait = retry.eta === null ? 0 : Date.parse(retry.eta) - now;
-  const due = wait > 0 ? `is due in ${Math.ceil(wait / 1000)} s` : "is due now";
-  const why = errorText(retry.error, retry.message);
+  const due = wait > 0 ? `starts in ${Math.ceil(wait / 1000)} s` : "starts now";
+  const cause = errorText(retry.error, retry.message);
   return {
     sentence: `Retrying: attempt ${retry.attempt} ${due}`,
-    hint: why ? `The last attempt ended with ${why}` : null,
+    hint: cause ? `The last attempt failed: ${cause}` : null,
   };
 }
 
 function failed(job: JobState): Headline {
   const reason = job.error?.reason ?? "failure";
-  const { verb, why, advice } = reasonWords(reason);
+  const { verb, cause, advice } = reasonText(reason);
   return {
-    sentence: `${verb}${neverBegan(job) ? " before it started" : `${ran(job)}${reached(job)}`}`,
-    hint: why,
+    sentence: `${verb}${neverStarted(job) ? " before it started" : `${runDuration(job)}${lastPercentage(job)}`}`,
+    hint: cause,
     advice,
   };
 }
@@ -125,26 +129,26 @@ function refused(job: JobState): Headline {
   switch (job.refusal?.code) {
     case "job_not_found":
       return {
-        sentence: "There is no such job for you",
-        hint: "It does not exist, is not kept any more, or belongs to somebody else. Which of these it is, nobody is told.",
+        sentence: "Job not found",
+        hint: "The job does not exist, has expired, or belongs to another user.",
       };
     case "invalid_request":
       return {
-        sentence: "This cannot be the id of a job",
-        hint: "An id has 1 to 128 letters, digits or _ . : @ = + / ~ -",
+        sentence: "Invalid job id",
+        hint: "A job id has 1 to 128 letters, digits or _ . : @ = + / ~ -",
       };
     case "too_many_jobs":
       return {
-        sentence: "Too many jobs are followed at once",
-        hint: "Remove others from the list, then try again.",
+        sentence: "Too many followed jobs",
+        hint: "Remove other jobs from the list, then try again.",
       };
     default:
-      return { sentence: `${faceOf(job).word}`, hint: job.refusal?.message ?? null };
+      return { sentence: `${statusBadge(job).label}`, hint: job.refusal?.message ?? null };
   }
 }
 
-/** Not for want of its beginning: what is not kept any more may have said that it started. */
-function neverBegan({
+/** Return whether the job ended before it started. A truncated history is no evidence. */
+function neverStarted({
   startedAt,
   queuedAt,
   gaps,
@@ -153,24 +157,24 @@ function neverBegan({
   percentage,
   message,
 }: JobState): boolean {
-  const isWhole = queuedAt !== null && gaps.length === 0;
+  const isComplete = queuedAt !== null && gaps.length === 0;
   const isSilent = logs.length === 0 && run === null && percentage === null && message === null;
-  return startedAt === null && (isWhole || isSilent);
+  return startedAt === null && (isComplete || isSilent);
 }
 
-/** How long a job took that is done; from the beginning if nobody said that it started. */
-function took(job: JobState): string {
-  const length = between(job.startedAt ?? job.queuedAt, job.endedAt);
-  return length === null ? "" : ` in ${span(length)}`;
+/** The duration of a finished job, from the queue if the start is unknown. */
+function totalDuration(job: JobState): string {
+  const length = elapsed(job.startedAt ?? job.queuedAt, job.endedAt);
+  return length === null ? "" : ` in ${formatDuration(length)}`;
 }
 
-/** How long the last run was. */
-function ran(job: JobState): string {
-  const length = between(job.startedAt, job.endedAt);
-  return length === null ? "" : ` after ${span(length)}`;
+/** The duration of the last run. */
+function runDuration(job: JobState): string {
+  const length = elapsed(job.startedAt, job.endedAt);
+  return length === null ? "" : ` after ${formatDuration(length)}`;
 }
 
-/** How far it came before it ended. */
-function reached({ percentage }: JobState): string {
-  return percentage === null ? "" : `, at ${percent(percentage)}`;
+/** The last known percentage. */
+function lastPercentage({ percentage }: JobState): string {
+  return percentage === null ? "" : `, at ${formatPercent(percentage)}`;
 }

@@ -1,11 +1,11 @@
-/** The page's one polite voice. */
+/** The page's polite live region. */
 
-import { Value } from "./store";
+import { WritableStore } from "./store";
 
-export const spoken = new Value("");
+export const liveText = new WritableStore("");
 
-/** Has a screen reader say it when it has nothing else to say. */
+/** Announce a text to screen readers, after what they are reading. */
 export function announce(text: string): void {
-  // The same words again are no change, which nobody would hear.
-  spoken.set(text === spoken.getSnapshot() ? `${text}\u00a0` : text);
+  // Screen readers ignore an unchanged text; the no-break space makes a repeated text different.
+  liveText.set(text === liveText.getSnapshot() ? `${text}\u00a0` : text);
 }

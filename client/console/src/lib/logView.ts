@@ -1,18 +1,16 @@
 /**
- * What the log shows: lines of the chosen levels, with the job's changes of state between them, and
- * where something may be missing.
- * It goes on from the view before, so that a line that is added, or falls out at the beginning, costs
- * a line's work, not the log's.
+ * The rows of the log: lines of the selected levels, with status changes and gaps between them. A view
+ * is updated from the previous one, so that adding or dropping a line costs the work of one line.
  */
 
 import type { Level, LogLine, StatusChange } from "@jobcast/client";
-import { labelOf } from "./attempts";
-import { matches } from "./search";
+import { includesText } from "./search";
+import { changeLabel } from "./timeline";
 
 export type LogRow =
   | { readonly kind: "line"; readonly seq: number; readonly line: LogLine }
   | {
-      readonly kind: "mark";
+      readonly kind: "change";
       readonly seq: number;
       readonly change: StatusChange;
       readonly label: string;
@@ -27,10 +25,10 @@ export interface LogFilter {
 export interface LogView {
   readonly filter: LogFilter;
   readonly rows: readonly LogRow[];
-  /** The rows, by their `seq`, that the search finds. */
+  /** The `seq` values of the rows that match the search. */
   readonly hits: readonly number[];
   readonly counts: Readonly<Record<Level, number>>;
-  /** How many lines `rows` has, without the marks. */
+  /** The number of lines in `rows`, without status changes and gaps. */
   readonly lines: number;
   readonly source: Source;
 }
@@ -45,76 +43,77 @@ export const NO_FILTER: LogFilter = { hidden: new Set(), needle: "" };
 
 const ZERO: LogView["counts"] = { debug: 0, info: 0, warning: 0, error: 0, critical: 0 };
 
-const NOTHING: Base = { rows: [], hits: [], counts: ZERO, lines: 0, logs: 0, history: 0, gaps: 0 };
+const EMPTY: Base = { rows: [], hits: [], counts: ZERO, lines: 0, logs: 0, history: 0, gaps: 0 };
 
-export function viewOf(source: Source, filter: LogFilter, before: LogView | null): LogView {
-  const known = before && before.filter === filter ? goOn(before, source) : null;
-  return extended(known ?? NOTHING, source, filter);
+/** Return the view of a log, reusing the previous view where possible. */
+export function buildLogView(source: Source, filter: LogFilter, before: LogView | null): LogView {
+  const known = before && before.filter === filter ? reuse(before, source) : null;
+  return extend(known ?? EMPTY, source, filter);
 }
 
 type Shown = Pick<LogView, "rows" | "hits" | "counts" | "lines">;
 
 interface Base extends Shown {
-  /** How many of the source's lines, changes and gaps are in it already. */
+  /** How many of the source's lines, changes and gaps the view contains. */
   readonly logs: number;
   readonly history: number;
   readonly gaps: number;
 }
 
-/** What of the view before is still true; null where it is simpler to begin anew. */
-function goOn(view: LogView, { logs, history, gaps }: Source): Base | null {
+/** Return the part of a view that is still valid; null if a new view is simpler. */
+function reuse(view: LogView, { logs, history, gaps }: Source): Base | null {
   const before = view.source;
-  const gone = goneOf(before.logs, logs);
-  const grew =
-    gaps === before.gaps && // one may be found after what came behind it is shown
-    goneOf(before.history, history) === 0; // the label of a change may hang on those before it
-  if (gone === null || !grew) {
+  const removed = countRemoved(before.logs, logs);
+  const onlyGrew =
+    gaps === before.gaps && // a gap may be detected after later rows were added
+    countRemoved(before.history, history) === 0; // the label of a change may depend on earlier changes
+  if (removed === null || !onlyGrew) {
     return null;
   }
   return {
-    ...without(view, before.logs.slice(0, gone)),
-    logs: before.logs.length - gone,
+    ...dropLines(view, before.logs.slice(0, removed)),
+    logs: before.logs.length - removed,
     history: before.history.length,
     gaps: before.gaps.length,
   };
 }
 
-interface Placed {
+interface Positioned {
   readonly seq: number;
 }
 
-/** How many items a list has lost at its beginning; null if it is not the same list otherwise. */
-function goneOf(before: readonly Placed[], now: readonly Placed[]): number | null {
+/** Return how many items a list has lost at its beginning; null if it differs otherwise. */
+function countRemoved(before: readonly Positioned[], now: readonly Positioned[]): number | null {
   const [first, last] = [now[0], before.at(-1)];
   if (last === undefined) {
     return 0;
   }
-  const gone = first === undefined ? -1 : placeOf(before, first.seq);
-  const isSame = before[gone] === first && now[before.length - 1 - gone] === last;
-  return gone !== -1 && isSame ? gone : null;
+  const removed = first === undefined ? -1 : findRow(before, first.seq);
+  const isSame = before[removed] === first && now[before.length - 1 - removed] === last;
+  return removed !== -1 && isSame ? removed : null;
 }
 
-/** The view when its oldest lines are gone. The changes and gaps that were between them stay. */
-function without(view: LogView, gone: readonly LogLine[]): Shown {
-  const last = gone.at(-1);
+/** Return a view without its oldest lines. Changes and gaps between them stay. */
+function dropLines(view: LogView, removed: readonly LogLine[]): Shown {
+  const last = removed.at(-1);
   if (last === undefined) {
     return view;
   }
   const cut = countUpTo(view.rows, last.seq);
-  const stay = view.rows.slice(0, cut).filter(({ kind }) => kind !== "line");
+  const kept = view.rows.slice(0, cut).filter(({ kind }) => kind !== "line");
   const counts = { ...view.counts };
-  for (const { level } of gone) {
+  for (const { level } of removed) {
     counts[level] -= 1;
   }
   return {
-    rows: stay.concat(view.rows.slice(cut)),
+    rows: kept.concat(view.rows.slice(cut)),
     hits: view.hits.filter((seq) => seq > last.seq),
     counts,
-    lines: view.lines - (cut - stay.length),
+    lines: view.lines - (cut - kept.length),
   };
 }
 
-function extended(base: Base, source: Source, filter: LogFilter): LogView {
+function extend(base: Base, source: Source, filter: LogFilter): LogView {
   const { logs, history, gaps } = source;
   if (base.logs === logs.length && base.history === history.length && base.logs > 0) {
     return { ...base, filter, source };
@@ -122,23 +121,28 @@ function extended(base: Base, source: Source, filter: LogFilter): LogView {
   const rows = [...base.rows];
   const hits = [...base.hits];
   const counts = { ...base.counts };
-  let [at, mark, hole, lines] = [base.logs, base.history, base.gaps, base.lines];
+  let [at, nextChange, nextGap, lines] = [base.logs, base.history, base.gaps, base.lines];
   for (;;) {
-    const [line, change, gap] = [logs[at], history[mark], gaps[hole]];
+    const [line, change, gap] = [logs[at], history[nextChange], gaps[nextGap]];
     const next = Math.min(
       line?.seq ?? Number.POSITIVE_INFINITY,
       change?.seq ?? Number.POSITIVE_INFINITY,
     );
     if (gap !== undefined && gap < next) {
-      rows.push({ kind: "gap", seq: gap + 0.5 }); // between what was seen and what came
-      hole += 1;
+      rows.push({ kind: "gap", seq: gap + 0.5 }); // between the last seen event and the next one
+      nextGap += 1;
     } else if (change && (!line || change.seq < line.seq)) {
-      rows.push({ kind: "mark", seq: change.seq, change, label: labelOf(change, history, mark) });
-      mark += 1;
+      rows.push({
+        kind: "change",
+        seq: change.seq,
+        change,
+        label: changeLabel(change, history, nextChange),
+      });
+      nextChange += 1;
     } else if (line) {
       counts[line.level] += 1;
       if (!filter.hidden.has(line.level)) {
-        if (matches(line.message, filter.needle)) {
+        if (includesText(line.message, filter.needle)) {
           hits.push(line.seq);
         }
         rows.push({ kind: "line", seq: line.seq, line });
@@ -151,14 +155,14 @@ function extended(base: Base, source: Source, filter: LogFilter): LogView {
   }
 }
 
-/** Where a line or a mark is; -1 if it is not shown. Rows ascend by `seq`. */
-export function placeOf(rows: readonly Placed[], seq: number): number {
-  const place = countUpTo(rows, seq) - 1;
-  return rows[place]?.seq === seq ? place : -1;
+/** Return the index of the row with this `seq`, or -1. Rows ascend by `seq`. */
+export function findRow(rows: readonly Positioned[], seq: number): number {
+  const index = countUpTo(rows, seq) - 1;
+  return rows[index]?.seq === seq ? index : -1;
 }
 
-/** How many rows come no later than `seq`. */
-export function countUpTo(rows: readonly Placed[], seq: number): number {
+/** Return the number of rows up to and including `seq`. */
+export function countUpTo(rows: readonly Positioned[], seq: number): number {
   let [low, high] = [0, rows.length];
   while (low < high) {
     const middle = (low + high) >> 1;

@@ -1,11 +1,11 @@
-/** The geometry of the plot of progress over time. Pure: from samples to what SVG draws. */
+/** The geometry of the progress plot: pure functions from samples to SVG coordinates. */
 
 import type { JobState, StatusChange } from "@jobcast/client";
-import { span } from "./durations";
-import { percent, plural } from "./numbers";
-import type { Sample, Series } from "./samples";
+import { formatDuration } from "./formatDuration";
+import { formatPercent, pluralize } from "./formatNumber";
+import type { Sample, Series } from "./progressSeries";
 
-export interface Frame {
+export interface PlotFrame {
   readonly from: number; // ms
   readonly to: number;
   readonly width: number; // px
@@ -18,25 +18,25 @@ export interface Curve {
   readonly area: string;
   /** The latest sample. */
   readonly tip: Point | null;
-  /** From the run's beginning to the first sample that the page saw; null if nothing is missing. */
-  readonly unseen: string | null;
+  /** Path from the start of the run to the first sample, if the page missed that part; else null. */
+  readonly unobserved: string | null;
 }
 
-export interface Phase {
+export interface StatusSpan {
   readonly status: StatusChange["status"];
   readonly x: number;
   readonly width: number;
 }
 
-const UNSEEN = 1500; // ms without a sample that are worth a dashed line
+const MIN_UNOBSERVED = 1500; // ms without a sample, from which a dashed line is drawn
 
-/** The time that a plot shows: from the job's first run to its end, or now. */
-export function framed(
+/** Return the time range of the plot: from the job's first run to its end, or to now. */
+export function plotFrame(
   job: JobState,
   series: Series,
   now: number,
   size: { readonly width: number; readonly height: number },
-): Frame | null {
+): PlotFrame | null {
   const first = job.history.find(({ status }) => status === "started") ?? job.history[0];
   const from = Math.min(
     first ? Date.parse(first.timestamp) : Number.POSITIVE_INFINITY,
@@ -49,11 +49,15 @@ export function framed(
   return { from, to: Math.max(end, series.at(-1)?.at ?? 0, from + 500), ...size };
 }
 
-export function curvesOf(series: Series, history: readonly StatusChange[], frame: Frame): Curve[] {
+export function progressCurves(
+  series: Series,
+  history: readonly StatusChange[],
+  frame: PlotFrame,
+): Curve[] {
   return runsIn(series).map((samples) => {
-    const points = samples.map((sample) => pointOf(sample, frame));
+    const points = samples.map((sample) => toPoint(sample, frame));
     const [first, last] = [points[0], points.at(-1)];
-    const line = pathOf(points);
+    const line = toPath(points);
     const base = round(frame.height);
     const run = samples[0]?.run ?? 0;
     return {
@@ -61,31 +65,31 @@ export function curvesOf(series: Series, history: readonly StatusChange[], frame
       line,
       tip: last ?? null,
       area: first && last ? `${line}L${last.x} ${base}L${first.x} ${base}Z` : "",
-      unseen: samples[0] ? unseenOf(samples[0], history, frame) : null,
+      unobserved: samples[0] ? unobservedPath(samples[0], history, frame) : null,
     };
   });
 }
 
-/** The states one after the other, as stretches of the time axis. */
-export function phasesOf(history: readonly StatusChange[], frame: Frame): Phase[] {
+/** Return the statuses as spans of the time axis. */
+export function statusSpans(history: readonly StatusChange[], frame: PlotFrame): StatusSpan[] {
   return history.flatMap((change, index) => {
     if (change.status === "complete" || change.status === "error") {
       return [];
     }
     const next = history[index + 1];
-    const x = xOf(Date.parse(change.timestamp), frame);
-    const end = next ? xOf(Date.parse(next.timestamp), frame) : frame.width;
+    const x = xAt(Date.parse(change.timestamp), frame);
+    const end = next ? xAt(Date.parse(next.timestamp), frame) : frame.width;
     if (next && Date.parse(next.timestamp) <= frame.from) {
-      return []; // it waited before its first run
+      return []; // the job waited for its first run
     }
     return [{ status: change.status, x, width: round(Math.max(1, end - x)) }];
   });
 }
 
-/** Where runs after the first begin. */
-export function boundariesOf(
+/** Return the start positions of all runs except the first. */
+export function runBoundaries(
   history: readonly StatusChange[],
-  frame: Frame,
+  frame: PlotFrame,
 ): { readonly run: number; readonly x: number }[] {
   const seen = new Set<number>();
   return history.flatMap(({ status, run, timestamp }) => {
@@ -93,30 +97,30 @@ export function boundariesOf(
       return [];
     }
     seen.add(run);
-    return run > 1 ? [{ run, x: xOf(Date.parse(timestamp), frame) }] : [];
+    return run > 1 ? [{ run, x: xAt(Date.parse(timestamp), frame) }] : [];
   });
 }
 
-/** The plot in words, for who doesn't see it and who doesn't want to. */
-export function plotWords(series: Series, job: JobState): string {
+/** Describe the plot in words. */
+export function plotDescription(series: Series, job: JobState): string {
   const runs = runsIn(series);
   const last = runs.at(-1);
   const [first, latest] = [last?.[0], last?.at(-1)];
   if (!first || !latest) {
-    return "No percentage was seen of this job while the page was open.";
+    return "This page has received no percentage of this job.";
   }
-  const way =
+  const range =
     first === latest
-      ? `This page saw only ${percent(latest.percentage)}`
-      : `From ${percent(first.percentage)} to ${percent(latest.percentage)} in ${span(latest.at - first.at)}`;
+      ? `This page has received only ${formatPercent(latest.percentage)}`
+      : `From ${formatPercent(first.percentage)} to ${formatPercent(latest.percentage)} in ${formatDuration(latest.at - first.at)}`;
   const stages = stagesIn(last ?? []);
   const through = stages.length > 1 ? `, through the stages ${stages.join(", ")}` : "";
   const run = runs.length > 1 || (job.run ?? 1) > 1 ? ` in run ${latest.run}` : "";
-  const number = runs.length > 1 ? `; ${plural(runs.length, "run")} seen` : "";
-  return `${way}${run}${through}${number}.`;
+  const number = runs.length > 1 ? `; ${pluralize(runs.length, "run")} recorded` : "";
+  return `${range}${run}${through}${number}.`;
 }
 
-export function xOf(at: number, { from, to, width }: Frame): number {
+export function xAt(at: number, { from, to, width }: PlotFrame): number {
   return round(Math.min(width, Math.max(0, ((at - from) / (to - from)) * width)));
 }
 
@@ -137,16 +141,20 @@ function runsIn(series: Series): Sample[][] {
   return runs;
 }
 
-function unseenOf(first: Sample, history: readonly StatusChange[], frame: Frame): string | null {
+function unobservedPath(
+  first: Sample,
+  history: readonly StatusChange[],
+  frame: PlotFrame,
+): string | null {
   const start = history.findLast(
     ({ status, timestamp }) => status === "started" && Date.parse(timestamp) <= first.at,
   );
   const begin = start ? Date.parse(start.timestamp) : null;
-  if (begin === null || first.at - begin < UNSEEN || first.percentage === 0) {
+  if (begin === null || first.at - begin < MIN_UNOBSERVED || first.percentage === 0) {
     return null;
   }
-  const { x, y } = pointOf(first, frame);
-  return `M${xOf(begin, frame)} ${frame.height}L${x} ${y}`;
+  const { x, y } = toPoint(first, frame);
+  return `M${xAt(begin, frame)} ${frame.height}L${x} ${y}`;
 }
 
 export interface Point {
@@ -154,11 +162,11 @@ export interface Point {
   readonly y: number;
 }
 
-function pointOf({ at, percentage }: Sample, frame: Frame): Point {
-  return { x: xOf(at, frame), y: round(frame.height * (1 - percentage / 100)) };
+function toPoint({ at, percentage }: Sample, frame: PlotFrame): Point {
+  return { x: xAt(at, frame), y: round(frame.height * (1 - percentage / 100)) };
 }
 
-function pathOf(points: readonly Point[]): string {
+function toPath(points: readonly Point[]): string {
   return points.map(({ x, y }, index) => `${index === 0 ? "M" : "L"}${x} ${y}`).join("");
 }
 

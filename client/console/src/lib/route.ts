@@ -1,4 +1,4 @@
-/** Where in the page one is, by the address' hash. */
+/** The page's routes, which are in the hash of the address. */
 
 import type { Store } from "@jobcast/client";
 
@@ -7,7 +7,7 @@ export type Route =
   | { readonly page: "start" }
   | { readonly page: "job"; readonly jobId: string };
 
-export function routeOf(hash: string): Route {
+export function parseRoute(hash: string): Route {
   const [, page, ...rest] = hash.replace(/^#/, "").split("/");
   if (page === "start") {
     return { page: "start" };
@@ -16,11 +16,11 @@ export function routeOf(hash: string): Route {
   return page === "jobs" && jobId ? { page: "job", jobId: decoded(jobId) } : { page: "home" };
 }
 
-export function hashOf(jobId: string): string {
+export function jobHash(jobId: string): string {
   return `#/jobs/${encodeURIComponent(jobId)}`;
 }
 
-/** The address' hash, as a store. */
+/** The hash of the address, as a store. */
 export const hash: Store<string> = {
   subscribe(listener) {
     window.addEventListener("hashchange", listener);
@@ -33,6 +33,6 @@ function decoded(text: string): string {
   try {
     return decodeURIComponent(text);
   } catch {
-    return text; // somebody wrote a bare % into the address
+    return text; // the address contains a bare %
   }
 }

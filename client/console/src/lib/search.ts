@@ -1,40 +1,42 @@
-/** Search in a text: where the words are, without regard to case. */
+/** Case-insensitive search in a text. */
 
-export interface Piece {
+export interface Segment {
   readonly text: string;
   readonly hit: boolean;
 }
 
-export function matches(text: string, needle: string): boolean {
+export function includesText(text: string, needle: string): boolean {
   return needle !== "" && text.toLowerCase().includes(needle.toLowerCase());
 }
 
-/** The text cut where the needle begins and ends. */
-export function cut(text: string, needle: string): readonly Piece[] {
+/** Split a text into matching and other segments. */
+export function splitMatches(text: string, needle: string): readonly Segment[] {
   const small = text.toLowerCase();
-  const word = needle.toLowerCase();
-  // Where lower case has another length, positions mean nothing.
-  if (word === "" || small.length !== text.length) {
+  const query = needle.toLowerCase();
+  // If lower case changes the length, positions do not correspond.
+  if (query === "" || small.length !== text.length) {
     return [{ text, hit: false }];
   }
-  const pieces: Piece[] = [];
+  const segments: Segment[] = [];
   let from = 0;
-  for (let at = small.indexOf(word); at !== -1; at = small.indexOf(word, from)) {
+  for (let at = small.indexOf(query); at !== -1; at = small.indexOf(query, from)) {
     if (at > from) {
-      pieces.push({ text: text.slice(from, at), hit: false });
+      segments.push({ text: text.slice(from, at), hit: false });
     }
-    pieces.push({ text: text.slice(at, at + word.length), hit: true });
-    from = at + word.length;
+    segments.push({ text: text.slice(at, at + query.length), hit: true });
+    from = at + query.length;
   }
-  if (from < text.length || pieces.length === 0) {
-    pieces.push({ text: text.slice(from), hit: false });
+  if (from < text.length || segments.length === 0) {
+    segments.push({ text: text.slice(from), hit: false });
   }
-  return pieces;
+  return segments;
 }
 
-/** The place in an ascending list that comes after (or before) `at`, round and round. */
-export function step(places: readonly number[], at: number, by: 1 | -1): number | null {
+/** Return the position after (or before) `at` in an ascending list, wrapping around. */
+export function nextHit(positions: readonly number[], at: number, by: 1 | -1): number | null {
   const next =
-    by === 1 ? places.find((place) => place > at) : places.findLast((place) => place < at);
-  return next ?? (by === 1 ? places[0] : places.at(-1)) ?? null;
+    by === 1
+      ? positions.find((position) => position > at)
+      : positions.findLast((position) => position < at);
+  return next ?? (by === 1 ? positions[0] : positions.at(-1)) ?? null;
 }

@@ -1,37 +1,37 @@
 /**
- * The page's keys: letters and signs by themselves. One can turn them off, for who dictates to the
- * computer presses them unawares.
+ * The page's shortcuts: single keys. Users can turn them off, because speech input may trigger them
+ * by accident.
  */
 
-import { recall, remember } from "./storage";
-import { Value } from "./store";
+import { readStorage, writeStorage } from "./storage";
+import { WritableStore } from "./store";
 
 const KEY = "jobcast.shortcuts";
 
-export const shortcuts = new Value<boolean>(known(recall(KEY)));
+export const shortcuts = new WritableStore<boolean>(parseSetting(readStorage(KEY)));
 
-export function allowShortcuts(on: boolean): void {
-  remember(KEY, on);
+export function setShortcutsEnabled(on: boolean): void {
+  writeStorage(KEY, on);
   shortcuts.set(on);
 }
 
-/** Lets them be on or off as another tab chooses. */
-export function watchShortcuts(): void {
+/** Adopt the setting when another tab changes it. */
+export function syncShortcuts(): void {
   window.addEventListener("storage", ({ key }) => {
     if (key === KEY) {
-      shortcuts.set(known(recall(KEY)));
+      shortcuts.set(parseSetting(readStorage(KEY)));
     }
   });
 }
 
-/** Whether a key may be one of them: it is no text, and no shortcut of somebody else. */
+/** Return whether a key may be a shortcut: not text input, and not a shortcut of the browser. */
 export function isShortcut(event: KeyboardEvent): boolean {
   const target = event.target as Element | null;
-  const isTyped = target?.closest(FIELDS) !== null;
+  const isTyped = target?.closest(TEXT_FIELDS) !== null;
   return shortcuts.getSnapshot() && !(event.ctrlKey || event.metaKey || event.altKey || isTyped);
 }
 
-const NO_TEXT = [
+const NON_TEXT_TYPES = [
   "button",
   "checkbox",
   "color",
@@ -44,8 +44,8 @@ const NO_TEXT = [
 ]
   .map((type) => `[type="${type}"]`)
   .join(", ");
-const FIELDS = `input:not(${NO_TEXT}), textarea, select, [contenteditable]`;
+const TEXT_FIELDS = `input:not(${NON_TEXT_TYPES}), textarea, select, [contenteditable]`;
 
-function known(value: unknown): boolean {
+function parseSetting(value: unknown): boolean {
   return value !== false;
 }

@@ -1,19 +1,19 @@
-/** The browser's storage, which may be full, forbidden, or hold what another version wrote. */
+/** The browser's local storage. It may be full, disabled, or hold values of another version. */
 
-export function recall(key: string): unknown {
+export function readStorage(key: string): unknown {
   try {
     return JSON.parse(localStorage.getItem(key) ?? "null");
   } catch {
-    return null; // forbidden, or no JSON: as good as nothing
+    return null; // disabled, or not JSON
   }
 }
 
-/** Says whether it is remembered. */
-export function remember(key: string, value: unknown): boolean {
+/** Store a value. Returns whether it was stored. */
+export function writeStorage(key: string, value: unknown): boolean {
   try {
     localStorage.setItem(key, JSON.stringify(value));
     return true;
   } catch {
-    return false; // forbidden or full: the page works without, until it is reloaded
+    return false; // disabled or full; the page keeps the value until it is reloaded
   }
 }

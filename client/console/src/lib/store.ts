@@ -1,7 +1,7 @@
 import type { Store } from "@jobcast/client";
 
-/** A value of the page that components subscribe to. */
-export class Value<T> implements Store<T> {
+/** A value that components can subscribe to. */
+export class WritableStore<T> implements Store<T> {
   readonly #listeners = new Set<() => void>();
   #value: T;
 

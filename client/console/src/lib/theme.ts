@@ -1,38 +1,38 @@
-/** Light or dark: what the system says, or what was chosen here. */
+/** The colour theme: the system's, or the user's choice. */
 
-import { recall, remember } from "./storage";
-import { Value } from "./store";
+import { readStorage, writeStorage } from "./storage";
+import { WritableStore } from "./store";
 
 export type Theme = "light" | "dark" | "system";
 
 const KEY = "jobcast.theme";
 
-export const theme = new Value<Theme>(known(recall(KEY)));
+export const theme = new WritableStore<Theme>(parseTheme(readStorage(KEY)));
 
-export function choose(choice: Theme): void {
-  remember(KEY, choice);
-  apply(choice);
+export function setTheme(next: Theme): void {
+  writeStorage(KEY, next);
+  apply(next);
 }
 
-/** Shows the page as chosen, here and when another tab chooses. */
-export function startTheme(): void {
+/** Apply the stored theme now, and again when another tab changes it. */
+export function initTheme(): void {
   apply(theme.getSnapshot());
   window.addEventListener("storage", ({ key }) => {
     if (key === KEY) {
-      apply(known(recall(KEY)));
+      apply(parseTheme(readStorage(KEY)));
     }
   });
 }
 
-function apply(choice: Theme): void {
-  if (choice === "system") {
+function apply(next: Theme): void {
+  if (next === "system") {
     document.documentElement.removeAttribute("data-theme");
   } else {
-    document.documentElement.setAttribute("data-theme", choice);
+    document.documentElement.setAttribute("data-theme", next);
   }
-  theme.set(choice);
+  theme.set(next);
 }
 
-function known(value: unknown): Theme {
+function parseTheme(value: unknown): Theme {
   return value === "light" || value === "dark" ? value : "system";
 }

@@ -1,7 +1,7 @@
 import type { Store } from "@jobcast/client";
 import { useStore } from "./useStore";
 
-// As the styles have it: a phone, upright or lying, and a desktop that is zoomed.
+// The same breakpoints as in the styles: phones in both orientations, and zoomed desktops.
 const query = window.matchMedia("(max-width: 50em), (max-height: 31em) and (max-width: 64em)");
 
 const narrow: Store<boolean> = {
@@ -12,7 +12,7 @@ const narrow: Store<boolean> = {
   getSnapshot: () => query.matches,
 };
 
-/** Whether there is room for one thing at a time only: the list, or a job. */
+/** Return whether the screen has room only for either the list or a job. */
 export function useNarrow(): boolean {
   return useStore(narrow);
 }

@@ -1,5 +1,5 @@
 import { useSyncExternalStore } from "react";
-import { serverNow } from "./clock";
+import { serverNow } from "./serverClock";
 
 const TICK = 1000; // ms
 
@@ -10,8 +10,8 @@ function subscribe(listener: () => void): () => void {
   listeners.add(listener);
   if (timer === undefined) {
     timer = setInterval(() => {
-      for (const tell of listeners) {
-        tell();
+      for (const listener of listeners) {
+        listener();
       }
     }, TICK);
   }
@@ -28,7 +28,7 @@ const second = (): number => Math.floor(serverNow() / TICK) * TICK;
 const zero = (): number => 0;
 const never = (): (() => void) => () => {};
 
-/** The time in ms by the server's clock; with `ticks`, a new one each second. */
+/** Return the server's time in ms, updated each second; 0 if `ticks` is false. */
 export function useNow(ticks = true): number {
   return useSyncExternalStore(ticks ? subscribe : never, ticks ? second : zero);
 }

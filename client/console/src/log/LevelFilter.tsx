@@ -1,6 +1,6 @@
 import { LEVELS, type Level } from "@jobcast/client";
 import type { ReactElement } from "react";
-import { count, upperFirst } from "../lib/numbers";
+import { formatCount, upperFirst } from "../lib/formatNumber";
 
 interface Props {
   readonly counts: Readonly<Record<Level, number>>;
@@ -8,11 +8,11 @@ interface Props {
   readonly onToggle: (level: Level) => void;
 }
 
-/** Which levels are shown, of those that there are. */
+/** Toggles for the levels that occur in the log. */
 export function LevelFilter({ counts, hidden, onToggle }: Props): ReactElement | null {
   const levels = LEVELS.filter((level) => counts[level] > 0);
   return levels.length === 0 ? null : (
-    // biome-ignore lint/a11y/useSemanticElements: a fieldset is of a form.
+    // biome-ignore lint/a11y/useSemanticElements: a fieldset belongs to a form.
     <div className="levels" role="group" aria-label="Levels shown">
       {levels.map((level) => (
         <button
@@ -22,7 +22,7 @@ export function LevelFilter({ counts, hidden, onToggle }: Props): ReactElement |
           aria-pressed={!hidden.has(level)}
           onClick={() => onToggle(level)}
         >
-          {upperFirst(level)} <span className="number">{count(counts[level])}</span>
+          {upperFirst(level)} <span className="number">{formatCount(counts[level])}</span>
         </button>
       ))}
     </div>

@@ -8,15 +8,15 @@ import {
   useRef,
   useState,
 } from "react";
-import type { Target } from "../job/JobPage";
+import type { LogTarget } from "../job/JobPage";
 import { download } from "../lib/clipboard";
-import { asText, missingOf } from "../lib/logText";
-import { type LogFilter, NO_FILTER, placeOf, viewOf } from "../lib/logView";
-import { shortId } from "../lib/names";
-import { count, plural } from "../lib/numbers";
-import { step } from "../lib/search";
+import { formatLog, missingLineNotes } from "../lib/formatLog";
+import { formatCount, pluralize } from "../lib/formatNumber";
+import { shortId } from "../lib/jobNames";
+import { buildLogView, findRow, type LogFilter, NO_FILTER } from "../lib/logView";
+import { nextHit } from "../lib/search";
 import { isShortcut } from "../lib/shortcuts";
-import { recall, remember } from "../lib/storage";
+import { readStorage, writeStorage } from "../lib/storage";
 import { CopyButton } from "../ui/CopyButton";
 import { Icon } from "../ui/Icon";
 import { LevelFilter } from "./LevelFilter";
@@ -26,8 +26,8 @@ import { useLogView } from "./useLogView";
 
 interface Props {
   readonly job: JobState;
-  /** A line that somebody wants to see. */
-  readonly target: Target | null;
+  /** The line to scroll to. */
+  readonly target: LogTarget | null;
 }
 
 const WRAP_KEY = "jobcast.wrap";
@@ -36,8 +36,8 @@ const NONE: ReadonlySet<Level> = new Set();
 export function LogPanel({ job, target }: Props): ReactElement {
   const [hidden, setHidden] = useState<ReadonlySet<Level>>(NONE);
   const [text, setText] = useState("");
-  const [wrap, setWrap] = useState(() => recall(WRAP_KEY) !== false);
-  const [current, setCurrent] = useState<number | null>(null); // seq of the line that is looked at
+  const [wrap, setWrap] = useState(() => readStorage(WRAP_KEY) !== false);
+  const [current, setCurrent] = useState<number | null>(null); // seq of the current line
   const needle = useDeferredValue(text);
   const filter = useMemo<LogFilter>(() => ({ hidden, needle }), [hidden, needle]);
   const view = useLogView(job, filter);
@@ -49,7 +49,7 @@ export function LogPanel({ job, target }: Props): ReactElement {
     setCurrent(seq);
     rows.current?.show(seq);
   }, []);
-  const wanted = useRef<number | null>(null); // seq of a line that is not in view yet
+  const wanted = useRef<number | null>(null); // seq of a line to scroll to when it is rendered
   useEffect(() => {
     if (target) {
       wanted.current = target.seq;
@@ -57,9 +57,9 @@ export function LogPanel({ job, target }: Props): ReactElement {
       setCurrent(target.seq);
     }
   }, [target]);
-  // biome-ignore lint/correctness/useExhaustiveDependencies: a new target, too, is looked for.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: a new target triggers it too.
   useEffect(() => {
-    if (wanted.current !== null && placeOf(view.rows, wanted.current) !== -1) {
+    if (wanted.current !== null && findRow(view.rows, wanted.current) !== -1) {
       rows.current?.show(wanted.current, true);
       wanted.current = null;
     }
@@ -67,10 +67,10 @@ export function LogPanel({ job, target }: Props): ReactElement {
   useSearchKey(search);
 
   const at = current ?? 0;
-  const go = (by: 1 | -1): void => {
-    // Who types fast presses Enter before the view has followed; its rows are the same.
-    const { hits } = needle === text ? view : viewOf(job, { hidden, needle: text }, null);
-    const next = step(hits, at, by);
+  const goToHit = (by: 1 | -1): void => {
+    // Enter may arrive before the deferred view; compute the hits of the current text.
+    const { hits } = needle === text ? view : buildLogView(job, { hidden, needle: text }, null);
+    const next = nextHit(hits, at, by);
     if (next !== null) {
       show(next);
     }
@@ -83,10 +83,10 @@ export function LogPanel({ job, target }: Props): ReactElement {
     setHidden(next);
   };
   const isPart = view.lines < logs.length;
-  const missing = missingOf(job);
+  const notes = missingLineNotes(job);
   const save = (): void => {
-    const whole = viewOf(job, NO_FILTER, null);
-    download(`${shortId(job.jobId)}.log`, asText(whole.rows, missing));
+    const whole = buildLogView(job, NO_FILTER, null);
+    download(`${shortId(job.jobId)}.log`, formatLog(whole.rows, notes));
   };
   return (
     <section className="panel log-panel" aria-labelledby="log-title">
@@ -94,8 +94,8 @@ export function LogPanel({ job, target }: Props): ReactElement {
         <h2 id="log-title">
           Log{" "}
           <span className="number faint">
-            {isPart ? `${count(view.lines)} of ` : null}
-            {plural(logs.length, "line")}
+            {isPart ? `${formatCount(view.lines)} of ` : null}
+            {pluralize(logs.length, "line")}
           </span>
         </h2>
         <LevelFilter counts={view.counts} hidden={hidden} onToggle={toggle} />
@@ -106,7 +106,7 @@ export function LogPanel({ job, target }: Props): ReactElement {
             hits={view.hits.length}
             at={view.hits.indexOf(at) + 1}
             onText={setText}
-            onStep={go}
+            onStep={goToHit}
             onLeave={() => rows.current?.focus()}
           />
           <div className="log-actions">
@@ -118,7 +118,7 @@ export function LogPanel({ job, target }: Props): ReactElement {
               title="Wrap long lines"
               onClick={() => {
                 setWrap(!wrap);
-                remember(WRAP_KEY, !wrap);
+                writeStorage(WRAP_KEY, !wrap);
               }}
             >
               <Icon name="wrap" />
@@ -126,7 +126,7 @@ export function LogPanel({ job, target }: Props): ReactElement {
             <CopyButton
               small
               label={isPart ? "Copy the lines shown" : "Copy all lines"}
-              text={() => asText(view.rows, missing)}
+              text={() => formatLog(view.rows, notes)}
             />
             <button
               type="button"
@@ -140,9 +140,9 @@ export function LogPanel({ job, target }: Props): ReactElement {
           </div>
         </div>
       </div>
-      {missing.map((words) => (
-        <p key={words} className="log-note">
-          {words}
+      {notes.map((note) => (
+        <p key={note} className="log-note">
+          {note}
         </p>
       ))}
       <LogRows
@@ -150,20 +150,20 @@ export function LogPanel({ job, target }: Props): ReactElement {
         view={view}
         wrap={wrap}
         current={current}
-        empty={emptyWords(job, hidden.size > 0)}
+        empty={emptyText(job, hidden.size > 0)}
       />
     </section>
   );
 }
 
-function emptyWords(job: JobState, isFiltered: boolean): string {
+function emptyText(job: JobState, isFiltered: boolean): string {
   if (isFiltered && job.logs.length > 0) {
-    return "No line has one of these levels.";
+    return "No lines with the selected levels.";
   }
-  return job.endedAt === null ? "No line yet." : "It wrote no lines.";
+  return job.endedAt === null ? "No lines yet." : "The job wrote no log lines.";
 }
 
-/** `/` goes to the search, from wherever one doesn't type. */
+/** The key `/` moves the focus to the search field, except while the user types. */
 function useSearchKey(input: { readonly current: HTMLInputElement | null }): void {
   useEffect(() => {
     const press = (event: KeyboardEvent): void => {

@@ -1,9 +1,9 @@
 import { memo, type ReactElement } from "react";
+import { GAP_NOTE } from "../lib/formatLog";
+import { formatExactTime, formatTime } from "../lib/formatTime";
 import { errorText } from "../lib/headline";
-import { GAP } from "../lib/logText";
 import type { LogRow } from "../lib/logView";
-import { cut } from "../lib/search";
-import { exactTimeOf, timeOf } from "../lib/times";
+import { splitMatches } from "../lib/search";
 
 interface Props {
   readonly row: LogRow;
@@ -11,7 +11,7 @@ interface Props {
   readonly isCurrent: boolean;
 }
 
-/** A line of the log, or between its lines a change of the job's state, or a hole. */
+/** A row of the log: a line, a status change or a gap. */
 export const LogRowView = memo(function LogRowView({
   row,
   needle,
@@ -19,22 +19,22 @@ export const LogRowView = memo(function LogRowView({
 }: Props): ReactElement {
   if (row.kind === "gap") {
     return (
-      <div className="mark gap">
-        <span>{GAP}</span>
+      <div className="log-marker gap">
+        <span>{GAP_NOTE}</span>
       </div>
     );
   }
-  if (row.kind === "mark") {
+  if (row.kind === "change") {
     const { change, label } = row;
     const detail = errorText(change.error, change.message);
     return (
-      <div className="mark" data-status={change.status}>
+      <div className="log-marker" data-status={change.status}>
         <span>
           {label}
           {detail === null ? null : `: ${detail}`}
         </span>
         <time dateTime={change.timestamp} title={change.timestamp}>
-          {timeOf(change.timestamp)}
+          {formatTime(change.timestamp)}
         </time>
       </div>
     );
@@ -48,13 +48,13 @@ export const LogRowView = memo(function LogRowView({
       data-current={isCurrent || undefined}
     >
       <time dateTime={timestamp} title={timestamp}>
-        {exactTimeOf(timestamp)}
+        {formatExactTime(timestamp)}
       </time>
       <span className="level">{level}</span>
       <span className="text">
         {attempt === undefined ? null : <em>attempt {attempt}: </em>}
-        {cut(message, needle).map(({ text, hit }, index) =>
-          // biome-ignore lint/suspicious/noArrayIndexKey: the pieces of a text have nothing but their place.
+        {splitMatches(message, needle).map(({ text, hit }, index) =>
+          // biome-ignore lint/suspicious/noArrayIndexKey: segments are identified by their position.
           hit ? <mark key={index}>{text}</mark> : <span key={index}>{text}</span>,
         )}
       </span>

@@ -8,13 +8,13 @@ import {
   useRef,
   useState,
 } from "react";
-import { countUpTo, type LogView, placeOf } from "../lib/logView";
-import { plural } from "../lib/numbers";
+import { pluralize } from "../lib/formatNumber";
+import { countUpTo, findRow, type LogView } from "../lib/logView";
 import { Icon } from "../ui/Icon";
 import { LogRowView } from "./LogRowView";
 
 export interface LogRowsHandle {
-  /** Scrolls a line into view, and with `focus` goes there. */
+  /** Scroll to a line, and focus the log if `focus` is set. */
   show(seq: number, focus?: boolean): void;
   focus(): void;
 }
@@ -24,48 +24,48 @@ interface Props {
   readonly view: LogView;
   readonly wrap: boolean;
   readonly current: number | null;
-  /** What to say when there is nothing. */
+  /** The text to show without rows. */
   readonly empty: string;
 }
 
-const ROW = 22; // px of a line that is not wrapped
+const ROW_HEIGHT = 22; // px; the height of an unwrapped line
 const OVERSCAN = 12; // rows
-const AT_END = 8; // px from the end that still count as the end
+const END_TOLERANCE = 8; // px; a position this close to the end counts as the end
 
-/** The lines that are in view, of however many. Follows the end until somebody scrolls up. */
+/** A virtual list of log rows. It follows the end until the user scrolls up. */
 export function LogRows({ ref, view, wrap, current, empty }: Props): ReactElement {
   const { rows, filter } = view;
   const box = useRef<HTMLDivElement>(null);
-  const [follows, setFollows] = useState(true);
-  const [left, setLeft] = useState(0); // seq of the last row when the end was left
+  const [followsEnd, setFollowsEnd] = useState(true);
+  const [lastSeenSeq, setLastSeenSeq] = useState(0); // seq of the last row when the user scrolled up
   const top = useRef(0);
   const virtual = useVirtualizer({
     count: rows.length,
     getScrollElement: () => box.current,
-    estimateSize: () => ROW,
+    estimateSize: () => ROW_HEIGHT,
     getItemKey: useCallback((index: number) => rows[index]?.seq ?? index, [rows]),
     overscan: OVERSCAN,
-    // What somebody reads stays in its place when lines before it fall out.
-    anchorTo: follows ? "start" : "end",
+    // The visible lines keep their position when older lines are dropped.
+    anchorTo: followsEnd ? "start" : "end",
   });
   const height = virtual.getTotalSize();
 
-  // Heights are known only once rows are drawn: whatever makes the log longer, its end stays in view.
+  // Rows get their final height only when they are drawn, so scroll again whenever the height changes.
   useLayoutEffect(() => {
     const element = box.current;
-    if (follows && element && height > 0) {
+    if (followsEnd && element && height > 0) {
       element.scrollTop = element.scrollHeight;
       top.current = element.scrollTop;
     }
-  }, [follows, height]);
+  }, [followsEnd, height]);
 
-  const leaveEnd = (): void => {
-    if (follows) {
-      setFollows(false);
-      setLeft(rows.at(-1)?.seq ?? 0);
+  const stopFollowing = (): void => {
+    if (followsEnd) {
+      setFollowsEnd(false);
+      setLastSeenSeq(rows.at(-1)?.seq ?? 0);
     }
   };
-  const scrolled = (): void => {
+  const onScroll = (): void => {
     const element = box.current;
     if (!element) {
       return;
@@ -73,18 +73,18 @@ export function LogRows({ ref, view, wrap, current, empty }: Props): ReactElemen
     const { scrollTop, clientHeight, scrollHeight } = element;
     const wentUp = scrollTop < top.current - 1;
     top.current = scrollTop;
-    if (scrollHeight - clientHeight - scrollTop <= AT_END) {
-      setFollows(true);
+    if (scrollHeight - clientHeight - scrollTop <= END_TOLERANCE) {
+      setFollowsEnd(true);
     } else if (wentUp) {
-      leaveEnd();
+      stopFollowing();
     }
   };
   useImperativeHandle(ref, () => ({
     show(seq, focus = false) {
-      const place = placeOf(rows, seq);
-      if (place !== -1) {
-        leaveEnd();
-        virtual.scrollToIndex(place, { align: "center" });
+      const index = findRow(rows, seq);
+      if (index !== -1) {
+        stopFollowing();
+        virtual.scrollToIndex(index, { align: "center" });
       }
       box.current?.scrollIntoView({ block: "nearest" });
       if (focus) {
@@ -94,7 +94,7 @@ export function LogRows({ ref, view, wrap, current, empty }: Props): ReactElemen
     focus: () => box.current?.focus({ preventScroll: true }),
   }));
 
-  const fresh = rows.length - countUpTo(rows, left);
+  const newRows = rows.length - countUpTo(rows, lastSeenSeq);
   return (
     <div className="log-frame">
       <div
@@ -104,10 +104,10 @@ export function LogRows({ ref, view, wrap, current, empty }: Props): ReactElemen
         aria-live="off"
         aria-label="Log lines"
         data-wrap={wrap || undefined}
-        data-follows={follows || undefined}
-        // biome-ignore lint/a11y/noNoninteractiveTabindex: who has no mouse scrolls it by keys.
+        data-at-end={followsEnd || undefined}
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: keyboard users scroll it.
         tabIndex={0}
-        onScroll={scrolled}
+        onScroll={onScroll}
       >
         {rows.length === 0 ? (
           <p className="empty">{empty}</p>
@@ -120,7 +120,7 @@ export function LogRows({ ref, view, wrap, current, empty }: Props): ReactElemen
                   key={key}
                   ref={virtual.measureElement}
                   data-index={index}
-                  className="log-place"
+                  className="log-row"
                   style={{ transform: `translateY(${start}px)` }}
                 >
                   <LogRowView row={row} needle={filter.needle} isCurrent={row.seq === current} />
@@ -130,10 +130,10 @@ export function LogRows({ ref, view, wrap, current, empty }: Props): ReactElemen
           </div>
         )}
       </div>
-      {follows || rows.length === 0 ? null : (
-        <button type="button" className="button to-end" onClick={() => setFollows(true)}>
+      {followsEnd || rows.length === 0 ? null : (
+        <button type="button" className="button to-end" onClick={() => setFollowsEnd(true)}>
           <Icon name="down" />
-          {fresh > 0 ? `${plural(fresh, "new line")}, jump to the end` : "Jump to the end"}
+          {newRows > 0 ? `${pluralize(newRows, "new line")}, jump to the end` : "Jump to the end"}
         </button>
       )}
     </div>

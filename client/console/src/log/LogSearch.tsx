@@ -1,5 +1,5 @@
 import type { KeyboardEvent, ReactElement, RefObject } from "react";
-import { count } from "../lib/numbers";
+import { formatCount } from "../lib/formatNumber";
 import { shortcuts } from "../lib/shortcuts";
 import { useStore } from "../lib/useStore";
 import { Icon } from "../ui/Icon";
@@ -8,7 +8,7 @@ interface Props {
   readonly input: RefObject<HTMLInputElement | null>;
   readonly text: string;
   readonly hits: number;
-  /** Which of the hits is looked at, from 1; 0 for none. */
+  /** The number of the current hit, from 1; 0 for none. */
   readonly at: number;
   readonly onText: (text: string) => void;
   readonly onStep: (by: 1 | -1) => void;
@@ -49,7 +49,7 @@ export function LogSearch({ input, text, hits, at, onText, onStep, onLeave }: Pr
         hasKey && <kbd>/</kbd>
       ) : (
         <>
-          <output className="number faint">{wordsOf(hits, at)}</output>
+          <output className="number faint">{matchCount(hits, at)}</output>
           <button
             type="button"
             className="button icon-only bare"
@@ -74,9 +74,9 @@ export function LogSearch({ input, text, hits, at, onText, onStep, onLeave }: Pr
   );
 }
 
-function wordsOf(hits: number, at: number): string {
+function matchCount(hits: number, at: number): string {
   if (hits === 0) {
-    return "no match";
+    return "no matches";
   }
-  return at > 0 ? `${count(at)} of ${count(hits)}` : `${count(hits)} found`;
+  return at > 0 ? `${formatCount(at)} of ${formatCount(hits)}` : `${formatCount(hits)} found`;
 }

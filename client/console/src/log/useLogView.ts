@@ -1,16 +1,18 @@
 import type { JobState } from "@jobcast/client";
 import { useState } from "react";
-import { type LogFilter, type LogView, viewOf } from "../lib/logView";
+import { buildLogView, type LogFilter, type LogView } from "../lib/logView";
 
-/** The view of the job's log, which goes on from the one before. */
+/** Return the view of the job's log, updated from the previous view. */
 export function useLogView({ logs, history, gaps }: JobState, filter: LogFilter): LogView {
-  const [view, setView] = useState<LogView>(() => viewOf({ logs, history, gaps }, filter, null));
+  const [view, setView] = useState<LogView>(() =>
+    buildLogView({ logs, history, gaps }, filter, null),
+  );
   const { source } = view;
   const isSame = source.logs === logs && source.history === history && source.gaps === gaps;
   if (isSame && view.filter === filter) {
     return view;
   }
-  const next = viewOf({ logs, history, gaps }, filter, view);
+  const next = buildLogView({ logs, history, gaps }, filter, view);
   setView(next);
   return next;
 }

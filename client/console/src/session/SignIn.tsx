@@ -1,12 +1,12 @@
 import { type FormEvent, type ReactElement, useState } from "react";
-import { messageOf } from "../lib/records";
+import { errorMessage } from "../lib/untrusted";
 import { Field } from "../ui/Field";
-import { Sheet } from "./Sheet";
+import { SessionSheet } from "./SessionSheet";
 import { signIn } from "./session";
 
 interface Props {
   readonly expired: boolean;
-  /** Who was signed in before. */
+  /** The name of the previous user. */
   readonly user: string | null;
 }
 
@@ -20,16 +20,16 @@ export function SignIn({ expired, user }: Props): ReactElement {
     setBusy(true);
     setProblem(null);
     signIn(name.trim()).catch((error: unknown) => {
-      setProblem(messageOf(error));
+      setProblem(errorMessage(error));
       setBusy(false);
     });
   };
   return (
-    <Sheet title="Sign in" heading={expired ? "Sign in again" : "Sign in"} expired={expired}>
+    <SessionSheet title="Sign in" heading={expired ? "Sign in again" : "Sign in"} expired={expired}>
       <p>
         {expired
-          ? "Your session has ended. Sign in again to go on where you were; your jobs were not disturbed."
-          : "See where your jobs are, and why they failed."}
+          ? "Your session has ended. Sign in again to continue where you were. Your jobs are not affected."
+          : "See how far your jobs are, and why they failed."}
       </p>
       <form className="sign-in" aria-label="Sign in" onSubmit={submit}>
         <Field
@@ -49,9 +49,9 @@ export function SignIn({ expired, user }: Props): ReactElement {
         </Field>
       </form>
       <p className="note">
-        <strong>This is a demonstration.</strong> Any name will do, and there is no password:
-        whoever takes a name sees its jobs. A real application puts its own sign-in here.
+        <strong>This is a demonstration.</strong> Any name works, and there is no password: everyone
+        who signs in with a name sees its jobs. A real application has its own sign-in here.
       </p>
-    </Sheet>
+    </SessionSheet>
   );
 }

@@ -1,7 +1,7 @@
 /** The reference application's HTTP interface. */
 
-import { learn } from "../lib/clock";
-import { isRecord, textOf } from "../lib/records";
+import { syncClock } from "../lib/serverClock";
+import { isRecord, stringField } from "../lib/untrusted";
 
 export interface Task {
   readonly name: string;
@@ -17,7 +17,7 @@ export interface SentJob {
   readonly sentAt: string | null;
 }
 
-/** The server said no, or said nothing (`status` 0). The message is for people. */
+/** The server rejected a request, or did not answer (`status` 0). The message is for people. */
 export class ApiError extends Error {
   override readonly name = "ApiError";
   readonly status: number;
@@ -30,70 +30,72 @@ export class ApiError extends Error {
   }
 }
 
-export interface WhoIsThere {
-  /** Null if nobody is signed in. */
+export interface SessionInfo {
+  /** The user's name; null if no user is signed in. */
   readonly user: string | null;
-  /** Whether one signs in, and out, on this page. */
+  /** Whether this page has its own sign-in and sign-out. */
   readonly demonstration: boolean;
 }
 
-export async function getSession(): Promise<WhoIsThere> {
-  const answer = await ask("GET", "/api/session");
-  if (!isRecord(answer) || !("user" in answer)) {
-    return broken();
+export async function getSession(): Promise<SessionInfo> {
+  const body = await request("GET", "/api/session");
+  if (!isRecord(body) || !("user" in body)) {
+    return invalidResponse();
   }
-  return { user: textOf(answer, "user"), demonstration: answer.demonstration === true };
+  return { user: stringField(body, "user"), demonstration: body.demonstration === true };
 }
 
 export async function signIn(name: string): Promise<string> {
-  return userOf(await ask("POST", "/api/session", JSON.stringify({ name }), "application/json"));
+  return parseUser(
+    await request("POST", "/api/session", JSON.stringify({ name }), "application/json"),
+  );
 }
 
 export async function signOut(): Promise<void> {
-  await ask("DELETE", "/api/session");
+  await request("DELETE", "/api/session");
 }
 
 export async function getToken(): Promise<string> {
-  return textOf(await ask("POST", "/api/token"), "token") ?? broken();
+  return stringField(await request("POST", "/api/token"), "token") ?? invalidResponse();
 }
 
 export async function getTasks(): Promise<readonly Task[]> {
-  return listOf(await ask("GET", "/api/tasks"), "tasks").flatMap((task) => {
-    const name = textOf(task, "name");
+  return parseList(await request("GET", "/api/tasks"), "tasks").flatMap((task) => {
+    const name = stringField(task, "name");
     return name === null
       ? []
       : [
           {
             name,
-            title: textOf(task, "title") ?? name,
-            description: textOf(task, "description") ?? "",
-            accepts: acceptsOf(task),
+            title: stringField(task, "title") ?? name,
+            description: stringField(task, "description") ?? "",
+            accepts: parseAccepts(task),
           },
         ];
   });
 }
 
 export async function getJobs(): Promise<readonly SentJob[]> {
-  return listOf(await ask("GET", "/api/jobs"), "jobs").flatMap((job) => jobOf(job) ?? []);
+  return parseList(await request("GET", "/api/jobs"), "jobs").flatMap((job) => parseJob(job) ?? []);
 }
 
-/** Starts a task: with a file, or with the sample's input. */
+/** Start a task with a file or, without one, with the sample input. */
 export async function startJob(name: string, file: File | null): Promise<SentJob> {
   const path = `/api/jobs/${encodeURIComponent(name)}`;
-  return jobOf(await ask("POST", path, file, file ? "text/csv" : null)) ?? broken();
+  return parseJob(await request("POST", path, file, file ? "text/csv" : null)) ?? invalidResponse();
 }
 
 export async function removeJob(jobId: string): Promise<void> {
-  await ask("DELETE", `/api/jobs/${encodeURIComponent(jobId)}`);
+  await request("DELETE", `/api/jobs/${encodeURIComponent(jobId)}`);
 }
 
-async function ask(
+async function request(
   method: string,
   path: string,
   body: BodyInit | null = null,
   type: string | null = null,
 ): Promise<unknown> {
-  const asked = Date.now();
+  const sentAt = Date.now();
   const headers = type === null ? {} : { "Content-Type": type };
   let response: Response;
   let text: string;
@@ -103,45 +105,45 @@ async function ask(
   } catch {
     throw new ApiError(0, "unreachable", "The server cannot be reached.");
   }
-  learn(response.headers.get("Date"), asked, Date.now());
-  const answer = parsed(text);
+  syncClock(response.headers.get("Date"), sentAt, Date.now());
+  const content = parseJson(text);
   if (!response.ok) {
     throw new ApiError(
       response.status,
-      textOf(answer, "code") ?? "error",
-      textOf(answer, "message") ?? `The server answered with the status ${response.status}.`,
+      stringField(content, "code") ?? "error",
+      stringField(content, "message") ?? `The server answered with HTTP status ${response.status}.`,
     );
   }
-  return answer;
+  return content;
 }
 
-function parsed(text: string): unknown {
+function parseJson(text: string): unknown {
   try {
     return text === "" ? null : JSON.parse(text);
   } catch {
-    return null; // a proxy's page: its status says what there is to know
+    return null; // not from the server but from a proxy; the status is all there is to report
   }
 }
 
-function userOf(answer: unknown): string {
-  return textOf(answer, "user") ?? broken();
+function parseUser(body: unknown): string {
+  return stringField(body, "user") ?? invalidResponse();
 }
 
-function jobOf(job: unknown): SentJob | null {
-  const jobId = textOf(job, "job_id");
+function parseJob(job: unknown): SentJob | null {
+  const jobId = stringField(job, "job_id");
   return jobId === null
     ? null
     : {
         jobId,
-        task: textOf(job, "task"),
-        title: textOf(job, "title"),
-        sentAt: textOf(job, "sent_at"),
+        task: stringField(job, "task"),
+        title: stringField(job, "title"),
+        sentAt: stringField(job, "sent_at"),
       };
 }
 
-function acceptsOf(task: unknown): Task["accepts"] {
+function parseAccepts(task: unknown): Task["accepts"] {
   const { accepts } = isRecord(task) ? task : {};
-  const extension = textOf(accepts, "extension");
+  const extension = stringField(accepts, "extension");
   if (extension === null || !isRecord(accepts)) {
     return null;
   }
@@ -149,11 +151,11 @@ function acceptsOf(task: unknown): Task["accepts"] {
   return { extension, columns: Array.isArray(columns) ? columns.map(String) : [] };
 }
 
-function listOf(answer: unknown, key: string): readonly unknown[] {
-  const list = isRecord(answer) ? answer[key] : null;
-  return Array.isArray(list) ? list : broken();
+function parseList(body: unknown, key: string): readonly unknown[] {
+  const list = isRecord(body) ? body[key] : null;
+  return Array.isArray(list) ? list : invalidResponse();
 }
 
-function broken(): never {
-  throw new ApiError(200, "invalid_answer", "The server's answer is none that this page knows.");
+function invalidResponse(): never {
+  throw new ApiError(200, "invalid_response", "The server sent an invalid answer.");
 }

@@ -1,7 +1,7 @@
-/** Who uses the page. */
+/** The user's session. */
 
-import { messageOf } from "../lib/records";
-import { Value } from "../lib/store";
+import { WritableStore } from "../lib/store";
+import { errorMessage } from "../lib/untrusted";
 import * as api from "./api";
 
 export type Session =
@@ -15,74 +15,75 @@ export type Session =
     }
   | { readonly state: "signed_in"; readonly user: string; readonly demonstration: boolean };
 
-export const session = new Value<Session>({ state: "loading" });
+export const session = new WritableStore<Session>({ state: "loading" });
 
 const tabs =
   typeof BroadcastChannel === "undefined" ? null : new BroadcastChannel("jobcast.session");
 
 const [SIGNED_IN, SIGNED_OUT] = ["signed in", "signed out"];
 
-/** Asks who is signed in, now and whenever another tab says that it changed. */
+/** Load the session now, and again when another tab changes it. */
 export function startSession(): void {
   tabs?.addEventListener("message", ({ data }) => {
     if (data === SIGNED_OUT) {
-      depart();
+      endSession();
     } else {
-      void look();
+      void loadSession();
     }
   });
   window.addEventListener("online", () => {
     if (session.getSnapshot().state === "unreachable") {
-      void look();
+      void loadSession();
     }
   });
-  void look();
+  void loadSession();
 }
 
-export async function look(): Promise<void> {
+/** Ask the server for the signed-in user. */
+export async function loadSession(): Promise<void> {
   try {
     const { user, demonstration } = await api.getSession();
     if (user === null) {
-      leave(demonstration);
+      expireSession(demonstration);
     } else {
-      enter(user, demonstration);
+      beginSession(user, demonstration);
     }
   } catch (error) {
     if (error instanceof api.ApiError && error.status === 401) {
-      leave(); // something in front of the application says so
+      expireSession(); // an authenticating proxy answered
     } else if (session.getSnapshot().state !== "signed_in") {
-      session.set({ state: "unreachable", message: messageOf(error) });
+      session.set({ state: "unreachable", message: errorMessage(error) });
     }
   }
 }
 
-/** The demonstration's. */
+/** Sign in to the demonstration. */
 export async function signIn(name: string): Promise<void> {
-  enter(await api.signIn(name), true);
+  beginSession(await api.signIn(name), true);
   tabs?.postMessage(SIGNED_IN);
 }
 
-/** The demonstration's. */
+/** Sign out of the demonstration. */
 export async function signOut(): Promise<void> {
   await api.signOut();
-  depart();
+  endSession();
   tabs?.postMessage(SIGNED_OUT);
 }
 
-/** A token for the connection, which asks again for as long as it takes. */
+/** Request a token for the connection. The client retries if it fails. */
 export async function getToken(): Promise<string> {
   try {
     return await api.getToken();
   } catch (error) {
     if (error instanceof api.ApiError && error.status === 401) {
-      leave();
+      expireSession();
     }
     throw error;
   }
 }
 
-/** The server does not know who this is any more. */
-export function leave(demonstration = isDemonstration(session.getSnapshot())): void {
+/** The server no longer accepts the session. */
+export function expireSession(demonstration = isDemonstration(session.getSnapshot())): void {
   const before = session.getSnapshot();
   if (before.state !== "signed_out") {
     const expired = before.state === "signed_in";
@@ -90,13 +91,13 @@ export function leave(demonstration = isDemonstration(session.getSnapshot())): v
   }
 }
 
-/** Somebody signed out, here or in another tab. */
-function depart(): void {
+/** The user signed out, here or in another tab. */
+function endSession(): void {
   const user = userOf(session.getSnapshot());
   session.set({ state: "signed_out", expired: false, user, demonstration: true });
 }
 
-function enter(user: string, demonstration: boolean): void {
+function beginSession(user: string, demonstration: boolean): void {
   if (userOf(session.getSnapshot()) !== user || session.getSnapshot().state !== "signed_in") {
     session.set({ state: "signed_in", user, demonstration });
   }

@@ -1,11 +1,11 @@
 import { type ReactElement, useCallback, useEffect, useRef, useState } from "react";
-import { hasMoved } from "../lib/moves";
-import { messageOf } from "../lib/records";
+import { hasNavigated } from "../lib/navigation";
 import type { Route } from "../lib/route";
+import { errorMessage } from "../lib/untrusted";
 import { getTasks, type Task } from "../session/api";
 import { TaskCard } from "./TaskCard";
 
-/** The sample tasks, ready to be started. */
+/** The sample tasks, each with a start button. */
 export function StartPanel({ page }: { readonly page: Route["page"] }): ReactElement {
   const [tasks, setTasks] = useState<readonly Task[] | null>(null);
   const [problem, setProblem] = useState<string | null>(null);
@@ -13,14 +13,14 @@ export function StartPanel({ page }: { readonly page: Route["page"] }): ReactEle
   const heading = useRef<HTMLHeadingElement>(null);
   const load = useCallback(() => {
     setProblem(null);
-    getTasks().then(setTasks, (error: unknown) => setProblem(messageOf(error)));
+    getTasks().then(setTasks, (error: unknown) => setProblem(errorMessage(error)));
   }, []);
   useEffect(load, [load]);
   useEffect(() => {
     document.title = "jobcast";
-    // Who has just started something here stays at its button.
+    // The focus stays on the start button that was just pressed.
     const isAway = page === "start" || document.activeElement === document.body;
-    if (hasMoved() && isAway && !panel.current?.contains(document.activeElement)) {
+    if (hasNavigated() && isAway && !panel.current?.contains(document.activeElement)) {
       heading.current?.focus();
     }
   }, [page]);
@@ -32,7 +32,7 @@ export function StartPanel({ page }: { readonly page: Route["page"] }): ReactEle
       <h1 ref={heading} tabIndex={-1}>
         Start a job
       </h1>
-      <p className="lead">Sample tasks, which do real work. Start as many at once as you like.</p>
+      <p className="lead">These sample tasks do real work. Start as many as you like.</p>
       {problem === null ? null : (
         <div className="panel" role="alert">
           <p>The tasks cannot be loaded. {problem}</p>

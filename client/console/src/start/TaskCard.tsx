@@ -1,82 +1,82 @@
 import { type DragEvent, type ReactElement, useId, useRef, useState } from "react";
-import { useJobLists } from "../jobs/jobsContext";
+import { useJobListStore } from "../jobs/jobsContext";
+import { formatBytes, formatCount } from "../lib/formatNumber";
+import { shortId } from "../lib/jobNames";
 import { announce } from "../lib/liveRegion";
-import { shortId } from "../lib/names";
-import { bytes, count } from "../lib/numbers";
-import { messageOf } from "../lib/records";
-import { hashOf, routeOf } from "../lib/route";
+import { jobHash, parseRoute } from "../lib/route";
+import { errorMessage } from "../lib/untrusted";
 import type { Task } from "../session/api";
 import { Icon } from "../ui/Icon";
 
-const LARGEST = 32 * 1024 * 1024; // bytes that the server takes
+const MAX_UPLOAD = 32 * 1024 * 1024; // bytes; the server's limit
 
 interface Started {
   readonly number: number;
   readonly latest: string;
 }
 
-/** A task with what starts it. The focus stays where it is, so that it can be started again. */
+/** A task with its start buttons. The focus stays on the button, so that it can be pressed again. */
 export function TaskCard({ task }: { readonly task: Task }): ReactElement {
-  const lists = useJobLists();
+  const listStore = useJobListStore();
   const id = useId();
   const input = useRef<HTMLInputElement>(null);
-  const [underway, setUnderway] = useState(0);
+  const [pending, setPending] = useState(0);
   const [upload, setUpload] = useState<string | null>(null);
   const [started, setStarted] = useState<Started | null>(null);
   const [problem, setProblem] = useState<string | null>(null);
-  const [isOver, setOver] = useState(false);
+  const [isDropTarget, setDropTarget] = useState(false);
 
   const start = async (file: File | null): Promise<void> => {
     setProblem(null);
-    setUnderway((number) => number + 1);
+    setPending((number) => number + 1);
     try {
-      const { jobId } = await lists.startJob(task.name, file);
+      const { jobId } = await listStore.startJob(task.name, file);
       setStarted((before) => ({ number: (before?.number ?? 0) + 1, latest: jobId }));
       announce(`Started: ${task.title}`);
-      // On a narrow page the tasks are shown at home only as long as there are no jobs.
-      if (routeOf(window.location.hash).page === "home") {
+      // On a narrow screen the home page shows the tasks only until there are jobs.
+      if (parseRoute(window.location.hash).page === "home") {
         window.location.replace("#/start");
       }
     } catch (error) {
-      setProblem(`It was not started. ${messageOf(error)}`);
+      setProblem(`The job was not started. ${errorMessage(error)}`);
     } finally {
-      setUnderway((number) => number - 1);
+      setPending((number) => number - 1);
     }
   };
   const startWith = async (file: File | undefined): Promise<void> => {
-    const flaw = file && task.accepts ? flawOf(file, task.accepts.extension) : null;
-    if (!file || flaw !== null) {
-      setProblem(flaw);
+    const fileError = file && task.accepts ? fileProblem(file, task.accepts.extension) : null;
+    if (!file || fileError !== null) {
+      setProblem(fileError);
       return;
     }
-    setUpload(`Sending ${file.name}, ${bytes(file.size)}…`);
+    setUpload(`Sending ${file.name}, ${formatBytes(file.size)}…`);
     await start(file);
     setUpload(null);
     if (input.current) {
-      input.current.value = ""; // the same file may be chosen again
+      input.current.value = ""; // allows choosing the same file again
     }
   };
   const drop = (event: DragEvent): void => {
     event.preventDefault();
-    setOver(false);
+    setDropTarget(false);
     void startWith(event.dataTransfer.files[0]);
   };
   const { accepts } = task;
   const dropping = accepts && {
     onDragOver: (event: DragEvent) => {
       event.preventDefault();
-      setOver(true);
+      setDropTarget(true);
     },
-    onDragLeave: () => setOver(false),
+    onDragLeave: () => setDropTarget(false),
     onDrop: drop,
   };
   return (
-    <li className="card" data-task={task.name} data-over={isOver || undefined} {...dropping}>
+    <li className="card" data-task={task.name} data-over={isDropTarget || undefined} {...dropping}>
       <h2>{task.title}</h2>
       <p>{task.description}</p>
       {accepts ? (
         <p id={`${id}-file`} className="faint">
-          Or drop a {accepts.extension} file here. Its first line:{" "}
+          Or drop a {accepts.extension} file here. Its first line has to be{" "}
           <code>{accepts.columns.join(",")}</code>
         </p>
       ) : null}
@@ -85,7 +85,7 @@ export function TaskCard({ task }: { readonly task: Task }): ReactElement {
           type="button"
           className="button primary"
           aria-label={accepts ? `Start with the sample: ${task.title}` : `Start ${task.title}`}
-          aria-busy={underway > 0}
+          aria-busy={pending > 0}
           onClick={() => void start(null)}
         >
           <Icon name="play" />
@@ -94,7 +94,7 @@ export function TaskCard({ task }: { readonly task: Task }): ReactElement {
         {accepts ? (
           <label className="button file">
             <Icon name="upload" />
-            Use a file of yours
+            Use your own file
             <input
               ref={input}
               type="file"
@@ -107,7 +107,7 @@ export function TaskCard({ task }: { readonly task: Task }): ReactElement {
           </label>
         ) : null}
       </div>
-      <div className="card-answer">
+      <div className="card-message">
         {upload === null ? null : <p>{upload}</p>}
         {problem === null ? null : (
           <p id={`${id}-problem`} className="problem" role="alert">
@@ -119,8 +119,8 @@ export function TaskCard({ task }: { readonly task: Task }): ReactElement {
             <Icon name="check" />{" "}
             {started.number === 1
               ? "Started: "
-              : `Started ${count(started.number)} times, the latest: `}
-            <a href={hashOf(started.latest)}>open {shortId(started.latest)}</a>
+              : `Started ${formatCount(started.number)} times, latest: `}
+            <a href={jobHash(started.latest)}>open {shortId(started.latest)}</a>
           </p>
         )}
       </div>
@@ -128,11 +128,11 @@ export function TaskCard({ task }: { readonly task: Task }): ReactElement {
   );
 }
 
-function flawOf(file: File, extension: string): string | null {
+function fileProblem(file: File, extension: string): string | null {
   if (!file.name.toLowerCase().endsWith(extension)) {
-    return `${file.name} is no ${extension} file.`;
+    return `${file.name} is not a ${extension} file.`;
   }
-  return file.size > LARGEST
-    ? `${file.name} has ${bytes(file.size)}: ${bytes(LARGEST)} are taken at most.`
+  return file.size > MAX_UPLOAD
+    ? `${file.name} has ${formatBytes(file.size)}. The maximum is ${formatBytes(MAX_UPLOAD)}.`
     : null;
 }

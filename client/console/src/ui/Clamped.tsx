@@ -8,35 +8,35 @@ interface Props {
 }
 
 /**
- * The first lines of a text that may be long, and what shows the rest. To screen readers it is
- * whole.
+ * The first lines of a long text, with a button that shows the rest. Screen readers get the whole
+ * text.
  */
 export function Clamped({ as: Tag, className = "", children }: Props): ReactElement {
   const id = useId();
   const box = useRef<HTMLDivElement>(null);
-  const [isWhole, setWhole] = useState(false);
-  const [isCut, setCut] = useState(false);
-  useWidth(box); // another width breaks the lines elsewhere
+  const [isExpanded, setExpanded] = useState(false);
+  const [isTruncated, setTruncated] = useState(false);
+  useWidth(box); // another width breaks lines at other places
   useLayoutEffect(() => {
     const text = box.current?.firstElementChild;
-    if (text && !isWhole) {
-      setCut(text.scrollHeight > text.clientHeight + 1);
+    if (text && !isExpanded) {
+      setTruncated(text.scrollHeight > text.clientHeight + 1);
     }
   });
   return (
-    <div className="clamped" ref={box} data-whole={isWhole || undefined}>
+    <div className="clamped" ref={box} data-expanded={isExpanded || undefined}>
       <Tag id={id} className={`clamped-text ${className}`}>
         {children}
       </Tag>
-      {isCut ? (
+      {isTruncated ? (
         <button
           type="button"
           className="button"
-          aria-expanded={isWhole}
+          aria-expanded={isExpanded}
           aria-controls={id}
-          onClick={() => setWhole(!isWhole)}
+          onClick={() => setExpanded(!isExpanded)}
         >
-          {isWhole ? "Show less" : "Show the whole text"}
+          {isExpanded ? "Show less" : "Show the whole text"}
         </button>
       ) : null}
     </div>

@@ -1,45 +1,46 @@
 import { type ReactElement, useEffect, useState } from "react";
-import { copy } from "../lib/clipboard";
+import { copyText } from "../lib/clipboard";
 import { announce } from "../lib/liveRegion";
-import { messageOf } from "../lib/records";
+import { errorMessage } from "../lib/untrusted";
 import { Icon } from "./Icon";
 
 interface Props {
   readonly label: string;
-  /** Asked when the button is pressed. */
+  /** Called when the button is pressed. */
   readonly text: () => string;
-  /** Only the icon is seen. */
+  /** Whether the button shows only an icon. */
   readonly small?: boolean;
 }
 
-const SHOWN = 2000; // ms that it says how it went
+const OUTCOME_DURATION = 2000; // ms for which the button shows the outcome
 
 export function CopyButton({ label, text, small = false }: Props): ReactElement {
-  const [answer, setAnswer] = useState<string | null>(null);
+  const [outcome, setOutcome] = useState<string | null>(null);
   useEffect(() => {
-    const timer = answer === null ? undefined : setTimeout(() => setAnswer(null), SHOWN);
+    const timer =
+      outcome === null ? undefined : setTimeout(() => setOutcome(null), OUTCOME_DURATION);
     return () => clearTimeout(timer);
-  }, [answer]);
+  }, [outcome]);
   const press = (): void => {
-    copy(text()).then(
-      () => say("Copied"),
-      (error: unknown) => say(`Not copied: ${messageOf(error)}`),
+    copyText(text()).then(
+      () => showOutcome("Copied"),
+      (error: unknown) => showOutcome(`Not copied: ${errorMessage(error)}`),
     );
   };
-  const say = (words: string): void => {
-    setAnswer(words);
-    announce(words);
+  const showOutcome = (text: string): void => {
+    setOutcome(text);
+    announce(text);
   };
   return (
     <button
       type="button"
       className={small ? "button icon-only" : "button"}
       aria-label={small ? label : undefined}
-      title={answer ?? label}
+      title={outcome ?? label}
       onClick={press}
     >
-      <Icon name={answer === null ? "copy" : answer === "Copied" ? "check" : "cross"} />
-      {small ? null : (answer ?? label)}
+      <Icon name={outcome === null ? "copy" : outcome === "Copied" ? "check" : "cross"} />
+      {small ? null : (outcome ?? label)}
     </button>
   );
 }

@@ -5,15 +5,15 @@ interface Props extends Omit<ComponentProps<"input">, "value" | "onChange" | "ch
   readonly label: string;
   readonly text: string;
   readonly onText: (text: string) => void;
-  /** What may be written. */
+  /** The expected format. */
   readonly help?: string;
-  /** What is wrong with the text. */
+  /** The error message. */
   readonly problem: string | null;
-  /** The button beside it. */
+  /** The button next to the field. */
   readonly children: ReactNode;
 }
 
-/** The one field of a form, with its button, and what was wrong below. */
+/** A form's only field, with its button and its error message. */
 export function Field({
   id,
   label,

@@ -1,7 +1,7 @@
 import type { ReactElement } from "react";
 
 const PATHS = {
-  again: "M13 5.5A5.5 5.5 0 1 0 13.5 9M13.5 2.5v3.2h-3.2",
+  retry: "M13 5.5A5.5 5.5 0 1 0 13.5 9M13.5 2.5v3.2h-3.2",
   alert: "M8 2.2 14.6 13.6H1.4ZM8 6.6v3M8 11.6v.1",
   back: "M9.5 3.5 5 8l4.5 4.5",
   check: "M3.2 8.6 6.4 11.8 12.8 4.6",
@@ -30,7 +30,7 @@ const PATHS = {
 
 export type IconName = keyof typeof PATHS;
 
-/** A picture beside words that say the same: screen readers pass it by. */
+/** A decorative icon next to a text. It is hidden from screen readers. */
 export function Icon({ name }: { readonly name: IconName }): ReactElement {
   return (
     <svg className="icon" viewBox="0 0 16 16" aria-hidden="true" focusable="false">

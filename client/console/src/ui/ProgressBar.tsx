@@ -1,20 +1,20 @@
 import type { JobState } from "@jobcast/client";
 import type { ReactElement } from "react";
-import { faceOf } from "../lib/face";
-import { doing } from "../lib/headline";
-import { percent } from "../lib/numbers";
+import { formatPercent } from "../lib/formatNumber";
+import { activity } from "../lib/headline";
+import { statusBadge } from "../lib/statusBadge";
 
 interface Props {
   readonly job: JobState;
   readonly name: string;
 }
 
-/** How far a job is. Where nobody knows, it says so, and moves. */
+/** The progress of a job. A running job without a percentage has an animated bar. */
 export function ProgressBar({ job, name }: Props): ReactElement {
-  const { word, tone } = faceOf(job);
+  const { label, tone } = statusBadge(job);
   const value = job.status === "complete" ? 100 : job.percentage;
   const isMoving = value === null && job.status === "started" && job.joined === "yes";
-  const text = [value === null ? null : percent(value), word, doing(job)]
+  const text = [value === null ? null : formatPercent(value), label, activity(job)]
     .filter((part) => part !== null)
     .join(", ");
   return (
@@ -25,7 +25,7 @@ export function ProgressBar({ job, name }: Props): ReactElement {
       aria-valuemin={0}
       aria-valuemax={100}
       aria-valuenow={value === null ? undefined : Math.floor(value)}
-      aria-valuetext={value === null && isMoving ? `${text}, how far is not known` : text}
+      aria-valuetext={value === null && isMoving ? `${text}, progress unknown` : text}
       data-tone={tone}
       data-moving={isMoving || undefined}
     >

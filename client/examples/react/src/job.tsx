@@ -1,7 +1,7 @@
 import { useConnection, useJobSocket } from "@jobcast/client/react";
 import type { ReactElement } from "react";
 
-/** One job: how far it is, what it says, and how it ends. */
+/** The progress, the logs and the outcome of one job. */
 export function Job({ jobId }: { jobId: string | null }): ReactElement {
   const { progress, status, message, logs, result, error, refusal } = useJobSocket(jobId);
   const connection = useConnection();

@@ -3,15 +3,15 @@ import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { Job } from "./job.tsx";
 
-// A page of your own knows which job it is about, and who is signed in.
+// A real page knows its job and its user; this one takes both from its address.
 const query = new URLSearchParams(location.search);
 const server = document.querySelector<HTMLMetaElement>('meta[name="jobcast-server"]');
 
 async function getToken(): Promise<string> {
-  const token = query.get("token"); // for a try; a real page asks its own server
+  const token = query.get("token"); // for this example only; a real page requests tokens from its own server
   if (token) return token;
   const response = await fetch("/api/token", { method: "POST" });
-  if (!response.ok) throw new Error("sign in first");
+  if (!response.ok) throw new Error(`no token: HTTP ${response.status}`);
   return (await response.json()).token;
 }
 

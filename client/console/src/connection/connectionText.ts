@@ -1,0 +1,85 @@
+/** Texts for the state of the connection. */
+
+import type { Connection, Store } from "@jobcast/client";
+import { pluralize } from "../lib/formatNumber";
+import { useStore } from "../lib/useStore";
+
+export interface ConnectionStatus {
+  readonly state: Connection["state"] | "offline";
+  /** One or two words. */
+  readonly label: string;
+  /** The text of the banner; null if there is no problem. */
+  readonly problem: { readonly title: string; readonly text: string } | null;
+}
+
+const STALE =
+  "This page may be out of date. Your jobs keep running, and the page updates when the connection is back.";
+
+export function connectionText(connection: Connection, online: boolean): ConnectionStatus {
+  const { state, code, message, attempts } = connection;
+  if (!online && state !== "connected" && state !== "idle") {
+    return {
+      state: "offline",
+      label: "Offline",
+      problem: { title: "You are offline.", text: STALE },
+    };
+  }
+  switch (state) {
+    case "idle":
+      return { state, label: "Ready", problem: null };
+    case "connecting":
+      return { state, label: "Connecting…", problem: null };
+    case "connected":
+      return { state, label: "Live", problem: null };
+    case "reconnecting": {
+      const attempted = attempts > 0 ? ` ${pluralize(attempts, "attempt")} so far.` : "";
+      const problem =
+        code === "token_unavailable"
+          ? {
+              title: "The server issues no token at the moment.",
+              text: `${serverMessage(message)}${STALE}`,
+            }
+          : { title: "The connection was lost. Reconnecting…", text: STALE };
+      return {
+        state,
+        label: attempts > 0 ? `Reconnecting (${attempts})` : "Reconnecting",
+        problem: { ...problem, text: `${problem.text}${attempted}` },
+      };
+    }
+    case "refused":
+      return {
+        state,
+        label: "Refused",
+        problem: {
+          title:
+            code === "token_expired"
+              ? "Your sign-in has expired."
+              : "The server refused the connection.",
+          text: `${serverMessage(message)}Try again, or sign in again. This page shows the state when the connection ended.`,
+        },
+      };
+    case "closed":
+      return { state, label: "Closed", problem: null };
+  }
+}
+
+function serverMessage(message: string | null): string {
+  return message ? `Message of the server: ${message}${/[.!?]$/.test(message) ? "" : "."} ` : "";
+}
+
+const online: Store<boolean> = {
+  subscribe(listener) {
+    window.addEventListener("online", listener);
+    window.addEventListener("offline", listener);
+    return () => {
+      window.removeEventListener("online", listener);
+      window.removeEventListener("offline", listener);
+    };
+  },
+  getSnapshot: () => navigator.onLine,
+};
+
+/** Return whether the browser reports a network connection. */
+export function useOnline(): boolean {
+  return useStore(online);
+}

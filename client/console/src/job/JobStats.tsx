@@ -1,0 +1,89 @@
+import { isTerminal, type JobState } from "@jobcast/client";
+import type { ReactElement, ReactNode } from "react";
+import { formatEstimate } from "../lib/formatDuration";
+import { formatCount, formatRate } from "../lib/formatNumber";
+import { formatDateTime, formatDayAndTime } from "../lib/formatTime";
+import { remainingSeconds } from "../lib/headline";
+import { countRuns, isTruncated } from "../lib/timeline";
+import { useNow } from "../lib/useNow";
+import { Clock } from "../ui/Clock";
+
+/** The label of the elapsed time, for each status. */
+const ELAPSED_LABELS: Record<JobState["status"], string> = {
+  pending: "Waiting for",
+  queued: "Waiting for",
+  started: "Running for",
+  retrying: "Waiting for",
+  stalled: "Stalled for",
+  complete: "Took",
+  error: "Took",
+};
+
+/** The key figures of a job. */
+export function JobStats({ job }: { readonly job: JobState }): ReactElement {
+  const now = useNow(!isTerminal(job.status));
+  const isRunning = job.status === "started";
+  const left = remainingSeconds(job, now);
+  const start = job.startedAt ?? job.queuedAt;
+  const since =
+    isTerminal(job.status) || isRunning ? start : (job.history.at(-1)?.timestamp ?? start);
+  const runs = countRuns(job);
+  const first = job.history[0]?.timestamp ?? null;
+  return (
+    <dl className="stats">
+      {since === null ? null : (
+        <Stat name={ELAPSED_LABELS[job.status]}>
+          <Clock from={since} to={job.endedAt} />
+        </Stat>
+      )}
+      {runs > 1 && job.endedAt !== null && first !== null && !isTruncated(job) ? (
+        <Stat name="All attempts took">
+          <Clock from={first} to={job.endedAt} />
+        </Stat>
+      ) : null}
+      {isRunning ? (
+        <Stat name="Time left">{left === null ? "unknown" : formatEstimate(left)}</Stat>
+      ) : null}
+      {job.current === null ? null : (
+        <Stat name="Items">
+          {formatCount(job.current)}
+          {job.total === null ? null : <span className="faint"> of {formatCount(job.total)}</span>}
+        </Stat>
+      )}
+      {job.rate === null ? null : (
+        <Stat name={isRunning ? "Rate" : "Last rate"}>{formatRate(job.rate)}</Stat>
+      )}
+      {job.stage === null ? null : <Stat name="Stage">{job.stage}</Stat>}
+      {job.attempt > 1 || runs > 1 ? (
+        <Stat name="Attempt">
+          {job.attempt}
+          {job.run === null || job.run === job.attempt ? null : (
+            <span className="faint"> (run {job.run})</span>
+          )}
+        </Stat>
+      ) : null}
+      {start === null ? null : (
+        <Stat name={job.startedAt === null ? "Sent" : "Started"}>
+          <time dateTime={start} title={formatDateTime(start)}>
+            {formatDayAndTime(start, now === 0 ? Date.now() : now)}
+          </time>
+        </Stat>
+      )}
+    </dl>
+  );
+}
+
+function Stat({
+  name,
+  children,
+}: {
+  readonly name: string;
+  readonly children: ReactNode;
+}): ReactElement {
+  return (
+    <div>
+      <dt>{name}</dt>
+      <dd className="number">{children}</dd>
+    </div>
+  );
+}

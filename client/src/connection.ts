@@ -1,0 +1,411 @@
+/** The Socket.IO connection: it reconnects, renews its token, and publishes its state. */
+
+import { io, type Socket } from "socket.io-client";
+import { backoff, retryDelay } from "./backoff.js";
+import { InvalidMessage, reportUncaught } from "./errors.js";
+import type { FrameScheduler } from "./frameScheduler.js";
+import { httpStatus, parseAddress, probeStatus } from "./handshake.js";
+import { parse } from "./parse.js";
+import type { Messages, Refusal } from "./protocol.js";
+import { Listeners, type Store } from "./store.js";
+import type { Timers } from "./timers.js";
+import { type GetToken, requestToken } from "./token.js";
+
+/** The state of the connection. */
+export interface Connection {
+  readonly state: "idle" | "connecting" | "connected" | "reconnecting" | "refused" | "closed";
+  /** The reason for programs: `token_expired`, `unavailable`, ... */
+  readonly code: string | null;
+  /** The reason for people. */
+  readonly message: string | null;
+  /** The number of attempts since the connection was last established. */
+  readonly attempts: number;
+  /** When the state began: ms since the epoch, as in `Date.now()`. */
+  readonly since: number;
+}
+
+/** The states of the connection. */
+export type ConnectionState = Connection["state"];
+/** The transports of Socket.IO. */
+export type Transport = "websocket" | "polling";
+
+/** The client, as the connection sees it. */
+export interface ConnectionHost {
+  onConnect(): void;
+  onDisconnect(): void;
+  onMessage(name: string, payload: unknown): void;
+  onStateChange(): void;
+  /** The next connection belongs to another user. */
+  onSubjectChange(): void;
+}
+
+interface ConnectionOptions {
+  readonly url: string | undefined;
+  readonly getToken: GetToken;
+  readonly transports: readonly Transport[];
+  readonly namespace: string;
+}
+
+type Request = "join_job" | "leave_job" | "refresh_token";
+
+const ACK_TIMEOUT = 20_000; // ms within which the server has to acknowledge a request
+// Between two calls of `getToken` if a renewal fails; the connection stays open meanwhile:
+const TOKEN_RETRY_DELAY = 1000; // ms
+const MAX_TOKEN_RETRY_DELAY = 8000; // ms
+const STABLE_AFTER = 1000; // ms after which a connection resets the backoff
+
+/** Refusals after which the same token may succeed. */
+const RETRYABLE_CODES: ReadonlySet<string> = new Set([
+  "unavailable",
+  "rate_limited",
+  "too_many_connections",
+]);
+
+const FORBIDDEN =
+  "the server refuses this page (403): JOBCAST_CORS_ORIGINS has to contain its origin";
+const NOT_FOUND = "no jobcast server at this path (404): check the url option";
+
+/** The code for an acknowledgement that violates the protocol. */
+export const INVALID_ACK = "invalid_ack";
+
+/** Opens the connection, keeps it open, and sends requests over it. */
+export class ConnectionManager implements Store<Connection> {
+  readonly #options: ConnectionOptions;
+  readonly #host: ConnectionHost;
+  readonly #timers: Timers;
+  readonly #frames: FrameScheduler;
+  readonly #listeners = new Listeners();
+  #snapshot: Connection = {
+    state: "idle",
+    code: null,
+    message: null,
+    attempts: 0,
+    since: Date.now(),
+  };
+  #socket: Socket | null = null;
+  #pendingToken: Promise<string | null> | null = null;
+  #wasConnected = false;
+  #mayReplaceExpiredToken = true; // once per connection: replace an expired token
+  #attempts = 0; // attempts since the connection was last stable
+  #cancelRetry: (() => void) | null = null;
+
+  constructor(
+    options: ConnectionOptions,
+    host: ConnectionHost,
+    timers: Timers,
+    frames: FrameScheduler,
+  ) {
+    this.#options = options;
+    this.#host = host;
+    this.#timers = timers;
+    this.#frames = frames;
+  }
+
+  readonly subscribe = (listener: () => void): (() => void) => {
+    return this.#snapshot.state === "closed" ? () => {} : this.#listeners.add(listener);
+  };
+
+  readonly getSnapshot = (): Connection => this.#snapshot;
+
+  get isConnected(): boolean {
+    return this.#snapshot.state === "connected";
+  }
+
+  /** Connect, unless the connection was opened before. */
+  open(): void {
+    if (this.#snapshot.state !== "idle") {
+      return;
+    }
+    try {
+      this.#socket = this.#addListeners(createSocket(this.#options, this.#authenticate));
+    } catch (error) {
+      this.#setState("refused", "invalid_url", errorMessage(error));
+      return;
+    }
+    globalThis.addEventListener?.("online", this.#retryNow);
+    this.#connect("connecting");
+  }
+
+  /** Connect now if the connection is refused or waits for its next attempt. */
+  retry(): void {
+    if (this.#snapshot.state === "refused" && this.#socket !== null) {
+      this.#mayReplaceExpiredToken = true;
+      this.#connect("connecting");
+    } else {
+      this.#retryNow();
+    }
+  }
+
+  close(): void {
+    globalThis.removeEventListener?.("online", this.#retryNow);
+    this.#socket?.off();
+    this.#socket?.disconnect();
+    this.#socket = null;
+    this.#setState("closed");
+  }
+
+  /** Remove all subscribers. */
+  removeListeners(): void {
+    this.#listeners.clear();
+  }
+
+  /** Send a request. `done` is not called if the connection ends before the acknowledgement. */
+  request<N extends Request>(
+    name: N,
+    payload: Messages[N],
+    done: (ack: Messages[`${N}.ack`] | Refusal) => void,
+  ): void {
+    const socket = this.#socket;
+    if (!socket?.connected) {
+      return;
+    }
+    socket.timeout(ACK_TIMEOUT).emit(name, payload, (error: unknown, ack: unknown) => {
+      if (socket !== this.#socket) {
+        return;
+      }
+      if (!error) {
+        done(parseAck(name, ack));
+      } else if (socket.connected) {
+        socket.io.engine.close(); // an unresponsive connection counts as lost
+      }
+    });
+  }
+
+  #addListeners(socket: Socket): Socket {
+    socket.on("connect", () => {
+      this.#mayReplaceExpiredToken = true;
+      this.#wasConnected = true;
+      this.#setState("connected");
+      this.#host.onConnect();
+    });
+    socket.on("disconnect", (reason) => {
+      const wasStable = this.isConnected && Date.now() - this.#snapshot.since > STABLE_AFTER;
+      this.#attempts = wasStable ? 0 : this.#attempts;
+      this.#host.onDisconnect();
+      this.#scheduleRetry(null, `the connection was lost (${reason})`);
+    });
+    socket.on("connect_error", (error) => {
+      if (socket.active) {
+        this.#handleTransportError(error);
+      } else {
+        this.#handleRefusal(error);
+      }
+    });
+    socket.on("token_expiring", () => void this.#refreshToken());
+    socket.onAny((name: string, payload: unknown) => this.#host.onMessage(name, payload));
+    return socket;
+  }
+
+  #connect(state: ConnectionState): void {
+    this.#cancelRetry?.();
+    this.#cancelRetry = null;
+    this.#attempts += 1;
+    const { code, message, attempts } = this.#snapshot;
+    const [reason, text] = state === "reconnecting" ? [code, message] : [null, null];
+    this.#setState(state, reason, text, attempts + 1);
+    try {
+      this.#socket?.connect();
+    } catch (error) {
+      // A timer may have called this, so there is no caller to throw to.
+      this.#setState("refused", "unusable", errorMessage(error));
+    }
+  }
+
+  #scheduleRetry(
+    code: string | null,
+    message: string,
+    delay = backoff(Math.max(0, this.#attempts - 1)),
+  ): void {
+    this.#setState("reconnecting", code, message, this.#snapshot.attempts);
+    // A failed attempt may report twice: an error, and the end of the transport.
+    this.#cancelRetry ??= this.#timers.after(delay, () => this.#connect("reconnecting"));
+  }
+
+  /** Schedule a retry, and find out the HTTP status of the failure, with a request if necessary. */
+  #handleTransportError(error: Error): void {
+    const status = httpStatus(error);
+    if (status !== null) {
+      this.#handleHttpStatus(status);
+      return;
+    }
+    this.#scheduleRetry(null, `the server cannot be reached (${error.message})`);
+    if (!this.#wasConnected) {
+      const { attempts } = this.#snapshot;
+      void probeStatus(this.#options.url).then((status) => {
+        const { state, attempts: now } = this.#snapshot;
+        if (status !== null && state === "reconnecting" && now === attempts) {
+          this.#handleHttpStatus(status);
+        }
+      });
+    }
+  }
+
+  /** The server, or a proxy in front of it, rejected the handshake with an HTTP status. */
+  #handleHttpStatus(status: number): void {
+    if (status === 403 && !this.#wasConnected) {
+      this.#socket?.disconnect();
+      this.#setState("refused", "forbidden", FORBIDDEN);
+    } else if (status === 404) {
+      this.#scheduleRetry("not_found", NOT_FOUND);
+    } else {
+      this.#scheduleRetry(null, `the handshake failed with HTTP status ${status}`);
+    }
+  }
+
+  readonly #retryNow = (): void => {
+    if (this.#cancelRetry !== null) {
+      this.#connect("reconnecting");
+    }
+  };
+
+  /** Send the token. socket.io-client calls this when the transport is open. */
+  readonly #authenticate = async (send: (auth: { token: string }) => void): Promise<void> => {
+    const engine = this.#socket?.io.engine;
+    // If the server hung up before an earlier token arrived, use that token now.
+    this.#pendingToken ??= requestToken(this.#options.getToken, this.#timers);
+    const [token, error] = await this.#pendingToken.then(
+      (token) => [token, null] as const,
+      (error: unknown) => [undefined, error] as const,
+    );
+    const isCurrent = this.#socket !== null && this.#socket.io.engine === engine;
+    if (!isCurrent || engine?.readyState !== "open") {
+      return;
+    }
+    this.#pendingToken = null;
+    if (token) {
+      send({ token });
+    } else if (token === null) {
+      this.#refuseMissingToken();
+    } else {
+      this.#socket?.disconnect();
+      this.#scheduleRetry("token_unavailable", errorMessage(error));
+    }
+  };
+
+  #refuseMissingToken(): void {
+    this.#socket?.disconnect();
+    this.#setState("refused", "token_missing", "getToken returned no token: no user is signed in");
+  }
+
+  #handleRefusal(error: Error): void {
+    const refusal = parseRefusal(error);
+    const { code, message } = refusal;
+    if (RETRYABLE_CODES.has(code)) {
+      this.#scheduleRetry(code, message, retryDelay(refusal, Math.max(0, this.#attempts - 1)));
+    } else if (code === "token_expired" && this.#mayReplaceExpiredToken) {
+      this.#mayReplaceExpiredToken = false;
+      this.#scheduleRetry(code, message, 0);
+    } else {
+      this.#setState("refused", code, message);
+    }
+  }
+
+  /** Renew the token of the open connection. */
+  async #refreshToken(retries = 0): Promise<void> {
+    const id = this.#socket?.id;
+    const retry = (minimum = 0): void => {
+      // If no renewal succeeds, the server ends the connection, and the next one reports why.
+      const delay = Math.min(MAX_TOKEN_RETRY_DELAY, TOKEN_RETRY_DELAY * 2 ** retries);
+      this.#timers.after(Math.max(minimum, delay), () => {
+        if (this.#isCurrentSocket(id)) {
+          void this.#refreshToken(retries + 1);
+        }
+      });
+    };
+    const token = await requestToken(this.#options.getToken, this.#timers).catch(() => undefined);
+    if (!this.#isCurrentSocket(id)) {
+      return;
+    }
+    if (token === null) {
+      this.#refuseMissingToken();
+      return;
+    }
+    if (token === undefined) {
+      retry();
+      return;
+    }
+    this.request("refresh_token", { token }, (ack) => {
+      if (!ack.ok && ack.code === "token_subject") {
+        this.#pendingToken = Promise.resolve(token); // another user signed in: reconnect as them
+        this.#host.onSubjectChange();
+        this.#socket?.disconnect();
+      } else if (!ack.ok) {
+        retry(retryDelay(ack, 0));
+      }
+    });
+  }
+
+  #isCurrentSocket(id: string | undefined): boolean {
+    return id !== undefined && this.#socket?.id === id;
+  }
+
+  #setState(
+    state: ConnectionState,
+    code: string | null = null,
+    message: string | null = null,
+    attempts = 0,
+  ): void {
+    const before = this.#snapshot;
+    const since = state === before.state ? before.since : Date.now();
+    if (state === "refused" || state === "closed") {
+      this.#cancelRetry?.();
+      this.#cancelRetry = null;
+    }
+    this.#snapshot = { state, code, message, attempts, since };
+    this.#frames.schedule(this.#notify);
+    if (state !== before.state) {
+      this.#host.onStateChange();
+    }
+  }
+
+  readonly #notify = (): void => this.#listeners.notify();
+}
+
+function createSocket(
+  { url, transports, namespace }: ConnectionOptions,
+  authenticate: (send: (auth: { token: string }) => void) => void,
+): Socket {
+  const { origin, path } = parseAddress(url);
+  return io(`${origin}${namespace}`, {
+    path,
+    transports: [...transports],
+    tryAllTransports: true,
+    auth: authenticate,
+    autoConnect: false,
+    forceNew: true,
+    // This class retries: lost connections, refusals and expired tokens share one backoff.
+    reconnection: false,
+  });
+}
+
+function parseRefusal(error: Error): { code: string; message: string; retry_after?: number } {
+  const { message } = error;
+  try {
+    const given = (error as { data?: { retry_after?: unknown } }).data;
+    const { data } = parse("connect_error", { message, data: given });
+    const pause = given?.retry_after;
+    return {
+      code: data.code,
+      message: data.message ?? message,
+      ...(typeof pause === "number" && pause >= 0 ? { retry_after: pause } : {}),
+    };
+  } catch (parseError) {
+    if (parseError instanceof InvalidMessage) {
+      return { code: "refused", message }; // the application refused the connection in its own format
+    }
+    throw parseError;
+  }
+}
+
+function parseAck<N extends Request>(name: N, ack: unknown): Messages[`${N}.ack`] | Refusal {
+  try {
+    return parse(`${name}.ack`, ack);
+  } catch (error) {
+    reportUncaught(error);
+    return { ok: false, code: INVALID_ACK, message: errorMessage(error) };
+  }
+}
+
+function errorMessage(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,236 @@
+/** A job's record: the sum of its events. Pure functions, without connection or clock. */
+
+import { AppendOnlyWindow } from "./appendOnlyWindow.js";
+import type {
+  JobChange,
+  JobComplete,
+  JobError,
+  JobEvent,
+  JobLog,
+  JobProgress,
+  JobStatus,
+  Level,
+  Reason,
+  State,
+} from "./protocol.js";
+
+/** The number of status changes to keep per job. */
+export const HISTORY_LIMIT = 200;
+
+/** A log line of a job. */
+export interface LogLine {
+  readonly seq: number;
+  readonly timestamp: string;
+  readonly level: Level;
+  readonly message: string;
+  /** The attempt that logged the line, if it arrived after that attempt had ended. */
+  readonly attempt?: number;
+}
+
+/** A change of a job's status. */
+export interface StatusChange {
+  readonly seq: number;
+  readonly timestamp: string;
+  readonly status: State;
+  readonly task: string | null;
+  /** The attempt that started or, with `retrying`, the next one. */
+  readonly attempt: number | null;
+  readonly run: number | null;
+  /** The time of the retry: RFC 3339, UTC. */
+  readonly eta: string | null;
+  /** The class name of the exception that caused the retry or the error. */
+  readonly error: string | null;
+  readonly message: string | null;
+  /** Why the job ended, if `status` is `error`. */
+  readonly reason: Reason | null;
+}
+
+/** A scheduled retry. */
+export interface Retry {
+  /** The number of the next attempt. */
+  readonly attempt: number;
+  /** The time of the next attempt: RFC 3339, UTC. */
+  readonly eta: string | null;
+  readonly error: string | null;
+  readonly message: string | null;
+}
+
+/** The error that a job ended with. */
+export interface Failure {
+  /** The class name of the exception. */
+  readonly error: string;
+  readonly message: string;
+  readonly reason: Reason;
+}
+
+/** The state of a job according to the events received so far. */
+export interface JobRecord {
+  readonly status: State;
+  /** The `seq` up to which `status` is confirmed. */
+  readonly statusSeq: number;
+  readonly task: string | null;
+  readonly attempt: number;
+  readonly run: number | null;
+  readonly progress: JobProgress | null;
+  readonly retry: Retry | null;
+  readonly logs: AppendOnlyWindow<JobLog>;
+  readonly changes: AppendOnlyWindow<JobChange>;
+  readonly history: AppendOnlyWindow<StatusChange>;
+  /** The `seq` values after which events may be missing. */
+  readonly gaps: readonly number[];
+  readonly result: unknown;
+  readonly error: Failure | null;
+  readonly queuedAt: string | null;
+  readonly startedAt: string | null;
+  readonly endedAt: string | null;
+  readonly updatedAt: string | null;
+}
+
+export function emptyRecord(): JobRecord {
+  return {
+    status: "pending",
+    statusSeq: 0,
+    task: null,
+    attempt: 1,
+    run: null,
+    progress: null,
+    retry: null,
+    logs: new AppendOnlyWindow(),
+    changes: new AppendOnlyWindow(),
+    history: new AppendOnlyWindow(),
+    gaps: [],
+    result: null,
+    error: null,
+    queuedAt: null,
+    startedAt: null,
+    endedAt: null,
+    updatedAt: null,
+  };
+}
+
+/** Return the record with a new event applied. */
+export function applyEvent(record: JobRecord, event: JobEvent, logLimit: number): JobRecord {
+  const updated = { ...record, updatedAt: event.timestamp };
+  switch (event.type) {
+    case "job_progress":
+      return { ...updated, progress: event };
+    case "job_log":
+      return { ...updated, logs: record.logs.add(event, logLimit) };
+    case "job_status":
+      return applyStatusEvent(updated, event);
+    default:
+      return applyEnd(updated, event);
+  }
+}
+
+/** Return the record with the status that the server reported for `seq`. */
+export function applyStatus(record: JobRecord, status: State, seq: number): JobRecord {
+  const isKnown = record.statusSeq > seq || record.status === status;
+  return isKnown ? record : { ...record, status, statusSeq: seq };
+}
+
+/** Return the record with a gap after `seq`. */
+export function addGap(record: JobRecord, seq: number): JobRecord {
+  return { ...record, gaps: [...record.gaps, seq].slice(-HISTORY_LIMIT) };
+}
+
+/** Return the kept events in order, for a follower that starts late. */
+export function eventsToReplay(record: JobRecord): JobEvent[] {
+  const known: JobEvent[] = [...record.logs.items, ...record.changes.items];
+  if (record.progress) {
+    known.push(record.progress);
+  }
+  return known.sort((one, other) => one.seq - other.seq);
+}
+
+function applyStatusEvent(record: JobRecord, event: JobStatus): JobRecord {
+  const { status, timestamp } = event;
+  const changed = recordChange(record, event);
+  switch (status) {
+    case "queued":
+      return { ...changed, ...NEW_RUN, queuedAt: timestamp, startedAt: null };
+    case "started": {
+      const run = event.run ?? null;
+      // A stalled run has resumed: keep its progress and start time.
+      if (run !== null && run === record.run && record.endedAt === null) {
+        return { ...changed, startedAt: record.startedAt ?? timestamp };
+      }
+      return { ...changed, ...NEW_RUN, run, startedAt: timestamp };
+    }
+    case "retrying":
+      return addRetry(changed, record.attempt, event);
+    default:
+      return changed;
+  }
+}
+
+function applyEnd(record: JobRecord, event: JobComplete | JobError): JobRecord {
+  const changed = { ...recordChange(record, event), endedAt: event.timestamp };
+  if (event.type === "job_complete") {
+    return { ...changed, result: event.result, error: null };
+  }
+  const { error, message, reason } = event;
+  return { ...changed, result: null, error: { error, message, reason } };
+}
+
+/** The fields that a new run resets. Logs stay. */
+const NEW_RUN = { progress: null, result: null, error: null, endedAt: null } as const;
+
+function recordChange(record: JobRecord, event: JobChange): JobRecord {
+  const change = toStatusChange(event);
+  return {
+    ...record,
+    status: change.status,
+    statusSeq: event.seq,
+    task: change.task ?? record.task,
+    attempt: change.attempt ?? record.attempt,
+    retry: null,
+    changes: record.changes.add(event, HISTORY_LIMIT),
+    history: record.history.add(change, HISTORY_LIMIT),
+  };
+}
+
+/** The event carries the next attempt; the record keeps the current one. */
+function addRetry(record: JobRecord, currentAttempt: number, event: JobStatus): JobRecord {
+  const attempt = event.attempt ?? currentAttempt + 1;
+  const { eta = null, error = null, message = null } = event;
+  return { ...record, attempt: Math.max(1, attempt - 1), retry: { attempt, eta, error, message } };
+}
+
+function toStatusChange(event: JobChange): StatusChange {
+  const { seq, timestamp } = event;
+  const change = {
+    seq,
+    timestamp,
+    task: null,
+    attempt: null,
+    run: null,
+    eta: null,
+    error: null,
+    message: null,
+    reason: null,
+  };
+  switch (event.type) {
+    case "job_complete":
+      return { ...change, status: "complete" };
+    case "job_error":
+      return {
+        ...change,
+        status: "error",
+        error: event.error,
+        message: event.message,
+        reason: event.reason,
+      };
+    default:
+      return {
+        ...change,
+        status: event.status,
+        task: event.task ?? null,
+        attempt: event.attempt ?? null,
+        run: event.run ?? null,
+        eta: event.eta ?? null,
+        error: event.error ?? null,
+        message: event.message ?? null,
+      };
+  }
+}

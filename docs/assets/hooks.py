@@ -1,4 +1,4 @@
-"""MkDocs hooks: check the declared Python API, and publish the protocol's JSON Schema."""
+"""MkDocs hooks: check the declared Python API and the pages, and publish the JSON Schema."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = "events.schema.json"
 #: The page that declares the public API: one ``:::`` line for each name.
 API_PAGE = ROOT / "docs" / "reference" / "python.md"
 
+ASSET = re.compile(
+    r"<(?:script|img|iframe)[^>]*\ssrc=\"https?://[^>]*>|<link[^>]*\shref=\"https?://[^>]*>"
+)
 DECLARATION = re.compile(r"^::: (\S+)\n((?:    .*\n)*)", re.MULTILINE)
 
 
@@ -62,6 +66,13 @@ def on_pre_build(config: MkDocsConfig) -> None:  # noqa: ARG001
     """Fail the build if a declared name has no docstring."""
     if missing := undocumented(API_PAGE.read_text("utf-8")):
         raise PluginError(f"no docstring: {', '.join(missing)} (declared in {API_PAGE.name})")
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:  # noqa: ARG001
+    """Fail the build if a page loads anything from another server."""
+    if found := ASSET.search(output):
+        raise PluginError(f"{page.file.src_uri} loads {found[0]}")
+    return output
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

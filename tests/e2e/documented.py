@@ -57,7 +57,7 @@ class Project:
     def write(self, name: str, code: str) -> None:
         """Write a module; its Celery application gets a queue of its own on the tests' broker."""
         own = code.replace(URL, self.valkey.url)
-        if "app = Celery(" in own:
+        if own != code and "app = Celery(" in code:
             own += f"\napp.conf.task_default_queue = {new_id('queue')!r}\n"
             own += "app.conf.result_backend = app.conf.broker_url\n"
         path = self.folder / name
@@ -101,7 +101,7 @@ class Project:
 
     def _output(self, argv: list[str], **env: str) -> str:
         done = subprocess.run(
-            argv, cwd=self.folder, text=True, check=True, timeout=TIMEOUT,
+            argv, cwd=self.folder, text=True, check=True, timeout=3 * TIMEOUT,
             env={**os.environ, **self.env, **env}, stdout=subprocess.PIPE,
         )  # fmt: skip
         return done.stdout.strip()

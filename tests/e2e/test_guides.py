@@ -207,6 +207,7 @@ def ask(url: str, method: str, path: str) -> str:
 
 DJANGO_SETTINGS = f"""
 SECRET_KEY = "for tests"
+ALLOWED_HOSTS = ["testserver"]
 ROOT_URLCONF = "mysite.urls"
 INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "reports"]
 DATABASES = {{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}}}

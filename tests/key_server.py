@@ -25,6 +25,8 @@ class KeyServer:
         self.answers = threading.Event()
         self.answers.set()
         self.url = ""
+        self.redirects_to = ""
+        self.document: bytes | None = None  # instead of the keys
 
     def token(self, kid: str, key: Any = None) -> str:
         claims = {"sub": "alice", "exp": int(time.time()) + 60}
@@ -32,6 +34,8 @@ class KeyServer:
         return jwt.encode(claims, key, algorithm="ES256", headers={"kid": kid})
 
     def body(self) -> bytes:
+        if self.document is not None:
+            return self.document
         sets = [
             {**json.loads(jwt.algorithms.ECAlgorithm.to_jwk(key.public_key())), "kid": kid,
              "use": "sig", "alg": "ES256"}
@@ -54,7 +58,9 @@ def key_server(keys: dict[str, Any]) -> Iterator[KeyServer]:
             keeper.answers.wait(TIMEOUT)
             body = keeper.body()
             try:
-                self.send_response(200)
+                self.send_response(302 if keeper.redirects_to else 200)
+                if keeper.redirects_to:
+                    self.send_header("Location", keeper.redirects_to)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)

@@ -22,6 +22,7 @@ from jobcast.masking import mask
 from jobcast.plaintext import write_what_the_encoding_allows
 from jobcast.settings import Settings, path_prefix
 from jobcast.terminal import clean, clean_lines
+from jobcast.transports import is_in_memory
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
 TOKEN_TTL: Final = 3600  # seconds
@@ -92,6 +93,14 @@ def _stop_writing() -> NoReturn:
     sys.exit(128 + signal.SIGPIPE)
 
 
+def _check(option: str, check: Callable[[str], object], value: str) -> None:
+    """Check the value of an option, whose ``check`` raises a ValueError for one that is wrong."""
+    try:
+        check(value)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc), param_hint=option) from None
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("jobcast"), prog_name="jobcast")
 def main() -> None:
@@ -138,11 +147,9 @@ def serve(
     # APP and JOBCAST_AUTHORIZE may name modules of the directory, as with uvicorn and Celery.
     sys.path.insert(0, str(Path.cwd()))
     if prefix is not None:
-        try:
-            # Applications and workers of their own read it from there.
-            os.environ["JOBCAST_PATH_PREFIX"] = path_prefix(prefix)
-        except ValueError as exc:
-            raise click.BadParameter(str(exc), param_hint="--prefix") from None
+        _check("--prefix", path_prefix, prefix)
+        # Applications and workers of their own read it from there.
+        os.environ["JOBCAST_PATH_PREFIX"] = path_prefix(prefix)
     settings = Settings.load()
     settings.require_authentication()
     click.echo(f"jobcast {version('jobcast')}, with events from {settings.masked_url}", err=True)
@@ -185,14 +192,8 @@ def watch(
     from jobcast import watch as watching
     from jobcast.client import check_namespace, check_server_url
 
-    for option, given, check in (
-        ("--url", url, check_server_url),
-        ("--namespace", namespace, check_namespace),
-    ):
-        try:
-            check(given)
-        except ValueError as exc:
-            raise click.BadParameter(str(exc), param_hint=option) from None
+    _check("--url", check_server_url, url)
+    _check("--namespace", check_namespace, namespace)
     if token is None:
         token = _mint(Settings.load(), sub="watch", jobs=job_ids, ttl=WATCH_TOKEN_TTL)
     sys.exit(asyncio.run(watching.watch(url, token, job_ids, as_json=as_json, namespace=namespace)))
@@ -271,7 +272,13 @@ def disconnect(sub: str | None, jti: str | None, keep: int | None) -> None:
 
     if bool(sub) == bool(jti):
         raise click.UsageError("give either --sub, a subject, or --jti, the id of a token")
-    revocation = revoke(sub=sub or None, jti=jti or None, ttl=keep)
+    settings = Settings.load()
+    if is_in_memory(settings.url):
+        _fail(
+            f"JOBCAST_URL is {settings.masked_url}, which no other process can reach: set it as for"
+            " the server processes, or call jobcast.revocation.revoke() in the server's own process"
+        )
+    revocation = revoke(sub=sub or None, jti=jti or None, ttl=keep, settings=settings)
     what = f"the token {jti!r}" if jti else f"the tokens of {sub!r} that were issued until now"
     until = datetime.fromtimestamp(revocation.until, UTC)
     click.echo(f"revoked {what}; in force until {until:%Y-%m-%d %H:%M} UTC")
@@ -320,8 +327,13 @@ def doctor(url: str, origin: str | None) -> None:
 
     The exit code is 0 if all is well, 1 if something is not.
     """
-    from jobcast.doctor import examine
+    from jobcast.doctor import check_url, examine
+    from jobcast.settings import check_origin
 
+    _check("--url", check_url, url)
+    if origin is not None:
+        origin = origin.rstrip("/")
+        _check("--origin", check_origin, origin)
     sys.exit(asyncio.run(examine(url, origin)))
 
 

@@ -44,6 +44,7 @@ from jobcast.events import (
     parse_event,
     parse_request,
 )
+from jobcast.masking import mask_url
 
 FIRST_DELAY: Final = 0.1  # seconds before the first try to reconnect
 LONGEST_DELAY: Final = 5.0  # seconds between two tries
@@ -414,7 +415,7 @@ class JobClient:
         # python-engineio takes the code of a WebSocket that is closed for a packet: a TypeError.
         except (SocketIOError, ValueError, TypeError) as exc:
             await self._disconnect()
-            raise _refusal(refusals, exc, self._path) from None
+            raise _refusal(refusals, exc, self._url) from None
         except asyncio.CancelledError:
             await self._disconnect()
             raise
@@ -592,23 +593,26 @@ class JobClient:
         return task
 
 
-def _refusal(refusals: list[Any], exc: BaseException, path: str) -> ConnectionRefused:
+def _refusal(refusals: list[Any], exc: BaseException, url: str) -> ConnectionRefused:
     """Return why a connection was refused: as the server puts it, or by its HTTP status."""
     for refusal in refusals:
         data = refusal.get("data") if isinstance(refusal, dict) else None
         if isinstance(data, dict) and isinstance(data.get("code"), str):
             return ConnectionRefused(data["code"], str(data.get("message") or data["code"]))
     status = _status_of(exc)
+    shown = mask_url(url)
     if status is None:
         return ConnectionRefused(
             "unreachable",
-            f"the server cannot be reached ({exc}): does it run, and is its URL right?",
+            f"the server at {shown} cannot be reached ({exc}): does it run, and is its URL right?",
         )
     code, hint = STATUS_HINTS.get(
         status, ("unreachable", "does a proxy in front of it forward WebSockets?")
     )
+    path = f"/{check_server_url(url)}/socket.io/".replace("//", "/")
     return ConnectionRefused(
-        code, f"the server answered {status} instead of opening a WebSocket at /{path}/: {hint}"
+        code,
+        f"the server at {shown} answered {status} instead of opening a WebSocket at {path}: {hint}",
     )
 
 

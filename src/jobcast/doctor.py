@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
@@ -18,7 +20,7 @@ import msgspec
 from jobcast.errors import JobcastError, SettingsError, TransportUnavailable
 from jobcast.events import JobComplete, JobStatus
 from jobcast.masking import mask, mask_url
-from jobcast.settings import Settings
+from jobcast.settings import Settings, misspelt
 from jobcast.terminal import clean
 from jobcast.transports import Outgoing, Retention, open_manager, open_publisher
 from jobcast.transports.base import NO_RECORD, SupportsAdvice
@@ -27,7 +29,21 @@ PROBE_TTL = 10  # seconds that the job of the check is kept
 TIMEOUT = 5  # seconds
 COLOURS = {"ok": "green", "doubt": "yellow"}
 MAX_ANSWER = 4096  # bytes of an answer that are read
+SCHEMES = frozenset({"http", "https"})
 
+# What an answer with this status means, where its body does not say it.
+ANSWERS = {
+    429: "this address has too many connections or requests; see the server's"
+    " JOBCAST_MAX_CONNECTIONS_PER_ADDRESS and the limits of a proxy in front of it, and try again"
+    " later",
+    502: "a proxy in front of the server does not reach it: is `jobcast serve` running?",
+    503: "the server is full (JOBCAST_MAX_CONNECTIONS) or about to end, or a proxy in front of it"
+    " does not reach it; see their logs, and try again later",
+    504: "a proxy in front of the server got no answer of it in time; see the server's log",
+}
+
+
+B = TypeVar("B")
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +54,32 @@ class Readiness(msgspec.Struct):
     status: str
 
 
+class Problem(msgspec.Struct):
+    """The body of a request that the server refuses."""
+
+    message: str
+
+
 class Unwell(JobcastError):
     """A check that failed. The message says what to do."""
+
+
+def check_url(url: str) -> str:
+    """Return a server's URL.
+
+    Raises:
+        ValueError: it is none of ``http`` or ``https``.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in SCHEMES and parts.hostname
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError(
+            f"the server should be a URL such as http://127.0.0.1:8000, not {mask_url(url)!r}"
+        )
+    return url
 
 
 async def examine(url: str, origin: str | None = None) -> int:
@@ -56,6 +96,8 @@ async def examine(url: str, origin: str | None = None) -> int:
         settings = Settings.load()
     except SettingsError as exc:
         _print("settings", "failed", str(exc))
+        for advice in _unknown_variables():
+            _print("configuration", "doubt", advice)
         return 1
     _print("settings", "ok", "all values can be used")
     checks: list[tuple[str, Callable[[], Awaitable[str]]]] = [
@@ -72,7 +114,7 @@ async def examine(url: str, origin: str | None = None) -> int:
         except JobcastError as exc:
             failed += 1
             _print(name, "failed", str(exc))
-    for advice in await _advice(settings):
+    for advice in [*_unknown_variables(), *await _advice(settings)]:
         _print("configuration", "doubt", advice)
     return min(1, failed)
 
@@ -109,6 +151,14 @@ async def _transport(settings: Settings) -> str:
     if snapshot.epoch == NO_RECORD:
         raise Unwell(f"{settings.masked_url} did not keep what was published")
     return f"an event went through {settings.masked_url}"
+
+
+def _unknown_variables() -> list[str]:
+    """Return a warning about each ``JOBCAST_*`` variable that has no effect."""
+    return [
+        f"{name} is no setting and has no effect" + (f": is {near} meant?" if near else "")
+        for name, near in misspelt(os.environ).items()
+    ]
 
 
 async def _advice(settings: Settings) -> list[str]:
@@ -157,9 +207,11 @@ async def _server(url: str) -> str:
     try:
         status, body = await asyncio.to_thread(ask)
     except (URLError, HTTPException, OSError, ValueError) as exc:
-        raise Unwell(f"{url} cannot be reached ({exc}): is `jobcast serve` running?") from exc
-    if status == 503:
-        raise Unwell(f"{url} is not ready: {_reason(body)}; see its log")
+        raise Unwell(f"{url} cannot be reached ({exc}): {_hint(exc)}") from exc
+    if status == 503 and (reason := _body(body, Readiness)) is not None:
+        raise Unwell(f"{url} is not ready: {reason.status}; see its log")
+    if status in ANSWERS:
+        raise Unwell(f"{url} answers {status} for /readyz: {_meaning(status, body)}")
     if status != 200:
         raise Unwell(f"{url} answers {status} for /readyz: is it jobcast?")
     return f"{url} is ready"
@@ -177,25 +229,31 @@ async def _origin(url: str, origin: str) -> str:
         "Sec-WebSocket-Key": b64encode(secrets.token_bytes(16)).decode(),
     }
 
-    def ask() -> int:
+    def ask() -> tuple[int, bytes]:
         connect = HTTPSConnection if secure else HTTPConnection
         connection = connect(parts.hostname or "", parts.port, timeout=TIMEOUT)
         try:
             path = f"{parts.path}/socket.io/?EIO=4&transport=websocket"
             connection.request("GET", path, headers=headers)
-            return connection.getresponse().status
+            answer = connection.getresponse()
+            # What follows 101 is the WebSocket, which has no end.
+            return answer.status, b"" if answer.status == 101 else answer.read(MAX_ANSWER)
         finally:
             connection.close()
 
     try:
-        status = await asyncio.to_thread(ask)
+        status, body = await asyncio.to_thread(ask)
     except (HTTPException, OSError, ValueError) as exc:
-        raise Unwell(f"{url} cannot be reached ({exc})") from exc
+        raise Unwell(f"{url} cannot be reached ({exc}): {_hint(exc)}") from exc
     if status == 403:
         raise Unwell(
             f"{url} refuses pages of {origin}: add it to JOBCAST_CORS_ORIGINS of the server, or, if"
             " it is the server's own, have the proxy pass on Host and X-Forwarded-Proto; the"
             " server's log has what it compared"
+        )
+    if status in ANSWERS:
+        raise Unwell(
+            f"{url} answers {status} instead of opening a WebSocket: {_meaning(status, body)}"
         )
     if status != 101:
         raise Unwell(
@@ -205,12 +263,25 @@ async def _origin(url: str, origin: str) -> str:
     return f"pages of {origin} may connect to {url}"
 
 
-def _reason(body: bytes) -> str:
-    """Return a server's own reason for not being ready."""
+def _hint(exc: Exception) -> str:
+    reason = exc.reason if isinstance(exc, URLError) else exc
+    if isinstance(reason, ConnectionResetError):
+        return "is it full (JOBCAST_MAX_CONNECTIONS)?"
+    return "is `jobcast serve` running?"
+
+
+def _meaning(status: int, body: bytes) -> str:
+    """Return the reason that a server gives for an answer, or what the status usually means."""
+    problem = _body(body, Problem)
+    return ANSWERS[status] if problem is None else problem.message
+
+
+def _body(body: bytes, cls: type[B]) -> B | None:
+    """Return the body of an answer; None if it is something else, such as a proxy's page."""
     try:
-        return msgspec.json.decode(body, type=Readiness).status
+        return msgspec.json.decode(body, type=cls)
     except msgspec.DecodeError:
-        return "it does not reach its transport, or is about to end"
+        return None
 
 
 def _print(name: str, outcome: str, text: str) -> None:

@@ -12,6 +12,7 @@ JobcastError
 │   ├── ConnectionRefused    the server refused the connection
 │   ├── JoinRefused          the server refused to let a job be followed
 │   └── JobFailed            the job that was waited for ended with an error
+├── AddressUnavailable       a server cannot listen at its address
 └── ProjectExists            a new project may not be written over something
 """
 
@@ -121,6 +122,17 @@ class JobFailed(ClientError):
         self.job_id = job_id
         self.error = error
         self.reason = reason
+
+
+class AddressUnavailable(JobcastError):
+    """A server cannot listen at its address. ``port`` is the one that was asked for."""
+
+    def __init__(self, host: str, port: int, problem: str) -> None:
+        super().__init__(
+            f"cannot listen on {host}, port {port}: {problem}; choose another port with --port or"
+            " JOBCAST_PORT"
+        )
+        self.port = port
 
 
 class ProjectExists(JobcastError):

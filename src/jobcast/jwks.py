@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import jwt
-
 from jobcast.errors import TokenError
+from jobcast.jwks_fetch import fetch_signing_keys
 from jobcast.keys import VerificationKey
 from jobcast.loops import LoopChange
 
@@ -37,7 +36,7 @@ class RemoteKeys:
     """
 
     def __init__(self, url: str, algorithms: Sequence[str]) -> None:
-        self._client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=FETCH_TIMEOUT)
+        self._url = url
         self._algorithms = tuple(algorithms)
         self._keys: dict[str, VerificationKey] = {}
         self._change = LoopChange()
@@ -118,7 +117,7 @@ class RemoteKeys:
         keys: dict[str, VerificationKey] = {}
         problem = ""
         try:
-            for key in self._client.get_signing_keys():
+            for key in fetch_signing_keys(self._url, FETCH_TIMEOUT, GIVEN_UP):
                 keys[str(key.key_id)] = VerificationKey(key.key_id, key, self._algorithms)
         except Exception as exc:
             # Whatever it is: without an answer the keys would never be fetched again.

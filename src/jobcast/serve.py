@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import errno
 import os
+import socket
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -13,6 +16,7 @@ import uvicorn
 from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from jobcast.errors import AddressUnavailable
 from jobcast.realtime.app import MAX_MESSAGE, create_app
 from jobcast.realtime.uvicorn_http import LimitedHttpProtocol, raise_file_limit
 from jobcast.settings import SERVED_ON, Settings
@@ -22,6 +26,10 @@ SHUTDOWN_TIMEOUT: Final = 10  # seconds that connections may take to end
 # Seconds that a worker may take to start, or to answer the supervisor. A loaded machine needs more
 # than uvicorn's 5: a restart would be given up, and a worker that lives be killed with its clients.
 WORKER_TIMEOUT: Final = 30
+BINDING_PROBLEMS: Final = {
+    errno.EADDRINUSE: "another process listens there",
+    errno.EACCES: "this user may not listen there",
+}
 
 
 def serve(
@@ -48,7 +56,9 @@ def serve(
 
     Raises:
         SettingsError: a setting is missing or wrong.
+        AddressUnavailable: the process cannot listen there.
     """
+    check_address(host, port)
     own = app_path == DEFAULT_APP
     app = create_app(settings) if own else app_path
     raise_file_limit()
@@ -87,6 +97,40 @@ def serve(
         server.run()
         if not server.started:
             sys.exit(STARTUP_FAILURE)
+
+
+def check_address(host: str, port: int) -> None:
+    """Check that this process can listen, before anything is started.
+
+    uvicorn logs the system's error alone, among other lines. An address that is wrong in another
+    way, such as an unknown host, is left to it.
+
+    Raises:
+        AddressUnavailable: another process listens there, or it takes more rights.
+    """
+    for family, kind, protocol, _, address in _addresses(host, port):
+        with suppress(OSError), socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            problem = _problem_of_binding(probe, address)
+            if problem:
+                raise AddressUnavailable(host, port, problem)
+
+
+def _addresses(host: str, port: int) -> Sequence[tuple[Any, ...]]:
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        return ()
+
+
+def _problem_of_binding(probe: socket.socket, address: Any) -> str:
+    try:
+        probe.bind(address)
+    except OSError as exc:
+        return BINDING_PROBLEMS.get(exc.errno or 0, "")
+    return ""
 
 
 class Supervisor(Multiprocess):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeVar
@@ -38,6 +39,7 @@ DEFAULT_MAX_CONNECTIONS_PER_SUBJECT: Final = 1000
 DEFAULT_MESSAGE_RATE: Final = 20  # messages a second
 DEFAULT_RATE_PATIENCE: Final = 10.0  # seconds
 DEFAULT_HISTORY_RATE: Final = 1024 * 1024  # characters a second
+DEFAULT_AUTHORIZE_TIMEOUT: Final = 10.0  # seconds
 DEFAULT_DRAIN_SECONDS: Final = 5
 DEFAULT_ENQUEUE_TIMEOUT: Final = 0.25  # seconds
 SECRET_MIN_LENGTH: Final = 32  # bytes: what RFC 7518 asks of an HS256 key
@@ -55,6 +57,10 @@ _PEM_BLOCK: Final = re.compile(
     r"(?P<pem>-----BEGIN (?P<kind>[A-Z ]+)-----.*?-----END (?P=kind)-----)[\s,]*",
     re.DOTALL,
 )
+
+# Variables of jobcast that are no settings of a server or a worker.
+_OTHERS: Final = ("JOBCAST_TOKEN", "JOBCAST_DEMO")
+_OF_KUBERNETES: Final = re.compile(r"_SERVICE_(HOST|PORT)(_|$)|_PORT_\d+_(TCP|UDP|SCTP)(_|$)")
 
 N = TypeVar("N", int, float)
 
@@ -89,6 +95,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     cors_origins: tuple[str, ...] = ()  # none: the same origin only
     insecure_any_origin: bool = False
     authorize: str | None = None
+    authorize_timeout: float = DEFAULT_AUTHORIZE_TIMEOUT  # seconds that the rule may take
     history_ttl: int = DEFAULT_HISTORY_TTL
     history_size: int = DEFAULT_HISTORY_SIZE
     result_limit: int = DEFAULT_RESULT_LIMIT
@@ -391,15 +398,29 @@ def _algorithms(text: str) -> tuple[str, ...]:
     return items
 
 
+def check_origin(text: str) -> str:
+    """Return an origin, as ``https://app.example.com``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parts = urlsplit(text)
+    if not parts.scheme or not parts.netloc or parts.path or parts.query:
+        raise ValueError(
+            "an origin is a scheme, a host and perhaps a port, with no slash at the end, as in"
+            f" https://app.example.com, not {text!r}"
+        )
+    return text
+
+
 def _origins(text: str) -> tuple[str, ...]:
     items = _list(text)
     for item in items:
-        parts = urlsplit(item)
-        if item != "*" and (not parts.scheme or not parts.netloc or parts.path or parts.query):
-            raise ValueError(
-                f"has {item!r}; an origin is a scheme, a host and perhaps a port, with no slash"
-                " at the end, as in https://app.example.com"
-            )
+        if item != "*":
+            try:
+                check_origin(item)
+            except ValueError as exc:
+                raise ValueError(f"has {item!r}: {exc}") from None
     return items
 
 
@@ -485,6 +506,29 @@ def _log_level(text: str) -> str:
     return text.lower()
 
 
+def misspelt(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the ``JOBCAST_*`` variables that are no setting, each with the nearest setting.
+
+    Those that Kubernetes sets for a Service called ``jobcast`` are left out. The nearest is empty
+    where none is near.
+    """
+    settings = [PREFIX + name.upper() for name in _PARSERS]
+    known = {*settings, *(name + FILE_SUFFIX for name in settings), SERVED_ON, *_OTHERS}
+    unknown = sorted(
+        name
+        for name in environ
+        if name.startswith(PREFIX) and name not in known and not _OF_KUBERNETES.search(name)
+    )
+    return {name: _nearest(name) for name in unknown}
+
+
+def _nearest(name: str) -> str:
+    suffix = FILE_SUFFIX if name.endswith(FILE_SUFFIX) else ""
+    stem = name.removeprefix(PREFIX).removesuffix(suffix).lower()
+    near = get_close_matches(stem, _PARSERS, n=1)
+    return f"{PREFIX}{near[0].upper()}{suffix}" if near else ""
+
+
 def names() -> Iterator[str]:
     """The names that settings have in a Celery configuration."""
     return (f"{PREFIX}{name}".lower() for name in _PARSERS)
@@ -505,6 +549,7 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "cors_origins": _origins,
     "insecure_any_origin": _bool,
     "authorize": _function,
+    "authorize_timeout": _seconds(1, 60),
     "history_ttl": _between(1, 30 * 24 * 3600, "seconds"),
     "history_size": _between(10, 1_000_000, "events"),
     "result_limit": _between(256, 16 * 1024 * 1024, "bytes"),

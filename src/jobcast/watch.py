@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,7 @@ from jobcast.watched import Watched
 
 FRAMES_A_SECOND: Final = 12
 BAR_WIDTH: Final = 28  # characters, in a terminal that is wide enough
+NOTICE_DELAY: Final = 2.0  # seconds without an event until `watch` names the job
 RESULT_LENGTH: Final = 60  # characters of a result on its line
 
 LEVEL_STYLES: Final = {
@@ -52,6 +54,7 @@ class Screen(Protocol):
     """Where the events of the jobs are shown."""
 
     def show(self, job: Watched, event: JobEvent) -> None: ...
+    def waiting(self, job: Watched) -> None: ...
     def connection(self, state: ConnectionState) -> None: ...
     def opened(self) -> AbstractContextManager[Any]: ...
 
@@ -93,14 +96,29 @@ async def watch(
         async with JobClient(url, token, on_state=screen.connection, namespace=namespace) as client:
 
             async def follow(job: Watched) -> None:
-                async for event in client.follow(job.job_id):
-                    job.see(clean_struct(event), client.status(job.job_id))
-                    screen.show(job, event)
+                notice = group.create_task(_note_silence(client, job, screen))
+                try:
+                    async for event in client.follow(job.job_id):
+                        notice.cancel()
+                        job.see(clean_struct(event), client.status(job.job_id))
+                        screen.show(job, event)
+                finally:
+                    notice.cancel()
 
             async with asyncio.TaskGroup() as group:
                 for job in jobs.values():
                     group.create_task(follow(job))
     return int(any(job.state == "error" for job in jobs.values()))
+
+
+async def _note_silence(client: JobClient, job: Watched, screen: Screen) -> None:
+    """Show that a job is waited for of which the server has no event yet."""
+    status = None
+    while status is None:  # the server has not answered the join
+        await asyncio.sleep(NOTICE_DELAY)
+        status = client.status(job.job_id)
+    if status == "pending":
+        screen.waiting(job)
 
 
 def _screen(jobs: list[Watched], console: Console, as_json: bool) -> Screen:
@@ -109,11 +127,23 @@ def _screen(jobs: list[Watched], console: Console, as_json: bool) -> Screen:
     return Display(jobs, console) if console.is_terminal else Lines(jobs, console)
 
 
+def print_waiting(job: Watched) -> None:
+    """Tell a person that no event has come of a job. Standard output is for the events."""
+    print(
+        f"waiting for job {job.job_id}: no event has come of it yet. Is the id right?"
+        " Ctrl-C ends this.",
+        file=sys.stderr, flush=True,
+    )  # fmt: skip
+
+
 class JsonLines:
     """One event a line, for other programs."""
 
     def show(self, job: Watched, event: JobEvent) -> None:  # noqa: ARG002
         print(json.dumps({"event": event.name, **payload_of(event)}), flush=True)
+
+    def waiting(self, job: Watched) -> None:
+        print_waiting(job)
 
     def connection(self, state: ConnectionState) -> None: ...
 
@@ -133,6 +163,9 @@ class Lines:
         if line is not None:
             self._console.print(line, soft_wrap=True, highlight=False)
 
+    def waiting(self, job: Watched) -> None:
+        print_waiting(job)
+
     def connection(self, state: ConnectionState) -> None:
         if state == "reconnecting":
             with suppress(BrokenPipeError):  # the next line meets it too, where it ends the whole
@@ -151,6 +184,9 @@ class Display(Lines):
         self._live = Live(
             get_renderable=self._draw, console=console, refresh_per_second=FRAMES_A_SECOND
         )
+
+    def waiting(self, job: Watched) -> None:
+        """Do nothing: the job's row shows that it is pending."""
 
     def connection(self, state: ConnectionState) -> None:
         self._state = state
@@ -177,11 +213,12 @@ class Display(Lines):
 
 def _row(job: Watched, now: datetime, bar_width: int) -> list[RenderableType]:
     style = STATE_STYLES[job.state]
-    known = job.percentage is not None
+    percentage = None if job.replaying else job.percentage
+    known = percentage is not None
     running = job.state == "started"
     bar = ProgressBar(
         total=100,
-        completed=job.percentage or 0,
+        completed=percentage or 0,
         width=bar_width,
         pulse=running and not known,
         complete_style=style,
@@ -192,7 +229,7 @@ def _row(job: Watched, now: datetime, bar_width: int) -> list[RenderableType]:
         Text(SYMBOLS[job.state], style=style),
         Text(job.name),
         bar,
-        Text(f"{job.percentage:3.0f}%" if job.percentage is not None else "   ?", style=style),
+        Text(f"{percentage:3.0f}%" if percentage is not None else "   ?", style=style),
         Text("?" if (elapsed := job.elapsed(now)) is None else duration(elapsed), style="dim"),
         _doing(job),
     ]

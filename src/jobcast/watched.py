@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from msgspec import UNSET, Struct
 
 from jobcast.events import (
+    TERMINAL,
     TERMINAL_STATES,
     JobComplete,
     JobError,
@@ -44,10 +45,18 @@ class Watched(Struct, kw_only=True):
 
     @property
     def over(self) -> bool:
+        """Whether the job has ended."""
         return self.state in TERMINAL_STATES
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the job has ended, and its end is still to come among the events."""
+        return self.over and self.ended is None
 
     def elapsed(self, now: datetime) -> timedelta | None:
         """Since it began; None if that is not known."""
+        if self.replaying:
+            return None
         if self.began is None:
             return timedelta(0) if self.state in ("pending", "queued") else None
         return max(timedelta(0), (self.ended or now) - self.began)
@@ -58,9 +67,12 @@ class Watched(Struct, kw_only=True):
         Args:
             event: the next one.
             state: that the job is known to be in. The history is bounded: it may have lost the
-                event that led to it.
+                event that led to it. If the job has ended, the events before its end are history.
         """
-        self.state = event.state or state or self.state
+        if state in TERMINAL_STATES and event.kind != TERMINAL:
+            self.state = state
+        else:
+            self.state = event.state or state or self.state
         match event:
             case JobStatus():
                 self._see_status(event)

@@ -164,7 +164,10 @@ async def test_a_rule_that_fails_lets_nobody_into_a_new_record_and_delays_no_oth
         "        time.sleep(0.01)\n"
         "    return True\n"
     )
-    env = {"JOBCAST_AUTHORIZE": "rules:allow", "PYTHONPATH": str(tmp_path)}
+    env = {
+        "JOBCAST_AUTHORIZE": "rules:allow", "JOBCAST_AUTHORIZE_TIMEOUT": "60",
+        "PYTHONPATH": str(tmp_path),
+    }  # fmt: skip
     broken, slow, quick = new_id("broken"), new_id("slow"), new_id("quick")
     with running(Server(tmp_path / "server.log", valkey.url, env)) as process:
         process.ready()
@@ -251,3 +254,44 @@ async def test_whatever_a_rule_raises_is_an_answer(
             say(valkey.url, job_id, "alice", "3")
             assert (await alice.join(job_id))["ok"]
             assert process.popen.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "wait"), [("def", "time.sleep(3600)"), ("async def", "await asyncio.sleep(3600)")]
+)
+async def test_a_rule_that_never_answers_holds_up_nobody_else(
+    kind: str, wait: str, valkey: Valkey, tmp_path: Path, token: Token
+) -> None:
+    (tmp_path / "rules.py").write_text(
+        "import asyncio, time\n"
+        f"{kind} allow(subject, job_id, owner):\n"
+        "    if subject.sub == 'alice' and owner == 'hangs':\n"
+        f"        {wait}\n"
+        "    return True\n"
+    )
+    env = {
+        "JOBCAST_AUTHORIZE": "rules:allow", "JOBCAST_AUTHORIZE_TIMEOUT": "5",
+        "PYTHONPATH": str(tmp_path),
+    }  # fmt: skip
+    job_id = new_id()
+    say(valkey.url, job_id, "bob", "1")
+    with running(Server(tmp_path / "server.log", valkey.url, env)) as process:
+        process.ready()
+        async with (
+            following(process.url, token("alice")) as alice,
+            following(process.url, token("bob")) as bob,
+        ):
+            for follower in (alice, bob):
+                assert (await follower.join(job_id))["ok"]
+            forget(valkey, job_id)
+            say(valkey.url, job_id, "hangs", "2")
+            await eventually(lambda: "2" in lines(bob, job_id), "line for the other follower")
+            [left] = await eventually(lambda: alice.transcript.of(job_id, "left"), "end")
+            assert left["code"] == "unavailable"
+            assert (await alice.join(job_id))["code"] == "unavailable"
+            say(valkey.url, job_id, "hangs", "3")
+            await eventually(lambda: "3" in lines(bob, job_id), "line after the refused join")
+            assert lines(alice, job_id) == ["1"]
+        assert "did not answer in time for 1 of 2 followers" in process.log
+        assert "JOBCAST_AUTHORIZE did not answer within 5 s" in process.log
+        process.stop()

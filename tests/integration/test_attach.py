@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,11 +16,13 @@ import uvicorn
 from socketio.packet import Packet
 
 from jobcast.client import JobClient
-from jobcast.errors import SettingsError
-from jobcast.realtime import Gateway, attach, client_manager, create_app
+from jobcast.errors import ConnectionRefused, SettingsError
+from jobcast.realtime import Gateway, attach, client_manager, create_app, revocations
 from jobcast.settings import Settings
 from jobcast.tokens import Subject
 from jobcast.transports import open_publisher
+from jobcast.transports.redis_names import Names as RedisNames
+from jobcast.transports.revocations import Revocation
 from tests.conftest import Valkey
 from tests.support import SECRET, eventually, following, free_port, new_id
 
@@ -116,6 +119,68 @@ async def test_handlers_of_a_namespace_class_are_kept(settings: Settings, token:
                 pass
         assert calls == ["connect", "connect"]
         assert gateway.connections == 0
+        await gateway.aclose()
+
+
+async def test_connections_are_counted_while_the_application_decides_about_them(
+    token: Token,
+) -> None:
+    sio = socketio.AsyncServer(async_mode="asgi")
+    asked: list[str] = []
+    decided = asyncio.Event()
+    verdicts = [True, False, True]
+
+    @sio.event
+    async def connect(sid: str) -> bool:
+        asked.append(sid)
+        await decided.wait()
+        return verdicts.pop(0)
+
+    settings = Settings(
+        url=f"memory://{new_id()}", jwt_secret=SECRET, max_connections_per_subject=1
+    )
+    gateway = attach(sio, settings)
+
+    async def connect_and_close() -> None:
+        async with JobClient(url, token()):
+            assert gateway.connections == 1
+
+    async with served(socketio.ASGIApp(sio)) as url:
+        first = asyncio.create_task(connect_and_close())
+        await eventually(lambda: asked, "question to the application")
+        second = asyncio.create_task(connect_and_close())
+        await eventually(lambda: second.done() or len(asked) == 2, "answer to the other client")
+        decided.set()
+        await first
+        with pytest.raises(ConnectionRefused, match="a subject may have 1 connections") as caught:
+            await second
+        assert caught.value.code == "too_many_connections"
+        await eventually(lambda: gateway.connections == 0, "end of the connection")
+        # One that the application refuses does not count any longer.
+        with pytest.raises(ConnectionRefused):
+            await connect_and_close()
+        await connect_and_close()
+        await gateway.aclose()
+
+
+async def test_a_revocation_that_an_interruption_lost_is_read_after_it(
+    own_valkey: Valkey, token: Token, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nothing but the interruption causes another read.
+    monkeypatch.setattr(revocations, "RELOAD_INTERVAL", 24 * 3600)
+    settings = Settings(url=own_valkey.url, jwt_secret=SECRET)
+    sio = socketio.AsyncServer(async_mode="asgi", client_manager=client_manager(settings))
+    gateway = attach(sio, settings)
+    name = new_id("alice")
+    async with served(socketio.ASGIApp(sio)) as url:
+        async with following(url, token(name)) as alice:
+            assert (await alice.join(new_id()))["code"] == "job_not_found"  # the first read is done
+            revocation = Revocation(sub=name, before=time.time() + 60, until=time.time() + 3600)
+            key = RedisNames("jobcast").revoked
+            own_valkey.command("ZADD", key, str(revocation.until), revocation.encode().decode())
+            own_valkey.command("CLIENT", "KILL", "TYPE", "pubsub")
+            await eventually(lambda: not alice.client.connected, "end of the connection")
+            assert alice.transcript.events[-1][1]["code"] == "token_revoked"
         await gateway.aclose()
 
 
@@ -261,7 +326,7 @@ def test_connections_of_another_event_loop_are_forgotten(
         async with served(socketio.ASGIApp(sio)) as url:
             await follow_one(url, any_settings, token)
             await eventually(lambda: len(gone) == 3, "end of all connections")
-            assert gateway.connections == gateway.relay.followed == gateway.unauthenticated == 0
+            assert gateway.connections == gateway.relay.followed == gateway.guard.waiting == 0
             await eventually(lambda: not sio.eio.sockets, "end of the sockets")
             assert sio.manager.rooms.get("/", {}) == {}
             await gateway.aclose()
@@ -338,5 +403,5 @@ async def test_nothing_is_left_of_connections_that_went(token: Token) -> None:
             await eventually(lambda: gateway.connections == 0, "end of the connection")
         assert gateway.relay.followed == 0
         assert sio.manager.rooms.get("/", {}) == {}
-        assert gateway.unauthenticated == 0
+        assert gateway.guard.waiting == 0
         await eventually(lambda: not sio.eio.sockets, "end of the sockets")

@@ -17,7 +17,7 @@ from jobcast.realtime.leases import LeaseWatch
 from jobcast.realtime.relay import Relay
 from jobcast.testing import log, new_job_id, progress, started
 from jobcast.transports import Origin, Outgoing, Retention, Run, open_publisher
-from jobcast.transports.kombu import BLOCKED
+from jobcast.transports.kombu import BLOCKED, KombuPublisher
 from jobcast.transports.kombu_names import Names
 from jobcast.transports.kombu_source import KombuClientManager
 from jobcast.transports.leases import Lease, Terms
@@ -139,6 +139,20 @@ async def test_an_exchange_that_is_deleted_is_declared_again_and_no_event_is_los
                 # Each process has the events of all jobs.
                 await eventually(each.has_all, "all lines, and a relay that is ready")
         assert "binding the queue again" in caplog.text
+
+
+async def test_a_process_binds_again_although_its_request_is_lost(
+    rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process may be reconnecting when the request to bind again is sent."""
+    monkeypatch.setattr(KombuPublisher, "ask_to_bind_again", lambda _: None)
+    async with scene(rabbitmq.url) as here:
+        await asyncio.to_thread(
+            channel_of, rabbitmq, lambda channel: channel.exchange_delete(Names().events)
+        )
+        here.speak(5)
+        await here.heard()
+        await eventually(here.has_all, "all lines, and a relay that is ready")
 
 
 async def test_no_event_is_lost_where_one_process_binds_later_than_another(

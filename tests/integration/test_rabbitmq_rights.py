@@ -41,6 +41,11 @@ def restricted(rabbitmq: RabbitMQ) -> Iterator[RabbitMQ]:
         rabbitmq.control("delete_user", user)
 
 
+def event_queues(broker: RabbitMQ) -> set[str]:
+    queues = broker.control("list_queues", "name")
+    return {queue for queue in queues if queue.startswith("jobcast.events")}
+
+
 def url_of(broker: RabbitMQ, user: str) -> str:
     return broker.url.replace("guest:guest", f"{user}:PASSWORD")
 
@@ -72,6 +77,7 @@ async def test_a_worker_publishes_and_a_server_receives(
 ) -> None:
     job_id, received = new_job_id(), list[Message]()
     lease = Lease(job_id, Run("aa", 1, "d1"))
+    queues_of_other_tests = await asyncio.to_thread(event_queues, restricted)
     assert isinstance(worker, LeaseHolder)
     async with served(restricted, received) as manager:
         source = manager.source
@@ -93,8 +99,7 @@ async def test_a_worker_publishes_and_a_server_receives(
         assert [finding.lease for finding in found] == [lease]
         await asyncio.to_thread(worker.release, [lease])
     # It deletes its queues when it ends.
-    queues = await asyncio.to_thread(restricted.control, "list_queues", "name")
-    assert not any(queue.startswith("jobcast.events") for queue in queues)
+    assert await asyncio.to_thread(event_queues, restricted) <= queues_of_other_tests
 
 
 async def test_a_server_revokes_tokens_and_a_worker_does_not(restricted: RabbitMQ) -> None:

@@ -9,8 +9,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from pathlib import Path
 from threading import Thread
@@ -18,11 +19,23 @@ from threading import Thread
 import pytest
 
 from bench.refusals import MISCONF, refusing
+from jobcast.doctor import examine
 from jobcast.transports import Retention, open_publisher
 from jobcast.watch import Terminal, watch
 from tests.conftest import Valkey
 from tests.played_server import played_server
-from tests.support import SECRET, TIMEOUT, Process, Server, eventually, free_port, new_id, running
+from tests.support import (
+    SECRET,
+    TIMEOUT,
+    Process,
+    Server,
+    eventually,
+    following,
+    free_port,
+    new_id,
+    running,
+    wait_for,
+)
 
 Token = Callable[..., str]
 Event = tuple[str, dict[str, object]]
@@ -79,6 +92,38 @@ def test_json_is_one_event_a_line(server: Server, valkey: Valkey, token: Token) 
     assert [event["seq"] for event in events] == [1, 2, 3]
     assert events[2]["result"] == {"rows": 3}
     assert {event["job_id"] for event in events} == {job_id}
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["lines", "json"])
+def test_a_job_without_an_event_is_named_on_stderr(
+    server: Server, valkey: Valkey, token: Token, tmp_path: Path, form: list[str]
+) -> None:
+    unknown, known = new_id("mistyped"), new_id()
+    publish(valkey.url, known, LOG)
+    argv = [
+        sys.executable, "-m", "jobcast.cli", "watch", unknown, known, *form, "--url", server.url,
+    ]  # fmt: skip
+    env = {**os.environ, "JOBCAST_TOKEN": token(jobs=[unknown, known])}
+    errors = tmp_path / "stderr"
+    with (
+        errors.open("w") as stderr,
+        subprocess.Popen(
+            argv, env=env, text=True, stdout=subprocess.PIPE, stderr=stderr
+        ) as process,
+    ):
+        try:
+            wait_for(lambda: errors.read_text().endswith("\n"), "line on stderr")
+            for job_id in (known, unknown):
+                publish(valkey.url, job_id, COMPLETE)
+            output, _ = process.communicate(timeout=TIMEOUT)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert output.count("complete") == 2
+    assert errors.read_text() == (
+        f"waiting for job {unknown}: no event has come of it yet. Is the id right?"
+        " Ctrl-C ends this.\n"
+    )
 
 
 @pytest.mark.parametrize("form", ["", "--json"])
@@ -342,22 +387,84 @@ def test_doctor_warns_of_what_breaks_promises(server: Server, own_valkey: Valkey
     assert "MISCONF" in result.stdout
 
 
-class Unready(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(503)
-        self.end_headers()
-        self.wfile.write(b'{"status":"the broker blocks publishers"}')
+@contextmanager
+def answering(status: int, body: bytes = b"") -> Iterator[str]:
+    """A server that gives every request the same answer. Gives its URL."""
 
-    def log_message(self, *_: object) -> None: ...
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_doctor_passes_on_why_a_server_is_not_ready(valkey: Valkey) -> None:
-    with HTTPServer(("127.0.0.1", 0), Unready) as unready:
-        thread = Thread(target=unready.serve_forever)
-        thread.start()
-        env = {"JOBCAST_URL": valkey.url, "JOBCAST_JWT_SECRET": SECRET}
-        result = jobcast("doctor", "--url", f"http://127.0.0.1:{unready.server_port}", **env)
-        unready.shutdown()
-        thread.join()
+    with answering(503, b'{"status":"the broker blocks publishers"}') as url:
+        result = jobcast("doctor", "--url", url, JOBCAST_URL=valkey.url, JOBCAST_JWT_SECRET=SECRET)
     assert result.returncode == 1
     assert "is not ready: the broker blocks publishers" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("status", "means"),
+    [
+        (429, "this address has too many connections or requests"),
+        (502, "a proxy in front of the server does not reach it"),
+        (503, "the server is full (JOBCAST_MAX_CONNECTIONS) or about to end"),
+        (504, "a proxy in front of the server got no answer of it in time"),
+    ],
+)
+async def test_doctor_explains_answers_that_a_right_path_gives_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], status: int, means: str
+) -> None:
+    monkeypatch.setenv("JOBCAST_URL", f"memory://{new_id()}")
+    monkeypatch.setenv("JOBCAST_JWT_SECRET", SECRET)
+    with answering(status, b"<html>") as url:
+        assert await examine(url, url) == 1
+    lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()}
+    assert f"answers {status} for /readyz: {means}" in lines["server"]
+    assert f"answers {status} instead of opening a WebSocket: {means}" in lines["origin"]
+    assert not any("is the path right" in line for line in lines.values())
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        ("JOBCAST_MAX_CONNECTIONS", "is it full (JOBCAST_MAX_CONNECTIONS)?"),
+        ("JOBCAST_MAX_CONNECTIONS_PER_ADDRESS", "the address has too many connections ("),
+    ],
+)
+async def test_doctor_tells_why_a_full_server_opens_no_websocket(
+    valkey: Valkey, tmp_path: Path, token: Token, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], limit: str, reason: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("JOBCAST_URL", f"memory://{new_id()}")
+    monkeypatch.setenv("JOBCAST_JWT_SECRET", SECRET)
+    with running(Server(tmp_path / "log", valkey.url, {limit: "1"})) as server:
+        server.ready()
+        async with following(server.url, token()):
+            assert await examine(server.url, server.url) == 1
+    [origin] = [line for line in capsys.readouterr().out.splitlines() if "origin" in line]
+    assert reason in origin
+
+
+def test_doctor_names_misspelt_variables(server: Server, valkey: Valkey) -> None:
+    result = jobcast(
+        "doctor", "--url", server.url, JOBCAST_URL=valkey.url, JOBCAST_JWT_SECRET=SECRET,
+        JOBCAST_MAX_JOB="7",
+    )  # fmt: skip
+    assert result.returncode == 0
+    [line] = [line for line in result.stdout.splitlines() if line.startswith("doubt")]
+    assert "JOBCAST_MAX_JOB is no setting and has no effect: is JOBCAST_MAX_JOBS meant?" in line

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import socket
+
 import jwt
 import pytest
 from click.testing import CliRunner, Result
 
 from jobcast.cli import main
-from tests.support import SECRET
+from jobcast.serve import check_address
+from tests.support import SECRET, free_port
+
+SERVER = {"JOBCAST_URL": "memory://", "JOBCAST_JWT_SECRET": SECRET}
 
 
 @pytest.fixture
@@ -39,7 +44,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> object:
         (
             ["watch", "a", "--token", "t", "--url", "http://127.0.0.1:9"],
             {},
-            "Error: the server cannot be reached",
+            "Error: the server at http://127.0.0.1:9 cannot be reached",
         ),
         (
             ["watch", "a", "--token", "t", "--url", "nonsense"],
@@ -72,6 +77,22 @@ def run(monkeypatch: pytest.MonkeyPatch) -> object:
             {"JOBCAST_URL": "redis://127.0.0.1:9"},
             "Error: could not revoke: redis://127.0.0.1:9 cannot be reached (",
         ),
+        (
+            ["doctor", "--url", "127.0.0.1:8000"],
+            {},
+            "Invalid value for --url: the server should be a URL such as http://127.0.0.1:8000, not"
+            " '127.0.0.1:8000'",
+        ),
+        (
+            ["doctor", "--origin", "app.example.com"],
+            {},
+            "Invalid value for --origin: an origin is a scheme, a host and perhaps a port",
+        ),
+        (
+            ["disconnect", "--sub", "a"],
+            {"JOBCAST_URL": "memory://"},
+            "Error: JOBCAST_URL is memory://, which no other process can reach: ",
+        ),
         (["nonsense"], {}, "No such command 'nonsense'"),
         (["demo"], {"JOBCAST_URL": "localhost"}, "JOBCAST_URL should be a URL"),
     ],
@@ -85,6 +106,23 @@ def test_errors_are_one_clear_line(
     assert SECRET not in result.output
     if result.output.startswith("Error"):
         assert len(result.output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_that_is_in_use_is_one_clear_line(run: object, workers: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run("serve", "--port", str(port), "--workers", workers, **SERVER)  # type: ignore[operator]
+    assert result.exit_code == 2
+    assert result.output.splitlines()[-1] == (
+        f"Error: cannot listen on 127.0.0.1, port {port}: another process listens there; choose"
+        " another port with --port or JOBCAST_PORT"
+    )
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "::1"])
+def test_an_address_that_is_free_or_no_address_is_left_to_the_server(host: str) -> None:
+    check_address(host, free_port())
 
 
 def test_a_token_is_all_that_is_printed(run: object) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
 
 from jobcast.events import JobComplete, JobEvent, JobLog, JobStatus
 from jobcast.transports import Message, Origin, Outgoing
@@ -23,8 +26,11 @@ class Hearer:
         self.source._on_message = lambda _, message: self.messages.append(message)
         self.messages: list[Message] = []
 
-    def hear(self, publisher: str, number: int, event: JobEvent, after: str = "") -> None:
+    def hear(
+        self, publisher: str, number: int, event: JobEvent, after: str = "", previous: int = 0
+    ) -> None:
         outgoing = Outgoing.of(event, Origin(after=after), number)
+        outgoing = structs.replace(outgoing, previous=previous)
         self.source._received(encode(outgoing, publisher))
 
     @property
@@ -116,3 +122,49 @@ async def test_nobody_is_waited_for_for_ever(
     await eventually(lambda: len(hearer.lines) == 3, "the lines of both")
     assert sorted(hearer.lines) == ["one", "two", "zero"]
     assert hearer.source._held == {}
+
+
+async def test_the_end_of_a_batch_waits_for_its_beginning_which_comes_again(
+    hearer: Hearer,
+) -> None:
+    """The queue was bound while the publisher published the batch for the first time."""
+    hearer.hear("first", 3, log("before"))
+    hearer.hear("first", 9, log("three"), previous=8)
+    assert hearer.lines == ["before"]
+    hearer.hear("first", 7, log("one"), previous=3)
+    hearer.hear("first", 8, log("two"), previous=7)
+    hearer.hear("first", 9, log("three"), previous=8)
+    assert hearer.lines == ["before", "one", "two", "three"]
+    assert hearer.source._held == {}
+
+
+@given(st.lists(st.integers(1, 8), max_size=5))
+async def test_a_batch_of_which_each_try_delivers_the_end_is_whole_after_the_last(
+    beginnings: list[int],
+) -> None:
+    hearer = Hearer()
+    hearer.hear("first", 1, log("1"))
+    for beginning in [*beginnings, 1]:
+        for number in range(beginning + 1, 10):
+            hearer.hear("first", number, log(str(number)), previous=number - 1)
+    assert hearer.lines == [str(number) for number in range(1, 10)]
+    assert hearer.source._held == {}
+
+
+async def test_an_event_that_was_lost_is_not_waited_for_for_ever(
+    hearer: Hearer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobcast.transports.kombu_source.HELD_TIMEOUT", 0.05)
+    hearer.hear("first", 1, log("one"))
+    hearer.hear("first", 4, log("four"), previous=3)
+    hearer.hear("first", 5, log("five"), previous=4)
+    await eventually(lambda: len(hearer.lines) == 3, "the lines that came")
+    assert hearer.lines == ["one", "four", "five"]
+    assert hearer.source._held == {}
+
+
+async def test_a_process_that_was_just_started_does_not_wait_for_what_its_publisher_published(
+    hearer: Hearer,
+) -> None:
+    hearer.hear("first", 4, log("four"), previous=3)
+    assert hearer.lines == ["four"]

@@ -6,7 +6,8 @@ import asyncio
 import time
 from typing import Any
 
-from jobcast.realtime.rights import NOT_FOUND, SubjectRights
+from jobcast.realtime.auth import RuleTimeout
+from jobcast.realtime.rights import ASKED_AT_ONCE, NOT_FOUND, UNDECIDED, SubjectRights
 from jobcast.tokens import Subject
 from tests.support import TIMEOUT
 
@@ -29,3 +30,22 @@ async def test_a_connection_that_refreshes_all_the_time_does_not_hold_up_the_oth
     async with asyncio.timeout(TIMEOUT):
         refused = await rights.refused("job", ["steady", "restless"], "bob")
     assert refused == {"restless": NOT_FOUND}
+
+
+async def test_after_an_answer_that_did_not_come_in_time_no_further_group_is_asked() -> None:
+    asked: list[str] = []
+
+    class Hanging:
+        async def allows(self, subject: Subject, *_: object) -> bool:
+            asked.append(subject.sub)
+            if subject.sub == "0":
+                raise RuleTimeout(10)
+            return True
+
+    sids = [str(number) for number in range(3 * ASKED_AT_ONCE)]
+    subjects = {sid: Subject(sub=sid, expires_at=0, claims={}) for sid in sids}
+    authorizer: Any = Hanging()
+    rights = SubjectRights(authorizer, subjects.get, lambda *_: None)
+    refused = await rights.refused("job", sids, "bob")
+    assert asked == sids[:ASKED_AT_ONCE]
+    assert refused == dict.fromkeys(["0", *sids[ASKED_AT_ONCE:]], UNDECIDED)

@@ -7,7 +7,7 @@ import pytest
 
 from jobcast.errors import SettingsError
 from jobcast.masking import mask
-from jobcast.settings import Settings
+from jobcast.settings import Settings, misspelt
 
 SECRET = "s" * 32
 
@@ -308,3 +308,21 @@ def test_a_repr_hides_whatever_is_named_after_a_secret() -> None:
     assert "https://h/keys?access_token=***&page=1" in repr(settings)
     assert "BEGIN PUBLIC KEY" in repr(settings)
     assert "jwt_secret=None" in repr(Settings())
+
+
+def test_a_variable_that_is_no_setting_is_named_with_the_nearest_setting() -> None:
+    environ = dict.fromkeys(
+        [
+            "JOBCAST_CORS_ORIGIN", "JOBCAST_JWT_SECRETFILE", "JOBCAST_JWT_SECERT_FILE",
+            "JOBCAST_XYZZY", "JOBCAST_URL", "JOBCAST_URL_FILE", "JOBCAST_SERVED_ON",
+            "JOBCAST_TOKEN", "JOBCAST_SERVICE_HOST", "JOBCAST_SERVICE_PORT_HTTP",
+            "JOBCAST_PORT_8000_TCP_ADDR", "jobcast_url", "PATH",
+        ],
+        "x",
+    )  # fmt: skip
+    assert misspelt(environ) == {
+        "JOBCAST_CORS_ORIGIN": "JOBCAST_CORS_ORIGINS",
+        "JOBCAST_JWT_SECRETFILE": "JOBCAST_JWT_SECRET",
+        "JOBCAST_JWT_SECERT_FILE": "JOBCAST_JWT_SECRET_FILE",
+        "JOBCAST_XYZZY": "",
+    }

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from jobcast import jwks
 from jobcast.errors import SettingsError, TokenError
+from jobcast.jwks_fetch import UnusableKeySet, fetch_signing_keys
 from jobcast.settings import Settings
 from jobcast.tokens import LATEST_TIME, TokenVerifier, mint
 from tests.key_server import key_server, private_key
@@ -250,6 +251,42 @@ async def test_keys_may_be_fetched() -> None:
     with key_server({}) as server, verifying(server.url) as verifier:
         with pytest.raises(SettingsError, match="JOBCAST_JWKS_URL gives no keys"):
             await verifier.check()
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b'{"keys": [' + b" " * 2**20 + b"]}", "larger than the 1048576 bytes"),
+        (json.dumps({"keys": [{"kty": "oct"}] * 1001}).encode(), "has 1001 keys; at most 1000"),
+        (b'{"keys": []}', "cannot be used"),
+        (b"[]", "is no JSON object"),
+        (b"<html>", "is no JSON:"),
+        (b"[" * 100_000, "is no JSON:"),
+    ],
+    ids=["bytes", "keys", "empty", "list", "page", "nested"],
+)
+async def test_a_jwks_that_is_too_large_or_malformed_is_refused_with_its_problem(
+    body: bytes, problem: str
+) -> None:
+    with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
+        server.document = body
+        assert await code_of(verifier, server.token("good")) == "unavailable"
+        with pytest.raises(SettingsError, match=f"JOBCAST_JWKS_URL gives no keys.*{problem}"):
+            await verifier.check()
+
+
+def test_a_jwks_that_comes_too_slowly_is_given_up_while_it_is_read() -> None:
+    with key_server({"good": private_key()}) as server, pytest.raises(UnusableKeySet) as caught:
+        fetch_signing_keys(server.url, TIMEOUT, total=0)
+    assert "did not arrive within 0 s" in str(caught.value)
+
+
+def test_the_keys_are_not_fetched_from_another_host() -> None:
+    with key_server({"good": private_key()}) as server:
+        server.redirects_to = f"{server.url}?elsewhere"
+        with pytest.raises(UnusableKeySet, match="302"):
+            fetch_signing_keys(server.url, TIMEOUT, TIMEOUT)
+        assert server.requests == 1
 
 
 @pytest.mark.parametrize("closed", [True, False])

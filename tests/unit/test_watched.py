@@ -4,9 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from msgspec import structs
+from rich.text import Text
 
-from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobProgress, JobStatus
-from jobcast.watch import _doing, describe, duration
+from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobProgress, JobStatus, State
+from jobcast.watch import SYMBOLS, _doing, _row, describe, duration
 from jobcast.watched import NAME_LENGTH, Watched
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -81,6 +82,21 @@ def test_what_the_history_has_lost_is_unknown() -> None:
     # What an event says of the state is its own: the client may be further by now.
     job.see(JobError(job_id="a", error="E", message="", reason="failure"), "started")
     assert job.state == "error"
+
+
+@pytest.mark.parametrize("ended", ["complete", "error"])
+def test_the_history_of_a_job_that_has_ended_shows_neither_a_clock_nor_progress(
+    ended: State,
+) -> None:
+    job = Watched(job_id="a")
+    for event in (STARTED, JobProgress(job_id="a", percentage=40, message="x")):
+        job.see(event, ended)
+        assert (job.state, job.elapsed(at(60))) == (ended, None)
+        shown = [cell.plain for cell in _row(job, at(60), 20) if isinstance(cell, Text)]
+        assert shown == [SYMBOLS[ended], "convert", "   ?", "?", ended]
+    job.see(JobComplete(job_id="a", timestamp=at(9), result=1), "complete")
+    assert (job.state, job.percentage) == ("complete", 100)
+    assert job.elapsed(at(60)) == timedelta(seconds=9)
 
 
 def test_an_unknown_total_is_unknown() -> None:

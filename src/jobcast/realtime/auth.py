@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from importlib import import_module
 from typing import Any, Final
@@ -13,6 +12,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from jobcast.errors import JobcastError, SettingsError
+from jobcast.realtime.rule_threads import NoThread, RuleThreads
 from jobcast.settings import Settings
 from jobcast.tokens import Subject
 from jobcast.transports import Source
@@ -26,14 +26,20 @@ query a database.
 """
 
 
-RULE_THREADS: Final = 32  # that ask a plain function at the same time
-
-
 class RuleFailed(JobcastError):
     """The function that ``JOBCAST_AUTHORIZE`` names raised an exception, which is the cause."""
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__(f"JOBCAST_AUTHORIZE raised {type(cause).__name__}")
+
+
+class RuleTimeout(JobcastError):
+    """The function that ``JOBCAST_AUTHORIZE`` names did not answer in time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"JOBCAST_AUTHORIZE did not answer within {seconds:g} s (JOBCAST_AUTHORIZE_TIMEOUT)"
+        )
 
 
 class Grant(Struct, frozen=True):
@@ -54,7 +60,8 @@ class Authorizer:
     """Decides whether a subject may follow a job.
 
     A rule that is a plain function runs in threads of its own: a slow rule delays only the requests
-    that wait for its answer.
+    that wait for its answer. One that does not answer within ``JOBCAST_AUTHORIZE_TIMEOUT`` is
+    given up: an ``async`` one is cancelled, a plain one keeps its thread until it returns.
 
     Raises:
         SettingsError: ``JOBCAST_AUTHORIZE`` names no function.
@@ -63,25 +70,20 @@ class Authorizer:
     def __init__(self, settings: Settings, source: Source) -> None:
         self._source = source
         self._rule = None if settings.authorize is None else _load(settings.authorize)
-        self._threads: ThreadPoolExecutor | None = None
-
-    def start(self) -> None:
-        """Make the threads. Calling it again before :meth:`close` changes nothing."""
-        self._threads = self._threads or ThreadPoolExecutor(
-            RULE_THREADS, thread_name_prefix="jobcast-authorize"
-        )
+        self._timeout = settings.authorize_timeout
+        self._threads = RuleThreads()
 
     def close(self) -> None:
-        """Let go of the threads."""
-        threads, self._threads = self._threads, None
-        if threads is not None:
-            threads.shutdown(wait=False, cancel_futures=True)
+        """Let go of the threads. Later calls get new ones."""
+        self._threads.close()
+        self._threads = RuleThreads()
 
     async def grant(self, subject: Subject, job_id: str) -> Grant | None:
         """Return the subject's right to follow a job; None if it has none.
 
         Raises:
             TransportUnavailable: the job's owner cannot be read.
+            RuleFailed, RuleTimeout: as :meth:`allows`.
         """
         if self._rule is None and _lists(subject, job_id):
             return EVERY_OWNER
@@ -93,12 +95,21 @@ class Authorizer:
 
         Raises:
             RuleFailed: the function that ``JOBCAST_AUTHORIZE`` names raised an exception.
+            RuleTimeout: it did not answer in time.
         """
         if self._rule is None:
             return owner == subject.sub or _lists(subject, job_id)
         try:
-            return bool(await self._ask(self._rule, subject, job_id, owner))
-        except (GeneratorExit, KeyboardInterrupt, RuleFailed):
+            async with asyncio.timeout(self._timeout):
+                return await self._answer(self._rule, subject, job_id, owner)
+        except (NoThread, TimeoutError):
+            raise RuleTimeout(self._timeout) from None
+
+    async def _answer(self, rule: Rule, subject: Subject, job_id: str, owner: str | None) -> bool:
+        """Return the rule's answer, whatever it raises a ``RuleFailed``."""
+        try:
+            return bool(await self._ask(rule, subject, job_id, owner))
+        except (GeneratorExit, KeyboardInterrupt, RuleFailed, NoThread):
             raise
         except asyncio.CancelledError as exc:
             task = asyncio.current_task()
@@ -112,8 +123,8 @@ class Authorizer:
     async def _ask(self, rule: Rule, subject: Subject, job_id: str, owner: str | None) -> object:
         if inspect.iscoroutinefunction(rule):
             return await rule(subject, job_id, owner)
-        answer: Any = await asyncio.get_running_loop().run_in_executor(
-            self._threads, copy_context().run, _answer, rule, subject, job_id, owner
+        answer: Any = await self._threads.call(
+            copy_context().run, _answer, rule, subject, job_id, owner
         )
         return await answer if inspect.isawaitable(answer) else answer
 

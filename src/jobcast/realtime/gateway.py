@@ -39,7 +39,7 @@ from jobcast.events import (
     room_of,
 )
 from jobcast.realtime import metrics
-from jobcast.realtime.auth import Authorizer, Grant
+from jobcast.realtime.auth import Authorizer, Grant, RuleTimeout
 from jobcast.realtime.budget import Budget
 from jobcast.realtime.bundle import Bundle
 from jobcast.realtime.engine import EngineGuard
@@ -48,7 +48,7 @@ from jobcast.realtime.outlet import EngineOutlet
 from jobcast.realtime.refusals import shown
 from jobcast.realtime.relay import Relay
 from jobcast.realtime.revocations import DenyList, RevocationWatch
-from jobcast.realtime.rights import NOT_FOUND, NotAllowed, SubjectRights
+from jobcast.realtime.rights import NOT_FOUND, UNDECIDED, NotAllowed, SubjectRights
 from jobcast.settings import Settings
 from jobcast.tokens import Subject, TokenVerifier
 from jobcast.transports import Source
@@ -125,7 +125,9 @@ class Gateway:
         self._verifier = TokenVerifier(settings)
         self._authorizer = Authorizer(settings, source)
         self._rights = SubjectRights(self._authorizer, self._subject_of, self._right_ended)
-        self.relay = Relay(source, namespace=namespace, rights=self._rights)
+        self.relay = Relay(
+            source, namespace=namespace, rights=self._rights, on_resumed=self._resumed
+        )
         self._max_jobs = settings.max_jobs
         self._connections: dict[str, Connection] = {}
         self._of_subject: Counter[str] = Counter()
@@ -162,11 +164,6 @@ class Gateway:
         """How many connections are authenticated."""
         return len(self._connections)
 
-    @property
-    def unauthenticated(self) -> int:
-        """How many connections were opened only just now."""
-        return self.guard.waiting
-
     def start(self) -> None:
         """Begin to receive events, in the running loop. The first connection there does it too.
 
@@ -178,7 +175,6 @@ class Gateway:
         self._started = True
         self._draining = False
         self.guard.start()
-        self._authorizer.start()
         self._verifier.start()
         self.relay.start()
         if isinstance(self._source, LeaseKeeper):
@@ -259,6 +255,24 @@ class Gateway:
             self._check_connections(subject)
         except TokenError as exc:
             raise self._refusal(sid, eio_sid, exc) from None
+        # Counted from here on: the application's handler may take its time.
+        self._of_subject[subject.sub] += 1
+        is_accepted = False
+        try:
+            is_accepted = await self._accept(sid, eio_sid, subject, environ, auth)
+        finally:
+            if not is_accepted:
+                self._uncount(subject)
+        return is_accepted
+
+    async def _accept(
+        self, sid: str, eio_sid: str, subject: Subject, environ: dict[str, Any], auth: Any
+    ) -> bool:
+        """Let an authenticated client in. Returns False if the application refuses it.
+
+        Raises:
+            Refused: the connection has gone, or its token was revoked meanwhile.
+        """
         if self._app_connect is not None:
             accepted = await _call(self._app_connect, sid, environ, auth)
             if accepted is False:
@@ -274,7 +288,6 @@ class Gateway:
         outlet = EngineOutlet(sid, socket, self.guard.backlog(eio_sid))
         connection = Connection(sid, eio_sid, subject, outlet, self.guard.budget(eio_sid))
         self._connections[sid] = connection
-        self._of_subject[subject.sub] += 1
         self.guard.authenticated(eio_sid)
         metrics.CONNECTIONS.inc()
         self._arm(connection)
@@ -326,9 +339,7 @@ class Gateway:
     def _forget(self, connection: Connection) -> None:
         connection.closed = True
         connection.outlet.shut()
-        self._of_subject[connection.subject.sub] -= 1
-        if not self._of_subject[connection.subject.sub]:
-            del self._of_subject[connection.subject.sub]
+        self._uncount(connection.subject)
         if not self._connections:
             self._deserted.set()
         metrics.CONNECTIONS.dec()
@@ -338,6 +349,11 @@ class Gateway:
             self.relay.leave(job_id, connection.sid)
         # A client may leave the namespace and keep its connection; it has as long as a new one.
         self.guard.expect(connection.eio_sid)
+
+    def _uncount(self, subject: Subject) -> None:
+        self._of_subject[subject.sub] -= 1
+        if not self._of_subject[subject.sub]:
+            del self._of_subject[subject.sub]
 
     def _request(
         self,
@@ -372,6 +388,10 @@ class Gateway:
             except TransportUnavailable as exc:
                 logger.warning("could not answer %s of %s: %s", name, sid, exc)
                 return payload_of(UNAVAILABLE)
+            except RuleTimeout as exc:
+                logger.error("refused %s of %s: %s", name, sid, exc)
+                metrics.REFUSED.labels(UNDECIDED.code).inc()
+                return payload_of(UNDECIDED)
             except Exception:
                 logger.exception("%s of %s failed", name, sid)
                 return payload_of(Refusal(code="internal_error", message="something went wrong"))
@@ -549,6 +569,11 @@ class Gateway:
             "closing %s: the token of sub=%s expired", connection.sid, shown(connection.subject.sub)
         )
         self._spawn(self._end(connection))
+
+    def _resumed(self) -> None:
+        """Make up for messages about revocations that an interruption may have lost."""
+        if self._revocations is not None:
+            self._revocations.request_read()
 
     def _close_revoked(self) -> None:
         for connection in list(self._connections.values()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from jobcast.cancellation import cancel_and_wait
@@ -42,6 +42,7 @@ class Relay:
         namespace: that the followers are connected to.
         rights: decides whether followers may follow a record with another epoch or owner; all
             may if there is none.
+        on_resumed: is called after an interruption, in which messages may have been lost.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class Relay:
         *,
         namespace: str = ROOT,
         rights: Rights | None = None,
+        on_resumed: Callable[[], None] = lambda: None,
     ) -> None:
         self._source = source
+        self._on_resumed = on_resumed
         self._namespace = namespace
         self._rights = rights
         self._quiet_check = quiet_check
@@ -290,6 +293,7 @@ class Relay:
 
     async def _resume(self) -> None:
         """After an interruption, read what every room missed."""
+        self._on_resumed()
         rooms = [room for room in self._rooms.values() if not room.behind]
         for room in rooms:
             room.behind = True

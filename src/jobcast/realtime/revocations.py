@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final
 
 from jobcast.errors import TokenError, TransportUnavailable
@@ -15,6 +16,7 @@ from jobcast.transports.revocations import Revocation, SupportsRevocations
 
 RELOAD_INTERVAL: Final = 30.0  # seconds between two reads of all revocations
 RETRY_DELAY: Final = 1.0  # seconds after a read that failed
+REQUEST_SPREAD: Final = 1.0  # seconds, at most, until a requested read begins
 KNOWN_TIMEOUT: Final = 5.0  # seconds that a join waits for the first read
 
 logger = logging.getLogger(__name__)
@@ -84,6 +86,7 @@ class RevocationWatch:
         self._deny_list = deny_list
         self._on_news = on_news
         self._known = asyncio.Event()  # all revocations were read once
+        self._requested = asyncio.Event()
         source.watch_revocations(lambda revocation: self._add([revocation]))
 
     async def known(self) -> None:
@@ -98,10 +101,15 @@ class RevocationWatch:
         except TimeoutError:
             raise TransportUnavailable("the revoked tokens were not read yet") from None
 
+    def request_read(self) -> None:
+        """Have all revocations read soon: messages about them may have been lost."""
+        self._requested.set()
+
     async def run(self) -> None:
         """Read all revocations again and again, until it is cancelled: a message may be lost."""
         problem = ""
         while True:
+            self._requested.clear()
             try:
                 self._add(await self._source.revocations())
                 self._known.set()
@@ -120,9 +128,17 @@ class RevocationWatch:
                 problem = "failed"
             self._deny_list.forget_expired()
             # Processes that were started together do not read together.
-            await asyncio.sleep(
+            await self._pause(
                 RETRY_DELAY if problem else RELOAD_INTERVAL * random.uniform(0.7, 1.0)
             )
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait until the next read is due or, if that is sooner, a requested one."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._requested.wait()
+                # Processes that lost the same server do not read together.
+                await asyncio.sleep(random.uniform(0, REQUEST_SPREAD))
 
     def _add(self, revocations: Iterable[Revocation]) -> None:
         if self._deny_list.add(revocations):

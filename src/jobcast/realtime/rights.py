@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from jobcast.errors import JobcastError, TransportUnavailable
 from jobcast.events import Refusal
-from jobcast.realtime.auth import Authorizer
+from jobcast.realtime.auth import Authorizer, RuleTimeout
 from jobcast.tokens import Subject
 
 ASKED_AT_ONCE: Final = 100  # connections; the loop has a turn in between
@@ -19,6 +19,10 @@ NOT_FOUND: Final = Refusal(
     code="job_not_found", message="there is no such job, or it is not yours to follow"
 )
 FAILED: Final = Refusal(code="internal_error", message="something went wrong")
+UNDECIDED: Final = Refusal(
+    code="unavailable",
+    message="the server did not find out in time who may follow the job; try again in a moment",
+)
 
 logger = logging.getLogger(__name__)
 
@@ -73,26 +77,63 @@ class SubjectRights:
         failures: list[Exception] = []
         for start in range(0, len(sids), ASKED_AT_ONCE):
             some = sids[start : start + ASKED_AT_ONCE]
-            asking = (self._may_follow(job_id, sid, owner) for sid in some)
-            for sid, answer in zip(
-                some, await asyncio.gather(*asking, return_exceptions=True), strict=True
-            ):
-                if isinstance(answer, Exception):
+            answers = await self._ask(job_id, some, owner)
+            for sid, answer in answers.items():
+                if isinstance(answer, RuleTimeout):
+                    refused[sid] = UNDECIDED
+                elif isinstance(answer, Exception):
                     failures.append(answer)
                     refused[sid] = FAILED
-                elif isinstance(answer, BaseException):
-                    raise answer
                 elif not answer:
                     refused[sid] = NOT_FOUND
+            if UNDECIDED in refused.values():
+                # Each further group could take as long, and the job's other followers wait.
+                refused.update(dict.fromkeys(sids[start + ASKED_AT_ONCE :], UNDECIDED))
+                break
+        self._report(job_id, len(sids), refused, failures)
+        return refused
+
+    async def _ask(
+        self, job_id: str, sids: Sequence[str], owner: str | None
+    ) -> dict[str, bool | Exception]:
+        """Ask about several connections at once."""
+        asking = (self._may_follow(job_id, sid, owner) for sid in sids)
+        answers: dict[str, bool | Exception] = {}
+        for sid, answer in zip(
+            sids, await asyncio.gather(*asking, return_exceptions=True), strict=True
+        ):
+            if isinstance(answer, BaseException) and not isinstance(answer, Exception):
+                raise answer
+            answers[sid] = answer
+        return answers
+
+    def _report(
+        self,
+        job_id: str,
+        asked: int,
+        refused: Mapping[str, Refusal],
+        failures: Sequence[Exception],
+    ) -> None:
+        """Log what went wrong with the rule.
+
+        Raises:
+            TransportUnavailable: the rule could not be asked.
+        """
         for failure in failures:
             if isinstance(failure, TransportUnavailable):
                 raise failure
         if failures:
             logger.error(
                 "job %s: JOBCAST_AUTHORIZE failed for %d of %d followers, who leave the job",
-                job_id, len(failures), len(sids), exc_info=failures[0],
+                job_id, len(failures), asked, exc_info=failures[0],
             )  # fmt: skip
-        return refused
+        undecided = sum(refusal is UNDECIDED for refusal in refused.values())
+        if undecided:
+            logger.error(
+                "job %s: JOBCAST_AUTHORIZE did not answer in time for %d of %d followers, who leave"
+                " the job and may join it again (JOBCAST_AUTHORIZE_TIMEOUT)",
+                job_id, undecided, asked,
+            )  # fmt: skip
 
     def ended(self, job_id: str, sid: str, refusal: Refusal) -> None:
         self._on_ended(sid, job_id, refusal)

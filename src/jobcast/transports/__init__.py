@@ -55,6 +55,7 @@ __all__ = [
     "Transport",
     "TransportPublisher",
     "check_url",
+    "is_in_memory",
     "open_manager",
     "open_publisher",
 ]
@@ -122,6 +123,11 @@ def check_url(url: str, prefix: str = DEFAULT_PREFIX) -> None:
         raise ValueError(f"should be a URL that begins with one of {shown}")
     if transport.check is not None:
         _load(transport.check)(url, prefix)
+
+
+def is_in_memory(url: str) -> bool:
+    """Return whether a transport reaches no other process than the one that opens it."""
+    return _transport(url) is _MEMORY
 
 
 def open_publisher(

@@ -85,6 +85,9 @@ class Outgoing(Struct, frozen=True, kw_only=True):
     # Its place among what its publisher says of the job, from 1: what is sent again, because the
     # answer was lost, is recognised by it. 0 for what is never sent again.
     number: int = 0
+    # The number of the event that its publisher published of the job before this one; 0 for none.
+    # Only transports that may deliver the later of two events without the earlier one need it.
+    previous: int = 0
     run: Run = NOBODY  # which says it
     # What another publisher publishes of the job before this, as a Predecessor's text, or "".
     after: str = ""

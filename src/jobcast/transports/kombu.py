@@ -31,6 +31,7 @@ from jobcast.events import JOB_EVENTS, Kind, State, job_of, packet_tail, room_of
 from jobcast.transports.base import Outgoing, Predecessor, Required, Retention
 from jobcast.transports.kombu_audience import Audience, Unheard
 from jobcast.transports.kombu_names import Names, stock_exchange
+from jobcast.transports.latest_numbers import LatestNumbers
 from jobcast.transports.leases import Lease
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.revocations import Revocation
@@ -59,6 +60,7 @@ class About(Struct, frozen=True, gc=False, omit_defaults=True):
     publisher: str
     number: int
     kind: Kind
+    previous: int = 0
     state: State | None = None
     owner: str | None = None
     run: Run = NOBODY
@@ -107,6 +109,7 @@ def encode(outgoing: Outgoing, publisher: str) -> bytes:
     about = About(
         publisher=publisher,
         number=outgoing.number,
+        previous=outgoing.previous,
         kind=outgoing.kind,
         state=outgoing.state,
         owner=outgoing.owner,
@@ -149,6 +152,7 @@ def decode(body: bytes | str) -> tuple[Outgoing, str]:
         state=about.state,
         owner=about.owner,
         number=about.number,
+        previous=about.previous,
         run=about.run,
         after=about.after,
         requires=about.requires,
@@ -239,6 +243,7 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
         self.publisher_id = secrets.token_hex(6)
         self._channel: Any = None
         self._numbers = count(1)
+        self._latest = LatestNumbers()
         self._published = 0
         self._unconfirmed: set[int] = set()  # delivery tags
         self._refused = False
@@ -251,7 +256,8 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
         Raises:
             PublishFailed: it may not have them, or those that listened do not now.
         """
-        bodies = [encode(self._numbered(outgoing), self.publisher_id) for outgoing in batch]
+        numbered = self._latest.chain([self._numbered(outgoing) for outgoing in batch])
+        bodies = [encode(outgoing, self.publisher_id) for outgoing in numbered]
         try:
             self._hand_over(self._names.events_exchange(), bodies, delivery_mode=PERSISTENT)
             self._audience.check(
@@ -261,6 +267,7 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
             if isinstance(exc, NotFound):
                 self._audience.lose()
             raise PublishFailed(self._failed(exc), batch) from exc
+        self._latest.add(numbered)
 
     def renew(self, leases: Sequence[Lease], seconds: float) -> None:
         """Tell every realtime process that these runs are alive.
@@ -316,13 +323,19 @@ class KombuPublisher(JobRooms, socketio.KombuManager):
         return not self._returned
 
     def ask_to_bind_again(self) -> None:
-        """Ask every process that listens to bind its queues again: an exchange was deleted.
+        """Ask every other process that listens to bind its queues again: an exchange was deleted.
 
         Raises:
             PublishFailed: the broker may not have taken it, or nobody listens.
         """
         try:
-            self._hand_over(self._names.bus_exchange(), [b"{}"], TRANSIENT, type=BIND_AGAIN)
+            self._hand_over(
+                self._names.bus_exchange(),
+                [b"{}"],
+                TRANSIENT,
+                type=BIND_AGAIN,
+                app_id=self.publisher_id,
+            )
             if self._returned:
                 raise Unheard(f"no Socket.IO process listens to the exchange {self._names.bus}")
         except KOMBU_ERRORS as exc:

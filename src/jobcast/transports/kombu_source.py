@@ -68,6 +68,7 @@ class Consumer:
     Args:
         url: of the broker.
         names: of the exchanges and the queue.
+        publisher_id: of this process's own messages; its own requests to bind again are ignored.
         on_event: is called in the loop with the body of each message of a job.
         on_bus: is called in the loop with python-socketio's own messages.
         on_leases: is called in the loop with messages that keep runs alive.
@@ -83,6 +84,7 @@ class Consumer:
         url: str,
         names: Names,
         *,
+        publisher_id: str,
         on_event: Callable[[bytes], None],
         on_bus: Callable[[bytes], None],
         on_leases: Callable[[bytes], None],
@@ -93,6 +95,7 @@ class Consumer:
     ) -> None:
         self._url = url
         self._names = names
+        self._publisher_id = publisher_id
         self._takers = {
             names.events: on_event,
             names.bus: on_bus,
@@ -233,8 +236,9 @@ class Consumer:
 
     def _received(self, message: Delivery) -> None:
         if message.properties.get("type") == BIND_AGAIN:
-            # All at once, and at once: until all have bound, events reach only some.
-            self.bind_again(misses_events=True)
+            # This process has bound its queues without waiting for its own request.
+            if message.properties.get("app_id") != self._publisher_id:
+                self.bind_again(misses_events=True)
         else:
             self._call(self._take, message)
 
@@ -309,6 +313,7 @@ class KombuSource:
         self._consumer = Consumer(
             self._url,
             self._names,
+            publisher_id=self._canaries.publisher_id,
             on_event=self._received,
             on_bus=self.bus.put_nowait,
             on_leases=self._noted,
@@ -392,19 +397,17 @@ class KombuSource:
                 )  # fmt: skip
                 self._online.clear()
                 misses_events = exc.way == self._names.events
-                if misses_events and exc.reaches_nobody and await self._all_are_asked_to_bind():
-                    continue
+                if misses_events and exc.reaches_nobody:
+                    await self._ask_others_to_bind_again()
                 if self._consumer is not None:
                     self._consumer.bind_again(misses_events=misses_events)
 
-    async def _all_are_asked_to_bind(self) -> bool:
-        """Ask all processes, this one among them. Returns whether it was possible."""
+    async def _ask_others_to_bind_again(self) -> None:
+        """Let all processes bind at the same time: until then, events reach only some of them."""
         try:
             await asyncio.to_thread(self._canaries.ask_to_bind_again)
         except TransportUnavailable as exc:
-            logger.debug("the other processes find it out by themselves: %s", exc)
-            return False
-        return True
+            logger.debug("the other processes notice by themselves that they are deaf: %s", exc)
 
     async def _send_canary(self, exchange: str) -> bool:
         return await asyncio.to_thread(self._canaries.send_canary, exchange)
@@ -430,17 +433,17 @@ class KombuSource:
                 "something else than jobcast publishes to %s: %s", self._names.events, exc
             )
             return
-        held = self._held.get(outgoing.job_id, {})
-        if publisher in held:
-            held[publisher].append(outgoing)
+        held = self._held.get(outgoing.job_id, {}).get(publisher)
+        if held and outgoing.number >= held[0].number:
+            _insert(outgoing, held)
         elif self._records.lacks(outgoing, publisher) and self._patience(outgoing) > 0:
-            self._hold(deque([outgoing]), publisher)
+            self._hold(deque([outgoing, *(held or ())]), publisher)
         else:
             self._store(outgoing, publisher)
             self._release(outgoing.job_id)
 
     def _patience(self, outgoing: Outgoing) -> float:
-        """Seconds to wait for another publisher's event.
+        """Seconds to wait for an earlier event.
 
         What was published before this process listened does not come, unless it is late.
         """
@@ -450,7 +453,7 @@ class KombuSource:
         return HELD_TIMEOUT - (time.time() - self._listening_since)
 
     def _hold(self, events: deque[Outgoing], publisher: str) -> None:
-        """Let events of a job wait for another publisher, for a bounded time."""
+        """Let events of a job wait for earlier ones, for a bounded time."""
         first = events[0]
         self._held.setdefault(first.job_id, {})[publisher] = events
         asyncio.get_running_loop().call_later(
@@ -461,8 +464,8 @@ class KombuSource:
         events = self._held.get(first.job_id, {}).get(publisher)
         if events and events[0] is first:
             logger.info(
-                "job %s: gave up waiting for earlier events from another worker;"
-                " delivering newer events", first.job_id,
+                "job %s: gave up waiting %.0f s for earlier events; delivering newer events",
+                first.job_id, HELD_TIMEOUT,
             )  # fmt: skip
             self._store(events.popleft(), publisher)
             self._resume(first.job_id, publisher)
@@ -507,6 +510,15 @@ class KombuSource:
             logger.info("receiving from the broker")
         else:
             self._online.clear()
+
+
+def _insert(outgoing: Outgoing, events: deque[Outgoing]) -> None:
+    """Put an event in its place among a publisher's, unless it is there."""
+    index = len(events)
+    while events[index - 1].number > outgoing.number:
+        index -= 1
+    if events[index - 1].number < outgoing.number:
+        events.insert(index, outgoing)
 
 
 class KombuClientManager(AsyncJobRooms):

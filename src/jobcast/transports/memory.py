@@ -114,6 +114,12 @@ class MemoryPublisher(JobRooms):
     def revoke(self, revocation: Revocation) -> None:
         self._broker.revoke(revocation)
 
+    def advice(self) -> list[str]:
+        return [
+            "JOBCAST_URL is memory://, which joins nothing but the parts of one process: no worker"
+            " or server in another process receives anything"
+        ]
+
     def close(self) -> None:
         """There is nothing to let go of."""
 

@@ -141,8 +141,12 @@ class Record:
 
     def lacks(self, outgoing: Outgoing, publisher: str) -> bool:
         """Whether what an event comes after is not there yet, nor the event itself."""
+        if self._has(outgoing, publisher):
+            return False
         other, number, _ = Predecessor.parse(outgoing.after)
-        return self.said.get(other, 0) < number and not self._has(outgoing, publisher)
+        if self.said.get(other, 0) < number:
+            return True
+        return self.said.get(publisher, 0) < outgoing.previous
 
     def begin_anew(self) -> None:
         """Give it another epoch, so that nobody goes on from before."""
@@ -219,7 +223,7 @@ class Records:
         Without a record it is unknown what was published before: only what may be under way is
         waited for.
         """
-        if not outgoing.after:
+        if not outgoing.after and not outgoing.previous:
             return False
         record = self.get(outgoing.job_id)
         if record is None:

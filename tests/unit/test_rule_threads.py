@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from jobcast.realtime import rule_threads
+from jobcast.realtime.rule_threads import NoThread, RuleThreads
+from tests.support import TIMEOUT, eventually
+
+
+async def test_a_call_returns_what_its_function_returns_or_raises() -> None:
+    threads = RuleThreads()
+    assert await threads.call(divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        await threads.call(divmod, 7, 0)
+    threads.close()
+
+
+async def test_calls_that_never_return_leave_the_number_of_threads_and_of_waiting_calls_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rule_threads, "THREADS", 2)
+    monkeypatch.setattr(rule_threads, "MAX_WAITING", 3)
+    threads, release, before = RuleThreads(), threading.Event(), threading.active_count()
+    hanging = []
+    for _ in range(2):
+        hanging.append(threads.call(release.wait, TIMEOUT))
+        await eventually(threads._waiting.empty, "thread that takes the call")
+    waiting = [threads.call(int) for _ in range(3)]
+    with pytest.raises(NoThread):
+        threads.call(int)
+    assert threading.active_count() == before + 2
+    waiting[0].cancel()
+    release.set()
+    async with asyncio.timeout(TIMEOUT):
+        assert await asyncio.gather(*hanging, *waiting[1:]) == [True, True, 0, 0]
+    threads.close()
+    await eventually(lambda: threading.active_count() == before, "end of the threads")
+
+
+async def test_closing_cancels_the_calls_that_wait() -> None:
+    threads, release = RuleThreads(), threading.Event()
+    hanging = [threads.call(release.wait, TIMEOUT) for _ in range(rule_threads.THREADS)]
+    await eventually(threads._waiting.empty, "threads that take the calls")
+    waiting = threads.call(int)
+    threads.close()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    release.set()
+    assert all(await asyncio.gather(*hanging))

@@ -56,7 +56,7 @@ def send(project: Project, owner: str = "alice") -> str:
     return project.run(f"import tasks; print(tasks.convert.owned_by({owner!r}).delay(100).id)")
 
 
-def test_report_progress(project: Project) -> None:
+def test_followers_see_stages_and_logs_of_a_report(project: Project) -> None:
     job_id = project.run(
         "import more; print(more.report.owned_by('alice').delay(['x', 'y']).id); more.parse('x')"
     )
@@ -66,7 +66,7 @@ def test_report_progress(project: Project) -> None:
         assert line in watched.stdout
 
 
-def test_choose_what_followers_see(project: Project) -> None:
+def test_followers_see_only_the_public_result_and_error(project: Project) -> None:
     code = "import discreet; print(discreet.import_rows.owned_by('alice').delay({}).id)"
     good = project.watch(WATCH, project.run(code.format(["a", "secret"])), project.mint())
     assert good.returncode == 0
@@ -77,7 +77,7 @@ def test_choose_what_followers_see(project: Project) -> None:
     assert "AttributeError" in bad.stdout
 
 
-def test_open_a_job(project: Project) -> None:
+def test_an_opened_job_is_followed(project: Project) -> None:
     project.run("import nightly")
     watched = project.watch(WATCH, "nightly-reindex", project.mint())
     assert watched.returncode == 0
@@ -88,14 +88,14 @@ def test_open_a_job(project: Project) -> None:
 END = "import elsewhere; elsewhere.manager.emit('job_complete', {'result': 1}, room='job_42')"
 
 
-def test_publish_single_events(project: Project) -> None:
+def test_single_events_reach_followers(project: Project) -> None:
     project.run(END)
     watched = project.watch(WATCH, "42", project.mint("--job", "42"))
     assert watched.returncode == 0
     assert "almost there" in watched.stdout
 
 
-def test_attach_to_a_server(project: Project) -> None:
+def test_an_attached_server_serves_jobs(project: Project) -> None:
     project.run(END)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -112,33 +112,33 @@ def test_attach_to_a_server(project: Project) -> None:
     assert "almost there" in watched.stdout
 
 
-def test_add_routes_to_the_application(project: Project) -> None:
+def test_an_application_with_routes_serves_them_and_health_checks(project: Project) -> None:
     with serving(project, OWN_SERVER.commands[0]) as url:
         assert ask(url, "GET", "/") == "hello"
         assert answers(f"{url}/healthz")
 
 
 @pytest.mark.usefixtures("package")
-def test_follow_in_a_page_with_socket_io_client(project: Project) -> None:
+def test_a_page_with_socket_io_client_follows_a_job(project: Project) -> None:
     lines = run_stock_script(STOCK_SCRIPT, project.url, project.mint(), send(project))
     assert "info page 42 is done" in lines
     assert lines[-1] == "done { pages: 100 }"
 
 
-def test_follow_in_a_page_with_the_package(project: Project, tmp_path: Path) -> None:
+def test_a_page_with_the_package_follows_a_job(project: Project, tmp_path: Path) -> None:
     lines = run_package_script(PACKAGE_SCRIPT, project.url, project.mint(), send(project), tmp_path)
     assert "done { pages: 100 }" in lines
     assert any(re.match(r"(started|complete) \d+ converting page \d+ is done", li) for li in lines)
 
 
-def test_follow_in_python(project: Project) -> None:
+def test_the_python_client_follows_a_job(project: Project) -> None:
     code = "import asyncio, follow; asyncio.run(follow.follow({!r}, {!r}))"
     printed = project.run(code.format(project.url, send(project)), JOBCAST_TOKEN=project.mint())
     assert "job_complete" in printed
     assert printed.endswith("result: {'pages': 100}")
 
 
-def test_a_rule_of_ones_own(project: Project) -> None:
+def test_the_rule_of_the_guide_admits_the_owner_only(project: Project) -> None:
     (line,) = AUTHORIZATION.commands
     job_id = send(project, owner="bob")
     with serving(project, line) as url:
@@ -155,7 +155,7 @@ sys.exit(pytest.main(["-q", *(f"-o{{option}}" for option in options)]))
 """
 
 
-def test_the_guide_to_testing(project: Project, tmp_path: Path) -> None:
+def test_the_test_of_the_guide_passes(project: Project, tmp_path: Path) -> None:
     for name in ("tasks.py", "test_tasks.py"):
         (tmp_path / name).write_text(MODULES[name])
     assert "1 passed" in project.run(RUN_PYTEST.format(folder=str(tmp_path)))

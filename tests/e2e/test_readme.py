@@ -41,7 +41,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterato
         yield project
 
 
-def test_the_owner_watches_the_job_and_nobody_else_does(project: Project) -> None:
+def test_only_the_owner_watches_the_job(project: Project) -> None:
     job_id = project.run("import views; print(views.job_id)")
     watched = project.watch(WATCH, job_id, project.mint())
     assert watched.returncode == 0, watched.stdout

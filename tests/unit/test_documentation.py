@@ -103,7 +103,7 @@ LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)#\s]+)(?:#[^)]*)?\)|!\[[^\]]*\]\(([^)\
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_relative_links_lead_to_files(path: Path) -> None:
-    """`make docs` checks the pages of the site, with their anchors; this is for all others too."""
+    """`make docs` checks the pages of the site; this test covers the other documents too."""
     for groups in LINK.findall(path.read_text()):
         target = next(filter(None, groups))
         if "://" not in target and (path.parent, target) != (REFERENCE, SCHEMA):

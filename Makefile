@@ -13,7 +13,7 @@ TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(2 * (os.cpu_count()
 CONSOLE_SOURCES := $(shell find client/src client/console -name node_modules -prune -o -type f -print)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev console test lint format typecheck client servers pytest bench unit clean
+.PHONY: help demo dev console test lint format typecheck docs client servers pytest bench unit clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,7 +63,7 @@ dev: $(VENV)/.synced .env  ## run the reference application's processes, with th
 .env: | $(VENV)/.synced
 	$(BIN)/python -c "from pathlib import Path; from jobcast.reference import write_env; write_env(Path('.env'))"
 
-test: lint typecheck client pytest  ## everything that has to pass
+test: lint typecheck docs client pytest  ## everything that has to pass
 
 lint: $(VENV)/.synced  ## format, lint, directions of imports
 	$(BIN)/ruff format --check
@@ -76,6 +76,9 @@ format: $(VENV)/.synced  ## put the code into shape
 
 typecheck: $(VENV)/.synced  ## strict types, tests included
 	$(BIN)/mypy
+
+docs: $(VENV)/.synced  ## build the documentation into build/site; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 client: client/node_modules/.package-lock.json  ## check, test and build the TypeScript packages
 	cd client && $(NODE) npm run check

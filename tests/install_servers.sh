@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests start processes of, as Debian packages: Redis, RabbitMQ, Chromium and
-# the reverse proxies of docs/proxies.md.
+# the reverse proxies of docs/how-to/proxies.md.
 set -eu
 
 packages=""

@@ -15,6 +15,10 @@ import matplotlib as mpl
 from bench.fanout.scenarios import Row, Sample
 
 PEERS: Final = ("jobcast", "stock", "node", "floor")
+# Of the documentation's folder.
+PAGE: Final = Path("explanation", "performance.md")
+FIGURES: Final = Path("explanation", "fanout.json")
+PLOT: Final = Path("images", "fanout.svg")
 COLOURS: Final = {"jobcast": "#0a7d5c", "stock": "#8a8f98", "node": "#c58b2b", "floor": "#c9ced6"}
 
 
@@ -109,9 +113,9 @@ def growth_table(growth: Mapping[str, Mapping[str, float]]) -> str:
 def write(figures: Mapping[str, Any], docs: Path) -> None:
     """Put figures, plot and tables where the docs have them."""
     rows, growth = figures["rows"], figures["growth"]
-    (docs / "fanout.json").write_text(json.dumps(figures, indent=1) + "\n")
-    plot(rows, growth, docs / "images" / "fanout.svg")
-    page = docs / "performance.md"
+    (docs / FIGURES).write_text(json.dumps(figures, indent=1) + "\n")
+    plot(rows, growth, docs / PLOT)
+    page = docs / PAGE
     text = page.read_text()
     for name, block in (("table", table(rows)), ("growth", growth_table(growth))):
         text = with_block(text, name, block)

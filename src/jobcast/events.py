@@ -137,6 +137,7 @@ class JobStatus(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def state(self) -> State:
+        """The status."""
         return self.status
 
 
@@ -177,6 +178,7 @@ class JobComplete(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def state(self) -> State:
+        """Always ``complete``."""
         return "complete"
 
 
@@ -192,6 +194,7 @@ class JobError(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def state(self) -> State:
+        """Always ``error``."""
         return "error"
 
 

@@ -75,7 +75,7 @@ class NamedKey(NamedTuple):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """Everything that can be set. ``docs/settings.md`` says what each is for.
+    """All settings; ``docs/reference/settings.md`` describes each.
 
     An instance may be shown and logged: its ``repr`` hides each field that is named after a
     password, a secret, a token or a key, and what is secret in URLs.

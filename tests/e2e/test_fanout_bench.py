@@ -87,8 +87,8 @@ async def test_what_is_measured_is_the_server_and_not_what_started_it(name: str)
 
 
 def test_what_the_docs_show_are_the_figures_that_they_keep() -> None:
-    figures = json.loads((DOCS / "fanout.json").read_text())
-    page = (DOCS / "performance.md").read_text()
+    figures = json.loads((DOCS / report.FIGURES).read_text())
+    page = (DOCS / report.PAGE).read_text()
     assert report.with_block(page, "table", report.table(figures["rows"])) == page
     assert report.with_block(page, "growth", report.growth_table(figures["growth"])) == page
 

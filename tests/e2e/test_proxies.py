@@ -1,4 +1,4 @@
-"""The snippets of docs/proxies.md, run by the programs that they are for, before a real server."""
+"""The snippets of docs/how-to/proxies.md, run by their programs in front of a real server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Front = Callable[[str, int, int, Path], "Proxy"]
 
 SNIPPETS = re.findall(
     r"^```(nginx|haproxy|caddy)\n(.*?)^```$",
-    (ROOT / "docs" / "proxies.md").read_text("utf-8"),
+    (ROOT / "docs" / "how-to" / "proxies.md").read_text("utf-8"),
     re.MULTILINE | re.DOTALL,
 )
 TRANSPORTS = [("websocket",), ("polling",)]

@@ -21,7 +21,7 @@ from jobcast.transports.revocations import Revocation, SupportsRevoking
 from tests.support import ROOT, TIMEOUT, eventually
 from tests.support.rabbitmq import RabbitMQ
 
-DEPLOYMENT = ROOT / "docs" / "deployment.md"
+GUIDE = ROOT / "docs" / "how-to" / "rabbitmq.md"
 TERMS = LeaseTimeouts(lease=0.6, lost_after=60)
 
 
@@ -29,7 +29,7 @@ TERMS = LeaseTimeouts(lease=0.6, lost_after=60)
 def restricted(rabbitmq: RabbitMQ) -> Iterator[RabbitMQ]:
     """The broker, with the users that the documentation tells one to make."""
     users: list[str] = []
-    for line in DEPLOYMENT.read_text().splitlines():
+    for line in GUIDE.read_text().splitlines():
         if line.startswith("rabbitmqctl "):
             _, *arguments = shlex.split(line)
             rabbitmq.control(*arguments)

@@ -49,7 +49,7 @@ from tests.support.rabbitmq import RabbitMQ
 from tests.support.redis_family import Cluster, RedisProcess, Sentinels, TlsRedis, redis_server
 from tests.support.redis_family import started as started_servers
 
-DEPLOYMENT = ROOT / "docs" / "deployment.md"
+GUIDE = ROOT / "docs" / "how-to" / "redis.md"
 
 
 NAMES = Names()
@@ -434,13 +434,13 @@ CLUSTER_RIGHTS = "+cluster|slots", "+cluster|shards", "+command", "+readonly"
 
 
 def test_the_documentation_names_the_rights_for_a_cluster() -> None:
-    assert all(f"`{right}`" in DEPLOYMENT.read_text() for right in CLUSTER_RIGHTS)
+    assert all(f"`{right}`" in GUIDE.read_text() for right in CLUSTER_RIGHTS)
 
 
 def acl_users() -> dict[str, list[str]]:
     """The users that the documentation tells one to make."""
     users = {}
-    for line in DEPLOYMENT.read_text().splitlines():
+    for line in GUIDE.read_text().splitlines():
         if line.startswith("ACL SETUSER "):
             _, _, user, _, _, *rules = line.split()
             users[user] = rules

@@ -42,7 +42,7 @@ def create_app() -> Starlette:
 
 
 def create_own_app() -> Starlette:
-    """An application with a session check of its own, as docs/console.md says."""
+    """An application with a session check of its own, as docs/how-to/console.md says."""
 
     async def current_user(request: Request) -> str | None:
         return await run_in_threadpool(request.headers.get, "x-remote-user")

@@ -1,28 +1,38 @@
-"""The documentation, the settings and the metrics name the same things."""
+"""The documentation matches the settings, the metrics, the commands and the Python API."""
 
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 
+import click
 import pytest
 from prometheus_client import Counter, Gauge
 
+from docs.assets.griffe_rst import as_markdown
+from docs.assets.hooks import API_PAGE, SCHEMA, declared, undocumented
+from jobcast.cli import main
 from jobcast.realtime import metrics
 from jobcast.settings import FILE_SUFFIX, PREFIX, Settings, names
 from tests.support import ROOT
 
+DOCS = ROOT / "docs"
 TEXTS = sorted(
     [
         *ROOT.glob("*.md"),
-        *(ROOT / "docs").glob("*.md"),
+        *DOCS.rglob("*.md"),
         *(ROOT / "protocol").glob("*.md"),
         *(ROOT / "client").glob("*.md"),
         *(ROOT / "src" / "jobcast" / "_project").rglob("*.md"),
     ]
 )
-SETTINGS = (ROOT / "docs" / "settings.md").read_text()
-DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text()
+REFERENCE = DOCS / "reference"
+SETTINGS = (REFERENCE / "settings.md").read_text()
+METRICS = (REFERENCE / "metrics.md").read_text()
+COMMANDS = (REFERENCE / "cli.md").read_text()
+TYPESCRIPT = (REFERENCE / "typescript.md").read_text()
+CLIENT = ROOT / "client" / "src"
 
 # Of the command line and of Compose; no Settings has them.
 OTHERS = {"JOBCAST_TOKEN", "JOBCAST_DEMO", "JOBCAST_PORTS"}
@@ -83,6 +93,94 @@ def test_every_metric_has_a_row() -> None:
         for family in metric.describe()
     ]
     documented = re.findall(
-        r"^\| `(jobcast_[a-z_]+?)(?:_total)?(?:\{\w+\})?` \|", DEPLOYMENT, re.MULTILINE
+        r"^\| `(jobcast_[a-z_]+?)(?:_total)?(?:\{\w+\})?` \|", METRICS, re.MULTILINE
     )
     assert sorted(documented) == sorted(exposed)
+
+
+LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)#\s]+)(?:#[^)]*)?\)|!\[[^\]]*\]\(([^)\s]+)\)")
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_relative_links_lead_to_files(path: Path) -> None:
+    """`make docs` checks the pages of the site; this test covers the other documents too."""
+    for groups in LINK.findall(path.read_text()):
+        target = next(filter(None, groups))
+        if "://" not in target and (path.parent, target) != (REFERENCE, SCHEMA):
+            assert (path.parent / target).exists(), target
+
+
+def sections_of_commands() -> dict[str, str]:
+    _, *parts = re.split(r"^## jobcast (\w+)$", COMMANDS, flags=re.MULTILINE)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def test_every_command_has_a_section() -> None:
+    assert sections_of_commands().keys() == main.commands.keys()
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_every_option_of_a_command_has_a_row(name: str) -> None:
+    options = {
+        option
+        for parameter in main.commands[name].params
+        if isinstance(parameter, click.Option)
+        for option in parameter.opts
+    }
+    rows = re.findall(r"^\| `(--[\w-]+)` \|", sections_of_commands()[name], re.MULTILINE)
+    assert set(rows) == options
+
+
+def test_every_declared_name_has_a_docstring() -> None:
+    assert undocumented(API_PAGE.read_text("utf-8")) == []
+
+
+def test_a_name_without_a_docstring_is_found() -> None:
+    """`Transport` has fields only, `Job.log` has a docstring, and `Job.__enter__` has none."""
+    page = (
+        "::: jobcast.transports.Transport\n\n"
+        "::: jobcast.Job\n    options:\n      members:\n        - log\n        - __enter__\n"
+    )
+    assert undocumented(page) == ["jobcast.Job.__enter__"]
+
+
+def test_a_declared_name_that_does_not_exist_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        undocumented("::: jobcast.missing\n")
+
+
+@pytest.mark.parametrize("module", ["jobcast", "jobcast.realtime"])
+def test_every_exported_name_is_declared(module: str) -> None:
+    exported = {f"{module}.{name}" for name in import_module(module).__all__}
+    assert exported <= declared(API_PAGE.read_text("utf-8")).keys()
+
+
+def exports_of(module: str) -> set[str]:
+    """The names that a TypeScript module exports: in lists, and where they are defined."""
+    source = (CLIENT / module).read_text()
+    lists = re.findall(r"^export (?:type )?\{([^}]*)\}", source, re.MULTILINE)
+    listed = {item.split()[-1] for names in lists for item in names.split(",") if item.strip()}
+    defined = re.findall(
+        r"^export (?:declare )?(?:function|const|type|interface|class) (\w+)", source, re.MULTILINE
+    )
+    return listed | set(defined)
+
+
+@pytest.mark.parametrize("module", ["index.ts", "react.ts"])
+def test_every_exported_typescript_name_has_a_row(module: str) -> None:
+    exported = exports_of(module)
+    assert {"index.ts": "createJobClient", "react.ts": "useJobSocket"}[module] in exported
+    cells = " ".join(re.findall(r"^\| (`.*?) \|", TYPESCRIPT, re.MULTILINE))
+    assert exported <= set(re.findall(r"`(\w+)", cells))
+
+
+@pytest.mark.parametrize(
+    ("docstring", "markdown"),
+    [
+        ("See :meth:`Job.log`.", "See `Job.log`."),
+        ("See :class:`~jobcast.Job`.", "See `jobcast.Job`."),
+        ("Text.\n\n>>> f(1)\n2\n\nMore.", "Text.\n\n```pycon\n>>> f(1)\n2\n```\n\nMore."),
+    ],
+)
+def test_docstrings_become_markdown(docstring: str, markdown: str) -> None:
+    assert as_markdown(docstring) == markdown

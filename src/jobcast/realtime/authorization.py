@@ -17,10 +17,13 @@ from jobcast.settings import Settings
 from jobcast.tokens import Subject
 from jobcast.transports import Source
 
-#: What ``JOBCAST_AUTHORIZE`` names: it gets the verified subject, the job's id and the job's owner
-#: (None if it has none, or does not exist), and may be ``async``. A plain function runs in a
-#: thread, so that it may ask a database.
 Rule = Callable[[Subject, str, str | None], bool | Awaitable[bool]]
+"""The type of the function that ``JOBCAST_AUTHORIZE`` names: whether a subject may follow a job.
+
+Its arguments are the verified subject, the id of the job, and the owner of the job (None if the job
+has no owner or does not exist). It may be ``async``. A plain function runs in a thread, so it may
+query a database.
+"""
 
 
 class RuleFailed(JobcastError):

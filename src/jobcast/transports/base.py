@@ -98,6 +98,7 @@ class Outgoing(Struct, frozen=True, kw_only=True):
     def of(
         cls, event: JobEvent, origin: Origin = NO_ORIGIN, number: int = 0, requires: Required = ""
     ) -> Outgoing:
+        """Encode an event, with the owner and the run of its origin."""
         return cls(
             job_id=event.job_id,
             kind=event.kind,

@@ -1,0 +1,146 @@
+"""The code and the commands of a documentation page, run as they stand there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.conftest import Valkey
+from tests.e2e.stock import FOLDER as STOCK_CLIENT
+from tests.e2e.stock import command
+from tests.support import ROOT, SECRET, TIMEOUT, Process, answers, free_port, new_id, running
+
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE_NAME = re.compile(r"# ([\w/]+\.py)\n")
+URL = "redis://localhost:6379/0"
+MINT = "jobcast token --sub alice"
+
+
+class Page:
+    """A page of Markdown: its modules by file name, its commands, its other blocks by language."""
+
+    def __init__(self, path: str) -> None:
+        self.blocks = BLOCK.findall((ROOT / path).read_text("utf-8"))
+        self.modules = {
+            match[1]: code
+            for language, code in self.blocks
+            if language == "python" and (match := FILE_NAME.match(code))
+        }
+        self.commands = [line for code in self.of("sh") for line in code.splitlines()]
+
+    def of(self, language: str) -> list[str]:
+        return [code for name, code in self.blocks if name == language]
+
+
+class Project:
+    """A folder with the modules of pages, whose processes use a Valkey of the tests."""
+
+    def __init__(self, folder: Path, valkey: Valkey, modules: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.valkey = valkey
+        self.env = {
+            "JOBCAST_URL": valkey.url,
+            "JOBCAST_PORT": str(self.port),
+            "SECRET": SECRET,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        for name, code in modules.items():
+            self.write(name, code)
+
+    def write(self, name: str, code: str) -> None:
+        """Write a module; its Celery application gets a queue of its own on the tests' broker."""
+        own = code.replace(URL, self.valkey.url)
+        if own != code and "app = Celery(" in code:
+            own += f"\napp.conf.task_default_queue = {new_id('queue')!r}\n"
+            own += "app.conf.result_backend = app.conf.broker_url\n"
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(own)
+
+    def shell(self, line: str, log: str) -> Process:
+        return Process(["bash", "-c", line], self.folder / log, self.env, self.folder)
+
+    @contextmanager
+    def worker(self, line: str) -> Iterator[Process]:
+        """Run a worker until the end of the block, which begins when it is ready."""
+        with running(self.shell(f"{line} -c 2", f"{new_id('worker')}.log")) as worker:
+            worker.expect(lambda: " ready." in worker.log, "ready worker")
+            yield worker
+
+    @contextmanager
+    def server(self, line: str) -> Iterator[Process]:
+        """Run a server until the end of the block, which begins when it is ready."""
+        with running(self.shell(line, f"{new_id('server')}.log")) as server:
+            server.expect(lambda: answers(f"{self.url}/readyz"), "ready server")
+            yield server
+
+    def run(self, code: str, **env: str) -> str:
+        """Run Python in the project, and return its output."""
+        return self._output([sys.executable, "-W", "error", "-c", code], **env)
+
+    def mint(self, *arguments: str) -> str:
+        line = " ".join([MINT, *arguments])
+        return self._output(["bash", "-c", line], JOBCAST_JWT_SECRET=SECRET)
+
+    def watch(
+        self, line: str, job_id: str, token: str, url: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the page's ``jobcast watch`` with the id of a job and a token."""
+        return subprocess.run(
+            ["bash", "-c", f"{line} --url {url or self.url}"], text=True, check=False,
+            env={**os.environ, **self.env, "JOBCAST_TOKEN": token, "JOB_ID": job_id},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TIMEOUT,
+        )  # fmt: skip
+
+    def _output(self, argv: list[str], **env: str) -> str:
+        done = subprocess.run(
+            argv, cwd=self.folder, text=True, check=True, timeout=3 * TIMEOUT,
+            env={**os.environ, **self.env, **env}, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+
+def run_stock_script(script: str, url: str, token: str, job_id: str) -> list[str]:
+    """Run a page's socket.io-client script until the end of the job, and return its lines."""
+    path = STOCK_CLIENT / f".{new_id('page')}.mjs"
+    path.write_text(
+        _with_constants(script, url, token, job_id)
+        + "setTimeout(() => process.exit(2), 30000);\n"
+        + "for (const end of ['job_complete', 'job_error'])\n"
+        + "  socket.on(end, () => process.exit(0));\n"
+    )
+    try:
+        return _node(path)
+    finally:
+        path.unlink()
+
+
+def run_package_script(script: str, url: str, token: str, job_id: str, folder: Path) -> list[str]:
+    """Run a page's @jobcast/client script until the end of the job, and return its lines."""
+    installed = folder / "node_modules" / "@jobcast" / "client"
+    installed.parent.mkdir(parents=True)
+    installed.symlink_to(ROOT / "client")
+    path = folder / "page.mjs"
+    path.write_text(_with_constants(script, url, token, job_id) + "client.close();\n")
+    return _node(path)
+
+
+def _with_constants(script: str, url: str, token: str, job_id: str) -> str:
+    imports, blank, rest = script.partition("\n\n")
+    assert blank
+    constants = f"const url = '{url}', token = '{token}', job_id = '{job_id}';"
+    return f"{imports}\n{constants}\n{rest}"
+
+
+def _node(path: Path) -> list[str]:
+    done = subprocess.run(
+        [command("node"), str(path)], text=True, timeout=TIMEOUT, check=True, stdout=subprocess.PIPE
+    )
+    return done.stdout.splitlines()

@@ -1,0 +1,252 @@
+"""The code of the how-to guides, run as it stands there in one project with real servers."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Valkey
+from tests.e2e.documented import Page, Project, run_package_script, run_stock_script
+from tests.support import ROOT, SECRET, answers, free_port, running, wait_for
+
+PROGRESS = Page("docs/how-to/report-progress.md")
+OPEN_JOB = Page("docs/how-to/open-job.md")
+OWN_SERVER = Page("docs/how-to/own-server.md")
+FOLLOW = Page("docs/how-to/follow-jobs.md")
+FASTAPI = Page("docs/how-to/fastapi.md")
+DJANGO = Page("docs/how-to/django.md")
+TESTING = Page("docs/how-to/testing.md")
+AUTHORIZATION = Page("docs/how-to/authorization.md")
+
+PAGES = (PROGRESS, OPEN_JOB, OWN_SERVER, FOLLOW, FASTAPI, TESTING, AUTHORIZATION)
+MODULES = {name: code for page in PAGES for name, code in page.modules.items()}
+STOCK_SCRIPT, PACKAGE_SCRIPT = FOLLOW.of("js")
+_, WATCH = FOLLOW.commands
+
+WORKER = "celery -A tasks worker --loglevel=info -I more,discreet"
+SERVE = 'JOBCAST_JWT_SECRET="$SECRET" jobcast serve'
+
+
+def test_every_module_of_a_guide_is_run_by_a_test() -> None:
+    documented = {
+        name
+        for path in (ROOT / "docs" / "how-to").glob("*.md")
+        for name in Page(str(path.relative_to(ROOT))).modules
+    }
+    assert documented == MODULES.keys() | DJANGO.modules.keys()
+    assert set(MODULES) == {
+        "tasks.py", "more.py", "discreet.py", "nightly.py", "elsewhere.py", "shop.py", "server.py",
+        "follow.py", "api.py", "test_tasks.py", "rules.py",
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterator[Project]:
+    project = Project(tmp_path_factory.mktemp("guides"), valkey, MODULES)
+    with project.worker(WORKER), project.server(SERVE):
+        yield project
+
+
+def send(project: Project, owner: str = "alice") -> str:
+    return project.run(f"import tasks; print(tasks.convert.owned_by({owner!r}).delay(100).id)")
+
+
+def test_followers_see_stages_and_logs_of_a_report(project: Project) -> None:
+    job_id = project.run(
+        "import more; print(more.report.owned_by('alice').delay(['x', 'y']).id); more.parse('x')"
+    )
+    watched = project.watch(WATCH, job_id, project.mint())
+    assert watched.returncode == 0, watched.stdout
+    for line in ("read x", "read y", "one page was empty", "followers also see records of logging"):
+        assert line in watched.stdout
+
+
+def test_followers_see_only_the_public_result_and_error(project: Project) -> None:
+    code = "import discreet; print(discreet.import_rows.owned_by('alice').delay({}).id)"
+    good = project.watch(WATCH, project.run(code.format(["a", "secret"])), project.mint())
+    assert good.returncode == 0
+    assert "SECRET" not in good.stdout
+    bad = project.watch(WATCH, project.run(code.format([1])), project.mint())
+    assert bad.returncode == 1
+    assert "The import failed. Support has been notified." in bad.stdout
+    assert "AttributeError" in bad.stdout
+
+
+def test_an_opened_job_is_followed(project: Project) -> None:
+    project.run("import nightly")
+    watched = project.watch(WATCH, "nightly-reindex", project.mint())
+    assert watched.returncode == 0
+    for shard in "abc":
+        assert f"shard {shard}" in watched.stdout
+
+
+END = "import elsewhere; elsewhere.manager.emit('job_complete', {'result': 1}, room='job_42')"
+
+
+def test_single_events_reach_followers(project: Project) -> None:
+    project.run(END)
+    watched = project.watch(WATCH, "42", project.mint("--job", "42"))
+    assert watched.returncode == 0
+    assert "almost there" in watched.stdout
+
+
+def test_an_attached_server_serves_jobs(project: Project) -> None:
+    project.run(END)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    line = f"JOBCAST_JWT_SECRET=$SECRET uvicorn server:app --port {port}"
+    with running(project.shell(line, "attached.log")) as server:
+        server.expect(lambda: "startup complete" in server.log, "server")
+        token = project.mint("--all-jobs")
+        watched = wait_for(
+            lambda: (
+                (done := project.watch(WATCH, "42", token, url)).returncode == 0 and done
+            ),
+            "watched job",
+        )  # fmt: skip
+    assert "almost there" in watched.stdout
+
+
+def test_an_application_with_routes_serves_them_and_health_checks(project: Project) -> None:
+    with serving(project, OWN_SERVER.commands[0]) as url:
+        assert ask(url, "GET", "/") == "hello"
+        assert answers(f"{url}/healthz")
+
+
+@pytest.mark.usefixtures("package")
+def test_a_page_with_socket_io_client_follows_a_job(project: Project) -> None:
+    lines = run_stock_script(STOCK_SCRIPT, project.url, project.mint(), send(project))
+    assert "info page 42 is done" in lines
+    assert lines[-1] == "done { pages: 100 }"
+
+
+def test_a_page_with_the_package_follows_a_job(project: Project, tmp_path: Path) -> None:
+    lines = run_package_script(PACKAGE_SCRIPT, project.url, project.mint(), send(project), tmp_path)
+    assert "done { pages: 100 }" in lines
+    assert any(re.match(r"(started|complete) \d+ converting page \d+ is done", li) for li in lines)
+
+
+def test_the_python_client_follows_a_job(project: Project) -> None:
+    code = "import asyncio, follow; asyncio.run(follow.follow({!r}, {!r}))"
+    printed = project.run(code.format(project.url, send(project)), JOBCAST_TOKEN=project.mint())
+    assert "job_complete" in printed
+    assert printed.endswith("result: {'pages': 100}")
+
+
+def test_the_rule_of_the_guide_admits_the_owner_only(project: Project) -> None:
+    (line,) = AUTHORIZATION.commands
+    job_id = send(project, owner="bob")
+    with serving(project, line) as url:
+        assert project.watch(WATCH, job_id, project.mint("--sub", "bob"), url).returncode == 0
+        assert project.watch(WATCH, job_id, project.mint(), url).returncode == 2
+
+
+RUN_PYTEST = """
+import os, pytest, sys
+os.chdir({folder!r})
+sys.path.insert(0, "")
+options = ("asyncio_mode=auto", "asyncio_default_fixture_loop_scope=function")
+sys.exit(pytest.main(["-q", *(f"-o{{option}}" for option in options)]))
+"""
+
+
+def test_the_test_of_the_guide_passes(project: Project, tmp_path: Path) -> None:
+    for name in ("tasks.py", "test_tasks.py"):
+        (tmp_path / name).write_text(MODULES[name])
+    assert "1 passed" in project.run(RUN_PYTEST.format(folder=str(tmp_path)))
+
+
+def test_a_task_that_is_called_directly_has_no_job(project: Project) -> None:
+    assert project.run("from tasks import convert; print(convert(3))") == "{'pages': 3}"
+
+
+def test_fastapi_serves_tokens_jobs_and_the_socket(project: Project) -> None:
+    (line,) = FASTAPI.commands
+    with serving(project, line) as url:
+        token = json.loads(ask(url, "POST", "/api/token"))["token"]
+        job_id = json.loads(ask(url, "POST", "/api/jobs?pages=3"))["job_id"]
+        watched = project.watch(WATCH, job_id, token, url)
+    assert watched.returncode == 0, watched.stdout
+    assert "page 2 is done" in watched.stdout
+
+
+class serving:  # noqa: N801
+    """Run a command of a page as a second server of a project; its URL is the value."""
+
+    def __init__(self, project: Project, line: str) -> None:
+        self.port = free_port()
+        env = f"export JOBCAST_JWT_SECRET=$SECRET JOBCAST_PORT={self.port}"
+        self._running = running(project.shell(f"{env}; {line}", f"server-{self.port}.log"))
+
+    def __enter__(self) -> str:
+        url = f"http://127.0.0.1:{self.port}"
+        server = self._running.__enter__()
+        server.expect(lambda: answers(f"{url}/readyz"), "ready server")
+        return url
+
+    def __exit__(self, *exc: object) -> None:
+        self._running.__exit__(None, None, None)
+
+
+def ask(url: str, method: str, path: str) -> str:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"))
+    try:
+        connection.request(method, path)
+        response = connection.getresponse()
+        body = response.read().decode()
+    finally:
+        connection.close()
+    assert response.status == 200, body
+    return body
+
+
+DJANGO_SETTINGS = f"""
+SECRET_KEY = "for tests"
+ALLOWED_HOSTS = ["testserver"]
+ROOT_URLCONF = "mysite.urls"
+INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "reports"]
+DATABASES = {{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}}}
+JOBCAST_JWT_SECRET = {SECRET!r}
+"""
+
+DJANGO_REQUESTS = """
+import os
+os.environ["DJANGO_SETTINGS_MODULE"] = "mysite.settings"
+import django
+django.setup()
+from types import SimpleNamespace
+from django.test import RequestFactory
+from reports import tasks, views
+
+def answer(view, is_authenticated=True):
+    request = RequestFactory().post("/")
+    request.user = SimpleNamespace(pk=7, is_authenticated=is_authenticated)
+    return view(request)
+
+assert answer(views.start, is_authenticated=False).status_code == 302
+assert not hasattr(tasks.build, "delay_on_commit")
+print(answer(views.start).content.decode())
+print(answer(views.token).content.decode())
+"""
+
+
+def test_django_sends_jobs_and_issues_tokens(
+    project: Project, tmp_path: Path, valkey: Valkey
+) -> None:
+    worker, serve = DJANGO.commands
+    assert serve == "jobcast serve"  # the server of the project
+    site = Project(tmp_path, valkey, DJANGO.modules)
+    with (tmp_path / "mysite" / "settings.py").open("a") as settings:
+        settings.write(DJANGO_SETTINGS + f"CELERY_TASK_DEFAULT_QUEUE = {tmp_path.name!r}\n")
+    (tmp_path / "reports" / "__init__.py").touch()
+    del site.env["JOBCAST_URL"]  # Django's settings have it
+    with site.worker(worker):
+        started, issued = site.run(DJANGO_REQUESTS).splitlines()
+        watched = project.watch(WATCH, json.loads(started)["job_id"], json.loads(issued)["token"])
+    assert watched.returncode == 0, watched.stdout
+    assert "page 9 is done" in watched.stdout

@@ -10,7 +10,8 @@ EXAMPLE := client/examples/react/dist/index.html
 NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
 # Tests wait more than they compute: twice as many processes as there are processors.
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(2 * (os.cpu_count() or 1), 6))')
-PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+# xdist would begin with the files of many tests, which are those of the quick ones.
+PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 # Of `make lowest` and `make latest`; tests of the other tiers need `make prepare` first.
 TESTS ?= tests/unit
 SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema vendor.

@@ -68,6 +68,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterator
     log_path = tmp_path_factory.mktemp("server") / "server.log"
     with running(Server(log_path, valkey.url)) as process:
         yield process.ready()
+        process.end()
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +79,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterator
         Worker(log_path, valkey.url, valkey.url, "--pool=prefork", "--concurrency=2")
     ) as process:
         yield process.ready()
+        process.end()
 
 
 @pytest.fixture
@@ -100,6 +102,8 @@ def sender(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Makes this process one that sends tasks through the session's server."""
     jobs.app.conf.broker_url = valkey.url
     monkeypatch.setenv("JOBCAST_URL", valkey.url)
+    # A busy server takes its time to store that a job is queued, which is not shown later.
+    monkeypatch.setenv("JOBCAST_ENQUEUE_TIMEOUT", "30")
     process.close()
     yield
     process.close()

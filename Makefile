@@ -10,13 +10,19 @@ EXAMPLE := client/examples/react/dist/index.html
 NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
 # Tests wait more than they compute: twice as many processes as there are processors.
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(2 * (os.cpu_count() or 1), 6))')
+# xdist would begin with the files of many tests, which are those of the quick ones.
+PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+# Of `make lowest` and `make latest`; tests of the other tiers need `make prepare` first.
+TESTS ?= tests/unit
+SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema vendor.
 CONSOLE_SOURCES := $(shell find client/src client/console -name node_modules -prune -o -type f -print)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev console test lint format typecheck docs client servers pytest bench unit clean
+.PHONY: help demo dev console test lint workflows format typecheck docs client servers prepare pytest \
+	unit integration e2e coverage lowest latest containers bench dist clean
 
-help:  ## say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(BIN)/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -65,10 +71,18 @@ dev: $(VENV)/.synced .env  ## run the reference application's processes, with th
 
 test: lint typecheck docs client pytest  ## everything that has to pass
 
-lint: $(VENV)/.synced  ## format, lint, directions of imports
+lint: $(VENV)/.synced workflows  ## format, lint, directions of imports, workflows
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/lint-imports
+
+workflows: $(VENV)/.synced  ## check .github and docker-compose.yml
+	$(SCHEMA)github-workflows .github/workflows/*.yml
+	$(SCHEMA)dependabot .github/dependabot.yml
+	$(SCHEMA)github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(SCHEMA)github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(SCHEMA)compose-spec docker-compose.yml
+	$(BIN)/zizmor --offline --quiet .github
 
 format: $(VENV)/.synced  ## put the code into shape
 	$(BIN)/ruff format
@@ -88,15 +102,51 @@ client: client/node_modules/.package-lock.json  ## check, test and build the Typ
 servers:  ## install what the tests start: Redis, RabbitMQ, Chromium, proxies
 	@sh tests/install_servers.sh
 
-pytest: $(STOCK_CLIENT)/node_modules/.package-lock.json $(CONSOLE) $(EXAMPLE) servers  ## the three tiers of tests
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --cov --cov-report=term:skip-covered
+# What the integration and end-to-end tests need.
+prepare: $(STOCK_CLIENT)/node_modules/.package-lock.json $(CONSOLE) $(EXAMPLE) servers
+
+pytest: prepare  ## the three tiers of tests, with the coverage gate
+	$(PYTEST) --cov --cov-report=term:skip-covered
+
+coverage: prepare  ## the same, with the lines that no test runs in htmlcov/
+	$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html
+
+unit: $(VENV)/.synced  ## the quick tests
+	$(PYTEST) tests/unit
+
+integration: prepare  ## the tests with real servers
+	$(PYTEST) tests/integration
+
+e2e: prepare  ## the tests with real workers, servers and clients
+	$(PYTEST) tests/e2e
+
+lowest:  ## the unit tests with the lowest dependencies that pyproject.toml allows; TESTS=tests/e2e for others
+latest:  ## the unit tests with the latest dependencies that pyproject.toml allows
+lowest: RESOLUTION := lowest-direct
+latest: RESOLUTION := highest
+# The bounds that count are those of users, so the tools of the tests are the latest in both.
+lowest latest: $(VENV)/.synced
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-$@
+	$(BIN)/uv pip compile --quiet --python $(VENV)-$@ --all-extras --resolution $(RESOLUTION) \
+		--output-file $(VENV)-$@/constraints.txt pyproject.toml
+	$(BIN)/uv pip install --quiet --python $(VENV)-$@ --constraint $(VENV)-$@/constraints.txt \
+		--group dev --editable '.[all]'
+	$(subst $(BIN),$(VENV)-$@/bin,$(PYTEST)) $(TESTS)
+
+containers: $(VENV)/.synced  ## build the images and run jobs through Compose, with Docker or podman
+	$(BIN)/python -m pytest tests/containers
 
 bench: $(BENCH)/node_modules/.package-lock.json  ## jobcast beside the stock stack and Node's socket.io
 	$(NODE) $(BIN)/python -m bench.fanout $(BENCH_OPTIONS)
 
-unit: $(VENV)/.synced  ## the quick tests
-	$(BIN)/python -m pytest tests/unit
+dist: VERSION ?= $(shell $(BIN)/uv version --short)
+dist: client/node_modules/.package-lock.json  ## build what a release publishes into dist/
+	@test "$(VERSION)" = "$$($(BIN)/uv version --short)" || \
+		{ echo "pyproject.toml has version $$($(BIN)/uv version --short), and not $(VERSION)"; exit 1; }
+	rm -rf dist && mkdir -p dist/npm
+	$(BIN)/python -m build --outdir dist/python
+	cd client && $(NODE) npm pack --silent --pack-destination ../dist/npm
 
 clean:  ## forget what was set up
-	rm -rf $(VENV) $(STOCK_CLIENT)/node_modules $(BENCH)/node_modules dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-latest $(STOCK_CLIENT)/node_modules $(BENCH)/node_modules dist htmlcov .coverage .mypy_cache .pytest_cache .ruff_cache
 	rm -rf client/node_modules client/*/node_modules client/examples/*/node_modules client/dist client/examples/*/dist $(dir $(CONSOLE))

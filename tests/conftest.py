@@ -68,6 +68,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterator
     log_path = tmp_path_factory.mktemp("server") / "server.log"
     with running(Server(log_path, valkey.url)) as process:
         yield process.ready()
+        process.end()
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +79,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterator
         Worker(log_path, valkey.url, valkey.url, "--pool=prefork", "--concurrency=2")
     ) as process:
         yield process.ready()
+        process.end()
 
 
 @pytest.fixture

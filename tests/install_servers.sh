@@ -27,7 +27,21 @@ if [ ! -e "$policy" ]; then
     chmod +x "$policy"
     trap 'rm -f "$policy"' EXIT
 fi
-export DEBIAN_FRONTEND=noninteractive
-apt-get update -q
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C
+lock_timeout=600 # seconds that another apt may take, such as the unattended upgrade after a boot
+
+# apt-get waits for the locks of dpkg, but never for that of the package lists.
+update_lists() {
+    deadline=$(($(date +%s) + lock_timeout))
+    until output=$(apt-get update -q 2>&1); do
+        case $output in
+            *"Could not get lock"*) [ "$(date +%s)" -lt "$deadline" ] ;;
+            *) false ;;
+        esac || { echo "$output" >&2; return 1; }
+        sleep 2
+    done
+}
+
+update_lists
 # shellcheck disable=SC2086
-apt-get install -q -y --no-install-recommends $packages
+apt-get -o "DPkg::Lock::Timeout=$lock_timeout" install -q -y --no-install-recommends $packages

@@ -168,8 +168,8 @@ def test_a_worker_installs_no_web_server(wheel: Path) -> None:
         }
 
     assert names_with("") == {
-        "amqp", "billiard", "celery", "click", "kombu", "msgspec", "packaging", "python-engineio",
-        "python-socketio", "redis",
+        "amqp", "billiard", "celery", "click", "kombu", "msgspec", "packaging",
+        "python-engineio", "python-socketio", "redis",
     }  # fmt: skip
     assert names_with("client") == {"aiohttp", "rich"}
     assert {"starlette", "uvicorn", "pyjwt"} <= names_with("server")

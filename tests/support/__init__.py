@@ -14,7 +14,7 @@ import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LOG_CONFIG = str(ROOT / "tests" / "logging.json")
 SECRET = "a secret for tests that is long enough"
 TIMEOUT = 90.0  # seconds that a condition may take on a loaded machine
+GRACE = 15.0  # seconds that a process of the session may take to end by itself
 AHEAD = 5.0  # seconds that a job is sent ahead, so that a busy worker can be told before it starts
 # Engine.IO has pings of its own. Those of uvicorn close who reads slowly after 40 s.
 NO_OTHER_PINGS = ("--ws-ping-interval", "0")
@@ -134,6 +135,17 @@ class Process:
             return
         finally:
             self.popen.wait()
+
+    def end(self) -> None:
+        """Let it end by itself and save its coverage; kill it when it takes too long.
+
+        A test may have left a job that never ends, which a worker waits for.
+        """
+        if self.popen.poll() is None:
+            self.popen.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.popen.wait(GRACE)
+        self.kill()
 
     def stop(self, timeout: float = TIMEOUT) -> int:
         """End it in an orderly way. Returns its exit code."""

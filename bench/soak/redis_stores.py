@@ -7,13 +7,16 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import redis
+
 from bench.chaos import Valkey
 from bench.refusals import BUSY, MISCONF, NOREPLICAS, refusing
+from bench.soak.failover import Failovers
 from bench.soak.faults import Fault, Kinds
 from bench.soak.processes import stopped
 from bench.soak.sent import Sent
@@ -21,7 +24,7 @@ from jobcast.errors import PublishFailed
 from jobcast.events import JobComplete, JobLog
 from jobcast.transports import Outgoing, open_publisher
 from jobcast.transports.redis_names import Keys
-from tests.redis_family import Cluster, RedisProcess, Sentinels
+from tests.redis_family import Cluster, Sentinels
 from tests.support import Process, wait_for
 
 KILL: Final = "server killed"
@@ -35,6 +38,9 @@ SECOND: Final = "second deployment with the same job ids"
 MOVE: Final = "slot moved"
 REFUSALS: Final = (MISCONF, NOREPLICAS, BUSY)
 DURABLE: Final = ("--appendonly", "yes", "--appendfsync", "always")
+
+# Shorter and longer than a worker waits for an answer, which is 5 seconds.
+PAUSED: Final = (3.0, 12.0)  # seconds
 
 # A master that wakes up after a replica has taken over has none itself, and confirms nothing.
 WITH_REPLICA: Final = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "2")
@@ -87,7 +93,7 @@ class RedisFaults:
         async with self._mending:
             server = self._choose()
             here, copy = (server.folder / name for name in ("appendonlydir", "older"))
-            whole = await asyncio.to_thread(self._stored, server)
+            ended = await asyncio.to_thread(ended_jobs, server.url, self._sent.all)
             server.popen.send_signal(signal.SIGSTOP)
             await asyncio.to_thread(shutil.copytree, here, copy)
             server.popen.send_signal(signal.SIGCONT)
@@ -98,14 +104,8 @@ class RedisFaults:
             server.start()
             await asyncio.to_thread(server.ready)
             # Nobody can send again what the server had confirmed.
-            self._sent.excuse(self._sent.all - whole)
+            self._sent.excuse(self._sent.all - ended)
         return True
-
-    def _stored(self, server: Server) -> set[str]:
-        """The jobs whose ending a server has, and with it all of them."""
-        states = {job_id: server.command("HGET", Keys.of(job_id).state, "state")
-                  for job_id in self._sent.all}  # fmt: skip
-        return {job_id for job_id, state in states.items() if state in (b"complete", b"error")}
 
     async def publish_as_another(self, url: str) -> bool:
         """Publish, and end, jobs of the same ids on another database of the server."""
@@ -136,6 +136,19 @@ class RedisFaults:
         async with self._mending:
             server = self._choose()
             return bool(await asyncio.to_thread(server.command, "CLIENT", "KILL", "TYPE", kind))
+
+
+def ended_jobs(url: str, job_ids: Collection[str]) -> set[str]:
+    """Return the jobs whose ending a server has stored, in one round trip.
+
+    The time between this look and the copy counts: each job that ends meanwhile is excused.
+    """
+    with redis.Redis.from_url(url) as client:
+        pipeline = client.pipeline(transaction=False)
+        for job_id in job_ids:
+            pipeline.hget(Keys.of(job_id).state, "state")
+        states = zip(job_ids, pipeline.execute(), strict=True)
+    return {job_id for job_id, state in states if state in (b"complete", b"error")}
 
 
 def _publish(publish: Callable[[Sequence[Outgoing]], None], batch: Sequence[Outgoing]) -> None:
@@ -178,47 +191,33 @@ class RedisSentinel:
 
     def __init__(self, folder: Path) -> None:
         self._servers = Sentinels(folder / "sentinels", WITH_REPLICA)
+        self._failovers = Failovers(self._servers)
         self.url = self._servers.url
         self.port: int | None = None
 
     def ready(self) -> None:
-        self._servers.ready()
+        self._failovers.ready()
 
     def kinds(self, rng: random.Random, sent: Sent, are_ready: Callable[[], bool]) -> Kinds:
         del are_ready
         self._mending = asyncio.Lock()
-        faults = RedisFaults(self._master, self._mending, rng, sent)
+        self._rng, self._sent = rng, sent
+        faults = RedisFaults(lambda: self._failovers.master, self._mending, rng, sent)
         return {FAIL_OVER: self._fail_over, PAUSE_MASTER: self._pause_master, **faults.refusals}
 
     def kill(self) -> None:
         self._servers.kill()
 
-    def _master(self) -> RedisProcess:
-        wait_for(lambda: self._servers.master, "master")
-        master = self._servers.master
-        assert master is not None
-        return master
-
     async def _fail_over(self) -> bool:
         async with self._mending:
-            # What a master has not passed on when it dies is lost; that is Redis's own rule.
-            await asyncio.to_thread(wait_for, self._servers.in_sync, "replica in sync")
-            await asyncio.to_thread(self._servers.fail_over)
-            await asyncio.to_thread(self._servers.ready)
+            await asyncio.to_thread(self._failovers.kill_master)
         return True
 
     async def _pause_master(self) -> bool:
         async with self._mending:
-            await asyncio.to_thread(wait_for, self._servers.in_sync, "replica in sync")
-            former = self._master()
-            former.popen.send_signal(signal.SIGSTOP)
-            try:
-                await asyncio.to_thread(
-                    wait_for, lambda: self._servers.master not in (None, former), "new master"
-                )
-            finally:
-                former.popen.send_signal(signal.SIGCONT)
-            await asyncio.to_thread(wait_for, self._servers.in_sync, "replica in sync")
+            seconds = self._rng.uniform(*PAUSED)
+            forgotten = await asyncio.to_thread(self._failovers.stop_master, seconds)
+            self._sent.excuse(forgotten)
         return True
 
 

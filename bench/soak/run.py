@@ -45,8 +45,8 @@ from jobcast.worker import process
 from tests.support import SECRET, Process, answers, eventually, running
 
 OWNER: Final = "soak"
-JOB_TIMEOUT: Final = 180.0  # seconds that a job may take, with all that is in its way
-SILENCE: Final = 60.0  # seconds without any event, after which nothing is expected any more
+JOB_TIMEOUT: Final = 600.0  # seconds that a job may take, with all that is in its way
+SILENCE: Final = 120.0  # seconds without any event, after which nothing is expected any more
 WITNESSED: Final = 100  # jobs at a time, fewer than a connection may follow
 WORKERS: Final = 2  # a job that is tried again may be another's
 

@@ -5,25 +5,23 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
-import signal
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
-
-import redis
 
 from bench.chaos import Valkey
 from bench.refusals import BUSY, MISCONF, NOREPLICAS, refusing
 from bench.soak.failover import Failovers
 from bench.soak.faults import Fault, Kinds
 from bench.soak.processes import stopped
+from bench.soak.redis_writes import PublishedJobs, writes_held
 from bench.soak.sent import Sent
 from jobcast.errors import PublishFailed
 from jobcast.events import JobComplete, JobLog
 from jobcast.transports import Outgoing, open_publisher
-from jobcast.transports.redis_names import Keys
 from tests.redis_family import Cluster, Sentinels
 from tests.support import Process, wait_for
 
@@ -92,19 +90,9 @@ class RedisFaults:
         """Let a server come back as it was a moment ago: what it has forgotten is lost."""
         async with self._mending:
             server = self._choose()
-            here, copy = (server.folder / name for name in ("appendonlydir", "older"))
-            ended = await asyncio.to_thread(ended_jobs, server.url, self._sent.all)
-            server.popen.send_signal(signal.SIGSTOP)
-            await asyncio.to_thread(shutil.copytree, here, copy)
-            server.popen.send_signal(signal.SIGCONT)
-            await asyncio.sleep(self._rng.uniform(0.2, 0.5))
-            await asyncio.to_thread(server.kill)
-            await asyncio.to_thread(shutil.rmtree, here)
-            copy.rename(here)
-            server.start()
-            await asyncio.to_thread(server.ready)
+            forgotten = await asyncio.to_thread(_restore, server, self._rng.uniform(0.2, 0.5))
             # Nobody can send again what the server had confirmed.
-            self._sent.excuse(self._sent.all - ended)
+            self._sent.excuse(forgotten)
         return True
 
     async def publish_as_another(self, url: str) -> bool:
@@ -138,17 +126,26 @@ class RedisFaults:
             return bool(await asyncio.to_thread(server.command, "CLIENT", "KILL", "TYPE", kind))
 
 
-def ended_jobs(url: str, job_ids: Collection[str]) -> set[str]:
-    """Return the jobs whose ending a server has stored, in one round trip.
+def _restore(server: Server, seconds: float) -> set[str]:
+    """Copy a server's data, and restart the server with the copy after so many seconds.
 
-    The time between this look and the copy counts: each job that ends meanwhile is excused.
+    Returns:
+        The jobs of which it has confirmed events in between.
     """
-    with redis.Redis.from_url(url) as client:
-        pipeline = client.pipeline(transaction=False)
-        for job_id in job_ids:
-            pipeline.hget(Keys.of(job_id).state, "state")
-        states = zip(job_ids, pipeline.execute(), strict=True)
-    return {job_id for job_id, state in states if state in (b"complete", b"error")}
+    here, copy = (server.folder / name for name in ("appendonlydir", "older"))
+    with ExitStack() as stack:
+        with writes_held(server):
+            published = stack.enter_context(PublishedJobs(server))
+            shutil.copytree(here, copy)
+        time.sleep(seconds)
+        with writes_held(server):
+            forgotten = published.so_far()
+            server.kill()
+    shutil.rmtree(here)
+    copy.rename(here)
+    server.start()
+    server.ready()
+    return forgotten
 
 
 def _publish(publish: Callable[[Sequence[Outgoing]], None], batch: Sequence[Outgoing]) -> None:

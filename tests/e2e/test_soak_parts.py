@@ -6,33 +6,120 @@ import asyncio
 import gc
 import random
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from threading import Event
 
+import psutil
+import pytest
+import redis
 from aiohttp import ClientSession, web
+from redis.connection import Connection
 
 from bench.chaos import Valkey
 from bench.soak.client import Client
-from bench.soak.redis_stores import ended_jobs
+from bench.soak.failover import Failovers
+from bench.soak.redis_writes import PublishedJobs, writes_held
 from bench.soak.run import background
+from jobcast.events import JobLog
+from jobcast.transports import Outgoing, open_publisher
+from jobcast.transports.base import TransportPublisher
 from jobcast.transports.redis_names import Keys
-from tests.support import eventually
+from tests.redis_family import Sentinels
+from tests.support import TIMEOUT, eventually, wait_for
 
 OPEN = '0{"sid":"a","upgrades":[],"pingInterval":25000,"pingTimeout":20000}'
 CONNECTED = '40{"sid":"b"}'
 GONE = web.AppKey("gone", asyncio.Event)  # the client is
 
 
-def test_jobs_with_a_stored_ending_are_found(own_valkey: Valkey) -> None:
-    for job_id, state in (("one", "complete"), ("two", "error"), ("three", "started")):
-        own_valkey.command("HSET", Keys.of(job_id).state, "state", state)
-    assert ended_jobs(own_valkey.url, ["one", "two", "three", "four"]) == {"one", "two"}
+@pytest.fixture
+def publisher(own_valkey: Valkey) -> Iterator[TransportPublisher]:
+    publisher = open_publisher(own_valkey.url)
+    yield publisher
+    publisher.close()
 
 
-def test_stored_endings_are_read_in_one_round_trip(own_valkey: Valkey) -> None:
-    ended_jobs(own_valkey.url, [])
-    before = own_valkey.command("INFO", "stats")["total_connections_received"]
-    ended_jobs(own_valkey.url, [f"job-{number}" for number in range(500)])
-    after = own_valkey.command("INFO", "stats")["total_connections_received"]
-    assert after - before == 2  # the look itself, and this INFO
+def line_of(job_id: str) -> Outgoing:
+    return Outgoing.of(JobLog(job_id=job_id, level="info", message="line"))
+
+
+def test_the_jobs_that_a_server_publishes_events_of_are_known(
+    own_valkey: Valkey, publisher: TransportPublisher
+) -> None:
+    publisher.publish([line_of("before")])
+    with PublishedJobs(own_valkey) as published:
+        publisher.publish([line_of("one"), line_of("two")])
+        publisher.publish([line_of("one")])
+        assert published.so_far() == {"one", "two"}
+    publisher.publish([line_of("after")])
+
+
+def test_writes_that_are_held_run_afterwards(
+    own_valkey: Valkey, publisher: TransportPublisher
+) -> None:
+    with PublishedJobs(own_valkey) as published, ThreadPoolExecutor(1) as pool:
+        with writes_held(own_valkey):
+            publishing = pool.submit(publisher.publish, [line_of("one")])
+            wait_for(lambda: blocked_clients(own_valkey), "write that waits")
+            assert published.so_far() == set()
+        publishing.result(TIMEOUT)
+        assert published.so_far() == {"one"}
+
+
+def blocked_clients(server: Valkey) -> int:
+    number: int = server.command("INFO", "clients")["blocked_clients"]
+    return number
+
+
+@pytest.fixture
+def failovers(tmp_path: Path) -> Iterator[Failovers]:
+    servers = Sentinels(tmp_path / "sentinels")
+    try:
+        failovers = Failovers(servers)
+        failovers.ready()
+        yield failovers
+    finally:
+        servers.kill()
+
+
+def test_what_a_killed_master_has_confirmed_is_at_the_next_one(failovers: Failovers) -> None:
+    former, ended, confirmed = failovers.master, Event(), 0
+
+    def write() -> int:
+        written = 0
+        with redis.Redis(port=former.port) as client, suppress(redis.ConnectionError):
+            while not ended.is_set():
+                client.incr("written")
+                written += 1
+        return written
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        try:
+            wait_for(lambda: former.command("GET", "written"), "first write")
+            failovers.kill_master()
+        finally:
+            ended.set()
+        confirmed = writing.result(TIMEOUT)
+    assert failovers.master is not former
+    assert int(failovers.master.command("GET", "written")) == confirmed
+
+
+def test_the_jobs_that_a_woken_master_confirms_events_of_are_known(failovers: Failovers) -> None:
+    former = failovers.master
+    process = psutil.Process(former.popen.pid)
+    connection = Connection(port=former.port)
+    connection.connect()
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(failovers.stop_master, 0)
+        wait_for(lambda: process.status() == psutil.STATUS_STOPPED, "stopped master")
+        connection.send_command("PUBLISH", Keys.of("one").channel, "an event")
+        assert stopping.result(TIMEOUT) == {"one"}
+    connection.disconnect()
+    assert failovers.master is not former
 
 
 async def _never_answer_a_close(request: web.Request) -> web.StreamResponse:

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import aiohttp
 import socketio
+from aiohttp.connector import Connection as HttpConnection
+from aiohttp.tracing import Trace
 from socketio.exceptions import SocketIOError
 
 from bench.soak.transcript import Connection, Event, Join, Joined, event_of, told
@@ -57,6 +59,29 @@ class Followed:
         """The acknowledgement's cursor; an older one does not replace a newer one."""
         if epoch == self.epoch:
             self.seq = max(self.seq, seq)
+
+
+class ClosingConnector(aiohttp.TCPConnector):
+    """Closes with itself all connections that it has made.
+
+    Engine.IO's client forgets those that are cut, or given up, during the handshake.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: list[HttpConnection] = []
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> HttpConnection:
+        connection = await super().connect(req, traces, timeout)
+        self._made.append(connection)
+        return connection
+
+    def close(self, *, abort_ssl: bool = False) -> Awaitable[None]:
+        for connection in self._made:
+            connection.close()
+        return super().close(abort_ssl=abort_ssl)
 
 
 class Client:
@@ -125,7 +150,7 @@ class Client:
     async def _connection(self, url: str) -> AsyncIterator[socketio.AsyncClient]:
         # Engine.IO's own session would be left open when a connection is refused, and one that is
         # closed in ``finally`` when the client is cancelled once more while it disconnects.
-        async with aiohttp.ClientSession() as http:
+        async with aiohttp.ClientSession(connector=ClosingConnector()) as http:
             sio = socketio.AsyncClient(reconnection=False, handle_sigint=False, http_session=http)
             sio.on("*", partial(self._receive_on, sio))
             sio.on("disconnect", partial(self._lose, sio))

@@ -16,10 +16,11 @@ import psutil
 import pytest
 import redis
 from aiohttp import ClientSession, web
+from aiohttp.connector import Connection as HttpConnection
 from redis.connection import Connection
 
 from bench.chaos import Valkey
-from bench.soak.client import Client
+from bench.soak.client import Client, ClosingConnector
 from bench.soak.failover import Failovers
 from bench.soak.redis_writes import PublishedJobs, writes_held
 from bench.soak.run import background
@@ -129,6 +130,23 @@ async def _never_answer_a_close(request: web.Request) -> web.StreamResponse:
     await socket.send_str(CONNECTED)
     await request.app[GONE].wait()
     return socket
+
+
+async def test_a_connection_that_is_forgotten_is_closed_with_its_session() -> None:
+    app = web.Application()
+    app[GONE] = asyncio.Event()
+    app.router.add_get("/socket.io/", _never_answer_a_close)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/socket.io/"
+    async with ClientSession(connector=ClosingConnector()) as http:
+        forgotten = await http.ws_connect(url)
+    [connection] = [o for o in gc.get_objects() if type(o) is HttpConnection]
+    assert connection.protocol is None
+    assert forgotten.get_extra_info("socket") is None
+    app[GONE].set()
+    await runner.cleanup()
 
 
 def open_sessions() -> list[ClientSession]:

@@ -157,12 +157,18 @@ class Sentinels:
 
     def in_sync(self) -> bool:
         """Whether one of the servers follows the other, and has all that it has."""
+        infos = self._replication()
+        return _is_followed(infos) and len({info["master_repl_offset"] for info in infos}) == 1
+
+    def is_followed(self) -> bool:
+        """Whether one of the servers follows the other, which may be ahead."""
+        return _is_followed(self._replication())
+
+    def _replication(self) -> list[dict[str, Any]]:
         try:
-            infos = [server.command("INFO", "replication") for server in self.servers]
+            return [server.command("INFO", "replication") for server in self.servers]
         except (redis.exceptions.ConnectionError, redis.exceptions.BusyLoadingError):
-            return False  # it is starting, or changes its role
-        up = any(info.get("master_link_status") == "up" for info in infos)
-        return up and len({info["master_repl_offset"] for info in infos}) == 1
+            return []  # a server is starting, or changes its role
 
     def _complete(self) -> bool:
         for port in self.ports:
@@ -174,6 +180,10 @@ class Sentinels:
             if state["num-other-sentinels"] != 2 or state["num-slaves"] != 1:
                 return False
         return True
+
+
+def _is_followed(infos: Sequence[dict[str, Any]]) -> bool:
+    return any(info.get("master_link_status") == "up" for info in infos)
 
 
 def _sentinel(folder: Path, binary: str, master: int) -> tuple[int, Process]:

@@ -19,7 +19,6 @@ from tests.support import Process
 # Below the range that outgoing connections take their ports from: whoever tries to reach a server
 # that is down for a moment would sooner or later sit on its port, or connect to itself.
 PORTS: Final = range(20_000, 32_000)
-RESTART: Final = 20.0  # seconds that a process may take to be there again
 CHUNK: Final = 64 * 1024
 
 
@@ -56,7 +55,7 @@ class Valkey(Process):
             return client.execute_command(*words)
 
     def ready(self) -> None:
-        self.expect(self._pings, "answer of Valkey", RESTART)
+        self.expect(self._pings, "answer of Valkey")
 
     def _pings(self) -> bool:
         try:
@@ -78,7 +77,7 @@ class Realtime(Process):
         super().start()
 
     def ready(self) -> None:
-        self.expect(self._listens, "listening server", RESTART)
+        self.expect(self._listens, "listening server")
 
     def _listens(self) -> bool:
         try:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.support import wait_for
 
@@ -17,6 +19,7 @@ NOREPLICAS: Final = "NOREPLICAS"
 BUSY: Final = "BUSY"
 OOM: Final = "OOM"
 ENDLESS: Final = "while true do end"
+NO_RETRY: Final = Retry(NoBackoff(), 0)
 
 
 class Commanded(Protocol):
@@ -65,10 +68,12 @@ def _busy(server: Commanded) -> Iterator[None]:
     server.command("CONFIG", "SET", "lua-time-limit", 20)
 
     def run() -> None:
-        try:
-            server.command("EVAL", ENDLESS, 0)
-        except redis.RedisError:
-            ended.set()  # with SCRIPT KILL, as is expected
+        # A client that gave up waiting, or tried again, would leave a script behind.
+        with redis.Redis.from_url(server.url, socket_timeout=None, retry=NO_RETRY) as client:
+            try:
+                client.eval(ENDLESS, 0)
+            except redis.RedisError:
+                ended.set()  # with SCRIPT KILL, as is expected
 
     ended = threading.Event()
     thread = threading.Thread(target=run)

@@ -6,13 +6,16 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
 import socketio
+from aiohttp.connector import Connection as HttpConnection
+from aiohttp.tracing import Trace
 from socketio.exceptions import SocketIOError
 
 from bench.soak.transcript import Connection, Event, Join, Joined, event_of, told
@@ -56,6 +59,29 @@ class Followed:
         """The acknowledgement's cursor; an older one does not replace a newer one."""
         if epoch == self.epoch:
             self.seq = max(self.seq, seq)
+
+
+class ClosingConnector(aiohttp.TCPConnector):
+    """Closes with itself all connections that it has made.
+
+    Engine.IO's client forgets those that are cut, or given up, during the handshake.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: list[HttpConnection] = []
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> HttpConnection:
+        connection = await super().connect(req, traces, timeout)
+        self._made.append(connection)
+        return connection
+
+    def close(self, *, abort_ssl: bool = False) -> Awaitable[None]:
+        for connection in self._made:
+            connection.close()
+        return super().close(abort_ssl=abort_ssl)
 
 
 class Client:
@@ -122,34 +148,33 @@ class Client:
 
     @asynccontextmanager
     async def _connection(self, url: str) -> AsyncIterator[socketio.AsyncClient]:
-        # One of its own would be left open when a connection is refused.
-        http = aiohttp.ClientSession()
-        sio = socketio.AsyncClient(reconnection=False, handle_sigint=False, http_session=http)
+        # Engine.IO's own session would be left open when a connection is refused, and one that is
+        # closed in ``finally`` when the client is cancelled once more while it disconnects.
+        async with aiohttp.ClientSession(connector=ClosingConnector()) as http:
+            sio = socketio.AsyncClient(reconnection=False, handle_sigint=False, http_session=http)
+            sio.on("*", partial(self._receive_on, sio))
+            sio.on("disconnect", partial(self._lose, sio))
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    await sio.connect(
+                        url, auth={"token": self._token}, transports=["websocket"],
+                        wait_timeout=CONNECT_TIMEOUT,
+                    )  # fmt: skip
+                if not sio.connected or sio.eio.state != "connected":
+                    self._lost.set()
+                yield sio
+            finally:
+                with suppress(TimeoutError, SocketIOError, OSError):
+                    async with asyncio.timeout(5):
+                        await sio.disconnect()
 
-        async def receive(name: str, data: Any = None) -> None:
-            if self._sio is sio:
-                await self._receive(name, data)
+    async def _receive_on(self, sio: socketio.AsyncClient, name: str, data: Any = None) -> None:
+        if self._sio is sio:
+            await self._receive(name, data)
 
-        async def lose(*_: Any) -> None:
-            if self._sio is sio:
-                self._lost.set()
-
-        sio.on("*", receive)
-        sio.on("disconnect", lose)
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                await sio.connect(
-                    url, auth={"token": self._token}, transports=["websocket"],
-                    wait_timeout=CONNECT_TIMEOUT,
-                )  # fmt: skip
-            if not sio.connected or sio.eio.state != "connected":
-                self._lost.set()
-            yield sio
-        finally:
-            with suppress(TimeoutError, SocketIOError, OSError):
-                async with asyncio.timeout(5):
-                    await sio.disconnect()
-            await http.close()
+    async def _lose(self, sio: socketio.AsyncClient, *_: Any) -> None:
+        if self._sio is sio:
+            self._lost.set()
 
     def _begin(self, followed: Followed, late: float = 0.0) -> None:
         followed.connections.append([])

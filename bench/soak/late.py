@@ -16,7 +16,7 @@ def lines_of(script: Script, attempt: int) -> list[str]:
 def may_be_late(script: Script, said: str, attempt: int, before: Iterable[str]) -> bool:
     """Whether a line that is marked as one of this try may come after the statuses ``before``.
 
-    The tries of a script never speak after the end.
+    It is sent after the end, too, if another worker publishes it only then.
     """
     if attempt not in script.attempts or said not in lines_of(script, attempt):
         return False

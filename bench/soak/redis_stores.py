@@ -5,24 +5,25 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
-import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from bench.chaos import Valkey
 from bench.refusals import BUSY, MISCONF, NOREPLICAS, refusing
+from bench.soak.failover import Failovers
 from bench.soak.faults import Fault, Kinds
 from bench.soak.processes import stopped
+from bench.soak.redis_writes import PublishedJobs, writes_held
 from bench.soak.sent import Sent
 from jobcast.errors import PublishFailed
 from jobcast.events import JobComplete, JobLog
 from jobcast.transports import Outgoing, open_publisher
-from jobcast.transports.redis.names import Keys
 from tests.support import Process, wait_for
-from tests.support.redis_family import Cluster, RedisProcess, Sentinels
+from tests.support.redis_family import Cluster, Sentinels
 
 KILL: Final = "server killed"
 FAIL_OVER: Final = "master killed, a replica takes over"
@@ -35,6 +36,9 @@ SECOND: Final = "second deployment with the same job ids"
 MOVE: Final = "slot moved"
 REFUSALS: Final = (MISCONF, NOREPLICAS, BUSY)
 DURABLE: Final = ("--appendonly", "yes", "--appendfsync", "always")
+
+# Shorter and longer than a worker waits for an answer, which is 5 seconds.
+PAUSED: Final = (3.0, 12.0)  # seconds
 
 # A master that wakes up after a replica has taken over has none itself, and confirms nothing.
 WITH_REPLICA: Final = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "2")
@@ -86,26 +90,10 @@ class RedisFaults:
         """Let a server come back as it was a moment ago: what it has forgotten is lost."""
         async with self._mending:
             server = self._choose()
-            here, copy = (server.folder / name for name in ("appendonlydir", "older"))
-            whole = await asyncio.to_thread(self._stored, server)
-            server.popen.send_signal(signal.SIGSTOP)
-            await asyncio.to_thread(shutil.copytree, here, copy)
-            server.popen.send_signal(signal.SIGCONT)
-            await asyncio.sleep(self._rng.uniform(0.2, 0.5))
-            await asyncio.to_thread(server.kill)
-            await asyncio.to_thread(shutil.rmtree, here)
-            copy.rename(here)
-            server.start()
-            await asyncio.to_thread(server.ready)
+            forgotten = await asyncio.to_thread(_restore, server, self._rng.uniform(0.2, 0.5))
             # Nobody can send again what the server had confirmed.
-            self._sent.excuse(self._sent.all - whole)
+            self._sent.excuse(forgotten)
         return True
-
-    def _stored(self, server: Server) -> set[str]:
-        """The jobs whose ending a server has, and with it all of them."""
-        states = {job_id: server.command("HGET", Keys.of(job_id).state, "state")
-                  for job_id in self._sent.all}  # fmt: skip
-        return {job_id for job_id, state in states.items() if state in (b"complete", b"error")}
 
     async def publish_as_another(self, url: str) -> bool:
         """Publish, and end, jobs of the same ids on another database of the server."""
@@ -136,6 +124,28 @@ class RedisFaults:
         async with self._mending:
             server = self._choose()
             return bool(await asyncio.to_thread(server.command, "CLIENT", "KILL", "TYPE", kind))
+
+
+def _restore(server: Server, seconds: float) -> set[str]:
+    """Copy a server's data, and restart the server with the copy after so many seconds.
+
+    Returns:
+        The jobs of which it has confirmed events in between.
+    """
+    here, copy = (server.folder / name for name in ("appendonlydir", "older"))
+    with ExitStack() as stack:
+        with writes_held(server):
+            published = stack.enter_context(PublishedJobs(server))
+            shutil.copytree(here, copy)
+        time.sleep(seconds)
+        with writes_held(server):
+            forgotten = published.so_far()
+            server.kill()
+    shutil.rmtree(here)
+    copy.rename(here)
+    server.start()
+    server.ready()
+    return forgotten
 
 
 def _publish(publish: Callable[[Sequence[Outgoing]], None], batch: Sequence[Outgoing]) -> None:
@@ -178,47 +188,33 @@ class RedisSentinel:
 
     def __init__(self, folder: Path) -> None:
         self._servers = Sentinels(folder / "sentinels", WITH_REPLICA)
+        self._failovers = Failovers(self._servers)
         self.url = self._servers.url
         self.port: int | None = None
 
     def ready(self) -> None:
-        self._servers.ready()
+        self._failovers.ready()
 
     def kinds(self, rng: random.Random, sent: Sent, are_ready: Callable[[], bool]) -> Kinds:
         del are_ready
         self._mending = asyncio.Lock()
-        faults = RedisFaults(self._master, self._mending, rng, sent)
+        self._rng, self._sent = rng, sent
+        faults = RedisFaults(lambda: self._failovers.master, self._mending, rng, sent)
         return {FAIL_OVER: self._fail_over, PAUSE_MASTER: self._pause_master, **faults.refusals}
 
     def kill(self) -> None:
         self._servers.kill()
 
-    def _master(self) -> RedisProcess:
-        wait_for(lambda: self._servers.master, "master")
-        master = self._servers.master
-        assert master is not None
-        return master
-
     async def _fail_over(self) -> bool:
         async with self._mending:
-            # What a master has not passed on when it dies is lost; that is Redis's own rule.
-            await asyncio.to_thread(wait_for, self._servers.in_sync, "replica in sync")
-            await asyncio.to_thread(self._servers.fail_over)
-            await asyncio.to_thread(self._servers.ready)
+            await asyncio.to_thread(self._failovers.kill_master)
         return True
 
     async def _pause_master(self) -> bool:
         async with self._mending:
-            await asyncio.to_thread(wait_for, self._servers.in_sync, "replica in sync")
-            former = self._master()
-            former.popen.send_signal(signal.SIGSTOP)
-            try:
-                await asyncio.to_thread(
-                    wait_for, lambda: self._servers.master not in (None, former), "new master"
-                )
-            finally:
-                former.popen.send_signal(signal.SIGCONT)
-            await asyncio.to_thread(wait_for, self._servers.in_sync, "replica in sync")
+            seconds = self._rng.uniform(*PAUSED)
+            forgotten = await asyncio.to_thread(self._failovers.stop_master, seconds)
+            self._sent.excuse(forgotten)
         return True
 
 

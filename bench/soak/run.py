@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -38,15 +38,15 @@ from bench.soak.rabbitmq_store import RabbitStore
 from bench.soak.redis_stores import RedisAlone, RedisCluster, RedisSentinel
 from bench.soak.report import Options, Problem, Report, Transport, described
 from bench.soak.sent import Sent
-from bench.soak.transcript import examine, examine_order
+from bench.soak.transcript import examine, examine_order, late_lines_after_end
 from bench.soak_jobs import Script
 from jobcast.publishing import runtime
 from jobcast.tokens import mint
 from tests.support import SECRET, Process, answers, eventually, running
 
 OWNER: Final = "soak"
-JOB_TIMEOUT: Final = 180.0  # seconds that a job may take, with all that is in its way
-SILENCE: Final = 60.0  # seconds without any event, after which nothing is expected any more
+JOB_TIMEOUT: Final = 600.0  # seconds that a job may take, with all that is in its way
+SILENCE: Final = 120.0  # seconds without any event, after which nothing is expected any more
 WITNESSED: Final = 100  # jobs at a time, fewer than a connection may follow
 WORKERS: Final = 2  # a job that is tried again may be another's
 
@@ -129,12 +129,13 @@ class Soak:
             "begun before queued could be said",
         )  # fmt: skip
         counts.update(dict.fromkeys(names, 0))
+        after_end = self._late_lines_after_ends()
         for client in self._clients:
             for job_id, followed in client.followed.items():
                 if job_id in self._sent.excused:
                     examined = examine_order(followed.connections)
                 else:
-                    examined = examine(followed.connections, followed.job.script)
+                    examined = examine(followed.connections, followed.job.script, after_end[job_id])
                 counts["events checked"] += examined.events
                 counts["repeats in snapshots after a join"] += examined.announced
                 counts["records begun anew"] += max(0, examined.epochs - 1)
@@ -144,6 +145,14 @@ class Soak:
                 if examined.findings:
                     path = self._report.folder / f"{client.name}-{job_id}.txt"
                     path.write_text(written(followed))
+
+    def _late_lines_after_ends(self) -> defaultdict[str, set[str]]:
+        """The late lines of each job that some client was sent after its end."""
+        found = defaultdict[str, set[str]](set)
+        for client in self._clients:
+            for job_id, followed in client.followed.items():
+                found[job_id].update(late_lines_after_end(followed.connections))
+        return found
 
     def _client(self, number: int, urls: Sequence[str]) -> Client:
         # Some may follow any job, and so one of which nothing was published yet.

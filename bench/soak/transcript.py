@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -69,11 +69,27 @@ class Examined:
         self.findings.append(Finding(kind, what, tuple(place)))
 
 
-def examine(connections: Sequence[Connection], script: Script) -> Examined:
-    """Check all that a client was sent of a job that has ended."""
+def examine(
+    connections: Sequence[Connection], script: Script, after_end: Collection[str] = ()
+) -> Examined:
+    """Check all that a client was sent of a job that has ended.
+
+    Args:
+        connections: what each of its connections was sent.
+        script: what the job does.
+        after_end: the late lines that some client was sent after the end. PROTOCOL.md lets a client
+            stop at the end, and miss them.
+    """
     examined = examine_order(connections)
-    examine_story(examined, script)
+    examine_story(examined, script, after_end)
     return examined
+
+
+def late_lines_after_end(connections: Sequence[Connection]) -> list[str]:
+    """The late lines that a client was sent after the end, in order."""
+    story = examine_order(connections).story
+    end = next((index for index, event in enumerate(story) if event.is_end), len(story))
+    return [event.said for event in story[end:] if event.late_of is not None]
 
 
 def examine_order(connections: Sequence[Connection]) -> Examined:
@@ -127,7 +143,7 @@ def examine_order(connections: Sequence[Connection]) -> Examined:
     return examined
 
 
-def examine_story(examined: Examined, script: Script) -> None:
+def examine_story(examined: Examined, script: Script, after_end: Collection[str] = ()) -> None:
     """Check that what was sent, each event once, is what the job has said."""
     expected, story = script.transcript(), examined.story
     late = _late_lines(examined, script)
@@ -140,8 +156,12 @@ def examine_story(examined: Examined, script: Script) -> None:
         # Its sender could not say so before a worker began: then it was not true any more.
         examined.begun_before_queued = 1
         expected = expected[1:]
-    _compare(examined, expected_in_time(script, expected[:-1], late), got)
-    _compare(examined, expected_late(script, late), late)
+    all_late = [*late, *after_end]
+    owed = [
+        said for said in expected_late(script, all_late) if said in late or said not in after_end
+    ]
+    _compare(examined, expected_in_time(script, expected[:-1], all_late), got)
+    _compare(examined, owed, late)
     _examine_end(examined, expected[-1])
     progress = [event.said for event in story if event.is_progress]
     if script.last_progress not in progress:
@@ -197,9 +217,10 @@ def _examine_end(examined: Examined, expected: str) -> None:
     index, event = ends[0]
     if event.said != expected:
         examined.find("wrong", f"it ended with {event.said!r} instead of {expected!r}")
-    if index != len(story) - 1:
+    # Late lines are examined as such.
+    if wrong := [told(event) for event in story[index + 1 :] if event.late_of is None]:
         after = [told(event) for event in story[index:][: AROUND + 1]]
-        examined.find("wrong", f"{after[1]!r} came after the end", after)
+        examined.find("wrong", f"{wrong[0]!r} came after the end", after)
 
 
 def _around(texts: Sequence[str], index: int) -> tuple[str, ...]:

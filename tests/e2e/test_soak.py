@@ -25,16 +25,12 @@ from bench.soak import (
     soak_apart,
 )
 from bench.soak.late import lines_of
+from bench.soak.transcript import late_lines_after_end
 from bench.soak_jobs import Script
 from tests.support import TIMEOUT, Process
 
-# Replication is asynchronous: what a master confirmed before it was killed may be gone, and the
-# soak cannot tell that from a fault of jobcast. Run it by hand: python -m bench.soak --transport
-# sentinel
-ONE_HISTORY = [transport for transport in TRANSPORTS if transport != "sentinel"]
 
-
-@pytest.mark.parametrize("transport", ONE_HISTORY)
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_nothing_is_lost_repeated_or_reordered_while_everything_breaks(
     transport: Transport,
 ) -> None:
@@ -223,6 +219,36 @@ def test_lines_of_an_earlier_try_may_come_late(script: Script, events: list[Even
     everything = with_late_lines(script, events, len(lines_of(script, 1)))
     begun = [event for event in everything if event.said != "started 1"]
     assert examine([connection(begun)], script).findings == []
+
+
+def after_the_end(script: Script, events: list[Event]) -> list[Event]:
+    """Two lines of the first try come after the end of the second."""
+    *before, one, other, progress, end = with_late_lines(script, events, 2)
+    return [replace(e, seq=seq) for seq, e in enumerate([*before, progress, end, one, other], 1)]
+
+
+def test_lines_of_an_earlier_try_may_come_after_the_end(
+    script: Script, events: list[Event]
+) -> None:
+    told = connection(after_the_end(script, events))
+    late = late_lines_after_end([told])
+    assert late == lines_of(script, 1)[-2:]
+    assert examine([told], script, late).findings == []
+
+
+def test_a_client_may_stop_at_the_end_and_miss_late_lines(
+    script: Script, events: list[Event]
+) -> None:
+    told = after_the_end(script, events)
+    late = late_lines_after_end([connection(told)])
+    for missing in (1, 2):
+        assert examine([connection(told[:-missing])], script, late).findings == []
+    assert kinds(examine([connection(told[:-2])], script)) == ["lost"] * 3
+
+
+def test_a_line_of_the_last_try_after_the_end_is_found(script: Script, events: list[Event]) -> None:
+    line = replace(events.pop(-3), seq=len(events) + 2)
+    assert "wrong" in kinds(examine([connection([*events, line])], script))
 
 
 def test_a_late_line_that_does_not_say_so_is_found(script: Script, events: list[Event]) -> None:

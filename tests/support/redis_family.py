@@ -127,12 +127,29 @@ class Sentinels:
         former = self.master
         assert former is not None
         former.kill()
-        wait_for(lambda: self.master not in (None, former), "master that is another")
-        master = self.master
-        assert master is not None
-        # It has forgotten everything: as a master, until the Sentinels meet it, it would do harm.
-        former.argv = [*self._plain[former.port], "--replicaof", "127.0.0.1", str(master.port)]
-        former.start()
+        self.start_as_replica(former, self.successor_of(former))
+
+    def successor_of(self, former: RedisProcess) -> RedisProcess:
+        """Wait until a server has taken over from the former master, and return it."""
+        found: RedisProcess = wait_for(
+            lambda: (master := self.master) is not former and master, "another master"
+        )
+        return found
+
+    def start_as_replica(self, server: RedisProcess, master: RedisProcess) -> None:
+        """Start a server that was killed.
+
+        It has forgotten everything: as a master, until the Sentinels meet it, it would do harm.
+        """
+        server.argv = [*self._plain[server.port], "--replicaof", "127.0.0.1", str(master.port)]
+        server.start()
+
+    def tolerate(self, seconds: float) -> None:
+        """Let the Sentinels replace a master that has not answered for so long."""
+        for port in self.ports:
+            with redis.Redis(port=port) as client:
+                milliseconds = round(seconds * 1000)
+                client.sentinel_set("mymaster", "down-after-milliseconds", milliseconds)
 
     def kill(self) -> None:
         for process in [*self.servers, *(process for _, process in self.sentinels)]:
@@ -140,12 +157,18 @@ class Sentinels:
 
     def in_sync(self) -> bool:
         """Whether one of the servers follows the other, and has all that it has."""
+        infos = self._replication()
+        return _is_followed(infos) and len({info["master_repl_offset"] for info in infos}) == 1
+
+    def is_followed(self) -> bool:
+        """Whether one of the servers follows the other, which may be ahead."""
+        return _is_followed(self._replication())
+
+    def _replication(self) -> list[dict[str, Any]]:
         try:
-            infos = [server.command("INFO", "replication") for server in self.servers]
+            return [server.command("INFO", "replication") for server in self.servers]
         except (redis.exceptions.ConnectionError, redis.exceptions.BusyLoadingError):
-            return False  # it is starting, or changes its role
-        up = any(info.get("master_link_status") == "up" for info in infos)
-        return up and len({info["master_repl_offset"] for info in infos}) == 1
+            return []  # a server is starting, or changes its role
 
     def _complete(self) -> bool:
         for port in self.ports:
@@ -157,6 +180,10 @@ class Sentinels:
             if state["num-other-sentinels"] != 2 or state["num-slaves"] != 1:
                 return False
         return True
+
+
+def _is_followed(infos: Sequence[dict[str, Any]]) -> bool:
+    return any(info.get("master_link_status") == "up" for info in infos)
 
 
 def _sentinel(folder: Path, binary: str, master: int) -> tuple[int, Process]:

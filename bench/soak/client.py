@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -78,7 +78,7 @@ class ClosingConnector(aiohttp.TCPConnector):
         self._made.append(connection)
         return connection
 
-    def close(self, *, abort_ssl: bool = False) -> Awaitable[None]:
+    def close(self, *, abort_ssl: bool = False) -> Coroutine[Any, Any, None]:
         for connection in self._made:
             connection.close()
         return super().close(abort_ssl=abort_ssl)

@@ -12,7 +12,7 @@ from prometheus_client import Counter, Gauge
 
 from docs.assets.griffe_rst import as_markdown
 from docs.assets.hooks import API_PAGE, SCHEMA, declared, undocumented
-from jobcast.cli import main
+from jobcast.cli.main import main
 from jobcast.realtime import metrics
 from jobcast.settings import FILE_SUFFIX, PREFIX, Settings, names
 from tests.support import ROOT

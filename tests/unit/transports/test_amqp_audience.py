@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from jobcast.transports.amqp.audience import SETTLE, UNHEARD, UNKNOWN, Audience, Unheard
+from jobcast.transports.amqp.audience import CERTAIN, SETTLE, UNHEARD, UNKNOWN, Audience, Unheard
 from tests.support.clock import Clock
 
 
@@ -97,3 +97,23 @@ def test_what_receivers_would_take_for_new_is_not_published_again(audience: Audi
     assert not misses(audience, reached=True)
     audience.lose()
     assert not misses(audience, reached=True, may_repeat=False)
+
+
+def test_a_note_goes_before_events_unless_others_have_just_arrived(
+    audience: Audience, clock: Clock
+) -> None:
+    assert audience.is_doubtful
+    assert not misses(audience, reached=True)
+    assert not audience.is_doubtful
+    clock.now += CERTAIN
+    assert audience.is_doubtful
+    assert not misses(audience, reached=True)
+    audience.lose()
+    assert audience.is_doubtful
+
+
+def test_no_note_goes_before_events_that_nobody_waits_for(audience: Audience, clock: Clock) -> None:
+    assert misses(audience, reached=False)
+    clock.now += UNKNOWN
+    assert not misses(audience, reached=False)
+    assert not audience.is_doubtful

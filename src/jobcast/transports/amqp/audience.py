@@ -12,6 +12,7 @@ from kombu.exceptions import KombuError
 UNHEARD: Final = 30.0  # seconds that events wait for a process that listens, if there was one
 UNKNOWN: Final = 8.0  # seconds that they wait for one if it is unknown whether there was one
 SETTLE: Final = 3.0  # seconds that processes may need to bind their queues after the first one
+CERTAIN: Final = 1.0  # seconds after a message that a queue got: the next ones go without a note
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,19 @@ class Audience:
         self._was_missed = False  # nobody waits any more
         self._missing_since: float | None = None
         self._back_since: float | None = None
+        self._reached_at: float | None = None
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether a note should go first, to find out whether a queue is bound.
+
+        If a queue is bound while events are published, it gets only the last of them, which then
+        wait in the receiver until all are published again.
+        """
+        if self._was_missed:
+            return False
+        is_recent = self._reached_at is not None and self._clock() - self._reached_at < CERTAIN
+        return self._missing_since is not None or not is_recent
 
     def lose(self) -> None:
         """Note that the exchange is gone, and with it all bindings."""
@@ -56,7 +70,7 @@ class Audience:
             may_repeat: whether the receivers recognise what is published again.
 
         Raises:
-            Unheard: the events have to be published again.
+            Unheard: the events have to be published later, or again.
         """
         if reached:
             self._wait_for_the_rest(may_repeat=may_repeat)
@@ -87,5 +101,5 @@ class Audience:
                 raise Unheard(
                     f"Socket.IO processes bind their queues to the exchange {self._exchange} again"
                 )
-        self._was_there, self._was_missed = True, False
+        self._was_there, self._was_missed, self._reached_at = True, False, self._clock()
         self._missing_since = self._back_since = None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import Any, Final, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -46,6 +46,7 @@ PERSISTENT: Final = 2
 
 CANARY: Final = "jobcast.canary"  # the type of a message by which a process finds out what it hears
 BIND_AGAIN: Final = "jobcast.bind-again"  # the type of a message that asks all processes for it
+NOTE: Final = b"{}"  # the body of messages whose type says everything
 BLOCKED: Final = "the broker blocks publishers: its memory or disk alarm is set"
 
 #: What Kombu and its driver raise where a broker cannot be reached or does not do what is asked.
@@ -258,11 +259,14 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         """
         numbered = self._latest.chain([self._numbered(outgoing) for outgoing in batch])
         bodies = [encode(outgoing, self.publisher_id) for outgoing in numbered]
+        may_repeat = all(outgoing.number for outgoing in batch)
+        exchange = self._names.events_exchange()
         try:
-            self._hand_over(self._names.events_exchange(), bodies, delivery_mode=PERSISTENT)
-            self._audience.check(
-                reached=not self._returned, may_repeat=all(each.number for each in batch)
-            )
+            if self._audience.is_doubtful:
+                self._hand_over(exchange, [NOTE], delivery_mode=TRANSIENT, type=CANARY)
+                self._audience.check(reached=not self._returned, may_repeat=may_repeat)
+            self._hand_over(exchange, bodies, delivery_mode=PERSISTENT)
+            self._audience.check(reached=not self._returned, may_repeat=may_repeat)
         except KOMBU_ERRORS as exc:
             if isinstance(exc, NotFound):
                 self._audience.lose()
@@ -314,7 +318,7 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         is_events = exchange == names.events
         declared = names.events_exchange() if is_events else names.leases_exchange()
         try:
-            self._hand_over(declared, [b"{}"], delivery_mode=TRANSIENT, type=CANARY)
+            self._hand_over(declared, [NOTE], delivery_mode=TRANSIENT, type=CANARY)
         except NotFound:
             self._drop_connection()  # which declares it again
             return False
@@ -331,7 +335,7 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         try:
             self._hand_over(
                 self._names.bus_exchange(),
-                [b"{}"],
+                [NOTE],
                 TRANSIENT,
                 type=BIND_AGAIN,
                 app_id=self.publisher_id,
@@ -368,7 +372,7 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
             raise PublishFailed(self._failed(exc), ()) from exc
 
     def _hand_over(
-        self, exchange: Exchange, bodies: Sequence[bytes], delivery_mode: int, **properties: Any
+        self, exchange: Exchange, bodies: Iterable[bytes], delivery_mode: int, **properties: Any
     ) -> None:
         """Publish messages, and wait until the broker has them all."""
         self._returned = 0

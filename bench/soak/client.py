@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -78,10 +78,10 @@ class ClosingConnector(aiohttp.TCPConnector):
         self._made.append(connection)
         return connection
 
-    def close(self, *, abort_ssl: bool = False) -> Awaitable[None]:
+    async def close(self, *, abort_ssl: bool = False) -> None:
         for connection in self._made:
             connection.close()
-        return super().close(abort_ssl=abort_ssl)
+        await super().close(abort_ssl=abort_ssl)
 
 
 class Client:

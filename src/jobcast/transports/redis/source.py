@@ -41,7 +41,7 @@ from jobcast.transports.redis.servers import (
     AsyncClient,
     Servers,
 )
-from jobcast.transports.redis.subscriber import Subscriber
+from jobcast.transports.redis.subscriber import Subscriber, close_all
 from jobcast.transports.revocations import Revocation
 from jobcast.transports.socketio_managers import AsyncJobEventManagerMixin
 
@@ -353,9 +353,10 @@ class RedisSource:
                 task.result()
         finally:
             self._lines = []
-            await cancel_and_wait(*tasks)
-            for line in lines:
-                await line.close()
+            try:
+                await cancel_and_wait(*tasks)
+            finally:
+                await close_all(lines)
 
     async def _subscribe_all(self, channels: Sequence[str]) -> None:
         of_line: defaultdict[Subscriber, list[str]] = defaultdict(list)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Final
@@ -70,6 +70,10 @@ class Subscriber:
             logger.debug("closing the connection to %s: %s", self.name, exc)
         await self._pool.aclose()
 
+    async def drop(self) -> None:
+        """Close the connection at once, without a wait that a cancellation could interrupt."""
+        await self._connection.disconnect(nowait=True)
+
     async def subscribe(self, channels: Iterable[str]) -> None:
         remaining = iter(channels)
         while batch := list(islice(remaining, SUBSCRIBE_BATCH)):
@@ -112,6 +116,16 @@ class Subscriber:
         except REDIS_ERRORS:
             return False
         return await self._hears(PING_INTERVAL)
+
+
+async def close_all(subscribers: Sequence[Subscriber]) -> None:
+    """Close connections, all of them even if this is cancelled meanwhile."""
+    try:
+        for subscriber in subscribers:
+            await subscriber.close()
+    finally:
+        for subscriber in subscribers:
+            await subscriber.drop()
 
 
 @contextmanager

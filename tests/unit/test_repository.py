@@ -99,4 +99,4 @@ def test_the_tests_name_their_tiers() -> None:
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     tiers = {Path(path) for path in options["testpaths"]}
     found = {path.parent.relative_to(ROOT) for path in ROOT.glob("tests/*/__init__.py")}
-    assert found == tiers | {Path("tests", "containers")}
+    assert found == tiers | {Path("tests", "containers"), Path("tests", "support")}

@@ -182,8 +182,8 @@ class Both:
         assert state.get("owner") == record.owner
         assert [fields["p"] for _, fields in entries] == [m.packet for m in record.events]
         assert state.get("progress") == _stored(record.progress)
-        said = [f"{name}:{number}" for name, number in record.said.items()]
-        assert state.get("said", "").split() == said
+        numbers = [f"{name}:{number}" for name, number in record.numbers.items()]
+        assert state.get("numbers", "").split() == numbers
 
 
 class Speaker:
@@ -314,7 +314,7 @@ def test_the_numbers_of_the_latest_publishers_are_remembered_and_no_others(
         both.compare()
     record = both.memory._records.get(both.job_id)
     assert record is not None
-    assert list(record.said) == names[-PUBLISHERS:]
+    assert list(record.numbers) == names[-PUBLISHERS:]
     seq = record.seq
     for name in names[-PUBLISHERS:]:
         both.say([_numbered(both.job_id, "started", Origin(), 1)], name)

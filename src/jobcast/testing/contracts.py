@@ -39,16 +39,16 @@ from jobcast.transports.base import NO_RECORD, UNDER_WAY, Predecessor
 
 
 class TransportContract:
-    """What a transport promises. Subclass it, and give the fixture ``transport_url``."""
+    """The tests for every transport. Subclass it and define the fixture ``transport_url``."""
 
     @pytest.fixture
     @abstractmethod
     def transport_url(self) -> str:
-        """Where the transport under test is; its server runs."""
+        """The URL of the transport under test, whose server is running."""
 
     @pytest.fixture
     def worker_url(self, transport_url: str) -> str:
-        """Where workers publish: another URL if they have fewer rights than servers."""
+        """The URL for workers; override it if workers have fewer permissions than servers."""
         return transport_url
 
     @on_both_ends
@@ -167,7 +167,7 @@ class TransportContract:
     ) -> None:
         await ends.publish(*(log(job_id, n) for n in range(1000)))
         snapshot = await ends.wait_stored(job_id, 1000)
-        # Some stores trim by larger pieces.
+        # Some stores trim in larger steps.
         assert KEPT.size <= len(snapshot.events) <= 2 * KEPT.size
         assert snapshot.events[-1].seq == 1000
         trimmed = await ends.source.snapshot(job_id, Cursor(epoch=snapshot.epoch, seq=5))
@@ -197,7 +197,7 @@ class TransportContract:
             (1, "s"), (2, "p"), (3, "t"), (4, "l"),
         ]  # fmt: skip
         assert (again.epoch, again.state) == (snapshot.epoch, "started")
-        # What the first run showed is not the state of the second.
+        # Progress of the first run is not kept for the second.
         assert [(m.seq, m.kind) for m in again.events] == [(5, "s"), (6, "l")]
         assert [m.seq for m in await ends.wait_received(6)] == [1, 2, 3, 4, 5, 6]
 
@@ -209,7 +209,7 @@ class TransportContract:
         for _ in range(3):
             await ends.publish(*(log(job_id, n) for n in range(KEPT.size)))
         snapshot = await ends.wait_stored(job_id, 2 + KEPT.size)
-        assert snapshot.events[-1].seq == 2 + KEPT.size  # so many lines, and no more
+        assert snapshot.events[-1].seq == 2 + KEPT.size  # at most this many lines after the end
         assert [m.seq for m in snapshot.events if m.kind == "t"] == [2]
         await ends.publish(started(job_id))
         again = await ends.wait_stored(job_id, 3 + KEPT.size)
@@ -217,7 +217,7 @@ class TransportContract:
 
     @on_both_ends
     async def test_what_is_sent_again_is_not_there_twice(self, ends: Ends, job_id: str) -> None:
-        """The answer was lost on the way, so that the publisher cannot know."""
+        """A publisher that receives no answer cannot know whether its events were stored."""
         other = new_job_id()
         await ends.source.subscribe(job_id)
         await ends.publish(started(job_id), log(job_id, 2), first=1)
@@ -233,7 +233,7 @@ class TransportContract:
 
     @on_both_ends
     async def test_only_log_lines_of_a_past_run_are_stored(self, ends: Ends, job_id: str) -> None:
-        """Who sends a task, who runs it and who runs it again are different publishers."""
+        """The sender of a task, its worker and a retry's worker are different publishers."""
         sent, first, second = (Origin(run=Run("aa", n, f"d{n}" if n else "")) for n in range(3))
         await ends.source.subscribe(job_id)
         await ends.publish(started(job_id), log(job_id), origin=first)
@@ -242,7 +242,7 @@ class TransportContract:
         await ends.publish(started(job_id, 2), log(job_id), origin=second)
         await ends.publish(log(job_id), retrying(job_id, 2), failed(job_id), origin=first)
         await ends.publish(JobComplete(job_id=job_id, result=1), failed(job_id), origin=second)
-        # Late by so much that the former run would begin after the end of the latter.
+        # So late that the former run would begin after the end of the latter.
         await ends.publish(queued(job_id), origin=sent)
         await ends.publish(started(job_id), started(job_id), log(job_id), origin=first)
         await ends.publish(started(job_id, 2), log(job_id), origin=second)
@@ -274,7 +274,7 @@ class TransportContract:
 
     @on_both_ends
     async def test_a_task_that_is_delivered_again_runs_again(self, ends: Ends, job_id: str) -> None:
-        """Its worker was lost; or it was only slow, and two do the same from now on."""
+        """The first worker was lost, or is slow and runs the task at the same time."""
         lost = Origin(run=Run("aa", 1, "dead"))
         again = Origin(run=Run("aa", 1, "alive", redelivered=True))
         await ends.source.subscribe(job_id)
@@ -283,7 +283,7 @@ class TransportContract:
         await ends.publish(log(job_id), failed(job_id), origin=lost)
         await ends.publish(JobComplete(job_id=job_id, result=1), origin=again)
         assert (await ends.wait_stored(job_id, 5)).state == "complete"
-        # It is the broker that says which delivery is the later one.
+        # Only the broker knows which delivery is the later one.
         other = new_job_id()
         await ends.source.subscribe(other)
         await ends.publish(started(other), origin=again)
@@ -314,14 +314,14 @@ class TransportContract:
         await ends.source.subscribe(job_id)
         origin = Origin(run=Run("aa", 1, "d1"))
         stalled = JobStatus(job_id=job_id, status="stalled")
-        await ends.publish_if("stalled", failed(job_id), origin)  # there is no such job
+        await ends.publish_if("stalled", failed(job_id), origin)  # the job has no record
         await ends.publish(started(job_id), progress(job_id, 5), origin=origin)
         await ends.publish_if("stalled", started(job_id), origin)
         await ends.publish_if("started", stalled, origin)
         await ends.publish_if("started", stalled, origin)
-        await ends.publish_if("stalled", started(job_id), origin)  # it lives: nothing is begun anew
+        await ends.publish_if("stalled", started(job_id), origin)  # revives, without a new run
         await ends.publish_if("stalled", failed(job_id), origin)
-        await ends.publish_if("started", stalled, Origin(run=Run("aa")))  # a former run
+        await ends.publish_if("started", stalled, Origin(run=Run("aa")))  # a past run
         await ends.publish_if("started", stalled, origin)
         await ends.publish_if("stalled", failed(job_id), origin)
         snapshot = await ends.wait_stored(job_id, 6)
@@ -337,7 +337,7 @@ class TransportContract:
     async def test_what_another_publisher_has_to_say_first_comes_first(
         self, ends: Ends, job_id: str
     ) -> None:
-        """A task is tried again by another worker, whose way to the transport is the shorter."""
+        """The worker of a retry may reach the transport before the previous worker does."""
         await ends.source.subscribe(job_id)
         former, url = ends.publisher, ends.worker_url
         latter = open_publisher(url, KEPT)
@@ -351,7 +351,7 @@ class TransportContract:
             publishing = asyncio.create_task(
                 publish_until_stored(latter, [then[0], Outgoing.of(log(other)), *then[1:]])
             )
-            assert (await ends.wait_stored(other, 1)).seq == 1  # nobody else is held up
+            assert (await ends.wait_stored(other, 1)).seq == 1  # other jobs do not wait
             await asyncio.to_thread(former.publish, first[:2])
             await ends.wait_received(3)
             await asyncio.to_thread(former.publish, first[2:])
@@ -371,7 +371,7 @@ class TransportContract:
     async def test_without_a_record_what_was_published_long_ago_is_not_waited_for(
         self, ends: Ends, job_id: str
     ) -> None:
-        """The record has expired while the task waited to be tried again."""
+        """The record expired while the task waited for its retry."""
         long_ago = int(time.time()) - 2 * UNDER_WAY
         origin = Origin(after=str(Predecessor("somebody", 7, long_ago)))
         await ends.publish(started(job_id, 2), JobComplete(job_id=job_id, result=2), origin=origin)
@@ -381,7 +381,7 @@ class TransportContract:
     async def test_a_retry_waits_for_the_attempt_before_also_without_a_record(
         self, ends: Ends, job_id: str
     ) -> None:
-        """All of the job was published while the transport was away."""
+        """The transport was unavailable during the whole first attempt."""
         await ends.source.subscribe(job_id)
         former, latter = ends.publisher, open_publisher(ends.url, KEPT)
         runs = [Run("aa", attempt, f"d{attempt}") for attempt in (1, 2)]
@@ -394,7 +394,7 @@ class TransportContract:
             publishing = asyncio.create_task(
                 publish_until_stored(latter, [*then, Outgoing.of(log(other))])
             )
-            assert (await ends.wait_stored(other, 1)).seq == 1  # no other job is held up
+            assert (await ends.wait_stored(other, 1)).seq == 1  # other jobs do not wait
             assert (await ends.source.snapshot(job_id)).epoch == NO_RECORD
             await asyncio.to_thread(former.publish, first)
             await publishing
@@ -416,7 +416,7 @@ class TransportContract:
         await ends.publish(started(job_id), progress(job_id, 70), log(job_id, "hers"), origin=alice)
         hers = await ends.wait_stored(job_id, 3)
         await ends.publish(started(job_id), log(job_id, "his"), origin=bob)
-        # Her run goes on, and comes back after a while.
+        # Alice's run continues, and begins again later.
         await ends.publish(log(job_id, "late"), failed(job_id), started(job_id), origin=alice)
         await ends.publish(log(job_id, "his too"), origin=bob)
         await ends.wait_received(6)
@@ -434,7 +434,7 @@ class TransportContract:
         self, ends: Ends, job_id: str
     ) -> None:
         run = Run("aa", 1, "d1")
-        await ends.publish(log(job_id))  # by an emit, before the job is sent
+        await ends.publish(log(job_id))  # from an emit, before the job is sent
         before = await ends.wait_stored(job_id, 1)
         assert before.owner is None
         await ends.publish(queued(job_id), origin=Origin("alice", Run("aa")))
@@ -446,7 +446,7 @@ class TransportContract:
         later = await ends.wait_stored(job_id, 5)
         assert (snapshot.owner, later.owner, later.seq) == ("alice", "alice", 5)
         assert later.epoch == snapshot.epoch
-        # Who was let in to a job of nobody is asked for again: the record is another one.
+        # The followers of the unowned job have to be authorized again, so the epoch changes.
         assert before.epoch != snapshot.epoch
         assert [message.seq for message in snapshot.events] == [1, 2]
         assert {message.epoch for message in snapshot.events} == {snapshot.epoch}

@@ -25,7 +25,7 @@ from jobcast.transports.leases import (
 
 
 class LeaseContract(TransportContract):
-    """What a transport promises that keeps leases."""
+    """The tests for transports with leases."""
 
     TERMS: ClassVar[LeaseTimeouts] = LeaseTimeouts(lease=0.6, lost_after=0.6)
 
@@ -103,7 +103,7 @@ class LeaseContract(TransportContract):
 
     async def _look(self, ends: Ends) -> list[Finding]:
         assert isinstance(ends.source, SupportsLeaseMonitoring)
-        await asyncio.sleep(0.05)  # as a process does that looks again and again
+        await asyncio.sleep(0.05)  # the interval of a process that scans periodically
         found = await ends.source.scan(self.TERMS)
         await ends.source.acknowledge(found, self.TERMS)
         return found

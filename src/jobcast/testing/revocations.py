@@ -21,7 +21,7 @@ from jobcast.transports.revocations import Revocation, SupportsRevocations, Supp
 
 
 class RevocationContract(TransportContract):
-    """What a transport promises that keeps revoked tokens."""
+    """The tests for transports with revocations."""
 
     @on_both_ends
     async def test_a_revocation_reaches_every_server_process(self, ends: Ends, job_id: str) -> None:
@@ -46,7 +46,7 @@ class RevocationContract(TransportContract):
             await self._revoke(ends, revocation)
         async with both_ends(ends.url, ends.worker_url, DEFAULT_PREFIX) as later:
             assert revoked <= {*await self._source(later).revocations()}
-            # Reading changes nothing, and several may read at once.
+            # Reading changes nothing, and several processes may read at once.
             reads = (self._source(some).revocations() for some in (ends, later, ends, later))
             assert all(revoked <= {*read} for read in await asyncio.gather(*reads))
 

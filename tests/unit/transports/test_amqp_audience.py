@@ -1,4 +1,4 @@
-"""Until when a publisher to RabbitMQ publishes its events again."""
+"""How long a publisher to RabbitMQ repeats events while processes bind their queues."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def audience(clock: Clock) -> Audience:
 
 
 def misses(audience: Audience, *, reached: bool, may_repeat: bool = True) -> bool:
-    """Whether what was published has to be published again."""
+    """Return whether the events have to be published again."""
     try:
         audience.check(reached=reached, may_repeat=may_repeat)
     except Unheard:

@@ -1,4 +1,4 @@
-"""The numbers by which a receiver notices that an event of a job is missing."""
+"""The numbers with which a receiver detects a missing event of a job."""
 
 from __future__ import annotations
 

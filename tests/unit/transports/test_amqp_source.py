@@ -1,4 +1,4 @@
-"""What waits for another publisher in a Socket.IO process, where RabbitMQ mixes what they say."""
+"""Events that wait for another publisher's events, which RabbitMQ delivers in any order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support import eventually
 
 
 class Hearer:
-    """A process that follows the job ``j``, and to which the broker delivers what it is told to."""
+    """A server process that follows the job ``j``, and the messages it has received."""
 
     def __init__(self) -> None:
         self.source = KombuSource("amqp://nowhere")
@@ -35,7 +35,7 @@ class Hearer:
 
     @property
     def lines(self) -> list[str]:
-        """The messages of the logs that came."""
+        """Return the messages of the received log lines."""
         packets = [message.packet for message in self.messages if message.kind == "l"]
         return [packet.partition('"message":"')[2].partition('"')[0] for packet in packets]
 
@@ -54,14 +54,14 @@ def log(line: str) -> JobLog:
 
 
 async def test_a_process_that_was_just_started_waits_for_nobody(hearer: Hearer) -> None:
-    """It has not heard what was said before, and will not."""
+    """The process was not running when the earlier events were published."""
     hearer.hear("second", 1, started(2), after="first 7")
     hearer.hear("second", 2, JobComplete(job_id="j", result=1))
     assert [message.kind for message in hearer.messages] == ["s", "t"]
 
 
 async def test_a_retry_waits_for_the_attempt_before_also_without_a_record(hearer: Hearer) -> None:
-    """The broker was away while the first attempt ran, and the retry's worker is back first."""
+    """After a broker outage, the retry's worker reconnects before the first attempt's worker."""
     now = int(time.time()) + 1
     hearer.hear("second", 1, started(2), after=str(Predecessor("first", 2, now)))
     hearer.hear("second", 2, log("two"))
@@ -97,7 +97,7 @@ async def test_what_is_released_may_release_another(hearer: Hearer) -> None:
 
 
 async def test_a_publisher_may_wait_twice(hearer: Hearer) -> None:
-    """The task came back to the worker that had tried it before."""
+    """A later attempt runs on a worker that ran an earlier attempt too."""
     hearer.hear("first", 1, log("one"))
     hearer.hear("second", 1, started(2), after="first 2")
     hearer.hear("second", 2, log("three"))
@@ -127,7 +127,7 @@ async def test_nobody_is_waited_for_for_ever(
 async def test_the_end_of_a_batch_waits_for_its_beginning_which_comes_again(
     hearer: Hearer,
 ) -> None:
-    """The queue was bound while the publisher published the batch for the first time."""
+    """The queue was bound while the batch was published for the first time."""
     hearer.hear("first", 3, log("before"))
     hearer.hear("first", 9, log("three"), previous=8)
     assert hearer.lines == ["before"]

@@ -1,4 +1,4 @@
-"""The canary: what it takes for silence, and what for deafness."""
+"""The canary: how it tells a silent server from a process that receives nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobcast.transports.canary import SILENCE, UNANSWERED, Canary, Deaf
 
 
 class Subscriber:
-    """A way that lets notes through, or not."""
+    """A route that can deliver or lose canary notes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "INTERVAL", 0.0)
@@ -34,7 +34,7 @@ class Subscriber:
         return self.routed
 
     async def turn(self, seconds: float) -> None:
-        """Let time pass, and a note be sent."""
+        """Advance the clock, and let the canary send a note."""
         self.now += seconds
         await self.canary._send_where_silent()
 
@@ -94,7 +94,7 @@ async def test_connecting_again_and_again_does_not_make_a_deaf_process_ready(
 
 async def test_a_process_that_had_no_time_is_not_deaf(line: Subscriber) -> None:
     for _ in range(10):
-        # It was stopped for a minute, and the note arrives as soon as it goes on.
+        # The process was suspended for a minute; the note arrives when it resumes.
         await line.turn(60)
         assert line.canary.problem == ""
 

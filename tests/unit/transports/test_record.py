@@ -1,4 +1,4 @@
-"""A job's record: what is kept of it, and whether a client may go on from where it was."""
+"""The record of a job: which events it keeps, and which clients can resume."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def test_who_may_resume_misses_nothing(events: list[JobEvent], seq: int, size: i
     if snapshot.recovered:
         due = [m for m in later if m.kind != "p"]
         assert [m for m in snapshot.events if m.kind != "p"] == due
-        # A value is missing only if a newer one, or a new run, has taken its place.
+        # Progress is missing only if newer progress, or a new run, has replaced it.
         assert [m for m in snapshot.events if m.kind == "p"] in (
             [],
             [m for m in latest if m in later],
         )
     else:
-        # Nobody knows what there was before the oldest that is kept.
+        # The events before the oldest kept one are unknown.
         assert seq > record.seq or seq < record.events[0].seq - 1
         assert snapshot == record.snapshot(None)
     assert [m.seq for m in snapshot.events] == sorted({m.seq for m in snapshot.events})
@@ -66,7 +66,7 @@ def test_nobody_resumes_in_another_epoch(events: list[JobEvent], seq: int) -> No
 def test_the_decision_is_between_the_oldest_and_the_latest(at: int, seq: int, first: int) -> None:
     cursor = Cursor(epoch="e", seq=at)
     decided = can_resume(cursor, epoch="e", seq=seq, first=first)
-    # Everything from first to seq is there: at + 1 up to seq has to be a part of it.
+    # The events from ``first`` to ``seq`` are kept, and have to include all after the cursor.
     assert decided == (at <= seq and set(range(at + 1, first)) == set())
     assert not can_resume(None, epoch="e", seq=seq, first=first)
 
@@ -80,7 +80,7 @@ def test_what_is_sent_again_changes_nothing(events: list[JobEvent], repeats: lis
     for end, outgoing in enumerate(numbered, 1):
         often.add(outgoing, RETENTION, "p")
         if repeats:
-            # The last few, in their order, as a publisher does that heard no answer.
+            # A publisher that received no answer repeats its last events in order.
             for again in numbered[max(0, end - repeats.pop()) : end]:
                 assert often.add(again, RETENTION, "p") is None
     assert [m.packet for m in often.events] == [m.packet for m in once.events]
@@ -100,7 +100,7 @@ def test_records_are_bounded_by_number_and_events_and_ended_ones_go_first() -> N
     for n in range(8):
         for name in "ab":
             records.add(Outgoing.of(JobLog(job_id=name, level="info", message=str(n))))
-    # The one that was silent for longest made room for the other.
+    # The record with the oldest latest event was dropped.
     left = [name for name in "ab" if records.get(name) is not None]
     assert left
     assert sum(len(record.events) for name in left if (record := records.get(name))) <= 10

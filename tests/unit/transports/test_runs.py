@@ -1,4 +1,4 @@
-"""Which run of a job is listened to."""
+"""Which run of a job is current, and when leases expire."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ TERMS = LeaseTimeouts(lease=15, lost_after=120)
 
 
 def book() -> tuple[Clock, InMemoryLeases]:
-    """A book that somebody has looked at for long enough."""
+    """Return leases that have been scanned for longer than the duration of a lease."""
     clock = Clock()
     leases = InMemoryLeases(clock)
     for _ in range(20):
@@ -76,7 +76,7 @@ def found(leases: InMemoryLeases) -> list[str]:
 
 
 def watch(clock: Clock, leases: InMemoryLeases, seconds: int) -> list[tuple[int, str]]:
-    """What is found, and after how many seconds."""
+    """Scan every second, and return each finding with the second it was found in."""
     seen = []
     for second in range(1, seconds + 1):
         clock.now += 1
@@ -101,7 +101,7 @@ def test_a_renewal_revives_however_late() -> None:
 
 
 def test_who_could_not_look_for_long_gives_everybody_time() -> None:
-    """The machine slept, or the store was away: leases ran out that nobody could renew."""
+    """While the machine sleeps or the store is away, leases expire that cannot be renewed."""
     clock, leases = book()
     leases.renew([LEASE], 15)
     clock.now += 3600
@@ -127,7 +127,7 @@ def test_a_renewal_between_the_look_and_the_word_is_not_lost() -> None:
 
 
 def test_a_delivery_to_a_worker_that_does_not_know_the_task_is_a_run_too() -> None:
-    """Otherwise the end of a retry there would be told by nobody that is listened to."""
+    """Otherwise the outcome of its retry would be dropped as one of a past run."""
     headers = {SENDING_HEADER: draw(), "retries": 1}
     runs = Runs()
     runs.adopt(origin_of_delivery(headers, 0, {"redelivered": False}).run)

@@ -1,4 +1,4 @@
-"""Who is in which of python-socketio's rooms."""
+"""The bookkeeping of python-socketio's rooms."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def manager() -> Any:
 
 
 def told(manager: Any, steps: list[Any]) -> Any:
-    """What a manager knows after some steps, by python-socketio's own fields."""
+    """Return a manager's state after some steps, in python-socketio's own fields."""
     manager.set_server(socketio.AsyncServer(async_mode="asgi"))
     for what, client, namespace, *rooms in steps:
         here = client in manager.rooms.get(namespace, {}).get(None, {})
@@ -67,7 +67,7 @@ def test_rooms_are_as_python_socketio_has_them(steps: list[Any]) -> None:
 
 
 def test_a_client_that_goes_disturbs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten thousand may go together."""
+    """Ten thousand clients may disconnect at once."""
     ours = manager()
     told(ours, [("connect", f"{number}", "/") for number in range(100)])
     asked: list[object] = []

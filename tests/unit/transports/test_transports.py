@@ -1,4 +1,4 @@
-"""Which transport a URL selects, and what its parts mean."""
+"""Which transport a URL selects, and how its parts are parsed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OTHERS = Transport(
 
 @pytest.fixture
 def another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installed package that brings a transport."""
+    """An installed package that provides a transport."""
     entry_point = EntryPoint("nats", f"{__name__}:OTHERS", "jobcast.transports")
 
     def installed(group: str, name: str) -> EntryPoints:

@@ -1,4 +1,4 @@
-"""RabbitMQ by Kombu, the realtime side: a consumer in a thread, and history in this process."""
+"""The server side of the RabbitMQ transport: a consumer thread, and history in this process."""
 
 from __future__ import annotations
 
@@ -41,40 +41,41 @@ from jobcast.transports.revocations import Revocation
 from jobcast.transports.socketio_managers import AsyncJobEventManagerMixin
 
 HEARTBEAT: Final = 10.0  # seconds
-POLL: Final = 0.5  # seconds until the thread looks whether it should stop
-PREFETCH: Final = 1000  # messages that the broker sends ahead of their acknowledgement
-QUEUE_EXPIRY: Final = 60.0  # seconds that the queue of a process outlives its connection
-QUEUE_BYTES: Final = 64 * 1024 * 1024  # that may wait there; the oldest go
-HELD_TIMEOUT: Final = 10.0  # seconds that an event waits for another publisher's
-START_TIMEOUT: Final = 5.0  # seconds that a join waits for the broker
-FIRST_DELAY: Final = 0.05  # seconds before the first try to reconnect
-LONGEST_DELAY: Final = 3.0  # seconds between two tries
-UNSURE: Final = 1 / 3  # of a lease: after so long a silence nobody is missed
-SHORTEST_SILENCE: Final = 2.5  # seconds that are no silence, however short a lease is
+POLL: Final = 0.5  # seconds between the thread's checks whether to stop
+PREFETCH: Final = 1000  # unacknowledged messages that the broker sends ahead
+QUEUE_EXPIRY: Final = 60.0  # seconds that a process's queue outlives its connection
+QUEUE_BYTES: Final = 64 * 1024 * 1024  # the queue's limit; the oldest messages are dropped
+HELD_TIMEOUT: Final = 10.0  # seconds that an event waits for an earlier event
+START_TIMEOUT: Final = 5.0  # seconds that a subscription waits for the broker
+FIRST_DELAY: Final = 0.05  # seconds before the first attempt to reconnect
+LONGEST_DELAY: Final = 3.0  # seconds between two attempts
+UNSURE: Final = 1 / 3  # of a lease: after so long a silence no lease expires
+SHORTEST_SILENCE: Final = 2.5  # seconds; shorter silences are ignored for short leases too
 
 logger = logging.getLogger(__name__)
 
 
 class Consumer:
-    """Receives in a thread of its own, and hands over to a loop.
+    """Receives messages in its own thread, and passes them to an event loop.
 
-    Messages are acknowledged when the loop has taken them, so that a loop which is behind slows
-    the broker down, and a connection that breaks gives back what was not taken.
+    The thread acknowledges a message after the loop has processed it. A slow loop thereby slows
+    the broker down, and a broken connection returns the unprocessed messages to the queue.
 
-    Where it turns out that nothing arrives any more, it connects and binds its queues again.
+    When no messages arrive any more, the consumer reconnects and binds its queues again.
 
     Args:
-        url: of the broker.
-        names: of the exchanges and the queue.
-        publisher_id: of this process's own messages; its own requests to bind again are ignored.
-        on_event: is called in the loop with the body of each message of a job.
-        on_bus: is called in the loop with python-socketio's own messages.
-        on_leases: is called in the loop with messages that keep runs alive.
-        on_revocation: is called in the loop with messages about revoked tokens.
-        on_heard: is called in the loop with the exchange that a message has come by.
-        on_state: is called in the loop with whether messages are being received.
-        on_lost: is called in the loop when the queue was gone, or nothing came into it, and it is
-            there again: what was published meanwhile is missing.
+        url: the broker's URL.
+        names: the names of exchanges and queues.
+        publisher_id: the id in this process's own messages, whose requests to bind again are
+            ignored.
+        on_event: called in the loop with the body of each job event.
+        on_bus: called in the loop with the body of each python-socketio message.
+        on_leases: called in the loop with the body of each message about leases.
+        on_revocation: called in the loop with the body of each revocation.
+        on_heard: called in the loop with the exchange of each message.
+        on_state: called in the loop with whether messages are being received.
+        on_lost: called in the loop when the events queue is restored after it was deleted or not
+            bound; the events published meanwhile are missing.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class Consumer:
         self._deaf = threading.Event()
         self._misses_events = False
         self._is_consuming = False
-        self._taken: deque[Delivery] = deque()  # by the loop, to be acknowledged by the thread
+        self._taken: deque[Delivery] = deque()  # processed, to be acknowledged by the thread
         self._name = names.new_queue(names.events)
         self._thread = threading.Thread(target=self._run, name="jobcast-consumer", daemon=True)
         self._thread.start()
@@ -122,7 +123,7 @@ class Consumer:
         await asyncio.to_thread(self._thread.join)
 
     def bind_again(self, *, misses_events: bool) -> None:
-        """Connect again, and declare all queues and bindings. Any thread may call it."""
+        """Reconnect, and declare all queues and bindings. May be called from any thread."""
         self._misses_events = self._misses_events or misses_events
         self._deaf.set()
 
@@ -130,7 +131,7 @@ class Consumer:
         backoff, had_queue = Backoff(FIRST_DELAY, LONGEST_DELAY), False
         while not self._stopping.is_set():
             try:
-                # Whoever asks from here on has it bound once more.
+                # Requests from here on cause another rebind.
                 self._deaf.clear()
                 with connection(self._url, heartbeat=HEARTBEAT) as broker:
                     is_bound = had_queue and not self._misses_events
@@ -149,7 +150,7 @@ class Consumer:
                 if backoff.failures == 1:
                     logger.warning("the connection to the broker is down: %s", exc)
             except Exception:
-                # Whatever it is, to hear nothing from here on would be worse.
+                # The thread has to survive any error, or the process would receive nothing more.
                 backoff.failed()
                 logger.exception("receiving from the broker failed")
             self._is_consuming = False
@@ -157,12 +158,12 @@ class Consumer:
             self._stopping.wait(backoff.delay())
 
     def _receive(self, broker: Connection, *, is_bound: bool) -> None:
-        """Receive until the process ends, or has to bind its queues again.
+        """Receive until the process stops or has to bind its queues again.
 
         Args:
             broker: a connection.
-            is_bound: whether the queue of events should be bound still. It is not bound again:
-                where it is not, canaries find out that events are missing.
+            is_bound: whether the events queue should still be bound. It is then not bound again;
+                if the binding is missing, canaries detect that events are missing.
         """
         channel = broker.channel()
         consumer = self._consume(channel, is_bound=is_bound)
@@ -175,7 +176,7 @@ class Consumer:
             self._drain(broker)
             self._acknowledge(channel)
         if self._stopping.is_set():
-            # Nobody comes back for the queue; the broker would keep it until it expires.
+            # This process does not reuse the queue, and the broker would keep it until it expires.
             consumer.cancel()
             channel.queue_delete(self._name)
 
@@ -209,16 +210,16 @@ class Consumer:
             durable=True,
             expires=QUEUE_EXPIRY,
             max_length_bytes=QUEUE_BYTES,
-            # A connection that the broker believes to be alive still holds messages: they have to
-            # be given back before newer ones come by another connection.
+            # A connection that the broker still considers open may hold messages. They have to
+            # return to the queue before newer ones are delivered by another connection.
             queue_arguments={"x-single-active-consumer": True},
         )
 
     def _own_queue(self, exchange: Exchange) -> Queue:
-        """A queue that goes with the connection: what it misses meanwhile is of no use later."""
+        """Return a queue that is deleted with the connection, for messages without later use."""
         return Queue(
-            # A new one for each connection: the broker may take the former one for alive. Kombu's
-            # consumer confuses queues that have no name of their own.
+            # The broker may consider the former connection open, so each one needs a new name.
+            # Kombu's consumer confuses queues without a name.
             self._names.new_queue(exchange.name),
             exchange,
             durable=False,
@@ -235,7 +236,7 @@ class Consumer:
 
     def _received(self, message: Delivery) -> None:
         if message.properties.get("type") == BIND_AGAIN:
-            # This process has bound its queues without waiting for its own request.
+            # This process bound its queues before it sent the request.
             if message.properties.get("app_id") != self._publisher_id:
                 self.bind_again(misses_events=True)
         else:
@@ -251,21 +252,21 @@ class Consumer:
     def _acknowledge(self, channel: Any) -> None:
         while self._taken:
             message = self._taken.popleft()
-            # One of a former connection comes again by this one, and is recognised.
+            # A message of a former connection is delivered again, and recognised as a duplicate.
             if message.channel is channel:
                 message.ack()
 
     def _call(self, callback: Callable[..., None], *args: Any) -> None:
-        """Call it in the loop."""
-        with suppress(RuntimeError):  # the loop is closed: nobody follows anything there
+        """Call a function in the loop."""
+        with suppress(RuntimeError):  # the loop is closed, so it has no followers
             self._loop.call_soon_threadsafe(callback, *args)
 
 
 class KombuSource:
-    """The events of all jobs, as RabbitMQ sends them, and what is kept of them in this process.
+    """The events of all jobs from RabbitMQ, and their history in this process.
 
-    Seq and epoch are this process's own: a client that comes from another process gets the full
-    snapshot. A process knows of a job what was published since the process was started.
+    Seq and epoch are local to this process: a client that comes from another process gets the full
+    snapshot. The history has only what was published since the process started.
     """
 
     def __init__(
@@ -282,9 +283,9 @@ class KombuSource:
         self._begin()
 
     def _begin(self) -> None:
-        """Make what belongs to a loop."""
+        """Create the state that belongs to one event loop."""
         self._jobs: set[str] = set()
-        # Job: publisher: what comes after an event of another one that is not here yet.
+        # By job and publisher: events that wait for an earlier event.
         self._held: dict[str, dict[str, deque[Outgoing]]] = {}
         self._listening_since = time.time()
         self.canary = Canary(self._send_canary, lambda: self.ready)
@@ -306,7 +307,7 @@ class KombuSource:
             if self._consumer is not None:
                 self._consumer.stop()
             self._begin()
-        self._records.begin_anew()  # what was published since it received before is missing
+        self._records.begin_anew()  # events from before this start may be missing
         self._on_message = on_message
         self._on_resumed = on_resumed
         self._consumer = Consumer(
@@ -354,9 +355,9 @@ class KombuSource:
         return self._records.snapshot(job_id, None).owner
 
     async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
-        # Every process has a history of its own, and says for itself what has become of a run.
+        # Every process has its own history, so each publishes its own findings.
         if not self.ready or self.canary.silence > max(UNSURE * terms.lease, SHORTEST_SILENCE):
-            # Workers that live may have no way to say so: a blocked broker is silent, too.
+            # Live workers may be unable to renew: a blocked broker is silent, too.
             self._leases.interrupt()
             return []
         return self._leases.scan(terms)
@@ -379,7 +380,7 @@ class KombuSource:
             revocation = Revocation.decode(body)
         except ValueError as exc:
             logger.warning(
-                "something else than jobcast publishes to %s: %s", self._names.revocations, exc
+                "ignored a message on %s that is not jobcast's: %s", self._names.revocations, exc
             )
             return
         if self._on_revocation is not None:
@@ -391,8 +392,8 @@ class KombuSource:
                 await self.canary.run()
             except Deaf as exc:
                 logger.warning(
-                    "this process does not receive what is published to the exchange %s, or there"
-                    " is no such exchange: declaring it, and binding the queue again", exc.way,
+                    "this process does not receive messages from the exchange %s, or the exchange"
+                    " is missing: declaring it and binding the queue again", exc.way,
                 )  # fmt: skip
                 self._online.clear()
                 misses_events = exc.way == self._names.events
@@ -402,11 +403,11 @@ class KombuSource:
                     self._consumer.bind_again(misses_events=misses_events)
 
     async def _ask_others_to_bind_again(self) -> None:
-        """Let all processes bind at the same time: until then, events reach only some of them."""
+        """Ask all processes to bind at the same time; until they do, some of them miss events."""
         try:
             await asyncio.to_thread(self._canaries.ask_to_bind_again)
         except TransportUnavailable as exc:
-            logger.debug("the other processes notice by themselves that they are deaf: %s", exc)
+            logger.debug("could not ask the other processes to bind their queues again: %s", exc)
 
     async def _send_canary(self, exchange: str) -> bool:
         return await asyncio.to_thread(self._canaries.send_canary, exchange)
@@ -416,7 +417,7 @@ class KombuSource:
             note = decode_leases(body)
         except ValueError as exc:
             logger.warning(
-                "something else than jobcast publishes to %s: %s", self._names.leases, exc
+                "ignored a message on %s that is not jobcast's: %s", self._names.leases, exc
             )
             return
         if note.seconds is None:
@@ -429,7 +430,7 @@ class KombuSource:
             outgoing, publisher = decode(body)
         except ValueError as exc:
             logger.warning(
-                "something else than jobcast publishes to %s: %s", self._names.events, exc
+                "ignored a message on %s that is not jobcast's: %s", self._names.events, exc
             )
             return
         held = self._held.get(outgoing.job_id, {}).get(publisher)
@@ -442,9 +443,9 @@ class KombuSource:
             self._release(outgoing.job_id)
 
     def _patience(self, outgoing: Outgoing) -> float:
-        """Seconds to wait for an earlier event.
+        """Return for how many seconds the event may wait for an earlier one.
 
-        What was published before this process listened does not come, unless it is late.
+        An event from before this process listened does not arrive any more, unless it is late.
         """
         published_at = Predecessor.parse(outgoing.after).published_at
         if self._records.get(outgoing.job_id) or published_at >= self._listening_since:
@@ -452,7 +453,7 @@ class KombuSource:
         return HELD_TIMEOUT - (time.time() - self._listening_since)
 
     def _hold(self, events: deque[Outgoing], publisher: str) -> None:
-        """Let events of a job wait for earlier ones, for a bounded time."""
+        """Hold events of a job until earlier ones arrive, for a bounded time."""
         first = events[0]
         self._held.setdefault(first.job_id, {})[publisher] = events
         asyncio.get_running_loop().call_later(
@@ -471,7 +472,7 @@ class KombuSource:
             self._release(first.job_id)
 
     def _release(self, job_id: str) -> None:
-        """Store what waits for nothing any more. Each may be what another one waits for."""
+        """Store events that no longer wait; each of them may release others."""
         while (publisher := self._released(job_id)) is not None:
             self._resume(job_id, publisher)
 
@@ -481,7 +482,7 @@ class KombuSource:
         return next(free, None)
 
     def _resume(self, job_id: str, publisher: str) -> None:
-        """Store what a publisher said, up to what has to wait again."""
+        """Store a publisher's held events, up to the next one that has to wait."""
         events = self._held[job_id].pop(publisher)
         if not self._held[job_id]:
             del self._held[job_id]
@@ -496,7 +497,7 @@ class KombuSource:
             self._on_message(outgoing.job_id, message)
 
     def _lost(self) -> None:
-        # A short interruption loses nothing, and nobody need know: the queue keeps what comes.
+        # The queue keeps events during a short interruption, so only a lost queue is reported.
         self._records.begin_anew()
         self._resuming.spawn(self._report_resumed())
 
@@ -513,7 +514,7 @@ class KombuSource:
 
 
 def _insert(outgoing: Outgoing, events: deque[Outgoing]) -> None:
-    """Put an event in its place among a publisher's, unless it is there."""
+    """Insert an event in its place among a publisher's held events, unless it is there already."""
     index = len(events)
     while events[index - 1].number > outgoing.number:
         index -= 1

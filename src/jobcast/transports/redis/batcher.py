@@ -1,4 +1,4 @@
-"""Reads of many jobs' histories: together, in few round trips, by one connection."""
+"""Batches script calls of concurrent readers into few round trips on one connection."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from redis.asyncio.cluster import RedisCluster
 from jobcast.aio import cancel_and_wait
 from jobcast.transports.redis.servers import AsyncClient
 
-AT_ONCE: Final = 50  # histories a round trip, all of which are in memory together
+AT_ONCE: Final = 50  # scripts per round trip, whose answers are in memory together
 
 
 class ScriptBatcher:
-    """Runs scripts, gathering what is asked while others are being answered.
+    """Runs scripts, and batches the calls that arrive while a round trip is under way.
 
-    When a server has been away, all its clients come back in the same moment. With a call for each
-    of them redis-py would open as many connections.
+    After an outage, all clients of a server reconnect at the same moment. If each of them called
+    redis-py directly, it would open as many connections.
 
     Args:
-        client: of one server or of a cluster.
+        client: a client of one server or of a cluster.
     """
 
     def __init__(self, client: AsyncClient) -> None:
@@ -31,10 +31,10 @@ class ScriptBatcher:
         self._task: asyncio.Task[None] | None = None
 
     async def eval(self, *arguments: Any) -> Any:
-        """What a script answers. Takes the arguments of ``EVAL``.
+        """Run a script and return its answer. The arguments are those of ``EVAL``.
 
         Raises:
-            RedisError, OSError, RuntimeError: as redis-py's client does.
+            RedisError, OSError, RuntimeError: as raised by redis-py's client.
         """
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._asked.append((arguments, answer))
@@ -54,13 +54,13 @@ class ScriptBatcher:
                 try:
                     answers = await self._ask([arguments for arguments, _ in some])
                 except Exception as exc:
-                    # All who wait would hear the same, one timeout after the other.
+                    # Each waiting call would fail the same way, one timeout after the other.
                     some += self._asked
                     self._asked.clear()
                     answers = [exc] * len(some)
                 for (_, answer), given in zip(some, answers, strict=True):
                     if answer.done():
-                        continue  # whoever asked has gone
+                        continue  # the caller was cancelled
                     if isinstance(given, BaseException):
                         answer.set_exception(given)
                     else:
@@ -72,7 +72,7 @@ class ScriptBatcher:
 
     async def _ask(self, calls: Sequence[Sequence[Any]]) -> Sequence[Any]:
         if isinstance(self._client, RedisCluster):
-            # Its pipelines run no scripts.
+            # A cluster's pipelines run no scripts.
             commands = [self._client.execute_command("EVAL", *call) for call in calls]
             return await asyncio.gather(*commands, return_exceptions=True)
         pipeline = self._client.pipeline(transaction=False)

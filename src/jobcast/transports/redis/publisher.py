@@ -1,4 +1,4 @@
-"""Redis and Valkey, the worker's side: one script call for the events of a job, in pipelines."""
+"""The worker side of the Redis transport: one script call per run of a job, in pipelines."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from jobcast.transports.redis.servers import REDIS_ERRORS, Client, Servers
 from jobcast.transports.revocations import Revocation
 from jobcast.transports.socketio_managers import JobEventManagerMixin
 
-MAX_MESSAGE: Final = 256 * 1024  # characters that are published at once, if it is several events
+MAX_MESSAGE: Final = 256 * 1024  # characters per script call with several events
 NO_DEADLINE: Final = "1e15"
-CLOCK_CHECK: Final = 300.0  # seconds until a server is asked for its time again
-JOBS_REMEMBERED: Final = 10_000  # whose latest seq a publisher knows
+CLOCK_CHECK: Final = 300.0  # seconds until a server's clock is read again
+JOBS_REMEMBERED: Final = 10_000  # jobs whose latest seq a publisher remembers
 
-LEASES_AT_ONCE: Final = 1000  # that are renewed or released by one command
+LEASES_AT_ONCE: Final = 1000  # leases per command
 
 
 def script(name: str) -> str:
-    """The text of a Lua script of this package."""
+    """Return the text of a Lua script of this package."""
     return files("jobcast.transports.redis").joinpath("scripts", f"{name}.lua").read_text("utf-8")
 
 
@@ -54,14 +54,14 @@ logger = logging.getLogger(__name__)
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """The items, so many at a time."""
+    """Yield the items in lists of at most ``size``."""
     remaining = iter(items)
     while batch := list(islice(remaining, size)):
         yield batch
 
 
 class Position(NamedTuple):
-    """Where a job's record is, as a publisher knows it."""
+    """The latest position of a job's record that a publisher knows."""
 
     epoch: str | bytes
     seq: int
@@ -71,7 +71,7 @@ NOWHERE: Final = Position("", 0)
 
 
 class Call(Struct, frozen=True):
-    """Events of one run that are stored together. ``follows`` is the number before the first."""
+    """Events of one run to be stored together. ``follows`` is the number before the first one."""
 
     keys: Keys
     follows: int
@@ -83,7 +83,7 @@ class Call(Struct, frozen=True):
 
 
 def calls(batch: Sequence[Outgoing], names: Names, limit: int = MAX_MESSAGE) -> Iterator[Call]:
-    """The calls of the script that store a batch; those of a job are in its order."""
+    """Yield the script calls that store a batch; the calls of a job keep its order."""
     of_job: defaultdict[str, list[Outgoing]] = defaultdict(list)
     for outgoing in batch:
         of_job[outgoing.job_id].append(outgoing)
@@ -106,7 +106,7 @@ def calls(batch: Sequence[Outgoing], names: Names, limit: int = MAX_MESSAGE) -> 
 
 
 def arguments(call: Call, publisher: str, known: Position, deadline: str) -> Iterator[Any]:
-    """ARGV of ``publish.lua``."""
+    """Return the ARGV of ``publish.lua``."""
     first = call.events[0]
     run = str(first.run) if first.run.is_known else ""
     owner = first.owner or ""
@@ -117,25 +117,25 @@ def arguments(call: Call, publisher: str, known: Position, deadline: str) -> Ite
 
 
 class _Known(NamedTuple):
-    """What is known of a server: the script as it is loaded there, and its clock."""
+    """The script's digest on a server, and the offset of the server's clock."""
 
     sha: str
-    ahead: float  # seconds that its clock is ahead of this process's monotonic one, at least
-    since: float  # by the monotonic clock
+    ahead: float  # lower bound of the server's clock minus this process's monotonic clock, seconds
+    since: float  # when this was read, by the monotonic clock
 
     @property
     def is_recent(self) -> bool:
         return time.monotonic() - self.since < CLOCK_CHECK
 
     def deadline(self, timeout: float | None) -> str:
-        """The server's time, in seconds, when a timeout that begins now is over."""
+        """Return the server's time, in seconds, at which a timeout that begins now expires."""
         if timeout is None:
             return NO_DEADLINE
         return f"{time.monotonic() + self.ahead + timeout:.3f}"
 
 
 def _is_late(answer: object) -> bool:
-    """Whether a server found that a call had been given up."""
+    """Return whether the server received a call after its deadline."""
     return isinstance(answer, ResponseError) and str(answer).startswith("LATE")
 
 
@@ -148,11 +148,11 @@ def _asking() -> Iterator[None]:
 
 
 def _advice(info: Mapping[str, Any]) -> list[str]:
-    """Return warnings about what a server reports of itself (``INFO``)."""
+    """Return warnings about a server's ``INFO``."""
     found = []
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
-        # All keys of jobcast expire, so that the volatile policies take them as well.
+        # All keys of jobcast expire, so the volatile policies evict them too.
         found.append(
             f"maxmemory-policy is {policy}: under memory pressure the server evicts histories, and"
             " the states of running jobs. Use noeviction, or a server of jobcast's own"
@@ -168,7 +168,7 @@ def _advice(info: Mapping[str, Any]) -> list[str]:
 
 
 def script_for(run_id: object, retention: Retention, *, sharded: bool) -> str:
-    """The script for one run of one server: see the head of ``publish.lua``."""
+    """Return the script for one server process; the head of ``publish.lua`` says why."""
     node = "".join(character for character in str(run_id) if character.isalnum())
     command = "SPUBLISH" if sharded else "PUBLISH"
     values = f"'{node}', '{command}', {retention.ttl}, {retention.active_ttl}, {retention.size}"
@@ -178,7 +178,7 @@ def script_for(run_id: object, retention: Retention, *, sharded: bool) -> str:
 class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
     """A write-only ``socketio.RedisManager`` whose job rooms have order and history.
 
-    Any process may use it to address a job's followers:
+    Any process may use it to emit to a job's followers:
 
     >>> manager = RedisPublisher("redis://localhost:6379/0")
     >>> manager.emit("job_log", {"level": "info", "message": "nearly there"}, room="job_42")
@@ -197,15 +197,15 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         self._servers = Servers.at(url, redis_options)
         self._retention = retention or Retention()
         self._client: Client | None = None
-        self._known: dict[str, _Known] = {}  # by the name of a cluster's node
-        self._positions: OrderedDict[str, Position] = OrderedDict()  # job id: the latest answer's
+        self._known: dict[str, _Known] = {}  # by the name of the cluster node
+        self._positions: OrderedDict[str, Position] = OrderedDict()  # by job id, from the answers
         self.publisher_id = secrets.token_hex(6)
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
         """Store and send the events in one round trip to each server.
 
         Raises:
-            PublishFailed: some or all of them could not be stored now.
+            PublishFailed: some or all events could not be stored.
         """
         unsent: list[Outgoing] = []
         problem: Exception | None = None
@@ -214,7 +214,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             if not isinstance(answer, Exception):
                 continue
             if is_caused_by_the_events(answer):
-                # Sending it again would fail again, and hold up everything behind it.
+                # Another attempt would fail too, and hold up all later events.
                 logger.error(
                     "job %s: dropped %d events that Redis refuses (%s)",
                     call.events[0].job_id, len(call.events), described(answer),
@@ -232,10 +232,10 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             raise PublishFailed(str(held), unsent, held=True) from held
 
     def renew(self, leases: Sequence[Lease], seconds: float) -> None:
-        """Let leases run for so long from now on.
+        """Extend the leases so that they expire after ``seconds`` from now.
 
         Raises:
-            PublishFailed: they could not be renewed now.
+            PublishFailed: the leases could not be renewed.
         """
         for some in batched(leases, LEASES_AT_ONCE):
             with _asking():
@@ -244,10 +244,10 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
                 )
 
     def release(self, leases: Sequence[Lease]) -> None:
-        """Forget the leases of runs that have ended.
+        """Remove the leases of runs that have ended.
 
         Raises:
-            PublishFailed: it could not be done; they run out.
+            PublishFailed: the leases could not be removed; they expire.
         """
         for some in batched(leases, LEASES_AT_ONCE):
             with _asking():
@@ -260,7 +260,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         """Store a revocation, and send it to every server process.
 
         Raises:
-            PublishFailed: it may not have been stored.
+            PublishFailed: the revocation may not have been stored.
         """
         data = revocation.encode()
         with _asking():
@@ -272,7 +272,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         """Return warnings about configuration or state that weakens the delivery guarantees.
 
         Raises:
-            PublishFailed: a server cannot be asked.
+            PublishFailed: a server is unreachable.
         """
         with _asking():
             client = self._connected()
@@ -288,7 +288,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             self._client.close()
 
     def _send(self, to_send: Sequence[Call]) -> list[tuple[Call, Any]]:
-        """Each call with its answer, or with what went wrong."""
+        """Send the calls, and return each with its answer or exception."""
         try:
             by_node = self._by_node(to_send)
         except REDIS_ERRORS as exc:
@@ -323,7 +323,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             if isinstance(answer, NoScriptError) or _is_late(answer)
         ]  # fmt: skip
         if refused:
-            # The server was restarted, is another one than before, or was paused.
+            # The server was restarted, replaced or paused.
             self._learn(name, client)
             again = self._pipeline(name, client, [here[i] for i in refused])
             for i, answer in zip(refused, again, strict=True):
@@ -340,8 +340,8 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
 
     def _pipeline(self, name: str, client: redis.Redis, here: Sequence[Call]) -> list[Any]:
         known = self._known[name]
-        # After that the events are sent again, perhaps to another server: this one, if it was
-        # paused, must not publish them too.
+        # After the timeout the events are sent again, perhaps to another server. A paused server
+        # must not publish them too.
         deadline = known.deadline(client.get_connection_kwargs().get("socket_timeout"))
         positions = [self._positions.get(call.job_id, NOWHERE) for call in here]
         pipeline = client.pipeline(transaction=False)
@@ -370,12 +370,12 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         return self._client
 
     def _look_again(self) -> None:
-        """Ask a cluster who serves what; something of what was known is not true any more."""
+        """Reload the slots of a cluster, after an error that may come from outdated ones."""
         if isinstance(self._client, RedisCluster):
             try:
                 self._client.nodes_manager.initialize()
             except REDIS_ERRORS as exc:
-                logger.debug("the cluster does not say who serves what: %s", exc)
+                logger.debug("could not reload the slots of the cluster: %s", exc)
 
     def _redis_connect(self) -> None:
         self.redis = self._servers.client()

@@ -1,4 +1,4 @@
-"""Redis and Valkey, the realtime side: the channels of the jobs that are followed, and history."""
+"""The server side of the Redis transport: the channels of followed jobs, and their history."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ from jobcast.transports.redis.subscriber import Subscriber, close_all
 from jobcast.transports.revocations import Revocation
 from jobcast.transports.socketio_managers import AsyncJobEventManagerMixin
 
-SUBSCRIBE_TIMEOUT: Final = 5.0  # seconds, until a subscription has to be confirmed
-FIRST_DELAY: Final = 0.05  # seconds before the first try to reconnect
-LONGEST_DELAY: Final = 3.0  # seconds between two tries
+SUBSCRIBE_TIMEOUT: Final = 5.0  # seconds until a subscription has to be confirmed
+FIRST_DELAY: Final = 0.05  # seconds before the first attempt to reconnect
+LONGEST_DELAY: Final = 3.0  # seconds between two attempts
 
-CANARY_TRIES: Final = 4096  # names of channels, until each master of a cluster has one
-TAKE_OVER: Final = 3.0  # seconds without a look of the process that looks after leases
+CANARY_TRIES: Final = 4096  # channel names to try until each master of a cluster has one
+TAKE_OVER: Final = 3.0  # seconds without a scan until another process monitors the leases
 
 READ_SCRIPT: Final = script("read")
 LOOK_SCRIPT: Final = script("leases")
@@ -60,15 +60,15 @@ logger = logging.getLogger(__name__)
 
 
 class ChannelMoved(RedisError):
-    """A channel is served by another node of the cluster from now on."""
+    """Another node of the cluster serves a channel now."""
 
 
 class RedisSource:
-    """Subscriptions, supervised: when a connection is lost they come back, and say so.
+    """Supervised subscriptions, which are restored and reported after a lost connection.
 
-    There is one connection, or one to each master of a cluster; they come and go together.
+    There is one connection, or one for each master of a cluster. If one ends, all are replaced.
 
-    Everything but what publishes belongs to the running loop, and is made anew in another one.
+    Everything except the publisher belongs to the running loop, and is recreated in another one.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class RedisSource:
         prefix: str = DEFAULT_PREFIX,
     ) -> None:
         self._names = Names(prefix)
-        # What this side has to say itself is so little that one way of saying it is enough.
+        # This side publishes little, so the blocking publisher in a thread is enough.
         self._publisher = RedisPublisher(
             url, retention=retention, prefix=prefix, redis_options=options
         )
@@ -90,15 +90,15 @@ class RedisSource:
         self._begin()
 
     def _begin(self) -> None:
-        """Make what belongs to a loop."""
+        """Create the state that belongs to one event loop."""
         self._client = self._servers.async_client()
         self._together = ScriptBatcher(self._client)
         self._lines: list[Subscriber] = []
-        self._canaries: dict[str, str] = {}  # channel: the name of the line that it is heard on
+        self._canaries: dict[str, str] = {}  # channel: the name of the subscriber that receives it
         self.canary = Canary(self._send_canary, lambda: self.ready)
         self._jobs: dict[str, str] = {}  # channel: job id
-        # Channels of a cluster: how often the answer is due that they were unsubscribed from. What
-        # comes beyond was not asked for: there alone a server says so by itself.
+        # Cluster only: the number of pending confirmations of UNSUBSCRIBE for each channel. A
+        # further one is the server's own: the channel's slot has moved.
         self._leaving: Counter[str] = Counter()
         self._unconfirmed: set[str] = set()
         self._confirmations: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
@@ -109,7 +109,7 @@ class RedisSource:
 
     @property
     def client(self) -> AsyncClient:
-        """For commands, in the running loop."""
+        """The client for commands, in the running loop."""
         self._enter_loop()
         return self._client
 
@@ -149,7 +149,7 @@ class RedisSource:
         try:
             await self._supervise()
         finally:
-            # A loop that ends cancels its tasks, whether or not this was closed before.
+            # A loop that ends cancels its tasks, possibly without a call of aclose.
             await together.aclose()
             await self._servers.close(client)
 
@@ -176,8 +176,8 @@ class RedisSource:
             try:
                 await self._line_of(channel).unsubscribe(channel)
             except REDIS_ERRORS as exc:
-                # The connection is lost and with it the subscription; the supervisor knows.
-                logger.debug("unsubscribing from %s: %s", channel, exc)
+                # The subscription ended with the connection, which the supervisor replaces.
+                logger.debug("could not unsubscribe from %s: %s", channel, exc)
 
     async def snapshot(self, job_id: str, after: Cursor | None = None) -> Snapshot:
         keys = self._names.of(job_id)
@@ -208,7 +208,7 @@ class RedisSource:
         try:
             answers = await pipeline.execute()
         except ASYNC_REDIS_ERRORS as exc:
-            raise TransportUnavailable(f"could not read where jobs are: {exc}") from exc
+            raise TransportUnavailable(f"could not read the positions of jobs: {exc}") from exc
         return [
             Cursor(epoch=_text(epoch), seq=int(seq)) if epoch else Cursor(epoch=NO_RECORD, seq=0)
             for epoch, seq in answers
@@ -233,7 +233,7 @@ class RedisSource:
             try:
                 lease = Lease.parse(_text(member))
             except ValueError:
-                logger.warning("removed what is no lease: %.200r", member)
+                logger.warning("removed an invalid lease: %.200r", member)
                 await self._forget_lease(member)
             else:
                 found.append(Finding(cast("FindingKind", _text(kind)), lease))
@@ -244,7 +244,7 @@ class RedisSource:
             for key in (self._names.running, self._names.stalled):
                 await self.client.zrem(key, member)
         except ASYNC_REDIS_ERRORS as exc:
-            raise TransportUnavailable(f"could not look after leases: {exc}") from exc
+            raise TransportUnavailable(f"could not read or change leases: {exc}") from exc
 
     async def acknowledge(self, findings: Sequence[Finding], terms: LeaseTimeouts) -> None:
         pairs = chain.from_iterable((finding.kind, str(finding.lease)) for finding in findings)
@@ -267,8 +267,8 @@ class RedisSource:
         try:
             await self.client.zremrangebyscore(key, "-inf", f"({now}")
         except ASYNC_REDIS_ERRORS as exc:
-            # A server that takes no writes now still says what is revoked.
-            logger.debug("could not remove what has expired from %s: %s", key, exc)
+            # A server that refuses writes can still return the revocations.
+            logger.debug("could not remove expired entries from %s: %s", key, exc)
         found = (self._revocation(key, cast("bytes", member)) for member in members)
         return [revocation for revocation in found if revocation is not None]
 
@@ -283,10 +283,10 @@ class RedisSource:
         try:
             return await self.client.eval(text, len(keys), *keys, *map(str, arguments))
         except ASYNC_REDIS_ERRORS as exc:
-            raise TransportUnavailable(f"could not look after leases: {exc}") from exc
+            raise TransportUnavailable(f"could not read or change leases: {exc}") from exc
 
     async def _read(self, keys: Keys, since: str) -> tuple[Snapshot, int, list[Any]]:
-        """The record with its latest progress, the first seq that is kept, and the entries."""
+        """Read the record with its latest progress, the first kept seq, and the entries."""
         answer = await self._together.eval(READ_SCRIPT, 2, keys.state, keys.events, since)
         (epoch, seq, state, owner, progress, logged), oldest, entries = answer
         if epoch is None:
@@ -302,7 +302,7 @@ class RedisSource:
             owner=None if owner is None else _text(owner),
             events=latest,
         )
-        # Without a stream, one that was evicted had all up to ``logged``.
+        # If the stream was evicted, it had the entries up to ``logged``.
         first = _seq(oldest[0]) if oldest else int(logged or 0) + 1
         return record, first, entries
 
@@ -322,7 +322,7 @@ class RedisSource:
                 elif backoff.failures == 1:
                     logger.warning("the connection to Redis is down: %s", exc)
             except Exception as exc:
-                # Whatever it is, to hear nothing from here on would be worse.
+                # The source has to survive any error, or the process would receive nothing more.
                 self._disconnected(exc)
                 backoff.failed()
                 logger.exception("receiving from Redis failed")
@@ -330,7 +330,7 @@ class RedisSource:
             await asyncio.sleep(backoff.delay())
 
     async def _receive(self, interrupted: bool) -> None:
-        """Subscribe to everything, and read until the first connection ends."""
+        """Subscribe to all channels, and read until the first connection ends."""
         lines: list[Subscriber] = []
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -367,7 +367,7 @@ class RedisSource:
         await asyncio.gather(*(line.subscribe(some) for line, some in of_line.items()))
 
     def _canary_channels(self) -> dict[str, str]:
-        """A channel of this process's own for each line, with the line's name."""
+        """Return this process's own channel for each subscriber, with the subscriber's name."""
         own = f"{self._names.canary}:{self._publisher.publisher_id}"
         if not isinstance(self.client, RedisCluster):
             return {own: self._lines[0].name}
@@ -384,10 +384,10 @@ class RedisSource:
         return found
 
     async def _listen_to_itself(self) -> None:
-        """Send canaries until they do not arrive.
+        """Send canaries until they no longer arrive.
 
         Raises:
-            RedisConnectionError: the connections are of no use any more.
+            RedisConnectionError: the connections no longer receive messages.
         """
         try:
             await self.canary.run()
@@ -406,14 +406,14 @@ class RedisSource:
                 heard = await self.client.execute_command("PUBLISH", channel, b"")
         except ASYNC_REDIS_ERRORS as exc:
             raise TransportUnavailable(f"could not publish: {described(exc)}") from exc
-        # Of a client that listens to another server than it publishes to, as after a failover.
+        # Zero subscribers: this client publishes to another server, as after a failover.
         return bool(heard)
 
     def _line_of(self, channel: str) -> Subscriber:
-        """The connection that a channel is subscribed to on.
+        """Return the connection for a channel's subscription.
 
         Raises:
-            ChannelMoved: there is none just now.
+            ChannelMoved: no connection serves the channel now.
         """
         if isinstance(self.client, RedisCluster):
             name = _node_name(self.client, channel)
@@ -445,7 +445,7 @@ class RedisSource:
             try:
                 messages = _messages(data)
             except ValueError:
-                logger.warning("something else than jobcast publishes to %s", channel)
+                logger.warning("ignored a message on %s that is not jobcast's", channel)
                 return
             for message in messages:
                 self._on_message(job_id, message)
@@ -473,7 +473,7 @@ class RedisSource:
         if due > 1:
             self._leaving[channel] = due - 1
         elif not due and (channel in self._jobs or channel in self._canaries):
-            # Said unasked, by the node that has given the slot away.
+            # The node sent this without a request, because it no longer serves the slot.
             raise ChannelMoved(f"{channel} is served by another node now")
 
     def _disconnected(self, exc: Exception) -> None:
@@ -505,22 +505,22 @@ class RedisClientManager(AsyncJobEventManagerMixin, socketio.AsyncRedisManager):
         await self.source.publish([outgoing])
 
     async def _publish(self, data: dict[str, Any]) -> None:
-        self._redis_connect()  # in whichever loop
+        self._redis_connect()  # in the running loop
         await super()._publish(data)
 
     def _redis_connect(self) -> None:
-        # One pool of connections for everything that is written.
+        # All writes share one connection pool.
         self.redis = self.source.client
         self.connected = True
 
     async def _listen(self) -> AsyncIterator[bytes]:
-        # python-socketio's own listener would hold a second connection, and back off for a minute.
+        # python-socketio's own listener would use a second connection, and back off for a minute.
         while True:
             yield await self.source.bus.get()
 
 
 def _node_name(client: RedisCluster, channel: str) -> str:
-    """The name of the line to the node that serves a channel; empty if no node does."""
+    """Return the name of the subscriber for a channel's node, or "" if no node serves it."""
     try:
         node = client.get_node_from_key(channel)
     except SlotNotCoveredError:
@@ -529,10 +529,10 @@ def _node_name(client: RedisCluster, channel: str) -> str:
 
 
 def _messages(data: bytes) -> list[Message]:
-    """The events of a message: the epoch, and for each a line ``seq kind packet``.
+    """Parse the events of a message: a line with the epoch, then ``seq kind packet`` lines.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the message has another format.
     """
     epoch, *lines = _text(data).split("\n")
     messages = []
@@ -540,12 +540,12 @@ def _messages(data: bytes) -> list[Message]:
         seq, kind, packet = line.split(" ", 2)
         messages.append(Message(epoch, int(seq), cast("Kind", kind), packet))
     if not messages:
-        raise ValueError("there is no event in it")
+        raise ValueError("the message has no event")
     return messages
 
 
 def _message(epoch: str, entry: Any) -> Message:
-    """The event of an entry of a stream."""
+    """Parse the event of a stream entry."""
     _, (_, kind, _, packet) = entry
     return Message(epoch, _seq(entry), cast("Kind", _text(kind)), _text(packet))
 

@@ -18,7 +18,7 @@ from redis import Redis
 from jobcast.errors import PublishFailed
 from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobProgress, JobStatus
 from jobcast.testing import new_job_id
-from jobcast.transports import NOBODY, Message, Origin, Outgoing, Retention, Run
+from jobcast.transports import UNKNOWN_RUN, Message, Origin, Outgoing, Retention, Run
 from jobcast.transports.base import Predecessor, Required
 from jobcast.transports.memory import MemoryBroker
 from jobcast.transports.record import PUBLISHERS
@@ -34,7 +34,7 @@ END = "end"  # of what was sent up to now
 Word = tuple[str, Run, str | None, str, Predecessor | None]
 
 runs = st.one_of(
-    st.just(NOBODY),
+    st.just(UNKNOWN_RUN),
     st.builds(
         lambda sending, attempt, delivery, redelivered: Run(
             sending, attempt, delivery if attempt else "", redelivered and attempt > 0
@@ -110,7 +110,7 @@ class Listener:
     def __init__(self) -> None:
         self.messages: list[Message] = []
 
-    def hand_over(self, _: object, job_id: str, message: Message) -> None:
+    def call_in_loop(self, _: object, job_id: str, message: Message) -> None:
         del job_id
         self.messages.append(message)
 

@@ -168,7 +168,7 @@ class RedisContract(InterruptionContract):
         assert isinstance(source, RedisSource)
 
         def forgotten() -> bool:
-            kept = source._jobs, source._leaving, source._confirmations, source._unconfirmed
+            kept = source._jobs, source._unsubscribing, source._confirmations, source._unconfirmed
             return not any(kept)
 
         for some in [job_id, *(new_job_id() for _ in range(20)), job_id]:

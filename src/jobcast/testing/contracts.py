@@ -35,7 +35,7 @@ from jobcast.transports import (
     Run,
     open_publisher,
 )
-from jobcast.transports.base import NO_RECORD, UNDER_WAY, Predecessor
+from jobcast.transports.base import MAX_TRANSIT, NO_RECORD, Predecessor
 
 
 class TransportContract:
@@ -372,7 +372,7 @@ class TransportContract:
         self, ends: Ends, job_id: str
     ) -> None:
         """The record expired while the task waited for its retry."""
-        long_ago = int(time.time()) - 2 * UNDER_WAY
+        long_ago = int(time.time()) - 2 * MAX_TRANSIT
         origin = Origin(after=str(Predecessor("somebody", 7, long_ago)))
         await ends.publish(started(job_id, 2), JobComplete(job_id=job_id, result=2), origin=origin)
         assert (await ends.wait_stored(job_id, 2)).state == "complete"

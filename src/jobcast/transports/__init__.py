@@ -34,16 +34,16 @@ from jobcast.transports.base import (
     TransportPublisher,
 )
 from jobcast.transports.prefix import DEFAULT_PREFIX
-from jobcast.transports.runs import NOBODY, Run
+from jobcast.transports.runs import UNKNOWN_RUN, Run
 
 __all__ = [
     "DEFAULT_HISTORY_SIZE",
     "DEFAULT_HISTORY_TTL",
     "DEFAULT_PREFIX",
     "ENTRY_POINTS",
-    "NOBODY",
     "NO_ORIGIN",
     "SCHEMES",
+    "UNKNOWN_RUN",
     "ClientManager",
     "Message",
     "Origin",

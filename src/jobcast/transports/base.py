@@ -8,13 +8,13 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, Self, runtime_chec
 from msgspec import Struct
 
 from jobcast.events import Cursor, JobEvent, Kind, State, packet_head
-from jobcast.transports.runs import NOBODY, Run
+from jobcast.transports.runs import UNKNOWN_RUN, Run
 
 DEFAULT_HISTORY_TTL: Final = 3600  # seconds after the last event of a job that has ended
 DEFAULT_HISTORY_SIZE: Final = 1000  # events per job
 ACTIVE_TTL: Final = 24 * 3600  # seconds; a running job may publish nothing for hours
 NO_RECORD: Final = ""  # the epoch of a job without a record
-UNDER_WAY: Final = 3600  # seconds that an event may take to reach the store, as after an outage
+MAX_TRANSIT: Final = 3600  # seconds that an event may take to reach the store, as after an outage
 
 Required = Literal["", "pending", "started", "stalled"]
 
@@ -35,7 +35,7 @@ class Origin(Struct, frozen=True):
     """The owner and the run that publish an event."""
 
     owner: str | None = None  # the subject whose token may follow the job
-    run: Run = NOBODY
+    run: Run = UNKNOWN_RUN
     # The last event of the previous attempt as a Predecessor's text, or "". The retry may run on
     # another worker, which may reach the transport before the previous worker does.
     after: str = ""
@@ -69,9 +69,9 @@ class Predecessor(NamedTuple):
     def __str__(self) -> str:
         return f"{self.publisher} {self.number} {self.published_at}"
 
-    def may_be_under_way(self, now: float) -> bool:
+    def may_be_in_transit(self, now: float) -> bool:
         """Return whether the event may still arrive when the job has no record."""
-        return now - self.published_at < UNDER_WAY
+        return now - self.published_at < MAX_TRANSIT
 
 
 class Outgoing(Struct, frozen=True, kw_only=True):
@@ -88,7 +88,7 @@ class Outgoing(Struct, frozen=True, kw_only=True):
     # The number of the publisher's previous event of the job, or 0. Only transports that may
     # deliver an event without the one before it need this.
     previous: int = 0
-    run: Run = NOBODY  # the run that publishes the event
+    run: Run = UNKNOWN_RUN  # the run that publishes the event
     # Another publisher's event that has to be stored first, as a Predecessor's text, or "".
     after: str = ""
     # Store the event only while the job is in this state.

@@ -26,21 +26,21 @@ SILENCE: Final = 15.0  # seconds without an arriving note, after which the proce
 logger = logging.getLogger(__name__)
 
 
-class Deaf(Exception):
+class NotReceiving(Exception):
     """Published messages do not arrive by a route.
 
-    ``way`` is the route's name. ``reaches_nobody`` is true if no other process receives anything
-    by it either.
+    ``route`` is the route's name. ``reaches_no_process`` is true if no other process receives
+    messages by it either.
     """
 
-    def __init__(self, way: str, *, reaches_nobody: bool) -> None:
-        super().__init__(f"this process does not receive messages published to {way}")
-        self.way = way
-        self.reaches_nobody = reaches_nobody
+    def __init__(self, route: str, *, reaches_no_process: bool) -> None:
+        super().__init__(f"this process does not receive messages published to {route}")
+        self.route = route
+        self.reaches_no_process = reaches_no_process
 
 
-class _Way(Struct):
-    heard_at: float
+class _Route(Struct):
+    last_message_at: float
     waiting_since: float | None = None  # when the first lost note was sent
     unanswered: int = 0  # notes that were sent and did not arrive
 
@@ -64,9 +64,9 @@ class Canary:
         self._is_online = is_online
         self._clock = clock
         self._since = clock()
-        self._ways: dict[str, _Way] = {}
-        self._deaf: dict[str, float] = {}  # since when each deaf route has been deaf
-        self._fresh: set[str] = set()  # routes with a message since the last check
+        self._routes: dict[str, _Route] = {}
+        self._deaf_since: dict[str, float] = {}  # since when each deaf route has been deaf
+        self._active: set[str] = set()  # routes with a message since the last check
         self._error = ""  # why the last note could not be sent
         self._has_warned = False
 
@@ -76,18 +76,18 @@ class Canary:
         A route that was deaf stays so until a message arrives by it.
         """
         now = self._clock()
-        self._ways = {name: _Way(now, self._deaf.get(name)) for name in names}
+        self._routes = {name: _Route(now, self._deaf_since.get(name)) for name in names}
 
-    def heard(self, name: str) -> None:
+    def message_arrived(self, name: str) -> None:
         """Record that a message has arrived by a route."""
-        self._fresh.add(name)
+        self._active.add(name)
 
     @property
     def age(self) -> float:
         """Return the seconds since a message arrived, for the route that is silent for longest."""
-        self._look()
-        heard_at = (way.heard_at for way in self._ways.values())
-        return self._clock() - min(heard_at, default=self._since)
+        self._update()
+        last_message_at = (route.last_message_at for route in self._routes.values())
+        return self._clock() - min(last_message_at, default=self._since)
 
     @property
     def silence(self) -> float:
@@ -96,9 +96,11 @@ class Canary:
         The time counts from the sending of a note, so that a process that was too busy to read
         does not count as deaf.
         """
-        self._look()
+        self._update()
         now = self._clock()
-        waits = [now - way.waiting_since for way in self._ways.values() if way.waiting_since]
+        waits = [
+            now - route.waiting_since for route in self._routes.values() if route.waiting_since
+        ]
         return max(waits, default=0.0)
 
     @property
@@ -115,7 +117,7 @@ class Canary:
         """Send notes by silent routes, for ever.
 
         Raises:
-            Deaf: the notes do not arrive.
+            NotReceiving: the notes do not arrive.
         """
         while True:
             # Every process receives every note, so processes of one server take turns.
@@ -125,29 +127,29 @@ class Canary:
             self._warn()
 
     async def _send_where_silent(self) -> None:
-        self._look()
-        for name, way in [*self._ways.items()]:
-            if self._clock() - way.heard_at < INTERVAL / 2:
+        self._update()
+        for name, route in [*self._routes.items()]:
+            if self._clock() - route.last_message_at < INTERVAL / 2:
                 continue
-            way.waiting_since = way.waiting_since or self._clock()
+            route.waiting_since = route.waiting_since or self._clock()
             try:
-                arrives = await self._send(name)
+                is_routed = await self._send(name)
             except TransportUnavailable as exc:
                 self._error = str(exc)
                 continue
             self._error = ""
-            way.unanswered += 1
-            if not arrives or way.unanswered > UNANSWERED:
-                way.unanswered = 0
-                self._deaf[name] = way.waiting_since
-                raise Deaf(name, reaches_nobody=not arrives)
+            route.unanswered += 1
+            if not is_routed or route.unanswered > UNANSWERED:
+                route.unanswered = 0
+                self._deaf_since[name] = route.waiting_since
+                raise NotReceiving(name, reaches_no_process=not is_routed)
 
-    def _look(self) -> None:
-        fresh, self._fresh = self._fresh, set()
+    def _update(self) -> None:
+        fresh, self._active = self._active, set()
         now = self._clock()
-        for name in fresh & self._ways.keys():
-            self._ways[name] = _Way(now)
-            self._deaf.pop(name, None)
+        for name in fresh & self._routes.keys():
+            self._routes[name] = _Route(now)
+            self._deaf_since.pop(name, None)
 
     def _warn(self) -> None:
         problem = self.problem

@@ -19,7 +19,7 @@ from jobcast.transports.runs import Run
 
 DEFAULT_LEASE: Final = 15  # seconds
 DEFAULT_LOST_AFTER: Final = 120  # seconds that a job may be stalled
-LOOKED_AT_ONCE: Final = 500  # leases per scan
+SCAN_LIMIT: Final = 500  # leases per scan
 
 Kind = Literal["stalled", "revived", "lost"]
 
@@ -114,7 +114,7 @@ class InMemoryLeases:
         self._lock = threading.Lock()
         self._running: dict[Lease, float] = {}  # when each lease expires
         self._stalled: dict[Lease, float] = {}  # when each stalled run is lost
-        self._looked_at = float("-inf")
+        self._scanned_at = float("-inf")
         self._since = 0.0
 
     def renew(self, leases: Iterable[Lease], seconds: float) -> None:
@@ -129,20 +129,20 @@ class InMemoryLeases:
                 self._running.pop(lease, None)
                 self._stalled.pop(lease, None)
 
-    def judges(self, lease: float) -> bool:
+    def is_uninterrupted(self, lease: float) -> bool:
         """Return whether the time of a lease has passed since the last interruption."""
-        return self._clock() - self._since >= lease and self._looked_at > float("-inf")
+        return self._clock() - self._since >= lease and self._scanned_at > float("-inf")
 
     def interrupt(self) -> None:
         """Find nothing until a lease has passed after the next scan: renewals could not arrive."""
-        self._looked_at = float("-inf")
+        self._scanned_at = float("-inf")
 
     def scan(self, terms: LeaseTimeouts) -> list[Finding]:
         now = self._clock()
-        if now - self._looked_at > terms.lease / 2:
+        if now - self._scanned_at > terms.lease / 2:
             self._since = now
-        self._looked_at = now
-        if not self.judges(terms.lease):
+        self._scanned_at = now
+        if not self.is_uninterrupted(terms.lease):
             return []
         with self._lock:
             running, stalled = dict(self._running), dict(self._stalled)
@@ -153,7 +153,7 @@ class InMemoryLeases:
             for lease, until in stalled.items()
             if until <= now and lease not in running
         ]
-        return found[:LOOKED_AT_ONCE]
+        return found[:SCAN_LIMIT]
 
     def acknowledge(self, findings: Iterable[Finding], terms: LeaseTimeouts) -> None:
         now = self._clock()

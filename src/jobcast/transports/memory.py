@@ -49,14 +49,14 @@ class MemoryBroker:
         jobs: set[str] = set()
         with self._lock:
             for outgoing in batch:
-                if outgoing.job_id in jobs or self._records.lacks(outgoing, publisher):
+                if outgoing.job_id in jobs or self._records.has_to_wait(outgoing, publisher):
                     held.append(outgoing)
                     jobs.add(outgoing.job_id)
                     continue
                 message = self._records.add(outgoing, publisher)
                 if message is not None:
                     for source in self._sources:
-                        source.hand_over(source.deliver, outgoing.job_id, message)
+                        source.call_in_loop(source.deliver, outgoing.job_id, message)
         if held:
             raise PublishFailed("waiting for an event of another publisher", held, held=True)
 
@@ -64,12 +64,12 @@ class MemoryBroker:
         self.revocations.add(revocation)
         with self._lock:
             for source in self._sources:
-                source.hand_over(source.tell_revocation, revocation)
+                source.call_in_loop(source.deliver_revocation, revocation)
 
     def publish_bus(self, data: dict[str, Any]) -> None:
         with self._lock:
             for source in self._sources:
-                source.hand_over(source.bus.put_nowait, data)
+                source.call_in_loop(source.bus.put_nowait, data)
 
     def snapshot(self, job_id: str, after: Cursor | None) -> Snapshot:
         with self._lock:
@@ -189,11 +189,11 @@ class MemorySource:
     async def revocations(self) -> list[Revocation]:
         return self._broker.revocations.in_force()
 
-    def tell_revocation(self, revocation: Revocation) -> None:
+    def deliver_revocation(self, revocation: Revocation) -> None:
         if self._on_revocation is not None:
             self._on_revocation(revocation)
 
-    def hand_over(self, function: Callable[..., object], *args: object) -> None:
+    def call_in_loop(self, function: Callable[..., object], *args: object) -> None:
         """Run a function in the source's loop, from any thread, in the order of the calls."""
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed, so it has no followers

@@ -63,11 +63,11 @@ class Record:
         if outgoing.owner and self.owner and outgoing.owner != self.owner:
             if standing != "newer" or not _is_wanted(outgoing, "pending"):
                 return None
-            self._begin_for(outgoing)
+            self._begin_for_owner(outgoing)
         elif not _is_wanted(outgoing, self.state, standing):
             return None
         if outgoing.owner and not self.owner:
-            self._adopt(outgoing.owner)
+            self._set_owner(outgoing.owner)
         is_late = self._is_late(outgoing, standing)
         if is_late and not (outgoing.kind == LOG and self._late < self._size):
             return None
@@ -125,7 +125,7 @@ class Record:
         is_next = outgoing.begins and (standing == "newer" or not outgoing.run.is_known)
         return self.has_ended and not is_next
 
-    def _begin_for(self, outgoing: Outgoing) -> None:
+    def _begin_for_owner(self, outgoing: Outgoing) -> None:
         """Begin a new record for another owner, but keep the data that detects late events."""
         self.runs.retire(outgoing.run)
         self.runs.count = 0
@@ -134,12 +134,12 @@ class Record:
         self.progress, self._late = None, 0
         self.events.clear()
 
-    def _adopt(self, owner: str) -> None:
+    def _set_owner(self, owner: str) -> None:
         """Set the owner, in a new epoch: followers of an unowned job must be authorized again."""
         self.owner = owner
-        self.begin_anew()
+        self.renew_epoch()
 
-    def lacks(self, outgoing: Outgoing, publisher: str) -> bool:
+    def has_to_wait(self, outgoing: Outgoing, publisher: str) -> bool:
         """Return whether the event is not stored and has to wait for an earlier event."""
         if self._is_stored(outgoing, publisher):
             return False
@@ -148,7 +148,7 @@ class Record:
             return True
         return self.numbers.get(publisher, 0) < outgoing.previous
 
-    def begin_anew(self) -> None:
+    def renew_epoch(self) -> None:
         """Change the epoch, so that no client resumes from an earlier cursor."""
         self.epoch = secrets.token_hex(8)
         for index, message in enumerate(self.events):
@@ -217,7 +217,7 @@ class Records:
             self._drop_first(self._ended if len(self._ended) else self._active)
         return message
 
-    def lacks(self, outgoing: Outgoing, publisher: str) -> bool:
+    def has_to_wait(self, outgoing: Outgoing, publisher: str) -> bool:
         """Return whether the event has to wait for an earlier event.
 
         Without a record it is unknown which events were published before. The event then waits only
@@ -227,18 +227,18 @@ class Records:
             return False
         record = self.get(outgoing.job_id)
         if record is None:
-            return Predecessor.parse(outgoing.after).may_be_under_way(time.time())
-        return record.lacks(outgoing, publisher)
+            return Predecessor.parse(outgoing.after).may_be_in_transit(time.time())
+        return record.has_to_wait(outgoing, publisher)
 
     def get(self, job_id: str) -> Record | None:
         self._expire()
         return self._active.get(job_id) or self._ended.get(job_id)
 
-    def begin_anew(self) -> None:
+    def renew_epoch(self) -> None:
         """Change the epoch of every record, because any of them may miss events."""
         for records in (self._active, self._ended):
             for record in records.values():
-                record.begin_anew()
+                record.renew_epoch()
 
     def snapshot(self, job_id: str, after: Cursor | None) -> Snapshot:
         record = self.get(job_id)

@@ -53,7 +53,7 @@ class Run(Struct, frozen=True):
         )
 
 
-NOBODY: Final = Run()
+UNKNOWN_RUN: Final = Run()
 
 
 def draw() -> str:
@@ -71,21 +71,21 @@ class Runs:
 
     def standing(self, run: Run) -> Standing:
         """Return how a run relates to the current one."""
-        here = self.current
-        if not run.is_known or run == here:
+        current = self.current
+        if not run.is_known or run == current:
             return "same"
-        if here is None:
+        if current is None:
             return "newer"
         if run.sending in self._gone or run.delivery in self._gone:
             return "past"
-        if run.sending != here.sending:
+        if run.sending != current.sending:
             return "newer"
-        if run.attempt != here.attempt:
-            return "newer" if run.attempt > here.attempt else "past"
-        if run.delivery == here.delivery:
+        if run.attempt != current.attempt:
+            return "newer" if run.attempt > current.attempt else "past"
+        if run.delivery == current.delivery:
             return "same"
         # Only the broker knows which of two deliveries is the later one.
-        return "past" if run.redelivered < here.redelivered else "newer"
+        return "past" if run.redelivered < current.redelivered else "newer"
 
     def adopt(self, run: Run) -> None:
         """Make a newer run the current one."""
@@ -94,9 +94,9 @@ class Runs:
 
     def retire(self, run: Run) -> None:
         """Make the current run a past one, because of another run."""
-        here, self.current = self.current, None
-        if here is not None:
-            another = run.sending != here.sending and here.sending
-            gone = another or here.delivery
+        current, self.current = self.current, None
+        if current is not None:
+            another = run.sending != current.sending and current.sending
+            gone = another or current.delivery
             if gone:
                 self._gone.append(gone)

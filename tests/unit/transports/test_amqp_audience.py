@@ -6,7 +6,14 @@ import logging
 
 import pytest
 
-from jobcast.transports.amqp.audience import CERTAIN, SETTLE, UNHEARD, UNKNOWN, Audience, Unheard
+from jobcast.transports.amqp.audience import (
+    BIND_TIMEOUT,
+    RETURN_TIMEOUT,
+    ROUTED_INTERVAL,
+    UNKNOWN_TIMEOUT,
+    Audience,
+    ListenersMissing,
+)
 from tests.support.clock import Clock
 
 
@@ -24,7 +31,7 @@ def misses(audience: Audience, *, reached: bool, may_repeat: bool = True) -> boo
     """Return whether the events have to be published again."""
     try:
         audience.check(reached=reached, may_repeat=may_repeat)
-    except Unheard:
+    except ListenersMissing:
         return True
     return False
 
@@ -34,7 +41,7 @@ def test_a_new_publisher_waits_for_processes_that_may_be_about_to_bind(
 ) -> None:
     caplog.set_level(logging.WARNING)
     assert misses(audience, reached=False)
-    clock.now += UNKNOWN - 1
+    clock.now += UNKNOWN_TIMEOUT - 1
     assert misses(audience, reached=False)
     clock.now += 1
     assert not misses(audience, reached=False)
@@ -54,7 +61,7 @@ def test_events_wait_for_a_process_that_was_there(
     caplog.set_level(logging.WARNING)
     assert not misses(audience, reached=True)
     assert misses(audience, reached=False)
-    clock.now += UNHEARD - 1
+    clock.now += RETURN_TIMEOUT - 1
     assert misses(audience, reached=False)
     assert not caplog.messages
     clock.now += 1
@@ -70,12 +77,12 @@ def test_events_are_published_again_until_the_other_processes_have_bound(
 ) -> None:
     assert not misses(audience, reached=True)
     if is_deleted:
-        audience.lose()
+        audience.exchange_lost()
     else:
         assert misses(audience, reached=False)
     clock.now += 5
     assert misses(audience, reached=True)
-    clock.now += SETTLE - 1
+    clock.now += BIND_TIMEOUT - 1
     assert misses(audience, reached=True)
     clock.now += 1
     assert not misses(audience, reached=True)
@@ -86,34 +93,34 @@ def test_the_wait_begins_again_when_the_exchange_is_gone_again(
     audience: Audience, clock: Clock
 ) -> None:
     assert not misses(audience, reached=True)
-    audience.lose()
+    audience.exchange_lost()
     assert misses(audience, reached=True)
-    clock.now += SETTLE
-    audience.lose()
+    clock.now += BIND_TIMEOUT
+    audience.exchange_lost()
     assert misses(audience, reached=True)
 
 
 def test_what_receivers_would_take_for_new_is_not_published_again(audience: Audience) -> None:
     assert not misses(audience, reached=True)
-    audience.lose()
+    audience.exchange_lost()
     assert not misses(audience, reached=True, may_repeat=False)
 
 
 def test_a_note_goes_before_events_unless_others_have_just_arrived(
     audience: Audience, clock: Clock
 ) -> None:
-    assert audience.is_doubtful
+    assert audience.needs_canary
     assert not misses(audience, reached=True)
-    assert not audience.is_doubtful
-    clock.now += CERTAIN
-    assert audience.is_doubtful
+    assert not audience.needs_canary
+    clock.now += ROUTED_INTERVAL
+    assert audience.needs_canary
     assert not misses(audience, reached=True)
-    audience.lose()
-    assert audience.is_doubtful
+    audience.exchange_lost()
+    assert audience.needs_canary
 
 
 def test_no_note_goes_before_events_that_nobody_waits_for(audience: Audience, clock: Clock) -> None:
     assert misses(audience, reached=False)
-    clock.now += UNKNOWN
+    clock.now += UNKNOWN_TIMEOUT
     assert not misses(audience, reached=False)
-    assert not audience.is_doubtful
+    assert not audience.needs_canary

@@ -8,7 +8,7 @@ import pytest
 
 from jobcast.errors import TransportUnavailable
 from jobcast.transports import canary as module
-from jobcast.transports.canary import SILENCE, UNANSWERED, Canary, Deaf
+from jobcast.transports.canary import SILENCE, UNANSWERED, Canary, NotReceiving
 
 
 class Subscriber:
@@ -30,7 +30,7 @@ class Subscriber:
         if self.error is not None:
             raise self.error
         if self.passes:
-            self.canary.heard(way)
+            self.canary.message_arrived(way)
         return self.routed
 
     async def turn(self, seconds: float) -> None:
@@ -57,7 +57,7 @@ async def test_no_note_is_sent_while_other_messages_arrive(
     monkeypatch.setattr(module, "INTERVAL", 2.0)
     for _ in range(10):
         line.now += 2
-        line.canary.heard("a way")
+        line.canary.message_arrived("a way")
         await line.turn(0.5)
     assert line.sent == 0
     await line.turn(2)
@@ -68,13 +68,13 @@ async def test_notes_that_are_lost_make_a_process_deaf(line: Subscriber) -> None
     line.passes = False
     for _ in range(UNANSWERED):
         await line.turn(1)
-    with pytest.raises(Deaf, match="a way"):
+    with pytest.raises(NotReceiving, match="a way"):
         await line.turn(1)
 
 
 async def test_a_note_that_reaches_nobody_makes_a_process_deaf_at_once(line: Subscriber) -> None:
     line.passes = line.routed = False
-    with pytest.raises(Deaf):
+    with pytest.raises(NotReceiving):
         await line.turn(1)
 
 
@@ -83,7 +83,7 @@ async def test_connecting_again_and_again_does_not_make_a_deaf_process_ready(
 ) -> None:
     line.passes = line.routed = False
     for _ in range(20):
-        with pytest.raises(Deaf):
+        with pytest.raises(NotReceiving):
             await line.turn(1)
         line.canary.watch(["a way"])
     assert "has arrived for" in line.canary.problem

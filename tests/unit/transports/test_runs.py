@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from jobcast.celery.headers import SENDING_HEADER, origin_of_delivery
 from jobcast.transports.leases import InMemoryLeases, Lease, LeaseTimeouts
-from jobcast.transports.runs import NOBODY, REMEMBERED, Run, Runs, draw
+from jobcast.transports.runs import REMEMBERED, UNKNOWN_RUN, Run, Runs, draw
 
 names = st.sampled_from(["", "a1", "b2", "c3"])
 runs = st.builds(Run, names, st.integers(0, 3), names, st.booleans())
@@ -38,7 +38,7 @@ def test_who_was_followed_by_another_does_not_come_back(spoken: list[Run]) -> No
                 followed.add(job.current)
             job.adopt(run)
             assert job.standing(run) == "same"
-    assert job.standing(NOBODY) == "same"
+    assert job.standing(UNKNOWN_RUN) == "same"
 
 
 def test_what_was_followed_by_very_many_is_forgotten() -> None:

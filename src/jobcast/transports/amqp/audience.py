@@ -9,15 +9,15 @@ from typing import Final
 
 from kombu.exceptions import KombuError
 
-UNHEARD: Final = 30.0  # seconds that events wait for known listeners to return
-UNKNOWN: Final = 8.0  # seconds that they wait if it is unknown whether there were any listeners
-SETTLE: Final = 3.0  # seconds between the first and the last process that binds its queue again
-CERTAIN: Final = 1.0  # seconds after a routed message in which no note is sent first
+RETURN_TIMEOUT: Final = 30.0  # seconds that events wait for known listeners to return
+UNKNOWN_TIMEOUT: Final = 8.0  # seconds that they wait if it is unknown whether there were any
+BIND_TIMEOUT: Final = 3.0  # seconds between the first and the last process to bind its queue again
+ROUTED_INTERVAL: Final = 1.0  # seconds after a routed message in which no note is sent first
 
 logger = logging.getLogger(__name__)
 
 
-class Unheard(KombuError):
+class ListenersMissing(KombuError):
     """Processes that should receive the published events may not receive them now."""
 
 
@@ -36,32 +36,34 @@ class Audience:
     def __init__(self, exchange: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._exchange = exchange
         self._clock = clock
-        self._was_there = False
-        self._was_missed = False  # the wait for listeners has timed out
+        self._had_listeners = False
+        self._wait_timed_out = False  # the wait for listeners has timed out
         self._missing_since: float | None = None
         self._back_since: float | None = None
         self._reached_at: float | None = None
 
     @property
-    def is_doubtful(self) -> bool:
+    def needs_canary(self) -> bool:
         """Return whether to send a note first, to find out whether a queue is bound.
 
         A queue that is bound while a batch is published gets only the end of it. These events then
         wait in the receiver until the whole batch is published again.
         """
-        if self._was_missed:
+        if self._wait_timed_out:
             return False
-        is_recent = self._reached_at is not None and self._clock() - self._reached_at < CERTAIN
+        is_recent = (
+            self._reached_at is not None and self._clock() - self._reached_at < ROUTED_INTERVAL
+        )
         return self._missing_since is not None or not is_recent
 
-    def lose(self) -> None:
+    def exchange_lost(self) -> None:
         """Record that the exchange is gone, and all bindings with it."""
         if self._missing_since is None:
             self._missing_since = self._clock()
         self._back_since = None
 
     def check(self, *, reached: bool, may_repeat: bool) -> None:
-        """Raise Unheard while events have to wait for listeners that may come back.
+        """Raise ListenersMissing while events have to wait for listeners that may come back.
 
         A new publisher does not know whether there were listeners. It waits for as long as
         listeners would need to bind their queues again.
@@ -71,7 +73,7 @@ class Audience:
             may_repeat: whether the receivers recognise events that are published again.
 
         Raises:
-            Unheard: publish the events later, or again.
+            ListenersMissing: publish the events later, or again.
         """
         if reached:
             self._wait_for_the_rest(may_repeat=may_repeat)
@@ -79,28 +81,28 @@ class Audience:
             self._wait_for_the_first(may_repeat=may_repeat)
 
     def _wait_for_the_first(self, *, may_repeat: bool) -> None:
-        self.lose()
-        if self._was_missed or self._missing_since is None:
+        self.exchange_lost()
+        if self._wait_timed_out or self._missing_since is None:
             return
-        if not self._was_there and not may_repeat:
+        if not self._had_listeners and not may_repeat:
             return
-        patience = UNHEARD if self._was_there else UNKNOWN
-        if self._clock() - self._missing_since < patience:
-            raise Unheard(f"no Socket.IO process listens to the exchange {self._exchange}")
-        self._was_there, self._was_missed = False, True
+        timeout = RETURN_TIMEOUT if self._had_listeners else UNKNOWN_TIMEOUT
+        if self._clock() - self._missing_since < timeout:
+            raise ListenersMissing(f"no Socket.IO process listens to the exchange {self._exchange}")
+        self._had_listeners, self._wait_timed_out = False, True
         logger.warning(
             "no Socket.IO process has listened to the exchange %s for %d s: published events are"
-            " dropped until one does", self._exchange, patience,
+            " dropped until one does", self._exchange, timeout,
         )  # fmt: skip
 
     def _wait_for_the_rest(self, *, may_repeat: bool) -> None:
-        if self._missing_since is not None and not self._was_missed:
+        if self._missing_since is not None and not self._wait_timed_out:
             now = self._clock()
             if self._back_since is None:
                 self._back_since = now
-            if may_repeat and now - self._back_since < SETTLE:
-                raise Unheard(
+            if may_repeat and now - self._back_since < BIND_TIMEOUT:
+                raise ListenersMissing(
                     f"Socket.IO processes bind their queues to the exchange {self._exchange} again"
                 )
-        self._was_there, self._was_missed, self._reached_at = True, False, self._clock()
+        self._had_listeners, self._wait_timed_out, self._reached_at = True, False, self._clock()
         self._missing_since = self._back_since = None

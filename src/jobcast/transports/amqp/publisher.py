@@ -28,14 +28,14 @@ from msgspec import Struct, structs
 
 from jobcast.errors import PublishFailed
 from jobcast.events import JOB_EVENTS, Kind, State, job_of, packet_tail, room_of
-from jobcast.transports.amqp.audience import Audience, Unheard
+from jobcast.transports.amqp.audience import Audience, ListenersMissing
 from jobcast.transports.amqp.latest_numbers import LatestNumbers
 from jobcast.transports.amqp.names import Names, stock_exchange
 from jobcast.transports.base import Outgoing, Predecessor, Required, Retention
 from jobcast.transports.leases import Lease
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.revocations import Revocation
-from jobcast.transports.runs import NOBODY, Run
+from jobcast.transports.runs import UNKNOWN_RUN, Run
 from jobcast.transports.socketio_managers import JobEventManagerMixin
 
 CONNECT_TIMEOUT: Final = 2.0  # seconds
@@ -46,7 +46,7 @@ PERSISTENT: Final = 2
 
 CANARY: Final = "jobcast.canary"  # the type of messages that verify that a process receives
 BIND_AGAIN: Final = "jobcast.bind-again"  # the type of messages that ask processes to bind again
-NOTE: Final = b"{}"  # the body of messages that need only a type
+CANARY_BODY: Final = b"{}"  # the body of messages that need only a type
 BLOCKED: Final = "the broker blocks publishers: its memory or disk alarm is set"
 
 #: Exceptions of Kombu and its driver when a broker is unreachable or refuses a request.
@@ -55,7 +55,7 @@ KOMBU_ERRORS: Final = (KombuError, AMQPError, OSError)
 logger = logging.getLogger(__name__)
 
 
-class About(Struct, frozen=True, gc=False, omit_defaults=True):
+class EventFields(Struct, frozen=True, gc=False, omit_defaults=True):
     """jobcast's own fields of an event, in addition to python-socketio's message."""
 
     publisher: str
@@ -64,7 +64,7 @@ class About(Struct, frozen=True, gc=False, omit_defaults=True):
     previous: int = 0
     state: State | None = None
     owner: str | None = None
-    run: Run = NOBODY
+    run: Run = UNKNOWN_RUN
     after: str = ""
     requires: Required = ""
 
@@ -75,7 +75,7 @@ class Emit(Struct, frozen=True, gc=False):
     event: str
     data: tuple[msgspec.Raw, ...]
     room: str
-    jobcast: About
+    jobcast: EventFields
     method: str = "emit"
     binary: bool = False
     namespace: str = "/"
@@ -107,7 +107,7 @@ def encode(outgoing: Outgoing, publisher: str) -> bytes:
     name, payload = _split(outgoing.head)
     # A stock server passes the publisher's number on to its clients as the seq.
     payload += packet_tail(max(1, outgoing.number)).removesuffix("]")
-    about = About(
+    fields = EventFields(
         publisher=publisher,
         number=outgoing.number,
         previous=outgoing.previous,
@@ -123,7 +123,7 @@ def encode(outgoing: Outgoing, publisher: str) -> bytes:
             event=name,
             data=(msgspec.Raw(payload.encode()),),
             room=room_of(outgoing.job_id),
-            jobcast=about,
+            jobcast=fields,
             host_id=publisher,
         )
     )
@@ -144,21 +144,21 @@ def decode(body: bytes | str) -> tuple[Outgoing, str]:
         raise ValueError("not a job event")
     payload = bytes(emit.data[0]).decode()
     end = payload.rindex('"seq":') + len('"seq":')
-    about = emit.jobcast
-    Predecessor.parse(about.after)
+    fields = emit.jobcast
+    Predecessor.parse(fields.after)
     outgoing = Outgoing(
         job_id=job_id,
-        kind=about.kind,
+        kind=fields.kind,
         head=f'42["{emit.event}",{payload[:end]}',
-        state=about.state,
-        owner=about.owner,
-        number=about.number,
-        previous=about.previous,
-        run=about.run,
-        after=about.after,
-        requires=about.requires,
+        state=fields.state,
+        owner=fields.owner,
+        number=fields.number,
+        previous=fields.previous,
+        run=fields.run,
+        after=fields.after,
+        requires=fields.requires,
     )
-    return outgoing, about.publisher
+    return outgoing, fields.publisher
 
 
 class Address(Struct, frozen=True):
@@ -262,14 +262,16 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         may_repeat = all(outgoing.number for outgoing in batch)
         exchange = self._names.events_exchange()
         try:
-            if self._audience.is_doubtful:
-                self._hand_over(exchange, [NOTE], delivery_mode=TRANSIENT, type=CANARY)
+            if self._audience.needs_canary:
+                self._publish_confirmed(
+                    exchange, [CANARY_BODY], delivery_mode=TRANSIENT, type=CANARY
+                )
                 self._audience.check(reached=not self._returned, may_repeat=may_repeat)
-            self._hand_over(exchange, bodies, delivery_mode=PERSISTENT)
+            self._publish_confirmed(exchange, bodies, delivery_mode=PERSISTENT)
             self._audience.check(reached=not self._returned, may_repeat=may_repeat)
         except KOMBU_ERRORS as exc:
             if isinstance(exc, NotFound):
-                self._audience.lose()
+                self._audience.exchange_lost()
             raise PublishFailed(self._failed(exc), batch) from exc
         self._latest.add(numbered)
 
@@ -279,7 +281,7 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         Raises:
             PublishFailed: the broker may not have accepted the message.
         """
-        self._note(LeaseNote(list(leases), seconds))
+        self._publish_leases(LeaseNote(list(leases), seconds))
 
     def release(self, leases: Sequence[Lease]) -> None:
         """Publish to every server process that these runs have ended.
@@ -287,7 +289,7 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         Raises:
             PublishFailed: the broker may not have accepted the message.
         """
-        self._note(LeaseNote(list(leases)))
+        self._publish_leases(LeaseNote(list(leases)))
 
     def revoke(self, revocation: Revocation) -> None:
         """Store a revocation, and send it to every server process.
@@ -298,7 +300,7 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         seconds = revocation.until - time.time()
         try:
             self._names.kept_revocations()(self._channel or self._open()).declare()
-            self._hand_over(
+            self._publish_confirmed(
                 self._names.revocations_exchange(),
                 [revocation.encode()],
                 delivery_mode=PERSISTENT,
@@ -318,7 +320,7 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         is_events = exchange == names.events
         declared = names.events_exchange() if is_events else names.leases_exchange()
         try:
-            self._hand_over(declared, [NOTE], delivery_mode=TRANSIENT, type=CANARY)
+            self._publish_confirmed(declared, [CANARY_BODY], delivery_mode=TRANSIENT, type=CANARY)
         except NotFound:
             self._drop_connection()  # the next connection declares the exchange again
             return False
@@ -333,15 +335,17 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
             PublishFailed: the broker may not have accepted the request, or there are no listeners.
         """
         try:
-            self._hand_over(
+            self._publish_confirmed(
                 self._names.bus_exchange(),
-                [NOTE],
+                [CANARY_BODY],
                 TRANSIENT,
                 type=BIND_AGAIN,
                 app_id=self.publisher_id,
             )
             if self._returned:
-                raise Unheard(f"no Socket.IO process listens to the exchange {self._names.bus}")
+                raise ListenersMissing(
+                    f"no Socket.IO process listens to the exchange {self._names.bus}"
+                )
         except KOMBU_ERRORS as exc:
             raise PublishFailed(self._failed(exc), ()) from exc
 
@@ -357,21 +361,21 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         self._is_blocked = True
 
     def _failed(self, exc: Exception) -> str:
-        """Drop the connection, except for Unheard, and return the error message."""
+        """Drop the connection, except for ListenersMissing, and return the error message."""
         blocked, self._is_blocked = self._is_blocked, False
-        if not isinstance(exc, Unheard):
+        if not isinstance(exc, ListenersMissing):
             self._drop_connection()
         return BLOCKED if blocked else str(exc) or repr(exc)
 
-    def _note(self, note: LeaseNote) -> None:
+    def _publish_leases(self, note: LeaseNote) -> None:
         try:
             # Delivery need not be checked: a process that is away now has no followers.
             body = msgspec.json.encode(note)
-            self._hand_over(self._names.leases_exchange(), [body], delivery_mode=TRANSIENT)
+            self._publish_confirmed(self._names.leases_exchange(), [body], delivery_mode=TRANSIENT)
         except KOMBU_ERRORS as exc:
             raise PublishFailed(self._failed(exc), ()) from exc
 
-    def _hand_over(
+    def _publish_confirmed(
         self, exchange: Exchange, bodies: Iterable[bytes], delivery_mode: int, **properties: Any
     ) -> None:
         """Publish messages, and wait until the broker confirms all of them."""

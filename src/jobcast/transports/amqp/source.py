@@ -33,7 +33,7 @@ from jobcast.transports.amqp.publisher import (
 )
 from jobcast.transports.amqp.revocations import read_revocations
 from jobcast.transports.base import Message, Outgoing, Predecessor, Retention, Snapshot
-from jobcast.transports.canary import Canary, Deaf
+from jobcast.transports.canary import Canary, NotReceiving
 from jobcast.transports.leases import Finding, InMemoryLeases, LeaseTimeouts
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.record import Records
@@ -49,8 +49,8 @@ HELD_TIMEOUT: Final = 10.0  # seconds that an event waits for an earlier event
 START_TIMEOUT: Final = 5.0  # seconds that a subscription waits for the broker
 FIRST_DELAY: Final = 0.05  # seconds before the first attempt to reconnect
 LONGEST_DELAY: Final = 3.0  # seconds between two attempts
-UNSURE: Final = 1 / 3  # of a lease: after so long a silence no lease expires
-SHORTEST_SILENCE: Final = 2.5  # seconds; shorter silences are ignored for short leases too
+MAX_SILENCE: Final = 1 / 3  # of a lease: after so long a silence no lease expires
+MIN_SILENCE: Final = 2.5  # seconds; shorter silences are ignored for short leases too
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Consumer:
         on_bus: called in the loop with the body of each python-socketio message.
         on_leases: called in the loop with the body of each message about leases.
         on_revocation: called in the loop with the body of each revocation.
-        on_heard: called in the loop with the exchange of each message.
+        on_arrival: called in the loop with the exchange of each message.
         on_state: called in the loop with whether messages are being received.
         on_lost: called in the loop when the events queue is restored after it was deleted or not
             bound; the events published meanwhile are missing.
@@ -88,28 +88,28 @@ class Consumer:
         on_bus: Callable[[bytes], None],
         on_leases: Callable[[bytes], None],
         on_revocation: Callable[[bytes], None],
-        on_heard: Callable[[str], None],
+        on_arrival: Callable[[str], None],
         on_state: Callable[[bool], None],
         on_lost: Callable[[], None],
     ) -> None:
         self._url = url
         self._names = names
         self._publisher_id = publisher_id
-        self._takers = {
+        self._handlers = {
             names.events: on_event,
             names.bus: on_bus,
             names.leases: on_leases,
             names.revocations: on_revocation,
         }
-        self._on_heard = on_heard
+        self._on_arrival = on_arrival
         self._on_state = on_state
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._stopping = threading.Event()
-        self._deaf = threading.Event()
+        self._rebind_requested = threading.Event()
         self._misses_events = False
         self._is_consuming = False
-        self._taken: deque[Delivery] = deque()  # processed, to be acknowledged by the thread
+        self._handled: deque[Delivery] = deque()  # processed, to be acknowledged by the thread
         self._name = names.new_queue(names.events)
         self._thread = threading.Thread(target=self._run, name="jobcast-consumer", daemon=True)
         self._thread.start()
@@ -125,14 +125,14 @@ class Consumer:
     def bind_again(self, *, misses_events: bool) -> None:
         """Reconnect, and declare all queues and bindings. May be called from any thread."""
         self._misses_events = self._misses_events or misses_events
-        self._deaf.set()
+        self._rebind_requested.set()
 
     def _run(self) -> None:
         backoff, had_queue = Backoff(FIRST_DELAY, LONGEST_DELAY), False
         while not self._stopping.is_set():
             try:
                 # Requests from here on cause another rebind.
-                self._deaf.clear()
+                self._rebind_requested.clear()
                 with connection(self._url, heartbeat=HEARTBEAT) as broker:
                     is_bound = had_queue and not self._misses_events
                     if had_queue and not self._queue_exists(broker):
@@ -172,7 +172,7 @@ class Consumer:
         if self._misses_events and not is_bound:
             self._misses_events = False
             self._call(self._on_lost)
-        while not self._stopping.is_set() and not self._deaf.is_set():
+        while not self._stopping.is_set() and not self._rebind_requested.is_set():
             self._drain(broker)
             self._acknowledge(channel)
         if self._stopping.is_set():
@@ -240,18 +240,18 @@ class Consumer:
             if message.properties.get("app_id") != self._publisher_id:
                 self.bind_again(misses_events=True)
         else:
-            self._call(self._take, message)
+            self._call(self._handle, message)
 
-    def _take(self, message: Delivery) -> None:
+    def _handle(self, message: Delivery) -> None:
         exchange = message.delivery_info["exchange"]
-        self._on_heard(exchange)
+        self._on_arrival(exchange)
         if message.properties.get("type") != CANARY:
-            self._takers[exchange](message.body)
-        self._taken.append(message)
+            self._handlers[exchange](message.body)
+        self._handled.append(message)
 
     def _acknowledge(self, channel: Any) -> None:
-        while self._taken:
-            message = self._taken.popleft()
+        while self._handled:
+            message = self._handled.popleft()
             # A message of a former connection is delivered again, and recognised as a duplicate.
             if message.channel is channel:
                 message.ack()
@@ -277,19 +277,19 @@ class KombuSource:
         self._records = Records(retention or Retention())
         self._leases = InMemoryLeases()
         self._on_revocation: Callable[[Revocation], None] | None = None
-        self._canaries = KombuPublisher(url, prefix=prefix)
+        self._canary_publisher = KombuPublisher(url, prefix=prefix)
         self._change = LoopChange()
         self._consumer: Consumer | None = None
-        self._begin()
+        self._create_loop_state()
 
-    def _begin(self) -> None:
+    def _create_loop_state(self) -> None:
         """Create the state that belongs to one event loop."""
         self._jobs: set[str] = set()
         # By job and publisher: events that wait for an earlier event.
         self._held: dict[str, dict[str, deque[Outgoing]]] = {}
         self._listening_since = time.time()
         self.canary = Canary(self._send_canary, lambda: self.ready)
-        self._proving: asyncio.Task[None] | None = None
+        self._canary_task: asyncio.Task[None] | None = None
         self._online = asyncio.Event()
         self._resuming = BackgroundTasks()
         self.bus: asyncio.Queue[bytes] = asyncio.Queue()
@@ -306,33 +306,33 @@ class KombuSource:
         if self._change.happened():
             if self._consumer is not None:
                 self._consumer.stop()
-            self._begin()
-        self._records.begin_anew()  # events from before this start may be missing
+            self._create_loop_state()
+        self._records.renew_epoch()  # events from before this start may be missing
         self._on_message = on_message
         self._on_resumed = on_resumed
         self._consumer = Consumer(
             self._url,
             self._names,
-            publisher_id=self._canaries.publisher_id,
+            publisher_id=self._canary_publisher.publisher_id,
             on_event=self._received,
             on_bus=self.bus.put_nowait,
-            on_leases=self._noted,
-            on_revocation=self._revoked,
-            on_heard=self.canary.heard,
+            on_leases=self._leases_received,
+            on_revocation=self._revocation_received,
+            on_arrival=self.canary.message_arrived,
             on_state=self._state_changed,
-            on_lost=self._lost,
+            on_lost=self._queue_restored,
         )
-        self._proving = asyncio.create_task(self._prove(), name="jobcast-canary")
+        self._canary_task = asyncio.create_task(self._run_canary(), name="jobcast-canary")
 
     async def aclose(self) -> None:
-        if self._proving is not None:
-            await cancel_and_wait(self._proving)
+        if self._canary_task is not None:
+            await cancel_and_wait(self._canary_task)
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await consumer.aclose()
         await self._resuming.cancel()
         self._jobs.clear()
-        await asyncio.to_thread(self._canaries.close)
+        await asyncio.to_thread(self._canary_publisher.close)
 
     async def subscribe(self, job_id: str) -> None:
         self._jobs.add(job_id)
@@ -356,7 +356,7 @@ class KombuSource:
 
     async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
         # Every process has its own history, so each publishes its own findings.
-        if not self.ready or self.canary.silence > max(UNSURE * terms.lease, SHORTEST_SILENCE):
+        if not self.ready or self.canary.silence > max(MAX_SILENCE * terms.lease, MIN_SILENCE):
             # Live workers may be unable to renew: a blocked broker is silent, too.
             self._leases.interrupt()
             return []
@@ -375,7 +375,7 @@ class KombuSource:
     async def revocations(self) -> list[Revocation]:
         return await asyncio.to_thread(read_revocations, self._url, self._names)
 
-    def _revoked(self, body: bytes | str) -> None:
+    def _revocation_received(self, body: bytes | str) -> None:
         try:
             revocation = Revocation.decode(body)
         except ValueError as exc:
@@ -386,18 +386,18 @@ class KombuSource:
         if self._on_revocation is not None:
             self._on_revocation(revocation)
 
-    async def _prove(self) -> None:
+    async def _run_canary(self) -> None:
         while True:
             try:
                 await self.canary.run()
-            except Deaf as exc:
+            except NotReceiving as exc:
                 logger.warning(
                     "this process does not receive messages from the exchange %s, or the exchange"
-                    " is missing: declaring it and binding the queue again", exc.way,
+                    " is missing: declaring it and binding the queue again", exc.route,
                 )  # fmt: skip
                 self._online.clear()
-                misses_events = exc.way == self._names.events
-                if misses_events and exc.reaches_nobody:
+                misses_events = exc.route == self._names.events
+                if misses_events and exc.reaches_no_process:
                     await self._ask_others_to_bind_again()
                 if self._consumer is not None:
                     self._consumer.bind_again(misses_events=misses_events)
@@ -405,14 +405,14 @@ class KombuSource:
     async def _ask_others_to_bind_again(self) -> None:
         """Ask all processes to bind at the same time; until they do, some of them miss events."""
         try:
-            await asyncio.to_thread(self._canaries.ask_to_bind_again)
+            await asyncio.to_thread(self._canary_publisher.ask_to_bind_again)
         except TransportUnavailable as exc:
             logger.debug("could not ask the other processes to bind their queues again: %s", exc)
 
     async def _send_canary(self, exchange: str) -> bool:
-        return await asyncio.to_thread(self._canaries.send_canary, exchange)
+        return await asyncio.to_thread(self._canary_publisher.send_canary, exchange)
 
-    def _noted(self, body: bytes | str) -> None:
+    def _leases_received(self, body: bytes | str) -> None:
         try:
             note = decode_leases(body)
         except ValueError as exc:
@@ -436,13 +436,13 @@ class KombuSource:
         held = self._held.get(outgoing.job_id, {}).get(publisher)
         if held and outgoing.number >= held[0].number:
             _insert(outgoing, held)
-        elif self._records.lacks(outgoing, publisher) and self._patience(outgoing) > 0:
+        elif self._records.has_to_wait(outgoing, publisher) and self._remaining_wait(outgoing) > 0:
             self._hold(deque([outgoing, *(held or ())]), publisher)
         else:
             self._store(outgoing, publisher)
             self._release(outgoing.job_id)
 
-    def _patience(self, outgoing: Outgoing) -> float:
+    def _remaining_wait(self, outgoing: Outgoing) -> float:
         """Return for how many seconds the event may wait for an earlier one.
 
         An event from before this process listened does not arrive any more, unless it is late.
@@ -457,7 +457,7 @@ class KombuSource:
         first = events[0]
         self._held.setdefault(first.job_id, {})[publisher] = events
         asyncio.get_running_loop().call_later(
-            self._patience(first), self._give_up, first, publisher
+            self._remaining_wait(first), self._give_up, first, publisher
         )
 
     def _give_up(self, first: Outgoing, publisher: str) -> None:
@@ -473,12 +473,12 @@ class KombuSource:
 
     def _release(self, job_id: str) -> None:
         """Store events that no longer wait; each of them may release others."""
-        while (publisher := self._released(job_id)) is not None:
+        while (publisher := self._next_released(job_id)) is not None:
             self._resume(job_id, publisher)
 
-    def _released(self, job_id: str) -> str | None:
+    def _next_released(self, job_id: str) -> str | None:
         held = self._held.get(job_id, {}).items()
-        free = (name for name, events in held if not self._records.lacks(events[0], name))
+        free = (name for name, events in held if not self._records.has_to_wait(events[0], name))
         return next(free, None)
 
     def _resume(self, job_id: str, publisher: str) -> None:
@@ -486,7 +486,7 @@ class KombuSource:
         events = self._held[job_id].pop(publisher)
         if not self._held[job_id]:
             del self._held[job_id]
-        while events and not self._records.lacks(events[0], publisher):
+        while events and not self._records.has_to_wait(events[0], publisher):
             self._store(events.popleft(), publisher)
         if events:
             self._hold(events, publisher)
@@ -496,9 +496,9 @@ class KombuSource:
         if message is not None and outgoing.job_id in self._jobs:
             self._on_message(outgoing.job_id, message)
 
-    def _lost(self) -> None:
+    def _queue_restored(self) -> None:
         # The queue keeps events during a short interruption, so only a lost queue is reported.
-        self._records.begin_anew()
+        self._records.renew_epoch()
         self._resuming.spawn(self._report_resumed())
 
     async def _report_resumed(self) -> None:

@@ -21,7 +21,7 @@ if HIREDIS_AVAILABLE:
 READ_SIZE: Final = 256 * 1024  # bytes
 
 
-class Answers(Protocol):
+class ReplyReader(Protocol):
     async def read(self) -> list[Any]:
         """Wait for replies, and return all that have arrived, in order.
 
@@ -30,7 +30,7 @@ class Answers(Protocol):
         """
 
 
-class SingleAnswers:
+class SingleReplyReader:
     """Reads replies with redis-py."""
 
     def __init__(self, connection: redis.asyncio.Connection) -> None:
@@ -40,7 +40,7 @@ class SingleAnswers:
         return [await self._connection.read_response(disconnect_on_error=False)]
 
 
-class BulkAnswers:
+class BulkReplyReader:
     """Reads replies from the stream of an established redis-py connection."""
 
     def __init__(self, stream: asyncio.StreamReader) -> None:
@@ -69,9 +69,9 @@ class BulkAnswers:
         return answers
 
 
-def answers_of(connection: redis.asyncio.Connection) -> Answers:
+def reply_reader(connection: redis.asyncio.Connection) -> ReplyReader:
     """Return a reader for the replies that arrive on a connection from now on."""
     stream = getattr(connection, "_reader", None)
     if not HIREDIS_AVAILABLE or not isinstance(stream, asyncio.StreamReader):
-        return SingleAnswers(connection)
-    return BulkAnswers(stream)
+        return SingleReplyReader(connection)
+    return BulkReplyReader(stream)

@@ -24,7 +24,7 @@ from jobcast.transports.leases import Lease
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.redis.names import Keys, Names
 from jobcast.transports.redis.refusals import (
-    described,
+    describe_error,
     is_caused_by_the_events,
     waits_for_others,
 )
@@ -67,7 +67,7 @@ class Position(NamedTuple):
     seq: int
 
 
-NOWHERE: Final = Position("", 0)
+NO_POSITION: Final = Position("", 0)
 
 
 class Call(Struct, frozen=True):
@@ -140,11 +140,11 @@ def _is_late(answer: object) -> bool:
 
 
 @contextmanager
-def _asking() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     try:
         yield
     except REDIS_ERRORS as exc:
-        raise PublishFailed(described(exc), ()) from exc
+        raise PublishFailed(describe_error(exc), ()) from exc
 
 
 def _advice(info: Mapping[str, Any]) -> list[str]:
@@ -217,7 +217,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
                 # Another attempt would fail too, and hold up all later events.
                 logger.error(
                     "job %s: dropped %d events that Redis refuses (%s)",
-                    call.events[0].job_id, len(call.events), described(answer),
+                    call.events[0].job_id, len(call.events), describe_error(answer),
                 )  # fmt: skip
                 continue
             unsent += call.events
@@ -226,8 +226,8 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             else:
                 problem = problem or answer
         if problem is not None:
-            self._look_again()
-            raise PublishFailed(described(problem), unsent) from problem
+            self._reload_cluster()
+            raise PublishFailed(describe_error(problem), unsent) from problem
         if held is not None:
             raise PublishFailed(str(held), unsent, held=True) from held
 
@@ -238,7 +238,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             PublishFailed: the leases could not be renewed.
         """
         for some in batched(leases, LEASES_AT_ONCE):
-            with _asking():
+            with _translated_errors():
                 self._connected().eval(
                     RENEW_SCRIPT, 1, self._names.running, str(seconds), *map(str, some)
                 )
@@ -250,7 +250,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             PublishFailed: the leases could not be removed; they expire.
         """
         for some in batched(leases, LEASES_AT_ONCE):
-            with _asking():
+            with _translated_errors():
                 pipeline = self._connected().pipeline(transaction=False)
                 for key in (self._names.running, self._names.stalled):
                     pipeline.zrem(key, *map(str, some))
@@ -263,7 +263,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             PublishFailed: the revocation may not have been stored.
         """
         data = revocation.encode()
-        with _asking():
+        with _translated_errors():
             client = self._connected()
             client.zadd(self._names.revoked, {data: revocation.until})
             client.publish(self._names.revocations, data)
@@ -274,7 +274,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         Raises:
             PublishFailed: a server is unreachable.
         """
-        with _asking():
+        with _translated_errors():
             client = self._connected()
             if isinstance(client, RedisCluster):
                 nodes = [client.get_redis_connection(node) for node in client.get_primaries()]
@@ -343,7 +343,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         # After the timeout the events are sent again, perhaps to another server. A paused server
         # must not publish them too.
         deadline = known.deadline(client.get_connection_kwargs().get("socket_timeout"))
-        positions = [self._positions.get(call.job_id, NOWHERE) for call in here]
+        positions = [self._positions.get(call.job_id, NO_POSITION) for call in here]
         pipeline = client.pipeline(transaction=False)
         for call, position in zip(here, positions, strict=True):
             argv = arguments(call, self.publisher_id, position, deadline)
@@ -369,7 +369,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             self._client = self.redis
         return self._client
 
-    def _look_again(self) -> None:
+    def _reload_cluster(self) -> None:
         """Reload the slots of a cluster, after an error that may come from outdated ones."""
         if isinstance(self._client, RedisCluster):
             try:

@@ -46,10 +46,10 @@ def waits_for_others(answer: Exception) -> bool:
     return bool(_WAITS.match(str(answer)))
 
 
-def described(answer: Exception) -> str:
+def describe_error(answer: Exception) -> str:
     """Return an error's text with the server's code, which redis-py removes.
 
-    >>> described(Exception("it is down"))
+    >>> describe_error(Exception("it is down"))
     'it is down'
     """
     code = getattr(answer, "status_code", None)

@@ -27,14 +27,14 @@ from jobcast.transports.base import (
     Snapshot,
     can_resume,
 )
-from jobcast.transports.canary import Canary, Deaf
-from jobcast.transports.leases import LOOKED_AT_ONCE, Finding, Lease, LeaseTimeouts
+from jobcast.transports.canary import Canary, NotReceiving
+from jobcast.transports.leases import SCAN_LIMIT, Finding, Lease, LeaseTimeouts
 from jobcast.transports.leases import Kind as FindingKind
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.redis.batcher import ScriptBatcher
 from jobcast.transports.redis.names import Keys, Names
 from jobcast.transports.redis.publisher import RedisPublisher, script
-from jobcast.transports.redis.refusals import described
+from jobcast.transports.redis.refusals import describe_error
 from jobcast.transports.redis.servers import (
     ASYNC_REDIS_ERRORS,
     REDIS_ERRORS,
@@ -53,7 +53,7 @@ CANARY_TRIES: Final = 4096  # channel names to try until each master of a cluste
 TAKE_OVER: Final = 3.0  # seconds without a scan until another process monitors the leases
 
 READ_SCRIPT: Final = script("read")
-LOOK_SCRIPT: Final = script("leases")
+SCAN_SCRIPT: Final = script("leases")
 ACKNOWLEDGE_SCRIPT: Final = script("acknowledge")
 
 logger = logging.getLogger(__name__)
@@ -87,19 +87,19 @@ class RedisSource:
         self._servers = Servers.at(url, options)
         self._on_revocation: Callable[[Revocation], None] | None = None
         self._change = LoopChange()
-        self._begin()
+        self._create_loop_state()
 
-    def _begin(self) -> None:
+    def _create_loop_state(self) -> None:
         """Create the state that belongs to one event loop."""
         self._client = self._servers.async_client()
-        self._together = ScriptBatcher(self._client)
-        self._lines: list[Subscriber] = []
+        self._batcher = ScriptBatcher(self._client)
+        self._subscribers: list[Subscriber] = []
         self._canaries: dict[str, str] = {}  # channel: the name of the subscriber that receives it
         self.canary = Canary(self._send_canary, lambda: self.ready)
         self._jobs: dict[str, str] = {}  # channel: job id
         # Cluster only: the number of pending confirmations of UNSUBSCRIBE for each channel. A
         # further one is the server's own: the channel's slot has moved.
-        self._leaving: Counter[str] = Counter()
+        self._unsubscribing: Counter[str] = Counter()
         self._unconfirmed: set[str] = set()
         self._confirmations: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
         self._online = asyncio.Event()
@@ -115,7 +115,7 @@ class RedisSource:
 
     def _enter_loop(self) -> None:
         if self._change.happened():
-            self._begin()
+            self._create_loop_state()
 
     @property
     def ready(self) -> bool:
@@ -130,7 +130,7 @@ class RedisSource:
         self._on_message = on_message
         self._on_resumed = on_resumed
         self._supervisor = asyncio.create_task(
-            self._run(self._together, self._client), name="jobcast-redis-source"
+            self._run(self._batcher, self._client), name="jobcast-redis-source"
         )
 
     async def aclose(self) -> None:
@@ -141,16 +141,16 @@ class RedisSource:
         self._supervisor = None
         self._disconnected(RedisConnectionError("the source is closed"))
         self._jobs.clear()
-        await self._together.aclose()
+        await self._batcher.aclose()
         await self._servers.close(self.client)
         self._publisher.close()
 
-    async def _run(self, together: ScriptBatcher, client: AsyncClient) -> None:
+    async def _run(self, batcher: ScriptBatcher, client: AsyncClient) -> None:
         try:
             await self._supervise()
         finally:
             # A loop that ends cancels its tasks, possibly without a call of aclose.
-            await together.aclose()
+            await batcher.aclose()
             await self._servers.close(client)
 
     async def subscribe(self, job_id: str) -> None:
@@ -161,7 +161,7 @@ class RedisSource:
             async with asyncio.timeout(SUBSCRIBE_TIMEOUT):
                 await self._online.wait()
                 self._confirmations[channel].append(confirmed)
-                await self._line_of(channel).subscribe([channel])
+                await self._subscriber_for(channel).subscribe([channel])
                 await confirmed
         except (TimeoutError, TransportUnavailable, *REDIS_ERRORS) as exc:
             confirmed.cancel()
@@ -172,9 +172,9 @@ class RedisSource:
         self._jobs.pop(channel, None)
         if self.ready:
             if self._servers.sharded:
-                self._leaving[channel] += 1
+                self._unsubscribing[channel] += 1
             try:
-                await self._line_of(channel).unsubscribe(channel)
+                await self._subscriber_for(channel).unsubscribe(channel)
             except REDIS_ERRORS as exc:
                 # The subscription ended with the connection, which the supervisor replaces.
                 logger.debug("could not unsubscribe from %s: %s", channel, exc)
@@ -226,8 +226,8 @@ class RedisSource:
     async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
         keys = (self._names.running, self._names.stalled, self._names.watch)
         patience = min(TAKE_OVER, terms.lease / 2)
-        asking = self._publisher.publisher_id, terms.lease, patience, LOOKED_AT_ONCE
-        answer = iter(await self._eval(LOOK_SCRIPT, keys, asking))
+        arguments = self._publisher.publisher_id, terms.lease, patience, SCAN_LIMIT
+        answer = iter(await self._eval(SCAN_SCRIPT, keys, arguments))
         found = []
         for kind, member in zip(answer, answer, strict=True):
             try:
@@ -287,7 +287,7 @@ class RedisSource:
 
     async def _read(self, keys: Keys, since: str) -> tuple[Snapshot, int, list[Any]]:
         """Read the record with its latest progress, the first kept seq, and the entries."""
-        answer = await self._together.eval(READ_SCRIPT, 2, keys.state, keys.events, since)
+        answer = await self._batcher.eval(READ_SCRIPT, 2, keys.state, keys.events, since)
         (epoch, seq, state, owner, progress, logged), oldest, entries = answer
         if epoch is None:
             return Snapshot(), 1, []
@@ -331,47 +331,49 @@ class RedisSource:
 
     async def _receive(self, interrupted: bool) -> None:
         """Subscribe to all channels, and read until the first connection ends."""
-        lines: list[Subscriber] = []
+        subscribers: list[Subscriber] = []
         tasks: list[asyncio.Task[None]] = []
         try:
             for pool in await self._servers.subscriber_pools(self.client):
-                line = Subscriber(pool, sharded=self._servers.sharded)
-                line.on_answer = partial(self._dispatch, interrupted, line.name)
-                lines.append(line)
-                await line.connect()
-            self._lines = lines
-            self._leaving.clear()
+                subscriber = Subscriber(pool, sharded=self._servers.sharded)
+                subscriber.on_answer = partial(self._dispatch, interrupted, subscriber.name)
+                subscribers.append(subscriber)
+                await subscriber.connect()
+            self._subscribers = subscribers
+            self._unsubscribing.clear()
             self._canaries = self._canary_channels()
             self.canary.watch(self._canaries.values())
             channels = [*self._canaries, *self._jobs]
             self._unconfirmed = {self._names.bus, self._names.revocations, *channels}
-            tasks = [asyncio.create_task(line.run()) for line in lines]
+            tasks = [asyncio.create_task(subscriber.run()) for subscriber in subscribers]
             tasks.append(asyncio.create_task(self._subscribe_all(channels)))
-            tasks.append(asyncio.create_task(self._listen_to_itself()))
+            tasks.append(asyncio.create_task(self._run_canary()))
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
                 task.result()
         finally:
-            self._lines = []
+            self._subscribers = []
             try:
                 await cancel_and_wait(*tasks)
             finally:
-                await close_all(lines)
+                await close_all(subscribers)
 
     async def _subscribe_all(self, channels: Sequence[str]) -> None:
-        of_line: defaultdict[Subscriber, list[str]] = defaultdict(list)
+        by_subscriber: defaultdict[Subscriber, list[str]] = defaultdict(list)
         for channel in channels:
-            of_line[self._line_of(channel)].append(channel)
+            by_subscriber[self._subscriber_for(channel)].append(channel)
         for channel in (self._names.bus, self._names.revocations):
-            await self._lines[0].subscribe_everywhere(channel)
-        await asyncio.gather(*(line.subscribe(some) for line, some in of_line.items()))
+            await self._subscribers[0].subscribe_everywhere(channel)
+        await asyncio.gather(
+            *(subscriber.subscribe(some) for subscriber, some in by_subscriber.items())
+        )
 
     def _canary_channels(self) -> dict[str, str]:
         """Return this process's own channel for each subscriber, with the subscriber's name."""
         own = f"{self._names.canary}:{self._publisher.publisher_id}"
         if not isinstance(self.client, RedisCluster):
-            return {own: self._lines[0].name}
-        missing = {line.name for line in self._lines}
+            return {own: self._subscribers[0].name}
+        missing = {subscriber.name for subscriber in self._subscribers}
         found: dict[str, str] = {}
         for number in range(CANARY_TRIES):
             if not missing:
@@ -383,7 +385,7 @@ class RedisSource:
                 found[channel] = name
         return found
 
-    async def _listen_to_itself(self) -> None:
+    async def _run_canary(self) -> None:
         """Send canaries until they no longer arrive.
 
         Raises:
@@ -391,25 +393,27 @@ class RedisSource:
         """
         try:
             await self.canary.run()
-        except Deaf as exc:
+        except NotReceiving as exc:
             raise RedisConnectionError(str(exc)) from exc
 
     async def _send_canary(self, name: str) -> bool:
-        [channel] = [channel for channel, line in self._canaries.items() if line == name]
+        [channel] = [
+            channel for channel, subscriber in self._canaries.items() if subscriber == name
+        ]
         try:
             if isinstance(self.client, RedisCluster):
                 node = self.client.get_node_from_key(channel)
-                heard = await self.client.execute_command(
+                receivers = await self.client.execute_command(
                     "SPUBLISH", channel, b"", target_nodes=node
                 )
             else:
-                heard = await self.client.execute_command("PUBLISH", channel, b"")
+                receivers = await self.client.execute_command("PUBLISH", channel, b"")
         except ASYNC_REDIS_ERRORS as exc:
-            raise TransportUnavailable(f"could not publish: {described(exc)}") from exc
+            raise TransportUnavailable(f"could not publish: {describe_error(exc)}") from exc
         # Zero subscribers: this client publishes to another server, as after a failover.
-        return bool(heard)
+        return bool(receivers)
 
-    def _line_of(self, channel: str) -> Subscriber:
+    def _subscriber_for(self, channel: str) -> Subscriber:
         """Return the connection for a channel's subscription.
 
         Raises:
@@ -417,22 +421,24 @@ class RedisSource:
         """
         if isinstance(self.client, RedisCluster):
             name = _node_name(self.client, channel)
-            lines = [line for line in self._lines if line.name == name]
+            subscribers = [
+                subscriber for subscriber in self._subscribers if subscriber.name == name
+            ]
         else:
-            lines = self._lines
-        if not lines:
+            subscribers = self._subscribers
+        if not subscribers:
             raise ChannelMoved(f"no connection serves {channel} now")
-        return lines[0]
+        return subscribers[0]
 
-    def _dispatch(self, interrupted: bool, line: str, answer: list[Any]) -> None:
+    def _dispatch(self, interrupted: bool, name: str, answer: list[Any]) -> None:
         match answer:
             case [b"message" | b"smessage", channel, data]:
-                self.canary.heard(line)
+                self.canary.message_arrived(name)
                 self._deliver(_text(channel), data)
             case [b"subscribe" | b"ssubscribe", channel, _]:
                 self._confirm(_text(channel), interrupted)
             case [b"sunsubscribe", channel, _]:
-                self._left(_text(channel))
+                self._unsubscribed(_text(channel))
 
     def _deliver(self, channel: str, data: bytes) -> None:
         if channel == self._names.bus:
@@ -468,10 +474,10 @@ class RedisSource:
     async def _report_resumed(self) -> None:
         await self._on_resumed()
 
-    def _left(self, channel: str) -> None:
-        due = self._leaving.pop(channel, 0)
+    def _unsubscribed(self, channel: str) -> None:
+        due = self._unsubscribing.pop(channel, 0)
         if due > 1:
-            self._leaving[channel] = due - 1
+            self._unsubscribing[channel] = due - 1
         elif not due and (channel in self._jobs or channel in self._canaries):
             # The node sent this without a request, because it no longer serves the slot.
             raise ChannelMoved(f"{channel} is served by another node now")

@@ -12,7 +12,7 @@ from typing import Any, Final
 import redis.asyncio
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from jobcast.transports.redis.bulk_reader import answers_of
+from jobcast.transports.redis.bulk_reader import reply_reader
 from jobcast.transports.redis.servers import REDIS_ERRORS
 
 SUBSCRIBE_BATCH: Final = 500  # channels per command
@@ -36,7 +36,7 @@ class Subscriber:
         self._pool = pool
         self._connection: redis.asyncio.Connection = pool.make_connection()
         self._sharded = sharded
-        self._heard = False
+        self._has_received = False
         options = pool.connection_kwargs
         address = options.get("path") or f"{options.get('host')}:{options.get('port')}"
         self.name = str(address)
@@ -52,13 +52,13 @@ class Subscriber:
             RedisError, OSError: the connection has ended.
         """
         keep_alive = asyncio.create_task(self._keep_alive())
-        answers = answers_of(self._connection)
+        answers = reply_reader(self._connection)
         try:
             while True:
                 for answer in await answers.read():
                     if isinstance(answer, list):
                         self.on_answer(answer)
-                self._heard = True
+                self._has_received = True
         finally:
             keep_alive.cancel()
 
@@ -99,23 +99,23 @@ class Subscriber:
 
     async def _keep_alive(self) -> None:
         """Drop the connection when the server does not answer a PING."""
-        while await self._hears(PING_INTERVAL) or await self._answers():
+        while await self._receives_within(PING_INTERVAL) or await self._answers_ping():
             pass
         logger.warning("%s did not answer for %d s", self.name, PING_INTERVAL)
         # The reader fails, and the supervisor reconnects.
         await self._connection.disconnect(nowait=True)
 
-    async def _hears(self, seconds: float) -> bool:
-        self._heard = False
+    async def _receives_within(self, seconds: float) -> bool:
+        self._has_received = False
         await asyncio.sleep(seconds)
-        return self._heard
+        return self._has_received
 
-    async def _answers(self) -> bool:
+    async def _answers_ping(self) -> bool:
         try:
             await self._send(("PING",))
         except REDIS_ERRORS:
             return False
-        return await self._hears(PING_INTERVAL)
+        return await self._receives_within(PING_INTERVAL)
 
 
 async def close_all(subscribers: Sequence[Subscriber]) -> None:

@@ -29,7 +29,7 @@ local FIRST = 10 -- index of the first event in ARGV
 local JUMP = 1000000
 local REMEMBERED = 32 * 13 -- characters: ids of past runs
 local PUBLISHERS = 32 -- whose latest numbers are remembered
-local UNDER_WAY = 3600 -- seconds that an event may take to reach the store
+local MAX_TRANSIT = 3600 -- seconds that an event may take to reach the store
 
 local time = redis.call('TIME')
 local now = tonumber(time[1])
@@ -119,7 +119,7 @@ end
 if after ~= '' and (first == 0 or first > stored_number) then
     local other, number, published_at = string.match(after, '(%S+) (%d+) (%d+)')
     -- Without a record it is unknown whether the event was published: see base.py.
-    local may_come = epoch or now - tonumber(published_at) < UNDER_WAY
+    local may_come = epoch or now - tonumber(published_at) < MAX_TRANSIT
     if may_come and tonumber(number) > number_of(other) then
         return redis.error_reply('HELD waiting for an event of another publisher')
     end

@@ -52,13 +52,15 @@ class TransportContract:
         return transport_url
 
     @on_both_ends
-    async def test_it_is_python_socketios_own_kind(self, ends: Ends, job_id: str) -> None:
+    async def test_managers_are_python_socketio_managers(self, ends: Ends, job_id: str) -> None:
         assert isinstance(ends.publisher, socketio.PubSubManager)
         assert ends.publisher.write_only
         assert isinstance(ends.manager, socketio.AsyncManager)
 
     @on_both_ends
-    async def test_a_subscriber_gets_ready_packets_in_order(self, ends: Ends, job_id: str) -> None:
+    async def test_subscriber_receives_ready_packets_in_order(
+        self, ends: Ends, job_id: str
+    ) -> None:
         await ends.source.subscribe(job_id)
         await ends.publish(started(job_id), progress(job_id, 5), log(job_id, "one\ntwo"))
         await ends.publish(JobComplete(job_id=job_id, result=[1, "two"]))
@@ -71,7 +73,7 @@ class TransportContract:
         assert messages[3].packet.endswith('"result":[1,"two"],"seq":4}]')
 
     @on_both_ends
-    async def test_what_is_not_subscribed_to_is_not_received(self, ends: Ends, job_id: str) -> None:
+    async def test_unsubscribed_jobs_are_not_received(self, ends: Ends, job_id: str) -> None:
         other = new_job_id()
         await ends.source.subscribe(job_id)
         await ends.source.subscribe(other)
@@ -95,7 +97,9 @@ class TransportContract:
             assert (await other.wait_stored(job_id, 2)).seq == 2
 
     @on_both_ends
-    async def test_a_job_may_be_left_and_joined_again(self, ends: Ends, job_id: str) -> None:
+    async def test_job_can_be_unsubscribed_and_subscribed_again(
+        self, ends: Ends, job_id: str
+    ) -> None:
         for count in range(1, 4):
             await ends.source.subscribe(job_id)
             await ends.publish(log(job_id, count))
@@ -104,7 +108,9 @@ class TransportContract:
         assert [message.seq for _, message in ends.received] == [1, 2, 3]
 
     @on_both_ends
-    async def test_many_jobs_in_one_batch(self, ends: Ends, job_id: str) -> None:
+    async def test_batch_with_many_jobs_keeps_the_order_of_each(
+        self, ends: Ends, job_id: str
+    ) -> None:
         ids = [new_job_id() for _ in range(200)]
         await asyncio.gather(*(ends.source.subscribe(some) for some in ids))
         await ends.publish(*(log(some, n) for n in range(3) for some in ids))
@@ -113,7 +119,7 @@ class TransportContract:
             assert [m.seq for job, m in ends.received if job == some] == [1, 2, 3]
 
     @on_both_ends
-    async def test_a_snapshot_has_logs_statuses_the_latest_progress_and_the_end(
+    async def test_snapshot_has_logs_statuses_latest_progress_and_outcome(
         self, ends: Ends, job_id: str
     ) -> None:
         await ends.publish(
@@ -130,7 +136,7 @@ class TransportContract:
         assert (snapshot.state, snapshot.recovered) == ("complete", False)
 
     @on_both_ends
-    async def test_a_job_that_nothing_is_known_of_is_pending(self, ends: Ends, job_id: str) -> None:
+    async def test_unknown_job_is_pending(self, ends: Ends, job_id: str) -> None:
         snapshot = await ends.source.snapshot(job_id)
         assert (snapshot.epoch, snapshot.seq, snapshot.state) == ("", 0, "pending")
         assert snapshot.events == ()
@@ -139,14 +145,12 @@ class TransportContract:
         assert (after.epoch, after.recovered) == ("", False)
 
     @on_both_ends
-    async def test_a_job_whose_beginning_is_not_known_is_running(
-        self, ends: Ends, job_id: str
-    ) -> None:
+    async def test_job_without_a_start_event_is_started(self, ends: Ends, job_id: str) -> None:
         await ends.publish(log(job_id))
         assert (await ends.wait_stored(job_id, 1)).state == "started"
 
     @on_both_ends
-    async def test_a_cursor_brings_what_came_after_it(self, ends: Ends, job_id: str) -> None:
+    async def test_cursor_returns_only_later_events(self, ends: Ends, job_id: str) -> None:
         await ends.publish(log(job_id), progress(job_id, 1), log(job_id), progress(job_id, 2))
         epoch = (await ends.wait_stored(job_id, 4)).epoch
         expected = [
@@ -162,7 +166,7 @@ class TransportContract:
         assert [m.seq for m in stranger.events] == [1, 3, 4]
 
     @on_both_ends
-    async def test_history_is_bounded_and_says_when_it_is_not_enough(
+    async def test_bounded_history_resumes_only_cursors_within_it(
         self, ends: Ends, job_id: str
     ) -> None:
         await ends.publish(*(log(job_id, n) for n in range(1000)))
@@ -178,7 +182,7 @@ class TransportContract:
         assert [m.seq for m in enough.events] == list(range(991, 1001))
 
     @on_both_ends
-    async def test_only_late_lines_and_new_runs_follow_the_end(
+    async def test_only_late_log_lines_and_new_runs_follow_the_end(
         self, ends: Ends, job_id: str
     ) -> None:
         await ends.source.subscribe(job_id)
@@ -202,7 +206,7 @@ class TransportContract:
         assert [m.seq for m in await ends.wait_received(6)] == [1, 2, 3, 4, 5, 6]
 
     @on_both_ends
-    async def test_late_lines_do_not_push_the_end_out_of_the_history(
+    async def test_late_log_lines_keep_the_end_in_the_history(
         self, ends: Ends, job_id: str
     ) -> None:
         await ends.publish(started(job_id), JobComplete(job_id=job_id, result=1))
@@ -216,7 +220,7 @@ class TransportContract:
         assert [m.kind for m in again.events] == ["s"]
 
     @on_both_ends
-    async def test_what_is_sent_again_is_not_there_twice(self, ends: Ends, job_id: str) -> None:
+    async def test_repeated_events_are_stored_once(self, ends: Ends, job_id: str) -> None:
         """A publisher that receives no answer cannot know whether its events were stored."""
         other = new_job_id()
         await ends.source.subscribe(job_id)
@@ -255,7 +259,7 @@ class TransportContract:
         assert [attempt_of(m) for m in messages if m.kind == "l"] == [None, None, 1, 1, 2]
 
     @on_both_ends
-    async def test_a_task_that_is_sent_again_begins_anew(self, ends: Ends, job_id: str) -> None:
+    async def test_resent_task_begins_a_new_run(self, ends: Ends, job_id: str) -> None:
         await ends.source.subscribe(job_id)
         former, latter = (Origin(run=Run(sending, 1, f"d{sending}")) for sending in ("aa", "bb"))
         await ends.publish(started(job_id), JobComplete(job_id=job_id, result=1), origin=former)
@@ -273,7 +277,7 @@ class TransportContract:
         assert [attempt_of(m) for m in messages if m.kind == "l"] == [1, None]
 
     @on_both_ends
-    async def test_a_task_that_is_delivered_again_runs_again(self, ends: Ends, job_id: str) -> None:
+    async def test_redelivered_task_begins_a_new_run(self, ends: Ends, job_id: str) -> None:
         """The first worker was lost, or is slow and runs the task at the same time."""
         lost = Origin(run=Run("aa", 1, "dead"))
         again = Origin(run=Run("aa", 1, "alive", redelivered=True))
@@ -297,7 +301,7 @@ class TransportContract:
         assert [attempt_of(m) for m in messages if m.kind == "l"] == [1, 1, None]
 
     @on_both_ends
-    async def test_an_end_may_come_without_a_beginning(self, ends: Ends, job_id: str) -> None:
+    async def test_job_can_end_without_a_start_event(self, ends: Ends, job_id: str) -> None:
         """A task that is revoked in the queue is ended by a worker that never runs it."""
         await ends.source.subscribe(job_id)
         await ends.publish(queued(job_id), origin=Origin(run=Run("aa")))
@@ -308,7 +312,7 @@ class TransportContract:
         assert [m.kind for m in await ends.wait_received(3)] == ["s", "t", "l"]
 
     @on_both_ends
-    async def test_what_requires_a_state_is_for_a_job_in_that_state(
+    async def test_event_with_a_required_state_is_stored_only_in_that_state(
         self, ends: Ends, job_id: str
     ) -> None:
         await ends.source.subscribe(job_id)
@@ -334,7 +338,7 @@ class TransportContract:
         assert [m.seq for m in snapshot.events] == [1, 2, 3, 4, 5, 6]
 
     @on_both_ends
-    async def test_what_another_publisher_has_to_say_first_comes_first(
+    async def test_event_waits_for_its_predecessor_of_another_publisher(
         self, ends: Ends, job_id: str
     ) -> None:
         """The worker of a retry may reach the transport before the previous worker does."""
@@ -368,7 +372,7 @@ class TransportContract:
         return [started(job_id), log(job_id, "first"), retrying(job_id, 2)]
 
     @on_both_ends
-    async def test_without_a_record_what_was_published_long_ago_is_not_waited_for(
+    async def test_event_without_a_record_does_not_wait_for_an_old_predecessor(
         self, ends: Ends, job_id: str
     ) -> None:
         """The record expired while the task waited for its retry."""
@@ -378,7 +382,7 @@ class TransportContract:
         assert (await ends.wait_stored(job_id, 2)).state == "complete"
 
     @on_both_ends
-    async def test_a_retry_waits_for_the_attempt_before_also_without_a_record(
+    async def test_retry_without_a_record_waits_for_the_previous_attempt(
         self, ends: Ends, job_id: str
     ) -> None:
         """The transport was unavailable during the whole first attempt."""
@@ -430,7 +434,7 @@ class TransportContract:
         assert not (await ends.source.snapshot(job_id, Cursor(epoch=hers.epoch, seq=1))).recovered
 
     @on_both_ends
-    async def test_a_record_without_an_owner_takes_that_of_an_event(
+    async def test_record_without_an_owner_takes_the_owner_of_an_event(
         self, ends: Ends, job_id: str
     ) -> None:
         run = Run("aa", 1, "d1")
@@ -455,7 +459,9 @@ class TransportContract:
         assert await ends.source.owner(job_id) == "alice"
 
     @on_both_ends
-    async def test_positions_are_where_records_are(self, ends: Ends, job_id: str) -> None:
+    async def test_positions_are_the_latest_seqs_of_the_records(
+        self, ends: Ends, job_id: str
+    ) -> None:
         other, unknown = new_job_id(), new_job_id()
         await ends.publish(log(job_id), log(job_id), progress(other, 1))
         epochs = [
@@ -494,16 +500,14 @@ class TransportContract:
         assert '"from here"' in messages[1].packet
 
     @on_both_ends
-    async def test_closing_twice_is_no_error(self, ends: Ends, job_id: str) -> None:
+    async def test_closing_twice_succeeds(self, ends: Ends, job_id: str) -> None:
         await ends.source.aclose()
         await ends.source.aclose()
         ends.publisher.close()
         ends.publisher.close()
 
     @on_both_ends
-    async def test_a_run_that_was_lost_before_its_first_word_was_begun(
-        self, ends: Ends, job_id: str
-    ) -> None:
+    async def test_run_can_stall_before_its_start_event(self, ends: Ends, job_id: str) -> None:
         await ends.source.subscribe(job_id)
         origin, stalled = Origin(run=Run("aa", 1, "d1")), JobStatus(job_id=job_id, status="stalled")
         await ends.publish(queued(job_id), origin=Origin(run=Run("aa")))

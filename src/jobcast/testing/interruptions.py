@@ -25,7 +25,7 @@ class InterruptionContract(TransportContract):
         """Cut every connection to the server, or restart it without losing its data."""
 
     @on_both_ends
-    async def test_nothing_is_lost_by_an_interruption(self, ends: Ends, job_id: str) -> None:
+    async def test_interruption_loses_no_events(self, ends: Ends, job_id: str) -> None:
         await ends.source.subscribe(job_id)
         await ends.publish(started(job_id), log(job_id, 2), first=1)
         [first, _] = await ends.wait_received(2)

@@ -30,7 +30,7 @@ class LeaseContract(TransportContract):
     TERMS: ClassVar[LeaseTimeouts] = LeaseTimeouts(lease=0.6, lost_after=0.6)
 
     @on_both_ends
-    async def test_a_lease_that_is_not_renewed_runs_out(self, ends: Ends, job_id: str) -> None:
+    async def test_unrenewed_lease_expires(self, ends: Ends, job_id: str) -> None:
         living, dead = Lease(job_id, Run("aa", 1, "d1")), Lease(job_id, Run("aa", 2, "d2", True))
         seen: list[Finding] = []
 
@@ -46,7 +46,7 @@ class LeaseContract(TransportContract):
         await asyncio.to_thread(self._publisher(ends).release, [living])
 
     @on_both_ends
-    async def test_who_renews_after_all_is_revived(self, ends: Ends, job_id: str) -> None:
+    async def test_late_renewal_revives_a_stalled_run(self, ends: Ends, job_id: str) -> None:
         lease = Lease(job_id, Run("aa", 1, "d1"))
         seen: list[str] = []
 
@@ -64,7 +64,7 @@ class LeaseContract(TransportContract):
         await asyncio.to_thread(self._publisher(ends).release, [lease])
 
     @on_both_ends
-    async def test_a_lease_that_was_released_is_never_missed(self, ends: Ends, job_id: str) -> None:
+    async def test_released_lease_does_not_expire(self, ends: Ends, job_id: str) -> None:
         released, other = (Lease(job_id, Run("aa", n, f"d{n}")) for n in (1, 2))
         seen: list[Lease] = []
 

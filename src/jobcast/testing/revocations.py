@@ -38,7 +38,7 @@ class RevocationContract(TransportContract):
                 await eventually(lambda came=came: {by_id, by_sub} <= {*came}, "revocation")  # type: ignore[misc]
 
     @on_both_ends
-    async def test_a_server_process_that_starts_later_reads_what_is_in_force(
+    async def test_late_server_process_reads_revocations_in_force(
         self, ends: Ends, job_id: str
     ) -> None:
         revoked = {Revocation(jti=f"{job_id}-{n}", until=time.time() + 600) for n in range(20)}
@@ -51,7 +51,7 @@ class RevocationContract(TransportContract):
             assert all(revoked <= {*read} for read in await asyncio.gather(*reads))
 
     @on_both_ends
-    async def test_a_revocation_is_forgotten_when_the_token_has_expired(
+    async def test_revocation_is_removed_when_the_token_has_expired(
         self, ends: Ends, job_id: str
     ) -> None:
         short = Revocation(jti=f"{job_id}-short", until=time.time() + 0.5)

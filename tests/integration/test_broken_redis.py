@@ -483,11 +483,11 @@ async def test_a_publisher_learns_that_the_clock_of_the_server_was_set(own_valke
     async with scene(own_valkey.url) as here:
         transport = here.publisher._transport
         assert isinstance(transport, RedisPublisher)
-        known = transport._known[""]
-        transport._known[""] = known._replace(ahead=known.ahead - 3600)
+        known = transport._server_info[""]
+        transport._server_info[""] = known._replace(ahead=known.ahead - 3600)
         here.speak(20)
         await here.heard()
-        assert abs(transport._known[""].ahead - known.ahead) < TIMEOUT
+        assert abs(transport._server_info[""].ahead - known.ahead) < TIMEOUT
 
 
 async def test_a_master_that_was_paused_publishes_nothing_that_another_has_published(

@@ -377,7 +377,7 @@ class TransportContract:
     ) -> None:
         """The record expired while the task waited for its retry."""
         long_ago = int(time.time()) - 2 * MAX_TRANSIT
-        origin = Origin(after=str(Predecessor("somebody", 7, long_ago)))
+        origin = Origin(after=str(Predecessor("another", 7, long_ago)))
         await ends.publish(started(job_id, 2), JobComplete(job_id=job_id, result=2), origin=origin)
         assert (await ends.wait_stored(job_id, 2)).state == "complete"
 
@@ -420,7 +420,7 @@ class TransportContract:
         await ends.publish(started(job_id), progress(job_id, 70), log(job_id, "hers"), origin=alice)
         hers = await ends.wait_stored(job_id, 3)
         await ends.publish(started(job_id), log(job_id, "his"), origin=bob)
-        # Alice's run continues, and begins again later.
+        # Alice's run continues, and its start event arrives once more.
         await ends.publish(log(job_id, "late"), failed(job_id), started(job_id), origin=alice)
         await ends.publish(log(job_id, "his too"), origin=bob)
         await ends.wait_received(6)

@@ -96,10 +96,10 @@ async def publish_until_stored(publisher: TransportPublisher, batch: Sequence[Ou
             return
 
 
-async def eventually(condition: Callable[[], object], what: str) -> None:
+async def eventually(condition: Callable[[], object], expected: str) -> None:
     deadline = time.monotonic() + TIMEOUT
     while not condition():
-        assert time.monotonic() < deadline, f"in {TIMEOUT:.0f} s there was no: {what}"
+        assert time.monotonic() < deadline, f"no {expected} within {TIMEOUT:.0f} s"
         await asyncio.sleep(0.02)
 
 

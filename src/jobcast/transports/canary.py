@@ -114,7 +114,7 @@ class Canary:
         )
 
     async def run(self) -> None:
-        """Send notes by silent routes, for ever.
+        """Send notes by silent routes, until cancelled.
 
         Raises:
             NotReceiving: the notes do not arrive.

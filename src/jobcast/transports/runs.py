@@ -67,7 +67,7 @@ class Runs:
     def __init__(self) -> None:
         self.current: Run | None = None
         self.count = 0  # runs that have started
-        self._gone: deque[str] = deque(maxlen=REMEMBERED)  # past sendings and deliveries
+        self._past_ids: deque[str] = deque(maxlen=REMEMBERED)  # past sendings and deliveries
 
     def standing(self, run: Run) -> Standing:
         """Return how a run relates to the current one."""
@@ -76,7 +76,7 @@ class Runs:
             return "same"
         if current is None:
             return "newer"
-        if run.sending in self._gone or run.delivery in self._gone:
+        if run.sending in self._past_ids or run.delivery in self._past_ids:
             return "past"
         if run.sending != current.sending:
             return "newer"
@@ -97,6 +97,6 @@ class Runs:
         current, self.current = self.current, None
         if current is not None:
             another = run.sending != current.sending and current.sending
-            gone = another or current.delivery
-            if gone:
-                self._gone.append(gone)
+            past_id = another or current.delivery
+            if past_id:
+                self._past_ids.append(past_id)

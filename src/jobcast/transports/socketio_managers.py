@@ -30,7 +30,7 @@ def job_event(event: str, data: Any, room: object) -> Outgoing | None:
     if job_id is None or event not in JOB_EVENTS:
         return None
     if not isinstance(data, dict):
-        raise InvalidMessage(event, f"the data is an object, not {type(data).__name__}")
+        raise InvalidMessage(event, f"the data should be an object, not {type(data).__name__}")
     stamped = {"timestamp": now(), **data, "job_id": job_id, "seq": 0}
     try:
         return Outgoing.of(parse_event(event, stamped))

@@ -119,7 +119,7 @@ async def test_wait_for_another_publisher_is_bounded(
     receiver.receive("third", 2, log("two"))
     receiver.receive("second", 1, started(2), after="first 9")
     receiver.receive("second", 2, log("one"))
-    await eventually(lambda: len(receiver.lines) == 3, "the lines of both")
+    await eventually(lambda: len(receiver.lines) == 3, "lines of both publishers")
     assert sorted(receiver.lines) == ["one", "two", "zero"]
     assert receiver.source._held == {}
 
@@ -158,7 +158,7 @@ async def test_wait_for_a_lost_event_is_bounded(
     receiver.receive("first", 1, log("one"))
     receiver.receive("first", 4, log("four"), previous=3)
     receiver.receive("first", 5, log("five"), previous=4)
-    await eventually(lambda: len(receiver.lines) == 3, "the lines that came")
+    await eventually(lambda: len(receiver.lines) == 3, "received lines")
     assert receiver.lines == ["one", "four", "five"]
     assert receiver.source._held == {}
 

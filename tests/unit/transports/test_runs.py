@@ -45,7 +45,7 @@ def test_number_of_remembered_past_runs_is_bounded() -> None:
     job = Runs()
     for _ in range(10 * REMEMBERED):
         job.adopt(Run("aa", 1, draw(), redelivered=True))
-    assert len(job._gone) == REMEMBERED
+    assert len(job._past_ids) == REMEMBERED
 
 
 class Clock:

@@ -23,7 +23,7 @@ STEPS = st.lists(
         st.tuples(st.just("enter"), CLIENTS, NAMESPACES, ROOMS),
         st.tuples(st.just("leave"), CLIENTS, NAMESPACES, ROOMS),
         st.tuples(st.just("close"), CLIENTS, NAMESPACES, ROOMS),
-        st.tuples(st.just("say goodbye"), CLIENTS, NAMESPACES),
+        st.tuples(st.just("pre_disconnect"), CLIENTS, NAMESPACES),
         st.tuples(st.just("disconnect"), CLIENTS, NAMESPACES),
     )
 )
@@ -36,20 +36,20 @@ def manager() -> Any:
 def state_after(manager: Any, steps: list[Any]) -> Any:
     """Return a manager's state after some steps, in python-socketio's own fields."""
     manager.set_server(socketio.AsyncServer(async_mode="asgi"))
-    for what, client, namespace, *rooms in steps:
-        here = client in manager.rooms.get(namespace, {}).get(None, {})
-        match what:
-            case "connect" if not here:
+    for action, client, namespace, *rooms in steps:
+        is_connected = client in manager.rooms.get(namespace, {}).get(None, {})
+        match action:
+            case "connect" if not is_connected:
                 manager.basic_enter_room(client, namespace, None, eio_sid=f"eio-{client}")
                 manager.basic_enter_room(client, namespace, client, eio_sid=f"eio-{client}")
                 manager.callbacks[client] = {}
-            case "enter" if here:
+            case "enter" if is_connected:
                 manager.basic_enter_room(client, namespace, rooms[0])
-            case "leave" if here:
+            case "leave" if is_connected:
                 manager.basic_leave_room(client, namespace, rooms[0])
             case "close":
                 manager.basic_close_room(rooms[0], namespace)
-            case "say goodbye" if here:
+            case "pre_disconnect" if is_connected:
                 manager.pre_disconnect(client, namespace)
             case "disconnect":
                 manager.basic_disconnect(client, namespace)

@@ -102,7 +102,8 @@ class Audience:
                 self._back_since = now
             if may_repeat and now - self._back_since < BIND_TIMEOUT:
                 raise ListenersMissing(
-                    f"Socket.IO processes bind their queues to the exchange {self._exchange} again"
+                    "Socket.IO processes are still binding their queues to the exchange"
+                    f" {self._exchange}"
                 )
         self._had_listeners, self._wait_timed_out, self._reached_at = True, False, self._clock()
         self._missing_since = self._back_since = None

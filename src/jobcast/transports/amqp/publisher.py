@@ -104,6 +104,7 @@ def decode_leases(body: bytes | str) -> LeaseNote:
 
 
 def encode(outgoing: Outgoing, publisher: str) -> bytes:
+    """Encode a job event as python-socketio's message for an ``emit`` to the job's room."""
     name, payload = _split(outgoing.head)
     # A stock server passes the publisher's number on to its clients as the seq.
     payload += packet_tail(max(1, outgoing.number)).removesuffix("]")
@@ -205,7 +206,7 @@ def connection(
 
     Args:
         url: the broker's URL.
-        on_blocked: called when the broker stops to accept messages from publishers.
+        on_blocked: called when the broker stops accepting messages from publishers.
         options: further options of Kombu.
     """
     return Connection(

@@ -61,7 +61,7 @@ class Consumer:
     The thread acknowledges a message after the loop has processed it. A slow loop thereby slows
     the broker down, and a broken connection returns the unprocessed messages to the queue.
 
-    When no messages arrive any more, the consumer reconnects and binds its queues again.
+    If no messages arrive any longer, the consumer reconnects and binds its queues again.
 
     Args:
         url: the broker's URL.
@@ -148,7 +148,7 @@ class Consumer:
                     backoff.reset()
                 backoff.failed()
                 if backoff.failures == 1:
-                    logger.warning("the connection to the broker is down: %s", exc)
+                    logger.warning("the connection to the broker is down, reconnecting: %s", exc)
             except Exception:
                 # The thread has to survive any error, or the process would receive nothing more.
                 backoff.failed()
@@ -340,7 +340,9 @@ class KombuSource:
             async with asyncio.timeout(START_TIMEOUT):
                 await self._online.wait()
         except TimeoutError:
-            raise TransportUnavailable("the broker is not reached") from None
+            raise TransportUnavailable(
+                f"no connection to the broker within {START_TIMEOUT:.0f} s"
+            ) from None
 
     async def unsubscribe(self, job_id: str) -> None:
         self._jobs.discard(job_id)
@@ -508,7 +510,7 @@ class KombuSource:
         if ready:
             self.canary.watch((self._names.events, self._names.leases))
             self._online.set()
-            logger.info("receiving from the broker")
+            logger.info("receiving events from the broker")
         else:
             self._online.clear()
 

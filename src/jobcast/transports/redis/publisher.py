@@ -116,7 +116,7 @@ def arguments(call: Call, publisher: str, known: Position, deadline: str) -> Ite
     return chain(head, chain.from_iterable(events))
 
 
-class _Known(NamedTuple):
+class _ServerInfo(NamedTuple):
     """The script's digest on a server, and the offset of the server's clock."""
 
     sha: str
@@ -197,7 +197,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         self._servers = Servers.at(url, redis_options)
         self._retention = retention or Retention()
         self._client: Client | None = None
-        self._known: dict[str, _Known] = {}  # by the name of the cluster node
+        self._server_info: dict[str, _ServerInfo] = {}  # by the name of the cluster node
         self._positions: OrderedDict[str, Position] = OrderedDict()  # by job id, from the answers
         self.publisher_id = secrets.token_hex(6)
 
@@ -287,18 +287,18 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         if self._client is not None:
             self._client.close()
 
-    def _send(self, to_send: Sequence[Call]) -> list[tuple[Call, Any]]:
+    def _send(self, all_calls: Sequence[Call]) -> list[tuple[Call, Any]]:
         """Send the calls, and return each with its answer or exception."""
         try:
-            by_node = self._by_node(to_send)
+            by_node = self._by_node(all_calls)
         except REDIS_ERRORS as exc:
-            return [(call, exc) for call in to_send]
+            return [(call, exc) for call in all_calls]
         answered: list[tuple[Call, Any]] = []
-        for name, (client, here) in by_node.items():
+        for name, (client, to_send) in by_node.items():
             try:
-                answered += zip(here, self._run(name, client, here), strict=True)
+                answered += zip(to_send, self._run(name, client, to_send), strict=True)
             except REDIS_ERRORS as exc:
-                answered += [(call, exc) for call in here]
+                answered += [(call, exc) for call in to_send]
         return answered
 
     def _by_node(self, to_send: Sequence[Call]) -> dict[str, tuple[redis.Redis, list[Call]]]:
@@ -313,43 +313,43 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             grouped[node.name][1].append(call)
         return grouped
 
-    def _run(self, name: str, client: redis.Redis, here: Sequence[Call]) -> list[Any]:
-        known = self._known.get(name)
+    def _run(self, name: str, client: redis.Redis, to_send: Sequence[Call]) -> list[Any]:
+        known = self._server_info.get(name)
         if known is None or not known.is_recent:
-            self._learn(name, client)
-        answers = self._pipeline(name, client, here)
+            self._read_server_info(name, client)
+        answers = self._pipeline(name, client, to_send)
         refused = [
             i for i, answer in enumerate(answers)
             if isinstance(answer, NoScriptError) or _is_late(answer)
         ]  # fmt: skip
         if refused:
             # The server was restarted, replaced or paused.
-            self._learn(name, client)
-            again = self._pipeline(name, client, [here[i] for i in refused])
-            for i, answer in zip(refused, again, strict=True):
+            self._read_server_info(name, client)
+            repeated = self._pipeline(name, client, [to_send[i] for i in refused])
+            for i, answer in zip(refused, repeated, strict=True):
                 answers[i] = answer
         return answers
 
-    def _learn(self, name: str, client: redis.Redis) -> None:
+    def _read_server_info(self, name: str, client: redis.Redis) -> None:
         run_id = client.info("server")["run_id"]
         text = script_for(run_id, self._retention, sharded=self._servers.sharded)
         sha = client.script_load(text)
         seconds, microseconds = client.time()
         now = time.monotonic()
-        self._known[name] = _Known(sha, seconds + microseconds / 1e6 - now, now)
+        self._server_info[name] = _ServerInfo(sha, seconds + microseconds / 1e6 - now, now)
 
-    def _pipeline(self, name: str, client: redis.Redis, here: Sequence[Call]) -> list[Any]:
-        known = self._known[name]
+    def _pipeline(self, name: str, client: redis.Redis, to_send: Sequence[Call]) -> list[Any]:
+        known = self._server_info[name]
         # After the timeout the events are sent again, perhaps to another server. A paused server
         # must not publish them too.
         deadline = known.deadline(client.get_connection_kwargs().get("socket_timeout"))
-        positions = [self._positions.get(call.job_id, NO_POSITION) for call in here]
+        positions = [self._positions.get(call.job_id, NO_POSITION) for call in to_send]
         pipeline = client.pipeline(transaction=False)
-        for call, position in zip(here, positions, strict=True):
+        for call, position in zip(to_send, positions, strict=True):
             argv = arguments(call, self.publisher_id, position, deadline)
             pipeline.evalsha(known.sha, len(call.keys), *call.keys, *argv)
         answers = pipeline.execute(raise_on_error=False)
-        for call, position, answer in zip(here, positions, answers, strict=True):
+        for call, position, answer in zip(to_send, positions, answers, strict=True):
             if isinstance(answer, int):
                 self._remember(call.job_id, Position(position.epoch, answer))
             elif isinstance(answer, list):

@@ -225,8 +225,8 @@ class RedisSource:
 
     async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
         keys = (self._names.running, self._names.stalled, self._names.watch)
-        patience = min(TAKE_OVER, terms.lease / 2)
-        arguments = self._publisher.publisher_id, terms.lease, patience, SCAN_LIMIT
+        take_over = min(TAKE_OVER, terms.lease / 2)
+        arguments = self._publisher.publisher_id, terms.lease, take_over, SCAN_LIMIT
         answer = iter(await self._eval(SCAN_SCRIPT, keys, arguments))
         found = []
         for kind, member in zip(answer, answer, strict=True):
@@ -320,7 +320,7 @@ class RedisSource:
                 if isinstance(exc, ChannelMoved):
                     logger.info("looking up the nodes of the cluster: %s", exc)
                 elif backoff.failures == 1:
-                    logger.warning("the connection to Redis is down: %s", exc)
+                    logger.warning("the connection to Redis is down, reconnecting: %s", exc)
             except Exception as exc:
                 # The source has to survive any error, or the process would receive nothing more.
                 self._disconnected(exc)
@@ -467,7 +467,7 @@ class RedisSource:
         self._unconfirmed.discard(channel)
         if not self._unconfirmed and not self.ready:
             self._online.set()
-            logger.info("receiving from Redis")
+            logger.info("receiving events from Redis")
             if interrupted:
                 self._resuming.spawn(self._report_resumed())
 

@@ -101,7 +101,9 @@ class Subscriber:
         """Drop the connection when the server does not answer a PING."""
         while await self._receives_within(PING_INTERVAL) or await self._answers_ping():
             pass
-        logger.warning("%s did not answer for %d s", self.name, PING_INTERVAL)
+        logger.warning(
+            "%s did not answer a PING within %d s: reconnecting", self.name, PING_INTERVAL
+        )
         # The reader fails, and the supervisor reconnects.
         await self._connection.disconnect(nowait=True)
 

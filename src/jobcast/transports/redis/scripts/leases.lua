@@ -5,7 +5,7 @@
 -- Returns pairs of a kind ('stalled', 'revived' or 'lost') and a lease.
 
 local running, stalled, watch = KEYS[1], KEYS[2], KEYS[3]
-local lease, patience, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local lease, take_over, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 
@@ -14,7 +14,7 @@ local at, since = tonumber(watcher[2] or 0), tonumber(watcher[3] or now)
 -- If the clock is set back by a little, findings are late by as much. After a larger step, leases
 -- would expire in the far future.
 local is_set_back = at - now > lease / 2
-if watcher[1] and watcher[1] ~= ARGV[1] and now - at < patience and not is_set_back then
+if watcher[1] and watcher[1] ~= ARGV[1] and now - at < take_over and not is_set_back then
     return {}
 end
 if is_set_back then

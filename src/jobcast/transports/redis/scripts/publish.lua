@@ -39,11 +39,11 @@ if now + 1 > deadline and now + time[2] / 1000000 >= deadline then
 end
 
 local record = redis.call(
-    'HMGET', state_key, 'epoch', 'state', 'seq', 'node', 'run', 'gone', 'runs', 'numbers', 'owner'
+    'HMGET', state_key, 'epoch', 'state', 'seq', 'node', 'run', 'past', 'runs', 'numbers', 'owner'
 )
 local epoch, stored_state, seq = record[1], record[2], tonumber(record[3] or 0)
 local state = stored_state
-local current, gone, runs = record[5], record[6] or '', tonumber(record[7] or 0)
+local current, past_ids, runs = record[5], record[6] or '', tonumber(record[7] or 0)
 -- Each publisher's latest number, as ' publisher:number publisher:number ', most recent last.
 local numbers = record[8] or ' '
 local fields = {}
@@ -86,7 +86,7 @@ local function retire()
     local another = string.match(run, '%d+ %d (%S+)') ~= its_sending and its_sending ~= '-'
     local name = another and its_sending or its_delivery
     if name ~= '-' then
-        gone = string.sub(gone .. name .. ' ', -REMEMBERED)
+        past_ids = string.sub(past_ids .. name .. ' ', -REMEMBERED)
     end
     current = false
 end
@@ -94,15 +94,15 @@ end
 -- How the publishing run relates to the current one.
 local standing = 'same'
 if run ~= '' and run ~= current then
-    local function is_gone(name)
-        return name ~= '-' and string.find(' ' .. gone, ' ' .. name .. ' ', 1, true) ~= nil
+    local function is_past(name)
+        return name ~= '-' and string.find(' ' .. past_ids, ' ' .. name .. ' ', 1, true) ~= nil
     end
     local attempt, redelivered, sending, delivery = string.match(run, '(%d+) (%d) (%S+) (%S+)')
     local its_attempt, its_redelivered, its_sending, its_delivery =
         string.match(current or '', '(%d+) (%d) (%S+) (%S+)')
     if not current then
         standing = 'newer'
-    elseif is_gone(sending) or is_gone(delivery) then
+    elseif is_past(sending) or is_past(delivery) then
         standing = 'past'
     elseif sending ~= its_sending then
         standing = 'newer'
@@ -157,7 +157,7 @@ if not epoch then
     keep('epoch', epoch)
     keep('node', node)
     if takes_over then
-        keep('gone', gone)
+        keep('past', past_ids)
         keep('numbers', numbers)
     end
     if owner ~= '' then
@@ -203,7 +203,7 @@ for i = FIRST, #ARGV, 4 do
         elseif standing == 'newer' then
             if current then
                 retire()
-                keep('gone', gone)
+                keep('past', past_ids)
             end
             keep('run', run)
             current, standing = run, 'same'

@@ -77,12 +77,14 @@ class Ends(Struct):
 
 
 def batch_of(events: Sequence[JobEvent], origin: Origin, first: int) -> list[Outgoing]:
+    """Encode events, numbered from ``first``, or without numbers if it is 0."""
     return [
         Outgoing.of(event, origin, first and first + place) for place, event in enumerate(events)
     ]
 
 
 async def publish_until_stored(publisher: TransportPublisher, batch: Sequence[Outgoing]) -> None:
+    """Publish events until all are stored, or fail after ``TIMEOUT``."""
     deadline = time.monotonic() + TIMEOUT
     while True:
         try:
@@ -97,6 +99,7 @@ async def publish_until_stored(publisher: TransportPublisher, batch: Sequence[Ou
 
 
 async def eventually(condition: Callable[[], object], expected: str) -> None:
+    """Wait until the condition is true, or fail after ``TIMEOUT``."""
     deadline = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < deadline, f"no {expected} within {TIMEOUT:.0f} s"
@@ -109,26 +112,32 @@ def new_job_id() -> str:
 
 
 def log(job_id: str, message: object = "hello") -> JobLog:
+    """Return a log line with the level ``info``."""
     return JobLog(job_id=job_id, level="info", message=str(message))
 
 
 def progress(job_id: str, percentage: float) -> JobProgress:
+    """Return a progress event, with a percentage from 0 to 100."""
     return JobProgress(job_id=job_id, percentage=percentage, message=None)
 
 
 def queued(job_id: str) -> JobStatus:
+    """Return the event of a job that has been sent."""
     return JobStatus(job_id=job_id, status="queued")
 
 
 def started(job_id: str, attempt: int = 1) -> JobStatus:
+    """Return the event of a run that begins; attempts count from 1."""
     return JobStatus(job_id=job_id, status="started", attempt=attempt)
 
 
 def retrying(job_id: str, attempt: int) -> JobStatus:
+    """Return the event of a job that waits for its next attempt."""
     return JobStatus(job_id=job_id, status="retrying", attempt=attempt)
 
 
 def failed(job_id: str) -> JobError:
+    """Return the event of a job that has failed."""
     return JobError(job_id=job_id, error="Late", message="", reason="failure")
 
 
@@ -152,6 +161,7 @@ async def _run(test: Test, self: Any, url: str, worker_url: str) -> None:
 
 @asynccontextmanager
 async def both_ends(url: str, worker_url: str, prefix: str) -> AsyncIterator[Ends]:
+    """Open both ends of the transport, and close them on exit."""
     publisher = open_publisher(worker_url, KEPT, prefix=prefix)
     manager = open_manager(url, KEPT, prefix=prefix)
     ends = Ends(publisher, manager, url, worker_url, [], [])
@@ -178,6 +188,7 @@ def other_deployment(ends: Ends) -> AbstractAsyncContextManager[Ends]:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until the asynchronous condition is true, or fail after ``TIMEOUT``."""
     deadline = time.monotonic() + TIMEOUT
     while not await condition():
         assert time.monotonic() < deadline, f"the condition was not met in {TIMEOUT:.0f} s"
@@ -196,5 +207,6 @@ def attempt_of(message: Message) -> int | None:
 
 
 def line_of(message: Message) -> str:
+    """Return the text of a log line."""
     _, _, rest = message.packet.partition('"message":"')
     return rest.partition('"')[0]

@@ -1,8 +1,8 @@
-"""Canaries: notes that a process publishes to itself, to verify that it receives events.
+"""Canaries: messages that a process publishes to itself, to verify that it receives events.
 
 An open connection proves little: a subscription may be lost, an exchange deleted, a broker may stop
 reading from publishers, or the client may publish to another server than it subscribes to. All of
-these look like jobs without events. A note tells the two apart. The process sends no note while
+these look like jobs without events. A canary tells the two apart. The process sends no canary while
 other messages arrive by the same route.
 """
 
@@ -19,9 +19,9 @@ from msgspec import Struct
 
 from jobcast.errors import TransportUnavailable
 
-INTERVAL: Final = 1.0  # seconds of silence after which a note is sent
-UNANSWERED: Final = 5  # lost notes, after which the process counts as deaf
-SILENCE: Final = 15.0  # seconds without an arriving note, after which the process is not ready
+INTERVAL: Final = 1.0  # seconds of silence after which a canary is sent
+UNANSWERED: Final = 5  # lost canaries, after which the route counts as broken
+SILENCE: Final = 15.0  # seconds without an arriving canary, after which the process is not ready
 
 logger = logging.getLogger(__name__)
 
@@ -41,16 +41,16 @@ class NotReceiving(Exception):
 
 class _Route(Struct):
     last_message_at: float
-    waiting_since: float | None = None  # when the first lost note was sent
-    unanswered: int = 0  # notes that were sent and did not arrive
+    waiting_since: float | None = None  # when the first lost canary was sent
+    unanswered: int = 0  # canaries that were sent and did not arrive
 
 
 class Canary:
     """Monitors the routes by which a process receives messages.
 
     Args:
-        send: sends a note by a route, and returns False if no process can receive it.
-        is_online: returns whether the process is connected, so that notes can arrive.
+        send: sends a canary by a route, and returns False if no process can receive it.
+        is_online: returns whether the process is connected, so that canaries can arrive.
         clock: returns seconds.
     """
 
@@ -65,18 +65,18 @@ class Canary:
         self._clock = clock
         self._since = clock()
         self._routes: dict[str, _Route] = {}
-        self._deaf_since: dict[str, float] = {}  # since when each deaf route has been deaf
+        self._broken_since: dict[str, float] = {}  # since when each broken route is silent
         self._active: set[str] = set()  # routes with a message since the last check
-        self._error = ""  # why the last note could not be sent
+        self._error = ""  # why the last canary could not be sent
         self._has_warned = False
 
     def watch(self, names: Iterable[str]) -> None:
         """Monitor these routes from now on; their connection is new.
 
-        A route that was deaf stays so until a message arrives by it.
+        A broken route stays so until a message arrives by it.
         """
         now = self._clock()
-        self._routes = {name: _Route(now, self._deaf_since.get(name)) for name in names}
+        self._routes = {name: _Route(now, self._broken_since.get(name)) for name in names}
 
     def message_arrived(self, name: str) -> None:
         """Record that a message has arrived by a route."""
@@ -91,10 +91,10 @@ class Canary:
 
     @property
     def silence(self) -> float:
-        """Return the seconds since the oldest note that has not arrived was sent.
+        """Return the seconds since the oldest canary that has not arrived was sent.
 
-        The time counts from the sending of a note, so that a process that was too busy to read
-        does not count as deaf.
+        The time counts from the sending of a canary, so that a route whose process was too busy
+        to read does not count as broken.
         """
         self._update()
         now = self._clock()
@@ -114,13 +114,13 @@ class Canary:
         )
 
     async def run(self) -> None:
-        """Send notes by silent routes, until cancelled.
+        """Send canaries by silent routes, until cancelled.
 
         Raises:
-            NotReceiving: the notes do not arrive.
+            NotReceiving: the canaries do not arrive.
         """
         while True:
-            # Every process receives every note, so processes of one server take turns.
+            # Random intervals: a canary that reaches all processes spares the others theirs.
             await asyncio.sleep(INTERVAL * random.uniform(0.7, 1.3))
             if self._is_online():
                 await self._send_where_silent()
@@ -141,7 +141,7 @@ class Canary:
             route.unanswered += 1
             if not is_routed or route.unanswered > UNANSWERED:
                 route.unanswered = 0
-                self._deaf_since[name] = route.waiting_since
+                self._broken_since[name] = route.waiting_since
                 raise NotReceiving(name, reaches_no_process=not is_routed)
 
     def _update(self) -> None:
@@ -149,7 +149,7 @@ class Canary:
         now = self._clock()
         for name in fresh & self._routes.keys():
             self._routes[name] = _Route(now)
-            self._deaf_since.pop(name, None)
+            self._broken_since.pop(name, None)
 
     def _warn(self) -> None:
         problem = self.problem

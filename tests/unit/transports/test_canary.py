@@ -12,7 +12,7 @@ from jobcast.transports.canary import SILENCE, UNANSWERED, Canary, NotReceiving
 
 
 class Route:
-    """A route that can deliver or lose canary notes."""
+    """A route that can deliver or lose canaries."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "INTERVAL", 0.0)
@@ -34,7 +34,7 @@ class Route:
         return self.routed
 
     async def turn(self, seconds: float) -> None:
-        """Advance the clock, and let the canary send a note."""
+        """Advance the clock, and let a canary be sent."""
         self.now += seconds
         await self.canary._send_where_silent()
 
@@ -44,14 +44,14 @@ def route(monkeypatch: pytest.MonkeyPatch) -> Route:
     return Route(monkeypatch)
 
 
-async def test_arriving_notes_keep_the_process_ready(route: Route) -> None:
+async def test_arriving_canaries_keep_the_process_ready(route: Route) -> None:
     for _ in range(100):
         await route.turn(1)
     assert route.canary.problem == ""
     assert route.canary.age == 0.0
 
 
-async def test_no_note_is_sent_while_other_messages_arrive(
+async def test_no_canary_is_sent_while_other_messages_arrive(
     route: Route, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "INTERVAL", 2.0)
@@ -64,7 +64,7 @@ async def test_no_note_is_sent_while_other_messages_arrive(
     assert route.sent == 1
 
 
-async def test_lost_notes_raise_not_receiving(route: Route) -> None:
+async def test_lost_canaries_raise_not_receiving(route: Route) -> None:
     route.passes = False
     for _ in range(UNANSWERED):
         await route.turn(1)
@@ -72,13 +72,13 @@ async def test_lost_notes_raise_not_receiving(route: Route) -> None:
         await route.turn(1)
 
 
-async def test_unroutable_note_raises_not_receiving_at_once(route: Route) -> None:
+async def test_unroutable_canary_raises_not_receiving_at_once(route: Route) -> None:
     route.passes = route.routed = False
     with pytest.raises(NotReceiving):
         await route.turn(1)
 
 
-async def test_reconnecting_does_not_hide_a_deaf_route(
+async def test_reconnecting_does_not_hide_a_broken_route(
     route: Route,
 ) -> None:
     route.passes = route.routed = False
@@ -92,9 +92,9 @@ async def test_reconnecting_does_not_hide_a_deaf_route(
     assert route.canary.problem == ""
 
 
-async def test_suspended_process_is_not_deaf(route: Route) -> None:
+async def test_suspended_process_has_no_broken_route(route: Route) -> None:
     for _ in range(10):
-        # The process was suspended for a minute; the note arrives when it resumes.
+        # The process was suspended for a minute; the canary arrives when it resumes.
         await route.turn(60)
         assert route.canary.problem == ""
 
@@ -125,7 +125,7 @@ async def test_silence_and_recovery_are_logged_once(
     task.cancel()
 
 
-async def test_offline_process_sends_no_notes(route: Route) -> None:
+async def test_offline_process_sends_no_canaries(route: Route) -> None:
     route.online = False
     task = asyncio.create_task(route.canary.run())
     for _ in range(20):

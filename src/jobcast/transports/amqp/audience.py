@@ -12,7 +12,7 @@ from kombu.exceptions import KombuError
 RETURN_TIMEOUT: Final = 30.0  # seconds that events wait for known listeners to return
 UNKNOWN_TIMEOUT: Final = 8.0  # seconds that they wait if it is unknown whether there were any
 BIND_TIMEOUT: Final = 3.0  # seconds between the first and the last process to bind its queue again
-ROUTED_INTERVAL: Final = 1.0  # seconds after a routed message in which no note is sent first
+ROUTED_INTERVAL: Final = 1.0  # seconds after a routed message in which no canary is sent first
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Audience:
 
     @property
     def needs_canary(self) -> bool:
-        """Return whether to send a note first, to find out whether a queue is bound.
+        """Return whether to send a canary first, to find out whether a queue is bound.
 
         A queue that is bound while a batch is published gets only the end of it. These events then
         wait in the receiver until the whole batch is published again.

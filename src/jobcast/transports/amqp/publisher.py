@@ -84,21 +84,21 @@ class Emit(Struct, frozen=True, gc=False):
     host_id: str = ""
 
 
-class LeaseNote(Struct, frozen=True):
+class LeaseUpdate(Struct, frozen=True):
     """A message that renews leases, or releases them if ``seconds`` is None."""
 
     leases: list[Lease]
     seconds: float | None = None
 
 
-def decode_leases(body: bytes | str) -> LeaseNote:
+def decode_leases(body: bytes | str) -> LeaseUpdate:
     """Decode a message about leases.
 
     Raises:
         ValueError: the message is not about leases.
     """
     try:
-        return msgspec.json.decode(body, type=LeaseNote)
+        return msgspec.json.decode(body, type=LeaseUpdate)
     except msgspec.DecodeError as exc:
         raise ValueError(f"not a message about leases: {exc}") from None
 
@@ -282,7 +282,7 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         Raises:
             PublishFailed: the broker may not have accepted the message.
         """
-        self._publish_leases(LeaseNote(list(leases), seconds))
+        self._publish_leases(LeaseUpdate(list(leases), seconds))
 
     def release(self, leases: Sequence[Lease]) -> None:
         """Publish to every server process that these runs have ended.
@@ -290,7 +290,7 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         Raises:
             PublishFailed: the broker may not have accepted the message.
         """
-        self._publish_leases(LeaseNote(list(leases)))
+        self._publish_leases(LeaseUpdate(list(leases)))
 
     def revoke(self, revocation: Revocation) -> None:
         """Store a revocation, and send it to every server process.
@@ -312,10 +312,10 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
             raise PublishFailed(self._failed(exc), ()) from exc
 
     def send_canary(self, exchange: str) -> bool:
-        """Send a note to all listeners of an exchange, and return whether there are any.
+        """Send a canary to all listeners of an exchange, and return whether there are any.
 
         Raises:
-            PublishFailed: the broker may not have accepted the note.
+            PublishFailed: the broker may not have accepted the canary.
         """
         names = self._names
         is_events = exchange == names.events
@@ -368,10 +368,10 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
             self._drop_connection()
         return BLOCKED if blocked else str(exc) or repr(exc)
 
-    def _publish_leases(self, note: LeaseNote) -> None:
+    def _publish_leases(self, update: LeaseUpdate) -> None:
         try:
             # Delivery need not be checked: a process that is away now has no followers.
-            body = msgspec.json.encode(note)
+            body = msgspec.json.encode(update)
             self._publish_confirmed(self._names.leases_exchange(), [body], delivery_mode=TRANSIENT)
         except KOMBU_ERRORS as exc:
             raise PublishFailed(self._failed(exc), ()) from exc

@@ -416,16 +416,16 @@ class KombuSource:
 
     def _leases_received(self, body: bytes | str) -> None:
         try:
-            note = decode_leases(body)
+            update = decode_leases(body)
         except ValueError as exc:
             logger.warning(
                 "ignored a message on %s that is not jobcast's: %s", self._names.leases, exc
             )
             return
-        if note.seconds is None:
-            self._leases.release(note.leases)
+        if update.seconds is None:
+            self._leases.release(update.leases)
         else:
-            self._leases.renew(note.leases, note.seconds)
+            self._leases.renew(update.leases, update.seconds)
 
     def _received(self, body: bytes | str) -> None:
         try:

@@ -17,7 +17,7 @@ from jobcast.transports.base import Message, Outgoing, Retention, Snapshot
 from jobcast.transports.leases import Finding, InMemoryLeases, Lease, LeaseTimeouts
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.record import Records
-from jobcast.transports.revocations import Revocation, RevocationBook
+from jobcast.transports.revocations import Revocation, InMemoryRevocations
 from jobcast.transports.socketio_managers import AsyncJobEventManagerMixin, JobEventManagerMixin
 
 
@@ -30,7 +30,7 @@ class MemoryBroker:
         self._lock = threading.Lock()
         self._records = Records(retention)
         self.leases = InMemoryLeases()
-        self.revocations = RevocationBook()
+        self.revocations = InMemoryRevocations()
         self._sources: set[MemorySource] = set()
 
     @classmethod

@@ -74,7 +74,7 @@ class SupportsRevocations(Protocol):
         """
 
 
-class RevocationBook:
+class InMemoryRevocations:
     """Bounded revocations in memory; past the limit, the first to expire is dropped."""
 
     def __init__(

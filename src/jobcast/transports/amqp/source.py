@@ -49,7 +49,7 @@ HELD_TIMEOUT: Final = 10.0  # seconds that an event waits for an earlier event
 START_TIMEOUT: Final = 5.0  # seconds that a subscription waits for the broker
 FIRST_DELAY: Final = 0.05  # seconds before the first attempt to reconnect
 LONGEST_DELAY: Final = 3.0  # seconds between two attempts
-MAX_SILENCE: Final = 1 / 3  # of a lease: after so long a silence no lease expires
+MAX_SILENCE: Final = 1 / 3  # of a lease; while the broker is silent for longer, no lease expires
 MIN_SILENCE: Final = 2.5  # seconds; shorter silences are ignored for short leases too
 
 logger = logging.getLogger(__name__)
@@ -236,7 +236,7 @@ class Consumer:
 
     def _received(self, message: Delivery) -> None:
         if message.properties.get("type") == BIND_AGAIN:
-            # This process bound its queues before it sent the request.
+            # A process ignores its own request, because it binds its queues without it.
             if message.properties.get("app_id") != self._publisher_id:
                 self.bind_again(misses_events=True)
         else:
@@ -447,7 +447,7 @@ class KombuSource:
     def _remaining_wait(self, outgoing: Outgoing) -> float:
         """Return for how many seconds the event may wait for an earlier one.
 
-        An event from before this process listened does not arrive any more, unless it is late.
+        An event from before this process listened arrives only if it was delayed.
         """
         published_at = Predecessor.parse(outgoing.after).published_at
         if self._records.get(outgoing.job_id) or published_at >= self._listening_since:

@@ -97,8 +97,8 @@ class RedisSource:
         self._canaries: dict[str, str] = {}  # channel: the name of the subscriber that receives it
         self.canary = Canary(self._send_canary, lambda: self.ready)
         self._jobs: dict[str, str] = {}  # channel: job id
-        # Cluster only: the number of pending confirmations of UNSUBSCRIBE for each channel. A
-        # further one is the server's own: the channel's slot has moved.
+        # Cluster only: the number of pending confirmations of SUNSUBSCRIBE for each channel. A
+        # further one comes unrequested: the slot of the channel has moved.
         self._unsubscribing: Counter[str] = Counter()
         self._unconfirmed: set[str] = set()
         self._confirmations: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)

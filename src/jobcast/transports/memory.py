@@ -17,7 +17,7 @@ from jobcast.transports.base import Message, Outgoing, Retention, Snapshot
 from jobcast.transports.leases import Finding, InMemoryLeases, Lease, LeaseTimeouts
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.record import Records
-from jobcast.transports.revocations import Revocation, InMemoryRevocations
+from jobcast.transports.revocations import InMemoryRevocations, Revocation
 from jobcast.transports.socketio_managers import AsyncJobEventManagerMixin, JobEventManagerMixin
 
 

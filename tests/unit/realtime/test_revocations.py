@@ -17,7 +17,7 @@ from jobcast.revocation import revoke
 from jobcast.settings import Settings
 from jobcast.tokens import Subject
 from jobcast.transports import open_manager
-from jobcast.transports.revocations import Revocation, InMemoryRevocations
+from jobcast.transports.revocations import InMemoryRevocations, Revocation
 from tests.support import eventually, new_id
 
 LATER = time.time() + 3600

@@ -1,4 +1,4 @@
-"""Tracks whether Socket.IO processes receive what is published to an exchange of RabbitMQ."""
+"""Tracks whether Socket.IO processes receive the messages published to a RabbitMQ exchange."""
 
 from __future__ import annotations
 

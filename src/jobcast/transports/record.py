@@ -55,7 +55,7 @@ class Record:
 
     def add(self, outgoing: Outgoing, retention: Retention, publisher: str = "") -> Message | None:
         """Store an event and return its message, or None for a duplicate or an outdated event."""
-        if self._is_stored(outgoing, publisher):
+        if self._is_handled(outgoing, publisher):
             return None
         if outgoing.number:
             self._remember(publisher, outgoing.number)
@@ -109,7 +109,7 @@ class Record:
             self.state = "started"  # the start event is missing, but the job runs
         return message
 
-    def _is_stored(self, outgoing: Outgoing, publisher: str) -> bool:
+    def _is_handled(self, outgoing: Outgoing, publisher: str) -> bool:
         return 0 < outgoing.number <= self.numbers.get(publisher, 0)
 
     def _remember(self, publisher: str, number: int) -> None:
@@ -140,8 +140,8 @@ class Record:
         self.renew_epoch()
 
     def has_to_wait(self, outgoing: Outgoing, publisher: str) -> bool:
-        """Return whether the event is not stored and has to wait for an earlier event."""
-        if self._is_stored(outgoing, publisher):
+        """Return whether the event is new and has to wait for an earlier event."""
+        if self._is_handled(outgoing, publisher):
             return False
         other, number, _ = Predecessor.parse(outgoing.after)
         if self.numbers.get(other, 0) < number:

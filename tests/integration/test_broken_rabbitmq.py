@@ -233,7 +233,9 @@ async def test_nobody_is_missed_while_the_broker_blocks_publishers(
         watching = asyncio.create_task(watch.run())
         leases = here.source._leases
         lease = Lease(here.job.job_id, Run("aa", 1, "d1"))
-        await eventually(lambda: leases.judges(LEASE), "monitor that has looked for long enough")
+        await eventually(
+            lambda: leases.is_uninterrupted(LEASE), "monitor that has scanned for long enough"
+        )
         alarm = rabbitmq.alarm()
         await asyncio.to_thread(alarm.__enter__)
         try:
@@ -247,7 +249,7 @@ async def test_nobody_is_missed_while_the_broker_blocks_publishers(
         await here.heard()
         await eventually(lambda: here.relay.ready, "server that is ready again")
         # It goes on to judge.
-        await eventually(lambda: leases.judges(LEASE), "monitor that judges again")
+        await eventually(lambda: leases.is_uninterrupted(LEASE), "monitor without an interruption")
         assert [name for name in here.follower.names if name == "job_error"] == []
         statuses = [data["status"] for name, data in here.follower.events if name == "job_status"]
         assert statuses == ["started"]

@@ -290,12 +290,12 @@ async def test_subscriptions_that_were_lost_are_found_by_a_canary(
         source = here.relay._source
         assert isinstance(source, RedisSource)
         for _ in range(3):
-            [line] = source._lines
+            [line] = source._subscribers
             await line._send(("UNSUBSCRIBE",))
             here.speak(1)
             await here.heard()
         here.assert_in_order()
-    assert "does not receive what is published" in caplog.text
+    assert "does not receive messages" in caplog.text
 
 
 async def test_each_master_of_a_cluster_has_a_canary(
@@ -306,7 +306,7 @@ async def test_each_master_of_a_cluster_has_a_canary(
             source = here.relay._source
             assert isinstance(source, RedisSource)
             assert len(set(source._canaries.values())) == len(cluster.nodes)
-            line = source._line_of(Keys.of(here.job.job_id).channel)
+            line = source._subscriber_for(Keys.of(here.job.job_id).channel)
             await line._send(("SUNSUBSCRIBE",))
             here.speak(1)
             await here.heard()
@@ -483,11 +483,11 @@ async def test_a_publisher_learns_that_the_clock_of_the_server_was_set(own_valke
     async with scene(own_valkey.url) as here:
         transport = here.publisher._transport
         assert isinstance(transport, RedisPublisher)
-        known = transport._known[""]
-        transport._known[""] = known._replace(ahead=known.ahead - 3600)
+        known = transport._server_info[""]
+        transport._server_info[""] = known._replace(ahead=known.ahead - 3600)
         here.speak(20)
         await here.heard()
-        assert abs(transport._known[""].ahead - known.ahead) < TIMEOUT
+        assert abs(transport._server_info[""].ahead - known.ahead) < TIMEOUT
 
 
 async def test_a_master_that_was_paused_publishes_nothing_that_another_has_published(
@@ -544,7 +544,7 @@ def test_a_connection_that_is_lost_at_the_moment_of_writing_is_one_that_is_lost(
 
         manager.source.start(lambda _, __: None, resume)
         await eventually(lambda: manager.source.ready, "source that is ready")
-        [line] = manager.source._lines
+        [line] = manager.source._subscribers
         assert line._connection._writer is not None
         line._connection._writer.transport.abort()
         with pytest.raises(TransportUnavailable, match="could not subscribe"):

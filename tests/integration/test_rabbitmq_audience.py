@@ -24,10 +24,10 @@ class InterruptedPublisher(KombuPublisher):
         super().__init__(url)
         self._interrupt: Callable[[], None] | None = interrupt
 
-    def _hand_over(
+    def _publish_confirmed(
         self, exchange: Exchange, bodies: Iterable[bytes], *args: Any, **properties: Any
     ) -> None:
-        super()._hand_over(exchange, self._interrupted(bodies), *args, **properties)
+        super()._publish_confirmed(exchange, self._interrupted(bodies), *args, **properties)
 
     def _interrupted(self, bodies: Iterable[bytes]) -> Iterator[bytes]:
         for body in bodies:

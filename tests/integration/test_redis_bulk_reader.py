@@ -16,10 +16,10 @@ from redis.exceptions import RedisError, ResponseError
 from jobcast.transports.redis import bulk_reader
 from jobcast.transports.redis.bulk_reader import (
     READ_SIZE,
-    Answers,
-    BulkAnswers,
-    SingleAnswers,
-    answers_of,
+    BulkReplyReader,
+    ReplyReader,
+    SingleReplyReader,
+    reply_reader,
 )
 from jobcast.transports.redis.servers import Servers
 from tests.conftest import Valkey
@@ -29,15 +29,15 @@ MESSAGES = 2000
 LARGE = 1024 * 1024  # several reads
 
 Connection = redis.asyncio.Connection
-Reader = Callable[[Connection], Answers]
+Reader = Callable[[Connection], ReplyReader]
 
 
-def bulk(connection: Connection) -> Answers:
+def bulk(connection: Connection) -> ReplyReader:
     assert connection._reader is not None
-    return BulkAnswers(connection._reader)
+    return BulkReplyReader(connection._reader)
 
 
-BOTH = pytest.mark.parametrize("reader", [bulk, SingleAnswers])
+BOTH = pytest.mark.parametrize("reader", [bulk, SingleReplyReader])
 
 
 @asynccontextmanager
@@ -56,7 +56,7 @@ async def connected(url: str) -> AsyncIterator[Connection]:
         await client.aclose()
 
 
-async def read(answers: Answers, count: int) -> list[Any]:
+async def read(answers: ReplyReader, count: int) -> list[Any]:
     found: list[Any] = []
     async with asyncio.timeout(TIMEOUT):
         while len(found) < count:
@@ -85,7 +85,7 @@ async def test_both_read_the_same_of_the_same_stream(valkey: Valkey) -> None:
     messages = conversation(channel)
     heard: list[list[Any]] = []
     async with connected(valkey.url) as one, connected(valkey.url) as other:
-        readers = [bulk(one), SingleAnswers(other)]
+        readers = [bulk(one), SingleReplyReader(other)]
         for connection in (one, other):
             await send(connection, "SUBSCRIBE", channel)
         for answers in readers:
@@ -242,7 +242,7 @@ async def test_what_is_no_answer_is_an_error_of_redis(reader: Reader) -> None:
 
 async def test_answers_are_read_in_bulk_where_that_can_be(valkey: Valkey) -> None:
     async with connected(valkey.url) as connection:
-        assert isinstance(answers_of(connection), BulkAnswers)
+        assert isinstance(reply_reader(connection), BulkReplyReader)
 
 
 async def test_without_hiredis_answers_are_read_one_by_one(
@@ -251,8 +251,8 @@ async def test_without_hiredis_answers_are_read_one_by_one(
     monkeypatch.setattr(bulk_reader, "HIREDIS_AVAILABLE", False)
     channel = new_id("channel")
     async with connected(valkey.url) as connection:
-        answers = answers_of(connection)
-        assert isinstance(answers, SingleAnswers)
+        answers = reply_reader(connection)
+        assert isinstance(answers, SingleReplyReader)
         await send(connection, "SUBSCRIBE", channel)
         assert await read(answers, 1) == [[b"subscribe", channel.encode(), 1]]
 
@@ -263,4 +263,4 @@ async def test_a_connection_whose_stream_is_not_to_be_seen_is_read_one_by_one(
     async with connected(valkey.url) as connection:
         # As it is before it is connected, and would be after a change in redis-py.
         await connection.disconnect()
-        assert isinstance(answers_of(connection), SingleAnswers)
+        assert isinstance(reply_reader(connection), SingleReplyReader)

@@ -18,7 +18,7 @@ from redis import Redis
 from jobcast.errors import PublishFailed
 from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobProgress, JobStatus
 from jobcast.testing import new_job_id
-from jobcast.transports import NOBODY, Message, Origin, Outgoing, Retention, Run
+from jobcast.transports import UNKNOWN_RUN, Message, Origin, Outgoing, Retention, Run
 from jobcast.transports.base import Predecessor, Required
 from jobcast.transports.memory import MemoryBroker
 from jobcast.transports.record import PUBLISHERS
@@ -34,7 +34,7 @@ END = "end"  # of what was sent up to now
 Word = tuple[str, Run, str | None, str, Predecessor | None]
 
 runs = st.one_of(
-    st.just(NOBODY),
+    st.just(UNKNOWN_RUN),
     st.builds(
         lambda sending, attempt, delivery, redelivered: Run(
             sending, attempt, delivery if attempt else "", redelivered and attempt > 0
@@ -110,7 +110,7 @@ class Listener:
     def __init__(self) -> None:
         self.messages: list[Message] = []
 
-    def hand_over(self, _: object, job_id: str, message: Message) -> None:
+    def call_in_loop(self, _: object, job_id: str, message: Message) -> None:
         del job_id
         self.messages.append(message)
 
@@ -182,8 +182,8 @@ class Both:
         assert state.get("owner") == record.owner
         assert [fields["p"] for _, fields in entries] == [m.packet for m in record.events]
         assert state.get("progress") == _stored(record.progress)
-        said = [f"{name}:{number}" for name, number in record.said.items()]
-        assert state.get("said", "").split() == said
+        numbers = [f"{name}:{number}" for name, number in record.numbers.items()]
+        assert state.get("numbers", "").split() == numbers
 
 
 class Speaker:
@@ -314,7 +314,7 @@ def test_the_numbers_of_the_latest_publishers_are_remembered_and_no_others(
         both.compare()
     record = both.memory._records.get(both.job_id)
     assert record is not None
-    assert list(record.said) == names[-PUBLISHERS:]
+    assert list(record.numbers) == names[-PUBLISHERS:]
     seq = record.seq
     for name in names[-PUBLISHERS:]:
         both.say([_numbered(both.job_id, "started", Origin(), 1)], name)

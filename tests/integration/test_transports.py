@@ -168,7 +168,7 @@ class RedisContract(InterruptionContract):
         assert isinstance(source, RedisSource)
 
         def forgotten() -> bool:
-            kept = source._jobs, source._leaving, source._confirmations, source._unconfirmed
+            kept = source._jobs, source._unsubscribing, source._confirmations, source._unconfirmed
             return not any(kept)
 
         for some in [job_id, *(new_job_id() for _ in range(20)), job_id]:
@@ -464,7 +464,7 @@ async def test_strangers_on_a_channel_do_no_harm(
     publisher.publish([Outgoing.of(log(job_id))])
     await eventually(lambda: received, "message")
     assert [message.seq for message in received] == [1]
-    assert caplog.text.count("something else than jobcast") == 4
+    assert caplog.text.count("that is not jobcast's") == 4
     await source.aclose()
     publisher.close()
 

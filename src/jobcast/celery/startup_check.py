@@ -13,11 +13,11 @@ from celery import signals
 
 from jobcast.errors import PublishFailed
 from jobcast.settings import Settings
-from jobcast.transports import NOBODY, open_publisher
+from jobcast.transports import UNKNOWN_RUN, open_publisher
 from jobcast.transports.leases import Lease, SupportsLeaseRenewal
 
 # Releasing a lease that no run holds changes nothing, and needs the server and rights on it.
-PROBE: Final = Lease("jobcast-probe", NOBODY)
+PROBE: Final = Lease("jobcast-probe", UNKNOWN_RUN)
 
 logger = logging.getLogger(__name__)
 

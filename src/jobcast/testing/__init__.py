@@ -1,4 +1,4 @@
-"""Tests that every transport passes: jobcast's own, and yours. Needs ``jobcast[testing]``.
+"""Contract tests for transports. Every transport should pass them. Needs ``jobcast[testing]``.
 
 >>> # test_my_transport.py
 >>> from jobcast.testing import TransportContract
@@ -8,8 +8,8 @@
 ...     def transport_url(self, my_server):
 ...         return my_server.url
 
-A transport whose connections can break passes :class:`InterruptionContract` too, one that keeps
-leases :class:`LeaseContract`, and one that keeps revoked tokens :class:`RevocationContract`.
+A transport whose connections can break also passes :class:`InterruptionContract`. A transport with
+leases also passes :class:`LeaseContract`, and one with revocations :class:`RevocationContract`.
 """
 
 from jobcast.testing.contracts import TransportContract

@@ -35,30 +35,32 @@ from jobcast.transports import (
     Run,
     open_publisher,
 )
-from jobcast.transports.base import NO_RECORD, UNDER_WAY, Predecessor
+from jobcast.transports.base import MAX_TRANSIT, NO_RECORD, Predecessor
 
 
 class TransportContract:
-    """What a transport promises. Subclass it, and give the fixture ``transport_url``."""
+    """The tests for every transport. Subclass it and define the fixture ``transport_url``."""
 
     @pytest.fixture
     @abstractmethod
     def transport_url(self) -> str:
-        """Where the transport under test is; its server runs."""
+        """The URL of the transport under test, whose server is running."""
 
     @pytest.fixture
     def worker_url(self, transport_url: str) -> str:
-        """Where workers publish: another URL if they have fewer rights than servers."""
+        """The URL for workers; override it if workers have fewer permissions than servers."""
         return transport_url
 
     @on_both_ends
-    async def test_it_is_python_socketios_own_kind(self, ends: Ends, job_id: str) -> None:
+    async def test_managers_are_python_socketio_managers(self, ends: Ends, job_id: str) -> None:
         assert isinstance(ends.publisher, socketio.PubSubManager)
         assert ends.publisher.write_only
         assert isinstance(ends.manager, socketio.AsyncManager)
 
     @on_both_ends
-    async def test_a_subscriber_gets_ready_packets_in_order(self, ends: Ends, job_id: str) -> None:
+    async def test_subscriber_receives_ready_packets_in_order(
+        self, ends: Ends, job_id: str
+    ) -> None:
         await ends.source.subscribe(job_id)
         await ends.publish(started(job_id), progress(job_id, 5), log(job_id, "one\ntwo"))
         await ends.publish(JobComplete(job_id=job_id, result=[1, "two"]))
@@ -71,7 +73,7 @@ class TransportContract:
         assert messages[3].packet.endswith('"result":[1,"two"],"seq":4}]')
 
     @on_both_ends
-    async def test_what_is_not_subscribed_to_is_not_received(self, ends: Ends, job_id: str) -> None:
+    async def test_unsubscribed_jobs_are_not_received(self, ends: Ends, job_id: str) -> None:
         other = new_job_id()
         await ends.source.subscribe(job_id)
         await ends.source.subscribe(other)
@@ -95,7 +97,9 @@ class TransportContract:
             assert (await other.wait_stored(job_id, 2)).seq == 2
 
     @on_both_ends
-    async def test_a_job_may_be_left_and_joined_again(self, ends: Ends, job_id: str) -> None:
+    async def test_job_can_be_unsubscribed_and_subscribed_again(
+        self, ends: Ends, job_id: str
+    ) -> None:
         for count in range(1, 4):
             await ends.source.subscribe(job_id)
             await ends.publish(log(job_id, count))
@@ -104,7 +108,9 @@ class TransportContract:
         assert [message.seq for _, message in ends.received] == [1, 2, 3]
 
     @on_both_ends
-    async def test_many_jobs_in_one_batch(self, ends: Ends, job_id: str) -> None:
+    async def test_batch_with_many_jobs_keeps_the_order_of_each(
+        self, ends: Ends, job_id: str
+    ) -> None:
         ids = [new_job_id() for _ in range(200)]
         await asyncio.gather(*(ends.source.subscribe(some) for some in ids))
         await ends.publish(*(log(some, n) for n in range(3) for some in ids))
@@ -113,7 +119,7 @@ class TransportContract:
             assert [m.seq for job, m in ends.received if job == some] == [1, 2, 3]
 
     @on_both_ends
-    async def test_a_snapshot_has_logs_statuses_the_latest_progress_and_the_end(
+    async def test_snapshot_has_logs_statuses_latest_progress_and_outcome(
         self, ends: Ends, job_id: str
     ) -> None:
         await ends.publish(
@@ -130,7 +136,7 @@ class TransportContract:
         assert (snapshot.state, snapshot.recovered) == ("complete", False)
 
     @on_both_ends
-    async def test_a_job_that_nothing_is_known_of_is_pending(self, ends: Ends, job_id: str) -> None:
+    async def test_unknown_job_is_pending(self, ends: Ends, job_id: str) -> None:
         snapshot = await ends.source.snapshot(job_id)
         assert (snapshot.epoch, snapshot.seq, snapshot.state) == ("", 0, "pending")
         assert snapshot.events == ()
@@ -139,14 +145,12 @@ class TransportContract:
         assert (after.epoch, after.recovered) == ("", False)
 
     @on_both_ends
-    async def test_a_job_whose_beginning_is_not_known_is_running(
-        self, ends: Ends, job_id: str
-    ) -> None:
+    async def test_job_without_a_start_event_is_started(self, ends: Ends, job_id: str) -> None:
         await ends.publish(log(job_id))
         assert (await ends.wait_stored(job_id, 1)).state == "started"
 
     @on_both_ends
-    async def test_a_cursor_brings_what_came_after_it(self, ends: Ends, job_id: str) -> None:
+    async def test_cursor_returns_only_later_events(self, ends: Ends, job_id: str) -> None:
         await ends.publish(log(job_id), progress(job_id, 1), log(job_id), progress(job_id, 2))
         epoch = (await ends.wait_stored(job_id, 4)).epoch
         expected = [
@@ -162,12 +166,12 @@ class TransportContract:
         assert [m.seq for m in stranger.events] == [1, 3, 4]
 
     @on_both_ends
-    async def test_history_is_bounded_and_says_when_it_is_not_enough(
+    async def test_bounded_history_resumes_only_cursors_within_it(
         self, ends: Ends, job_id: str
     ) -> None:
         await ends.publish(*(log(job_id, n) for n in range(1000)))
         snapshot = await ends.wait_stored(job_id, 1000)
-        # Some stores trim by larger pieces.
+        # Some stores trim in larger steps.
         assert KEPT.size <= len(snapshot.events) <= 2 * KEPT.size
         assert snapshot.events[-1].seq == 1000
         trimmed = await ends.source.snapshot(job_id, Cursor(epoch=snapshot.epoch, seq=5))
@@ -178,7 +182,7 @@ class TransportContract:
         assert [m.seq for m in enough.events] == list(range(991, 1001))
 
     @on_both_ends
-    async def test_only_late_lines_and_new_runs_follow_the_end(
+    async def test_only_late_log_lines_and_new_runs_follow_the_end(
         self, ends: Ends, job_id: str
     ) -> None:
         await ends.source.subscribe(job_id)
@@ -197,27 +201,27 @@ class TransportContract:
             (1, "s"), (2, "p"), (3, "t"), (4, "l"),
         ]  # fmt: skip
         assert (again.epoch, again.state) == (snapshot.epoch, "started")
-        # What the first run showed is not the state of the second.
+        # Progress of the first run is not kept for the second.
         assert [(m.seq, m.kind) for m in again.events] == [(5, "s"), (6, "l")]
         assert [m.seq for m in await ends.wait_received(6)] == [1, 2, 3, 4, 5, 6]
 
     @on_both_ends
-    async def test_late_lines_do_not_push_the_end_out_of_the_history(
+    async def test_late_log_lines_keep_the_end_in_the_history(
         self, ends: Ends, job_id: str
     ) -> None:
         await ends.publish(started(job_id), JobComplete(job_id=job_id, result=1))
         for _ in range(3):
             await ends.publish(*(log(job_id, n) for n in range(KEPT.size)))
         snapshot = await ends.wait_stored(job_id, 2 + KEPT.size)
-        assert snapshot.events[-1].seq == 2 + KEPT.size  # so many lines, and no more
+        assert snapshot.events[-1].seq == 2 + KEPT.size  # at most this many lines after the end
         assert [m.seq for m in snapshot.events if m.kind == "t"] == [2]
         await ends.publish(started(job_id))
         again = await ends.wait_stored(job_id, 3 + KEPT.size)
         assert [m.kind for m in again.events] == ["s"]
 
     @on_both_ends
-    async def test_what_is_sent_again_is_not_there_twice(self, ends: Ends, job_id: str) -> None:
-        """The answer was lost on the way, so that the publisher cannot know."""
+    async def test_repeated_events_are_stored_once(self, ends: Ends, job_id: str) -> None:
+        """A publisher that receives no answer cannot know whether its events were stored."""
         other = new_job_id()
         await ends.source.subscribe(job_id)
         await ends.publish(started(job_id), log(job_id, 2), first=1)
@@ -233,7 +237,7 @@ class TransportContract:
 
     @on_both_ends
     async def test_only_log_lines_of_a_past_run_are_stored(self, ends: Ends, job_id: str) -> None:
-        """Who sends a task, who runs it and who runs it again are different publishers."""
+        """The sender of a task, its worker and a retry's worker are different publishers."""
         sent, first, second = (Origin(run=Run("aa", n, f"d{n}" if n else "")) for n in range(3))
         await ends.source.subscribe(job_id)
         await ends.publish(started(job_id), log(job_id), origin=first)
@@ -242,7 +246,7 @@ class TransportContract:
         await ends.publish(started(job_id, 2), log(job_id), origin=second)
         await ends.publish(log(job_id), retrying(job_id, 2), failed(job_id), origin=first)
         await ends.publish(JobComplete(job_id=job_id, result=1), failed(job_id), origin=second)
-        # Late by so much that the former run would begin after the end of the latter.
+        # So late that the former run would begin after the end of the latter.
         await ends.publish(queued(job_id), origin=sent)
         await ends.publish(started(job_id), started(job_id), log(job_id), origin=first)
         await ends.publish(started(job_id, 2), log(job_id), origin=second)
@@ -255,7 +259,7 @@ class TransportContract:
         assert [attempt_of(m) for m in messages if m.kind == "l"] == [None, None, 1, 1, 2]
 
     @on_both_ends
-    async def test_a_task_that_is_sent_again_begins_anew(self, ends: Ends, job_id: str) -> None:
+    async def test_resent_task_begins_a_new_run(self, ends: Ends, job_id: str) -> None:
         await ends.source.subscribe(job_id)
         former, latter = (Origin(run=Run(sending, 1, f"d{sending}")) for sending in ("aa", "bb"))
         await ends.publish(started(job_id), JobComplete(job_id=job_id, result=1), origin=former)
@@ -273,8 +277,8 @@ class TransportContract:
         assert [attempt_of(m) for m in messages if m.kind == "l"] == [1, None]
 
     @on_both_ends
-    async def test_a_task_that_is_delivered_again_runs_again(self, ends: Ends, job_id: str) -> None:
-        """Its worker was lost; or it was only slow, and two do the same from now on."""
+    async def test_redelivered_task_begins_a_new_run(self, ends: Ends, job_id: str) -> None:
+        """The first worker was lost, or is slow and runs the task at the same time."""
         lost = Origin(run=Run("aa", 1, "dead"))
         again = Origin(run=Run("aa", 1, "alive", redelivered=True))
         await ends.source.subscribe(job_id)
@@ -283,7 +287,7 @@ class TransportContract:
         await ends.publish(log(job_id), failed(job_id), origin=lost)
         await ends.publish(JobComplete(job_id=job_id, result=1), origin=again)
         assert (await ends.wait_stored(job_id, 5)).state == "complete"
-        # It is the broker that says which delivery is the later one.
+        # Only the broker knows which delivery is the later one.
         other = new_job_id()
         await ends.source.subscribe(other)
         await ends.publish(started(other), origin=again)
@@ -297,7 +301,7 @@ class TransportContract:
         assert [attempt_of(m) for m in messages if m.kind == "l"] == [1, 1, None]
 
     @on_both_ends
-    async def test_an_end_may_come_without_a_beginning(self, ends: Ends, job_id: str) -> None:
+    async def test_job_can_end_without_a_start_event(self, ends: Ends, job_id: str) -> None:
         """A task that is revoked in the queue is ended by a worker that never runs it."""
         await ends.source.subscribe(job_id)
         await ends.publish(queued(job_id), origin=Origin(run=Run("aa")))
@@ -308,20 +312,20 @@ class TransportContract:
         assert [m.kind for m in await ends.wait_received(3)] == ["s", "t", "l"]
 
     @on_both_ends
-    async def test_what_requires_a_state_is_for_a_job_in_that_state(
+    async def test_event_with_a_required_state_is_stored_only_in_that_state(
         self, ends: Ends, job_id: str
     ) -> None:
         await ends.source.subscribe(job_id)
         origin = Origin(run=Run("aa", 1, "d1"))
         stalled = JobStatus(job_id=job_id, status="stalled")
-        await ends.publish_if("stalled", failed(job_id), origin)  # there is no such job
+        await ends.publish_if("stalled", failed(job_id), origin)  # the job has no record
         await ends.publish(started(job_id), progress(job_id, 5), origin=origin)
         await ends.publish_if("stalled", started(job_id), origin)
         await ends.publish_if("started", stalled, origin)
         await ends.publish_if("started", stalled, origin)
-        await ends.publish_if("stalled", started(job_id), origin)  # it lives: nothing is begun anew
+        await ends.publish_if("stalled", started(job_id), origin)  # revives, without a new run
         await ends.publish_if("stalled", failed(job_id), origin)
-        await ends.publish_if("started", stalled, Origin(run=Run("aa")))  # a former run
+        await ends.publish_if("started", stalled, Origin(run=Run("aa")))  # a past run
         await ends.publish_if("started", stalled, origin)
         await ends.publish_if("stalled", failed(job_id), origin)
         snapshot = await ends.wait_stored(job_id, 6)
@@ -334,10 +338,10 @@ class TransportContract:
         assert [m.seq for m in snapshot.events] == [1, 2, 3, 4, 5, 6]
 
     @on_both_ends
-    async def test_what_another_publisher_has_to_say_first_comes_first(
+    async def test_event_waits_for_its_predecessor_of_another_publisher(
         self, ends: Ends, job_id: str
     ) -> None:
-        """A task is tried again by another worker, whose way to the transport is the shorter."""
+        """The worker of a retry may reach the transport before the previous worker does."""
         await ends.source.subscribe(job_id)
         former, url = ends.publisher, ends.worker_url
         latter = open_publisher(url, KEPT)
@@ -351,7 +355,7 @@ class TransportContract:
             publishing = asyncio.create_task(
                 publish_until_stored(latter, [then[0], Outgoing.of(log(other)), *then[1:]])
             )
-            assert (await ends.wait_stored(other, 1)).seq == 1  # nobody else is held up
+            assert (await ends.wait_stored(other, 1)).seq == 1  # other jobs do not wait
             await asyncio.to_thread(former.publish, first[:2])
             await ends.wait_received(3)
             await asyncio.to_thread(former.publish, first[2:])
@@ -368,20 +372,20 @@ class TransportContract:
         return [started(job_id), log(job_id, "first"), retrying(job_id, 2)]
 
     @on_both_ends
-    async def test_without_a_record_what_was_published_long_ago_is_not_waited_for(
+    async def test_event_without_a_record_does_not_wait_for_an_old_predecessor(
         self, ends: Ends, job_id: str
     ) -> None:
-        """The record has expired while the task waited to be tried again."""
-        long_ago = int(time.time()) - 2 * UNDER_WAY
-        origin = Origin(after=str(Predecessor("somebody", 7, long_ago)))
+        """The record expired while the task waited for its retry."""
+        long_ago = int(time.time()) - 2 * MAX_TRANSIT
+        origin = Origin(after=str(Predecessor("another", 7, long_ago)))
         await ends.publish(started(job_id, 2), JobComplete(job_id=job_id, result=2), origin=origin)
         assert (await ends.wait_stored(job_id, 2)).state == "complete"
 
     @on_both_ends
-    async def test_a_retry_waits_for_the_attempt_before_also_without_a_record(
+    async def test_retry_without_a_record_waits_for_the_previous_attempt(
         self, ends: Ends, job_id: str
     ) -> None:
-        """All of the job was published while the transport was away."""
+        """The transport was unavailable during the whole first attempt."""
         await ends.source.subscribe(job_id)
         former, latter = ends.publisher, open_publisher(ends.url, KEPT)
         runs = [Run("aa", attempt, f"d{attempt}") for attempt in (1, 2)]
@@ -394,7 +398,7 @@ class TransportContract:
             publishing = asyncio.create_task(
                 publish_until_stored(latter, [*then, Outgoing.of(log(other))])
             )
-            assert (await ends.wait_stored(other, 1)).seq == 1  # no other job is held up
+            assert (await ends.wait_stored(other, 1)).seq == 1  # other jobs do not wait
             assert (await ends.source.snapshot(job_id)).epoch == NO_RECORD
             await asyncio.to_thread(former.publish, first)
             await publishing
@@ -416,7 +420,7 @@ class TransportContract:
         await ends.publish(started(job_id), progress(job_id, 70), log(job_id, "hers"), origin=alice)
         hers = await ends.wait_stored(job_id, 3)
         await ends.publish(started(job_id), log(job_id, "his"), origin=bob)
-        # Her run goes on, and comes back after a while.
+        # Alice's run continues, and its start event arrives once more.
         await ends.publish(log(job_id, "late"), failed(job_id), started(job_id), origin=alice)
         await ends.publish(log(job_id, "his too"), origin=bob)
         await ends.wait_received(6)
@@ -430,11 +434,11 @@ class TransportContract:
         assert not (await ends.source.snapshot(job_id, Cursor(epoch=hers.epoch, seq=1))).recovered
 
     @on_both_ends
-    async def test_a_record_without_an_owner_takes_that_of_an_event(
+    async def test_record_without_an_owner_takes_the_owner_of_an_event(
         self, ends: Ends, job_id: str
     ) -> None:
         run = Run("aa", 1, "d1")
-        await ends.publish(log(job_id))  # by an emit, before the job is sent
+        await ends.publish(log(job_id))  # from an emit, before the job is sent
         before = await ends.wait_stored(job_id, 1)
         assert before.owner is None
         await ends.publish(queued(job_id), origin=Origin("alice", Run("aa")))
@@ -446,7 +450,7 @@ class TransportContract:
         later = await ends.wait_stored(job_id, 5)
         assert (snapshot.owner, later.owner, later.seq) == ("alice", "alice", 5)
         assert later.epoch == snapshot.epoch
-        # Who was let in to a job of nobody is asked for again: the record is another one.
+        # The followers of the unowned job have to be authorized again, so the epoch changes.
         assert before.epoch != snapshot.epoch
         assert [message.seq for message in snapshot.events] == [1, 2]
         assert {message.epoch for message in snapshot.events} == {snapshot.epoch}
@@ -455,7 +459,9 @@ class TransportContract:
         assert await ends.source.owner(job_id) == "alice"
 
     @on_both_ends
-    async def test_positions_are_where_records_are(self, ends: Ends, job_id: str) -> None:
+    async def test_positions_are_the_latest_seqs_of_the_records(
+        self, ends: Ends, job_id: str
+    ) -> None:
         other, unknown = new_job_id(), new_job_id()
         await ends.publish(log(job_id), log(job_id), progress(other, 1))
         epochs = [
@@ -494,16 +500,14 @@ class TransportContract:
         assert '"from here"' in messages[1].packet
 
     @on_both_ends
-    async def test_closing_twice_is_no_error(self, ends: Ends, job_id: str) -> None:
+    async def test_closing_twice_succeeds(self, ends: Ends, job_id: str) -> None:
         await ends.source.aclose()
         await ends.source.aclose()
         ends.publisher.close()
         ends.publisher.close()
 
     @on_both_ends
-    async def test_a_run_that_was_lost_before_its_first_word_was_begun(
-        self, ends: Ends, job_id: str
-    ) -> None:
+    async def test_run_can_stall_before_its_start_event(self, ends: Ends, job_id: str) -> None:
         await ends.source.subscribe(job_id)
         origin, stalled = Origin(run=Run("aa", 1, "d1")), JobStatus(job_id=job_id, status="stalled")
         await ends.publish(queued(job_id), origin=Origin(run=Run("aa")))

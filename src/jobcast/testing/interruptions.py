@@ -18,14 +18,14 @@ from jobcast.testing.ends import (
 
 
 class InterruptionContract(TransportContract):
-    """What a transport promises when its connections break."""
+    """The tests for transports whose connections can break."""
 
     @abstractmethod
     def interrupt(self) -> None:
-        """Cut every connection to the server, or restart it. What it stored is not lost."""
+        """Cut every connection to the server, or restart it without losing its data."""
 
     @on_both_ends
-    async def test_nothing_is_lost_by_an_interruption(self, ends: Ends, job_id: str) -> None:
+    async def test_interruption_loses_no_events(self, ends: Ends, job_id: str) -> None:
         await ends.source.subscribe(job_id)
         await ends.publish(started(job_id), log(job_id, 2), first=1)
         [first, _] = await ends.wait_received(2)
@@ -40,7 +40,7 @@ class InterruptionContract(TransportContract):
         await eventually(
             lambda: line_of(ends.received[-1][1]) == "after", "event after the interruption"
         )
-        # Live ones may be missing: they are read from the history when the source has resumed.
+        # Live events may be missing: the history has them after the source has resumed.
         seqs = [message.seq for _, message in ends.received]
         assert seqs == sorted(set(seqs))
         assert ends.resumed or len(seqs) == 23

@@ -25,33 +25,33 @@ from jobcast.transports.leases import (
 
 
 class LeaseContract(TransportContract):
-    """What a transport promises that keeps leases."""
+    """The tests for transports with leases."""
 
     TERMS: ClassVar[LeaseTimeouts] = LeaseTimeouts(lease=0.6, lost_after=0.6)
 
     @on_both_ends
-    async def test_a_lease_that_is_not_renewed_runs_out(self, ends: Ends, job_id: str) -> None:
+    async def test_unrenewed_lease_expires(self, ends: Ends, job_id: str) -> None:
         living, dead = Lease(job_id, Run("aa", 1, "d1")), Lease(job_id, Run("aa", 2, "d2", True))
         seen: list[Finding] = []
 
         async def living_goes_on() -> bool:
             await self._renew(ends, living)
-            seen.extend(await self._look(ends))
+            seen.extend(await self._scan(ends))
             return {f.kind for f in seen} == {"stalled", "lost"}
 
         await self._renew(ends, living, dead)
         await until(living_goes_on)
         assert {finding.lease for finding in seen} == {dead}
         assert [finding.kind for finding in seen] == ["stalled", "lost"]
-        await asyncio.to_thread(self._holder(ends).release, [living])
+        await asyncio.to_thread(self._publisher(ends).release, [living])
 
     @on_both_ends
-    async def test_who_renews_after_all_is_revived(self, ends: Ends, job_id: str) -> None:
+    async def test_late_renewal_revives_a_stalled_run(self, ends: Ends, job_id: str) -> None:
         lease = Lease(job_id, Run("aa", 1, "d1"))
         seen: list[str] = []
 
         async def found(kind: str) -> bool:
-            seen.extend(finding.kind for finding in await self._look(ends))
+            seen.extend(finding.kind for finding in await self._scan(ends))
             return kind in seen
 
         await self._renew(ends, lease)
@@ -59,22 +59,22 @@ class LeaseContract(TransportContract):
         await self._renew(ends, lease, seconds=60)
         await until(lambda: found("revived"))
         for _ in range(3):
-            assert not await self._look(ends)
+            assert not await self._scan(ends)
         assert seen == ["stalled", "revived"]
-        await asyncio.to_thread(self._holder(ends).release, [lease])
+        await asyncio.to_thread(self._publisher(ends).release, [lease])
 
     @on_both_ends
-    async def test_a_lease_that_was_released_is_never_missed(self, ends: Ends, job_id: str) -> None:
+    async def test_released_lease_does_not_expire(self, ends: Ends, job_id: str) -> None:
         released, other = (Lease(job_id, Run("aa", n, f"d{n}")) for n in (1, 2))
         seen: list[Lease] = []
 
         async def other_is_lost() -> bool:
-            found = await self._look(ends)
+            found = await self._scan(ends)
             seen.extend(finding.lease for finding in found)
             return any(finding.kind == "lost" for finding in found)
 
         await self._renew(ends, released, other)
-        await asyncio.to_thread(self._holder(ends).release, [released])
+        await asyncio.to_thread(self._publisher(ends).release, [released])
         await until(other_is_lost)
         assert set(seen) == {other}
 
@@ -84,7 +84,7 @@ class LeaseContract(TransportContract):
         seen: list[Lease] = []
 
         async def mine_is_lost() -> bool:
-            found = await self._look(ends)
+            found = await self._scan(ends)
             seen.extend(finding.lease for finding in found)
             return any(finding.kind == "lost" for finding in found)
 
@@ -94,16 +94,16 @@ class LeaseContract(TransportContract):
             await until(mine_is_lost)
         assert set(seen) == {mine}
 
-    def _holder(self, ends: Ends) -> SupportsLeaseRenewal:
+    def _publisher(self, ends: Ends) -> SupportsLeaseRenewal:
         assert isinstance(ends.publisher, SupportsLeaseRenewal)
         return ends.publisher
 
     async def _renew(self, ends: Ends, *leases: Lease, seconds: float = 0.6) -> None:
-        await asyncio.to_thread(self._holder(ends).renew, leases, seconds)
+        await asyncio.to_thread(self._publisher(ends).renew, leases, seconds)
 
-    async def _look(self, ends: Ends) -> list[Finding]:
+    async def _scan(self, ends: Ends) -> list[Finding]:
         assert isinstance(ends.source, SupportsLeaseMonitoring)
-        await asyncio.sleep(0.05)  # as a process does that looks again and again
+        await asyncio.sleep(0.05)  # the interval of a process that scans periodically
         found = await ends.source.scan(self.TERMS)
         await ends.source.acknowledge(found, self.TERMS)
         return found

@@ -21,7 +21,7 @@ from jobcast.transports.revocations import Revocation, SupportsRevocations, Supp
 
 
 class RevocationContract(TransportContract):
-    """What a transport promises that keeps revoked tokens."""
+    """The tests for transports with revocations."""
 
     @on_both_ends
     async def test_a_revocation_reaches_every_server_process(self, ends: Ends, job_id: str) -> None:
@@ -38,7 +38,7 @@ class RevocationContract(TransportContract):
                 await eventually(lambda came=came: {by_id, by_sub} <= {*came}, "revocation")  # type: ignore[misc]
 
     @on_both_ends
-    async def test_a_server_process_that_starts_later_reads_what_is_in_force(
+    async def test_late_server_process_reads_revocations_in_force(
         self, ends: Ends, job_id: str
     ) -> None:
         revoked = {Revocation(jti=f"{job_id}-{n}", until=time.time() + 600) for n in range(20)}
@@ -46,12 +46,12 @@ class RevocationContract(TransportContract):
             await self._revoke(ends, revocation)
         async with both_ends(ends.url, ends.worker_url, DEFAULT_PREFIX) as later:
             assert revoked <= {*await self._source(later).revocations()}
-            # Reading changes nothing, and several may read at once.
+            # Reading changes nothing, and several processes may read at once.
             reads = (self._source(some).revocations() for some in (ends, later, ends, later))
             assert all(revoked <= {*read} for read in await asyncio.gather(*reads))
 
     @on_both_ends
-    async def test_a_revocation_is_forgotten_when_the_token_has_expired(
+    async def test_revocation_is_removed_when_the_token_has_expired(
         self, ends: Ends, job_id: str
     ) -> None:
         short = Revocation(jti=f"{job_id}-short", until=time.time() + 0.5)

@@ -1,13 +1,13 @@
-"""The way from workers to realtime processes: publish, subscribe, history.
+"""Transports between workers and server processes: publish, subscribe, read history.
 
-The scheme of ``JOBCAST_URL`` selects the transport, and its driver is imported only then.
+The scheme of ``JOBCAST_URL`` selects the transport. Its driver is imported only when it is needed.
 
 >>> publisher = open_publisher("memory://")
 >>> publisher.emit("job_log", {"level": "info", "message": "hello"}, room="job_42")
 
-A package may bring a transport of its own by an entry point of the group ``jobcast.transports``,
-whose name is the scheme and whose object is a :class:`Transport`. ``jobcast.testing`` has the tests
-that it should pass.
+A package can add a transport through an entry point in the group ``jobcast.transports``. The name
+of the entry point is the URL scheme, and its object is a :class:`Transport`. The contract tests for
+such a transport are in ``jobcast.testing``.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from jobcast.transports.base import (
     TransportPublisher,
 )
 from jobcast.transports.prefix import DEFAULT_PREFIX
-from jobcast.transports.runs import NOBODY, Run
+from jobcast.transports.runs import UNKNOWN_RUN, Run
 
 __all__ = [
     "DEFAULT_HISTORY_SIZE",
     "DEFAULT_HISTORY_TTL",
     "DEFAULT_PREFIX",
     "ENTRY_POINTS",
-    "NOBODY",
     "NO_ORIGIN",
     "SCHEMES",
+    "UNKNOWN_RUN",
     "ClientManager",
     "Message",
     "Origin",
@@ -64,15 +64,16 @@ ENTRY_POINTS: Final = "jobcast.transports"
 
 
 class Transport(NamedTuple):
-    """Where the parts of a transport are, each as ``package.module:name``.
+    """The import paths of a transport's parts, each as ``package.module:name``.
 
-    The classes are called with the URL and, by name, ``retention`` (a :class:`Retention`) and
-    ``prefix`` (a string that the names of all keys, channels and queues begin with).
+    jobcast calls the classes with the URL and two keyword arguments: ``retention`` (a
+    :class:`Retention`) and ``prefix`` (the string with which the names of all keys, channels and
+    queues begin).
     """
 
     publisher: str  # a TransportPublisher
     manager: str  # a ClientManager
-    # Called with the URL and the prefix; raises ValueError if the URL cannot be used.
+    # Takes the URL and the prefix, and raises ValueError for an invalid URL.
     check: str | None = None
 
 
@@ -104,21 +105,21 @@ SCHEMES: Final[Mapping[str, Transport]] = {
 
 
 def check_url(url: str, prefix: str = DEFAULT_PREFIX) -> None:
-    """Check that a transport can be opened at ``url``, without connecting to anything.
+    """Check, without connecting, that ``url`` is valid for its transport.
 
     Raises:
-        ValueError: it cannot; the text goes after the name of a setting.
+        ValueError: the URL is invalid; the message is written to follow the name of a setting.
     """
     if "@" in url.replace(urlsplit(url).netloc, "", 1):
-        # Libraries would take the parts of the password for a host, a port or a path, and show them
-        # in their errors.
+        # Libraries would read parts of the password as host, port or path, and show them in their
+        # errors.
         raise ValueError(
             "should have one @, before the host: in a user, a password or an option write"
             " %40 for @, %2F for /, %3F for ? and %23 for #"
         )
     transport = _transport(url)
     if transport is None:
-        # Sentinel and cluster go without saying here.
+        # The Sentinel and cluster variants are left out to keep the message short.
         shown = ", ".join(f"{scheme}://" for scheme in SCHEMES if "+" not in scheme)
         raise ValueError(f"should be a URL that begins with one of {shown}")
     if transport.check is not None:
@@ -126,16 +127,19 @@ def check_url(url: str, prefix: str = DEFAULT_PREFIX) -> None:
 
 
 def is_in_memory(url: str) -> bool:
-    """Return whether a transport reaches no other process than the one that opens it."""
+    """Return whether ``url`` selects the in-memory transport, which serves one process only."""
     return _transport(url) is _MEMORY
 
 
 def open_publisher(
     url: str, retention: Retention | None = None, *, prefix: str = DEFAULT_PREFIX
 ) -> TransportPublisher:
-    """The worker's side of the transport at ``url``: a write-only manager of python-socketio.
+    """Return the worker side of the transport at ``url``: a write-only python-socketio manager.
 
-    Nothing is connected yet. Raises ValueError for a URL that :func:`check_url` does not take.
+    This function does not connect.
+
+    Raises:
+        ValueError: :func:`check_url` rejects the URL.
     """
     cls = _opened(url, prefix, lambda transport: transport.publisher)
     return cast("TransportPublisher", cls(url, retention=retention or Retention(), prefix=prefix))
@@ -144,13 +148,13 @@ def open_publisher(
 def open_manager(
     url: str, retention: Retention | None = None, *, prefix: str = DEFAULT_PREFIX
 ) -> ClientManager:
-    """The realtime side of the transport at ``url``: a client manager for ``AsyncServer``."""
+    """Return the server side of the transport at ``url``: a client manager for ``AsyncServer``."""
     cls = _opened(url, prefix, lambda transport: transport.manager)
     return cast("ClientManager", cls(url, retention=retention or Retention(), prefix=prefix))
 
 
 def _opened(url: str, prefix: str, part: Callable[[Transport], str]) -> Any:
-    """Return the class of one part of the transport at ``url``, whose secrets no log shows."""
+    """Return the class of one part of a transport, and hide the URL's secrets in all logs."""
     check_url(url, prefix)
     remember(url)
     cls = _load(part(cast("Transport", _transport(url))))

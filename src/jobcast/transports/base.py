@@ -1,4 +1,4 @@
-"""What a transport is: the nouns, and the decisions that are the same for all of them."""
+"""The types that all transports share, and the decisions that are the same for each of them."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, Self, runtime_chec
 from msgspec import Struct
 
 from jobcast.events import Cursor, JobEvent, Kind, State, packet_head
-from jobcast.transports.runs import NOBODY, Run
+from jobcast.transports.runs import UNKNOWN_RUN, Run
 
 DEFAULT_HISTORY_TTL: Final = 3600  # seconds after the last event of a job that has ended
-DEFAULT_HISTORY_SIZE: Final = 1000  # events a job
-ACTIVE_TTL: Final = 24 * 3600  # seconds; a job that has not ended may be silent for long
-NO_RECORD: Final = ""  # the epoch of a job that nothing was published of
-UNDER_WAY: Final = 3600  # seconds that an event may take to get to the store, as after an outage
+DEFAULT_HISTORY_SIZE: Final = 1000  # events per job
+ACTIVE_TTL: Final = 24 * 3600  # seconds; a running job may publish nothing for hours
+NO_RECORD: Final = ""  # the epoch of a job without a record
+MAX_TRANSIT: Final = 3600  # seconds that an event may take to reach the store, as after an outage
 
 Required = Literal["", "pending", "started", "stalled"]
 
 
 class Retention(Struct, frozen=True, kw_only=True):
-    """How much of a job is kept, and how long."""
+    """How many events of a job are kept, and for how long."""
 
     ttl: int = DEFAULT_HISTORY_TTL
     size: int = DEFAULT_HISTORY_SIZE
 
     @property
     def active_ttl(self) -> int:
-        """Seconds that the record of a job which has not ended outlives its last event."""
+        """Return for how many seconds an unfinished job's record outlives its latest event."""
         return max(self.ttl, ACTIVE_TTL)
 
 
 class Origin(Struct, frozen=True):
-    """Where what is said of a job comes from; it goes with all of it."""
+    """The owner and the run that publish an event."""
 
-    owner: str | None = None  # the subject whose token may follow it
-    run: Run = NOBODY
-    # The last event of the run before, as a Predecessor's text or "": the worker that tries a task
-    # again is another one, and may reach the transport before the former does.
+    owner: str | None = None  # the subject whose token may follow the job
+    run: Run = UNKNOWN_RUN
+    # The last event of the previous attempt as a Predecessor's text, or "". The retry may run on
+    # another worker, which may reach the transport before the previous worker does.
     after: str = ""
 
 
@@ -52,12 +52,12 @@ class Predecessor(NamedTuple):
     """
 
     publisher: str = ""
-    number: int = 0  # 0: there is no such event
-    published_at: int = 0  # seconds since 1970, by its publisher's clock; 0 if that is unknown
+    number: int = 0  # 0: there is no predecessor
+    published_at: int = 0  # seconds since 1970, by the publisher's clock; 0 if unknown
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the event that a text names; an empty text names none.
+        """Parse the text of a predecessor; an empty text means that there is none.
 
         Raises:
             ValueError: the text is not ``<publisher> <number> [<published at>]``.
@@ -69,29 +69,29 @@ class Predecessor(NamedTuple):
     def __str__(self) -> str:
         return f"{self.publisher} {self.number} {self.published_at}"
 
-    def may_be_under_way(self, now: float) -> bool:
-        """Whether the event can still come where there is no record that tells."""
-        return now - self.published_at < UNDER_WAY
+    def may_be_in_transit(self, now: float) -> bool:
+        """Return whether the event may still arrive when the job has no record."""
+        return now - self.published_at < MAX_TRANSIT
 
 
 class Outgoing(Struct, frozen=True, kw_only=True):
-    """An event on its way to the store, encoded but for its ``seq``."""
+    """An event on its way to the store, encoded except for its ``seq``."""
 
     job_id: str
     kind: Kind
     head: str
-    state: State | None = None  # the job's state from here on, if the event changes it
+    state: State | None = None  # the job's state after the event, if the event changes it
     owner: str | None = None  # a run with another owner than the record's begins a new record
-    # Its place among what its publisher says of the job, from 1: what is sent again, because the
-    # answer was lost, is recognised by it. 0 for what is never sent again.
+    # The event's position among its publisher's events of the job, from 1. A store recognises an
+    # event that is published again by this number. 0: the event is never published again.
     number: int = 0
-    # The number of the event that its publisher published of the job before this one; 0 for none.
-    # Only transports that may deliver the later of two events without the earlier one need it.
+    # The number of the publisher's previous event of the job, or 0. Only transports that may
+    # deliver an event without the one before it need this.
     previous: int = 0
-    run: Run = NOBODY  # which says it
-    # What another publisher publishes of the job before this, as a Predecessor's text, or "".
+    run: Run = UNKNOWN_RUN  # the run that publishes the event
+    # Another publisher's event that has to be stored first, as a Predecessor's text, or "".
     after: str = ""
-    # It is of no interest unless the job is in this state: others may know better by now.
+    # Store the event only while the job is in this state.
     requires: Required = ""
 
     @classmethod
@@ -102,7 +102,7 @@ class Outgoing(Struct, frozen=True, kw_only=True):
         return cls(
             job_id=event.job_id,
             kind=event.kind,
-            # In JSON a line break is never more than white space, and stores may go by lines.
+            # In JSON a line break is only white space, and some stores separate events by lines.
             head=packet_head(event).replace("\n", " "),
             state=event.state,
             owner=origin.owner,
@@ -114,12 +114,12 @@ class Outgoing(Struct, frozen=True, kw_only=True):
 
     @property
     def begins(self) -> bool:
-        """Whether a new run begins with the event."""
+        """Return whether the event begins a new run."""
         return self.state in ("queued", "started") and not self.requires
 
 
 class Message(Struct, frozen=True, gc=False):
-    """An event as it comes from the store: a ready Socket.IO packet, and what routes it."""
+    """An event from the store: a ready Socket.IO packet and its routing data."""
 
     epoch: str
     seq: int
@@ -128,113 +128,114 @@ class Message(Struct, frozen=True, gc=False):
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
-    """What the store has of a job at one moment."""
+    """The stored state and events of a job at one moment."""
 
     epoch: str = NO_RECORD
     seq: int = 0
     state: State = "pending"
     owner: str | None = None
-    events: tuple[Message, ...] = ()  # in order
-    recovered: bool = False  # nothing that came after the given cursor is missing in events
+    events: tuple[Message, ...] = ()  # ordered by seq
+    recovered: bool = False  # whether ``events`` has every event after the given cursor
 
 
 class TransportPublisher(Protocol):
-    """The worker's side. Called by one thread at a time; it may block, and never for ever."""
+    """The worker side. One thread at a time calls it; it may block, for a bounded time."""
 
     @property
     def publisher_id(self) -> str:
-        """Tells publishers apart. It has no white space."""
+        """Return the unique id of this publisher, without white space."""
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
-        """Store the events in order and send them to whoever follows their jobs.
+        """Store the events in order and send them to the followers of their jobs.
 
-        Events of a job that have a ``number`` come in its order. Those that were stored before, by
-        this publisher, are not stored again; it is enough to know that of the latest 32 publishers
-        of a job. One with ``after`` is not stored before what it names, nor is what follows it of
-        the same job. If there is no record of the job, it waits only for what was published in the
-        last hour: for anything older the store cannot know whether it was there.
+        Numbered events of a job arrive in the order of their ``number``. A transport does not store
+        an event twice for one publisher; it has to remember the numbers of a job's 32 latest
+        publishers. An event with ``after``, and all later events of the same job, wait until the
+        named event is stored. If the job has no record, they wait only for a predecessor of the
+        last hour, because the store cannot know whether it once had an older one.
 
-        A run with another owner than the record's begins a new record; other events with another
-        owner are dropped. Of a past run, and after the end, only log lines are stored. They do not
-        push the end out of the history: it keeps ``Retention.size`` lines after it, and no more.
+        A run with another owner than the record's begins a new record. Other events with another
+        owner are dropped. Of a past run, and after the end of a job, only log lines are stored.
+        They do not push the end out of the history: it keeps at most ``Retention.size`` log lines
+        after the end.
 
         Raises:
-            PublishFailed: what it calls ``unsent`` was not stored, or may not have been; try again
-                later, before anything newer of the same jobs. If it is ``held``, all of that waits
-                for other publishers, and the rest is stored.
+            PublishFailed: the events in ``unsent`` may not have been stored; publish them again
+                before newer events of the same jobs. If ``held`` is true, they wait for other
+                publishers, and all other events are stored.
         """
 
     def emit(self, event: str, data: Any, *, room: str | None = None) -> None:
-        """python-socketio's ``emit``; what goes to a job's room becomes an event of the job."""
+        """Emit like python-socketio; an event to a job's room becomes an event of the job."""
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
 
 
 @runtime_checkable
 class SupportsAdvice(Protocol):
-    """A publisher that can judge its server's configuration. Optional."""
+    """A publisher that can check its server's configuration. Optional."""
 
     def advice(self) -> list[str]:
         """Return warnings about configuration or state that weakens the delivery guarantees.
 
         Raises:
-            TransportUnavailable: the server cannot be asked.
+            TransportUnavailable: the server cannot be reached.
         """
 
 
 class Source(Protocol):
-    """The realtime side: the events of the jobs that were subscribed to, and their history."""
+    """The server side: the events of subscribed jobs, and their history."""
 
     @property
     def ready(self) -> bool:
-        """Whether events are being received."""
+        """Return whether the source receives events."""
 
     def start(
         self,
         on_message: Callable[[str, Message], None],
         on_resumed: Callable[[], Awaitable[None]],
     ) -> None:
-        """Begin to receive, in the running loop.
+        """Begin to receive in the running loop.
 
-        It may be called again after :meth:`aclose`, and in another loop without that: what belonged
-        to the former loop is given up, and nothing of it is awaited.
+        ``start`` may be called again after :meth:`aclose`, or in another loop without it. In the
+        latter case the source abandons what belonged to the former loop, and awaits none of it.
 
         Args:
-            on_message: called with the job's id and each message, in the store's order.
-            on_resumed: called after an interruption, when every subscription is in force again:
-                what was published in between has to be read from the history.
+            on_message: called with the job id and each message, in the store's order.
+            on_resumed: called after an interruption, when every subscription is restored. The
+                events of the interruption have to be read from the history.
         """
 
     async def aclose(self) -> None:
-        """Stop receiving and let go of connections."""
+        """Stop receiving and close all connections."""
 
     async def subscribe(self, job_id: str) -> None:
-        """Receive a job's events. What is published after the return is not missed.
+        """Receive a job's events. No event that is published after the return is missed.
 
         Raises:
             TransportUnavailable: the subscription could not be confirmed.
         """
 
     async def unsubscribe(self, job_id: str) -> None:
-        """Receive the job's events no more."""
+        """Stop receiving a job's events."""
 
     async def snapshot(self, job_id: str, after: Cursor | None = None) -> Snapshot:
-        """What the store has of the job, or what came after a cursor if that can be told.
+        """Return the stored events of a job: those after the cursor if none is missing, else all.
 
         Raises:
             TransportUnavailable: the store cannot be read.
         """
 
     async def positions(self, job_ids: Sequence[str]) -> list[Cursor]:
-        """Where the records of jobs are, in the same order; ``NO_RECORD`` and 0 where none is.
+        """Return the latest position of each job, in order; ``NO_RECORD`` and 0 without a record.
 
         Raises:
             TransportUnavailable: the store cannot be read.
         """
 
     async def owner(self, job_id: str) -> str | None:
-        """The subject that the job belongs to; None if it has no owner or does not exist.
+        """Return the subject that owns the job, or None without an owner or a record.
 
         Raises:
             TransportUnavailable: the store cannot be read.
@@ -242,22 +243,22 @@ class Source(Protocol):
 
 
 class ClientManager(Protocol):
-    """A client manager of ``socketio.AsyncServer`` that brings a :class:`Source` along."""
+    """A client manager for ``socketio.AsyncServer`` with a :class:`Source`."""
 
     source: Source
 
     async def aclose(self) -> None:
-        """Stop listening and let go of connections."""
+        """Stop listening and close all connections."""
 
 
 def can_resume(after: Cursor | None, *, epoch: str, seq: int, first: int) -> bool:
-    """Whether everything that came after a client's cursor is still there.
+    """Return whether the history still has every event after a client's cursor.
 
     Args:
-        after: where the client is; None for one that has seen nothing.
-        epoch: the record's.
-        seq: the record's latest.
-        first: the seq of the oldest status or log that is kept. What is older may have been
-            trimmed, so that a cursor before it proves nothing.
+        after: the client's cursor; None for a client that has no events.
+        epoch: the record's epoch.
+        seq: the record's latest seq.
+        first: the seq of the oldest status or log line that is kept. Older ones may have been
+            trimmed, so a client with an older cursor cannot resume.
     """
     return after is not None and after.epoch == epoch and first - 1 <= after.seq <= seq

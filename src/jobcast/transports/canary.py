@@ -1,9 +1,9 @@
-"""Canaries: notes that a process publishes to itself, to prove that it hears what is published.
+"""Canaries: messages that a process publishes to itself, to verify that it receives events.
 
-A connection that is up proves little. Subscriptions get lost, an operator deletes an exchange, a
-broker stops to read from publishers, a client publishes to another server than it listens to. Each
-of these is silence, and so are jobs without events. A note tells the two apart. None is
-sent while other messages arrive by the same way.
+An open connection proves little: a subscription may be lost, an exchange deleted, a broker may stop
+reading from publishers, or the client may publish to another server than it subscribes to. All of
+these look like jobs without events. A canary tells the two apart. The process sends no canary while
+other messages arrive by the same route.
 """
 
 from __future__ import annotations
@@ -19,38 +19,39 @@ from msgspec import Struct
 
 from jobcast.errors import TransportUnavailable
 
-INTERVAL: Final = 1.0  # seconds of silence after which a note is sent
-UNANSWERED: Final = 5  # notes that were sent and did not arrive: the process is deaf
-SILENCE: Final = 15.0  # seconds without a note that arrives: the process is not ready
+INTERVAL: Final = 1.0  # seconds of silence after which a canary is sent
+UNANSWERED: Final = 5  # lost canaries, after which the route counts as broken
+SILENCE: Final = 15.0  # seconds without an arriving canary, after which the process is not ready
 
 logger = logging.getLogger(__name__)
 
 
-class Deaf(Exception):
-    """Nothing arrives by a way, although it is published there.
+class NotReceiving(Exception):
+    """Published messages do not arrive by a route.
 
-    ``way`` is its name; ``reaches_nobody`` says that no other process receives anything either.
+    ``route`` is the route's name. ``reaches_no_process`` is true if no other process receives
+    messages by it either.
     """
 
-    def __init__(self, way: str, *, reaches_nobody: bool) -> None:
-        super().__init__(f"this process does not receive what is published by way of {way}")
-        self.way = way
-        self.reaches_nobody = reaches_nobody
+    def __init__(self, route: str, *, reaches_no_process: bool) -> None:
+        super().__init__(f"this process does not receive messages published to {route}")
+        self.route = route
+        self.reaches_no_process = reaches_no_process
 
 
-class _Way(Struct):
-    heard_at: float
-    waiting_since: float | None = None  # when the first note was sent that did not arrive
-    unanswered: int = 0  # notes that were sent, and did not arrive
+class _Route(Struct):
+    last_message_at: float
+    waiting_since: float | None = None  # when the first lost canary was sent
+    unanswered: int = 0  # canaries that were sent and did not arrive
 
 
 class Canary:
-    """Watches the ways by which a process receives.
+    """Monitors the routes by which a process receives messages.
 
     Args:
-        send: sends a note by a way; it returns False if no process can receive the note.
-        is_online: whether the process is connected, and notes may arrive.
-        clock: seconds.
+        send: sends a canary by a route, and returns False if no process can receive it.
+        is_online: returns whether the process is connected, so that canaries can arrive.
+        clock: returns seconds.
     """
 
     def __init__(
@@ -63,104 +64,106 @@ class Canary:
         self._is_online = is_online
         self._clock = clock
         self._since = clock()
-        self._ways: dict[str, _Way] = {}
-        self._deaf: dict[str, float] = {}  # ways that were found deaf, and since when
-        self._fresh: set[str] = set()  # ways by which something has arrived since the last look
-        self._error = ""  # of the last note that could not be sent
+        self._routes: dict[str, _Route] = {}
+        self._broken_since: dict[str, float] = {}  # since when each broken route is silent
+        self._active: set[str] = set()  # routes with a message since the last check
+        self._error = ""  # why the last canary could not be sent
         self._has_warned = False
 
     def watch(self, names: Iterable[str]) -> None:
-        """Watch these ways from now on: their connection is new.
+        """Monitor these routes from now on; their connection is new.
 
-        One that was deaf has to be heard on before it counts as a good one.
+        A broken route stays so until a message arrives by it.
         """
         now = self._clock()
-        self._ways = {name: _Way(now, self._deaf.get(name)) for name in names}
+        self._routes = {name: _Route(now, self._broken_since.get(name)) for name in names}
 
-    def heard(self, name: str) -> None:
-        """Note that something has arrived by a way."""
-        self._fresh.add(name)
+    def message_arrived(self, name: str) -> None:
+        """Record that a message has arrived by a route."""
+        self._active.add(name)
 
     @property
     def age(self) -> float:
-        """Seconds since something arrived, of the way that is silent for longest."""
-        self._look()
-        heard_at = (way.heard_at for way in self._ways.values())
-        return self._clock() - min(heard_at, default=self._since)
+        """Return the seconds since a message arrived, for the route that is silent for longest."""
+        self._update()
+        last_message_at = (route.last_message_at for route in self._routes.values())
+        return self._clock() - min(last_message_at, default=self._since)
 
     @property
     def silence(self) -> float:
-        """Seconds that a note has been waited for.
+        """Return the seconds since the oldest canary that has not arrived was sent.
 
-        It counts from when a note was sent, so that a process which had no time to listen is not
-        taken for deaf.
+        The time counts from the sending of a canary, so that a route whose process was too busy
+        to read does not count as broken.
         """
-        self._look()
+        self._update()
         now = self._clock()
-        waits = [now - way.waiting_since for way in self._ways.values() if way.waiting_since]
+        waits = [
+            now - route.waiting_since for route in self._routes.values() if route.waiting_since
+        ]
         return max(waits, default=0.0)
 
     @property
     def problem(self) -> str:
-        """Why the process hears nothing; empty if it does."""
+        """Return why the process receives no messages, or an empty string if it does."""
         silence = self.silence
         if silence < SILENCE:
             return ""
-        return f"nothing that is published has arrived for {silence:.0f} s" + (
+        return f"no published message has arrived for {silence:.0f} s" + (
             f" ({self._error})" if self._error else ""
         )
 
     async def run(self) -> None:
-        """Send notes where it is silent.
+        """Send canaries by silent routes, until cancelled.
 
         Raises:
-            Deaf: they do not arrive.
+            NotReceiving: the canaries do not arrive.
         """
         while True:
-            # Processes that share a server send at different moments: a note is heard by all.
+            # Random intervals: a canary that reaches all processes spares the others theirs.
             await asyncio.sleep(INTERVAL * random.uniform(0.7, 1.3))
             if self._is_online():
                 await self._send_where_silent()
             self._warn()
 
     async def _send_where_silent(self) -> None:
-        self._look()
-        for name, way in [*self._ways.items()]:
-            if self._clock() - way.heard_at < INTERVAL / 2:
+        self._update()
+        for name, route in [*self._routes.items()]:
+            if self._clock() - route.last_message_at < INTERVAL / 2:
                 continue
-            way.waiting_since = way.waiting_since or self._clock()
+            route.waiting_since = route.waiting_since or self._clock()
             try:
-                arrives = await self._send(name)
+                is_routed = await self._send(name)
             except TransportUnavailable as exc:
                 self._error = str(exc)
                 continue
             self._error = ""
-            way.unanswered += 1
-            if not arrives or way.unanswered > UNANSWERED:
-                way.unanswered = 0
-                self._deaf[name] = way.waiting_since
-                raise Deaf(name, reaches_nobody=not arrives)
+            route.unanswered += 1
+            if not is_routed or route.unanswered > UNANSWERED:
+                route.unanswered = 0
+                self._broken_since[name] = route.waiting_since
+                raise NotReceiving(name, reaches_no_process=not is_routed)
 
-    def _look(self) -> None:
-        fresh, self._fresh = self._fresh, set()
+    def _update(self) -> None:
+        fresh, self._active = self._active, set()
         now = self._clock()
-        for name in fresh & self._ways.keys():
-            self._ways[name] = _Way(now)
-            self._deaf.pop(name, None)
+        for name in fresh & self._routes.keys():
+            self._routes[name] = _Route(now)
+            self._broken_since.pop(name, None)
 
     def _warn(self) -> None:
         problem = self.problem
         if problem and not self._has_warned:
-            logger.warning("%s: this process is not ready until something does", problem)
+            logger.warning("%s: this process is not ready until one does", problem)
         elif self._has_warned and not problem:
-            logger.warning("published events arrive again: this process is ready")
+            logger.warning("published messages arrive again: this process is ready")
         self._has_warned = bool(problem)
 
 
 @runtime_checkable
 class SupportsCanary(Protocol):
-    """A source that proves to itself that it hears."""
+    """A source that verifies with a canary that it receives messages."""
 
     @property
     def canary(self) -> Canary:
-        """What it knows of that."""
+        """Return the source's canary."""

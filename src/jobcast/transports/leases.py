@@ -1,8 +1,8 @@
-"""Leases: who runs a job says so again and again, and when it does not, somebody notices.
+"""Leases: a worker renews the lease of each of its runs; a run whose lease expires is stalled.
 
-A worker's process renews the lease of each run that it knows of. The realtime side looks for those
-that ran out: their jobs are ``stalled``, which a renewal or another run revives, and which ends
-after a while without one. All times are the store's, so that no two clocks have to agree.
+The server side looks for expired leases and marks their jobs ``stalled``. A renewal or another run
+revives such a job; without one the job ends as lost after a while. All times are the store's, so
+clocks need not agree.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from jobcast.transports.runs import Run
 
 DEFAULT_LEASE: Final = 15  # seconds
 DEFAULT_LOST_AFTER: Final = 120  # seconds that a job may be stalled
-LOOKED_AT_ONCE: Final = 500  # leases
+SCAN_LIMIT: Final = 500  # leases per scan
 
 Kind = Literal["stalled", "revived", "lost"]
 
 
 class Lease(Struct, frozen=True):
-    """That a run of a job is alive."""
+    """A run of a job that a worker keeps alive."""
 
     job_id: str
     run: Run
@@ -35,24 +35,24 @@ class Lease(Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> Lease:
-        """The lease that a text stands for.
+        """Parse the text of a lease.
 
         Raises:
-            ValueError: it stands for none.
+            ValueError: the text is not a lease.
         """
         job_id, _, run = text.partition(" ")
         return cls(job_id, Run.parse(run))
 
 
 class Finding(Struct, frozen=True):
-    """What has become of a run, and is to be said of it."""
+    """A change of a run's liveness that has to be published."""
 
     kind: Kind
     lease: Lease
 
 
 class LeaseTimeouts(Struct, frozen=True, kw_only=True):
-    """How long things may take, in seconds."""
+    """The timeouts of leases and of stalled jobs, in seconds."""
 
     lease: float = DEFAULT_LEASE
     lost_after: float = DEFAULT_LOST_AFTER
@@ -60,60 +60,61 @@ class LeaseTimeouts(Struct, frozen=True, kw_only=True):
 
 @runtime_checkable
 class SupportsLeaseRenewal(Protocol):
-    """What a transport's publisher may be able to do, beside publishing."""
+    """A publisher that can renew leases. Optional."""
 
     def renew(self, leases: Sequence[Lease], seconds: float) -> None:
-        """Let the leases run for so long from now on.
+        """Extend the leases so that they expire after ``seconds`` from now.
 
         Raises:
-            PublishFailed: they could not be renewed now.
+            PublishFailed: the leases could not be renewed.
         """
 
     def release(self, leases: Sequence[Lease]) -> None:
-        """Forget the leases of runs that have ended.
+        """Remove the leases of runs that have ended.
 
         Raises:
-            PublishFailed: it could not be done; they run out.
+            PublishFailed: the leases could not be removed; they expire.
         """
 
 
 @runtime_checkable
 class SupportsLeaseMonitoring(Protocol):
-    """What a transport's source may be able to do, beside subscribing."""
+    """A source that can find expired leases. Optional."""
 
     async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
-        """What is to be said of runs now; nothing if another process looks after them.
+        """Return the findings to publish now, or none while another process monitors the leases.
 
-        After an interruption nothing is found for as long as a lease: whoever lives renews it.
+        After an interruption, ``scan`` returns no findings for the duration of a lease, so that
+        live workers can renew theirs first.
 
         Raises:
-            TransportUnavailable: the store cannot be asked.
+            TransportUnavailable: the store cannot be read.
         """
 
     async def acknowledge(self, findings: Sequence[Finding], terms: LeaseTimeouts) -> None:
-        """Say that it has been said.
+        """Mark findings as published.
 
         Raises:
-            TransportUnavailable: the store cannot be told; it is found again.
+            TransportUnavailable: the store cannot be written; ``scan`` returns the findings again.
         """
 
     async def publish(self, batch: Sequence[Outgoing]) -> None:
-        """Publish events of this side.
+        """Publish events from the server side.
 
         Raises:
-            PublishFailed: they could not be stored now.
+            PublishFailed: the events could not be stored.
         """
 
 
 class InMemoryLeases:
-    """Leases in memory, by the rules of ``leases.lua``."""
+    """Leases in memory, with the rules of ``leases.lua``."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._running: dict[Lease, float] = {}  # until when
-        self._stalled: dict[Lease, float] = {}  # until when it may be
-        self._looked_at = float("-inf")
+        self._running: dict[Lease, float] = {}  # when each lease expires
+        self._stalled: dict[Lease, float] = {}  # when each stalled run is lost
+        self._scanned_at = float("-inf")
         self._since = 0.0
 
     def renew(self, leases: Iterable[Lease], seconds: float) -> None:
@@ -128,20 +129,20 @@ class InMemoryLeases:
                 self._running.pop(lease, None)
                 self._stalled.pop(lease, None)
 
-    def judges(self, lease: float) -> bool:
-        """Return whether a lease has passed since the last interruption."""
-        return self._clock() - self._since >= lease and self._looked_at > float("-inf")
+    def is_uninterrupted(self, lease: float) -> bool:
+        """Return whether the time of a lease has passed since the last interruption."""
+        return self._clock() - self._since >= lease and self._scanned_at > float("-inf")
 
     def interrupt(self) -> None:
-        """Find nothing until a lease has passed after the next look: no renewal could arrive."""
-        self._looked_at = float("-inf")
+        """Find nothing until a lease has passed after the next scan: renewals could not arrive."""
+        self._scanned_at = float("-inf")
 
     def scan(self, terms: LeaseTimeouts) -> list[Finding]:
         now = self._clock()
-        if now - self._looked_at > terms.lease / 2:
+        if now - self._scanned_at > terms.lease / 2:
             self._since = now
-        self._looked_at = now
-        if not self.judges(terms.lease):
+        self._scanned_at = now
+        if not self.is_uninterrupted(terms.lease):
             return []
         with self._lock:
             running, stalled = dict(self._running), dict(self._stalled)
@@ -152,7 +153,7 @@ class InMemoryLeases:
             for lease, until in stalled.items()
             if until <= now and lease not in running
         ]
-        return found[:LOOKED_AT_ONCE]
+        return found[:SCAN_LIMIT]
 
     def acknowledge(self, findings: Iterable[Finding], terms: LeaseTimeouts) -> None:
         now = self._clock()

@@ -1,4 +1,4 @@
-"""Everything in one process, with the same rules as Redis: for tests, and for trying things out."""
+"""A transport in one process, with the rules of the Redis transport, for tests and trials."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from jobcast.transports.base import Message, Outgoing, Retention, Snapshot
 from jobcast.transports.leases import Finding, InMemoryLeases, Lease, LeaseTimeouts
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.record import Records
-from jobcast.transports.revocations import Revocation, RevocationBook
+from jobcast.transports.revocations import InMemoryRevocations, Revocation
 from jobcast.transports.socketio_managers import AsyncJobEventManagerMixin, JobEventManagerMixin
 
 
 class MemoryBroker:
-    """What stands in the place of a server; threads and event loops share it."""
+    """The in-memory stand-in for a server, shared by threads and event loops."""
 
     _brokers: ClassVar[dict[tuple[str, str], MemoryBroker]] = {}
 
@@ -30,16 +30,16 @@ class MemoryBroker:
         self._lock = threading.Lock()
         self._records = Records(retention)
         self.leases = InMemoryLeases()
-        self.revocations = RevocationBook()
+        self.revocations = InMemoryRevocations()
         self._sources: set[MemorySource] = set()
 
     @classmethod
     def at(
         cls, url: str, retention: Retention | None = None, prefix: str = DEFAULT_PREFIX
     ) -> MemoryBroker:
-        """The broker of a URL and a prefix; ``memory://a`` and ``memory://b`` are two.
+        """Return the broker of a URL and a prefix; ``memory://a`` and ``memory://b`` differ.
 
-        How much it keeps is for the first to say who asks for it.
+        The first call for a URL and a prefix sets the retention.
         """
         place = urlsplit(url).netloc, prefix
         return cls._brokers.setdefault(place, cls(retention or Retention()))
@@ -49,27 +49,27 @@ class MemoryBroker:
         jobs: set[str] = set()
         with self._lock:
             for outgoing in batch:
-                if outgoing.job_id in jobs or self._records.lacks(outgoing, publisher):
+                if outgoing.job_id in jobs or self._records.has_to_wait(outgoing, publisher):
                     held.append(outgoing)
                     jobs.add(outgoing.job_id)
                     continue
                 message = self._records.add(outgoing, publisher)
                 if message is not None:
                     for source in self._sources:
-                        source.hand_over(source.deliver, outgoing.job_id, message)
+                        source.call_in_loop(source.deliver, outgoing.job_id, message)
         if held:
-            raise PublishFailed("another publisher has to speak first", held, held=True)
+            raise PublishFailed("waiting for an event of another publisher", held, held=True)
 
     def revoke(self, revocation: Revocation) -> None:
         self.revocations.add(revocation)
         with self._lock:
             for source in self._sources:
-                source.hand_over(source.tell_revocation, revocation)
+                source.call_in_loop(source.deliver_revocation, revocation)
 
     def publish_bus(self, data: dict[str, Any]) -> None:
         with self._lock:
             for source in self._sources:
-                source.hand_over(source.bus.put_nowait, data)
+                source.call_in_loop(source.bus.put_nowait, data)
 
     def snapshot(self, job_id: str, after: Cursor | None) -> Snapshot:
         with self._lock:
@@ -89,7 +89,7 @@ class MemoryBroker:
 
 
 class MemoryPublisher(JobEventManagerMixin):
-    """The worker's side."""
+    """The worker side of the in-memory transport."""
 
     def __init__(
         self,
@@ -116,19 +116,19 @@ class MemoryPublisher(JobEventManagerMixin):
 
     def advice(self) -> list[str]:
         return [
-            "JOBCAST_URL is memory://, which joins nothing but the parts of one process: no worker"
-            " or server in another process receives anything"
+            "JOBCAST_URL is memory://, which works in one process only: workers and servers in"
+            " other processes receive nothing"
         ]
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """Do nothing: there is no connection to close."""
 
     def _publish(self, data: dict[str, Any]) -> None:
         self._broker.publish_bus(data)
 
 
 class MemorySource:
-    """The realtime side."""
+    """The server side of the in-memory transport."""
 
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
@@ -189,14 +189,14 @@ class MemorySource:
     async def revocations(self) -> list[Revocation]:
         return self._broker.revocations.in_force()
 
-    def tell_revocation(self, revocation: Revocation) -> None:
+    def deliver_revocation(self, revocation: Revocation) -> None:
         if self._on_revocation is not None:
             self._on_revocation(revocation)
 
-    def hand_over(self, function: Callable[..., object], *args: object) -> None:
-        """Run in this source's loop, from whichever thread, in the order of the calls."""
+    def call_in_loop(self, function: Callable[..., object], *args: object) -> None:
+        """Run a function in the source's loop, from any thread, in the order of the calls."""
         if self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed: nobody follows anything there
+            with suppress(RuntimeError):  # the loop is closed, so it has no followers
                 self._loop.call_soon_threadsafe(function, *args)
 
     def deliver(self, job_id: str, message: Message) -> None:

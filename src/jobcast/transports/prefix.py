@@ -1,7 +1,7 @@
-"""The prefix that tells deployments apart which share a server.
+"""The prefix that separates deployments which share a server.
 
-Keys, channels, exchanges and queues begin with it. The number of a Redis database is no substitute:
-pub/sub ignores it.
+The names of keys, channels, exchanges and queues begin with it. Separate Redis database numbers are
+not enough, because pub/sub ignores them.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Final
 
 DEFAULT_PREFIX: Final = "jobcast"
 
-# No braces: in a cluster they would decide the slot of every key.
+# Braces are not allowed: in a cluster they would select the slot of every key.
 _ALLOWED: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
-# An exchange of the deployment `jobcast` is called `jobcast.events`; another deployment's would be.
+# With such a prefix, one deployment's bus would have the name of another deployment's exchange.
 _RESERVED_ENDINGS: Final = (".events", ".leases", ".revocations")
 
 
 def check_prefix(prefix: str) -> str:
-    """Return the prefix if it can be used.
+    """Return the prefix if it is valid.
 
     Raises:
-        ValueError: it cannot; the text goes after the name of a setting.
+        ValueError: the prefix is invalid; the message is written to follow the name of a setting.
 
     >>> check_prefix("shop:staging")
     'shop:staging'

@@ -1,4 +1,4 @@
-"""A job's record in memory, with the rules of ``publish.lua``, and a bounded store of them."""
+"""The record of a job in memory, with the rules of ``publish.lua``, and a bounded store of them."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from jobcast.transports.base import (
 from jobcast.transports.runs import Runs, Standing
 
 MAX_RECORDS: Final = 100_000
-MAX_EVENTS: Final = 1_000_000  # of all records together
-PUBLISHERS: Final = 32  # whose latest numbers are remembered
+MAX_EVENTS: Final = 1_000_000  # in all records together
+PUBLISHERS: Final = 32  # per job, whose latest numbers are remembered
 
 
 class Record:
-    """What is kept of one job."""
+    """The stored state and events of one job."""
 
     def __init__(self, owner: str | None, size: int) -> None:
         self.epoch = secrets.token_hex(8)
@@ -43,9 +43,9 @@ class Record:
         self.progress: Message | None = None
         self.events: deque[Message] = deque()
         self._size = size
-        self._late = 0  # lines after the end
-        # Each publisher's latest number; the one that published last is last.
-        self.said: dict[str, int] = {}
+        self._late = 0  # log lines after the end
+        # Each publisher's latest number; the publisher of the latest event is last.
+        self.numbers: dict[str, int] = {}
         self.runs = Runs()
         self.expires_at = 0.0
 
@@ -54,20 +54,20 @@ class Record:
         return self.state in TERMINAL_STATES
 
     def add(self, outgoing: Outgoing, retention: Retention, publisher: str = "") -> Message | None:
-        """Store an event. Returns None if it is a duplicate, or comes too late to be true."""
-        if self._has(outgoing, publisher):
+        """Store an event and return its message, or None for a duplicate or an outdated event."""
+        if self._is_handled(outgoing, publisher):
             return None
         if outgoing.number:
-            self._heard(publisher, outgoing.number)
+            self._remember(publisher, outgoing.number)
         standing = self.runs.standing(outgoing.run)
         if outgoing.owner and self.owner and outgoing.owner != self.owner:
             if standing != "newer" or not _is_wanted(outgoing, "pending"):
                 return None
-            self._begin_for(outgoing)
+            self._begin_for_owner(outgoing)
         elif not _is_wanted(outgoing, self.state, standing):
             return None
         if outgoing.owner and not self.owner:
-            self._adopt(outgoing.owner)
+            self._set_owner(outgoing.owner)
         is_late = self._is_late(outgoing, standing)
         if is_late and not (outgoing.kind == LOG and self._late < self._size):
             return None
@@ -86,7 +86,7 @@ class Record:
         elif standing == "newer":
             self.runs.adopt(outgoing.run)
         if outgoing.begins:
-            # What was shown of an earlier run says nothing about this one.
+            # Progress of an earlier run does not apply to the new one.
             self.progress, self._late = None, 0
             if self.has_ended:
                 self.events.clear()
@@ -100,33 +100,33 @@ class Record:
             self.progress = message
         else:
             self.events.append(message)
-            # Late lines do not push the end out of the history.
+            # Late log lines do not push the end out of the history.
             if len(self.events) > self._size + self._late:
                 self.events.popleft()
         if outgoing.state is not None:
             self.state = outgoing.state
         elif self.state == "pending":
-            self.state = "started"  # its beginning is unknown, but it is running
+            self.state = "started"  # the start event is missing, but the job runs
         return message
 
-    def _has(self, outgoing: Outgoing, publisher: str) -> bool:
-        return 0 < outgoing.number <= self.said.get(publisher, 0)
+    def _is_handled(self, outgoing: Outgoing, publisher: str) -> bool:
+        return 0 < outgoing.number <= self.numbers.get(publisher, 0)
 
-    def _heard(self, publisher: str, number: int) -> None:
-        self.said.pop(publisher, None)
-        self.said[publisher] = number
-        if len(self.said) > PUBLISHERS:
-            del self.said[next(iter(self.said))]
+    def _remember(self, publisher: str, number: int) -> None:
+        self.numbers.pop(publisher, None)
+        self.numbers[publisher] = number
+        if len(self.numbers) > PUBLISHERS:
+            del self.numbers[next(iter(self.numbers))]
 
     def _is_late(self, outgoing: Outgoing, standing: Standing) -> bool:
-        """Whether the event comes after its run: another has begun, or the job has ended."""
+        """Return whether the event comes after its run: a newer run began, or the job ended."""
         if standing == "past":
             return True
         is_next = outgoing.begins and (standing == "newer" or not outgoing.run.is_known)
         return self.has_ended and not is_next
 
-    def _begin_for(self, outgoing: Outgoing) -> None:
-        """Begin a new record for another owner. What tells late events from new ones stays."""
+    def _begin_for_owner(self, outgoing: Outgoing) -> None:
+        """Begin a new record for another owner, but keep the data that detects late events."""
         self.runs.retire(outgoing.run)
         self.runs.count = 0
         self.epoch, self.seq, self.state = secrets.token_hex(8), 0, "pending"
@@ -134,22 +134,22 @@ class Record:
         self.progress, self._late = None, 0
         self.events.clear()
 
-    def _adopt(self, owner: str) -> None:
-        """Take an owner. Whoever follows a record of nobody may not be allowed to follow theirs."""
+    def _set_owner(self, owner: str) -> None:
+        """Set the owner, in a new epoch: followers of an unowned job must be authorized again."""
         self.owner = owner
-        self.begin_anew()
+        self.renew_epoch()
 
-    def lacks(self, outgoing: Outgoing, publisher: str) -> bool:
-        """Whether what an event comes after is not there yet, nor the event itself."""
-        if self._has(outgoing, publisher):
+    def has_to_wait(self, outgoing: Outgoing, publisher: str) -> bool:
+        """Return whether the event is new and has to wait for an earlier event."""
+        if self._is_handled(outgoing, publisher):
             return False
         other, number, _ = Predecessor.parse(outgoing.after)
-        if self.said.get(other, 0) < number:
+        if self.numbers.get(other, 0) < number:
             return True
-        return self.said.get(publisher, 0) < outgoing.previous
+        return self.numbers.get(publisher, 0) < outgoing.previous
 
-    def begin_anew(self) -> None:
-        """Give it another epoch, so that nobody goes on from before."""
+    def renew_epoch(self) -> None:
+        """Change the epoch, so that no client resumes from an earlier cursor."""
         self.epoch = secrets.token_hex(8)
         for index, message in enumerate(self.events):
             self.events[index] = structs.replace(message, epoch=self.epoch)
@@ -177,10 +177,10 @@ class Record:
 
 
 class Records:
-    """The records of many jobs, bounded by their number, their events and their age.
+    """The records of many jobs, bounded by number, number of events and age.
 
-    When there are too many, the one that was silent for longest goes, an ended one first. Not
-    thread-safe.
+    Past a limit, the ended record with the oldest latest event is dropped first, or an active one
+    if no record has ended. Not thread-safe.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class Records:
         self._max_records = max_records
         self._max_events = max_events
         self._events = 0
-        # In the order of their latest event, so that what is due is at the front.
+        # Ordered by the latest event, so that the records that expire next are at the front.
         self._active: OrderedDict[str, Record] = OrderedDict()
         self._ended: OrderedDict[str, Record] = OrderedDict()
 
@@ -201,7 +201,7 @@ class Records:
         return len(self._active) + len(self._ended)
 
     def add(self, outgoing: Outgoing, publisher: str = "") -> Message | None:
-        """Store an event. Returns None if it is a duplicate, or comes too late to be true."""
+        """Store an event and return its message, or None for a duplicate or an outdated event."""
         self._expire()
         record = self._active.pop(outgoing.job_id, None) or self._ended.pop(outgoing.job_id, None)
         if record is None:
@@ -217,28 +217,28 @@ class Records:
             self._drop_first(self._ended if len(self._ended) else self._active)
         return message
 
-    def lacks(self, outgoing: Outgoing, publisher: str) -> bool:
-        """Whether what the event comes after is not there yet.
+    def has_to_wait(self, outgoing: Outgoing, publisher: str) -> bool:
+        """Return whether the event has to wait for an earlier event.
 
-        Without a record it is unknown what was published before: only what may be under way is
-        waited for.
+        Without a record it is unknown which events were published before. The event then waits only
+        for a predecessor that may still be under way.
         """
         if not outgoing.after and not outgoing.previous:
             return False
         record = self.get(outgoing.job_id)
         if record is None:
-            return Predecessor.parse(outgoing.after).may_be_under_way(time.time())
-        return record.lacks(outgoing, publisher)
+            return Predecessor.parse(outgoing.after).may_be_in_transit(time.time())
+        return record.has_to_wait(outgoing, publisher)
 
     def get(self, job_id: str) -> Record | None:
         self._expire()
         return self._active.get(job_id) or self._ended.get(job_id)
 
-    def begin_anew(self) -> None:
-        """Give every record another epoch: something may be missing in any of them."""
+    def renew_epoch(self) -> None:
+        """Change the epoch of every record, because any of them may miss events."""
         for records in (self._active, self._ended):
             for record in records.values():
-                record.begin_anew()
+                record.renew_epoch()
 
     def snapshot(self, job_id: str, after: Cursor | None) -> Snapshot:
         record = self.get(job_id)
@@ -260,9 +260,9 @@ class Records:
 
 
 def _is_wanted(outgoing: Outgoing, state: State, standing: Standing = "newer") -> bool:
-    """Whether a job in a state, or without a record, is in the one that the event requires."""
+    """Return whether the job is in the state that the event requires."""
     if outgoing.requires in ("", state):
         return True
-    # A run can be lost before its ``started`` is published.
+    # A run can stall before its ``started`` event arrives.
     begun = standing == "newer" and outgoing.run.is_known and state not in TERMINAL_STATES
     return begun and outgoing.requires == "started"

@@ -1,8 +1,7 @@
-"""Revoked tokens: an optional power of transports.
+"""Revoked tokens: an optional capability of transports.
 
-A revocation is kept until the tokens that it is about have expired, and reaches every server
-process: at once by a message, and by reading all of them again and again, which makes up for
-messages that were lost.
+A revocation is kept until its tokens have expired. It reaches every server process in two ways: at
+once by a message, and by a periodic read of all revocations, which makes up for lost messages.
 """
 
 from __future__ import annotations
@@ -15,36 +14,36 @@ from typing import Final, Protocol, runtime_checkable
 import msgspec
 from msgspec import Struct
 
-MAX_REVOCATIONS: Final = 100_000  # that are kept where there is no store
+MAX_REVOCATIONS: Final = 100_000  # kept by transports without a store
 
 
 class Revocation(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Tokens that are not accepted any more: one by its ``jti``, or a subject's by their age.
+    """Tokens that are no longer accepted: one by its ``jti``, or a subject's by their age.
 
     Times are seconds since 1970.
     """
 
     jti: str | None = None
     sub: str | None = None
-    before: float = 0.0  # tokens of ``sub`` that were issued until then
-    until: float  # when the tokens have expired, so that the revocation may be forgotten
+    before: float = 0.0  # revokes the tokens of ``sub`` that were issued until this time
+    until: float  # when the tokens have expired and the revocation can be removed
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self)
 
     @classmethod
     def decode(cls, data: bytes | str) -> Revocation:
-        """Return the revocation of a message.
+        """Parse the revocation in a message.
 
         Raises:
-            ValueError: the message is something else.
+            ValueError: the message is not a revocation.
         """
         try:
             revocation = msgspec.json.decode(data, type=cls)
         except (msgspec.DecodeError, RecursionError) as exc:
-            raise ValueError(f"no revocation: {exc}") from None
+            raise ValueError(f"not a revocation: {exc}") from None
         if (revocation.jti is None) == (revocation.sub is None):
-            raise ValueError("no revocation: it should have either jti or sub")
+            raise ValueError("not a revocation: it should have either jti or sub")
         return revocation
 
 
@@ -56,7 +55,7 @@ class SupportsRevoking(Protocol):
         """Store a revocation, and send it to every server process.
 
         Raises:
-            PublishFailed: it may not have been stored; revoking again does no harm.
+            PublishFailed: the revocation may not have been stored; revoking again does no harm.
         """
 
 
@@ -65,7 +64,7 @@ class SupportsRevocations(Protocol):
     """A source that can read revocations. Optional."""
 
     def watch_revocations(self, on_revocation: Callable[[Revocation], None]) -> None:
-        """Have a function called in the source's loop with each revocation as it comes."""
+        """Register a callback, which the source calls in its loop with each new revocation."""
 
     async def revocations(self) -> list[Revocation]:
         """Return all revocations that are in force.
@@ -75,8 +74,8 @@ class SupportsRevocations(Protocol):
         """
 
 
-class RevocationBook:
-    """Revocations in memory, bounded: the one that ends first goes first."""
+class InMemoryRevocations:
+    """Bounded revocations in memory; past the limit, the first to expire is dropped."""
 
     def __init__(
         self, clock: Callable[[], float] = time.time, limit: int = MAX_REVOCATIONS
@@ -87,14 +86,14 @@ class RevocationBook:
         self._kept: dict[Revocation, None] = {}
 
     def add(self, revocation: Revocation) -> None:
-        """Keep a revocation. Past the limit, drop the one that expires first."""
+        """Add a revocation. Past the limit, drop the one that expires first."""
         with self._lock:
             self._kept[revocation] = None
             if len(self._kept) > self._limit:
                 del self._kept[min(self._kept, key=lambda kept: kept.until)]
 
     def in_force(self) -> list[Revocation]:
-        """Return the revocations that have not expired, and forget the others."""
+        """Return the revocations that have not expired, and remove the others."""
         with self._lock:
             self._kept = dict.fromkeys(still_in_force(self._kept, self._clock()))
             return list(self._kept)

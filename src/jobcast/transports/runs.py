@@ -1,12 +1,12 @@
-"""The runs of a job: who speaks, and whether anybody still listens to it.
+"""The runs of a job, and the decision which run's events are stored.
 
-A task may run more than once under one id: it is tried again, or delivered again after its worker
-was lost, and events of the former run may come after the latter has begun. So every event names
-its run, and the store decides by that, not by what comes first: statuses, progress and endings of a
-past run are dropped. Log lines are kept, and carry the attempt that they are of.
+A task may run more than once under one id: as a retry, or as a redelivery after its worker was
+lost. Events of the earlier run may arrive after the later run has begun. Every event therefore
+names its run, and the store decides by the run instead of the order of arrival. It drops statuses,
+progress and outcomes of a past run, and keeps its log lines with their attempt.
 
-A job id can be used again. A run with another owner than the record's begins a new record, and
-nothing of the runs before gets into it.
+A job id can be reused. A run with another owner than the record's begins a new record, and no event
+of an earlier run gets into it.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-REMEMBERED: Final = 32  # runs that were followed by others
+REMEMBERED: Final = 32  # past runs per job
 
 Standing = Literal["same", "newer", "past"]
 
 
 class Run(Struct, frozen=True):
-    """One try at a job.
+    """One attempt at a job.
 
-    What no run says, such as an ``emit`` from anywhere, is of the run that is there.
+    Events without a run, such as those of an ``emit``, belong to the current run.
     """
 
-    sending: str = ""  # drawn whenever the task is sent; its retries belong to the same sending
-    attempt: int = 0  # 1 for the first; 0 for who sends the task
-    delivery: str = ""  # drawn whenever a worker takes the task's message
-    redelivered: bool = False  # a worker had taken the message before
+    sending: str = ""  # a new id whenever the task is sent; retries keep it
+    attempt: int = 0  # 1 for the first; 0 for the process that sends the task
+    delivery: str = ""  # a new id whenever a worker receives the task's message
+    redelivered: bool = False  # whether a worker has received the message before
 
     @property
     def is_known(self) -> bool:
@@ -42,10 +42,10 @@ class Run(Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> Run:
-        """The run that a text stands for.
+        """Parse the text of a run.
 
         Raises:
-            ValueError: it stands for none.
+            ValueError: the text is not a run.
         """
         attempt, redelivered, sending, delivery = text.split(" ")
         return cls(
@@ -53,39 +53,39 @@ class Run(Struct, frozen=True):
         )
 
 
-NOBODY: Final = Run()
+UNKNOWN_RUN: Final = Run()
 
 
 def draw() -> str:
-    """A name for a sending or a delivery."""
+    """Return a random id for a sending or a delivery."""
     return secrets.token_hex(6)
 
 
 class Runs:
-    """The runs of one job, by the rules of ``publish.lua``."""
+    """The runs of one job, with the rules of ``publish.lua``."""
 
     def __init__(self) -> None:
         self.current: Run | None = None
-        self.count = 0  # of those that have started
-        self._gone: deque[str] = deque(maxlen=REMEMBERED)  # sendings and deliveries
+        self.count = 0  # runs that have started
+        self._past_ids: deque[str] = deque(maxlen=REMEMBERED)  # past sendings and deliveries
 
     def standing(self, run: Run) -> Standing:
-        """How a run stands to the one that is there."""
-        here = self.current
-        if not run.is_known or run == here:
+        """Return how a run relates to the current one."""
+        current = self.current
+        if not run.is_known or run == current:
             return "same"
-        if here is None:
+        if current is None:
             return "newer"
-        if run.sending in self._gone or run.delivery in self._gone:
+        if run.sending in self._past_ids or run.delivery in self._past_ids:
             return "past"
-        if run.sending != here.sending:
+        if run.sending != current.sending:
             return "newer"
-        if run.attempt != here.attempt:
-            return "newer" if run.attempt > here.attempt else "past"
-        if run.delivery == here.delivery:
+        if run.attempt != current.attempt:
+            return "newer" if run.attempt > current.attempt else "past"
+        if run.delivery == current.delivery:
             return "same"
-        # It is the broker that knows which of two deliveries is the later one.
-        return "past" if run.redelivered < here.redelivered else "newer"
+        # Only the broker knows which of two deliveries is the later one.
+        return "past" if run.redelivered < current.redelivered else "newer"
 
     def adopt(self, run: Run) -> None:
         """Make a newer run the current one."""
@@ -94,9 +94,9 @@ class Runs:
 
     def retire(self, run: Run) -> None:
         """Make the current run a past one, because of another run."""
-        here, self.current = self.current, None
-        if here is not None:
-            another = run.sending != here.sending and here.sending
-            gone = another or here.delivery
-            if gone:
-                self._gone.append(gone)
+        current, self.current = self.current, None
+        if current is not None:
+            another = run.sending != current.sending and current.sending
+            past_id = another or current.delivery
+            if past_id:
+                self._past_ids.append(past_id)

@@ -1,7 +1,7 @@
-"""python-socketio's ``emit``, where the room is a job's.
+"""python-socketio's ``emit`` for the rooms of jobs.
 
-What goes to the room of a job is an event of that job: it gets a ``seq`` and a place in history
-like any other. Everything else takes python-socketio's own way.
+An ``emit`` to a job's room becomes an event of the job: it gets a ``seq`` and is stored in the
+history. python-socketio handles all other emits itself.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from jobcast.transports.base import Outgoing, Source
 
 
 def job_event(event: str, data: Any, room: object) -> Outgoing | None:
-    """The event of a job that an ``emit`` to a room stands for; None if it is none.
+    """Return the job event for an ``emit`` to a room, or None if it is not a job event.
 
     Raises:
-        InvalidMessage: the room is a job's and the event one of the contract's, but not its data.
+        InvalidMessage: the room and the event name are a job's, but the data is invalid.
     """
     job_id = job_of(room)
     if job_id is None or event not in JOB_EVENTS:
         return None
     if not isinstance(data, dict):
-        raise InvalidMessage(event, f"the data is an object, not {type(data).__name__}")
+        raise InvalidMessage(event, f"the data should be an object, not {type(data).__name__}")
     stamped = {"timestamp": now(), **data, "job_id": job_id, "seq": 0}
     try:
         return Outgoing.of(parse_event(event, stamped))
@@ -39,11 +39,11 @@ def job_event(event: str, data: Any, room: object) -> Outgoing | None:
 
 
 class JobEventManagerMixin(socketio.PubSubManager):
-    """For managers that write from outside of the Socket.IO process."""
+    """A base for write-only managers outside of the Socket.IO process."""
 
     @abstractmethod
     def publish(self, batch: Sequence[Outgoing]) -> None:
-        """Store the events, and send them to whoever follows their jobs."""
+        """Store the events, and send them to the followers of their jobs."""
 
     def emit(
         self,
@@ -56,10 +56,10 @@ class JobEventManagerMixin(socketio.PubSubManager):
         to: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """Emit to a room. To a job's room only the contract's events make sense.
+        """Emit to a room. Clients expect only the protocol's events in a job's room.
 
         Raises:
-            InvalidMessage: the data of an event to a job's room breaks the contract.
+            InvalidMessage: the data of an event to a job's room is invalid.
             PublishFailed: an event to a job's room could not be stored.
         """
         outgoing = job_event(event, data, to or room)
@@ -73,10 +73,10 @@ class JobEventManagerMixin(socketio.PubSubManager):
 
 
 class AsyncJobEventManagerMixin(AsyncPubSubManager):
-    """For the client managers of a Socket.IO process.
+    """A base for client managers of a Socket.IO process, which tracks the rooms of each client.
 
-    It knows which rooms a client is in. python-socketio asks each room that there is when a client
-    goes, and every client has one of its own: a thousand that go together ask a million times.
+    When a client disconnects, python-socketio searches every room. As every client has a room of
+    its own, a thousand simultaneous disconnects would cost a million look-ups.
     """
 
     source: Source
@@ -84,7 +84,7 @@ class AsyncJobEventManagerMixin(AsyncPubSubManager):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # By namespace and sid, beside the two rooms that each client is in.
+        # By namespace and sid, without the two rooms that every client is in.
         self._entered: dict[tuple[str, str], set[str]] = {}
 
     def basic_enter_room(
@@ -114,17 +114,17 @@ class AsyncJobEventManagerMixin(AsyncPubSubManager):
                     del pending[namespace]
 
     async def aclose(self) -> None:
-        """Stop listening and let go of connections."""
+        """Stop listening and close all connections."""
         listener, self.thread = self.thread, None
         if listener is not None:
             if listener.get_loop() is asyncio.get_running_loop():
                 await cancel_and_wait(listener)
-            self.server.manager_initialized = False  # the next connection begins to listen again
+            self.server.manager_initialized = False  # the next connection starts the listener again
         await self.source.aclose()
 
     @abstractmethod
     async def publish_event(self, outgoing: Outgoing) -> None:
-        """Store the event, and send it to whoever follows its job."""
+        """Store the event, and send it to the followers of its job."""
 
     async def emit(
         self,

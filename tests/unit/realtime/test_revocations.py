@@ -17,7 +17,7 @@ from jobcast.revocation import revoke
 from jobcast.settings import Settings
 from jobcast.tokens import Subject
 from jobcast.transports import open_manager
-from jobcast.transports.revocations import Revocation, RevocationBook
+from jobcast.transports.revocations import InMemoryRevocations, Revocation
 from tests.support import eventually, new_id
 
 LATER = time.time() + 3600
@@ -88,7 +88,7 @@ def test_a_revocation_is_forgotten_when_the_tokens_have_expired() -> None:
 
 def test_revocations_in_memory_are_bounded_and_forgotten() -> None:
     now = [0.0]
-    book = RevocationBook(lambda: now[0], limit=3)
+    book = InMemoryRevocations(lambda: now[0], limit=3)
     kept = [Revocation(jti=str(n), until=10 + n) for n in range(5)]
     for revocation in [*kept, *kept[2:]]:
         book.add(revocation)
@@ -102,7 +102,7 @@ def test_revocations_in_memory_are_bounded_and_forgotten() -> None:
              b'{"jti":7,"until":1}', b'{"jti":"a"}', b"[" * 10_000],
 )  # fmt: skip
 def test_a_message_of_something_else_is_no_revocation(data: bytes) -> None:
-    with pytest.raises(ValueError, match="no revocation"):
+    with pytest.raises(ValueError, match="not a revocation"):
         Revocation.decode(data)
 
 

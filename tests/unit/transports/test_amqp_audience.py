@@ -1,4 +1,4 @@
-"""Until when a publisher to RabbitMQ publishes its events again."""
+"""How long a publisher to RabbitMQ repeats events while processes bind their queues."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ import logging
 
 import pytest
 
-from jobcast.transports.amqp.audience import CERTAIN, SETTLE, UNHEARD, UNKNOWN, Audience, Unheard
+from jobcast.transports.amqp.audience import (
+    BIND_TIMEOUT,
+    RETURN_TIMEOUT,
+    ROUTED_INTERVAL,
+    UNKNOWN_TIMEOUT,
+    Audience,
+    ListenersMissing,
+)
 from tests.support.clock import Clock
 
 
@@ -20,100 +27,100 @@ def audience(clock: Clock) -> Audience:
     return Audience("jobcast.events", clock)
 
 
-def misses(audience: Audience, *, reached: bool, may_repeat: bool = True) -> bool:
-    """Whether what was published has to be published again."""
+def has_to_repeat(audience: Audience, *, reached: bool, may_repeat: bool = True) -> bool:
+    """Return whether the events have to be published again."""
     try:
         audience.check(reached=reached, may_repeat=may_repeat)
-    except Unheard:
+    except ListenersMissing:
         return True
     return False
 
 
-def test_a_new_publisher_waits_for_processes_that_may_be_about_to_bind(
+def test_new_publisher_waits_for_processes_to_bind(
     audience: Audience, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    assert misses(audience, reached=False)
-    clock.now += UNKNOWN - 1
-    assert misses(audience, reached=False)
+    assert has_to_repeat(audience, reached=False)
+    clock.now += UNKNOWN_TIMEOUT - 1
+    assert has_to_repeat(audience, reached=False)
     clock.now += 1
-    assert not misses(audience, reached=False)
-    assert not misses(audience, reached=False)
+    assert not has_to_repeat(audience, reached=False)
+    assert not has_to_repeat(audience, reached=False)
     assert len(caplog.messages) == 1
-    assert not misses(audience, reached=True)
+    assert not has_to_repeat(audience, reached=True)
 
 
-def test_a_new_publisher_does_not_wait_with_what_cannot_be_repeated(audience: Audience) -> None:
-    assert not misses(audience, reached=False, may_repeat=False)
-    assert not misses(audience, reached=True, may_repeat=False)
+def test_new_publisher_does_not_hold_events_that_cannot_be_repeated(audience: Audience) -> None:
+    assert not has_to_repeat(audience, reached=False, may_repeat=False)
+    assert not has_to_repeat(audience, reached=True, may_repeat=False)
 
 
-def test_events_wait_for_a_process_that_was_there(
+def test_events_wait_for_a_known_listener(
     audience: Audience, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    assert not misses(audience, reached=True)
-    assert misses(audience, reached=False)
-    clock.now += UNHEARD - 1
-    assert misses(audience, reached=False)
+    assert not has_to_repeat(audience, reached=True)
+    assert has_to_repeat(audience, reached=False)
+    clock.now += RETURN_TIMEOUT - 1
+    assert has_to_repeat(audience, reached=False)
     assert not caplog.messages
     clock.now += 1
-    assert not misses(audience, reached=False)
-    assert not misses(audience, reached=False)
+    assert not has_to_repeat(audience, reached=False)
+    assert not has_to_repeat(audience, reached=False)
     [warning] = caplog.messages
     assert "no Socket.IO process has listened to the exchange jobcast.events" in warning
 
 
 @pytest.mark.parametrize("is_deleted", [False, True], ids=["unbound", "deleted"])
-def test_events_are_published_again_until_the_other_processes_have_bound(
+def test_events_are_repeated_until_the_other_processes_have_bound(
     audience: Audience, clock: Clock, is_deleted: bool
 ) -> None:
-    assert not misses(audience, reached=True)
+    assert not has_to_repeat(audience, reached=True)
     if is_deleted:
-        audience.lose()
+        audience.exchange_lost()
     else:
-        assert misses(audience, reached=False)
+        assert has_to_repeat(audience, reached=False)
     clock.now += 5
-    assert misses(audience, reached=True)
-    clock.now += SETTLE - 1
-    assert misses(audience, reached=True)
+    assert has_to_repeat(audience, reached=True)
+    clock.now += BIND_TIMEOUT - 1
+    assert has_to_repeat(audience, reached=True)
     clock.now += 1
-    assert not misses(audience, reached=True)
-    assert not misses(audience, reached=True)
+    assert not has_to_repeat(audience, reached=True)
+    assert not has_to_repeat(audience, reached=True)
 
 
-def test_the_wait_begins_again_when_the_exchange_is_gone_again(
+def test_wait_restarts_when_the_exchange_is_lost_again(audience: Audience, clock: Clock) -> None:
+    assert not has_to_repeat(audience, reached=True)
+    audience.exchange_lost()
+    assert has_to_repeat(audience, reached=True)
+    clock.now += BIND_TIMEOUT
+    audience.exchange_lost()
+    assert has_to_repeat(audience, reached=True)
+
+
+def test_events_that_receivers_would_not_recognise_are_not_repeated(audience: Audience) -> None:
+    assert not has_to_repeat(audience, reached=True)
+    audience.exchange_lost()
+    assert not has_to_repeat(audience, reached=True, may_repeat=False)
+
+
+def test_canary_precedes_events_unless_a_message_was_just_routed(
     audience: Audience, clock: Clock
 ) -> None:
-    assert not misses(audience, reached=True)
-    audience.lose()
-    assert misses(audience, reached=True)
-    clock.now += SETTLE
-    audience.lose()
-    assert misses(audience, reached=True)
+    assert audience.needs_canary
+    assert not has_to_repeat(audience, reached=True)
+    assert not audience.needs_canary
+    clock.now += ROUTED_INTERVAL
+    assert audience.needs_canary
+    assert not has_to_repeat(audience, reached=True)
+    audience.exchange_lost()
+    assert audience.needs_canary
 
 
-def test_what_receivers_would_take_for_new_is_not_published_again(audience: Audience) -> None:
-    assert not misses(audience, reached=True)
-    audience.lose()
-    assert not misses(audience, reached=True, may_repeat=False)
-
-
-def test_a_note_goes_before_events_unless_others_have_just_arrived(
+def test_no_canary_precedes_events_after_the_wait_has_timed_out(
     audience: Audience, clock: Clock
 ) -> None:
-    assert audience.is_doubtful
-    assert not misses(audience, reached=True)
-    assert not audience.is_doubtful
-    clock.now += CERTAIN
-    assert audience.is_doubtful
-    assert not misses(audience, reached=True)
-    audience.lose()
-    assert audience.is_doubtful
-
-
-def test_no_note_goes_before_events_that_nobody_waits_for(audience: Audience, clock: Clock) -> None:
-    assert misses(audience, reached=False)
-    clock.now += UNKNOWN
-    assert not misses(audience, reached=False)
-    assert not audience.is_doubtful
+    assert has_to_repeat(audience, reached=False)
+    clock.now += UNKNOWN_TIMEOUT
+    assert not has_to_repeat(audience, reached=False)
+    assert not audience.needs_canary

@@ -1,4 +1,4 @@
-"""What waits for another publisher in a Socket.IO process, where RabbitMQ mixes what they say."""
+"""Events that wait for another publisher's events, which RabbitMQ delivers in any order."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from jobcast.transports.base import Predecessor
 from tests.support import eventually
 
 
-class Hearer:
-    """A process that follows the job ``j``, and to which the broker delivers what it is told to."""
+class Receiver:
+    """A server process that follows the job ``j``, and the messages it has received."""
 
     def __init__(self) -> None:
         self.source = KombuSource("amqp://nowhere")
@@ -26,7 +26,7 @@ class Hearer:
         self.source._on_message = lambda _, message: self.messages.append(message)
         self.messages: list[Message] = []
 
-    def hear(
+    def receive(
         self, publisher: str, number: int, event: JobEvent, after: str = "", previous: int = 0
     ) -> None:
         outgoing = Outgoing.of(event, Origin(after=after), number)
@@ -35,14 +35,14 @@ class Hearer:
 
     @property
     def lines(self) -> list[str]:
-        """The messages of the logs that came."""
+        """Return the messages of the received log lines."""
         packets = [message.packet for message in self.messages if message.kind == "l"]
         return [packet.partition('"message":"')[2].partition('"')[0] for packet in packets]
 
 
 @pytest.fixture
-def hearer() -> Hearer:
-    return Hearer()
+def receiver() -> Receiver:
+    return Receiver()
 
 
 def started(attempt: int) -> JobStatus:
@@ -53,118 +53,118 @@ def log(line: str) -> JobLog:
     return JobLog(job_id="j", level="info", message=line)
 
 
-async def test_a_process_that_was_just_started_waits_for_nobody(hearer: Hearer) -> None:
-    """It has not heard what was said before, and will not."""
-    hearer.hear("second", 1, started(2), after="first 7")
-    hearer.hear("second", 2, JobComplete(job_id="j", result=1))
-    assert [message.kind for message in hearer.messages] == ["s", "t"]
+async def test_new_process_does_not_wait_for_another_publisher(receiver: Receiver) -> None:
+    """The process was not running when the earlier events were published."""
+    receiver.receive("second", 1, started(2), after="first 7")
+    receiver.receive("second", 2, JobComplete(job_id="j", result=1))
+    assert [message.kind for message in receiver.messages] == ["s", "t"]
 
 
-async def test_a_retry_waits_for_the_attempt_before_also_without_a_record(hearer: Hearer) -> None:
-    """The broker was away while the first attempt ran, and the retry's worker is back first."""
+async def test_retry_without_a_record_waits_for_the_previous_attempt(receiver: Receiver) -> None:
+    """After a broker outage, the retry's worker reconnects before the first attempt's worker."""
     now = int(time.time()) + 1
-    hearer.hear("second", 1, started(2), after=str(Predecessor("first", 2, now)))
-    hearer.hear("second", 2, log("two"))
-    assert hearer.messages == []
-    hearer.hear("first", 1, log("zero"))
-    assert hearer.lines == ["zero"]
-    hearer.hear("first", 2, log("one"))
-    assert hearer.lines == ["zero", "one", "two"]
+    receiver.receive("second", 1, started(2), after=str(Predecessor("first", 2, now)))
+    receiver.receive("second", 2, log("two"))
+    assert receiver.messages == []
+    receiver.receive("first", 1, log("zero"))
+    assert receiver.lines == ["zero"]
+    receiver.receive("first", 2, log("one"))
+    assert receiver.lines == ["zero", "one", "two"]
 
 
-async def test_what_was_published_before_a_process_listened_is_not_waited_for(
-    hearer: Hearer, monkeypatch: pytest.MonkeyPatch
+async def test_event_does_not_wait_for_one_from_before_the_process_listened(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hearer.source, "_listening_since", time.time() - HELD_TIMEOUT)
+    monkeypatch.setattr(receiver.source, "_listening_since", time.time() - HELD_TIMEOUT)
     before = int(time.time() - 2 * HELD_TIMEOUT)
-    hearer.hear("second", 1, started(2), after=str(Predecessor("first", 2, before)))
-    hearer.hear("second", 2, log("two"))
-    assert hearer.lines == ["two"]
+    receiver.receive("second", 1, started(2), after=str(Predecessor("first", 2, before)))
+    receiver.receive("second", 2, log("two"))
+    assert receiver.lines == ["two"]
 
 
-async def test_what_is_released_may_release_another(hearer: Hearer) -> None:
-    hearer.hear("first", 1, log("zero"))
-    hearer.hear("fourth", 1, started(4), after="third 2")
-    hearer.hear("fourth", 2, log("four"))
-    hearer.hear("third", 1, started(3), after="second 2")
-    hearer.hear("third", 2, log("three"))
-    hearer.hear("second", 1, started(2), after="first 2")
-    hearer.hear("second", 2, log("two"))
-    assert hearer.lines == ["zero"]
-    hearer.hear("first", 2, log("one"))
-    assert hearer.lines == ["zero", "one", "two", "three", "four"]
-    assert hearer.source._held == {}
+async def test_released_event_releases_further_events(receiver: Receiver) -> None:
+    receiver.receive("first", 1, log("zero"))
+    receiver.receive("fourth", 1, started(4), after="third 2")
+    receiver.receive("fourth", 2, log("four"))
+    receiver.receive("third", 1, started(3), after="second 2")
+    receiver.receive("third", 2, log("three"))
+    receiver.receive("second", 1, started(2), after="first 2")
+    receiver.receive("second", 2, log("two"))
+    assert receiver.lines == ["zero"]
+    receiver.receive("first", 2, log("one"))
+    assert receiver.lines == ["zero", "one", "two", "three", "four"]
+    assert receiver.source._held == {}
 
 
-async def test_a_publisher_may_wait_twice(hearer: Hearer) -> None:
-    """The task came back to the worker that had tried it before."""
-    hearer.hear("first", 1, log("one"))
-    hearer.hear("second", 1, started(2), after="first 2")
-    hearer.hear("second", 2, log("three"))
-    hearer.hear("second", 3, started(4), after="third 1")
-    hearer.hear("second", 4, log("five"))
-    hearer.hear("first", 2, log("two"))
-    assert hearer.lines == ["one", "two", "three"]
-    hearer.hear("third", 1, log("four"))
-    assert hearer.lines == ["one", "two", "three", "four", "five"]
-    assert hearer.source._held == {}
+async def test_publisher_can_wait_twice(receiver: Receiver) -> None:
+    """A later attempt runs on a worker that ran an earlier attempt too."""
+    receiver.receive("first", 1, log("one"))
+    receiver.receive("second", 1, started(2), after="first 2")
+    receiver.receive("second", 2, log("three"))
+    receiver.receive("second", 3, started(4), after="third 1")
+    receiver.receive("second", 4, log("five"))
+    receiver.receive("first", 2, log("two"))
+    assert receiver.lines == ["one", "two", "three"]
+    receiver.receive("third", 1, log("four"))
+    assert receiver.lines == ["one", "two", "three", "four", "five"]
+    assert receiver.source._held == {}
 
 
-async def test_nobody_is_waited_for_for_ever(
-    hearer: Hearer, monkeypatch: pytest.MonkeyPatch
+async def test_wait_for_another_publisher_is_bounded(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobcast.transports.amqp.source.HELD_TIMEOUT", 0.05)
-    hearer.hear("first", 1, log("zero"))
-    hearer.hear("third", 1, started(3), after="second 2")
-    hearer.hear("third", 2, log("two"))
-    hearer.hear("second", 1, started(2), after="first 9")
-    hearer.hear("second", 2, log("one"))
-    await eventually(lambda: len(hearer.lines) == 3, "the lines of both")
-    assert sorted(hearer.lines) == ["one", "two", "zero"]
-    assert hearer.source._held == {}
+    receiver.receive("first", 1, log("zero"))
+    receiver.receive("third", 1, started(3), after="second 2")
+    receiver.receive("third", 2, log("two"))
+    receiver.receive("second", 1, started(2), after="first 9")
+    receiver.receive("second", 2, log("one"))
+    await eventually(lambda: len(receiver.lines) == 3, "lines of both publishers")
+    assert sorted(receiver.lines) == ["one", "two", "zero"]
+    assert receiver.source._held == {}
 
 
-async def test_the_end_of_a_batch_waits_for_its_beginning_which_comes_again(
-    hearer: Hearer,
+async def test_end_of_a_batch_waits_for_the_repeated_beginning(
+    receiver: Receiver,
 ) -> None:
-    """The queue was bound while the publisher published the batch for the first time."""
-    hearer.hear("first", 3, log("before"))
-    hearer.hear("first", 9, log("three"), previous=8)
-    assert hearer.lines == ["before"]
-    hearer.hear("first", 7, log("one"), previous=3)
-    hearer.hear("first", 8, log("two"), previous=7)
-    hearer.hear("first", 9, log("three"), previous=8)
-    assert hearer.lines == ["before", "one", "two", "three"]
-    assert hearer.source._held == {}
+    """The queue was bound while the batch was published for the first time."""
+    receiver.receive("first", 3, log("before"))
+    receiver.receive("first", 9, log("three"), previous=8)
+    assert receiver.lines == ["before"]
+    receiver.receive("first", 7, log("one"), previous=3)
+    receiver.receive("first", 8, log("two"), previous=7)
+    receiver.receive("first", 9, log("three"), previous=8)
+    assert receiver.lines == ["before", "one", "two", "three"]
+    assert receiver.source._held == {}
 
 
 @given(st.lists(st.integers(1, 8), max_size=5))
-async def test_a_batch_of_which_each_try_delivers_the_end_is_whole_after_the_last(
+async def test_batch_is_complete_after_its_last_repetition(
     beginnings: list[int],
 ) -> None:
-    hearer = Hearer()
-    hearer.hear("first", 1, log("1"))
+    receiver = Receiver()
+    receiver.receive("first", 1, log("1"))
     for beginning in [*beginnings, 1]:
         for number in range(beginning + 1, 10):
-            hearer.hear("first", number, log(str(number)), previous=number - 1)
-    assert hearer.lines == [str(number) for number in range(1, 10)]
-    assert hearer.source._held == {}
+            receiver.receive("first", number, log(str(number)), previous=number - 1)
+    assert receiver.lines == [str(number) for number in range(1, 10)]
+    assert receiver.source._held == {}
 
 
-async def test_an_event_that_was_lost_is_not_waited_for_for_ever(
-    hearer: Hearer, monkeypatch: pytest.MonkeyPatch
+async def test_wait_for_a_lost_event_is_bounded(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobcast.transports.amqp.source.HELD_TIMEOUT", 0.05)
-    hearer.hear("first", 1, log("one"))
-    hearer.hear("first", 4, log("four"), previous=3)
-    hearer.hear("first", 5, log("five"), previous=4)
-    await eventually(lambda: len(hearer.lines) == 3, "the lines that came")
-    assert hearer.lines == ["one", "four", "five"]
-    assert hearer.source._held == {}
+    receiver.receive("first", 1, log("one"))
+    receiver.receive("first", 4, log("four"), previous=3)
+    receiver.receive("first", 5, log("five"), previous=4)
+    await eventually(lambda: len(receiver.lines) == 3, "received lines")
+    assert receiver.lines == ["one", "four", "five"]
+    assert receiver.source._held == {}
 
 
-async def test_a_process_that_was_just_started_does_not_wait_for_what_its_publisher_published(
-    hearer: Hearer,
+async def test_new_process_does_not_wait_for_an_earlier_event(
+    receiver: Receiver,
 ) -> None:
-    hearer.hear("first", 4, log("four"), previous=3)
-    assert hearer.lines == ["four"]
+    receiver.receive("first", 4, log("four"), previous=3)
+    assert receiver.lines == ["four"]

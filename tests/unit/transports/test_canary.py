@@ -1,4 +1,4 @@
-"""The canary: what it takes for silence, and what for deafness."""
+"""The canary: how it tells a silent server from a process that receives nothing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pytest
 
 from jobcast.errors import TransportUnavailable
 from jobcast.transports import canary as module
-from jobcast.transports.canary import SILENCE, UNANSWERED, Canary, Deaf
+from jobcast.transports.canary import SILENCE, UNANSWERED, Canary, NotReceiving
 
 
-class Subscriber:
-    """A way that lets notes through, or not."""
+class Route:
+    """A route that can deliver or lose canaries."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "INTERVAL", 0.0)
@@ -23,112 +23,112 @@ class Subscriber:
         self.error: Exception | None = None
         self.sent = 0
         self.canary = Canary(self.send, lambda: self.online, lambda: self.now)
-        self.canary.watch(["a way"])
+        self.canary.watch(["a route"])
 
-    async def send(self, way: str) -> bool:
+    async def send(self, route: str) -> bool:
         self.sent += 1
         if self.error is not None:
             raise self.error
         if self.passes:
-            self.canary.heard(way)
+            self.canary.message_arrived(route)
         return self.routed
 
     async def turn(self, seconds: float) -> None:
-        """Let time pass, and a note be sent."""
+        """Advance the clock, and let a canary be sent."""
         self.now += seconds
         await self.canary._send_where_silent()
 
 
 @pytest.fixture
-def line(monkeypatch: pytest.MonkeyPatch) -> Subscriber:
-    return Subscriber(monkeypatch)
+def route(monkeypatch: pytest.MonkeyPatch) -> Route:
+    return Route(monkeypatch)
 
 
-async def test_notes_that_arrive_prove_that_the_process_hears(line: Subscriber) -> None:
+async def test_arriving_canaries_keep_the_process_ready(route: Route) -> None:
     for _ in range(100):
-        await line.turn(1)
-    assert line.canary.problem == ""
-    assert line.canary.age == 0.0
+        await route.turn(1)
+    assert route.canary.problem == ""
+    assert route.canary.age == 0.0
 
 
-async def test_no_note_is_sent_while_other_messages_arrive(
-    line: Subscriber, monkeypatch: pytest.MonkeyPatch
+async def test_no_canary_is_sent_while_other_messages_arrive(
+    route: Route, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "INTERVAL", 2.0)
     for _ in range(10):
-        line.now += 2
-        line.canary.heard("a way")
-        await line.turn(0.5)
-    assert line.sent == 0
-    await line.turn(2)
-    assert line.sent == 1
+        route.now += 2
+        route.canary.message_arrived("a route")
+        await route.turn(0.5)
+    assert route.sent == 0
+    await route.turn(2)
+    assert route.sent == 1
 
 
-async def test_notes_that_are_lost_make_a_process_deaf(line: Subscriber) -> None:
-    line.passes = False
+async def test_lost_canaries_raise_not_receiving(route: Route) -> None:
+    route.passes = False
     for _ in range(UNANSWERED):
-        await line.turn(1)
-    with pytest.raises(Deaf, match="a way"):
-        await line.turn(1)
+        await route.turn(1)
+    with pytest.raises(NotReceiving, match="a route"):
+        await route.turn(1)
 
 
-async def test_a_note_that_reaches_nobody_makes_a_process_deaf_at_once(line: Subscriber) -> None:
-    line.passes = line.routed = False
-    with pytest.raises(Deaf):
-        await line.turn(1)
+async def test_unroutable_canary_raises_not_receiving_at_once(route: Route) -> None:
+    route.passes = route.routed = False
+    with pytest.raises(NotReceiving):
+        await route.turn(1)
 
 
-async def test_connecting_again_and_again_does_not_make_a_deaf_process_ready(
-    line: Subscriber,
+async def test_reconnecting_does_not_hide_a_broken_route(
+    route: Route,
 ) -> None:
-    line.passes = line.routed = False
+    route.passes = route.routed = False
     for _ in range(20):
-        with pytest.raises(Deaf):
-            await line.turn(1)
-        line.canary.watch(["a way"])
-    assert "has arrived for" in line.canary.problem
-    line.passes = line.routed = True
-    await line.turn(1)
-    assert line.canary.problem == ""
+        with pytest.raises(NotReceiving):
+            await route.turn(1)
+        route.canary.watch(["a route"])
+    assert "has arrived for" in route.canary.problem
+    route.passes = route.routed = True
+    await route.turn(1)
+    assert route.canary.problem == ""
 
 
-async def test_a_process_that_had_no_time_is_not_deaf(line: Subscriber) -> None:
+async def test_suspended_process_has_no_broken_route(route: Route) -> None:
     for _ in range(10):
-        # It was stopped for a minute, and the note arrives as soon as it goes on.
-        await line.turn(60)
-        assert line.canary.problem == ""
+        # The process was suspended for a minute; the canary arrives when it resumes.
+        await route.turn(60)
+        assert route.canary.problem == ""
 
 
-async def test_a_way_on_which_nothing_can_be_sent_is_silent(line: Subscriber) -> None:
-    line.error = TransportUnavailable("the broker blocks")
+async def test_failing_sends_make_the_route_silent(route: Route) -> None:
+    route.error = TransportUnavailable("the broker blocks")
     for _ in range(3):
-        await line.turn(SILENCE / 2)
-    assert "the broker blocks" in line.canary.problem
-    line.error = None
-    await line.turn(1)
-    assert line.canary.problem == ""
+        await route.turn(SILENCE / 2)
+    assert "the broker blocks" in route.canary.problem
+    route.error = None
+    await route.turn(1)
+    assert route.canary.problem == ""
 
 
-async def test_silence_and_its_end_are_logged_once(
-    line: Subscriber, caplog: pytest.LogCaptureFixture
+async def test_silence_and_recovery_are_logged_once(
+    route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
-    line.error = TransportUnavailable("the broker blocks")
-    task = asyncio.create_task(line.canary.run())
+    route.error = TransportUnavailable("the broker blocks")
+    task = asyncio.create_task(route.canary.run())
     for _ in range(20):
-        line.now += SILENCE
+        route.now += SILENCE
         await asyncio.sleep(0)
     assert caplog.text.count("is not ready") == 1
-    line.error = None
+    route.error = None
     for _ in range(20):
         await asyncio.sleep(0)
     assert caplog.text.count("arrive again") == 1
     task.cancel()
 
 
-async def test_nothing_is_sent_without_a_connection(line: Subscriber) -> None:
-    line.online = False
-    task = asyncio.create_task(line.canary.run())
+async def test_offline_process_sends_no_canaries(route: Route) -> None:
+    route.online = False
+    task = asyncio.create_task(route.canary.run())
     for _ in range(20):
         await asyncio.sleep(0)
-    assert line.sent == 0
+    assert route.sent == 0
     task.cancel()

@@ -1,4 +1,4 @@
-"""A job's record: what is kept of it, and whether a client may go on from where it was."""
+"""The record of a job: which events it keeps, and which clients can resume."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jobcast.transports.record import Record, Records
 JOB = "a"
 RETENTION = Retention(ttl=60, size=5)
 
-said = st.lists(
+event_lists = st.lists(
     st.one_of(
         st.builds(lambda text: JobLog(job_id=JOB, level="info", message=text), st.text(max_size=3)),
         st.builds(
@@ -31,8 +31,8 @@ def stored(record: Record, events: list[JobEvent]) -> list[Message]:
     return [message for message in added if message is not None]
 
 
-@given(said, st.integers(0, 40), st.integers(1, 10))
-def test_who_may_resume_misses_nothing(events: list[JobEvent], seq: int, size: int) -> None:
+@given(event_lists, st.integers(0, 40), st.integers(1, 10))
+def test_resuming_client_misses_no_event(events: list[JobEvent], seq: int, size: int) -> None:
     record = Record(None, size)
     messages = stored(record, events)
     snapshot = record.snapshot(Cursor(epoch=record.epoch, seq=seq))
@@ -41,20 +41,20 @@ def test_who_may_resume_misses_nothing(events: list[JobEvent], seq: int, size: i
     if snapshot.recovered:
         due = [m for m in later if m.kind != "p"]
         assert [m for m in snapshot.events if m.kind != "p"] == due
-        # A value is missing only if a newer one, or a new run, has taken its place.
+        # Progress is missing only if newer progress, or a new run, has replaced it.
         assert [m for m in snapshot.events if m.kind == "p"] in (
             [],
             [m for m in latest if m in later],
         )
     else:
-        # Nobody knows what there was before the oldest that is kept.
+        # The events before the oldest kept one are unknown.
         assert seq > record.seq or seq < record.events[0].seq - 1
         assert snapshot == record.snapshot(None)
     assert [m.seq for m in snapshot.events] == sorted({m.seq for m in snapshot.events})
 
 
-@given(said, st.integers(0, 40))
-def test_nobody_resumes_in_another_epoch(events: list[JobEvent], seq: int) -> None:
+@given(event_lists, st.integers(0, 40))
+def test_cursor_of_another_epoch_does_not_resume(events: list[JobEvent], seq: int) -> None:
     record = Record(None, 10)
     stored(record, events)
     snapshot = record.snapshot(Cursor(epoch="another", seq=seq))
@@ -63,31 +63,33 @@ def test_nobody_resumes_in_another_epoch(events: list[JobEvent], seq: int) -> No
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(1, 21))
-def test_the_decision_is_between_the_oldest_and_the_latest(at: int, seq: int, first: int) -> None:
+def test_resume_needs_a_cursor_between_the_oldest_and_latest_seq(
+    at: int, seq: int, first: int
+) -> None:
     cursor = Cursor(epoch="e", seq=at)
     decided = can_resume(cursor, epoch="e", seq=seq, first=first)
-    # Everything from first to seq is there: at + 1 up to seq has to be a part of it.
+    # The events from ``first`` to ``seq`` are kept, and have to include all after the cursor.
     assert decided == (at <= seq and set(range(at + 1, first)) == set())
     assert not can_resume(None, epoch="e", seq=seq, first=first)
 
 
-@given(said, st.lists(st.integers(1, 6), max_size=12))
-def test_what_is_sent_again_changes_nothing(events: list[JobEvent], repeats: list[int]) -> None:
-    once, often = Record(None, 100), Record(None, 100)
+@given(event_lists, st.lists(st.integers(1, 6), max_size=12))
+def test_repeated_events_change_nothing(events: list[JobEvent], repeats: list[int]) -> None:
+    single, repeated = Record(None, 100), Record(None, 100)
     numbered = [Outgoing.of(event, number=n) for n, event in enumerate(events, 1)]
     for outgoing in numbered:
-        once.add(outgoing, RETENTION, "p")
+        single.add(outgoing, RETENTION, "p")
     for end, outgoing in enumerate(numbered, 1):
-        often.add(outgoing, RETENTION, "p")
+        repeated.add(outgoing, RETENTION, "p")
         if repeats:
-            # The last few, in their order, as a publisher does that heard no answer.
+            # A publisher that received no answer repeats its last events in order.
             for again in numbered[max(0, end - repeats.pop()) : end]:
-                assert often.add(again, RETENTION, "p") is None
-    assert [m.packet for m in often.events] == [m.packet for m in once.events]
-    assert (often.seq, often.state) == (once.seq, once.state)
+                assert repeated.add(again, RETENTION, "p") is None
+    assert [m.packet for m in repeated.events] == [m.packet for m in single.events]
+    assert (repeated.seq, repeated.state) == (single.seq, single.state)
 
 
-def test_records_are_bounded_by_number_and_events_and_ended_ones_go_first() -> None:
+def test_records_past_a_limit_are_dropped_ended_ones_first() -> None:
     records = Records(Retention(ttl=60, size=100), max_records=3, max_events=1000)
     for name in "abcd":
         records.add(Outgoing.of(JobLog(job_id=name, level="info", message="x")))
@@ -100,7 +102,7 @@ def test_records_are_bounded_by_number_and_events_and_ended_ones_go_first() -> N
     for n in range(8):
         for name in "ab":
             records.add(Outgoing.of(JobLog(job_id=name, level="info", message=str(n))))
-    # The one that was silent for longest made room for the other.
+    # The record with the oldest latest event was dropped.
     left = [name for name in "ab" if records.get(name) is not None]
     assert left
     assert sum(len(record.events) for name in left if (record := records.get(name))) <= 10

@@ -1,4 +1,4 @@
-"""Which run of a job is listened to."""
+"""Which run of a job is current, and when leases expire."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from hypothesis import strategies as st
 
 from jobcast.celery.headers import SENDING_HEADER, origin_of_delivery
 from jobcast.transports.leases import InMemoryLeases, Lease, LeaseTimeouts
-from jobcast.transports.runs import NOBODY, REMEMBERED, Run, Runs, draw
+from jobcast.transports.runs import REMEMBERED, UNKNOWN_RUN, Run, Runs, draw
 
 names = st.sampled_from(["", "a1", "b2", "c3"])
 runs = st.builds(Run, names, st.integers(0, 3), names, st.booleans())
 
 
 @given(runs)
-def test_a_run_is_what_its_text_says(run: Run) -> None:
+def test_run_and_lease_survive_a_round_trip_as_text(run: Run) -> None:
     assert Run.parse(str(run)) == run
     assert Lease.parse(str(Lease("a/b:c", run))) == Lease("a/b:c", run)
 
 
 deliveries = st.builds(
-    lambda sending, attempt, which, redelivered: Run(
-        sending, attempt, f"{sending or 'z'}{attempt}{which}", redelivered
+    lambda sending, attempt, index, redelivered: Run(
+        sending, attempt, f"{sending or 'z'}{attempt}{index}", redelivered
     ),
     names, st.integers(1, 3), st.integers(1, 3), st.booleans(),
 )  # fmt: skip
 
 
 @given(st.lists(deliveries, min_size=1, max_size=20))
-def test_who_was_followed_by_another_does_not_come_back(spoken: list[Run]) -> None:
+def test_past_run_does_not_become_current_again(history: list[Run]) -> None:
     job, followed = Runs(), set[Run]()
-    for run in spoken:
+    for run in history:
         standing = job.standing(run)
         assert not (standing == "newer" and run in followed)
         if standing == "newer":
@@ -38,14 +38,14 @@ def test_who_was_followed_by_another_does_not_come_back(spoken: list[Run]) -> No
                 followed.add(job.current)
             job.adopt(run)
             assert job.standing(run) == "same"
-    assert job.standing(NOBODY) == "same"
+    assert job.standing(UNKNOWN_RUN) == "same"
 
 
-def test_what_was_followed_by_very_many_is_forgotten() -> None:
+def test_number_of_remembered_past_runs_is_bounded() -> None:
     job = Runs()
     for _ in range(10 * REMEMBERED):
         job.adopt(Run("aa", 1, draw(), redelivered=True))
-    assert len(job._gone) == REMEMBERED
+    assert len(job._past_ids) == REMEMBERED
 
 
 class Clock:
@@ -59,8 +59,8 @@ LEASE = Lease("42", Run("aa", 1, "d1"))
 TERMS = LeaseTimeouts(lease=15, lost_after=120)
 
 
-def book() -> tuple[Clock, InMemoryLeases]:
-    """A book that somebody has looked at for long enough."""
+def scanned_leases() -> tuple[Clock, InMemoryLeases]:
+    """Return leases that have been scanned for longer than the duration of a lease."""
     clock = Clock()
     leases = InMemoryLeases(clock)
     for _ in range(20):
@@ -76,7 +76,7 @@ def found(leases: InMemoryLeases) -> list[str]:
 
 
 def watch(clock: Clock, leases: InMemoryLeases, seconds: int) -> list[tuple[int, str]]:
-    """What is found, and after how many seconds."""
+    """Scan every second, and return each finding with the second it was found in."""
     seen = []
     for second in range(1, seconds + 1):
         clock.now += 1
@@ -84,14 +84,14 @@ def watch(clock: Clock, leases: InMemoryLeases, seconds: int) -> list[tuple[int,
     return seen
 
 
-def test_a_lease_runs_out_and_then_the_patience() -> None:
-    clock, leases = book()
+def test_expired_lease_stalls_and_then_loses_the_run() -> None:
+    clock, leases = scanned_leases()
     leases.renew([LEASE], 15)
     assert watch(clock, leases, 300) == [(15, "stalled"), (135, "lost")]
 
 
-def test_a_renewal_revives_however_late() -> None:
-    clock, leases = book()
+def test_renewal_revives_a_stalled_run_at_any_time() -> None:
+    clock, leases = scanned_leases()
     leases.renew([LEASE], 15)
     assert watch(clock, leases, 100) == [(15, "stalled")]
     leases.renew([LEASE], 15)
@@ -100,9 +100,9 @@ def test_a_renewal_revives_however_late() -> None:
     assert watch(clock, leases, 300) == []
 
 
-def test_who_could_not_look_for_long_gives_everybody_time() -> None:
-    """The machine slept, or the store was away: leases ran out that nobody could renew."""
-    clock, leases = book()
+def test_interrupted_scan_gives_workers_time_to_renew() -> None:
+    """While the machine sleeps or the store is away, leases expire that cannot be renewed."""
+    clock, leases = scanned_leases()
     leases.renew([LEASE], 15)
     clock.now += 3600
     assert found(leases) == []
@@ -112,8 +112,8 @@ def test_who_could_not_look_for_long_gives_everybody_time() -> None:
     assert watch(clock, leases, 3) == [(1, "stalled")]
 
 
-def test_a_renewal_between_the_look_and_the_word_is_not_lost() -> None:
-    clock, leases = book()
+def test_renewal_between_scan_and_acknowledgement_is_kept() -> None:
+    clock, leases = scanned_leases()
     leases.renew([LEASE], 15)
     clock.now += 5
     leases.scan(TERMS)
@@ -126,8 +126,8 @@ def test_a_renewal_between_the_look_and_the_word_is_not_lost() -> None:
     assert watch(clock, leases, 2) == [(1, "revived")]
 
 
-def test_a_delivery_to_a_worker_that_does_not_know_the_task_is_a_run_too() -> None:
-    """Otherwise the end of a retry there would be told by nobody that is listened to."""
+def test_delivery_to_a_worker_without_the_task_is_a_new_run() -> None:
+    """Otherwise the outcome of its retry would be dropped as one of a past run."""
     headers = {SENDING_HEADER: draw(), "retries": 1}
     runs = Runs()
     runs.adopt(origin_of_delivery(headers, 0, {"redelivered": False}).run)

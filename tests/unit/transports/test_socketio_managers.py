@@ -1,4 +1,4 @@
-"""Who is in which of python-socketio's rooms."""
+"""The bookkeeping of python-socketio's rooms."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STEPS = st.lists(
         st.tuples(st.just("enter"), CLIENTS, NAMESPACES, ROOMS),
         st.tuples(st.just("leave"), CLIENTS, NAMESPACES, ROOMS),
         st.tuples(st.just("close"), CLIENTS, NAMESPACES, ROOMS),
-        st.tuples(st.just("say goodbye"), CLIENTS, NAMESPACES),
+        st.tuples(st.just("pre_disconnect"), CLIENTS, NAMESPACES),
         st.tuples(st.just("disconnect"), CLIENTS, NAMESPACES),
     )
 )
@@ -33,23 +33,23 @@ def manager() -> Any:
     return open_manager("memory://")
 
 
-def told(manager: Any, steps: list[Any]) -> Any:
-    """What a manager knows after some steps, by python-socketio's own fields."""
+def state_after(manager: Any, steps: list[Any]) -> Any:
+    """Return a manager's state after some steps, in python-socketio's own fields."""
     manager.set_server(socketio.AsyncServer(async_mode="asgi"))
-    for what, client, namespace, *rooms in steps:
-        here = client in manager.rooms.get(namespace, {}).get(None, {})
-        match what:
-            case "connect" if not here:
+    for action, client, namespace, *rooms in steps:
+        is_connected = client in manager.rooms.get(namespace, {}).get(None, {})
+        match action:
+            case "connect" if not is_connected:
                 manager.basic_enter_room(client, namespace, None, eio_sid=f"eio-{client}")
                 manager.basic_enter_room(client, namespace, client, eio_sid=f"eio-{client}")
                 manager.callbacks[client] = {}
-            case "enter" if here:
+            case "enter" if is_connected:
                 manager.basic_enter_room(client, namespace, rooms[0])
-            case "leave" if here:
+            case "leave" if is_connected:
                 manager.basic_leave_room(client, namespace, rooms[0])
             case "close":
                 manager.basic_close_room(rooms[0], namespace)
-            case "say goodbye" if here:
+            case "pre_disconnect" if is_connected:
                 manager.pre_disconnect(client, namespace)
             case "disconnect":
                 manager.basic_disconnect(client, namespace)
@@ -57,29 +57,31 @@ def told(manager: Any, steps: list[Any]) -> Any:
 
 
 @given(STEPS)
-def test_rooms_are_as_python_socketio_has_them(steps: list[Any]) -> None:
+def test_rooms_match_python_socketios_own(steps: list[Any]) -> None:
     ours = manager()
-    assert told(ours, steps) == told(AsyncManager(), steps)
+    assert state_after(ours, steps) == state_after(AsyncManager(), steps)
     for client in "abc":
         for namespace in ("/", "/jobs"):
             ours.basic_disconnect(client, namespace)
     assert (ours.rooms, ours._entered) == ({}, {})
 
 
-def test_a_client_that_goes_disturbs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten thousand may go together."""
+def test_disconnect_does_not_search_the_rooms_of_other_clients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten thousand clients may disconnect at once."""
     ours = manager()
-    told(ours, [("connect", f"{number}", "/") for number in range(100)])
-    asked: list[object] = []
+    state_after(ours, [("connect", f"{number}", "/") for number in range(100)])
+    lookups: list[object] = []
 
-    def noting(ask: Callable[[bidict[Any, Any], object], bool]) -> Any:
+    def recording(contains_sid: Callable[[bidict[Any, Any], object], bool]) -> Any:
         def contains(room: bidict[Any, Any], sid: object) -> bool:
-            asked.append(sid)
-            return ask(room, sid)
+            lookups.append(sid)
+            return contains_sid(room, sid)
 
         return contains
 
-    monkeypatch.setattr(bidict, "__contains__", noting(bidict.__contains__))
+    monkeypatch.setattr(bidict, "__contains__", recording(bidict.__contains__))
     ours.basic_disconnect("50", "/")
-    assert len(asked) < 10
+    assert len(lookups) < 10
     assert "50" not in ours.rooms["/"]

@@ -1,4 +1,4 @@
-"""Which transport a URL selects, and what its parts mean."""
+"""Which transport a URL selects, and how its parts are parsed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OTHERS = Transport(
 
 @pytest.fixture
 def another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installed package that brings a transport."""
+    """An installed package that provides a transport."""
     entry_point = EntryPoint("nats", f"{__name__}:OTHERS", "jobcast.transports")
 
     def installed(group: str, name: str) -> EntryPoints:
@@ -30,7 +30,7 @@ def another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobcast.transports.entry_points", installed)
 
 
-def test_a_package_may_bring_a_transport(another: None) -> None:
+def test_package_can_provide_a_transport(another: None) -> None:
     check_url("nats://somewhere")
     assert isinstance(open_publisher("nats://somewhere"), MemoryPublisher)
     open_manager("nats://somewhere")
@@ -53,7 +53,7 @@ def test_a_package_may_bring_a_transport(another: None) -> None:
         ("valkeys+cluster://[::1]:7/0", "cluster", "rediss://[::1]:7/0", (("::1", 7),), ""),
     ],
 )  # fmt: skip
-def test_where_the_servers_are(
+def test_url_selects_shape_hosts_and_service(
     url: str, shape: str, first: str, hosts: tuple[tuple[str, int], ...], service: str
 ) -> None:
     servers = Servers.at(url)
@@ -62,7 +62,7 @@ def test_where_the_servers_are(
     assert servers.sharded == (shape == "cluster")
 
 
-def test_sentinels_have_a_password_of_their_own() -> None:
+def test_sentinels_have_their_own_credentials() -> None:
     servers = Servers.at("redis+sentinel://u:p@a/0/m?sentinel_username=x&sentinel_password=y")
     assert servers.sentinel_options == {"username": "x", "password": "y"}
     assert "sentinel_" not in servers.url
@@ -72,7 +72,7 @@ def test_sentinels_have_a_password_of_their_own() -> None:
 @pytest.mark.parametrize(
     "option", ["decode_responses=True", "decode_responses=False", "encoding=utf-16"]
 )
-def test_an_option_that_changes_how_answers_are_read_is_refused(scheme: str, option: str) -> None:
+def test_option_that_changes_decoding_is_rejected(scheme: str, option: str) -> None:
     path = "0/mymaster" if "sentinel" in scheme else ""
     with pytest.raises(ValueError, match=f"has the option {option.partition('=')[0]}"):
         check_url(f"{scheme}://h:1/{path}?{option}")
@@ -80,7 +80,7 @@ def test_an_option_that_changes_how_answers_are_read_is_refused(scheme: str, opt
         Settings.load({"JOBCAST_URL": f"{scheme}://h:1/{path}?{option}"})
 
 
-async def test_an_option_does_not_bound_how_long_a_channel_may_be_silent() -> None:
+async def test_url_options_set_no_timeout_for_subscriptions() -> None:
     servers = Servers.at("redis://h:1/0?socket_timeout=0.5&socket_connect_timeout=7")
     client = servers.async_client()
     (pool,) = await servers.subscriber_pools(client)
@@ -90,7 +90,7 @@ async def test_an_option_does_not_bound_how_long_a_channel_may_be_silent() -> No
     await pool.aclose()
 
 
-def test_a_stock_channel_is_no_part_of_the_brokers_url() -> None:
+def test_stock_channel_is_removed_from_the_broker_url() -> None:
     address = Address.of("amqp://u:p@h:5672/vhost?channel=stock&ssl=1")
     assert address == Address("amqp://u:p@h:5672/vhost?ssl=1", "stock")
     assert Address.of("amqp://h//") == Address("amqp://h//", None)

@@ -1,4 +1,4 @@
-"""The number of the latest event that a publisher has published of each job."""
+"""Tracks the number of the latest event that a publisher has published of each job."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from msgspec import structs
 from jobcast.events import TERMINAL_STATES
 from jobcast.transports.base import Outgoing
 
-MAX_JOBS: Final = 10_000  # whose latest numbers are remembered; the ones that were silent go first
+MAX_JOBS: Final = 10_000  # jobs to track; the one that published least recently is dropped
 
 
 class LatestNumbers:
-    """Chains the events of a job, so that a receiver notices that one is missing.
+    """Chains the events of a job, so that a receiver notices a missing event.
 
-    A queue that is bound while a batch is being published gets the end of the batch only. The
-    whole batch comes again, and the receiver has to wait for it.
+    A queue that is bound while a batch is published gets only the end of the batch. The publisher
+    publishes the whole batch again, and the receiver has to wait for it.
     """
 
     def __init__(self) -> None:
         self._latest: OrderedDict[str, int] = OrderedDict()
 
     def chain(self, batch: Sequence[Outgoing]) -> list[Outgoing]:
-        """Return the events, each with the number of the event of its job before it."""
+        """Return the events, each with the number of its job's previous event."""
         within: dict[str, int] = {}
         chained: list[Outgoing] = []
         for outgoing in batch:
@@ -35,7 +35,7 @@ class LatestNumbers:
         return chained
 
     def add(self, batch: Sequence[Outgoing]) -> None:
-        """Note that the events were published."""
+        """Record that the events were published."""
         for outgoing in batch:
             self._latest.pop(outgoing.job_id, None)
             if outgoing.state not in TERMINAL_STATES:

@@ -12,7 +12,7 @@ from jobcast.transports.revocations import MAX_REVOCATIONS
 
 
 class Names(Struct, frozen=True):
-    """The names that the deployment with this prefix uses."""
+    """The names of exchanges and queues in the deployment with this prefix."""
 
     prefix: str = DEFAULT_PREFIX
 
@@ -23,27 +23,27 @@ class Names(Struct, frozen=True):
 
     @property
     def events(self) -> str:
-        """The exchange of the jobs' events."""
+        """The exchange for the events of jobs."""
         return f"{self.prefix}.events"
 
     @property
     def leases(self) -> str:
-        """The exchange of what keeps runs alive."""
+        """The exchange for lease renewals and releases."""
         return f"{self.prefix}.leases"
 
     @property
     def revocations(self) -> str:
-        """The exchange of tokens that are revoked."""
+        """The exchange for revocations of tokens."""
         return f"{self.prefix}.revocations"
 
     @property
     def exchanges(self) -> frozenset[str]:
-        """All of them."""
+        """The names of all exchanges."""
         return frozenset((self.bus, self.events, self.leases, self.revocations))
 
     @staticmethod
     def new_queue(exchange: str) -> str:
-        """A name for the queue of a server process."""
+        """Return a new name for a queue of a server process."""
         return f"{exchange}.{secrets.token_hex(8)}"
 
     def bus_exchange(self) -> Exchange:
@@ -56,12 +56,13 @@ class Names(Struct, frozen=True):
         return Exchange(self.revocations, "fanout", durable=True)
 
     def kept_revocations(self) -> Queue:
-        """The durable queue of the revocations that are in force. Nobody consumes it."""
+        """Return the durable queue, without a consumer, of the revocations that are in force."""
         return Queue(
             f"{self.revocations}.kept",
             self.revocations_exchange(),
             durable=True,
-            # A quorum queue, which a vhost may make by default, drops what is given back often.
+            # A quorum queue, which may be the vhost's default, drops messages that are requeued
+            # often.
             queue_arguments={"x-queue-type": "classic"},
             max_length=MAX_REVOCATIONS,
         )
@@ -71,5 +72,5 @@ class Names(Struct, frozen=True):
 
 
 def stock_exchange(channel: str) -> Exchange:
-    """An exchange as python-socketio's managers declare it."""
+    """Return an exchange as python-socketio's managers declare it."""
     return Exchange(channel, "fanout", durable=False)

@@ -1,10 +1,10 @@
-"""RabbitMQ by Kombu, the worker's side.
+"""The worker side of the RabbitMQ transport, based on Kombu.
 
-A job's event goes to a durable fanout exchange as a message of python-socketio's own kind (``emit``
-to the job's room), with what jobcast has to know beside it. Each realtime process has a durable
-queue there that expires when the process is gone, so that neither a broken connection nor a
-restarted broker loses what was confirmed. With ``?channel=NAME`` in the URL the exchange of that
-name is fed too, where a stock ``socketio.AsyncAioPikaManager("amqp://...", channel=NAME)`` listens.
+A job's event goes to a durable fanout exchange in python-socketio's message format (an ``emit`` to
+the job's room), with jobcast's own fields added. Each server process has a durable queue at that
+exchange, which expires when the process is gone. Confirmed events therefore survive a broken
+connection and a broker restart. With ``?channel=NAME`` in the URL, the events also go to the
+exchange NAME, for a stock ``socketio.AsyncAioPikaManager("amqp://...", channel=NAME)``.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from msgspec import Struct, structs
 
 from jobcast.errors import PublishFailed
 from jobcast.events import JOB_EVENTS, Kind, State, job_of, packet_tail, room_of
-from jobcast.transports.amqp.audience import Audience, Unheard
+from jobcast.transports.amqp.audience import Audience, ListenersMissing
 from jobcast.transports.amqp.latest_numbers import LatestNumbers
 from jobcast.transports.amqp.names import Names, stock_exchange
 from jobcast.transports.base import Outgoing, Predecessor, Required, Retention
 from jobcast.transports.leases import Lease
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.revocations import Revocation
-from jobcast.transports.runs import NOBODY, Run
+from jobcast.transports.runs import UNKNOWN_RUN, Run
 from jobcast.transports.socketio_managers import JobEventManagerMixin
 
 CONNECT_TIMEOUT: Final = 2.0  # seconds
@@ -44,19 +44,19 @@ LONGEST_EXPIRATION: Final = 49 * 24 * 3600.0  # seconds; RabbitMQ counts millise
 TRANSIENT: Final = 1  # AMQP's delivery modes
 PERSISTENT: Final = 2
 
-CANARY: Final = "jobcast.canary"  # the type of a message by which a process finds out what it hears
-BIND_AGAIN: Final = "jobcast.bind-again"  # the type of a message that asks all processes for it
-NOTE: Final = b"{}"  # the body of messages whose type says everything
+CANARY: Final = "jobcast.canary"  # the type of messages that verify that a process receives
+BIND_AGAIN: Final = "jobcast.bind-again"  # the type of messages that ask processes to bind again
+CANARY_BODY: Final = b"{}"  # the body of messages that need only a type
 BLOCKED: Final = "the broker blocks publishers: its memory or disk alarm is set"
 
-#: What Kombu and its driver raise where a broker cannot be reached or does not do what is asked.
+#: Exceptions of Kombu and its driver when a broker is unreachable or refuses a request.
 KOMBU_ERRORS: Final = (KombuError, AMQPError, OSError)
 
 logger = logging.getLogger(__name__)
 
 
-class About(Struct, frozen=True, gc=False, omit_defaults=True):
-    """What jobcast has to know of an event, beside python-socketio's message."""
+class EventFields(Struct, frozen=True, gc=False, omit_defaults=True):
+    """jobcast's own fields of an event, in addition to python-socketio's message."""
 
     publisher: str
     number: int
@@ -64,7 +64,7 @@ class About(Struct, frozen=True, gc=False, omit_defaults=True):
     previous: int = 0
     state: State | None = None
     owner: str | None = None
-    run: Run = NOBODY
+    run: Run = UNKNOWN_RUN
     after: str = ""
     requires: Required = ""
 
@@ -75,7 +75,7 @@ class Emit(Struct, frozen=True, gc=False):
     event: str
     data: tuple[msgspec.Raw, ...]
     room: str
-    jobcast: About
+    jobcast: EventFields
     method: str = "emit"
     binary: bool = False
     namespace: str = "/"
@@ -84,30 +84,31 @@ class Emit(Struct, frozen=True, gc=False):
     host_id: str = ""
 
 
-class LeaseNote(Struct, frozen=True):
-    """Leases that are renewed, or released if they have no seconds."""
+class LeaseUpdate(Struct, frozen=True):
+    """A message that renews leases, or releases them if ``seconds`` is None."""
 
     leases: list[Lease]
     seconds: float | None = None
 
 
-def decode_leases(body: bytes | str) -> LeaseNote:
-    """The leases of a message.
+def decode_leases(body: bytes | str) -> LeaseUpdate:
+    """Decode a message about leases.
 
     Raises:
-        ValueError: the message is something else.
+        ValueError: the message is not about leases.
     """
     try:
-        return msgspec.json.decode(body, type=LeaseNote)
+        return msgspec.json.decode(body, type=LeaseUpdate)
     except msgspec.DecodeError as exc:
-        raise ValueError(f"no leases: {exc}") from None
+        raise ValueError(f"not a message about leases: {exc}") from None
 
 
 def encode(outgoing: Outgoing, publisher: str) -> bytes:
+    """Encode a job event as python-socketio's message for an ``emit`` to the job's room."""
     name, payload = _split(outgoing.head)
-    # A stock server passes the publisher's count on to its clients as the seq.
+    # A stock server passes the publisher's number on to its clients as the seq.
     payload += packet_tail(max(1, outgoing.number)).removesuffix("]")
-    about = About(
+    fields = EventFields(
         publisher=publisher,
         number=outgoing.number,
         previous=outgoing.previous,
@@ -123,46 +124,46 @@ def encode(outgoing: Outgoing, publisher: str) -> bytes:
             event=name,
             data=(msgspec.Raw(payload.encode()),),
             room=room_of(outgoing.job_id),
-            jobcast=about,
+            jobcast=fields,
             host_id=publisher,
         )
     )
 
 
 def decode(body: bytes | str) -> tuple[Outgoing, str]:
-    """The event of a message, and who published it.
+    """Decode a job event, and return it with the id of its publisher.
 
     Raises:
-        ValueError: the message is something else.
+        ValueError: the message is not a job event.
     """
     try:
         emit = msgspec.json.decode(body, type=Emit)
     except (msgspec.DecodeError, RecursionError) as exc:
-        raise ValueError(f"no event of a job: {exc}") from None
+        raise ValueError(f"not a job event: {exc}") from None
     job_id = job_of(emit.room)
     if job_id is None or emit.event not in JOB_EVENTS or len(emit.data) != 1:
-        raise ValueError("no event of a job")
+        raise ValueError("not a job event")
     payload = bytes(emit.data[0]).decode()
     end = payload.rindex('"seq":') + len('"seq":')
-    about = emit.jobcast
-    Predecessor.parse(about.after)
+    fields = emit.jobcast
+    Predecessor.parse(fields.after)
     outgoing = Outgoing(
         job_id=job_id,
-        kind=about.kind,
+        kind=fields.kind,
         head=f'42["{emit.event}",{payload[:end]}',
-        state=about.state,
-        owner=about.owner,
-        number=about.number,
-        previous=about.previous,
-        run=about.run,
-        after=about.after,
-        requires=about.requires,
+        state=fields.state,
+        owner=fields.owner,
+        number=fields.number,
+        previous=fields.previous,
+        run=fields.run,
+        after=fields.after,
+        requires=fields.requires,
     )
-    return outgoing, about.publisher
+    return outgoing, fields.publisher
 
 
 class Address(Struct, frozen=True):
-    """What a URL says: where the broker is, and which stock channel is fed."""
+    """The parts of a URL: the broker's URL, and the stock channel that gets the events too."""
 
     url: str
     channel: str | None
@@ -179,13 +180,13 @@ def check_url(url: str, prefix: str = DEFAULT_PREFIX) -> None:
     """Check a URL without connecting.
 
     Raises:
-        ValueError: it cannot be used.
+        ValueError: the URL is invalid.
     """
     parts = urlsplit(url)
     try:
         _ = parts.port
     except ValueError:
-        # The text that was taken for a port may be a password whose @ is missing.
+        # The message omits the given port, which may be part of a password whose @ is missing.
         raise ValueError("should be a URL with a usable port, from 0 to 65535") from None
     if not parts.hostname:
         raise ValueError("should be a URL with a host, as in amqp://user:password@host:5672//")
@@ -201,12 +202,12 @@ def check_url(url: str, prefix: str = DEFAULT_PREFIX) -> None:
 def connection(
     url: str, *, on_blocked: Callable[[str], None] | None = None, **options: Any
 ) -> Connection:
-    """A connection whose waits are bounded, and that is not tried again behind one's back.
+    """Return a connection with timeouts and no automatic retries.
 
     Args:
-        url: of the broker.
-        on_blocked: is called when the broker says that it takes nothing from publishers now.
-        options: further ones of Kombu's.
+        url: the broker's URL.
+        on_blocked: called when the broker stops accepting messages from publishers.
+        options: further options of Kombu.
     """
     return Connection(
         url,
@@ -223,7 +224,7 @@ def connection(
 class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
     """A write-only ``socketio.KombuManager`` whose job rooms have order and history.
 
-    Any process may use it to address a job's followers:
+    Any process may use it to emit to a job's followers:
 
     >>> manager = KombuPublisher("amqp://guest:guest@localhost:5672//")
     >>> manager.emit("job_log", {"level": "info", "message": "nearly there"}, room="job_42")
@@ -248,100 +249,104 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         self._published = 0
         self._unconfirmed: set[int] = set()  # delivery tags
         self._refused = False
-        self._returned = 0  # messages that no queue got
+        self._returned = 0  # messages that reached no queue
         self._audience = Audience(self._names.events)
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
-        """Hand events to the broker, and wait until it has them all.
+        """Publish events, and wait until the broker confirms all of them.
 
         Raises:
-            PublishFailed: it may not have them, or those that listened do not now.
+            PublishFailed: the broker may not have all events, or known listeners are missing.
         """
         numbered = self._latest.chain([self._numbered(outgoing) for outgoing in batch])
         bodies = [encode(outgoing, self.publisher_id) for outgoing in numbered]
         may_repeat = all(outgoing.number for outgoing in batch)
         exchange = self._names.events_exchange()
         try:
-            if self._audience.is_doubtful:
-                self._hand_over(exchange, [NOTE], delivery_mode=TRANSIENT, type=CANARY)
+            if self._audience.needs_canary:
+                self._publish_confirmed(
+                    exchange, [CANARY_BODY], delivery_mode=TRANSIENT, type=CANARY
+                )
                 self._audience.check(reached=not self._returned, may_repeat=may_repeat)
-            self._hand_over(exchange, bodies, delivery_mode=PERSISTENT)
+            self._publish_confirmed(exchange, bodies, delivery_mode=PERSISTENT)
             self._audience.check(reached=not self._returned, may_repeat=may_repeat)
         except KOMBU_ERRORS as exc:
             if isinstance(exc, NotFound):
-                self._audience.lose()
+                self._audience.exchange_lost()
             raise PublishFailed(self._failed(exc), batch) from exc
         self._latest.add(numbered)
 
     def renew(self, leases: Sequence[Lease], seconds: float) -> None:
-        """Tell every realtime process that these runs are alive.
+        """Publish to every server process that these runs are alive.
 
         Raises:
-            PublishFailed: it may not have been told.
+            PublishFailed: the broker may not have accepted the message.
         """
-        self._note(LeaseNote(list(leases), seconds))
+        self._publish_leases(LeaseUpdate(list(leases), seconds))
 
     def release(self, leases: Sequence[Lease]) -> None:
-        """Tell every realtime process that these runs have ended.
+        """Publish to every server process that these runs have ended.
 
         Raises:
-            PublishFailed: it may not have been told.
+            PublishFailed: the broker may not have accepted the message.
         """
-        self._note(LeaseNote(list(leases)))
+        self._publish_leases(LeaseUpdate(list(leases)))
 
     def revoke(self, revocation: Revocation) -> None:
         """Store a revocation, and send it to every server process.
 
         Raises:
-            PublishFailed: it may not have been stored.
+            PublishFailed: the revocation may not have been stored.
         """
         seconds = revocation.until - time.time()
         try:
             self._names.kept_revocations()(self._channel or self._open()).declare()
-            self._hand_over(
+            self._publish_confirmed(
                 self._names.revocations_exchange(),
                 [revocation.encode()],
                 delivery_mode=PERSISTENT,
-                # What lives for longer goes when there are too many.
+                # Without an expiration, the queue's length limit removes the message.
                 expiration=seconds if seconds < LONGEST_EXPIRATION else None,
             )
         except KOMBU_ERRORS as exc:
             raise PublishFailed(self._failed(exc), ()) from exc
 
     def send_canary(self, exchange: str) -> bool:
-        """Send a note to all that listen to an exchange. Returns whether anybody does.
+        """Send a canary to all listeners of an exchange, and return whether there are any.
 
         Raises:
-            PublishFailed: the broker may not have taken it.
+            PublishFailed: the broker may not have accepted the canary.
         """
         names = self._names
         is_events = exchange == names.events
         declared = names.events_exchange() if is_events else names.leases_exchange()
         try:
-            self._hand_over(declared, [NOTE], delivery_mode=TRANSIENT, type=CANARY)
+            self._publish_confirmed(declared, [CANARY_BODY], delivery_mode=TRANSIENT, type=CANARY)
         except NotFound:
-            self._drop_connection()  # which declares it again
+            self._drop_connection()  # the next connection declares the exchange again
             return False
         except KOMBU_ERRORS as exc:
             raise PublishFailed(self._failed(exc), ()) from exc
         return not self._returned
 
     def ask_to_bind_again(self) -> None:
-        """Ask every other process that listens to bind its queues again: an exchange was deleted.
+        """Ask all other server processes to bind their queues again after an exchange was deleted.
 
         Raises:
-            PublishFailed: the broker may not have taken it, or nobody listens.
+            PublishFailed: the broker may not have accepted the request, or there are no listeners.
         """
         try:
-            self._hand_over(
+            self._publish_confirmed(
                 self._names.bus_exchange(),
-                [NOTE],
+                [CANARY_BODY],
                 TRANSIENT,
                 type=BIND_AGAIN,
                 app_id=self.publisher_id,
             )
             if self._returned:
-                raise Unheard(f"no Socket.IO process listens to the exchange {self._names.bus}")
+                raise ListenersMissing(
+                    f"no Socket.IO process listens to the exchange {self._names.bus}"
+                )
         except KOMBU_ERRORS as exc:
             raise PublishFailed(self._failed(exc), ()) from exc
 
@@ -349,32 +354,32 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         self._drop_connection()
 
     def _connection(self) -> Connection:
-        # python-socketio's name for it.
+        # python-socketio's name for this method.
         return connection(self.url, on_blocked=self._on_blocked)
 
     def _on_blocked(self, reason: str) -> None:
-        del reason  # the driver knows none
+        del reason  # the driver passes no reason
         self._is_blocked = True
 
     def _failed(self, exc: Exception) -> str:
-        """Give the connection up. Returns what was wrong."""
+        """Drop the connection, except for ListenersMissing, and return the error message."""
         blocked, self._is_blocked = self._is_blocked, False
-        if not isinstance(exc, Unheard):
+        if not isinstance(exc, ListenersMissing):
             self._drop_connection()
         return BLOCKED if blocked else str(exc) or repr(exc)
 
-    def _note(self, note: LeaseNote) -> None:
+    def _publish_leases(self, update: LeaseUpdate) -> None:
         try:
-            # A process that is not there now has nobody who waits for a job there.
-            body = msgspec.json.encode(note)
-            self._hand_over(self._names.leases_exchange(), [body], delivery_mode=TRANSIENT)
+            # Delivery need not be checked: a process that is away now has no followers.
+            body = msgspec.json.encode(update)
+            self._publish_confirmed(self._names.leases_exchange(), [body], delivery_mode=TRANSIENT)
         except KOMBU_ERRORS as exc:
             raise PublishFailed(self._failed(exc), ()) from exc
 
-    def _hand_over(
+    def _publish_confirmed(
         self, exchange: Exchange, bodies: Iterable[bytes], delivery_mode: int, **properties: Any
     ) -> None:
-        """Publish messages, and wait until the broker has them all."""
+        """Publish messages, and wait until the broker confirms all of them."""
         self._returned = 0
         producer = Producer(self._channel or self._open(), exchange, auto_declare=False)
         for body in bodies:
@@ -391,7 +396,7 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         self._wait_for_confirmation()
 
     def _numbered(self, outgoing: Outgoing) -> Outgoing:
-        """The event with a number: the broker may deliver anything twice."""
+        """Return the event with a number, because the broker may deliver it twice."""
         if outgoing.number:
             return outgoing
         return structs.replace(outgoing, number=next(self._numbers))
@@ -431,7 +436,7 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         while self._unconfirmed:
             self.publisher_connection.drain_events(timeout=ANSWER_TIMEOUT)
             if self._refused:
-                raise MessageNacked("the broker could not take an event")
+                raise MessageNacked("the broker refused an event")
 
     def _drop_connection(self) -> None:
         self._channel = None
@@ -439,22 +444,22 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         try:
             old.collect(socket_timeout=CONNECT_TIMEOUT)
         except KOMBU_ERRORS as exc:
-            logger.debug("closing a connection to the broker: %s", exc)
+            logger.debug("could not close a connection to the broker: %s", exc)
 
     def _publish(self, data: dict[str, Any]) -> None:
         self.publish_bus(data)
 
     def publish_bus(self, data: dict[str, Any]) -> None:
-        """Send python-socketio's own traffic, as ``KombuManager`` does, but never for ever."""
+        """Publish python-socketio's own messages as ``KombuManager`` does, but with timeouts."""
         try:
             with connection(self.url) as once:
                 producer = once.Producer(exchange=self._names.bus_exchange())
                 producer.publish(cast("str", self.json.dumps(data)), retry=False)
         except KOMBU_ERRORS as exc:
-            logger.error("an emit could not be published: %s", exc)
+            logger.error("dropped an emit that could not be published: %s", exc)
 
 
 def _split(head: str) -> tuple[str, str]:
-    """The name of an event and its payload up to the seq, of a packet's head."""
+    """Split a packet's head into the event's name and its payload up to the seq."""
     name, _, payload = head.removeprefix('42["').partition('",')
     return name, payload

@@ -1,4 +1,4 @@
-"""Where RabbitMQ keeps revoked tokens: in a queue that server processes read and give back."""
+"""Reads revoked tokens from a RabbitMQ queue, and returns the messages to the queue."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from jobcast.transports.amqp.names import Names
 from jobcast.transports.amqp.publisher import KOMBU_ERRORS, connection
 from jobcast.transports.revocations import Revocation, still_in_force
 
-READ_TRIES: Final = 50  # while another process reads
-READ_DELAY: Final = 0.1  # seconds between two of them
+READ_TRIES: Final = 50  # attempts while another process reads
+READ_DELAY: Final = 0.1  # seconds between two attempts
 
 logger = logging.getLogger(__name__)
 
 
 def read_revocations(url: str, names: Names) -> list[Revocation]:
-    """Read the revocations that are in force. It blocks, for a bounded time.
+    """Return the revocations that are in force. Blocks for a bounded time.
 
-    One process reads at a time: another one would find the queue empty meanwhile.
+    Processes read in turn, because another reader would find the queue empty.
 
     Raises:
-        TransportUnavailable: the broker cannot be reached, or others read all the time.
+        TransportUnavailable: the broker is unreachable, or other processes keep reading.
     """
     try:
         for _ in range(READ_TRIES):
@@ -38,12 +38,12 @@ def read_revocations(url: str, names: Names) -> list[Revocation]:
                     time.sleep(READ_DELAY * random.uniform(0.5, 1.5))
     except KOMBU_ERRORS as exc:
         raise TransportUnavailable(f"could not read {names.revocations}: {exc}") from exc
-    raise TransportUnavailable(f"could not read {names.revocations}: other processes do")
+    raise TransportUnavailable(f"could not read {names.revocations}: other processes are reading")
 
 
 def _read(broker: Connection, names: Names) -> list[Revocation]:
     channel: Any = broker.channel()
-    # It belongs to this connection, and goes with it: a lock.
+    # The exclusive queue serves as a lock; it is deleted with the connection.
     channel.queue_declare(f"{names.revocations}.reading", exclusive=True, auto_delete=True)
     queue = names.kept_revocations()(channel)
     queue.declare()
@@ -54,5 +54,5 @@ def _read(broker: Connection, names: Names) -> list[Revocation]:
         except ValueError as exc:
             logger.warning("ignored a message of %s that is not jobcast's: %s", queue.name, exc)
             message.channel.basic_ack(message.delivery_tag)
-    # Messages without an acknowledgement go back to the queue when the connection is closed.
+    # Unacknowledged messages return to the queue when the connection is closed.
     return still_in_force(found, time.time())

@@ -1,4 +1,4 @@
-"""RabbitMQ by Kombu, the realtime side: a consumer in a thread, and history in this process."""
+"""The server side of the RabbitMQ transport: a consumer thread, and history in this process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from jobcast.transports.amqp.publisher import (
 )
 from jobcast.transports.amqp.revocations import read_revocations
 from jobcast.transports.base import Message, Outgoing, Predecessor, Retention, Snapshot
-from jobcast.transports.canary import Canary, Deaf
+from jobcast.transports.canary import Canary, NotReceiving
 from jobcast.transports.leases import Finding, InMemoryLeases, LeaseTimeouts
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.record import Records
@@ -41,40 +41,41 @@ from jobcast.transports.revocations import Revocation
 from jobcast.transports.socketio_managers import AsyncJobEventManagerMixin
 
 HEARTBEAT: Final = 10.0  # seconds
-POLL: Final = 0.5  # seconds until the thread looks whether it should stop
-PREFETCH: Final = 1000  # messages that the broker sends ahead of their acknowledgement
-QUEUE_EXPIRY: Final = 60.0  # seconds that the queue of a process outlives its connection
-QUEUE_BYTES: Final = 64 * 1024 * 1024  # that may wait there; the oldest go
-HELD_TIMEOUT: Final = 10.0  # seconds that an event waits for another publisher's
-START_TIMEOUT: Final = 5.0  # seconds that a join waits for the broker
-FIRST_DELAY: Final = 0.05  # seconds before the first try to reconnect
-LONGEST_DELAY: Final = 3.0  # seconds between two tries
-UNSURE: Final = 1 / 3  # of a lease: after so long a silence nobody is missed
-SHORTEST_SILENCE: Final = 2.5  # seconds that are no silence, however short a lease is
+POLL: Final = 0.5  # seconds between the thread's checks whether to stop
+PREFETCH: Final = 1000  # unacknowledged messages that the broker sends ahead
+QUEUE_EXPIRY: Final = 60.0  # seconds that a process's queue outlives its connection
+QUEUE_BYTES: Final = 64 * 1024 * 1024  # the queue's limit; the oldest messages are dropped
+HELD_TIMEOUT: Final = 10.0  # seconds that an event waits for an earlier event
+START_TIMEOUT: Final = 5.0  # seconds that a subscription waits for the broker
+FIRST_DELAY: Final = 0.05  # seconds before the first attempt to reconnect
+LONGEST_DELAY: Final = 3.0  # seconds between two attempts
+MAX_SILENCE: Final = 1 / 3  # of a lease; while the broker is silent for longer, no lease expires
+MIN_SILENCE: Final = 2.5  # seconds; shorter silences are ignored for short leases too
 
 logger = logging.getLogger(__name__)
 
 
 class Consumer:
-    """Receives in a thread of its own, and hands over to a loop.
+    """Receives messages in its own thread, and passes them to an event loop.
 
-    Messages are acknowledged when the loop has taken them, so that a loop which is behind slows
-    the broker down, and a connection that breaks gives back what was not taken.
+    The thread acknowledges a message after the loop has processed it. A slow loop thereby slows
+    the broker down, and a broken connection returns the unprocessed messages to the queue.
 
-    Where it turns out that nothing arrives any more, it connects and binds its queues again.
+    If no messages arrive any longer, the consumer reconnects and binds its queues again.
 
     Args:
-        url: of the broker.
-        names: of the exchanges and the queue.
-        publisher_id: of this process's own messages; its own requests to bind again are ignored.
-        on_event: is called in the loop with the body of each message of a job.
-        on_bus: is called in the loop with python-socketio's own messages.
-        on_leases: is called in the loop with messages that keep runs alive.
-        on_revocation: is called in the loop with messages about revoked tokens.
-        on_heard: is called in the loop with the exchange that a message has come by.
-        on_state: is called in the loop with whether messages are being received.
-        on_lost: is called in the loop when the queue was gone, or nothing came into it, and it is
-            there again: what was published meanwhile is missing.
+        url: the broker's URL.
+        names: the names of exchanges and queues.
+        publisher_id: the id in this process's own messages, whose requests to bind again are
+            ignored.
+        on_event: called in the loop with the body of each job event.
+        on_bus: called in the loop with the body of each python-socketio message.
+        on_leases: called in the loop with the body of each message about leases.
+        on_revocation: called in the loop with the body of each revocation.
+        on_arrival: called in the loop with the exchange of each message.
+        on_state: called in the loop with whether messages are being received.
+        on_lost: called in the loop when the events queue is restored after it was deleted or not
+            bound; the events published meanwhile are missing.
     """
 
     def __init__(
@@ -87,28 +88,28 @@ class Consumer:
         on_bus: Callable[[bytes], None],
         on_leases: Callable[[bytes], None],
         on_revocation: Callable[[bytes], None],
-        on_heard: Callable[[str], None],
+        on_arrival: Callable[[str], None],
         on_state: Callable[[bool], None],
         on_lost: Callable[[], None],
     ) -> None:
         self._url = url
         self._names = names
         self._publisher_id = publisher_id
-        self._takers = {
+        self._handlers = {
             names.events: on_event,
             names.bus: on_bus,
             names.leases: on_leases,
             names.revocations: on_revocation,
         }
-        self._on_heard = on_heard
+        self._on_arrival = on_arrival
         self._on_state = on_state
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._stopping = threading.Event()
-        self._deaf = threading.Event()
+        self._rebind_requested = threading.Event()
         self._misses_events = False
         self._is_consuming = False
-        self._taken: deque[Delivery] = deque()  # by the loop, to be acknowledged by the thread
+        self._handled: deque[Delivery] = deque()  # processed, to be acknowledged by the thread
         self._name = names.new_queue(names.events)
         self._thread = threading.Thread(target=self._run, name="jobcast-consumer", daemon=True)
         self._thread.start()
@@ -122,16 +123,16 @@ class Consumer:
         await asyncio.to_thread(self._thread.join)
 
     def bind_again(self, *, misses_events: bool) -> None:
-        """Connect again, and declare all queues and bindings. Any thread may call it."""
+        """Reconnect, and declare all queues and bindings. May be called from any thread."""
         self._misses_events = self._misses_events or misses_events
-        self._deaf.set()
+        self._rebind_requested.set()
 
     def _run(self) -> None:
         backoff, had_queue = Backoff(FIRST_DELAY, LONGEST_DELAY), False
         while not self._stopping.is_set():
             try:
-                # Whoever asks from here on has it bound once more.
-                self._deaf.clear()
+                # Requests from here on cause another rebind.
+                self._rebind_requested.clear()
                 with connection(self._url, heartbeat=HEARTBEAT) as broker:
                     is_bound = had_queue and not self._misses_events
                     if had_queue and not self._queue_exists(broker):
@@ -147,9 +148,9 @@ class Consumer:
                     backoff.reset()
                 backoff.failed()
                 if backoff.failures == 1:
-                    logger.warning("the connection to the broker is down: %s", exc)
+                    logger.warning("the connection to the broker is down, reconnecting: %s", exc)
             except Exception:
-                # Whatever it is, to hear nothing from here on would be worse.
+                # The thread has to survive any error, or the process would receive nothing more.
                 backoff.failed()
                 logger.exception("receiving from the broker failed")
             self._is_consuming = False
@@ -157,12 +158,12 @@ class Consumer:
             self._stopping.wait(backoff.delay())
 
     def _receive(self, broker: Connection, *, is_bound: bool) -> None:
-        """Receive until the process ends, or has to bind its queues again.
+        """Receive until the process stops or has to bind its queues again.
 
         Args:
             broker: a connection.
-            is_bound: whether the queue of events should be bound still. It is not bound again:
-                where it is not, canaries find out that events are missing.
+            is_bound: whether the events queue should still be bound. It is then not bound again;
+                if the binding is missing, canaries detect that events are missing.
         """
         channel = broker.channel()
         consumer = self._consume(channel, is_bound=is_bound)
@@ -171,11 +172,11 @@ class Consumer:
         if self._misses_events and not is_bound:
             self._misses_events = False
             self._call(self._on_lost)
-        while not self._stopping.is_set() and not self._deaf.is_set():
+        while not self._stopping.is_set() and not self._rebind_requested.is_set():
             self._drain(broker)
             self._acknowledge(channel)
         if self._stopping.is_set():
-            # Nobody comes back for the queue; the broker would keep it until it expires.
+            # This process does not reuse the queue, and the broker would keep it until it expires.
             consumer.cancel()
             channel.queue_delete(self._name)
 
@@ -209,16 +210,16 @@ class Consumer:
             durable=True,
             expires=QUEUE_EXPIRY,
             max_length_bytes=QUEUE_BYTES,
-            # A connection that the broker believes to be alive still holds messages: they have to
-            # be given back before newer ones come by another connection.
+            # A connection that the broker still considers open may hold messages. They have to
+            # return to the queue before newer ones are delivered by another connection.
             queue_arguments={"x-single-active-consumer": True},
         )
 
     def _own_queue(self, exchange: Exchange) -> Queue:
-        """A queue that goes with the connection: what it misses meanwhile is of no use later."""
+        """Return a queue that is deleted with the connection, for messages without later use."""
         return Queue(
-            # A new one for each connection: the broker may take the former one for alive. Kombu's
-            # consumer confuses queues that have no name of their own.
+            # The broker may consider the former connection open, so each one needs a new name.
+            # Kombu's consumer confuses queues without a name.
             self._names.new_queue(exchange.name),
             exchange,
             durable=False,
@@ -235,37 +236,37 @@ class Consumer:
 
     def _received(self, message: Delivery) -> None:
         if message.properties.get("type") == BIND_AGAIN:
-            # This process has bound its queues without waiting for its own request.
+            # A process ignores its own request, because it binds its queues without it.
             if message.properties.get("app_id") != self._publisher_id:
                 self.bind_again(misses_events=True)
         else:
-            self._call(self._take, message)
+            self._call(self._handle, message)
 
-    def _take(self, message: Delivery) -> None:
+    def _handle(self, message: Delivery) -> None:
         exchange = message.delivery_info["exchange"]
-        self._on_heard(exchange)
+        self._on_arrival(exchange)
         if message.properties.get("type") != CANARY:
-            self._takers[exchange](message.body)
-        self._taken.append(message)
+            self._handlers[exchange](message.body)
+        self._handled.append(message)
 
     def _acknowledge(self, channel: Any) -> None:
-        while self._taken:
-            message = self._taken.popleft()
-            # One of a former connection comes again by this one, and is recognised.
+        while self._handled:
+            message = self._handled.popleft()
+            # A message of a former connection is delivered again, and recognised as a duplicate.
             if message.channel is channel:
                 message.ack()
 
     def _call(self, callback: Callable[..., None], *args: Any) -> None:
-        """Call it in the loop."""
-        with suppress(RuntimeError):  # the loop is closed: nobody follows anything there
+        """Call a function in the loop."""
+        with suppress(RuntimeError):  # the loop is closed, so it has no followers
             self._loop.call_soon_threadsafe(callback, *args)
 
 
 class KombuSource:
-    """The events of all jobs, as RabbitMQ sends them, and what is kept of them in this process.
+    """The events of all jobs from RabbitMQ, and their history in this process.
 
-    Seq and epoch are this process's own: a client that comes from another process gets the full
-    snapshot. A process knows of a job what was published since the process was started.
+    Seq and epoch are local to this process: a client that comes from another process gets the full
+    snapshot. The history has only what was published since the process started.
     """
 
     def __init__(
@@ -276,19 +277,19 @@ class KombuSource:
         self._records = Records(retention or Retention())
         self._leases = InMemoryLeases()
         self._on_revocation: Callable[[Revocation], None] | None = None
-        self._canaries = KombuPublisher(url, prefix=prefix)
+        self._canary_publisher = KombuPublisher(url, prefix=prefix)
         self._change = LoopChange()
         self._consumer: Consumer | None = None
-        self._begin()
+        self._create_loop_state()
 
-    def _begin(self) -> None:
-        """Make what belongs to a loop."""
+    def _create_loop_state(self) -> None:
+        """Create the state that belongs to one event loop."""
         self._jobs: set[str] = set()
-        # Job: publisher: what comes after an event of another one that is not here yet.
+        # By job and publisher: events that wait for an earlier event.
         self._held: dict[str, dict[str, deque[Outgoing]]] = {}
         self._listening_since = time.time()
         self.canary = Canary(self._send_canary, lambda: self.ready)
-        self._proving: asyncio.Task[None] | None = None
+        self._canary_task: asyncio.Task[None] | None = None
         self._online = asyncio.Event()
         self._resuming = BackgroundTasks()
         self.bus: asyncio.Queue[bytes] = asyncio.Queue()
@@ -305,33 +306,33 @@ class KombuSource:
         if self._change.happened():
             if self._consumer is not None:
                 self._consumer.stop()
-            self._begin()
-        self._records.begin_anew()  # what was published since it received before is missing
+            self._create_loop_state()
+        self._records.renew_epoch()  # events from before this start may be missing
         self._on_message = on_message
         self._on_resumed = on_resumed
         self._consumer = Consumer(
             self._url,
             self._names,
-            publisher_id=self._canaries.publisher_id,
+            publisher_id=self._canary_publisher.publisher_id,
             on_event=self._received,
             on_bus=self.bus.put_nowait,
-            on_leases=self._noted,
-            on_revocation=self._revoked,
-            on_heard=self.canary.heard,
+            on_leases=self._leases_received,
+            on_revocation=self._revocation_received,
+            on_arrival=self.canary.message_arrived,
             on_state=self._state_changed,
-            on_lost=self._lost,
+            on_lost=self._queue_restored,
         )
-        self._proving = asyncio.create_task(self._prove(), name="jobcast-canary")
+        self._canary_task = asyncio.create_task(self._run_canary(), name="jobcast-canary")
 
     async def aclose(self) -> None:
-        if self._proving is not None:
-            await cancel_and_wait(self._proving)
+        if self._canary_task is not None:
+            await cancel_and_wait(self._canary_task)
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await consumer.aclose()
         await self._resuming.cancel()
         self._jobs.clear()
-        await asyncio.to_thread(self._canaries.close)
+        await asyncio.to_thread(self._canary_publisher.close)
 
     async def subscribe(self, job_id: str) -> None:
         self._jobs.add(job_id)
@@ -339,7 +340,9 @@ class KombuSource:
             async with asyncio.timeout(START_TIMEOUT):
                 await self._online.wait()
         except TimeoutError:
-            raise TransportUnavailable("the broker is not reached") from None
+            raise TransportUnavailable(
+                f"no connection to the broker within {START_TIMEOUT:.0f} s"
+            ) from None
 
     async def unsubscribe(self, job_id: str) -> None:
         self._jobs.discard(job_id)
@@ -354,9 +357,9 @@ class KombuSource:
         return self._records.snapshot(job_id, None).owner
 
     async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
-        # Every process has a history of its own, and says for itself what has become of a run.
-        if not self.ready or self.canary.silence > max(UNSURE * terms.lease, SHORTEST_SILENCE):
-            # Workers that live may have no way to say so: a blocked broker is silent, too.
+        # Every process has its own history, so each publishes its own findings.
+        if not self.ready or self.canary.silence > max(MAX_SILENCE * terms.lease, MIN_SILENCE):
+            # Live workers may be unable to renew: a blocked broker is silent, too.
             self._leases.interrupt()
             return []
         return self._leases.scan(terms)
@@ -374,77 +377,77 @@ class KombuSource:
     async def revocations(self) -> list[Revocation]:
         return await asyncio.to_thread(read_revocations, self._url, self._names)
 
-    def _revoked(self, body: bytes | str) -> None:
+    def _revocation_received(self, body: bytes | str) -> None:
         try:
             revocation = Revocation.decode(body)
         except ValueError as exc:
             logger.warning(
-                "something else than jobcast publishes to %s: %s", self._names.revocations, exc
+                "ignored a message on %s that is not jobcast's: %s", self._names.revocations, exc
             )
             return
         if self._on_revocation is not None:
             self._on_revocation(revocation)
 
-    async def _prove(self) -> None:
+    async def _run_canary(self) -> None:
         while True:
             try:
                 await self.canary.run()
-            except Deaf as exc:
+            except NotReceiving as exc:
                 logger.warning(
-                    "this process does not receive what is published to the exchange %s, or there"
-                    " is no such exchange: declaring it, and binding the queue again", exc.way,
+                    "this process does not receive messages from the exchange %s, or the exchange"
+                    " is missing: declaring it and binding the queue again", exc.route,
                 )  # fmt: skip
                 self._online.clear()
-                misses_events = exc.way == self._names.events
-                if misses_events and exc.reaches_nobody:
+                misses_events = exc.route == self._names.events
+                if misses_events and exc.reaches_no_process:
                     await self._ask_others_to_bind_again()
                 if self._consumer is not None:
                     self._consumer.bind_again(misses_events=misses_events)
 
     async def _ask_others_to_bind_again(self) -> None:
-        """Let all processes bind at the same time: until then, events reach only some of them."""
+        """Ask all processes to bind at the same time; until they do, some of them miss events."""
         try:
-            await asyncio.to_thread(self._canaries.ask_to_bind_again)
+            await asyncio.to_thread(self._canary_publisher.ask_to_bind_again)
         except TransportUnavailable as exc:
-            logger.debug("the other processes notice by themselves that they are deaf: %s", exc)
+            logger.debug("could not ask the other processes to bind their queues again: %s", exc)
 
     async def _send_canary(self, exchange: str) -> bool:
-        return await asyncio.to_thread(self._canaries.send_canary, exchange)
+        return await asyncio.to_thread(self._canary_publisher.send_canary, exchange)
 
-    def _noted(self, body: bytes | str) -> None:
+    def _leases_received(self, body: bytes | str) -> None:
         try:
-            note = decode_leases(body)
+            update = decode_leases(body)
         except ValueError as exc:
             logger.warning(
-                "something else than jobcast publishes to %s: %s", self._names.leases, exc
+                "ignored a message on %s that is not jobcast's: %s", self._names.leases, exc
             )
             return
-        if note.seconds is None:
-            self._leases.release(note.leases)
+        if update.seconds is None:
+            self._leases.release(update.leases)
         else:
-            self._leases.renew(note.leases, note.seconds)
+            self._leases.renew(update.leases, update.seconds)
 
     def _received(self, body: bytes | str) -> None:
         try:
             outgoing, publisher = decode(body)
         except ValueError as exc:
             logger.warning(
-                "something else than jobcast publishes to %s: %s", self._names.events, exc
+                "ignored a message on %s that is not jobcast's: %s", self._names.events, exc
             )
             return
         held = self._held.get(outgoing.job_id, {}).get(publisher)
         if held and outgoing.number >= held[0].number:
             _insert(outgoing, held)
-        elif self._records.lacks(outgoing, publisher) and self._patience(outgoing) > 0:
+        elif self._records.has_to_wait(outgoing, publisher) and self._remaining_wait(outgoing) > 0:
             self._hold(deque([outgoing, *(held or ())]), publisher)
         else:
             self._store(outgoing, publisher)
             self._release(outgoing.job_id)
 
-    def _patience(self, outgoing: Outgoing) -> float:
-        """Seconds to wait for an earlier event.
+    def _remaining_wait(self, outgoing: Outgoing) -> float:
+        """Return for how many seconds the event may wait for an earlier one.
 
-        What was published before this process listened does not come, unless it is late.
+        An event from before this process listened arrives only if it was delayed.
         """
         published_at = Predecessor.parse(outgoing.after).published_at
         if self._records.get(outgoing.job_id) or published_at >= self._listening_since:
@@ -452,11 +455,11 @@ class KombuSource:
         return HELD_TIMEOUT - (time.time() - self._listening_since)
 
     def _hold(self, events: deque[Outgoing], publisher: str) -> None:
-        """Let events of a job wait for earlier ones, for a bounded time."""
+        """Hold events of a job until earlier ones arrive, for a bounded time."""
         first = events[0]
         self._held.setdefault(first.job_id, {})[publisher] = events
         asyncio.get_running_loop().call_later(
-            self._patience(first), self._give_up, first, publisher
+            self._remaining_wait(first), self._give_up, first, publisher
         )
 
     def _give_up(self, first: Outgoing, publisher: str) -> None:
@@ -471,21 +474,21 @@ class KombuSource:
             self._release(first.job_id)
 
     def _release(self, job_id: str) -> None:
-        """Store what waits for nothing any more. Each may be what another one waits for."""
-        while (publisher := self._released(job_id)) is not None:
+        """Store events that no longer wait; each of them may release others."""
+        while (publisher := self._next_released(job_id)) is not None:
             self._resume(job_id, publisher)
 
-    def _released(self, job_id: str) -> str | None:
+    def _next_released(self, job_id: str) -> str | None:
         held = self._held.get(job_id, {}).items()
-        free = (name for name, events in held if not self._records.lacks(events[0], name))
+        free = (name for name, events in held if not self._records.has_to_wait(events[0], name))
         return next(free, None)
 
     def _resume(self, job_id: str, publisher: str) -> None:
-        """Store what a publisher said, up to what has to wait again."""
+        """Store a publisher's held events, up to the next one that has to wait."""
         events = self._held[job_id].pop(publisher)
         if not self._held[job_id]:
             del self._held[job_id]
-        while events and not self._records.lacks(events[0], publisher):
+        while events and not self._records.has_to_wait(events[0], publisher):
             self._store(events.popleft(), publisher)
         if events:
             self._hold(events, publisher)
@@ -495,9 +498,9 @@ class KombuSource:
         if message is not None and outgoing.job_id in self._jobs:
             self._on_message(outgoing.job_id, message)
 
-    def _lost(self) -> None:
-        # A short interruption loses nothing, and nobody need know: the queue keeps what comes.
-        self._records.begin_anew()
+    def _queue_restored(self) -> None:
+        # The queue keeps events during a short interruption, so only a lost queue is reported.
+        self._records.renew_epoch()
         self._resuming.spawn(self._report_resumed())
 
     async def _report_resumed(self) -> None:
@@ -507,13 +510,13 @@ class KombuSource:
         if ready:
             self.canary.watch((self._names.events, self._names.leases))
             self._online.set()
-            logger.info("receiving from the broker")
+            logger.info("receiving events from the broker")
         else:
             self._online.clear()
 
 
 def _insert(outgoing: Outgoing, events: deque[Outgoing]) -> None:
-    """Put an event in its place among a publisher's, unless it is there."""
+    """Insert an event in its place among a publisher's held events, unless it is there already."""
     index = len(events)
     while events[index - 1].number > outgoing.number:
         index -= 1

@@ -1,4 +1,4 @@
-"""Reads of many jobs' histories: together, in few round trips, by one connection."""
+"""Batches script calls of concurrent readers into few round trips on one connection."""
 
 from __future__ import annotations
 
@@ -12,67 +12,67 @@ from redis.asyncio.cluster import RedisCluster
 from jobcast.aio import cancel_and_wait
 from jobcast.transports.redis.servers import AsyncClient
 
-AT_ONCE: Final = 50  # histories a round trip, all of which are in memory together
+AT_ONCE: Final = 50  # scripts per round trip, whose answers are in memory together
 
 
 class ScriptBatcher:
-    """Runs scripts, gathering what is asked while others are being answered.
+    """Runs scripts, and batches the calls that arrive while a round trip is under way.
 
-    When a server has been away, all its clients come back in the same moment. With a call for each
-    of them redis-py would open as many connections.
+    After an outage, all clients of a server reconnect at the same moment. If each of them called
+    redis-py directly, it would open as many connections.
 
     Args:
-        client: of one server or of a cluster.
+        client: a client of one server or of a cluster.
     """
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
-        self._asked: deque[tuple[Sequence[Any], asyncio.Future[Any]]] = deque()
+        self._calls: deque[tuple[Sequence[Any], asyncio.Future[Any]]] = deque()
         self._task: asyncio.Task[None] | None = None
 
     async def eval(self, *arguments: Any) -> Any:
-        """What a script answers. Takes the arguments of ``EVAL``.
+        """Run a script and return its answer. The arguments are those of ``EVAL``.
 
         Raises:
-            RedisError, OSError, RuntimeError: as redis-py's client does.
+            RedisError, OSError, RuntimeError: as raised by redis-py's client.
         """
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._asked.append((arguments, answer))
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._calls.append((arguments, future))
         if self._task is None:
-            self._task = asyncio.ensure_future(self._run())
-        return await answer
+            self._task = asyncio.ensure_future(self._run_batches())
+        return await future
 
     async def aclose(self) -> None:
         if self._task is not None:
             await cancel_and_wait(self._task)
 
-    async def _run(self) -> None:
-        some: list[tuple[Sequence[Any], asyncio.Future[Any]]] = []
+    async def _run_batches(self) -> None:
+        batch: list[tuple[Sequence[Any], asyncio.Future[Any]]] = []
         try:
-            while self._asked:
-                some = [self._asked.popleft() for _ in range(min(AT_ONCE, len(self._asked)))]
+            while self._calls:
+                batch = [self._calls.popleft() for _ in range(min(AT_ONCE, len(self._calls)))]
                 try:
-                    answers = await self._ask([arguments for arguments, _ in some])
+                    answers = await self._run_scripts([arguments for arguments, _ in batch])
                 except Exception as exc:
-                    # All who wait would hear the same, one timeout after the other.
-                    some += self._asked
-                    self._asked.clear()
-                    answers = [exc] * len(some)
-                for (_, answer), given in zip(some, answers, strict=True):
-                    if answer.done():
-                        continue  # whoever asked has gone
-                    if isinstance(given, BaseException):
-                        answer.set_exception(given)
+                    # Each waiting call would fail the same way, one timeout after the other.
+                    batch += self._calls
+                    self._calls.clear()
+                    answers = [exc] * len(batch)
+                for (_, future), result in zip(batch, answers, strict=True):
+                    if future.done():
+                        continue  # the caller was cancelled
+                    if isinstance(result, BaseException):
+                        future.set_exception(result)
                     else:
-                        answer.set_result(given)
+                        future.set_result(result)
         finally:
             self._task = None
-            for _, answer in [*some, *self._asked]:
-                answer.cancel()
+            for _, future in [*batch, *self._calls]:
+                future.cancel()
 
-    async def _ask(self, calls: Sequence[Sequence[Any]]) -> Sequence[Any]:
+    async def _run_scripts(self, calls: Sequence[Sequence[Any]]) -> Sequence[Any]:
         if isinstance(self._client, RedisCluster):
-            # Its pipelines run no scripts.
+            # A cluster's pipelines run no scripts.
             commands = [self._client.execute_command("EVAL", *call) for call in calls]
             return await asyncio.gather(*commands, return_exceptions=True)
         pipeline = self._client.pipeline(transaction=False)

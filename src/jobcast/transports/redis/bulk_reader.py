@@ -1,8 +1,8 @@
-"""What a Redis server sends on a connection for subscriptions, read in bulk.
+"""Reads the messages of a Redis subscription in bulk.
 
-redis-py reads and checks one answer at a time, which costs more than all else that is done with an
-event. This is the one place that reaches past its interface; where that does not lead to the
-stream, or hiredis is not installed, answers are read one by one.
+redis-py reads and checks one reply at a time, which costs more than the rest of an event's
+processing. This module is the only one that reads redis-py's private stream. If the stream is not
+available, or hiredis is not installed, it reads replies one by one.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if HIREDIS_AVAILABLE:
 READ_SIZE: Final = 256 * 1024  # bytes
 
 
-class Answers(Protocol):
+class ReplyReader(Protocol):
     async def read(self) -> list[Any]:
-        """Wait for answers. Returns all that are there, in order.
+        """Wait for replies, and return all that have arrived, in order.
 
         Raises:
-            RedisError, OSError: the connection has ended, or the server has said something wrong.
+            RedisError, OSError: the connection has ended, or the server has sent an error.
         """
 
 
-class SingleAnswers:
-    """By redis-py."""
+class SingleReplyReader:
+    """Reads replies with redis-py."""
 
     def __init__(self, connection: redis.asyncio.Connection) -> None:
         self._connection = connection
@@ -40,8 +40,8 @@ class SingleAnswers:
         return [await self._connection.read_response(disconnect_on_error=False)]
 
 
-class BulkAnswers:
-    """From the stream of a connection of redis-py, which has been set up."""
+class BulkReplyReader:
+    """Reads replies from the stream of an established redis-py connection."""
 
     def __init__(self, stream: asyncio.StreamReader) -> None:
         self._stream = stream
@@ -63,15 +63,15 @@ class BulkAnswers:
                 if isinstance(answer, ResponseError):
                     if not answers:
                         raise answer
-                    self._problem = answer  # after what came before it
+                    self._problem = answer  # raised by the next call, after the replies before it
                     break
                 answers.append(answer)
         return answers
 
 
-def answers_of(connection: redis.asyncio.Connection) -> Answers:
-    """The answers that come on a connection from now on."""
+def reply_reader(connection: redis.asyncio.Connection) -> ReplyReader:
+    """Return a reader for the replies that arrive on a connection from now on."""
     stream = getattr(connection, "_reader", None)
     if not HIREDIS_AVAILABLE or not isinstance(stream, asyncio.StreamReader):
-        return SingleAnswers(connection)
-    return BulkAnswers(stream)
+        return SingleReplyReader(connection)
+    return BulkReplyReader(stream)

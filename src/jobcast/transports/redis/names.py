@@ -10,7 +10,7 @@ from jobcast.transports.prefix import DEFAULT_PREFIX
 
 
 class Keys(NamedTuple):
-    """Where a job lives. The braces put all of it into one cluster slot."""
+    """The keys and the channel of a job. The braces put them into one cluster slot."""
 
     state: str
     events: str
@@ -23,12 +23,12 @@ class Keys(NamedTuple):
 
 
 class Names(Struct, frozen=True):
-    """The names that the deployment with this prefix uses."""
+    """The names of keys and channels in the deployment with this prefix."""
 
     prefix: str = DEFAULT_PREFIX
 
     def of(self, job_id: str) -> Keys:
-        """The keys and the channel of a job."""
+        """Return the keys and the channel of a job."""
         return Keys.of(job_id, self.prefix)
 
     @property
@@ -38,20 +38,20 @@ class Names(Struct, frozen=True):
 
     @property
     def canary(self) -> str:
-        """What the channels begin with on which server processes prove that they hear."""
+        """The prefix of the channels with which server processes verify that they receive."""
         return f"{self.prefix}:canary"
 
     @property
     def revoked(self) -> str:
-        """The key of the tokens that were revoked."""
+        """The key of the revoked tokens."""
         return f"{self.prefix}:{{revoked}}:tokens"
 
     @property
     def revocations(self) -> str:
-        """The channel of tokens that are revoked."""
+        """The channel for revocations of tokens."""
         return f"{self.prefix}:{{revoked}}:news"
 
-    # One slot of a cluster has all leases.
+    # All leases are in one slot of a cluster.
 
     @property
     def running(self) -> str:
@@ -63,5 +63,5 @@ class Names(Struct, frozen=True):
 
     @property
     def watch(self) -> str:
-        """Which server process looks after leases."""
+        """The key of the server process that monitors leases."""
         return f"{self.prefix}:{{leases}}:watch"

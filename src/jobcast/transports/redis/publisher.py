@@ -1,4 +1,4 @@
-"""Redis and Valkey, the worker's side: one script call for the events of a job, in pipelines."""
+"""The worker side of the Redis transport: one script call per run of a job, in pipelines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from jobcast.transports.leases import Lease
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.redis.names import Keys, Names
 from jobcast.transports.redis.refusals import (
-    described,
+    describe_error,
     is_caused_by_the_events,
     waits_for_others,
 )
@@ -32,16 +32,16 @@ from jobcast.transports.redis.servers import REDIS_ERRORS, Client, Servers
 from jobcast.transports.revocations import Revocation
 from jobcast.transports.socketio_managers import JobEventManagerMixin
 
-MAX_MESSAGE: Final = 256 * 1024  # characters that are published at once, if it is several events
+MAX_MESSAGE: Final = 256 * 1024  # characters per script call with several events
 NO_DEADLINE: Final = "1e15"
-CLOCK_CHECK: Final = 300.0  # seconds until a server is asked for its time again
-JOBS_REMEMBERED: Final = 10_000  # whose latest seq a publisher knows
+CLOCK_CHECK: Final = 300.0  # seconds until a server's clock is read again
+JOBS_REMEMBERED: Final = 10_000  # jobs whose latest seq a publisher remembers
 
-LEASES_AT_ONCE: Final = 1000  # that are renewed or released by one command
+LEASES_AT_ONCE: Final = 1000  # leases per command
 
 
 def script(name: str) -> str:
-    """The text of a Lua script of this package."""
+    """Return the text of a Lua script of this package."""
     return files("jobcast.transports.redis").joinpath("scripts", f"{name}.lua").read_text("utf-8")
 
 
@@ -54,24 +54,24 @@ logger = logging.getLogger(__name__)
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """The items, so many at a time."""
+    """Yield the items in lists of at most ``size``."""
     remaining = iter(items)
     while batch := list(islice(remaining, size)):
         yield batch
 
 
 class Position(NamedTuple):
-    """Where a job's record is, as a publisher knows it."""
+    """The latest position of a job's record that a publisher knows."""
 
     epoch: str | bytes
     seq: int
 
 
-NOWHERE: Final = Position("", 0)
+NO_POSITION: Final = Position("", 0)
 
 
 class Call(Struct, frozen=True):
-    """Events of one run that are stored together. ``follows`` is the number before the first."""
+    """Events of one run to be stored together. ``follows`` is the number before the first one."""
 
     keys: Keys
     follows: int
@@ -83,7 +83,7 @@ class Call(Struct, frozen=True):
 
 
 def calls(batch: Sequence[Outgoing], names: Names, limit: int = MAX_MESSAGE) -> Iterator[Call]:
-    """The calls of the script that store a batch; those of a job are in its order."""
+    """Yield the script calls that store a batch; the calls of a job keep its order."""
     of_job: defaultdict[str, list[Outgoing]] = defaultdict(list)
     for outgoing in batch:
         of_job[outgoing.job_id].append(outgoing)
@@ -106,7 +106,7 @@ def calls(batch: Sequence[Outgoing], names: Names, limit: int = MAX_MESSAGE) -> 
 
 
 def arguments(call: Call, publisher: str, known: Position, deadline: str) -> Iterator[Any]:
-    """ARGV of ``publish.lua``."""
+    """Return the ARGV of ``publish.lua``."""
     first = call.events[0]
     run = str(first.run) if first.run.is_known else ""
     owner = first.owner or ""
@@ -116,43 +116,43 @@ def arguments(call: Call, publisher: str, known: Position, deadline: str) -> Ite
     return chain(head, chain.from_iterable(events))
 
 
-class _Known(NamedTuple):
-    """What is known of a server: the script as it is loaded there, and its clock."""
+class _ServerInfo(NamedTuple):
+    """The script's digest on a server, and the offset of the server's clock."""
 
     sha: str
-    ahead: float  # seconds that its clock is ahead of this process's monotonic one, at least
-    since: float  # by the monotonic clock
+    ahead: float  # lower bound of the server's clock minus this process's monotonic clock, seconds
+    since: float  # when this was read, by the monotonic clock
 
     @property
     def is_recent(self) -> bool:
         return time.monotonic() - self.since < CLOCK_CHECK
 
     def deadline(self, timeout: float | None) -> str:
-        """The server's time, in seconds, when a timeout that begins now is over."""
+        """Return the server's time, in seconds, at which a timeout that begins now expires."""
         if timeout is None:
             return NO_DEADLINE
         return f"{time.monotonic() + self.ahead + timeout:.3f}"
 
 
 def _is_late(answer: object) -> bool:
-    """Whether a server found that a call had been given up."""
+    """Return whether the server received a call after its deadline."""
     return isinstance(answer, ResponseError) and str(answer).startswith("LATE")
 
 
 @contextmanager
-def _asking() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     try:
         yield
     except REDIS_ERRORS as exc:
-        raise PublishFailed(described(exc), ()) from exc
+        raise PublishFailed(describe_error(exc), ()) from exc
 
 
 def _advice(info: Mapping[str, Any]) -> list[str]:
-    """Return warnings about what a server reports of itself (``INFO``)."""
+    """Return warnings about a server's ``INFO``."""
     found = []
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
-        # All keys of jobcast expire, so that the volatile policies take them as well.
+        # All keys of jobcast expire, so the volatile policies evict them too.
         found.append(
             f"maxmemory-policy is {policy}: under memory pressure the server evicts histories, and"
             " the states of running jobs. Use noeviction, or a server of jobcast's own"
@@ -168,7 +168,7 @@ def _advice(info: Mapping[str, Any]) -> list[str]:
 
 
 def script_for(run_id: object, retention: Retention, *, sharded: bool) -> str:
-    """The script for one run of one server: see the head of ``publish.lua``."""
+    """Return the script for one server process; the head of ``publish.lua`` says why."""
     node = "".join(character for character in str(run_id) if character.isalnum())
     command = "SPUBLISH" if sharded else "PUBLISH"
     values = f"'{node}', '{command}', {retention.ttl}, {retention.active_ttl}, {retention.size}"
@@ -178,7 +178,7 @@ def script_for(run_id: object, retention: Retention, *, sharded: bool) -> str:
 class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
     """A write-only ``socketio.RedisManager`` whose job rooms have order and history.
 
-    Any process may use it to address a job's followers:
+    Any process may use it to emit to a job's followers:
 
     >>> manager = RedisPublisher("redis://localhost:6379/0")
     >>> manager.emit("job_log", {"level": "info", "message": "nearly there"}, room="job_42")
@@ -197,15 +197,15 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         self._servers = Servers.at(url, redis_options)
         self._retention = retention or Retention()
         self._client: Client | None = None
-        self._known: dict[str, _Known] = {}  # by the name of a cluster's node
-        self._positions: OrderedDict[str, Position] = OrderedDict()  # job id: the latest answer's
+        self._server_info: dict[str, _ServerInfo] = {}  # by the name of the cluster node
+        self._positions: OrderedDict[str, Position] = OrderedDict()  # by job id, from the answers
         self.publisher_id = secrets.token_hex(6)
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
         """Store and send the events in one round trip to each server.
 
         Raises:
-            PublishFailed: some or all of them could not be stored now.
+            PublishFailed: some or all events could not be stored.
         """
         unsent: list[Outgoing] = []
         problem: Exception | None = None
@@ -214,10 +214,10 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             if not isinstance(answer, Exception):
                 continue
             if is_caused_by_the_events(answer):
-                # Sending it again would fail again, and hold up everything behind it.
+                # Another attempt would fail too, and hold up all later events.
                 logger.error(
                     "job %s: dropped %d events that Redis refuses (%s)",
-                    call.events[0].job_id, len(call.events), described(answer),
+                    call.events[0].job_id, len(call.events), describe_error(answer),
                 )  # fmt: skip
                 continue
             unsent += call.events
@@ -226,31 +226,31 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             else:
                 problem = problem or answer
         if problem is not None:
-            self._look_again()
-            raise PublishFailed(described(problem), unsent) from problem
+            self._reload_cluster()
+            raise PublishFailed(describe_error(problem), unsent) from problem
         if held is not None:
             raise PublishFailed(str(held), unsent, held=True) from held
 
     def renew(self, leases: Sequence[Lease], seconds: float) -> None:
-        """Let leases run for so long from now on.
+        """Extend the leases so that they expire after ``seconds`` from now.
 
         Raises:
-            PublishFailed: they could not be renewed now.
+            PublishFailed: the leases could not be renewed.
         """
         for some in batched(leases, LEASES_AT_ONCE):
-            with _asking():
+            with _translated_errors():
                 self._connected().eval(
                     RENEW_SCRIPT, 1, self._names.running, str(seconds), *map(str, some)
                 )
 
     def release(self, leases: Sequence[Lease]) -> None:
-        """Forget the leases of runs that have ended.
+        """Remove the leases of runs that have ended.
 
         Raises:
-            PublishFailed: it could not be done; they run out.
+            PublishFailed: the leases could not be removed; they expire.
         """
         for some in batched(leases, LEASES_AT_ONCE):
-            with _asking():
+            with _translated_errors():
                 pipeline = self._connected().pipeline(transaction=False)
                 for key in (self._names.running, self._names.stalled):
                     pipeline.zrem(key, *map(str, some))
@@ -260,10 +260,10 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         """Store a revocation, and send it to every server process.
 
         Raises:
-            PublishFailed: it may not have been stored.
+            PublishFailed: the revocation may not have been stored.
         """
         data = revocation.encode()
-        with _asking():
+        with _translated_errors():
             client = self._connected()
             client.zadd(self._names.revoked, {data: revocation.until})
             client.publish(self._names.revocations, data)
@@ -272,9 +272,9 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         """Return warnings about configuration or state that weakens the delivery guarantees.
 
         Raises:
-            PublishFailed: a server cannot be asked.
+            PublishFailed: a server is unreachable.
         """
-        with _asking():
+        with _translated_errors():
             client = self._connected()
             if isinstance(client, RedisCluster):
                 nodes = [client.get_redis_connection(node) for node in client.get_primaries()]
@@ -287,18 +287,18 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         if self._client is not None:
             self._client.close()
 
-    def _send(self, to_send: Sequence[Call]) -> list[tuple[Call, Any]]:
-        """Each call with its answer, or with what went wrong."""
+    def _send(self, all_calls: Sequence[Call]) -> list[tuple[Call, Any]]:
+        """Send the calls, and return each with its answer or exception."""
         try:
-            by_node = self._by_node(to_send)
+            by_node = self._by_node(all_calls)
         except REDIS_ERRORS as exc:
-            return [(call, exc) for call in to_send]
+            return [(call, exc) for call in all_calls]
         answered: list[tuple[Call, Any]] = []
-        for name, (client, here) in by_node.items():
+        for name, (client, to_send) in by_node.items():
             try:
-                answered += zip(here, self._run(name, client, here), strict=True)
+                answered += zip(to_send, self._run(name, client, to_send), strict=True)
             except REDIS_ERRORS as exc:
-                answered += [(call, exc) for call in here]
+                answered += [(call, exc) for call in to_send]
         return answered
 
     def _by_node(self, to_send: Sequence[Call]) -> dict[str, tuple[redis.Redis, list[Call]]]:
@@ -313,43 +313,43 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             grouped[node.name][1].append(call)
         return grouped
 
-    def _run(self, name: str, client: redis.Redis, here: Sequence[Call]) -> list[Any]:
-        known = self._known.get(name)
+    def _run(self, name: str, client: redis.Redis, to_send: Sequence[Call]) -> list[Any]:
+        known = self._server_info.get(name)
         if known is None or not known.is_recent:
-            self._learn(name, client)
-        answers = self._pipeline(name, client, here)
+            self._read_server_info(name, client)
+        answers = self._pipeline(name, client, to_send)
         refused = [
             i for i, answer in enumerate(answers)
             if isinstance(answer, NoScriptError) or _is_late(answer)
         ]  # fmt: skip
         if refused:
-            # The server was restarted, is another one than before, or was paused.
-            self._learn(name, client)
-            again = self._pipeline(name, client, [here[i] for i in refused])
-            for i, answer in zip(refused, again, strict=True):
+            # The server was restarted, replaced or paused.
+            self._read_server_info(name, client)
+            repeated = self._pipeline(name, client, [to_send[i] for i in refused])
+            for i, answer in zip(refused, repeated, strict=True):
                 answers[i] = answer
         return answers
 
-    def _learn(self, name: str, client: redis.Redis) -> None:
+    def _read_server_info(self, name: str, client: redis.Redis) -> None:
         run_id = client.info("server")["run_id"]
         text = script_for(run_id, self._retention, sharded=self._servers.sharded)
         sha = client.script_load(text)
         seconds, microseconds = client.time()
         now = time.monotonic()
-        self._known[name] = _Known(sha, seconds + microseconds / 1e6 - now, now)
+        self._server_info[name] = _ServerInfo(sha, seconds + microseconds / 1e6 - now, now)
 
-    def _pipeline(self, name: str, client: redis.Redis, here: Sequence[Call]) -> list[Any]:
-        known = self._known[name]
-        # After that the events are sent again, perhaps to another server: this one, if it was
-        # paused, must not publish them too.
+    def _pipeline(self, name: str, client: redis.Redis, to_send: Sequence[Call]) -> list[Any]:
+        known = self._server_info[name]
+        # After the timeout the events are sent again, perhaps to another server. A paused server
+        # must not publish them too.
         deadline = known.deadline(client.get_connection_kwargs().get("socket_timeout"))
-        positions = [self._positions.get(call.job_id, NOWHERE) for call in here]
+        positions = [self._positions.get(call.job_id, NO_POSITION) for call in to_send]
         pipeline = client.pipeline(transaction=False)
-        for call, position in zip(here, positions, strict=True):
+        for call, position in zip(to_send, positions, strict=True):
             argv = arguments(call, self.publisher_id, position, deadline)
             pipeline.evalsha(known.sha, len(call.keys), *call.keys, *argv)
         answers = pipeline.execute(raise_on_error=False)
-        for call, position, answer in zip(here, positions, answers, strict=True):
+        for call, position, answer in zip(to_send, positions, answers, strict=True):
             if isinstance(answer, int):
                 self._remember(call.job_id, Position(position.epoch, answer))
             elif isinstance(answer, list):
@@ -369,13 +369,13 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             self._client = self.redis
         return self._client
 
-    def _look_again(self) -> None:
-        """Ask a cluster who serves what; something of what was known is not true any more."""
+    def _reload_cluster(self) -> None:
+        """Reload the slots of a cluster, after an error that may come from outdated ones."""
         if isinstance(self._client, RedisCluster):
             try:
                 self._client.nodes_manager.initialize()
             except REDIS_ERRORS as exc:
-                logger.debug("the cluster does not say who serves what: %s", exc)
+                logger.debug("could not reload the slots of the cluster: %s", exc)
 
     def _redis_connect(self) -> None:
         self.redis = self._servers.client()

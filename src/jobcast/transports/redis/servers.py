@@ -1,13 +1,13 @@
-"""Where the servers of a Redis or Valkey deployment are: one, behind Sentinels, or a cluster.
+"""The servers of a Redis or Valkey deployment: one, a group behind Sentinels, or a cluster.
 
 ==============================  =================================================================
 ``redis://host:port/db``        one server; ``rediss://`` with TLS, ``unix:///path?db=0``
-``redis+sentinel://h1,h2/0/s``  the master that Sentinels call ``s``; ``rediss+sentinel://`` too
-``redis+cluster://h1,h2``       a cluster, found by some of its nodes; ``rediss+cluster://`` too
+``redis+sentinel://h1,h2/0/s``  the master of the Sentinel service ``s``; ``rediss+sentinel://`` too
+``redis+cluster://h1,h2``       a cluster, through some of its nodes; ``rediss+cluster://`` too
 ==============================  =================================================================
 
-``valkey`` may stand for ``redis``, and ``valkeys`` for ``rediss``. What redis-py takes as options
-in a URL is taken here too (``?ssl_ca_certs=/etc/ssl/redis.pem``).
+The schemes ``valkey`` and ``valkeys`` mean the same as ``redis`` and ``rediss``. A URL accepts
+redis-py's options (``?ssl_ca_certs=/etc/ssl/redis.pem``).
 """
 
 from __future__ import annotations
@@ -42,38 +42,38 @@ Shape = Literal["one", "sentinel", "cluster"]
 
 CONNECT_TIMEOUT: Final = 2.0  # seconds
 ANSWER_TIMEOUT: Final = 5.0  # seconds
-# The text that was taken for a port may be a password whose @ is missing.
+# The message omits the given port, which may be part of a password whose @ is missing.
 UNUSABLE_PORT: Final = "should be a URL with a usable port, a number from 0 to 65535"
 DEFAULT_PORTS: Final[Mapping[Shape, int]] = {"one": 6379, "sentinel": 26379, "cluster": 6379}
 
-#: Options of redis-py that change how answers are read, which jobcast does in one way only.
+#: Options of redis-py that change how replies are decoded; jobcast needs its own decoding.
 READING_OPTIONS: Final = frozenset(
     {"decode_responses", "encoding", "encoding_errors", "parser_class", "legacy_responses"}
 )
 
-#: What redis-py raises where a server cannot be reached or does not do what it is asked.
+#: Exceptions of redis-py when a server is unreachable or refuses a command.
 REDIS_ERRORS: Final = (RedisError, RedisClusterException, OSError)
-#: The same of a command in a loop: uvloop has a RuntimeError for what is written to a connection at
-#: the moment that it is lost, and redis-py an AttributeError if it is lost while it is being made.
+#: The same in an event loop. uvloop raises RuntimeError for a write to a connection that is lost at
+#: that moment, and redis-py raises AttributeError if the connection is lost while it is opened.
 ASYNC_REDIS_ERRORS: Final = (*REDIS_ERRORS, RuntimeError, AttributeError)
 
 
 class Servers(Struct, frozen=True, kw_only=True):
-    """What a URL says of a deployment."""
+    """The deployment that a URL describes."""
 
     shape: Shape
-    url: str  # of the one server, or of the first host
+    url: str  # of the only server, or of the first host
     hosts: tuple[tuple[str, int], ...] = ()
-    service: str = ""  # the name that Sentinels know the master by
+    service: str = ""  # the Sentinels' name for the master
     sentinel_options: dict[str, str] = {}
-    options: dict[str, Any] = {}  # over what redis-py does by itself
+    options: dict[str, Any] = {}  # redis-py options that override jobcast's own
 
     @classmethod
     def at(cls, url: str, options: Mapping[str, Any] | None = None) -> Servers:
-        """The servers of a URL.
+        """Parse a URL.
 
         Raises:
-            ValueError: it cannot be understood; the text says why.
+            ValueError: the URL is invalid; the message says why.
         """
         parts = urlsplit(url)
         scheme = parts.scheme.replace("valkeys", "rediss").replace("valkey", "redis")
@@ -121,14 +121,14 @@ class Servers(Struct, frozen=True, kw_only=True):
 
     @property
     def sharded(self) -> bool:
-        """Whether a channel belongs to one of several servers."""
+        """Whether each channel belongs to one of several servers."""
         return self.shape == "cluster"
 
     def client(self) -> Client:
-        """A client for commands.
+        """Return a client for commands.
 
         Raises:
-            RedisClusterException: no node of the cluster can be reached.
+            RedisClusterException: no node of the cluster is reachable.
         """
         if self.shape == "one":
             return redis.Redis.from_url(self.url, **self._bounds)
@@ -143,10 +143,10 @@ class Servers(Struct, frozen=True, kw_only=True):
         return RedisCluster(startup_nodes=nodes, ssl=ssl, **kwargs)
 
     def async_client(self) -> AsyncClient:
-        """A client for commands that may be run twice, in a running loop.
+        """Return a client for commands that may be run twice; call this in a running loop.
 
-        Nothing is connected yet. A connection that was cut while nobody used it is found out by
-        the next command, which is sent once more by another; what takes too long is not.
+        This method does not connect. If an idle connection was cut, the next command fails on it
+        and is sent once more on another connection. A command that times out is not repeated.
         """
         again = {
             "retry": AsyncRetry(NoBackoff(), 1, supported_errors=(LostConnection,)),
@@ -163,7 +163,7 @@ class Servers(Struct, frozen=True, kw_only=True):
         return AsyncRedisCluster(startup_nodes=nodes, ssl=ssl, **kwargs)
 
     async def close(self, client: AsyncClient) -> None:
-        """Let go of the connections of a client, and of those to its Sentinels."""
+        """Close the connections of a client, and those to its Sentinels."""
         await client.aclose()
         if isinstance(client, redis.asyncio.Redis):
             pool = client.connection_pool
@@ -172,16 +172,16 @@ class Servers(Struct, frozen=True, kw_only=True):
                     await sentinel.aclose()
 
     async def subscriber_pools(self, client: AsyncClient) -> list[redis.asyncio.ConnectionPool]:
-        """Where to subscribe: a pool for each master, which is asked for anew at each call.
+        """Look up the masters, and return a connection pool for subscriptions to each of them.
 
-        The connections' reads last until something is published, and have to be bounded otherwise.
+        Reads on these connections have no timeout: the caller has to detect a dead connection.
 
         Raises:
-            RedisError, RedisClusterException, OSError: nobody who knows can be reached.
+            RedisError, RedisClusterException, OSError: no Sentinel or cluster node is reachable.
         """
         lasting = {**self._bounds, "socket_timeout": None, "protocol": 2}
         if self.shape == "one":
-            # An option of the URL must not bound the reads, as it would with `from_url`.
+            # With `from_url`, an option of the URL could give the reads a timeout.
             return [redis.asyncio.ConnectionPool(**{**async_parse_url(self.url), **lasting})]
         if isinstance(client, AsyncRedisCluster):
             await client.initialize()
@@ -211,7 +211,7 @@ class Servers(Struct, frozen=True, kw_only=True):
 
     @property
     def _bounds(self) -> dict[str, Any]:
-        """Bounded waits, and no retries of redis-py's own: jobcast tries again as a whole."""
+        """Timeouts, and no retries by redis-py: jobcast repeats the whole operation."""
         return {
             "socket_connect_timeout": CONNECT_TIMEOUT,
             "socket_timeout": ANSWER_TIMEOUT,
@@ -220,12 +220,12 @@ class Servers(Struct, frozen=True, kw_only=True):
         }
 
     def _parsed(self) -> tuple[bool, dict[str, Any]]:
-        """Whether it is TLS, and redis-py's options but for the address."""
+        """Return whether the URL uses TLS, and redis-py's options without the address."""
         kwargs: dict[str, Any] = {**parse_url(self.url), **self._bounds}
         ssl = kwargs.pop("connection_class", None) is not None
         del kwargs["host"], kwargs["port"]
         if self.shape == "cluster":
-            # Its retries are what follows a slot that has moved.
+            # A cluster client needs its own retries to follow a moved slot.
             for key in {"db", "retry"} - set(self.options):
                 kwargs.pop(key, None)
         return ssl, kwargs
@@ -241,10 +241,10 @@ class Servers(Struct, frozen=True, kw_only=True):
 
 
 def check_url(url: str, _prefix: str = DEFAULT_PREFIX) -> None:
-    """Check a URL, with its options, without connecting.
+    """Check a URL and its options without connecting.
 
     Raises:
-        ValueError: it cannot be used.
+        ValueError: the URL is invalid.
     """
     servers = Servers.at(url)
     database = parse_url(servers.url).get("db", 0)
@@ -253,7 +253,7 @@ def check_url(url: str, _prefix: str = DEFAULT_PREFIX) -> None:
     if servers.shape == "cluster" and database:
         raise ValueError("should name no database: a cluster has one")
     base, _, query = servers.url.partition("?")
-    # What is an option of a cluster as a whole is none of its connections.
+    # Options of the cluster client are not options of a connection.
     of_cluster = signature(RedisCluster).parameters if servers.shape == "cluster" else {}
     options = [(name, value) for name, value in parse_qsl(query) if name not in of_cluster]
     for name, _ in parse_qsl(query):

@@ -1,4 +1,4 @@
-"""Redis and Valkey, the realtime side: the channels of the jobs that are followed, and history."""
+"""The server side of the Redis transport: the channels of followed jobs, and their history."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from jobcast.transports.base import (
     Snapshot,
     can_resume,
 )
-from jobcast.transports.canary import Canary, Deaf
-from jobcast.transports.leases import LOOKED_AT_ONCE, Finding, Lease, LeaseTimeouts
+from jobcast.transports.canary import Canary, NotReceiving
+from jobcast.transports.leases import SCAN_LIMIT, Finding, Lease, LeaseTimeouts
 from jobcast.transports.leases import Kind as FindingKind
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.redis.batcher import ScriptBatcher
 from jobcast.transports.redis.names import Keys, Names
 from jobcast.transports.redis.publisher import RedisPublisher, script
-from jobcast.transports.redis.refusals import described
+from jobcast.transports.redis.refusals import describe_error
 from jobcast.transports.redis.servers import (
     ASYNC_REDIS_ERRORS,
     REDIS_ERRORS,
@@ -45,30 +45,30 @@ from jobcast.transports.redis.subscriber import Subscriber, close_all
 from jobcast.transports.revocations import Revocation
 from jobcast.transports.socketio_managers import AsyncJobEventManagerMixin
 
-SUBSCRIBE_TIMEOUT: Final = 5.0  # seconds, until a subscription has to be confirmed
-FIRST_DELAY: Final = 0.05  # seconds before the first try to reconnect
-LONGEST_DELAY: Final = 3.0  # seconds between two tries
+SUBSCRIBE_TIMEOUT: Final = 5.0  # seconds until a subscription has to be confirmed
+FIRST_DELAY: Final = 0.05  # seconds before the first attempt to reconnect
+LONGEST_DELAY: Final = 3.0  # seconds between two attempts
 
-CANARY_TRIES: Final = 4096  # names of channels, until each master of a cluster has one
-TAKE_OVER: Final = 3.0  # seconds without a look of the process that looks after leases
+CANARY_TRIES: Final = 4096  # channel names to try until each master of a cluster has one
+TAKE_OVER: Final = 3.0  # seconds without a scan until another process monitors the leases
 
 READ_SCRIPT: Final = script("read")
-LOOK_SCRIPT: Final = script("leases")
+SCAN_SCRIPT: Final = script("leases")
 ACKNOWLEDGE_SCRIPT: Final = script("acknowledge")
 
 logger = logging.getLogger(__name__)
 
 
 class ChannelMoved(RedisError):
-    """A channel is served by another node of the cluster from now on."""
+    """Another node of the cluster serves a channel now."""
 
 
 class RedisSource:
-    """Subscriptions, supervised: when a connection is lost they come back, and say so.
+    """Supervised subscriptions, which are restored and reported after a lost connection.
 
-    There is one connection, or one to each master of a cluster; they come and go together.
+    There is one connection, or one for each master of a cluster. If one ends, all are replaced.
 
-    Everything but what publishes belongs to the running loop, and is made anew in another one.
+    Everything except the publisher belongs to the running loop, and is recreated in another one.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class RedisSource:
         prefix: str = DEFAULT_PREFIX,
     ) -> None:
         self._names = Names(prefix)
-        # What this side has to say itself is so little that one way of saying it is enough.
+        # This side publishes little, so the blocking publisher in a thread is enough.
         self._publisher = RedisPublisher(
             url, retention=retention, prefix=prefix, redis_options=options
         )
@@ -87,19 +87,19 @@ class RedisSource:
         self._servers = Servers.at(url, options)
         self._on_revocation: Callable[[Revocation], None] | None = None
         self._change = LoopChange()
-        self._begin()
+        self._create_loop_state()
 
-    def _begin(self) -> None:
-        """Make what belongs to a loop."""
+    def _create_loop_state(self) -> None:
+        """Create the state that belongs to one event loop."""
         self._client = self._servers.async_client()
-        self._together = ScriptBatcher(self._client)
-        self._lines: list[Subscriber] = []
-        self._canaries: dict[str, str] = {}  # channel: the name of the line that it is heard on
+        self._batcher = ScriptBatcher(self._client)
+        self._subscribers: list[Subscriber] = []
+        self._canaries: dict[str, str] = {}  # channel: the name of the subscriber that receives it
         self.canary = Canary(self._send_canary, lambda: self.ready)
         self._jobs: dict[str, str] = {}  # channel: job id
-        # Channels of a cluster: how often the answer is due that they were unsubscribed from. What
-        # comes beyond was not asked for: there alone a server says so by itself.
-        self._leaving: Counter[str] = Counter()
+        # Cluster only: the number of pending confirmations of SUNSUBSCRIBE for each channel. A
+        # further one comes unrequested: the slot of the channel has moved.
+        self._unsubscribing: Counter[str] = Counter()
         self._unconfirmed: set[str] = set()
         self._confirmations: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
         self._online = asyncio.Event()
@@ -109,13 +109,13 @@ class RedisSource:
 
     @property
     def client(self) -> AsyncClient:
-        """For commands, in the running loop."""
+        """The client for commands, in the running loop."""
         self._enter_loop()
         return self._client
 
     def _enter_loop(self) -> None:
         if self._change.happened():
-            self._begin()
+            self._create_loop_state()
 
     @property
     def ready(self) -> bool:
@@ -130,7 +130,7 @@ class RedisSource:
         self._on_message = on_message
         self._on_resumed = on_resumed
         self._supervisor = asyncio.create_task(
-            self._run(self._together, self._client), name="jobcast-redis-source"
+            self._run(self._batcher, self._client), name="jobcast-redis-source"
         )
 
     async def aclose(self) -> None:
@@ -141,16 +141,16 @@ class RedisSource:
         self._supervisor = None
         self._disconnected(RedisConnectionError("the source is closed"))
         self._jobs.clear()
-        await self._together.aclose()
+        await self._batcher.aclose()
         await self._servers.close(self.client)
         self._publisher.close()
 
-    async def _run(self, together: ScriptBatcher, client: AsyncClient) -> None:
+    async def _run(self, batcher: ScriptBatcher, client: AsyncClient) -> None:
         try:
             await self._supervise()
         finally:
-            # A loop that ends cancels its tasks, whether or not this was closed before.
-            await together.aclose()
+            # A loop that ends cancels its tasks, possibly without a call of aclose.
+            await batcher.aclose()
             await self._servers.close(client)
 
     async def subscribe(self, job_id: str) -> None:
@@ -161,7 +161,7 @@ class RedisSource:
             async with asyncio.timeout(SUBSCRIBE_TIMEOUT):
                 await self._online.wait()
                 self._confirmations[channel].append(confirmed)
-                await self._line_of(channel).subscribe([channel])
+                await self._subscriber_for(channel).subscribe([channel])
                 await confirmed
         except (TimeoutError, TransportUnavailable, *REDIS_ERRORS) as exc:
             confirmed.cancel()
@@ -172,12 +172,12 @@ class RedisSource:
         self._jobs.pop(channel, None)
         if self.ready:
             if self._servers.sharded:
-                self._leaving[channel] += 1
+                self._unsubscribing[channel] += 1
             try:
-                await self._line_of(channel).unsubscribe(channel)
+                await self._subscriber_for(channel).unsubscribe(channel)
             except REDIS_ERRORS as exc:
-                # The connection is lost and with it the subscription; the supervisor knows.
-                logger.debug("unsubscribing from %s: %s", channel, exc)
+                # The subscription ended with the connection, which the supervisor replaces.
+                logger.debug("could not unsubscribe from %s: %s", channel, exc)
 
     async def snapshot(self, job_id: str, after: Cursor | None = None) -> Snapshot:
         keys = self._names.of(job_id)
@@ -208,7 +208,7 @@ class RedisSource:
         try:
             answers = await pipeline.execute()
         except ASYNC_REDIS_ERRORS as exc:
-            raise TransportUnavailable(f"could not read where jobs are: {exc}") from exc
+            raise TransportUnavailable(f"could not read the positions of jobs: {exc}") from exc
         return [
             Cursor(epoch=_text(epoch), seq=int(seq)) if epoch else Cursor(epoch=NO_RECORD, seq=0)
             for epoch, seq in answers
@@ -225,15 +225,15 @@ class RedisSource:
 
     async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
         keys = (self._names.running, self._names.stalled, self._names.watch)
-        patience = min(TAKE_OVER, terms.lease / 2)
-        asking = self._publisher.publisher_id, terms.lease, patience, LOOKED_AT_ONCE
-        answer = iter(await self._eval(LOOK_SCRIPT, keys, asking))
+        take_over = min(TAKE_OVER, terms.lease / 2)
+        arguments = self._publisher.publisher_id, terms.lease, take_over, SCAN_LIMIT
+        answer = iter(await self._eval(SCAN_SCRIPT, keys, arguments))
         found = []
         for kind, member in zip(answer, answer, strict=True):
             try:
                 lease = Lease.parse(_text(member))
             except ValueError:
-                logger.warning("removed what is no lease: %.200r", member)
+                logger.warning("removed an invalid lease: %.200r", member)
                 await self._forget_lease(member)
             else:
                 found.append(Finding(cast("FindingKind", _text(kind)), lease))
@@ -244,7 +244,7 @@ class RedisSource:
             for key in (self._names.running, self._names.stalled):
                 await self.client.zrem(key, member)
         except ASYNC_REDIS_ERRORS as exc:
-            raise TransportUnavailable(f"could not look after leases: {exc}") from exc
+            raise TransportUnavailable(f"could not read or change leases: {exc}") from exc
 
     async def acknowledge(self, findings: Sequence[Finding], terms: LeaseTimeouts) -> None:
         pairs = chain.from_iterable((finding.kind, str(finding.lease)) for finding in findings)
@@ -267,8 +267,8 @@ class RedisSource:
         try:
             await self.client.zremrangebyscore(key, "-inf", f"({now}")
         except ASYNC_REDIS_ERRORS as exc:
-            # A server that takes no writes now still says what is revoked.
-            logger.debug("could not remove what has expired from %s: %s", key, exc)
+            # A server that refuses writes can still return the revocations.
+            logger.debug("could not remove expired entries from %s: %s", key, exc)
         found = (self._revocation(key, cast("bytes", member)) for member in members)
         return [revocation for revocation in found if revocation is not None]
 
@@ -283,11 +283,11 @@ class RedisSource:
         try:
             return await self.client.eval(text, len(keys), *keys, *map(str, arguments))
         except ASYNC_REDIS_ERRORS as exc:
-            raise TransportUnavailable(f"could not look after leases: {exc}") from exc
+            raise TransportUnavailable(f"could not read or change leases: {exc}") from exc
 
     async def _read(self, keys: Keys, since: str) -> tuple[Snapshot, int, list[Any]]:
-        """The record with its latest progress, the first seq that is kept, and the entries."""
-        answer = await self._together.eval(READ_SCRIPT, 2, keys.state, keys.events, since)
+        """Read the record with its latest progress, the first kept seq, and the entries."""
+        answer = await self._batcher.eval(READ_SCRIPT, 2, keys.state, keys.events, since)
         (epoch, seq, state, owner, progress, logged), oldest, entries = answer
         if epoch is None:
             return Snapshot(), 1, []
@@ -302,7 +302,7 @@ class RedisSource:
             owner=None if owner is None else _text(owner),
             events=latest,
         )
-        # Without a stream, one that was evicted had all up to ``logged``.
+        # If the stream was evicted, it had the entries up to ``logged``.
         first = _seq(oldest[0]) if oldest else int(logged or 0) + 1
         return record, first, entries
 
@@ -320,9 +320,9 @@ class RedisSource:
                 if isinstance(exc, ChannelMoved):
                     logger.info("looking up the nodes of the cluster: %s", exc)
                 elif backoff.failures == 1:
-                    logger.warning("the connection to Redis is down: %s", exc)
+                    logger.warning("the connection to Redis is down, reconnecting: %s", exc)
             except Exception as exc:
-                # Whatever it is, to hear nothing from here on would be worse.
+                # The source has to survive any error, or the process would receive nothing more.
                 self._disconnected(exc)
                 backoff.failed()
                 logger.exception("receiving from Redis failed")
@@ -330,48 +330,50 @@ class RedisSource:
             await asyncio.sleep(backoff.delay())
 
     async def _receive(self, interrupted: bool) -> None:
-        """Subscribe to everything, and read until the first connection ends."""
-        lines: list[Subscriber] = []
+        """Subscribe to all channels, and read until the first connection ends."""
+        subscribers: list[Subscriber] = []
         tasks: list[asyncio.Task[None]] = []
         try:
             for pool in await self._servers.subscriber_pools(self.client):
-                line = Subscriber(pool, sharded=self._servers.sharded)
-                line.on_answer = partial(self._dispatch, interrupted, line.name)
-                lines.append(line)
-                await line.connect()
-            self._lines = lines
-            self._leaving.clear()
+                subscriber = Subscriber(pool, sharded=self._servers.sharded)
+                subscriber.on_answer = partial(self._dispatch, interrupted, subscriber.name)
+                subscribers.append(subscriber)
+                await subscriber.connect()
+            self._subscribers = subscribers
+            self._unsubscribing.clear()
             self._canaries = self._canary_channels()
             self.canary.watch(self._canaries.values())
             channels = [*self._canaries, *self._jobs]
             self._unconfirmed = {self._names.bus, self._names.revocations, *channels}
-            tasks = [asyncio.create_task(line.run()) for line in lines]
+            tasks = [asyncio.create_task(subscriber.run()) for subscriber in subscribers]
             tasks.append(asyncio.create_task(self._subscribe_all(channels)))
-            tasks.append(asyncio.create_task(self._listen_to_itself()))
+            tasks.append(asyncio.create_task(self._run_canary()))
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
                 task.result()
         finally:
-            self._lines = []
+            self._subscribers = []
             try:
                 await cancel_and_wait(*tasks)
             finally:
-                await close_all(lines)
+                await close_all(subscribers)
 
     async def _subscribe_all(self, channels: Sequence[str]) -> None:
-        of_line: defaultdict[Subscriber, list[str]] = defaultdict(list)
+        by_subscriber: defaultdict[Subscriber, list[str]] = defaultdict(list)
         for channel in channels:
-            of_line[self._line_of(channel)].append(channel)
+            by_subscriber[self._subscriber_for(channel)].append(channel)
         for channel in (self._names.bus, self._names.revocations):
-            await self._lines[0].subscribe_everywhere(channel)
-        await asyncio.gather(*(line.subscribe(some) for line, some in of_line.items()))
+            await self._subscribers[0].subscribe_everywhere(channel)
+        await asyncio.gather(
+            *(subscriber.subscribe(some) for subscriber, some in by_subscriber.items())
+        )
 
     def _canary_channels(self) -> dict[str, str]:
-        """A channel of this process's own for each line, with the line's name."""
+        """Return this process's own channel for each subscriber, with the subscriber's name."""
         own = f"{self._names.canary}:{self._publisher.publisher_id}"
         if not isinstance(self.client, RedisCluster):
-            return {own: self._lines[0].name}
-        missing = {line.name for line in self._lines}
+            return {own: self._subscribers[0].name}
+        missing = {subscriber.name for subscriber in self._subscribers}
         found: dict[str, str] = {}
         for number in range(CANARY_TRIES):
             if not missing:
@@ -383,56 +385,60 @@ class RedisSource:
                 found[channel] = name
         return found
 
-    async def _listen_to_itself(self) -> None:
-        """Send canaries until they do not arrive.
+    async def _run_canary(self) -> None:
+        """Send canaries until they no longer arrive.
 
         Raises:
-            RedisConnectionError: the connections are of no use any more.
+            RedisConnectionError: the connections no longer receive messages.
         """
         try:
             await self.canary.run()
-        except Deaf as exc:
+        except NotReceiving as exc:
             raise RedisConnectionError(str(exc)) from exc
 
     async def _send_canary(self, name: str) -> bool:
-        [channel] = [channel for channel, line in self._canaries.items() if line == name]
+        [channel] = [
+            channel for channel, subscriber in self._canaries.items() if subscriber == name
+        ]
         try:
             if isinstance(self.client, RedisCluster):
                 node = self.client.get_node_from_key(channel)
-                heard = await self.client.execute_command(
+                receivers = await self.client.execute_command(
                     "SPUBLISH", channel, b"", target_nodes=node
                 )
             else:
-                heard = await self.client.execute_command("PUBLISH", channel, b"")
+                receivers = await self.client.execute_command("PUBLISH", channel, b"")
         except ASYNC_REDIS_ERRORS as exc:
-            raise TransportUnavailable(f"could not publish: {described(exc)}") from exc
-        # Of a client that listens to another server than it publishes to, as after a failover.
-        return bool(heard)
+            raise TransportUnavailable(f"could not publish: {describe_error(exc)}") from exc
+        # Zero subscribers: this client publishes to another server, as after a failover.
+        return bool(receivers)
 
-    def _line_of(self, channel: str) -> Subscriber:
-        """The connection that a channel is subscribed to on.
+    def _subscriber_for(self, channel: str) -> Subscriber:
+        """Return the connection for a channel's subscription.
 
         Raises:
-            ChannelMoved: there is none just now.
+            ChannelMoved: no connection serves the channel now.
         """
         if isinstance(self.client, RedisCluster):
             name = _node_name(self.client, channel)
-            lines = [line for line in self._lines if line.name == name]
+            subscribers = [
+                subscriber for subscriber in self._subscribers if subscriber.name == name
+            ]
         else:
-            lines = self._lines
-        if not lines:
+            subscribers = self._subscribers
+        if not subscribers:
             raise ChannelMoved(f"no connection serves {channel} now")
-        return lines[0]
+        return subscribers[0]
 
-    def _dispatch(self, interrupted: bool, line: str, answer: list[Any]) -> None:
+    def _dispatch(self, interrupted: bool, name: str, answer: list[Any]) -> None:
         match answer:
             case [b"message" | b"smessage", channel, data]:
-                self.canary.heard(line)
+                self.canary.message_arrived(name)
                 self._deliver(_text(channel), data)
             case [b"subscribe" | b"ssubscribe", channel, _]:
                 self._confirm(_text(channel), interrupted)
             case [b"sunsubscribe", channel, _]:
-                self._left(_text(channel))
+                self._unsubscribed(_text(channel))
 
     def _deliver(self, channel: str, data: bytes) -> None:
         if channel == self._names.bus:
@@ -445,7 +451,7 @@ class RedisSource:
             try:
                 messages = _messages(data)
             except ValueError:
-                logger.warning("something else than jobcast publishes to %s", channel)
+                logger.warning("ignored a message on %s that is not jobcast's", channel)
                 return
             for message in messages:
                 self._on_message(job_id, message)
@@ -461,19 +467,19 @@ class RedisSource:
         self._unconfirmed.discard(channel)
         if not self._unconfirmed and not self.ready:
             self._online.set()
-            logger.info("receiving from Redis")
+            logger.info("receiving events from Redis")
             if interrupted:
                 self._resuming.spawn(self._report_resumed())
 
     async def _report_resumed(self) -> None:
         await self._on_resumed()
 
-    def _left(self, channel: str) -> None:
-        due = self._leaving.pop(channel, 0)
+    def _unsubscribed(self, channel: str) -> None:
+        due = self._unsubscribing.pop(channel, 0)
         if due > 1:
-            self._leaving[channel] = due - 1
+            self._unsubscribing[channel] = due - 1
         elif not due and (channel in self._jobs or channel in self._canaries):
-            # Said unasked, by the node that has given the slot away.
+            # The node sent this without a request, because it no longer serves the slot.
             raise ChannelMoved(f"{channel} is served by another node now")
 
     def _disconnected(self, exc: Exception) -> None:
@@ -505,22 +511,22 @@ class RedisClientManager(AsyncJobEventManagerMixin, socketio.AsyncRedisManager):
         await self.source.publish([outgoing])
 
     async def _publish(self, data: dict[str, Any]) -> None:
-        self._redis_connect()  # in whichever loop
+        self._redis_connect()  # in the running loop
         await super()._publish(data)
 
     def _redis_connect(self) -> None:
-        # One pool of connections for everything that is written.
+        # All writes share one connection pool.
         self.redis = self.source.client
         self.connected = True
 
     async def _listen(self) -> AsyncIterator[bytes]:
-        # python-socketio's own listener would hold a second connection, and back off for a minute.
+        # python-socketio's own listener would use a second connection, and back off for a minute.
         while True:
             yield await self.source.bus.get()
 
 
 def _node_name(client: RedisCluster, channel: str) -> str:
-    """The name of the line to the node that serves a channel; empty if no node does."""
+    """Return the name of the subscriber for a channel's node, or "" if no node serves it."""
     try:
         node = client.get_node_from_key(channel)
     except SlotNotCoveredError:
@@ -529,10 +535,10 @@ def _node_name(client: RedisCluster, channel: str) -> str:
 
 
 def _messages(data: bytes) -> list[Message]:
-    """The events of a message: the epoch, and for each a line ``seq kind packet``.
+    """Parse the events of a message: a line with the epoch, then ``seq kind packet`` lines.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the message has another format.
     """
     epoch, *lines = _text(data).split("\n")
     messages = []
@@ -540,12 +546,12 @@ def _messages(data: bytes) -> list[Message]:
         seq, kind, packet = line.split(" ", 2)
         messages.append(Message(epoch, int(seq), cast("Kind", kind), packet))
     if not messages:
-        raise ValueError("there is no event in it")
+        raise ValueError("the message has no event")
     return messages
 
 
 def _message(epoch: str, entry: Any) -> Message:
-    """The event of an entry of a stream."""
+    """Parse the event of a stream entry."""
     _, (_, kind, _, packet) = entry
     return Message(epoch, _seq(entry), cast("Kind", _text(kind)), _text(packet))
 

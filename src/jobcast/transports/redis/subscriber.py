@@ -1,4 +1,4 @@
-"""One connection for subscriptions, to one Redis or Valkey server."""
+"""One connection for subscriptions to one Redis or Valkey server."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from typing import Any, Final
 import redis.asyncio
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from jobcast.transports.redis.bulk_reader import answers_of
+from jobcast.transports.redis.bulk_reader import reply_reader
 from jobcast.transports.redis.servers import REDIS_ERRORS
 
-SUBSCRIBE_BATCH: Final = 500  # channels that are asked for at once
-PING_INTERVAL: Final = 15.0  # seconds of silence, after which the server is asked whether it lives
+SUBSCRIBE_BATCH: Final = 500  # channels per command
+PING_INTERVAL: Final = 15.0  # seconds of silence before a PING, and until its answer is overdue
 
 logger = logging.getLogger(__name__)
 
 
 class Subscriber:
-    """Subscribes to channels of a server, and reads what it sends.
+    """Subscribes to channels of a server, and reads its messages.
 
     Args:
-        pool: makes the connection, whose reads may last for ever: a channel may be silent for
-            hours. Whether the server is still there is found out by asking it.
-        sharded: whether channels belong to one server of a cluster.
+        pool: creates the connection, whose reads have no timeout because a channel may be silent
+            for hours. A PING detects a dead connection.
+        sharded: whether each channel belongs to one server of a cluster.
     """
 
-    on_answer: Callable[[list[Any]], None]  # is called with each answer of the server
+    on_answer: Callable[[list[Any]], None]  # called with each reply of the server
 
     def __init__(self, pool: redis.asyncio.ConnectionPool, *, sharded: bool) -> None:
         self._pool = pool
         self._connection: redis.asyncio.Connection = pool.make_connection()
         self._sharded = sharded
-        self._heard = False
+        self._has_received = False
         options = pool.connection_kwargs
         address = options.get("path") or f"{options.get('host')}:{options.get('port')}"
         self.name = str(address)
@@ -49,25 +49,25 @@ class Subscriber:
         """Read until the connection ends.
 
         Raises:
-            RedisError, OSError: it has ended.
+            RedisError, OSError: the connection has ended.
         """
         keep_alive = asyncio.create_task(self._keep_alive())
-        answers = answers_of(self._connection)
+        answers = reply_reader(self._connection)
         try:
             while True:
                 for answer in await answers.read():
                     if isinstance(answer, list):
                         self.on_answer(answer)
-                self._heard = True
+                self._has_received = True
         finally:
             keep_alive.cancel()
 
     async def close(self) -> None:
         try:
-            # With TLS the other end has a say in it, for as long as connecting may take.
+            # With TLS, closing waits for the other end, for at most the connect timeout.
             await self._connection.disconnect()
         except REDIS_ERRORS as exc:
-            logger.debug("closing the connection to %s: %s", self.name, exc)
+            logger.debug("could not close the connection to %s: %s", self.name, exc)
         await self._pool.aclose()
 
     async def drop(self) -> None:
@@ -78,13 +78,13 @@ class Subscriber:
         remaining = iter(channels)
         while batch := list(islice(remaining, SUBSCRIBE_BATCH)):
             if self._sharded:
-                # Channels of several slots can't be in one command.
+                # One command cannot have channels of several slots.
                 await self._send(*(("SSUBSCRIBE", channel) for channel in batch))
             else:
                 await self._send(("SUBSCRIBE", *batch))
 
     async def subscribe_everywhere(self, channel: str) -> None:
-        """Subscribe to a channel that is no shard's."""
+        """Subscribe to a channel that is not sharded."""
         await self._send(("SUBSCRIBE", channel))
 
     async def unsubscribe(self, channel: str) -> None:
@@ -98,28 +98,30 @@ class Subscriber:
             await self._connection.send_packed_command(packed, check_health=False)
 
     async def _keep_alive(self) -> None:
-        """Find out that the other end is gone although nobody said so."""
-        while await self._hears(PING_INTERVAL) or await self._answers():
+        """Drop the connection when the server does not answer a PING."""
+        while await self._receives_within(PING_INTERVAL) or await self._answers_ping():
             pass
-        logger.warning("%s did not answer for %d s", self.name, PING_INTERVAL)
-        # The reader fails of it, and the supervisor does the rest.
+        logger.warning(
+            "%s did not answer a PING within %d s: reconnecting", self.name, PING_INTERVAL
+        )
+        # The reader fails, and the supervisor reconnects.
         await self._connection.disconnect(nowait=True)
 
-    async def _hears(self, seconds: float) -> bool:
-        self._heard = False
+    async def _receives_within(self, seconds: float) -> bool:
+        self._has_received = False
         await asyncio.sleep(seconds)
-        return self._heard
+        return self._has_received
 
-    async def _answers(self) -> bool:
+    async def _answers_ping(self) -> bool:
         try:
             await self._send(("PING",))
         except REDIS_ERRORS:
             return False
-        return await self._hears(PING_INTERVAL)
+        return await self._receives_within(PING_INTERVAL)
 
 
 async def close_all(subscribers: Sequence[Subscriber]) -> None:
-    """Close connections, all of them even if this is cancelled meanwhile."""
+    """Close all connections, even if this call is cancelled meanwhile."""
     try:
         for subscriber in subscribers:
             await subscriber.close()
@@ -133,5 +135,5 @@ def _writing() -> Iterator[None]:
     try:
         yield
     except RuntimeError as exc:
-        # uvloop's word for a connection that was lost at this moment.
+        # uvloop raises RuntimeError for a connection that is lost at this moment.
         raise RedisConnectionError(str(exc)) from exc

@@ -1,20 +1,20 @@
--- What is to be said of runs whose leases ran out. One process at a time is told.
+-- Returns the findings about expired leases to one process at a time.
 --
--- KEYS: running, stalled (sorted sets of leases by the time that they run out), watch (hash)
--- ARGV: 1 who asks, 2 seconds of a lease, 3 seconds until another may take over, 4 limit
+-- KEYS: running, stalled (sorted sets of leases by the time that they expire), watch (hash)
+-- ARGV: 1 id of the process, 2 seconds of a lease, 3 seconds until another may take over, 4 limit
 -- Returns pairs of a kind ('stalled', 'revived' or 'lost') and a lease.
 
 local running, stalled, watch = KEYS[1], KEYS[2], KEYS[3]
-local lease, patience, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local lease, take_over, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 
 local watcher = redis.call('HMGET', watch, 'who', 'at', 'since')
 local at, since = tonumber(watcher[2] or 0), tonumber(watcher[3] or now)
--- Small steps of the clock back delay findings by as much. After larger ones the times of leases are
--- in a future that is far away.
+-- If the clock is set back by a little, findings are late by as much. After a larger step, leases
+-- would expire in the far future.
 local is_set_back = at - now > lease / 2
-if watcher[1] and watcher[1] ~= ARGV[1] and now - at < patience and not is_set_back then
+if watcher[1] and watcher[1] ~= ARGV[1] and now - at < take_over and not is_set_back then
     return {}
 end
 if is_set_back then
@@ -26,7 +26,7 @@ if is_set_back then
     end
 end
 if is_set_back or now - at > lease / 2 then
-    -- Leases may not have been renewed: the store was away, or its clock was set.
+    -- Workers may have been unable to renew: the store was away, or its clock was set.
     since = now
 end
 redis.call('HSET', watch, 'who', ARGV[1], 'at', string.format('%.6f', now),

@@ -1,6 +1,6 @@
--- What the store has of a job, at one moment.
+-- Returns the stored state and events of a job at one moment.
 --
--- KEYS: state (hash), events (stream). ARGV: where to begin in the stream
+-- KEYS: state (hash), events (stream). ARGV: the first id to read from the stream
 -- Returns {epoch, seq, state, owner, progress, logged}, the oldest entry, the entries.
 
 return {

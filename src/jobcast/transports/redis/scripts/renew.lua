@@ -1,4 +1,4 @@
--- Lets leases run for so long from now on.
+-- Extends leases so that they expire after the given seconds from now.
 --
 -- KEYS: running. ARGV: 1 seconds, then leases
 

@@ -1,4 +1,4 @@
-"""The rooms of one process: who follows a job here, and how far they have been brought."""
+"""The rooms of one process: the followers of each job, and their position in its record."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from jobcast.realtime.outlet import Outlet
 from jobcast.realtime.recent import Recent
 from jobcast.transports.base import NO_RECORD, Message, Snapshot
 
-DISMISSED: Final = 8  # records that a room remembers not to be its job's
+DISMISSED: Final = 8  # foreign records that a room remembers and ignores
 NO_MESSAGE_LEFT: Final = sys.maxsize
 
 
 class Asked(Struct, frozen=True):
-    """Where a room was when a read of the store began."""
+    """The position of a room when a read of the store began."""
 
     cursor: Cursor
-    mark: int  # of the messages that had arrived
+    mark: int  # number of messages that had arrived
 
     def is_ahead_of(self, position: Cursor | Snapshot) -> bool:
-        """Return whether the record has gone back: an older copy was restored, for example."""
+        """Return whether the record has gone back, for example to a restored older copy."""
         return is_ahead(self.cursor, position)
 
 
 class Newcomer:
-    """A follower that waits to be let in, after what it has seen."""
+    """A follower that waits for the history after its cursor."""
 
     def __init__(self, outlet: Outlet, after: Cursor | None, grant: Grant) -> None:
         self.outlet = outlet
@@ -45,19 +45,25 @@ class Newcomer:
 
     @property
     def snapshot(self) -> Snapshot:
-        """What it was let in with.
+        """The history that the follower received.
 
         Raises:
-            TransportUnavailable: the history could not be read.
-            NotAllowed: it may not follow the record.
+            TransportUnavailable: the transport could not read the history.
+            NotAllowed: the follower may not follow the record.
         """
         if not isinstance(self.found, Snapshot):
-            raise self.found or TransportUnavailable("the history was not read")
+            raise self.found or TransportUnavailable("the history has not been read")
         return self.found
 
 
 class Room:
-    """A job that somebody follows here. All its followers have seen the same, up to ``seq``."""
+    """The followers of one job in this process. All of them have received events up to ``seq``.
+
+    Args:
+        job_id: the job.
+        subscribed: the task that subscribes to the job's events.
+        namespace: the namespace that the followers are connected to.
+    """
 
     def __init__(self, job_id: str, subscribed: asyncio.Task[None], namespace: str = ROOT) -> None:
         self.job_id = job_id
@@ -68,42 +74,47 @@ class Room:
         self.seq = 0
         # The epoch and the owner of the record that all followers may follow.
         self.allowed: tuple[str, str | None] = (NO_RECORD, None)
-        self.joining = 0  # followers that are on their way in
-        self.newcomers: dict[Newcomer, None] = {}  # those of them that wait for the history
-        # One reads the history at a time: what comes in while it does is all that it can miss.
+        self.joining = 0  # number of joins in progress
+        self.newcomers: dict[Newcomer, None] = {}  # joining followers that wait for the history
+        # With one read at a time, a read can only miss the messages that arrive during it.
         self.reading = asyncio.Lock()
-        self.behind = False  # something is missing and being read from the history
-        self.quiet = True  # nothing came since the last look at quiet rooms
-        self._recent = Recent()  # what came while somebody was reading
-        # Records of this job id that the store does not have: former ones, and those of others.
+        self.behind = False  # whether missing events are being read from the history
+        self.quiet = True  # whether no message has arrived since the last check of quiet rooms
+        self._recent = Recent()  # messages that arrived during a read
+        # Records of this job id that the store does not have: former or foreign ones.
         self._dismissed: deque[str] = deque(maxlen=DISMISSED)
-        self._unsent: list[Message] = []  # what came in this turn of the loop
-        self._received = 0  # messages, in this turn too
-        self._is_scheduled = False  # a flush at the end of this turn
+        self._unsent: list[Message] = []  # messages of this iteration of the event loop
+        self._received = 0  # number of messages received in this iteration
+        self._is_scheduled = False  # whether a flush is scheduled for the end of this iteration
 
     @property
     def deserted(self) -> bool:
+        """Whether the room has no followers and no joins in progress."""
         return not self.followers and not self.joining
 
     @property
     def position(self) -> Cursor:
+        """The position that all followers have received events up to."""
         return Cursor(epoch=self.epoch, seq=self.seq)
 
     def ask(self) -> Asked:
-        """Note where the room is, before the store is asked where its record is."""
+        """Return the room's position, as of before the store's position is read."""
         return Asked(self.position, self._recent.arrived)
 
     def begin_reading(self) -> Asked:
-        """Note where the room is, before the history is read. ``reading`` is held."""
+        """Return the room's position, as of before the history is read.
+
+        The caller holds ``reading``.
+        """
         if not self.behind:
-            self._recent.clear()  # all of it was delivered, and the history has it
+            self._recent.clear()  # all were delivered, and the history contains them
         return self.ask()
 
     def receive(self, message: Message) -> bool:
-        """Take a message from the transport. Returns False if something before it is missing.
+        """Handle a message from the transport. Return False if earlier messages are missing.
 
-        One that continues what the followers have is delivered even while the room is behind: it
-        may be in the history no more when that is read.
+        A message that directly follows the room's position is delivered even while the room is
+        behind: the store may evict it before the history is read.
         """
         self._received += 1
         self._flush_soon()
@@ -115,7 +126,10 @@ class Room:
         return whole
 
     def _flush_soon(self) -> None:
-        """Flush at the end of this turn: one write for each follower, not for each event."""
+        """Schedule a flush at the end of this loop iteration.
+
+        Each follower then gets one write for all events instead of one write per event.
+        """
         if not self._is_scheduled:
             self._is_scheduled = True
             asyncio.get_running_loop().call_soon(self._flush_turn)
@@ -127,7 +141,7 @@ class Room:
         self._received = 0
 
     def flush(self) -> None:
-        """Send what came since the last time, all of it to one follower after the other."""
+        """Send the messages since the last flush to each follower."""
         if not self._unsent:
             return
         packets = [message.packet for message in self._unsent]
@@ -139,7 +153,7 @@ class Room:
         metrics.DELIVERED.inc(len(packets) * len(self.followers))
 
     def lags(self, position: Cursor, asked: Asked) -> bool:
-        """Whether the followers have not been brought to where the record is."""
+        """Return whether the followers lag behind the record's position in the store."""
         if not self.followers or self.behind or position.epoch == NO_RECORD:
             return False
         if position.epoch != self.epoch:
@@ -147,11 +161,11 @@ class Room:
         return position.seq > self.seq or asked.is_ahead_of(position)
 
     def waiting(self, after: Cursor | None) -> list[Newcomer]:
-        """Return the newcomers that wait for the history after a cursor."""
+        """Return the newcomers that wait for the history after this cursor."""
         return [newcomer for newcomer in self.newcomers if newcomer.after == after]
 
     def needs_rights(self, snapshot: Snapshot) -> bool:
-        """Return whether the followers' right to this record has not been checked yet."""
+        """Return whether the followers' rights to this record have yet to be checked."""
         return bool(
             self.followers
             and snapshot.epoch != NO_RECORD
@@ -159,38 +173,41 @@ class Room:
         )
 
     def catch_up(self, snapshot: Snapshot, asked: Asked) -> list[str]:
-        """Bring the followers to where a snapshot ends.
+        """Bring the followers to the end of a snapshot.
 
         Args:
-            snapshot: it reaches back to where the room was, or is whole.
-            asked: where the room was when the read began.
+            snapshot: the record from the room's position in ``asked`` on, or all of it.
+            asked: the room's position when the read began.
 
         Returns:
-            The records of this job id that messages were received of and the store does not have.
+            The epochs of records of this job id that sent messages but are not in the store.
         """
         if not self.followers:
             self._move_to(snapshot)
         elif asked.is_ahead_of(snapshot):
-            # The same name stands for another record: clients forget a record when they see
-            # another epoch.
+            # The epoch is the same although the content differs. An empty record in between makes
+            # clients discard their state, because they do so when the epoch changes.
             self._send_history([joined_packet(self.job_id, Snapshot())])
             self._begin(snapshot)
         elif snapshot.epoch != self.epoch:
-            # Nothing between the last message and these is left anywhere.
+            # The store no longer has the former record: deliver its messages in spite of gaps.
             self._deliver(self._recent.within(self.epoch, self.seq, NO_MESSAGE_LEFT))
             if snapshot.epoch != NO_RECORD:
                 self._begin(snapshot)
         elif snapshot.seq > self.seq:
             kept = {message.seq: message for message in snapshot.events}
-            # What the store has evicted already may have been received.
-            came = self._recent.within(self.epoch, self.seq, snapshot.seq)
-            whole = {**{message.seq: message for message in came}, **kept}
-            self._send_history([whole[seq].packet for seq in sorted(whole) if seq > self.seq])
+            # The room may have received messages that the store has evicted since.
+            received = self._recent.within(self.epoch, self.seq, snapshot.seq)
+            merged = {**{message.seq: message for message in received}, **kept}
+            self._send_history([merged[seq].packet for seq in sorted(merged) if seq > self.seq])
             self.seq = snapshot.seq
         return self._dismiss(asked)
 
     def replay(self) -> bool:
-        """Deliver what came in while the history was read. Returns False as ``receive`` does."""
+        """Deliver the messages that arrived during the read of the history.
+
+        Return False if earlier messages are missing.
+        """
         whole = True
         for message in self._recent.take():
             if self.followers and message.epoch not in self._dismissed:
@@ -201,12 +218,13 @@ class Room:
         return whole
 
     def admit(self, outlets: Sequence[Outlet], snapshot: Snapshot, after: Cursor | None) -> bool:
-        """Let followers in: first what the history has beyond ``after``, then what came since.
+        """Add followers: send them the history after ``after``, then the messages since.
 
-        ``catch_up`` has been called with the snapshot, and all of them may follow its record.
-        Returns False, and admits no follower, if more came since than is kept.
+        The caller has called ``catch_up`` with the snapshot, and all of the followers may follow
+        its record. Return False, and add no follower, if the buffer has dropped messages that
+        arrived since.
         """
-        self.flush()  # of this the newcomers get what they should
+        self.flush()  # the newcomers get these messages from the history or from the buffer
         since = self._recent.within(snapshot.epoch, snapshot.seq, self.seq)
         if snapshot.epoch == self.epoch and len(since) < self.seq - snapshot.seq:
             return False
@@ -226,12 +244,12 @@ class Room:
         return True
 
     def settle(self) -> None:
-        """Forget what came in, when nobody needs it any more."""
+        """Clear the buffer of recent messages when no read needs it."""
         if not self.joining and not self.behind:
             self._recent.clear()
 
     def _begin(self, snapshot: Snapshot) -> None:
-        """Send the followers another record from its beginning."""
+        """Send a new record to the followers from its beginning."""
         self._send_history([joined_packet(self.job_id, snapshot), *_after(snapshot, 0)])
         self._move_to(snapshot)
 
@@ -241,7 +259,10 @@ class Room:
         self.epoch, self.seq = snapshot.epoch, snapshot.seq
 
     def _dismiss(self, asked: Asked) -> list[str]:
-        """Drop what had arrived when a read began: the store has shown what is true of it."""
+        """Drop the messages from before a read, and dismiss records that the store does not have.
+
+        Return the epochs of these records, except for the room's former one.
+        """
         before = self._recent.take_before(asked.mark)
         others = {message.epoch for message in before} - {self.epoch, asked.cursor.epoch}
         self._dismissed.extend(others)
@@ -274,7 +295,7 @@ class Room:
 
 
 def is_ahead(cursor: Cursor | None, position: Cursor | Snapshot) -> bool:
-    """Return whether a cursor is in a record, and behind its end: the record has gone back."""
+    """Return whether a cursor is beyond the end of its record: the record has gone back."""
     return cursor is not None and cursor.epoch == position.epoch and cursor.seq > position.seq
 
 
@@ -283,6 +304,7 @@ def _after(snapshot: Snapshot, seen: int) -> list[str]:
 
 
 def joined_packet(job_id: str, snapshot: Snapshot) -> str:
+    """Return the ``joined`` packet that precedes a record's events."""
     return packet_of(
         Joined(job_id=job_id, epoch=snapshot.epoch, seq=snapshot.seq, status=snapshot.state)
     )

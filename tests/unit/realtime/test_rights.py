@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from jobcast.realtime.authorization import RuleTimeout
-from jobcast.realtime.rights import ASKED_AT_ONCE, NOT_FOUND, UNDECIDED, SubjectRights
+from jobcast.realtime.rights import CHECKED_AT_ONCE, NOT_FOUND, UNDECIDED, SubjectRights
 from jobcast.tokens import Subject
 from tests.support import TIMEOUT
 
@@ -42,10 +42,10 @@ async def test_after_an_answer_that_did_not_come_in_time_no_further_group_is_ask
                 raise RuleTimeout(10)
             return True
 
-    sids = [str(number) for number in range(3 * ASKED_AT_ONCE)]
+    sids = [str(number) for number in range(3 * CHECKED_AT_ONCE)]
     subjects = {sid: Subject(sub=sid, expires_at=0, claims={}) for sid in sids}
     authorizer: Any = Hanging()
     rights = SubjectRights(authorizer, subjects.get, lambda *_: None)
     refused = await rights.refused("job", sids, "bob")
-    assert asked == sids[:ASKED_AT_ONCE]
-    assert refused == dict.fromkeys(["0", *sids[ASKED_AT_ONCE:]], UNDECIDED)
+    assert asked == sids[:CHECKED_AT_ONCE]
+    assert refused == dict.fromkeys(["0", *sids[CHECKED_AT_ONCE:]], UNDECIDED)

@@ -131,7 +131,7 @@ async def test_reading_waits_while_too_many_requests_wait(budget: Budget) -> Non
     contexts = [budget.request() for _ in range(MAX_PENDING)]
     for context in contexts:
         context.__enter__()
-    waiting = asyncio.create_task(budget.room())
+    waiting = asyncio.create_task(budget.wait_for_capacity())
     await asyncio.sleep(0)
     assert not waiting.done()
     contexts[0].__exit__(None, None, None)

@@ -25,6 +25,6 @@ def test_lines_beyond_the_rate_are_counted(caplog: pytest.LogCaptureFixture) -> 
     assert caplog.messages == [
         "refused 0",
         "refused 1",
-        "3 more lines about refusals were left out",
+        "omitted 3 further lines about refusals",
         "refused 5",
     ]

@@ -22,7 +22,7 @@ class Admission:
 
     def __init__(self, settings: Settings, connections: Connections) -> None:
         self._connections = connections
-        self._most = settings.max_connections_per_subject
+        self._max_per_subject = settings.max_connections_per_subject
         self._verifier = TokenVerifier(settings)
         self.deny_list = DenyList()
 
@@ -43,9 +43,10 @@ class Admission:
                 connections.
         """
         subject = await self.verify(_token_of(auth))
-        if self._most and self._connections.count_of(subject) >= self._most:
+        if self._max_per_subject and self._connections.count_of(subject) >= self._max_per_subject:
             raise TokenError(
-                "too_many_connections", f"a subject may have {self._most} connections to a server"
+                "too_many_connections",
+                f"a subject may have {self._max_per_subject} connections to a server",
             )
         return subject
 

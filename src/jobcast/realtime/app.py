@@ -141,7 +141,7 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
         await sio.shutdown()
 
     engine = OriginGuard(socketio.ASGIApp(sio, socketio_path=None), Origins(settings))
-    everything = [
+    all_routes = [
         *health_routes(gateway),
         *([metrics_route()] if settings.metrics else []),
         Mount(PATH, app=engine),
@@ -151,7 +151,7 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
     app = _Application(
         engine,
         f"{prefix}{PATH}",
-        routes=[Mount(prefix, routes=everything)] if prefix else everything,
+        routes=[Mount(prefix, routes=all_routes)] if prefix else all_routes,
         lifespan=lifespan,
     )
     app.state.gateway = gateway

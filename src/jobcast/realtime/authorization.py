@@ -86,7 +86,7 @@ class Authorizer:
             TransportUnavailable: the transport cannot read the job's owner.
             RuleFailed, RuleTimeout: see :meth:`allows`.
         """
-        if self._rule is None and _lists(subject, job_id):
+        if self._rule is None and _is_listed(subject, job_id):
             return EVERY_OWNER
         owner = await self._source.owner(job_id)
         return Grant(owner) if await self.allows(subject, job_id, owner) else None
@@ -99,7 +99,7 @@ class Authorizer:
             RuleTimeout: the function did not return within ``JOBCAST_AUTHORIZE_TIMEOUT``.
         """
         if self._rule is None:
-            return owner == subject.sub or _lists(subject, job_id)
+            return owner == subject.sub or _is_listed(subject, job_id)
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._answer(self._rule, subject, job_id, owner)
@@ -139,7 +139,7 @@ def _answer(rule: Rule, subject: Subject, job_id: str, owner: str | None) -> obj
         raise RuleFailed(exc) from exc
 
 
-def _lists(subject: Subject, job_id: str) -> bool:
+def _is_listed(subject: Subject, job_id: str) -> bool:
     return job_id in subject.jobs or "*" in subject.jobs
 
 

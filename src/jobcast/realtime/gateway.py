@@ -89,7 +89,7 @@ class Gateway:
         self._namespace = namespace
         self._connections = Connections()
         self._admission = Admission(settings, self._connections)
-        self._expiry = TokenExpiry(self._send, self._end_soon)
+        self._expiry = TokenExpiry(self._send, self._disconnect_soon)
         self._authorizer = Authorizer(settings, source)
         self._rights = SubjectRights(self._authorizer, self._subject_of, self._right_ended)
         self.relay = Relay(
@@ -97,15 +97,15 @@ class Gateway:
         )
         self._max_jobs = settings.max_jobs
         self.guard = EngineIOAdapter(
-            sio, settings, exclusive=exclusive, on_other_loop=self._begin_again
+            sio, settings, exclusive=exclusive, on_other_loop=self._restart
         )
         self._requests = Requests(self._connections, self.guard.refusals)
-        self._begin()
+        self._reset()
         self._app_connect = self._registered("connect")
         self._app_disconnect = self._registered("disconnect")
         self._register()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         """Reset the state that belongs to one event loop."""
         self._lease_watch: asyncio.Task[None] | None = None
         self._revocations: RevocationWatch | None = None
@@ -114,9 +114,9 @@ class Gateway:
         self._draining = False
         self._started = False
 
-    def _begin_again(self) -> None:
+    def _restart(self) -> None:
         """Restart in another event loop: the tasks and connections of the previous one are gone."""
-        self._begin()
+        self._reset()
         self.start()
 
     @property
@@ -440,9 +440,9 @@ class Gateway:
             "closing %s: the token of sub=%s was revoked",
             connection.sid, shown(connection.subject.sub),
         )  # fmt: skip
-        self._end_soon(connection)
+        self._disconnect_soon(connection)
 
-    def _end_soon(self, connection: Connection) -> None:
+    def _disconnect_soon(self, connection: Connection) -> None:
         self._tasks.spawn(self._sio.disconnect(connection.sid, namespace=self._namespace))
 
 

@@ -16,7 +16,7 @@ from jobcast.realtime.authorization import EVERY_OWNER, Grant
 from jobcast.realtime.connection.frames import ROOT
 from jobcast.realtime.outlet import Outlet
 from jobcast.realtime.rights import NotAllowed, Rights
-from jobcast.realtime.room import Asked, Newcomer, Room, is_ahead
+from jobcast.realtime.room import Newcomer, ReadStart, Room, is_ahead
 from jobcast.transports import Message, Source
 from jobcast.transports.base import Snapshot
 from jobcast.transports.canary import Canary, SupportsCanary
@@ -61,9 +61,9 @@ class Relay:
         self._quiet_check = quiet_check
         self._foreign_logged = False  # whether events of foreign records were logged as a warning
         self._change = LoopChange()
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         """Reset the state that belongs to one event loop."""
         # Bounds the number of missed histories that are in memory at the same time.
         self._reads = asyncio.Semaphore(READING_AT_ONCE)
@@ -93,7 +93,7 @@ class Relay:
         """Start to receive events in the running event loop. Repeated calls have no effect."""
         if self._change.happened():
             metrics.JOBS.dec(len(self._rooms))
-            self._begin()
+            self._reset()
         if not self._started:
             self._started = True
             self._source.start(self._receive, self._resume)
@@ -147,8 +147,8 @@ class Relay:
             raise
         finally:
             room.joining -= 1
-            room.settle()
-            self._close_if_deserted(room)
+            room.discard_recent()
+            self._close_if_empty(room)
         snapshot = newcomer.snapshot
         return JoinAccepted(
             job_id=job_id,
@@ -168,7 +168,7 @@ class Relay:
         room = self._rooms.get(job_id)
         if room is not None:
             room.followers.pop(sid, None)
-            self._close_if_deserted(room)
+            self._close_if_empty(room)
 
     async def _admit(self, room: Room, after: Cursor | None) -> None:
         """Read the history once for all newcomers with the same cursor.
@@ -178,12 +178,12 @@ class Relay:
         found: Snapshot | TransportUnavailable
         try:
             while True:
-                asked = room.begin_reading()
-                found = await self._snapshot(room, _reach(after, room), asked, after)
-                if not await self._ask_rights(room, found, room.waiting(after)):
+                read_start = room.begin_reading()
+                found = await self._snapshot(room, _read_from(after, room), read_start, after)
+                if not await self._check_rights(room, found, room.waiting(after)):
                     break
                 # The record may have changed while the rule ran.
-            self._catch_up(room, found, asked)
+            self._catch_up(room, found, read_start)
         except TransportUnavailable as exc:
             found = exc
         group = room.waiting(after)
@@ -198,23 +198,27 @@ class Relay:
             self._fill(room)
 
     async def _snapshot(
-        self, room: Room, reach: Cursor | None, asked: Asked, after: Cursor | None = None
+        self,
+        room: Room,
+        read_from: Cursor | None,
+        read_start: ReadStart,
+        after: Cursor | None = None,
     ) -> Snapshot:
-        """Read the history after ``reach``, or all of it if the record has gone back.
+        """Read the history after ``read_from``, or all of it if the record has gone back.
 
         The caller holds ``room.reading``. ``after`` is the newcomers' cursor.
 
         Raises:
             TransportUnavailable: the transport cannot read the history.
         """
-        snapshot = await self._source.snapshot(room.job_id, reach)
-        if snapshot.recovered and (asked.is_ahead_of(snapshot) or is_ahead(after, snapshot)):
+        snapshot = await self._source.snapshot(room.job_id, read_from)
+        if snapshot.recovered and (read_start.is_ahead_of(snapshot) or is_ahead(after, snapshot)):
             snapshot = await self._source.snapshot(room.job_id)
         return snapshot
 
-    def _catch_up(self, room: Room, snapshot: Snapshot, asked: Asked) -> None:
+    def _catch_up(self, room: Room, snapshot: Snapshot, read_start: ReadStart) -> None:
         """Bring the followers to the end of the history. They may follow its record."""
-        others = room.catch_up(snapshot, asked)
+        others = room.catch_up(snapshot, read_start)
         if others:
             logger.log(
                 logging.DEBUG if self._foreign_logged else logging.WARNING,
@@ -224,7 +228,7 @@ class Relay:
             )  # fmt: skip
             self._foreign_logged = True
 
-    async def _ask_rights(
+    async def _check_rights(
         self, room: Room, snapshot: Snapshot, newcomers: Sequence[Newcomer] = ()
     ) -> bool:
         """Check who may follow a record before any of its events are sent.
@@ -239,12 +243,12 @@ class Relay:
         Raises:
             TransportUnavailable: the rights cannot be checked now.
         """
-        followers = list(room.followers) if room.needs_rights(snapshot) else []
+        followers = list(room.followers) if room.needs_rights_check(snapshot) else []
         newcomers = [one for one in newcomers if not one.grant.covers(snapshot.owner)]
-        asked = [*followers, *(newcomer.outlet.sid for newcomer in newcomers)]
-        if not asked or self._rights is None:
+        sids = [*followers, *(newcomer.outlet.sid for newcomer in newcomers)]
+        if not sids or self._rights is None:
             return False
-        refused = await self._rights.refused(room.job_id, asked, snapshot.owner)
+        refused = await self._rights.refused(room.job_id, sids, snapshot.owner)
         for newcomer in newcomers:
             newcomer.grant = Grant(snapshot.owner)
             refusal = refused.get(newcomer.outlet.sid)
@@ -256,7 +260,7 @@ class Relay:
             for sid in followers:
                 if sid in refused and room.followers.pop(sid, None) is not None:
                     self._rights.ended(room.job_id, sid, refused[sid])
-            self._close_if_deserted(room)
+            self._close_if_empty(room)
         return True
 
     def _open(self, job_id: str) -> Room:
@@ -265,8 +269,8 @@ class Relay:
         metrics.JOBS.inc()
         return room
 
-    def _close_if_deserted(self, room: Room) -> None:
-        if room.deserted and self._rooms.get(room.job_id) is room:
+    def _close_if_empty(self, room: Room) -> None:
+        if room.is_empty and self._rooms.get(room.job_id) is room:
             del self._rooms[room.job_id]
             metrics.JOBS.dec()
             room.subscribed.cancel()
@@ -304,13 +308,13 @@ class Relay:
             try:
                 async with room.reading:
                     async with self._reads:
-                        asked = room.begin_reading()
-                        snapshot = await self._snapshot(room, room.position, asked)
-                        foreign = self._rights is not None and room.needs_rights(snapshot)
+                        read_start = room.begin_reading()
+                        snapshot = await self._snapshot(room, room.position, read_start)
+                        foreign = self._rights is not None and room.needs_rights_check(snapshot)
                         if not foreign:
-                            self._catch_up(room, snapshot, asked)
+                            self._catch_up(room, snapshot, read_start)
                     if foreign:
-                        await self._ask_rights(room, snapshot)
+                        await self._check_rights(room, snapshot)
                         continue
                     if room.replay():
                         break
@@ -322,14 +326,14 @@ class Relay:
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
             delay = min(LONGEST_DELAY, max(RETRY_DELAY, 2 * delay))
         room.behind = False
-        room.settle()
+        room.discard_recent()
 
     async def _watch_quiet_rooms(self) -> None:
         while True:
             # The jitter keeps processes that started together from asking together.
             await asyncio.sleep(self._quiet_check * random.uniform(0.5, 1.0))
             try:
-                await self._look_at_quiet_rooms()
+                await self._check_quiet_rooms()
             except TransportUnavailable as exc:
                 logger.debug("could not check quiet rooms (%s); checking again later", exc)
 
@@ -338,16 +342,16 @@ class Relay:
             metrics.CANARY_AGE.set(canary.age)
             await asyncio.sleep(MEASURE_INTERVAL)
 
-    async def _look_at_quiet_rooms(self) -> None:
+    async def _check_quiet_rooms(self) -> None:
         quiet = [room for room in self._rooms.values() if room.quiet and room.followers]
         for room in self._rooms.values():
             room.quiet = True
         for start in range(0, len(quiet), POSITIONS):
-            some = quiet[start : start + POSITIONS]
-            asked = [room.ask() for room in some]
-            positions = await self._source.positions([room.job_id for room in some])
-            for room, position, before in zip(some, positions, asked, strict=True):
-                if room.lags(position, before):
+            group = quiet[start : start + POSITIONS]
+            read_starts = [room.mark_read_start() for room in group]
+            positions = await self._source.positions([room.job_id for room in group])
+            for room, position, read_start in zip(group, positions, read_starts, strict=True):
+                if room.lags(position, read_start):
                     logger.info(
                         "job %s: followers lag behind the store; reading the history", room.job_id
                     )
@@ -357,10 +361,10 @@ class Relay:
 
 def _log_problem(problem: BaseException) -> None:
     # The join that waits for a subscription raises the error too, unless it was cancelled.
-    logger.info("%s", problem)
+    logger.info("a background task of the relay failed: %s", problem)
 
 
-def _reach(after: Cursor | None, room: Room) -> Cursor | None:
+def _read_from(after: Cursor | None, room: Room) -> Cursor | None:
     """Return the cursor to read the history from, for both the newcomer and the room."""
     if after is None or not room.followers:
         return after

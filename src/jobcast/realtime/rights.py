@@ -115,7 +115,7 @@ class SubjectRights:
     def _report(
         self,
         job_id: str,
-        asked: int,
+        checked: int,
         refused: Mapping[str, Refusal],
         failures: Sequence[Exception],
     ) -> None:
@@ -131,14 +131,14 @@ class SubjectRights:
             logger.error(
                 "job %s: JOBCAST_AUTHORIZE raised an exception for %d of %d followers; they leave"
                 " the job",
-                job_id, len(failures), asked, exc_info=failures[0],
+                job_id, len(failures), checked, exc_info=failures[0],
             )  # fmt: skip
         undecided = sum(refusal is UNDECIDED for refusal in refused.values())
         if undecided:
             logger.error(
                 "job %s: JOBCAST_AUTHORIZE did not answer in time for %d of %d followers; they"
                 " leave the job and may join it again (JOBCAST_AUTHORIZE_TIMEOUT)",
-                job_id, undecided, asked,
+                job_id, undecided, checked,
             )  # fmt: skip
 
     def ended(self, job_id: str, sid: str, refusal: Refusal) -> None:

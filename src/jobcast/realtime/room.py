@@ -20,10 +20,10 @@ from jobcast.realtime.recent import Recent
 from jobcast.transports.base import NO_RECORD, Message, Snapshot
 
 DISMISSED: Final = 8  # foreign records that a room remembers and ignores
-NO_MESSAGE_LEFT: Final = sys.maxsize
+NO_UPPER_BOUND: Final = sys.maxsize
 
 
-class Asked(Struct, frozen=True):
+class ReadStart(Struct, frozen=True):
     """The position of a room when a read of the store began."""
 
     cursor: Cursor
@@ -88,7 +88,7 @@ class Room:
         self._is_scheduled = False  # whether a flush is scheduled for the end of this iteration
 
     @property
-    def deserted(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether the room has no followers and no joins in progress."""
         return not self.followers and not self.joining
 
@@ -97,18 +97,18 @@ class Room:
         """The position that all followers have received events up to."""
         return Cursor(epoch=self.epoch, seq=self.seq)
 
-    def ask(self) -> Asked:
+    def mark_read_start(self) -> ReadStart:
         """Return the room's position, as of before the store's position is read."""
-        return Asked(self.position, self._recent.arrived)
+        return ReadStart(self.position, self._recent.arrived)
 
-    def begin_reading(self) -> Asked:
+    def begin_reading(self) -> ReadStart:
         """Return the room's position, as of before the history is read.
 
         The caller holds ``reading``.
         """
         if not self.behind:
             self._recent.clear()  # all were delivered, and the history contains them
-        return self.ask()
+        return self.mark_read_start()
 
     def receive(self, message: Message) -> bool:
         """Handle a message from the transport. Return False if earlier messages are missing.
@@ -120,10 +120,10 @@ class Room:
         self._flush_soon()
         if message.epoch in self._dismissed:
             return True
-        whole = not self.followers or self._advance(message) or self.behind
-        if self.joining or self.behind or not whole:
+        complete = not self.followers or self._advance(message) or self.behind
+        if self.joining or self.behind or not complete:
             self._recent.add(message)
-        return whole
+        return complete
 
     def _flush_soon(self) -> None:
         """Schedule a flush at the end of this loop iteration.
@@ -152,19 +152,19 @@ class Room:
             outlet.send(batch)
         metrics.DELIVERED.inc(len(packets) * len(self.followers))
 
-    def lags(self, position: Cursor, asked: Asked) -> bool:
+    def lags(self, position: Cursor, read_start: ReadStart) -> bool:
         """Return whether the followers lag behind the record's position in the store."""
         if not self.followers or self.behind or position.epoch == NO_RECORD:
             return False
         if position.epoch != self.epoch:
             return True
-        return position.seq > self.seq or asked.is_ahead_of(position)
+        return position.seq > self.seq or read_start.is_ahead_of(position)
 
     def waiting(self, after: Cursor | None) -> list[Newcomer]:
         """Return the newcomers that wait for the history after this cursor."""
         return [newcomer for newcomer in self.newcomers if newcomer.after == after]
 
-    def needs_rights(self, snapshot: Snapshot) -> bool:
+    def needs_rights_check(self, snapshot: Snapshot) -> bool:
         """Return whether the followers' rights to this record have yet to be checked."""
         return bool(
             self.followers
@@ -172,28 +172,28 @@ class Room:
             and self.allowed != (snapshot.epoch, snapshot.owner)
         )
 
-    def catch_up(self, snapshot: Snapshot, asked: Asked) -> list[str]:
+    def catch_up(self, snapshot: Snapshot, read_start: ReadStart) -> list[str]:
         """Bring the followers to the end of a snapshot.
 
         Args:
-            snapshot: the record from the room's position in ``asked`` on, or all of it.
-            asked: the room's position when the read began.
+            snapshot: the record from the room's position in ``read_start`` on, or all of it.
+            read_start: the room's position when the read began.
 
         Returns:
             The epochs of records of this job id that sent messages but are not in the store.
         """
         if not self.followers:
             self._move_to(snapshot)
-        elif asked.is_ahead_of(snapshot):
+        elif read_start.is_ahead_of(snapshot):
             # The epoch is the same although the content differs. An empty record in between makes
             # clients discard their state, because they do so when the epoch changes.
             self._send_history([joined_packet(self.job_id, Snapshot())])
-            self._begin(snapshot)
+            self._start_record(snapshot)
         elif snapshot.epoch != self.epoch:
             # The store no longer has the former record: deliver its messages in spite of gaps.
-            self._deliver(self._recent.within(self.epoch, self.seq, NO_MESSAGE_LEFT))
+            self._deliver(self._recent.within(self.epoch, self.seq, NO_UPPER_BOUND))
             if snapshot.epoch != NO_RECORD:
-                self._begin(snapshot)
+                self._start_record(snapshot)
         elif snapshot.seq > self.seq:
             kept = {message.seq: message for message in snapshot.events}
             # The room may have received messages that the store has evicted since.
@@ -201,21 +201,21 @@ class Room:
             merged = {**{message.seq: message for message in received}, **kept}
             self._send_history([merged[seq].packet for seq in sorted(merged) if seq > self.seq])
             self.seq = snapshot.seq
-        return self._dismiss(asked)
+        return self._dismiss(read_start)
 
     def replay(self) -> bool:
         """Deliver the messages that arrived during the read of the history.
 
         Return False if earlier messages are missing.
         """
-        whole = True
+        complete = True
         for message in self._recent.take():
             if self.followers and message.epoch not in self._dismissed:
-                whole = self._advance(message) and whole
-                if not whole:
+                complete = self._advance(message) and complete
+                if not complete:
                     self._recent.add(message)
         self.flush()
-        return whole
+        return complete
 
     def admit(self, outlets: Sequence[Outlet], snapshot: Snapshot, after: Cursor | None) -> bool:
         """Add followers: send them the history after ``after``, then the messages since.
@@ -243,12 +243,12 @@ class Room:
                 self.followers[outlet.sid] = outlet
         return True
 
-    def settle(self) -> None:
+    def discard_recent(self) -> None:
         """Clear the buffer of recent messages when no read needs it."""
         if not self.joining and not self.behind:
             self._recent.clear()
 
-    def _begin(self, snapshot: Snapshot) -> None:
+    def _start_record(self, snapshot: Snapshot) -> None:
         """Send a new record to the followers from its beginning."""
         self._send_history([joined_packet(self.job_id, snapshot), *_after(snapshot, 0)])
         self._move_to(snapshot)
@@ -258,16 +258,16 @@ class Room:
             self._dismissed.remove(snapshot.epoch)
         self.epoch, self.seq = snapshot.epoch, snapshot.seq
 
-    def _dismiss(self, asked: Asked) -> list[str]:
+    def _dismiss(self, read_start: ReadStart) -> list[str]:
         """Drop the messages from before a read, and dismiss records that the store does not have.
 
         Return the epochs of these records, except for the room's former one.
         """
-        before = self._recent.take_before(asked.mark)
-        others = {message.epoch for message in before} - {self.epoch, asked.cursor.epoch}
+        before = self._recent.take_before(read_start.mark)
+        others = {message.epoch for message in before} - {self.epoch, read_start.cursor.epoch}
         self._dismissed.extend(others)
-        if asked.cursor.epoch not in (self.epoch, NO_RECORD):
-            self._dismissed.append(asked.cursor.epoch)
+        if read_start.cursor.epoch not in (self.epoch, NO_RECORD):
+            self._dismissed.append(read_start.cursor.epoch)
         return sorted(others)
 
     def _advance(self, message: Message) -> bool:

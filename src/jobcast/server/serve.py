@@ -56,8 +56,8 @@ def serve(
         AddressUnavailable: the process cannot listen on the address.
     """
     check_address(host, port)
-    own = app_path == DEFAULT_APP
-    app = create_app(settings) if own else app_path
+    is_default = app_path == DEFAULT_APP
+    app = create_app(settings) if is_default else app_path
     raise_file_limit()
     # A custom application reads the environment, and so does each of several workers.
     os.environ["JOBCAST_HOST"] = os.environ[SERVED_ON] = host
@@ -70,7 +70,7 @@ def serve(
                 os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
         config = uvicorn.Config(
             app if workers == 1 else app_path,
-            factory=workers > 1 if own else factory,
+            factory=workers > 1 if is_default else factory,
             host=host,
             port=port,
             workers=workers,

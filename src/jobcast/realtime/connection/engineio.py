@@ -77,7 +77,7 @@ class EngineIOAdapter:
         self._exclusive = exclusive
         self._on_other_loop = on_other_loop
         self._change = LoopChange()
-        self._begin()
+        self._reset()
         self._budgets: dict[str, Budget] = {}
         self._addresses = Addresses()
         self._attached: Counter[str] = Counter()  # bytes of attachments of the incomplete packet
@@ -97,7 +97,7 @@ class EngineIOAdapter:
         self._eio.on("message", self._received)
         self._eio.on("disconnect", self._closed)
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         """Reset the state that belongs to one event loop."""
         self._memory = SendMemory(self._settings.send_memory)
         self._timers: dict[str, asyncio.TimerHandle] = {}  # unauthenticated connections
@@ -119,7 +119,7 @@ class EngineIOAdapter:
         """
         if not self._change.happened():
             return
-        self._begin()
+        self._reset()
         self._restart_monitoring()
         self._sio.manager_initialized = False  # the manager's listener ended with its loop
         for eio_sid in ({*self._eio.sockets} | {*self._budgets}) - {opening}:
@@ -283,14 +283,14 @@ class EngineIOAdapter:
         Raises:
             Refused: the server or the client's address has too many connections.
         """
-        most = self._settings.max_connections
-        if most and len(self._eio.sockets) >= most:
+        limit = self._settings.max_connections
+        if limit and len(self._eio.sockets) >= limit:
             raise Refused(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "the server has too many connections (JOBCAST_MAX_CONNECTIONS)", RETRY_AFTER,
             )  # fmt: skip
-        most = self._settings.max_connections_per_address
-        if most and self._addresses.count(address_of(scope)) >= most:
+        limit = self._settings.max_connections_per_address
+        if limit and self._addresses.count(address_of(scope)) >= limit:
             raise Refused(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "the address has too many connections (JOBCAST_MAX_CONNECTIONS_PER_ADDRESS;"

@@ -46,8 +46,8 @@ def connection_limit(settings: Settings) -> int:
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed == resource.RLIM_INFINITY:
         return settings.max_connections
-    most = max(1, allowed - SPARE_FILES)
-    return min(most, settings.max_connections or most)
+    limit = max(1, allowed - SPARE_FILES)
+    return min(limit, settings.max_connections or limit)
 
 
 def raise_file_limit() -> None:
@@ -100,8 +100,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._stall = StallTimer(self._settings.send_timeout, self._cut)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        most = connection_limit(self._settings)
-        if most and len(self.connections) >= most:
+        limit = connection_limit(self._settings)
+        if limit and len(self.connections) >= limit:
             self.transport = transport
             # No answer is sent: the connection would keep a file descriptor in use meanwhile.
             metrics.CUT.inc()

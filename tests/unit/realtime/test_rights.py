@@ -1,4 +1,4 @@
-"""Who may go on following a job whose record has changed."""
+"""Rights of followers to a job whose record has changed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.support import TIMEOUT
 
 
 class Always:
-    """A rule that allows everything, in a turn of the loop."""
+    """An authorizer that allows every request after one iteration of the event loop."""
 
     async def allows(self, *_: object) -> bool:
         await asyncio.sleep(0)
         return True
 
 
-async def test_a_connection_that_refreshes_all_the_time_does_not_hold_up_the_others() -> None:
+async def test_constant_token_refreshes_do_not_delay_other_followers() -> None:
     def subject_of(sid: str) -> Subject:
         return steady if sid == "steady" else Subject(sub="m", expires_at=time.time(), claims={})
 
@@ -32,12 +32,12 @@ async def test_a_connection_that_refreshes_all_the_time_does_not_hold_up_the_oth
     assert refused == {"restless": NOT_FOUND}
 
 
-async def test_after_an_answer_that_did_not_come_in_time_no_further_group_is_asked() -> None:
-    asked: list[str] = []
+async def test_no_further_group_is_checked_after_a_timeout() -> None:
+    checked: list[str] = []
 
     class Hanging:
         async def allows(self, subject: Subject, *_: object) -> bool:
-            asked.append(subject.sub)
+            checked.append(subject.sub)
             if subject.sub == "0":
                 raise RuleTimeout(10)
             return True
@@ -47,5 +47,5 @@ async def test_after_an_answer_that_did_not_come_in_time_no_further_group_is_ask
     authorizer: Any = Hanging()
     rights = SubjectRights(authorizer, subjects.get, lambda *_: None)
     refused = await rights.refused("job", sids, "bob")
-    assert asked == sids[:CHECKED_AT_ONCE]
+    assert checked == sids[:CHECKED_AT_ONCE]
     assert refused == dict.fromkeys(["0", *sids[CHECKED_AT_ONCE:]], UNDECIDED)

@@ -8,7 +8,7 @@ from jobcast.realtime.connection.budget import TokenBucket
 from jobcast.realtime.connection.refusals import SHOWN, RefusalLog, shown
 
 
-def test_a_text_of_a_client_is_quoted_escaped_and_cut() -> None:
+def test_client_text_is_quoted_escaped_and_truncated() -> None:
     assert shown("a\nb\x1b") == "'a\\nb\\x1b'"
     assert shown("x" * 10_000) == f"'{'x' * SHOWN}...'"
     assert shown(None) == "'None'"

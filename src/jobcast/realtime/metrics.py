@@ -35,7 +35,7 @@ GAPS: Final = Counter("jobcast_gaps", "Gaps in the transport's events, filled fr
 LEASES: Final = Counter("jobcast_leases", "Runs found stalled, revived or lost.", ["kind"])
 CANARY_AGE: Final = Gauge(
     "jobcast_canary_age_seconds",
-    "Seconds since the last message on the transport's quietest path; maximum of all processes.",
+    "Seconds since the last arrival on the quietest incoming channel; maximum of all processes.",
     multiprocess_mode="livemax",
 )
 RESUMED: Final = Counter("jobcast_resumed", "Joins with a cursor.", ["recovered"])

@@ -71,8 +71,8 @@ class BatchingHandler(logging.StreamHandler):  # type: ignore[type-arg]
 class SkipAcceptedFilter(logging.Filter):
     """Filter for uvicorn's log that drops accepted WebSockets and limits warnings.
 
-    jobcast logs connections that open and close itself. The rate limit applies to warnings about
-    malformed requests, which any client can send.
+    jobcast itself logs opened and closed connections. The rate limit applies to warnings about
+    malformed requests, which any client can cause.
     """
 
     def __init__(self) -> None:

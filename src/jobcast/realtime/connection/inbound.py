@@ -119,7 +119,7 @@ class InboundGate(asyncio.Protocol):
             self._schedule()
 
     def end(self) -> None:
-        """Read little more than the client's close frame, as the server has sent its own."""
+        """Read only the client's close frame from now on: the server has sent its own."""
         if self._ended or self._transport.is_closing():
             return
         self._ended = True

@@ -119,7 +119,7 @@ class OriginGuard:
             " JOBCAST_CORS_ORIGINS (%s). Add it there, or have the proxy pass on Host and"
             " X-Forwarded-Proto",
             shown(origin),
-            ", ".join(map(shown, own)) or "unknown: there is no Host",
+            ", ".join(map(shown, own)) or "unknown: no Host header",
             ", ".join(self._origins.listed) or "not set",
         )
 

@@ -41,7 +41,7 @@ def environment_settings() -> Settings:
 def connection_limit(settings: Settings) -> int:
     """Return the maximum number of connections, which never exceeds the limit on open files.
 
-    0 means that there is no limit.
+    0 means no limit.
     """
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed == resource.RLIM_INFINITY:

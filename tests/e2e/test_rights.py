@@ -182,7 +182,7 @@ async def test_a_rule_that_fails_lets_nobody_into_a_new_record_and_delays_no_oth
             [left] = await eventually(lambda: alice.transcript.of(broken, "left"), "end")
             assert left["code"] == "internal_error"
             assert lines(alice, broken) == lines(alice, slow) == ["1"]
-            assert "JOBCAST_AUTHORIZE failed for 1 of 1 followers" in process.log
+            assert "JOBCAST_AUTHORIZE raised an exception for 1 of 1 followers" in process.log
             (tmp_path / "answers").touch()
             await alice.transcript.logged(slow, 2)
             assert alice.transcript.names(slow) == ["joined", "job_log", "joined", "job_log"]

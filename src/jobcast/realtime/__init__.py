@@ -1,4 +1,4 @@
-"""The Socket.IO process: authenticates clients and brings them the events of their jobs."""
+"""The Socket.IO process: authenticates clients and sends them the events of their jobs."""
 
 from jobcast.realtime.app import attach, client_manager, create_app
 from jobcast.realtime.authorization import Rule

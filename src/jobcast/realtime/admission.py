@@ -1,4 +1,4 @@
-"""Admission: which tokens open a connection to this process."""
+"""Token verification and connection limits for new connections."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from jobcast.tokens import Subject, TokenVerifier
 
 
 class Admission:
-    """Verifies tokens, and bounds the connections of each subject.
+    """Verifier of tokens that also limits the number of connections per subject.
 
     Args:
-        settings: how tokens are verified, and ``JOBCAST_MAX_CONNECTIONS_PER_SUBJECT``.
-        connections: that the process has.
+        settings: the token verification settings and ``JOBCAST_MAX_CONNECTIONS_PER_SUBJECT``.
+        connections: the authenticated connections of the process.
     """
 
     def __init__(self, settings: Settings, connections: Connections) -> None:
         self._connections = connections
-        self._most = settings.max_connections_per_subject
+        self._max_per_subject = settings.max_connections_per_subject
         self._verifier = TokenVerifier(settings)
         self.deny_list = DenyList()
 
@@ -33,19 +33,20 @@ class Admission:
         self._verifier.close()
 
     async def admit(self, auth: Any) -> Subject:
-        """Return the subject that a client connects as.
+        """Verify a client's token and return its subject.
 
         Args:
-            auth: what the client sent to connect.
+            auth: the ``auth`` payload of the client's connect packet.
 
         Raises:
             TokenError: the token is missing, invalid or revoked, or its subject has too many
                 connections.
         """
         subject = await self.verify(_token_of(auth))
-        if self._most and self._connections.count_of(subject) >= self._most:
+        if self._max_per_subject and self._connections.count_of(subject) >= self._max_per_subject:
             raise TokenError(
-                "too_many_connections", f"a subject may have {self._most} connections to a server"
+                "too_many_connections",
+                f"a subject may have {self._max_per_subject} connections to a server",
             )
         return subject
 
@@ -53,7 +54,7 @@ class Admission:
         """Verify a token and return its subject.
 
         Raises:
-            TokenError: the token is not valid, or was revoked.
+            TokenError: the token is invalid or revoked.
         """
         subject = await self._verifier.verify(token)
         self.deny_list.check(subject)
@@ -61,10 +62,10 @@ class Admission:
 
 
 def _token_of(auth: Any) -> str:
-    """Return the token that a client sent to connect.
+    """Return the token from the ``auth`` payload of a connect packet.
 
     Raises:
-        TokenError: there is none.
+        TokenError: the payload has no token, or is malformed.
     """
     if not auth or (isinstance(auth, dict) and not auth.get("token")):
         raise TokenError("token_missing", "connect with auth: {token}")

@@ -25,11 +25,11 @@ from jobcast.settings import Settings
 from jobcast.transports import ClientManager, open_manager
 
 PATH: Final = "/socket.io"
-MAX_MESSAGE: Final = 64 * 1024  # bytes that a client may send at once
+MAX_MESSAGE: Final = 64 * 1024  # maximum size of a client's message, in bytes
 
 
 def client_manager(settings: Settings | None = None) -> ClientManager:
-    """The client manager for a Socket.IO server that jobcast is attached to.
+    """Return a client manager for a Socket.IO server that :func:`attach` extends.
 
     >>> sio = socketio.AsyncServer(client_manager=client_manager(), async_mode="asgi")
     >>> attach(sio)
@@ -43,21 +43,24 @@ def attach(
 ) -> Gateway:
     """Serve jobs on a Socket.IO server that an application already runs.
 
-    Every connection to the namespace has to authenticate from now on. Handlers that the
-    application registered before are kept: ``connect`` is asked after jobcast has accepted a
-    connection. Call ``await gateway.aclose()`` when the application shuts down.
+    From now on every connection to the namespace must authenticate. Handlers that the application
+    registered earlier stay active: jobcast calls the ``connect`` handler after it has
+    authenticated the client. Call ``await gateway.aclose()`` when the application shuts down.
 
-    It serves one event loop at a time: the first connection in another one begins anew there, as
-    in tests that have a loop each.
+    The gateway serves one event loop at a time. A connection in another loop restarts the gateway
+    in that loop, for example in a test suite with one loop per test.
 
     Args:
-        sio: the server; with :func:`client_manager` as its client manager one connection to the
-            transport is enough for both.
-        settings: read from the environment by default.
-        namespace: where clients connect to.
+        sio: the Socket.IO server. If its client manager comes from :func:`client_manager`, the
+            server and jobcast share one connection to the transport.
+        settings: the settings; read from the environment by default.
+        namespace: the Socket.IO namespace that clients connect to.
 
     Raises:
-        SettingsError: a setting is missing or wrong.
+        SettingsError: a setting is missing or invalid.
+
+    >>> sio = socketio.AsyncServer(async_mode="asgi")
+    >>> gateway = attach(sio, Settings(url="memory://", jwt_secret="x" * 32))
     """
     return _gateway(sio, settings or Settings.load(), namespace=namespace)
 
@@ -68,9 +71,10 @@ def _gateway(sio: socketio.AsyncServer, settings: Settings, **options: Any) -> G
 
 
 class _Application(Starlette):
-    """Hands WebSockets of Socket.IO over before the layers that each of them would keep in memory.
+    """Starlette application that passes Socket.IO WebSockets past the middleware stack.
 
-    None of those does anything for a WebSocket: they are there for what routes raise.
+    The middleware only handles exceptions of HTTP routes. For WebSockets it would have no effect,
+    but its stack frames would stay in memory for as long as each connection is open.
     """
 
     def __init__(self, engine: ASGIApp, path: str, **options: Any) -> None:
@@ -87,25 +91,26 @@ class _Application(Starlette):
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a WebSocket too, so that its client can tell a wrong path from a refusal."""
-    await refuse(
-        scope, receive, send, Refused(HTTPStatus.NOT_FOUND, "there is nothing at this path")
-    )
+    """Answer with 404, also for a WebSocket: its client can then tell a wrong path from a refusal.
+
+    Starlette's default only closes the WebSocket.
+    """
+    await refuse(scope, receive, send, Refused(HTTPStatus.NOT_FOUND, "nothing is at this path"))
 
 
 def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = ()) -> Starlette:
-    """The Socket.IO process: ``/socket.io/``, ``/healthz``, ``/readyz``, and your own routes.
+    """Return the ASGI application of the Socket.IO process.
 
-    With ``JOBCAST_METRICS`` there is ``/metrics`` too, and with ``JOBCAST_PATH_PREFIX`` everything
-    is below that path. When SIGTERM comes the clients are sent to other processes before the server
-    closes.
+    The application serves ``/socket.io/``, ``/healthz``, ``/readyz`` and the given routes.
+    ``JOBCAST_METRICS`` adds ``/metrics``. ``JOBCAST_PATH_PREFIX`` puts all routes below a path. On
+    SIGTERM the application moves its clients to other processes before the server closes.
 
     Args:
-        settings: read from the environment by default.
-        routes: further routes, such as a login and a page.
+        settings: the settings; read from the environment by default.
+        routes: additional routes, such as a login and a page.
 
     Raises:
-        SettingsError: a setting is missing or wrong.
+        SettingsError: a setting is missing or invalid.
 
     >>> app = create_app(Settings(url="memory://", jwt_secret="x" * 32))
     """
@@ -117,8 +122,8 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
         async_mode="asgi",
         client_manager=manager,
         json=wire_json,
-        cors_allowed_origins="*",  # the guard below has let through only what is allowed
-        # The requests of a long poll would reach one process of several, and then another.
+        cors_allowed_origins="*",  # OriginGuard below checks the origin
+        # With several processes, the requests of a long-polling session reach different ones.
         transports=["websocket"] if settings.workers > 1 else None,
         max_http_buffer_size=MAX_MESSAGE,
     )
@@ -127,7 +132,7 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         gateway.start()
-        metrics.forget_the_dead()
+        metrics.forget_dead_processes()
         ending = draining_on_sigterm(lambda: gateway.drain(settings.drain_seconds))
         with relaxed_gc(), ending:
             yield
@@ -136,7 +141,7 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
         await sio.shutdown()
 
     engine = OriginGuard(socketio.ASGIApp(sio, socketio_path=None), Origins(settings))
-    everything = [
+    all_routes = [
         *health_routes(gateway),
         *([metrics_route()] if settings.metrics else []),
         Mount(PATH, app=engine),
@@ -146,7 +151,7 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
     app = _Application(
         engine,
         f"{prefix}{PATH}",
-        routes=[Mount(prefix, routes=everything)] if prefix else everything,
+        routes=[Mount(prefix, routes=all_routes)] if prefix else all_routes,
         lifespan=lifespan,
     )
     app.state.gateway = gateway

@@ -1,4 +1,4 @@
-"""Who may follow what."""
+"""Authorization: which subject may follow which job."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from jobcast.tokens import Subject
 from jobcast.transports import Source
 
 Rule = Callable[[Subject, str, str | None], bool | Awaitable[bool]]
-"""The type of the function that ``JOBCAST_AUTHORIZE`` names: whether a subject may follow a job.
+"""The type of the function that ``JOBCAST_AUTHORIZE`` names.
 
-Its arguments are the verified subject, the id of the job, and the owner of the job (None if the job
-has no owner or does not exist). It may be ``async``. A plain function runs in a thread, so it may
-query a database.
+The function returns whether a subject may follow a job. Its arguments are the verified subject, the
+id of the job, and the owner of the job (None if the job has no owner or does not exist). It may be
+``async``. A plain function runs in a thread, so it may query a database.
 """
 
 
 class RuleFailed(JobcastError):
-    """The function that ``JOBCAST_AUTHORIZE`` names raised an exception, which is the cause."""
+    """The ``JOBCAST_AUTHORIZE`` function raised an exception (``__cause__``)."""
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__(f"JOBCAST_AUTHORIZE raised {type(cause).__name__}")
 
 
 class RuleTimeout(JobcastError):
-    """The function that ``JOBCAST_AUTHORIZE`` names did not answer in time."""
+    """The ``JOBCAST_AUTHORIZE`` function did not return within its timeout."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
@@ -43,13 +43,13 @@ class RuleTimeout(JobcastError):
 
 
 class Grant(Struct, frozen=True):
-    """A right to follow a job that has this owner."""
+    """The right to follow a job as long as the job has this owner."""
 
     owner: str | None = None
-    any_owner: bool = False  # the right does not depend on the owner
+    any_owner: bool = False  # whether the right holds for every owner
 
     def covers(self, owner: str | None) -> bool:
-        """Return whether the right holds for a record of this owner."""
+        """Return whether the right holds for a record with this owner."""
         return self.any_owner or self.owner == owner
 
 
@@ -57,14 +57,15 @@ EVERY_OWNER: Final = Grant(any_owner=True)
 
 
 class Authorizer:
-    """Decides whether a subject may follow a job.
+    """Authorization of subjects, by owner or by the ``JOBCAST_AUTHORIZE`` rule.
 
-    A rule that is a plain function runs in threads of its own: a slow rule delays only the requests
-    that wait for its answer. One that does not answer within ``JOBCAST_AUTHORIZE_TIMEOUT`` is
-    given up: an ``async`` one is cancelled, a plain one keeps its thread until it returns.
+    A rule that is a plain function runs in a dedicated thread pool, so a slow rule delays only the
+    requests that wait for its result. After ``JOBCAST_AUTHORIZE_TIMEOUT`` the authorizer cancels
+    an ``async`` rule. It ignores the result of a plain function, which occupies its thread until
+    it returns.
 
     Raises:
-        SettingsError: ``JOBCAST_AUTHORIZE`` names no function.
+        SettingsError: ``JOBCAST_AUTHORIZE`` does not name a function.
     """
 
     def __init__(self, settings: Settings, source: Source) -> None:
@@ -74,31 +75,31 @@ class Authorizer:
         self._threads = RuleThreads()
 
     def close(self) -> None:
-        """Let go of the threads. Later calls get new ones."""
+        """Release the threads. Later calls start new ones."""
         self._threads.close()
         self._threads = RuleThreads()
 
     async def grant(self, subject: Subject, job_id: str) -> Grant | None:
-        """Return the subject's right to follow a job; None if it has none.
+        """Return the subject's right to follow a job, or None if it has no right.
 
         Raises:
-            TransportUnavailable: the job's owner cannot be read.
-            RuleFailed, RuleTimeout: as :meth:`allows`.
+            TransportUnavailable: the transport cannot read the job's owner.
+            RuleFailed, RuleTimeout: see :meth:`allows`.
         """
-        if self._rule is None and _lists(subject, job_id):
+        if self._rule is None and _is_listed(subject, job_id):
             return EVERY_OWNER
         owner = await self._source.owner(job_id)
         return Grant(owner) if await self.allows(subject, job_id, owner) else None
 
     async def allows(self, subject: Subject, job_id: str, owner: str | None) -> bool:
-        """Return whether the subject may follow the job if it belongs to the owner.
+        """Return whether the subject may follow the job if ``owner`` owns the job.
 
         Raises:
-            RuleFailed: the function that ``JOBCAST_AUTHORIZE`` names raised an exception.
-            RuleTimeout: it did not answer in time.
+            RuleFailed: the ``JOBCAST_AUTHORIZE`` function raised an exception.
+            RuleTimeout: the function did not return within ``JOBCAST_AUTHORIZE_TIMEOUT``.
         """
         if self._rule is None:
-            return owner == subject.sub or _lists(subject, job_id)
+            return owner == subject.sub or _is_listed(subject, job_id)
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._answer(self._rule, subject, job_id, owner)
@@ -106,7 +107,7 @@ class Authorizer:
             raise RuleTimeout(self._timeout) from None
 
     async def _answer(self, rule: Rule, subject: Subject, job_id: str, owner: str | None) -> bool:
-        """Return the rule's answer, whatever it raises a ``RuleFailed``."""
+        """Return the rule's result; wrap its exceptions in ``RuleFailed``."""
         try:
             return bool(await self._ask(rule, subject, job_id, owner))
         except (GeneratorExit, KeyboardInterrupt, RuleFailed, NoThread):
@@ -117,7 +118,7 @@ class Authorizer:
                 raise
             raise RuleFailed(exc) from exc
         except BaseException as exc:
-            # Also one that would end the process, such as SystemExit.
+            # This includes SystemExit: a rule must not end the process.
             raise RuleFailed(exc) from exc
 
     async def _ask(self, rule: Rule, subject: Subject, job_id: str, owner: str | None) -> object:
@@ -130,15 +131,15 @@ class Authorizer:
 
 
 def _answer(rule: Rule, subject: Subject, job_id: str, owner: str | None) -> object:
-    """Ask a plain function, in a thread."""
+    """Call a rule that is a plain function. Runs in a thread."""
     try:
         return rule(subject, job_id, owner)
     except BaseException as exc:
-        # No future can hold a StopIteration: who waits for it would wait for ever.
+        # A future cannot hold a StopIteration; its caller would wait forever.
         raise RuleFailed(exc) from exc
 
 
-def _lists(subject: Subject, job_id: str) -> bool:
+def _is_listed(subject: Subject, job_id: str) -> bool:
     return job_id in subject.jobs or "*" in subject.jobs
 
 
@@ -148,8 +149,8 @@ def _load(path: str) -> Rule:
         rule = getattr(import_module(module), name)
     except (ImportError, AttributeError) as exc:
         raise SettingsError(
-            "JOBCAST_AUTHORIZE", f"names {path}, which is not there: {exc}"
+            "JOBCAST_AUTHORIZE", f"names {path}, which cannot be imported: {exc}"
         ) from exc
     if not callable(rule):
-        raise SettingsError("JOBCAST_AUTHORIZE", f"names {path}, which is no function")
+        raise SettingsError("JOBCAST_AUTHORIZE", f"names {path}, which is not callable")
     return rule  # type: ignore[no-any-return]

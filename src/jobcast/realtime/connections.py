@@ -16,9 +16,9 @@ from jobcast.tokens import Subject
 
 
 class Connection:
-    """An authenticated connection: its subject, the jobs it follows, when it ends.
+    """An authenticated connection: its subject, followed jobs, budget and token timer.
 
-    It is the :class:`~jobcast.realtime.outlet.Outlet` of the rooms that it is in.
+    The connection is the :class:`~jobcast.realtime.outlet.Outlet` that its rooms send to.
     """
 
     __slots__ = (
@@ -40,18 +40,18 @@ class Connection:
         self.eio_sid = eio_sid
         self.subject = subject
         self.budget = budget
-        self.history = 0  # characters of history that were sent
+        self.history = 0  # characters of history sent so far
         self.jobs: set[str] = set()
-        self.ended = False  # it gets nothing more, although its socket may still be open
+        self.ended = False  # nothing more is sent, although the socket may still be open
         self._socket = socket
         self._outbox = outbox
-        self.requests = asyncio.Lock()  # one after the other, in the order they came
-        self.timer: asyncio.TimerHandle | None = None  # for the end of the token
+        self.requests = asyncio.Lock()  # requests run one at a time, in order of arrival
+        self.timer: asyncio.TimerHandle | None = None  # for the token's expiry
         self.since = time.monotonic()
 
     @property
     def closed(self) -> bool:
-        """Whether nothing can be sent any more."""
+        """Whether the connection can no longer send."""
         socket = self._socket
         return bool(self.ended or socket.closed or socket.closing or self._outbox.overflowed)
 
@@ -63,7 +63,7 @@ class Connection:
             self._outbox.offer_batch(batch)
 
     def send_history(self, batch: FrameBatch) -> None:
-        """Send what a history has, which may be more than may wait otherwise."""
+        """Send a job's history, which may exceed the outbox's limit."""
         if self.ended:
             return
         self.history += batch.size
@@ -71,12 +71,12 @@ class Connection:
             self._outbox.offer_history(batch.packets)
 
     async def drained(self) -> None:
-        """Wait until a history may be sent."""
+        """Wait until the outbox accepts another history."""
         await self._outbox.drained()
 
 
 class Connections:
-    """Connections by id, and how many each subject has."""
+    """The connections by id, with the number of connections per subject."""
 
     def __init__(self) -> None:
         self._by_sid: dict[str, Connection] = {}
@@ -93,25 +93,25 @@ class Connections:
         return self._by_sid.get(sid)
 
     def count_of(self, subject: Subject) -> int:
-        """Return how many connections a subject has."""
+        """Return the number of a subject's connections."""
         return self._of_subject[subject.sub]
 
     def count(self, subject: Subject) -> None:
-        """Count a connection of a subject: one that is being opened, until it is removed."""
+        """Count a connection that is about to open; :meth:`remove` ends the count."""
         self._of_subject[subject.sub] += 1
 
     def uncount(self, subject: Subject) -> None:
-        """Stop counting a connection that was not opened, or is removed."""
+        """Stop counting a connection that did not open or was removed."""
         self._of_subject[subject.sub] -= 1
         if not self._of_subject[subject.sub]:
             del self._of_subject[subject.sub]
 
     def add(self, connection: Connection) -> None:
-        """Add a connection that is counted already."""
+        """Add a connection that :meth:`count` has counted."""
         self._by_sid[connection.sid] = connection
 
     def remove(self, sid: str) -> Connection | None:
-        """Remove and return a connection; None if it is not there."""
+        """Remove and return a connection, or return None if the id is unknown."""
         connection = self._by_sid.pop(sid, None)
         if connection is None:
             return None
@@ -121,7 +121,7 @@ class Connections:
         return connection
 
     async def wait_empty(self, seconds: float) -> None:
-        """Wait until the last connection is removed, or for so many seconds."""
+        """Wait until no connection is left, for at most ``seconds``."""
         if not self._by_sid:
             return
         self._empty = asyncio.Event()

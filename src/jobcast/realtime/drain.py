@@ -1,4 +1,4 @@
-"""Draining: a process that ends sends its clients to other processes."""
+"""Draining: a process that shuts down moves its clients to other processes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Final
 from jobcast.events import Draining
 from jobcast.realtime.connections import Connection, Connections
 
-DRAIN_RATE: Final = 500  # connections that are closed a second
-DRAIN_GRACE: Final = 2.0  # seconds that the last of them may take
+DRAIN_RATE: Final = 500  # connections to close per second
+DRAIN_GRACE: Final = 2.0  # seconds to wait for the last connections to close
 
 logger = logging.getLogger(__name__)
 
@@ -23,19 +23,22 @@ async def drain(
     send: Callable[[Connection, Draining], None],
     close: Callable[[Connection], Awaitable[None]],
 ) -> None:
-    """Announce to every client when its connection closes, then close it at that moment.
+    """Announce to every client when its connection closes, then close it at that time.
 
     Args:
-        connections: of the process.
-        seconds: over which the closing is spread at most, so that the clients do not reach the
-            other processes all at once.
-        send: sends an announcement.
+        connections: the connections of the process.
+        seconds: the maximum time over which to spread the closing, so that the clients do not
+            all reconnect to other processes at once.
+        send: sends an announcement to a connection.
         close: closes a connection.
     """
     leaving = list(connections)
     spread = min(seconds, len(leaving) / DRAIN_RATE)
     if leaving:
-        logger.info("sending %d clients away, over %.1f s", len(leaving), spread)
+        logger.info(
+            "draining: closing %d connections within %.1f s (JOBCAST_DRAIN_SECONDS);"
+            " their clients reconnect to other processes", len(leaving), spread,
+        )  # fmt: skip
     loop = asyncio.get_running_loop()
     began = loop.time()
     due = sorted(
@@ -47,4 +50,4 @@ async def drain(
     for delay, connection in due:
         await asyncio.sleep(began + delay - loop.time())
         await close(connection)
-    await connections.wait_empty(DRAIN_GRACE)  # the others are cut
+    await connections.wait_empty(DRAIN_GRACE)  # the caller cuts the remaining ones

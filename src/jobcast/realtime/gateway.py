@@ -1,4 +1,4 @@
-"""The server's side of the contract: connections and their requests."""
+"""The server side of the protocol: connections and their requests."""
 
 from __future__ import annotations
 
@@ -56,17 +56,20 @@ logger = logging.getLogger(__name__)
 
 
 class Gateway:
-    """Handles one namespace of a Socket.IO server.
+    """Handler of one namespace of a Socket.IO server.
 
-    What an application has registered there before goes on working: its ``connect`` is asked
-    once a connection is authenticated, its ``disconnect`` is told.
+    Handlers that the application registered earlier stay active. The gateway calls ``connect``
+    after it has authenticated a client, and ``disconnect`` after a connection closes.
 
     Args:
-        sio: the server.
-        source: where events come from.
-        settings: the limits, and how tokens are verified.
-        namespace: where clients connect to.
-        exclusive: whether the server is jobcast's alone, see :class:`EngineIOAdapter`.
+        sio: the Socket.IO server.
+        source: the transport's source of events.
+        settings: the limits and the token verification settings.
+        namespace: the namespace that clients connect to.
+        exclusive: whether only jobcast uses the server; see :class:`EngineIOAdapter`.
+
+    Raises:
+        SettingsError: the Socket.IO server has a custom serializer, or a setting is invalid.
     """
 
     def __init__(
@@ -86,7 +89,7 @@ class Gateway:
         self._namespace = namespace
         self._connections = Connections()
         self._admission = Admission(settings, self._connections)
-        self._expiry = TokenExpiry(self._send, self._end_soon)
+        self._expiry = TokenExpiry(self._send, self._disconnect_soon)
         self._authorizer = Authorizer(settings, source)
         self._rights = SubjectRights(self._authorizer, self._subject_of, self._right_ended)
         self.relay = Relay(
@@ -94,16 +97,16 @@ class Gateway:
         )
         self._max_jobs = settings.max_jobs
         self.guard = EngineIOAdapter(
-            sio, settings, exclusive=exclusive, on_other_loop=self._begin_again
+            sio, settings, exclusive=exclusive, on_other_loop=self._restart
         )
         self._requests = Requests(self._connections, self.guard.refusals)
-        self._begin()
+        self._reset()
         self._app_connect = self._registered("connect")
         self._app_disconnect = self._registered("disconnect")
         self._register()
 
-    def _begin(self) -> None:
-        """Make what belongs to a loop."""
+    def _reset(self) -> None:
+        """Reset the state that belongs to one event loop."""
         self._lease_watch: asyncio.Task[None] | None = None
         self._revocations: RevocationWatch | None = None
         self._revocation_watch: asyncio.Task[None] | None = None
@@ -111,25 +114,26 @@ class Gateway:
         self._draining = False
         self._started = False
 
-    def _begin_again(self) -> None:
-        """Serve in another loop than before, whose tasks and connections have gone with it."""
-        self._begin()
+    def _restart(self) -> None:
+        """Restart in another event loop: the tasks and connections of the previous one are gone."""
+        self._reset()
         self.start()
 
     @property
     def ready(self) -> bool:
-        """Whether new connections should come here."""
+        """Whether this process accepts new connections."""
         return self.relay.ready and not self._draining
 
     @property
     def connections(self) -> int:
-        """How many connections are authenticated."""
+        """The number of authenticated connections."""
         return len(self._connections)
 
     def start(self) -> None:
-        """Begin to receive events, in the running loop. The first connection there does it too.
+        """Start to receive events in the running event loop.
 
-        It may be called again after :meth:`aclose`, or in another loop.
+        The first connection in a loop calls it too. It may be called again after :meth:`aclose`
+        or in another loop.
         """
         self.guard.enter_loop()
         if self._started:
@@ -148,7 +152,11 @@ class Gateway:
             self._revocation_watch = asyncio.create_task(revoked.run(), name="jobcast-revocations")
 
     async def drain(self, seconds: float = 0.0) -> None:
-        """Send every client to another process: see :func:`~jobcast.realtime.drain.drain`."""
+        """Move every client to another process; see :func:`~jobcast.realtime.drain.drain`.
+
+        Args:
+            seconds: the maximum time over which to spread the closing of connections.
+        """
         if self._draining:
             return
         self._draining = True
@@ -160,7 +168,7 @@ class Gateway:
 
     async def aclose(self) -> None:
         """Close every connection of the namespace, and stop."""
-        self.guard.enter_loop()  # what belongs to another one can't be waited for
+        self.guard.enter_loop()  # tasks of another event loop cannot be awaited
         await self.drain()
         await self.guard.aclose([connection.eio_sid for connection in self._connections])
         watches = (self._lease_watch, self._revocation_watch)
@@ -185,7 +193,7 @@ class Gateway:
             self._sio.on(event, handler, namespace=self._namespace)
 
     def _registered(self, event: str) -> Callable[..., Any] | None:
-        """What the application has registered for an event of the namespace."""
+        """Return the application's handler for an event of the namespace, if there is one."""
         handler: Callable[..., Any] | None = self._sio.handlers.get(self._namespace, {}).get(event)
         if handler is None:
             of_class = self._sio.namespace_handlers.get(self._namespace)
@@ -193,14 +201,14 @@ class Gateway:
         return handler
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> Any:
-        if not self._draining:  # it is closed, or about to be
+        if not self._draining:  # a draining process is closed or about to close
             self.start()
         eio_sid = self._sio.manager.eio_sid_from_sid(sid, self._namespace)
         try:
             subject = await self._admission.admit(auth)
         except TokenError as exc:
             raise self._refusal(sid, eio_sid, exc) from None
-        # Counted from here on: the application's handler may take its time.
+        # The application's handler may be slow; the limit has to hold meanwhile.
         self._connections.count(subject)
         is_accepted = False
         try:
@@ -213,10 +221,10 @@ class Gateway:
     async def _accept(
         self, sid: str, eio_sid: str, subject: Subject, environ: dict[str, Any], auth: Any
     ) -> bool:
-        """Let an authenticated client in. Returns False if the application refuses it.
+        """Accept an authenticated client. Return False if the application refuses it.
 
         Raises:
-            Refused: the connection has gone, or its token was revoked meanwhile.
+            Refused: the connection has closed, or the token was revoked since its verification.
         """
         if self._app_connect is not None:
             accepted = await _call(self._app_connect, sid, environ, auth)
@@ -224,12 +232,11 @@ class Gateway:
                 return False
         socket = self._sio.eio.sockets.get(eio_sid)
         if socket is None or socket.closed:
-            # It went meanwhile, and python-socketio forgets it only if it is refused.
+            # python-socketio forgets a connection that has closed only if it is refused.
             raise Refused("the connection is closed")
         try:
-            self._admission.deny_list.check(
-                subject
-            )  # it may have been revoked since it was verified
+            # The token may have been revoked since its verification.
+            self._admission.deny_list.check(subject)
         except TokenError as exc:
             raise self._refusal(sid, eio_sid, exc) from None
         connection = Connection(
@@ -293,7 +300,7 @@ class Gateway:
         retry_after = await connection.budget.afford_history(job_id)
         if retry_after is not None:
             return self._requests.limited("join_job", connection.sid, retry_after)
-        # Joining again begins anew: the client has asked for the history.
+        # A repeated join starts over, because the client asks for the history.
         await self._leave(connection, job_id)
         try:
             answer = await self._follow(connection, request, grant)
@@ -309,7 +316,7 @@ class Gateway:
         return answer
 
     async def _grant(self, connection: Connection, job_id: str) -> Grant | None:
-        """Return a connection's right to follow a job, which it leaves if it has none."""
+        """Return a connection's right to follow a job. Without a right it leaves the job."""
         grant = None
         try:
             if self._revocations is not None:
@@ -324,18 +331,18 @@ class Gateway:
         """Let a connection follow a job.
 
         Raises:
-            NotAllowed: the right to do so has ended meanwhile.
+            NotAllowed: the right to follow the job ended during the join.
         """
         job_id = request.job_id
-        sent = connection.history
-        # From here on: what ends the right takes the job away again, also before the answer.
+        history_before = connection.history
+        # Added before the answer, so that a right which ends during the join removes the job.
         connection.jobs.add(job_id)
         try:
             answer = await self.relay.join(job_id, connection, request.after, grant)
         except BaseException:
             connection.jobs.discard(job_id)
             raise
-        connection.budget.charge_history(connection.history - sent)
+        connection.budget.charge_history(connection.history - history_before)
         if job_id not in connection.jobs:
             raise NotAllowed(NOT_FOUND)
         return answer
@@ -361,7 +368,7 @@ class Gateway:
             await self._review(connection)
         except BaseException:
             connection.subject = former
-            self._close_revoked()  # the former token may have been revoked meanwhile
+            self._close_revoked()  # the former token may have been revoked during the review
             raise
         if not connection.ended:
             self._expiry.arm(connection)
@@ -371,8 +378,8 @@ class Gateway:
     async def _review(self, connection: Connection) -> None:
         """Leave the jobs that a connection's new token does not allow.
 
-        The owner is that of the record which the connection is sent. If a record changes meanwhile,
-        the relay asks with the new token, which the connection has already.
+        The check uses the owner of the record that the connection receives. If the record changes
+        meanwhile, the relay checks again, with the new token.
         """
         jobs = sorted(connection.jobs)
         allowed = await asyncio.gather(
@@ -396,7 +403,7 @@ class Gateway:
         return None if connection is None else connection.subject
 
     def _right_ended(self, sid: str, job_id: str, refusal: Refusal) -> None:
-        """Tell a connection that it follows a job no more, which it has left already."""
+        """Send ``left`` to a connection that has lost the right to a job and has left its room."""
         connection = self._connections.get(sid)
         if connection is None:
             return
@@ -404,7 +411,7 @@ class Gateway:
         self._send(connection, Left(job_id=job_id, code=refusal.code, message=refusal.message))
         self._tasks.spawn(self._sio.leave_room(sid, room_of(job_id), self._namespace))
         logger.info(
-            "left %s: sub=%s may not follow it any longer (%s)",
+            "left %s: sub=%s may no longer follow the job (%s)",
             job_id, shown(connection.subject.sub), refusal.code,
         )  # fmt: skip
 
@@ -414,7 +421,7 @@ class Gateway:
         connection.send(FrameBatch([packet_of(message)], namespace=self._namespace))
 
     def _resumed(self) -> None:
-        """Make up for messages about revocations that an interruption may have lost."""
+        """Read the revocations again: messages may have been lost during an interruption."""
         if self._revocations is not None:
             self._revocations.request_read()
 
@@ -424,23 +431,23 @@ class Gateway:
                 self._revoke(connection)
 
     def _revoke(self, connection: Connection) -> None:
-        """Close a connection whose token was revoked; it is sent nothing more of its jobs."""
+        """Close a connection whose token was revoked, and send it no further events."""
         for job_id in connection.jobs:
             self.relay.leave(job_id, connection.sid)
         self._send(connection, Closing(code="token_revoked", message="the token was revoked"))
-        connection.ended = True  # also for a join that is on its way
+        connection.ended = True  # a join in progress checks this too
         logger.info(
             "closing %s: the token of sub=%s was revoked",
             connection.sid, shown(connection.subject.sub),
         )  # fmt: skip
-        self._end_soon(connection)
+        self._disconnect_soon(connection)
 
-    def _end_soon(self, connection: Connection) -> None:
+    def _disconnect_soon(self, connection: Connection) -> None:
         self._tasks.spawn(self._sio.disconnect(connection.sid, namespace=self._namespace))
 
 
 async def _call(handler: Callable[..., Any], *args: Any) -> Any:
-    """Call an application's handler with as many of the arguments as it takes."""
+    """Call an application's handler with as many arguments as it accepts."""
     parameters = inspect.signature(handler).parameters.values()
     takes_all = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
     answer = handler(*args if takes_all else args[: len(parameters)])

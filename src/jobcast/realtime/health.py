@@ -1,4 +1,4 @@
-"""What the Socket.IO process answers over HTTP."""
+"""HTTP routes of the Socket.IO process: health checks and metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from jobcast.realtime.gateway import Gateway
 
 
 def health_routes(gateway: Gateway) -> list[Route]:
-    """``/healthz``: the process lives. ``/readyz``: clients should come here (else 503)."""
+    """Return the routes ``/healthz`` and ``/readyz``.
+
+    ``/healthz`` answers 200 while the process runs. ``/readyz`` answers 503 while the process
+    cannot receive events or is draining, and 200 otherwise.
+    """
 
     async def healthz(_: Request) -> JSONResponse:
         return JSONResponse({"status": "ok"})
@@ -26,7 +30,7 @@ def health_routes(gateway: Gateway) -> list[Route]:
 
 
 def metrics_route() -> Route:
-    """``/metrics``: for Prometheus."""
+    """Return the route ``/metrics``, in Prometheus's text format."""
 
     async def expose(_: Request) -> Response:
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

@@ -1,4 +1,4 @@
-"""What a room asks of a follower's connection."""
+"""The interface of a follower's connection to its rooms."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from jobcast.realtime.connection.frames import FrameBatch
 
 
 class Outlet(Protocol):
-    """Where a follower's packets go. Sending never waits, so that no follower delays another."""
+    """The destination of a follower's packets.
+
+    Sending never waits, so that no follower delays another.
+    """
 
     sid: str
 
     @property
     def closed(self) -> bool:
-        """Whether nothing can be sent any more."""
+        """Whether the outlet can no longer send."""
 
     def send(self, batch: FrameBatch) -> None:
         """Send packets of live events."""
 
     def send_history(self, batch: FrameBatch) -> None:
-        """Send what a history has, which may be more than is allowed to wait otherwise."""
+        """Send a job's history, which may exceed the limit for live events."""
 
     async def drained(self) -> None:
-        """Wait until a history may be sent."""
+        """Wait until the outlet accepts another history."""

@@ -1,4 +1,4 @@
-"""Messages that arrive while a room reads its history, bounded."""
+"""A bounded buffer for messages that arrive while a room reads its history."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from typing import Final
 from jobcast.transports.base import Message
 
 MAX_MESSAGES: Final = 10_000
-MAX_CHARACTERS: Final = 8 * 1024 * 1024  # of their packets together
+MAX_CHARACTERS: Final = 8 * 1024 * 1024  # of all packets together
 
 
 class Recent:
-    """What arrived since the read began, oldest first; the oldest are dropped past the bounds.
+    """The messages since the read of a history began, oldest first.
 
-    A message that was dropped is in the history: the room finds that it is missing, and reads
-    again.
+    Beyond its bounds the buffer drops the oldest messages. The history contains a dropped message:
+    the room detects the gap and reads again.
+
+    Args:
+        max_messages: the maximum number of messages.
+        max_characters: the maximum size of all packets together, in characters.
     """
 
     def __init__(
@@ -25,14 +29,14 @@ class Recent:
         self._max_characters = max_characters
         self._messages: deque[Message] = deque()
         self._characters = 0
-        self._first = 0  # how many arrived before the oldest that is kept
+        self._first = 0  # number of messages that arrived before the oldest one in the buffer
 
     def __len__(self) -> int:
         return len(self._messages)
 
     @property
     def arrived(self) -> int:
-        """How many messages have arrived so far: a mark for :meth:`take_before`."""
+        """The number of messages so far, as a mark for :meth:`take_before`."""
         return self._first + len(self._messages)
 
     def add(self, message: Message) -> None:
@@ -49,15 +53,15 @@ class Recent:
         self._characters = 0
 
     def take_before(self, mark: int) -> list[Message]:
-        """Remove and return the messages that had arrived at a mark."""
+        """Remove and return the messages that arrived before a mark."""
         return [self._drop_oldest() for _ in range(min(len(self), mark - self._first))]
 
     def take(self) -> list[Message]:
-        """Remove and return all messages."""
+        """Remove and return all messages, oldest first."""
         return self.take_before(self.arrived)
 
     def within(self, epoch: str, after: int, up_to: int) -> list[Message]:
-        """Return the messages of a record between two places, in its order."""
+        """Return the messages of a record with ``after < seq <= up_to``, ordered by ``seq``."""
         found = {
             message.seq: message
             for message in self._messages

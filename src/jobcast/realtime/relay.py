@@ -1,4 +1,4 @@
-"""From the transport to the rooms: nothing missing, nothing twice, in order."""
+"""The relay delivers each job's events from the transport to its room, once and in order."""
 
 from __future__ import annotations
 
@@ -16,32 +16,33 @@ from jobcast.realtime.authorization import EVERY_OWNER, Grant
 from jobcast.realtime.connection.frames import ROOT
 from jobcast.realtime.outlet import Outlet
 from jobcast.realtime.rights import NotAllowed, Rights
-from jobcast.realtime.room import Asked, Newcomer, Room, is_ahead
+from jobcast.realtime.room import Newcomer, ReadStart, Room, is_ahead
 from jobcast.transports import Message, Source
 from jobcast.transports.base import Snapshot
 from jobcast.transports.canary import Canary, SupportsCanary
 
-RETRY_DELAY: Final = 0.5  # seconds between the first tries to read what a room is missing
-LONGEST_DELAY: Final = 10.0  # seconds between two tries, after many
-READING_AT_ONCE: Final = 50  # rooms that read what they are missing at the same time
-QUIET_CHECK: Final = 25.0  # seconds between two looks at rooms in which nothing came
-MEASURED: Final = 1.0  # seconds between two measurements of how long ago something was heard
-POSITIONS: Final = 500  # rooms that are looked at in one go
+RETRY_DELAY: Final = 0.5  # initial delay between attempts to read missing events, in seconds
+LONGEST_DELAY: Final = 10.0  # maximum delay between attempts, in seconds
+READING_AT_ONCE: Final = 50  # rooms that read missing events concurrently
+QUIET_CHECK: Final = 25.0  # interval between checks of rooms without new events, in seconds
+MEASURE_INTERVAL: Final = 1.0  # seconds between updates of the canary's age
+POSITIONS: Final = 500  # rooms per request for positions
 
 logger = logging.getLogger(__name__)
 
 
 class Relay:
-    """The rooms of this process, each subscribed to while somebody here follows its job.
+    """The rooms of this process. A room is subscribed while its job has followers here.
 
     Args:
-        source: where events come from.
-        quiet_check: seconds between two looks at rooms in which nothing came. That a connection
-            is up does not prove that it is heard on: what a room should have got is in the store.
-        namespace: that the followers are connected to.
-        rights: decides whether followers may follow a record with another epoch or owner; all
-            may if there is none.
-        on_resumed: is called after an interruption, in which messages may have been lost.
+        source: the transport's source of events.
+        quiet_check: interval, in seconds, between checks of rooms without new events. An open
+            connection to the transport does not prove that messages arrive, so the relay compares
+            these rooms with the store.
+        namespace: the namespace that the followers are connected to.
+        rights: decides whether followers may follow a record with another epoch or owner. Without
+            it, all followers may.
+        on_resumed: called after an interruption, during which messages may have been lost.
     """
 
     def __init__(
@@ -58,13 +59,13 @@ class Relay:
         self._namespace = namespace
         self._rights = rights
         self._quiet_check = quiet_check
-        self._met_others = False  # it was logged that jobs have records which are not the store's
+        self._foreign_logged = False  # whether events of foreign records were logged as a warning
         self._change = LoopChange()
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
-        """Make what belongs to a loop."""
-        # Histories that rooms are missing and that are in memory together.
+    def _reset(self) -> None:
+        """Reset the state that belongs to one event loop."""
+        # Bounds the number of missed histories that are in memory at the same time.
         self._reads = asyncio.Semaphore(READING_AT_ONCE)
         self._rooms: dict[str, Room] = {}
         self._tasks = BackgroundTasks(_log_problem)
@@ -76,7 +77,7 @@ class Relay:
 
     @property
     def problem(self) -> str:
-        """Why no events can be received now; empty if they can."""
+        """The reason why the relay cannot receive events now; empty if it can."""
         if not self._source.ready:
             return "the transport is not reached"
         if isinstance(self._source, SupportsCanary):
@@ -85,14 +86,14 @@ class Relay:
 
     @property
     def followed(self) -> int:
-        """How many jobs somebody follows here."""
+        """The number of jobs with followers in this process."""
         return len(self._rooms)
 
     def start(self) -> None:
-        """Begin to receive, in the running loop. Calling it again there changes nothing."""
+        """Start to receive events in the running event loop. Repeated calls have no effect."""
         if self._change.happened():
             metrics.JOBS.dec(len(self._rooms))
-            self._begin()
+            self._reset()
         if not self._started:
             self._started = True
             self._source.start(self._receive, self._resume)
@@ -114,13 +115,19 @@ class Relay:
         after: Cursor | None = None,
         grant: Grant = EVERY_OWNER,
     ) -> JoinAccepted:
-        """Let a follower in: it gets what is retained (after ``after``), then what comes.
+        """Add a follower: send it the retained events after ``after``, then live events.
 
-        A follower whose ``grant`` is for another owner than the record's is let in only if it may
-        follow that owner's job too.
+        A follower whose ``grant`` does not cover the record's owner joins only if ``rights``
+        allows that owner too.
+
+        Args:
+            job_id: the job to follow.
+            outlet: the follower's connection.
+            after: the follower's last position; None for the whole history.
+            grant: the follower's right to follow the job.
 
         Raises:
-            TransportUnavailable: the job's events cannot be received or read now.
+            TransportUnavailable: the transport cannot receive or read the job's events now.
             NotAllowed: the follower may not follow the record.
         """
         await outlet.drained()
@@ -128,20 +135,20 @@ class Relay:
         room.joining += 1
         newcomer = Newcomer(outlet, after, grant)
         try:
-            # Shielded: others wait for the same subscription.
+            # Shielded because other joins wait for the same subscription.
             await asyncio.shield(room.subscribed)
             room.newcomers[newcomer] = None
             async with room.reading:
                 if newcomer.found is None:
-                    await self._let_in(room, after)
+                    await self._admit(room, after)
         except asyncio.CancelledError:
             room.newcomers.pop(newcomer, None)
             room.followers.pop(outlet.sid, None)
             raise
         finally:
             room.joining -= 1
-            room.settle()
-            self._close_if_deserted(room)
+            room.discard_recent()
+            self._close_if_empty(room)
         snapshot = newcomer.snapshot
         return JoinAccepted(
             job_id=job_id,
@@ -152,28 +159,31 @@ class Relay:
         )
 
     def owner_of(self, job_id: str) -> str | None:
-        """Return the owner of the record that a job's followers are sent."""
+        """Return the owner of the record that a job's followers receive."""
         room = self._rooms.get(job_id)
         return None if room is None else room.allowed[1]
 
     def leave(self, job_id: str, sid: str) -> None:
-        """Let a follower out; it gets nothing more. One that is not in is no error."""
+        """Remove a follower, which then receives no further events. Ignore an unknown one."""
         room = self._rooms.get(job_id)
         if room is not None:
             room.followers.pop(sid, None)
-            self._close_if_deserted(room)
+            self._close_if_empty(room)
 
-    async def _let_in(self, room: Room, after: Cursor | None) -> None:
-        """Read the history once for all who wait for the same of it: after an outage all do."""
+    async def _admit(self, room: Room, after: Cursor | None) -> None:
+        """Read the history once for all newcomers with the same cursor.
+
+        After an outage, all followers of a job usually join with the same cursor.
+        """
         found: Snapshot | TransportUnavailable
         try:
             while True:
-                asked = room.begin_reading()
-                found = await self._snapshot(room, _reach(after, room), asked, after)
-                if not await self._ask_rights(room, found, room.waiting(after)):
+                read_start = room.begin_reading()
+                found = await self._snapshot(room, _read_from(after, room), read_start, after)
+                if not await self._check_rights(room, found, room.waiting(after)):
                     break
-                # The record may have changed while the answer took its time.
-            self._catch_up(room, found, asked)
+                # The record may have changed while the rule ran.
+            self._catch_up(room, found, read_start)
         except TransportUnavailable as exc:
             found = exc
         group = room.waiting(after)
@@ -188,52 +198,57 @@ class Relay:
             self._fill(room)
 
     async def _snapshot(
-        self, room: Room, reach: Cursor | None, asked: Asked, after: Cursor | None = None
+        self,
+        room: Room,
+        read_from: Cursor | None,
+        read_start: ReadStart,
+        after: Cursor | None = None,
     ) -> Snapshot:
-        """Read the history from ``reach`` on, or the whole of a record that has gone back.
+        """Read the history after ``read_from``, or all of it if the record has gone back.
 
-        ``reading`` is held. ``after`` is where the newcomers are.
+        The caller holds ``room.reading``. ``after`` is the newcomers' cursor.
 
         Raises:
-            TransportUnavailable: the history cannot be read.
+            TransportUnavailable: the transport cannot read the history.
         """
-        snapshot = await self._source.snapshot(room.job_id, reach)
-        if snapshot.recovered and (asked.is_ahead_of(snapshot) or is_ahead(after, snapshot)):
+        snapshot = await self._source.snapshot(room.job_id, read_from)
+        if snapshot.recovered and (read_start.is_ahead_of(snapshot) or is_ahead(after, snapshot)):
             snapshot = await self._source.snapshot(room.job_id)
         return snapshot
 
-    def _catch_up(self, room: Room, snapshot: Snapshot, asked: Asked) -> None:
-        """Bring the followers, who may follow its record, to where the history is."""
-        others = room.catch_up(snapshot, asked)
+    def _catch_up(self, room: Room, snapshot: Snapshot, read_start: ReadStart) -> None:
+        """Bring the followers to the end of the history. They may follow its record."""
+        others = room.catch_up(snapshot, read_start)
         if others:
             logger.log(
-                logging.DEBUG if self._met_others else logging.WARNING,
-                "job %s: ignored events of %d other records of this id, which the store does not"
-                " have. Do two deployments share a Redis? Give each a JOBCAST_PREFIX of its own"
+                logging.DEBUG if self._foreign_logged else logging.WARNING,
+                "job %s: ignored events of %d other records of this job id that the store does not"
+                " have. If two deployments share a Redis, give each its own JOBCAST_PREFIX"
                 " (further cases are logged at level debug)", room.job_id, len(others),
             )  # fmt: skip
-            self._met_others = True
+            self._foreign_logged = True
 
-    async def _ask_rights(
+    async def _check_rights(
         self, room: Room, snapshot: Snapshot, newcomers: Sequence[Newcomer] = ()
     ) -> bool:
-        """Ask who may follow a record, before anything of it is sent. ``reading`` is held.
+        """Check who may follow a record before any of its events are sent.
 
-        Asked are the followers, if they were let in to another record, and the newcomers whose
-        grant is for another owner. Those who may not follow it leave.
+        The check covers the followers, if they joined another record, and the newcomers whose
+        grant does not cover the owner. Those who may not follow the record leave. The caller
+        holds ``room.reading``.
 
         Returns:
-            Whether the rule was asked; if so, the history has to be read again.
+            Whether the rule was called; if so, the caller has to read the history again.
 
         Raises:
-            TransportUnavailable: there is no answer now.
+            TransportUnavailable: the rights cannot be checked now.
         """
-        followers = list(room.followers) if room.needs_rights(snapshot) else []
+        followers = list(room.followers) if room.needs_rights_check(snapshot) else []
         newcomers = [one for one in newcomers if not one.grant.covers(snapshot.owner)]
-        asked = [*followers, *(newcomer.outlet.sid for newcomer in newcomers)]
-        if not asked or self._rights is None:
+        sids = [*followers, *(newcomer.outlet.sid for newcomer in newcomers)]
+        if not sids or self._rights is None:
             return False
-        refused = await self._rights.refused(room.job_id, asked, snapshot.owner)
+        refused = await self._rights.refused(room.job_id, sids, snapshot.owner)
         for newcomer in newcomers:
             newcomer.grant = Grant(snapshot.owner)
             refusal = refused.get(newcomer.outlet.sid)
@@ -245,7 +260,7 @@ class Relay:
             for sid in followers:
                 if sid in refused and room.followers.pop(sid, None) is not None:
                     self._rights.ended(room.job_id, sid, refused[sid])
-            self._close_if_deserted(room)
+            self._close_if_empty(room)
         return True
 
     def _open(self, job_id: str) -> Room:
@@ -254,8 +269,8 @@ class Relay:
         metrics.JOBS.inc()
         return room
 
-    def _close_if_deserted(self, room: Room) -> None:
-        if room.deserted and self._rooms.get(room.job_id) is room:
+    def _close_if_empty(self, room: Room) -> None:
+        if room.is_empty and self._rooms.get(room.job_id) is room:
             del self._rooms[room.job_id]
             metrics.JOBS.dec()
             room.subscribed.cancel()
@@ -274,7 +289,7 @@ class Relay:
             self._fill(room)
 
     async def _resume(self) -> None:
-        """After an interruption, read what every room missed."""
+        """Read the events that each room missed during an interruption."""
         self._on_resumed()
         rooms = [room for room in self._rooms.values() if not room.behind]
         for room in rooms:
@@ -287,54 +302,56 @@ class Relay:
             self._tasks.spawn(self._read_missing(room))
 
     async def _read_missing(self, room: Room) -> None:
-        """Read what a room is missing, and deliver it before anything newer."""
-        delay = 0.0  # what came in during a read is usually whole with the next one
+        """Read the events that a room is missing, and deliver them before newer ones."""
+        delay = 0.0  # an immediate second read usually closes a gap that arose during the first
         while self._rooms.get(room.job_id) is room:
             try:
                 async with room.reading:
                     async with self._reads:
-                        asked = room.begin_reading()
-                        snapshot = await self._snapshot(room, room.position, asked)
-                        foreign = self._rights is not None and room.needs_rights(snapshot)
+                        read_start = room.begin_reading()
+                        snapshot = await self._snapshot(room, room.position, read_start)
+                        foreign = self._rights is not None and room.needs_rights_check(snapshot)
                         if not foreign:
-                            self._catch_up(room, snapshot, asked)
+                            self._catch_up(room, snapshot, read_start)
                     if foreign:
-                        await self._ask_rights(room, snapshot)
+                        await self._check_rights(room, snapshot)
                         continue
                     if room.replay():
                         break
             except TransportUnavailable as exc:
-                logger.debug("job %s: %s", room.job_id, exc)
+                logger.debug(
+                    "job %s: could not read missing events (%s); retrying", room.job_id, exc
+                )
                 delay = max(delay, RETRY_DELAY)
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
             delay = min(LONGEST_DELAY, max(RETRY_DELAY, 2 * delay))
         room.behind = False
-        room.settle()
+        room.discard_recent()
 
     async def _watch_quiet_rooms(self) -> None:
         while True:
-            # Processes that were started together do not ask together.
+            # The jitter keeps processes that started together from asking together.
             await asyncio.sleep(self._quiet_check * random.uniform(0.5, 1.0))
             try:
-                await self._look_at_quiet_rooms()
+                await self._check_quiet_rooms()
             except TransportUnavailable as exc:
-                logger.debug("quiet rooms: %s", exc)
+                logger.debug("could not check quiet rooms (%s); checking again later", exc)
 
     async def _measure(self, canary: Canary) -> None:
         while True:
             metrics.CANARY_AGE.set(canary.age)
-            await asyncio.sleep(MEASURED)
+            await asyncio.sleep(MEASURE_INTERVAL)
 
-    async def _look_at_quiet_rooms(self) -> None:
+    async def _check_quiet_rooms(self) -> None:
         quiet = [room for room in self._rooms.values() if room.quiet and room.followers]
         for room in self._rooms.values():
             room.quiet = True
         for start in range(0, len(quiet), POSITIONS):
-            some = quiet[start : start + POSITIONS]
-            asked = [room.ask() for room in some]
-            positions = await self._source.positions([room.job_id for room in some])
-            for room, position, before in zip(some, positions, asked, strict=True):
-                if room.lags(position, before):
+            group = quiet[start : start + POSITIONS]
+            read_starts = [room.mark_read_start() for room in group]
+            positions = await self._source.positions([room.job_id for room in group])
+            for room, position, read_start in zip(group, positions, read_starts, strict=True):
+                if room.lags(position, read_start):
                     logger.info(
                         "job %s: followers lag behind the store; reading the history", room.job_id
                     )
@@ -343,12 +360,12 @@ class Relay:
 
 
 def _log_problem(problem: BaseException) -> None:
-    # A task that waits for a subscription raises it too; maybe no follower waits any more.
-    logger.info("%s", problem)
+    # The join that waits for a subscription raises the error too, unless it was cancelled.
+    logger.info("a background task of the relay failed: %s", problem)
 
 
-def _reach(after: Cursor | None, room: Room) -> Cursor | None:
-    """From where to read the history, so that it is enough for the newcomer and for the room."""
+def _read_from(after: Cursor | None, room: Room) -> Cursor | None:
+    """Return the cursor to read the history from, for both the newcomer and the room."""
     if after is None or not room.followers:
         return after
     if after.epoch != room.epoch:

@@ -1,4 +1,4 @@
-"""Requests of clients: checked, one after the other for each connection, and always answered."""
+"""Client requests: each is validated and answered, one at a time per connection."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Handler = Callable[[Connection, Any], Awaitable[msgspec.Struct]]
 
 
 class Requests:
-    """Makes Socket.IO handlers of functions that answer a valid request.
+    """Factory of Socket.IO handlers from functions that answer a valid request.
 
     Args:
-        connections: that may make requests.
-        refusals: the log of those that are refused.
+        connections: the connections that may make requests.
+        refusals: the log of refused requests.
     """
 
     def __init__(self, connections: Connections, refusals: RefusalLog) -> None:
@@ -44,9 +44,9 @@ class Requests:
         """Return the Socket.IO handler of a request.
 
         Args:
-            name: of the request.
-            cls: what its payload is parsed as.
-            handle: answers it, or raises.
+            name: the name of the request.
+            cls: the type to parse the payload as.
+            handle: returns the answer to a valid request, or raises.
         """
 
         async def answer(sid: str, *payload: Any) -> dict[str, Any]:
@@ -62,7 +62,9 @@ class Requests:
                 self._refusals.info("refused %s of %s: %s (%s)", name, sid, exc.message, exc.code)
                 return payload_of(Refusal(code=exc.code, message=exc.message))
             except TransportUnavailable as exc:
-                logger.warning("could not answer %s of %s: %s", name, sid, exc)
+                logger.warning(
+                    "could not answer %s of %s (%s); the client may try again", name, sid, exc
+                )
                 return payload_of(UNAVAILABLE)
             except RuleTimeout as exc:
                 logger.error("refused %s of %s: %s", name, sid, exc)
@@ -93,10 +95,16 @@ class Requests:
                 return await handle(connection, request)
 
     def limited(self, name: str, sid: str, retry_after: float) -> Refusal:
-        """Log and return the refusal of a request above the connection's budget."""
+        """Log and return the refusal of a request that exceeds the connection's budget.
+
+        Args:
+            name: the name of the request.
+            sid: the connection.
+            retry_after: seconds until the server answers requests again.
+        """
         self._refusals.info(
-            "refused %s of %s: above its budget (JOBCAST_MESSAGE_RATE, JOBCAST_HISTORY_RATE)",
-            name, sid,
+            "refused %s of %s: the connection exceeds its budget (JOBCAST_MESSAGE_RATE,"
+            " JOBCAST_HISTORY_RATE); it may ask again in %.1f s", name, sid, retry_after,
         )  # fmt: skip
         metrics.REFUSED.labels("rate_limited").inc()
         return Refusal(

@@ -1,4 +1,4 @@
-"""Who may go on following a job whose record has changed."""
+"""Rights of followers to a job whose record has changed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from jobcast.events import Refusal
 from jobcast.realtime.authorization import Authorizer, RuleTimeout
 from jobcast.tokens import Subject
 
-ASKED_AT_ONCE: Final = 100  # connections; the loop has a turn in between
-MOST_TOKENS: Final = 3  # of a connection that are asked about: the other followers wait for it
+CHECKED_AT_ONCE: Final = 100  # connections per group; the event loop runs between groups
+MAX_TOKENS: Final = 3  # tokens to check per connection, because the other followers wait
 
 NOT_FOUND: Final = Refusal(
     code="job_not_found", message="there is no such job, or it is not yours to follow"
@@ -28,7 +28,11 @@ logger = logging.getLogger(__name__)
 
 
 class NotAllowed(JobcastError):
-    """A connection may not follow a record. ``refusal`` is the answer to its request."""
+    """A connection may not follow a record.
+
+    Attributes:
+        refusal: the answer to the connection's request.
+    """
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)
@@ -36,28 +40,29 @@ class NotAllowed(JobcastError):
 
 
 class Rights(Protocol):
-    """Decides who may follow a record, and learns of those who may not any longer."""
+    """The decision which connections may follow a record, with a callback for ended rights."""
 
     async def refused(
         self, job_id: str, sids: Sequence[str], owner: str | None
     ) -> Mapping[str, Refusal]:
-        """Return those of the connections that may not follow the job of an owner, and why.
+        """Return the connections that may not follow a job of this owner, each with the reason.
 
         Raises:
-            TransportUnavailable: it cannot be decided now. Nothing is sent until it can.
+            TransportUnavailable: the rights cannot be checked now. The relay sends no events until
+                they can be.
         """
 
     def ended(self, job_id: str, sid: str, refusal: Refusal) -> None:
-        """Learn that a connection follows the job no more."""
+        """Handle the end of a connection's right: it has left the job."""
 
 
 class SubjectRights:
-    """Rights of connections, by the subjects of their tokens.
+    """Rights of connections by the subjects of their tokens.
 
     Args:
-        authorizer: has the rule.
-        subject_of: returns the subject of a connection; None if the connection has gone.
-        on_ended: is called with the connection, the job and the reason when a right ends.
+        authorizer: checks a subject's right.
+        subject_of: returns the subject of a connection, or None if the connection has closed.
+        on_ended: called with the connection, the job and the reason when a right ends.
     """
 
     def __init__(
@@ -75,9 +80,9 @@ class SubjectRights:
     ) -> Mapping[str, Refusal]:
         refused: dict[str, Refusal] = {}
         failures: list[Exception] = []
-        for start in range(0, len(sids), ASKED_AT_ONCE):
-            some = sids[start : start + ASKED_AT_ONCE]
-            answers = await self._ask(job_id, some, owner)
+        for start in range(0, len(sids), CHECKED_AT_ONCE):
+            group = sids[start : start + CHECKED_AT_ONCE]
+            answers = await self._ask(job_id, group, owner)
             for sid, answer in answers.items():
                 if isinstance(answer, RuleTimeout):
                     refused[sid] = UNDECIDED
@@ -87,8 +92,8 @@ class SubjectRights:
                 elif not answer:
                     refused[sid] = NOT_FOUND
             if UNDECIDED in refused.values():
-                # Each further group could take as long, and the job's other followers wait.
-                refused.update(dict.fromkeys(sids[start + ASKED_AT_ONCE :], UNDECIDED))
+                # Each further group could time out too, and the job's other followers wait.
+                refused.update(dict.fromkeys(sids[start + CHECKED_AT_ONCE :], UNDECIDED))
                 break
         self._report(job_id, len(sids), refused, failures)
         return refused
@@ -96,7 +101,7 @@ class SubjectRights:
     async def _ask(
         self, job_id: str, sids: Sequence[str], owner: str | None
     ) -> dict[str, bool | Exception]:
-        """Ask about several connections at once."""
+        """Check several connections concurrently. The result has a boolean or an error for each."""
         asking = (self._may_follow(job_id, sid, owner) for sid in sids)
         answers: dict[str, bool | Exception] = {}
         for sid, answer in zip(
@@ -110,41 +115,42 @@ class SubjectRights:
     def _report(
         self,
         job_id: str,
-        asked: int,
+        checked: int,
         refused: Mapping[str, Refusal],
         failures: Sequence[Exception],
     ) -> None:
-        """Log what went wrong with the rule.
+        """Log failures and timeouts of the rule.
 
         Raises:
-            TransportUnavailable: the rule could not be asked.
+            TransportUnavailable: the transport was unavailable for one of the checks.
         """
         for failure in failures:
             if isinstance(failure, TransportUnavailable):
                 raise failure
         if failures:
             logger.error(
-                "job %s: JOBCAST_AUTHORIZE failed for %d of %d followers, who leave the job",
-                job_id, len(failures), asked, exc_info=failures[0],
+                "job %s: JOBCAST_AUTHORIZE raised an exception for %d of %d followers; they leave"
+                " the job",
+                job_id, len(failures), checked, exc_info=failures[0],
             )  # fmt: skip
         undecided = sum(refusal is UNDECIDED for refusal in refused.values())
         if undecided:
             logger.error(
-                "job %s: JOBCAST_AUTHORIZE did not answer in time for %d of %d followers, who leave"
-                " the job and may join it again (JOBCAST_AUTHORIZE_TIMEOUT)",
-                job_id, undecided, asked,
+                "job %s: JOBCAST_AUTHORIZE did not answer in time for %d of %d followers; they"
+                " leave the job and may join it again (JOBCAST_AUTHORIZE_TIMEOUT)",
+                job_id, undecided, checked,
             )  # fmt: skip
 
     def ended(self, job_id: str, sid: str, refusal: Refusal) -> None:
         self._on_ended(sid, job_id, refusal)
 
     async def _may_follow(self, job_id: str, sid: str, owner: str | None) -> bool:
-        for _ in range(MOST_TOKENS):
+        for _ in range(MAX_TOKENS):
             subject = self._subject_of(sid)
             if subject is None:
                 break
             allowed = await self._authorizer.allows(subject, job_id, owner)
-            # The answer took its time: the connection may have another token by now.
+            # The connection may have refreshed its token during the check.
             if self._subject_of(sid) is subject:
                 return allowed
         return False

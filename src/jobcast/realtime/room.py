@@ -1,4 +1,4 @@
-"""The rooms of one process: who follows a job here, and how far they have been brought."""
+"""The rooms of one process: the followers of each job, and their position in its record."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from jobcast.realtime.outlet import Outlet
 from jobcast.realtime.recent import Recent
 from jobcast.transports.base import NO_RECORD, Message, Snapshot
 
-DISMISSED: Final = 8  # records that a room remembers not to be its job's
-NO_MESSAGE_LEFT: Final = sys.maxsize
+DISMISSED: Final = 8  # foreign records that a room remembers and ignores
+NO_UPPER_BOUND: Final = sys.maxsize
 
 
-class Asked(Struct, frozen=True):
-    """Where a room was when a read of the store began."""
+class ReadStart(Struct, frozen=True):
+    """The position of a room when a read of the store began."""
 
     cursor: Cursor
-    mark: int  # of the messages that had arrived
+    mark: int  # number of messages that had arrived
 
     def is_ahead_of(self, position: Cursor | Snapshot) -> bool:
-        """Return whether the record has gone back: an older copy was restored, for example."""
+        """Return whether the record has gone back, for example to a restored older copy."""
         return is_ahead(self.cursor, position)
 
 
 class Newcomer:
-    """A follower that waits to be let in, after what it has seen."""
+    """A follower that waits for the history after its cursor."""
 
     def __init__(self, outlet: Outlet, after: Cursor | None, grant: Grant) -> None:
         self.outlet = outlet
@@ -45,19 +45,25 @@ class Newcomer:
 
     @property
     def snapshot(self) -> Snapshot:
-        """What it was let in with.
+        """The history that the follower received.
 
         Raises:
-            TransportUnavailable: the history could not be read.
-            NotAllowed: it may not follow the record.
+            TransportUnavailable: the transport could not read the history.
+            NotAllowed: the follower may not follow the record.
         """
         if not isinstance(self.found, Snapshot):
-            raise self.found or TransportUnavailable("the history was not read")
+            raise self.found or TransportUnavailable("the history has not been read")
         return self.found
 
 
 class Room:
-    """A job that somebody follows here. All its followers have seen the same, up to ``seq``."""
+    """The followers of one job in this process. All of them have received events up to ``seq``.
+
+    Args:
+        job_id: the job.
+        subscribed: the task that subscribes to the job's events.
+        namespace: the namespace that the followers are connected to.
+    """
 
     def __init__(self, job_id: str, subscribed: asyncio.Task[None], namespace: str = ROOT) -> None:
         self.job_id = job_id
@@ -68,54 +74,62 @@ class Room:
         self.seq = 0
         # The epoch and the owner of the record that all followers may follow.
         self.allowed: tuple[str, str | None] = (NO_RECORD, None)
-        self.joining = 0  # followers that are on their way in
-        self.newcomers: dict[Newcomer, None] = {}  # those of them that wait for the history
-        # One reads the history at a time: what comes in while it does is all that it can miss.
+        self.joining = 0  # number of joins in progress
+        self.newcomers: dict[Newcomer, None] = {}  # joining followers that wait for the history
+        # With one read at a time, a read can only miss the messages that arrive during it.
         self.reading = asyncio.Lock()
-        self.behind = False  # something is missing and being read from the history
-        self.quiet = True  # nothing came since the last look at quiet rooms
-        self._recent = Recent()  # what came while somebody was reading
-        # Records of this job id that the store does not have: former ones, and those of others.
+        self.behind = False  # whether missing events are being read from the history
+        self.quiet = True  # whether no message has arrived since the last check of quiet rooms
+        self._recent = Recent()  # messages that arrived during a read
+        # Records of this job id that the store does not have: former or foreign ones.
         self._dismissed: deque[str] = deque(maxlen=DISMISSED)
-        self._unsent: list[Message] = []  # what came in this turn of the loop
-        self._received = 0  # messages, in this turn too
-        self._is_scheduled = False  # a flush at the end of this turn
+        self._unsent: list[Message] = []  # messages of this iteration of the event loop
+        self._received = 0  # number of messages received in this iteration
+        self._is_scheduled = False  # whether a flush is scheduled for the end of this iteration
 
     @property
-    def deserted(self) -> bool:
+    def is_empty(self) -> bool:
+        """Whether the room has no followers and no joins in progress."""
         return not self.followers and not self.joining
 
     @property
     def position(self) -> Cursor:
+        """The position that all followers have received events up to."""
         return Cursor(epoch=self.epoch, seq=self.seq)
 
-    def ask(self) -> Asked:
-        """Note where the room is, before the store is asked where its record is."""
-        return Asked(self.position, self._recent.arrived)
+    def mark_read_start(self) -> ReadStart:
+        """Return the room's position, as of before the store's position is read."""
+        return ReadStart(self.position, self._recent.arrived)
 
-    def begin_reading(self) -> Asked:
-        """Note where the room is, before the history is read. ``reading`` is held."""
+    def begin_reading(self) -> ReadStart:
+        """Return the room's position, as of before the history is read.
+
+        The caller holds ``reading``.
+        """
         if not self.behind:
-            self._recent.clear()  # all of it was delivered, and the history has it
-        return self.ask()
+            self._recent.clear()  # all were delivered, and the history contains them
+        return self.mark_read_start()
 
     def receive(self, message: Message) -> bool:
-        """Take a message from the transport. Returns False if something before it is missing.
+        """Handle a message from the transport. Return False if earlier messages are missing.
 
-        One that continues what the followers have is delivered even while the room is behind: it
-        may be in the history no more when that is read.
+        A message that directly follows the room's position is delivered even while the room is
+        behind: the store may evict it before the history is read.
         """
         self._received += 1
         self._flush_soon()
         if message.epoch in self._dismissed:
             return True
-        whole = not self.followers or self._advance(message) or self.behind
-        if self.joining or self.behind or not whole:
+        complete = not self.followers or self._advance(message) or self.behind
+        if self.joining or self.behind or not complete:
             self._recent.add(message)
-        return whole
+        return complete
 
     def _flush_soon(self) -> None:
-        """Flush at the end of this turn: one write for each follower, not for each event."""
+        """Schedule a flush at the end of this loop iteration.
+
+        Each follower then gets one write for all events instead of one write per event.
+        """
         if not self._is_scheduled:
             self._is_scheduled = True
             asyncio.get_running_loop().call_soon(self._flush_turn)
@@ -127,7 +141,7 @@ class Room:
         self._received = 0
 
     def flush(self) -> None:
-        """Send what came since the last time, all of it to one follower after the other."""
+        """Send the messages since the last flush to each follower."""
         if not self._unsent:
             return
         packets = [message.packet for message in self._unsent]
@@ -138,75 +152,79 @@ class Room:
             outlet.send(batch)
         metrics.DELIVERED.inc(len(packets) * len(self.followers))
 
-    def lags(self, position: Cursor, asked: Asked) -> bool:
-        """Whether the followers have not been brought to where the record is."""
+    def lags(self, position: Cursor, read_start: ReadStart) -> bool:
+        """Return whether the followers lag behind the record's position in the store."""
         if not self.followers or self.behind or position.epoch == NO_RECORD:
             return False
         if position.epoch != self.epoch:
             return True
-        return position.seq > self.seq or asked.is_ahead_of(position)
+        return position.seq > self.seq or read_start.is_ahead_of(position)
 
     def waiting(self, after: Cursor | None) -> list[Newcomer]:
-        """Return the newcomers that wait for the history after a cursor."""
+        """Return the newcomers that wait for the history after this cursor."""
         return [newcomer for newcomer in self.newcomers if newcomer.after == after]
 
-    def needs_rights(self, snapshot: Snapshot) -> bool:
-        """Return whether the followers' right to this record has not been checked yet."""
+    def needs_rights_check(self, snapshot: Snapshot) -> bool:
+        """Return whether the followers' rights to this record have yet to be checked."""
         return bool(
             self.followers
             and snapshot.epoch != NO_RECORD
             and self.allowed != (snapshot.epoch, snapshot.owner)
         )
 
-    def catch_up(self, snapshot: Snapshot, asked: Asked) -> list[str]:
-        """Bring the followers to where a snapshot ends.
+    def catch_up(self, snapshot: Snapshot, read_start: ReadStart) -> list[str]:
+        """Bring the followers to the end of a snapshot.
 
         Args:
-            snapshot: it reaches back to where the room was, or is whole.
-            asked: where the room was when the read began.
+            snapshot: the record from the room's position in ``read_start`` on, or all of it.
+            read_start: the room's position when the read began.
 
         Returns:
-            The records of this job id that messages were received of and the store does not have.
+            The epochs of records of this job id that sent messages but are not in the store.
         """
         if not self.followers:
             self._move_to(snapshot)
-        elif asked.is_ahead_of(snapshot):
-            # The same name stands for another record: clients forget a record when they see
-            # another epoch.
+        elif read_start.is_ahead_of(snapshot):
+            # The epoch is the same although the content differs. An empty record in between makes
+            # clients discard their state, because they do so when the epoch changes.
             self._send_history([joined_packet(self.job_id, Snapshot())])
-            self._begin(snapshot)
+            self._start_record(snapshot)
         elif snapshot.epoch != self.epoch:
-            # Nothing between the last message and these is left anywhere.
-            self._deliver(self._recent.within(self.epoch, self.seq, NO_MESSAGE_LEFT))
+            # The store no longer has the former record: deliver its messages in spite of gaps.
+            self._deliver(self._recent.within(self.epoch, self.seq, NO_UPPER_BOUND))
             if snapshot.epoch != NO_RECORD:
-                self._begin(snapshot)
+                self._start_record(snapshot)
         elif snapshot.seq > self.seq:
             kept = {message.seq: message for message in snapshot.events}
-            # What the store has evicted already may have been received.
-            came = self._recent.within(self.epoch, self.seq, snapshot.seq)
-            whole = {**{message.seq: message for message in came}, **kept}
-            self._send_history([whole[seq].packet for seq in sorted(whole) if seq > self.seq])
+            # The room may have received messages that the store has evicted since.
+            received = self._recent.within(self.epoch, self.seq, snapshot.seq)
+            merged = {**{message.seq: message for message in received}, **kept}
+            self._send_history([merged[seq].packet for seq in sorted(merged) if seq > self.seq])
             self.seq = snapshot.seq
-        return self._dismiss(asked)
+        return self._dismiss(read_start)
 
     def replay(self) -> bool:
-        """Deliver what came in while the history was read. Returns False as ``receive`` does."""
-        whole = True
+        """Deliver the messages that arrived during the read of the history.
+
+        Return False if earlier messages are missing.
+        """
+        complete = True
         for message in self._recent.take():
             if self.followers and message.epoch not in self._dismissed:
-                whole = self._advance(message) and whole
-                if not whole:
+                complete = self._advance(message) and complete
+                if not complete:
                     self._recent.add(message)
         self.flush()
-        return whole
+        return complete
 
     def admit(self, outlets: Sequence[Outlet], snapshot: Snapshot, after: Cursor | None) -> bool:
-        """Let followers in: first what the history has beyond ``after``, then what came since.
+        """Add followers: send them the history after ``after``, then the messages since.
 
-        ``catch_up`` has been called with the snapshot, and all of them may follow its record.
-        Returns False, and admits no follower, if more came since than is kept.
+        The caller has called ``catch_up`` with the snapshot, and all of the followers may follow
+        its record. Return False, and add no follower, if the buffer has dropped messages that
+        arrived since.
         """
-        self.flush()  # of this the newcomers get what they should
+        self.flush()  # the newcomers get these messages from the history or from the buffer
         since = self._recent.within(snapshot.epoch, snapshot.seq, self.seq)
         if snapshot.epoch == self.epoch and len(since) < self.seq - snapshot.seq:
             return False
@@ -225,13 +243,13 @@ class Room:
                 self.followers[outlet.sid] = outlet
         return True
 
-    def settle(self) -> None:
-        """Forget what came in, when nobody needs it any more."""
+    def discard_recent(self) -> None:
+        """Clear the buffer of recent messages when no read needs it."""
         if not self.joining and not self.behind:
             self._recent.clear()
 
-    def _begin(self, snapshot: Snapshot) -> None:
-        """Send the followers another record from its beginning."""
+    def _start_record(self, snapshot: Snapshot) -> None:
+        """Send a new record to the followers from its beginning."""
         self._send_history([joined_packet(self.job_id, snapshot), *_after(snapshot, 0)])
         self._move_to(snapshot)
 
@@ -240,13 +258,16 @@ class Room:
             self._dismissed.remove(snapshot.epoch)
         self.epoch, self.seq = snapshot.epoch, snapshot.seq
 
-    def _dismiss(self, asked: Asked) -> list[str]:
-        """Drop what had arrived when a read began: the store has shown what is true of it."""
-        before = self._recent.take_before(asked.mark)
-        others = {message.epoch for message in before} - {self.epoch, asked.cursor.epoch}
+    def _dismiss(self, read_start: ReadStart) -> list[str]:
+        """Drop the messages from before a read, and dismiss records that the store does not have.
+
+        Return the epochs of these records, except for the room's former one.
+        """
+        before = self._recent.take_before(read_start.mark)
+        others = {message.epoch for message in before} - {self.epoch, read_start.cursor.epoch}
         self._dismissed.extend(others)
-        if asked.cursor.epoch not in (self.epoch, NO_RECORD):
-            self._dismissed.append(asked.cursor.epoch)
+        if read_start.cursor.epoch not in (self.epoch, NO_RECORD):
+            self._dismissed.append(read_start.cursor.epoch)
         return sorted(others)
 
     def _advance(self, message: Message) -> bool:
@@ -274,7 +295,7 @@ class Room:
 
 
 def is_ahead(cursor: Cursor | None, position: Cursor | Snapshot) -> bool:
-    """Return whether a cursor is in a record, and behind its end: the record has gone back."""
+    """Return whether a cursor is beyond the end of its record: the record has gone back."""
     return cursor is not None and cursor.epoch == position.epoch and cursor.seq > position.seq
 
 
@@ -283,6 +304,7 @@ def _after(snapshot: Snapshot, seen: int) -> list[str]:
 
 
 def joined_packet(job_id: str, snapshot: Snapshot) -> str:
+    """Return the ``joined`` packet that precedes a record's events."""
     return packet_of(
         Joined(job_id=job_id, epoch=snapshot.epoch, seq=snapshot.seq, status=snapshot.state)
     )

@@ -1,7 +1,7 @@
 """Threads for authorization rules that are plain functions.
 
-A rule may never return. ``concurrent.futures`` joins its threads when the interpreter exits, so
-that such a rule would keep the process from ending: these threads are daemons.
+The threads are daemons, because a rule may never return. ``concurrent.futures`` joins its threads
+at interpreter exit, so such a rule would keep the process from exiting.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from concurrent.futures import Future
 from queue import Empty, Full, Queue
 from typing import Any, Final
 
-THREADS: Final = 32  # calls that run at the same time
-MAX_WAITING: Final = 10_000  # calls that wait for a thread
+THREADS: Final = 32  # maximum number of concurrent calls
+MAX_WAITING: Final = 10_000  # maximum number of calls that wait for a thread
 
 
 class NoThread(Exception):
@@ -22,7 +22,7 @@ class NoThread(Exception):
 
 
 class _Call:
-    """A function to call, and the future that gets its result."""
+    """A function to call, and the future for its result."""
 
     __slots__ = ("_args", "_function", "future")
 
@@ -32,30 +32,30 @@ class _Call:
         self.future: Future[Any] = Future()
 
     def run(self) -> None:
-        """Call the function, unless its caller has given up meanwhile."""
+        """Call the function, unless its caller has cancelled the future."""
         if not self.future.set_running_or_notify_cancel():
             return
         try:
             self.future.set_result(self._function(*self._args))
         except BaseException as exc:
-            # Also SystemExit: the caller decides, and the thread goes on.
+            # This includes SystemExit: the caller handles it, and the thread stays alive.
             self.future.set_exception(exc)
 
 
 class RuleThreads:
-    """Calls functions in up to ``THREADS`` daemon threads, which start when they are needed."""
+    """A pool of up to ``THREADS`` daemon threads, which start on demand."""
 
     def __init__(self) -> None:
         self._waiting: Queue[_Call | None] = Queue(MAX_WAITING)
         self._lock = threading.Lock()
-        self._calls = 0  # that wait or run
-        self._started = 0  # threads
+        self._calls = 0  # number of calls that wait or run
+        self._started = 0  # number of threads
 
     def call(self, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-        """Call a function in a thread. Cancel the returned future to give the call up.
+        """Call a function in a thread. Cancel the returned future to abandon the call.
 
         Raises:
-            NoThread: too many calls wait already.
+            NoThread: too many calls wait for a thread.
         """
         call = _Call(function, args)
         try:
@@ -71,7 +71,7 @@ class RuleThreads:
         return asyncio.wrap_future(call.future)
 
     def close(self) -> None:
-        """Cancel the calls that wait, and end each thread once its present call returns."""
+        """Cancel the waiting calls, and end each thread when its current call returns."""
         try:
             while (call := self._waiting.get_nowait()) is not None:
                 call.future.cancel()
@@ -83,6 +83,6 @@ class RuleThreads:
     def _run(self) -> None:
         while (call := self._waiting.get()) is not None:
             call.run()
-            del call  # an idle thread keeps no subject alive
+            del call  # an idle thread must not keep a subject alive
             with self._lock:
                 self._calls -= 1

@@ -1,4 +1,4 @@
-"""The end of a connection's token: the client is warned before, and disconnected then."""
+"""Token expiry: the server warns a client before its token expires, and then disconnects it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from jobcast.events import TokenExpiring
 from jobcast.realtime.connection.refusals import shown
 from jobcast.realtime.connections import Connection
 
-EXPIRY_WARNING: Final = 30.0  # seconds before a token expires
-LONGEST_TIMER: Final = 24 * 3600.0  # seconds; a token may be valid for longer than a timer can run
+EXPIRY_WARNING: Final = 30.0  # time between the warning and a token's expiry, in seconds
+LONGEST_TIMER: Final = 24 * 3600.0  # in seconds; tokens may outlive the longest possible timer
 
 logger = logging.getLogger(__name__)
 
 
 class TokenExpiry:
-    """Sets the timer of each connection.
+    """Timers that warn and close connections whose tokens expire.
 
     Args:
         warn: sends the warning to a connection.
-        close: closes a connection whose token expired.
+        close: closes a connection whose token has expired.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class TokenExpiry:
         self._close = close
 
     def arm(self, connection: Connection) -> None:
-        """Set the timer for the end of a connection's present token."""
+        """Start or restart the timer for the expiry of a connection's current token."""
         loop = asyncio.get_running_loop()
         if connection.timer is not None:
             connection.timer.cancel()
@@ -61,9 +61,12 @@ class TokenExpiry:
 
 
 def until_warning(left: float) -> float:
-    """Return the seconds to wait before the warning about a token with ``left`` seconds.
+    """Return the seconds until the warning for a token that expires in ``left`` seconds.
 
-    A short token has lived half of its time by then: after an immediate warning, a client whose
-    tokens are all short would renew them without pause.
+    For a token with a short lifetime this is half of the time left. With an immediate warning, a
+    client whose tokens are all short-lived would refresh them without pause.
+
+    >>> until_warning(300.0), until_warning(10.0)
+    (270.0, 5.0)
     """
     return max(0.0, left - min(EXPIRY_WARNING, left / 2))

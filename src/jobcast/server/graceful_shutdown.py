@@ -1,4 +1,4 @@
-"""The moment that a process is told to end: its clients are sent away before its server closes."""
+"""Graceful shutdown: on SIGTERM a process moves its clients elsewhere before its server closes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from types import FrameType
 
 @contextmanager
 def draining_on_sigterm(drain: Callable[[], Awaitable[None]]) -> Iterator[None]:
-    """Call ``drain`` when SIGTERM comes, and hand the signal to the ASGI server after it.
+    """Call ``drain`` on SIGTERM, and pass the signal on to the ASGI server afterwards.
 
-    A server closes all connections as soon as it hears the signal, so that every client would come
-    back in the same second. A second SIGTERM is handed on at once. Use it in the running loop; it
-    does nothing outside of the main thread, or where nobody handles the signal.
+    A server closes all connections as soon as it receives the signal, so that all clients would
+    reconnect within the same second. A second SIGTERM is passed on immediately. Enter the context
+    in the running event loop. It has no effect outside the main thread or if no handler for
+    SIGTERM is installed.
+
+    Args:
+        drain: closes the connections of the process over a period of time.
     """
     server = signal.getsignal(signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread() or not callable(server):

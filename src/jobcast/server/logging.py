@@ -1,4 +1,4 @@
-"""The log of ``jobcast serve``: many connections say something at the same time."""
+"""Logging of ``jobcast serve``, for many connections that log at the same time."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from uvicorn.config import LOGGING_CONFIG
 from jobcast.realtime.connection.budget import TokenBucket
 from jobcast.realtime.connection.refusals import BURST, RATE
 
-DELAY: Final = 0.05  # seconds that a line may wait for others
+DELAY: Final = 0.05  # maximum time that a record waits for others, in seconds
 
 
 class BatchingHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Formats and writes what is logged within a moment in one go.
+    """Handler that writes all records of a short period at once.
 
-    In a storm of connections their lines, one by one, cost a fifth of the CPU time. An error is
-    written at once, with all before it, and so is everything outside of the event loop.
+    When many clients connect at once, writing their lines one by one takes a fifth of the CPU time.
+    An error flushes the handler immediately, and so does every record from outside the event loop.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._waiting: list[logging.LogRecord] = []
-        self._loop: asyncio.AbstractEventLoop | None = None  # which has been asked to flush
+        self._loop: asyncio.AbstractEventLoop | None = None  # the loop with a scheduled flush
 
     def emit(self, record: logging.LogRecord) -> None:
         self._waiting.append(record)
         try:
             loop = asyncio.get_running_loop()
-        except RuntimeError:  # there is none in this thread
+        except RuntimeError:  # no loop runs in this thread
             loop = None
         if loop is None or record.levelno >= logging.ERROR:
             self.flush()
@@ -69,9 +69,10 @@ class BatchingHandler(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 class SkipAcceptedFilter(logging.Filter):
-    """Leaves out what uvicorn logs of WebSockets, and of malformed requests beyond a rate.
+    """Filter for uvicorn's log that drops accepted WebSockets and limits warnings.
 
-    jobcast itself logs connections that open and close. Any stranger can send malformed requests.
+    jobcast itself logs opened and closed connections. The rate limit applies to warnings about
+    malformed requests, which any client can cause.
     """
 
     def __init__(self) -> None:
@@ -88,10 +89,10 @@ class SkipAcceptedFilter(logging.Filter):
 
 
 def log_config() -> dict[str, Any]:
-    """Return uvicorn's logging configuration, with the time and with jobcast's log.
+    """Return uvicorn's logging configuration, extended by timestamps and jobcast's loggers.
 
-    Without uvicorn's colours: it copies a record for each line, which alone was a tenth of what it
-    costs to let a client in.
+    The configuration omits uvicorn's colours: the colour formatter copies every record, which
+    took a tenth of the CPU time of accepting a client.
     """
     config: dict[str, Any] = copy.deepcopy(LOGGING_CONFIG)
     config["formatters"]["default"] = {"format": "%(asctime)s %(levelname)-8s %(message)s"}
@@ -103,14 +104,14 @@ def log_config() -> dict[str, Any]:
         "formatter": "default",
     }
     config["filters"] = {
-        "news": {"()": "jobcast.server.logging.SkipAcceptedFilter"},
+        "skip_accepted": {"()": "jobcast.server.logging.SkipAcceptedFilter"},
         "safe": {"()": "jobcast.log_safety.SafeRecords"},
     }
     for handler in config["handlers"].values():
         handler["filters"] = ["safe"]
-    config["loggers"]["uvicorn.error"]["filters"] = ["news"]
+    config["loggers"]["uvicorn.error"]["filters"] = ["skip_accepted"]
     config["loggers"]["jobcast"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     for name in ("engineio.server", "socketio.server"):
-        # Without a level they would add handlers of their own, which know no time and no filter.
+        # Without a level these loggers add their own handlers, without timestamps and filters.
         config["loggers"][name] = {"handlers": ["default"], "level": "ERROR", "propagate": False}
     return config

@@ -22,7 +22,7 @@ from jobcast.server.supervisor import WORKER_TIMEOUT, Supervisor
 from jobcast.settings import SERVED_ON, Settings
 
 DEFAULT_APP: Final = "jobcast.realtime:create_app"
-SHUTDOWN_TIMEOUT: Final = 10  # seconds that connections may take to end
+SHUTDOWN_TIMEOUT: Final = 10  # maximum time for connections to close on shutdown, in seconds
 BINDING_PROBLEMS: Final = {
     errno.EADDRINUSE: "another process listens there",
     errno.EACCES: "this user may not listen there",
@@ -38,50 +38,51 @@ def serve(
     *,
     factory: bool = False,
 ) -> None:
-    """Serve until a signal comes.
+    """Serve an ASGI application with uvicorn until a signal arrives.
 
-    With several workers a supervisor starts them, and replaces one that dies. SIGHUP replaces them
-    one after the other, so that jobcast can be upgraded with no moment without a server.
+    With several workers, a supervisor starts them and replaces a worker that dies. SIGHUP replaces
+    the workers one after the other, so that jobcast can be upgraded without downtime.
 
     Args:
-        settings: as they were read from the environment.
-        host: where to listen.
-        port: on which port.
-        workers: processes that share the port.
+        settings: the settings from the environment.
+        host: the address to listen on.
+        port: the port to listen on.
+        workers: the number of processes that share the port.
         app_path: the ASGI application, as ``package.module:name``.
-        factory: whether that is a function which makes the application.
+        factory: whether ``app_path`` names a function that returns the application.
 
     Raises:
-        SettingsError: a setting is missing or wrong.
-        AddressUnavailable: the process cannot listen there.
+        SettingsError: a setting is missing or invalid.
+        AddressUnavailable: the process cannot listen on the address.
     """
     check_address(host, port)
-    own = app_path == DEFAULT_APP
-    app = create_app(settings) if own else app_path
+    is_default = app_path == DEFAULT_APP
+    app = create_app(settings) if is_default else app_path
     raise_file_limit()
-    # An application of the user's reads the environment, and so does each of several workers.
+    # A custom application reads the environment, and so does each of several workers.
     os.environ["JOBCAST_HOST"] = os.environ[SERVED_ON] = host
     with ExitStack() as stack:
         if workers > 1:
-            # The workers read the environment, as any Socket.IO process does.
+            # The workers read their settings from the environment.
             os.environ["JOBCAST_WORKERS"] = str(workers)
             if settings.metrics:
                 shared = stack.enter_context(TemporaryDirectory(prefix="jobcast-metrics-"))
                 os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
         config = uvicorn.Config(
             app if workers == 1 else app_path,
-            factory=workers > 1 if own else factory,
+            factory=workers > 1 if is_default else factory,
             host=host,
             port=port,
             workers=workers,
             http=LimitedHttpProtocol,
             forwarded_allow_ips=list(settings.trusted_proxies) or None,
-            # The implementation on websockets' sans-I/O layer: the one without a deprecated API.
+            # The only WebSocket implementation of uvicorn that jobcast can limit, and the one
+            # that does not use a deprecated API of websockets.
             ws="websockets-sansio",
             ws_max_size=MAX_MESSAGE,
-            # Browsers accept compression whenever it is offered; it costs CPU and memory for each.
+            # Browsers accept every offer of compression, which costs CPU and memory per connection.
             ws_per_message_deflate=False,
-            ws_ping_interval=None,  # Engine.IO has pings of its own
+            ws_ping_interval=None,  # Engine.IO has its own pings
             log_config=log_config(),
             timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
             timeout_worker_healthcheck=WORKER_TIMEOUT,
@@ -97,13 +98,13 @@ def serve(
 
 
 def check_address(host: str, port: int) -> None:
-    """Check that this process can listen, before anything is started.
+    """Check that this process can listen on an address, before anything starts.
 
-    uvicorn logs the system's error alone, among other lines. An address that is wrong in another
-    way, such as an unknown host, is left to it.
+    uvicorn logs only the system's error, among other lines. Other problems with the address, such
+    as an unknown host, are left to uvicorn.
 
     Raises:
-        AddressUnavailable: another process listens there, or it takes more rights.
+        AddressUnavailable: another process listens on the address, or this user may not.
     """
     for family, kind, protocol, _, address in _addresses(host, port):
         with suppress(OSError), socket.socket(family, kind, protocol) as probe:

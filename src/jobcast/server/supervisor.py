@@ -6,16 +6,17 @@ from typing import Final
 
 from uvicorn.supervisors import Multiprocess
 
-# Seconds that a worker may take to start, or to answer the supervisor. A loaded machine needs more
-# than uvicorn's 5: a restart would be given up, and a worker that lives be killed with its clients.
+# Maximum time for a worker to start or to answer the supervisor, in seconds. uvicorn's default of 5
+# is too short for a loaded machine: restarts fail, and healthy workers are killed.
 WORKER_TIMEOUT: Final = 30
 
 
 class Supervisor(Multiprocess):
-    """uvicorn's, which sees at once that a worker died which it was just asking for a sign of life.
+    """uvicorn's supervisor, changed to notice immediately that a worker died during a health check.
 
-    uvicorn keeps the worker's end of their pipe open, so that the pipe did not end with the worker:
-    for all of `WORKER_TIMEOUT` nobody was replaced and no signal heard.
+    uvicorn keeps the worker's end of the health check pipe open, so the pipe does not close when
+    the worker dies. The supervisor would wait for all of `WORKER_TIMEOUT`, and meanwhile neither
+    replace workers nor handle signals.
     """
 
     def keep_subprocess_alive(self) -> None:

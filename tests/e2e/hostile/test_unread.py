@@ -93,7 +93,7 @@ async def test_a_session_of_long_polling_that_does_not_poll_is_bounded(
                 await connection.send(wire.post(path, "\x1e".join([join] * 16).encode()))
                 status, _ = await connection.read_response()
         assert status == 400
-        why = "it does not poll (JOBCAST_SEND_TIMEOUT)"
+        why = "the client does not poll (JOBCAST_SEND_TIMEOUT)"
         await eventually(lambda: why in served.log, "line of the log")
         await goes_on(client)
 

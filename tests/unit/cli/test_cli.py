@@ -36,7 +36,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> object:
         (
             ["serve"],
             {"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_AUTHORIZE": "no.such:rule"},
-            "JOBCAST_AUTHORIZE names no.such:rule, which is not there",
+            "JOBCAST_AUTHORIZE names no.such:rule, which cannot be imported",
         ),
         (["watch"], {}, "Missing argument 'ID...'"),
         (["watch", "a"], {}, "to sign a token, set JOBCAST_JWT_SECRET"),

@@ -1,4 +1,4 @@
-"""The relay, with a source that is slow, loses messages, and comes back, as it likes."""
+"""The relay with a source that is slow, loses messages and recovers at random times."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tests.support.recorder import Recorder
 JOB = "a"
 
 
-class Unsteady:
-    """A source whose answers take a while, and whose live messages may be late or lost."""
+class UnreliableSource:
+    """A source with slow answers, whose live messages may be late or lost."""
 
     def __init__(self, chance: random.Random, loss: float = 0.0) -> None:
         self.record = Record(None, 10_000)
@@ -35,8 +35,8 @@ class Unsteady:
         self.loss = loss
         self.subscriptions: list[str] = []
         self.unreadable = False
-        self.asked = 0  # for positions
-        self.reads = 0  # of the history
+        self.position_reads = 0
+        self.reads = 0  # reads of the history
         self._late: list[Message] = []
 
     @property
@@ -63,7 +63,7 @@ class Unsteady:
         return None
 
     async def positions(self, job_ids: Sequence[str]) -> list[Cursor]:
-        self.asked += 1
+        self.position_reads += 1
         await self._pause()
         if self.unreadable:
             raise TransportUnavailable("not now")
@@ -85,7 +85,7 @@ class Unsteady:
             self._late.append(message)
 
     def deliver(self, count: int = 1_000_000) -> None:
-        """Hand over the first of what is on its way."""
+        """Deliver the first ``count`` of the messages in transit."""
         now, self._late = self._late[:count], self._late[count:]
         for message in now:
             self.on_message(JOB, message)
@@ -114,7 +114,7 @@ async def test_every_follower_gets_everything_once_and_in_order(
     seed: int, loss: float, resumes: bool
 ) -> None:
     chance = random.Random(seed)
-    source = Unsteady(chance, loss)
+    source = UnreliableSource(chance, loss)
     relay = Relay(source)
     relay.start()
     followers: list[Recorder] = []
@@ -137,7 +137,7 @@ async def test_every_follower_gets_everything_once_and_in_order(
     await asyncio.gather(*joins)
     source.deliver()
     await settle()
-    # Whatever was lost at the very end shows with the next event, or when the source is back.
+    # The next event, or the source's recovery, reveals messages that were lost at the end.
     await source.on_resumed()
     await settle()
     expected = [m.packet for m in source.record.events]
@@ -154,16 +154,16 @@ async def test_every_follower_gets_everything_once_and_in_order(
     await relay.aclose()
 
 
-async def _resume(source: Unsteady) -> None:
+async def _resume(source: UnreliableSource) -> None:
     await source.on_resumed()
 
 
 class OwnersOnly:
-    """Rights of connections that are named like the owners whose jobs they may follow."""
+    """Rights of connections whose ids are the owners whose jobs they may follow."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, str | None]] = []
-        self.ends: list[str] = []
+        self.checked: list[tuple[str, str | None]] = []
+        self.ended_sids: list[str] = []
         self.answers = asyncio.Event()
         self.answers.set()
         self.unavailable = False
@@ -171,7 +171,7 @@ class OwnersOnly:
     async def refused(
         self, job_id: str, sids: Sequence[str], owner: str | None
     ) -> Mapping[str, Refusal]:
-        self.asked += [(sid, owner) for sid in sids]
+        self.checked += [(sid, owner) for sid in sids]
         await self.answers.wait()
         if self.unavailable:
             raise TransportUnavailable("not now")
@@ -179,16 +179,16 @@ class OwnersOnly:
 
     def ended(self, job_id: str, sid: str, refusal: Refusal) -> None:
         assert refusal is NOT_FOUND
-        self.ends.append(sid)
+        self.ended_sids.append(sid)
 
 
-async def steady(
+async def start_relay(
     *events: JobEvent,
     quiet_check: float = QUIET_CHECK,
     owner: str | None = None,
     rights: OwnersOnly | None = None,
-) -> tuple[Relay, Unsteady]:
-    source = Unsteady(random.Random(1))
+) -> tuple[Relay, UnreliableSource]:
+    source = UnreliableSource(random.Random(1))
     source.record = Record(owner, 10_000)
     for event in events:
         source.publish(event)
@@ -197,8 +197,8 @@ async def steady(
     return relay, source
 
 
-async def test_a_cursor_saves_what_was_seen() -> None:
-    relay, _ = await steady(*(log(str(n)) for n in range(10)))
+async def test_join_with_cursor_skips_events_already_received() -> None:
+    relay, _ = await start_relay(*(log(str(n)) for n in range(10)))
     one, two, three = Recorder("1"), Recorder("2"), Recorder("3")
     first = await relay.join(JOB, one)
     assert (first.seq, first.recovered) == (10, False)
@@ -211,8 +211,8 @@ async def test_a_cursor_saves_what_was_seen() -> None:
     await relay.aclose()
 
 
-async def test_a_record_begun_anew_is_announced() -> None:
-    relay, source = await steady(log("old"))
+async def test_new_record_is_announced_with_joined() -> None:
+    relay, source = await start_relay(log("old"))
     follower = Recorder("1")
     await relay.join(JOB, follower)
     source.record = Record(None, 100)
@@ -226,11 +226,11 @@ async def test_a_record_begun_anew_is_announced() -> None:
     await relay.aclose()
 
 
-async def test_a_gap_that_cannot_be_read_yet_is_filled_later(
+async def test_gap_is_filled_after_the_store_is_readable_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("jobcast.realtime.relay.RETRY_DELAY", 0)
-    relay, source = await steady(log("0"))
+    relay, source = await start_relay(log("0"))
     follower = Recorder("1")
     await relay.join(JOB, follower)
     source.loss = 1
@@ -247,8 +247,8 @@ async def test_a_gap_that_cannot_be_read_yet_is_filled_later(
     await relay.aclose()
 
 
-async def test_a_join_that_fails_leaves_nothing() -> None:
-    relay, source = await steady(log("0"))
+async def test_failed_join_leaves_no_room_or_subscription() -> None:
+    relay, source = await start_relay(log("0"))
     source.unreadable = True
     with pytest.raises(TransportUnavailable):
         await relay.join(JOB, Recorder("1"))
@@ -258,8 +258,8 @@ async def test_a_join_that_fails_leaves_nothing() -> None:
     await relay.aclose()
 
 
-async def test_one_that_goes_while_it_joins_is_not_let_in() -> None:
-    relay, _ = await steady(log("0"))
+async def test_follower_that_closes_during_join_is_not_added() -> None:
+    relay, _ = await start_relay(log("0"))
     follower = Recorder("1")
     task = asyncio.create_task(relay.join(JOB, follower))
     await asyncio.sleep(0)
@@ -271,8 +271,8 @@ async def test_one_that_goes_while_it_joins_is_not_let_in() -> None:
     await relay.aclose()
 
 
-async def test_a_cancelled_join_leaves_the_others_alone() -> None:
-    relay, _ = await steady(log("0"))
+async def test_cancelled_join_does_not_affect_other_joins() -> None:
+    relay, _ = await start_relay(log("0"))
     impatient, patient = Recorder("1"), Recorder("2")
     task = asyncio.create_task(relay.join(JOB, impatient))
     other = asyncio.create_task(relay.join(JOB, patient))
@@ -284,9 +284,9 @@ async def test_a_cancelled_join_leaves_the_others_alone() -> None:
     await relay.aclose()
 
 
-async def test_what_a_quiet_room_has_missed_is_found() -> None:
-    """The connection is up, and yet a message did not come: nothing tells but the store."""
-    relay, source = await steady(log("0"), quiet_check=0.02)
+async def test_quiet_room_detects_missed_events() -> None:
+    """The transport is connected, but a message was lost: only the store reveals it."""
+    relay, source = await start_relay(log("0"), quiet_check=0.02)
     follower = Recorder("1")
     await relay.join(JOB, follower)
     source.loss = 1
@@ -301,59 +301,59 @@ async def test_what_a_quiet_room_has_missed_is_found() -> None:
     await relay.aclose()
 
 
-async def test_a_store_that_cannot_be_read_does_not_end_the_check_of_quiet_rooms() -> None:
-    relay, source = await steady(log("0"), quiet_check=0.01)
+async def test_check_of_quiet_rooms_survives_an_unreadable_store() -> None:
+    relay, source = await start_relay(log("0"), quiet_check=0.01)
     follower = Recorder("1")
     await relay.join(JOB, follower)
     source.loss, source.unreadable = 1, True
     source.publish(log("1"))
-    asked = source.asked
-    await eventually(lambda: source.asked > asked + 2, "further checks")
+    before = source.position_reads
+    await eventually(lambda: source.position_reads > before + 2, "further checks")
     assert follower.lines == ["0"]
     source.unreadable = False
     await eventually(lambda: follower.lines == ["0", "1"], "the line")
     await relay.aclose()
 
 
-async def followed(
+async def start_followed_relay(
     *sids: str, rights: OwnersOnly, quiet_check: float = QUIET_CHECK
-) -> tuple[Relay, Unsteady, list[Recorder]]:
-    """A record of alice's, with followers."""
-    relay, source = await steady(
+) -> tuple[Relay, UnreliableSource, list[Recorder]]:
+    """Return a relay with followers of a record that alice owns."""
+    relay, source = await start_relay(
         log("alice's"), owner="alice", rights=rights, quiet_check=quiet_check
     )
     followers = [Recorder(sid) for sid in sids]
     for follower in followers:
         await relay.join(JOB, follower, None, Grant("alice"))
-    assert rights.asked == []
+    assert rights.checked == []
     return relay, source, followers
 
 
-def replace_record(source: Unsteady, owner: str | None, *lines: str) -> None:
+def replace_record(source: UnreliableSource, owner: str | None, *lines: str) -> None:
     source.record = Record(owner, 10_000)
     for line in lines:
         source.publish(log(line))
 
 
-async def test_followers_who_may_not_follow_the_new_record_leave_before_its_first_event() -> None:
+async def test_followers_without_right_leave_before_first_event_of_new_record() -> None:
     rights = OwnersOnly()
-    relay, source, [alice, admin] = await followed("alice", "admin", rights=rights)
+    relay, source, [alice, admin] = await start_followed_relay("alice", "admin", rights=rights)
     rights.answers.clear()
     replace_record(source, "bob", "bob's 1", "bob's 2")
     source.deliver()
-    await eventually(lambda: rights.asked, "question")
+    await eventually(lambda: rights.checked, "rights check")
     source.publish(log("bob's 3"))
     source.deliver()
     await settle()
-    # While there is no answer nobody is sent anything.
+    # No event is sent during the check of rights.
     assert alice.lines == admin.lines == ["alice's"]
     rights.answers.set()
     await eventually(lambda: len(admin.lines) == 4, "lines of the new record")
     assert admin.lines == ["alice's", "bob's 1", "bob's 2", "bob's 3"]
     assert admin.names.count("joined") == 2
     assert alice.lines == ["alice's"]
-    assert rights.ends == ["alice"]
-    assert set(rights.asked) == {("alice", "bob"), ("admin", "bob")}
+    assert rights.ended_sids == ["alice"]
+    assert set(rights.checked) == {("alice", "bob"), ("admin", "bob")}
     source.publish(log("bob's 4"))
     source.deliver()
     await settle()
@@ -362,22 +362,22 @@ async def test_followers_who_may_not_follow_the_new_record_leave_before_its_firs
     await relay.aclose()
 
 
-async def test_a_room_whose_last_follower_leaves_is_closed() -> None:
+async def test_room_closes_after_its_last_follower_leaves() -> None:
     rights = OwnersOnly()
-    relay, source, [alice] = await followed("alice", rights=rights)
+    relay, source, [alice] = await start_followed_relay("alice", rights=rights)
     replace_record(source, "bob", "bob's")
     source.deliver()
-    await eventually(lambda: relay.followed == 0, "end of the room")
+    await eventually(lambda: relay.followed == 0, "closed room")
     await settle()
     assert source.subscriptions == []
     assert alice.lines == ["alice's"]
     await relay.aclose()
 
 
-async def test_an_owner_that_a_record_adopts_is_asked_about() -> None:
-    """The first event came before the job was sent; the record is the same."""
+async def test_rights_are_checked_when_a_record_gets_an_owner() -> None:
+    """The first event arrived before the job was sent, so its record had no owner at first."""
     rights = OwnersOnly()
-    relay, source = await steady(log("ownerless"), rights=rights)
+    relay, source = await start_relay(log("ownerless"), rights=rights)
     stranger = Recorder("mallory")
     await relay.join(JOB, stranger, None, Grant(None))
     source.record.owner = "alice"
@@ -386,14 +386,14 @@ async def test_an_owner_that_a_record_adopts_is_asked_about() -> None:
     source.loss = 0
     source.publish(log("alice's"))
     source.deliver()
-    await eventually(lambda: rights.ends == ["mallory"], "end of the right")
+    await eventually(lambda: rights.ended_sids == ["mallory"], "end of the right")
     assert stranger.lines == ["ownerless"]
     await relay.aclose()
 
 
-async def test_a_newcomer_is_asked_about_if_the_owner_changed_while_it_joined() -> None:
+async def test_rights_of_newcomer_are_checked_if_the_owner_changes_during_join() -> None:
     rights = OwnersOnly()
-    relay, source, [admin] = await followed("admin", rights=rights)
+    relay, source, [admin] = await start_followed_relay("admin", rights=rights)
     replace_record(source, "bob", "bob's")
     alice, bob = Recorder("alice"), Recorder("bob")
     refused, accepted = await asyncio.gather(
@@ -406,7 +406,7 @@ async def test_a_newcomer_is_asked_about_if_the_owner_changed_while_it_joined() 
     assert not isinstance(accepted, BaseException)
     assert accepted.epoch == source.record.epoch
     assert (alice.events, bob.lines, admin.lines) == ([], ["bob's"], ["alice's", "bob's"])
-    assert rights.ends == []  # alice had not joined
+    assert rights.ended_sids == []  # alice had not joined yet
     source.publish(log("bob's 2"))
     source.deliver()
     await settle()
@@ -414,13 +414,13 @@ async def test_a_newcomer_is_asked_about_if_the_owner_changed_while_it_joined() 
     await relay.aclose()
 
 
-async def test_a_join_waits_for_the_answer_about_those_who_are_in() -> None:
+async def test_join_waits_for_the_rights_check_of_followers() -> None:
     rights = OwnersOnly()
-    relay, source, [alice] = await followed("alice", rights=rights)
+    relay, source, [alice] = await start_followed_relay("alice", rights=rights)
     rights.answers.clear()
     replace_record(source, "bob", "bob's")
     source.deliver()
-    await eventually(lambda: rights.asked, "question")
+    await eventually(lambda: rights.checked, "rights check")
     bob = Recorder("bob")
     joining = asyncio.create_task(relay.join(JOB, bob, None, Grant("bob")))
     await settle()
@@ -428,45 +428,45 @@ async def test_a_join_waits_for_the_answer_about_those_who_are_in() -> None:
     rights.answers.set()
     await joining
     assert (alice.lines, bob.lines) == (["alice's"], ["bob's"])
-    assert rights.asked == [("alice", "bob")]
+    assert rights.checked == [("alice", "bob")]
     await relay.aclose()
 
 
-async def test_nothing_is_sent_until_rights_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_event_is_sent_until_rights_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobcast.realtime.relay.RETRY_DELAY", 0)
     rights = OwnersOnly()
-    relay, source, [alice, admin] = await followed("alice", "admin", rights=rights)
+    relay, source, [alice, admin] = await start_followed_relay("alice", "admin", rights=rights)
     rights.unavailable = True
     replace_record(source, "bob", "bob's")
     source.deliver()
-    await eventually(lambda: len(rights.asked) > 6, "further questions")
+    await eventually(lambda: len(rights.checked) > 6, "further checks")
     with pytest.raises(TransportUnavailable):
         await relay.join(JOB, Recorder("bob"), None, Grant("bob"))
     assert alice.lines == admin.lines == ["alice's"]
     rights.unavailable = False
     await eventually(lambda: admin.lines == ["alice's", "bob's"], "line of the new record")
-    assert (alice.lines, rights.ends) == (["alice's"], ["alice"])
+    assert (alice.lines, rights.ended_sids) == (["alice's"], ["alice"])
     await relay.aclose()
 
 
-async def test_a_record_that_changes_while_rights_are_asked_is_asked_about_again() -> None:
+async def test_rights_are_checked_again_if_the_record_changes_meanwhile() -> None:
     rights = OwnersOnly()
-    relay, source, [alice, bob] = await followed("alice", "bob", rights=rights)
+    relay, source, [alice, bob] = await start_followed_relay("alice", "bob", rights=rights)
     rights.answers.clear()
     replace_record(source, "bob", "bob's")
     source.deliver()
-    await eventually(lambda: rights.asked, "question")
+    await eventually(lambda: rights.checked, "rights check")
     replace_record(source, "carol", "carol's")
     source.deliver()
     rights.answers.set()
-    await eventually(lambda: relay.followed == 0, "end of the room")
-    assert rights.ends == ["alice", "bob"]
+    await eventually(lambda: relay.followed == 0, "closed room")
+    assert rights.ended_sids == ["alice", "bob"]
     assert alice.lines == bob.lines == ["alice's"]
     await relay.aclose()
 
 
-async def test_a_slow_answer_delays_no_other_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also after an interruption, when more rooms wait for an answer than may read together."""
+async def test_slow_rights_check_does_not_delay_other_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More rooms wait for the check after an interruption than may read concurrently."""
     monkeypatch.setattr("jobcast.realtime.relay.READING_AT_ONCE", 2)
     rights = OwnersOnly()
     sources = ManyJobs()
@@ -493,7 +493,7 @@ async def test_a_slow_answer_delays_no_other_job(monkeypatch: pytest.MonkeyPatch
 
 
 class ManyJobs:
-    """A source of several jobs, of which nothing comes live."""
+    """A source of several jobs without live messages."""
 
     ready = True
 
@@ -531,13 +531,15 @@ class ManyJobs:
 
 
 def foreign(seq: int) -> Message:
-    """An event of a record that the store does not have, as another deployment publishes it."""
+    """Return an event of another deployment, whose record the store does not have."""
     head = Outgoing.of(log("of another deployment")).head
     return Message("foreign", seq, "l", f"{head}{seq}}}]")
 
 
-async def test_events_of_another_deployment_cost_one_read(caplog: pytest.LogCaptureFixture) -> None:
-    relay, source = await steady(log("0"))
+async def test_events_of_another_deployment_cause_at_most_two_reads(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    relay, source = await start_relay(log("0"))
     follower = Recorder("1")
     await relay.join(JOB, follower)
     reads = source.reads
@@ -546,7 +548,7 @@ async def test_events_of_another_deployment_cost_one_read(caplog: pytest.LogCapt
         source.publish(log(str(n)))
         source.deliver()
         await settle()
-        # What is the job's own is not held up meanwhile.
+        # Foreign events do not delay the job's own events.
         assert follower.lines[-1] == str(n)
     assert source.reads - reads <= 2
     assert not relay._rooms[JOB].behind
@@ -556,8 +558,8 @@ async def test_events_of_another_deployment_cost_one_read(caplog: pytest.LogCapt
     await relay.aclose()
 
 
-async def test_events_of_a_job_without_a_record_do_not_make_the_relay_read_on() -> None:
-    relay, source = await steady()
+async def test_foreign_events_of_a_job_without_record_cause_few_reads() -> None:
+    relay, source = await start_relay()
     follower = Recorder("1")
     await relay.join(JOB, follower)
     for n in range(1, 50):
@@ -571,8 +573,8 @@ async def test_events_of_a_job_without_a_record_do_not_make_the_relay_read_on() 
     await relay.aclose()
 
 
-async def restored(relay: Relay, source: Unsteady, follower: Recorder) -> None:
-    """Let the store go back to an older copy of itself, and go on from there."""
+async def restore_older_copy(relay: Relay, source: UnreliableSource, follower: Recorder) -> None:
+    """Restore the store from an older copy of the record."""
     await relay.join(JOB, follower)
     source.publish(log("1"))
     copied = copy.deepcopy(source.record)
@@ -584,10 +586,10 @@ async def restored(relay: Relay, source: Unsteady, follower: Recorder) -> None:
     source.record = copied
 
 
-async def test_a_record_that_went_back_is_shown_again_from_its_beginning() -> None:
-    relay, source = await steady(log("0"))
+async def test_record_that_went_back_is_sent_from_its_beginning() -> None:
+    relay, source = await start_relay(log("0"))
     follower = Recorder("1")
-    await restored(relay, source, follower)
+    await restore_older_copy(relay, source, follower)
     await source.on_resumed()
     await settle()
     source.publish(log("another 2"))
@@ -597,23 +599,23 @@ async def test_a_record_that_went_back_is_shown_again_from_its_beginning() -> No
     assert follower.lines[4:] == ["0", "1", "another 2"]
     assert follower.names[-1] == "job_complete"
     joined = [payload["epoch"] for name, payload in follower.events if name == "joined"]
-    # Clients forget a record when they see another epoch.
+    # Clients discard a record when the epoch changes.
     assert joined == [source.record.epoch, "", source.record.epoch]
     await relay.aclose()
 
 
-async def test_a_quiet_room_finds_that_its_record_went_back() -> None:
-    relay, source = await steady(log("0"), quiet_check=0.02)
+async def test_quiet_room_detects_that_its_record_went_back() -> None:
+    relay, source = await start_relay(log("0"), quiet_check=0.02)
     follower = Recorder("1")
-    await restored(relay, source, follower)
+    await restore_older_copy(relay, source, follower)
     source.loss = 1
     source.publish(log("another 2"))
     await eventually(lambda: follower.lines[4:] == ["0", "1", "another 2"], "the new record")
     await relay.aclose()
 
 
-async def test_late_messages_do_not_look_like_a_record_that_went_back() -> None:
-    relay, source = await steady(log("0"), quiet_check=0.01)
+async def test_late_messages_are_not_mistaken_for_a_record_that_went_back() -> None:
+    relay, source = await start_relay(log("0"), quiet_check=0.01)
     follower = Recorder("1")
     await relay.join(JOB, follower)
     for n in range(1, 50):
@@ -625,22 +627,22 @@ async def test_late_messages_do_not_look_like_a_record_that_went_back() -> None:
     await relay.aclose()
 
 
-async def test_a_cursor_beyond_the_record_gets_it_from_its_beginning() -> None:
-    relay, source = await steady(log("0"))
+async def test_join_with_cursor_beyond_the_record_gets_the_whole_record() -> None:
+    relay, source = await start_relay(log("0"))
     first, again = Recorder("1"), Recorder("2")
-    await restored(relay, source, first)
+    await restore_older_copy(relay, source, first)
     answer = await relay.join(JOB, again, Cursor(epoch=source.record.epoch, seq=4))
     assert not answer.recovered
     assert again.names == ["joined", "joined", "job_log", "job_log"]
     assert [payload["epoch"] for _, payload in again.events[:2]] == ["", source.record.epoch]
-    # Those who were there are brought to the same place.
+    # The earlier followers reach the same position.
     assert first.lines[4:] == ["0", "1"]
     await relay.aclose()
 
 
-async def test_cursor_beyond_a_record_that_others_follow_gets_it_from_its_beginning() -> None:
-    """The followers came after the record had gone back, so that it looks whole to them."""
-    relay, source = await steady(log("0"), log("1"))
+async def test_join_with_cursor_beyond_a_followed_record_gets_the_whole_record() -> None:
+    """The followers joined after the record went back, so the room does not detect it."""
+    relay, source = await start_relay(log("0"), log("1"))
     first, again = Recorder("1"), Recorder("2")
     await relay.join(JOB, first)
     answer = await relay.join(JOB, again, Cursor(epoch=source.record.epoch, seq=7))
@@ -651,18 +653,18 @@ async def test_cursor_beyond_a_record_that_others_follow_gets_it_from_its_beginn
     await relay.aclose()
 
 
-async def test_a_join_with_an_old_cursor_finds_that_the_record_went_back() -> None:
-    relay, source = await steady(log("0"))
+async def test_join_with_old_cursor_detects_that_the_record_went_back() -> None:
+    relay, source = await start_relay(log("0"))
     first, again = Recorder("1"), Recorder("2")
-    await restored(relay, source, first)
+    await restore_older_copy(relay, source, first)
     answer = await relay.join(JOB, again, Cursor(epoch=source.record.epoch, seq=1))
     assert not answer.recovered
     assert first.lines[4:] == again.lines == ["0", "1"]
     await relay.aclose()
 
 
-async def test_what_was_received_is_delivered_although_the_store_evicted_it() -> None:
-    relay, source = await steady(log("0"))
+async def test_received_events_are_delivered_after_the_store_evicted_them() -> None:
+    relay, source = await start_relay(log("0"))
     follower = Recorder("1")
     await relay.join(JOB, follower)
     source.loss = 1
@@ -678,9 +680,9 @@ async def test_what_was_received_is_delivered_although_the_store_evicted_it() ->
     await relay.aclose()
 
 
-@pytest.mark.parametrize("begun_anew", [True, False])
-async def test_the_end_is_delivered_although_its_record_is_gone(begun_anew: bool) -> None:
-    relay, source = await steady(log("0"))
+@pytest.mark.parametrize("has_new_record", [True, False])
+async def test_terminal_event_is_delivered_after_its_record_is_gone(has_new_record: bool) -> None:
+    relay, source = await start_relay(log("0"))
     follower = Recorder("1")
     await relay.join(JOB, follower)
     source.loss = 1
@@ -688,18 +690,20 @@ async def test_the_end_is_delivered_although_its_record_is_gone(begun_anew: bool
     source.loss = 0
     source.publish(JobComplete(job_id=JOB, result=None))
     source.record = Record(None, 100)
-    if begun_anew:
+    if has_new_record:
         source.publish(log("another record"))
     source.deliver()
     await settle()
     expected = ["joined", "job_log", "job_complete"]
-    assert follower.names == expected + ["joined", "job_log"] * begun_anew
+    assert follower.names == expected + ["joined", "job_log"] * has_new_record
     await relay.aclose()
 
 
-async def test_what_waits_for_the_history_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_messages_waiting_for_the_history_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("jobcast.realtime.relay.RETRY_DELAY", 0)
-    relay, source = await steady(log("0"))
+    relay, source = await start_relay(log("0"))
     follower = Recorder("1")
     await relay.join(JOB, follower)
     room = relay._rooms[JOB]
@@ -718,8 +722,8 @@ async def test_what_waits_for_the_history_is_bounded(monkeypatch: pytest.MonkeyP
     await relay.aclose()
 
 
-async def test_who_joins_a_job_that_is_faster_than_its_history_is_asked_to_come_again() -> None:
-    relay, source = await steady(log("0"))
+async def test_join_fails_if_events_arrive_faster_than_the_history_is_read() -> None:
+    relay, source = await start_relay(log("0"))
     await relay.join(JOB, Recorder("1"))
     room = relay._rooms[JOB]
     room._recent = Recent(max_messages=2)

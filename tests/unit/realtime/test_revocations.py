@@ -1,4 +1,4 @@
-"""Which tokens a revocation is about, and how a process gets to know of it."""
+"""Revocations: the tokens they deny, and their propagation to a process."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def subject(sub: str = "alice", **claims: Any) -> Subject:
         (subject("bob", jti="alice"), False),
     ],
 )
-def test_a_revocation_is_about_one_token_or_the_earlier_ones_of_a_subject(
+def test_revocation_denies_one_token_or_earlier_tokens_of_a_subject(
     holder: Subject, denied: bool
 ) -> None:
     deny_list = DenyList()
@@ -62,7 +62,7 @@ def test_a_revocation_is_about_one_token_or_the_earlier_ones_of_a_subject(
         deny_list.check(holder)
 
 
-def test_what_is_known_already_is_no_news() -> None:
+def test_known_revocation_is_not_reported_as_new() -> None:
     deny_list = DenyList()
     revocations = [
         Revocation(sub="alice", before=100, until=LATER), Revocation(jti="one", until=LATER),
@@ -73,7 +73,7 @@ def test_what_is_known_already_is_no_news() -> None:
     assert deny_list.add([Revocation(sub="alice", before=101, until=LATER)])
 
 
-def test_a_revocation_is_forgotten_when_the_tokens_have_expired() -> None:
+def test_revocation_is_removed_after_its_tokens_expired() -> None:
     now = [1000.0]
     deny_list = DenyList(lambda: now[0])
     deny_list.add(
@@ -86,7 +86,7 @@ def test_a_revocation_is_forgotten_when_the_tokens_have_expired() -> None:
         assert [deny_list.denies(holder) for holder in holders] == denied
 
 
-def test_revocations_in_memory_are_bounded_and_forgotten() -> None:
+def test_revocations_in_memory_are_bounded_and_expire() -> None:
     now = [0.0]
     book = InMemoryRevocations(lambda: now[0], limit=3)
     kept = [Revocation(jti=str(n), until=10 + n) for n in range(5)]
@@ -101,25 +101,25 @@ def test_revocations_in_memory_are_bounded_and_forgotten() -> None:
     "data", [b"", b"x", b"[]", b"{}", b'{"until":1}', b'{"jti":"a","sub":"b","until":1}',
              b'{"jti":7,"until":1}', b'{"jti":"a"}', b"[" * 10_000],
 )  # fmt: skip
-def test_a_message_of_something_else_is_no_revocation(data: bytes) -> None:
+def test_invalid_message_is_not_decoded_as_revocation(data: bytes) -> None:
     with pytest.raises(ValueError, match="not a revocation"):
         Revocation.decode(data)
 
 
-def test_a_revocation_makes_the_round_trip() -> None:
+def test_revocation_round_trip() -> None:
     for revocation in (
         Revocation(sub="al\u0069ce \u00e9\n", before=1.5, until=2.5), Revocation(jti="x", until=7),
     ):  # fmt: skip
         assert Revocation.decode(revocation.encode()) == revocation
 
 
-@pytest.mark.parametrize("who", [{}, {"sub": ""}, {"jti": ""}, {"sub": "a", "jti": "b"}])
-def test_either_a_subject_or_a_token_is_revoked(who: dict[str, str]) -> None:
+@pytest.mark.parametrize("target", [{}, {"sub": ""}, {"jti": ""}, {"sub": "a", "jti": "b"}])
+def test_revoke_requires_either_subject_or_token(target: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="give either sub"):
-        revoke(**who, settings=Settings(url=f"memory://{new_id()}"))  # type: ignore[arg-type]
+        revoke(**target, settings=Settings(url=f"memory://{new_id()}"))  # type: ignore[arg-type]
 
 
-async def test_a_number_as_subject_is_its_digits() -> None:
+async def test_numeric_subject_is_converted_to_its_digits() -> None:
     settings = Settings(url=f"memory://{new_id()}", jwt_max_lifetime=600)
     now = time.time()
     revocation = revoke(sub=42, settings=settings)
@@ -132,7 +132,7 @@ async def test_a_number_as_subject_is_its_digits() -> None:
 
 
 class Flaky:
-    """A source of revocations that can be read now and then."""
+    """A source of revocations whose reads can fail."""
 
     def __init__(self) -> None:
         self.kept: list[Revocation] = []
@@ -140,7 +140,7 @@ class Flaky:
         self.reads = 0
 
     def watch_revocations(self, on_revocation: Callable[[Revocation], None]) -> None:
-        self.tell = on_revocation
+        self.publish = on_revocation
 
     async def revocations(self) -> list[Revocation]:
         self.reads += 1
@@ -149,24 +149,24 @@ class Flaky:
         return list(self.kept)
 
 
-async def test_a_watch_goes_on_whatever_reading_fails_of(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_watch_continues_after_any_read_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "RETRY_DELAY", 0)
     monkeypatch.setattr(watching, "RELOAD_INTERVAL", 0)
-    source, deny_list, news = Flaky(), DenyList(), list[None]()
+    source, deny_list, added = Flaky(), DenyList(), list[None]()
     source.problem = TransportUnavailable("not now")
-    watch = RevocationWatch(source, deny_list, lambda: news.append(None))
+    watch = RevocationWatch(source, deny_list, lambda: added.append(None))
     task = asyncio.create_task(watch.run())
-    await eventually(lambda: source.reads > 2, "further tries")
-    # What comes by a message needs no read.
-    source.tell(Revocation(jti="live", until=LATER))
-    assert (len(news), deny_list.denies(subject(jti="live"))) == (1, True)
+    await eventually(lambda: source.reads > 2, "further reads")
+    # A revocation from a message needs no read.
+    source.publish(Revocation(jti="live", until=LATER))
+    assert (len(added), deny_list.denies(subject(jti="live"))) == (1, True)
     source.problem = RuntimeError("a bug")
     reads = source.reads
-    await eventually(lambda: source.reads > reads + 2, "further tries")
+    await eventually(lambda: source.reads > reads + 2, "further reads")
     source.kept = [Revocation(jti="kept", until=LATER)]
     source.problem = None
-    # The message about it was lost.
+    # No message announced this revocation, so the watch has to read it.
     await eventually(lambda: deny_list.denies(subject(jti="kept")), "revocation")
-    assert len(news) == 2
+    assert len(added) == 2
     assert deny_list.denies(subject(jti="live"))
     await cancel_and_wait(task)

@@ -1,4 +1,4 @@
-"""Who may go on following a job whose record has changed."""
+"""Rights of followers to a job whose record has changed."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import time
 from typing import Any
 
 from jobcast.realtime.authorization import RuleTimeout
-from jobcast.realtime.rights import ASKED_AT_ONCE, NOT_FOUND, UNDECIDED, SubjectRights
+from jobcast.realtime.rights import CHECKED_AT_ONCE, NOT_FOUND, UNDECIDED, SubjectRights
 from jobcast.tokens import Subject
 from tests.support import TIMEOUT
 
 
 class Always:
-    """A rule that allows everything, in a turn of the loop."""
+    """An authorizer that allows every request after one iteration of the event loop."""
 
     async def allows(self, *_: object) -> bool:
         await asyncio.sleep(0)
         return True
 
 
-async def test_a_connection_that_refreshes_all_the_time_does_not_hold_up_the_others() -> None:
+async def test_constant_token_refreshes_do_not_delay_other_followers() -> None:
     def subject_of(sid: str) -> Subject:
         return steady if sid == "steady" else Subject(sub="m", expires_at=time.time(), claims={})
 
@@ -32,20 +32,20 @@ async def test_a_connection_that_refreshes_all_the_time_does_not_hold_up_the_oth
     assert refused == {"restless": NOT_FOUND}
 
 
-async def test_after_an_answer_that_did_not_come_in_time_no_further_group_is_asked() -> None:
-    asked: list[str] = []
+async def test_no_further_group_is_checked_after_a_timeout() -> None:
+    checked: list[str] = []
 
     class Hanging:
         async def allows(self, subject: Subject, *_: object) -> bool:
-            asked.append(subject.sub)
+            checked.append(subject.sub)
             if subject.sub == "0":
                 raise RuleTimeout(10)
             return True
 
-    sids = [str(number) for number in range(3 * ASKED_AT_ONCE)]
+    sids = [str(number) for number in range(3 * CHECKED_AT_ONCE)]
     subjects = {sid: Subject(sub=sid, expires_at=0, claims={}) for sid in sids}
     authorizer: Any = Hanging()
     rights = SubjectRights(authorizer, subjects.get, lambda *_: None)
     refused = await rights.refused("job", sids, "bob")
-    assert asked == sids[:ASKED_AT_ONCE]
-    assert refused == dict.fromkeys(["0", *sids[ASKED_AT_ONCE:]], UNDECIDED)
+    assert checked == sids[:CHECKED_AT_ONCE]
+    assert refused == dict.fromkeys(["0", *sids[CHECKED_AT_ONCE:]], UNDECIDED)

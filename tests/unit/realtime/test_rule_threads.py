@@ -10,7 +10,7 @@ from jobcast.realtime.rule_threads import NoThread, RuleThreads
 from tests.support import TIMEOUT, eventually
 
 
-async def test_a_call_returns_what_its_function_returns_or_raises() -> None:
+async def test_call_returns_result_or_raises_exception_of_function() -> None:
     threads = RuleThreads()
     assert await threads.call(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
@@ -18,7 +18,7 @@ async def test_a_call_returns_what_its_function_returns_or_raises() -> None:
     threads.close()
 
 
-async def test_calls_that_never_return_leave_the_number_of_threads_and_of_waiting_calls_bounded(
+async def test_threads_and_waiting_calls_are_bounded_if_calls_never_return(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(rule_threads, "THREADS", 2)
@@ -40,7 +40,7 @@ async def test_calls_that_never_return_leave_the_number_of_threads_and_of_waitin
     await eventually(lambda: threading.active_count() == before, "end of the threads")
 
 
-async def test_closing_cancels_the_calls_that_wait() -> None:
+async def test_close_cancels_waiting_calls() -> None:
     threads, release = RuleThreads(), threading.Event()
     hanging = [threads.call(release.wait, TIMEOUT) for _ in range(rule_threads.THREADS)]
     await eventually(threads._waiting.empty, "threads that take the calls")

@@ -1,4 +1,4 @@
-"""Garbage collection is rare while the process serves, and as before when it has served."""
+"""Garbage collection is rare while the process serves, and is restored afterwards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from jobcast.server.gc_tuning import THRESHOLDS, relaxed_gc
 
-OWN = (701, 11, 9)  # what an application may have set
+OWN = (701, 11, 9)  # thresholds of the application
 
 
 @pytest.fixture(autouse=True)
@@ -20,49 +20,49 @@ def own_thresholds() -> Iterator[None]:
     gc.set_threshold(*before)
 
 
-def test_collections_are_rare_inside_and_the_thresholds_are_restored() -> None:
+def test_thresholds_are_raised_inside_and_restored_afterwards() -> None:
     with relaxed_gc():
         assert gc.get_threshold() == THRESHOLDS
         assert gc.isenabled()
     assert gc.get_threshold() == OWN
 
 
-def test_the_thresholds_are_restored_when_serving_fails() -> None:
+def test_thresholds_are_restored_after_an_exception() -> None:
     with pytest.raises(RuntimeError, match="the port is taken"), relaxed_gc():
         raise RuntimeError("the port is taken")
     assert gc.get_threshold() == OWN
     assert gc.get_freeze_count() == 0
 
 
-def test_what_was_there_before_is_not_looked_at_until_the_end() -> None:
+def test_earlier_objects_are_frozen_until_exit() -> None:
     assert gc.get_freeze_count() == 0
     with relaxed_gc():
         assert gc.get_freeze_count() > 0
         here: list[object] = []
         here.append(here)
-        # What is made meanwhile is still found.
-        assert any(thing is here for thing in gc.get_objects())
+        # New objects are not frozen.
+        assert any(item is here for item in gc.get_objects())
     assert gc.get_freeze_count() == 0
 
 
-class Knot:
-    """Is in a cycle, which only the collector undoes."""
+class Cycle:
+    """An object in a reference cycle, which only the garbage collector frees."""
 
-    undone = 0
+    freed = 0
 
     def __init__(self) -> None:
         self.itself = self
 
     def __del__(self) -> None:
-        Knot.undone += 1
+        Cycle.freed += 1
 
 
-def test_cycles_of_before_are_gone_first_and_those_of_meanwhile_are_found() -> None:
-    Knot.undone = 0
-    Knot()
+def test_earlier_cycles_are_collected_on_entry_and_new_ones_inside() -> None:
+    Cycle.freed = 0
+    Cycle()
     with relaxed_gc():
-        # It would otherwise be kept for as long as the process serves.
-        assert Knot.undone == 1
-        Knot()
+        # Without the collection on entry, the frozen cycle would stay until the process exits.
+        assert Cycle.freed == 1
+        Cycle()
         gc.collect()
-        assert Knot.undone == 2
+        assert Cycle.freed == 2

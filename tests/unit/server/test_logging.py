@@ -1,4 +1,4 @@
-"""BatchingHandler of log wait for others for a moment, and none is lost, late or out of order."""
+"""BatchingHandler writes records in batches, in order and without loss; tests of the filter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support import TIMEOUT, eventually
 
 
 class Stream(io.StringIO):
-    """Remembers each write."""
+    """A stream that records each write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,13 +43,13 @@ def logger(stream: Stream) -> Iterator[logging.Logger]:
     handler = BatchingHandler()
     handler.setStream(stream)
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
-    logger = logging.Logger("test of lines", logging.DEBUG)  # noqa: LOG001  # in no hierarchy
+    logger = logging.Logger("test", logging.DEBUG)  # noqa: LOG001  # outside the hierarchy
     logger.addHandler(handler)
     yield logger
     handler.close()
 
 
-async def test_lines_of_a_moment_are_one_write_in_order(
+async def test_records_of_a_short_period_are_written_at_once_in_order(
     logger: logging.Logger, stream: Stream
 ) -> None:
     for n in range(100):
@@ -60,24 +60,24 @@ async def test_lines_of_a_moment_are_one_write_in_order(
     assert stream.lines == [f"INFO line {n}" for n in range(100)]
 
 
-async def test_lines_that_go_on_are_written_all_the_time(
+async def test_continuous_records_are_written_continuously(
     logger: logging.Logger, stream: Stream
 ) -> None:
-    async def talk() -> None:
-        said = 0
+    async def log_continuously() -> None:
+        number = 0
         while len(stream.writes) < 4:
-            logger.info("line %d", said)
-            said += 1
+            logger.info("line %d", number)
+            number += 1
             await asyncio.sleep(DELAY / 10)
 
-    # A line that comes later does not put off those that wait: that would be for ever here.
+    # If a new record postponed the flush, nothing would ever be written here.
     async with asyncio.timeout(TIMEOUT):
-        await talk()
+        await log_continuously()
     assert all(text.endswith("\n") for text in stream.writes)
     assert stream.lines == [f"INFO line {n}" for n in range(len(stream.lines))]
 
 
-async def test_an_error_is_written_at_once_with_all_before_it(
+async def test_error_is_written_immediately_with_earlier_records(
     logger: logging.Logger, stream: Stream
 ) -> None:
     logger.info("one")
@@ -90,7 +90,7 @@ async def test_an_error_is_written_at_once_with_all_before_it(
     assert stream.lines[3:] == ["INFO four"]
 
 
-async def test_a_traceback_is_written_whole(logger: logging.Logger, stream: Stream) -> None:
+async def test_traceback_is_written_completely(logger: logging.Logger, stream: Stream) -> None:
     logger.info("before")
     try:
         raise LookupError("no such thing")
@@ -102,7 +102,7 @@ async def test_a_traceback_is_written_whole(logger: logging.Logger, stream: Stre
     assert stream.lines[-1] == "LookupError: no such thing"
 
 
-def test_outside_of_a_loop_each_line_is_written_at_once(
+def test_record_outside_of_event_loop_is_written_immediately(
     logger: logging.Logger, stream: Stream
 ) -> None:
     for n in range(3):
@@ -110,43 +110,41 @@ def test_outside_of_a_loop_each_line_is_written_at_once(
         assert len(stream.lines) == n + 1
 
 
-def test_what_the_end_of_a_loop_left_waiting_does_not_hold_back_what_comes_after(
+def test_records_left_by_a_closed_loop_are_written_with_the_next_record(
     logger: logging.Logger, stream: Stream
 ) -> None:
-    async def say() -> None:
+    async def log_once() -> None:
         logger.info("inside")
 
-    # The loop ends before the moment has: the last lines of a server are such.
-    asyncio.run(say())
+    # The loop ends before the scheduled flush, as for the last lines of a server.
+    asyncio.run(log_once())
     logger.info("outside")
     assert stream.lines == ["INFO inside", "INFO outside"]
 
 
-def test_lines_of_a_second_loop_are_not_left_waiting_for_the_first(
-    logger: logging.Logger, stream: Stream
-) -> None:
-    async def say(text: str) -> None:
+def test_second_loop_schedules_its_own_flush(logger: logging.Logger, stream: Stream) -> None:
+    async def log(text: str) -> None:
         logger.info(text)
 
-    async def say_and_wait(text: str) -> None:
+    async def log_and_wait(text: str) -> None:
         logger.info(text)
         await eventually(lambda: "INFO second" in stream.lines, "line of the second loop", 5)
 
-    asyncio.run(say("first"))
-    asyncio.run(say_and_wait("second"))
+    asyncio.run(log("first"))
+    asyncio.run(log_and_wait("second"))
     assert stream.lines == ["INFO first", "INFO second"]
 
 
-async def test_a_thread_and_the_loop_lose_nothing_between_them(
+async def test_no_record_is_lost_between_a_thread_and_the_loop(
     logger: logging.Logger, stream: Stream
 ) -> None:
     count = 500
 
-    def talk() -> None:
+    def log_in_thread() -> None:
         for n in range(count):
             logger.info("thread %d", n)
 
-    thread = threading.Thread(target=talk)
+    thread = threading.Thread(target=log_in_thread)
     thread.start()
     for n in range(count):
         logger.info("loop %d", n)
@@ -154,15 +152,15 @@ async def test_a_thread_and_the_loop_lose_nothing_between_them(
             await asyncio.sleep(0)
     await asyncio.to_thread(thread.join)
     await eventually(lambda: len(stream.lines) == 2 * count, "all lines")
-    for who in ("thread", "loop"):
-        own = [line for line in stream.lines if line.startswith(f"INFO {who}")]
-        assert own == [f"INFO {who} {n}" for n in range(count)]
+    for origin in ("thread", "loop"):
+        own = [line for line in stream.lines if line.startswith(f"INFO {origin}")]
+        assert own == [f"INFO {origin} {n}" for n in range(count)]
 
 
-async def test_a_line_that_cannot_be_formatted_takes_no_other_with_it(
+async def test_record_that_cannot_be_formatted_does_not_affect_others(
     logger: logging.Logger, stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logging, "raiseExceptions", False)  # its report would go to stderr
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # no report to stderr
     logger.info("before")
     logger.info("%d", "no number")
     logger.info("after")
@@ -187,12 +185,12 @@ async def main():
 """
 
 
-def test_what_waits_is_written_when_the_process_ends() -> None:
+def test_waiting_records_are_written_at_process_exit() -> None:
     assert run(f"{SETUP}\nasyncio.run(main())").splitlines() == ["one", "two"]
 
 
-def test_what_waits_is_written_by_logging_shutdown() -> None:
-    # os._exit writes nothing more: it was shutdown that did.
+def test_waiting_records_are_written_by_logging_shutdown() -> None:
+    # os._exit flushes nothing, so logging.shutdown must have written the records.
     program = f"{SETUP}\nasyncio.run(main())\nlogging.shutdown()\nimport os\nos._exit(0)"
     assert run(program).splitlines() == ["one", "two"]
 
@@ -206,15 +204,15 @@ lines = BatchingHandler()
 lines.setStream(os.fdopen(writer, "w"))
 logging.raiseExceptions = False
 logging.basicConfig(level=logging.INFO, handlers=[lines])
-logging.info("to nobody")
+logging.info("unread")
 logging.raiseExceptions = True
 logging.shutdown()
 os._exit(0)
 """
 
 
-def test_a_reader_that_went_first_is_no_error_of_the_end() -> None:
-    # As in `jobcast serve 2>&1 | head`: logging.shutdown forgives an OSError, and nothing else.
+def test_closed_stderr_causes_no_error_at_shutdown() -> None:
+    # As in `jobcast serve 2>&1 | head`: logging.shutdown ignores only OSError and ValueError.
     assert run(GONE) == ""
 
 
@@ -223,29 +221,29 @@ def record(message: object, *args: object) -> logging.LogRecord:
 
 
 @pytest.mark.parametrize(
-    ("said", "is_news"),
+    ("line", "is_kept"),
     [
         (record('%s - "WebSocket %s" [accepted]', "127.0.0.1:1", "/socket.io/"), False),
         (record('%s - "WebSocket %s" 403', "127.0.0.1:1", "/socket.io/"), True),
         (record("Application startup complete."), True),
-        # What is in the arguments is the client's, and hides nothing.
+        # The arguments come from the client and must not affect the filter.
         (record("refused %s", "[accepted]"), True),
         (record(ValueError("no string")), True),
     ],
 )
-def test_news_are_all_but_accepted_websockets(said: logging.LogRecord, is_news: bool) -> None:
-    assert bool(SkipAcceptedFilter().filter(said)) is is_news
+def test_only_accepted_websockets_are_filtered(line: logging.LogRecord, is_kept: bool) -> None:
+    assert bool(SkipAcceptedFilter().filter(line)) is is_kept
 
 
-def test_warnings_about_malformed_requests_are_limited() -> None:
-    news, log = SkipAcceptedFilter(), logging.getLogger("uvicorn.error")
+def test_warnings_about_malformed_requests_are_rate_limited() -> None:
+    skip, log = SkipAcceptedFilter(), logging.getLogger("uvicorn.error")
     warning = log.makeRecord(log.name, logging.WARNING, __file__, 1, "Invalid HTTP", (), None)
-    shown = sum(bool(news.filter(warning)) for _ in range(10_000))
+    shown = sum(bool(skip.filter(warning)) for _ in range(10_000))
     assert BURST <= shown < 2 * BURST
 
 
 @pytest.mark.parametrize("level", [logging.INFO, logging.ERROR])
-def test_other_lines_are_not_limited(level: int) -> None:
-    news, log = SkipAcceptedFilter(), logging.getLogger("uvicorn.error")
+def test_other_records_are_not_rate_limited(level: int) -> None:
+    skip, log = SkipAcceptedFilter(), logging.getLogger("uvicorn.error")
     line = log.makeRecord(log.name, level, __file__, 1, "something", (), None)
-    assert all(news.filter(line) for _ in range(1000))
+    assert all(skip.filter(line) for _ in range(1000))

@@ -1,1 +1,1 @@
-"""The adapter to python-engineio, uvicorn and websockets: one connection, and its limits."""
+"""The adapter to python-engineio, uvicorn and websockets: single connections and their limits."""

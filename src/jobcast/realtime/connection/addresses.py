@@ -1,4 +1,4 @@
-"""Which address each connection comes from, and how many come from one."""
+"""The addresses of connections, and the number of connections per address."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Addresses:
                 del self._connections[address]
 
     def of(self, eio_sid: str) -> str:
-        """The address of a connection; empty if it is not known."""
+        """Return the address of a connection, or an empty string if it is unknown."""
         return self._of_connection.get(eio_sid, "")
 
     def count(self, address: str) -> int:
-        """How many connections come from an address."""
+        """Return the number of connections from an address."""
         return self._connections[address]

@@ -1,7 +1,7 @@
-"""Budgets: how much one connection may ask of the server.
+"""Budgets: limits on what one connection may request from the server.
 
-A client that exceeds a budget first waits (the server reads nothing more from it), then is refused
-with ``rate_limited``, and is closed if it goes on.
+The server first delays a client that exceeds a budget (it stops reading from it), then refuses its
+requests with ``rate_limited``, and closes the connection if the client continues.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from typing import Final
 
 from jobcast.settings import Settings
 
-SPARE_MESSAGES: Final = 100  # beyond two for each job that a connection may follow
-MESSAGE_BYTES: Final = 1024  # that an average message may have
-UNAUTHENTICATED_MESSAGES: Final = 10  # that a client may send before it has authenticated
-UNAUTHENTICATED_BYTES: Final = 16 * 1024  # that it may send at once: a token has up to 8 KiB
-UNAUTHENTICATED_RATE: Final = 4 * 1024  # bytes a second after them
-MAX_PENDING: Final = 32  # requests of one connection that wait for their answers
-CLOSE_AFTER: Final = 3  # times JOBCAST_RATE_PATIENCE of waiting, after which it is closed
-HISTORY_BURST: Final = 16  # seconds of the history's rate that a connection may use at once
+SPARE_MESSAGES: Final = 100  # burst beyond two messages per job that a connection may follow
+MESSAGE_BYTES: Final = 1024  # budgeted size of an average message
+UNAUTHENTICATED_MESSAGES: Final = 10  # messages allowed before authentication
+UNAUTHENTICATED_BYTES: Final = 16 * 1024  # burst before authentication: a token has up to 8 KiB
+UNAUTHENTICATED_RATE: Final = 4 * 1024  # bytes per second before authentication, after the burst
+MAX_PENDING: Final = 32  # unanswered requests per connection
+CLOSE_AFTER: Final = 3  # multiple of JOBCAST_RATE_PATIENCE after which the connection is closed
+HISTORY_BURST: Final = 16  # burst of history, in seconds of JOBCAST_HISTORY_RATE
 HISTORY_PATIENCE: Final = 5.0  # seconds that a join waits for its budget
-LONGEST_DEBT: Final = 60.0  # seconds of the history's rate
+LONGEST_DEBT: Final = 60.0  # maximum debt of history, in seconds of JOBCAST_HISTORY_RATE
 
 
 class BudgetExceeded(Exception):
-    """A client goes on although it has been refused for a while."""
+    """A client has exceeded its budget for so long that its connection should be closed."""
 
 
 class TokenBucket:
-    """A rate with bursts.
+    """A token bucket: a rate limit that allows bursts.
 
     Args:
-        rate: tokens that are added a second.
-        capacity: tokens that may be saved.
-        clock: seconds, from any start.
+        rate: tokens added per second.
+        capacity: the maximum number of tokens in the bucket.
+        clock: returns a monotonic time in seconds.
 
     >>> bucket = TokenBucket(rate=10, capacity=100)
     >>> bucket.take(110)
@@ -57,18 +57,18 @@ class TokenBucket:
 
     @property
     def level(self) -> float:
-        """Tokens that are left; negative if more were taken than there were."""
+        """The number of tokens in the bucket; negative if more were taken than available."""
         now = self._clock()
         self._level = min(self.capacity, self._level + (now - self._updated) * self.rate)
         self._updated = now
         return self._level
 
-    def take(self, tokens: float, most_owed: float = float("inf")) -> None:
-        """Take tokens, also if there are too few; no more than ``most_owed`` are owed after it."""
-        self._level = max(self.level - tokens, -most_owed)
+    def take(self, tokens: float, max_debt: float = float("inf")) -> None:
+        """Take tokens, even if there are too few. The debt does not exceed ``max_debt``."""
+        self._level = max(self.level - tokens, -max_debt)
 
     def try_take(self) -> bool:
-        """Take a token. Returns False, and takes nothing, if there is none."""
+        """Take a token. Return False, and take nothing, if the bucket is empty."""
         if self.level < 1:
             return False
         self.take(1)
@@ -76,24 +76,24 @@ class TokenBucket:
 
     @property
     def delay(self) -> float:
-        """Seconds until nothing is owed."""
+        """Seconds until the debt is repaid; 0 without a debt."""
         return max(0.0, -self.level / self.rate)
 
 
 class Budget:
-    """What one connection may ask for: messages, requests at once, characters of history.
+    """The limits of one connection: messages, bytes, pending requests, characters of history.
 
     Args:
         settings: the limits.
-        counts_messages: whether every message counts, or only requests do: an application that
-            shares its server with jobcast may send as much as it likes.
-        clock: seconds, from any start.
+        counts_messages: whether all messages count. If false, only requests count: the clients of
+            an application that shares its server with jobcast may send any number of messages.
+        clock: returns a monotonic time in seconds.
     """
 
     __slots__ = (
-        "_bytes", "_clock", "_counts_messages", "_first_joins", "_history", "_max_jobs",
-        "_messages", "_patience", "_pending", "_room", "_stranger_bytes", "_unauthenticated",
-        "_waiting_since", "authenticated",
+        "_bytes", "_capacity_freed", "_clock", "_counts_messages", "_first_joins", "_history",
+        "_max_jobs", "_messages", "_patience", "_pending", "_unauthenticated",
+        "_unauthenticated_bytes", "_waiting_since", "authenticated",
     )  # fmt: skip
 
     def __init__(
@@ -110,7 +110,9 @@ class Budget:
         self._bytes = TokenBucket(
             settings.message_rate * MESSAGE_BYTES, 2 * settings.max_jobs * MESSAGE_BYTES, clock
         )
-        self._stranger_bytes = TokenBucket(UNAUTHENTICATED_RATE, UNAUTHENTICATED_BYTES, clock)
+        self._unauthenticated_bytes = TokenBucket(
+            UNAUTHENTICATED_RATE, UNAUTHENTICATED_BYTES, clock
+        )
         burst = 2 * settings.max_jobs + SPARE_MESSAGES
         self._messages = TokenBucket(settings.message_rate, burst, clock)
         self._history = TokenBucket(
@@ -118,81 +120,84 @@ class Budget:
         )
         self._first_joins: set[str] = set()
         self._pending = 0
-        self._room: asyncio.Event | None = None  # made when a client has too many requests
-        self._unauthenticated = 0  # messages
+        self._capacity_freed: asyncio.Event | None = None  # created when a request has to wait
+        self._unauthenticated = 0  # messages before authentication
         self._waiting_since: float | None = None
         self.authenticated = False
 
     @property
-    def is_stranger(self) -> bool:
-        """Whether nobody knows yet who the client is, so that it is owed little."""
+    def is_restricted(self) -> bool:
+        """Whether the stricter limits before authentication apply."""
         return self._counts_messages and not self.authenticated
 
     @property
     def bytes_in(self) -> TokenBucket:
-        """The bytes that the client may send, of messages and of everything else."""
-        return self._stranger_bytes if self.is_stranger else self._bytes
+        """The budget for all bytes from the client, including framing."""
+        return self._unauthenticated_bytes if self.is_restricted else self._bytes
 
     @property
     def close_after(self) -> float:
-        """Seconds of waiting without pause, after which the connection is closed."""
+        """Seconds of continuous delay after which the connection is closed."""
         return CLOSE_AFTER * self._patience
 
     async def admit(self, messages: int = 1) -> None:
-        """Wait until messages that have come may be handled.
+        """Wait until the budget allows the handling of received messages.
+
+        Args:
+            messages: the number of messages.
 
         Raises:
             BudgetExceeded: the connection should be closed.
         """
         if not self._counts_messages:
             return
-        if self.is_stranger:
+        if self.is_restricted:
             self._unauthenticated += messages
             if self._unauthenticated > UNAUTHENTICATED_MESSAGES:
-                raise BudgetExceeded("it sends too much before it authenticates")
+                raise BudgetExceeded("the client sends too many messages before it authenticates")
         self._messages.take(messages)
         delay = self._messages.delay
         if delay:
             if self._waiting_since is None:
                 self._waiting_since = self._clock()
             if self._waited > self.close_after:
-                raise BudgetExceeded("it sends too many messages (JOBCAST_MESSAGE_RATE)")
+                raise BudgetExceeded("the client sends too many messages (JOBCAST_MESSAGE_RATE)")
             await asyncio.sleep(delay)
         elif self._messages.level > self._messages.capacity / 2:
             self._waiting_since = None
 
     @property
-    def has_room(self) -> bool:
-        """Whether another request may come."""
+    def has_capacity(self) -> bool:
+        """Whether the connection may make another request."""
         return self._pending < MAX_PENDING
 
-    async def room(self) -> None:
-        """Wait until another request may come."""
-        while not self.has_room:
-            if self._room is None:
-                self._room = asyncio.Event()
-            self._room.clear()
-            await self._room.wait()
+    async def wait_for_capacity(self) -> None:
+        """Wait until the connection may make another request."""
+        while not self.has_capacity:
+            if self._capacity_freed is None:
+                self._capacity_freed = asyncio.Event()
+            self._capacity_freed.clear()
+            await self._capacity_freed.wait()
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Count a request until it is answered."""
+        """Count a request as pending within the context."""
         self._pending += 1
         try:
             yield
         finally:
             self._pending -= 1
-            if self._room is not None:
-                self._room.set()
+            if self._capacity_freed is not None:
+                self._capacity_freed.set()
 
     def check_request(self) -> float | None:
-        """Whether a request is above the budget.
+        """Check a request against the budget.
 
         Returns:
-            Seconds after which requests are answered again; None if this one is answered.
+            Seconds until the server answers requests again, or None to answer this one.
         """
         if not self._counts_messages:
-            self._messages.take(1, most_owed=self.close_after * self._messages.rate)
+            self._messages.take(1, max_debt=self.close_after * self._messages.rate)
             return self._messages.delay or None
         if self._waiting_since is None or self._waited <= self._patience:
             return None
@@ -200,12 +205,13 @@ class Budget:
         return max(0.0, missing / self._messages.rate)
 
     async def afford_history(self, job_id: str) -> float | None:
-        """Wait, for a bounded time, until a job's history may be sent.
+        """Wait for a bounded time until the budget allows a job's history.
 
-        A client that comes back joins all of its jobs at once: the first join of each is free.
+        The first join of each job is free, because a client that reconnects joins all of its jobs
+        at once.
 
         Returns:
-            Seconds after which to ask again; None if the history may be sent now.
+            Seconds until the client should retry, or None if the history may be sent now.
         """
         if job_id not in self._first_joins and len(self._first_joins) < self._max_jobs:
             self._first_joins.add(job_id)
@@ -217,8 +223,8 @@ class Budget:
         return None
 
     def charge_history(self, characters: int) -> None:
-        """Take what a join has cost."""
-        self._history.take(characters, most_owed=LONGEST_DEBT * self._history.rate)
+        """Charge the history that a join has sent."""
+        self._history.take(characters, max_debt=LONGEST_DEBT * self._history.rate)
 
     @property
     def _waited(self) -> float:

@@ -1,7 +1,6 @@
-"""Engine.IO connections: each has to authenticate soon, to send Socket.IO, and to read.
+"""Engine.IO connections: each must authenticate in time, send valid packets, and read.
 
-This is an adapter: it takes the place of handlers and of parts of python-engineio and
-python-socketio.
+This module is an adapter. It replaces handlers and parts of python-engineio and python-socketio.
 """
 
 from __future__ import annotations
@@ -44,24 +43,24 @@ from jobcast.realtime.connection.screening import (
 from jobcast.realtime.connection.websocket import WebSocket, translate_request
 from jobcast.settings import Settings
 
-POLL_TIMEOUT: Final = 1.0  # seconds that a client may take to poll, when its process ends
-RETRY_AFTER: Final = 5  # seconds that a client waits when the server is full
+POLL_TIMEOUT: Final = 1.0  # seconds to wait for a poll when the process shuts down
+RETRY_AFTER: Final = 5  # seconds that a client should wait when the server is full
 
 logger = logging.getLogger(__name__)
 
 
 class EngineIOAdapter:
-    """Stands between Engine.IO and a Socket.IO server, and closes what python-socketio would keep.
+    """Adapter between Engine.IO and a Socket.IO server that closes misbehaving connections.
 
-    That is a connection that opens and never authenticates, one that sends what is no packet or
-    more than its budget, and one that does not read what it asked for.
+    python-socketio would keep connections that never authenticate, send invalid packets, exceed
+    their budget, or do not read the data they requested.
 
     Args:
-        sio: the server.
+        sio: the Socket.IO server.
         settings: the limits.
-        exclusive: whether the server is jobcast's alone. An application that shares it may use
-            binary packets and acknowledgements, and sends as many messages as it likes.
-        on_other_loop: is called when a client comes in another event loop than before.
+        exclusive: whether only jobcast uses the server. The clients of an application that shares
+            the server may use binary packets and acknowledgements, and send any number of messages.
+        on_other_loop: called when a client connects in another event loop than before.
     """
 
     def __init__(
@@ -78,10 +77,10 @@ class EngineIOAdapter:
         self._exclusive = exclusive
         self._on_other_loop = on_other_loop
         self._change = LoopChange()
-        self._begin()
+        self._reset()
         self._budgets: dict[str, Budget] = {}
         self._addresses = Addresses()
-        self._attached: Counter[str] = Counter()  # bytes of the packet that comes in attachments
+        self._attached: Counter[str] = Counter()  # bytes of attachments of the incomplete packet
         self._monitors = self._eio.start_service_task
         self.refusals = RefusalLog(logger)
         self._polling = PollingReader(self._eio, settings, self.budget, self.refusals)
@@ -98,48 +97,48 @@ class EngineIOAdapter:
         self._eio.on("message", self._received)
         self._eio.on("disconnect", self._closed)
 
-    def _begin(self) -> None:
-        """Make what belongs to a loop."""
+    def _reset(self) -> None:
+        """Reset the state that belongs to one event loop."""
         self._memory = SendMemory(self._settings.send_memory)
-        self._timers: dict[str, asyncio.TimerHandle] = {}  # of who has not authenticated
+        self._timers: dict[str, asyncio.TimerHandle] = {}  # unauthenticated connections
         self._tasks = BackgroundTasks()
         self._draining = False
 
     def start(self) -> None:
-        """Let connections open."""
+        """Accept new connections."""
         self._draining = False
         ended = self._eio.service_task_event
         if ended is not None and ended.is_set():
-            self._monitor_again()
+            self._restart_monitoring()
 
     def enter_loop(self, opening: str | None = None) -> None:
-        """Give up what belongs to another loop than the running one: it can't be closed any more.
+        """Discard the state of a previous event loop, which can no longer be closed.
 
         Args:
-            opening: the connection that opens in this one.
+            opening: the connection that opens in the running loop.
         """
         if not self._change.happened():
             return
-        self._begin()
-        self._monitor_again()
-        self._sio.manager_initialized = False  # its listener has gone with the loop
+        self._reset()
+        self._restart_monitoring()
+        self._sio.manager_initialized = False  # the manager's listener ended with its loop
         for eio_sid in ({*self._eio.sockets} | {*self._budgets}) - {opening}:
             self._eio.sockets.pop(eio_sid, None)
             self._tasks.spawn(self._closed(eio_sid, self._eio.reason.TRANSPORT_CLOSE))
         self._on_other_loop()
 
-    def _monitor_again(self) -> None:
-        """Have python-engineio look after its connections again, as it does only once by itself."""
+    def _restart_monitoring(self) -> None:
+        """Let python-engineio start its monitoring task again, which it starts only once."""
         self._eio.start_service_task = self._monitors
         self._eio.service_task_handle = self._eio.service_task_event = None
 
     @property
     def waiting(self) -> int:
-        """How many connections have not authenticated yet."""
+        """The number of connections that have not authenticated yet."""
         return len(self._timers)
 
     def outbox(self, eio_sid: str) -> Outbox:
-        """What waits to be written to a connection."""
+        """Return a connection's outbox, which replaces python-engineio's queue."""
         socket = self._eio.sockets[eio_sid]
         if not isinstance(socket.queue, Outbox):
             outbox = Outbox(
@@ -151,26 +150,26 @@ class EngineIOAdapter:
         return cast("Outbox", socket.queue)
 
     def budget(self, eio_sid: str) -> Budget:
-        """What a connection may ask for."""
+        """Return a connection's budget."""
         return self._budgets.get(eio_sid) or self._new_budget()
 
     def _new_budget(self) -> Budget:
         return Budget(self._settings, counts_messages=self._exclusive)
 
     def address(self, eio_sid: str) -> str:
-        """The address of a connection's client; empty if it is not known."""
+        """Return the address of a connection's client, or an empty string if it is unknown."""
         return self._addresses.of(eio_sid)
 
     def authenticated(self, eio_sid: str) -> None:
-        """Let a connection stay: its client has authenticated."""
+        """Stop the authentication timeout of a connection, and lift its restrictions."""
         self._stop_timer(eio_sid)
         self.budget(eio_sid).authenticated = True
 
     def expect(self, eio_sid: str) -> None:
-        """Close a connection unless its client authenticates in time.
+        """Close a connection unless its client authenticates within the handshake timeout.
 
-        Where too many wait, the one that has waited for longest is closed: silent connections do
-        not keep others out.
+        If too many connections are unauthenticated, the oldest is closed, so that silent
+        connections do not keep others out.
         """
         socket = self._eio.sockets.get(eio_sid)
         if socket is None or socket.closed or socket.closing or eio_sid in self._timers:
@@ -186,40 +185,40 @@ class EngineIOAdapter:
                 self._stop_timer(oldest)
                 continue
             self.refusals.info(
-                "closed %s (%s): %d connections have not authenticated"
+                "closed %s (%s): it is the oldest of %d unauthenticated connections"
                 " (JOBCAST_MAX_UNAUTHENTICATED)", oldest, self.address(oldest), len(self._timers),
             )  # fmt: skip
             self._stop_timer(oldest)
             self._cut(oldest)
 
     def refuse_new(self) -> None:
-        """Let no further connection open: the process is about to end."""
+        """Refuse new connections, because the process is about to shut down."""
         self._draining = True
 
     async def end(self, eio_sid: str) -> None:
-        """Close a connection, without waiting for its client to read that."""
+        """Close a connection without waiting for its client to read the close packet."""
         socket = self._eio.sockets.get(eio_sid)
         if socket is not None:
             await socket.close(wait=False, reason=self._eio.reason.SERVER_DISCONNECT)
             if not socket.upgraded:
-                # A poll that waits gets the word; to one that comes later it is not known.
+                # The pending poll gets the close packet; for later polls the session is unknown.
                 self._eio.sockets.pop(eio_sid, None)
 
     async def close(self, eio_sid: str) -> None:
-        """Close a connection so that its client comes back by itself.
+        """Close a connection so that its client reconnects automatically.
 
-        Socket.IO's own way of disconnecting would tell it to stay away.
+        Clients do not reconnect after a Socket.IO disconnect packet.
         """
         socket = self._eio.sockets.get(eio_sid)
         if socket is None or socket.closed or socket.closing:
             return
         if socket.upgraded:
-            socket.queue.put_nowait(None)  # the writer ends when it has written what waits
+            socket.queue.put_nowait(None)  # the writer closes it after all queued packets
         else:
             self._tasks.spawn(self._end_long_poll(socket))
 
     async def aclose(self, remaining: Iterable[str]) -> None:
-        """Cut connections that did not go by themselves, and those that never authenticated."""
+        """Cut the remaining connections and those that have not authenticated."""
         for eio_sid in [*remaining, *self._timers]:
             self._cut(eio_sid)
         for timer in self._timers.values():
@@ -228,12 +227,12 @@ class EngineIOAdapter:
         await self._tasks.wait()
 
     async def _end_long_poll(self, socket: Any) -> None:
-        """Answer the poll that waits, and know the connection no more when the next one comes.
+        """Answer the pending poll, then close the session, so that the next poll is refused.
 
-        Engine.IO's own word for the end would have Python's client wait for half a minute.
+        After an Engine.IO close packet, Python's client would wait for half a minute.
         """
         socket.queue.put_nowait(engineio.packet.Packet(engineio.packet.NOOP))
-        with suppress(TimeoutError):  # it does not poll; there is nobody to answer
+        with suppress(TimeoutError):  # the client does not poll
             async with asyncio.timeout(POLL_TIMEOUT):
                 await socket.queue.join()
         await socket.close(wait=False, abort=True)
@@ -241,7 +240,7 @@ class EngineIOAdapter:
     # --- requests ---------------------------------------------------------------------------------
 
     async def _screened(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        """Hand a request to python-engineio, if it is one that it can read."""
+        """Check a request, and pass it on to python-engineio."""
         self.enter_loop()
         try:
             sid = session_of(scope)
@@ -268,10 +267,10 @@ class EngineIOAdapter:
         return await self._handle_request(scope, receive, send)
 
     def _check_session(self, sid: str) -> None:
-        """Check that a session is open: python-engineio fails if it has just been closed.
+        """Check that a session is open: python-engineio fails if it was just closed.
 
         Raises:
-            Refused: it is closed.
+            Refused: the session is closed.
         """
         socket = self._eio.sockets.get(sid)
         if socket is not None and socket.closed:
@@ -279,19 +278,19 @@ class EngineIOAdapter:
             raise Refused(HTTPStatus.BAD_REQUEST, "the session is closed")
 
     def _check_limits(self, scope: Scope) -> None:
-        """Check that another connection may be opened.
+        """Check that another connection may open.
 
         Raises:
-            Refused: there are too many.
+            Refused: the server or the client's address has too many connections.
         """
-        most = self._settings.max_connections
-        if most and len(self._eio.sockets) >= most:
+        limit = self._settings.max_connections
+        if limit and len(self._eio.sockets) >= limit:
             raise Refused(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "the server has too many connections (JOBCAST_MAX_CONNECTIONS)", RETRY_AFTER,
             )  # fmt: skip
-        most = self._settings.max_connections_per_address
-        if most and self._addresses.count(address_of(scope)) >= most:
+        limit = self._settings.max_connections_per_address
+        if limit and self._addresses.count(address_of(scope)) >= limit:
             raise Refused(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "the address has too many connections (JOBCAST_MAX_CONNECTIONS_PER_ADDRESS;"
@@ -299,7 +298,7 @@ class EngineIOAdapter:
             )  # fmt: skip
 
     def _websocket(self, handler: Any, server: Any) -> WebSocket:
-        """python-engineio calls this for each WebSocket that a client opens."""
+        """Return the handler of a WebSocket. python-engineio calls this for each WebSocket."""
         socket = handler.__self__
         return WebSocket(
             socket,
@@ -322,7 +321,7 @@ class EngineIOAdapter:
         self.outbox(eio_sid)
         socket = self._eio.sockets[eio_sid]
         if scope.get("type") == "websocket":
-            socket.last_ping = None  # its loop sends pings by itself
+            socket.last_ping = None  # the WebSocket's handler sends its own pings
         else:
             socket.handle_post_request = partial(self._polling.read, socket)
         return await self._connect(eio_sid, environ)
@@ -330,7 +329,7 @@ class EngineIOAdapter:
     async def _received(self, eio_sid: str, data: Any) -> None:
         socket = self._eio.sockets.get(eio_sid)
         if socket is None or socket.closed or socket.closing:
-            return  # what was on its way when the connection was closed
+            return  # the message arrived after the connection was closed
         try:
             self._check_packet(eio_sid, data)
             await self._message(eio_sid, data)
@@ -338,32 +337,32 @@ class EngineIOAdapter:
             if not isinstance(exc, BadPacket) and _is_packet(data):
                 raise
             self.refusals.info(
-                "closed %s (%s): it sent no valid Socket.IO packet (%s)",
+                "closed %s (%s): the client sent an invalid Socket.IO packet (%s)",
                 eio_sid, self.address(eio_sid), shown(exc),
             )  # fmt: skip
             await self.end(eio_sid)
 
     def _check_packet(self, eio_sid: str, data: Any) -> None:
-        """Check what python-socketio is about to read.
+        """Check a message before python-socketio reads it.
 
         Raises:
-            BadPacket: it is none that a client may send.
+            BadPacket: the message is not a packet that a client may send.
         """
         awaits_attachments = _awaits_attachments(self._sio, eio_sid)
         if isinstance(data, bytes) and awaits_attachments:
             self._attached[eio_sid] += len(data)
             if self._attached[eio_sid] > MAX_ATTACHMENT_BYTES:
-                raise BadPacket(f"attachments may have {MAX_ATTACHMENT_BYTES} bytes")
+                raise BadPacket(f"the attachments exceed {MAX_ATTACHMENT_BYTES} bytes")
             return
         self._attached.pop(eio_sid, None)
         if awaits_attachments:
-            raise BadPacket("attachments of the packet before are missing")
+            raise BadPacket("attachments of the previous packet are missing")
         header = read_header(data, binary=not self._exclusive)
         sid = self._sio.manager.sid_from_eio_sid(eio_sid, header.namespace)
         if header.type == "0" and sid is not None:
-            raise BadPacket("it is connected already")
+            raise BadPacket("the client is already connected to the namespace")
         if header.attachments and sid is None:
-            raise BadPacket("it sends attachments before it is connected")
+            raise BadPacket("the packet has attachments, but the client is not connected")
 
     async def _closed(self, eio_sid: str, reason: str) -> None:
         self._stop_timer(eio_sid)
@@ -383,7 +382,7 @@ class EngineIOAdapter:
             timer.cancel()
 
     def _is_connected(self, eio_sid: str) -> bool:
-        """Whether a client is connected to any namespace."""
+        """Return whether a client is connected to any namespace."""
         manager = self._sio.manager
         for namespace in list(manager.get_namespaces()):
             sid = manager.sid_from_eio_sid(eio_sid, namespace)
@@ -395,15 +394,19 @@ class EngineIOAdapter:
         del self._timers[eio_sid]
         if not self._is_connected(eio_sid):
             self.refusals.info(
-                "closed %s (%s): it did not authenticate in %d s (JOBCAST_HANDSHAKE_TIMEOUT)",
+                "closed %s (%s): the client did not authenticate within %d s"
+                " (JOBCAST_HANDSHAKE_TIMEOUT)",
                 eio_sid, self.address(eio_sid), self._settings.handshake_timeout,
             )  # fmt: skip
             self._tasks.spawn(self.end(eio_sid))
 
     def _cut(self, eio_sid: str, pending: int = 0) -> None:
-        """Close a connection at once, without a word."""
+        """Close a connection immediately, without a close packet."""
         if pending:
-            logger.warning("cut %s: it reads too slowly, %d characters waited", eio_sid, pending)
+            logger.warning(
+                "cut %s: the client reads too slowly; %d characters waited (JOBCAST_SEND_BUFFER,"
+                " JOBCAST_SEND_MEMORY)", eio_sid, pending,
+            )  # fmt: skip
         socket = self._eio.sockets.get(eio_sid)
         if socket is not None:
             if isinstance(socket.queue, Outbox) and socket.queue.sink is not None:
@@ -412,33 +415,34 @@ class EngineIOAdapter:
 
 
 def _replace_async(eio: Any, parts: dict[str, Any]) -> None:
-    """Replace parts of how python-engineio serves ASGI, which it keeps in a private dictionary.
+    """Replace parts of python-engineio's ASGI support, which are in a private dictionary.
 
-    Without one its own parts stay, whose WebSockets have no limits of jobcast's.
+    Without this dictionary the original parts stay in place, and WebSockets have no limits.
     """
     present = getattr(eio, "_async", None)
     if present is None:
         logger.warning(
-            "this version of python-engineio is not supported: WebSockets have none of jobcast's"
-            " limits; install the version that jobcast's requirements name"
+            "this version of python-engineio is not supported: jobcast does not limit WebSockets;"
+            " install a version that jobcast's requirements allow"
         )
         return
     eio._async = {**present, **parts}
 
 
 def _awaits_attachments(sio: Any, eio_sid: str) -> bool:
-    """Return whether a client has announced binary attachments that have not all arrived.
+    """Return whether attachments of a client's last packet have yet to arrive.
 
-    python-socketio keeps the packet in a private dictionary. Without one no attachment is expected.
+    python-socketio keeps the packet in a private dictionary. Without this dictionary no
+    attachments are expected.
     """
     return eio_sid in getattr(sio, "_binary_packet", ())
 
 
 def _is_packet(data: Any) -> bool:
-    """Whether python-socketio can read a message, so that something else went wrong."""
+    """Return whether python-socketio can parse a message."""
     try:
         Packet(encoded_packet=data)
     except Exception:
-        # Its parser fails in as many ways as there are wrong packets.
+        # The parser raises many types of exceptions for invalid packets.
         return False
     return True

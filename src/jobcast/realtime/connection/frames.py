@@ -1,4 +1,4 @@
-"""Socket.IO packets that go to several connections: encoded and framed once for all of them."""
+"""Batches of Socket.IO packets that are encoded and framed once for several connections."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Final
 
 from engineio.packet import MESSAGE, Packet
 
-ROOT: Final = "/"  # the namespace that packets say nothing of
+ROOT: Final = "/"  # the default namespace, which packets do not name
 
-# The first byte of a WebSocket frame that is a whole message.
+# The first byte of a WebSocket frame that contains a complete message.
 _TEXT: Final = 0x81
 _BINARY: Final = 0x82
 
 
 class FrameBatch:
-    """Ready packets (``42[...]``) in order.
+    """An ordered batch of encoded packets (``42[...]``).
 
     Args:
-        packets: what to send.
-        values: for each packet, what it is the newest value of: an older one of the same that was
-            not sent yet need not be. None for what has to be sent; nothing for a batch of those.
-        namespace: that the packets are for.
+        packets: the packets to send.
+        values: for each packet, the key of the value that it updates, or None. A packet with a key
+            replaces an unsent packet with the same key. Empty if no packet has a key.
+        namespace: the namespace of the packets.
     """
 
     __slots__ = ("_frames", "_namespace", "_packets", "_texts", "_values")
@@ -35,7 +35,7 @@ class FrameBatch:
         self._texts = packets
         self._values = values
         self._namespace = namespace
-        # Made when somebody needs them; functools.cached_property takes a lock for it.
+        # Computed on demand; functools.cached_property needs a __dict__, and takes a lock in 3.11.
         self._frames: bytes | None = None
         self._packets: list[Packet] | None = None
 
@@ -44,7 +44,7 @@ class FrameBatch:
 
     @property
     def size(self) -> int:
-        """Characters of the packets."""
+        """The size of all packets in characters."""
         return sum(map(len, self._texts))
 
     @property
@@ -57,25 +57,30 @@ class FrameBatch:
 
     @property
     def frames(self) -> bytes:
-        """What a WebSocket carries of them."""
+        """The packets as WebSocket frames."""
         if self._frames is None:
             self._frames = b"".join([frame(text) for text in self.texts])
         return self._frames
 
     @property
     def packets(self) -> Sequence[Packet]:
-        """As python-engineio queues them."""
+        """The packets as python-engineio's packet objects."""
         if self._packets is None:
             self._packets = [Packet(MESSAGE, text[1:]) for text in self.texts]
         return self._packets
 
     @property
     def values(self) -> Sequence[str | None]:
+        """The key of each packet's value, or None."""
         return self._values or [None] * len(self._texts)
 
 
 def frame(message: str | bytes) -> bytes:
-    """A message as an unmasked WebSocket frame, as servers send it (RFC 6455, section 5.2)."""
+    """Encode a message as an unmasked WebSocket frame (RFC 6455, section 5.2).
+
+    >>> frame("hi")
+    b'\\x81\\x02hi'
+    """
     kind, payload = (_TEXT, message.encode()) if isinstance(message, str) else (_BINARY, message)
     length = len(payload)
     if length < 126:

@@ -1,11 +1,10 @@
-"""What comes in on a WebSocket under uvicorn: in slices, one a turn of the event loop.
+"""Flow control for incoming WebSocket data under uvicorn: one slice per event loop iteration.
 
-uvicorn parses all that one read of the socket brings, up to 256 KiB, before anything else runs.
-In frames of a few bytes that is half a second for every other connection.
+uvicorn parses all data of one socket read, up to 256 KiB, before anything else runs. With frames of
+a few bytes, this blocks every other connection for half a second.
 
-This is an adapter: it stands between the transport and uvicorn's protocol. asyncio's
-``set_protocol`` is public; of uvicorn's protocol it uses ``read_paused``, ``transport`` and
-``logger``.
+This module is an adapter between the transport and uvicorn's protocol. asyncio's ``set_protocol``
+is public. The adapter uses ``read_paused``, ``transport`` and ``logger`` of uvicorn's protocol.
 """
 
 from __future__ import annotations
@@ -20,33 +19,37 @@ from jobcast.realtime.connection.stall import StallTimer, reset
 if TYPE_CHECKING:
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-SLICE: Final = 1024  # bytes that are parsed in one turn of the loop
-STRANGER_SLICE: Final = 256  # of a client that has not authenticated
-CLOSING_BYTES: Final = 1024  # that are read after the server has closed: the client's own close
-LINGER: Final = 1.0  # seconds that a client has to read why it is closed, while nothing is read
+SLICE: Final = 1024  # bytes to parse per iteration of the event loop
+RESTRICTED_SLICE: Final = 256  # the same, before the client has authenticated
+CLOSING_BYTES: Final = 1024  # bytes to read after the server's close frame, for the client's own
+LINGER: Final = 1.0  # seconds for a flooding client to read the close frame before the reset
 
 logger = logging.getLogger(__name__)
 
 
 class Reader(Protocol):
-    """Whoever reads the messages of the connection."""
+    """The reader of a connection's messages, with callbacks for flow control."""
 
     def writing_paused(self) -> None:
-        """The client does not read; nothing of what it sends is read either."""
+        """Handle that the client does not read; the gate stops reading from it meanwhile."""
 
     def writing_resumed(self) -> None:
-        """The client reads again."""
+        """Handle that the client reads again."""
 
     def cut(self, problem: str) -> None:
-        """The connection is about to be closed at once."""
+        """Handle that the gate is about to reset the connection.
+
+        Args:
+            problem: the reason, for the log.
+        """
 
 
 class QuietLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
-    """uvicorn's logger, without a traceback for each client that sends what is no UTF-8."""
+    """uvicorn's logger, without tracebacks for clients that send invalid UTF-8."""
 
     @property
     def level(self) -> int:
-        """uvicorn reads it."""
+        """The wrapped logger's level, which uvicorn reads."""
         return int(self.logger.level)
 
     def exception(self, msg: object, *args: object, **kwargs: Any) -> None:
@@ -57,17 +60,17 @@ class QuietLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
 
 
 class InboundGate(asyncio.Protocol):
-    """Lets bytes in to uvicorn's WebSocket protocol while the connection is within its limits.
+    """Gate that feeds received bytes to uvicorn's WebSocket protocol within the limits.
 
-    Nothing is let in while a message that came before has not been read, while the client does not
-    read what is written to it, and while the client is above its budget of bytes. The transport
-    reads no more then, so that all of it waits at the client.
+    The gate stops while the application has not read the previous message, while the client does
+    not read, and while the client exceeds its budget of bytes. It then pauses the transport, so
+    that further data waits at the client.
 
     Args:
-        protocol: uvicorn's.
-        reader: is told of pauses, and of why the connection is cut.
-        budget: the bytes that may come.
-        send_timeout: seconds without a byte written, after which the connection is cut.
+        protocol: uvicorn's WebSocket protocol.
+        reader: receives callbacks for pauses and for the reason of a reset.
+        budget: the connection's budget of bytes.
+        send_timeout: seconds without progress in writing after which the connection is cut.
     """
 
     def __init__(
@@ -86,9 +89,9 @@ class InboundGate(asyncio.Protocol):
         self._waiting = bytearray()
         self._pump: asyncio.Handle | None = None
         self.is_writable = True
-        self._owing_since: float | None = None
+        self._over_budget_since: float | None = None
         self._ended = False
-        self._left = CLOSING_BYTES  # that are read after that
+        self._closing_bytes = CLOSING_BYTES  # bytes that may still be read after the end
         self._linger: asyncio.TimerHandle | None = None
 
     @classmethod
@@ -100,20 +103,23 @@ class InboundGate(asyncio.Protocol):
         *,
         send_timeout: float,
     ) -> InboundGate:
-        """Put a gate before the protocol of a connection that is open."""
+        """Install a gate in front of the protocol of an open connection."""
         gate = cls(protocol, reader, budget, send_timeout=send_timeout)
         protocol.logger = QuietLogger(protocol.logger)  # type: ignore[assignment]
         protocol.transport.set_protocol(gate)
         return gate
 
     def message_read(self) -> None:
-        """Go on, after a message was read: uvicorn lets the transport read by itself."""
+        """Continue after the application has read a message.
+
+        uvicorn has just resumed the transport, so the gate pauses it again if data waits.
+        """
         if self._waiting and not self._transport.is_closing():
             self._transport.pause_reading()
             self._schedule()
 
     def end(self) -> None:
-        """The server has closed the connection: let in the client's own close, and little else."""
+        """Read only the client's close frame from now on: the server has sent its own."""
         if self._ended or self._transport.is_closing():
             return
         self._ended = True
@@ -123,16 +129,16 @@ class InboundGate(asyncio.Protocol):
             waiting = bytes(self._waiting)
             self._waiting.clear()
             self._transport.resume_reading()
-            self._let_in_at_end(waiting)
+            self._feed_after_close(waiting)
 
     def data_received(self, data: bytes) -> None:
         if self._ended:
             if self._linger is None:
-                self._let_in_at_end(data)
+                self._feed_after_close(data)
             return
         fits = len(data) <= self._slice and not self._budget.bytes_in.delay
         if fits and self._is_open and not self._waiting:
-            self._let_in(data)
+            self._feed(data)
             return
         self._waiting += data
         self._transport.pause_reading()
@@ -162,7 +168,7 @@ class InboundGate(asyncio.Protocol):
                 handle.cancel()
         self._waiting.clear()
         self._protocol.connection_lost(exc)
-        del self._reader  # which has the gate: no collection need find the cycle
+        del self._reader  # breaks a reference cycle, so that no garbage collection is needed
 
     @property
     def _is_open(self) -> bool:
@@ -170,7 +176,7 @@ class InboundGate(asyncio.Protocol):
 
     @property
     def _slice(self) -> int:
-        return STRANGER_SLICE if self._budget.is_stranger else SLICE
+        return RESTRICTED_SLICE if self._budget.is_restricted else SLICE
 
     def _schedule(self, delay: float = 0.0) -> None:
         if self._pump is None:
@@ -180,7 +186,7 @@ class InboundGate(asyncio.Protocol):
     def _run(self) -> None:
         self._pump = None
         if self._transport.is_closing() or not self._is_open:
-            return  # called again when that changes
+            return  # rescheduled when that changes
         delay = self._budget.bytes_in.delay
         if delay:
             self._wait(delay)
@@ -188,7 +194,7 @@ class InboundGate(asyncio.Protocol):
         size = self._slice
         chunk = bytes(self._waiting[:size])
         del self._waiting[:size]
-        self._let_in(chunk)
+        self._feed(chunk)
         if self._transport.is_closing() or self._ended:
             return
         if self._waiting:
@@ -196,25 +202,25 @@ class InboundGate(asyncio.Protocol):
         elif not self._protocol.read_paused:
             self._transport.resume_reading()
 
-    def _let_in(self, data: bytes) -> None:
+    def _feed(self, data: bytes) -> None:
         bucket = self._budget.bytes_in
         bucket.take(len(data))
-        if self._owing_since is not None and bucket.level > bucket.capacity / 2:
-            self._owing_since = None
+        if self._over_budget_since is not None and bucket.level > bucket.capacity / 2:
+            self._over_budget_since = None
         try:
             self._protocol.data_received(data)
         except Exception as exc:
-            # websockets and uvicorn assert what a client can break after the closing handshake.
-            logger.debug("what a client sent cannot be parsed: %r", exc)
-            self._cut("what it sends cannot be parsed")
+            # A client can break assertions of websockets and uvicorn after the closing handshake.
+            logger.debug("could not parse a client's data: %r", exc)
+            self._cut("the client's data cannot be parsed")
 
-    def _let_in_at_end(self, data: bytes) -> None:
-        if len(data) <= self._left:
-            self._left -= len(data)
-            self._let_in(data)
+    def _feed_after_close(self, data: bytes) -> None:
+        if len(data) <= self._closing_bytes:
+            self._closing_bytes -= len(data)
+            self._feed(data)
         else:
-            # A flood. What the client has yet to read would be lost if the connection were reset
-            # now; and while it waits for that, it opens no other one.
+            # The client floods the connection. An immediate reset would discard the close frame
+            # before the client reads it, and the delay keeps the client from reconnecting at once.
             self._transport.pause_reading()
             loop = asyncio.get_running_loop()
             self._linger = loop.call_later(LINGER, reset, self._transport)
@@ -225,12 +231,12 @@ class InboundGate(asyncio.Protocol):
 
     def _wait(self, delay: float) -> None:
         now = asyncio.get_running_loop().time()
-        if self._owing_since is None:
-            self._owing_since = now
-        if now - self._owing_since > self._budget.close_after:
-            self._cut("it sends too many bytes (JOBCAST_MESSAGE_RATE)")
+        if self._over_budget_since is None:
+            self._over_budget_since = now
+        if now - self._over_budget_since > self._budget.close_after:
+            self._cut("the client sends too many bytes (JOBCAST_MESSAGE_RATE)")
         else:
             self._schedule(delay)
 
     def _stalled(self) -> None:
-        self._cut("it does not read what it is sent (JOBCAST_SEND_TIMEOUT)")
+        self._cut("the client does not read (JOBCAST_SEND_TIMEOUT)")

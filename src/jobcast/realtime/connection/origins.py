@@ -1,4 +1,4 @@
-"""Which pages may connect: those of the server's own origin, and of origins in the settings."""
+"""Origin checks: pages of the server's own origin and of configured origins may connect."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from jobcast.realtime.connection.refusals import RefusalLog, shown
 from jobcast.realtime.connection.screening import Refused, refuse
 from jobcast.settings import Settings
 
-LOG_RATE: Final = 0.2  # lines a second about refused origins
-LOG_BURST: Final = 5.0  # lines
+LOG_RATE: Final = 0.2  # log lines per second about refused origins
+LOG_BURST: Final = 5.0  # log lines
 MESSAGE: Final = "pages of this origin may not connect (JOBCAST_CORS_ORIGINS)"
 
-# A WebSocket has the origin of the page that opens it, which HTTP brings.
+# A page that opens a WebSocket was loaded over HTTP: its origin has an HTTP scheme.
 SCHEMES: Final = {"ws": "http", "wss": "https"}
 DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def normal_origin(origin: str) -> str:
-    """Return an origin as browsers write it: in lower case, without the scheme's own port.
+    """Return an origin as browsers write it: in lower case, without the scheme's default port.
 
     >>> normal_origin("WSS://App.example.com:443")
     'https://app.example.com'
@@ -41,9 +41,12 @@ def normal_origin(origin: str) -> str:
 class Origins:
     """The origins whose pages may connect.
 
-    A page of the server's own origin always may. What that origin is, the request says: by `Host`,
-    or by what a proxy tells of the request that it received (`X-Forwarded-Host`, `-Proto` and
-    `-Port`). No page can set these headers, nor `Sec-Fetch-Site`.
+    A page of the server's own origin may always connect. The request's headers determine this
+    origin: `Host`, or the headers of a proxy (`X-Forwarded-Host`, `-Proto` and `-Port`). A page
+    cannot set these headers, nor `Sec-Fetch-Site`.
+
+    Args:
+        settings: `JOBCAST_CORS_ORIGINS` and `JOBCAST_INSECURE_ANY_ORIGIN`.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -54,9 +57,9 @@ class Origins:
         """Return whether a page of ``origin`` may connect.
 
         Args:
-            origin: the request's own `Origin`.
+            origin: the request's `Origin` header.
             headers: the request's headers, with names in lower case.
-            scheme: of the request, as the server received it.
+            scheme: the scheme of the request as the server received it.
         """
         if self.any or headers.get("sec-fetch-site") == "same-origin":
             return True
@@ -65,13 +68,16 @@ class Origins:
 
 
 def own_origins(headers: Mapping[str, str], scheme: str, origin: str = "") -> list[str]:
-    """Return the origins that a request's headers give to the server, the likeliest first.
+    """Return the possible origins of the server by a request's headers, the likeliest first.
 
     Args:
-        headers: with names in lower case.
-        scheme: of the request, as the server received it.
-        origin: of the page. An HTTPS origin implies HTTPS where no proxy names the scheme: a proxy
-            that terminates TLS does not have to name it.
+        headers: the request's headers, with names in lower case.
+        scheme: the scheme of the request as the server received it.
+        origin: the page's origin. An HTTPS origin implies HTTPS if no proxy sends the scheme,
+            because a proxy that terminates TLS may omit it.
+
+    >>> own_origins({"host": "inner", "x-forwarded-host": "app.example"}, "https")
+    ['https://app.example', 'https://inner']
     """
     forwarded = _first(headers.get("x-forwarded-proto", ""))
     scheme = forwarded or ("https" if origin.startswith("https://") else scheme)
@@ -83,9 +89,9 @@ def own_origins(headers: Mapping[str, str], scheme: str, origin: str = "") -> li
 
 
 class OriginGuard:
-    """Refuses requests of pages of other origins with 403, before they reach the application.
+    """ASGI middleware that refuses requests from pages of other origins with 403.
 
-    The log says what a refused origin was compared with.
+    The log shows the origins that a refused origin was compared with.
     """
 
     def __init__(self, app: ASGIApp, origins: Origins) -> None:
@@ -113,7 +119,7 @@ class OriginGuard:
             " JOBCAST_CORS_ORIGINS (%s). Add it there, or have the proxy pass on Host and"
             " X-Forwarded-Proto",
             shown(origin),
-            ", ".join(map(shown, own)) or "unknown: there is no Host",
+            ", ".join(map(shown, own)) or "unknown: no Host header",
             ", ".join(self._origins.listed) or "not set",
         )
 
@@ -127,7 +133,7 @@ def _header(scope: Scope, name: bytes) -> str | None:
 
 
 def _first(text: str) -> str:
-    """Return the first of several proxies' values: that of the one which clients reach."""
+    """Return the first of several proxies' values, which comes from the outermost proxy."""
     return text.partition(",")[0].strip().lower()
 
 

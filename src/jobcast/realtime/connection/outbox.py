@@ -1,4 +1,4 @@
-"""What waits to be written to one connection: bounded, in order, with nothing stale in it."""
+"""The bounded queue of outgoing packets of one connection, which replaces stale progress."""
 
 from __future__ import annotations
 
@@ -14,40 +14,41 @@ from jobcast.aio import cancel_and_wait
 from jobcast.realtime import metrics
 from jobcast.realtime.connection.frames import FrameBatch, frame
 
-DEFAULT_LIMIT: Final = 1024 * 1024  # characters that may wait for one connection
-CHUNK: Final = 64 * 1024  # characters that the writer takes at once, and cannot give back
-PAYLOAD: Final = 16  # packets that it takes at once: in a long poll, Python's client reads no more
+DEFAULT_LIMIT: Final = 1024 * 1024  # maximum size of a connection's queue, in characters
+CHUNK: Final = 64 * 1024  # characters that the writer takes at once, which cannot be conflated
+MAX_PACKETS: Final = 16  # packets that it takes at once: Python's client reads no more per poll
 
 logger = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
-    """Where packets go when they do not have to wait: a WebSocket."""
+    """The destination of an outbox's packets: a WebSocket."""
 
     def write(self, frames: bytes) -> bool:
-        """Write frames at once. Returns False where that cannot be done, or not now."""
+        """Write frames immediately. Return False if that is not possible now."""
 
     async def send(self, data: str | bytes) -> None:
-        """Write a message when there is room for it.
+        """Write a message as soon as the client reads.
 
         Raises:
             TimeoutError: the client does not read.
         """
 
     async def close(self) -> None:
-        """Close it in order."""
+        """Close the WebSocket with a closing handshake."""
 
     def abort(self) -> None:
-        """Close it at once."""
+        """Close the WebSocket immediately."""
 
 
 class SendMemory:
-    """What waits for all connections of a process, with a bound.
+    """The memory limit for the outboxes of all connections of a process.
 
-    Past it the connection that the most waits for is cut: a client that reads has little waiting.
+    Beyond the limit, the connection with the largest outbox is cut. The outbox of a client that
+    reads is small.
 
     Args:
-        limit: characters.
+        limit: the maximum size of all outboxes, in characters.
     """
 
     def __init__(self, limit: int) -> None:
@@ -57,7 +58,7 @@ class SendMemory:
         self._cutting = False
 
     def update(self, outbox: Outbox) -> None:
-        """Take notice of what waits for one connection."""
+        """Update the size of one outbox, and cut connections while the total exceeds the limit."""
         size = outbox.pending
         self._total += size - self._waiting.get(outbox, 0)
         if size:
@@ -65,7 +66,7 @@ class SendMemory:
         else:
             self._waiting.pop(outbox, None)
         if self._total <= self._limit or self._cutting:
-            return  # what a cut connection forgets comes here too
+            return  # cutting a connection calls this method recursively
         self._cutting = True
         try:
             while self._total > self._limit and len(self._waiting) > 1:
@@ -75,23 +76,23 @@ class SendMemory:
 
 
 class Outbox:
-    """A queue for an Engine.IO socket, in the place of its own, which has no bound.
+    """A bounded queue for an Engine.IO socket, in place of python-engineio's unbounded one.
 
-    A progress that was not written yet is replaced by a newer one of its job. What is still too
-    much closes the connection: the client comes back with a cursor and reads what it has missed
-    from the history. A history is taken as a whole, so that one that is larger than the limit can
-    be read at all.
+    A newer progress event of a job replaces one that was not written yet. If the queue still
+    exceeds its limit, the connection is closed: the client reconnects with a cursor and reads the
+    missed events from the history. A history is accepted as a whole, so that clients can read one
+    that is larger than the limit.
 
-    A long poll takes from it what there is. For a WebSocket it is a queue only while something has
-    to wait: what can be written is written at once, and there is a task only for what cannot.
+    A long poll takes the queued packets. For a WebSocket, packets are written immediately if
+    possible. They are queued, and written by a task, only if they have to wait.
 
-    It has those methods of :class:`asyncio.Queue` that python-engineio calls, and is a quarter of
-    its size.
+    The class implements the methods of :class:`asyncio.Queue` that python-engineio calls, and takes
+    a quarter of its memory.
 
     Args:
-        on_overflow: closes the connection; is called once.
-        limit: characters that may wait.
-        memory: what waits for all connections.
+        on_overflow: closes the connection; called once, with the number of queued characters.
+        limit: the maximum number of queued characters.
+        memory: the memory limit for all connections.
     """
 
     __slots__ = (
@@ -112,13 +113,13 @@ class Outbox:
         self._on_overflow = on_overflow
         self._limit = self._bound = limit
         self._ticket = 0
-        self._values: dict[str, int] = {}  # key of a value: the ticket of its latest
+        self._values: dict[str, int] = {}  # key of a value: the ticket of its latest packet
         self._keys: dict[int, str] = {}
-        self._taken = 0  # characters since the writer waited last
+        self._taken = 0  # characters taken since the writer last waited
         self._taken_packets = 0
         self._unfinished = 0
-        self._pump: asyncio.Task[None] | None = None  # brings what waits to the sink
-        # Of these there are seldom any; each is larger than all else.
+        self._pump: asyncio.Task[None] | None = None  # writes queued packets to the sink
+        # Created on demand: they are rarely needed, and an event is larger than all other state.
         self._arrived: asyncio.Event | None = None
         self._settled: asyncio.Event | None = None
         self._low: asyncio.Event | None = None
@@ -127,7 +128,7 @@ class Outbox:
         self.overflowed = False
 
     def attach(self, sink: Sink) -> None:
-        """Send by a WebSocket from now on, beginning with what waits."""
+        """Write to a WebSocket from now on, starting with the queued packets."""
         self.sink = sink
         waiting = [packet for packet in self._packets.values() if packet is not None]
         if len(waiting) == len(self._packets) and self.write(
@@ -138,32 +139,32 @@ class Outbox:
             self._start_pump()
 
     async def detach(self) -> None:
-        """Let go of the WebSocket, which is gone."""
+        """Discard the queue and release the WebSocket, which has closed."""
         self.discard()
         if self._pump is not None:
             await cancel_and_wait(self._pump)
         self.sink = None
 
     def write(self, frames: bytes) -> bool:
-        """Write frames at once, if that does not overtake anything.
+        """Write frames immediately, unless earlier packets wait.
 
         Returns:
-            Whether it was done; what was not has to be offered.
+            Whether the frames were written. If not, the caller has to offer the packets.
         """
         return self._pump is None and self.sink is not None and self.sink.write(frames)
 
     def offer_batch(self, batch: FrameBatch) -> None:
-        """Add packets of live events."""
+        """Queue a batch of live events."""
         for packet, value in zip(batch.packets, batch.values, strict=True):
             self.offer(packet, value)
 
     def offer(self, packet: Packet, replaces: str | None = None) -> None:
-        """Add a packet of a live event.
+        """Queue the packet of a live event.
 
         Args:
-            packet: what to write.
-            replaces: names a value that this packet is the newest of; an older one that waits
-                is taken back.
+            packet: the packet to write.
+            replaces: the key of the value that the packet updates. A queued packet with the same
+                key is removed.
         """
         if self.overflowed:
             return
@@ -179,7 +180,7 @@ class Outbox:
             self._keys[self._ticket] = replaces
 
     def offer_history(self, packets: Sequence[Packet]) -> None:
-        """Add what a job's history has for the connection, all of it."""
+        """Queue all packets of a job's history."""
         if self.overflowed:
             return
         if self.pending > self._limit:
@@ -191,16 +192,16 @@ class Outbox:
 
     @property
     def is_low(self) -> bool:
-        """Whether :meth:`drained` would not wait."""
+        """Whether :meth:`drained` returns immediately."""
         return self._low is None
 
     async def drained(self) -> None:
-        """Wait until so little is left that another history may be added."""
+        """Wait until the queue is short enough for another history."""
         if self._low is not None:
             await self._low.wait()
 
     def cut(self) -> None:
-        """Close the connection, for which too much waits."""
+        """Discard the queue and close the connection, because the queue is too large."""
         self.overflowed = True
         pending = self.pending
         self.discard()
@@ -208,14 +209,17 @@ class Outbox:
         self._on_overflow(pending)
 
     def discard(self) -> None:
-        """Forget what waits: the connection is gone."""
+        """Discard all queued packets."""
         while self._packets:
             self._pop()
             self.task_done()
 
     def put_nowait(self, packet: Packet | None) -> None:
-        """Add a packet of python-socketio's own; None closes the connection after all others."""
-        # A packet keeps its first encoding, which long-polling cannot use.
+        """Queue a packet of python-socketio. None closes the connection after all queued packets.
+
+        A packet is written immediately if possible.
+        """
+        # Encode only for a WebSocket: a packet caches its first encoding, and polling's differs.
         if packet is not None and self.sink is not None and self.write(frame(packet.encode())):
             return
         if packet is not None and packet.packet_type != PING and self.pending > 2 * self._bound:
@@ -237,8 +241,8 @@ class Outbox:
         return self.get_nowait()
 
     def get_nowait(self) -> Packet | None:
-        if not self._packets or self._taken >= CHUNK or self._taken_packets >= PAYLOAD:
-            # What is left here may still be conflated; what the writer holds may not.
+        if not self._packets or self._taken >= CHUNK or self._taken_packets >= MAX_PACKETS:
+            # Queued packets can still be conflated; packets that the writer holds cannot.
             raise asyncio.QueueEmpty
         packet = self._pop()
         self._taken += _size(packet)
@@ -268,7 +272,7 @@ class Outbox:
         self._unfinished += 1
         self._packets[self._ticket] = packet
         if packet is not None and packet.packet_type == PING:
-            # Behind much data, it would make a slow client look like one that is gone.
+            # Behind a long queue, the ping would time out although the client still reads.
             self._packets.move_to_end(self._ticket, last=False)
         self._count(_size(packet))
         if self._arrived is not None:
@@ -298,8 +302,9 @@ class Outbox:
         except TimeoutError:
             self.cut()
         except Exception as exc:
-            # Servers have no common word for a connection that is gone; its reader has it too.
-            logger.debug("what waited could not be sent: %r", exc)
+            # ASGI servers raise different exceptions for a closed connection. The connection's
+            # reader notices the end too.
+            logger.debug("discarded the queued packets of a closed connection: %r", exc)
             self.discard()
         finally:
             self._pump = None

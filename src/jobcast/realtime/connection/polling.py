@@ -1,7 +1,7 @@
-"""What a client sends in long-polling: requests with several packets each.
+"""Reader of long-polling POST requests, which contain several packets each.
 
-This is an adapter: it takes the place of ``handle_post_request`` of python-engineio, which decodes
-16 packets at most, and leaves a connection open whatever it sends.
+This module is an adapter. It replaces python-engineio's ``handle_post_request``, which decodes at
+most 16 packets and never closes a connection that sends malformed ones.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from jobcast.realtime.connection.packets import BadPacket
 from jobcast.realtime.connection.refusals import RefusalLog, shown
 from jobcast.settings import Settings
 
-SPARE_PACKETS: Final = 16  # of one request, beyond one for each job that a client may follow
+SPARE_PACKETS: Final = 16  # packets per request beyond one per job that a client may follow
 SEPARATOR: Final = "\x1e"  # between the packets of a request
 
 
 class PollingReader:
-    """Reads the packets of clients in long-polling, one request of each at a time.
+    """Reader of the packets of long-polling clients, one request at a time per session.
 
     Args:
         eio: the Engine.IO server.
-        settings: how many jobs one connection may follow, which it may join in one request, and for
-            how long it may leave unread what it asked for.
-        budget_of: the budget of a connection.
-        refusals: where a closed connection is logged.
+        settings: ``JOBCAST_MAX_JOBS``, as a client may join all of its jobs in one request, and
+            ``JOBCAST_SEND_TIMEOUT``.
+        budget_of: returns the budget of a session.
+        refusals: the log of closed connections.
     """
 
     def __init__(
@@ -48,18 +48,18 @@ class PollingReader:
         self._reading: set[str] = set()
 
     async def read(self, socket: Any, environ: dict[str, Any]) -> None:
-        """Take what a request brings, and close the connection if that is malformed.
+        """Handle the packets of a request. Close the connection if they are malformed.
 
         Raises:
-            EngineIOError: python-engineio answers the request with an error.
+            EngineIOError: the request is malformed; python-engineio answers it with an error.
         """
         sid = socket.sid
         try:
             if sid in self._reading:
-                raise BadPacket("a request came before the last one was answered")
+                raise BadPacket("the previous request has not been answered yet")
             self._reading.add(sid)
             try:
-                await self._take(socket, await environ["wsgi.input"].read())
+                await self._handle_packets(socket, await environ["wsgi.input"].read())
             finally:
                 self._reading.discard(sid)
         except (
@@ -68,34 +68,36 @@ class PollingReader:
             if isinstance(exc, BudgetExceeded):
                 self._refusals.info("closed %s: %s", sid, exc)
             else:
-                self._refusals.info("closed %s: it sent no Engine.IO packet (%s)", sid, shown(exc))
-            # python-engineio answers the request, and would wait for the client to read the end.
+                self._refusals.info(
+                    "closed %s: the client sent an invalid Engine.IO packet (%s)", sid, shown(exc)
+                )
+            # With wait=True the close would wait for the client to poll before the answer is sent.
             await socket.close(wait=False, reason=self._eio.reason.SERVER_DISCONNECT)
-            self._eio.sockets.setdefault(sid, socket)  # without it the request has no answer
-            raise EngineIOError("it cannot be read") from None
+            self._eio.sockets.setdefault(sid, socket)  # python-engineio needs it for the answer
+            raise EngineIOError("the request is malformed") from None
 
-    async def _take(self, socket: Any, body: bytes) -> None:
+    async def _handle_packets(self, socket: Any, body: bytes) -> None:
         encoded = body.decode().split(SEPARATOR)
         if len(encoded) > self._max_packets:
-            raise BadPacket(f"a request may have {self._max_packets} packets")
+            raise BadPacket(f"a request may have at most {self._max_packets} packets")
         budget = self._budget_of(socket.sid)
         await budget.admit(len(encoded))
         for text in encoded:
             if socket.closed:
                 return
             await socket.receive(Packet(encoded_packet=text))
-            await self._room(budget)
+            await self._wait_for_capacity(budget)
 
-    async def _room(self, budget: Budget) -> None:
-        """Wait until another request of the session may come.
+    async def _wait_for_capacity(self, budget: Budget) -> None:
+        """Wait until the session may make another request.
 
         Raises:
-            BudgetExceeded: the client does not poll, so that none of them is answered.
+            BudgetExceeded: the client does not poll, so the pending requests cannot be answered.
         """
-        if budget.has_room:
+        if budget.has_capacity:
             return
         try:
             async with asyncio.timeout(self._send_timeout):
-                await budget.room()
+                await budget.wait_for_capacity()
         except TimeoutError:
-            raise BudgetExceeded("it does not poll (JOBCAST_SEND_TIMEOUT)") from None
+            raise BudgetExceeded("the client does not poll (JOBCAST_SEND_TIMEOUT)") from None

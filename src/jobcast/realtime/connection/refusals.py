@@ -1,4 +1,4 @@
-"""The log of refusals, at a bounded rate."""
+"""The rate-limited log of refusals."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Final
 
 from jobcast.realtime.connection.budget import TokenBucket
 
-RATE: Final = 10.0  # lines a second of one process
-BURST: Final = 100.0  # lines
-SHOWN: Final = 80  # characters of a client's text
+RATE: Final = 10.0  # log lines per second and process
+BURST: Final = 100.0  # log lines
+SHOWN: Final = 80  # characters to log of a client's text
 
 
 class RefusalLog:
-    """Logs refusals at a bounded rate, and counts the lines that it leaves out.
+    """A rate-limited log of refusals, which counts the omitted lines.
 
     Args:
-        logger: the logger that the lines go to.
-        bucket: the rate; ``RATE`` and ``BURST`` by default.
+        logger: the logger to write to.
+        bucket: the rate limit; ``RATE`` and ``BURST`` by default.
     """
 
     def __init__(self, logger: logging.Logger, bucket: TokenBucket | None = None) -> None:
@@ -26,18 +26,18 @@ class RefusalLog:
         self._omitted = 0
 
     def info(self, message: str, *args: object) -> None:
-        """Log a line, unless there are too many."""
+        """Log a line, unless the rate limit is exceeded."""
         if not self._bucket.try_take():
             self._omitted += 1
             return
         if self._omitted:
-            self._logger.info("%d more lines about refusals were left out", self._omitted)
+            self._logger.info("omitted %d further lines about refusals", self._omitted)
             self._omitted = 0
         self._logger.info(message, *args)
 
 
 def shown(text: object) -> str:
-    """Return a client's text for a log: quoted, escaped and cut to ``SHOWN`` characters.
+    """Return a client's text for a log, quoted, escaped and truncated to ``SHOWN`` characters.
 
     >>> shown("a\\nb")
     "'a\\\\nb'"

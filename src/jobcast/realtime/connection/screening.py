@@ -1,4 +1,4 @@
-"""HTTP requests to the Socket.IO endpoint, checked before python-engineio reads them."""
+"""Validation of HTTP requests to the Socket.IO endpoint before python-engineio reads them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from starlette.types import Message, Receive, Scope, Send
 METHODS: Final = frozenset({"GET", "POST", "OPTIONS"})
 MAX_QUERY: Final = 2048  # bytes
 
-# Printable ASCII without spaces: what browsers leave of a query.
+# Browsers encode queries as printable ASCII without spaces.
 _QUERY: Final = re.compile(rb"[\x21-\x7e]*\Z")
 _SID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 
 class Refused(Exception):
-    """A request is answered with an error.
+    """A request is refused with an HTTP error.
 
     Args:
-        status: of HTTP.
-        message: for the client.
-        retry_after: seconds.
+        status: the HTTP status.
+        message: the message for the client.
+        retry_after: seconds until the client should retry; None for no such header.
     """
 
     def __init__(self, status: HTTPStatus, message: str, retry_after: int | None = None) -> None:
@@ -37,11 +37,11 @@ class Refused(Exception):
 
 
 class Disconnected(Exception):
-    """The client went before its request was complete."""
+    """The client disconnected before its request was complete."""
 
 
 def session_of(scope: Scope) -> str | None:
-    """The Engine.IO session that a request is for; None if it opens one.
+    """Return the Engine.IO session id of a request, or None if the request opens a session.
 
     Raises:
         Refused: the request is malformed.
@@ -67,13 +67,13 @@ async def read_body(receive: Receive, *, limit: int, timeout: float) -> bytes:
     """Read the body of a request.
 
     Args:
-        receive: of ASGI.
-        limit: bytes.
-        timeout: seconds for all of it.
+        receive: the ASGI ``receive`` callable.
+        limit: the maximum size in bytes.
+        timeout: the maximum time for the whole body, in seconds.
 
     Raises:
-        Refused: it is too large, or does not come in time.
-        Disconnected: the client went.
+        Refused: the body is too large, or did not arrive in time.
+        Disconnected: the client disconnected.
     """
     body = bytearray()
     try:
@@ -85,16 +85,17 @@ async def read_body(receive: Receive, *, limit: int, timeout: float) -> bytes:
                 body += message.get("body", b"")
                 if len(body) > limit:
                     raise Refused(
-                        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request may have {limit} bytes"
+                        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                        f"a request may have at most {limit} bytes",
                     )
                 if not message.get("more_body", False):
                     return bytes(body)
     except TimeoutError:
-        raise Refused(HTTPStatus.REQUEST_TIMEOUT, "the request did not come in time") from None
+        raise Refused(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time") from None
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """A ``receive`` that gives a body that was read already, then what comes after it."""
+    """Return a ``receive`` that yields an already read body, then the remaining messages."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive_again() -> Message:
@@ -104,7 +105,7 @@ def replay(body: bytes, receive: Receive) -> Receive:
 
 
 def address_of(scope: Scope) -> str:
-    """The client's address as connections are counted by it: of IPv6, the network of 64 bits."""
+    """Return the client's address for connection limits. For IPv6 it is the /64 network."""
     client = scope.get("client")
     if not client:
         return ""
@@ -120,13 +121,13 @@ def address_of(scope: Scope) -> str:
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send, problem: Refused) -> None:
-    """Answer a request with an error."""
+    """Answer a request or a WebSocket handshake with an error."""
     body = json.dumps({"message": problem.message}).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
-        # A page of any origin may read why, which its WebSocket would not tell.
+        # Pages of any origin may read the reason, which the WebSocket API does not expose.
         (b"access-control-allow-origin", b"*"),
     ]
     if problem.retry_after is not None:

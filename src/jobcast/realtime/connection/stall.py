@@ -1,4 +1,4 @@
-"""Connections that take no byte of what is written to them."""
+"""Detection and reset of connections whose clients do not read."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-CLOSE_TIMEOUT: Final = 5.0  # seconds that a client may take to close what was closed to it
+CLOSE_TIMEOUT: Final = 5.0  # seconds for a client to answer the server's close
 
-# Not to linger: the kernel forgets what it has not sent, and resets the connection.
+# Without lingering, the kernel discards unsent data and resets the connection.
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
 def reset(transport: asyncio.Transport) -> None:
-    """Close a connection at once, and what the kernel keeps for it.
+    """Reset a connection, and discard the kernel's send buffer.
 
-    After an ordinary close the kernel keeps up to some megabytes for a client that does not read,
-    and offers them to it for minutes.
+    After an ordinary close, the kernel would keep up to some megabytes for a client that does not
+    read, and retry to send them for minutes.
     """
     connection = transport.get_extra_info("socket")
     if connection is not None:
-        with suppress(OSError):  # it is closed already
+        with suppress(OSError):  # the socket is already closed
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
     transport.abort()
 
 
 class StallTimer:
-    """Notices that a transport whose buffer is full takes nothing for a while.
+    """A timer that detects a transport with a full buffer and no progress.
 
-    A slow reader is no reason to cut a connection; one that has stopped reading is.
+    The timer tolerates a client that reads slowly, but not one that has stopped reading.
 
     Args:
-        timeout: seconds without a byte.
-        on_stall: is called once when they are over.
+        timeout: seconds without progress.
+        on_stall: called once, after the timeout.
     """
 
     __slots__ = ("_on_stall", "_size", "_timeout", "_timer", "_transport")
@@ -59,7 +59,7 @@ class StallTimer:
             self._timer = None
 
     def forget(self) -> None:
-        """Stop for good, and hold nothing of the connection any more."""
+        """Stop permanently, and drop all references to the connection."""
         self.stop()
         self._on_stall = self._transport = None
 

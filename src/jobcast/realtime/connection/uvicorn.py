@@ -1,8 +1,8 @@
-"""uvicorn's HTTP protocol with limits: connections, time for a request's head, time for a response.
+"""uvicorn's HTTP protocol with limits on connections, request headers and responses.
 
-This is an adapter. uvicorn has a time limit for connections between two requests, and none for one
-that sends nothing, or half a head, or never reads a response. It answers on connections that are
-lost, and reads frames of a WebSocket before the application has accepted it.
+This module is an adapter. uvicorn only limits the time between two requests of a connection, but
+not the time to send a request's headers or to read a response. It also writes responses to lost
+connections, and parses frames of a WebSocket before the application has accepted it.
 
 >>> uvicorn.run(app, http=LimitedHttpProtocol)
 """
@@ -24,37 +24,43 @@ from jobcast.realtime import metrics
 from jobcast.realtime.connection.stall import CLOSE_TIMEOUT, StallTimer, reset
 from jobcast.settings import Settings
 
-SPARE_FILES: Final = 128  # open files that are left for everything but clients
+SPARE_FILES: Final = 128  # file descriptors reserved for purposes other than clients
 
 logger = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=1)
 def environment_settings() -> Settings:
-    """The settings of the process; uvicorn makes protocols without asking the application."""
+    """Return the settings from the environment.
+
+    The protocol reads the environment because uvicorn creates it without the application.
+    """
     return Settings.load()
 
 
-def most_connections(settings: Settings) -> int:
-    """How many connections a process may have: as set, and never more than it may open files."""
+def connection_limit(settings: Settings) -> int:
+    """Return the maximum number of connections, which never exceeds the limit on open files.
+
+    0 means no limit.
+    """
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed == resource.RLIM_INFINITY:
         return settings.max_connections
-    most = max(1, allowed - SPARE_FILES)
-    return min(most, settings.max_connections or most)
+    limit = max(1, allowed - SPARE_FILES)
+    return min(limit, settings.max_connections or limit)
 
 
 def raise_file_limit() -> None:
-    """Let the process open as many files as the system lets it."""
+    """Raise the soft limit on open files to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class HeldWebSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket protocol, which reads nothing more until the application has answered.
+    """uvicorn's WebSocket protocol that stops reading until the application has answered.
 
-    uvicorn fails on frames that cannot be parsed before that, and nothing bounds them yet.
+    Until then uvicorn fails on malformed frames, and no limit applies to the frames.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -70,19 +76,19 @@ class HeldWebSocketProtocol(WebSocketsSansIOProtocol):
 
     async def send(self, message: Any) -> None:
         if self.transport.is_closing():
-            raise ClientDisconnected  # uvloop raises if something is written to what is lost
+            raise ClientDisconnected  # uvloop raises on writes to a lost connection
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and self.close_sent:
-            self.handshake_complete = True  # refused: uvicorn would log an error for each
+            self.handshake_complete = True  # otherwise uvicorn logs an error for each refusal
         if self._held and self.handshake_complete and not self.transport.is_closing():
             self._held = False
             self.transport.resume_reading()
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
-    """One connection, from its first byte until it becomes a WebSocket or ends."""
+    """uvicorn's HTTP protocol with limits. It ends when the connection becomes a WebSocket."""
 
-    # Connections whose request has not come, the oldest first; those of all protocols.
+    # All connections that have not sent a complete request header, the oldest first.
     _pending: ClassVar[dict[LimitedHttpProtocol, None]] = {}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -94,10 +100,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._stall = StallTimer(self._settings.send_timeout, self._cut)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        most = most_connections(self._settings)
-        if most and len(self.connections) >= most:
+        limit = connection_limit(self._settings)
+        if limit and len(self.connections) >= limit:
             self.transport = transport
-            # Also the answer would take a place: there is one for each open file.
+            # No answer is sent: the connection would keep a file descriptor in use meanwhile.
             metrics.CUT.inc()
             reset(transport)
             return
@@ -105,7 +111,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head_came()
+        self._head_received()
         super().connection_lost(exc)
         self._stall.forget()
 
@@ -114,7 +120,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._expect_head()
 
     def on_headers_complete(self) -> None:
-        self._head_came()
+        self._head_received()
         super().on_headers_complete()
 
     def handle_websocket_upgrade(self) -> None:
@@ -129,20 +135,20 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         try:
             super().handle_websocket_upgrade()
         except Exception as exc:
-            # websockets refuses some requests that httptools takes, and uvicorn asserts then.
-            logger.debug("a request for a WebSocket cannot be parsed: %r", exc)
+            # websockets rejects some requests that httptools accepts; uvicorn then fails.
+            logger.debug("closed a connection: its WebSocket request cannot be parsed: %r", exc)
             self.connections.discard(protocols[0])
             self._cut()
         else:
             if not getattr(protocols[0], "handshake_initiated", True):
-                self._cut()  # or waits for more
-            self._let_go()
+                self._cut()  # otherwise the connection would wait for more data
+            self._release()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         super()._start_asgi_task(cycle, _answering(cycle, app))
 
-    def _let_go(self) -> None:
-        """Break the cycles of a protocol that another has followed."""
+    def _release(self) -> None:
+        """Break the reference cycles of a protocol that a WebSocket protocol has replaced."""
         self.parser = self.flow = None  # type: ignore[assignment]
         self._stall.forget()
 
@@ -163,25 +169,25 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if len(self._pending) > self._settings.max_unauthenticated:
             next(iter(self._pending))._cut()
 
-    def _head_came(self) -> None:
+    def _head_received(self) -> None:
         self._pending.pop(self, None)
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
     def _cut(self) -> None:
-        self._head_came()
+        self._head_received()
         metrics.CUT.inc()
         if self.cycle is not None:
-            self.cycle.disconnected = True  # uvicorn writes no answer then
+            self.cycle.disconnected = True  # uvicorn then writes no response
         reset(self.transport)
 
 
 def _answering(cycle: RequestResponseCycle, app: ASGIApp) -> Any:
-    """An application that answers only while its client is there.
+    """Return an application that drops responses after the client has disconnected.
 
-    Of several requests on one connection, uvicorn tells the last that the client is gone, and
-    writes the answers to the others all the same. uvloop raises then.
+    With several requests on one connection, uvicorn marks only the last one as disconnected. It
+    would write the responses to the others, and uvloop raises on these writes.
     """
 
     async def answering(scope: Scope, receive: Receive, send: Send) -> None:

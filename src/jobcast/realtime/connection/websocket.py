@@ -1,10 +1,11 @@
-"""The loop of one WebSocket, in the place of python-engineio's.
+"""The handler of one WebSocket, which replaces python-engineio's.
 
-That has three tasks for each connection, and one more, with a timer, for each packet that it waits
-for. Here there is the one in which the ASGI server calls the application.
+python-engineio's handler runs three tasks per connection, and another one with a timer for each
+packet that it waits for. This handler runs only in the task that the ASGI server created.
 
-This is also the one place that reaches past ASGI: under uvicorn, whose protocol can be seen behind
-``receive``, ready frames go straight to the transport. Elsewhere all goes by ``send``.
+This module is also the only one that bypasses ASGI. Under uvicorn, whose protocol is reachable
+through ``receive``, it writes encoded frames directly to the transport. Under other servers it uses
+``send``.
 """
 
 from __future__ import annotations
@@ -31,23 +32,23 @@ if TYPE_CHECKING:
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 UVICORN_PROTOCOL: Final = "uvicorn.protocols.websockets.websockets_sansio_impl"
-UPGRADE_TIMEOUT: Final = 5.0  # seconds that a client may take to change over to a WebSocket
-SLOWEST: Final = 1024  # characters a second that a client takes at least
+UPGRADE_TIMEOUT: Final = 5.0  # seconds for a client to upgrade to a WebSocket
+MIN_SEND_RATE: Final = 1024  # characters per second that a client must read
 
 logger = logging.getLogger(__name__)
 
 
 class BinaryFrame(ValueError):
-    """A client sent a binary frame, which no message of jobcast needs."""
+    """A client sent a binary frame. jobcast's protocol has no binary messages."""
 
 
 class WebSocket:
-    """What python-engineio calls once for each WebSocket that a client opens.
+    """The handler that python-engineio calls for each WebSocket.
 
     Args:
         socket: the Engine.IO connection.
         server: the Engine.IO server.
-        budget: what the client may ask for.
+        budget: the connection's budget.
         settings: the limits.
         binary: whether the client may send binary frames.
     """
@@ -89,17 +90,17 @@ class WebSocket:
                 raise
             self._task.uncancel()
         finally:
-            # The server's protocol has a reference to all of this, and a cycle would stay until
-            # the next full garbage collection.
+            # The server's protocol references this object. A reference cycle would keep both alive
+            # until the next full garbage collection.
             self._gone = True
             self._protocol = self._gate = self._task = None
         return ""
 
     def write(self, frames: bytes) -> bool:
-        """Write frames at once. Returns False if they have to be sent by ``send``.
+        """Write frames immediately. Return False if the caller has to use ``send``.
 
-        Each frame of the server's own comes to the transport in one piece, and at once: ours never
-        tear them.
+        uvicorn passes each of its own frames to the transport in one call, so these frames never
+        split another one.
         """
         protocol = self._protocol
         if protocol is None or self._gone or not protocol.writable.is_set():
@@ -111,17 +112,17 @@ class WebSocket:
         return True
 
     async def send(self, data: str | bytes) -> None:
-        """Send a message when the client reads.
+        """Send a message as soon as the client reads.
 
         Raises:
-            TimeoutError: it does not.
+            TimeoutError: the client does not read.
         """
         key = "text" if isinstance(data, str) else "bytes"
         message = {"type": "websocket.send", key: data}
-        if self._gate is not None:  # which notices that
+        if self._gate is not None:  # the gate detects a client that does not read
             await self._send(message)
             return
-        async with asyncio.timeout(self._settings.send_timeout + len(data) / SLOWEST):
+        async with asyncio.timeout(self._settings.send_timeout + len(data) / MIN_SEND_RATE):
             await self._send(message)
 
     async def close(self) -> None:
@@ -131,13 +132,13 @@ class WebSocket:
         try:
             await self._send({"type": "websocket.close"})
         except Exception as exc:
-            # Servers have no common word for a connection that is gone.
-            logger.debug("%s is closed already: %r", self._socket.sid, exc)
+            # ASGI servers raise different exceptions for a closed connection.
+            logger.debug("%s is already closed: %r", self._socket.sid, exc)
         if self._gate is not None:
             self._gate.end()
 
     def writing_paused(self) -> None:
-        """Expect no answer to a ping: it is behind what is not read from the client now."""
+        """Stop the ping timeout: the answer waits behind data that is not read now."""
         self._socket.last_ping = None
         if self._ping is not None:
             self._ping.cancel()
@@ -146,19 +147,19 @@ class WebSocket:
         self._schedule_ping()
 
     def cut(self, problem: str) -> None:
-        """Log that the connection is closed at once, and why."""
+        """Log that the connection is reset, with the reason."""
         logger.info("cut %s: %s", self._socket.sid, problem)
         metrics.CUT.inc()
 
     def abort(self) -> None:
-        """End the connection at once, whatever waits to be written."""
+        """Reset the connection, and discard unsent data."""
         if self._protocol is not None:
             reset(self._protocol.transport)
         else:
             self._cancel()
 
-    def _leave(self) -> None:
-        """End the connection of a client that was told so; it may still read that."""
+    def _abort_transport(self) -> None:
+        """Close the connection, but let the client read a close packet that is already sent."""
         if self._protocol is not None:
             self._protocol.transport.abort()
         else:
@@ -170,10 +171,10 @@ class WebSocket:
             self._task.cancel()
 
     def expect_end(self) -> None:
-        """The client was told that the connection is closed; give it time to do that."""
+        """Close the connection after a timeout, unless the client closes it first."""
         if self._timeout is None:
             loop = asyncio.get_running_loop()
-            self._timeout = loop.call_later(CLOSE_TIMEOUT, self._leave)
+            self._timeout = loop.call_later(CLOSE_TIMEOUT, self._abort_transport)
 
     async def _serve(self) -> None:
         socket, outbox = self._socket, cast("Outbox", self._socket.queue)
@@ -183,12 +184,12 @@ class WebSocket:
             while (packet := await self._read()) is not None:
                 await self._budget.admit()
                 if socket.closed:
-                    continue  # what was on its way when the connection was closed
+                    continue  # the packet arrived after the connection was closed
                 if packet.packet_type == PONG:
                     self._schedule_ping()
                 else:
                     await socket.receive(packet)
-                await self._make_room(outbox)
+                await self._wait_for_capacity(outbox)
         except (
             UnknownPacketError, SocketIsClosedError, ValueError, IndexError, RecursionError,
             BudgetExceeded,
@@ -202,14 +203,14 @@ class WebSocket:
                 if timer is not None:
                     timer.cancel()
 
-    async def _make_room(self, outbox: Outbox) -> None:
-        """Give way to other connections, and read on when the answers to this one have room."""
+    async def _wait_for_capacity(self, outbox: Outbox) -> None:
+        """Yield to other connections, then wait until the answers to this one have capacity."""
         await asyncio.sleep(0)
-        if outbox.is_low and self._budget.has_room:
+        if outbox.is_low and self._budget.has_capacity:
             return
         self.writing_paused()
         await outbox.drained()
-        await self._budget.room()
+        await self._budget.wait_for_capacity()
         self.writing_resumed()
 
     def _install_gate(self) -> None:
@@ -220,40 +221,46 @@ class WebSocket:
             )
 
     async def _upgrade(self) -> bool:
-        """Take over from long-polling, as the protocol of Engine.IO has it."""
+        """Upgrade from long-polling, as the Engine.IO protocol defines it.
+
+        Return whether the client completed the upgrade.
+        """
         socket = self._socket
-        socket.upgrading = True  # polls are answered with nothing from here on
+        socket.upgrading = True  # from here on, polls get an empty answer
         try:
             async with asyncio.timeout(UPGRADE_TIMEOUT):
                 probe = await self._read()
                 if probe is None or (probe.packet_type, probe.data) != (PING, "probe"):
                     return False
-                if not await self._delivered(Packet(PONG, "probe")):
+                if not await self._send_packet(Packet(PONG, "probe")):
                     return False
-                socket.queue.put_nowait(Packet(NOOP))  # ends the poll that waits
+                socket.queue.put_nowait(Packet(NOOP))  # ends the pending poll
                 packet = await self._read()
             socket.upgraded = packet is not None and packet.packet_type == UPGRADE
         except (ValueError, TimeoutError) as exc:
-            logger.info("no upgrade of %s: %.200r", socket.sid, exc)
+            logger.info(
+                "could not upgrade %s to a WebSocket (%.200r); long-polling continues",
+                socket.sid, exc,
+            )  # fmt: skip
         finally:
             socket.upgrading = False
         return bool(socket.upgraded)
 
-    async def _delivered(self, packet: Packet) -> bool:
-        """Send a packet. Returns False if the connection is gone."""
+    async def _send_packet(self, packet: Packet) -> bool:
+        """Send a packet. Return False if the connection has closed."""
         try:
             await self.send(packet.encode())
         except Exception as exc:
-            # Servers have no common word for a connection that is gone.
-            logger.debug("%s is closed already: %r", self._socket.sid, exc)
+            # ASGI servers raise different exceptions for a closed connection.
+            logger.debug("%s is already closed: %r", self._socket.sid, exc)
             return False
         return True
 
     async def _read(self) -> Packet | None:
-        """The next packet; None when the connection has ended.
+        """Return the next packet, or None if the connection has closed.
 
         Raises:
-            ValueError: something else came.
+            ValueError: the message is too large or is not an Engine.IO packet.
         """
         message: Message = await self._receive()
         if self._gate is not None:
@@ -264,14 +271,16 @@ class WebSocket:
         data = message.get("text")
         if data is None:
             if not self._binary:
-                raise BinaryFrame("it sent a binary frame")
+                raise BinaryFrame("the client sent a binary frame")
             data = message["bytes"]
         if len(data) > self._eio.max_http_buffer_size:
-            raise ValueError("it sent too much at once")
+            raise ValueError(
+                f"the client sent a message of more than {self._eio.max_http_buffer_size} bytes"
+            )
         return Packet(encoded_packet=data)
 
     def _schedule_ping(self) -> None:
-        self._socket.last_ping = None  # none is unanswered
+        self._socket.last_ping = None  # no ping is unanswered
         if self._ping is not None:
             self._ping.cancel()
         if self._socket.closed:
@@ -282,13 +291,13 @@ class WebSocket:
     def _send_ping(self) -> None:
         paused = self._gate is not None and not self._gate.is_writable
         if not (self._socket.closing or self._socket.closed or paused):
-            # From here on python-engineio closes the connection when the answer is overdue.
+            # With this timestamp, python-engineio closes the connection if no answer arrives.
             self._socket.last_ping = time.time()
             self._socket.queue.put_nowait(Packet(PING))
 
 
 class Body:
-    """The body of a request, which has come already."""
+    """The body of a request that was read completely, with the interface of a stream."""
 
     __slots__ = ("_data",)
 
@@ -302,9 +311,10 @@ class Body:
 
 
 async def translate_request(scope: Scope, receive: Receive, send: Send) -> dict[str, Any]:
-    """Return the environment of a request; a WebSocket keeps it for as long as it lasts.
+    """Return the WSGI-like environment of a request.
 
-    python-engineio's own makes a class for each request.
+    python-engineio's own function creates a class per request. A WebSocket keeps its environment
+    in memory until it closes.
     """
     message = await receive()
     query = scope["query_string"].decode("latin-1")
@@ -334,9 +344,10 @@ def _environ_key(name: bytes) -> str:
 
 
 def uvicorn_protocol(receive: Receive) -> WebSocketsSansIOProtocol | None:
-    """Return uvicorn's protocol behind ``receive``; None under another ASGI server.
+    """Return uvicorn's protocol behind ``receive``, or None under another ASGI server.
 
-    uvicorn is not imported: where its module is not loaded, it is not the server.
+    The function does not import uvicorn: if uvicorn's module is not loaded, uvicorn is not the
+    server.
     """
     module = sys.modules.get(UVICORN_PROTOCOL)
     protocol = getattr(receive, "__self__", None)
@@ -346,6 +357,6 @@ def uvicorn_protocol(receive: Receive) -> WebSocketsSansIOProtocol | None:
 
 
 def protocol_of(receive: Receive) -> WebSocketsSansIOProtocol | None:
-    """Return uvicorn's protocol behind ``receive``, if frames may be written past it."""
+    """Return uvicorn's protocol behind ``receive`` if frames may bypass it, or None."""
     protocol = uvicorn_protocol(receive)
     return None if protocol is None or protocol.conn.extensions else protocol

@@ -1,7 +1,8 @@
-"""The JSON that python-socketio reads and writes with, by msgspec.
+"""JSON encoding and decoding for python-socketio, with msgspec.
 
-Beside its speed: what is nested too deep is wrong JSON and no more. The standard library raises
-RecursionError for it, which python-engineio does not expect, so that anybody could fill the log.
+msgspec is faster than the standard library. Input that is nested too deeply is invalid JSON here.
+The standard library raises RecursionError for it, which python-engineio does not handle, so that
+any client could fill the log with tracebacks.
 """
 
 from __future__ import annotations

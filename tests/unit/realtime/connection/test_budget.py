@@ -1,4 +1,4 @@
-"""What one connection may ask of the server."""
+"""Budgets of connections."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def budget(clock: Clock) -> Budget:
 
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> list[float]:
-    """The seconds that a budget made a connection wait; the clock goes on meanwhile."""
+    """Return a list of the delays of the budget, in seconds. The clock advances by each."""
     seconds: list[float] = []
 
     async def sleep(delay: float) -> None:
@@ -55,9 +55,7 @@ def slept(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> list[float]:
     takes=st.lists(st.floats(0, 50), max_size=50),
     pauses=st.lists(st.floats(0, 20), max_size=50),
 )
-def test_bucket_never_gives_more_than_its_burst_and_its_rate(
-    takes: list[float], pauses: list[float]
-) -> None:
+def test_bucket_never_exceeds_its_burst_and_rate(takes: list[float], pauses: list[float]) -> None:
     clock = Clock()
     bucket = TokenBucket(10, 100, clock)
     given_out, start = 0.0, clock.now
@@ -77,7 +75,7 @@ async def test_burst_of_messages_does_not_wait(budget: Budget, slept: list[float
     assert budget.check_request() is None
 
 
-async def test_flood_waits_is_refused_and_is_closed(
+async def test_flood_is_delayed_then_refused_then_closed(
     budget: Budget, clock: Clock, slept: list[float]
 ) -> None:
     start = clock.now
@@ -95,7 +93,7 @@ async def test_flood_waits_is_refused_and_is_closed(
     assert closed_at == pytest.approx(CLOSE_AFTER * SETTINGS.rate_patience, abs=0.5)
 
 
-async def test_client_that_calms_down_is_answered_again(
+async def test_client_below_the_rate_is_answered_again(
     budget: Budget, clock: Clock, slept: list[float]
 ) -> None:
     while (retry_after := budget.check_request()) is None:
@@ -105,7 +103,7 @@ async def test_client_that_calms_down_is_answered_again(
     assert budget.check_request() is None
 
 
-async def test_unauthenticated_client_may_send_few_messages(
+async def test_unauthenticated_client_may_send_only_few_messages(
     clock: Clock, slept: list[float]
 ) -> None:
     budget = Budget(SETTINGS, clock=clock)
@@ -115,7 +113,7 @@ async def test_unauthenticated_client_may_send_few_messages(
         await budget.admit()
 
 
-async def test_messages_of_a_shared_server_do_not_count_and_requests_do(
+async def test_shared_server_counts_requests_but_not_messages(
     clock: Clock, slept: list[float]
 ) -> None:
     budget = Budget(SETTINGS, counts_messages=False, clock=clock)
@@ -127,15 +125,15 @@ async def test_messages_of_a_shared_server_do_not_count_and_requests_do(
     assert slept == []
 
 
-async def test_reading_waits_while_too_many_requests_wait(budget: Budget) -> None:
+async def test_reading_pauses_while_too_many_requests_are_pending(budget: Budget) -> None:
     contexts = [budget.request() for _ in range(MAX_PENDING)]
     for context in contexts:
         context.__enter__()
-    waiting = asyncio.create_task(budget.room())
+    waiting = asyncio.create_task(budget.wait_for_capacity())
     await asyncio.sleep(0)
     assert not waiting.done()
     contexts[0].__exit__(None, None, None)
-    await eventually(waiting.done, "room for a request")
+    await eventually(waiting.done, "capacity for a request")
 
 
 async def test_first_join_of_each_job_is_never_refused(budget: Budget, slept: list[float]) -> None:
@@ -159,7 +157,9 @@ async def test_repeated_join_waits_and_is_refused(
     assert await budget.afford_history("job") is None
 
 
-async def test_join_of_ever_more_jobs_is_refused(budget: Budget, slept: list[float]) -> None:
+async def test_join_beyond_the_maximum_number_of_jobs_is_refused(
+    budget: Budget, slept: list[float]
+) -> None:
     for number in range(SETTINGS.max_jobs):
         await budget.afford_history(f"job-{number}")
         budget.charge_history(1_000_000)

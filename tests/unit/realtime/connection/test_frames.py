@@ -1,4 +1,4 @@
-"""Frames that are made here are read by those who make WebSockets elsewhere."""
+"""jobcast's WebSocket frames, decoded by the websockets library."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from websockets.uri import parse_uri
 
 from jobcast.realtime.connection.frames import ROOT, FrameBatch, frame
 
-SIZES = (0, 1, 125, 126, 127, 65535, 65536, 1_000_000)  # each side of where the header grows
+SIZES = (0, 1, 125, 126, 127, 65535, 65536, 1_000_000)  # around the sizes where the header grows
 PACKETS = ['42["a",{"n":1}]', '42["b",{"text":"grüße \\u0000 🎉"}]', '42["c"]']
 
 
 def read(data: bytes, piece: int | None = None) -> list[str | bytes]:
-    """What a client makes of it, that gets so many bytes at a time."""
+    """Return the messages that a client decodes from data in chunks of ``piece`` bytes."""
     client = ClientProtocol(parse_uri("ws://test/"), state=OPEN, max_size=None)
     step = piece or max(1, len(data))
     messages: list[str | bytes] = []
@@ -35,7 +35,7 @@ def read(data: bytes, piece: int | None = None) -> list[str | bytes]:
             content = bytes(event.data)
             assert event.opcode in (Opcode.TEXT, Opcode.BINARY)
             messages.append(content.decode() if event.opcode is Opcode.TEXT else content)
-    # Nothing is left over: with one more frame the client would read exactly that.
+    # No data is left over: the client decodes exactly one more frame.
     client.receive_data(b"\x81\x03end")
     [event] = client.events_received()
     assert isinstance(event, Frame)
@@ -45,7 +45,7 @@ def read(data: bytes, piece: int | None = None) -> list[str | bytes]:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("letter", ["x", b"\xff"])
-def test_a_frame_of_any_length_is_one_message(size: int, letter: str | bytes) -> None:
+def test_frame_of_any_length_decodes_to_one_message(size: int, letter: str | bytes) -> None:
     message = letter * size
     assert read(frame(message)) == [message]
 
@@ -53,13 +53,13 @@ def test_a_frame_of_any_length_is_one_message(size: int, letter: str | bytes) ->
 @pytest.mark.parametrize(
     ("size", "header"), [(0, 2), (125, 2), (126, 4), (65535, 4), (65536, 10)]
 )  # fmt: skip
-def test_a_header_is_as_short_as_the_protocol_demands(size: int, header: int) -> None:
-    # A length in more bytes than it needs is an error for a strict client (RFC 6455, 5.2).
+def test_header_has_the_minimal_length(size: int, header: int) -> None:
+    # Strict clients reject a length that is encoded in more bytes than needed (RFC 6455, 5.2).
     assert len(frame("x" * size)) == header + size
 
 
 @pytest.mark.parametrize("count", [41, 42, 43, 62, 63, 21845, 21846])
-def test_the_length_is_that_of_the_bytes_and_not_of_the_characters(count: int) -> None:
+def test_frame_length_counts_bytes_not_characters(count: int) -> None:
     assert read(frame("€" * count)) == ["€" * count]  # three bytes each
 
 
@@ -74,33 +74,33 @@ messages = st.one_of(
 @given(st.lists(messages, max_size=3), st.integers(1, 70_000))
 @example([""], 1)
 @example(["", b"", "1", b"1"], 1)
-def test_frames_one_after_the_other_are_the_messages_however_they_arrive(
-    said: list[str | bytes], piece: int
+def test_consecutive_frames_decode_in_order_for_any_chunk_size(
+    sent: list[str | bytes], piece: int
 ) -> None:
-    assert read(b"".join(frame(message) for message in said), piece) == said
+    assert read(b"".join(frame(message) for message in sent), piece) == sent
 
 
-def test_a_bundle_is_its_packets_in_order() -> None:
+def test_batch_frames_decode_to_its_packets_in_order() -> None:
     batch = FrameBatch(PACKETS)
     assert len(batch) == 3
     assert list(batch.texts) == PACKETS
     assert read(batch.frames) == PACKETS
-    assert batch.frames is batch.frames  # made once, for however many followers
+    assert batch.frames is batch.frames  # encoded once for all followers
 
 
-def test_an_empty_bundle_is_no_bytes() -> None:
+def test_empty_batch_has_no_bytes() -> None:
     batch = FrameBatch([])
     assert (len(batch), batch.frames, batch.packets, list(batch.values)) == (0, b"", [], [])
 
 
 @pytest.mark.parametrize("namespace", ["/", "/jobs", "/a/b-c"])
-def test_packets_are_of_their_namespace_in_both_ways_that_they_are_sent(namespace: str) -> None:
+def test_frames_and_packets_carry_the_namespace(namespace: str) -> None:
     batch = FrameBatch(PACKETS, namespace=namespace)
     framed = read(batch.frames)
     assert framed == [packet.encode() for packet in batch.packets]
     assert len(framed) == len(PACKETS)
     for text, plain in zip(framed, PACKETS, strict=True):
-        # python-socketio reads a packet without its Engine.IO type.
+        # python-socketio parses packets without the Engine.IO type.
         assert isinstance(text, str)
         found = SocketIOPacket(encoded_packet=text[1:])
         expected = SocketIOPacket(encoded_packet=plain[1:])
@@ -110,7 +110,7 @@ def test_packets_are_of_their_namespace_in_both_ways_that_they_are_sent(namespac
         assert found.id is None
 
 
-def test_packets_are_messages_of_engine_io_that_encode_to_the_same() -> None:
+def test_packets_encode_to_the_same_engine_io_messages() -> None:
     batch = FrameBatch(PACKETS)
     assert [packet.packet_type for packet in batch.packets] == [MESSAGE] * 3
     assert [packet.encode() for packet in batch.packets] == PACKETS
@@ -123,7 +123,7 @@ def test_packets_are_messages_of_engine_io_that_encode_to_the_same() -> None:
 @pytest.mark.parametrize(
     "packet", [Packet(PING), Packet(MESSAGE, "2[]"), Packet(MESSAGE, b"\x00\xff")]
 )
-def test_packets_of_engine_ios_own_are_framed_as_it_would_send_them(packet: Packet) -> None:
+def test_engine_io_control_packets_keep_their_encoding(packet: Packet) -> None:
     assert read(frame(packet.encode())) == [packet.encode()]
 
 
@@ -131,7 +131,7 @@ def test_packets_of_engine_ios_own_are_framed_as_it_would_send_them(packet: Pack
     ("values", "expected"),
     [((), [None, None, None]), (("a", None, "b"), ["a", None, "b"])],
 )
-def test_there_is_a_value_for_each_packet(
+def test_batch_has_one_value_per_packet(
     values: Sequence[str | None], expected: list[str | None]
 ) -> None:
     batch = FrameBatch(PACKETS, values)

@@ -1,4 +1,4 @@
-"""Which origins a server lets in, by the headers that proxies send."""
+"""Origin checks with the headers of various proxies."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def origins(*listed: str, **changes: Any) -> Origins:
     return Origins(Settings(url="memory://", jwt_secret=SECRET, cors_origins=listed, **changes))
 
 
-# What a request of a page of the second column has, behind what the first one names.
+# For each proxy: the origin of a page of the server, the headers and the scheme of its request.
 OWN = {
-    "nothing": ("http://127.0.0.1:8000", {"host": "127.0.0.1:8000"}, "ws"),
-    "nothing, by polling": ("http://localhost:8000", {"host": "localhost:8000"}, "http"),
-    "TLS of uvicorn's own": ("https://app.example", {"host": "app.example"}, "wss"),
+    "no proxy": ("http://127.0.0.1:8000", {"host": "127.0.0.1:8000"}, "ws"),
+    "no proxy, long-polling": ("http://localhost:8000", {"host": "localhost:8000"}, "http"),
+    "TLS in uvicorn": ("https://app.example", {"host": "app.example"}, "wss"),
     "Traefik": (
         "https://app.example",
         {
@@ -49,7 +49,7 @@ OWN = {
         {"host": "app.example", "x-forwarded-proto": "https"},
         "ws",
     ),
-    "nginx with $host, which has no port": (
+    "nginx with $host, without a port": (
         "https://app.example:8443",
         {"host": "app.example", "x-forwarded-port": "8443", "x-forwarded-proto": "https"},
         "ws",
@@ -59,7 +59,7 @@ OWN = {
         {"host": "backend", "x-forwarded-host": "app.example", "x-forwarded-proto": "https"},
         "ws",
     ),
-    "HAProxy, which tells no scheme": ("https://app.example", {"host": "app.example"}, "ws"),
+    "HAProxy without a scheme": ("https://app.example", {"host": "app.example"}, "ws"),
     "two proxies": (
         "https://app.example",
         {
@@ -69,14 +69,14 @@ OWN = {
         },
         "ws",
     ),
-    "a proxy that names the port of the scheme": (
+    "a proxy that sends the default port": (
         "https://app.example",
         {"host": "app.example:443", "x-forwarded-proto": "wss"},
         "ws",
     ),
     "capital letters": ("https://app.example", {"host": "App.Example"}, "wss"),
     "IPv6": ("http://[::1]:8000", {"host": "[::1]:8000"}, "ws"),
-    "nginx without Host, in a browser that tells": (
+    "nginx without Host, browser with Sec-Fetch-Site": (
         "https://app.example",
         {"host": "127.0.0.1:8000", "sec-fetch-site": "same-origin"},
         "ws",
@@ -85,7 +85,7 @@ OWN = {
 
 
 @pytest.mark.parametrize("behind", OWN)
-def test_a_page_of_the_servers_own_origin_is_allowed_behind(behind: str) -> None:
+def test_page_of_own_origin_is_allowed(behind: str) -> None:
     origin, headers, scheme = OWN[behind]
     assert origins().allow(origin, headers, scheme)
     assert origins("https://other.example").allow(origin, headers, scheme)
@@ -96,11 +96,11 @@ def test_a_page_of_the_servers_own_origin_is_allowed_behind(behind: str) -> None
     "origin",
     ["https://evil.example", "https://app.example.evil.example", "null", "", "https://", "https"],
 )
-def test_a_page_of_another_origin_is_refused_behind(behind: str, origin: str) -> None:
+def test_page_of_another_origin_is_refused(behind: str, origin: str) -> None:
     _, headers, scheme = OWN[behind]
-    told = {name: value for name, value in headers.items() if name != "sec-fetch-site"}
-    assert not origins().allow(origin, told, scheme)
-    assert not origins().allow(origin, {**told, "sec-fetch-site": "cross-site"}, scheme)
+    sent = {name: value for name, value in headers.items() if name != "sec-fetch-site"}
+    assert not origins().allow(origin, sent, scheme)
+    assert not origins().allow(origin, {**sent, "sec-fetch-site": "cross-site"}, scheme)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,9 @@ def test_a_page_of_another_origin_is_refused_behind(behind: str, origin: str) ->
         ("https://app.example", {}),
     ],
 )
-def test_another_scheme_or_port_is_another_origin(origin: str, headers: dict[str, str]) -> None:
+def test_different_scheme_or_port_is_a_different_origin(
+    origin: str, headers: dict[str, str]
+) -> None:
     assert not origins().allow(origin, headers, "ws")
 
 
@@ -126,18 +128,18 @@ def test_another_scheme_or_port_is_another_origin(origin: str, headers: dict[str
         ("https://app.example:8443", "https://app.example:8443"),
     ],
 )
-def test_a_listed_origin_is_allowed_however_it_is_written(listed: str, origin: str) -> None:
+def test_listed_origin_is_allowed_in_any_notation(listed: str, origin: str) -> None:
     assert origins(listed).allow(origin, {"host": "127.0.0.1:8000"}, "ws")
     assert not origins(listed).allow(f"{origin}0", {"host": "127.0.0.1:8000"}, "ws")
 
 
-def test_any_origin_is_allowed_only_by_the_setting_that_says_insecure() -> None:
+def test_wildcard_origin_requires_the_insecure_setting() -> None:
     assert origins("*", insecure_any_origin=True).allow("https://evil.example", {}, "ws")
     assert not origins("*").allow("https://evil.example", {}, "ws")
     assert not origins(insecure_any_origin=True).allow("https://evil.example", {}, "ws")
 
 
-def test_the_likeliest_origin_is_named_first() -> None:
+def test_own_origins_starts_with_the_likeliest_origin() -> None:
     headers = {"host": "inner:8000", "x-forwarded-host": "app.example", "x-forwarded-proto": "wss"}
     assert own_origins(headers, "ws") == ["https://app.example", "https://inner:8000"]
 
@@ -152,11 +154,12 @@ def test_the_likeliest_origin_is_named_first() -> None:
         ("null", "null"),
     ],
 )
-def test_origins_are_compared_as_browsers_write_them(written: str, normal: str) -> None:
+def test_origins_are_normalised_to_browser_notation(written: str, normal: str) -> None:
     assert normal_origin(written) == normal
 
 
-async def ask(guard: OriginGuard, origin: str, **scope: Any) -> list[dict[str, Any]]:
+async def request(guard: OriginGuard, origin: str, **scope: Any) -> list[dict[str, Any]]:
+    """Send a request with an origin through a guard, and return the messages sent in response."""
     sent: list[dict[str, Any]] = []
 
     async def receive() -> Any:
@@ -171,18 +174,18 @@ async def ask(guard: OriginGuard, origin: str, **scope: Any) -> list[dict[str, A
     return sent
 
 
-async def let_in(_scope: Any, _receive: Any, send: Any) -> None:
-    await send({"type": "let in"})
+async def accepting(_scope: Any, _receive: Any, send: Any) -> None:
+    await send({"type": "accepted"})
 
 
-async def test_a_refused_origin_is_logged_with_what_it_was_compared_with(
+async def test_refused_origin_is_logged_with_the_allowed_origins(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "jobcast")
-    guard = OriginGuard(let_in, origins("https://other.example"))
-    assert await ask(guard, "https://other.example") == [{"type": "let in"}]
+    guard = OriginGuard(accepting, origins("https://other.example"))
+    assert await request(guard, "https://other.example") == [{"type": "accepted"}]
     assert caplog.text == ""
-    await ask(guard, "https://app.example")
+    await request(guard, "https://app.example")
     for part in (
         "'https://app.example'", "'https://jobs.internal:8000'", "https://other.example",
         "JOBCAST_CORS_ORIGINS", "X-Forwarded-Proto",
@@ -190,25 +193,25 @@ async def test_a_refused_origin_is_logged_with_what_it_was_compared_with(
         assert part in caplog.text
 
 
-async def test_refused_origins_fill_no_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_log_of_refused_origins_is_rate_limited(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "jobcast")
-    guard = OriginGuard(let_in, origins())
+    guard = OriginGuard(accepting, origins())
     for number in range(1000):
-        await ask(guard, f"https://evil-{number}.example\r\nforged" + "x" * 10_000)
+        await request(guard, f"https://evil-{number}.example\r\nforged" + "x" * 10_000)
     assert 1 <= len(caplog.records) <= 10
     for record in caplog.records:
         assert len(record.getMessage()) < 500 + 3 * SHOWN
         assert "\n" not in record.getMessage()
 
 
-async def test_a_refusal_has_a_status_also_where_a_server_gives_websockets_none() -> None:
-    guard = OriginGuard(let_in, origins())
+async def test_refusal_closes_websocket_without_response_extension() -> None:
+    guard = OriginGuard(accepting, origins())
     extensions: dict[str, Any] = {"websocket.http.response": {}}
-    start, _ = await ask(guard, "https://evil.example", extensions=extensions)
+    start, _ = await request(guard, "https://evil.example", extensions=extensions)
     assert (start["type"], start["status"]) == ("websocket.http.response.start", 403)
-    start, _ = await ask(guard, "https://evil.example", type="http", scheme="http")
+    start, _ = await request(guard, "https://evil.example", type="http", scheme="http")
     assert (start["type"], start["status"]) == ("http.response.start", 403)
-    (closed,) = await ask(guard, "https://evil.example")
+    (closed,) = await request(guard, "https://evil.example")
     assert closed["type"] == "websocket.close"
 
 
@@ -216,11 +219,11 @@ async def test_a_refusal_has_a_status_also_where_a_server_gives_websockets_none(
     ("given", "prefix"),
     [("/jobs", "/jobs"), ("jobs/", "/jobs"), ("/a/b.c", "/a/b.c"), ("/", ""), ("", "")],
 )
-def test_a_path_prefix_has_a_slash_before_it_and_none_after(given: str, prefix: str) -> None:
+def test_path_prefix_is_normalised(given: str, prefix: str) -> None:
     assert Settings.load({"JOBCAST_PATH_PREFIX": given}).path_prefix == prefix
 
 
 @pytest.mark.parametrize("given", ["https://app.example/jobs", "/a b", "/a?b", "/a//b", "/{x}"])
-def test_a_path_prefix_that_is_none_is_refused(given: str) -> None:
+def test_invalid_path_prefix_is_refused(given: str) -> None:
     with pytest.raises(SettingsError, match="JOBCAST_PATH_PREFIX should be a path such as /jobs"):
         Settings.load({"JOBCAST_PATH_PREFIX": given})

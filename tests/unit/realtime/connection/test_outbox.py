@@ -1,4 +1,4 @@
-"""What waits for a connection: bounded, in order, nothing stale, whatever is said and read when."""
+"""The outbox: bounded, ordered and without stale values, for any sequence of writes and reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def packet(data: str) -> Packet:
 
 
 def read(outbox: Outbox) -> list[str]:
-    """All that a writer would get without waiting, over as many turns as it takes."""
+    """Return the data of all packets that a writer gets without waiting, in several chunks."""
     texts: list[str] = []
     while not outbox.empty():
         item = asyncio.run(outbox.get())
@@ -50,13 +50,13 @@ actions = st.lists(
 
 
 @given(actions, st.integers(20, 200))
-def test_it_gives_what_was_offered_in_order_without_what_was_replaced(
-    said: list[tuple[str, int | str]], limit: int
+def test_outbox_returns_offered_packets_in_order_without_replaced_ones(
+    steps: list[tuple[str, int | str]], limit: int
 ) -> None:
     cuts: list[int] = []
     outbox = Outbox(cuts.append, limit)
-    waiting: list[tuple[str, str]] = []  # what a plain list would hold: text and key
-    for number, (action, value) in enumerate(said):
+    waiting: list[tuple[str, str]] = []  # the model: text and key of each queued packet
+    for number, (action, value) in enumerate(steps):
         text = f"{number:04}"
         match action, value:
             case "event", int():
@@ -91,7 +91,7 @@ def test_it_gives_what_was_offered_in_order_without_what_was_replaced(
 
 
 @given(st.lists(st.integers(0, 100), max_size=40))
-def test_values_alone_never_fill_it(values: list[int]) -> None:
+def test_values_of_one_key_never_overflow_the_outbox(values: list[int]) -> None:
     outbox = Outbox(refused, limit=100)
     for value in values:
         outbox.offer(packet(f"{value:050}"), "job")
@@ -99,7 +99,7 @@ def test_values_alone_never_fill_it(values: list[int]) -> None:
     assert read(outbox) == [f"{value:050}" for value in values[-1:]]
 
 
-def test_a_history_larger_than_the_limit_is_taken_whole_and_live_events_after_it() -> None:
+def test_history_beyond_the_limit_is_accepted_with_live_events_after_it() -> None:
     cuts: list[int] = []
     outbox = Outbox(cuts.append, limit=100)
     outbox.offer_history([packet("x" * 50) for _ in range(20)])
@@ -111,7 +111,7 @@ def test_a_history_larger_than_the_limit_is_taken_whole_and_live_events_after_it
     assert len(cuts) == 1
 
 
-def test_a_second_history_is_not_added_to_one_that_is_not_read() -> None:
+def test_second_history_overflows_an_unread_first_history() -> None:
     cuts: list[int] = []
     outbox = Outbox(cuts.append, limit=100)
     outbox.offer_history([packet("x" * 500)])
@@ -119,7 +119,7 @@ def test_a_second_history_is_not_added_to_one_that_is_not_read() -> None:
     assert cuts == [500]
 
 
-async def test_who_joins_waits_until_the_last_history_was_read() -> None:
+async def test_drained_waits_until_the_previous_history_was_read() -> None:
     outbox = Outbox(refused, limit=100)
     await outbox.drained()
     outbox.offer_history([packet("x" * 60), packet("x" * 60)])
@@ -132,7 +132,7 @@ async def test_who_joins_waits_until_the_last_history_was_read() -> None:
     await waiting
 
 
-def test_a_ping_goes_first_and_an_end_goes_last() -> None:
+def test_ping_is_first_and_close_is_last() -> None:
     outbox = Outbox(refused)
     outbox.offer(packet("one"))
     outbox.put_nowait(Packet(PING))
@@ -142,7 +142,7 @@ def test_a_ping_goes_first_and_an_end_goes_last() -> None:
     assert types == [PING, MESSAGE, CLOSE, None]
 
 
-def test_the_writer_takes_a_bounded_piece_so_that_the_rest_may_still_be_replaced() -> None:
+def test_writer_takes_bounded_chunks_so_that_the_rest_can_be_replaced() -> None:
     outbox = Outbox(refused)
     for _ in range(10):
         outbox.offer(packet("x" * (CHUNK // 2)))
@@ -158,7 +158,7 @@ def test_the_writer_takes_a_bounded_piece_so_that_the_rest_may_still_be_replaced
     assert outbox.qsize() == 0
 
 
-async def test_a_long_poll_has_no_more_packets_than_pythons_client_reads() -> None:
+async def test_long_poll_returns_at_most_the_packets_pythons_client_reads() -> None:
     outbox = Outbox(refused)
     for n in range(40):
         outbox.offer(packet(str(n)))
@@ -174,7 +174,7 @@ async def test_a_long_poll_has_no_more_packets_than_pythons_client_reads() -> No
     assert sum(polls) == 40
 
 
-async def test_a_queue_that_is_joined_ends_when_all_is_read_or_forgotten() -> None:
+async def test_join_returns_after_all_packets_are_read_or_discarded() -> None:
     outbox = Outbox(refused)
     outbox.offer(packet("a"), "job")
     outbox.offer(packet("b"), "job")

@@ -1,4 +1,4 @@
-"""What clients may send as Socket.IO packets."""
+"""Validation of clients' Socket.IO packets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_valid_packet_is_read(packet: str, kind: str, namespace: str, event: str
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED))
-def test_reserved_name_is_refused_however_it_is_written(name: str) -> None:
+def test_reserved_name_is_refused_in_any_notation(name: str) -> None:
     escaped = "".join(f"\\u{ord(letter):04x}" for letter in name)
     for written in (json.dumps(name), f'"{escaped}"', f'"\\u{ord(name[0]):04x}{name[1:]}"'):
         for prefix in ("2", "21", "2/jobs,1", "2  "[:1]):
@@ -50,12 +50,12 @@ def test_reserved_name_is_refused_however_it_is_written(name: str) -> None:
     ],
     ids=repr,
 )  # fmt: skip
-def test_anything_else_is_refused(packet: object) -> None:
+def test_invalid_packet_is_refused(packet: object) -> None:
     with pytest.raises(BadPacket):
         read_header(packet, binary=False)
 
 
-def test_binary_packets_have_few_attachments() -> None:
+def test_number_of_attachments_is_limited() -> None:
     assert read_header('52-["a",{}]', binary=True).attachments == 2
     for count in ("65", "459999", "9999999999", "99999999999"):
         with pytest.raises(BadPacket):
@@ -67,9 +67,7 @@ def test_binary_packets_have_few_attachments() -> None:
     st.text(max_size=40),
     st.lists(st.integers() | st.text(max_size=5), max_size=3),
 )
-def test_name_is_the_one_that_python_socketio_reads(
-    prefix: str, name: str, rest: list[object]
-) -> None:
+def test_event_name_matches_python_socketio(prefix: str, name: str, rest: list[object]) -> None:
     packet = f"{prefix}{json.dumps([name, *rest])}"
     try:
         header = read_header(packet, binary=False)

@@ -8,7 +8,7 @@ from jobcast.realtime.connection.budget import TokenBucket
 from jobcast.realtime.connection.refusals import SHOWN, RefusalLog, shown
 
 
-def test_a_text_of_a_client_is_quoted_escaped_and_cut() -> None:
+def test_client_text_is_quoted_escaped_and_truncated() -> None:
     assert shown("a\nb\x1b") == "'a\\nb\\x1b'"
     assert shown("x" * 10_000) == f"'{'x' * SHOWN}...'"
     assert shown(None) == "'None'"
@@ -25,6 +25,6 @@ def test_lines_beyond_the_rate_are_counted(caplog: pytest.LogCaptureFixture) -> 
     assert caplog.messages == [
         "refused 0",
         "refused 1",
-        "3 more lines about refusals were left out",
+        "omitted 3 further lines about refusals",
         "refused 5",
     ]

@@ -1,4 +1,4 @@
-"""HTTP requests to the Socket.IO endpoint."""
+"""Validation of HTTP requests to the Socket.IO endpoint."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_malformed_request_is_refused(query: bytes, method: str, status: int) ->
     assert refused.value.status == status
 
 
-async def test_body_is_read_and_given_again() -> None:
+async def test_body_is_read_and_replayed() -> None:
     receive = receiving(body(b"ab", more=True), body(b"cd"), {"type": "http.disconnect"})
     data = await read_body(receive, limit=4, timeout=5)
     assert data == b"abcd"
@@ -69,7 +69,7 @@ async def test_body_is_read_and_given_again() -> None:
     assert await again() == {"type": "http.disconnect"}
 
 
-async def test_body_that_is_too_large_or_breaks_off_is_refused() -> None:
+async def test_oversized_or_incomplete_body_is_refused() -> None:
     with pytest.raises(Refused) as refused:
         await read_body(receiving(body(b"abcde", more=True)), limit=4, timeout=5)
     assert refused.value.status == 413
@@ -88,5 +88,5 @@ async def test_body_that_is_too_large_or_breaks_off_is_refused() -> None:
         (None, ""),
     ],
 )
-def test_address_is_what_connections_are_counted_by(client: object, address: str) -> None:
+def test_address_groups_ipv6_clients_by_network(client: object, address: str) -> None:
     assert address_of({"type": "http", "client": client}) == address

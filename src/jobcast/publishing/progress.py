@@ -39,11 +39,13 @@ class Stage:
             ValueError: ``weight`` or ``of`` is not a positive and finite number, or ``of`` is less
                 than the sum of the weights so far.
         """
-        entered = self._finished + _share("the weight of a stage", weight)
+        entered = self._finished + _share("weight", weight)
         if of is not None:
-            whole = _share("the sum of weights, of,", of)
+            whole = _share("of", of)
             if whole < entered:
-                raise ValueError(f"of={of!r} is less than the weights of the stages so far")
+                raise ValueError(
+                    f"of={of!r} is less than {entered}, the sum of the weights of the stages so far"
+                )
             self._of = whole
         low, high = self.span
         whole = max(self._of or 0.0, entered)
@@ -108,9 +110,9 @@ def number(value: Any) -> Number:
     return as_float if -LARGEST <= as_float <= LARGEST else UNSET
 
 
-def _share(what: str, value: Any) -> float:
+def _share(argument: str, value: Any) -> float:
     # A text that float() accepts is still a mistake of the caller.
     share = UNSET if isinstance(value, str | bytes) else number(value)
     if share is UNSET or share <= 0:
-        raise ValueError(f"{what} is a positive and finite number, not {value!r}")
+        raise ValueError(f"{argument}={value!r} is not a positive and finite number")
     return share

@@ -190,5 +190,5 @@ def test_a_request_that_does_not_go_together_with_jobcasts_is_refused() -> None:
     class Own(Request, metaclass=Final):
         pass
 
-    with pytest.raises(TypeError, match="Own, does not go together with jobcast's"):
+    with pytest.raises(TypeError, match="Own, cannot be combined with jobcast's"):
         request_class(Own)

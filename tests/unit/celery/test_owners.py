@@ -13,7 +13,7 @@ from celery.app.task import Context
 from celery.canvas import Signature
 
 from jobcast import ProgressTask, owned_by
-from jobcast.celery.canvas import never_run
+from jobcast.celery.canvas import fail_later_steps
 from jobcast.celery.enqueue import announce
 from jobcast.celery.headers import headers_of, origin_of_run
 from jobcast.celery.jobs import job_of_run
@@ -166,7 +166,7 @@ def test_what_a_run_sends_and_leaves_out_belongs_to_its_owner(
     with use_job(job):
         task.delay()
     assert sent[0]["jobcast_owner"] == "alice"
-    never_run(app, request)
+    fail_later_steps(app, request)
     job.flush()
     assert broker.snapshot("step", None).owner == "alice"
 

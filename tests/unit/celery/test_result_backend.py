@@ -47,7 +47,7 @@ def test_the_latest_is_stored_however_long_ago_it_was_said(mirror: Mirror) -> No
     backend = Backend()
     mirror.enter("a", SimpleNamespace(backend=backend), REQUEST)
     for percentage in range(50):
-        mirror.see(progress(percentage))
+        mirror.update(progress(percentage))
     wait_for(lambda: backend.stored[-1:] == [("a", 49, "PROGRESS")], "the latest")
     assert len(backend.stored) < 50
 
@@ -56,18 +56,18 @@ def test_the_end_waits_for_what_is_being_stored_and_nothing_comes_after(mirror: 
     backend = Backend()
     backend.open.clear()
     mirror.enter("a", SimpleNamespace(backend=backend), REQUEST)
-    mirror.see(progress(1))
+    mirror.update(progress(1))
     assert backend.entered.wait(TIMEOUT)
-    mirror.see(progress(2))
+    mirror.update(progress(2))
     leaving = threading.Thread(target=mirror.leave, args=("a",))
     leaving.start()
     assert leaving.is_alive()
     backend.open.set()
     leaving.join(TIMEOUT)
-    mirror.see(progress(3))
+    mirror.update(progress(3))
     other = Backend()
     mirror.enter("b", SimpleNamespace(backend=other), REQUEST)
-    mirror.see(progress(4, "b"))
+    mirror.update(progress(4, "b"))
     wait_for(lambda: other.stored, "another task's progress")
     assert ("a", 3, "PROGRESS") not in backend.stored
 
@@ -78,8 +78,8 @@ def test_a_backend_that_fails_is_no_failure_of_the_task(
     backend = Backend()
     backend.broken = True
     mirror.enter("a", SimpleNamespace(backend=backend), REQUEST)
-    mirror.see(progress(1))
-    wait_for(lambda: "could not be stored" in caplog.text, "warning")
+    mirror.update(progress(1))
+    wait_for(lambda: "could not store its progress" in caplog.text, "warning")
     backend.broken = False
-    mirror.see(progress(2))
+    mirror.update(progress(2))
     wait_for(lambda: backend.stored == [("a", 2, "PROGRESS")], "the next progress")

@@ -559,7 +559,7 @@ def test_another_owner_is_refused_at_once(
     with pytest.raises(kind, match="a job's owner is"):
         open_job("a", owner=owner)
     assert origin_of({OWNER_HEADER: owner}).owner is None
-    assert "a job is nobody's: a job's owner is" in caplog.text
+    assert "the job has no owner: a job's owner is" in caplog.text
 
 
 def test_a_thread_speaks_for_a_job_in_a_copy_of_its_context(kept: Kept) -> None:

@@ -47,6 +47,7 @@ async def test_it_goes_on_and_says_once_what_is_wrong(caplog: pytest.LogCaptureF
     assert [outgoing.state for outgoing in source.told] == ["error"]
     lines = [record.message for record in caplog.records]
     assert lines == [
-        "leases: it is away", "looking after leases failed, and is tried again",
+        "could not scan leases: it is away; retrying in 0.0 s",
+        "could not scan leases; retrying in 0.0 s",
         "job a: lost (attempt 1)",
     ]  # fmt: skip

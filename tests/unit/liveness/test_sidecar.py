@@ -71,7 +71,7 @@ def test_one_that_has_ended_is_replaced_by_one_that_is_told_all(
         return heard.exists() and all(f"+{lease}\n" in heard.read_text() for lease in leases)
 
     wait_for(told, "another process, and what it has heard")
-    assert caplog.text.count("has ended; it is replaced") == 1
+    assert caplog.text.count("has ended; replacing it") == 1
 
 
 def test_one_that_does_not_listen_is_left(
@@ -88,7 +88,7 @@ def test_one_that_does_not_listen_is_left(
 
     def left() -> bool:
         sidecar.update(leases)
-        return "does not listen; it is replaced" in caplog.text
+        return "has not read its pipe" in caplog.text
 
     wait_for(left, "end of patience")
     assert sidecar._pipe is None

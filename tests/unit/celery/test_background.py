@@ -18,7 +18,7 @@ def background() -> BackgroundCalls:
     return BackgroundCalls()
 
 
-def test_calls_are_made_in_order_and_the_end_waits_for_them(background: BackgroundCalls) -> None:
+def test_calls_run_in_order_and_close_waits_for_them(background: BackgroundCalls) -> None:
     made: list[int] = []
     for number in range(100):
         background.call(made.append, number)
@@ -28,7 +28,7 @@ def test_calls_are_made_in_order_and_the_end_waits_for_them(background: Backgrou
     background.close()
 
 
-def test_one_that_fails_is_logged_and_the_next_is_made(
+def test_failed_call_is_logged_and_the_next_one_runs(
     background: BackgroundCalls, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
@@ -38,7 +38,9 @@ def test_one_that_fails_is_logged_and_the_next_is_made(
     background.close()
 
 
-def test_a_signal_handler_may_call_whatever_it_has_interrupted(background: BackgroundCalls) -> None:
+def test_signal_handler_may_schedule_a_call_that_needs_a_held_lock(
+    background: BackgroundCalls,
+) -> None:
     """Celery's cold shutdown is one; what it interrupts may hold the lock that is needed."""
     lock = threading.Lock()
     said: list[threading.Event] = []

@@ -43,7 +43,7 @@ def progress(percentage: float, job_id: str = "a") -> JobProgress:
     return JobProgress(job_id=job_id, percentage=percentage, message=None)
 
 
-def test_the_latest_is_stored_however_long_ago_it_was_said(mirror: Mirror) -> None:
+def test_latest_progress_is_stored(mirror: Mirror) -> None:
     backend = Backend()
     mirror.enter("a", SimpleNamespace(backend=backend), REQUEST)
     for percentage in range(50):
@@ -52,7 +52,7 @@ def test_the_latest_is_stored_however_long_ago_it_was_said(mirror: Mirror) -> No
     assert len(backend.stored) < 50
 
 
-def test_the_end_waits_for_what_is_being_stored_and_nothing_comes_after(mirror: Mirror) -> None:
+def test_leave_waits_for_a_write_and_nothing_is_stored_after_it(mirror: Mirror) -> None:
     backend = Backend()
     backend.open.clear()
     mirror.enter("a", SimpleNamespace(backend=backend), REQUEST)
@@ -72,7 +72,7 @@ def test_the_end_waits_for_what_is_being_stored_and_nothing_comes_after(mirror: 
     assert ("a", 3, "PROGRESS") not in backend.stored
 
 
-def test_a_backend_that_fails_is_no_failure_of_the_task(
+def test_failing_backend_is_logged_and_tried_again(
     mirror: Mirror, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend = Backend()

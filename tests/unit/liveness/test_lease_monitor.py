@@ -37,7 +37,7 @@ class Source:
         self.told += batch
 
 
-async def test_it_goes_on_and_says_once_what_is_wrong(caplog: pytest.LogCaptureFixture) -> None:
+async def test_monitor_survives_errors_and_logs_each_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="jobcast")
     source = Source()
     watch = asyncio.create_task(LeaseMonitor(source, LeaseTimeouts(lease=0.04, lost_after=1)).run())

@@ -62,7 +62,7 @@ def always_due(holder: Holder) -> LeaseRenewer:
     return LeaseRenewer(holder, seconds=0)
 
 
-def test_a_run_is_held_from_its_start_to_its_end() -> None:
+def test_lease_lasts_from_start_to_end_of_a_run() -> None:
     holder = Holder()
     leases = always_due(holder)
     leases.begin([started(1), started(2)])
@@ -73,7 +73,7 @@ def test_a_run_is_held_from_its_start_to_its_end() -> None:
     assert holder.kept == {lease_of(2)}
 
 
-def test_a_run_elsewhere_is_given_back_when_it_is_no_more() -> None:
+def test_lease_of_an_ended_run_elsewhere_is_released() -> None:
     holder = Holder()
     leases = always_due(holder)
     running = [lease_of(1), lease_of(2)]
@@ -88,7 +88,7 @@ def test_a_run_elsewhere_is_given_back_when_it_is_no_more() -> None:
     assert holder.kept == {lease_of(2)}
 
 
-def test_what_ends_during_an_outage_is_not_renewed_after_it() -> None:
+def test_runs_that_end_during_an_outage_are_not_renewed_after_it() -> None:
     holder = Holder()
     leases = always_due(holder)
     leases.elsewhere = lambda: [lease_of(0)]
@@ -122,7 +122,7 @@ class Told:
     def close(self) -> None: ...
 
 
-def test_who_keeps_leases_too_knows_since_when_they_were_not_renewed() -> None:
+def test_sidecar_learns_the_time_of_complete_renewals_only() -> None:
     """A sign of life in between would have it wait until too little is left of them."""
     holder, sidecar = Holder(), Told()
     leases = LeaseRenewer(holder, seconds=3600, sidecar=sidecar)
@@ -142,7 +142,7 @@ def test_who_keeps_leases_too_knows_since_when_they_were_not_renewed() -> None:
     assert sidecar.lines[6:] == ["1", "2", "renewed"]
 
 
-def test_who_keeps_leases_too_forgets_those_of_runs_that_have_ended() -> None:
+def test_sidecar_drops_leases_of_ended_runs() -> None:
     """The main process of a worker knows of its own runs from Celery too."""
     sidecar = Told()
     leases = LeaseRenewer(Holder(), seconds=3600, sidecar=sidecar)
@@ -189,7 +189,7 @@ class Reporter:
     def drop_progress(self, slot: None) -> None: ...
 
 
-def test_a_run_that_anybody_knows_of_has_a_lease_until_its_end_is_stored() -> None:
+def test_lease_exists_from_before_started_until_final_event_is_stored() -> None:
     """A worker that dies between the two would never be missed."""
     holder = Said()
     publisher = Publisher(holder, lease=60)
@@ -203,7 +203,7 @@ def test_a_run_that_anybody_knows_of_has_a_lease_until_its_end_is_stored() -> No
     assert holder.order == ["renewed", "started", "complete", "released"]
 
 
-def test_leases_that_cannot_be_renewed_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_renewals_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     holder = Holder()
     leases = always_due(holder)
     leases.begin([started(1)])

@@ -31,7 +31,7 @@ def sidecar() -> Iterator[LeaseSidecar]:
         psutil.Process(pid).wait()
 
 
-def test_orders_are_taken_in_whatever_pieces_they_come() -> None:
+def test_orders_are_parsed_from_arbitrary_chunks() -> None:
     orders = Orders()
     for byte in b"+a 1\n+b 2\n=10.5\n-a 1\n=11.0\n+c":
         orders.take(bytes([byte]))
@@ -40,7 +40,7 @@ def test_orders_are_taken_in_whatever_pieces_they_come() -> None:
     assert (orders.leases, orders.renewed_at) == ({"c 3"}, 12.0)
 
 
-def test_nothing_is_started_while_nothing_runs(sidecar: LeaseSidecar) -> None:
+def test_no_process_starts_without_leases(sidecar: LeaseSidecar) -> None:
     sidecar.update(set())
     assert sidecar._pid == 0
 
@@ -51,7 +51,7 @@ def use_instead(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> Non
     monkeypatch.setattr(sidecar_main, "__file__", str(script))
 
 
-def test_one_that_has_ended_is_replaced_by_one_that_is_told_all(
+def test_ended_sidecar_is_replaced_and_receives_all_leases(
     sidecar: LeaseSidecar, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
@@ -74,7 +74,7 @@ def test_one_that_has_ended_is_replaced_by_one_that_is_told_all(
     assert caplog.text.count("has ended; replacing it") == 1
 
 
-def test_one_that_does_not_listen_is_left(
+def test_sidecar_that_does_not_read_is_replaced(
     sidecar: LeaseSidecar, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
@@ -95,7 +95,7 @@ def test_one_that_does_not_listen_is_left(
     gate.touch()
 
 
-def test_one_that_listens_late_is_told_only_what_there_is_then(
+def test_slow_sidecar_receives_only_current_leases(
     sidecar: LeaseSidecar, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """It may be importing while many a short job comes and goes."""

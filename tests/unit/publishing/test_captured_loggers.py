@@ -34,12 +34,12 @@ from jobcast.publishing.log_capture import is_captured
         ("celery.app.trace", "shop", ("celery",), False),
     ],
 )
-def test_the_names_that_are_captured(
+def test_captured_logger_names(
     name: str, package: str | None, listed: tuple[str, ...], captured: bool
 ) -> None:
     assert is_captured(name, package, listed) is captured
 
 
-def test_a_logger_of_celerys_get_task_logger_is_captured_whatever_its_name() -> None:
+def test_task_logger_is_captured_under_any_name() -> None:
     assert is_captured("reports", "shop", (), of_task=True)
     assert not is_captured("reports", "shop", ())

@@ -87,7 +87,7 @@ def publisher(wire: Wire) -> Iterator[Publisher]:
     publisher.close()
 
 
-def test_events_are_sent_in_the_order_they_were_said(wire: Wire, publisher: Publisher) -> None:
+def test_events_are_sent_in_order(wire: Wire, publisher: Publisher) -> None:
     job = Job(Serving(publisher), "a")
     job.started()
     job.progress(10)
@@ -105,13 +105,13 @@ def test_events_are_sent_in_the_order_they_were_said(wire: Wire, publisher: Publ
     assert wire.said("job_progress", "percentage")[-1] == 40
 
 
-def test_the_end_is_stored_when_complete_returns(wire: Wire, publisher: Publisher) -> None:
+def test_final_event_is_stored_when_complete_returns(wire: Wire, publisher: Publisher) -> None:
     for n in range(20):
         Job(Serving(publisher), str(n)).complete(n)
         assert wire.said("job_complete", "result")[-1] == n
 
 
-def test_what_waits_of_a_job_is_sent_together_and_in_order(wire: Wire) -> None:
+def test_waiting_events_are_grouped_by_job_and_ordered(wire: Wire) -> None:
     publisher = Publisher(wire)
     jobs = [Job(Serving(publisher), name) for name in "abc"]
     wire.open.clear()
@@ -128,9 +128,7 @@ def test_what_waits_of_a_job_is_sent_together_and_in_order(wire: Wire) -> None:
     assert max(wire.batches) == 200
 
 
-def test_progress_is_conflated_while_the_transport_is_busy(
-    wire: Wire, publisher: Publisher
-) -> None:
+def test_progress_is_conflated_while_transport_is_busy(wire: Wire, publisher: Publisher) -> None:
     wire.open.clear()
     job = Job(Serving(publisher), "a")
     job.log("first")
@@ -143,9 +141,7 @@ def test_progress_is_conflated_while_the_transport_is_busy(
     assert len(said) <= 2
 
 
-def test_a_busy_loop_does_not_keep_the_publisher_from_lingering(
-    wire: Wire, publisher: Publisher
-) -> None:
+def test_publisher_lingers_during_a_busy_loop(wire: Wire, publisher: Publisher) -> None:
     job = Job(Serving(publisher), "a")
     calls = 0
     while len(wire.batches) < 5:
@@ -156,7 +152,7 @@ def test_a_busy_loop_does_not_keep_the_publisher_from_lingering(
     assert calls > 100 * len(wire.batches)
 
 
-def test_many_events_travel_in_few_batches(wire: Wire, publisher: Publisher) -> None:
+def test_many_events_are_sent_in_few_batches(wire: Wire, publisher: Publisher) -> None:
     wire.open.clear()
     job = Job(Serving(publisher), "a")
     for n in range(90):
@@ -166,7 +162,7 @@ def test_many_events_travel_in_few_batches(wire: Wire, publisher: Publisher) -> 
     assert len(wire.batches) <= 3
 
 
-def test_an_outage_is_said_once_and_waited_for_by_nobody(
+def test_outage_is_logged_once_and_blocks_no_flush(
     wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
     wire.down = True
@@ -182,7 +178,9 @@ def test_an_outage_is_said_once_and_waited_for_by_nobody(
     assert publisher.flush()
 
 
-def test_a_transport_that_hangs_is_waited_for_once(wire: Wire, publisher: Publisher) -> None:
+def test_only_the_first_flush_waits_for_a_hanging_transport(
+    wire: Wire, publisher: Publisher
+) -> None:
     wire.open.clear()
     job = Job(Serving(publisher), "a")
     job.started()
@@ -195,7 +193,7 @@ def test_a_transport_that_hangs_is_waited_for_once(wire: Wire, publisher: Publis
     assert wait_for(lambda: publisher.flush(timeout=30), "answer")
 
 
-def test_a_transport_that_breaks_in_an_unknown_way_is_down_and_no_more(
+def test_unknown_transport_error_counts_as_outage(
     wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
     wire.breaks = ValueError("no such option")
@@ -206,9 +204,7 @@ def test_a_transport_that_breaks_in_an_unknown_way_is_down_and_no_more(
     wait_for(lambda: wire.said("job_complete", "result") == [1], "the event")
 
 
-def test_what_was_stored_of_a_failed_batch_is_not_sent_again(
-    wire: Wire, publisher: Publisher
-) -> None:
+def test_stored_part_of_a_failed_batch_is_not_sent_again(wire: Wire, publisher: Publisher) -> None:
     wire.open.clear()
     job = Job(Serving(publisher), "a")
     for n in range(50):
@@ -219,7 +215,7 @@ def test_what_was_stored_of_a_failed_batch_is_not_sent_again(
     assert wire.said("job_log", "message") == [str(n) for n in range(50)]
 
 
-def test_a_flood_during_an_outage_is_bounded_and_counted(wire: Wire, publisher: Publisher) -> None:
+def test_flood_during_an_outage_is_bounded_and_counted(wire: Wire, publisher: Publisher) -> None:
     wire.down = True
     job = Job(Serving(publisher), "a")
     job.started()
@@ -237,7 +233,7 @@ def test_a_flood_during_an_outage_is_bounded_and_counted(wire: Wire, publisher: 
     assert counted + len([m for m in said if "dropped here" not in m]) == 5000
 
 
-def test_who_has_to_wait_for_another_publisher_waits_and_says_nothing_of_it(
+def test_held_job_waits_without_a_warning(
     wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
     wire.holds = True
@@ -266,7 +262,7 @@ def of_job(wire: Wire, name: str) -> list[dict[str, Any]]:
     return [payload for _, payload in wire.events if payload["job_id"] == name]
 
 
-def test_a_job_that_has_to_wait_holds_up_no_other(wire: Wire, publisher: Publisher) -> None:
+def test_held_job_does_not_delay_other_jobs(wire: Wire, publisher: Publisher) -> None:
     held = held_job(wire, publisher)
     for n in range(3):
         held.log("waits")
@@ -276,7 +272,7 @@ def test_a_job_that_has_to_wait_holds_up_no_other(wire: Wire, publisher: Publish
     assert publisher.flush(timeout=30) is False  # not all that was said
 
 
-def test_what_waits_beside_a_job_that_has_to_wait_is_sent_with_the_same_batch(wire: Wire) -> None:
+def test_events_of_other_jobs_in_a_batch_with_a_held_job_are_sent(wire: Wire) -> None:
     publisher = Publisher(wire, shown_url="wire://")
     wire.open.clear()
     Job(Serving(publisher), "first").log("keeps the transport busy")
@@ -296,9 +292,7 @@ def test_what_waits_beside_a_job_that_has_to_wait_is_sent_with_the_same_batch(wi
     publisher.close()
 
 
-def test_what_is_said_while_a_job_waits_is_kept_within_bounds_and_comes_in_order(
-    wire: Wire, publisher: Publisher
-) -> None:
+def test_events_of_a_held_job_are_bounded_and_ordered(wire: Wire, publisher: Publisher) -> None:
     job = held_job(wire, publisher)
     for n in range(500):
         job.log(n)
@@ -316,7 +310,7 @@ def test_what_is_said_while_a_job_waits_is_kept_within_bounds_and_comes_in_order
     assert int(dropped) + len(lines) - 1 == 500
 
 
-def test_each_job_goes_on_when_its_turn_has_come(wire: Wire, publisher: Publisher) -> None:
+def test_held_jobs_are_released_independently(wire: Wire, publisher: Publisher) -> None:
     held_job(wire, publisher, "a").complete("a")
     held_job(wire, publisher, "b").complete("b")
     wire.holds = False
@@ -325,7 +319,7 @@ def test_each_job_goes_on_when_its_turn_has_come(wire: Wire, publisher: Publishe
     assert not publisher._held
 
 
-def test_who_waits_for_another_publisher_does_not_wait_for_ever(
+def test_held_job_gives_up_waiting_after_a_timeout(
     wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -338,7 +332,7 @@ def test_who_waits_for_another_publisher_does_not_wait_for_ever(
     assert "job a: gave up waiting" in caplog.text
 
 
-def test_an_outage_does_not_count_as_waiting_for_another_publisher(
+def test_outage_does_not_count_towards_the_held_timeout(
     wire: Wire, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(now=0.0)
@@ -358,7 +352,7 @@ def test_an_outage_does_not_count_as_waiting_for_another_publisher(
     assert wire.events == []
 
 
-def test_who_ends_waits_for_nobody(wire: Wire) -> None:
+def test_close_publishes_held_events_without_waiting(wire: Wire) -> None:
     wire.holds = True
     publisher = Publisher(wire, shown_url="wire://")
     Job(Serving(publisher), "a", origin=Origin(after="other 7")).started()
@@ -366,7 +360,7 @@ def test_who_ends_waits_for_nobody(wire: Wire) -> None:
     assert len(wire.events) == 1
 
 
-def test_who_ends_sends_all_that_had_to_wait(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+def test_close_publishes_all_held_events(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
     publisher = Publisher(wire, shown_url="wire://")
     for name in "ab":
         held_job(wire, publisher, name).complete(name)
@@ -375,9 +369,7 @@ def test_who_ends_sends_all_that_had_to_wait(wire: Wire, caplog: pytest.LogCaptu
     assert "were not sent" not in caplog.text
 
 
-def test_what_had_to_wait_and_cannot_be_sent_is_counted(
-    wire: Wire, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_close_counts_unsent_held_events(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
     publisher = Publisher(wire, shown_url="wire://")
     held_job(wire, publisher).complete(1)
     wire.down = True
@@ -385,7 +377,7 @@ def test_what_had_to_wait_and_cannot_be_sent_is_counted(
     assert "2 events of jobs were not sent to wire://" in caplog.text
 
 
-def test_endings_that_had_to_go_are_counted(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+def test_dropped_final_events_are_counted(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
     wire.down = True
     publisher = Publisher(wire, shown_url="wire://", buffer=Buffer(max_kept=50))
     Job(Serving(publisher), "first").complete(0)
@@ -399,7 +391,7 @@ def test_endings_that_had_to_go_are_counted(wire: Wire, caplog: pytest.LogCaptur
     assert "30 statuses and final events of jobs were lost" in caplog.text
 
 
-def test_close_sends_what_is_left_and_tells_what_could_not_be(
+def test_close_sends_remaining_events_and_counts_unsent_ones(
     wire: Wire, caplog: pytest.LogCaptureFixture
 ) -> None:
     publisher = Publisher(wire, shown_url="wire://")
@@ -417,7 +409,7 @@ def test_close_sends_what_is_left_and_tells_what_could_not_be(
     assert not publisher._thread.is_alive()
 
 
-def test_close_names_the_jobs_whose_ending_is_not_sent(
+def test_close_names_jobs_with_unsent_final_events(
     wire: Wire, caplog: pytest.LogCaptureFixture
 ) -> None:
     publisher = Publisher(wire, shown_url="wire://")
@@ -439,7 +431,7 @@ def _tried_since(wire: Wire, tries: int) -> bool:
     return wire.tries > tries
 
 
-def test_endings_are_tried_again_until_they_are_stored(wire: Wire, publisher: Publisher) -> None:
+def test_final_events_are_retried_until_stored(wire: Wire, publisher: Publisher) -> None:
     wire.down = True
     for n in range(500):
         Job(Serving(publisher), str(n)).complete(n)
@@ -448,7 +440,7 @@ def test_endings_are_tried_again_until_they_are_stored(wire: Wire, publisher: Pu
     wait_for(lambda: len(wire.said("job_complete", "result")) == 500, "all endings")
 
 
-def test_nothing_is_said_after_the_end(wire: Wire, publisher: Publisher) -> None:
+def test_nothing_is_published_after_the_final_event(wire: Wire, publisher: Publisher) -> None:
     job = Job(Serving(publisher), "a")
     job.complete(1)
     job.log("late")
@@ -459,7 +451,7 @@ def test_nothing_is_said_after_the_end(wire: Wire, publisher: Publisher) -> None
     assert [name for name, _ in wire.events] == ["job_complete"]
 
 
-def test_threads_may_speak_at_once(wire: Wire, publisher: Publisher) -> None:
+def test_threads_publish_concurrently(wire: Wire, publisher: Publisher) -> None:
     job = Job(Serving(publisher), "a")
 
     def speak(name: str) -> None:
@@ -492,7 +484,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[runtime.Runtime]:
 RunInChild = Callable[[Callable[[], bool]], bool]
 
 
-def test_a_forked_child_has_a_publisher_of_its_own(
+def test_forked_child_has_its_own_publisher(
     here: runtime.Runtime, run_in_child: RunInChild
 ) -> None:
     ours = here.publisher
@@ -508,9 +500,7 @@ def test_a_forked_child_has_a_publisher_of_its_own(
     assert here.publisher is ours
 
 
-def test_a_job_goes_on_in_a_forked_child_whatever_was_under_way(
-    here: runtime.Runtime, run_in_child: RunInChild
-) -> None:
+def test_job_continues_in_a_forked_child(here: runtime.Runtime, run_in_child: RunInChild) -> None:
     """Another thread is just speaking, and the last progress was not looked at."""
     job = open_job("a")
     assert isinstance(job, Job)
@@ -555,7 +545,7 @@ class Breaks:
 @pytest.mark.parametrize(
     "wrong", [Breaks(RuntimeError("no")), 10**400], ids=["tensor", "huge"],
 )  # fmt: skip
-def test_an_odd_value_of_one_job_silences_nobody(
+def test_invalid_value_of_one_job_does_not_affect_others(
     wrong: Any, wire: Wire, publisher: Publisher
 ) -> None:
     job = Job(Serving(publisher), "odd")
@@ -571,7 +561,7 @@ def test_an_odd_value_of_one_job_silences_nobody(
     assert wire.said("job_progress", "percentage")[-1] == 70
 
 
-def test_a_progress_that_cannot_be_had_is_dropped_with_a_warning(
+def test_unreadable_progress_is_dropped_with_a_warning(
     wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -592,7 +582,7 @@ def test_a_progress_that_cannot_be_had_is_dropped_with_a_warning(
     assert wire.events[-1][0] == "job_complete"
 
 
-def test_the_thread_goes_on_whatever_fails_in_it(
+def test_publisher_thread_survives_any_error(
     wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -607,7 +597,7 @@ def test_the_thread_goes_on_whatever_fails_in_it(
     assert wire.said("job_complete", "result") == [1]
 
 
-def test_a_time_limit_that_is_reached_while_a_task_flushes_ends_the_task(
+def test_time_limit_during_flush_propagates(
     wire: Wire, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = Job(Serving(publisher), "a")

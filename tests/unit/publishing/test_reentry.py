@@ -170,7 +170,7 @@ while reached < 1000:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_foreign_code_in_the_middle_of_a_call_stops_no_job(case: str) -> None:
+def test_reentrant_calls_do_not_block_the_job(case: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PRELUDE + CASES[case] + EPILOGUE],
         env={**os.environ, "JOBCAST_URL": "memory://reentry"},

@@ -1,4 +1,4 @@
-"""What is said beside the main thread, from wherever Celery may call."""
+"""Background calls, scheduled from any code that Celery may interrupt."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ def test_failed_call_is_logged_and_the_next_one_runs(
 def test_signal_handler_may_schedule_a_call_that_needs_a_held_lock(
     background: BackgroundCalls,
 ) -> None:
-    """Celery's cold shutdown is one; what it interrupts may hold the lock that is needed."""
+    """Celery's cold shutdown is such a handler; it may interrupt code that holds the lock."""
     lock = threading.Lock()
-    said: list[threading.Event] = []
+    scheduled: list[threading.Event] = []
 
-    def speak() -> None:
+    def take_lock() -> None:
         with lock:
             pass
 
     def handle(number: int, frame: FrameType | None) -> None:
-        said.append(background.call(speak))
+        scheduled.append(background.call(take_lock))
 
     former = signal.signal(signal.SIGUSR1, handle)
     try:
         with lock:
             signal.raise_signal(signal.SIGUSR1)
-            assert not said[0].is_set()
-        assert said[0].wait(TIMEOUT)
+            assert not scheduled[0].is_set()
+        assert scheduled[0].wait(TIMEOUT)
     finally:
         signal.signal(signal.SIGUSR1, former)
         background.close()

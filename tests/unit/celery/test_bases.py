@@ -1,4 +1,4 @@
-"""Task classes with further bases, as projects have them: each base has its say, in any order."""
+"""Task classes with further base classes: the hooks of each base are called, in any order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ calls: list[str] = []
 
 
 class Singleton(Task):
-    """As celery-singleton: its hooks release a lock, and call no ``super()``."""
+    """A base whose hooks release a lock and do not call ``super()``, as in celery-singleton."""
 
     abstract = True
 
@@ -35,7 +35,7 @@ class Singleton(Task):
 
 
 class Audit(Task):
-    """It calls ``super()``, everywhere."""
+    """A base whose hooks call ``super()``."""
 
     abstract = True
 
@@ -53,7 +53,7 @@ class Audit(Task):
 
 
 class ContextTask(Task):
-    """As Flask's documentation has it: it calls ``run`` by itself."""
+    """A base whose ``__call__`` calls ``run`` directly, as in Flask's documentation."""
 
     abstract = True
 

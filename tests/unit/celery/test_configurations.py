@@ -1,4 +1,4 @@
-"""Where the settings of a job come from, with none, one and two Celery applications."""
+"""The source of a job's settings, with none, one and two Celery applications."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Make = Callable[..., Celery]
 
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Makes an application whose settings give a URL."""
+    """Return a function that creates an application with a URL in its settings."""
     monkeypatch.delenv("JOBCAST_URL", raising=False)
     monkeypatch.setattr("jobcast.celery.apps.active_apps", lambda: tuple(apps))
     apps: list[Celery] = []

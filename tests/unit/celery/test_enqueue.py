@@ -1,4 +1,4 @@
-"""How long the sender of a task waits for a transport that is silent."""
+"""The time for which the sender of a task waits for an unresponsive transport."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jobcast.settings import Settings
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A server that takes connections and never answers."""
+    """Run a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
         monkeypatch.setenv("JOBCAST_URL", f"redis://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setattr("jobcast.publishing.publisher.CLOSE_TIMEOUT", 0.1)
@@ -33,16 +33,16 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long each flush may take."""
+    """Return the list of the timeouts of all flushes."""
     flush = Publisher.flush
-    asked: list[float] = []
+    timeouts: list[float] = []
 
-    def note(self: Publisher, timeout: float = FLUSH_TIMEOUT) -> bool:
-        asked.append(timeout)
+    def record(self: Publisher, timeout: float = FLUSH_TIMEOUT) -> bool:
+        timeouts.append(timeout)
         return flush(self, timeout)
 
-    monkeypatch.setattr(Publisher, "flush", note)
-    return asked
+    monkeypatch.setattr(Publisher, "flush", record)
+    return timeouts
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ async def test_sender_does_not_wait_in_an_event_loop(
     with open_job("a") as job:
         job.log("a line")
     assert waits == []
-    # In a thread of its own a sender may wait.
+    # A sender in another thread waits.
     await asyncio.to_thread(task.delay)
     assert waits == [0.25]
 

@@ -1,4 +1,4 @@
-"""The owner of a job, from the signature to the run: whatever headers others add on the way."""
+"""The owner of a job reaches the run from the signature, whichever headers are added between."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def task(app: Celery) -> Any:
 
 @pytest.fixture
 def sent() -> Iterator[list[dict[str, Any]]]:
-    """The headers of every message that is sent."""
+    """Return the list of the headers of all sent messages."""
     messages: list[dict[str, Any]] = []
 
-    def note(headers: dict[str, Any], **_: Any) -> None:
+    def record(headers: dict[str, Any], **_: Any) -> None:
         messages.append(headers)
 
-    signals.before_task_publish.connect(note)
+    signals.before_task_publish.connect(record)
     yield messages
-    signals.before_task_publish.disconnect(note)
+    signals.before_task_publish.disconnect(record)
 
 
 SPELLINGS: dict[str, Callable[[Any], Signature]] = {
@@ -124,7 +124,7 @@ def test_owner_header_takes_precedence(task: Any, sent: list[dict[str, Any]]) ->
 
 
 def context(**message: Any) -> Context:
-    """The request of a run, as a worker makes it of a message."""
+    """Return the request of a run, as a worker creates it from a message."""
     own = {"jobcast_owner": "alice", "jobcast_sending": "abcdefabcdef"}
     return Context({"id": "a", "task": "owners.convert", "retries": 0, **own, **message})
 
@@ -146,7 +146,7 @@ def test_retry_message_gets_the_headers_that_celery_omits(
     request = context(headers=headers, jobcast_stands_in="owners.convert")
     job = job_of_run(request, app)
     assert job is not None
-    # As Celery's retry makes it: of the inner headers alone.
+    # Celery's retry copies the nested headers alone.
     message = {"id": "a", "retries": 1, **(request.headers or {})}
     with use_job(job):
         announce("owners.convert", message)

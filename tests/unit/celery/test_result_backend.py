@@ -1,4 +1,4 @@
-"""What is stored of a running task, and that nothing is once it has ended."""
+"""Progress is stored in the result backend while a task runs, and not after its end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Backend:
         self.broken = False
 
     def store_result(self, task_id: str, meta: Any, state: str, *, request: object) -> None:
-        assert request is REQUEST  # without it some backends do not know where to
+        assert request is REQUEST  # some backends need the request
         self.entered.set()
         assert self.open.wait(TIMEOUT)
         if self.broken:

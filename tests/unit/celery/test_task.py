@@ -1,4 +1,4 @@
-"""ProgressTask in this process, with Celery's eager mode and the memory transport."""
+"""``ProgressTask`` in this process, with Celery's eager mode and the memory transport."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def history(monkeypatch: pytest.MonkeyPatch) -> Iterator[History]:
 
 
 class OwnApp(Celery):
-    """An app that keeps its tasks: Celery gives those of one app to every app made ready later."""
+    """An app that keeps its tasks to itself; Celery shares tasks with apps finalized later."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__("unit", broker="memory://", set_as_current=False, **options)
@@ -67,7 +67,7 @@ def app() -> Celery:
 
 
 def brief(events: list[Event]) -> list[Any]:
-    """Names, with what tells one from another."""
+    """Return the names of the events, each with its status, message or result."""
     return [
         (name.removeprefix("job_"), data.get("status", data.get("message", data.get("result"))))
         for name, data in events
@@ -92,12 +92,11 @@ def test_task_cls_makes_every_task_a_progress_task(history: History) -> None:
 
     @app.task
     def plain() -> None:
-        current_job().log("from a task that knows nothing of jobcast")
+        current_job().log("from a plain task")
 
     result = plain.apply()
     assert brief(history(result.id)) == [
-        ("status", "started"), ("log", "from a task that knows nothing of jobcast"),
-        ("complete", None),
+        ("status", "started"), ("log", "from a plain task"), ("complete", None),
     ]  # fmt: skip
 
 
@@ -117,7 +116,7 @@ def test_celerys_own_tasks_are_not_queued_as_jobs(name: str, history: History) -
         for _ in ("before", "after"):
             app.send_task(name, task_id=(job_id := new_id()), headers=headers)
             assert history(job_id) == []
-            app.finalize()  # now it knows the task
+            app.finalize()  # defines the built-in tasks
 
 
 @pytest.mark.parametrize("name", ["celery.chord_unlock", "celery.nowhere"])
@@ -135,7 +134,7 @@ def test_refused_message_of_celerys_own_tasks_is_not_a_job(name: str, history: H
         ),
         NotRegistered(name),
     )
-    wait_for(lambda: history(other), "the end of what is a job")
+    wait_for(lambda: history(other), "the final event of the other job")
     assert history(job_id) == []
 
 
@@ -374,23 +373,23 @@ def test_logging_of_the_task_and_of_listed_loggers_is_captured(
         monkeypatch.setenv(name, value)
 
     @app.task(base=ProgressTask, bind=True)
-    def speaks(self: ProgressTask) -> None:
+    def logs_lines(self: ProgressTask) -> None:
         logging.getLogger("tests.library").info("of the %s", "package")
         get_task_logger("reports").info("of a task logger")
         logging.getLogger("celery.task").warning("of the task logger")
         for name in ("mine.deep", "mine", "httpx"):
             logging.getLogger(name).info("of %s", name)
         for loud in ("jobcast.celery", "redis", "socketio.server", "kombu.x", "celery.app.trace"):
-            logging.getLogger(loud).error("from the machinery")
+            logging.getLogger(loud).error("from the infrastructure")
 
-    result = speaks.apply()
+    result = logs_lines.apply()
     logs = [d["message"] for name, d in history(result.id) if name == "job_log"]
     assert logs == expected
 
 
 @pytest.fixture
 def fresh_loggers() -> Iterator[None]:
-    """No handlers of an earlier test, and the level open."""
+    """Remove the handlers of earlier tests, and let the root logger pass all levels."""
     from jobcast.publishing.log_capture import JobLogHandler
 
     root = logging.getLogger()
@@ -427,7 +426,7 @@ def test_failure_propagated_to_the_caller_ends_the_job(
 
 
 def test_retry_propagated_to_the_caller_ends_the_job(app: Celery, history: History) -> None:
-    """Celery leaves it to the caller, who gets an exception, to try it again."""
+    """Celery raises ``Retry`` in the caller and does not run the retry."""
 
     @app.task(base=ProgressTask, bind=True, max_retries=2)
     def retries(self: ProgressTask) -> str:
@@ -464,9 +463,9 @@ def test_exception_handled_by_the_caller_does_not_affect_the_run(
         raise LookupError("the caller's")
     except LookupError:
         job_id = ends.apply().id
-    told = brief(history(job_id))
-    assert "the caller's" not in str(told)
-    assert told[-1] == {
+    events = brief(history(job_id))
+    assert "the caller's" not in str(events)
+    assert events[-1] == {
         "returns": ("complete", "done"), "replaces": ("complete", "of another task"),
         "fails": ("error", "its own"), "retries": ("complete", "done"),
     }[ending]  # fmt: skip
@@ -490,7 +489,7 @@ def test_exception_of_the_caller_raised_again_ends_the_job(app: Celery, history:
 
 @pytest.fixture
 def unreachable(app: Celery) -> Celery:
-    """An app whose broker is not there."""
+    """Return an app whose broker cannot be reached."""
     app.conf.update(broker_url="redis://127.0.0.1:1/0", task_publish_retry=False)
     return app
 
@@ -537,7 +536,7 @@ def test_error_after_sending_does_not_end_the_job(app: Celery, history: History)
 def test_task_of_an_app_that_is_not_current_is_queued(
     by_name: bool, app: Celery, history: History
 ) -> None:
-    OwnApp()  # another one that does not know the task
+    OwnApp()  # another app, which does not define the task
 
     @app.task(base=ProgressTask, bind=True, name=new_id("t"))
     def fine(self: ProgressTask) -> None:
@@ -552,7 +551,7 @@ def test_task_of_an_app_that_is_not_current_is_queued(
 
 
 class Quiet:
-    """A mixin of somebody who does not call ``super()``."""
+    """A mixin whose hooks do not call ``super()``."""
 
     def before_start(self, *_: Any) -> None: ...
     def on_success(self, *_: Any) -> None: ...
@@ -582,7 +581,7 @@ def test_outcome_is_published_if_hooks_do_not_call_super(
         assert brief(history(result.id)) == [("status", "started"), end]
 
 
-class TellsCodes(ProgressTask):
+class ShowsAttributes(ProgressTask):
     abstract = True
 
     def public_error(self, exc: BaseException) -> str:
@@ -603,7 +602,7 @@ def test_original_exception_is_published(
     hook: str, throw: bool, cause: Exception, error: str, message: str, app: Celery,
     history: History,
 ) -> None:  # fmt: skip
-    class Own(TellsCodes):
+    class Own(ShowsAttributes):
         abstract = True
 
         def on_failure(self, *args: Any) -> None:
@@ -618,7 +617,7 @@ def test_original_exception_is_published(
                     except LookupError:
                         super().on_failure(*args)
 
-    @app.task(base=TellsCodes if hook == "none" else Own, bind=True)
+    @app.task(base=ShowsAttributes if hook == "none" else Own, bind=True)
     def fails(self: ProgressTask) -> None:
         raise cause
 
@@ -633,7 +632,7 @@ def test_original_exception_is_published(
 def test_retry_publishes_the_original_exception(how: str, app: Celery, history: History) -> None:
     options = {"autoretry_for": (TwoArgs,)} if how == "autoretry" else {}
 
-    @app.task(base=TellsCodes, bind=True, max_retries=1, **options)
+    @app.task(base=ShowsAttributes, bind=True, max_retries=1, **options)
     def fails(self: ProgressTask) -> None:
         cause = TwoArgs(5, "bad row")
         match how:

@@ -1,4 +1,4 @@
-"""The leases of a process: what is renewed, and what is given back."""
+"""The renewal and release of a process's leases."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobcast.transports.leases import Lease
 
 
 class Holder:
-    """Keeps leases, unless it is down."""
+    """A transport that stores leases, unless it is down."""
 
     publisher_id = "holder"
 
@@ -58,7 +58,7 @@ def lease_of(number: int) -> Lease:
 
 
 def always_due(holder: Holder) -> LeaseRenewer:
-    """LeaseRenewer so short that they are renewed whenever they are looked at."""
+    """Return a renewer with leases so short that each call of ``tend()`` renews them."""
     return LeaseRenewer(holder, seconds=0)
 
 
@@ -78,7 +78,7 @@ def test_lease_of_an_ended_run_elsewhere_is_released() -> None:
     leases = always_due(holder)
     running = [lease_of(1), lease_of(2)]
     leases.elsewhere = lambda: running
-    # One that has ended before it is first looked at is no exception.
+    # Run 3 has already ended at the first call of tend().
     for number in range(1, 4):
         leases.hold(lease_of(number))
     leases.tend()
@@ -106,8 +106,8 @@ def test_runs_that_end_during_an_outage_are_not_renewed_after_it() -> None:
     assert holder.renewals == [3]
 
 
-class Told:
-    """Remembers what it is told."""
+class RecordingSidecar:
+    """A sidecar that records the calls."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -123,8 +123,8 @@ class Told:
 
 
 def test_sidecar_learns_the_time_of_complete_renewals_only() -> None:
-    """A sign of life in between would have it wait until too little is left of them."""
-    holder, sidecar = Holder(), Told()
+    """Partial renewals must not postpone the sidecar's own renewal of the other leases."""
+    holder, sidecar = Holder(), RecordingSidecar()
     leases = LeaseRenewer(holder, seconds=3600, sidecar=sidecar)
     leases.elsewhere = list
     leases.begin([started(1)])
@@ -143,8 +143,8 @@ def test_sidecar_learns_the_time_of_complete_renewals_only() -> None:
 
 
 def test_sidecar_drops_leases_of_ended_runs() -> None:
-    """The main process of a worker knows of its own runs from Celery too."""
-    sidecar = Told()
+    """The main process of a worker also gets the leases of its own runs from Celery."""
+    sidecar = RecordingSidecar()
     leases = LeaseRenewer(Holder(), seconds=3600, sidecar=sidecar)
     leases.elsewhere = list
     leases._renew_at = float("inf")
@@ -157,8 +157,8 @@ def test_sidecar_drops_leases_of_ended_runs() -> None:
     assert sidecar.lines == ["1", "2", "2", "2"]
 
 
-class Said(Holder):
-    """Remembers what it was asked for, in order."""
+class RecordingHolder(Holder):
+    """A transport that records the order of calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class Said(Holder):
 
 
 class Reporter:
-    """A run that says something."""
+    """A run that publishes events."""
 
     dirty = False
     requires: Required = ""
@@ -190,8 +190,8 @@ class Reporter:
 
 
 def test_lease_exists_from_before_started_until_final_event_is_stored() -> None:
-    """A worker that dies between the two would never be missed."""
-    holder = Said()
+    """Otherwise the loss of a worker in between would never be detected."""
+    holder = RecordingHolder()
     publisher = Publisher(holder, lease=60)
     run = Reporter()
     for event in (

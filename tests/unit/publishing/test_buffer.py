@@ -25,7 +25,7 @@ def progress(percentage: float, job_id: str = "a") -> JobProgress:
     return JobProgress(job_id=job_id, percentage=percentage, message=None)
 
 
-def said(buffer: Buffer, count: int = 1_000_000) -> list[object]:
+def take_values(buffer: Buffer, count: int = 1_000_000) -> list[object]:
     return [
         event.message if isinstance(event, JobLog) else getattr(event, "percentage", event.name)
         for event in (entry.event for entry in buffer.take(count))
@@ -45,22 +45,22 @@ def is_note(event: JobEvent) -> bool:
 
 def test_newer_progress_replaces_an_unsent_one_at_its_own_position() -> None:
     buffer = filled(progress(1), log("x"), progress(2), progress(3, "b"), log("y"))
-    assert said(buffer) == ["x", 2, 3, "y"]
+    assert take_values(buffer) == ["x", 2, 3, "y"]
     assert len(buffer) == 0
 
 
 def test_taken_progress_is_not_replaced() -> None:
     buffer = filled(progress(1))
-    assert said(buffer) == [1]
+    assert take_values(buffer) == [1]
     buffer.add(progress(2))
-    assert said(buffer) == [2]
+    assert take_values(buffer) == [2]
 
 
 def test_oldest_logs_are_dropped_and_counted_in_one_line() -> None:
     status, end = JobStatus(job_id="a", status="started"), JobComplete(job_id="a", result=1)
     buffer = filled(status, *(log(str(n)) for n in range(10)), end, max_events=5)
     assert len(buffer) == 5
-    assert said(buffer) == [
+    assert take_values(buffer) == [
         "job_status",
         "7 log lines were dropped here: they could not be sent in time",
         "7",
@@ -129,12 +129,12 @@ def test_first_ticket_marks_events_that_have_left() -> None:
 
 
 class Interrupted(Exception):
-    """What the handler of a signal raises."""
+    """The exception that the simulated signal handler raises."""
 
 
 @contextmanager
 def interrupted_at(line: int) -> Iterator[None]:
-    """Raises at the line of the buffer's code that is the so manieth to be run."""
+    """Raise ``Interrupted`` before the given executed line of the buffer module, from 1."""
     lines = 0
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
@@ -180,8 +180,8 @@ def test_buffer_survives_an_interruption_at_any_line(event: JobEvent) -> None:
             buffer.add(later)
         assert len(buffer) <= bounds["max_events"] + 1
         kept = [entry.event for entry in buffer.take(99) if not is_note(entry.event)]
-        order = {id(said): number for number, said in enumerate([*before, event, *after])}
-        places = [order[id(said)] for said in kept]
+        order = {id(added): number for number, added in enumerate([*before, event, *after])}
+        places = [order[id(added)] for added in kept]
         assert places == sorted(places)
         assert kept[-1] is after[-1]
         assert (len(buffer), buffer.first_ticket()) == (0, buffer.last_ticket + 1)
@@ -204,7 +204,7 @@ def test_held_jobs_are_skipped() -> None:
 
 
 def test_events_taken_past_a_held_job_free_their_space() -> None:
-    """Else endings would be taken for too many that have long been sent."""
+    """Events that have been sent must not count towards the bound on final events."""
     started = JobStatus(job_id="a", status="started")
     buffer = filled(started, log("waits"), max_kept=3, max_log_characters=20)
     for n in range(10):
@@ -233,30 +233,30 @@ events = st.lists(
 
 @given(events, st.integers(1, 20), st.integers(1, 7))
 def test_events_stay_in_order_and_losses_are_counted(
-    said_events: list[JobEvent], max_events: int, batch: int
+    added: list[JobEvent], max_events: int, batch: int
 ) -> None:
-    buffer = filled(*said_events, max_events=max_events)
+    buffer = filled(*added, max_events=max_events)
     taken: list[JobEvent] = []
     while len(buffer):
         taken += [entry.event for entry in buffer.take(batch)]
     kept = [event for event in taken if not is_note(event)]
-    order = {id(event): position for position, event in enumerate(said_events)}
+    order = {id(event): position for position, event in enumerate(added)}
     positions = [order[id(event)] for event in kept if event.kind in "pl"]
     assert positions == sorted(positions)
     for job_id in "ab":
-        logs = [e for e in said_events if e.job_id == job_id and e.kind == "l"]
+        logs = [e for e in added if e.job_id == job_id and e.kind == "l"]
         survivors = [e for e in kept if e.job_id == job_id and e.kind == "l"]
         assert survivors == logs[len(logs) - len(survivors) :]
-        latest = [e for e in said_events if e.job_id == job_id and e.kind == "p"][-1:]
+        latest = [e for e in added if e.job_id == job_id and e.kind == "p"][-1:]
         shown = [e for e in kept if e.job_id == job_id and e.kind == "p"]
-        # Values go when the logs are gone and there is still too much.
-        assert shown == latest or (not shown and len(said_events) > max_events)
+        # Progress is dropped only if dropping all logs is not enough.
+        assert shown == latest or (not shown and len(added) > max_events)
     for kind in "st":
-        assert [e for e in kept if e.kind == kind] == [e for e in said_events if e.kind == kind]
+        assert [e for e in kept if e.kind == kind] == [e for e in added if e.kind == kind]
 
 
 class Mark(str):
-    """Does not encode."""
+    """A str that cannot be encoded."""
 
 
 def test_statuses_and_final_events_that_cannot_be_encoded_are_reduced() -> None:
@@ -265,8 +265,8 @@ def test_statuses_and_final_events_that_cannot_be_encoded_are_reduced() -> None:
     error = JobError(job_id="b", error=Mark("E"), message=Mark("\ud800"), reason="revoked")
     encoded = encode(filled(started, end, error, progress(Mark("x"))).take(9))  # type: ignore[arg-type]
     payloads = [msgspec.json.decode(f"{outgoing.head[2:]}0}}]")[1] for outgoing in encoded]
-    said = [{k: v for k, v in p.items() if k not in ("timestamp", "seq")} for p in payloads]
-    assert said == [
+    fields = [{k: v for k, v in p.items() if k not in ("timestamp", "seq")} for p in payloads]
+    assert fields == [
         {"job_id": "a", "status": "started", "attempt": 2},
         {"job_id": "a", "result": {"omitted": "unserializable", "type": "object"}},
         {"job_id": "b", "error": "E", "message": "?", "reason": "revoked"},

@@ -1,4 +1,4 @@
-"""Which loggers' lines the followers of a job see."""
+"""The loggers whose records are shown to the followers of a job."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from jobcast.publishing.log_capture import is_captured
         ("httpcore", "shop", ("httpx",), False),
         ("httpx", "shop", ("*",), True),
         ("shop.reports", "shop", ("httpx",), True),
-        ("shop", None, (), False),  # open_job: there is no task
+        ("shop", None, (), False),  # no task and no caller
         ("shop", None, ("shop",), True),
-        # The machinery must not hear itself, whatever is listed.
+        # Records of the infrastructure are excluded, even if they are listed.
         ("redis.connection", "shop", ("*",), False),
         ("kombu", "shop", ("kombu",), False),
         ("jobcast.publishing.publisher", "jobcast", ("*",), False),

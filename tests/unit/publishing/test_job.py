@@ -1,4 +1,4 @@
-"""The handle, with a publisher that keeps what it is given."""
+"""The handle of a job, with a publisher that records its events."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from jobcast.transports import Origin
 
 
 class Kept:
-    """A publisher that looks at every progress at once."""
+    """A publisher that takes every progress at once, and records all events."""
 
     def __init__(self) -> None:
         self.events: list[JobEvent] = []
@@ -79,7 +79,7 @@ class Kept:
 
 
 class Breaks:
-    """A value of a task, of which nothing can be had."""
+    """A value that cannot be converted to a number or a text."""
 
     def __float__(self) -> float:
         raise RuntimeError("no number")
@@ -103,8 +103,8 @@ def job(kept: Kept) -> Job:
 
 
 def test_percentages_are_clamped_and_never_nan(kept: Kept, job: Job) -> None:
-    for said in (-5, 10, 200):
-        job.progress(said)
+    for percentage in (-5, 10, 200):
+        job.progress(percentage)
     assert kept.percentages == [0, 10, 100]
     job.progress(math.nan)
     job.progress(None)
@@ -146,7 +146,7 @@ def test_stage_has_its_own_messages(kept: Kept, job: Job) -> None:
     with job.stage("a", of=2):
         job.progress(10, "inside")
     with job.stage("b"):
-        # How much there is to do is not known, but where the stage begins.
+        # The total is unknown, so the percentage is that of the stage's beginning.
         job.progress(current=3)
     job.progress(100)
     assert [(p["percentage"], p["message"]) for p in kept.progress] == [
@@ -190,7 +190,7 @@ def test_aborted_tracked_loop_leaves_no_rate(kept: Kept, job: Job) -> None:
 
 
 class Unsized:
-    """As a ``DataLoader`` of an iterable data set."""
+    """An iterable whose length raises, such as a ``DataLoader`` of an iterable data set."""
 
     def __init__(self, exc: Exception) -> None:
         self.exc = exc
@@ -371,7 +371,7 @@ def test_job_without_valid_settings_does_nothing(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("JOBCAST_URL", "nonsense")
     runtime.close()
     with open_job("a") as job:
-        job.log("nobody hears it")
+        job.log("not published")
     runtime.close()
 
 
@@ -383,7 +383,7 @@ def test_invalid_job_id_is_refused(wrong: Any, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_retry_message_refers_to_the_retrying_event(kept: Kept, job: Job) -> None:
-    """Its message may be taken by another process before this one has been heard."""
+    """Another process may receive the message before this one has published ``retrying``."""
     headers = {"id": job.job_id, "retries": 1}
     job.retry_cause = ConnectionError("not yet"), "not yet"
     with use_job(job):
@@ -395,7 +395,7 @@ def test_retry_message_refers_to_the_retrying_event(kept: Kept, job: Job) -> Non
 
 
 class Mark(str):
-    """As those of Django, Jinja and numpy: it does not encode, and stays what it is."""
+    """A str that cannot be encoded and stays a subclass, as in Django, Jinja and numpy."""
 
     def __str__(self) -> str:
         return self
@@ -506,8 +506,8 @@ def test_rate_is_a_valid_number_or_unset(kept: Kept, job: Job, current: Any, tot
 def test_error_always_has_a_message(kept: Kept, exc: Exception, message: str) -> None:
     Job(kept, "a").fail(exc)
     Job(kept, "b").fail(exc, "")
-    said = [event.message for event in kept.events if isinstance(event, JobError)]
-    assert said == [message, "The job failed, and did not say why"]
+    messages = [event.message for event in kept.events if isinstance(event, JobError)]
+    assert messages == [message, "The job failed, and did not say why"]
 
 
 @pytest.mark.parametrize(
@@ -559,17 +559,17 @@ def test_invalid_owner_is_refused_at_once(
 
 
 def test_thread_publishes_for_a_job_in_a_copy_of_its_context(kept: Kept) -> None:
-    def speak(name: str) -> None:
+    def publish(name: str) -> None:
         current_job().log(name)
 
     with Job(kept, "a") as job:
         threads = [
-            Thread(target=speak, args=("outside",)),
-            Thread(target=copy_context().run, args=(speak, "inside")),
-            Thread(target=job.log, args=("taken along",)),
+            Thread(target=publish, args=("outside",)),
+            Thread(target=copy_context().run, args=(publish, "inside")),
+            Thread(target=job.log, args=("passed",)),
         ]
         for thread in threads[getattr(sys.flags, "thread_inherit_context", 0) :]:
             thread.start()
             thread.join()
-    said = [event.message for event in kept.events if isinstance(event, JobLog)]
-    assert said == ["inside", "taken along"]
+    lines = [event.message for event in kept.events if isinstance(event, JobLog)]
+    assert lines == ["inside", "passed"]

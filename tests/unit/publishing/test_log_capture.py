@@ -1,4 +1,4 @@
-"""What is logged inside a job, and that nobody else's logging changes by that."""
+"""Log records are captured inside a job, and other logging is not affected."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Bare = Callable[[], logging.Logger]
 
 @pytest.fixture
 def bare() -> Iterator[Bare]:
-    """Makes the root logger as it is where nobody has configured it, pytest included."""
+    """Return a function that resets the root logger to an unconfigured state, without pytest's."""
     root = logging.getLogger()
     level = root.level
 
@@ -73,7 +73,7 @@ def test_captured_record_still_pickles_without_new_attributes(
     root.addHandler(QueueHandler(records))
     with open_job(job_id := new_id()) as job:
         logging.getLogger("tests").warning("a line")
-        # A handler after jobcast's, as one that is added inside the job is.
+        # A handler that is added inside the job comes after jobcast's.
         root.addHandler(after := QueueHandler(records))
         logging.getLogger("tests").warning("another")
         root.removeHandler(after)

@@ -1,4 +1,4 @@
-"""What followers see of results of every type that a task may return."""
+"""The published forms of results of all types that a task may return."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def omitted(kind: str) -> dict[str, str]:
 
 
 class Moment(datetime):
-    """As pendulum's and pandas': a text of its own is not used."""
+    """A subclass with its own text, which is not used, as in pendulum and pandas."""
 
     def isoformat(self, *_: Any, **__: Any) -> str:
         return "some time"
@@ -53,7 +53,7 @@ class Price(Decimal): ...
 
 
 class Never(datetime):
-    """As pandas' NaT."""
+    """A datetime with invalid attributes, such as pandas' NaT."""
 
     @property
     def year(self) -> Any:

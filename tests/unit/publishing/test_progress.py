@@ -20,10 +20,10 @@ anything = st.one_of(
 
 @given(st.lists(anything))
 def test_percentage_is_within_bounds_and_never_decreases(
-    said: list[Any],
+    reported: list[Any],
 ) -> None:
     shown, job = Shown(), Stage()
-    values = [shown.percentage(number(value), UNSET, UNSET, job) for value in said]
+    values = [shown.percentage(number(value), UNSET, UNSET, job) for value in reported]
     known = [value for value in values if value is not None]
     assert all(0 <= value <= 100 for value in known)
     assert known == sorted(known)
@@ -85,11 +85,11 @@ def test_percentage_decreases_only_with_a_new_stage() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weight", "of", "says"),
+    ("weight", "of", "message"),
     [(0, None, "positive"), (-1, None, "positive"), (math.nan, None, "positive"), (3, 2, "less")],
 )
-def test_invalid_weights_are_refused(weight: float, of: float | None, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_invalid_weights_are_refused(weight: float, of: float | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Stage().enter("x", weight, of)
 
 
@@ -104,7 +104,7 @@ def test_planned_stages_are_contiguous(weights: list[float]) -> None:
 
 
 class Tensor:
-    """Raises what no number does."""
+    """A value whose ``__float__`` raises an unusual error."""
 
     def __float__(self) -> float:
         raise RuntimeError("a tensor of two elements")
@@ -142,7 +142,7 @@ def test_very_large_and_small_numbers_have_a_percentage() -> None:
 def test_weight_must_be_a_positive_and_finite_number(weight: Any, which: str) -> None:
     arguments = {"weight": 1, "of": None, which: weight}
     if arguments == {"weight": 1, "of": None}:
-        return  # the sum need not be known
+        return  # ``of`` may be None
     with pytest.raises(ValueError, match=f"{which}=.* is not a positive and finite number"):
         Stage().enter("x", **arguments)
 

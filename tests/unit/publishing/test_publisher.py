@@ -1,4 +1,4 @@
-"""The publisher with a transport that fails when it is told to."""
+"""The publisher, with a transport whose failures the tests control."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support import TIMEOUT, Serving, wait_for
 
 
 class Wire:
-    """Keeps what it is given, unless it is down."""
+    """A transport that records events, unless it is down."""
 
     publisher_id = "wire"
 
@@ -61,7 +61,7 @@ class Wire:
         if len(taken) < len(batch):
             raise PublishFailed("it was full", batch[len(taken) :])
         if held:
-            raise PublishFailed("another has to speak first", held, held=True)
+            raise PublishFailed("another publisher comes first", held, held=True)
 
     def emit(self, event: str, data: Any, *, room: str | None = None) -> None:
         raise AssertionError("the publisher does not emit")
@@ -69,7 +69,7 @@ class Wire:
     def close(self) -> None:
         self.closed = True
 
-    def said(self, name: str, field: str) -> list[Any]:
+    def values(self, name: str, field: str) -> list[Any]:
         return [payload[field] for event, payload in self.events if event == name]
 
 
@@ -98,17 +98,17 @@ def test_events_are_sent_in_order(wire: Wire, publisher: Publisher) -> None:
     job.progress(40)
     job.complete("done")
     kinds = [name.removeprefix("job_") for name, _ in wire.events]
-    # Whether an earlier progress was sent before it was replaced is a matter of time.
+    # Earlier progress may or may not have been sent before it was replaced.
     assert kinds[0] == "status"
     assert kinds[-2:] == ["progress", "complete"]
-    assert wire.said("job_log", "message") == ["one", "two"]
-    assert wire.said("job_progress", "percentage")[-1] == 40
+    assert wire.values("job_log", "message") == ["one", "two"]
+    assert wire.values("job_progress", "percentage")[-1] == 40
 
 
 def test_final_event_is_stored_when_complete_returns(wire: Wire, publisher: Publisher) -> None:
     for n in range(20):
         Job(Serving(publisher), str(n)).complete(n)
-        assert wire.said("job_complete", "result")[-1] == n
+        assert wire.values("job_complete", "result")[-1] == n
 
 
 def test_waiting_events_are_grouped_by_job_and_ordered(wire: Wire) -> None:
@@ -136,9 +136,9 @@ def test_progress_is_conflated_while_transport_is_busy(wire: Wire, publisher: Pu
         job.progress(n / 100)
     wire.open.set()
     assert publisher.flush()
-    said = wire.said("job_progress", "percentage")
-    assert said[-1] == 99.99
-    assert len(said) <= 2
+    published = wire.values("job_progress", "percentage")
+    assert published[-1] == 99.99
+    assert len(published) <= 2
 
 
 def test_publisher_lingers_during_a_busy_loop(wire: Wire, publisher: Publisher) -> None:
@@ -147,7 +147,7 @@ def test_publisher_lingers_during_a_busy_loop(wire: Wire, publisher: Publisher) 
     while len(wire.batches) < 5:
         job.progress(calls)
         calls += 1
-    # Each batch waited for the ones said meanwhile to be replaced.
+    # Newer progress replaced older progress before each batch was sent.
     assert wire.batches == [1] * len(wire.batches)
     assert calls > 100 * len(wire.batches)
 
@@ -173,8 +173,8 @@ def test_outage_is_logged_once_and_blocks_no_flush(
     assert publisher.flush(timeout=30) is False
     wire.down = False
     wait_for(lambda: len(wire.events) == 5, "events after the outage")
-    wait_for(lambda: "reaches wire:// again" in caplog.text, "good news")
-    assert wire.said("job_complete", "result") == [0, 1, 2, 3, 4]
+    wait_for(lambda: "reaches wire:// again" in caplog.text, "log line")
+    assert wire.values("job_complete", "result") == [0, 1, 2, 3, 4]
     assert publisher.flush()
 
 
@@ -201,7 +201,7 @@ def test_unknown_transport_error_counts_as_outage(
     wait_for(lambda: wire.tries >= 2, "another try")
     assert caplog.text.count("cannot reach wire:// (no such option)") == 1
     wire.breaks = None
-    wait_for(lambda: wire.said("job_complete", "result") == [1], "the event")
+    wait_for(lambda: wire.values("job_complete", "result") == [1], "the event")
 
 
 def test_stored_part_of_a_failed_batch_is_not_sent_again(wire: Wire, publisher: Publisher) -> None:
@@ -212,7 +212,7 @@ def test_stored_part_of_a_failed_batch_is_not_sent_again(wire: Wire, publisher: 
     wire.accepts = 7
     wire.open.set()
     wait_for(lambda: len(wire.events) == 50, "all of it")
-    assert wire.said("job_log", "message") == [str(n) for n in range(50)]
+    assert wire.values("job_log", "message") == [str(n) for n in range(50)]
 
 
 def test_flood_during_an_outage_is_bounded_and_counted(wire: Wire, publisher: Publisher) -> None:
@@ -224,13 +224,13 @@ def test_flood_during_an_outage_is_bounded_and_counted(wire: Wire, publisher: Pu
     job.complete(1)
     wire.down = False
     wait_for(lambda: "job_complete" in [name for name, _ in wire.events], "end of the job")
-    said = wire.said("job_log", "message")
+    published = wire.values("job_log", "message")
     assert wire.events[0][0] == "job_status"
-    # The bound, the batch that was being sent, and what is said of the lines that went.
-    assert len(said) <= 100 + 200 + 2
-    assert said[-1] == "4999"
-    counted = sum(int(m.split()[0]) for m in said if "dropped here" in m)
-    assert counted + len([m for m in said if "dropped here" not in m]) == 5000
+    # At most the bound, the batch being sent, and the lines that count dropped ones.
+    assert len(published) <= 100 + 200 + 2
+    assert published[-1] == "4999"
+    counted = sum(int(m.split()[0]) for m in published if "dropped here" in m)
+    assert counted + len([m for m in published if "dropped here" not in m]) == 5000
 
 
 def test_held_job_waits_without_a_warning(
@@ -250,7 +250,7 @@ def test_held_job_waits_without_a_warning(
 
 
 def held_job(wire: Wire, publisher: Publisher, name: str = "held") -> Job:
-    """A job that another publisher has to speak of first, as the publisher knows by now."""
+    """Return a job whose events the publisher holds until another publisher's are stored."""
     wire.holds = True
     job = Job(Serving(publisher), name, origin=Origin(after="other 7"))
     job.started()
@@ -267,9 +267,9 @@ def test_held_job_does_not_delay_other_jobs(wire: Wire, publisher: Publisher) ->
     for n in range(3):
         held.log("waits")
         Job(Serving(publisher), str(n)).complete(n)
-        assert wire.said("job_complete", "result") == [*range(n + 1)]  # stored when it returns
+        assert wire.values("job_complete", "result") == [*range(n + 1)]  # stored when it returns
     assert of_job(wire, "held") == []
-    assert publisher.flush(timeout=30) is False  # not all that was said
+    assert publisher.flush(timeout=30) is False  # some events are held
 
 
 def test_events_of_other_jobs_in_a_batch_with_a_held_job_are_sent(wire: Wire) -> None:
@@ -302,8 +302,8 @@ def test_events_of_a_held_job_are_bounded_and_ordered(wire: Wire, publisher: Pub
     wait_for(lambda: publisher.flush(), "all of it")
     names = [name for name, _ in wire.events]
     assert (names[0], names[-1]) == ("job_status", "job_complete")
-    assert wire.said("job_progress", "percentage")[-1] == 49.9
-    lines = wire.said("job_log", "message")
+    assert wire.values("job_progress", "percentage")[-1] == 49.9
+    lines = wire.values("job_log", "message")
     assert lines[-1] == "499"
     assert len(lines) <= 101
     dropped, *_ = next(line for line in lines if "dropped" in line).split()
@@ -365,7 +365,7 @@ def test_close_publishes_all_held_events(wire: Wire, caplog: pytest.LogCaptureFi
     for name in "ab":
         held_job(wire, publisher, name).complete(name)
     publisher.close()
-    assert sorted(wire.said("job_complete", "result")) == ["a", "b"]
+    assert sorted(wire.values("job_complete", "result")) == ["a", "b"]
     assert "were not sent" not in caplog.text
 
 
@@ -387,7 +387,7 @@ def test_dropped_final_events_are_counted(wire: Wire, caplog: pytest.LogCaptureF
     wire.down = False
     assert wait_for(lambda: publisher.flush(), "all of it")
     publisher.close()
-    assert wire.said("job_complete", "result") == [0, *range(30, 80)]
+    assert wire.values("job_complete", "result") == [0, *range(30, 80)]
     assert "30 statuses and final events of jobs were lost" in caplog.text
 
 
@@ -395,15 +395,15 @@ def test_close_sends_remaining_events_and_counts_unsent_ones(
     wire: Wire, caplog: pytest.LogCaptureFixture
 ) -> None:
     publisher = Publisher(wire, shown_url="wire://")
-    Job(Serving(publisher), "a").log("last words")
+    Job(Serving(publisher), "a").log("the last line")
     publisher.close()
-    assert wire.said("job_log", "message") == ["last words"]
+    assert wire.values("job_log", "message") == ["the last line"]
     assert wire.closed
     assert not publisher._thread.is_alive()
 
     wire.down = True
     publisher = Publisher(wire, shown_url="wire://")
-    Job(Serving(publisher), "a").log("never heard")
+    Job(Serving(publisher), "a").log("never sent")
     publisher.close()
     assert "1 events of jobs were not sent to wire://" in caplog.text
     assert not publisher._thread.is_alive()
@@ -437,7 +437,7 @@ def test_final_events_are_retried_until_stored(wire: Wire, publisher: Publisher)
         Job(Serving(publisher), str(n)).complete(n)
     wait_for(lambda: wire.tries > 5, "tries")
     wire.down = False
-    wait_for(lambda: len(wire.said("job_complete", "result")) == 500, "all endings")
+    wait_for(lambda: len(wire.values("job_complete", "result")) == 500, "all endings")
 
 
 def test_nothing_is_published_after_the_final_event(wire: Wire, publisher: Publisher) -> None:
@@ -454,25 +454,25 @@ def test_nothing_is_published_after_the_final_event(wire: Wire, publisher: Publi
 def test_threads_publish_concurrently(wire: Wire, publisher: Publisher) -> None:
     job = Job(Serving(publisher), "a")
 
-    def speak(name: str) -> None:
+    def publish(name: str) -> None:
         for n in range(30):
             job.log(f"{name}{n}")
             job.progress(n)
 
-    threads = [threading.Thread(target=speak, args=(name,)) for name in "xyz"]
+    threads = [threading.Thread(target=publish, args=(name,)) for name in "xyz"]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert publisher.flush()
-    said = wire.said("job_log", "message")
+    published = wire.values("job_log", "message")
     for name in "xyz":
-        assert [m for m in said if m[0] == name] == [f"{name}{n}" for n in range(30)]
+        assert [m for m in published if m[0] == name] == [f"{name}{n}" for n in range(30)]
 
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[runtime.Runtime]:
-    """This process, with a publisher that has begun."""
+    """Return the runtime of this process, with a started publisher."""
     monkeypatch.setenv("JOBCAST_URL", "memory://fork")
     runtime.close()
     here = runtime.get_runtime()
@@ -501,7 +501,7 @@ def test_forked_child_has_its_own_publisher(
 
 
 def test_job_continues_in_a_forked_child(here: runtime.Runtime, run_in_child: RunInChild) -> None:
-    """Another thread is just speaking, and the last progress was not looked at."""
+    """The fork happens while the lock is held and a progress update is pending."""
     job = open_job("a")
     assert isinstance(job, Job)
     assert job.flush()
@@ -522,7 +522,7 @@ def run_in_child() -> RunInChild:
     def run(function: Callable[[], bool]) -> bool:
         pid = os.fork()
         if pid == 0:
-            signal.alarm(int(TIMEOUT))  # ends one that waits for ever
+            signal.alarm(int(TIMEOUT))  # ends a child that deadlocks
             os._exit(0 if function() else 1)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
@@ -530,7 +530,7 @@ def run_in_child() -> RunInChild:
 
 
 class Breaks:
-    """A value of a task, of whose methods one fails."""
+    """A value whose conversions raise a given exception."""
 
     def __init__(self, exc: BaseException) -> None:
         self.exc = exc
@@ -557,8 +557,8 @@ def test_invalid_value_of_one_job_does_not_affect_others(
     job.complete(1)
     Job(Serving(publisher), "other").complete(2)
     assert publisher._thread.is_alive()
-    assert wire.said("job_complete", "result") == [1, 2]
-    assert wire.said("job_progress", "percentage")[-1] == 70
+    assert wire.values("job_complete", "result") == [1, 2]
+    assert wire.values("job_progress", "percentage")[-1] == 70
 
 
 def test_unreadable_progress_is_dropped_with_a_warning(
@@ -594,7 +594,7 @@ def test_publisher_thread_survives_any_error(
         Job(Serving(publisher), "a").log("before")
         wait_for(lambda: "retrying in" in caplog.text, "a log line")
     Job(Serving(publisher), "a").complete(1)
-    assert wire.said("job_complete", "result") == [1]
+    assert wire.values("job_complete", "result") == [1]
 
 
 def test_time_limit_during_flush_propagates(
@@ -611,4 +611,4 @@ def test_time_limit_during_flush_propagates(
             patch.setattr(job, "_progress_of", reached)
             publisher._collect()
     assert publisher.flush()
-    assert wire.said("job_progress", "percentage") == [3]
+    assert wire.values("job_progress", "percentage") == [3]

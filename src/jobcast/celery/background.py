@@ -24,9 +24,9 @@ class BackgroundCalls:
     """A thread that calls functions one after the other. It starts with the first call."""
 
     def __init__(self) -> None:
-        self.forget()
+        self.reset_after_fork()
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """Reset the state in a forked process, in which the thread does not exist."""
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -67,4 +67,4 @@ class BackgroundCalls:
 background = BackgroundCalls()
 
 
-os.register_at_fork(after_in_child=background.forget)
+os.register_at_fork(after_in_child=background.reset_after_fork)

@@ -99,7 +99,7 @@ def announce(
         runtime = get_runtime(app.conf)
         if inside is None and runtime is not None:
             # Outside of a job, the sender is probably a web request, which must not wait long.
-            job.patience = runtime.settings.enqueue_timeout
+            job.flush_timeout = runtime.settings.enqueue_timeout
         job.queued(task=sender)
         job.settle()
         _set_sending_job(job)

@@ -60,4 +60,4 @@ def raised_in(job: Job) -> BaseException | None:
     Ignore an exception that the caller was handling when an eager run began.
     """
     handled = sys.exc_info()[1]
-    return None if handled is job.handled_around else handled
+    return None if handled is job.handled_at_start else handled

@@ -50,7 +50,7 @@ def _leave(
     job = current_job()
     mirror.leave(task_id)
     if isinstance(job, Job) and job.job_id == job_id_of(task_id):
-        job.resign()
+        job.restore_outer()
         if not job.ended:
             _finish(job, task, state, retval)
         job.flush()

@@ -231,12 +231,12 @@ def _hold(request: JobRequest, lease: Lease) -> None:
 
     The child cannot renew it while the task blocks the other threads of the child.
     """
-    here = get_runtime(request.app.conf)
-    if here is not None:
-        here.publisher.leases.elsewhere = _active
+    runtime = get_runtime(request.app.conf)
+    if runtime is not None:
+        runtime.publisher.leases.elsewhere = _active
         # If the run has already ended, nothing would release its lease.
         if request in state.active_requests:
-            here.publisher.hold(lease)
+            runtime.publisher.hold(lease)
 
 
 def _refuse(app: Celery, message: Any, fields: Mapping[str, Any], cause: BaseException) -> None:

@@ -36,9 +36,9 @@ class Mirror:
     """
 
     def __init__(self) -> None:
-        self.forget()
+        self.reset_after_fork()
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """Reset the state in a forked process, in which the thread does not exist."""
         # By job id: the id of the task with its original type, the task, and its request.
         self._tasks: dict[str, tuple[object, Any, Any]] = {}
@@ -117,4 +117,4 @@ class Mirror:
 
 mirror = Mirror()
 
-os.register_at_fork(after_in_child=mirror.forget)
+os.register_at_fork(after_in_child=mirror.reset_after_fork)

@@ -21,14 +21,14 @@ logger = logging.getLogger(__name__)
 class Sidecar(Protocol):
     def update(self, leases: Set[Lease]) -> None: ...
     def renewed(self, at: float) -> None: ...
-    def leave(self) -> None: ...
+    def detach(self) -> None: ...
     def close(self) -> None: ...
 
 
 class LeaseRenewer:
     """The leases of the runs that this process publishes, or observes in other processes.
 
-    The publisher's thread calls :meth:`tend`. Any thread may call :meth:`hold`.
+    The publisher's thread calls :meth:`renew_and_release`. Any thread may call :meth:`hold`.
 
     Args:
         transport: the store of the leases, if it supports them.
@@ -90,7 +90,7 @@ class LeaseRenewer:
                 self._running.discard(lease)
                 self._ended.append(lease)
 
-    def tend(self) -> None:
+    def renew_and_release(self) -> None:
         """Renew and release the leases that are due."""
         if self._holder is None:
             return
@@ -137,10 +137,10 @@ class LeaseRenewer:
                 len(self._running | self._held), now - self._failing_since, exc,
             )  # fmt: skip
 
-    def leave(self) -> None:
+    def detach(self) -> None:
         """Detach from the sidecar in a forked process; it belongs to the parent."""
         if self._sidecar is not None:
-            self._sidecar.leave()
+            self._sidecar.detach()
 
     def close(self) -> None:
         if self._sidecar is not None:

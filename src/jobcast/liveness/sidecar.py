@@ -72,14 +72,14 @@ class LeaseSidecar:
 
     def close(self) -> None:
         """Close the pipe, which ends the process."""
-        self.leave()
+        self.detach()
         if self._pid:
             try:
                 posix.waitpid(self._pid, os.WNOHANG)
             except ChildProcessError:
                 logger.debug("sidecar process %d was already reaped", self._pid)
 
-    def leave(self) -> None:
+    def detach(self) -> None:
         """Detach from the process in a forked process; it belongs to the parent."""
         if self._pipe is not None:
             os.close(self._pipe)

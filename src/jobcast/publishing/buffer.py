@@ -98,12 +98,12 @@ class Buffer:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def first_ticket(self, but: Container[str] = ()) -> int:
-        """Return the lowest ticket in the buffer, ignoring the jobs ``but``.
+    def first_ticket(self, skip: Container[str] = ()) -> int:
+        """Return the lowest ticket in the buffer, ignoring the jobs ``skip``.
 
         Every event with a lower ticket has left the buffer.
         """
-        return next(self._tickets(but), self.last_ticket + 1)
+        return next(self._tickets(skip), self.last_ticket + 1)
 
     def add(
         self,
@@ -137,13 +137,13 @@ class Buffer:
                 self._large.add(entry)
         self._keep_bounds()
 
-    def take(self, count: int, but: Container[str] = ()) -> list[Entry]:
+    def take(self, count: int, skip: Container[str] = ()) -> list[Entry]:
         """Remove and return up to ``count`` events, and log lines that replace dropped ones.
 
-        Events of the jobs ``but`` stay in the buffer.
+        Events of the jobs ``skip`` stay in the buffer.
         """
         taken: list[Entry] = []
-        for ticket in [*islice(self._tickets(but), count)]:
+        for ticket in [*islice(self._tickets(skip), count)]:
             entry = self._remove(ticket)
             job_id = entry.event.job_id
             dropped, last = self._dropped.get(job_id, (0, 0))
@@ -155,9 +155,9 @@ class Buffer:
             self._logs, self._kept, self._large = TicketQueue(), TicketQueue(), TicketQueue()
         return taken
 
-    def _tickets(self, but: Container[str]) -> Iterator[int]:
+    def _tickets(self, skip: Container[str]) -> Iterator[int]:
         entries = self._entries.items()
-        return (ticket for ticket, entry in entries if entry.event.job_id not in but)
+        return (ticket for ticket, entry in entries if entry.event.job_id not in skip)
 
     def _queue_of(self, event: JobEvent) -> TicketQueue | None:
         if event.kind == PROGRESS:

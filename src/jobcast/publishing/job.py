@@ -118,13 +118,13 @@ class Job:
         self.package: str | None = None  # the top-level package of the task, or of the caller
         self.dirty = False
         self.outer: Job | NoJob = NO_JOB  # the current job before this one
-        self.handled_around: BaseException | None = None  # exception being handled at the start
+        self.handled_at_start: BaseException | None = None  # exception being handled at the start
         self.capture: LogCapture | None = None
         # Called with each published progress, in the publisher's thread and under its lock.
         self.on_progress: Callable[[JobProgress], None] | None = None
         self.source = source
         self._result_limit = result_limit
-        self.patience: float | None = None  # timeout of a flush in seconds; None for the default
+        self.flush_timeout: float | None = None  # seconds; None for the publisher's default
         self._waits = waits  # whether flushes wait; never in a worker's main process
         self._stage = Stage()
         self._shown = Shown()
@@ -350,8 +350,8 @@ class Job:
         """
         if not self._waits:
             return False
-        publisher = self.source.publisher
-        return publisher.flush() if self.patience is None else publisher.flush(self.patience)
+        publisher, timeout = self.source.publisher, self.flush_timeout
+        return publisher.flush() if timeout is None else publisher.flush(timeout)
 
     def settle(self) -> None:
         """Wait as :meth:`flush` does. In an event loop, send the events without waiting."""
@@ -408,17 +408,17 @@ class Job:
             self.complete()
         else:
             self.fail(exc, find_host().program_failure_message(exc))
-        self.resign()
+        self.restore_outer()
 
     def become_current(self) -> None:
-        """Make this the current job, until :meth:`resign`."""
+        """Make this the current job, until :meth:`restore_outer`."""
         self.outer = _current.get()
-        self.handled_around = sys.exc_info()[1]
+        self.handled_at_start = sys.exc_info()[1]
         _current.set(self)
         if self.capture is not None:
             self.capture.enter(self)
 
-    def resign(self) -> None:
+    def restore_outer(self) -> None:
         """Restore the job that was the current one before."""
         if self.capture is not None:
             self.capture.leave(self)

@@ -208,11 +208,11 @@ class Publisher:
         ended = [event.job_id for event in outgoing if event.kind == TERMINAL]
         return [*dict.fromkeys([*ended, *self._buffer.ended_jobs()])]
 
-    def leave(self) -> None:
+    def detach(self) -> None:
         """Detach from the jobs in a forked process, where they use another publisher."""
         for job in self._dirty:
             job.dirty = False
-        self.leases.leave()
+        self.leases.detach()
 
     def hold(self, lease: Lease) -> None:
         """Keep the lease of a run whose events another process of this worker publishes."""
@@ -228,7 +228,7 @@ class Publisher:
                 self._hurry.clear()
             try:
                 self._drain()
-                self.leases.tend()
+                self.leases.renew_and_release()
             except Exception:
                 # This thread publishes the events of all jobs of the process and renews their
                 # leases, so it must not end.
@@ -278,7 +278,7 @@ class Publisher:
             self._unsent = self._unsent or self._next_batch()
             # A run needs its lease before its ``started`` event is stored: without a lease the
             # monitor cannot detect a lost worker.
-            self.leases.tend()
+            self.leases.renew_and_release()
             self._send_batch()
 
     def _finish(self) -> None:
@@ -288,7 +288,7 @@ class Publisher:
             for job_id in self._held:
                 self._give_up_waiting(job_id)
             self._drain()
-        self.leases.tend()
+        self.leases.renew_and_release()
 
     def _send_batch(self) -> None:
         """Try to send one pipeline."""
@@ -341,7 +341,7 @@ class Publisher:
             self._empty_inbox()
             # During an outage events stay in the buffer, which is bounded and replaces progress.
             count = WINDOW if self._down_since is None else BATCH
-            entries = self._buffer.take(count, but=self._held)
+            entries = self._buffer.take(count, skip=self._held)
         of_job: defaultdict[str, list[Outgoing]] = defaultdict(list)
         for outgoing in encode(entries):
             of_job[outgoing.job_id].append(outgoing)
@@ -470,7 +470,7 @@ class Publisher:
             if self._hurry.wait(some):
                 return
             seconds -= some
-            self.leases.tend()
+            self.leases.renew_and_release()
 
     def _succeeded(self) -> None:
         if self._down_since is not None:

@@ -57,7 +57,7 @@ class Runtime:
         job.capture = self.capture
         return job
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """Reset the state in a forked process.
 
         The publisher's thread exists in the parent only, which sends its unsent events.
@@ -65,7 +65,7 @@ class Runtime:
         self._closed = False
         publisher = self._publishers.pop(PUBLISHER, None)
         if publisher is not None:
-            publisher.leave()
+            publisher.detach()
             self._inherited.append(publisher)
 
     def close(self) -> None:
@@ -117,15 +117,15 @@ def get_runtime(celery_conf: Mapping[str, Any] | None = None) -> Runtime | None:
 def _find(celery_conf: Mapping[str, Any] | None) -> Runtime | Exception:
     try:
         settings = Settings.load(celery_conf=celery_conf)
-        here = _runtimes.setdefault(settings, Runtime(settings))
-        _ = here.publisher
+        runtime = _runtimes.setdefault(settings, Runtime(settings))
+        _ = runtime.publisher
     except SettingsError as exc:
         logger.error("jobcast is disabled in this process: %s", exc)
         return exc
     except ImportError as exc:
         logger.exception("jobcast is disabled in this process: the transport cannot be loaded")
         return exc
-    return here
+    return runtime
 
 
 def new_job(
@@ -136,11 +136,11 @@ def new_job(
     waits: bool = True,
 ) -> Job | NoJob:
     """Return a handle for a job, or ``NO_JOB`` if the job cannot be published."""
-    here = get_runtime(celery_conf)
-    if here is None:
+    runtime = get_runtime(celery_conf)
+    if runtime is None:
         return NO_JOB
     try:
-        return here.job(job_id, origin=origin, waits=waits)
+        return runtime.job(job_id, origin=origin, waits=waits)
     except InvalidJobId as exc:
         logger.warning("job %.200r is not published: %s", job_id, exc)
         return NO_JOB
@@ -182,10 +182,10 @@ def open_job(
     origin = Origin(None if owner is None else owner_of(owner))
     if isinstance(job_id, UUID | int) and not isinstance(job_id, bool):
         job_id = job_id_of(job_id)
-    here = _default_runtime() if app is None else get_runtime(app.conf)
-    if here is None:
+    runtime = _default_runtime() if app is None else get_runtime(app.conf)
+    if runtime is None:
         return NO_JOB
-    job = here.job(job_id, origin=origin)
+    job = runtime.job(job_id, origin=origin)
     job.package = _package_of_caller(inspect.currentframe())
     return job
 
@@ -240,10 +240,10 @@ def _open(settings: Settings) -> Publisher:
     )
 
 
-def _forget() -> None:
-    for here in _runtimes.values():
-        here.forget()
+def _reset_after_fork() -> None:
+    for runtime in _runtimes.values():
+        runtime.reset_after_fork()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_reset_after_fork)
 atexit.register(close)

@@ -58,7 +58,7 @@ def lease_of(number: int) -> Lease:
 
 
 def always_due(holder: Holder) -> LeaseRenewer:
-    """Return a renewer with leases so short that each call of ``tend()`` renews them."""
+    """Return a renewer with leases so short that they are always due."""
     return LeaseRenewer(holder, seconds=0)
 
 
@@ -66,10 +66,10 @@ def test_lease_lasts_from_start_to_end_of_a_run() -> None:
     holder = Holder()
     leases = always_due(holder)
     leases.begin([started(1), started(2)])
-    leases.tend()
+    leases.renew_and_release()
     assert holder.kept == {lease_of(1), lease_of(2)}
     leases.end([ended(1)])
-    leases.tend()
+    leases.renew_and_release()
     assert holder.kept == {lease_of(2)}
 
 
@@ -78,13 +78,13 @@ def test_lease_of_an_ended_run_elsewhere_is_released() -> None:
     leases = always_due(holder)
     running = [lease_of(1), lease_of(2)]
     leases.elsewhere = lambda: running
-    # Run 3 has already ended at the first call of tend().
+    # Run 3 has already ended at the first call of renew_and_release().
     for number in range(1, 4):
         leases.hold(lease_of(number))
-    leases.tend()
+    leases.renew_and_release()
     assert holder.kept == {lease_of(1), lease_of(2)}
     running.remove(lease_of(1))
-    leases.tend()
+    leases.renew_and_release()
     assert holder.kept == {lease_of(2)}
 
 
@@ -97,11 +97,11 @@ def test_runs_that_end_during_an_outage_are_not_renewed_after_it() -> None:
     for number in range(1000):
         leases.hold(lease_of(number))
         leases._renew_at = 0
-        leases.tend()
+        leases.renew_and_release()
     leases.end([ended(1)])
     holder.down = False
     leases._renew_at = 0
-    leases.tend()
+    leases.renew_and_release()
     assert holder.kept == {lease_of(0), lease_of(2), lease_of(3)}
     assert holder.renewals == [3]
 
@@ -118,7 +118,7 @@ class RecordingSidecar:
     def renewed(self, at: float) -> None:
         self.lines.append("renewed")
 
-    def leave(self) -> None: ...
+    def detach(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -128,17 +128,17 @@ def test_sidecar_learns_the_time_of_complete_renewals_only() -> None:
     leases = LeaseRenewer(holder, seconds=3600, sidecar=sidecar)
     leases.elsewhere = list
     leases.begin([started(1)])
-    leases.tend()
+    leases.renew_and_release()
     leases.begin([started(2)])
-    leases.tend()
+    leases.renew_and_release()
     assert sidecar.lines == ["1", "renewed", "1", "2"]
     leases._renew_at = 0
     holder.down = True
-    leases.tend()
+    leases.renew_and_release()
     assert sidecar.lines[4:] == ["1", "2"]
     leases._renew_at = 0
     holder.down = False
-    leases.tend()
+    leases.renew_and_release()
     assert sidecar.lines[6:] == ["1", "2", "renewed"]
 
 
@@ -150,10 +150,10 @@ def test_sidecar_drops_leases_of_ended_runs() -> None:
     leases._renew_at = float("inf")
     leases.begin([started(1), started(2)])
     leases.hold(lease_of(1))
-    leases.tend()
+    leases.renew_and_release()
     leases.end([ended(1)])
-    leases.tend()
-    leases.tend()
+    leases.renew_and_release()
+    leases.renew_and_release()
     assert sidecar.lines == ["1", "2", "2", "2"]
 
 
@@ -210,9 +210,9 @@ def test_failing_renewals_are_warned_of_once(caplog: pytest.LogCaptureFixture) -
     holder.down = True
     for _ in range(3):
         leases._renew_at = 0.0
-        leases.tend()
+        leases.renew_and_release()
     assert caplog.text.count("could not renew the leases of 1 running jobs") == 1
     holder.down = False
     leases._renew_at = 0.0
-    leases.tend()
+    leases.renew_and_release()
     assert holder.kept == {lease_of(1)}

@@ -590,7 +590,7 @@ def test_publisher_thread_survives_any_error(
         raise RuntimeError("a fault of its own")
 
     with monkeypatch.context() as patch:
-        patch.setattr(publisher.leases, "tend", fail)
+        patch.setattr(publisher.leases, "renew_and_release", fail)
         Job(Serving(publisher), "a").log("before")
         wait_for(lambda: "retrying in" in caplog.text, "a log line")
     Job(Serving(publisher), "a").complete(1)

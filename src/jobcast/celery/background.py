@@ -58,7 +58,8 @@ class BackgroundCalls:
             except Exception:
                 logger.exception(
                     "could not report the state of a job from the worker's main process; the job"
-                    " keeps its last state, and ends as lost if its lease expires"
+                    " keeps its last state, or ends as lost after JOBCAST_LOST_AFTER if it was"
+                    " started"
                 )
             finally:
                 done.set()

@@ -151,8 +151,8 @@ class JobRequest(Request):
         except Exception:
             # A backend may raise any exception; it must not end the loop that serves all children.
             logger.exception(
-                "could not read the result of job %s; the job stays `started` until its lease"
-                " expires (JOBCAST_LOST_AFTER)", self.id,
+                "could not read the result of job %s; the job is shown as stalled when its lease"
+                " expires, and ends as lost after JOBCAST_LOST_AFTER", self.id,
             )  # fmt: skip
             return
         if meta["status"] == states.SUCCESS:

@@ -104,8 +104,8 @@ class LeaseSidecar:
             )
         except OSError as exc:
             logger.warning(
-                "could not start the lease sidecar (%s): jobs may be shown as lost while a task"
-                " blocks this worker; retrying in %.0f s or more",
+                "could not start the lease sidecar (%s): jobs may be shown as stalled or lost while"
+                " a task blocks this worker; retrying in %.0f s or more",
                 exc, self._not_before - time.monotonic(),
             )  # fmt: skip
             os.close(ours)

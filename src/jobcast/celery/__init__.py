@@ -1,1 +1,1 @@
-"""The adapter to Celery: tasks, their hooks, and what a worker knows of their runs."""
+"""The adapter to Celery: tasks, their hooks, and the runs that a worker observes."""

@@ -1,4 +1,4 @@
-"""The Celery applications of this process, and what Celery has no public name for."""
+"""The Celery applications of this process, and access to private attributes of Celery."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ logger = logging.getLogger(__name__)
 
 
 def active_apps() -> tuple[Celery, ...]:
-    """Return the applications that are alive.
+    """Return all Celery applications of this process.
 
-    Celery has no public list of them; without its private one this is the current application.
+    Celery has no public list of them. Without its private one, return the current application.
     """
     find = getattr(_state, "_get_active_apps", None)
     return (current_app,) if find is None else tuple(find())
@@ -25,27 +25,27 @@ def active_apps() -> tuple[Celery, ...]:
 def defines_task(app: Celery, name: str) -> bool:
     """Return whether an application defines a task, without finalizing the application.
 
-    The public ``app.tasks`` finalizes it, which is for its user to do. Where the private registry
-    is missing, no application but the current one is taken to define a task.
+    The public ``app.tasks`` would finalize it at a time that its user has not chosen. Without the
+    private registry, return False.
     """
     return name in getattr(app, "_tasks", ())
 
 
 def is_inside_call(request: Any) -> bool:
-    """Return whether a run is in the ``__call__`` of its task already.
+    """Return whether a run is already inside the ``__call__`` of its task.
 
-    Celery marks this with a private attribute. Without one every call counts as the first.
+    Celery marks this with a private attribute. Without it, every call counts as the first one.
     """
     return bool(getattr(request, "_protected", False))
 
 
 def enter_call(request: Any) -> None:
-    """Mark that a run is in the ``__call__`` of its task, as Celery's own ``__call__`` does."""
+    """Mark a run as inside the ``__call__`` of its task, as Celery's own ``__call__`` does."""
     request._protected = 1
 
 
 def configured_apps() -> list[Celery]:
-    """Return the applications whose configuration has a setting of jobcast's."""
+    """Return the applications whose configuration has jobcast settings."""
     return [app for app in active_apps() if _has_settings(app)]
 
 
@@ -54,6 +54,9 @@ def _has_settings(app: Celery) -> bool:
         conf: Mapping[str, Any] = app.conf
         return any(conf.get(name) is not None for name in names())
     except Exception:
-        # Its module may not be there, or fail; that is for its own users to see.
-        logger.debug("the configuration of %r cannot be loaded", app, exc_info=True)
+        # The configuration's module may be missing or raise. Celery reports that to its users.
+        logger.debug(
+            "could not load the configuration of %r; its jobcast settings are ignored",
+            app, exc_info=True,
+        )  # fmt: skip
         return False

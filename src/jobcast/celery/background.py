@@ -1,7 +1,7 @@
-"""A thread for what a worker's main process has to say of jobs.
+"""A thread in which a worker's main process publishes the outcomes of jobs.
 
-Celery calls from the loop that serves all children, and from signal handlers, which may have
-interrupted anything: there nothing may be waited for, and no lock be taken.
+Celery calls jobcast from the loop that serves all children, and from signal handlers, which may
+interrupt any code. These calls must not wait, and must not take locks.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _Call = tuple[Callable[..., object], tuple[Any, ...], threading.Event]
 
 
 class BackgroundCalls:
-    """Calls functions one after the other, in a thread that is started when it is needed."""
+    """A thread that calls functions one after the other. It starts with the first call."""
 
     def __init__(self) -> None:
-        self.forget()
+        self.reset_after_fork()
 
-    def forget(self) -> None:
-        """Begin anew, in a process that was forked: the thread stayed behind in the parent."""
+    def reset_after_fork(self) -> None:
+        """Reset the state in a forked process, in which the thread does not exist."""
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def call(self, function: Callable[..., object], *args: Any) -> threading.Event:
-        """Have a function called soon. Returns what is set when that has been done."""
+        """Schedule a call. Return an event that is set when the call has ended."""
         done = threading.Event()
-        # SimpleQueue is the one queue whose put may interrupt itself.
+        # SimpleQueue is the only queue with a reentrant put().
         self._calls.put((function, args, done))
         if self._thread is None:
             self._thread = threading.Thread(
@@ -44,7 +44,7 @@ class BackgroundCalls:
         return done
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
-        """Wait until all that was asked for is done, for so many seconds at most."""
+        """Wait until all scheduled calls have ended, for at most ``timeout`` seconds."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._calls.put(None)
@@ -56,7 +56,11 @@ class BackgroundCalls:
             try:
                 function(*args)
             except Exception:
-                logger.exception("what a job has come to could not be said")
+                logger.exception(
+                    "could not report the state of a job from the worker's main process; the job"
+                    " keeps its last state, or ends as lost after JOBCAST_LOST_AFTER if it was"
+                    " started"
+                )
             finally:
                 done.set()
 
@@ -64,4 +68,4 @@ class BackgroundCalls:
 background = BackgroundCalls()
 
 
-os.register_at_fork(after_in_child=background.forget)
+os.register_at_fork(after_in_child=background.reset_after_fork)

@@ -1,6 +1,6 @@
-"""Steps of chains and chords that never run, because an earlier one did not succeed.
+"""Fail the steps of chains and chords that never run, because an earlier step did not succeed.
 
-Celery stores a failure for them and calls no hook: nobody would ever hear of them again.
+Celery stores a failure for them, but calls no hook, so their jobs would never end.
 """
 
 from __future__ import annotations
@@ -22,44 +22,47 @@ from jobcast.publishing.runtime import new_job
 from jobcast.transports import Origin
 
 
-def never_run(app: Celery, request: Any) -> None:
-    """Say of every job that was to come after a run that it will not.
+def fail_later_steps(app: Celery, request: Any) -> None:
+    """Fail the jobs of all steps that follow a run.
 
     Args:
-        app: whose tasks they are.
+        app: the Celery application of the tasks.
         request: the ``celery.app.task.Context`` of the run, which did not succeed.
     """
-    never_run_steps(app, request.chain, request.chord, origin_of(headers_of(request)).owner)
+    fail_steps(app, request.chain, request.chord, origin_of(headers_of(request)).owner)
 
 
-def never_run_steps(app: Celery, steps: Iterable[Any] | None, body: Any, owner: str | None) -> None:
-    """Say of every job of a message's chain and chord that it will not run.
+def fail_steps(app: Celery, steps: Iterable[Any] | None, body: Any, owner: str | None) -> None:
+    """Fail the jobs of all steps in a message's chain and chord.
 
     Args:
-        app: whose tasks they are.
-        steps: of the chain that are left, if there is one.
-        body: of the chord, if there is one.
-        owner: whose they are.
+        app: the Celery application of the tasks.
+        steps: the remaining steps of the chain, if there is one.
+        body: the body of the chord, if there is one.
+        owner: the owner of steps that have none in their headers.
     """
     for job_id, name, headers in chain.from_iterable(map(_jobs_of, [*(steps or []), body or {}])):
         if is_job(app, name, headers):
             origin = Origin(origin_of(headers).owner or owner)
             job = new_job(job_id, origin=origin, celery_conf=app.conf, waits=False)
             if isinstance(job, Job):
-                # A step is sent before the one before it has quite ended, and may be running.
+                # Celery may have sent the step before its predecessor ended; it may be running.
                 job.fail(StepFailed(), requires="pending")
 
 
-def standing_in(app: Celery, signature: Any, name: str) -> Any:
-    """What replaces a task, marked so that whoever runs the last of it speaks for the job.
+def mark_replacement(app: Celery, signature: Any, name: str) -> Any:
+    """Mark the signature that replaces a task, so that its last step publishes for the job.
 
     Args:
-        app: that knows the tasks.
-        signature: gets the job's id, and need not be of a followed task.
-        name: of the task that is replaced.
+        app: the Celery application of the tasks.
+        signature: the replacement, which gets the job's id. Its task need not be a followed one.
+        name: the name of the replaced task.
+
+    Returns:
+        The marked signature.
     """
     if isinstance(signature, group):
-        signature |= app.tasks["celery.accumulate"].s(index=0)  # as Celery would
+        signature |= app.tasks["celery.accumulate"].s(index=0)  # as in Celery's Task.replace
     last = signature
     while isinstance(last, _chain | _chord):
         if isinstance(last, _chord):
@@ -93,6 +96,6 @@ def _jobs_of(signature: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[s
         else:
             for one in part or []:
                 yield from _jobs_of(one)
-    # What comes after the last step of a chain that is itself a step.
+    # The steps after a chain that is itself a step.
     if (after := options.get("chord")) is not None:
         yield from _jobs_of(after)

@@ -1,4 +1,4 @@
-"""The moment a task is sent: whose job it is, and that it is queued."""
+"""Publish ``queued`` when a task is sent, and add the headers that identify its job."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from jobcast.transports.runs import draw
 
 
 class Sending(Struct):
-    """What is being sent by a followed task's ``apply_async``."""
+    """A message that a followed task's ``apply_async`` is sending."""
 
     app: Celery
-    job: Job | None = None  # that is said to be queued, while it is not sent
+    job: Job | None = None  # published as queued; None after its message is sent
 
 
 _sending: ContextVar[Sending | None] = ContextVar("jobcast_sending", default=None)
@@ -39,7 +39,11 @@ _sending: ContextVar[Sending | None] = ContextVar("jobcast_sending", default=Non
 
 @contextmanager
 def sending(app: Celery) -> Iterator[None]:
-    """Send a job's message; if that fails, say so to whoever was told that it is queued."""
+    """Fail the job that was published as queued if sending its message fails.
+
+    Args:
+        app: the Celery application that sends the message.
+    """
     sending = Sending(app)
     token = _sending.set(sending)
     try:
@@ -59,16 +63,16 @@ def announce(
     body: object = None,
     **_: object,
 ) -> None:
-    """Publish ``queued``, so that a job can be followed by its owner before a worker has it.
+    """Publish ``queued``, so that the owner can follow a job before a worker receives it.
 
-    What a job sends belongs to the job's owner, unless the message says otherwise. A retry is
-    announced here too: once it is sent, another worker may begin it before this one has gone on.
+    A task that a job sends belongs to the job's owner, unless its message names another one. A
+    retry is published here, too, because another worker may begin it as soon as it is sent.
     """
     parent = current_job()
     inside = parent if isinstance(parent, Job) else None
     headers.pop(DELIVERY_HEADER, None)
     for name in OPTIONS:
-        # What the task's own apply_async() has not seen, for one of a task that is sent by name.
+        # A task that is sent by name bypasses ProgressTask.apply_async().
         if properties and name in properties:
             headers.setdefault(name, properties.pop(name))
     message = fields_of(headers, body)
@@ -76,12 +80,12 @@ def announce(
     if message.get("retries"):
         if inside is not None and inside.job_id == job_id:
             inside.retrying(eta=due(message.get("eta")))
-            # Celery copies request.headers only, which may be those of a tracer.
+            # Celery copies request.headers only, which may be a tracer's nested headers.
             for name, value in inside.kept_headers.items():
                 headers.setdefault(name, value)
             headers[AFTER_HEADER] = inside.last_event_ref
         return
-    app = _app_that_sends(sender)
+    app = _sending_app(sender)
     if not is_job(app, sender, headers):
         return
     if inside is not None and inside.owner is not None:
@@ -94,32 +98,38 @@ def announce(
     if isinstance(job, Job):
         runtime = get_runtime(app.conf)
         if inside is None and runtime is not None:
-            # It is a request of the web that waits here, and no task.
-            job.patience = runtime.settings.enqueue_timeout
+            # Outside of a job, the sender is probably a web request, which must not wait long.
+            job.flush_timeout = runtime.settings.enqueue_timeout
         job.queued(task=sender)
         job.settle()
-        _note(job)
+        _set_sending_job(job)
 
 
 def fields_of(headers: Mapping[str, Any], body: object) -> Mapping[str, Any]:
-    """What a task's message says of the task: by the first version of Celery's protocol in its
-    body, of which jobcast's own headers are no part."""
+    """Return the fields of a task's message.
+
+    They are in the headers, or in the body with version 1 of Celery's message protocol. jobcast's
+    own fields are in the headers with both versions.
+    """
     return body if "id" not in headers and isinstance(body, Mapping) else headers
 
 
 def _sent(**_: object) -> None:
-    """What goes wrong from here on changes nothing in that."""
-    _note(None)
+    """Note that the message is sent, so that a later error does not fail the job."""
+    _set_sending_job(None)
 
 
-def _note(job: Job | None) -> None:
+def _set_sending_job(job: Job | None) -> None:
     sending = _sending.get()
     if sending is not None:
         sending.job = job
 
 
-def _app_that_sends(name: str) -> Celery:
-    """The signal does not say which it is, and it need not be the current one."""
+def _sending_app(name: str) -> Celery:
+    """Return the application that sends a task, which need not be the current one.
+
+    The signal does not name the application.
+    """
     sending = _sending.get()
     if sending is not None:
         return sending.app
@@ -131,21 +141,24 @@ def _app_that_sends(name: str) -> Celery:
 
 
 def is_job(app: Celery, name: str, headers: Mapping[str, Any]) -> bool:
-    """Whether a task that is sent can be followed."""
-    if is_celerys(name):
+    """Return whether a task that is sent can be followed."""
+    if is_internal(name):
         return False
-    # One that only the worker knows is a job if it has an owner.
+    # A task that only the worker defines is a job if its message has an owner.
     return OWNER_HEADER in headers or is_followed(app.tasks.get(name))
 
 
 def is_followed(task: Any) -> bool:
-    """Whether a task's runs are jobs."""
-    return getattr(task, "is_followed", False) and not is_celerys(task.name)
+    """Return whether a task's runs are jobs."""
+    return getattr(task, "is_followed", False) and not is_internal(task.name)
 
 
-def is_celerys(name: str) -> bool:
-    """Whether a task is one of Celery's own (``celery.chord_unlock``, ...): those are no jobs, also
-    where every task has the class, or what they stand for has an owner."""
+def is_internal(name: str) -> bool:
+    """Return whether a task is one of Celery's own, such as ``celery.chord_unlock``.
+
+    These are never jobs, even if ``ProgressTask`` is the base of every task or their message has
+    an owner.
+    """
     return name.startswith("celery.")
 
 

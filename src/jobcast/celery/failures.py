@@ -1,4 +1,4 @@
-"""Reasons and messages of Celery's exceptions, and exceptions of jobcast's own for endings."""
+"""Reasons and messages of Celery's exceptions, and jobcast's own exceptions for failed jobs."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ class Expired(TaskRevokedError):
 
 
 class BrokerLost(Exception):
-    """A run was stopped because its worker lost the connection to the broker, and so the task."""
+    """The worker lost its connection to the broker, and so stopped the run."""
 
 
 class NotSent(Exception):
-    """The task's message did not reach the broker, as far as the sender knows."""
+    """The sender could not deliver the task's message to the broker."""
 
 
 class Unacceptable(Exception):
-    """A worker could not read the task's message, or not take it for one."""
+    """A worker could not decode the task's message, or rejected its contents."""
 
 
 class StepFailed(Exception):
-    """An earlier step of a chain or chord failed, so that this one never runs."""
+    """An earlier step of a chain or chord failed, so this step never runs."""
 
 
-#: The first that fits an exception is its reason.
+#: The reasons by type of exception. The first match applies.
 REASONS: Final[tuple[tuple[type[BaseException], Reason], ...]] = (
     (SoftTimeLimitExceeded, "time_limit"),
     (TimeLimitExceeded, "time_limit"),
@@ -60,11 +60,11 @@ REASONS: Final[tuple[tuple[type[BaseException], Reason], ...]] = (
     (Unacceptable, "rejected"),
 )
 
-_HOW_IT_ENDED: Final = re.compile(r"prematurely: (.+?)\.?( Job: \d+\.?)?$")
+_EXIT_STATUS: Final = re.compile(r"prematurely: (.+?)\.?( Job: \d+\.?)?$")
 
 
 def reason_of(exc: BaseException) -> Reason:
-    """Return the reason of a failure, of Celery's exceptions or any other."""
+    """Return the reason of a failure with one of Celery's exceptions or any other."""
     if isinstance(exc.__cause__, WorkerShutdown):
         return "worker_lost"
     if isinstance(exc, Expired):
@@ -79,7 +79,7 @@ def failure_message(exc: BaseException) -> str:
         return failure_message(exc.__cause__)
     match exc:
         case WorkerLostError():
-            how = _HOW_IT_ENDED.search(str(exc))
+            how = _EXIT_STATUS.search(str(exc))
             if how is None:
                 return "The worker process running this job was lost"
             if "signal 9" in how[1]:
@@ -119,24 +119,24 @@ def failure_message(exc: BaseException) -> str:
 
 
 def program_failure_message(exc: BaseException) -> str:
-    """Return the message for followers of work that is no task."""
+    """Return the message for followers of failed work outside of any task."""
     if isinstance(exc, SystemExit | KeyboardInterrupt):
         return failures.failure_message(exc)
     return failure_message(exc)
 
 
 def original_exception(exc: BaseException, known: BaseException | None = None) -> BaseException:
-    """Return the exception that the task raised, where Celery replaced it by one that pickles.
+    """Return the exception that the task raised, if Celery replaced it by a picklable one.
 
     Args:
-        exc: what Celery passes on.
-        known: what it may stand for, beside what is being handled.
+        exc: the exception that Celery passes.
+        known: a candidate for the original exception, beside the one being handled.
     """
-    at_hand = [*_with_those_before(sys.exc_info()[1]), *_with_those_before(known)]
-    if any(found is exc for found in at_hand):
+    candidates = [*_with_contexts(sys.exc_info()[1]), *_with_contexts(known)]
+    if any(found is exc for found in candidates):
         return exc
-    for found in at_hand:
-        if _stands_for(exc, found):
+    for found in candidates:
+        if _replaces(exc, found):
             return found
     if isinstance(exc, UnpickleableExceptionWrapper):
         restored: BaseException = exc.restore()
@@ -144,8 +144,8 @@ def original_exception(exc: BaseException, known: BaseException | None = None) -
     return exc
 
 
-def _with_those_before(exc: BaseException | None) -> list[BaseException]:
-    """An exception, and those that were being handled when it was raised."""
+def _with_contexts(exc: BaseException | None) -> list[BaseException]:
+    """Return an exception and its chain of ``__context__``."""
     found: list[BaseException] = []
     while exc is not None and not any(exc is one for one in found):
         found.append(exc)
@@ -153,11 +153,11 @@ def _with_those_before(exc: BaseException | None) -> list[BaseException]:
     return found
 
 
-def _stands_for(exc: BaseException, found: BaseException) -> bool:
+def _replaces(exc: BaseException, found: BaseException) -> bool:
     kind = type(found)
     if isinstance(exc, UnpickleableExceptionWrapper):
         return (kind.__module__, kind.__name__) == (exc.exc_module, exc.exc_cls_name)
-    # Celery makes one of the nearest base class that can be pickled, of the same arguments.
+    # Celery creates an instance of the nearest picklable base class with the same arguments.
     return (
         type(exc) in kind.__mro__[1:]
         and len(exc.args) == len(found.args)

@@ -1,4 +1,4 @@
-"""What a task's message says of its job."""
+"""jobcast's headers of a task's message."""
 
 from __future__ import annotations
 
@@ -18,28 +18,27 @@ from jobcast.transports.runs import draw
 OWNER_HEADER: Final = "jobcast_owner"
 SENDING_HEADER: Final = "jobcast_sending"
 AFTER_HEADER: Final = "jobcast_after"
-STANDS_IN_HEADER: Final = "jobcast_stands_in"  # the task that this one has replaced
+STANDS_IN_HEADER: Final = "jobcast_stands_in"  # name of the task that this one replaces
 DELIVERY_HEADER: Final = "jobcast_delivery"  # set by the worker that takes the message
 
-#: What a message says of a job in its own top level.
+#: All of jobcast's headers. They are at the top level of a message's headers.
 HEADERS: Final = (
     OWNER_HEADER, SENDING_HEADER, AFTER_HEADER, STANDS_IN_HEADER, DELIVERY_HEADER,
 )  # fmt: skip
-#: What the next try of a run says too.
+#: The headers that a retry copies.
 KEPT_BY_RETRIES: Final = (OWNER_HEADER, SENDING_HEADER, STANDS_IN_HEADER)
 
 _NAME: Final = re.compile(r"[0-9a-z]{12}", re.ASCII)  # as ``draw`` makes them
-_NAMES_AN_EVENT: Final = re.compile(r"\w+ \d{1,15}( \d{1,12})?", re.ASCII)
+_EVENT_REFERENCE: Final = re.compile(r"\w+ \d{1,15}( \d{1,12})?", re.ASCII)
 
 logger = logging.getLogger(__name__)
 
 
 def headers_of(request: Any) -> dict[str, Any]:
-    """The headers of jobcast's that a run's message has.
+    """Return jobcast's headers of a run's message.
 
-    Where a tracer (Sentry's for one) has put a dictionary of the name ``headers`` among the
-    message's headers, Celery makes that ``request.headers``. The message's own top level are the
-    attributes of the request.
+    The top level of the message's headers become attributes of the request. ``request.headers`` is
+    a nested dictionary named ``headers``, which tracers such as Sentry's add.
 
     Args:
         request: the ``celery.app.task.Context`` of the run.
@@ -50,18 +49,18 @@ def headers_of(request: Any) -> dict[str, Any]:
 
 
 def origin_of(headers: Mapping[str, Any] | None) -> Origin:
-    """Where a job comes from, as who sends it says."""
+    """Return the origin of a job from the headers that its sender has set."""
     headers = headers or {}
     after = headers.get(AFTER_HEADER)
     return Origin(
         owner=_owner(headers.get(OWNER_HEADER)),
         run=Run(_name(headers.get(SENDING_HEADER))),
-        after=after if isinstance(after, str) and _NAMES_AN_EVENT.fullmatch(after) else "",
+        after=after if isinstance(after, str) and _EVENT_REFERENCE.fullmatch(after) else "",
     )
 
 
 def origin_of_run(request: Any) -> Origin:
-    """Where what is said of a run comes from.
+    """Return the origin of the events of a run.
 
     Args:
         request: the ``celery.app.task.Context`` of the run.
@@ -72,13 +71,19 @@ def origin_of_run(request: Any) -> Origin:
 def origin_of_delivery(
     headers: Mapping[str, Any] | None, retries: object, delivery_info: Mapping[str, Any] | None
 ) -> Origin:
-    """Where what is said of one delivery of a task's message comes from."""
+    """Return the origin of the events of one delivery of a task's message.
+
+    Args:
+        headers: the headers of the message.
+        retries: the number of earlier retries of the task.
+        delivery_info: the broker's information about the delivery.
+    """
     headers = headers or {}
     origin = origin_of(headers)
     run = structs.replace(
         origin.run,
         attempt=(retries if isinstance(retries, int) else 0) + 1,
-        # Without a worker (``apply()``) nobody has drawn it.
+        # Without a worker, as in ``apply()``, the header is missing.
         delivery=_name(headers.get(DELIVERY_HEADER)) or draw(),
         redelivered=bool((delivery_info or {}).get("redelivered")),
     )
@@ -86,22 +91,26 @@ def origin_of_delivery(
 
 
 def due(when: object) -> datetime:
-    """When a task is due; Celery says it as a time, as seconds from now, or not at all."""
+    """Return the time at which a task is due.
+
+    Args:
+        when: a time, seconds from now, or None for now, as Celery passes it.
+    """
     if isinstance(when, datetime):
-        when = datetime.isoformat(when)  # that of a subclass, as pendulum's, does not encode
+        when = datetime.isoformat(when)  # an instance of a subclass cannot be encoded
     if isinstance(when, str):
         plain = datetime.fromisoformat(when)
         return plain if plain.tzinfo else plain.replace(tzinfo=UTC)
     return now() + timedelta(seconds=when if isinstance(when, int | float) else 0)
 
 
-def _owner(said: object) -> str | None:
-    if said is None:
+def _owner(value: object) -> str | None:
+    if value is None:
         return None
     try:
-        return owner_of(said)
+        return owner_of(value)
     except (TypeError, ValueError) as exc:
-        logger.warning("a job is nobody's: %s", exc)
+        logger.warning("ignored an invalid header %s; the job has no owner: %s", OWNER_HEADER, exc)
         return None
 
 

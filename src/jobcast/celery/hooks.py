@@ -1,7 +1,4 @@
-"""Hooks and requests of subclasses, with jobcast's part around them.
-
-A subclass need not call ``super()``.
-"""
+"""Wrap the hooks and requests of subclasses, so that they need not call ``super()``."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import Any, Final
 
 from jobcast.celery.result_backend import mirror
 
-#: Celery's hooks, and jobcast's part of each.
+#: Celery's hooks, with the method of ``ProgressTask`` that publishes each outcome.
 REPORTS: Final = {
     "on_success": "_report_success",
     "on_failure": "_report_failure",
@@ -21,14 +18,14 @@ REPORTS: Final = {
 
 
 def wrap_hooks(cls: Any, followed: type) -> None:
-    """Wrap what a subclass has in the place of ``followed``'s hooks and ``__call__``."""
+    """Wrap the hooks and the ``__call__`` with which a subclass overrides those of ``followed``."""
     for name, report in REPORTS.items():
         own = _own(cls, name, followed)
         if own is not None:
             setattr(cls, name, _with_report(own, getattr(followed, report)))
     call = _own(cls, "__call__", followed)
     if call is not None:
-        cls.__call__ = _with_leaving(call)
+        cls.__call__ = _with_mirror_stop(call)
 
 
 def package_of(task: Any) -> str:
@@ -37,9 +34,9 @@ def package_of(task: Any) -> str:
 
 
 def _own(cls: type, name: str, followed: type) -> Any:
-    """Return what a class or its bases have in the place of a method of ``followed``.
+    """Return the method with which a class or its bases override a method of ``followed``.
 
-    None if the class has that method itself, or one that is wrapped already.
+    Return None if nothing overrides it, or if the override is already wrapped.
     """
     for base in cls.__mro__:
         if name in vars(base):
@@ -49,7 +46,7 @@ def _own(cls: type, name: str, followed: type) -> Any:
 
 
 def _with_report(own: Any, report: Callable[..., None]) -> Callable[..., Any]:
-    """A hook of a subclass, with jobcast's part after it whether or not it calls ``super()``."""
+    """Return a subclass's hook, followed by ``report`` even if it does not call ``super()``."""
 
     @wraps(own if callable(own) else own.__func__)
     def hook(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -61,8 +58,8 @@ def _with_report(own: Any, report: Callable[..., None]) -> Callable[..., Any]:
     return hook
 
 
-def _with_leaving(own: Any) -> Callable[..., Any]:
-    """A ``__call__`` of a subclass, after which Celery stores how the task ended."""
+def _with_mirror_stop(own: Any) -> Callable[..., Any]:
+    """Return a subclass's ``__call__`` that stops the mirror before Celery stores the outcome."""
 
     @wraps(own)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -77,10 +74,10 @@ def _with_leaving(own: Any) -> Callable[..., Any]:
 
 
 def request_class_of(task: Any) -> type:
-    """Return the class of a task's requests: jobcast's, with what the project has.
+    """Return the class of a task's requests: jobcast's combined with the project's own.
 
     Raises:
-        TypeError: the two do not go together.
+        TypeError: the two cannot be combined.
     """
     found: type = import_module("jobcast.celery.request").request_class(task.Request)
     return found

@@ -1,4 +1,4 @@
-"""Celery, as publishing sees it."""
+"""Celery as the task framework of :mod:`jobcast.publishing`."""
 
 from __future__ import annotations
 

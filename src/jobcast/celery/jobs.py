@@ -1,4 +1,4 @@
-"""The jobs of the runs in this process, also of runs that Celery may still call a hook of."""
+"""The jobs of runs in this process, including aborted runs whose hooks Celery may still call."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections import OrderedDict
 from typing import Any, Final
 
 from jobcast.celery import shutdown as shutdown  # connects Celery's signals
-from jobcast.celery.canvas import never_run
+from jobcast.celery.canvas import fail_later_steps
 from jobcast.celery.headers import KEPT_BY_RETRIES, headers_of, origin_of_run
 from jobcast.publishing.identity import job_id_of
 from jobcast.publishing.job import Job
 from jobcast.publishing.runtime import new_job
 
-MAX_ABORTED: Final = 1000  # runs aborted by a BaseException, whose hook Celery may call later
+MAX_ABORTED: Final = 1000  # runs aborted by a BaseException; Celery may still call their hooks
 
 _aborted: OrderedDict[str, Job] = OrderedDict()
 
 
 def job_of_run(request: Any, app: Any, *, waits: bool = True) -> Job | None:
-    """Return the job of a run, also of another process's; None if it cannot be published.
+    """Return the job of a run in this or another process; None if it cannot be published.
 
     Args:
         request: the ``celery.app.task.Context`` of the run.
         app: the Celery application of its task.
-        waits: whether the end of the job is flushed.
+        waits: whether flushes of the job wait.
     """
     headers = headers_of(request)
     job = new_job(
@@ -37,9 +37,9 @@ def job_of_run(request: Any, app: Any, *, waits: bool = True) -> Job | None:
 
 
 def fail_run(job: Job, task: Any, cause: BaseException, message: str) -> None:
-    """Fail the job of a run, and those of all steps that were to come after it."""
+    """Fail the job of a run, and the jobs of all later steps of its chain or chord."""
     job.fail(cause, message)
-    never_run(task.app, task.request)
+    fail_later_steps(task.app, task.request)
 
 
 def keep_aborted(job: Job) -> None:
@@ -50,14 +50,14 @@ def keep_aborted(job: Job) -> None:
 
 
 def take_aborted(job_id: str) -> Job | None:
-    """Return the job of an aborted run, and forget it."""
+    """Remove and return the job of an aborted run."""
     return _aborted.pop(job_id, None)
 
 
 def raised_in(job: Job) -> BaseException | None:
     """Return the exception that is being handled in a run.
 
-    In eager mode the caller may have been handling another one when the run began.
+    Ignore an exception that the caller was handling when an eager run began.
     """
     handled = sys.exc_info()[1]
-    return None if handled is job.handled_around else handled
+    return None if handled is job.handled_at_start else handled

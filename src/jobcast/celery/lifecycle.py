@@ -1,4 +1,4 @@
-"""Celery's signals: a run begins and ends, a worker starts."""
+"""Handlers of Celery's signals for the start and end of runs, and for the start of workers."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from jobcast.settings import Settings
 
 
 def _followed_task(task: Any) -> Any | None:
-    """Return the :class:`~jobcast.celery.task.ProgressTask` whose job a run is of.
+    """Return the :class:`~jobcast.celery.task.ProgressTask` of a run's job; None if there is none.
 
-    Another task may stand in for it.
+    The run may be one of another task, which replaces it.
     """
     if is_followed(task):
         return task
@@ -37,7 +37,7 @@ def _followed_task(task: Any) -> Any | None:
 
 
 def _enter(task: Any, **_: object) -> None:
-    """Begin the job of a run, whatever hooks the task has."""
+    """Begin the job of a run, independently of the task's hooks."""
     followed = _followed_task(task)
     if followed is not None:
         followed.begin_run(task)
@@ -46,21 +46,21 @@ def _enter(task: Any, **_: object) -> None:
 def _leave(
     task_id: str, task: Any = None, state: str | None = None, retval: Any = None, **_: object
 ) -> None:
-    """End the job of a run, also of one for which Celery calls no hook."""
+    """End the job of a run, even if Celery calls no hook for it."""
     job = current_job()
     mirror.leave(task_id)
     if isinstance(job, Job) and job.job_id == job_id_of(task_id):
-        job.resign()
+        job.restore_outer()
         if not job.ended:
             _finish(job, task, state, retval)
         job.flush()
 
 
 def _finish(job: Job, task: Any, state: str | None, retval: Any) -> None:
-    """Publish the outcome of a run for which no hook was called, where it is known here."""
+    """Publish the outcome of a run without a hook call, if this process knows the outcome."""
     followed = _followed_task(task)
-    # Without a state it is an exception that ends the run, maybe one that was known before.
-    gone = sys.exc_info()[1] if state is None else raised_in(job)
+    # Without a state an exception ends the run, possibly the one that the caller is handling.
+    exc = sys.exc_info()[1] if state is None else raised_in(job)
     if followed is None or (state == states.IGNORED and job.replaced):
         return
     if state == states.REJECTED and retval.requeue and _is_acknowledged_late(task):
@@ -68,11 +68,11 @@ def _finish(job: Job, task: Any, state: str | None, retval: Any) -> None:
         job.retrying(attempt=job.attempt, eta=now())
     elif state in (states.IGNORED, states.REJECTED):
         _fail(job, followed, task, retval)
-    elif gone is not None:
-        if task.request.is_eager or not _ends_elsewhere(task, gone):
-            # The caller gets it, also where it asks for a retry: nobody will do that.
-            asked = gone.exc if isinstance(gone, Retry) else None
-            _fail(job, followed, task, original_exception(asked or gone, job.retry_cause[0]))
+    elif exc is not None:
+        if task.request.is_eager or not _is_reported_elsewhere(task, exc):
+            # The caller receives the exception. If it is a Retry, Celery does not run the retry.
+            cause = exc.exc if isinstance(exc, Retry) else None
+            _fail(job, followed, task, original_exception(cause or exc, job.retry_cause[0]))
         else:
             keep_aborted(job)
     elif state == states.SUCCESS:
@@ -88,36 +88,36 @@ def _fail(job: Job, followed: Any, task: Any, cause: BaseException) -> None:
 
 
 def _is_acknowledged_late(task: Any) -> bool:
-    """Whether the broker still has the message of a task that has run."""
+    """Return whether the broker still has the message of a task that has run."""
     return bool(task.acks_late) and not task.request.is_eager
 
 
 def _in_pool_child() -> bool:
-    """Whether a main process is there, which is told how this one ends."""
+    """Return whether this is a pool's child, whose end its main process observes."""
     return "PoolWorker" in current_process().name
 
 
-def _ends_elsewhere(task: Any, gone: BaseException) -> bool:
-    """Whether Celery reports an exception that ends a run to somebody else than the task.
+def _is_reported_elsewhere(task: Any, exc: BaseException) -> bool:
+    """Return whether Celery reports an exception that ends a run outside of the task.
 
-    It reports those of a pool's child to the main process. In a pool of greenlets it takes any
-    ``Timeout`` of a task with a time limit for that limit, and kills what is revoked. In threads
-    and greenlets it reports no other ``BaseException``.
+    Celery reports exceptions of a pool's child to the main process. In a pool of greenlets, it
+    treats any ``Timeout`` of a task with a time limit as that limit, and it kills revoked tasks.
+    In threads and greenlets it reports no other ``BaseException``.
     """
     if _in_pool_child():
         return True
     pool = sys.modules.get(detect_environment())  # gevent or eventlet
     if pool is None:
         return False
-    if isinstance(gone, sys.modules["greenlet"].GreenletExit):
+    if isinstance(exc, sys.modules["greenlet"].GreenletExit):
         stopped: bool = import_module("jobcast.celery.request").is_stopped(task.request.id)
         return stopped
     limits = (task.request.timelimit or [None])[0], task.time_limit, task.app.conf.task_time_limit
-    return isinstance(gone, pool.Timeout) and any(limits)
+    return isinstance(exc, pool.Timeout) and any(limits)
 
 
 def _check_settings(sender: Any, **_: object) -> None:
-    """Stop the start of a worker with an invalid setting."""
+    """Abort the start of a worker with an invalid setting."""
     app = getattr(sender, "app", None)
     try:
         Settings.load(celery_conf=None if app is None else app.conf)
@@ -126,7 +126,7 @@ def _check_settings(sender: Any, **_: object) -> None:
 
 
 def _watch_main_process(sender: Any, **_: object) -> None:
-    """Observe endings in the main process, also of tasks that this worker does not know."""
+    """Observe outcomes in the main process, including those of unknown tasks."""
     import_module("jobcast.celery.request")
     import_module("jobcast.celery.startup_check")
     app = getattr(sender, "app", None)

@@ -1,7 +1,7 @@
-"""Endings that only a worker's main process sees.
+"""Publish outcomes that only a worker's main process observes.
 
-A child that is killed says nothing any more, and a task that is revoked or that nobody knows never
-reaches a child. Celery tells the main process, by the task's request and by signals.
+A killed child process cannot publish, and a revoked or unknown task never reaches a child. Celery
+reports these in the main process, through the task's request and through signals.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from kombu.utils.compat import detect_environment
 from kombu.utils.imports import symbol_by_name
 
 from jobcast.celery.background import background
-from jobcast.celery.canvas import never_run, never_run_steps
-from jobcast.celery.enqueue import fields_of, is_celerys, is_followed
+from jobcast.celery.canvas import fail_later_steps, fail_steps
+from jobcast.celery.enqueue import fields_of, is_followed, is_internal
 from jobcast.celery.failures import BrokerLost, Expired, Unacceptable, original_exception
 from jobcast.celery.headers import (
     DELIVERY_HEADER,
@@ -51,21 +51,21 @@ from jobcast.publishing.runtime import get_runtime, new_job
 from jobcast.transports.leases import Lease
 from jobcast.transports.runs import draw
 
-SAY_OF_JOBS: Final = frozenset({OWNER_HEADER, SENDING_HEADER})  # headers that only jobs have
+JOB_HEADERS: Final = frozenset({OWNER_HEADER, SENDING_HEADER})  # headers that only jobs have
 
 logger = logging.getLogger(__name__)
 
 
 class JobRequest(Request):
-    """What a worker's main process knows of one delivery of a task."""
+    """One delivery of a task's message, in a worker's main process."""
 
     def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(message, *args, **kwargs)
-        # The child gets it with the message: both speak of the same run.
+        # The child receives the header with the message, so both processes name the same run.
         self.request_dict[DELIVERY_HEADER] = draw()
         self._cause: BaseException | None = None
-        self._told = False
-        self.is_stopped = False  # by Celery, in the middle of its run
+        self._is_reported = False  # the outcome, by this process
+        self.is_stopped = False  # by Celery, during the run
         _requests[job_id_of(self.id)] = self
 
     @cached_property
@@ -87,34 +87,34 @@ class JobRequest(Request):
         cause = exc_info.exception
         cause = cause.exc if isinstance(cause, ExceptionWithTraceback) else cause
         self._cause = original_exception(cause)
-        with _speaking_of(self), self._ending():
+        with _reporting(self), self._fail_on_error():
             super().on_failure(exc_info, send_failed_event, return_ok)
-        if not (return_ok or self._told or self._already_revoked or self._already_cancelled):
-            self._tell_success()
+        if not (return_ok or self._is_reported or self._already_revoked or self._already_cancelled):
+            self._report_stored_success()
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         if not soft:
             self._cause = TimeLimitExceeded(timeout)
-        with _speaking_of(self), self._ending():
+        with _reporting(self), self._fail_on_error():
             super().on_timeout(soft, timeout)
 
     def reject(self, requeue: bool = False) -> None:
-        # The child has told of a Reject, which it raised.
+        # The child has already published a Reject that its task raised.
         if requeue and not self.acknowledged and not isinstance(self._cause, Reject):
-            self._comes_again(self._cause)
+            self._report_requeue(self._cause)
         elif not requeue and self._cause is None and not self.time_start:
-            self.failed(Unacceptable("it is to start at a time that there is not"))
+            self.report_failure(Unacceptable("invalid ETA"))
         super().reject(requeue)
 
     def _retry_worker_lost(self, exc: BaseException, exc_info: Any) -> bool:
-        # Celery tells the task of it when the retry is sent, and may be under way elsewhere.
+        # Celery calls on_retry after sending the retry, when another worker may have begun it.
         retried: list[Job] = []
-        said = background.call(_retry_later, self.task, self._context, exc, retried)
+        reported = background.call(_retry_later, self.task, self._context, exc, retried)
         if detect_environment() == "default":
-            said.wait(FLUSH_TIMEOUT)
+            reported.wait(FLUSH_TIMEOUT)
         with use_job(retried[0] if retried else NO_JOB):
             sent: bool = super()._retry_worker_lost(exc, exc_info)
-        self._told = self._told or sent
+        self._is_reported = self._is_reported or sent
         return sent
 
     def terminate(self, *args: Any, **kwargs: Any) -> None:
@@ -123,7 +123,7 @@ class JobRequest(Request):
 
     def cancel(self, pool: Any, signal: Any = None, **options: Any) -> None:
         self.is_stopped = True
-        # What Celery deals with when it cancels for another reason than a shutdown.
+        # Celery cancels runs while it handles a connection error, or at a shutdown.
         broken = isinstance(sys.exc_info()[1], self._connection_errors)
         cause = BrokerLost() if broken else WorkerShutdown()
         given_back = self.task.acks_late and not (self.acknowledged or pool.is_green)
@@ -132,123 +132,130 @@ class JobRequest(Request):
             super().cancel(pool, signal, **options)
         except NotImplementedError as exc:
             ended = False
-            # Where this interrupts the task, it fails of it, for a reason that does not show.
+            # The error may interrupt the task, which then fails with it: name the real reason.
             raise exc from cause
         finally:
-            # Also where Celery could not store that it has ended the task.
+            # Report the outcome even if Celery could not store it.
             if ended and given_back:
-                self._comes_again(cause)
+                self._report_requeue(cause)
             elif ended:
-                # Celery says that it is tried again, and never sends it.
-                self.failed(cause)
+                # Celery reports a retry here, but never sends one.
+                self.report_failure(cause)
 
-    def _tell_success(self) -> None:
-        """Say what a child did not come to say any more: that it has stored a result."""
-        # Celery has asked the backend for it, here. Another thread would hold locks of the
-        # backend's meanwhile, and a child that is forked then would wait for them for ever.
+    def _report_stored_success(self) -> None:
+        """Publish success if the child stored its result, but was lost before it published."""
+        # Celery has just read the result in this thread. Another thread could hold a lock of the
+        # backend during a fork, and deadlock the new child.
         try:
             meta = self.task.backend.get_task_meta(self.id)
         except Exception:
-            # Any backend may stand behind it, and the loop that serves all children goes on.
-            logger.exception("what %s has come to could not be read", self.id)
+            # A backend may raise any exception; it must not end the loop that serves all children.
+            logger.exception(
+                "could not read the result of job %s; the job is shown as stalled when its lease"
+                " expires, and ends as lost after JOBCAST_LOST_AFTER", self.id,
+            )  # fmt: skip
             return
         if meta["status"] == states.SUCCESS:
             background.call(_succeed, self.task, self._context, meta["result"])
 
     @contextmanager
-    def _ending(self) -> Iterator[None]:
-        """What goes wrong while Celery deals with the end of a run leaves it ended."""
+    def _fail_on_error(self) -> Iterator[None]:
+        """Report the run as failed if Celery raises while it handles the end of the run."""
         try:
             yield
         except Exception as exc:
-            self.failed(self._cause or exc)
+            self.report_failure(self._cause or exc)
             raise
 
-    def failed(self, cause: BaseException) -> None:
-        """Say that the run has failed."""
-        if not self._told and is_followed(self.task):
-            self._told = True
+    def report_failure(self, cause: BaseException) -> None:
+        """Publish that the run has failed, unless this process has published its outcome."""
+        if not self._is_reported and is_followed(self.task):
+            self._is_reported = True
             background.call(_fail, self.task, self._context, cause)
 
-    def _comes_again(self, cause: BaseException | None) -> None:
-        """Say that the broker is given the task back, and why."""
-        if not self._told and is_followed(self.task):
-            self._told = True
-            said = background.call(_retry, self.task, self._context, cause)
+    def _report_requeue(self, cause: BaseException | None) -> None:
+        """Publish that the task returns to the broker because of ``cause``."""
+        if not self._is_reported and is_followed(self.task):
+            self._is_reported = True
+            reported = background.call(_retry, self.task, self._context, cause)
             # The next run may begin as soon as the broker has the message.
             if detect_environment() == "default":
-                said.wait(FLUSH_TIMEOUT)
+                reported.wait(FLUSH_TIMEOUT)
 
 
 @cache
 def request_class(own: Any) -> type[JobRequest]:
-    """The class of requests that has jobcast's part and a project's own.
+    """Return a class of requests that combines ``JobRequest`` with a project's own class.
 
     Args:
-        own: the project's class, or its qualified name; Celery's own if it has none.
+        own: the project's class or its qualified name; Celery's class if the project has none.
 
     Raises:
-        TypeError: they do not go together.
+        TypeError: the two classes cannot be combined.
     """
     cls = symbol_by_name(own)
     if not (isinstance(cls, type) and issubclass(cls, Request)):
         raise TypeError(
-            f"its Request is {own!r}, and should be a subclass of celery.worker.request.Request"
+            f"its Request is {own!r}, but should be a subclass of celery.worker.request.Request"
         )
     if issubclass(cls, JobRequest):
         return cls
     if cls is Request:
         return JobRequest
     try:
-        # jobcast's part is around the project's, whose methods need not call super().
+        # JobRequest comes first, so that the project's methods need not call super().
         both: type[JobRequest] = type(
             cls.__name__, (JobRequest, cls), {"__module__": cls.__module__}
         )
     except TypeError as exc:
         raise TypeError(
-            f"its Request, {cls.__qualname__}, does not go together with jobcast's ({exc}):"
+            f"its Request, {cls.__qualname__}, cannot be combined with jobcast's ({exc}):"
             " derive it from jobcast.celery.request.JobRequest"
         ) from None
     return both
 
 
-# The latest of each id. Celery's own list has those no more that it has just stopped.
+# The latest request of each job id. Celery's own list no longer has the requests that it has just
+# stopped.
 _requests: WeakValueDictionary[str, JobRequest] = WeakValueDictionary()
 
 
 def is_stopped(task_id: object) -> bool:
-    """Whether Celery itself has stopped the run of a task in this process."""
+    """Return whether Celery has stopped the run of a task in this process."""
     request = _requests.get(job_id_of(task_id))
     return request is not None and request.is_stopped
 
 
 def _hold(request: JobRequest, lease: Lease) -> None:
-    """Keep a run alive whose own process may let no other thread run for long."""
-    here = get_runtime(request.app.conf)
-    if here is not None:
-        here.publisher.leases.elsewhere = _active
-        # One that has ended by now has no need of it, and nobody would give it back.
+    """Renew the lease of a run from the main process.
+
+    The child cannot renew it while the task blocks the other threads of the child.
+    """
+    runtime = get_runtime(request.app.conf)
+    if runtime is not None:
+        runtime.publisher.leases.elsewhere = _active
+        # If the run has already ended, nothing would release its lease.
         if request in state.active_requests:
-            here.publisher.hold(lease)
+            runtime.publisher.hold(lease)
 
 
 def _refuse(app: Celery, message: Any, fields: Mapping[str, Any], cause: BaseException) -> None:
-    """Say that no worker will do what a message asks for, nor what was to come after it."""
+    """Fail the job of a message that no worker will run, and the jobs of its later steps."""
     origin = origin_of_delivery(message.headers, fields.get("retries"), message.delivery_info)
     job = new_job(job_id_of(fields["id"]), origin=origin, celery_conf=app.conf)
     if isinstance(job, Job):
         job.fail(cause)
     match _payload_of(message):
         case [_, _, {"chain": steps, "chord": body}]:
-            never_run_steps(app, steps, body, origin.owner)
+            fail_steps(app, steps, body, origin.owner)
 
 
 def _payload_of(message: Any) -> Any:
     try:
         return message.payload
     except Exception as exc:
-        # Whatever a serializer raises: it may be why the message is refused.
-        logger.debug("message %s: %s", message.delivery_tag, exc)
+        # A serializer may raise any exception, which may be the reason for the refusal.
+        logger.debug("could not decode message %s: %s", message.delivery_tag, exc)
         return None
 
 
@@ -257,7 +264,7 @@ def _fail(task: Any, context: Any, cause: BaseException) -> None:
     if job is not None:
         message = task.message_of(cause)
         job.fail(cause, message)
-        never_run(task.app, context)
+        fail_later_steps(task.app, context)
 
 
 def _retry(task: Any, context: Any, cause: BaseException | None) -> None:
@@ -268,7 +275,7 @@ def _retry(task: Any, context: Any, cause: BaseException | None) -> None:
 
 
 def _retry_later(task: Any, context: Any, cause: BaseException, retried: list[Job]) -> None:
-    """Say that Celery sends the task once more, whose child is gone."""
+    """Publish that Celery retries a task whose child was lost."""
     job = job_of_run(context, task.app)
     if job is not None:
         retried.append(job)
@@ -283,33 +290,33 @@ def _succeed(task: Any, context: Any, result: Any) -> None:
 
 
 def _active() -> list[Lease]:
-    """What the children of this worker are doing."""
+    """Return the leases of the runs in this worker's children."""
     for _ in range(10):
         try:
             requests = tuple(state.active_requests)
-        except RuntimeError:  # the main thread has just changed it
+        except RuntimeError:  # the main thread has changed the set during the iteration
             continue
         return [r.lease for r in requests if isinstance(r, JobRequest) and r.is_job]
     return []
 
 
-_spoken_of: ContextVar[JobRequest | None] = ContextVar("jobcast_request", default=None)
+_reported_request: ContextVar[JobRequest | None] = ContextVar("jobcast_request", default=None)
 
 
 @contextmanager
-def _speaking_of(request: JobRequest) -> Iterator[None]:
-    token = _spoken_of.set(request)
+def _reporting(request: JobRequest) -> Iterator[None]:
+    token = _reported_request.set(request)
     try:
         yield
     finally:
-        _spoken_of.reset(token)
+        _reported_request.reset(token)
 
 
 def _failed(task_id: str, exception: BaseException, **_: object) -> None:
-    """A failure that the main process has decided on; those of a child have hooks of the task."""
-    request = _spoken_of.get()
+    """Report a failure that the main process detects. Failures in a child call the task's hooks."""
+    request = _reported_request.get()
     if request is not None and request.id == task_id and not isinstance(exception, Reject):
-        request.failed(exception)
+        request.report_failure(exception)
 
 
 def _revoked(sender: Any, request: Any, terminated: bool, expired: bool, **_: object) -> None:
@@ -327,25 +334,28 @@ def _rejected(sender: Any, message: Any, exc: BaseException | None, **_: object)
 
 
 def refuse(app: Celery, message: Any, cause: BaseException) -> None:
-    """Say that this worker does not take a message: it is a job's if it says so."""
+    """Fail the job of a message that this worker refuses, if the headers are those of a job."""
     headers = message.headers
-    if not isinstance(headers, Mapping) or not headers.keys() & SAY_OF_JOBS:
+    if not isinstance(headers, Mapping) or not headers.keys() & JOB_HEADERS:
         return
     fields = headers if "id" in headers else fields_of(headers, _payload_of(message))
-    if "id" in fields and not is_celerys(str(fields.get("task"))):
+    if "id" in fields and not is_internal(str(fields.get("task"))):
         background.call(_refuse, app, message, fields, cause)
 
 
 def _prepare(sender: Any, **_: object) -> None:
-    """Load the transport before the first task is acknowledged, and listen to its consumer."""
+    """Load the transport before the first task is acknowledged, and observe decoding errors."""
     background.call(get_runtime, sender.app.conf)
     sender.on_decode_error = _with_refusal(sender.app, sender.on_decode_error)
-    # It has been given the method already, and asks for it again after a reconnection only.
+    # The current task consumer already has the method. Celery sets it again on a reconnection.
     sender.task_consumer.on_decode_error = sender.on_decode_error
 
 
 def _with_refusal(app: Celery, own: Callable[..., Any]) -> Callable[..., Any]:
-    """What Celery does with a message that cannot be decoded: there is no signal of it."""
+    """Return Celery's handler of undecodable messages, preceded by failing their jobs.
+
+    Celery has no signal for such messages.
+    """
 
     @wraps(own)
     def on_decode_error(message: Any, exc: BaseException) -> Any:

@@ -1,6 +1,6 @@
-"""Progress in Celery's own result backend, for who asks there: ``AsyncResult``, Flower, a page.
+"""Store progress in Celery's result backend, for readers such as ``AsyncResult`` and Flower.
 
-Off by default (``JOBCAST_STORE_PROGRESS``). The state is ``PROGRESS``, and the progress its meta.
+Off by default (``JOBCAST_STORE_PROGRESS``). The state is ``PROGRESS``, its meta the progress.
 """
 
 from __future__ import annotations
@@ -16,30 +16,31 @@ from jobcast.events import JobProgress, payload_of
 from jobcast.publishing.bell import Bell
 
 STATE: Final = "PROGRESS"
-INTERVAL: Final = 1.0  # seconds between two looks at what is new
+INTERVAL: Final = 1.0  # seconds between two writes of new progress
 
 logger = logging.getLogger(__name__)
 
 
 class Storing(Struct, eq=False):
-    """What is being stored right now."""
+    """A write in progress."""
 
     job_id: str
     done: threading.Event
 
 
 class Mirror:
-    """Stores the latest progress of each running task, by a thread of its own.
+    """A thread that stores the latest progress of each running task.
 
-    No lock is held meanwhile: a backend that does not answer delays its own task's end only.
+    It holds no lock while it writes. A backend that does not answer delays only the end of the
+    task whose progress is being written.
     """
 
     def __init__(self) -> None:
-        self.forget()
+        self.reset_after_fork()
 
-    def forget(self) -> None:
-        """Begin anew, in a process that was forked: the thread stayed behind in the parent."""
-        # By the job's id: the task's own id, the task that runs, and its request.
+    def reset_after_fork(self) -> None:
+        """Reset the state in a forked process, in which the thread does not exist."""
+        # By job id: the id of the task with its original type, the task, and its request.
         self._tasks: dict[str, tuple[object, Any, Any]] = {}
         self._failing = False
         self._latest: dict[str, JobProgress] = {}
@@ -48,7 +49,7 @@ class Mirror:
         self._thread: threading.Thread | None = None
 
     def enter(self, task_id: object, task: Any, request: Any) -> None:
-        """A task runs whose progress is wanted."""
+        """Begin to store the progress of a task."""
         self._tasks[str(task_id)] = task_id, task, request
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="jobcast-mirror", daemon=True)
@@ -56,7 +57,10 @@ class Mirror:
             thread.start()
 
     def leave(self, task_id: object) -> None:
-        """Nothing is stored of it from here on: Celery stores how it ended."""
+        """Stop storing the progress of a task, before Celery stores its final state.
+
+        Waits for a write in progress.
+        """
         job_id = str(task_id)
         if self._tasks.pop(job_id, None) is None:
             return
@@ -65,7 +69,8 @@ class Mirror:
         if storing is not None and storing.job_id == job_id:
             storing.done.wait()
 
-    def see(self, progress: JobProgress) -> None:
+    def update(self, progress: JobProgress) -> None:
+        """Note the latest progress of a job."""
         if progress.job_id in self._tasks:
             self._latest[progress.job_id] = progress
             self._work.set()
@@ -76,7 +81,7 @@ class Mirror:
             self._work.wait()
             for job_id in list(self._latest):
                 storing = Storing(job_id, threading.Event())
-                # A task that ends removes its progress first, and then looks at this.
+                # leave() removes the progress first and checks this attribute afterwards.
                 self._storing = storing
                 try:
                     self._store_latest(job_id)
@@ -99,13 +104,17 @@ class Mirror:
             task.backend.store_result(task_id, meta, STATE, request=request)
             self._failing = False
         except Exception:
-            # Whatever is wrong with a backend, the task goes on; Celery says so at its end.
+            # A backend may raise any exception. Celery reports it when it stores the final state.
             level = logging.DEBUG if self._failing else logging.WARNING
             self._failing = True
-            what = "the progress of %s could not be stored"
-            logger.log(level, what, progress.job_id, exc_info=True)
+            logger.log(
+                level,
+                "job %s: could not store its progress in the result backend; retrying with its next"
+                " progress. JOBCAST_STORE_PROGRESS=false turns this off",
+                progress.job_id, exc_info=True,
+            )  # fmt: skip
 
 
 mirror = Mirror()
 
-os.register_at_fork(after_in_child=mirror.forget)
+os.register_at_fork(after_in_child=mirror.reset_after_fork)

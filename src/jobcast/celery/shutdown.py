@@ -1,4 +1,4 @@
-"""Celery's processes end: what is left is published before."""
+"""Publish the remaining events before a Celery process ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ def _close(**_: object) -> None:
     runtime.close()
 
 
-# A pool's child runs no exit handlers; these are sent when it is recycled and at a warm shutdown.
+# A pool's child runs no exit handlers. Celery sends worker_process_shutdown when it recycles a
+# child and at a warm shutdown.
 signals.worker_process_shutdown.connect(_close, weak=False)
 signals.worker_shutdown.connect(_close, weak=False)
 runtime.before_close(background.close)

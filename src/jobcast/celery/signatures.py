@@ -1,8 +1,7 @@
-"""Signatures of jobs: what a sender knows of a job travels with the signature, whatever is merged.
+"""Signatures of jobs, which carry the job's owner in an option of their own.
 
-It is an option of its own. Celery keeps options that are not overridden through ``set``, ``clone``,
-``apply_async``, groups and chords, while later ``headers`` replace earlier ones. The option becomes
-a header when the message is sent.
+Celery preserves options through ``set``, ``clone``, ``apply_async``, groups and chords, whereas
+later ``headers`` replace earlier ones. The option becomes a header when the message is sent.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ OPTIONS = (OWNER_HEADER,)
 
 
 class JobSignature(Signature):
-    """A signature of a job, which arguments may be given to later.
+    """A signature of a job, to which arguments can be added.
 
     >>> convert.owned_by("alice").s(pages)
     """
@@ -44,12 +43,13 @@ def owned_by(signature: S, owner: object) -> S:
     """Return a signature whose jobs the subject ``owner`` may follow.
 
     Args:
-        signature: of a task, or a chain, group or chord, of which every task gets the owner.
+        signature: a signature of a task, or a chain, group or chord. Each of its tasks gets the
+            owner.
         owner: a text, a number (its digits) or a UUID (its text).
 
     Raises:
-        TypeError: the owner is none of these.
-        ValueError: the owner is empty, or is no Unicode.
+        TypeError: ``owner`` has another type.
+        ValueError: the owner is empty or contains lone surrogates.
 
     >>> owned_by(convert.s(pages) | upload.s(), "alice").delay()
     """
@@ -59,9 +59,9 @@ def owned_by(signature: S, owner: object) -> S:
 
 
 def with_headers(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a task's options with what is known of the job as headers.
+    """Return a task's options with jobcast's options moved to the headers.
 
-    A header that is there already goes first: it was given later, or on purpose.
+    An existing header takes precedence, because it was set later or explicitly.
     """
     options = dict(options)
     known = {name: options.pop(name) for name in OPTIONS if name in options}

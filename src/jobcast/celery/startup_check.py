@@ -1,6 +1,7 @@
-"""Whether a worker that has started reaches the server that its events go to.
+"""Check at the start of a worker that it can reach the transport's server.
 
-Events are kept while it does not, so that a wrong address would show only when events get lost.
+While the server cannot be reached, the worker buffers events. Without the check, a wrong address
+would go unnoticed until events are lost.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ logger = logging.getLogger(__name__)
 
 
 def check_transport(settings: Settings) -> None:
-    """Log a warning if the transport cannot be used. Blocks as long as a connection may take."""
+    """Log a warning if the transport cannot be used. Blocks for up to its connection timeout."""
     transport = open_publisher(settings.url, settings.retention, prefix=settings.prefix)
     try:
-        if isinstance(transport, SupportsLeaseRenewal):  # a transport of others may have no leases
+        if isinstance(transport, SupportsLeaseRenewal):  # a custom transport may have no leases
             transport.release([PROBE])
     except PublishFailed as exc:
         logger.warning(
-            "cannot reach %s (%s): tasks run, and their events are kept until it can be reached."
-            " JOBCAST_URL, or jobcast_url in the Celery configuration, sets the address",
+            "cannot reach %s (%s): tasks run, and their events are buffered until it can be"
+            " reached. JOBCAST_URL, or jobcast_url in the Celery configuration, sets the address",
             settings.masked_url, exc,
         )  # fmt: skip
     finally:

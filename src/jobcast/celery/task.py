@@ -1,4 +1,4 @@
-"""The base class of a task whose progress, logs and end can be followed."""
+"""The base class of tasks whose progress, logs and outcome can be followed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from celery.canvas import Signature
 
 from jobcast.celery import lifecycle as lifecycle  # connects Celery's signals
 from jobcast.celery.apps import enter_call, is_inside_call
-from jobcast.celery.canvas import standing_in
+from jobcast.celery.canvas import mark_replacement
 from jobcast.celery.enqueue import is_followed, sending
 from jobcast.celery.failures import failure_message, original_exception
 from jobcast.celery.headers import due
@@ -33,16 +33,16 @@ logger = logging.getLogger(__name__)
 class ProgressTask(Task):
     """A task that can be followed while it runs.
 
-    That it started, is retried, succeeded or failed is published without a line in the task:
+    The task publishes its start, retries, success and failure without any code of its own:
 
     >>> @app.task(base=ProgressTask, bind=True)
     ... def convert(self, pages):
     ...     for page in self.track(pages, message="converting"):
     ...         ...
 
-    ``Celery(task_cls="jobcast:ProgressTask")`` makes every task one. A subclass may have hooks of
-    its own (``on_success`` and so on), with or without a call of ``super()``. It may have further
-    bases, before or after this one, with hooks, a ``__call__`` and a ``Request`` of their own.
+    ``Celery(task_cls="jobcast:ProgressTask")`` makes it the base of every task. A subclass may
+    define hooks (``on_success`` and so on), and need not call ``super()``. It may have further
+    base classes, before or after this one, with their own hooks, ``__call__`` and ``Request``.
     """
 
     abstract = True
@@ -60,60 +60,67 @@ class ProgressTask(Task):
         current: float | None = None,
         total: float | None = None,
     ) -> None:
-        """Say how far the job, or its present stage, has come: see :meth:`Job.progress`."""
+        """Report the progress of the job, or of its current stage: see :meth:`Job.progress`."""
         if current is None:
             _current.get().progress(percentage, message)
         else:
             _current.get().progress(percentage, message, current=current, total=total)
 
     def log(self, message: object, level: str | int | None = "info") -> None:
-        """Send a line of log: see :meth:`Job.log`."""
+        """Publish a log line: see :meth:`Job.log`."""
         _current.get().log(message, level)
 
     def track(
         self, iterable: Iterable[T], total: float | None = None, message: str | None = None
     ) -> Iterator[T]:
-        """Iterate, and report progress, rate and time left: see :meth:`Job.track`."""
+        """Iterate, and report progress, rate and remaining time: see :meth:`Job.track`."""
         return _current.get().track(iterable, total, message)
 
     def stage(
         self, name: str, weight: float = 1, of: float | None = None
     ) -> AbstractContextManager[None]:
-        """Do a part of the job, in which 0 to 100 means that part: see :meth:`Job.stage`."""
+        """Run a stage of the job, with its own range of percentages: see :meth:`Job.stage`."""
         return _current.get().stage(name, weight, of)
 
     def owned_by(self, owner: str | int | UUID) -> JobSignature:
-        """This task as a signature whose job the subject ``owner`` may follow.
+        """Return a signature of this task whose job the subject ``owner`` may follow.
 
-        A number, as users' ids are in many applications, stands for its digits, and a UUID for its
-        text. The owner stays whatever headers are given later. For a signature that is there
-        already, and for chains, groups and chords, see :func:`jobcast.owned_by`.
+        A number, such as a user's id, is converted to its digits, and a UUID to its text. Headers
+        that are set later do not remove the owner. For existing signatures, chains, groups and
+        chords, see :func:`jobcast.owned_by`.
 
         >>> convert.owned_by("alice").delay(pages)
         >>> convert.owned_by("alice").s(pages) | upload.s()
 
         Raises:
-            TypeError: the owner is none of these.
-            ValueError: the owner is empty, or is no Unicode.
+            TypeError: ``owner`` has another type.
+            ValueError: the owner is empty or contains lone surrogates.
         """
         return JobSignature.of(self, owner)
 
     def public_result(self, result: Any) -> Any:
-        """What followers see of the result. Override it to show less, or something else."""
+        """Return the result to show to followers. Override it to show less, or something else.
+
+        >>> def public_result(self, result):
+        ...     return {"pages": len(result)}
+        """
         return result
 
     def public_error(self, exc: BaseException) -> str:
-        """What followers read when the job fails. Override it to show less, or something else.
+        """Return the message to show when the job fails. Override it to show less, or other text.
 
-        By default it is the exception's own text, with secrets in URLs masked; what Celery has
-        to say of a run (that a worker was lost, a time limit reached) is put into plain words.
-        Where there is no text, also of your own, followers read that the job did not say why.
+        By default, it is the exception's own text, with secrets in URLs masked. Celery's own
+        exceptions, such as a lost worker or a time limit, have messages in plain words. A blank
+        text is replaced by a default message.
+
+        >>> def public_error(self, exc):
+        ...     return "The archive is damaged" if isinstance(exc, BadZipFile) else ""
         """
         return failure_message(exc)
 
     def start_strategy(self, app: Any, consumer: Any, **kwargs: Any) -> Any:
-        # Celery makes the requests of this class. jobcast's part of them sees the endings that a
-        # pool's child cannot report.
+        # Celery creates its requests from this class. jobcast's base class of it sees the outcomes
+        # that a pool's child process cannot report.
         self.Request = request_class_of(self)
         return super().start_strategy(app, consumer, **kwargs)
 
@@ -125,11 +132,11 @@ class ProgressTask(Task):
         try:
             if following.__func__ is not Task.__call__:
                 return following(*args, **kwargs)
-            # As Celery's workers call a task that has no __call__ of its own.
+            # Celery's workers call a task without its own __call__ in the same way.
             enter_call(request)
             return self.run(*args, **kwargs)
         finally:
-            # Before Celery stores how it ended.
+            # Stop before Celery stores the final state.
             mirror.leave(request.id)
 
     def apply_async(self, *args: Any, **kwargs: Any) -> Any:
@@ -170,7 +177,7 @@ class ProgressTask(Task):
         kwargs: Any,  # noqa: ARG002
         einfo: Any,  # noqa: ARG002
     ) -> None:
-        # Where the run has been left already, its request is not there any more.
+        # After the run has ended, its request no longer exists.
         job = take_aborted(job_id_of(task_id)) or self._job(task_id, self)
         if job is not None and not job.ended:
             cause = original_exception(exc)
@@ -196,35 +203,35 @@ class ProgressTask(Task):
     ) -> Any:  # fmt: skip
         job = current_job()
         if isinstance(job, Job):
-            # Followers are told when the message is sent, which is before on_retry is called.
+            # The retry is published when its message is sent, which is before on_retry is called.
             self._keep_cause(job, exc or raised_in(job))
         return super().retry(args, kwargs, exc, *rest, **options)
 
     def replace(self, sig: Signature) -> Any:
         job = current_job()
         if isinstance(job, Job):
-            # Said before anything is sent, which another worker may have done by the time it is.
+            # Publish before the replacement is sent, because another worker may finish it at once.
             job.replaced = True
             job.last_status = job.queued()
             job.flush()
-        return super().replace(standing_in(self.app, sig, self.name))
+        return super().replace(mark_replacement(self.app, sig, self.name))
 
     def shown_result(self, result: Any) -> Any:
-        """What followers see of a result, also where :meth:`public_result` fails."""
+        """Return the result to show to followers, or a description if ``public_result`` raises."""
         hidden = {"omitted": "unserializable", "type": type(result).__name__}
         return self._shown(self.public_result, result, hidden)
 
     def message_of(self, exc: BaseException) -> Any:
-        """What followers read of an exception, also where :meth:`public_error` fails."""
+        """Return the message to show for an exception, or its type if ``public_error`` raises."""
         message = self._shown(self.public_error, exc, type(exc).__name__)
-        # A hook that returns nothing wants nothing shown, and not the exception's own text.
+        # A hook that returns None hides the exception's own text.
         return "" if message is None else message
 
     def _keep_cause(self, job: Job, exc: BaseException | None) -> None:
         job.retry_cause = exc, "" if exc is None else self.message_of(exc)
 
     def begin_run(self, task: Any) -> None:
-        """Publish that a run begins, of this task or of one that stands in for it."""
+        """Publish that a run of this task, or of its replacement, begins."""
         task_id = task.request.id
         job = self._job(task_id, task, waits=True)
         if job is None or job is current_job():
@@ -236,15 +243,15 @@ class ProgressTask(Task):
             ignored = task.ignore_result or task.request.ignore_result
             if runtime.settings.store_progress and not (ignored or task.request.is_eager):
                 mirror.enter(task_id, task, task.request_stack.top)
-                job.on_progress = mirror.see
+                job.on_progress = mirror.update
         take_aborted(job.job_id)
         job.started(task=task.name)
 
     def _job(self, task_id: str, task: Any, *, waits: bool = False) -> Job | None:
-        """The job of the run that is being spoken of, which is the current one in a pool's child.
+        """Return the job of a run. In a pool's child process it is the current job.
 
-        None if there is none: in a worker's main process Celery calls hooks of runs that it does
-        not say, and there :class:`~jobcast.celery.request.JobRequest` knows better.
+        Return None for hooks that Celery calls in a worker's main process without the run's
+        request. There :class:`~jobcast.celery.request.JobRequest` reports the outcome.
         """
         job, request = current_job(), task.request
         job_id = job_id_of(task_id)
@@ -258,6 +265,8 @@ class ProgressTask(Task):
         try:
             return hook(value)
         except Exception:
-            # A hook decides what may be seen; when it cannot, nothing may.
-            logger.exception("%s of %s failed", hook.__name__, self.name)
+            # The hook may exist to hide values, so a failed hook shows none.
+            logger.exception(
+                "%s of task %s failed; only the type is published", hook.__name__, self.name
+            )
             return otherwise

@@ -1,1 +1,1 @@
-"""Leases: how jobs end whose worker is gone. Knows no Celery."""
+"""Leases, through which jobs of lost workers end. Independent of Celery."""

@@ -1,4 +1,4 @@
-"""Whose worker is gone: runs whose leases ran out, and what is said of them."""
+"""The monitor of leases, which publishes that runs of lost workers are stalled or lost."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from jobcast.events import JobError, JobStatus
 from jobcast.transports import Origin, Outgoing
 from jobcast.transports.leases import Finding, LeaseTimeouts, SupportsLeaseMonitoring
 
-LOOK_INTERVAL: Final = 1.0  # seconds
+SCAN_INTERVAL: Final = 1.0  # seconds between two scans at most
 WORKER_IS_GONE: Final = "The worker running this job is gone, and no other has taken the job over"
 
 logger = logging.getLogger(__name__)
 
 
 class LeaseMonitor:
-    """Looks after the runs of all workers, with one process at a time doing it.
+    """A monitor of the runs of all workers. One process at a time is active.
 
     Args:
-        source: where the leases are.
-        timeouts: how long things may take.
-        on_published: is called with each finding that was published.
+        source: the store of the leases.
+        timeouts: the duration of a lease, and the time after which a stalled run is lost.
+        on_published: called with each published finding.
     """
 
     def __init__(
@@ -38,27 +38,29 @@ class LeaseMonitor:
         self._on_published = on_published
 
     async def run(self) -> None:
-        """Look, until it is cancelled."""
-        said = ""  # what was wrong the last time
+        """Scan repeatedly, until cancelled."""
+        last_problem = ""
         while True:
-            await asyncio.sleep(min(LOOK_INTERVAL, self._timeouts.lease / 4))
+            interval = min(SCAN_INTERVAL, self._timeouts.lease / 4)
+            await asyncio.sleep(interval)
             try:
                 await self.scan()
-                said = ""
+                last_problem = ""
             except (TransportUnavailable, PublishFailed) as exc:
-                logger.log(logging.DEBUG if said else logging.INFO, "leases: %s", exc)
-                said = said or str(exc)
+                level = logging.DEBUG if last_problem else logging.INFO
+                logger.log(level, "could not scan leases: %s; retrying in %.1f s", exc, interval)
+                last_problem = last_problem or str(exc)
             except Exception as exc:
-                # Whatever it is, nobody else looks after the workers' runs.
-                if said != repr(exc):
-                    logger.exception("looking after leases failed, and is tried again")
-                said = repr(exc)
+                # The active monitor is the only one, so it must survive any error.
+                if last_problem != repr(exc):
+                    logger.exception("could not scan leases; retrying in %.1f s", interval)
+                last_problem = repr(exc)
 
     async def scan(self) -> None:
-        """Say what is to be said now.
+        """Publish and acknowledge the findings of one scan.
 
         Raises:
-            TransportUnavailable, PublishFailed: it cannot be; it is found again.
+            TransportUnavailable, PublishFailed: a step failed; the next scan repeats the findings.
         """
         findings = await self._source.scan(self._timeouts)
         if findings:
@@ -73,7 +75,7 @@ class LeaseMonitor:
 
 
 def _event(finding: Finding) -> Outgoing:
-    """What is said of a run; the store drops it where somebody knows better by now."""
+    """Return the event for a finding. The store drops it if the run's state has changed."""
     job_id, run = finding.lease.job_id, finding.lease.run
     origin = Origin(run=run)
     match finding.kind:

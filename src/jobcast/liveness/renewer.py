@@ -1,4 +1,4 @@
-"""The leases of the runs that a process knows of: renewed for as long as the process lives."""
+"""Renew the leases of a process's runs for as long as the process lives."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Final, Protocol
 from jobcast.transports import Outgoing, TransportPublisher
 from jobcast.transports.leases import Lease, SupportsLeaseRenewal
 
-RENEWALS: Final = 3  # a lease, so that one that fails does no harm
-MAX_ENDED: Final = 10_000  # leases that are to be released when the transport is back
-RETRY_DELAY: Final = 1.0  # seconds after a renewal that failed
+RENEWALS: Final = 3  # renewals per lease duration, so that a failed one does no harm
+MAX_ENDED: Final = 10_000  # leases to remember for release after an outage
+RETRY_DELAY: Final = 1.0  # seconds after a failed renewal
 
 logger = logging.getLogger(__name__)
 
@@ -21,17 +21,19 @@ logger = logging.getLogger(__name__)
 class Sidecar(Protocol):
     def update(self, leases: Set[Lease]) -> None: ...
     def renewed(self, at: float) -> None: ...
-    def leave(self) -> None: ...
+    def detach(self) -> None: ...
     def close(self) -> None: ...
 
 
 class LeaseRenewer:
-    """Tended by the publisher's thread; any thread may add one.
+    """The leases of the runs that this process publishes, or observes in other processes.
+
+    The publisher's thread calls :meth:`renew_and_release`. Any thread may call :meth:`hold`.
 
     Args:
-        transport: where they are kept, if it can.
-        seconds: how long one lasts without being renewed.
-        sidecar: renews them too, while this process cannot.
+        transport: the store of the leases, if it supports them.
+        seconds: the duration of a lease.
+        sidecar: a process that renews the leases while this process cannot.
     """
 
     def __init__(
@@ -42,19 +44,19 @@ class LeaseRenewer:
         self._seconds = seconds
         self._running: set[Lease] = set()
         self._new: deque[Lease] = deque()
-        self._foreign: deque[Lease] = deque()  # new, and of runs elsewhere
-        self._held: set[Lease] = set()  # of runs elsewhere
+        self._foreign: deque[Lease] = deque()  # new leases of runs in other processes
+        self._held: set[Lease] = set()  # leases of runs in other processes
         self._ended: list[Lease] = []
         self._renew_at = time.monotonic()
         self._has_run = False
         self._failing_since: float | None = None
         self._has_warned = False
-        #: Runs that other processes of this worker speak of, and that are alive now.
+        #: Returns the leases of the runs that are now active in other processes of this worker.
         self.elsewhere: Callable[[], Iterable[Lease]] | None = None
 
     @property
     def due_in(self) -> float | None:
-        """Seconds until there is something to do; None if there is nothing."""
+        """Seconds until the next renewal; None if there is no lease to renew."""
         if self._holder is None or not (
             self._running or self._new or self._foreign or self.elsewhere
         ):
@@ -62,13 +64,13 @@ class LeaseRenewer:
         return max(0.0, self._renew_at - time.monotonic())
 
     def hold(self, lease: Lease) -> None:
-        """Renew a lease of a run that another process of this worker speaks of."""
+        """Renew the lease of a run whose events another process of this worker publishes."""
         self._foreign.append(lease)
 
     def begin(self, events: Sequence[Outgoing]) -> None:
-        """Take into account, before it is said, that runs have started.
+        """Add the leases of runs that start, before their events are published.
 
-        Those of which the end is said in the same breath need no lease.
+        Runs that end in the same batch need no lease.
         """
         if self._holder is None:
             return
@@ -81,15 +83,15 @@ class LeaseRenewer:
                     self._new.append(lease)
 
     def end(self, events: Sequence[Outgoing]) -> None:
-        """Take into account, once it is stored, that runs have ended."""
+        """Release the leases of runs that have ended, after their events are stored."""
         for outgoing in events if self._holder is not None else ():
             if _ends(outgoing):
                 lease = _lease_of(outgoing)
                 self._running.discard(lease)
                 self._ended.append(lease)
 
-    def tend(self) -> None:
-        """Renew and release what is due."""
+    def renew_and_release(self) -> None:
+        """Renew and release the leases that are due."""
         if self._holder is None:
             return
         now = time.monotonic()
@@ -99,7 +101,7 @@ class LeaseRenewer:
         self._held |= foreign
         leases |= foreign
         if due:
-            leases |= self._running | self._look_elsewhere()
+            leases |= self._running | self._find_elsewhere()
         ended, self._ended = self._ended, []
         leases.difference_update(ended)
         self._held.difference_update(ended)
@@ -111,8 +113,8 @@ class LeaseRenewer:
             if leases:
                 self._holder.renew(sorted(leases, key=str), self._seconds)
         except Exception as exc:
-            # Whatever is wrong with a transport, the publisher's thread goes on. All that still
-            # run by then are renewed when it is back.
+            # A transport may raise any exception; it must not end the publisher's thread. After
+            # the outage, all leases of active runs are renewed.
             self._warn_when_overdue(now, exc)
             self._ended = [*ended, *self._ended][-MAX_ENDED:]
             self._renew_at = now + RETRY_DELAY
@@ -135,10 +137,10 @@ class LeaseRenewer:
                 len(self._running | self._held), now - self._failing_since, exc,
             )  # fmt: skip
 
-    def leave(self) -> None:
-        """Leave them to the parent, in a process that was forked."""
+    def detach(self) -> None:
+        """Detach from the sidecar in a forked process; it belongs to the parent."""
         if self._sidecar is not None:
-            self._sidecar.leave()
+            self._sidecar.detach()
 
     def close(self) -> None:
         if self._sidecar is not None:
@@ -146,13 +148,13 @@ class LeaseRenewer:
 
     @property
     def _runs_tasks_itself(self) -> bool:
-        """Whether this is the main process of a worker whose tasks are not in other processes."""
+        """Whether this is the main process of a worker that runs tasks in its own process."""
         if self.elsewhere is not None and self._running:
             self._has_run = True
         return self._has_run
 
-    def _look_elsewhere(self) -> set[Lease]:
-        """What the other processes are doing now. What they do no more is released."""
+    def _find_elsewhere(self) -> set[Lease]:
+        """Return the leases of active runs in other processes. Mark ended ones for release."""
         here = set(self.elsewhere()) if self.elsewhere else set()
         self._ended += self._held - here - self._running
         self._held = here

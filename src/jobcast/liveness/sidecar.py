@@ -1,7 +1,7 @@
-"""The process that keeps the jobs of a worker alive whose pool has no processes of its own.
+"""A process that renews the leases of a worker whose pool has no child processes.
 
-With threads, greenlets or none of them everything in the worker waits while one of its tasks holds
-the interpreter: nobody in it can say that its jobs are alive.
+In the threads, gevent, eventlet and solo pools, a task that holds the interpreter blocks the
+worker's own renewals.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ logger = logging.getLogger(__name__)
 
 
 class LeaseSidecar:
-    """Tells such a process what runs, and starts it when there is something to tell.
+    """The worker's side of the sidecar process, which it starts with the first lease.
 
-    It waits for nothing, and uses nothing that gevent or eventlet replace: those would have it wait
-    in the loop that is busy. The process ends by itself when the pipe to it is closed.
+    It never blocks, and uses no functions that gevent or eventlet replace, because those would wait
+    in their busy loop. The process ends when its pipe is closed.
 
     Args:
-        url: the transport's.
-        seconds: how long a lease lasts.
-        prefix: the transport's.
+        url: the URL of the transport.
+        seconds: the duration of a lease.
+        prefix: the prefix of the transport.
     """
 
     def __init__(self, url: str, seconds: float, prefix: str = DEFAULT_PREFIX) -> None:
@@ -39,53 +39,57 @@ class LeaseSidecar:
         self._seconds = seconds
         self._pipe: int | None = None
         self._pid = 0
-        self._told: Set[Lease] = frozenset()
-        self._unsent = bytearray()  # what the pipe had no room for
+        self._reported: Set[Lease] = frozenset()  # the leases that the process has been sent
+        self._unsent = bytearray()  # bytes that did not fit into the pipe
         self._full_since: float | None = None
         self._starts = 0
-        self._not_before = 0.0  # another one is not started
+        self._not_before = 0.0  # earliest time of the next start
 
     def update(self, leases: Set[Lease]) -> None:
-        """Say that these leases are to be kept, and no others."""
+        """Send the changes, so that the process renews exactly these leases."""
         if self._pipe is None and leases:
             self._pipe = self._start()
         if self._pipe is None:
             return
         if not self._send(self._pipe):
-            # What is over by the time that there is room need not be said at all.
+            # Leases that end before the pipe has room again need not be sent at all.
             return
-        orders = [f"+{lease}\n" for lease in leases - self._told]
-        orders += [f"-{lease}\n" for lease in self._told - leases]
-        self._told = frozenset(leases)
+        orders = [f"+{lease}\n" for lease in leases - self._reported]
+        orders += [f"-{lease}\n" for lease in self._reported - leases]
+        self._reported = frozenset(leases)
         self._unsent += "".join(orders).encode()
         self._send(self._pipe)
 
     def renewed(self, at: float) -> None:
-        """Say when this process has renewed them all, by the system's monotonic clock."""
+        """Send the time at which this process has renewed all leases.
+
+        Args:
+            at: seconds of the system's monotonic clock.
+        """
         if self._pipe is not None and not self._unsent:
             self._unsent += f"={at}\n".encode()
             self._send(self._pipe)
 
     def close(self) -> None:
-        """End it."""
-        self.leave()
+        """Close the pipe, which ends the process."""
+        self.detach()
         if self._pid:
             try:
                 posix.waitpid(self._pid, os.WNOHANG)
             except ChildProcessError:
-                logger.debug("somebody else has waited for process %d", self._pid)
+                logger.debug("sidecar process %d was already reaped", self._pid)
 
-    def leave(self) -> None:
-        """Leave it to the parent, in a process that was forked."""
+    def detach(self) -> None:
+        """Detach from the process in a forked process; it belongs to the parent."""
         if self._pipe is not None:
             os.close(self._pipe)
         self._pipe = None
-        self._told = frozenset()
+        self._reported = frozenset()
         self._unsent.clear()
         self._full_since = None
 
     def _start(self) -> int | None:
-        """Start the process. Returns this end of the pipe to it, if there is one."""
+        """Start the process. Return the writing end of its pipe, or None if it did not start."""
         if time.monotonic() < self._not_before:
             return None
         self._starts += 1
@@ -99,21 +103,25 @@ class LeaseSidecar:
                 file_actions=[(os.POSIX_SPAWN_DUP2, theirs, 0)],
             )
         except OSError as exc:
-            logger.warning("a job that keeps this worker busy may be taken for lost: %s", exc)
+            logger.warning(
+                "could not start the lease sidecar (%s): jobs may be shown as stalled or lost while"
+                " a task blocks this worker; retrying in %.0f s or more",
+                exc, self._not_before - time.monotonic(),
+            )  # fmt: skip
             os.close(ours)
             return None
         finally:
             os.close(theirs)
         os.set_blocking(ours, False)
-        how = {
+        parameters = {
             "worker": os.getpid(), "url": self._url, "prefix": self._prefix,
             "seconds": self._seconds, "path": [*map(str, sys.path)],
         }  # fmt: skip
-        self._unsent += json.dumps(how).encode() + b"\n"
+        self._unsent += json.dumps(parameters).encode() + b"\n"
         return ours
 
     def _send(self, pipe: int) -> bool:
-        """Write what is to be said. Returns whether all of it is."""
+        """Write the unsent bytes. Return whether all of them are written."""
         try:
             while self._unsent:
                 del self._unsent[: posix.write(pipe, self._unsent)]
@@ -124,10 +132,12 @@ class LeaseSidecar:
                 self._full_since = now
             if now - self._full_since <= self._seconds:
                 return False
-            logger.warning("the process that keeps jobs alive does not listen; it is replaced")
+            logger.warning(
+                "the lease sidecar has not read its pipe for %.1f s; replacing it", self._seconds
+            )
             self.close()
         except BrokenPipeError:
-            logger.warning("the process that keeps jobs alive has ended; it is replaced")
+            logger.warning("the lease sidecar has ended; replacing it")
             self.close()
         else:
             return True

@@ -1,11 +1,13 @@
-"""Keeps a worker's jobs alive while its interpreter is too busy to do so itself.
+"""Renew a worker's leases while its interpreter is too busy to do so itself.
 
-Run as a script, isolated and without site packages: what it takes to renew leases is imported from
-where the worker has it, and at once. By the time that it is needed the machine is busy, and a lease
-may be over before it is there. The first line of its input says how; each further one that a lease
-is to be kept (``+``), is so no more (``-``), or when the worker has renewed them all (``=``, by the
-system's monotonic clock: what is read late was not said late). Its input ends when the worker does,
-whatever ended it.
+The script runs isolated and without site packages. It imports the transport from the worker's
+``sys.path``, and does so at its start: later the machine may be too busy to import it before a
+lease expires.
+
+The first line of its input is a JSON object with the arguments of :func:`keep`. Each further line
+adds a lease (``+``), removes a lease (``-``), or has the time of the worker's last renewal (``=``).
+That time is one of the system's monotonic clock, so that it is correct even if it is read late. The
+input ends with the worker, whatever the cause.
 """
 
 from __future__ import annotations
@@ -19,18 +21,18 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-SILENCE: Final = 1 / 2  # of a lease: a worker that is well renews it more often
-RENEWALS: Final = 3  # a lease
-RETRY_DELAY: Final = 1.0  # seconds after a renewal that failed
-AT_ONCE: Final = 65536  # bytes that are read
-# A terminal sends some to all that runs in it, and the worker decides what they mean.
-NOT_ITS_OWN: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
+SILENCE: Final = 1 / 2  # fraction of a lease's duration; a healthy worker renews more often
+RENEWALS: Final = 3  # renewals per lease duration
+RETRY_DELAY: Final = 1.0  # seconds after a failed renewal
+READ_SIZE: Final = 65536  # bytes
+# A terminal sends some of these to all of its processes. Only the worker reacts to them.
+IGNORED_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 
 Renew = Callable[[Iterable[str], float], bool]
 
 
 class Orders:
-    """What the worker has said so far."""
+    """The state that the worker has sent: its leases, and the time of its last renewal."""
 
     def __init__(self) -> None:
         self.leases: set[str] = set()
@@ -38,20 +40,27 @@ class Orders:
         self._rest = b""
 
     def take(self, data: bytes) -> None:
+        """Apply received bytes, which may end in the middle of a line."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            what = line[1:].decode()
+            value = line[1:].decode()
             match line[:1]:
                 case b"+":
-                    self.leases.add(what)
+                    self.leases.add(value)
                 case b"-":
-                    self.leases.discard(what)
+                    self.leases.discard(value)
                 case _:
-                    self.renewed_at = float(what)
+                    self.renewed_at = float(value)
 
 
-def renewing(url: str, prefix: str, path: Sequence[str]) -> Renew:
-    """How leases are renewed; it returns whether they could be."""
+def open_renewal(url: str, prefix: str, path: Sequence[str]) -> Renew:
+    """Open the transport. Return a function that renews leases, and returns whether it could.
+
+    Args:
+        url: the URL of the transport.
+        prefix: the prefix of the transport.
+        path: the worker's ``sys.path``.
+    """
     sys.path[:] = path
     from jobcast.errors import PublishFailed
     from jobcast.transports import open_publisher
@@ -65,7 +74,7 @@ def renewing(url: str, prefix: str, path: Sequence[str]) -> Renew:
         try:
             transport.renew([Lease.parse(lease) for lease in sorted(leases)], seconds)
         except PublishFailed:
-            # It is the worker that says when the transport cannot be reached.
+            # The worker logs that the transport cannot be reached.
             return False
         return True
 
@@ -73,15 +82,24 @@ def renewing(url: str, prefix: str, path: Sequence[str]) -> Renew:
 
 
 def keep(worker: int, url: str, prefix: str, seconds: float, path: Sequence[str]) -> None:
-    """Renew the leases of a worker while it does not, for as long as it is there."""
+    """Renew the leases of a worker whenever it does not, for as long as it lives.
+
+    Args:
+        worker: the process id of the worker.
+        url: the URL of the transport.
+        prefix: the prefix of the transport.
+        seconds: the duration of a lease.
+        path: the worker's ``sys.path``.
+    """
     orders = Orders()
-    renew = renewing(url, prefix, path)
+    renew = open_renewal(url, prefix, path)
     due = orders.renewed_at + seconds * SILENCE
-    # What a worker forks may inherit the other end of the pipe, and outlive it.
+    # Checks the parent, because a process forked by the worker may inherit the other end of the
+    # pipe and outlive the worker.
     while os.getppid() == worker:
-        patience = max(0.0, due - time.monotonic()) if orders.leases else None
-        if select.select([0], [], [], patience)[0]:
-            data = os.read(0, AT_ONCE)
+        timeout = max(0.0, due - time.monotonic()) if orders.leases else None
+        if select.select([0], [], [], timeout)[0]:
+            data = os.read(0, READ_SIZE)
             if not data:
                 break
             orders.take(data)
@@ -92,6 +110,7 @@ def keep(worker: int, url: str, prefix: str, seconds: float, path: Sequence[str]
 
 
 def first_line() -> bytes:
+    """Read the first line of the input, and no more. Exit if the input ends before."""
     line = b""
     while not line.endswith(b"\n"):
         character = os.read(0, 1)
@@ -102,6 +121,6 @@ def first_line() -> bytes:
 
 
 if __name__ == "__main__":
-    for number in NOT_ITS_OWN:
+    for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     keep(**json.loads(first_line()))

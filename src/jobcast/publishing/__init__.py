@@ -1,1 +1,1 @@
-"""What a process needs to publish the events of jobs. Knows no Celery."""
+"""Publish the events of jobs. Independent of Celery."""

@@ -1,4 +1,4 @@
-"""A wake-up call that may be given anywhere, also in the middle of giving one."""
+"""A reentrant wake-up flag for threads, signal handlers and finalizers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import threading
 
 
 class Bell:
-    """Wakes one thread, from any other.
+    """A flag that wakes one thread from any other thread.
 
-    ``threading.Event`` takes a lock to be set: a signal handler or a finalizer that sets it while
-    its own thread is setting it waits forever. A bell is a single lock that the C code releases.
+    ``threading.Event.set`` takes a lock. A signal handler or a finalizer that interrupts it in the
+    same thread and sets the same event deadlocks. A bell is a single lock that C code releases.
     """
 
     def __init__(self) -> None:
@@ -30,5 +30,5 @@ class Bell:
         self._lock.acquire(blocking=False)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the bell is set, and clear it. Returns whether it was set in time."""
+        """Wait until the bell is set, then clear it. Return whether it was set in time."""
         return self._lock.acquire(timeout=-1 if timeout is None else timeout)

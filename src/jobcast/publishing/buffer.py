@@ -1,4 +1,4 @@
-"""What waits to be published: bounded, in order, with nothing stale in it."""
+"""A bounded, ordered buffer of unpublished events, without superseded progress."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from jobcast.transports.base import Required
 
 MAX_EVENTS: Final = 10_000
 MAX_LOG_CHARACTERS: Final = 8 * 1024 * 1024  # of all buffered log lines together
-MAX_KEPT: Final = 100_000  # statuses and endings
-SHORT: Final = 200  # characters that are left of an error's message when there are too many
+MAX_KEPT: Final = 100_000  # statuses and final events
+SHORT: Final = 200  # characters of a shortened error message
 MAX_KEPT_CHARACTERS: Final = 64 * 1024 * 1024  # of all buffered results and errors together
 
 logger = logging.getLogger(__name__)
@@ -29,11 +29,11 @@ class Entry(Struct, frozen=True, gc=False):
     event: JobEvent
     origin: Origin
     requires: Required = ""
-    characters: int = 0  # of what it carries that may be large
+    characters: int = 0  # size of the payload fields that may be large
 
 
 class TicketQueue:
-    """Tickets of one kind, oldest first. One whose entry has gone is passed over."""
+    """Tickets of one kind of event, oldest first. Skips tickets without an entry."""
 
     def __init__(self) -> None:
         self.tickets: OrderedDict[int, None] = OrderedDict()
@@ -57,21 +57,22 @@ class TicketQueue:
 
 
 class Buffer:
-    """Events of all jobs in the order they were said.
+    """The unpublished events of all jobs, in the order in which the jobs published them.
 
-    A newer progress of a job removes an older one. When a bound is reached the oldest log lines
-    go, and one line in their place says how many, then progress. Statuses and endings stay. Where
-    results and errors would fill the memory, the oldest are described, or cut; where there are too
-    many endings for even that, the oldest are counted and go too.
+    A newer progress event of a job replaces an older one. Above a bound, the buffer drops the
+    oldest log lines and puts one line with their number in their place; then it drops progress.
+    It keeps statuses and final events. If results and errors use too much memory, the buffer
+    replaces the oldest results by descriptions and truncates the oldest error messages. If there
+    are still too many statuses and final events, it drops and counts the oldest ones.
 
-    Not thread-safe. A signal's handler may raise anywhere in it, as that of a soft time limit
-    does: the entries alone say what there is, and the rest follows them.
+    Not thread-safe. A signal handler, such as that of a soft time limit, may raise anywhere in
+    this class. ``_entries`` is therefore the only source of truth; every other index follows it.
 
     Args:
-        max_events: events of all kinds, above which logs and progress go.
-        max_log_characters: of log lines, above which they go.
-        max_kept: statuses and endings, above which these go.
-        max_kept_characters: of results and errors, above which they are described.
+        max_events: number of events of all kinds above which logs and progress are dropped.
+        max_log_characters: size of all log lines above which log lines are dropped.
+        max_kept: number of statuses and final events above which these are dropped.
+        max_kept_characters: size of all results and errors above which these are shortened.
     """
 
     def __init__(
@@ -87,19 +88,22 @@ class Buffer:
         self._max_kept_characters = max_kept_characters
         self._entries: OrderedDict[int, Entry] = OrderedDict()
         self._logs = TicketQueue()
-        self._kept = TicketQueue()  # statuses and endings
-        self._large = TicketQueue()  # those of them that carry what may be large
+        self._kept = TicketQueue()  # statuses and final events
+        self._large = TicketQueue()  # the subset of _kept with a large payload
         self._progress: dict[str, int] = {}  # job id: ticket of its unsent progress, oldest first
-        self._dropped: dict[str, tuple[int, int]] = {}  # job id: how many lines, the last ticket
+        self._dropped: dict[str, tuple[int, int]] = {}  # job id: dropped lines, their last ticket
         self.last_ticket = 0
-        self.lost = 0  # statuses and endings that had to go
+        self.lost = 0  # number of dropped statuses and final events
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def first_ticket(self, but: Container[str] = ()) -> int:
-        """Everything with a lower ticket has left the buffer, ``but`` for what is of these jobs."""
-        return next(self._tickets(but), self.last_ticket + 1)
+    def first_ticket(self, skip: Container[str] = ()) -> int:
+        """Return the lowest ticket in the buffer, ignoring the jobs ``skip``.
+
+        Every event with a lower ticket has left the buffer.
+        """
+        return next(self._tickets(skip), self.last_ticket + 1)
 
     def add(
         self,
@@ -109,37 +113,37 @@ class Buffer:
         *,
         ticket: int = 0,
     ) -> None:
-        """Keep an event.
+        """Add an event.
 
         Args:
-            event: the next one.
-            origin: where it comes from.
-            requires: the state that its job has to be in.
-            ticket: by default the next one. Adding an event again under its ticket, because that
-                was interrupted, changes nothing.
+            event: the event.
+            origin: the owner and the run that it belongs to.
+            requires: the state that its job must be in for the event to be stored.
+            ticket: the event's ticket; by default the next one. An interrupted call can be
+                repeated with the same ticket.
         """
         ticket = ticket or self.last_ticket + 1
         entry = Entry(ticket, event, origin, requires, _characters(event))
-        shelf = self._shelf(event)
+        queue = self._queue_of(event)
         self.last_ticket = ticket
         self._entries[ticket] = entry
-        if shelf is None:
+        if queue is None:
             older = self._progress.pop(event.job_id, 0)
             self._progress[event.job_id] = ticket
             self._entries.pop(older, None)
         else:
-            shelf.add(entry)
-            if shelf is self._kept and entry.characters:
+            queue.add(entry)
+            if queue is self._kept and entry.characters:
                 self._large.add(entry)
         self._keep_bounds()
 
-    def take(self, count: int, but: Container[str] = ()) -> list[Entry]:
-        """Remove and return up to ``count`` events, and what has to be said of dropped ones.
+    def take(self, count: int, skip: Container[str] = ()) -> list[Entry]:
+        """Remove and return up to ``count`` events, and log lines that replace dropped ones.
 
-        What is of the jobs ``but`` stays.
+        Events of the jobs ``skip`` stay in the buffer.
         """
         taken: list[Entry] = []
-        for ticket in [*islice(self._tickets(but), count)]:
+        for ticket in [*islice(self._tickets(skip), count)]:
             entry = self._remove(ticket)
             job_id = entry.event.job_id
             dropped, last = self._dropped.get(job_id, (0, 0))
@@ -151,20 +155,20 @@ class Buffer:
             self._logs, self._kept, self._large = TicketQueue(), TicketQueue(), TicketQueue()
         return taken
 
-    def _tickets(self, but: Container[str]) -> Iterator[int]:
+    def _tickets(self, skip: Container[str]) -> Iterator[int]:
         entries = self._entries.items()
-        return (ticket for ticket, entry in entries if entry.event.job_id not in but)
+        return (ticket for ticket, entry in entries if entry.event.job_id not in skip)
 
-    def _shelf(self, event: JobEvent) -> TicketQueue | None:
+    def _queue_of(self, event: JobEvent) -> TicketQueue | None:
         if event.kind == PROGRESS:
             return None
         return self._logs if isinstance(event, JobLog) else self._kept
 
     def _remove(self, ticket: int) -> Entry:
         entry = self._entries.pop(ticket)
-        shelf = self._shelf(entry.event)
-        if shelf is not None:
-            shelf.remove(entry)
+        queue = self._queue_of(entry.event)
+        if queue is not None:
+            queue.remove(entry)
             self._large.remove(entry)
         elif self._progress.get(entry.event.job_id) == ticket:
             del self._progress[entry.event.job_id]
@@ -188,12 +192,12 @@ class Buffer:
             self.lost += 1
 
     def ended_jobs(self) -> list[str]:
-        """Return the jobs whose ending is here."""
+        """Return the ids of the jobs whose final event is in the buffer."""
         events = (entry.event for entry in self._entries.values())
         return [event.job_id for event in events if event.kind == TERMINAL]
 
     def _shorten_oldest(self) -> bool:
-        """Keep an ending without what it carries."""
+        """Shorten the payload of the oldest large event. Return whether there was one."""
         ticket = self._large.oldest(self._entries)
         if ticket is None:
             return False
@@ -221,10 +225,10 @@ class Buffer:
 
 
 def encode(entries: list[Entry]) -> list[Outgoing]:
-    """The events as the transport takes them.
+    """Return the events as the transport takes them.
 
-    One that does not encode is logged. A status or an ending becomes a plain one that does, for
-    somebody waits for it; a progress or a line is left out.
+    Log an event that cannot be encoded. Replace a status or a final event by a reduced one,
+    because clients wait for it; leave out a progress event or a log line.
     """
     encoded: list[Outgoing] = []
     for entry in entries:
@@ -240,13 +244,16 @@ def _outgoing(entry: Entry, event: JobEvent) -> Outgoing | None:
     try:
         return Outgoing.of(event, entry.origin, entry.ticket, entry.requires)
     except Exception:
-        # Whatever a value is, the publisher's thread goes on.
-        logger.exception("a %s of job %s could not be encoded", event.name, event.job_id)
+        # An encoder may raise any exception for a foreign value; the publisher's thread survives.
+        logger.exception(
+            "job %s: could not encode a %s event; statuses and final events are sent without"
+            " the values that failed, others are dropped", event.job_id, event.name,
+        )  # fmt: skip
         return None
 
 
 def _plain(event: JobEvent) -> JobEvent | None:
-    """What can be said of a status or an ending that does not encode."""
+    """Return a reduced status or final event that can be encoded; None for other events."""
     match event:
         case JobStatus():
             return structs.replace(event, task=UNSET, eta=UNSET, error=UNSET, message=UNSET)
@@ -259,7 +266,7 @@ def _plain(event: JobEvent) -> JobEvent | None:
 
 
 def _short(event: JobEvent) -> JobEvent:
-    """What is kept of an ending when there are too many."""
+    """Return a final event with its result described or its message truncated."""
     match event:
         case JobComplete(result=result):
             described = {"omitted": "outage", "bytes": _characters(event)}
@@ -270,7 +277,7 @@ def _short(event: JobEvent) -> JobEvent:
 
 
 def _characters(event: JobEvent) -> int:
-    """Of what an event carries that may be large."""
+    """Return the size of the fields of an event that may be large."""
     if isinstance(event, JobLog | JobError):
         return len(event.message)
     if isinstance(event, JobComplete) and isinstance(event.result, Raw):

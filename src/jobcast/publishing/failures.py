@@ -1,4 +1,4 @@
-"""Reasons and messages of failures, for the person who waits for the job."""
+"""Reasons and messages of failures, as followers of a job see them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def reason_of(exc: BaseException) -> Reason:
 
 
 def failure_message(exc: BaseException) -> str:
-    """Return the message for followers: the exception's own text, or a default one."""
+    """Return the message for followers: the exception's own text, or a default message."""
     match exc:
         case SystemExit():
             return "The program that did this job ended before the job was done"
@@ -28,5 +28,5 @@ def failure_message(exc: BaseException) -> str:
 
 
 def or_default_message(message: str) -> str:
-    """Return ``message``, or the default message where it is blank."""
+    """Return ``message``, or the default message if ``message`` is blank."""
     return message if message.strip() else DEFAULT_MESSAGE

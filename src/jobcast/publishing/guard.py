@@ -1,4 +1,4 @@
-"""A lock for state that signal handlers and finalizers may want to change while it is held."""
+"""A lock for state that signal handlers and finalizers may access while the lock is held."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 
 class Guard:
-    """A lock that knows whether the present thread is inside it.
+    """A lock that knows whether the current thread holds it.
 
-    Any allocation may collect garbage, and a signal may arrive at any time: both run foreign code
+    Any allocation may collect garbage, and a signal may arrive at any time. Both run foreign code
     in the thread that holds the lock. Threads of tasks therefore use :meth:`run_if_free`, which
-    waits for nothing; only a thread of jobcast's own waits for the lock.
+    never blocks. Only jobcast's own threads wait for the lock.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Guard:
         self._lock.release()
 
     def run_if_free(self, function: Callable[[], None]) -> bool:
-        """Call a function under the lock. Returns False at once if the lock is held."""
+        """Call a function under the lock. Return False at once if the lock is held."""
         here = threading.get_ident()
         if self._owner == here:
             return False
@@ -44,9 +44,9 @@ class Guard:
         finally:
             if self._owner == here:
                 self._owner = 0
-            # A signal handler may raise right after acquire() has taken the lock, before any
-            # variable is set. Only the lock itself knows whether this thread has it.
+            # A signal handler may raise after acquire() and before any variable is set. Only the
+            # lock itself knows whether this thread holds it.
             try:  # noqa: SIM105 - a signal handler may raise in suppress()
                 self._lock.release()
             except RuntimeError:
-                pass  # this thread does not have it
+                pass  # this thread does not hold it

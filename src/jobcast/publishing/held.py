@@ -1,4 +1,4 @@
-"""Jobs whose events wait until another publisher's earlier events are stored."""
+"""Jobs whose events are held until another publisher's earlier events are stored."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ logger = logging.getLogger(__name__)
 
 
 class Held(Struct):
-    """The events of one job, in their order."""
+    """The held events of one job, in order."""
 
     events: deque[Outgoing]
     since: float | None  # when the wait began, or began again after an outage
 
 
 class HeldJobs:
-    """Events by job. All later events of a held job are behind them, or in the buffer."""
+    """Held events by job. Later events of a held job are behind them, or in the buffer."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, Held] = {}
@@ -41,7 +41,7 @@ class HeldJobs:
 
     @property
     def events(self) -> list[Outgoing]:
-        """All events that are held."""
+        """All held events."""
         return [outgoing for held in self._jobs.values() for outgoing in held.events]
 
     @property
@@ -56,25 +56,25 @@ class HeldJobs:
             self._jobs.setdefault(outgoing.job_id, Held(deque(), now)).events.append(outgoing)
 
     def hold_if_waiting(self, outgoing: Outgoing) -> bool:
-        """Hold an event if its job waits. Return whether it does."""
+        """Hold an event if its job is held. Return whether it is."""
         held = self._jobs.get(outgoing.job_id)
         if held is not None:
             held.events.append(outgoing)
         return held is not None
 
     def release(self, job_id: str) -> deque[Outgoing]:
-        """Hold a job no longer, and return its events."""
+        """Stop holding a job, and return its events."""
         return self._jobs.pop(job_id).events
 
     def has_timed_out(self, job_id: str) -> bool:
-        """Return whether a job has waited for longer than ``HELD_TIMEOUT``, without an outage."""
+        """Return whether a job has been held for over ``HELD_TIMEOUT``, not counting outages."""
         held, now = self._jobs[job_id], time.monotonic()
         if held.since is None:
             held.since = now
         return now - held.since > HELD_TIMEOUT
 
     def give_up(self, job_id: str) -> None:
-        """Let the next event of a job follow no other event."""
+        """Remove the requirement that the first event of a job follows another event."""
         logger.warning(
             "job %s: gave up waiting %.0f s for earlier events from another worker;"
             " publishing newer events", job_id, HELD_TIMEOUT,
@@ -83,6 +83,6 @@ class HeldJobs:
         events[0] = structs.replace(events[0], after="")
 
     def pause(self) -> None:
-        """Begin the waits again after an outage: no publisher can store anything meanwhile."""
+        """Restart the timeouts after an outage, during which no publisher can store events."""
         for held in self._jobs.values():
             held.since = None

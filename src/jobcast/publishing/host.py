@@ -1,4 +1,4 @@
-"""What a task framework adds to publishing in the processes that it runs in."""
+"""The interface between publishing and the task framework of a process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Host(Protocol):
         """Return the message for followers of a task that failed."""
 
     def program_failure_message(self, exc: BaseException) -> str:
-        """Return the message for followers of work that is no task."""
+        """Return the message for followers of failed work outside of any task."""
 
 
 class NoHost:

@@ -1,4 +1,4 @@
-"""Ids of jobs and of their owners, from what callers have at hand."""
+"""Convert task ids and users' ids to the ids of jobs and owners."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ def owner_of(owner: object) -> str:
     """Return the subject of a job's owner: a text, the digits of a number, or a UUID's text.
 
     Raises:
-        TypeError: it is none of these.
-        ValueError: the text is empty, or is no Unicode.
+        TypeError: ``owner`` has another type.
+        ValueError: the text is empty or contains lone surrogates.
     """
     if isinstance(owner, int) and not isinstance(owner, bool):
         return str(int(owner))
     if isinstance(owner, UUID):
         return str(owner)
     if not isinstance(owner, str):
-        raise TypeError(f"a job's owner is a str, an int or a UUID, not {type(owner).__name__}")
+        kind = type(owner).__name__
+        raise TypeError(f"a job's owner is a str, an int or a UUID, not a value of type {kind}")
     subject = str.__str__(owner)
     try:
         subject.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"a job's owner is Unicode, which {subject!r} is not") from None
+        raise ValueError(
+            f"a job's owner is valid Unicode, but {subject!r} has lone surrogates"
+        ) from None
     if not subject:
-        raise ValueError("a job's owner is not empty: leave it out for a job of nobody")
+        raise ValueError("a job's owner is empty: omit it for a job without an owner")
     return subject

@@ -1,4 +1,4 @@
-"""The handle of a running job: what a task says goes through it to the publisher."""
+"""The handle of a running job, through which a task publishes its events."""
 
 from __future__ import annotations
 
@@ -40,31 +40,31 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-#: The levels by the numbers that ``logging`` has for them, the least first.
+#: The levels with their numbers in :mod:`logging`, in ascending order.
 NUMBERS: Final[tuple[tuple[int, Level], ...]] = tuple(
     (logging.getLevelNamesMapping()[name.upper()], name) for name in LEVELS
 )
 
-# A progress as the task said it: when, percentage, message, current, total, stage, and when the
-# tracked loop began. A bare tuple, because most of them are replaced before anyone looks. The
-# values are plain ones: they are looked at under the publisher's lock.
+# A progress as the task reported it: timestamp, percentage, message, current, total, stage, and
+# the start time of the tracked loop. A plain tuple, because most are replaced before they are read.
+# The values have plain types, because they are read under the publisher's lock.
 Slot = tuple[float, Any, str | None, Any, Any, Stage, float | None]
 
 PLAIN_NUMBERS: Final = frozenset({int, float, type(None)})
 
 
 class Loop(Struct, eq=False):
-    """A tracked loop."""
+    """A loop that is being tracked."""
 
     began: float
 
 
 class Sent(Protocol):
-    """An event that was handed to the publisher."""
+    """An event that was submitted to the publisher."""
 
     @property
     def reference(self) -> str:
-        """Name the event as :attr:`Origin.after <jobcast.transports.Origin.after>` does."""
+        """The reference for :attr:`Origin.after <jobcast.transports.Origin.after>`."""
 
 
 class LogCapture(Protocol):
@@ -73,7 +73,7 @@ class LogCapture(Protocol):
 
 
 class PublisherSource(Protocol):
-    """What has the publisher of a process. After a fork that is another one."""
+    """An object with the publisher of the current process, which is another one after a fork."""
 
     @property
     def publisher(self) -> JobPublisher: ...
@@ -89,7 +89,7 @@ class JobPublisher(Protocol):
 class Job:
     """A job that can be followed. Get one with :func:`current_job` or :func:`jobcast.open_job`.
 
-    No method raises for what is wrong with the transport, and none waits for it, except that the
+    No method raises an error of the transport. No method waits for the transport, except that the
     end of a job is flushed within a bounded time.
 
     >>> with open_job("nightly-2026-11-23", owner="alice") as job:
@@ -106,37 +106,37 @@ class Job:
         result_limit: int = DEFAULT_RESULT_LIMIT,
         waits: bool = True,
     ) -> None:
-        self.job_id = str.__str__(check_job_id(job_id))  # a subclass does not encode
+        self.job_id = str.__str__(check_job_id(job_id))  # a subclass cannot be encoded
         self.origin = origin
         self.ended = False
         self.retried = False
-        self.replaced = False  # by another task, which has the same id
-        self.last_status: Sent | None = None  # the next run of the task comes after it
-        self.kept_headers: Mapping[str, Any] = {}  # of the message, which the next run has too
+        self.replaced = False  # by another task with the same id
+        self.last_status: Sent | None = None  # the event that the next run of the task must follow
+        self.kept_headers: Mapping[str, Any] = {}  # headers of the message to copy to a retry
         self.retry_cause: tuple[BaseException | None, str] = None, ""
-        self.requires: Required = ""  # of all that is said from here on
-        self.package: str | None = None  # the top-level one of its task; None if there is no task
+        self.requires: Required = ""  # the required state of the job for all further events
+        self.package: str | None = None  # the top-level package of the task, or of the caller
         self.dirty = False
-        self.outer: Job | NoJob = NO_JOB  # what was the current job when this one began
-        self.handled_around: BaseException | None = None  # what was being handled then
-        self.capture: LogCapture | None = None  # of what is logged in it
-        # Gets each progress that is published, in the publisher's thread and under its lock.
+        self.outer: Job | NoJob = NO_JOB  # the current job before this one
+        self.handled_at_start: BaseException | None = None  # exception being handled at the start
+        self.capture: LogCapture | None = None
+        # Called with each published progress, in the publisher's thread and under its lock.
         self.on_progress: Callable[[JobProgress], None] | None = None
         self.source = source
         self._result_limit = result_limit
-        self.patience: float | None = None  # seconds that a flush takes at most; None for the usual
-        self._waits = waits  # until what has to be stored is; a worker's main process never does
+        self.flush_timeout: float | None = None  # seconds; None for the publisher's default
+        self._waits = waits  # whether flushes wait; never in a worker's main process
         self._stage = Stage()
         self._shown = Shown()
         self._message: str | None = None
-        self._loops: list[Loop] = []  # the tracked ones that go on, the latest last
-        self._loop: Loop | None = None  # the one that progress is reported of
+        self._loops: list[Loop] = []  # the tracked loops that are not finished, the latest last
+        self._loop: Loop | None = None  # the tracked loop whose progress is reported
         self.slot: Slot | None = None  # the latest progress
         self._taken: Slot | None = None
 
     @property
     def attempt(self) -> int:
-        """Which try this is, from 1."""
+        """The number of this attempt, from 1."""
         return self.origin.run.attempt or 1
 
     @property
@@ -146,7 +146,7 @@ class Job:
 
     @property
     def last_event_ref(self) -> str:
-        """Name the event that the next run of the task comes after; empty if there is none."""
+        """The reference of the event that the next run must follow; empty if there is none."""
         return "" if self.last_status is None else self.last_status.reference
 
     def progress(
@@ -157,19 +157,22 @@ class Job:
         current: float | None = None,
         total: float | None = None,
     ) -> None:
-        """Say how far the job, or its present stage, has come.
+        """Report the progress of the job, or of its current stage.
 
-        Costs about a microsecond, whatever becomes of it: a newer progress replaces an older one
-        that was not sent yet.
+        A call costs about a microsecond. A newer progress replaces an older one that has not been
+        sent yet.
 
         Args:
-            percentage: 0 to 100; what is beyond is clamped, and what is less than was shown
-                before is not shown. None where ``current`` and ``total`` say it, or where nobody
-                knows.
-            message: what the job is doing; the last one of the stage stays until there is another.
-                Alone it changes nothing else.
-            current: how many of ``total`` are done, in any unit.
-            total: how many there are; None if that is not known.
+            percentage: 0 to 100. Values outside are clamped, and a value below an earlier one
+                does not move the bar back. None to compute it from ``current`` and ``total``, or
+                if it is unknown.
+            message: a text that describes the current work. It stays until the stage has another.
+                Given alone, it leaves the numbers unchanged.
+            current: the number of finished items, in any unit.
+            total: the number of all items; None if it is unknown.
+
+        >>> job.progress(40, "resizing")
+        >>> job.progress(current=12, total=30)
         """
         if self.ended:
             return
@@ -182,38 +185,45 @@ class Job:
             self._message = message
             if percentage is None and current is None and self.slot is not None:
                 _, percentage, _, current, total, stage, _ = self.slot
-        # Foreign values become plain ones here, in the thread that they belong to.
-        said: Any = percentage if type(percentage) in PLAIN_NUMBERS else number(percentage)
+        # Foreign types are converted here, in the caller's thread and without a lock.
+        reported: Any = percentage if type(percentage) in PLAIN_NUMBERS else number(percentage)
         done: Any = current if type(current) in PLAIN_NUMBERS else number(current)
         of: Any = total if type(total) in PLAIN_NUMBERS else number(total)
         began = None if self._loop is None else self._loop.began
-        self.slot = (_time(), said, message, done, of, stage, began)
+        self.slot = (_time(), reported, message, done, of, stage, began)
         if not self.dirty:
             self.source.publisher.mark(self)
 
     def log(self, message: object, level: str | int | None = "info") -> None:
-        """Send a line of log.
+        """Publish a log line.
 
         Args:
-            message: the line; what is beyond 8192 characters is cut off.
-            level: debug, info, warning, error or critical, in any case, or a number of
-                ``logging``, of which those between two levels count as the lower one. None is
-                info, and so is whatever else it may be.
+            message: the line. It is truncated to 8192 characters.
+            level: debug, info, warning, error or critical, in upper or lower case, or a number as
+                in :mod:`logging`. A number between two levels counts as the lower one. None and
+                any other value count as info.
+
+        >>> job.log("skipped an empty page", level="warning")
         """
         known = _level(level)
         if known is None:
-            logger.warning("job %s: %s is no level; logged as info", self.job_id, safe_text(level))
+            logger.warning(
+                "job %s: invalid log level %s; published as info", self.job_id, safe_text(level)
+            )
         self._add(JobLog(job_id=self.job_id, level=known or "info", message=safe_text(message)))
 
     def track(
         self, iterable: Iterable[T], total: float | None = None, message: str | None = None
     ) -> Iterator[T]:
-        """Iterate, and report the progress with rate and time left.
+        """Iterate, and report progress, rate and remaining time.
 
         Args:
-            iterable: what to go through.
-            total: how many items there are; by default ``len(iterable)``, where that can be had.
-            message: what the job is doing.
+            iterable: the items.
+            total: the number of items; by default ``len(iterable)``, if that is available.
+            message: a text that describes the current work.
+
+        >>> for row in job.track(rows, message="importing"):
+        ...     save(row)
         """
         if total is None:
             total = _length(iterable)
@@ -223,7 +233,7 @@ class Job:
             self._loop = loop
             self.progress(message=message, current=0, total=total)
             for count, item in enumerate(iterable, 1):
-                self._loop = loop  # another loop, in turn with this one, may have gone on
+                self._loop = loop  # an interleaved loop may have replaced it
                 yield item
                 self._loop = loop
                 self.progress(current=count, total=total)
@@ -233,17 +243,23 @@ class Job:
 
     @contextmanager
     def stage(self, name: str, weight: float = 1, of: float | None = None) -> Iterator[None]:
-        """Do a part of the job, in which 0 to 100 means that part.
+        """Run a stage of the job, in which percentages from 0 to 100 refer to the stage.
 
         Args:
-            name: what the part is called.
-            weight: its share, beside the other parts at the same level.
-            of: the sum of the weights at this level, if it is known ahead; to say it with the
-                first part is enough. Without it the share is one of the parts begun so far, and
-                the bar steps back when another begins.
+            name: the name to show.
+            weight: the weight of the stage, relative to the other stages at the same level.
+            of: the sum of the weights at this level, if it is known in advance. Passing it to the
+                first stage is enough. Without it, the stages begun so far divide the whole, and
+                the bar steps back when another stage begins.
 
         Raises:
-            ValueError: a weight is not a positive and finite number, or ``of`` is too small.
+            ValueError: ``weight`` or ``of`` is not a positive and finite number, or ``of`` is less
+                than the sum of the weights so far.
+
+        >>> with job.stage("download", weight=1, of=4):
+        ...     job.progress(50)  # 12.5 % of the job
+        >>> with job.stage("convert", weight=3):
+        ...     job.progress(50)  # 62.5 % of the job
         """
         around, message = self._stage, self._message
         self._stage, self._message = around.enter(name, weight, of), None
@@ -255,10 +271,12 @@ class Job:
             self._stage, self._message = around, message
 
     def complete(self, result: Any = None) -> None:
-        """End the job: it succeeded. ``result`` is shown to whoever follows it.
+        """End the job as successful, and publish ``result``.
 
-        What does not encode, or is too large, is described instead. Nothing is said of the job
-        after its end.
+        Parts that cannot be encoded, and results that are too large, are replaced by descriptions.
+        The job publishes nothing after its end.
+
+        >>> job.complete({"rows": 1200})
         """
         self._end(
             lambda: JobComplete(job_id=self.job_id, result=safe_result(result, self._result_limit))
@@ -267,13 +285,15 @@ class Job:
     def fail(
         self, exc: BaseException, message: str | None = None, *, requires: Required = ""
     ) -> None:
-        """End the job: it failed.
+        """End the job as failed.
 
         Args:
-            exc: why; its class name is shown, its traceback never.
-            message: what to show instead of the exception's own text. Where there is nothing to
-                show a sentence says that.
-            requires: a state that the job has to be in, so that it is said at all.
+            exc: the cause. Its class name is published, its traceback never.
+            message: the text to show instead of the exception's own. If it is blank, a default
+                message is shown.
+            requires: the state that the job must be in for the event to be stored.
+
+        >>> job.fail(error, "The archive is damaged")
         """
         self.requires = requires
         host = find_host()
@@ -289,21 +309,22 @@ class Job:
         )
 
     def started(self, *, task: str | None = None) -> None:
-        """Say that a run begins; what a former one showed is forgotten."""
+        """Publish that a run begins, which resets the state of an earlier run."""
         self._add(
             JobStatus(job_id=self.job_id, status="started", task=_name(task), attempt=self.attempt)
         )
 
     def queued(self, *, task: str | None = None) -> Sent | None:
-        """Say that the task was sent."""
+        """Publish that the task was sent."""
         return self._add(JobStatus(job_id=self.job_id, status="queued", task=_name(task)))
 
     def retrying(self, *, eta: datetime, attempt: int | None = None) -> None:
-        """Say, once, that the job is tried again; ``retry_cause`` is why.
+        """Publish, once, that the job is retried because of ``retry_cause``.
 
         Args:
-            eta: when.
-            attempt: which try that is; by default the next. One that is delivered again is not.
+            eta: the time of the retry.
+            attempt: the number of the attempt; by default the next one. A redelivery does not
+                increase it.
         """
         if self.retried:
             return
@@ -322,22 +343,26 @@ class Job:
         self.flush()
 
     def flush(self) -> bool:
-        """Wait, within a bounded time, until all that was said is stored."""
+        """Wait, within a bounded time, until all published events are stored.
+
+        Returns:
+            Whether they are. If not, they are sent later.
+        """
         if not self._waits:
             return False
-        publisher = self.source.publisher
-        return publisher.flush() if self.patience is None else publisher.flush(self.patience)
+        publisher, timeout = self.source.publisher, self.flush_timeout
+        return publisher.flush() if timeout is None else publisher.flush(timeout)
 
     def settle(self) -> None:
-        """Wait as :meth:`flush` does, but not in an event loop, which others wait for."""
+        """Wait as :meth:`flush` does. In an event loop, send the events without waiting."""
         if _in_event_loop():
             self.source.publisher.hurry()
         else:
             self.flush()
 
     def take_progress(self, slot: Slot | None) -> JobProgress | None:
-        """The progress that ``slot`` held, if it is newer than what was taken before."""
-        # Once the latest is taken, whatever another thread still carries along is older.
+        """Return the progress in ``slot``, or None if it is not newer than the last one taken."""
+        # Once the latest progress is taken, a slot that another thread still holds is older.
         if slot is None or self._taken is slot or self._taken is self.slot:
             return None
         progress = self._progress_of(slot)
@@ -351,12 +376,12 @@ class Job:
         self._taken = slot
 
     def _progress_of(self, slot: Slot) -> JobProgress:
-        said_at, percentage, message, current, total, stage, began = slot
+        reported_at, percentage, message, current, total, stage, began = slot
         done, of = number(current), number(total)
-        rate, eta = _pace(done, of, UNSET if began is None else said_at - began)
+        rate, eta = _pace(done, of, UNSET if began is None else reported_at - began)
         return JobProgress(
             job_id=self.job_id,
-            timestamp=datetime.fromtimestamp(said_at, UTC),
+            timestamp=datetime.fromtimestamp(reported_at, UTC),
             percentage=self._shown.percentage(number(percentage), done, of, stage),
             message=None if message is None else safe_text(message),
             current=done,
@@ -383,18 +408,18 @@ class Job:
             self.complete()
         else:
             self.fail(exc, find_host().program_failure_message(exc))
-        self.resign()
+        self.restore_outer()
 
     def become_current(self) -> None:
-        """Make this the job that is running here, until it resigns."""
+        """Make this the current job, until :meth:`restore_outer`."""
         self.outer = _current.get()
-        self.handled_around = sys.exc_info()[1]
+        self.handled_at_start = sys.exc_info()[1]
         _current.set(self)
         if self.capture is not None:
             self.capture.enter(self)
 
-    def resign(self) -> None:
-        """Make the job that was running before the current one again."""
+    def restore_outer(self) -> None:
+        """Restore the job that was the current one before."""
         if self.capture is not None:
             self.capture.leave(self)
         _current.set(self.outer)
@@ -410,7 +435,7 @@ class Job:
 
 
 class NoJob:
-    """What :func:`current_job` gives outside of a job: every method does nothing."""
+    """The return value of :func:`current_job` outside of a job. Its methods do nothing."""
 
     job_id: str | None = None
     owner: str | None = None
@@ -428,7 +453,7 @@ class NoJob:
 
     @contextmanager
     def stage(self, name: str, weight: float = 1, of: float | None = None) -> Iterator[None]:
-        Stage().enter(name, weight, of)  # what is wrong inside of a job is wrong outside too
+        Stage().enter(name, weight, of)  # invalid arguments raise outside of a job, too
         yield
 
     def flush(self) -> bool:
@@ -445,17 +470,17 @@ _current: ContextVar[Job | NoJob] = ContextVar("jobcast_job", default=NO_JOB)
 
 
 def current_job() -> Job | NoJob:
-    """The job that is running here, anywhere in its call stack.
+    """Return the running job, at any depth of its call stack.
 
-    Outside of a job its methods do nothing, so that a function may use it without knowing who
-    calls it:
+    Outside of a job, the methods of the returned object do nothing. A function can therefore
+    report progress whether or not a job calls it:
 
     >>> def read(rows):
     ...     for row in current_job().track(rows):
     ...         ...
 
-    A thread that a task starts is outside too: it has a context of its own. It is inside if it is
-    started in the task's, one copy for each thread, or it takes the job along:
+    A thread that a task starts has its own context, and so no current job. Run it in a copy of the
+    task's context, one copy per thread, or pass the job to it:
 
     >>> Thread(target=copy_context().run, args=(read, rows))  # of contextvars
     >>> Thread(target=read, args=(rows, current_job()))
@@ -465,7 +490,7 @@ def current_job() -> Job | NoJob:
 
 @contextmanager
 def use_job(job: Job | NoJob) -> Iterator[None]:
-    """Make a job the current one, of a run that is not here."""
+    """Make a job the current one, for a run in another process."""
     token = _current.set(job)
     try:
         yield
@@ -474,11 +499,11 @@ def use_job(job: Job | NoJob) -> Iterator[None]:
 
 
 def _pace(done: Number, of: Number, seconds: Number) -> tuple[Number, Number]:
-    """Items a second and seconds left, of a tracked loop."""
+    """Return the rate in items per second and the remaining seconds of a tracked loop."""
     if done is UNSET or seconds is UNSET or done <= 0 or seconds <= 0:
         return UNSET, UNSET
     rate = done / seconds
-    if rate <= 0:  # too small for a number
+    if rate <= 0:  # underflow
         return UNSET, UNSET
     left = UNSET if of is UNSET else number(round(max(0.0, (of - done) / rate), 3))
     return number(round(rate, 3)), left
@@ -495,7 +520,7 @@ def _in_event_loop() -> bool:
 def _length(iterable: object) -> int | None:
     """Return the number of items; None if it is unknown.
 
-    There may be a ``__len__`` that raises: PyTorch's ``DataLoader`` has one, of any data set.
+    A ``__len__`` may raise, such as that of PyTorch's ``DataLoader`` for an iterable data set.
     """
     if not isinstance(iterable, Sized):
         return None
@@ -504,7 +529,10 @@ def _length(iterable: object) -> int | None:
     except Exception as exc:
         if interrupts(exc):
             raise
-        logger.debug("a %s has no length", type(iterable).__name__, exc_info=True)
+        logger.debug(
+            "could not get the length of a %s; its progress has no total",
+            type(iterable).__name__, exc_info=True,
+        )  # fmt: skip
         return None
 
 
@@ -513,7 +541,7 @@ def _name(name: str | None) -> str | UnsetType:
 
 
 def _level(level: object) -> Level | None:
-    """The level that a task means; None if it is none."""
+    """Return the level for a value; None if the value is not a level."""
     if level is None:
         return "info"
     if isinstance(level, int | float):

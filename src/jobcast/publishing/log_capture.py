@@ -1,4 +1,4 @@
-"""Capture what is logged inside a running job, and publish it as the job's log lines."""
+"""Capture log records of running jobs, and publish them as the jobs' log lines."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from jobcast.settings import Settings
 
 EVERY_LOGGER: Final = "*"  # in JOBCAST_LOG_LOGGERS
 
-# The machinery around a task is no part of its story, and must not hear itself.
+# Records of the infrastructure are not about the task, and capturing them would recurse.
 EXCLUDED: Final = (
     "amqp", "billiard", "celery", "engineio", "jobcast", "kombu", "redis", "socketio", "vine",
 )  # fmt: skip
 
-# The parent of the loggers that Celery's ``get_task_logger`` makes. Celery's own handler sits here,
-# and what it gets does not reach the root logger.
+# The parent of the loggers that Celery's ``get_task_logger`` creates. Celery's handler is attached
+# here, and records do not propagate to the root logger.
 TASK_LOGGER: Final = "celery.task"
 
 
 def is_captured(
     name: str, package: str | None, listed: Collection[str], *, of_task: bool = False
 ) -> bool:
-    """Return whether the lines of a logger are shown to the followers of the job that logs them.
+    """Return whether the records of a logger are shown to the followers of a job.
 
-    A library's lines may have secrets that are not the followers' to see, such as the URLs of
-    httpx: they are shown only if the settings list the library.
+    Records of libraries may contain secrets, such as the URLs that httpx logs. They are shown only
+    if the settings list the library.
 
     Args:
-        name: of the logger.
-        package: the top-level package of the job's task; None for work that is no task.
-        listed: further loggers, each with those below it; ``*`` is every logger.
-        of_task: whether the logger was made by Celery's ``get_task_logger``.
+        name: the name of the logger.
+        package: the top-level package of the job's task or of the caller of ``open_job``; None if
+            there is none.
+        listed: names of further loggers, each including its children; ``*`` is every logger.
+        of_task: whether Celery's ``get_task_logger`` created the logger.
 
     >>> is_captured("shop.reports", package="shop", listed=())
     True
@@ -63,10 +64,10 @@ def _is_task_logger(name: str) -> bool:
 
 
 class Capture:
-    """Captures logging for the jobs of a configuration, while any of them runs.
+    """Log capture for the jobs of a configuration, active while any of them runs.
 
-    Outside of jobs there is no handler: ``basicConfig()`` and ``lastResort`` go by that.
-    Jobs begin and end in any thread, so no lock is held while the loggers change.
+    Without a running job no handler is installed, because ``basicConfig()`` and ``lastResort``
+    depend on that. Jobs begin and end in any thread; no lock is held while loggers change.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -77,31 +78,31 @@ class Capture:
         self._handlers: dict[str, JobLogHandler] = {}  # by the name of the logger
 
     def enter(self, job: Job) -> None:
-        """Capture what is logged in a job from here on."""
+        """Begin to capture the records of a job."""
         if self._is_off:
             return
         self._jobs[id(job)] = job
         self._install(job)
 
     def leave(self, job: Job) -> None:
-        """Capture no more of a job; remove the handlers after the last one."""
+        """Stop capturing the records of a job. Remove the handlers after the last job."""
         self._jobs.pop(id(job), None)
         if self._jobs:
             return
         for handler in [*self._handlers.values()]:
             handler.logger.removeHandler(handler)
         for other in [*self._jobs.values()]:
-            self._install(other)  # it has begun meanwhile
+            self._install(other)  # the job has begun meanwhile
 
     def _install(self, job: Job) -> None:
-        # An application may configure logging at any time, which removes handlers.
+        # An application that configures logging removes handlers, so every job installs them.
         for name in self._loggers_of(job):
             logger = logging.getLogger(name)
             handler = self._handlers.setdefault(name, JobLogHandler(self, logger))
             logger.addHandler(handler)
 
     def _loggers_of(self, job: Job) -> Iterator[str]:
-        """The loggers that get a handler: those at which records arrive that are captured."""
+        """Yield the names of the loggers that need a handler to receive a job's records."""
         yield from ("", TASK_LOGGER)
         for name, logger in [*logging.Logger.manager.loggerDict.items()]:
             ends_here = isinstance(logger, logging.Logger) and not logger.propagate
@@ -114,10 +115,10 @@ class Capture:
 
 
 class JobLogHandler(logging.Handler):
-    """Hands the records that arrive at a logger to the job that is running, if there is one.
+    """A handler that publishes the records of a logger as log lines of the current job.
 
-    It has no lock: a record's message may run any code. It leaves the record as it is, because
-    other handlers pickle it or print all that it has.
+    It has no lock, because formatting a message may run any code. It does not modify the record,
+    because other handlers pickle it or print all of its attributes.
     """
 
     def __init__(self, capture: Capture, logger: logging.Logger) -> None:
@@ -134,7 +135,7 @@ class JobLogHandler(logging.Handler):
         last_resort = logging.lastResort
         alone = ours == handlers and ours[:1] == [self]
         if alone and last_resort is not None and record.levelno >= last_resort.level:
-            # Without jobcast's handlers logging would have found none.
+            # Without jobcast's handlers, logging would use the handler of last resort.
             last_resort.handle(record)
         if next((one for one in ours if one.capture is self.capture), self) is self:
             self.emit(record)
@@ -152,7 +153,7 @@ class JobLogHandler(logging.Handler):
 
 
 def _handlers_of(name: str) -> list[logging.Handler]:
-    """The handlers that get a record of a logger, the nearest first."""
+    """Return the handlers that receive the records of a logger, the nearest first."""
     found: list[logging.Handler] = []
     known = logging.Logger.manager.loggerDict.get(name, logging.getLogger())
     logger = known if isinstance(known, logging.Logger) else None

@@ -1,4 +1,4 @@
-"""Results as plain data: what Celery's JSON takes, and the rest replaced where it is."""
+"""Convert results to plain data: encode what Celery's JSON encodes, describe the rest in place."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ DEEPEST: Final = 200  # levels of containers within containers
 logger = logging.getLogger(__name__)
 
 _encoder = msgspec.json.Encoder()
-_celerys = JSONEncoder()
+_celery_encoder = JSONEncoder()
 
 
 def plain(value: Any) -> Any:
     """Return ``value`` as data that encodes as JSON.
 
-    Subclasses of a type are what their base is, ``__json__`` is called, keys become texts as
-    ``json`` makes them. A part that has no encoding is described where it is.
+    Instances of subclasses are converted to the base type, ``__json__`` methods are called, and
+    keys become texts as in :mod:`json`. A part that cannot be encoded is replaced by a
+    description.
 
     >>> plain({None: [object()]})
     {'null': [{'omitted': 'unserializable', 'type': 'object'}]}
@@ -37,34 +38,37 @@ def plain(value: Any) -> Any:
 
 
 def describe(value: object) -> dict[str, str]:
-    """Return what is shown of a value that cannot be encoded."""
+    """Return the description of a value that cannot be encoded."""
     return {"omitted": "unserializable", "type": type(value).__name__}
 
 
 class _Plain:
-    """One walk through a value, which may contain itself."""
+    """One traversal of a value, which may contain itself."""
 
     def __init__(self) -> None:
-        self._around: set[int] = set()  # the values that the present one is in
+        self._parents: set[int] = set()  # the ids of the values that contain the current one
 
     def of(self, value: Any) -> Any:
         if value is None or type(value) in (bool, float):
             return value
         if isinstance(value, str):
             return encodable(value)
-        if id(value) in self._around or len(self._around) >= DEEPEST:
+        if id(value) in self._parents or len(self._parents) >= DEEPEST:
             return describe(value)
-        self._around.add(id(value))
+        self._parents.add(id(value))
         try:
             return self._of_object(value)
         except Exception as exc:
             if interrupts(exc):
                 raise
-            # Any code may stand behind a value, a time zone's for one.
-            logger.debug("a value of type %s is not shown", type(value).__name__, exc_info=True)
+            # A conversion may run foreign code, such as that of a time zone.
+            logger.debug(
+                "could not convert a %s; a description is published instead",
+                type(value).__name__, exc_info=True,
+            )  # fmt: skip
             return describe(value)
         finally:
-            self._around.discard(id(value))
+            self._parents.discard(id(value))
 
     def _of_object(self, value: Any) -> Any:
         if callable(reducer := getattr(value, "__json__", None)) and not isinstance(value, type):
@@ -85,8 +89,8 @@ class _Plain:
             return self.of(value.item())
         if self._encodes(value):
             return self._encoded(value)
-        shown = _celerys.default(value)
-        # Where it says what type the value had, for its own decoder, the value alone is shown.
+        shown = _celery_encoder.default(value)
+        # Celery wraps some values with their type, for its own decoder.
         wrapped = isinstance(shown, dict) and shown.keys() == {"__type__", "__value__"}
         return self.of(shown["__value__"] if wrapped else shown)
 
@@ -113,13 +117,13 @@ class _Plain:
         return True
 
     def _encoded(self, value: Any) -> Any:
-        """Keep what encodes by itself, encoded: it may encode only once."""
+        """Return the encoded value, because some values can be encoded only once."""
         return value if type(value) in (bool, int, float) else msgspec.Raw(_encoder.encode(value))
 
 
 def _int(value: Any) -> int | msgspec.Raw:
     number = int.__int__(value) if isinstance(value, int) else int(value)
-    # json writes one of any size, and the encoder does not.
+    # json writes integers of any size; msgspec's encoder does not.
     return number if -(2**63) <= number < 2**64 else msgspec.Raw(str(number).encode())
 
 
@@ -137,14 +141,14 @@ def _time(value: time) -> time:
 
 
 def _timedelta(value: timedelta) -> timedelta:
-    # By the base's own attributes: those of a subclass, as pendulum's days, mean other things.
+    # A subclass may redefine the attributes, as pendulum does with ``days``.
     days, seconds, microseconds = (
         getattr(timedelta, name).__get__(value) for name in ("days", "seconds", "microseconds")
     )
     return timedelta(days, seconds, microseconds)
 
 
-#: How values become encodable: the first type that a value is an instance of decides.
+#: Conversions to encodable values. The first type that a value is an instance of applies.
 _CONVERSIONS: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
     (bool, bool),
     (int, _int),

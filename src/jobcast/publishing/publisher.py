@@ -1,4 +1,4 @@
-"""The publisher: takes events from tasks without making them wait, and sends them in pipelines."""
+"""The publisher of a process: accept events without blocking tasks, and send them in pipelines."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from jobcast.transports import Origin, Outgoing, TransportPublisher
 from jobcast.transports.base import Predecessor, Required
 from jobcast.transports.leases import DEFAULT_LEASE, Lease
 
-LINGER: Final = 0.025  # seconds that an event waits for others, and progress to be replaced
-BATCH: Final = 200  # events a pipeline
-WINDOW: Final = 5000  # events that are put in the order of their jobs, while all goes well
-FIRST_DELAY: Final = 0.1  # seconds before the first try after a failure
-LONGEST_DELAY: Final = 5.0  # seconds between two tries
-FLUSH_TIMEOUT: Final = 2.0  # seconds that the end of a task may wait for the transport
-CLOSE_TIMEOUT: Final = 3.0  # seconds that the end of a process may
-HELD_DELAY: Final = 0.1  # seconds between two looks whether the events before have come
-MAX_FAULTS: Final = 100  # progress values that could not be taken, until the thread logs them
-NAMED: Final = 100  # jobs that are named in the log
+LINGER: Final = 0.025  # seconds to collect further events and to replace progress before sending
+BATCH: Final = 200  # events per pipeline
+WINDOW: Final = 5000  # events to group by job, while the transport is up
+FIRST_DELAY: Final = 0.1  # seconds before the first retry after a failure
+LONGEST_DELAY: Final = 5.0  # seconds between two retries at most
+FLUSH_TIMEOUT: Final = 2.0  # seconds that the end of a task waits for the transport at most
+CLOSE_TIMEOUT: Final = 3.0  # seconds that the end of a process waits at most
+HELD_DELAY: Final = 0.1  # seconds between two retries of held events
+MAX_FAULTS: Final = 100  # unreadable progress values to keep until the thread logs them
+MAX_LISTED: Final = 100  # jobs to list in a log line
 
 logger = logging.getLogger(__name__)
 
 
 class Reporter(Protocol):
-    """What the publisher asks of a job: its progress, a slot that the task overwrites."""
+    """A job as the publisher sees it. The task overwrites ``slot`` with its latest progress."""
 
     job_id: str
     origin: Origin
@@ -48,9 +48,9 @@ class Reporter(Protocol):
     slot: Any
 
     def take_progress(self, slot: Any) -> JobProgress | None:
-        """The progress that ``slot`` held, if it is newer than what was taken before.
+        """Return the progress in ``slot``, or None if it is not newer than the last one taken.
 
-        It runs under the publisher's lock: every value in the slot is a plain one.
+        Runs under the publisher's lock, so every value in the slot is a plain one.
         """
 
     def drop_progress(self, slot: Any) -> None:
@@ -58,7 +58,7 @@ class Reporter(Protocol):
 
 
 class Submitted(Struct, eq=False):
-    """An event on its way to the buffer, with the progress that precedes it."""
+    """An event in the inbox of the buffer, with the progress that precedes it."""
 
     job: Reporter
     event: JobEvent
@@ -66,13 +66,13 @@ class Submitted(Struct, eq=False):
     requires: Required
     slot: Any
     publisher_id: str
-    ticket: int = 0  # given under the lock
+    ticket: int = 0  # assigned under the lock
 
     @property
     def reference(self) -> str:
-        """Name the event as :attr:`Origin.after <jobcast.transports.Origin.after>` does.
+        """Return the reference for :attr:`Origin.after <jobcast.transports.Origin.after>`.
 
-        Empty while another thread is about to give the ticket; a flush waits for that.
+        It is empty until another thread has assigned the ticket. A flush waits for that.
         """
         if not self.ticket:
             return ""
@@ -81,19 +81,19 @@ class Submitted(Struct, eq=False):
 
 
 class Waiter(Struct, eq=False):
-    """A thread that waits until everything before it is stored."""
+    """A thread that waits until all earlier events are stored."""
 
     waits: bool
     bell: Bell
-    ticket: int | None = None  # given under the lock
+    ticket: int | None = None  # assigned under the lock
 
 
 class Publisher:
-    """One for each process, started lazily, on the process's own side of a fork.
+    """The publisher of a process. It is created lazily, and again after a fork.
 
-    Any thread may call it, and so may a signal handler or a finalizer that interrupts such a call:
-    a task hands its events over without waiting for a lock, and no foreign code runs under one.
-    While the transport is down the events wait in a bounded buffer.
+    Any thread may call it, and so may a signal handler or a finalizer that interrupts such a call.
+    Tasks submit their events without waiting for a lock, and no foreign code runs under a lock.
+    While the transport is down, a bounded buffer keeps the events.
     """
 
     def __init__(
@@ -110,68 +110,74 @@ class Publisher:
         self._shown_url = shown_url
         self._buffer = Buffer() if buffer is None else buffer
         self._lock = Guard()
-        # On the way to the buffer. It stays short: each thread that adds an item empties it, unless
-        # another thread is doing so.
+        # Stays short: each thread that adds an item moves all items to the buffer, unless another
+        # thread is doing so.
         self._inbox: deque[Submitted | Waiter] = deque()
-        self._dirty: deque[Reporter] = deque()  # jobs whose progress was not looked at
+        self._dirty: deque[Reporter] = deque()  # jobs with a new progress
         self._faults: deque[tuple[str, Exception]] = deque(maxlen=MAX_FAULTS)
         self._work = Bell()
         self._hurry = Bell()
         self._waiters: list[Waiter] = []
-        self._sent_ticket = 0  # everything up to here is stored, or held
-        # Jobs that wait for other publishers. All that came later of them is in the buffer.
+        self._sent_ticket = 0  # all events up to this ticket are stored or held
+        # Jobs that wait for other publishers. Their later events are in the buffer.
         self._held = HeldJobs()
-        self._prepared: deque[Outgoing] = deque()  # has left the buffer, and waits its turn
-        self._unsent: Sequence[Outgoing] = ()  # what is being sent
+        self._prepared: deque[Outgoing] = deque()  # taken from the buffer, not in a pipeline yet
+        self._unsent: Sequence[Outgoing] = ()  # the current pipeline
         self._down_since: float | None = None
-        self._late = False  # somebody has waited in vain since the last answer
+        self._late = False  # a flush has timed out since the transport's last answer
         self._backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="jobcast-publisher", daemon=True)
         self._thread.start()
 
     def mark(self, job: Reporter) -> None:
-        """The job has a new progress. Cheap, and called once for many of them."""
+        """Note that a job has a new progress. One call is enough for many progress updates."""
         job.dirty = True
         self._dirty.append(job)
         self._work.set()
 
     def add(self, job: Reporter, event: JobEvent) -> Submitted:
-        """Send an event, after the progress that was said before it."""
+        """Submit an event, preceded by the job's latest progress."""
         publisher_id = self._transport.publisher_id
         submitted = Submitted(job, event, job.origin, job.requires, job.slot, publisher_id)
-        self._hand_over(submitted)
+        self._submit(submitted)
         self._work.set()
         return submitted
 
     def flush(self, timeout: float = FLUSH_TIMEOUT) -> bool:
-        """Wait until all that was said is stored.
+        """Wait until all submitted events are stored.
+
+        Do not wait while the transport is down, or after an earlier flush has timed out and the
+        transport has not answered since. Do not wait for events that are held until another
+        process has published earlier ones.
 
         Args:
-            timeout: seconds to wait at most; there is no wait while the transport is down, or does
-                not answer whoever has waited before, and none for jobs of which another process
-                has to speak first.
+            timeout: seconds to wait at most.
 
         Returns:
-            Whether it is; if not, it is sent later, when that is possible.
+            Whether all events are stored. If not, they are sent later.
         """
         if self._lock.held_here or threading.current_thread() is self._thread:
-            # A signal handler or a finalizer has interrupted the very work that it would wait for.
+            # A signal handler or a finalizer has interrupted the work that it would wait for.
             return False
         waiter = Waiter(not self._stuck, Bell())
-        self._hand_over(waiter)
+        self._submit(waiter)
         self.hurry()
         if not (self._is_stored(waiter) or self._stuck or waiter.bell.wait(timeout)):
             self._late = True
         return self._is_stored(waiter) and not self._held
 
     def hurry(self) -> None:
-        """Send what there is, without waiting for more."""
+        """Send all events now, without waiting for further ones."""
         self._hurry.set()
         self._work.set()
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
-        """Send what is left, within ``timeout`` seconds, and stop."""
+        """Send the remaining events and stop.
+
+        Args:
+            timeout: seconds to wait at most for the flush, and again for the thread to end.
+        """
         self.flush(timeout)
         self._closing = True
         self._hurry.set()
@@ -184,12 +190,15 @@ class Publisher:
             lost = held + waiting + self._buffer.lost
             ended = self._jobs_with_unsent_endings()
         if lost:
-            logger.warning("%d events of jobs were not sent to %s", lost, self._shown_url)
+            logger.warning(
+                "%d events of jobs were not sent to %s before the publisher was closed;"
+                " they are lost", lost, self._shown_url,
+            )  # fmt: skip
         if ended:
             logger.error(
-                "the process ends before it could send to %s how %d jobs ended, which are shown as"
-                " lost after JOBCAST_LOST_AFTER: %s%s", self._shown_url, len(ended),
-                ", ".join(ended[:NAMED]), ", ..." if len(ended) > NAMED else "",
+                "could not report to %s how %d jobs ended; they are shown as lost after"
+                " JOBCAST_LOST_AFTER: %s%s", self._shown_url, len(ended),
+                ", ".join(ended[:MAX_LISTED]), ", ..." if len(ended) > MAX_LISTED else "",
             )  # fmt: skip
         self._transport.close()
 
@@ -199,14 +208,14 @@ class Publisher:
         ended = [event.job_id for event in outgoing if event.kind == TERMINAL]
         return [*dict.fromkeys([*ended, *self._buffer.ended_jobs()])]
 
-    def leave(self) -> None:
-        """Let go of the jobs, in a process that was forked: they speak through another one."""
+    def detach(self) -> None:
+        """Detach from the jobs in a forked process, where they use another publisher."""
         for job in self._dirty:
             job.dirty = False
-        self.leases.leave()
+        self.leases.detach()
 
     def hold(self, lease: Lease) -> None:
-        """Say that a run is alive, which another process of this worker will speak of."""
+        """Keep the lease of a run whose events another process of this worker publishes."""
         self.leases.hold(lease)
         self._hurry.set()
         self._work.set()
@@ -219,27 +228,31 @@ class Publisher:
                 self._hurry.clear()
             try:
                 self._drain()
-                self.leases.tend()
+                self.leases.renew_and_release()
             except Exception:
-                # All jobs of the process speak through this thread, and live by its leases.
-                logger.exception("what jobs said could not be sent; it is tried again")
+                # This thread publishes the events of all jobs of the process and renews their
+                # leases, so it must not end.
+                logger.exception(
+                    "could not send the events of this process's jobs; retrying in %.1f s",
+                    FIRST_DELAY,
+                )
                 self._hurry.clear()
                 self._hurry.wait(FIRST_DELAY)
         self._finish()
 
     @property
     def _due_in(self) -> float | None:
-        """Seconds until there is something to do; None if there is nothing."""
+        """Seconds until the next work; None if there is none."""
         due = self.leases.due_in
         if self._held:
             return HELD_DELAY if due is None else min(due, HELD_DELAY)
         return due
 
-    def _hand_over(self, item: Submitted | Waiter) -> None:
+    def _submit(self, item: Submitted | Waiter) -> None:
         """Pass an item to the buffer, without waiting for a thread that uses the buffer."""
         self._inbox.append(item)
-        # Who has the lock for this purpose looks again after releasing it.
-        while self._inbox and self._lock.run_if_free(self._take_in):
+        # A thread that holds the lock here checks the inbox again after releasing the lock.
+        while self._inbox and self._lock.run_if_free(self._empty_inbox):
             pass
 
     def _is_stored(self, waiter: Waiter) -> bool:
@@ -247,7 +260,7 @@ class Publisher:
 
     @property
     def _stuck(self) -> bool:
-        """Whether there is no use in waiting."""
+        """Whether waiting for the transport is futile."""
         return self._late or self._down_since is not None
 
     @property
@@ -255,29 +268,30 @@ class Publisher:
         return self._closing and self._down_since is not None
 
     def _drain(self) -> None:
-        """Send what there is now. What is said meanwhile lingers until the next time."""
-        self._look_at_held()
+        """Send all events submitted so far. Events submitted meanwhile wait for the next call."""
+        self._retry_held()
         with self._lock:
             self._collect()
             last = self._buffer.last_ticket
         self._log_faults()
         while self._sent_ticket < last and not self._gives_up:
             self._unsent = self._unsent or self._next_batch()
-            # Before anybody knows that a run has started: it could not be missed until then.
-            self.leases.tend()
+            # A run needs its lease before its ``started`` event is stored: without a lease the
+            # monitor cannot detect a lost worker.
+            self.leases.renew_and_release()
             self._send_batch()
 
     def _finish(self) -> None:
-        """Send what is left, without waiting for anybody."""
+        """Send the remaining events, without waiting for other publishers."""
         self._drain()
         while self._held and not self._gives_up:
             for job_id in self._held:
-                self._go_on_without(job_id)
+                self._give_up_waiting(job_id)
             self._drain()
-        self.leases.tend()
+        self.leases.renew_and_release()
 
     def _send_batch(self) -> None:
-        """Send one pipeline, or try to."""
+        """Try to send one pipeline."""
         problem = self._publish(self._unsent)
         if problem is not None and not problem.held:
             self._unsent = problem.unsent
@@ -286,14 +300,14 @@ class Publisher:
         self._unsent = ()
         with self._lock:
             if problem is not None:
-                self._set_aside(problem.unsent)
+                self._hold_events(problem.unsent)
             if not self._prepared:
                 self._sent_ticket = self._buffer.first_ticket(self._held) - 1
         self._wake_waiters()
         self._succeeded()
 
     def _publish(self, batch: Sequence[Outgoing]) -> PublishFailed | None:
-        """Hand a pipeline to the transport. Returns what is wrong, if something is."""
+        """Pass a pipeline to the transport. Return the failure, or None on success."""
         problem: PublishFailed | None = None
         try:
             if batch:
@@ -301,8 +315,8 @@ class Publisher:
         except PublishFailed as exc:
             problem = exc
         except Exception as exc:
-            # Whatever is wrong with a transport, what it was given is kept and tried again.
-            logger.debug("publishing to %s", self._shown_url, exc_info=True)
+            # A transport may raise any exception; its events are kept and retried.
+            logger.debug("could not publish to %s", self._shown_url, exc_info=True)
             problem = PublishFailed(str(exc), batch)
         if problem is None or problem.held:
             self._late = False
@@ -319,42 +333,48 @@ class Publisher:
         return batch
 
     def _prepare(self) -> None:
-        """Take what waits, that of each job together: it takes one call, and one message."""
+        """Take events from the buffer and group them by job.
+
+        Transports store consecutive events of a job with one call, and send them as one message.
+        """
         with self._lock:
-            self._take_in()
-            # During an outage the buffer keeps it, which is bounded and has nothing stale in it.
+            self._empty_inbox()
+            # During an outage events stay in the buffer, which is bounded and replaces progress.
             count = WINDOW if self._down_since is None else BATCH
-            entries = self._buffer.take(count, but=self._held)
+            entries = self._buffer.take(count, skip=self._held)
         of_job: defaultdict[str, list[Outgoing]] = defaultdict(list)
         for outgoing in encode(entries):
             of_job[outgoing.job_id].append(outgoing)
         self._prepared.extend(chain.from_iterable(of_job.values()))
 
     def _collect(self) -> None:
-        """Take what was handed over, and the progress of every job. Called under the lock."""
-        self._take_in()
-        self._look_at_progress()
+        """Move the submitted events and the progress of all jobs to the buffer.
 
-    def _take_in(self) -> None:
-        """Move what was handed over to the buffer. Called under the lock."""
+        Called under the lock.
+        """
+        self._empty_inbox()
+        self._collect_progress()
+
+    def _empty_inbox(self) -> None:
+        """Move the submitted events to the buffer. Called under the lock."""
         while self._inbox:
-            # The item leaves the inbox last: a time limit may interrupt a task here. The next
-            # holder of the lock then repeats the item, with the same ticket.
+            # The item leaves the inbox last, because a time limit may interrupt the task here.
+            # The next holder of the lock then repeats the item with the same ticket.
             item = self._inbox[0]
             if isinstance(item, Submitted):
                 self._take_progress(item.job, item.slot, item.origin)
                 item.ticket = item.ticket or self._buffer.last_ticket + 1
                 self._buffer.add(item.event, item.origin, item.requires, ticket=item.ticket)
             elif item.ticket is None:
-                self._look_at_progress()
+                self._collect_progress()
                 item.ticket = self._buffer.last_ticket
                 if item.waits:
                     self._waiters.append(item)
             self._inbox.popleft()
 
-    def _look_at_progress(self) -> None:
+    def _collect_progress(self) -> None:
         while self._dirty:
-            # It leaves the queue last, for the same reason.
+            # The job leaves the queue last, for the same reason.
             job = self._dirty[0]
             job.dirty = False
             self._take_progress(job, job.slot, job.origin)
@@ -365,7 +385,7 @@ class Publisher:
             progress = job.take_progress(slot)
         except Exception as exc:
             if threading.current_thread() is not self._thread:
-                raise  # a signal handler may have raised it, to end the task
+                raise  # a signal handler may have raised it to end the task
             job.drop_progress(slot)
             self._faults.append((job.job_id, exc))  # nothing is logged under the lock
             return
@@ -375,12 +395,14 @@ class Publisher:
     def _log_faults(self) -> None:
         while self._faults:
             job_id, exc = self._faults.popleft()
-            logger.warning("a progress of job %s is not shown", job_id, exc_info=exc)
+            logger.warning(
+                "job %s: could not read a progress update; it is dropped", job_id, exc_info=exc
+            )
 
     def _wake_waiters(self) -> None:
-        """Wake the threads that need not wait any longer."""
+        """Wake the threads whose events are stored, or that wait in vain."""
         with self._lock:
-            self._take_in()
+            self._empty_inbox()
             waiters, self._waiters = self._waiters, []
             for waiter in waiters:
                 if not (self._is_stored(waiter) or self._stuck):
@@ -389,15 +411,17 @@ class Publisher:
             if self._is_stored(waiter) or self._stuck:
                 waiter.bell.set()
 
-    def _set_aside(self, events: Sequence[Outgoing]) -> None:
-        """Let events wait for another process, which ran their job before this one, and with them
-        whatever follows of the same job. Other jobs go on."""
+    def _hold_events(self, events: Sequence[Outgoing]) -> None:
+        """Hold events until another process, which ran their jobs before, has published its own.
+
+        Hold later events of the same jobs, too. Other jobs are not affected.
+        """
         self._held.hold(events)
         waits = self._held.hold_if_waiting
         self._prepared = deque(outgoing for outgoing in self._prepared if not waits(outgoing))
 
-    def _look_at_held(self) -> None:
-        """Find out whether those have spoken that jobs are waiting for."""
+    def _retry_held(self) -> None:
+        """Retry the first held event of each job, and release the jobs that need not wait."""
         if not self._held or self._gives_up:
             return
         problem = self._publish(self._held.first_events)
@@ -407,20 +431,20 @@ class Publisher:
         waiting = () if problem is None else {outgoing.job_id for outgoing in problem.unsent}
         for job_id in self._held:
             if job_id not in waiting:
-                self._go_on(job_id, stored=1)
+                self._release_held(job_id, stored=1)
             elif self._held.has_timed_out(job_id):
-                self._go_on_without(job_id)
+                self._give_up_waiting(job_id)
         self._succeeded()
 
-    def _go_on_without(self, job_id: str) -> None:
+    def _give_up_waiting(self, job_id: str) -> None:
         self._held.give_up(job_id)
-        self._go_on(job_id, stored=0)
+        self._release_held(job_id, stored=0)
 
-    def _go_on(self, job_id: str, stored: int) -> None:
-        """Send what has waited, but for what is ``stored`` of it, before anything newer."""
+    def _release_held(self, job_id: str, stored: int) -> None:
+        """Queue the held events of a job before newer ones; skip the first ``stored`` events."""
         with self._lock:
             events = self._held.release(job_id)
-            # All that the buffer has of the job is newer.
+            # All events of the job in the buffer are newer.
             self._sent_ticket = min(self._sent_ticket, events[0].number - 1)
             self._prepared.extendleft(reversed([*events][stored:]))
 
@@ -429,8 +453,8 @@ class Publisher:
         self._backoff.failed()
         if self._backoff.failures == 1:
             logger.warning(
-                "jobcast cannot reach %s (%s): tasks go on, and what they say is kept,"
-                " %d events at most, until it is back", self._shown_url, exc,
+                "jobcast cannot reach %s (%s): tasks continue, and up to %d events are buffered and"
+                " sent when it can be reached again", self._shown_url, exc,
                 self._buffer.max_events,
             )  # fmt: skip
             self._down_since = time.monotonic()
@@ -438,7 +462,7 @@ class Publisher:
         self._wait_before_retry(self._backoff.delay())
 
     def _wait_before_retry(self, seconds: float) -> None:
-        """Wait, and renew leases meanwhile: a server that refuses events may still take those."""
+        """Wait, and renew leases meanwhile: a server that refuses events may accept leases."""
         self._hurry.clear()
         while seconds > 0:
             due = self.leases.due_in
@@ -446,7 +470,7 @@ class Publisher:
             if self._hurry.wait(some):
                 return
             seconds -= some
-            self.leases.tend()
+            self.leases.renew_and_release()
 
     def _succeeded(self) -> None:
         if self._down_since is not None:
@@ -457,6 +481,9 @@ class Publisher:
             with self._lock:
                 lost, self._buffer.lost = self._buffer.lost, 0
             if lost:
-                logger.error("%d statuses and endings of jobs were lost: too many to keep", lost)
+                logger.error(
+                    "%d statuses and final events of jobs were lost during the outage: the buffer"
+                    " was full", lost,
+                )  # fmt: skip
             self._down_since = None
             self._backoff.reset()

@@ -1,4 +1,4 @@
-"""What a process has for each configuration: its settings and its publisher."""
+"""The settings and the publisher that a process has for each configuration."""
 
 from __future__ import annotations
 
@@ -29,42 +29,44 @@ logger = logging.getLogger(__name__)
 class Runtime:
     """The settings of a configuration, and the publisher of its jobs' events.
 
-    A job outlives a fork: in a child, such as one of ``multiprocessing``, it publishes through the
+    Jobs survive a fork. In a child process, such as one of ``multiprocessing``, they use the
     child's own publisher.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.capture = Capture(settings)
-        # A dictionary, because setdefault() decides at once which of two threads was first.
+        # A dictionary, because setdefault() is atomic when two threads start a publisher.
         self._publishers: dict[str, Publisher] = {}
         self._closed = False
-        # Not to be collected: that would close connections which are the parent's.
-        self._left: list[Publisher] = []
+        # Keeps the parent's publishers alive: collecting them would close its connections.
+        self._inherited: list[Publisher] = []
 
     @property
     def publisher(self) -> Publisher:
-        """Started when it is first asked for."""
+        """The publisher, created on first use."""
         return self._publishers.get(PUBLISHER) or self._start()
 
     def job(self, job_id: object, *, origin: Origin, waits: bool = True) -> Job:
-        """A handle on a job.
+        """Return a handle for a job.
 
         Raises:
-            InvalidJobId: the id may not become a room.
+            InvalidJobId: the id cannot be the name of a room.
         """
         job = Job(self, job_id, origin=origin, result_limit=self.settings.result_limit, waits=waits)
         job.capture = self.capture
         return job
 
-    def forget(self) -> None:
-        """Begin anew, in a process that was forked: the thread stayed behind in the parent, and
-        what it had to send is the parent's to send."""
+    def reset_after_fork(self) -> None:
+        """Reset the state in a forked process.
+
+        The publisher's thread exists in the parent only, which sends its unsent events.
+        """
         self._closed = False
         publisher = self._publishers.pop(PUBLISHER, None)
         if publisher is not None:
-            publisher.leave()
-            self._left.append(publisher)
+            publisher.detach()
+            self._inherited.append(publisher)
 
     def close(self) -> None:
         closed, self._closed = self._closed, True
@@ -73,13 +75,14 @@ class Runtime:
             publisher.close()
 
     def _start(self) -> Publisher:
-        # No lock is held: loading a transport runs foreign code.
+        # No lock is held here, because loading a transport runs foreign code.
         opened = _open(self.settings)
         publisher = self._publishers.setdefault(PUBLISHER, opened)
         if publisher is not opened:
             opened.close()
-        elif self._left:
-            # A child of either runs no exit handlers, and these. One of billiard's has it imported.
+        elif self._inherited:
+            # Children of multiprocessing and billiard run finalizers, but no exit handlers. A
+            # child of billiard has imported billiard.util.
             for util in (multiprocessing_util, sys.modules.get("billiard.util")):
                 if util is not None:
                     util.Finalize(None, self.close, exitpriority=0)
@@ -88,21 +91,21 @@ class Runtime:
 
 PUBLISHER: Final = "publisher"
 
-# Configurations that were asked for, by their identity, which is kept from being used again. An
-# error is logged once, and is for good.
+# Results by the id() of the configuration. The configuration is kept alive, so that its id() is
+# not reused. An error is permanent, and is logged once.
 _known: dict[int, tuple[Mapping[str, Any] | None, Runtime | Exception]] = {}
 _runtimes: dict[Settings, Runtime] = {}
 
 
 def get_runtime(celery_conf: Mapping[str, Any] | None = None) -> Runtime | None:
-    """The publisher that this process has for a configuration, started at the first call.
+    """Return the runtime of this process for a configuration; start its publisher on first use.
 
     Args:
-        celery_conf: of a Celery application; None for the environment alone. Those whose settings
-            are the same share a publisher.
+        celery_conf: the configuration of a Celery application; None for the environment alone.
+            Configurations with the same settings share a runtime.
 
     Returns:
-        None if a setting is wrong, which is logged once: no task fails of it.
+        None if a setting is invalid. The error is logged once and fails no task.
     """
     _, known = _known.get(id(celery_conf), (None, None))
     if known is None:
@@ -114,15 +117,15 @@ def get_runtime(celery_conf: Mapping[str, Any] | None = None) -> Runtime | None:
 def _find(celery_conf: Mapping[str, Any] | None) -> Runtime | Exception:
     try:
         settings = Settings.load(celery_conf=celery_conf)
-        here = _runtimes.setdefault(settings, Runtime(settings))
-        _ = here.publisher
+        runtime = _runtimes.setdefault(settings, Runtime(settings))
+        _ = runtime.publisher
     except SettingsError as exc:
         logger.error("jobcast is disabled in this process: %s", exc)
         return exc
     except ImportError as exc:
         logger.exception("jobcast is disabled in this process: the transport cannot be loaded")
         return exc
-    return here
+    return runtime
 
 
 def new_job(
@@ -132,19 +135,19 @@ def new_job(
     celery_conf: Mapping[str, Any] | None = None,
     waits: bool = True,
 ) -> Job | NoJob:
-    """A handle on a job; one that does nothing if it cannot be published."""
-    here = get_runtime(celery_conf)
-    if here is None:
+    """Return a handle for a job, or ``NO_JOB`` if the job cannot be published."""
+    runtime = get_runtime(celery_conf)
+    if runtime is None:
         return NO_JOB
     try:
-        return here.job(job_id, origin=origin, waits=waits)
+        return runtime.job(job_id, origin=origin, waits=waits)
     except InvalidJobId as exc:
         logger.warning("job %.200r is not published: %s", job_id, exc)
         return NO_JOB
 
 
 class HasConfiguration(Protocol):
-    """A Celery application, as far as :func:`open_job` needs one."""
+    """The part of a Celery application that :func:`open_job` uses."""
 
     @property
     def conf(self) -> Any: ...
@@ -156,22 +159,22 @@ def open_job(
     owner: str | int | UUID | None = None,
     app: HasConfiguration | None = None,
 ) -> Job | NoJob:
-    """Follow work that is no Celery task: a management command, a thread, a cron job.
+    """Publish the progress of work outside of Celery, such as a command, a thread or a cron job.
 
     Args:
-        job_id: what followers join; 1 to 128 characters. A number stands for its digits, a UUID
-            for its text.
-        owner: the subject whose token may follow it, in the same forms. Without one the job has no
-            owner.
-        app: the Celery application whose settings apply. By default those of the job that is
-            running here, else of the application that has ``jobcast_*`` settings, else those of
-            the environment.
+        job_id: the id that followers join, of 1 to 128 characters. A number is converted to its
+            digits, a UUID to its text.
+        owner: the subject whose token may follow the job, as a text, a number or a UUID. None for
+            a job without an owner.
+        app: the Celery application whose settings apply. By default these are the settings of
+            the current job, else of the application that has ``jobcast_*`` settings, else of the
+            environment.
 
     Raises:
-        InvalidJobId: the id may not become a room.
+        InvalidJobId: the id cannot be the name of a room.
         TypeError: the owner is neither a text nor a number nor a UUID.
-        ValueError: the owner is empty, or is no Unicode.
-        SettingsError: two Celery applications have different settings, and ``app`` is left out.
+        ValueError: the owner is empty or contains lone surrogates.
+        SettingsError: two Celery applications have different settings, and ``app`` is omitted.
 
     >>> with open_job("reindex-2026-11-23", owner="alice") as job:
     ...     job.progress(50, "half-way")
@@ -179,22 +182,22 @@ def open_job(
     origin = Origin(None if owner is None else owner_of(owner))
     if isinstance(job_id, UUID | int) and not isinstance(job_id, bool):
         job_id = job_id_of(job_id)
-    here = _default_runtime() if app is None else get_runtime(app.conf)
-    if here is None:
+    runtime = _default_runtime() if app is None else get_runtime(app.conf)
+    if runtime is None:
         return NO_JOB
-    job = here.job(job_id, origin=origin)
+    job = runtime.job(job_id, origin=origin)
     job.package = _package_of_caller(inspect.currentframe())
     return job
 
 
 def _package_of_caller(frame: FrameType | None) -> str:
-    """Return the top-level package that called the function of a frame; empty if it is unknown."""
+    """Return the top-level package that called the function of a frame; empty if unknown."""
     caller = None if frame is None else frame.f_back
     return "" if caller is None else caller.f_globals.get("__name__", "").partition(".")[0]
 
 
 def _default_runtime() -> Runtime | None:
-    """The publisher for work that does not say which configuration it means."""
+    """Return the runtime for work that is not given a configuration."""
     outer = current_job()
     if isinstance(outer, Job) and isinstance(outer.source, Runtime):
         return outer.source
@@ -203,7 +206,7 @@ def _default_runtime() -> Runtime | None:
         raise SettingsError(
             "JOBCAST_URL",
             "and the other jobcast settings differ between the Celery applications of this"
-            " process: say which one is meant, as in open_job(job_id, app=celery_app)",
+            " process: pass one, as in open_job(job_id, app=celery_app)",
         )
     return get_runtime(confs[0] if confs else None)
 
@@ -212,12 +215,12 @@ _before_close: list[Callable[[], object]] = []
 
 
 def before_close(prepare: Callable[[], object]) -> None:
-    """Call ``prepare`` whenever this process is about to close its publishers."""
+    """Call ``prepare`` each time before this process closes its publishers."""
     _before_close.append(prepare)
 
 
 def close() -> None:
-    """Publish what is left and stop. The next use begins anew."""
+    """Publish the remaining events and stop. The next use starts new publishers."""
     for prepare in _before_close:
         prepare()
     _known.clear()
@@ -229,7 +232,7 @@ def close() -> None:
 def _open(settings: Settings) -> Publisher:
     transport = open_publisher(settings.url, settings.retention, prefix=settings.prefix)
     sidecar = None
-    # In memory, leases of another process would reach nobody.
+    # The memory transport is not shared with the sidecar's process.
     if settings.lease_sidecar and not settings.url.startswith("memory:"):
         sidecar = LeaseSidecar(settings.url, settings.lease, settings.prefix)
     return Publisher(
@@ -237,10 +240,10 @@ def _open(settings: Settings) -> Publisher:
     )
 
 
-def _forget() -> None:
-    for here in _runtimes.values():
-        here.forget()
+def _reset_after_fork() -> None:
+    for runtime in _runtimes.values():
+        runtime.reset_after_fork()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_reset_after_fork)
 atexit.register(close)

@@ -1,4 +1,4 @@
-"""What may leave the worker: results, errors and texts, made safe to encode and to show."""
+"""Sanitize results, errors and texts, so that they can be encoded and shown to followers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ __all__ = ["TEXT_LIMIT", "interrupts", "safe_result", "safe_text"]
 
 
 def safe_result(result: Any, limit: int) -> Any:
-    """``result`` encoded, with descriptions in the place of what does not encode.
+    """Return ``result`` encoded as JSON; describe the parts that cannot be encoded.
 
     Args:
-        result: what a task returned, or its ``public_result`` made of it.
-        limit: the largest JSON text that is sent, in bytes; a larger result is described.
+        result: the return value of a task, or of its ``public_result`` hook.
+        limit: the largest JSON text to send, in bytes. A larger result is replaced by a
+            description.
     """
     try:
         encoded = _encoder.encode(result)

@@ -1,4 +1,4 @@
-"""Texts that may leave the worker: bounded, encodable, without passwords."""
+"""Make texts safe to publish: bounded, encodable, with passwords masked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ TEXT_LIMIT: Final = 8192  # characters of a log line or a message
 def interrupts(exc: BaseException) -> bool:
     """Return whether a signal handler may have raised ``exc`` to end a task.
 
-    Without billiard, whose pools enforce Celery's soft time limits, there is no such limit.
+    billiard's pools enforce Celery's soft time limits. If billiard is not imported, there is no
+    such limit.
     """
     billiard = sys.modules.get("billiard.exceptions")
     soft_limit = billiard is not None and isinstance(exc, billiard.SoftTimeLimitExceeded)
@@ -24,10 +25,10 @@ def interrupts(exc: BaseException) -> bool:
 
 
 def safe_text(value: object, limit: int = TEXT_LIMIT) -> str:
-    """``value`` as a text that can be sent: bounded, encodable, with secrets masked.
+    """Return ``value`` as a text that can be published: bounded, encodable, with secrets masked.
 
-    It is a plain ``str``, also if ``value`` is an instance of a subclass, such as those of numpy,
-    Django and Jinja: their methods do other things, and they do not encode.
+    The result is a plain ``str``. Subclasses, such as those of numpy, Django and Jinja, override
+    methods and cannot be encoded.
     """
     text = str.__str__(value if isinstance(value, str) else _text(value))
     if len(text) > limit:
@@ -36,7 +37,7 @@ def safe_text(value: object, limit: int = TEXT_LIMIT) -> str:
 
 
 def encodable(value: str) -> str:
-    """``value`` as a plain ``str`` without lone surrogates, as names of files may have them."""
+    """Return ``value`` as a plain ``str`` without lone surrogates, which file names may have."""
     text = str.__str__(value)
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
@@ -47,6 +48,9 @@ def _text(value: object) -> str:
     except Exception as exc:
         if interrupts(exc):
             raise
-        # Any code may stand behind it, and a text that fails may not fail the task.
-        logger.exception("the text of a %s cannot be had", type(value).__name__)
+        # A foreign __str__ may raise any exception; it must not fail the task.
+        logger.exception(
+            "could not convert a %s to a text; its type name is published instead",
+            type(value).__name__,
+        )
         return type(value).__name__

@@ -1,4 +1,4 @@
-"""What is said beside the main thread, from wherever Celery may call."""
+"""Background calls, scheduled from any code that Celery may interrupt."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def background() -> BackgroundCalls:
     return BackgroundCalls()
 
 
-def test_calls_are_made_in_order_and_the_end_waits_for_them(background: BackgroundCalls) -> None:
+def test_calls_run_in_order_and_close_waits_for_them(background: BackgroundCalls) -> None:
     made: list[int] = []
     for number in range(100):
         background.call(made.append, number)
@@ -28,7 +28,7 @@ def test_calls_are_made_in_order_and_the_end_waits_for_them(background: Backgrou
     background.close()
 
 
-def test_one_that_fails_is_logged_and_the_next_is_made(
+def test_failed_call_is_logged_and_the_next_one_runs(
     background: BackgroundCalls, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
@@ -38,24 +38,26 @@ def test_one_that_fails_is_logged_and_the_next_is_made(
     background.close()
 
 
-def test_a_signal_handler_may_call_whatever_it_has_interrupted(background: BackgroundCalls) -> None:
-    """Celery's cold shutdown is one; what it interrupts may hold the lock that is needed."""
+def test_signal_handler_may_schedule_a_call_that_needs_a_held_lock(
+    background: BackgroundCalls,
+) -> None:
+    """Celery's cold shutdown is such a handler; it may interrupt code that holds the lock."""
     lock = threading.Lock()
-    said: list[threading.Event] = []
+    scheduled: list[threading.Event] = []
 
-    def speak() -> None:
+    def take_lock() -> None:
         with lock:
             pass
 
     def handle(number: int, frame: FrameType | None) -> None:
-        said.append(background.call(speak))
+        scheduled.append(background.call(take_lock))
 
     former = signal.signal(signal.SIGUSR1, handle)
     try:
         with lock:
             signal.raise_signal(signal.SIGUSR1)
-            assert not said[0].is_set()
-        assert said[0].wait(TIMEOUT)
+            assert not scheduled[0].is_set()
+        assert scheduled[0].wait(TIMEOUT)
     finally:
         signal.signal(signal.SIGUSR1, former)
         background.close()

@@ -1,4 +1,4 @@
-"""Task classes with further bases, as projects have them: each base has its say, in any order."""
+"""Task classes with further base classes: the hooks of each base are called, in any order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ calls: list[str] = []
 
 
 class Singleton(Task):
-    """As celery-singleton: its hooks release a lock, and call no ``super()``."""
+    """A base whose hooks release a lock and do not call ``super()``, as in celery-singleton."""
 
     abstract = True
 
@@ -35,7 +35,7 @@ class Singleton(Task):
 
 
 class Audit(Task):
-    """It calls ``super()``, everywhere."""
+    """A base whose hooks call ``super()``."""
 
     abstract = True
 
@@ -53,7 +53,7 @@ class Audit(Task):
 
 
 class ContextTask(Task):
-    """As Flask's documentation has it: it calls ``run`` by itself."""
+    """A base whose ``__call__`` calls ``run`` directly, as in Flask's documentation."""
 
     abstract = True
 
@@ -104,7 +104,7 @@ def task_with(*bases: type, **options: Any) -> Any:
 
 @pytest.mark.parametrize(("how", "state"), [("", "complete"), ("fails", "error")])
 @pytest.mark.parametrize("bases", BASES)
-def test_the_hooks_of_every_base_are_called_once(
+def test_hooks_of_every_base_are_called_once(
     bases: str, how: str, state: str, broker: MemoryBroker
 ) -> None:
     result = task_with(*BASES[bases]).apply_async((how,))
@@ -114,7 +114,7 @@ def test_the_hooks_of_every_base_are_called_once(
 
 
 @pytest.mark.parametrize("bases", ["singleton after", "singleton before", "both around"])
-def test_a_retry_is_heard_by_every_base(bases: str, broker: MemoryBroker) -> None:
+def test_on_retry_of_every_base_is_called(bases: str, broker: MemoryBroker) -> None:
     result = task_with(*BASES[bases]).apply_async(("retries",))
     snapshot = broker.snapshot(result.id, None)
     assert snapshot.state == "complete"
@@ -143,14 +143,14 @@ class WithRequest(Task):
     ],
     ids=["class", "name", "base after", "base before"],
 )
-def test_a_request_of_ones_own_is_composed_with_jobcasts(bases: Any, options: Any) -> None:
+def test_own_request_class_is_combined_with_jobcasts(bases: Any, options: Any) -> None:
     cls = request_class(task_with(*bases, **options).Request)
     assert issubclass(cls, JobRequest)
     assert issubclass(cls, Watched)
     assert cls.__mro__.index(JobRequest) < cls.__mro__.index(Watched)
 
 
-def test_a_request_given_to_the_decorator_or_by_annotations_is_composed() -> None:
+def test_request_class_from_decorator_or_annotations_is_combined() -> None:
     app = Celery("bases", broker="memory://", set_as_current=False)
     app.conf.task_annotations = {"annotated": {"Request": Watched}}
 
@@ -166,7 +166,7 @@ def test_a_request_given_to_the_decorator_or_by_annotations_is_composed() -> Non
         assert issubclass(cls, JobRequest)
 
 
-def test_a_request_that_has_jobcasts_part_stays_what_it_is() -> None:
+def test_subclass_of_job_request_is_unchanged() -> None:
     class Own(JobRequest):
         pass
 
@@ -175,12 +175,12 @@ def test_a_request_that_has_jobcasts_part_stays_what_it_is() -> None:
 
 
 @pytest.mark.parametrize("wrong", [int, "celery:Celery"])
-def test_a_request_that_is_none_is_refused(wrong: Any) -> None:
+def test_request_that_is_not_a_request_class_is_refused(wrong: Any) -> None:
     with pytest.raises(TypeError, match="should be a subclass of celery"):
         request_class(task_with(ProgressTask, Request=wrong).Request)
 
 
-def test_a_request_that_does_not_go_together_with_jobcasts_is_refused() -> None:
+def test_request_class_that_cannot_be_combined_is_refused() -> None:
     class Final(type):
         def __new__(mcs, name: str, bases: tuple[type, ...], namespace: Any) -> Any:
             if any(isinstance(base, Final) for base in bases):
@@ -190,5 +190,5 @@ def test_a_request_that_does_not_go_together_with_jobcasts_is_refused() -> None:
     class Own(Request, metaclass=Final):
         pass
 
-    with pytest.raises(TypeError, match="Own, does not go together with jobcast's"):
+    with pytest.raises(TypeError, match="Own, cannot be combined with jobcast's"):
         request_class(Own)

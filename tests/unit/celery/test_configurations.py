@@ -1,4 +1,4 @@
-"""Where the settings of a job come from, with none, one and two Celery applications."""
+"""The source of a job's settings, with none, one and two Celery applications."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Make = Callable[..., Celery]
 
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Makes an application whose settings give a URL."""
+    """Return a function that creates an application with a URL in its settings."""
     monkeypatch.delenv("JOBCAST_URL", raising=False)
     monkeypatch.setattr("jobcast.celery.apps.active_apps", lambda: tuple(apps))
     apps: list[Celery] = []
@@ -41,7 +41,7 @@ def states(*urls: str, job_id: str) -> list[str]:
     return [MemoryBroker.at(url).snapshot(job_id, None).state for url in urls]
 
 
-def test_a_job_that_is_no_task_has_the_settings_of_the_application(make: Make) -> None:
+def test_open_job_uses_the_settings_of_the_application(make: Make) -> None:
     url = f"memory://{new_id()}"
     make(url)
     with open_job(job_id := new_id()):
@@ -49,7 +49,7 @@ def test_a_job_that_is_no_task_has_the_settings_of_the_application(make: Make) -
     assert states(url, job_id=job_id) == ["complete"]
 
 
-def test_the_settings_may_have_the_prefix_of_a_django_project(make: Make) -> None:
+def test_settings_with_a_namespace_prefix_are_found(make: Make) -> None:
     url = f"memory://{new_id()}"
     app = make()
     app.config_from_object({"CELERY_JOBCAST_URL": url}, namespace="CELERY", force=True)
@@ -74,7 +74,7 @@ def test_each_application_publishes_to_its_own_transport(make: Make) -> None:
             assert states(*urls, job_id=job_id) == expected
 
 
-def test_work_that_two_applications_may_mean_has_to_say_which(make: Make) -> None:
+def test_open_job_requires_app_if_settings_differ(make: Make) -> None:
     urls = [f"memory://{new_id()}" for _ in range(2)]
     first, second = map(make, urls)
     with pytest.raises(SettingsError, match="differ between the Celery applications"):
@@ -96,7 +96,7 @@ def test_applications_with_the_same_settings_share_a_publisher(make: Make) -> No
     assert states(url, job_id=job_id) == ["complete"]
 
 
-def test_the_environment_goes_before_every_application(
+def test_environment_overrides_every_application(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(2):
@@ -107,7 +107,7 @@ def test_the_environment_goes_before_every_application(
     assert states(url, job_id=job_id) == ["complete"]
 
 
-def test_an_application_that_cannot_be_configured_is_none_of_them(make: Make) -> None:
+def test_application_with_broken_configuration_is_ignored(make: Make) -> None:
     url = f"memory://{new_id()}"
     make(url)
     make().config_from_object("there.is.no.such.module")

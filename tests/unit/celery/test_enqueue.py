@@ -1,4 +1,4 @@
-"""How long the sender of a task waits for a transport that is silent."""
+"""The time for which the sender of a task waits for an unresponsive transport."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jobcast.settings import Settings
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A server that takes connections and never answers."""
+    """Run a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
         monkeypatch.setenv("JOBCAST_URL", f"redis://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setattr("jobcast.publishing.publisher.CLOSE_TIMEOUT", 0.1)
@@ -33,16 +33,16 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long each flush may take."""
+    """Return the list of the timeouts of all flushes."""
     flush = Publisher.flush
-    asked: list[float] = []
+    timeouts: list[float] = []
 
-    def note(self: Publisher, timeout: float = FLUSH_TIMEOUT) -> bool:
-        asked.append(timeout)
+    def record(self: Publisher, timeout: float = FLUSH_TIMEOUT) -> bool:
+        timeouts.append(timeout)
         return flush(self, timeout)
 
-    monkeypatch.setattr(Publisher, "flush", note)
-    return asked
+    monkeypatch.setattr(Publisher, "flush", record)
+    return timeouts
 
 
 @pytest.fixture
@@ -55,12 +55,12 @@ def task() -> Any:
     return work
 
 
-def test_a_sender_waits_a_quarter_of_a_second(task: Any, silent: None, waits: list[float]) -> None:
+def test_sender_waits_a_quarter_of_a_second(task: Any, silent: None, waits: list[float]) -> None:
     task.delay()
     assert waits == [0.25]
 
 
-def test_how_long_a_sender_waits_is_a_setting(
+def test_enqueue_timeout_sets_the_wait_of_a_sender(
     task: Any, silent: None, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JOBCAST_ENQUEUE_TIMEOUT", "0.01")
@@ -69,7 +69,7 @@ def test_how_long_a_sender_waits_is_a_setting(
     assert waits == [0.01]
 
 
-def test_a_task_that_cannot_be_sent_makes_its_sender_wait_no_longer(
+def test_sender_waits_no_longer_if_the_broker_is_down(
     task: Any, silent: None, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -81,17 +81,19 @@ def test_a_task_that_cannot_be_sent_makes_its_sender_wait_no_longer(
     assert waits == [0.25, 0.25]
 
 
-async def test_in_an_event_loop_nothing_waits(task: Any, silent: None, waits: list[float]) -> None:
+async def test_sender_does_not_wait_in_an_event_loop(
+    task: Any, silent: None, waits: list[float]
+) -> None:
     task.delay()
     with open_job("a") as job:
         job.log("a line")
     assert waits == []
-    # In a thread of its own a sender may wait.
+    # A sender in another thread waits.
     await asyncio.to_thread(task.delay)
     assert waits == [0.25]
 
 
-def test_a_task_that_sends_another_waits_as_long_as_at_its_end(
+def test_sender_inside_a_job_waits_for_the_flush_timeout(
     task: Any, silent: None, waits: list[float]
 ) -> None:
     with open_job("a"):
@@ -100,6 +102,6 @@ def test_a_task_that_sends_another_waits_as_long_as_at_its_end(
 
 
 @pytest.mark.parametrize("text", ["-1", "61", "soon", "nan"])
-def test_a_wrong_time_is_refused(text: str) -> None:
+def test_invalid_enqueue_timeout_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="a number of seconds from 0 to 60"):
         Settings.load({"JOBCAST_ENQUEUE_TIMEOUT": text})

@@ -1,4 +1,4 @@
-"""What the message of a task says."""
+"""The headers of a task's message."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ WHEN = datetime(2030, 5, 4, 3, 2, 1, 5, tzinfo=timezone(timedelta(hours=2)))
 
 
 class Special(datetime):
-    """As pendulum has one."""
+    """A subclass with its own text, as in pendulum."""
 
     def isoformat(self, *_: object) -> str:
         return "in four years"
 
 
 @pytest.mark.parametrize(
-    "said", [WHEN, WHEN.isoformat(), Special.fromtimestamp(WHEN.timestamp(), WHEN.tzinfo)]
+    "when", [WHEN, WHEN.isoformat(), Special.fromtimestamp(WHEN.timestamp(), WHEN.tzinfo)]
 )
-def test_a_time_is_one_that_encodes_whatever_it_was(said: object) -> None:
-    assert due(said) == WHEN
-    assert msgspec.json.encode(due(said)) == b'"2030-05-04T03:02:01.000005+02:00"'
+def test_due_time_can_be_encoded(when: object) -> None:
+    assert due(when) == WHEN
+    assert msgspec.json.encode(due(when)) == b'"2030-05-04T03:02:01.000005+02:00"'
 
 
-@pytest.mark.parametrize("said", [datetime(2030, 5, 4), "2030-05-04T00:00:00"])  # noqa: DTZ001
-def test_a_time_without_a_zone_is_that_of_greenwich(said: object) -> None:
-    assert due(said) == datetime(2030, 5, 4, tzinfo=UTC)
+@pytest.mark.parametrize("when", [datetime(2030, 5, 4), "2030-05-04T00:00:00"])  # noqa: DTZ001
+def test_due_time_without_a_zone_is_utc(when: object) -> None:
+    assert due(when) == datetime(2030, 5, 4, tzinfo=UTC)
 
 
-@pytest.mark.parametrize(("said", "seconds"), [(90, 90), (1.5, 1.5), (None, 0)])
-def test_seconds_are_counted_from_now(said: object, seconds: float) -> None:
+@pytest.mark.parametrize(("when", "seconds"), [(90, 90), (1.5, 1.5), (None, 0)])
+def test_due_seconds_count_from_now(when: object, seconds: float) -> None:
     earliest = datetime.now(UTC) + timedelta(seconds=seconds)
     assert (
         earliest - timedelta(milliseconds=1)
-        <= due(said)
+        <= due(when)
         <= datetime.now(UTC) + timedelta(seconds=seconds)
     )

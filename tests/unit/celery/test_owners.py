@@ -1,4 +1,4 @@
-"""The owner of a job, from the signature to the run: whatever headers others add on the way."""
+"""The owner of a job reaches the run from the signature, whichever headers are added between."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from celery.app.task import Context
 from celery.canvas import Signature
 
 from jobcast import ProgressTask, owned_by
-from jobcast.celery.canvas import never_run
+from jobcast.celery.canvas import fail_later_steps
 from jobcast.celery.enqueue import announce
 from jobcast.celery.headers import headers_of, origin_of_run
 from jobcast.celery.jobs import job_of_run
@@ -43,15 +43,15 @@ def task(app: Celery) -> Any:
 
 @pytest.fixture
 def sent() -> Iterator[list[dict[str, Any]]]:
-    """The headers of every message that is sent."""
+    """Return the list of the headers of all sent messages."""
     messages: list[dict[str, Any]] = []
 
-    def note(headers: dict[str, Any], **_: Any) -> None:
+    def record(headers: dict[str, Any], **_: Any) -> None:
         messages.append(headers)
 
-    signals.before_task_publish.connect(note)
+    signals.before_task_publish.connect(record)
     yield messages
-    signals.before_task_publish.disconnect(note)
+    signals.before_task_publish.disconnect(record)
 
 
 SPELLINGS: dict[str, Callable[[Any], Signature]] = {
@@ -75,7 +75,7 @@ SPELLINGS: dict[str, Callable[[Any], Signature]] = {
 
 @pytest.mark.parametrize("options", [{}, {"headers": {"y": 2}}], ids=["alone", "headers"])
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_an_owner_survives_whatever_is_merged(
+def test_owner_survives_merged_options(
     spelling: str, options: Any, task: Any, broker: MemoryBroker, sent: list[dict[str, Any]]
 ) -> None:
     SPELLINGS[spelling](task).apply_async(**options)
@@ -89,7 +89,7 @@ def test_an_owner_survives_whatever_is_merged(
     assert {broker.snapshot(headers["id"], None).owner for headers in sent} == {"alice"}
 
 
-def test_every_step_of_a_chord_and_a_chain_is_owned(task: Any) -> None:
+def test_every_step_of_a_chord_and_a_chain_has_the_owner(task: Any) -> None:
     steps = owned_by(chain(task.s(1), group(task.s(2), task.s(3)), task.s()), "alice")
     assert json.dumps(steps).count('"jobcast_owner": "alice"') == 4
 
@@ -98,18 +98,18 @@ def test_every_step_of_a_chord_and_a_chain_is_owned(task: Any) -> None:
     ("owner", "subject"),
     [(UUID(int=7), "00000000-0000-0000-0000-000000000007"), (7, "7"), ("alice", "alice")],
 )
-def test_an_owner_is_the_text_of_what_was_given(task: Any, owner: Any, subject: str) -> None:
+def test_owner_is_converted_to_text(task: Any, owner: Any, subject: str) -> None:
     assert task.owned_by(owner).options == {"jobcast_owner": subject}
     assert owned_by(task.s(), owner).options == {"jobcast_owner": subject}
 
 
-def test_a_signature_that_is_given_an_owner_is_not_changed(task: Any) -> None:
+def test_owned_by_does_not_modify_the_signature(task: Any) -> None:
     signature = task.s(1)
     owned_by(signature, "alice")
     assert signature.options == {}
 
 
-def test_an_owner_reaches_an_eager_run(app: Celery, task: Any, broker: MemoryBroker) -> None:
+def test_owner_reaches_an_eager_run(app: Celery, task: Any, broker: MemoryBroker) -> None:
     app.conf.task_always_eager = True
     job_id = new_id()
     task.owned_by("alice").apply_async(task_id=job_id, headers={"x": 1})
@@ -118,13 +118,13 @@ def test_an_owner_reaches_an_eager_run(app: Celery, task: Any, broker: MemoryBro
     assert {broker.snapshot(one, None).owner for one in (job_id, other)} == {"alice"}
 
 
-def test_a_header_that_names_an_owner_goes_first(task: Any, sent: list[dict[str, Any]]) -> None:
+def test_owner_header_takes_precedence(task: Any, sent: list[dict[str, Any]]) -> None:
     task.owned_by("alice").apply_async(headers={"jobcast_owner": "bob"})
     assert sent[0]["jobcast_owner"] == "bob"
 
 
 def context(**message: Any) -> Context:
-    """The request of a run, as a worker makes it of a message."""
+    """Return the request of a run, as a worker creates it from a message."""
     own = {"jobcast_owner": "alice", "jobcast_sending": "abcdefabcdef"}
     return Context({"id": "a", "task": "owners.convert", "retries": 0, **own, **message})
 
@@ -133,20 +133,20 @@ def context(**message: Any) -> Context:
     "headers", [None, {"sentry-trace": "1"}, {}, "no mapping"],
     ids=["none", "traced", "empty", "odd"],
 )  # fmt: skip
-def test_a_run_is_known_by_the_top_level_of_its_message(headers: Any) -> None:
+def test_run_is_identified_by_top_level_headers(headers: Any) -> None:
     request = context() if headers is None else context(headers=headers)
     origin = origin_of_run(request)
     assert (origin.owner, origin.run.sending) == ("alice", "abcdefabcdef")
 
 
 @pytest.mark.parametrize("headers", [None, {"sentry-trace": "1"}], ids=["none", "traced"])
-def test_what_a_retry_does_not_copy_is_given_to_it(
+def test_retry_message_gets_the_headers_that_celery_omits(
     headers: Any, app: Celery, broker: MemoryBroker
 ) -> None:
     request = context(headers=headers, jobcast_stands_in="owners.convert")
     job = job_of_run(request, app)
     assert job is not None
-    # As Celery's retry makes it: of the inner headers alone.
+    # Celery's retry copies the nested headers alone.
     message = {"id": "a", "retries": 1, **(request.headers or {})}
     with use_job(job):
         announce("owners.convert", message)
@@ -156,7 +156,7 @@ def test_what_a_retry_does_not_copy_is_given_to_it(
 
 
 @pytest.mark.parametrize("headers", [None, {"sentry-trace": "1"}], ids=["none", "traced"])
-def test_what_a_run_sends_and_leaves_out_belongs_to_its_owner(
+def test_sent_and_skipped_steps_belong_to_the_owner_of_the_run(
     headers: Any, app: Celery, task: Any, broker: MemoryBroker, sent: list[dict[str, Any]]
 ) -> None:
     step = task.s().set(task_id="step")
@@ -166,13 +166,13 @@ def test_what_a_run_sends_and_leaves_out_belongs_to_its_owner(
     with use_job(job):
         task.delay()
     assert sent[0]["jobcast_owner"] == "alice"
-    never_run(app, request)
+    fail_later_steps(app, request)
     job.flush()
     assert broker.snapshot("step", None).owner == "alice"
 
 
 @pytest.mark.parametrize("bad", ["not a good id", "ä" * 3])
-def test_the_sender_of_a_job_that_cannot_be_followed_is_warned(
+def test_sender_of_a_job_with_invalid_id_is_warned(
     bad: str, task: Any, broker: MemoryBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     task.apply_async(task_id=bad)
@@ -182,7 +182,7 @@ def test_the_sender_of_a_job_that_cannot_be_followed_is_warned(
 
 
 @pytest.mark.parametrize("task_id", [UUID(int=5), 12345])
-def test_an_id_that_is_no_text_is_the_jobs_id_as_text(
+def test_task_id_of_another_type_becomes_a_text(
     task_id: Any, app: Celery, task: Any, broker: MemoryBroker, sent: list[dict[str, Any]]
 ) -> None:
     task.owned_by("alice").apply_async(task_id=task_id)

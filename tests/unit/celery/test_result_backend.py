@@ -1,4 +1,4 @@
-"""What is stored of a running task, and that nothing is once it has ended."""
+"""Progress is stored in the result backend while a task runs, and not after its end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Backend:
         self.broken = False
 
     def store_result(self, task_id: str, meta: Any, state: str, *, request: object) -> None:
-        assert request is REQUEST  # without it some backends do not know where to
+        assert request is REQUEST  # some backends need the request
         self.entered.set()
         assert self.open.wait(TIMEOUT)
         if self.broken:
@@ -43,43 +43,43 @@ def progress(percentage: float, job_id: str = "a") -> JobProgress:
     return JobProgress(job_id=job_id, percentage=percentage, message=None)
 
 
-def test_the_latest_is_stored_however_long_ago_it_was_said(mirror: Mirror) -> None:
+def test_latest_progress_is_stored(mirror: Mirror) -> None:
     backend = Backend()
     mirror.enter("a", SimpleNamespace(backend=backend), REQUEST)
     for percentage in range(50):
-        mirror.see(progress(percentage))
+        mirror.update(progress(percentage))
     wait_for(lambda: backend.stored[-1:] == [("a", 49, "PROGRESS")], "the latest")
     assert len(backend.stored) < 50
 
 
-def test_the_end_waits_for_what_is_being_stored_and_nothing_comes_after(mirror: Mirror) -> None:
+def test_leave_waits_for_a_write_and_nothing_is_stored_after_it(mirror: Mirror) -> None:
     backend = Backend()
     backend.open.clear()
     mirror.enter("a", SimpleNamespace(backend=backend), REQUEST)
-    mirror.see(progress(1))
+    mirror.update(progress(1))
     assert backend.entered.wait(TIMEOUT)
-    mirror.see(progress(2))
+    mirror.update(progress(2))
     leaving = threading.Thread(target=mirror.leave, args=("a",))
     leaving.start()
     assert leaving.is_alive()
     backend.open.set()
     leaving.join(TIMEOUT)
-    mirror.see(progress(3))
+    mirror.update(progress(3))
     other = Backend()
     mirror.enter("b", SimpleNamespace(backend=other), REQUEST)
-    mirror.see(progress(4, "b"))
+    mirror.update(progress(4, "b"))
     wait_for(lambda: other.stored, "another task's progress")
     assert ("a", 3, "PROGRESS") not in backend.stored
 
 
-def test_a_backend_that_fails_is_no_failure_of_the_task(
+def test_failing_backend_is_logged_and_tried_again(
     mirror: Mirror, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend = Backend()
     backend.broken = True
     mirror.enter("a", SimpleNamespace(backend=backend), REQUEST)
-    mirror.see(progress(1))
-    wait_for(lambda: "could not be stored" in caplog.text, "warning")
+    mirror.update(progress(1))
+    wait_for(lambda: "could not store its progress" in caplog.text, "warning")
     backend.broken = False
-    mirror.see(progress(2))
+    mirror.update(progress(2))
     wait_for(lambda: backend.stored == [("a", 2, "PROGRESS")], "the next progress")

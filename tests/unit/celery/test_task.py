@@ -1,4 +1,4 @@
-"""ProgressTask in this process, with Celery's eager mode and the memory transport."""
+"""``ProgressTask`` in this process, with Celery's eager mode and the memory transport."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def history(monkeypatch: pytest.MonkeyPatch) -> Iterator[History]:
 
 
 class OwnApp(Celery):
-    """An app that keeps its tasks: Celery gives those of one app to every app made ready later."""
+    """An app that keeps its tasks to itself; Celery shares tasks with apps finalized later."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__("unit", broker="memory://", set_as_current=False, **options)
@@ -67,7 +67,7 @@ def app() -> Celery:
 
 
 def brief(events: list[Event]) -> list[Any]:
-    """Names, with what tells one from another."""
+    """Return the names of the events, each with its status, message or result."""
     return [
         (name.removeprefix("job_"), data.get("status", data.get("message", data.get("result"))))
         for name, data in events
@@ -75,7 +75,7 @@ def brief(events: list[Event]) -> list[Any]:
     ]
 
 
-def test_a_task_reports_its_run_without_a_line_of_its_own(app: Celery, history: History) -> None:
+def test_task_publishes_its_run_without_own_code(app: Celery, history: History) -> None:
     @app.task(base=ProgressTask, bind=True, name="t.add")
     def add(self: ProgressTask, a: int, b: int) -> int:
         return a + b
@@ -87,21 +87,20 @@ def test_a_task_reports_its_run_without_a_line_of_its_own(app: Celery, history: 
     assert (name, end["result"]) == ("job_complete", 5)
 
 
-def test_every_task_of_an_app_may_be_one(history: History) -> None:
+def test_task_cls_makes_every_task_a_progress_task(history: History) -> None:
     app = OwnApp(task_cls="jobcast:ProgressTask")
 
     @app.task
     def plain() -> None:
-        current_job().log("from a task that knows nothing of jobcast")
+        current_job().log("from a plain task")
 
     result = plain.apply()
     assert brief(history(result.id)) == [
-        ("status", "started"), ("log", "from a task that knows nothing of jobcast"),
-        ("complete", None),
+        ("status", "started"), ("log", "from a plain task"), ("complete", None),
     ]  # fmt: skip
 
 
-def test_celerys_own_tasks_are_nobodys_jobs(history: History) -> None:
+def test_celerys_own_tasks_are_not_jobs(history: History) -> None:
     app = OwnApp(task_cls=ProgressTask)
     app.finalize()
     accumulate = app.tasks["celery.accumulate"]
@@ -111,19 +110,17 @@ def test_celerys_own_tasks_are_nobodys_jobs(history: History) -> None:
 
 
 @pytest.mark.parametrize("name", ["celery.chord_unlock", "celery.map", "celery.backend_cleanup"])
-def test_celerys_own_tasks_are_no_jobs_when_they_are_sent(name: str, history: History) -> None:
+def test_celerys_own_tasks_are_not_queued_as_jobs(name: str, history: History) -> None:
     app = OwnApp(task_cls=ProgressTask, backend="cache+memory://")
     for headers in ({}, {"jobcast_owner": "alice"}):
         for _ in ("before", "after"):
             app.send_task(name, task_id=(job_id := new_id()), headers=headers)
             assert history(job_id) == []
-            app.finalize()  # now it knows the task
+            app.finalize()  # defines the built-in tasks
 
 
 @pytest.mark.parametrize("name", ["celery.chord_unlock", "celery.nowhere"])
-def test_a_message_for_celerys_own_tasks_that_is_refused_is_no_job(
-    name: str, history: History
-) -> None:
+def test_refused_message_of_celerys_own_tasks_is_not_a_job(name: str, history: History) -> None:
     headers = {"id": (job_id := new_id()), "task": name, "jobcast_owner": "alice"}
     message = SimpleNamespace(headers=headers, delivery_info={}, payload=None)
     refuse(OwnApp(), message, NotRegistered(name))
@@ -137,11 +134,11 @@ def test_a_message_for_celerys_own_tasks_that_is_refused_is_no_job(
         ),
         NotRegistered(name),
     )
-    wait_for(lambda: history(other), "the end of what is a job")
+    wait_for(lambda: history(other), "the final event of the other job")
     assert history(job_id) == []
 
 
-def test_a_failure_is_an_error_with_its_class(app: Celery, history: History) -> None:
+def test_failure_publishes_the_class_of_the_error(app: Celery, history: History) -> None:
     @app.task(base=ProgressTask, bind=True)
     def fails(self: ProgressTask) -> None:
         raise LookupError("no such row")
@@ -153,7 +150,7 @@ def test_a_failure_is_an_error_with_its_class(app: Celery, history: History) -> 
     assert "Traceback" not in str(end)
 
 
-def test_wrong_arguments_are_a_failure_too(app: Celery, history: History) -> None:
+def test_wrong_arguments_are_published_as_failure(app: Celery, history: History) -> None:
     @app.task(base=ProgressTask, bind=True)
     def none(self: ProgressTask) -> None:
         pass
@@ -162,9 +159,7 @@ def test_wrong_arguments_are_a_failure_too(app: Celery, history: History) -> Non
     assert history(result.id)[-1][1]["error"] == "TypeError"
 
 
-def test_called_directly_a_task_does_its_work_and_reports_nothing(
-    app: Celery, history: History
-) -> None:
+def test_directly_called_task_works_and_publishes_nothing(app: Celery, history: History) -> None:
     @app.task(base=ProgressTask, bind=True)
     def double(self: ProgressTask, items: list[int]) -> list[int]:
         self.progress(50, "half")
@@ -176,7 +171,7 @@ def test_called_directly_a_task_does_its_work_and_reports_nothing(
     assert double([1, 2]) == [2, 4]
 
 
-def test_a_task_called_by_another_speaks_for_the_caller(app: Celery, history: History) -> None:
+def test_directly_called_task_publishes_for_the_calling_job(app: Celery, history: History) -> None:
     @app.task(base=ProgressTask, bind=True)
     def inner(self: ProgressTask) -> None:
         self.log("from within")
@@ -194,7 +189,7 @@ def test_a_task_called_by_another_speaks_for_the_caller(app: Celery, history: Hi
     assert brief(history("inner-job"))[1:] == [("log", "from within"), ("complete", None)]
 
 
-def test_a_retry_is_announced_and_begins_anew(app: Celery, history: History) -> None:
+def test_retry_is_published_and_starts_the_next_attempt(app: Celery, history: History) -> None:
     @app.task(base=ProgressTask, bind=True, autoretry_for=(OSError,), retry_backoff=False)
     def flaky(self: ProgressTask) -> str:
         if self.request.retries < 2:
@@ -259,7 +254,7 @@ def test_hooks_of_a_subclass_need_not_call_super(app: Celery, history: History) 
     assert calls == ["before", "success", "before", "failure", "before", "success"]
 
 
-def test_a_hook_given_to_the_decorator_is_called(app: Celery, history: History) -> None:
+def test_hook_given_to_the_decorator_is_called(app: Celery, history: History) -> None:
     calls: list[Any] = []
 
     @app.task(base=ProgressTask, bind=True, on_success=lambda _, *args: calls.append(args[0]))
@@ -271,7 +266,7 @@ def test_a_hook_given_to_the_decorator_is_called(app: Celery, history: History) 
     assert brief(history(result.id))[-1] == ("complete", 7)
 
 
-def test_public_hooks_decide_and_when_they_fail_nothing_is_shown(
+def test_failing_public_hooks_publish_only_types(
     app: Celery, history: History, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(ProgressTask):
@@ -297,7 +292,7 @@ def test_public_hooks_decide_and_when_they_fail_nothing_is_shown(
     assert "public_result of" in caplog.text
 
 
-def test_an_id_that_may_not_be_a_room_runs_unfollowed(
+def test_task_with_invalid_job_id_runs_unfollowed(
     app: Celery, history: History, caplog: pytest.LogCaptureFixture
 ) -> None:
     @app.task(base=ProgressTask, bind=True)
@@ -309,7 +304,7 @@ def test_an_id_that_may_not_be_a_room_runs_unfollowed(
     assert "'not a good id' is not published" in caplog.text
 
 
-def test_a_wrong_setting_fails_no_task_and_is_said_once(
+def test_invalid_setting_fails_no_task_and_is_logged_once(
     app: Celery, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("JOBCAST_URL", "nonsense")
@@ -342,7 +337,7 @@ def test_settings_may_come_from_celerys_configuration(
     runtime.close()
 
 
-def test_the_owner_is_in_the_signature_and_on_the_wire(app: Celery, history: History) -> None:
+def test_owned_by_sets_the_option_of_the_signature(app: Celery, history: History) -> None:
     @app.task(base=ProgressTask, bind=True)
     def fine(self: ProgressTask) -> None:
         pass
@@ -378,23 +373,23 @@ def test_logging_of_the_task_and_of_listed_loggers_is_captured(
         monkeypatch.setenv(name, value)
 
     @app.task(base=ProgressTask, bind=True)
-    def speaks(self: ProgressTask) -> None:
+    def logs_lines(self: ProgressTask) -> None:
         logging.getLogger("tests.library").info("of the %s", "package")
         get_task_logger("reports").info("of a task logger")
         logging.getLogger("celery.task").warning("of the task logger")
         for name in ("mine.deep", "mine", "httpx"):
             logging.getLogger(name).info("of %s", name)
         for loud in ("jobcast.celery", "redis", "socketio.server", "kombu.x", "celery.app.trace"):
-            logging.getLogger(loud).error("from the machinery")
+            logging.getLogger(loud).error("from the infrastructure")
 
-    result = speaks.apply()
+    result = logs_lines.apply()
     logs = [d["message"] for name, d in history(result.id) if name == "job_log"]
     assert logs == expected
 
 
 @pytest.fixture
 def fresh_loggers() -> Iterator[None]:
-    """No handlers of an earlier test, and the level open."""
+    """Remove the handlers of earlier tests, and let the root logger pass all levels."""
     from jobcast.publishing.log_capture import JobLogHandler
 
     root = logging.getLogger()
@@ -413,7 +408,7 @@ def fresh_loggers() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("propagates", [True, False])
-def test_a_failure_that_is_passed_on_to_the_caller_is_an_end(
+def test_failure_propagated_to_the_caller_ends_the_job(
     propagates: bool, app: Celery, history: History
 ) -> None:
     app.conf.update(task_always_eager=True, task_eager_propagates=propagates)
@@ -430,8 +425,8 @@ def test_a_failure_that_is_passed_on_to_the_caller_is_an_end(
     assert brief(history(job_id))[-1] == ("error", "no such row")
 
 
-def test_a_retry_that_is_passed_on_to_the_caller_is_an_end(app: Celery, history: History) -> None:
-    """Celery leaves it to the caller, who gets an exception, to try it again."""
+def test_retry_propagated_to_the_caller_ends_the_job(app: Celery, history: History) -> None:
+    """Celery raises ``Retry`` in the caller and does not run the retry."""
 
     @app.task(base=ProgressTask, bind=True, max_retries=2)
     def retries(self: ProgressTask) -> str:
@@ -444,7 +439,7 @@ def test_a_retry_that_is_passed_on_to_the_caller_is_an_end(app: Celery, history:
 
 
 @pytest.mark.parametrize("ending", ["returns", "replaces", "fails", "retries"])
-def test_what_its_caller_is_handling_is_no_business_of_a_run(
+def test_exception_handled_by_the_caller_does_not_affect_the_run(
     ending: str, app: Celery, history: History
 ) -> None:
     app.conf.task_always_eager = True
@@ -468,15 +463,15 @@ def test_what_its_caller_is_handling_is_no_business_of_a_run(
         raise LookupError("the caller's")
     except LookupError:
         job_id = ends.apply().id
-    told = brief(history(job_id))
-    assert "the caller's" not in str(told)
-    assert told[-1] == {
+    events = brief(history(job_id))
+    assert "the caller's" not in str(events)
+    assert events[-1] == {
         "returns": ("complete", "done"), "replaces": ("complete", "of another task"),
         "fails": ("error", "its own"), "retries": ("complete", "done"),
     }[ending]  # fmt: skip
 
 
-def test_an_exception_that_a_run_passes_on_again_is_its_end(app: Celery, history: History) -> None:
+def test_exception_of_the_caller_raised_again_ends_the_job(app: Celery, history: History) -> None:
     known = LookupError("no such row")
 
     @app.task(base=ProgressTask, bind=True)
@@ -494,13 +489,15 @@ def test_an_exception_that_a_run_passes_on_again_is_its_end(app: Celery, history
 
 @pytest.fixture
 def unreachable(app: Celery) -> Celery:
-    """An app whose broker is not there."""
+    """Return an app whose broker cannot be reached."""
     app.conf.update(broker_url="redis://127.0.0.1:1/0", task_publish_retry=False)
     return app
 
 
 @pytest.mark.parametrize("sent", ["by the task", "in a chain"])
-def test_what_cannot_be_sent_has_ended(sent: str, unreachable: Celery, history: History) -> None:
+def test_job_whose_message_is_not_sent_ends(
+    sent: str, unreachable: Celery, history: History
+) -> None:
     @unreachable.task(base=ProgressTask, bind=True)
     def fine(self: ProgressTask) -> None:
         pass
@@ -518,7 +515,7 @@ def test_what_cannot_be_sent_has_ended(sent: str, unreachable: Celery, history: 
     assert (events[-1][1]["error"], events[-1][1]["reason"]) == ("NotSent", "rejected")
 
 
-def test_what_goes_wrong_after_it_was_sent_is_not_its_end(app: Celery, history: History) -> None:
+def test_error_after_sending_does_not_end_the_job(app: Celery, history: History) -> None:
     class Careful(ProgressTask):
         abstract = True
 
@@ -536,8 +533,10 @@ def test_what_goes_wrong_after_it_was_sent_is_not_its_end(app: Celery, history: 
 
 
 @pytest.mark.parametrize("by_name", [False, True])
-def test_an_app_need_not_be_the_current_one(by_name: bool, app: Celery, history: History) -> None:
-    OwnApp()  # another one that does not know the task
+def test_task_of_an_app_that_is_not_current_is_queued(
+    by_name: bool, app: Celery, history: History
+) -> None:
+    OwnApp()  # another app, which does not define the task
 
     @app.task(base=ProgressTask, bind=True, name=new_id("t"))
     def fine(self: ProgressTask) -> None:
@@ -552,7 +551,7 @@ def test_an_app_need_not_be_the_current_one(by_name: bool, app: Celery, history:
 
 
 class Quiet:
-    """A mixin of somebody who does not call ``super()``."""
+    """A mixin whose hooks do not call ``super()``."""
 
     def before_start(self, *_: Any) -> None: ...
     def on_success(self, *_: Any) -> None: ...
@@ -564,7 +563,7 @@ class QuietTask(Quiet, ProgressTask):
 
 
 @pytest.mark.parametrize("annotated", [True, False])
-def test_hooks_that_do_not_call_super_change_nothing(
+def test_outcome_is_published_if_hooks_do_not_call_super(
     annotated: bool, app: Celery, history: History
 ) -> None:
     if annotated:
@@ -582,7 +581,7 @@ def test_hooks_that_do_not_call_super_change_nothing(
         assert brief(history(result.id)) == [("status", "started"), end]
 
 
-class TellsCodes(ProgressTask):
+class ShowsAttributes(ProgressTask):
     abstract = True
 
     def public_error(self, exc: BaseException) -> str:
@@ -599,11 +598,11 @@ class TellsCodes(ProgressTask):
         (LookupError("plain"), "LookupError", "plain ({})"),
     ],
 )
-def test_an_exception_is_shown_as_the_one_that_was_raised(
+def test_original_exception_is_published(
     hook: str, throw: bool, cause: Exception, error: str, message: str, app: Celery,
     history: History,
 ) -> None:  # fmt: skip
-    class Own(TellsCodes):
+    class Own(ShowsAttributes):
         abstract = True
 
         def on_failure(self, *args: Any) -> None:
@@ -618,7 +617,7 @@ def test_an_exception_is_shown_as_the_one_that_was_raised(
                     except LookupError:
                         super().on_failure(*args)
 
-    @app.task(base=TellsCodes if hook == "none" else Own, bind=True)
+    @app.task(base=ShowsAttributes if hook == "none" else Own, bind=True)
     def fails(self: ProgressTask) -> None:
         raise cause
 
@@ -630,12 +629,10 @@ def test_an_exception_is_shown_as_the_one_that_was_raised(
 
 
 @pytest.mark.parametrize("how", ["retry", "autoretry", "raise"])
-def test_a_retry_shows_the_exception_that_was_raised(
-    how: str, app: Celery, history: History
-) -> None:
+def test_retry_publishes_the_original_exception(how: str, app: Celery, history: History) -> None:
     options = {"autoretry_for": (TwoArgs,)} if how == "autoretry" else {}
 
-    @app.task(base=TellsCodes, bind=True, max_retries=1, **options)
+    @app.task(base=ShowsAttributes, bind=True, max_retries=1, **options)
     def fails(self: ProgressTask) -> None:
         cause = TwoArgs(5, "bad row")
         match how:
@@ -657,14 +654,14 @@ def test_a_retry_shows_the_exception_that_was_raised(
         assert history(job_id)[-1][1]["error"] == "TwoArgs"
 
 
-def test_an_exception_that_is_not_at_hand_keeps_its_name_and_text() -> None:
+def test_unavailable_exception_keeps_its_name_and_text() -> None:
     shown = original_exception(get_pickleable_exception(TwoArgs(5, "bad row")))
     assert (type(shown).__name__, str(shown)) == ("TwoArgs", "5: bad row")
     plain = ValueError()
     assert original_exception(plain) is plain
 
 
-def test_an_exception_that_is_being_handled_stands_for_no_other() -> None:
+def test_handled_exception_is_its_own_original() -> None:
     shown: list[BaseException] = []
     cause = LookupError()
     try:
@@ -675,7 +672,7 @@ def test_an_exception_that_is_being_handled_stands_for_no_other() -> None:
 
 
 @pytest.mark.parametrize("shown", ["", None, " "])
-def test_a_hook_that_shows_nothing_leaves_a_sentence(
+def test_blank_public_error_gives_the_default_message(
     shown: Any, app: Celery, history: History
 ) -> None:
     class Silent(ProgressTask):
@@ -692,7 +689,7 @@ def test_a_hook_that_shows_nothing_leaves_a_sentence(
     assert message == "The job failed, and did not say why"
 
 
-def test_an_ending_of_odd_texts_is_heard(app: Celery, history: History) -> None:
+def test_texts_of_subclasses_from_public_hooks_are_published(app: Celery, history: History) -> None:
     class Mark(str):
         def __str__(self) -> str:
             return self
@@ -716,7 +713,7 @@ def test_an_ending_of_odd_texts_is_heard(app: Celery, history: History) -> None:
     assert brief(history(ends.apply(("badly",)).id))[-1] == ("error", "public")
 
 
-def test_an_owner_may_be_a_number(app: Celery, history: History) -> None:
+def test_owner_may_be_a_number(app: Celery, history: History) -> None:
     @app.task(base=ProgressTask, bind=True)
     def fine(self: ProgressTask) -> None:
         pass
@@ -730,7 +727,7 @@ def test_an_owner_may_be_a_number(app: Celery, history: History) -> None:
             fine.owned_by(wrong)
 
 
-def test_a_thread_of_a_task_speaks_in_a_copy_of_its_context(app: Celery, history: History) -> None:
+def test_thread_of_a_task_publishes_in_a_copy_of_its_context(app: Celery, history: History) -> None:
     @app.task(base=ProgressTask, bind=True)
     def starts_threads(self: ProgressTask) -> None:
         with ThreadPoolExecutor() as pool:

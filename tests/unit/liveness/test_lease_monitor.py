@@ -1,4 +1,4 @@
-"""Looking after leases goes on, whatever goes wrong with it."""
+"""The lease monitor survives errors."""
 
 from __future__ import annotations
 
@@ -16,37 +16,38 @@ from tests.support import eventually
 
 
 class Source:
-    """Fails in several ways before it finds something."""
+    """A store that fails in several ways before it returns a finding."""
 
     def __init__(self) -> None:
         self.failures: list[Exception] = [
             TransportUnavailable("it is away"), ValueError("a bug"), ValueError("a bug"),
         ]  # fmt: skip
-        self.told: list[Outgoing] = []
-        self.settled: list[Finding] = []
+        self.published: list[Outgoing] = []
+        self.acknowledged: list[Finding] = []
 
     async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
         if self.failures:
             raise self.failures.pop(0)
-        return [] if self.settled else [Finding("lost", Lease("a", Run("s", 1, "d")))]
+        return [] if self.acknowledged else [Finding("lost", Lease("a", Run("s", 1, "d")))]
 
     async def acknowledge(self, findings: Sequence[Finding], terms: LeaseTimeouts) -> None:
-        self.settled += findings
+        self.acknowledged += findings
 
     async def publish(self, batch: Sequence[Outgoing]) -> None:
-        self.told += batch
+        self.published += batch
 
 
-async def test_it_goes_on_and_says_once_what_is_wrong(caplog: pytest.LogCaptureFixture) -> None:
+async def test_monitor_survives_errors_and_logs_each_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="jobcast")
     source = Source()
     watch = asyncio.create_task(LeaseMonitor(source, LeaseTimeouts(lease=0.04, lost_after=1)).run())
-    await eventually(lambda: source.settled, "a finding that was told of")
+    await eventually(lambda: source.acknowledged, "an acknowledged finding")
     watch.cancel()
     await asyncio.gather(watch, return_exceptions=True)
-    assert [outgoing.state for outgoing in source.told] == ["error"]
+    assert [outgoing.state for outgoing in source.published] == ["error"]
     lines = [record.message for record in caplog.records]
     assert lines == [
-        "leases: it is away", "looking after leases failed, and is tried again",
+        "could not scan leases: it is away; retrying in 0.0 s",
+        "could not scan leases; retrying in 0.0 s",
         "job a: lost (attempt 1)",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The leases of a process: what is renewed, and what is given back."""
+"""The renewal and release of a process's leases."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobcast.transports.leases import Lease
 
 
 class Holder:
-    """Keeps leases, unless it is down."""
+    """A transport that stores leases, unless it is down."""
 
     publisher_id = "holder"
 
@@ -58,37 +58,37 @@ def lease_of(number: int) -> Lease:
 
 
 def always_due(holder: Holder) -> LeaseRenewer:
-    """LeaseRenewer so short that they are renewed whenever they are looked at."""
+    """Return a renewer with leases so short that they are always due."""
     return LeaseRenewer(holder, seconds=0)
 
 
-def test_a_run_is_held_from_its_start_to_its_end() -> None:
+def test_lease_lasts_from_start_to_end_of_a_run() -> None:
     holder = Holder()
     leases = always_due(holder)
     leases.begin([started(1), started(2)])
-    leases.tend()
+    leases.renew_and_release()
     assert holder.kept == {lease_of(1), lease_of(2)}
     leases.end([ended(1)])
-    leases.tend()
+    leases.renew_and_release()
     assert holder.kept == {lease_of(2)}
 
 
-def test_a_run_elsewhere_is_given_back_when_it_is_no_more() -> None:
+def test_lease_of_an_ended_run_elsewhere_is_released() -> None:
     holder = Holder()
     leases = always_due(holder)
     running = [lease_of(1), lease_of(2)]
     leases.elsewhere = lambda: running
-    # One that has ended before it is first looked at is no exception.
+    # Run 3 has already ended at the first call of renew_and_release().
     for number in range(1, 4):
         leases.hold(lease_of(number))
-    leases.tend()
+    leases.renew_and_release()
     assert holder.kept == {lease_of(1), lease_of(2)}
     running.remove(lease_of(1))
-    leases.tend()
+    leases.renew_and_release()
     assert holder.kept == {lease_of(2)}
 
 
-def test_what_ends_during_an_outage_is_not_renewed_after_it() -> None:
+def test_runs_that_end_during_an_outage_are_not_renewed_after_it() -> None:
     holder = Holder()
     leases = always_due(holder)
     leases.elsewhere = lambda: [lease_of(0)]
@@ -97,17 +97,17 @@ def test_what_ends_during_an_outage_is_not_renewed_after_it() -> None:
     for number in range(1000):
         leases.hold(lease_of(number))
         leases._renew_at = 0
-        leases.tend()
+        leases.renew_and_release()
     leases.end([ended(1)])
     holder.down = False
     leases._renew_at = 0
-    leases.tend()
+    leases.renew_and_release()
     assert holder.kept == {lease_of(0), lease_of(2), lease_of(3)}
     assert holder.renewals == [3]
 
 
-class Told:
-    """Remembers what it is told."""
+class RecordingSidecar:
+    """A sidecar that records the calls."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -118,47 +118,47 @@ class Told:
     def renewed(self, at: float) -> None:
         self.lines.append("renewed")
 
-    def leave(self) -> None: ...
+    def detach(self) -> None: ...
     def close(self) -> None: ...
 
 
-def test_who_keeps_leases_too_knows_since_when_they_were_not_renewed() -> None:
-    """A sign of life in between would have it wait until too little is left of them."""
-    holder, sidecar = Holder(), Told()
+def test_sidecar_learns_the_time_of_complete_renewals_only() -> None:
+    """Partial renewals must not postpone the sidecar's own renewal of the other leases."""
+    holder, sidecar = Holder(), RecordingSidecar()
     leases = LeaseRenewer(holder, seconds=3600, sidecar=sidecar)
     leases.elsewhere = list
     leases.begin([started(1)])
-    leases.tend()
+    leases.renew_and_release()
     leases.begin([started(2)])
-    leases.tend()
+    leases.renew_and_release()
     assert sidecar.lines == ["1", "renewed", "1", "2"]
     leases._renew_at = 0
     holder.down = True
-    leases.tend()
+    leases.renew_and_release()
     assert sidecar.lines[4:] == ["1", "2"]
     leases._renew_at = 0
     holder.down = False
-    leases.tend()
+    leases.renew_and_release()
     assert sidecar.lines[6:] == ["1", "2", "renewed"]
 
 
-def test_who_keeps_leases_too_forgets_those_of_runs_that_have_ended() -> None:
-    """The main process of a worker knows of its own runs from Celery too."""
-    sidecar = Told()
+def test_sidecar_drops_leases_of_ended_runs() -> None:
+    """The main process of a worker also gets the leases of its own runs from Celery."""
+    sidecar = RecordingSidecar()
     leases = LeaseRenewer(Holder(), seconds=3600, sidecar=sidecar)
     leases.elsewhere = list
     leases._renew_at = float("inf")
     leases.begin([started(1), started(2)])
     leases.hold(lease_of(1))
-    leases.tend()
+    leases.renew_and_release()
     leases.end([ended(1)])
-    leases.tend()
-    leases.tend()
+    leases.renew_and_release()
+    leases.renew_and_release()
     assert sidecar.lines == ["1", "2", "2", "2"]
 
 
-class Said(Holder):
-    """Remembers what it was asked for, in order."""
+class RecordingHolder(Holder):
+    """A transport that records the order of calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class Said(Holder):
 
 
 class Reporter:
-    """A run that says something."""
+    """A run that publishes events."""
 
     dirty = False
     requires: Required = ""
@@ -189,9 +189,9 @@ class Reporter:
     def drop_progress(self, slot: None) -> None: ...
 
 
-def test_a_run_that_anybody_knows_of_has_a_lease_until_its_end_is_stored() -> None:
-    """A worker that dies between the two would never be missed."""
-    holder = Said()
+def test_lease_exists_from_before_started_until_final_event_is_stored() -> None:
+    """Otherwise the loss of a worker in between would never be detected."""
+    holder = RecordingHolder()
     publisher = Publisher(holder, lease=60)
     run = Reporter()
     for event in (
@@ -203,16 +203,16 @@ def test_a_run_that_anybody_knows_of_has_a_lease_until_its_end_is_stored() -> No
     assert holder.order == ["renewed", "started", "complete", "released"]
 
 
-def test_leases_that_cannot_be_renewed_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_renewals_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     holder = Holder()
     leases = always_due(holder)
     leases.begin([started(1)])
     holder.down = True
     for _ in range(3):
         leases._renew_at = 0.0
-        leases.tend()
+        leases.renew_and_release()
     assert caplog.text.count("could not renew the leases of 1 running jobs") == 1
     holder.down = False
     leases._renew_at = 0.0
-    leases.tend()
+    leases.renew_and_release()
     assert holder.kept == {lease_of(1)}

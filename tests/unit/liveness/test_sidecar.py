@@ -1,4 +1,4 @@
-"""The process that keeps jobs alive: what it is told, and what becomes of one that is no good."""
+"""The lease sidecar: its input, and the replacement of a broken process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def sidecar() -> Iterator[LeaseSidecar]:
         psutil.Process(pid).wait()
 
 
-def test_orders_are_taken_in_whatever_pieces_they_come() -> None:
+def test_orders_are_parsed_from_arbitrary_chunks() -> None:
     orders = Orders()
     for byte in b"+a 1\n+b 2\n=10.5\n-a 1\n=11.0\n+c":
         orders.take(bytes([byte]))
@@ -40,7 +40,7 @@ def test_orders_are_taken_in_whatever_pieces_they_come() -> None:
     assert (orders.leases, orders.renewed_at) == ({"c 3"}, 12.0)
 
 
-def test_nothing_is_started_while_nothing_runs(sidecar: LeaseSidecar) -> None:
+def test_no_process_starts_without_leases(sidecar: LeaseSidecar) -> None:
     sidecar.update(set())
     assert sidecar._pid == 0
 
@@ -51,30 +51,30 @@ def use_instead(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> Non
     monkeypatch.setattr(sidecar_main, "__file__", str(script))
 
 
-def test_one_that_has_ended_is_replaced_by_one_that_is_told_all(
+def test_ended_sidecar_is_replaced_and_receives_all_leases(
     sidecar: LeaseSidecar, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    heard = tmp_path / "heard"
+    received = tmp_path / "received"
     ends_at_first = (
-        f"import os, pathlib\nheard = pathlib.Path({str(heard)!r})\n"
-        "if not heard.exists():\n    heard.touch()\nelse:\n"
+        f"import os, pathlib\nreceived = pathlib.Path({str(received)!r})\n"
+        "if not received.exists():\n    received.touch()\nelse:\n"
         "    while data := os.read(0, 1000):\n"
-        "        with heard.open('ab') as file:\n            file.write(data)\n"
+        "        with received.open('ab') as file:\n            file.write(data)\n"
     )
     use_instead(monkeypatch, tmp_path, ends_at_first)
     leases = {lease_of(1), lease_of(2)}
 
-    def told() -> bool:
+    def has_received_all() -> bool:
         sidecar.update(leases)
         sidecar.renewed(time.monotonic())
-        return heard.exists() and all(f"+{lease}\n" in heard.read_text() for lease in leases)
+        return received.exists() and all(f"+{lease}\n" in received.read_text() for lease in leases)
 
-    wait_for(told, "another process, and what it has heard")
-    assert caplog.text.count("has ended; it is replaced") == 1
+    wait_for(has_received_all, "another process that has received all leases")
+    assert caplog.text.count("has ended; replacing it") == 1
 
 
-def test_one_that_does_not_listen_is_left(
+def test_sidecar_that_does_not_read_is_replaced(
     sidecar: LeaseSidecar, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
@@ -83,29 +83,29 @@ def test_one_that_does_not_listen_is_left(
         monkeypatch, tmp_path,
         f"import os, time\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\n",
     )  # fmt: skip
-    # More than a pipe holds.
+    # More than the capacity of a pipe.
     leases = {lease_of(number) for number in range(10_000)}
 
-    def left() -> bool:
+    def is_replaced() -> bool:
         sidecar.update(leases)
-        return "does not listen; it is replaced" in caplog.text
+        return "has not read its pipe" in caplog.text
 
-    wait_for(left, "end of patience")
+    wait_for(is_replaced, "timeout of the full pipe")
     assert sidecar._pipe is None
     gate.touch()
 
 
-def test_one_that_listens_late_is_told_only_what_there_is_then(
+def test_slow_sidecar_receives_only_current_leases(
     sidecar: LeaseSidecar, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It may be importing while many a short job comes and goes."""
+    """The process may still be importing while many short jobs begin and end."""
     monkeypatch.setattr(sidecar, "_seconds", 3600)
-    gate, heard = tmp_path / "gate", tmp_path / "heard"
+    gate, received = tmp_path / "gate", tmp_path / "received"
     use_instead(
         monkeypatch, tmp_path,
         f"import os, time\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\n"
         "while data := os.read(0, 65536):\n"
-        f"    with open({str(heard)!r}, 'ab') as file:\n        file.write(data)\n",
+        f"    with open({str(received)!r}, 'ab') as file:\n        file.write(data)\n",
     )  # fmt: skip
     at_first = {lease_of(number) for number in range(5000)}
     sidecar.update(at_first)
@@ -113,13 +113,13 @@ def test_one_that_listens_late_is_told_only_what_there_is_then(
         sidecar.update({lease_of(number)})
     gate.touch()
 
-    def told() -> set[str]:
+    def received_leases() -> set[str]:
         sidecar.update({lease_of(99_999)})
         orders = Orders()
-        if heard.exists():
-            orders.take(heard.read_bytes().partition(b"\n")[2])
+        if received.exists():
+            orders.take(received.read_bytes().partition(b"\n")[2])
         return orders.leases
 
-    wait_for(lambda: told() == {str(lease_of(99_999))}, "news of the one that is left")
-    lines = heard.read_text().splitlines()
+    wait_for(lambda: received_leases() == {str(lease_of(99_999))}, "the only current lease")
+    lines = received.read_text().splitlines()
     assert len(lines) == 1 + 2 * len(at_first) + 1

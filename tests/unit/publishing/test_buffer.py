@@ -25,7 +25,7 @@ def progress(percentage: float, job_id: str = "a") -> JobProgress:
     return JobProgress(job_id=job_id, percentage=percentage, message=None)
 
 
-def said(buffer: Buffer, count: int = 1_000_000) -> list[object]:
+def take_values(buffer: Buffer, count: int = 1_000_000) -> list[object]:
     return [
         event.message if isinstance(event, JobLog) else getattr(event, "percentage", event.name)
         for event in (entry.event for entry in buffer.take(count))
@@ -43,24 +43,24 @@ def is_note(event: JobEvent) -> bool:
     return isinstance(event, JobLog) and "dropped here" in event.message
 
 
-def test_a_newer_progress_replaces_an_unsent_one_and_keeps_its_own_place() -> None:
+def test_newer_progress_replaces_an_unsent_one_at_its_own_position() -> None:
     buffer = filled(progress(1), log("x"), progress(2), progress(3, "b"), log("y"))
-    assert said(buffer) == ["x", 2, 3, "y"]
+    assert take_values(buffer) == ["x", 2, 3, "y"]
     assert len(buffer) == 0
 
 
-def test_a_sent_progress_is_sent() -> None:
+def test_taken_progress_is_not_replaced() -> None:
     buffer = filled(progress(1))
-    assert said(buffer) == [1]
+    assert take_values(buffer) == [1]
     buffer.add(progress(2))
-    assert said(buffer) == [2]
+    assert take_values(buffer) == [2]
 
 
-def test_the_oldest_logs_go_and_one_line_says_how_many() -> None:
+def test_oldest_logs_are_dropped_and_counted_in_one_line() -> None:
     status, end = JobStatus(job_id="a", status="started"), JobComplete(job_id="a", result=1)
     buffer = filled(status, *(log(str(n)) for n in range(10)), end, max_events=5)
     assert len(buffer) == 5
-    assert said(buffer) == [
+    assert take_values(buffer) == [
         "job_status",
         "7 log lines were dropped here: they could not be sent in time",
         "7",
@@ -70,7 +70,7 @@ def test_the_oldest_logs_go_and_one_line_says_how_many() -> None:
     ]
 
 
-def test_each_job_is_told_of_its_own_lines() -> None:
+def test_dropped_logs_are_counted_per_job() -> None:
     buffer = filled(log("1"), log("2", "b"), log("3"), log("4", "b"), log("5"), max_events=2)
     notes = [entry.event for entry in buffer.take(9) if is_note(entry.event)]
     lines = {note.job_id: getattr(note, "message", "") for note in notes}
@@ -78,7 +78,7 @@ def test_each_job_is_told_of_its_own_lines() -> None:
     assert lines["b"].startswith("1 log line was")
 
 
-def test_statuses_and_ends_are_kept_when_logs_and_progress_are_not() -> None:
+def test_statuses_and_final_events_outlast_logs_and_progress() -> None:
     events: list[JobEvent] = []
     for n in range(50):
         events += [progress(1, str(n)), log("x", str(n)), JobComplete(job_id=str(n), result=None)]
@@ -89,14 +89,14 @@ def test_statuses_and_ends_are_kept_when_logs_and_progress_are_not() -> None:
     assert all(event.kind == "t" or is_note(event) for event in kept)
 
 
-def test_more_statuses_and_ends_than_memory_can_take_are_counted() -> None:
+def test_excess_statuses_and_final_events_are_dropped_and_counted() -> None:
     buffer = filled(*(JobComplete(job_id=str(n), result=None) for n in range(50)), max_kept=20)
     assert buffer.lost == 30
     assert [entry.event.job_id for entry in buffer.take(99)] == [str(n) for n in range(30, 50)]
     assert (buffer.first_ticket(), buffer.last_ticket) == (51, 50)
 
 
-def test_no_ending_is_given_up_because_results_are_large() -> None:
+def test_large_results_are_shortened_before_final_events_are_dropped() -> None:
     big = safe_result("x" * 100, limit=1000)
     error = JobError(job_id="b", error="E", message="y" * 300, reason="failure")
     ends = [JobComplete(job_id="a", result=big), error] * 50
@@ -114,12 +114,12 @@ def test_no_ending_is_given_up_because_results_are_large() -> None:
     assert len(buffer) == 1
 
 
-def test_long_lines_are_bounded_too() -> None:
+def test_size_of_log_lines_is_bounded() -> None:
     buffer = filled(*(log("x" * 100) for _ in range(100)), max_log_characters=1000)
     assert len(buffer) == 10
 
 
-def test_tickets_tell_what_has_left() -> None:
+def test_first_ticket_marks_events_that_have_left() -> None:
     buffer = filled(log("a"), progress(1), progress(2))
     assert (buffer.first_ticket(), buffer.last_ticket) == (1, 3)
     buffer.take(1)
@@ -129,12 +129,12 @@ def test_tickets_tell_what_has_left() -> None:
 
 
 class Interrupted(Exception):
-    """What the handler of a signal raises."""
+    """The exception that the simulated signal handler raises."""
 
 
 @contextmanager
 def interrupted_at(line: int) -> Iterator[None]:
-    """Raises at the line of the buffer's code that is the so manieth to be run."""
+    """Raise ``Interrupted`` before the given executed line of the buffer module, from 1."""
     lines = 0
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
@@ -159,7 +159,7 @@ def interrupted_at(line: int) -> Iterator[None]:
     [log("x"), progress(3), JobStatus(job_id="a", status="started")],
     ids=["log", "progress", "status"],
 )
-def test_a_signal_may_interrupt_it_anywhere(event: JobEvent) -> None:
+def test_buffer_survives_an_interruption_at_any_line(event: JobEvent) -> None:
     bounds = {"max_events": 4, "max_kept": 2, "max_log_characters": 6}
     before = [
         JobStatus(job_id="a", status="queued"), log("1"), log("2"), progress(1),
@@ -180,8 +180,8 @@ def test_a_signal_may_interrupt_it_anywhere(event: JobEvent) -> None:
             buffer.add(later)
         assert len(buffer) <= bounds["max_events"] + 1
         kept = [entry.event for entry in buffer.take(99) if not is_note(entry.event)]
-        order = {id(said): number for number, said in enumerate([*before, event, *after])}
-        places = [order[id(said)] for said in kept]
+        order = {id(added): number for number, added in enumerate([*before, event, *after])}
+        places = [order[id(added)] for added in kept]
         assert places == sorted(places)
         assert kept[-1] is after[-1]
         assert (len(buffer), buffer.first_ticket()) == (0, buffer.last_ticket + 1)
@@ -193,29 +193,29 @@ def test_a_signal_may_interrupt_it_anywhere(event: JobEvent) -> None:
     assert line > 10
 
 
-def test_jobs_that_have_to_wait_are_passed_over() -> None:
+def test_held_jobs_are_skipped() -> None:
     ends = [JobComplete(job_id=name, result=name) for name in "ab"]
     buffer = filled(log("1"), log("2", "b"), progress(3), progress(4, "b"), *ends)
-    assert buffer.first_ticket(but={"a"}) == 2
-    assert [entry.ticket for entry in buffer.take(2, but={"a"})] == [2, 4]
-    assert [entry.ticket for entry in buffer.take(9, but={"a", "c"})] == [6]
-    assert (buffer.first_ticket(), buffer.first_ticket(but={"a"})) == (1, 7)
+    assert buffer.first_ticket(skip={"a"}) == 2
+    assert [entry.ticket for entry in buffer.take(2, skip={"a"})] == [2, 4]
+    assert [entry.ticket for entry in buffer.take(9, skip={"a", "c"})] == [6]
+    assert (buffer.first_ticket(), buffer.first_ticket(skip={"a"})) == (1, 7)
     assert [entry.ticket for entry in buffer.take(9)] == [1, 3, 5]
 
 
-def test_what_passes_a_job_that_has_to_wait_makes_room() -> None:
-    """Else endings would be taken for too many that have long been sent."""
+def test_events_taken_past_a_held_job_free_their_space() -> None:
+    """Events that have been sent must not count towards the bound on final events."""
     started = JobStatus(job_id="a", status="started")
     buffer = filled(started, log("waits"), max_kept=3, max_log_characters=20)
     for n in range(10):
         buffer.add(log("passes", "b"))
         buffer.add(JobComplete(job_id="b", result=n))
-        assert len(buffer.take(9, but={"a"})) == 2
+        assert len(buffer.take(9, skip={"a"})) == 2
     assert next(entry.event for entry in buffer.take(9)) is started
     assert buffer.lost == 0
 
 
-def test_what_does_not_encode_is_left_out_of_the_batch() -> None:
+def test_events_that_cannot_be_encoded_are_left_out() -> None:
     bad = JobLog(job_id="a", level="info", message="\ud800")
     buffer = filled(log("before"), bad, log("after"))
     assert len(encode(buffer.take(9))) == 2
@@ -232,41 +232,41 @@ events = st.lists(
 
 
 @given(events, st.integers(1, 20), st.integers(1, 7))
-def test_nothing_is_reordered_and_nothing_is_lost_unsaid(
-    said_events: list[JobEvent], max_events: int, batch: int
+def test_events_stay_in_order_and_losses_are_counted(
+    added: list[JobEvent], max_events: int, batch: int
 ) -> None:
-    buffer = filled(*said_events, max_events=max_events)
+    buffer = filled(*added, max_events=max_events)
     taken: list[JobEvent] = []
     while len(buffer):
         taken += [entry.event for entry in buffer.take(batch)]
     kept = [event for event in taken if not is_note(event)]
-    order = {id(event): position for position, event in enumerate(said_events)}
+    order = {id(event): position for position, event in enumerate(added)}
     positions = [order[id(event)] for event in kept if event.kind in "pl"]
     assert positions == sorted(positions)
     for job_id in "ab":
-        logs = [e for e in said_events if e.job_id == job_id and e.kind == "l"]
+        logs = [e for e in added if e.job_id == job_id and e.kind == "l"]
         survivors = [e for e in kept if e.job_id == job_id and e.kind == "l"]
         assert survivors == logs[len(logs) - len(survivors) :]
-        latest = [e for e in said_events if e.job_id == job_id and e.kind == "p"][-1:]
+        latest = [e for e in added if e.job_id == job_id and e.kind == "p"][-1:]
         shown = [e for e in kept if e.job_id == job_id and e.kind == "p"]
-        # Values go when the logs are gone and there is still too much.
-        assert shown == latest or (not shown and len(said_events) > max_events)
+        # Progress is dropped only if dropping all logs is not enough.
+        assert shown == latest or (not shown and len(added) > max_events)
     for kind in "st":
-        assert [e for e in kept if e.kind == kind] == [e for e in said_events if e.kind == kind]
+        assert [e for e in kept if e.kind == kind] == [e for e in added if e.kind == kind]
 
 
 class Mark(str):
-    """Does not encode."""
+    """A str that cannot be encoded."""
 
 
-def test_statuses_and_ends_that_do_not_encode_become_plain_ones() -> None:
+def test_statuses_and_final_events_that_cannot_be_encoded_are_reduced() -> None:
     started = JobStatus(job_id="a", status="started", task=Mark("t"), attempt=2)
     end = JobComplete(job_id="a", result=object())
     error = JobError(job_id="b", error=Mark("E"), message=Mark("\ud800"), reason="revoked")
     encoded = encode(filled(started, end, error, progress(Mark("x"))).take(9))  # type: ignore[arg-type]
     payloads = [msgspec.json.decode(f"{outgoing.head[2:]}0}}]")[1] for outgoing in encoded]
-    said = [{k: v for k, v in p.items() if k not in ("timestamp", "seq")} for p in payloads]
-    assert said == [
+    fields = [{k: v for k, v in p.items() if k not in ("timestamp", "seq")} for p in payloads]
+    assert fields == [
         {"job_id": "a", "status": "started", "attempt": 2},
         {"job_id": "a", "result": {"omitted": "unserializable", "type": "object"}},
         {"job_id": "b", "error": "E", "message": "?", "reason": "revoked"},
@@ -274,7 +274,7 @@ def test_statuses_and_ends_that_do_not_encode_become_plain_ones() -> None:
     assert [outgoing.number for outgoing in encoded] == [1, 2, 3]
 
 
-def test_whatever_encoding_raises_no_other_event_is_lost() -> None:
+def test_encoding_error_does_not_affect_other_events() -> None:
     class Raises:
         def __getattr__(self, name: str) -> Any:
             raise RuntimeError("no such thing")

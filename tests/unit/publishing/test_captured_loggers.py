@@ -1,4 +1,4 @@
-"""Which loggers' lines the followers of a job see."""
+"""The loggers whose records are shown to the followers of a job."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from jobcast.publishing.log_capture import is_captured
         ("httpcore", "shop", ("httpx",), False),
         ("httpx", "shop", ("*",), True),
         ("shop.reports", "shop", ("httpx",), True),
-        ("shop", None, (), False),  # open_job: there is no task
+        ("shop", None, (), False),  # no task and no caller
         ("shop", None, ("shop",), True),
-        # The machinery must not hear itself, whatever is listed.
+        # Records of the infrastructure are excluded, even if they are listed.
         ("redis.connection", "shop", ("*",), False),
         ("kombu", "shop", ("kombu",), False),
         ("jobcast.publishing.publisher", "jobcast", ("*",), False),
         ("celery.app.trace", "shop", ("celery",), False),
     ],
 )
-def test_the_names_that_are_captured(
+def test_captured_logger_names(
     name: str, package: str | None, listed: tuple[str, ...], captured: bool
 ) -> None:
     assert is_captured(name, package, listed) is captured
 
 
-def test_a_logger_of_celerys_get_task_logger_is_captured_whatever_its_name() -> None:
+def test_task_logger_is_captured_under_any_name() -> None:
     assert is_captured("reports", "shop", (), of_task=True)
     assert not is_captured("reports", "shop", ())

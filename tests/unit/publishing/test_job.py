@@ -1,4 +1,4 @@
-"""The handle, with a publisher that keeps what it is given."""
+"""The handle of a job, with a publisher that records its events."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from jobcast.transports import Origin
 
 
 class Kept:
-    """A publisher that looks at every progress at once."""
+    """A publisher that takes every progress at once, and records all events."""
 
     def __init__(self) -> None:
         self.events: list[JobEvent] = []
@@ -79,7 +79,7 @@ class Kept:
 
 
 class Breaks:
-    """A value of a task, of which nothing can be had."""
+    """A value that cannot be converted to a number or a text."""
 
     def __float__(self) -> float:
         raise RuntimeError("no number")
@@ -103,15 +103,15 @@ def job(kept: Kept) -> Job:
 
 
 def test_percentages_are_clamped_and_never_nan(kept: Kept, job: Job) -> None:
-    for said in (-5, 10, 200):
-        job.progress(said)
+    for percentage in (-5, 10, 200):
+        job.progress(percentage)
     assert kept.percentages == [0, 10, 100]
     job.progress(math.nan)
     job.progress(None)
     assert kept.percentages[-2:] == [None, None]
 
 
-def test_current_and_total_give_the_percentage(kept: Kept, job: Job) -> None:
+def test_percentage_follows_from_current_and_total(kept: Kept, job: Job) -> None:
     job.progress(current=1, total=8, message="reading")
     job.progress(current=3)
     assert kept.progress == [
@@ -120,14 +120,14 @@ def test_current_and_total_give_the_percentage(kept: Kept, job: Job) -> None:
     ]
 
 
-def test_a_message_stays_until_there_is_another(kept: Kept, job: Job) -> None:
+def test_message_stays_until_the_next_one(kept: Kept, job: Job) -> None:
     job.progress(1, "loading")
     job.progress(2)
     job.progress(3, "")
     assert [p["message"] for p in kept.progress] == ["loading", "loading", ""]
 
 
-def test_a_message_alone_changes_nothing_else(kept: Kept, job: Job) -> None:
+def test_message_alone_leaves_numbers_unchanged(kept: Kept, job: Job) -> None:
     job.progress(message="beginning")
     job.progress(40)
     job.progress(message="still there")
@@ -141,12 +141,12 @@ def test_a_message_alone_changes_nothing_else(kept: Kept, job: Job) -> None:
     assert kept.progress[-1]["total"] == 2
 
 
-def test_a_stage_has_messages_of_its_own(kept: Kept, job: Job) -> None:
+def test_stage_has_its_own_messages(kept: Kept, job: Job) -> None:
     job.progress(0, "outside")
     with job.stage("a", of=2):
         job.progress(10, "inside")
     with job.stage("b"):
-        # How much there is to do is not known, but where the stage begins.
+        # The total is unknown, so the percentage is that of the stage's beginning.
         job.progress(current=3)
     job.progress(100)
     assert [(p["percentage"], p["message"]) for p in kept.progress] == [
@@ -155,14 +155,14 @@ def test_a_stage_has_messages_of_its_own(kept: Kept, job: Job) -> None:
     ]  # fmt: skip
 
 
-def test_what_is_no_number_never_fails_the_task(kept: Kept, job: Job) -> None:
+def test_invalid_numbers_never_fail_the_task(kept: Kept, job: Job) -> None:
     job.progress("half")  # type: ignore[arg-type]
     job.progress(current="one", total=object())  # type: ignore[arg-type]
     job.progress([])  # type: ignore[arg-type]
     assert kept.percentages == [None, None, None]
 
 
-def test_track_knows_the_length_the_rate_and_the_time_left(kept: Kept, job: Job) -> None:
+def test_track_reports_total_rate_and_remaining_time(kept: Kept, job: Job) -> None:
     assert list(job.track("abcd", message="letters")) == list("abcd")
     assert [p["current"] for p in kept.progress] == [0, 1, 2, 3, 4]
     assert {p["total"] for p in kept.progress} == {4}
@@ -173,7 +173,7 @@ def test_track_knows_the_length_the_rate_and_the_time_left(kept: Kept, job: Job)
     assert last["eta"] == 0
 
 
-def test_track_without_a_length(kept: Kept, job: Job) -> None:
+def test_track_without_length_reports_no_percentage(kept: Kept, job: Job) -> None:
     assert list(job.track(iter("ab"))) == ["a", "b"]
     assert kept.percentages == [None] * 3
     assert "eta" not in kept.progress[-1]
@@ -182,7 +182,7 @@ def test_track_without_a_length(kept: Kept, job: Job) -> None:
     assert kept.percentages[-1] == 100
 
 
-def test_a_tracked_loop_that_is_left_leaves_no_rate_behind(kept: Kept, job: Job) -> None:
+def test_aborted_tracked_loop_leaves_no_rate(kept: Kept, job: Job) -> None:
     for _ in job.track(range(10)):
         break
     job.progress(current=5, total=10)
@@ -190,7 +190,7 @@ def test_a_tracked_loop_that_is_left_leaves_no_rate_behind(kept: Kept, job: Job)
 
 
 class Unsized:
-    """As a ``DataLoader`` of an iterable data set."""
+    """An iterable whose length raises, such as a ``DataLoader`` of an iterable data set."""
 
     def __init__(self, exc: Exception) -> None:
         self.exc = exc
@@ -207,16 +207,14 @@ class Unsized:
     [Unsized(TypeError("no len()")), Unsized(NotImplementedError()), Unsized(RuntimeError())],
     ids=["type", "not implemented", "runtime"],
 )
-def test_track_goes_through_what_has_no_length_after_all(
-    kept: Kept, job: Job, iterable: Any
-) -> None:
+def test_track_accepts_iterables_with_failing_length(kept: Kept, job: Job, iterable: Any) -> None:
     assert list(job.track(iterable)) == ["a", "b"]
     assert kept.percentages == [None] * 3
     assert list(job.track(iterable, total=2)) == ["a", "b"]
     assert kept.percentages[-1] == 100
 
 
-def test_track_goes_through_what_is_too_long_to_count(kept: Kept, job: Job) -> None:
+def test_track_accepts_iterables_with_overflowing_length(kept: Kept, job: Job) -> None:
     for n in job.track(range(10**30)):
         if n == 2:
             break
@@ -224,13 +222,13 @@ def test_track_goes_through_what_is_too_long_to_count(kept: Kept, job: Job) -> N
     assert kept.percentages == [None] * 3
 
 
-def test_a_time_limit_that_is_reached_in_a_length_ends_the_task(job: Job) -> None:
+def test_time_limit_during_length_propagates(job: Job) -> None:
     with pytest.raises(SoftTimeLimitExceeded):
         next(iter(job.track(Unsized(SoftTimeLimitExceeded()))))
 
 
 @pytest.mark.parametrize("first_ends", [True, False])
-def test_loops_that_are_tracked_in_turn_have_their_own_rates(
+def test_interleaved_tracked_loops_have_their_own_rates(
     first_ends: bool, kept: Kept, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
@@ -257,7 +255,7 @@ def test_loops_that_are_tracked_in_turn_have_their_own_rates(
     assert "rate" not in kept.progress[-1]
 
 
-def test_stages_nest(kept: Kept, job: Job) -> None:
+def test_nested_stages_have_full_names_and_shares(kept: Kept, job: Job) -> None:
     with job.stage("a", of=2):
         job.progress(50)
     with job.stage("b"), job.stage("inner"):
@@ -269,7 +267,7 @@ def test_stages_nest(kept: Kept, job: Job) -> None:
     ]  # fmt: skip
 
 
-def test_a_stage_that_fails_is_not_shown_as_done(kept: Kept, job: Job) -> None:
+def test_failed_stage_is_not_reported_as_complete(kept: Kept, job: Job) -> None:
     with pytest.raises(KeyError), job.stage("a"):
         job.progress(30)
         raise KeyError
@@ -305,13 +303,13 @@ def test_logs_are_bounded_masked_and_encodable(kept: Kept, job: Job) -> None:
         ("x" * 99, {"omitted": "too_large", "type": "str", "bytes": 101, "limit": 100}),
     ],
 )
-def test_a_result_is_sent_or_described(kept: Kept, result: Any, shown: Any) -> None:
+def test_result_is_published_or_described(kept: Kept, result: Any, shown: Any) -> None:
     Job(kept, "a", result_limit=100).complete(result)
     assert sent_result(kept) == shown
     assert kept.flushes == 1
 
 
-def test_a_result_that_contains_itself_is_described(kept: Kept, job: Job) -> None:
+def test_recursive_result_is_described(kept: Kept, job: Job) -> None:
     circle: list[Any] = []
     circle.append(circle)
     job.complete(circle)
@@ -328,7 +326,7 @@ def test_errors_have_a_class_a_message_and_a_reason(kept: Kept) -> None:
     assert kept.events[-1].message == "something public"  # type: ignore[attr-defined]
 
 
-def test_an_error_whose_text_fails_is_still_an_error(kept: Kept, job: Job) -> None:
+def test_error_with_failing_text_is_published(kept: Kept, job: Job) -> None:
     class Evil(Exception):
         def __str__(self) -> str:
             raise RuntimeError("no text")
@@ -337,7 +335,7 @@ def test_an_error_whose_text_fails_is_still_an_error(kept: Kept, job: Job) -> No
     assert kept.events[-1].error == "Evil"  # type: ignore[attr-defined]
 
 
-def test_as_a_context_manager_it_reports_how_it_ended(kept: Kept) -> None:
+def test_context_manager_publishes_the_outcome(kept: Kept) -> None:
     with Job(kept, "a") as job:
         assert current_job() is job
         current_job().log("inside")
@@ -355,7 +353,7 @@ def test_as_a_context_manager_it_reports_how_it_ended(kept: Kept) -> None:
     assert sent_result(kept) == {"rows": 3}
 
 
-def test_outside_of_a_job_nothing_happens() -> None:
+def test_current_job_outside_of_a_job_does_nothing() -> None:
     job = current_job()
     job.progress(50, "x", current=1, total=2)
     job.log("hello")
@@ -369,25 +367,23 @@ def test_outside_of_a_job_nothing_happens() -> None:
         pass
 
 
-def test_work_goes_on_where_nothing_can_be_published(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_without_valid_settings_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBCAST_URL", "nonsense")
     runtime.close()
     with open_job("a") as job:
-        job.log("nobody hears it")
+        job.log("not published")
     runtime.close()
 
 
 @pytest.mark.parametrize("wrong", ["", "a b", "x" * 129, "a\n", 1.5, True, None])
-def test_a_wrong_id_is_refused(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_job_id_is_refused(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBCAST_URL", "memory://")
     with pytest.raises(InvalidJobId):
         open_job(wrong)
 
 
-def test_the_retry_of_a_run_that_is_gone_comes_after_what_is_said_of_it(
-    kept: Kept, job: Job
-) -> None:
-    """Its message may be taken by another process before this one has been heard."""
+def test_retry_message_refers_to_the_retrying_event(kept: Kept, job: Job) -> None:
+    """Another process may receive the message before this one has published ``retrying``."""
     headers = {"id": job.job_id, "retries": 1}
     job.retry_cause = ConnectionError("not yet"), "not yet"
     with use_job(job):
@@ -399,7 +395,7 @@ def test_the_retry_of_a_run_that_is_gone_comes_after_what_is_said_of_it(
 
 
 class Mark(str):
-    """As those of Django, Jinja and numpy: it does not encode, and stays what it is."""
+    """A str that cannot be encoded and stays a subclass, as in Django, Jinja and numpy."""
 
     def __str__(self) -> str:
         return self
@@ -417,7 +413,7 @@ def texts_of(event: JobEvent) -> list[Any]:
     return [value for value in structs.asdict(event).values() if isinstance(value, str)]
 
 
-def test_texts_are_plain_ones_whatever_they_were(kept: Kept) -> None:
+def test_all_texts_become_plain_str(kept: Kept) -> None:
     job = Job(kept, Mark("a"), origin=Origin(owner_of(Mark("alice"))))
     job.started(task=Mark("t"))
     job.log(Mark("a line"), Mark("WARNING"))
@@ -449,12 +445,12 @@ class Share(float):
         (Mark("\ud800"), "?"),
     ],
 )
-def test_a_result_may_be_of_a_subclass(kept: Kept, job: Job, result: Any, shown: Any) -> None:
+def test_result_of_a_subclass_becomes_plain(kept: Kept, job: Job, result: Any, shown: Any) -> None:
     job.complete(result)
     assert sent_result(kept) == shown
 
 
-def test_a_result_that_fails_in_its_own_way_is_described(kept: Kept, job: Job) -> None:
+def test_result_with_failing_attribute_is_described(kept: Kept, job: Job) -> None:
     class Zone(tzinfo):
         def utcoffset(self, when: datetime | None) -> Any:
             raise RuntimeError("the database is gone")
@@ -475,7 +471,7 @@ def test_a_result_that_fails_in_its_own_way_is_described(kept: Kept, job: Job) -
         ([], "info"), (Breaks(), "info"),
     ],
 )  # fmt: skip
-def test_a_level_may_be_a_number_and_never_fails_the_task(
+def test_any_log_level_is_mapped_without_failing_the_task(
     kept: Kept, job: Job, level: Any, shown: str
 ) -> None:
     job.log("x", level=level)
@@ -489,7 +485,7 @@ def test_a_level_may_be_a_number_and_never_fails_the_task(
 @pytest.mark.parametrize(
     "total", [5, 1e300, 10**401, Breaks()], ids=["five", "large", "huge", "broken"]
 )
-def test_a_rate_is_a_number_or_not_known(kept: Kept, job: Job, current: Any, total: Any) -> None:
+def test_rate_is_a_valid_number_or_unset(kept: Kept, job: Job, current: Any, total: Any) -> None:
     job._loop = Loop(time.time() - 1e6)
     job.progress(current=current, total=total)
     [event] = kept.events
@@ -507,11 +503,11 @@ def test_a_rate_is_a_number_or_not_known(kept: Kept, job: Job, current: Any, tot
         (MemoryError("of the GPU"), "of the GPU"),
     ],
 )
-def test_an_error_always_has_a_message(kept: Kept, exc: Exception, message: str) -> None:
+def test_error_always_has_a_message(kept: Kept, exc: Exception, message: str) -> None:
     Job(kept, "a").fail(exc)
     Job(kept, "b").fail(exc, "")
-    said = [event.message for event in kept.events if isinstance(event, JobError)]
-    assert said == [message, "The job failed, and did not say why"]
+    messages = [event.message for event in kept.events if isinstance(event, JobError)]
+    assert messages == [message, "The job failed, and did not say why"]
 
 
 @pytest.mark.parametrize(
@@ -523,7 +519,7 @@ def test_an_error_always_has_a_message(kept: Kept, exc: Exception, message: str)
         (ValueError("oh"), "oh"),
     ],
 )
-def test_a_program_that_ends_speaks_of_no_worker(
+def test_messages_outside_of_tasks_mention_no_worker(
     kept: Kept, exc: BaseException, message: str
 ) -> None:
     with pytest.raises(type(exc)), Job(kept, "a"):
@@ -535,7 +531,7 @@ def test_a_program_that_ends_speaks_of_no_worker(
 @pytest.mark.parametrize(
     ("owner", "subject"), [("alice", "alice"), (5, "5"), (Mark("bob"), "bob"), (Size(7), "7")]
 )
-def test_an_owner_is_a_text_or_a_number(
+def test_owner_is_a_text_or_a_number(
     owner: Any, subject: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JOBCAST_URL", "memory://")
@@ -553,27 +549,27 @@ WRONG_OWNERS = [
 
 
 @pytest.mark.parametrize(("owner", "kind"), WRONG_OWNERS)
-def test_another_owner_is_refused_at_once(
+def test_invalid_owner_is_refused_at_once(
     owner: Any, kind: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(kind, match="a job's owner is"):
         open_job("a", owner=owner)
     assert origin_of({OWNER_HEADER: owner}).owner is None
-    assert "a job is nobody's: a job's owner is" in caplog.text
+    assert "the job has no owner: a job's owner is" in caplog.text
 
 
-def test_a_thread_speaks_for_a_job_in_a_copy_of_its_context(kept: Kept) -> None:
-    def speak(name: str) -> None:
+def test_thread_publishes_for_a_job_in_a_copy_of_its_context(kept: Kept) -> None:
+    def publish(name: str) -> None:
         current_job().log(name)
 
     with Job(kept, "a") as job:
         threads = [
-            Thread(target=speak, args=("outside",)),
-            Thread(target=copy_context().run, args=(speak, "inside")),
-            Thread(target=job.log, args=("taken along",)),
+            Thread(target=publish, args=("outside",)),
+            Thread(target=copy_context().run, args=(publish, "inside")),
+            Thread(target=job.log, args=("passed",)),
         ]
         for thread in threads[getattr(sys.flags, "thread_inherit_context", 0) :]:
             thread.start()
             thread.join()
-    said = [event.message for event in kept.events if isinstance(event, JobLog)]
-    assert said == ["inside", "taken along"]
+    lines = [event.message for event in kept.events if isinstance(event, JobLog)]
+    assert lines == ["inside", "passed"]

@@ -1,4 +1,4 @@
-"""What is logged inside a job, and that nobody else's logging changes by that."""
+"""Log records are captured inside a job, and other logging is not affected."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Bare = Callable[[], logging.Logger]
 
 @pytest.fixture
 def bare() -> Iterator[Bare]:
-    """Makes the root logger as it is where nobody has configured it, pytest included."""
+    """Return a function that resets the root logger to an unconfigured state, without pytest's."""
     root = logging.getLogger()
     level = root.level
 
@@ -65,7 +65,7 @@ def ours(logger: logging.Logger) -> list[logging.Handler]:
     return [handler for handler in logger.handlers if isinstance(handler, JobLogHandler)]
 
 
-def test_a_record_that_was_captured_still_pickles_and_has_no_more_attributes(
+def test_captured_record_still_pickles_without_new_attributes(
     bare: Bare, broker: MemoryBroker
 ) -> None:
     root = bare()
@@ -73,7 +73,7 @@ def test_a_record_that_was_captured_still_pickles_and_has_no_more_attributes(
     root.addHandler(QueueHandler(records))
     with open_job(job_id := new_id()) as job:
         logging.getLogger("tests").warning("a line")
-        # A handler after jobcast's, as one that is added inside the job is.
+        # A handler that is added inside the job comes after jobcast's.
         root.addHandler(after := QueueHandler(records))
         logging.getLogger("tests").warning("another")
         root.removeHandler(after)
@@ -88,7 +88,7 @@ def test_a_record_that_was_captured_still_pickles_and_has_no_more_attributes(
 
 
 @pytest.mark.parametrize("kind", ["task", "open_job"])
-def test_after_a_job_logging_is_as_it_was_before(
+def test_logging_is_restored_after_a_job(
     kind: str, bare: Bare, broker: MemoryBroker, task: Any
 ) -> None:
     root = bare()
@@ -104,7 +104,7 @@ def test_after_a_job_logging_is_as_it_was_before(
 
 
 @pytest.mark.parametrize("level", [logging.WARNING, logging.INFO])
-def test_inside_of_a_job_the_last_resort_still_prints(
+def test_last_resort_handler_still_prints_inside_a_job(
     level: int,
     bare: Bare,
     broker: MemoryBroker,
@@ -124,7 +124,7 @@ def test_inside_of_a_job_the_last_resort_still_prints(
 @pytest.mark.parametrize(
     ("name", "listed"), [("aside", "aside"), ("aside.deep", "aside"), ("tests.aside", "")]
 )
-def test_a_logger_that_does_not_propagate_is_captured_once(
+def test_logger_without_propagation_is_captured_once(
     name: str, listed: str, broker: MemoryBroker, bare: Bare, task: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -141,7 +141,7 @@ def test_a_logger_that_does_not_propagate_is_captured_once(
     assert ours(logger) == []
 
 
-def test_jobs_in_threads_have_their_own_lines_and_leave_no_handler(
+def test_jobs_in_threads_capture_their_own_lines_and_leave_no_handler(
     bare: Bare, broker: MemoryBroker
 ) -> None:
     root = bare()
@@ -163,7 +163,7 @@ def test_jobs_in_threads_have_their_own_lines_and_leave_no_handler(
     assert root.handlers == []
 
 
-def test_nested_jobs_have_their_own_lines(bare: Bare, broker: MemoryBroker, task: Any) -> None:
+def test_nested_jobs_capture_their_own_lines(bare: Bare, broker: MemoryBroker, task: Any) -> None:
     root = bare()
     with open_job(job_id := new_id()):
         logging.getLogger("tests").info("before")
@@ -174,7 +174,7 @@ def test_nested_jobs_have_their_own_lines(bare: Bare, broker: MemoryBroker, task
     assert root.handlers == []
 
 
-def test_a_message_that_logs_is_captured_without_a_lock(bare: Bare, broker: MemoryBroker) -> None:
+def test_message_that_logs_is_captured_without_a_lock(bare: Bare, broker: MemoryBroker) -> None:
     bare()
 
     class Logs:

@@ -1,4 +1,4 @@
-"""What followers see of results of every type that a task may return."""
+"""The published forms of results of all types that a task may return."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def omitted(kind: str) -> dict[str, str]:
 
 
 class Moment(datetime):
-    """As pendulum's and pandas': a text of its own is not used."""
+    """A subclass with its own text, which is not used, as in pendulum and pandas."""
 
     def isoformat(self, *_: Any, **__: Any) -> str:
         return "some time"
@@ -53,7 +53,7 @@ class Price(Decimal): ...
 
 
 class Never(datetime):
-    """As pandas' NaT."""
+    """A datetime with invalid attributes, such as pandas' NaT."""
 
     @property
     def year(self) -> Any:
@@ -139,7 +139,7 @@ WHEN = (2026, 1, 2, 3, 4, 5, 6)
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("where", ["alone", "beside", "below"])
-def test_a_value_is_shown_where_it_is(where: str, value: Any, expected: Any) -> None:
+def test_value_is_converted_in_place(where: str, value: Any, expected: Any) -> None:
     around: Callable[[Any], Any] = {
         "alone": lambda inner: inner,
         "beside": lambda inner: {"rows": 3, "value": inner, "ok": [True]},
@@ -149,7 +149,7 @@ def test_a_value_is_shown_where_it_is(where: str, value: Any, expected: Any) -> 
 
 
 @pytest.mark.parametrize("key", [None, True, False, 3, 0.5, "a", Level.HIGH, "\u00e4"])
-def test_keys_are_those_that_celerys_serializer_makes(key: Any) -> None:
+def test_keys_equal_those_of_celerys_serializer(key: Any) -> None:
     expected = json.loads(dumps({key: 1}))
     assert shown({key: 1}) == expected
     assert shown({"in": [{key: Day(2026, 1, 2)}]})["in"][0].keys() == expected.keys()
@@ -159,12 +159,12 @@ def test_keys_are_those_that_celerys_serializer_makes(key: Any) -> None:
     ("key", "expected"),
     [(np.int64(3), "3"), (Day(2026, 1, 2), "2026-01-02"), ((1, 2), "tuple"), ("\udcff", "?")],
 )
-def test_other_keys_are_texts_too(key: Any, expected: str) -> None:
+def test_other_keys_become_texts(key: Any, expected: str) -> None:
     assert shown({key: object()}) == {expected: omitted("object")}
 
 
 @pytest.mark.parametrize("container", [list, dict])
-def test_a_value_that_contains_itself_is_shown_up_to_there(container: type) -> None:
+def test_recursive_value_is_described_at_the_recursion(container: type) -> None:
     circle: Any = container()
     if container is list:
         circle += [1, circle]
@@ -174,13 +174,13 @@ def test_a_value_that_contains_itself_is_shown_up_to_there(container: type) -> N
         assert shown(circle) == {"a": 1, "b": omitted("dict")}
 
 
-def test_a_value_that_is_there_twice_is_shown_twice() -> None:
+def test_repeated_value_is_converted_each_time() -> None:
     day = [Day(2026, 1, 2)]
     assert shown([day, day]) == [["2026-01-02"]] * 2
 
 
 @pytest.mark.parametrize("depth", [150, 5000])
-def test_a_deep_value_is_shown_or_described(depth: int) -> None:
+def test_deep_value_is_converted_or_described(depth: int) -> None:
     value: Any = object()
     for _ in range(depth):
         value = [value]
@@ -190,7 +190,7 @@ def test_a_deep_value_is_shown_or_described(depth: int) -> None:
     assert "omitted" in str(result)
 
 
-def test_a_time_limit_that_is_reached_meanwhile_ends_the_task() -> None:
+def test_time_limit_during_conversion_propagates() -> None:
     class Reached:
         def __json__(self) -> Any:
             raise SoftTimeLimitExceeded
@@ -199,6 +199,6 @@ def test_a_time_limit_that_is_reached_meanwhile_ends_the_task() -> None:
         safe_result([Reached()], 1000)
 
 
-def test_a_large_result_is_described_with_its_size() -> None:
+def test_large_result_is_described_with_its_size() -> None:
     described = safe_result({None: "x" * 200}, 100)
     assert described == {"omitted": "too_large", "type": "dict", "bytes": 211, "limit": 100}

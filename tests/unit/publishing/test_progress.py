@@ -19,29 +19,29 @@ anything = st.one_of(
 
 
 @given(st.lists(anything))
-def test_whatever_is_said_what_is_shown_is_a_percentage_and_never_steps_back(
-    said: list[Any],
+def test_percentage_is_within_bounds_and_never_decreases(
+    reported: list[Any],
 ) -> None:
     shown, job = Shown(), Stage()
-    values = [shown.percentage(number(value), UNSET, UNSET, job) for value in said]
+    values = [shown.percentage(number(value), UNSET, UNSET, job) for value in reported]
     known = [value for value in values if value is not None]
     assert all(0 <= value <= 100 for value in known)
     assert known == sorted(known)
 
 
 @given(anything, anything)
-def test_current_and_total_may_be_anything(current: Any, total: Any) -> None:
+def test_any_current_and_total_give_a_valid_percentage(current: Any, total: Any) -> None:
     value = Shown().percentage(UNSET, number(current), number(total), Stage())
     assert value is None or 0 <= value <= 100
 
 
-def test_what_is_no_number_is_not_said() -> None:
+def test_values_that_are_not_numbers_become_unset() -> None:
     assert [number(v) for v in (1, 2.5, Decimal("0.5"), True, "7")] == [1, 2.5, 0.5, 1.0, 7.0]
     for strange in (None, math.nan, math.inf, "x", [], object(), Decimal("NaN")):
         assert number(strange) is UNSET
 
 
-def test_percentages_come_from_current_and_total() -> None:
+def test_percentage_is_computed_from_current_and_total() -> None:
     shown, job = Shown(), Stage()
     assert shown.percentage(UNSET, 1, 4, job) == 25
     assert shown.percentage(UNSET, 5, 4, job) == 100
@@ -49,7 +49,7 @@ def test_percentages_come_from_current_and_total() -> None:
     assert Shown().percentage(UNSET, 3, UNSET, job) is None
 
 
-def test_stages_with_a_known_sum_share_the_whole() -> None:
+def test_stages_with_known_sum_divide_the_whole() -> None:
     job = Stage()
     first = job.enter("read", 3, of=4)
     second = job.enter("write", 1)
@@ -57,14 +57,14 @@ def test_stages_with_a_known_sum_share_the_whole() -> None:
     assert (first.name, second.name) == ("read", "write")
 
 
-def test_stages_without_one_share_what_was_begun() -> None:
+def test_stages_without_sum_divide_by_the_weights_so_far() -> None:
     job = Stage()
     assert job.enter("a", 3).span == (0, 100)
     assert job.enter("b", 1).span == (75, 100)
     assert job.enter("c", 4).span == (50, 100)
 
 
-def test_stages_within_stages() -> None:
+def test_nested_stages_divide_their_parent() -> None:
     job = Stage()
     job.enter("a", of=2)
     outer = job.enter("b")
@@ -74,7 +74,7 @@ def test_stages_within_stages() -> None:
     assert outer.enter("y").span == (75, 100)
 
 
-def test_a_bar_steps_back_only_with_a_new_stage() -> None:
+def test_percentage_decreases_only_with_a_new_stage() -> None:
     shown, job = Shown(), Stage()
     first = job.enter("a")
     assert shown.percentage(100, UNSET, UNSET, first) == 100
@@ -85,16 +85,16 @@ def test_a_bar_steps_back_only_with_a_new_stage() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weight", "of", "says"),
+    ("weight", "of", "message"),
     [(0, None, "positive"), (-1, None, "positive"), (math.nan, None, "positive"), (3, 2, "less")],
 )
-def test_wrong_weights_are_refused(weight: float, of: float | None, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_invalid_weights_are_refused(weight: float, of: float | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Stage().enter("x", weight, of)
 
 
 @given(st.lists(st.floats(min_value=0.01, max_value=100), min_size=1, max_size=8))
-def test_planned_stages_follow_each_other_without_a_gap(weights: list[float]) -> None:
+def test_planned_stages_are_contiguous(weights: list[float]) -> None:
     job = Stage()
     spans = [job.enter("s", weight, of=sum(weights) * 1.001).span for weight in weights]
     for (_, end), (begin, _) in pairwise(spans):
@@ -104,7 +104,7 @@ def test_planned_stages_follow_each_other_without_a_gap(weights: list[float]) ->
 
 
 class Tensor:
-    """Raises what no number does."""
+    """A value whose ``__float__`` raises an unusual error."""
 
     def __float__(self) -> float:
         raise RuntimeError("a tensor of two elements")
@@ -113,11 +113,11 @@ class Tensor:
 @pytest.mark.parametrize(
     "strange", [Tensor(), 10**400, -(10**400), 1.7e308], ids=["tensor", "huge", "low", "large"]
 )
-def test_what_cannot_be_reckoned_with_is_not_said(strange: Any) -> None:
+def test_unusable_numbers_become_unset(strange: Any) -> None:
     assert number(strange) is UNSET
 
 
-def test_a_time_limit_that_is_reached_in_a_number_ends_the_task() -> None:
+def test_time_limit_during_number_conversion_propagates() -> None:
     class Slow:
         def __float__(self) -> float:
             raise SoftTimeLimitExceeded
@@ -126,7 +126,7 @@ def test_a_time_limit_that_is_reached_in_a_number_ends_the_task() -> None:
         number(Slow())
 
 
-def test_large_numbers_and_small_ones_have_a_percentage() -> None:
+def test_very_large_and_small_numbers_have_a_percentage() -> None:
     job = Stage()
     assert number(10**100) == 1e100
     assert Shown().percentage(UNSET, number(10**100), number(2 * 10**100), job) == 50
@@ -139,15 +139,15 @@ def test_large_numbers_and_small_ones_have_a_percentage() -> None:
     ids=["text", "bytes", "None", "inf", "list", "huge", "tensor"],
 )  # fmt: skip
 @pytest.mark.parametrize("which", ["weight", "of"])
-def test_a_weight_is_a_positive_and_finite_number(weight: Any, which: str) -> None:
+def test_weight_must_be_a_positive_and_finite_number(weight: Any, which: str) -> None:
     arguments = {"weight": 1, "of": None, which: weight}
     if arguments == {"weight": 1, "of": None}:
-        return  # the sum need not be known
-    with pytest.raises(ValueError, match="is a positive and finite number, not"):
+        return  # ``of`` may be None
+    with pytest.raises(ValueError, match=f"{which}=.* is not a positive and finite number"):
         Stage().enter("x", **arguments)
 
 
-def test_weights_may_be_as_small_and_as_large_as_numbers_are() -> None:
+def test_extreme_weights_are_accepted() -> None:
     job = Stage()
     assert job.enter("a", 5e-324).span == (0, 100)
     assert job.enter("b", 1e300).span == (0, 100)

@@ -1,4 +1,4 @@
-"""The publisher with a transport that fails when it is told to."""
+"""The publisher, with a transport whose failures the tests control."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support import TIMEOUT, Serving, wait_for
 
 
 class Wire:
-    """Keeps what it is given, unless it is down."""
+    """A transport that records events, unless it is down."""
 
     publisher_id = "wire"
 
@@ -61,7 +61,7 @@ class Wire:
         if len(taken) < len(batch):
             raise PublishFailed("it was full", batch[len(taken) :])
         if held:
-            raise PublishFailed("another has to speak first", held, held=True)
+            raise PublishFailed("another publisher comes first", held, held=True)
 
     def emit(self, event: str, data: Any, *, room: str | None = None) -> None:
         raise AssertionError("the publisher does not emit")
@@ -69,7 +69,7 @@ class Wire:
     def close(self) -> None:
         self.closed = True
 
-    def said(self, name: str, field: str) -> list[Any]:
+    def values(self, name: str, field: str) -> list[Any]:
         return [payload[field] for event, payload in self.events if event == name]
 
 
@@ -87,7 +87,7 @@ def publisher(wire: Wire) -> Iterator[Publisher]:
     publisher.close()
 
 
-def test_events_are_sent_in_the_order_they_were_said(wire: Wire, publisher: Publisher) -> None:
+def test_events_are_sent_in_order(wire: Wire, publisher: Publisher) -> None:
     job = Job(Serving(publisher), "a")
     job.started()
     job.progress(10)
@@ -98,20 +98,20 @@ def test_events_are_sent_in_the_order_they_were_said(wire: Wire, publisher: Publ
     job.progress(40)
     job.complete("done")
     kinds = [name.removeprefix("job_") for name, _ in wire.events]
-    # Whether an earlier progress was sent before it was replaced is a matter of time.
+    # Earlier progress may or may not have been sent before it was replaced.
     assert kinds[0] == "status"
     assert kinds[-2:] == ["progress", "complete"]
-    assert wire.said("job_log", "message") == ["one", "two"]
-    assert wire.said("job_progress", "percentage")[-1] == 40
+    assert wire.values("job_log", "message") == ["one", "two"]
+    assert wire.values("job_progress", "percentage")[-1] == 40
 
 
-def test_the_end_is_stored_when_complete_returns(wire: Wire, publisher: Publisher) -> None:
+def test_final_event_is_stored_when_complete_returns(wire: Wire, publisher: Publisher) -> None:
     for n in range(20):
         Job(Serving(publisher), str(n)).complete(n)
-        assert wire.said("job_complete", "result")[-1] == n
+        assert wire.values("job_complete", "result")[-1] == n
 
 
-def test_what_waits_of_a_job_is_sent_together_and_in_order(wire: Wire) -> None:
+def test_waiting_events_are_grouped_by_job_and_ordered(wire: Wire) -> None:
     publisher = Publisher(wire)
     jobs = [Job(Serving(publisher), name) for name in "abc"]
     wire.open.clear()
@@ -128,9 +128,7 @@ def test_what_waits_of_a_job_is_sent_together_and_in_order(wire: Wire) -> None:
     assert max(wire.batches) == 200
 
 
-def test_progress_is_conflated_while_the_transport_is_busy(
-    wire: Wire, publisher: Publisher
-) -> None:
+def test_progress_is_conflated_while_transport_is_busy(wire: Wire, publisher: Publisher) -> None:
     wire.open.clear()
     job = Job(Serving(publisher), "a")
     job.log("first")
@@ -138,25 +136,23 @@ def test_progress_is_conflated_while_the_transport_is_busy(
         job.progress(n / 100)
     wire.open.set()
     assert publisher.flush()
-    said = wire.said("job_progress", "percentage")
-    assert said[-1] == 99.99
-    assert len(said) <= 2
+    published = wire.values("job_progress", "percentage")
+    assert published[-1] == 99.99
+    assert len(published) <= 2
 
 
-def test_a_busy_loop_does_not_keep_the_publisher_from_lingering(
-    wire: Wire, publisher: Publisher
-) -> None:
+def test_publisher_lingers_during_a_busy_loop(wire: Wire, publisher: Publisher) -> None:
     job = Job(Serving(publisher), "a")
     calls = 0
     while len(wire.batches) < 5:
         job.progress(calls)
         calls += 1
-    # Each batch waited for the ones said meanwhile to be replaced.
+    # Newer progress replaced older progress before each batch was sent.
     assert wire.batches == [1] * len(wire.batches)
     assert calls > 100 * len(wire.batches)
 
 
-def test_many_events_travel_in_few_batches(wire: Wire, publisher: Publisher) -> None:
+def test_many_events_are_sent_in_few_batches(wire: Wire, publisher: Publisher) -> None:
     wire.open.clear()
     job = Job(Serving(publisher), "a")
     for n in range(90):
@@ -166,7 +162,7 @@ def test_many_events_travel_in_few_batches(wire: Wire, publisher: Publisher) -> 
     assert len(wire.batches) <= 3
 
 
-def test_an_outage_is_said_once_and_waited_for_by_nobody(
+def test_outage_is_logged_once_and_blocks_no_flush(
     wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
     wire.down = True
@@ -177,12 +173,14 @@ def test_an_outage_is_said_once_and_waited_for_by_nobody(
     assert publisher.flush(timeout=30) is False
     wire.down = False
     wait_for(lambda: len(wire.events) == 5, "events after the outage")
-    wait_for(lambda: "reaches wire:// again" in caplog.text, "good news")
-    assert wire.said("job_complete", "result") == [0, 1, 2, 3, 4]
+    wait_for(lambda: "reaches wire:// again" in caplog.text, "log line")
+    assert wire.values("job_complete", "result") == [0, 1, 2, 3, 4]
     assert publisher.flush()
 
 
-def test_a_transport_that_hangs_is_waited_for_once(wire: Wire, publisher: Publisher) -> None:
+def test_only_the_first_flush_waits_for_a_hanging_transport(
+    wire: Wire, publisher: Publisher
+) -> None:
     wire.open.clear()
     job = Job(Serving(publisher), "a")
     job.started()
@@ -195,7 +193,7 @@ def test_a_transport_that_hangs_is_waited_for_once(wire: Wire, publisher: Publis
     assert wait_for(lambda: publisher.flush(timeout=30), "answer")
 
 
-def test_a_transport_that_breaks_in_an_unknown_way_is_down_and_no_more(
+def test_unknown_transport_error_counts_as_outage(
     wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
     wire.breaks = ValueError("no such option")
@@ -203,12 +201,10 @@ def test_a_transport_that_breaks_in_an_unknown_way_is_down_and_no_more(
     wait_for(lambda: wire.tries >= 2, "another try")
     assert caplog.text.count("cannot reach wire:// (no such option)") == 1
     wire.breaks = None
-    wait_for(lambda: wire.said("job_complete", "result") == [1], "the event")
+    wait_for(lambda: wire.values("job_complete", "result") == [1], "the event")
 
 
-def test_what_was_stored_of_a_failed_batch_is_not_sent_again(
-    wire: Wire, publisher: Publisher
-) -> None:
+def test_stored_part_of_a_failed_batch_is_not_sent_again(wire: Wire, publisher: Publisher) -> None:
     wire.open.clear()
     job = Job(Serving(publisher), "a")
     for n in range(50):
@@ -216,10 +212,10 @@ def test_what_was_stored_of_a_failed_batch_is_not_sent_again(
     wire.accepts = 7
     wire.open.set()
     wait_for(lambda: len(wire.events) == 50, "all of it")
-    assert wire.said("job_log", "message") == [str(n) for n in range(50)]
+    assert wire.values("job_log", "message") == [str(n) for n in range(50)]
 
 
-def test_a_flood_during_an_outage_is_bounded_and_counted(wire: Wire, publisher: Publisher) -> None:
+def test_flood_during_an_outage_is_bounded_and_counted(wire: Wire, publisher: Publisher) -> None:
     wire.down = True
     job = Job(Serving(publisher), "a")
     job.started()
@@ -228,16 +224,16 @@ def test_a_flood_during_an_outage_is_bounded_and_counted(wire: Wire, publisher: 
     job.complete(1)
     wire.down = False
     wait_for(lambda: "job_complete" in [name for name, _ in wire.events], "end of the job")
-    said = wire.said("job_log", "message")
+    published = wire.values("job_log", "message")
     assert wire.events[0][0] == "job_status"
-    # The bound, the batch that was being sent, and what is said of the lines that went.
-    assert len(said) <= 100 + 200 + 2
-    assert said[-1] == "4999"
-    counted = sum(int(m.split()[0]) for m in said if "dropped here" in m)
-    assert counted + len([m for m in said if "dropped here" not in m]) == 5000
+    # At most the bound, the batch being sent, and the lines that count dropped ones.
+    assert len(published) <= 100 + 200 + 2
+    assert published[-1] == "4999"
+    counted = sum(int(m.split()[0]) for m in published if "dropped here" in m)
+    assert counted + len([m for m in published if "dropped here" not in m]) == 5000
 
 
-def test_who_has_to_wait_for_another_publisher_waits_and_says_nothing_of_it(
+def test_held_job_waits_without_a_warning(
     wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
     wire.holds = True
@@ -254,7 +250,7 @@ def test_who_has_to_wait_for_another_publisher_waits_and_says_nothing_of_it(
 
 
 def held_job(wire: Wire, publisher: Publisher, name: str = "held") -> Job:
-    """A job that another publisher has to speak of first, as the publisher knows by now."""
+    """Return a job whose events the publisher holds until another publisher's are stored."""
     wire.holds = True
     job = Job(Serving(publisher), name, origin=Origin(after="other 7"))
     job.started()
@@ -266,17 +262,17 @@ def of_job(wire: Wire, name: str) -> list[dict[str, Any]]:
     return [payload for _, payload in wire.events if payload["job_id"] == name]
 
 
-def test_a_job_that_has_to_wait_holds_up_no_other(wire: Wire, publisher: Publisher) -> None:
+def test_held_job_does_not_delay_other_jobs(wire: Wire, publisher: Publisher) -> None:
     held = held_job(wire, publisher)
     for n in range(3):
         held.log("waits")
         Job(Serving(publisher), str(n)).complete(n)
-        assert wire.said("job_complete", "result") == [*range(n + 1)]  # stored when it returns
+        assert wire.values("job_complete", "result") == [*range(n + 1)]  # stored when it returns
     assert of_job(wire, "held") == []
-    assert publisher.flush(timeout=30) is False  # not all that was said
+    assert publisher.flush(timeout=30) is False  # some events are held
 
 
-def test_what_waits_beside_a_job_that_has_to_wait_is_sent_with_the_same_batch(wire: Wire) -> None:
+def test_events_of_other_jobs_in_a_batch_with_a_held_job_are_sent(wire: Wire) -> None:
     publisher = Publisher(wire, shown_url="wire://")
     wire.open.clear()
     Job(Serving(publisher), "first").log("keeps the transport busy")
@@ -296,9 +292,7 @@ def test_what_waits_beside_a_job_that_has_to_wait_is_sent_with_the_same_batch(wi
     publisher.close()
 
 
-def test_what_is_said_while_a_job_waits_is_kept_within_bounds_and_comes_in_order(
-    wire: Wire, publisher: Publisher
-) -> None:
+def test_events_of_a_held_job_are_bounded_and_ordered(wire: Wire, publisher: Publisher) -> None:
     job = held_job(wire, publisher)
     for n in range(500):
         job.log(n)
@@ -308,15 +302,15 @@ def test_what_is_said_while_a_job_waits_is_kept_within_bounds_and_comes_in_order
     wait_for(lambda: publisher.flush(), "all of it")
     names = [name for name, _ in wire.events]
     assert (names[0], names[-1]) == ("job_status", "job_complete")
-    assert wire.said("job_progress", "percentage")[-1] == 49.9
-    lines = wire.said("job_log", "message")
+    assert wire.values("job_progress", "percentage")[-1] == 49.9
+    lines = wire.values("job_log", "message")
     assert lines[-1] == "499"
     assert len(lines) <= 101
     dropped, *_ = next(line for line in lines if "dropped" in line).split()
     assert int(dropped) + len(lines) - 1 == 500
 
 
-def test_each_job_goes_on_when_its_turn_has_come(wire: Wire, publisher: Publisher) -> None:
+def test_held_jobs_are_released_independently(wire: Wire, publisher: Publisher) -> None:
     held_job(wire, publisher, "a").complete("a")
     held_job(wire, publisher, "b").complete("b")
     wire.holds = False
@@ -325,7 +319,7 @@ def test_each_job_goes_on_when_its_turn_has_come(wire: Wire, publisher: Publishe
     assert not publisher._held
 
 
-def test_who_waits_for_another_publisher_does_not_wait_for_ever(
+def test_held_job_gives_up_waiting_after_a_timeout(
     wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -338,7 +332,7 @@ def test_who_waits_for_another_publisher_does_not_wait_for_ever(
     assert "job a: gave up waiting" in caplog.text
 
 
-def test_an_outage_does_not_count_as_waiting_for_another_publisher(
+def test_outage_does_not_count_towards_the_held_timeout(
     wire: Wire, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(now=0.0)
@@ -358,7 +352,7 @@ def test_an_outage_does_not_count_as_waiting_for_another_publisher(
     assert wire.events == []
 
 
-def test_who_ends_waits_for_nobody(wire: Wire) -> None:
+def test_close_publishes_held_events_without_waiting(wire: Wire) -> None:
     wire.holds = True
     publisher = Publisher(wire, shown_url="wire://")
     Job(Serving(publisher), "a", origin=Origin(after="other 7")).started()
@@ -366,18 +360,16 @@ def test_who_ends_waits_for_nobody(wire: Wire) -> None:
     assert len(wire.events) == 1
 
 
-def test_who_ends_sends_all_that_had_to_wait(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+def test_close_publishes_all_held_events(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
     publisher = Publisher(wire, shown_url="wire://")
     for name in "ab":
         held_job(wire, publisher, name).complete(name)
     publisher.close()
-    assert sorted(wire.said("job_complete", "result")) == ["a", "b"]
+    assert sorted(wire.values("job_complete", "result")) == ["a", "b"]
     assert "were not sent" not in caplog.text
 
 
-def test_what_had_to_wait_and_cannot_be_sent_is_counted(
-    wire: Wire, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_close_counts_unsent_held_events(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
     publisher = Publisher(wire, shown_url="wire://")
     held_job(wire, publisher).complete(1)
     wire.down = True
@@ -385,7 +377,7 @@ def test_what_had_to_wait_and_cannot_be_sent_is_counted(
     assert "2 events of jobs were not sent to wire://" in caplog.text
 
 
-def test_endings_that_had_to_go_are_counted(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+def test_dropped_final_events_are_counted(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
     wire.down = True
     publisher = Publisher(wire, shown_url="wire://", buffer=Buffer(max_kept=50))
     Job(Serving(publisher), "first").complete(0)
@@ -395,29 +387,29 @@ def test_endings_that_had_to_go_are_counted(wire: Wire, caplog: pytest.LogCaptur
     wire.down = False
     assert wait_for(lambda: publisher.flush(), "all of it")
     publisher.close()
-    assert wire.said("job_complete", "result") == [0, *range(30, 80)]
-    assert "30 statuses and endings of jobs were lost" in caplog.text
+    assert wire.values("job_complete", "result") == [0, *range(30, 80)]
+    assert "30 statuses and final events of jobs were lost" in caplog.text
 
 
-def test_close_sends_what_is_left_and_tells_what_could_not_be(
+def test_close_sends_remaining_events_and_counts_unsent_ones(
     wire: Wire, caplog: pytest.LogCaptureFixture
 ) -> None:
     publisher = Publisher(wire, shown_url="wire://")
-    Job(Serving(publisher), "a").log("last words")
+    Job(Serving(publisher), "a").log("the last line")
     publisher.close()
-    assert wire.said("job_log", "message") == ["last words"]
+    assert wire.values("job_log", "message") == ["the last line"]
     assert wire.closed
     assert not publisher._thread.is_alive()
 
     wire.down = True
     publisher = Publisher(wire, shown_url="wire://")
-    Job(Serving(publisher), "a").log("never heard")
+    Job(Serving(publisher), "a").log("never sent")
     publisher.close()
     assert "1 events of jobs were not sent to wire://" in caplog.text
     assert not publisher._thread.is_alive()
 
 
-def test_close_names_the_jobs_whose_ending_is_not_sent(
+def test_close_names_jobs_with_unsent_final_events(
     wire: Wire, caplog: pytest.LogCaptureFixture
 ) -> None:
     publisher = Publisher(wire, shown_url="wire://")
@@ -439,16 +431,16 @@ def _tried_since(wire: Wire, tries: int) -> bool:
     return wire.tries > tries
 
 
-def test_endings_are_tried_again_until_they_are_stored(wire: Wire, publisher: Publisher) -> None:
+def test_final_events_are_retried_until_stored(wire: Wire, publisher: Publisher) -> None:
     wire.down = True
     for n in range(500):
         Job(Serving(publisher), str(n)).complete(n)
     wait_for(lambda: wire.tries > 5, "tries")
     wire.down = False
-    wait_for(lambda: len(wire.said("job_complete", "result")) == 500, "all endings")
+    wait_for(lambda: len(wire.values("job_complete", "result")) == 500, "all endings")
 
 
-def test_nothing_is_said_after_the_end(wire: Wire, publisher: Publisher) -> None:
+def test_nothing_is_published_after_the_final_event(wire: Wire, publisher: Publisher) -> None:
     job = Job(Serving(publisher), "a")
     job.complete(1)
     job.log("late")
@@ -459,28 +451,28 @@ def test_nothing_is_said_after_the_end(wire: Wire, publisher: Publisher) -> None
     assert [name for name, _ in wire.events] == ["job_complete"]
 
 
-def test_threads_may_speak_at_once(wire: Wire, publisher: Publisher) -> None:
+def test_threads_publish_concurrently(wire: Wire, publisher: Publisher) -> None:
     job = Job(Serving(publisher), "a")
 
-    def speak(name: str) -> None:
+    def publish(name: str) -> None:
         for n in range(30):
             job.log(f"{name}{n}")
             job.progress(n)
 
-    threads = [threading.Thread(target=speak, args=(name,)) for name in "xyz"]
+    threads = [threading.Thread(target=publish, args=(name,)) for name in "xyz"]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert publisher.flush()
-    said = wire.said("job_log", "message")
+    published = wire.values("job_log", "message")
     for name in "xyz":
-        assert [m for m in said if m[0] == name] == [f"{name}{n}" for n in range(30)]
+        assert [m for m in published if m[0] == name] == [f"{name}{n}" for n in range(30)]
 
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[runtime.Runtime]:
-    """This process, with a publisher that has begun."""
+    """Return the runtime of this process, with a started publisher."""
     monkeypatch.setenv("JOBCAST_URL", "memory://fork")
     runtime.close()
     here = runtime.get_runtime()
@@ -492,7 +484,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[runtime.Runtime]:
 RunInChild = Callable[[Callable[[], bool]], bool]
 
 
-def test_a_forked_child_has_a_publisher_of_its_own(
+def test_forked_child_has_its_own_publisher(
     here: runtime.Runtime, run_in_child: RunInChild
 ) -> None:
     ours = here.publisher
@@ -508,10 +500,8 @@ def test_a_forked_child_has_a_publisher_of_its_own(
     assert here.publisher is ours
 
 
-def test_a_job_goes_on_in_a_forked_child_whatever_was_under_way(
-    here: runtime.Runtime, run_in_child: RunInChild
-) -> None:
-    """Another thread is just speaking, and the last progress was not looked at."""
+def test_job_continues_in_a_forked_child(here: runtime.Runtime, run_in_child: RunInChild) -> None:
+    """The fork happens while the lock is held and a progress update is pending."""
     job = open_job("a")
     assert isinstance(job, Job)
     assert job.flush()
@@ -532,7 +522,7 @@ def run_in_child() -> RunInChild:
     def run(function: Callable[[], bool]) -> bool:
         pid = os.fork()
         if pid == 0:
-            signal.alarm(int(TIMEOUT))  # ends one that waits for ever
+            signal.alarm(int(TIMEOUT))  # ends a child that deadlocks
             os._exit(0 if function() else 1)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
@@ -540,7 +530,7 @@ def run_in_child() -> RunInChild:
 
 
 class Breaks:
-    """A value of a task, of whose methods one fails."""
+    """A value whose conversions raise a given exception."""
 
     def __init__(self, exc: BaseException) -> None:
         self.exc = exc
@@ -555,7 +545,7 @@ class Breaks:
 @pytest.mark.parametrize(
     "wrong", [Breaks(RuntimeError("no")), 10**400], ids=["tensor", "huge"],
 )  # fmt: skip
-def test_an_odd_value_of_one_job_silences_nobody(
+def test_invalid_value_of_one_job_does_not_affect_others(
     wrong: Any, wire: Wire, publisher: Publisher
 ) -> None:
     job = Job(Serving(publisher), "odd")
@@ -567,11 +557,11 @@ def test_an_odd_value_of_one_job_silences_nobody(
     job.complete(1)
     Job(Serving(publisher), "other").complete(2)
     assert publisher._thread.is_alive()
-    assert wire.said("job_complete", "result") == [1, 2]
-    assert wire.said("job_progress", "percentage")[-1] == 70
+    assert wire.values("job_complete", "result") == [1, 2]
+    assert wire.values("job_progress", "percentage")[-1] == 70
 
 
-def test_a_progress_that_cannot_be_had_is_dropped_with_a_warning(
+def test_unreadable_progress_is_dropped_with_a_warning(
     wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -586,13 +576,13 @@ def test_a_progress_that_cannot_be_had_is_dropped_with_a_warning(
         job.log("it goes on")
         other.progress(2)
         assert publisher.flush()
-    assert caplog.text.count("a progress of job a is not shown") == 1
+    assert caplog.text.count("job a: could not read a progress update") == 1
     assert [name for name, _ in wire.events] == ["job_log", "job_progress"]
     job.complete(1)
     assert wire.events[-1][0] == "job_complete"
 
 
-def test_the_thread_goes_on_whatever_fails_in_it(
+def test_publisher_thread_survives_any_error(
     wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -600,14 +590,14 @@ def test_the_thread_goes_on_whatever_fails_in_it(
         raise RuntimeError("a fault of its own")
 
     with monkeypatch.context() as patch:
-        patch.setattr(publisher.leases, "tend", fail)
+        patch.setattr(publisher.leases, "renew_and_release", fail)
         Job(Serving(publisher), "a").log("before")
-        wait_for(lambda: "it is tried again" in caplog.text, "a line of log")
+        wait_for(lambda: "retrying in" in caplog.text, "a log line")
     Job(Serving(publisher), "a").complete(1)
-    assert wire.said("job_complete", "result") == [1]
+    assert wire.values("job_complete", "result") == [1]
 
 
-def test_a_time_limit_that_is_reached_while_a_task_flushes_ends_the_task(
+def test_time_limit_during_flush_propagates(
     wire: Wire, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = Job(Serving(publisher), "a")
@@ -621,4 +611,4 @@ def test_a_time_limit_that_is_reached_while_a_task_flushes_ends_the_task(
             patch.setattr(job, "_progress_of", reached)
             publisher._collect()
     assert publisher.flush()
-    assert wire.said("job_progress", "percentage") == [3]
+    assert wire.values("job_progress", "percentage") == [3]

@@ -1,6 +1,6 @@
-"""Foreign code that runs in the middle of a call of jobcast's: it never stops a process's jobs.
+"""Foreign code that runs in the middle of a call to jobcast does not block the process's jobs.
 
-Each case runs in an interpreter of its own, which ends with every thread's traceback if it hangs.
+Each case runs in its own interpreter, which ends with every thread's traceback if it hangs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ job = open_job("a")
 
 EPILOGUE = """
 job.complete("done")
-# On a busy machine the end may be stored after complete() has returned.
+# On a busy machine the final event may be stored after complete() has returned.
 while MemoryBroker.at("memory://reentry").snapshot("a", None).state != "complete":
     threading.Event().wait(0.01)
 """
@@ -67,7 +67,7 @@ class Garbage:
 
     def __del__(self):
         if gc.isenabled():
-            Garbage()  # so that there is some at every allocation
+            Garbage()  # provides garbage for the next collection
             job.log("from a finalizer")
 
 gc.set_threshold(1)
@@ -125,7 +125,7 @@ while signals < 50:
     job.log("a line")
 signal.signal(signal.SIGALRM, signal.SIG_IGN)
 """,
-    "a warning of jobcast's against the lock of a logging handler": """
+    "a jobcast warning while a logging handler holds its lock": """
 emitting, warning = threading.Event(), threading.Event()
 
 class Handler(logging.Handler):
@@ -170,7 +170,7 @@ while reached < 1000:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_foreign_code_in_the_middle_of_a_call_stops_no_job(case: str) -> None:
+def test_reentrant_calls_do_not_block_the_job(case: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PRELUDE + CASES[case] + EPILOGUE],
         env={**os.environ, "JOBCAST_URL": "memory://reentry"},

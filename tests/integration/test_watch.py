@@ -121,8 +121,7 @@ def test_a_job_without_an_event_is_named_on_stderr(
     assert process.returncode == 0
     assert output.count("complete") == 2
     assert errors.read_text() == (
-        f"waiting for job {unknown}: no event has come of it yet. Is the id right?"
-        " Ctrl-C ends this.\n"
+        f"waiting for job {unknown}: it has no event yet. Is the id right? Ctrl-C stops watching.\n"
     )
 
 

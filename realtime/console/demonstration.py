@@ -74,7 +74,7 @@ def _mark(directory: Path) -> dict[str, str]:
     raise SettingsError(
         "JOBCAST_DEMO",
         "should not be set: it turns on a login that asks for no password, and only `jobcast demo`"
-        f" sets it, to a directory of its own. {directory} is none",
+        f" sets it, to a directory of its own, which {directory} is not",
     )
 
 

@@ -12,7 +12,7 @@ class Input:
     """The paths of a job's input and output."""
 
     samples: Path
-    workspace: Path  # the job's own directory, for its output
+    workspace: Path  # the job's own directory
     upload: Path | None = None  # the user's file, which replaces the sample
 
 

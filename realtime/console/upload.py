@@ -69,5 +69,5 @@ def _check_columns(task: CatalogTask, path: Path) -> None:
 
 def _too_large() -> Problem:
     return Problem(
-        413, "too_large", f"The file is too large: it may have {LARGEST // 1024**2} MiB at most."
+        413, "too_large", f"The file is too large: the maximum is {LARGEST // 1024**2} MiB."
     )

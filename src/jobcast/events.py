@@ -334,7 +334,9 @@ def parse_event(name: str, payload: object) -> JobEvent:
     """
     cls = JOB_EVENTS.get(name)
     if cls is None:
-        raise InvalidMessage(name, f"is no event of a job; those are {', '.join(JOB_EVENTS)}")
+        raise InvalidMessage(
+            name, f"is not an event of a job; expected one of {', '.join(JOB_EVENTS)}"
+        )
     return _convert(name, payload, cls)
 
 

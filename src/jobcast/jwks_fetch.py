@@ -80,7 +80,7 @@ def _parse(body: bytes) -> dict[str, Any]:
     try:
         data = json.loads(body)
     except (ValueError, RecursionError) as exc:
-        raise UnusableKeySet(f"the JWKS is no JSON: {exc}") from exc
+        raise UnusableKeySet(f"the JWKS is not JSON: {exc}") from exc
     if not isinstance(data, dict):
-        raise UnusableKeySet("the JWKS is no JSON object")
+        raise UnusableKeySet("the JWKS is not a JSON object")
     return data

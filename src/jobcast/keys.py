@@ -65,6 +65,6 @@ def _public_key(named: NamedKey, algorithms: Sequence[str], variable: str) -> Ve
     if not usable:
         of = "" if named.kid is None else f" {named.kid!r}"
         raise SettingsError(
-            variable, f"is no key{of} for the algorithms allowed ({'; '.join(problems)})"
+            variable, f"is not a key{of} for the allowed algorithms ({'; '.join(problems)})"
         )
     return VerificationKey(named.kid, next(iter(usable.values())), tuple(usable))

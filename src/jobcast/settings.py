@@ -212,8 +212,8 @@ class Settings(Struct, frozen=True, kw_only=True):
                 if algorithm not in allowed:
                     raise SettingsError(
                         "JOBCAST_JWT_ALGORITHMS",
-                        f"has {algorithm}, which does not go with the key that is set;"
-                        f" it may have {', '.join(allowed)}",
+                        f"has {algorithm}, which does not fit the configured key;"
+                        f" allowed: {', '.join(allowed)}",
                     )
 
     def require_authentication(self) -> None:
@@ -395,7 +395,7 @@ def _algorithms(text: str) -> tuple[str, ...]:
     for item in items:
         if item not in HMAC_ALGORITHMS + KEY_ALGORITHMS:
             known = ", ".join(HMAC_ALGORITHMS + KEY_ALGORITHMS)
-            raise ValueError(f"has {item!r}; it may have {known}")
+            raise ValueError(f"has {item!r}; allowed: {known}")
     return items
 
 
@@ -436,7 +436,9 @@ def _addresses(text: str) -> tuple[str, ...]:
         try:
             ip_network(item)
         except ValueError as exc:
-            raise ValueError(f"has {item!r}, which is no IP address or network: {exc}") from None
+            raise ValueError(
+                f"has {item!r}, which is not an IP address or network: {exc}"
+            ) from None
     return items
 
 

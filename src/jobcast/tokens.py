@@ -106,7 +106,9 @@ class TokenVerifier:
         if isinstance(self._keys, RemoteKeys):
             await self._keys.refresh()
             if self._keys.problem:
-                raise SettingsError("JOBCAST_JWKS_URL", f"gives no keys ({self._keys.problem})")
+                raise SettingsError(
+                    "JOBCAST_JWKS_URL", f"returns no usable keys ({self._keys.problem})"
+                )
 
     async def verify(self, token: str) -> Subject:
         """Verify a token and return its subject.
@@ -122,7 +124,7 @@ class TokenVerifier:
         subject = Subject(sub=_sub_of(claims), expires_at=self._check_times(claims), claims=claims)
         jobs = claims.get("jobs", [])
         if not isinstance(jobs, list) or not all(isinstance(job, str) for job in jobs):
-            raise TokenError("token_claims", "the token's jobs are no list of strings")
+            raise TokenError("token_claims", "the token's jobs must be a list of strings")
         return subject
 
     def _decode(self, token: str, keys: Sequence[VerificationKey]) -> dict[str, Any]:

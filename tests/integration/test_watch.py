@@ -342,7 +342,7 @@ def test_doctor_says_what_is_wrong(server: Server, valkey: Valkey) -> None:
     assert result.returncode == 1
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["ok", "ok", "failed", "failed"], result.stderr
-    assert "JOBCAST_JWKS_URL gives no keys" in lines[2]
+    assert "JOBCAST_JWKS_URL returns no usable keys" in lines[2]
     nothing = f"redis://:hunter2@127.0.0.1:{free_port()}/0"
     bad = {"JOBCAST_URL": nothing, "JOBCAST_JWT_SECRET": ""}
     result = jobcast("doctor", "--url", "http://127.0.0.1:9", **bad)
@@ -466,4 +466,4 @@ def test_doctor_names_misspelt_variables(server: Server, valkey: Valkey) -> None
     )  # fmt: skip
     assert result.returncode == 0
     [line] = [line for line in result.stdout.splitlines() if line.startswith("doubt")]
-    assert "JOBCAST_MAX_JOB is no setting and has no effect: is JOBCAST_MAX_JOBS meant?" in line
+    assert "JOBCAST_MAX_JOB is not a setting and has no effect: is JOBCAST_MAX_JOBS meant?" in line

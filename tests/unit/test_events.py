@@ -270,7 +270,9 @@ def test_error_names_the_field(changes: dict[str, object], field: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "joined", "job_started", "connect", "disconnect"])
 def test_unknown_event_name_is_refused(name: str) -> None:
-    with pytest.raises(InvalidMessage, match="is no event of a job; those are job_status, ") as e:
+    with pytest.raises(
+        InvalidMessage, match="is not an event of a job; expected one of job_status, "
+    ) as e:
         parse_event(name, {"job_id": "42"})
     assert e.value.event == name
 

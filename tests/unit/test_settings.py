@@ -229,12 +229,12 @@ def test_kinds_of_keys_exclude_each_other() -> None:
         Settings.load({"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_JWT_PUBLIC_KEY": PEM})
     with pytest.raises(SettingsError, match="set together with JOBCAST_JWT_SECRETS: "):
         Settings.load({"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_JWT_SECRETS": SECRET})
-    with pytest.raises(SettingsError, match="does not go with the key"):
+    with pytest.raises(SettingsError, match="does not fit the configured key"):
         Settings.load({"JOBCAST_JWT_PUBLIC_KEYS": PEM, "JOBCAST_JWT_ALGORITHMS": "HS256"})
-    with pytest.raises(SettingsError, match="does not go with the key"):
+    with pytest.raises(SettingsError, match="does not fit the configured key"):
         Settings.load({"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_JWT_ALGORITHMS": "RS256"})
     # With an HMAC algorithm, the public key would serve as the shared secret.
-    with pytest.raises(SettingsError, match="does not go with the key"):
+    with pytest.raises(SettingsError, match="does not fit the configured key"):
         Settings.load({"JOBCAST_JWT_PUBLIC_KEY": PEM, "JOBCAST_JWT_ALGORITHMS": "ES256,HS256"})
 
 

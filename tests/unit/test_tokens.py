@@ -72,9 +72,9 @@ async def test_jobs_claim_may_be_empty_or_missing() -> None:
 def test_key_of_the_wrong_kind_is_a_settings_error() -> None:
     pem = public_pem(rsa.generate_private_key(public_exponent=65537, key_size=2048))
     TokenVerifier(Settings(jwt_public_key=pem))
-    with pytest.raises(SettingsError, match="JOBCAST_JWT_PUBLIC_KEY is no key"):
+    with pytest.raises(SettingsError, match="JOBCAST_JWT_PUBLIC_KEY is not a key"):
         TokenVerifier(Settings(jwt_public_key=pem, jwt_algorithms=("ES256",)))
-    with pytest.raises(SettingsError, match="JOBCAST_JWT_PUBLIC_KEY is no key"):
+    with pytest.raises(SettingsError, match="JOBCAST_JWT_PUBLIC_KEY is not a key"):
         TokenVerifier(Settings(jwt_public_key="-----BEGIN PUBLIC KEY-----\nAAAA"))
 
 
@@ -215,7 +215,7 @@ def test_each_of_several_public_keys_must_be_valid() -> None:
     good = public_pem(ec.generate_private_key(ec.SECP256R1()))
     broken = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"
     settings = Settings.load({"JOBCAST_JWT_PUBLIC_KEYS": f"{good},old={broken}"})
-    with pytest.raises(SettingsError, match="JOBCAST_JWT_PUBLIC_KEYS is no key 'old' for the"):
+    with pytest.raises(SettingsError, match="JOBCAST_JWT_PUBLIC_KEYS is not a key 'old' for the"):
         TokenVerifier(settings)
 
 
@@ -246,10 +246,10 @@ async def test_keys_are_fetched_from_jwks_url() -> None:
         token = server.token("old")
     with verifying(server.url) as verifier:
         assert await code_of(verifier, token) == "unavailable"
-        with pytest.raises(SettingsError, match="JOBCAST_JWKS_URL gives no keys"):
+        with pytest.raises(SettingsError, match="JOBCAST_JWKS_URL returns no usable keys"):
             await verifier.check()
     with key_server({}) as server, verifying(server.url) as verifier:
-        with pytest.raises(SettingsError, match="JOBCAST_JWKS_URL gives no keys"):
+        with pytest.raises(SettingsError, match="JOBCAST_JWKS_URL returns no usable keys"):
             await verifier.check()
 
 
@@ -259,9 +259,9 @@ async def test_keys_are_fetched_from_jwks_url() -> None:
         (b'{"keys": [' + b" " * 2**20 + b"]}", "larger than the 1048576 bytes"),
         (json.dumps({"keys": [{"kty": "oct"}] * 1001}).encode(), "has 1001 keys; at most 1000"),
         (b'{"keys": []}', "cannot be used"),
-        (b"[]", "is no JSON object"),
-        (b"<html>", "is no JSON:"),
-        (b"[" * 100_000, "is no JSON:"),
+        (b"[]", "is not a JSON object"),
+        (b"<html>", "is not JSON:"),
+        (b"[" * 100_000, "is not JSON:"),
     ],
     ids=["bytes", "keys", "empty", "list", "page", "nested"],
 )
@@ -269,7 +269,9 @@ async def test_unusable_jwks_is_refused_with_the_reason(body: bytes, problem: st
     with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
         server.document = body
         assert await code_of(verifier, server.token("good")) == "unavailable"
-        with pytest.raises(SettingsError, match=f"JOBCAST_JWKS_URL gives no keys.*{problem}"):
+        with pytest.raises(
+            SettingsError, match=f"JOBCAST_JWKS_URL returns no usable keys.*{problem}"
+        ):
             await verifier.check()
 
 
@@ -347,7 +349,7 @@ async def test_wait_for_an_unresponsive_endpoint_is_bounded(
         server.answers.clear()
         strangers = [code_of(verifier, server.token("good")) for _ in range(50)]
         assert set(await asyncio.gather(*strangers)) == {"unavailable"}
-        with pytest.raises(SettingsError, match="JOBCAST_JWKS_URL gives no keys"):
+        with pytest.raises(SettingsError, match="JOBCAST_JWKS_URL returns no usable keys"):
             await verifier.check()
 
 

@@ -159,7 +159,7 @@ async def _transport(settings: Settings) -> str:
 def _unknown_variables() -> list[str]:
     """Return a warning about each ``JOBCAST_*`` variable that has no effect."""
     return [
-        f"{name} is no setting and has no effect" + (f": is {near} meant?" if near else "")
+        f"{name} is not a setting and has no effect" + (f": is {near} meant?" if near else "")
         for name, near in misspelt(os.environ).items()
     ]
 

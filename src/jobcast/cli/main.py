@@ -104,7 +104,7 @@ def _check(option: str, check: Callable[[str], object], value: str) -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("jobcast"), prog_name="jobcast")
 def main() -> None:
-    """Live progress, logs and endings of Celery jobs over Socket.IO."""
+    """Live progress, logs and outcomes of Celery jobs over Socket.IO."""
 
 
 @main.command()

@@ -459,7 +459,7 @@ class JobClient:
             token = self._token() if callable(self._token) else self._token
             return await token if inspect.isawaitable(token) else token
         except Exception as exc:
-            raise ConnectionRefused(NO_TOKEN, f"there is no token: {exc!r}") from exc
+            raise ConnectionRefused(NO_TOKEN, f"the token function failed: {exc!r}") from exc
 
     def _start(self, followed: _Followed, join: Coroutine[Any, Any, None]) -> None:
         followed.joining = self._tasks.spawn(join)

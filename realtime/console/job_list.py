@@ -19,7 +19,7 @@ class StartedJob:
     sent_at: str  # in UTC
 
     @property
-    def shown(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 

@@ -27,12 +27,12 @@ def starting_routes(site: Site) -> list[Route]:
         Route("/api/tasks", show_tasks),
         Route("/api/jobs", starting.show),
         Route("/api/jobs/{name}", starting.start, methods=["POST"]),
-        Route("/api/jobs/{job_id}", starting.take_off, methods=["DELETE"]),
+        Route("/api/jobs/{job_id}", starting.remove, methods=["DELETE"]),
     ]
 
 
 async def show_tasks(_: Request) -> JSONResponse:
-    return JSONResponse({"tasks": [task.shown for task in TASK_CATALOG.values()]})
+    return JSONResponse({"tasks": [task.as_json for task in TASK_CATALOG.values()]})
 
 
 class Starting:
@@ -47,9 +47,9 @@ class Starting:
     # Disk access runs in a thread, because the event loop serves all connections.
     async def show(self, request: Request) -> JSONResponse:
         jobs = await run_in_threadpool(self._started.of, await signed_in(request))
-        return JSONResponse({"jobs": [job.shown for job in jobs]})
+        return JSONResponse({"jobs": [job.as_json for job in jobs]})
 
-    async def take_off(self, request: Request) -> Response:
+    async def remove(self, request: Request) -> Response:
         user, job_id = await signed_in(request), request.path_params["job_id"]
         await run_in_threadpool(self._started.remove, user, job_id)
         return Response(status_code=204)
@@ -65,7 +65,7 @@ class Starting:
             upload = await receive(request, task, directory / "upload.csv")
             given = Input(samples=self._site.samples, workspace=directory, upload=upload)
             job = await run_in_threadpool(self._start, user, job_id, task, given)
-        return JSONResponse(job.shown, 201)
+        return JSONResponse(job.as_json, 201)
 
     def _start(self, user: str, job_id: str, task: CatalogTask, given: Input) -> StartedJob:
         """Add the job to the user's list, then send it.

@@ -31,7 +31,7 @@ class CatalogTask:
         return self.task.rpartition(".")[2]
 
     @property
-    def shown(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         accepts = {"extension": ".csv", "columns": list(self.columns)} if self.columns else None
         return {
             "name": self.name,

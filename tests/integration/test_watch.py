@@ -19,7 +19,7 @@ from threading import Thread
 import pytest
 
 from bench.refusals import MISCONF, refusing
-from jobcast.cli.doctor import examine
+from jobcast.cli.doctor import run_checks
 from jobcast.cli.watch import Terminal, watch
 from jobcast.transports import Retention, open_publisher
 from tests.conftest import Valkey
@@ -422,7 +422,7 @@ def test_doctor_passes_on_why_a_server_is_not_ready(valkey: Valkey) -> None:
         (429, "this address has too many connections or requests"),
         (502, "a proxy in front of the server does not reach it"),
         (503, "the server is full (JOBCAST_MAX_CONNECTIONS) or about to end"),
-        (504, "a proxy in front of the server got no answer of it in time"),
+        (504, "a proxy in front of the server got no answer from it in time"),
     ],
 )
 async def test_doctor_explains_answers_that_a_right_path_gives_too(
@@ -431,7 +431,7 @@ async def test_doctor_explains_answers_that_a_right_path_gives_too(
     monkeypatch.setenv("JOBCAST_URL", f"memory://{new_id()}")
     monkeypatch.setenv("JOBCAST_JWT_SECRET", SECRET)
     with answering(status, b"<html>") as url:
-        assert await examine(url, url) == 1
+        assert await run_checks(url, url) == 1
     lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()}
     assert f"answers {status} for /readyz: {means}" in lines["server"]
     assert f"answers {status} instead of opening a WebSocket: {means}" in lines["origin"]
@@ -454,7 +454,7 @@ async def test_doctor_tells_why_a_full_server_opens_no_websocket(
     with running(Server(tmp_path / "log", valkey.url, {limit: "1"})) as server:
         server.ready()
         async with following(server.url, token()):
-            assert await examine(server.url, server.url) == 1
+            assert await run_checks(server.url, server.url) == 1
     [origin] = [line for line in capsys.readouterr().out.splitlines() if "origin" in line]
     assert reason in origin
 

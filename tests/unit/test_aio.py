@@ -11,7 +11,7 @@ from jobcast.aio import BackgroundTasks, Backoff, cancel_and_wait
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aio, "CANCEL_AGAIN", 0.01)
 
 

@@ -26,7 +26,7 @@ OTHER = "o" * 32
 
 
 @pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def long_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Allow slow answers of a busy machine, and disable repeated fetches of unknown keys."""
     monkeypatch.setattr(jwks, "FETCH_TIMEOUT", TIMEOUT)
     monkeypatch.setattr(jwks, "COOLDOWN", 3600)
@@ -327,17 +327,17 @@ async def test_cached_key_works_while_the_endpoint_hangs(
     with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
         await verifier.check()
         server.answers.clear()
-        strangers = [
+        waiting = [
             asyncio.create_task(code_of(verifier, server.token(f"x{n}", private_key())))
             for n in range(50)
         ]
         await eventually(lambda: server.requests == 2, "request for the unknown key ids")
         for _ in range(20):
             assert (await verifier.verify(server.token("good"))).sub == "alice"
-        assert not any(stranger.done() for stranger in strangers)
+        assert not any(token.done() for token in waiting)
         server.answers.set()
         # All of them shared one request.
-        assert set(await asyncio.gather(*strangers)) == {"token_key"}
+        assert set(await asyncio.gather(*waiting)) == {"token_key"}
         assert server.requests == 2
 
 
@@ -347,8 +347,8 @@ async def test_wait_for_an_unresponsive_endpoint_is_bounded(
     monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 0.2)
     with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
         server.answers.clear()
-        strangers = [code_of(verifier, server.token("good")) for _ in range(50)]
-        assert set(await asyncio.gather(*strangers)) == {"unavailable"}
+        codes = [code_of(verifier, server.token("good")) for _ in range(50)]
+        assert set(await asyncio.gather(*codes)) == {"unavailable"}
         with pytest.raises(SettingsError, match="JOBCAST_JWKS_URL returns no usable keys"):
             await verifier.check()
 
@@ -391,8 +391,8 @@ async def test_unknown_key_ids_add_no_background_fetches(
     monkeypatch.setattr(loop, "call_later", recorded)
     with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
         for number in range(5):
-            stranger = server.token(f"unknown {number}", private_key())
-            assert await code_of(verifier, stranger) == "token_key"
+            token = server.token(f"unknown {number}", private_key())
+            assert await code_of(verifier, token) == "token_key"
         assert len([timer for timer in timers if not timer.cancelled()]) == 1
 
 
@@ -410,8 +410,8 @@ async def test_unknown_key_ids_start_no_fetch_within_the_cooldown() -> None:
     with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
         await verifier.verify(server.token("good"))
         for number in range(50):
-            stranger = server.token(f"x{number}", private_key())
-            assert await code_of(verifier, stranger) == "token_key"
+            token = server.token(f"x{number}", private_key())
+            assert await code_of(verifier, token) == "token_key"
         assert server.requests == 1
 
 

@@ -28,7 +28,7 @@ from jobcast.transports.base import NO_RECORD, SupportsAdvice
 PROBE_TTL = 10  # seconds that the transport keeps the probe job
 TIMEOUT = 5  # seconds
 COLOURS = {"ok": "green", "doubt": "yellow"}
-MAX_ANSWER = 4096  # bytes of an answer that are read
+MAX_ANSWER = 4096  # maximum bytes read of an answer
 SCHEMES = frozenset({"http", "https"})
 
 # The usual meaning of a status, for answers whose body does not give the reason.
@@ -39,7 +39,7 @@ ANSWERS = {
     502: "a proxy in front of the server does not reach it: is `jobcast serve` running?",
     503: "the server is full (JOBCAST_MAX_CONNECTIONS) or about to end, or a proxy in front of it"
     " does not reach it; see their logs, and try again later",
-    504: "a proxy in front of the server got no answer of it in time; see the server's log",
+    504: "a proxy in front of the server got no answer from it in time; see the server's log",
 }
 
 
@@ -82,7 +82,7 @@ def check_url(url: str) -> str:
     return url
 
 
-async def examine(url: str, origin: str | None = None) -> int:
+async def run_checks(url: str, origin: str | None = None) -> int:
     """Check the settings, the transport, the keys and the server at ``url``. Print the results.
 
     Args:
@@ -252,7 +252,7 @@ async def _origin(url: str, origin: str) -> str:
         raise CheckFailed(
             f"{url} refuses pages of {origin}: add it to JOBCAST_CORS_ORIGINS of the server, or, if"
             " it is the server's own, have the proxy pass on Host and X-Forwarded-Proto; the"
-            " server's log has what it compared"
+            " server's log shows the compared values"
         )
     if status in ANSWERS:
         raise CheckFailed(

@@ -44,14 +44,14 @@ class JobView(Struct, kw_only=True):
         return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
 
     @property
-    def over(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether the job has ended."""
         return self.state in TERMINAL_STATES
 
     @property
     def replaying(self) -> bool:
         """Whether the job has ended and its terminal event is still to be replayed."""
-        return self.over and self.ended is None
+        return self.has_ended and self.ended is None
 
     def elapsed(self, now: datetime) -> timedelta | None:
         """Return the time since the job began; None if unknown."""
@@ -61,7 +61,7 @@ class JobView(Struct, kw_only=True):
             return timedelta(0) if self.state in ("pending", "queued") else None
         return max(timedelta(0), (self.ended or now) - self.began)
 
-    def see(self, event: JobEvent, state: State | None = None) -> None:
+    def apply(self, event: JobEvent, state: State | None = None) -> None:
         """Update the view with an event.
 
         Args:
@@ -76,7 +76,7 @@ class JobView(Struct, kw_only=True):
             self.state = event.state or state or self.state
         match event:
             case JobStatus():
-                self._see_status(event)
+                self._apply_status(event)
             case JobProgress():
                 self.percentage = event.percentage
                 self.message = event.message
@@ -88,7 +88,7 @@ class JobView(Struct, kw_only=True):
             case JobError():
                 self.error, self.eta, self.ended = event.error, None, event.timestamp
 
-    def _see_status(self, status: JobStatus) -> None:
+    def _apply_status(self, status: JobStatus) -> None:
         if status.task is not UNSET:
             self.task = status.task
         if status.attempt is not UNSET:

@@ -334,11 +334,11 @@ def doctor(url: str, origin: str | None) -> None:
 
     The exit code is 0 if no check fails, else 1.
     """
-    from jobcast.cli.doctor import check_url, examine
+    from jobcast.cli.doctor import check_url, run_checks
     from jobcast.settings import check_origin
 
     _check("--url", check_url, url)
     if origin is not None:
         origin = origin.rstrip("/")
         _check("--origin", check_origin, origin)
-    sys.exit(asyncio.run(examine(url, origin)))
+    sys.exit(asyncio.run(run_checks(url, origin)))

@@ -100,7 +100,7 @@ async def watch(
                 try:
                     async for event in client.follow(job.job_id):
                         notice.cancel()
-                        job.see(clean_struct(event), client.status(job.job_id))
+                        job.apply(clean_struct(event), client.status(job.job_id))
                         screen.show(job, event)
                 finally:
                     notice.cancel()

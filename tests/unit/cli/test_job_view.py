@@ -20,7 +20,7 @@ def at(seconds: float) -> datetime:
 def watched(*events: JobEvent) -> JobView:
     job = JobView(job_id="a")
     for event in events:
-        job.see(event)
+        job.apply(event)
     return job
 
 
@@ -35,13 +35,13 @@ def test_view_follows_the_events() -> None:
             current=4, total=10,
         ),
     )  # fmt: skip
-    assert (job.name, job.state, job.over) == ("convert", "started", False)
+    assert (job.name, job.state, job.has_ended) == ("convert", "started", False)
     assert (job.percentage, job.message, job.stage, job.rate, job.eta) == (
         40, "reading", "one", 2.5, 12.0,
     )  # fmt: skip
     assert job.elapsed(at(7)) == timedelta(seconds=7)
-    job.see(JobComplete(job_id="a", timestamp=at(9), result=1))
-    assert (job.state, job.percentage, job.over, job.eta) == ("complete", 100, True, None)
+    job.apply(JobComplete(job_id="a", timestamp=at(9), result=1))
+    assert (job.state, job.percentage, job.has_ended, job.eta) == ("complete", 100, True, None)
     assert job.elapsed(at(60)) == timedelta(seconds=9)
 
 
@@ -52,7 +52,7 @@ def test_retry_resets_progress_and_keeps_elapsed_time() -> None:
         JobStatus(job_id="a", status="retrying", attempt=2, error="OSError"),
     )
     assert (job.state, job.attempt) == ("retrying", 2)
-    job.see(JobStatus(job_id="a", timestamp=at(30), status="started", attempt=2))
+    job.apply(JobStatus(job_id="a", timestamp=at(30), status="started", attempt=2))
     assert (job.state, job.percentage, job.message) == ("started", 0, None)
     assert job.elapsed(at(40)) == timedelta(seconds=40)
 
@@ -64,9 +64,9 @@ def test_stalled_run_resumes_with_its_progress() -> None:
         JobStatus(job_id="a", status="stalled"),
     )
     assert (job.state, job.percentage) == ("stalled", 80)
-    job.see(structs.replace(STARTED, run=1))
+    job.apply(structs.replace(STARTED, run=1))
     assert (job.state, job.percentage, job.message) == ("started", 80, "x")
-    job.see(structs.replace(STARTED, run=2))
+    job.apply(structs.replace(STARTED, run=2))
     assert (job.state, job.percentage, job.message) == ("started", 0, None)
 
 
@@ -74,13 +74,13 @@ def test_fields_missing_from_the_history_are_unknown() -> None:
     job = JobView(job_id="a")
     assert job.elapsed(at(5)) == timedelta(0)
     line = JobLog(job_id="a", level="info", message="x")
-    job.see(line, "retrying")
+    job.apply(line, "retrying")
     assert (job.state, job.attempt, job.elapsed(at(5))) == ("retrying", None, None)
     assert _doing(job).plain == "retrying"
-    job.see(line, "started")
+    job.apply(line, "started")
     assert (job.state, job.elapsed(at(5))) == ("started", None)
     # The state of an event takes precedence: the client's state may already be newer.
-    job.see(JobError(job_id="a", error="E", message="", reason="failure"), "started")
+    job.apply(JobError(job_id="a", error="E", message="", reason="failure"), "started")
     assert job.state == "error"
 
 
@@ -90,11 +90,11 @@ def test_replay_of_an_ended_job_shows_no_time_or_progress(
 ) -> None:
     job = JobView(job_id="a")
     for event in (STARTED, JobProgress(job_id="a", percentage=40, message="x")):
-        job.see(event, ended)
+        job.apply(event, ended)
         assert (job.state, job.elapsed(at(60))) == (ended, None)
         shown = [cell.plain for cell in _row(job, at(60), 20) if isinstance(cell, Text)]
         assert shown == [SYMBOLS[ended], "convert", "   ?", "?", ended]
-    job.see(JobComplete(job_id="a", timestamp=at(9), result=1), "complete")
+    job.apply(JobComplete(job_id="a", timestamp=at(9), result=1), "complete")
     assert (job.state, job.percentage) == ("complete", 100)
     assert job.elapsed(at(60)) == timedelta(seconds=9)
 

@@ -64,7 +64,7 @@ PEM = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----"
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "says"),
+    ("name", "value", "message"),
     [
         ("URL", "localhost:6379", "should be a URL that begins with one of redis://"),
         ("URL", "http://localhost", "should be a URL"),
@@ -130,8 +130,8 @@ PEM = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----"
         ("LOG_LEVEL", "loud", "should be one of off, debug"),
     ],
 )
-def test_error_names_the_wrong_setting(name: str, value: str, says: str) -> None:
-    with pytest.raises(SettingsError, match=re.escape(says)) as caught:
+def test_error_names_the_wrong_setting(name: str, value: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(message)) as caught:
         Settings.load({f"JOBCAST_{name}": value})
     assert caught.value.name == f"JOBCAST_{name}"
     assert str(caught.value).startswith(f"JOBCAST_{name} ")
@@ -203,9 +203,9 @@ def test_every_setting_accepts_a_file_variable(name: str, tmp_path: Path) -> Non
 def test_error_names_an_unusable_file(tmp_path: Path) -> None:
     path = tmp_path / "value"
     cases = [(b"", "is empty"), (b"\n", "is empty"), (b"\xff", "UTF-8"), (b"short", "32 bytes")]
-    for content, says in cases:
+    for content, message in cases:
         path.write_bytes(content)
-        with pytest.raises(SettingsError, match=says) as caught:
+        with pytest.raises(SettingsError, match=message) as caught:
             Settings.load({"JOBCAST_JWT_SECRET_FILE": str(path)})
         assert caught.value.name == "JOBCAST_JWT_SECRET_FILE"
     with pytest.raises(SettingsError, match="Is a directory"):

@@ -92,7 +92,7 @@ async def test_number_as_sub_becomes_its_digits(sub: Any, subject: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sub", "says"),
+    ("sub", "message"),
     [
         (True, "not a boolean"),
         (4.2, "not a fraction"),
@@ -102,10 +102,10 @@ async def test_number_as_sub_becomes_its_digits(sub: Any, subject: str) -> None:
         ("", "is empty"),
     ],
 )
-async def test_sub_of_another_type_is_refused(sub: Any, says: str) -> None:
+async def test_sub_of_another_type_is_refused(sub: Any, message: str) -> None:
     problem = await refusal(Settings(jwt_secret=SECRET), signed({"sub": sub}))
     assert problem.code == "token_claims"
-    assert says in problem.message
+    assert message in problem.message
 
 
 @pytest.mark.parametrize("name", ["exp", "iat", "nbf"])

@@ -69,7 +69,7 @@ STATUS_HINTS: Final = {
     429: ("unreachable", "this address has too many connections; try again later"),
     503: (
         "unreachable",
-        "it is full, about to end, or gone from behind its proxy; try later",
+        "it is full or shutting down, or its proxy cannot reach it; try again later",
     ),
 }
 

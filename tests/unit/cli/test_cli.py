@@ -27,7 +27,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> object:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "env", "says"),
+    ("arguments", "env", "message"),
     [
         (["serve"], {}, "Error: JOBCAST_JWT_SECRET is not set"),
         (["serve"], {"JOBCAST_PORT": "http"}, "Error: JOBCAST_PORT should be a port number"),
@@ -98,11 +98,11 @@ def run(monkeypatch: pytest.MonkeyPatch) -> object:
     ],
 )
 def test_errors_are_reported_in_one_line(
-    run: object, arguments: list[str], env: dict[str, str], says: str
+    run: object, arguments: list[str], env: dict[str, str], message: str
 ) -> None:
     result = run(*arguments, **env)  # type: ignore[operator]
     assert result.exit_code == 2
-    assert says in result.output
+    assert message in result.output
     assert SECRET not in result.output
     if result.output.startswith("Error"):
         assert len(result.output.strip().splitlines()) == 1

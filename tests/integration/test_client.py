@@ -642,7 +642,7 @@ async def test_a_listener_that_fails_hurts_nobody(
 
 
 @pytest.mark.parametrize(
-    ("status", "hint"), [(429, "too many connections"), (503, "it is full, about to end")]
+    ("status", "hint"), [(429, "too many connections"), (503, "it is full or shutting down")]
 )
 async def test_a_server_without_room_is_named(status: int, hint: str, token: Token) -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -274,7 +274,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 def _shown(name: str, value: Any) -> Any:
-    """Return the value of a setting with its secrets masked. Its name decides what is secret."""
+    """Return the value of a setting with its secrets masked. The name decides whether it is one."""
     if is_secret_name(name):
         return MASK if value else value
     return mask_url(value) if isinstance(value, str) else value

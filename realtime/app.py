@@ -8,7 +8,7 @@ from jobcast.realtime import create_app
 from jobcast.settings import Settings
 from realtime.console.demonstration import demonstration
 
-# Who connects, joins, is refused and goes: uvicorn configures only loggers of its own.
+# uvicorn configures only its own loggers. This shows connections, joins and refusals.
 logging.basicConfig(format="%(asctime)s %(levelname)s: %(message)s")
 logging.getLogger("jobcast").setLevel(logging.INFO)
 
@@ -18,11 +18,12 @@ try:
     if site is None:
         app = create_app(settings)
         logging.getLogger("jobcast.console").info(
-            "the console is off: `jobcast demo` has it, with a login for demonstrations;"
-            " your own session check goes into realtime/console/session.py"
+            "the console is off: only `jobcast demo` has its login without passwords; to turn it"
+            " on, see realtime/console/session.py for your own session check"
         )
     else:
-        from realtime.console.routes import console  # which brings Celery, to send tasks
+        # Imported here, because it imports Celery to send tasks.
+        from realtime.console.routes import console
 
         app = create_app(settings, routes=[console(site)])
 except SettingsError as exc:

@@ -1,1 +1,1 @@
-"""Sample tasks: real work on real input, written as a user of jobcast would."""
+"""Sample tasks, which do real work on real input and use jobcast as an application would."""

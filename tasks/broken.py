@@ -1,4 +1,4 @@
-"""An audit that ends with an error where the books do not add up."""
+"""An audit that fails if the books do not balance."""
 
 import csv
 from decimal import Decimal, InvalidOperation
@@ -12,15 +12,15 @@ COLUMNS = ["date", "text", "amount", "balance"]
 
 
 class LedgerError(ValueError):
-    """The ledger does not add up."""
+    """The ledger does not balance."""
 
 
 @shared_task(base=ProgressTask, bind=True)
 def audit_ledger(self: ProgressTask, path: str) -> dict[str, str | int]:
-    """Check that each line's balance is the one before it and the line's amount.
+    """Check that each line's balance is the previous balance plus the line's amount.
 
     Raises:
-        LedgerError: it is not, which ends the audit.
+        LedgerError: a balance is wrong, or the file is not a ledger. The error fails the job.
     """
     ledger = Path(path)
     if not ledger.is_file():

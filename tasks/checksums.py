@@ -15,9 +15,10 @@ CHUNK = 1024 * 1024  # bytes
 
 @shared_task(base=ProgressTask, bind=True)
 def hash_tree(self: ProgressTask, root: str) -> dict[str, Any]:
-    """Hash every file below ``root``, and the list of their hashes.
+    """Hash every file below ``root``, and compute one digest of all hashes.
 
-    The digest is that of ``sha256sum``'s lines, sorted, with paths relative to ``root``.
+    The digest is the SHA-256 of the sorted output lines of ``sha256sum``, with paths relative to
+    ``root``.
     """
     top = Path(root)
     if not top.is_dir():
@@ -38,7 +39,7 @@ def hash_tree(self: ProgressTask, root: str) -> dict[str, Any]:
             except OSError as exc:
                 skip(exc)
             else:
-                if stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
+                if stat.S_ISREG(status.st_mode):  # opening a pipe would block until it has a writer
                     sizes[path] = status.st_size
 
     total, done = sum(sizes.values()), 0
@@ -58,7 +59,7 @@ def hash_tree(self: ProgressTask, root: str) -> dict[str, Any]:
 
 
 def hash_file(path: Path, before: int, total: int) -> tuple[str, int]:
-    """The digest and the size of a file that begins ``before`` bytes into the whole."""
+    """Return the digest and the size of a file; ``before`` bytes were hashed before it."""
     sha, size = hashlib.sha256(), 0
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):

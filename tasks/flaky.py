@@ -1,4 +1,4 @@
-"""A feed that cannot be had at the first try."""
+"""A feed that is not available at the first attempt, which makes Celery retry the task."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ class FeedBusy(Exception):
     default_retry_delay=2,  # seconds
 )
 def fetch_feed(self: ProgressTask, path: str) -> dict[str, Any]:
-    """Read a JSON Feed, as soon as its upstream has finished it."""
+    """Read a JSON Feed. Retry while its upstream is still writing it."""
     feed = Path(path)
     if not feed.is_file():
         raise FileNotFoundError(f"there is no file {path}")
@@ -35,9 +35,9 @@ def fetch_feed(self: ProgressTask, path: str) -> dict[str, Any]:
 
 
 def check_upstream(marker: Path) -> None:
-    """Raise FeedBusy while there is a marker, which says how many parts are still to come.
+    """Raise FeedBusy while the marker file exists. It contains the number of missing parts.
 
-    There is no upstream in this sample, so each look at the marker takes one part off it.
+    This sample has no real upstream, so each check reduces the number by one.
     """
     if not marker.exists():
         return

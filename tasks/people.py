@@ -1,4 +1,4 @@
-"""Import of people from a CSV file into SQLite."""
+"""An import of people from a CSV file into SQLite."""
 
 import csv
 import re
@@ -18,7 +18,7 @@ EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 
 @shared_task(base=ProgressTask, bind=True)
 def import_csv(self: ProgressTask, csv_path: str, database_path: str) -> dict[str, int]:
-    """Replace the table ``people`` by what the file has: all of it, or nothing."""
+    """Replace the table ``people`` with the content of the file, in one transaction."""
     source = Path(csv_path)
     if not source.is_file():
         raise FileNotFoundError(f"there is no file {csv_path}")
@@ -28,7 +28,7 @@ def import_csv(self: ProgressTask, csv_path: str, database_path: str) -> dict[st
         total = sum(1 for _ in self.track(read(source), message="counting rows"))
 
     imported = 0
-    # Without an isolation level it is BEGIN that begins the transaction, which "with" then ends.
+    # Without an isolation level, BEGIN starts the transaction, and `with database` ends it.
     with closing(sqlite3.connect(database_path, isolation_level=None)) as database, database:
         database.execute("BEGIN IMMEDIATE")
         database.execute("DROP TABLE IF EXISTS people")
@@ -47,7 +47,7 @@ def import_csv(self: ProgressTask, csv_path: str, database_path: str) -> dict[st
 
 
 def read(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows of the file, each with the number of its last line."""
+    """Yield the rows of the file, each with the number of its last line."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         rows = csv.reader(file, strict=True)
         try:
@@ -59,7 +59,10 @@ def read(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def problem_of(row: list[str]) -> str | None:
-    """Why the row is not imported. It quotes nothing: whoever follows may not know these people."""
+    """Return why the row cannot be imported; None if it can.
+
+    The text contains no values of the row: followers of the job may not see personal data.
+    """
     if len(row) != len(COLUMNS):
         return f"fields: {len(row)} instead of {len(COLUMNS)}"
     if "\ufffd" in "".join(row):

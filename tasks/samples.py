@@ -1,6 +1,6 @@
-"""Input for the sample tasks: ``python -m tasks.samples DIR [--scale N]``.
+"""Sample input for the sample tasks: ``python -m tasks.samples DIR [--scale N]``.
 
-The same directory of files each time. The larger the scale, the longer the jobs.
+The generated files are the same each time. A larger scale makes the jobs take longer.
 """
 
 import argparse
@@ -19,14 +19,14 @@ from PIL import Image
 
 from tasks import broken, checksums, flaky, people, thumbnails
 
-# For each step of the scale:
+# Amounts for a scale of 1:
 BOXES = 5
 PEOPLE = 20_000
 PICTURES = 10
 ITEMS = 500
 ENTRIES_A_DAY = 12
 
-DISK_SIZE = 50_000_000  # bytes of a sparse file, which take no room
+DISK_SIZE = 50_000_000  # bytes of a sparse file, which uses no disk space
 DAYS = 3652  # of the ledger
 
 FIRST_NAMES = (
@@ -46,7 +46,7 @@ LAST_NAMES = ("Alvarez", "Brown", "Çelik", "Dvořák", "Eze", "Fischer", "Garc�
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """Where the input of each task is, and where its output goes."""
+    """The paths of each task's input and output."""
 
     tree: Path
     people_csv: Path
@@ -61,7 +61,8 @@ def make_samples(directory: Path, scale: int = 1) -> Samples:
     """Write the input of all tasks into an empty or new directory.
 
     Raises:
-        FileExistsError: there is something in it.
+        ValueError: the scale is less than 1.
+        FileExistsError: the directory is not empty.
     """
     if scale < 1:
         raise ValueError(f"the scale should be 1 or more, not {scale}")
@@ -86,7 +87,7 @@ def make_samples(directory: Path, scale: int = 1) -> Samples:
 
 
 def signatures(samples: Samples) -> dict[str, Signature]:
-    """A call of each task, by the task's short name."""
+    """Return a signature of each task with its sample input, by the task's short name."""
     calls = (
         checksums.hash_tree.s(str(samples.tree)),
         people.import_csv.s(str(samples.people_csv), str(samples.database)),
@@ -112,7 +113,7 @@ def make_tree(tree: Path, scale: int) -> None:
 
 
 def make_people(path: Path, scale: int) -> None:
-    """People, and among them one row of each kind that is not imported."""
+    """Write people, including one row for each reason of rejection."""
     random = Random("people")
     bad = [
         b"Ada Lovelace",  # fields are missing
@@ -120,7 +121,7 @@ def make_people(path: Path, scale: int) -> None:
         b"Grace Hopper,grace at example.com,1906-12-09",
         b"Alan Turing,alan@example.com,1912-06-31",
         "Jürgen Müller,juergen@example.com,1970-01-01".encode("latin-1"),
-        b"Again,person0@example.com,1970-01-01",  # an address that is taken
+        b"Again,person0@example.com,1970-01-01",  # a duplicate address
     ]
     rows = [person(random, number) for number in range(PEOPLE * scale)]
     for number, row in enumerate(bad, 1):
@@ -135,7 +136,7 @@ def person(random: Random, number: int) -> bytes:
 
 
 def make_images(images: Path, scale: int) -> None:
-    """Pictures of differing size, each a few times, and one that is cut off."""
+    """Write pictures of different sizes, ``scale`` copies of each, and one truncated file."""
     images.mkdir()
     random = Random("images")
     for number in range(PICTURES):
@@ -150,7 +151,7 @@ def make_images(images: Path, scale: int) -> None:
 
 
 def make_feed(path: Path, scale: int) -> None:
-    """A JSON Feed, whose upstream still has two parts to write."""
+    """Write a JSON Feed whose upstream still has two parts to write."""
     random = Random("feed")
     items = [
         {"id": str(number), "authors": [{"name": random.choice(FIRST_NAMES)}]}
@@ -169,7 +170,7 @@ def make_ledger(path: Path, scale: int) -> None:
 
 
 def entries(a_day: int) -> Iterator[tuple[str, str, str, str]]:
-    """Ten years of entries; somewhat past the half, one is missing from the balance."""
+    """Yield ten years of entries. After 4/7 of the days, the balance omits one entry."""
     random = Random("ledger")
     cents = 0
     for number in range(DAYS):

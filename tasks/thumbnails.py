@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 
 from jobcast import ProgressTask
 
-# What Pillow raises for a broken file, by format and by what is broken.
+# The exceptions that Pillow raises for a broken file, depending on its format and damage.
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 logger = get_task_logger(__name__)
@@ -18,7 +18,7 @@ logger = get_task_logger(__name__)
 def make_thumbnails(
     self: ProgressTask, source: str, target: str, size: int = 128
 ) -> dict[str, int]:
-    """Make a PNG, ``size`` pixels wide or high at most, of each picture in ``source``."""
+    """Make a PNG thumbnail of each picture in ``source``, at most ``size`` pixels wide and high."""
     folder = Path(source)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no directory {source}")
@@ -32,10 +32,10 @@ def make_thumbnails(
         try:
             picture = shrink(path, size)
         except UNREADABLE as exc:
-            # Any logger will do: what a task logs is a line of its job.
+            # Any logger works: jobcast publishes the task's log records as lines of its job.
             logger.warning("cannot read %s: %s", path.name, type(exc).__name__)
             continue
-        # photo.jpg and photo.png are two pictures, so the old suffix stays.
+        # The name keeps the old suffix: photo.jpg and photo.png are two pictures.
         picture.save(Path(target, f"{path.name}.png"))
         made += 1
     return {"thumbnails": made, "unreadable": len(paths) - made}

@@ -30,10 +30,10 @@ app = Celery(
 app.conf.update(
     broker_connection_retry_on_startup=True,
     result_expires=3600,  # seconds
-    worker_prefetch_multiplier=1,  # jobs are long: a worker takes one when it can run it
+    worker_prefetch_multiplier=1,  # jobs are long, so a process reserves only one at a time
 )
 
-# Celery would say it with a traceback.
+# Report a wrong URL in one line: Celery would print a traceback.
 try:
     _ = app.connection_for_write(), app.backend
 except (KeyError, ValueError, ImportError, ImproperlyConfigured) as exc:

@@ -1,1 +1,1 @@
-"""The console: a page to start jobs on and to watch them. It runs in `jobcast demo` alone."""
+"""The console: a page that starts and shows jobs. It is enabled in `jobcast demo` only."""

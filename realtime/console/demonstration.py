@@ -1,4 +1,4 @@
-"""The site of ``jobcast demo``, and the refusal to be one anywhere else."""
+"""The site of ``jobcast demo``, and the checks that it runs nowhere else."""
 
 import ipaddress
 import json
@@ -11,25 +11,26 @@ from jobcast.errors import SettingsError
 from jobcast.settings import SERVED_ON, Settings
 from realtime.console.site import TOKEN_SECONDS, Site
 
-MARK = "demo.json"  # which `jobcast demo` writes into its directory
+MARK = "demo.json"  # the file that `jobcast demo` writes into its directory
 
 
 def demonstration(
     settings: Settings,
     environ: Mapping[str, str] = os.environ,
 ) -> Site | None:
-    """The site of the demo that started this process; None if none did.
+    """Return the site of the demo that started this process; None without a demo.
 
-    Its login asks for no password. So it is for the machine alone that the demo runs on.
+    The login of the site has no password, so only the demo's own machine may reach it.
 
     Raises:
-        SettingsError: ``JOBCAST_DEMO`` is set where it may not be.
+        SettingsError: ``JOBCAST_DEMO`` is set, but the process does not belong to a demo or
+            listens on an address that other machines can reach.
     """
     directory = environ.get("JOBCAST_DEMO")
     if not directory:
         return None
     mark = _mark(Path(directory))
-    # Another server than `jobcast serve` does not say where it listens.
+    # Only `jobcast serve` reports its listening address.
     listening = environ.get(SERVED_ON)
     for where, host in (("JOBCAST_HOST", settings.host), ("the server's address", listening)):
         if not is_loopback(host):
@@ -49,7 +50,7 @@ def demonstration(
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether an address, or the name ``localhost``, is this machine's alone."""
+    """Return whether a host is ``localhost`` or a loopback address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
     except ValueError:
@@ -57,10 +58,10 @@ def is_loopback(host: str | None) -> bool:
 
 
 def _mark(directory: Path) -> dict[str, str]:
-    """What the demo says of itself, in a directory that nobody else can write to.
+    """Return the content of the mark file, from a directory that only this user can access.
 
     Raises:
-        SettingsError: no demo of this user made the directory.
+        SettingsError: the directory was not created by a demo of this user.
     """
     try:
         status = directory.stat()
@@ -69,19 +70,19 @@ def _mark(directory: Path) -> dict[str, str]:
         if mine and "queue" in mark:
             return mark
     except (OSError, ValueError):
-        pass  # which is said below
+        pass  # reported below
     raise SettingsError(
         "JOBCAST_DEMO",
         "should not be set: it turns on a login that asks for no password, and only `jobcast demo`"
-        f" sets it, to a directory of its own. {directory} is none",
+        f" sets it, to a directory of its own, which {directory} is not",
     )
 
 
 def _token_seconds(environ: Mapping[str, str]) -> int:
-    """How long a page's token lives; a test has them expire soon.
+    """Return the lifetime of the page's tokens, in seconds. Tests shorten it.
 
     Raises:
-        SettingsError: it is no such number.
+        SettingsError: the variable is not a whole number from 1 to 86,400.
     """
     text = environ.get("JOBCAST_DEMO_TOKEN_SECONDS") or str(TOKEN_SECONDS)
     if not text.isdecimal() or not 1 <= int(text) <= 24 * 3600:

@@ -1,4 +1,4 @@
-"""Which requests are answered at all, and what a browser may do with the answers."""
+"""Checks of every request, and security headers for every response."""
 
 import re
 from urllib.parse import urlsplit
@@ -11,7 +11,7 @@ from realtime.console.demonstration import is_loopback
 from realtime.console.site import Site
 
 HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?")
-# What a proxy says of itself, or of whom it speaks for; others begin with X-Forwarded-.
+# Headers that proxies add, in addition to those that begin with X-Forwarded-.
 OF_A_PROXY = {"forwarded", "via", "x-real-ip"}
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
@@ -22,8 +22,8 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-# All of the page comes from here; the sources of its WebSocket are named for browsers that don't
-# count it as 'self'.
+# The page loads everything from its own origin. The WebSocket sources are listed for browsers in
+# which 'self' does not include WebSockets.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
     " font-src 'self'; connect-src 'self' ws://{host} wss://{host}; base-uri 'none';"
@@ -32,7 +32,7 @@ POLICY = (
 
 
 class Guard:
-    """Refuses what another site's page sends, and, at a demonstration, what is not from here."""
+    """Middleware that refuses cross-site requests and, in a demo, requests from other machines."""
 
     def __init__(self, app: ASGIApp, site: Site) -> None:
         self._app = app
@@ -61,11 +61,11 @@ class Guard:
             await problems.answer(403, *refusal)(scope, receive, guarded)
 
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[str, str] | None:
-        """The code and the message."""
+        """Return the code and the message of a refusal; None if the request is allowed."""
         host = headers.get("host", "")
         if not HOST.fullmatch(host):
             return "wrong_host", "The request names no host."
-        # A name that leads here may be another site's: its page could sign in then.
+        # A foreign host name may resolve to this machine (DNS rebinding): its pages could sign in.
         if self._site.is_demonstration and not (_is_here(scope, host) and _is_direct(headers)):
             return "wrong_host", "The demonstration is for this machine alone: use http://127.0.0.1"
         if scope["method"] not in SAFE_METHODS and not _same_origin(headers, host):
@@ -80,12 +80,15 @@ def _is_here(scope: Scope, host: str) -> bool:
 
 
 def _is_direct(headers: Headers) -> bool:
-    """Whether no proxy passed it on; one that does not say so cannot be told."""
+    """Return whether no proxy forwarded the request. A proxy without headers goes undetected."""
     return not any(name in OF_A_PROXY or name.startswith("x-forwarded-") for name in headers)
 
 
 def _same_origin(headers: Headers, host: str) -> bool:
-    """Whether a browser sent it for a page of ours; what is no browser says neither."""
+    """Return whether the request comes from our own page, or not from a browser.
+
+    Clients other than browsers send neither ``Sec-Fetch-Site`` nor ``Origin``.
+    """
     if headers.get("sec-fetch-site", "same-origin") != "same-origin":
         return False
     origin = headers.get("origin")

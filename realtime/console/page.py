@@ -1,4 +1,4 @@
-"""The console's page, as its build left it."""
+"""The files of the console's built page."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ from starlette.routing import Route
 from realtime.console.problems import Problem
 
 NOT_BUILT = "The console is not built. In a checkout of jobcast: make console\n"
-FOREVER = "public, max-age=31536000, immutable"  # the names of assets have their hash
+FOREVER = "public, max-age=31536000, immutable"  # the names of assets contain their hash
 
 
 def page_routes(directory: Path) -> list[Route]:
-    """``/``, ``/favicon.svg`` and ``/assets/``.
+    """Return the routes ``/``, ``/favicon.svg`` and ``/assets/``.
 
     Args:
-        directory: of the built page.
+        directory: the directory of the built page.
     """
 
     def index(_: Request) -> Response:
@@ -40,10 +40,10 @@ def page_routes(directory: Path) -> list[Route]:
 
 
 def existing(directory: Path, name: str) -> Path:
-    """The file of that name: one of those that are there, and no path that a request makes up.
+    """Return the file with that name in the directory. Names with path separators never match.
 
     Raises:
-        Problem: there is none.
+        Problem: there is no such file.
     """
     if directory.is_dir():
         for path in directory.iterdir():

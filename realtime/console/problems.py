@@ -1,4 +1,4 @@
-"""What went wrong, for programs and for people: ``{"code": ..., "message": ...}``."""
+"""Error responses, with a code and a message: ``{"code": ..., "message": ...}``."""
 
 import logging
 from http import HTTPStatus
@@ -11,7 +11,7 @@ logger = logging.getLogger("jobcast.console")
 
 
 class Problem(HTTPException):
-    """A request that is refused. ``message`` is a sentence that the page may show."""
+    """A refused request. ``message`` is a sentence that the page can show."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(status, message)
@@ -33,7 +33,7 @@ async def _refused(_: Request, exc: Exception) -> Response:
 
 
 async def _gone(_: Request, __: Exception) -> Response:
-    return Response(status_code=400)  # which nobody reads
+    return Response(status_code=400)  # a placeholder: the client has disconnected
 
 
 async def _failed(request: Request, exc: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""The console: a page to start jobs on and to watch them, and what it asks this server for."""
+"""The routes of the console: its page, its session, its tokens and its jobs."""
 
 import time
 from datetime import UTC, datetime
@@ -21,10 +21,11 @@ from realtime.console.starting import starting_routes
 
 
 def console(site: Site, page: Path | None = None) -> Mount:
-    """The console's routes, for ``create_app(routes=...)``.
+    """Return the console's routes, for ``create_app(routes=...)``.
 
     Args:
-        page: the directory of the built page; the one that comes with jobcast by default.
+        site: the site's configuration.
+        page: the directory of the built page; by default the page that jobcast contains.
     """
     return Mount(
         "/",
@@ -42,7 +43,7 @@ def console(site: Site, page: Path | None = None) -> Mount:
 
 
 async def token(request: Request) -> JSONResponse:
-    """A token for the page's connection: it may follow the user's jobs, and no others."""
+    """Return a token for the page's connection, which may follow only the user's own jobs."""
     user, site = await signed_in(request), site_of(request)
     expires_at = datetime.fromtimestamp(int(time.time()) + site.token_seconds, UTC)
     return JSONResponse(

@@ -1,4 +1,4 @@
-"""Sends tasks, by name: of what they do, only the worker knows."""
+"""Sending of tasks by name: the server does not import the tasks' code."""
 
 import os
 from collections.abc import Sequence
@@ -8,21 +8,21 @@ from kombu.exceptions import OperationalError
 
 from jobcast.celery.enqueue import OWNER_HEADER
 
-# Somebody waits for the answer.
+# Short timeouts, because a user waits for the response.
 IMPATIENT = {"socket_connect_timeout": 2, "socket_timeout": 2}  # seconds, of Redis
 RETRIES = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.1}
 
 
 class BrokerAway(Exception):
-    """The broker cannot be reached, or takes nothing."""
+    """The broker cannot be reached, or does not accept tasks."""
 
 
 class Sender:
-    """Sends tasks to a queue, through the worker's broker.
+    """A Celery producer for the worker's queue.
 
     Args:
-        queue: where the worker takes its jobs from.
-        url: of the broker, where ``CELERY_BROKER_URL`` is not set.
+        queue: the queue that the worker consumes.
+        url: the broker's URL, used if ``CELERY_BROKER_URL`` is not set.
     """
 
     def __init__(self, queue: str, url: str) -> None:
@@ -31,7 +31,7 @@ class Sender:
         self._queue = queue
 
     def send(self, task: str, arguments: Sequence[str], *, job_id: str, owner: str) -> None:
-        """Send a task for somebody. It waits for the broker, for some seconds at most.
+        """Send a task on behalf of ``owner``. The call blocks for a few seconds at most.
 
         Raises:
             BrokerAway: the task was not sent.
@@ -39,7 +39,7 @@ class Sender:
         connection = self._app.connection_for_write(transport_options=IMPATIENT)
         try:
             with connection:
-                # Before anybody is told that the job is queued.
+                # Check the connection before jobcast publishes the job as queued.
                 connection.ensure_connection(**RETRIES)
                 self._app.send_task(
                     task, arguments, task_id=job_id, headers={OWNER_HEADER: owner},

@@ -1,4 +1,4 @@
-"""Who is signed in."""
+"""The session check, and the login of the demonstration."""
 
 import json
 import re
@@ -20,21 +20,21 @@ LONGEST_BODY = 1024  # bytes
 
 
 async def current_user(request: Request) -> str | None:
-    """Whom the request is from; None if nobody is signed in.
+    """Return the id of the signed-in user; None if the user is not signed in.
 
-    All that the console knows of users. An application puts its own session check here, and gives
-    back what is the owner of a user's jobs and the ``sub`` of a user's tokens. Await your database
-    here: the event loop that this runs on serves every connection. A check that waits without
-    being awaited belongs into ``starlette.concurrency.run_in_threadpool``.
+    Replace this function with your application's session check. The returned id is the owner of the
+    user's jobs and the ``sub`` of the user's tokens. The function runs in the event loop that
+    serves all connections: await your database, and run a blocking check in
+    ``starlette.concurrency.run_in_threadpool``.
     """
     return _demonstration_user(request)
 
 
 async def signed_in(request: Request) -> str:
-    """Whom the request is from.
+    """Return the id of the signed-in user.
 
     Raises:
-        Problem: nobody is signed in.
+        Problem: the user is not signed in.
     """
     user = await current_user(request)
     if user is None:
@@ -51,7 +51,7 @@ def session_routes(site: Site) -> list[Route]:
 
 
 async def show(request: Request) -> JSONResponse:
-    """Answers anybody: the page has to know whether there is a login that it can show."""
+    """Return the session, also without a login: the page needs to know which login to show."""
     return JSONResponse(
         {
             "user": await current_user(request),
@@ -60,11 +60,11 @@ async def show(request: Request) -> JSONResponse:
     )
 
 
-# The rest is the login of the demonstration.
+# The rest of this module is the login of the demonstration.
 
 
 async def sign_in(request: Request) -> JSONResponse:
-    """Believe whoever says a name."""
+    """Sign in under any name, without a password."""
     body = b""
     async for chunk in request.stream():
         body += chunk

@@ -1,4 +1,4 @@
-"""The site: what the console's parts have in common."""
+"""The configuration that the parts of the console share."""
 
 import hashlib
 import hmac
@@ -16,19 +16,19 @@ FILES_SECONDS = 24 * 3600
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """Where the console keeps things, and what it signs with.
+    """The console's directories, queue, lifetimes and signing keys.
 
     Raises:
-        SettingsError: the settings have no secret, so that nothing can be signed.
+        SettingsError: the settings have no secret to sign tokens with.
     """
 
     settings: Settings
-    directory: Path  # has what was started, and each job's files
-    samples: Path  # the input that tasks have by themselves, as ``tasks.samples`` writes it
-    queue: str = "celery"  # where the worker takes its jobs from
+    directory: Path  # contains the list of jobs and each job's files
+    samples: Path  # the default input of the tasks, written by ``tasks.samples``
+    queue: str = "celery"  # the queue that the worker consumes
     token_seconds: int = TOKEN_SECONDS
-    files_seconds: int = FILES_SECONDS  # that a job's files stay after the last one was written
-    is_demonstration: bool = False  # anybody on this machine may sign in, as anybody
+    files_seconds: int = FILES_SECONDS  # how long a job's files are kept after the last write
+    is_demonstration: bool = False  # anyone on this machine can sign in under any name
 
     def __post_init__(self) -> None:
         if not self.settings.secrets:
@@ -38,12 +38,12 @@ class Site:
 
     @property
     def secret(self) -> str:
-        """What tokens are signed with."""
+        """The secret that signs tokens."""
         return self.settings.secrets[0].text
 
     @property
     def session_key(self) -> str:
-        """What sessions are signed with: a token is no session, and a session is no token."""
+        """The key that signs sessions. It differs from ``secret``: no token is a valid session."""
         return hmac.new(self.secret.encode(), b"a session", hashlib.sha256).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Starting jobs: ``/api/tasks`` and ``/api/jobs``."""
+"""The endpoints that list tasks and start jobs: ``/api/tasks`` and ``/api/jobs``."""
 
 import logging
 import secrets
@@ -9,12 +9,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from realtime.console.job_list import JobList, StartedJob
 from realtime.console.problems import Problem
 from realtime.console.sender import BrokerAway, Sender
 from realtime.console.session import signed_in
 from realtime.console.site import Site
-from realtime.console.startable import STARTABLE, Input, Startable
-from realtime.console.started import StartedJob, StartedJobs
+from realtime.console.task_catalog import TASK_CATALOG, CatalogTask, Input
 from realtime.console.upload import receive
 from realtime.console.workspaces import Workspaces
 
@@ -27,58 +27,58 @@ def starting_routes(site: Site) -> list[Route]:
         Route("/api/tasks", show_tasks),
         Route("/api/jobs", starting.show),
         Route("/api/jobs/{name}", starting.start, methods=["POST"]),
-        Route("/api/jobs/{job_id}", starting.take_off, methods=["DELETE"]),
+        Route("/api/jobs/{job_id}", starting.remove, methods=["DELETE"]),
     ]
 
 
 async def show_tasks(_: Request) -> JSONResponse:
-    return JSONResponse({"tasks": [startable.shown for startable in STARTABLE.values()]})
+    return JSONResponse({"tasks": [task.as_json for task in TASK_CATALOG.values()]})
 
 
 class Starting:
-    """The jobs that users start here."""
+    """The endpoints for the jobs that users start."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
         self._sender = Sender(site.queue, site.settings.url)
-        self._started = StartedJobs(site.directory / "started.sqlite")
+        self._started = JobList(site.directory / "started.sqlite")
         self._workspaces = Workspaces(site.directory / "jobs", site.files_seconds)
 
-    # What waits for the disk runs in a thread.
+    # Disk access runs in a thread, because the event loop serves all connections.
     async def show(self, request: Request) -> JSONResponse:
         jobs = await run_in_threadpool(self._started.of, await signed_in(request))
-        return JSONResponse({"jobs": [job.shown for job in jobs]})
+        return JSONResponse({"jobs": [job.as_json for job in jobs]})
 
-    async def take_off(self, request: Request) -> Response:
+    async def remove(self, request: Request) -> Response:
         user, job_id = await signed_in(request), request.path_params["job_id"]
         await run_in_threadpool(self._started.remove, user, job_id)
         return Response(status_code=204)
 
     async def start(self, request: Request) -> JSONResponse:
         user = await signed_in(request)
-        startable = STARTABLE.get(request.path_params["name"])
-        if startable is None:
+        task = TASK_CATALOG.get(request.path_params["name"])
+        if task is None:
             raise Problem(404, "unknown_task", "There is no such task.")
-        job_id = f"{startable.name}-{secrets.token_hex(4)}"
+        job_id = f"{task.name}-{secrets.token_hex(4)}"
         await run_in_threadpool(self._workspaces.sweep)
         with self._workspaces.new(job_id) as directory:
-            upload = await receive(request, startable, directory / "upload.csv")
+            upload = await receive(request, task, directory / "upload.csv")
             given = Input(samples=self._site.samples, workspace=directory, upload=upload)
-            job = await run_in_threadpool(self._start, user, job_id, startable, given)
-        return JSONResponse(job.shown, 201)
+            job = await run_in_threadpool(self._start, user, job_id, task, given)
+        return JSONResponse(job.as_json, 201)
 
-    def _start(self, user: str, job_id: str, startable: Startable, given: Input) -> StartedJob:
-        """Send the job, and have it on the list before anybody can see it.
+    def _start(self, user: str, job_id: str, task: CatalogTask, given: Input) -> StartedJob:
+        """Add the job to the user's list, then send it.
 
         Raises:
-            Problem: it cannot be sent now.
+            Problem: the job cannot be sent now.
         """
         sent_at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        job = StartedJob(job_id=job_id, task=startable.task, title=startable.title, sent_at=sent_at)
-        arguments = startable.arguments(given)
+        job = StartedJob(job_id=job_id, task=task.task, title=task.title, sent_at=sent_at)
+        arguments = task.arguments(given)
         self._started.add(user, job)
         try:
-            self._sender.send(startable.task, arguments, job_id=job_id, owner=user)
+            self._sender.send(task.task, arguments, job_id=job_id, owner=user)
         except BaseException as exc:
             self._started.remove(user, job_id)
             if not isinstance(exc, BrokerAway):

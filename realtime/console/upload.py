@@ -1,4 +1,4 @@
-"""A file that a user sends: straight to the disk, and no more of it than may be."""
+"""Uploads of files, streamed to disk up to a maximum size."""
 
 import csv
 from pathlib import Path
@@ -8,21 +8,21 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from realtime.console.problems import Problem
-from realtime.console.startable import Startable
+from realtime.console.task_catalog import CatalogTask
 
 LARGEST = 32 * 1024 * 1024  # bytes
 CONTENT_TYPE = "text/csv"
-HEADER = 4096  # bytes that the first line may have
+HEADER = 4096  # bytes read of the first line
 
 
-async def receive(request: Request, startable: Startable, path: Path) -> Path | None:
-    """Write the body into a file; None if there is no body.
+async def receive(request: Request, task: CatalogTask, path: Path) -> Path | None:
+    """Write the request's body to ``path`` and return the path; None if the request has no file.
 
-    Its type tells an empty file from one that was not sent.
+    The content type distinguishes an empty file from no file.
 
     Raises:
-        Problem: it is no file that the task takes.
-        ClientDisconnect: it broke off.
+        Problem: the task does not accept the file.
+        ClientDisconnect: the client disconnected during the upload.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     length = request.headers.get("content-length", "")
@@ -35,26 +35,26 @@ async def receive(request: Request, startable: Startable, path: Path) -> Path | 
             if size > LARGEST:
                 raise _too_large()
             if size:
-                _check_type(startable, content_type)
+                _check_type(task, content_type)
             await file.write(chunk)
     if not size and content_type != CONTENT_TYPE:
         await anyio.Path(path).unlink()
         return None
-    _check_type(startable, content_type)
-    await run_in_threadpool(_check_columns, startable, path)
+    _check_type(task, content_type)
+    await run_in_threadpool(_check_columns, task, path)
     return path
 
 
-def _check_type(startable: Startable, content_type: str) -> None:
-    if not startable.columns:
-        raise Problem(415, "takes_no_file", f"“{startable.title}” takes no file.")
+def _check_type(task: CatalogTask, content_type: str) -> None:
+    if not task.columns:
+        raise Problem(415, "takes_no_file", f"“{task.title}” takes no file.")
     if content_type != CONTENT_TYPE:
         raise Problem(415, "not_csv", f"The file should be a CSV file ({CONTENT_TYPE}).")
 
 
-def _check_columns(startable: Startable, path: Path) -> None:
-    """A wrong file is said at once, not by a job that fails."""
-    header = ",".join(startable.columns)
+def _check_columns(task: CatalogTask, path: Path) -> None:
+    """Refuse a file with wrong columns now, so that no job has to fail because of it."""
+    header = ",".join(task.columns)
     with path.open("rb") as file:
         line = file.readline(HEADER).decode("utf-8-sig", errors="replace")
     if not line:
@@ -63,11 +63,11 @@ def _check_columns(startable: Startable, path: Path) -> None:
         columns = next(csv.reader([line], strict=True), [])
     except csv.Error:
         columns = []
-    if tuple(columns) != startable.columns:
+    if tuple(columns) != task.columns:
         raise Problem(400, "wrong_columns", f"The first line of the file should be {header}")
 
 
 def _too_large() -> Problem:
     return Problem(
-        413, "too_large", f"The file is too large: it may have {LARGEST // 1024**2} MiB at most."
+        413, "too_large", f"The file is too large: the maximum is {LARGEST // 1024**2} MiB."
     )

@@ -1,4 +1,4 @@
-"""Where jobs find their input and may write: a directory for each, which goes after its time."""
+"""Directories for the input and output of jobs, deleted after a retention time."""
 
 import logging
 import shutil
@@ -14,12 +14,13 @@ logger = logging.getLogger("jobcast.console")
 
 
 class Workspaces:
-    """The directories of jobs. Its methods wait for the disk.
+    """The directories of jobs. The methods block on disk access.
 
     Args:
-        directory: which has all of them.
-        kept: seconds that one stays after something was last written to it. Whether its job is
-            over nobody says here, so that this has to be longer than jobs wait and run.
+        directory: the parent directory.
+        kept: how long a directory is kept after the last write to it, in seconds. The server does
+            not know whether the job has ended, so this must exceed the time that jobs wait and
+            run.
     """
 
     def __init__(self, directory: Path, kept: float) -> None:
@@ -32,7 +33,7 @@ class Workspaces:
 
     @contextmanager
     def new(self, job_id: str) -> Iterator[Path]:
-        """A new directory for a job, which goes if the job does not come about."""
+        """Create a directory for a job. Delete it if the block raises."""
         directory = self._directory / job_id
         directory.mkdir()
         try:
@@ -42,7 +43,7 @@ class Workspaces:
             raise
 
     def sweep(self) -> None:
-        """Remove what is too old, unless that was done a short while ago."""
+        """Remove expired directories, at most once every ``SWEEP_EVERY`` seconds."""
         with self._lock:
             if time.monotonic() - self._swept_at < SWEEP_EVERY:
                 return
@@ -55,9 +56,11 @@ class Workspaces:
                 if time.time() - _written_at(workspace) > self._kept:
                     shutil.rmtree(workspace)
             except FileNotFoundError:
-                continue  # another process of the site was faster
+                continue  # another server process has removed it
             except OSError as exc:
-                logger.warning("%s could not be removed: %s", workspace, exc)
+                logger.warning(
+                    "could not remove %s (%s); the next sweep tries again", workspace, exc
+                )
 
 
 def _written_at(workspace: Path) -> float:

@@ -1,4 +1,4 @@
-"""jobcast: live progress, logs and endings of Celery jobs over Socket.IO.
+"""jobcast: live progress, logs and outcomes of Celery jobs over Socket.IO.
 
 >>> from jobcast import ProgressTask
 >>> @app.task(base=ProgressTask, bind=True)
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "ProgressTask", "current_job", "open_job", "owned_by"]
 
-# Loaded when they are asked for: the Socket.IO process imports this package too, and no Celery.
+# Imported on first access: the Socket.IO process imports this package and must not import Celery.
 _HOMES = {
     "Job": "jobcast.publishing.job",
     "ProgressTask": "jobcast.celery.task",

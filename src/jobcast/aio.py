@@ -1,11 +1,12 @@
-"""Helpers for asyncio: backoff, background tasks, cancellation, several loops in a row.
+"""Helpers for asyncio: backoff, background tasks, cancellation, consecutive event loops.
 
-Before Python 3.12 ``asyncio.wait_for`` loses a cancellation that comes in one moment with what it
-waits for. redis-py writes each command in it, and python-socketio waits for answers in it.
+Before Python 3.12, ``asyncio.wait_for`` loses a cancellation that arrives at the same moment as the
+result of the awaitable. redis-py writes each command inside ``wait_for``, and python-socketio waits
+for acknowledgements inside it.
 
-Clients, tasks and locks belong to the loop that they were made or first used in. An object that
-outlives its loop, as with test clients, makes them anew for the next one, and awaits nothing of the
-loop that is gone.
+Clients, tasks and locks belong to the loop that they were created or first used in. An object that
+outlives its loop, as in test clients, recreates them for the next loop and awaits nothing that
+belongs to the closed loop.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from types import TracebackType
 from typing import Any, Final, TypeVar
 
 CANCEL_AGAIN: Final = 2.0  # seconds after which a task that still runs is cancelled again
-MOST_DOUBLINGS: Final = 10  # of a delay
+MOST_DOUBLINGS: Final = 10  # of a delay; bounds the exponent, so that no power overflows
 
 T = TypeVar("T")
 
 
 class Backoff:
-    """Delays between tries, with full jitter: clients of one server do not return at once.
+    """Exponential delays with jitter, so that clients of one server do not all retry at once.
 
     Args:
-        first: seconds before the second try, at most.
-        longest: seconds between two tries, at most.
+        first: maximum delay before the first retry, in seconds.
+        longest: maximum delay between two attempts, in seconds.
     """
 
     def __init__(self, first: float, longest: float) -> None:
@@ -37,27 +38,27 @@ class Backoff:
 
     @property
     def ceiling(self) -> float:
-        """The longest that the next delay may be, in seconds."""
+        """The maximum of the next delay, in seconds."""
         return min(self._longest, self._first * 2.0 ** min(self.failures, MOST_DOUBLINGS))
 
     def delay(self) -> float:
-        """Return the seconds to wait before the next try."""
+        """Return the seconds to wait before the next attempt."""
         return random.uniform(self._first / 2, self.ceiling)
 
     def failed(self) -> None:
-        """Double the ceiling."""
+        """Record a failed attempt: double the ceiling."""
         self.failures += 1
 
     def reset(self) -> None:
-        """Begin again with the first delay: a try succeeded."""
+        """Record a successful attempt: return to the first delay."""
         self.failures = 0
 
 
 class BackgroundTasks:
-    """Tasks that run beside their owner, which keeps them from being collected.
+    """A set of background tasks. It keeps references, so that no task is garbage-collected.
 
     Args:
-        on_error: is called with the exception that a task ends with.
+        on_error: callback that receives the exception of a task that fails.
     """
 
     def __init__(self, on_error: Callable[[BaseException], None] | None = None) -> None:
@@ -67,18 +68,18 @@ class BackgroundTasks:
     def spawn(
         self, coroutine: Coroutine[Any, Any, T], *, name: str | None = None
     ) -> asyncio.Task[T]:
-        """Run a coroutine in the running loop."""
+        """Start a coroutine as a task in the running loop and return the task."""
         task = asyncio.create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
 
     async def wait(self) -> None:
-        """Wait until the tasks have ended, however they do."""
+        """Wait until all tasks have finished. Ignore their exceptions."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def cancel(self) -> None:
-        """Cancel the tasks, and wait until they have ended."""
+        """Cancel all tasks and wait until they have finished."""
         await cancel_and_wait(*self._tasks)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
@@ -91,9 +92,10 @@ class BackgroundTasks:
 
 
 async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel tasks, and wait until they have ended, however they do.
+    """Cancel tasks and wait until they have finished. Ignore their exceptions.
 
-    A task that lost its cancellation, and would run for ever, is cancelled again.
+    A task that still runs after ``CANCEL_AGAIN`` seconds may have lost its cancellation and is
+    cancelled again.
 
     >>> await cancel_and_wait(reader, writer)
     """
@@ -102,33 +104,34 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
         for task in remaining:
             task.cancel()
         _, remaining = await asyncio.wait(remaining, timeout=CANCEL_AGAIN)
-    await asyncio.gather(*tasks, return_exceptions=True)  # nobody else asks how they ended
+    # Retrieve the exceptions: asyncio logs those that nothing retrieves.
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def raise_lost_cancellation() -> None:
-    """Raise the cancellation of the current task, where it was lost."""
+    """Raise ``CancelledError`` if the current task has a pending cancellation that was lost."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
 
 
 class LoopChange:
-    """Notices that another event loop runs than before."""
+    """A detector for a change of the running event loop."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def happened(self) -> bool:
-        """Return whether the running loop is another one than at the call before.
+        """Return whether the running loop differs from the one at the previous call.
 
-        The first loop is no change: what was made outside of any loop is for it.
+        The first call returns False: objects created outside any loop belong to the first loop.
         """
         former, self._loop = self._loop, asyncio.get_running_loop()
         return former is not None and former is not self._loop
 
 
 class LoopLock:
-    """An ``asyncio.Lock`` for each event loop that uses it."""
+    """An ``asyncio.Lock`` that is recreated when the running event loop changes."""
 
     def __init__(self) -> None:
         self._change = LoopChange()

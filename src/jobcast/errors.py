@@ -1,19 +1,19 @@
-"""Everything jobcast raises.
+"""The exceptions that jobcast raises.
 
 JobcastError
 ├── SettingsError            a setting is missing or wrong
-├── InvalidJobId             a job id that may not become a room or a key
-├── InvalidMessage           an event or a request that breaks the protocol
-├── TokenError               a token that does not authenticate
+├── InvalidJobId             a job id that cannot name a room or a key
+├── InvalidMessage           an event or a request that violates the protocol
+├── TokenError               a token that cannot be accepted
 ├── TransportError
 │   └── TransportUnavailable the server behind the transport cannot be reached
 │       └── PublishFailed    some events of a batch were not stored
 ├── ClientError
 │   ├── ConnectionRefused    the server refused the connection
-│   ├── JoinRefused          the server refused to let a job be followed
-│   └── JobFailed            the job that was waited for ended with an error
-├── AddressUnavailable       a server cannot listen at its address
-└── ProjectExists            a new project may not be written over something
+│   ├── JoinRefused          the server refused a request to follow a job
+│   └── JobFailed            the awaited job ended with an error
+├── AddressUnavailable       a server cannot listen on its address
+└── ProjectExists            the directory of a new project is not empty
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from jobcast.masking import mask
 
 
 class JobcastError(Exception):
-    """The base of everything that jobcast raises."""
+    """The base class of jobcast's exceptions."""
 
 
 class SettingsError(JobcastError):
-    """A setting is missing or wrong. ``name`` is the variable to look at."""
+    """A setting is missing or wrong. ``name`` is the environment variable to correct."""
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(f"{name} {problem}")
@@ -39,11 +39,11 @@ class SettingsError(JobcastError):
 
 
 class InvalidJobId(JobcastError, ValueError):
-    """A job id that may not become a room or a key."""
+    """A job id that cannot name a room or a key."""
 
 
 class InvalidMessage(JobcastError, ValueError):
-    """An event or a request that breaks the protocol. ``event`` is its name on the wire."""
+    """An event or a request that violates the protocol. ``event`` is its name on the wire."""
 
     def __init__(self, event: str, problem: str) -> None:
         super().__init__(f"{event}: {problem}")
@@ -52,7 +52,7 @@ class InvalidMessage(JobcastError, ValueError):
 
 
 class TokenError(JobcastError):
-    """A token that does not authenticate. ``code`` goes to the client, the token never does."""
+    """A token that cannot be accepted. The server sends ``code`` to the client."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -63,7 +63,7 @@ class TokenError(JobcastError):
 class TransportError(JobcastError):
     """A transport operation failed.
 
-    The message may come from a driver or a server that echoes a password: secrets are masked.
+    Secrets in the message are masked: a driver or a server may echo a password.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -71,13 +71,13 @@ class TransportError(JobcastError):
 
 
 class TransportUnavailable(TransportError):
-    """The server behind the transport cannot be reached; trying again later may work."""
+    """The server behind the transport cannot be reached. A later attempt may succeed."""
 
 
 class PublishFailed(TransportUnavailable):
-    """Some events of a batch were not stored. ``unsent`` holds them, in order, for another try.
+    """Some events of a batch were not stored. ``unsent`` has them, in order, for a retry.
 
-    ``held`` says that nothing is wrong: they come after what another publisher has not sent yet.
+    With ``held`` the transport works: the events wait for earlier events of another publisher.
     """
 
     def __init__(self, message: str, unsent: Sequence[Any], *, held: bool = False) -> None:
@@ -87,7 +87,10 @@ class PublishFailed(TransportUnavailable):
 
 
 class ClientError(JobcastError):
-    """The base of what :class:`jobcast.client.JobClient` raises. ``code`` is the server's."""
+    """The base class of what :class:`jobcast.client.JobClient` raises.
+
+    ``code`` is the server's code, or one of the client's own.
+    """
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -96,15 +99,18 @@ class ClientError(JobcastError):
 
 
 class ConnectionRefused(ClientError):
-    """The server refused the connection, or there is none.
+    """The server refused the connection, or there is no connection.
 
-    ``code`` is the server's, or ``unreachable``, ``token_unavailable`` (the application's function
-    failed; its exception is the cause), or ``closed`` (the client is not open).
+    ``code`` is the server's code, or one of the client's:
+
+    - ``unreachable``, ``forbidden`` or ``not_found``: no connection could be opened;
+    - ``token_unavailable``: the application's token function failed; its exception is the cause;
+    - ``closed``: the client is not open.
     """
 
 
 class JoinRefused(ClientError):
-    """The server refused to let the job be followed. ``job_id`` is the job."""
+    """The server refused a request to follow the job ``job_id``."""
 
     def __init__(self, job_id: str, code: str, message: str) -> None:
         super().__init__(code, message)
@@ -114,7 +120,8 @@ class JoinRefused(ClientError):
 class JobFailed(ClientError):
     """The job ended with an error.
 
-    ``error`` is the name of the exception's class, ``reason`` (and ``code``) how the job ended.
+    ``error`` is the class name of the exception. ``reason``, which is also ``code``, says how the
+    job ended, for example ``failure`` or ``revoked``.
     """
 
     def __init__(self, job_id: str, error: str, message: str, reason: str) -> None:
@@ -125,7 +132,7 @@ class JobFailed(ClientError):
 
 
 class AddressUnavailable(JobcastError):
-    """A server cannot listen at its address. ``port`` is the one that was asked for."""
+    """A server cannot listen on its address. ``port`` is the requested port."""
 
     def __init__(self, host: str, port: int, problem: str) -> None:
         super().__init__(
@@ -136,7 +143,7 @@ class AddressUnavailable(JobcastError):
 
 
 class ProjectExists(JobcastError):
-    """A new project may not be written over something. ``directory`` is not empty."""
+    """A new project needs an empty directory, and ``directory`` is not one."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(f"{directory} is not an empty directory: a new project needs one")

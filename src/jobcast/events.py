@@ -1,7 +1,7 @@
-"""The contract in Python: every event and request of protocol version 1.
+"""The events and requests of protocol version 1, as Python types.
 
-``protocol/PROTOCOL.md`` is the contract in words and ``protocol/events.schema.json`` in JSON
-Schema; the tests hold the three together with the files in ``protocol/examples/``.
+``protocol/PROTOCOL.md`` specifies the protocol and ``protocol/events.schema.json`` has its JSON
+Schema. The tests check both, and the files in ``protocol/examples/``, against these types.
 
 >>> event = JobLog(job_id="42", level="info", message="half-way")
 >>> packet = packet_head(event) + packet_tail(7)
@@ -36,8 +36,8 @@ State = Literal["pending", "queued", "started", "retrying", "stalled", "complete
 LEVELS: Final[tuple[Level, ...]] = get_args(Level)
 TERMINAL_STATES: Final = frozenset({"complete", "error"})
 
-# How an event may be treated on its way: a progress is a value that a newer one replaces,
-# a log may be dropped when a buffer overflows, a status and a terminal event are always kept.
+# How buffers and stores may treat an event: a newer progress event replaces an older one, a log
+# event may be dropped when a buffer overflows, status and terminal events are always kept.
 Kind = Literal["s", "p", "l", "t"]
 STATUS: Final = "s"
 PROGRESS: Final = "p"
@@ -47,9 +47,9 @@ TERMINAL: Final = "t"
 JobId = Annotated[str, Meta(max_length=JOB_ID_MAX_LENGTH, pattern=JOB_ID_PATTERN)]
 Token = Annotated[str, Meta(min_length=1, max_length=TOKEN_MAX_LENGTH)]
 NonNegativeInt = Annotated[int, Meta(ge=0)]
-SEQ_MAX: Final = 2**53 - 1  # what every JSON parser, and a Lua script, reads as a whole number
+SEQ_MAX: Final = 2**53 - 1  # the largest integer that JSON parsers and Lua represent exactly
 Seq = Annotated[int, Meta(ge=0, le=SEQ_MAX)]
-# Bounds, because JSON has no infinity.
+# Bounded, because JSON cannot represent infinity.
 Finite = Annotated[float, Meta(ge=-1e308, le=1e308)]
 NonNegative = Annotated[float, Meta(ge=0, le=1e308)]
 Epoch = Annotated[str, Meta(max_length=64)]
@@ -61,11 +61,11 @@ _ROOM_PREFIX = "job_"
 
 
 def check_job_id(job_id: object) -> str:
-    """Return ``job_id`` if it may become a room and a key.
+    """Return ``job_id`` if it can name a room and a key.
 
     Raises:
-        InvalidJobId: it is no string, is empty, is longer than 128 characters, or has a character
-            other than ASCII letters, digits and ``_ . : @ = + / ~ -``.
+        InvalidJobId: the id is not a string, is empty, is longer than 128 characters, or has a
+            character other than ASCII letters, digits and ``_ . : @ = + / ~ -``.
     """
     if not isinstance(job_id, str):
         raise InvalidJobId(f"a job id is a string, not {type(job_id).__name__}")
@@ -77,17 +77,17 @@ def check_job_id(job_id: object) -> str:
 
 
 def is_job_id(job_id: str) -> bool:
-    """Whether ``job_id`` may become a room and a key."""
+    """Return whether ``job_id`` can name a room and a key."""
     return _JOB_ID.match(job_id) is not None
 
 
 def room_of(job_id: str) -> str:
-    """The Socket.IO room of a job. No other function spells it."""
+    """Return the Socket.IO room of a job."""
     return _ROOM_PREFIX + check_job_id(job_id)
 
 
 def job_of(room: object) -> str | None:
-    """The job that a room belongs to; None if it is not a job's room."""
+    """Return the id of the job that a room belongs to; None if it is not the room of a job."""
     if isinstance(room, str) and room.startswith(_ROOM_PREFIX):
         job_id = room[len(_ROOM_PREFIX) :]
         return job_id if is_job_id(job_id) else None
@@ -102,9 +102,9 @@ def now() -> datetime:
 
 
 class JobEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What every event of a job carries.
+    """The fields that all events of a job have.
 
-    ``seq`` is given by the store, so it is 0 on an event that has not been published yet.
+    The store assigns ``seq``. It is 0 on an event that has not been published.
     """
 
     name: ClassVar[str]
@@ -116,38 +116,38 @@ class JobEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def state(self) -> State | None:
-        """The state that the job is in after this event; None where it changes nothing."""
+        """The state of the job after this event; None if the event does not change it."""
         return None
 
 
 class JobStatus(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
-    """The job was queued, started, will be tried again, or is not heard of any more."""
+    """The job was queued, has started, will be retried, or has stalled."""
 
     name: ClassVar[str] = "job_status"
     kind: ClassVar[Kind] = "s"
 
     status: RunStatus
     task: str | UnsetType = UNSET  # the Celery task's name
-    attempt: Annotated[int, Meta(ge=1)] | UnsetType = UNSET  # 1 for the first try
-    # Of what has started under this id, from 1: given by the store, like ``seq``.
+    attempt: Annotated[int, Meta(ge=1)] | UnsetType = UNSET  # 1 for the first attempt
+    # The number of this run among all runs of the job id, from 1. The store assigns it.
     run: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
     eta: Time | UnsetType = UNSET  # when a retry is due
-    error: str | UnsetType = UNSET  # the class name of the exception behind a retry
+    error: str | UnsetType = UNSET  # the class name of the exception that caused a retry
     message: str | UnsetType = UNSET
 
     @property
     def state(self) -> State:
-        """The status."""
+        """The same as ``status``."""
         return self.status
 
 
 class JobProgress(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
-    """How far the job has come: a value, so that a newer one replaces an older one."""
+    """The progress of the job. A newer event replaces an older one."""
 
     name: ClassVar[str] = "job_progress"
     kind: ClassVar[Kind] = "p"
 
-    percentage: Percentage | None  # None where the total is unknown
+    percentage: Percentage | None  # None if the total is unknown
     message: str | None
     current: Finite | UnsetType = UNSET
     total: Finite | UnsetType = UNSET
@@ -157,14 +157,14 @@ class JobProgress(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobLog(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
-    """A line that the job logged."""
+    """A log line of the job."""
 
     name: ClassVar[str] = "job_log"
     kind: ClassVar[Kind] = "l"
 
     level: Level
     message: str
-    # The attempt that logged the line. The store sets it on a line that arrives after its run.
+    # The attempt that logged the line. The store sets it if the line arrives after its run's end.
     attempt: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
 
 
@@ -183,7 +183,7 @@ class JobComplete(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobError(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
-    """The job failed or was ended. Terminal. ``error`` is the exception's class name."""
+    """The job failed or was terminated. Terminal. ``error`` is the exception's class name."""
 
     name: ClassVar[str] = "job_error"
     kind: ClassVar[Kind] = "t"
@@ -204,14 +204,14 @@ JOB_EVENTS: Final[Mapping[str, type[JobEvent]]] = {
 
 
 class Cursor(Struct, frozen=True, kw_only=True):
-    """A place in a job's events: everything up to ``seq`` of the record ``epoch`` was seen."""
+    """A position in a job's events: the client has all up to ``seq`` of the record ``epoch``."""
 
     epoch: Epoch
     seq: Seq
 
 
 class Joined(Struct, frozen=True, kw_only=True):
-    """A join took effect, or the record that a joined job is kept in was begun anew."""
+    """A join took effect, or the store began a new record of a joined job."""
 
     name: ClassVar[str] = "joined"
 
@@ -232,7 +232,7 @@ class Left(Struct, frozen=True, kw_only=True):
 
 
 class TokenExpiring(Struct, frozen=True, kw_only=True):
-    """The connection's token runs out soon: renew it with ``refresh_token``."""
+    """The connection's token expires soon. The client renews it with ``refresh_token``."""
 
     name: ClassVar[str] = "token_expiring"
 
@@ -240,7 +240,7 @@ class TokenExpiring(Struct, frozen=True, kw_only=True):
 
 
 class Closing(Struct, frozen=True, kw_only=True):
-    """The server is about to close the connection, for good."""
+    """The server closes the connection right after this event, for the reason ``code``."""
 
     name: ClassVar[str] = "closing"
 
@@ -249,24 +249,24 @@ class Closing(Struct, frozen=True, kw_only=True):
 
 
 class Draining(Struct, frozen=True, kw_only=True):
-    """The process is about to end: the connection is closed soon, and another one is to be made."""
+    """The server process is about to exit. The client reconnects to another process."""
 
     name: ClassVar[str] = "draining"
 
-    closes_in: NonNegative  # seconds
+    closes_in: NonNegative  # seconds until the server closes the connection
 
 
 # --- client to server, and the acknowledgements -------------------------------------------------
 
 
 class Auth(Struct, frozen=True, kw_only=True):
-    """What a client sends to connect."""
+    """The payload of a client's Socket.IO connect packet."""
 
     token: Token
 
 
 class JoinJob(Struct, frozen=True, kw_only=True):
-    """Follow a job; with ``after``, only what came later than that."""
+    """A request to follow a job. With ``after``, the server replays only later events."""
 
     job_id: JobId
     after: Cursor | None = None
@@ -293,7 +293,7 @@ class JoinAccepted(Struct, frozen=True, kw_only=True):
     status: State
     epoch: Epoch
     seq: Seq
-    recovered: bool  # the client's ``after`` was found: nothing is missing, nothing comes twice
+    recovered: bool  # the server found the client's ``after``: no event is missing or repeated
     ok: Literal[True] = True
 
 
@@ -327,31 +327,34 @@ _encoder = msgspec.json.Encoder()
 
 
 def parse_event(name: str, payload: object) -> JobEvent:
-    """The event that a payload from the wire stands for.
+    """Return the event that a name and a payload from the wire describe.
 
     Raises:
-        InvalidMessage: the name is no event's, or the payload breaks the contract.
+        InvalidMessage: no event has this name, or the payload violates the protocol.
     """
     cls = JOB_EVENTS.get(name)
     if cls is None:
-        raise InvalidMessage(name, f"is no event of a job; those are {', '.join(JOB_EVENTS)}")
+        raise InvalidMessage(
+            name, f"is not an event of a job; expected one of {', '.join(JOB_EVENTS)}"
+        )
     return _convert(name, payload, cls)
 
 
 def parse_request(name: str, payload: object, cls: type[T]) -> T:
-    """The request that a payload from a client stands for.
+    """Return the message of type ``cls`` that a payload describes.
 
     Raises:
-        InvalidMessage: the payload breaks the contract; its text may be shown to the client.
+        InvalidMessage: the payload violates the protocol. The exception's message may be sent to
+            the client.
     """
     return _convert(name, payload, cls)
 
 
 def parse_acknowledgement(name: str, payload: object) -> Struct:
-    """What a server answered to the request ``name``: an acceptance or a :class:`Refusal`.
+    """Return the server's acknowledgement of the request ``name``: acceptance or :class:`Refusal`.
 
     Raises:
-        InvalidMessage: the answer breaks the contract.
+        InvalidMessage: the acknowledgement violates the protocol.
     """
     if not isinstance(payload, Mapping) or "ok" not in payload:
         raise InvalidMessage(name, "the acknowledgement has no ok")
@@ -360,27 +363,27 @@ def parse_acknowledgement(name: str, payload: object) -> Struct:
 
 
 def payload_of(message: Struct) -> dict[str, Any]:
-    """The JSON object that stands for a message, as plain Python data."""
+    """Return a message as plain Python data, ready to be encoded as a JSON object."""
     payload: dict[str, Any] = msgspec.to_builtins(message)
     return payload
 
 
 def packet_head(event: JobEvent) -> str:
-    """The Socket.IO packet of an event up to its ``seq``, which the store gives.
+    """Return the Socket.IO packet of an event up to its ``seq``, which the store assigns.
 
-    The store appends the number and :func:`packet_tail`'s end, so that nobody after it has to
-    read or write JSON.
+    The store appends :func:`packet_tail`. After that, no process has to parse or encode JSON.
     """
     payload = _encoder.encode(event if not event.seq else structs.replace(event, seq=0)).decode()
     return f'42["{event.name}",{payload[:-1]},"seq":'
 
 
 def packet_tail(seq: int, run: int | None = None, attempt: int | None = None) -> str:
-    """The end of a packet.
+    """Return the end of a packet.
 
     Args:
-        run: the number that a ``started`` has.
-        attempt: the attempt that logged a line which arrives after its run.
+        seq: the event's number in the job's record.
+        run: the number of the run; on ``started`` events.
+        attempt: the attempt that logged the line; on lines that arrive after their run's end.
     """
     if run is not None:
         return f'{seq},"run":{run}}}]'
@@ -388,7 +391,7 @@ def packet_tail(seq: int, run: int | None = None, attempt: int | None = None) ->
 
 
 def packet_of(message: Joined | Left | TokenExpiring | Closing | Draining) -> str:
-    """The Socket.IO packet of a message that is no event of a job's history."""
+    """Return the Socket.IO packet of a message that is not part of a job's history."""
     return f'42["{message.name}",{_encoder.encode(message).decode()}]'
 
 

@@ -1,4 +1,4 @@
-"""Fetch a JWKS: bounded in time, in bytes and in keys. Needs PyJWT (``jobcast[server]``)."""
+"""Fetch a JWKS with bounds on time, bytes and keys. Needs PyJWT (``jobcast[server]``)."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ import jwt
 from jobcast.errors import JobcastError
 
 MAX_BYTES: Final = 1024 * 1024  # of the document; issuers serve a few KiB
-MAX_KEYS: Final = 1000  # of the document; parsing one takes about 0.1 ms
+MAX_KEYS: Final = 1000  # in the document; parsing one key takes about 0.1 ms
 CHUNK: Final = 64 * 1024  # bytes
 
 
 class UnusableKeySet(JobcastError):
-    """The endpoint gives no JWKS that can be used."""
+    """The endpoint does not return a usable JWKS."""
 
 
 class _NoRedirects(HTTPRedirectHandler):
-    """The keys come from the host that the setting names, and from no other."""
+    """A redirect handler that follows none: keys come only from the configured host."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
 
 
 def fetch_signing_keys(url: str, timeout: float, total: float) -> list[jwt.PyJWK]:
-    """Return the signing keys of a JWKS that have a key id. It blocks.
+    """Return the signing keys of a JWKS that have a key id. The call blocks.
 
     Args:
-        url: of the JWKS, with the scheme http or https.
-        timeout: seconds in which the endpoint sends nothing.
-        total: seconds in which the whole document has to arrive.
+        url: the URL of the JWKS, with the scheme ``http`` or ``https``.
+        timeout: maximum time without data from the endpoint, in seconds.
+        total: maximum time for the whole document, in seconds.
 
     Raises:
-        UnusableKeySet: the endpoint does not answer in time, or its answer is no usable JWKS.
+        UnusableKeySet: the endpoint does not answer in time or does not return a usable JWKS.
     """
     data = _parse(_fetch(url, timeout, total))
     listed = data.get("keys")
@@ -80,7 +80,7 @@ def _parse(body: bytes) -> dict[str, Any]:
     try:
         data = json.loads(body)
     except (ValueError, RecursionError) as exc:
-        raise UnusableKeySet(f"the JWKS is no JSON: {exc}") from exc
+        raise UnusableKeySet(f"the JWKS is not JSON: {exc}") from exc
     if not isinstance(data, dict):
-        raise UnusableKeySet("the JWKS is no JSON object")
+        raise UnusableKeySet("the JWKS is not a JSON object")
     return data

@@ -1,4 +1,4 @@
-"""Keys that verify tokens, from the settings. Needs PyJWT (``jobcast[server]``)."""
+"""Keys from the settings that verify tokens. Needs PyJWT (``jobcast[server]``)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jobcast.settings import NamedKey, Settings
 
 
 class VerificationKey(Struct, frozen=True):
-    """A key, the algorithms that it may be used with, and the ``kid`` of its tokens, if any."""
+    """A key, its allowed algorithms, and the ``kid`` of the tokens that it verifies, if any."""
 
     kid: str | None
     material: Any
@@ -21,10 +21,10 @@ class VerificationKey(Struct, frozen=True):
 
 
 class StaticKeys:
-    """The secrets or public keys that the settings have. There are several during a rotation.
+    """The secrets or public keys from the settings. There are several during a rotation.
 
     Raises:
-        SettingsError: a public key cannot be read, or no allowed algorithm is for it.
+        SettingsError: a public key cannot be parsed, or none of the allowed algorithms fits it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -36,16 +36,16 @@ class StaticKeys:
         ] + [_public_key(named, settings.algorithms, variable) for named in settings.public_keys]
 
     def start(self) -> None:
-        """Do nothing: the keys are there."""
+        """Do nothing: the keys are already loaded."""
 
     def close(self) -> None:
-        """Do nothing."""
+        """Do nothing: nothing is refreshed in the background."""
 
     async def find(self, kid: str | None) -> Sequence[VerificationKey]:
         """Return the keys to try on a token, in order.
 
-        A token without a ``kid`` is tried with each key. One with a ``kid`` is verified by the key
-        of that id; if there is none, by those that have no id.
+        For a token without ``kid`` these are all keys. For a token with a ``kid`` these are the
+        keys with that id or, if there are none, the keys without an id.
         """
         if kid is None:
             return self._keys
@@ -54,7 +54,7 @@ class StaticKeys:
 
 
 def _public_key(named: NamedKey, algorithms: Sequence[str], variable: str) -> VerificationKey:
-    """Parse a key once, and keep it to the algorithms that it is for."""
+    """Parse a key, and restrict it to the allowed algorithms that fit its type."""
     usable: dict[str, Any] = {}
     problems: list[str] = []
     for name in algorithms:
@@ -65,6 +65,6 @@ def _public_key(named: NamedKey, algorithms: Sequence[str], variable: str) -> Ve
     if not usable:
         of = "" if named.kid is None else f" {named.kid!r}"
         raise SettingsError(
-            variable, f"is no key{of} for the algorithms allowed ({'; '.join(problems)})"
+            variable, f"is not a key{of} for the allowed algorithms ({'; '.join(problems)})"
         )
     return VerificationKey(named.kid, next(iter(usable.values())), tuple(usable))

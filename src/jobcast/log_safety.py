@@ -1,4 +1,4 @@
-"""Log lines that no client can forge, and that hold no credential."""
+"""Protection of log lines against forged lines and leaked credentials."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from urllib.parse import unquote_plus
 from jobcast.masking import MASK, is_secret_name, mask
 
 LONGEST_LINE: Final = 4096  # characters
-# They log what clients send: paths with their queries, and session ids.
+# These loggers log data from clients: paths with their query strings, and session ids.
 EXPOSED_LOGGERS: Final = ("uvicorn.access", "uvicorn.error", "engineio.server", "socketio.server")
-# The same of a client, about what servers send.
+# These loggers log data from servers.
 CLIENT_LOGGERS: Final = ("engineio.client", "socketio.client")
 
 _OWN: Final = "jobcast."
 _ACCESS_LOGGER: Final = "uvicorn.access"
 _PARAMETER: Final = re.compile(r"(?<=[?&])([^=&\s\"'?]+)=([^&\s\"']+)")
-_BEARER: Final = "sid"  # who knows it may send and receive in the name of an HTTP-polling client
+_BEARER: Final = "sid"  # a session id is the only credential of an HTTP long-polling client
 
 
 class SafeRecords(logging.Filter):
-    """Passes every record on as one line without control characters and without secrets.
+    """A logging filter that removes control characters and secrets from every record.
 
-    Values of ``sid`` and of parameters that are named after a token, a secret, a password or a key
-    are masked, as is what :func:`jobcast.masking.mask` knows. The further lines of a traceback are
-    indented.
+    The message becomes a single line. The values of ``sid`` and of parameters whose names contain
+    words such as ``token``, ``secret``, ``password`` or ``key`` are masked, and so is everything
+    that :func:`jobcast.masking.mask` masks. The lines of a traceback are indented.
 
     >>> logging.getLogger("shop.access").addFilter(SafeRecords())
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name == _ACCESS_LOGGER and isinstance(record.args, tuple):
-            # uvicorn's formatter puts the line together from the arguments.
+            # uvicorn's formatter builds the line from the arguments.
             record.args = tuple(_safe_argument(argument) for argument in record.args)
         else:
             record.msg, record.args = safe_line(record.getMessage()), None
@@ -44,7 +44,7 @@ class SafeRecords(logging.Filter):
 
 
 def protect(*names: str) -> None:
-    """Filter the records of loggers, whatever their handlers are. Repeating it changes nothing."""
+    """Add :class:`SafeRecords` to the named loggers. Repeated calls have no further effect."""
     for name in names:
         logger = logging.getLogger(name)
         if not any(isinstance(some, SafeRecords) for some in logger.filters):
@@ -52,12 +52,12 @@ def protect(*names: str) -> None:
 
 
 def protect_own() -> None:
-    """Filter what jobcast's own loggers log in this process."""
+    """Add :class:`SafeRecords` to jobcast's own loggers in this process."""
     protect(*(name for name in list(logging.Logger.manager.loggerDict) if name.startswith(_OWN)))
 
 
 def safe_line(text: str) -> str:
-    """Return the text as one line of a log, cut to ``LONGEST_LINE`` characters and masked."""
+    """Return the text as one masked log line, truncated to ``LONGEST_LINE`` characters."""
     if len(text) > LONGEST_LINE:
         text = f"{text[:LONGEST_LINE]}…"
     if not text.isprintable():

@@ -1,8 +1,8 @@
-"""Secrets, kept out of what is printed and logged.
+"""Masking of secrets in printed and logged text.
 
-:func:`mask_url` hides what may be secret in a URL. :func:`mask` does so for each URL in a text, and
-hides the secrets that :func:`remember` was given: a server may echo a password that it did not
-understand, without any URL around it.
+:func:`mask_url` masks the possibly secret parts of a URL. :func:`mask` masks each URL in a text and
+every secret registered with :func:`remember`: an error message of a server may contain a password
+without a URL around it.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from typing import Final
 from urllib.parse import unquote, unquote_plus
 
 MASK: Final = "***"
-SHORTEST_SECRET: Final = 6  # characters; shorter ones are parts of ordinary words
+SHORTEST_SECRET: Final = 6  # characters; shorter values occur in ordinary words
 
 _SECRET_WORDS: Final = ("password", "passwd", "secret", "token", "key", "credential", "signature")
 _PUBLIC_WORDS: Final = ("public",)
-# One of several that are joined by ; or , ends where the next one begins.
+# In a list of URLs joined by ; or , each URL ends where the next one begins.
 _URL: Final = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*://(?:(?![;,][A-Za-z][A-Za-z0-9+.-]*://)[^\s\"'<>])+"
 )
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _AUTHORITY: Final = re.compile(r"[^/?#]*")
-# A user and the beginning of a password that has a / or the like; no host with a port.
+# A user and the start of a password that contains a character such as /, but not a host and port.
 _CUT_OFF: Final = re.compile(r"[^:\[\]]*:(?!\d*\Z).+")
 _USER: Final = re.compile(r"[A-Za-z0-9_.-]*:")
 _PARAMETER: Final = re.compile(r"(?<=[?&;#])([^=&;?#]*)=")
 
-_secrets: tuple[str, ...] = ()  # the longest come first: one may be a part of another
+_secrets: tuple[str, ...] = ()  # longest first: one secret may contain another
 
 
 def is_secret_name(name: str) -> bool:
-    """Return whether a parameter or a setting of that name holds a secret.
+    """Return whether the name of a parameter or a setting indicates a secret.
 
     >>> is_secret_name("sentinel_password"), is_secret_name("jwt_public_key")
     (True, False)
@@ -44,9 +44,9 @@ def is_secret_name(name: str) -> bool:
 
 
 def mask_url(url: str) -> str:
-    """Return the URL with ``***`` for passwords and for parameters that hold a secret.
+    """Return the URL with ``***`` in place of passwords and secret parameters.
 
-    The URL may be malformed: with two readings, what is secret by either of them is hidden.
+    The URL may be malformed. If it can be parsed in two ways, the secret parts of both are masked.
 
     >>> mask_url("redis+sentinel://bob:pass@s1,s2/0/main?sentinel_password=secret")
     'redis+sentinel://bob:***@s1,s2/0/main?sentinel_password=***'
@@ -55,7 +55,7 @@ def mask_url(url: str) -> str:
 
 
 def mask(text: str) -> str:
-    """Return the text with its URLs masked, and without the secrets of this process."""
+    """Return the text with its URLs and the registered secrets of this process masked."""
     for secret in _secrets:
         if secret in text:
             text = text.replace(secret, MASK)
@@ -65,10 +65,10 @@ def mask(text: str) -> str:
 
 
 def remember(*values: str) -> None:
-    """Have :func:`mask` hide secrets from now on.
+    """Register secrets that :func:`mask` masks from now on.
 
     Args:
-        values: secrets, or URLs that have some.
+        values: secrets, or URLs that contain secrets.
     """
     global _secrets
     known = set(_secrets)
@@ -91,20 +91,20 @@ def _masked(url: str, parts: Iterator[tuple[int, int]]) -> str:
 
 
 def _secret_parts(url: str) -> Iterator[tuple[int, int]]:
-    """Yield where the secret parts of a server's URL begin and end."""
+    """Yield the start and end of each secret part of a server's URL."""
     scheme = _SCHEME.match(url)
     start = scheme.end() if scheme else 0
-    # An unencoded password may contain any character: it ends at the last @.
+    # An unencoded password may contain any character, so the last @ ends it.
     end = url.rfind("@", start)
     user = _USER.match(url, start, max(start, end))
-    # Without a password the user may be a token.
+    # If there is no password, the user name may be a token.
     return _parts(url, user.end() if user and user.end() < end else start, end)
 
 
 def _parts_in_text(url: str) -> Iterator[tuple[int, int]]:
-    """The same of a URL in a text, with the user.
+    """Yield the start and end of each secret part of a URL in a text. Include the user name.
 
-    It may be the URL of a page: those have an @ in their paths.
+    The URL may be that of a web page, whose path may contain an @.
     """
     start = url.index("://") + len("://")
     authority = _AUTHORITY.match(url, start)
@@ -113,12 +113,12 @@ def _parts_in_text(url: str) -> Iterator[tuple[int, int]]:
     if end < 0 and _CUT_OFF.fullmatch(url, start, stop):
         end = url.rfind("@", start)
     if url.endswith(f":{MASK}", start, max(start, end)):
-        end = start  # as mask_url leaves it
+        end = start  # mask_url has already masked this URL
     return _parts(url, start, end)
 
 
 def _parts(url: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield what is secret: from ``start`` to the @ at ``end``, and values of parameters."""
+    """Yield the part from ``start`` to the @ at ``end``, and the values of secret parameters."""
     if end > start:
         yield start, end
     for found in _PARAMETER.finditer(url, start):

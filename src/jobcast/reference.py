@@ -1,4 +1,4 @@
-"""The reference application: where it is, and how it becomes a project of one's own."""
+"""The reference application: its location, and its use as the start of a new project."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jobcast.settings import DEFAULT_URL
 PARTS: Final = (
     "tasks", "worker", "realtime", "Procfile", "docker-compose.yml", "Dockerfile", ".dockerignore",
 )  # fmt: skip
-# What only a project of one's own has: its name here, which is plain, and there.
+# Files that only a new project has: from the name in _project/ to the name in the project.
 EXTRAS: Final = {
     "README.md": "README.md",
     "requirements.txt": "requirements.txt",
@@ -24,12 +24,12 @@ _HERE: Final = Path(__file__).resolve().parent
 
 
 def reference_directory() -> Path:
-    """The directory that has ``tasks``, ``worker`` and ``realtime``.
+    """Return the directory that contains ``tasks``, ``worker`` and ``realtime``.
 
     Raises:
-        JobcastError: there is none.
+        JobcastError: the reference application is not installed.
     """
-    # A wheel carries it; in a checkout it is the root.
+    # A wheel contains the application; in a checkout it is the root directory.
     for directory in (_HERE / "_reference", _HERE.parents[1]):
         if all((directory / part).exists() for part in PARTS):
             return directory
@@ -37,7 +37,10 @@ def reference_directory() -> Path:
 
 
 def console_directory() -> Path:
-    """Where the built page of the console is; in a checkout, once ``make console`` has made it."""
+    """Return the directory of the console's built page.
+
+    In a checkout, ``make console`` builds the page.
+    """
     return _HERE / "_console"
 
 
@@ -45,13 +48,13 @@ def write_project(directory: Path) -> list[str]:
     """Write the reference application into a directory, as the start of a project.
 
     Args:
-        directory: is made if it does not exist.
+        directory: an empty directory; it is created if it does not exist.
 
     Returns:
-        The names of what was written, relative to the directory.
+        The paths of the written files, relative to the directory.
 
     Raises:
-        ProjectExists: the directory has something in it, or is none.
+        ProjectExists: the path is not a directory, or the directory is not empty.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ProjectExists(directory)
@@ -83,7 +86,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _write_env(path: Path, jwt_secret: str) -> None:
-    """Write the settings of a machine for development."""
+    """Write the settings for a development machine."""
     path.touch(mode=0o600, exist_ok=False)
     path.write_text(
         f"JOBCAST_URL={DEFAULT_URL}\nJOBCAST_JWT_SECRET={jwt_secret}\n", encoding="utf-8"
@@ -93,7 +96,8 @@ def _write_env(path: Path, jwt_secret: str) -> None:
 def _write_secrets(directory: Path, jwt_secret: str) -> list[Path]:
     """Write the secrets that docker-compose.yml mounts.
 
-    Users of the containers read the files; on this machine the directory keeps others out.
+    The files are world-readable, because the containers run as another user. The mode of the
+    directory protects them on the host.
     """
     directory.mkdir(mode=0o700)
     password = secrets.token_urlsafe(32)

@@ -1,7 +1,7 @@
-"""Revoke tokens: end the connections that were made with them, and refuse them from now on.
+"""Revocation of tokens: close the connections that use them, and refuse them from then on.
 
 >>> from jobcast.revocation import revoke
->>> revoke(sub="alice")  # every token that alice has now
+>>> revoke(sub="alice")  # all tokens issued to alice until now
 >>> revoke(jti="5f0c", ttl=3600)  # one token
 """
 
@@ -15,8 +15,8 @@ from jobcast.settings import Settings
 from jobcast.transports import open_publisher
 from jobcast.transports.revocations import Revocation, SupportsRevoking
 
-DEFAULT_TTL: Final = 30 * 24 * 3600  # seconds; where nothing bounds the lifetime of tokens
-LEEWAY: Final = 60  # seconds that clocks may differ
+DEFAULT_TTL: Final = 30 * 24 * 3600  # seconds; used if no setting bounds the lifetime of tokens
+LEEWAY: Final = 60  # seconds of allowed clock difference
 
 
 def revoke(
@@ -29,27 +29,28 @@ def revoke(
 ) -> Revocation:
     """Revoke one token, or the tokens of a subject, on every server process.
 
-    Open connections with such a token are closed at once; new ones are refused with
-    ``token_revoked``. It blocks while the transport is written to: call it in a thread where a
-    loop runs. Revoking again does no harm.
+    The servers close open connections that use such a token at once, and refuse new ones with
+    ``token_revoked``. The call blocks while it writes to the transport: in asyncio code, run it in
+    a thread. Repeating a revocation is harmless.
 
     Args:
-        sub: the subject; a number stands for its digits.
+        sub: the subject whose tokens are revoked. An int is converted to its digits.
         jti: the id of one token.
-        before: seconds since 1970. Tokens of ``sub`` that were issued later stay valid, and those
-            without ``iat`` do not. Now by default.
-        ttl: seconds that the revocation is kept, which is as long as such a token may still be
-            valid: ``JOBCAST_JWT_MAX_LIFETIME`` by default, or 30 days if that is not set.
-        settings: read from the environment by default.
+        before: a time in seconds since 1970, by default now. Tokens of ``sub`` that were issued
+            later stay valid. Tokens without ``iat`` are revoked.
+        ttl: how long the revocation is kept, in seconds. It should cover the remaining lifetime
+            of the tokens. The default is ``JOBCAST_JWT_MAX_LIFETIME``, or 30 days if that is not
+            set.
+        settings: the settings; read from the environment by default.
 
     Returns:
-        The revocation as it is stored; ``until`` is when it is forgotten, in seconds since 1970.
+        The revocation as stored. ``until`` is when it is deleted, in seconds since 1970.
 
     Raises:
         ValueError: neither or both of ``sub`` and ``jti`` are given, or one is empty.
         SettingsError: a setting in the environment is wrong.
-        TransportError: the transport cannot keep revocations.
-        PublishFailed: the transport cannot be reached now.
+        TransportError: the transport does not support revocations.
+        PublishFailed: the transport cannot be reached.
     """
     subject = None if sub is None else str(sub)
     if (subject is None) == (jti is None) or not (subject or jti):

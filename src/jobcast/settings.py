@@ -1,4 +1,4 @@
-"""Settings: read once, from the environment or from a mapping that a caller gives.
+"""The settings, read once from the environment or from a given mapping.
 
 >>> Settings.load({"JOBCAST_PORT": "9000"}).port
 9000
@@ -25,7 +25,7 @@ from jobcast.transports.leases import DEFAULT_LEASE, DEFAULT_LOST_AFTER, LeaseTi
 from jobcast.transports.prefix import DEFAULT_PREFIX, check_prefix
 
 PREFIX: Final = "JOBCAST_"
-SERVED_ON: Final = "JOBCAST_SERVED_ON"  # set by `jobcast serve`: the address it listens on
+SERVED_ON: Final = "JOBCAST_SERVED_ON"  # the listening address, which `jobcast serve` sets
 FILE_SUFFIX: Final = "_FILE"
 DEFAULT_URL: Final = "redis://localhost:6379/0"
 DEFAULT_RESULT_LIMIT: Final = 64 * 1024  # bytes of JSON
@@ -42,23 +42,23 @@ DEFAULT_HISTORY_RATE: Final = 1024 * 1024  # characters a second
 DEFAULT_AUTHORIZE_TIMEOUT: Final = 10.0  # seconds
 DEFAULT_DRAIN_SECONDS: Final = 5
 DEFAULT_ENQUEUE_TIMEOUT: Final = 0.25  # seconds
-SECRET_MIN_LENGTH: Final = 32  # bytes: what RFC 7518 asks of an HS256 key
+SECRET_MIN_LENGTH: Final = 32  # bytes; RFC 7518 requires it of an HS256 key
 
 HMAC_ALGORITHMS: Final = ("HS256", "HS384", "HS512")
 KEY_ALGORITHMS: Final = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 )  # fmt: skip
 
-# An entry of a list of secrets that begins with a key id. The padding of Base64 is no separator.
+# An entry of a list of secrets that begins with a key id. Base64 padding is not a separator.
 _SECRET_WITH_KID: Final = re.compile(r"([A-Za-z0-9._-]{1,128})=(.*[^=].*)", re.DOTALL)
-# A PEM block in a list of public keys, with a key id before it or none.
+# A PEM block in a list of public keys, optionally preceded by a key id.
 _PEM_BLOCK: Final = re.compile(
     r"(?:(?P<kid>[A-Za-z0-9._-]{1,128})=)?\s*"
     r"(?P<pem>-----BEGIN (?P<kind>[A-Z ]+)-----.*?-----END (?P=kind)-----)[\s,]*",
     re.DOTALL,
 )
 
-# Variables of jobcast that are no settings of a server or a worker.
+# Variables of jobcast that are not settings of a server or a worker.
 _OTHERS: Final = ("JOBCAST_TOKEN", "JOBCAST_DEMO")
 _OF_KUBERNETES: Final = re.compile(r"_SERVICE_(HOST|PORT)(_|$)|_PORT_\d+_(TCP|UDP|SCTP)(_|$)")
 
@@ -68,7 +68,7 @@ LogLevel = Literal["off", "debug", "info", "warning", "error", "critical"]
 
 
 class NamedKey(NamedTuple):
-    """A secret or a public key in PEM, with the ``kid`` of the tokens that it verifies, if any."""
+    """A secret or a PEM public key, with the ``kid`` of the tokens that it verifies, if any."""
 
     kid: str | None
     text: str
@@ -77,8 +77,8 @@ class NamedKey(NamedTuple):
 class Settings(Struct, frozen=True, kw_only=True):
     """All settings; ``docs/reference/settings.md`` describes each.
 
-    An instance may be shown and logged: its ``repr`` hides each field that is named after a
-    password, a secret, a token or a key, and what is secret in URLs.
+    An instance is safe to print and log: its ``repr`` masks secrets in URLs, and every field whose
+    name contains a word such as ``password``, ``secret``, ``token`` or ``key``.
     """
 
     url: str = DEFAULT_URL
@@ -86,16 +86,16 @@ class Settings(Struct, frozen=True, kw_only=True):
     jwt_secret: str | None = None
     jwt_secrets: tuple[str, ...] = ()  # each a secret or kid=secret; the first signs
     jwt_public_key: str | None = None
-    jwt_public_keys: str | None = None  # PEM blocks, each perhaps with kid= before it
+    jwt_public_keys: str | None = None  # PEM blocks, each optionally preceded by kid=
     jwks_url: str | None = None
     jwt_algorithms: tuple[str, ...] = ()
     jwt_audience: str | None = None
     jwt_issuer: str | None = None
-    jwt_max_lifetime: int | None = None  # seconds that a token may be valid in all
-    cors_origins: tuple[str, ...] = ()  # none: the same origin only
+    jwt_max_lifetime: int | None = None  # maximum lifetime of a token, in seconds
+    cors_origins: tuple[str, ...] = ()  # empty: the same origin only
     insecure_any_origin: bool = False
     authorize: str | None = None
-    authorize_timeout: float = DEFAULT_AUTHORIZE_TIMEOUT  # seconds that the rule may take
+    authorize_timeout: float = DEFAULT_AUTHORIZE_TIMEOUT  # seconds for one call of the rule
     history_ttl: int = DEFAULT_HISTORY_TTL
     history_size: int = DEFAULT_HISTORY_SIZE
     result_limit: int = DEFAULT_RESULT_LIMIT
@@ -105,26 +105,26 @@ class Settings(Struct, frozen=True, kw_only=True):
     path_prefix: str = ""  # before every path
     workers: int = 1  # processes that share the port
     drain_seconds: int = DEFAULT_DRAIN_SECONDS
-    send_buffer: int = DEFAULT_SEND_BUFFER  # characters that may wait for one connection
-    send_memory: int = DEFAULT_SEND_MEMORY  # characters that may wait for all of them
-    send_timeout: int = DEFAULT_SEND_TIMEOUT  # seconds in which a connection takes no byte
+    send_buffer: int = DEFAULT_SEND_BUFFER  # characters buffered for one connection
+    send_memory: int = DEFAULT_SEND_MEMORY  # characters buffered for all connections
+    send_timeout: int = DEFAULT_SEND_TIMEOUT  # seconds without a byte accepted by the connection
     handshake_timeout: int = DEFAULT_HANDSHAKE_TIMEOUT  # seconds until a client authenticates
-    max_connections: int = 0  # of one process; 0: as many as the limit of open files allows
+    max_connections: int = 0  # of one process; 0: derived from the limit of open files
     max_unauthenticated: int = DEFAULT_MAX_UNAUTHENTICATED
     max_connections_per_subject: int = DEFAULT_MAX_CONNECTIONS_PER_SUBJECT  # 0: no limit
     max_connections_per_address: int = 0  # 0: no limit
-    trusted_proxies: tuple[str, ...] = ()  # whose X-Forwarded-For is believed; none: of this host
+    trusted_proxies: tuple[str, ...] = ()  # whose X-Forwarded-For counts; empty: this host's
     message_rate: int = DEFAULT_MESSAGE_RATE  # messages a second of one connection
     rate_patience: float = DEFAULT_RATE_PATIENCE  # seconds above the rate until refusals begin
     history_rate: int = DEFAULT_HISTORY_RATE  # characters a second of one connection
-    lease: int = DEFAULT_LEASE  # seconds that a run lives without a word of its worker
+    lease: int = DEFAULT_LEASE  # seconds without a renewal after which a run is stalled
     lease_sidecar: bool = False  # a process that renews leases while its worker cannot
     lost_after: int = DEFAULT_LOST_AFTER  # seconds that a job may be stalled
     enqueue_timeout: float = DEFAULT_ENQUEUE_TIMEOUT  # seconds that sending a task may wait
     store_progress: bool = False  # in Celery's result backend too
     metrics: bool = False
     log_level: LogLevel = "info"
-    log_loggers: tuple[str, ...] = ()  # beside those of the task; "*" is every logger
+    log_loggers: tuple[str, ...] = ()  # in addition to the task's own; "*" is every logger
 
     @classmethod
     def load(
@@ -135,14 +135,14 @@ class Settings(Struct, frozen=True, kw_only=True):
         """Read the settings.
 
         Args:
-            environ: where the ``JOBCAST_*`` variables are; the process's environment by default.
-                A blank one is not set. ``JOBCAST_X_FILE`` names a file that has the value of
-                ``JOBCAST_X``.
-            celery_conf: a Celery configuration, whose ``jobcast_*`` keys apply where the
-                environment says nothing.
+            environ: a mapping with the ``JOBCAST_*`` variables; the process's environment by
+                default. A blank variable counts as unset. ``JOBCAST_X_FILE`` names a file that
+                contains the value of ``JOBCAST_X``.
+            celery_conf: a Celery configuration. Its ``jobcast_*`` keys apply to settings that the
+                environment does not have.
 
         Raises:
-            SettingsError: a value is wrong; it names the variable and says what it should be.
+            SettingsError: a value is wrong. The message names the variable and the expected value.
         """
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
@@ -212,15 +212,15 @@ class Settings(Struct, frozen=True, kw_only=True):
                 if algorithm not in allowed:
                     raise SettingsError(
                         "JOBCAST_JWT_ALGORITHMS",
-                        f"has {algorithm}, which does not go with the key that is set;"
-                        f" it may have {', '.join(allowed)}",
+                        f"has {algorithm}, which does not fit the configured key;"
+                        f" allowed: {', '.join(allowed)}",
                     )
 
     def require_authentication(self) -> None:
         """Check that connections can be authenticated.
 
         Raises:
-            SettingsError: no secret, public key or JWKS URL is set. There is no server without.
+            SettingsError: no secret, public key or JWKS URL is set. A server requires one.
         """
         if not (self.secrets or self.public_keys or self.jwks_url):
             raise SettingsError(
@@ -233,14 +233,14 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def secrets(self) -> tuple[NamedKey, ...]:
-        """The shared secrets that verify tokens. New tokens are signed with the first."""
+        """The shared secrets that verify tokens. The first one signs new tokens."""
         if self.jwt_secret is not None:
             return (NamedKey(None, self.jwt_secret),)
         return tuple(_named_secret(entry) for entry in self.jwt_secrets)
 
     @property
     def public_keys(self) -> tuple[NamedKey, ...]:
-        """The public keys, in PEM, that verify tokens."""
+        """The PEM public keys that verify tokens."""
         if self.jwt_public_key is not None:
             return (NamedKey(None, self.jwt_public_key),)
         blocks = _PEM_BLOCK.finditer(self.jwt_public_keys or "")
@@ -248,24 +248,24 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def algorithms(self) -> tuple[str, ...]:
-        """The JWT algorithms that are accepted; never taken from a token."""
+        """The accepted JWT algorithms. They are never taken from a token."""
         if self.jwt_algorithms:
             return self.jwt_algorithms
         return ("HS256",) if self.secrets else ("RS256", "ES256", "EdDSA")
 
     @property
     def retention(self) -> Retention:
-        """How long the store keeps a job, and how much of it."""
+        """How long the store keeps a job, and how many of its events."""
         return Retention(ttl=self.history_ttl, size=self.history_size)
 
     @property
     def lease_timeouts(self) -> LeaseTimeouts:
-        """How long nothing may be heard of a run."""
+        """The seconds after which a run is stalled, and after which a stalled run is lost."""
         return LeaseTimeouts(lease=self.lease, lost_after=self.lost_after)
 
     @property
     def masked_url(self) -> str:
-        """The transport's URL without its password, for logs."""
+        """The transport's URL with its secrets masked, for logs."""
         return mask_url(self.url)
 
     def __repr__(self) -> str:
@@ -274,32 +274,32 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 def _shown(name: str, value: Any) -> Any:
-    """A setting as it may be shown. Its name tells whether it is secret."""
+    """Return the value of a setting with its secrets masked. The name decides whether it is one."""
     if is_secret_name(name):
         return MASK if value else value
     return mask_url(value) if isinstance(value, str) else value
 
 
 def _texts_in(value: Any) -> list[str]:
-    """The texts of a setting that may be one, several, or several by name."""
+    """Return the strings of a setting, which may be one string, a sequence or a mapping."""
     if isinstance(value, Mapping):
         value = value.values()
     return [value] if isinstance(value, str) else list(map(str, value))
 
 
 def _given(values: Mapping[str, Any], name: str) -> tuple[str, str]:
-    """Return which key gives a setting, and its text; an empty text if none does.
+    """Return the key that provides a setting, and its text; an empty text if it is not set.
 
     Raises:
-        SettingsError: both keys give it, or the file that has it cannot be read.
+        SettingsError: both the key and its ``_FILE`` variant are set, or the file cannot be read.
     """
-    of_file = name + (FILE_SUFFIX if name.isupper() else FILE_SUFFIX.lower())
-    text, path = _text(values.get(name)), _text(values.get(of_file))
+    file_key = name + (FILE_SUFFIX if name.isupper() else FILE_SUFFIX.lower())
+    text, path = _text(values.get(name)), _text(values.get(file_key))
     if text and path:
         raise SettingsError(
-            name.upper(), f"and {of_file.upper()} are both set: only one of them may be"
+            name.upper(), f"and {file_key.upper()} are both set: only one of them may be"
         )
-    return (of_file, _read(of_file.upper(), path)) if path else (name, text)
+    return (file_key, _read(file_key.upper(), path)) if path else (name, text)
 
 
 def _read(variable: str, path: str) -> str:
@@ -317,7 +317,7 @@ def _read(variable: str, path: str) -> str:
 
 
 def _text(raw: object) -> str:
-    """A value as text; an empty one where it is not set."""
+    """Return a value as text; an empty string if it is not set."""
     if raw is None:
         return ""
     return (",".join(map(str, raw)) if isinstance(raw, list | tuple) else str(raw)).strip()
@@ -334,7 +334,7 @@ def _http_url(text: str) -> str:
 
 def _secret(text: str) -> str:
     if text.startswith(("-----BEGIN ", "ssh-", "ecdsa-")):
-        # Anybody may have it: whoever does could sign tokens.
+        # A public key is not secret: anyone who has it could sign tokens with it.
         raise ValueError("should be a secret, not a key: JOBCAST_JWT_PUBLIC_KEY takes a public one")
     if len(text.encode()) < SECRET_MIN_LENGTH:
         raise ValueError(
@@ -379,7 +379,7 @@ def _public_keys(text: str) -> str:
 
 
 def _public_key(text: str) -> str:
-    # Many process managers can't set a variable of several lines.
+    # Many process managers cannot set a multi-line variable.
     text = text.replace("\\n", "\n")
     if "PUBLIC KEY" not in text and "CERTIFICATE" not in text:
         raise ValueError("should be a public key in PEM (-----BEGIN PUBLIC KEY-----)")
@@ -395,15 +395,15 @@ def _algorithms(text: str) -> tuple[str, ...]:
     for item in items:
         if item not in HMAC_ALGORITHMS + KEY_ALGORITHMS:
             known = ", ".join(HMAC_ALGORITHMS + KEY_ALGORITHMS)
-            raise ValueError(f"has {item!r}; it may have {known}")
+            raise ValueError(f"has {item!r}; allowed: {known}")
     return items
 
 
 def check_origin(text: str) -> str:
-    """Return an origin, as ``https://app.example.com``.
+    """Return ``text`` if it is an origin, such as ``https://app.example.com``.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not an origin.
     """
     parts = urlsplit(text)
     if not parts.scheme or not parts.netloc or parts.path or parts.query:
@@ -436,7 +436,9 @@ def _addresses(text: str) -> tuple[str, ...]:
         try:
             ip_network(item)
         except ValueError as exc:
-            raise ValueError(f"has {item!r}, which is no IP address or network: {exc}") from None
+            raise ValueError(
+                f"has {item!r}, which is not an IP address or network: {exc}"
+            ) from None
     return items
 
 
@@ -490,10 +492,10 @@ def _port(text: str) -> int:
 
 
 def path_prefix(text: str) -> str:
-    """Return a path as it goes before others: with a slash before it and none after.
+    """Return a path prefix with a leading slash and no trailing slash.
 
     Raises:
-        ValueError: it is no path.
+        ValueError: the text is not a path.
     """
     path = text.strip("/")
     if not re.fullmatch(r"[A-Za-z0-9._~/-]*", path) or "//" in path:
@@ -508,10 +510,10 @@ def _log_level(text: str) -> str:
 
 
 def misspelt(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the ``JOBCAST_*`` variables that are no setting, each with the nearest setting.
+    """Return the unknown ``JOBCAST_*`` variables, each with the most similar setting.
 
-    Those that Kubernetes sets for a Service called ``jobcast`` are left out. The nearest is empty
-    where none is near.
+    The result omits variables that Kubernetes sets for a Service called ``jobcast``. The value is
+    empty if no setting is similar.
     """
     settings = [PREFIX + name.upper() for name in _PARSERS]
     known = {*settings, *(name + FILE_SUFFIX for name in settings), SERVED_ON, *_OTHERS}
@@ -531,7 +533,7 @@ def _nearest(name: str) -> str:
 
 
 def names() -> Iterator[str]:
-    """The names that settings have in a Celery configuration."""
+    """Return the names of the settings in a Celery configuration."""
     return (f"{PREFIX}{name}".lower() for name in _PARSERS)
 
 

@@ -1,4 +1,4 @@
-"""Tokens: who a connection speaks for, and for how long. Needs PyJWT (``jobcast[server]``)."""
+"""Verification and creation of tokens. Needs PyJWT (``jobcast[server]``)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from jobcast.jwks import RemoteKeys
 from jobcast.keys import StaticKeys, VerificationKey
 from jobcast.settings import Settings
 
-LEEWAY: Final = 5  # seconds that clocks may differ
-LATEST_TIME: Final = 253402300799  # the end of the year 9999: no later time can be written
+LEEWAY: Final = 5  # seconds of allowed clock difference
+LATEST_TIME: Final = 253402300799  # the end of the year 9999, the limit of datetime
 
-# What PyJWT raises: the code for the client, and what to say. The most special come first.
+# PyJWT's exceptions, with the code and the message for the client. Subclasses come first.
 _CODES: Final[Sequence[tuple[type[Exception], str, str]]] = (
     (jwt.InvalidAudienceError, "token_audience", "the token is for another audience"),
     (jwt.InvalidIssuerError, "token_issuer", "the token is from another issuer"),
@@ -30,7 +30,7 @@ _CLAIM_CODES: Final = {"aud": "token_audience", "iss": "token_issuer"}
 
 
 class Subject(Struct, frozen=True, kw_only=True):
-    """Whom a verified token speaks for. ``claims`` are all that it says."""
+    """The subject of a verified token, with all claims of the token in ``claims``."""
 
     sub: str
     expires_at: float  # seconds since 1970
@@ -38,44 +38,44 @@ class Subject(Struct, frozen=True, kw_only=True):
 
     @property
     def jobs(self) -> frozenset[str]:
-        """The job ids that the token lists; ``*`` stands for every job."""
+        """The job ids in the token's ``jobs`` claim. ``*`` allows every job."""
         return frozenset(self.claims.get("jobs", ()))
 
     @property
     def issued_at(self) -> float | None:
-        """When the token was issued (``iat``), in seconds since 1970; None without ``iat``."""
+        """The time of issue (``iat``), in seconds since 1970; None if the token has none."""
         return self.claims.get("iat")
 
     @property
     def token_id(self) -> str | None:
-        """The token's own id (``jti``), if it has one."""
+        """The token's id (``jti``); None if it has none."""
         return self.claims.get("jti")
 
 
 class Keys(Protocol):
-    """Where the keys that verify tokens come from."""
+    """A source of the keys that verify tokens."""
 
     def start(self) -> None:
-        """Get them ready, in the running loop."""
+        """Begin to load the keys, in the running loop."""
 
     def close(self) -> None:
-        """Let go of what keeps them fresh."""
+        """Stop the background work of the source."""
 
     async def find(self, kid: str | None) -> Sequence[VerificationKey]:
         """Return the keys to try on a token with the key id ``kid``, in order.
 
         Raises:
-            TokenError: there can be none.
+            TokenError: there is no such key, or the keys cannot be loaded.
         """
 
 
 class TokenVerifier:
-    """Verifies tokens as the settings say. Algorithms are never taken from a token.
+    """A verifier configured by the settings. It never takes the algorithm from a token.
 
-    One that fetches its keys does so in one event loop at a time.
+    With a JWKS URL, a verifier works in one event loop at a time.
 
     Raises:
-        SettingsError: there is no usable key.
+        SettingsError: the settings have no usable key.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -90,29 +90,31 @@ class TokenVerifier:
         )
 
     def start(self) -> None:
-        """Fetch the keys before the first token comes, where they are to be fetched."""
+        """Begin to fetch the keys before the first token arrives, if there is a JWKS URL."""
         self._keys.start()
 
     def close(self) -> None:
-        """Stop keeping the keys fresh."""
+        """Stop refreshing the keys."""
         self._keys.close()
 
     async def check(self) -> None:
-        """Fetch the keys, where they are to be fetched.
+        """Fetch the keys, if there is a JWKS URL.
 
         Raises:
-            SettingsError: the endpoint gives no keys.
+            SettingsError: the endpoint returns no usable keys.
         """
         if isinstance(self._keys, RemoteKeys):
             await self._keys.refresh()
             if self._keys.problem:
-                raise SettingsError("JOBCAST_JWKS_URL", f"gives no keys ({self._keys.problem})")
+                raise SettingsError(
+                    "JOBCAST_JWKS_URL", f"returns no usable keys ({self._keys.problem})"
+                )
 
     async def verify(self, token: str) -> Subject:
         """Verify a token and return its subject.
 
         Raises:
-            TokenError: the token is not valid; ``code`` gives the reason.
+            TokenError: the token is not valid. ``code`` names the reason.
         """
         try:
             keys = await self._keys.find(jwt.get_unverified_header(token).get("kid"))
@@ -122,11 +124,11 @@ class TokenVerifier:
         subject = Subject(sub=_sub_of(claims), expires_at=self._check_times(claims), claims=claims)
         jobs = claims.get("jobs", [])
         if not isinstance(jobs, list) or not all(isinstance(job, str) for job in jobs):
-            raise TokenError("token_claims", "the token's jobs are no list of strings")
+            raise TokenError("token_claims", "the token's jobs must be a list of strings")
         return subject
 
     def _decode(self, token: str, keys: Sequence[VerificationKey]) -> dict[str, Any]:
-        """Return the claims of a token that one of the keys has signed."""
+        """Return the claims of a token if one of the keys verifies its signature."""
         problem: jwt.InvalidTokenError | None = None
         for key in keys:
             try:
@@ -136,8 +138,8 @@ class TokenVerifier:
                     algorithms=list(key.algorithms),
                     audience=self._audience,
                     issuer=self._issuer,
-                    # The times and the sub are checked here: PyJWT takes texts for times, and no
-                    # number for a sub.
+                    # jobcast checks times and sub itself: PyJWT accepts strings as times and
+                    # refuses a number as sub.
                     options={
                         "require": ["exp", "sub"],
                         "verify_aud": self._audience is not None,
@@ -156,7 +158,7 @@ class TokenVerifier:
         raise problem
 
     def _check_times(self, claims: Mapping[str, Any]) -> float:
-        """Check when a token is valid, and return when it expires."""
+        """Check the times of a token, and return its expiry in seconds since 1970."""
         now = time.time()
         begins, issued = _time_of(claims, "nbf"), _time_of(claims, "iat")
         expires = _time_of(claims, "exp") or 0.0
@@ -185,15 +187,21 @@ def mint(
     kid: str | None = None,
     jti: str | None = None,
 ) -> str:
-    """Make a token for development and tests.
+    """Create a token for development and tests.
 
     Args:
-        secret: what ``JOBCAST_JWT_SECRET`` is, or a private key in PEM.
-        sub: the subject: it may follow the jobs that it owns.
-        jobs: ids of further jobs that it may follow; ``*`` for every job.
-        ttl: seconds that the token is valid.
-        kid: the id of the key, where several verify tokens.
-        jti: the token's own id, by which it may be revoked.
+        secret: the value of ``JOBCAST_JWT_SECRET``, or a private key in PEM.
+        sub: the subject, which may follow the jobs that it owns.
+        jobs: ids of further jobs that the subject may follow; ``*`` allows every job.
+        ttl: lifetime of the token, in seconds.
+        algorithm: the JWT algorithm of the signature.
+        audience: the ``aud`` claim.
+        issuer: the ``iss`` claim.
+        kid: the id of the key, if the server has several keys.
+        jti: the id of the token, by which it can be revoked.
+
+    Returns:
+        The encoded token.
 
     >>> token = mint("x" * 32, "alice", jobs=["42"])
     """
@@ -212,7 +220,7 @@ def mint(
 
 
 def _sub_of(claims: Mapping[str, Any]) -> str:
-    """Return the subject: a text, or the digits of a number, as ``owned_by`` takes them."""
+    """Return the subject as a string. A whole number becomes its digits, as in ``owned_by``."""
     sub = claims["sub"]
     if isinstance(sub, int) and not isinstance(sub, bool):
         return str(sub)
@@ -238,7 +246,7 @@ def _json_type(value: object) -> str:
 
 
 def _time_of(claims: Mapping[str, Any], name: str) -> float | None:
-    """Return a claim that is a time; None if there is none."""
+    """Return a claim that is a time, in seconds since 1970; None if the token lacks the claim."""
     if name not in claims:
         return None
     value = claims[name]

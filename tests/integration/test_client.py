@@ -473,7 +473,7 @@ async def test_a_login_that_is_away_later_is_a_pause(
             async with asyncio.timeout(TIMEOUT):
                 await reader.task
             assert await client.result(job.id) == 1
-    assert "there is no token to connect with yet: OSError" in caplog.text
+    assert "could not reconnect: the token function failed (OSError" in caplog.text
 
 
 async def test_a_function_that_gives_an_expired_token_is_asked_once_more(
@@ -518,7 +518,7 @@ async def test_a_renewal_that_fails_is_tried_again(
         job.emit("job_complete", result=1)
         await reader.task
         assert (calls, states) == (4, ["connecting", "connected"])
-    assert caplog.text.count("the token could not be renewed yet: OSError") == 2
+    assert caplog.text.count("could not renew the token: the token function failed (OSError") == 2
 
 
 async def test_a_renewal_that_never_succeeds_leads_to_another_connection(
@@ -537,7 +537,7 @@ async def test_a_renewal_that_never_succeeds_leads_to_another_connection(
         job.emit("job_complete", result=1)
         await reader.task
         assert states == ["connecting", "connected", "reconnecting", "connected"]
-    assert "the token could not be renewed yet: OSError" in caplog.text
+    assert "could not renew the token: the token function failed (OSError" in caplog.text
 
 
 async def test_a_server_that_failed_is_asked_again(
@@ -642,7 +642,7 @@ async def test_a_listener_that_fails_hurts_nobody(
 
 
 @pytest.mark.parametrize(
-    ("status", "hint"), [(429, "too many connections"), (503, "it is full, about to end")]
+    ("status", "hint"), [(429, "too many connections"), (503, "it is full or shutting down")]
 )
 async def test_a_server_without_room_is_named(status: int, hint: str, token: Token) -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -24,9 +24,9 @@ from jobcast.events import JobComplete
 from jobcast.reference import console_directory
 from jobcast.settings import Settings
 from jobcast.tokens import mint
+from realtime.console.job_list import LISTED, JobList, StartedJob
 from realtime.console.session import AUDIENCE, COOKIE
 from realtime.console.site import Site
-from realtime.console.started import LISTED, StartedJob, StartedJobs
 from realtime.console.upload import LARGEST
 from realtime.console.workspaces import Workspaces
 from tasks.samples import make_samples
@@ -224,7 +224,7 @@ def test_a_job_is_taken_off_its_users_list_only(ada: Visitor, console: Console) 
 
 
 def test_the_list_is_bounded(tmp_path: Path) -> None:
-    started = StartedJobs(tmp_path / "started.sqlite")
+    started = JobList(tmp_path / "started.sqlite")
     for number in range(LISTED + 5):
         started.add("ada", StartedJob(job_id=str(number), task="t", title="T", sent_at=""))
     listed = [job.job_id for job in started.of("ada")]
@@ -664,7 +664,7 @@ def test_without_a_demo_there_is_no_console(tmp_path: Path, valkey: Valkey) -> N
             lambda: [line for line in it.log.splitlines() if "console" in line], "line of log"
         )
     assert len(lines) == 1
-    assert "the console is off: `jobcast demo` has it" in lines[0]
+    assert "the console is off: only `jobcast demo` has its login" in lines[0]
 
 
 def test_an_application_has_its_own_session_check(tmp_path: Path, valkey: Valkey) -> None:

@@ -19,7 +19,7 @@ from threading import Thread
 import pytest
 
 from bench.refusals import MISCONF, refusing
-from jobcast.cli.doctor import examine
+from jobcast.cli.doctor import run_checks
 from jobcast.cli.watch import Terminal, watch
 from jobcast.transports import Retention, open_publisher
 from tests.conftest import Valkey
@@ -121,8 +121,7 @@ def test_a_job_without_an_event_is_named_on_stderr(
     assert process.returncode == 0
     assert output.count("complete") == 2
     assert errors.read_text() == (
-        f"waiting for job {unknown}: no event has come of it yet. Is the id right?"
-        " Ctrl-C ends this.\n"
+        f"waiting for job {unknown}: it has no event yet. Is the id right? Ctrl-C stops watching.\n"
     )
 
 
@@ -343,7 +342,7 @@ def test_doctor_says_what_is_wrong(server: Server, valkey: Valkey) -> None:
     assert result.returncode == 1
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["ok", "ok", "failed", "failed"], result.stderr
-    assert "JOBCAST_JWKS_URL gives no keys" in lines[2]
+    assert "JOBCAST_JWKS_URL returns no usable keys" in lines[2]
     nothing = f"redis://:hunter2@127.0.0.1:{free_port()}/0"
     bad = {"JOBCAST_URL": nothing, "JOBCAST_JWT_SECRET": ""}
     result = jobcast("doctor", "--url", "http://127.0.0.1:9", **bad)
@@ -423,7 +422,7 @@ def test_doctor_passes_on_why_a_server_is_not_ready(valkey: Valkey) -> None:
         (429, "this address has too many connections or requests"),
         (502, "a proxy in front of the server does not reach it"),
         (503, "the server is full (JOBCAST_MAX_CONNECTIONS) or about to end"),
-        (504, "a proxy in front of the server got no answer of it in time"),
+        (504, "a proxy in front of the server got no answer from it in time"),
     ],
 )
 async def test_doctor_explains_answers_that_a_right_path_gives_too(
@@ -432,7 +431,7 @@ async def test_doctor_explains_answers_that_a_right_path_gives_too(
     monkeypatch.setenv("JOBCAST_URL", f"memory://{new_id()}")
     monkeypatch.setenv("JOBCAST_JWT_SECRET", SECRET)
     with answering(status, b"<html>") as url:
-        assert await examine(url, url) == 1
+        assert await run_checks(url, url) == 1
     lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()}
     assert f"answers {status} for /readyz: {means}" in lines["server"]
     assert f"answers {status} instead of opening a WebSocket: {means}" in lines["origin"]
@@ -455,7 +454,7 @@ async def test_doctor_tells_why_a_full_server_opens_no_websocket(
     with running(Server(tmp_path / "log", valkey.url, {limit: "1"})) as server:
         server.ready()
         async with following(server.url, token()):
-            assert await examine(server.url, server.url) == 1
+            assert await run_checks(server.url, server.url) == 1
     [origin] = [line for line in capsys.readouterr().out.splitlines() if "origin" in line]
     assert reason in origin
 
@@ -467,4 +466,4 @@ def test_doctor_names_misspelt_variables(server: Server, valkey: Valkey) -> None
     )  # fmt: skip
     assert result.returncode == 0
     [line] = [line for line in result.stdout.splitlines() if line.startswith("doubt")]
-    assert "JOBCAST_MAX_JOB is no setting and has no effect: is JOBCAST_MAX_JOBS meant?" in line
+    assert "JOBCAST_MAX_JOB is not a setting and has no effect: is JOBCAST_MAX_JOBS meant?" in line

@@ -11,7 +11,7 @@ from tests.support import new_id
 
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryBroker]:
-    """Where the jobs of this process publish: a place in memory of the test's own."""
+    """The test's own in-memory broker, to which jobs of this process publish."""
     url = f"memory://{new_id()}"
     monkeypatch.setenv("JOBCAST_URL", url)
     runtime.close()

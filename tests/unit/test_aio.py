@@ -11,7 +11,7 @@ from jobcast.aio import BackgroundTasks, Backoff, cancel_and_wait
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aio, "CANCEL_AGAIN", 0.01)
 
 
@@ -21,11 +21,11 @@ async def runs_for_ever(misses: int, started: asyncio.Event) -> None:
             started.set()
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            continue  # as asyncio.wait_for does, when what it waits for is there
+            continue  # like asyncio.wait_for, if the result arrives at the same moment
     await asyncio.Event().wait()
 
 
-async def test_a_cancellation_that_was_lost_is_said_again() -> None:
+async def test_cancel_and_wait_repeats_a_lost_cancellation() -> None:
     started = asyncio.Event()
     task = asyncio.create_task(runs_for_ever(3, started))
     await started.wait()
@@ -34,7 +34,7 @@ async def test_a_cancellation_that_was_lost_is_said_again() -> None:
     assert task.cancelled()
 
 
-async def test_how_tasks_end_is_no_matter() -> None:
+async def test_cancel_and_wait_ignores_exceptions_of_tasks() -> None:
     async def fails() -> None:
         raise OSError("lost")
 
@@ -45,7 +45,7 @@ async def test_how_tasks_end_is_no_matter() -> None:
     assert not failed.cancelled()
 
 
-async def test_who_is_cancelled_while_it_waits_ends_too() -> None:
+async def test_cancel_and_wait_can_be_cancelled() -> None:
     started = asyncio.Event()
     task = asyncio.create_task(runs_for_ever(1000, started))
     await started.wait()

@@ -1,4 +1,4 @@
-"""The tests' own certificates stand the strict verification that Python 3.13 does by default."""
+"""The tests' own certificates pass strict verification, the default since Python 3.13."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tests.support.redis_family import certificates
 
 
 def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> None:
-    """A handshake in memory.
+    """Perform a TLS handshake in memory.
 
     Raises:
-        SSLError: one of them refuses the other.
+        SSLError: one side refuses the other.
     """
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     sides = [
@@ -40,13 +40,15 @@ def contexts(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return client, server
 
 
-def test_a_server_is_verified_strictly(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+def test_client_verifies_server_certificate_strictly(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
     shake_hands(*contexts, "127.0.0.1")
     with pytest.raises(ssl.SSLCertVerificationError, match="IP address mismatch"):
         shake_hands(*contexts, "127.0.0.2")
 
 
-def test_a_client_is_verified_strictly(
+def test_server_verifies_client_certificate_strictly(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext], tmp_path: Path
 ) -> None:
     client, server = contexts

@@ -1,4 +1,4 @@
-"""Where the demonstration's login may run: what the command line and the environment say."""
+"""The conditions under which the demo's login without a password is enabled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SETTINGS = Settings(jwt_secret=SECRET)
 
 
 def environ(demo: Path, served_on: str | None = "127.0.0.1") -> dict[str, str]:
-    """The environment in which `jobcast serve` runs the application."""
+    """Return the environment in which `jobcast serve` runs the application."""
     served = {} if served_on is None else {SERVED_ON: served_on}
     return {"JOBCAST_DEMO": str(demo), **served}
 
@@ -37,13 +37,13 @@ def test_demo_is_refused_where_others_can_connect(tmp_path: Path, host: str | No
         demonstration(SETTINGS, environ(demo, host))
 
 
-def test_it_needs_a_secret_to_sign_with(tmp_path: Path) -> None:
+def test_demo_requires_a_signing_secret(tmp_path: Path) -> None:
     settings = Settings(jwks_url="https://auth.example.com/jwks.json")
     with pytest.raises(SettingsError, match="JOBCAST_JWT_SECRET"):
         demonstration(settings, environ(make_demo(tmp_path / "demo")))
 
 
-def test_what_is_this_machine() -> None:
+def test_is_loopback_accepts_only_loopback_hosts() -> None:
     assert all(map(is_loopback, ["127.0.0.1", "127.1.2.3", "::1", "localhost"]))
     others = [None, "", "0.0.0.0", "::", "10.0.0.1", "localhost.example.com", "127.0.0.1.nip.io"]
     assert not any(map(is_loopback, others))

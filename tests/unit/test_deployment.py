@@ -1,4 +1,4 @@
-"""The Procfile, docker-compose.yml and the Dockerfile say the same, and nothing careless."""
+"""The Procfile, docker-compose.yml and the Dockerfile agree and follow security practices."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def procfile() -> dict[str, list[str]]:
 
 
 def plain(command: str | list[str]) -> list[str]:
-    """A command without the shell that a container needs to expand a variable."""
+    """Return a command without the shell that expands variables in a container."""
     words = shlex.split(command) if isinstance(command, str) else command
     words = [word.replace("$$", "$") for word in words]
     if words[:2] == ["sh", "-c"]:
@@ -35,18 +35,18 @@ def plain(command: str | list[str]) -> list[str]:
 
 
 def stages() -> dict[str, str]:
-    """The stages of the Dockerfile by their names."""
+    """Return the stages of the Dockerfile by name."""
     found = re.split(r"^FROM .* AS (\S+)$", dockerfile, flags=re.MULTILINE)
     return dict(zip(found[1::2], found[2::2], strict=True))
 
 
-def test_the_services_are_the_processes_and_their_server() -> None:
+def test_compose_and_procfile_have_the_same_processes() -> None:
     assert set(services) == {"redis", *OURS}
     assert set(procfile()) == set(OURS)
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_the_commands_are_the_same_everywhere(name: str) -> None:
+def test_commands_match_the_procfile(name: str) -> None:
     expected = procfile()[name]
     assert plain(services[name]["command"]) == expected
     command = re.search(r"^CMD (\[.*\])$", stages()[name], re.MULTILINE)
@@ -55,7 +55,7 @@ def test_the_commands_are_the_same_everywhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["redis", *OURS])
-def test_every_service_is_looked_after(name: str) -> None:
+def test_every_service_has_health_check_and_restart_policy(name: str) -> None:
     service = services[name]
     assert service["healthcheck"]["test"]
     assert service["init"] is True
@@ -64,12 +64,12 @@ def test_every_service_is_looked_after(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_the_processes_wait_for_a_healthy_server(name: str) -> None:
+def test_processes_wait_for_a_healthy_redis(name: str) -> None:
     assert services[name]["depends_on"]["redis"]["condition"] == "service_healthy"
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_the_processes_can_be_scaled_on_their_own(name: str) -> None:
+def test_processes_can_be_scaled_independently(name: str) -> None:
     service = services[name]
     assert "container_name" not in service
     for port in service.get("ports", []):
@@ -81,8 +81,8 @@ def test_the_processes_can_be_scaled_on_their_own(name: str) -> None:
 SECRET = re.compile("URL|SECRET|KEY|PASSWORD|TOKEN")
 
 
-def test_secrets_are_files() -> None:
-    """A variable's value is shown by ``docker inspect``, and to every child of the process."""
+def test_compose_passes_secrets_as_files() -> None:
+    """Values of variables are visible in ``docker inspect`` and to every child process."""
     for name, service in services.items():
         for variable, value in service.get("environment", {}).items():
             if SECRET.search(variable):
@@ -95,7 +95,7 @@ def test_secrets_are_files() -> None:
     assert not SECRET.search(dockerfile)
 
 
-def test_a_service_is_given_no_secret_of_another() -> None:
+def test_services_receive_only_their_own_secrets() -> None:
     assert {name: set(service["secrets"]) for name, service in services.items()} == {
         "redis": {"valkey_password"},
         "worker": {"jobcast_url"},
@@ -104,7 +104,7 @@ def test_a_service_is_given_no_secret_of_another() -> None:
 
 
 @pytest.mark.parametrize("name", ["redis", *OURS])
-def test_a_container_has_no_more_rights_than_it_needs(name: str) -> None:
+def test_containers_have_minimal_privileges(name: str) -> None:
     service = services[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -114,7 +114,7 @@ def test_a_container_has_no_more_rights_than_it_needs(name: str) -> None:
         assert re.fullmatch(r"[1-9]\d*:\d+", service["user"])
 
 
-def test_valkey_asks_for_a_password_that_no_argument_shows() -> None:
+def test_valkey_password_is_not_in_its_arguments() -> None:
     shell, option, script = services["redis"]["command"]
     assert (shell, option) == ("sh", "-c")
     first, *config = script.replace("$$", "$").splitlines()
@@ -124,8 +124,8 @@ def test_valkey_asks_for_a_password_that_no_argument_shows() -> None:
     assert health.startswith("REDISCLI_AUTH=$$(cat /run/secrets/valkey_password) ")
 
 
-def test_a_health_check_does_not_rely_on_the_shells_hostname() -> None:
-    """dash does not set HOSTNAME, and not every container engine does."""
+def test_health_checks_do_not_use_hostname_variable() -> None:
+    """Neither dash nor every container engine sets HOSTNAME."""
     for service in services.values():
         assert "$HOSTNAME" not in str(service["healthcheck"]["test"])
     assert "celery@$$(hostname)" in str(services["worker"]["healthcheck"]["test"])
@@ -142,22 +142,23 @@ def test_images_are_pinned_to_a_major_version() -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_an_image_has_its_own_packages_and_no_root(name: str) -> None:
+def test_images_have_their_own_packages_and_run_unprivileged(name: str) -> None:
     assert services[name]["build"]["target"] == name
     stage = stages()[name]
     other = OURS[1 - OURS.index(name)]
-    assert re.search(r"^USER 10001:10001$", stage, re.MULTILINE)  # Kubernetes knows no names
+    # Numeric, because Kubernetes cannot verify that a user given by name is not root.
+    assert re.search(r"^USER 10001:10001$", stage, re.MULTILINE)
     assert f"COPY --from={name}-packages /venv /venv" in stage
     assert f"COPY {name}/requirements.txt ." in stages()[f"{name}-packages"]
     assert other not in stage + stages()[f"{name}-packages"]
 
 
-def test_a_worker_installs_no_web_server() -> None:
+def test_worker_requirements_have_no_web_server() -> None:
     packages = {name: (ROOT / name / "requirements.txt").read_text().split() for name in OURS}
     assert packages == {"worker": ["jobcast", "pillow"], "realtime": ["jobcast[server]"]}
 
 
-def test_what_goes_to_the_builder() -> None:
+def test_build_context_has_sources_and_no_secrets() -> None:
     patterns = (ROOT / ".dockerignore").read_text().split()
 
     def ignored(name: str) -> bool:
@@ -165,11 +166,11 @@ def test_what_goes_to_the_builder() -> None:
 
     for secret in (".env", ".env.local", ".git", ".venv", "secrets"):
         assert ignored(secret)
-    # The wheel is built there from all of these.
+    # The image build needs all of these to build the wheel.
     sources = ("src", "pyproject.toml", "hatch_build.py", "README.md", "LICENSE", ".gitignore")
     page = ("client", "client/console", "client/src", "client/package-lock.json", "protocol")
     for name in (*PARTS, *sources, *page):
         assert not ignored(name)
-    # What is built there is built from these sources, and by packages of that machine.
+    # The image build must not reuse the host's packages and build results.
     for name in ("client/node_modules", "client/dist", "src/jobcast/_console"):
         assert ignored(name)

@@ -34,7 +34,7 @@ COMMANDS = (REFERENCE / "cli.md").read_text()
 TYPESCRIPT = (REFERENCE / "typescript.md").read_text()
 CLIENT = ROOT / "client" / "src"
 
-# Of the command line and of Compose; no Settings has them.
+# Variables of the command line and of Compose, which are not settings.
 OTHERS = {"JOBCAST_TOKEN", "JOBCAST_DEMO", "JOBCAST_PORTS"}
 # `JOBCAST_X` stands for any setting.
 PLACEHOLDERS = {"JOBCAST_X", "JOBCAST_JWT"}
@@ -42,7 +42,7 @@ VARIABLES = {name.upper() for name in names()}
 
 
 def rows(text: str) -> dict[str, str]:
-    """Each variable of the table of settings, with its default as the table has it."""
+    """Return the variables in the table of settings, each with its documented default."""
     found: dict[str, str] = {}
     for line in text.splitlines():
         if line.startswith("| `JOBCAST_"):
@@ -60,7 +60,7 @@ def test_every_setting_has_a_parser_and_a_row() -> None:
 
 
 @pytest.mark.parametrize("variable", sorted(VARIABLES))
-def test_the_documented_default_is_that_of_the_code(variable: str) -> None:
+def test_documented_default_matches_the_code(variable: str) -> None:
     documented = rows(SETTINGS)[variable]
     default = getattr(Settings(), variable.removeprefix(PREFIX).lower())
     if default in (None, (), ""):
@@ -79,7 +79,7 @@ def test_the_documented_default_is_that_of_the_code(variable: str) -> None:
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_text_names_only_settings_that_exist(path: Path) -> None:
+def test_documents_name_only_existing_settings(path: Path) -> None:
     named = {name.rstrip("_") for name in re.findall(PREFIX + r"[A-Z_]+", path.read_text())}
     without_suffix = {name.removesuffix(FILE_SUFFIX) for name in named}
     assert without_suffix - PLACEHOLDERS - OTHERS <= VARIABLES
@@ -102,7 +102,7 @@ LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)#\s]+)(?:#[^)]*)?\)|!\[[^\]]*\]\(([^)\
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_relative_links_lead_to_files(path: Path) -> None:
+def test_relative_links_point_to_files(path: Path) -> None:
     """`make docs` checks the pages of the site; this test covers the other documents too."""
     for groups in LINK.findall(path.read_text()):
         target = next(filter(None, groups))
@@ -135,7 +135,7 @@ def test_every_declared_name_has_a_docstring() -> None:
     assert undocumented(API_PAGE.read_text("utf-8")) == []
 
 
-def test_a_name_without_a_docstring_is_found() -> None:
+def test_undocumented_reports_a_name_without_docstring() -> None:
     """`Transport` has fields only, `Job.log` has a docstring, and `Job.__enter__` has none."""
     page = (
         "::: jobcast.transports.Transport\n\n"
@@ -144,7 +144,7 @@ def test_a_name_without_a_docstring_is_found() -> None:
     assert undocumented(page) == ["jobcast.Job.__enter__"]
 
 
-def test_a_declared_name_that_does_not_exist_is_an_error() -> None:
+def test_undocumented_raises_for_a_missing_name() -> None:
     with pytest.raises(KeyError):
         undocumented("::: jobcast.missing\n")
 
@@ -156,7 +156,7 @@ def test_every_exported_name_is_declared(module: str) -> None:
 
 
 def exports_of(module: str) -> set[str]:
-    """The names that a TypeScript module exports: in lists, and where they are defined."""
+    """Return the names that a TypeScript module exports, in lists or at their definitions."""
     source = (CLIENT / module).read_text()
     lists = re.findall(r"^export (?:type )?\{([^}]*)\}", source, re.MULTILINE)
     listed = {item.split()[-1] for names in lists for item in names.split(",") if item.strip()}

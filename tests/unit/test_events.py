@@ -1,4 +1,4 @@
-"""The pure parts of the contract: job ids, rooms, packets, and what is refused."""
+"""Events and requests: job ids, rooms, packets and refusals."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from jobcast.events import (
 job_ids = st.from_regex(JOB_ID_PATTERN)
 seqs = st.integers(min_value=1, max_value=2**53 - 1)
 times = st.datetimes(timezones=st.just(UTC))
-texts = st.text()  # any but lone surrogates, which no UTF-8 can carry
+texts = st.text()  # no lone surrogates, which UTF-8 cannot encode
 unset = st.just(msgspec.UNSET)
 numbers = st.integers(-(2**53), 2**53) | st.floats(-1e308, 1e308)
 amounts = st.floats(0, 1e308)
@@ -121,7 +121,7 @@ NO_STRINGS: Final = [42, None, True, ["4f1c"], {"id": "4f1c"}, b"4f1c", 1.5]
 
 
 def decode(packet: str) -> Any:
-    """What python-socketio makes of a packet, less Engine.IO's packet type."""
+    """Return the data that python-socketio decodes from an Engine.IO message packet."""
     assert packet[0] == "4"
     decoded = Packet(encoded_packet=packet[1:])
     assert decoded.packet_type == EVENT
@@ -131,17 +131,17 @@ def decode(packet: str) -> Any:
 
 
 @given(job_ids)
-def test_room_of_a_job_leads_back_to_it(job_id: str) -> None:
+def test_job_of_inverts_room_of(job_id: str) -> None:
     assert check_job_id(job_id) == job_id
     assert job_of(room_of(job_id)) == job_id
 
 
-def test_room_has_the_name_that_other_processes_emit_to() -> None:
+def test_room_name_has_the_documented_prefix() -> None:
     assert room_of("42") == "job_42"
 
 
 @pytest.mark.parametrize("job_id", BAD_JOB_IDS)
-def test_bad_job_id_is_refused(job_id: str) -> None:
+def test_invalid_job_id_is_refused(job_id: str) -> None:
     with pytest.raises(InvalidJobId, match="1 to 128 characters out of"):
         check_job_id(job_id)
     with pytest.raises(InvalidJobId):
@@ -152,7 +152,7 @@ def test_bad_job_id_is_refused(job_id: str) -> None:
 
 
 @pytest.mark.parametrize("job_id", NO_STRINGS)
-def test_job_id_that_is_no_string_is_refused(job_id: object) -> None:
+def test_job_id_of_another_type_is_refused(job_id: object) -> None:
     with pytest.raises(InvalidJobId, match=f"a string, not {type(job_id).__name__}"):
         check_job_id(job_id)
     with pytest.raises(InvalidMessage):
@@ -160,7 +160,7 @@ def test_job_id_that_is_no_string_is_refused(job_id: object) -> None:
 
 
 @given(st.text() | job_ids)
-def test_job_ids_are_judged_alike_everywhere(job_id: str) -> None:
+def test_all_functions_accept_the_same_job_ids(job_id: str) -> None:
     try:
         check_job_id(job_id)
     except InvalidJobId:
@@ -173,19 +173,19 @@ def test_job_ids_are_judged_alike_everywhere(job_id: str) -> None:
 
 
 @pytest.mark.parametrize("room", [None, 42, "", "job", "job_", "4f1c", "room_4f1c", "Job_4f1c"])
-def test_room_that_is_no_jobs_leads_to_none(room: object) -> None:
+def test_job_of_returns_none_for_other_rooms(room: object) -> None:
     assert job_of(room) is None
 
 
 @given(events, seqs)
-def test_packet_is_one_that_socketio_reads(event: JobEvent, seq: int) -> None:
+def test_socketio_can_decode_packets(event: JobEvent, seq: int) -> None:
     name, payload = decode(packet_head(event) + packet_tail(seq))
     assert name == event.name
     assert payload == {**payload_of(event), "seq": seq}
 
 
 @given(events, seqs)
-def test_packet_leads_back_to_the_event(event: JobEvent, seq: int) -> None:
+def test_parse_event_inverts_packet(event: JobEvent, seq: int) -> None:
     name, payload = decode(packet_head(event) + packet_tail(seq))
     assert parse_event(name, payload) == msgspec.structs.replace(event, seq=seq)
 
@@ -204,13 +204,13 @@ def test_packet_of_a_message_without_history(message: Joined | TokenExpiring) ->
     assert decode(packet_of(message)) == [message.name, payload_of(message)]
 
 
-def test_packet_carries_an_encoded_result_as_it_is() -> None:
+def test_packet_embeds_an_encoded_result_unchanged() -> None:
     event = JobComplete(job_id="42", result=msgspec.Raw(b'{"rows":[1,2]}'))
     _, payload = decode(packet_head(event) + packet_tail(1))
     assert payload["result"] == {"rows": [1, 2]}
 
 
-def test_packet_has_no_field_that_was_not_set() -> None:
+def test_packet_omits_unset_fields() -> None:
     event = JobProgress(job_id="42", percentage=None, message=None)
     _, payload = decode(packet_head(event) + packet_tail(1))
     assert set(payload) == {"job_id", "timestamp", "seq", "percentage", "message"}
@@ -241,7 +241,7 @@ def test_event_is_frozen_and_in_utc(event: JobEvent) -> None:
 
 @pytest.mark.parametrize("name", JOB_EVENTS)
 @pytest.mark.parametrize("payload", [None, [], "text", 1, {}, {"job_id": ""}])
-def test_error_of_a_bad_payload_names_the_event(name: str, payload: object) -> None:
+def test_error_of_an_invalid_payload_names_the_event(name: str, payload: object) -> None:
     with pytest.raises(InvalidMessage, match=f"^{name}: ") as caught:
         parse_event(name, payload)
     assert caught.value.event == name
@@ -269,13 +269,15 @@ def test_error_names_the_field(changes: dict[str, object], field: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "joined", "job_started", "connect", "disconnect"])
-def test_event_that_is_no_jobs_is_refused(name: str) -> None:
-    with pytest.raises(InvalidMessage, match="is no event of a job; those are job_status, ") as e:
+def test_unknown_event_name_is_refused(name: str) -> None:
+    with pytest.raises(
+        InvalidMessage, match="is not an event of a job; expected one of job_status, "
+    ) as e:
         parse_event(name, {"job_id": "42"})
     assert e.value.event == name
 
 
-def test_event_from_another_process_needs_no_stamps() -> None:
+def test_event_from_another_process_needs_no_seq_and_timestamp() -> None:
     event = parse_event("job_log", {"job_id": "42", "level": "info", "message": "half-way"})
     assert event.seq == 0
     assert event.timestamp.tzinfo is not None
@@ -297,6 +299,6 @@ def test_acknowledgement_is_an_acceptance_or_a_refusal() -> None:
 
 
 @pytest.mark.parametrize("payload", [None, [], {}, {"ok": False}, {"ok": True}, {"ok": 0}])
-def test_error_of_a_bad_acknowledgement_names_the_request(payload: object) -> None:
+def test_error_of_an_invalid_acknowledgement_names_the_request(payload: object) -> None:
     with pytest.raises(InvalidMessage, match=r"^join_job: "):
         parse_acknowledgement("join_job", payload)

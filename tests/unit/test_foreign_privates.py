@@ -1,6 +1,6 @@
-"""The private parts of other libraries that jobcast uses: a test for each, which fails by its name.
+"""The private parts of other libraries that jobcast uses, with one test for each.
 
-A test that fails here names the library that has changed, and the function that has to follow.
+The name of a failing test says which library has changed. The test calls the function to adapt.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def test_celery_lists_its_active_applications(celery_app: Celery) -> None:
     assert celery_app in active_apps()
 
 
-def test_without_that_list_the_current_application_is_the_active_one(
+def test_active_apps_falls_back_to_the_current_application(
     celery_app: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(_state, "_get_active_apps")
     assert len(active_apps()) == 1
 
 
-def test_celery_keeps_the_tasks_of_an_application_that_is_not_finalized(
+def test_celery_lists_tasks_without_finalizing_the_application(
     celery_app: Celery,
 ) -> None:
     celery_app.finalize()
@@ -52,11 +52,11 @@ def test_celery_keeps_the_tasks_of_an_application_that_is_not_finalized(
     assert not fresh.finalized
 
 
-def test_without_a_registry_an_application_defines_no_task() -> None:
+def test_defines_task_falls_back_to_false() -> None:
     assert not defines_task(SimpleNamespace(), "privates.task")
 
 
-def test_celery_marks_a_run_that_is_inside_its_call(celery_app: Celery) -> None:
+def test_celery_marks_a_request_during_its_call(celery_app: Celery) -> None:
     inside: list[bool] = []
 
     class Outer(Task):
@@ -81,7 +81,7 @@ def test_celery_names_the_classes_of_chains_and_chords(celery_app: Celery) -> No
     assert isinstance(chord([task.s()], task.s()), _chord)
 
 
-async def test_engineio_keeps_how_it_serves_asgi_in_a_dictionary() -> None:
+async def test_engineio_keeps_its_asgi_functions_in_a_dictionary() -> None:
     eio = socketio.AsyncServer(async_mode="asgi").eio
     assert {"websocket", "translate_request"} <= eio._async.keys()
     own = object()
@@ -90,7 +90,7 @@ async def test_engineio_keeps_how_it_serves_asgi_in_a_dictionary() -> None:
     assert "translate_request" in eio._async
 
 
-def test_without_that_dictionary_engineios_own_parts_stay(
+def test_replace_async_changes_nothing_without_that_dictionary(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     eio = SimpleNamespace()

@@ -1,6 +1,6 @@
-"""What each side imports, and what is public.
+"""The imports of worker, server and client, and the public names.
 
-python-socketio imports kombu, redis and aiohttp by itself, wherever they are installed.
+python-socketio imports kombu, redis and aiohttp itself if they are installed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.support import ROOT
 
 
 def imported_by(statement: str) -> set[str]:
-    """The top-level packages that a fresh interpreter has after a statement."""
+    """Return the top-level packages that a statement imports in a new interpreter."""
     code = f"import sys; {statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     result = subprocess.run(
         [sys.executable, "-c", code], text=True, check=True, stdout=subprocess.PIPE
@@ -24,7 +24,7 @@ def imported_by(statement: str) -> set[str]:
     return set(result.stdout.split())
 
 
-def test_the_public_names() -> None:
+def test_package_exports_the_public_names() -> None:
     assert jobcast.__all__ == ["Job", "ProgressTask", "current_job", "open_job", "owned_by"]
     assert set(dir(jobcast)) == set(jobcast.__all__)
     for name in jobcast.__all__:
@@ -33,7 +33,7 @@ def test_the_public_names() -> None:
         _ = jobcast.Nothing
 
 
-def test_a_worker_imports_no_web_server() -> None:
+def test_worker_imports_no_web_server() -> None:
     imported = imported_by(
         "from jobcast import ProgressTask; import jobcast.transports.redis.publisher"
     )
@@ -41,7 +41,7 @@ def test_a_worker_imports_no_web_server() -> None:
     assert not imported & {"starlette", "uvicorn", "jwt", "rich"}
 
 
-def test_open_job_needs_neither_celery_nor_billiard() -> None:
+def test_open_job_works_without_celery_and_billiard() -> None:
     code = """
 import pkgutil, sys
 sys.modules["celery"] = sys.modules["billiard"] = None
@@ -70,13 +70,13 @@ print("done")
     assert (result.stdout, result.stderr) == ("done\n", "")
 
 
-def test_the_server_imports_no_celery() -> None:
+def test_server_imports_no_celery() -> None:
     imported = imported_by("import jobcast.realtime, jobcast.server.serve")
     assert "starlette" in imported
     assert not imported & {"celery", "rich"}
 
 
-def test_the_reference_applications_server_imports_none_without_a_console(
+def test_reference_server_imports_no_celery_without_console(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("JOBCAST_URL", "memory://")
@@ -85,6 +85,6 @@ def test_the_reference_applications_server_imports_none_without_a_console(
     assert "celery" not in imported_by("import realtime.app")
 
 
-def test_the_client_imports_neither() -> None:
+def test_client_imports_neither_celery_nor_server() -> None:
     imported = imported_by("import jobcast.client")
     assert not imported & {"celery", "starlette", "uvicorn", "jwt", "rich"}

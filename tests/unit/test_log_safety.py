@@ -1,4 +1,4 @@
-"""Clients forge no line of the log, and the log holds nothing that lets anybody in."""
+"""Clients cannot forge log lines, and the log contains no credentials."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ def logger(output: io.StringIO) -> Iterator[logging.Logger]:
     handler = logging.StreamHandler(output)
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     handler.addFilter(SafeRecords())
-    logger = logging.Logger("test of safety", logging.DEBUG)  # noqa: LOG001  # in no hierarchy
+    # Constructed directly, so that the logger has no parent.
+    logger = logging.Logger("test of safety", logging.DEBUG)  # noqa: LOG001
     logger.addHandler(handler)
     yield logger
     handler.close()
 
 
 @given(st.text())
-def test_a_line_is_one_line_and_printable(text: str) -> None:
+def test_safe_line_returns_one_printable_line(text: str) -> None:
     assert safe_line(text).isprintable()
     assert safe_line(safe_line(text)) == safe_line(text)
 
@@ -57,7 +58,7 @@ def test_a_line_is_one_line_and_printable(text: str) -> None:
         ("cannot reach redis://bob:hunter2@h/0", "cannot reach redis://***@h/0"),
     ],
 )  # fmt: skip
-def test_what_a_line_shows(
+def test_filter_escapes_controls_and_masks_secrets(
     logger: logging.Logger, output: io.StringIO, text: str, shown: str
 ) -> None:
     logger.info("%s", text)
@@ -65,14 +66,12 @@ def test_what_a_line_shows(
     assert output.getvalue() == f"INFO {shown}\n" * 2
 
 
-def test_a_line_has_a_bounded_length(logger: logging.Logger, output: io.StringIO) -> None:
+def test_long_log_lines_are_truncated(logger: logging.Logger, output: io.StringIO) -> None:
     logger.info("x" * 10 * LONGEST_LINE)
     assert output.getvalue() == f"INFO {'x' * LONGEST_LINE}…\n"
 
 
-def test_a_traceback_forges_no_line_and_shows_no_secret(
-    logger: logging.Logger, output: io.StringIO
-) -> None:
+def test_tracebacks_are_indented_and_masked(logger: logging.Logger, output: io.StringIO) -> None:
     remember("redis://:a-remembered-password@h")
     try:
         raise ValueError("AUTH a-remembered-password\nINFO forged\x1b[2J")
@@ -85,7 +84,7 @@ def test_a_traceback_forges_no_line_and_shows_no_secret(
     assert others[-2:] == ["  ValueError: AUTH ***", "  INFO forged\\x1b[2J"]
 
 
-def test_the_arguments_of_uvicorns_access_log_stay(output: io.StringIO) -> None:
+def test_access_log_records_keep_their_arguments(output: io.StringIO) -> None:
     path = "/socket.io/?sid=abc&EIO=4"
     arguments = ("1.2.3.4:5", "GET", path, "1.1", 200)
     record = logging.LogRecord("uvicorn.access", 20, "", 0, "%s %s %s %s %d", arguments, None)
@@ -93,14 +92,14 @@ def test_the_arguments_of_uvicorns_access_log_stay(output: io.StringIO) -> None:
     assert record.args == ("1.2.3.4:5", "GET", "/socket.io/?sid=***&EIO=4", "1.1", 200)
 
 
-def test_a_logger_is_protected_once() -> None:
+def test_protect_adds_one_filter() -> None:
     logger = logging.getLogger("tests.protected")
     protect(logger.name)
     protect(logger.name)
     assert [type(some) for some in logger.filters] == [SafeRecords]
 
 
-def test_a_drivers_error_is_logged_without_the_password(caplog: pytest.LogCaptureFixture) -> None:
+def test_driver_error_is_logged_without_the_password(caplog: pytest.LogCaptureFixture) -> None:
     publisher = open_publisher("redis://bob:a-drivers-password@h/0")
     logger = logging.getLogger("jobcast.transports.redis.publisher")
     echo = (

@@ -1,4 +1,4 @@
-"""No secret is printed or logged."""
+"""Secrets are masked in printed and logged text."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ NAMES = st.sampled_from(
 
 @st.composite
 def secrets(draw: st.DrawFn) -> str:
-    """A secret with odd characters in it, both ends of which can be recognised."""
+    """Generate secrets with odd characters between two recognisable ends."""
     return f"{SECRET}{draw(ODD)}{SECRET}"
 
 
 @given(SCHEMES, USERS, secrets(), HOSTS, PATHS)
-def test_no_password_is_in_a_masked_url(
+def test_mask_url_hides_passwords(
     scheme: str, user: str, secret: str, host: str, path: str
 ) -> None:
     assert SECRET not in mask_url(f"{scheme}://{user}:{secret}@{host}{path}").removeprefix(
         f"{scheme}://{user}:"
     )
-    token = secret.replace(":", "")  # what is before a colon is a user's name
+    token = secret.replace(":", "")  # the part before a colon would be the user name
     assert SECRET not in mask_url(f"{scheme}://{token}@{host}{path}")
     assert SECRET not in mask_url(f"{scheme}://{token}:@h{path}")
 
 
 @given(SCHEMES, HOSTS, PATHS, st.lists(st.tuples(NAMES, secrets()), min_size=1), st.booleans())
-def test_no_secret_parameter_is_in_a_masked_url(
+def test_mask_url_hides_secret_parameters(
     scheme: str, host: str, path: str, parameters: list[tuple[str, str]], encoded: bool
 ) -> None:
     query = "&db=1&".join(
@@ -76,7 +76,7 @@ def test_no_secret_parameter_is_in_a_masked_url(
         ("memory://", "memory://"),
     ],
 )  # fmt: skip
-def test_the_rest_of_a_url_is_shown(url: str, shown: str) -> None:
+def test_mask_url_keeps_the_rest_of_a_url(url: str, shown: str) -> None:
     assert mask_url(url) == shown
     assert mask(f"no answer of {shown} yet") == f"no answer of {shown} yet"
 
@@ -94,18 +94,18 @@ def test_the_rest_of_a_url_is_shown(url: str, shown: str) -> None:
         ("no URL at all: a@b?key=value", None),
     ],
 )  # fmt: skip
-def test_urls_in_a_text(text: str, shown: str | None) -> None:
+def test_mask_hides_secrets_of_urls_in_a_text(text: str, shown: str | None) -> None:
     assert mask(text) == (text if shown is None else shown)
 
 
-def test_names_of_secrets() -> None:
+def test_is_secret_name_recognises_secrets() -> None:
     for name in ("jwt_secret", "JWT_SECRETS", "sentinel_password", "token", "api_key"):
         assert is_secret_name(name)
     for name in ("url", "host", "jwt_public_key", "jwt_public_keys", "max_jobs", "prefix"):
         assert not is_secret_name(name)
 
 
-def test_a_remembered_secret_is_masked_wherever_it_is() -> None:
+def test_remembered_secrets_are_masked_without_a_url() -> None:
     remember("redis://bob:p%40ss%2Fword@h/0?sentinel_password=sentinel%20pw-1", "signing-secret")
     echo = "unknown command `HELLO`, with args: `AUTH` `p@ss/word`, `sentinel pw-1`, signing-secret"
     expected = "unknown command `HELLO`, with args: `AUTH` `***`, `***`, ***"
@@ -114,6 +114,6 @@ def test_a_remembered_secret_is_masked_wherever_it_is() -> None:
     assert str(PublishFailed(echo, ())) == expected
 
 
-def test_short_passwords_do_not_garble_texts() -> None:
+def test_short_passwords_are_not_masked_in_texts() -> None:
     remember("redis://bob:on@h")
     assert mask("the connection is gone") == "the connection is gone"

@@ -1,4 +1,4 @@
-"""The contract in words, in JSON Schema, in examples and in Python say the same."""
+"""The protocol document, the JSON Schema, the examples and the Python types agree."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ OTHERS: Final[Mapping[str, type[msgspec.Struct]]] = {
     cls.name: cls for cls in (Closing, Draining, Joined, Left, TokenExpiring)
 }
 
-# The definition that describes each struct.
+# The struct of each definition in the schema.
 STRUCTS: Final[Mapping[str, type[msgspec.Struct]]] = {
     **JOB_EVENTS,
     **OTHERS,
@@ -59,14 +59,14 @@ STRUCTS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "tokenAccepted": ACKNOWLEDGEMENTS["refresh_token"],
 }
 
-# It has no struct: python-socketio makes it of the exception that refuses a connection.
+# Has no struct: python-socketio builds it from the exception that refuses a connection.
 WITHOUT_STRUCT: Final = {"connect_error"}
 
-# Always on the wire, though the structs have defaults: an event is made before the store gives it
-# its ``seq``, and what other processes emit to a job's room has neither.
+# Always on the wire, although the structs have defaults: an event exists before the store assigns
+# its ``seq``, and events that other processes emit to a job's room have neither.
 STAMPS: Final = {"seq", "timestamp", "ok"}
 
-# What the structs let pass, so that only the JSON Schema refuses it.
+# Invalid examples that the structs accept and only the JSON Schema refuses.
 LENIENT: Final = {
     "job_complete-without-seq",
     "job_log-seq-zero",
@@ -77,7 +77,7 @@ LENIENT: Final = {
 
 
 def examples(folder: str, *, without: Collection[str] = ()) -> list[Any]:
-    """Name and payload of each example, as pytest's parameters."""
+    """Return the name and payload of each example, as pytest parameters."""
     loaded = {
         path.stem: json.loads(path.read_text("utf-8"))
         for path in sorted((PROTOCOL / "examples" / folder).glob("*.json"))
@@ -102,7 +102,7 @@ def validator(name: str) -> Validator:
 
 
 def parse(name: str, payload: object) -> msgspec.Struct:
-    """What Python makes of a message; raises InvalidMessage or msgspec.ValidationError."""
+    """Return the parsed message. Raise InvalidMessage or msgspec.ValidationError."""
     request, _, is_acknowledgement = name.partition(".")
     if is_acknowledgement:
         return parse_acknowledgement(request, payload)
@@ -133,7 +133,7 @@ def test_schema_refuses_invalid_example(name: str, payload: Any) -> None:
 
 
 @pytest.mark.parametrize(("name", "payload"), examples("valid", without=WITHOUT_STRUCT))
-def test_valid_example_makes_the_round_trip(name: str, payload: Any) -> None:
+def test_valid_example_survives_a_round_trip(name: str, payload: Any) -> None:
     message = parse(name, payload)
     again = payload_of(message)
     known = {field.name for field in msgspec.structs.fields(message)}
@@ -156,18 +156,18 @@ def test_python_refuses_invalid_example(
 
 
 @pytest.mark.parametrize("path", sorted(PROTOCOL.glob("examples/*/*.json")), ids=lambda p: p.stem)
-def test_example_file_has_the_agreed_form(path: Path) -> None:
+def test_example_file_has_the_expected_form(path: Path) -> None:
     example = json.loads(path.read_text("utf-8"))
     why = {"why"} if path.parent.name == "invalid" else set()
     assert set(example) == {"message", "payload"} | why
     assert path.stem.startswith(f"{example['message']}-")
 
 
-def test_lenient_examples_are_there() -> None:
+def test_lenient_examples_exist() -> None:
     assert {parameter.id for parameter in examples("invalid")} >= LENIENT
 
 
-def test_every_message_has_examples_of_both_kinds() -> None:
+def test_every_message_has_valid_and_invalid_examples() -> None:
     assert names("valid") == set(MESSAGES)
     assert names("invalid") == set(MESSAGES)
 
@@ -181,7 +181,7 @@ def test_every_message_has_examples_of_both_kinds() -> None:
         ("state", get_args(State)),
     ],
 )
-def test_each_value_of_an_enumeration_is_in_both(definition: str, values: tuple[str, ...]) -> None:
+def test_enumerations_match_the_schema(definition: str, values: tuple[str, ...]) -> None:
     assert enumeration(definition) == values
 
 
@@ -240,25 +240,25 @@ def test_huge_job_id_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_words_have_a_section_for_every_message(name: str) -> None:
+def test_document_has_a_section_for_every_message(name: str) -> None:
     assert f"### `{name.removesuffix('.ack')}`" in WORDS
 
 
 @pytest.mark.parametrize("name", STRUCTS)
-def test_words_name_every_field(name: str) -> None:
+def test_document_names_every_field(name: str) -> None:
     for field in msgspec.structs.fields(STRUCTS[name]):
         assert f"`{field.encode_name}`" in WORDS or f"{field.encode_name}:" in WORDS
 
 
 @pytest.mark.parametrize("code", DEFINITIONS["code"]["examples"])
-def test_words_name_every_code(code: str) -> None:
+def test_document_names_every_code(code: str) -> None:
     assert f"| `{code}` |" in WORDS
 
 
 @pytest.mark.parametrize("value", [*get_args(State), *get_args(Reason), *get_args(Level)])
-def test_words_name_every_state_reason_and_level(value: str) -> None:
+def test_document_names_every_state_reason_and_level(value: str) -> None:
     assert f"`{value}`" in WORDS
 
 
-def test_words_say_the_version() -> None:
+def test_document_states_the_version() -> None:
     assert f"# jobcast protocol, version {PROTOCOL_VERSION}\n" in WORDS

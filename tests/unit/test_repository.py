@@ -1,4 +1,4 @@
-"""What a release and its workflows rely on: one version, one address, few permissions."""
+"""Release and workflow conventions: one version, one repository, minimal permissions."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ def test_the_matrix_has_every_supported_python() -> None:
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_a_workflow_grants_nothing_by_default(name: str) -> None:
+def test_workflows_grant_no_permission_by_default(name: str) -> None:
     assert WORKFLOWS[name]["permissions"] == {}
     assert "secrets." not in (ROOT / ".github" / "workflows" / name).read_text()
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_job_has_the_permissions_that_it_names_and_ends(job: dict[str, Any]) -> None:
+def test_workflow_jobs_have_minimal_permissions_and_a_timeout(job: dict[str, Any]) -> None:
     assert job["permissions"] in ({"contents": "read"}, {"id-token": "write"})
     assert "uses" in job or job["timeout-minutes"] <= 60
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_job_that_publishes_runs_no_code_of_the_checkout(job: dict[str, Any]) -> None:
+def test_publishing_jobs_run_no_code_of_the_checkout(job: dict[str, Any]) -> None:
     if "id-token" not in job["permissions"]:
         return
     assert job["environment"]
@@ -79,7 +79,7 @@ def test_actions_have_exact_versions(job: dict[str, Any]) -> None:
             assert re.fullmatch(r"[\w-]+/[\w-]+@v\d+\.\d+\.\d+", action)
 
 
-def test_dependabot_looks_at_every_lock_file() -> None:
+def test_dependabot_watches_every_lock_file() -> None:
     updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
     watched = {
         (update["package-ecosystem"], directory)
@@ -94,8 +94,8 @@ def test_dependabot_looks_at_every_lock_file() -> None:
     assert watched == {("uv", "/"), ("github-actions", "/"), *(("npm", path) for path in npm)}
 
 
-def test_the_tests_name_their_tiers() -> None:
-    """`make containers` has tests that need an engine, and that no other target runs."""
+def test_every_test_tier_is_configured() -> None:
+    """Only `make containers` runs the tests that need a container engine."""
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     tiers = {Path(path) for path in options["testpaths"]}
     found = {path.parent.relative_to(ROOT) for path in ROOT.glob("tests/*/__init__.py")}

@@ -1,4 +1,4 @@
-"""The sample tasks do real work; so do these tests, on real files."""
+"""The sample tasks, run on real files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Run = Callable[..., Ended]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """Runs a task here: ``run(task, *args)`` gives its result and what a follower is sent."""
+    """A function ``run(task, *args)`` that returns a task's result and its published events."""
     monkeypatch.setenv("JOBCAST_URL", URL)
     runtime.close()
 
@@ -54,7 +54,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Samples:
-    """Samples that no test writes to."""
+    """Shared samples, which no test modifies."""
     return make_samples(tmp_path_factory.mktemp("samples") / "made")
 
 
@@ -74,7 +74,7 @@ def table(path: Path) -> list[tuple[str, ...]]:
 
 @contextmanager
 def unprivileged() -> Iterator[None]:
-    """Nothing is unreadable for root, so that root is somebody else here."""
+    """Drop root's privileges in the block, because root can read every file."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)
@@ -86,14 +86,14 @@ def unprivileged() -> Iterator[None]:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that other users may look into; those of pytest are closed."""
+    """A folder that other users can read, unlike pytest's ``tmp_path``."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
 
 
 class TestHashTree:
-    def test_the_samples(self, run: Run, made: Samples) -> None:
+    def test_samples_have_the_expected_result(self, run: Run, made: Samples) -> None:
         result, events = run(hash_tree, made.tree)
         paths = [path for path in made.tree.rglob("*") if path.is_file()]
         lines = sorted(
@@ -112,9 +112,7 @@ class TestHashTree:
         assert (last["percentage"], last["current"]) == (100, result["bytes"])
         assert events[-1]["result"] == result
 
-    def test_the_digest_depends_on_names_contents_and_nothing_else(
-        self, run: Run, tmp_path: Path
-    ) -> None:
+    def test_digest_depends_only_on_names_and_contents(self, run: Run, tmp_path: Path) -> None:
         tree = tmp_path / "tree"
         (tree / "b").mkdir(parents=True)
         (tree / "a.txt").write_text("one")
@@ -129,7 +127,7 @@ class TestHashTree:
         (tree / "a.txt").write_text("One")
         assert run(hash_tree, tree)[0]["digest"] != digest
 
-    def test_what_may_not_be_read_is_counted(self, run: Run, open_folder: Path) -> None:
+    def test_unreadable_files_are_counted(self, run: Run, open_folder: Path) -> None:
         (open_folder / "file").write_text("secret")
         (open_folder / "file").chmod(0)
         (open_folder / "folder").mkdir(mode=0)
@@ -141,17 +139,17 @@ class TestHashTree:
             "cannot read folder: Permission denied",
         ]
 
-    def test_a_pipe_is_left_alone(self, run: Run, tmp_path: Path) -> None:
+    def test_pipes_are_skipped(self, run: Run, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
         assert run(hash_tree, tmp_path)[0]["files"] == 0
 
-    def test_an_empty_directory(self, run: Run, tmp_path: Path) -> None:
+    def test_empty_directory_has_a_digest(self, run: Run, tmp_path: Path) -> None:
         result, events = run(hash_tree, tmp_path)
         empty = hashlib.sha256().hexdigest()
         assert result == {"files": 0, "bytes": 0, "unreadable": 0, "digest": empty}
         assert events[-1]["event"] == "job_complete"
 
-    def test_a_missing_directory(self, run: Run, tmp_path: Path) -> None:
+    def test_missing_directory_fails(self, run: Run, tmp_path: Path) -> None:
         result, events = run(hash_tree, tmp_path / "nowhere")
         assert isinstance(result, FileNotFoundError)
         assert events[-1]["event"] == "job_error"
@@ -159,7 +157,9 @@ class TestHashTree:
 
 
 class TestImportCsv:
-    def test_the_samples(self, run: Run, made: Samples, tmp_path: Path) -> None:
+    def test_samples_have_the_expected_result(
+        self, run: Run, made: Samples, tmp_path: Path
+    ) -> None:
         database = tmp_path / "new" / "people.sqlite"
         result, events = run(import_csv, made.people_csv, database)
         assert result == {"imported": 20_000, "rejected": 6}
@@ -179,7 +179,7 @@ class TestImportCsv:
         assert (last["stage"], last["percentage"]) == ("index", 100)
         assert events[-1]["result"] == result
 
-    def test_a_second_run_replaces_the_first(self, run: Run, tmp_path: Path) -> None:
+    def test_second_run_replaces_the_table(self, run: Run, tmp_path: Path) -> None:
         database = tmp_path / "people.sqlite"
         source = write_people(
             tmp_path / "people.csv",
@@ -196,7 +196,7 @@ class TestImportCsv:
         assert table(database) == [("Grace", "grace@example.com", "1906-12-09")]
 
     @pytest.mark.parametrize("earlier", [True, False], ids=["an earlier import", "no database"])
-    def test_an_import_that_fails_leaves_what_was_there(
+    def test_failed_import_keeps_the_previous_table(
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: bool
     ) -> None:
         database = tmp_path / "people.sqlite"
@@ -221,7 +221,9 @@ class TestImportCsv:
             with pytest.raises(sqlite3.OperationalError, match="no such table"):
                 table(database)
 
-    def test_quotes_blank_lines_and_a_byte_order_mark(self, run: Run, tmp_path: Path) -> None:
+    def test_quotes_blank_lines_and_a_byte_order_mark_are_accepted(
+        self, run: Run, tmp_path: Path
+    ) -> None:
         source = tmp_path / "people.csv"
         text = (
             "name,email,born\r\n"
@@ -234,7 +236,7 @@ class TestImportCsv:
         assert result == {"imported": 1, "rejected": 1}
         assert log_lines(events) == ["line 5: born is not a date"]
 
-    def test_only_a_header(self, run: Run, tmp_path: Path) -> None:
+    def test_file_with_only_a_header_imports_nothing(self, run: Run, tmp_path: Path) -> None:
         source = write_people(tmp_path / "people.csv")
         database = tmp_path / "people.sqlite"
         assert run(import_csv, source, database)[0] == {"imported": 0, "rejected": 0}
@@ -249,9 +251,7 @@ class TestImportCsv:
         ],
         ids=["empty", "another header", "a quote that is not closed"],
     )
-    def test_a_file_that_is_no_such_csv(
-        self, run: Run, tmp_path: Path, text: str, message: str
-    ) -> None:
+    def test_malformed_csv_fails(self, run: Run, tmp_path: Path, text: str, message: str) -> None:
         source = tmp_path / "people.csv"
         source.write_text(text)
         result, events = run(import_csv, source, tmp_path / "people.sqlite")
@@ -259,14 +259,16 @@ class TestImportCsv:
         assert events[-1]["message"].startswith(message)
         assert not (tmp_path / "people.sqlite").exists()
 
-    def test_a_missing_file(self, run: Run, tmp_path: Path) -> None:
+    def test_missing_file_fails(self, run: Run, tmp_path: Path) -> None:
         result, _ = run(import_csv, tmp_path / "people.csv", tmp_path / "people.sqlite")
         assert isinstance(result, FileNotFoundError)
         assert str(result) == f"there is no file {tmp_path / 'people.csv'}"
 
 
 class TestMakeThumbnails:
-    def test_the_samples(self, run: Run, made: Samples, tmp_path: Path) -> None:
+    def test_samples_have_the_expected_result(
+        self, run: Run, made: Samples, tmp_path: Path
+    ) -> None:
         result, events = run(make_thumbnails, made.images, tmp_path / "new" / "thumbnails")
         assert result == {"thumbnails": 10, "unreadable": 1}
         assert log_lines(events) == ["cannot read broken.jpg: OSError"]
@@ -277,7 +279,7 @@ class TestMakeThumbnails:
             with Image.open(path) as thumbnail:
                 assert (thumbnail.format, max(thumbnail.size)) == ("PNG", 128)
 
-    def test_one_that_lies_on_its_side_is_turned(self, run: Run, tmp_path: Path) -> None:
+    def test_rotated_picture_is_turned_upright(self, run: Run, tmp_path: Path) -> None:
         source, target = tmp_path / "source", tmp_path / "target"
         source.mkdir()
         orientation = Image.Exif()
@@ -293,19 +295,19 @@ class TestMakeThumbnails:
             assert thumbnail.size == (20, 10)
             assert thumbnail.getpixel((0, 0)) == (0, 0, 0, 0)
 
-    def test_an_empty_folder(self, run: Run, tmp_path: Path) -> None:
+    def test_empty_folder_has_no_thumbnails(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "source").mkdir()
         result, events = run(make_thumbnails, tmp_path / "source", tmp_path / "target")
         assert result == {"thumbnails": 0, "unreadable": 0}
         assert events[-1]["event"] == "job_complete"
         assert list((tmp_path / "target").iterdir()) == []
 
-    def test_a_missing_folder(self, run: Run, tmp_path: Path) -> None:
+    def test_missing_folder_fails(self, run: Run, tmp_path: Path) -> None:
         result, _ = run(make_thumbnails, tmp_path / "source", tmp_path / "target")
         assert isinstance(result, FileNotFoundError)
         assert not (tmp_path / "target").exists()
 
-    def test_a_size_that_is_none(self, run: Run, tmp_path: Path) -> None:
+    def test_size_below_one_fails(self, run: Run, tmp_path: Path) -> None:
         ended = make_thumbnails.apply(args=[str(tmp_path), str(tmp_path / "target"), 0])
         assert isinstance(ended.result, ValueError)
 
@@ -317,7 +319,7 @@ class TestFetchFeed:
             shutil.copy(path, tmp_path)
         return tmp_path / made.feed.name
 
-    def test_the_third_attempt_succeeds(self, run: Run, feed: Path) -> None:
+    def test_third_attempt_succeeds(self, run: Run, feed: Path) -> None:
         _, events = run(fetch_feed, feed)
         statuses = [event for event in events if event["event"] == "job_status"]
         assert [(event["status"], event["attempt"]) for event in statuses] == [
@@ -330,25 +332,25 @@ class TestFetchFeed:
         assert events[-1]["result"] == {"items": 500, "authors": 10, "attempts": 3}
         assert not Path(f"{feed}.busy").exists()
 
-    def test_an_upstream_that_takes_too_long(self, run: Run, feed: Path) -> None:
+    def test_fetch_fails_after_the_last_retry(self, run: Run, feed: Path) -> None:
         Path(f"{feed}.busy").write_text("100")
         _, events = run(fetch_feed, feed)
         assert events[-1]["event"] == "job_error"
         assert events[-1]["error"] == FeedBusy.__name__
         assert sum(event.get("status") == "retrying" for event in events) == fetch_feed.max_retries
 
-    def test_a_feed_that_is_finished(self, run: Run, feed: Path) -> None:
+    def test_finished_feed_needs_one_attempt(self, run: Run, feed: Path) -> None:
         Path(f"{feed}.busy").unlink()
         assert run(fetch_feed, feed)[0]["attempts"] == 1
 
-    def test_a_missing_feed_is_not_tried_again(self, run: Run, tmp_path: Path) -> None:
+    def test_missing_feed_is_not_retried(self, run: Run, tmp_path: Path) -> None:
         result, events = run(fetch_feed, tmp_path / "feed.json")
         assert isinstance(result, FileNotFoundError)
         assert [event["event"] for event in events] == ["job_status", "job_error"]
 
 
 class TestAuditLedger:
-    def test_the_samples(self, run: Run, made: Samples) -> None:
+    def test_samples_have_the_expected_result(self, run: Run, made: Samples) -> None:
         result, events = run(audit_ledger, made.ledger)
         assert isinstance(result, LedgerError)
         assert (events[-1]["event"], events[-1]["error"]) == ("job_error", "LedgerError")
@@ -370,7 +372,7 @@ class TestAuditLedger:
             "2015", "2016", "2017", "2018", "2019",
         ]  # fmt: skip
 
-    def test_one_that_adds_up(self, run: Run, tmp_path: Path) -> None:
+    def test_balanced_ledger_succeeds(self, run: Run, tmp_path: Path) -> None:
         ledger = tmp_path / "ledger.csv"
         ledger.write_text(
             "date,text,amount,balance\n"
@@ -392,7 +394,7 @@ class TestAuditLedger:
         ],
         ids=["empty", "another header", "no number", "a short line"],
     )
-    def test_a_file_that_is_no_ledger(
+    def test_file_that_is_not_a_ledger_fails(
         self, run: Run, tmp_path: Path, text: str, message: str
     ) -> None:
         ledger = tmp_path / "ledger.csv"
@@ -401,26 +403,26 @@ class TestAuditLedger:
         assert isinstance(result, LedgerError)
         assert str(result) == message
 
-    def test_a_missing_file(self, run: Run, tmp_path: Path) -> None:
+    def test_missing_file_fails(self, run: Run, tmp_path: Path) -> None:
         result, _ = run(audit_ledger, tmp_path / "ledger.csv")
         assert isinstance(result, FileNotFoundError)
 
 
 class TestSamples:
-    def test_they_are_the_same_each_time(self, run: Run, made: Samples, tmp_path: Path) -> None:
+    def test_samples_are_reproducible(self, run: Run, made: Samples, tmp_path: Path) -> None:
         again = make_samples(tmp_path / "again")
         for ours, theirs in ((again.people_csv, made.people_csv), (again.ledger, made.ledger)):
             assert ours.read_bytes() == theirs.read_bytes()
         for ours, theirs in ((again.tree, made.tree), (again.images, made.images)):
             assert run(hash_tree, ours)[0] == run(hash_tree, theirs)[0]
 
-    def test_a_larger_scale_is_more_work(self, made: Samples, tmp_path: Path) -> None:
+    def test_larger_scale_makes_more_input(self, made: Samples, tmp_path: Path) -> None:
         large = make_samples(tmp_path / "large", scale=2)
         assert large.ledger.stat().st_size > 1.9 * made.ledger.stat().st_size
         assert len(list(large.images.iterdir())) == 21
         assert len(list(large.tree.rglob("*.img"))) == 2
 
-    def test_a_call_of_each_task(self, made: Samples) -> None:
+    def test_signatures_cover_each_task(self, made: Samples) -> None:
         calls = signatures(made)
         assert {name: call.task for name, call in calls.items()} == {
             "hash_tree": "tasks.checksums.hash_tree",
@@ -431,7 +433,7 @@ class TestSamples:
         }
         assert all(isinstance(arg, str) for call in calls.values() for arg in call.args)
 
-    def test_the_command(
+    def test_command_writes_samples_and_prints_calls(
         self,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
@@ -443,11 +445,11 @@ class TestSamples:
         assert len(lines) == 5
         assert f"tasks.checksums.hash_tree --args '[\"{tmp_path}/made/tree\"]'" in lines[0]
 
-    def test_a_directory_with_something_in_it_is_refused(self, tmp_path: Path) -> None:
+    def test_directory_that_is_not_empty_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "mine.txt").touch()
         with pytest.raises(FileExistsError):
             make_samples(tmp_path)
 
-    def test_a_scale_that_is_none(self, tmp_path: Path) -> None:
+    def test_scale_below_one_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="1 or more"):
             make_samples(tmp_path, scale=0)

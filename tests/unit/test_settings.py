@@ -12,7 +12,7 @@ from jobcast.settings import Settings, misspelt
 SECRET = "s" * 32
 
 
-def test_everything_has_a_default_but_the_key() -> None:
+def test_all_settings_except_keys_have_defaults() -> None:
     settings = Settings.load({})
     assert settings.url == "redis://localhost:6379/0"
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
@@ -25,7 +25,7 @@ def test_everything_has_a_default_but_the_key() -> None:
         settings.require_authentication()
 
 
-def test_it_is_read_from_the_mapping_that_is_given() -> None:
+def test_settings_are_read_from_the_given_mapping() -> None:
     settings = Settings.load(
         {
             "JOBCAST_URL": "rediss://cache:6380/1",
@@ -48,7 +48,7 @@ def test_it_is_read_from_the_mapping_that_is_given() -> None:
     assert settings.algorithms == ("HS256",)
 
 
-def test_the_environment_goes_before_celerys_configuration() -> None:
+def test_environment_overrides_celery_configuration() -> None:
     conf = {
         "jobcast_url": "redis://conf/1",
         "jobcast_history_size": 50,
@@ -64,7 +64,7 @@ PEM = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----"
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "says"),
+    ("name", "value", "message"),
     [
         ("URL", "localhost:6379", "should be a URL that begins with one of redis://"),
         ("URL", "http://localhost", "should be a URL"),
@@ -130,8 +130,8 @@ PEM = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----"
         ("LOG_LEVEL", "loud", "should be one of off, debug"),
     ],
 )
-def test_a_wrong_value_is_named(name: str, value: str, says: str) -> None:
-    with pytest.raises(SettingsError, match=re.escape(says)) as caught:
+def test_error_names_the_wrong_setting(name: str, value: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(message)) as caught:
         Settings.load({f"JOBCAST_{name}": value})
     assert caught.value.name == f"JOBCAST_{name}"
     assert str(caught.value).startswith(f"JOBCAST_{name} ")
@@ -149,11 +149,11 @@ def test_a_wrong_value_is_named(name: str, value: str, says: str) -> None:
         "amqps://u:p@h:5672/v?heartbeat=10", "amqp://h//?channel=stock", "memory://",
     ],
 )  # fmt: skip
-def test_a_url_may_have_what_its_driver_takes(url: str) -> None:
+def test_url_may_have_options_of_its_driver(url: str) -> None:
     assert Settings.load({"JOBCAST_URL": url}).url == url
 
 
-def test_a_stock_channel_may_have_a_name_that_the_prefix_leaves_free() -> None:
+def test_stock_channel_must_differ_from_prefix() -> None:
     url = "amqp://h//?channel=jobcast"
     settings = Settings.load({"JOBCAST_URL": url, "JOBCAST_PREFIX": "shop:staging-1"})
     assert (settings.url, settings.prefix) == (url, "shop:staging-1")
@@ -162,7 +162,7 @@ def test_a_stock_channel_may_have_a_name_that_the_prefix_leaves_free() -> None:
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\t\n"])
-def test_a_blank_value_is_not_set(blank: str) -> None:
+def test_blank_value_counts_as_unset(blank: str) -> None:
     names = [f"JOBCAST_{field.upper()}" for field in Settings.__struct_fields__]
     assert Settings.load(dict.fromkeys(names, blank)) == Settings()
     conf = {"jobcast_host": "10.0.0.1", "jobcast_url": blank, "jobcast_log_loggers": []}
@@ -170,7 +170,7 @@ def test_a_blank_value_is_not_set(blank: str) -> None:
     assert (settings.host, settings.url) == ("10.0.0.1", Settings().url)
 
 
-def test_a_file_may_have_a_value(tmp_path: Path) -> None:
+def test_file_variable_provides_the_value(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(f"{SECRET}\n")
     (tmp_path / "key").write_text(f"{PEM}\n")
     (tmp_path / "url").write_text("redis://bob:hunter2@cache/1\r\n")
@@ -191,7 +191,7 @@ def test_a_file_may_have_a_value(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", Settings.__struct_fields__)
-def test_every_setting_may_come_from_a_file(name: str, tmp_path: Path) -> None:
+def test_every_setting_accepts_a_file_variable(name: str, tmp_path: Path) -> None:
     path = tmp_path / "not there"
     variable = f"JOBCAST_{name.upper()}_FILE"
     with pytest.raises(SettingsError, match="which cannot be read: No such file") as caught:
@@ -200,45 +200,45 @@ def test_every_setting_may_come_from_a_file(name: str, tmp_path: Path) -> None:
     assert str(path) in str(caught.value)
 
 
-def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+def test_error_names_an_unusable_file(tmp_path: Path) -> None:
     path = tmp_path / "value"
     cases = [(b"", "is empty"), (b"\n", "is empty"), (b"\xff", "UTF-8"), (b"short", "32 bytes")]
-    for content, says in cases:
+    for content, message in cases:
         path.write_bytes(content)
-        with pytest.raises(SettingsError, match=says) as caught:
+        with pytest.raises(SettingsError, match=message) as caught:
             Settings.load({"JOBCAST_JWT_SECRET_FILE": str(path)})
         assert caught.value.name == "JOBCAST_JWT_SECRET_FILE"
     with pytest.raises(SettingsError, match="Is a directory"):
         Settings.load({"JOBCAST_JWT_SECRET_FILE": str(tmp_path)})
 
 
-def test_a_value_and_a_file_with_one_are_too_many(tmp_path: Path) -> None:
+def test_value_and_file_variable_exclude_each_other(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_text("t" * 32)
     with pytest.raises(
         SettingsError, match="JOBCAST_JWT_SECRET and JOBCAST_JWT_SECRET_FILE are both set"
     ):
         Settings.load({"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_JWT_SECRET_FILE": str(path)})
-    # The environment goes first, whatever Celery's configuration says.
+    # The environment overrides Celery's configuration.
     conf = {"jobcast_jwt_secret_file": str(path)}
     assert Settings.load({"JOBCAST_JWT_SECRET": SECRET}, conf).jwt_secret == SECRET
 
 
-def test_keys_do_not_mix() -> None:
+def test_kinds_of_keys_exclude_each_other() -> None:
     with pytest.raises(SettingsError, match="may not be set together"):
         Settings.load({"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_JWT_PUBLIC_KEY": PEM})
     with pytest.raises(SettingsError, match="set together with JOBCAST_JWT_SECRETS: "):
         Settings.load({"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_JWT_SECRETS": SECRET})
-    with pytest.raises(SettingsError, match="does not go with the key"):
+    with pytest.raises(SettingsError, match="does not fit the configured key"):
         Settings.load({"JOBCAST_JWT_PUBLIC_KEYS": PEM, "JOBCAST_JWT_ALGORITHMS": "HS256"})
-    with pytest.raises(SettingsError, match="does not go with the key"):
+    with pytest.raises(SettingsError, match="does not fit the configured key"):
         Settings.load({"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_JWT_ALGORITHMS": "RS256"})
-    # An HMAC algorithm with a public key would make the public key a secret.
-    with pytest.raises(SettingsError, match="does not go with the key"):
+    # With an HMAC algorithm, the public key would serve as the shared secret.
+    with pytest.raises(SettingsError, match="does not fit the configured key"):
         Settings.load({"JOBCAST_JWT_PUBLIC_KEY": PEM, "JOBCAST_JWT_ALGORITHMS": "ES256,HS256"})
 
 
-def test_a_key_in_one_line_is_a_key() -> None:
+def test_public_key_may_have_escaped_line_breaks() -> None:
     settings = Settings.load({"JOBCAST_JWT_PUBLIC_KEY": PEM.replace("\n", "\\n")})
     assert settings.jwt_public_key == PEM
     assert settings.algorithms == ("RS256", "ES256", "EdDSA")
@@ -258,7 +258,7 @@ def test_secrets_may_have_key_ids() -> None:
     assert Settings.load({}, conf).secrets == ((None, SECRET), ("old", SECRET))
 
 
-def test_a_secret_with_a_key_id_is_masked_without_it_too() -> None:
+def test_secret_with_key_id_is_masked_without_the_id_too() -> None:
     secret = "m" * 32
     Settings.load({"JOBCAST_JWT_SECRETS": f"2026-01={secret}"})
     assert secret not in mask(f"somebody logs {secret} here")
@@ -272,12 +272,12 @@ def test_public_keys_may_have_key_ids() -> None:
     assert Settings(jwt_public_key=PEM).public_keys == ((None, PEM),)
 
 
-def test_any_origin_is_allowed_only_by_a_setting_that_says_insecure() -> None:
+def test_wildcard_origin_requires_the_insecure_setting() -> None:
     environ = {"JOBCAST_CORS_ORIGINS": "*", "JOBCAST_INSECURE_ANY_ORIGIN": "true"}
     assert Settings.load(environ).cors_origins == ("*",)
 
 
-def test_secrets_are_not_shown() -> None:
+def test_repr_masks_secrets() -> None:
     settings = Settings.load(
         {"JOBCAST_JWT_SECRETS": f"a={SECRET}", "JOBCAST_URL": "redis://bob:hunter2@cache/0"}
     )
@@ -288,12 +288,12 @@ def test_secrets_are_not_shown() -> None:
 
 
 class Later(Settings, frozen=True, kw_only=True):
-    """Settings as they may be some day."""
+    """Settings with a further secret field."""
 
     console_password: str | None = None
 
 
-def test_a_repr_hides_whatever_is_named_after_a_secret() -> None:
+def test_repr_masks_every_field_with_a_secret_name() -> None:
     settings = Later(
         jwt_secret="hunter2",
         jwt_secrets=("hunter2", "hunter2"),
@@ -310,7 +310,7 @@ def test_a_repr_hides_whatever_is_named_after_a_secret() -> None:
     assert "jwt_secret=None" in repr(Settings())
 
 
-def test_a_variable_that_is_no_setting_is_named_with_the_nearest_setting() -> None:
+def test_misspelt_suggests_the_nearest_setting() -> None:
     environ = dict.fromkeys(
         [
             "JOBCAST_CORS_ORIGIN", "JOBCAST_JWT_SECRETFILE", "JOBCAST_JWT_SECERT_FILE",

@@ -26,14 +26,14 @@ OTHER = "o" * 32
 
 
 @pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine may take long to answer a request; no key is asked for again by itself."""
+def long_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Allow slow answers of a busy machine, and disable repeated fetches of unknown keys."""
     monkeypatch.setattr(jwks, "FETCH_TIMEOUT", TIMEOUT)
     monkeypatch.setattr(jwks, "COOLDOWN", 3600)
 
 
 def signed(claims: dict[str, Any], secret: str = SECRET, **headers: Any) -> str:
-    """A token with exactly these claims; ``jwt.encode`` refuses to make some of them."""
+    """Return a token with exactly these claims, some of which ``jwt.encode`` would refuse."""
     payload = json.dumps({"sub": "alice", "exp": int(time.time()) + 60, **claims}).encode()
     return jwt.PyJWS().encode(payload, secret, algorithm="HS256", headers=headers or None)
 
@@ -44,7 +44,7 @@ async def refusal(settings: Settings, token: str) -> TokenError:
     return caught.value
 
 
-async def test_what_is_minted_verifies() -> None:
+async def test_minted_token_verifies() -> None:
     token = mint(SECRET, "alice", jobs=["a", "b"], ttl=60, audience="jobs", issuer="me")
     settings = Settings(jwt_secret=SECRET, jwt_audience="jobs", jwt_issuer="me")
     subject = await TokenVerifier(settings).verify(token)
@@ -54,7 +54,7 @@ async def test_what_is_minted_verifies() -> None:
 
 
 @pytest.mark.parametrize("jobs", [None, "*", 7, {"*": 1}, [["x"]], [{}], ["x", 1]])
-async def test_a_jobs_claim_is_a_list_of_strings(jobs: Any) -> None:
+async def test_invalid_jobs_claim_is_refused(jobs: Any) -> None:
     claims = {"sub": "a", "exp": int(time.time()) + 60, "jobs": jobs}
     token = jwt.encode(claims, SECRET, algorithm="HS256")
     with pytest.raises(TokenError, match="jobs") as caught:
@@ -62,19 +62,19 @@ async def test_a_jobs_claim_is_a_list_of_strings(jobs: Any) -> None:
     assert caught.value.code == "token_claims"
 
 
-async def test_a_token_may_list_no_jobs() -> None:
+async def test_jobs_claim_may_be_empty_or_missing() -> None:
     plain: dict[str, Any] = {"sub": "a", "exp": int(time.time()) + 60}
     for claims in (plain, {**plain, "jobs": []}):
         token = jwt.encode(claims, SECRET, algorithm="HS256")
         assert (await TokenVerifier(Settings(jwt_secret=SECRET)).verify(token)).jobs == frozenset()
 
 
-def test_a_key_of_the_wrong_kind_stops_the_start() -> None:
+def test_key_of_the_wrong_kind_is_a_settings_error() -> None:
     pem = public_pem(rsa.generate_private_key(public_exponent=65537, key_size=2048))
     TokenVerifier(Settings(jwt_public_key=pem))
-    with pytest.raises(SettingsError, match="JOBCAST_JWT_PUBLIC_KEY is no key"):
+    with pytest.raises(SettingsError, match="JOBCAST_JWT_PUBLIC_KEY is not a key"):
         TokenVerifier(Settings(jwt_public_key=pem, jwt_algorithms=("ES256",)))
-    with pytest.raises(SettingsError, match="JOBCAST_JWT_PUBLIC_KEY is no key"):
+    with pytest.raises(SettingsError, match="JOBCAST_JWT_PUBLIC_KEY is not a key"):
         TokenVerifier(Settings(jwt_public_key="-----BEGIN PUBLIC KEY-----\nAAAA"))
 
 
@@ -86,13 +86,13 @@ def public_pem(private: Any) -> str:
 
 
 @pytest.mark.parametrize(("sub", "subject"), [(42, "42"), (0, "0"), (-7, "-7"), ("007", "007")])
-async def test_a_number_as_sub_is_its_digits(sub: Any, subject: str) -> None:
+async def test_number_as_sub_becomes_its_digits(sub: Any, subject: str) -> None:
     verifier = TokenVerifier(Settings(jwt_secret=SECRET))
     assert (await verifier.verify(signed({"sub": sub}))).sub == subject
 
 
 @pytest.mark.parametrize(
-    ("sub", "says"),
+    ("sub", "message"),
     [
         (True, "not a boolean"),
         (4.2, "not a fraction"),
@@ -102,10 +102,10 @@ async def test_a_number_as_sub_is_its_digits(sub: Any, subject: str) -> None:
         ("", "is empty"),
     ],
 )
-async def test_another_sub_is_refused_with_its_type(sub: Any, says: str) -> None:
+async def test_sub_of_another_type_is_refused(sub: Any, message: str) -> None:
     problem = await refusal(Settings(jwt_secret=SECRET), signed({"sub": sub}))
     assert problem.code == "token_claims"
-    assert says in problem.message
+    assert message in problem.message
 
 
 @pytest.mark.parametrize("name", ["exp", "iat", "nbf"])
@@ -116,14 +116,14 @@ async def test_another_sub_is_refused_with_its_type(sub: Any, says: str) -> None
         "1795420000", "soon", True, [], {},
     ],
 )  # fmt: skip
-async def test_a_time_that_is_none_is_refused(name: str, value: Any) -> None:
+async def test_invalid_time_claim_is_refused(name: str, value: Any) -> None:
     problem = await refusal(Settings(jwt_secret=SECRET), signed({name: value}))
     assert problem.code == "token_claims"
     assert f"the token's {name} should be a time" in problem.message
 
 
 @pytest.mark.parametrize("exp", [LATEST_TIME, LATEST_TIME - 0.5])
-async def test_a_token_may_be_valid_until_the_end_of_the_year_9999(exp: float) -> None:
+async def test_token_may_expire_at_the_end_of_the_year_9999(exp: float) -> None:
     subject = await TokenVerifier(Settings(jwt_secret=SECRET)).verify(signed({"exp": exp}))
     assert subject.expires_at == exp
 
@@ -144,7 +144,7 @@ async def test_times_are_compared_with_now(claims: dict[str, Any], code: str) ->
     assert (await refusal(Settings(jwt_secret=SECRET), signed(claims))).code == code
 
 
-async def test_a_token_that_lives_for_too_long_is_refused() -> None:
+async def test_token_with_too_long_lifetime_is_refused() -> None:
     settings, now = Settings(jwt_secret=SECRET, jwt_max_lifetime=3600), int(time.time())
     for good in (
         {"exp": now + 3600},
@@ -173,12 +173,12 @@ async def test_each_of_several_secrets_verifies() -> None:
         signed({}, OTHER, kid="another"),
     ):
         assert (await verifier.verify(token)).sub == "alice"
-    # A key id names one secret, which has to be the one that signed.
+    # A token with a key id is verified only by the secret with that id.
     assert (await refusal(settings, signed({}, OTHER, kid="new"))).code == "token_signature"
     assert (await refusal(settings, signed({}, "x" * 32))).code == "token_signature"
 
 
-async def test_a_key_id_that_is_not_there_is_refused_where_each_secret_has_one() -> None:
+async def test_unknown_key_id_is_refused_if_each_secret_has_an_id() -> None:
     settings = Settings.load({"JOBCAST_JWT_SECRETS": f"new={SECRET}\nold={OTHER}"})
     assert (await TokenVerifier(settings).verify(signed({}, OTHER))).sub == "alice"
     assert (await refusal(settings, signed({}, kid="older"))).code == "token_key"
@@ -211,11 +211,11 @@ async def test_each_of_several_public_keys_verifies_with_its_own_algorithm() -> 
         assert (await refusal(settings, bad)).code == code
 
 
-def test_each_of_several_public_keys_has_to_be_one() -> None:
+def test_each_of_several_public_keys_must_be_valid() -> None:
     good = public_pem(ec.generate_private_key(ec.SECP256R1()))
     broken = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"
     settings = Settings.load({"JOBCAST_JWT_PUBLIC_KEYS": f"{good},old={broken}"})
-    with pytest.raises(SettingsError, match="JOBCAST_JWT_PUBLIC_KEYS is no key 'old' for the"):
+    with pytest.raises(SettingsError, match="JOBCAST_JWT_PUBLIC_KEYS is not a key 'old' for the"):
         TokenVerifier(settings)
 
 
@@ -234,7 +234,7 @@ async def code_of(verifier: TokenVerifier, token: str) -> str:
     return caught.value.code
 
 
-async def test_keys_may_be_fetched() -> None:
+async def test_keys_are_fetched_from_jwks_url() -> None:
     with key_server({"old": private_key(), "new": private_key()}) as server:
         with verifying(server.url) as verifier:
             await verifier.check()
@@ -246,10 +246,10 @@ async def test_keys_may_be_fetched() -> None:
         token = server.token("old")
     with verifying(server.url) as verifier:
         assert await code_of(verifier, token) == "unavailable"
-        with pytest.raises(SettingsError, match="JOBCAST_JWKS_URL gives no keys"):
+        with pytest.raises(SettingsError, match="JOBCAST_JWKS_URL returns no usable keys"):
             await verifier.check()
     with key_server({}) as server, verifying(server.url) as verifier:
-        with pytest.raises(SettingsError, match="JOBCAST_JWKS_URL gives no keys"):
+        with pytest.raises(SettingsError, match="JOBCAST_JWKS_URL returns no usable keys"):
             await verifier.check()
 
 
@@ -259,29 +259,29 @@ async def test_keys_may_be_fetched() -> None:
         (b'{"keys": [' + b" " * 2**20 + b"]}", "larger than the 1048576 bytes"),
         (json.dumps({"keys": [{"kty": "oct"}] * 1001}).encode(), "has 1001 keys; at most 1000"),
         (b'{"keys": []}', "cannot be used"),
-        (b"[]", "is no JSON object"),
-        (b"<html>", "is no JSON:"),
-        (b"[" * 100_000, "is no JSON:"),
+        (b"[]", "is not a JSON object"),
+        (b"<html>", "is not JSON:"),
+        (b"[" * 100_000, "is not JSON:"),
     ],
     ids=["bytes", "keys", "empty", "list", "page", "nested"],
 )
-async def test_a_jwks_that_is_too_large_or_malformed_is_refused_with_its_problem(
-    body: bytes, problem: str
-) -> None:
+async def test_unusable_jwks_is_refused_with_the_reason(body: bytes, problem: str) -> None:
     with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
         server.document = body
         assert await code_of(verifier, server.token("good")) == "unavailable"
-        with pytest.raises(SettingsError, match=f"JOBCAST_JWKS_URL gives no keys.*{problem}"):
+        with pytest.raises(
+            SettingsError, match=f"JOBCAST_JWKS_URL returns no usable keys.*{problem}"
+        ):
             await verifier.check()
 
 
-def test_a_jwks_that_comes_too_slowly_is_given_up_while_it_is_read() -> None:
+def test_slow_jwks_response_is_abandoned() -> None:
     with key_server({"good": private_key()}) as server, pytest.raises(UnusableKeySet) as caught:
         fetch_signing_keys(server.url, TIMEOUT, total=0)
     assert "did not arrive within 0 s" in str(caught.value)
 
 
-def test_the_keys_are_not_fetched_from_another_host() -> None:
+def test_jwks_fetch_follows_no_redirect() -> None:
     with key_server({"good": private_key()}) as server:
         server.redirects_to = f"{server.url}?elsewhere"
         with pytest.raises(UnusableKeySet, match="302"):
@@ -290,7 +290,7 @@ def test_the_keys_are_not_fetched_from_another_host() -> None:
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_keys_are_fetched_in_one_event_loop_after_the_other(
+def test_verifier_works_in_consecutive_event_loops(
     monkeypatch: pytest.MonkeyPatch, closed: bool
 ) -> None:
     monkeypatch.setattr(jwks, "COOLDOWN", 0)
@@ -319,41 +319,41 @@ def test_keys_are_fetched_in_one_event_loop_after_the_other(
         asyncio.run(serve("new"))
 
 
-async def test_a_cached_key_needs_no_endpoint_that_answers(
+async def test_cached_key_works_while_the_endpoint_hangs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Strangers with unknown key ids wait for an endpoint that hangs; nobody else does."""
+    """Only tokens with unknown key ids wait for an unresponsive endpoint."""
     monkeypatch.setattr(jwks, "COOLDOWN", 0)
     with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
         await verifier.check()
         server.answers.clear()
-        strangers = [
+        waiting = [
             asyncio.create_task(code_of(verifier, server.token(f"x{n}", private_key())))
             for n in range(50)
         ]
         await eventually(lambda: server.requests == 2, "request for the unknown key ids")
         for _ in range(20):
             assert (await verifier.verify(server.token("good"))).sub == "alice"
-        assert not any(stranger.done() for stranger in strangers)
+        assert not any(token.done() for token in waiting)
         server.answers.set()
-        # One request was for all of them.
-        assert set(await asyncio.gather(*strangers)) == {"token_key"}
+        # All of them shared one request.
+        assert set(await asyncio.gather(*waiting)) == {"token_key"}
         assert server.requests == 2
 
 
-async def test_nobody_waits_for_ever_for_an_endpoint_that_hangs(
+async def test_wait_for_an_unresponsive_endpoint_is_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 0.2)
     with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
         server.answers.clear()
-        strangers = [code_of(verifier, server.token("good")) for _ in range(50)]
-        assert set(await asyncio.gather(*strangers)) == {"unavailable"}
-        with pytest.raises(SettingsError, match="JOBCAST_JWKS_URL gives no keys"):
+        codes = [code_of(verifier, server.token("good")) for _ in range(50)]
+        assert set(await asyncio.gather(*codes)) == {"unavailable"}
+        with pytest.raises(SettingsError, match="JOBCAST_JWKS_URL returns no usable keys"):
             await verifier.check()
 
 
-async def test_a_fetch_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_endless_fetch_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (("FETCH_TIMEOUT", 60), ("GIVEN_UP", 0.2), ("RETRY_DELAY", 0.1)):
         monkeypatch.setattr(jwks, name, seconds)
     with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
@@ -364,7 +364,7 @@ async def test_a_fetch_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPat
 
 
 async def eventually_verified(verifier: TokenVerifier, token: str) -> str:
-    """Return the subject of a token whose key can be fetched sooner or later."""
+    """Verify a token until its key has been fetched, and return the subject."""
     async with asyncio.timeout(TIMEOUT):
         while True:
             try:
@@ -375,7 +375,7 @@ async def eventually_verified(verifier: TokenVerifier, token: str) -> str:
             await asyncio.sleep(0.02)
 
 
-async def test_strangers_do_not_add_to_the_fetches_in_the_background(
+async def test_unknown_key_ids_add_no_background_fetches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(jwks, "COOLDOWN", 0)
@@ -391,12 +391,12 @@ async def test_strangers_do_not_add_to_the_fetches_in_the_background(
     monkeypatch.setattr(loop, "call_later", recorded)
     with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
         for number in range(5):
-            stranger = server.token(f"unknown {number}", private_key())
-            assert await code_of(verifier, stranger) == "token_key"
+            token = server.token(f"unknown {number}", private_key())
+            assert await code_of(verifier, token) == "token_key"
         assert len([timer for timer in timers if not timer.cancelled()]) == 1
 
 
-async def test_one_request_fetches_the_keys_for_all_who_wait() -> None:
+async def test_waiting_tokens_share_one_fetch() -> None:
     with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
         server.answers.clear()
         waiting = [asyncio.create_task(verifier.verify(server.token("good"))) for _ in range(20)]
@@ -406,16 +406,16 @@ async def test_one_request_fetches_the_keys_for_all_who_wait() -> None:
         assert server.requests == 1
 
 
-async def test_unknown_key_ids_cause_one_request_in_a_while() -> None:
+async def test_unknown_key_ids_start_no_fetch_within_the_cooldown() -> None:
     with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
         await verifier.verify(server.token("good"))
         for number in range(50):
-            stranger = server.token(f"x{number}", private_key())
-            assert await code_of(verifier, stranger) == "token_key"
+            token = server.token(f"x{number}", private_key())
+            assert await code_of(verifier, token) == "token_key"
         assert server.requests == 1
 
 
-async def test_a_new_key_is_found_after_the_cooldown(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_new_key_is_found_after_the_cooldown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jwks, "COOLDOWN", 0)
     with key_server({"old": private_key()}) as server, verifying(server.url) as verifier:
         await verifier.verify(server.token("old"))
@@ -431,7 +431,7 @@ async def test_keys_are_fetched_again_in_the_background(monkeypatch: pytest.Monk
         await verifier.verify(server.token("old"))
         gone = server.token("old")
         server.keys = {"new": private_key()}
-        # Without a token that asks for it: a key that was withdrawn is not used for good.
+        # The background fetch also removes keys that the issuer has withdrawn.
         await eventually(lambda: "new" in verifier._keys._keys, "new key")  # type: ignore[attr-defined]
         assert (await verifier.verify(server.token("new"))).sub == "alice"
         assert await code_of(verifier, gone) == "token_key"
@@ -446,7 +446,7 @@ async def test_stale_keys_stay_in_use_while_the_endpoint_fails(
     with key_server({"good": private_key()}) as server, verifying(server.url) as verifier:
         await verifier.verify(server.token("good"))
         good, kept = server.token("good"), server.keys
-        server.keys = {}  # which is an answer without a key
+        server.keys = {}  # a JWKS without a key is a failed fetch
         await eventually(lambda: "could not fetch the keys" in caplog.text, "failure")
         failed_at = server.requests
         await eventually(lambda: server.requests > failed_at + 2, "further tries")

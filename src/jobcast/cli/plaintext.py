@@ -1,4 +1,4 @@
-"""Text on streams whose encoding lacks some of its characters."""
+"""Output of text on streams whose encoding lacks some of the characters."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Final
 
 ERRORS: Final = "jobcast.plain"
 
-#: What stands for the symbols of `jobcast watch` and of the demo where there are only letters.
+#: ASCII replacements for the symbols of `jobcast watch` and of the demo.
 PLAIN: Final[Mapping[str, str]] = {
     "✔": "+", "✖": "x", "↻": "~", "⏸": "=", "▸": ">", "·": ".", "…": "...", "─": "-", "━": "-",
     "—": "-", "–": "-", "’": "'", "“": '"', "”": '"',
 }  # fmt: skip
 
 
-def write_what_the_encoding_allows() -> None:
-    """Let standard output and error write every text: what they cannot encode is escaped."""
+def escape_unencodable_output() -> None:
+    """Make standard output and error replace or escape characters that they cannot encode."""
     codecs.register_error(ERRORS, _replace)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # not in a notebook, nor under a test runner
+        if isinstance(stream, io.TextIOWrapper):  # notebooks and test runners replace the streams
             stream.reconfigure(errors=ERRORS)
 
 

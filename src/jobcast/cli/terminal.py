@@ -1,7 +1,7 @@
-"""Text from elsewhere, made safe for a terminal.
+"""Sanitizing of untrusted text for a terminal.
 
-Events are published as they are: browsers render any text safely. A terminal obeys control
-characters and escape sequences, so that each text passes through :func:`clean` on its way there.
+Events are published unchanged, because browsers render any text safely. A terminal obeys control
+characters and escape sequences, so every text passes through :func:`clean` before it is printed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 
 T = TypeVar("T", bound=Struct)
 
-# Sequences of ECMA-48, with the seven-bit and the eight-bit form of their introducers.
+# Escape sequences of ECMA-48, with 7-bit and 8-bit introducers.
 _ESCAPE_SEQUENCE: Final = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor, erasing
     # OSC, DCS, SOS, PM and APC: titles, links, the clipboard; up to BEL or ST
@@ -25,8 +25,8 @@ _ESCAPE_SEQUENCE: Final = re.compile(
 def clean(text: str) -> str:
     r"""Return the text on one line, without escape sequences and control characters.
 
-    What is not printable (C0 and C1 controls, line breaks, bidirectional overrides, zero-width
-    characters) becomes a space.
+    Characters that are not printable (C0 and C1 controls, line breaks, bidirectional overrides,
+    zero-width characters) become spaces.
 
     >>> clean("\x1b[31mdone\x1b[0m\nINFO forged")
     'done INFO forged'
@@ -38,12 +38,12 @@ def clean(text: str) -> str:
 
 
 def clean_lines(text: str) -> str:
-    """Return the text with every line cleaned. For texts of our own that span several lines."""
+    """Return the text with every line cleaned. Use it for jobcast's own multi-line texts."""
     return "\n".join(map(clean, text.split("\n")))
 
 
 def clean_struct(struct: T) -> T:
-    """Return the struct with its texts cleaned. Texts within a field's list or object stay."""
+    """Return the struct with its string fields cleaned. Strings inside lists or objects stay."""
     fields = ((name, getattr(struct, name)) for name in struct.__struct_fields__)
     return structs.replace(
         struct, **{name: clean(value) for name, value in fields if isinstance(value, str)}

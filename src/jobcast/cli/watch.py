@@ -1,4 +1,4 @@
-"""``jobcast watch``: several jobs in a terminal, or as lines for a pipe."""
+"""``jobcast watch``: live jobs in a terminal, or as lines for a pipe."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from jobcast.log_safety import CLIENT_LOGGERS, protect, protect_own
 
 FRAMES_A_SECOND: Final = 12
 BAR_WIDTH: Final = 28  # characters, in a terminal that is wide enough
-NOTICE_DELAY: Final = 2.0  # seconds without an event until `watch` names the job
-RESULT_LENGTH: Final = 60  # characters of a result on its line
+NOTICE_DELAY: Final = 2.0  # seconds without an event until `watch` prints a notice about the job
+RESULT_LENGTH: Final = 60  # characters of a printed result
 
 LEVEL_STYLES: Final = {
     "debug": "dim", "info": "default", "warning": "yellow", "error": "red", "critical": "bold red",
@@ -44,14 +44,14 @@ SYMBOLS: Final = {
 
 
 class Terminal(Console):
-    """A console that leaves the end of its reader to others, as ``print`` does."""
+    """A console that raises BrokenPipeError, as ``print`` does, instead of exiting."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
 
 class Screen(Protocol):
-    """Where the events of the jobs are shown."""
+    """An output for the events of the jobs."""
 
     def show(self, job: JobView, event: JobEvent) -> None: ...
     def waiting(self, job: JobView) -> None: ...
@@ -71,22 +71,22 @@ async def watch(
     """Show jobs until all of them have ended.
 
     Args:
-        url: of the server.
-        token: as :class:`jobcast.client.JobClient` takes it.
-        job_ids: the jobs, in the order in which they are shown.
-        as_json: one event a line, as JSON, instead of a display.
-        console: where to; standard output by default.
+        url: the server's URL.
+        token: a token, as for :class:`jobcast.client.JobClient`.
+        job_ids: the ids of the jobs, in display order.
+        as_json: print each event as one line of JSON instead of a display.
+        console: the output; standard output by default.
         namespace: the Socket.IO namespace that the server attaches jobcast to.
 
     Returns:
-        0 if all completed, 1 if one failed.
+        0 if all jobs completed, 1 if a job failed.
 
     Raises:
-        ClientError: the server cannot be reached, or refuses.
-        ValueError: the URL or the namespace is none.
-        BrokenPipeError: whoever read the output has gone; alone or in a group.
+        ClientError: the server cannot be reached, or refuses a request; possibly in a group.
+        ValueError: the URL or the namespace is not valid.
+        BrokenPipeError: the reader of the output has exited; possibly in a group.
     """
-    # Python prints warnings of loggers without a handler to the terminal, too.
+    # Python prints warnings of loggers without a handler to the terminal.
     protect(*CLIENT_LOGGERS)
     protect_own()
     console = console or Terminal()
@@ -100,7 +100,7 @@ async def watch(
                 try:
                     async for event in client.follow(job.job_id):
                         notice.cancel()
-                        job.see(clean_struct(event), client.status(job.job_id))
+                        job.apply(clean_struct(event), client.status(job.job_id))
                         screen.show(job, event)
                 finally:
                     notice.cancel()
@@ -112,7 +112,7 @@ async def watch(
 
 
 async def _note_silence(client: JobClient, job: JobView, screen: Screen) -> None:
-    """Show that a job is waited for of which the server has no event yet."""
+    """Show a notice after ``NOTICE_DELAY`` seconds if the server has no event of the job yet."""
     status = None
     while status is None:  # the server has not answered the join
         await asyncio.sleep(NOTICE_DELAY)
@@ -128,16 +128,16 @@ def _screen(jobs: list[JobView], console: Console, as_json: bool) -> Screen:
 
 
 def print_waiting(job: JobView) -> None:
-    """Tell a person that no event has come of a job. Standard output is for the events."""
+    """Print to standard error that a job has no event yet. Standard output is for events."""
     print(
-        f"waiting for job {job.job_id}: no event has come of it yet. Is the id right?"
-        " Ctrl-C ends this.",
+        f"waiting for job {job.job_id}: it has no event yet. Is the id right?"
+        " Ctrl-C stops watching.",
         file=sys.stderr, flush=True,
     )  # fmt: skip
 
 
 class JsonLines:
-    """One event a line, for other programs."""
+    """An output of one JSON event a line, for other programs."""
 
     def show(self, job: JobView, event: JobEvent) -> None:  # noqa: ARG002
         print(json.dumps({"event": event.name, **payload_of(event)}), flush=True)
@@ -152,7 +152,7 @@ class JsonLines:
 
 
 class Lines:
-    """What was said and how it ended, a line each, for files and for screens that cannot redraw."""
+    """An output of logs and outcomes as lines, for files and terminals that cannot redraw."""
 
     def __init__(self, jobs: list[JobView], console: Console) -> None:
         self._jobs = jobs
@@ -168,7 +168,7 @@ class Lines:
 
     def connection(self, state: ConnectionState) -> None:
         if state == "reconnecting":
-            with suppress(BrokenPipeError):  # the next line meets it too, where it ends the whole
+            with suppress(BrokenPipeError):  # the next event raises it where `watch` can stop
                 self._console.print("[yellow]the connection is lost; reconnecting[/]")
 
     def opened(self) -> AbstractContextManager[None]:
@@ -176,7 +176,7 @@ class Lines:
 
 
 class Display(Lines):
-    """A bar for each job, below the lines."""
+    """A terminal display with a progress bar for each job below the lines."""
 
     def __init__(self, jobs: list[JobView], console: Console) -> None:
         super().__init__(jobs, console)
@@ -252,19 +252,19 @@ def _doing(job: JobView) -> Text:
 
 
 def duration(time: timedelta) -> str:
-    """``0:07``, ``12:30``, ``1:05:00``."""
+    """Return a duration as ``0:07``, ``12:30`` or ``1:05:00``."""
     minutes, seconds = divmod(round(time.total_seconds()), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def describe(job: JobView, event: JobEvent, name_width: int = 0) -> str | None:
-    """Return an event as a line with rich's markup; None for what bars show.
+    """Return an event as a line with rich's markup; None for an event that only bars show.
 
     Args:
-        job: the event's.
-        event: with clean texts.
-        name_width: of the column of names, in characters.
+        job: the job of the event.
+        event: the event, with cleaned texts.
+        name_width: the width of the column of names, in characters.
     """
     match event:
         case JobLog():
@@ -281,7 +281,7 @@ def describe(job: JobView, event: JobEvent, name_width: int = 0) -> str | None:
         case JobStatus(status="retrying"):
             text = f"[yellow]↻ attempt {event.attempt} is due[/]: {_cause(event)}"
         case JobStatus(status="stalled"):
-            text = "[yellow]⏸ nothing is heard of its worker[/]"
+            text = "[yellow]⏸ stalled: the worker does not renew its lease[/]"
         case _:
             return None
     at = event.timestamp.astimezone().strftime("%H:%M:%S")
@@ -290,4 +290,4 @@ def describe(job: JobView, event: JobEvent, name_width: int = 0) -> str | None:
 
 def _cause(status: JobStatus) -> str:
     known = [part for part in (status.error, status.message) if isinstance(part, str) and part]
-    return escape(": ".join(known)) or "it is tried again"
+    return escape(": ".join(known)) or "the task is retried"

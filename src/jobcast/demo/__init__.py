@@ -1,6 +1,6 @@
-"""Everything on one machine: ``jobcast demo``.
+"""``jobcast demo``: the whole system on one machine.
 
-An embedded Valkey, a worker, a Socket.IO process, and five jobs that are shown while they run.
+The demo starts an embedded Valkey, a worker and a Socket.IO process, and shows five jobs live.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from typing import Final
 
 from jobcast.cli.terminal import clean_lines
 from jobcast.demo.children import Children
-from jobcast.demo.play import Demo, say
+from jobcast.demo.play import Demo, print_line
 from jobcast.errors import JobcastError
 from jobcast.masking import mask
 from jobcast.settings import Settings
 
-SCALE: Final = 14  # of the sample input: its jobs last a few seconds each
+SCALE: Final = 14  # of the sample input: each job takes a few seconds
 PACKAGES: Final = ("aiohttp", "jwt", "PIL", "rich", "starlette", "uvicorn")
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(*, port: int = 8000, once: bool | None = None, scale: int = SCALE) -> int:
-    """Run the demo. What the environment says of jobcast, except ``JOBCAST_URL``, is replaced.
+    """Run the demo. It replaces all ``JOBCAST_*`` variables except ``JOBCAST_URL``.
 
     Args:
-        port: where the Socket.IO process listens; another one if it is taken, any one if it is 0.
-        once: end when the jobs have ended; else the processes stay, for further use, until a
-            signal comes. By default they stay if the output is a terminal.
-        scale: of the sample input, 1 to 100.
+        port: the port of the Socket.IO process. If it is taken or 0, the demo uses a free port.
+        once: exit when the jobs have ended. Otherwise the processes keep running until a signal
+            arrives. The default is to keep them running if the output is a terminal.
+        scale: the size of the sample input, 1 to 100.
 
     Returns:
-        0 if each job ended as it should, 1 if not, or if something did not start; 128 and the
-        signal's number if a signal came before the jobs had ended.
+        0 if each job ended as expected; 1 if not, or if a process failed to start; 128 plus the
+        signal's number if a signal arrived before the jobs had ended.
 
     Raises:
-        JobcastError: ``JOBCAST_URL`` or what is installed will not do.
+        JobcastError: ``JOBCAST_URL`` is not usable, or a package is missing.
     """
     if once is None:
         once = not sys.stdout.isatty()
@@ -52,7 +52,7 @@ def run(*, port: int = 8000, once: bool | None = None, scale: int = SCALE) -> in
     except JobcastError as exc:
         print(f"Error: {clean_lines(mask(str(exc)))}", file=sys.stderr)
     except BrokenPipeError:
-        # Nobody reads any more; the interpreter's last flush should not fail of it too.
+        # The reader has exited. Redirect the output, so that the interpreter's last flush works.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
 
@@ -67,7 +67,7 @@ async def _run(port: int, once: bool, scale: int, url: str | None) -> int:
         else:
             children.hurry()
 
-    # They are called when this coroutine waits: by then there is something to stop.
+    # asyncio calls the handlers while this coroutine waits, so `play` and `children` exist.
     for signum in SIGNALS:
         asyncio.get_running_loop().add_signal_handler(signum, receive, signum)
     with TemporaryDirectory(prefix="jobcast-demo-", ignore_cleanup_errors=True) as directory:
@@ -76,8 +76,8 @@ async def _run(port: int, once: bool, scale: int, url: str | None) -> int:
         play = asyncio.ensure_future(children.guard(demo.play(port, once, scale)))
         await asyncio.wait({play})
         if received:
-            with suppress(OSError):  # the terminal may be gone
-                say("\nstopping ...")
+            with suppress(OSError):  # the terminal may be closed
+                print_line("\nstopping ...")
         await children.stop()
         demo.clean_up()
     if not play.cancelled():
@@ -86,10 +86,10 @@ async def _run(port: int, once: bool, scale: int, url: str | None) -> int:
 
 
 def _shared_url() -> str | None:
-    """The server that the environment names, if it names one.
+    """Return the server's URL from the environment; None if it is not set.
 
     Raises:
-        SettingsError: it is none.
+        SettingsError: the URL is not valid.
     """
     names = ("JOBCAST_URL", "JOBCAST_URL_FILE")
     given = {name: os.environ[name] for name in names if os.environ.get(name)}

@@ -1,4 +1,4 @@
-"""The processes of a demo: the demo stops them when it ends, and reports one that dies."""
+"""The child processes of the demo: starting, watching and stopping them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from typing import Any, Final, TypeVar
 from jobcast.aio import cancel_and_wait
 from jobcast.errors import JobcastError
 
-POLL_INTERVAL: Final = 0.05  # seconds between two looks at a condition
-READY_TIMEOUT: Final = 60  # seconds that a start may take, on a loaded machine
-STOP_TIMEOUT: Final = 5  # seconds that a process may take to stop, before it is killed
-SHOWN_LINES: Final = 20  # of the log of a process that died
+POLL_INTERVAL: Final = 0.05  # seconds between two checks of a condition
+READY_TIMEOUT: Final = 60  # seconds that a start may take; generous, for a loaded machine
+STOP_TIMEOUT: Final = 5  # seconds that a process may take to stop before it is killed
+SHOWN_LINES: Final = 20  # lines shown of the log of a process that ended unexpectedly
 
 T = TypeVar("T")
 
 
 class Child:
-    """A process, and all that it starts, in a session of its own: the terminal's Ctrl-C does not
-    reach it. Its output goes to ``log``.
+    """A process in its own session, which the terminal's Ctrl-C does not reach.
+
+    Its output goes to the file ``log``.
     """
 
     def __init__(
@@ -43,30 +44,31 @@ class Child:
 
     @property
     def exit_code(self) -> int | None:
-        """Negative for a signal; None while it runs."""
+        """The exit code; None while the process runs, negative if a signal ended it."""
         return self._popen.poll()
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
+        """The content of the log."""
         return self.log.read_text(errors="replace")
 
     def send_signal(self, signum: int) -> None:
         self._popen.send_signal(signum)
 
     def sweep(self) -> None:
-        """Kill what is left of it, and of what it started."""
+        """Kill the process and the rest of its process group."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._popen.wait()
 
 
 class ChildEnded(JobcastError):
-    """A process ended that should have gone on. The message has the end of its log."""
+    """A process ended unexpectedly. The message contains the end of its log."""
 
     def __init__(self, child: Child) -> None:
         code = child.exit_code or 0
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        lines = child.said.strip().splitlines()[-SHOWN_LINES:]
+        lines = child.output.strip().splitlines()[-SHOWN_LINES:]
         super().__init__(
             f"the {child.name} process ended unexpectedly ({how}); the end of its log:\n"
             + "\n".join(f"    {line}" for line in lines)
@@ -75,10 +77,10 @@ class ChildEnded(JobcastError):
 
 
 class Children:
-    """The processes that run, in the order of their start.
+    """The running processes, in the order of their start.
 
     Args:
-        directory: has their logs.
+        directory: the directory of their logs.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -92,10 +94,10 @@ class Children:
         return child
 
     async def guard(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do something that takes all the processes.
+        """Run a coroutine that needs all processes, and return its result.
 
         Raises:
-            ChildEnded: one of them ended meanwhile.
+            ChildEnded: a process ended before the coroutine.
         """
         task = asyncio.ensure_future(work)
         try:
@@ -108,27 +110,27 @@ class Children:
         finally:
             await cancel_and_wait(task)
 
-    async def finished(self, child: Child) -> str:
-        """Wait for a process that has to end by itself. Returns what it said.
+    async def wait_finished(self, child: Child) -> str:
+        """Wait for a process that exits by itself, and return its output.
 
         Raises:
-            ChildEnded: it failed.
+            ChildEnded: the process failed.
         """
-        self._running.remove(child)  # its end is nothing unexpected
+        self._running.remove(child)  # `guard` must not report its end
         try:
             await until(lambda: child.exit_code is not None, f"end of the {child.name}")
         finally:
             child.sweep()
         if child.exit_code:
             raise ChildEnded(child)
-        return child.said
+        return child.output
 
     def hurry(self) -> None:
-        """Have :meth:`stop` wait for nothing."""
+        """Make :meth:`stop` kill the processes without waiting."""
         self._hurry = True
 
     async def stop(self) -> None:
-        """End all of them, the last one first."""
+        """Stop all processes, in reverse order of their start."""
         while self._running:
             await self._stop(self._running[-1])
             self._running.pop()
@@ -145,14 +147,19 @@ class Children:
 
 
 async def until(condition: Callable[[], T], what: str, timeout: float = READY_TIMEOUT) -> T:
-    """Wait for a condition, for ``timeout`` seconds at most, and return what it gave.
+    """Wait until a condition returns a true value, and return that value.
+
+    Args:
+        condition: is called every ``POLL_INTERVAL`` seconds.
+        what: a noun for the error message.
+        timeout: maximum time to wait, in seconds.
 
     Raises:
-        JobcastError: it did not come about in time.
+        JobcastError: the condition did not become true in time.
     """
     deadline = time.monotonic() + timeout
     while not (answer := condition()):
         if time.monotonic() > deadline:
-            raise JobcastError(f"after {timeout:.0f} s there is still no {what}")
+            raise JobcastError(f"no {what} within {timeout:.0f} s")
         await asyncio.sleep(POLL_INTERVAL)
     return answer

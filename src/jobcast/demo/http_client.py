@@ -1,4 +1,4 @@
-"""Somebody who uses the demo's site as its page does."""
+"""An HTTP client for the demo's site, which starts jobs as the site's page does."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import aiohttp
 from jobcast.errors import JobcastError
 from jobcast.events import check_job_id
 
-TIMEOUT: Final = aiohttp.ClientTimeout(total=60)  # seconds, on a loaded machine
+TIMEOUT: Final = aiohttp.ClientTimeout(total=60)  # seconds; generous, for a loaded machine
 
 
 async def start_jobs(url: str, name: str) -> list[str]:
-    """Sign in, and start each task that the site has, with its sample input.
+    """Sign in, and start each task of the site with its sample input.
 
     Returns:
         The ids of the jobs.
 
     Raises:
-        JobcastError: the site would not do it.
+        JobcastError: the site refused a request or could not be reached.
     """
-    # Its address is no name, for which cookies are not kept otherwise.
+    # unsafe: aiohttp otherwise drops the cookies of a host that is an IP address.
     cookies = aiohttp.CookieJar(unsafe=True)
     try:
         async with aiohttp.ClientSession(url, cookie_jar=cookies, timeout=TIMEOUT) as site:

@@ -1,4 +1,4 @@
-"""What the demo starts, sends and shows."""
+"""The demo's sequence: start the processes, start the jobs, show them."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ from jobcast.settings import PREFIX
 from jobcast.transports import open_manager
 
 OWNER: Final = "demo"
-FAILING: Final = frozenset({"audit_ledger"})  # there is an error in its input
+FAILING: Final = frozenset({"audit_ledger"})  # its sample input contains an error
 TOKEN_LIFESPAN: Final = 24 * 3600  # seconds
 SERVER_TIMEOUT: Final = 10  # seconds that Valkey or Redis may take to answer
 
 
 class Demo:
-    """What the demo starts, sends and shows.
+    """The demo: its processes, its jobs and its output.
 
     Args:
-        directory: for the sample input; somebody else removes it.
-        url: of a server that is used instead of a Valkey of the demo's own.
+        children: the processes that the demo adds its own to.
+        directory: a directory for the sample input, which the caller removes.
+        url: the URL of a server to use instead of an embedded Valkey.
     """
 
     def __init__(self, children: Children, directory: Path, url: str | None) -> None:
@@ -45,32 +46,33 @@ class Demo:
         self._embedded = url is None
         self._url = url or f"redis://{HOST}:{free_port()}/0"
         self._run_id = secrets.token_hex(2)
-        # Where other people's workers may be, they should not get these jobs.
+        # Its own queue on a shared server, so that other workers do not take the demo's jobs.
         self._queue = "celery" if self._embedded else f"jobcast-demo-{self._run_id}"
         self._secret = secrets.token_urlsafe(32)
 
     async def play(self, port: int, once: bool, scale: int) -> int:
+        """Run the demo and return its exit code. Without ``once``, wait for ever at the end."""
         from jobcast.cli.watch import watch
         from jobcast.tokens import mint
 
-        say("[bold]jobcast demo[/]: five jobs, and all that they need, on this machine\n")
+        print_line("[bold]jobcast demo[/]: five jobs and all their processes on this machine\n")
         self._set_environment()
         await self._start_server()
         url = await self._start_processes(port, scale)
         token = mint(self._secret, OWNER, ttl=TOKEN_LIFESPAN)
         job_ids = await start_jobs(url, OWNER)
-        self._introduce(url, token, job_ids)
+        self._print_instructions(url, token, job_ids)
         await watch(url, token, job_ids)
-        self.exit_code = await self._judge(job_ids)
+        self.exit_code = await self._check_outcomes(job_ids)
         if not once:
-            say("The processes stay, for you to play with. [bold]Ctrl-C[/] stops them.")
-            say("Start more jobs in a browser, and watch them there:\n")
-            say(f"  open {url}")
+            print_line("The processes keep running. [bold]Ctrl-C[/] stops them.")
+            print_line("Start more jobs in a browser, and watch them there:\n")
+            print_line(f"  open {url}")
             await asyncio.Event().wait()
         return self.exit_code
 
     def clean_up(self) -> None:
-        """Take the queue off a server that stays."""
+        """Delete the demo's queue on a shared server."""
         if self._embedded:
             return
         app = Celery(broker=self._url)
@@ -80,7 +82,7 @@ class Demo:
             app.connection_for_write(transport_options=impatient) as connection,
         ):
             queue = app.amqp.queues[self._queue](connection.default_channel)
-            queue.declare()  # only a connection that knows its bindings can delete them
+            queue.declare()  # kombu deletes only bindings that the connection declared
             queue.delete()
 
     def _set_environment(self) -> None:
@@ -88,7 +90,8 @@ class Demo:
             del os.environ[name]
         os.environ["JOBCAST_URL"] = self._url
         os.environ["JOBCAST_JWT_SECRET"] = self._secret
-        # Turns the console on; it asks for no password, so it has to be sure that this is a demo.
+        # Turns the console on. Its login has no password, so the console checks that the directory
+        # belongs to a demo.
         os.environ["JOBCAST_DEMO"] = str(self._directory)
         (self._directory / "demo.json").write_text(json.dumps({"queue": self._queue}))
         if self._embedded:
@@ -108,12 +111,12 @@ class Demo:
         if self._url.startswith("redis"):
             what = f"answer from {mask_url(self._url)}"
             await until(lambda: answers_ping(self._url), what, SERVER_TIMEOUT)
-        say(f"  transport  {mask_url(self._url)}{' (Valkey)' if self._embedded else ''}")
+        print_line(f"  transport  {mask_url(self._url)}{' (Valkey)' if self._embedded else ''}")
 
     async def _start_processes(self, port: int, scale: int) -> str:
-        """Start both, and write the samples meanwhile. Returns the URL of the Socket.IO process."""
-        say("  worker     Celery, two jobs at a time")
-        say("  input      being written ...")
+        """Start worker and Socket.IO process, write the samples, return the process's URL."""
+        print_line("  worker     Celery, two jobs at a time")
+        print_line("  input      writing sample files ...")
         worker = self._start_python(
             "worker", "celery", "-A", "worker.app", "worker", "--loglevel=info", "--concurrency=2",
             "--queues", self._queue, "--hostname", f"demo-{self._run_id}@%h",
@@ -128,30 +131,32 @@ class Demo:
             "samples", "tasks.samples", str(self._directory / "samples"), "--scale", str(scale)
         )
         await asyncio.gather(
-            self._children.finished(samples),
-            until(lambda: " ready." in worker.said, "ready worker"),
+            self._children.wait_finished(samples),
+            until(lambda: " ready." in worker.output, "ready worker"),
             until(lambda: is_ready(free), "ready Socket.IO process"),
         )
-        worker.stop_signal = signal.SIGQUIT  # to wait for no job; earlier it would dump core
+        # SIGQUIT makes Celery exit without waiting for jobs. Before the worker is ready it would
+        # make the process dump core.
+        worker.stop_signal = signal.SIGQUIT
         taken = f" (port {port} is taken)" if port not in (0, free) else ""
-        say(f"  realtime   http://{HOST}:{free}{taken}")
-        say(f"  logs       {self._directory}/{{worker,realtime}}.log\n")
+        print_line(f"  realtime   http://{HOST}:{free}{taken}")
+        print_line(f"  logs       {self._directory}/{{worker,realtime}}.log\n")
         return f"http://{HOST}:{free}"
 
-    def _introduce(self, url: str, token: str, job_ids: list[str]) -> None:
+    def _print_instructions(self, url: str, token: str, job_ids: list[str]) -> None:
         file = self._directory / "token"
         file.write_text(token)
-        say(f"Watch them in a browser, where [bold]{OWNER}[/] is the name to sign in with:\n")
-        say(f"  open {url}\n")
-        say("and from another terminal:\n")
-        say(f"  export JOBCAST_TOKEN=$(cat {file})")
-        # In a virtual environment that is not activated it is on no PATH.
+        print_line(f"Watch them in a browser; sign in with the name [bold]{OWNER}[/]:\n")
+        print_line(f"  open {url}\n")
+        print_line("and from another terminal:\n")
+        print_line(f"  export JOBCAST_TOKEN=$(cat {file})")
+        # The virtual environment may not be activated, and then `jobcast` is not on the PATH.
         beside = Path(sys.executable).with_name("jobcast")
         command = "jobcast" if which("jobcast") or not beside.exists() else str(beside)
-        say(f"  {command} watch --url {url} {' '.join(job_ids)}\n")
+        print_line(f"  {command} watch --url {url} {' '.join(job_ids)}\n")
 
-    async def _judge(self, job_ids: list[str]) -> int:
-        """Say whether the jobs ended as they should. Returns the exit code."""
+    async def _check_outcomes(self, job_ids: list[str]) -> int:
+        """Print whether the jobs ended as expected, and return the exit code."""
         source = open_manager(self._url).source
         try:
             states = {job_id: (await source.snapshot(job_id)).state for job_id in job_ids}
@@ -161,22 +166,23 @@ class Demo:
         for job_id, state in states.items():
             expected = "error" if job_id.rpartition("-")[0] in FAILING else "complete"
             if state != expected:
-                say(f"[red]{job_id}: {state}, where it should be {expected}[/]")
+                print_line(f"[red]{job_id}: expected {expected}, got {state}[/]")
                 wrong += 1
         if not wrong:
-            say("\nAll jobs ended as they should: one of them has an error in its input.\n")
+            print_line("\nAll jobs ended as they should: one of them has an error in its input.\n")
         return 1 if wrong else 0
 
     def _start_python(self, name: str, module: str, *arguments: str) -> Child:
         return self._start(name, sys.executable, "-m", module, *arguments)
 
     def _start(self, name: str, *argv: str) -> Child:
-        # Nothing should be left in a site-packages, nor among the temporary files.
+        # Leave no bytecode in site-packages and no other temporary files.
         env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(self._directory)}
         return self._children.start(name, argv, cwd=reference_directory(), env=env)
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
+    """Print a text with rich's markup."""
     from rich.console import Console
 
     Console(highlight=False, soft_wrap=True).print(text)

@@ -1,4 +1,4 @@
-"""What there is on this machine: ports, and servers that answer."""
+"""Checks of this machine: free ports, and servers that answer."""
 
 from __future__ import annotations
 

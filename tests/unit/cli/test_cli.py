@@ -27,7 +27,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> object:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "env", "says"),
+    ("arguments", "env", "message"),
     [
         (["serve"], {}, "Error: JOBCAST_JWT_SECRET is not set"),
         (["serve"], {"JOBCAST_PORT": "http"}, "Error: JOBCAST_PORT should be a port number"),
@@ -97,19 +97,19 @@ def run(monkeypatch: pytest.MonkeyPatch) -> object:
         (["demo"], {"JOBCAST_URL": "localhost"}, "JOBCAST_URL should be a URL"),
     ],
 )
-def test_errors_are_one_clear_line(
-    run: object, arguments: list[str], env: dict[str, str], says: str
+def test_errors_are_reported_in_one_line(
+    run: object, arguments: list[str], env: dict[str, str], message: str
 ) -> None:
     result = run(*arguments, **env)  # type: ignore[operator]
     assert result.exit_code == 2
-    assert says in result.output
+    assert message in result.output
     assert SECRET not in result.output
     if result.output.startswith("Error"):
         assert len(result.output.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_port_that_is_in_use_is_one_clear_line(run: object, workers: str) -> None:
+def test_port_in_use_is_reported_in_one_line(run: object, workers: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = run("serve", "--port", str(port), "--workers", workers, **SERVER)  # type: ignore[operator]
@@ -121,11 +121,11 @@ def test_a_port_that_is_in_use_is_one_clear_line(run: object, workers: str) -> N
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "::1"])
-def test_an_address_that_is_free_or_no_address_is_left_to_the_server(host: str) -> None:
+def test_check_address_accepts_free_ports(host: str) -> None:
     check_address(host, free_port())
 
 
-def test_a_token_is_all_that_is_printed(run: object) -> None:
+def test_token_command_prints_only_the_token(run: object) -> None:
     env = {"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_JWT_AUDIENCE": "jobs"}
     result = run("token", "--sub", "bob", "--job", "a", "--job", "b", "--ttl", "60", **env)  # type: ignore[operator]
     assert result.exit_code == 0
@@ -136,7 +136,7 @@ def test_a_token_is_all_that_is_printed(run: object) -> None:
     assert jwt.decode(every.output.strip(), SECRET, ["HS256"], audience="jobs")["jobs"] == ["*"]
 
 
-def test_a_token_is_signed_with_the_first_secret(run: object) -> None:
+def test_token_command_signs_with_the_first_secret(run: object) -> None:
     secrets = f"new={'n' * 32} old={'o' * 32}"
     env = {"JOBCAST_JWT_SECRETS": secrets, "JOBCAST_JWT_MAX_LIFETIME": "60"}
     token = run("token", "--jti", "one", **env).output.strip()  # type: ignore[operator]
@@ -153,7 +153,7 @@ def test_version_and_help(run: object) -> None:
         assert f"  {command}" in shown
 
 
-def test_init_writes_a_project_once(run: object, tmp_path: object) -> None:
+def test_init_refuses_a_directory_that_is_not_empty(run: object, tmp_path: object) -> None:
     result = run("init", f"{tmp_path}/shop")  # type: ignore[operator]
     assert result.exit_code == 0
     assert "tasks/people.py" in result.output

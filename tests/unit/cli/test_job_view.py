@@ -20,14 +20,14 @@ def at(seconds: float) -> datetime:
 def watched(*events: JobEvent) -> JobView:
     job = JobView(job_id="a")
     for event in events:
-        job.see(event)
+        job.apply(event)
     return job
 
 
 STARTED = JobStatus(job_id="a", timestamp=at(0), status="started", task="shop.convert", attempt=1)
 
 
-def test_a_job_is_what_its_events_say() -> None:
+def test_view_follows_the_events() -> None:
     job = watched(
         STARTED,
         JobProgress(
@@ -35,76 +35,76 @@ def test_a_job_is_what_its_events_say() -> None:
             current=4, total=10,
         ),
     )  # fmt: skip
-    assert (job.name, job.state, job.over) == ("convert", "started", False)
+    assert (job.name, job.state, job.has_ended) == ("convert", "started", False)
     assert (job.percentage, job.message, job.stage, job.rate, job.eta) == (
         40, "reading", "one", 2.5, 12.0,
     )  # fmt: skip
     assert job.elapsed(at(7)) == timedelta(seconds=7)
-    job.see(JobComplete(job_id="a", timestamp=at(9), result=1))
-    assert (job.state, job.percentage, job.over, job.eta) == ("complete", 100, True, None)
+    job.apply(JobComplete(job_id="a", timestamp=at(9), result=1))
+    assert (job.state, job.percentage, job.has_ended, job.eta) == ("complete", 100, True, None)
     assert job.elapsed(at(60)) == timedelta(seconds=9)
 
 
-def test_a_retry_begins_at_nothing_and_keeps_the_time() -> None:
+def test_retry_resets_progress_and_keeps_elapsed_time() -> None:
     job = watched(
         STARTED,
         JobProgress(job_id="a", percentage=80, message="x"),
         JobStatus(job_id="a", status="retrying", attempt=2, error="OSError"),
     )
     assert (job.state, job.attempt) == ("retrying", 2)
-    job.see(JobStatus(job_id="a", timestamp=at(30), status="started", attempt=2))
+    job.apply(JobStatus(job_id="a", timestamp=at(30), status="started", attempt=2))
     assert (job.state, job.percentage, job.message) == ("started", 0, None)
     assert job.elapsed(at(40)) == timedelta(seconds=40)
 
 
-def test_a_run_that_was_not_lost_after_all_goes_on_where_it_was() -> None:
+def test_stalled_run_resumes_with_its_progress() -> None:
     job = watched(
         structs.replace(STARTED, run=1),
         JobProgress(job_id="a", percentage=80, message="x"),
         JobStatus(job_id="a", status="stalled"),
     )
     assert (job.state, job.percentage) == ("stalled", 80)
-    job.see(structs.replace(STARTED, run=1))
+    job.apply(structs.replace(STARTED, run=1))
     assert (job.state, job.percentage, job.message) == ("started", 80, "x")
-    job.see(structs.replace(STARTED, run=2))
+    job.apply(structs.replace(STARTED, run=2))
     assert (job.state, job.percentage, job.message) == ("started", 0, None)
 
 
-def test_what_the_history_has_lost_is_unknown() -> None:
+def test_fields_missing_from_the_history_are_unknown() -> None:
     job = JobView(job_id="a")
     assert job.elapsed(at(5)) == timedelta(0)
     line = JobLog(job_id="a", level="info", message="x")
-    job.see(line, "retrying")
+    job.apply(line, "retrying")
     assert (job.state, job.attempt, job.elapsed(at(5))) == ("retrying", None, None)
     assert _doing(job).plain == "retrying"
-    job.see(line, "started")
+    job.apply(line, "started")
     assert (job.state, job.elapsed(at(5))) == ("started", None)
-    # What an event says of the state is its own: the client may be further by now.
-    job.see(JobError(job_id="a", error="E", message="", reason="failure"), "started")
+    # The state of an event takes precedence: the client's state may already be newer.
+    job.apply(JobError(job_id="a", error="E", message="", reason="failure"), "started")
     assert job.state == "error"
 
 
 @pytest.mark.parametrize("ended", ["complete", "error"])
-def test_the_history_of_a_job_that_has_ended_shows_neither_a_clock_nor_progress(
+def test_replay_of_an_ended_job_shows_no_time_or_progress(
     ended: State,
 ) -> None:
     job = JobView(job_id="a")
     for event in (STARTED, JobProgress(job_id="a", percentage=40, message="x")):
-        job.see(event, ended)
+        job.apply(event, ended)
         assert (job.state, job.elapsed(at(60))) == (ended, None)
         shown = [cell.plain for cell in _row(job, at(60), 20) if isinstance(cell, Text)]
         assert shown == [SYMBOLS[ended], "convert", "   ?", "?", ended]
-    job.see(JobComplete(job_id="a", timestamp=at(9), result=1), "complete")
+    job.apply(JobComplete(job_id="a", timestamp=at(9), result=1), "complete")
     assert (job.state, job.percentage) == ("complete", 100)
     assert job.elapsed(at(60)) == timedelta(seconds=9)
 
 
-def test_an_unknown_total_is_unknown() -> None:
+def test_unknown_total_has_no_percentage() -> None:
     job = watched(STARTED, JobProgress(job_id="a", percentage=None, message=None, current=3))
     assert job.percentage is None
 
 
-def test_a_failed_job_stays_where_it_was() -> None:
+def test_failed_job_keeps_its_percentage() -> None:
     job = watched(
         STARTED,
         JobProgress(job_id="a", percentage=57, message="x"),
@@ -113,7 +113,7 @@ def test_a_failed_job_stays_where_it_was() -> None:
     assert (job.state, job.percentage, job.error) == ("error", 57, "KeyError")
 
 
-def test_long_names_are_cut() -> None:
+def test_long_names_are_truncated() -> None:
     job = JobView(job_id="x" * 100)
     assert len(job.name) == NAME_LENGTH
 
@@ -121,11 +121,11 @@ def test_long_names_are_cut() -> None:
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(0, "0:00"), (7.4, "0:07"), (750, "12:30"), (3900, "1:05:00")]
 )
-def test_durations(seconds: float, shown: str) -> None:
+def test_duration_is_formatted(seconds: float, shown: str) -> None:
     assert duration(timedelta(seconds=seconds)) == shown
 
 
-def test_text_from_elsewhere_is_no_markup() -> None:
+def test_markup_in_events_is_escaped() -> None:
     job = watched(STARTED)
     event = JobLog(job_id="a", level="info", message="[red]not markup[/]")
     line = describe(job, event)
@@ -133,7 +133,7 @@ def test_text_from_elsewhere_is_no_markup() -> None:
     assert r"\[red]not markup\[/]" in line
 
 
-def test_what_bars_show_is_no_line() -> None:
+def test_describe_returns_none_for_started_and_progress() -> None:
     job = watched(STARTED)
     assert describe(job, STARTED) is None
     assert describe(job, JobProgress(job_id="a", percentage=1, message="x")) is None

@@ -1,4 +1,4 @@
-"""No text from elsewhere commands a terminal."""
+"""Untrusted text cannot control a terminal."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ HOSTILE = st.text(
 
 
 @given(HOSTILE)
-@example("\x1b\x1b[0m[31m")  # what is left when a sequence is cut out is no sequence
-@example("\x1b]0;title")  # without an end
+@example("\x1b\x1b[0m[31m")  # removing the inner sequence must not create another one
+@example("\x1b]0;title")  # an unterminated sequence
 def test_cleaned_text_is_printable(text: str) -> None:
     cleaned = clean(text)
     assert cleaned.isprintable()
@@ -50,15 +50,15 @@ def test_printable_text_stays_as_it_is(text: str) -> None:
         ("\x1b]0;no end", " ]0;no end"),
     ],
 )
-def test_sequences_go_and_controls_become_spaces(text: str, shown: str) -> None:
+def test_clean_removes_sequences_and_replaces_controls(text: str, shown: str) -> None:
     assert clean(text) == shown
 
 
-def test_a_text_of_several_lines_keeps_its_line_breaks() -> None:
+def test_clean_lines_keeps_line_breaks() -> None:
     assert clean_lines("one\x1b[2J\n\rtwo") == "one\n two"
 
 
-def test_every_text_of_an_event_is_cleaned() -> None:
+def test_clean_struct_cleans_every_text() -> None:
     log = clean_struct(JobLog(job_id="a", level="info", message="one\ntwo"))
     assert log.message == "one two"
     error = clean_struct(JobError(job_id="a", error="\x1b[2J", message="\x07", reason="failure"))

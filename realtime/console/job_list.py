@@ -1,4 +1,4 @@
-"""What was started, by whom: a small SQLite file that all processes of the site share."""
+"""The list of each user's jobs, in an SQLite file that all server processes share."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-LISTED = 200  # jobs of a user, the newest ones
-PATIENCE = 5.0  # seconds to wait for another process that writes
+LISTED = 200  # jobs listed for a user, the newest ones
+PATIENCE = 5.0  # seconds to wait for another process's write lock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +19,12 @@ class StartedJob:
     sent_at: str  # in UTC
 
     @property
-    def shown(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-class StartedJobs:
-    """The list, in a file. Its methods wait for the disk."""
+class JobList:
+    """The list of started jobs in a file. Its methods block on disk access."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -44,7 +44,7 @@ class StartedJobs:
             )
 
     def of(self, user: str) -> list[StartedJob]:
-        """The user's jobs, newest first."""
+        """Return the user's jobs, newest first."""
         with self._database() as database:
             rows = database.execute(
                 "SELECT job_id, task, title, sent_at FROM started WHERE user = ?"
@@ -55,7 +55,7 @@ class StartedJobs:
         return [StartedJob(**dict(zip(names, row, strict=True))) for row in rows]
 
     def remove(self, user: str, job_id: str) -> None:
-        """Take a job off the user's list, if it is there."""
+        """Remove a job from the user's list, if it is there."""
         with self._database() as database:
             database.execute("DELETE FROM started WHERE user = ? AND job_id = ?", (user, job_id))
 

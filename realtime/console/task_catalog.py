@@ -1,4 +1,4 @@
-"""The tasks that the console can start, and what each is called with."""
+"""The tasks that the console can start, with their arguments."""
 
 import shutil
 from collections.abc import Callable
@@ -9,27 +9,29 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """Where a job finds its input, and where it may write."""
+    """The paths of a job's input and output."""
 
     samples: Path
-    workspace: Path  # the job's own
-    upload: Path | None = None  # the user's file, instead of the sample
+    workspace: Path  # the job's own directory
+    upload: Path | None = None  # the user's file, which replaces the sample
 
 
 @dataclass(frozen=True, kw_only=True)
-class Startable:
-    task: str  # its name, which is all that is known of it here
+class CatalogTask:
+    """A task that the console offers."""
+
+    task: str  # the name of the Celery task; the server does not import its code
     title: str
     description: str
     arguments: Callable[[Input], list[str]]
-    columns: tuple[str, ...] = ()  # of the CSV file that it takes; without them it takes none
+    columns: tuple[str, ...] = ()  # of the CSV file that it accepts; empty: it accepts no file
 
     @property
     def name(self) -> str:
         return self.task.rpartition(".")[2]
 
     @property
-    def shown(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         accepts = {"extension": ".csv", "columns": list(self.columns)} if self.columns else None
         return {
             "name": self.name,
@@ -53,7 +55,7 @@ def _make_thumbnails(given: Input) -> list[str]:
 
 
 def _fetch_feed(given: Input) -> list[str]:
-    # A run takes away the marker that says how many parts are still to come: each has its own.
+    # A copy for each job, because a run deletes the marker file.
     feed = given.workspace / "feed.json"
     shutil.copyfile(given.samples / "feed.json", feed)
     Path(f"{feed}.busy").write_text("2")
@@ -64,38 +66,38 @@ def _audit_ledger(given: Input) -> list[str]:
     return [str(given.upload or given.samples / "ledger.csv")]
 
 
-STARTABLE = {
-    startable.name: startable
-    for startable in (
-        Startable(
+TASK_CATALOG = {
+    task.name: task
+    for task in (
+        CatalogTask(
             task="tasks.checksums.hash_tree",
             title="Hash a folder",
-            description="Reads every file below a folder and gives one digest of it all.",
+            description="Reads every file below a folder and computes one digest of all.",
             arguments=_hash_tree,
         ),
-        Startable(
+        CatalogTask(
             task="tasks.people.import_csv",
             title="Import people",
-            description="Imports a CSV file into a database. Lines that will not do are logged.",
+            description="Imports a CSV file into a database. Invalid lines are skipped and logged.",
             arguments=_import_csv,
             columns=("name", "email", "born"),
         ),
-        Startable(
+        CatalogTask(
             task="tasks.thumbnails.make_thumbnails",
             title="Make thumbnails",
-            description="Makes a small picture of each picture in a folder. One of them is broken.",
+            description="Makes a thumbnail of each picture in a folder. One picture is broken.",
             arguments=_make_thumbnails,
         ),
-        Startable(
+        CatalogTask(
             task="tasks.flaky.fetch_feed",
             title="Fetch a feed",
-            description="The feed is still being written at first, so it is tried again, twice.",
+            description="Reads a feed. It is not ready at first, so the job is retried twice.",
             arguments=_fetch_feed,
         ),
-        Startable(
+        CatalogTask(
             task="tasks.broken.audit_ledger",
             title="Audit a ledger",
-            description="Adds up the entries of a CSV file. The sample does not add up: it fails.",
+            description="Checks the balances of a CSV file. The sample has an error, so it fails.",
             arguments=_audit_ledger,
             columns=("date", "text", "amount", "balance"),
         ),

@@ -16,7 +16,6 @@ import psutil
 import pytest
 import redis
 from aiohttp import ClientSession, web
-from aiohttp.connector import Connection as HttpConnection
 from redis.connection import Connection
 
 from bench.chaos import Valkey
@@ -140,9 +139,10 @@ async def test_a_connection_that_is_forgotten_is_closed_with_its_session() -> No
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/socket.io/"
-    async with ClientSession(connector=ClosingConnector()) as http:
+    connector = ClosingConnector()
+    async with ClientSession(connector=connector) as http:
         forgotten = await http.ws_connect(url)
-    [connection] = [o for o in gc.get_objects() if type(o) is HttpConnection]
+    [connection] = connector._made
     assert connection.protocol is None
     assert forgotten.get_extra_info("socket") is None
     app[GONE].set()

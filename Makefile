@@ -105,11 +105,11 @@ servers:  ## install what the tests start: Redis, RabbitMQ, Chromium, proxies
 # What the integration and end-to-end tests need.
 prepare: $(STOCK_CLIENT)/node_modules/.package-lock.json $(CONSOLE) $(EXAMPLE) servers
 
-pytest: prepare  ## the three tiers of tests, with the coverage gate
+pytest: prepare  ## the three tiers of tests, with the coverage of their own process
 	$(PYTEST) --cov --cov-report=term:skip-covered
 
-coverage: prepare  ## the same, with the lines that no test runs in htmlcov/
-	$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html
+coverage: prepare  ## the same, with the coverage of all processes, and htmlcov/
+	$(PYTEST) --cov --cov-config=tests/coverage.toml --cov-report=term:skip-covered --cov-report=html
 
 unit: $(VENV)/.synced  ## the quick tests
 	$(PYTEST) tests/unit

@@ -10,7 +10,7 @@ from typing import Any
 
 import docker
 import pytest
-from celery import Celery
+from celery import Celery, current_app
 from pytest_celery import (
     CELERY_RABBITMQ_BROKER,
     CELERY_REDIS_BACKEND,
@@ -75,6 +75,14 @@ def look_often() -> Iterator[None]:
         for name in users:
             patch.setattr(sys.modules[name], "wait_for_callable", wait)
         yield
+
+
+@pytest.fixture(autouse=True)
+def keep_the_current_app() -> Iterator[None]:
+    """Shared tasks of later tests would be sent by pytest-celery's application, which is gone."""
+    before = current_app._get_current_object()
+    yield
+    before.set_current()
 
 
 @pytest.fixture(params=[CELERY_REDIS_BROKER, CELERY_RABBITMQ_BROKER])

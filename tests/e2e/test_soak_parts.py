@@ -16,7 +16,9 @@ import psutil
 import pytest
 import redis
 from aiohttp import ClientSession, web
+from redis.backoff import NoBackoff
 from redis.connection import Connection
+from redis.retry import Retry
 
 from bench.chaos import Valkey
 from bench.soak.client import Client, ClosingConnector
@@ -90,7 +92,10 @@ def test_what_a_killed_master_has_confirmed_is_at_the_next_one(failovers: Failov
 
     def write() -> int:
         written = 0
-        with redis.Redis(port=former.port) as client, suppress(redis.ConnectionError):
+        # The former master comes back as a replica, and may do so before this client notices.
+        gone = suppress(redis.ConnectionError, redis.ReadOnlyError)
+        client = redis.Redis(port=former.port, socket_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0))
+        with client, gone:
             while not ended.is_set():
                 client.incr("written")
                 written += 1

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -136,41 +136,41 @@ async def _never_answer_a_close(request: web.Request) -> web.StreamResponse:
     return socket
 
 
-async def test_a_connection_that_is_forgotten_is_closed_with_its_session() -> None:
+@pytest.fixture
+async def unresponsive_server() -> AsyncIterator[str]:
+    """The URL of a server that never answers a client that closes its connection."""
     app = web.Application()
     app[GONE] = asyncio.Event()
     app.router.add_get("/socket.io/", _never_answer_a_close)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}/socket.io/"
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    app[GONE].set()
+    await runner.cleanup()
+
+
+async def test_a_connection_that_is_forgotten_is_closed_with_its_session(
+    unresponsive_server: str,
+) -> None:
     connector = ClosingConnector()
     async with ClientSession(connector=connector) as http:
-        forgotten = await http.ws_connect(url)
+        forgotten = await http.ws_connect(f"{unresponsive_server}/socket.io/")
     [connection] = connector._made
     assert connection.protocol is None
     assert forgotten.get_extra_info("socket") is None
-    app[GONE].set()
-    await runner.cleanup()
 
 
 def open_sessions() -> list[ClientSession]:
     return [o for o in gc.get_objects() if type(o) is ClientSession and not o.closed]
 
 
-async def test_a_client_that_is_cancelled_twice_closes_its_session() -> None:
+async def test_a_client_that_is_cancelled_twice_closes_its_session(
+    unresponsive_server: str,
+) -> None:
     before = open_sessions()
-    app = web.Application()
-    app[GONE] = asyncio.Event()
-    app.router.add_get("/socket.io/", _never_answer_a_close)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
     counts = Counter[str]()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    client = Client("client", "token", [url], random.Random(1), counts)
+    client = Client("client", "token", [unresponsive_server], random.Random(1), counts)
     async with background([client.run()]):  # cancels it every second until it has ended
         await eventually(lambda: counts["connections"], "connection")
-    app[GONE].set()
-    await runner.cleanup()
     assert open_sessions() == before

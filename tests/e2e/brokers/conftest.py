@@ -24,7 +24,7 @@ from pytest_docker_tools.wrappers import container as wrappers
 
 from tests.e2e.brokers import broker_tasks
 from tests.e2e.brokers.process_docker import ProcessDocker
-from tests.support import wait_for
+from tests.support import TIMEOUT, wait_for
 
 LEASE = "5"  # seconds; less, and a job whose machine is busy seems to be lost
 CHECKOUT = Path(__file__).parents[3]
@@ -62,10 +62,10 @@ celery_base_worker_image = build(
 
 @pytest.fixture(scope="session", autouse=True)
 def look_often() -> Iterator[None]:
-    """pytest-docker-tools looks once a second whether something is ready."""
+    """Poll more often than once a second, and for longer: a busy machine starts a worker slowly."""
 
     def wait(message: str, func: Callable[[], object], timeout: float = 60) -> None:
-        wait_for(func, message, timeout)
+        wait_for(func, message, max(timeout, TIMEOUT))
 
     users = (
         "pytest_docker_tools.factories.container", "pytest_docker_tools.wrappers.container",

@@ -10,7 +10,7 @@ from hypothesis import settings
 from jobcast.publishing import runtime
 from jobcast.tokens import mint
 from tests import jobs
-from tests.support import SECRET, Server, Worker, new_id, outside_of_the_loop, running
+from tests.support import SECRET, Server, Worker, call_in_thread, new_id, running
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.redis_family import RedisProcess
 
@@ -117,7 +117,7 @@ def send(sender: None) -> Callable[..., str]:
         options.setdefault("task_id", new_id())
         signature = task.owned_by(owner)
         options["queue"] = worker.name
-        result = outside_of_the_loop(signature.apply_async, args, **options)
+        result = call_in_thread(signature.apply_async, args, **options)
         return str(result.id)
 
     return send

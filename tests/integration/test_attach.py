@@ -30,7 +30,7 @@ Token = Callable[..., str]
 
 
 @asynccontextmanager
-async def served(app: Any) -> AsyncIterator[str]:
+async def serve_app(app: Any) -> AsyncIterator[str]:
     port = free_port()
     server = uvicorn.Server(
         uvicorn.Config(app, port=port, log_config=None, ws="websockets-sansio", lifespan="auto")
@@ -88,7 +88,7 @@ async def test_jobs_are_served_by_a_server_that_is_there_already(
         calls.append(("disconnect", sid))
 
     gateway = attach(sio, settings, namespace=namespace)
-    async with served(socketio.ASGIApp(sio)) as url:
+    async with serve_app(socketio.ASGIApp(sio)) as url:
         await follow_one(url, settings, token, namespace)
         await eventually(lambda: len(calls) == 4, "both handlers of the application, twice")
         assert [name for name, _ in calls] == ["connect", "disconnect"] * 2
@@ -111,7 +111,7 @@ async def test_handlers_of_a_namespace_class_are_kept(settings: Settings, token:
     sio = socketio.AsyncServer(async_mode="asgi")
     sio.register_namespace(Chat("/"))
     gateway = attach(sio, settings)
-    async with served(socketio.ASGIApp(sio)) as url:
+    async with serve_app(socketio.ASGIApp(sio)) as url:
         async with following(url, token()) as alice:
             assert await alice.client.call("say", "hello") == "HELLO"
         with pytest.raises(socketio.exceptions.ConnectionError):
@@ -145,7 +145,7 @@ async def test_connections_are_counted_while_the_application_decides_about_them(
         async with JobClient(url, token()):
             assert gateway.connections == 1
 
-    async with served(socketio.ASGIApp(sio)) as url:
+    async with serve_app(socketio.ASGIApp(sio)) as url:
         first = asyncio.create_task(connect_and_close())
         await eventually(lambda: asked, "question to the application")
         second = asyncio.create_task(connect_and_close())
@@ -172,7 +172,7 @@ async def test_a_revocation_that_an_interruption_lost_is_read_after_it(
     sio = socketio.AsyncServer(async_mode="asgi", client_manager=client_manager(settings))
     gateway = attach(sio, settings)
     name = new_id("alice")
-    async with served(socketio.ASGIApp(sio)) as url:
+    async with serve_app(socketio.ASGIApp(sio)) as url:
         async with following(url, token(name)) as alice:
             assert (await alice.join(new_id()))["code"] == "job_not_found"  # the first read is done
             revocation = Revocation(sub=name, before=time.time() + 60, until=time.time() + 3600)
@@ -191,7 +191,7 @@ async def test_an_unauthenticated_connection_never_reaches_the_application(
     calls: list[str] = []
     sio.on("connect", lambda sid, _environ: calls.append(sid))
     gateway = attach(sio, settings)
-    async with served(socketio.ASGIApp(sio)) as url:
+    async with serve_app(socketio.ASGIApp(sio)) as url:
         with pytest.raises(socketio.exceptions.ConnectionError):
             async with following(url, "garbage"):
                 pass
@@ -205,7 +205,7 @@ async def test_rooms_emit_and_disconnect_of_the_server_go_on_working_across_proc
     settings = Settings(url=valkey.url, jwt_secret=SECRET)
     apps = [create_app(settings), create_app(settings)]
     job_id = new_id()
-    async with served(apps[0]) as here, served(apps[1]) as there:
+    async with serve_app(apps[0]) as here, serve_app(apps[1]) as there:
         async with (
             following(here, token(jobs=["*"])) as one,
             following(there, token(jobs=["*"])) as two,
@@ -218,7 +218,7 @@ async def test_rooms_emit_and_disconnect_of_the_server_go_on_working_across_proc
             # An event of the contract gets a seq and a place in history.
             await sio.emit("job_log", {"level": "info", "message": "x"}, room=f"job_{job_id}")
             for client in (one, two):
-                await client.transcript.logged(job_id, 1)
+                await client.transcript.wait_logged(job_id, 1)
                 assert [name for name, _ in client.transcript.events][1:3] == ["news", "news"]
                 assert client.transcript.of(job_id, "job_log")[0]["seq"] == 1
             await sio.disconnect(two.client.get_sid())
@@ -250,7 +250,7 @@ def test_an_attached_server_serves_one_event_loop_after_the_other(
     gateway = attach(sio, any_settings)
 
     async def serve() -> None:
-        async with served(socketio.ASGIApp(sio)) as url:
+        async with serve_app(socketio.ASGIApp(sio)) as url:
             await follow_one(url, any_settings, token)
             await eventually(lambda: gateway.connections == 0, "end of the connection")
             assert gateway.relay.followed == 0
@@ -270,7 +270,7 @@ def test_an_application_serves_one_event_loop_after_the_other(
     app = create_app(settings)
 
     async def serve() -> None:
-        async with served(app) as url:
+        async with serve_app(app) as url:
             await follow_one(url, any_settings, token)
 
     for _ in range(3):
@@ -323,7 +323,7 @@ def test_connections_of_another_event_loop_are_forgotten(
         assert gateway.connections == gateway.relay.followed == 1
 
     async def serve() -> None:
-        async with served(socketio.ASGIApp(sio)) as url:
+        async with serve_app(socketio.ASGIApp(sio)) as url:
             await follow_one(url, any_settings, token)
             await eventually(lambda: len(gone) == 3, "end of all connections")
             assert gateway.connections == gateway.relay.followed == gateway.guard.waiting == 0
@@ -349,7 +349,7 @@ def test_emit_reaches_other_processes_in_one_event_loop_after_the_other(
     gateways = [attach(sio, any_settings) for sio in (here, there)]
 
     async def serve() -> None:
-        async with served(socketio.ASGIApp(there)) as url, following(url, token()) as alice:
+        async with serve_app(socketio.ASGIApp(there)) as url, following(url, token()) as alice:
             gateways[0].start()
             await eventually(lambda: all(gateway.ready for gateway in gateways), "transport")
             await here.emit("news", {"for": "all"})
@@ -368,7 +368,7 @@ async def test_an_application_serves_again_after_it_was_shut_down(
 ) -> None:
     app = create_app(any_settings)
     for _ in range(3):
-        async with served(app) as url:
+        async with serve_app(app) as url:
             await follow_one(url, any_settings, token)
 
 
@@ -393,7 +393,7 @@ async def test_nothing_is_left_of_connections_that_went(token: Token) -> None:
     app = create_app(Settings(url=f"memory://{new_id()}", jwt_secret=SECRET))
     gateway: Gateway = app.state.gateway
     sio = app.state.sio
-    async with served(app) as url:
+    async with serve_app(app) as url:
         for _ in range(5):
             async with following(url, token(jobs=["*"])) as alice:
                 for _ in range(5):

@@ -14,7 +14,7 @@ from jobcast.client.job_client import LONGEST_PAUSE, PAUSE_SPREAD, JobClient, pa
 from jobcast.errors import JoinRefused
 from jobcast.events import JobEvent, Refusal
 from tests.support import TIMEOUT, eventually
-from tests.support.played_server import PlayedServer, played_server
+from tests.support.scripted_server import ScriptedServer, scripted_server
 
 RETRY_AFTER = 0.4  # seconds
 RATE_LIMITED = {
@@ -23,7 +23,7 @@ RATE_LIMITED = {
 LEFT = {"job_id": "a", "code": "job_not_found", "message": "there is no such job"}
 
 
-def refuse_first(server: PlayedServer, name: str, times: int = 2) -> None:
+def refuse_first(server: ScriptedServer, name: str, times: int = 2) -> None:
     """Have the first requests of a name refused."""
 
     def answer(request: str, _payload: dict[str, Any]) -> Any:
@@ -33,7 +33,7 @@ def refuse_first(server: PlayedServer, name: str, times: int = 2) -> None:
     server.answer = answer
 
 
-def pauses(server: PlayedServer, name: str) -> list[float]:
+def pauses(server: ScriptedServer, name: str) -> list[float]:
     arrivals = server.arrivals(name)
     return [later - earlier for earlier, later in pairwise(arrivals)]
 
@@ -44,7 +44,7 @@ async def first_event(client: JobClient, job_id: str) -> JobEvent:
 
 
 async def test_a_rate_limited_join_is_sent_again_after_the_pause() -> None:
-    async with played_server() as server:
+    async with scripted_server() as server:
         refuse_first(server, "join_job")
         async with JobClient(server.url, "token") as client:
             assert (await first_event(client, "a")).seq == 1
@@ -53,7 +53,7 @@ async def test_a_rate_limited_join_is_sent_again_after_the_pause() -> None:
 
 
 async def test_a_rate_limited_leave_is_sent_again_after_the_pause() -> None:
-    async with played_server() as server:
+    async with scripted_server() as server:
         refuse_first(server, "leave_job")
         async with JobClient(server.url, "token") as client:
             await first_event(client, "a")
@@ -62,7 +62,7 @@ async def test_a_rate_limited_leave_is_sent_again_after_the_pause() -> None:
 
 
 async def test_a_rate_limited_refresh_is_sent_again_after_the_pause() -> None:
-    async with played_server() as server:
+    async with scripted_server() as server:
         refuse_first(server, "refresh_token")
         async with JobClient(server.url, lambda: "token") as client:
             await first_event(client, "a")
@@ -72,7 +72,7 @@ async def test_a_rate_limited_refresh_is_sent_again_after_the_pause() -> None:
 
 
 async def test_a_job_that_is_followed_again_is_not_left_after_the_pause() -> None:
-    async with played_server() as server:
+    async with scripted_server() as server:
         refuse_first(server, "leave_job", times=1)
         async with JobClient(server.url, "token") as client:
             await first_event(client, "a")
@@ -103,7 +103,7 @@ def test_a_pause_is_as_long_as_asked_within_bounds(
 
 
 async def test_left_ends_all_followers_of_the_job_as_a_refusal_does() -> None:
-    async with played_server() as server, JobClient(server.url, "token") as client:
+    async with scripted_server() as server, JobClient(server.url, "token") as client:
         events, other = client.follow("a"), client.follow("b")
         async with asyncio.timeout(TIMEOUT):
             assert (await anext(events)).job_id == "a"
@@ -125,7 +125,7 @@ async def test_left_ends_all_followers_of_the_job_as_a_refusal_does() -> None:
 
 @pytest.mark.parametrize("code", ["internal_error", "unavailable"])
 async def test_left_for_a_passing_reason_is_asked_about_again(code: str) -> None:
-    async with played_server() as server, JobClient(server.url, "token") as client:
+    async with scripted_server() as server, JobClient(server.url, "token") as client:
         events = client.follow("a")
         async with asyncio.timeout(TIMEOUT):
             assert (await anext(events)).seq == 1
@@ -137,7 +137,7 @@ async def test_left_for_a_passing_reason_is_asked_about_again(code: str) -> None
 
 
 async def test_left_of_a_former_join_does_not_end_the_newer_one() -> None:
-    async with played_server() as server, JobClient(server.url, "token") as client:
+    async with scripted_server() as server, JobClient(server.url, "token") as client:
         await first_event(client, "a")
         await eventually(lambda: server.asked("leave_job"), "leave")
         release = asyncio.Event()
@@ -160,7 +160,7 @@ async def test_left_of_a_former_join_does_not_end_the_newer_one() -> None:
 async def test_left_that_breaks_the_protocol_is_logged_and_ignored(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with played_server() as server, JobClient(server.url, "token") as client:
+    async with scripted_server() as server, JobClient(server.url, "token") as client:
         events = client.follow("a")
         async with asyncio.timeout(TIMEOUT):
             await anext(events)
@@ -175,7 +175,7 @@ async def test_left_that_breaks_the_protocol_is_logged_and_ignored(
 @pytest.mark.parametrize("namespace", ["/jobs", "/deep/er"])
 async def test_a_namespace_of_the_servers_own_is_joined(namespace: str) -> None:
     async with (
-        played_server(namespace) as server,
+        scripted_server(namespace) as server,
         JobClient(server.url, "token", namespace=namespace) as client,
     ):
         assert (await first_event(client, "a")).seq == 1

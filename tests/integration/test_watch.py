@@ -35,7 +35,7 @@ from tests.support import (
     running,
     wait_for,
 )
-from tests.support.played_server import played_server
+from tests.support.scripted_server import scripted_server
 
 Token = Callable[..., str]
 Event = tuple[str, dict[str, object]]
@@ -217,7 +217,7 @@ async def test_no_text_of_a_job_commands_the_terminal(
 
 async def test_no_text_of_a_server_commands_the_terminal() -> None:
     refusal = {"ok": False, "code": HOSTILE, "message": HOSTILE}
-    async with played_server() as played:
+    async with scripted_server() as played:
         played.answer = lambda _name, _payload: refusal
         for options in ([], ["--json"]):
             process = await asyncio.create_subprocess_exec(

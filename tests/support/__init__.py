@@ -30,9 +30,11 @@ LOG_CONFIG = str(ROOT / "tests" / "logging.json")
 SECRET = "a secret for tests that is long enough"
 TIMEOUT = 90.0  # seconds that a condition may take on a loaded machine
 GRACE = 15.0  # seconds that a process of the session may take to end by itself
-AHEAD = 5.0  # seconds that a job is sent ahead, so that a busy worker can be told before it starts
+COUNTDOWN = (
+    5.0  # seconds that a job is sent ahead, so that a busy worker can be told before it starts
+)
 # Engine.IO has pings of its own. Those of uvicorn close who reads slowly after 40 s.
-NO_OTHER_PINGS = ("--ws-ping-interval", "0")
+NO_WEBSOCKET_PINGS = ("--ws-ping-interval", "0")
 
 T = TypeVar("T")
 
@@ -55,7 +57,7 @@ def new_id(stem: str = "job") -> str:
     return f"{stem}-{uuid.uuid4().hex[:12]}"
 
 
-def outside_of_the_loop(function: Callable[..., T], *args: Any, **options: Any) -> T:
+def call_in_thread(function: Callable[..., T], *args: Any, **options: Any) -> T:
     """Call a function in a thread: there a sender waits until ``queued`` is stored."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(copy_context().run, function, *args, **options).result()
@@ -110,7 +112,7 @@ class Process:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
-    async def ended(self) -> int:
+    async def wait_exit(self) -> int:
         """Its exit status, when it has one. Clients in the loop go on answering pings meanwhile."""
         return await asyncio.to_thread(self.popen.wait, TIMEOUT)
 
@@ -227,14 +229,14 @@ class Worker(Process):
         self.expect(lambda: f"{self.name}@test ready" in self.log, "ready worker")
         return self
 
-    def returned(self, task_id: str) -> str:
+    def wait_result(self, task_id: str) -> str:
         """Wait for a task. Returns its result, as the worker logs it."""
         line = re.compile(rf"\[{re.escape(task_id)}\] succeeded in [^:]+s: (.*)")
         found: re.Match[str] = self.expect(lambda: line.search(self.log), f"end of {task_id}")
         return found[1]
 
 
-def give_back_unacknowledged(redis_url: str) -> None:
+def restore_unacknowledged(redis_url: str) -> None:
     """Let Celery's broker give what no worker has acknowledged to another.
 
     Redis' does it when its visibility timeout is over. One that is short enough to be waited for
@@ -268,7 +270,7 @@ class Transcript:
         return [data["seq"] for name, data in self.events
                 if data.get("job_id") == job_id and name != "joined"]  # fmt: skip
 
-    async def logged(self, job_id: str, lines: int) -> None:
+    async def wait_logged(self, job_id: str, lines: int) -> None:
         """Wait for so many lines of log."""
         await eventually(lambda: len(self.of(job_id, "job_log")) == lines, f"{lines} lines")
 

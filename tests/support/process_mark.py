@@ -42,7 +42,7 @@ class Mark:
 
 
 @contextmanager
-def marked(directory: Path) -> Iterator[Mark]:
+def process_mark(directory: Path) -> Iterator[Mark]:
     """A mark; what still carries it at the end is killed."""
     mark = Mark(directory)
     try:

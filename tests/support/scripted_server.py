@@ -16,7 +16,7 @@ from tests.support import eventually, free_port
 TIME = "2026-01-15T09:30:00Z"
 
 
-class PlayedServer:
+class ScriptedServer:
     """The server, with a record for each job that has one event.
 
     Attributes:
@@ -74,9 +74,9 @@ class PlayedServer:
 
 
 @asynccontextmanager
-async def played_server(namespace: str = "/") -> AsyncIterator[PlayedServer]:
+async def scripted_server(namespace: str = "/") -> AsyncIterator[ScriptedServer]:
     """A server that runs in the test's own loop."""
-    played = PlayedServer(namespace)
+    played = ScriptedServer(namespace)
     port = free_port()
     config = uvicorn.Config(
         socketio.ASGIApp(played.sio), port=port, log_config=None, ws="websockets-sansio",

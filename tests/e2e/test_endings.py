@@ -231,7 +231,7 @@ SHARED = {
         ),
     ),
     "soft time limit, noticed": (
-        ("prefork",), Row(jobs.notices_the_limit, [*BEGUN, "complete 'what there was time for'"]),
+        ("prefork",), Row(jobs.notices_the_limit, [*BEGUN, "complete 'partial result'"]),
     ),
     "hard time limit": (
         ("prefork", "gevent"),

@@ -119,7 +119,7 @@ def unsteady(self: ProgressTask, gate: str) -> str:
 
 @app.task(base=ProgressTask, bind=True)
 def ignored(self: ProgressTask) -> None:
-    self.log("said before it was ignored")
+    self.log("logged before it was ignored")
     raise Ignore
 
 

@@ -192,7 +192,7 @@ async def test_unbound_queue_is_bound_again(rabbitmq: RabbitMQ) -> None:
         await asyncio.to_thread(
             on_admin_channel, rabbitmq, lambda channel: channel.queue_unbind(name, Names().events)
         )
-        pipe.publish_lines(1)  # which the other process receives
+        pipe.publish_lines(1)  # the other process receives the line
         epochs = len(_epochs(pipe.follower))
         # Events may be lost, so the relay sends the record again in another epoch.
         await eventually(lambda: len(_epochs(pipe.follower)) > epochs, "another epoch")

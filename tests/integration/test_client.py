@@ -613,7 +613,7 @@ def create_slow_app() -> socketio.ASGIApp:
 
     @sio.event
     async def connect(*_: object) -> None:
-        await asyncio.sleep(1.5)  # as a handler does that fetches keys to verify a token
+        await asyncio.sleep(1.5)  # a handler may fetch keys to verify a token
 
     attach(sio)
     ready = Starlette(routes=[Route("/readyz", lambda _: PlainTextResponse("ready"))])

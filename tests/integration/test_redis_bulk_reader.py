@@ -178,9 +178,8 @@ async def read_from_server(reader: Reader, *pieces: bytes) -> tuple[list[Any], E
         gone.set()
 
     async def set_up(connection: Connection) -> None:
-        connection._parser.on_connect(
-            connection
-        )  # and send no handshake, which this server would not answer
+        # Sends no handshake, which this server would not answer.
+        connection._parser.on_connect(connection)
 
     received: list[Any] = []
     gone = asyncio.Event()

@@ -47,7 +47,7 @@ async def test_many_histories_are_read_over_one_connection(own_server: RedisProc
     await manager.aclose()
 
 
-async def test_pending_reads_fail_at_once_when_the_server_is_gone(
+async def test_reads_of_a_stopped_server_fail_at_once(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     with started(RedisProcess(tmp_path_factory.mktemp("gone"), binary=redis_server())) as server:

@@ -573,7 +573,7 @@ def test_unreadable_progress_is_dropped_with_a_warning(
         patch.setattr(job, "_progress_of", fail)
         job.progress(1)
         wait_for(lambda: caplog.text, "a warning")
-        job.log("it goes on")
+        job.log("after the failure")
         other.progress(2)
         assert publisher.flush()
     assert caplog.text.count("job a: could not read a progress update") == 1

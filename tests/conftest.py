@@ -111,9 +111,9 @@ def sender(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def send(sender: None) -> Callable[..., str]:
-    """Return a function that sends a task and returns the job's id.
+    """Return a function that enqueues a task: ``send(worker, jobs.count, 10, owner="alice")``.
 
-    >>> send(worker, jobs.count, 10, owner="alice")  # doctest: +SKIP
+    It returns the job's id.
     """
 
     def send(worker: Worker, task: Any, *args: Any, owner: str = "alice", **options: Any) -> str:

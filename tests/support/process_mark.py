@@ -17,8 +17,7 @@ VARIABLE = "TEST_MARK"  # the demo drops variables that begin with JOBCAST_
 class Mark:
     """An environment variable that child processes inherit.
 
-    Valkey overwrites its environment with its process title, so its working directory identifies
-    it.
+    Valkey overwrites its environment with its title, so its working directory identifies it.
     """
 
     def __init__(self, directory: Path) -> None:

@@ -141,12 +141,8 @@ class Sentinels:
 
         Its data is empty: as a master it would serve that until the Sentinels reconfigure it.
         """
-        server.argv = [
-            *self._original_argv[server.port],
-            "--replicaof",
-            "127.0.0.1",
-            str(master.port),
-        ]
+        original = self._original_argv[server.port]
+        server.argv = [*original, "--replicaof", "127.0.0.1", str(master.port)]
         server.start()
 
     def tolerate(self, seconds: float) -> None:

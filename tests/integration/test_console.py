@@ -648,20 +648,24 @@ def test_invalid_token_lifetime_prevents_the_start(
 
 def test_token_lifetime_is_configurable(tmp_path: Path, valkey: Valkey) -> None:
     env = {"JOBCAST_DEMO_TOKEN_SECONDS": "7"}
-    with running(Console(tmp_path / "log", valkey.url, make_demo(tmp_path / "demo"), env)) as it:
-        claims = jwt.decode(Visitor(it.ready(), "ada").token, SECRET, algorithms=["HS256"])
+    with running(
+        Console(tmp_path / "log", valkey.url, make_demo(tmp_path / "demo"), env)
+    ) as process:
+        claims = jwt.decode(Visitor(process.ready(), "ada").token, SECRET, algorithms=["HS256"])
     assert claims["exp"] - claims["iat"] == 7
 
 
 def test_console_is_off_without_a_demo(tmp_path: Path, valkey: Valkey) -> None:
     env = {"JOBCAST_DEMO": ""}
-    with running(Console(tmp_path / "log", valkey.url, tmp_path, env, "--host", "0.0.0.0")) as it:
-        visitor = Visitor(it.ready())
+    with running(
+        Console(tmp_path / "log", valkey.url, tmp_path, env, "--host", "0.0.0.0")
+    ) as process:
+        visitor = Visitor(process.ready())
         for path in ("/", "/api/session", "/api/tasks"):
             assert visitor.get(path).status == 404
         assert visitor.post("/api/session", {"name": "ada"}).status == 404
-        lines = it.expect(
-            lambda: [line for line in it.log.splitlines() if "console" in line],
+        lines = process.expect(
+            lambda: [line for line in process.log.splitlines() if "console" in line],
             "log line of the console",
         )
     assert len(lines) == 1
@@ -671,8 +675,10 @@ def test_console_is_off_without_a_demo(tmp_path: Path, valkey: Valkey) -> None:
 def test_application_may_have_its_own_session_check(tmp_path: Path, valkey: Valkey) -> None:
     env = {"TEST_DIRECTORY": str(tmp_path), "JOBCAST_DEMO": "", "JOBCAST_JWT_AUDIENCE": "shop"}
     make_samples(tmp_path / "samples")
-    with running(Console(tmp_path / "log", valkey.url, tmp_path, env, "--host", "0.0.0.0")) as it:
-        visitor = Visitor(it.ready())
+    with running(
+        Console(tmp_path / "log", valkey.url, tmp_path, env, "--host", "0.0.0.0")
+    ) as process:
+        visitor = Visitor(process.ready())
         assert visitor.post("/api/session", {"name": "ada"}).problem == (405, "method_not_allowed")
         signed_out = visitor.get("/api/session")
         assert (signed_out.status, signed_out.json) == (200, {"user": None, "demonstration": False})

@@ -10,23 +10,23 @@ from hypothesis import settings
 from jobcast.publishing import runtime
 from jobcast.tokens import mint
 from tests import jobs
-from tests.support import SECRET, Server, Worker, new_id, outside_of_the_loop, running
+from tests.support import SECRET, Server, Worker, call_in_thread, new_id, running
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.redis_family import RedisProcess
 
-# How long an example takes is a matter of what else the machine does.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
+# The duration of an example depends on the load of the machine.
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
 
 
 @pytest.fixture(autouse=True)
-def _no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget the secrets that a test had masked: they are parts of the next one's texts."""
+def _forget_masked_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget masked secrets: the texts of another test may contain them."""
     monkeypatch.setattr("jobcast.masking._secrets", ())
 
 
 class Valkey(RedisProcess):
-    """A real Valkey server of the test session's own."""
+    """A real Valkey server."""
 
     def ready(self) -> Valkey:
         super().ready()
@@ -35,14 +35,14 @@ class Valkey(RedisProcess):
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """One server for the session: tests keep apart by job ids that are their own."""
+    """Start one server for the session; unique job ids isolate the tests."""
     with running(Valkey(tmp_path_factory.mktemp("valkey"))) as server:
         yield server.ready()
 
 
 @pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    """One broker for the session; it takes some seconds to start."""
+    """Start one broker for the session, because it takes seconds to start."""
     server = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
     try:
         yield server.ready()
@@ -52,7 +52,7 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
 
 @pytest.fixture
 def own_valkey(tmp_path: Path) -> Iterator[Valkey]:
-    """A server that the test may stop and start."""
+    """Start a server that the test may stop and restart."""
     with running(Valkey(tmp_path)) as server:
         yield server.ready()
 
@@ -64,7 +64,7 @@ def secret() -> str:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterator[Server]:
-    """A Socket.IO process for the session."""
+    """Start one Socket.IO process for the session."""
     log_path = tmp_path_factory.mktemp("server") / "server.log"
     with running(Server(log_path, valkey.url)) as process:
         yield process.ready()
@@ -73,7 +73,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterator
 
 @pytest.fixture(scope="session")
 def worker(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterator[Worker]:
-    """A prefork worker with two children for the session."""
+    """Start one prefork worker with two children for the session."""
     log_path = tmp_path_factory.mktemp("worker") / "worker.log"
     with running(
         Worker(log_path, valkey.url, valkey.url, "--pool=prefork", "--concurrency=2")
@@ -84,7 +84,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterator
 
 @pytest.fixture
 def token() -> Callable[..., str]:
-    """Makes a token: ``token("alice", jobs=["42"])``."""
+    """Return a function that mints tokens: ``token("alice", jobs=["42"])``."""
 
     def make(sub: str = "alice", **options: object) -> str:
         return mint(SECRET, sub, **options)  # type: ignore[arg-type]
@@ -99,10 +99,10 @@ def job_id() -> str:
 
 @pytest.fixture
 def sender(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Makes this process one that sends tasks through the session's server."""
+    """Configure this process to enqueue tasks through the session's server."""
     jobs.app.conf.broker_url = valkey.url
     monkeypatch.setenv("JOBCAST_URL", valkey.url)
-    # On a busy machine it takes longer to store that a job is queued, and who owns it.
+    # On a busy machine it takes longer to store the `queued` event and the owner.
     monkeypatch.setenv("JOBCAST_ENQUEUE_TIMEOUT", "30")
     runtime.close()
     yield
@@ -111,13 +111,16 @@ def sender(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def send(sender: None) -> Callable[..., str]:
-    """Sends a task: ``send(worker, jobs.count, 10, owner="alice")``. Returns the job's id."""
+    """Return a function that enqueues a task: ``send(worker, jobs.count, 10, owner="alice")``.
+
+    It returns the job's id.
+    """
 
     def send(worker: Worker, task: Any, *args: Any, owner: str = "alice", **options: Any) -> str:
         options.setdefault("task_id", new_id())
         signature = task.owned_by(owner)
         options["queue"] = worker.name
-        result = outside_of_the_loop(signature.apply_async, args, **options)
+        result = call_in_thread(signature.apply_async, args, **options)
         return str(result.id)
 
     return send

@@ -1,4 +1,4 @@
-"""Prints what closed connections leave to the garbage collector, as JSON."""
+"""Prints the objects that closed connections leave in reference cycles, as JSON."""
 
 from __future__ import annotations
 
@@ -62,8 +62,10 @@ async def main(kind: str) -> None:
     async def connect_all(count: int) -> None:
         for _ in range(count):
             await connect(f"http://127.0.0.1:{port}")
-        gone = server.server_state.connections
-        await eventually(lambda: not gone and not server.server_state.tasks, "end of them")
+        open_connections = server.server_state.connections
+        await eventually(
+            lambda: not open_connections and not server.server_state.tasks, "end of the connections"
+        )
 
     await connect_all(WARM_UP)
     gc.collect()
@@ -71,14 +73,14 @@ async def main(kind: str) -> None:
     await connect_all(COUNT)
     gc.set_debug(gc.DEBUG_SAVEALL)
     gc.collect()
-    left = Counter(f"{type(item).__module__}.{type(item).__qualname__}" for item in gc.garbage)
+    garbage = Counter(f"{type(item).__module__}.{type(item).__qualname__}" for item in gc.garbage)
     gc.set_debug(0)
     gc.garbage.clear()
-    print(json.dumps(left))
+    print(json.dumps(garbage))
     server.should_exit = True
     await serving
 
 
 if __name__ == "__main__":
-    # asyncio's own transports are cycles.
+    # The transports of asyncio itself contain cycles.
     uvloop.run(main(sys.argv[1]))

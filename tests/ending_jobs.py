@@ -1,4 +1,4 @@
-"""Tasks that end in every way that Celery knows."""
+"""Tasks for every way in which a Celery task can end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def job(**options: Any) -> Any:
 
 
 def first_time(marker: str) -> bool:
-    """Whether nobody has asked with this file before."""
+    """Return whether this is the first call with a marker file."""
     try:
         os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
@@ -46,13 +46,13 @@ def hang(seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         time.sleep(0.02)
-    raise TimeoutError("nobody has ended this")
+    raise TimeoutError("the task was not stopped in time")
 
 
 def begin(task: ProgressTask) -> None:
     task.progress(10)
     task.log("running")
-    # What was said in the last moments before a SIGKILL is lost with the process.
+    # Events that are not flushed are lost when the process is killed.
     current_job().flush()
 
 
@@ -113,7 +113,7 @@ def notices_the_limit(self: ProgressTask) -> str:
     try:
         hang()
     except SoftTimeLimitExceeded:
-        return "what there was time for"
+        return "partial result"
     return ""
 
 
@@ -273,7 +273,7 @@ def waits(self: ProgressTask, gate: str) -> str:
 
 @job()
 def holds_the_interpreter(self: ProgressTask, seconds: float) -> str:
-    """No other thread of the process runs meanwhile."""
+    """Keep the GIL, so that no other thread of the process runs."""
     begin(self)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(3600)
@@ -298,7 +298,7 @@ def rejects(self: ProgressTask) -> None:
 
 @job()
 def rejects_for_another(self: ProgressTask) -> None:
-    """Too late: the message is acknowledged."""
+    """Reject with requeue, too late: the message is already acknowledged."""
     begin(self)
     raise Reject("not here", requeue=True)
 
@@ -325,7 +325,7 @@ def is_replaced_by_several(self: ProgressTask) -> None:
 
 @app.task(shared=False)
 def plain(number: int = 0) -> int:
-    """Nobody's job."""
+    """Run as a plain Celery task, which is not a job of jobcast."""
     return number
 
 
@@ -358,18 +358,18 @@ def breaks_the_backend(self: ProgressTask) -> str:
 
 
 def chained() -> Any:
-    """A step that fails, and those after it."""
+    """Return a chain whose first step fails."""
     return chain(fails.s(), succeeds.s(), succeeds.s())
 
 
 def ignored_in_a_chain() -> Any:
-    """A step that gives up, and those after it."""
+    """Return a chain whose first step raises Ignore."""
     return chain(ignores.s(), succeeds.s(), succeeds.s())
 
 
 @job()
 def starts_a_chord(self: ProgressTask) -> list[str]:
-    """One of its parts fails. Returns the ids of the body and of the parts."""
+    """Start a chord with a failing part. Returns the ids of the body and of the parts."""
     begin(self)
     body = chord([succeeds.s(), fails.s()], succeeds.s()).apply_async()
     return [body.id, *(part.id for part in body.parent.children)]

@@ -1,4 +1,4 @@
-"""Tasks that do what a test needs to see. A job waits where a test says so, by a file."""
+"""Tasks for the tests. Some wait for a gate: a file that the test creates."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def wait_for_file(path: str) -> None:
 
 @app.task(base=ProgressTask, bind=True)
 def count(self: ProgressTask, steps: int, gate: str | None = None) -> dict[str, int]:
-    """Progress and a log line a step; half-way it waits for the file ``gate``."""
+    """Report progress and log a line per step; half-way, wait for the file ``gate``."""
     for step in self.track(range(steps), message="counting"):
         self.log(f"step {step}")
         if gate is not None and step == steps // 2:
@@ -48,7 +48,7 @@ def count(self: ProgressTask, steps: int, gate: str | None = None) -> dict[str, 
 
 @app.task(base=ProgressTask, bind=True)
 def tick(self: ProgressTask, gate: str, pause: float = 0.01) -> int:
-    """Log a line every ``pause`` seconds, until the file ``gate`` is there."""
+    """Log a line every ``pause`` seconds until the file ``gate`` exists."""
     ticks = 0
     while not Path(gate).exists() and ticks < 6000:
         self.log(f"tick {ticks}")
@@ -59,10 +59,10 @@ def tick(self: ProgressTask, gate: str, pause: float = 0.01) -> int:
 
 @app.task(base=ProgressTask, bind=True)
 def chatter(self: ProgressTask, lines: int, gate: str) -> int:
-    """So many lines of log of every level, in batches; after the first it waits for ``gate``."""
+    """Log lines of every level in batches; after the first, wait for the file ``gate``."""
     for line in range(lines):
         level = ("warning", "debug")[line % 50 == 0] if line % 10 == 0 else "info"
-        self.log(f"line {line} of a job that has much to say", level)
+        self.log(f"line {line} of a job with many lines", level)
         if line == 0:
             wait_for_file(gate)
         if line % 200 == 0:
@@ -111,7 +111,7 @@ def helper() -> None:
 
 @app.task(base=ProgressTask, bind=True, max_retries=2)
 def unsteady(self: ProgressTask, gate: str) -> str:
-    """It is retried until the file ``gate`` is there, which it looks for once a minute."""
+    """Retry once a minute until the file ``gate`` exists."""
     if not Path(gate).exists():
         raise self.retry(exc=ConnectionError("the gate is closed"), countdown=60)
     return "through"
@@ -119,7 +119,7 @@ def unsteady(self: ProgressTask, gate: str) -> str:
 
 @app.task(base=ProgressTask, bind=True)
 def ignored(self: ProgressTask) -> None:
-    self.log("said before it was ignored")
+    self.log("logged before it was ignored")
     raise Ignore
 
 

@@ -1,4 +1,4 @@
-"""The Socket.IO process with pings that come soon, and with a page that says how it writes."""
+"""The Socket.IO application with configurable pings and a page that counts write paths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobcast.realtime.connection.websocket import WebSocket
 
 
 async def paths(request: Request) -> JSONResponse:
-    """How many connections there are, and how many WebSockets are written to in which way."""
+    """Count the connections, and the WebSockets per write path."""
     counts = {"connections": 0, "direct": 0, "ordinary": 0}
     for socket in request.app.state.sio.eio.sockets.values():
         counts["connections"] += not socket.closed
@@ -26,7 +26,7 @@ async def paths(request: Request) -> JSONResponse:
 
 def create_app() -> Starlette:
     app = create_plain_app(routes=[Route("/paths", paths)])
-    # python-engineio looks at these whenever it needs them.
+    # python-engineio reads these attributes at each use.
     for name in ("ping_interval", "ping_timeout"):
         if f"TEST_{name.upper()}" in os.environ:
             setattr(app.state.sio.eio, name, float(os.environ[f"TEST_{name.upper()}"]))

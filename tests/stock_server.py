@@ -1,4 +1,4 @@
-"""A python-socketio server with nothing of jobcast in it, behind RabbitMQ."""
+"""A stock python-socketio server behind RabbitMQ, without any code of jobcast."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exceptions that cannot be pickled, so that Celery passes on others."""
+"""Exceptions that cannot be pickled, so that Celery replaces them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class TwoArgs(Exception):
 
 
 class NoSuchRow(LookupError):
-    """Celery makes a LookupError of it."""
+    """An exception that Celery replaces by its base class LookupError."""
 
     def __init__(self, table: str, row: int) -> None:
         super().__init__(f"{table}/{row}")

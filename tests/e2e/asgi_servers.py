@@ -16,10 +16,10 @@ import aiohttp
 import psutil
 
 from tests.e2e.raw import RawClient
-from tests.support import LOG_CONFIG, NO_OTHER_PINGS, TIMEOUT, Server
+from tests.support import LOG_CONFIG, NO_WEBSOCKET_PINGS, TIMEOUT, Server
 
 APP = "tests.paths:create_app"
-UVICORN = ("uvicorn", "--factory", APP, "--log-config", LOG_CONFIG, *NO_OTHER_PINGS)
+UVICORN = ("uvicorn", "--factory", APP, "--log-config", LOG_CONFIG, *NO_WEBSOCKET_PINGS)
 
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "uvicorn-sansio": (*UVICORN, "--ws", "websockets-sansio", "--ws-per-message-deflate", "false"),

@@ -94,7 +94,7 @@ async def test_a_websocket_has_the_history_then_its_answer_then_what_comes(
         assert alice.transcript.names(job_id) == ["joined", "job_status", *["job_log"] * HISTORY]
         for begin in range(HISTORY, HISTORY + LIVE, 7):
             await say(*(log(job_id, n) for n in range(begin, min(begin + 7, HISTORY + LIVE))))
-        await alice.transcript.logged(job_id, HISTORY + LIVE)
+        await alice.transcript.wait_logged(job_id, HISTORY + LIVE)
         assert texts(alice.transcript, job_id) == [str(n) for n in range(HISTORY + LIVE)]
         assert alice.transcript.seqs(job_id) == list(range(1, HISTORY + LIVE + 2))
         assert await alice.leave(job_id) == {"ok": True, "job_id": job_id}
@@ -109,7 +109,7 @@ async def test_events_of_any_length_and_of_any_letters_arrive(
     async with following(asgi.url, token(jobs=["*"])) as alice:
         await alice.join(job_id)
         await say(log(job_id, text), log(job_id, text[:-1]), log(job_id, "end"))
-        await alice.transcript.logged(job_id, 3)
+        await alice.transcript.wait_logged(job_id, 3)
         assert texts(alice.transcript, job_id) == [text, text[:-1], "end"]
 
 
@@ -126,7 +126,7 @@ async def test_a_stock_client_that_begins_with_long_polling_loses_nothing(
         assert alice.client.transport() == "websocket"
         await alice.join(job_id)
         await talking
-        await alice.transcript.logged(job_id, LIVE)
+        await alice.transcript.wait_logged(job_id, LIVE)
         assert texts(alice.transcript, job_id) == [str(n) for n in range(LIVE)]
         assert alice.transcript.seqs(job_id) == list(range(1, LIVE + 2))
     await asgi.becomes_empty()
@@ -221,7 +221,7 @@ async def test_a_client_that_speaks_garbage_is_nothing_to_the_others(
                 await client.send("4x")
                 await say(log(job_id, n))
                 await client.is_closed(PATIENCE)
-        await other.transcript.logged(job_id, 10)
+        await other.transcript.wait_logged(job_id, 10)
         assert texts(other.transcript, job_id) == [str(n) for n in range(10)]
     await asgi.becomes_empty()
 
@@ -355,7 +355,7 @@ async def test_a_client_that_does_not_read_costs_a_bounded_amount(
         for begin in range(0, LINES, PIECE):
             await say(*(log(job_id, f"{LINE}{n}") for n in range(begin, begin + PIECE)))
             # The other one has each piece before the next is said.
-            await other.transcript.logged(job_id, begin + PIECE)
+            await other.transcript.wait_logged(job_id, begin + PIECE)
         assert asgi.peak_memory - before < ROOM
         assert await asgi.metric("jobcast_slow_disconnects_total") == cut + 1
         # Not when it reads again: that may be never.

@@ -22,7 +22,7 @@ from jobcast.events import JobComplete, JobLog
 from tests.conftest import Valkey
 from tests.support import TIMEOUT, Process, free_port, running, wait_for
 from tests.support.console import PEOPLE, Visitor
-from tests.support.marked import Mark, marked
+from tests.support.process_mark import Mark, process_mark
 
 JOBS = ("hash_tree", "import_csv", "make_thumbnails", "fetch_feed", "audit_ledger")
 CODE = "import sys; from jobcast.demo import run; sys.exit(run(port=%d, scale=1, once=%r))"
@@ -55,7 +55,7 @@ class Demo(Process):
 
 @pytest.fixture
 def mark(tmp_path: Path) -> Iterator[Mark]:
-    with marked(tmp_path) as mark:
+    with process_mark(tmp_path) as mark:
         yield mark
 
 

@@ -28,15 +28,15 @@ from jobcast.transports.leases import LeaseTimeouts
 from tests import ending_jobs as jobs
 from tests.conftest import Valkey
 from tests.support import (
-    AHEAD,
+    COUNTDOWN,
     Follower,
     Server,
     Worker,
+    call_in_thread,
     eventually,
     following,
-    give_back_unacknowledged,
     new_id,
-    outside_of_the_loop,
+    restore_unacknowledged,
     running,
 )
 
@@ -68,7 +68,7 @@ class Scene:
         options = {"queue": self.queue, "headers": {OWNER_HEADER: "alice"}, **options}
         with self.broker() as connection:
             options["connection"] = connection
-            result: AsyncResult[Any] = outside_of_the_loop(signature.apply_async, **options)
+            result: AsyncResult[Any] = call_in_thread(signature.apply_async, **options)
         return result
 
     def broker(self) -> Connection:
@@ -85,7 +85,7 @@ class Scene:
 
     async def runs(self, job_id: str, count: int = 1) -> None:
         """Wait until so many runs of the job are under way."""
-        await self.alice.transcript.logged(job_id, count)
+        await self.alice.transcript.wait_logged(job_id, count)
 
     async def follow(self, job_id: str) -> None:
         assert (await self.alice.join(job_id))["ok"]
@@ -231,7 +231,7 @@ SHARED = {
         ),
     ),
     "soft time limit, noticed": (
-        ("prefork",), Row(jobs.notices_the_limit, [*BEGUN, "complete 'what there was time for'"]),
+        ("prefork",), Row(jobs.notices_the_limit, [*BEGUN, "complete 'partial result'"]),
     ),
     "hard time limit": (
         ("prefork", "gevent"),
@@ -519,7 +519,7 @@ SceneOf = Callable[[str], AbstractAsyncContextManager[Scene]]
 @pytest.mark.parametrize("pool", ANY)
 async def test_revoked_before_it_starts(pool: str, scene_of: SceneOf) -> None:
     async with scene_of(pool) as scene:
-        job_id = scene.send(jobs.succeeds, countdown=AHEAD)
+        job_id = scene.send(jobs.succeeds, countdown=COUNTDOWN)
         await scene.follow(job_id)
         scene.revoke(job_id)
         assert await scene.story(job_id) == ["queued", "error TaskRevokedError revoked"]
@@ -661,7 +661,7 @@ async def test_a_job_whose_worker_is_gone_goes_on_at_another(quick: Quick, token
         await scene.runs(job_id)
         worker.kill()
         await eventually(lambda: "stalled" in story_of(scene.alice, job_id), "stalled job")
-        give_back_unacknowledged(quick.valkey.url)
+        restore_unacknowledged(quick.valkey.url)
         scene.worker = await quick.another(worker)
         assert await scene.story(job_id) == [*BEGUN, "stalled", "started 1/2", "log", DONE]
 
@@ -724,7 +724,7 @@ async def test_a_worker_that_stops_leaves_nothing_behind(quick: Quick, token: To
         [sidecar] = await eventually(lambda: sidecars_of(worker), "process that keeps jobs alive")
         # As supervisors do; it is the worker that decides when it ends.
         os.killpg(worker.popen.pid, signal.SIGTERM)
-        assert await worker.ended() == 0
+        assert await worker.wait_exit() == 0
         await eventually(lambda: not sidecar.is_running(), "end of that process")
         assert "Traceback" not in worker.log
 
@@ -773,7 +773,7 @@ async def ends_during(
         await eventually(lambda: word in worker.log, word)
         gate.touch()
         await scene.alice.transcript.end(job_id)
-        await worker.ended()
+        await worker.wait_exit()
         assert await scene.told(job_id) == [*BEGUN, "log", DONE]
 
 
@@ -792,7 +792,7 @@ async def test_a_cold_shutdown_ends_what_nobody_will_run_again(
         await scene.runs(job_id)
         worker.popen.send_signal(signal.SIGQUIT)
         end = await scene.alice.transcript.end(job_id)
-        await worker.ended()
+        await worker.wait_exit()
         assert await scene.told(job_id) == [*BEGUN, "error WorkerShutdown worker_lost"]
         assert end["message"] == "The worker was stopped while it ran this job"
 
@@ -807,7 +807,7 @@ async def test_a_cold_shutdown_gives_back_what_another_can_run(
         await scene.follow(job_id)
         await scene.runs(job_id)
         worker.popen.send_signal(signal.SIGQUIT)
-        await worker.ended()
+        await worker.wait_exit()
         scene.worker = await quick.another(worker)
         story = [*BEGUN, "retrying 1 WorkerShutdown", "started 1/2", "log", DONE]
         assert await scene.story(job_id) == story
@@ -869,7 +869,7 @@ async def test_a_task_without_memory_takes_its_worker_along(quick: Quick, token:
         job_id = scene.send(jobs.has_no_memory)
         await scene.follow(job_id)
         await scene.alice.transcript.end(job_id)
-        await worker.ended()
+        await worker.wait_exit()
         assert await scene.told(job_id) == [*BEGUN, "error MemoryError failure"]
 
 
@@ -879,7 +879,7 @@ async def test_sys_exit_where_it_ends_the_worker(quick: Quick, token: Token) -> 
         job_id = scene.send(jobs.exits)
         await scene.follow(job_id)
         await scene.alice.transcript.end(job_id)
-        await worker.ended()
+        await worker.wait_exit()
         assert await scene.told(job_id) == [*BEGUN, "error SystemExit worker_lost"]
 
 

@@ -10,7 +10,7 @@ import pytest
 from jobcast.publishing import runtime
 from tests.conftest import Valkey
 from tests.e2e import raising_jobs as jobs
-from tests.support import Server, Worker, following, new_id, outside_of_the_loop, running
+from tests.support import Server, Worker, call_in_thread, following, new_id, running
 
 Token = Callable[..., str]
 
@@ -48,7 +48,7 @@ async def test_an_exception_that_cannot_be_pickled_is_shown_as_it_was_raised(
     job_id = new_id()
     async with following(server.url, token()) as alice:
         signature = task.owned_by("alice")
-        outside_of_the_loop(signature.apply_async, task_id=job_id, queue=worker.name)
+        call_in_thread(signature.apply_async, task_id=job_id, queue=worker.name)
         assert (await alice.join(job_id))["ok"]
         await alice.transcript.end(job_id)
         seen = alice.transcript.of(job_id, "job_status", "job_error")

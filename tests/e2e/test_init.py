@@ -17,7 +17,7 @@ from jobcast.reference import write_project
 from jobcast.tokens import mint
 from tests.conftest import Valkey
 from tests.support import ROOT, TIMEOUT, Process, answers, following, free_port
-from tests.support.marked import marked
+from tests.support.process_mark import process_mark
 
 SERVE = ["jobcast.cli", "serve", "realtime.app:app"]
 SEND = """
@@ -118,7 +118,7 @@ async def test_its_processes_run_and_show_a_job(
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "JOBCAST_URL": own_valkey.url,
     }
-    with marked(project) as mark:
+    with process_mark(project) as mark:
         honcho = Process(
             [sys.executable, "-m", "honcho", "start"],
             tmp_path / "honcho.log", env | mark.env, cwd=project,

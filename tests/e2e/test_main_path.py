@@ -91,7 +91,7 @@ async def test_two_jobs_on_one_connection_do_not_mix_and_a_left_one_is_silent(
         await alice.join(a)
         await alice.join(b)
         for job_id in (a, b):
-            await alice.transcript.logged(job_id, 4)
+            await alice.transcript.wait_logged(job_id, 4)
         assert (await alice.leave(a)) == {"ok": True, "job_id": a}
         seen = len(alice.transcript.of(a))
         for gate in gates:
@@ -196,7 +196,7 @@ async def test_after_a_job_nothing_is_current(
         await eventually(lambda: alice.transcript.of(job_id, "job_log"), "log line")
     # As many as there are children, and more: one of them ran the ignored job.
     others = [jobs.who_is_current.apply_async(queue=worker.name) for _ in range(6)]
-    assert {worker.returned(other.id) for other in others} == {"None"}
+    assert {worker.wait_result(other.id) for other in others} == {"None"}
 
 
 async def test_stages_share_the_whole(

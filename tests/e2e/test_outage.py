@@ -25,7 +25,7 @@ def test_a_task_is_unharmed_when_redis_is_not_there(
         worker.ready()
         for _ in range(3):
             result = jobs.count.apply_async([50], queue=worker.name)
-            assert worker.returned(result.id) == "{'steps': 50}"
+            assert worker.wait_result(result.id) == "{'steps': 50}"
         assert worker.stop() == 0
         # From the child that ran the tasks: one warning, and at its end what was lost.
         assert worker.log.count("jobcast cannot reach") == 1
@@ -41,7 +41,7 @@ def test_redis_that_hangs_does_not_hold_up_a_task(
     with running(Worker(tmp_path / "log", own_valkey.url, valkey.url, "--concurrency=1")) as worker:
         worker.ready()
         result = jobs.count.apply_async([50], queue=worker.name)
-        assert worker.returned(result.id) == "{'steps': 50}"
+        assert worker.wait_result(result.id) == "{'steps': 50}"
         own_valkey.popen.send_signal(signal.SIGCONT)
 
 
@@ -73,7 +73,7 @@ async def test_what_was_said_during_an_outage_arrives_in_order(
     job_id = send(worker, jobs.count, 10, str(gate))
     async with following(server.url, token(jobs=[job_id])) as alice:
         assert (await alice.join(job_id))["ok"]
-        await alice.transcript.logged(job_id, 6)
+        await alice.transcript.wait_logged(job_id, 6)
         own_valkey.kill()
         await eventually(lambda: answers(f"{server.url}/readyz", 503), "unready server")
         assert answers(f"{server.url}/healthz")
@@ -99,7 +99,7 @@ async def test_a_pubsub_connection_that_is_cut_loses_nothing(
     job_id = send(worker, jobs.count, 40, str(gate))
     async with following(server.url, token()) as alice:
         assert (await alice.join(job_id))["ok"]
-        await alice.transcript.logged(job_id, 21)
+        await alice.transcript.wait_logged(job_id, 21)
         own_valkey.command("CLIENT", "KILL", "TYPE", "pubsub")
         gate.touch()
         await alice.transcript.end(job_id)

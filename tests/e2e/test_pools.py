@@ -17,9 +17,9 @@ from tests.support import (
     Process,
     Server,
     Worker,
+    call_in_thread,
     eventually,
     following,
-    outside_of_the_loop,
     running,
 )
 
@@ -193,7 +193,7 @@ async def test_a_request_of_a_projects_own_and_jobcasts_both_see_how_a_child_end
     with running(worker), Celery(broker=valkey.url, set_as_current=False) as app:
         worker.ready()
         signature = owned_by(app.signature("own_requests.is_killed"), "alice")
-        outside_of_the_loop(signature.apply_async, task_id=job_id, queue=worker.name)
+        call_in_thread(signature.apply_async, task_id=job_id, queue=worker.name)
         async with following(server.url, token()) as alice:
             assert (await alice.join(job_id))["ok"]
             assert (await alice.transcript.end(job_id))["reason"] == "worker_lost"

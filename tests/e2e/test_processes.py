@@ -88,7 +88,7 @@ def gate(tmp_path: Path) -> Path:
 @pytest.fixture
 def pair(valkey: Valkey, tmp_path: Path) -> Iterator[tuple[Server, Server]]:
     """Two processes, each with its own port."""
-    app = "tests.talking:create_app"
+    app = "tests.emitting_app:create_app"
     with (
         running(Server(tmp_path / "one.log", valkey.url, app=app)) as one,
         running(Server(tmp_path / "two.log", valkey.url, app=app)) as two,
@@ -297,7 +297,9 @@ async def test_a_process_that_ends_sends_all_kinds_of_clients_away(
 async def test_a_process_that_ends_is_not_ready_and_takes_nobody_in(
     valkey: Valkey, token: Token, job_id: str, tmp_path: Path
 ) -> None:
-    with running(Server(tmp_path / "log", valkey.url, app="tests.patient:create_app")) as server:
+    with running(
+        Server(tmp_path / "log", valkey.url, app="tests.slow_drain_app:create_app")
+    ) as server:
         server.ready()
         # It does not answer the end of its connection, so that the process waits for it a while.
         async with raw_client(server.url, token()):

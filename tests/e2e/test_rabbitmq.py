@@ -79,7 +79,7 @@ async def test_a_job_is_followed_live_and_by_who_comes_late(
             # Who asks before the sender's word has come is told that there is no such job.
             await _joined(alice, job_id)
             assert (await mallory.join(job_id))["code"] == "job_not_found"
-            await alice.transcript.logged(job_id, 6)
+            await alice.transcript.wait_logged(job_id, 6)
             gate.touch()
             await alice.transcript.end(job_id)
             assert lines(alice, job_id) == [f"step {n}" for n in range(10)]

@@ -29,7 +29,7 @@ async def test_who_was_away_gets_exactly_what_came_later(
     async with following(server.url, token()) as alice:
         first = await alice.join(job_id)
         assert first["recovered"] is False
-        await alice.transcript.logged(job_id, 11)
+        await alice.transcript.wait_logged(job_id, 11)
         seen = alice.transcript.seqs(job_id)[-1]
     gate.touch()
     async with following(server.url, token()) as other:
@@ -80,7 +80,7 @@ async def test_who_was_away_for_too_long_gets_what_is_left_and_is_told(
         first = await alice.join(job_id)
         publisher.publish([Outgoing.of(log(job_id, n)) for n in range(10 * SIZE)])
         publisher.close()
-        await alice.transcript.logged(job_id, 10 * SIZE + 1)
+        await alice.transcript.wait_logged(job_id, 10 * SIZE + 1)
         before = len(alice.transcript.events)
         cursor = {"epoch": first["epoch"], "seq": first["seq"]}
         answer = await alice.join(job_id, after=cursor)

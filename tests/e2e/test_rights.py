@@ -48,17 +48,17 @@ async def test_a_job_id_that_another_owner_uses_again_is_not_the_former_ones_any
     ):
         for follower in (alice, root):
             assert (await follower.join(job_id))["ok"]
-            await follower.transcript.logged(job_id, 1)
+            await follower.transcript.wait_logged(job_id, 1)
         forget(valkey, job_id)
         say(valkey.url, job_id, "bob", "bob's 1")
-        await root.transcript.logged(job_id, 2)
+        await root.transcript.wait_logged(job_id, 2)
         [left] = await eventually(lambda: alice.transcript.of(job_id, "left"), "end of the right")
         assert left["code"] == "job_not_found"
         assert (await alice.join(job_id))["code"] == "job_not_found"
         assert (await bob.join(job_id))["ok"]
         say(valkey.url, job_id, "bob", "bob's 2")
-        await bob.transcript.logged(job_id, 2)
-        await root.transcript.logged(job_id, 3)
+        await bob.transcript.wait_logged(job_id, 2)
+        await root.transcript.wait_logged(job_id, 3)
         assert lines(alice, job_id) == ["alice's"]
         assert lines(bob, job_id) == ["bob's 1", "bob's 2"]
         assert lines(root, job_id) == ["alice's", "bob's 1", "bob's 2"]
@@ -141,7 +141,7 @@ async def test_a_refresh_that_the_rule_fails_on_changes_nothing(
             assert (await alice.request("refresh_token", broken))["code"] == "internal_error"
             # The connection goes on with the token that it has.
             say(valkey.url, one, "bob", "1")
-            await alice.transcript.logged(one, 1)
+            await alice.transcript.wait_logged(one, 1)
             assert (await alice.join(new_id()))["ok"]
             fewer = {"token": token("alice", jobs=["bad"])}
             assert (await alice.request("refresh_token", fewer))["ok"]
@@ -178,13 +178,13 @@ async def test_a_rule_that_fails_lets_nobody_into_a_new_record_and_delays_no_oth
             for job_id, owner in ((broken, "nobody"), (slow, "slow"), (quick, "bob")):
                 forget(valkey, job_id)
                 say(valkey.url, job_id, owner, "2")
-            await alice.transcript.logged(quick, 2)
+            await alice.transcript.wait_logged(quick, 2)
             [left] = await eventually(lambda: alice.transcript.of(broken, "left"), "end")
             assert left["code"] == "internal_error"
             assert lines(alice, broken) == lines(alice, slow) == ["1"]
             assert "JOBCAST_AUTHORIZE raised an exception for 1 of 1 followers" in process.log
             (tmp_path / "answers").touch()
-            await alice.transcript.logged(slow, 2)
+            await alice.transcript.wait_logged(slow, 2)
             assert alice.transcript.names(slow) == ["joined", "job_log", "joined", "job_log"]
 
 
@@ -210,7 +210,7 @@ async def test_a_job_that_gets_an_owner_is_not_everybodys_any_more(
             await eventually(lambda: "alice's" in lines(alice, job_id), "line")
             await eventually(lambda: mallory.transcript.of(job_id, "left"), "end of the right")
             say(valkey.url, other, "", "after")
-            await mallory.transcript.logged(other, 1)
+            await mallory.transcript.wait_logged(other, 1)
             assert lines(mallory, job_id) == ["nobody's"]
             assert mallory.transcript.names(job_id) == ["joined", "job_log", "left"]
             assert lines(alice, job_id) == ["nobody's", "nobody's", "alice's"]

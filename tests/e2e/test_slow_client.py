@@ -77,7 +77,7 @@ async def test_it_is_cut_and_has_lost_nothing_when_it_is_back(
         for begin in range(0, LINES, PIECE):
             await say(*(log(job_id, f"{LINE}{n}") for n in range(begin, begin + PIECE)))
             # The other one has each piece before the next is said.
-            await other.transcript.logged(job_id, begin + PIECE)
+            await other.transcript.wait_logged(job_id, begin + PIECE)
         assert peak_memory(bounded) - before < ROOM
         assert await metric(bounded, "jobcast_slow_disconnects_total") == 1
         assert "reads too slowly" in bounded.log

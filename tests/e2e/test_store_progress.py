@@ -41,7 +41,7 @@ async def test_the_latest_progress_is_stored_and_the_end_stays(
             await alice.transcript.end(job_id)
         # The next task of the process comes after whatever there was to store of this one.
         after = send(worker, jobs.count, 1)
-        worker.returned(after)
+        worker.wait_result(after)
         assert (stored.state, stored.result) == ("SUCCESS", {"steps": 10})
 
 
@@ -52,7 +52,7 @@ async def test_nothing_is_stored_unless_it_is_asked_for(
     with Celery(backend=valkey.url, set_as_current=False) as app:
         job_id = send(worker, jobs.count, 10, str(gate))
         other = send(worker, jobs.count, 10)
-        worker.returned(other)
+        worker.wait_result(other)
         assert AsyncResult(job_id, app=app).state == "PENDING"
         gate.touch()
-        worker.returned(job_id)
+        worker.wait_result(job_id)

@@ -1,4 +1,4 @@
-"""jobcast beside an application's own handlers, on the application's own server."""
+"""jobcast attached to an application's own Socket.IO server, beside its handlers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Token = Callable[..., str]
 
 
 @asynccontextmanager
-async def served(app: Any) -> AsyncIterator[str]:
+async def serve_app(app: Any) -> AsyncIterator[str]:
     port = free_port()
     server = uvicorn.Server(
         uvicorn.Config(app, port=port, log_config=None, ws="websockets-sansio", lifespan="auto")
@@ -50,11 +50,13 @@ def settings(request: pytest.FixtureRequest, valkey: Valkey) -> Settings:
     return Settings(url=url, jwt_secret=SECRET)
 
 
-async def follow_one(url: str, settings: Settings, token: Token, namespace: str = "/") -> None:
+async def publish_and_follow(
+    url: str, settings: Settings, token: Token, namespace: str = "/"
+) -> None:
     job_id = new_id()
     client = socketio.AsyncClient(reconnection=False, handle_sigint=False)
-    got: list[Any] = []
-    client.on("job_complete", got.append, namespace=namespace)
+    received: list[Any] = []
+    client.on("job_complete", received.append, namespace=namespace)
     await client.connect(
         url, auth={"token": token(jobs=[job_id])}, transports=["websocket"], namespaces=[namespace]
     )
@@ -62,8 +64,8 @@ async def follow_one(url: str, settings: Settings, token: Token, namespace: str 
     assert answer["ok"]
     publisher = open_publisher(settings.url)
     publisher.emit("job_complete", {"result": 42}, room=f"job_{job_id}")
-    await eventually(lambda: got, "end of the job")
-    assert got[0]["result"] == 42
+    await eventually(lambda: received, "end of the job")
+    assert received[0]["result"] == 42
     publisher.close()
     await client.disconnect()
     async with JobClient(url, token(jobs=[job_id]), namespace=namespace) as own:
@@ -72,7 +74,7 @@ async def follow_one(url: str, settings: Settings, token: Token, namespace: str 
 
 @pytest.mark.parametrize("namespace", ["/", "/jobs"])
 @pytest.mark.parametrize("managed", [True, False])
-async def test_jobs_are_served_by_a_server_that_is_there_already(
+async def test_attached_server_serves_jobs_beside_its_own_handlers(
     settings: Settings, token: Token, namespace: str, managed: bool
 ) -> None:
     manager = client_manager(settings) if managed else None
@@ -88,8 +90,8 @@ async def test_jobs_are_served_by_a_server_that_is_there_already(
         calls.append(("disconnect", sid))
 
     gateway = attach(sio, settings, namespace=namespace)
-    async with served(socketio.ASGIApp(sio)) as url:
-        await follow_one(url, settings, token, namespace)
+    async with serve_app(socketio.ASGIApp(sio)) as url:
+        await publish_and_follow(url, settings, token, namespace)
         await eventually(lambda: len(calls) == 4, "both handlers of the application, twice")
         assert [name for name, _ in calls] == ["connect", "disconnect"] * 2
         await eventually(lambda: gateway.connections == 0, "end of the connection")
@@ -97,7 +99,9 @@ async def test_jobs_are_served_by_a_server_that_is_there_already(
         await gateway.aclose()
 
 
-async def test_handlers_of_a_namespace_class_are_kept(settings: Settings, token: Token) -> None:
+async def test_attach_keeps_the_handlers_of_a_namespace_class(
+    settings: Settings, token: Token
+) -> None:
     calls: list[str] = []
 
     class Chat(socketio.AsyncNamespace):
@@ -111,7 +115,7 @@ async def test_handlers_of_a_namespace_class_are_kept(settings: Settings, token:
     sio = socketio.AsyncServer(async_mode="asgi")
     sio.register_namespace(Chat("/"))
     gateway = attach(sio, settings)
-    async with served(socketio.ASGIApp(sio)) as url:
+    async with serve_app(socketio.ASGIApp(sio)) as url:
         async with following(url, token()) as alice:
             assert await alice.client.call("say", "hello") == "HELLO"
         with pytest.raises(socketio.exceptions.ConnectionError):
@@ -122,17 +126,17 @@ async def test_handlers_of_a_namespace_class_are_kept(settings: Settings, token:
         await gateway.aclose()
 
 
-async def test_connections_are_counted_while_the_application_decides_about_them(
+async def test_pending_connections_count_towards_the_limit(
     token: Token,
 ) -> None:
     sio = socketio.AsyncServer(async_mode="asgi")
-    asked: list[str] = []
+    called: list[str] = []
     decided = asyncio.Event()
     verdicts = [True, False, True]
 
     @sio.event
     async def connect(sid: str) -> bool:
-        asked.append(sid)
+        called.append(sid)
         await decided.wait()
         return verdicts.pop(0)
 
@@ -145,34 +149,36 @@ async def test_connections_are_counted_while_the_application_decides_about_them(
         async with JobClient(url, token()):
             assert gateway.connections == 1
 
-    async with served(socketio.ASGIApp(sio)) as url:
+    async with serve_app(socketio.ASGIApp(sio)) as url:
         first = asyncio.create_task(connect_and_close())
-        await eventually(lambda: asked, "question to the application")
+        await eventually(lambda: called, "call of the connect handler")
         second = asyncio.create_task(connect_and_close())
-        await eventually(lambda: second.done() or len(asked) == 2, "answer to the other client")
+        await eventually(
+            lambda: second.done() or len(called) == 2, "outcome of the second connection"
+        )
         decided.set()
         await first
         with pytest.raises(ConnectionRefused, match="a subject may have 1 connections") as caught:
             await second
         assert caught.value.code == "too_many_connections"
         await eventually(lambda: gateway.connections == 0, "end of the connection")
-        # One that the application refuses does not count any longer.
+        # A connection that the application refuses no longer counts.
         with pytest.raises(ConnectionRefused):
             await connect_and_close()
         await connect_and_close()
         await gateway.aclose()
 
 
-async def test_a_revocation_that_an_interruption_lost_is_read_after_it(
+async def test_revocation_lost_in_an_interruption_is_read_after_it(
     own_valkey: Valkey, token: Token, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Nothing but the interruption causes another read.
+    # Only the interruption causes another read.
     monkeypatch.setattr(revocations, "RELOAD_INTERVAL", 24 * 3600)
     settings = Settings(url=own_valkey.url, jwt_secret=SECRET)
     sio = socketio.AsyncServer(async_mode="asgi", client_manager=client_manager(settings))
     gateway = attach(sio, settings)
     name = new_id("alice")
-    async with served(socketio.ASGIApp(sio)) as url:
+    async with serve_app(socketio.ASGIApp(sio)) as url:
         async with following(url, token(name)) as alice:
             assert (await alice.join(new_id()))["code"] == "job_not_found"  # the first read is done
             revocation = Revocation(sub=name, before=time.time() + 60, until=time.time() + 3600)
@@ -184,14 +190,14 @@ async def test_a_revocation_that_an_interruption_lost_is_read_after_it(
         await gateway.aclose()
 
 
-async def test_an_unauthenticated_connection_never_reaches_the_application(
+async def test_unauthenticated_connection_never_reaches_the_application(
     settings: Settings,
 ) -> None:
     sio = socketio.AsyncServer(async_mode="asgi")
     calls: list[str] = []
     sio.on("connect", lambda sid, _environ: calls.append(sid))
     gateway = attach(sio, settings)
-    async with served(socketio.ASGIApp(sio)) as url:
+    async with serve_app(socketio.ASGIApp(sio)) as url:
         with pytest.raises(socketio.exceptions.ConnectionError):
             async with following(url, "garbage"):
                 pass
@@ -199,13 +205,13 @@ async def test_an_unauthenticated_connection_never_reaches_the_application(
     assert calls == []
 
 
-async def test_rooms_emit_and_disconnect_of_the_server_go_on_working_across_processes(
+async def test_rooms_emit_and_disconnect_work_across_processes(
     valkey: Valkey, token: Token
 ) -> None:
     settings = Settings(url=valkey.url, jwt_secret=SECRET)
     apps = [create_app(settings), create_app(settings)]
     job_id = new_id()
-    async with served(apps[0]) as here, served(apps[1]) as there:
+    async with serve_app(apps[0]) as here, serve_app(apps[1]) as there:
         async with (
             following(here, token(jobs=["*"])) as one,
             following(there, token(jobs=["*"])) as two,
@@ -215,10 +221,10 @@ async def test_rooms_emit_and_disconnect_of_the_server_go_on_working_across_proc
             sio = apps[0].state.sio
             await sio.emit("news", {"for": "all"})
             await sio.emit("news", {"for": "the room"}, room=f"job_{job_id}")
-            # An event of the contract gets a seq and a place in history.
+            # A jobcast event gets a seq and is stored in the history.
             await sio.emit("job_log", {"level": "info", "message": "x"}, room=f"job_{job_id}")
             for client in (one, two):
-                await client.transcript.logged(job_id, 1)
+                await client.transcript.wait_logged(job_id, 1)
                 assert [name for name, _ in client.transcript.events][1:3] == ["news", "news"]
                 assert client.transcript.of(job_id, "job_log")[0]["seq"] == 1
             await sio.disconnect(two.client.get_sid())
@@ -226,8 +232,8 @@ async def test_rooms_emit_and_disconnect_of_the_server_go_on_working_across_proc
             assert one.client.connected
 
 
-def lists(subject: Subject, job_id: str, owner: str | None) -> bool:
-    """A rule for JOBCAST_AUTHORIZE."""
+def allow_listed_jobs(subject: Subject, job_id: str, owner: str | None) -> bool:
+    """Allow the jobs that the token lists: a rule for JOBCAST_AUTHORIZE."""
     assert owner is None
     return job_id in subject.jobs
 
@@ -242,7 +248,7 @@ def any_settings(request: pytest.FixtureRequest) -> Settings:
 
 @pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize("managed", [True, False])
-def test_an_attached_server_serves_one_event_loop_after_the_other(
+def test_attached_server_serves_several_event_loops_in_turn(
     any_settings: Settings, token: Token, managed: bool, closed: bool
 ) -> None:
     manager = client_manager(any_settings) if managed else None
@@ -250,8 +256,8 @@ def test_an_attached_server_serves_one_event_loop_after_the_other(
     gateway = attach(sio, any_settings)
 
     async def serve() -> None:
-        async with served(socketio.ASGIApp(sio)) as url:
-            await follow_one(url, any_settings, token)
+        async with serve_app(socketio.ASGIApp(sio)) as url:
+            await publish_and_follow(url, any_settings, token)
             await eventually(lambda: gateway.connections == 0, "end of the connection")
             assert gateway.relay.followed == 0
             if closed:
@@ -262,25 +268,27 @@ def test_an_attached_server_serves_one_event_loop_after_the_other(
     asyncio.run(gateway.aclose())
 
 
-def test_an_application_serves_one_event_loop_after_the_other(
+def test_application_serves_several_event_loops_in_turn(
     any_settings: Settings, token: Token
 ) -> None:
-    # A rule that is a plain function runs in threads, which go with the application.
-    settings = msgspec.structs.replace(any_settings, authorize=f"{__name__}:{lists.__name__}")
+    # A synchronous rule runs in threads that stop with the application.
+    settings = msgspec.structs.replace(
+        any_settings, authorize=f"{__name__}:{allow_listed_jobs.__name__}"
+    )
     app = create_app(settings)
 
     async def serve() -> None:
-        async with served(app) as url:
-            await follow_one(url, any_settings, token)
+        async with serve_app(app) as url:
+            await publish_and_follow(url, any_settings, token)
 
     for _ in range(3):
         asyncio.run(serve())
 
 
-async def stay(app: Any, *packets: str) -> None:
-    """Open a WebSocket of an ASGI application, as a test client does, and leave it open.
+async def open_and_leave_open(app: Any, *packets: str) -> None:
+    """Open a WebSocket of an ASGI application in process, and leave it open.
 
-    The last packet is a request, and its answer is waited for.
+    The last packet must be a request; wait for its answer.
     """
     sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     received: list[str] = []
@@ -302,20 +310,20 @@ async def stay(app: Any, *packets: str) -> None:
     assert not task.done()
 
 
-@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("closes_loop", [True, False])
 @pytest.mark.parametrize("managed", [True, False])
-def test_connections_of_another_event_loop_are_forgotten(
-    any_settings: Settings, token: Token, managed: bool, ends: bool
+def test_connections_of_a_former_event_loop_are_dropped(
+    any_settings: Settings, token: Token, managed: bool, closes_loop: bool
 ) -> None:
     manager = client_manager(any_settings) if managed else None
     sio = socketio.AsyncServer(async_mode="asgi", client_manager=manager)
-    gone: list[str] = []
-    sio.on("disconnect", lambda sid: gone.append(sid))
+    disconnected: list[str] = []
+    sio.on("disconnect", lambda sid: disconnected.append(sid))
     gateway = attach(sio, any_settings)
 
-    async def begin() -> None:
-        """Leave the loop with a client that stays."""
-        await stay(
+    async def connect_in_former_loop() -> None:
+        """Open a connection that outlives the loop."""
+        await open_and_leave_open(
             socketio.ASGIApp(sio),
             f"40{json.dumps({'token': token(jobs=['*'])})}",
             f"420{json.dumps(['join_job', {'job_id': new_id()}])}",
@@ -323,23 +331,23 @@ def test_connections_of_another_event_loop_are_forgotten(
         assert gateway.connections == gateway.relay.followed == 1
 
     async def serve() -> None:
-        async with served(socketio.ASGIApp(sio)) as url:
-            await follow_one(url, any_settings, token)
-            await eventually(lambda: len(gone) == 3, "end of all connections")
+        async with serve_app(socketio.ASGIApp(sio)) as url:
+            await publish_and_follow(url, any_settings, token)
+            await eventually(lambda: len(disconnected) == 3, "end of all connections")
             assert gateway.connections == gateway.relay.followed == gateway.guard.waiting == 0
             await eventually(lambda: not sio.eio.sockets, "end of the sockets")
             assert sio.manager.rooms.get("/", {}) == {}
             await gateway.aclose()
 
     with asyncio.Runner() as former:
-        former.run(begin())
-        if ends:  # as a test's does; that of a session only stands still
+        former.run(connect_in_former_loop())
+        if closes_loop:  # a session-scoped test loop is only suspended
             former.close()
         asyncio.run(serve())
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_emit_reaches_other_processes_in_one_event_loop_after_the_other(
+def test_emit_reaches_other_processes_in_several_event_loops_in_turn(
     any_settings: Settings, token: Token, closed: bool
 ) -> None:
     here, there = (
@@ -349,7 +357,7 @@ def test_emit_reaches_other_processes_in_one_event_loop_after_the_other(
     gateways = [attach(sio, any_settings) for sio in (here, there)]
 
     async def serve() -> None:
-        async with served(socketio.ASGIApp(there)) as url, following(url, token()) as alice:
+        async with serve_app(socketio.ASGIApp(there)) as url, following(url, token()) as alice:
             gateways[0].start()
             await eventually(lambda: all(gateway.ready for gateway in gateways), "transport")
             await here.emit("news", {"for": "all"})
@@ -363,25 +371,25 @@ def test_emit_reaches_other_processes_in_one_event_loop_after_the_other(
         asyncio.run(serve())
 
 
-async def test_an_application_serves_again_after_it_was_shut_down(
+async def test_application_serves_again_after_a_shutdown(
     any_settings: Settings, token: Token
 ) -> None:
     app = create_app(any_settings)
     for _ in range(3):
-        async with served(app) as url:
-            await follow_one(url, any_settings, token)
+        async with serve_app(app) as url:
+            await publish_and_follow(url, any_settings, token)
 
 
 @pytest.mark.parametrize("changes", [{}, {"jwt_secret": None}])
-def test_no_server_is_made_without_authentication(changes: dict[str, Any]) -> None:
+def test_server_without_authentication_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match="JOBCAST_JWT_SECRET"):
         create_app(Settings(url="memory://", **changes))
     with pytest.raises(SettingsError, match="JOBCAST_JWT_SECRET"):
         attach(socketio.AsyncServer(async_mode="asgi"), Settings(url="memory://", **changes))
 
 
-def test_another_serializer_is_refused() -> None:
-    class OtherPacket(Packet):  # as "msgpack" is one
+def test_attach_refuses_another_serializer() -> None:
+    class OtherPacket(Packet):  # the "msgpack" serializer is another packet class
         pass
 
     sio = socketio.AsyncServer(async_mode="asgi", serializer=OtherPacket)
@@ -389,11 +397,11 @@ def test_another_serializer_is_refused() -> None:
         attach(sio, Settings(url="memory://", jwt_secret=SECRET))
 
 
-async def test_nothing_is_left_of_connections_that_went(token: Token) -> None:
+async def test_closed_connections_leave_no_state(token: Token) -> None:
     app = create_app(Settings(url=f"memory://{new_id()}", jwt_secret=SECRET))
     gateway: Gateway = app.state.gateway
     sio = app.state.sio
-    async with served(app) as url:
+    async with serve_app(app) as url:
         for _ in range(5):
             async with following(url, token(jobs=["*"])) as alice:
                 for _ in range(5):

@@ -1,4 +1,4 @@
-"""What RabbitMQ can do to a Socket.IO process, beyond what every transport's contract covers."""
+"""Faults of RabbitMQ that the contract tests of the transports do not cover."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from jobcast.transports.amqp.names import Names
 from jobcast.transports.amqp.publisher import BLOCKED, KombuPublisher
 from jobcast.transports.amqp.source import KombuClientManager
 from jobcast.transports.leases import Lease, LeaseTimeouts
-from tests.support import TIMEOUT, Serving, eventually
+from tests.support import TIMEOUT, StubRuntime, eventually
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.recorder import Recorder
 
 LEASE = 6.0  # seconds
 
 
-async def test_a_queue_that_is_gone_is_told_to_who_follows(
+async def test_deleted_queue_starts_a_new_epoch_for_followers(
     rabbitmq: RabbitMQ, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The process was away for so long that the broker has dropped it: something may be missing."""
+    """The broker deletes the queue of a process that is away for long, so events may be lost."""
     job_id = new_job_id()
     manager = KombuClientManager(rabbitmq.url, retention=Retention(ttl=60, size=100))
     relay = Relay(manager.source)
@@ -57,7 +57,7 @@ async def test_a_queue_that_is_gone_is_told_to_who_follows(
 
     joined = [data for name, data in follower.events if name == "joined"]
     assert joined[-1]["epoch"] not in ("", first)
-    # Everything that is known comes again in the new epoch, and then what is new.
+    # The new epoch replays the known events before the new one.
     assert follower.lines == ["before", "before", "after"]
     answer = await relay.join(job_id, late, Cursor(epoch=first, seq=3))
     assert answer.recovered is False
@@ -67,34 +67,36 @@ async def test_a_queue_that_is_gone_is_told_to_who_follows(
     await manager.aclose()
 
 
-class Scene:
-    """A job that is published on one side, and followed on the other."""
+class Pipeline:
+    """A job with its publisher, and a relay with one follower of the job."""
 
     def __init__(self, url: str) -> None:
         self.manager = KombuClientManager(url)
         self.source = self.manager.source
         self.relay = Relay(self.source)
         self.publisher = Publisher(open_publisher(url), shown_url="the broker", lease=LEASE)
-        self.job = Job(Serving(self.publisher), new_job_id(), origin=Origin(run=Run("aa", 1, "d1")))
+        self.job = Job(
+            StubRuntime(self.publisher), new_job_id(), origin=Origin(run=Run("aa", 1, "d1"))
+        )
         self.follower = Recorder("1")
-        self.said = 0
+        self.published = 0
 
-    def speak(self, lines: int) -> None:
+    def publish_lines(self, lines: int) -> None:
         for _ in range(lines):
-            self.job.log(str(self.said))
-            self.said += 1
+            self.job.log(str(self.published))
+            self.published += 1
 
-    async def heard(self) -> None:
-        """Wait for the latest line."""
-        latest = str(self.said - 1)
+    async def wait_received(self) -> None:
+        """Wait until the follower has the latest line."""
+        latest = str(self.published - 1)
         await eventually(lambda: latest in self.follower.lines, f"line {latest}")
 
     def has_all(self) -> bool:
-        return self.lines == [str(n) for n in range(self.said)] and self.relay.ready
+        return self.lines == [str(n) for n in range(self.published)] and self.relay.ready
 
     @property
     def lines(self) -> list[object]:
-        """The lines of the latest record that the follower was sent."""
+        """The log lines that the follower has received since the latest `joined`."""
         names = self.follower.names
         begin = len(names) - names[::-1].index("joined")
         events = self.follower.events[begin:]
@@ -102,77 +104,77 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(url: str) -> AsyncIterator[Scene]:
-    here = Scene(url)
-    here.relay.start()
+async def open_pipeline(url: str) -> AsyncIterator[Pipeline]:
+    pipe = Pipeline(url)
+    pipe.relay.start()
     try:
-        await eventually(lambda: here.relay.ready, "relay that is ready")
-        await here.relay.join(here.job.job_id, here.follower)
-        here.job.started()
-        here.speak(1)
-        await here.heard()
-        yield here
+        await eventually(lambda: pipe.relay.ready, "relay that is ready")
+        await pipe.relay.join(pipe.job.job_id, pipe.follower)
+        pipe.job.started()
+        pipe.publish_lines(1)
+        await pipe.wait_received()
+        yield pipe
     finally:
-        await asyncio.to_thread(here.publisher.close)
-        await here.relay.aclose()
-        await here.manager.aclose()
+        await asyncio.to_thread(pipe.publisher.close)
+        await pipe.relay.aclose()
+        await pipe.manager.aclose()
 
 
-def channel_of(rabbitmq: RabbitMQ, do: Callable[[Any], object]) -> None:
-    """Do something by a channel of an operator's own."""
+def on_admin_channel(rabbitmq: RabbitMQ, action: Callable[[Any], object]) -> None:
+    """Run an action on a separate channel, as an operator would."""
     with Connection(rabbitmq.url) as other:
-        do(other.channel())
+        action(other.channel())
 
 
-async def test_an_exchange_that_is_deleted_is_declared_again_and_no_event_is_lost(
+async def test_deleted_exchange_is_redeclared_without_losing_events(
     rabbitmq: RabbitMQ, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with scene(rabbitmq.url) as here, scene(rabbitmq.url) as other:
+    async with open_pipeline(rabbitmq.url) as pipe, open_pipeline(rabbitmq.url) as other:
         for _ in range(4):
             await asyncio.to_thread(
-                channel_of, rabbitmq, lambda channel: channel.exchange_delete(Names().events)
+                on_admin_channel, rabbitmq, lambda channel: channel.exchange_delete(Names().events)
             )
-            for each in (here, other):
-                each.speak(50)
-            for each in (here, other):
-                await each.heard()
-                # Each process has the events of all jobs.
+            for each in (pipe, other):
+                each.publish_lines(50)
+            for each in (pipe, other):
+                await each.wait_received()
+                # Each process receives the events of all jobs.
                 await eventually(each.has_all, "all lines, and a relay that is ready")
         assert "binding the queue again" in caplog.text
 
 
-async def test_a_process_binds_again_although_its_request_is_lost(
+async def test_process_rebinds_although_the_request_to_rebind_is_lost(
     rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process may be reconnecting when the request to bind again is sent."""
+    """The process may be reconnecting when the publisher requests a new binding."""
     monkeypatch.setattr(KombuPublisher, "ask_to_bind_again", lambda _: None)
-    async with scene(rabbitmq.url) as here:
+    async with open_pipeline(rabbitmq.url) as pipe:
         await asyncio.to_thread(
-            channel_of, rabbitmq, lambda channel: channel.exchange_delete(Names().events)
+            on_admin_channel, rabbitmq, lambda channel: channel.exchange_delete(Names().events)
         )
-        here.speak(5)
-        await here.heard()
-        await eventually(here.has_all, "all lines, and a relay that is ready")
+        pipe.publish_lines(5)
+        await pipe.wait_received()
+        await eventually(pipe.has_all, "all lines, and a relay that is ready")
 
 
-async def test_no_event_is_lost_where_one_process_binds_later_than_another(
+async def test_late_binding_of_one_process_loses_no_events(
     rabbitmq: RabbitMQ,
 ) -> None:
-    async with scene(rabbitmq.url) as here, scene(rabbitmq.url) as other:
+    async with open_pipeline(rabbitmq.url) as pipe, open_pipeline(rabbitmq.url) as other:
         bind_late(other, seconds=1.5)
         await asyncio.to_thread(
-            channel_of, rabbitmq, lambda channel: channel.exchange_delete(Names().events)
+            on_admin_channel, rabbitmq, lambda channel: channel.exchange_delete(Names().events)
         )
-        for each in (here, other):
-            each.speak(50)
-        for each in (here, other):
-            await each.heard()
+        for each in (pipe, other):
+            each.publish_lines(50)
+        for each in (pipe, other):
+            await each.wait_received()
             await eventually(each.has_all, "all lines, and a relay that is ready")
 
 
-def bind_late(scene: Scene, seconds: float) -> None:
-    """Let a process take its time, as on a busy machine."""
-    consumer = scene.source._consumer
+def bind_late(pipe: Pipeline, seconds: float) -> None:
+    """Delay the binding of a process, as a busy machine does."""
+    consumer = pipe.source._consumer
     assert consumer is not None
     consume = consumer._consume
 
@@ -183,77 +185,75 @@ def bind_late(scene: Scene, seconds: float) -> None:
     consumer._consume = late  # type: ignore[method-assign]
 
 
-async def test_a_queue_that_is_unbound_is_bound_again(rabbitmq: RabbitMQ) -> None:
-    async with scene(rabbitmq.url) as here, scene(rabbitmq.url) as other:
-        assert here.source._consumer is not None
-        name = here.source._consumer._name
+async def test_unbound_queue_is_bound_again(rabbitmq: RabbitMQ) -> None:
+    async with open_pipeline(rabbitmq.url) as pipe, open_pipeline(rabbitmq.url) as other:
+        assert pipe.source._consumer is not None
+        name = pipe.source._consumer._name
         await asyncio.to_thread(
-            channel_of, rabbitmq, lambda channel: channel.queue_unbind(name, Names().events)
+            on_admin_channel, rabbitmq, lambda channel: channel.queue_unbind(name, Names().events)
         )
-        here.speak(1)  # which the other process hears
-        epochs = len(_epochs(here.follower))
-        # Something may be missing, and so followers are sent another record.
-        await eventually(lambda: len(_epochs(here.follower)) > epochs, "another epoch")
-        here.speak(1)
-        await here.heard()
-        assert other.follower.names.count("joined") == 2  # none at first
+        pipe.publish_lines(1)  # the other process receives the line
+        epochs = len(_epochs(pipe.follower))
+        # Events may be lost, so the relay sends the record again in another epoch.
+        await eventually(lambda: len(_epochs(pipe.follower)) > epochs, "another epoch")
+        pipe.publish_lines(1)
+        await pipe.wait_received()
+        assert other.follower.names.count("joined") == 2  # the first one has an empty epoch
 
 
 def _epochs(follower: Recorder) -> list[str]:
     return [payload["epoch"] for name, payload in follower.events if name == "joined"]
 
 
-async def test_emits_reach_the_other_processes(rabbitmq: RabbitMQ) -> None:
-    """python-socketio's own traffic: rooms and disconnects across processes."""
-    async with scene(rabbitmq.url) as here, scene(rabbitmq.url) as other:
-        await here.manager.emit("hello", {"from": "here"}, room="lobby")
+async def test_emit_reaches_other_processes(rabbitmq: RabbitMQ) -> None:
+    """The traffic of python-socketio itself: rooms and disconnects across processes."""
+    async with open_pipeline(rabbitmq.url) as pipe, open_pipeline(rabbitmq.url) as other:
+        await pipe.manager.emit("hello", {"from": "pipe"}, room="lobby")
         async with asyncio.timeout(TIMEOUT):
             body = await other.source.bus.get()
-        assert msgspec.json.decode(body)["data"] == [{"from": "here"}]
+        assert msgspec.json.decode(body)["data"] == [{"from": "pipe"}]
 
 
-async def test_the_exchange_of_leases_is_declared_again(rabbitmq: RabbitMQ) -> None:
-    async with scene(rabbitmq.url) as here:
+async def test_deleted_exchange_of_leases_is_redeclared(rabbitmq: RabbitMQ) -> None:
+    async with open_pipeline(rabbitmq.url) as pipe:
         await asyncio.to_thread(
-            channel_of, rabbitmq, lambda channel: channel.exchange_delete(Names().leases)
+            on_admin_channel, rabbitmq, lambda channel: channel.exchange_delete(Names().leases)
         )
-        lease = Lease(here.job.job_id, Run("aa", 1, "d1"))
-        until = here.source._leases._running[lease]
-        await eventually(lambda: here.source._leases._running[lease] > until + LEASE, "renewals")
-        # Nothing of the job's record is in doubt.
-        assert here.follower.names.count("joined") == 2  # none at first
+        lease = Lease(pipe.job.job_id, Run("aa", 1, "d1"))
+        until = pipe.source._leases._running[lease]
+        await eventually(lambda: pipe.source._leases._running[lease] > until + LEASE, "renewals")
+        # The record of the job stays valid.
+        assert pipe.follower.names.count("joined") == 2  # the first one has an empty epoch
 
 
-async def test_nobody_is_missed_while_the_broker_blocks_publishers(
+async def test_no_job_is_lost_while_the_broker_blocks_publishers(
     rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobcast.transports.canary.SILENCE", 4.0)
-    async with scene(rabbitmq.url) as here:
-        watch = LeaseMonitor(here.source, LeaseTimeouts(lease=LEASE, lost_after=1))
+    async with open_pipeline(rabbitmq.url) as pipe:
+        watch = LeaseMonitor(pipe.source, LeaseTimeouts(lease=LEASE, lost_after=1))
         watching = asyncio.create_task(watch.run())
-        leases = here.source._leases
-        lease = Lease(here.job.job_id, Run("aa", 1, "d1"))
+        leases = pipe.source._leases
+        lease = Lease(pipe.job.job_id, Run("aa", 1, "d1"))
         await eventually(
             lambda: leases.is_uninterrupted(LEASE), "monitor that has scanned for long enough"
         )
         alarm = rabbitmq.alarm()
         await asyncio.to_thread(alarm.__enter__)
         try:
-            here.speak(20)
-            await eventually(
-                lambda: time.monotonic() > leases._running[lease] + 3, "lease that has run out"
-            )
-            await eventually(lambda: BLOCKED in here.relay.problem, "server that is not ready")
+            pipe.publish_lines(20)
+            await eventually(lambda: time.monotonic() > leases._running[lease] + 3, "expired lease")
+            await eventually(lambda: BLOCKED in pipe.relay.problem, "server that is not ready")
         finally:
             await asyncio.to_thread(alarm.__exit__, None, None, None)
-        await here.heard()
-        await eventually(lambda: here.relay.ready, "server that is ready again")
-        # It goes on to judge.
+        await pipe.wait_received()
+        await eventually(lambda: pipe.relay.ready, "server that is ready again")
+        # The monitor detects expired leases again.
         await eventually(lambda: leases.is_uninterrupted(LEASE), "monitor without an interruption")
-        assert [name for name in here.follower.names if name == "job_error"] == []
-        statuses = [data["status"] for name, data in here.follower.events if name == "job_status"]
+        assert [name for name in pipe.follower.names if name == "job_error"] == []
+        statuses = [data["status"] for name, data in pipe.follower.events if name == "job_status"]
         assert statuses == ["started"]
-        assert here.follower.lines == [str(n) for n in range(here.said)]
-        here.publisher.leases._running.clear()
-        await eventually(lambda: "job_error" in here.follower.names, "end of a lost job")
+        assert pipe.follower.lines == [str(n) for n in range(pipe.published)]
+        pipe.publisher.leases._running.clear()
+        await eventually(lambda: "job_error" in pipe.follower.names, "end of a lost job")
         watching.cancel()

@@ -1,4 +1,4 @@
-"""What is cancelled, at whatever moment, ends and leaves nothing."""
+"""Tasks that are cancelled at any moment end and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -24,36 +24,34 @@ async def follow(url: str, token: str, job_id: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_a_cancelled_client_leaves_nothing(
-    server: Server, token: Callable[..., str], seed: int
-) -> None:
-    chance = random.Random(seed)
+async def test_cancelled_client_ends(server: Server, token: Callable[..., str], seed: int) -> None:
+    rng = random.Random(seed)
     for _ in range(15):
         task = asyncio.create_task(follow(server.url, token(jobs=["*"]), new_id()))
-        # Anywhere from before the connection to after the join.
-        for _ in range(chance.randrange(60)):
-            await asyncio.sleep(0.0005 if chance.random() < 0.5 else 0)
+        # A random moment between before the connection and after the join.
+        for _ in range(rng.randrange(60)):
+            await asyncio.sleep(0.0005 if rng.random() < 0.5 else 0)
         task.cancel()
         done, _ = await asyncio.wait({task}, timeout=20)
-        assert done, "it goes on after it was cancelled"
+        assert done, "the task did not end after it was cancelled"
         assert task.cancelled()
 
 
-async def test_who_looks_after_leases_ends_when_it_is_told(
+async def test_cancelled_lease_monitor_ends(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """redis-py may lose a cancellation: of a hundred processes that were to end one stayed."""
+    """redis-py may swallow a cancellation: about one in a hundred tasks kept running."""
     monkeypatch.setattr(aio, "CANCEL_AGAIN", 0.1)
     manager = open_manager(valkey.url)
     assert isinstance(manager.source, SupportsLeaseMonitoring)
     try:
         for _ in range(300):
-            watch = asyncio.create_task(
+            monitor = asyncio.create_task(
                 LeaseMonitor(manager.source, LeaseTimeouts(lease=0.02)).run()
             )
-            # It looks again and again: this is in the middle of it, wherever that is.
+            # The monitor scans continuously, so this cancels it at a random point.
             await asyncio.sleep(random.uniform(0, 0.02))
-            await asyncio.wait_for(cancel_and_wait(watch), 20)
-            assert watch.done()
+            await asyncio.wait_for(cancel_and_wait(monitor), 20)
+            assert monitor.done()
     finally:
         await manager.aclose()

@@ -30,7 +30,7 @@ Token = Callable[..., str]
 
 
 class Job:
-    """A job that a test speaks for."""
+    """A job whose events the test publishes."""
 
     def __init__(self, publisher: TransportPublisher) -> None:
         self.id = new_id()
@@ -51,7 +51,7 @@ def job(valkey: Valkey) -> Iterator[Job]:
 
 
 class Reader:
-    """Reads a job's events in a task of its own."""
+    """Collects a job's events in a background task."""
 
     def __init__(self, client: JobClient, job_id: str) -> None:
         self.events: list[JobEvent] = []
@@ -66,11 +66,13 @@ class Reader:
         return [event.message for event in self.events if isinstance(event, JobLog)]
 
 
-async def test_a_job_is_followed_to_its_end(server: Server, job: Job, token: Token) -> None:
+async def test_follow_yields_history_and_live_events_to_the_end(
+    server: Server, job: Job, token: Token
+) -> None:
     job.log("early")
     async with JobClient(server.url, token(jobs=[job.id])) as client:
         reader = Reader(client, job.id)
-        await eventually(lambda: reader.lines == ["early"], "what was said before")
+        await eventually(lambda: reader.lines == ["early"], "history")
         job.log("late")
         job.emit("job_complete", result={"rows": 3})
         await reader.task
@@ -79,7 +81,7 @@ async def test_a_job_is_followed_to_its_end(server: Server, job: Job, token: Tok
         assert await client.result(job.id) == {"rows": 3}
 
 
-async def test_a_failure_is_raised(server: Server, job: Job, token: Token) -> None:
+async def test_result_raises_the_failure_of_a_job(server: Server, job: Job, token: Token) -> None:
     job.emit("job_error", error="KeyError", message="no such row", reason="failure")
     async with JobClient(server.url, token(jobs=["*"])) as client:
         with pytest.raises(JobFailed, match="no such row") as caught:
@@ -87,7 +89,7 @@ async def test_a_failure_is_raised(server: Server, job: Job, token: Token) -> No
         assert (caught.value.error, caught.value.reason) == ("KeyError", "failure")
 
 
-async def test_followers_of_one_job_share_a_join_and_the_last_one_leaves(
+async def test_followers_of_one_job_share_a_join_until_the_last_one_leaves(
     server: Server, valkey: Valkey, job: Job, token: Token
 ) -> None:
     def subscribers() -> int:
@@ -101,22 +103,22 @@ async def test_followers_of_one_job_share_a_join_and_the_last_one_leaves(
             assert (await anext(events)).seq == 1
             job.log("two")
             assert (await anext(events)).seq == 2
-        await eventually(lambda: server.log.count(f"joined {job.id}") == 1, "line of log")
+        await eventually(lambda: server.log.count(f"joined {job.id}") == 1, "log line of the join")
         assert subscribers() == 1
         first.task.cancel()
         await eventually(lambda: subscribers() == 0, "end of the subscription")
-        await eventually(lambda: f"left {job.id}" in server.log, "line in the log")
+        await eventually(lambda: f"left {job.id}" in server.log, "log line of the leave")
 
 
 @pytest.fixture
 def long_job(valkey: Valkey) -> Iterator[Job]:
-    """One of which more is kept than a client keeps."""
+    """A job whose stored history is longer than a client's memory."""
     publisher = open_publisher(valkey.url, Retention(size=5 * MEMORY))
     yield Job(publisher)
     publisher.close()
 
 
-async def test_a_later_follower_is_told_all_that_the_server_has(
+async def test_later_follower_receives_the_whole_history_of_the_server(
     server: Server, long_job: Job, token: Token
 ) -> None:
     lines = [str(n) for n in range(MEMORY + 200)]
@@ -135,7 +137,7 @@ async def test_a_later_follower_is_told_all_that_the_server_has(
             assert [event.seq for event in reader.events] == list(range(1, len(lines) + 3))
 
 
-async def test_a_later_follower_may_come_while_the_server_is_away(
+async def test_follower_that_starts_during_an_outage_receives_the_whole_history(
     valkey: Valkey, long_job: Job, token: Token, tmp_path: Path
 ) -> None:
     lines = [str(n) for n in range(MEMORY + 200)]
@@ -156,18 +158,18 @@ async def test_a_later_follower_may_come_while_the_server_is_away(
                 assert reader.lines == lines
 
 
-async def test_the_status_is_known_where_the_history_has_lost_it(
+async def test_status_is_known_after_the_history_was_trimmed(
     server: Server, valkey: Valkey, token: Token
 ) -> None:
     publisher = open_publisher(valkey.url, Retention(size=10))
     job = Job(publisher)
     job.emit("job_status", status="started")
-    for n in range(500):  # a store may keep some more than it has to
+    for n in range(500):  # a store may keep more than the retention
         job.log(str(n))
     async with JobClient(server.url, token(jobs=["*"])) as client:
         assert client.status(job.id) is None
         reader = Reader(client, job.id)
-        await eventually(lambda: "499" in reader.lines, "lines that are left")
+        await eventually(lambda: "499" in reader.lines, "remaining lines")
         assert {event.name for event in reader.events} == {"job_log"}
         assert client.status(job.id) == "started"
         job.emit("job_status", status="retrying")
@@ -179,7 +181,7 @@ async def test_the_status_is_known_where_the_history_has_lost_it(
     publisher.close()
 
 
-async def test_a_large_result_arrives(server: Server, job: Job, token: Token) -> None:
+async def test_large_result_arrives(server: Server, job: Job, token: Token) -> None:
     result = "x" * 5 * 1024 * 1024
     job.emit("job_complete", result=result)
     async with JobClient(server.url, token(jobs=["*"])) as client, asyncio.timeout(TIMEOUT):
@@ -188,7 +190,7 @@ async def test_a_large_result_arrives(server: Server, job: Job, token: Token) ->
 
 @asynccontextmanager
 async def plain_server(join: Callable[..., Any], path: str = "socket.io") -> AsyncIterator[str]:
-    """A server whose answers to joins are the test's own."""
+    """Run a Socket.IO server whose join handler is the test's."""
     sio = socketio.AsyncServer(async_mode="aiohttp")
     sio.on("join_job", join)
     app = web.Application()
@@ -204,13 +206,13 @@ async def plain_server(join: Callable[..., Any], path: str = "socket.io") -> Asy
         await runner.cleanup()
 
 
-async def test_connections_on_which_nothing_gets_through_become_fewer(
+async def test_connections_without_an_answer_back_off(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    longest: list[float] = []
+    limits: list[float] = []
 
     def uniform(low: float, high: float) -> float:
-        longest.append(high)
+        limits.append(high)
         return low
 
     monkeypatch.setattr(random, "uniform", uniform)
@@ -228,22 +230,22 @@ async def test_connections_on_which_nothing_gets_through_become_fewer(
 
     async with plain_server(join) as url, JobClient(url, "t") as client:
         reader = Reader(client, job.id)
-        await eventually(lambda: len(sids) == 5, "join that is answered")
-        assert longest == [0.1, 0.2, 0.4, 0.8]
+        await eventually(lambda: len(sids) == 5, "answered join")
+        assert limits == [0.1, 0.2, 0.4, 0.8]
         await eventually(lambda: client._backoff.failures == 0, "answer")
         client._lost.set()
         await eventually(lambda: len(sids) == 6, "next connection")
-        assert longest[4:] == [0.1]
+        assert limits[4:] == [0.1]
         reader.task.cancel()
 
 
-async def test_a_path_in_the_url_goes_before_that_of_socketio(job: Job) -> None:
+async def test_path_in_the_url_precedes_the_socketio_path(job: Job) -> None:
     def join(*_: Any) -> dict[str, Any]:
         return {"ok": False, "code": "job_not_found", "message": "of the test"}
 
     async with plain_server(join, "x/y/socket.io") as url:
-        for written in (f"{url}/x/y", f"{url}/x/y/"):
-            async with JobClient(written, "t") as client:
+        for base_url in (f"{url}/x/y", f"{url}/x/y/"):
+            async with JobClient(base_url, "t") as client:
                 with pytest.raises(JoinRefused, match="of the test"):
                     await client.result(job.id)
 
@@ -255,17 +257,17 @@ async def test_a_path_in_the_url_goes_before_that_of_socketio(job: Job) -> None:
         "http://host:port", "http://host:99999", "http://[::1",
     ],
 )  # fmt: skip
-def test_a_url_that_is_none_is_said(url: str) -> None:
+def test_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="should be a URL such as http://"):
         JobClient(url, "t")
 
 
-async def test_who_comes_to_another_run_does_not_get_the_end_of_the_former(
+async def test_follower_of_a_second_run_does_not_receive_the_end_of_the_first(
     server: Server, job: Job, token: Token
 ) -> None:
     async with JobClient(server.url, token(jobs=["*"])) as client:
         job.emit("job_progress", percentage=50, message="of the first run")
-        slow = client.follow(job.id)  # which keeps what is known of the job in the client
+        slow = client.follow(job.id)  # an open follower keeps the job's events in the client
         assert (await anext(slow)).name == "job_progress"
         job.emit("job_error", error="KeyError", message="no such row", reason="failure")
         job.emit("job_status", status="started")
@@ -278,7 +280,7 @@ async def test_who_comes_to_another_run_does_not_get_the_end_of_the_former(
         await reader.task
         assert reader.events[-1].name == "job_complete"
         assert await client.result(job.id) == "at last"
-        assert [event.name async for event in slow] == ["job_error"]  # it was there for that run
+        assert [event.name async for event in slow] == ["job_error"]  # it followed the first run
 
 
 async def test_refusals_are_raised(server: Server, job: Job, token: Token) -> None:
@@ -302,19 +304,19 @@ async def test_refusals_are_raised(server: Server, job: Job, token: Token) -> No
             await client.result("not an id")
 
 
-async def test_a_killed_server_is_a_pause(
+async def test_client_resumes_after_the_server_was_killed(
     valkey: Valkey, job: Job, token: Token, tmp_path: Path
 ) -> None:
     states: list[ConnectionState] = []
     with running(Server(tmp_path / "log", valkey.url)) as server:
         server.ready()
-        asked: list[str] = []
+        tokens: list[str] = []
 
-        async def give() -> str:
-            asked.append(token(jobs=["*"]))
-            return asked[-1]
+        async def make_token() -> str:
+            tokens.append(token(jobs=["*"]))
+            return tokens[-1]
 
-        async with JobClient(server.url, give, on_state=states.append) as client:
+        async with JobClient(server.url, make_token, on_state=states.append) as client:
             reader = Reader(client, job.id)
             for n in range(5):
                 job.log(str(n))
@@ -324,17 +326,17 @@ async def test_a_killed_server_is_a_pause(
             for n in range(5, 10):
                 job.log(str(n))
             server.start()
-            await eventually(lambda: len(reader.lines) == 10, "lines of the pause")
+            await eventually(lambda: len(reader.lines) == 10, "lines of the outage")
             job.emit("job_complete", result=None)
             await reader.task
         assert reader.lines == [str(n) for n in range(10)]
         seqs = [event.seq for event in reader.events]
         assert seqs == list(range(1, 12))
         assert states == ["connecting", "connected", "reconnecting", "connected", "closed"]
-        assert len(asked) >= 2
+        assert len(tokens) >= 2
 
 
-async def test_a_token_that_is_not_accepted_any_more_ends_it(
+async def test_rejected_token_on_reconnect_ends_the_client(
     valkey: Valkey, job: Job, token: Token, tmp_path: Path
 ) -> None:
     with running(Server(tmp_path / "log", valkey.url)) as server:
@@ -351,7 +353,7 @@ async def test_a_token_that_is_not_accepted_any_more_ends_it(
             assert caught.value.code == "token_invalid"
 
 
-async def test_a_token_is_renewed_before_it_expires(server: Server, job: Job, token: Token) -> None:
+async def test_token_is_renewed_before_it_expires(server: Server, job: Job, token: Token) -> None:
     tokens = iter([token(jobs=["*"], ttl=2)])
     states: list[ConnectionState] = []
     client = JobClient(
@@ -367,7 +369,7 @@ async def test_a_token_is_renewed_before_it_expires(server: Server, job: Job, to
         assert states == ["connecting", "connected"]
 
 
-async def test_leaving_early_leaves_nothing(server: Server, job: Job, token: Token) -> None:
+async def test_leaving_early_leaves_no_task(server: Server, job: Job, token: Token) -> None:
     job.log("x")
     async with JobClient(server.url, token(jobs=["*"])) as client:
         for _ in range(3):
@@ -379,7 +381,7 @@ async def test_leaving_early_leaves_nothing(server: Server, job: Job, token: Tok
     assert {task.get_name() for task in before} == {asyncio.current_task().get_name()}  # type: ignore[union-attr]
 
 
-async def test_a_client_that_is_closed_keeps_nobody_waiting(
+async def test_closed_client_raises_for_every_caller(
     server: Server, job: Job, token: Token
 ) -> None:
     client = JobClient(server.url, token(jobs=["*"]))
@@ -393,15 +395,15 @@ async def test_a_client_that_is_closed_keeps_nobody_waiting(
         with pytest.raises(ConnectionRefused) as late:
             await waiting
         assert early.value.code == late.value.code == "closed"
-    async with client:  # it may be opened again
+    async with client:  # a closed client can be opened again
         job.emit("job_complete", result=1)
         assert await client.result(job.id) == 1
 
 
-async def test_what_is_on_its_way_when_one_leaves_is_not_for_the_next(
+async def test_new_join_ignores_events_of_the_former_join(
     server: Server, job: Job, token: Token
 ) -> None:
-    """The events of the former join are still coming when the job is followed again."""
+    """Events of the former join still arrive when the job is followed again."""
     for n in range(900):
         job.log(str(n))
     async with JobClient(server.url, token(jobs=["*"])) as client:
@@ -413,7 +415,7 @@ async def test_what_is_on_its_way_when_one_leaves_is_not_for_the_next(
             assert seqs == list(range(1, 901))
 
 
-async def test_a_follower_that_comes_after_a_refusal_is_refused_too(
+async def test_follower_after_a_refused_rejoin_is_refused_too(
     valkey: Valkey, job: Job, token: Token, tmp_path: Path
 ) -> None:
     tokens = iter([token(jobs=["*"])])
@@ -435,35 +437,35 @@ async def test_a_follower_that_comes_after_a_refusal_is_refused_too(
                     await anext(slow)
 
 
-async def test_a_token_that_cannot_be_had_at_first_is_said() -> None:
+async def test_failing_token_function_refuses_the_first_connection() -> None:
     states: list[ConnectionState] = []
 
-    def give() -> str:
-        raise OSError("the login is away")
+    def make_token() -> str:
+        raise OSError("the login service is down")
 
-    with pytest.raises(ConnectionRefused, match="the login is away") as caught:
-        async with JobClient("http://127.0.0.1:1", give, on_state=states.append):
+    with pytest.raises(ConnectionRefused, match="the login service is down") as caught:
+        async with JobClient("http://127.0.0.1:1", make_token, on_state=states.append):
             pass
     assert caught.value.code == "token_unavailable"
     assert isinstance(caught.value.__cause__, OSError)
     assert states == ["connecting", "closed"]
 
 
-async def test_a_login_that_is_away_later_is_a_pause(
+async def test_failing_token_function_delays_a_reconnect(
     valkey: Valkey, job: Job, token: Token, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = 0
 
-    async def give() -> str:
+    async def make_token() -> str:
         nonlocal calls
         calls += 1
         if calls in {2, 3}:
-            raise OSError("the login is away")
+            raise OSError("the login service is down")
         return token(jobs=["*"])
 
     with running(Server(tmp_path / "log", valkey.url)) as server:
         server.ready()
-        async with JobClient(server.url, give) as client:
+        async with JobClient(server.url, make_token) as client:
             job.log("x")
             reader = Reader(client, job.id)
             await eventually(lambda: reader.lines, "line")
@@ -476,9 +478,7 @@ async def test_a_login_that_is_away_later_is_a_pause(
     assert "could not reconnect: the token function failed (OSError" in caplog.text
 
 
-async def test_a_function_that_gives_an_expired_token_is_asked_once_more(
-    server: Server, job: Job, token: Token
-) -> None:
+async def test_expired_token_is_requested_once_more(server: Server, job: Job, token: Token) -> None:
     expired = token(ttl=-60)
     tokens = iter([expired, token(jobs=["*"], ttl=1), expired, expired, token(jobs=["*"])])
     states: list[ConnectionState] = []
@@ -498,20 +498,20 @@ async def test_a_function_that_gives_an_expired_token_is_asked_once_more(
     assert list(tokens) == [expired]
 
 
-async def test_a_renewal_that_fails_is_tried_again(
+async def test_failed_renewal_is_retried(
     server: Server, job: Job, token: Token, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = 0
     states: list[ConnectionState] = []
 
-    def give() -> str:
+    def make_token() -> str:
         nonlocal calls
         calls += 1
         if calls in {2, 3}:
-            raise OSError("the login is away")
+            raise OSError("the login service is down")
         return token(jobs=["*"], ttl=4 if calls == 1 else 60)
 
-    async with JobClient(server.url, give, on_state=states.append) as client:
+    async with JobClient(server.url, make_token, on_state=states.append) as client:
         reader = Reader(client, job.id)
         refreshed = server.log.count("refreshed")
         await eventually(lambda: server.log.count("refreshed") > refreshed, "renewal")
@@ -521,17 +521,17 @@ async def test_a_renewal_that_fails_is_tried_again(
     assert caplog.text.count("could not renew the token: the token function failed (OSError") == 2
 
 
-async def test_a_renewal_that_never_succeeds_leads_to_another_connection(
+async def test_reconnect_follows_renewals_that_never_succeed(
     server: Server, job: Job, token: Token, caplog: pytest.LogCaptureFixture
 ) -> None:
     states: list[ConnectionState] = []
 
-    def give() -> str:
+    def make_token() -> str:
         if states == ["connecting", "connected"]:
-            raise OSError("the login is away")
+            raise OSError("the login service is down")
         return token(jobs=["*"], ttl=1 if states == ["connecting"] else 60)
 
-    async with JobClient(server.url, give, on_state=states.append) as client:
+    async with JobClient(server.url, make_token, on_state=states.append) as client:
         reader = Reader(client, job.id)
         await eventually(lambda: len(states) == 4, "next connection")
         job.emit("job_complete", result=1)
@@ -540,7 +540,7 @@ async def test_a_renewal_that_never_succeeds_leads_to_another_connection(
     assert "could not renew the token: the token function failed (OSError" in caplog.text
 
 
-async def test_a_server_that_failed_is_asked_again(
+async def test_join_is_retried_after_an_internal_error(
     valkey: Valkey, job: Job, token: Token, tmp_path: Path
 ) -> None:
     env = {
@@ -552,29 +552,29 @@ async def test_a_server_that_failed_is_asked_again(
         job.emit("job_complete", result=1)
         async with JobClient(server.url, token()) as client:
             assert await client.result(job.id) == 1
-    assert "of the test's own" in server.log
+    assert "deliberate failure" in server.log
 
 
 def fails_at_first(*_: object) -> bool:
     mark = Path(os.environ["TEST_MARK"])
     if not mark.exists():
         mark.touch()
-        raise RuntimeError("a failure of the test's own")
+        raise RuntimeError("deliberate failure")
     return True
 
 
-async def test_a_door_that_is_closed_at_once_is_tried_again(
+async def test_connection_that_is_closed_at_once_is_retried(
     valkey: Valkey, job: Job, token: Token, tmp_path: Path
 ) -> None:
-    """As a proxy does while what is behind it is restarted."""
-    turned_away = 0
+    """A proxy closes connections while the server behind it restarts."""
+    refused_count = 0
 
-    async def turn_away(request: web.Request) -> web.WebSocketResponse:
-        nonlocal turned_away
+    async def refuse(request: web.Request) -> web.WebSocketResponse:
+        nonlocal refused_count
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         await socket.close(code=1012)
-        turned_away += 1
+        refused_count += 1
         return socket
 
     with running(Server(tmp_path / "log", valkey.url)) as server:
@@ -585,11 +585,11 @@ async def test_a_door_that_is_closed_at_once_is_tried_again(
             await eventually(lambda: reader.lines, "line")
             server.kill()
             app = web.Application()
-            app.router.add_get("/socket.io/", turn_away)
+            app.router.add_get("/socket.io/", refuse)
             runner = web.AppRunner(app)
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", server.port).start()
-            await eventually(lambda: turned_away >= 2, "second try")
+            await eventually(lambda: refused_count >= 2, "second attempt")
             await runner.cleanup()
             server.start()
             job.emit("job_complete", result=None)
@@ -597,7 +597,7 @@ async def test_a_door_that_is_closed_at_once_is_tried_again(
                 await reader.task
 
 
-async def test_a_server_may_take_its_time_to_let_one_in(
+async def test_slow_connect_handler_delays_the_connection(
     valkey: Valkey, job: Job, token: Token, tmp_path: Path
 ) -> None:
     app = "tests.integration.test_client:create_slow_app"
@@ -613,23 +613,23 @@ def create_slow_app() -> socketio.ASGIApp:
 
     @sio.event
     async def connect(*_: object) -> None:
-        await asyncio.sleep(1.5)  # as one that fetches keys to verify a token with
+        await asyncio.sleep(1.5)  # a handler may fetch keys to verify a token
 
     attach(sio)
     ready = Starlette(routes=[Route("/readyz", lambda _: PlainTextResponse("ready"))])
     return socketio.ASGIApp(sio, ready)
 
 
-async def test_a_listener_that_fails_hurts_nobody(
+async def test_failing_state_listener_is_logged_and_ignored(
     valkey: Valkey, job: Job, token: Token, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def listen(state: ConnectionState) -> None:
+    def fail_on_reconnect(state: ConnectionState) -> None:
         if state == "reconnecting":
-            raise RuntimeError("a listener's own")
+            raise RuntimeError("error of the listener")
 
     with running(Server(tmp_path / "log", valkey.url)) as server:
         server.ready()
-        async with JobClient(server.url, token(jobs=["*"]), on_state=listen) as client:
+        async with JobClient(server.url, token(jobs=["*"]), on_state=fail_on_reconnect) as client:
             job.log("x")
             reader = Reader(client, job.id)
             await eventually(lambda: reader.lines, "line")
@@ -638,13 +638,13 @@ async def test_a_listener_that_fails_hurts_nobody(
             job.emit("job_complete", result=None)
             async with asyncio.timeout(TIMEOUT):
                 await reader.task
-    assert "a listener's own" in caplog.text
+    assert "error of the listener" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("status", "hint"), [(429, "too many connections"), (503, "it is full or shutting down")]
 )
-async def test_a_server_without_room_is_named(status: int, hint: str, token: Token) -> None:
+async def test_full_server_is_reported(status: int, hint: str, token: Token) -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 %d Refused\r\nContent-Length: 0\r\n\r\n" % status)

@@ -1,4 +1,4 @@
-"""How the asyncio client takes answers that a jobcast server gives under load, or gave never."""
+"""The asyncio client with the answers of a loaded server, and with invalid ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jobcast.client.job_client import LONGEST_PAUSE, PAUSE_SPREAD, JobClient, pa
 from jobcast.errors import JoinRefused
 from jobcast.events import JobEvent, Refusal
 from tests.support import TIMEOUT, eventually
-from tests.support.played_server import PlayedServer, played_server
+from tests.support.scripted_server import ScriptedServer, scripted_server
 
 RETRY_AFTER = 0.4  # seconds
 RATE_LIMITED = {
@@ -23,17 +23,17 @@ RATE_LIMITED = {
 LEFT = {"job_id": "a", "code": "job_not_found", "message": "there is no such job"}
 
 
-def refuse_first(server: PlayedServer, name: str, times: int = 2) -> None:
-    """Have the first requests of a name refused."""
+def refuse_first(server: ScriptedServer, name: str, times: int = 2) -> None:
+    """Make the server refuse the first requests of a name as rate-limited."""
 
     def answer(request: str, _payload: dict[str, Any]) -> Any:
-        limited = request == name and len(server.asked(name)) <= times
+        limited = request == name and len(server.requests_named(name)) <= times
         return RATE_LIMITED if limited else None
 
     server.answer = answer
 
 
-def pauses(server: PlayedServer, name: str) -> list[float]:
+def pauses_between(server: ScriptedServer, name: str) -> list[float]:
     arrivals = server.arrivals(name)
     return [later - earlier for earlier, later in pairwise(arrivals)]
 
@@ -43,43 +43,45 @@ async def first_event(client: JobClient, job_id: str) -> JobEvent:
         return await anext(events)
 
 
-async def test_a_rate_limited_join_is_sent_again_after_the_pause() -> None:
-    async with played_server() as server:
+async def test_rate_limited_join_is_retried_after_the_pause() -> None:
+    async with scripted_server() as server:
         refuse_first(server, "join_job")
         async with JobClient(server.url, "token") as client:
             assert (await first_event(client, "a")).seq == 1
-    assert len(server.asked("join_job")) == 3
-    assert min(pauses(server, "join_job")) >= RETRY_AFTER
+    assert len(server.requests_named("join_job")) == 3
+    assert min(pauses_between(server, "join_job")) >= RETRY_AFTER
 
 
-async def test_a_rate_limited_leave_is_sent_again_after_the_pause() -> None:
-    async with played_server() as server:
+async def test_rate_limited_leave_is_retried_after_the_pause() -> None:
+    async with scripted_server() as server:
         refuse_first(server, "leave_job")
         async with JobClient(server.url, "token") as client:
             await first_event(client, "a")
-            await eventually(lambda: len(server.asked("leave_job")) == 3, "accepted leave")
-    assert min(pauses(server, "leave_job")) >= RETRY_AFTER
+            await eventually(lambda: len(server.requests_named("leave_job")) == 3, "accepted leave")
+    assert min(pauses_between(server, "leave_job")) >= RETRY_AFTER
 
 
-async def test_a_rate_limited_refresh_is_sent_again_after_the_pause() -> None:
-    async with played_server() as server:
+async def test_rate_limited_refresh_is_retried_after_the_pause() -> None:
+    async with scripted_server() as server:
         refuse_first(server, "refresh_token")
         async with JobClient(server.url, lambda: "token") as client:
             await first_event(client, "a")
             await server.emit("token_expiring", {"expires_at": "2026-01-15T09:30:00Z"})
-            await eventually(lambda: len(server.asked("refresh_token")) == 3, "accepted refresh")
-    assert min(pauses(server, "refresh_token")) >= RETRY_AFTER
+            await eventually(
+                lambda: len(server.requests_named("refresh_token")) == 3, "accepted refresh"
+            )
+    assert min(pauses_between(server, "refresh_token")) >= RETRY_AFTER
 
 
-async def test_a_job_that_is_followed_again_is_not_left_after_the_pause() -> None:
-    async with played_server() as server:
+async def test_refused_leave_is_not_retried_once_the_job_is_followed_again() -> None:
+    async with scripted_server() as server:
         refuse_first(server, "leave_job", times=1)
         async with JobClient(server.url, "token") as client:
             await first_event(client, "a")
-            await eventually(lambda: server.asked("leave_job"), "refused leave")
+            await eventually(lambda: server.requests_named("leave_job"), "refused leave")
             async with aclosing(client.follow("a")) as events, asyncio.timeout(TIMEOUT):
                 await anext(events)
-                assert len(server.asked("leave_job")) == 1
+                assert len(server.requests_named("leave_job")) == 1
 
 
 @pytest.mark.parametrize(
@@ -92,18 +94,18 @@ async def test_a_job_that_is_followed_again_is_not_left_after_the_pause() -> Non
         (None, 0.1, 1.0),
     ],
 )
-def test_a_pause_is_as_long_as_asked_within_bounds(
+def test_pause_follows_retry_after_within_bounds(
     retry_after: float | None, least: float, most: float
 ) -> None:
-    asked = UNSET if retry_after is None else retry_after
-    refusal = Refusal(code="rate_limited", message="too many requests", retry_after=asked)
-    drawn = {pause_before_retry(refusal, delay=1.0) for _ in range(50)}
-    assert all(least <= pause <= most for pause in drawn)
-    assert len(drawn) > 1
+    requested = UNSET if retry_after is None else retry_after
+    refusal = Refusal(code="rate_limited", message="too many requests", retry_after=requested)
+    pauses = {pause_before_retry(refusal, delay=1.0) for _ in range(50)}
+    assert all(least <= pause <= most for pause in pauses)
+    assert len(pauses) > 1
 
 
-async def test_left_ends_all_followers_of_the_job_as_a_refusal_does() -> None:
-    async with played_server() as server, JobClient(server.url, "token") as client:
+async def test_left_event_ends_all_followers_of_the_job() -> None:
+    async with scripted_server() as server, JobClient(server.url, "token") as client:
         events, other = client.follow("a"), client.follow("b")
         async with asyncio.timeout(TIMEOUT):
             assert (await anext(events)).job_id == "a"
@@ -118,28 +120,32 @@ async def test_left_ends_all_followers_of_the_job_as_a_refusal_does() -> None:
             assert client.status("a") is None
             await server.emit_log("b", 2)
             assert (await anext(other)).seq == 2
-            # The server has forgotten the join: a later follower joins anew, and nobody leaves.
+            # The server dropped the join: a later follower joins again, without a leave before.
             await first_event(client, "a")
-        assert [payload["job_id"] for payload in server.asked("join_job")] == ["a", "b", "a"]
+        assert [payload["job_id"] for payload in server.requests_named("join_job")] == [
+            "a",
+            "b",
+            "a",
+        ]
 
 
 @pytest.mark.parametrize("code", ["internal_error", "unavailable"])
-async def test_left_for_a_passing_reason_is_asked_about_again(code: str) -> None:
-    async with played_server() as server, JobClient(server.url, "token") as client:
+async def test_left_event_for_a_temporary_reason_is_followed_by_a_rejoin(code: str) -> None:
+    async with scripted_server() as server, JobClient(server.url, "token") as client:
         events = client.follow("a")
         async with asyncio.timeout(TIMEOUT):
             assert (await anext(events)).seq == 1
             await server.emit("left", LEFT | {"code": code})
-            await eventually(lambda: len(server.asked("join_job")) == 2, "another join")
+            await eventually(lambda: len(server.requests_named("join_job")) == 2, "another join")
             await server.emit_log("a", 2)
             assert (await anext(events)).seq == 2
-        assert server.asked("join_job")[1]["after"] == {"epoch": "1", "seq": 1}
+        assert server.requests_named("join_job")[1]["after"] == {"epoch": "1", "seq": 1}
 
 
-async def test_left_of_a_former_join_does_not_end_the_newer_one() -> None:
-    async with played_server() as server, JobClient(server.url, "token") as client:
+async def test_left_event_of_a_former_join_does_not_end_the_newer_one() -> None:
+    async with scripted_server() as server, JobClient(server.url, "token") as client:
         await first_event(client, "a")
-        await eventually(lambda: server.asked("leave_job"), "leave")
+        await eventually(lambda: server.requests_named("leave_job"), "leave")
         release = asyncio.Event()
 
         async def join_late() -> dict[str, Any]:
@@ -152,20 +158,20 @@ async def test_left_of_a_former_join_does_not_end_the_newer_one() -> None:
 
         server.handle_join = join_late
         event = asyncio.create_task(first_event(client, "a"))
-        await eventually(lambda: len(server.asked("join_job")) == 2, "second join")
+        await eventually(lambda: len(server.requests_named("join_job")) == 2, "second join")
         release.set()
         assert (await event).seq == 1
 
 
-async def test_left_that_breaks_the_protocol_is_logged_and_ignored(
+async def test_left_event_that_violates_the_protocol_is_logged_and_ignored(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with played_server() as server, JobClient(server.url, "token") as client:
+    async with scripted_server() as server, JobClient(server.url, "token") as client:
         events = client.follow("a")
         async with asyncio.timeout(TIMEOUT):
             await anext(events)
             await server.emit("left", {"job_id": "a", "code": 7})
-            await server.emit("left", LEFT | {"job_id": "of nobody"})
+            await server.emit("left", LEFT | {"job_id": "not an id"})
             await server.emit("left", LEFT | {"job_id": "unknown"})
             await server.emit_log("a", 2)
             assert (await anext(events)).seq == 2
@@ -173,15 +179,15 @@ async def test_left_that_breaks_the_protocol_is_logged_and_ignored(
 
 
 @pytest.mark.parametrize("namespace", ["/jobs", "/deep/er"])
-async def test_a_namespace_of_the_servers_own_is_joined(namespace: str) -> None:
+async def test_client_connects_to_another_namespace(namespace: str) -> None:
     async with (
-        played_server(namespace) as server,
+        scripted_server(namespace) as server,
         JobClient(server.url, "token", namespace=namespace) as client,
     ):
         assert (await first_event(client, "a")).seq == 1
 
 
 @pytest.mark.parametrize("namespace", ["", "jobs", "/a,b", "/a?b"])
-def test_a_namespace_that_cannot_be_one_is_refused_at_once(namespace: str) -> None:
+def test_invalid_namespace_is_refused_at_once(namespace: str) -> None:
     with pytest.raises(ValueError, match="should begin with /"):
         JobClient("http://127.0.0.1:8000", "token", namespace=namespace)

@@ -1,4 +1,4 @@
-"""Closed connections are freed at once: the server looks for cycles seldom."""
+"""Closed connections are freed at once, because the server seldom collects cycles."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def test_closed_connection_leaves_no_cycle(kind: str) -> None:
         cwd=ROOT, text=True, capture_output=True, timeout=TIMEOUT, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    left: dict[str, int] = json.loads(done.stdout)
-    assert all(count < COUNT for count in left.values()), left
+    garbage: dict[str, int] = json.loads(done.stdout)
+    assert all(count < COUNT for count in garbage.values()), garbage

@@ -1,4 +1,4 @@
-"""The console's side of HTTP: every route and each refusal, over a real server."""
+"""The HTTP API of the console: every route and every error response, on a real server."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def console(
 def sample_worker(
     tmp_path_factory: pytest.TempPathFactory, console: Console, valkey: Valkey
 ) -> Iterator[Worker]:
-    """A worker with the sample tasks, on the console's queue."""
+    """Start a worker with the sample tasks on the console's queue."""
     log = tmp_path_factory.mktemp("samples") / "worker.log"
     queue = re.findall(r"queue-\w+", (console.demo / "demo.json").read_text())[0]
     with running(
@@ -66,7 +66,7 @@ def sample_worker(
 
 @pytest.fixture
 def ada(console: Console) -> Visitor:
-    """Somebody with a list of her own."""
+    """Return a signed-in client with its own job list."""
     return Visitor(console, new_id("ada"))
 
 
@@ -74,10 +74,10 @@ def workspaces(console: Console) -> set[str]:
     return {path.name for path in (console.demo / "jobs").glob("*")}
 
 
-# Who is signed in
+# Sessions
 
 
-def test_a_session_begins_and_ends(console: Console) -> None:
+def test_session_starts_and_ends(console: Console) -> None:
     visitor = Visitor(console)
     signed_out = visitor.get("/api/session")
     assert (signed_out.status, signed_out.json) == (200, {"user": None, "demonstration": True})
@@ -101,13 +101,13 @@ def test_a_session_begins_and_ends(console: Console) -> None:
         b'{"name": "%s"}' % (b"x" * 100_000),
     ],
 )  # fmt: skip
-def test_a_name_that_is_none_is_refused(console: Console, body: bytes) -> None:
+def test_invalid_name_is_refused(console: Console, body: bytes) -> None:
     answer = Visitor(console).post("/api/session", body)
     assert answer.problem == (400, "invalid_name")
     assert "Set-Cookie" not in answer.headers
 
 
-def test_names_that_are_some(console: Console) -> None:
+def test_valid_names_are_accepted(console: Console) -> None:
     for name in ("a", "x" * 40, "ada.l-1_"):
         assert Visitor(console, name).get("/api/session").json["user"] == name
 
@@ -118,7 +118,7 @@ def session_key() -> str:
     return Site(settings=settings, directory=nowhere, samples=nowhere).session_key
 
 
-def test_a_session_is_signed_for_its_purpose_and_ends(console: Console) -> None:
+def test_forged_or_expired_session_is_refused(console: Console) -> None:
     good = mint(session_key(), "ada", audience=AUDIENCE)
     forged = {
         "expired": mint(session_key(), "ada", ttl=-1, audience=AUDIENCE),
@@ -135,24 +135,24 @@ def test_a_session_is_signed_for_its_purpose_and_ends(console: Console) -> None:
     visitor = Visitor(console)
     visitor.cookie = f"{COOKIE}={good}"
     assert visitor.get("/api/session").json["user"] == "ada"
-    for what, value in forged.items():
+    for description, value in forged.items():
         visitor.cookie = f"{COOKIE}={value}"
-        assert visitor.get("/api/session").json["user"] is None, what
+        assert visitor.get("/api/session").json["user"] is None, description
         for method, path in (
             ("POST", "/api/token"), ("GET", "/api/jobs"), ("POST", "/api/jobs/hash_tree"),
             ("DELETE", "/api/jobs/x"),
         ):  # fmt: skip
-            assert visitor.ask(method, path).problem == (401, "signed_out"), (what, path)
+            assert visitor.ask(method, path).problem == (401, "signed_out"), (description, path)
 
 
-async def test_a_session_is_no_token(console: Console) -> None:
+async def test_session_is_not_accepted_as_a_token(console: Console) -> None:
     with pytest.raises(ConnectionRefused) as refused:
         async with JobClient(console.url, mint(session_key(), "ada", audience=AUDIENCE)):
             pass
     assert refused.value.code.startswith("token_")
 
 
-def test_a_token_is_the_users_own_and_says_when_it_ends(ada: Visitor) -> None:
+def test_token_names_its_user_and_expiry(ada: Visitor) -> None:
     answer = ada.post("/api/token").json
     claims = jwt.decode(answer["token"], SECRET, algorithms=["HS256"])
     assert ada.get("/api/session").json["user"] == claims["sub"]
@@ -163,10 +163,10 @@ def test_a_token_is_the_users_own_and_says_when_it_ends(ada: Visitor) -> None:
     assert 290 < expires_at.timestamp() - time.time() <= 300
 
 
-# Starting
+# Starting jobs
 
 
-def test_the_tasks_that_can_be_started(ada: Visitor) -> None:
+def test_tasks_are_listed_with_their_uploads(ada: Visitor) -> None:
     tasks = ada.get("/api/tasks").json["tasks"]
     assert [task["name"] for task in tasks] == [
         "hash_tree", "import_csv", "make_thumbnails", "fetch_feed", "audit_ledger",
@@ -178,7 +178,7 @@ def test_the_tasks_that_can_be_started(ada: Visitor) -> None:
     assert all(set(task) == {"name", "title", "description", "accepts"} for task in tasks)
 
 
-async def test_each_task_runs_with_its_sample_and_each_start_is_a_fresh_one(
+async def test_each_task_runs_with_a_fresh_copy_of_its_sample(
     ada: Visitor, console: Console, sample_worker: Worker
 ) -> None:
     names = [task["name"] for task in ada.get("/api/tasks").json["tasks"]] * 2
@@ -200,7 +200,7 @@ async def test_each_task_runs_with_its_sample_and_each_start_is_a_fresh_one(
     assert ends["make_thumbnails"][0] == {"thumbnails": 10, "unreadable": 1}
 
 
-def test_what_a_start_answers_is_what_is_listed(ada: Visitor, console: Console) -> None:
+def test_started_job_is_listed_as_in_the_response(ada: Visitor, console: Console) -> None:
     before = datetime.now(UTC)
     answer = ada.post("/api/jobs/fetch_feed")
     assert answer.status == 201
@@ -213,7 +213,7 @@ def test_what_a_start_answers_is_what_is_listed(ada: Visitor, console: Console) 
     assert Visitor(console, new_id("bob")).jobs == []
 
 
-def test_a_job_is_taken_off_its_users_list_only(ada: Visitor, console: Console) -> None:
+def test_job_is_removed_only_from_the_list_of_its_user(ada: Visitor, console: Console) -> None:
     job_id = ada.post("/api/jobs/fetch_feed").json["job_id"]
     mallory = Visitor(console, new_id("mallory"))
     assert mallory.delete(f"/api/jobs/{job_id}").status == 204
@@ -223,7 +223,7 @@ def test_a_job_is_taken_off_its_users_list_only(ada: Visitor, console: Console) 
         assert ada.jobs == []
 
 
-def test_the_list_is_bounded(tmp_path: Path) -> None:
+def test_job_list_is_bounded(tmp_path: Path) -> None:
     started = JobList(tmp_path / "started.sqlite")
     for number in range(LISTED + 5):
         started.add("ada", StartedJob(job_id=str(number), task="t", title="T", sent_at=""))
@@ -231,7 +231,9 @@ def test_the_list_is_bounded(tmp_path: Path) -> None:
     assert listed == [str(number) for number in range(LISTED + 4, 4, -1)]
 
 
-def test_files_of_jobs_go_after_their_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workspaces_are_deleted_after_their_retention(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def write(job_id: str, directory_age: float, file_age: float) -> None:
         directory = tmp_path / "jobs" / job_id
         directory.mkdir(parents=True)
@@ -254,7 +256,7 @@ def test_files_of_jobs_go_after_their_time(tmp_path: Path, monkeypatch: pytest.M
     assert sorted(path.name for path in (tmp_path / "jobs").iterdir()) == left
 
 
-def test_files_of_jobs_are_swept_when_the_site_starts(valkey: Valkey, tmp_path: Path) -> None:
+def test_workspaces_are_swept_when_the_site_starts(valkey: Valkey, tmp_path: Path) -> None:
     old = make_demo(tmp_path / "demo") / "jobs" / "import_csv-1"
     old.mkdir(parents=True)
     os.utime(old, (0, 0))
@@ -264,7 +266,7 @@ def test_files_of_jobs_are_swept_when_the_site_starts(valkey: Valkey, tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["nope", "import_csv%00", "..%2Fimport_csv", "IMPORT_CSV"])
-def test_an_unknown_task_is_refused(ada: Visitor, console: Console, name: str) -> None:
+def test_unknown_task_is_refused(ada: Visitor, console: Console, name: str) -> None:
     before = workspaces(console)
     answer = ada.post(f"/api/jobs/{name}")
     assert answer.status in {404, 405}
@@ -275,7 +277,7 @@ def test_an_unknown_task_is_refused(ada: Visitor, console: Console, name: str) -
 # Uploads
 
 
-async def test_a_file_of_the_users_own_is_worked_on(
+async def test_uploaded_file_is_processed(
     ada: Visitor, console: Console, sample_worker: Worker
 ) -> None:
     people = ada.upload("import_csv", "\ufeff" + PEOPLE, "text/csv; charset=utf-8").json["job_id"]
@@ -310,7 +312,7 @@ async def test_a_file_of_the_users_own_is_worked_on(
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_a_bad_upload_is_refused_and_leaves_nothing(
+def test_invalid_upload_is_refused_and_leaves_no_workspace(
     ada: Visitor, console: Console, name: str, body: object, content_type: str,
     problem: tuple[int, str],
 ) -> None:  # fmt: skip
@@ -320,7 +322,7 @@ def test_a_bad_upload_is_refused_and_leaves_nothing(
     assert ada.jobs == []
 
 
-def test_a_file_may_be_as_large_as_is_said(ada: Visitor, console: Console) -> None:
+def test_upload_of_the_maximum_size_is_accepted(ada: Visitor, console: Console) -> None:
     header = b"name,email,born\n"
     answer = ada.upload("import_csv", header + b"x" * (LARGEST - len(header)))
     assert answer.status == 201
@@ -333,9 +335,7 @@ def test_a_file_may_be_as_large_as_is_said(ada: Visitor, console: Console) -> No
     [b"Content-Length: 1000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n1000\r\n"],
     ids=["length", "chunked"],
 )
-def test_an_upload_that_breaks_off_leaves_nothing(
-    ada: Visitor, console: Console, rest: bytes
-) -> None:
+def test_aborted_upload_leaves_no_workspace(ada: Visitor, console: Console, rest: bytes) -> None:
     before = workspaces(console)
     head = (
         f"POST /api/jobs/import_csv HTTP/1.1\r\nHost: 127.0.0.1:{console.port}\r\n"
@@ -348,14 +348,14 @@ def test_an_upload_that_breaks_off_leaves_nothing(
                 (console.demo / "jobs" / name / "upload.csv").is_file()
                 for name in workspaces(console) - before
             ),
-            "beginning of the upload",
+            "first bytes of the upload",
         )
-    wait_for(lambda: workspaces(console) == before, "end of what was left")
+    wait_for(lambda: workspaces(console) == before, "removal of the workspace")
     assert ada.jobs == []
     assert "Traceback" not in console.log
 
 
-# Other sites, other hosts
+# Cross-site requests and other hosts
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(
     ],
     ids=str,
 )
-def test_what_another_site_sends_is_refused(ada: Visitor, headers: dict[str, str]) -> None:
+def test_cross_site_request_is_refused(ada: Visitor, headers: dict[str, str]) -> None:
     for method, path in (
         ("POST", "/api/session"), ("DELETE", "/api/session"), ("POST", "/api/token"),
         ("POST", "/api/jobs/hash_tree"), ("DELETE", "/api/jobs/x"),
@@ -382,7 +382,7 @@ def test_what_another_site_sends_is_refused(ada: Visitor, headers: dict[str, str
     assert ada.jobs == []
 
 
-def test_what_the_page_itself_sends_is_not(ada: Visitor, console: Console) -> None:
+def test_same_origin_request_is_accepted(ada: Visitor, console: Console) -> None:
     own = {"Origin": console.url, "Sec-Fetch-Site": "same-origin"}
     assert ada.post("/api/token", **own).status == 200
     named = {"Host": f"localhost:{console.port}", "Origin": f"http://localhost:{console.port}"}
@@ -392,8 +392,8 @@ def test_what_the_page_itself_sends_is_not(ada: Visitor, console: Console) -> No
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8000", "192.168.1.7", "", "127.0.0.1; x", "[::1"]
 )
-def test_a_name_that_leads_here_is_refused(console: Console, host: str) -> None:
-    """As a page does whose site has its name point to 127.0.0.1."""
+def test_foreign_host_name_is_refused(console: Console, host: str) -> None:
+    """A DNS rebinding attack sends such a name."""
     visitor = Visitor(console)
     answer = visitor.ask("POST", "/api/session", {"name": "ada"}, {"Host": host})
     assert answer.problem == (403, "wrong_host")
@@ -412,7 +412,7 @@ def test_a_name_that_leads_here_is_refused(console: Console, host: str) -> None:
         "Via: 1.1 127.0.0.1",
     ],
 )
-def test_a_proxy_brings_nobody_in(console: Console, header: str) -> None:
+def test_request_through_a_proxy_is_refused(console: Console, header: str) -> None:
     name, _, value = header.partition(": ")
     for method, path in (("GET", "/"), ("POST", "/api/session"), ("GET", "/api/tasks")):
         answer = Visitor(console).ask(method, path, '{"name": "ada"}', {name: value})
@@ -426,7 +426,7 @@ def test_a_proxy_brings_nobody_in(console: Console, header: str) -> None:
 def own_page(
     tmp_path_factory: pytest.TempPathFactory, valkey: Valkey
 ) -> Iterator[tuple[Console, Path]]:
-    """A console whose page is in a directory of the test's own, and is not there at first."""
+    """Start a console whose page the test creates in its own directory."""
     directory = tmp_path_factory.mktemp("page")
     page = directory / "page"
     console = Console(
@@ -436,7 +436,7 @@ def own_page(
         yield console.ready(), page
 
 
-def test_the_page_and_what_it_is_made_of(own_page: tuple[Console, Path]) -> None:
+def test_page_and_its_assets_are_served(own_page: tuple[Console, Path]) -> None:
     console, page = own_page
     visitor = Visitor(console)
     missing = visitor.get("/")
@@ -464,7 +464,7 @@ def test_the_page_and_what_it_is_made_of(own_page: tuple[Console, Path]) -> None
     assert visitor.post("/", None).problem == (405, "method_not_allowed")
 
 
-def test_every_answer_has_the_headers(own_page: tuple[Console, Path]) -> None:
+def test_every_response_has_the_security_headers(own_page: tuple[Console, Path]) -> None:
     console, _ = own_page
     visitor = Visitor(console)
     for path in ("/", "/api/session", "/api/tasks", "/nope", "/favicon.svg"):
@@ -485,7 +485,7 @@ def test_every_answer_has_the_headers(own_page: tuple[Console, Path]) -> None:
     assert visitor.get("/", Host="evil.example").headers["X-Frame-Options"] == "DENY"
 
 
-def test_the_built_page_is_served(console: Console) -> None:
+def test_built_page_is_served(console: Console) -> None:
     index = Visitor(console).get("/")
     assert index.status == 200, "make console"
     assert index.body == (console_directory() / "index.html").read_bytes()
@@ -510,7 +510,7 @@ def test_two_processes_share_sessions_and_lists(
         assert ada.jobs == elsewhere.jobs == [second, first]
 
 
-def test_a_broker_that_is_away_is_said_in_seconds(own_valkey: Valkey, tmp_path: Path) -> None:
+def test_unreachable_broker_is_reported(own_valkey: Valkey, tmp_path: Path) -> None:
     demo = make_demo(tmp_path / "demo")
     make_samples(demo / "samples")
     with running(Console(tmp_path / "console.log", own_valkey.url, demo)) as console:
@@ -527,7 +527,7 @@ def test_a_broker_that_is_away_is_said_in_seconds(own_valkey: Valkey, tmp_path: 
         assert visitor.jobs == [answer.json["job_id"]]
 
 
-def test_a_broker_that_refuses_leaves_nothing(own_valkey: Valkey, tmp_path: Path) -> None:
+def test_refusing_broker_leaves_no_workspace(own_valkey: Valkey, tmp_path: Path) -> None:
     demo = make_demo(tmp_path / "demo")
     make_samples(demo / "samples")
     with running(Console(tmp_path / "console.log", own_valkey.url, demo)) as console:
@@ -538,10 +538,10 @@ def test_a_broker_that_refuses_leaves_nothing(own_valkey: Valkey, tmp_path: Path
         assert workspaces(console) == set()
 
 
-def test_a_start_that_fails_leaves_nothing(valkey: Valkey, tmp_path: Path) -> None:
+def test_failed_start_leaves_no_workspace(valkey: Valkey, tmp_path: Path) -> None:
     demo = make_demo(tmp_path / "demo")
     make_samples(demo / "samples")
-    env = {"CELERY_BROKER_URL": "nothing-of-the-kind://"}
+    env = {"CELERY_BROKER_URL": "unknown-transport://"}
     with running(Console(tmp_path / "console.log", valkey.url, demo, env)) as console:
         visitor = Visitor(console.ready(), "ada")
         assert visitor.post("/api/jobs/fetch_feed").problem == (500, "internal_error")
@@ -549,9 +549,7 @@ def test_a_start_that_fails_leaves_nothing(valkey: Valkey, tmp_path: Path) -> No
         assert workspaces(console) == set()
 
 
-def test_a_broker_that_is_silent_keeps_nobody_else_waiting(
-    own_valkey: Valkey, tmp_path: Path
-) -> None:
+def test_hanging_broker_does_not_block_other_requests(own_valkey: Valkey, tmp_path: Path) -> None:
     demo = make_demo(tmp_path / "demo")
     make_samples(demo / "samples")
     with running(Console(tmp_path / "console.log", own_valkey.url, demo)) as console:
@@ -576,11 +574,13 @@ def test_no_secret_is_logged(console: Console) -> None:
         assert secret not in console.log
 
 
-# Where it may run
+# Start-up checks
 
 
-def refuses(tmp_path: Path, valkey: Valkey, demo: Path, *arguments: str, **env: str) -> list[str]:
-    """What a process says that does not start."""
+def startup_error(
+    tmp_path: Path, valkey: Valkey, demo: Path, *arguments: str, **env: str
+) -> list[str]:
+    """Return the output lines of a console that refuses to start, without the version."""
     with running(Console(tmp_path / "log", valkey.url, demo, env, *arguments)) as console:
         wait_for(lambda: console.popen.poll() is not None, "end of the process")
         assert console.popen.returncode == 1
@@ -589,7 +589,7 @@ def refuses(tmp_path: Path, valkey: Valkey, demo: Path, *arguments: str, **env: 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "env", "said"),
+    ("arguments", "env", "message"),
     [
         (["--host", "0.0.0.0"], {}, "JOBCAST_HOST is 0.0.0.0"),
         (["--host=::"], {}, "JOBCAST_HOST is ::"),
@@ -598,33 +598,33 @@ def refuses(tmp_path: Path, valkey: Valkey, demo: Path, *arguments: str, **env: 
     ],
     ids=str,
 )
-def test_it_does_not_start_where_others_can_connect(
-    tmp_path: Path, valkey: Valkey, arguments: list[str], env: dict[str, str], said: str
+def test_console_does_not_start_on_a_public_address(
+    tmp_path: Path, valkey: Valkey, arguments: list[str], env: dict[str, str], message: str
 ) -> None:
-    [line] = refuses(tmp_path, valkey, make_demo(tmp_path / "demo"), *arguments, **env)
+    [line] = startup_error(tmp_path, valkey, make_demo(tmp_path / "demo"), *arguments, **env)
     assert line.startswith("jobcast: JOBCAST_DEMO may not be set where others can connect")
-    assert said in line
+    assert message in line
 
 
-@pytest.mark.parametrize("what", ["missing", "no mark", "bad mark", "others may read it"])
-def test_it_does_not_start_without_a_demo(tmp_path: Path, valkey: Valkey, what: str) -> None:
+@pytest.mark.parametrize("defect", ["missing", "no mark", "bad mark", "readable by others"])
+def test_console_does_not_start_without_a_valid_demo_directory(
+    tmp_path: Path, valkey: Valkey, defect: str
+) -> None:
     demo = make_demo(tmp_path / "demo")
-    if what == "missing":
+    if defect == "missing":
         demo = tmp_path / "nowhere"
-    elif what == "no mark":
+    elif defect == "no mark":
         (demo / "demo.json").unlink()
-    elif what == "bad mark":
+    elif defect == "bad mark":
         (demo / "demo.json").write_text("{}")
     else:
         demo.chmod(0o755)
-    [line] = refuses(tmp_path, valkey, demo)
+    [line] = startup_error(tmp_path, valkey, demo)
     assert line.startswith("jobcast: JOBCAST_DEMO should not be set")
     assert str(demo) in line
 
 
-def test_it_does_not_start_under_a_server_whose_address_is_not_known(
-    tmp_path: Path, valkey: Valkey
-) -> None:
+def test_console_does_not_start_on_an_unknown_address(tmp_path: Path, valkey: Valkey) -> None:
     code = "import uvicorn; uvicorn.run('realtime.app:app', host='0.0.0.0', port=0)"
     done = subprocess.run(
         [sys.executable, "-c", code], text=True, check=False, timeout=TIMEOUT,
@@ -638,40 +638,47 @@ def test_it_does_not_start_under_a_server_whose_address_is_not_known(
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "1.5", "soon", "100000", "²"])
-def test_a_wrong_lifespan_of_tokens_stops_the_start(
+def test_invalid_token_lifetime_prevents_the_start(
     tmp_path: Path, valkey: Valkey, seconds: str
 ) -> None:
     demo = make_demo(tmp_path / "demo")
-    [line] = refuses(tmp_path, valkey, demo, JOBCAST_DEMO_TOKEN_SECONDS=seconds)
+    [line] = startup_error(tmp_path, valkey, demo, JOBCAST_DEMO_TOKEN_SECONDS=seconds)
     assert line.startswith("jobcast: JOBCAST_DEMO_TOKEN_SECONDS should be")
 
 
-def test_tokens_may_live_shorter(tmp_path: Path, valkey: Valkey) -> None:
+def test_token_lifetime_is_configurable(tmp_path: Path, valkey: Valkey) -> None:
     env = {"JOBCAST_DEMO_TOKEN_SECONDS": "7"}
-    with running(Console(tmp_path / "log", valkey.url, make_demo(tmp_path / "demo"), env)) as it:
-        claims = jwt.decode(Visitor(it.ready(), "ada").token, SECRET, algorithms=["HS256"])
+    with running(
+        Console(tmp_path / "log", valkey.url, make_demo(tmp_path / "demo"), env)
+    ) as process:
+        claims = jwt.decode(Visitor(process.ready(), "ada").token, SECRET, algorithms=["HS256"])
     assert claims["exp"] - claims["iat"] == 7
 
 
-def test_without_a_demo_there_is_no_console(tmp_path: Path, valkey: Valkey) -> None:
+def test_console_is_off_without_a_demo(tmp_path: Path, valkey: Valkey) -> None:
     env = {"JOBCAST_DEMO": ""}
-    with running(Console(tmp_path / "log", valkey.url, tmp_path, env, "--host", "0.0.0.0")) as it:
-        visitor = Visitor(it.ready())
+    with running(
+        Console(tmp_path / "log", valkey.url, tmp_path, env, "--host", "0.0.0.0")
+    ) as process:
+        visitor = Visitor(process.ready())
         for path in ("/", "/api/session", "/api/tasks"):
             assert visitor.get(path).status == 404
         assert visitor.post("/api/session", {"name": "ada"}).status == 404
-        lines = it.expect(
-            lambda: [line for line in it.log.splitlines() if "console" in line], "line of log"
+        lines = process.expect(
+            lambda: [line for line in process.log.splitlines() if "console" in line],
+            "log line of the console",
         )
     assert len(lines) == 1
     assert "the console is off: only `jobcast demo` has its login" in lines[0]
 
 
-def test_an_application_has_its_own_session_check(tmp_path: Path, valkey: Valkey) -> None:
+def test_application_may_have_its_own_session_check(tmp_path: Path, valkey: Valkey) -> None:
     env = {"TEST_DIRECTORY": str(tmp_path), "JOBCAST_DEMO": "", "JOBCAST_JWT_AUDIENCE": "shop"}
     make_samples(tmp_path / "samples")
-    with running(Console(tmp_path / "log", valkey.url, tmp_path, env, "--host", "0.0.0.0")) as it:
-        visitor = Visitor(it.ready())
+    with running(
+        Console(tmp_path / "log", valkey.url, tmp_path, env, "--host", "0.0.0.0")
+    ) as process:
+        visitor = Visitor(process.ready())
         assert visitor.post("/api/session", {"name": "ada"}).problem == (405, "method_not_allowed")
         signed_out = visitor.get("/api/session")
         assert (signed_out.status, signed_out.json) == (200, {"user": None, "demonstration": False})

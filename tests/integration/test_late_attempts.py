@@ -1,4 +1,4 @@
-"""Two attempts of a job whose workers reach the store in another order than they ran."""
+"""Two attempts of a job whose events reach the store in reverse order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobcast.realtime.relay import Relay
 from jobcast.testing import new_job_id
 from jobcast.transports import Origin, Run, open_manager, open_publisher
 from tests.conftest import Valkey
-from tests.support import Serving, eventually
+from tests.support import StubRuntime, eventually
 from tests.support.recorder import Recorder
 
 LINES = 20
@@ -24,7 +24,7 @@ SECOND = [f"second {n}" for n in range(LINES)]
 
 
 class Attempts:
-    """A job that is tried twice while no worker reaches the store, and is followed."""
+    """A followed job with two attempts, whose workers reach the store only later."""
 
     def __init__(self, port: int, proxies: list[Proxy], publishers: list[Publisher]) -> None:
         self.job_id = new_job_id()
@@ -39,7 +39,7 @@ class Attempts:
             zip(self._publishers, (FIRST, SECOND), strict=True), 1
         ):
             origin = Origin("alice", Run("a" * 12, attempt, str(attempt) * 12), after)
-            job = Job(Serving(publisher), self.job_id, origin=origin, waits=False)
+            job = Job(StubRuntime(publisher), self.job_id, origin=origin, waits=False)
             job.started()
             for line in lines:
                 job.log(line)
@@ -50,7 +50,7 @@ class Attempts:
                 job.complete(2)
 
     def let_through(self, attempt: int) -> None:
-        """Let the worker of an attempt reach the store."""
+        """Connect the worker of an attempt to the store."""
         self._proxies[attempt - 1].target = self._port
 
     @property
@@ -59,7 +59,7 @@ class Attempts:
 
     @property
     def attempts(self) -> list[int | None]:
-        """Of the log lines, those that have one."""
+        """The `attempt` field of each log line, None where it is absent."""
         return [
             payload.get("attempt") for name, payload in self.follower.events if name == "job_log"
         ]
@@ -77,11 +77,11 @@ async def attempts(own_valkey: Valkey) -> AsyncIterator[Attempts]:
     manager = open_manager(own_valkey.url)
     relay = Relay(manager.source)
     relay.start()
-    here = Attempts(own_valkey.port, proxies, publishers)
+    attempts = Attempts(own_valkey.port, proxies, publishers)
     await eventually(lambda: relay.ready, "relay that is ready")
-    await relay.join(here.job_id, here.follower)
-    here.run()
-    yield here
+    await relay.join(attempts.job_id, attempts.follower)
+    attempts.run()
+    yield attempts
     for publisher in publishers:
         await asyncio.to_thread(publisher.close)
     await relay.aclose()
@@ -90,11 +90,11 @@ async def attempts(own_valkey: Valkey) -> AsyncIterator[Attempts]:
         await proxy.aclose()
 
 
-async def test_a_retry_waits_for_the_attempt_before_though_there_is_no_record(
+async def test_retry_waits_for_the_previous_attempt_without_a_record(
     attempts: Attempts,
 ) -> None:
     attempts.let_through(2)
-    await eventually(lambda: attempts.is_held, "retry that waits")
+    await eventually(lambda: attempts.is_held, "held retry")
     attempts.let_through(1)
     await eventually(lambda: "job_complete" in attempts.follower.names, "end")
     assert attempts.follower.lines == [*FIRST, *SECOND]
@@ -103,7 +103,7 @@ async def test_a_retry_waits_for_the_attempt_before_though_there_is_no_record(
     assert statuses == ["started", "retrying", "started"]
 
 
-async def test_lines_of_an_attempt_that_is_not_waited_for_come_late_with_their_attempt(
+async def test_late_lines_of_an_abandoned_attempt_carry_its_number(
     attempts: Attempts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobcast.publishing.held.HELD_TIMEOUT", 0.2)

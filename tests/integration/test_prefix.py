@@ -1,4 +1,4 @@
-"""Two deployments with different prefixes share a server and do not hear each other."""
+"""Two deployments with different prefixes share a server and stay isolated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.rabbitmq import RabbitMQ
 
 @pytest.fixture(params=["one database", "two databases", "rabbitmq"])
 def urls(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """Where the two deployments are: on one server."""
+    """Return the URLs of two deployments on one server."""
     if request.param == "rabbitmq":
         rabbitmq: RabbitMQ = request.getfixturevalue("rabbitmq")
         return rabbitmq.url, rabbitmq.url
@@ -43,12 +43,12 @@ async def receiving(url: str, prefix: str) -> AsyncIterator[ClientManager]:
 
 
 async def next_emit(manager: ClientManager) -> Any:
-    """The data of the next message of python-socketio's own traffic."""
+    """Return the data of the next emit that python-socketio broadcasts."""
     bus: asyncio.Queue[bytes] = manager.source.bus  # type: ignore[attr-defined]
     return msgspec.json.decode(await asyncio.wait_for(bus.get(), TIMEOUT))["data"]
 
 
-async def test_an_emit_to_a_room_stays_in_its_deployment(urls: tuple[str, str]) -> None:
+async def test_emit_to_a_room_stays_in_its_deployment(urls: tuple[str, str]) -> None:
     prefixes = f"shop.{new_id()}", f"shop.{new_id()}:staging"
     publishers = [
         open_publisher(url, prefix=name) for url, name in zip(urls, prefixes, strict=True)
@@ -61,7 +61,7 @@ async def test_an_emit_to_a_room_stays_in_its_deployment(urls: tuple[str, str]) 
             await asyncio.to_thread(publisher.emit, "news", data, room="lobby")
         assert await next_emit(first) == ["first"]
         assert await next_emit(second) == ["second"]
-        # The server processes of a deployment emit to each other, too.
+        # The server processes of a deployment also emit to each other.
         await second.emit("news", "from the second", room="lobby")  # type: ignore[attr-defined]
         await asyncio.to_thread(publishers[0].emit, "news", "from the first", room="lobby")
         assert await next_emit(first) == ["from the first"]

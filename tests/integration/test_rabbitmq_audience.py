@@ -1,4 +1,4 @@
-"""Processes that begin to listen while events are published."""
+"""Processes that start to consume while events are published."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.rabbitmq import RabbitMQ
 
 
 class InterruptedPublisher(KombuPublisher):
-    """Lets something happen when the first message that it publishes is confirmed."""
+    """Calls a function after the broker has confirmed the first message."""
 
     def __init__(self, url: str, interrupt: Callable[[], None]) -> None:
         super().__init__(url)
@@ -38,7 +38,7 @@ class InterruptedPublisher(KombuPublisher):
                 interrupt()
 
 
-async def test_a_process_that_begins_to_listen_during_a_batch_gets_all_of_it(
+async def test_process_that_starts_during_a_batch_receives_all_of_it(
     rabbitmq: RabbitMQ,
 ) -> None:
     job_id = new_job_id()
@@ -46,15 +46,15 @@ async def test_a_process_that_begins_to_listen_during_a_batch_gets_all_of_it(
     loop = asyncio.get_running_loop()
 
     async def resumed() -> None:
-        """Nobody follows the job here."""
+        """Do nothing: the job has no follower in this test."""
 
-    async def listen() -> None:
+    async def start_source() -> None:
         manager.source.start(lambda *_: None, resumed)
         await eventually(lambda: manager.source.ready, "source that is ready")
 
     publisher = InterruptedPublisher(
         rabbitmq.url,
-        lambda: asyncio.run_coroutine_threadsafe(listen(), loop).result(TIMEOUT),
+        lambda: asyncio.run_coroutine_threadsafe(start_source(), loop).result(TIMEOUT),
     )
     batch = [Outgoing.of(log(job_id, f"line {number}"), number=number) for number in range(1, 6)]
 
@@ -65,7 +65,7 @@ async def test_a_process_that_begins_to_listen_during_a_batch_gets_all_of_it(
             return False
         return True
 
-    await asyncio.to_thread(wait_for, is_published, "batch that the broker has taken")
+    await asyncio.to_thread(wait_for, is_published, "published batch")
     await eventually(lambda: manager.source._records.position(job_id).seq == len(batch), "events")
     publisher.close()
     await manager.aclose()

@@ -1,4 +1,4 @@
-"""Users of RabbitMQ who have the rights that the documentation says, and no others."""
+"""RabbitMQ users with exactly the rights that the documentation lists."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TERMS = LeaseTimeouts(lease=0.6, lost_after=60)
 
 @pytest.fixture(scope="module")
 def restricted(rabbitmq: RabbitMQ) -> Iterator[RabbitMQ]:
-    """The broker, with the users that the documentation tells one to make."""
+    """Create the users that the documentation lists, and delete them at the end."""
     users: list[str] = []
     for line in GUIDE.read_text().splitlines():
         if line.startswith("rabbitmqctl "):
@@ -58,7 +58,7 @@ def worker(restricted: RabbitMQ) -> Iterator[TransportPublisher]:
 
 
 @asynccontextmanager
-async def served(
+async def running_manager(
     broker: RabbitMQ, received: list[Message], user: str = "jobcast"
 ) -> AsyncIterator[KombuClientManager]:
     async def resumed() -> None:
@@ -72,14 +72,14 @@ async def served(
         await manager.aclose()
 
 
-async def test_a_worker_publishes_and_a_server_receives(
+async def test_worker_publishes_and_server_receives(
     restricted: RabbitMQ, worker: TransportPublisher
 ) -> None:
     job_id, received = new_job_id(), list[Message]()
     lease = Lease(job_id, Run("aa", 1, "d1"))
     queues_of_other_tests = await asyncio.to_thread(event_queues, restricted)
     assert isinstance(worker, SupportsLeaseRenewal)
-    async with served(restricted, received) as manager:
+    async with running_manager(restricted, received) as manager:
         source = manager.source
         await source.subscribe(job_id)
         await asyncio.to_thread(worker.publish, [Outgoing.of(log(job_id))])
@@ -98,20 +98,20 @@ async def test_a_worker_publishes_and_a_server_receives(
                 await asyncio.sleep(0.02)
         assert [finding.lease for finding in found] == [lease]
         await asyncio.to_thread(worker.release, [lease])
-    # It deletes its queues when it ends.
+    # The manager deletes its queues when it closes.
     assert await asyncio.to_thread(event_queues, restricted) <= queues_of_other_tests
 
 
-async def test_a_server_revokes_tokens_and_a_worker_does_not(restricted: RabbitMQ) -> None:
+async def test_server_may_revoke_tokens_and_worker_may_not(restricted: RabbitMQ) -> None:
     revocation = Revocation(jti=new_job_id(), until=time.time() + 3600)
-    heard: list[Revocation] = []
+    received: list[Revocation] = []
     command = open_publisher(url_of(restricted, "jobcast"))
     assert isinstance(command, SupportsRevoking)
-    async with served(restricted, []) as manager:
-        manager.source.watch_revocations(heard.append)
+    async with running_manager(restricted, []) as manager:
+        manager.source.watch_revocations(received.append)
         await eventually(lambda: manager.source.ready, "source that is ready")
         await asyncio.to_thread(command.revoke, revocation)
-        await eventually(lambda: heard, "revocation")
+        await eventually(lambda: received, "revocation")
         assert revocation in await manager.source.revocations()
     command.close()
     worker = open_publisher(url_of(restricted, "jobcast-worker"))
@@ -121,16 +121,16 @@ async def test_a_server_revokes_tokens_and_a_worker_does_not(restricted: RabbitM
     worker.close()
 
 
-async def test_a_worker_receives_nothing(
+async def test_worker_may_not_consume_events(
     restricted: RabbitMQ, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with served(restricted, [], "jobcast-worker") as manager:
+    async with running_manager(restricted, [], "jobcast-worker") as manager:
         await eventually(lambda: "access to queue" in caplog.text, "refusal by the broker")
         assert not manager.source.ready
 
 
 @pytest.mark.parametrize("user", ["jobcast", "jobcast-worker"])
-def test_rights_end_where_the_prefix_does(restricted: RabbitMQ, user: str) -> None:
+def test_rights_are_limited_to_the_prefix(restricted: RabbitMQ, user: str) -> None:
     publisher = open_publisher(url_of(restricted, user), prefix="another")
     with pytest.raises(PublishFailed, match="refused"):
         publisher.publish([Outgoing.of(log(new_job_id()))])

@@ -1,4 +1,4 @@
-"""The connections for subscriptions to a real server."""
+"""Subscriber connections to a real server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.conftest import Valkey
 
 
 class SlowToClose(Subscriber):
-    """Waits for the other end, as with TLS."""
+    """A subscriber whose close waits for the peer, as with TLS."""
 
     def __init__(self, pool: redis.asyncio.ConnectionPool) -> None:
         super().__init__(pool, sharded=False)
@@ -22,7 +22,7 @@ class SlowToClose(Subscriber):
         await asyncio.Event().wait()
 
 
-async def test_all_connections_are_closed_although_closing_is_cancelled(valkey: Valkey) -> None:
+async def test_cancelled_close_still_closes_all_connections(valkey: Valkey) -> None:
     pools = [redis.asyncio.ConnectionPool.from_url(valkey.url) for _ in range(3)]
     subscribers = [SlowToClose(pool) for pool in pools]
     for subscriber in subscribers:

@@ -1,4 +1,4 @@
-"""A record that goes back: from an older copy, or on another server without the latest events."""
+"""Records that are restored from an older copy, or taken over by a lagging server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_SAFE_INTEGER = 2**53 - 1  # of JavaScript
 
 
 class Copies:
-    """Copies of a job's record, as a snapshot of the server has them."""
+    """Copies and restores a job's record, as a server snapshot does."""
 
     def __init__(self, url: str, job_id: str) -> None:
         self._client: Any = Redis.from_url(url)
@@ -61,7 +61,7 @@ def publish(publisher: RedisPublisher, job_id: str, *lines: str) -> None:
     publisher.publish([Outgoing.of(log(job_id, line)) for line in lines])
 
 
-async def test_followers_see_what_is_published_after_a_record_was_restored(
+async def test_followers_receive_events_after_a_record_was_restored(
     valkey: Valkey, copies: Copies, job_id: str
 ) -> None:
     manager = open_manager(valkey.url)
@@ -75,10 +75,10 @@ async def test_followers_see_what_is_published_after_a_record_was_restored(
     publish(publisher, job_id, "a", "b")
     older = copies.take()
     publish(publisher, job_id, "c", "d")
-    await eventually(lambda: follower.lines == ["a", "b", "c", "d"], "the lines before")
+    await eventually(lambda: follower.lines == ["a", "b", "c", "d"], "lines before the restore")
     copies.restore(older)
     publish(publisher, job_id, "e", "f")
-    await eventually(lambda: len(follower.lines) >= 6, "the lines after")
+    await eventually(lambda: len(follower.lines) >= 6, "lines after the restore")
     assert follower.lines == ["a", "b", "c", "d", "e", "f"]
     assert follower.seqs == sorted(set(follower.seqs))
     publisher.close()
@@ -86,14 +86,12 @@ async def test_followers_see_what_is_published_after_a_record_was_restored(
     await manager.aclose()
 
 
-def test_servers_that_take_over_assign_different_numbers(
-    valkey: Valkey, copies: Copies, job_id: str
-) -> None:
-    """The second has not heard of the first, when that one dies too."""
+def test_each_failover_assigns_different_seqs(valkey: Valkey, copies: Copies, job_id: str) -> None:
+    """The second new master has no data of the first one, which fails too."""
     publishers = [open_publisher(valkey.url) for _ in range(3)]
     first, *others = publishers
     first.publish([Outgoing.of(log(job_id, line)) for line in "abc"])
-    copies.set(node="gone")  # the copy is that of a former master
+    copies.set(node="gone")  # the copy of a former master
     copy = copies.take()
     seqs = []
     for other in others:

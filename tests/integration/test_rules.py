@@ -1,4 +1,4 @@
-"""The rules of a record are written twice, in Python and in Lua; they are the same rules."""
+"""The Python and Lua implementations of the record's rules behave the same."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from jobcast.transports.redis.source import _messages
 from tests.conftest import Valkey
 
 RETENTION = Retention(ttl=60, size=1000)
-END = "end"  # of what was sent up to now
+END = "end"  # marks the end of the messages published so far
 
-#: A kind of event, its run and owner, what it requires, and what it comes after.
-Word = tuple[str, Run, str | None, str, Predecessor | None]
+#: A kind of event, its run, owner, required state and predecessor.
+EventSpec = tuple[str, Run, str | None, str, Predecessor | None]
 
 runs = st.one_of(
     st.just(UNKNOWN_RUN),
@@ -64,7 +64,7 @@ KINDS = [
     "queued", "started", "started", "retrying", "stalled", "progress", "log", "complete", "error",
 ]  # fmt: skip
 owners = st.sampled_from([None, "alice", "alice", "bob"])
-said = st.lists(
+event_specs = st.lists(
     st.tuples(
         st.sampled_from(KINDS),
         runs,
@@ -75,13 +75,14 @@ said = st.lists(
 )
 
 
-NAMES = ["000000000000", "111111111111", "aaaaaaaaaaaa"]  # of publishers, one of a sending too
-words = st.tuples(
+# Ids of publishers; the last one is also the id of a sending.
+NAMES = ["000000000000", "111111111111", "aaaaaaaaaaaa"]
+sequenced_specs = st.tuples(
     st.sampled_from([*KINDS, "log", "log"]),
     runs,
     owners,
     st.sampled_from(["", "", "", "pending"]),
-    # What another publishes before: who, which number, and whether that was just now.
+    # An event of another publisher that comes first: its publisher, number and time.
     st.one_of(
         st.none(),
         st.none(),
@@ -96,16 +97,16 @@ words = st.tuples(
 turns = st.lists(
     st.tuples(
         st.sampled_from(NAMES),
-        st.lists(words, max_size=4),
-        st.integers(0, 3),  # how many are sent again, the answer having been lost
-        st.sampled_from([False] * 9 + [True]),  # whether the record is lost before that
+        st.lists(sequenced_specs, max_size=4),
+        st.integers(0, 3),  # number of events that are published again after a lost reply
+        st.sampled_from([False] * 9 + [True]),  # whether the record is lost before the turn
     ),
     max_size=12,
 )
 
 
 class Listener:
-    """Takes what the broker in memory sends, in the place of a source."""
+    """Receives the messages of the in-memory broker instead of a source."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -115,16 +116,16 @@ class Listener:
         self.messages.append(message)
 
     def deliver(self, job_id: str, message: Message) -> None:
-        """What the broker asks to be called in the loop."""
+        """Do nothing: the broker only passes this method to ``call_in_loop``."""
 
 
 class Both:
-    """A job in Redis and in memory, of which the same is published to both."""
+    """A job in Redis and in memory; every event is published to both."""
 
     def __init__(self, valkey: Valkey, publisher: RedisPublisher) -> None:
         self.job_id = new_job_id()
         self.memory = MemoryBroker(RETENTION)
-        self.sent: list[Message] = []  # by Redis
+        self.sent: list[Message] = []  # messages of Redis
         self._redis = publisher
         self._listener = Listener()
         self.memory.attach(cast("Any", self._listener))
@@ -132,8 +133,8 @@ class Both:
         self._subscription = self._client.pubsub()
         self._subscription.subscribe(Keys.of(self.job_id).channel)
 
-    def say(self, batch: Sequence[Outgoing], name: str) -> Sequence[Outgoing]:
-        """Publish it. Returns what neither of them has taken."""
+    def publish(self, batch: Sequence[Outgoing], name: str) -> Sequence[Outgoing]:
+        """Publish a batch. Returns the events that both have left unsent."""
         self._redis.publisher_id = name
         unsent = _unsent(lambda: self._redis.publish(batch))
         assert unsent == _unsent(lambda: self.memory.publish(batch, name))
@@ -145,7 +146,7 @@ class Both:
         return None if record is None else record.owner
 
     def lose(self) -> None:
-        """Lose the record."""
+        """Delete the record from both."""
         records = self.memory._records
         for kept in (records._active, records._ended):
             kept.pop(self.job_id, None)
@@ -156,7 +157,7 @@ class Both:
         self._client.close()
 
     def receive(self) -> list[Message]:
-        """What both have sent since the last time, which is the same but for the epochs."""
+        """Return the messages since the last call, and check that both sent the same packets."""
         received: list[Message] = []
         self._client.publish(Keys.of(self.job_id).channel, END)
         for item in self._subscription.listen():
@@ -171,7 +172,7 @@ class Both:
         return received
 
     def compare(self) -> None:
-        """Check that the same is there."""
+        """Check that both hold the same record."""
         record = self.memory._records.get(self.job_id)
         state = self._client.hgetall(Keys.of(self.job_id).state)
         entries = self._client.xrange(Keys.of(self.job_id).events)
@@ -186,8 +187,8 @@ class Both:
         assert state.get("numbers", "").split() == numbers
 
 
-class Speaker:
-    """A publisher, as a worker has one: what was not taken is sent again, before anything newer."""
+class RetryingPublisher:
+    """A publisher like a worker's: it sends unsent events again before newer ones."""
 
     def __init__(self, both: Both, name: str) -> None:
         self.stored: list[Outgoing] = []
@@ -196,14 +197,14 @@ class Speaker:
         self._unsent: list[Outgoing] = []
         self._number = 0
 
-    def speak(self, events: Sequence[Outgoing], again: int) -> list[Outgoing]:
-        """Publish events. Returns what was taken for the first time."""
+    def publish(self, events: Sequence[Outgoing], again: int) -> list[Outgoing]:
+        """Publish events. Returns those that were accepted for the first time."""
         for event in events:
             self._number += 1
             head = event.head.replace('"x"', f'"{self._name} {self._number}"')
             self._unsent.append(structs.replace(event, number=self._number, head=head))
         repeated = self.stored[-again:] if again else []
-        unsent = self._both.say([*repeated, *self._unsent], self._name)
+        unsent = self._both.publish([*repeated, *self._unsent], self._name)
         taken = [event for event in self._unsent if event not in unsent]
         self.stored += taken
         self._unsent = [event for event in self._unsent if event in unsent]
@@ -230,12 +231,12 @@ def new_job(valkey: Valkey, publisher: RedisPublisher) -> Iterator[Callable[[], 
         both.close()
 
 
-@given(said=said, together=st.booleans())
+@given(specs=event_specs, together=st.booleans())
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
-def test_lua_and_python_keep_the_same(
+def test_lua_and_python_keep_the_same_record(
     valkey: Valkey,
     publisher: RedisPublisher,
-    said: list[tuple[str, Run, str | None, str]],
+    specs: list[tuple[str, Run, str | None, str]],
     together: bool,
 ) -> None:
     with closing(Both(valkey, publisher)) as both:
@@ -243,28 +244,30 @@ def test_lua_and_python_keep_the_same(
             Outgoing.of(
                 event(kind, both.job_id), Origin(owner, run), requires=cast("Required", requires)
             )
-            for kind, run, owner, requires in said
+            for kind, run, owner, requires in specs
         ]
         for some in [batch] if together else [[one] for one in batch]:
-            assert both.say(some, NAMES[0]) == []
+            assert both.publish(some, NAMES[0]) == []
         both.receive()
         both.compare()
 
 
 @given(turns=turns)
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
-def test_late_publishers_attempts_owners_and_lost_records_break_no_promise(
-    valkey: Valkey, publisher: RedisPublisher, turns: list[tuple[str, list[Word], int, bool]]
+def test_interleaved_publishers_and_lost_records_keep_all_guarantees(
+    valkey: Valkey, publisher: RedisPublisher, turns: list[tuple[str, list[EventSpec], int, bool]]
 ) -> None:
-    """Several publishers speak of a job, each of which may wait for another, and repeat itself."""
+    """Several publishers of one job may wait for each other and may repeat events."""
     with closing(Both(valkey, publisher)) as both:
-        speakers = {name: Speaker(both, name) for name in NAMES}
-        owners_of: defaultdict[str, set[str]] = defaultdict(set)  # of what is in an epoch
-        for name, said, again, is_lost in turns:
+        publishers = {name: RetryingPublisher(both, name) for name in NAMES}
+        owners_of: defaultdict[str, set[str]] = defaultdict(set)  # owners per epoch
+        for name, specs, again, is_lost in turns:
             if is_lost:
                 both.lose()
             owner = both.owner
-            taken = speakers[name].speak([_outgoing(both.job_id, *word) for word in said], again)
+            taken = publishers[name].publish(
+                [_outgoing(both.job_id, *spec) for spec in specs], again
+            )
             epoch_of = {_identity(m.packet): m.epoch for m in both.receive()}
             both.compare()
             others = {owner, both.owner, *(outgoing.owner for outgoing in taken)} - {None}
@@ -289,11 +292,11 @@ def assert_seq_grows(messages: Sequence[Message]) -> None:
     for one, other in pairwise(messages):
         assert one.epoch != other.epoch or one.seq < other.seq
     epochs = [message.epoch for message in messages]
-    assert len([*groupby(epochs)]) == len(set(epochs)), "an epoch came back"
+    assert len([*groupby(epochs)]) == len(set(epochs)), "an epoch occurs again"
 
 
 def assert_one_end_a_run(messages: Sequence[Message]) -> None:
-    """After an end nothing but log lines comes, until a run begins or there is another record."""
+    """Check that only log lines follow a terminal event until another run or record begins."""
     for _, of_epoch in groupby(messages, key=lambda message: message.epoch):
         has_ended = False
         for message in of_epoch:
@@ -302,48 +305,48 @@ def assert_one_end_a_run(messages: Sequence[Message]) -> None:
             has_ended = message.kind == "t" or (has_ended and not begins)
 
 
-def test_the_numbers_of_the_latest_publishers_are_remembered_and_no_others(
+def test_record_remembers_the_numbers_of_the_latest_publishers_only(
     new_job: Callable[[], Both],
 ) -> None:
-    """An id that is used again and again, by one process after the other."""
+    """One process after another uses the same job id."""
     both = new_job()
     names = [f"{number:012x}" for number in range(3 * PUBLISHERS)]
     for name in names:
         run = Origin(run=Run(name, 1, name))
-        both.say([_numbered(both.job_id, kind, run, n) for n, kind in enumerate(RUN, 1)], name)
+        both.publish([_numbered(both.job_id, kind, run, n) for n, kind in enumerate(RUN, 1)], name)
         both.compare()
     record = both.memory._records.get(both.job_id)
     assert record is not None
     assert list(record.numbers) == names[-PUBLISHERS:]
     seq = record.seq
     for name in names[-PUBLISHERS:]:
-        both.say([_numbered(both.job_id, "started", Origin(), 1)], name)
+        both.publish([_numbered(both.job_id, "started", Origin(), 1)], name)
     both.compare()
     assert record.seq == seq
 
 
-def test_what_is_dropped_holds_up_nothing(new_job: Callable[[], Both]) -> None:
+def test_dropped_event_does_not_block_later_events(new_job: Callable[[], Both]) -> None:
     both = new_job()
-    both.say([_numbered(both.job_id, "started", Origin(), 1)], NAMES[0])
+    both.publish([_numbered(both.job_id, "started", Origin(), 1)], NAMES[0])
     revoked = Outgoing.of(event("error", both.job_id), number=2, requires="pending")
-    assert both.say([revoked, _numbered(both.job_id, "log", Origin(), 3)], NAMES[0]) == []
+    assert both.publish([revoked, _numbered(both.job_id, "log", Origin(), 3)], NAMES[0]) == []
     both.compare()
 
 
-def test_without_a_record_an_event_of_unknown_age_is_not_waited_for(
+def test_predecessor_of_unknown_age_is_not_awaited_without_a_record(
     new_job: Callable[[], Both],
 ) -> None:
-    """It has expired, or the store was emptied, or a process of RabbitMQ's was just started."""
+    """The record expired, or the store was cleared, or a RabbitMQ consumer just started."""
     both, other = new_job(), new_job()
     batch = [
         _numbered(both.job_id, "started", Origin(after=f"{NAMES[1]} 7"), 1),
         _numbered(both.job_id, "complete", Origin(), 2),
     ]
-    assert both.say(batch, NAMES[0]) == []
+    assert both.publish(batch, NAMES[0]) == []
     both.compare()
-    other.say([_numbered(other.job_id, "queued", Origin(), 1)], NAMES[2])
+    other.publish([_numbered(other.job_id, "queued", Origin(), 1)], NAMES[2])
     batch = [structs.replace(outgoing, job_id=other.job_id) for outgoing in batch]
-    assert other.say(batch, NAMES[0]) == batch
+    assert other.publish(batch, NAMES[0]) == batch
     other.compare()
 
 
@@ -370,7 +373,7 @@ def _unsent(publish: Callable[[], None]) -> Sequence[Any]:
     try:
         publish()
     except PublishFailed as exc:
-        return exc.unsent if exc.held else ["all of it, in vain"]
+        return exc.unsent if exc.held else ["the whole batch, unsuccessfully"]
     return []
 
 
@@ -379,5 +382,5 @@ def _stored(progress: Message | None) -> str | None:
 
 
 def _identity(packet: str) -> str:
-    """What a packet and the head that it begins with have in common."""
+    """Return the part that a packet and its head have in common."""
     return packet.partition('"seq":')[0]

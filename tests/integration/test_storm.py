@@ -1,4 +1,4 @@
-"""All clients come back in the same moment."""
+"""All clients reconnect at the same time."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ JOBS = 300
 
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[RedisProcess]:
-    """One that nobody else connects to."""
+    """Start a server without other clients."""
     with started(RedisProcess(tmp_path, binary=redis_server())) as server:
         yield server
 
 
-async def test_many_histories_are_read_by_one_connection(own_server: RedisProcess) -> None:
+async def test_many_histories_are_read_over_one_connection(own_server: RedisProcess) -> None:
     url = own_server.url
     publisher = open_publisher(url)
     ids = [new_job_id() for _ in range(JOBS)]
@@ -33,12 +33,12 @@ async def test_many_histories_are_read_by_one_connection(own_server: RedisProces
     manager = open_manager(url)
     with Redis.from_url(url) as client:
 
-        def opened() -> int:
+        def connections_received() -> int:
             return int(client.info("stats")["total_connections_received"])
 
-        before = opened()
+        before = connections_received()
         snapshots = await asyncio.gather(*map(manager.source.snapshot, ids))
-        assert opened() - before == 1
+        assert connections_received() - before == 1
     assert [len(snapshot.events) for snapshot in snapshots] == [1] * JOBS
     assert all(
         job_id in snapshot.events[0].packet for job_id, snapshot in zip(ids, snapshots, strict=True)
@@ -47,7 +47,7 @@ async def test_many_histories_are_read_by_one_connection(own_server: RedisProces
     await manager.aclose()
 
 
-async def test_who_waits_for_a_server_that_is_gone_is_told_at_once(
+async def test_reads_of_a_stopped_server_fail_at_once(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     with started(RedisProcess(tmp_path_factory.mktemp("gone"), binary=redis_server())) as server:
@@ -59,13 +59,13 @@ async def test_who_waits_for_a_server_that_is_gone_is_told_at_once(
     await manager.aclose()
 
 
-async def test_one_that_no_longer_waits_takes_nobody_along(valkey: Valkey) -> None:
+async def test_cancelled_read_does_not_cancel_the_others(valkey: Valkey) -> None:
     manager = open_manager(valkey.url)
     ids = [new_job_id() for _ in range(10)]
-    asked = [asyncio.create_task(manager.source.snapshot(job_id)) for job_id in ids]
+    reads = [asyncio.create_task(manager.source.snapshot(job_id)) for job_id in ids]
     await asyncio.sleep(0)
-    asked[3].cancel()
-    answers = await asyncio.gather(*asked, return_exceptions=True)
+    reads[3].cancel()
+    answers = await asyncio.gather(*reads, return_exceptions=True)
     assert isinstance(answers[3], asyncio.CancelledError)
     assert [snapshot.seq for snapshot in answers if not isinstance(snapshot, BaseException)] == [
         0

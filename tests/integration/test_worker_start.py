@@ -1,4 +1,4 @@
-"""What a worker says at its start of a server that it cannot publish to."""
+"""The warning of a starting worker that cannot reach its transport."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ POOL = ("--pool=solo",)
 
 
 @pytest.fixture
-def locked(tmp_path: Path) -> Iterator[RedisProcess]:
-    """A server that wants a password."""
-    with running(RedisProcess(tmp_path / "locked", "--requirepass", "right")) as process:
+def password_server(tmp_path: Path) -> Iterator[RedisProcess]:
+    """Start a server that requires a password."""
+    with running(RedisProcess(tmp_path / "password_server", "--requirepass", "right")) as process:
         process.expect(lambda: "Ready to accept" in process.log, "server that listens")
         yield process
 
 
 @pytest.mark.parametrize("scheme", ["redis", "amqp", "redis+cluster"])
-def test_a_worker_names_the_variable_of_an_address_where_nothing_answers(
+def test_worker_names_the_variable_of_an_unreachable_server(
     scheme: str, valkey: Valkey, tmp_path: Path
 ) -> None:
     url = f"{scheme}://user:hunter2@127.0.0.1:{free_port()}/"
@@ -36,17 +36,17 @@ def test_a_worker_names_the_variable_of_an_address_where_nothing_answers(
         assert "hunter2" not in worker.log
 
 
-def test_a_worker_names_the_variable_of_an_address_with_a_wrong_password(
-    locked: RedisProcess, valkey: Valkey, tmp_path: Path
+def test_worker_names_the_variable_of_a_wrong_password(
+    password_server: RedisProcess, valkey: Valkey, tmp_path: Path
 ) -> None:
-    url = locked.url.replace("redis://", "redis://:wrong@")
+    url = password_server.url.replace("redis://", "redis://:wrong@")
     with running(Worker(tmp_path / "log", url, valkey.url, *POOL)) as worker:
         worker.ready()
         worker.expect(lambda: "JOBCAST_URL" in worker.log, "warning that names the variable")
         assert "invalid username-password" in worker.log
 
 
-def test_a_worker_that_reaches_its_server_says_nothing(valkey: Valkey, tmp_path: Path) -> None:
+def test_worker_that_reaches_its_server_logs_no_warning(valkey: Valkey, tmp_path: Path) -> None:
     unreachable = f"redis://127.0.0.1:{free_port()}/"
     with (
         running(Worker(tmp_path / "good.log", valkey.url, valkey.url, *POOL)) as good,
@@ -57,15 +57,13 @@ def test_a_worker_that_reaches_its_server_says_nothing(valkey: Valkey, tmp_path:
         assert "cannot reach" not in good.log
 
 
-def test_a_worker_with_an_address_that_is_none_does_not_start(
-    valkey: Valkey, tmp_path: Path
-) -> None:
+def test_worker_with_an_invalid_url_does_not_start(valkey: Valkey, tmp_path: Path) -> None:
     with running(Worker(tmp_path / "log", "redis://127.0.0.1:port", valkey.url, *POOL)) as worker:
         assert worker.popen.wait(60) == 1
         assert "jobcast: JOBCAST_URL should be a URL with a usable port" in worker.log
 
 
-def test_a_worker_needs_no_rights_outside_of_its_prefix(
+def test_worker_needs_no_rights_outside_its_prefix(
     own_valkey: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     rules = "~shop:*", "&shop", "&shop:*", "+@all"

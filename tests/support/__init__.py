@@ -1,4 +1,4 @@
-"""What tests of several tiers share: servers as real processes, and waiting for conditions."""
+"""Helpers of several test tiers: servers as real processes, and waits for conditions."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from jobcast.publishing.publisher import Publisher
 ROOT = Path(__file__).resolve().parents[2]
 LOG_CONFIG = str(ROOT / "tests" / "logging.json")
 SECRET = "a secret for tests that is long enough"
-TIMEOUT = 90.0  # seconds that a condition may take on a loaded machine
-GRACE = 15.0  # seconds that a process of the session may take to end by itself
-AHEAD = 5.0  # seconds that a job is sent ahead, so that a busy worker can be told before it starts
-# Engine.IO has pings of its own. Those of uvicorn close who reads slowly after 40 s.
-NO_OTHER_PINGS = ("--ws-ping-interval", "0")
+TIMEOUT = 90.0  # seconds until a wait fails; a loaded machine is slow
+GRACE = 15.0  # seconds until a session-scoped process is killed after SIGTERM
+COUNTDOWN = 5.0  # seconds until a sent job may start: time for a busy worker to learn of a change
+# Engine.IO has its own pings. uvicorn's would close a slow consumer after 40 s.
+NO_WEBSOCKET_PINGS = ("--ws-ping-interval", "0")
 
 T = TypeVar("T")
 
 
-class Serving(NamedTuple):
-    """What a job publishes through where there is no runtime."""
+class StubRuntime(NamedTuple):
+    """A stand-in for the runtime: it only holds the publisher of a job."""
 
     publisher: Publisher
 
@@ -51,43 +51,43 @@ def free_port() -> int:
 
 
 def new_id(stem: str = "job") -> str:
-    """A job id that no other test uses."""
+    """Return a job id that no other test uses."""
     return f"{stem}-{uuid.uuid4().hex[:12]}"
 
 
-def outside_of_the_loop(function: Callable[..., T], *args: Any, **options: Any) -> T:
-    """Call a function in a thread: there a sender waits until ``queued`` is stored."""
+def call_in_thread(function: Callable[..., T], *args: Any, **options: Any) -> T:
+    """Call a function in a thread, where enqueueing waits until ``queued`` is stored."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(copy_context().run, function, *args, **options).result()
 
 
 def wait_for(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT) -> Any:
-    """Wait until ``condition()`` is true, and return what it gave."""
+    """Wait until ``condition()`` is truthy, and return its value."""
     deadline = time.monotonic() + timeout
     while not (answer := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"in {timeout:.0f} s there was no: {what}")
+            raise AssertionError(f"timed out after {timeout:.0f} s waiting for: {what}")
         time.sleep(0.02)
     return answer
 
 
 async def eventually(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT) -> Any:
-    """``wait_for`` for tests that are coroutines."""
+    """Wait as ``wait_for`` does, without blocking the event loop."""
     deadline = time.monotonic() + timeout
     while not (answer := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"in {timeout:.0f} s there was no: {what}")
+            raise AssertionError(f"timed out after {timeout:.0f} s waiting for: {what}")
         await asyncio.sleep(0.02)
     return answer
 
 
-def _hear_ctrl_c() -> None:
-    # A shell has its background jobs ignore it, and all that they start inherits that.
+def _restore_sigint() -> None:
+    # A shell makes its background jobs ignore SIGINT, and their children inherit that.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Process:
-    """A server as a process of its own, its output in a file."""
+    """A child process that writes its output to a file."""
 
     def __init__(
         self, argv: list[str], log_path: Path, env: Mapping[str, str] | None = None,
@@ -103,23 +103,25 @@ class Process:
         with self.log_path.open("ab") as log:
             self.popen = subprocess.Popen(
                 self.argv, cwd=self.cwd, env=self.env, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_hear_ctrl_c,
+                stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_restore_sigint,
             )  # fmt: skip
 
     @property
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
-    async def ended(self) -> int:
-        """Its exit status, when it has one. Clients in the loop go on answering pings meanwhile."""
+    async def wait_exit(self) -> int:
+        """Wait for the exit status in a thread, so that clients in the loop still answer pings."""
         return await asyncio.to_thread(self.popen.wait, TIMEOUT)
 
     def expect(self, condition: Callable[[], Any], what: str, timeout: float = TIMEOUT) -> Any:
-        """Wait for a condition that only a living process can bring about."""
+        """Wait for a condition, and fail early if the process exits."""
 
         def check() -> Any:
             if self.popen.poll() is not None:
-                raise AssertionError(f"{self.argv} ended with {self.popen.returncode}:\n{self.log}")
+                raise AssertionError(
+                    f"{self.argv} exited with {self.popen.returncode}:\n{self.log}"
+                )
             return condition()
 
         try:
@@ -128,7 +130,7 @@ class Process:
             raise AssertionError(f"{exc}\n{self.log[-4000:]}") from None
 
     def kill(self) -> None:
-        """End it and everything that it started, at once, as a crash does."""
+        """Kill the process and its children at once, as a crash does."""
         try:
             os.killpg(self.popen.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -137,9 +139,9 @@ class Process:
             self.popen.wait()
 
     def end(self) -> None:
-        """Let it end by itself and save its coverage; kill it when it takes too long.
+        """Terminate the process so that it saves its coverage; kill it after ``GRACE`` seconds.
 
-        A test may have left a job that never ends, which a worker waits for.
+        A worker may wait for a job of a test that never ends.
         """
         if self.popen.poll() is None:
             self.popen.terminate()
@@ -148,7 +150,7 @@ class Process:
         self.kill()
 
     def stop(self, timeout: float = TIMEOUT) -> int:
-        """End it in an orderly way. Returns its exit code."""
+        """Terminate the process, fail if it does not exit in time, and return its exit code."""
         if self.popen.poll() is None:
             self.popen.terminate()
             try:
@@ -172,7 +174,7 @@ def running(process: P) -> Iterator[P]:
 
 
 def answers(url: str, status: int = 200) -> bool:
-    """Whether a GET is answered with a status."""
+    """Return whether a GET request is answered with a status."""
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
             return bool(response.status == status)
@@ -201,7 +203,7 @@ class Server(Process):
         )  # fmt: skip
 
     def ready(self) -> Server:
-        self.expect(lambda: answers(f"{self.url}/readyz"), "answer of /readyz")
+        self.expect(lambda: answers(f"{self.url}/readyz"), "response of /readyz")
         return self
 
 
@@ -227,18 +229,18 @@ class Worker(Process):
         self.expect(lambda: f"{self.name}@test ready" in self.log, "ready worker")
         return self
 
-    def returned(self, task_id: str) -> str:
-        """Wait for a task. Returns its result, as the worker logs it."""
+    def wait_result(self, task_id: str) -> str:
+        """Wait until a task succeeds. Returns its result as the worker logs it."""
         line = re.compile(rf"\[{re.escape(task_id)}\] succeeded in [^:]+s: (.*)")
         found: re.Match[str] = self.expect(lambda: line.search(self.log), f"end of {task_id}")
         return found[1]
 
 
-def give_back_unacknowledged(redis_url: str) -> None:
-    """Let Celery's broker give what no worker has acknowledged to another.
+def restore_unacknowledged(redis_url: str) -> None:
+    """Return unacknowledged messages to the queue, so that another worker receives them.
 
-    Redis' does it when its visibility timeout is over. One that is short enough to be waited for
-    is also over, on a busy machine, while a living worker runs what it was given.
+    Kombu does so after the visibility timeout. A timeout that is short enough for a test would
+    also expire on a busy machine while a live worker runs the task.
     """
     with Connection(redis_url) as connection:
         channel = connection.default_channel
@@ -249,7 +251,7 @@ def give_back_unacknowledged(redis_url: str) -> None:
 
 
 class Transcript:
-    """What one client was sent, in order."""
+    """The events that one client received, in order."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
@@ -268,12 +270,12 @@ class Transcript:
         return [data["seq"] for name, data in self.events
                 if data.get("job_id") == job_id and name != "joined"]  # fmt: skip
 
-    async def logged(self, job_id: str, lines: int) -> None:
-        """Wait for so many lines of log."""
-        await eventually(lambda: len(self.of(job_id, "job_log")) == lines, f"{lines} lines")
+    async def wait_logged(self, job_id: str, lines: int) -> None:
+        """Wait until the client has received so many log lines of a job."""
+        await eventually(lambda: len(self.of(job_id, "job_log")) == lines, f"{lines} log lines")
 
     async def end(self, job_id: str) -> dict[str, Any]:
-        """Wait for the terminal event."""
+        """Wait for the terminal event of a job."""
         ended = await eventually(
             lambda: self.of(job_id, "job_complete", "job_error"), f"end of {job_id}"
         )
@@ -282,7 +284,7 @@ class Transcript:
 
 
 class Follower:
-    """python-socketio's own client, with nothing of jobcast in it."""
+    """A stock python-socketio client, without any code of jobcast."""
 
     def __init__(self, client: socketio.AsyncClient, transcript: Transcript) -> None:
         self.client = client
@@ -304,7 +306,7 @@ class Follower:
 async def following(
     url: str, token: str, transports: tuple[str, ...] = ("websocket",), **options: Any
 ) -> AsyncIterator[Follower]:
-    """A connected stock client."""
+    """Connect a stock client."""
     client = socketio.AsyncClient(reconnection=False, handle_sigint=False)
     transcript = Transcript()
 
@@ -319,7 +321,7 @@ async def following(
         yield Follower(client, transcript)
     finally:
         if transports == ("polling",):
-            # An orderly end would wait for the answer to the last poll.
+            # An orderly disconnect would wait for the response to the last poll.
             await client.eio.disconnect(abort=True)
         await client.disconnect()
         if client.eio.http is not None:

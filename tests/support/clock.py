@@ -1,10 +1,10 @@
-"""A clock that a test sets."""
+"""A clock that a test controls."""
 
 from __future__ import annotations
 
 
 class Clock:
-    """Gives the seconds that a test says it is.
+    """Returns the time that the test has set, in seconds.
 
     >>> clock = Clock()
     >>> clock.now += 5

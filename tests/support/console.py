@@ -1,4 +1,4 @@
-"""The reference application's console, as a process of its own, and somebody who visits it."""
+"""The reference application's console as a process, and an HTTP client for it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ LEDGER = "date,text,amount,balance\n2026-01-01,rent,-10.00,-10.00\n2026-01-02,pa
 
 
 def make_demo(directory: Path, queue: str | None = None) -> Path:
-    """The directory of a demo, as ``jobcast demo`` makes it."""
+    """Create the directory of a demo, as ``jobcast demo`` does."""
     directory.mkdir(mode=0o700)
     (directory / "demo.json").write_text(json.dumps({"queue": queue or new_id("queue")}))
     return directory
 
 
 def create_app() -> Starlette:
-    """With the page that the test wrote, in place of the one that is built."""
+    """Return the application with a page of the test instead of the built one."""
     site = demonstration(Settings.load())
     assert site is not None
     page = Path(os.environ["TEST_PAGE"])
@@ -42,7 +42,7 @@ def create_app() -> Starlette:
 
 
 def create_own_app() -> Starlette:
-    """An application with a session check of its own, as docs/how-to/console.md says."""
+    """Return an application with its own session check, as docs/how-to/console.md shows."""
 
     async def current_user(request: Request) -> str | None:
         return await run_in_threadpool(request.headers.get, "x-remote-user")
@@ -64,8 +64,8 @@ class Console(Process):
         self.port = free_port()
         self.demo = demo
         self.url = f"http://127.0.0.1:{self.port}"
-        of_test = {"TEST_PAGE": "create_app", "TEST_DIRECTORY": "create_own_app"}
-        apps = [name for variable, name in of_test.items() if variable in (env or {})]
+        test_apps = {"TEST_PAGE": "create_app", "TEST_DIRECTORY": "create_own_app"}
+        apps = [name for variable, name in test_apps.items() if variable in (env or {})]
         app = [f"tests.support.console:{apps[0]}", "--factory"] if apps else ["realtime.app:app"]
         super().__init__(
             [
@@ -82,12 +82,12 @@ class Console(Process):
 
     @property
     def queue(self) -> str:
-        """Where the jobs that are started go."""
+        """The queue to which the console sends its jobs."""
         mark: dict[str, str] = json.loads((self.demo / "demo.json").read_text())
         return mark["queue"]
 
     def ready(self) -> Console:
-        self.expect(lambda: answers(f"{self.url}/healthz"), "answer of /healthz")
+        self.expect(lambda: answers(f"{self.url}/healthz"), "response of /healthz")
         return self
 
 
@@ -103,14 +103,14 @@ class Answer:
 
     @property
     def problem(self) -> tuple[int, str]:
-        """The status and the code of a refusal, which has a sentence for people too."""
+        """The status and the code of an error response, which must have a message too."""
         assert set(self.json) == {"code", "message"}
         assert self.json["message"].endswith((".", "born", "balance", "127.0.0.1"))
         return self.status, self.json["code"]
 
 
 class Visitor:
-    """Keeps a cookie, as a browser does."""
+    """An HTTP client that keeps one cookie, as a browser does."""
 
     def __init__(self, console: Console | int, name: str | None = None) -> None:
         self.port = console if isinstance(console, int) else console.port

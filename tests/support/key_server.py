@@ -1,4 +1,4 @@
-"""An issuer's JWKS endpoint, which may hang."""
+"""An issuer's JWKS endpoint that a test can make hang."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support import TIMEOUT
 
 
 class KeyServer:
-    """Serves public keys as a JWKS over HTTP, or accepts requests and does not answer them."""
+    """Serves public keys as a JWKS over HTTP, or leaves requests unanswered."""
 
     def __init__(self, keys: dict[str, Any]) -> None:
         self.keys = keys
@@ -26,7 +26,7 @@ class KeyServer:
         self.answers.set()
         self.url = ""
         self.redirects_to = ""
-        self.document: bytes | None = None  # instead of the keys
+        self.document: bytes | None = None  # served instead of the keys
 
     def token(self, kid: str, key: Any = None) -> str:
         claims = {"sub": "alice", "exp": int(time.time()) + 60}
@@ -50,17 +50,17 @@ def private_key() -> Any:
 
 @contextmanager
 def key_server(keys: dict[str, Any]) -> Iterator[KeyServer]:
-    keeper = KeyServer(keys)
+    issuer = KeyServer(keys)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            keeper.requests += 1
-            keeper.answers.wait(TIMEOUT)
-            body = keeper.body()
+            issuer.requests += 1
+            issuer.answers.wait(TIMEOUT)
+            body = issuer.body()
             try:
-                self.send_response(302 if keeper.redirects_to else 200)
-                if keeper.redirects_to:
-                    self.send_header("Location", keeper.redirects_to)
+                self.send_response(302 if issuer.redirects_to else 200)
+                if issuer.redirects_to:
+                    self.send_header("Location", issuer.redirects_to)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -71,12 +71,12 @@ def key_server(keys: dict[str, Any]) -> Iterator[KeyServer]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        keeper.url = f"http://127.0.0.1:{server.server_port}/jwks.json"
+        issuer.url = f"http://127.0.0.1:{server.server_port}/jwks.json"
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield keeper
+            yield issuer
         finally:
-            keeper.answers.set()
+            issuer.answers.set()
             server.shutdown()
             thread.join()

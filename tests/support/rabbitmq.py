@@ -1,4 +1,4 @@
-"""RabbitMQ as a process of the tests' own."""
+"""RabbitMQ as a child process of the tests."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from kombu.connection import Connection
 
 from tests.support import Process, free_port, new_id
 
-DEBIANS = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # the one on its PATH changes the user
+DEBIAN_BINARY = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # the one on PATH changes the user
 START_TIMEOUT = 120.0  # seconds
 
 
 def rabbitmq_server() -> str:
-    found = str(DEBIANS) if DEBIANS.exists() else shutil.which("rabbitmq-server")
+    found = str(DEBIAN_BINARY) if DEBIAN_BINARY.exists() else shutil.which("rabbitmq-server")
     if found is None or shutil.which("epmd") is None:
         raise AssertionError("the tests need RabbitMQ: apt-get install rabbitmq-server")
     return found
 
 
 class RabbitMQ:
-    """A node with its own data, and its own name server for nodes."""
+    """A node with its own data directory and its own epmd, the port mapper of Erlang."""
 
     def __init__(self, folder: Path, port: int | None = None) -> None:
         server = rabbitmq_server()
@@ -53,17 +53,17 @@ class RabbitMQ:
             "RABBITMQ_PID_FILE": str(folder / "pid"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none",
         }
-        # Started here, so that the node does not start one that stays behind.
+        # Without a running epmd, the node would start one that outlives it.
         self._epmd = Process(["epmd", "-port", epmd_port], folder / "epmd.log", self._env)
         self.node = Process([server], folder / "rabbitmq.log", self._env)
 
     def ready(self) -> RabbitMQ:
-        self.node.expect(self._answers, "answer of RabbitMQ", START_TIMEOUT)
+        self.node.expect(self._accepts_connections, "RabbitMQ to accept connections", START_TIMEOUT)
         return self
 
     @contextmanager
     def alarm(self) -> Iterator[None]:
-        """Let the broker take nothing from publishers, as when its memory is full."""
+        """Make the broker block publishers, as a memory alarm does."""
         self.control("set_vm_memory_high_watermark", "0.0000001")
         try:
             yield
@@ -71,7 +71,7 @@ class RabbitMQ:
             self.control("set_vm_memory_high_watermark", "absolute", "1GB")
 
     def crash(self) -> None:
-        """End the node as a power cut does; its data stays."""
+        """Kill the node, as a power cut does; its data remains."""
         self.node.kill()
 
     def start(self) -> None:
@@ -90,7 +90,7 @@ class RabbitMQ:
         assert ran.returncode == 0, ran.stdout + ran.stderr
         return ran.stdout.splitlines()
 
-    def _answers(self) -> bool:
+    def _accepts_connections(self) -> bool:
         try:
             with Connection(self.url, connect_timeout=2) as connection:
                 connection.connect()

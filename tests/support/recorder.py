@@ -1,4 +1,4 @@
-"""An outlet that keeps what it is sent."""
+"""A follower that records its packets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jobcast.realtime.connection.frames import FrameBatch
 
 
 class Recorder:
-    """Where a follower's packets would go."""
+    """Records the packets that the relay sends to a follower."""
 
     def __init__(self, sid: str = "recorder") -> None:
         self.sid = sid

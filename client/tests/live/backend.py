@@ -26,10 +26,10 @@ from jobcast.realtime import create_app as create_plain_app  # noqa: E402
 from jobcast.tokens import mint  # noqa: E402
 from jobcast.transports import TransportPublisher, open_publisher  # noqa: E402
 from tests import jobs  # noqa: E402
+from tests.emitting_app import disconnect  # noqa: E402
 from tests.paths import paths  # noqa: E402
 from tests.support import SECRET, Server, Worker, new_id, running  # noqa: E402
 from tests.support.redis_family import RedisProcess  # noqa: E402
-from tests.talking import disconnect  # noqa: E402
 
 # A job must not outgrow the history while a loaded machine restarts the server.
 HISTORY = {"JOBCAST_HISTORY_SIZE": "20000"}

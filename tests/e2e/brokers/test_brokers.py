@@ -16,13 +16,13 @@ from tests.e2e.brokers import broker_tasks as jobs
 from tests.e2e.brokers.conftest import LEASE
 from tests.e2e.test_endings import story_of
 from tests.support import (
-    AHEAD,
+    COUNTDOWN,
     Follower,
     Server,
+    call_in_thread,
     eventually,
     following,
-    give_back_unacknowledged,
-    outside_of_the_loop,
+    restore_unacknowledged,
     running,
 )
 
@@ -57,7 +57,7 @@ async def send(alice: Follower, task: Any, *args: Any, **options: Any) -> str:
     signature = task.owned_by("alice")
     # For results Celery would subscribe, with a connection of each thread that sends.
     options["ignore_result"] = True
-    job_id = str(outside_of_the_loop(signature.apply_async, args, **options).id)
+    job_id = str(call_in_thread(signature.apply_async, args, **options).id)
     await eventually_joined(alice, job_id)
     return job_id
 
@@ -87,11 +87,11 @@ async def test_endings(
         ]  # fmt: skip
         killed = await send(alice, jobs.does, "kill")
         assert await story(alice, killed) == [*BEGUN, "error WorkerLostError worker_lost"]
-        revoked = await send(alice, jobs.does, "succeed", countdown=AHEAD)
+        revoked = await send(alice, jobs.does, "succeed", countdown=COUNTDOWN)
         celery_setup.app.control.revoke(revoked)
         assert await story(alice, revoked) == ["queued", "error TaskRevokedError revoked"]
         hanging = await send(alice, jobs.does, "hang")
-        await alice.transcript.logged(hanging, 1)
+        await alice.transcript.wait_logged(hanging, 1)
         celery_setup.app.control.revoke(hanging, terminate=True)
         assert await story(alice, hanging) == [*BEGUN, "error Terminated revoked"]
 
@@ -101,11 +101,11 @@ async def test_a_worker_that_is_killed_and_started_again(
 ) -> None:
     async with scene(url, token, tmp_path) as alice:
         job_id = await send(alice, jobs.hangs_at_first)
-        await alice.transcript.logged(job_id, 1)
+        await alice.transcript.wait_logged(job_id, 1)
         celery_setup.worker.kill()
         await eventually(lambda: "stalled" in story_of(alice, job_id), "stalled job")
         if url.startswith("redis"):  # RabbitMQ has noticed that its worker is gone
-            give_back_unacknowledged(url)
+            restore_unacknowledged(url)
         await asyncio.to_thread(celery_setup.worker.restart)
         again = "started 1/2"
         await eventually(lambda: again in story_of(alice, job_id), again)

@@ -17,7 +17,7 @@ from bench.attacks.wire import Gone, WebSocket, Wire, frame, text
 from jobcast.realtime import attach
 from jobcast.settings import Settings
 from tests.e2e.hostile.conftest import Token, Undisturbed, polling_ends
-from tests.integration.test_attach import served as in_this_process
+from tests.integration.test_attach import serve_app as in_this_process
 from tests.support import SECRET, TIMEOUT, eventually, following, new_id
 
 PLACEHOLDER = '{"_placeholder":true,"num":0}'

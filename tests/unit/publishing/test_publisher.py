@@ -21,7 +21,7 @@ from jobcast.publishing.buffer import Buffer
 from jobcast.publishing.job import Job
 from jobcast.publishing.publisher import Publisher
 from jobcast.transports import Origin, Outgoing
-from tests.support import TIMEOUT, Serving, wait_for
+from tests.support import TIMEOUT, StubRuntime, wait_for
 
 
 class Wire:
@@ -88,7 +88,7 @@ def publisher(wire: Wire) -> Iterator[Publisher]:
 
 
 def test_events_are_sent_in_order(wire: Wire, publisher: Publisher) -> None:
-    job = Job(Serving(publisher), "a")
+    job = Job(StubRuntime(publisher), "a")
     job.started()
     job.progress(10)
     job.log("one")
@@ -107,15 +107,15 @@ def test_events_are_sent_in_order(wire: Wire, publisher: Publisher) -> None:
 
 def test_final_event_is_stored_when_complete_returns(wire: Wire, publisher: Publisher) -> None:
     for n in range(20):
-        Job(Serving(publisher), str(n)).complete(n)
+        Job(StubRuntime(publisher), str(n)).complete(n)
         assert wire.values("job_complete", "result")[-1] == n
 
 
 def test_waiting_events_are_grouped_by_job_and_ordered(wire: Wire) -> None:
     publisher = Publisher(wire)
-    jobs = [Job(Serving(publisher), name) for name in "abc"]
+    jobs = [Job(StubRuntime(publisher), name) for name in "abc"]
     wire.open.clear()
-    Job(Serving(publisher), "first").log("keeps the transport busy")
+    Job(StubRuntime(publisher), "first").log("keeps the transport busy")
     assert wire.called.wait(5)
     for n in range(300):
         for job in jobs:
@@ -130,7 +130,7 @@ def test_waiting_events_are_grouped_by_job_and_ordered(wire: Wire) -> None:
 
 def test_progress_is_conflated_while_transport_is_busy(wire: Wire, publisher: Publisher) -> None:
     wire.open.clear()
-    job = Job(Serving(publisher), "a")
+    job = Job(StubRuntime(publisher), "a")
     job.log("first")
     for n in range(10_000):
         job.progress(n / 100)
@@ -142,7 +142,7 @@ def test_progress_is_conflated_while_transport_is_busy(wire: Wire, publisher: Pu
 
 
 def test_publisher_lingers_during_a_busy_loop(wire: Wire, publisher: Publisher) -> None:
-    job = Job(Serving(publisher), "a")
+    job = Job(StubRuntime(publisher), "a")
     calls = 0
     while len(wire.batches) < 5:
         job.progress(calls)
@@ -154,7 +154,7 @@ def test_publisher_lingers_during_a_busy_loop(wire: Wire, publisher: Publisher) 
 
 def test_many_events_are_sent_in_few_batches(wire: Wire, publisher: Publisher) -> None:
     wire.open.clear()
-    job = Job(Serving(publisher), "a")
+    job = Job(StubRuntime(publisher), "a")
     for n in range(90):
         job.log(str(n))
     wire.open.set()
@@ -167,7 +167,7 @@ def test_outage_is_logged_once_and_blocks_no_flush(
 ) -> None:
     wire.down = True
     for n in range(5):
-        Job(Serving(publisher), str(n)).complete(n)
+        Job(StubRuntime(publisher), str(n)).complete(n)
     wait_for(lambda: wire.tries >= 3, "three tries")
     assert caplog.text.count("cannot reach wire://") == 1
     assert publisher.flush(timeout=30) is False
@@ -182,7 +182,7 @@ def test_only_the_first_flush_waits_for_a_hanging_transport(
     wire: Wire, publisher: Publisher
 ) -> None:
     wire.open.clear()
-    job = Job(Serving(publisher), "a")
+    job = Job(StubRuntime(publisher), "a")
     job.started()
     assert publisher.flush(timeout=0.1) is False
     job.log("more")
@@ -197,7 +197,7 @@ def test_unknown_transport_error_counts_as_outage(
     wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
     wire.breaks = ValueError("no such option")
-    Job(Serving(publisher), "a").complete(1)
+    Job(StubRuntime(publisher), "a").complete(1)
     wait_for(lambda: wire.tries >= 2, "another try")
     assert caplog.text.count("cannot reach wire:// (no such option)") == 1
     wire.breaks = None
@@ -206,7 +206,7 @@ def test_unknown_transport_error_counts_as_outage(
 
 def test_stored_part_of_a_failed_batch_is_not_sent_again(wire: Wire, publisher: Publisher) -> None:
     wire.open.clear()
-    job = Job(Serving(publisher), "a")
+    job = Job(StubRuntime(publisher), "a")
     for n in range(50):
         job.log(str(n))
     wire.accepts = 7
@@ -217,7 +217,7 @@ def test_stored_part_of_a_failed_batch_is_not_sent_again(wire: Wire, publisher: 
 
 def test_flood_during_an_outage_is_bounded_and_counted(wire: Wire, publisher: Publisher) -> None:
     wire.down = True
-    job = Job(Serving(publisher), "a")
+    job = Job(StubRuntime(publisher), "a")
     job.started()
     for n in range(5000):
         job.log(str(n))
@@ -237,7 +237,7 @@ def test_held_job_waits_without_a_warning(
     wire: Wire, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
     wire.holds = True
-    job = Job(Serving(publisher), "a", origin=Origin(after="other 7"))
+    job = Job(StubRuntime(publisher), "a", origin=Origin(after="other 7"))
     job.started()
     job.complete(1)
     wait_for(lambda: wire.tries > 3, "several tries")
@@ -252,7 +252,7 @@ def test_held_job_waits_without_a_warning(
 def held_job(wire: Wire, publisher: Publisher, name: str = "held") -> Job:
     """Return a job whose events the publisher holds until another publisher's are stored."""
     wire.holds = True
-    job = Job(Serving(publisher), name, origin=Origin(after="other 7"))
+    job = Job(StubRuntime(publisher), name, origin=Origin(after="other 7"))
     job.started()
     wait_for(lambda: name in publisher._held, "event that is held")
     return job
@@ -266,7 +266,7 @@ def test_held_job_does_not_delay_other_jobs(wire: Wire, publisher: Publisher) ->
     held = held_job(wire, publisher)
     for n in range(3):
         held.log("waits")
-        Job(Serving(publisher), str(n)).complete(n)
+        Job(StubRuntime(publisher), str(n)).complete(n)
         assert wire.values("job_complete", "result") == [*range(n + 1)]  # stored when it returns
     assert of_job(wire, "held") == []
     assert publisher.flush(timeout=30) is False  # some events are held
@@ -275,14 +275,14 @@ def test_held_job_does_not_delay_other_jobs(wire: Wire, publisher: Publisher) ->
 def test_events_of_other_jobs_in_a_batch_with_a_held_job_are_sent(wire: Wire) -> None:
     publisher = Publisher(wire, shown_url="wire://")
     wire.open.clear()
-    Job(Serving(publisher), "first").log("keeps the transport busy")
+    Job(StubRuntime(publisher), "first").log("keeps the transport busy")
     assert wire.called.wait(5)
     wire.holds = True
-    held = Job(Serving(publisher), "held", origin=Origin(after="other 7"))
+    held = Job(StubRuntime(publisher), "held", origin=Origin(after="other 7"))
     held.started()
     for n in range(500):
         held.log(n)
-        Job(Serving(publisher), "other").log(n)
+        Job(StubRuntime(publisher), "other").log(n)
     wire.open.set()
     wait_for(lambda: len(of_job(wire, "other")) == 500, "lines of the other job")
     assert of_job(wire, "held") == []
@@ -325,7 +325,7 @@ def test_held_job_gives_up_waiting_after_a_timeout(
 ) -> None:  # fmt: skip
     monkeypatch.setattr("jobcast.publishing.held.HELD_TIMEOUT", 0.2)
     wire.holds = True
-    job = Job(Serving(publisher), "a", origin=Origin(after="other 7"))
+    job = Job(StubRuntime(publisher), "a", origin=Origin(after="other 7"))
     job.started()
     job.complete(1)
     wait_for(lambda: len(wire.events) == 2, "both events")
@@ -340,7 +340,7 @@ def test_outage_does_not_count_towards_the_held_timeout(
     monkeypatch.setattr("jobcast.publishing.publisher.time", clock)
     monkeypatch.setattr("jobcast.publishing.held.time", clock)
     wire.holds = True
-    Job(Serving(publisher), "a", origin=Origin(after="other 7")).started()
+    Job(StubRuntime(publisher), "a", origin=Origin(after="other 7")).started()
     wait_for(lambda: wire.tries > 1, "tries")
     wire.down = True
     tries = wire.tries
@@ -355,7 +355,7 @@ def test_outage_does_not_count_towards_the_held_timeout(
 def test_close_publishes_held_events_without_waiting(wire: Wire) -> None:
     wire.holds = True
     publisher = Publisher(wire, shown_url="wire://")
-    Job(Serving(publisher), "a", origin=Origin(after="other 7")).started()
+    Job(StubRuntime(publisher), "a", origin=Origin(after="other 7")).started()
     publisher.close()
     assert len(wire.events) == 1
 
@@ -380,10 +380,10 @@ def test_close_counts_unsent_held_events(wire: Wire, caplog: pytest.LogCaptureFi
 def test_dropped_final_events_are_counted(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
     wire.down = True
     publisher = Publisher(wire, shown_url="wire://", buffer=Buffer(max_kept=50))
-    Job(Serving(publisher), "first").complete(0)
+    Job(StubRuntime(publisher), "first").complete(0)
     wait_for(lambda: wire.tries, "a try")
     for n in range(80):
-        Job(Serving(publisher), str(n)).complete(n)
+        Job(StubRuntime(publisher), str(n)).complete(n)
     wire.down = False
     assert wait_for(lambda: publisher.flush(), "all of it")
     publisher.close()
@@ -395,7 +395,7 @@ def test_close_sends_remaining_events_and_counts_unsent_ones(
     wire: Wire, caplog: pytest.LogCaptureFixture
 ) -> None:
     publisher = Publisher(wire, shown_url="wire://")
-    Job(Serving(publisher), "a").log("the last line")
+    Job(StubRuntime(publisher), "a").log("the last line")
     publisher.close()
     assert wire.values("job_log", "message") == ["the last line"]
     assert wire.closed
@@ -403,7 +403,7 @@ def test_close_sends_remaining_events_and_counts_unsent_ones(
 
     wire.down = True
     publisher = Publisher(wire, shown_url="wire://")
-    Job(Serving(publisher), "a").log("never sent")
+    Job(StubRuntime(publisher), "a").log("never sent")
     publisher.close()
     assert "1 events of jobs were not sent to wire://" in caplog.text
     assert not publisher._thread.is_alive()
@@ -416,9 +416,9 @@ def test_close_names_jobs_with_unsent_final_events(
     held_job(wire, publisher, "held").complete(1)
     wire.down = True
     for name in ("being-sent", "in-the-buffer"):
-        Job(Serving(publisher), name).complete(1)
+        Job(StubRuntime(publisher), name).complete(1)
         wait_for(partial(_tried_since, wire, wire.tries), "another try")
-    Job(Serving(publisher), "still-running").log("x")
+    Job(StubRuntime(publisher), "still-running").log("x")
     publisher.close()
     [record] = [record for record in caplog.records if record.levelname == "ERROR"]
     assert "how 3 jobs ended" in record.getMessage()
@@ -434,14 +434,14 @@ def _tried_since(wire: Wire, tries: int) -> bool:
 def test_final_events_are_retried_until_stored(wire: Wire, publisher: Publisher) -> None:
     wire.down = True
     for n in range(500):
-        Job(Serving(publisher), str(n)).complete(n)
+        Job(StubRuntime(publisher), str(n)).complete(n)
     wait_for(lambda: wire.tries > 5, "tries")
     wire.down = False
     wait_for(lambda: len(wire.values("job_complete", "result")) == 500, "all endings")
 
 
 def test_nothing_is_published_after_the_final_event(wire: Wire, publisher: Publisher) -> None:
-    job = Job(Serving(publisher), "a")
+    job = Job(StubRuntime(publisher), "a")
     job.complete(1)
     job.log("late")
     job.progress(50)
@@ -452,7 +452,7 @@ def test_nothing_is_published_after_the_final_event(wire: Wire, publisher: Publi
 
 
 def test_threads_publish_concurrently(wire: Wire, publisher: Publisher) -> None:
-    job = Job(Serving(publisher), "a")
+    job = Job(StubRuntime(publisher), "a")
 
     def publish(name: str) -> None:
         for n in range(30):
@@ -548,14 +548,14 @@ class Breaks:
 def test_invalid_value_of_one_job_does_not_affect_others(
     wrong: Any, wire: Wire, publisher: Publisher
 ) -> None:
-    job = Job(Serving(publisher), "odd")
+    job = Job(StubRuntime(publisher), "odd")
     job.progress(current=wrong, total=10**401)
     wait_for(lambda: not job.dirty and not publisher._work.is_set(), "a look at it")
     job.progress(message=wrong)
     wait_for(lambda: not job.dirty and not publisher._work.is_set(), "a look at it")
     job.progress(70, "fine")
     job.complete(1)
-    Job(Serving(publisher), "other").complete(2)
+    Job(StubRuntime(publisher), "other").complete(2)
     assert publisher._thread.is_alive()
     assert wire.values("job_complete", "result") == [1, 2]
     assert wire.values("job_progress", "percentage")[-1] == 70
@@ -568,12 +568,12 @@ def test_unreadable_progress_is_dropped_with_a_warning(
     def fail(*_: Any) -> None:
         raise ZeroDivisionError
 
-    job, other = Job(Serving(publisher), "a"), Job(Serving(publisher), "b")
+    job, other = Job(StubRuntime(publisher), "a"), Job(StubRuntime(publisher), "b")
     with monkeypatch.context() as patch:
         patch.setattr(job, "_progress_of", fail)
         job.progress(1)
         wait_for(lambda: caplog.text, "a warning")
-        job.log("it goes on")
+        job.log("after the failure")
         other.progress(2)
         assert publisher.flush()
     assert caplog.text.count("job a: could not read a progress update") == 1
@@ -591,16 +591,16 @@ def test_publisher_thread_survives_any_error(
 
     with monkeypatch.context() as patch:
         patch.setattr(publisher.leases, "renew_and_release", fail)
-        Job(Serving(publisher), "a").log("before")
+        Job(StubRuntime(publisher), "a").log("before")
         wait_for(lambda: "retrying in" in caplog.text, "a log line")
-    Job(Serving(publisher), "a").complete(1)
+    Job(StubRuntime(publisher), "a").complete(1)
     assert wire.values("job_complete", "result") == [1]
 
 
 def test_time_limit_during_flush_propagates(
     wire: Wire, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = Job(Serving(publisher), "a")
+    job = Job(StubRuntime(publisher), "a")
 
     def reached(*_: Any) -> None:
         raise SoftTimeLimitExceeded

@@ -1,4 +1,4 @@
-"""The canary: how it tells a silent server from a process that receives nothing."""
+"""The canary distinguishes a silent server from a process that receives nothing."""
 
 from __future__ import annotations
 

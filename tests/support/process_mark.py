@@ -1,4 +1,4 @@
-"""Processes that a test can find again, whatever became of their parents."""
+"""Marks processes by an environment variable, so that a test finds orphans too."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import psutil
 
 from tests.support import wait_for
 
-VARIABLE = "TEST_MARK"  # the demo drops what begins with JOBCAST_
+VARIABLE = "TEST_MARK"  # the demo drops variables that begin with JOBCAST_
 
 
 class Mark:
-    """A variable that a process hands down to all that it starts.
+    """An environment variable that child processes inherit.
 
-    Valkey writes its title over its environment: it is known by the directory that it works in.
+    Valkey overwrites its environment with its title, so its working directory identifies it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -26,12 +26,12 @@ class Mark:
         self.env = {VARIABLE: self.value}
 
     def processes(self) -> list[psutil.Process]:
-        return [process for process in psutil.process_iter() if self._is_on(process)]
+        return [process for process in psutil.process_iter() if self._carries_mark(process)]
 
     def wait_until_gone(self) -> None:
         wait_for(lambda: not self.processes(), f"end of {self.processes()}")
 
-    def _is_on(self, process: psutil.Process) -> bool:
+    def _carries_mark(self, process: psutil.Process) -> bool:
         try:
             return process.environ().get(VARIABLE) == self.value or (
                 process.name() == "valkey-server"
@@ -42,8 +42,8 @@ class Mark:
 
 
 @contextmanager
-def marked(directory: Path) -> Iterator[Mark]:
-    """A mark; what still carries it at the end is killed."""
+def process_mark(directory: Path) -> Iterator[Mark]:
+    """Yield a mark, and kill the processes that still carry it at the end."""
     mark = Mark(directory)
     try:
         yield mark

@@ -1,4 +1,4 @@
-"""A Socket.IO server that speaks the protocol, and breaks it where a test says so."""
+"""A Socket.IO server that implements the protocol, except where a test overrides it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.support import eventually, free_port
 TIME = "2026-01-15T09:30:00Z"
 
 
-class PlayedServer:
-    """The server, with a record for each job that has one event.
+class ScriptedServer:
+    """A server whose every job has a record with one event.
 
     Attributes:
         requests: every request with the time of its arrival, in order.
-        answer: what a request is answered with; None leaves it to the server.
-        handle_join: joins in the place of the server.
+        answer: returns the answer to a request, or None for the server's own.
+        handle_join: replaces the server's own handler of joins.
     """
 
     def __init__(self, namespace: str = "/") -> None:
@@ -35,7 +35,7 @@ class PlayedServer:
         for name in ("join_job", "leave_job", "refresh_token"):
             self.sio.on(name, self._handler(name), namespace=namespace)
 
-    def asked(self, name: str) -> list[dict[str, Any]]:
+    def requests_named(self, name: str) -> list[dict[str, Any]]:
         return [payload for _, request, payload in self.requests if request == name]
 
     def arrivals(self, name: str) -> list[float]:
@@ -54,8 +54,8 @@ class PlayedServer:
     def _handler(self, name: str) -> Callable[..., Any]:
         async def handle(_sid: str, payload: dict[str, Any]) -> Any:
             self.requests.append((time.monotonic(), name, payload))
-            instead = self.answer(name, payload)
-            return instead if instead is not None else await self._handle(name, payload)
+            override = self.answer(name, payload)
+            return override if override is not None else await self._handle(name, payload)
 
         return handle
 
@@ -74,20 +74,20 @@ class PlayedServer:
 
 
 @asynccontextmanager
-async def played_server(namespace: str = "/") -> AsyncIterator[PlayedServer]:
-    """A server that runs in the test's own loop."""
-    played = PlayedServer(namespace)
+async def scripted_server(namespace: str = "/") -> AsyncIterator[ScriptedServer]:
+    """Run a scripted server in the event loop of the test."""
+    scripted = ScriptedServer(namespace)
     port = free_port()
     config = uvicorn.Config(
-        socketio.ASGIApp(played.sio), port=port, log_config=None, ws="websockets-sansio",
+        socketio.ASGIApp(scripted.sio), port=port, log_config=None, ws="websockets-sansio",
         ws_ping_interval=None, lifespan="off",
     )  # fmt: skip
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     await eventually(lambda: server.started, "server")
-    played.url = f"http://127.0.0.1:{port}"
+    scripted.url = f"http://127.0.0.1:{port}"
     try:
-        yield played
+        yield scripted
     finally:
         server.should_exit = True
         await task

@@ -1,4 +1,4 @@
-"""The Socket.IO process with routes that speak to clients, wherever they are connected."""
+"""The Socket.IO application with routes that emit to clients of any process."""
 
 from __future__ import annotations
 

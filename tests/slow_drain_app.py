@@ -1,4 +1,4 @@
-"""The Socket.IO process, which gives clients that do not go all the time that a test takes."""
+"""The Socket.IO application with a drain period that is longer than a test."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from pytest_celery import CeleryTestSetup
 from jobcast.publishing import runtime
 from tests.e2e.brokers import broker_tasks as jobs
 from tests.e2e.brokers.conftest import LEASE
-from tests.e2e.test_endings import story_of
+from tests.e2e.endings.harness import story_of
 from tests.support import (
     AHEAD,
     Follower,

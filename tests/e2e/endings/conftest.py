@@ -1,4 +1,4 @@
-"""A transport with short leases."""
+"""A deployment with short leases."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pytest
 from jobcast.publishing import runtime
 from jobcast.transports.leases import LeaseTimeouts
 from tests.conftest import Valkey
-from tests.e2e.endings.harness import Quick
+from tests.e2e.endings.harness import Deployment
 from tests.support import Server, running
 
 
 @pytest.fixture
-def quick(
+def deployment(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Quick]:
-    """Its parameter is how long things may take."""
-    terms: LeaseTimeouts = getattr(request, "param", LeaseTimeouts(lease=9, lost_after=300))
+) -> Iterator[Deployment]:
+    """A deployment. The parameter of the fixture is its lease timeouts."""
+    timeouts: LeaseTimeouts = getattr(request, "param", LeaseTimeouts(lease=9, lost_after=300))
     env = {
-        "JOBCAST_LEASE": str(terms.lease), "JOBCAST_LOST_AFTER": str(terms.lost_after),
+        "JOBCAST_LEASE": str(timeouts.lease), "JOBCAST_LOST_AFTER": str(timeouts.lost_after),
         "JOBCAST_LEASE_SIDECAR": "true",
     }  # fmt: skip
     with running(Valkey(tmp_path)) as valkey:
@@ -29,7 +29,7 @@ def quick(
         monkeypatch.setenv("JOBCAST_URL", valkey.url)
         runtime.close()
         with running(Server(tmp_path / "server.log", valkey.url, env)) as server:
-            quick = Quick(valkey, server.ready(), tmp_path, env)
-            with quick.stack:
-                yield quick
+            deployment = Deployment(valkey, server.ready(), tmp_path, env)
+            with deployment.stack:
+                yield deployment
         runtime.close()

@@ -1,4 +1,4 @@
-"""Workers, servers and clients with which the tests in this folder observe how a job ends."""
+"""Workers, servers and clients that observe how jobs end."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tests.conftest import Valkey
 from tests.support import Follower, Server, Worker, following, new_id, outside_of_the_loop, running
 
 Token = Callable[..., str]
-BEGUN = ["queued", "started 1/1", "log"]
+STARTED = ["queued", "started 1/1", "log"]
 DONE = "complete 'done'"
-ANY = ("prefork", "threads", "solo", "gevent", "eventlet")
+ALL_POOLS = ("prefork", "threads", "solo", "gevent", "eventlet")
 
 
 @dataclass
-class Scene:
-    """A worker, and a client that follows what is sent to it."""
+class Harness:
+    """A worker and a client that follows the jobs sent to it."""
 
     worker: Worker
     alice: Follower
@@ -36,9 +36,9 @@ class Scene:
         self.queue = self.worker.name
 
     def send(self, task: Any, *args: Any, **options: Any) -> str:
-        return self.dispatch(task.si(*args), **options)
+        return self.send_signature(task.si(*args), **options)
 
-    def dispatch(self, signature: Any, **options: Any) -> str:
+    def send_signature(self, signature: Any, **options: Any) -> str:
         return str(self.apply(signature, **options).id)
 
     def apply(self, signature: Any, **options: Any) -> AsyncResult[Any]:
@@ -49,7 +49,7 @@ class Scene:
         return result
 
     def broker(self) -> Connection:
-        """A connection of one's own: an app keeps those to the broker that it had first."""
+        """Open a connection to the worker's broker. An app keeps using its first broker."""
         return Connection(self.worker.env["CELERY_BROKER_URL"])
 
     def marker(self) -> str:
@@ -60,38 +60,40 @@ class Scene:
         with Celery(broker=url, set_as_current=False) as app:
             app.control.revoke(job_id, destination=[f"{self.worker.name}@test"], **options)
 
-    async def runs(self, job_id: str, count: int = 1) -> None:
-        """Wait until so many runs of the job are under way."""
+    async def wait_until_running(self, job_id: str, count: int = 1) -> None:
+        """Wait until the given number of runs of the job have started."""
         await self.alice.transcript.logged(job_id, count)
 
     async def follow(self, job_id: str) -> None:
         assert (await self.alice.join(job_id))["ok"]
 
-    async def story(self, job_id: str) -> list[str]:
-        """What was sent of the job up to its end, and a moment longer."""
+    async def final_timeline(self, job_id: str) -> list[str]:
+        """Wait for the end of the job and return its timeline, including events after the end."""
         await self.alice.transcript.end(job_id)
-        # Whatever else the worker had to say of it, it has said before the end of another job.
+        # Further events of the job arrive before the end of a later job.
         for _ in range(2):
             other = self.send(jobs.succeeds)
             await self.follow(other)
             await self.alice.transcript.end(other)
-        return await self.told(job_id)
+        return await self.timeline(job_id)
 
-    async def told(self, job_id: str) -> list[str]:
-        told = story_of(self.alice, job_id)
-        kept = len(self.alice.transcript.names(job_id))
+    async def timeline(self, job_id: str) -> list[str]:
+        """Return the timeline so far. Check that a new join repeats its last event."""
+        lines = timeline_of(self.alice, job_id)
+        seen = len(self.alice.transcript.names(job_id))
         await self.follow(job_id)
-        again = self.alice.transcript.events[-1]
-        assert story_of(self.alice, job_id, kept)[-1] == told[-1], again
-        return told
+        last = self.alice.transcript.events[-1]
+        assert timeline_of(self.alice, job_id, seen)[-1] == lines[-1], last
+        return lines
 
 
-def story_of(follower: Follower, job_id: str, start: int = 0) -> list[str]:
+def timeline_of(follower: Follower, job_id: str, start: int = 0) -> list[str]:
+    """Return a line for each event of a job that the follower has received."""
     events = [(n, d) for n, d in follower.transcript.events if d.get("job_id") == job_id][start:]
-    return [line for name, data in events if (line := brief(name, data))]
+    return [line for name, data in events if (line := summary(name, data))]
 
 
-def brief(name: str, data: dict[str, Any]) -> str:
+def summary(name: str, data: dict[str, Any]) -> str:
     match name:
         case "job_status":
             match data["status"]:
@@ -110,7 +112,7 @@ def brief(name: str, data: dict[str, Any]) -> str:
 
 
 class Workers:
-    """A worker for each pool, started when it is asked for."""
+    """Workers by pool, started on first use."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self._url = url
@@ -118,12 +120,12 @@ class Workers:
         self._workers: dict[str, Worker] = {}
         self.stack = ExitStack()
 
-    def of(self, pool: str) -> Worker:
+    def for_pool(self, pool: str) -> Worker:
         if pool not in self._workers:
-            self._workers[pool] = self.stack.enter_context(running(self.start(pool))).ready()
+            self._workers[pool] = self.stack.enter_context(running(self.create(pool))).ready()
         return self._workers[pool]
 
-    def start(self, pool: str, *arguments: str, env: dict[str, str] | None = None) -> Worker:
+    def create(self, pool: str, *arguments: str, env: dict[str, str] | None = None) -> Worker:
         log_path = self._folder / new_id(pool)
         name = new_id("worker")
         return Worker(
@@ -132,8 +134,8 @@ class Workers:
         )  # fmt: skip
 
 
-class Quick:
-    """A transport whose leases run out soon, and workers that a test may kill."""
+class Deployment:
+    """A transport with short leases, its server, and workers that a test may kill."""
 
     def __init__(self, valkey: Valkey, server: Server, folder: Path, env: dict[str, str]) -> None:
         self._env = env
@@ -144,16 +146,18 @@ class Quick:
         self._workers = Workers(valkey.url, folder)
 
     def worker(self, *arguments: str, pool: str = "prefork", **env: str) -> Worker:
-        worker = self._workers.start(pool, *arguments, env={**self._env, **env})
+        worker = self._workers.create(pool, *arguments, env={**self._env, **env})
         return self.stack.enter_context(running(worker)).ready()
 
-    async def another(self, former: Worker) -> Worker:
-        """A worker that takes over from one that is gone. Clients go on meanwhile."""
-        worker = self._workers.start("prefork", "-Q", former.name, env=self._env)
+    async def start_replacement(self, former: Worker) -> Worker:
+        """Start a worker on the queue of a former one. The event loop continues meanwhile."""
+        worker = self._workers.create("prefork", "-Q", former.name, env=self._env)
         return await asyncio.to_thread(self.stack.enter_context(running(worker)).ready)
 
 
 @asynccontextmanager
-async def at(quick: Quick, worker: Worker, token: Token) -> AsyncIterator[Scene]:
-    async with following(quick.server.url, token()) as alice:
-        yield Scene(worker, alice, quick.folder)
+async def harness_on(
+    deployment: Deployment, worker: Worker, token: Token
+) -> AsyncIterator[Harness]:
+    async with following(deployment.server.url, token()) as alice:
+        yield Harness(worker, alice, deployment.folder)

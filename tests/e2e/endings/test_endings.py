@@ -1,4 +1,4 @@
-"""However a task ends, whoever follows it sees how, once, and nothing after it."""
+"""Each ending of a task is reported exactly once, as the last event of its job."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from jobcast import owned_by
 from jobcast.publishing import runtime
 from tests import ending_jobs as jobs
 from tests.conftest import Valkey
-from tests.e2e.endings.harness import ANY, BEGUN, DONE, Scene, Token, Workers
+from tests.e2e.endings.harness import ALL_POOLS, DONE, STARTED, Harness, Token, Workers
 from tests.support import AHEAD, Server, following, new_id
 
 NOT_ACCEPTED = "The job was not sent in a way that the worker accepts"
 
 
 @pytest.fixture(scope="module")
-def sends(valkey: Valkey) -> Iterator[None]:
-    """Makes this process one that sends the tasks of this module."""
+def sending_process(valkey: Valkey) -> Iterator[None]:
+    """Configure this process as the sender of the tasks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JOBCAST_URL", valkey.url)
         runtime.close()
@@ -40,239 +40,247 @@ def workers(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @dataclass(frozen=True)
-class Row:
-    """One ending: what is sent, and what is seen of it."""
+class Ending:
+    """An ending: the task to send and the events that followers see."""
 
     task: Any
-    story: list[str]
+    timeline: list[str]
     message: str | None = None
     args: tuple[Any, ...] = ()
-    marked: bool = False
+    needs_marker: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
 
-SHARED = {
-    "success": (ANY, Row(jobs.succeeds, [*BEGUN, DONE])),
+ENDINGS = {
+    "success": (ALL_POOLS, Ending(jobs.succeeds, [*STARTED, DONE])),
     "exception": (
-        ANY, Row(jobs.fails, [*BEGUN, "error LookupError failure"], "no such row"),
+        ALL_POOLS, Ending(jobs.fails, [*STARTED, "error LookupError failure"], "no such row"),
     ),
     "wrong arguments": (
-        ANY, Row(jobs.takes_nothing, [*BEGUN[:-1], "error TypeError failure"], args=(1,)),
+        ALL_POOLS,
+        Ending(jobs.takes_nothing, [*STARTED[:-1], "error TypeError failure"], args=(1,)),
     ),
     "result that does not encode": (
-        ANY, Row(jobs.returns_what_does_not_encode, [*BEGUN, "error EncodeError failure"]),
+        ALL_POOLS,
+        Ending(jobs.returns_what_does_not_encode, [*STARTED, "error EncodeError failure"]),
     ),
     "retry": (
-        ANY,
-        Row(
+        ALL_POOLS,
+        Ending(
             jobs.retries_once,
-            [*BEGUN, "retrying 2 ConnectionError", "started 2/2", "log", DONE],
-            marked=True,
+            [*STARTED, "retrying 2 ConnectionError", "started 2/2", "log", DONE],
+            needs_marker=True,
         ),
     ),
     "autoretry": (
-        ANY,
-        Row(
+        ALL_POOLS,
+        Ending(
             jobs.retries_by_itself,
-            [*BEGUN, "retrying 2 ConnectionError", "started 2/2", "log", DONE],
-            marked=True,
+            [*STARTED, "retrying 2 ConnectionError", "started 2/2", "log", DONE],
+            needs_marker=True,
         ),
     ),
     "retries exhausted": (
-        ANY,
-        Row(
+        ALL_POOLS,
+        Ending(
             jobs.retries_in_vain,
             [
-                *BEGUN, "retrying 2 ConnectionError", "started 2/2", "log",
+                *STARTED, "retrying 2 ConnectionError", "started 2/2", "log",
                 "error ConnectionError failure",
             ],
         ),
     ),
     "soft time limit": (
         ("prefork",),
-        Row(
-            jobs.exceeds_softly, [*BEGUN, "error SoftTimeLimitExceeded time_limit"],
+        Ending(
+            jobs.exceeds_softly, [*STARTED, "error SoftTimeLimitExceeded time_limit"],
             "The job took longer than it may",
         ),
     ),
     "soft time limit, noticed": (
-        ("prefork",), Row(jobs.notices_the_limit, [*BEGUN, "complete 'what there was time for'"]),
+        ("prefork",),
+        Ending(jobs.notices_the_limit, [*STARTED, "complete 'what there was time for'"]),
     ),
     "hard time limit": (
         ("prefork", "gevent"),
-        Row(
-            jobs.exceeds, [*BEGUN, "error TimeLimitExceeded time_limit"],
+        Ending(
+            jobs.exceeds, [*STARTED, "error TimeLimitExceeded time_limit"],
             "The job was stopped: it took longer than 1 s",
         ),
     ),
     "hard time limit, run again": (
         ("prefork",),
-        Row(
+        Ending(
             jobs.exceeds_at_first,
-            [*BEGUN, "retrying 1 TimeLimitExceeded", "started 1/2", "log", DONE],
-            marked=True,
+            [*STARTED, "retrying 1 TimeLimitExceeded", "started 1/2", "log", DONE],
+            needs_marker=True,
         ),
     ),
     "child killed": (
         ("prefork",),
-        Row(
-            jobs.is_killed, [*BEGUN, "error WorkerLostError worker_lost"],
+        Ending(
+            jobs.is_killed, [*STARTED, "error WorkerLostError worker_lost"],
             "The worker process running this job was killed (out of memory?)",
         ),
     ),
     "child killed, acknowledged late": (
-        ("prefork",), Row(jobs.is_killed_late, [*BEGUN, "error WorkerLostError worker_lost"]),
+        ("prefork",), Ending(jobs.is_killed_late, [*STARTED, "error WorkerLostError worker_lost"]),
     ),
     "child killed, run again": (
         ("prefork",),
-        Row(
+        Ending(
             jobs.is_killed_at_first,
-            [*BEGUN, "retrying 1 WorkerLostError", "started 1/2", "log", DONE],
-            marked=True,
+            [*STARTED, "retrying 1 WorkerLostError", "started 1/2", "log", DONE],
+            needs_marker=True,
         ),
     ),
     "child killed, retried": (
         ("prefork",),
-        Row(
+        Ending(
             jobs.is_killed_and_retried,
-            [*BEGUN, "retrying 2 WorkerLostError", "started 2/2", "log", DONE],
-            marked=True,
+            [*STARTED, "retrying 2 WorkerLostError", "started 2/2", "log", DONE],
+            needs_marker=True,
         ),
     ),
     "child killed twice, run again": (
         ("prefork",),
-        Row(
+        Ending(
             jobs.is_killed_twice,
             [
-                *BEGUN, "retrying 1 WorkerLostError", "started 1/2", "log",
+                *STARTED, "retrying 1 WorkerLostError", "started 1/2", "log",
                 "retrying 1 WorkerLostError", "started 1/3", "log", DONE,
             ],
-            marked=True,
+            needs_marker=True,
         ),
     ),
     "child killed twice, retried": (
         ("prefork",),
-        Row(
+        Ending(
             jobs.is_killed_and_retried_twice,
             [
-                *BEGUN, "retrying 2 WorkerLostError", "started 2/2", "log",
+                *STARTED, "retrying 2 WorkerLostError", "started 2/2", "log",
                 "retrying 3 WorkerLostError", "started 3/3", "log", DONE,
             ],
-            marked=True,
+            needs_marker=True,
         ),
     ),
     "child killed, retried in vain": (
         ("prefork",),
-        Row(
+        Ending(
             jobs.is_killed_and_retried_in_vain,
             [
-                *BEGUN, "retrying 2 WorkerLostError", "started 2/2", "log",
+                *STARTED, "retrying 2 WorkerLostError", "started 2/2", "log",
                 "error WorkerLostError worker_lost",
             ],
         ),
     ),
     "before_start": (
-        ANY,
-        Row(
-            jobs.fails_before_it_starts, [*BEGUN[:-1], "error LookupError failure"],
+        ALL_POOLS,
+        Ending(
+            jobs.fails_before_it_starts, [*STARTED[:-1], "error LookupError failure"],
             "nothing to begin with",
         ),
     ),
     "cancelled within": (
         ("threads", "gevent", "eventlet"),
-        Row(jobs.is_cancelled_within, [*BEGUN, "error CancelledError failure"]),
+        Ending(jobs.is_cancelled_within, [*STARTED, "error CancelledError failure"]),
     ),
     "a group of exceptions": (
         ("threads", "gevent", "eventlet"),
-        Row(
-            jobs.fails_in_a_group, [*BEGUN, "error BaseExceptionGroup failure"],
+        Ending(
+            jobs.fails_in_a_group, [*STARTED, "error BaseExceptionGroup failure"],
             "several (2 sub-exceptions)",
         ),
     ),
-    "a timeout of its own": (
-        ("gevent",), Row(jobs.runs_out_of_patience, [*BEGUN, "error Timeout failure"]),
+    "gevent timeout": (
+        ("gevent",), Ending(jobs.runs_out_of_patience, [*STARTED, "error Timeout failure"]),
     ),
-    "a greenlet of its own": (
-        ("gevent",), Row(jobs.leaves_its_greenlet, [*BEGUN, "error GreenletExit failure"]),
+    "greenlet exit": (
+        ("gevent",), Ending(jobs.leaves_its_greenlet, [*STARTED, "error GreenletExit failure"]),
     ),
     "KeyboardInterrupt": (
-        ("prefork",), Row(jobs.is_interrupted, [*BEGUN, "error WorkerLostError worker_lost"]),
+        ("prefork",), Ending(jobs.is_interrupted, [*STARTED, "error WorkerLostError worker_lost"]),
     ),
     "os._exit": (
         ("prefork",),
-        Row(
-            jobs.exits_at_once, [*BEGUN, "error WorkerLostError worker_lost"],
+        Ending(
+            jobs.exits_at_once, [*STARTED, "error WorkerLostError worker_lost"],
             "The worker process running this job ended unexpectedly (exitcode 5)",
         ),
     ),
     "sys.exit": (
         ("prefork",),
-        Row(
-            jobs.exits, [*BEGUN, "error WorkerLostError worker_lost"],
+        Ending(
+            jobs.exits, [*STARTED, "error WorkerLostError worker_lost"],
             "The worker process running this job ended unexpectedly (exitcode 3)",
         ),
     ),
     "ignored": (
-        ANY,
-        Row(jobs.ignores, [*BEGUN, "error Ignore rejected"], "The job gave up without a result"),
+        ALL_POOLS,
+        Ending(
+            jobs.ignores, [*STARTED, "error Ignore rejected"], "The job gave up without a result",
+        ),
     ),
-    "rejected": (ANY, Row(jobs.rejects, [*BEGUN, "error Reject rejected"], "not today")),
+    "rejected": (ALL_POOLS, Ending(jobs.rejects, [*STARTED, "error Reject rejected"], "not today")),
     "rejected for another, too late": (
-        ANY, Row(jobs.rejects_for_another, [*BEGUN, "error Reject rejected"], "not here"),
+        ALL_POOLS,
+        Ending(jobs.rejects_for_another, [*STARTED, "error Reject rejected"], "not here"),
     ),
     "rejected for another": (
-        ANY,
-        Row(
-            jobs.rejects_at_first, [*BEGUN, "retrying 1 Reject", "started 1/2", "log", DONE],
-            marked=True,
+        ALL_POOLS,
+        Ending(
+            jobs.rejects_at_first, [*STARTED, "retrying 1 Reject", "started 1/2", "log", DONE],
+            needs_marker=True,
         ),
     ),
     "replaced": (
-        ANY, Row(jobs.is_replaced, [*BEGUN, "queued", "started 1/2", "log", DONE]),
+        ALL_POOLS, Ending(jobs.is_replaced, [*STARTED, "queued", "started 1/2", "log", DONE]),
     ),
     "replaced by several": (
-        ANY,
-        Row(jobs.is_replaced_by_several, [*BEGUN, "queued", "queued", "started 1/2", "log", DONE]),
+        ALL_POOLS,
+        Ending(
+            jobs.is_replaced_by_several, [*STARTED, "queued", "queued", "started 1/2", "log", DONE],
+        ),
     ),
-    "replaced by what is nobody's job": (
+    "replaced by a task that is no job": (
         ("prefork", "threads"),
-        Row(jobs.is_replaced_by_a_plain_task, [*BEGUN, "queued", "started 1/2", "complete 7"]),
+        Ending(jobs.is_replaced_by_a_plain_task, [*STARTED, "queued", "started 1/2", "complete 7"]),
     ),
     "replaced by a group": (
         ("prefork", "threads"),
-        Row(jobs.is_replaced_by_a_group, [*BEGUN, "queued", "started 1/2", "complete [1, 2]"]),
+        Ending(jobs.is_replaced_by_a_group, [*STARTED, "queued", "started 1/2", "complete [1, 2]"]),
     ),
-    "what calls back fails": (
+    "error callback fails": (
         ("prefork", "threads", "gevent", "eventlet"),  # a solo worker does not survive it
-        Row(
-            jobs.fails, [*BEGUN, "error TypeError failure"],
+        Ending(
+            jobs.fails, [*STARTED, "error TypeError failure"],
             options={"link_error": jobs.cannot_be_called_back.s()},
         ),
     ),
     "not accepted": (
         ("prefork", "gevent", "solo"),
-        Row(
+        Ending(
             jobs.succeeds, ["queued", "error Unacceptable rejected"], NOT_ACCEPTED,
             options={"serializer": "yaml"},
         ),
     ),
-    "no task's message": (
+    "invalid eta": (
         ("prefork",),
-        Row(
+        Ending(
             jobs.succeeds, ["queued", "error Unacceptable rejected"], NOT_ACCEPTED,
             options={"eta": "some day"},
         ),
     ),
-    "at a time that there is not": (
+    "eta out of range": (
         ("prefork",),
-        Row(
+        Ending(
             jobs.succeeds, ["queued", "error Unacceptable rejected"], NOT_ACCEPTED,
             options={"eta": datetime.max.replace(tzinfo=timezone(-timedelta(hours=12)))},
         ),
     ),
     "expired": (
-        ANY,
-        Row(
+        ALL_POOLS,
+        Ending(
             jobs.succeeds, ["queued", "error Expired expired"],
             "The job expired before a worker was free to start it",
             options={"expires": -1},
@@ -281,141 +289,147 @@ SHARED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("pool", ANY)
-async def test_an_id_that_is_no_text_is_followed_as_its_text_and_disturbs_nobody(
+@pytest.mark.parametrize("pool", ALL_POOLS)
+async def test_non_string_task_id_is_followed_as_a_string(
     pool: str,
     server: Server,
     workers: Workers,
-    sends: None,
+    sending_process: None,
     token: Token,
     tmp_path: Path,
 ) -> None:
     async with following(server.url, token()) as alice:
-        scene = Scene(workers.of(pool), alice, tmp_path)
+        harness = Harness(workers.for_pool(pool), alice, tmp_path)
         other = new_id()
         for task, end in (
             (jobs.succeeds, [DONE]),
             (jobs.fails, ["error LookupError failure"]),
             (jobs.retries_once, ["retrying 2 ConnectionError", "started 2/2", "log", DONE]),
         ):
-            args = (scene.marker(),) if task is jobs.retries_once else ()
-            job_id = scene.send(task, *args, task_id=uuid4())
-            await scene.follow(job_id)
-            assert await scene.story(job_id) == [*BEGUN, *end]
-        scene.send(jobs.succeeds, task_id=other)
-        await scene.follow(other)
-        assert await scene.story(other) == [*BEGUN, DONE]
+            args = (harness.marker(),) if task is jobs.retries_once else ()
+            job_id = harness.send(task, *args, task_id=uuid4())
+            await harness.follow(job_id)
+            assert await harness.final_timeline(job_id) == [*STARTED, *end]
+        harness.send(jobs.succeeds, task_id=other)
+        await harness.follow(other)
+        assert await harness.final_timeline(other) == [*STARTED, DONE]
 
 
 FIRST_PROTOCOL = {
-    "success": (jobs.succeeds, [*BEGUN, DONE]),
-    "failure": (jobs.fails, [*BEGUN, "error LookupError failure"]),
+    "success": (jobs.succeeds, [*STARTED, DONE]),
+    "failure": (jobs.fails, [*STARTED, "error LookupError failure"]),
     "retry": (
         jobs.retries_once,
-        [*BEGUN, "retrying 2 ConnectionError", "started 2/2", "log", DONE],
+        [*STARTED, "retrying 2 ConnectionError", "started 2/2", "log", DONE],
     ),
     "unknown": ("nowhere.task", ["queued", "error NotRegistered rejected"]),
 }
 
 
 @pytest.mark.parametrize("ending", FIRST_PROTOCOL)
-async def test_the_first_version_of_celerys_protocol_is_followed_too(
+async def test_version_1_of_celerys_protocol_is_supported(
     ending: str,
     server: Server,
     workers: Workers,
-    sends: None,
+    sending_process: None,
     token: Token,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    task, story = FIRST_PROTOCOL[ending]
+    task, timeline = FIRST_PROTOCOL[ending]
     monkeypatch.setitem(jobs.app.amqp.__dict__, "create_task_message", jobs.app.amqp.as_task_v1)
     async with following(server.url, token()) as alice:
-        scene = Scene(workers.of("threads"), alice, tmp_path)
-        args = [scene.marker()] if ending == "retry" else []
+        harness = Harness(workers.for_pool("threads"), alice, tmp_path)
+        args = [harness.marker()] if ending == "retry" else []
         signature = jobs.app.signature(task, args) if isinstance(task, str) else task.si(*args)
-        job_id = scene.dispatch(owned_by(signature, "alice"), headers={"x": 1})
+        job_id = harness.send_signature(owned_by(signature, "alice"), headers={"x": 1})
         assert (await alice.join(job_id))["ok"]
         await alice.transcript.end(job_id)
-        assert await scene.told(job_id) == story
+        assert await harness.timeline(job_id) == timeline
     assert "Traceback" not in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("name", "pool"), [(name, pool) for name, (pools, _) in SHARED.items() for pool in pools]
+    ("name", "pool"), [(name, pool) for name, (pools, _) in ENDINGS.items() for pool in pools]
 )
-async def test_an_ending_is_seen(
+async def test_each_ending_is_reported(
     name: str,
     pool: str,
     server: Server,
     workers: Workers,
-    sends: None,
+    sending_process: None,
     token: Token,
     tmp_path: Path,
 ) -> None:
-    _, row = SHARED[name]
+    _, ending = ENDINGS[name]
     async with following(server.url, token()) as alice:
-        scene = Scene(workers.of(pool), alice, tmp_path)
-        args = (scene.marker(),) if row.marked else row.args
-        job_id = scene.send(row.task, *args, **row.options)
-        await scene.follow(job_id)
-        assert await scene.story(job_id) == row.story
-        if row.message is not None:
-            assert (await alice.transcript.end(job_id))["message"] == row.message
+        harness = Harness(workers.for_pool(pool), alice, tmp_path)
+        args = (harness.marker(),) if ending.needs_marker else ending.args
+        job_id = harness.send(ending.task, *args, **ending.options)
+        await harness.follow(job_id)
+        assert await harness.final_timeline(job_id) == ending.timeline
+        if ending.message is not None:
+            assert (await alice.transcript.end(job_id))["message"] == ending.message
 
 
 @pytest.fixture
-def scene_of(
-    server: Server, workers: Workers, sends: None, token: Token, tmp_path: Path
-) -> Callable[[str], AbstractAsyncContextManager[Scene]]:
+def harness_for(
+    server: Server, workers: Workers, sending_process: None, token: Token, tmp_path: Path
+) -> Callable[[str], AbstractAsyncContextManager[Harness]]:
     @asynccontextmanager
-    async def scene(pool: str) -> AsyncIterator[Scene]:
-        # What comes later in a chain is nobody's before it is sent.
+    async def harness(pool: str) -> AsyncIterator[Harness]:
+        # Later steps of a chain have no owner before they are sent.
         async with following(server.url, token(jobs=["*"])) as alice:
-            yield Scene(workers.of(pool), alice, tmp_path)
+            yield Harness(workers.for_pool(pool), alice, tmp_path)
 
-    return scene
-
-
-SceneOf = Callable[[str], AbstractAsyncContextManager[Scene]]
+    return harness
 
 
-@pytest.mark.parametrize("pool", ANY)
-async def test_revoked_before_it_starts(pool: str, scene_of: SceneOf) -> None:
-    async with scene_of(pool) as scene:
-        job_id = scene.send(jobs.succeeds, countdown=AHEAD)
-        await scene.follow(job_id)
-        scene.revoke(job_id)
-        assert await scene.story(job_id) == ["queued", "error TaskRevokedError revoked"]
-        assert (await scene.alice.transcript.end(job_id))["message"] == "The job was cancelled"
+HarnessFor = Callable[[str], AbstractAsyncContextManager[Harness]]
+
+
+@pytest.mark.parametrize("pool", ALL_POOLS)
+async def test_job_revoked_before_its_start_ends_as_revoked(
+    pool: str, harness_for: HarnessFor
+) -> None:
+    async with harness_for(pool) as harness:
+        job_id = harness.send(jobs.succeeds, countdown=AHEAD)
+        await harness.follow(job_id)
+        harness.revoke(job_id)
+        assert await harness.final_timeline(job_id) == ["queued", "error TaskRevokedError revoked"]
+        assert (await harness.alice.transcript.end(job_id))["message"] == "The job was cancelled"
 
 
 @pytest.mark.parametrize(
-    ("pool", "how"), [("prefork", "SIGTERM"), ("prefork", "SIGKILL"), ("gevent", "SIGTERM")]
+    ("pool", "signal"), [("prefork", "SIGTERM"), ("prefork", "SIGKILL"), ("gevent", "SIGTERM")]
 )
-async def test_terminated_while_it_runs(pool: str, how: str, scene_of: SceneOf) -> None:
-    async with scene_of(pool) as scene:
-        job_id = scene.send(jobs.hangs)
-        await scene.follow(job_id)
-        await scene.runs(job_id)
-        scene.revoke(job_id, terminate=True, signal=how)
-        assert await scene.story(job_id) == [*BEGUN, "error Terminated revoked"]
+async def test_job_terminated_while_it_runs_ends_as_revoked(
+    pool: str, signal: str, harness_for: HarnessFor
+) -> None:
+    async with harness_for(pool) as harness:
+        job_id = harness.send(jobs.hangs)
+        await harness.follow(job_id)
+        await harness.wait_until_running(job_id)
+        harness.revoke(job_id, terminate=True, signal=signal)
+        assert await harness.final_timeline(job_id) == [*STARTED, "error Terminated revoked"]
 
 
 @pytest.mark.parametrize("pool", ["threads", "gevent", "eventlet"])
-async def test_sys_exit_where_there_is_no_process_to_end(pool: str, scene_of: SceneOf) -> None:
-    async with scene_of(pool) as scene:
-        job_id = scene.send(jobs.exits)
-        await scene.follow(job_id)
-        assert await scene.story(job_id) == [*BEGUN, "error SystemExit worker_lost"]
+async def test_sys_exit_in_a_pool_without_child_processes_ends_the_job(
+    pool: str, harness_for: HarnessFor
+) -> None:
+    async with harness_for(pool) as harness:
+        job_id = harness.send(jobs.exits)
+        await harness.follow(job_id)
+        assert await harness.final_timeline(job_id) == [*STARTED, "error SystemExit worker_lost"]
 
 
-async def test_a_task_that_no_worker_knows(scene_of: SceneOf) -> None:
-    async with scene_of("prefork") as scene:
-        job_id = scene.dispatch(jobs.app.signature("tests.nobody_knows_it"))
-        await scene.follow(job_id)
-        assert await scene.story(job_id) == ["queued", "error NotRegistered rejected"]
+async def test_unregistered_task_is_rejected(harness_for: HarnessFor) -> None:
+    async with harness_for("prefork") as harness:
+        job_id = harness.send_signature(jobs.app.signature("tests.unregistered"))
+        await harness.follow(job_id)
+        assert await harness.final_timeline(job_id) == ["queued", "error NotRegistered rejected"]
 
 
 @pytest.mark.parametrize(
@@ -426,27 +440,27 @@ async def test_a_task_that_no_worker_knows(scene_of: SceneOf) -> None:
     ],
     ids=["failed", "ignored"],
 )
-async def test_steps_after_one_that_did_not_succeed(
-    chain: Callable[[], Any], end: str, scene_of: SceneOf
+async def test_later_steps_of_a_failed_chain_end_as_failed(
+    chain: Callable[[], Any], end: str, harness_for: HarnessFor
 ) -> None:
-    async with scene_of("prefork") as scene:
-        last = scene.apply(chain())
+    async with harness_for("prefork") as harness:
+        last = harness.apply(chain())
         ids = [last.parent.parent.id, last.parent.id, last.id]
         for job_id in ids:
-            await scene.follow(job_id)
-        stories = [await scene.story(job_id) for job_id in ids]
-        assert stories[0] == [*BEGUN, end]
-        assert stories[1:] == [["error StepFailed failure"]] * 2
+            await harness.follow(job_id)
+        timelines = [await harness.final_timeline(job_id) for job_id in ids]
+        assert timelines[0] == [*STARTED, end]
+        assert timelines[1:] == [["error StepFailed failure"]] * 2
 
 
-async def test_the_body_of_a_chord_whose_header_failed(scene_of: SceneOf) -> None:
-    async with scene_of("prefork") as scene:
-        starter = scene.send(jobs.starts_a_chord)
-        await scene.follow(starter)
-        body, *parts = (await scene.alice.transcript.end(starter))["result"]
+async def test_body_of_a_chord_with_a_failed_header_ends_as_failed(harness_for: HarnessFor) -> None:
+    async with harness_for("prefork") as harness:
+        starter = harness.send(jobs.starts_a_chord)
+        await harness.follow(starter)
+        body, *parts = (await harness.alice.transcript.end(starter))["result"]
         for job_id in (body, *parts):
-            await scene.follow(job_id)
-        assert await scene.story(body) == ["error StepFailed failure"]
-        assert sorted([(await scene.story(part))[-1] for part in parts]) == [
+            await harness.follow(job_id)
+        assert await harness.final_timeline(body) == ["error StepFailed failure"]
+        assert sorted([(await harness.final_timeline(part))[-1] for part in parts]) == [
             DONE, "error LookupError failure",
         ]  # fmt: skip

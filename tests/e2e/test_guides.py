@@ -155,7 +155,7 @@ sys.exit(pytest.main(["-q", *(f"-o{{option}}" for option in options)]))
 """
 
 
-def test_test_of_the_guide_passes(project: Project, tmp_path: Path) -> None:
+def test_example_of_the_testing_guide_passes(project: Project, tmp_path: Path) -> None:
     for name in ("tasks.py", "test_tasks.py"):
         (tmp_path / name).write_text(MODULES[name])
     assert "1 passed" in project.run(RUN_PYTEST.format(folder=str(tmp_path)))

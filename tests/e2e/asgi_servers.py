@@ -1,4 +1,4 @@
-"""The Socket.IO process under several ASGI servers, and clients that have to be made by hand."""
+"""The Socket.IO process under several ASGI servers, and low-level test clients."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
                   "--log-config", f"json:{LOG_CONFIG}"),
     "granian": ("granian", "--interface", "asgi", "--factory", APP),
 }  # fmt: skip
-#: Where frames go straight to the transport.
+#: The servers under which jobcast writes frames directly to the transport.
 DIRECT = frozenset({"uvicorn-sansio"})
 
 
@@ -53,29 +53,29 @@ class AsgiServer(Server):
         super().start()
 
     async def metric(self, name: str) -> float:
-        """The value of a metric, as Prometheus would read it."""
+        """Return the value of a metric from ``/metrics``."""
         page = await self._get("/metrics")
         found = re.search(rf"^{name} (\S+)$", page, re.MULTILINE)
         assert found is not None, page
         return float(found[1])
 
     async def paths(self) -> dict[str, int]:
-        """What ``tests/paths.py`` counts."""
+        """Return the counters of ``tests/paths.py``."""
         counts: dict[str, int] = json.loads(await self._get("/paths"))
         return counts
 
-    async def becomes(self, name: str, value: float) -> None:
-        """Wait until a metric has a value."""
+    async def wait_for_metric(self, name: str, value: float) -> None:
+        """Wait until a metric has the given value."""
         async with asyncio.timeout(TIMEOUT):
             while True:
                 if await self.metric(name) == value:
                     return
                 await asyncio.sleep(0.05)
 
-    async def becomes_empty(self) -> None:
-        """Wait until nothing is left of any connection."""
-        await self.becomes("jobcast_connections", 0)
-        await self.becomes("jobcast_jobs_followed", 0)
+    async def wait_until_empty(self) -> None:
+        """Wait until the server has released every connection."""
+        await self.wait_for_metric("jobcast_connections", 0)
+        await self.wait_for_metric("jobcast_jobs_followed", 0)
         async with asyncio.timeout(TIMEOUT):
             while True:
                 if not any((await self.paths()).values()):
@@ -84,10 +84,10 @@ class AsgiServer(Server):
 
     @property
     def peak_memory(self) -> int:
-        """Bytes that its processes have had at most: some servers have one that starts others."""
+        """The peak memory in bytes of the server's process and its children."""
         parent = psutil.Process(self.popen.pid)
-        family = [parent, *parent.children(recursive=True)]
-        pages = [Path(f"/proc/{process.pid}/status").read_text() for process in family]
+        processes = [parent, *parent.children(recursive=True)]
+        pages = [Path(f"/proc/{process.pid}/status").read_text() for process in processes]
         return sum(int(page.partition("VmHWM:")[2].split()[0]) * 1024 for page in pages)
 
     async def _get(self, path: str) -> str:
@@ -98,24 +98,24 @@ class AsgiServer(Server):
         return await asyncio.to_thread(read)
 
 
-class RudeClient(RawClient):
-    """Sends what no client should."""
+class InvalidDataClient(RawClient):
+    """A client that can send invalid data."""
 
     async def send_binary(self, data: bytes) -> None:
         self._protocol.send_binary(data)
         await self._flush()
 
     async def send_text(self, data: bytes) -> None:
-        """Send a text that need not be one."""
+        """Send a text frame, which need not be valid UTF-8."""
         self._protocol.send_text(data)
         await self._flush()
 
     async def write(self, data: bytes) -> None:
-        """Write bytes that need not be frames."""
+        """Write bytes, which need not be valid frames."""
         await asyncio.get_running_loop().sock_sendall(self._socket, data)
 
-    async def is_closed(self, timeout: float = TIMEOUT) -> None:
-        """Read until the server has ended the connection, in the words of Engine.IO or without."""
+    async def wait_until_closed(self, timeout: float = TIMEOUT) -> None:
+        """Read until the server closes the connection, with or without an Engine.IO packet."""
         async with asyncio.timeout(timeout):
             try:
                 await self.read_until(lambda packet: packet == "1")
@@ -124,8 +124,8 @@ class RudeClient(RawClient):
 
 
 @asynccontextmanager
-async def rude_client(url: str, token: str) -> AsyncIterator[RudeClient]:
-    client = RudeClient(url)
+async def invalid_data_client(url: str, token: str) -> AsyncIterator[InvalidDataClient]:
+    client = InvalidDataClient(url)
     try:
         await client.connect(token)
         yield client
@@ -133,10 +133,10 @@ async def rude_client(url: str, token: str) -> AsyncIterator[RudeClient]:
         client.close()
 
 
-class Climber:
-    """Begins with long-polling, and upgrades when it is told, as the JavaScript client does.
+class UpgradingClient:
+    """A client that starts with long-polling and upgrades on request, like the JavaScript client.
 
-    Python's upgrades before it has said anything, so that nothing can come in between.
+    python-socketio's client upgrades before it sends anything, so no event can come in between.
     """
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
@@ -147,14 +147,14 @@ class Climber:
         self._paused = False
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self.packets: list[str] = []
-        self.heard = 0  # events
+        self.event_count = 0
         self.upgraded_after = 0  # packets
 
     async def connect(self, token: str) -> None:
         await self._poll()
         self._query["sid"] = json.loads(self.packets[0][1:])["sid"]
         await self.send(f"40{json.dumps({'token': token})}")
-        self._polling = asyncio.create_task(self._poll_on())
+        self._polling = asyncio.create_task(self._poll_repeatedly())
 
     async def send(self, packet: str) -> None:
         if self._socket is not None:
@@ -164,7 +164,7 @@ class Climber:
             assert answer.status == 200, await answer.text()
 
     async def probe(self) -> None:
-        """Begin to upgrade, while a poll may wait."""
+        """Start the upgrade. A poll may be pending."""
         query = {**self._query, "transport": "websocket"}
         url = self._url.replace("http", "ws", 1)
         self.probed = await self._session.ws_connect(url, params=query)
@@ -172,7 +172,7 @@ class Climber:
         assert await self.probed.receive_str(timeout=TIMEOUT) == "3probe"
 
     async def upgrade(self) -> None:
-        """What was polled for is read; then all comes by the WebSocket."""
+        """Read the pending poll to its end, then switch to the WebSocket."""
         assert self._polling is not None
         self._paused = True
         async with asyncio.timeout(TIMEOUT):
@@ -180,7 +180,7 @@ class Climber:
         self.upgraded_after = len(self.packets)
         await self.probed.send_str("5")
         self._socket = self.probed
-        self._polling = asyncio.create_task(self._read_on(self.probed))
+        self._polling = asyncio.create_task(self._read_websocket(self.probed))
 
     async def close(self) -> None:
         if self._polling is not None:
@@ -191,7 +191,7 @@ class Climber:
         found = [json.loads(packet[2:]) for packet in self.packets if packet.startswith("42[")]
         return [payload for event, payload in found if event == name]
 
-    async def _poll_on(self) -> None:
+    async def _poll_repeatedly(self) -> None:
         while not self._paused:
             await self._poll()
 
@@ -200,23 +200,23 @@ class Climber:
             body = await answer.text()
             assert answer.status == 200, body
             for packet in body.split("\x1e"):
-                await self._take(packet)
+                await self._handle_packet(packet)
 
-    async def _read_on(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    async def _read_websocket(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         async for message in socket:
-            await self._take(message.data)
+            await self._handle_packet(message.data)
 
-    async def _take(self, packet: str) -> None:
+    async def _handle_packet(self, packet: str) -> None:
         self.packets.append(packet)
-        self.heard += packet.startswith("42[")
+        self.event_count += packet.startswith("42[")
         if packet == "2":
             await self.send("3")
 
 
 @asynccontextmanager
-async def climbing(url: str, token: str) -> AsyncIterator[Climber]:
+async def upgrading_client(url: str, token: str) -> AsyncIterator[UpgradingClient]:
     async with aiohttp.ClientSession() as session:
-        client = Climber(url, session)
+        client = UpgradingClient(url, session)
         try:
             await client.connect(token)
             yield client

@@ -7,5 +7,5 @@ from tests.e2e.stock import install
 
 @pytest.fixture(scope="session")
 def package() -> None:
-    """The stock client's dependencies."""
+    """Install the dependencies of the stock JavaScript client."""
     install()

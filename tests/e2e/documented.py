@@ -1,4 +1,4 @@
-"""The code and the commands of a documentation page, run as they stand there."""
+"""Run the code and the commands of a documentation page unchanged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MINT = "jobcast token --sub alice"
 
 
 class Page:
-    """A page of Markdown: its modules by file name, its commands, its other blocks by language."""
+    """A Markdown page: modules by file name, shell commands, and code blocks by language."""
 
     def __init__(self, path: str) -> None:
         self.blocks = BLOCK.findall((ROOT / path).read_text("utf-8"))
@@ -31,14 +31,14 @@ class Page:
             for language, code in self.blocks
             if language == "python" and (match := FILE_NAME.match(code))
         }
-        self.commands = [line for code in self.of("sh") for line in code.splitlines()]
+        self.commands = [line for code in self.code_blocks("sh") for line in code.splitlines()]
 
-    def of(self, language: str) -> list[str]:
+    def code_blocks(self, language: str) -> list[str]:
         return [code for name, code in self.blocks if name == language]
 
 
 class Project:
-    """A folder with the modules of pages, whose processes use a Valkey of the tests."""
+    """A folder with the modules of pages. Its processes use a Valkey server of the tests."""
 
     def __init__(self, folder: Path, valkey: Valkey, modules: Mapping[str, str]) -> None:
         self.folder = folder
@@ -55,34 +55,34 @@ class Project:
             self.write(name, code)
 
     def write(self, name: str, code: str) -> None:
-        """Write a module; its Celery application gets a queue of its own on the tests' broker."""
-        own = code.replace(URL, self.valkey.url)
-        if own != code and "app = Celery(" in code:
-            own += f"\napp.conf.task_default_queue = {new_id('queue')!r}\n"
-            own += "app.conf.result_backend = app.conf.broker_url\n"
+        """Write a module. Its Celery application uses the tests' broker and a unique queue."""
+        adapted = code.replace(URL, self.valkey.url)
+        if adapted != code and "app = Celery(" in code:
+            adapted += f"\napp.conf.task_default_queue = {new_id('queue')!r}\n"
+            adapted += "app.conf.result_backend = app.conf.broker_url\n"
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(own)
+        path.write_text(adapted)
 
     def shell(self, line: str, log: str) -> Process:
         return Process(["bash", "-c", line], self.folder / log, self.env, self.folder)
 
     @contextmanager
     def worker(self, line: str) -> Iterator[Process]:
-        """Run a worker until the end of the block, which begins when it is ready."""
+        """Run a worker during the block. The block starts when the worker is ready."""
         with running(self.shell(f"{line} -c 2", f"{new_id('worker')}.log")) as worker:
             worker.expect(lambda: " ready." in worker.log, "ready worker")
             yield worker
 
     @contextmanager
     def server(self, line: str) -> Iterator[Process]:
-        """Run a server until the end of the block, which begins when it is ready."""
+        """Run a server during the block. The block starts when the server is ready."""
         with running(self.shell(line, f"{new_id('server')}.log")) as server:
             server.expect(lambda: answers(f"{self.url}/readyz"), "ready server")
             yield server
 
     def run(self, code: str, **env: str) -> str:
-        """Run Python in the project, and return its output."""
+        """Run Python code in the project and return its output."""
         return self._output([sys.executable, "-W", "error", "-c", code], **env)
 
     def mint(self, *arguments: str) -> str:
@@ -92,7 +92,7 @@ class Project:
     def watch(
         self, line: str, job_id: str, token: str, url: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run the page's ``jobcast watch`` with the id of a job and a token."""
+        """Run the page's ``jobcast watch`` with a job id and a token."""
         return subprocess.run(
             ["bash", "-c", f"{line} --url {url or self.url}"], text=True, check=False,
             env={**os.environ, **self.env, "JOBCAST_TOKEN": token, "JOB_ID": job_id},
@@ -100,15 +100,15 @@ class Project:
         )  # fmt: skip
 
     def _output(self, argv: list[str], **env: str) -> str:
-        done = subprocess.run(
+        completed = subprocess.run(
             argv, cwd=self.folder, text=True, check=True, timeout=3 * TIMEOUT,
             env={**os.environ, **self.env, **env}, stdout=subprocess.PIPE,
         )  # fmt: skip
-        return done.stdout.strip()
+        return completed.stdout.strip()
 
 
 def run_stock_script(script: str, url: str, token: str, job_id: str) -> list[str]:
-    """Run a page's socket.io-client script until the end of the job, and return its lines."""
+    """Run a page's socket.io-client script until the job ends and return its lines."""
     path = STOCK_CLIENT / f".{new_id('page')}.mjs"
     path.write_text(
         _with_constants(script, url, token, job_id)
@@ -123,7 +123,7 @@ def run_stock_script(script: str, url: str, token: str, job_id: str) -> list[str
 
 
 def run_package_script(script: str, url: str, token: str, job_id: str, folder: Path) -> list[str]:
-    """Run a page's @jobcast/client script until the end of the job, and return its lines."""
+    """Run a page's @jobcast/client script until the job ends and return its lines."""
     installed = folder / "node_modules" / "@jobcast" / "client"
     installed.parent.mkdir(parents=True)
     installed.symlink_to(ROOT / "client")
@@ -140,7 +140,7 @@ def _with_constants(script: str, url: str, token: str, job_id: str) -> str:
 
 
 def _node(path: Path) -> list[str]:
-    done = subprocess.run(
+    completed = subprocess.run(
         [command("node"), str(path)], text=True, timeout=TIMEOUT, check=True, stdout=subprocess.PIPE
     )
-    return done.stdout.splitlines()
+    return completed.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""Tasks whose exceptions cannot be pickled, so that Celery passes on others."""
+"""Tasks whose exceptions cannot be pickled, so that Celery substitutes others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ app = Celery("raising", broker=BROKER or "memory://", set_as_current=BROKER is n
 app.conf.update(result_backend=BROKER or "cache+memory://", broker_connection_retry_on_startup=True)
 
 
-class TellsFields(ProgressTask):
+class ReportsFields(ProgressTask):
     abstract = True
 
     def public_error(self, exc: BaseException) -> str:
@@ -27,18 +27,18 @@ def fails(self: ProgressTask) -> None:
     raise TwoArgs(5, "bad row")
 
 
-@app.task(base=TellsFields, bind=True, shared=False)
+@app.task(base=ReportsFields, bind=True, shared=False)
 def fails_and_tells_fields(self: ProgressTask) -> None:
     raise NoSuchRow("users", 7)
 
 
-@app.task(base=TellsFields, bind=True, max_retries=1, default_retry_delay=0, shared=False)
+@app.task(base=ReportsFields, bind=True, max_retries=1, default_retry_delay=0, shared=False)
 def retries(self: ProgressTask) -> None:
     raise self.retry(exc=TwoArgs(6, "not yet"))
 
 
 @app.task(
-    base=TellsFields, bind=True, autoretry_for=(TwoArgs,), max_retries=1, default_retry_delay=0,
+    base=ReportsFields, bind=True, autoretry_for=(TwoArgs,), max_retries=1, default_retry_delay=0,
     shared=False,
 )  # fmt: skip
 def retries_by_itself(self: ProgressTask) -> None:

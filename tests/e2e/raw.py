@@ -1,4 +1,4 @@
-"""A WebSocket client of which a test decides when it reads."""
+"""A WebSocket client that reads only when a test asks it to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from websockets.uri import parse_uri
 
 
 class RawClient:
-    """Socket.IO on a WebSocket on a socket, each byte of which is asked for."""
+    """A Socket.IO client that controls each read from its socket."""
 
     def __init__(self, url: str) -> None:
         address = urlsplit(url)
@@ -25,8 +25,8 @@ class RawClient:
         )
         self._peer = address.hostname, address.port
         self._socket = socket.socket()
-        # The kernel chooses how much it keeps. With a few kB, TCP's window may stay smaller than a
-        # segment: all comes by probes of 200 ms then, and whoever reads seems to be slow.
+        # The kernel chooses the size of the receive buffer. With a few kB the TCP window may stay
+        # smaller than a segment: data then arrives by 200 ms probes, and the reader seems slow.
         self._socket.setblocking(False)
         self.packets: list[str] = []
 
@@ -39,7 +39,7 @@ class RawClient:
         await self.read_until(lambda packet: packet.startswith("40"))
 
     async def join(self, job_id: str, after: dict[str, Any] | None = None) -> None:
-        """Join, and read up to the acknowledgement."""
+        """Join a job and read up to the acknowledgement."""
         request: dict[str, Any] = {"job_id": job_id}
         if after is not None:
             request["after"] = after
@@ -51,10 +51,10 @@ class RawClient:
         await self._flush()
 
     async def read_until(self, wanted: Any) -> str:
-        """Read up to a packet.
+        """Read up to a packet that matches.
 
         Raises:
-            ConnectionError: the connection ended before.
+            ConnectionError: the connection ended first.
         """
         while True:
             before = len(self.packets)
@@ -64,7 +64,7 @@ class RawClient:
                     return packet
 
     async def read_to_the_end(self) -> None:
-        """Read what is still on its way, until the connection is gone."""
+        """Read pending packets until the connection is closed."""
         try:
             await self.read_until(lambda _: False)
         except ConnectionError:
@@ -85,7 +85,7 @@ class RawClient:
     async def _read_some(self) -> None:
         data = await asyncio.get_running_loop().sock_recv(self._socket, 65536)
         if not data:
-            raise ConnectionError("the server has closed the connection")
+            raise ConnectionError("the server closed the connection")
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             if not isinstance(event, Frame):
@@ -96,7 +96,7 @@ class RawClient:
                 if packet == "2":
                     await self.send("3")
             elif event.opcode is Opcode.CLOSE:
-                raise ConnectionError("the server has closed the connection")
+                raise ConnectionError("the server closed the connection")
         await self._flush()
 
     async def _flush(self) -> None:

@@ -1,4 +1,4 @@
-"""The npm package socket.io-client, as a process."""
+"""The npm package socket.io-client in a Node.js process."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Event = tuple[str, dict[str, Any]]
 
 
 def command(name: str) -> str:
-    """Node's, from the virtual environment if it is there."""
-    beside = Path(sys.executable).with_name(name)
-    return str(beside) if beside.exists() else shutil.which(name) or name
+    """Return the path of a Node.js command, from the virtual environment if it has one."""
+    in_environment = Path(sys.executable).with_name(name)
+    return str(in_environment) if in_environment.exists() else shutil.which(name) or name
 
 
 def install() -> None:
-    """Its dependencies, as its lock file says."""
+    """Install the stock client's dependencies from its lock file."""
     if not (FOLDER / "node_modules").exists():
         subprocess.run([command("npm"), "ci", "--silent"], cwd=FOLDER, check=True, timeout=300)
 

@@ -1,4 +1,4 @@
-"""The same stories under every ASGI server, whether or not frames go past it."""
+"""The same scenarios under every ASGI server, with and without direct writes of frames."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from jobcast.settings import DEFAULT_HANDSHAKE_TIMEOUT
 from jobcast.testing import log, started
 from jobcast.transports import Outgoing, Retention, open_publisher
 from tests.conftest import Valkey
-from tests.e2e.asgi_servers import COMMANDS, AsgiServer, climbing, rude_client
+from tests.e2e.asgi_servers import COMMANDS, AsgiServer, invalid_data_client, upgrading_client
 from tests.support import TIMEOUT, Transcript, eventually, following, new_id, running
 
-# python-engineio's client does not read the answers to its requests in long-polling: where their
-# bodies come after their heads, aiohttp finds their connections open when it collects them.
+# python-engineio's client does not read the responses to its long-polling requests. If a body
+# arrives after its headers, aiohttp reports an open connection at garbage collection.
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed connection:ResourceWarning")
 
 Token = Callable[..., str]
-Say = Callable[..., Awaitable[None]]
+Publish = Callable[..., Awaitable[None]]
 
 HISTORY = 40
 LIVE = 400
-LIMIT = 256 * 1024  # characters that may wait for a client
-AHEAD = 500  # events of some 120 characters, far from that limit
+LIMIT = 256 * 1024  # characters queued for a client
+AHEAD = 500  # events of about 120 characters, far below LIMIT
 LINE = "x" * 8000
 LINES = 3000  # for a client that does not read: 24 MB
-PIECE = 25  # lines that are said at a time
-PATIENCE = 25.0  # seconds for what should be over after DEFAULT_HANDSHAKE_TIMEOUT, or at once
-ROOM = 20 * 1024 * 1024  # bytes that the server may grow by; without a bound it would be LINES
+BATCH = 25  # lines published at a time
+CLOSE_TIMEOUT = 25.0  # seconds; the server closes at once or after DEFAULT_HANDSHAKE_TIMEOUT
+MAX_GROWTH = 20 * 1024 * 1024  # bytes; without a bound the server grows by all LINES
 
 
 @pytest.fixture(autouse=True)
-def collect_what_clients_left() -> Iterator[None]:
-    """While it may be left; other tests would be blamed for it."""
+def collect_open_connections() -> Iterator[None]:
+    """Collect open connections here, so that their warnings do not fail other tests."""
     yield
     gc.collect()
 
@@ -58,21 +58,21 @@ def process(
 
 @pytest.fixture
 def asgi(process: AsgiServer) -> Iterator[AsgiServer]:
-    """The server, which has nothing to complain of while the test has it."""
+    """The server. Fail if it logs a traceback during the test."""
     before = len(process.log)
     yield process
     assert "Traceback" not in process.log[before:]
 
 
 @pytest.fixture
-async def say(valkey: Valkey) -> AsyncIterator[Say]:
-    """Publishes events, as a worker does."""
+async def publish(valkey: Valkey) -> AsyncIterator[Publish]:
+    """Publish events as a worker does."""
     publisher = open_publisher(valkey.url, Retention(ttl=60, size=2 * LINES))
 
-    async def say(*events: JobEvent) -> None:
+    async def publish(*events: JobEvent) -> None:
         await asyncio.to_thread(publisher.publish, [Outgoing.of(event) for event in events])
 
-    yield say
+    yield publish
     publisher.close()
 
 
@@ -80,107 +80,107 @@ def texts(transcript: Transcript, job_id: str) -> list[str]:
     return [event["message"] for event in transcript.of(job_id, "job_log")]
 
 
-async def test_a_websocket_has_the_history_then_its_answer_then_what_comes(
-    asgi: AsgiServer, say: Say, job_id: str, token: Token
+async def test_websocket_receives_history_then_acknowledgement_then_live_events(
+    asgi: AsgiServer, publish: Publish, job_id: str, token: Token
 ) -> None:
-    await say(started(job_id), *(log(job_id, n) for n in range(HISTORY)))
+    await publish(started(job_id), *(log(job_id, n) for n in range(HISTORY)))
     async with following(asgi.url, token(jobs=["*"])) as alice:
         paths = await asgi.paths()
-        # Otherwise this would be the same test four times.
+        # Otherwise all servers would test the same code.
         assert (paths["direct"], paths["ordinary"]) == ((1, 0) if asgi.direct else (0, 1))
         answer = await alice.join(job_id)
         assert answer["ok"] is True
         assert (answer["status"], answer["seq"]) == ("started", HISTORY + 1)
         assert alice.transcript.names(job_id) == ["joined", "job_status", *["job_log"] * HISTORY]
         for begin in range(HISTORY, HISTORY + LIVE, 7):
-            await say(*(log(job_id, n) for n in range(begin, min(begin + 7, HISTORY + LIVE))))
+            await publish(*(log(job_id, n) for n in range(begin, min(begin + 7, HISTORY + LIVE))))
         await alice.transcript.wait_logged(job_id, HISTORY + LIVE)
         assert texts(alice.transcript, job_id) == [str(n) for n in range(HISTORY + LIVE)]
         assert alice.transcript.seqs(job_id) == list(range(1, HISTORY + LIVE + 2))
         assert await alice.leave(job_id) == {"ok": True, "job_id": job_id}
-    await asgi.becomes_empty()
+    await asgi.wait_until_empty()
 
 
 @pytest.mark.parametrize("size", [0, 60, 200, 10_000, 70_000])
-async def test_events_of_any_length_and_of_any_letters_arrive(
-    asgi: AsgiServer, say: Say, job_id: str, token: Token, size: int
+async def test_events_of_any_length_and_any_characters_arrive(
+    asgi: AsgiServer, publish: Publish, job_id: str, token: Token, size: int
 ) -> None:
     text = "€🎉" * (size // 2)
     async with following(asgi.url, token(jobs=["*"])) as alice:
         await alice.join(job_id)
-        await say(log(job_id, text), log(job_id, text[:-1]), log(job_id, "end"))
+        await publish(log(job_id, text), log(job_id, text[:-1]), log(job_id, "end"))
         await alice.transcript.wait_logged(job_id, 3)
         assert texts(alice.transcript, job_id) == [text, text[:-1], "end"]
 
 
-async def test_a_stock_client_that_begins_with_long_polling_loses_nothing(
-    asgi: AsgiServer, say: Say, job_id: str, token: Token
+async def test_stock_client_that_starts_with_long_polling_loses_nothing(
+    asgi: AsgiServer, publish: Publish, job_id: str, token: Token
 ) -> None:
-    async def talk() -> None:
+    async def publish_lines() -> None:
         for n in range(LIVE):
-            await say(log(job_id, n))
+            await publish(log(job_id, n))
 
-    await say(started(job_id))
-    talking = asyncio.create_task(talk())
+    await publish(started(job_id))
+    publishing = asyncio.create_task(publish_lines())
     async with following(asgi.url, token(jobs=["*"]), ("polling", "websocket")) as alice:
         assert alice.client.transport() == "websocket"
         await alice.join(job_id)
-        await talking
+        await publishing
         await alice.transcript.wait_logged(job_id, LIVE)
         assert texts(alice.transcript, job_id) == [str(n) for n in range(LIVE)]
         assert alice.transcript.seqs(job_id) == list(range(1, LIVE + 2))
-    await asgi.becomes_empty()
+    await asgi.wait_until_empty()
 
 
-async def test_nothing_is_lost_or_doubled_or_overtaken_during_an_upgrade(
-    asgi: AsgiServer, say: Say, job_id: str, token: Token
+async def test_upgrade_loses_repeats_and_reorders_nothing(
+    asgi: AsgiServer, publish: Publish, job_id: str, token: Token
 ) -> None:
-    said = 0
+    published = 0
     ahead = AHEAD
-    enough = asyncio.Event()
+    stop = asyncio.Event()
 
-    async def talk() -> None:
-        nonlocal said
-        while not enough.is_set():
-            if said >= climber.heard + ahead:
+    async def publish_lines() -> None:
+        nonlocal published
+        while not stop.is_set():
+            if published >= client.event_count + ahead:
                 await asyncio.sleep(0.01)
                 continue
-            await say(*(log(job_id, n) for n in range(said, said + 3)))
-            said += 3
+            await publish(*(log(job_id, n) for n in range(published, published + 3)))
+            published += 3
 
-    await say(started(job_id))
-    async with climbing(asgi.url, token(jobs=["*"])) as climber:
-        await climber.send(f"421{json.dumps(['join_job', {'job_id': job_id}])}")
-        await eventually(lambda: any(p.startswith("431") for p in climber.packets), "answer")
-        talking = asyncio.create_task(talk())
+    await publish(started(job_id))
+    async with upgrading_client(asgi.url, token(jobs=["*"])) as client:
+        await client.send(f"421{json.dumps(['join_job', {'job_id': job_id}])}")
+        await eventually(lambda: any(p.startswith("431") for p in client.packets), "answer")
+        publishing = asyncio.create_task(publish_lines())
 
-        async def hears(more: int) -> None:
-            seen = len(climber.events("job_log"))
-            await eventually(lambda: len(climber.events("job_log")) >= seen + more, "events")
+        async def wait_for_events(more: int) -> None:
+            seen = len(client.events("job_log"))
+            await eventually(lambda: len(client.events("job_log")) >= seen + more, "events")
 
-        await hears(50)
-        await climber.probe()
-        # While the upgrade is on its way polls are answered with nothing; what comes has to wait.
-        before = said
+        await wait_for_events(50)
+        await client.probe()
+        # During the upgrade polls return no events, so new events have to wait.
+        before = published
         ahead *= 2
-        await eventually(lambda: said > before + 50, "events during the upgrade")
-        await climber.upgrade()
-        await hears(50)
-        # Requests come by the WebSocket now.
-        await climber.send(f"422{json.dumps(['leave_job', {'job_id': 'another'}])}")
-        await eventually(lambda: any(p.startswith("432") for p in climber.packets), "answer")
-        enough.set()
-        await talking
-        await eventually(lambda: len(climber.events("job_log")) >= said, f"{said} events")
-        messages = [event["message"] for event in climber.events("job_log")]
-        assert messages == [str(n) for n in range(said)]
-        assert [event["seq"] for event in climber.events("job_log")] == list(range(2, said + 2))
+        await eventually(lambda: published > before + 50, "events during the upgrade")
+        await client.upgrade()
+        await wait_for_events(50)
+        # Requests use the WebSocket now.
+        await client.send(f"422{json.dumps(['leave_job', {'job_id': 'another'}])}")
+        await eventually(lambda: any(p.startswith("432") for p in client.packets), "answer")
+        stop.set()
+        await publishing
+        await eventually(lambda: len(client.events("job_log")) >= published, f"{published} events")
+        messages = [event["message"] for event in client.events("job_log")]
+        assert messages == [str(n) for n in range(published)]
+        assert [event["seq"] for event in client.events("job_log")] == list(range(2, published + 2))
         paths = await asgi.paths()
         assert (paths["direct"], paths["ordinary"]) == ((1, 0) if asgi.direct else (0, 1))
-    await asgi.becomes_empty()
+    await asgi.wait_until_empty()
 
 
-#: What is no packet of Engine.IO, and what is none of Socket.IO.
+#: Invalid packets of Engine.IO and of Socket.IO.
 GARBAGE: tuple[str | bytes, ...] = (
     "", "x", "0{}", "2", "6", "bAAAA", "\x00", "ü", "4", "4x", "42", "42{}", "42[]", "42[1]",
     '42["join_job"', "42[{}]", "49", "45-[", "44{}", "4" + "[" * 5000, "x" * 70_000,
@@ -188,182 +188,182 @@ GARBAGE: tuple[str | bytes, ...] = (
 )  # fmt: skip
 
 
-async def close_all(asgi: AsgiServer, token: str, said: tuple[str | bytes, ...]) -> None:
-    """Whoever says one of these is closed, all at the same time."""
+async def assert_all_closed(
+    asgi: AsgiServer, token: str, payloads: tuple[str | bytes, ...]
+) -> None:
+    """Check that the server closes concurrent clients that each send one of the payloads."""
 
-    async def say(garbage: str | bytes) -> None:
-        async with rude_client(asgi.url, token) as client:
+    async def send(garbage: str | bytes) -> None:
+        async with invalid_data_client(asgi.url, token) as client:
             await client.join(new_id())
             if isinstance(garbage, str):
                 await client.send(garbage)
             else:
                 await client.send_binary(garbage)
-            await client.is_closed(PATIENCE)
+            await client.wait_until_closed(CLOSE_TIMEOUT)
 
-    ends = await asyncio.gather(*map(say, said), return_exceptions=True)
-    assert [(g[:20], end) for g, end in zip(said, ends, strict=True) if end is not None] == []
-    await asgi.becomes_empty()
-
-
-async def test_clients_that_speak_garbage_are_closed(asgi: AsgiServer, token: Token) -> None:
-    await close_all(asgi, token(jobs=["*"]), GARBAGE)
+    ends = await asyncio.gather(*map(send, payloads), return_exceptions=True)
+    assert [(g[:20], end) for g, end in zip(payloads, ends, strict=True) if end is not None] == []
+    await asgi.wait_until_empty()
 
 
-async def test_a_client_that_speaks_garbage_is_nothing_to_the_others(
-    asgi: AsgiServer, say: Say, job_id: str, token: Token
+async def test_clients_that_send_garbage_are_closed(asgi: AsgiServer, token: Token) -> None:
+    await assert_all_closed(asgi, token(jobs=["*"]), GARBAGE)
+
+
+async def test_client_that_sends_garbage_does_not_affect_others(
+    asgi: AsgiServer, publish: Publish, job_id: str, token: Token
 ) -> None:
-    await say(started(job_id))
+    await publish(started(job_id))
     async with following(asgi.url, token(jobs=["*"])) as other:
         await other.join(job_id)
         for n in range(10):
-            async with rude_client(asgi.url, token(jobs=["*"])) as client:
+            async with invalid_data_client(asgi.url, token(jobs=["*"])) as client:
                 await client.join(job_id)
                 await client.send("4x")
-                await say(log(job_id, n))
-                await client.is_closed(PATIENCE)
+                await publish(log(job_id, n))
+                await client.wait_until_closed(CLOSE_TIMEOUT)
         await other.transcript.wait_logged(job_id, 10)
         assert texts(other.transcript, job_id) == [str(n) for n in range(10)]
-    await asgi.becomes_empty()
+    await asgi.wait_until_empty()
 
 
-async def test_types_of_packets_that_there_are_not_close_a_connection(
-    asgi: AsgiServer, token: Token
+async def test_unknown_packet_types_close_a_connection(asgi: AsgiServer, token: Token) -> None:
+    await assert_all_closed(asgi, token(jobs=["*"]), ("7", "8{}", "99"))
+
+
+async def test_empty_messages_close_a_connection(asgi: AsgiServer, token: Token) -> None:
+    await assert_all_closed(asgi, token(jobs=["*"]), (b"", "b", "b!"))
+
+
+async def test_text_frame_with_invalid_utf8_closes_a_connection(
+    process: AsgiServer, token: Token
 ) -> None:
-    await close_all(asgi, token(jobs=["*"]), ("7", "8{}", "99"))
-
-
-async def test_messages_with_nothing_in_them_close_a_connection(
-    asgi: AsgiServer, token: Token
-) -> None:
-    await close_all(asgi, token(jobs=["*"]), (b"", "b", "b!"))
-
-
-async def test_a_text_that_is_none_closes_a_connection(process: AsgiServer, token: Token) -> None:
-    # What is logged of it is the server's affair: jobcast is not asked.
-    async with rude_client(process.url, token()) as client:
+    # The ASGI server rejects and logs this frame, so the log is not checked.
+    async with invalid_data_client(process.url, token()) as client:
         await client.send_text(b"42[\xff\xfe]")
-        await client.is_closed(PATIENCE)
-    await process.becomes_empty()
+        await client.wait_until_closed(CLOSE_TIMEOUT)
+    await process.wait_until_empty()
 
 
 @pytest.mark.parametrize(
     "garbage", [b"x", b"7", b"4x", b"42[]", b"b", b"4", b"\xff", b"\x1e", b"3" * 40]
 )
-async def test_garbage_by_long_polling_is_answered_and_not_told_of(
+async def test_garbage_by_long_polling_is_answered_without_a_traceback(
     asgi: AsgiServer, token: Token, garbage: bytes
 ) -> None:
-    async with aiohttp.ClientSession() as session, asyncio.timeout(PATIENCE):
-        own = await poll(session, asgi.url)
+    async with aiohttp.ClientSession() as session, asyncio.timeout(CLOSE_TIMEOUT):
+        query = await open_polling_session(session, asgi.url)
         connect = f"40{json.dumps({'token': token()})}"
-        # It does not poll: whether it is answered is not for it to delay.
+        # The client does not poll, which must not delay the responses.
         for data in (connect, garbage, "1"):
             url = f"{asgi.url}/socket.io/"
-            async with session.post(url, params=own, data=data) as answer:
+            async with session.post(url, params=query, data=data) as answer:
                 assert answer.status in (200, 400), answer
 
 
-async def poll(session: aiohttp.ClientSession, url: str) -> dict[str, str]:
-    """Open a connection by long-polling. Returns what its requests have to say."""
+async def open_polling_session(session: aiohttp.ClientSession, url: str) -> dict[str, str]:
+    """Open a long-polling session and return the query parameters of its requests."""
     query = {"EIO": "4", "transport": "polling"}
     async with session.get(f"{url}/socket.io/", params=query) as answer:
         return {**query, "sid": json.loads((await answer.text())[1:])["sid"]}
 
 
-async def test_a_long_poll_that_was_left_does_not_keep_the_process_from_ending(
+async def test_abandoned_long_poll_does_not_prevent_shutdown(
     valkey: Valkey, tmp_path: Path
 ) -> None:
     with running(AsgiServer(tmp_path / "log", valkey.url, "uvicorn-sansio")) as server:
         server.ready()
         async with aiohttp.ClientSession() as session:
-            await poll(session, server.url)
-        await eventually(lambda: "did not authenticate" in server.log, "end of it")
-        # uvicorn ends by raising the signal once more.
+            await open_polling_session(session, server.url)
+        await eventually(lambda: "did not authenticate" in server.log, "end of the session")
+        # uvicorn exits by raising the signal again.
         assert await asyncio.to_thread(server.stop, 15) in (0, -signal.SIGTERM)
         assert "Traceback" not in server.log
 
 
-async def test_what_is_no_frame_closes_a_connection(asgi: AsgiServer, token: Token) -> None:
-    # An opcode that there is not, a frame that is not masked, a control frame that is too long.
+async def test_invalid_frame_closes_a_connection(asgi: AsgiServer, token: Token) -> None:
+    # A reserved opcode, an unmasked frame, and a control frame that is too long.
     for garbage in (b"\x83\x80abcd", b"\x81\x01x", b"\x89\xfe\x01\x00abcd" + b"x" * 256):
-        async with rude_client(asgi.url, token()) as client:
+        async with invalid_data_client(asgi.url, token()) as client:
             await client.write(garbage)
-            await client.is_closed(PATIENCE)
-    await asgi.becomes_empty()
+            await client.wait_until_closed(CLOSE_TIMEOUT)
+    await asgi.wait_until_empty()
 
 
-async def test_a_client_that_goes_without_a_word_is_forgotten(
-    asgi: AsgiServer, say: Say, job_id: str, token: Token
+async def test_client_that_vanishes_is_released(
+    asgi: AsgiServer, publish: Publish, job_id: str, token: Token
 ) -> None:
-    await say(started(job_id))
-    async with rude_client(asgi.url, token(jobs=["*"])) as client:
+    await publish(started(job_id))
+    async with invalid_data_client(asgi.url, token(jobs=["*"])) as client:
         await client.join(job_id)
         assert await asgi.metric("jobcast_connections") == 1
         assert await asgi.metric("jobcast_jobs_followed") == 1
-    await asgi.becomes_empty()
+    await asgi.wait_until_empty()
 
 
-async def test_an_expired_token_ends_its_connection_and_nothing_of_it_is_left(
-    asgi: AsgiServer, say: Say, job_id: str, token: Token
+async def test_expired_token_ends_and_releases_its_connection(
+    asgi: AsgiServer, publish: Publish, job_id: str, token: Token
 ) -> None:
-    await say(started(job_id))
+    await publish(started(job_id))
     async with following(asgi.url, token(jobs=["*"], ttl=3)) as alice:
         await alice.join(job_id)
         assert await asgi.metric("jobcast_connections") == 1
         await eventually(lambda: not alice.client.connected, "end of the connection")
         assert "token_expiring" in [name for name, _ in alice.transcript.events]
-        await asgi.becomes_empty()
+        await asgi.wait_until_empty()
 
 
-async def test_a_client_that_does_not_go_when_its_token_expired_is_made_to(
+async def test_client_that_ignores_the_expiry_of_its_token_is_closed(
     asgi: AsgiServer, token: Token
 ) -> None:
-    # It expires when nobody looks any more whether the connection has authenticated.
+    # The token expires after the handshake timeout has stopped watching the connection.
     ttl = int(DEFAULT_HANDSHAKE_TIMEOUT) + 2
-    async with rude_client(asgi.url, token(ttl=ttl)) as client:
+    async with invalid_data_client(asgi.url, token(ttl=ttl)) as client:
         async with asyncio.timeout(TIMEOUT):
             await client.read_until(lambda packet: packet == "41")
-        # It was told, and stays. A connection that is nobody's is not to be had for longer than
-        # one that never authenticated.
-        await client.is_closed(PATIENCE)
-    await asgi.becomes_empty()
+        # The client ignores the disconnect. Its connection may then stay no longer than one that
+        # never authenticated.
+        await client.wait_until_closed(CLOSE_TIMEOUT)
+    await asgi.wait_until_empty()
 
 
-async def test_an_upgrade_that_is_begun_and_not_ended_is_not_kept_for_ever(
+async def test_unfinished_upgrade_is_closed(
     asgi: AsgiServer,
 ) -> None:
     async with aiohttp.ClientSession() as session:
-        own = await poll(session, asgi.url)
+        query = await open_polling_session(session, asgi.url)
         url = f"{asgi.url}/socket.io/".replace("http", "ws", 1)
-        async with session.ws_connect(url, params={**own, "transport": "websocket"}) as socket:
-            # It never authenticates; the WebSocket must not outlive what it was opened for.
-            async with asyncio.timeout(PATIENCE):
+        async with session.ws_connect(url, params={**query, "transport": "websocket"}) as socket:
+            # The session never authenticates, and the WebSocket must not outlive it.
+            async with asyncio.timeout(CLOSE_TIMEOUT):
                 await socket.receive()
             assert socket.closed
 
 
-async def test_a_client_that_does_not_read_costs_a_bounded_amount(
-    asgi: AsgiServer, say: Say, job_id: str, token: Token
+async def test_client_that_does_not_read_costs_bounded_memory(
+    asgi: AsgiServer, publish: Publish, job_id: str, token: Token
 ) -> None:
-    await say(started(job_id))
+    await publish(started(job_id))
     async with (
-        rude_client(asgi.url, token(jobs=["*"])) as slow,
+        invalid_data_client(asgi.url, token(jobs=["*"])) as slow,
         following(asgi.url, token(jobs=["*"])) as other,
     ):
         await slow.join(job_id)
         await other.join(job_id)
-        before, cut = asgi.peak_memory, await asgi.metric("jobcast_slow_disconnects_total")
-        for begin in range(0, LINES, PIECE):
-            await say(*(log(job_id, f"{LINE}{n}") for n in range(begin, begin + PIECE)))
-            # The other one has each piece before the next is said.
-            await other.transcript.wait_logged(job_id, begin + PIECE)
-        assert asgi.peak_memory - before < ROOM
-        assert await asgi.metric("jobcast_slow_disconnects_total") == cut + 1
-        # Not when it reads again: that may be never.
-        await asgi.becomes("jobcast_connections", 1)
+        before, disconnects = asgi.peak_memory, await asgi.metric("jobcast_slow_disconnects_total")
+        for begin in range(0, LINES, BATCH):
+            await publish(*(log(job_id, f"{LINE}{n}") for n in range(begin, begin + BATCH)))
+            # The other client receives each batch before the next is published.
+            await other.transcript.wait_logged(job_id, begin + BATCH)
+        assert asgi.peak_memory - before < MAX_GROWTH
+        assert await asgi.metric("jobcast_slow_disconnects_total") == disconnects + 1
+        # The connection ends now, because the client may never read again.
+        await asgi.wait_for_metric("jobcast_connections", 1)
         async with asyncio.timeout(TIMEOUT):
             await slow.read_to_the_end()
         seen = [event["message"] for event in slow.events("job_log")]
         assert seen == [f"{LINE}{n}" for n in range(len(seen))]
         assert len(seen) < LINES
         assert other.client.connected
-    await asgi.becomes_empty()
+    await asgi.wait_until_empty()

@@ -1,4 +1,4 @@
-"""Keys that change or cannot be fetched, and subjects that are numbers, on a real server."""
+"""Key rotation, unavailable keys, numeric subjects and token lifetimes on a real server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Token = Callable[..., str]
 NEW, OLD = "n" * 32, "o" * 32
 
 
-async def code_of_refusal(url: str, token: str) -> str:
+async def refusal_code(url: str, token: str) -> str:
     client = socketio.AsyncClient(reconnection=False, handle_sigint=False)
     errors: list[dict[str, Any]] = []
     client.on("connect_error", errors.append)
@@ -36,9 +36,7 @@ async def code_of_refusal(url: str, token: str) -> str:
     return code
 
 
-async def test_tokens_of_the_old_and_of_the_new_secret_are_accepted(
-    valkey: Valkey, tmp_path: Path
-) -> None:
+async def test_tokens_of_old_and_new_secrets_are_accepted(valkey: Valkey, tmp_path: Path) -> None:
     env = {"JOBCAST_JWT_SECRET": "", "JOBCAST_JWT_SECRETS": f"new={NEW}, {OLD}"}
     with running(Server(tmp_path / "log", valkey.url, env)) as process:
         process.ready()
@@ -47,12 +45,12 @@ async def test_tokens_of_the_old_and_of_the_new_secret_are_accepted(
                 renewed = mint(NEW, "alice", kid="new")
                 assert (await alice.request("refresh_token", {"token": renewed}))["ok"]
         wrong = mint(OLD, "alice", kid="new")
-        assert await code_of_refusal(process.url, wrong) == "token_signature"
+        assert await refusal_code(process.url, wrong) == "token_signature"
         assert NEW not in process.log
         assert OLD not in process.log
 
 
-async def test_an_endpoint_that_hangs_delays_nobody_whose_key_is_known(
+async def test_hanging_jwks_endpoint_does_not_delay_tokens_with_known_keys(
     valkey: Valkey, tmp_path: Path
 ) -> None:
     with key_server({"good": private_key()}) as keys:
@@ -62,9 +60,9 @@ async def test_an_endpoint_that_hangs_delays_nobody_whose_key_is_known(
             await eventually(lambda: keys.requests == 1, "request when the server starts")
             keys.answers.clear()
             async with following(process.url, keys.token("good")) as alice:
-                strangers = [
+                unknown_key_attempts = [
                     asyncio.create_task(
-                        code_of_refusal(process.url, keys.token(f"x{n}", private_key()))
+                        refusal_code(process.url, keys.token(f"x{n}", private_key()))
                     )
                     for n in range(12)
                 ]
@@ -73,13 +71,13 @@ async def test_an_endpoint_that_hangs_delays_nobody_whose_key_is_known(
                         pass
                     answer = await alice.request("refresh_token", {"token": keys.token("good")})
                     assert answer["ok"]
-                codes = set(await asyncio.gather(*strangers))
+                codes = set(await asyncio.gather(*unknown_key_attempts))
                 assert codes <= {"unavailable", "token_key"}
             assert keys.requests <= 2
             assert "Traceback" not in process.log
 
 
-async def test_a_numeric_subject_follows_the_jobs_that_its_number_owns(
+async def test_numeric_subject_follows_the_jobs_that_it_owns(
     server: Server, valkey: Valkey, job_id: str
 ) -> None:
     publisher = open_publisher(valkey.url)
@@ -93,7 +91,7 @@ async def test_a_numeric_subject_follows_the_jobs_that_its_number_owns(
             assert (await follower.join(job_id))["ok"] is joins
 
 
-async def test_a_token_that_is_valid_until_the_year_9999_is_accepted(server: Server) -> None:
+async def test_token_valid_until_the_year_9999_is_accepted(server: Server) -> None:
     payload = json.dumps({"sub": "alice", "exp": LATEST_TIME}).encode()
     token = jwt.PyJWS().encode(payload, SECRET, algorithm="HS256")
     async with following(server.url, token) as alice:
@@ -101,13 +99,13 @@ async def test_a_token_that_is_valid_until_the_year_9999_is_accepted(server: Ser
         assert answer == {"ok": True, "expires_at": "9999-12-31T23:59:59Z"}
 
 
-async def test_a_token_that_lives_for_too_long_is_refused(
+async def test_token_with_too_long_a_lifetime_is_refused(
     valkey: Valkey, tmp_path: Path, token: Token
 ) -> None:
     env = {"JOBCAST_JWT_MAX_LIFETIME": "600"}
     with running(Server(tmp_path / "log", valkey.url, env)) as process:
         process.ready()
-        assert await code_of_refusal(process.url, token(ttl=3600)) == "token_lifetime"
+        assert await refusal_code(process.url, token(ttl=3600)) == "token_lifetime"
         async with following(process.url, token("alice", ttl=600)) as alice:
             answer = await alice.request("refresh_token", {"token": token("alice", ttl=3600)})
             assert answer["code"] == "token_lifetime"

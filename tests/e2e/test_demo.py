@@ -1,4 +1,4 @@
-"""The demo as a process of its own: what it shows, and that nothing of it stays behind."""
+"""The demo in a separate process: its output, its exit and its cleanup."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CODE = "import sys; from jobcast.demo import run; sys.exit(run(port=%d, scale=1,
 
 
 class Demo(Process):
-    """The demo, its temporary files in a directory of its own."""
+    """The demo process, with a separate directory for its temporary files."""
 
     def __init__(
         self, directory: Path, mark: Mark, *, port: int = 0, once: bool | None = True, **env: str
@@ -43,13 +43,13 @@ class Demo(Process):
             {"JOBCAST_URL": "", "TMPDIR": str(self.temporary), **mark.env, **env},
         )
 
-    def says(self, text: str) -> None:
+    def wait_for_output(self, text: str) -> None:
         self.expect(lambda: text in self.log, f"{text!r}", TIMEOUT)
 
-    def has(self, pattern: str) -> bool:
+    def has_file(self, pattern: str) -> bool:
         return any(self.temporary.glob(pattern))
 
-    def ends(self) -> int:
+    def wait_for_exit(self) -> int:
         return self.popen.wait(TIMEOUT)
 
 
@@ -65,64 +65,64 @@ def demo(tmp_path: Path, mark: Mark) -> Iterator[Demo]:
         yield demo
 
 
-def running_parts(mark: Mark) -> set[str]:
+def running_commands(mark: Mark) -> set[str]:
     return {word for each in mark.processes() for word in (each.name(), *each.cmdline())}
 
 
-def assert_nothing_is_left(mark: Mark, temporary: Path) -> None:
+def assert_cleaned_up(mark: Mark, temporary: Path) -> None:
     mark.wait_until_gone()
     assert list(temporary.iterdir()) == []
 
 
-def test_it_shows_how_each_job_ends_and_leaves_nothing(demo: Demo, mark: Mark) -> None:
-    assert demo.ends() == 0, demo.log
+def test_demo_shows_each_outcome_and_cleans_up(demo: Demo, mark: Mark) -> None:
+    assert demo.wait_for_exit() == 0, demo.log
     for job in JOBS:
         assert re.search(rf"{job}-[0-9a-f]{{8}}", demo.log)
     assert "LedgerError" in demo.log
     assert "All jobs ended as they should" in demo.log
-    assert_nothing_is_left(mark, demo.temporary)
+    assert_cleaned_up(mark, demo.temporary)
 
 
 @pytest.mark.parametrize(
-    ("signum", "moment"),
+    ("signum", "stage_reached"),
     [
-        (signal.SIGINT, lambda demo: demo.has("jobcast-demo-*")),
-        (signal.SIGTERM, lambda demo: demo.has("jobcast-demo-*/valkey.log")),
-        (signal.SIGHUP, lambda demo: demo.has("jobcast-demo-*/samples.log")),
-        (signal.SIGINT, lambda demo: demo.has("jobcast-demo-*/samples/ledger.csv")),
+        (signal.SIGINT, lambda demo: demo.has_file("jobcast-demo-*")),
+        (signal.SIGTERM, lambda demo: demo.has_file("jobcast-demo-*/valkey.log")),
+        (signal.SIGHUP, lambda demo: demo.has_file("jobcast-demo-*/samples.log")),
+        (signal.SIGINT, lambda demo: demo.has_file("jobcast-demo-*/samples/ledger.csv")),
         (signal.SIGINT, lambda demo: "jobcast watch" in demo.log),
         (signal.SIGTERM, lambda demo: "jobcast watch" in demo.log),
     ],
     ids=["directory", "valkey", "processes", "samples", "jobs, INT", "jobs, TERM"],
 )
-def test_a_signal_stops_all_of_it_at_any_moment(
-    demo: Demo, mark: Mark, signum: signal.Signals, moment: Callable[[Demo], bool]
+def test_signal_at_any_stage_stops_all_processes_and_cleans_up(
+    demo: Demo, mark: Mark, signum: signal.Signals, stage_reached: Callable[[Demo], bool]
 ) -> None:
-    demo.expect(lambda: moment(demo), "moment", TIMEOUT)
+    demo.expect(lambda: stage_reached(demo), "stage", TIMEOUT)
     demo.popen.send_signal(signum)
-    assert demo.ends() == 128 + signum, demo.log
+    assert demo.wait_for_exit() == 128 + signum, demo.log
     assert "Traceback" not in demo.log
-    assert_nothing_is_left(mark, demo.temporary)
+    assert_cleaned_up(mark, demo.temporary)
 
 
-def test_a_process_that_dies_is_reported_with_its_log(demo: Demo, mark: Mark) -> None:
-    demo.says("jobcast watch")
+def test_unexpected_exit_of_a_process_is_reported_with_its_log(demo: Demo, mark: Mark) -> None:
+    demo.wait_for_output("jobcast watch")
     for process in mark.processes():
         if "realtime.app:app" in process.cmdline():
             process.kill()
-    assert demo.ends() == 1, demo.log
+    assert demo.wait_for_exit() == 1, demo.log
     assert "the realtime process ended unexpectedly (signal 9)" in demo.log
     assert "POST /api/jobs/audit_ledger" in demo.log
-    assert_nothing_is_left(mark, demo.temporary)
+    assert_cleaned_up(mark, demo.temporary)
 
 
-def test_it_uses_the_server_and_the_port_that_there_are(
+def test_demo_uses_the_configured_server_and_avoids_a_taken_port(
     tmp_path: Path, mark: Mark, valkey: Valkey
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with running(Demo(tmp_path, mark, port=port, JOBCAST_URL=valkey.url)) as demo:
-            assert demo.ends() == 0, demo.log
+            assert demo.wait_for_exit() == 0, demo.log
     assert f"port {port} is taken" in demo.log
     assert f"transport  {valkey.url}" in demo.log
     job = re.search(r"hash_tree-[0-9a-f]{8}", demo.log)
@@ -130,12 +130,12 @@ def test_it_uses_the_server_and_the_port_that_there_are(
     with redis.Redis.from_url(valkey.url) as client:
         assert client.exists(f"jobcast:{{{job[0]}}}:state")
         assert list(client.scan_iter("*jobcast-demo-*")) == []
-    assert_nothing_is_left(mark, demo.temporary)
+    assert_cleaned_up(mark, demo.temporary)
 
 
-async def test_its_console_has_the_five_jobs_and_starts_more(tmp_path: Path, mark: Mark) -> None:
+async def test_demo_console_lists_its_jobs_and_starts_more(tmp_path: Path, mark: Mark) -> None:
     with running(Demo(tmp_path, mark, once=False)) as demo:
-        demo.says("stops them")
+        demo.wait_for_output("stops them")
         found = re.search(r"open (http://127\.0\.0\.1:\d+)\n", demo.log)
         assert found is not None
         visitor = Visitor(urlsplit(found[1]).port or 0, "demo")
@@ -147,13 +147,13 @@ async def test_its_console_has_the_five_jobs_and_starts_more(tmp_path: Path, mar
             events = [event async for event in client.follow(job_id)]
         assert isinstance(events[-1], JobComplete)
         assert events[-1].result == {"imported": 1, "rejected": 1}
-        said = [event.message for event in events if isinstance(event, JobLog)]
-        assert said == ["line 3: email is not an address"]
+        messages = [event.message for event in events if isinstance(event, JobLog)]
+        assert messages == ["line 3: email is not an address"]
         assert visitor.jobs[0] == job_id
         assert Visitor(visitor.port, "somebody").jobs == []
         demo.popen.send_signal(signal.SIGINT)
-        assert demo.ends() == 0, demo.log
-    assert_nothing_is_left(mark, demo.temporary)
+        assert demo.wait_for_exit() == 0, demo.log
+    assert_cleaned_up(mark, demo.temporary)
 
 
 @pytest.mark.parametrize(
@@ -162,31 +162,31 @@ async def test_its_console_has_the_five_jobs_and_starts_more(tmp_path: Path, mar
         ("redis://:hunter2@127.0.0.1:1/0", "no answer from redis://:***@127.0.0.1:1/0"),
     ],
 )
-def test_a_server_that_cannot_be_used_is_said_in_a_line(
+def test_unreachable_server_is_reported_in_one_line(
     tmp_path: Path, mark: Mark, url: str, problem: str
 ) -> None:
     with running(Demo(tmp_path, mark, JOBCAST_URL=url)) as demo:
-        assert demo.ends() == 1, demo.log
+        assert demo.wait_for_exit() == 1, demo.log
     last = demo.log.splitlines()[-1]
     assert last.startswith("Error: ")
     assert problem in last
     assert "Traceback" not in demo.log
-    assert_nothing_is_left(mark, demo.temporary)
+    assert_cleaned_up(mark, demo.temporary)
 
 
-def test_in_a_terminal_it_stays_until_ctrl_c(tmp_path: Path, mark: Mark) -> None:
+def test_demo_in_a_terminal_runs_until_ctrl_c(tmp_path: Path, mark: Mark) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     ours, theirs = pty.openpty()
     shown = b""
 
-    def says(text: bytes) -> bool:
+    def has_shown(text: bytes) -> bool:
         nonlocal shown
         if select.select([ours], [], [], 0)[0]:
             shown += os.read(ours, 65536)
         return text in shown
 
-    # The terminal has to be the controlling one for its Ctrl-C to become a signal.
+    # Ctrl-C becomes a signal only in the controlling terminal of the process.
     code = f"import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); {CODE}"
     env = {**os.environ, "JOBCAST_URL": "", "TMPDIR": str(temporary), "TERM": "xterm", **mark.env}
     process = subprocess.Popen(
@@ -195,15 +195,15 @@ def test_in_a_terminal_it_stays_until_ctrl_c(tmp_path: Path, mark: Mark) -> None
     )  # fmt: skip
     os.close(theirs)
     try:
-        wait_for(lambda: says(b"stops them"), "end of the jobs", TIMEOUT)
+        wait_for(lambda: has_shown(b"stops them"), "end of the jobs", TIMEOUT)
         last = rb"stops them.*\r\n  open http://127\.0\.0\.1:\d+\r\n$"
-        wait_for(lambda: says(b"") and re.search(last, shown, re.DOTALL), "last line", TIMEOUT)
-        assert {"valkey-server", "celery", "jobcast.cli"} <= running_parts(mark)
+        wait_for(lambda: has_shown(b"") and re.search(last, shown, re.DOTALL), "last line", TIMEOUT)
+        assert {"valkey-server", "celery", "jobcast.cli"} <= running_commands(mark)
         os.write(ours, b"\x03")
-        wait_for(lambda: says(b"stopping"), "answer to Ctrl-C", TIMEOUT)
+        wait_for(lambda: has_shown(b"stopping"), "reaction to Ctrl-C", TIMEOUT)
         assert process.wait(TIMEOUT) == 0
     finally:
         process.kill()
         process.wait()
         os.close(ours)
-    assert_nothing_is_left(mark, temporary)
+    assert_cleaned_up(mark, temporary)

@@ -1,4 +1,4 @@
-"""Whatever Celery makes of an exception, followers see the one that was raised."""
+"""Followers see the exception that was raised, even if Celery replaces it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def worker(
     ],
     ids=["failure", "failure, with a hook", "retry", "autoretry"],
 )
-async def test_an_exception_that_cannot_be_pickled_is_shown_as_it_was_raised(
+async def test_unpicklable_exception_is_shown_as_raised(
     task: Any, errors: list[tuple[str, str]], worker: Worker, server: Server, token: Token
 ) -> None:
     job_id = new_id()

@@ -1,4 +1,4 @@
-"""The code of the how-to guides, run as it stands there in one project with real servers."""
+"""The code of the how-to guides, run unchanged in one project with real servers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AUTHORIZATION = Page("docs/how-to/authorization.md")
 
 PAGES = (PROGRESS, OPEN_JOB, OWN_SERVER, FOLLOW, FASTAPI, TESTING, AUTHORIZATION)
 MODULES = {name: code for page in PAGES for name, code in page.modules.items()}
-STOCK_SCRIPT, PACKAGE_SCRIPT = FOLLOW.of("js")
+STOCK_SCRIPT, PACKAGE_SCRIPT = FOLLOW.code_blocks("js")
 _, WATCH = FOLLOW.commands
 
 WORKER = "celery -A tasks worker --loglevel=info -I more,discreet"
@@ -77,7 +77,7 @@ def test_followers_see_only_the_public_result_and_error(project: Project) -> Non
     assert "AttributeError" in bad.stdout
 
 
-def test_an_opened_job_is_followed(project: Project) -> None:
+def test_opened_job_is_followed(project: Project) -> None:
     project.run("import nightly")
     watched = project.watch(WATCH, "nightly-reindex", project.mint())
     assert watched.returncode == 0
@@ -95,7 +95,7 @@ def test_single_events_reach_followers(project: Project) -> None:
     assert "almost there" in watched.stdout
 
 
-def test_an_attached_server_serves_jobs(project: Project) -> None:
+def test_attached_server_serves_jobs(project: Project) -> None:
     project.run(END)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -112,33 +112,33 @@ def test_an_attached_server_serves_jobs(project: Project) -> None:
     assert "almost there" in watched.stdout
 
 
-def test_an_application_with_routes_serves_them_and_health_checks(project: Project) -> None:
+def test_application_with_routes_serves_them_and_health_checks(project: Project) -> None:
     with serving(project, OWN_SERVER.commands[0]) as url:
-        assert ask(url, "GET", "/") == "hello"
+        assert fetch(url, "GET", "/") == "hello"
         assert answers(f"{url}/healthz")
 
 
 @pytest.mark.usefixtures("package")
-def test_a_page_with_socket_io_client_follows_a_job(project: Project) -> None:
+def test_page_with_socket_io_client_follows_a_job(project: Project) -> None:
     lines = run_stock_script(STOCK_SCRIPT, project.url, project.mint(), send(project))
     assert "info page 42 is done" in lines
     assert lines[-1] == "done { pages: 100 }"
 
 
-def test_a_page_with_the_package_follows_a_job(project: Project, tmp_path: Path) -> None:
+def test_page_with_the_package_follows_a_job(project: Project, tmp_path: Path) -> None:
     lines = run_package_script(PACKAGE_SCRIPT, project.url, project.mint(), send(project), tmp_path)
     assert "done { pages: 100 }" in lines
     assert any(re.match(r"(started|complete) \d+ converting page \d+ is done", li) for li in lines)
 
 
-def test_the_python_client_follows_a_job(project: Project) -> None:
+def test_python_client_follows_a_job(project: Project) -> None:
     code = "import asyncio, follow; asyncio.run(follow.follow({!r}, {!r}))"
     printed = project.run(code.format(project.url, send(project)), JOBCAST_TOKEN=project.mint())
     assert "job_complete" in printed
     assert printed.endswith("result: {'pages': 100}")
 
 
-def test_the_rule_of_the_guide_admits_the_owner_only(project: Project) -> None:
+def test_rule_of_the_guide_admits_only_the_owner(project: Project) -> None:
     (line,) = AUTHORIZATION.commands
     job_id = send(project, owner="bob")
     with serving(project, line) as url:
@@ -155,28 +155,28 @@ sys.exit(pytest.main(["-q", *(f"-o{{option}}" for option in options)]))
 """
 
 
-def test_the_test_of_the_guide_passes(project: Project, tmp_path: Path) -> None:
+def test_example_of_the_testing_guide_passes(project: Project, tmp_path: Path) -> None:
     for name in ("tasks.py", "test_tasks.py"):
         (tmp_path / name).write_text(MODULES[name])
     assert "1 passed" in project.run(RUN_PYTEST.format(folder=str(tmp_path)))
 
 
-def test_a_task_that_is_called_directly_has_no_job(project: Project) -> None:
+def test_directly_called_task_has_no_job(project: Project) -> None:
     assert project.run("from tasks import convert; print(convert(3))") == "{'pages': 3}"
 
 
 def test_fastapi_serves_tokens_jobs_and_the_socket(project: Project) -> None:
     (line,) = FASTAPI.commands
     with serving(project, line) as url:
-        token = json.loads(ask(url, "POST", "/api/token"))["token"]
-        job_id = json.loads(ask(url, "POST", "/api/jobs?pages=3"))["job_id"]
+        token = json.loads(fetch(url, "POST", "/api/token"))["token"]
+        job_id = json.loads(fetch(url, "POST", "/api/jobs?pages=3"))["job_id"]
         watched = project.watch(WATCH, job_id, token, url)
     assert watched.returncode == 0, watched.stdout
     assert "page 2 is done" in watched.stdout
 
 
 class serving:  # noqa: N801
-    """Run a command of a page as a second server of a project; its URL is the value."""
+    """Run a command of a page as a second server of a project. Return the server's URL."""
 
     def __init__(self, project: Project, line: str) -> None:
         self.port = free_port()
@@ -193,7 +193,7 @@ class serving:  # noqa: N801
         self._running.__exit__(None, None, None)
 
 
-def ask(url: str, method: str, path: str) -> str:
+def fetch(url: str, method: str, path: str) -> str:
     connection = http.client.HTTPConnection(url.removeprefix("http://"))
     try:
         connection.request(method, path)
@@ -244,7 +244,7 @@ def test_django_sends_jobs_and_issues_tokens(
     with (tmp_path / "mysite" / "settings.py").open("a") as settings:
         settings.write(DJANGO_SETTINGS + f"CELERY_TASK_DEFAULT_QUEUE = {tmp_path.name!r}\n")
     (tmp_path / "reports" / "__init__.py").touch()
-    del site.env["JOBCAST_URL"]  # Django's settings have it
+    del site.env["JOBCAST_URL"]  # Django's settings contain it
     with site.worker(worker):
         started, issued = site.run(DJANGO_REQUESTS).splitlines()
         watched = project.watch(WATCH, json.loads(started)["job_id"], json.loads(issued)["token"])

@@ -1,4 +1,4 @@
-"""A new project: what is written, and that it runs as its README says."""
+"""The files of a new project, and its processes started as in its README."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def secret_of(project: Path) -> str:
 
 
 def send_job(project: Path, env: dict[str, str]) -> str:
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", SEND, project], cwd=project, check=True, text=True,
         stdout=subprocess.PIPE, env=os.environ | env,
     )  # fmt: skip
-    return done.stdout.strip()
+    return completed.stdout.strip()
 
 
-def test_a_project_has_all_that_it_needs(tmp_path: Path) -> None:
+def test_new_project_contains_the_expected_files(tmp_path: Path) -> None:
     directory = tmp_path / "a" / "project"
     names = write_project(directory)
     written = {str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file()}
@@ -64,7 +64,7 @@ def test_a_project_has_all_that_it_needs(tmp_path: Path) -> None:
     assert (directory / "Procfile").read_text() == (ROOT / "Procfile").read_text()
 
 
-def test_each_project_has_a_secret_of_its_own_that_only_its_owner_reads(tmp_path: Path) -> None:
+def test_each_project_has_a_unique_secret_readable_only_by_its_owner(tmp_path: Path) -> None:
     secrets = set()
     for name in ("one", "two"):
         write_project(tmp_path / name)
@@ -75,7 +75,7 @@ def test_each_project_has_a_secret_of_its_own_that_only_its_owner_reads(tmp_path
     assert len(secrets) == 2
 
 
-def test_a_project_has_the_secrets_of_its_containers(tmp_path: Path) -> None:
+def test_project_contains_the_secrets_of_its_containers(tmp_path: Path) -> None:
     write_project(tmp_path)
     directory = tmp_path / "secrets"
     values = {path.name: path.read_text().strip() for path in directory.iterdir()}
@@ -89,14 +89,14 @@ def test_a_project_has_the_secrets_of_its_containers(tmp_path: Path) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()} == {0o644}
 
 
-def test_an_empty_directory_will_do(tmp_path: Path) -> None:
+def test_empty_directory_is_accepted(tmp_path: Path) -> None:
     assert "Procfile" in write_project(tmp_path)
 
 
-@pytest.mark.parametrize("there", ["project/notes.txt", "project"])
-def test_nothing_is_written_over(tmp_path: Path, there: str) -> None:
+@pytest.mark.parametrize("existing", ["project/notes.txt", "project"])
+def test_existing_files_are_not_overwritten(tmp_path: Path, existing: str) -> None:
     directory = tmp_path / "project"
-    file = tmp_path / there
+    file = tmp_path / existing
     file.parent.mkdir(exist_ok=True)
     file.write_text("mine")
     with pytest.raises(ProjectExists, match="not an empty directory") as caught:
@@ -106,14 +106,14 @@ def test_nothing_is_written_over(tmp_path: Path, there: str) -> None:
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
 
 
-async def test_its_processes_run_and_show_a_job(
+async def test_processes_of_a_project_run_and_show_a_job(
     project: Path, own_valkey: Valkey, tmp_path: Path
 ) -> None:
     port = free_port()
     env_file = project / ".env"
     text = env_file.read_text().replace("redis://localhost:6379/0", own_valkey.url)
     env_file.write_text(f"{text}JOBCAST_PORT={port}\n")
-    # As in an activated environment, and with no settings but those in .env.
+    # As in an activated environment; all other settings come from .env.
     env = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "JOBCAST_URL": own_valkey.url,
@@ -152,14 +152,14 @@ async def test_its_processes_run_and_show_a_job(
         ),
     ],
 )
-def test_a_wrong_setting_is_said_in_a_line(
+def test_invalid_setting_is_reported_in_one_line(
     project: Path, argv: list[str], env: dict[str, str], problem: str
 ) -> None:
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", *argv], cwd=project, text=True, check=False, timeout=TIMEOUT,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env={"PATH": os.environ["PATH"], "HOME": str(project), **env},
     )  # fmt: skip
-    assert done.returncode != 0
-    assert problem in done.stdout
-    assert len(done.stdout.strip().splitlines()) == 1
+    assert completed.returncode != 0
+    assert problem in completed.stdout
+    assert len(completed.stdout.strip().splitlines()) == 1

@@ -1,4 +1,4 @@
-"""Many requests at once over HTTP long-polling, as behind a proxy that drops WebSockets."""
+"""Many concurrent requests over HTTP long-polling, as behind a proxy that blocks WebSockets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEPARATOR = "\x1e"
 
 
 @pytest.mark.parametrize("jobs", [20, DEFAULT_MAX_JOBS])
-async def test_as_many_jobs_as_a_connection_may_follow_are_joined_at_once(
+async def test_maximum_number_of_jobs_is_joined_at_once(
     server: Server, token: Token, jobs: int
 ) -> None:
     ids = [new_id() for _ in range(jobs)]
@@ -29,10 +29,10 @@ async def test_as_many_jobs_as_a_connection_may_follow_are_joined_at_once(
         assert [answer["ok"] for answer in left] == [True] * jobs
 
 
-async def test_one_request_brings_all_joins_and_each_answer_can_be_decoded(
+async def test_responses_to_many_joins_in_one_request_can_be_decoded(
     server: Server, token: Token
 ) -> None:
-    """python-engineio's client decodes 16 packets of an answer, and no more."""
+    """python-engineio's client decodes at most 16 packets of a response."""
     jobs = DEFAULT_MAX_JOBS
     joins = [
         f"42{number}{json.dumps(['join_job', {'job_id': new_id()}])}" for number in range(jobs)

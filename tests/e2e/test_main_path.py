@@ -15,7 +15,7 @@ Send = Callable[..., str]
 
 
 @pytest.mark.parametrize("transports", [("websocket",), ("polling",), ("polling", "websocket")])
-async def test_a_job_is_followed_from_before_its_start_to_its_end(
+async def test_job_is_followed_from_before_its_start_to_its_end(
     server: Server, worker: Worker, send: Send, token: Token, transports: tuple[str, ...]
 ) -> None:
     job_id = new_id()
@@ -43,7 +43,7 @@ async def test_a_job_is_followed_from_before_its_start_to_its_end(
         assert seqs == sorted(set(seqs))
 
 
-async def test_who_joins_late_has_the_state_at_once(
+async def test_late_join_receives_the_state_at_once(
     server: Server, worker: Worker, send: Send, token: Token, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -57,7 +57,7 @@ async def test_who_joins_late_has_the_state_at_once(
         async with following(server.url, token()) as late:
             answer = await late.join(job_id)
             assert answer["status"] == "started"
-            # All of it came before the acknowledgement.
+            # The whole history precedes the acknowledgement.
             assert [e["message"] for e in late.transcript.of(job_id, "job_log")] == [
                 f"step {n}" for n in range(6)
             ]
@@ -82,7 +82,7 @@ async def test_who_joins_late_has_the_state_at_once(
         assert len(last.transcript.of(job_id, "job_progress")) == 1
 
 
-async def test_two_jobs_on_one_connection_do_not_mix_and_a_left_one_is_silent(
+async def test_jobs_on_one_connection_are_separate_and_a_left_job_sends_nothing(
     server: Server, worker: Worker, send: Send, token: Token, tmp_path: Path
 ) -> None:
     gates = [tmp_path / "a", tmp_path / "b"]
@@ -97,7 +97,7 @@ async def test_two_jobs_on_one_connection_do_not_mix_and_a_left_one_is_silent(
         for gate in gates:
             gate.touch()
         await alice.transcript.end(b)
-        # The end of a is stored before it is asked for; nothing of it came here.
+        # The witness sees the end of job a, so alice's connection would have it by now.
         async with following(server.url, token()) as witness:
             await witness.join(a)
             await witness.transcript.end(a)
@@ -107,7 +107,7 @@ async def test_two_jobs_on_one_connection_do_not_mix_and_a_left_one_is_silent(
             assert {e["job_id"] for e in alice.transcript.of(job_id)} == {job_id}
 
 
-async def test_a_failure_a_retry_and_their_owners(
+async def test_owner_sees_failures_and_retries(
     server: Server, worker: Worker, send: Send, token: Token
 ) -> None:
     async with following(server.url, token("bob")) as bob:
@@ -130,7 +130,7 @@ async def test_a_failure_a_retry_and_their_owners(
         assert statuses[2]["message"] == "try 1"
 
 
-async def test_what_a_job_sends_belongs_to_its_owner(
+async def test_child_job_belongs_to_the_owner_of_its_parent(
     server: Server, worker: Worker, send: Send, token: Token
 ) -> None:
     async with following(server.url, token("bob")) as bob:
@@ -140,7 +140,7 @@ async def test_what_a_job_sends_belongs_to_its_owner(
         assert (await bob.join(child))["status"] == "queued"
 
 
-async def test_the_last_of_a_million_progress_calls_is_seen(
+async def test_last_of_a_million_progress_calls_is_delivered(
     server: Server, worker: Worker, send: Send, token: Token
 ) -> None:
     job_id = send(worker, jobs.spin, 1_000_000)
@@ -151,7 +151,7 @@ async def test_the_last_of_a_million_progress_calls_is_seen(
         assert (last["percentage"], last["message"]) == (100, "the last one")
 
 
-async def test_logging_inside_a_task_is_followed_and_nothing_else_is(
+async def test_only_log_records_of_the_task_are_delivered(
     server: Server, worker: Worker, send: Send, token: Token
 ) -> None:
     job_id = send(worker, jobs.logs)
@@ -167,7 +167,7 @@ async def test_logging_inside_a_task_is_followed_and_nothing_else_is(
         ]
 
 
-async def test_the_hooks_decide_what_leaves_the_worker(
+async def test_hooks_decide_which_data_leaves_the_worker(
     server: Server, worker: Worker, send: Send, token: Token
 ) -> None:
     async with following(server.url, token()) as alice:
@@ -187,19 +187,19 @@ async def test_the_hooks_decide_what_leaves_the_worker(
     assert "hunter2" not in str(alice.transcript.events)
 
 
-async def test_after_a_job_nothing_is_current(
+async def test_no_job_is_current_after_a_task(
     server: Server, worker: Worker, send: Send, token: Token
 ) -> None:
     async with following(server.url, token()) as alice:
         job_id = send(worker, jobs.ignored)
         await alice.join(job_id)
         await eventually(lambda: alice.transcript.of(job_id, "job_log"), "log line")
-    # As many as there are children, and more: one of them ran the ignored job.
+    # More tasks than children, so that the child of the ignored job runs one too.
     others = [jobs.who_is_current.apply_async(queue=worker.name) for _ in range(6)]
     assert {worker.wait_result(other.id) for other in others} == {"None"}
 
 
-async def test_stages_share_the_whole(
+async def test_stages_share_the_total_progress(
     server: Server, worker: Worker, send: Send, token: Token
 ) -> None:
     job_id = send(worker, jobs.staged)

@@ -1,4 +1,4 @@
-"""The transport goes away, and comes back."""
+"""Outages of the transport."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Send = Callable[..., str]
 Token = Callable[..., str]
 
 
-def test_a_task_is_unharmed_when_redis_is_not_there(
+def test_task_succeeds_without_redis(
     valkey: Valkey, own_valkey: Valkey, send: Send, tmp_path: Path
 ) -> None:
     own_valkey.kill()
@@ -27,16 +27,16 @@ def test_a_task_is_unharmed_when_redis_is_not_there(
             result = jobs.count.apply_async([50], queue=worker.name)
             assert worker.wait_result(result.id) == "{'steps': 50}"
         assert worker.stop() == 0
-        # From the child that ran the tasks: one warning, and at its end what was lost.
+        # The child that ran the tasks logs one warning and, at its exit, the lost events.
         assert worker.log.count("jobcast cannot reach") == 1
         assert "events of jobs were not sent" in worker.log
         assert "Traceback" not in worker.log
 
 
-def test_redis_that_hangs_does_not_hold_up_a_task(
+def test_hanging_redis_does_not_delay_a_task(
     valkey: Valkey, own_valkey: Valkey, send: Send, tmp_path: Path
 ) -> None:
-    # It accepts connections and answers nothing: the worst way of being down.
+    # A suspended server accepts connections but answers nothing, the worst kind of outage.
     own_valkey.popen.send_signal(signal.SIGSTOP)
     with running(Worker(tmp_path / "log", own_valkey.url, valkey.url, "--concurrency=1")) as worker:
         worker.ready()
@@ -46,14 +46,14 @@ def test_redis_that_hangs_does_not_hold_up_a_task(
 
 
 @pytest.fixture
-def apart(
+def services(
     sender: None,
     valkey: Valkey,
     own_valkey: Valkey,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[tuple[Server, Worker]]:
-    """A server and a worker whose events go through a Valkey that the test may stop."""
+    """A server and a worker with a Valkey transport that the test may stop."""
     arguments = ["--pool=prefork", "--concurrency=1"]
     with (
         running(Server(tmp_path / "server.log", own_valkey.url)) as server,
@@ -66,10 +66,10 @@ def apart(
         yield server, worker
 
 
-async def test_what_was_said_during_an_outage_arrives_in_order(
-    apart: tuple[Server, Worker], own_valkey: Valkey, send: Send, token: Token, tmp_path: Path
+async def test_events_published_during_an_outage_arrive_in_order(
+    services: tuple[Server, Worker], own_valkey: Valkey, send: Send, token: Token, tmp_path: Path
 ) -> None:
-    (server, worker), gate = apart, tmp_path / "gate"
+    (server, worker), gate = services, tmp_path / "gate"
     job_id = send(worker, jobs.count, 10, str(gate))
     async with following(server.url, token(jobs=[job_id])) as alice:
         assert (await alice.join(job_id))["ok"]
@@ -79,7 +79,7 @@ async def test_what_was_said_during_an_outage_arrives_in_order(
         assert answers(f"{server.url}/healthz")
         gate.touch()
         await eventually(lambda: "jobcast cannot reach" in worker.log, "warning of the worker")
-        # The connection of the client has nothing to do with it.
+        # The outage does not affect the client's connection.
         assert alice.client.connected
         own_valkey.start()
         own_valkey.ready()
@@ -92,10 +92,10 @@ async def test_what_was_said_during_an_outage_arrives_in_order(
     assert "Traceback" not in server.log
 
 
-async def test_a_pubsub_connection_that_is_cut_loses_nothing(
-    apart: tuple[Server, Worker], own_valkey: Valkey, send: Send, token: Token, tmp_path: Path
+async def test_cut_pubsub_connection_loses_no_events(
+    services: tuple[Server, Worker], own_valkey: Valkey, send: Send, token: Token, tmp_path: Path
 ) -> None:
-    (server, worker), gate = apart, tmp_path / "gate"
+    (server, worker), gate = services, tmp_path / "gate"
     job_id = send(worker, jobs.count, 40, str(gate))
     async with following(server.url, token()) as alice:
         assert (await alice.join(job_id))["ok"]

@@ -1,4 +1,4 @@
-"""The other pools of Celery: what a job says arrives from each."""
+"""Events from every pool of Celery and from processes that exit."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ Token = Callable[..., str]
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])
-async def test_jobs_in_a_pool_are_followed(
+async def test_jobs_in_each_pool_are_followed(
     pool: str, server: Server, valkey: Valkey, send: Send, token: Token, tmp_path: Path
 ) -> None:
     arguments = [f"--pool={pool}", "--concurrency=4"]
     with running(Worker(tmp_path / "log", valkey.url, valkey.url, *arguments)) as worker:
         worker.ready()
         async with following(server.url, token()) as alice:
-            several = [send(worker, jobs.count, 20 + n) for n in range(8)]
-            for job_id in several:
+            job_ids = [send(worker, jobs.count, 20 + n) for n in range(8)]
+            for job_id in job_ids:
                 await alice.join(job_id)
-            for n, job_id in enumerate(several):
+            for n, job_id in enumerate(job_ids):
                 end = await alice.transcript.end(job_id)
                 assert end["result"] == {"steps": 20 + n}
                 messages = [e["message"] for e in alice.transcript.of(job_id, "job_log")]
@@ -48,24 +48,24 @@ async def test_jobs_in_a_pool_are_followed(
         assert "Traceback" not in worker.log
 
 
-async def test_a_child_that_is_recycled_says_everything_before(
+async def test_recycled_child_publishes_all_events_before_it_exits(
     server: Server, valkey: Valkey, send: Send, token: Token, tmp_path: Path
 ) -> None:
     arguments = ["--pool=prefork", "--concurrency=1", "--max-tasks-per-child=1"]
     with running(Worker(tmp_path / "log", valkey.url, valkey.url, *arguments)) as worker:
         worker.ready()
         async with following(server.url, token()) as alice:
-            several = [send(worker, jobs.count, 3) for _ in range(3)]
-            for job_id in several:
+            job_ids = [send(worker, jobs.count, 3) for _ in range(3)]
+            for job_id in job_ids:
                 await alice.join(job_id)
-            for job_id in several:
+            for job_id in job_ids:
                 await alice.transcript.end(job_id)
                 assert len(alice.transcript.of(job_id, "job_log")) == 3
         assert worker.stop() == 0
         assert "Traceback" not in worker.log
 
 
-async def test_a_warm_shutdown_waits_for_the_job_and_for_what_it_says(
+async def test_warm_shutdown_waits_for_the_job_and_its_events(
     server: Server, valkey: Valkey, send: Send, token: Token, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -97,19 +97,19 @@ job.progress(50, "and the process ends")
 """
 
 
-def runs_quietly(code: str, valkey: Valkey, folder: Path) -> None:
-    """Run a script to its end, which complains of nothing."""
+def run_without_output(code: str, valkey: Valkey, folder: Path) -> None:
+    """Run a script to its end and check that it prints nothing."""
     script = Process([sys.executable, "-c", code], folder / "log", {"JOBCAST_URL": valkey.url})
     with running(script):
         assert script.popen.wait(TIMEOUT) == 0
     assert script.log == ""
 
 
-async def test_a_process_that_ends_says_everything_before(
+async def test_exiting_process_publishes_all_events(
     server: Server, valkey: Valkey, token: Token, job_id: str, tmp_path: Path
 ) -> None:
-    """No task, no worker, no orderly end of the job: an interpreter that exits."""
-    runs_quietly(SCRIPT.format(job_id=job_id), valkey, tmp_path)
+    """The interpreter exits without a task, a worker or an end of the job."""
+    run_without_output(SCRIPT.format(job_id=job_id), valkey, tmp_path)
     async with following(server.url, token()) as alice:
         assert (await alice.join(job_id))["ok"]
         lines = [event["message"] for event in alice.transcript.of(job_id, "job_log")]
@@ -136,20 +136,22 @@ with open_job({job_id!r}, owner="alice") as job:
 """
 
 
-async def test_what_the_children_of_a_job_say_is_said_of_the_job(
+async def test_events_of_child_processes_belong_to_the_job(
     server: Server, valkey: Valkey, token: Token, job_id: str, tmp_path: Path
 ) -> None:
-    runs_quietly(FORKING_SCRIPT.format(job_id=job_id), valkey, tmp_path)
+    run_without_output(FORKING_SCRIPT.format(job_id=job_id), valkey, tmp_path)
     async with following(server.url, token()) as alice:
         assert (await alice.join(job_id))["ok"]
         await alice.transcript.end(job_id)
         lines = [event["message"] for event in alice.transcript.of(job_id, "job_log")]
-        lines.remove("from the parent")  # which may say it later: each process has its own pace
+        lines.remove("from the parent")  # which may arrive later: each process publishes on its own
         assert lines == [f"from child {n}" for n in range(1, 4)]
         assert alice.transcript.of(job_id, "job_progress")[-1]["percentage"] == 30
 
 
-async def test_a_worker_with_a_wrong_setting_does_not_start(valkey: Valkey, tmp_path: Path) -> None:
+async def test_worker_with_an_invalid_setting_does_not_start(
+    valkey: Valkey, tmp_path: Path
+) -> None:
     worker = Worker(
         tmp_path / "log", valkey.url, valkey.url, env={"JOBCAST_HISTORY_SIZE": "plenty"}
     )
@@ -182,7 +184,7 @@ def is_killed(self):
 """
 
 
-async def test_a_request_of_a_projects_own_and_jobcasts_both_see_how_a_child_ends(
+async def test_custom_request_class_and_jobcast_both_handle_a_killed_child(
     server: Server, valkey: Valkey, sender: None, token: Token, job_id: str, tmp_path: Path
 ) -> None:
     (tmp_path / "own_requests.py").write_text(OWN_REQUESTS.format(request="Own", url=valkey.url))
@@ -200,7 +202,7 @@ async def test_a_request_of_a_projects_own_and_jobcasts_both_see_how_a_child_end
         assert "accepted by the project's own" in worker.log
 
 
-async def test_a_worker_whose_request_does_not_go_with_jobcasts_does_not_start(
+async def test_worker_with_an_incompatible_request_class_does_not_start(
     valkey: Valkey, tmp_path: Path
 ) -> None:
     (tmp_path / "own_requests.py").write_text(OWN_REQUESTS.format(request="int", url=valkey.url))

@@ -1,4 +1,4 @@
-"""Several Socket.IO processes: a job is followed on all of them, and any of them may go."""
+"""Several Socket.IO processes: each serves every job, and each may stop at any time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jobcast.server.supervisor import WORKER_TIMEOUT
 from tests import jobs
 from tests.conftest import Valkey
 from tests.e2e.raw import raw_client
-from tests.e2e.returning import Returning, returning
+from tests.e2e.reconnecting import ReconnectingClient, reconnecting
 from tests.e2e.stock import stock_client
 from tests.support import (
     SECRET,
@@ -38,13 +38,13 @@ from tests.support import (
 Send = Callable[..., str]
 Token = Callable[..., str]
 
-ENDED = (0, -signal.SIGTERM)  # uvicorn raises the signal again when it is done
+ORDERLY_EXIT = (0, -signal.SIGTERM)  # uvicorn raises the signal again after its shutdown
 STEPS = 40
 LINES = [f"step {n}" for n in range(STEPS)]
 
 
 class Served(Process):
-    """``jobcast serve``."""
+    """A ``jobcast serve`` process."""
 
     def __init__(self, log_path: Path, url: str, *arguments: str, **env: str) -> None:
         self.port = free_port()
@@ -61,12 +61,12 @@ class Served(Process):
 
     @property
     def workers(self) -> list[int]:
-        """The processes that serve, if there are several."""
+        """The ids of the worker processes under the supervisor."""
         children = psutil.Process(self.popen.pid).children()
-        return [child.pid for child in children if _serves(child)]
+        return [child.pid for child in children if _is_worker(child)]
 
 
-def _serves(child: psutil.Process) -> bool:
+def _is_worker(child: psutil.Process) -> bool:
     try:
         return any("spawn_main" in word for word in child.cmdline())
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
@@ -81,7 +81,7 @@ def post(url: str, **query: str) -> None:
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Path:
-    """The file that a job waits for half-way."""
+    """The path of a file that a job waits for half-way."""
     return tmp_path / "gate"
 
 
@@ -107,7 +107,7 @@ def two_workers(valkey: Valkey, tmp_path: Path) -> Iterator[Served]:
         yield served
 
 
-async def test_a_job_is_followed_on_two_processes(
+async def test_job_is_followed_on_two_processes(
     pair: tuple[Server, Server], worker: Worker, send: Send, token: Token, gate: Path
 ) -> None:
     one, two = pair
@@ -150,9 +150,9 @@ async def test_two_workers_share_a_port_and_both_follow_a_job(
     job_id = send(worker, jobs.count, STEPS, str(gate))
     async with AsyncExitStack() as stack:
         followers = []
-        for resting in two_workers.workers:
-            # Whoever rests accepts no connection, so that the next ones are the other's.
-            os.kill(resting, signal.SIGSTOP)
+        for stopped in two_workers.workers:
+            # A stopped process accepts no connection, so the next ones go to the other process.
+            os.kill(stopped, signal.SIGSTOP)
             try:
                 for _ in range(2):
                     client = following(two_workers.url, token())
@@ -160,7 +160,7 @@ async def test_two_workers_share_a_port_and_both_follow_a_job(
                     followers.append(follower)
                     assert (await follower.join(job_id))["ok"]
             finally:
-                os.kill(resting, signal.SIGCONT)
+                os.kill(stopped, signal.SIGCONT)
         gate.touch()
         for follower in followers:
             await follower.transcript.end(job_id)
@@ -172,22 +172,22 @@ async def test_two_workers_share_a_port_and_both_follow_a_job(
         assert "jobcast_jobs_followed 2.0" in page
 
 
-async def test_workers_that_share_a_port_take_no_long_polls(
+async def test_workers_on_a_shared_port_refuse_long_polling(
     two_workers: Served, token: Token
 ) -> None:
-    """The next request of one could come to another process."""
+    """The next request of a session could reach another process."""
     assert answers(f"{two_workers.url}/socket.io/?EIO=4&transport=polling", 400)
     async with following(two_workers.url, token()) as alice:
         assert alice.client.connected
 
 
-async def test_a_worker_that_is_killed_is_replaced_and_its_clients_come_back(
+async def test_killed_worker_is_replaced_and_its_clients_reconnect(
     two_workers: Served, worker: Worker, send: Send, token: Token, gate: Path
 ) -> None:
     job_id = send(worker, jobs.count, STEPS, str(gate))
     async with AsyncExitStack() as stack:
         clients = [
-            await stack.enter_async_context(returning(two_workers.url, token(), job_id))
+            await stack.enter_async_context(reconnecting(two_workers.url, token(), job_id))
             for _ in range(4)
         ]
         former = two_workers.workers
@@ -195,19 +195,19 @@ async def test_a_worker_that_is_killed_is_replaced_and_its_clients_come_back(
             os.kill(pid, signal.SIGKILL)
         gate.touch()
         for client in clients:
-            await client.end()
-            assert client.lines == LINES
-            assert len(client.of("connect")) >= 2
+            await client.wait_for_end()
+            assert client.log_messages == LINES
+            assert len(client.payloads("connect")) >= 2
         assert not set(two_workers.workers) & set(former)
 
 
-async def test_a_worker_killed_while_the_supervisor_waits_for_its_answer_is_replaced_at_once(
+async def test_worker_killed_while_the_supervisor_awaits_its_answer_is_replaced_at_once(
     two_workers: Served,
 ) -> None:
     former = set(two_workers.workers)
     for pid in former:
         os.kill(pid, signal.SIGSTOP)
-    await eventually(lambda: rests(two_workers.popen.pid), "supervisor that waits for an answer")
+    await eventually(lambda: is_blocked(two_workers.popen.pid), "supervisor that awaits an answer")
     for pid in former:
         os.kill(pid, signal.SIGKILL)
     await eventually(
@@ -217,21 +217,21 @@ async def test_a_worker_killed_while_the_supervisor_waits_for_its_answer_is_repl
     )
 
 
-def rests(pid: int) -> bool:
-    """It is not scheduled in a time in which it would look after its workers several times."""
+def is_blocked(pid: int) -> bool:
+    """Return whether a process does not run for several check intervals of the supervisor."""
     before = psutil.Process(pid).num_ctx_switches()
     time.sleep(2)
     return psutil.Process(pid).num_ctx_switches() == before
 
 
-async def test_a_rolling_restart_sends_clients_to_the_others_and_loses_nothing(
+async def test_rolling_restart_moves_clients_and_loses_nothing(
     two_workers: Served, worker: Worker, send: Send, token: Token, gate: Path
 ) -> None:
-    # The history keeps what a client misses, however long a busy machine takes.
+    # A slow tick keeps missed events within the history, even on a busy machine.
     job_id = send(worker, jobs.tick, str(gate), 0.1)
     async with AsyncExitStack() as stack:
         clients = [
-            await stack.enter_async_context(returning(two_workers.url, token(), job_id))
+            await stack.enter_async_context(reconnecting(two_workers.url, token(), job_id))
             for _ in range(6)
         ]
         former = set(two_workers.workers)
@@ -242,23 +242,24 @@ async def test_a_rolling_restart_sends_clients_to_the_others_and_loses_nothing(
         )
         gate.touch()
         for client in clients:
-            end = await client.end()
-            assert client.lines == [f"tick {n}" for n in range(end["result"])]
-            assert_was_sent_away(client)
+            end = await client.wait_for_end()
+            assert client.log_messages == [f"tick {n}" for n in range(end["result"])]
+            assert_was_drained(client)
     assert "Traceback" not in two_workers.log
     assert two_workers.stop() == 0
 
 
-def assert_was_sent_away(client: Returning) -> None:
-    """It was told, then closed, and has come back; perhaps to one that was to end next."""
-    told, closed = client.of("draining"), client.of("disconnect")
-    assert told
-    assert len(told) == len(closed) == len(client.of("connect")) - 1
-    assert set(closed) <= {"transport close", "transport error"}  # not by the server's wish
-    assert all(data["closes_in"] >= 0 for data in told)
+def assert_was_drained(client: ReconnectingClient) -> None:
+    """Check that the client was warned, closed and reconnected, perhaps more than once."""
+    warnings, disconnects = client.payloads("draining"), client.payloads("disconnect")
+    assert warnings
+    assert len(warnings) == len(disconnects) == len(client.payloads("connect")) - 1
+    # The server closes the transport without a Socket.IO disconnect, after which clients reconnect.
+    assert set(disconnects) <= {"transport close", "transport error"}
+    assert all(data["closes_in"] >= 0 for data in warnings)
 
 
-async def test_a_process_that_ends_sends_all_kinds_of_clients_away(
+async def test_shutdown_drains_clients_of_every_kind(
     package: None, valkey: Valkey, worker: Worker, send: Send, token: Token, gate: Path,
     tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -266,26 +267,30 @@ async def test_a_process_that_ends_sends_all_kinds_of_clients_away(
     with running(Server(tmp_path / "server.log", valkey.url)) as server:
         server.ready()
         async with (
-            returning(server.url, token(), job_id) as on_websocket,
-            returning(server.url, token(), job_id, ("polling",)) as on_polling,
+            reconnecting(server.url, token(), job_id) as on_websocket,
+            reconnecting(server.url, token(), job_id, ("polling",)) as on_polling,
         ):
             with stock_client(
-                server.url, token(), job_id, tmp_path, "come_back.mjs"
+                server.url, token(), job_id, tmp_path, "reconnect.mjs"
             ) as on_javascript:
-                await eventually(lambda: "step 20" in on_websocket.lines, "half of it")
-                await eventually(lambda: "step 20" in on_polling.lines, "half of it by polling")
+                await eventually(
+                    lambda: "step 20" in on_websocket.log_messages, "half of the lines"
+                )
+                await eventually(
+                    lambda: "step 20" in on_polling.log_messages, "half of the lines by polling"
+                )
                 await eventually(
                     lambda: any("step 20" in str(data) for _, data in on_javascript.events),
-                    "half of it in JavaScript",
+                    "half of the lines in JavaScript",
                 )
-                assert server.stop() in ENDED
+                assert server.stop() in ORDERLY_EXIT
                 server.start()
                 server.ready()
                 gate.touch()
                 for client in (on_websocket, on_polling):
-                    await client.end()
-                    assert client.lines == LINES
-                    assert_was_sent_away(client)
+                    await client.wait_for_end()
+                    assert client.log_messages == LINES
+                    assert_was_drained(client)
                 events = on_javascript.finish()
     assert [data["message"] for name, data in events if name == "job_log"] == LINES
     names = [name for name, _ in events]
@@ -294,19 +299,19 @@ async def test_a_process_that_ends_sends_all_kinds_of_clients_away(
     assert "Traceback" not in server.log
 
 
-async def test_a_process_that_ends_is_not_ready_and_takes_nobody_in(
+async def test_stopping_process_is_unready_and_refuses_connections(
     valkey: Valkey, token: Token, job_id: str, tmp_path: Path
 ) -> None:
     with running(
         Server(tmp_path / "log", valkey.url, app="tests.slow_drain_app:create_app")
     ) as server:
         server.ready()
-        # It does not answer the end of its connection, so that the process waits for it a while.
+        # This client does not answer the close, so the process waits for it.
         async with raw_client(server.url, token()):
             server.popen.terminate()
             await eventually(lambda: answers(f"{server.url}/readyz", 503), "unready server")
             assert answers(f"{server.url}/healthz")
             with pytest.raises(socketio.exceptions.ConnectionError):
                 async with following(server.url, token()):
-                    raise AssertionError("it was accepted")
-            assert server.stop() in ENDED
+                    raise AssertionError("the connection was accepted")
+            assert server.stop() in ORDERLY_EXIT

@@ -1,4 +1,4 @@
-"""The snippets of docs/how-to/proxies.md, run by their programs in front of a real server."""
+"""The configurations of docs/how-to/proxies.md, run by their proxies in front of a real server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.support import (
 )
 
 Token = Callable[..., str]
-Front = Callable[[str, int, int, Path], "Proxy"]
+StartProxy = Callable[[str, int, int, Path], "Proxy"]
 
 SNIPPETS = re.findall(
     r"^```(nginx|haproxy|caddy)\n(.*?)^```$",
@@ -66,7 +66,7 @@ def nginx(snippet: str, port: int, backend: int, folder: Path) -> Proxy:
             f"{kind}_temp_path {folder}/{kind};\n"
             for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
-        + f"{on(backend, site)}\n}}\n"
+        + f"{with_backend(backend, site)}\n}}\n"
     )
     argv = [program("nginx"), "-p", str(folder), "-e", "stderr", "-c", str(config)]
     return Proxy(argv, port, folder)
@@ -74,35 +74,37 @@ def nginx(snippet: str, port: int, backend: int, folder: Path) -> Proxy:
 
 def haproxy(snippet: str, port: int, backend: int, folder: Path) -> Proxy:
     config = folder / "haproxy.cfg"
-    config.write_text(on(backend, snippet).replace("bind :80\n", f"bind 127.0.0.1:{port}\n"))
+    config.write_text(
+        with_backend(backend, snippet).replace("bind :80\n", f"bind 127.0.0.1:{port}\n")
+    )
     return Proxy([program("haproxy"), "-db", "-f", str(config)], port, folder)
 
 
 def caddy(snippet: str, port: int, backend: int, folder: Path) -> Proxy:
     config = folder / "Caddyfile"
     site = re.sub(r"^[a-z.]*example\.com ", f"http://127.0.0.1:{port} ", snippet)
-    config.write_text("{\n    admin off\n}\n" + on(backend, site))
+    config.write_text("{\n    admin off\n}\n" + with_backend(backend, site))
     argv = [program("caddy"), "run", "--config", str(config), "--adapter", "caddyfile"]
     return Proxy(argv, port, folder)
 
 
-FRONTS: dict[str, Front] = {"nginx": nginx, "haproxy": haproxy, "caddy": caddy}
+PROXIES: dict[str, StartProxy] = {"nginx": nginx, "haproxy": haproxy, "caddy": caddy}
 
 
-def on(backend: int, snippet: str) -> str:
-    """A snippet with another server behind it."""
+def with_backend(backend: int, snippet: str) -> str:
+    """Return a snippet that forwards to another port."""
     assert "127.0.0.1:8000" in snippet
     return snippet.replace("127.0.0.1:8000", f"127.0.0.1:{backend}")
 
 
 @contextmanager
-def in_front(kind: str, snippet: str, backend: int, folder: Path) -> Iterator[Proxy]:
+def running_proxy(kind: str, snippet: str, backend: int, folder: Path) -> Iterator[Proxy]:
     folder.mkdir()
-    with running(FRONTS[kind](snippet, free_port(), backend, folder)) as proxy:
+    with running(PROXIES[kind](snippet, free_port(), backend, folder)) as proxy:
         yield proxy
 
 
-def snippet_of(kind: str, *marks: str) -> str:
+def find_snippet(kind: str, *marks: str) -> str:
     found: str
     (found,) = [
         text for name, text in SNIPPETS if name == kind and all(mark in text for mark in marks)
@@ -111,17 +113,17 @@ def snippet_of(kind: str, *marks: str) -> str:
 
 
 PLAIN = {
-    "nginx": snippet_of("nginx", "location /socket.io/"),
-    "haproxy": snippet_of("haproxy"),
-    "caddy": snippet_of("caddy", "jobs.example.com"),
+    "nginx": find_snippet("nginx", "location /socket.io/"),
+    "haproxy": find_snippet("haproxy"),
+    "caddy": find_snippet("caddy", "jobs.example.com"),
 }
 
 
 @pytest.mark.parametrize("kind", PLAIN)
-async def test_a_page_of_the_proxys_origin_follows_a_job_behind(
+async def test_page_of_the_proxys_origin_follows_a_job(
     kind: str, server: Server, valkey: Valkey, token: Token, tmp_path: Path
 ) -> None:
-    with in_front(kind, PLAIN[kind], server.port, tmp_path / kind) as proxy:
+    with running_proxy(kind, PLAIN[kind], server.port, tmp_path / kind) as proxy:
         proxy.expect(lambda: answers(f"{proxy.url}/socket.io/", 400), "answer through the proxy")
         for transports in TRANSPORTS:
             await follow(proxy.url, valkey, token, transports, origin=proxy.url)
@@ -133,7 +135,7 @@ async def follow(
     url: str, valkey: Valkey, token: Token, transports: tuple[str, ...] = ("websocket",),
     **headers: str,
 ) -> None:  # fmt: skip
-    """Follow a job to its end as a page of an origin does."""
+    """Follow a job to its end with the headers of a browser page."""
     job_id = new_id()
     publisher = open_publisher(valkey.url)
     try:
@@ -159,12 +161,14 @@ server {
 """
 
 
-async def test_behind_a_proxy_that_keeps_the_host_to_itself_the_log_names_the_setting(
+async def test_refusal_behind_a_proxy_without_host_forwarding_logs_the_setting(
     valkey: Valkey, token: Token, tmp_path: Path
 ) -> None:
     with ExitStack() as stack:
         server = stack.enter_context(running(Server(tmp_path / "log", valkey.url)))
-        proxy = stack.enter_context(in_front("nginx", BARE_NGINX, server.port, tmp_path / "nginx"))
+        proxy = stack.enter_context(
+            running_proxy("nginx", BARE_NGINX, server.port, tmp_path / "nginx")
+        )
         wait_for(lambda: answers(f"{proxy.url}/readyz"), "server")
         with pytest.raises(Refused):
             await follow(proxy.url, valkey, token, origin=proxy.url)
@@ -175,11 +179,11 @@ async def test_behind_a_proxy_that_keeps_the_host_to_itself_the_log_names_the_se
         await follow(proxy.url, valkey, token, origin=proxy.url, sec_fetch_site="same-origin")
     env = {"JOBCAST_CORS_ORIGINS": proxy.url}
     with running(Server(tmp_path / "other.log", valkey.url, env)) as server:
-        with in_front("nginx", BARE_NGINX, server.port, tmp_path / "other") as other:
+        with running_proxy("nginx", BARE_NGINX, server.port, tmp_path / "other") as other:
             wait_for(lambda: answers(f"{other.url}/readyz"), "server")
             for transports in TRANSPORTS:
                 await follow(other.url, valkey, token, transports, origin=proxy.url)
-            # The list is for other origins: the server's own is allowed without it.
+            # The setting lists other origins; the server's own origin is always allowed.
             await follow(server.url, valkey, token, origin=server.url)
 
 
@@ -187,7 +191,7 @@ TRAEFIK = {"x_forwarded_port": "443", "x_real_ip": "192.0.2.1", "x_forwarded_ser
 
 
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
-async def test_a_page_is_let_in_with_the_headers_that_traefik_sends(
+async def test_page_is_accepted_with_the_headers_of_traefik(
     scheme: str, server: Server, valkey: Valkey, token: Token
 ) -> None:
     host = "jobs.example.com"
@@ -201,19 +205,19 @@ async def test_a_page_is_let_in_with_the_headers_that_traefik_sends(
         await follow(server.url, valkey, token, origin="https://evil.example", **sent)
 
 
-STRIPPING = snippet_of("caddy", "handle_path")
-KEEPING = snippet_of("nginx", "location /jobs/")
+STRIPPING = find_snippet("caddy", "handle_path")
+KEEPING = find_snippet("nginx", "location /jobs/")
 
 
-async def test_a_prefix_that_the_proxy_takes_off_is_part_of_the_clients_url(
+async def test_stripped_prefix_is_part_of_the_clients_url(
     server: Server, valkey: Valkey, token: Token, tmp_path: Path
 ) -> None:
-    with in_front("caddy", STRIPPING, server.port, tmp_path / "caddy") as proxy:
-        await result_below_the_prefix(f"{proxy.url}/jobs", valkey, token)
+    with running_proxy("caddy", STRIPPING, server.port, tmp_path / "caddy") as proxy:
+        await assert_result_under_prefix(f"{proxy.url}/jobs", valkey, token)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_a_prefix_that_the_proxy_leaves_is_served(
+async def test_kept_prefix_is_served(
     workers: int, valkey: Valkey, token: Token, tmp_path: Path
 ) -> None:
     port = free_port()
@@ -224,10 +228,10 @@ async def test_a_prefix_that_the_proxy_leaves_is_served(
     env = {"JOBCAST_URL": valkey.url, "JOBCAST_JWT_SECRET": SECRET}
     with (
         running(Process(argv, tmp_path / "log", env)) as server,
-        in_front("nginx", KEEPING, port, tmp_path / "nginx") as proxy,
+        running_proxy("nginx", KEEPING, port, tmp_path / "nginx") as proxy,
     ):
         server.expect(lambda: answers(f"{proxy.url}/jobs/readyz"), "answer of /jobs/readyz")
-        await result_below_the_prefix(f"{proxy.url}/jobs", valkey, token)
+        await assert_result_under_prefix(f"{proxy.url}/jobs", valkey, token)
         direct = f"http://127.0.0.1:{port}"
         assert answers(f"{direct}/jobs/healthz")
         assert answers(f"{direct}/healthz", 404)
@@ -237,7 +241,7 @@ async def test_a_prefix_that_the_proxy_leaves_is_served(
         assert caught.value.code == "not_found"
 
 
-async def result_below_the_prefix(url: str, valkey: Valkey, token: Token) -> None:
+async def assert_result_under_prefix(url: str, valkey: Valkey, token: Token) -> None:
     wait_for(lambda: answers(f"{url}/readyz"), "server")
     job_id = new_id()
     publisher = open_publisher(valkey.url)
@@ -248,24 +252,24 @@ async def result_below_the_prefix(url: str, valkey: Valkey, token: Token) -> Non
 
 
 @pytest.mark.parametrize("path", ["/wrong", "/readyz"])
-async def test_a_wrong_path_is_named(path: str, server: Server, token: Token) -> None:
+async def test_wrong_path_is_reported(path: str, server: Server, token: Token) -> None:
     with pytest.raises(ConnectionRefused, match=r"answered 404 .* is the path") as caught:
         async with JobClient(f"{server.url}{path}", token()):
             pass
     assert caught.value.code == "not_found"
 
 
-async def test_a_proxy_that_answers_something_else_is_named(
+async def test_proxy_without_websocket_forwarding_is_reported(
     server: Server, token: Token, tmp_path: Path
 ) -> None:
-    with in_front("caddy", STRIPPING, server.port, tmp_path / "caddy") as proxy:
+    with running_proxy("caddy", STRIPPING, server.port, tmp_path / "caddy") as proxy:
         wait_for(lambda: answers(f"{proxy.url}/jobs/readyz"), "server")
         with pytest.raises(ConnectionRefused, match=r"answered 200 .* forward WebSockets"):
             async with JobClient(f"{proxy.url}/other", token()):
                 pass
 
 
-async def test_a_refused_page_can_read_why(server: Server) -> None:
+async def test_refused_page_can_read_the_response(server: Server) -> None:
     headers = {"Origin": "https://evil.example"}
     url = f"{server.url}/socket.io/?EIO=4&transport=polling"
     async with aiohttp.ClientSession() as session:
@@ -273,4 +277,4 @@ async def test_a_refused_page_can_read_why(server: Server) -> None:
             assert answer.status == 403
             assert answer.headers["Access-Control-Allow-Origin"] == "*"
         async with session.post(url, headers={"Origin": server.url}) as answer:
-            assert answer.status == 400  # let in, but without a session
+            assert answer.status == 400  # accepted, but without a session

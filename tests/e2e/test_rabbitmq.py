@@ -1,4 +1,4 @@
-"""A worker and a Socket.IO process whose events go through RabbitMQ."""
+"""A worker and a Socket.IO process with RabbitMQ as the transport."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ ONE_CHILD = "--pool=prefork", "--concurrency=1"
 
 
 @contextmanager
-def apart(
+def services(
     folder: Path, events: str, broker: str, results: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Server, Worker]]:
-    """A server and a worker, and this process as the sender."""
+    """Run a server and a worker, with this process as the sender."""
     env = {"CELERY_RESULT_BACKEND": results}
     with (
         running(Server(folder / "server.log", events)) as server,
@@ -60,14 +60,14 @@ def lines(follower: Follower, job_id: str) -> list[str]:
     return [event["message"] for event in follower.transcript.of(job_id, "job_log")]
 
 
-async def test_a_job_is_followed_live_and_by_who_comes_late(
+async def test_job_is_followed_live_and_by_a_late_join(
     rabbitmq: RabbitMQ, valkey: Valkey, send: Send, token: Token, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """RabbitMQ is Celery's broker too."""
+    """RabbitMQ is also Celery's broker."""
     gate = tmp_path / "gate"
     with (
-        apart(tmp_path, rabbitmq.url, rabbitmq.url, valkey.url, monkeypatch) as (server, worker),
+        services(tmp_path, rabbitmq.url, rabbitmq.url, valkey.url, monkeypatch) as (server, worker),
         Connection(rabbitmq.url) as broker,
     ):
         job_id = send(worker, jobs.count, 10, str(gate), connection=broker)
@@ -76,8 +76,8 @@ async def test_a_job_is_followed_live_and_by_who_comes_late(
             following(server.url, token()) as late,
             following(server.url, token("mallory")) as mallory,
         ):
-            # Who asks before the sender's word has come is told that there is no such job.
-            await _joined(alice, job_id)
+            # A join before the sender's first event arrives is refused with `job_not_found`.
+            await _join_until_accepted(alice, job_id)
             assert (await mallory.join(job_id))["code"] == "job_not_found"
             await alice.transcript.wait_logged(job_id, 6)
             gate.touch()
@@ -95,7 +95,7 @@ async def test_a_job_is_followed_live_and_by_who_comes_late(
         assert "Traceback" not in server.log
 
 
-async def _joined(follower: Follower, job_id: str) -> None:
+async def _join_until_accepted(follower: Follower, job_id: str) -> None:
     for _ in range(200):
         if (await follower.join(job_id))["ok"]:
             return
@@ -103,23 +103,23 @@ async def _joined(follower: Follower, job_id: str) -> None:
     raise AssertionError(f"{job_id} could not be joined")
 
 
-def test_doctor_sees_an_event_go_through(rabbitmq: RabbitMQ) -> None:
+def test_doctor_delivers_an_event(rabbitmq: RabbitMQ) -> None:
     doctor = [sys.executable, "-m", "jobcast.cli", "doctor"]
     env = {**os.environ, "JOBCAST_URL": rabbitmq.url, "JOBCAST_JWT_SECRET": SECRET}
-    done = subprocess.run(doctor, env=env, capture_output=True, text=True, timeout=TIMEOUT)
-    assert "an event went through amqp://guest:***@127.0.0.1" in done.stdout
-    assert done.stderr == ""
+    completed = subprocess.run(doctor, env=env, capture_output=True, text=True, timeout=TIMEOUT)
+    assert "an event went through amqp://guest:***@127.0.0.1" in completed.stdout
+    assert completed.stderr == ""
 
 
-async def test_a_broker_that_crashes_in_mid_stream_loses_nothing(
+async def test_broker_crash_loses_no_events(
     rabbitmq: RabbitMQ, valkey: Valkey, send: Send, token: Token, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     gate = tmp_path / "gate"
-    with apart(tmp_path, rabbitmq.url, valkey.url, valkey.url, monkeypatch) as (server, worker):
+    with services(tmp_path, rabbitmq.url, valkey.url, valkey.url, monkeypatch) as (server, worker):
         job_id = send(worker, jobs.tick, str(gate))
         async with following(server.url, token()) as alice:
-            await _joined(alice, job_id)
+            await _join_until_accepted(alice, job_id)
             await eventually(lambda: len(lines(alice, job_id)) > 20, "20 lines")
             rabbitmq.crash()
             await eventually(lambda: answers(f"{server.url}/readyz", 503), "unready server")
@@ -138,10 +138,10 @@ async def test_a_broker_that_crashes_in_mid_stream_loses_nothing(
         assert "Traceback" not in server.log
 
 
-async def test_a_stock_server_on_the_channel_gets_the_events_too(
+async def test_stock_server_on_the_channel_receives_events(
     rabbitmq: RabbitMQ, valkey: Valkey, send: Send, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """python-socketio alone, with ``AsyncAioPikaManager``, and a room that its handler enters."""
+    """The server is python-socketio with ``AsyncAioPikaManager``; its handler enters a room."""
     gate, port = tmp_path / "gate", free_port()
     stock = Process(
         [sys.executable, "-m", "uvicorn", "tests.stock_server:app", "--port", str(port)],
@@ -151,7 +151,7 @@ async def test_a_stock_server_on_the_channel_gets_the_events_too(
     events = f"{rabbitmq.url}?channel=stock"
     with (
         running(stock),
-        apart(tmp_path, events, valkey.url, valkey.url, monkeypatch) as (_, worker),
+        services(tmp_path, events, valkey.url, valkey.url, monkeypatch) as (_, worker),
     ):
         stock.expect(lambda: "startup complete" in stock.log, "stock server")
         job_id = send(worker, jobs.count, 10, str(gate))
@@ -161,19 +161,19 @@ async def test_a_stock_server_on_the_channel_gets_the_events_too(
         await client.connect(f"http://127.0.0.1:{port}", transports=["websocket"])
         try:
             assert await client.call("follow", job_id, timeout=TIMEOUT)
-            await eventually(lambda: _listens(rabbitmq), "stock server that listens")
+            await eventually(lambda: _is_subscribed(rabbitmq), "subscription of the stock server")
             gate.touch()
             end = await transcript.end(job_id)
             assert end["result"] == {"steps": 10}
-            said = [event["message"] for event in transcript.of(job_id, "job_log")]
-            assert said[-4:] == [f"step {n}" for n in range(6, 10)]
+            messages = [event["message"] for event in transcript.of(job_id, "job_log")]
+            assert messages[-4:] == [f"step {n}" for n in range(6, 10)]
             assert transcript.of(job_id, "job_progress")
         finally:
             await client.disconnect()
 
 
-def _listens(rabbitmq: RabbitMQ) -> bool:
-    """Whether the channel's exchange has a queue behind it."""
+def _is_subscribed(rabbitmq: RabbitMQ) -> bool:
+    """Return whether a queue is bound to the channel's exchange."""
     returned: list[object] = []
     with Connection(rabbitmq.url, transport_options={"confirm_publish": True}) as connection:
         producer = connection.Producer(on_return=lambda *answer: returned.append(answer))

@@ -1,4 +1,4 @@
-"""The README's code and commands, run as they stand there in one project with real servers."""
+"""The README's code and commands, run unchanged in one project with real servers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support import ROOT
 
 README = Page("README.md")
 MAKE_DEMO, MAKE_TEST, WORKER, SERVE, TOKEN, WATCH = README.commands
-(SCRIPT,) = README.of("js")
+(SCRIPT,) = README.code_blocks("js")
 
 MAX_LINES = 120
 
@@ -21,16 +21,16 @@ MAX_LINES = 120
 def test_every_block_is_run_by_a_test() -> None:
     assert {language for language, _ in README.blocks} == {"sh", "python", "js"}
     assert set(README.modules) == {"tasks.py", "views.py"}
-    assert len(README.modules) == len(README.of("python"))
+    assert len(README.modules) == len(README.code_blocks("python"))
     assert MINT in TOKEN
-    # tests/e2e/test_demo.py runs the first, .ci/run the second.
+    # tests/e2e/test_demo.py runs the demo, and .ci/run runs the tests.
     assert (MAKE_DEMO, MAKE_TEST) == ("make demo", "make test")
     for target in ("demo", "test"):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert "exec make test" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_the_readme_is_short() -> None:
+def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= MAX_LINES
 
 
@@ -41,7 +41,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterato
         yield project
 
 
-def test_only_the_owner_watches_the_job(project: Project) -> None:
+def test_only_the_owner_can_watch_the_job(project: Project) -> None:
     job_id = project.run("import views; print(views.job_id)")
     watched = project.watch(WATCH, job_id, project.mint())
     assert watched.returncode == 0, watched.stdout
@@ -52,7 +52,7 @@ def test_only_the_owner_watches_the_job(project: Project) -> None:
 
 
 @pytest.mark.usefixtures("package")
-def test_a_page_follows_the_job(project: Project) -> None:
+def test_page_follows_the_job(project: Project) -> None:
     job_id = project.run("import views; print(views.job_id)")
     lines = run_stock_script(SCRIPT, project.url, project.mint(), job_id)
     assert "info page 42 is done" in lines

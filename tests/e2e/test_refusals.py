@@ -1,4 +1,4 @@
-"""Who is refused, with which code; the connection stays, and the log has no traceback."""
+"""Refused tokens and requests: codes, surviving connections and logs without tracebacks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def signed(key: Any = SECRET, algorithm: str = "HS256", **changes: Any) -> str:
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterator[Server]:
-    """A server that wants an audience and an issuer."""
+    """A server that requires an audience and an issuer."""
     log_path = tmp_path_factory.mktemp("strict") / "server.log"
     env = {"JOBCAST_JWT_AUDIENCE": "jobs", "JOBCAST_JWT_ISSUER": "https://auth.test"}
     with running(Server(log_path, valkey.url, env)) as process:
@@ -46,7 +46,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterator
 
 
 async def refusal(url: str, auth: Any) -> dict[str, Any]:
-    """The ``connect_error`` that a connection is refused with."""
+    """Return the ``connect_error`` of a refused connection."""
     client = socketio.AsyncClient(reconnection=False, handle_sigint=False)
     errors: list[dict[str, Any]] = []
     client.on("connect_error", errors.append)
@@ -86,33 +86,33 @@ PAST, FUTURE = int(time.time()) - 600, int(time.time()) + DAY // 2
         ({"token": signed(sub="")}, "token_claims"),
     ],
 )
-async def test_a_connection_is_refused_with_a_code(strict: Server, auth: Any, code: str) -> None:
+async def test_connection_is_refused_with_a_code(strict: Server, auth: Any, code: str) -> None:
     error = await refusal(strict.url, auth)
     assert error["data"]["code"] == code
     assert "garbage" not in str(error)
 
 
-async def test_a_good_token_is_accepted(strict: Server) -> None:
+async def test_good_token_is_accepted(strict: Server) -> None:
     async with following(strict.url, signed()) as alice:
         assert (await alice.join(new_id()))["code"] == "job_not_found"
 
 
-async def test_claims_of_strange_types_are_refused(strict: Server) -> None:
-    # Not by jwt.encode, which is too kind to make them.
-    oddities: list[dict[str, Any]] = [
+async def test_claims_of_invalid_types_are_refused(strict: Server) -> None:
+    # jwt.encode does not encode such claims.
+    invalid_claims: list[dict[str, Any]] = [
         {"exp": "soon"}, {"exp": 1e400}, {"exp": 1e15}, {"exp": 2**64}, {"exp": -1}, {"nbf": []},
         {"exp": float("nan")}, {"sub": 7.5}, {"sub": True}, {"sub": {"a": 1}},
     ]  # fmt: skip
-    for strange in oddities:
-        payload = json.dumps(claims(**strange)).encode()
+    for invalid in invalid_claims:
+        payload = json.dumps(claims(**invalid)).encode()
         token = jwt.PyJWS().encode(payload, SECRET, algorithm="HS256")
         error = await refusal(strict.url, {"token": token})
-        assert error["data"]["code"] == "token_claims", strange
+        assert error["data"]["code"] == "token_claims", invalid
         async with following(strict.url, signed()) as alice:
             assert (await alice.request("refresh_token", {"token": token}))[
                 "code"
             ] == "token_claims"
-            # Nothing of it took effect: the connection goes on with the token that it has.
+            # The refused token has no effect: the connection keeps its current one.
             assert (await alice.request("refresh_token", {"token": signed()}))["ok"]
 
 
@@ -124,7 +124,7 @@ async def test_claims_of_strange_types_are_refused(strict: Server) -> None:
         ("EdDSA", ed25519.Ed25519PrivateKey.generate()),
     ],
 )
-async def test_a_public_key_verifies_and_is_no_secret(
+async def test_public_key_verifies_tokens_but_is_no_hmac_secret(
     valkey: Valkey, tmp_path: Path, algorithm: str, private: Any
 ) -> None:
     pem = private.public_key().public_bytes(
@@ -135,7 +135,7 @@ async def test_a_public_key_verifies_and_is_no_secret(
         process.ready()
         async with following(process.url, signed(private, algorithm)):
             pass
-        # The old trick: the public key, taken for an HMAC secret.
+        # The classic attack uses the public key as an HMAC secret.
         header = jwt.utils.base64url_encode(b'{"alg":"HS256","typ":"JWT"}')
         body = jwt.utils.base64url_encode(json.dumps(claims()).encode())
         mac = jwt.get_algorithm_by_name("HS256").sign(header + b"." + body, pem)
@@ -144,7 +144,7 @@ async def test_a_public_key_verifies_and_is_no_secret(
         assert "Traceback" not in process.log
 
 
-async def test_a_job_of_someone_else_and_no_job_are_the_same_answer(
+async def test_foreign_and_missing_jobs_get_the_same_answer(
     server: Server, valkey: Valkey, token: Token
 ) -> None:
     bobs = new_id()
@@ -154,7 +154,7 @@ async def test_a_job_of_someone_else_and_no_job_are_the_same_answer(
         assert forbidden == missing
         assert forbidden["ok"] is False
         assert forbidden["code"] == "job_not_found"
-        # A job without an owner is nobody's, not everybody's.
+        # A job without an owner is not public.
         assert alice.transcript.events == []
     for everything in (["*"], [bobs]):
         async with following(server.url, token("carol", jobs=everything)) as carol:
@@ -197,7 +197,7 @@ MALFORMED: list[tuple[Any, ...]] = [
 ]
 
 
-async def test_a_malformed_request_is_answered_and_the_connection_stays(
+async def test_malformed_request_is_answered_and_the_connection_stays(
     server: Server, valkey: Valkey, token: Token
 ) -> None:
     job_id = new_id()
@@ -220,7 +220,7 @@ async def test_a_malformed_request_is_answered_and_the_connection_stays(
     assert "Traceback" not in server.log
 
 
-async def test_what_is_no_packet_ends_its_own_connection_only(
+async def test_invalid_packet_closes_only_its_own_connection(
     server: Server, valkey: Valkey, token: Token
 ) -> None:
     async with following(server.url, token()) as other:
@@ -236,7 +236,7 @@ async def test_what_is_no_packet_ends_its_own_connection_only(
     assert "Traceback" not in server.log
 
 
-async def test_a_client_without_acknowledgements_is_served(
+async def test_client_without_acknowledgements_is_served(
     server: Server, valkey: Valkey, token: Token
 ) -> None:
     job_id = new_id()
@@ -248,7 +248,7 @@ async def test_a_client_without_acknowledgements_is_served(
     assert "Traceback" not in server.log
 
 
-async def test_an_expired_token_ends_its_connection_unless_it_was_renewed(
+async def test_connection_ends_when_its_token_expires_unless_renewed(
     server: Server, token: Token
 ) -> None:
     async with (
@@ -272,16 +272,16 @@ async def test_connects_joins_refusals_and_disconnects_are_logged_without_the_to
     valkey: Valkey, token: Token, tmp_path: Path
 ) -> None:
     job_id, secret_token = new_id(), token("zoe\nforged", jobs=["*"])
-    # A server of its own: lines about refusals are limited, and other tests make many.
+    # A separate server, because refusal lines are rate-limited and other tests cause many.
     with running(Server(tmp_path / "server.log", valkey.url)) as server:
         async with following(server.ready().url, secret_token) as zoe:
             await zoe.join(job_id)
             await zoe.leave(job_id)
         await refusal(server.url, {"token": token("yan", ttl=-60)})
-        await eventually(lambda: "token_expired" in server.log, "line of log")
-        await eventually(lambda: "disconnected" in _last(server.log, "zoe"), "line of log")
+        await eventually(lambda: "token_expired" in server.log, "log line")
+        await eventually(lambda: "disconnected" in _last(server.log, "zoe"), "log line")
     lines = [line for line in server.log.splitlines() if "zoe" in line]
-    # One line each, although the subject has a line break in it.
+    # One line each, although the subject contains a line break.
     assert [word for line in lines for word in line.split() if word in WORDS] == WORDS
     assert secret_token not in server.log
     assert "forged" not in [line[:6] for line in server.log.splitlines()]
@@ -294,26 +294,26 @@ def _last(log: str, word: str) -> str:
     return next((line for line in reversed(log.splitlines()) if word in line), "")
 
 
-async def test_a_foreign_origin_is_refused_and_a_listed_one_is_not(
+async def test_foreign_origin_is_refused_and_a_listed_one_is_not(
     server: Server, valkey: Valkey, token: Token, tmp_path: Path
 ) -> None:
-    async def connects(url: str, origin: str) -> bool:
+    async def can_connect(url: str, origin: str) -> bool:
         try:
             async with following(url, token(), headers={"Origin": origin}):
                 return True
         except Refused:
             return False
 
-    assert await connects(server.url, server.url)
-    assert not await connects(server.url, "https://evil.example")
+    assert await can_connect(server.url, server.url)
+    assert not await can_connect(server.url, "https://evil.example")
     env = {"JOBCAST_CORS_ORIGINS": "https://app.example.com"}
     with running(Server(tmp_path / "log", valkey.url, env)) as process:
         process.ready()
-        assert await connects(process.url, "https://app.example.com")
-        assert not await connects(process.url, "https://evil.example")
+        assert await can_connect(process.url, "https://app.example.com")
+        assert not await can_connect(process.url, "https://evil.example")
 
 
-async def test_a_connection_that_says_nothing_is_closed(server: Server) -> None:
+async def test_silent_connection_is_closed(server: Server) -> None:
     client = socketio.AsyncClient(reconnection=False, handle_sigint=False).eio
     await client.connect(server.url, transports=["websocket"], engineio_path="socket.io")
     assert client.state == "connected"
@@ -337,7 +337,7 @@ async def test_joins_of_a_connection_are_bounded(
             assert (await alice.join(c))["ok"]
 
 
-async def test_a_rule_of_the_applications_own_replaces_the_default(
+async def test_custom_rule_replaces_the_default(
     valkey: Valkey, tmp_path: Path, token: Token
 ) -> None:
     rules = tmp_path / "rules.py"
@@ -352,7 +352,7 @@ async def test_a_rule_of_the_applications_own_replaces_the_default(
         "    raise RuntimeError('database is down')\n"
     )
     admin = jwt.encode(claims(sub="root", role="admin"), SECRET, algorithm="HS256")
-    for rule, who, job_id, code in [
+    for rule, subject_token, job_id, code in [
         ("plain", admin, new_id(), None),
         ("plain", token("alice", jobs=["*"]), new_id(), "job_not_found"),
         ("asynchronous", token("alice"), new_id("alice"), None),
@@ -362,6 +362,6 @@ async def test_a_rule_of_the_applications_own_replaces_the_default(
         env = {"JOBCAST_AUTHORIZE": f"rules:{rule}", "PYTHONPATH": str(tmp_path)}
         with running(Server(tmp_path / f"{rule}.log", valkey.url, env)) as process:
             process.ready()
-            async with following(process.url, who) as client:
+            async with following(process.url, subject_token) as client:
                 assert (await client.join(job_id)).get("code") == code
                 assert client.client.connected

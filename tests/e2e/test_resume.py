@@ -1,4 +1,4 @@
-"""A stock client that was away says where it was, and is sent what it missed, or is told."""
+"""A returning stock client sends its cursor and receives missed events or the whole history."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.support import Follower, Server, Worker, following
 Send = Callable[..., str]
 Token = Callable[..., str]
 
-SIZE = 100  # events that are kept
+SIZE = 100  # events in the history
 
 
 def lines(follower: Follower, job_id: str) -> list[str]:
     return [event["message"] for event in follower.transcript.of(job_id, "job_log")]
 
 
-async def test_who_was_away_gets_exactly_what_came_later(
+async def test_resumed_join_receives_exactly_the_missed_events(
     server: Server, worker: Worker, send: Send, token: Token, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -50,7 +50,7 @@ async def test_who_was_away_gets_exactly_what_came_later(
         assert alice.transcript.names(job_id) == ["joined"]
 
 
-async def test_who_knows_another_record_gets_all_of_this_one_and_is_told(
+async def test_cursor_of_another_record_receives_the_whole_history(
     server: Server, worker: Worker, send: Send, token: Token
 ) -> None:
     job_id = send(worker, jobs.count, 5)
@@ -66,12 +66,12 @@ async def test_who_knows_another_record_gets_all_of_this_one_and_is_told(
             assert [data["message"] for name, data in again if name == "job_log"] == [
                 f"step {n}" for n in range(5)
             ]
-        # A cursor that is ahead of the record is of a record that is gone.
+        # A cursor ahead of the record belongs to an expired record.
         ahead = {"epoch": answer["epoch"], "seq": answer["seq"] + 1}
         assert (await alice.join(job_id, after=ahead))["recovered"] is False
 
 
-async def test_who_was_away_for_too_long_gets_what_is_left_and_is_told(
+async def test_cursor_older_than_the_history_receives_the_remaining_events(
     server: Server, valkey: Valkey, token: Token, job_id: str
 ) -> None:
     publisher = open_publisher(valkey.url, Retention(ttl=60, size=SIZE))

@@ -1,4 +1,4 @@
-"""Tokens that are revoked: on every server process, on every transport, also while it is away."""
+"""Revocation of tokens on every server process and transport, and during outages."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 
 def disconnect(transport: str, *arguments: str) -> str:
-    """Run ``jobcast disconnect``. Returns what it printed."""
+    """Run ``jobcast disconnect`` and return its output."""
     done = subprocess.run(
         [sys.executable, "-m", "jobcast.cli", "disconnect", *arguments],
         env={**os.environ, "JOBCAST_URL": transport}, text=True, capture_output=True,
@@ -57,8 +57,8 @@ def disconnect(transport: str, *arguments: str) -> str:
     return done.stdout
 
 
-async def code_of_refusal(url: str, token: str) -> str:
-    """The code of the ``connect_error`` that a token gets; empty if it is accepted."""
+async def refusal_code(url: str, token: str) -> str:
+    """Return the ``connect_error`` code for a token, or an empty string if it is accepted."""
     client = socketio.AsyncClient(reconnection=False, handle_sigint=False)
     errors: list[dict[str, Any]] = []
     client.on("connect_error", errors.append)
@@ -71,15 +71,15 @@ async def code_of_refusal(url: str, token: str) -> str:
     return ""
 
 
-async def is_closed(follower: Follower) -> None:
-    """Wait for the end of a connection, which the client was told the reason of."""
+async def wait_until_revoked(follower: Follower) -> None:
+    """Wait until a connection ends, and check that the server gave the reason."""
     await eventually(lambda: not follower.client.connected, "end of the connection")
     [(_, reason)] = [event for event in follower.transcript.events if event[0] == "closing"]
     assert reason["code"] == "token_revoked"
     assert reason["message"]
 
 
-async def test_a_subjects_tokens_are_revoked_on_every_server_process(
+async def test_revoked_subject_is_refused_on_every_server_process(
     transport: str, tmp_path: Path, token: Token
 ) -> None:
     name, other = new_id("alice"), new_id("bob")
@@ -94,63 +94,65 @@ async def test_a_subjects_tokens_are_revoked_on_every_server_process(
             revoked = [
                 await stack.enter_async_context(following(server.url, old)) for server in (one, two)
             ]
-            kept = [
+            unaffected = [
                 await stack.enter_async_context(following(server.url, token(other)))
                 for server in (one, two)
             ]
             assert f"the tokens of '{name}'" in disconnect(transport, "--sub", name)
             for follower in revoked:
-                await is_closed(follower)
+                await wait_until_revoked(follower)
             for server in (one, two):
-                assert await code_of_refusal(server.url, old) == "token_revoked"
-            # Those that are issued later, by a clock of whole seconds, are accepted.
-            new = await eventually_issued(token, name)
+                assert await refusal_code(server.url, old) == "token_revoked"
+            # Tokens issued in a later second are accepted.
+            new = await issue_in_next_second(token, name)
             async with following(one.url, new) as again:
                 answer = await again.request("refresh_token", {"token": old})
                 assert answer["code"] == "token_revoked"
                 assert (await again.request("refresh_token", {"token": new}))["ok"]
-            for follower in kept:
+            for follower in unaffected:
                 assert (await follower.leave("any"))["ok"]
-            # A process that starts later knows of it too.
+            # A process that starts later refuses the old token too.
             with running(Server(tmp_path / "three.log", transport)) as three:
                 three.ready()
-                await eventually_refused(three.url, old)
-                assert await code_of_refusal(three.url, new) == ""
+                await wait_until_refused(three.url, old)
+                assert await refusal_code(three.url, new) == ""
         for server in (one, two):
             assert "Traceback" not in server.log
             assert old not in server.log
 
 
-async def eventually_issued(token: Token, name: str) -> str:
+async def issue_in_next_second(token: Token, name: str) -> str:
     now = int(time.time())
     await eventually(lambda: int(time.time()) > now, "next second")
     return token(name)
 
 
-async def eventually_refused(url: str, token: str) -> None:
-    """Wait until a process that was just started has read what was revoked."""
+async def wait_until_refused(url: str, token: str) -> None:
+    """Wait until a new process has read the revoked tokens."""
     deadline = time.monotonic() + TIMEOUT
-    while (code := await code_of_refusal(url, token)) != "token_revoked":
+    while (code := await refusal_code(url, token)) != "token_revoked":
         assert time.monotonic() < deadline, code
 
 
-async def test_one_token_is_revoked_by_its_id(transport: str, tmp_path: Path, token: Token) -> None:
+async def test_one_token_is_revoked_by_its_jti(
+    transport: str, tmp_path: Path, token: Token
+) -> None:
     one, two = new_id("jti"), new_id("jti")
     with running(Server(tmp_path / "server.log", transport)) as server:
         server.ready()
         async with (
             following(server.url, token("alice", jti=one)) as revoked,
-            following(server.url, token("alice", jti=two)) as kept,
+            following(server.url, token("alice", jti=two)) as unaffected,
         ):
             assert f"the token '{one}'" in disconnect(transport, "--jti", one)
-            await is_closed(revoked)
-            assert (await kept.leave("any"))["ok"]
-            assert await code_of_refusal(server.url, token("alice", jti=one)) == "token_revoked"
-            assert await code_of_refusal(server.url, token("alice", jti=two)) == ""
-            assert await code_of_refusal(server.url, token("alice")) == ""
+            await wait_until_revoked(revoked)
+            assert (await unaffected.leave("any"))["ok"]
+            assert await refusal_code(server.url, token("alice", jti=one)) == "token_revoked"
+            assert await refusal_code(server.url, token("alice", jti=two)) == ""
+            assert await refusal_code(server.url, token("alice")) == ""
 
 
-async def test_what_is_known_stays_in_force_while_the_transport_is_away(
+async def test_known_revocations_stay_in_force_during_an_outage(
     own_valkey: Valkey, tmp_path: Path, token: Token
 ) -> None:
     settings = Settings(url=own_valkey.url, jwt_max_lifetime=3600)
@@ -159,20 +161,20 @@ async def test_what_is_known_stays_in_force_while_the_transport_is_away(
         async with following(server.url, token("alice", jti="one")) as alice:
             revocation = revoke(jti="one", settings=settings)
             assert 3600 <= revocation.until - time.time() < 3700
-            await is_closed(alice)
+            await wait_until_revoked(alice)
         own_valkey.kill()
         wait_for(lambda: answers(f"{server.url}/readyz", 503), "server without a transport")
-        assert await code_of_refusal(server.url, token("alice", jti="one")) == "token_revoked"
+        assert await refusal_code(server.url, token("alice", jti="one")) == "token_revoked"
         async with following(server.url, token("alice", jti="two")) as two:
             own_valkey.start()
             own_valkey.ready()
-            # What is revoked as soon as the transport is back closes them.
+            # A revocation right after the outage closes the connection.
             revoke(jti="two", settings=settings)
-            await is_closed(two)
+            await wait_until_revoked(two)
         assert "Traceback" not in server.log
 
 
-async def test_a_process_that_starts_while_the_transport_is_away_reads_the_list_later(
+async def test_process_started_during_an_outage_reads_revocations_later(
     own_valkey: Valkey, tmp_path: Path, token: Token
 ) -> None:
     old = token("alice")
@@ -183,15 +185,15 @@ async def test_a_process_that_starts_while_the_transport_is_away_reads_the_list_
         server.expect(lambda: answers(f"{server.url}/healthz"), "server")
         async with following(server.url, token("bob")) as bob:
             async with following(server.url, old) as alice:
-                own_valkey.start()  # it has what it saved
+                own_valkey.start()  # with the data that it saved
                 own_valkey.ready()
-                await is_closed(alice)
-            assert await code_of_refusal(server.url, old) == "token_revoked"
+                await wait_until_revoked(alice)
+            assert await refusal_code(server.url, old) == "token_revoked"
             assert bob.client.connected
             assert "could not read the revoked tokens" in server.log
 
 
-async def test_a_join_on_its_way_shows_nothing_to_a_token_that_was_revoked_meanwhile(
+async def test_pending_join_delivers_nothing_after_its_token_is_revoked(
     valkey: Valkey, tmp_path: Path, token: Token
 ) -> None:
     (tmp_path / "rules.py").write_text(
@@ -214,9 +216,9 @@ async def test_a_join_on_its_way_shows_nothing_to_a_token_that_was_revoked_meanw
         server.ready()
         async with raw_client(server.url, token("alice", jti=jti)) as alice:
             await alice.send(f"427{json.dumps(['join_job', {'job_id': job_id}])}")
-            await eventually((tmp_path / "asked").exists, "question")
+            await eventually((tmp_path / "asked").exists, "call of the rule")
             revoke(jti=jti, settings=Settings(url=valkey.url))
-            # The namespace is left, and the connection is open for as long as a new one may be.
+            # The client leaves the namespace; its connection stays open for the handshake timeout.
             await alice.read_until(lambda packet: packet.startswith("41"))
             (tmp_path / "answers").touch()
             answer = await alice.read_until(lambda packet: packet.startswith("437"))
@@ -224,35 +226,35 @@ async def test_a_join_on_its_way_shows_nothing_to_a_token_that_was_revoked_meanw
             assert alice.events("joined") == alice.events("job_log") == []
 
 
-async def test_a_process_that_starts_shows_nothing_before_it_knows_what_is_revoked(
+async def test_new_process_refuses_joins_until_it_has_read_revocations(
     rabbitmq: RabbitMQ, tmp_path: Path, token: Token
 ) -> None:
     names = Names()
     job_id = new_id()
     with Connection(rabbitmq.url) as lock:
-        # As while another process reads: the queue is empty for everybody else.
+        # While another process reads the revocations, other processes find an empty queue.
         lock.channel().queue_declare(f"{names.revocations}.reading", exclusive=True)
         with running(Server(tmp_path / "server.log", rabbitmq.url)) as server:
             server.ready()
             async with following(server.url, token("alice", jobs=[job_id])) as alice:
                 assert (await alice.join(job_id))["code"] == "unavailable"
                 lock.release()
-                await eventually_joined(alice, job_id)
+                await join_until_accepted(alice, job_id)
 
 
-async def eventually_joined(follower: Follower, job_id: str) -> None:
+async def join_until_accepted(follower: Follower, job_id: str) -> None:
     deadline = time.monotonic() + TIMEOUT
     while not (answer := await follower.join(job_id))["ok"]:
         assert time.monotonic() < deadline, answer
 
 
-async def test_what_is_revoked_is_read_from_a_server_that_takes_no_writes(
+async def test_revocations_are_read_from_a_read_only_server(
     own_valkey: Valkey, tmp_path: Path, token: Token
 ) -> None:
     settings = Settings(url=own_valkey.url)
-    revoke(jti="over", ttl=-59.5, settings=settings)  # it is to be removed at the next read
+    revoke(jti="over", ttl=-59.5, settings=settings)  # expired; the next read would remove it
     revoke(jti="one", settings=settings)
     own_valkey.command("CONFIG", "SET", "min-replicas-to-write", "1")
     with running(Server(tmp_path / "server.log", own_valkey.url)) as server:
         server.ready()
-        await eventually_refused(server.url, token("alice", jti="one"))
+        await wait_until_refused(server.url, token("alice", jti="one"))

@@ -1,4 +1,4 @@
-"""Rights that end while a connection uses them: another owner, another token, a rule that fails."""
+"""Rights that end during a connection: a new owner, a reduced token, a failing rule."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support import Follower, Server, eventually, following, new_id, runni
 Token = Callable[..., str]
 
 
-def say(url: str, job_id: str, owner: str, *lines: str) -> None:
+def publish_lines(url: str, job_id: str, owner: str, *lines: str) -> None:
     """Publish log lines of an owner's job."""
     publisher = open_publisher(url)
     events = [JobLog(job_id=job_id, level="info", message=line) for line in lines]
@@ -26,8 +26,8 @@ def say(url: str, job_id: str, owner: str, *lines: str) -> None:
     publisher.close()
 
 
-def forget(valkey: Valkey, job_id: str) -> None:
-    """Let a job's record expire."""
+def expire_record(valkey: Valkey, job_id: str) -> None:
+    """Delete a job's record as its expiry does."""
     keys = Keys.of(job_id)
     valkey.command("DEL", keys.state, keys.events)
 
@@ -36,11 +36,11 @@ def lines(follower: Follower, job_id: str) -> list[str]:
     return [event["message"] for event in follower.transcript.of(job_id, "job_log")]
 
 
-async def test_a_job_id_that_another_owner_uses_again_is_not_the_former_ones_any_more(
+async def test_reused_job_id_is_withdrawn_from_its_former_owner(
     server: Server, valkey: Valkey, token: Token
 ) -> None:
     job_id = new_id("nightly")
-    say(valkey.url, job_id, "alice", "alice's")
+    publish_lines(valkey.url, job_id, "alice", "alice's")
     async with (
         following(server.url, token("alice")) as alice,
         following(server.url, token("root", jobs=["*"])) as root,
@@ -49,14 +49,14 @@ async def test_a_job_id_that_another_owner_uses_again_is_not_the_former_ones_any
         for follower in (alice, root):
             assert (await follower.join(job_id))["ok"]
             await follower.transcript.wait_logged(job_id, 1)
-        forget(valkey, job_id)
-        say(valkey.url, job_id, "bob", "bob's 1")
+        expire_record(valkey, job_id)
+        publish_lines(valkey.url, job_id, "bob", "bob's 1")
         await root.transcript.wait_logged(job_id, 2)
-        [left] = await eventually(lambda: alice.transcript.of(job_id, "left"), "end of the right")
+        [left] = await eventually(lambda: alice.transcript.of(job_id, "left"), "withdrawal")
         assert left["code"] == "job_not_found"
         assert (await alice.join(job_id))["code"] == "job_not_found"
         assert (await bob.join(job_id))["ok"]
-        say(valkey.url, job_id, "bob", "bob's 2")
+        publish_lines(valkey.url, job_id, "bob", "bob's 2")
         await bob.transcript.wait_logged(job_id, 2)
         await root.transcript.wait_logged(job_id, 3)
         assert lines(alice, job_id) == ["alice's"]
@@ -66,30 +66,30 @@ async def test_a_job_id_that_another_owner_uses_again_is_not_the_former_ones_any
         assert root.transcript.names(job_id).count("joined") == 2
 
 
-async def test_a_refreshed_token_that_allows_less_takes_jobs_away_before_it_is_acknowledged(
+async def test_reduced_token_leaves_jobs_before_its_refresh_is_acknowledged(
     server: Server, valkey: Valkey, token: Token
 ) -> None:
     own, listed, other = new_id(), new_id(), new_id()
-    say(valkey.url, own, "alice", "own")
+    publish_lines(valkey.url, own, "alice", "own")
     for job_id in (listed, other):
-        say(valkey.url, job_id, "bob", "bob's")
+        publish_lines(valkey.url, job_id, "bob", "bob's")
     async with raw_client(server.url, token("alice", jobs=[listed, other])) as alice:
         for job_id in (own, listed, other):
             await alice.join(job_id)
-        fewer = token("alice", jobs=[other])
-        await alice.send(f"427{json.dumps(['refresh_token', {'token': fewer}])}")
+        reduced = token("alice", jobs=[other])
+        await alice.send(f"427{json.dumps(['refresh_token', {'token': reduced}])}")
         answer = await alice.read_until(lambda packet: packet.startswith("437"))
         assert json.loads(answer[3:])[0]["ok"]
         [left] = alice.events("left")
         assert (left["job_id"], left["code"]) == (listed, "job_not_found")
         for job_id in (listed, own, other):
-            say(valkey.url, job_id, "bob", "after")
+            publish_lines(valkey.url, job_id, "bob", "after")
         await alice.read_until(lambda packet: "job_log" in packet and other in packet)
         after = {e["job_id"] for e in alice.events("job_log") if e["message"] == "after"}
         assert after <= {own, other}
 
 
-async def test_a_join_that_is_repeated_and_refused_leaves_the_job(
+async def test_refused_repeated_join_leaves_the_job(
     valkey: Valkey, tmp_path: Path, token: Token
 ) -> None:
     (tmp_path / "rules.py").write_text(
@@ -102,8 +102,8 @@ async def test_a_join_that_is_repeated_and_refused_leaves_the_job(
     )
     env = {"JOBCAST_AUTHORIZE": "rules:allow", "PYTHONPATH": str(tmp_path)}
     job_id, other = new_id(), new_id()
-    say(valkey.url, job_id, "bob", "1")
-    say(valkey.url, other, "bob", "1")
+    publish_lines(valkey.url, job_id, "bob", "1")
+    publish_lines(valkey.url, other, "bob", "1")
     with running(Server(tmp_path / "server.log", valkey.url, env)) as process:
         process.ready()
         async with following(process.url, token("alice")) as alice:
@@ -113,17 +113,17 @@ async def test_a_join_that_is_repeated_and_refused_leaves_the_job(
                 seen = len(lines(alice, job_id))
                 (tmp_path / switch).touch()
                 assert (await alice.join(job_id))["code"] == code
-                # What another job is sent afterwards comes afterwards.
-                say(valkey.url, job_id, "bob", "not for alice")
-                say(valkey.url, other, "bob", switch)
+                # Events arrive in order, so a line of another job shows that nothing is pending.
+                publish_lines(valkey.url, job_id, "bob", "not for alice")
+                publish_lines(valkey.url, other, "bob", switch)
                 await eventually(lambda: switch in lines(alice, other), "line")  # noqa: B023
                 assert len(lines(alice, job_id)) == seen
                 (tmp_path / switch).unlink()
-                forget(valkey, job_id)
-                say(valkey.url, job_id, "bob", "1")
+                expire_record(valkey, job_id)
+                publish_lines(valkey.url, job_id, "bob", "1")
 
 
-async def test_a_refresh_that_the_rule_fails_on_changes_nothing(
+async def test_refresh_changes_nothing_if_the_rule_fails(
     valkey: Valkey, tmp_path: Path, token: Token
 ) -> None:
     (tmp_path / "rules.py").write_text(
@@ -139,18 +139,18 @@ async def test_a_refresh_that_the_rule_fails_on_changes_nothing(
                 assert (await alice.join(job_id))["ok"]
             broken = {"token": token("alice", jobs=["broken"])}
             assert (await alice.request("refresh_token", broken))["code"] == "internal_error"
-            # The connection goes on with the token that it has.
-            say(valkey.url, one, "bob", "1")
+            # The connection keeps its current token.
+            publish_lines(valkey.url, one, "bob", "1")
             await alice.transcript.wait_logged(one, 1)
             assert (await alice.join(new_id()))["ok"]
-            fewer = {"token": token("alice", jobs=["bad"])}
-            assert (await alice.request("refresh_token", fewer))["ok"]
+            reduced = {"token": token("alice", jobs=["bad"])}
+            assert (await alice.request("refresh_token", reduced))["ok"]
             for job_id in (one, two):
                 await eventually(lambda: alice.transcript.of(job_id, "left"), "left")  # noqa: B023
             assert (await alice.join(one))["code"] == "job_not_found"
 
 
-async def test_a_rule_that_fails_lets_nobody_into_a_new_record_and_delays_no_other_job(
+async def test_failing_rule_denies_a_new_record_and_delays_no_other_job(
     valkey: Valkey, tmp_path: Path, token: Token
 ) -> None:
     (tmp_path / "rules.py").write_text(
@@ -158,7 +158,7 @@ async def test_a_rule_that_fails_lets_nobody_into_a_new_record_and_delays_no_oth
         "from pathlib import Path\n"
         f"FOLDER = Path({str(tmp_path)!r})\n"
         "def allow(subject, job_id, owner):\n"
-        "    if owner == 'nobody':\n"
+        "    if owner == 'failing':\n"
         "        raise RuntimeError('database is down')\n"
         "    while owner == 'slow' and not (FOLDER / 'answers').exists():\n"
         "        time.sleep(0.01)\n"
@@ -173,11 +173,11 @@ async def test_a_rule_that_fails_lets_nobody_into_a_new_record_and_delays_no_oth
         process.ready()
         async with following(process.url, token("alice")) as alice:
             for job_id in (broken, slow, quick):
-                say(valkey.url, job_id, "alice", "1")
+                publish_lines(valkey.url, job_id, "alice", "1")
                 assert (await alice.join(job_id))["ok"]
-            for job_id, owner in ((broken, "nobody"), (slow, "slow"), (quick, "bob")):
-                forget(valkey, job_id)
-                say(valkey.url, job_id, owner, "2")
+            for job_id, owner in ((broken, "failing"), (slow, "slow"), (quick, "bob")):
+                expire_record(valkey, job_id)
+                publish_lines(valkey.url, job_id, owner, "2")
             await alice.transcript.wait_logged(quick, 2)
             [left] = await eventually(lambda: alice.transcript.of(broken, "left"), "end")
             assert left["code"] == "internal_error"
@@ -188,7 +188,7 @@ async def test_a_rule_that_fails_lets_nobody_into_a_new_record_and_delays_no_oth
             assert alice.transcript.names(slow) == ["joined", "job_log", "joined", "job_log"]
 
 
-async def test_a_job_that_gets_an_owner_is_not_everybodys_any_more(
+async def test_job_that_gains_an_owner_is_withdrawn_from_other_subjects(
     valkey: Valkey, tmp_path: Path, token: Token
 ) -> None:
     (tmp_path / "rules.py").write_text(
@@ -202,23 +202,24 @@ async def test_a_job_that_gets_an_owner_is_not_everybodys_any_more(
             following(process.url, token("alice")) as alice,
             following(process.url, token("mallory")) as mallory,
         ):
-            say(valkey.url, job_id, "", "nobody's")  # by an emit, before the job is sent
+            # An emit before the job is sent has no owner.
+            publish_lines(valkey.url, job_id, "", "unowned")
             for follower in (alice, mallory):
                 assert (await follower.join(job_id))["ok"]
                 assert (await follower.join(other))["ok"]
-            say(valkey.url, job_id, "alice", "alice's")
+            publish_lines(valkey.url, job_id, "alice", "alice's")
             await eventually(lambda: "alice's" in lines(alice, job_id), "line")
-            await eventually(lambda: mallory.transcript.of(job_id, "left"), "end of the right")
-            say(valkey.url, other, "", "after")
+            await eventually(lambda: mallory.transcript.of(job_id, "left"), "withdrawal")
+            publish_lines(valkey.url, other, "", "after")
             await mallory.transcript.wait_logged(other, 1)
-            assert lines(mallory, job_id) == ["nobody's"]
+            assert lines(mallory, job_id) == ["unowned"]
             assert mallory.transcript.names(job_id) == ["joined", "job_log", "left"]
-            assert lines(alice, job_id) == ["nobody's", "nobody's", "alice's"]
+            assert lines(alice, job_id) == ["unowned", "unowned", "alice's"]
             assert alice.transcript.names(job_id).count("joined") == 2
 
 
 RAISES = {
-    "stops": "next(iter(()))",  # the row that a query does not find
+    "stops": "next(iter(()))",  # a query without rows
     "exits": "sys.exit('no')",
     "cancels": "raise asyncio.CancelledError",
     "async-exits": "sys.exit('no')",
@@ -226,32 +227,32 @@ RAISES = {
 }
 
 
-@pytest.mark.parametrize("how", RAISES)
-async def test_whatever_a_rule_raises_is_an_answer(
-    how: str, valkey: Valkey, tmp_path: Path, token: Token
+@pytest.mark.parametrize("exception", RAISES)
+async def test_any_exception_of_a_rule_is_answered_with_a_code(
+    exception: str, valkey: Valkey, tmp_path: Path, token: Token
 ) -> None:
     (tmp_path / "rules.py").write_text(
         "import asyncio, sys\n"
-        f"{'async ' if 'async' in how else ''}def allow(subject, job_id, owner):\n"
-        "    if owner == 'nobody':\n"
-        f"        {RAISES[how]}\n"
+        f"{'async ' if 'async' in exception else ''}def allow(subject, job_id, owner):\n"
+        "    if owner == 'failing':\n"
+        f"        {RAISES[exception]}\n"
         "    return True\n"
     )
     env = {"JOBCAST_AUTHORIZE": "rules:allow", "PYTHONPATH": str(tmp_path)}
     job_id, broken = new_id(), new_id("broken")
-    say(valkey.url, broken, "nobody", "1")
-    say(valkey.url, job_id, "alice", "1")
+    publish_lines(valkey.url, broken, "failing", "1")
+    publish_lines(valkey.url, job_id, "alice", "1")
     with running(Server(tmp_path / "server.log", valkey.url, env)) as process:
         process.ready()
         async with following(process.url, token("alice")) as alice:
             assert (await alice.join(broken))["code"] == "internal_error"
             assert (await alice.join(job_id))["ok"]
-            forget(valkey, job_id)
-            say(valkey.url, job_id, "nobody", "2")
+            expire_record(valkey, job_id)
+            publish_lines(valkey.url, job_id, "failing", "2")
             [left] = await eventually(lambda: alice.transcript.of(job_id, "left"), "end")
             assert left["code"] == "internal_error"
-            forget(valkey, job_id)
-            say(valkey.url, job_id, "alice", "3")
+            expire_record(valkey, job_id)
+            publish_lines(valkey.url, job_id, "alice", "3")
             assert (await alice.join(job_id))["ok"]
             assert process.popen.poll() is None
 
@@ -259,7 +260,7 @@ async def test_whatever_a_rule_raises_is_an_answer(
 @pytest.mark.parametrize(
     ("kind", "wait"), [("def", "time.sleep(3600)"), ("async def", "await asyncio.sleep(3600)")]
 )
-async def test_a_rule_that_never_answers_holds_up_nobody_else(
+async def test_hanging_rule_delays_no_other_follower(
     kind: str, wait: str, valkey: Valkey, tmp_path: Path, token: Token
 ) -> None:
     (tmp_path / "rules.py").write_text(
@@ -274,7 +275,7 @@ async def test_a_rule_that_never_answers_holds_up_nobody_else(
         "PYTHONPATH": str(tmp_path),
     }  # fmt: skip
     job_id = new_id()
-    say(valkey.url, job_id, "bob", "1")
+    publish_lines(valkey.url, job_id, "bob", "1")
     with running(Server(tmp_path / "server.log", valkey.url, env)) as process:
         process.ready()
         async with (
@@ -283,13 +284,13 @@ async def test_a_rule_that_never_answers_holds_up_nobody_else(
         ):
             for follower in (alice, bob):
                 assert (await follower.join(job_id))["ok"]
-            forget(valkey, job_id)
-            say(valkey.url, job_id, "hangs", "2")
+            expire_record(valkey, job_id)
+            publish_lines(valkey.url, job_id, "hangs", "2")
             await eventually(lambda: "2" in lines(bob, job_id), "line for the other follower")
             [left] = await eventually(lambda: alice.transcript.of(job_id, "left"), "end")
             assert left["code"] == "unavailable"
             assert (await alice.join(job_id))["code"] == "unavailable"
-            say(valkey.url, job_id, "hangs", "3")
+            publish_lines(valkey.url, job_id, "hangs", "3")
             await eventually(lambda: "3" in lines(bob, job_id), "line after the refused join")
             assert lines(alice, job_id) == ["1"]
         assert "did not answer in time for 1 of 2 followers" in process.log

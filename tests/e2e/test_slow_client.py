@@ -1,4 +1,4 @@
-"""A client that does not read costs a bounded amount of memory, and nobody else anything."""
+"""A client that does not read costs bounded memory and does not affect other clients."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Token = Callable[..., str]
 
 LIMIT = 256 * 1024  # characters
 LINE = "x" * 8000
-PIECE = 25  # lines that are said at a time
-LINES = 3000  # in all: 24 MB
+BATCH = 25  # lines published at a time
+LINES = 3000  # in total: 24 MB
 VALUES = 5000
-ROOM = 20 * 1024 * 1024  # bytes that the server may grow by; without a bound it would be LINES
+MAX_GROWTH = 20 * 1024 * 1024  # bytes; without a bound the server grows by all LINES
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ async def publisher(valkey: Valkey) -> AsyncIterator[TransportPublisher]:
 
 
 async def metric(server: Server, name: str) -> float:
-    """The value of a metric, as Prometheus would read it."""
+    """Return the value of a metric from ``/metrics``."""
 
     def get() -> str:
         with urllib.request.urlopen(f"{server.url}/metrics", timeout=10) as response:
@@ -55,18 +55,18 @@ async def metric(server: Server, name: str) -> float:
 
 
 def peak_memory(server: Server) -> int:
-    """Bytes that the process has had at most."""
+    """Return the peak memory of the process in bytes."""
     status = Path(f"/proc/{server.popen.pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
-async def test_it_is_cut_and_has_lost_nothing_when_it_is_back(
+async def test_slow_client_is_cut_and_resumes_without_loss(
     bounded: Server, publisher: TransportPublisher, job_id: str, token: Token
 ) -> None:
-    async def say(*events: JobEvent) -> None:
+    async def publish(*events: JobEvent) -> None:
         await asyncio.to_thread(publisher.publish, [Outgoing.of(event) for event in events])
 
-    await say(started(job_id))
+    await publish(started(job_id))
     async with (
         raw_client(bounded.url, token(jobs=["*"])) as slow,
         following(bounded.url, token(jobs=["*"])) as other,
@@ -74,14 +74,16 @@ async def test_it_is_cut_and_has_lost_nothing_when_it_is_back(
         await slow.join(job_id)
         await other.join(job_id)
         before = peak_memory(bounded)
-        for begin in range(0, LINES, PIECE):
-            await say(*(log(job_id, f"{LINE}{n}") for n in range(begin, begin + PIECE)))
-            # The other one has each piece before the next is said.
-            await other.transcript.wait_logged(job_id, begin + PIECE)
-        assert peak_memory(bounded) - before < ROOM
+        for begin in range(0, LINES, BATCH):
+            await publish(*(log(job_id, f"{LINE}{n}") for n in range(begin, begin + BATCH)))
+            # The other client receives each batch before the next is published.
+            await other.transcript.wait_logged(job_id, begin + BATCH)
+        assert peak_memory(bounded) - before < MAX_GROWTH
         assert await metric(bounded, "jobcast_slow_disconnects_total") == 1
         assert "reads too slowly" in bounded.log
-        await eventually(lambda: bounded.log.count("disconnected") == 1, "its disconnection")
+        await eventually(
+            lambda: bounded.log.count("disconnected") == 1, "disconnection of the slow client"
+        )
         assert other.client.connected
         assert await metric(bounded, "jobcast_connections") == 1
         await slow.read_to_the_end()
@@ -91,18 +93,18 @@ async def test_it_is_cut_and_has_lost_nothing_when_it_is_back(
         epoch = slow.events("joined")[-1]["epoch"]
         seq = max([0, *(event["seq"] for event in slow.events("job_log"))])
 
-    async with raw_client(bounded.url, token(jobs=["*"])) as back:
-        await back.join(job_id, after={"epoch": epoch, "seq": seq})
-        missed = [event["message"] for event in back.events("job_log")]
+    async with raw_client(bounded.url, token(jobs=["*"])) as resumed:
+        await resumed.join(job_id, after={"epoch": epoch, "seq": seq})
+        missed = [event["message"] for event in resumed.events("job_log")]
         assert seen + missed == [f"{LINE}{n}" for n in range(LINES)]
-        await say(log(job_id, "live again"))
-        await back.read_until(lambda packet: "live again" in packet)
+        await publish(log(job_id, "live again"))
+        await resumed.read_until(lambda packet: "live again" in packet)
 
 
-async def test_its_progress_is_replaced_and_it_stays(
+async def test_progress_of_a_slow_client_is_conflated_without_a_disconnect(
     bounded: Server, publisher: TransportPublisher, job_id: str, token: Token
 ) -> None:
-    async def say(first: int, last: int) -> None:
+    async def publish(first: int, last: int) -> None:
         values = (
             JobProgress(job_id=job_id, percentage=n / VALUES, message=LINE)
             for n in range(first, last)
@@ -111,12 +113,12 @@ async def test_its_progress_is_replaced_and_it_stays(
 
     async with raw_client(bounded.url, token(jobs=["*"])) as slow:
         await slow.join(job_id)
-        said = 0
+        published = 0
         while not await metric(bounded, "jobcast_conflated_total"):
-            await say(said, said + PIECE)
-            said += PIECE
-            assert said < VALUES
-        await say(said, VALUES)
+            await publish(published, published + BATCH)
+            published += BATCH
+            assert published < VALUES
+        await publish(published, VALUES)
         assert await metric(bounded, "jobcast_slow_disconnects_total") == 0
         await slow.read_until(lambda packet: f'"seq":{VALUES}}}' in packet)
         values = [event["percentage"] for event in slow.events("job_progress")]

@@ -1,4 +1,4 @@
-"""The parts of a soak that its short runs do not prove."""
+"""The parts of the soak that its short runs do not cover."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.support.redis_family import Sentinels
 
 OPEN = '0{"sid":"a","upgrades":[],"pingInterval":25000,"pingTimeout":20000}'
 CONNECTED = '40{"sid":"b"}'
-GONE = web.AppKey("gone", asyncio.Event)  # the client is
+GONE = web.AppKey("gone", asyncio.Event)  # set when the client is gone
 
 
 @pytest.fixture
@@ -48,9 +48,7 @@ def line_of(job_id: str) -> Outgoing:
     return Outgoing.of(JobLog(job_id=job_id, level="info", message="line"))
 
 
-def test_the_jobs_that_a_server_publishes_events_of_are_known(
-    own_valkey: Valkey, publisher: TransportPublisher
-) -> None:
+def test_published_jobs_are_recorded(own_valkey: Valkey, publisher: TransportPublisher) -> None:
     publisher.publish([line_of("before")])
     with PublishedJobs(own_valkey) as published:
         publisher.publish([line_of("one"), line_of("two")])
@@ -59,13 +57,11 @@ def test_the_jobs_that_a_server_publishes_events_of_are_known(
     publisher.publish([line_of("after")])
 
 
-def test_writes_that_are_held_run_afterwards(
-    own_valkey: Valkey, publisher: TransportPublisher
-) -> None:
+def test_held_writes_run_afterwards(own_valkey: Valkey, publisher: TransportPublisher) -> None:
     with PublishedJobs(own_valkey) as published, ThreadPoolExecutor(1) as pool:
         with writes_held(own_valkey):
             publishing = pool.submit(publisher.publish, [line_of("one")])
-            wait_for(lambda: blocked_clients(own_valkey), "write that waits")
+            wait_for(lambda: blocked_clients(own_valkey), "blocked write")
             assert published.so_far() == set()
         publishing.result(TIMEOUT)
         assert published.so_far() == {"one"}
@@ -87,12 +83,12 @@ def failovers(tmp_path: Path) -> Iterator[Failovers]:
         servers.kill()
 
 
-def test_what_a_killed_master_has_confirmed_is_at_the_next_one(failovers: Failovers) -> None:
+def test_confirmed_writes_of_a_killed_master_are_on_its_successor(failovers: Failovers) -> None:
     former, ended, confirmed = failovers.master, Event(), 0
 
     def write() -> int:
         written = 0
-        # The former master comes back as a replica, and may do so before this client notices.
+        # The former master may restart as a replica before this client notices.
         gone = suppress(redis.ConnectionError, redis.ReadOnlyError)
         client = redis.Redis(port=former.port, socket_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0))
         with client, gone:
@@ -113,7 +109,7 @@ def test_what_a_killed_master_has_confirmed_is_at_the_next_one(failovers: Failov
     assert int(failovers.master.command("GET", "written")) == confirmed
 
 
-def test_the_jobs_that_a_woken_master_confirms_events_of_are_known(failovers: Failovers) -> None:
+def test_jobs_of_events_confirmed_by_a_resumed_master_are_recorded(failovers: Failovers) -> None:
     former = failovers.master
     process = psutil.Process(former.popen.pid)
     connection = Connection(port=former.port)
@@ -150,27 +146,27 @@ async def unresponsive_server() -> AsyncIterator[str]:
     await runner.cleanup()
 
 
-async def test_a_connection_that_is_forgotten_is_closed_with_its_session(
+async def test_abandoned_connection_is_closed_with_its_session(
     unresponsive_server: str,
 ) -> None:
     connector = ClosingConnector()
     async with ClientSession(connector=connector) as http:
-        forgotten = await http.ws_connect(f"{unresponsive_server}/socket.io/")
+        abandoned = await http.ws_connect(f"{unresponsive_server}/socket.io/")
     [connection] = connector._made
     assert connection.protocol is None
-    assert forgotten.get_extra_info("socket") is None
+    assert abandoned.get_extra_info("socket") is None
 
 
 def open_sessions() -> list[ClientSession]:
     return [o for o in gc.get_objects() if type(o) is ClientSession and not o.closed]
 
 
-async def test_a_client_that_is_cancelled_twice_closes_its_session(
+async def test_client_cancelled_twice_closes_its_session(
     unresponsive_server: str,
 ) -> None:
     before = open_sessions()
     counts = Counter[str]()
     client = Client("client", "token", [unresponsive_server], random.Random(1), counts)
-    async with background([client.run()]):  # cancels it every second until it has ended
+    async with background([client.run()]):  # cancels it every second until it ends
         await eventually(lambda: counts["connections"], "connection")
     assert open_sessions() == before

@@ -1,4 +1,4 @@
-"""The npm package socket.io-client, as anyone uses it: a token, one emit, four listeners."""
+"""The npm package socket.io-client with a token, one emit and four listeners."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def messages(events: list[Event]) -> list[str]:
 
 
 @pytest.mark.usefixtures("package")
-def test_it_follows_from_the_start_from_the_middle_and_from_the_end(
+def test_stock_client_follows_from_the_start_the_middle_and_the_end(
     server: Server,
     worker: Worker,
     send: Callable[..., str],
@@ -30,7 +30,7 @@ def test_it_follows_from_the_start_from_the_middle_and_from_the_end(
     with stock_client(url, token(), job_id, tmp_path) as early:
         wait_for(lambda: len(messages(early.events)) == 6, "job half-way")
         with stock_client(url, token(), job_id, tmp_path) as late:
-            # What it missed, and where the job is, before anything happens.
+            # Missed lines and the latest progress arrive before any new event.
             wait_for(lambda: len(late.events) == 7, "state of the job")
             assert messages(late.events) == [f"step {n}" for n in range(6)]
             [progress] = [data for name, data in late.events if name == "job_progress"]
@@ -51,7 +51,7 @@ def test_it_follows_from_the_start_from_the_middle_and_from_the_end(
 
 
 @pytest.mark.usefixtures("package")
-def test_it_is_refused_with_a_code(server: Server, tmp_path: Path) -> None:
+def test_stock_client_is_refused_with_a_code(server: Server, tmp_path: Path) -> None:
     with stock_client(server.url, "garbage", new_id(), tmp_path) as client:
         [(name, error)] = client.finish()
     assert name == "connect_error"

@@ -1,4 +1,4 @@
-"""Progress in the result backend, for pages that ask Celery."""
+"""Progress in the result backend, for pages that query Celery."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Send = Callable[..., str]
 Token = Callable[..., str]
 
 
-async def test_the_latest_progress_is_stored_and_the_end_stays(
+async def test_latest_progress_is_stored_and_the_result_stays(
     server: Server, valkey: Valkey, send: Send, token: Token, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -30,7 +30,7 @@ async def test_the_latest_progress_is_stored_and_the_end_stays(
         worker.ready()
         job_id = send(worker, jobs.count, 10, str(gate))
         stored: AsyncResult[Any] = AsyncResult(job_id, app=app)
-        # The fifth step is the last before the gate; no other progress comes after it.
+        # The fifth step is the last before the gate, so no later progress replaces it.
         await eventually(
             lambda: stored.state == "PROGRESS" and stored.info["current"] == 5, "progress"
         )
@@ -39,13 +39,13 @@ async def test_the_latest_progress_is_stored_and_the_end_stays(
             await alice.join(job_id)
             gate.touch()
             await alice.transcript.end(job_id)
-        # The next task of the process comes after whatever there was to store of this one.
+        # The next task of the process starts after all writes of this one.
         after = send(worker, jobs.count, 1)
         worker.wait_result(after)
         assert (stored.state, stored.result) == ("SUCCESS", {"steps": 10})
 
 
-async def test_nothing_is_stored_unless_it_is_asked_for(
+async def test_no_progress_is_stored_by_default(
     valkey: Valkey, worker: Worker, send: Send, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"

@@ -1,4 +1,4 @@
-"""A realtime process hears of a job only while somebody here follows it."""
+"""A realtime process subscribes to a job only while one of its clients follows it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support import Server, eventually, following, new_id
 Token = Callable[..., str]
 
 
-async def test_a_channel_is_subscribed_to_while_it_is_followed(
+async def test_channel_is_subscribed_while_its_job_is_followed(
     server: Server, valkey: Valkey, token: Token
 ) -> None:
     job_id = new_id()
@@ -36,12 +36,12 @@ async def test_a_channel_is_subscribed_to_while_it_is_followed(
             await one.leave(job_id)
         await one.join(job_id)
         assert subscribers() == 1
-        # The connection is cut, not closed.
+        # The WebSocket closes without a Socket.IO disconnect.
         await one.client.eio.ws.close(code=1011)
     await eventually(lambda: subscribers() == 0, "end of the subscription")
 
 
-async def test_a_refused_join_leaves_no_subscription(
+async def test_refused_join_leaves_no_subscription(
     server: Server, valkey: Valkey, token: Token
 ) -> None:
     job_id = new_id()

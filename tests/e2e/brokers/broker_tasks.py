@@ -1,4 +1,4 @@
-"""What the workers of pytest-celery run."""
+"""Tasks for the workers of pytest-celery."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from jobcast import ProgressTask, current_job
 
 
 @shared_task(base=ProgressTask, bind=True, max_retries=1, default_retry_delay=0)
-def does(self: ProgressTask, what: str, seconds: float = 60) -> str:
-    """End in a way that the caller asks for."""
+def does(self: ProgressTask, outcome: str, seconds: float = 60) -> str:
+    """End with the outcome that the caller names."""
     self.log("running")
     current_job().flush()
-    if what == "fail":
+    if outcome == "fail":
         raise LookupError("no such row")
-    if what == "retry" and self.request.retries == 0:
+    if outcome == "retry" and self.request.retries == 0:
         raise self.retry(exc=ConnectionError("not yet"))
-    if what == "kill":
+    if outcome == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    if what == "hang":
+    if outcome == "hang":
         time.sleep(seconds)
     return "done"
 

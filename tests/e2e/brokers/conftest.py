@@ -1,4 +1,4 @@
-"""pytest-celery, on containers where there is a Docker engine, and on processes elsewhere."""
+"""pytest-celery in containers if a Docker engine is available, otherwise in local processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.e2e.brokers import broker_tasks
 from tests.e2e.brokers.process_docker import ProcessDocker
 from tests.support import TIMEOUT, wait_for
 
-LEASE = "5"  # seconds; less, and a job whose machine is busy seems to be lost
+LEASE = "5"  # seconds; with a shorter lease, jobs on a busy machine appear lost
 CHECKOUT = Path(__file__).parents[3]
 
 
@@ -43,10 +43,10 @@ def _engine() -> Any:
 
 @pytest.fixture(scope="session")
 def docker_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The one fixture of pytest-docker-tools that is another here."""
+    """Replace the client of pytest-docker-tools."""
     with pytest.MonkeyPatch.context() as patch:
-        # pytest-celery's addresses are published ports of this machine. pytest-docker-tools gives
-        # them where it finds no sign of a container, and some machines have one without being one.
+        # pytest-celery needs published ports of this machine. pytest-docker-tools returns them only
+        # outside containers, and its detection of containers has false positives.
         patch.setattr(wrappers, "tests_inside_container", lambda: False)
         client = _engine() or ProcessDocker(tmp_path_factory.mktemp("containers"))
         yield client
@@ -61,7 +61,7 @@ celery_base_worker_image = build(
 
 
 @pytest.fixture(scope="session", autouse=True)
-def look_often() -> Iterator[None]:
+def poll_often() -> Iterator[None]:
     """Poll more often than once a second, and for longer: a busy machine starts a worker slowly."""
 
     def wait(message: str, func: Callable[[], object], timeout: float = 60) -> None:
@@ -78,8 +78,8 @@ def look_often() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def keep_the_current_app() -> Iterator[None]:
-    """Shared tasks of later tests would be sent by pytest-celery's application, which is gone."""
+def restore_the_current_app() -> Iterator[None]:
+    """Restore the current app. Otherwise later tests send shared tasks by pytest-celery's app."""
     before = current_app._get_current_object()
     yield
     before.set_current()
@@ -112,7 +112,7 @@ def default_worker_command(default_worker_container_cls: type[CeleryWorkerContai
 
 @pytest.fixture
 def default_worker_env(default_worker_env: dict[str, str]) -> dict[str, str]:
-    """The broker is the transport too."""
+    """Use the broker as the transport."""
     url = default_worker_env["CELERY_BROKER_URL"]
     return {**default_worker_env, "JOBCAST_URL": url, "JOBCAST_LEASE": LEASE}
 

@@ -1,7 +1,7 @@
-"""A Docker client whose containers are processes of this machine.
+"""A Docker client whose containers are local processes.
 
-It has what pytest-celery and pytest-docker-tools call, and no more: their fixtures run as they are
-where there is no Docker engine.
+It implements only the calls of pytest-celery and pytest-docker-tools, so that their fixtures run
+unchanged without a Docker engine.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from tests.support.redis_family import redis_server
 STOP_TIMEOUT = 30  # seconds
 
 
-class Member(Protocol):
-    """What runs in a container."""
+class Service(Protocol):
+    """A process in a container."""
 
     def start(self) -> None: ...
     def kill(self) -> None: ...
 
 
 class Container:
-    """The part of ``docker.models.containers.Container`` that is used."""
+    """The used subset of ``docker.models.containers.Container``."""
 
     def __init__(
         self, root: Path, image: str, command: Sequence[str] = (),
@@ -52,7 +52,7 @@ class Container:
         self.binds = {volume["bind"]: root / name for name, volume in (volumes or {}).items()}
         self.ports = {inner: outer or free_port() for inner, outer in (ports or {}).items()}
         self.status = "created"
-        self._member: Member | None = None
+        self._service: Service | None = None
         self._labels = dict(labels or {})
 
     @property
@@ -63,7 +63,7 @@ class Container:
             for inner, outer in self.ports.items()
         }
         return {
-            # With its port the name is an address for every process of this machine.
+            # With the port in its name, every local process can use the hostname as an address.
             "Config": {
                 "Hostname": "127.0.0.1" if port is None else f"127.0.0.1:{port}",
                 "Labels": self._labels,
@@ -80,23 +80,23 @@ class Container:
         return self.folder / "log"
 
     def start(self) -> None:
-        if self._member is None:
-            self._member = _kind_of(self.image)(self)
+        if self._service is None:
+            self._service = _kind_of(self.image)(self)
         else:
-            self._member.start()
+            self._service.start()
         self.status = "running"
 
     def kill(self, signal: str | int = signal.SIGKILL) -> None:
-        if isinstance(self._member, Process) and signal not in ("SIGKILL", 9):
+        if isinstance(self._service, Process) and signal not in ("SIGKILL", 9):
             number = signal if isinstance(signal, int) else _number(signal)
-            self._member.popen.send_signal(number)
-        elif self._member is not None:
-            self._member.kill()
+            self._service.popen.send_signal(number)
+        elif self._service is not None:
+            self._service.kill()
             self.status = "exited"
 
     def stop(self, timeout: int = STOP_TIMEOUT, **_: Any) -> None:
-        if isinstance(self._member, Process) and self._member.popen.poll() is None:
-            self._member.stop(timeout)
+        if isinstance(self._service, Process) and self._service.popen.poll() is None:
+            self._service.stop(timeout)
         self.kill()
 
     def restart(self, timeout: int = STOP_TIMEOUT, **_: Any) -> None:
@@ -108,38 +108,39 @@ class Container:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def reload(self) -> None:
-        if isinstance(self._member, Process) and self._member.popen.poll() is not None:
+        if isinstance(self._service, Process) and self._service.popen.poll() is not None:
             self.status = "exited"
 
     def logs(self, **_: Any) -> bytes:
-        logs = [self.log_path, *sorted(self.folder.glob("logs/*.log"))]  # RabbitMQ has its own
+        # RabbitMQ writes its log to separate files.
+        logs = [self.log_path, *sorted(self.folder.glob("logs/*.log"))]
         return b"".join(path.read_bytes() for path in logs if path.exists())
 
     def exec_run(self, cmd: str | Sequence[str], **_: Any) -> tuple[int, bytes]:
         if "/proc/net/" in str(cmd):
-            # It is asked which ports are listened to, in the kernel's own form.
+            # The caller expects the listening ports in the kernel's format.
             listening = [
                 f" 0: 00000000:{int(inner.split('/')[0]):04X} 0 0A"
                 for inner, outer in self.ports.items() if _is_open(outer)
             ]  # fmt: skip
             return 0, "\n".join(listening).encode()
-        line = self._outside(cmd if isinstance(cmd, str) else " ".join(cmd))
-        done = subprocess.run(
+        line = self._on_host(cmd if isinstance(cmd, str) else " ".join(cmd))
+        completed = subprocess.run(
             line.replace("python ", f"{sys.executable} ", 1), shell=True, cwd=self.work_folder,
             env={**os.environ, **self.env}, check=False, capture_output=True,
         )  # fmt: skip
-        return done.returncode, done.stdout + done.stderr
+        return completed.returncode, completed.stdout + completed.stderr
 
     def put_archive(self, path: str, data: Any) -> bool:
         with tarfile.open(fileobj=BytesIO(data.read())) as archive:
-            archive.extractall(self._outside(path), filter="data")
+            archive.extractall(self._on_host(path), filter="data")
         return True
 
     @property
     def work_folder(self) -> Path:
         return next(iter(self.binds.values()), self.folder)
 
-    def _outside(self, text: str) -> str:
+    def _on_host(self, text: str) -> str:
         for inside, outside in self.binds.items():
             text = text.replace(inside, str(outside))
         return text
@@ -147,8 +148,8 @@ class Container:
 
 def _redis(container: Container) -> Process:
     port = str(container.ports["6379/tcp"])
-    where = ["--port", port, "--bind", "127.0.0.1", "--dir", str(container.folder)]
-    return Process([redis_server(), *container.command[1:], *where], container.log_path)
+    options = ["--port", port, "--bind", "127.0.0.1", "--dir", str(container.folder)]
+    return Process([redis_server(), *container.command[1:], *options], container.log_path)
 
 
 def _rabbitmq(container: Container) -> RabbitMQ:
@@ -164,14 +165,14 @@ def _worker(container: Container) -> Process:
     )
 
 
-KINDS: Mapping[str, Callable[[Container], Member]] = {
+KINDS: Mapping[str, Callable[[Container], Service]] = {
     "redis": _redis,
     "rabbitmq": _rabbitmq,
     "jobcast/tests/worker": _worker,
 }
 
 
-def _kind_of(image: str) -> Callable[[Container], Member]:
+def _kind_of(image: str) -> Callable[[Container], Service]:
     return next(kind for name, kind in KINDS.items() if image.startswith(name))
 
 
@@ -185,7 +186,7 @@ def _is_open(port: int) -> bool:
 
 
 class ProcessDocker:
-    """The part of ``docker.DockerClient`` that is used."""
+    """The used subset of ``docker.DockerClient``."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

@@ -58,10 +58,10 @@ class Tab:
     def row(self, job_id: str) -> Locator:
         return self.page.locator(f'li[data-job-id="{job_id}"]')
 
-    def has_status(self, job_id: str, status: str) -> None:
+    def expect_status(self, job_id: str, status: str) -> None:
         expect(self.job(job_id)).to_have_attribute("data-status", status)
 
-    def is_connected(self, state: str = "connected") -> None:
+    def expect_connection(self, state: str = "connected") -> None:
         expect(self.page.locator(".console")).to_have_attribute("data-connection", state)
 
     @property

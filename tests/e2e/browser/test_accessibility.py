@@ -37,9 +37,9 @@ def violations(page: Page) -> list[str]:
     ]
 
 
-def is_clean(page: Page) -> None:
+def assert_clean(page: Page) -> None:
+    """Check that the page has no violations and is no wider than the screen."""
     assert violations(page) == []
-    # No content is wider than the screen.
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
@@ -50,7 +50,7 @@ def test_each_view_is_accessible(
     user = new_id("user")
     tab = new_tab(user, **look)
     page = tab.page
-    is_clean(page)  # no jobs yet: the page shows the sample tasks
+    assert_clean(page)  # no jobs yet: the page shows the sample tasks
     done = send(sample_worker, jobs.count, 3, owner=user)
     failed = send(sample_worker, jobs.fail, "the disk is full", owner=user)
     running = send(sample_worker, jobs.count, 10, str(gate), owner=user)
@@ -60,20 +60,20 @@ def test_each_view_is_accessible(
         (new_id("nowhere"), "refused"), (running, "started"),
     ):  # fmt: skip
         tab.go(job_id)
-        tab.has_status(job_id, status)
+        tab.expect_status(job_id, status)
         keep = page.get_by_role("button", name="Add to the list")
         if keep.count():
             keep.click()
-        is_clean(page)
+        assert_clean(page)
     expect(tab.bar).to_have_attribute("aria-valuenow", "50")
     tab.open("/#/")
-    is_clean(page)
+    assert_clean(page)
     gate.touch()
     tab.go(running)
-    tab.has_status(running, "complete")
+    tab.expect_status(running, "complete")
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
-    is_clean(page)
+    assert_clean(page)
 
 
 def test_a_job_can_be_followed_and_read_by_keyboard(
@@ -87,7 +87,7 @@ def test_a_job_can_be_followed_and_read_by_keyboard(
         page.get_by_label("Follow a job by its id").focus()
         page.keyboard.type(job_id)
         page.keyboard.press("Enter")
-        tab.has_status(job_id, "complete")
+        tab.expect_status(job_id, "complete")
         # Screen readers continue at the job's name.
         expect(tab.job(job_id).get_by_role("heading", level=1)).to_be_focused()
     page.keyboard.press("j")
@@ -122,9 +122,9 @@ def test_disabled_shortcuts_stay_disabled_after_a_reload_and_in_other_tabs(
     keys.uncheck()
     expect(other.page.get_by_role("checkbox", name="Shortcut keys")).not_to_be_checked()
     page.reload()
-    tab.has_status(second, "complete")
+    tab.expect_status(second, "complete")
     expect(keys).not_to_be_checked()
-    is_clean(page)
+    assert_clean(page)
     for key in ("j", "k", "/"):
         page.keyboard.press(key)
     expect(page.locator(":focus")).to_have_count(0)

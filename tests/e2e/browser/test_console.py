@@ -24,7 +24,7 @@ NewTab = Callable[..., Tab]
 Send = Callable[..., str]
 
 # Messages of Chromium about an unreachable server.
-AWAY = (
+UNREACHABLE = (
     r"WebSocket connection to|ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET"
     r"|ERR_INTERNET_DISCONNECTED"
 )
@@ -51,7 +51,7 @@ def test_a_started_job_is_shown_until_it_ends(
     expect(tab.row(job_id)).to_contain_text("Hash a folder")
     expect(tab.row(job_id)).to_have_attribute("data-status", "complete")
     tab.row(job_id).get_by_role("link").click()
-    tab.has_status(job_id, "complete")
+    tab.expect_status(job_id, "complete")
     expect(tab.status_panel).to_contain_text("Done in")
     expect(tab.bar).to_have_attribute("aria-valuenow", "100")
     result = tab.page.get_by_role("region", name="Result")
@@ -75,7 +75,7 @@ def test_a_users_file_is_imported_and_a_wrong_one_shows_an_error_at_its_task(
     right = {"name": "people.csv", "mimeType": "text/csv", "buffer": people.encode()}
     job_id = tab.start_with(lambda: chooser.set_input_files(right))  # type: ignore[arg-type]
     card.get_by_role("link").click()
-    tab.has_status(job_id, "complete")
+    tab.expect_status(job_id, "complete")
     expect(tab.page.get_by_role("region", name="Result")).to_contain_text("imported: 1")
     expect(tab.log).to_contain_text("line 3: email is not an address")
     expect(card).to_have_count(0)
@@ -94,7 +94,7 @@ def test_a_reload_during_a_run_restores_the_state(
     expect(tab.status_panel).to_contain_text("Running: counting, 50")
     expect(tab.log).to_contain_text("step 5")
     gate.touch()
-    tab.has_status(job_id, "complete")
+    tab.expect_status(job_id, "complete")
 
 
 def test_tabs_of_a_user_show_the_same_list(
@@ -102,7 +102,7 @@ def test_tabs_of_a_user_show_the_same_list(
 ) -> None:
     first = new_tab(user)
     second = new_tab(user, beside=first)
-    second.is_connected("idle")
+    second.expect_connection("idle")
     job_id = first.start("Start Make thumbnails")
     expect(second.row(job_id)).to_have_attribute("data-status", "complete")
     other = first.start("Start Make thumbnails")
@@ -118,23 +118,23 @@ def test_a_restart_of_the_server_loses_and_repeats_no_log_lines(
 ) -> None:  # fmt: skip
     job_id = send(sample_worker, jobs.tick, str(gate), owner=user)
     tab = new_tab(user)
-    tab.allow_message(AWAY)
+    tab.allow_message(UNREACHABLE)
     tab.go(job_id)
     expect(tab.log).to_contain_text("tick 1")
     console.popen.send_signal(signal.SIGKILL)
     console.popen.wait()
     expect(tab.page.get_by_role("region", name="Connection")).to_contain_text("connection was lost")
-    tab.is_connected("reconnecting")
+    tab.expect_connection("reconnecting")
     tab.page.context.set_offline(True)
     expect(tab.page.get_by_role("region", name="Connection")).to_contain_text("You are offline")
     tab.page.context.set_offline(False)
-    tab.is_connected("reconnecting")
+    tab.expect_connection("reconnecting")
     console.start()
     console.ready()
-    tab.is_connected()
+    tab.expect_connection()
     expect(tab.page.get_by_role("region", name="Connection")).to_have_count(0)
     gate.touch()
-    tab.has_status(job_id, "complete")
+    tab.expect_status(job_id, "complete")
     lines = [line.split()[-1] for line in tab.downloaded_log(tmp_path) if " tick " in line]
     assert len(lines) > 10
     assert lines == [str(number) for number in range(len(lines))]
@@ -168,8 +168,8 @@ def test_a_token_is_renewed_on_the_same_connection(
     while len(tokens) < 6:
         tab.page.wait_for_event("request", lambda request: "token" in request.url)
     gate.touch()
-    tab.has_status(job_id, "complete")
-    tab.is_connected()
+    tab.expect_status(job_id, "complete")
+    tab.expect_connection()
     assert len([socket for socket in tab.sockets if "socket.io" in socket.url]) == 1
 
 
@@ -186,7 +186,7 @@ def test_an_ended_session_leads_to_the_sign_in_and_back_to_the_same_job(
     tab.sign_in(user)
     expect(tab.bar).to_have_attribute("aria-valuenow", "50")
     gate.touch()
-    tab.has_status(job_id, "complete")
+    tab.expect_status(job_id, "complete")
 
 
 def test_an_application_with_its_own_session_check_shows_no_sign_in(
@@ -219,7 +219,7 @@ def test_another_users_job_looks_like_a_missing_one(
     for job_id in (foreign, new_id("missing")):
         tab.page.get_by_label("Follow a job by its id").fill(job_id)
         tab.page.get_by_role("button", name="Follow").click()
-        tab.has_status(job_id, "refused")
+        tab.expect_status(job_id, "refused")
         texts.append(tab.status_panel.inner_text())
         expect(tab.log).to_have_count(0)
     assert texts[0] == texts[1]
@@ -249,7 +249,7 @@ def test_a_retrying_job_shows_when_it_starts_and_its_error(
     job_id = send(sample_worker, jobs.unsteady, str(gate), owner=user)
     tab = new_tab(user)
     tab.go(job_id)
-    tab.has_status(job_id, "retrying")
+    tab.expect_status(job_id, "retrying")
     expect(tab.status_panel).to_contain_text(re.compile(r"attempt 2 starts in \d+ s"))
     expect(tab.status_panel).to_contain_text("ConnectionError: the gate is closed")
     jobs.app.control.revoke(job_id, destination=[f"{sample_worker.name}@test"])
@@ -261,7 +261,7 @@ def test_a_retried_job_shows_each_attempt(
     job_id = send(sample_worker, jobs.flaky, owner=user)
     tab = new_tab(user)
     tab.go(job_id)
-    tab.has_status(job_id, "complete")
+    tab.expect_status(job_id, "complete")
     steps = tab.page.get_by_role("region", name="Timeline").get_by_role("listitem")
     assert [step.get_attribute("data-status") for step in steps.all()] == [
         "queued", "started", "retrying", "started", "retrying", "started", "complete",
@@ -277,7 +277,7 @@ def test_a_revoked_job_shows_that_it_was_revoked(
     tab.go(job_id)
     expect(tab.bar).to_have_attribute("aria-valuenow", "50")
     jobs.app.control.revoke(job_id, terminate=True, destination=[f"{sample_worker.name}@test"])
-    tab.has_status(job_id, "error")
+    tab.expect_status(job_id, "error")
     expect(tab.status_panel).to_contain_text("Revoked after")
     assert tab.page.title().startswith("Revoked")
 
@@ -324,7 +324,7 @@ def test_ten_thousand_log_lines_can_be_followed_saved_and_searched(
     expect(tab.log).to_contain_text("line 0 of")
     tab.page.evaluate(RECORD_FRAMES)
     gate.touch()
-    tab.has_status(job_id, "complete")
+    tab.expect_status(job_id, "complete")
     expect(tab.log).to_contain_text(f"line {lines - 1} of")  # the log follows its end
     frames, longest, whole = tab.page.evaluate(
         "[window.frames_drawn, window.longest, performance.now() - window.began]"
@@ -371,7 +371,7 @@ def test_a_scrolled_log_keeps_its_position(
     more.click()
     expect(more).to_have_count(0)
     gate.touch()
-    tab.has_status(job_id, "complete")
+    tab.expect_status(job_id, "complete")
 
 
 def test_dropped_old_lines_do_not_move_the_visible_ones(
@@ -385,14 +385,14 @@ def test_dropped_old_lines_do_not_move_the_visible_ones(
     note = tab.page.locator(".log-note")
 
     with open_job(job_id, owner=user) as job:
-        here = get_runtime()
-        assert here
+        runtime = get_runtime()
+        assert runtime
 
         def write(first: int, last: int) -> None:
             for line in range(first, last):
                 job.log(f"line {line} of many")
                 if line % 5000 == 0:
-                    here.publisher.flush()  # a full buffer would drop the oldest lines
+                    runtime.publisher.flush()  # a full buffer would drop the oldest lines
 
         write(0, 19_000)
         tab.go(job_id)
@@ -409,7 +409,7 @@ def test_dropped_old_lines_do_not_move_the_visible_ones(
         expect(more).to_contain_text("1,500 new lines")
         assert current.bounding_box() == place
         expect(tab.page.get_by_text("1 of 1", exact=True)).to_be_visible()
-    tab.has_status(job_id, "complete")
+    tab.expect_status(job_id, "complete")
     missing, *lines = tab.downloaded_log(tmp_path)
     assert missing == "-- 2,000 earlier lines are no longer shown. --"
     assert [int(line.split()[3]) for line in lines] == list(range(2_000, 22_000))

@@ -14,7 +14,7 @@ from tests import jobs
 from tests.conftest import Valkey
 from tests.e2e.browser.conftest import Launch
 from tests.e2e.browser.tab import Tab
-from tests.e2e.browser.test_accessibility import LOOKS, is_clean
+from tests.e2e.browser.test_accessibility import LOOKS, assert_clean
 from tests.e2e.browser.test_narrow import UNBROKEN
 from tests.support import Worker, new_id
 
@@ -29,14 +29,15 @@ def user() -> str:
     return new_id("user")
 
 
-def picture(tab: Tab, name: str) -> None:
+def save_screenshot(tab: Tab, name: str) -> None:
     """Save a screenshot if ``JOBCAST_TEST_PICTURES`` names a folder."""
     folder = os.environ.get("JOBCAST_TEST_PICTURES")
     if folder:
         tab.page.screenshot(path=str(Path(folder) / f"{name}.png"))
 
 
-def keep(tab: Tab, job_id: str) -> None:
+def add_to_list(tab: Tab, job_id: str) -> None:
+    """Open a job's page and add the job to the list if it is not on it."""
     tab.go(job_id)
     button = tab.page.get_by_role("button", name="Add to the list")
     expect(button.or_(tab.page.get_by_role("button", name="Remove from the list"))).to_be_visible()
@@ -64,16 +65,16 @@ def test_a_long_retry_message_does_not_enlarge_the_row(
     short = send(sample_worker, jobs.unsteady, str(gate), owner=user)
     long = send(sample_worker, jobs.unsteady, str(gate), owner=user)
     for job_id in (short, long):
-        keep(tab, job_id)
-        tab.has_status(job_id, "retrying")
+        add_to_list(tab, job_id)
+        tab.expect_status(job_id, "retrying")
     publisher = open_publisher(valkey.url)
     status = {"status": "retrying", "attempt": 3, "error": "ConnectionError", "message": message}
     publisher.emit("job_status", status, room=f"job_{long}")
     publisher.close()
     expect(tab.row(long)).to_contain_text("ttempt 3")
-    picture(tab, f"retry-{message[:4]}")
+    save_screenshot(tab, f"retry-{message[:4]}")
     assert height_of(tab.row(long)) <= height_of(tab.row(short)) + 100
-    is_clean(tab.page)
+    assert_clean(tab.page)
 
 
 def styles(tab: Tab, selector: str, *properties: str) -> list[str]:
@@ -90,8 +91,8 @@ def test_forced_colours_keep_bars_selection_and_focus_visible(
     tab = new_tab(user, **{**WIDE, "color_scheme": scheme}, forced_colors="active")
     job_id, other = (send(sample_worker, jobs.count, 10, str(gate), owner=user) for _ in range(2))
     for each in (other, job_id):
-        keep(tab, each)
-        tab.has_status(each, "started")
+        add_to_list(tab, each)
+        tab.expect_status(each, "started")
     expect(tab.bar).to_have_attribute("aria-valuenow", "50")
     fill, frame = f'article[data-job-id="{job_id}"] .bar-fill', ".status-panel .bar"
     assert styles(tab, fill, "backgroundColor") != styles(tab, frame, "backgroundColor")
@@ -105,7 +106,7 @@ def test_forced_colours_keep_bars_selection_and_focus_visible(
     tab.row(other).get_by_role("link").focus()
     tab.page.keyboard.press("Shift+Tab")
     tab.page.keyboard.press("Tab")
-    picture(tab, f"forced-{scheme}")
+    save_screenshot(tab, f"forced-{scheme}")
     style, width = (
         tab.row(other)
         .get_by_role("link")
@@ -132,16 +133,16 @@ def test_the_page_scales_with_the_browsers_font_size(
 ) -> None:  # fmt: skip
     tab = new_tab(user, within=large_font_browser, viewport={"width": width, "height": 900})
     job_id = send(sample_worker, jobs.count, 3, owner=user)
-    keep(tab, job_id)
-    tab.has_status(job_id, "complete")
-    picture(tab, f"large-{width}")
+    add_to_list(tab, job_id)
+    tab.expect_status(job_id, "complete")
+    save_screenshot(tab, f"large-{width}")
     assert styles(tab, "html", "fontSize") == ["22.5px"]  # 15 px, scaled by 24 / 16
-    is_clean(tab.page)
-    cut = tab.page.locator(".plot svg text").evaluate_all(
+    assert_clean(tab.page)
+    clipped = tab.page.locator(".plot svg text").evaluate_all(
         "(texts) => texts.filter((it) => it.getBoundingClientRect().left"
         " < it.ownerSVGElement.getBoundingClientRect().left).map((it) => it.textContent)"
     )
-    assert cut == []
+    assert clipped == []
     # The list is next to the job only if there is room for both.
     assert tab.page.locator(".pane").is_visible() == beside
 
@@ -153,17 +154,17 @@ def test_a_phone_in_landscape_shows_either_the_list_or_the_job(
     width, height = size
     tab = new_tab(user, viewport={"width": width, "height": height}, has_touch=True)
     job_id = send(sample_worker, jobs.count, 3, owner=user)
-    keep(tab, job_id)
-    tab.has_status(job_id, "complete")
-    picture(tab, f"lying-{width}-job")
+    add_to_list(tab, job_id)
+    tab.expect_status(job_id, "complete")
+    save_screenshot(tab, f"lying-{width}-job")
     expect(tab.page.locator(".pane")).to_be_hidden()
-    is_clean(tab.page)
+    assert_clean(tab.page)
     tab.open("/#/")
     expect(tab.row(job_id)).to_be_visible()
-    picture(tab, f"lying-{width}-list")
+    save_screenshot(tab, f"lying-{width}-list")
     # The page scrolls, rather than a list with room for one row.
     assert tab.page.locator(".rows").evaluate("(it) => getComputedStyle(it).overflowY") == "visible"
-    is_clean(tab.page)
+    assert_clean(tab.page)
 
 
 def test_a_low_desktop_window_shows_the_list_and_the_job(
@@ -171,5 +172,5 @@ def test_a_low_desktop_window_shows_the_list_and_the_job(
 ) -> None:
     tab = new_tab(user, viewport={"width": 1280, "height": 420})
     job_id = send(sample_worker, jobs.count, 3, owner=user)
-    keep(tab, job_id)
+    add_to_list(tab, job_id)
     expect(tab.page.locator(".pane")).to_be_visible()

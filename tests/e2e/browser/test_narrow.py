@@ -14,7 +14,7 @@ from jobcast import open_job
 from jobcast.publishing.runtime import get_runtime
 from tests import jobs
 from tests.e2e.browser.tab import Tab
-from tests.e2e.browser.test_accessibility import LOOKS, is_clean
+from tests.e2e.browser.test_accessibility import LOOKS, assert_clean
 from tests.support import Worker, new_id
 
 NewTab = Callable[..., Tab]
@@ -34,7 +34,7 @@ def user() -> str:
     return new_id("user")
 
 
-def listed(tab: Tab, *job_ids: str) -> None:
+def add_to_list(tab: Tab, *job_ids: str) -> None:
     """Add jobs to the list, the last one on top."""
     for job_id in job_ids:
         tab.go(job_id)
@@ -54,7 +54,7 @@ def test_returning_to_the_list_focuses_the_link_of_the_job(
 ) -> None:
     tab = new_tab(user, **look)
     job_ids = [send(sample_worker, jobs.count, 1, owner=user) for _ in range(3)]
-    listed(tab, *job_ids)
+    add_to_list(tab, *job_ids)
     tab.open("/#/")
     link = tab.row(job_ids[1]).get_by_role("link")
     link.press("Enter")
@@ -72,7 +72,7 @@ def test_shortcuts_open_the_next_job_if_the_list_is_hidden(
 ) -> None:
     tab = new_tab(user, **NARROW)
     first, second = (send(sample_worker, jobs.count, 1, owner=user) for _ in range(2))
-    listed(tab, first, second)
+    add_to_list(tab, first, second)
     tab.page.keyboard.press("j")
     expect(tab.job(first).get_by_role("heading", level=1)).to_be_focused()
     tab.page.keyboard.press("j")  # the first job is the last row, so nothing happens
@@ -89,8 +89,8 @@ def test_the_focus_order_follows_the_reading_order(
 ) -> None:
     tab = new_tab(user, **look)
     job_id = send(sample_worker, jobs.count, 1, owner=user)
-    listed(tab, job_id)
-    tab.has_status(job_id, "complete")
+    add_to_list(tab, job_id)
+    tab.expect_status(job_id, "complete")
     controls = tab.page.locator(".job-top").locator("a:visible, button")
     places = [control.bounding_box() for control in controls.all()]
     middles = [place["y"] + place["height"] / 2 for place in places if place]
@@ -104,7 +104,7 @@ def test_escape_clears_the_search_and_then_focuses_the_log(
     tab = new_tab(user, **look)
     job_id = send(sample_worker, jobs.count, 3, owner=user)
     tab.go(job_id)
-    tab.has_status(job_id, "complete")
+    tab.expect_status(job_id, "complete")
     search = tab.page.get_by_label("Search the log")
     tab.page.keyboard.press("/")
     tab.page.keyboard.type("step 2")
@@ -129,10 +129,10 @@ def test_a_long_message_leaves_room_for_the_job_stats(
     job_id = new_id()
     for message in (UNBROKEN, UNBROKEN * 26):
         with open_job(job_id, owner=user) as job:
-            here = get_runtime()
-            assert here
+            runtime = get_runtime()
+            assert runtime
             job.progress(25, "briefly")
-            here.publisher.flush()  # the page must not open before the job exists
+            runtime.publisher.flush()  # the page must not open before the job exists
             tab.go(job_id)
             heading = tab.status_panel.get_by_role("heading")
             expect(heading).to_have_text(re.compile("Running: briefly, 25%"))
@@ -146,13 +146,13 @@ def test_a_long_message_leaves_room_for_the_job_stats(
             if more.count() == 0:
                 assert heading.evaluate("(it) => it.scrollHeight <= it.clientHeight + 1")
             else:
-                is_clean(tab.page)
+                assert_clean(tab.page)
                 more.press("Enter")
                 assert heading.evaluate("(it) => it.scrollHeight <= it.clientHeight + 1")
-                is_clean(tab.page)
+                assert_clean(tab.page)
                 tab.status_panel.get_by_role("button", name="Show less").press("Enter")
                 expect(more).to_be_focused()
-        tab.has_status(job_id, "complete")
+        tab.expect_status(job_id, "complete")
         job_id = new_id()
 
 
@@ -162,10 +162,10 @@ def test_a_long_error_message_can_be_expanded(
     tab = new_tab(user, **look)
     job_id = send(sample_worker, jobs.fail, UNBROKEN * 26, owner=user)
     tab.go(job_id)
-    tab.has_status(job_id, "error")
+    tab.expect_status(job_id, "error")
     expect(tab.page.get_by_text("Took", exact=True)).to_be_in_viewport()
     why = tab.status_panel.get_by_text(UNBROKEN[:100])
     before = lines_of(why)
     tab.status_panel.get_by_role("button", name="Show the whole text").click()
     assert lines_of(why) > 3 * before
-    is_clean(tab.page)
+    assert_clean(tab.page)

@@ -16,21 +16,21 @@ from tests.e2e.documented import Page as Tutorial
 from tests.support import ROOT, TIMEOUT, Process, answers, free_port, running
 
 TUTORIAL = Tutorial("docs/tutorial/first-progress-bar.md")
-INSTALL, VALKEY, WORKER, SERVE, WATCH = TUTORIAL.of("sh")
-(HTML,) = TUTORIAL.of("html")
+INSTALL, VALKEY, WORKER, SERVE, WATCH = TUTORIAL.code_blocks("sh")
+(HTML,) = TUTORIAL.code_blocks("html")
 
 CDN = "https://cdn.jsdelivr.net/npm/socket.io-client@4/dist/"
 PACKAGE = ROOT / "client" / "node_modules" / "socket.io-client" / "dist"
 
 
 class Reader:
-    """A reader in a folder, with ports of the test's own."""
+    """A reader of the tutorial, with a folder and unused ports."""
 
     def __init__(self, folder: Path) -> None:
         folder_line, make_environment, activate, install = INSTALL.splitlines()
         subprocess.run(["bash", "-c", folder_line], cwd=folder, check=True)
         self.folder = folder / "pages"
-        # In place of the next lines: this environment has the package with its extras.
+        # The environment of the tests replaces these commands: it has the package and its extras.
         assert make_environment == "python3 -m venv .venv"
         assert activate == ". .venv/bin/activate"
         assert install == "pip install 'jobcast[all]'"
@@ -62,7 +62,7 @@ class Reader:
 
 @contextmanager
 def reading(folder: Path) -> Iterator[Reader]:
-    """A reader with a Valkey and a worker, as after the third step."""
+    """A reader with a Valkey server and a worker, as after the third step."""
     reader = Reader(folder)
     with (
         running(reader.enter(f". .venv/bin/activate\n{VALKEY}")) as valkey,
@@ -108,7 +108,7 @@ def test_the_page_shows_a_job_that_survives_a_reload_and_a_restart(
         wait_for_progress(page, 10)
         job_id = page.url.partition("#")[2]
         server.stop()
-        # The secret is there already.
+        # The secret already exists.
         server = reader.serve("\n".join(li for li in SERVE.splitlines() if "openssl" not in li))
         expect(page.locator("p")).to_have_text("done: 100 pages")
         lines = page.locator("pre").inner_text().split("\n")

@@ -1,1 +1,1 @@
-"""Hostile clients: what they may cost the server, and that an innocent client notices nothing."""
+"""Hostile clients: their cost to the server is bounded, and an innocent client is unaffected."""

@@ -17,13 +17,13 @@ from bench.hostile import long_history
 from tests.conftest import Valkey
 from tests.support import TIMEOUT, eventually, new_id, running, wait_for
 
-ROOM = 64 * 1024 * 1024  # bytes that one connection may make the server grow by
-LOG_LINES = 20  # that a connection without a token may cause
-ANSWERED = 1000  # of an authenticated one that the server may answer, with a line each
-IMPATIENT = {"JOBCAST_SEND_TIMEOUT": "3", "JOBCAST_RATE_PATIENCE": "1"}
-WINDOW = 4.0  # seconds in which the server reads
-TRICKLE = 160 * 1024  # bytes at most, if it holds a connection
-MOST = 8 * 1024 * 1024  # bytes that it may read of a flood in all
+MAX_GROWTH = 64 * 1024 * 1024  # bytes by which one connection may make the server grow
+LOG_LINES = 20  # log lines that a connection without a token may cause
+AUTHENTICATED_LOG_LINES = 1000  # log lines that an authenticated connection may cause
+SHORT_TIMEOUTS = {"JOBCAST_SEND_TIMEOUT": "3", "JOBCAST_RATE_PATIENCE": "1"}
+WINDOW = 4.0  # seconds over which the server's reads are measured
+MAX_THROTTLED = 160 * 1024  # bytes per window that the server may read of a throttled connection
+MAX_FLOOD = 8 * 1024 * 1024  # bytes that the server may read of a flood in total
 
 Token = Callable[..., str]
 Serve = Callable[..., Served]
@@ -37,7 +37,7 @@ def long_job(valkey: Valkey) -> str:
 
 @pytest.fixture
 def serve(valkey: Valkey, tmp_path: Path) -> Iterator[Serve]:
-    """Starts a server with settings: ``serve(JOBCAST_MAX_JOBS="2")``."""
+    """Start a server with settings: ``serve(JOBCAST_MAX_JOBS="2")``."""
     servers: list[Served] = []
 
     def start(**env: str) -> Served:
@@ -52,8 +52,8 @@ def serve(valkey: Valkey, tmp_path: Path) -> Iterator[Serve]:
 
 @pytest.fixture
 def served(valkey: Valkey, tmp_path: Path) -> Iterator[Served]:
-    """A server with default settings, but for times that a test can wait for."""
-    with running(Served(tmp_path / "server.log", valkey.url, IMPATIENT)) as server:
+    """A server with default settings except for shorter timeouts."""
+    with running(Served(tmp_path / "server.log", valkey.url, SHORT_TIMEOUTS)) as server:
         yield server.ready()
 
 
@@ -66,7 +66,7 @@ def target(served: Served, token: Token, long_job: str) -> Target:
 def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server for many short attacks."""
     log_path = tmp_path_factory.mktemp("hostile") / "server.log"
-    with running(Served(log_path, valkey.url, IMPATIENT)) as server:
+    with running(Served(log_path, valkey.url, SHORT_TIMEOUTS)) as server:
         yield server.ready()
 
 
@@ -80,10 +80,10 @@ Undisturbed = Callable[[Served], AbstractAsyncContextManager[Innocent]]
 
 @pytest.fixture
 def undisturbed(valkey: Valkey, token: Token) -> Undisturbed:
-    """Runs its block beside an innocent client, and checks what the block has done to it.
+    """Run a block beside an innocent client and check that the block has no effect on it.
 
-    That is: the client's transcript is complete, the server has grown by less than `ROOM`, has
-    logged no traceback and answered no request with 5xx, and nothing is left of the connections.
+    The client's transcript is complete; the server grows by less than `MAX_GROWTH`, logs no
+    traceback, answers no request with 5xx and releases all connections.
     """
 
     @asynccontextmanager
@@ -92,26 +92,26 @@ def undisturbed(valkey: Valkey, token: Token) -> Undisturbed:
             assert not await client.check(TIMEOUT)
             before = server.forget_peak()
             yield client
-            # What is published from here on arrives too.
+            # Events published from here on arrive too.
             assert not await client.check(TIMEOUT)
-            assert server.peak_memory() - before < ROOM
-            await only_innocent_is_left(server)
+            assert server.peak_memory() - before < MAX_GROWTH
+            await wait_until_only_innocent_is_connected(server)
         assert server.tracebacks == 0, server.log[-4000:]
         assert not server.server_errors
-        await nothing_is_left(server)
+        await wait_until_disconnected(server)
 
     return check
 
 
-async def only_innocent_is_left(server: Served) -> None:
-    await _gauges_become(server, 1)
+async def wait_until_only_innocent_is_connected(server: Served) -> None:
+    await _wait_for_gauges(server, 1)
 
 
-async def nothing_is_left(server: Served) -> None:
-    await _gauges_become(server, 0)
+async def wait_until_disconnected(server: Served) -> None:
+    await _wait_for_gauges(server, 0)
 
 
-async def _gauges_become(server: Served, number: int) -> None:
+async def _wait_for_gauges(server: Served, number: int) -> None:
     def same() -> bool:
         return set(server.gauges().values()) == {number}
 
@@ -119,7 +119,7 @@ async def _gauges_become(server: Served, number: int) -> None:
 
 
 async def log_lines(server: Served, token: Token) -> list[str]:
-    """Return what the server has logged so far. It writes its lines in batches."""
+    """Return the server's log so far, including lines that it has not written yet."""
     last = new_id("last")
     async with WebSocket(server.url) as socket:
         await socket.greet(token(last))
@@ -127,16 +127,16 @@ async def log_lines(server: Served, token: Token) -> list[str]:
     return server.log.splitlines()
 
 
-async def ended(attack: Attack, target: Target) -> Seen:
-    """Attack by one connection until the server has ended it."""
+async def attack_until_closed(attack: Attack, target: Target) -> Seen:
+    """Attack over one connection until the server closes it."""
     seen = Seen()
     async with asyncio.timeout(TIMEOUT):
         await attack.once(target, seen)
     return seen
 
 
-async def polling_ends(connection: Wire, path: str) -> None:
-    """Poll until the server has ended the session; answers may still be on their way."""
+async def wait_until_polling_ends(connection: Wire, path: str) -> None:
+    """Poll until the server ends the session. Pending responses may arrive first."""
     status = 200
     async with asyncio.timeout(TIMEOUT):
         while status == 200:
@@ -145,23 +145,23 @@ async def polling_ends(connection: Wire, path: str) -> None:
     assert status == 400
 
 
-async def held(attack: Attack, target: Target) -> Seen:
-    """Attack by one connection until the server has ended it, or reads next to nothing from it."""
+async def attack_until_contained(attack: Attack, target: Target) -> Seen:
+    """Attack over one connection until the server closes it or hardly reads from it."""
     seen = Seen()
     attacking = asyncio.create_task(attack.once(target, seen))
     async with asyncio.timeout(TIMEOUT):
         while not attacking.done():
             before = seen.sent
             await asyncio.wait([attacking], timeout=WINDOW)
-            assert seen.sent < MOST, seen
-            if seen.sent - before < TRICKLE:
+            assert seen.sent < MAX_FLOOD, seen
+            if seen.sent - before < MAX_THROTTLED:
                 break
-    await cancelled(attacking)
+    await cancel_attacks(attacking)
     return seen
 
 
-async def cancelled(*tasks: asyncio.Task[Any]) -> None:
-    """End attacks. One that has failed by itself fails the test."""
+async def cancel_attacks(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel attacks and raise the exception of an attack that failed."""
     for task in tasks:
         task.cancel()
     for outcome in await asyncio.gather(*tasks, return_exceptions=True):
@@ -169,7 +169,7 @@ async def cancelled(*tasks: asyncio.Task[Any]) -> None:
             raise outcome
 
 
-async def goes_on(client: Innocent, events: int = 10) -> None:
+async def wait_for_events(client: Innocent, events: int = 10) -> None:
     """Wait for further events of the innocent client."""
     wanted = len(client.received) + events
     await eventually(lambda: len(client.received) >= wanted, "events of the innocent client")

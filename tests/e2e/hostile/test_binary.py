@@ -1,4 +1,4 @@
-"""Binary packets, which the protocol of jobcast does without."""
+"""Binary packets, which jobcast's protocol does not use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.attacks.served import Served
 from bench.attacks.wire import Gone, WebSocket, Wire, frame, text
 from jobcast.realtime import attach
 from jobcast.settings import Settings
-from tests.e2e.hostile.conftest import Token, Undisturbed, polling_ends
+from tests.e2e.hostile.conftest import Token, Undisturbed, wait_until_polling_ends
 from tests.integration.test_attach import serve_app as in_this_process
 from tests.support import SECRET, TIMEOUT, eventually, following, new_id
 
@@ -34,7 +34,7 @@ PLACEHOLDER = '{"_placeholder":true,"num":0}'
     ],
     ids=range(12),
 )  # fmt: skip
-async def test_a_binary_packet_closes_its_connection(
+async def test_binary_packet_closes_its_connection(
     shared: Served,
     shared_target: Target,
     undisturbed: Undisturbed,
@@ -51,7 +51,7 @@ async def test_a_binary_packet_closes_its_connection(
             await socket.read_until_closed()
 
 
-async def test_a_binary_packet_ends_a_session_of_long_polling(
+async def test_binary_packet_ends_a_long_polling_session(
     shared: Served, shared_target: Target, undisturbed: Undisturbed
 ) -> None:
     attachment = base64.b64encode(bytes(6000)).decode()
@@ -64,7 +64,7 @@ async def test_a_binary_packet_ends_a_session_of_long_polling(
             await connection.read_response()
             await connection.send(wire.post(path, body.encode()))
             await connection.read_response()
-            await polling_ends(connection, path)
+            await wait_until_polling_ends(connection, path)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ async def test_binary_events_of_an_application_work(
 async def test_attachments_to_an_application_are_bounded(
     sio: socketio.AsyncServer, token: Token, announced: int
 ) -> None:
-    """A connection that announces or sends too much of them is closed."""
+    """A connection that announces or sends too many attachments is closed."""
     settings = Settings(url=f"memory://{new_id()}", jwt_secret=SECRET)
     gateway = attach(sio, settings)
     async with in_this_process(socketio.ASGIApp(sio)) as url:
@@ -115,7 +115,7 @@ async def test_attachments_to_an_application_are_bounded(
         await gateway.aclose()
 
 
-async def test_an_applications_handlers_are_called_by_no_client(
+async def test_clients_cannot_call_reserved_handlers_of_an_application(
     sio: socketio.AsyncServer, token: Token
 ) -> None:
     calls: list[str] = []

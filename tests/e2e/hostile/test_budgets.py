@@ -1,4 +1,4 @@
-"""What one connection may ask for in a second; a well-behaved client never asks for more."""
+"""Request budgets of a connection. Well-behaved clients never exceed them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bench.attacks.wire import Gone, WebSocket, event
 from jobcast.testing import log, progress, started
 from jobcast.transports import Outgoing, TransportPublisher, open_publisher
 from tests.conftest import Valkey
-from tests.e2e.hostile.conftest import Serve, Token, Undisturbed, cancelled, goes_on
+from tests.e2e.hostile.conftest import Serve, Token, Undisturbed, cancel_attacks, wait_for_events
 from tests.support import TIMEOUT, eventually, new_id
 
 JOBS = 200  # JOBCAST_MAX_JOBS
-LINES = 50  # that each of them has
+LINES = 50  # log lines of each job
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def publisher(valkey: Valkey) -> Iterator[TransportPublisher]:
 
 @pytest.fixture
 def jobs(publisher: TransportPublisher) -> list[str]:
-    """As many jobs as a connection may follow, with a history."""
+    """The maximum number of jobs that a connection may follow, each with a history."""
     job_ids = [new_id() for _ in range(JOBS)]
     for job_id in job_ids:
         events = [started(job_id), *(log(job_id, "x" * 200) for _ in range(LINES))]
@@ -40,26 +40,26 @@ def jobs(publisher: TransportPublisher) -> list[str]:
     return job_ids
 
 
-async def refusals(target: Target, attack: str) -> Seen:
-    """Attack until the server has refused or closed something."""
+async def attack_until_refused(target: Target, attack: str) -> Seen:
+    """Attack until the server refuses a request or closes the connection."""
     seen = Seen()
     task = asyncio.create_task(BY_NAME[attack].once(target, seen))
     await eventually(lambda: seen.codes["rate_limited"] or task.done(), "refusal")
-    await cancelled(task)
+    await cancel_attacks(task)
     return seen
 
 
-async def test_a_loop_of_joins_of_a_long_history_is_refused(
+async def test_loop_of_joins_of_a_long_history_is_refused(
     served: Served, target: Target, undisturbed: Undisturbed
 ) -> None:
     async with undisturbed(served) as client:
-        joining = asyncio.create_task(refusals(target, "join-loop"))
-        await goes_on(client)
+        joining = asyncio.create_task(attack_until_refused(target, "join-loop"))
+        await wait_for_events(client)
         seen = await joining
         assert seen.codes["rate_limited"] >= 1, seen
 
 
-async def test_a_refusal_says_when_to_ask_again(
+async def test_refusal_names_the_delay_before_the_next_attempt(
     served: Served, target: Target, undisturbed: Undisturbed
 ) -> None:
     async with undisturbed(served), WebSocket(served.url) as socket:
@@ -76,10 +76,10 @@ async def test_a_refusal_says_when_to_ask_again(
         assert answer["ok"], answer
 
 
-async def test_a_refused_join_leaves_what_is_followed(
+async def test_refused_join_keeps_the_other_jobs(
     serve: Serve, token: Token, long_job: str, valkey: Valkey, publisher: TransportPublisher
 ) -> None:
-    """The connection stays, and so do its other jobs."""
+    """The refusal does not affect the connection and its other jobs."""
     served, job_id = serve(), new_id()
     publisher.publish([Outgoing.of(started(job_id))])
     async with WebSocket(served.url) as socket:
@@ -94,7 +94,7 @@ async def test_a_refused_join_leaves_what_is_followed(
 
 
 @pytest.mark.parametrize("resumes", [True, False])
-async def test_a_client_that_comes_back_joins_all_its_jobs_at_once(
+async def test_reconnecting_client_joins_all_its_jobs_at_once(
     served: Served, undisturbed: Undisturbed, token: Token, jobs: list[str], resumes: bool
 ) -> None:
     cursors: dict[str, dict[str, Any]] = {}
@@ -108,16 +108,16 @@ async def test_a_client_that_comes_back_joins_all_its_jobs_at_once(
                 ]
                 asked = (event("join_job", each, ack=n) for n, each in enumerate(requests))
                 await socket.send(b"".join(asked))
-                answers = await _answers(socket, JOBS)
+                answers = await _read_acknowledgements(socket, JOBS)
                 assert [answer.get("code") for answer in answers] == [None] * JOBS
                 if resumes:
                     cursors = {a["job_id"]: {"epoch": a["epoch"], "seq": a["seq"]} for a in answers}
 
 
-async def test_a_client_in_no_hurry_is_never_refused(
+async def test_sequential_requests_are_never_refused(
     served: Served, undisturbed: Undisturbed, token: Token
 ) -> None:
-    """Joins and leaves one after the other, as fast as the answers come."""
+    """The client joins and leaves jobs one after the other, as fast as the answers arrive."""
     async with undisturbed(served), WebSocket(served.url) as socket:
         await socket.greet(token(jobs=["*"]))
         for n in range(50):
@@ -130,13 +130,13 @@ async def test_floods_of_requests_are_refused_or_closed(
 ) -> None:
     async with undisturbed(served) as client:
         names = ("leaves", "unknown-events", "refreshes", "many-jobs")
-        floods = [asyncio.create_task(refusals(target, name)) for name in names]
-        await goes_on(client)
+        floods = [asyncio.create_task(attack_until_refused(target, name)) for name in names]
+        await wait_for_events(client)
         for name, seen in zip(names, await asyncio.gather(*floods), strict=True):
             assert seen.codes["rate_limited"] or seen.closed, (name, seen)
 
 
-async def test_a_tighter_rate_is_a_setting(serve: Serve, token: Token) -> None:
+async def test_message_rate_is_configurable(serve: Serve, token: Token) -> None:
     served = serve(JOBCAST_MESSAGE_RATE="5", JOBCAST_RATE_PATIENCE="1")
     async with WebSocket(served.url) as socket:
         await socket.greet(token())
@@ -153,8 +153,8 @@ async def test_a_tighter_rate_is_a_setting(serve: Serve, token: Token) -> None:
         assert refused
 
 
-async def _answers(socket: WebSocket, count: int) -> list[dict[str, Any]]:
-    """Read so many acknowledgements."""
+async def _read_acknowledgements(socket: WebSocket, count: int) -> list[dict[str, Any]]:
+    """Read the given number of acknowledgements."""
     answers: list[dict[str, Any]] = []
     async with asyncio.timeout(TIMEOUT):
         while len(answers) < count:

@@ -11,19 +11,19 @@ from bench.attacks.catalogue import ATTACKS, BY_NAME, Attack, Seen, Target, floo
 from bench.attacks.served import Served
 from bench.attacks.wire import WebSocket, event, filled, frame, text
 from tests.e2e.hostile.conftest import (
-    ANSWERED,
+    AUTHENTICATED_LOG_LINES,
     LOG_LINES,
     Token,
     Undisturbed,
-    cancelled,
-    ended,
-    goes_on,
-    held,
+    attack_until_closed,
+    attack_until_contained,
+    cancel_attacks,
+    wait_for_events,
 )
 from tests.support import TIMEOUT, eventually
 
-HELD = [attack for attack in ATTACKS if attack.row in ("H1", "H4")]
-ENDED = [attack for attack in ATTACKS if attack.row in ("H2", "H3")]
+CONTAINED = [attack for attack in ATTACKS if attack.row in ("H1", "H4")]
+CLOSED = [attack for attack in ATTACKS if attack.row in ("H2", "H3")]
 
 OTHER_PACKETS = (
     text("6"), text("2probe"), text("40/jobs,{}"), text("41/x,"), text("41"), text("1"),
@@ -31,39 +31,39 @@ OTHER_PACKETS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("attack", HELD, ids=lambda attack: attack.name)
-async def test_a_flood_is_held_or_ended_and_costs_an_innocent_client_nothing(
+@pytest.mark.parametrize("attack", CONTAINED, ids=lambda attack: attack.name)
+async def test_flood_is_throttled_or_closed_and_does_not_affect_an_innocent_client(
     served: Served, target: Target, undisturbed: Undisturbed, attack: Attack
 ) -> None:
     async with undisturbed(served) as client:
         lines = len(served.log.splitlines())
-        flood = asyncio.create_task(held(attack, target))
-        await goes_on(client)
+        flood = asyncio.create_task(attack_until_contained(attack, target))
+        await wait_for_events(client)
         await flood
         assert len(served.log.splitlines()) - lines < (
-            ANSWERED if attack.needs_token else LOG_LINES
+            AUTHENTICATED_LOG_LINES if attack.needs_token else LOG_LINES
         )
 
 
-@pytest.mark.parametrize("attack", ENDED, ids=lambda attack: attack.name)
-async def test_what_no_client_sends_ends_its_connection(
+@pytest.mark.parametrize("attack", CLOSED, ids=lambda attack: attack.name)
+async def test_packet_that_no_client_sends_closes_its_connection(
     served: Served, target: Target, undisturbed: Undisturbed, attack: Attack
 ) -> None:
     async with undisturbed(served) as client:
         lines = len(served.log.splitlines())
-        attacking = asyncio.create_task(ended(attack, target))
-        await goes_on(client)
+        attacking = asyncio.create_task(attack_until_closed(attack, target))
+        await wait_for_events(client)
         await attacking
         assert len(served.log.splitlines()) - lines < LOG_LINES
 
 
-async def test_floods_that_go_on_are_ended(
+async def test_continued_floods_are_closed(
     served: Served, target: Target, undisturbed: Undisturbed
 ) -> None:
-    """All of them at once, each by one connection."""
+    """All floods run at once, each over one connection."""
     async with undisturbed(served) as client:
-        floods = [asyncio.create_task(ended(attack, target)) for attack in HELD]
-        await goes_on(client)
+        floods = [asyncio.create_task(attack_until_closed(attack, target)) for attack in CONTAINED]
+        await wait_for_events(client)
         await asyncio.gather(*floods)
 
 
@@ -76,11 +76,11 @@ async def test_ten_connections_without_a_token_do_not_stop_an_innocent_client(
         floods = [BY_NAME[name].persist(target, seen) for name in names for _ in range(2)]
         tasks = [asyncio.create_task(flood) for flood in floods]
         await eventually(lambda: seen.closed >= 10, "end of ten connections")
-        await goes_on(client, 50)
-        await cancelled(*tasks)
+        await wait_for_events(client, 50)
+        await cancel_attacks(*tasks)
 
 
-async def test_a_client_connects_while_others_flood(
+async def test_client_connects_while_others_flood(
     served: Served, target: Target, undisturbed: Undisturbed, token: Token
 ) -> None:
     async with undisturbed(served):
@@ -90,17 +90,19 @@ async def test_a_client_connects_while_others_flood(
         async with asyncio.timeout(TIMEOUT), WebSocket(served.url) as other:
             await other.greet(token("other"))
             assert (await other.ask("leave_job", {"job_id": "any"}))["ok"]
-        await cancelled(*tasks)
+        await cancel_attacks(*tasks)
 
 
-@pytest.mark.parametrize("authenticated", [True, False], ids=["authenticated", "stranger"])
-async def test_other_packets_flood_no_better(
+@pytest.mark.parametrize("authenticated", [True, False], ids=["authenticated", "unauthenticated"])
+async def test_floods_of_other_packets_are_throttled_or_closed(
     served: Served, target: Target, undisturbed: Undisturbed, authenticated: bool
 ) -> None:
-    """All of them at once, each by one connection."""
-    lives = [flood_of(filled(packet), token=authenticated) for packet in OTHER_PACKETS]
-    attacks = [Attack("packets", "H1", "packets", life, authenticated) for life in lives]
+    """All floods run at once, each over one connection."""
+    floods_of_packets = [flood_of(filled(packet), token=authenticated) for packet in OTHER_PACKETS]
+    attacks = [
+        Attack("packets", "H1", "packets", flood, authenticated) for flood in floods_of_packets
+    ]
     async with undisturbed(served) as client:
-        floods = [asyncio.create_task(held(attack, target)) for attack in attacks]
-        await goes_on(client)
+        floods = [asyncio.create_task(attack_until_contained(attack, target)) for attack in attacks]
+        await wait_for_events(client)
         await asyncio.gather(*floods)

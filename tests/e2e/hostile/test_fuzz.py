@@ -1,4 +1,4 @@
-"""The fuzzer, for a minute, and that it repeats itself."""
+"""A one-minute run of the fuzzer, and the reproducibility of its data."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from bench.attacks.mutations import Mutations
 from bench.fuzz import Options, fuzz
 
 
-def test_nonsense_of_every_kind_harms_nobody() -> None:
+def test_random_data_of_every_kind_does_no_harm() -> None:
     report = fuzz(Options(seconds=60, seed=7))
-    found = "\n\n".join([report.table(), *report.problems, f"the log is in {report.folder}"])
-    assert report.ok, found
+    details = "\n\n".join([report.table(), *report.problems, f"the log is in {report.folder}"])
+    assert report.ok, details
     kinds = ("websocket", "polling", "upgrade", "http", "handshake")
-    assert all(report.counts[kind] > 10 for kind in kinds), found
-    assert report.counts["events of the innocent client"] > 100, found
-    assert {200, 400} <= set(report.statuses), found
+    assert all(report.counts[kind] > 10 for kind in kinds), details
+    assert report.counts["events of the innocent client"] > 100, details
+    assert {200, 400} <= set(report.statuses), details
 
 
-def drawn(seed: str) -> list[object]:
+def generated(seed: str) -> list[object]:
     mutations = Mutations(Random(seed), "a token", ["a", "b"])
     return [
         each() for _ in range(200)
@@ -26,6 +26,6 @@ def drawn(seed: str) -> list[object]:
     ]  # fmt: skip
 
 
-def test_what_a_session_sends_follows_from_its_seed() -> None:
-    assert drawn("7 1") == drawn("7 1")
-    assert drawn("7 1") != drawn("7 2")
+def test_data_of_a_session_follows_from_its_seed() -> None:
+    assert generated("7 1") == generated("7 1")
+    assert generated("7 1") != generated("7 2")

@@ -1,4 +1,4 @@
-"""Connections: how many there may be, and how long they may take to say who they are."""
+"""Limits on the number of connections and on the time until they authenticate."""
 
 from __future__ import annotations
 
@@ -20,21 +20,23 @@ from tests.e2e.hostile.conftest import (
     Serve,
     Token,
     Undisturbed,
-    cancelled,
-    ended,
-    goes_on,
-    only_innocent_is_left,
+    attack_until_closed,
+    cancel_attacks,
+    wait_for_events,
+    wait_until_only_innocent_is_connected,
 )  # fmt: skip
 from tests.support import TIMEOUT, eventually, running
 
-# Loopback has more than one address; the innocent client comes from the first.
-ELSEWHERE = "127.0.0.2"
-FILES = 256  # that the server may open
+# A second loopback address. The innocent client connects from the first.
+OTHER_ADDRESS = "127.0.0.2"
+MAX_FILES = 256  # file descriptors that the server may open
 
 
 @asynccontextmanager
-async def crowd(url: str, count: int, source: str = ELSEWHERE) -> AsyncIterator[list[Wire]]:
-    """Connections that have sent nothing. The server may refuse some."""
+async def silent_connections(
+    url: str, count: int, source: str = OTHER_ADDRESS
+) -> AsyncIterator[list[Wire]]:
+    """Open connections that send nothing. The server may refuse some."""
     async with AsyncExitStack() as stack:
         wires: list[Wire] = []
         for _ in range(count):
@@ -45,8 +47,10 @@ async def crowd(url: str, count: int, source: str = ELSEWHERE) -> AsyncIterator[
         yield wires
 
 
-async def strangers(stack: AsyncExitStack, url: str, count: int, source: str) -> list[WebSocket]:
-    """WebSockets that do not authenticate, as many as the server lets in."""
+async def open_unauthenticated(
+    stack: AsyncExitStack, url: str, count: int, source: str
+) -> list[WebSocket]:
+    """Open WebSockets that do not authenticate. Return those that the server accepts."""
     sockets: list[WebSocket] = []
     for _ in range(count):
         try:
@@ -57,22 +61,22 @@ async def strangers(stack: AsyncExitStack, url: str, count: int, source: str) ->
     return sockets
 
 
-def open_ones(wires: list[WebSocket]) -> int:
+def count_open(wires: list[WebSocket]) -> int:
     return sum(not wire.ended for wire in wires)
 
 
 @pytest.mark.parametrize(
     "name", ["silent", "half-heads", "slow-heads", "bodiless", "unauthenticated"]
 )
-async def test_a_connection_that_does_not_get_anywhere_is_closed(
+async def test_connection_without_a_complete_handshake_is_closed(
     serve: Serve, token: Token, undisturbed: Undisturbed, name: str
 ) -> None:
     served = serve(JOBCAST_HANDSHAKE_TIMEOUT="2")
     async with undisturbed(served):
-        await ended(BY_NAME[name], Target(served.url, token(), "any"))
+        await attack_until_closed(BY_NAME[name], Target(served.url, token(), "any"))
 
 
-async def test_a_namespace_that_refuses_a_connection_gives_it_no_more_time(
+async def test_refused_connects_do_not_extend_the_handshake_timeout(
     serve: Serve, undisturbed: Undisturbed
 ) -> None:
     served = serve(JOBCAST_HANDSHAKE_TIMEOUT="2")
@@ -85,7 +89,7 @@ async def test_a_namespace_that_refuses_a_connection_gives_it_no_more_time(
                     await asyncio.sleep(0.5)
 
 
-async def test_an_established_client_stays_beyond_the_time_for_a_handshake(
+async def test_established_client_outlives_the_handshake_timeout(
     serve: Serve, token: Token, undisturbed: Undisturbed
 ) -> None:
     served = serve(JOBCAST_HANDSHAKE_TIMEOUT="1")
@@ -100,12 +104,12 @@ async def test_sockets_without_a_token_are_limited(
 ) -> None:
     served = serve(JOBCAST_MAX_UNAUTHENTICATED="5", JOBCAST_HANDSHAKE_TIMEOUT="10")
     async with undisturbed(served) as client, AsyncExitStack() as stack:
-        sockets = await strangers(stack, served.url, 30, ELSEWHERE)
-        await eventually(lambda: open_ones(sockets) <= 5, "refusal of most of them")
-        await goes_on(client)
-        # They end by themselves, and make room.
-        await eventually(lambda: open_ones(sockets) == 0, "end of those without a token")
-        async with WebSocket(served.url, source=ELSEWHERE) as socket:
+        sockets = await open_unauthenticated(stack, served.url, 30, OTHER_ADDRESS)
+        await eventually(lambda: count_open(sockets) <= 5, "refusal of most of them")
+        await wait_for_events(client)
+        # They time out and make room.
+        await eventually(lambda: count_open(sockets) == 0, "end of the unauthenticated connections")
+        async with WebSocket(served.url, source=OTHER_ADDRESS) as socket:
             await socket.greet(token())
 
 
@@ -123,7 +127,7 @@ async def test_long_polling_sessions_without_a_token_are_limited(
             if status == 200:
                 sids.append(json.loads(body[1:])["sid"])
         assert all(status in (200, 429) for status in statuses)
-        # Those that waited for longest made room for the others.
+        # The oldest sessions made room for newer ones.
         left = 0
         for sid in sids:
             async with Wire(served.url) as another:
@@ -136,25 +140,27 @@ async def test_long_polling_sessions_without_a_token_are_limited(
 async def test_connections_are_limited(
     serve: Serve, token: Token, undisturbed: Undisturbed, limit: str
 ) -> None:
-    """By address, by subject, and in all; what is over the limit is refused, the others stay."""
+    """Limits apply per address, per subject and in total. Existing connections stay."""
     name = "_".join(filter(None, ["JOBCAST_MAX_CONNECTIONS", limit]))
     served = serve(**{name: "4"})
-    room = 4 if limit else 3  # the innocent client is another subject at another address
+    allowed = 4 if limit else 3  # the innocent client is another subject at another address
     async with undisturbed(served) as client:
         async with AsyncExitStack() as stack:
             sockets: list[WebSocket] = []
-            for _ in range(room):
-                socket = await stack.enter_async_context(WebSocket(served.url, source=ELSEWHERE))
+            for _ in range(allowed):
+                socket = await stack.enter_async_context(
+                    WebSocket(served.url, source=OTHER_ADDRESS)
+                )
                 sockets.append(await socket.greet(token("mallory")))
             for _ in range(3):
                 with pytest.raises(Gone):
-                    async with WebSocket(served.url, source=ELSEWHERE) as another:
+                    async with WebSocket(served.url, source=OTHER_ADDRESS) as another:
                         await another.greet(token("mallory"))
             for socket in sockets:
                 assert (await socket.ask("leave_job", {"job_id": "any"}))["ok"]
-            await goes_on(client)
-        await only_innocent_is_left(served)
-        async with WebSocket(served.url, source=ELSEWHERE) as socket:
+            await wait_for_events(client)
+        await wait_until_only_innocent_is_connected(served)
+        async with WebSocket(served.url, source=OTHER_ADDRESS) as socket:
             await socket.greet(token("mallory"))  # there is room again
 
 
@@ -170,10 +176,10 @@ async def test_another_subject_connects_while_one_is_at_its_limit(
         await other.greet(token("another"))
 
 
-async def test_an_address_is_what_a_trusted_proxy_says_and_nobody_else(
+async def test_forwarded_address_is_accepted_only_from_a_trusted_proxy(
     serve: Serve, token: Token
 ) -> None:
-    async def greeted(served: Served, forwarded: str, source: str) -> WebSocket:
+    async def connect_from(served: Served, forwarded: str, source: str) -> WebSocket:
         socket = await WebSocket(served.url, source=source).open()
         try:
             await socket.handshake(headers=f"X-Forwarded-For: {forwarded}\r\n")
@@ -186,30 +192,32 @@ async def test_an_address_is_what_a_trusted_proxy_says_and_nobody_else(
         return socket
 
     limits = {"JOBCAST_MAX_CONNECTIONS_PER_ADDRESS": "1"}
-    behind = serve(**limits, JOBCAST_TRUSTED_PROXIES=ELSEWHERE)
-    kept = [await greeted(behind, f"10.0.0.{n}", ELSEWHERE) for n in range(3)]
+    behind = serve(**limits, JOBCAST_TRUSTED_PROXIES=OTHER_ADDRESS)
+    accepted = [await connect_from(behind, f"10.0.0.{n}", OTHER_ADDRESS) for n in range(3)]
     with pytest.raises(Gone):
-        await greeted(behind, "10.0.0.1", ELSEWHERE)
-    kept.append(await greeted(behind, "10.1.0.1", "127.0.0.3"))
-    with pytest.raises(Gone):  # its own address counts: nobody trusts what it says
-        await greeted(behind, "10.1.0.2", "127.0.0.3")
-    for socket in kept:
+        await connect_from(behind, "10.0.0.1", OTHER_ADDRESS)
+    accepted.append(await connect_from(behind, "10.1.0.1", "127.0.0.3"))
+    with pytest.raises(Gone):  # its own address counts, because it is not a trusted proxy
+        await connect_from(behind, "10.1.0.2", "127.0.0.3")
+    for socket in accepted:
         socket.close()
 
 
-async def test_established_clients_are_served_when_no_file_is_left(
+async def test_established_clients_are_served_without_free_file_descriptors(
     valkey: Valkey, tmp_path: Path, token: Token, undisturbed: Undisturbed
 ) -> None:
-    few = Served(tmp_path / "server.log", valkey.url, files=FILES)
-    with running(few) as served:
-        await _stays_up(served.ready(), token, undisturbed)
+    limited = Served(tmp_path / "server.log", valkey.url, files=MAX_FILES)
+    with running(limited) as served:
+        await _check_service_without_files(served.ready(), token, undisturbed)
 
 
-async def _stays_up(served: Served, token: Token, undisturbed: Undisturbed) -> None:
+async def _check_service_without_files(
+    served: Served, token: Token, undisturbed: Undisturbed
+) -> None:
     async with undisturbed(served) as client, WebSocket(served.url) as other:
         await other.greet(token(jobs=["*"]))
-        async with crowd(served.url, 2 * FILES):
-            await _still_served(client, other)
+        async with silent_connections(served.url, 2 * MAX_FILES):
+            await _check_service(client, other)
         async with asyncio.timeout(TIMEOUT):
             while True:  # the server accepts connections again
                 try:
@@ -220,28 +228,26 @@ async def _stays_up(served: Served, token: Token, undisturbed: Undisturbed) -> N
                     await asyncio.sleep(0.1)
 
 
-async def _still_served(client: Innocent, other: WebSocket) -> None:
+async def _check_service(client: Innocent, other: WebSocket) -> None:
     async with asyncio.timeout(TIMEOUT):
         for n in range(20):
             assert (await other.ask("join_job", {"job_id": f"job-{n}"}))["ok"]
-    await goes_on(client)
+    await wait_for_events(client)
 
 
-async def test_sessions_of_long_polling_that_are_left_cost_little(
+async def test_abandoned_long_polling_sessions_cost_little(
     served: Served, target: Target, undisturbed: Undisturbed
 ) -> None:
     async with undisturbed(served) as client:
         seen = Seen()
         opening = asyncio.create_task(BY_NAME["polling-sessions"].persist(target, seen))
         await eventually(lambda: sum(seen.statuses.values()) >= 3000, "three thousand requests")
-        await cancelled(opening)
-        await goes_on(client)
+        await cancel_attacks(opening)
+        await wait_for_events(client)
 
 
-async def test_a_crowd_of_silent_connections_costs_little(
-    serve: Serve, undisturbed: Undisturbed
-) -> None:
+async def test_many_silent_connections_cost_little(serve: Serve, undisturbed: Undisturbed) -> None:
     served = serve(JOBCAST_HANDSHAKE_TIMEOUT="3")
-    async with undisturbed(served) as client, crowd(served.url, 300) as wires:
-        await goes_on(client)
-        await eventually(lambda: all(wire.ended for wire in wires), "end of the silent ones")
+    async with undisturbed(served) as client, silent_connections(served.url, 300) as wires:
+        await wait_for_events(client)
+        await eventually(lambda: all(wire.ended for wire in wires), "end of the silent connections")

@@ -1,4 +1,4 @@
-"""Bytes that are no HTTP, no WebSocket, no Engine.IO or no Socket.IO."""
+"""Invalid HTTP, WebSocket, Engine.IO and Socket.IO data."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from bench.attacks.wire import (
     upgrade,
 )
 from tests.e2e.hostile.conftest import (
-    ANSWERED,
+    AUTHENTICATED_LOG_LINES,
     LOG_LINES,
     Serve,
     Token,
     Undisturbed,
-    goes_on,
-    held,
+    attack_until_contained,
     log_lines,
+    wait_for_events,
 )
 from tests.support import TIMEOUT
 
 LONGEST_LINE = 1000  # characters
-FEW = 6  # lines of log that one wrong request may cause, the access log's included
+REQUEST_LOG_LINES = 6  # log lines that one invalid request may cause, including the access log
 MALFORMED = [attack for attack in ATTACKS if attack.row == "H5" and attack.name != "bodiless"]
 
 
@@ -46,30 +46,32 @@ async def test_malformed_packets_leave_no_traceback(
 ) -> None:
     async with undisturbed(served) as client:
         lines = len(served.log.splitlines())
-        attacking = asyncio.create_task(held(attack, target))
-        await goes_on(client)
+        attacking = asyncio.create_task(attack_until_contained(attack, target))
+        await wait_for_events(client)
         await attacking
-        # A request of long-polling has a line in the access log.
-        limit = ANSWERED if attack.needs_token or "posts" in attack.name else LOG_LINES
+        # Each long-polling request has a line in the access log.
+        limit = (
+            AUTHENTICATED_LOG_LINES if attack.needs_token or "posts" in attack.name else LOG_LINES
+        )
         assert len(served.log.splitlines()) - lines < limit
 
 
-def check_lines(lines: list[str], most: int) -> None:
-    """Check lines of the log that one test has caused.
+def check_lines(lines: list[str], limit: int) -> None:
+    """Check the log lines that one test has caused.
 
-    Sessions of long-polling that other tests have left end meanwhile.
+    Lines about abandoned long-polling sessions of other tests are ignored.
     """
     lines = [line for line in lines if "did not authenticate" not in line]
     text = "\n".join(lines)
     assert "Traceback" not in text, text
     assert not server_errors(text)
-    assert len(lines) < most, text
+    assert len(lines) < limit, text
     assert all(len(line) < LONGEST_LINE for line in lines), text
 
 
 PACKETS = {
     "empty message": text("4"),
-    "no packet": text("x"),
+    "not a packet": text("x"),
     "empty frame": text(""),
     "unknown Engine.IO type": text("9"),
     "unknown Socket.IO type": text("47"),
@@ -86,7 +88,7 @@ PACKETS = {
     "too long acknowledgement id": text(f'42{"9" * 200}["join_job",{{}}]'),
     "lone surrogate": text('42["join_job",{"job_id":"\\ud800"}]'),
     "surrogate as a name": text('42["\\ud800",1]'),
-    "zero in a name": text('42["\\u0000",1]'),
+    "null character in a name": text('42["\\u0000",1]'),
     "unicode digits": text('42\u0663["join_job",{}]'),
     "unicode attachments": text('45\u0663-["x"]'),
     "long namespace": text(f"40/{'x' * 30_000},"),
@@ -95,7 +97,7 @@ PACKETS = {
     "connect with a deep token": text(f'40{{"token":{"[" * 20_000}{"]" * 20_000}}}'),
     "connect with a number": text("401"),
     "disconnect with data": text('41["x"]'),
-    "acknowledgement of nothing": text("43"),
+    "acknowledgement without data": text("43"),
     "acknowledgement without an id": text("43[]"),
     "acknowledgement of an object": text("431{}"),
     "unasked acknowledgement": text("4399[1]"),
@@ -115,7 +117,7 @@ PACKETS = {
     "reserved control opcode": frame(0xB, b"x"),
     "long ping": frame(wire.PING, bytes(126)),
     "fragmented ping": frame(wire.PING, b"x", fin=False),
-    "continuation of nothing": frame(wire.CONTINUATION, b"3"),
+    "continuation without a start": frame(wire.CONTINUATION, b"3"),
     "text within a text": frame(wire.TEXT, b"3", fin=False) + frame(wire.TEXT, b"3"),
     "oversized frame": b"\x81\xff" + (2**63 - 1).to_bytes(8) + bytes(4),
     "negative length": b"\x81\xff" + b"\xff" * 8 + bytes(4),
@@ -128,13 +130,13 @@ PACKETS = {
     "close with invalid UTF-8": frame(wire.CLOSE, b"\x03\xe8\xff"),
     "close twice": frame(wire.CLOSE, b"\x03\xe8") * 2 + text("3"),
     "HTTP": request("GET", "/healthz"),
-    "nothing at all": b"\x00" * 1000,
+    "null bytes": b"\x00" * 1000,
 }
 
 
-@pytest.mark.parametrize("authenticated", [True, False], ids=["authenticated", "stranger"])
+@pytest.mark.parametrize("authenticated", [True, False], ids=["authenticated", "unauthenticated"])
 @pytest.mark.parametrize("payload", PACKETS.values(), ids=PACKETS.keys())
-async def test_a_malformed_frame_costs_a_few_lines_of_log(
+async def test_malformed_frame_causes_few_log_lines(
     shared: Served, shared_target: Target, token: Token, payload: bytes, authenticated: bool
 ) -> None:
     before = len(await log_lines(shared, token))
@@ -143,14 +145,14 @@ async def test_a_malformed_frame_costs_a_few_lines_of_log(
             await socket.greet(shared_target.token)
         else:
             await socket.handshake()
-        # Whatever it was, the server closes the connection after a packet that cannot be read;
-        # perhaps it has reset the connection before all was sent.
+        # The server closes the connection after an unreadable packet, perhaps before the client
+        # has sent everything.
         with suppress(Gone):
             await socket.send(payload)
             await socket.send(text("4x"))
         async with asyncio.timeout(TIMEOUT):
             await socket.read_until_closed()
-    check_lines((await log_lines(shared, token))[before:], 2 * FEW)
+    check_lines((await log_lines(shared, token))[before:], 2 * REQUEST_LOG_LINES)
 
 
 SID = "&sid={sid}"
@@ -170,7 +172,7 @@ REQUESTS = {
     "DELETE": request("DELETE", f"{POLLING}{SID}"),
     "OPTIONS": request("OPTIONS", POLLING),
     "HEAD": request("HEAD", POLLING),
-    "no packet": wire.post(f"{POLLING}{SID}", b"\xff\xfe"),
+    "not a packet": wire.post(f"{POLLING}{SID}", b"\xff\xfe"),
     "no body": wire.post(f"{POLLING}{SID}", b""),
     "many packets": wire.post(f"{POLLING}{SID}", b"\x1e".join([b"3"] * 1000)),
     "separators": wire.post(f"{POLLING}{SID}", b"\x1e" * 1000),
@@ -178,12 +180,12 @@ REQUESTS = {
     "unknown packet": wire.post(f"{POLLING}{SID}", b"9"),
     "deep JSON": wire.post(f"{POLLING}{SID}", b"42" + b"[" * 30_000),
     "too large": wire.post(f"{POLLING}{SID}", b"4" + b"x" * 2_000_000),
-    "d of a form": wire.post(f"{POLLING}{SID}", b"d=42[]"),
+    "form field d": wire.post(f"{POLLING}{SID}", b"d=42[]"),
     "no length": request("POST", f"{POLLING}{SID}"),
     "negative length": request(
         "POST", f"{POLLING}{SID}", headers="Content-Length: -1\r\n", body=b"3"
     ),
-    "length in words": request(
+    "non-numeric length": request(
         "POST", f"{POLLING}{SID}", headers="Content-Length: x\r\n", body=b"3"
     ),
     "huge length": request(
@@ -207,7 +209,7 @@ REQUESTS = {
         "POST", f"{POLLING}{SID}", headers="Transfer-Encoding: chunked\r\nConnection: close\r\n",
         body=b"f4240\r\n" + b"x" * 1_000_000 + b"\r\n0\r\n\r\n",
     ),
-    "upgrade of a stranger": upgrade(f"{ENGINE_PATH}&sid=unknown"),
+    "upgrade of an unknown sid": upgrade(f"{ENGINE_PATH}&sid=unknown"),
     "upgrade without a transport": upgrade("/socket.io/"),
     "upgrade to polling": upgrade(POLLING),
     "upgrade elsewhere": upgrade("/healthz"),
@@ -228,7 +230,7 @@ REQUESTS = {
     "HTTP/0.9": f"GET {POLLING}\r\n".encode(),
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "TLS": bytes.fromhex("16030100c8010000c40303"),
-    "no HTTP": b"\x00\x01\x02\r\n\r\n",
+    "not HTTP": b"\x00\x01\x02\r\n\r\n",
     "absolute path": request("GET", f"http://evil.example{POLLING}"),
     "path with bytes": b"GET /socket.io/\xff?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\n\r\n",
     "path with escapes": request("GET", "/socket.io/%ff%00?EIO=4&transport=polling"),
@@ -244,7 +246,7 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize("payload", REQUESTS.values(), ids=REQUESTS.keys())
-async def test_a_malformed_request_is_answered_or_closed(
+async def test_malformed_request_is_answered_or_closed(
     shared: Served, payload: bytes, token: Token
 ) -> None:
     before = len(await log_lines(shared, token))
@@ -260,7 +262,7 @@ async def test_a_malformed_request_is_answered_or_closed(
     statuses = [line.split()[1] for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
     assert all(status[:1] in (b"1", b"2", b"4") for status in statuses), answer
     requests = payload.count(b" HTTP/1.1\r\n")
-    check_lines((await log_lines(shared, token))[before:], 2 * FEW + requests)
+    check_lines((await log_lines(shared, token))[before:], 2 * REQUEST_LOG_LINES + requests)
 
 
 ARGUMENTS: dict[str, list[Any]] = {
@@ -298,29 +300,27 @@ async def test_arguments_of_an_event_are_checked(
     assert not [line for line in new if line.startswith("INFO forged")]
 
 
-async def test_a_second_websocket_of_a_session_is_refused(shared: Served, token: Token) -> None:
-    """Whoever knows the sid of a session on a WebSocket cannot take it over."""
+async def test_second_websocket_of_a_session_is_refused(shared: Served, token: Token) -> None:
+    """A client that knows the sid of another client's session cannot take the session over."""
     before = len(await log_lines(shared, token))
     async with WebSocket(shared.url) as socket:
         await socket.handshake()
         sid = json.loads((await socket.read_until("0"))[1:])["sid"]
         for path in (f"{ENGINE_PATH}&sid={sid}", f"{POLLING}&sid={sid}"):
-            async with Wire(shared.url) as thief, asyncio.timeout(TIMEOUT):
-                await thief.send(upgrade(path) + text("2probe") + text("5"))
-                await thief.read_to_the_end()
-        async with Wire(shared.url) as thief:
-            await thief.send(wire.post(f"{POLLING}&sid={sid}", b"9"))
-            status, _ = await thief.read_response()
+            async with Wire(shared.url) as intruder, asyncio.timeout(TIMEOUT):
+                await intruder.send(upgrade(path) + text("2probe") + text("5"))
+                await intruder.read_to_the_end()
+        async with Wire(shared.url) as intruder:
+            await intruder.send(wire.post(f"{POLLING}&sid={sid}", b"9"))
+            status, _ = await intruder.read_response()
             assert status == 400
         await socket.send(text(f'40{{"token":"{token()}"}}'))
         await socket.read_until("40")
-    check_lines((await log_lines(shared, token))[before:], 4 * FEW)
+    check_lines((await log_lines(shared, token))[before:], 4 * REQUEST_LOG_LINES)
 
 
-async def test_a_request_that_stops_halfway_leaves_no_traceback(
-    shared: Served, token: Token
-) -> None:
-    """At every seventh byte of a request, by an end of the stream and by a reset."""
+async def test_truncated_request_leaves_no_traceback(shared: Served, token: Token) -> None:
+    """Requests are cut at every seventh byte, by a close and by a reset."""
     before = len(await log_lines(shared, token))
     async with Wire(shared.url) as session:
         sid = await polling_sid(session)
@@ -330,20 +330,20 @@ async def test_a_request_that_stops_halfway_leaves_no_traceback(
             async with Wire(shared.url) as connection:
                 await connection.send(whole[:cut])
                 leave(connection)
-    hello = upgrade() + text('40{"token":"x"}') + frame(wire.BINARY, b"x" * 200)
-    for cut in range(1, len(hello), 7):
+    handshake = upgrade() + text('40{"token":"x"}') + frame(wire.BINARY, b"x" * 200)
+    for cut in range(1, len(handshake), 7):
         for leave in (Wire.close, Wire.reset):
             async with Wire(shared.url) as connection:
-                await connection.send(hello[:cut])
+                await connection.send(handshake[:cut])
                 await asyncio.sleep(0)
                 leave(connection)
-    check_lines((await log_lines(shared, token))[before:], 8 * (len(whole) + len(hello)) // 7)
+    check_lines((await log_lines(shared, token))[before:], 8 * (len(whole) + len(handshake)) // 7)
 
 
-async def test_a_server_that_is_full_of_bad_requests_logs_little(
+async def test_log_of_many_bad_requests_is_bounded(
     serve: Serve, token: Token, undisturbed: Undisturbed
 ) -> None:
-    """A thousand connections that are refused do not make a thousand times the lines of one."""
+    """The number of log lines does not grow in proportion to refused connections."""
     served = serve()
     async with undisturbed(served):
         before = len(served.log)
@@ -355,6 +355,6 @@ async def test_a_server_that_is_full_of_bad_requests_logs_little(
                     await socket.read_until_closed()
                 except Gone:
                     continue
-        # uvicorn's two lines about each connection, and a bounded number of ours.
-        ours = [line for line in served.log[before:].splitlines() if " closed " in line]
-        assert len(ours) < 250, len(ours)
+        # uvicorn logs two lines about each connection; the number of jobcast's lines is bounded.
+        own_lines = [line for line in served.log[before:].splitlines() if " closed " in line]
+        assert len(own_lines) < 250, len(own_lines)

@@ -1,4 +1,4 @@
-"""Events with names that Socket.IO keeps for itself."""
+"""Events with names that Socket.IO reserves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.attacks import wire
 from bench.attacks.catalogue import POLLING, Target, polling_sid
 from bench.attacks.served import Served
 from bench.attacks.wire import Gone, WebSocket, Wire, event, text
-from tests.e2e.hostile.conftest import Token, Undisturbed, polling_ends
+from tests.e2e.hostile.conftest import Token, Undisturbed, wait_until_polling_ends
 from tests.support import TIMEOUT
 
 RESERVED = (
@@ -20,7 +20,7 @@ RESERVED = (
 
 
 @pytest.mark.parametrize("name", RESERVED)
-async def test_a_reserved_event_closes_its_connection(
+async def test_reserved_event_closes_its_connection(
     shared: Served, shared_target: Target, undisturbed: Undisturbed, name: str
 ) -> None:
     async with undisturbed(shared), WebSocket(shared.url) as socket:
@@ -40,7 +40,7 @@ async def test_a_reserved_event_closes_its_connection(
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("authenticated", [True, False])
-async def test_a_reserved_event_closes_its_connection_however_it_is_spelled(
+async def test_reserved_event_closes_its_connection_however_it_is_spelled(
     shared: Served, shared_target: Target, name: str, spelling: str, authenticated: bool
 ) -> None:
     packet = spelling.format(name=name, escaped="".join(f"\\u{ord(c):04x}" for c in name))
@@ -56,7 +56,7 @@ async def test_a_reserved_event_closes_its_connection_however_it_is_spelled(
 
 
 @pytest.mark.parametrize("name", ["connect", "disconnect"])
-async def test_a_reserved_event_ends_a_session_of_long_polling(
+async def test_reserved_event_ends_a_long_polling_session(
     shared: Served, shared_target: Target, undisturbed: Undisturbed, name: str
 ) -> None:
     async with undisturbed(shared), Wire(shared.url) as connection:
@@ -66,10 +66,10 @@ async def test_a_reserved_event_ends_a_session_of_long_polling(
         for packet in (hello, f'42["{name}",{{}},{{"token":"x"}}]'):
             await connection.send(wire.post(path, packet.encode()))
             await connection.read_response()
-        await polling_ends(connection, path)
+        await wait_until_polling_ends(connection, path)
 
 
-async def test_a_connection_ends_with_its_token_whatever_it_has_sent(
+async def test_connection_ends_when_its_token_expires_whatever_it_sends(
     shared: Served, token: Token, undisturbed: Undisturbed
 ) -> None:
     async with undisturbed(shared), WebSocket(shared.url) as socket:

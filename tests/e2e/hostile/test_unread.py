@@ -1,4 +1,4 @@
-"""Clients that ask, and do not read what they are sent."""
+"""Clients that send requests but do not read the responses."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from tests.e2e.hostile.conftest import (
     Serve,
     Token,
     Undisturbed,
-    cancelled,
-    goes_on,
-    only_innocent_is_left,
+    cancel_attacks,
+    wait_for_events,
+    wait_until_only_innocent_is_connected,
 )  # fmt: skip
 from tests.support import TIMEOUT, eventually
 
-PIECE = 512 * 1024  # bytes that a slow client reads at a time
+CHUNK = 512 * 1024  # bytes that a slow client reads at a time
 
 
 @pytest.mark.parametrize(
     "sends", [text("3"), frame(wire.PING, b"x"), event("leave_job", {"job_id": "x"}), b""],
     ids=["pong", "ping", "request", "nothing"],
 )  # fmt: skip
-async def test_a_client_that_takes_no_byte_is_cut_whatever_it_sends(
+async def test_client_that_reads_nothing_is_cut_whatever_it_sends(
     served: Served, target: Target, undisturbed: Undisturbed, sends: bytes
 ) -> None:
     async with undisturbed(served), WebSocket(served.url, window=wire.SMALL_WINDOW) as socket:
         await socket.greet(target.token)
         await socket.send(event("join_job", {"job_id": target.job_id}, ack=1))
-        sending = asyncio.create_task(_send_now_and_then(socket, sends))
-        await only_innocent_is_left(served)
-        await cancelled(sending)
+        sending = asyncio.create_task(_send_periodically(socket, sends))
+        await wait_until_only_innocent_is_connected(served)
+        await cancel_attacks(sending)
 
 
-async def _send_now_and_then(socket: WebSocket, data: bytes) -> None:
+async def _send_periodically(socket: WebSocket, data: bytes) -> None:
     with suppress(Gone):
         while True:
             await socket.send(data)
             await asyncio.sleep(0.2)
 
 
-async def test_a_client_that_reads_slowly_is_not_cut(
+async def test_slow_but_steady_reader_is_not_cut(
     serve: Serve, token: Token, long_job: str, undisturbed: Undisturbed
 ) -> None:
     served = serve(JOBCAST_SEND_TIMEOUT="8")
@@ -58,7 +58,7 @@ async def test_a_client_that_reads_slowly_is_not_cut(
         lines: list[str] = []
         while len(lines) < LINES:  # for more than 8 s
             before = socket.received
-            while socket.received - before < PIECE and len(lines) < LINES:
+            while socket.received - before < CHUNK and len(lines) < LINES:
                 lines += [packet for packet in await socket.read_packets() if "job_log" in packet]
             await asyncio.sleep(0.6)
         numbers = [json.loads(line[2:])[1]["message"].lstrip("x") for line in lines]
@@ -69,16 +69,16 @@ async def test_a_client_that_reads_slowly_is_not_cut(
 async def test_many_unread_histories_cost_no_more_than_one(
     served: Served, target: Target, undisturbed: Undisturbed
 ) -> None:
-    """One connection asks a hundred times for 8 MiB."""
+    """One connection requests a history of 8 MiB a hundred times."""
     async with undisturbed(served) as client:
         async with WebSocket(served.url, window=wire.SMALL_WINDOW) as socket:
             await socket.greet(target.token)
             await socket.send(event("join_job", {"job_id": target.job_id}, ack=1) * 100)
-            await goes_on(client)
-            await only_innocent_is_left(served)
+            await wait_for_events(client)
+            await wait_until_only_innocent_is_connected(served)
 
 
-async def test_a_session_of_long_polling_that_does_not_poll_is_bounded(
+async def test_long_polling_session_that_does_not_poll_is_bounded(
     served: Served, target: Target, undisturbed: Undisturbed
 ) -> None:
     async with undisturbed(served) as client, Wire(served.url) as connection:
@@ -93,19 +93,19 @@ async def test_a_session_of_long_polling_that_does_not_poll_is_bounded(
                 await connection.send(wire.post(path, "\x1e".join([join] * 16).encode()))
                 status, _ = await connection.read_response()
         assert status == 400
-        why = "the client does not poll (JOBCAST_SEND_TIMEOUT)"
-        await eventually(lambda: why in served.log, "line of the log")
-        await goes_on(client)
+        reason = "the client does not poll (JOBCAST_SEND_TIMEOUT)"
+        await eventually(lambda: reason in served.log, "log line")
+        await wait_for_events(client)
 
 
-async def test_requests_wait_for_their_connection_only(
+async def test_stuck_connection_does_not_delay_another_of_its_subject(
     served: Served, target: Target, undisturbed: Undisturbed, token: Token
 ) -> None:
-    """While one connection of a subject is stuck, another one is served."""
+    """While one connection of a subject is stuck, the server still serves another."""
     async with undisturbed(served), WebSocket(served.url, window=wire.SMALL_WINDOW) as stuck:
         await stuck.greet(target.token)
         await stuck.send(event("join_job", {"job_id": target.job_id}, ack=1) * 2)
         async with WebSocket(served.url) as other:
             await other.greet(target.token)
             assert (await other.ask("leave_job", {"job_id": "any"}))["ok"]
-        await only_innocent_is_left(served)
+        await wait_until_only_innocent_is_connected(served)

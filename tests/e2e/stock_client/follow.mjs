@@ -1,4 +1,4 @@
-// Follows one job with nothing but socket.io-client, and prints what it gets, one JSON line each.
+// Follows one job with socket.io-client alone and prints each event as one JSON line.
 // node follow.mjs URL TOKEN JOB_ID
 import { io } from "socket.io-client";
 

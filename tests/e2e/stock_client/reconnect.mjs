@@ -1,6 +1,6 @@
-// Follows one job with socket.io-client, over as many connections as it takes, and keeps a cursor
-// as PROTOCOL.md says. Prints what it gets, one JSON line each.
-// node come_back.mjs URL TOKEN JOB_ID
+// Follows one job with socket.io-client across reconnections and keeps a cursor as PROTOCOL.md
+// describes. Prints each event as one JSON line.
+// node reconnect.mjs URL TOKEN JOB_ID
 import { io } from "socket.io-client";
 
 const [url, token, job_id] = process.argv.slice(2);

@@ -1,4 +1,4 @@
-"""python-socketio's own client, left to come back by itself, with a cursor as PROTOCOL.md says."""
+"""python-socketio's client with automatic reconnection and a cursor as in PROTOCOL.md."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import socketio
 from tests.support import TIMEOUT, eventually
 
 
-class Returning:
-    """Follows one job over as many connections as it takes."""
+class ReconnectingClient:
+    """A client that follows one job across reconnections."""
 
     def __init__(self, job_id: str, transports: Sequence[str] = ("websocket",)) -> None:
         self.job_id = job_id
         self.after: dict[str, Any] | None = None
         self.events: list[tuple[str, Any]] = []
-        # One of its own would be left open at each attempt that fails.
+        # Without a shared session the client leaves one open after each failed attempt.
         self._http = aiohttp.ClientSession()
         self.client = socketio.AsyncClient(
             handle_sigint=False, reconnection_delay=0.1, reconnection_delay_max=0.5,
@@ -27,7 +27,7 @@ class Returning:
         )  # fmt: skip
         self._transports = list(transports)
         self.client.on("connect", self._join)
-        self.client.on("disconnect", self._note_disconnect)
+        self.client.on("disconnect", self._record_disconnect)
         self.client.on("*", self._receive)
 
     async def connect(self, url: str, token: str) -> None:
@@ -37,21 +37,21 @@ class Returning:
 
     async def close(self) -> None:
         if self._transports == ["polling"]:
-            # An orderly end would wait for the answer to the last poll.
+            # A regular disconnect would wait for the response to the last poll.
             await self.client.eio.disconnect(abort=True)
         await self.client.disconnect()
         await self._http.close()
 
-    def of(self, name: str) -> list[Any]:
+    def payloads(self, name: str) -> list[Any]:
         return [data for event, data in self.events if event == name]
 
     @property
-    def lines(self) -> list[str]:
-        return [data["message"] for data in self.of("job_log")]
+    def log_messages(self) -> list[str]:
+        return [data["message"] for data in self.payloads("job_log")]
 
-    async def end(self) -> dict[str, Any]:
-        await eventually(lambda: self.of("job_complete"), f"end of {self.job_id}")
-        end: dict[str, Any] = self.of("job_complete")[0]
+    async def wait_for_end(self) -> dict[str, Any]:
+        await eventually(lambda: self.payloads("job_complete"), f"end of {self.job_id}")
+        end: dict[str, Any] = self.payloads("job_complete")[0]
         return end
 
     async def _join(self) -> None:
@@ -61,7 +61,7 @@ class Returning:
             request["after"] = self.after
         await self.client.emit("join_job", request)
 
-    def _note_disconnect(self, reason: str) -> None:
+    def _record_disconnect(self, reason: str) -> None:
         self.events.append(("disconnect", reason))
 
     def _receive(self, event: str, data: dict[str, Any]) -> None:
@@ -76,13 +76,13 @@ class Returning:
 
 
 @asynccontextmanager
-async def returning(
+async def reconnecting(
     url: str, token: str, job_id: str, transports: Sequence[str] = ("websocket",)
-) -> AsyncIterator[Returning]:
-    client = Returning(job_id, transports)
+) -> AsyncIterator[ReconnectingClient]:
+    client = ReconnectingClient(job_id, transports)
     try:
         await client.connect(url, token)
-        await eventually(lambda: client.of("joined"), "joined")
+        await eventually(lambda: client.payloads("joined"), "joined")
         yield client
     finally:
         await client.close()

@@ -8,16 +8,16 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
+from jobcast.aio import jittered
 from jobcast.client.connection import Connection, ConnectionState, Token
 from jobcast.client.followed import FollowedJob
-from jobcast.client.retry import FIRST_DELAY, RETRYABLE_CODES, client_backoff, pause_before_retry
+from jobcast.client.retry import RETRYABLE_CODES, client_backoff, pause_before_retry
 from jobcast.errors import ClientError, JobFailed, JoinRefused
 from jobcast.events import (
     JOB_EVENTS,
@@ -212,7 +212,7 @@ class JobClient:
             backoff.failed()
 
     async def _join_after_pause(self, followed: FollowedJob) -> None:
-        await asyncio.sleep(random.uniform(FIRST_DELAY, LEFT_PAUSE))
+        await asyncio.sleep(jittered(LEFT_PAUSE, 0.1, 1.0))
         await self._join(followed)
 
     async def _join_again(self, followed: FollowedJob, earlier: asyncio.Task[None] | None) -> None:

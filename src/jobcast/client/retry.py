@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import UNSET
 
-from jobcast.aio import Backoff
+from jobcast.aio import Backoff, jittered
 from jobcast.events import Refusal
 
 FIRST_DELAY: Final = 0.1  # maximum seconds before the first retry
@@ -33,5 +33,4 @@ def pause_before_retry(refusal: Refusal, delay: float) -> float:
     """
     retry_after = 0.0 if refusal.retry_after is UNSET else refusal.retry_after
     least = min(LONGEST_PAUSE, max(0.0, retry_after))
-    # Jitter, so that requests refused at the same time are not repeated at the same time.
-    return max(least * random.uniform(1, 1 + PAUSE_SPREAD), random.uniform(FIRST_DELAY, delay))
+    return max(jittered(least, 1.0, 1 + PAUSE_SPREAD), random.uniform(FIRST_DELAY, delay))

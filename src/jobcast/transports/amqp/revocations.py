@@ -11,8 +11,8 @@ from kombu.connection import Connection
 
 from jobcast.aio import jittered
 from jobcast.errors import TransportUnavailable
+from jobcast.transports.amqp.connection import KOMBU_ERRORS, connection
 from jobcast.transports.amqp.names import Names
-from jobcast.transports.amqp.publisher import KOMBU_ERRORS, connection
 from jobcast.transports.revocations import Revocation, still_in_force
 
 READ_TRIES: Final = 50  # attempts while another process reads

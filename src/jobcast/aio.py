@@ -1,4 +1,4 @@
-"""Helpers for asyncio: backoff, background tasks, cancellation, consecutive event loops.
+"""Helpers for asyncio: backoff, jitter, background tasks, cancellation, consecutive event loops.
 
 Before Python 3.12, ``asyncio.wait_for`` loses a cancellation that arrives at the same moment as the
 result of the awaitable. redis-py writes each command inside ``wait_for``, and python-socketio waits
@@ -52,6 +52,16 @@ class Backoff:
     def reset(self) -> None:
         """Record a successful attempt: return to the first delay."""
         self.failures = 0
+
+
+def jittered(seconds: float, least: float, most: float) -> float:
+    """Return ``seconds`` times a random factor between ``least`` and ``most``.
+
+    Processes that start together, or lose the same server, then do not act together.
+
+    >>> await asyncio.sleep(jittered(30.0, 0.7, 1.0))
+    """
+    return seconds * random.uniform(least, most)
 
 
 class BackgroundTasks:

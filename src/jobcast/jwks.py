@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from jobcast.aio import LoopChange
+from jobcast.aio import LoopChange, jittered
 from jobcast.errors import TokenError
 from jobcast.jwks_fetch import fetch_signing_keys
 from jobcast.keys import VerificationKey
@@ -144,8 +143,7 @@ class RemoteKeys:
             self._keys, self.problem = keys, ""
         self._cool_at = time.monotonic() + (RETRY_DELAY if problem else COOLDOWN)
         delay = RETRY_DELAY if problem else REFRESH_INTERVAL
-        # Jitter, so that processes that started together do not fetch together.
-        self._set_timer(delay * random.uniform(0.8, 1.0), self._fetch)
+        self._set_timer(jittered(delay, 0.8, 1.0), self._fetch)
         self._fetching = None
         fetching.set_result(None)
 

@@ -22,9 +22,9 @@ from jobcast.transports import UNKNOWN_RUN, Message, Origin, Outgoing, Retention
 from jobcast.transports.base import Predecessor, Required
 from jobcast.transports.memory import MemoryBroker
 from jobcast.transports.record import PUBLISHERS
+from jobcast.transports.redis.codec import parse_messages
 from jobcast.transports.redis.names import Keys
 from jobcast.transports.redis.publisher import RedisPublisher
-from jobcast.transports.redis.source import _messages
 from tests.conftest import Valkey
 
 RETENTION = Retention(ttl=60, size=1000)
@@ -164,7 +164,7 @@ class Both:
             if item["data"] == END:
                 break
             if item["type"] == "message":
-                received += _messages(item["data"].encode())
+                received += parse_messages(item["data"].encode())
         expected, self._listener.messages = self._listener.messages, []
         assert [m.packet for m in received] == [m.packet for m in expected]
         assert len({m.epoch for m in received}) == len({m.epoch for m in expected})

@@ -40,7 +40,7 @@ from jobcast.transports.leases import (
     SupportsLeaseMonitoring,
     SupportsLeaseRenewal,
 )
-from jobcast.transports.redis import source as redis_source
+from jobcast.transports.redis import leases as redis_leases
 from jobcast.transports.redis.names import Names
 from jobcast.transports.redis.source import RedisSource
 from tests.conftest import Valkey
@@ -124,7 +124,7 @@ class ElectionContract(TransportContract):
         assert isinstance(other.source, RedisSource)
         try:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(redis_source, "TAKE_OVER", TAKE_OVER)
+                patch.setattr(redis_leases, "TAKE_OVER", TAKE_OVER)
                 await self._delete_leases(first)
                 assert await first.scan(LONG) == []
                 await first.client.hset(NAMES.watch, "since", 0)

@@ -1,4 +1,4 @@
-"""Backoff, background tasks, and tasks that miss their first cancellation."""
+"""Backoff, jitter, background tasks, and tasks that miss their first cancellation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from jobcast import aio
-from jobcast.aio import BackgroundTasks, Backoff, cancel_and_wait
+from jobcast.aio import BackgroundTasks, Backoff, cancel_and_wait, jittered
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +69,12 @@ def test_backoff_doubles_its_ceiling_up_to_the_longest_delay() -> None:
     assert backoff.ceiling == 3.0
     backoff.reset()
     assert backoff.ceiling == 0.1
+
+
+def test_jitter_varies_a_delay_within_the_given_factors() -> None:
+    delays = {jittered(10.0, 0.7, 1.3) for _ in range(50)}
+    assert all(7.0 <= delay <= 13.0 for delay in delays)
+    assert len(delays) > 1
 
 
 async def test_background_tasks_report_errors_and_can_be_cancelled() -> None:

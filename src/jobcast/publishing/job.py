@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from time import time as _time
 from types import TracebackType
 from typing import Any, Final, Protocol, TypeVar
 
-from msgspec import UNSET, Struct, UnsetType, structs
+from msgspec import Struct, structs
 
-from jobcast.events import (
-    LEVELS,
-    JobComplete,
-    JobError,
-    JobEvent,
-    JobLog,
-    JobProgress,
-    JobStatus,
-    Level,
-    check_job_id,
-)
+from jobcast.events import LEVELS, JobComplete, JobError, JobLog, Level
 from jobcast.publishing.failures import or_default_message
 from jobcast.publishing.host import find_host
-from jobcast.publishing.progress import Number, Shown, Stage, number
+from jobcast.publishing.progress import Stage, number
+from jobcast.publishing.run_reporter import PublisherSource, RunReporter
 from jobcast.publishing.sanitize import interrupts, safe_result, safe_text
 from jobcast.settings import DEFAULT_RESULT_LIMIT
 from jobcast.transports import NO_ORIGIN, Origin, Run
@@ -39,16 +28,10 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-
 #: The levels with their numbers in :mod:`logging`, in ascending order.
 NUMBERS: Final[tuple[tuple[int, Level], ...]] = tuple(
     (logging.getLevelNamesMapping()[name.upper()], name) for name in LEVELS
 )
-
-# A progress as the task reported it: timestamp, percentage, message, current, total, stage, and
-# the start time of the tracked loop. A plain tuple, because most are replaced before they are read.
-# The values have plain types, because they are read under the publisher's lock.
-Slot = tuple[float, Any, str | None, Any, Any, Stage, float | None]
 
 PLAIN_NUMBERS: Final = frozenset({int, float, type(None)})
 
@@ -59,34 +42,12 @@ class Loop(Struct, eq=False):
     began: float
 
 
-class Sent(Protocol):
-    """An event that was submitted to the publisher."""
-
-    @property
-    def reference(self) -> str:
-        """The reference for :attr:`Origin.after <jobcast.transports.Origin.after>`."""
-
-
 class LogCapture(Protocol):
     def enter(self, job: Job) -> None: ...
     def leave(self, job: Job) -> None: ...
 
 
-class PublisherSource(Protocol):
-    """An object with the publisher of the current process, which is another one after a fork."""
-
-    @property
-    def publisher(self) -> JobPublisher: ...
-
-
-class JobPublisher(Protocol):
-    def mark(self, job: Job) -> None: ...
-    def add(self, job: Job, event: JobEvent) -> Sent: ...
-    def flush(self, timeout: float = ...) -> bool: ...
-    def hurry(self) -> None: ...
-
-
-class Job:
+class Job(RunReporter):
     """A job that can be followed. Get one with :func:`current_job` or :func:`jobcast.open_job`.
 
     No method raises an error of the transport. No method waits for the transport, except that the
@@ -106,48 +67,16 @@ class Job:
         result_limit: int = DEFAULT_RESULT_LIMIT,
         waits: bool = True,
     ) -> None:
-        self.job_id = str.__str__(check_job_id(job_id))  # a subclass cannot be encoded
-        self.origin = origin
-        self.ended = False
-        self.retried = False
-        self.replaced = False  # by another task with the same id
-        self.last_status: Sent | None = None  # the event that the next run of the task must follow
-        self.kept_headers: Mapping[str, Any] = {}  # headers of the message to copy to a retry
-        self.retry_cause: tuple[BaseException | None, str] = None, ""
-        self.requires: Required = ""  # the required state of the job for all further events
+        super().__init__(source, job_id, origin=origin, waits=waits)
         self.package: str | None = None  # the top-level package of the task, or of the caller
-        self.dirty = False
         self.outer: Job | NoJob = NO_JOB  # the current job before this one
         self.handled_at_start: BaseException | None = None  # exception being handled at the start
         self.capture: LogCapture | None = None
-        # Called with each published progress, in the publisher's thread and under its lock.
-        self.on_progress: Callable[[JobProgress], None] | None = None
-        self.source = source
         self._result_limit = result_limit
-        self.flush_timeout: float | None = None  # seconds; None for the publisher's default
-        self._waits = waits  # whether flushes wait; never in a worker's main process
         self._stage = Stage()
-        self._shown = Shown()
         self._message: str | None = None
         self._loops: list[Loop] = []  # the tracked loops that are not finished, the latest last
         self._loop: Loop | None = None  # the tracked loop whose progress is reported
-        self.slot: Slot | None = None  # the latest progress
-        self._taken: Slot | None = None
-
-    @property
-    def attempt(self) -> int:
-        """The number of this attempt, from 1."""
-        return self.origin.run.attempt or 1
-
-    @property
-    def owner(self) -> str | None:
-        """The subject whose token may follow the job."""
-        return self.origin.owner
-
-    @property
-    def last_event_ref(self) -> str:
-        """The reference of the event that the next run must follow; empty if there is none."""
-        return "" if self.last_status is None else self.last_status.reference
 
     def progress(
         self,
@@ -308,89 +237,6 @@ class Job:
             )
         )
 
-    def started(self, *, task: str | None = None) -> None:
-        """Publish that a run begins, which resets the state of an earlier run."""
-        self._add(
-            JobStatus(job_id=self.job_id, status="started", task=_name(task), attempt=self.attempt)
-        )
-
-    def queued(self, *, task: str | None = None) -> Sent | None:
-        """Publish that the task was sent."""
-        return self._add(JobStatus(job_id=self.job_id, status="queued", task=_name(task)))
-
-    def retrying(self, *, eta: datetime, attempt: int | None = None) -> None:
-        """Publish, once, that the job is retried because of ``retry_cause``.
-
-        Args:
-            eta: the time of the retry.
-            attempt: the number of the attempt; by default the next one. A redelivery does not
-                increase it.
-        """
-        if self.retried:
-            return
-        exc, message = self.retry_cause
-        self.last_status = self._add(
-            JobStatus(
-                job_id=self.job_id,
-                status="retrying",
-                attempt=attempt or self.attempt + 1,
-                eta=eta,
-                error=UNSET if exc is None else type(exc).__name__,
-                message=safe_text(message),
-            )
-        )
-        self.retried = True
-        self.flush()
-
-    def flush(self) -> bool:
-        """Wait, within a bounded time, until all published events are stored.
-
-        Returns:
-            Whether they are. If not, they are sent later.
-        """
-        if not self._waits:
-            return False
-        publisher, timeout = self.source.publisher, self.flush_timeout
-        return publisher.flush() if timeout is None else publisher.flush(timeout)
-
-    def settle(self) -> None:
-        """Wait as :meth:`flush` does. In an event loop, send the events without waiting."""
-        if _in_event_loop():
-            self.source.publisher.hurry()
-        else:
-            self.flush()
-
-    def take_progress(self, slot: Slot | None) -> JobProgress | None:
-        """Return the progress in ``slot``, or None if it is not newer than the last one taken."""
-        # Once the latest progress is taken, a slot that another thread still holds is older.
-        if slot is None or self._taken is slot or self._taken is self.slot:
-            return None
-        progress = self._progress_of(slot)
-        if self.on_progress is not None:
-            self.on_progress(progress)
-        self._taken = slot  # last: a time limit may interrupt the task anywhere
-        return progress
-
-    def drop_progress(self, slot: Slot | None) -> None:
-        """Skip a progress whose values cannot be read."""
-        self._taken = slot
-
-    def _progress_of(self, slot: Slot) -> JobProgress:
-        reported_at, percentage, message, current, total, stage, began = slot
-        done, of = number(current), number(total)
-        rate, eta = _pace(done, of, UNSET if began is None else reported_at - began)
-        return JobProgress(
-            job_id=self.job_id,
-            timestamp=datetime.fromtimestamp(reported_at, UTC),
-            percentage=self._shown.percentage(number(percentage), done, of, stage),
-            message=None if message is None else safe_text(message),
-            current=done,
-            total=of,
-            stage=_name(stage.name),
-            rate=rate,
-            eta=eta,
-        )
-
     def __enter__(self) -> Job:
         run = Run(sending=draw(), attempt=1, delivery=draw())
         self.origin = structs.replace(self.origin, run=run)
@@ -423,15 +269,6 @@ class Job:
         if self.capture is not None:
             self.capture.leave(self)
         _current.set(self.outer)
-
-    def _add(self, event: JobEvent) -> Sent | None:
-        return None if self.ended else self.source.publisher.add(self, event)
-
-    def _end(self, event: Callable[[], JobEvent]) -> None:
-        if not self.ended:
-            self.source.publisher.add(self, event())
-            self.ended = True
-            self.settle()
 
 
 class NoJob:
@@ -498,25 +335,6 @@ def use_job(job: Job | NoJob) -> Iterator[None]:
         _current.reset(token)
 
 
-def _pace(done: Number, of: Number, seconds: Number) -> tuple[Number, Number]:
-    """Return the rate in items per second and the remaining seconds of a tracked loop."""
-    if done is UNSET or seconds is UNSET or done <= 0 or seconds <= 0:
-        return UNSET, UNSET
-    rate = done / seconds
-    if rate <= 0:  # underflow
-        return UNSET, UNSET
-    left = UNSET if of is UNSET else number(round(max(0.0, (of - done) / rate), 3))
-    return number(round(rate, 3)), left
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
 def _length(iterable: object) -> int | None:
     """Return the number of items; None if it is unknown.
 
@@ -534,10 +352,6 @@ def _length(iterable: object) -> int | None:
             type(iterable).__name__, exc_info=True,
         )  # fmt: skip
         return None
-
-
-def _name(name: str | None) -> str | UnsetType:
-    return safe_text(name) if name else UNSET
 
 
 def _level(level: object) -> Level | None:

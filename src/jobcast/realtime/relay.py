@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from jobcast.aio import BackgroundTasks, LoopChange
+from jobcast.aio import BackgroundTasks, Backoff, LoopChange, jittered
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JoinAccepted
 from jobcast.realtime import metrics
@@ -303,7 +302,8 @@ class Relay:
 
     async def _read_missing(self, room: Room) -> None:
         """Read the events that a room is missing, and deliver them before newer ones."""
-        delay = 0.0  # an immediate second read usually closes a gap that arose during the first
+        backoff = Backoff(RETRY_DELAY, LONGEST_DELAY)
+        immediate = True  # a second read usually closes a gap that arose during the first
         while self._rooms.get(room.job_id) is room:
             try:
                 async with room.reading:
@@ -322,16 +322,19 @@ class Relay:
                 logger.debug(
                     "job %s: could not read missing events (%s); retrying", room.job_id, exc
                 )
-                delay = max(delay, RETRY_DELAY)
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-            delay = min(LONGEST_DELAY, max(RETRY_DELAY, 2 * delay))
+                immediate = False
+            if immediate:
+                immediate = False
+                await asyncio.sleep(0)
+            else:
+                await asyncio.sleep(backoff.delay())
+                backoff.failed()
         room.behind = False
         room.discard_recent()
 
     async def _watch_quiet_rooms(self) -> None:
         while True:
-            # The jitter keeps processes that started together from asking together.
-            await asyncio.sleep(self._quiet_check * random.uniform(0.5, 1.0))
+            await asyncio.sleep(jittered(self._quiet_check, 0.5, 1.0))
             try:
                 await self._check_quiet_rooms()
             except TransportUnavailable as exc:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
+from jobcast.aio import jittered
 from jobcast.errors import TokenError, TransportUnavailable
 from jobcast.tokens import Subject
 from jobcast.transports.revocations import Revocation, SupportsRevocations
@@ -138,18 +138,14 @@ class RevocationWatch:
                 )
                 problem = "failed"
             self._deny_list.forget_expired()
-            # The jitter keeps processes that started together from reading together.
-            await self._pause(
-                RETRY_DELAY if problem else RELOAD_INTERVAL * random.uniform(0.7, 1.0)
-            )
+            await self._pause(RETRY_DELAY if problem else jittered(RELOAD_INTERVAL, 0.7, 1.0))
 
     async def _pause(self, seconds: float) -> None:
         """Wait until the next periodic or requested read is due."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._requested.wait()
-                # The jitter keeps processes that lost the same server from reading together.
-                await asyncio.sleep(random.uniform(0, REQUEST_SPREAD))
+                await asyncio.sleep(jittered(REQUEST_SPREAD, 0.0, 1.0))
 
     def _add(self, revocations: Iterable[Revocation]) -> None:
         if self._deny_list.add(revocations):

@@ -85,7 +85,7 @@ _REDIS = Transport(
 _KOMBU = Transport(
     "jobcast.transports.amqp.publisher:KombuPublisher",
     "jobcast.transports.amqp.source:KombuClientManager",
-    "jobcast.transports.amqp.publisher:check_url",
+    "jobcast.transports.amqp.connection:check_url",
 )
 _MEMORY = Transport(
     "jobcast.transports.memory:MemoryPublisher", "jobcast.transports.memory:MemoryClientManager"

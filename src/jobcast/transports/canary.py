@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Protocol, runtime_checkable
 
 from msgspec import Struct
 
+from jobcast.aio import jittered
 from jobcast.errors import TransportUnavailable
 
 INTERVAL: Final = 1.0  # seconds of silence after which a canary is sent
@@ -121,7 +121,7 @@ class Canary:
         """
         while True:
             # Random intervals: a canary that reaches all processes spares the others theirs.
-            await asyncio.sleep(INTERVAL * random.uniform(0.7, 1.3))
+            await asyncio.sleep(jittered(INTERVAL, 0.7, 1.3))
             if self._is_online():
                 await self._send_where_silent()
             self._warn()

@@ -34,6 +34,7 @@ from jobcast.events import (
 from jobcast.publishing import runtime
 from jobcast.publishing.identity import owner_of
 from jobcast.publishing.job import NO_JOB, Job, Loop, use_job
+from jobcast.publishing.run_reporter import RunReporter
 from jobcast.transports import Origin
 
 
@@ -48,12 +49,12 @@ class Kept:
     def publisher(self) -> Kept:
         return self
 
-    def mark(self, job: Job) -> None:
+    def mark(self, job: RunReporter) -> None:
         progress = job.take_progress(job.slot)
         if progress is not None:
             self.events.append(progress)
 
-    def add(self, job: Job, event: JobEvent) -> SimpleNamespace:
+    def add(self, job: RunReporter, event: JobEvent) -> SimpleNamespace:
         self.events.append(event)
         return SimpleNamespace(reference=f"kept {len(self.events)}")
 

@@ -9,7 +9,6 @@ import pytest
 from jobcast.errors import SettingsError
 from jobcast.settings import Settings
 from jobcast.transports import Transport, check_url, open_manager, open_publisher
-from jobcast.transports.amqp.publisher import Address
 from jobcast.transports.memory import MemoryPublisher
 from jobcast.transports.redis.servers import Servers
 
@@ -88,9 +87,3 @@ async def test_url_options_set_no_timeout_for_subscriptions() -> None:
     assert pool.connection_kwargs["host"] == "h"
     await servers.close(client)
     await pool.aclose()
-
-
-def test_stock_channel_is_removed_from_the_broker_url() -> None:
-    address = Address.of("amqp://u:p@h:5672/vhost?channel=stock&ssl=1")
-    assert address == Address("amqp://u:p@h:5672/vhost?ssl=1", "stock")
-    assert Address.of("amqp://h//") == Address("amqp://h//", None)

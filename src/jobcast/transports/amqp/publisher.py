@@ -1,7 +1,6 @@
 """The worker side of the RabbitMQ transport, based on Kombu.
 
-A job's event goes to a durable fanout exchange in python-socketio's message format (an ``emit`` to
-the job's room), with jobcast's own fields added. Each server process has a durable queue at that
+A job's event goes to a durable fanout exchange. Each server process has a durable queue at that
 exchange, which expires when the process is gone. Confirmed events therefore survive a broken
 connection and a broker restart. With ``?channel=NAME`` in the URL, the events also go to the
 exchange NAME, for a stock ``socketio.AsyncAioPikaManager("amqp://...", channel=NAME)``.
@@ -12,213 +11,49 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Any, Final, cast
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-import msgspec
 import socketio
-from amqp.exceptions import AMQPError, MessageNacked, NotFound
+from amqp.exceptions import MessageNacked, NotFound
 from kombu.connection import Connection
 from kombu.entity import Exchange
-from kombu.exceptions import KombuError
 from kombu.messaging import Producer
-from msgspec import Struct, structs
+from msgspec import structs
 
 from jobcast.errors import PublishFailed
-from jobcast.events import JOB_EVENTS, Kind, State, job_of, packet_tail, room_of
 from jobcast.transports.amqp.audience import Audience, ListenersMissing
+from jobcast.transports.amqp.codec import (
+    BIND_AGAIN,
+    CANARY,
+    NO_BODY,
+    LeaseUpdate,
+    encode,
+    encode_leases,
+)
+from jobcast.transports.amqp.connection import (
+    ANSWER_TIMEOUT,
+    CONNECT_TIMEOUT,
+    KOMBU_ERRORS,
+    Address,
+    connection,
+)
 from jobcast.transports.amqp.latest_numbers import LatestNumbers
 from jobcast.transports.amqp.names import Names, stock_exchange
-from jobcast.transports.base import Outgoing, Predecessor, Required, Retention
+from jobcast.transports.base import Outgoing, Retention
 from jobcast.transports.leases import Lease
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.revocations import Revocation
-from jobcast.transports.runs import UNKNOWN_RUN, Run
 from jobcast.transports.socketio_managers import JobEventManagerMixin
 
-CONNECT_TIMEOUT: Final = 2.0  # seconds
-ANSWER_TIMEOUT: Final = 5.0  # seconds
 LONGEST_EXPIRATION: Final = 49 * 24 * 3600.0  # seconds; RabbitMQ counts milliseconds in 32 bits
 TRANSIENT: Final = 1  # AMQP's delivery modes
 PERSISTENT: Final = 2
 
-CANARY: Final = "jobcast.canary"  # the type of messages that verify that a process receives
-BIND_AGAIN: Final = "jobcast.bind-again"  # the type of messages that ask processes to bind again
-CANARY_BODY: Final = b"{}"  # the body of messages that need only a type
 BLOCKED: Final = "the broker blocks publishers: its memory or disk alarm is set"
 
-#: Exceptions of Kombu and its driver when a broker is unreachable or refuses a request.
-KOMBU_ERRORS: Final = (KombuError, AMQPError, OSError)
-
 logger = logging.getLogger(__name__)
-
-
-class EventFields(Struct, frozen=True, gc=False, omit_defaults=True):
-    """jobcast's own fields of an event, in addition to python-socketio's message."""
-
-    publisher: str
-    number: int
-    kind: Kind
-    previous: int = 0
-    state: State | None = None
-    owner: str | None = None
-    run: Run = UNKNOWN_RUN
-    after: str = ""
-    requires: Required = ""
-
-
-class Emit(Struct, frozen=True, gc=False):
-    """python-socketio's message for an ``emit`` to a room."""
-
-    event: str
-    data: tuple[msgspec.Raw, ...]
-    room: str
-    jobcast: EventFields
-    method: str = "emit"
-    binary: bool = False
-    namespace: str = "/"
-    skip_sid: None = None
-    callback: None = None
-    host_id: str = ""
-
-
-class LeaseUpdate(Struct, frozen=True):
-    """A message that renews leases, or releases them if ``seconds`` is None."""
-
-    leases: list[Lease]
-    seconds: float | None = None
-
-
-def decode_leases(body: bytes | str) -> LeaseUpdate:
-    """Decode a message about leases.
-
-    Raises:
-        ValueError: the message is not about leases.
-    """
-    try:
-        return msgspec.json.decode(body, type=LeaseUpdate)
-    except msgspec.DecodeError as exc:
-        raise ValueError(f"not a message about leases: {exc}") from None
-
-
-def encode(outgoing: Outgoing, publisher: str) -> bytes:
-    """Encode a job event as python-socketio's message for an ``emit`` to the job's room."""
-    name, payload = _split(outgoing.head)
-    # A stock server passes the publisher's number on to its clients as the seq.
-    payload += packet_tail(max(1, outgoing.number)).removesuffix("]")
-    fields = EventFields(
-        publisher=publisher,
-        number=outgoing.number,
-        previous=outgoing.previous,
-        kind=outgoing.kind,
-        state=outgoing.state,
-        owner=outgoing.owner,
-        run=outgoing.run,
-        after=outgoing.after,
-        requires=outgoing.requires,
-    )
-    return msgspec.json.encode(
-        Emit(
-            event=name,
-            data=(msgspec.Raw(payload.encode()),),
-            room=room_of(outgoing.job_id),
-            jobcast=fields,
-            host_id=publisher,
-        )
-    )
-
-
-def decode(body: bytes | str) -> tuple[Outgoing, str]:
-    """Decode a job event, and return it with the id of its publisher.
-
-    Raises:
-        ValueError: the message is not a job event.
-    """
-    try:
-        emit = msgspec.json.decode(body, type=Emit)
-    except (msgspec.DecodeError, RecursionError) as exc:
-        raise ValueError(f"not a job event: {exc}") from None
-    job_id = job_of(emit.room)
-    if job_id is None or emit.event not in JOB_EVENTS or len(emit.data) != 1:
-        raise ValueError("not a job event")
-    payload = bytes(emit.data[0]).decode()
-    end = payload.rindex('"seq":') + len('"seq":')
-    fields = emit.jobcast
-    Predecessor.parse(fields.after)
-    outgoing = Outgoing(
-        job_id=job_id,
-        kind=fields.kind,
-        head=f'42["{emit.event}",{payload[:end]}',
-        state=fields.state,
-        owner=fields.owner,
-        number=fields.number,
-        previous=fields.previous,
-        run=fields.run,
-        after=fields.after,
-        requires=fields.requires,
-    )
-    return outgoing, fields.publisher
-
-
-class Address(Struct, frozen=True):
-    """The parts of a URL: the broker's URL, and the stock channel that gets the events too."""
-
-    url: str
-    channel: str | None
-
-    @classmethod
-    def of(cls, url: str) -> Address:
-        parts = urlsplit(url)
-        query = dict(parse_qsl(parts.query))
-        channel = query.pop("channel", None)
-        return cls(urlunsplit(parts._replace(query=urlencode(query))), channel)
-
-
-def check_url(url: str, prefix: str = DEFAULT_PREFIX) -> None:
-    """Check a URL without connecting.
-
-    Raises:
-        ValueError: the URL is invalid.
-    """
-    parts = urlsplit(url)
-    try:
-        _ = parts.port
-    except ValueError:
-        # The message omits the given port, which may be part of a password whose @ is missing.
-        raise ValueError("should be a URL with a usable port, from 0 to 65535") from None
-    if not parts.hostname:
-        raise ValueError("should be a URL with a host, as in amqp://user:password@host:5672//")
-    channel = Address.of(url).channel
-    if channel in Names(prefix).exchanges:
-        raise ValueError(f"should not have ?channel={channel}: that exchange is jobcast's own")
-    try:
-        connection(Address.of(url).url)
-    except (TypeError, ValueError) as exc:
-        raise ValueError(f"has an option that kombu does not take ({exc})") from None
-
-
-def connection(
-    url: str, *, on_blocked: Callable[[str], None] | None = None, **options: Any
-) -> Connection:
-    """Return a connection with timeouts and no automatic retries.
-
-    Args:
-        url: the broker's URL.
-        on_blocked: called when the broker stops accepting messages from publishers.
-        options: further options of Kombu.
-    """
-    return Connection(
-        url,
-        connect_timeout=CONNECT_TIMEOUT,
-        transport_options={
-            "read_timeout": ANSWER_TIMEOUT,
-            "write_timeout": ANSWER_TIMEOUT,
-            "on_blocked": on_blocked,
-        },
-        **options,
-    )
 
 
 class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
@@ -264,9 +99,7 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         exchange = self._names.events_exchange()
         try:
             if self._audience.needs_canary:
-                self._publish_confirmed(
-                    exchange, [CANARY_BODY], delivery_mode=TRANSIENT, type=CANARY
-                )
+                self._publish_confirmed(exchange, [NO_BODY], delivery_mode=TRANSIENT, type=CANARY)
                 self._audience.check(reached=not self._returned, may_repeat=may_repeat)
             self._publish_confirmed(exchange, bodies, delivery_mode=PERSISTENT)
             self._audience.check(reached=not self._returned, may_repeat=may_repeat)
@@ -321,7 +154,7 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         is_events = exchange == names.events
         declared = names.events_exchange() if is_events else names.leases_exchange()
         try:
-            self._publish_confirmed(declared, [CANARY_BODY], delivery_mode=TRANSIENT, type=CANARY)
+            self._publish_confirmed(declared, [NO_BODY], delivery_mode=TRANSIENT, type=CANARY)
         except NotFound:
             self._drop_connection()  # the next connection declares the exchange again
             return False
@@ -338,7 +171,7 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         try:
             self._publish_confirmed(
                 self._names.bus_exchange(),
-                [CANARY_BODY],
+                [NO_BODY],
                 TRANSIENT,
                 type=BIND_AGAIN,
                 app_id=self.publisher_id,
@@ -371,7 +204,7 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
     def _publish_leases(self, update: LeaseUpdate) -> None:
         try:
             # Delivery need not be checked: a process that is away now has no followers.
-            body = msgspec.json.encode(update)
+            body = encode_leases(update)
             self._publish_confirmed(self._names.leases_exchange(), [body], delivery_mode=TRANSIENT)
         except KOMBU_ERRORS as exc:
             raise PublishFailed(self._failed(exc), ()) from exc
@@ -457,9 +290,3 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
                 producer.publish(cast("str", self.json.dumps(data)), retry=False)
         except KOMBU_ERRORS as exc:
             logger.error("dropped an emit that could not be published: %s", exc)
-
-
-def _split(head: str) -> tuple[str, str]:
-    """Split a packet's head into the event's name and its payload up to the seq."""
-    name, _, payload = head.removeprefix('42["').partition('",')
-    return name, payload

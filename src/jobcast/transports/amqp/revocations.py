@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from typing import Any, Final
 
 from amqp.exceptions import ResourceLocked
 from kombu.connection import Connection
 
+from jobcast.aio import jittered
 from jobcast.errors import TransportUnavailable
+from jobcast.transports.amqp.connection import KOMBU_ERRORS, connection
 from jobcast.transports.amqp.names import Names
-from jobcast.transports.amqp.publisher import KOMBU_ERRORS, connection
 from jobcast.transports.revocations import Revocation, still_in_force
 
 READ_TRIES: Final = 50  # attempts while another process reads
@@ -35,7 +35,7 @@ def read_revocations(url: str, names: Names) -> list[Revocation]:
                 try:
                     return _read(broker, names)
                 except ResourceLocked:
-                    time.sleep(READ_DELAY * random.uniform(0.5, 1.5))
+                    time.sleep(jittered(READ_DELAY, 0.5, 1.5))
     except KOMBU_ERRORS as exc:
         raise TransportUnavailable(f"could not read {names.revocations}: {exc}") from exc
     raise TransportUnavailable(f"could not read {names.revocations}: other processes are reading")

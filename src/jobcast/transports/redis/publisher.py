@@ -6,11 +6,10 @@ import logging
 import secrets
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.resources import files
-from itertools import chain, islice
-from typing import Any, Final, NamedTuple, TypeVar
+from itertools import chain
+from typing import Any, Final, NamedTuple
 
 import redis
 import socketio
@@ -22,6 +21,8 @@ from jobcast.errors import PublishFailed
 from jobcast.transports.base import Outgoing, Predecessor, Retention
 from jobcast.transports.leases import Lease
 from jobcast.transports.prefix import DEFAULT_PREFIX
+from jobcast.transports.redis.leases import release_leases, renew_leases
+from jobcast.transports.redis.lua import script
 from jobcast.transports.redis.names import Keys, Names
 from jobcast.transports.redis.refusals import (
     describe_error,
@@ -37,27 +38,9 @@ NO_DEADLINE: Final = "1e15"
 CLOCK_CHECK: Final = 300.0  # seconds until a server's clock is read again
 JOBS_REMEMBERED: Final = 10_000  # jobs whose latest seq a publisher remembers
 
-LEASES_AT_ONCE: Final = 1000  # leases per command
-
-
-def script(name: str) -> str:
-    """Return the text of a Lua script of this package."""
-    return files("jobcast.transports.redis").joinpath("scripts", f"{name}.lua").read_text("utf-8")
-
-
 PUBLISH_SCRIPT: Final = script("publish")
-RENEW_SCRIPT: Final = script("renew")
-
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield the items in lists of at most ``size``."""
-    remaining = iter(items)
-    while batch := list(islice(remaining, size)):
-        yield batch
 
 
 class Position(NamedTuple):
@@ -237,11 +220,8 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         Raises:
             PublishFailed: the leases could not be renewed.
         """
-        for some in batched(leases, LEASES_AT_ONCE):
-            with _translated_errors():
-                self._connected().eval(
-                    RENEW_SCRIPT, 1, self._names.running, str(seconds), *map(str, some)
-                )
+        with _translated_errors():
+            renew_leases(self._connected(), self._names, leases, seconds)
 
     def release(self, leases: Sequence[Lease]) -> None:
         """Remove the leases of runs that have ended.
@@ -249,12 +229,8 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         Raises:
             PublishFailed: the leases could not be removed; they expire.
         """
-        for some in batched(leases, LEASES_AT_ONCE):
-            with _translated_errors():
-                pipeline = self._connected().pipeline(transaction=False)
-                for key in (self._names.running, self._names.stalled):
-                    pipeline.zrem(key, *map(str, some))
-                pipeline.execute()
+        with _translated_errors():
+            release_leases(self._connected(), self._names, leases)
 
     def revoke(self, revocation: Revocation) -> None:
         """Store a revocation, and send it to every server process.

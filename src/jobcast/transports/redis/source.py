@@ -1,15 +1,13 @@
-"""The server side of the Redis transport: the channels of followed jobs, and their history."""
+"""The server side of the Redis transport: the channels of followed jobs."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from itertools import chain
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import socketio
 from redis.asyncio.cluster import RedisCluster
@@ -18,23 +16,19 @@ from redis.exceptions import RedisError, SlotNotCoveredError
 
 from jobcast.aio import BackgroundTasks, Backoff, LoopChange, LoopLock, cancel_and_wait
 from jobcast.errors import TransportUnavailable
-from jobcast.events import Cursor, Kind, State
-from jobcast.transports.base import (
-    NO_RECORD,
-    Message,
-    Outgoing,
-    Retention,
-    Snapshot,
-    can_resume,
-)
+from jobcast.events import Cursor
+from jobcast.transports.base import Message, Outgoing, Retention, Snapshot
 from jobcast.transports.canary import Canary, NotReceiving
-from jobcast.transports.leases import SCAN_LIMIT, Finding, Lease, LeaseTimeouts
-from jobcast.transports.leases import Kind as FindingKind
+from jobcast.transports.leases import Finding, LeaseTimeouts
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.redis.batcher import ScriptBatcher
-from jobcast.transports.redis.names import Keys, Names
-from jobcast.transports.redis.publisher import RedisPublisher, script
+from jobcast.transports.redis.codec import parse_messages
+from jobcast.transports.redis.history import History
+from jobcast.transports.redis.leases import acknowledge_findings, scan_leases
+from jobcast.transports.redis.names import Names
+from jobcast.transports.redis.publisher import RedisPublisher
 from jobcast.transports.redis.refusals import describe_error
+from jobcast.transports.redis.revocations import parse_revocation, read_revocations
 from jobcast.transports.redis.servers import (
     ASYNC_REDIS_ERRORS,
     REDIS_ERRORS,
@@ -50,11 +44,6 @@ FIRST_DELAY: Final = 0.05  # seconds before the first attempt to reconnect
 LONGEST_DELAY: Final = 3.0  # seconds between two attempts
 
 CANARY_TRIES: Final = 4096  # channel names to try until each master of a cluster has one
-TAKE_OVER: Final = 3.0  # seconds without a scan until another process monitors the leases
-
-READ_SCRIPT: Final = script("read")
-SCAN_SCRIPT: Final = script("leases")
-ACKNOWLEDGE_SCRIPT: Final = script("acknowledge")
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +82,7 @@ class RedisSource:
         """Create the state that belongs to one event loop."""
         self._client = self._servers.async_client()
         self._batcher = ScriptBatcher(self._client)
+        self._history = History(self._client, self._batcher, self._names)
         self._subscribers: list[Subscriber] = []
         self._canaries: dict[str, str] = {}  # channel: the name of the subscriber that receives it
         self.canary = Canary(self._send_canary, lambda: self.ready)
@@ -112,6 +102,12 @@ class RedisSource:
         """The client for commands, in the running loop."""
         self._enter_loop()
         return self._client
+
+    @property
+    def history(self) -> History:
+        """The records of jobs, read in the running loop."""
+        self._enter_loop()
+        return self._history
 
     def _enter_loop(self) -> None:
         if self._change.happened():
@@ -180,76 +176,19 @@ class RedisSource:
                 logger.debug("could not unsubscribe from %s: %s", channel, exc)
 
     async def snapshot(self, job_id: str, after: Cursor | None = None) -> Snapshot:
-        keys = self._names.of(job_id)
-        since = f"({after.seq}-0" if after is not None else "-"
-        try:
-            record, first, entries = await self._read(keys, since)
-            resumable = can_resume(after, epoch=record.epoch, seq=record.seq, first=first)
-            if after is not None and not resumable:
-                record, first, entries = await self._read(keys, "-")
-        except ASYNC_REDIS_ERRORS as exc:
-            raise TransportUnavailable(f"could not read job {job_id}: {exc}") from exc
-        seen = after.seq if after is not None and resumable else 0
-        events = [_message(record.epoch, entry) for entry in entries]
-        events += [progress for progress in record.events if progress.seq > seen]
-        return Snapshot(
-            epoch=record.epoch,
-            seq=record.seq,
-            state=record.state,
-            owner=record.owner,
-            events=tuple(sorted(events, key=lambda message: message.seq)),
-            recovered=resumable,
-        )
+        return await self.history.snapshot(job_id, after)
 
     async def positions(self, job_ids: Sequence[str]) -> list[Cursor]:
-        pipeline = self.client.pipeline(transaction=False)
-        for job_id in job_ids:
-            pipeline.hmget(self._names.of(job_id).state, "epoch", "seq")
-        try:
-            answers = await pipeline.execute()
-        except ASYNC_REDIS_ERRORS as exc:
-            raise TransportUnavailable(f"could not read the positions of jobs: {exc}") from exc
-        return [
-            Cursor(epoch=_text(epoch), seq=int(seq)) if epoch else Cursor(epoch=NO_RECORD, seq=0)
-            for epoch, seq in answers
-        ]
+        return await self.history.positions(job_ids)
 
     async def owner(self, job_id: str) -> str | None:
-        try:
-            owner = await cast(
-                "Awaitable[bytes | None]", self.client.hget(self._names.of(job_id).state, "owner")
-            )
-        except ASYNC_REDIS_ERRORS as exc:
-            raise TransportUnavailable(f"could not read job {job_id}: {exc}") from exc
-        return None if owner is None else _text(owner)
+        return await self.history.owner(job_id)
 
     async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
-        keys = (self._names.running, self._names.stalled, self._names.watch)
-        take_over = min(TAKE_OVER, terms.lease / 2)
-        arguments = self._publisher.publisher_id, terms.lease, take_over, SCAN_LIMIT
-        answer = iter(await self._eval(SCAN_SCRIPT, keys, arguments))
-        found = []
-        for kind, member in zip(answer, answer, strict=True):
-            try:
-                lease = Lease.parse(_text(member))
-            except ValueError:
-                logger.warning("removed an invalid lease: %.200r", member)
-                await self._forget_lease(member)
-            else:
-                found.append(Finding(cast("FindingKind", _text(kind)), lease))
-        return found
-
-    async def _forget_lease(self, member: bytes) -> None:
-        try:
-            for key in (self._names.running, self._names.stalled):
-                await self.client.zrem(key, member)
-        except ASYNC_REDIS_ERRORS as exc:
-            raise TransportUnavailable(f"could not read or change leases: {exc}") from exc
+        return await scan_leases(self.client, self._names, self._publisher.publisher_id, terms)
 
     async def acknowledge(self, findings: Sequence[Finding], terms: LeaseTimeouts) -> None:
-        pairs = chain.from_iterable((finding.kind, str(finding.lease)) for finding in findings)
-        keys = (self._names.running, self._names.stalled)
-        await self._eval(ACKNOWLEDGE_SCRIPT, keys, (terms.lost_after, *pairs))
+        await acknowledge_findings(self.client, self._names, findings, terms)
 
     async def publish(self, batch: Sequence[Outgoing]) -> None:
         async with self._publishing:
@@ -259,52 +198,7 @@ class RedisSource:
         self._on_revocation = on_revocation
 
     async def revocations(self) -> list[Revocation]:
-        key, now = self._names.revoked, time.time()
-        try:
-            members = await self.client.zrangebyscore(key, now, "+inf")
-        except ASYNC_REDIS_ERRORS as exc:
-            raise TransportUnavailable(f"could not read {key}: {exc}") from exc
-        try:
-            await self.client.zremrangebyscore(key, "-inf", f"({now}")
-        except ASYNC_REDIS_ERRORS as exc:
-            # A server that refuses writes can still return the revocations.
-            logger.debug("could not remove expired entries from %s: %s", key, exc)
-        found = (self._revocation(key, cast("bytes", member)) for member in members)
-        return [revocation for revocation in found if revocation is not None]
-
-    def _revocation(self, place: str, data: bytes) -> Revocation | None:
-        try:
-            return Revocation.decode(data)
-        except ValueError as exc:
-            logger.warning("ignored an entry of %s that is not jobcast's: %s", place, exc)
-            return None
-
-    async def _eval(self, text: str, keys: Sequence[str], arguments: Sequence[object]) -> Any:
-        try:
-            return await self.client.eval(text, len(keys), *keys, *map(str, arguments))
-        except ASYNC_REDIS_ERRORS as exc:
-            raise TransportUnavailable(f"could not read or change leases: {exc}") from exc
-
-    async def _read(self, keys: Keys, since: str) -> tuple[Snapshot, int, list[Any]]:
-        """Read the record with its latest progress, the first kept seq, and the entries."""
-        answer = await self._batcher.eval(READ_SCRIPT, 2, keys.state, keys.events, since)
-        (epoch, seq, state, owner, progress, logged), oldest, entries = answer
-        if epoch is None:
-            return Snapshot(), 1, []
-        latest: tuple[Message, ...] = ()
-        if progress is not None:
-            number, _, packet = _text(progress).partition(" ")
-            latest = (Message(_text(epoch), int(number), "p", packet),)
-        record = Snapshot(
-            epoch=_text(epoch),
-            seq=int(seq),
-            state=cast("State", _text(state)),
-            owner=None if owner is None else _text(owner),
-            events=latest,
-        )
-        # If the stream was evicted, it had the entries up to ``logged``.
-        first = _seq(oldest[0]) if oldest else int(logged or 0) + 1
-        return record, first, entries
+        return await read_revocations(self.client, self._names)
 
     async def _supervise(self) -> None:
         interrupted, backoff = False, Backoff(FIRST_DELAY, LONGEST_DELAY)
@@ -434,22 +328,22 @@ class RedisSource:
         match answer:
             case [b"message" | b"smessage", channel, data]:
                 self.canary.message_arrived(name)
-                self._deliver(_text(channel), data)
+                self._deliver(channel.decode(), data)
             case [b"subscribe" | b"ssubscribe", channel, _]:
-                self._confirm(_text(channel), interrupted)
+                self._confirm(channel.decode(), interrupted)
             case [b"sunsubscribe", channel, _]:
-                self._unsubscribed(_text(channel))
+                self._unsubscribed(channel.decode())
 
     def _deliver(self, channel: str, data: bytes) -> None:
         if channel == self._names.bus:
             self.bus.put_nowait(data)
         elif channel == self._names.revocations:
-            revocation = self._revocation(channel, data)
+            revocation = parse_revocation(channel, data)
             if revocation is not None and self._on_revocation is not None:
                 self._on_revocation(revocation)
         elif (job_id := self._jobs.get(channel)) is not None:
             try:
-                messages = _messages(data)
+                messages = parse_messages(data)
             except ValueError:
                 logger.warning("ignored a message on %s that is not jobcast's", channel)
                 return
@@ -532,33 +426,3 @@ def _node_name(client: RedisCluster, channel: str) -> str:
     except SlotNotCoveredError:
         node = None
     return "" if node is None else f"{node.host}:{node.port}"
-
-
-def _messages(data: bytes) -> list[Message]:
-    """Parse the events of a message: a line with the epoch, then ``seq kind packet`` lines.
-
-    Raises:
-        ValueError: the message has another format.
-    """
-    epoch, *lines = _text(data).split("\n")
-    messages = []
-    for line in lines:
-        seq, kind, packet = line.split(" ", 2)
-        messages.append(Message(epoch, int(seq), cast("Kind", kind), packet))
-    if not messages:
-        raise ValueError("the message has no event")
-    return messages
-
-
-def _message(epoch: str, entry: Any) -> Message:
-    """Parse the event of a stream entry."""
-    _, (_, kind, _, packet) = entry
-    return Message(epoch, _seq(entry), cast("Kind", _text(kind)), _text(packet))
-
-
-def _seq(entry: Any) -> int:
-    return int(entry[0].partition(b"-")[0])
-
-
-def _text(data: bytes) -> str:
-    return data.decode()

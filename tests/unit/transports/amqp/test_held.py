@@ -11,8 +11,9 @@ from msgspec import structs
 
 from jobcast.events import JobComplete, JobEvent, JobLog, JobStatus
 from jobcast.transports import Message, Origin, Outgoing
-from jobcast.transports.amqp.publisher import encode
-from jobcast.transports.amqp.source import HELD_TIMEOUT, KombuSource
+from jobcast.transports.amqp.codec import encode
+from jobcast.transports.amqp.held import HELD_TIMEOUT
+from jobcast.transports.amqp.source import KombuSource
 from jobcast.transports.base import Predecessor
 from tests.support import eventually
 
@@ -75,7 +76,7 @@ async def test_retry_without_a_record_waits_for_the_previous_attempt(receiver: R
 async def test_event_does_not_wait_for_one_from_before_the_process_listened(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(receiver.source, "_listening_since", time.time() - HELD_TIMEOUT)
+    monkeypatch.setattr(receiver.source._held, "_listening_since", time.time() - HELD_TIMEOUT)
     before = int(time.time() - 2 * HELD_TIMEOUT)
     receiver.receive("second", 1, started(2), after=str(Predecessor("first", 2, before)))
     receiver.receive("second", 2, log("two"))
@@ -93,7 +94,7 @@ async def test_released_event_releases_further_events(receiver: Receiver) -> Non
     assert receiver.lines == ["zero"]
     receiver.receive("first", 2, log("one"))
     assert receiver.lines == ["zero", "one", "two", "three", "four"]
-    assert receiver.source._held == {}
+    assert len(receiver.source._held) == 0
 
 
 async def test_publisher_can_wait_twice(receiver: Receiver) -> None:
@@ -107,13 +108,13 @@ async def test_publisher_can_wait_twice(receiver: Receiver) -> None:
     assert receiver.lines == ["one", "two", "three"]
     receiver.receive("third", 1, log("four"))
     assert receiver.lines == ["one", "two", "three", "four", "five"]
-    assert receiver.source._held == {}
+    assert len(receiver.source._held) == 0
 
 
 async def test_wait_for_another_publisher_is_bounded(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobcast.transports.amqp.source.HELD_TIMEOUT", 0.05)
+    monkeypatch.setattr("jobcast.transports.amqp.held.HELD_TIMEOUT", 0.05)
     receiver.receive("first", 1, log("zero"))
     receiver.receive("third", 1, started(3), after="second 2")
     receiver.receive("third", 2, log("two"))
@@ -121,7 +122,7 @@ async def test_wait_for_another_publisher_is_bounded(
     receiver.receive("second", 2, log("one"))
     await eventually(lambda: len(receiver.lines) == 3, "lines of both publishers")
     assert sorted(receiver.lines) == ["one", "two", "zero"]
-    assert receiver.source._held == {}
+    assert len(receiver.source._held) == 0
 
 
 async def test_end_of_a_batch_waits_for_the_repeated_beginning(
@@ -135,7 +136,7 @@ async def test_end_of_a_batch_waits_for_the_repeated_beginning(
     receiver.receive("first", 8, log("two"), previous=7)
     receiver.receive("first", 9, log("three"), previous=8)
     assert receiver.lines == ["before", "one", "two", "three"]
-    assert receiver.source._held == {}
+    assert len(receiver.source._held) == 0
 
 
 @given(st.lists(st.integers(1, 8), max_size=5))
@@ -148,19 +149,19 @@ async def test_batch_is_complete_after_its_last_repetition(
         for number in range(beginning + 1, 10):
             receiver.receive("first", number, log(str(number)), previous=number - 1)
     assert receiver.lines == [str(number) for number in range(1, 10)]
-    assert receiver.source._held == {}
+    assert len(receiver.source._held) == 0
 
 
 async def test_wait_for_a_lost_event_is_bounded(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobcast.transports.amqp.source.HELD_TIMEOUT", 0.05)
+    monkeypatch.setattr("jobcast.transports.amqp.held.HELD_TIMEOUT", 0.05)
     receiver.receive("first", 1, log("one"))
     receiver.receive("first", 4, log("four"), previous=3)
     receiver.receive("first", 5, log("five"), previous=4)
     await eventually(lambda: len(receiver.lines) == 3, "received lines")
     assert receiver.lines == ["one", "four", "five"]
-    assert receiver.source._held == {}
+    assert len(receiver.source._held) == 0
 
 
 async def test_new_process_does_not_wait_for_an_earlier_event(

@@ -1,0 +1,209 @@
+"""The state of one run of a job, and the events that report it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from msgspec import UNSET, UnsetType
+
+from jobcast.events import JobEvent, JobProgress, JobStatus, check_job_id
+from jobcast.publishing.progress import Number, Shown, Stage, number
+from jobcast.publishing.sanitize import safe_text
+from jobcast.transports import Origin
+from jobcast.transports.base import Required
+
+# A progress as the task reported it: timestamp, percentage, message, current, total, stage, and
+# the start time of the tracked loop. A plain tuple, because most are replaced before they are read.
+# The values have plain types, because they are read under the publisher's lock.
+Slot = tuple[float, Any, str | None, Any, Any, Stage, float | None]
+
+
+class Sent(Protocol):
+    """An event that was submitted to the publisher."""
+
+    @property
+    def reference(self) -> str:
+        """The reference for :attr:`Origin.after <jobcast.transports.Origin.after>`."""
+
+
+class PublisherSource(Protocol):
+    """An object with the publisher of the current process, which is another one after a fork."""
+
+    @property
+    def publisher(self) -> JobPublisher: ...
+
+
+class JobPublisher(Protocol):
+    def mark(self, job: RunReporter) -> None: ...
+    def add(self, job: RunReporter, event: JobEvent) -> Sent: ...
+    def flush(self, timeout: float = ...) -> bool: ...
+    def hurry(self) -> None: ...
+
+
+class RunReporter:
+    """Reports one run of a job to the publisher, and keeps the state of the run.
+
+    The publisher reads the latest progress. The Celery adapter reports how the run begins, is
+    retried and ends.
+
+    Args:
+        source: an object with the publisher of the process.
+        job_id: the id of the job.
+        origin: the owner of the job, and its run.
+        waits: whether flushes wait; never in a worker's main process.
+    """
+
+    def __init__(
+        self, source: PublisherSource, job_id: object, *, origin: Origin, waits: bool
+    ) -> None:
+        self.job_id = str.__str__(check_job_id(job_id))  # a subclass cannot be encoded
+        self.origin = origin
+        self.source = source
+        self.ended = False
+        self.retried = False
+        self.replaced = False  # by another task with the same id
+        self.last_status: Sent | None = None  # the event that the next run of the task must follow
+        self.kept_headers: Mapping[str, Any] = {}  # headers of the message to copy to a retry
+        self.retry_cause: tuple[BaseException | None, str] = None, ""
+        self.requires: Required = ""  # the required state of the job for all further events
+        self.dirty = False
+        # Called with each published progress, in the publisher's thread and under its lock.
+        self.on_progress: Callable[[JobProgress], None] | None = None
+        self.flush_timeout: float | None = None  # seconds; None for the publisher's default
+        self.slot: Slot | None = None  # the latest progress
+        self._waits = waits
+        self._shown = Shown()
+        self._taken: Slot | None = None
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt, from 1."""
+        return self.origin.run.attempt or 1
+
+    @property
+    def owner(self) -> str | None:
+        """The subject whose token may follow the job."""
+        return self.origin.owner
+
+    @property
+    def last_event_ref(self) -> str:
+        """The reference of the event that the next run must follow; empty if there is none."""
+        return "" if self.last_status is None else self.last_status.reference
+
+    def started(self, *, task: str | None = None) -> None:
+        """Publish that a run begins, which resets the state of an earlier run."""
+        self._add(
+            JobStatus(job_id=self.job_id, status="started", task=_name(task), attempt=self.attempt)
+        )
+
+    def queued(self, *, task: str | None = None) -> Sent | None:
+        """Publish that the task was sent."""
+        return self._add(JobStatus(job_id=self.job_id, status="queued", task=_name(task)))
+
+    def retrying(self, *, eta: datetime, attempt: int | None = None) -> None:
+        """Publish, once, that the job is retried because of ``retry_cause``.
+
+        Args:
+            eta: the time of the retry.
+            attempt: the number of the attempt; by default the next one. A redelivery does not
+                increase it.
+        """
+        if self.retried:
+            return
+        exc, message = self.retry_cause
+        self.last_status = self._add(
+            JobStatus(
+                job_id=self.job_id,
+                status="retrying",
+                attempt=attempt or self.attempt + 1,
+                eta=eta,
+                error=UNSET if exc is None else type(exc).__name__,
+                message=safe_text(message),
+            )
+        )
+        self.retried = True
+        self.flush()
+
+    def flush(self) -> bool:
+        """Wait, within a bounded time, until all published events are stored.
+
+        Returns:
+            Whether they are. If not, they are sent later.
+        """
+        if not self._waits:
+            return False
+        publisher, timeout = self.source.publisher, self.flush_timeout
+        return publisher.flush() if timeout is None else publisher.flush(timeout)
+
+    def settle(self) -> None:
+        """Wait as :meth:`flush` does. In an event loop, send the events without waiting."""
+        if _in_event_loop():
+            self.source.publisher.hurry()
+        else:
+            self.flush()
+
+    def take_progress(self, slot: Slot | None) -> JobProgress | None:
+        """Return the progress in ``slot``, or None if it is not newer than the last one taken."""
+        # Once the latest progress is taken, a slot that another thread still holds is older.
+        if slot is None or self._taken is slot or self._taken is self.slot:
+            return None
+        progress = self._progress_of(slot)
+        if self.on_progress is not None:
+            self.on_progress(progress)
+        self._taken = slot  # last: a time limit may interrupt the task anywhere
+        return progress
+
+    def drop_progress(self, slot: Slot | None) -> None:
+        """Skip a progress whose values cannot be read."""
+        self._taken = slot
+
+    def _progress_of(self, slot: Slot) -> JobProgress:
+        reported_at, percentage, message, current, total, stage, began = slot
+        done, of = number(current), number(total)
+        rate, eta = _pace(done, of, UNSET if began is None else reported_at - began)
+        return JobProgress(
+            job_id=self.job_id,
+            timestamp=datetime.fromtimestamp(reported_at, UTC),
+            percentage=self._shown.percentage(number(percentage), done, of, stage),
+            message=None if message is None else safe_text(message),
+            current=done,
+            total=of,
+            stage=_name(stage.name),
+            rate=rate,
+            eta=eta,
+        )
+
+    def _add(self, event: JobEvent) -> Sent | None:
+        return None if self.ended else self.source.publisher.add(self, event)
+
+    def _end(self, event: Callable[[], JobEvent]) -> None:
+        if not self.ended:
+            self.source.publisher.add(self, event())
+            self.ended = True
+            self.settle()
+
+
+def _pace(done: Number, of: Number, seconds: Number) -> tuple[Number, Number]:
+    """Return the rate in items per second and the remaining seconds of a tracked loop."""
+    if done is UNSET or seconds is UNSET or done <= 0 or seconds <= 0:
+        return UNSET, UNSET
+    rate = done / seconds
+    if rate <= 0:  # underflow
+        return UNSET, UNSET
+    left = UNSET if of is UNSET else number(round(max(0.0, (of - done) / rate), 3))
+    return number(round(rate, 3)), left
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _name(name: str | None) -> str | UnsetType:
+    return safe_text(name) if name else UNSET

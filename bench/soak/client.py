@@ -18,8 +18,8 @@ from aiohttp.connector import Connection as HttpConnection
 from aiohttp.tracing import Trace
 from socketio.exceptions import SocketIOError
 
+from bench.soak.jobs import Script
 from bench.soak.transcript import Connection, Event, Join, Joined, event_of, told
-from bench.soak_jobs import Script
 
 CONNECT_TIMEOUT: Final = 10.0  # seconds
 ANSWER_TIMEOUT: Final = 20.0  # seconds that a server may take to answer a request

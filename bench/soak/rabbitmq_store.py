@@ -11,8 +11,8 @@ from typing import Final
 from kombu.connection import Connection
 
 from bench.soak.faults import Kinds
-from bench.soak.processes import stopped
-from bench.soak.sent import Sent
+from bench.soak.job_tracker import Sent
+from bench.soak.process_faults import stopped
 from jobcast.transports.amqp.names import Names
 from tests.support import wait_for
 from tests.support.rabbitmq import RabbitMQ

@@ -12,18 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from bench.chaos import Valkey
-from bench.refusals import BUSY, MISCONF, NOREPLICAS, refusing
+from bench.servers import DURABLE, RestartableValkey
 from bench.soak.failover import Failovers
 from bench.soak.faults import Fault, Kinds
-from bench.soak.processes import stopped
+from bench.soak.job_tracker import Sent
+from bench.soak.process_faults import stopped
 from bench.soak.redis_writes import PublishedJobs, writes_held
-from bench.soak.sent import Sent
 from jobcast.errors import PublishFailed
 from jobcast.events import JobComplete, JobLog
 from jobcast.transports import Outgoing, open_publisher
 from tests.support import Process, wait_for
 from tests.support.redis_family import Cluster, Sentinels
+from tests.support.refusals import BUSY, MISCONF, NOREPLICAS, refusing
 
 KILL: Final = "server killed"
 FAIL_OVER: Final = "master killed, a replica takes over"
@@ -35,7 +35,6 @@ RESTORE: Final = "older copy restored"
 SECOND: Final = "second deployment with the same job ids"
 MOVE: Final = "slot moved"
 REFUSALS: Final = (MISCONF, NOREPLICAS, BUSY)
-DURABLE: Final = ("--appendonly", "yes", "--appendfsync", "always")
 
 # Shorter and longer than a worker waits for an answer, which is 5 seconds.
 PAUSED: Final = (3.0, 12.0)  # seconds
@@ -159,7 +158,7 @@ class RedisAlone:
     """One Valkey that keeps what it has confirmed."""
 
     def __init__(self, folder: Path) -> None:
-        self._valkey = Valkey(folder / "events", durable=True)
+        self._valkey = RestartableValkey(folder / "events", *DURABLE)
         self.url = self._valkey.url
         self.port: int | None = self._valkey.port
         self.processes: list[Process] = [self._valkey]

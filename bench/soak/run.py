@@ -29,20 +29,20 @@ from typing import Any, Final, Protocol
 
 from celery import Celery
 
-from bench import soak_jobs
-from bench.chaos import Proxy, Realtime, Valkey
+from bench.servers import RestartableServer, RestartableValkey
 from bench.soak.client import Client, SentJob, written
 from bench.soak.faults import Faults, Kinds
-from bench.soak.processes import KILL_REALTIME, ProcessFaults
+from bench.soak.job_tracker import Sent
+from bench.soak.jobs import Script, app, has_ended, work
+from bench.soak.process_faults import KILL_REALTIME, ProcessFaults
 from bench.soak.rabbitmq_store import RabbitStore
 from bench.soak.redis_stores import RedisAlone, RedisCluster, RedisSentinel
 from bench.soak.report import Options, Problem, Report, Transport, described
-from bench.soak.sent import Sent
 from bench.soak.transcript import examine, examine_order, late_lines_after_end
-from bench.soak_jobs import Script
 from jobcast.publishing import runtime
 from jobcast.tokens import mint
 from tests.support import SECRET, Process, answers, eventually, running
+from tests.support.proxy import Proxy
 
 OWNER: Final = "soak"
 JOB_TIMEOUT: Final = 600.0  # seconds that a job may take, with all that is in its way
@@ -191,7 +191,7 @@ class Soak:
                 client.follow(job)
             await asyncio.to_thread(send, job)
             async with asyncio.timeout(JOB_TIMEOUT):
-                while not await asyncio.to_thread(soak_jobs.has_ended, job.job_id):
+                while not await asyncio.to_thread(has_ended, job.job_id):
                     await asyncio.sleep(0.05)
             self._sent.end(job.job_id)
 
@@ -206,7 +206,7 @@ class Soak:
 
 
 def send(job: SentJob) -> None:
-    signature = soak_jobs.work.owned_by(OWNER)
+    signature = work.owned_by(OWNER)
     signature.apply_async(args=[job.script.seed], task_id=job.job_id)
 
 
@@ -281,7 +281,7 @@ async def _run(options: Options, report: Report) -> None:
     async with AsyncExitStack() as stack:
         note = stack.enter_context(noting(folder))
         # A broker of its own: Celery goes on while the transport is away.
-        broker = stack.enter_context(running(Valkey(folder / "broker", durable=False)))
+        broker = stack.enter_context(running(RestartableValkey(folder / "broker")))
         store = STORES[options.transport](folder)
         stack.callback(store.kill)
         await asyncio.to_thread(broker.ready)
@@ -303,7 +303,7 @@ async def _run(options: Options, report: Report) -> None:
         url = (
             store.url if sender is None else store.url.replace(f":{store.port}", f":{sender.port}")
         )
-        stack.enter_context(sending(soak_jobs.app, broker.url, url))
+        stack.enter_context(sending(app, broker.url, url))
         rng, sent = random.Random(f"faults {options.seed}"), Sent()
         processes = ProcessFaults(servers, workers, sender, rng)
         of_processes = dict(processes.kinds)
@@ -344,21 +344,23 @@ async def _before(stack: AsyncExitStack, store: Store) -> Proxy | None:
 
 
 @contextmanager
-def _realtime(log_path: Path, store: Store) -> Iterator[Realtime]:
+def _realtime(log_path: Path, store: Store) -> Iterator[RestartableServer]:
     environ = {
         "JOBCAST_URL": store.url,
         "JOBCAST_JWT_SECRET": SECRET,
         # Clients stay in rooms of jobs that have ended.
         "JOBCAST_MAX_JOBS": "100000",
     }
-    with running(Realtime(log_path, environ)) as server:
+    with running(RestartableServer(log_path, environ)) as server:
         yield server
 
 
-def _worker(options: Options, folder: Path, broker: Valkey, store: Store, name: str) -> Process:
+def _worker(
+    options: Options, folder: Path, broker: RestartableValkey, store: Store, name: str
+) -> Process:
     return Process(
         [
-            sys.executable, "-m", "celery", "-A", "bench.soak_jobs", "worker", "--loglevel=info",
+            sys.executable, "-m", "celery", "-A", "bench.soak.jobs", "worker", "--loglevel=info",
             "-n", f"{name}@here", "--pool=prefork", f"--concurrency={options.jobs}",
             "--without-mingle", "--without-gossip",
         ],

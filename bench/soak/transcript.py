@@ -7,9 +7,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from bench import soak_jobs
-from bench.soak.late import expected_in_time, expected_late, may_be_late
-from bench.soak_jobs import Script
+from bench.soak.jobs import QUEUED, Script, completed, failed
+from bench.soak.late_lines import expected_in_time, expected_late, may_be_late
 
 AROUND: Final = 4  # events that are shown before and after the place
 
@@ -152,7 +151,7 @@ def examine_story(examined: Examined, script: Script, after_end: Collection[str]
         for event in story
         if not event.is_progress and not event.is_end and event.late_of is None
     ]
-    if soak_jobs.QUEUED not in got:
+    if QUEUED not in got:
         # Its sender could not say so before a worker began: then it was not true any more.
         examined.begun_before_queued = 1
         expected = expected[1:]
@@ -244,8 +243,8 @@ def event_of(name: str, data: dict[str, Any], at: float = 0.0) -> Event | None:
         case "job_progress":
             return Event(seq, str(data["message"]), is_progress=True, at=at)
         case "job_complete":
-            return Event(seq, soak_jobs.completed(data["result"]), is_end=True, at=at)
+            return Event(seq, completed(data["result"]), is_end=True, at=at)
         case "job_error":
-            said = soak_jobs.failed(data["error"], data["message"], data["reason"])
+            said = failed(data["error"], data["message"], data["reason"])
             return Event(seq, said, is_end=True, at=at)
     return None

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.support import TIMEOUT, new_id
+from tests.support.node import node_command
 
 FOLDER = Path(__file__).parent / "stock_client"
 
 Event = tuple[str, dict[str, Any]]
-
-
-def command(name: str) -> str:
-    """Node's, from the virtual environment if it is there."""
-    beside = Path(sys.executable).with_name(name)
-    return str(beside) if beside.exists() else shutil.which(name) or name
-
-
-def install() -> None:
-    """Its dependencies, as its lock file says."""
-    if not (FOLDER / "node_modules").exists():
-        subprocess.run([command("npm"), "ci", "--silent"], cwd=FOLDER, check=True, timeout=300)
 
 
 class StockClient:
@@ -52,7 +39,7 @@ def stock_client(
     output = folder / f"{new_id('output')}.jsonl"
     with output.open("w") as stdout:
         process = subprocess.Popen(
-            [command("node"), str(FOLDER / script), url, token, job_id],
+            [node_command("node"), str(FOLDER / script), url, token, job_id],
             stdout=stdout,
             text=True,
         )

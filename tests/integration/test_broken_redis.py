@@ -15,8 +15,6 @@ import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from bench.chaos import Proxy
-from bench.refusals import BUSY, MISCONF, NOREPLICAS, OOM, refusing
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor
 from jobcast.publishing.job import Job
@@ -30,9 +28,11 @@ from jobcast.transports.redis.publisher import RedisPublisher
 from jobcast.transports.redis.source import RedisSource
 from tests.conftest import Valkey
 from tests.support import TIMEOUT, Serving, eventually, running
+from tests.support.proxy import Proxy
 from tests.support.recorder import Recorder
 from tests.support.redis_family import Cluster, RedisProcess, Sentinels
 from tests.support.redis_family import started as started_servers
+from tests.support.refusals import BUSY, MISCONF, NOREPLICAS, OOM, refusing
 
 
 class Scene:
@@ -359,7 +359,7 @@ async def test_an_answer_that_was_lost_does_not_make_events_appear_twice(
             [link] = proxy.links
             link.drop_answers()
             here.speak(20)
-            await link.gone.wait()
+            await link.closed.wait()
             # The events are there; whoever published them does not know.
             await eventually(lambda: len(here.follower.lines) > here.said - 20, "lines")
         await here.heard()

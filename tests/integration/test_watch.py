@@ -18,7 +18,6 @@ from threading import Thread
 
 import pytest
 
-from bench.refusals import MISCONF, refusing
 from jobcast.cli.doctor import run_checks
 from jobcast.cli.watch import Terminal, watch
 from jobcast.transports import Retention, open_publisher
@@ -36,6 +35,7 @@ from tests.support import (
     wait_for,
 )
 from tests.support.played_server import played_server
+from tests.support.refusals import MISCONF, refusing
 
 Token = Callable[..., str]
 Event = tuple[str, dict[str, object]]

@@ -9,20 +9,6 @@ from typing import Any
 
 import pytest
 
-from bench.attacks import wire
-from bench.attacks.catalogue import ATTACKS, POLLING, Attack, Target, polling_sid
-from bench.attacks.served import Served, server_errors
-from bench.attacks.wire import (
-    ENGINE_PATH,
-    Gone,
-    WebSocket,
-    Wire,
-    event,
-    frame,
-    request,
-    text,
-    upgrade,
-)
 from tests.e2e.hostile.conftest import (
     ANSWERED,
     LOG_LINES,
@@ -33,7 +19,20 @@ from tests.e2e.hostile.conftest import (
     held,
     log_lines,
 )
-from tests.support import TIMEOUT
+from tests.support import TIMEOUT, wire
+from tests.support.attacks.catalogue import ATTACKS, POLLING, Attack, Target, polling_sid
+from tests.support.attacks.server import Served, server_errors
+from tests.support.wire import (
+    ENGINE_PATH,
+    Gone,
+    WebSocket,
+    Wire,
+    event,
+    frame,
+    request,
+    text,
+    upgrade,
+)
 
 LONGEST_LINE = 1000  # characters
 FEW = 6  # lines of log that one wrong request may cause, the access log's included

@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from bench.attacks import wire
-from bench.attacks.wire import Gone, WebSocket, Wire, event, filled, frame, text
+from tests.support import wire
+from tests.support.wire import Gone, WebSocket, Wire, event, filled, frame, text
 
 POLLING: Final = "/socket.io/?EIO=4&transport=polling"
 RETRY_DELAY: Final = 0.05  # seconds before a connection that was closed is opened again

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Final, TypeVar
 
-from bench.attacks import wire
+from tests.support import wire
 
 T = TypeVar("T")
 

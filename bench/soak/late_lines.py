@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bench.soak_jobs import Script, line_of
+from bench.soak.jobs import Script, line_of
 
 
 def lines_of(script: Script, attempt: int) -> list[str]:

@@ -14,9 +14,10 @@ from typing import Final
 
 import psutil
 
-from bench.chaos import Proxy, Realtime
+from bench.servers import RestartableServer
 from bench.soak.faults import Kinds
 from tests.support import Process
+from tests.support.proxy import Proxy
 
 KILL_REALTIME: Final = "Socket.IO process killed"
 STOP_REALTIME: Final = "Socket.IO process stopped (SIGSTOP)"
@@ -40,7 +41,7 @@ class ProcessFaults:
 
     def __init__(
         self,
-        servers: Sequence[tuple[Realtime, Proxy]],
+        servers: Sequence[tuple[RestartableServer, Proxy]],
         workers: Sequence[Process],
         sender: Proxy | None,
         rng: random.Random,
@@ -67,7 +68,7 @@ class ProcessFaults:
     async def _kill_realtime(self) -> bool:
         server, proxy = self._rng.choice(self._servers)
         pause = self._rng.uniform(0, 1)
-        async with server.mending:
+        async with server.repair_lock:
             await asyncio.to_thread(server.kill)
             proxy.target = None
             await asyncio.sleep(pause)
@@ -78,7 +79,7 @@ class ProcessFaults:
 
     async def _stop_realtime(self) -> bool:
         server, _ = self._rng.choice(self._servers)
-        async with server.mending:
+        async with server.repair_lock:
             await stopped([server.popen.pid], self._rng.uniform(0.5, 2))
         return True
 

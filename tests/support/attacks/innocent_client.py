@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from bench.attacks.wire import Gone, WebSocket, text
 from jobcast.testing import log, started
 from jobcast.transports import Outgoing, Retention, open_publisher
 from tests.support import new_id
+from tests.support.wire import Gone, WebSocket, text
 
 INTERVAL: Final = 0.02  # seconds between two events
 

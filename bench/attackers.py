@@ -1,6 +1,6 @@
 """Attackers in a process of their own, so that they cost the innocent client nothing.
 
-python -m bench.attacks NAME --url http://127.0.0.1:8000 --connections 10 --seconds 8
+python -m bench.attackers NAME --url http://127.0.0.1:8000 --connections 10 --seconds 8
 
 The environment has the token (ATTACK_TOKEN) and the job with a long history (ATTACK_JOB). What the
 attackers have seen is printed as JSON.
@@ -14,7 +14,7 @@ import json
 import os
 import resource
 
-from bench.attacks.catalogue import BY_NAME, Attack, Seen, Target
+from tests.support.attacks.catalogue import BY_NAME, Attack, Seen, Target
 
 
 async def attack(one: Attack, target: Target, connections: int, seconds: float) -> Seen:
@@ -31,7 +31,7 @@ async def attack(one: Attack, target: Target, connections: int, seconds: float) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.attacks")
+    parser = argparse.ArgumentParser(prog="python -m bench.attackers")
     parser.add_argument("name", choices=sorted(BY_NAME))
     parser.add_argument("--url", required=True)
     parser.add_argument("--connections", type=int, default=1)

@@ -1,4 +1,4 @@
-"""A run in a process of its own."""
+"""Run a soak in a child process."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from bench.soak.report import Options, Report
 from bench.soak.run import soak
 
 
-def soak_apart(options: Options) -> Report:
-    """Run it in a process of its own: Celery's app keeps what it has connected to.
+def soak_in_child_process(options: Options) -> Report:
+    """Run a soak in a child process, because Celery's app keeps its first connections.
 
     Raises:
-        RuntimeError: it ended without a report; standard error says why.
+        RuntimeError: the child ended without a report; its error is on standard error.
     """
     context = get_context("spawn")
-    receiving, sending = context.Pipe(duplex=False)
-    child = context.Process(target=_report, args=(options, sending), name="jobcast-soak")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_send_report, args=(options, sender), name="jobcast-soak")
     child.start()
-    sending.close()
+    sender.close()
     try:
-        report: Report = receiving.recv()
+        report: Report = receiver.recv()
     except EOFError:
         child.join()
-        raise RuntimeError(f"the soak ended with {child.exitcode}, and no report") from None
+        raise RuntimeError(f"the soak ended with {child.exitcode} and without a report") from None
     finally:
-        receiving.close()
-        child.terminate()  # it has ended, or has to
+        receiver.close()
+        child.terminate()  # after an error the child may still run
         child.join()
     return report
 
 
-def _report(options: Options, sending: Connection) -> None:
-    # Whoever presses Ctrl-C means the parent, which passes it on.
+def _send_report(options: Options, sender: Connection) -> None:
+    # Ctrl-C reaches the parent, too, which terminates this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sending.send(soak(options))
+    sender.send(soak(options))

@@ -9,14 +9,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.soak.child_process import soak_apart
+from bench.soak.child_process import soak_in_child_process
 from bench.soak.report import TRANSPORTS, Options, Transport
 from tests.support import TIMEOUT, Process
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_no_event_is_lost_repeated_or_reordered_during_faults(transport: Transport) -> None:
-    report = soak_apart(Options(transport=transport, seconds=12, seed=7, jobs=4, clients=8))
+    report = soak_in_child_process(
+        Options(transport=transport, seconds=12, seed=7, jobs=4, clients=8)
+    )
     details = f"{report.table()}\n\n{report.details()}\n\nlogs: {report.folder}"
     assert (report.lost, report.repeated, report.reordered, report.wrong) == (0, 0, 0, 0), details
     assert not report.server_errors, details

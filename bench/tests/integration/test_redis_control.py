@@ -16,7 +16,7 @@ from redis.connection import Connection
 from redis.retry import Retry
 
 from bench.soak.failover import Failovers
-from bench.soak.redis_writes import PublishedJobs, writes_held
+from bench.soak.redis_writes import PublishedJobs, writes_paused
 from jobcast.events import JobLog
 from jobcast.transports import Outgoing, open_publisher
 from jobcast.transports.base import TransportPublisher
@@ -53,7 +53,7 @@ def test_published_jobs_are_recorded(valkey: RedisProcess, publisher: TransportP
 
 def test_paused_writes_run_afterwards(valkey: RedisProcess, publisher: TransportPublisher) -> None:
     with PublishedJobs(valkey) as published, ThreadPoolExecutor(1) as pool:
-        with writes_held(valkey):
+        with writes_paused(valkey):
             publishing = pool.submit(publisher.publish, [line_of("one")])
             wait_for(lambda: blocked_clients(valkey), "blocked write")
             assert published.so_far() == set()

@@ -49,7 +49,7 @@ async def test_connector_closes_abandoned_connections(
     connector = ClosingConnector()
     async with ClientSession(connector=connector) as http:
         abandoned = await http.ws_connect(f"{unresponsive_server}/socket.io/")
-    [connection] = connector._made
+    [connection] = connector._opened
     assert connection.protocol is None
     assert abandoned.get_extra_info("socket") is None
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from bench.soak.jobs import Script
-from bench.soak.late_lines import lines_of
+from bench.soak.late_lines import lines_of_attempt
 from bench.soak.transcript import (
     Connection,
     Event,
-    Examined,
+    Examination,
     Join,
     Joined,
     examine,
@@ -24,14 +24,16 @@ def script() -> Script:
     """Return a job that logs lines and is retried once."""
     scripts = map(Script.of, range(1000))
     retried = (s for s in scripts if s.retry_before is not None)
-    return next(s for s in retried if all(len(lines_of(s, attempt)) > 8 for attempt in s.attempts))
+    return next(
+        s for s in retried if all(len(lines_of_attempt(s, attempt)) > 8 for attempt in s.attempts)
+    )
 
 
 @pytest.fixture
 def events(script: Script) -> list[Event]:
     """Return all events of the job, in order."""
     *texts, end = script.transcript()
-    events = [Event(seq, said) for seq, said in enumerate(texts, 1)]
+    events = [Event(seq, text) for seq, text in enumerate(texts, 1)]
     events.append(Event(len(texts) + 1, script.last_progress, is_progress=True))
     events.append(Event(len(texts) + 2, end, is_end=True))
     return events
@@ -46,14 +48,14 @@ def connection(
     return [Join(cursor, recovered), Joined("e", events[-1].seq), *events]
 
 
-def kinds(examined: Examined) -> list[str]:
-    return [finding.kind for finding in examined.findings]
+def kinds(result: Examination) -> list[str]:
+    return [finding.kind for finding in result.findings]
 
 
 def test_complete_transcript_has_no_findings(script: Script, events: list[Event]) -> None:
-    examined = examine([connection(events)], script)
-    assert examined.findings == []
-    assert examined.events == len(events)
+    result = examine([connection(events)], script)
+    assert result.findings == []
+    assert result.events == len(events)
 
 
 def test_transcript_over_several_connections_has_no_findings(
@@ -71,11 +73,11 @@ def test_lost_event_is_found(script: Script, events: list[Event], index: int) ->
 
 
 def test_queued_event_may_be_missing_but_not_late(script: Script, events: list[Event]) -> None:
-    examined = examine([connection(events[1:])], script)
-    assert examined.findings == []
-    assert examined.begun_before_queued == 1
-    late = [events[1], Event(2, events[0].said), *events[2:]]
-    late[0] = Event(1, events[1].said)
+    result = examine([connection(events[1:])], script)
+    assert result.findings == []
+    assert result.started_without_queued == 1
+    late = [events[1], Event(2, events[0].text), *events[2:]]
+    late[0] = Event(1, events[1].text)
     assert kinds(examine([connection(late)], script)) == ["reordered"]
 
 
@@ -96,9 +98,9 @@ def test_event_older_than_the_cursor_is_found(script: Script, events: list[Event
 
 def test_snapshot_may_repeat_events(script: Script, events: list[Event]) -> None:
     joins = [connection(events[:8]), connection(events, after=8, recovered=False)]
-    examined = examine(joins, script)
-    assert examined.findings == []
-    assert examined.announced == 8
+    result = examine(joins, script)
+    assert result.findings == []
+    assert result.announced == 8
 
 
 def test_snapshot_may_repeat_only_events_up_to_the_cursor(
@@ -109,8 +111,8 @@ def test_snapshot_may_repeat_only_events_up_to_the_cursor(
 
 
 def test_event_stored_twice_is_found(script: Script, events: list[Event]) -> None:
-    again = Event(7, events[5].said)
-    late = [Event(e.seq + 1, e.said, e.is_progress, e.is_end) for e in events[6:]]
+    again = Event(7, events[5].text)
+    late = [Event(e.seq + 1, e.text, e.is_progress, e.is_end) for e in events[6:]]
     assert kinds(examine([connection([*events[:6], again, *late])], script)) == ["repeated"]
 
 
@@ -123,7 +125,7 @@ def test_decreasing_seq_is_found(script: Script, events: list[Event]) -> None:
 
 def test_events_stored_out_of_order_are_found(script: Script, events: list[Event]) -> None:
     one, other = events[6], events[7]
-    events[6:8] = [Event(one.seq, other.said), Event(other.seq, one.said)]
+    events[6:8] = [Event(one.seq, other.text), Event(other.seq, one.text)]
     assert kinds(examine([connection(events)], script)) == ["reordered"]
 
 
@@ -139,7 +141,7 @@ def test_event_after_the_end_is_found(script: Script, events: list[Event]) -> No
 
 def test_unknown_line_is_found(script: Script, events: list[Event]) -> None:
     events[-2:-2] = [Event(events[-2].seq, "line 100000")]
-    events[-2:] = [Event(e.seq + 1, e.said, e.is_progress, e.is_end) for e in events[-2:]]
+    events[-2:] = [Event(e.seq + 1, e.text, e.is_progress, e.is_end) for e in events[-2:]]
     assert kinds(examine([connection(events)], script)) == ["wrong"]
 
 
@@ -149,16 +151,16 @@ def test_script_depends_only_on_its_seed(script: Script) -> None:
 
 def with_late_lines(script: Script, events: list[Event], late: int) -> list[Event]:
     """Move the last lines of the first attempt to the end of the second."""
-    lines = lines_of(script, 1)[-late:]
-    on_time = [event for event in events if event.said not in (*lines, "retrying 2")]
-    reordered = [*on_time[:-2], *(Event(0, said, late_of=1) for said in lines), *on_time[-2:]]
+    lines = lines_of_attempt(script, 1)[-late:]
+    on_time = [event for event in events if event.text not in (*lines, "retrying 2")]
+    reordered = [*on_time[:-2], *(Event(0, text, late_of=1) for text in lines), *on_time[-2:]]
     return [replace(event, seq=seq) for seq, event in enumerate(reordered, 1)]
 
 
 def test_lines_of_an_earlier_attempt_may_arrive_late(script: Script, events: list[Event]) -> None:
     assert examine([connection(with_late_lines(script, events, 2))], script).findings == []
-    all_late = with_late_lines(script, events, len(lines_of(script, 1)))
-    without_start = [event for event in all_late if event.said != "started 1"]
+    all_late = with_late_lines(script, events, len(lines_of_attempt(script, 1)))
+    without_start = [event for event in all_late if event.text != "started 1"]
     assert examine([connection(without_start)], script).findings == []
 
 
@@ -173,7 +175,7 @@ def test_lines_of_an_earlier_attempt_may_arrive_after_the_end(
 ) -> None:
     late_after_end = connection(after_the_end(script, events))
     late = late_lines_after_end([late_after_end])
-    assert late == lines_of(script, 1)[-2:]
+    assert late == lines_of_attempt(script, 1)[-2:]
     assert examine([late_after_end], script, late).findings == []
 
 
@@ -198,7 +200,7 @@ def test_unmarked_late_line_is_found(script: Script, events: list[Event]) -> Non
 
 
 def test_timely_line_marked_as_late_is_found(script: Script, events: list[Event]) -> None:
-    [index] = [i for i, event in enumerate(events) if event.said == lines_of(script, 1)[-1]]
+    [index] = [i for i, event in enumerate(events) if event.text == lines_of_attempt(script, 1)[-1]]
     events[index] = replace(events[index], late_of=1)
     assert "wrong" in kinds(examine([connection(events)], script))
 

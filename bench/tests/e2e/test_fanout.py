@@ -27,7 +27,7 @@ async def test_every_client_gets_every_event_in_order(name: str) -> None:
             for events in (1, 30):
                 server.publish(["job"], events)
                 answer = server.expect(events)
-                server.published()
+                server.wait_published()
                 assert (answer["missing"], answer["disorder"]) == (0, 0)
                 assert len(answer["latencies"]) == 2 * events  # of every tenth client
 
@@ -39,7 +39,7 @@ async def test_missing_event_fails_the_run() -> None:
         with peer("jobcast") as server:
             server.connect(["job", "another"])
             server.publish(["job"], 3)
-            server.published()
+            server.wait_published()
             with pytest.raises(RuntimeError, match="'missing': 3"):
                 server.expect(3, timeout=1)
 
@@ -52,13 +52,13 @@ async def test_only_jobcast_receives_no_events_of_jobs_without_followers(name: s
     def received() -> int:
         with peer(name) as server:
             server.connect(["another"])
-            before = server.heard()
+            before = server.subscribed_bytes()
             server.publish(["job"], EVENTS)
-            server.published()
+            server.wait_published()
             server.publish(["another"], 1)
-            server.published()
+            server.wait_published()
             server.expect(1)
-            return server.heard() - before
+            return server.subscribed_bytes() - before
 
     # jobcast receives the packet of the one followed event, its channel's name, and at most one
     # canary a second.
@@ -71,7 +71,7 @@ async def test_only_jobcast_receives_no_events_of_jobs_without_followers(name: s
 async def test_measurements_are_of_the_server_process(name: str) -> None:
     def run() -> None:
         with peer(name) as server:
-            memory, cpu = server.forget_peak(), server.cpu()
+            memory, cpu = server.reset_peak(), server.cpu()
             server.connect(["job"] * 200)
             assert server.reconnect()["failed"] == 0
             assert memory < server.peak()

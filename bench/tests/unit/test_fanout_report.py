@@ -24,12 +24,12 @@ def test_publisher_has_its_own_row() -> None:
     rows = report.caller_rows([run, run, run])
     table = report.table(rows)
     assert "us a line" in table
-    assert "publisher: 40,000 lines/s for as long as they come, 200 in a pipeline" in table
+    assert "publisher: 40,000 lines/s continuously, 200 per pipeline" in table
     assert report.missed(rows) == []
 
 
 def test_row_without_cost_has_no_ratio() -> None:
-    row = next(row for row in ROWS if row.name == "unheard")
+    row = next(row for row in ROWS if row.name == "unfollowed-bytes")
     found = report.summary(row, {"jobcast": [Sample(0.0)], "stock": [Sample(300.0)]})
     assert found["ratio"] == {}
     assert report.table([found]).splitlines()[1].split()[-4:] == ["0", "300", "-", "-"]

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import redis
 
+from bench.fanout.variants import VARIANTS
 from jobcast.tokens import mint
 from tests.support import Process, free_port, running, wait_for
 from tests.support.node import node_command
@@ -61,7 +62,7 @@ class Peer:
     """A running server with its publisher and its clients.
 
     Args:
-        name: jobcast, stock, node or floor.
+        name: jobcast, stock, node, floor, or one of ``VARIANTS`` of jobcast.
         folder: the folder for logs.
     """
 
@@ -92,6 +93,8 @@ class Peer:
         match self.name:
             case "jobcast":
                 return [sys.executable, "-m", "jobcast.cli", "serve", "--port", port]
+            case variant if variant in VARIANTS:
+                return [sys.executable, "-m", "bench.fanout.variants", variant, "--port", port]
             case "stock":
                 return [
                     sys.executable, "-m", "uvicorn", "bench.fanout.stock:app", "--port", port,
@@ -103,7 +106,8 @@ class Peer:
     def _publish_command(self) -> list[str]:
         if self.name == "node":
             return [node(), str(NODE / "publish.mjs"), self.redis_url]
-        return [sys.executable, "-m", "bench.fanout.publish", self.name, self.redis_url]
+        library = "jobcast" if self.name in VARIANTS else self.name
+        return [sys.executable, "-m", "bench.fanout.publish", library, self.redis_url]
 
     def _listens(self) -> bool:
         with socket.socket() as probe:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import matplotlib as mpl
 
 from bench.fanout.scenarios import Row, Sample
+from bench.fanout.variants import VARIANTS
 
 PEERS: Final = ("jobcast", "stock", "node", "floor")
 # Paths in the folder of the docs.
@@ -78,7 +79,12 @@ def machine() -> dict[str, str]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return one line per row: costs, ratios to jobcast's cost, and targets."""
+    """Return one line per row: costs, ratios to jobcast's cost, and targets.
+
+    Rows with a variant of jobcast follow below the table, as they have no other peers.
+    """
+    switches = [row for row in rows if VARIANTS.keys() & row["cost"].keys()]
+    rows = [row for row in rows if row not in switches]
     lines = [f"{'':47}{'unit':15}" + "".join(f"{name:>20}" for name in PEERS)]
     for row in rows:
         cells = []
@@ -99,7 +105,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"{row['name']}: {row['drained_a_second']:,.0f} lines/s continuously,"
                 f" {row['batch']:.0f} per pipeline"
             )
-    return "\n".join(lines)
+    return "\n".join([*lines, *map(_switch_line, switches)])
+
+
+def _switch_line(row: Mapping[str, Any]) -> str:
+    [variant] = VARIANTS.keys() & row["cost"].keys()
+    on, off = row["cost"]["jobcast"], row["cost"][variant]
+    return f"{row['title']}: {_short(on)} {row['unit']} on, {_short(off)} off ({off / on:.3g}x)"
 
 
 def growth_table(growth: Mapping[str, Mapping[str, float]]) -> str:

@@ -184,6 +184,14 @@ ROWS: Final = (
         ("jobcast", "stock", "node"), {},
     ),
     Row(
+        "relaxed-gc", "1,000 clients reconnect at once, relaxed_gc", "us a client", storm,
+        ("jobcast", "default-gc"), {},
+    ),
+    Row(
+        "log-batching", "1,000 clients reconnect at once, BatchingHandler", "us a client", storm,
+        ("jobcast", "unbatched-log"), {},
+    ),
+    Row(
         "peak", "peak memory of this", "bytes a client", peak,
         ("jobcast", "stock", "node"), {},
     ),

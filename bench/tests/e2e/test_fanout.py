@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from bench.fanout.peers import NODE, peer
+from bench.fanout.variants import VARIANTS
 from tests.support.node import install_packages
 
 EVENTS = 500
@@ -19,7 +20,7 @@ def node_packages() -> None:
 
 
 @pytest.mark.usefixtures("node_packages")
-@pytest.mark.parametrize("name", ["jobcast", "stock", "node", "floor"])
+@pytest.mark.parametrize("name", ["jobcast", *VARIANTS, "stock", "node", "floor"])
 async def test_every_client_gets_every_event_in_order(name: str) -> None:
     def run() -> None:
         with peer(name) as server:

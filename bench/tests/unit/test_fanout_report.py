@@ -7,6 +7,7 @@ import json
 from bench.fanout import report
 from bench.fanout.__main__ import DOCS
 from bench.fanout.scenarios import ROWS, Sample
+from bench.fanout.variants import VARIANTS
 
 
 def test_page_shows_the_stored_figures() -> None:
@@ -44,3 +45,16 @@ def test_missed_targets_are_marked() -> None:
         "1.45x of stock, should be 1.50x", "1.09x of node, should be 1.20x",
     ]  # fmt: skip
     assert "160 (1.45x !)" in report.table([found])
+
+
+def test_optimization_has_one_line_with_both_costs() -> None:
+    row = next(row for row in ROWS if row.name == "relaxed-gc")
+    found = report.summary(row, {"jobcast": [Sample(1000.0)], "default-gc": [Sample(1250.0)]})
+    assert report.missed([found]) == []
+    assert report.table([found]).splitlines()[1:] == [
+        "1,000 clients reconnect at once, relaxed_gc: 1,000 us a client on, 1,250 off (1.25x)"
+    ]
+
+
+def test_every_variant_has_a_row() -> None:
+    assert {row.peers for row in ROWS} >= {("jobcast", name) for name in VARIANTS}

@@ -71,13 +71,10 @@ class Peer:
         self.port = free_port()
         self.redis_url = stack.enter_context(redis_server())
         env = {"SECRET": SECRET, "REDIS_URL": self.redis_url, "JOBCAST_URL": self.redis_url}
-        self._floor: JsonProcess | None = None
         if name == "floor":
-            self._floor = JsonProcess(
-                [sys.executable, "-m", "bench.fanout.floor", str(self.port)], env
-            )
-            stack.callback(self._floor.close)
-            self._publisher, self.pid = self._floor, self._floor.popen.pid
+            floor = JsonProcess([sys.executable, "-m", "bench.fanout.floor", str(self.port)], env)
+            stack.callback(floor.close)
+            self._publisher, self.pid = floor, floor.popen.pid
         else:
             env |= {"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_JWT_AUDIENCE": "jobcast"}
             server = Process(self._command(), folder / f"{name}.log", env)
@@ -101,11 +98,11 @@ class Peer:
                     "--ws-per-message-deflate", "false",
                 ]  # fmt: skip
             case _:
-                return [node(), str(NODE / "server.mjs"), self.redis_url, port]
+                return [node_binary(), str(NODE / "server.mjs"), self.redis_url, port]
 
     def _publish_command(self) -> list[str]:
         if self.name == "node":
-            return [node(), str(NODE / "publish.mjs"), self.redis_url]
+            return [node_binary(), str(NODE / "publish.mjs"), self.redis_url]
         library = "jobcast" if self.name in VARIANTS else self.name
         return [sys.executable, "-m", "bench.fanout.publish", library, self.redis_url]
 
@@ -115,7 +112,7 @@ class Peer:
 
     def cpu(self) -> float:
         """Return the CPU time of the server, user and system, in seconds."""
-        return time.clock_gettime((~self.pid << 3) | 2)  # as clock_getcpuclockid has it
+        return time.clock_gettime((~self.pid << 3) | 2)  # the clock id of clock_getcpuclockid
 
     def resident(self) -> int:
         """Return the proportional memory (PSS) of the server, in bytes."""
@@ -185,7 +182,7 @@ class Peer:
 
 
 @cache
-def node() -> str:
+def node_binary() -> str:
     """Return the path of Node's binary.
 
     The command may be a wrapper script, whose process has a different CPU clock and exit.

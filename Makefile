@@ -112,13 +112,10 @@ coverage: prepare  ## the same, with the coverage of all processes, and htmlcov/
 	$(PYTEST) --cov --cov-config=tests/coverage.toml --cov-report=term:skip-covered --cov-report=html
 
 unit: $(VENV)/.synced  ## the quick tests
-	$(PYTEST) tests/unit
-
 integration: prepare  ## the tests with real servers
-	$(PYTEST) tests/integration
-
 e2e: prepare  ## the tests with real workers, servers and clients
-	$(PYTEST) tests/e2e
+unit integration e2e:
+	$(PYTEST) bench/tests/$@ tests/$@
 
 lowest:  ## the unit tests with the lowest dependencies that pyproject.toml allows; TESTS=tests/e2e for others
 latest:  ## the unit tests with the latest dependencies that pyproject.toml allows

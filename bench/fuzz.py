@@ -1,14 +1,14 @@
-"""Nonsense for a server, of every kind that has a structure: does it hold?
+"""Send mutated input to a server, and check that it stays healthy.
 
 python -m bench.fuzz --seconds 60 --seed 7 [--only 123] [--keep]
 
-Sessions of WebSocket, of long-polling, of both, and of plain HTTP send valid structures that are
-mutated at every level. Each session follows from the seed and its number, so that one can be
-repeated alone (``--only``). Meanwhile an innocent client follows a job.
+Sessions with WebSocket, long-polling, an upgrade between them, and plain HTTP send valid structures
+with mutations at every level. A session depends only on the seed and its number, so that ``--only``
+can repeat it alone. Meanwhile an innocent client follows a job.
 
-The exit code is 0 if the server has logged no traceback and answered nothing with 5xx, has not
-grown after it was warm, has no connection left in the end, and the innocent client got every event
-once and in order.
+The exit code is 0 if the server logged no traceback, answered nothing with 5xx, did not grow after
+its warm-up, has no connection left at the end, and the innocent client received every event once
+and in order.
 """
 
 from __future__ import annotations
@@ -30,30 +30,29 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from bench.attacks import wire
-from bench.attacks.catalogue import POLLING, polling_sid
-from bench.attacks.innocent import innocent
-from bench.attacks.mutations import Mutations
-from bench.attacks.served import Served, server_errors
-from bench.attacks.wire import ENGINE_PATH, Gone, WebSocket, Wire, text
+from bench.mutations import Mutations
 from jobcast.testing import log, started
 from jobcast.tokens import mint
 from jobcast.transports import Outgoing, open_publisher
-from tests.support import SECRET, new_id, running
+from tests.support import SECRET, new_id, running, wire
+from tests.support.attacks.catalogue import POLLING, polling_sid
+from tests.support.attacks.innocent_client import innocent
+from tests.support.attacks.server import Served, server_errors
 from tests.support.redis_family import RedisProcess
+from tests.support.wire import ENGINE_PATH, Gone, WebSocket, Wire, text
 
-AT_ONCE: Final = 12  # sessions
-STEPS: Final = 12  # that a session has at most
-PATIENCE: Final = 0.3  # seconds to wait for an answer that may never come
+CONCURRENCY: Final = 12  # sessions
+STEPS: Final = 12  # maximum per session
+ANSWER_TIMEOUT: Final = 0.3  # seconds; many requests get no answer
 SESSION_TIMEOUT: Final = 20.0  # seconds
-WARM: Final = 0.35  # part of the time after which the server should not grow any more
-FLAT: Final = 24 * 1024 * 1024  # bytes of growth that garbage may explain
-GRACE: Final = 120.0  # seconds for the last events to come and connections to go
-CHECK: Final = 1.0  # seconds between two looks at the server
-SHOWN: Final = 12  # lines of a traceback
-LINES: Final = 500  # of each job that sessions may join
+WARM_UP: Final = 0.35  # share of the run after which the server should no longer grow
+MAX_GROWTH: Final = 24 * 1024 * 1024  # bytes of garbage that the server may not have collected yet
+GRACE: Final = 120.0  # seconds for the last events to arrive and connections to close
+CHECK_INTERVAL: Final = 1.0  # seconds between two checks of the server
+TRACEBACK_LINES: Final = 12  # printed of each traceback
+LINES: Final = 500  # of each job that sessions join
 
-# So many connections from one address are no attack here.
+# All sessions come from one address.
 ENVIRONMENT: Final = {
     "JOBCAST_MAX_CONNECTIONS_PER_ADDRESS": "10000",
     "JOBCAST_MAX_CONNECTIONS_PER_SUBJECT": "10000",
@@ -68,19 +67,19 @@ class Options:
     seconds: float = 60.0
     seed: int = 7
     only: int | None = None  # the number of one session
-    keep: bool = False  # the log, also if all is well
+    keep: bool = False  # keep the log of a successful run
 
 
 @dataclass
 class Report:
-    """What the server did."""
+    """The counts and the problems of a run."""
 
     folder: Path
     counts: Counter[str] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
-    warm: int = 0  # bytes of memory when it was warm
-    peak: int = 0  # bytes of memory at most after that
+    warm: int = 0  # bytes of memory after the warm-up
+    peak: int = 0  # maximum bytes of memory after that
 
     @property
     def ok(self) -> bool:
@@ -90,15 +89,15 @@ class Report:
         rows = [
             *sorted(self.counts.items()),
             *((f"HTTP {status}", count) for status, count in sorted(self.statuses.items())),
-            ("memory when warm, KiB", self.warm // 1024),
-            ("memory at most after that, KiB", self.peak // 1024),
+            ("memory after warm-up, KiB", self.warm // 1024),
+            ("peak memory after that, KiB", self.peak // 1024),
         ]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {number:>9}" for name, number in rows)
 
 
 class Session:
-    """One client, whose steps follow from the seed and its number."""
+    """One client, whose steps depend only on the seed and its number."""
 
     def __init__(self, fuzz: Fuzz, number: int) -> None:
         self._fuzz = fuzz
@@ -111,17 +110,17 @@ class Session:
             self._websocket, self._websocket, self._polling, self._upgrade, self._http,
             self._handshake,
         )  # fmt: skip
-        live = self._rng.choice(kinds)
-        self._report.counts[live.__name__.removeprefix("_")] += 1
+        session = self._rng.choice(kinds)
+        self._report.counts[session.__name__.removeprefix("_")] += 1
         with suppress(Gone):
-            await live()
+            await session()
 
     @property
     def _steps(self) -> range:
         return range(self._rng.randrange(1, STEPS))
 
-    def _leave(self, connection: Wire) -> None:
-        """End a connection in one of the ways there are."""
+    def _disconnect(self, connection: Wire) -> None:
+        """Close a connection, some with RST."""
         if self._mutations.rarely(0.3):
             connection.reset()
 
@@ -132,7 +131,7 @@ class Session:
             if self._mutations.rarely(0.7):
                 await socket.send(text(f"40{json.dumps({'token': self._fuzz.token})}"))
             await self._talk(socket)
-            self._leave(socket)
+            self._disconnect(socket)
 
     def _window(self) -> int:
         return self._rng.choice((0, 0, 0, wire.SMALL_WINDOW))
@@ -144,14 +143,14 @@ class Session:
             )
             await socket.send(burst)
             if self._mutations.rarely(0.5):
-                await self._hear(socket)
+                await self._read_soon(socket)
         if self._mutations.rarely(0.3):
-            await self._hear(socket)
+            await self._read_soon(socket)
 
-    async def _hear(self, socket: WebSocket) -> None:
-        """Read what comes soon, and answer pings."""
+    async def _read_soon(self, socket: WebSocket) -> None:
+        """Read packets for a short time, and answer pings."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE * self._rng.random()):
+            async with asyncio.timeout(ANSWER_TIMEOUT * self._rng.random()):
                 while True:
                     if "2" in await socket.read_packets():
                         await socket.send(text("3"))
@@ -175,11 +174,11 @@ class Session:
                 else:
                     await self._exchange(connection, self._mutations.http(self._some_sid(sid)))
             for poller in pollers:
-                await self._answer(poller)
-                self._leave(poller)
+                await self._read_answer(poller)
+                self._disconnect(poller)
 
     async def _upgrade(self) -> None:
-        """From long-polling to a WebSocket, with things in between."""
+        """Upgrade from long-polling to a WebSocket, with mutated frames in between."""
         async with Wire(self._fuzz.url) as connection, WebSocket(self._fuzz.url) as socket:
             sid = await polling_sid(connection)
             self._fuzz.remember(sid)
@@ -199,23 +198,23 @@ class Session:
             for step in steps:
                 await socket.send(step)
                 if self._mutations.rarely(0.5):
-                    await self._hear(socket)
+                    await self._read_soon(socket)
                 if self._mutations.rarely(0.2):
                     other = wire.post(path, self._mutations.payload())
                     async with Wire(self._fuzz.url) as late:
                         await self._exchange(late, other)
             await self._talk(socket)
-            self._leave(socket)
+            self._disconnect(socket)
 
     async def _http(self) -> None:
         for _ in self._steps:
             async with Wire(self._fuzz.url) as connection:
                 await connection.send(self._mutations.http(self._some_sid("")))
-                await self._answer(connection)
-                self._leave(connection)
+                await self._read_answer(connection)
+                self._disconnect(connection)
 
     async def _handshake(self) -> None:
-        """An upgrade request with something wrong, and frames behind it at once."""
+        """Send a mutated upgrade request together with frames."""
         replaced: tuple[tuple[bytes, bytes], ...] = (
             (b"", b""), (b"Version: 13", b"Version: 8"), (b"dGhlIHNhbXBsZSBub25jZQ==", b"x"),
             (b"GET", b"POST"), (b"HTTP/1.1", b"HTTP/1.0"), (b"Upgrade: websocket", b"Upgrade: x"),
@@ -228,27 +227,27 @@ class Session:
         async with Wire(self._fuzz.url) as connection:
             frames = b"".join(self._mutations.frames() for _ in self._steps)
             await connection.send(data + frames)
-            await self._answer(connection)
-            self._leave(connection)
+            await self._read_answer(connection)
+            self._disconnect(connection)
 
     def _some_sid(self, own: str) -> str:
-        """The session's own, another one's, one that has been, or none."""
+        """Return the session's own id, a recent or unknown one, or none."""
         return self._rng.choice((own, own, own, "", "x" * 20, *self._fuzz.sids[-3:]))
 
     async def _exchange(self, connection: Wire, data: bytes) -> None:
         await connection.send(data)
-        await self._answer(connection)
+        await self._read_answer(connection)
 
-    async def _answer(self, connection: Wire) -> None:
-        """Read the answer, if one comes soon."""
+    async def _read_answer(self, connection: Wire) -> None:
+        """Read the answer if one arrives in time."""
         with suppress(TimeoutError, ValueError, IndexError):
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(ANSWER_TIMEOUT):
                 status, _ = await connection.read_response()
                 self._report.statuses[status] += 1
 
 
 class Fuzz:
-    """A run: sessions, and what is looked at meanwhile."""
+    """A run: its sessions and the checks of the server."""
 
     def __init__(self, options: Options, report: Report, server: Served, transport: str) -> None:
         self.report = report
@@ -260,12 +259,12 @@ class Fuzz:
         self._options = options
         self._server = server
         self._transport = transport
-        self._under_way: set[int] = set()
-        self._read = 0  # characters of the log
+        self._active: set[int] = set()
+        self._checked = 0  # characters of the log
         self._faults: list[str] = []
 
     def remember(self, sid: str) -> None:
-        """Keep the id of a session, for others to misuse."""
+        """Store the id of a session for use in other sessions."""
         self.sids.append(sid)
         del self.sids[:-20]
 
@@ -276,12 +275,14 @@ class Fuzz:
                 itertools.count() if self._options.only is None else iter([self._options.only])
             )
             deadline = time.monotonic() + self._options.seconds
-            workers = [asyncio.create_task(self._work(numbers, deadline)) for _ in range(AT_ONCE)]
-            await self._watch(workers)
+            workers = [
+                asyncio.create_task(self._work(numbers, deadline)) for _ in range(CONCURRENCY)
+            ]
+            await self._monitor(workers)
             await asyncio.gather(*workers)
-            if (grown := self.report.peak - self.report.warm) > FLAT:
+            if (growth := self.report.peak - self.report.warm) > MAX_GROWTH:
                 self.report.problems.append(
-                    f"it has grown by {grown // 2**20} MiB since it was warm"
+                    f"the server grew by {growth // 2**20} MiB after the warm-up"
                 )
             if problem := await client.check(GRACE):
                 self.report.problems.append(f"the innocent client: {problem}")
@@ -292,67 +293,67 @@ class Fuzz:
         for number in numbers:
             if time.monotonic() >= deadline or self._ended:
                 return
-            self._under_way.add(number)
+            self._active.add(number)
             self.report.counts["sessions"] += 1
             try:
                 async with asyncio.timeout(SESSION_TIMEOUT):
                     await Session(self, number).run()
             except TimeoutError:
-                self.report.counts["sessions that took too long"] += 1
+                self.report.counts["sessions that timed out"] += 1
             finally:
-                self._under_way.discard(number)
+                self._active.discard(number)
 
     @property
     def _ended(self) -> bool:
         return self._server.popen.poll() is not None
 
-    async def _watch(self, workers: list[asyncio.Task[None]]) -> None:
-        """Look at the server until the sessions have ended."""
+    async def _monitor(self, workers: list[asyncio.Task[None]]) -> None:
+        """Check the server until the sessions have ended."""
         began = time.monotonic()
         while not all(worker.done() for worker in workers):
-            before = sorted(self._under_way)
-            await asyncio.wait(workers, timeout=CHECK)
-            some = f"sessions {before} to {sorted(self._under_way)}, seed {self.seed}"
+            before = sorted(self._active)
+            await asyncio.wait(workers, timeout=CHECK_INTERVAL)
+            sessions = f"sessions {before} to {sorted(self._active)}, seed {self.seed}"
             for fault in await asyncio.to_thread(self._new_faults):
-                self.report.problems.append(f"{fault}\nduring {some}")
-            self._weigh(time.monotonic() - began)
+                self.report.problems.append(f"{fault}\nduring {sessions}")
+            self._sample_memory(time.monotonic() - began)
 
     def _new_faults(self) -> list[str]:
-        """What is wrong with the server since it was looked at last, each kind once."""
+        """Return the server's faults since the last check, each kind once per run."""
         log = self._server.log
-        new, self._read = log[self._read :], len(log)
+        new, self._checked = log[self._checked :], len(log)
         faults = [*tracebacks(new), *server_errors(new)[:1]]
         if self._ended:
             faults.append(f"the server ended with {self._server.popen.returncode}")
         known = {kind_of(fault) for fault in self._faults}
-        fresh = {kind_of(fault): fault for fault in faults if kind_of(fault) not in known}
-        self._faults += fresh.values()
-        return list(fresh.values())
+        unseen = {kind_of(fault): fault for fault in faults if kind_of(fault) not in known}
+        self._faults += unseen.values()
+        return list(unseen.values())
 
-    def _weigh(self, elapsed: float) -> None:
+    def _sample_memory(self, elapsed: float) -> None:
         if self._ended:
             return
         memory = self._server.memory()
-        if elapsed < WARM * self._options.seconds:
+        if elapsed < WARM_UP * self._options.seconds:
             self.report.warm = max(self.report.warm, memory)
             return
         self.report.peak = max(self.report.peak, memory)
 
     async def _check_gauges(self) -> None:
-        """Nothing should be left of the connections."""
+        """Check that all connections close."""
         if self._ended:
             return
-        deadline, left = time.monotonic() + GRACE, dict[str, float]()
+        deadline, remaining = time.monotonic() + GRACE, dict[str, float]()
         while time.monotonic() < deadline:
-            left = await asyncio.to_thread(self._server.gauges)
-            if not any(left.values()):
+            remaining = await asyncio.to_thread(self._server.gauges)
+            if not any(remaining.values()):
                 return
             await asyncio.sleep(0.2)
-        self.report.problems.append(f"left in the end: {left}")
+        self.report.problems.append(f"open at the end: {remaining}")
 
 
 def tracebacks(log: str) -> list[str]:
-    """Return the ends of the tracebacks in a log, and what each was about."""
+    """Return the last lines of each traceback in a log, after the line before it."""
     lines = log.splitlines()
     starts = [n for n, line in enumerate(lines) if "Traceback (most recent call last)" in line]
     found: list[str] = []
@@ -360,21 +361,23 @@ def tracebacks(log: str) -> list[str]:
         end = start + 1
         while end < len(lines) and lines[end].startswith(" "):
             end += 1
-        # The error itself is indented in the server's own log, and not in others.
+        # The error is indented in the log of `jobcast serve`, but not in other logs.
         last = min(end + 1, len(lines)) if lines[start].startswith("Traceback") else end
         found.append(
-            "\n".join([*lines[max(0, start - 1) : start], *lines[start + 1 : last][-SHOWN:]])
+            "\n".join(
+                [*lines[max(0, start - 1) : start], *lines[start + 1 : last][-TRACEBACK_LINES:]]
+            )
         )
     return found
 
 
 def kind_of(fault: str) -> str:
-    """What faults of one kind have in common."""
+    """Return a key that is equal for faults of one kind."""
     return re.sub(r"0x\w+|\d+|[\w-]{20}", "#", "\n".join(fault.splitlines()[-3:]))
 
 
 def _jobs(transport: str) -> list[str]:
-    """Jobs that sessions may follow, one of which does not exist."""
+    """Publish two jobs, and return their ids and an unknown id."""
     publisher = open_publisher(transport)
     job_ids = [new_id("fuzz") for _ in range(3)]
     for job_id in job_ids[:2]:
@@ -385,7 +388,7 @@ def _jobs(transport: str) -> list[str]:
 
 
 def fuzz(options: Options) -> Report:
-    """Run it. The report's folder is there only if there is something to look for in it."""
+    """Fuzz a new server. The report's folder exists only after a failure or with ``keep``."""
     folder = Path(tempfile.mkdtemp(prefix="jobcast-fuzz-"))
     report = Report(folder)
     with ExitStack() as stack:
@@ -404,14 +407,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.fuzz")
     parser.add_argument("--seconds", type=float, default=Options.seconds)
     parser.add_argument("--seed", type=int, default=Options.seed)
-    parser.add_argument("--only", type=int, help="the number of one session")
-    parser.add_argument("--keep", action="store_true", help="the log, also if all is well")
+    parser.add_argument("--only", type=int, help="run only the session with this number")
+    parser.add_argument("--keep", action="store_true", help="keep the log of a successful run")
     report = fuzz(Options(**vars(parser.parse_args())))
     print(report.table())
     for problem in report.problems:
         print(f"\n{problem}")
     if report.folder.exists():
-        print(f"\nthe log is in {report.folder}")
+        print(f"\nlog: {report.folder}")
     sys.exit(0 if report.ok else 1)
 
 

@@ -1,13 +1,13 @@
-"""What hostile clients cost an innocent one, and the server.
+"""Measure the effect of hostile clients on an innocent client and on the server.
 
 python -m bench.hostile [--seconds 6] [--only pongs,binary] [--runs 1,10]
 
-Each attack runs for some seconds against a server of its own, in a process of its own, first by one
-connection, then by several. Meanwhile a client follows a job with 50 events a second, and another
-client connects again and again. The table has how late the events came, how long it took to
-connect, and what happened to the server: its memory, its log, tracebacks, HTTP errors.
+Each attack runs in a separate process against a new server, first with one connection, then with
+several. Meanwhile an innocent client follows a job with 50 events a second, and another client
+connects repeatedly. The table shows the latency of the events, the time to connect, and the growth
+of the server's memory and log, its tracebacks and its HTTP errors.
 
-Only the protocol is used, so that older servers can be measured too.
+The program uses only the protocol, so that it can measure older servers, too.
 """
 
 from __future__ import annotations
@@ -26,28 +26,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bench.attacks.catalogue import ATTACKS, Attack
-from bench.attacks.innocent import Innocent, Lateness, innocent
-from bench.attacks.served import Served
-from bench.attacks.wire import Gone, WebSocket
-from jobcast.testing import log, started
 from jobcast.tokens import mint
-from jobcast.transports import Outgoing, Retention, open_publisher
-from tests.support import SECRET, new_id, running
+from tests.support import SECRET, running
+from tests.support.attacks.catalogue import ATTACKS, Attack
+from tests.support.attacks.history import publish_long_history
+from tests.support.attacks.innocent_client import Innocent, Lateness, innocent
+from tests.support.attacks.server import Served
 from tests.support.redis_family import RedisProcess
+from tests.support.wire import Gone, WebSocket
 
-CALM: Final = 1.0  # seconds before the attack, for what is there anyway
-GRACE: Final = 20.0  # seconds after the attack, in which late events may come
+CALM: Final = 1.0  # seconds between the start of the innocent client and the attack
+GRACE: Final = 20.0  # seconds after the attack for late events
 CONNECT_TIMEOUT: Final = 30.0  # seconds
-CONNECT_PAUSE: Final = 0.25  # seconds between two connections of the client that comes and goes
+CONNECT_PAUSE: Final = 0.25  # seconds between two connections of the reconnecting client
 CROWD: Final = 1000  # connections
-# Attacks by a thousand connections: those that need no token, and those that hold memory.
+# Attacks with a thousand connections: those without a token, and those that occupy memory.
 CROWDED: Final = ("pongs", "unauthenticated", "silent", "unread-pings", "unread-history")
-# Several connections with one token say no more than one does.
-SEVERAL: Final = 10
-
-LINE: Final = "x" * 8000
-LINES: Final = 1050  # of 8 kB: 8 MiB
+SEVERAL: Final = 10  # connections
 
 
 @dataclass(frozen=True)
@@ -57,21 +52,22 @@ class Result:
     attack: Attack
     connections: int
     lateness: Lateness
-    connect: float  # seconds that the slowest connection took
-    memory: int  # bytes by which the process has grown at most
+    connect: float  # seconds of the slowest connection
+    memory: int  # peak growth of the process, in bytes
     log: int  # bytes
     tracebacks: int
     server_errors: int
-    transcript: str  # what is wrong with it
-    seen: dict[str, Any]
+    transcript: str  # the fault of the transcript, or empty
+    attackers: dict[str, Any]  # the counts of the attackers
 
     def row(self) -> str:
         cells = [
-            f"{self.attack.row}: {self.attack.what}", f"{self.connections:,}",
+            f"{self.attack.row}: {self.attack.title}", f"{self.connections:,}",
             f"{self.lateness.median:,.1f}", f"{self.lateness.worst:,.0f}",
             f"{self.connect * 1e3:,.0f}", f"{self.memory / 2**20:,.0f}",
             f"{self.log / 2**10:,.0f}", f"{self.tracebacks:,}", f"{self.server_errors:,}",
-            f"{self.seen['closed']:,} of {self.seen['opened']:,}", self.transcript or "complete",
+            f"{self.attackers['closed']:,} of {self.attackers['opened']:,}",
+            self.transcript or "complete",
         ]  # fmt: skip
         return f"| {' | '.join(cells)} |"
 
@@ -83,21 +79,8 @@ HEADER: Final = (
 )
 
 
-def long_history(transport: str) -> str:
-    """Publish a job with 8 MiB of history. Returns its id."""
-    job_id = new_id("long")
-    publisher = open_publisher(transport, Retention(ttl=24 * 3600, size=2 * LINES))
-    publisher.publish([Outgoing.of(started(job_id))])
-    for begin in range(0, LINES, 50):
-        publisher.publish(
-            [Outgoing.of(log(job_id, f"{LINE}{n}")) for n in range(begin, begin + 50)]
-        )
-    publisher.close()
-    return job_id
-
-
-class Visitor:
-    """A client that connects again and again."""
+class ReconnectingClient:
+    """A client that connects repeatedly."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -106,9 +89,9 @@ class Visitor:
 
     @property
     def slowest(self) -> float:
-        """Seconds that the slowest connection took, the one under way included."""
-        under_way = 0.0 if self._began is None else time.monotonic() - self._began
-        return max(self._slowest, under_way)
+        """The seconds of the slowest connection, including the pending one."""
+        pending = 0.0 if self._began is None else time.monotonic() - self._began
+        return max(self._slowest, pending)
 
     async def run(self) -> None:
         while True:
@@ -120,39 +103,39 @@ class Visitor:
             await asyncio.sleep(CONNECT_PAUSE)
 
 
-async def _attackers(
+async def _run_attackers(
     attack: Attack, server: Served, job_id: str, connections: int, seconds: float
 ) -> dict[str, Any]:
     token = mint(SECRET, "mallory", jobs=["*"])
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.attacks", attack.name, "--url", server.url,
+        sys.executable, "-m", "bench.attackers", attack.name, "--url", server.url,
         "--connections", str(connections), "--seconds", str(seconds),
         env={**os.environ, "ATTACK_TOKEN": token, "ATTACK_JOB": job_id},
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     output, _ = await process.communicate()
     if process.returncode:
-        raise RuntimeError(f"the attackers of {attack.name} failed")
-    seen: dict[str, Any] = json.loads(output)
-    return seen
+        raise RuntimeError(f"the attackers of {attack.name} ended with {process.returncode}")
+    counts: dict[str, Any] = json.loads(output)
+    return counts
 
 
-async def _watched(
+async def _observe(
     attack: Attack, server: Served, client: Innocent, job_id: str, connections: int, seconds: float
 ) -> Result:
     await asyncio.sleep(CALM)
-    before, logged = server.forget_peak(), len(server.log)
-    visitor = Visitor(server.url)
-    visiting = asyncio.create_task(visitor.run())
+    before, log_size = server.forget_peak(), len(server.log)
+    reconnecting = ReconnectingClient(server.url)
+    reconnects = asyncio.create_task(reconnecting.run())
     began = time.monotonic()
-    seen = await _attackers(attack, server, job_id, connections, seconds)
-    slowest = visitor.slowest
-    visiting.cancel()
+    counts = await _run_attackers(attack, server, job_id, connections, seconds)
+    slowest = reconnecting.slowest
+    reconnects.cancel()
     transcript = await client.check(GRACE)
     return Result(
         attack, connections, Lateness.of(client.latencies(began)), slowest,
-        server.peak_memory() - before, len(server.log) - logged,
-        server.tracebacks, len(server.server_errors), transcript, seen,
+        server.peak_memory() - before, len(server.log) - log_size,
+        server.tracebacks, len(server.server_errors), transcript, counts,
     )  # fmt: skip
 
 
@@ -163,7 +146,7 @@ def client_token() -> str:
 def measure(
     attack: Attack, transport: str, job_id: str, connections: int, seconds: float
 ) -> Result:
-    """Run an attack against a server of its own."""
+    """Run an attack against a new server."""
     with (
         tempfile.TemporaryDirectory() as folder,
         running(Served(Path(folder) / "server.log", transport)) as server,
@@ -172,13 +155,16 @@ def measure(
 
         async def run() -> Result:
             async with innocent(server.url, transport, client_token()) as client:
-                return await _watched(attack, server, client, job_id, connections, seconds)
+                return await _observe(attack, server, client, job_id, connections, seconds)
 
         return asyncio.run(run())
 
 
-def counts(attack: Attack, runs: Sequence[int]) -> list[int]:
-    """By how many connections an attack is carried out."""
+def connection_counts(attack: Attack, runs: Sequence[int]) -> list[int]:
+    """Return the numbers of connections to run an attack with.
+
+    An attack with a token runs without ``SEVERAL``: several connections share one token's limits.
+    """
     return [
         count
         for count in runs
@@ -190,9 +176,11 @@ def counts(attack: Attack, runs: Sequence[int]) -> list[int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.hostile")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each attack")
-    parser.add_argument("--only", default="", help="names of attacks, with commas")
-    parser.add_argument("--runs", default=f"1,{SEVERAL},{CROWD}", help="numbers of connections")
+    parser.add_argument("--seconds", type=float, default=6.0, help="duration of each attack")
+    parser.add_argument("--only", default="", help="comma-separated names of attacks")
+    parser.add_argument(
+        "--runs", default=f"1,{SEVERAL},{CROWD}", help="comma-separated numbers of connections"
+    )
     options = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -201,10 +189,10 @@ def main() -> None:
     attacks = [attack for attack in ATTACKS if not wanted or attack.name in wanted]
     with tempfile.TemporaryDirectory() as folder, running(RedisProcess(Path(folder))) as valkey:
         valkey.ready()
-        job_id = long_history(valkey.url)
+        job_id = publish_long_history(valkey.url)
         print(HEADER, flush=True)
         for attack in attacks:
-            for count in counts(attack, runs):
+            for count in connection_counts(attack, runs):
                 print(measure(attack, valkey.url, job_id, count, options.seconds).row(), flush=True)
 
 

@@ -1,11 +1,11 @@
-"""What publishing costs Redis or Valkey, beside a plain PUBLISH of the same packets.
+"""Measure the cost of publishing in Redis or Valkey, next to a plain PUBLISH of the same packets.
 
 python -m bench.publish_script [--server PATH]
 
-A server of its own, pipelines as the publisher sends them, and events as a job makes them: nine log
-lines to one progress, one job to a call and many jobs to a pipeline. The CPU time is the server's
-own (user and system), per event, median of several rounds in which both are measured. A second
-table has the memory that a job leaves which has ended, and what another line adds.
+The program starts a server and sends pipelines as the publisher does: nine log lines per progress
+event, one job per call and many jobs per pipeline. The CPU time (user and system) is the server's,
+per event, as the median of several rounds that measure both. A second table shows the memory of an
+ended job and of each of its lines.
 """
 
 from __future__ import annotations
@@ -25,39 +25,27 @@ from jobcast.events import JobComplete, JobEvent, JobLog, JobProgress, JobStatus
 from jobcast.transports import Outgoing, Retention
 from jobcast.transports.redis.names import Keys
 from jobcast.transports.redis.publisher import RedisPublisher
-from tests.support import Process, free_port, running, wait_for
+from tests.support import running
+from tests.support.redis_family import RedisProcess
 
 ROUNDS = 7
-EVENTS = 40_000  # a round
-PIPELINE = 200  # events, as the publisher's
+EVENTS = 40_000  # per round
+PIPELINE = 200  # events, as in the publisher
 LINE = "imported 1200 of 48000 rows from customers.csv"
-PER_CALL = (1, 5, 20)  # events of one job that come together
+PER_CALL = (1, 5, 20)  # events of one job in one call
 
 
-class Server(Process):
+class Server(RedisProcess):
+    """The measured server, with a client."""
+
     def __init__(self, binary: str, folder: Path) -> None:
-        self.url = f"redis://127.0.0.1:{free_port()}/0"
-        port = self.url.rpartition(":")[2].partition("/")[0]
-        super().__init__(
-            [binary, "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)],
-            folder / "log",
-        )
+        super().__init__(folder, binary=binary)
         self.client = redis.Redis.from_url(self.url)
 
-    def ready(self) -> Server:
-        self.expect(self._answers, "answer")
-        return self
-
     def cpu(self) -> float:
-        """Seconds of CPU time that the server has used."""
+        """Return the CPU time of the server in seconds."""
         info: Any = self.client.info("cpu")
         return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
-
-    def _answers(self) -> bool:
-        try:
-            return bool(self.client.ping())
-        except redis.ConnectionError:
-            return False
 
 
 def event(job_id: str, number: int) -> JobEvent:
@@ -67,7 +55,7 @@ def event(job_id: str, number: int) -> JobEvent:
 
 
 def batches(per_call: int, run: int) -> Iterator[list[Outgoing]]:
-    """Pipelines of events, in each of which a job has ``per_call`` of them."""
+    """Yield pipelines with ``per_call`` events per job."""
     jobs = PIPELINE // per_call
     for number in range(EVENTS // PIPELINE):
         yield [
@@ -80,7 +68,7 @@ def batches(per_call: int, run: int) -> Iterator[list[Outgoing]]:
 def cost(
     server: Server, publish: Callable[[list[Outgoing]], Any], per_call: int, run: int
 ) -> float:
-    """Microseconds of the server's CPU time an event."""
+    """Return the server's CPU time per event, in microseconds."""
     prepared = list(batches(per_call, run))
     began = server.cpu()
     for batch in prepared:
@@ -89,7 +77,7 @@ def cost(
 
 
 def plain_publisher(server: Server) -> Callable[[list[Outgoing]], Any]:
-    """What a library does that keeps nothing: a PUBLISH for each event."""
+    """Return a function that publishes each event with a plain PUBLISH, without a record."""
 
     def publish(batch: list[Outgoing]) -> None:
         pipeline = server.client.pipeline(transaction=False)
@@ -102,8 +90,8 @@ def plain_publisher(server: Server) -> Callable[[list[Outgoing]], Any]:
 
 def measure_cpu(server: Server) -> None:
     publisher, plain = RedisPublisher(server.url, retention=Retention()), plain_publisher(server)
-    print(f"server's CPU time, microseconds an event ({EVENTS} events, median of {ROUNDS})\n")
-    print("events of a job together   plain PUBLISH   jobcast   ratio")
+    print(f"CPU time of the server, microseconds per event ({EVENTS} events, median of {ROUNDS})\n")
+    print("events per job and call    plain PUBLISH   jobcast   ratio")
     for per_call in PER_CALL:
         rounds: list[tuple[float, float]] = []
         for run in range(ROUNDS):
@@ -114,20 +102,20 @@ def measure_cpu(server: Server) -> None:
                     cost(server, publisher.publish, per_call, run),
                 )
             )
-        one, other = (statistics.median(column) for column in zip(*rounds, strict=True))
+        plain_cost, own_cost = (statistics.median(column) for column in zip(*rounds, strict=True))
         ratio = statistics.median(b / a for a, b in rounds)
-        print(f"{per_call:>24} {one:15.2f} {other:9.2f} {ratio:7.1f}")
+        print(f"{per_call:>24} {plain_cost:15.2f} {own_cost:9.2f} {ratio:7.1f}")
     publisher.close()
 
 
-def left_by(server: Server, lines: int) -> int:
-    """Bytes that a job with so many lines leaves when it has ended."""
+def memory_of_job(server: Server, lines: int) -> int:
+    """Return the bytes of an ended job with a number of lines."""
     job_id = f"finished-{lines}"
     publisher = RedisPublisher(server.url, retention=Retention())
     events = [JobStatus(job_id=job_id, status="queued"), JobStatus(job_id=job_id, status="started")]
-    said = [event(job_id, n) for n in range(1, lines + lines // 9 + 1)]
+    lines_and_progress = [event(job_id, n) for n in range(1, lines + lines // 9 + 1)]
     end = JobComplete(job_id=job_id, result={"rows": 48000})
-    numbered = enumerate([*events, *said, end], 1)
+    numbered = enumerate([*events, *lines_and_progress, end], 1)
     publisher.publish([Outgoing.of(each, number=number) for number, each in numbered])
     publisher.close()
     keys = Keys.of(job_id)
@@ -136,25 +124,27 @@ def left_by(server: Server, lines: int) -> int:
 
 
 def measure_memory(server: Server) -> None:
-    print("\nmemory of a job that has ended (a plain PUBLISH leaves nothing)\n")
-    print("log lines     bytes   bytes a line")
-    base = left_by(server, 0)
+    print("\nmemory of an ended job (a plain PUBLISH leaves nothing)\n")
+    print("log lines     bytes   bytes per line")
+    base = memory_of_job(server, 0)
     for lines in (0, 10, 100, 1000):
-        left = left_by(server, lines)
-        each = f"{(left - base) / lines:14.0f}" if lines else ""
-        print(f"{lines:>9} {left:>9} {each}")
+        size = memory_of_job(server, lines)
+        each = f"{(size - base) / lines:14.0f}" if lines else ""
+        print(f"{lines:>9} {size:>9} {each}")
 
 
 @contextmanager
 def started(binary: str) -> Iterator[Server]:
     with tempfile.TemporaryDirectory() as folder, running(Server(binary, Path(folder))) as server:
-        wait_for(server.ready, "server")
+        server.ready()
         yield server
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.publish_script")
-    parser.add_argument("--server", default=str(get_binary_path()), help="Valkey's by default")
+    parser.add_argument(
+        "--server", default=str(get_binary_path()), help="binary of the server (default: Valkey)"
+    )
     with started(parser.parse_args().server) as server:
         info: Any = server.client.info("server")
         name = info.get("server_name", "redis")

@@ -1,15 +1,14 @@
-"""jobcast, the stock stack, Node's socket.io and the floor, side by side in one run.
+"""Compare jobcast with the stock stack, Node's socket.io and the floor in one run.
 
 python -m bench.fanout [--runs N] [--only NAME ...] [--no-growth] [--docs FOLDER]
 
-A whole run writes its figures and its plot into the docs, and its tables into their text; a part of
-it does so only where ``--docs`` says.
+A complete run writes its figures, its plot and its tables into the docs. A partial run does so only
+with ``--docs``.
 
-Costs are CPU time of the server under test, user and system, from the kernel's clock of the
-process; each is the median of several runs in which the peers take turns. In parentheses: how many
-times jobcast's cost it is, and whether that is what was aimed at. The floor is a loop that does
-nothing but write prepared frames to the same sockets. Clients check what they receive: count and
-order.
+Costs are the server's CPU time, user and system, from the kernel's clock of the process. Each is
+the median of several runs in which the peers take turns. The parentheses give the ratio to
+jobcast's cost, and whether it meets the target. The floor is a loop that only writes prepared
+frames to the same sockets. Clients check the number and the order of their events.
 """
 
 from __future__ import annotations
@@ -26,21 +25,23 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.fanout")
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=3, help="runs per figure")
     names = [row.name for row in ROWS]
-    parser.add_argument("--only", nargs="*", choices=[*names, "caller"])
-    parser.add_argument("--growth", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--docs", type=Path)
+    parser.add_argument("--only", nargs="*", choices=[*names, "caller"], help="rows to measure")
+    parser.add_argument(
+        "--growth", action=argparse.BooleanOptionalAction, default=True, help="measure growth"
+    )
+    parser.add_argument("--docs", type=Path, help="the folder of the docs to write to")
     options = parser.parse_args()
     only = [*names, "caller"] if options.only is None else options.only
     rows = []
     for row in ROWS:
         if row.name in only:
-            found: defaultdict[str, list[Sample]] = defaultdict(list)
+            measured: defaultdict[str, list[Sample]] = defaultdict(list)
             for name, sample in samples(row, options.runs):
-                found[name].append(sample)
+                measured[name].append(sample)
                 print(f"... {row.name}, {name}: {sample.cost:.3g} {row.unit}", flush=True)
-            rows.append(report.summary(row, found))
+            rows.append(report.summary(row, measured))
     if "caller" in only:
         rows += report.caller_rows([caller() for _ in range(options.runs)])
     sizes = growth(options.runs) if options.growth else {}
@@ -48,8 +49,8 @@ def main() -> None:
     print(report.growth_table(sizes))
     for line in report.missed(rows):
         print("missed:", line)
-    whole = options.only is None and options.growth
-    docs = options.docs or (DOCS if whole else None)
+    is_complete = options.only is None and options.growth
+    docs = options.docs or (DOCS if is_complete else None)
     if docs is not None:
         figures = {"machine": report.machine(), "runs": options.runs, "rows": rows, "growth": sizes}
         report.write(figures, docs)

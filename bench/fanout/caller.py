@@ -1,9 +1,9 @@
-"""What a task pays for saying something: CPU time of its own thread, beside Celery's update_state.
+"""Measure the CPU time of a task's calls in its own thread, next to Celery's update_state.
 
 python -m bench.fanout.caller REDIS_URL
 
-Prints a line of JSON: nanoseconds a call, and what the publisher's thread uses for a line of log;
-how many of these it sends in a second, as long as they come, and how many in a pipeline.
+Prints a line of JSON: the nanoseconds per call, the nanoseconds of the publisher's thread per log
+line, the lines that it sends per second continuously, and the lines per pipeline.
 """
 
 from __future__ import annotations
@@ -30,49 +30,49 @@ from jobcast import ProgressTask, current_job  # noqa: E402
 app = Celery("bench", broker="memory://", backend=URL, set_as_current=False)
 app.conf.task_store_eager_result = True
 
-PART = 2000  # calls between which the publisher may send what there is
-PARTS = 10
+CALLS = 2000  # per round; between two rounds the publisher sends all events
+ROUNDS = 10
 
 
-def cost(call: Callable[[int], object], parts: int = PARTS, part: int = PART) -> float:
-    """Nanoseconds a call, of this thread."""
+def cost(call: Callable[[int], object], rounds: int = ROUNDS, calls: int = CALLS) -> float:
+    """Return the CPU time of this thread per call, in nanoseconds."""
     used = 0.0
-    for start in range(0, parts * part, part):
+    for start in range(0, rounds * calls, calls):
         began = time.thread_time()
-        for n in range(start, start + part):
+        for n in range(start, start + calls):
             call(n)
         used += time.thread_time() - began
         current_job().flush()
-    return used / (parts * part) * 1e9
+    return used / (rounds * calls) * 1e9
 
 
-def drained(log: Callable[[int], object]) -> tuple[float, float]:
-    """Lines of log a second from the task into Redis, and in a pipeline.
+def throughput(log: Callable[[int], object]) -> tuple[float, float]:
+    """Return the log lines per second from the task into Redis, and the lines per pipeline.
 
     Raises:
-        RuntimeError: Redis did not take them in time.
+        RuntimeError: Redis did not accept the lines in time.
     """
     began = time.monotonic()
-    with pipelines() as sizes:
-        for start in range(0, PARTS * PART, PART):
-            for n in range(start, start + PART):
+    with pipeline_sizes() as sizes:
+        for start in range(0, ROUNDS * CALLS, CALLS):
+            for n in range(start, start + CALLS):
                 log(n)
             if not current_job().flush():
-                raise RuntimeError("lines could not be sent")
-    return PARTS * PART / (time.monotonic() - began), statistics.mean(sizes)
+                raise RuntimeError("the publisher could not send all lines in time")
+    return ROUNDS * CALLS / (time.monotonic() - began), statistics.mean(sizes)
 
 
 @contextmanager
-def pipelines() -> Iterator[list[int]]:
-    """The sizes of the pipelines that are sent meanwhile."""
+def pipeline_sizes() -> Iterator[list[int]]:
+    """Record the sizes of the pipelines sent within the context."""
     sizes: list[int] = []
     publish = RedisPublisher.publish
 
-    def counted(self: RedisPublisher, batch: Sequence[Outgoing]) -> None:
+    def publish_and_count(self: RedisPublisher, batch: Sequence[Outgoing]) -> None:
         sizes.append(len(batch))
         publish(self, batch)
 
-    with patch.object(RedisPublisher, "publish", counted):
+    with patch.object(RedisPublisher, "publish", publish_and_count):
         yield sizes
 
 
@@ -81,16 +81,16 @@ def measure(self: ProgressTask) -> dict[str, float]:
     def log(n: int) -> None:
         self.log(f"line {n:07} of customers.csv imported")
 
-    total = PARTS * PART
+    total = ROUNDS * CALLS
     costs = {
         "progress": cost(lambda n: self.progress(n / total * 100, "converting pages")),
         "nothing": cost(lambda _: None),
     }
-    everything, own = time.process_time(), time.thread_time()
+    process_time, own_time = time.process_time(), time.thread_time()
     costs["log"] = cost(log)
-    elsewhere = (time.process_time() - everything) - (time.thread_time() - own)
-    costs["publisher"] = elsewhere / total * 1e9
-    costs["drained"], costs["batch"] = drained(log)
+    publisher_time = (time.process_time() - process_time) - (time.thread_time() - own_time)
+    costs["publisher"] = publisher_time / total * 1e9
+    costs["drained"], costs["batch"] = throughput(log)
     meta = {"percentage": 50, "message": "converting pages"}
     costs["update_state"] = cost(lambda _: self.update_state(state="PROGRESS", meta=meta), 2, 500)
     return costs

@@ -1,7 +1,8 @@
-"""The floor: a bare loop that writes prepared frames to sockets, and knows nothing else.
+"""The floor: a loop that only writes prepared frames to sockets.
 
-It speaks as much Socket.IO as the load generator needs to get going. A plan comes on standard input
-as a line of JSON; what it asks for is framed before the first write.
+It supports only the Socket.IO packets that the load generator needs to connect and to join. A plan
+arrives on standard input as a line of JSON. Without a rate, the loop prepares all frames before the
+first write.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Client(asyncio.Protocol):
 
 
 def _frames(data: bytes) -> int:
-    """How many masked frames there are, none of which is long."""
+    """Return the number of masked frames, each shorter than 64 KiB."""
     count = 0
     while data:
         length = data[1] & 127
@@ -76,12 +77,12 @@ def event(job_id: str, n: int) -> bytes:
     return frame(f'42["job_log",{json.dumps(data, separators=(",", ":"))}]')
 
 
-async def carry_out(plan: dict[str, Any]) -> None:
+async def run_plan(plan: dict[str, Any]) -> None:
     [job_id], events, rate = plan["jobs"], plan["events"], plan["rate"]
     if not rate:
-        together = b"".join([event(job_id, n) for n in range(events)])
+        burst = b"".join([event(job_id, n) for n in range(events)])
         for transport in joined:
-            transport.write(together)
+            transport.write(burst)
         return
     began = time.monotonic()
     for n in range(events):
@@ -97,7 +98,7 @@ async def main(port: int) -> None:
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
-        await carry_out(json.loads(line))
+        await run_plan(json.loads(line))
         print("done", flush=True)
 
 

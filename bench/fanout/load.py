@@ -1,18 +1,20 @@
-"""Many Socket.IO clients in one process, which check what they receive and cost little themselves.
+"""Load generator: many cheap Socket.IO clients in one process, which check their events.
 
 python -m bench.fanout.load
 
-Commands come on standard input and answers go back, each a line of JSON:
+Commands arrive on standard input and answers go to standard output, each a line of JSON:
 
 ``{"connect": {"url", "clients": [{"token", "job"}], "at_once": N}}``
-    connects and joins (``job`` null: stays idle); answers when all have, with the seconds it took.
+    connects and joins the clients (``job`` null: no join), ``at_once`` of them at a time; answers
+    with the seconds that this took.
 ``{"expect": {"events": N, "timeout": S}}``
-    answers when every client has got N more events, or after S seconds, with what was missing or
-    out of order and, of every tenth client, the latencies in milliseconds.
+    answers when every client has received N more events, or after S seconds, with the numbers of
+    missing and misordered events, and the latencies of every tenth client in milliseconds.
 ``{"pings": {"count": N, "timeout": S}}``
-    answers when so many pings of the server have been answered, with how many are missing.
+    answers when the clients have answered N pings, or after S seconds, with the number of missing
+    pings.
 ``{"reconnect": true}``
-    closes all connections at once and opens them again.
+    closes all connections at once and opens them again; answers as for ``connect``.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ TIMEOUT = 120.0  # seconds
 
 
 class Client(WSListener):
-    """One connection. Its events say in their text what number they have, and when that was."""
+    """One connection. The message of an event has its number and the time of its publication."""
 
     def __init__(self, load: Load, token: str, job: str | None, *, timed: bool) -> None:
         super().__init__()
@@ -58,11 +60,11 @@ class Client(WSListener):
         payload = frame.get_payload_as_bytes()
         at = payload.find(MARK)
         if at >= 0:
-            self.event(payload, at)
+            self.handle_event(payload, at)
         elif frame.msg_type == WSMsgType.TEXT:
-            self.control(transport, payload)
+            self.handle_control(transport, payload)
 
-    def event(self, payload: bytes, at: int) -> None:
+    def handle_event(self, payload: bytes, at: int) -> None:
         number = int(payload[at + 6 : at + 13])
         if number != self.next:
             self.disorder += 1
@@ -70,69 +72,73 @@ class Client(WSListener):
         if self.timed:
             sent = int(payload[at + 17 : payload.index(b'"', at + 17)])
             self.load.latencies.append(time.monotonic_ns() - sent)
-        self.load.received()
+        self.load.count_event()
 
-    def control(self, transport: WSTransport, payload: bytes) -> None:
+    def handle_control(self, transport: WSTransport, payload: bytes) -> None:
         if payload.startswith(b"0{"):
             transport.send(WSMsgType.TEXT, b"40" + json.dumps({"token": self.token}).encode())
         elif payload.startswith(b"40{"):
             if self.job is None:
-                self.done()
+                self.set_ready()
             else:
                 request = json.dumps(["join_job", {"job_id": self.job}])
                 transport.send(WSMsgType.TEXT, b"420" + request.encode())
         elif payload.startswith(b"430"):
             if b'"ok":true' not in payload:
                 raise RuntimeError(payload)
-            self.done()
+            self.set_ready()
         elif payload == b"2":
             transport.send(WSMsgType.TEXT, b"3")
-            self.load.pinged()
+            self.load.count_ping()
         elif payload.startswith(b"44"):
             raise RuntimeError(payload)
 
-    def done(self) -> None:
+    def set_ready(self) -> None:
         if not self.ready.done():
             self.ready.set_result(None)
 
 
 class Load:
+    """All clients, and the progress of the present command."""
+
     def __init__(self) -> None:
         self.clients: list[Client] = []
         self.latencies: list[int] = []
         self.count = 0
-        self.wanted = 0
+        self.expected = 0
         self.complete = asyncio.Event()
         self.pings = 0
-        self.pings_wanted = 0
+        self.pings_expected = 0
         self.pings_complete = asyncio.Event()
         self.options: dict[str, Any] = {}
 
-    def received(self) -> None:
+    def count_event(self) -> None:
         self.count += 1
-        if self.count == self.wanted:
+        if self.count == self.expected:
             self.complete.set()
 
-    def pinged(self) -> None:
+    def count_ping(self) -> None:
         self.pings += 1
-        if self.pings == self.pings_wanted:
+        if self.pings == self.pings_expected:
             self.pings_complete.set()
 
     async def connect(self, options: dict[str, Any]) -> dict[str, Any]:
         self.options = options
         began = time.monotonic()
-        some = asyncio.Semaphore(options["at_once"])
+        limit = asyncio.Semaphore(options["at_once"])
 
-        async def one(number: int, wanted: dict[str, Any]) -> Client:
-            async with some, asyncio.timeout(TIMEOUT):
-                client = Client(self, wanted["token"], wanted["job"], timed=number % 10 == 0)
+        async def connect_one(number: int, client_options: dict[str, Any]) -> Client:
+            async with limit, asyncio.timeout(TIMEOUT):
+                client = Client(
+                    self, client_options["token"], client_options["job"], timed=number % 10 == 0
+                )
                 await ws_connect(
                     lambda: client, options["url"], websocket_handshake_timeout=TIMEOUT
                 )
                 await client.ready
                 return client
 
-        tasks = [one(number, wanted) for number, wanted in enumerate(options["clients"])]
+        tasks = [connect_one(*numbered) for numbered in enumerate(options["clients"])]
         answers = await asyncio.gather(*tasks, return_exceptions=True)
         failed = [answer for answer in answers if isinstance(answer, BaseException)]
         self.clients = [answer for answer in answers if isinstance(answer, Client)]
@@ -143,10 +149,10 @@ class Load:
         }
 
     async def expect(self, options: dict[str, Any]) -> dict[str, Any]:
-        self.wanted = options["events"] * len(self.clients)
-        if self.count < self.wanted:
-            await _bounded(self.complete, options["timeout"])
-        missing = self.wanted - self.count
+        self.expected = options["events"] * len(self.clients)
+        if self.count < self.expected:
+            await _wait(self.complete, options["timeout"])
+        missing = self.expected - self.count
         ended = time.monotonic_ns()
         answer = {
             "missing": missing,
@@ -160,10 +166,10 @@ class Load:
         return answer
 
     async def expect_pings(self, options: dict[str, Any]) -> dict[str, Any]:
-        self.pings_wanted = options["count"]
-        if self.pings < self.pings_wanted:
-            await _bounded(self.pings_complete, options["timeout"])
-        return {"missing": max(0, self.pings_wanted - self.pings)}
+        self.pings_expected = options["count"]
+        if self.pings < self.pings_expected:
+            await _wait(self.pings_complete, options["timeout"])
+        return {"missing": max(0, self.pings_expected - self.pings)}
 
     async def reconnect(self, _: object) -> dict[str, Any]:
         for client in self.clients:
@@ -172,8 +178,8 @@ class Load:
         return await self.connect({**self.options, "at_once": len(self.clients)})
 
 
-async def _bounded(event: asyncio.Event, timeout: float) -> None:
-    """Wait until it is set anew; if it is not, whoever asks counts what is missing."""
+async def _wait(event: asyncio.Event, timeout: float) -> None:
+    """Wait for the next time that an event is set, at most ``timeout`` seconds."""
     event.clear()
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout):

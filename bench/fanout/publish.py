@@ -1,9 +1,9 @@
-"""Publishes from a process of its own, as a worker does.
+"""Publish from a separate process, as a worker does.
 
 python -m bench.fanout.publish jobcast|stock REDIS_URL
 
-A plan comes on standard input as a line of JSON, ``{"jobs": [...], "events": N, "rate": R}``: so
-many events of each job, R a second of each or as fast as it goes; ``done`` goes back.
+A plan arrives on standard input as a line of JSON, ``{"jobs": [...], "events": N, "rate": R}``: N
+events of each job, R per second and job, or without pauses if R is 0. The answer is ``done``.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import socketio
 
 from jobcast import open_job
 
-WAITING = 5000  # events that a publisher's buffer has room for twice
+FLUSH_EVERY = 5000  # events; half of the publisher's buffer
 
 
-def line(n: int) -> str:
+def message(n: int) -> str:
     return f"line {n:07} at {time.monotonic_ns()}"
 
 
@@ -33,7 +33,8 @@ def stock(url: str) -> tuple[Callable[[str, int], None], Callable[[], None]]:
     def emit(job_id: str, n: int) -> None:
         now = datetime.now(UTC).isoformat()
         data = {
-            "job_id": job_id, "timestamp": now, "seq": n + 1, "level": "info", "message": line(n),
+            "job_id": job_id, "timestamp": now, "seq": n + 1, "level": "info",
+            "message": message(n),
         }  # fmt: skip
         manager.emit("job_log", data, room=f"job_{job_id}")
 
@@ -43,15 +44,15 @@ def stock(url: str) -> tuple[Callable[[str, int], None], Callable[[], None]]:
 def jobcast(url: str) -> tuple[Callable[[str, int], None], Callable[[], None]]:
     os.environ["JOBCAST_URL"] = url
     jobs: dict[str, Any] = {}
-    said = 0
+    published = 0
 
     def emit(job_id: str, n: int) -> None:
-        nonlocal said
+        nonlocal published
         if job_id not in jobs:
             jobs[job_id] = open_job(job_id)
-        jobs[job_id].log(line(n))
-        said += 1
-        if said % WAITING == 0:
+        jobs[job_id].log(message(n))
+        published += 1
+        if published % FLUSH_EVERY == 0:
             flush()
 
     def flush() -> None:
@@ -60,7 +61,7 @@ def jobcast(url: str) -> tuple[Callable[[str, int], None], Callable[[], None]]:
     return emit, flush
 
 
-def carry_out(plan: dict[str, Any], emit: Callable[[str, int], None]) -> None:
+def run_plan(plan: dict[str, Any], emit: Callable[[str, int], None]) -> None:
     began = time.monotonic()
     for n in range(plan["events"]):
         if plan["rate"]:
@@ -72,7 +73,7 @@ def carry_out(plan: dict[str, Any], emit: Callable[[str, int], None]) -> None:
 def main() -> None:
     emit, flush = {"jobcast": jobcast, "stock": stock}[sys.argv[1]](sys.argv[2])
     for text in sys.stdin:
-        carry_out(json.loads(text), emit)
+        run_plan(json.loads(text), emit)
         flush()
         print("done", flush=True)
 

@@ -1,4 +1,4 @@
-"""The table, the figures as JSON, and the plot for the docs."""
+"""Print the tables, and write figures, plot and tables into the docs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from typing import Any, Final
 import matplotlib as mpl
 
 from bench.fanout.scenarios import Row, Sample
+from bench.fanout.variants import VARIANTS
 
 PEERS: Final = ("jobcast", "stock", "node", "floor")
-# Of the documentation's folder.
+# Paths in the folder of the docs.
 PAGE: Final = Path("explanation", "performance.md")
 FIGURES: Final = Path("explanation", "fanout.json")
 PLOT: Final = Path("images", "fanout.svg")
@@ -23,7 +24,7 @@ COLOURS: Final = {"jobcast": "#0a7d5c", "stock": "#8a8f98", "node": "#c58b2b", "
 
 
 def summary(row: Row, samples: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
-    """The medians of a row's runs, with the ratios to jobcast."""
+    """Return the medians of a row's runs, with the ratios to jobcast."""
     costs = {name: statistics.median(s.cost for s in some) for name, some in samples.items()}
     own = costs["jobcast"]
     ratios = {name: cost / own for name, cost in costs.items() if own and name != "jobcast"}
@@ -50,27 +51,27 @@ def summary(row: Row, samples: Mapping[str, Sequence[Sample]]) -> dict[str, Any]
 
 
 def caller_rows(runs: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
-    """What a task pays, as rows of the same kind."""
-    found: list[dict[str, Any]] = []
+    """Return the costs of a task's calls as rows."""
+    rows: list[dict[str, Any]] = []
     for call, target in (("progress", 100), ("log", 30)):
         own = statistics.median(run[call] for run in runs) / 1000
         other = statistics.median(run["update_state"] for run in runs) / 1000
-        found.append(
+        rows.append(
             {
-                "name": call, "title": f"self.{call}(), beside Celery's update_state",
+                "name": call, "title": f"self.{call}(), next to Celery's update_state",
                 "unit": "us a call", "cost": {"jobcast": own, "update_state": other},
                 "ratio": {"update_state": other / own}, "target": {"update_state": target},
             }
         )  # fmt: skip
-    middle = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-    found.append(
+    medians = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+    rows.append(
         {
-            "name": "publisher", "title": "a line of log, in the publisher's thread",
-            "unit": "us a line", "cost": {"jobcast": middle["publisher"] / 1000}, "ratio": {},
-            "target": {}, "drained_a_second": middle["drained"], "batch": middle["batch"],
+            "name": "publisher", "title": "a log line in the publisher's thread",
+            "unit": "us a line", "cost": {"jobcast": medians["publisher"] / 1000}, "ratio": {},
+            "target": {}, "drained_a_second": medians["drained"], "batch": medians["batch"],
         }
     )  # fmt: skip
-    return found
+    return rows
 
 
 def machine() -> dict[str, str]:
@@ -78,12 +79,17 @@ def machine() -> dict[str, str]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line for each row: the costs, how often jobcast's goes into the others, the targets."""
+    """Return one line per row: costs, ratios to jobcast's cost, and targets.
+
+    Rows with a variant of jobcast follow below the table, as they have no other peers.
+    """
+    switches = [row for row in rows if VARIANTS.keys() & row["cost"].keys()]
+    rows = [row for row in rows if row not in switches]
     lines = [f"{'':47}{'unit':15}" + "".join(f"{name:>20}" for name in PEERS)]
     for row in rows:
         cells = []
-        others = {"update_state": "stock"}
-        named = {others.get(name, name): name for name in row["cost"]}
+        columns = {"update_state": "stock"}
+        named = {columns.get(name, name): name for name in row["cost"]}
         for peer in PEERS:
             name = named.get(peer)
             cells.append("-" if name is None else _cell(row, name))
@@ -96,14 +102,20 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             )
         if "batch" in row:
             lines.append(
-                f"{row['name']}: {row['drained_a_second']:,.0f} lines/s for as long as they come,"
-                f" {row['batch']:.0f} in a pipeline"
+                f"{row['name']}: {row['drained_a_second']:,.0f} lines/s continuously,"
+                f" {row['batch']:.0f} per pipeline"
             )
-    return "\n".join(lines)
+    return "\n".join([*lines, *map(_switch_line, switches)])
+
+
+def _switch_line(row: Mapping[str, Any]) -> str:
+    [variant] = VARIANTS.keys() & row["cost"].keys()
+    on, off = row["cost"]["jobcast"], row["cost"][variant]
+    return f"{row['title']}: {_short(on)} {row['unit']} on, {_short(off)} off ({off / on:.3g}x)"
 
 
 def growth_table(growth: Mapping[str, Mapping[str, float]]) -> str:
-    """One line for each thing that grows."""
+    """Return one line per growing quantity."""
     return "\n".join(
         f"{title}: " + ", ".join(f"{size}: {cost:.3g} us" for size, cost in costs.items())
         for title, costs in growth.items()
@@ -111,7 +123,7 @@ def growth_table(growth: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def write(figures: Mapping[str, Any], docs: Path) -> None:
-    """Put figures, plot and tables where the docs have them."""
+    """Write figures, plot and tables into the docs."""
     rows, growth = figures["rows"], figures["growth"]
     (docs / FIGURES).write_text(json.dumps(figures, indent=1) + "\n")
     plot(rows, growth, docs / PLOT)
@@ -123,7 +135,7 @@ def write(figures: Mapping[str, Any], docs: Path) -> None:
 
 
 def with_block(text: str, name: str, block: str) -> str:
-    """The text of a page with another block after the mark of that name."""
+    """Return a page's text with the block after the named mark replaced."""
     before, mark, after = text.partition(f"<!-- {name} -->\n```\n")
     _, end, rest = after.partition("\n```\n")
     if not end:
@@ -132,7 +144,7 @@ def with_block(text: str, name: str, block: str) -> str:
 
 
 def missed(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The targets that were not met."""
+    """Describe the missed targets."""
     return [
         f"{row['title']}: {row['ratio'][name]:.2f}x of {name}, should be {target:.2f}x"
         for row in rows
@@ -142,7 +154,7 @@ def missed(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def plot(rows: Sequence[Mapping[str, Any]], growth: Mapping[str, Any], path: Path) -> None:
-    """Costs beside each other, and how they grow, as SVG."""
+    """Plot the costs and their growth as SVG."""
     mpl.use("svg")
     mpl.rcParams.update({"svg.hashsalt": "jobcast", "font.size": 9, "svg.fonttype": "none"})
     from matplotlib import pyplot as plt
@@ -164,7 +176,7 @@ def plot(rows: Sequence[Mapping[str, Any]], growth: Mapping[str, Any], path: Pat
         right.plot(sizes, list(costs.values()), "o-", label=f"{title} (µs)")
     right.set_xscale("log")
     right.set_yscale("log")
-    right.set_xlabel("clients of one job, or jobs with a client each")
+    right.set_xlabel("clients of one job, or jobs with one client each")
     if growth:
         right.legend(frameon=False)
     for axis in (left, right):

@@ -1,4 +1,4 @@
-"""What is measured, and how much of it."""
+"""The measurements: their rows, sizes and targets."""
 
 from __future__ import annotations
 
@@ -15,80 +15,82 @@ from bench.fanout.peers import Peer, peer, redis_server
 
 CLIENTS: Final = 1000
 TEN_TO_A_JOB: Final = [f"job-{n % (CLIENTS // 10)}" for n in range(CLIENTS)]
-# Events of a run, the same for all.
+# Events per run, equal for all peers.
 WARM_UP: Final = 30
 BURST: Final = 300
-STEADY: Final = 300  # at 100 a second
-MANY: Final = 30  # of each of as many jobs
+STEADY: Final = 300  # at 100 per second
+MANY: Final = 30  # per job, with as many jobs as clients
 UNFOLLOWED: Final = 5000
 IDLE: Final = 2000  # connections
 
-SETTLE: Final = 0.5  # seconds before the clock is read
-IDLE_SETTLE: Final = 6.0  # and before memory is: longer than a client may take to authenticate
+SETTLE: Final = 0.5  # seconds before a reading of the CPU time
+IDLE_SETTLE: Final = (
+    6.0  # seconds before a reading of memory: longer than the limit for authentication
+)
 
 
 class Sample(Struct):
     """One measurement of one server."""
 
     cost: float  # microseconds of the server's CPU time, or bytes
-    rate: float = 0.0  # deliveries or connections a second, by the clock
+    rate: float = 0.0  # deliveries or connections per second of wall time
     latencies: list[float] = []  # milliseconds
 
 
 def burst(server: Peer, clients: int = CLIENTS) -> Sample:
-    """One job, many clients, events as fast as they go."""
+    """One job, many clients, events without pauses."""
     server.connect(["job"] * clients, at_once=min(50, clients))
-    _spread(server, ["job"], WARM_UP, clients)
-    return _spread(server, ["job"], BURST, clients)
+    _deliver(server, ["job"], WARM_UP, clients)
+    return _deliver(server, ["job"], BURST, clients)
 
 
 def steady(server: Peer) -> Sample:
-    """The same at 100 events a second."""
+    """One job, many clients, 100 events per second."""
     server.connect(["job"] * CLIENTS)
-    return _spread(server, ["job"], STEADY, CLIENTS, rate=100)
+    return _deliver(server, ["job"], STEADY, CLIENTS, rate=100)
 
 
 def many(server: Peer, jobs: int = CLIENTS) -> Sample:
-    """As many jobs, each with one client."""
+    """Many jobs, each with one client."""
     ids = [f"job-{n}" for n in range(jobs)]
     server.connect(ids)
     events = max(2, MANY * CLIENTS // jobs)
-    _spread(server, ids, 2, jobs)
-    return _spread(server, ids, events, jobs)
+    _deliver(server, ids, 2, jobs)
+    return _deliver(server, ids, events, jobs)
 
 
 def unfollowed(server: Peer) -> Sample:
-    """Events of a job that nobody follows here."""
+    """Events of a job without followers on this server."""
     server.connect(["another"])
     time.sleep(SETTLE)
     began, before = time.monotonic(), server.cpu()
     server.publish(["job"], UNFOLLOWED)
-    server.published()
+    server.wait_published()
     time.sleep(SETTLE)
     cost = (server.cpu() - before) / UNFOLLOWED * 1e6
     return Sample(cost, UNFOLLOWED / (time.monotonic() - began))
 
 
-def unheard(server: Peer) -> Sample:
-    """Bytes that come to the server of such an event.
+def unfollowed_bytes(server: Peer) -> Sample:
+    """Bytes that the server receives per event of a job without followers.
 
     Raises:
-        RuntimeError: something came to jobcast.
+        RuntimeError: jobcast received bytes.
     """
     server.connect(["another"])
     time.sleep(SETTLE)
-    before = server.heard()
+    before = server.subscribed_bytes()
     server.publish(["job"], UNFOLLOWED)
-    server.published()
+    server.wait_published()
     time.sleep(SETTLE)
-    heard = server.heard() - before
-    if server.name == "jobcast" and heard:
-        raise RuntimeError(f"{heard} bytes of what nobody follows were received")
-    return Sample(heard / UNFOLLOWED)
+    received = server.subscribed_bytes() - before
+    if server.name == "jobcast" and received:
+        raise RuntimeError(f"jobcast received {received} bytes for a job without followers")
+    return Sample(received / UNFOLLOWED)
 
 
 def connect(server: Peer) -> Sample:
-    """Connect, with a token of one's own, and join; ten clients to a job, fifty at a time."""
+    """Connect with a token per job and join; ten clients per job, fifty at a time."""
     server.connect([f"warm-{n}" for n in range(100)])
     before = server.cpu()
     answer = server.connect(TEN_TO_A_JOB)
@@ -96,7 +98,7 @@ def connect(server: Peer) -> Sample:
 
 
 def storm(server: Peer) -> Sample:
-    """All clients lose their connection and come back in the same moment."""
+    """All clients lose their connections and reconnect at once."""
     server.connect(TEN_TO_A_JOB)
     time.sleep(SETTLE)
     before = server.cpu()
@@ -105,10 +107,10 @@ def storm(server: Peer) -> Sample:
 
 
 def peak(server: Peer) -> Sample:
-    """Bytes that such a storm takes for each of them, at the most."""
+    """Peak memory of such a storm per client."""
     server.connect(TEN_TO_A_JOB)
     time.sleep(SETTLE)
-    before = server.forget_peak()
+    before = server.reset_peak()
     server.reconnect()
     return Sample((server.peak() - before) / CLIENTS)
 
@@ -123,7 +125,7 @@ def ping(server: Peer) -> Sample:
 
 
 def memory(server: Peer) -> Sample:
-    """Bytes of an idle connection that has authenticated."""
+    """Memory of an idle, authenticated connection."""
     server.connect([None] * 200)
     time.sleep(IDLE_SETTLE)
     before = server.resident()
@@ -133,7 +135,7 @@ def memory(server: Peer) -> Sample:
 
 
 def caller() -> dict[str, float]:
-    """What a task pays for a call, and what the publisher makes of it; see ``caller.py``."""
+    """Return the costs of a task's calls and of the publisher; see ``caller.py``."""
     with redis_server() as url:
         argv = [sys.executable, "-m", "bench.fanout.caller", url]
         output = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
@@ -142,14 +144,14 @@ def caller() -> dict[str, float]:
 
 
 class Row(Struct):
-    """A line of the table: what is done, with whom, and what should come of it."""
+    """A line of the table: a measurement, its peers and its targets."""
 
     name: str
     title: str
     unit: str
     run: Callable[[Peer], Sample]
     peers: tuple[str, ...]
-    targets: dict[str, float]  # peer: how many times jobcast's cost its own should be, at least
+    targets: dict[str, float]  # minimum ratios of the peers' costs to jobcast's
 
 
 ROWS: Final = (
@@ -166,11 +168,11 @@ ROWS: Final = (
         ("jobcast", "stock", "node"), {"stock": 15, "node": 3},
     ),
     Row(
-        "unfollowed", "events of a job that nobody here follows", "us an event", unfollowed,
+        "unfollowed", "events of a job without followers", "us an event", unfollowed,
         ("jobcast", "stock", "node"), {},
     ),
     Row(
-        "unheard", "what the server receives of these", "bytes an event", unheard,
+        "unfollowed-bytes", "bytes received for these events", "bytes an event", unfollowed_bytes,
         ("jobcast", "stock", "node"), {},
     ),
     Row(
@@ -182,11 +184,19 @@ ROWS: Final = (
         ("jobcast", "stock", "node"), {},
     ),
     Row(
-        "peak", "memory that this takes at its peak", "bytes a client", peak,
+        "relaxed-gc", "1,000 clients reconnect at once, relaxed_gc", "us a client", storm,
+        ("jobcast", "default-gc"), {},
+    ),
+    Row(
+        "log-batching", "1,000 clients reconnect at once, BatchingHandler", "us a client", storm,
+        ("jobcast", "unbatched-log"), {},
+    ),
+    Row(
+        "peak", "peak memory of this", "bytes a client", peak,
         ("jobcast", "stock", "node"), {},
     ),
     Row(
-        "ping", "a ping of an idle connection, answered", "us a ping", ping,
+        "ping", "a ping of an idle connection and its answer", "us a ping", ping,
         ("jobcast", "stock", "node"), {},
     ),
     Row(
@@ -202,7 +212,7 @@ GROWTH: Final[tuple[tuple[str, Callable[[Peer, int], Sample], tuple[int, ...]], 
 
 
 def samples(row: Row, runs: int) -> Iterator[tuple[str, Sample]]:
-    """The peers take turns, so that what the machine does meanwhile befalls all of them."""
+    """Measure the peers in turns, so that other load on the machine affects all of them."""
     for _ in range(runs):
         for name in row.peers:
             with peer(name) as server:
@@ -210,27 +220,27 @@ def samples(row: Row, runs: int) -> Iterator[tuple[str, Sample]]:
 
 
 def growth(runs: int) -> dict[str, dict[str, float]]:
-    """Cost for each size, of jobcast alone: the median of several runs."""
-    found: dict[str, dict[str, float]] = {}
+    """Return jobcast's median cost for each size."""
+    costs: dict[str, dict[str, float]] = {}
     for title, run, sizes in GROWTH:
-        of_size: dict[int, list[float]] = {size: [] for size in sizes}
+        by_size: dict[int, list[float]] = {size: [] for size in sizes}
         for _ in range(runs):
             for size in sizes:
                 with peer("jobcast") as server:
-                    of_size[size].append(run(server, size).cost)
-        found[title] = {
-            str(size): sorted(costs)[len(costs) // 2] for size, costs in of_size.items()
+                    by_size[size].append(run(server, size).cost)
+        costs[title] = {
+            str(size): sorted(values)[len(values) // 2] for size, values in by_size.items()
         }
-    return found
+    return costs
 
 
-def _spread(server: Peer, jobs: list[str], events: int, clients: int, rate: float = 0) -> Sample:
+def _deliver(server: Peer, jobs: list[str], events: int, clients: int, rate: float = 0) -> Sample:
     time.sleep(SETTLE)
     began, before = time.monotonic(), server.cpu()
     server.publish(jobs, events, rate)
     answer: dict[str, Any] = server.expect(events)
     seconds = time.monotonic() - began
-    server.published()
+    server.wait_published()
     time.sleep(SETTLE)
     deliveries = clients * events
     cost = (server.cpu() - before) / deliveries * 1e6

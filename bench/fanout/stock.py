@@ -1,4 +1,4 @@
-"""The stock stack: python-socketio with its Redis manager under uvicorn, as documented.
+"""The stock stack: python-socketio with its Redis manager under uvicorn.
 
 SECRET=... REDIS_URL=... uvicorn bench.fanout.stock:app
 """

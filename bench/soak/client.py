@@ -1,4 +1,4 @@
-"""Stock Socket.IO clients that come back by themselves, and what they follow."""
+"""Stock Socket.IO clients that reconnect, and the jobs that they follow."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from aiohttp.connector import Connection as HttpConnection
 from aiohttp.tracing import Trace
 from socketio.exceptions import SocketIOError
 
-from bench.soak.transcript import Connection, Event, Join, Joined, event_of, told
-from bench.soak_jobs import Script
+from bench.soak.jobs import Script
+from bench.soak.transcript import Connection, Event, Join, Joined, describe, event_of
 
 CONNECT_TIMEOUT: Final = 10.0  # seconds
-ANSWER_TIMEOUT: Final = 20.0  # seconds that a server may take to answer a request
+ANSWER_TIMEOUT: Final = 20.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class SentJob:
     script: Script
 
 
-class Followed:
-    """A job that a client follows: where it is, and what it was sent."""
+class FollowedJob:
+    """A job that a client follows: the cursor, and the events of each connection."""
 
     def __init__(self, job: SentJob) -> None:
         self.job = job
@@ -45,89 +45,89 @@ class Followed:
     def after(self) -> tuple[str, int] | None:
         return (self.epoch, self.seq) if self.epoch else None
 
-    def begin(self, joined: Joined) -> None:
+    def handle_joined(self, joined: Joined) -> None:
         self.connections[-1].append(joined)
         if joined.epoch != self.epoch:
             self.epoch, self.seq, self.ended = joined.epoch, 0, False
 
-    def receive(self, event: Event) -> None:
+    def handle_event(self, event: Event) -> None:
         self.connections[-1].append(event)
         self.seq = max(self.seq, event.seq)
         self.ended = self.ended or event.is_end
 
-    def accept(self, epoch: str, seq: int) -> None:
-        """The acknowledgement's cursor; an older one does not replace a newer one."""
+    def advance(self, epoch: str, seq: int) -> None:
+        """Advance the cursor to the one of an answer, unless the cursor is newer."""
         if epoch == self.epoch:
             self.seq = max(self.seq, seq)
 
 
 class ClosingConnector(aiohttp.TCPConnector):
-    """Closes with itself all connections that it has made.
+    """Connector that closes all connections that it has opened.
 
-    Engine.IO's client forgets those that are cut, or given up, during the handshake.
+    Engine.IO's client does not close connections that end or time out during the handshake.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._made: list[HttpConnection] = []
+        self._opened: list[HttpConnection] = []
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> HttpConnection:
         connection = await super().connect(req, traces, timeout)
-        self._made.append(connection)
+        self._opened.append(connection)
         return connection
 
     def close(self, *, abort_ssl: bool = False) -> Coroutine[Any, Any, None]:
-        for connection in self._made:
+        for connection in self._opened:
             connection.close()
         return super().close(abort_ssl=abort_ssl)
 
 
 class Client:
-    """A stock Socket.IO client that comes back as PROTOCOL.md says."""
+    """A stock Socket.IO client that reconnects as PROTOCOL.md describes."""
 
     def __init__(
         self, name: str, token: str, urls: Sequence[str], rng: random.Random, counts: Counter[str],
-        *, leaves: float = 0.7,
+        *, leave_probability: float = 0.7,
     ) -> None:  # fmt: skip
         self.name = name
-        self.followed: dict[str, Followed] = {}
+        self.followed: dict[str, FollowedJob] = {}
         self._token = token
         self._urls = urls
         self._rng = rng
         self._counts = counts
-        self._leaves = leaves  # how often it leaves a job that has ended
-        self._lost = asyncio.Event()
+        self._leave_probability = leave_probability  # of a job that has ended
+        self._disconnected = asyncio.Event()
         self._sio: socketio.AsyncClient | None = None
         self._connected = False
         self._joins: set[asyncio.Task[None]] = set()
-        self.heard_at = 0.0
+        self.last_received = 0.0
 
     @property
     def waiting(self) -> list[str]:
-        """The jobs whose end has not come."""
+        """The jobs whose end has not arrived."""
         return [job_id for job_id, followed in self.followed.items() if not followed.ended]
 
     def forget(self, job_ids: Iterable[str]) -> None:
-        """Expect nothing of these jobs."""
+        """Stop waiting for these jobs."""
         for job_id in job_ids:
             if job_id in self.followed:
                 self.followed[job_id].ended = True
 
     def follow(self, job: SentJob) -> None:
-        followed = self.followed[job.job_id] = Followed(job)
+        followed = self.followed[job.job_id] = FollowedJob(job)
         if self._connected:
-            late = self._rng.choice((0.0, 0.0, self._rng.uniform(0, 2)))
-            self._begin(followed, late)
+            delay = self._rng.choice((0.0, 0.0, self._rng.uniform(0, 2)))
+            self._start_join(followed, delay)
 
     async def run(self) -> None:
         while True:
-            self._lost.clear()
+            self._disconnected.clear()
             try:
                 await self._stay_connected(self._rng.choice(self._urls))
             except (SocketIOError, OSError, TimeoutError):
-                self._counts["connections refused or cut at once"] += 1
+                self._counts["connections refused or closed at once"] += 1
             await asyncio.sleep(self._rng.uniform(0.02, 0.3))
 
     async def _stay_connected(self, url: str) -> None:
@@ -137,10 +137,10 @@ class Client:
             try:
                 for followed in self.followed.values():
                     if not followed.ended or self._rng.random() < 0.05:
-                        self._begin(followed)
-                await self._lost.wait()
+                        self._start_join(followed)
+                await self._disconnected.wait()
             finally:
-                # What is still on its way to the handlers was not seen, and will be asked for.
+                # Handlers drop later events, and the next connection requests them again.
                 self._sio, self._connected = None, False
                 for task in self._joins:
                     task.cancel()
@@ -148,12 +148,12 @@ class Client:
 
     @asynccontextmanager
     async def _connection(self, url: str) -> AsyncIterator[socketio.AsyncClient]:
-        # Engine.IO's own session would be left open when a connection is refused, and one that is
-        # closed in ``finally`` when the client is cancelled once more while it disconnects.
+        # Engine.IO leaves its own session open when a connection is refused. A session closed in
+        # ``finally`` stays open when the client is cancelled again while it disconnects.
         async with aiohttp.ClientSession(connector=ClosingConnector()) as http:
             sio = socketio.AsyncClient(reconnection=False, handle_sigint=False, http_session=http)
             sio.on("*", partial(self._receive_on, sio))
-            sio.on("disconnect", partial(self._lose, sio))
+            sio.on("disconnect", partial(self._handle_disconnect, sio))
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     await sio.connect(
@@ -161,7 +161,7 @@ class Client:
                         wait_timeout=CONNECT_TIMEOUT,
                     )  # fmt: skip
                 if not sio.connected or sio.eio.state != "connected":
-                    self._lost.set()
+                    self._disconnected.set()
                 yield sio
             finally:
                 with suppress(TimeoutError, SocketIOError, OSError):
@@ -172,18 +172,18 @@ class Client:
         if self._sio is sio:
             await self._receive(name, data)
 
-    async def _lose(self, sio: socketio.AsyncClient, *_: Any) -> None:
+    async def _handle_disconnect(self, sio: socketio.AsyncClient, *_: Any) -> None:
         if self._sio is sio:
-            self._lost.set()
+            self._disconnected.set()
 
-    def _begin(self, followed: Followed, late: float = 0.0) -> None:
+    def _start_join(self, followed: FollowedJob, delay: float = 0.0) -> None:
         followed.connections.append([])
-        task = asyncio.create_task(self._join(followed, late))
+        task = asyncio.create_task(self._join(followed, delay))
         self._joins.add(task)
         task.add_done_callback(self._joins.discard)
 
-    async def _join(self, followed: Followed, late: float) -> None:
-        await asyncio.sleep(late)
+    async def _join(self, followed: FollowedJob, delay: float) -> None:
+        await asyncio.sleep(delay)
         job_id = followed.job.job_id
         while True:
             join = Join(followed.after, at=time.monotonic())
@@ -196,18 +196,18 @@ class Client:
                 return
             if answer["ok"]:
                 join.recovered = answer["recovered"]
-                followed.accept(answer["epoch"], answer["seq"])
+                followed.advance(answer["epoch"], answer["seq"])
                 self._counts["joins"] += 1
                 self._counts["joins with after"] += join.after is not None
                 self._counts["joins that recovered"] += answer["recovered"]
                 return
             join.refused = answer["code"]
             self._counts[f"joins refused: {join.refused}"] += 1
-            # That a job is not known is said of one, too, whose sender has no connection just now.
+            # A job stays unknown while its sender is disconnected.
             await asyncio.sleep(self._rng.uniform(0.05, 0.3))
 
     async def _request(self, name: str, payload: dict[str, Any]) -> dict[str, Any] | None:
-        """The answer; None if there will be none on this connection."""
+        """Send a request. Return the answer, or None if the connection fails."""
         try:
             assert self._sio is not None
             answer: dict[str, Any] = await self._sio.call(name, payload, timeout=ANSWER_TIMEOUT)
@@ -217,30 +217,34 @@ class Client:
             pass
         else:
             return answer
-        self._lost.set()
+        self._disconnected.set()
         return None
 
     async def _receive(self, name: str, data: Any) -> None:
         followed = self.followed.get(data.get("job_id"))
         if followed is None:
             return
-        self.heard_at = at = time.monotonic()
+        self.last_received = at = time.monotonic()
         if name == "joined":
-            followed.begin(Joined(data["epoch"], data["seq"], at=at))
+            followed.handle_joined(Joined(data["epoch"], data["seq"], at=at))
         elif (event := event_of(name, data, at)) is not None:
-            followed.receive(event)
-            if event.is_end and self._rng.random() < self._leaves and self._sio is not None:
-                # Nobody waits for the answer.
+            followed.handle_event(event)
+            if (
+                event.is_end
+                and self._rng.random() < self._leave_probability
+                and self._sio is not None
+            ):
+                # The client ignores the answer.
                 with suppress(SocketIOError):
                     await self._sio.emit("leave_job", {"job_id": data["job_id"]})
 
 
-def written(followed: Followed) -> str:
-    """A transcript, for people."""
+def format_transcript(followed: FollowedJob) -> str:
+    """Return the transcript of a job as text."""
     lines = [f"expected: {', '.join(followed.job.script.transcript())}"]
     for number, connection in enumerate(followed.connections, 1):
         lines.append(f"connection {number}")
         for entry in connection:
-            text = told(entry) if isinstance(entry, Event) else repr(entry)
+            text = describe(entry) if isinstance(entry, Event) else repr(entry)
             lines.append(f"  {entry.at:.3f} {text}")
     return "\n".join([*lines, ""])

@@ -1,8 +1,8 @@
-"""Failovers behind Sentinels in which Redis loses nothing, or exactly what is reported.
+"""Failovers behind Sentinels in which Redis loses no confirmed write, or only reported ones.
 
-Replication is asynchronous: what a master has confirmed and not yet passed on is lost when another
-takes over. That is documented, and would hide what jobcast loses. So a master is killed or stopped
-when the replica has all that it has confirmed, while further writes wait in it.
+Replication is asynchronous: a failover loses confirmed writes that the master has not replicated.
+Such documented losses would hide losses of jobcast. Therefore these failovers pause the master's
+writes, wait until the replica is in sync, and only then kill or stop the master.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import time
 from contextlib import ExitStack
 from typing import Final
 
-from bench.soak.redis_writes import PublishedJobs, writes_held
+from bench.soak.redis_writes import PublishedJobs, writes_paused
 from tests.support import wait_for
 from tests.support.redis_family import RedisProcess, Sentinels
 
-DOWN_AFTER: Final = 2.0  # seconds until the Sentinels replace a master that a fault took away
-NEVER: Final = 24 * 3600.0  # seconds: no other master is replaced, however busy the machine is
+DOWN_AFTER: Final = 2.0  # seconds until the Sentinels replace a master after a fault
+NEVER: Final = 24 * 3600.0  # seconds; the Sentinels replace no other master, even on a busy machine
 
 
 class Failovers:
-    """Takes the master away and waits until the replica has taken over."""
+    """Kills or stops the master, and waits for the replica's promotion."""
 
     def __init__(self, servers: Sentinels) -> None:
         self._servers = servers
@@ -36,27 +36,27 @@ class Failovers:
         return master
 
     def kill_master(self) -> None:
-        """Kill the master. What it has confirmed is replicated."""
+        """Kill the master after it has replicated every confirmed write."""
         master = self.master
-        with writes_held(master):
+        with writes_paused(master):
             wait_for(self._servers.in_sync, "replica in sync")
             master.kill()
         self._servers.start_as_replica(master, self._successor_of(master))
-        # Not in sync: events go on to flow, and the master is ahead.
+        # The replica need not be in sync: new events keep the master ahead.
         wait_for(self._servers.is_followed, "replica")
 
     def stop_master(self, seconds: float) -> set[str]:
-        """Stop the master until the replica has taken over, and for so long at least.
+        """Stop the master until the replica is promoted, and for at least ``seconds``.
 
-        What it has confirmed by then is replicated. When it wakes it runs what waits in it and in
-        its sockets, until it is demoted.
+        The master has replicated every confirmed write before. When it resumes, it runs delayed
+        writes and those in its sockets until it is demoted.
 
         Returns:
-            The jobs of which it confirms events then. These are lost with it.
+            The jobs with events that the master confirms after it resumes. These events are lost.
         """
         master = self.master
         with ExitStack() as stack:
-            with writes_held(master):
+            with writes_paused(master):
                 wait_for(self._servers.in_sync, "replica in sync")
                 published = stack.enter_context(PublishedJobs(master))
                 master.popen.send_signal(signal.SIGSTOP)
@@ -66,9 +66,9 @@ class Failovers:
                 time.sleep(max(0.0, began + seconds - time.monotonic()))
             finally:
                 master.popen.send_signal(signal.SIGCONT)
-            forgotten = published.until_demoted()
+            lost = published.until_demoted()
         wait_for(self._servers.is_followed, "replica")
-        return forgotten
+        return lost
 
     def _successor_of(self, master: RedisProcess) -> RedisProcess:
         self._servers.tolerate(DOWN_AFTER)

@@ -1,4 +1,4 @@
-"""RabbitMQ in a soak, and what happens to it."""
+"""RabbitMQ in a soak, and its faults."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Final
 
 from kombu.connection import Connection
 
-from bench.soak.faults import Kinds
-from bench.soak.processes import stopped
-from bench.soak.sent import Sent
+from bench.soak.faults import FaultKinds
+from bench.soak.job_tracker import JobTracker
+from bench.soak.process_faults import stop_processes
 from jobcast.transports.amqp.names import Names
 from tests.support import wait_for
 from tests.support.rabbitmq import RabbitMQ
@@ -20,28 +20,30 @@ from tests.support.rabbitmq import RabbitMQ
 CRASH: Final = "broker killed"
 PAUSE: Final = "broker paused (SIGSTOP)"
 ALARM: Final = "memory alarm"
-NOTICED: Final = 8.0  # seconds until every process has noticed that an exchange is gone
+DETECTION: Final = 8.0  # seconds until every process has detected a deleted exchange
 DELETE_EVENTS: Final = f"exchange {Names().events} deleted"
 DELETE_LEASES: Final = f"exchange {Names().leases} deleted"
 
 
 class RabbitStore:
-    """One node."""
+    """One RabbitMQ node."""
 
     def __init__(self, folder: Path) -> None:
-        here = folder / "rabbitmq"
-        here.mkdir()
-        self._rabbitmq = RabbitMQ(here)
+        data = folder / "rabbitmq"
+        data.mkdir()
+        self._rabbitmq = RabbitMQ(data)
         self.url = self._rabbitmq.url
         self.port: int | None = self._rabbitmq.port
 
     def ready(self) -> None:
         self._rabbitmq.ready()
 
-    def kinds(self, rng: random.Random, sent: Sent, are_ready: Callable[[], bool]) -> Kinds:
-        del sent  # nothing that the broker has confirmed is lost by these
-        self._are_ready = are_ready
-        self._rng, self._mending = rng, asyncio.Lock()
+    def kinds(
+        self, rng: random.Random, jobs: JobTracker, all_ready: Callable[[], bool]
+    ) -> FaultKinds:
+        del jobs  # these faults lose no confirmed events
+        self._all_ready = all_ready
+        self._rng, self._repair_lock = rng, asyncio.Lock()
         return {
             CRASH: self._crash,
             PAUSE: self._pause,
@@ -54,7 +56,7 @@ class RabbitStore:
         self._rabbitmq.kill()
 
     async def _crash(self) -> bool:
-        async with self._mending:
+        async with self._repair_lock:
             await asyncio.to_thread(self._rabbitmq.crash)
             await asyncio.sleep(self._rng.uniform(0, 1))
             self._rabbitmq.start()
@@ -62,12 +64,12 @@ class RabbitStore:
         return True
 
     async def _pause(self) -> bool:
-        async with self._mending:
-            await stopped([self._rabbitmq.node.popen.pid], self._rng.uniform(0.5, 2))
+        async with self._repair_lock:
+            await stop_processes([self._rabbitmq.node.popen.pid], self._rng.uniform(0.5, 2))
         return True
 
     async def _alarm(self) -> bool:
-        async with self._mending:
+        async with self._repair_lock:
             alarm = self._rabbitmq.alarm()
             await asyncio.to_thread(alarm.__enter__)
             try:
@@ -77,13 +79,13 @@ class RabbitStore:
         return True
 
     async def _delete(self, exchange: str) -> bool:
-        async with self._mending:
-            # What is published while one process is bound again and another is away is missing
-            # there, as is documented.
-            await asyncio.to_thread(wait_for, self._are_ready, "processes that are ready")
+        async with self._repair_lock:
+            # Events published while only some processes are bound are missing at the others, as
+            # documented.
+            await asyncio.to_thread(wait_for, self._all_ready, "ready processes")
             await asyncio.to_thread(self._delete_now, exchange)
-            await asyncio.sleep(NOTICED)
-            await asyncio.to_thread(wait_for, self._are_ready, "processes that are ready again")
+            await asyncio.sleep(DETECTION)
+            await asyncio.to_thread(wait_for, self._all_ready, "ready processes")
         return True
 
     def _delete_now(self, exchange: str) -> None:

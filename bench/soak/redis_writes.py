@@ -1,4 +1,4 @@
-"""What a Redis server confirms, and how to keep it from confirming more."""
+"""Pause the writes of a Redis server, and record the jobs that it publishes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Server(Protocol):
 
 
 @contextmanager
-def writes_held(server: Server) -> Iterator[None]:
-    """Let a server hold all writes back; they run afterwards.
+def writes_paused(server: Server) -> Iterator[None]:
+    """Make a server delay all writes until the context ends.
 
-    A server that is stopped meanwhile runs them when it wakes, one that is killed never does.
+    A server that is stopped meanwhile runs them when it resumes; a killed server never does.
     """
     connection = _connection(server)
     connection.send_command("CLIENT", "PAUSE", round(2000 * TIMEOUT), "WRITE")
@@ -31,21 +31,21 @@ def writes_held(server: Server) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(redis.ConnectionError):  # it was killed
-            # A stopped server answers this when it wakes, too late to wait for it.
+        with suppress(redis.ConnectionError):  # the server was killed
+            # A stopped server answers only when it resumes.
             connection.send_command("CLIENT", "UNPAUSE")
         connection.disconnect()
 
 
 class PublishedJobs:
-    """The jobs of which a server stores and publishes events, while the context is open."""
+    """Record of the jobs whose events a server stores and publishes within the context."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._jobs: set[str] = set()
 
     def __enter__(self) -> PublishedJobs:
-        # Not redis-py's PubSub: that would subscribe again when the server cuts the connection.
+        # redis-py's PubSub would subscribe again when the server closes the connection.
         self._connection = _connection(self._server)
         self._connection.send_command("PSUBSCRIBE", ALL_JOBS)
         self._connection.read_response()
@@ -55,25 +55,28 @@ class PublishedJobs:
         self._connection.disconnect()
 
     def so_far(self) -> set[str]:
-        """Return the jobs until now."""
+        """Return the jobs published so far."""
         self._connection.send_command("PING")
         while self._read():
             pass
         return self._jobs
 
     def until_demoted(self) -> set[str]:
-        """Return the jobs until the Sentinels demote the server: then they cut all connections."""
+        """Return the jobs published until the Sentinels demote the server.
+
+        A demoted server closes all connections.
+        """
         with suppress(redis.ConnectionError):
             while True:
                 self._read()
         return self._jobs
 
     def _read(self) -> bool:
-        """Read one answer. Returns whether it was an event."""
+        """Read one answer, and return whether it was an event."""
         try:
             kind, *words = self._connection.read_response()
         except redis.TimeoutError:
-            raise AssertionError(f"the server was silent for {TIMEOUT:.0f} s") from None
+            raise AssertionError(f"no answer from the server for {TIMEOUT:.0f} s") from None
         if kind != b"pmessage":
             return False
         _, channel, _ = words

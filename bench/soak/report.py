@@ -1,4 +1,4 @@
-"""What a run comes to."""
+"""The report of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from bench.soak.transcript import Finding, Kind
 
-SHOWN: Final = 8  # findings that are printed in full
+MAX_DETAILS: Final = 8  # findings printed in full
 
 Transport = Literal["redis", "sentinel", "cluster", "rabbitmq"]
 TRANSPORTS: Final[tuple[Transport, ...]] = ("redis", "sentinel", "cluster", "rabbitmq")
@@ -21,32 +21,32 @@ class Options:
     transport: Transport = "redis"
     seconds: float = 60.0
     seed: int = 1
-    jobs: int = 8  # at a time
+    jobs: int = 8  # concurrent
     clients: int = 24
-    keep: bool = False  # the logs, also if all is well
+    keep: bool = False  # keep the logs of a successful run
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A finding, and whose it is."""
+    """A finding in the transcript of one client."""
 
     client: str
     job_id: str
     finding: Finding
 
 
-def described(problems: Iterable[Problem]) -> list[str]:
-    """For people. What the record has already got wrong, all that follow the job were sent so."""
+def describe(problems: Iterable[Problem]) -> list[str]:
+    """Describe problems, grouped by finding: all followers of a job receive a wrong record."""
     groups: dict[tuple[str, Kind, str], list[Problem]] = {}
     for problem in problems:
         finding = problem.finding
-        groups.setdefault((problem.job_id, finding.kind, finding.what), []).append(problem)
-    texts: list[str] = []
-    for (job_id, kind, what), group in groups.items():
+        groups.setdefault((problem.job_id, finding.kind, finding.text), []).append(problem)
+    descriptions: list[str] = []
+    for (job_id, kind, text), group in groups.items():
         clients = ", ".join(problem.client for problem in group)
-        place = "".join(f"\n    {line}" for line in group[0].finding.place)
-        texts.append(f"{kind}: {what}\n  {job_id}, {clients}{place}")
-    return texts
+        context = "".join(f"\n    {line}" for line in group[0].finding.context)
+        descriptions.append(f"{kind}: {text}\n  {job_id}, {clients}{context}")
+    return descriptions
 
 
 @dataclass
@@ -57,24 +57,24 @@ class Report:
     counts: Counter[str] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
 
-    def found(self, kind: Kind) -> int:
+    def count(self, kind: Kind) -> int:
         return sum(problem.finding.kind == kind for problem in self.problems)
 
     @property
     def lost(self) -> int:
-        return self.found("lost")
+        return self.count("lost")
 
     @property
     def repeated(self) -> int:
-        return self.found("repeated")
+        return self.count("repeated")
 
     @property
     def reordered(self) -> int:
-        return self.found("reordered")
+        return self.count("reordered")
 
     @property
     def wrong(self) -> int:
-        return self.found("wrong")
+        return self.count("wrong")
 
     @property
     def server_errors(self) -> int:
@@ -85,7 +85,7 @@ class Report:
         return not self.problems and not self.server_errors
 
     def rows(self) -> list[tuple[str, int]]:
-        """What happened, what was counted and what was found."""
+        """Return the numbers of faults, of other events, and of findings."""
         return [
             ("seed", self.seed),
             *((f"fault: {kind}", count) for kind, count in self.faults.items()),
@@ -102,17 +102,19 @@ class Report:
         return "\n".join(f"{name:<{width}}  {number:>9}" for name, number in rows)
 
     def details(self) -> str:
-        texts = described(self.problems)
-        if len(texts) > SHOWN:
-            texts[SHOWN:] = [f"and {len(texts) - SHOWN} more in {self.folder}/problems.txt"]
-        return "\n\n".join(texts)
+        problems = describe(self.problems)
+        if len(problems) > MAX_DETAILS:
+            problems[MAX_DETAILS:] = [
+                f"and {len(problems) - MAX_DETAILS} more in {self.folder}/problems.txt"
+            ]
+        return "\n\n".join(problems)
 
 
 def comparison(reports: Sequence[tuple[str, Report]]) -> str:
-    """A table in Markdown, with a column for each transport."""
+    """Return a table in Markdown with a column for each transport."""
     columns = [(name, dict(report.rows())) for name, report in reports]
     names = dict.fromkeys(name for _, rows in columns for name in rows)
-    # The findings are last, also where one transport has rows that others do not.
+    # The findings come last, even if the transports have different rows.
     last = ("lost", "repeated", "reordered", "wrong endings")
     ordered = [*(name for name in names if name not in last), *last]
     lines = [

@@ -1,4 +1,4 @@
-"""One run: jobs, clients and faults, and what they come to."""
+"""One run: jobs, clients, faults and the examination of the transcripts."""
 
 from __future__ import annotations
 
@@ -29,41 +29,43 @@ from typing import Any, Final, Protocol
 
 from celery import Celery
 
-from bench import soak_jobs
-from bench.chaos import Proxy, Realtime, Valkey
-from bench.soak.client import Client, SentJob, written
-from bench.soak.faults import Faults, Kinds
-from bench.soak.processes import KILL_REALTIME, ProcessFaults
+from bench.servers import RestartableServer, RestartableValkey
+from bench.soak.client import Client, SentJob, format_transcript
+from bench.soak.faults import FaultInjector, FaultKinds
+from bench.soak.job_tracker import JobTracker
+from bench.soak.jobs import Script, app, has_ended, work
+from bench.soak.process_faults import KILL_REALTIME, ProcessFaults
 from bench.soak.rabbitmq_store import RabbitStore
-from bench.soak.redis_stores import RedisAlone, RedisCluster, RedisSentinel
-from bench.soak.report import Options, Problem, Report, Transport, described
-from bench.soak.sent import Sent
+from bench.soak.redis_stores import RedisCluster, RedisSentinel, StandaloneRedis
+from bench.soak.report import Options, Problem, Report, Transport, describe
 from bench.soak.transcript import examine, examine_order, late_lines_after_end
-from bench.soak_jobs import Script
 from jobcast.publishing import runtime
 from jobcast.tokens import mint
 from tests.support import SECRET, Process, answers, eventually, running
+from tests.support.proxy import Proxy
 
 OWNER: Final = "soak"
-JOB_TIMEOUT: Final = 600.0  # seconds that a job may take, with all that is in its way
-SILENCE: Final = 120.0  # seconds without any event, after which nothing is expected any more
-WITNESSED: Final = 100  # jobs at a time, fewer than a connection may follow
-WORKERS: Final = 2  # a job that is tried again may be another's
+JOB_TIMEOUT: Final = 600.0  # seconds of a job, faults included
+SILENCE_TIMEOUT: Final = 120.0  # seconds without any event, after which clients stop waiting
+READER_JOBS: Final = 100  # jobs at a time, fewer than a connection may follow
+WORKERS: Final = 2  # so that another worker may run a retry
 
 
 class Store(Protocol):
     """The servers of a transport."""
 
     url: str
-    port: int | None  # of the one server that a proxy may stand before
+    port: int | None  # of a single server, which a proxy can front
 
     def ready(self) -> None: ...
-    def kinds(self, rng: random.Random, sent: Sent, are_ready: Callable[[], bool]) -> Kinds: ...
+    def kinds(
+        self, rng: random.Random, jobs: JobTracker, all_ready: Callable[[], bool]
+    ) -> FaultKinds: ...
     def kill(self) -> None: ...
 
 
 STORES: Final[Mapping[Transport, Callable[[Path], Store]]] = {
-    "redis": RedisAlone,
+    "redis": StandaloneRedis,
     "sentinel": RedisSentinel,
     "cluster": RedisCluster,
     "rabbitmq": RabbitStore,
@@ -71,83 +73,83 @@ STORES: Final[Mapping[Transport, Callable[[Path], Store]]] = {
 
 
 class Soak:
-    """One run, on servers that are there."""
+    """One run, on running servers."""
 
     def __init__(
         self,
         options: Options,
         report: Report,
         proxies: Sequence[Proxy],
-        sent: Sent,
-        note: Callable[[str], None],
+        tracker: JobTracker,
+        log: Callable[[str], None],
     ) -> None:
         self._options = options
         self._report = report
-        self._note = note
+        self._log = log
         self._rng = random.Random(f"soak {options.seed}")
         self._jobs: list[SentJob] = []
-        self._sent = sent
+        self._tracker = tracker
         self._until = time.monotonic() + options.seconds
-        self._is_mended = False
+        self._is_repaired = False
         urls = [proxy.url for proxy in proxies]
         self._clients = [self._client(number, urls) for number in range(options.clients)]
 
-    async def run(self, faults: Sequence[Faults], resets: Faults) -> None:
-        """Send jobs until it is time, and everything is mended.
+    async def run(self, faults: Sequence[FaultInjector], resets: FaultInjector) -> None:
+        """Send jobs until the run's time is over and all damage is repaired.
 
         Args:
-            faults: end early enough for the last jobs to run in peace.
-            resets: of clients' connections, which go on: clients come back to a living store.
+            faults: end early enough for the last jobs to run without faults.
+            resets: reset clients' connections until the last job ends.
         """
         async with background(client.run() for client in self._clients):
             async with background([resets.run(math.inf)]), asyncio.TaskGroup() as group:
-                group.create_task(self._break(faults))
+                group.create_task(self._inject(faults))
                 for _ in range(self._options.jobs):
-                    group.create_task(self._keep_sending())
-            self._note("the last job has ended")
+                    group.create_task(self._send_jobs())
+            self._log("the last job has ended")
             for client in self._clients:
-                client.forget(self._sent.excused)
-            await self._ends_of(self._clients)
-            self._note("the clients are where they should be, or never will be")
-        witness = self._witness()
-        async with background([witness.run()]):
-            whole = [job for job in self._jobs if job.job_id not in self._sent.excused]
-            for begin in range(0, len(whole), WITNESSED):
-                for job in whole[begin : begin + WITNESSED]:
-                    witness.follow(job)
-                await self._ends_of([witness])
-        self._clients.append(witness)
+                client.forget(self._tracker.incomplete)
+            await self._wait_for_ends(self._clients)
+            self._log("the clients have received every end, or no event for a long time")
+        reader = self._record_reader()
+        async with background([reader.run()]):
+            complete = [job for job in self._jobs if job.job_id not in self._tracker.incomplete]
+            for begin in range(0, len(complete), READER_JOBS):
+                for job in complete[begin : begin + READER_JOBS]:
+                    reader.follow(job)
+                await self._wait_for_ends([reader])
+        self._clients.append(reader)
 
     def examine(self) -> None:
-        """Put what the transcripts come to into the report."""
+        """Examine all transcripts, and fill the report."""
         counts = self._report.counts
         counts["jobs"] = len(self._jobs)
-        counts["jobs that the store has lost events of"] = len(self._sent.excused)
+        counts["jobs with events lost by the store"] = len(self._tracker.incomplete)
         counts["transcripts"] = sum(len(client.followed) for client in self._clients)
         names = (
-            "events checked", "repeats in snapshots after a join", "records begun anew",
-            "begun before queued could be said",
+            "events checked", "repeats in snapshots after a join", "records started anew",
+            "jobs started without queued",
         )  # fmt: skip
         counts.update(dict.fromkeys(names, 0))
         after_end = self._late_lines_after_ends()
         for client in self._clients:
             for job_id, followed in client.followed.items():
-                if job_id in self._sent.excused:
-                    examined = examine_order(followed.connections)
+                if job_id in self._tracker.incomplete:
+                    result = examine_order(followed.connections)
                 else:
-                    examined = examine(followed.connections, followed.job.script, after_end[job_id])
-                counts["events checked"] += examined.events
-                counts["repeats in snapshots after a join"] += examined.announced
-                counts["records begun anew"] += max(0, examined.epochs - 1)
-                counts["begun before queued could be said"] += examined.begun_before_queued
-                for finding in examined.findings:
+                    result = examine(followed.connections, followed.job.script, after_end[job_id])
+                counts["events checked"] += result.events
+                counts["repeats in snapshots after a join"] += result.announced
+                counts["records started anew"] += max(0, result.epochs - 1)
+                counts["jobs started without queued"] += result.started_without_queued
+                for finding in result.findings:
                     self._report.problems.append(Problem(client.name, job_id, finding))
-                if examined.findings:
+                if result.findings:
                     path = self._report.folder / f"{client.name}-{job_id}.txt"
-                    path.write_text(written(followed))
+                    path.write_text(format_transcript(followed))
 
     def _late_lines_after_ends(self) -> defaultdict[str, set[str]]:
-        """The late lines of each job that some client was sent after its end."""
+        """Return the late lines of each job that any client received after the job's end."""
         found = defaultdict[str, set[str]](set)
         for client in self._clients:
             for job_id, followed in client.followed.items():
@@ -155,93 +157,93 @@ class Soak:
         return found
 
     def _client(self, number: int, urls: Sequence[str]) -> Client:
-        # Some may follow any job, and so one of which nothing was published yet.
+        # A token for all jobs allows a client to follow a job without a record.
         jobs = ["*"] if number % 3 == 0 else []
         return Client(
             f"client-{number}", mint(SECRET, OWNER, jobs=jobs, ttl=24 * 3600), urls,
             random.Random(f"client {self._options.seed} {number}"), self._report.counts,
         )  # fmt: skip
 
-    def _witness(self) -> Client:
-        """A client that comes when all is over: it is sent the records as they are."""
+    def _record_reader(self) -> Client:
+        """Return a client that reads the stored records after the run."""
         urls = self._clients[0]._urls
-        rng = random.Random(f"witness {self._options.seed}")
+        rng = random.Random(f"reader {self._options.seed}")
         token = mint(SECRET, OWNER, ttl=24 * 3600)
-        return Client("witness", token, urls, rng, Counter(), leaves=1)
+        return Client("reader", token, urls, rng, Counter(), leave_probability=1)
 
-    async def _break(self, faults: Sequence[Faults]) -> None:
-        calm = min(8.0, self._options.seconds / 5)
+    async def _inject(self, faults: Sequence[FaultInjector]) -> None:
+        quiet_time = min(8.0, self._options.seconds / 5)
         async with asyncio.TaskGroup() as group:
-            for each in faults:
-                group.create_task(each.run(self._until - calm))
-        # What is mended late leaves as much time as what is mended early.
-        self._until = max(self._until, time.monotonic() + calm)
-        self._is_mended = True
+            for injector in faults:
+                group.create_task(injector.run(self._until - quiet_time))
+        # A late repair extends the run, so that the quiet time is the same.
+        self._until = max(self._until, time.monotonic() + quiet_time)
+        self._is_repaired = True
 
-    async def _keep_sending(self) -> None:
-        while not self._is_mended or time.monotonic() < self._until:
+    async def _send_jobs(self) -> None:
+        while not self._is_repaired or time.monotonic() < self._until:
             number = len(self._jobs) + 1
             seed = self._options.seed * 1_000_000 + number
-            # The id is not the seed's alone: a run does not meet the jobs of another.
+            # The process id keeps the jobs of two runs apart.
             job = SentJob(f"soak-{seed}-{os.getpid()}", Script.of(seed))
             self._jobs.append(job)
-            self._sent.begin(job.job_id)
+            self._tracker.start(job.job_id)
             share = max(2, len(self._clients) // 4)
             for client in self._rng.sample(self._clients, min(share, len(self._clients))):
                 client.follow(job)
             await asyncio.to_thread(send, job)
             async with asyncio.timeout(JOB_TIMEOUT):
-                while not await asyncio.to_thread(soak_jobs.has_ended, job.job_id):
+                while not await asyncio.to_thread(has_ended, job.job_id):
                     await asyncio.sleep(0.05)
-            self._sent.end(job.job_id)
+            self._tracker.end(job.job_id)
 
-    async def _ends_of(self, clients: Sequence[Client]) -> None:
-        """Wait for the end of each job at each client, while anything comes at all."""
+    async def _wait_for_ends(self, clients: Sequence[Client]) -> None:
+        """Wait until each client has the end of each job, or no events arrive any more."""
         began = time.monotonic()
         while any(client.waiting for client in clients):
-            heard_at = max([began, *(client.heard_at for client in clients)])
-            if time.monotonic() - heard_at > SILENCE:
+            last_received = max([began, *(client.last_received for client in clients)])
+            if time.monotonic() - last_received > SILENCE_TIMEOUT:
                 return
             await asyncio.sleep(0.05)
 
 
 def send(job: SentJob) -> None:
-    signature = soak_jobs.work.owned_by(OWNER)
+    signature = work.owned_by(OWNER)
     signature.apply_async(args=[job.script.seed], task_id=job.job_id)
 
 
 @asynccontextmanager
 async def background(coroutines: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Run them meanwhile; one that ends takes the rest with it."""
+    """Run coroutines within the context; the first failure cancels the context."""
     tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
-    here = asyncio.current_task()
-    assert here is not None
-    failed: list[BaseException] = []
+    parent = asyncio.current_task()
+    assert parent is not None
+    errors: list[BaseException] = []
 
-    def ended(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (problem := task.exception()) is not None:
-            failed.append(problem)
-            here.cancel()
+    def check(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            errors.append(error)
+            parent.cancel()
 
     for task in tasks:
-        task.add_done_callback(ended)
+        task.add_done_callback(check)
     try:
         yield
     except asyncio.CancelledError:
-        if failed:
-            raise failed[0] from None
+        if errors:
+            raise errors[0] from None
         raise
     finally:
-        while running_still := [task for task in tasks if not task.done()]:
-            # Python 3.11's wait_for loses a cancellation that comes with the answer.
-            for task in running_still:
+        while pending := [task for task in tasks if not task.done()]:
+            # Python 3.11's wait_for swallows a cancellation that arrives with the result.
+            for task in pending:
                 task.cancel()
-            await asyncio.wait(running_still, timeout=1)
+            await asyncio.wait(pending, timeout=1)
 
 
 @contextmanager
 def sending(app: Celery, broker: str, events: str) -> Iterator[None]:
-    """Make this process one that sends jobs of an app."""
+    """Configure this process to send jobs of an app."""
     former = os.environ.get("JOBCAST_URL")
     os.environ["JOBCAST_URL"] = events
     app.conf.update(broker_url=broker, result_backend=broker)
@@ -258,30 +260,30 @@ def sending(app: Celery, broker: str, events: str) -> Iterator[None]:
 
 
 @contextmanager
-def noting(folder: Path) -> Iterator[Callable[[str], None]]:
-    """A file for what this process does and what jobcast says in it."""
+def run_log(folder: Path) -> Iterator[Callable[[str], None]]:
+    """Write a log file with the steps of this process and jobcast's log records."""
     handler = logging.FileHandler(folder / "soak.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger = logging.getLogger("bench.soak")
     logger.setLevel(logging.INFO)
     logger.propagate = False
     loggers = logger, logging.getLogger("jobcast")
-    for each in loggers:
-        each.addHandler(handler)
+    for one in loggers:
+        one.addHandler(handler)
     try:
         yield lambda text: logger.info("%.3f %s", time.monotonic(), text)
     finally:
-        for each in loggers:
-            each.removeHandler(handler)
+        for one in loggers:
+            one.removeHandler(handler)
         handler.close()
 
 
 async def _run(options: Options, report: Report) -> None:
     folder = report.folder
     async with AsyncExitStack() as stack:
-        note = stack.enter_context(noting(folder))
-        # A broker of its own: Celery goes on while the transport is away.
-        broker = stack.enter_context(running(Valkey(folder / "broker", durable=False)))
+        log = stack.enter_context(run_log(folder))
+        # Celery has a separate broker, which works while the transport is down.
+        broker = stack.enter_context(running(RestartableValkey(folder / "broker")))
         store = STORES[options.transport](folder)
         stack.callback(store.kill)
         await asyncio.to_thread(broker.ready)
@@ -299,32 +301,32 @@ async def _run(options: Options, report: Report) -> None:
             await asyncio.to_thread(server.ready)
             proxy.target = server.port
         await eventually(lambda: all("@here ready" in worker.log for worker in workers), "workers")
-        sender = await _before(stack, store)
+        sender = await _front(stack, store)
         url = (
             store.url if sender is None else store.url.replace(f":{store.port}", f":{sender.port}")
         )
-        stack.enter_context(sending(soak_jobs.app, broker.url, url))
-        rng, sent = random.Random(f"faults {options.seed}"), Sent()
+        stack.enter_context(sending(app, broker.url, url))
+        rng, tracker = random.Random(f"faults {options.seed}"), JobTracker()
         processes = ProcessFaults(servers, workers, sender, rng)
-        of_processes = dict(processes.kinds)
+        process_kinds = dict(processes.kinds)
         if options.transport == "rabbitmq":
-            # The history is the process's own: what it knew is gone with it, as is documented.
-            del of_processes[KILL_REALTIME]
+            # A server process holds the history in its memory, as documented.
+            del process_kinds[KILL_REALTIME]
 
-        def are_ready() -> bool:
+        def all_ready() -> bool:
             return all(answers(f"http://127.0.0.1:{server.port}/readyz") for server, _ in servers)
 
-        resets = Faults(processes.resets, rng, note)
+        resets = FaultInjector(processes.resets, rng, log)
         faults = [
-            Faults(of_processes, rng, note),
-            Faults(store.kinds(rng, sent, are_ready), rng, note),
+            FaultInjector(process_kinds, rng, log),
+            FaultInjector(store.kinds(rng, tracker, all_ready), rng, log),
         ]
-        run = Soak(options, report, [proxy for _, proxy in servers], sent, note)
+        run = Soak(options, report, [proxy for _, proxy in servers], tracker, log)
         try:
             await run.run(faults, resets)
         finally:
-            for each in (*faults, resets):
-                report.faults.update(each.injected)
+            for injector in (*faults, resets):
+                report.faults.update(injector.injected)
             run.examine()
 
 
@@ -333,8 +335,8 @@ async def _open(stack: AsyncExitStack, proxy: Proxy) -> None:
     stack.push_async_callback(proxy.aclose)
 
 
-async def _before(stack: AsyncExitStack, store: Store) -> Proxy | None:
-    """A proxy before the one server of a store; None if there are several."""
+async def _front(stack: AsyncExitStack, store: Store) -> Proxy | None:
+    """Return a proxy in front of a store's only server, or None if the store has several."""
     if store.port is None:
         return None
     proxy = Proxy()
@@ -344,21 +346,23 @@ async def _before(stack: AsyncExitStack, store: Store) -> Proxy | None:
 
 
 @contextmanager
-def _realtime(log_path: Path, store: Store) -> Iterator[Realtime]:
+def _realtime(log_path: Path, store: Store) -> Iterator[RestartableServer]:
     environ = {
         "JOBCAST_URL": store.url,
         "JOBCAST_JWT_SECRET": SECRET,
-        # Clients stay in rooms of jobs that have ended.
+        # Clients do not leave all jobs that have ended.
         "JOBCAST_MAX_JOBS": "100000",
     }
-    with running(Realtime(log_path, environ)) as server:
+    with running(RestartableServer(log_path, environ)) as server:
         yield server
 
 
-def _worker(options: Options, folder: Path, broker: Valkey, store: Store, name: str) -> Process:
+def _worker(
+    options: Options, folder: Path, broker: RestartableValkey, store: Store, name: str
+) -> Process:
     return Process(
         [
-            sys.executable, "-m", "celery", "-A", "bench.soak_jobs", "worker", "--loglevel=info",
+            sys.executable, "-m", "celery", "-A", "bench.soak.jobs", "worker", "--loglevel=info",
             "-n", f"{name}@here", "--pool=prefork", f"--concurrency={options.jobs}",
             "--without-mingle", "--without-gossip",
         ],
@@ -367,10 +371,10 @@ def _worker(options: Options, folder: Path, broker: Valkey, store: Store, name: 
     )  # fmt: skip
 
 
-async def _until_told(run: Coroutine[Any, Any, None]) -> None:
-    """Run it until SIGTERM, or until the process that wants the report is gone.
+async def _until_terminated(run: Coroutine[Any, Any, None]) -> None:
+    """Run until SIGTERM, or until the parent process ends.
 
-    Servers are processes of their own, and would stay behind.
+    Otherwise the servers, which are separate processes, would keep running.
     """
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(run)
     loop.add_signal_handler(signal.SIGTERM, task.cancel)
@@ -387,16 +391,16 @@ async def _until_told(run: Coroutine[Any, Any, None]) -> None:
 
 
 def soak(options: Options) -> Report:
-    """Run it. The report's folder is there only if there is something to look for in it."""
+    """Run a soak. The report's folder exists only after a failure or with ``keep``."""
     folder = Path(tempfile.mkdtemp(prefix="jobcast-soak-"))
     report = Report(options.seed, folder)
     try:
-        asyncio.run(_until_told(_run(options, report)))
+        asyncio.run(_until_terminated(_run(options, report)))
     except BaseException:
-        print(f"the logs are in {folder}", file=sys.stderr)
+        print(f"logs: {folder}", file=sys.stderr)
         raise
     if report.problems:
-        (folder / "problems.txt").write_text("\n\n".join(described(report.problems)) + "\n")
+        (folder / "problems.txt").write_text("\n\n".join(describe(report.problems)) + "\n")
     if report.ok and not options.keep:
         shutil.rmtree(folder)
     return report

@@ -1,4 +1,4 @@
-"""What one client was sent of one job, and what is wrong with it."""
+"""The events of one job at one client, and the findings about them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from bench import soak_jobs
-from bench.soak.late import expected_in_time, expected_late, may_be_late
-from bench.soak_jobs import Script
+from bench.soak.jobs import QUEUED, Script, completed, failed
+from bench.soak.late_lines import expected_late, expected_on_time, may_be_late
 
-AROUND: Final = 4  # events that are shown before and after the place
+CONTEXT: Final = 4  # events shown before and after a finding
 
 Kind = Literal["lost", "repeated", "reordered", "wrong"]
 
 
 @dataclass
 class Join:
-    """A ``join_job`` that was sent. ``recovered`` is what it was answered, if it was accepted."""
+    """A ``join_job`` request. ``recovered`` comes from the answer, if the server accepted it."""
 
     after: tuple[str, int] | None = None  # epoch and seq
     recovered: bool | None = None
@@ -36,204 +35,206 @@ class Joined:
 @dataclass(frozen=True)
 class Event:
     seq: int
-    said: str  # as in ``Script.transcript``
+    text: str  # as in ``Script.transcript``
     is_progress: bool = False
     is_end: bool = False
-    late_of: int | None = None  # the try that a line is of, if it says that it comes late
+    late_of: int | None = None  # the attempt of a line that is marked as late
     at: float = field(default=0.0, compare=False)
 
 
 Entry = Join | Joined | Event
-Connection = list[Entry]  # what one connection was sent of a job, in order
+Connection = list[Entry]  # what one connection sent and received for a job, in order
 
 
 @dataclass(frozen=True)
 class Finding:
     kind: Kind
-    what: str
-    place: tuple[str, ...] = ()  # expected or received events around it
+    text: str
+    context: tuple[str, ...] = ()  # expected or received events around the finding
 
 
 @dataclass
-class Examined:
-    """What a transcript comes to."""
+class Examination:
+    """The result of examining a transcript."""
 
     findings: list[Finding] = field(default_factory=list)
     events: int = 0
-    announced: int = 0  # repeats that a snapshot, ``recovered: false``, brings
-    story: list[Event] = field(default_factory=list)  # of the last epoch, each event once
+    announced: int = 0  # repeats in snapshots, which ``recovered: false`` announces
+    sequence: list[Event] = field(default_factory=list)  # the last epoch, each event once
     epochs: int = 0
-    begun_before_queued: int = 0
+    started_without_queued: int = 0
 
-    def find(self, kind: Kind, what: str, place: Iterable[str] = ()) -> None:
-        self.findings.append(Finding(kind, what, tuple(place)))
+    def find(self, kind: Kind, text: str, context: Iterable[str] = ()) -> None:
+        self.findings.append(Finding(kind, text, tuple(context)))
 
 
 def examine(
     connections: Sequence[Connection], script: Script, after_end: Collection[str] = ()
-) -> Examined:
-    """Check all that a client was sent of a job that has ended.
+) -> Examination:
+    """Check all events that a client received of a job that has ended.
 
     Args:
-        connections: what each of its connections was sent.
-        script: what the job does.
-        after_end: the late lines that some client was sent after the end. PROTOCOL.md lets a client
-            stop at the end, and miss them.
+        connections: the entries of each connection.
+        script: the script of the job.
+        after_end: the late lines that any client received after the end. PROTOCOL.md allows a
+            client to stop at the end and to miss them.
     """
-    examined = examine_order(connections)
-    examine_story(examined, script, after_end)
-    return examined
+    result = examine_order(connections)
+    examine_sequence(result, script, after_end)
+    return result
 
 
 def late_lines_after_end(connections: Sequence[Connection]) -> list[str]:
-    """The late lines that a client was sent after the end, in order."""
-    story = examine_order(connections).story
-    end = next((index for index, event in enumerate(story) if event.is_end), len(story))
-    return [event.said for event in story[end:] if event.late_of is not None]
+    """Return the late lines that a client received after the end, in order."""
+    sequence = examine_order(connections).sequence
+    end = next((index for index, event in enumerate(sequence) if event.is_end), len(sequence))
+    return [event.text for event in sequence[end:] if event.late_of is not None]
 
 
-def examine_order(connections: Sequence[Connection]) -> Examined:
-    """Check what the numbers say: on each connection, and over all of them."""
-    examined = Examined()
+def examine_order(connections: Sequence[Connection]) -> Examination:
+    """Check the sequence numbers on each connection and across connections."""
+    result = Examination()
     epoch, seen = "", dict[int, Event]()
     for number, connection in enumerate(connections, 1):
         join: Join | None = None
-        high, repeats_to, begun = 0, 0, False
-        sent: set[int] = set()
+        high, repeats_to, has_joined = 0, 0, False
+        received: set[int] = set()
         for entry in connection:
             if isinstance(entry, Join):
                 join = entry
             elif isinstance(entry, Joined):
-                begun = True
-                same = join is None or (join.after is not None and join.after[0] == entry.epoch)
+                has_joined = True
+                same_epoch = join is None or (
+                    join.after is not None and join.after[0] == entry.epoch
+                )
                 if (join is not None and join.recovered is not True) or entry.epoch != epoch:
-                    high, sent = 0, set()
-                if join is not None and join.after is not None and same:
-                    # Without an answer nobody knows whether it was to be a snapshot.
+                    high, received = 0, set()
+                if join is not None and join.after is not None and same_epoch:
+                    # Without an answer the events may be a snapshot.
                     high = max(high, join.after[1] if join.recovered else 0)
                     repeats_to = 0 if join.recovered else join.after[1]
                 join = None
                 if entry.epoch != epoch:
                     epoch, seen = entry.epoch, {}
-                    examined.epochs += bool(epoch)
-                    examined.story.clear()
+                    result.epochs += bool(epoch)
+                    result.sequence.clear()
             else:
-                examined.events += 1
-                where = f"{entry.said!r} (seq {entry.seq}) on connection {number}"
-                place = [told(event) for event in examined.story[-AROUND:]]
-                if not begun:
-                    examined.find("reordered", f"{where} came before joined", place)
-                if entry.seq in sent:
-                    examined.find("repeated", f"{where} came on it before", place)
+                result.events += 1
+                where = f"{entry.text!r} (seq {entry.seq}) on connection {number}"
+                context = [describe(event) for event in result.sequence[-CONTEXT:]]
+                if not has_joined:
+                    result.find("reordered", f"{where} arrived before joined", context)
+                if entry.seq in received:
+                    result.find("repeated", f"{where} arrived on it before", context)
                 elif entry.seq in seen:
                     if entry.seq <= repeats_to:
-                        examined.announced += 1
+                        result.announced += 1
                     else:
-                        examined.find("repeated", f"{where} came before", place)
+                        result.find("repeated", f"{where} arrived before", context)
                 elif entry.seq <= high:
-                    examined.find("reordered", f"{where} came although seq {high} was", place)
-                elif examined.story and entry.seq < examined.story[-1].seq:
-                    last = examined.story[-1].seq
-                    examined.find("reordered", f"{where} came after seq {last}", place)
-                sent.add(entry.seq)
+                    result.find("reordered", f"{where} arrived after cursor {high}", context)
+                elif result.sequence and entry.seq < result.sequence[-1].seq:
+                    last = result.sequence[-1].seq
+                    result.find("reordered", f"{where} arrived after seq {last}", context)
+                received.add(entry.seq)
                 high = max(high, entry.seq)
                 if entry.seq not in seen:
                     seen[entry.seq] = entry
-                    examined.story.append(entry)
-    return examined
+                    result.sequence.append(entry)
+    return result
 
 
-def examine_story(examined: Examined, script: Script, after_end: Collection[str] = ()) -> None:
-    """Check that what was sent, each event once, is what the job has said."""
-    expected, story = script.transcript(), examined.story
-    late = _late_lines(examined, script)
-    got = [
-        event.said
-        for event in story
+def examine_sequence(result: Examination, script: Script, after_end: Collection[str] = ()) -> None:
+    """Check that the events, each once, are those that the job published."""
+    expected, sequence = script.transcript(), result.sequence
+    late = _late_lines(result, script)
+    received = [
+        event.text
+        for event in sequence
         if not event.is_progress and not event.is_end and event.late_of is None
     ]
-    if soak_jobs.QUEUED not in got:
-        # Its sender could not say so before a worker began: then it was not true any more.
-        examined.begun_before_queued = 1
+    if QUEUED not in received:
+        # The sender could not publish `queued` before a worker started the job.
+        result.started_without_queued = 1
         expected = expected[1:]
     all_late = [*late, *after_end]
-    owed = [
-        said for said in expected_late(script, all_late) if said in late or said not in after_end
+    required = [
+        line for line in expected_late(script, all_late) if line in late or line not in after_end
     ]
-    _compare(examined, expected_in_time(script, expected[:-1], all_late), got)
-    _compare(examined, owed, late)
-    _examine_end(examined, expected[-1])
-    progress = [event.said for event in story if event.is_progress]
+    _compare(result, expected_on_time(script, expected[:-1], all_late), received)
+    _compare(result, required, late)
+    _examine_end(result, expected[-1])
+    progress = [event.text for event in sequence if event.is_progress]
     if script.last_progress not in progress:
-        examined.find("lost", f"progress {script.last_progress!r}", progress[-AROUND:])
+        result.find("lost", f"progress {script.last_progress!r}", progress[-CONTEXT:])
     elif progress[-1] != script.last_progress:
-        what = f"progress {progress[-1]!r} came after {script.last_progress!r}"
-        examined.find("reordered", what, progress[-AROUND:])
+        text = f"progress {progress[-1]!r} arrived after {script.last_progress!r}"
+        result.find("reordered", text, progress[-CONTEXT:])
 
 
-def _late_lines(examined: Examined, script: Script) -> list[str]:
+def _late_lines(result: Examination, script: Script) -> list[str]:
     before: list[str] = []
     late: list[str] = []
-    for event in examined.story:
+    for event in result.sequence:
         if event.late_of is None:
-            before.append(event.said)
+            before.append(event.text)
             continue
-        late.append(event.said)
-        if not may_be_late(script, event.said, event.late_of, before):
-            what = f"{event.said!r} came as a late line of attempt {event.late_of}"
-            examined.find("wrong", what, before[-AROUND:])
+        late.append(event.text)
+        if not may_be_late(script, event.text, event.late_of, before):
+            text = f"{event.text!r} arrived as a late line of attempt {event.late_of}"
+            result.find("wrong", text, before[-CONTEXT:])
     return late
 
 
-def _compare(examined: Examined, expected: Sequence[str], got: Sequence[str]) -> None:
-    missing = Counter(expected) - Counter(got)
-    for index, said in enumerate(expected):
-        if said in missing:
-            examined.find("lost", repr(said), _around(expected, index))
-    left, furthest = Counter(expected), -1
-    places = {said: index for index, said in enumerate(expected)}
-    for index, said in enumerate(got):
-        if said not in places:
-            examined.find("wrong", f"{said!r} was never said", _around(got, index))
-        elif not left[said]:
-            what = f"{said!r} was stored twice, under two numbers"
-            examined.find("repeated", what, _around(got, index))
+def _compare(result: Examination, expected: Sequence[str], received: Sequence[str]) -> None:
+    missing = Counter(expected) - Counter(received)
+    for index, text in enumerate(expected):
+        if text in missing:
+            result.find("lost", repr(text), _around(expected, index))
+    remaining, furthest = Counter(expected), -1
+    places = {text: index for index, text in enumerate(expected)}
+    for index, text in enumerate(received):
+        if text not in places:
+            result.find("wrong", f"{text!r} was never published", _around(received, index))
+        elif not remaining[text]:
+            finding = f"{text!r} was stored twice, under two sequence numbers"
+            result.find("repeated", finding, _around(received, index))
         else:
-            left[said] -= 1
-            if places[said] < furthest:
-                what = f"{said!r} came after {expected[furthest]!r}"
-                examined.find("reordered", what, _around(got, index))
-            furthest = max(furthest, places[said])
+            remaining[text] -= 1
+            if places[text] < furthest:
+                finding = f"{text!r} arrived after {expected[furthest]!r}"
+                result.find("reordered", finding, _around(received, index))
+            furthest = max(furthest, places[text])
 
 
-def _examine_end(examined: Examined, expected: str) -> None:
-    story = examined.story
-    ends = [(index, event) for index, event in enumerate(story) if event.is_end]
+def _examine_end(result: Examination, expected: str) -> None:
+    sequence = result.sequence
+    ends = [(index, event) for index, event in enumerate(sequence) if event.is_end]
     if not ends:
-        examined.find("lost", f"the end, {expected!r}", map(told, story[-AROUND:]))
+        result.find("lost", f"the end, {expected!r}", map(describe, sequence[-CONTEXT:]))
         return
     for _, event in ends[1:]:
-        examined.find("wrong", f"{event.said!r} (seq {event.seq}) is another end")
+        result.find("wrong", f"{event.text!r} (seq {event.seq}) is a second end")
     index, event = ends[0]
-    if event.said != expected:
-        examined.find("wrong", f"it ended with {event.said!r} instead of {expected!r}")
-    # Late lines are examined as such.
-    if wrong := [told(event) for event in story[index + 1 :] if event.late_of is None]:
-        after = [told(event) for event in story[index:][: AROUND + 1]]
-        examined.find("wrong", f"{wrong[0]!r} came after the end", after)
+    if event.text != expected:
+        result.find("wrong", f"the job ended with {event.text!r} instead of {expected!r}")
+    # `_late_lines` has checked the late lines.
+    if unexpected := [describe(event) for event in sequence[index + 1 :] if event.late_of is None]:
+        after = [describe(event) for event in sequence[index:][: CONTEXT + 1]]
+        result.find("wrong", f"{unexpected[0]!r} arrived after the end", after)
 
 
 def _around(texts: Sequence[str], index: int) -> tuple[str, ...]:
     marked = [f"> {text}" if i == index else text for i, text in enumerate(texts)]
-    return tuple(marked[max(0, index - AROUND) : index + AROUND + 1])
+    return tuple(marked[max(0, index - CONTEXT) : index + CONTEXT + 1])
 
 
-def told(event: Event) -> str:
-    return f"{event.seq} {'progress ' if event.is_progress else ''}{event.said}"
+def describe(event: Event) -> str:
+    return f"{event.seq} {'progress ' if event.is_progress else ''}{event.text}"
 
 
 def event_of(name: str, data: dict[str, Any], at: float = 0.0) -> Event | None:
-    """A job event as the transcript has it; None for one that a client does not know."""
+    """Return a received job event as an entry, or None for an unknown event."""
     seq: int = data["seq"]
     match name:
         case "job_status":
@@ -244,8 +245,8 @@ def event_of(name: str, data: dict[str, Any], at: float = 0.0) -> Event | None:
         case "job_progress":
             return Event(seq, str(data["message"]), is_progress=True, at=at)
         case "job_complete":
-            return Event(seq, soak_jobs.completed(data["result"]), is_end=True, at=at)
+            return Event(seq, completed(data["result"]), is_end=True, at=at)
         case "job_error":
-            said = soak_jobs.failed(data["error"], data["message"], data["reason"])
-            return Event(seq, said, is_end=True, at=at)
+            text = failed(data["error"], data["message"], data["reason"])
+            return Event(seq, text, is_end=True, at=at)
     return None

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tests.conftest import Valkey
 from tests.e2e.stock import FOLDER as STOCK_CLIENT
-from tests.e2e.stock import command
 from tests.support import ROOT, SECRET, TIMEOUT, Process, answers, free_port, new_id, running
+from tests.support.node import node_command
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE_NAME = re.compile(r"# ([\w/]+\.py)\n")
@@ -141,6 +141,10 @@ def _with_constants(script: str, url: str, token: str, job_id: str) -> str:
 
 def _node(path: Path) -> list[str]:
     completed = subprocess.run(
-        [command("node"), str(path)], text=True, timeout=TIMEOUT, check=True, stdout=subprocess.PIPE
+        [node_command("node"), str(path)],
+        text=True,
+        timeout=TIMEOUT,
+        check=True,
+        stdout=subprocess.PIPE,
     )
     return completed.stdout.splitlines()

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.support import TIMEOUT, new_id
+from tests.support.node import node_command
 
 FOLDER = Path(__file__).parent / "stock_client"
 
 Event = tuple[str, dict[str, Any]]
-
-
-def command(name: str) -> str:
-    """Return the path of a Node.js command, from the virtual environment if it has one."""
-    in_environment = Path(sys.executable).with_name(name)
-    return str(in_environment) if in_environment.exists() else shutil.which(name) or name
-
-
-def install() -> None:
-    """Install the stock client's dependencies from its lock file."""
-    if not (FOLDER / "node_modules").exists():
-        subprocess.run([command("npm"), "ci", "--silent"], cwd=FOLDER, check=True, timeout=300)
 
 
 class StockClient:
@@ -52,7 +39,7 @@ def stock_client(
     output = folder / f"{new_id('output')}.jsonl"
     with output.open("w") as stdout:
         process = subprocess.Popen(
-            [command("node"), str(FOLDER / script), url, token, job_id],
+            [node_command("node"), str(FOLDER / script), url, token, job_id],
             stdout=stdout,
             text=True,
         )

@@ -15,8 +15,6 @@ import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from bench.chaos import Proxy
-from bench.refusals import BUSY, MISCONF, NOREPLICAS, OOM, refusing
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor
 from jobcast.publishing.job import Job
@@ -30,9 +28,11 @@ from jobcast.transports.redis.publisher import RedisPublisher
 from jobcast.transports.redis.source import RedisSource
 from tests.conftest import Valkey
 from tests.support import TIMEOUT, StubRuntime, eventually, running
+from tests.support.proxy import Proxy
 from tests.support.recorder import Recorder
 from tests.support.redis_family import Cluster, RedisProcess, Sentinels
 from tests.support.redis_family import started as started_servers
+from tests.support.refusals import BUSY, MISCONF, NOREPLICAS, OOM, refusing
 
 
 class Pipeline:
@@ -362,7 +362,7 @@ async def test_lost_reply_does_not_duplicate_events(
             [link] = proxy.links
             link.drop_answers()
             pipe.publish_lines(20)
-            await link.gone.wait()
+            await link.closed.wait()
             # The events are stored, but the publisher has no reply.
             await eventually(lambda: len(pipe.follower.lines) > pipe.published - 20, "lines")
         await pipe.wait_received()

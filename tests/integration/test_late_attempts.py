@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from bench.chaos import Proxy
 from jobcast.events import now
 from jobcast.publishing.job import Job
 from jobcast.publishing.publisher import Publisher
@@ -16,6 +15,7 @@ from jobcast.testing import new_job_id
 from jobcast.transports import Origin, Run, open_manager, open_publisher
 from tests.conftest import Valkey
 from tests.support import StubRuntime, eventually
+from tests.support.proxy import Proxy
 from tests.support.recorder import Recorder
 
 LINES = 20

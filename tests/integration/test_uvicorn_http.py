@@ -13,10 +13,9 @@ import uvicorn
 import uvloop
 from starlette.types import Message, Receive, Scope, Send
 
-from bench.attacks import wire
-from bench.attacks.wire import Wire, frame, request, upgrade
 from jobcast.realtime.connection.uvicorn import LimitedHttpProtocol
-from tests.support import TIMEOUT, eventually, free_port
+from tests.support import TIMEOUT, eventually, free_port, wire
+from tests.support.wire import Wire, frame, request, upgrade
 
 INVALID_FRAME = b"GET / HTTP/1.1\r\n\r\n"  # its first byte has an unknown opcode
 

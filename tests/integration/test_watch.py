@@ -18,7 +18,6 @@ from threading import Thread
 
 import pytest
 
-from bench.refusals import MISCONF, refusing
 from jobcast.cli.doctor import run_checks
 from jobcast.cli.watch import Terminal, watch
 from jobcast.transports import Retention, open_publisher
@@ -35,6 +34,7 @@ from tests.support import (
     running,
     wait_for,
 )
+from tests.support.refusals import MISCONF, refusing
 from tests.support.scripted_server import scripted_server
 
 Token = Callable[..., str]

@@ -98,5 +98,9 @@ def test_every_test_tier_is_configured() -> None:
     """Only `make containers` runs the tests that need a container engine."""
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     tiers = {Path(path) for path in options["testpaths"]}
-    found = {path.parent.relative_to(ROOT) for path in ROOT.glob("tests/*/__init__.py")}
-    assert found == tiers | {Path("tests", "containers"), Path("tests", "support")}
+    packages = {
+        path.parent.relative_to(ROOT)
+        for pattern in ("tests/*/__init__.py", "bench/tests/*/__init__.py")
+        for path in ROOT.glob(pattern)
+    }
+    assert packages == tiers | {Path("tests", "containers"), Path("tests", "support")}

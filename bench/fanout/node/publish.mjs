@@ -1,4 +1,4 @@
-// Emits from another process, as a worker would: a plan comes as a line of JSON, "done" goes back.
+// Emits from a separate process, as a worker does: reads plans as lines of JSON, answers "done".
 import { createInterface } from "node:readline";
 
 import { Emitter } from "@socket.io/redis-emitter";

@@ -1,4 +1,4 @@
-// A room for each job, behind a verified token, as socket.io's documentation does it.
+// One room per job, behind a verified token, as in socket.io's documentation.
 import { createServer } from "node:http";
 
 import { createAdapter } from "@socket.io/redis-adapter";

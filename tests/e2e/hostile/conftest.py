@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from bench.attacks import wire
-from bench.attacks.catalogue import Attack, Seen, Target
-from bench.attacks.innocent import Innocent, innocent
-from bench.attacks.served import Served
-from bench.attacks.wire import WebSocket, Wire
-from bench.hostile import long_history
 from tests.conftest import Valkey
-from tests.support import TIMEOUT, eventually, new_id, running, wait_for
+from tests.support import TIMEOUT, eventually, new_id, running, wait_for, wire
+from tests.support.attacks.catalogue import Attack, Seen, Target
+from tests.support.attacks.history import publish_long_history
+from tests.support.attacks.innocent_client import Innocent, innocent
+from tests.support.attacks.server import Served
+from tests.support.wire import WebSocket, Wire
 
 MAX_GROWTH = 64 * 1024 * 1024  # bytes by which one connection may make the server grow
 LOG_LINES = 20  # log lines that a connection without a token may cause
@@ -32,7 +31,7 @@ Serve = Callable[..., Served]
 @pytest.fixture(scope="session")
 def long_job(valkey: Valkey) -> str:
     """A job with 8 MiB of history."""
-    return long_history(valkey.url)
+    return publish_long_history(valkey.url)
 
 
 @pytest.fixture

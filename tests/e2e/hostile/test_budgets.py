@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 
-from bench.attacks import wire
-from bench.attacks.catalogue import BY_NAME, Seen, Target
-from bench.attacks.served import Served
-from bench.attacks.wire import Gone, WebSocket, event
 from jobcast.testing import log, progress, started
 from jobcast.transports import Outgoing, TransportPublisher, open_publisher
 from tests.conftest import Valkey
 from tests.e2e.hostile.conftest import Serve, Token, Undisturbed, cancel_attacks, wait_for_events
-from tests.support import TIMEOUT, eventually, new_id
+from tests.support import TIMEOUT, eventually, new_id, wire
+from tests.support.attacks.catalogue import BY_NAME, Seen, Target
+from tests.support.attacks.server import Served
+from tests.support.wire import Gone, WebSocket, event
 
 JOBS = 200  # JOBCAST_MAX_JOBS
 LINES = 50  # log lines of each job

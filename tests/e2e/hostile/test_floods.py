@@ -6,10 +6,6 @@ import asyncio
 
 import pytest
 
-from bench.attacks import wire
-from bench.attacks.catalogue import ATTACKS, BY_NAME, Attack, Seen, Target, flood_of
-from bench.attacks.served import Served
-from bench.attacks.wire import WebSocket, event, filled, frame, text
 from tests.e2e.hostile.conftest import (
     AUTHENTICATED_LOG_LINES,
     LOG_LINES,
@@ -20,7 +16,10 @@ from tests.e2e.hostile.conftest import (
     cancel_attacks,
     wait_for_events,
 )
-from tests.support import TIMEOUT, eventually
+from tests.support import TIMEOUT, eventually, wire
+from tests.support.attacks.catalogue import ATTACKS, BY_NAME, Attack, Seen, Target, flood_of
+from tests.support.attacks.server import Served
+from tests.support.wire import WebSocket, event, filled, frame, text
 
 CONTAINED = [attack for attack in ATTACKS if attack.row in ("H1", "H4")]
 CLOSED = [attack for attack in ATTACKS if attack.row in ("H2", "H3")]

@@ -10,11 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from bench.attacks import wire
-from bench.attacks.catalogue import BY_NAME, POLLING, Seen, Target
-from bench.attacks.innocent import Innocent
-from bench.attacks.served import Served
-from bench.attacks.wire import Gone, WebSocket, Wire, text
 from tests.conftest import Valkey
 from tests.e2e.hostile.conftest import (
     Serve,
@@ -25,7 +20,11 @@ from tests.e2e.hostile.conftest import (
     wait_for_events,
     wait_until_only_innocent_is_connected,
 )  # fmt: skip
-from tests.support import TIMEOUT, eventually, running
+from tests.support import TIMEOUT, eventually, running, wire
+from tests.support.attacks.catalogue import BY_NAME, POLLING, Seen, Target
+from tests.support.attacks.innocent_client import Innocent
+from tests.support.attacks.server import Served
+from tests.support.wire import Gone, WebSocket, Wire, text
 
 # A second loopback address. The innocent client connects from the first.
 OTHER_ADDRESS = "127.0.0.2"

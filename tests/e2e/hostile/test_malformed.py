@@ -9,20 +9,6 @@ from typing import Any
 
 import pytest
 
-from bench.attacks import wire
-from bench.attacks.catalogue import ATTACKS, POLLING, Attack, Target, polling_sid
-from bench.attacks.served import Served, server_errors
-from bench.attacks.wire import (
-    ENGINE_PATH,
-    Gone,
-    WebSocket,
-    Wire,
-    event,
-    frame,
-    request,
-    text,
-    upgrade,
-)
 from tests.e2e.hostile.conftest import (
     AUTHENTICATED_LOG_LINES,
     LOG_LINES,
@@ -33,7 +19,20 @@ from tests.e2e.hostile.conftest import (
     log_lines,
     wait_for_events,
 )
-from tests.support import TIMEOUT
+from tests.support import TIMEOUT, wire
+from tests.support.attacks.catalogue import ATTACKS, POLLING, Attack, Target, polling_sid
+from tests.support.attacks.server import Served, server_errors
+from tests.support.wire import (
+    ENGINE_PATH,
+    Gone,
+    WebSocket,
+    Wire,
+    event,
+    frame,
+    request,
+    text,
+    upgrade,
+)
 
 LONGEST_LINE = 1000  # characters
 REQUEST_LOG_LINES = 6  # log lines that one invalid request may cause, including the access log

@@ -7,12 +7,11 @@ import json
 
 import pytest
 
-from bench.attacks import wire
-from bench.attacks.catalogue import POLLING, Target, polling_sid
-from bench.attacks.served import Served
-from bench.attacks.wire import Gone, WebSocket, Wire, event, text
 from tests.e2e.hostile.conftest import Token, Undisturbed, wait_until_polling_ends
-from tests.support import TIMEOUT
+from tests.support import TIMEOUT, wire
+from tests.support.attacks.catalogue import POLLING, Target, polling_sid
+from tests.support.attacks.server import Served
+from tests.support.wire import Gone, WebSocket, Wire, event, text
 
 RESERVED = (
     "connect", "disconnect", "connect_error", "disconnecting", "newListener", "removeListener",

@@ -8,11 +8,6 @@ from contextlib import suppress
 
 import pytest
 
-from bench.attacks import wire
-from bench.attacks.catalogue import POLLING, Target, polling_sid
-from bench.attacks.served import Served
-from bench.attacks.wire import Gone, WebSocket, Wire, event, frame, text
-from bench.hostile import LINES
 from tests.e2e.hostile.conftest import (
     Serve,
     Token,
@@ -21,7 +16,11 @@ from tests.e2e.hostile.conftest import (
     wait_for_events,
     wait_until_only_innocent_is_connected,
 )  # fmt: skip
-from tests.support import TIMEOUT, eventually
+from tests.support import TIMEOUT, eventually, wire
+from tests.support.attacks.catalogue import POLLING, Target, polling_sid
+from tests.support.attacks.history import LINES
+from tests.support.attacks.server import Served
+from tests.support.wire import Gone, WebSocket, Wire, event, frame, text
 
 CHUNK = 512 * 1024  # bytes that a slow client reads at a time
 

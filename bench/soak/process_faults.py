@@ -1,4 +1,4 @@
-"""What happens to the processes of jobcast and to their clients' connections."""
+"""Faults of jobcast's processes and of their clients' connections."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ from typing import Final
 
 import psutil
 
-from bench.chaos import Proxy, Realtime
-from bench.soak.faults import Kinds
+from bench.servers import RestartableServer
+from bench.soak.faults import FaultKinds
 from tests.support import Process
+from tests.support.proxy import Proxy
 
 KILL_REALTIME: Final = "Socket.IO process killed"
 STOP_REALTIME: Final = "Socket.IO process stopped (SIGSTOP)"
-STOP_WORKER: Final = "process of a worker stopped (SIGSTOP)"
-LOAD: Final = "no processor time left"
-RESET_ONE: Final = "client reset in mid-frame"
-RESET_ALL: Final = "all clients of a process reset"
-CUT_SENDER: Final = "sender cut off from the transport"
-BUSY: Final = "while True: pass"
+STOP_WORKER: Final = "worker process stopped (SIGSTOP)"
+LOAD: Final = "CPU overload"
+RESET_ONE: Final = "client connection reset in mid-frame"
+RESET_ALL: Final = "all client connections of a process reset"
+CUT_SENDER: Final = "sender disconnected from the transport"
+BUSY_LOOP: Final = "while True: pass"
 
 
 class ProcessFaults:
-    """Faults of processes, whatever the transport is.
+    """Faults of processes, for every transport.
 
     Args:
         servers: Socket.IO processes, each behind a proxy.
-        workers: Celery's.
-        sender: the proxy between this process, which sends the jobs, and the transport.
-        rng: chooses.
+        workers: Celery workers.
+        sender: the proxy between this process, which sends the jobs, and the transport, if any.
+        rng: the source of all choices.
     """
 
     def __init__(
         self,
-        servers: Sequence[tuple[Realtime, Proxy]],
+        servers: Sequence[tuple[RestartableServer, Proxy]],
         workers: Sequence[Process],
         sender: Proxy | None,
         rng: random.Random,
@@ -51,7 +52,7 @@ class ProcessFaults:
         self._rng = rng
 
     @property
-    def kinds(self) -> Kinds:
+    def kinds(self) -> FaultKinds:
         kinds = {
             KILL_REALTIME: self._kill_realtime,
             STOP_REALTIME: self._stop_realtime,
@@ -61,13 +62,13 @@ class ProcessFaults:
         return {**kinds, CUT_SENDER: self._cut_sender} if self._sender is not None else kinds
 
     @property
-    def resets(self) -> Kinds:
+    def resets(self) -> FaultKinds:
         return {RESET_ONE: self._reset_one, RESET_ALL: self._reset_all}
 
     async def _kill_realtime(self) -> bool:
         server, proxy = self._rng.choice(self._servers)
         pause = self._rng.uniform(0, 1)
-        async with server.mending:
+        async with server.repair_lock:
             await asyncio.to_thread(server.kill)
             proxy.target = None
             await asyncio.sleep(pause)
@@ -78,20 +79,20 @@ class ProcessFaults:
 
     async def _stop_realtime(self) -> bool:
         server, _ = self._rng.choice(self._servers)
-        async with server.mending:
-            await stopped([server.popen.pid], self._rng.uniform(0.5, 2))
+        async with server.repair_lock:
+            await stop_processes([server.popen.pid], self._rng.uniform(0.5, 2))
         return True
 
     async def _stop_worker(self) -> bool:
-        """The main process, or one of its children."""
+        """Stop the main process of a worker or one of its children."""
         worker = self._rng.choice(self._workers)
         main = psutil.Process(worker.popen.pid)
         chosen = self._rng.choice([main, *main.children()])
-        await stopped([chosen.pid], self._rng.uniform(0.5, 3))
+        await stop_processes([chosen.pid], self._rng.uniform(0.5, 3))
         return True
 
     async def _load(self) -> bool:
-        with busy(2 * (os.cpu_count() or 1)):
+        with busy_processes(2 * (os.cpu_count() or 1)):
             await asyncio.sleep(self._rng.uniform(1, 3))
         return True
 
@@ -115,8 +116,8 @@ class ProcessFaults:
         return True
 
 
-async def stopped(pids: Sequence[int], seconds: float) -> None:
-    """Stop processes for a while."""
+async def stop_processes(pids: Sequence[int], seconds: float) -> None:
+    """Stop processes for a number of seconds."""
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -127,9 +128,9 @@ async def stopped(pids: Sequence[int], seconds: float) -> None:
 
 
 @contextmanager
-def busy(count: int) -> Iterator[None]:
-    """Processes that compute meanwhile."""
-    processes = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(count)]
+def busy_processes(count: int) -> Iterator[None]:
+    """Run a number of processes that only compute."""
+    processes = [subprocess.Popen([sys.executable, "-c", BUSY_LOOP]) for _ in range(count)]
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""A TCP connection, and a WebSocket on it, of which the caller chooses every byte."""
+"""A raw TCP connection and a raw WebSocket; the caller chooses every byte."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ CLOSE: Final = 0x8
 PING: Final = 0x9
 PONG: Final = 0xA
 
-UNMASKED_KEY: Final = bytes(4)  # a mask of zeros: the payload stays readable, and costs nothing
+UNMASKED_KEY: Final = bytes(4)  # a mask of zeros leaves the payload as it is and costs no CPU time
 ENGINE_PATH: Final = "/socket.io/?EIO=4&transport=websocket"
-SMALL_WINDOW: Final = 64 * 1024  # bytes that the kernel keeps in one direction
+SMALL_WINDOW: Final = 64 * 1024  # bytes in a kernel buffer
 
 _ENDED: Final = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
@@ -34,7 +34,7 @@ class Gone(ConnectionError):
 def frame(
     opcode: int, payload: bytes = b"", *, fin: bool = True, masked: bool = True, rsv: int = 0
 ) -> bytes:
-    """A WebSocket frame of a client. Nothing is checked, so that it may be wrong."""
+    """Return a client's WebSocket frame, valid or not."""
     first = (0x80 if fin else 0) | (rsv << 4) | opcode
     mask_bit, length = (0x80 if masked else 0), len(payload)
     if length < 126:
@@ -47,29 +47,29 @@ def frame(
 
 
 def text(packet: str) -> bytes:
-    """A frame with an Engine.IO packet."""
+    """Return a frame with an Engine.IO packet."""
     return frame(TEXT, packet.encode())
 
 
 def event(name: str, *payload: Any, ack: int | str = "") -> bytes:
-    """A frame with a Socket.IO event."""
+    """Return a frame with a Socket.IO event."""
     return text(f"42{ack}{json.dumps([name, *payload])}")
 
 
 def filled(piece: bytes, size: int = 64 * 1024) -> bytes:
-    """As many copies of a piece as one large write holds."""
+    """Return as many copies of ``piece`` as fit into one large write."""
     return piece * max(1, size // len(piece))
 
 
 def request(
     method: str, path: str, *, host: str = "127.0.0.1", headers: str = "", body: bytes = b""
 ) -> bytes:
-    """An HTTP request. ``headers`` are lines that end with CRLF."""
+    """Return an HTTP request. ``headers`` are lines that end with CRLF."""
     return f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n".encode() + body
 
 
 def upgrade(path: str = ENGINE_PATH, *, host: str = "127.0.0.1", headers: str = "") -> bytes:
-    """The request that opens a WebSocket."""
+    """Return the request that opens a WebSocket."""
     return request(
         "GET", path, host=host,
         headers=(
@@ -80,7 +80,7 @@ def upgrade(path: str = ENGINE_PATH, *, host: str = "127.0.0.1", headers: str = 
 
 
 def post(path: str, body: bytes) -> bytes:
-    """A request of a long-polling client that sends packets."""
+    """Return a long-polling client's request that sends packets."""
     headers = f"Content-Type: text/plain;charset=UTF-8\r\nContent-Length: {len(body)}\r\n"
     return request("POST", path, headers=headers, body=body)
 
@@ -89,9 +89,9 @@ class Wire:
     """A TCP connection to the server.
 
     Args:
-        url: the server's, as in ``http://127.0.0.1:8000``.
-        window: bytes that the kernel may keep unread; its own choice by default.
-        source: the address to connect from.
+        url: the URL of the server, such as ``http://127.0.0.1:8000``.
+        window: size of the kernel's receive buffer in bytes; 0 selects the kernel's default.
+        source: the local address of the connection.
     """
 
     def __init__(self, url: str, *, window: int = 0, source: str = "") -> None:
@@ -99,13 +99,13 @@ class Wire:
         self._peer = address.hostname or "127.0.0.1", address.port or 80
         self._socket = socket.socket()
         self._socket.setblocking(False)
-        # The kernel takes little that the server does not read: what is sent is what it has taken.
+        # With a small send buffer, the bytes sent are nearly the bytes that the server has read.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_WINDOW)
         if window:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
         if source:
             self._socket.bind((source, 0))
-        self.unread = b""  # bytes that were received and belong to the next reader
+        self.unread = b""  # received bytes that the next read returns
         self.sent = self.received = 0
 
     async def open(self) -> Self:
@@ -137,13 +137,13 @@ class Wire:
         self._socket.close()
 
     def reset(self) -> None:
-        """Close it without the usual good-bye of TCP."""
+        """Close the connection with RST instead of FIN."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()
 
     @property
     def ended(self) -> bool:
-        """Whether the server has closed the connection. Nothing is read to find out."""
+        """Whether the server has closed the connection. Reads nothing."""
         if self._socket.fileno() < 0:
             return True
         poll = select.poll()
@@ -151,7 +151,7 @@ class Wire:
         return bool(poll.poll(0))
 
     async def send(self, data: bytes) -> None:
-        """Send all of it.
+        """Send all data.
 
         Raises:
             Gone: the server has closed the connection.
@@ -163,7 +163,7 @@ class Wire:
         self.sent += len(data)
 
     async def read(self, most: int = 256 * 1024) -> bytes:
-        """Read what has come, or wait for it.
+        """Return received data, or wait for some.
 
         Raises:
             Gone: the server has closed the connection.
@@ -181,7 +181,7 @@ class Wire:
         return data
 
     async def read_head(self) -> str:
-        """Read the head of an HTTP response, and leave what follows."""
+        """Read the head of an HTTP response, and keep the rest for the next read."""
         data = b""
         while b"\r\n\r\n" not in data:
             data += await self.read()
@@ -189,7 +189,7 @@ class Wire:
         return head.decode("latin-1")
 
     async def read_response(self) -> tuple[int, bytes]:
-        """Read an HTTP response: its status and its body."""
+        """Read an HTTP response, and return its status and body."""
         head = await self.read_head()
         status = int(head.split(" ", 2)[1])
         fields = dict(
@@ -207,7 +207,7 @@ class Wire:
         return status, body
 
     async def _read_chunk(self) -> bytes:
-        """Read a chunk of a response; the last one is empty."""
+        """Read one chunk of a response; the last chunk is empty."""
         data = b""
         while b"\r\n" not in data:
             data += await self.read()
@@ -219,7 +219,7 @@ class Wire:
         return data[:length]
 
     async def closed_by_server(self) -> None:
-        """Wait until the server has closed the connection, and read nothing meanwhile."""
+        """Wait until the server has closed the connection, without reading."""
         while not self.ended:
             await asyncio.sleep(0.02)
 
@@ -234,20 +234,20 @@ class Wire:
 
 
 class WebSocket(Wire):
-    """A WebSocket that neither masks well nor answers anything by itself."""
+    """A WebSocket client that masks with zeros and sends nothing on its own."""
 
     def __init__(self, url: str, *, window: int = 0, source: str = "") -> None:
         super().__init__(url, window=window, source=source)
         self._partial = bytearray()
-        self.packets: list[str] = []  # Engine.IO packets that were read
-        self._told_to_close = False
-        self.keeps = True  # what it reads; a flood of answers needs no memory here
+        self.packets: list[str] = []  # Engine.IO packets read so far
+        self._received_close = False
+        self.keeps = True  # store packets; off for floods, which would fill the memory
 
     async def handshake(self, path: str = ENGINE_PATH, headers: str = "") -> Self:
         """Open the WebSocket.
 
         Raises:
-            Gone: the server refused it; the message has the response's first line.
+            Gone: the server refused the handshake; the message is the status line.
         """
         await self.send(upgrade(path, headers=headers))
         head = await self.read_head()
@@ -259,7 +259,7 @@ class WebSocket(Wire):
         """Open the WebSocket and authenticate.
 
         Raises:
-            Gone: the server refused one of the two.
+            Gone: the server refused the handshake or the token.
         """
         await self.handshake()
         await self.send(text(f"40{json.dumps({'token': token})}"))
@@ -269,31 +269,31 @@ class WebSocket(Wire):
         return self
 
     async def read_until(self, *prefixes: str) -> str:
-        """Read up to an Engine.IO packet with one of the prefixes."""
+        """Read up to an Engine.IO packet with one of the prefixes, and return that packet."""
         while True:
             for packet in await self.read_packets():
                 if packet.startswith(prefixes):
                     return packet
 
     async def ask(self, name: str, payload: Any) -> dict[str, Any]:
-        """Send a request, and read up to its answer."""
+        """Send a request, read up to its answer, and return the answer."""
         await self.send(event(name, payload, ack=7))
         packet = await self.read_until("437")
         [answer] = json.loads(packet[3:])
         return dict(answer)
 
     async def read_packets(self) -> list[str]:
-        """Read packets that have come, and answer none.
+        """Read packets without answering them.
 
         Raises:
-            Gone: the server has closed the connection, or says so.
+            Gone: the server has closed the connection or has sent a close frame.
         """
-        if self._told_to_close:
+        if self._received_close:
             raise Gone("close frame")
         self._partial += await self.read()
         packets: list[str] = []
         for opcode, payload in _frames(self._partial):
-            self._told_to_close = self._told_to_close or opcode == CLOSE
+            self._received_close = self._received_close or opcode == CLOSE
             if opcode == TEXT:
                 packets.append(payload.decode())
         if self.keeps:
@@ -301,14 +301,14 @@ class WebSocket(Wire):
         return packets
 
     async def read_until_closed(self) -> None:
-        """Read until the server has closed the connection, or says that it has."""
+        """Read until the server closes the connection or the Engine.IO session."""
         with suppress(Gone):
             while "1" not in await self.read_packets():
                 continue
 
 
 def _frames(data: bytearray) -> Iterator[tuple[int, bytes]]:
-    """Take whole frames of a server from the front of ``data``."""
+    """Remove complete frames of the server from the front of ``data``, and yield them."""
     while len(data) >= 2:
         length, start = data[1] & 0x7F, 2
         if length == 126:

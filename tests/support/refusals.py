@@ -1,4 +1,4 @@
-"""Ways in which a Redis or Valkey server answers commands with errors, without being away."""
+"""Make a Redis or Valkey server answer commands with errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENDLESS: Final = "while true do end"
 NO_RETRY: Final = Retry(NoBackoff(), 0)
 
 
-class Commanded(Protocol):
+class Server(Protocol):
     folder: Path
     url: str
 
@@ -30,30 +30,30 @@ class Commanded(Protocol):
 
 
 @contextmanager
-def refusing(server: Commanded, code: str) -> Iterator[None]:
-    """Let a server answer every write with an error that begins with a code."""
-    with _WAYS[code](server):
+def refusing(server: Server, code: str) -> Iterator[None]:
+    """Make a server refuse every write with an error code."""
+    with _REFUSALS[code](server):
         yield
 
 
 @contextmanager
-def _misconf(server: Commanded) -> Iterator[None]:
-    """The last snapshot to disk failed."""
-    in_the_way = server.folder / "dump.rdb"
-    in_the_way.unlink(missing_ok=True)
-    in_the_way.mkdir()
+def _misconf(server: Server) -> Iterator[None]:
+    """Make a snapshot to disk fail."""
+    obstacle = server.folder / "dump.rdb"
+    obstacle.unlink(missing_ok=True)
+    obstacle.mkdir()
     server.command("CONFIG", "SET", "save", "86400 1000000000")
     server.command("BGSAVE")
     wait_for(lambda: _last_save(server) == "err", "failed save")
     try:
         yield
     finally:
-        in_the_way.rmdir()
+        obstacle.rmdir()
         server.command("CONFIG", "SET", "save", "")
 
 
 @contextmanager
-def _configured(server: Commanded, name: str, value: object) -> Iterator[None]:
+def _configured(server: Server, name: str, value: object) -> Iterator[None]:
     [former] = server.command("CONFIG", "GET", name).values()
     server.command("CONFIG", "SET", name, value)
     try:
@@ -63,17 +63,17 @@ def _configured(server: Commanded, name: str, value: object) -> Iterator[None]:
 
 
 @contextmanager
-def _busy(server: Commanded) -> Iterator[None]:
-    """Another application's script runs and runs."""
+def _busy(server: Server) -> Iterator[None]:
+    """Run an endless script."""
     server.command("CONFIG", "SET", "lua-time-limit", 20)
 
     def run() -> None:
-        # A client that gave up waiting, or tried again, would leave a script behind.
+        # A client with a timeout or a retry would leave a script behind.
         with redis.Redis.from_url(server.url, socket_timeout=None, retry=NO_RETRY) as client:
             try:
                 client.eval(ENDLESS, 0)
             except redis.RedisError:
-                ended.set()  # with SCRIPT KILL, as is expected
+                ended.set()  # SCRIPT KILL ended the script
 
     ended = threading.Event()
     thread = threading.Thread(target=run)
@@ -88,7 +88,7 @@ def _busy(server: Commanded) -> Iterator[None]:
         thread.join()
 
 
-def _kill_script(server: Commanded) -> None:
+def _kill_script(server: Server) -> None:
     try:
         server.command("SCRIPT", "KILL")
     except redis.ResponseError as exc:
@@ -96,12 +96,12 @@ def _kill_script(server: Commanded) -> None:
             raise
 
 
-def _last_save(server: Commanded) -> str:
+def _last_save(server: Server) -> str:
     status: str = server.command("INFO", "persistence")["rdb_last_bgsave_status"]
     return status
 
 
-def _is_busy(server: Commanded) -> bool:
+def _is_busy(server: Server) -> bool:
     try:
         server.command("PING")
     except redis.ResponseError as exc:
@@ -109,10 +109,9 @@ def _is_busy(server: Commanded) -> bool:
     return False
 
 
-_WAYS: Final = {
+_REFUSALS: Final = {
     MISCONF: _misconf,
     NOREPLICAS: lambda server: _configured(server, "min-replicas-to-write", 100),
     OOM: lambda server: _configured(server, "maxmemory", 1),
     BUSY: _busy,
 }
-CODES: Final = (MISCONF, NOREPLICAS, BUSY, OOM)

@@ -1,4 +1,4 @@
-"""The client that must not notice anything: what it was sent, and how late."""
+"""A client that must be unaffected by attacks: its events and their latencies."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from bench.attacks.wire import Gone, WebSocket, text
 from jobcast.testing import log, started
 from jobcast.transports import Outgoing, Retention, open_publisher
 from tests.support import new_id
+from tests.support.wire import Gone, WebSocket, text
 
 INTERVAL: Final = 0.02  # seconds between two events
 
 
 class Publisher:
-    """Publishes numbered lines of a job with the time of each, from a thread of its own."""
+    """Publisher of numbered lines of a job, with the time of each, in a thread."""
 
     def __init__(self, transport: str, job_id: str) -> None:
         self.job_id = job_id
-        self.published: list[float] = []  # when, by number
+        self.published: list[float] = []  # times, by number
         self._publisher = open_publisher(transport, Retention(ttl=24 * 3600, size=1_000_000))
-        self._ended = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._publisher.publish([Outgoing.of(started(job_id))])
 
@@ -35,13 +35,13 @@ class Publisher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Publish nothing more."""
-        self._ended.set()
+        """Stop publishing."""
+        self._stopping.set()
         self._thread.join()
         self._publisher.close()
 
     def _run(self) -> None:
-        while not self._ended.wait(INTERVAL):
+        while not self._stopping.wait(INTERVAL):
             number, now = len(self.published), time.monotonic()
             self._publisher.publish([Outgoing.of(log(self.job_id, str(number)))])
             self.published.append(now)
@@ -49,16 +49,16 @@ class Publisher:
 
 @dataclass
 class Innocent:
-    """A follower of one job, on a WebSocket, and its reconnections."""
+    """A follower of one job on a WebSocket."""
 
     publisher: Publisher
-    received: list[tuple[int, float]] = field(default_factory=list)  # number, when
-    lost: str = ""  # why the connection ended, if it did
+    received: list[tuple[int, float]] = field(default_factory=list)  # number, time
+    lost: str = ""  # the reason why the connection ended, if it did
 
     def latencies(self, since: float = 0.0) -> list[float]:
-        """Seconds from publishing to receiving of the events published since a moment.
+        """Return the seconds from publishing to receiving, for events published since a time.
 
-        An event that has not come counts as late as it is by now.
+        A missing event counts with its age.
         """
         arrived = dict(self.received)
         now = time.monotonic()
@@ -69,10 +69,10 @@ class Innocent:
         ]
 
     async def check(self, timeout: float) -> str:
-        """Wait until all that was published so far has come.
+        """Wait for all events published so far.
 
         Returns:
-            What is wrong with the transcript: an empty text if it has each event once, in order.
+            The fault of the transcript, or an empty string if it has each event once, in order.
         """
         published = len(self.publisher.published)
         with suppress(TimeoutError):
@@ -104,7 +104,7 @@ class Innocent:
 
 @asynccontextmanager
 async def innocent(url: str, transport: str, token: str) -> AsyncIterator[Innocent]:
-    """A follower of a job of its own, to which something happens all the time."""
+    """Connect a client that follows its own job, which logs a line every 20 ms."""
     publisher = await asyncio.to_thread(Publisher, transport, new_id("innocent"))
     client = Innocent(publisher)
     async with WebSocket(url) as socket:

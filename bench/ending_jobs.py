@@ -1,4 +1,4 @@
-"""The jobs of the endings run: some can be run again, some cannot."""
+"""The jobs of `bench.endings`; after the loss of a worker, some run again and some do not."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from celery import Celery
 
 from jobcast import ProgressTask, current_job
 
-VISIBILITY_TIMEOUT = 20  # seconds until Redis gives a message of a lost worker to another
-LONGEST = 2.0  # seconds that a job takes; far less, or a busy worker's are given out twice
+VISIBILITY_TIMEOUT = 20  # seconds until Redis redelivers the messages of a lost worker
+LONGEST = (
+    2.0  # maximum seconds of a job; far less than the timeout, or a busy worker's jobs run twice
+)
 
 app = Celery(
     "endings", broker=os.environ.get("CELERY_BROKER_URL", "memory://"), set_as_current=False
@@ -23,7 +25,7 @@ app.conf.update(
         "visibility_timeout": VISIBILITY_TIMEOUT,
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
-        # A worker that is killed while it looks for such messages keeps others from it for so long.
+        # A worker killed during a redelivery blocks redeliveries by other workers for this time.
         "unacked_mutex_expire": 2,
     },
     worker_prefetch_multiplier=1,
@@ -36,15 +38,15 @@ def _work(task: ProgressTask, seconds: float, outcome: str) -> str:
     for _ in task.track(range(20)):
         time.sleep(seconds / 20)
     if outcome == "fail":
-        raise LookupError("as it should")
+        raise LookupError("expected failure")
     if outcome == "retry" and task.request.retries == 0:
-        raise task.retry(exc=ConnectionError("as it should"))
+        raise task.retry(exc=ConnectionError("expected retry"))
     return outcome
 
 
 @app.task(base=ProgressTask, bind=True, max_retries=1, default_retry_delay=0, shared=False)
 def once(self: ProgressTask, *args: Any) -> str:
-    """Acknowledged when it begins, as Celery does by default: nobody runs it again."""
+    """Run at most once: acknowledged at the start, which is Celery's default."""
     return _work(self, *args)
 
 
@@ -53,5 +55,5 @@ def once(self: ProgressTask, *args: Any) -> str:
     acks_late=True, reject_on_worker_lost=True,
 )  # fmt: skip
 def again(self: ProgressTask, *args: Any) -> str:
-    """Acknowledged when it has ended: run again if its worker is lost."""
+    """Run again if the worker is lost: acknowledged at the end."""
     return _work(self, *args)

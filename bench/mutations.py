@@ -1,6 +1,6 @@
-"""Valid structures, and what is wrong with them: JSON, Socket.IO, Engine.IO, WebSocket, HTTP.
+"""Valid and mutated structures: JSON, Socket.IO, Engine.IO, WebSocket, HTTP.
 
-All of it follows from a ``random.Random``, so that a seed repeats it.
+All random choices come from one ``random.Random``, so that a seed reproduces them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Final, TypeVar
 
-from bench.attacks import wire
+from tests.support import wire
 
 T = TypeVar("T")
 
@@ -47,12 +47,12 @@ LENGTHS: Final = ("0", "1", "5", "-1", "x", "", "1e3", "99999999999999999999", "
 
 
 class Mutations:
-    """Draws what to send.
+    """Generator of random input for a server.
 
     Args:
-        rng: where all choices come from.
-        token: a good token, which is also sent in wrong places.
-        jobs: ids of jobs, some of which exist.
+        rng: the source of all choices.
+        token: a valid token, which also appears in wrong places.
+        jobs: job ids, some of which exist.
     """
 
     def __init__(self, rng: Random, token: str, jobs: Sequence[str]) -> None:
@@ -63,13 +63,13 @@ class Mutations:
     def rarely(self, chance: float = 0.1) -> bool:
         return self.rng.random() < chance
 
-    def any_of(self, *makers: Callable[[], T]) -> T:
+    def call_any(self, *makers: Callable[[], T]) -> T:
         return self.rng.choice(makers)()
 
     # JSON ---------------------------------------------------------------------------------------
 
     def json(self, depth: int = 4) -> str:
-        """JSON of any shape, often valid."""
+        """Return JSON of any shape, often valid."""
         if self.rarely(0.02):
             return self._deep()
         if depth <= 0 or self.rarely(0.4):
@@ -94,7 +94,7 @@ class Mutations:
         return opening * levels + (closing * levels if self.rarely(0.5) else "")
 
     def request(self) -> Any:
-        """A payload as the protocol has it, or nearly."""
+        """Return a payload that matches the protocol, or nearly does."""
         job_id = self.rng.choice((*self._jobs, "x" * 256, "x" * 257, "a/b", "", "é\u2028", "*"))
         payload: dict[str, Any] = {"job_id": job_id}
         if self.rarely(0.3):
@@ -107,7 +107,7 @@ class Mutations:
         return payload
 
     def arguments(self) -> str:
-        """What follows the name of an event."""
+        """Return the arguments after an event's name."""
         if self.rarely(0.5):
             return json.dumps(self.request())
         return ",".join(self.json() for _ in range(self.rng.choice((0, 1, 1, 2, 3, 40))))
@@ -115,7 +115,7 @@ class Mutations:
     # Socket.IO ----------------------------------------------------------------------------------
 
     def message(self) -> str:
-        """A Socket.IO packet."""
+        """Return a Socket.IO packet."""
         kind = self.rng.choice("0122222222333456789x") if self.rarely(0.6) else "2"
         attachments = ""
         if kind in "56" or self.rarely(0.03):
@@ -126,8 +126,8 @@ class Mutations:
 
     def _payload(self, kind: str) -> str:
         if kind == "0":
-            good = json.dumps({"token": self._token})
-            return self.any_of(lambda: good, lambda: "", self.json)
+            valid = json.dumps({"token": self._token})
+            return self.call_any(lambda: valid, lambda: "", self.json)
         if kind in "25":
             name = self.rng.choice(EVENTS) if self.rarely(0.5) else "join_job"
             arguments = self.arguments()
@@ -136,10 +136,10 @@ class Mutations:
                     f'{{"_placeholder":true,"num":{self.rng.choice((0, 0, 1, -1, 99, "x"))}}}'
                 )
             return f"[{json.dumps(name)}{',' if arguments else ''}{arguments}]"
-        return self.any_of(self.json, lambda: "[]", lambda: "")
+        return self.call_any(self.json, lambda: "[]", lambda: "")
 
     def _damaged(self, text: str) -> str:
-        """Now and then, a text with a piece cut out, repeated or replaced."""
+        """Return the text, occasionally with a piece removed, repeated or replaced."""
         if not text or not self.rarely(0.15):
             return text
         at, length = self.rng.randrange(len(text)), self.rng.randrange(1, 6)
@@ -151,7 +151,7 @@ class Mutations:
     # Engine.IO ----------------------------------------------------------------------------------
 
     def packet(self) -> str:
-        """An Engine.IO packet."""
+        """Return an Engine.IO packet."""
         if self.rarely(0.75):
             return f"4{self.message()}"
         data = base64.b64encode(self.rng.randbytes(self.rng.choice((0, 1, 3, 300)))).decode()
@@ -161,7 +161,7 @@ class Mutations:
         )  # fmt: skip
 
     def payload(self) -> bytes:
-        """A body of long-polling."""
+        """Return the body of a long-polling request."""
         count = self.rng.choice((1, 1, 1, 2, 5, 16, 17, 200))
         body = "\x1e".join(self.packet() for _ in range(count)).encode("utf-8", "surrogatepass")
         if self.rarely(0.1):
@@ -174,7 +174,7 @@ class Mutations:
     # WebSocket ----------------------------------------------------------------------------------
 
     def frames(self) -> bytes:
-        """Frames of a client, whole or not."""
+        """Return WebSocket frames of a client, complete or not."""
         if self.rarely(0.12):
             return self._wrong_frame()
         if self.rarely(0.05):
@@ -215,7 +215,7 @@ class Mutations:
     # HTTP ---------------------------------------------------------------------------------------
 
     def query(self, sid: str) -> str:
-        """The query of a request, for a session."""
+        """Return the query of a request for a session."""
         parts = {
             "EIO": self.rng.choice(("4", "4", "4", "4", "3", "x", "")),
             "transport": self.rng.choice(
@@ -234,7 +234,7 @@ class Mutations:
         return "&".join(f"{name}={value}" for name, value in items if value or self.rarely())
 
     def http(self, sid: str) -> bytes:
-        """A request, or what begins like one."""
+        """Return an HTTP request, or the beginning of one."""
         path = self.rng.choice(
             ("/socket.io/", "/socket.io/", "/socket.io/", "/socket.io", "/healthz", "/", "/%00",
              "/socket.io/../healthz", "/socket.io/%ff", "*", "http://x/socket.io/")

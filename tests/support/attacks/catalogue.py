@@ -1,4 +1,4 @@
-"""The attacks. Each is the life of one connection, which ends when the server closes it."""
+"""The attacks. Each runs on one connection until the server closes it."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from bench.attacks import wire
-from bench.attacks.wire import Gone, WebSocket, Wire, event, filled, frame, text
+from tests.support import wire
+from tests.support.wire import Gone, WebSocket, Wire, event, filled, frame, text
 
 POLLING: Final = "/socket.io/?EIO=4&transport=polling"
-RETRY_DELAY: Final = 0.05  # seconds before a connection that was closed is opened again
+RETRY_DELAY: Final = 0.05  # seconds between the end of a connection and the next one
 BINARY_EVENT: Final = '459999-["x",{"_placeholder":true,"num":0}]'
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is attacked."""
+    """The attacked server."""
 
     url: str
-    token: str  # may follow every job
+    token: str  # grants access to every job
     job_id: str  # a job with a long history
-    source: str = ""  # the address to come from
+    source: str = ""  # the local address of the connection
 
 
 @dataclass
 class Seen:
-    """What the attackers have seen."""
+    """Counts of what attackers have sent and received."""
 
     opened: int = 0
     closed: int = 0  # connections that the server refused or closed
@@ -39,8 +39,8 @@ class Seen:
     codes: Counter[str] = field(default_factory=Counter)  # of answers to requests
     statuses: Counter[str] = field(default_factory=Counter)  # of HTTP
 
-    def hear(self, packets: list[str]) -> None:
-        """Count the answers to requests, and refused connections."""
+    def count_answers(self, packets: list[str]) -> None:
+        """Count answers to requests, and refused connections."""
         for packet in packets:
             if packet.startswith("43"):
                 with suppress(ValueError, LookupError, AttributeError):
@@ -50,7 +50,7 @@ class Seen:
                 self.codes["connect_error"] += 1
 
 
-Life = Callable[[Target, Seen], Awaitable[None]]
+Session = Callable[[Target, Seen], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -58,27 +58,27 @@ class Attack:
     """One way to harm a server.
 
     Attributes:
-        row: the row of the issue, as in H1.
-        what: for the table.
-        life: of one connection.
-        needs_token: whether the attacker is an authenticated client.
+        row: the row of the table, such as H1.
+        title: the description in the table.
+        session: what one connection does.
+        needs_token: whether the attacker authenticates.
     """
 
     name: str
     row: str
-    what: str
-    life: Life
+    title: str
+    session: Session
     needs_token: bool = False
 
     async def once(self, target: Target, seen: Seen) -> None:
-        """Live one connection, until the server has closed or refused it."""
+        """Attack on one connection until the server closes or refuses it."""
         seen.opened += 1
         with suppress(Gone):
-            await self.life(target, seen)
+            await self.session(target, seen)
         seen.closed += 1
 
     async def persist(self, target: Target, seen: Seen) -> None:
-        """Come back whenever the server has closed the connection."""
+        """Reconnect whenever the server has closed the connection."""
         while True:
             await self.once(target, seen)
             await asyncio.sleep(RETRY_DELAY)
@@ -87,7 +87,7 @@ class Attack:
 async def _flood(
     socket: WebSocket, seen: Seen, payload: bytes, *, reads: bool = True, delay: float = 0.0
 ) -> None:
-    """Send a payload for as long as the server takes it."""
+    """Send a payload repeatedly until the server closes the connection."""
     reader = asyncio.create_task(_listen(socket, seen)) if reads else None
     try:
         while not (reader is not None and reader.done()):
@@ -106,21 +106,21 @@ async def _listen(socket: WebSocket, seen: Seen) -> None:
     with suppress(Gone):
         while True:
             before = socket.received
-            seen.hear(await socket.read_packets())
+            seen.count_answers(await socket.read_packets())
             seen.received += socket.received - before
 
 
 async def _hold(socket: Wire) -> None:
-    """Keep the connection open, and take no byte from it."""
+    """Keep the connection open without reading."""
     await socket.closed_by_server()
 
 
 def flood_of(
     payload: bytes, *, token: bool = False, reads: bool = True, first: bytes = b""
-) -> Life:
-    """One payload over and over, behind another one."""
+) -> Session:
+    """Return a session that sends ``first``, then ``payload`` repeatedly."""
 
-    async def life(target: Target, seen: Seen) -> None:
+    async def session(target: Target, seen: Seen) -> None:
         window = 0 if reads else wire.SMALL_WINDOW
         async with WebSocket(target.url, window=window, source=target.source) as socket:
             if token:
@@ -130,7 +130,7 @@ def flood_of(
             await socket.send(first)
             await _flood(socket, seen, payload, reads=reads)
 
-    return life
+    return session
 
 
 async def _refreshes(target: Target, seen: Seen) -> None:
@@ -140,21 +140,21 @@ async def _refreshes(target: Target, seen: Seen) -> None:
 
 
 async def _logins(target: Target, seen: Seen) -> None:
-    """Leave the namespace and come back, on one connection."""
-    again = text("41") + text(f"40{json.dumps({'token': target.token})}")
+    """Leave and enter the namespace repeatedly on one connection."""
+    relogin = text("41") + text(f"40{json.dumps({'token': target.token})}")
     async with WebSocket(target.url, source=target.source) as socket:
         await socket.greet(target.token)
-        await _flood(socket, seen, filled(again))
+        await _flood(socket, seen, filled(relogin))
 
 
 async def _binary(target: Target, seen: Seen, *, token: bool) -> None:
-    """Announce attachments, and send them without end."""
+    """Announce attachments, and send them endlessly."""
     async with WebSocket(target.url, source=target.source) as socket:
         if token:
             await socket.greet(target.token)
         else:
             await socket.handshake()
-            # While the token is being verified the namespace knows the connection.
+            # The namespace knows the connection while the server verifies the token.
             await socket.send(text(f"40{json.dumps({'token': target.token[:-8]})}"))
         await socket.send(text(BINARY_EVENT))
         await _flood(socket, seen, frame(wire.BINARY, bytes(60_000)), delay=0.0005)
@@ -168,13 +168,13 @@ async def _binary_without_token(target: Target, seen: Seen) -> None:
     await _binary(target, seen, token=False)
 
 
-def _unread_of(payload: bytes) -> Life:
-    """Requests whose answers stay unread."""
+def _unread_of(payload: bytes) -> Session:
+    """Return a session that sends requests and leaves the answers unread."""
     return flood_of(payload, token=True, reads=False)
 
 
 async def _behind_unread_join(target: Target, seen: Seen) -> None:
-    """Ask for more than the client reads, and send requests behind it."""
+    """Request more than the client reads, and send further requests."""
     async with WebSocket(target.url, window=wire.SMALL_WINDOW, source=target.source) as socket:
         await socket.greet(target.token)
         await socket.send(event("join_job", {"job_id": target.job_id}, ack=1) * 2)
@@ -183,7 +183,7 @@ async def _behind_unread_join(target: Target, seen: Seen) -> None:
 
 
 async def _unread_history(target: Target, _: Seen) -> None:
-    """Ask for a long history, read none of it, and answer pings that were never read."""
+    """Request a long history, read nothing, and send pongs without reading the pings."""
     async with WebSocket(target.url, window=wire.SMALL_WINDOW, source=target.source) as socket:
         await socket.greet(target.token)
         await socket.send(event("join_job", {"job_id": target.job_id}, ack=1))
@@ -193,25 +193,25 @@ async def _unread_history(target: Target, _: Seen) -> None:
 
 
 async def _join_loop(target: Target, seen: Seen) -> None:
-    """Ask for a long history again and again, and read it all."""
+    """Request a long history repeatedly, and read it."""
     async with WebSocket(target.url, source=target.source) as socket:
         await socket.greet(target.token)
-        ask = event("join_job", {"job_id": target.job_id}, ack=1)
+        join = event("join_job", {"job_id": target.job_id}, ack=1)
         socket.keeps = False
         while True:
-            await socket.send(ask)
-            seen.sent += len(ask)
+            await socket.send(join)
+            seen.sent += len(join)
             answered = False
             while not answered:
                 before = socket.received
                 packets = await socket.read_packets()
                 seen.received += socket.received - before
-                seen.hear(packets)
+                seen.count_answers(packets)
                 answered = any(packet.startswith("43") for packet in packets)
 
 
 async def _many_jobs(target: Target, seen: Seen) -> None:
-    """Follow job after job that does not exist yet, and leave none."""
+    """Follow one unknown job after the other without leaving any."""
     joins = b"".join(event("join_job", {"job_id": f"job-{n}"}, ack=n) for n in range(1000))
     async with WebSocket(target.url, source=target.source) as socket:
         await socket.greet(target.token)
@@ -230,7 +230,7 @@ async def _half_head(target: Target, _: Seen) -> None:
 
 
 async def _slow_head(target: Target, _: Seen) -> None:
-    """A header line now and then, for ever."""
+    """Send a header line every 250 ms, endlessly."""
     async with Wire(target.url, source=target.source) as connection:
         await connection.send(b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\n")
         number = 0
@@ -241,7 +241,7 @@ async def _slow_head(target: Target, _: Seen) -> None:
 
 
 async def _bodiless(target: Target, _: Seen) -> None:
-    """A request whose body never comes."""
+    """Send a request without its body."""
     async with Wire(target.url, source=target.source) as connection:
         sid = await polling_sid(connection)
         await connection.send(
@@ -260,7 +260,7 @@ async def _unauthenticated(target: Target, _: Seen) -> None:
 
 
 async def _polling_sessions(target: Target, seen: Seen) -> None:
-    """Open sessions of long-polling, and never poll."""
+    """Open long-polling sessions without polling."""
     async with Wire(target.url, source=target.source) as connection:
         while True:
             await connection.send(wire.request("GET", POLLING))
@@ -269,7 +269,7 @@ async def _polling_sessions(target: Target, seen: Seen) -> None:
 
 
 async def _polling_posts(target: Target, seen: Seen) -> None:
-    """Packets by long-polling: as many as a request may have, and no pause."""
+    """Send packets by long-polling, as many as a request may contain, without pauses."""
     async with Wire(target.url, source=target.source) as connection:
         sid = await polling_sid(connection)
         body = "\x1e".join(["40/x,"] * 16).encode()
@@ -282,7 +282,7 @@ async def _polling_posts(target: Target, seen: Seen) -> None:
 
 
 async def _bad_posts(target: Target, seen: Seen) -> None:
-    """Requests whose bodies are no packets: each ends its session."""
+    """Send bodies that are no packets; each ends its session."""
     bodies = b"\xff\xfe", b"9", b"4" + b"[" * 5000, b"", b"b!!!!", b"\x1e" * 100, bytes(100_000)
     for body in bodies:
         await _bad_post(target, seen, f"Content-Length: {len(body)}\r\n", body)
@@ -299,10 +299,10 @@ async def _bad_post(target: Target, seen: Seen, headers: str, body: bytes) -> No
 
 
 async def polling_sid(connection: Wire) -> str:
-    """Open a session of long-polling.
+    """Open a long-polling session, and return its id.
 
     Raises:
-        Gone: the server refused it.
+        Gone: the server refused the session.
     """
     await connection.send(wire.request("GET", POLLING))
     status, body = await connection.read_response()
@@ -319,7 +319,7 @@ async def _invalid_utf8(target: Target, _: Seen) -> None:
 
 
 async def _after_close(target: Target, seen: Seen) -> None:
-    """Go on talking after the server has closed the connection."""
+    """Send more packets after the server has closed the connection."""
     async with WebSocket(target.url, source=target.source) as socket:
         await socket.handshake()
         await socket.send(text("4x"))
@@ -353,7 +353,7 @@ ATTACKS: Final[tuple[Attack, ...]] = (
     Attack("leaves", "H1", "`leave_job`", flood_of(_LEAVES, token=True), True),
     Attack("unknown-events", "H1", "unknown events",
            flood_of(filled(text('42["x"]')), token=True), True),
-    Attack("acknowledgements", "H1", "acknowledgements nobody asked for",
+    Attack("acknowledgements", "H1", "unsolicited acknowledgements",
            flood_of(filled(text("431[]")), token=True), True),
     Attack("refreshes", "H1", "`refresh_token`", _refreshes, True),
     Attack("logins", "H1", "leaving and entering the namespace", _logins, True),
@@ -365,30 +365,30 @@ ATTACKS: Final[tuple[Attack, ...]] = (
     Attack("binary-unauthenticated", "H3", "binary attachments before the token is verified",
            _binary_without_token),
     Attack("behind-join", "H4", "requests behind an unread join", _behind_unread_join, True),
-    Attack("unread-joins", "H4", "`join_job`, answers unread",
+    Attack("unread-joins", "H4", "`join_job`, unread answers",
            _unread_of(filled(event("join_job", {"job_id": "x" * 100}, ack=1))), True),
-    Attack("unread-answers", "H4", "`leave_job`, answers unread", _unread_of(_LEAVES), True),
-    Attack("unread-history", "H4", "a history unread, pongs sent", _unread_history, True),
-    Attack("unread-pings", "H4", "WebSocket pings, answers unread",
+    Attack("unread-answers", "H4", "`leave_job`, unread answers", _unread_of(_LEAVES), True),
+    Attack("unread-history", "H4", "unread history, pongs sent", _unread_history, True),
+    Attack("unread-pings", "H4", "WebSocket pings, unread answers",
            flood_of(filled(frame(wire.PING, b"x" * 125)), reads=False)),
-    Attack("unread-upgrades", "H4", "Engine.IO upgrade packets, answers unread",
+    Attack("unread-upgrades", "H4", "Engine.IO upgrade packets, unread answers",
            flood_of(filled(text("5")), reads=False)),
     Attack("binary-before-connect", "H5", "binary packets before CONNECT",
            flood_of(filled(text("461-1[]") + text('451-["x"]')))),
-    Attack("bodiless", "H5", "POST without its body", _bodiless),
+    Attack("bodiless", "H5", "POST without body", _bodiless),
     Attack("invalid-utf8", "H5", "invalid UTF-8", _invalid_utf8),
-    Attack("bad-posts", "H5", "POSTs that are no packets", _bad_posts),
+    Attack("bad-posts", "H5", "POSTs without valid packets", _bad_posts),
     Attack("arguments", "H5", "wrong argument counts",
            flood_of(_argument_counts(), token=True), True),
-    Attack("after-close", "H5", "nonsense after the server has closed", _after_close),
+    Attack("after-close", "H5", "packets after the server has closed", _after_close),
     Attack("polling-posts", "H5", "POSTs full of packets", _polling_posts),
     Attack("silent", "M6", "silent TCP connections", _silent),
-    Attack("half-heads", "M6", "half headers", _half_head),
-    Attack("slow-heads", "M6", "a header line now and then", _slow_head),
+    Attack("half-heads", "M6", "incomplete headers", _half_head),
+    Attack("slow-heads", "M6", "a header line every 250 ms", _slow_head),
     Attack("unauthenticated", "M6", "sockets that never authenticate", _unauthenticated),
     Attack("polling-sessions", "M6", "long-polling sessions", _polling_sessions),
     Attack("join-loop", "M7", "joins of a job with 8 MiB of history", _join_loop, True),
-    Attack("many-jobs", "M7", "joins of ever more jobs", _many_jobs, True),
+    Attack("many-jobs", "M7", "joins of many jobs", _many_jobs, True),
 )  # fmt: skip
 
 BY_NAME: Final[Mapping[str, Attack]] = {attack.name: attack for attack in ATTACKS}

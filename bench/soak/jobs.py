@@ -1,4 +1,4 @@
-"""The jobs of a soak: what one says follows from its seed alone."""
+"""The jobs of a soak; the events of a job depend only on its seed."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ app.conf.update(
 
 
 QUEUED = "queued"
-ENDED = "soak-ended"  # the set of jobs whose last run has ended
+ENDED = "soak-ended"  # the Redis set of jobs that have ended
 
 
 @dataclass(frozen=True)
 class Step:
-    lines: range  # numbers of the lines that are logged
+    lines: range  # numbers of the logged lines
     pause: float  # seconds
 
 
 @dataclass(frozen=True)
 class Script:
-    """What a job does."""
+    """The behaviour of a job."""
 
     seed: int
     steps: tuple[Step, ...]
-    retry_before: int | None  # the step that the first run does not come to
+    retry_before: int | None  # the step before which the first attempt is retried
     fails: bool
 
     @classmethod
     def of(cls, seed: int) -> Script:
         rng = random.Random(f"job {seed}")
         steps: list[Step] = []
-        said = 0
+        logged = 0
         for _ in range(rng.randint(20, 120)):
             lines = rng.choice((0, 0, 0, 1, 1, 3))
-            steps.append(Step(range(said, said + lines), rng.uniform(0.003, 0.05)))
-            said += lines
+            steps.append(Step(range(logged, logged + lines), rng.uniform(0.003, 0.05)))
+            logged += lines
         retry_before = rng.randint(1, len(steps) - 1) if rng.random() < 0.3 else None
         return cls(seed, tuple(steps), retry_before, fails=rng.random() < 0.25)
 
     def run(self, attempt: int) -> range:
-        """The numbers of the steps of one run."""
+        """Return the numbers of the steps of one attempt."""
         if attempt == 1:
             return range(self.retry_before or len(self.steps))
         return range(self.retry_before or 0, len(self.steps))
@@ -71,16 +71,16 @@ class Script:
         return f"seed {self.seed} fails"
 
     def transcript(self) -> list[str]:
-        """What a follower is told, but for the progress; its end is the last."""
-        told = [QUEUED]
+        """Return the texts of all events except progress; the end comes last."""
+        texts = [QUEUED]
         for attempt in self.attempts:
             if attempt == 2:
-                told.append("retrying 2")
-            told.append(f"started {attempt}")
+                texts.append("retrying 2")
+            texts.append(f"started {attempt}")
             for number in self.run(attempt):
-                told += [line_of(line) for line in self.steps[number].lines]
-        told.append(failed("LookupError", self.problem) if self.fails else completed(self.result))
-        return told
+                texts += [line_of(line) for line in self.steps[number].lines]
+        texts.append(failed("LookupError", self.problem) if self.fails else completed(self.result))
+        return texts
 
     @property
     def last_progress(self) -> str:
@@ -88,13 +88,16 @@ class Script:
 
 
 def has_ended(job_id: str) -> bool:
-    """Whether its last run has. Celery's own word for it may be that it is tried again, for good:
-    the worker that sent the retry may store that after the other has stored the end."""
+    """Return whether the last attempt has ended.
+
+    Celery's state may stay ``RETRY``: the worker that sent the retry may store this state after
+    another worker has stored the end.
+    """
     return bool(app.backend.client.sismember(ENDED, job_id))
 
 
 @signals.task_postrun.connect(weak=False)
-def _note_end(task_id: str, state: str, **_: object) -> None:
+def _record_end(task_id: str, state: str, **_: object) -> None:
     if state != states.RETRY:
         app.backend.client.sadd(ENDED, task_id)
 
@@ -121,13 +124,13 @@ def work(self: ProgressTask, seed: int) -> dict[str, int]:
     attempt = self.request.retries + 1
     for number in script.run(attempt):
         step = script.steps[number]
-        self.progress(number * 100 / len(script.steps), "on the way")
+        self.progress(number * 100 / len(script.steps), "working")
         for line in step.lines:
             self.log(line_of(line))
         self.progress(current=number + 1, total=len(script.steps), message=message_of(number))
         time.sleep(step.pause)
     if attempt == 1 and script.retry_before is not None:
-        raise self.retry(exc=ConnectionError("as the seed says"), countdown=0)
+        raise self.retry(exc=ConnectionError("retry of the seed"), countdown=0)
     if script.fails:
         raise LookupError(script.problem)
     return script.result

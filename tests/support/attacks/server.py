@@ -1,4 +1,4 @@
-"""The server under attack: its memory, its log, its gauges."""
+"""The attacked server: its memory, its log, its gauges."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _GAUGES: Final = ("jobcast_connections", "jobcast_jobs_followed")
 
 
 class Served(Process):
-    """``jobcast serve``, as in production.
+    """``jobcast serve`` with its production settings.
 
     Args:
-        log_path: where its output goes.
-        transport: URL of the Redis.
-        env: settings.
-        files: that the process may have open; as many as this one by default.
+        log_path: the file for its output.
+        transport: the URL of Redis.
+        env: additional settings.
+        files: the limit of open files; 0 keeps the limit of this process.
     """
 
     def __init__(
@@ -53,22 +53,22 @@ class Served(Process):
         return server_errors(self.log)
 
     def gauges(self) -> dict[str, float]:
-        """What Prometheus would read of connections and followed jobs."""
+        """Return the metrics of connections and followed jobs."""
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as response:
             page = response.read().decode()
         found = {name: re.search(rf"^{name} (\S+)$", page, re.MULTILINE) for name in _GAUGES}
         return {name: float(match[1]) for name, match in found.items() if match is not None}
 
     def memory(self) -> int:
-        """Bytes of memory that the process has."""
+        """Return the resident memory of the process, in bytes."""
         return self._status("VmRSS")
 
     def peak_memory(self) -> int:
-        """Bytes of memory that it has had at most since `forget_peak`."""
+        """Return the peak of the resident memory since `forget_peak`, in bytes."""
         return self._status("VmHWM")
 
     def forget_peak(self) -> int:
-        """Let the peak be what it is now. Returns that, in bytes."""
+        """Reset the peak to the present memory, and return it, in bytes."""
         Path(f"/proc/{self.popen.pid}/clear_refs").write_text("5")
         return self.peak_memory()
 
@@ -78,9 +78,9 @@ class Served(Process):
 
 
 def server_errors(log: str) -> list[str]:
-    """Return lines of an access log about requests that were answered with 5xx.
+    """Return the lines of an access log with a status of 5xx.
 
-    503 is none of them: it is the answer of a server that is full, or starting.
+    503 does not count: a server that is full or starting answers with it.
     """
     found = ((line, _STATUS.search(line)) for line in log.splitlines())
     return [line for line, match in found if match and match[1][0] == "5" and match[1] != "503"]

@@ -1,0 +1,1 @@
+"""Benchmarks, soaks and attacks, each a program with ``python -m``."""

@@ -1,0 +1,65 @@
+"""Servers that a run kills and starts again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from tests.support import Process
+from tests.support.redis_family import RedisProcess
+
+# Below the ephemeral ports. Otherwise an outgoing connection could occupy the port of a server that
+# is down, or a client that keeps trying to reach that port could connect to itself.
+PORTS: Final = range(20_000, 32_000)
+DURABLE: Final = ("--appendonly", "yes", "--appendfsync", "always")
+
+
+def unused_port() -> int:
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+class RestartableValkey(RedisProcess):
+    """A Valkey server whose port stays free while the server is down.
+
+    Args:
+        folder: the folder for its data and its log.
+        options: command-line options, such as ``DURABLE``: keep confirmed writes across a kill.
+    """
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        super().__init__(folder, *options, port=unused_port())
+
+
+class RestartableServer(Process):
+    """``jobcast serve``, on another port after each restart."""
+
+    def __init__(self, log_path: Path, env: Mapping[str, str]) -> None:
+        self.repair_lock = asyncio.Lock()
+        super().__init__([], log_path, env)
+
+    def start(self) -> None:
+        self.port = unused_port()
+        self.argv = [sys.executable, "-m", "jobcast.cli", "serve", "--port", str(self.port)]
+        super().start()
+
+    def ready(self) -> None:
+        self.expect(self._listens, "listening server")
+
+    def _listens(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True

@@ -25,7 +25,7 @@ from tests.support.console import PEOPLE, Visitor
 from tests.support.marked import Mark, marked
 
 JOBS = ("hash_tree", "import_csv", "make_thumbnails", "fetch_feed", "audit_ledger")
-CODE = "import sys; from jobcast.demo import run; sys.exit(run(port=%d, scale=1, once=%r))"
+CODE = "import sys; from jobcast.demo.runner import run; sys.exit(run(port=%d, scale=1, once=%r))"
 
 
 class Demo(Process):
@@ -108,7 +108,7 @@ def test_a_signal_stops_all_of_it_at_any_moment(
 def test_a_process_that_dies_is_reported_with_its_log(demo: Demo, mark: Mark) -> None:
     demo.says("jobcast watch")
     for process in mark.processes():
-        if "realtime.app:app" in process.cmdline():
+        if "jobcast.demo.app:create_app" in process.cmdline():
             process.kill()
     assert demo.ends() == 1, demo.log
     assert "the realtime process ended unexpectedly (signal 9)" in demo.log

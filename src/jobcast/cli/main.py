@@ -289,7 +289,7 @@ def demo(port: int, once: bool) -> None:
 
     If JOBCAST_URL is set, the demo uses that server instead of an embedded Valkey.
     """
-    from jobcast.demo import run
+    from jobcast.demo.runner import run
 
     sys.exit(run(port=port, once=True if once else None))
 
@@ -298,7 +298,7 @@ def demo(port: int, once: bool) -> None:
 @click.argument("directory", type=click.Path(path_type=Path))
 @reports
 def init(directory: Path) -> None:
-    """Write the reference application into DIRECTORY, as the start of a project."""
+    """Write a project with a worker, a server and sample tasks into DIRECTORY."""
     from jobcast.reference import write_project
 
     try:

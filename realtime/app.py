@@ -13,10 +13,10 @@ settings = Settings.load()
 
 
 async def current_user(request: Request) -> str | None:
-    """Return the id of the signed-in user, for whom ``owned_by(id)`` sends jobs.
+    """Return the id of the signed-in user; None if no user is signed in.
 
-    Put your session check here. As it is, no user is signed in. The function runs in the event loop
-    of all connections: await your database, and run a blocking check in
+    Put your session check here. ``owned_by(id)`` sends jobs for the same id. The function runs in
+    the event loop of all connections: await your database, and run a blocking check in
     ``starlette.concurrency.run_in_threadpool``.
     """
     return None

@@ -55,7 +55,7 @@ async def test_minted_token_verifies() -> None:
 
 async def test_issued_token_fits_the_settings() -> None:
     settings = Settings(
-        jwt_secrets=(f"new={SECRET}", f"old={OTHER}"), jwt_algorithms=("HS384",),
+        jwt_secrets=(f"new={SECRET * 2}", f"old={OTHER}"), jwt_algorithms=("HS384",),
         jwt_audience="jobs", jwt_issuer="me", jwt_max_lifetime=60,
     )  # fmt: skip
     token = issue(settings, "alice", ttl=3600, jobs=["a"], jti="7")

@@ -49,6 +49,7 @@ def console(
     log = tmp_path_factory.mktemp("console") / "log"
     with running(Console(log, valkey.url, demo)) as console:
         yield console.ready()
+        console.end()
 
 
 @pytest.fixture(scope="module")

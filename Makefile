@@ -63,7 +63,7 @@ demo: $(VENV)/.synced $(CONSOLE)  ## start everything on this machine and watch 
 
 console: $(CONSOLE)  ## build the console's page into the package
 
-dev: $(VENV)/.synced .env  ## run the reference application's processes, with the settings in .env
+dev: $(VENV)/.synced .env  ## run the Procfile's worker and server, with the settings in .env
 	$(NODE) $(BIN)/honcho start
 
 .env: | $(VENV)/.synced

@@ -1,30 +1,33 @@
-"""The ASGI application: ``jobcast serve realtime.app:app``."""
+"""The Socket.IO process: ``jobcast serve realtime.app:app``."""
 
-import logging
-import sys
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
-from jobcast.errors import SettingsError
 from jobcast.realtime import create_app
 from jobcast.settings import Settings
-from realtime.console.demonstration import demonstration
+from jobcast.tokens import issue
 
-# uvicorn configures only its own loggers. This shows connections, joins and refusals.
-logging.basicConfig(format="%(asctime)s %(levelname)s: %(message)s")
-logging.getLogger("jobcast").setLevel(logging.INFO)
+settings = Settings.load()
 
-try:
-    settings = Settings.load()
-    site = demonstration(settings)
-    if site is None:
-        app = create_app(settings)
-        logging.getLogger("jobcast.console").info(
-            "the console is off: only `jobcast demo` has its login without passwords; to turn it"
-            " on, see realtime/console/session.py for your own session check"
-        )
-    else:
-        # Imported here, because it imports Celery to send tasks.
-        from realtime.console.routes import console
 
-        app = create_app(settings, routes=[console(site)])
-except SettingsError as exc:
-    sys.exit(f"jobcast: {exc}")
+async def current_user(request: Request) -> str | None:
+    """Return the id of the signed-in user; None if no user is signed in.
+
+    Put your session check here. ``owned_by(id)`` sends jobs for the same id. The function runs in
+    the event loop of all connections: await your database, and run a blocking check in
+    ``starlette.concurrency.run_in_threadpool``.
+    """
+    return None
+
+
+async def token(request: Request) -> JSONResponse:
+    """Return a token with which a page of the signed-in user connects."""
+    user = await current_user(request)
+    if user is None:
+        raise HTTPException(401, "You are not signed in.")
+    return JSONResponse({"token": issue(settings, user, ttl=300)})
+
+
+app = create_app(settings, routes=[Route("/token", token, methods=["POST"])])

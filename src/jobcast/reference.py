@@ -36,14 +36,6 @@ def reference_directory() -> Path:
     raise JobcastError("the reference application is not there: reinstall jobcast")
 
 
-def console_directory() -> Path:
-    """Return the directory of the console's built page.
-
-    In a checkout, ``make console`` builds the page.
-    """
-    return _HERE / "_console"
-
-
 def write_project(directory: Path) -> list[str]:
     """Write the reference application into a directory, as the start of a project.
 
@@ -70,9 +62,21 @@ def write_project(directory: Path) -> list[str]:
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, directory / name)
     jwt_secret = secrets.token_urlsafe(32)
-    _write_env(directory / ".env", jwt_secret)
+    write_env(directory / ".env", jwt_secret)
     made = _write_secrets(directory / "secrets", jwt_secret)
     return sorted([*sources, ".env", *(str(path.relative_to(directory)) for path in made)])
+
+
+def write_env(path: Path, jwt_secret: str | None = None) -> None:
+    """Write the settings for a development machine, which only this user can read.
+
+    Args:
+        path: the file, which may not exist yet.
+        jwt_secret: the secret that signs tokens; a new one by default.
+    """
+    secret = jwt_secret or secrets.token_urlsafe(32)
+    path.touch(mode=0o600, exist_ok=False)
+    path.write_text(f"JOBCAST_URL={DEFAULT_URL}\nJOBCAST_JWT_SECRET={secret}\n", encoding="utf-8")
 
 
 def _files(path: Path) -> list[Path]:
@@ -83,14 +87,6 @@ def _files(path: Path) -> list[Path]:
         for file in path.rglob("*")
         if file.is_file() and not {"__pycache__", ".DS_Store"} & set(file.parts)
     ]
-
-
-def _write_env(path: Path, jwt_secret: str) -> None:
-    """Write the settings for a development machine."""
-    path.touch(mode=0o600, exist_ok=False)
-    path.write_text(
-        f"JOBCAST_URL={DEFAULT_URL}\nJOBCAST_JWT_SECRET={jwt_secret}\n", encoding="utf-8"
-    )
 
 
 def _write_secrets(directory: Path, jwt_secret: str) -> list[Path]:

@@ -219,6 +219,46 @@ def mint(
     return jwt.encode(claims, secret, algorithm=algorithm, headers=headers)
 
 
+def issue(
+    settings: Settings,
+    sub: str,
+    *,
+    ttl: float,
+    jobs: Sequence[str] = (),
+    jti: str | None = None,
+) -> str:
+    """Create a token that the servers with these settings accept.
+
+    The first of the settings' secrets signs it. ``JOBCAST_JWT_MAX_LIFETIME`` bounds its lifetime.
+
+    Args:
+        settings: the settings, usually ``Settings.load()``.
+        sub: the subject, which may follow the jobs that it owns.
+        ttl: lifetime of the token, in seconds.
+        jobs: ids of further jobs that the subject may follow; ``*`` allows every job.
+        jti: the id of the token, by which it can be revoked.
+
+    Raises:
+        SettingsError: the settings have no secret.
+
+    >>> token = issue(Settings(jwt_secret="x" * 32), "alice", ttl=300)
+    """
+    if not settings.secrets:
+        raise SettingsError("JOBCAST_JWT_SECRET", "is not set: a token is signed with it")
+    kid, secret = settings.secrets[0]
+    return mint(
+        secret,
+        sub,
+        jobs=jobs,
+        ttl=min(ttl, settings.jwt_max_lifetime or ttl),
+        algorithm=settings.algorithms[0],
+        audience=settings.jwt_audience,
+        issuer=settings.jwt_issuer,
+        kid=kid,
+        jti=jti,
+    )
+
+
 def _sub_of(claims: Mapping[str, Any]) -> str:
     """Return the subject as a string. A whole number becomes its digits, as in ``owned_by``."""
     sub = claims["sub"]

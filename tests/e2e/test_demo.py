@@ -25,7 +25,7 @@ from tests.support.console import PEOPLE, Visitor
 from tests.support.process_mark import Mark, process_mark
 
 JOBS = ("hash_tree", "import_csv", "make_thumbnails", "fetch_feed", "audit_ledger")
-CODE = "import sys; from jobcast.demo import run; sys.exit(run(port=%d, scale=1, once=%r))"
+CODE = "import sys; from jobcast.demo.runner import run; sys.exit(run(port=%d, scale=1, once=%r))"
 
 
 class Demo(Process):
@@ -108,7 +108,7 @@ def test_signal_at_any_stage_stops_all_processes_and_cleans_up(
 def test_unexpected_exit_of_a_process_is_reported_with_its_log(demo: Demo, mark: Mark) -> None:
     demo.wait_for_output("jobcast watch")
     for process in mark.processes():
-        if "realtime.app:app" in process.cmdline():
+        if "jobcast.demo.app:create_app" in process.cmdline():
             process.kill()
     assert demo.wait_for_exit() == 1, demo.log
     assert "the realtime process ended unexpectedly (signal 9)" in demo.log

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from jobcast.reference import PARTS, console_directory
+from jobcast.console.page import DIRECTORY
+from jobcast.reference import PARTS
 from tests.conftest import Valkey
 from tests.support import ROOT, SECRET, Process, answers, free_port, running
 
@@ -95,8 +96,8 @@ def test_wheel_contains_the_reference_application(names: set[str]) -> None:
 
 
 def built_page() -> set[str]:
-    """Return the files of the console's page, relative to src/."""
-    files = {path for path in console_directory().rglob("*") if path.is_file()}
+    """Return the files of the console's page, relative to the root."""
+    files = {path for path in DIRECTORY.rglob("*") if path.is_file()}
     assert {".html", ".js", ".css"} <= {path.suffix for path in files}, "make console"
     return {path.relative_to(ROOT / "src").as_posix() for path in files}
 
@@ -214,11 +215,13 @@ def test_wheel_runs_with_only_its_declared_requirements(
         jobcast, "demo", "--once", "--port", str(free_port()), cwd=tmp_path, JOBCAST_URL=""
     )
     assert "All jobs ended as they should" in output
+    run(jobcast, "init", "project", cwd=tmp_path)
     port = free_port()
     with running(
         Process(
-            [jobcast, "serve", "--workers", "2", "--port", str(port)], tmp_path / "log",
-            {"JOBCAST_URL": valkey.url, "JOBCAST_JWT_SECRET": SECRET},
+            [jobcast, "serve", "realtime.app:app", "--workers", "2", "--port", str(port)],
+            tmp_path / "log", {"JOBCAST_URL": valkey.url, "JOBCAST_JWT_SECRET": SECRET},
+            cwd=tmp_path / "project",
         )
     ) as server:  # fmt: skip
         server.expect(lambda: answers(f"http://127.0.0.1:{port}/readyz"), "response of /readyz")
@@ -231,8 +234,9 @@ def test_installed_wheel_writes_a_project(installed: Path, tmp_path: Path) -> No
     output = run(
         sys.executable, "-W", "error", "-c",
         "import sys, jobcast, pathlib; from jobcast import reference\n"
+        "from jobcast.console import page\n"
         "print(jobcast.__file__, reference.reference_directory(), sep='\\n')\n"
-        "print(reference.console_directory())\n"
+        "print(page.DIRECTORY)\n"
         "reference.write_project(pathlib.Path(sys.argv[1]))",
         project, cwd=tmp_path, PYTHONPATH=str(installed),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The reference application's console as a process, and an HTTP client for it."""
+"""The demo's site as a process, and an HTTP client for it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
 from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
 
+from jobcast.console.headers import SecurityHeaders
+from jobcast.console.page import page_routes
+from jobcast.demo.mark import read_queue, write_mark
+from jobcast.demo.web.routes import site_routes
+from jobcast.demo.web.site import load_site
 from jobcast.realtime import create_app as create_plain_app
 from jobcast.settings import Settings
-from realtime.console import session
-from realtime.console.demonstration import demonstration
-from realtime.console.routes import console
-from realtime.console.site import Site
+from jobcast.tokens import issue
 from tests.support import SECRET, TIMEOUT, Process, answers, free_port, new_id
 
 PEOPLE = "name,email,born\nAda,ada@example.com,1815-12-10\nAlan,alan at example,1912-06-23\n"
@@ -29,48 +33,55 @@ LEDGER = "date,text,amount,balance\n2026-01-01,rent,-10.00,-10.00\n2026-01-02,pa
 def make_demo(directory: Path, queue: str | None = None) -> Path:
     """Create the directory of a demo, as ``jobcast demo`` does."""
     directory.mkdir(mode=0o700)
-    (directory / "demo.json").write_text(json.dumps({"queue": queue or new_id("queue")}))
+    write_mark(directory, queue or new_id("queue"))
     return directory
 
 
 def create_app() -> Starlette:
     """Return the application with a page of the test instead of the built one."""
-    site = demonstration(Settings.load())
-    assert site is not None
+    settings = Settings.load()
     page = Path(os.environ["TEST_PAGE"])
-    return create_plain_app(routes=[console(site, page=page)])
+    return create_plain_app(settings, routes=[site_routes(load_site(settings), page)])
 
 
 def create_own_app() -> Starlette:
-    """Return an application with its own session check, as docs/how-to/console.md shows."""
-
-    async def current_user(request: Request) -> str | None:
-        return await run_in_threadpool(request.headers.get, "x-remote-user")
-
-    session.current_user = current_user
-    directory = Path(os.environ["TEST_DIRECTORY"])
+    """Return an application with its own session check that serves the console's page."""
     settings = Settings.load()
-    site = Site(settings=settings, directory=directory, samples=directory / "samples")
-    return create_plain_app(settings, routes=[console(site)])
+
+    async def session(request: Request) -> JSONResponse:
+        user = request.headers.get("x-remote-user")
+        return JSONResponse({"user": user, "demonstration": False})
+
+    async def token(request: Request) -> JSONResponse:
+        return JSONResponse({"token": issue(settings, request.headers["x-remote-user"], ttl=300)})
+
+    async def empty_list(request: Request) -> JSONResponse:
+        return JSONResponse({request.url.path.rpartition("/")[2]: []})
+
+    routes = [
+        Route("/api/session", session),
+        Route("/api/token", token, methods=["POST"]),
+        Route("/api/tasks", empty_list),
+        Route("/api/jobs", empty_list),
+        *page_routes(),
+    ]
+    mount = Mount("/", routes=routes, middleware=[Middleware(SecurityHeaders)])
+    return create_plain_app(settings, routes=[mount])
 
 
 class Console(Process):
-    """``jobcast serve realtime.app:app``, as the demo starts it."""
+    """The demo's site, as the demo starts it."""
 
     def __init__(
         self, log_path: Path, transport: str, demo: Path, env: Mapping[str, str] | None = None,
-        *arguments: str,
+        *arguments: str, app: str = "jobcast.demo.app:create_app",
     ) -> None:  # fmt: skip
         self.port = free_port()
         self.demo = demo
         self.url = f"http://127.0.0.1:{self.port}"
-        test_apps = {"TEST_PAGE": "create_app", "TEST_DIRECTORY": "create_own_app"}
-        apps = [name for variable, name in test_apps.items() if variable in (env or {})]
-        app = [f"tests.support.console:{apps[0]}", "--factory"] if apps else ["realtime.app:app"]
         super().__init__(
             [
-                sys.executable, "-m", "jobcast.cli", "serve",
-                *app,
+                sys.executable, "-m", "jobcast.cli", "serve", app, "--factory",
                 "--port", str(self.port), *arguments,
             ],
             log_path,
@@ -82,9 +93,8 @@ class Console(Process):
 
     @property
     def queue(self) -> str:
-        """The queue to which the console sends its jobs."""
-        mark: dict[str, str] = json.loads((self.demo / "demo.json").read_text())
-        return mark["queue"]
+        """The queue to which the site sends its jobs."""
+        return read_queue(self.demo)
 
     def ready(self) -> Console:
         self.expect(lambda: answers(f"{self.url}/healthz"), "response of /healthz")

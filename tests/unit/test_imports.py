@@ -76,9 +76,7 @@ def test_server_imports_no_celery() -> None:
     assert not imported & {"celery", "rich"}
 
 
-def test_reference_server_imports_no_celery_without_console(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_reference_server_imports_no_celery(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBCAST_URL", "memory://")
     monkeypatch.setenv("JOBCAST_JWT_SECRET", "x" * 32)
     monkeypatch.chdir(ROOT)

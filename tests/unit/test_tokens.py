@@ -17,7 +17,7 @@ from jobcast import jwks
 from jobcast.errors import SettingsError, TokenError
 from jobcast.jwks_fetch import UnusableKeySet, fetch_signing_keys
 from jobcast.settings import Settings
-from jobcast.tokens import LATEST_TIME, TokenVerifier, mint
+from jobcast.tokens import LATEST_TIME, TokenVerifier, issue, mint
 from tests.support import TIMEOUT, eventually
 from tests.support.key_server import key_server, private_key
 
@@ -51,6 +51,25 @@ async def test_minted_token_verifies() -> None:
     assert subject.sub == "alice"
     assert subject.jobs == {"a", "b"}
     assert 0 < subject.expires_at - time.time() <= 61
+
+
+async def test_issued_token_fits_the_settings() -> None:
+    settings = Settings(
+        jwt_secrets=(f"new={SECRET * 2}", f"old={OTHER}"), jwt_algorithms=("HS384",),
+        jwt_audience="jobs", jwt_issuer="me", jwt_max_lifetime=60,
+    )  # fmt: skip
+    token = issue(settings, "alice", ttl=3600, jobs=["a"], jti="7")
+    subject = await TokenVerifier(settings).verify(token)
+    assert (subject.sub, subject.token_id) == ("alice", "7")
+    assert subject.jobs == {"a"}
+    assert 0 < subject.expires_at - time.time() <= 60
+    assert jwt.get_unverified_header(token)["kid"] == "new"
+
+
+def test_issue_requires_a_secret() -> None:
+    settings = Settings(jwks_url="https://auth.example.com/jwks.json")
+    with pytest.raises(SettingsError, match="JOBCAST_JWT_SECRET is not set"):
+        issue(settings, "alice", ttl=60)
 
 
 @pytest.mark.parametrize("jobs", [None, "*", 7, {"*": 1}, [["x"]], [{}], ["x", 1]])

@@ -237,25 +237,14 @@ def token(
 def _mint(
     settings: Settings, *, sub: str, jobs: tuple[str, ...], ttl: int, jti: str | None = None
 ) -> str:
-    from jobcast.tokens import mint
+    from jobcast.tokens import issue
 
     if not settings.secrets:
         raise click.UsageError(
             "to sign a token, set JOBCAST_JWT_SECRET or JOBCAST_JWT_SECRETS as for the server;"
             " `jobcast watch` also takes a token, from JOBCAST_TOKEN or --token"
         )
-    kid, secret = settings.secrets[0]
-    return mint(
-        secret,
-        sub,
-        jobs=jobs,
-        ttl=min(ttl, settings.jwt_max_lifetime or ttl),
-        kid=kid,
-        jti=jti,
-        algorithm=settings.algorithms[0],
-        audience=settings.jwt_audience,
-        issuer=settings.jwt_issuer,
-    )
+    return issue(settings, sub, jobs=jobs, ttl=ttl, jti=jti)
 
 
 @main.command()
@@ -300,7 +289,7 @@ def demo(port: int, once: bool) -> None:
 
     If JOBCAST_URL is set, the demo uses that server instead of an embedded Valkey.
     """
-    from jobcast.demo import run
+    from jobcast.demo.runner import run
 
     sys.exit(run(port=port, once=True if once else None))
 
@@ -309,7 +298,7 @@ def demo(port: int, once: bool) -> None:
 @click.argument("directory", type=click.Path(path_type=Path))
 @reports
 def init(directory: Path) -> None:
-    """Write the reference application into DIRECTORY, as the start of a project."""
+    """Write a project with a worker, a server and sample tasks into DIRECTORY."""
     from jobcast.reference import write_project
 
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import secrets
 import signal
@@ -16,6 +15,7 @@ from typing import Final
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from jobcast.demo import mark
 from jobcast.demo.children import Child, Children, until
 from jobcast.demo.http_client import start_jobs
 from jobcast.demo.probes import HOST, answers_ping, free_port, is_free, is_ready
@@ -90,10 +90,9 @@ class Demo:
             del os.environ[name]
         os.environ["JOBCAST_URL"] = self._url
         os.environ["JOBCAST_JWT_SECRET"] = self._secret
-        # Turns the console on. Its login has no password, so the console checks that the directory
-        # belongs to a demo.
-        os.environ["JOBCAST_DEMO"] = str(self._directory)
-        (self._directory / "demo.json").write_text(json.dumps({"queue": self._queue}))
+        # The login of the site has no password, so the site checks that a demo started it.
+        os.environ[mark.VARIABLE] = str(self._directory)
+        mark.write_mark(self._directory, self._queue)
         if self._embedded:
             os.environ["CELERY_BROKER_URL"] = os.environ["CELERY_RESULT_BACKEND"] = self._url
 
@@ -124,7 +123,7 @@ class Demo:
         )  # fmt: skip
         free = port if port and is_free(port) else free_port()
         self._start_python(
-            "realtime", "jobcast.cli", "serve", "realtime.app:app",
+            "realtime", "jobcast.cli", "serve", "jobcast.demo.app:create_app", "--factory",
             "--host", HOST, "--port", str(free),
         )  # fmt: skip
         samples = self._start_python(

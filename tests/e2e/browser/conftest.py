@@ -1,4 +1,4 @@
-"""Chromium, the reference application, and a real worker."""
+"""Chromium, the demo's site, and a real worker."""
 
 from __future__ import annotations
 

@@ -13,11 +13,10 @@ from playwright.sync_api import Browser, expect
 
 from jobcast import open_job
 from jobcast.publishing.runtime import get_runtime
-from tasks.samples import make_samples
 from tests import jobs
 from tests.conftest import Valkey
 from tests.e2e.browser.tab import Tab
-from tests.support import Worker, new_id, running, wait_for
+from tests.support import Server, Worker, new_id, running, wait_for
 from tests.support.console import Console, Visitor
 
 NewTab = Callable[..., Tab]
@@ -192,9 +191,8 @@ def test_an_ended_session_leads_to_the_sign_in_and_back_to_the_same_job(
 def test_an_application_with_its_own_session_check_shows_no_sign_in(
     tmp_path: Path, valkey: Valkey, browser: Browser
 ) -> None:
-    make_samples(tmp_path / "samples")
-    env = {"TEST_DIRECTORY": str(tmp_path), "JOBCAST_DEMO": ""}
-    with running(Console(tmp_path / "log", valkey.url, tmp_path, env)) as application:
+    app = "tests.support.console:create_own_app"
+    with running(Server(tmp_path / "log", valkey.url, app=app)) as application:
         application.ready()
         tab = Tab(browser.new_page(), application.url)
         tab.open()

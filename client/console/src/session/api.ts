@@ -1,4 +1,4 @@
-/** The reference application's HTTP interface. */
+/** The HTTP interface of the demo's site. */
 
 import { syncClock } from "../lib/serverClock";
 import { isRecord, stringField } from "../lib/untrusted";

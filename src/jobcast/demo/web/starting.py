@@ -1,5 +1,7 @@
 """The endpoints that list tasks and start jobs: ``/api/tasks`` and ``/api/jobs``."""
 
+from __future__ import annotations
+
 import logging
 import secrets
 from datetime import UTC, datetime
@@ -9,16 +11,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from realtime.console.job_list import JobList, StartedJob
-from realtime.console.problems import Problem
-from realtime.console.sender import BrokerAway, Sender
-from realtime.console.session import signed_in
-from realtime.console.site import Site
-from realtime.console.task_catalog import TASK_CATALOG, CatalogTask, Input
-from realtime.console.upload import receive
-from realtime.console.workspaces import Workspaces
+from jobcast.demo.web.job_list import JobList, StartedJob
+from jobcast.demo.web.problems import Problem
+from jobcast.demo.web.sender import BrokerAway, Sender
+from jobcast.demo.web.session import signed_in
+from jobcast.demo.web.site import Site
+from jobcast.demo.web.task_catalog import TASK_CATALOG, CatalogTask, Input
+from jobcast.demo.web.upload import receive
+from jobcast.demo.web.workspaces import Workspaces
 
-logger = logging.getLogger("jobcast.console")
+logger = logging.getLogger("jobcast.demo")
 
 
 def starting_routes(site: Site) -> list[Route]:
@@ -42,20 +44,20 @@ class Starting:
         self._site = site
         self._sender = Sender(site.queue, site.settings.url)
         self._started = JobList(site.directory / "started.sqlite")
-        self._workspaces = Workspaces(site.directory / "jobs", site.files_seconds)
+        self._workspaces = Workspaces(site.directory / "jobs")
 
     # Disk access runs in a thread, because the event loop serves all connections.
     async def show(self, request: Request) -> JSONResponse:
-        jobs = await run_in_threadpool(self._started.of, await signed_in(request))
+        jobs = await run_in_threadpool(self._started.of, signed_in(request))
         return JSONResponse({"jobs": [job.as_json for job in jobs]})
 
     async def remove(self, request: Request) -> Response:
-        user, job_id = await signed_in(request), request.path_params["job_id"]
+        user, job_id = signed_in(request), request.path_params["job_id"]
         await run_in_threadpool(self._started.remove, user, job_id)
         return Response(status_code=204)
 
     async def start(self, request: Request) -> JSONResponse:
-        user = await signed_in(request)
+        user = signed_in(request)
         task = TASK_CATALOG.get(request.path_params["name"])
         if task is None:
             raise Problem(404, "unknown_task", "There is no such task.")

@@ -1,5 +1,7 @@
 """The tasks that the console can start, with their arguments."""
 
+from __future__ import annotations
+
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,13 +1,16 @@
 """Error responses, with a code and a message: ``{"code": ..., "message": ...}``."""
 
+from __future__ import annotations
+
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-logger = logging.getLogger("jobcast.console")
+logger = logging.getLogger("jobcast.demo")
 
 
 class Problem(HTTPException):
@@ -18,9 +21,10 @@ class Problem(HTTPException):
         self.code = code
 
 
-def answer(status: int, code: str, message: str, headers: object = None) -> JSONResponse:
-    body = {"code": code, "message": message}
-    return JSONResponse(body, status, dict(headers) if isinstance(headers, dict) else None)
+def answer(
+    status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    return JSONResponse({"code": code, "message": message}, status, headers)
 
 
 async def _refused(_: Request, exc: Exception) -> Response:

@@ -1,5 +1,7 @@
 """The list of each user's jobs, in an SQLite file that all server processes share."""
 
+from __future__ import annotations
+
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from jobcast.demo.web.loopback import is_loopback
+from jobcast.demo.web.site import load_site
 from jobcast.errors import SettingsError
 from jobcast.settings import SERVED_ON, Settings
-from realtime.console.demonstration import demonstration, is_loopback
 from tests.support import SECRET
 from tests.support.console import make_demo
 
@@ -24,9 +25,7 @@ def environ(demo: Path, served_on: str | None = "127.0.0.1") -> dict[str, str]:
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
 def test_demo_runs_on_a_loopback_address(tmp_path: Path, host: str) -> None:
     demo = make_demo(tmp_path / "demo", "its-queue")
-    site = demonstration(SETTINGS, environ(demo, host))
-    assert site is not None
-    assert site.is_demonstration
+    site = load_site(SETTINGS, environ(demo, host))
     assert (site.directory, site.queue, site.token_seconds) == (demo, "its-queue", 300)
 
 
@@ -34,13 +33,13 @@ def test_demo_runs_on_a_loopback_address(tmp_path: Path, host: str) -> None:
 def test_demo_is_refused_where_others_can_connect(tmp_path: Path, host: str | None) -> None:
     demo = make_demo(tmp_path / "demo")
     with pytest.raises(SettingsError, match="may not be set where others can connect"):
-        demonstration(SETTINGS, environ(demo, host))
+        load_site(SETTINGS, environ(demo, host))
 
 
 def test_demo_requires_a_signing_secret(tmp_path: Path) -> None:
     settings = Settings(jwks_url="https://auth.example.com/jwks.json")
     with pytest.raises(SettingsError, match="JOBCAST_JWT_SECRET"):
-        demonstration(settings, environ(make_demo(tmp_path / "demo")))
+        load_site(settings, environ(make_demo(tmp_path / "demo")))
 
 
 def test_is_loopback_accepts_only_loopback_hosts() -> None:

@@ -1,18 +1,20 @@
 """Uploads of files, streamed to disk up to a maximum size."""
 
+from __future__ import annotations
+
 import csv
 from pathlib import Path
+from typing import Final
 
-import anyio
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from realtime.console.problems import Problem
-from realtime.console.task_catalog import CatalogTask
+from jobcast.demo.web.problems import Problem
+from jobcast.demo.web.task_catalog import CatalogTask
 
-LARGEST = 32 * 1024 * 1024  # bytes
-CONTENT_TYPE = "text/csv"
-HEADER = 4096  # bytes read of the first line
+LARGEST: Final = 32 * 1024 * 1024  # bytes
+CONTENT_TYPE: Final = "text/csv"
+HEADER: Final = 4096  # bytes read of the first line
 
 
 async def receive(request: Request, task: CatalogTask, path: Path) -> Path | None:
@@ -29,16 +31,16 @@ async def receive(request: Request, task: CatalogTask, path: Path) -> Path | Non
     if length.isdecimal() and int(length) > LARGEST:
         raise _too_large()
     size = 0
-    async with await anyio.open_file(path, "xb") as file:
+    with path.open("xb") as file:
         async for chunk in request.stream():
             size += len(chunk)
             if size > LARGEST:
                 raise _too_large()
             if size:
                 _check_type(task, content_type)
-            await file.write(chunk)
+            await run_in_threadpool(file.write, chunk)
     if not size and content_type != CONTENT_TYPE:
-        await anyio.Path(path).unlink()
+        await run_in_threadpool(path.unlink)
         return None
     _check_type(task, content_type)
     await run_in_threadpool(_check_columns, task, path)

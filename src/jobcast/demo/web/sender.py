@@ -1,5 +1,7 @@
 """Sending of tasks by name: the server does not import the tasks' code."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
 
@@ -26,7 +28,7 @@ class Sender:
     """
 
     def __init__(self, queue: str, url: str) -> None:
-        self._app = Celery("console", broker=os.environ.get("CELERY_BROKER_URL") or url)
+        self._app = Celery("demo", broker=os.environ.get("CELERY_BROKER_URL") or url)
         self._app.conf.update(broker_connection_timeout=2, task_publish_retry_policy=RETRIES)
         self._queue = queue
 

@@ -1,4 +1,4 @@
-"""The HTTP API of the console: every route and every error response, on a real server."""
+"""The HTTP side of the demo's site: every route and every error response, on a real server."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ import jwt
 import pytest
 
 from jobcast.client import JobClient
+from jobcast.console.page import DIRECTORY
+from jobcast.demo.web.job_list import LISTED, JobList, StartedJob
+from jobcast.demo.web.session import AUDIENCE, COOKIE
+from jobcast.demo.web.site import Site
+from jobcast.demo.web.upload import LARGEST
+from jobcast.demo.web.workspaces import Workspaces
 from jobcast.errors import ConnectionRefused
 from jobcast.events import JobComplete
-from jobcast.reference import console_directory
 from jobcast.settings import Settings
 from jobcast.tokens import mint
-from realtime.console.job_list import LISTED, JobList, StartedJob
-from realtime.console.session import AUDIENCE, COOKIE
-from realtime.console.site import Site
-from realtime.console.upload import LARGEST
-from realtime.console.workspaces import Workspaces
 from tasks.samples import make_samples
 from tests.conftest import Valkey
 from tests.support import SECRET, TIMEOUT, Worker, new_id, running, wait_for
@@ -49,6 +49,7 @@ def console(
     log = tmp_path_factory.mktemp("console") / "log"
     with running(Console(log, valkey.url, demo)) as console:
         yield console.ready()
+        console.end()
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +58,8 @@ def sample_worker(
 ) -> Iterator[Worker]:
     """Start a worker with the sample tasks on the console's queue."""
     log = tmp_path_factory.mktemp("samples") / "worker.log"
-    queue = re.findall(r"queue-\w+", (console.demo / "demo.json").read_text())[0]
     with running(
-        Worker(log, valkey.url, valkey.url, "-Q", queue, "-c", "2", app="worker.app")
+        Worker(log, valkey.url, valkey.url, "-Q", console.queue, "-c", "2", app="worker.app")
     ) as worker:
         yield worker.ready()
 
@@ -113,9 +113,8 @@ def test_valid_names_are_accepted(console: Console) -> None:
 
 
 def session_key() -> str:
-    nowhere = Path("/nowhere")
     settings = Settings(jwt_secret=SECRET)
-    return Site(settings=settings, directory=nowhere, samples=nowhere).session_key
+    return Site(settings=settings, directory=Path("/nowhere"), queue="none").session_key
 
 
 def test_forged_or_expired_session_is_refused(console: Console) -> None:
@@ -251,7 +250,7 @@ def test_workspaces_are_deleted_after_their_retention(
     write("later", 61, 61)
     jobs.sweep()
     assert (tmp_path / "jobs" / "later").is_dir()
-    monkeypatch.setattr("realtime.console.workspaces.SWEEP_EVERY", 0.0)
+    monkeypatch.setattr("jobcast.demo.web.workspaces.SWEEP_EVERY", 0.0)
     jobs.sweep()
     assert sorted(path.name for path in (tmp_path / "jobs").iterdir()) == left
 
@@ -430,8 +429,9 @@ def own_page(
     directory = tmp_path_factory.mktemp("page")
     page = directory / "page"
     console = Console(
-        directory / "log", valkey.url, make_demo(directory / "demo"), {"TEST_PAGE": str(page)}
-    )
+        directory / "log", valkey.url, make_demo(directory / "demo"), {"TEST_PAGE": str(page)},
+        app="tests.support.console:create_app",
+    )  # fmt: skip
     with running(console):
         yield console.ready(), page
 
@@ -488,7 +488,7 @@ def test_every_response_has_the_security_headers(own_page: tuple[Console, Path])
 def test_built_page_is_served(console: Console) -> None:
     index = Visitor(console).get("/")
     assert index.status == 200, "make console"
-    assert index.body == (console_directory() / "index.html").read_bytes()
+    assert index.body == (DIRECTORY / "index.html").read_bytes()
     names = re.findall(r'(?:src|href)="/(assets/[^"]+)"', index.body.decode())
     assert names
     for name in names:
@@ -583,7 +583,7 @@ def startup_error(
     """Return the output lines of a console that refuses to start, without the version."""
     with running(Console(tmp_path / "log", valkey.url, demo, env, *arguments)) as console:
         wait_for(lambda: console.popen.poll() is not None, "end of the process")
-        assert console.popen.returncode == 1
+        assert console.popen.returncode == 2
         _version, *lines = console.log.strip().splitlines()
         return lines
 
@@ -602,12 +602,17 @@ def test_console_does_not_start_on_a_public_address(
     tmp_path: Path, valkey: Valkey, arguments: list[str], env: dict[str, str], message: str
 ) -> None:
     [line] = startup_error(tmp_path, valkey, make_demo(tmp_path / "demo"), *arguments, **env)
-    assert line.startswith("jobcast: JOBCAST_DEMO may not be set where others can connect")
+    assert line.startswith("Error: JOBCAST_DEMO may not be set where others can connect")
     assert message in line
 
 
+def test_site_does_not_start_outside_of_a_demo(tmp_path: Path, valkey: Valkey) -> None:
+    [line] = startup_error(tmp_path, valkey, tmp_path, JOBCAST_DEMO="")
+    assert line.startswith("Error: JOBCAST_DEMO is not set: only `jobcast demo` starts")
+
+
 @pytest.mark.parametrize("defect", ["missing", "no mark", "bad mark", "readable by others"])
-def test_console_does_not_start_without_a_valid_demo_directory(
+def test_site_does_not_start_without_a_valid_demo_directory(
     tmp_path: Path, valkey: Valkey, defect: str
 ) -> None:
     demo = make_demo(tmp_path / "demo")
@@ -620,12 +625,13 @@ def test_console_does_not_start_without_a_valid_demo_directory(
     else:
         demo.chmod(0o755)
     [line] = startup_error(tmp_path, valkey, demo)
-    assert line.startswith("jobcast: JOBCAST_DEMO should not be set")
+    assert line.startswith("Error: JOBCAST_DEMO should not be set")
     assert str(demo) in line
 
 
-def test_console_does_not_start_on_an_unknown_address(tmp_path: Path, valkey: Valkey) -> None:
-    code = "import uvicorn; uvicorn.run('realtime.app:app', host='0.0.0.0', port=0)"
+def test_site_does_not_start_on_an_unknown_address(tmp_path: Path, valkey: Valkey) -> None:
+    app = "jobcast.demo.app:create_app"
+    code = f"import uvicorn; uvicorn.run({app!r}, factory=True, host='0.0.0.0', port=0)"
     done = subprocess.run(
         [sys.executable, "-c", code], text=True, check=False, timeout=TIMEOUT,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={
@@ -643,7 +649,7 @@ def test_invalid_token_lifetime_prevents_the_start(
 ) -> None:
     demo = make_demo(tmp_path / "demo")
     [line] = startup_error(tmp_path, valkey, demo, JOBCAST_DEMO_TOKEN_SECONDS=seconds)
-    assert line.startswith("jobcast: JOBCAST_DEMO_TOKEN_SECONDS should be")
+    assert line.startswith("Error: JOBCAST_DEMO_TOKEN_SECONDS should be")
 
 
 def test_token_lifetime_is_configurable(tmp_path: Path, valkey: Valkey) -> None:
@@ -653,42 +659,3 @@ def test_token_lifetime_is_configurable(tmp_path: Path, valkey: Valkey) -> None:
     ) as process:
         claims = jwt.decode(Visitor(process.ready(), "ada").token, SECRET, algorithms=["HS256"])
     assert claims["exp"] - claims["iat"] == 7
-
-
-def test_console_is_off_without_a_demo(tmp_path: Path, valkey: Valkey) -> None:
-    env = {"JOBCAST_DEMO": ""}
-    with running(
-        Console(tmp_path / "log", valkey.url, tmp_path, env, "--host", "0.0.0.0")
-    ) as process:
-        visitor = Visitor(process.ready())
-        for path in ("/", "/api/session", "/api/tasks"):
-            assert visitor.get(path).status == 404
-        assert visitor.post("/api/session", {"name": "ada"}).status == 404
-        lines = process.expect(
-            lambda: [line for line in process.log.splitlines() if "console" in line],
-            "log line of the console",
-        )
-    assert len(lines) == 1
-    assert "the console is off: only `jobcast demo` has its login" in lines[0]
-
-
-def test_application_may_have_its_own_session_check(tmp_path: Path, valkey: Valkey) -> None:
-    env = {"TEST_DIRECTORY": str(tmp_path), "JOBCAST_DEMO": "", "JOBCAST_JWT_AUDIENCE": "shop"}
-    make_samples(tmp_path / "samples")
-    with running(
-        Console(tmp_path / "log", valkey.url, tmp_path, env, "--host", "0.0.0.0")
-    ) as process:
-        visitor = Visitor(process.ready())
-        assert visitor.post("/api/session", {"name": "ada"}).problem == (405, "method_not_allowed")
-        signed_out = visitor.get("/api/session")
-        assert (signed_out.status, signed_out.json) == (200, {"user": None, "demonstration": False})
-        assert visitor.post("/api/token").problem == (401, "signed_out")
-        own = {"X-Remote-User": "Ada Lovelace", "Host": "jobs.example.com"}
-        page = {**own, "Origin": "https://jobs.example.com", "Sec-Fetch-Site": "same-origin"}
-        assert visitor.get("/api/session", **own).json["user"] == "Ada Lovelace"
-        token = visitor.post("/api/token", **page).json["token"]
-        claims = jwt.decode(token, SECRET, algorithms=["HS256"], audience="shop")
-        assert claims["sub"] == "Ada Lovelace"
-        job_id = visitor.post("/api/jobs/fetch_feed", **page).json["job_id"]
-        assert [job["job_id"] for job in visitor.get("/api/jobs", **own).json["jobs"]] == [job_id]
-        assert visitor.post("/api/token", **{**page, "Origin": "https://x.y"}).status == 403

@@ -1,5 +1,7 @@
 """Directories for the input and output of jobs, deleted after a retention time."""
 
+from __future__ import annotations
+
 import logging
 import shutil
 import threading
@@ -9,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 SWEEP_EVERY = 3600.0  # seconds
+KEPT = 24 * 3600.0  # seconds after the last write
 
-logger = logging.getLogger("jobcast.console")
+logger = logging.getLogger("jobcast.demo")
 
 
 class Workspaces:
@@ -23,7 +26,7 @@ class Workspaces:
             run.
     """
 
-    def __init__(self, directory: Path, kept: float) -> None:
+    def __init__(self, directory: Path, kept: float = KEPT) -> None:
         self._directory = directory
         self._kept = kept
         self._lock = threading.Lock()

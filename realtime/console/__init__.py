@@ -1,1 +1,0 @@
-"""The console: a page that starts and shows jobs. It is enabled in `jobcast demo` only."""

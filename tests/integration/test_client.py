@@ -18,7 +18,8 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from jobcast.client.job_client import MEMORY, ConnectionState, JobClient
+from jobcast.client import ConnectionState, JobClient
+from jobcast.client.followed import MEMORY
 from jobcast.errors import ConnectionRefused, InvalidJobId, JobFailed, JoinRefused
 from jobcast.events import JobEvent, JobLog
 from jobcast.realtime import attach, client_manager
@@ -219,7 +220,7 @@ async def test_connections_on_which_nothing_gets_through_become_fewer(
     async def join(sid: str, request: dict[str, Any]) -> dict[str, Any]:
         sids.append(sid)
         if len(sids) < 5:
-            asyncio.get_running_loop().call_soon(client._lost.set)
+            asyncio.get_running_loop().call_soon(client._connection.reconnect)
             await asyncio.Event().wait()  # no answer
         return {
             "ok": True, "job_id": request["job_id"], "status": "pending", "epoch": "", "seq": 0,
@@ -230,8 +231,8 @@ async def test_connections_on_which_nothing_gets_through_become_fewer(
         reader = Reader(client, job.id)
         await eventually(lambda: len(sids) == 5, "join that is answered")
         assert longest == [0.1, 0.2, 0.4, 0.8]
-        await eventually(lambda: client._backoff.failures == 0, "answer")
-        client._lost.set()
+        await eventually(lambda: client._connection._backoff.failures == 0, "answer")
+        client._connection.reconnect()
         await eventually(lambda: len(sids) == 6, "next connection")
         assert longest[4:] == [0.1]
         reader.task.cancel()
@@ -246,18 +247,6 @@ async def test_a_path_in_the_url_goes_before_that_of_socketio(job: Job) -> None:
             async with JobClient(written, "t") as client:
                 with pytest.raises(JoinRefused, match="of the test"):
                     await client.result(job.id)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "", "nonsense", "localhost:8000", "//host", "http://", "http:///path", "ftp://host",
-        "http://host:port", "http://host:99999", "http://[::1",
-    ],
-)  # fmt: skip
-def test_a_url_that_is_none_is_said(url: str) -> None:
-    with pytest.raises(ValueError, match="should be a URL such as http://"):
-        JobClient(url, "t")
 
 
 async def test_who_comes_to_another_run_does_not_get_the_end_of_the_former(

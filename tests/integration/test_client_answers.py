@@ -8,11 +8,10 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from msgspec import UNSET
 
-from jobcast.client.job_client import LONGEST_PAUSE, PAUSE_SPREAD, JobClient, pause_before_retry
+from jobcast.client import JobClient
 from jobcast.errors import JoinRefused
-from jobcast.events import JobEvent, Refusal
+from jobcast.events import JobEvent
 from tests.support import TIMEOUT, eventually
 from tests.support.played_server import PlayedServer, played_server
 
@@ -80,26 +79,6 @@ async def test_a_job_that_is_followed_again_is_not_left_after_the_pause() -> Non
             async with aclosing(client.follow("a")) as events, asyncio.timeout(TIMEOUT):
                 await anext(events)
                 assert len(server.asked("leave_job")) == 1
-
-
-@pytest.mark.parametrize(
-    ("retry_after", "least", "most"),
-    [
-        (2.0, 2.0, 2.0 * (1 + PAUSE_SPREAD)),
-        (1e300, LONGEST_PAUSE, LONGEST_PAUSE * (1 + PAUSE_SPREAD)),
-        (0.0, 0.1, 1.0),
-        (-5.0, 0.1, 1.0),
-        (None, 0.1, 1.0),
-    ],
-)
-def test_a_pause_is_as_long_as_asked_within_bounds(
-    retry_after: float | None, least: float, most: float
-) -> None:
-    asked = UNSET if retry_after is None else retry_after
-    refusal = Refusal(code="rate_limited", message="too many requests", retry_after=asked)
-    drawn = {pause_before_retry(refusal, delay=1.0) for _ in range(50)}
-    assert all(least <= pause <= most for pause in drawn)
-    assert len(drawn) > 1
 
 
 async def test_left_ends_all_followers_of_the_job_as_a_refusal_does() -> None:
@@ -179,9 +158,3 @@ async def test_a_namespace_of_the_servers_own_is_joined(namespace: str) -> None:
         JobClient(server.url, "token", namespace=namespace) as client,
     ):
         assert (await first_event(client, "a")).seq == 1
-
-
-@pytest.mark.parametrize("namespace", ["", "jobs", "/a,b", "/a?b"])
-def test_a_namespace_that_cannot_be_one_is_refused_at_once(namespace: str) -> None:
-    with pytest.raises(ValueError, match="should begin with /"):
-        JobClient("http://127.0.0.1:8000", "token", namespace=namespace)

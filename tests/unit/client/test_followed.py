@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from jobcast.client.job_client import _Followed
+from jobcast.client.followed import FollowedJob
 from jobcast.events import JobComplete, JobEvent, JobLog, JobStatus, Joined
 
 
-def seqs_for_new_follower(followed: _Followed) -> list[int]:
+def seqs_for_new_follower(followed: FollowedJob) -> list[int]:
     """Return the seqs of the events that a new follower receives."""
     queue = followed.attach().queue
     events = [queue.get_nowait() for _ in range(queue.qsize())]
@@ -14,7 +14,7 @@ def seqs_for_new_follower(followed: _Followed) -> list[int]:
 
 
 def test_late_lines_after_the_end_do_not_clear_the_cached_run() -> None:
-    followed = _Followed("a")
+    followed = FollowedJob("a")
     followed.join_request()
     followed.begin(Joined(job_id="a", epoch="e", seq=0, status="pending"))
     followed.receive(JobStatus(job_id="a", seq=1, status="started"))

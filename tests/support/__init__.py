@@ -23,6 +23,7 @@ from urllib.error import URLError
 import socketio
 from kombu.connection import Connection
 
+from jobcast.events import JOB_EVENTS
 from jobcast.publishing.publisher import Publisher
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -249,9 +250,10 @@ def give_back_unacknowledged(redis_url: str) -> None:
 
 
 class Transcript:
-    """What one client was sent, in order."""
+    """The events that one client received, in order. ``hello`` precedes them."""
 
     def __init__(self) -> None:
+        self.hello: dict[str, Any] | None = None
         self.events: list[tuple[str, dict[str, Any]]] = []
 
     def of(self, job_id: str, *names: str) -> list[dict[str, Any]]:
@@ -266,7 +268,7 @@ class Transcript:
 
     def seqs(self, job_id: str) -> list[int]:
         return [data["seq"] for name, data in self.events
-                if data.get("job_id") == job_id and name != "joined"]  # fmt: skip
+                if data.get("job_id") == job_id and name in JOB_EVENTS]  # fmt: skip
 
     async def logged(self, job_id: str, lines: int) -> None:
         """Wait for so many lines of log."""
@@ -309,7 +311,10 @@ async def following(
     transcript = Transcript()
 
     async def record(event: str, data: dict[str, Any]) -> None:
-        transcript.events.append((event, data))
+        if event == "hello" and not transcript.events:
+            transcript.hello = data
+        else:
+            transcript.events.append((event, data))
 
     client.on("*", record)
     try:

@@ -292,7 +292,8 @@ def describe(job: JobView, event: JobEvent | JobGap, name_width: int = 0) -> str
             reason = "" if event.reason == "failure" else f" ({escape(event.reason)})"
             text = f"[red]✖ {escape(event.error)}{reason}[/] {escape(event.message)}"
         case JobStatus(status="retrying"):
-            text = f"[yellow]↻ attempt {event.attempt} is due[/]: {_cause(event) or 'the task is retried'}"
+            cause = _cause(event) or "the task is retried"
+            text = f"[yellow]↻ attempt {event.attempt} is due[/]: {cause}"
         case JobStatus(status="stalled"):
             text = "[yellow]⏸ stalled: the worker does not renew its lease[/]"
         case JobStatus() if event.status not in RUN_STATUSES:

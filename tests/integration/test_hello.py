@@ -22,10 +22,11 @@ from tests.support.played_server import played_server
 
 Token = Callable[..., str]
 
+FEATURES = ["join_job", "leave_job", "refresh_token"]
 HELLO = {
     "protocol": 1,
     "server": f"jobcast/{version('jobcast')}",
-    "features": ["join_job", "leave_job", "refresh_token"],
+    "features": FEATURES,
 }
 
 
@@ -145,7 +146,7 @@ async def test_refused_connection_receives_no_hello(server: Server) -> None:
 async def test_client_knows_the_features_of_the_server(server: Server, token: Token) -> None:
     async with JobClient(server.url, token()) as client:
         await eventually(lambda: client.features is not None, "hello")
-        assert client.features == frozenset(HELLO["features"])  # type: ignore[arg-type]
+        assert client.features == frozenset(FEATURES)
 
 
 async def test_client_follows_jobs_of_a_server_without_hello() -> None:

@@ -23,7 +23,7 @@ from urllib.error import URLError
 import socketio
 from kombu.connection import Connection
 
-from jobcast.events import JOB_EVENTS
+from jobcast.events import JOB_EVENTS, JobEvent, JobGap
 from jobcast.publishing.publisher import Publisher
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -281,6 +281,13 @@ class Transcript:
         )
         event: dict[str, Any] = ended[0]
         return event
+
+
+async def next_event(events: AsyncIterator[JobEvent | JobGap]) -> JobEvent:
+    """Return the next event of a followed job whose history is complete."""
+    event = await anext(events)
+    assert isinstance(event, JobEvent)
+    return event
 
 
 class Follower:

@@ -20,7 +20,7 @@ class Follower:
     def __init__(self) -> None:
         self.queue: asyncio.Queue[JobEvent | JobGap | ClientError] = asyncio.Queue()
         self.seq = 0
-        self._joined_at = 0  # the seq when the latest replay began
+        self.joined_at = 0  # the seq when the latest replay began
         self.awaits_replay = False  # drops events until the server replays the whole record
 
     def deliver(self, event: JobEvent) -> None:
@@ -29,14 +29,14 @@ class Follower:
             self.queue.put_nowait(event)
 
     def skip(self, gap: JobGap) -> None:
-        missing = _unseen(gap, self._joined_at)
+        missing = _unseen(gap, self.joined_at)
         if not self.awaits_replay and missing is not None:
             self.queue.put_nowait(missing)
 
     def begin(self, *, is_new_record: bool) -> None:
         """Note that the server begins to send the events that follow the position."""
         self.seq = 0 if is_new_record else self.seq
-        self._joined_at = self.seq
+        self.joined_at = self.seq
 
 
 class FollowedJob:
@@ -82,6 +82,7 @@ class FollowedJob:
                 follower.skip(item)
             else:
                 follower.deliver(item)
+        follower.joined_at = self._joined_at
         self.followers.append(follower)
         return follower
 

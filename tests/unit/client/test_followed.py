@@ -118,3 +118,12 @@ def test_unknown_status_is_the_status_of_the_job() -> None:
     followed, _ = followed_with_gap()
     followed.receive(JobStatus(job_id="a", seq=10, status="cancelling"))
     assert followed.status == "cancelling"
+
+
+def test_follower_that_attaches_during_a_replay_receives_the_gap_once() -> None:
+    followed, _ = followed_with_gap()
+    followed.join_request()
+    followed.begin(Joined(job_id="a", epoch="e", seq=9, status="started", complete_from=9))
+    follower = followed.attach()
+    followed.skip(JobGap(job_id="a", after=0, before=9))
+    assert received(follower) == TRIMMED

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from jobcast.events import PROTOCOL_VERSION
+from jobcast.transports import open_publisher
 from tests import jobs
+from tests.conftest import Valkey
 from tests.e2e.stock import Event, stock_client
 from tests.support import Server, Worker, new_id, wait_for
 
@@ -56,3 +59,21 @@ def test_stock_client_is_refused_with_a_code(server: Server, tmp_path: Path) -> 
         [(name, error)] = client.finish()
     assert name == "connect_error"
     assert error["data"]["code"] == "token_invalid"
+
+
+@pytest.mark.usefixtures("package")
+def test_hello_is_the_first_event_that_it_receives(
+    server: Server,
+    valkey: Valkey,
+    token: Callable[..., str],
+    job_id: str,
+    tmp_path: Path,
+) -> None:
+    publisher = open_publisher(valkey.url)
+    publisher.emit("job_complete", {"result": 1}, room=f"job_{job_id}")
+    publisher.close()
+    with stock_client(server.url, token(jobs=["*"]), job_id, tmp_path, "listen.mjs") as client:
+        events = client.finish()
+    assert [name for name, _ in events] == ["hello", "joined", "job_complete"]
+    assert events[0][1]["protocol"] == PROTOCOL_VERSION
+    assert {"join_job", "leave_job", "refresh_token"} <= set(events[0][1]["features"])

@@ -25,7 +25,7 @@ from jobcast.events import JobEvent, JobLog
 from jobcast.realtime import attach, client_manager
 from jobcast.transports import Retention, TransportPublisher, open_publisher
 from tests.conftest import Valkey
-from tests.support import TIMEOUT, Server, eventually, free_port, new_id, running
+from tests.support import TIMEOUT, Server, eventually, free_port, new_id, next_event, running
 
 Token = Callable[..., str]
 
@@ -60,6 +60,7 @@ class Reader:
 
     async def _read(self, client: JobClient, job_id: str) -> None:
         async for event in client.follow(job_id):
+            assert isinstance(event, JobEvent)
             self.events.append(event)
 
     @property
@@ -101,9 +102,9 @@ async def test_followers_of_one_job_share_a_join_until_the_last_one_leaves(
         first = Reader(client, job.id)
         await eventually(lambda: first.lines == ["one"], "line")
         async with aclosing(client.follow(job.id)) as events:
-            assert (await anext(events)).seq == 1
+            assert (await next_event(events)).seq == 1
             job.log("two")
-            assert (await anext(events)).seq == 2
+            assert (await next_event(events)).seq == 2
         await eventually(lambda: server.log.count(f"joined {job.id}") == 1, "log line of the join")
         assert subscribers() == 1
         first.task.cancel()
@@ -400,7 +401,7 @@ async def test_new_join_ignores_events_of_the_former_join(
             async with aclosing(client.follow(job.id)) as events:
                 await anext(events)
             async with aclosing(client.follow(job.id)) as events:
-                seqs = [(await anext(events)).seq for _ in range(900)]
+                seqs = [(await next_event(events)).seq for _ in range(900)]
             assert seqs == list(range(1, 901))
 
 

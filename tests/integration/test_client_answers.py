@@ -12,7 +12,7 @@ import pytest
 from jobcast.client import JobClient
 from jobcast.errors import JoinRefused
 from jobcast.events import JobEvent
-from tests.support import TIMEOUT, eventually
+from tests.support import TIMEOUT, eventually, next_event
 from tests.support.scripted_server import ScriptedServer, scripted_server
 
 RETRY_AFTER = 0.4  # seconds
@@ -39,7 +39,7 @@ def pauses_between(server: ScriptedServer, name: str) -> list[float]:
 
 async def first_event(client: JobClient, job_id: str) -> JobEvent:
     async with aclosing(client.follow(job_id)) as events, asyncio.timeout(TIMEOUT):
-        return await anext(events)
+        return await next_event(events)
 
 
 async def test_rate_limited_join_is_retried_after_the_pause() -> None:
@@ -98,7 +98,7 @@ async def test_left_event_ends_all_followers_of_the_job() -> None:
                 assert caught.value.code == "job_not_found"
             assert client.status("a") is None
             await server.emit_log("b", 2)
-            assert (await anext(other)).seq == 2
+            assert (await next_event(other)).seq == 2
             # The server dropped the join: a later follower joins again, without a leave before.
             await first_event(client, "a")
         assert [payload["job_id"] for payload in server.requests_named("join_job")] == [
@@ -113,11 +113,11 @@ async def test_left_event_for_a_temporary_reason_is_followed_by_a_rejoin(code: s
     async with scripted_server() as server, JobClient(server.url, "token") as client:
         events = client.follow("a")
         async with asyncio.timeout(TIMEOUT):
-            assert (await anext(events)).seq == 1
+            assert (await next_event(events)).seq == 1
             await server.emit("left", LEFT | {"code": code})
             await eventually(lambda: len(server.requests_named("join_job")) == 2, "another join")
             await server.emit_log("a", 2)
-            assert (await anext(events)).seq == 2
+            assert (await next_event(events)).seq == 2
         assert server.requests_named("join_job")[1]["after"] == {"epoch": "1", "seq": 1}
 
 
@@ -153,7 +153,7 @@ async def test_left_event_that_violates_the_protocol_is_logged_and_ignored(
             await server.emit("left", LEFT | {"job_id": "not an id"})
             await server.emit("left", LEFT | {"job_id": "unknown"})
             await server.emit_log("a", 2)
-            assert (await anext(events)).seq == 2
+            assert (await next_event(events)).seq == 2
     assert caplog.text.count("ignored an event that violates the protocol: left") == 2
 
 

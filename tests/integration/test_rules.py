@@ -50,14 +50,14 @@ runs = st.one_of(
 def event(kind: str, job_id: str) -> JobEvent:
     match kind:
         case "progress":
-            return JobProgress(job_id=job_id, percentage=1, message=None)
+            return JobProgress(job_id=job_id, percentage=1)
         case "log":
             return JobLog(job_id=job_id, level="info", message="x")
         case "complete":
             return JobComplete(job_id=job_id, result=None)
         case "error":
             return JobError(job_id=job_id, error="E", message="", reason="failure")
-    return JobStatus(job_id=job_id, status=kind)  # type: ignore[arg-type]
+    return JobStatus(job_id=job_id, status=kind)
 
 
 KINDS = [

@@ -23,6 +23,7 @@ from urllib.error import URLError
 import socketio
 from kombu.connection import Connection
 
+from jobcast.events import JOB_EVENTS, JobEvent, JobGap
 from jobcast.publishing.publisher import Publisher
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -251,9 +252,10 @@ def restore_unacknowledged(redis_url: str) -> None:
 
 
 class Transcript:
-    """The events that one client received, in order."""
+    """The events that one client received, in order. ``hello`` precedes them."""
 
     def __init__(self) -> None:
+        self.hello: dict[str, Any] | None = None
         self.events: list[tuple[str, dict[str, Any]]] = []
 
     def of(self, job_id: str, *names: str) -> list[dict[str, Any]]:
@@ -268,7 +270,7 @@ class Transcript:
 
     def seqs(self, job_id: str) -> list[int]:
         return [data["seq"] for name, data in self.events
-                if data.get("job_id") == job_id and name != "joined"]  # fmt: skip
+                if data.get("job_id") == job_id and name in JOB_EVENTS]  # fmt: skip
 
     async def wait_logged(self, job_id: str, lines: int) -> None:
         """Wait until the client has received so many log lines of a job."""
@@ -281,6 +283,13 @@ class Transcript:
         )
         event: dict[str, Any] = ended[0]
         return event
+
+
+async def next_event(events: AsyncIterator[JobEvent | JobGap]) -> JobEvent:
+    """Return the next event of a followed job whose history is complete."""
+    event = await anext(events)
+    assert isinstance(event, JobEvent)
+    return event
 
 
 class Follower:
@@ -311,7 +320,10 @@ async def following(
     transcript = Transcript()
 
     async def record(event: str, data: dict[str, Any]) -> None:
-        transcript.events.append((event, data))
+        if event == "hello" and not transcript.events:
+            transcript.hello = data
+        else:
+            transcript.events.append((event, data))
 
     client.on("*", record)
     try:

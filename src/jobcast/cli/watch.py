@@ -22,7 +22,16 @@ from rich.text import Text
 from jobcast.cli.job_view import JobView
 from jobcast.cli.terminal import clean, clean_struct
 from jobcast.client import ConnectionState, JobClient, Token
-from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobStatus, payload_of
+from jobcast.events import (
+    RUN_STATUSES,
+    JobComplete,
+    JobError,
+    JobEvent,
+    JobGap,
+    JobLog,
+    JobStatus,
+    payload_of,
+)
 from jobcast.log_safety import CLIENT_LOGGERS, protect, protect_own
 
 FRAMES_A_SECOND: Final = 12
@@ -41,6 +50,9 @@ SYMBOLS: Final = {
     "pending": "·", "queued": "·", "started": "▸", "retrying": "↻", "stalled": "⏸",
     "complete": "✔", "error": "✖",
 }  # fmt: skip
+# Of a state or level that this version does not know.
+UNKNOWN_STYLE: Final = "default"
+UNKNOWN_SYMBOL: Final = "•"
 
 
 class Terminal(Console):
@@ -53,7 +65,7 @@ class Terminal(Console):
 class Screen(Protocol):
     """An output for the events of the jobs."""
 
-    def show(self, job: JobView, event: JobEvent) -> None: ...
+    def show(self, job: JobView, event: JobEvent | JobGap) -> None: ...
     def waiting(self, job: JobView) -> None: ...
     def connection(self, state: ConnectionState) -> None: ...
     def opened(self) -> AbstractContextManager[Any]: ...
@@ -100,7 +112,8 @@ async def watch(
                 try:
                     async for event in client.follow(job.job_id):
                         notice.cancel()
-                        job.apply(clean_struct(event), client.status(job.job_id))
+                        if isinstance(event, JobEvent):
+                            job.apply(clean_struct(event), client.status(job.job_id))
                         screen.show(job, event)
                 finally:
                     notice.cancel()
@@ -139,7 +152,7 @@ def print_waiting(job: JobView) -> None:
 class JsonLines:
     """An output of one JSON event a line, for other programs."""
 
-    def show(self, job: JobView, event: JobEvent) -> None:  # noqa: ARG002
+    def show(self, job: JobView, event: JobEvent | JobGap) -> None:  # noqa: ARG002
         print(json.dumps({"event": event.name, **payload_of(event)}), flush=True)
 
     def waiting(self, job: JobView) -> None:
@@ -158,7 +171,7 @@ class Lines:
         self._jobs = jobs
         self._console = console
 
-    def show(self, job: JobView, event: JobEvent) -> None:
+    def show(self, job: JobView, event: JobEvent | JobGap) -> None:
         line = describe(job, clean_struct(event), max(len(other.name) for other in self._jobs))
         if line is not None:
             self._console.print(line, soft_wrap=True, highlight=False)
@@ -212,7 +225,7 @@ class Display(Lines):
 
 
 def _row(job: JobView, now: datetime, bar_width: int) -> list[RenderableType]:
-    style = STATE_STYLES[job.state]
+    style = STATE_STYLES.get(job.state, UNKNOWN_STYLE)
     percentage = None if job.replaying else job.percentage
     known = percentage is not None
     running = job.state == "started"
@@ -226,7 +239,7 @@ def _row(job: JobView, now: datetime, bar_width: int) -> list[RenderableType]:
         pulse_style=style,
     )
     return [
-        Text(SYMBOLS[job.state], style=style),
+        Text(SYMBOLS.get(job.state, UNKNOWN_SYMBOL), style=style),
         Text(job.name),
         bar,
         Text(f"{percentage:3.0f}%" if percentage is not None else "   ?", style=style),
@@ -240,7 +253,7 @@ def _doing(job: JobView) -> Text:
         known = job.state == "retrying" and job.attempt is not None
         again = f", attempt {job.attempt}" if known else ""
         shown = job.error if job.state == "error" and job.error else job.state
-        return Text(f"{shown}{again}", style=STATE_STYLES[job.state])
+        return Text(f"{shown}{again}", style=STATE_STYLES.get(job.state, UNKNOWN_STYLE))
     parts = [job.stage, job.message]
     doing = ": ".join(part for part in parts if part)
     pace = []
@@ -258,7 +271,7 @@ def duration(time: timedelta) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def describe(job: JobView, event: JobEvent, name_width: int = 0) -> str | None:
+def describe(job: JobView, event: JobEvent | JobGap, name_width: int = 0) -> str | None:
     """Return an event as a line with rich's markup; None for an event that only bars show.
 
     Args:
@@ -268,26 +281,37 @@ def describe(job: JobView, event: JobEvent, name_width: int = 0) -> str | None:
     """
     match event:
         case JobLog():
-            style = LEVEL_STYLES[event.level]
+            style = LEVEL_STYLES.get(event.level, UNKNOWN_STYLE)
             late = "" if event.attempt is UNSET else f"(attempt {event.attempt}) "
-            text = f"[{style}]{event.level:<8} {late}{escape(event.message)}[/]"
+            text = f"[{style}]{escape(event.level):<8} {late}{escape(event.message)}[/]"
         case JobComplete():
             result = clean(msgspec.json.encode(event.result).decode())
             shown = result if len(result) <= RESULT_LENGTH else result[: RESULT_LENGTH - 1] + "…"
             text = f"[green]✔ complete[/] {escape(shown)}"
         case JobError():
-            reason = "" if event.reason == "failure" else f" ({event.reason})"
+            reason = "" if event.reason == "failure" else f" ({escape(event.reason)})"
             text = f"[red]✖ {escape(event.error)}{reason}[/] {escape(event.message)}"
         case JobStatus(status="retrying"):
-            text = f"[yellow]↻ attempt {event.attempt} is due[/]: {_cause(event)}"
+            cause = _cause(event) or "the task is retried"
+            text = f"[yellow]↻ attempt {event.attempt} is due[/]: {cause}"
         case JobStatus(status="stalled"):
             text = "[yellow]⏸ stalled: the worker does not renew its lease[/]"
+        case JobStatus() if event.status not in RUN_STATUSES:
+            cause = _cause(event)
+            text = f"{UNKNOWN_SYMBOL} {escape(event.status)}{f': {cause}' if cause else ''}"
+        case JobGap():
+            text = (
+                "[yellow]… log lines are missing here: the server keeps a limited number of lines"
+                " for each job (JOBCAST_HISTORY_SIZE)[/]"
+            )
         case _:
             return None
-    at = event.timestamp.astimezone().strftime("%H:%M:%S")
+    at = "        "
+    if isinstance(event, JobEvent):
+        at = event.timestamp.astimezone().strftime("%H:%M:%S")
     return f"[dim]{at}[/] [bold]{escape(job.name):<{name_width}}[/] {text}"
 
 
 def _cause(status: JobStatus) -> str:
     known = [part for part in (status.error, status.message) if isinstance(part, str) and part]
-    return escape(": ".join(known)) or "the task is retried"
+    return escape(": ".join(known))

@@ -16,7 +16,7 @@ from jobcast.client.address import check_namespace, socketio_path
 from jobcast.client.handshake import connection_refused
 from jobcast.client.retry import RETRYABLE_CODES, client_backoff, pause_before_retry
 from jobcast.errors import ConnectionRefused, InvalidMessage
-from jobcast.events import Refusal, TokenExpiring, parse_acknowledgement
+from jobcast.events import Hello, Refusal, TokenExpiring, parse_acknowledgement, parse_request
 
 CLOSE_TIMEOUT: Final = 5.0  # seconds that a clean disconnect may take
 ANSWER_TIMEOUT: Final = 20.0  # seconds that the server may take to acknowledge a request
@@ -73,6 +73,8 @@ class Connection:
         self._tasks = BackgroundTasks()
         self._bound: set[asyncio.Task[Any]] = set()  # tasks that end with the present connection
         self._lost = asyncio.Event()
+        #: What the server offers; None until its ``hello`` arrives.
+        self.features: frozenset[str] | None = None
         #: Why there is no connection and no attempt to reconnect; None while it is open.
         self.problem: ConnectionRefused | None = ConnectionRefused(
             "closed", "the client is not open"
@@ -187,6 +189,7 @@ class Connection:
         sio.on("disconnect", lambda *_: self._lost.set(), namespace=self._namespace)
         self._lost.clear()
         self._sio = sio
+        self.features = None
         try:
             token = await self._get_token()
             await sio.connect(
@@ -234,7 +237,10 @@ class Connection:
                 self._tasks.spawn(self._refresh())
             return
         try:
-            self._on_event(event, payload)
+            if event == Hello.name:
+                self.features = frozenset(parse_request(event, payload, Hello).features)
+            else:
+                self._on_event(event, payload)
         except InvalidMessage as exc:
             logger.warning("ignored an event that violates the protocol: %s", exc)
 

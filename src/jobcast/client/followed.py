@@ -6,8 +6,10 @@ import asyncio
 from collections import deque
 from typing import Any, Final
 
+from msgspec import structs
+
 from jobcast.errors import ClientError
-from jobcast.events import TERMINAL, JobEvent, JobProgress, JobStatus, Joined, State
+from jobcast.events import TERMINAL, JobEvent, JobGap, JobProgress, JobStatus, Joined
 
 MEMORY: Final = 1000  # events of a job that are cached for later followers
 
@@ -16,14 +18,25 @@ class Follower:
     """One iteration over the events of a job, with the seq of the last event it received."""
 
     def __init__(self) -> None:
-        self.queue: asyncio.Queue[JobEvent | ClientError] = asyncio.Queue()
+        self.queue: asyncio.Queue[JobEvent | JobGap | ClientError] = asyncio.Queue()
         self.seq = 0
+        self.joined_at = 0  # the seq when the latest replay began
         self.awaits_replay = False  # drops events until the server replays the whole record
 
     def deliver(self, event: JobEvent) -> None:
         if not self.awaits_replay and event.seq > self.seq:
             self.seq = event.seq
             self.queue.put_nowait(event)
+
+    def skip(self, gap: JobGap) -> None:
+        missing = _unseen(gap, self.joined_at)
+        if not self.awaits_replay and missing is not None:
+            self.queue.put_nowait(missing)
+
+    def begin(self, *, is_new_record: bool) -> None:
+        """Note that the server begins to send the events that follow the position."""
+        self.seq = 0 if is_new_record else self.seq
+        self.joined_at = self.seq
 
 
 class FollowedJob:
@@ -33,7 +46,7 @@ class FollowedJob:
         self.job_id = job_id
         self.epoch = ""
         self.seq = 0
-        self.status: State | None = None
+        self.status: str | None = None
         self.join_sent = False  # a `joined` that arrives earlier belongs to a previous join
         self.joined = False  # the latest join request took effect
         self.joining: asyncio.Task[None] | None = None
@@ -42,7 +55,8 @@ class FollowedJob:
         self._full_replay = False  # the latest join request asked for the whole record
         self._truncated = False  # the cache lacks events that the server may still have
         self._has_ended = False  # later events of the same run can only be late log lines
-        self._events: deque[JobEvent] = deque(maxlen=MEMORY)
+        self._joined_at = 0  # the seq when the latest replay began
+        self._events: deque[JobEvent | JobGap] = deque(maxlen=MEMORY)
         self._progress: JobProgress | None = None
 
     @property
@@ -63,8 +77,12 @@ class FollowedJob:
         follower = Follower()
         follower.awaits_replay = self._truncated
         cached = [*self._events, *([self._progress] if self._progress else [])]
-        for event in sorted(cached, key=lambda event: event.seq):
-            follower.deliver(event)
+        for item in sorted(cached, key=_position):
+            if isinstance(item, JobGap):
+                follower.skip(item)
+            else:
+                follower.deliver(item)
+        follower.joined_at = self._joined_at
         self.followers.append(follower)
         return follower
 
@@ -73,15 +91,15 @@ class FollowedJob:
             return
         self.joined = True
         self.status, self._status_seq = joined.status, joined.seq
-        if joined.epoch != self.epoch:
+        is_new_record = joined.epoch != self.epoch
+        if is_new_record:
             self.epoch, self.seq = joined.epoch, 0
             self._clear_cache()
-            for follower in self.followers:
-                follower.seq = 0
-        elif not self._full_replay:
-            return
+        self._joined_at = self.seq
         for follower in self.followers:
-            follower.awaits_replay = False
+            follower.begin(is_new_record=is_new_record)
+            if is_new_record or self._full_replay:
+                follower.awaits_replay = False
 
     def receive(self, event: JobEvent) -> None:
         if not self.epoch:  # no `joined` has named a record: the event is of a previous join
@@ -90,6 +108,16 @@ class FollowedJob:
             self._cache(event)
         for follower in self.followers:
             follower.deliver(event)
+
+    def skip(self, gap: JobGap) -> None:
+        """Show a gap to the followers that lack events in it."""
+        if not self.epoch:
+            return
+        missing = _unseen(gap, self._joined_at)
+        if missing is not None:
+            self._remember(missing)
+        for follower in self.followers:
+            follower.skip(gap)
 
     def refuse(self, problem: ClientError) -> None:
         for follower in self.followers:
@@ -106,11 +134,25 @@ class FollowedJob:
         if isinstance(event, JobProgress):
             self._progress = event
         else:
-            self._truncated = self._truncated or len(self._events) == MEMORY
-            self._events.append(event)
+            self._remember(event)
+
+    def _remember(self, item: JobEvent | JobGap) -> None:
+        self._truncated = self._truncated or len(self._events) == MEMORY
+        self._events.append(item)
 
     def _clear_cache(self) -> None:
         self._events.clear()
         self._progress = None
         self._truncated = False
         self._has_ended = False
+
+
+def _unseen(gap: JobGap, seq: int) -> JobGap | None:
+    """Return the part of a gap after ``seq``; None if there is none."""
+    after = max(gap.after, seq)
+    return structs.replace(gap, after=after) if after + 1 < gap.before else None
+
+
+def _position(item: JobEvent | JobGap) -> tuple[int, bool]:
+    """Return the sort key of an item: a gap precedes the first event after it."""
+    return (item.before, False) if isinstance(item, JobGap) else (item.seq, True)

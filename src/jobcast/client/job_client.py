@@ -25,10 +25,10 @@ from jobcast.events import (
     JobComplete,
     JobError,
     JobEvent,
+    JobGap,
     Joined,
     Left,
     Refusal,
-    State,
     check_job_id,
     parse_event,
     parse_request,
@@ -89,8 +89,19 @@ class JobClient:
     ) -> None:
         await self._connection.close()
 
-    async def follow(self, job_id: str) -> AsyncGenerator[JobEvent, None]:
+    @property
+    def features(self) -> frozenset[str] | None:
+        """What the server offers, such as ``join_job`` and ``http``.
+
+        None until the server's ``hello`` arrives. It arrives before the first answer to a request.
+        """
+        return self._connection.features
+
+    async def follow(self, job_id: str) -> AsyncGenerator[JobEvent | JobGap, None]:
         """Yield the events of a job: its history, then live events, up to its terminal event.
+
+        A :class:`~jobcast.events.JobGap` takes the place of events that the server has trimmed.
+        A status, level or reason can be one that this version does not know.
 
         A lost connection only delays events: none is missed or repeated after the reconnect.
         Followers of the same job share one join, and the client leaves the job when the last
@@ -122,7 +133,7 @@ class JobClient:
                 if isinstance(item, ClientError):
                     raise item
                 yield item
-                if item.kind == TERMINAL:
+                if isinstance(item, JobEvent) and item.kind == TERMINAL:
                     return
         finally:
             followed.followers.remove(follower)
@@ -145,7 +156,7 @@ class JobClient:
                     raise JobFailed(job_id, event.error, event.message, event.reason)
         raise AssertionError("a job ends with a terminal event")
 
-    def status(self, job_id: str) -> State | None:
+    def status(self, job_id: str) -> str | None:
         """Return the state of a job; None if it is not followed here or its join is pending.
 
         The state is correct even if the history no longer contains the event that led to it.
@@ -160,6 +171,10 @@ class JobClient:
                 self._followed[joined.job_id].begin(joined)
         elif event == Left.name:
             self._receive_left(parse_request(event, payload, Left))
+        elif event == JobGap.name:
+            gap = parse_request(event, payload, JobGap)
+            if gap.job_id in self._followed:
+                self._followed[gap.job_id].skip(gap)
         elif event in JOB_EVENTS:
             job_event = parse_event(event, payload)
             if job_event.job_id in self._followed:

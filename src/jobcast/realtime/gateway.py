@@ -6,8 +6,10 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 import msgspec
@@ -18,8 +20,10 @@ from socketio.packet import Packet
 from jobcast.aio import BackgroundTasks, cancel_and_wait
 from jobcast.errors import SettingsError, TokenError
 from jobcast.events import (
+    ACKNOWLEDGEMENTS,
+    PROTOCOL_VERSION,
     Closing,
-    Draining,
+    Hello,
     JoinAccepted,
     JoinJob,
     LeaveAccepted,
@@ -27,8 +31,8 @@ from jobcast.events import (
     Left,
     RefreshToken,
     Refusal,
+    ServerMessage,
     TokenAccepted,
-    TokenExpiring,
     packet_of,
     room_of,
 )
@@ -67,6 +71,7 @@ class Gateway:
         settings: the limits and the token verification settings.
         namespace: the namespace that clients connect to.
         exclusive: whether only jobcast uses the server; see :class:`EngineIOAdapter`.
+        features: what the process offers in addition to the requests, such as ``http``.
 
     Raises:
         SettingsError: the Socket.IO server has a custom serializer, or a setting is invalid.
@@ -80,6 +85,7 @@ class Gateway:
         *,
         namespace: str = "/",
         exclusive: bool = False,
+        features: Sequence[str] = (),
     ) -> None:
         if sio.packet_class is not Packet:
             raise SettingsError("serializer", "of the Socket.IO server should be the default one")
@@ -100,6 +106,11 @@ class Gateway:
             sio, settings, exclusive=exclusive, on_other_loop=self._restart
         )
         self._requests = Requests(self._connections, self.guard.refusals)
+        self._hello = Hello(
+            protocol=PROTOCOL_VERSION,
+            server=f"jobcast/{version('jobcast')}",
+            features=(*ACKNOWLEDGEMENTS, *features),
+        )
         self._reset()
         self._app_connect = self._registered("connect")
         self._app_disconnect = self._registered("disconnect")
@@ -249,6 +260,7 @@ class Gateway:
         )
         self._connections.add(connection)
         self.guard.authenticated(eio_sid)
+        self.guard.after_connect(sid, partial(self._send, connection, self._hello))
         metrics.CONNECTIONS.inc()
         self._expiry.arm(connection)
         logger.info(
@@ -309,7 +321,7 @@ class Gateway:
         if connection.ended:
             self.relay.leave(job_id, connection.sid)
             return NOT_AUTHENTICATED
-        if request.after is not None:
+        if request.cursor is not None:
             metrics.RESUMED.labels(str(answer.recovered).lower()).inc()
         await self._sio.enter_room(connection.sid, room_of(job_id), self._namespace)
         logger.info("joined %s: sub=%s", job_id, shown(subject.sub))
@@ -338,7 +350,7 @@ class Gateway:
         # Added before the answer, so that a right which ends during the join removes the job.
         connection.jobs.add(job_id)
         try:
-            answer = await self.relay.join(job_id, connection, request.after, grant)
+            answer = await self.relay.join(job_id, connection, request.cursor, grant)
         except BaseException:
             connection.jobs.discard(job_id)
             raise
@@ -415,9 +427,7 @@ class Gateway:
             job_id, shown(connection.subject.sub), refusal.code,
         )  # fmt: skip
 
-    def _send(
-        self, connection: Connection, message: Left | TokenExpiring | Closing | Draining
-    ) -> None:
+    def _send(self, connection: Connection, message: ServerMessage) -> None:
         connection.send(FrameBatch([packet_of(message)], namespace=self._namespace))
 
     def _resumed(self) -> None:

@@ -8,7 +8,16 @@ from rich.text import Text
 
 from jobcast.cli.job_view import NAME_LENGTH, JobView
 from jobcast.cli.watch import SYMBOLS, _doing, _row, describe, duration
-from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobProgress, JobStatus, State
+from jobcast.events import (
+    JobComplete,
+    JobError,
+    JobEvent,
+    JobGap,
+    JobLog,
+    JobProgress,
+    JobStatus,
+    State,
+)
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -100,7 +109,7 @@ def test_replay_of_an_ended_job_shows_no_time_or_progress(
 
 
 def test_unknown_total_has_no_percentage() -> None:
-    job = watched(STARTED, JobProgress(job_id="a", percentage=None, message=None, current=3))
+    job = watched(STARTED, JobProgress(job_id="a", percentage=None, current=3))
     assert job.percentage is None
 
 
@@ -137,3 +146,43 @@ def test_describe_returns_none_for_started_and_progress() -> None:
     job = watched(STARTED)
     assert describe(job, STARTED) is None
     assert describe(job, JobProgress(job_id="a", percentage=1, message="x")) is None
+
+
+@pytest.mark.parametrize(
+    ("event", "shown"),
+    [
+        (JobStatus(job_id="a", status="cancelling"), "• cancelling"),
+        (JobStatus(job_id="a", status="cancelling", message="by ada"), "• cancelling: by ada"),
+        (JobStatus(job_id="a", status="[b]"), r"• \[b]"),
+        (JobLog(job_id="a", level="notice", message="m"), "[default]notice   m[/]"),
+        (JobLog(job_id="a", level="[b]", message="m"), r"[default]\[b]     m[/]"),
+        (
+            JobError(job_id="a", error="E", message="m", reason="cancelled"),
+            "[red]✖ E (cancelled)[/] m",
+        ),
+        (JobError(job_id="a", error="E", message="m", reason="[b]"), r"[red]✖ E (\[b])[/] m"),
+    ],
+)
+def test_unknown_values_are_shown_as_they_are(event: JobEvent, shown: str) -> None:
+    line = describe(watched(STARTED), event)
+    assert line is not None
+    assert line.endswith(f" {shown}")
+
+
+def test_job_with_an_unknown_status_has_not_ended() -> None:
+    job = watched(STARTED, JobStatus(job_id="a", status="cancelling"))
+    assert (job.state, job.has_ended) == ("cancelling", False)
+    shown = [cell.plain for cell in _row(job, at(60), 20) if isinstance(cell, Text)]
+    assert (shown[0], shown[-1]) == ("•", "cancelling")
+
+
+def test_job_ends_with_an_unknown_reason() -> None:
+    job = watched(STARTED, JobError(job_id="a", error="E", message="", reason="cancelled"))
+    assert (job.state, job.has_ended) == ("error", True)
+
+
+def test_gap_is_one_line() -> None:
+    line = describe(watched(STARTED), JobGap(job_id="a", after=0, before=9))
+    assert line is not None
+    assert "log lines are missing here" in line
+    assert "JOBCAST_HISTORY_SIZE" in line

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from socketio.async_manager import AsyncManager
 
+from jobcast.errors import InvalidMessage
 from jobcast.transports import open_manager
+from jobcast.transports.socketio_managers import job_event
 
 CLIENTS = st.sampled_from(["a", "b", "c"])
 ROOMS = st.sampled_from(["job_1", "job_2", "others"])
@@ -85,3 +87,23 @@ def test_disconnect_does_not_search_the_rooms_of_other_clients(
     ours.basic_disconnect("50", "/")
     assert len(lookups) < 10
     assert "50" not in ours.rooms["/"]
+
+
+@pytest.mark.parametrize(
+    ("event", "data", "problem"),
+    [
+        ("job_status", {"status": "cancelling"}, "status should be one of queued, started, "),
+        ("job_log", {"level": "INFO", "message": ""}, "level should be one of debug, info, "),
+        (
+            "job_error",
+            {"error": "E", "message": "", "reason": "bad luck"},
+            "reason should be one of failure, revoked, ",
+        ),
+        ("job_progress", {"percentage": 1, "message": None}, "Expected `str`, got `null`"),
+    ],
+)
+def test_emit_to_a_jobs_room_refuses_values_that_are_not_published(
+    event: str, data: dict[str, object], problem: str
+) -> None:
+    with pytest.raises(InvalidMessage, match=f"^{event}: {problem}"):
+        job_event(event, data, "job_42")

@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 
 import engineio.packet
 import socketio
-from socketio.packet import Packet
+from socketio.packet import CONNECT, Packet
 from starlette.types import Receive, Scope, Send
 
 from jobcast.aio import BackgroundTasks, LoopChange
@@ -90,6 +90,9 @@ class EngineIOAdapter:
             )
             self._handle_request = self._eio.handle_request
             self._eio.handle_request = self._screened
+        self._greetings: dict[str, Callable[[], None]] = {}
+        self._send_packet = sio._send_packet
+        sio._send_packet = self._send
         self._connect = self._eio.handlers["connect"]
         self._message = self._eio.handlers["message"]
         self._disconnect = self._eio.handlers["disconnect"]
@@ -164,6 +167,24 @@ class EngineIOAdapter:
         """Stop the authentication timeout of a connection, and lift its restrictions."""
         self._stop_timer(eio_sid)
         self.budget(eio_sid).authenticated = True
+
+    def after_connect(self, sid: str, greet: Callable[[], None]) -> None:
+        """Call ``greet`` directly after the packet that accepts a connection to a namespace.
+
+        python-socketio sends the packet after the handler of ``connect``, which calls this method,
+        or before it if the server has ``always_connect``.
+        """
+        if self._sio.always_connect:
+            greet()
+        else:
+            self._greetings[sid] = greet
+
+    async def _send(self, eio_sid: str, packet: Packet) -> None:
+        await self._send_packet(eio_sid, packet)
+        if packet.packet_type == CONNECT:
+            greet = self._greetings.pop(packet.data["sid"], None)
+            if greet is not None:
+                greet()
 
     def expect(self, eio_sid: str) -> None:
         """Close a connection unless its client authenticates within the handshake timeout.

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from jobcast.events import JOB_EVENTS, Kind, State, job_of, packet_tail, room_of
+from jobcast.events import JOB_EVENTS, Kind, job_of, packet_tail, room_of
 from jobcast.transports.base import Outgoing, Predecessor, Required
 from jobcast.transports.leases import Lease
 from jobcast.transports.runs import UNKNOWN_RUN, Run
@@ -28,7 +28,7 @@ class EventFields(Struct, frozen=True, gc=False, omit_defaults=True):
     number: int
     kind: Kind
     previous: int = 0
-    state: State | None = None
+    state: str | None = None
     owner: str | None = None
     run: Run = UNKNOWN_RUN
     after: str = ""

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, Final, cast
 
 from jobcast.errors import TransportUnavailable
-from jobcast.events import Cursor, State
+from jobcast.events import Cursor
 from jobcast.transports.base import NO_RECORD, Message, Snapshot, can_resume
 from jobcast.transports.redis.batcher import ScriptBatcher
 from jobcast.transports.redis.codec import parse_entry, parse_progress, seq_of
@@ -102,7 +102,7 @@ class History:
         record = Snapshot(
             epoch=epoch.decode(),
             seq=int(seq),
-            state=cast("State", state.decode()),
+            state=state.decode(),
             owner=None if owner is None else owner.decode(),
             events=latest,
         )

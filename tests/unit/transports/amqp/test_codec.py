@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobcast.events import JobLog
+from jobcast.events import JobLog, JobStatus, packet_head
 from jobcast.transports import Origin, Outgoing, Run
 from jobcast.transports.amqp.codec import (
     LeaseUpdate,
@@ -64,3 +64,10 @@ def test_decoded_lease_update_equals_the_encoded_one(seconds: float | None) -> N
 def test_other_messages_are_no_lease_updates(body: bytes) -> None:
     with pytest.raises(ValueError, match="not a message about leases"):
         decode_leases(body)
+
+
+@pytest.mark.parametrize("status", ["started", "cancelling"])
+def test_server_reads_the_statuses_of_later_workers(status: str) -> None:
+    event = JobStatus(job_id="42", status=status)
+    outgoing = Outgoing(job_id="42", kind="s", head=packet_head(event), state=status, number=3)
+    assert decode(encode(outgoing, "publisher")) == (outgoing, "publisher")

@@ -131,7 +131,7 @@ def left_by(server: Server, lines: int) -> int:
     publisher.publish([Outgoing.of(each, number=number) for number, each in numbered])
     publisher.close()
     keys = Keys.of(job_id)
-    used = (server.client.memory_usage(key, samples=0) for key in (keys.state, keys.events))
+    used = (server.client.memory_usage(key, samples=0) for key in (keys.state, keys.lines))
     return sum(int(cast("int", size)) for size in used)
 
 

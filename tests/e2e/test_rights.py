@@ -29,7 +29,7 @@ def say(url: str, job_id: str, owner: str, *lines: str) -> None:
 def forget(valkey: Valkey, job_id: str) -> None:
     """Let a job's record expire."""
     keys = Keys.of(job_id)
-    valkey.command("DEL", keys.state, keys.events)
+    valkey.command("DEL", keys.state, keys.lines)
 
 
 def lines(follower: Follower, job_id: str) -> list[str]:

@@ -24,13 +24,14 @@ from tests.support import eventually
 from tests.support.recorder import Recorder
 
 JOB = "a"
+RETENTION = Retention(size=10_000)
 
 
 class UnreliableSource:
     """A source with slow answers, whose live messages may be late or lost."""
 
     def __init__(self, chance: random.Random, loss: float = 0.0) -> None:
-        self.record = Record(None, 10_000)
+        self.record = Record(None, RETENTION)
         self.chance = chance
         self.loss = loss
         self.subscriptions: list[str] = []
@@ -80,7 +81,7 @@ class UnreliableSource:
         return snapshot
 
     def publish(self, event: JobEvent) -> None:
-        message = self.record.add(Outgoing.of(event), Retention())
+        message = self.record.add(Outgoing.of(event))
         if message is not None and self.subscriptions and self.chance.random() >= self.loss:
             self._late.append(message)
 
@@ -140,12 +141,12 @@ async def test_every_follower_gets_everything_once_and_in_order(
     # The next event, or the source's recovery, reveals messages that were lost at the end.
     await source.on_resumed()
     await settle()
-    expected = [m.packet for m in source.record.events]
+    expected = [m.packet for m in source.record.history.events]
     for follower in followers:
         assert follower.lines == [msgspec.json.decode(p[2:])[1]["message"] for p in expected]
         assert follower.seqs == sorted(set(follower.seqs))
-        if source.record.progress is not None:
-            assert source.record.progress.seq in follower.seqs
+        if source.record.history.progress is not None:
+            assert source.record.history.progress.seq in follower.seqs
     for follower in followers:
         relay.leave(JOB, follower.sid)
     await settle()
@@ -189,7 +190,7 @@ async def start_relay(
     rights: OwnersOnly | None = None,
 ) -> tuple[Relay, UnreliableSource]:
     source = UnreliableSource(random.Random(1))
-    source.record = Record(owner, 10_000)
+    source.record = Record(owner, RETENTION)
     for event in events:
         source.publish(event)
     relay = Relay(source, quiet_check, rights=rights)
@@ -215,7 +216,7 @@ async def test_new_record_is_announced_with_joined() -> None:
     relay, source = await start_relay(log("old"))
     follower = Recorder("1")
     await relay.join(JOB, follower)
-    source.record = Record(None, 100)
+    source.record = Record(None, RETENTION)
     source.publish(JobStatus(job_id=JOB, status="started"))
     source.publish(log("new"))
     source.deliver()
@@ -293,7 +294,7 @@ async def test_quiet_room_detects_missed_events() -> None:
     for line in "123":
         source.publish(log(line))
         await eventually(lambda: len(follower.lines) == source.record.seq, f"line {line}")
-    source.record = Record(None, 100)
+    source.record = Record(None, RETENTION)
     source.publish(log("another record"))
     await eventually(lambda: "another record" in follower.lines, "the new record")
     assert follower.lines == ["0", "1", "2", "3", "another record"]
@@ -330,7 +331,7 @@ async def start_followed_relay(
 
 
 def replace_record(source: UnreliableSource, owner: str | None, *lines: str) -> None:
-    source.record = Record(owner, 10_000)
+    source.record = Record(owner, RETENTION)
     for line in lines:
         source.publish(log(line))
 
@@ -478,7 +479,7 @@ async def test_slow_rights_check_does_not_delay_other_jobs(monkeypatch: pytest.M
         await relay.join(job_id, follower, None, Grant("alice"))
     rights.answers.clear()
     for job_id in slow:
-        sources.records[job_id] = Record("bob", 10)
+        sources.records[job_id] = Record("bob", RETENTION)
         sources.add(job_id, "bob's")
     sources.add("quick", "missed")
     resuming = asyncio.ensure_future(sources.resume())
@@ -509,12 +510,12 @@ class ManyJobs:
 
     def add(self, job_id: str, line: str) -> None:
         event = JobLog(job_id=job_id, level="info", message=line)
-        self.records[job_id].add(Outgoing.of(event), Retention())
+        self.records[job_id].add(Outgoing.of(event))
 
     async def aclose(self) -> None: ...
 
     async def subscribe(self, job_id: str) -> None:
-        self.records[job_id] = Record("alice", 10)
+        self.records[job_id] = Record("alice", RETENTION)
         self.add(job_id, "first")
 
     async def unsubscribe(self, job_id: str) -> None: ...
@@ -672,7 +673,7 @@ async def test_received_events_are_delivered_after_the_store_evicted_them() -> N
     source.loss = 0
     source.publish(log("received"))
     source.publish(JobComplete(job_id=JOB, result=None))
-    source.record.events.clear()
+    source.record.history.clear()
     source.deliver()
     await settle()
     assert follower.names == ["joined", "job_log", "job_log", "job_complete"]
@@ -689,7 +690,7 @@ async def test_terminal_event_is_delivered_after_its_record_is_gone(has_new_reco
     source.publish(log("lost for good"))
     source.loss = 0
     source.publish(JobComplete(job_id=JOB, result=None))
-    source.record = Record(None, 100)
+    source.record = Record(None, RETENTION)
     if has_new_record:
         source.publish(log("another record"))
     source.deliver()

@@ -12,13 +12,14 @@ from itertools import chain
 from typing import Any, Final, cast
 
 import socketio
+from msgspec import structs
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, SlotNotCoveredError
 
 from jobcast.aio import BackgroundTasks, Backoff, LoopChange, LoopLock, cancel_and_wait
 from jobcast.errors import TransportUnavailable
-from jobcast.events import Cursor, Kind, State
+from jobcast.events import LOG, Cursor, Kind, State
 from jobcast.transports.base import (
     NO_RECORD,
     Message,
@@ -180,26 +181,17 @@ class RedisSource:
                 logger.debug("could not unsubscribe from %s: %s", channel, exc)
 
     async def snapshot(self, job_id: str, after: Cursor | None = None) -> Snapshot:
-        keys = self._names.of(job_id)
-        since = f"({after.seq}-0" if after is not None else "-"
+        keys, seen = self._names.of(job_id), 0 if after is None else after.seq
         try:
-            record, first, entries = await self._read(keys, since)
-            resumable = can_resume(after, epoch=record.epoch, seq=record.seq, first=first)
-            if after is not None and not resumable:
-                record, first, entries = await self._read(keys, "-")
+            found = await self._read(keys, seen)
+            resumable = can_resume(
+                after, epoch=found.epoch, seq=found.seq, complete_from=found.complete_from
+            )
+            if seen and not resumable:
+                found = await self._read(keys, 0)
         except ASYNC_REDIS_ERRORS as exc:
             raise TransportUnavailable(f"could not read job {job_id}: {exc}") from exc
-        seen = after.seq if after is not None and resumable else 0
-        events = [_message(record.epoch, entry) for entry in entries]
-        events += [progress for progress in record.events if progress.seq > seen]
-        return Snapshot(
-            epoch=record.epoch,
-            seq=record.seq,
-            state=record.state,
-            owner=record.owner,
-            events=tuple(sorted(events, key=lambda message: message.seq)),
-            recovered=resumable,
-        )
+        return structs.replace(found, recovered=resumable)
 
     async def positions(self, job_ids: Sequence[str]) -> list[Cursor]:
         pipeline = self.client.pipeline(transaction=False)
@@ -285,26 +277,28 @@ class RedisSource:
         except ASYNC_REDIS_ERRORS as exc:
             raise TransportUnavailable(f"could not read or change leases: {exc}") from exc
 
-    async def _read(self, keys: Keys, since: str) -> tuple[Snapshot, int, list[Any]]:
-        """Read the record with its latest progress, the first kept seq, and the entries."""
-        answer = await self._batcher.eval(READ_SCRIPT, 2, keys.state, keys.events, since)
-        (epoch, seq, state, owner, progress, logged), oldest, entries = answer
+    async def _read(self, keys: Keys, seen: int) -> Snapshot:
+        """Read the record, with its events after the seq ``seen``."""
+        answer = await self._batcher.eval(READ_SCRIPT, 2, keys.state, keys.lines, seen)
+        (epoch, seq, state, owner, progress, trimmed, logged), statuses, oldest, lines = answer
         if epoch is None:
-            return Snapshot(), 1, []
-        latest: tuple[Message, ...] = ()
+            return Snapshot()
+        record = _text(epoch)
+        events = [_message(record, status) for status in statuses]
+        events += [_line(record, entry) for entry in lines]
         if progress is not None:
-            number, _, packet = _text(progress).partition(" ")
-            latest = (Message(_text(epoch), int(number), "p", packet),)
-        record = Snapshot(
-            epoch=_text(epoch),
+            latest = _message(record, progress)
+            events += [latest] if latest.seq > seen else []
+        # Without a line, the stream was evicted or never had one.
+        trimmed_line = _seq_before(oldest[0]) if oldest else int(logged or 0)
+        return Snapshot(
+            epoch=record,
             seq=int(seq),
             state=cast("State", _text(state)),
             owner=None if owner is None else _text(owner),
-            events=latest,
+            events=tuple(sorted(events, key=lambda message: message.seq)),
+            complete_from=max(int(trimmed or 0), trimmed_line) + 1,
         )
-        # If the stream was evicted, it had the entries up to ``logged``.
-        first = _seq(oldest[0]) if oldest else int(logged or 0) + 1
-        return record, first, entries
 
     async def _supervise(self) -> None:
         interrupted, backoff = False, Backoff(FIRST_DELAY, LONGEST_DELAY)
@@ -540,24 +534,36 @@ def _messages(data: bytes) -> list[Message]:
     Raises:
         ValueError: the message has another format.
     """
-    epoch, *lines = _text(data).split("\n")
-    messages = []
-    for line in lines:
-        seq, kind, packet = line.split(" ", 2)
-        messages.append(Message(epoch, int(seq), cast("Kind", kind), packet))
-    if not messages:
+    epoch, *lines = data.split(b"\n")
+    if not lines:
         raise ValueError("the message has no event")
-    return messages
+    return [_message(_text(epoch), line) for line in lines]
 
 
-def _message(epoch: str, entry: Any) -> Message:
-    """Parse the event of a stream entry."""
-    _, (_, kind, _, packet) = entry
-    return Message(epoch, _seq(entry), cast("Kind", _text(kind)), _text(packet))
+def _message(epoch: str, data: bytes) -> Message:
+    """Parse an event: its seq, its kind and its packet, separated by spaces.
+
+    Raises:
+        ValueError: the event has another format.
+    """
+    seq, kind, packet = _text(data).split(" ", 2)
+    return Message(epoch, int(seq), cast("Kind", kind), packet)
+
+
+def _line(epoch: str, entry: Any) -> Message:
+    """Parse the log line of a stream entry."""
+    _, (_, _, _, packet) = entry
+    return Message(epoch, _seq(entry), LOG, _text(packet))
 
 
 def _seq(entry: Any) -> int:
     return int(entry[0].partition(b"-")[0])
+
+
+def _seq_before(entry: Any) -> int:
+    """Return the seq of the log line before a stream entry; 0 if it is the job's first."""
+    _, (_, distance, _, _) = entry
+    return _seq(entry) - int(distance)
 
 
 def _text(data: bytes) -> str:

@@ -132,7 +132,7 @@ def left_by(server: Server, lines: int) -> int:
     publisher.close()
     keys = Keys.of(job_id)
     used = (server.client.memory_usage(key, samples=0) for key in (keys.state, keys.lines))
-    return sum(int(cast("int", size)) for size in used)
+    return sum(cast("int", size) for size in used if size is not None)
 
 
 def measure_memory(server: Server) -> None:

@@ -568,4 +568,8 @@ async def test_resuming_in_a_history_that_was_trimmed_says_so(own_valkey: Valkey
         assert (trimmed.recovered, trimmed.epoch, trimmed.seq) == (False, first.epoch, 2002)
         assert 1000 <= len(follower.lines) < 2000
         assert follower.lines[-1] == "1999"
+        oldest = 2003 - len(follower.lines)  # the seq of the oldest line that is left
+        assert follower.gaps == [(3, oldest)]
+        assert follower.names[:3] == ["joined", "job_status", "job_progress"]
+        assert follower.events[0][1]["complete_from"] == oldest
         publisher.close()

@@ -266,7 +266,7 @@ class Transcript:
 
     def seqs(self, job_id: str) -> list[int]:
         return [data["seq"] for name, data in self.events
-                if data.get("job_id") == job_id and name != "joined"]  # fmt: skip
+                if data.get("job_id") == job_id and name not in ("joined", "job_gap")]  # fmt: skip
 
     async def logged(self, job_id: str, lines: int) -> None:
         """Wait for so many lines of log."""

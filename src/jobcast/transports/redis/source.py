@@ -279,25 +279,8 @@ class RedisSource:
 
     async def _read(self, keys: Keys, seen: int) -> Snapshot:
         """Read the record, with its events after the seq ``seen``."""
-        answer = await self._batcher.eval(READ_SCRIPT, 2, keys.state, keys.lines, seen)
-        (epoch, seq, state, owner, progress, trimmed, logged), statuses, oldest, lines = answer
-        if epoch is None:
-            return Snapshot()
-        record = _text(epoch)
-        events = [_message(record, status) for status in statuses]
-        events += [_line(record, entry) for entry in lines]
-        if progress is not None:
-            latest = _message(record, progress)
-            events += [latest] if latest.seq > seen else []
-        # Without a line, the stream was evicted or never had one.
-        trimmed_line = _seq_before(oldest[0]) if oldest else int(logged or 0)
-        return Snapshot(
-            epoch=record,
-            seq=int(seq),
-            state=cast("State", _text(state)),
-            owner=None if owner is None else _text(owner),
-            events=tuple(sorted(events, key=lambda message: message.seq)),
-            complete_from=max(int(trimmed or 0), trimmed_line) + 1,
+        return snapshot_of(
+            await self._batcher.eval(READ_SCRIPT, 2, keys.state, keys.lines, seen), seen
         )
 
     async def _supervise(self) -> None:
@@ -526,6 +509,29 @@ def _node_name(client: RedisCluster, channel: str) -> str:
     except SlotNotCoveredError:
         node = None
     return "" if node is None else f"{node.host}:{node.port}"
+
+
+def snapshot_of(answer: list[Any], seen: int) -> Snapshot:
+    """Parse the answer of ``read.lua`` about the events after the seq ``seen``."""
+    (epoch, seq, state, owner, progress, trimmed, logged), statuses, oldest, lines = answer
+    if epoch is None:
+        return Snapshot()
+    record = _text(epoch)
+    events = [_message(record, status) for status in statuses]
+    events += [_line(record, entry) for entry in lines]
+    if progress is not None:
+        latest = _message(record, progress)
+        events += [latest] if latest.seq > seen else []
+    # Without a line, the stream was evicted or never had one.
+    trimmed_line = _seq_before(oldest[0]) if oldest else int(logged or 0)
+    return Snapshot(
+        epoch=record,
+        seq=int(seq),
+        state=cast("State", _text(state)),
+        owner=None if owner is None else _text(owner),
+        events=tuple(sorted(events, key=lambda message: message.seq)),
+        complete_from=max(int(trimmed or 0), trimmed_line) + 1,
+    )
 
 
 def _messages(data: bytes) -> list[Message]:

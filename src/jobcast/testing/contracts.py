@@ -317,6 +317,16 @@ class TransportContract:
         assert [m.kind for m in again.events] == ["s"]
 
     @on_both_ends
+    async def test_late_log_lines_are_counted_for_each_run(self, ends: Ends, job_id: str) -> None:
+        end = JobComplete(job_id=job_id, result=1)
+        await ends.publish(started(job_id), end)
+        late = (log(job_id, n) for n in range(KEPT.size))
+        await ends.publish(*late, started(job_id), end)
+        await ends.publish(log(job_id, "late"))
+        snapshot = await ends.wait_stored(job_id, KEPT.size + 5)
+        assert [m.kind for m in snapshot.events] == ["s", "t", "l"]
+
+    @on_both_ends
     async def test_repeated_events_are_stored_once(self, ends: Ends, job_id: str) -> None:
         """A publisher that receives no answer cannot know whether its events were stored."""
         other = new_job_id()

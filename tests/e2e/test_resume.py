@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jobcast.testing import log, started
-from jobcast.transports import Outgoing, Retention, open_publisher
+from jobcast.transports import DEFAULT_HISTORY_SIZE, Outgoing, Retention, open_publisher
 from tests import jobs
 from tests.conftest import Valkey
 from tests.support import Follower, Server, Worker, following
@@ -71,6 +71,33 @@ async def test_cursor_of_another_record_receives_the_whole_history(
         assert (await alice.join(job_id, after=ahead))["recovered"] is False
 
 
+async def test_late_follower_of_a_long_log_gets_the_beginning_and_the_gap(
+    server: Server, worker: Worker, send: Send, token: Token
+) -> None:
+    job_id = send(worker, jobs.count, 1500)
+    async with following(server.url, token()) as early:
+        await early.join(job_id)
+        await early.transcript.end(job_id)
+        whole = [event["seq"] for event in early.transcript.of(job_id, "job_log")]
+        assert len(whole) == 1500
+    async with following(server.url, token()) as late:
+        answer = await late.join(job_id)
+        assert (answer["status"], answer["recovered"]) == ("complete", False)
+        events = [(name, data) for name, data in late.transcript.events if name.startswith("jo")]
+    (_, joined), (_, queued), (_, started), (gap_name, gap), *rest = events
+    assert (queued["status"], started["status"]) == ("queued", "started")
+    assert (started["task"], started["attempt"]) == ("tests.jobs.count", 1)
+    assert started["timestamp"] >= queued["timestamp"]
+    kept = [data["seq"] for name, data in rest if name == "job_log"]
+    assert DEFAULT_HISTORY_SIZE <= len(kept) < 1500
+    assert kept == whole[-len(kept) :]
+    last_trimmed = whole[-len(kept) - 1]
+    assert gap_name == "job_gap"
+    assert gap == {"job_id": job_id, "after": 0, "before": last_trimmed + 1}
+    assert joined["complete_from"] == last_trimmed + 1
+    assert rest[-1][0] == "job_complete"
+
+
 async def test_cursor_older_than_the_history_receives_the_remaining_events(
     server: Server, valkey: Valkey, token: Token, job_id: str
 ) -> None:
@@ -90,3 +117,6 @@ async def test_cursor_older_than_the_history_receives_the_remaining_events(
         ]
         assert SIZE <= len(left) < 10 * SIZE
         assert left == [str(n) for n in range(10 * SIZE - len(left), 10 * SIZE)]
+        [gap] = alice.transcript.of(job_id, "job_gap")
+        oldest = 10 * SIZE - len(left) + 3  # seq; two events precede the numbered lines
+        assert gap == {"job_id": job_id, "after": first["seq"], "before": oldest}

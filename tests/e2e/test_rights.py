@@ -29,7 +29,7 @@ def publish_lines(url: str, job_id: str, owner: str, *lines: str) -> None:
 def expire_record(valkey: Valkey, job_id: str) -> None:
     """Delete a job's record as its expiry does."""
     keys = Keys.of(job_id)
-    valkey.command("DEL", keys.state, keys.events)
+    valkey.command("DEL", keys.state, keys.lines)
 
 
 def lines(follower: Follower, job_id: str) -> list[str]:

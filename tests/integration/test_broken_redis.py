@@ -235,8 +235,8 @@ async def test_record_restored_from_an_older_copy_is_replayed(
         pipe.publish_lines(5)
         await pipe.wait_received()
         await pipe.wait_stored()
-        state, events = (f"jobcast:{{{pipe.job.job_id}}}:{part}" for part in ("state", "events"))
-        copies = {key: own_valkey.command("DUMP", key) for key in (state, events)}
+        keys = Keys.of(pipe.job.job_id)
+        copies = {key: own_valkey.command("DUMP", key) for key in (keys.state, keys.lines)}
         pipe.publish_lines(5)
         await pipe.wait_received()
         await pipe.wait_stored()
@@ -251,21 +251,34 @@ async def test_record_restored_from_an_older_copy_is_replayed(
         assert late.lines == kept
 
 
-async def test_cursor_is_not_recovered_after_the_stream_was_evicted(own_valkey: Valkey) -> None:
+async def test_cursor_is_not_recovered_after_the_lines_were_evicted(own_valkey: Valkey) -> None:
     async with open_pipeline(own_valkey.url) as pipe:
         pipe.publish_lines(10)
         await pipe.wait_received()
-        accepted = await pipe.relay.join(pipe.job.job_id, Recorder("2"))
-        own_valkey.command("DEL", f"jobcast:{{{pipe.job.job_id}}}:events")
+        await pipe.wait_stored()
+        second = Recorder("2")
+        accepted = await pipe.relay.join(pipe.job.job_id, second)
+        evicted = second.seqs[-2]  # the latest line; the progress is in the record
+        own_valkey.command("DEL", Keys.of(pipe.job.job_id).lines)
         after = Cursor(epoch=accepted.epoch, seq=5)
-        again = await pipe.relay.join(pipe.job.job_id, Recorder("3"), after)
+        third = Recorder("3")
+        again = await pipe.relay.join(pipe.job.job_id, third, after)
         assert again.recovered is False
         assert again.epoch == accepted.epoch
+        assert third.names == ["joined", "job_gap", "job_progress"]
+        assert third.gaps == [(5, evicted + 1)]
         # A follower that had seen every event has missed nothing.
         pipe.publish_lines(1)
         await pipe.wait_received()
+        await pipe.wait_stored()
         after = Cursor(epoch=accepted.epoch, seq=accepted.seq)
-        assert (await pipe.relay.join(pipe.job.job_id, Recorder("4"), after)).recovered
+        fourth = Recorder("4")
+        assert (await pipe.relay.join(pipe.job.job_id, fourth, after)).recovered
+        assert fourth.names == ["joined", "job_log", "job_progress"]
+        late = Recorder("5")
+        await pipe.relay.join(pipe.job.job_id, late)
+        assert late.names == ["joined", "job_gap", "job_log", "job_progress"]
+        assert late.gaps == [(0, evicted + 1)]
 
 
 async def test_silently_dead_connection_is_detected(
@@ -573,4 +586,8 @@ async def test_resume_in_a_trimmed_history_is_not_recovered(own_valkey: Valkey) 
         assert (trimmed.recovered, trimmed.epoch, trimmed.seq) == (False, first.epoch, 2002)
         assert 1000 <= len(follower.lines) < 2000
         assert follower.lines[-1] == "1999"
+        oldest = 2003 - len(follower.lines)  # the seq of the oldest line that is left
+        assert follower.gaps == [(3, oldest)]
+        assert follower.names[:3] == ["joined", "job_status", "job_progress"]
+        assert follower.events[0][1]["complete_from"] == oldest
         publisher.close()

@@ -75,7 +75,7 @@ async def test_every_key_begins_with_the_prefix(valkey: Valkey, job_id: str) -> 
     publisher = open_publisher(valkey.url, prefix=prefix)
     await asyncio.to_thread(publisher.publish, [Outgoing.of(log(job_id))])
     keys = {key.decode() for key in valkey.command("KEYS", f"*{job_id}*")}
-    assert keys == {f"{prefix}:{{{job_id}}}:state", f"{prefix}:{{{job_id}}}:events"}
+    assert keys == {f"{prefix}:{{{job_id}}}:state", f"{prefix}:{{{job_id}}}:lines"}
     publisher.close()
 
 

@@ -26,7 +26,7 @@ class Copies:
 
     def __init__(self, url: str, job_id: str) -> None:
         self._client: Any = Redis.from_url(url)
-        self._keys = Keys.of(job_id).state, Keys.of(job_id).events
+        self._keys = Keys.of(job_id).state, Keys.of(job_id).lines
 
     def take(self) -> list[bytes]:
         return [self._client.dump(key) for key in self._keys]

@@ -35,7 +35,17 @@ class Recorder:
 
     @property
     def seqs(self) -> list[int]:
-        return [payload["seq"] for name, payload in self.events if name != "joined"]
+        return [
+            payload["seq"] for name, payload in self.events if name not in ("joined", "job_gap")
+        ]
+
+    @property
+    def gaps(self) -> list[tuple[int, int]]:
+        return [
+            (payload["after"], payload["before"])
+            for name, payload in self.events
+            if name == "job_gap"
+        ]
 
     @property
     def lines(self) -> list[object]:

@@ -8,13 +8,14 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from jobcast.errors import JobcastError, TransportUnavailable
 from jobcast.events import PROGRESS, Cursor, Joined, packet_of
 from jobcast.realtime import metrics
 from jobcast.realtime.authorization import Grant
 from jobcast.realtime.connection.frames import ROOT, FrameBatch
+from jobcast.realtime.gap import Gap
 from jobcast.realtime.outlet import Outlet
 from jobcast.realtime.recent import Recent
 from jobcast.transports.base import NO_RECORD, Message, Snapshot
@@ -185,21 +186,18 @@ class Room:
         if not self.followers:
             self._move_to(snapshot)
         elif read_start.is_ahead_of(snapshot):
-            # The epoch is the same although the content differs. An empty record in between makes
-            # clients discard their state, because they do so when the epoch changes.
-            self._send_history([joined_packet(self.job_id, Snapshot())])
-            self._start_record(snapshot)
+            self._start_record(snapshot, read_start.cursor)
         elif snapshot.epoch != self.epoch:
-            # The store no longer has the former record: deliver its messages in spite of gaps.
-            self._deliver(self._recent.within(self.epoch, self.seq, NO_UPPER_BOUND))
+            self._end_record()
             if snapshot.epoch != NO_RECORD:
                 self._start_record(snapshot)
         elif snapshot.seq > self.seq:
-            kept = {message.seq: message for message in snapshot.events}
-            # The room may have received messages that the store has evicted since.
+            # The room may have received messages that the store has trimmed since.
             received = self._recent.within(self.epoch, self.seq, snapshot.seq)
-            merged = {**{message.seq: message for message in received}, **kept}
-            self._send_history([merged[seq].packet for seq in sorted(merged) if seq > self.seq])
+            merged = {message.seq: message for message in (*received, *snapshot.events)}
+            later = [merged[seq] for seq in sorted(merged) if seq > self.seq]
+            gap = Gap(self.seq, snapshot.complete_from).without(later)
+            self._send_history(gap.packets(self.job_id, later))
             self.seq = snapshot.seq
         return self._dismiss(read_start)
 
@@ -230,11 +228,8 @@ class Room:
             return False
         if snapshot.epoch != NO_RECORD or not self.followers:
             self.allowed = (snapshot.epoch, snapshot.owner)
-        seen = after.seq if after is not None and snapshot.recovered else 0
-        packets = [joined_packet(self.job_id, snapshot), *_after(snapshot, seen)]
+        packets = _record_packets(self.job_id, snapshot, after)
         packets += [message.packet for message in since]
-        if is_ahead(after, snapshot):
-            packets.insert(0, joined_packet(self.job_id, Snapshot()))
         batch = FrameBatch(packets, namespace=self.namespace)
         for outlet in outlets:
             if not outlet.closed:
@@ -248,10 +243,18 @@ class Room:
         if not self.joining and not self.behind:
             self._recent.clear()
 
-    def _start_record(self, snapshot: Snapshot) -> None:
-        """Send a new record to the followers from its beginning."""
-        self._send_history([joined_packet(self.job_id, snapshot), *_after(snapshot, 0)])
+    def _start_record(self, snapshot: Snapshot, after: Cursor | None = None) -> None:
+        """Send a new record, or one that has gone back, to the followers."""
+        self._send_history(_record_packets(self.job_id, snapshot, after))
         self._move_to(snapshot)
+
+    def _end_record(self) -> None:
+        """Deliver the rest of a record that the store no longer has, as far as it was received."""
+        rest = self._recent.within(self.epoch, self.seq, NO_UPPER_BOUND)
+        if rest:
+            gap = Gap(self.seq, rest[-1].seq + 1).without(rest)
+            self._send_history(gap.packets(self.job_id, rest))
+            self.seq = rest[-1].seq
 
     def _move_to(self, snapshot: Snapshot) -> None:
         if snapshot.epoch in self._dismissed:
@@ -277,14 +280,10 @@ class Room:
             return True
         if message.seq != self.seq + 1:
             return False
-        self._deliver([message])
+        self.seq = message.seq
+        self.quiet = False
+        self._unsent.append(message)
         return True
-
-    def _deliver(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            self.seq = message.seq
-            self.quiet = False
-            self._unsent.append(message)
 
     def _send_history(self, packets: Sequence[str]) -> None:
         self.flush()
@@ -299,12 +298,30 @@ def is_ahead(cursor: Cursor | None, position: Cursor | Snapshot) -> bool:
     return cursor is not None and cursor.epoch == position.epoch and cursor.seq > position.seq
 
 
-def _after(snapshot: Snapshot, seen: int) -> list[str]:
-    return [message.packet for message in snapshot.events if message.seq > seen]
+def _record_packets(job_id: str, snapshot: Snapshot, after: Cursor | None) -> list[str]:
+    """Return a record's packets for followers with a cursor: all that they have to get.
+
+    If the record has gone back, its content differs although the epoch is the same. An empty record
+    precedes it then, because clients discard their state when the epoch changes.
+    """
+    has_gone_back = is_ahead(after, snapshot)
+    is_same = after is not None and after.epoch == snapshot.epoch and not has_gone_back
+    known = after.seq if after is not None and is_same else 0
+    seen = known if snapshot.recovered else 0
+    events = [message for message in snapshot.events if message.seq > seen]
+    records = [Snapshot(), snapshot] if has_gone_back else [snapshot]
+    packets = [joined_packet(job_id, record) for record in records]
+    return packets + Gap(known, snapshot.complete_from).packets(job_id, events)
 
 
 def joined_packet(job_id: str, snapshot: Snapshot) -> str:
     """Return the ``joined`` packet that precedes a record's events."""
     return packet_of(
-        Joined(job_id=job_id, epoch=snapshot.epoch, seq=snapshot.seq, status=snapshot.state)
+        Joined(
+            job_id=job_id,
+            epoch=snapshot.epoch,
+            seq=snapshot.seq,
+            status=snapshot.state,
+            complete_from=snapshot.complete_from if snapshot.complete_from > 1 else UNSET,
+        )
     )

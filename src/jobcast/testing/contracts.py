@@ -28,6 +28,7 @@ from jobcast.testing.ends import (
     queued,
     retrying,
     started,
+    until,
 )
 from jobcast.transports import (
     Origin,
@@ -182,6 +183,102 @@ class TransportContract:
         assert [m.seq for m in enough.events] == list(range(991, 1001))
 
     @on_both_ends
+    async def test_long_log_keeps_how_the_job_began(self, ends: Ends, job_id: str) -> None:
+        begun = JobStatus(job_id=job_id, status="started", task="reports.build", attempt=1)
+        lines = 10 * KEPT.size
+        await ends.publish(queued(job_id), begun)
+        await ends.publish(*(log(job_id, n) for n in range(lines)))
+        await ends.publish(JobComplete(job_id=job_id, result=1))
+        snapshot = await ends.wait_stored(job_id, lines + 3)
+        first, second, *kept, last = snapshot.events
+        assert [(m.seq, m.kind) for m in (first, second)] == [(1, "s"), (2, "s")]
+        assert '"task":"reports.build","attempt":1' in second.packet
+        assert [m.seq for m in kept] == [*range(snapshot.complete_from, lines + 3)]
+        assert KEPT.size <= len(kept) <= 2 * KEPT.size
+        assert (last.seq, last.kind) == (lines + 3, "t")
+
+    @on_both_ends
+    async def test_trimming_is_reported_exactly(self, ends: Ends, job_id: str) -> None:
+        """Replaced progress leaves holes in the seqs, and is not trimmed history."""
+        for _ in range(3):
+            await ends.publish(
+                *(
+                    event
+                    for n in range(KEPT.size)
+                    for event in (progress(job_id, 1), log(job_id, n))
+                )
+            )
+        seq = 6 * KEPT.size
+        snapshot = await ends.wait_stored(job_id, seq)
+        lines = [m.seq for m in snapshot.events if m.kind == "l"]
+        assert lines == [*range(lines[0], seq + 1, 2)]
+        trimmed = lines[0] - 2
+        assert trimmed > 0
+        assert snapshot.complete_from == trimmed + 1
+        for cursor, recovered in ((trimmed - 1, False), (trimmed, True), (lines[0], True)):
+            found = await ends.source.snapshot(job_id, Cursor(epoch=snapshot.epoch, seq=cursor))
+            assert (found.recovered, found.complete_from) == (recovered, snapshot.complete_from)
+            after = cursor if recovered else 0
+            assert [m.seq for m in found.events] == [
+                m.seq for m in snapshot.events if m.seq > after
+            ]
+
+    @on_both_ends
+    async def test_history_within_its_bounds_is_complete(self, ends: Ends, job_id: str) -> None:
+        assert (await ends.source.snapshot(job_id)).complete_from == 1
+        await ends.publish(progress(job_id, 1), progress(job_id, 2), started(job_id))
+        await ends.publish(*(log(job_id, n) for n in range(KEPT.size)))
+        await ends.publish(progress(job_id, 3), JobComplete(job_id=job_id, result=None))
+        snapshot = await ends.wait_stored(job_id, KEPT.size + 5)
+        assert (snapshot.complete_from, len(snapshot.events)) == (1, KEPT.size + 3)
+
+    @on_both_ends
+    async def test_statuses_have_a_bound_of_their_own(self, ends: Ends, job_id: str) -> None:
+        await ends.publish(log(job_id, "first"))
+        attempts = range(1, KEPT.statuses + 1)
+        await ends.publish(
+            *(event for n in attempts for event in (started(job_id, n), retrying(job_id, n + 1)))
+        )
+        seq = 1 + 2 * KEPT.statuses
+        snapshot = await ends.wait_stored(job_id, seq)
+        line, *statuses = snapshot.events
+        assert line_of(line) == "first"
+        assert [m.seq for m in statuses] == [*range(seq - KEPT.statuses + 1, seq + 1)]
+        assert snapshot.complete_from == statuses[0].seq
+
+    @on_both_ends
+    async def test_new_run_after_the_end_is_reported_as_trimming(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        await ends.publish(started(job_id), log(job_id), JobComplete(job_id=job_id, result=1))
+        before = await ends.wait_stored(job_id, 3)
+        await ends.publish(started(job_id), log(job_id))
+        again = await ends.wait_stored(job_id, 5)
+        assert (before.complete_from, again.complete_from) == (1, 4)
+        resumed = [
+            (await ends.source.snapshot(job_id, Cursor(epoch=again.epoch, seq=seq))).recovered
+            for seq in (2, 3)
+        ]
+        assert resumed == [False, True]
+
+    @on_both_ends
+    async def test_new_record_is_complete_though_the_former_one_was_trimmed(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        alice, bob = (Origin(owner, Run(owner, 1, owner)) for owner in ("alice", "bob"))
+        await ends.publish(*(log(job_id, n) for n in range(3 * KEPT.size)), origin=alice)
+        hers = await ends.wait_stored(job_id, 3 * KEPT.size)
+        assert hers.complete_from > 1
+        await ends.publish(started(job_id), log(job_id), origin=bob)
+
+        async def is_his() -> bool:
+            return await ends.source.owner(job_id) == "bob"
+
+        await until(is_his)
+        his = await ends.wait_stored(job_id, 2)
+        assert (his.complete_from, [m.seq for m in his.events]) == (1, [1, 2])
+
+    @on_both_ends
     async def test_only_late_log_lines_and_new_runs_follow_the_end(
         self, ends: Ends, job_id: str
     ) -> None:
@@ -218,6 +315,16 @@ class TransportContract:
         await ends.publish(started(job_id))
         again = await ends.wait_stored(job_id, 3 + KEPT.size)
         assert [m.kind for m in again.events] == ["s"]
+
+    @on_both_ends
+    async def test_late_log_lines_are_counted_for_each_run(self, ends: Ends, job_id: str) -> None:
+        end = JobComplete(job_id=job_id, result=1)
+        await ends.publish(started(job_id), end)
+        late = (log(job_id, n) for n in range(KEPT.size))
+        await ends.publish(*late, started(job_id), end)
+        await ends.publish(log(job_id, "late"))
+        snapshot = await ends.wait_stored(job_id, KEPT.size + 5)
+        assert [m.kind for m in snapshot.events] == ["s", "t", "l"]
 
     @on_both_ends
     async def test_repeated_events_are_stored_once(self, ends: Ends, job_id: str) -> None:

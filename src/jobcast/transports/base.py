@@ -11,7 +11,8 @@ from jobcast.events import Cursor, JobEvent, Kind, check_published, packet_head
 from jobcast.transports.runs import UNKNOWN_RUN, Run
 
 DEFAULT_HISTORY_TTL: Final = 3600  # seconds after the last event of a job that has ended
-DEFAULT_HISTORY_SIZE: Final = 1000  # events per job
+DEFAULT_HISTORY_SIZE: Final = 1000  # log lines per job
+STATUSES_RETAINED: Final = 100  # statuses and terminal events per job
 ACTIVE_TTL: Final = 24 * 3600  # seconds; a running job may publish nothing for hours
 NO_RECORD: Final = ""  # the epoch of a job without a record
 MAX_TRANSIT: Final = 3600  # seconds that an event may take to reach the store, as after an outage
@@ -20,10 +21,14 @@ Required = Literal["", "pending", "started", "stalled"]
 
 
 class Retention(Struct, frozen=True, kw_only=True):
-    """How many events of a job are kept, and for how long."""
+    """How many events of a job are kept, and for how long.
+
+    Log lines have a bound of their own, so a long log does not trim the statuses.
+    """
 
     ttl: int = DEFAULT_HISTORY_TTL
-    size: int = DEFAULT_HISTORY_SIZE
+    size: int = DEFAULT_HISTORY_SIZE  # log lines
+    statuses: int = STATUSES_RETAINED  # statuses and terminal events
 
     @property
     def active_ttl(self) -> int:
@@ -140,6 +145,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     owner: str | None = None
     events: tuple[Message, ...] = ()  # ordered by seq
     recovered: bool = False  # whether ``events`` has every event after the given cursor
+    # The first seq of the complete history: events before it were trimmed. 1 if none was.
+    complete_from: int = 1
 
 
 class TransportPublisher(Protocol):
@@ -160,8 +167,12 @@ class TransportPublisher(Protocol):
 
         A run with another owner than the record's begins a new record. Other events with another
         owner are dropped. Of a past run, and after the end of a job, only log lines are stored.
-        They do not push the end out of the history: it keeps at most ``Retention.size`` log lines
-        after the end.
+        At most ``Retention.size`` log lines are stored after the end.
+
+        The history of a job has its latest ``Retention.size`` log lines or somewhat more, its
+        latest ``Retention.statuses`` statuses and terminal events, and its latest progress. A run
+        that begins after the end removes the events before it. ``Snapshot.complete_from`` tells
+        exactly where events are missing.
 
         Raises:
             PublishFailed: the events in ``unsent`` may not have been stored; publish them again
@@ -255,14 +266,13 @@ class ClientManager(Protocol):
         """Stop listening and close all connections."""
 
 
-def can_resume(after: Cursor | None, *, epoch: str, seq: int, first: int) -> bool:
+def can_resume(after: Cursor | None, *, epoch: str, seq: int, complete_from: int) -> bool:
     """Return whether the history still has every event after a client's cursor.
 
     Args:
         after: the client's cursor; None for a client that has no events.
         epoch: the record's epoch.
         seq: the record's latest seq.
-        first: the seq of the oldest status or log line that is kept. Older ones may have been
-            trimmed, so a client with an older cursor cannot resume.
+        complete_from: the first seq of the complete history, as in :class:`Snapshot`.
     """
-    return after is not None and after.epoch == epoch and first - 1 <= after.seq <= seq
+    return after is not None and after.epoch == epoch and complete_from - 1 <= after.seq <= seq

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from typing import Final
 
-from msgspec import structs
-
-from jobcast.events import (
-    LOG,
-    PROGRESS,
-    TERMINAL_STATES,
-    Cursor,
-    packet_tail,
-)
+from jobcast.events import LOG, TERMINAL_STATES, Cursor, packet_tail
 from jobcast.transports.base import (
     Message,
     Outgoing,
@@ -24,6 +16,7 @@ from jobcast.transports.base import (
     Snapshot,
     can_resume,
 )
+from jobcast.transports.history import History
 from jobcast.transports.runs import Runs, Standing
 
 MAX_RECORDS: Final = 100_000
@@ -34,14 +27,13 @@ PUBLISHERS: Final = 32  # per job, whose latest numbers are remembered
 class Record:
     """The stored state and events of one job."""
 
-    def __init__(self, owner: str | None, size: int) -> None:
+    def __init__(self, owner: str | None, retention: Retention) -> None:
         self.epoch = secrets.token_hex(8)
         self.seq = 0
         self.state = "pending"
         self.owner = owner
-        self.progress: Message | None = None
-        self.events: deque[Message] = deque()
-        self._size = size
+        self.history = History(retention)
+        self._retention = retention
         self._late = 0  # log lines after the end
         # Each publisher's latest number; the publisher of the latest event is last.
         self.numbers: dict[str, int] = {}
@@ -52,7 +44,7 @@ class Record:
     def has_ended(self) -> bool:
         return self.state in TERMINAL_STATES
 
-    def add(self, outgoing: Outgoing, retention: Retention, publisher: str = "") -> Message | None:
+    def add(self, outgoing: Outgoing, publisher: str = "") -> Message | None:
         """Store an event and return its message, or None for a duplicate or an outdated event."""
         if self._is_handled(outgoing, publisher):
             return None
@@ -68,11 +60,11 @@ class Record:
         if outgoing.owner and not self.owner:
             self._set_owner(outgoing.owner)
         is_late = self._is_late(outgoing, standing)
-        if is_late and not (outgoing.kind == LOG and self._late < self._size):
+        if is_late and not (outgoing.kind == LOG and self._late < self._retention.size):
             return None
         message = self._append(outgoing, standing, is_late)
         self.expires_at = time.monotonic() + (
-            retention.ttl if self.has_ended else retention.active_ttl
+            self._retention.ttl if self.has_ended else self._retention.active_ttl
         )
         return message
 
@@ -85,23 +77,18 @@ class Record:
         elif standing == "newer":
             self.runs.adopt(outgoing.run)
         if outgoing.begins:
+            self._late = 0
             # Progress of an earlier run does not apply to the new one.
-            self.progress, self._late = None, 0
+            self.history.progress = None
             if self.has_ended:
-                self.events.clear()
+                self.history.clear()
         if outgoing.state == "started":
             self.runs.count += outgoing.begins
             run = self.runs.count
         self.seq += 1
         packet = outgoing.head + packet_tail(self.seq, run, attempt)
         message = Message(self.epoch, self.seq, outgoing.kind, packet)
-        if outgoing.kind == PROGRESS:
-            self.progress = message
-        else:
-            self.events.append(message)
-            # Late log lines do not push the end out of the history.
-            if len(self.events) > self._size + self._late:
-                self.events.popleft()
+        self.history.add(message)
         if outgoing.state is not None:
             self.state = outgoing.state
         elif self.state == "pending":
@@ -130,8 +117,7 @@ class Record:
         self.runs.count = 0
         self.epoch, self.seq, self.state = secrets.token_hex(8), 0, "pending"
         self.owner = outgoing.owner
-        self.progress, self._late = None, 0
-        self.events.clear()
+        self.history, self._late = History(self._retention), 0
 
     def _set_owner(self, owner: str) -> None:
         """Set the owner, in a new epoch: followers of an unowned job must be authorized again."""
@@ -150,28 +136,24 @@ class Record:
     def renew_epoch(self) -> None:
         """Change the epoch, so that no client resumes from an earlier cursor."""
         self.epoch = secrets.token_hex(8)
-        for index, message in enumerate(self.events):
-            self.events[index] = structs.replace(message, epoch=self.epoch)
-        if self.progress is not None:
-            self.progress = structs.replace(self.progress, epoch=self.epoch)
+        self.history.renew_epoch(self.epoch)
 
     @property
     def position(self) -> Cursor:
         return Cursor(epoch=self.epoch, seq=self.seq)
 
     def snapshot(self, after: Cursor | None) -> Snapshot:
-        first = self.events[0].seq if self.events else 1
-        recovered = can_resume(after, epoch=self.epoch, seq=self.seq, first=first)
+        complete_from = self.history.complete_from
+        recovered = can_resume(after, epoch=self.epoch, seq=self.seq, complete_from=complete_from)
         seen = after.seq if after is not None and recovered else 0
-        kept = [*self.events, *([self.progress] if self.progress else [])]
-        events = sorted((m for m in kept if m.seq > seen), key=lambda message: message.seq)
         return Snapshot(
             epoch=self.epoch,
             seq=self.seq,
             state=self.state,
             owner=self.owner,
-            events=tuple(events),
+            events=tuple(self.history.after(seen)),
             recovered=recovered,
+            complete_from=complete_from,
         )
 
 
@@ -206,10 +188,10 @@ class Records:
         if record is None:
             if not _is_wanted(outgoing, "pending"):
                 return None
-            record = Record(outgoing.owner, self._retention.size)
-        before = len(record.events)
-        message = record.add(outgoing, self._retention, publisher)
-        self._events += len(record.events) - before
+            record = Record(outgoing.owner, self._retention)
+        before = len(record.history)
+        message = record.add(outgoing, publisher)
+        self._events += len(record.history) - before
         where = self._ended if record.has_ended else self._active
         where[outgoing.job_id] = record
         while len(self) > 1 and (len(self) > self._max_records or self._events > self._max_events):
@@ -255,7 +237,7 @@ class Records:
 
     def _drop_first(self, records: OrderedDict[str, Record]) -> None:
         _, record = records.popitem(last=False)
-        self._events -= len(record.events)
+        self._events -= len(record.history)
 
 
 def _is_wanted(outgoing: Outgoing, state: str, standing: Standing = "newer") -> bool:

@@ -13,7 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobcast.errors import TransportUnavailable
-from jobcast.events import Cursor, JobComplete, JobEvent, JobLog, JobProgress, JobStatus, Refusal
+from jobcast.events import (
+    Cursor,
+    JobComplete,
+    JobEvent,
+    JobLog,
+    JobProgress,
+    JobStatus,
+    Refusal,
+    RunStatus,
+)
 from jobcast.realtime.authorization import Grant
 from jobcast.realtime.recent import Recent
 from jobcast.realtime.relay import QUIET_CHECK, Relay
@@ -24,13 +33,14 @@ from tests.support import eventually
 from tests.support.recorder import Recorder
 
 JOB = "a"
+RETENTION = Retention(size=10_000)
 
 
 class UnreliableSource:
     """A source with slow answers, whose live messages may be late or lost."""
 
     def __init__(self, chance: random.Random, loss: float = 0.0) -> None:
-        self.record = Record(None, 10_000)
+        self.record = Record(None, RETENTION)
         self.chance = chance
         self.loss = loss
         self.subscriptions: list[str] = []
@@ -80,7 +90,7 @@ class UnreliableSource:
         return snapshot
 
     def publish(self, event: JobEvent) -> None:
-        message = self.record.add(Outgoing.of(event), Retention())
+        message = self.record.add(Outgoing.of(event))
         if message is not None and self.subscriptions and self.chance.random() >= self.loss:
             self._late.append(message)
 
@@ -140,12 +150,12 @@ async def test_every_follower_gets_everything_once_and_in_order(
     # The next event, or the source's recovery, reveals messages that were lost at the end.
     await source.on_resumed()
     await settle()
-    expected = [m.packet for m in source.record.events]
+    expected = [m.packet for m in source.record.history.events]
     for follower in followers:
         assert follower.lines == [msgspec.json.decode(p[2:])[1]["message"] for p in expected]
         assert follower.seqs == sorted(set(follower.seqs))
-        if source.record.progress is not None:
-            assert source.record.progress.seq in follower.seqs
+        if source.record.history.progress is not None:
+            assert source.record.history.progress.seq in follower.seqs
     for follower in followers:
         relay.leave(JOB, follower.sid)
     await settle()
@@ -187,9 +197,10 @@ async def start_relay(
     quiet_check: float = QUIET_CHECK,
     owner: str | None = None,
     rights: OwnersOnly | None = None,
+    retention: Retention = RETENTION,
 ) -> tuple[Relay, UnreliableSource]:
     source = UnreliableSource(random.Random(1))
-    source.record = Record(owner, 10_000)
+    source.record = Record(owner, retention)
     for event in events:
         source.publish(event)
     relay = Relay(source, quiet_check, rights=rights)
@@ -215,7 +226,7 @@ async def test_new_record_is_announced_with_joined() -> None:
     relay, source = await start_relay(log("old"))
     follower = Recorder("1")
     await relay.join(JOB, follower)
-    source.record = Record(None, 100)
+    source.record = Record(None, RETENTION)
     source.publish(JobStatus(job_id=JOB, status="started"))
     source.publish(log("new"))
     source.deliver()
@@ -245,6 +256,167 @@ async def test_gap_is_filled_after_the_store_is_readable_again(
     await settle()
     assert follower.lines == ["0", "1", "2"]
     await relay.aclose()
+
+
+FEW = Retention(size=4, statuses=3)
+
+
+def status(value: RunStatus, attempt: int = 1) -> JobStatus:
+    return JobStatus(job_id=JOB, status=value, attempt=attempt)
+
+
+async def test_late_follower_of_a_trimmed_log_gets_the_statuses_and_a_gap() -> None:
+    relay, _ = await start_relay(
+        status("queued"), status("started"), *(log(str(n)) for n in range(10)), retention=FEW
+    )
+    follower = Recorder("1")
+    await relay.join(JOB, follower)
+    assert follower.names == ["joined", *["job_status"] * 2, "job_gap", *["job_log"] * 4]
+    assert follower.lines == ["6", "7", "8", "9"]
+    assert follower.gaps == [(0, 9)]
+    assert follower.events[0][1]["complete_from"] == 9
+    await relay.aclose()
+
+
+async def test_join_without_trimmed_history_has_no_gap() -> None:
+    relay, source = await start_relay(progress(1), progress(2), log("0"), progress(3))
+    follower, again = Recorder("1"), Recorder("2")
+    await relay.join(JOB, follower)
+    await relay.join(JOB, again, Cursor(epoch=source.record.epoch, seq=1))
+    assert follower.names == ["joined", "job_log", "job_progress"]
+    assert again.names == follower.names
+    assert "complete_from" not in follower.events[0][1]
+    await relay.aclose()
+
+
+@pytest.mark.parametrize(
+    ("after", "recovered", "gaps", "seqs"),
+    [
+        (1, False, [(1, 9)], [1, 2, 9, 10, 11, 12]),
+        (7, False, [(7, 9)], [1, 2, 9, 10, 11, 12]),
+        (8, True, [], [9, 10, 11, 12]),
+        (12, True, [], []),
+    ],
+)
+async def test_gap_begins_at_the_cursor(
+    after: int, recovered: bool, gaps: list[tuple[int, int]], seqs: list[int]
+) -> None:
+    relay, source = await start_relay(
+        status("queued"), status("started"), *(log(str(n)) for n in range(10)), retention=FEW
+    )
+    follower = Recorder("1")
+    answer = await relay.join(JOB, follower, Cursor(epoch=source.record.epoch, seq=after))
+    assert answer.recovered is recovered
+    assert (follower.gaps, follower.seqs) == (gaps, seqs)
+    await relay.aclose()
+
+
+async def test_follower_that_missed_trimmed_lines_gets_a_gap_in_place() -> None:
+    relay, source = await start_relay(log("0"), retention=FEW)
+    follower = Recorder("1")
+    await relay.join(JOB, follower)
+    source.loss = 1
+    for n in range(1, 5):
+        source.publish(log(str(n)))
+    source.publish(status("retrying", 2))
+    for n in range(5, 10):
+        source.publish(log(str(n)))
+    source.loss = 0
+    source.publish(JobComplete(job_id=JOB, result=None))
+    source.deliver()
+    await settle()
+    assert follower.lines == ["0", "6", "7", "8", "9"]
+    assert follower.gaps == [(1, 8)]
+    assert follower.names[2:5] == ["job_status", "job_gap", "job_log"]
+    assert follower.names[-1] == "job_complete"
+    await relay.aclose()
+
+
+async def test_lines_that_were_received_before_they_were_trimmed_are_no_gap() -> None:
+    relay, source = await start_relay(log("0"), retention=FEW)
+    follower = Recorder("1")
+    await relay.join(JOB, follower)
+    source.loss = 1
+    source.publish(status("started"))
+    source.loss = 0
+    for n in range(1, 10):
+        source.publish(log(str(n)))
+    source.deliver()
+    await settle()
+    assert follower.lines == [str(n) for n in range(10)]
+    assert follower.seqs == [*range(1, 12)]
+    assert follower.gaps == []
+    await relay.aclose()
+
+
+async def test_new_record_begins_with_its_own_gap() -> None:
+    relay, source = await start_relay(log("old"), log("old"))
+    follower = Recorder("1")
+    await relay.join(JOB, follower)
+    source.record = Record(None, FEW)
+    for n in range(10):
+        source.publish(log(str(n)))
+    source.deliver()
+    await settle()
+    assert follower.names[3:5] == ["joined", "job_gap"]
+    assert follower.lines[2:] == ["6", "7", "8", "9"]
+    assert follower.gaps == [(0, 7)]
+    await relay.aclose()
+
+
+@settings(max_examples=150)
+@given(st.integers(), st.sampled_from([0.0, 0.3, 0.8]))
+async def test_every_follower_gets_every_event_or_the_gap_that_has_it(
+    seed: int, loss: float
+) -> None:
+    chance = random.Random(seed)
+    source = UnreliableSource(chance, loss)
+    source.record = Record(None, FEW)
+    relay = Relay(source)
+    relay.start()
+    followers: dict[Recorder, Cursor] = {}
+    joins: list[asyncio.Task[object]] = []
+    for step in range(60):
+        match chance.randrange(8):
+            case 0 if len(followers) < 6:
+                follower = Recorder(str(step))
+                cursor = Cursor(epoch=source.record.epoch, seq=chance.randrange(40))
+                followers[follower] = cursor
+                joins.append(asyncio.create_task(relay.join(JOB, follower, cursor)))
+            case 1:
+                source.publish(status("retrying", step + 1))
+            case 2 | 3:
+                source.deliver(chance.randrange(3))
+            case _:
+                source.publish(log(str(step)))
+        await asyncio.sleep(0)
+    await asyncio.gather(*joins)
+    source.deliver()
+    await settle()
+    await source.on_resumed()
+    await settle()
+    for follower, cursor in followers.items():
+        is_known = follower.events[0][1]["epoch"] == cursor.epoch
+        assert_complete(follower, cursor.seq if is_known else 0, source.record.seq)
+    await relay.aclose()
+
+
+def assert_complete(follower: Recorder, after: int, seq: int) -> None:
+    """Check that a follower has every event, or a gap in place that is not empty."""
+    got: set[int] = set()
+    missing: set[int] = set()
+    latest = 0
+    for name, payload in follower.events:
+        if name == "job_gap":
+            assert latest < payload["before"]
+            missing |= {*range(payload["after"] + 1, payload["before"])}
+            latest = payload["before"] - 1
+        elif name != "joined":
+            assert payload["seq"] > latest
+            latest = payload["seq"]
+            got.add(latest)
+    assert not follower.gaps or missing - got
+    assert got | missing >= {*range(after + 1, seq + 1)}
 
 
 async def test_failed_join_leaves_no_room_or_subscription() -> None:
@@ -293,7 +465,7 @@ async def test_quiet_room_detects_missed_events() -> None:
     for line in "123":
         source.publish(log(line))
         await eventually(lambda: len(follower.lines) == source.record.seq, f"line {line}")
-    source.record = Record(None, 100)
+    source.record = Record(None, RETENTION)
     source.publish(log("another record"))
     await eventually(lambda: "another record" in follower.lines, "the new record")
     assert follower.lines == ["0", "1", "2", "3", "another record"]
@@ -330,7 +502,7 @@ async def start_followed_relay(
 
 
 def replace_record(source: UnreliableSource, owner: str | None, *lines: str) -> None:
-    source.record = Record(owner, 10_000)
+    source.record = Record(owner, RETENTION)
     for line in lines:
         source.publish(log(line))
 
@@ -478,7 +650,7 @@ async def test_slow_rights_check_does_not_delay_other_jobs(monkeypatch: pytest.M
         await relay.join(job_id, follower, None, Grant("alice"))
     rights.answers.clear()
     for job_id in slow:
-        sources.records[job_id] = Record("bob", 10)
+        sources.records[job_id] = Record("bob", RETENTION)
         sources.add(job_id, "bob's")
     sources.add("quick", "missed")
     resuming = asyncio.ensure_future(sources.resume())
@@ -509,12 +681,12 @@ class ManyJobs:
 
     def add(self, job_id: str, line: str) -> None:
         event = JobLog(job_id=job_id, level="info", message=line)
-        self.records[job_id].add(Outgoing.of(event), Retention())
+        self.records[job_id].add(Outgoing.of(event))
 
     async def aclose(self) -> None: ...
 
     async def subscribe(self, job_id: str) -> None:
-        self.records[job_id] = Record("alice", 10)
+        self.records[job_id] = Record("alice", RETENTION)
         self.add(job_id, "first")
 
     async def unsubscribe(self, job_id: str) -> None: ...
@@ -672,11 +844,12 @@ async def test_received_events_are_delivered_after_the_store_evicted_them() -> N
     source.loss = 0
     source.publish(log("received"))
     source.publish(JobComplete(job_id=JOB, result=None))
-    source.record.events.clear()
+    source.record.history.clear()
     source.deliver()
     await settle()
-    assert follower.names == ["joined", "job_log", "job_log", "job_complete"]
+    assert follower.names == ["joined", "job_log", "job_gap", "job_log", "job_complete"]
     assert follower.lines == ["0", "received"]
+    assert follower.gaps == [(1, 3)]
     await relay.aclose()
 
 
@@ -689,12 +862,12 @@ async def test_terminal_event_is_delivered_after_its_record_is_gone(has_new_reco
     source.publish(log("lost for good"))
     source.loss = 0
     source.publish(JobComplete(job_id=JOB, result=None))
-    source.record = Record(None, 100)
+    source.record = Record(None, RETENTION)
     if has_new_record:
         source.publish(log("another record"))
     source.deliver()
     await settle()
-    expected = ["joined", "job_log", "job_complete"]
+    expected = ["joined", "job_log", "job_gap", "job_complete"]
     assert follower.names == expected + ["joined", "job_log"] * has_new_record
     await relay.aclose()
 

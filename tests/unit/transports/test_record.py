@@ -5,13 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobcast.events import Cursor, JobComplete, JobEvent, JobLog, JobProgress, JobStatus
+from jobcast.events import Cursor, JobComplete, JobEvent, JobLog, JobProgress, JobStatus, RunStatus
 from jobcast.transports import Message, Outgoing, Retention
 from jobcast.transports.base import can_resume
 from jobcast.transports.record import Record, Records
 
 JOB = "a"
 RETENTION = Retention(ttl=60, size=5)
+BEGIN: list[RunStatus] = ["queued", "started"]
 
 event_lists = st.lists(
     st.one_of(
@@ -25,13 +26,18 @@ event_lists = st.lists(
 
 
 def stored(record: Record, events: list[JobEvent]) -> list[Message]:
-    added = (record.add(Outgoing.of(event), RETENTION) for event in events)
+    added = (record.add(Outgoing.of(event)) for event in events)
     return [message for message in added if message is not None]
 
 
-@given(event_lists, st.integers(0, 40), st.integers(1, 10))
-def test_resuming_client_misses_no_event(events: list[JobEvent], seq: int, size: int) -> None:
-    record = Record(None, size)
+retentions = st.builds(Retention, size=st.integers(1, 10), statuses=st.integers(1, 5))
+
+
+@given(event_lists, st.integers(0, 40), retentions)
+def test_resuming_client_misses_no_event(
+    events: list[JobEvent], seq: int, retention: Retention
+) -> None:
+    record = Record(None, retention)
     messages = stored(record, events)
     snapshot = record.snapshot(Cursor(epoch=record.epoch, seq=seq))
     later = [m for m in messages if m.seq > seq]
@@ -45,15 +51,38 @@ def test_resuming_client_misses_no_event(events: list[JobEvent], seq: int, size:
             [m for m in latest if m in later],
         )
     else:
-        # The events before the oldest kept one are unknown.
-        assert seq > record.seq or seq < record.events[0].seq - 1
+        missing = {m.seq for m in later if m.kind != "p"} - {m.seq for m in snapshot.events}
+        assert seq > record.seq or missing
         assert snapshot == record.snapshot(None)
     assert [m.seq for m in snapshot.events] == sorted({m.seq for m in snapshot.events})
 
 
+@given(event_lists, retentions)
+def test_history_is_complete_from_the_event_after_the_latest_trimmed_one(
+    events: list[JobEvent], retention: Retention
+) -> None:
+    record = Record(None, retention)
+    messages = stored(record, events)
+    snapshot = record.snapshot(None)
+    trimmed = {m.seq for m in messages if m.kind != "p"} - {m.seq for m in snapshot.events}
+    assert snapshot.complete_from == max(trimmed, default=0) + 1
+    assert sum(m.kind == "l" for m in snapshot.events) <= retention.size
+    assert sum(m.kind in "st" for m in snapshot.events) <= retention.statuses
+
+
+def test_long_log_keeps_the_statuses() -> None:
+    record = Record(None, RETENTION)
+    first = stored(record, [JobStatus(job_id=JOB, status=status) for status in BEGIN])
+    lines = [JobLog(job_id=JOB, level="info", message=str(n)) for n in range(50)]
+    last = stored(record, [*lines, JobComplete(job_id=JOB, result=None)])
+    snapshot = record.snapshot(None)
+    assert snapshot.events == (*first, *last[-RETENTION.size - 1 :])
+    assert snapshot.complete_from == last[-1].seq - RETENTION.size
+
+
 @given(event_lists, st.integers(0, 40))
 def test_cursor_of_another_epoch_does_not_resume(events: list[JobEvent], seq: int) -> None:
-    record = Record(None, 10)
+    record = Record(None, RETENTION)
     stored(record, events)
     snapshot = record.snapshot(Cursor(epoch="another", seq=seq))
     assert not snapshot.recovered
@@ -61,29 +90,30 @@ def test_cursor_of_another_epoch_does_not_resume(events: list[JobEvent], seq: in
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(1, 21))
-def test_resume_needs_a_cursor_between_the_oldest_and_latest_seq(
-    at: int, seq: int, first: int
+def test_resume_needs_a_cursor_within_the_complete_history(
+    at: int, seq: int, complete_from: int
 ) -> None:
     cursor = Cursor(epoch="e", seq=at)
-    decided = can_resume(cursor, epoch="e", seq=seq, first=first)
-    # The events from ``first`` to ``seq`` are kept, and have to include all after the cursor.
-    assert decided == (at <= seq and set(range(at + 1, first)) == set())
-    assert not can_resume(None, epoch="e", seq=seq, first=first)
+    decided = can_resume(cursor, epoch="e", seq=seq, complete_from=complete_from)
+    # No event is missing from ``complete_from`` to ``seq``.
+    assert decided == (at <= seq and set(range(at + 1, complete_from)) == set())
+    assert not can_resume(None, epoch="e", seq=seq, complete_from=complete_from)
 
 
 @given(event_lists, st.lists(st.integers(1, 6), max_size=12))
 def test_repeated_events_change_nothing(events: list[JobEvent], repeats: list[int]) -> None:
-    single, repeated = Record(None, 100), Record(None, 100)
+    single, repeated = Record(None, Retention()), Record(None, Retention())
     numbered = [Outgoing.of(event, number=n) for n, event in enumerate(events, 1)]
     for outgoing in numbered:
-        single.add(outgoing, RETENTION, "p")
+        single.add(outgoing, "p")
     for end, outgoing in enumerate(numbered, 1):
-        repeated.add(outgoing, RETENTION, "p")
+        repeated.add(outgoing, "p")
         if repeats:
             # A publisher that received no answer repeats its last events in order.
             for again in numbered[max(0, end - repeats.pop()) : end]:
-                assert repeated.add(again, RETENTION, "p") is None
-    assert [m.packet for m in repeated.events] == [m.packet for m in single.events]
+                assert repeated.add(again, "p") is None
+    kept = ([m.packet for m in record.history.events] for record in (single, repeated))
+    assert next(kept) == next(kept)
     assert (repeated.seq, repeated.state) == (single.seq, single.state)
 
 
@@ -103,7 +133,7 @@ def test_records_past_a_limit_are_dropped_ended_ones_first() -> None:
     # The record with the oldest latest event was dropped.
     left = [name for name in "ab" if records.get(name) is not None]
     assert left
-    assert sum(len(record.events) for name in left if (record := records.get(name))) <= 10
+    assert sum(len(record.history) for name in left if (record := records.get(name))) <= 10
 
 
 def test_records_expire() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from jobcast.events import Kind
+from jobcast.events import LOG, Kind
 from jobcast.transports.base import Message
 
 
@@ -14,28 +14,33 @@ def parse_messages(data: bytes) -> list[Message]:
     Raises:
         ValueError: the message has another format.
     """
-    epoch, *lines = data.decode().split("\n")
-    messages = []
-    for line in lines:
-        seq, kind, packet = line.split(" ", 2)
-        messages.append(Message(epoch, int(seq), cast("Kind", kind), packet))
-    if not messages:
+    epoch, *lines = data.split(b"\n")
+    if not lines:
         raise ValueError("the message has no event")
-    return messages
+    return [parse_event(epoch.decode(), line) for line in lines]
 
 
-def parse_entry(epoch: str, entry: Any) -> Message:
-    """Parse the event of a stream entry."""
-    _, (_, kind, _, packet) = entry
-    return Message(epoch, seq_of(entry), cast("Kind", kind.decode()), packet.decode())
+def parse_event(epoch: str, data: bytes) -> Message:
+    """Parse an event: its seq, its kind and its packet, separated by spaces.
+
+    Raises:
+        ValueError: the event has another format.
+    """
+    seq, kind, packet = data.decode().split(" ", 2)
+    return Message(epoch, int(seq), cast("Kind", kind), packet)
 
 
-def parse_progress(epoch: str, text: bytes) -> Message:
-    """Parse the latest progress in a record: ``seq packet``."""
-    seq, _, packet = text.decode().partition(" ")
-    return Message(epoch, int(seq), "p", packet)
+def parse_line(epoch: str, entry: Any) -> Message:
+    """Parse the log line of a stream entry."""
+    _, (_, _, _, packet) = entry
+    return Message(epoch, _seq(entry), LOG, packet.decode())
 
 
-def seq_of(entry: Any) -> int:
-    """Return the seq of a stream entry."""
+def seq_before(entry: Any) -> int:
+    """Return the seq of the log line before a stream entry; 0 if it is the job's first."""
+    _, (_, distance, _, _) = entry
+    return _seq(entry) - int(distance)
+
+
+def _seq(entry: Any) -> int:
     return int(entry[0].partition(b"-")[0])

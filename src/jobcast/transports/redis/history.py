@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from typing import Any, Final, cast
 
+from msgspec import structs
+
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor
-from jobcast.transports.base import NO_RECORD, Message, Snapshot, can_resume
+from jobcast.transports.base import NO_RECORD, Snapshot, can_resume
 from jobcast.transports.redis.batcher import ScriptBatcher
-from jobcast.transports.redis.codec import parse_entry, parse_progress, seq_of
+from jobcast.transports.redis.codec import parse_event, parse_line, seq_before
 from jobcast.transports.redis.lua import script
 from jobcast.transports.redis.names import Keys, Names
 from jobcast.transports.redis.servers import ASYNC_REDIS_ERRORS, AsyncClient
@@ -37,26 +39,17 @@ class History:
         Raises:
             TransportUnavailable: the store cannot be read.
         """
-        keys = self._names.of(job_id)
-        since = f"({after.seq}-0" if after is not None else "-"
+        keys, seen = self._names.of(job_id), 0 if after is None else after.seq
         try:
-            record, first, entries = await self._read(keys, since)
-            resumable = can_resume(after, epoch=record.epoch, seq=record.seq, first=first)
-            if after is not None and not resumable:
-                record, first, entries = await self._read(keys, "-")
+            found = await self._read(keys, seen)
+            resumable = can_resume(
+                after, epoch=found.epoch, seq=found.seq, complete_from=found.complete_from
+            )
+            if seen and not resumable:
+                found = await self._read(keys, 0)
         except ASYNC_REDIS_ERRORS as exc:
             raise TransportUnavailable(f"could not read job {job_id}: {exc}") from exc
-        seen = after.seq if after is not None and resumable else 0
-        events = [parse_entry(record.epoch, entry) for entry in entries]
-        events += [progress for progress in record.events if progress.seq > seen]
-        return Snapshot(
-            epoch=record.epoch,
-            seq=record.seq,
-            state=record.state,
-            owner=record.owner,
-            events=tuple(sorted(events, key=lambda message: message.seq)),
-            recovered=resumable,
-        )
+        return structs.replace(found, recovered=resumable)
 
     async def positions(self, job_ids: Sequence[str]) -> list[Cursor]:
         """Return the position of each record.
@@ -90,22 +83,31 @@ class History:
             raise TransportUnavailable(f"could not read job {job_id}: {exc}") from exc
         return None if owner is None else owner.decode()
 
-    async def _read(self, keys: Keys, since: str) -> tuple[Snapshot, int, list[Any]]:
-        """Read the record with its latest progress, the first kept seq, and the entries."""
-        answer = await self._batcher.eval(READ_SCRIPT, 2, keys.state, keys.events, since)
-        (epoch, seq, state, owner, progress, logged), oldest, entries = answer
-        if epoch is None:
-            return Snapshot(), 1, []
-        latest: tuple[Message, ...] = ()
-        if progress is not None:
-            latest = (parse_progress(epoch.decode(), progress),)
-        record = Snapshot(
-            epoch=epoch.decode(),
-            seq=int(seq),
-            state=state.decode(),
-            owner=None if owner is None else owner.decode(),
-            events=latest,
+    async def _read(self, keys: Keys, seen: int) -> Snapshot:
+        """Read the record, with its events after the seq ``seen``."""
+        return snapshot_of(
+            await self._batcher.eval(READ_SCRIPT, 2, keys.state, keys.lines, seen), seen
         )
-        # If the stream was evicted, it had the entries up to ``logged``.
-        first = seq_of(oldest[0]) if oldest else int(logged or 0) + 1
-        return record, first, entries
+
+
+def snapshot_of(answer: list[Any], seen: int) -> Snapshot:
+    """Parse the answer of ``read.lua`` about the events after the seq ``seen``."""
+    (epoch, seq, state, owner, progress, trimmed, logged), statuses, oldest, lines = answer
+    if epoch is None:
+        return Snapshot()
+    record = epoch.decode()
+    events = [parse_event(record, status) for status in statuses]
+    events += [parse_line(record, entry) for entry in lines]
+    if progress is not None:
+        latest = parse_event(record, progress)
+        events += [latest] if latest.seq > seen else []
+    # Without a line, the stream was evicted or never had one.
+    trimmed_line = seq_before(oldest[0]) if oldest else int(logged or 0)
+    return Snapshot(
+        epoch=record,
+        seq=int(seq),
+        state=state.decode(),
+        owner=None if owner is None else owner.decode(),
+        events=tuple(sorted(events, key=lambda message: message.seq)),
+        complete_from=max(int(trimmed or 0), trimmed_line) + 1,
+    )

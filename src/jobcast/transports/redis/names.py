@@ -13,13 +13,13 @@ class Keys(NamedTuple):
     """The keys and the channel of a job. The braces put them into one cluster slot."""
 
     state: str
-    events: str
+    lines: str
     channel: str
 
     @classmethod
     def of(cls, job_id: str, prefix: str = DEFAULT_PREFIX) -> Keys:
         stem = f"{prefix}:{{{job_id}}}:"
-        return cls(stem + "state", stem + "events", stem + "live")
+        return cls(stem + "state", stem + "lines", stem + "live")
 
 
 class Names(Struct, frozen=True):

@@ -154,8 +154,10 @@ def script_for(run_id: object, retention: Retention, *, sharded: bool) -> str:
     """Return the script for one server process; the head of ``publish.lua`` says why."""
     node = "".join(character for character in str(run_id) if character.isalnum())
     command = "SPUBLISH" if sharded else "PUBLISH"
-    values = f"'{node}', '{command}', {retention.ttl}, {retention.active_ttl}, {retention.size}"
-    return f"local node, publish, ttl, active_ttl, size = {values}\n{PUBLISH_SCRIPT}"
+    values = f"'{node}', '{command}', {retention.ttl}, {retention.active_ttl}"
+    bounds = f"{retention.size}, {retention.statuses}"
+    names = "node, publish, ttl, active_ttl, max_lines, max_statuses"
+    return f"local {names} = {values}, {bounds}\n{PUBLISH_SCRIPT}"
 
 
 class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobcast.transports import Message
-from jobcast.transports.redis.codec import parse_entry, parse_messages, parse_progress
+from jobcast.transports.redis.codec import parse_event, parse_line, parse_messages, seq_before
 
 
 def test_message_has_the_epoch_and_one_event_per_line() -> None:
@@ -24,12 +24,13 @@ def test_other_messages_are_invalid(data: bytes) -> None:
         parse_messages(data)
 
 
-def test_stream_entry_has_its_seq_in_the_id() -> None:
-    entry = [b"7-0", [b"k", b"l", b"p", b"42[]"]]
-    assert parse_entry("epoch", entry) == Message("epoch", 7, "l", "42[]")
+def test_stream_entry_has_its_seq_in_the_id_and_the_distance_to_the_line_before() -> None:
+    entry = [b"7-0", [b"d", b"3", b"p", b"42[]"]]
+    assert parse_line("epoch", entry) == Message("epoch", 7, "l", "42[]")
+    assert seq_before(entry) == 4
 
 
-def test_progress_of_a_record_begins_with_its_seq() -> None:
-    assert parse_progress("epoch", b'9 42["job_progress",{"percentage":1}]') == Message(
+def test_stored_event_has_its_seq_and_kind_before_the_packet() -> None:
+    assert parse_event("epoch", b'9 p 42["job_progress",{"percentage":1}]') == Message(
         "epoch", 9, "p", '42["job_progress",{"percentage":1}]'
     )

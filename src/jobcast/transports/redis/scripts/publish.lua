@@ -2,11 +2,19 @@
 -- the subscribers, atomically. All keys of a job are in one cluster slot.
 --
 -- The publisher prepends this line when it loads the script:
---   local node, publish, ttl, active_ttl, size = ...
+--   local node, publish, ttl, active_ttl, max_lines, max_statuses = ...
 -- node is the run id of the server: a server that takes over has another script, so calls for the
--- former server fail there. publish is the command, ttl and active_ttl are seconds, size is events.
+-- former server fail there. publish is the command, ttl and active_ttl are seconds. max_lines and
+-- max_statuses are the numbers of log lines, and of statuses and terminal events, that are retained.
 --
--- KEYS: state (hash), events (stream), channel
+-- KEYS: state (hash), lines (stream), channel
+--
+-- The state has the record, its latest progress, and the statuses and terminal events, each under its
+-- seq, so none of them can be evicted without the others. A log line in the stream has the distance to
+-- the seq of the line before it (d). If the line before the oldest one has a seq, it was trimmed or
+-- evicted. 'trimmed' is the latest seq among the statuses, and the events of former runs, that were
+-- removed. 'logged' is the seq of the latest log line.
+--
 -- ARGV: 1 publisher
 --       2 follows: the number of the publisher's event before these, or 0
 --       3 owner or ''
@@ -21,7 +29,7 @@
 -- if all events were dropped at once. Drops duplicates, and all events except log lines of a run that
 -- is past or has ended. runs.py has the rules.
 
-local state_key, events_key, channel = KEYS[1], KEYS[2], KEYS[3]
+local state_key, lines_key, channel = KEYS[1], KEYS[2], KEYS[3]
 local publisher, follows, owner = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local after, run, requires = ARGV[4], ARGV[5], ARGV[6]
 local known_epoch, deadline = ARGV[7], tonumber(ARGV[9])
@@ -39,13 +47,15 @@ if now + 1 > deadline and now + time[2] / 1000000 >= deadline then
 end
 
 local record = redis.call(
-    'HMGET', state_key, 'epoch', 'state', 'seq', 'node', 'run', 'past', 'runs', 'numbers', 'owner'
+    'HMGET', state_key, 'epoch', 'state', 'seq', 'node', 'run', 'past', 'runs', 'numbers', 'owner',
+    'logged'
 )
 local epoch, stored_state, seq = record[1], record[2], tonumber(record[3] or 0)
 local state = stored_state
 local current, past_ids, runs = record[5], record[6] or '', tonumber(record[7] or 0)
 -- Each publisher's latest number, as ' publisher:number publisher:number ', most recent last.
 local numbers = record[8] or ' '
+local logged = tonumber(record[10] or 0)
 local fields = {}
 
 local function number_of(name)
@@ -151,9 +161,9 @@ end
 
 if not epoch then
     -- Existing data is another owner's, or events whose record was evicted.
-    redis.call('DEL', state_key, events_key)
+    redis.call('DEL', state_key, lines_key)
     epoch, state = new_epoch(), 'pending'
-    seq, runs = 0, 0
+    seq, runs, logged = 0, 0, 0
     keep('epoch', epoch)
     keep('node', node)
     if takes_over then
@@ -181,8 +191,11 @@ else
 end
 
 -- The number of log lines after the end.
-local late = has_ended and tonumber(redis.call('HMGET', state_key, 'late')[1] or 0) or 0
-local lines, progress, logged = { epoch }, nil, nil
+local stored_late = has_ended and tonumber(redis.call('HMGET', state_key, 'late')[1] or 0) or 0
+local late = stored_late
+local messages, progress, has_new_lines = { epoch }, nil, false
+local statuses = {} -- seq, message, seq, message ... of the statuses and terminal events
+local history_start, cleared = 0, 0 -- the first seq of the retained runs, and the last line before it
 for i = FIRST, #ARGV, 4 do
     local number, kind, new_state, head = tonumber(ARGV[i]), unpack(ARGV, i + 1, i + 3)
     local begins = (new_state == 'queued' or new_state == 'started') and requires == ''
@@ -190,13 +203,12 @@ for i = FIRST, #ARGV, 4 do
         or (has_ended and not (begins and (standing == 'newer' or run == '')))
     if
         (number == 0 or number > seen)
-        and (not is_late or (kind == 'l' and late < size))
+        and (not is_late or (kind == 'l' and late < max_lines))
     then
         local tail = '}]'
         if is_late then
             if has_ended then
                 late = late + 1
-                keep('late', late)
             end
             local attempt = string.match(run, '^%d+')
             tail = attempt and ',"attempt":' .. math.max(1, tonumber(attempt)) .. '}]' or tail
@@ -208,15 +220,16 @@ for i = FIRST, #ARGV, 4 do
             keep('run', run)
             current, standing = run, 'same'
         end
+        seq = seq + 1
         if begins then
             -- Progress of an earlier run does not apply to the new one.
             progress, late = nil, 0
-            redis.call('HDEL', state_key, 'progress', 'late')
+            redis.call('HDEL', state_key, 'progress')
             if has_ended then
-                redis.call('DEL', events_key)
+                redis.call('DEL', lines_key)
+                history_start, cleared = seq, logged
             end
         end
-        seq = seq + 1
         if new_state == 'started' then
             if begins then
                 runs = runs + 1
@@ -225,27 +238,58 @@ for i = FIRST, #ARGV, 4 do
             tail = ',"run":' .. runs .. '}]'
         end
         local packet = head .. seq .. tail
-        if kind == 'p' then
-            progress = seq .. ' ' .. packet
-        else
-            -- Late log lines do not push the end out of the history.
-            local kept = size + late
+        local message = seq .. ' ' .. kind .. ' ' .. packet
+        if kind == 'l' then
             redis.call(
-                'XADD', events_key, 'MAXLEN', '~', kept, seq .. '-0', 'k', kind, 'p', packet
+                'XADD', lines_key, 'MAXLEN', '~', max_lines, seq .. '-0', 'd', seq - logged, 'p', packet
             )
-            logged = seq
+            logged, has_new_lines = seq, true
+        elseif kind == 'p' then
+            progress = message
+        else
+            statuses[#statuses + 1] = seq
+            statuses[#statuses + 1] = message
         end
         if new_state ~= '' then
             state = new_state
             has_ended = kind == 't'
         end
-        lines[#lines + 1] = seq .. ' ' .. kind .. ' ' .. packet
+        messages[#messages + 1] = message
     end
     if number > seen then
         seen = number
     end
 end
 
+if #statuses > 0 then
+    local stored = redis.call('HMGET', state_key, 'statuses', 'trimmed')
+    local trimmed = math.max(tonumber(stored[2] or 0), cleared)
+    local seqs = {} -- of the retained statuses and terminal events
+    for old in string.gmatch(stored[1] or '', '%d+') do
+        seqs[#seqs + 1] = tonumber(old)
+    end
+    local old_seqs = #seqs
+    for i = 1, #statuses, 2 do
+        seqs[#seqs + 1] = statuses[i]
+    end
+    local oldest = math.max(1, #seqs - max_statuses + 1)
+    while seqs[oldest] < history_start do
+        oldest = oldest + 1
+    end
+    for i = 1, oldest - 1 do
+        trimmed = math.max(trimmed, seqs[i])
+        if i <= old_seqs then
+            redis.call('HDEL', state_key, seqs[i])
+        end
+    end
+    for i = math.max(oldest - old_seqs, 1), #statuses / 2 do
+        keep(statuses[2 * i - 1], statuses[2 * i])
+    end
+    keep('statuses', table.concat(seqs, ' ', oldest))
+    if trimmed > 0 then
+        keep('trimmed', trimmed)
+    end
+end
 if state == 'pending' then
     state = 'started' -- the start event is missing, but the job runs
 end
@@ -256,17 +300,22 @@ end
 if progress then
     keep('progress', progress)
 end
-if logged then
+if late ~= stored_late then
+    keep('late', late)
+end
+if has_new_lines then
     keep('logged', logged)
 end
 if seen > stored_number then
     keep('numbers', numbers_with(seen))
 end
 redis.call('HSET', state_key, unpack(fields))
-if #lines > 1 then
+if #messages > 1 then
     local expiry = has_ended and ttl or active_ttl
     redis.call('EXPIRE', state_key, expiry)
-    redis.call('EXPIRE', events_key, expiry)
-    redis.call(publish, channel, table.concat(lines, '\n'))
+    if logged > 0 then
+        redis.call('EXPIRE', lines_key, expiry)
+    end
+    redis.call(publish, channel, table.concat(messages, '\n'))
 end
 return known_epoch == epoch and seq or { seq, epoch }

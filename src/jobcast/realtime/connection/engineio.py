@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -61,6 +61,9 @@ class EngineIOAdapter:
         exclusive: whether only jobcast uses the server. The clients of an application that shares
             the server may use binary packets and acknowledgements, and send any number of messages.
         on_other_loop: called when a client connects in another event loop than before.
+        addresses: the addresses of all connections of the process.
+        memory: the memory limit for all connections of the process.
+        refusals: the log of refused and closed connections.
     """
 
     def __init__(
@@ -70,6 +73,9 @@ class EngineIOAdapter:
         *,
         exclusive: bool = False,
         on_other_loop: Callable[[], None],
+        addresses: Addresses,
+        memory: SendMemory,
+        refusals: RefusalLog,
     ) -> None:
         self._sio = sio
         self._eio = sio.eio
@@ -79,10 +85,11 @@ class EngineIOAdapter:
         self._change = LoopChange()
         self._reset()
         self._budgets: dict[str, Budget] = {}
-        self._addresses = Addresses()
+        self._addresses = addresses
+        self._memory = memory
         self._attached: Counter[str] = Counter()  # bytes of attachments of the incomplete packet
         self._monitors = self._eio.start_service_task
-        self.refusals = RefusalLog(logger)
+        self.refusals = refusals
         self._polling = PollingReader(self._eio, settings, self.budget, self.refusals)
         if self._eio.async_mode == "asgi":
             _replace_async(
@@ -99,7 +106,6 @@ class EngineIOAdapter:
 
     def _reset(self) -> None:
         """Reset the state that belongs to one event loop."""
-        self._memory = SendMemory(self._settings.send_memory)
         self._timers: dict[str, asyncio.TimerHandle] = {}  # unauthenticated connections
         self._tasks = BackgroundTasks()
         self._draining = False
@@ -142,7 +148,7 @@ class EngineIOAdapter:
         socket = self._eio.sockets[eio_sid]
         if not isinstance(socket.queue, Outbox):
             outbox = Outbox(
-                partial(self._cut, eio_sid), self._settings.send_buffer, memory=self._memory
+                partial(self.cut, eio_sid), self._settings.send_buffer, memory=self._memory
             )
             while not socket.queue.empty():
                 outbox.put_nowait(socket.queue.get_nowait())
@@ -189,7 +195,7 @@ class EngineIOAdapter:
                 " (JOBCAST_MAX_UNAUTHENTICATED)", oldest, self.address(oldest), len(self._timers),
             )  # fmt: skip
             self._stop_timer(oldest)
-            self._cut(oldest)
+            self.cut(oldest)
 
     def refuse_new(self) -> None:
         """Refuse new connections, because the process is about to shut down."""
@@ -217,10 +223,10 @@ class EngineIOAdapter:
         else:
             self._tasks.spawn(self._end_long_poll(socket))
 
-    async def aclose(self, remaining: Iterable[str]) -> None:
-        """Cut the remaining connections and those that have not authenticated."""
-        for eio_sid in [*remaining, *self._timers]:
-            self._cut(eio_sid)
+    async def aclose(self) -> None:
+        """Cut the connections that have not authenticated, and wait until all have closed."""
+        for eio_sid in list(self._timers):
+            self.cut(eio_sid)
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -400,7 +406,7 @@ class EngineIOAdapter:
             )  # fmt: skip
             self._tasks.spawn(self.end(eio_sid))
 
-    def _cut(self, eio_sid: str, pending: int = 0) -> None:
+    def cut(self, eio_sid: str, pending: int = 0) -> None:
         """Close a connection immediately, without a close packet."""
         if pending:
             logger.warning(

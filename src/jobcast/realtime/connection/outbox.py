@@ -57,6 +57,11 @@ class SendMemory:
         self._total = 0
         self._cutting = False
 
+    def clear(self) -> None:
+        """Forget all outboxes, because their event loop has ended."""
+        self._waiting.clear()
+        self._total = 0
+
     def update(self, outbox: Outbox) -> None:
         """Update the size of one outbox, and cut connections while the total exceeds the limit."""
         size = outbox.pending

@@ -10,16 +10,21 @@ from typing import Any, NamedTuple
 import socketio
 from socketio.exceptions import ConnectionRefusedError as Refused
 from socketio.packet import Packet
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
-from jobcast.errors import SettingsError, TokenError
+from jobcast.errors import InvalidMessage, SettingsError, TokenError
 from jobcast.events import (
+    Auth,
     JoinJob,
     LeaveAccepted,
     LeaveJob,
     RefreshToken,
     TokenAccepted,
+    parse_request,
     room_of,
 )
+from jobcast.realtime.admission import UNREADABLE
 from jobcast.realtime.connection.budget import Budget
 from jobcast.realtime.connection.engineio import EngineIOAdapter
 from jobcast.realtime.connection.frames import ROOT, FrameBatch
@@ -217,7 +222,9 @@ class Gateway:
             self.start()
         eio_sid = self._sio.manager.eio_sid_from_sid(sid, self._namespace)
         try:
-            subject = await self.hub.admit(auth)
+            subject = await self.hub.identify(
+                _token_of(auth), HTTPConnection(_scope_of(environ)), "connect with auth: {token}"
+            )
             # The application's handler may be slow; the limit has to hold meanwhile.
             with self.hub.opening(subject) as open_connection:
                 if self._app_connect is not None:
@@ -266,6 +273,38 @@ class Gateway:
 
     async def _refresh_token(self, connection: Connection, request: RefreshToken) -> TokenAccepted:
         return await self.hub.refresh_token(connection, request.token)
+
+
+def _token_of(auth: Any) -> str | None:
+    """Return the token from the ``auth`` payload of a connect packet, or None without a token.
+
+    Raises:
+        TokenError: the payload is malformed.
+    """
+    if not auth or (isinstance(auth, dict) and not auth.get("token")):
+        return None
+    try:
+        return parse_request("connect", auth, Auth).token
+    except InvalidMessage:
+        raise TokenError("token_invalid", UNREADABLE) from None
+
+
+def _scope_of(environ: dict[str, Any]) -> Scope:
+    """Return the ASGI scope of a request; servers other than ASGI's provide WSGI variables."""
+    scope: Scope | None = environ.get("asgi.scope")
+    if scope is not None:
+        return scope
+    headers = {name[5:]: text for name, text in environ.items() if name.startswith("HTTP_")}
+    return {
+        "type": "http",
+        "method": environ.get("REQUEST_METHOD", "GET"),
+        "path": environ.get("PATH_INFO", "/"),
+        "query_string": environ.get("QUERY_STRING", "").encode("latin-1"),
+        "headers": [
+            (name.lower().replace("_", "-").encode("latin-1"), str(text).encode("latin-1"))
+            for name, text in headers.items()
+        ],
+    }
 
 
 async def _call(handler: Callable[..., Any], *args: Any) -> Any:

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+
+from starlette.requests import HTTPConnection
 
 from jobcast.aio import BackgroundTasks, LoopChange, cancel_and_wait
 from jobcast.errors import TokenError
@@ -32,9 +33,9 @@ from jobcast.realtime import metrics
 from jobcast.realtime.admission import Admission
 from jobcast.realtime.authorization import Authorizer, Grant
 from jobcast.realtime.connection.addresses import Addresses
-from jobcast.realtime.connection.frames import ROOT, FrameBatch
-from jobcast.realtime.connection.outbox import SendMemory
+from jobcast.realtime.connection.frames import ROOT, FrameBatch, notice
 from jobcast.realtime.connection.refusals import RefusalLog, shown
+from jobcast.realtime.connection.send_queue import SendMemory
 from jobcast.realtime.connections import Connection, Connections
 from jobcast.realtime.drain import drain
 from jobcast.realtime.relay import Relay
@@ -156,14 +157,13 @@ class Hub:
 
     # --- connections ------------------------------------------------------------------------------
 
-    async def admit(self, auth: Any) -> Subject:
-        """Verify the ``auth`` payload of a client that connects, and return its subject.
+    async def identify(self, token: str | None, connection: HTTPConnection, hint: str) -> Subject:
+        """Return the subject of a client; see :meth:`Admission.identify`.
 
         Raises:
-            TokenError: the token is missing, invalid or revoked, or its subject has too many
-                connections.
+            TokenError: the client is not authenticated.
         """
-        return await self._admission.admit(auth)
+        return await self._admission.identify(token, connection, hint)
 
     @contextmanager
     def opening(self, subject: Subject) -> Iterator[Open]:
@@ -171,7 +171,11 @@ class Hub:
 
         The count ends with the context if the connection was not opened. The function raises
         ``TokenError`` if the token was revoked since its verification.
+
+        Raises:
+            TokenError: the subject has too many connections.
         """
+        self._admission.check_limit(subject)
         self.connections.count(subject)
         opened: list[Connection] = []
 
@@ -221,7 +225,7 @@ class Hub:
         self, connection: Connection, message: Left | TokenExpiring | Closing | Draining
     ) -> None:
         """Send a message that belongs to no job's history."""
-        connection.send(FrameBatch([packet_of(message)], namespace=self._namespace))
+        connection.send(FrameBatch([notice(packet_of(message))], namespace=self._namespace))
 
     # --- requests ---------------------------------------------------------------------------------
 
@@ -229,7 +233,8 @@ class Hub:
         """Let a connection follow a job, if its subject may.
 
         Raises:
-            TransportUnavailable, RuleFailed, RuleTimeout: the right or the history cannot be read.
+            TransportUnavailable: the right or the history cannot be read.
+            FunctionFailed, FunctionTimeout: ``JOBCAST_AUTHORIZE`` did not decide.
         """
         job_id, subject, max_jobs = request.job_id, connection.subject, self._settings.max_jobs
         if len(connection.jobs) >= max_jobs and job_id not in connection.jobs:

@@ -11,7 +11,7 @@ import msgspec
 from jobcast.errors import InvalidMessage, TokenError, TransportUnavailable
 from jobcast.events import Refusal, parse_request, payload_of
 from jobcast.realtime import metrics
-from jobcast.realtime.authorization import RuleTimeout
+from jobcast.realtime.application_function import FunctionTimeout
 from jobcast.realtime.connection.refusals import RefusalLog, shown
 from jobcast.realtime.connections import Connection, Connections
 from jobcast.realtime.rights import UNDECIDED
@@ -66,7 +66,7 @@ class Requests:
                     "could not answer %s of %s (%s); the client may try again", name, sid, exc
                 )
                 return payload_of(UNAVAILABLE)
-            except RuleTimeout as exc:
+            except FunctionTimeout as exc:
                 logger.error("refused %s of %s: %s", name, sid, exc)
                 metrics.REFUSED.labels(UNDECIDED.code).inc()
                 return payload_of(UNDECIDED)

@@ -11,10 +11,10 @@ from typing import Final
 from msgspec import Struct
 
 from jobcast.errors import JobcastError, TransportUnavailable
-from jobcast.events import PROGRESS, Cursor, Joined, packet_of
+from jobcast.events import Cursor, Joined, packet_of
 from jobcast.realtime import metrics
 from jobcast.realtime.authorization import Grant
-from jobcast.realtime.connection.frames import ROOT, FrameBatch
+from jobcast.realtime.connection.frames import ROOT, FrameBatch, notice
 from jobcast.realtime.outlet import Outlet
 from jobcast.realtime.recent import Recent
 from jobcast.transports.base import NO_RECORD, Message, Snapshot
@@ -144,13 +144,11 @@ class Room:
         """Send the messages since the last flush to each follower."""
         if not self._unsent:
             return
-        packets = [message.packet for message in self._unsent]
-        values = [self.job_id if message.kind == PROGRESS else None for message in self._unsent]
-        self._unsent.clear()
-        batch = FrameBatch(packets, values, self.namespace)
+        messages, self._unsent = self._unsent, []
+        batch = FrameBatch(messages, self.job_id, self.namespace)
         for outlet in self.followers.values():
             outlet.send(batch)
-        metrics.DELIVERED.inc(len(packets) * len(self.followers))
+        metrics.DELIVERED.inc(len(messages) * len(self.followers))
 
     def lags(self, position: Cursor, read_start: ReadStart) -> bool:
         """Return whether the followers lag behind the record's position in the store."""
@@ -187,7 +185,7 @@ class Room:
         elif read_start.is_ahead_of(snapshot):
             # The epoch is the same although the content differs. An empty record in between makes
             # clients discard their state, because they do so when the epoch changes.
-            self._send_history([joined_packet(self.job_id, Snapshot())])
+            self._send_history([joined_message(self.job_id, Snapshot())])
             self._start_record(snapshot)
         elif snapshot.epoch != self.epoch:
             # The store no longer has the former record: deliver its messages in spite of gaps.
@@ -199,7 +197,7 @@ class Room:
             # The room may have received messages that the store has evicted since.
             received = self._recent.within(self.epoch, self.seq, snapshot.seq)
             merged = {**{message.seq: message for message in received}, **kept}
-            self._send_history([merged[seq].packet for seq in sorted(merged) if seq > self.seq])
+            self._send_history([merged[seq] for seq in sorted(merged) if seq > self.seq])
             self.seq = snapshot.seq
         return self._dismiss(read_start)
 
@@ -231,15 +229,14 @@ class Room:
         if snapshot.epoch != NO_RECORD or not self.followers:
             self.allowed = (snapshot.epoch, snapshot.owner)
         seen = after.seq if after is not None and snapshot.recovered else 0
-        packets = [joined_packet(self.job_id, snapshot), *_after(snapshot, seen)]
-        packets += [message.packet for message in since]
+        messages = [joined_message(self.job_id, snapshot), *_after(snapshot, seen), *since]
         if is_ahead(after, snapshot):
-            packets.insert(0, joined_packet(self.job_id, Snapshot()))
-        batch = FrameBatch(packets, namespace=self.namespace)
+            messages.insert(0, joined_message(self.job_id, Snapshot()))
+        batch = FrameBatch(messages, self.job_id, self.namespace)
         for outlet in outlets:
             if not outlet.closed:
                 outlet.send_history(batch)
-                metrics.DELIVERED.inc(len(packets) - 1)
+                metrics.DELIVERED.inc(len(messages) - 1)
                 self.followers[outlet.sid] = outlet
         return True
 
@@ -250,7 +247,7 @@ class Room:
 
     def _start_record(self, snapshot: Snapshot) -> None:
         """Send a new record to the followers from its beginning."""
-        self._send_history([joined_packet(self.job_id, snapshot), *_after(snapshot, 0)])
+        self._send_history([joined_message(self.job_id, snapshot), *_after(snapshot, 0)])
         self._move_to(snapshot)
 
     def _move_to(self, snapshot: Snapshot) -> None:
@@ -286,12 +283,12 @@ class Room:
             self.quiet = False
             self._unsent.append(message)
 
-    def _send_history(self, packets: Sequence[str]) -> None:
+    def _send_history(self, messages: Sequence[Message]) -> None:
         self.flush()
-        batch = FrameBatch(packets, namespace=self.namespace)
+        batch = FrameBatch(messages, self.job_id, self.namespace)
         for outlet in self.followers.values():
             outlet.send_history(batch)
-        metrics.DELIVERED.inc(len(packets) * len(self.followers))
+        metrics.DELIVERED.inc(len(messages) * len(self.followers))
 
 
 def is_ahead(cursor: Cursor | None, position: Cursor | Snapshot) -> bool:
@@ -299,12 +296,11 @@ def is_ahead(cursor: Cursor | None, position: Cursor | Snapshot) -> bool:
     return cursor is not None and cursor.epoch == position.epoch and cursor.seq > position.seq
 
 
-def _after(snapshot: Snapshot, seen: int) -> list[str]:
-    return [message.packet for message in snapshot.events if message.seq > seen]
+def _after(snapshot: Snapshot, seen: int) -> list[Message]:
+    return [message for message in snapshot.events if message.seq > seen]
 
 
-def joined_packet(job_id: str, snapshot: Snapshot) -> str:
-    """Return the ``joined`` packet that precedes a record's events."""
-    return packet_of(
-        Joined(job_id=job_id, epoch=snapshot.epoch, seq=snapshot.seq, status=snapshot.state)
-    )
+def joined_message(job_id: str, snapshot: Snapshot) -> Message:
+    """Return the ``joined`` message that precedes a record's events."""
+    joined = Joined(job_id=job_id, epoch=snapshot.epoch, seq=snapshot.seq, status=snapshot.state)
+    return notice(packet_of(joined))

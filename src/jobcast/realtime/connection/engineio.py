@@ -23,7 +23,7 @@ from jobcast.aio import BackgroundTasks, LoopChange
 from jobcast.realtime import metrics
 from jobcast.realtime.connection.addresses import Addresses
 from jobcast.realtime.connection.budget import Budget
-from jobcast.realtime.connection.outbox import Outbox, SendMemory
+from jobcast.realtime.connection.outbox import Outbox
 from jobcast.realtime.connection.packets import (
     MAX_ATTACHMENT_BYTES,
     BadPacket,
@@ -40,6 +40,7 @@ from jobcast.realtime.connection.screening import (
     replay,
     session_of,
 )
+from jobcast.realtime.connection.send_queue import SendMemory
 from jobcast.realtime.connection.websocket import WebSocket, translate_request
 from jobcast.settings import Settings
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 from starlette.requests import HTTPConnection
 
@@ -46,6 +48,7 @@ from jobcast.realtime.token_expiry import TokenExpiry
 from jobcast.settings import Settings
 from jobcast.tokens import Subject
 from jobcast.transports import Source
+from jobcast.transports.base import Snapshot
 from jobcast.transports.leases import Finding, SupportsLeaseMonitoring
 from jobcast.transports.revocations import SupportsRevocations
 
@@ -71,23 +74,24 @@ class Hub:
         self._settings = settings
         self._namespace = namespace
         self.connections = Connections()
-        self.addresses = Addresses()
+        self.addresses = Addresses(settings)
         self.memory = SendMemory(settings.send_memory)
         self.refusals = RefusalLog(logger)
         self.requests = Requests(self.connections, self.refusals)
         self._admission = Admission(settings, self.connections)
         self._expiry = TokenExpiry(self.send, self._disconnect_soon)
         self._authorizer = Authorizer(settings, source)
-        rights = SubjectRights(self._authorizer, self._subject_of, self._right_ended)
-        self.relay = Relay(source, namespace=namespace, rights=rights, on_resumed=self._resumed)
+        self._rights = SubjectRights(self._authorizer, self._subject_of, self._right_ended)
+        self.relay = Relay(
+            source, namespace=namespace, rights=self._rights, on_resumed=self._resumed
+        )
         self._change = LoopChange()
         self._reset()
 
     def _reset(self) -> None:
         """Reset the state that belongs to one event loop."""
-        self._lease_watch: asyncio.Task[None] | None = None
         self._revocations: RevocationWatch | None = None
-        self._revocation_watch: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
         self._tasks = BackgroundTasks()
         self.draining = False
         self._started = False
@@ -122,12 +126,17 @@ class Hub:
 
     def _start_watches(self) -> None:
         if isinstance(self._source, SupportsLeaseMonitoring):
-            watch = LeaseMonitor(self._source, self._settings.lease_timeouts, _count_finding)
-            self._lease_watch = asyncio.create_task(watch.run(), name="jobcast-leases")
+            monitor = LeaseMonitor(self._source, self._settings.lease_timeouts, _count_finding)
+            self._watch(monitor.run(), "jobcast-leases")
         if isinstance(self._source, SupportsRevocations):
             revoked = RevocationWatch(self._source, self._admission.deny_list, self._close_revoked)
             self._revocations = revoked
-            self._revocation_watch = asyncio.create_task(revoked.run(), name="jobcast-revocations")
+            self._watch(revoked.run(), "jobcast-revocations")
+        if self._settings.reauthorize:
+            self._watch(self._reauthorize_regularly(), "jobcast-rights")
+
+    def _watch(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        self._watches.append(asyncio.create_task(coroutine, name=name))
 
     async def drain(self, seconds: float = 0.0) -> None:
         """Move every client to another process; see :func:`~jobcast.realtime.drain.drain`.
@@ -147,8 +156,8 @@ class Hub:
 
     async def aclose(self) -> None:
         """Stop receiving events. The caller has closed the connections."""
-        watches = (self._lease_watch, self._revocation_watch)
-        await cancel_and_wait(*(watch for watch in watches if watch is not None))
+        await cancel_and_wait(*self._watches)
+        self._watches.clear()
         self._admission.close()
         await self._tasks.wait()
         await self.relay.aclose()
@@ -267,8 +276,25 @@ class Hub:
     async def leave(self, connection: Connection, job_id: str) -> None:
         """Stop following a job."""
         self.relay.leave(job_id, connection.sid)
-        connection.jobs.discard(job_id)
-        await connection.left(job_id)
+        if job_id in connection.jobs:
+            connection.jobs.discard(job_id)
+            await connection.left(job_id)
+
+    async def read(self, subject: Subject, job_id: str) -> Snapshot:
+        """Return the record of a job, if the subject may follow the job.
+
+        Raises:
+            NotAllowed: the subject may not follow the job.
+            TokenError: the subject's token was revoked since its verification.
+            TransportUnavailable: the record cannot be read.
+            FunctionFailed, FunctionTimeout: ``JOBCAST_AUTHORIZE`` did not decide.
+        """
+        await self._revocations_known()
+        self._admission.deny_list.check(subject)
+        snapshot = await self._source.snapshot(job_id)
+        if not await self._authorizer.allows(subject, job_id, snapshot.owner):
+            raise NotAllowed(NOT_FOUND)
+        return snapshot
 
     async def refresh_token(self, connection: Connection, token: str) -> TokenAccepted:
         """Replace a connection's token, and leave the jobs that the new one does not allow.
@@ -297,13 +323,16 @@ class Hub:
         """Return a connection's right to follow a job. Without a right it leaves the job."""
         grant = None
         try:
-            if self._revocations is not None:
-                await self._revocations.known()
+            await self._revocations_known()
             grant = await self._authorizer.grant(connection.subject, job_id)
         finally:
             if grant is None:
                 await self.leave(connection, job_id)
         return grant
+
+    async def _revocations_known(self) -> None:
+        if self._revocations is not None:
+            await self._revocations.known()
 
     async def _follow(self, connection: Connection, request: JoinJob, grant: Grant) -> JoinAccepted:
         """Let a connection follow a job.
@@ -349,6 +378,27 @@ class Hub:
             if not is_allowed and job_id in connection.jobs:
                 self.relay.leave(job_id, connection.sid)
                 self._right_ended(connection.sid, job_id, NOT_FOUND)
+
+    async def _reauthorize_regularly(self) -> None:
+        """Check the rights to all joined jobs every ``JOBCAST_REAUTHORIZE`` seconds."""
+        while True:
+            # The jitter keeps processes that started together from asking together.
+            await asyncio.sleep(self._settings.reauthorize * random.uniform(1.0, 1.1))
+            followers: dict[str, list[str]] = {}
+            for connection in self.connections:
+                for job_id in connection.jobs:
+                    followers.setdefault(job_id, []).append(connection.sid)
+            for job_id, sids in followers.items():
+                await self._reauthorize(job_id, sids)
+
+    async def _reauthorize(self, job_id: str, sids: Sequence[str]) -> None:
+        """Check the rights of a job's followers. Those who may not follow it any more leave."""
+        refused = await self._rights.refused(job_id, sids, self.relay.owner_of(job_id))
+        for sid, refusal in refused.items():
+            connection = self.connections.get(sid)
+            if connection is not None and job_id in connection.jobs:
+                self.relay.leave(job_id, sid)
+                self._right_ended(sid, job_id, refusal)
 
     def _subject_of(self, sid: str) -> Subject | None:
         connection = self.connections.get(sid)

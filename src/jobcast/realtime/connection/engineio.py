@@ -45,7 +45,6 @@ from jobcast.realtime.connection.websocket import WebSocket, translate_request
 from jobcast.settings import Settings
 
 POLL_TIMEOUT: Final = 1.0  # seconds to wait for a poll when the process shuts down
-RETRY_AFTER: Final = 5  # seconds that a client should wait when the server is full
 
 logger = logging.getLogger(__name__)
 
@@ -252,7 +251,7 @@ class EngineIOAdapter:
         try:
             sid = session_of(scope)
             if sid is None:
-                self._check_limits(scope)
+                self._addresses.check(address_of(scope))
             else:
                 self._check_session(sid)
             if scope["type"] == "http" and scope["method"] == "POST":
@@ -283,26 +282,6 @@ class EngineIOAdapter:
         if socket is not None and socket.closed:
             del self._eio.sockets[sid]
             raise Refused(HTTPStatus.BAD_REQUEST, "the session is closed")
-
-    def _check_limits(self, scope: Scope) -> None:
-        """Check that another connection may open.
-
-        Raises:
-            Refused: the server or the client's address has too many connections.
-        """
-        limit = self._settings.max_connections
-        if limit and len(self._eio.sockets) >= limit:
-            raise Refused(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "the server has too many connections (JOBCAST_MAX_CONNECTIONS)", RETRY_AFTER,
-            )  # fmt: skip
-        limit = self._settings.max_connections_per_address
-        if limit and self._addresses.count(address_of(scope)) >= limit:
-            raise Refused(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                "the address has too many connections (JOBCAST_MAX_CONNECTIONS_PER_ADDRESS;"
-                " if it is a proxy's, JOBCAST_TRUSTED_PROXIES should list it)", RETRY_AFTER,
-            )  # fmt: skip
 
     def _websocket(self, handler: Any, server: Any) -> WebSocket:
         """Return the handler of a WebSocket. python-engineio calls this for each WebSocket."""

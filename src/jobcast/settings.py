@@ -173,7 +173,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         for name, value in structs.asdict(self).items():
             if isinstance(value, str) and "://" in value:
                 remember(value)
-            elif is_secret_name(name) and value:
+            elif _is_secret(name, value) and value:
                 remember(*_texts_in(value))
         remember(*(secret.text for secret in self.secrets))  # without their key ids
 
@@ -280,9 +280,13 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 def _shown(name: str, value: Any) -> Any:
     """Return the value of a setting with its secrets masked. The name decides whether it is one."""
-    if is_secret_name(name):
+    if _is_secret(name, value):
         return MASK if value else value
     return mask_url(value) if isinstance(value, str) else value
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    return is_secret_name(name) and not isinstance(value, bool)
 
 
 def _texts_in(value: Any) -> list[str]:

@@ -6,7 +6,7 @@ import asyncio
 import re
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,15 +140,22 @@ async def test_wait_returns_the_state_when_the_time_is_over(
     assert state["status"] == "started"
 
 
+async def connection_of(server: Server, job_id: str) -> str:
+    """The id of the only connection that has followed a job."""
+    pattern = re.compile(rf"connected (\S+) [^\n]*\n[^\n]*joined {re.escape(job_id)}")
+    found = await eventually(lambda: pattern.search(server.log), "connection in the log")
+    sid: str = found[1]
+    return sid
+
+
 async def test_a_waiting_client_that_goes_away_leaves_no_connection(
     client: httpx.AsyncClient, publish: Publish, job_id: str, server: Server
 ) -> None:
     publish(started(job_id))
     with pytest.raises(httpx.ReadTimeout):
         await client.get(f"/jobs/{job_id}", params={"wait": 60}, timeout=0.5)
-    sid = re.search(r"connected (\S+) [^\n]*\n[^\n]*joined " + re.escape(job_id), server.log)
-    assert sid is not None
-    await eventually(lambda: f"disconnected {sid[1]}" in server.log, "end of the connection")
+    sid = await connection_of(server, job_id)
+    await eventually(lambda: f"disconnected {sid}" in server.log, "end of the connection")
 
 
 # --- problems -------------------------------------------------------------------------------------
@@ -320,7 +327,7 @@ async def test_stream_is_closed_when_its_client_goes_away(
     publish(started(job_id))
     async with streaming(client, f"/jobs/{job_id}/events") as (reader, chunks):
         await read_until(reader, chunks, "job_status")
-        [sid] = re.findall(r"connected (\S+) [^\n]*\n[^\n]*joined " + re.escape(job_id), server.log)
+        sid = await connection_of(server, job_id)
     await eventually(lambda: f"disconnected {sid}" in server.log, "end of the connection")
 
 
@@ -339,16 +346,13 @@ async def unread_stream(
     return reader, writer
 
 
-async def rest_of(reader: asyncio.StreamReader) -> EventReader:
-    """Read what a connection has until it is reset."""
+async def read_slowly(reader: asyncio.StreamReader) -> EventReader:
+    """Read a stream, at a limited rate, until the server closes it."""
     events = EventReader()
-    text = b""
-    try:
-        while data := await reader.read(64 * 1024):
-            text += data
-    except ConnectionError:
-        pass
-    events.feed(text.decode(errors="ignore"))
+    with suppress(ConnectionError):
+        while data := await reader.read(2048):
+            events.feed(data.decode())
+            await asyncio.sleep(0.005)
     return events
 
 
@@ -359,18 +363,27 @@ async def test_slow_reader_is_cut_and_resumes_without_loss_or_repetition(
     path = f"/jobs/{job_id}/events"
     with serving(valkey, tmp_path, JOBCAST_SEND_BUFFER="65536") as server:
         reader, writer = await unread_stream(server, path, token())
+        reading = asyncio.create_task(read_slowly(reader))
         sent = 0
         while "reads too slowly" not in server.log:
             lines = [line(job_id, f"{sent + more} {LINE}") for more in range(10)]
             await asyncio.to_thread(publish, *lines)
             sent += 10
         await asyncio.to_thread(publish, complete(job_id))
-        seen = await rest_of(reader)
+        seen = await reading
         writer.close()
         async with http_client(server.url, token()) as client:
-            rest = await read_stream(client, path, **({"Last-Event-ID": seen.last_id}))
+            rest = await read_stream(client, path, **{"Last-Event-ID": seen.last_id})
+    assert len(seen.seqs) > 1
     assert seen.seqs + rest.seqs == list(range(1, sent + 3))
     assert rest.names[-1] == "job_complete"
+
+
+async def read_all(reader: asyncio.StreamReader) -> EventReader:
+    """Read a stream to its end."""
+    events = EventReader()
+    events.feed((await reader.read()).decode())
+    return events
 
 
 async def test_progress_that_a_slow_reader_missed_is_conflated(
@@ -389,7 +402,7 @@ async def test_progress_that_a_slow_reader_missed_is_conflated(
                 await asyncio.to_thread(publish, *events)
                 total += 50
         await asyncio.to_thread(publish, line(job_id, "after"), complete(job_id))
-        seen = await rest_of(reader)
+        seen = await read_all(reader)
         writer.close()
     assert seen.seqs == sorted(set(seen.seqs))
     assert len(seen.of("job_progress")) < total

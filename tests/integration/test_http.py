@@ -17,7 +17,7 @@ from openapi_spec_validator import validate
 from jobcast.events import JobComplete, JobEvent, JobLog, JobProgress, JobStatus
 from jobcast.revocation import revoke
 from jobcast.settings import Settings
-from jobcast.transports import Origin, Outgoing, TransportPublisher, open_publisher
+from jobcast.transports import Origin, Outgoing, Retention, TransportPublisher, open_publisher
 from tests.conftest import Valkey
 from tests.http_application import FORBIDDEN
 from tests.support import Server, eventually, following, new_id, running
@@ -32,7 +32,8 @@ LINE = "x" * 8000
 
 @pytest.fixture
 def publisher(valkey: Valkey) -> Iterator[TransportPublisher]:
-    publisher = open_publisher(valkey.url)
+    # A slow reader resumes from the history, which has to keep everything that it missed.
+    publisher = open_publisher(valkey.url, Retention(ttl=600, size=100_000))
     yield publisher
     publisher.close()
 
@@ -199,6 +200,8 @@ async def test_an_encoded_slash_belongs_to_the_job_id(
         path = f"/jobs/{job_id.replace('/', '%2F')}"
         assert (await client.get(path)).json()["status"] == "complete"
         assert (await read_stream(client, f"{path}/events")).names[-1] == "job_complete"
+        encoded = path.replace("/jobs/", "/%6Aobs/", 1).replace("%2Fevents", "%2Fother")
+        assert code_of(await client.get(encoded), 404) == "job_not_found"
 
 
 async def test_a_client_above_its_message_rate_is_asked_to_wait(

@@ -21,13 +21,12 @@ from jobcast.aio import BackgroundTasks, LoopChange, cancel_and_wait
 from jobcast.errors import TokenError
 from jobcast.events import (
     Closing,
-    Draining,
     JoinAccepted,
     JoinJob,
     Left,
     Refusal,
+    ServerMessage,
     TokenAccepted,
-    TokenExpiring,
     packet_of,
 )
 from jobcast.liveness.monitor import LeaseMonitor
@@ -230,9 +229,7 @@ class Hub:
         self.refusals.info("refused %s (%s): %s (%s)", sid, address, exc.message, exc.code)
         metrics.REFUSED.labels(exc.code).inc()
 
-    def send(
-        self, connection: Connection, message: Left | TokenExpiring | Closing | Draining
-    ) -> None:
+    def send(self, connection: Connection, message: ServerMessage) -> None:
         """Send a message that belongs to no job's history."""
         connection.send(FrameBatch([notice(packet_of(message))], namespace=self._namespace))
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from msgspec import Struct
 from starlette.requests import Request
@@ -52,13 +52,13 @@ def target_of(request: Request, prefix: str) -> tuple[str, bool]:
     Raises:
         Problem: the path has no valid job id.
     """
-    raw = request.scope.get("raw_path")
-    path = request.scope["path"] if raw is None else raw.partition(b"?")[0].decode("latin-1")
     root = f"{prefix}/jobs/"
-    stem = path[path.index(root) + len(root) :]
+    raw = request.scope.get("raw_path") or b""
+    _, found, stem = raw.partition(b"?")[0].decode("latin-1").partition(root)
+    if not found:  # the server provides no raw path, or the client has encoded more than a slash
+        stem = quote(request.scope["path"].partition(root)[2], safe="/")
     wants_events = stem.endswith("/events")
-    job = stem.removesuffix("/events") if wants_events else stem
-    return _job_id(job if raw is None else unquote(job)), wants_events
+    return _job_id(unquote(stem.removesuffix("/events") if wants_events else stem)), wants_events
 
 
 def parse_state(request: Request, job_id: str) -> StateRequest:

@@ -359,6 +359,22 @@ async def read_slowly(reader: asyncio.StreamReader) -> EventReader:
     return events
 
 
+async def test_burst_that_exceeds_the_buffer_does_not_cut_a_fast_reader(
+    valkey: Valkey, publish: Publish, token: Token, tmp_path: Path, job_id: str
+) -> None:
+    publish(started(job_id))
+    with serving(valkey, tmp_path, JOBCAST_SEND_BUFFER="65536") as server:
+        async with http_client(server.url, token()) as client:
+            async with streaming(client, f"/jobs/{job_id}/events") as (reader, chunks):
+                await read_until(reader, chunks, "job_status")
+                burst = [line(job_id, f"{number} {LINE}") for number in range(12)]
+                await asyncio.to_thread(publish, *burst, complete(job_id))
+                async for _ in chunks:
+                    pass
+        assert "reads too slowly" not in server.log
+    assert reader.seqs == list(range(1, 15))
+
+
 async def test_slow_reader_is_cut_and_resumes_without_loss_or_repetition(
     valkey: Valkey, publish: Publish, token: Token, tmp_path: Path, job_id: str
 ) -> None:

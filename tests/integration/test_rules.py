@@ -57,7 +57,7 @@ def event(kind: str, job_id: str) -> JobEvent:
             return JobComplete(job_id=job_id, result=None)
         case "error":
             return JobError(job_id=job_id, error="E", message="", reason="failure")
-    return JobStatus(job_id=job_id, status=kind)  # type: ignore[arg-type]
+    return JobStatus(job_id=job_id, status=kind)
 
 
 KINDS = [

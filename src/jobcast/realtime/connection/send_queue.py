@@ -121,6 +121,16 @@ class SendQueue(ABC, Generic[T]):
             self._add(packet)
         self._bound = max(self._bound, self.pending + self._limit)
 
+    def allow(self, size: int) -> None:
+        """Accept packets beyond the limit that arrive before the writer has had a turn.
+
+        A burst in one iteration of the event loop does not show that a client is slow.
+
+        Args:
+            size: the size of the packets in characters.
+        """
+        self._bound = max(self._bound, self.pending + size)
+
     @property
     def is_low(self) -> bool:
         """Whether :meth:`drained` returns immediately."""

@@ -88,7 +88,7 @@ class EventStream(HttpConnection):
         memory: the memory limit for all connections.
     """
 
-    __slots__ = ("_cursors", "_is_gone", "_open_jobs", "_queue", "_response")
+    __slots__ = ("_cursors", "_is_gone", "_is_idle", "_open_jobs", "_queue", "_response")
 
     def __init__(
         self,
@@ -108,6 +108,7 @@ class EventStream(HttpConnection):
         self._response = response
         self._queue = EventQueue(self._overflowed, settings.send_buffer, memory)
         self._is_gone = False
+        self._is_idle = False  # whether the writer waits, or has had no turn since
 
     @property
     def closed(self) -> bool:
@@ -162,11 +163,14 @@ class EventStream(HttpConnection):
     async def _arrived(self) -> bool:
         """Wait until something has changed. Return False if the heartbeat is due."""
         self._changed.clear()
+        self._is_idle = True
         try:
             async with asyncio.timeout(HEARTBEAT):
                 await self._changed.wait()
         except TimeoutError:
             return False
+        finally:
+            self._is_idle = False
         return True
 
     async def _watch(self) -> None:
@@ -191,7 +195,10 @@ class EventStream(HttpConnection):
     def _send(self, batch: FrameBatch) -> None:
         if self.closed:
             return
-        for event, value in zip(self._events(batch), batch.values, strict=True):
+        events = self._events(batch)
+        if self._is_idle:
+            self._queue.allow(sum(len(event.lines) for event in events))
+        for event, value in zip(events, batch.values, strict=True):
             self._queue.offer(event, value)
 
     def _send_history(self, batch: FrameBatch) -> None:

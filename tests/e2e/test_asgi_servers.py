@@ -12,13 +12,14 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from jobcast.events import JobEvent
+from jobcast.events import JobComplete, JobEvent
 from jobcast.settings import DEFAULT_HANDSHAKE_TIMEOUT
 from jobcast.testing import log, started
 from jobcast.transports import Outgoing, Retention, open_publisher
 from tests.conftest import Valkey
 from tests.e2e.asgi_servers import COMMANDS, AsgiServer, climbing, rude_client
 from tests.support import TIMEOUT, Transcript, eventually, following, new_id, running
+from tests.support.sse import http_client, read_stream, read_until, streaming
 
 # python-engineio's client does not read the answers to its requests in long-polling: where their
 # bodies come after their heads, aiohttp finds their connections open when it collects them.
@@ -367,3 +368,42 @@ async def test_a_client_that_does_not_read_costs_a_bounded_amount(
         assert len(seen) < LINES
         assert other.client.connected
     await asgi.becomes_empty()
+
+
+async def test_event_stream_delivers_resumes_and_is_forgotten(
+    asgi: AsgiServer, say: Say, token: Token, job_id: str
+) -> None:
+    path = f"/jobs/{job_id}/events"
+    await say(started(job_id), log(job_id, "past"))
+    async with http_client(asgi.url, token(jobs=["*"])) as client:
+        async with streaming(client, path) as (reader, chunks):
+            await read_until(reader, chunks, "job_log")
+            await say(log(job_id, "live"))
+            await read_until(reader, chunks, "job_log", 2)
+        await say(log(job_id, "missed"), JobComplete(job_id=job_id, result=None))
+        rest = await read_stream(client, path, **{"Last-Event-ID": reader.last_id})
+        assert rest.names == ["joined", "job_log", "job_complete"]
+        known = {"Last-Event-ID": rest.last_id}
+        assert (await client.get(path, headers=known)).status_code == 204
+    await asgi.becomes_empty()
+
+
+async def test_unread_event_stream_costs_a_bounded_amount(
+    asgi: AsgiServer, say: Say, token: Token, job_id: str
+) -> None:
+    await say(started(job_id))
+    before, cut = asgi.peak_memory, await asgi.metric("jobcast_slow_disconnects_total")
+    reader, writer = await asyncio.open_connection("127.0.0.1", asgi.port, limit=1024)
+    head = [
+        f"GET /jobs/{job_id}/events HTTP/1.1", "Host: test",
+        f"Authorization: Bearer {token(jobs=['*'])}",
+    ]  # fmt: skip
+    writer.write("\r\n".join([*head, "", ""]).encode())
+    await reader.readuntil(b"job_status")
+    for _ in range(0, LINES, PIECE):
+        await say(*(log(job_id, LINE) for _ in range(PIECE)))
+    assert asgi.peak_memory - before < ROOM
+    assert await asgi.metric("jobcast_slow_disconnects_total") == cut + 1
+    # The client has not read again: that may be never.
+    await asgi.becomes_empty()
+    writer.close()

@@ -99,37 +99,36 @@ class SendQueue(ABC, Generic[T]):
         """
         if self.overflowed:
             return
-        if replaces is not None and (stale := self._values.get(replaces)) is not None:
-            self._withdraw(stale)
-            metrics.CONFLATED.inc()
+        self._withdraw_stale(replaces)
         if self.pending > self._bound:
             self.cut()
             return
         self._add(packet)
-        if replaces is not None:
-            self._values[replaces] = self._ticket
-            self._keys[self._ticket] = replaces
+        self._register(replaces)
 
-    def offer_history(self, packets: Sequence[T]) -> None:
-        """Queue all packets of a job's history."""
-        if self.overflowed:
-            return
-        if self.pending > self._limit:
-            self.cut()
-            return
-        for packet in packets:
-            self._add(packet)
-        self._bound = max(self._bound, self.pending + self._limit)
-
-    def allow(self, size: int) -> None:
-        """Accept packets beyond the limit that arrive before the writer has had a turn.
+    def offer_burst(self, packets: Sequence[T], values: Sequence[str | None]) -> None:
+        """Queue live events beyond the limit that arrive before the writer has had a turn.
 
         A burst in one iteration of the event loop does not show that a client is slow.
 
         Args:
-            size: the size of the packets in characters.
+            packets: the packets to send.
+            values: for each packet, the key of the value that it updates, or None.
         """
-        self._bound = max(self._bound, self.pending + size)
+        for packet, value in zip(packets, values, strict=True):
+            if self.overflowed:  # adding a packet may exceed the memory of all connections
+                return
+            self._withdraw_stale(value)
+            self._add(packet)
+            self._register(value)
+        self._bound = max(self._bound, self.pending + self._limit)
+
+    def offer_history(self, packets: Sequence[T]) -> None:
+        """Queue all packets of a job's history."""
+        if self.pending > self._limit and not self.overflowed:
+            self.cut()
+            return
+        self.offer_burst(packets, [None] * len(packets))
 
     @property
     def is_low(self) -> bool:
@@ -170,6 +169,18 @@ class SendQueue(ABC, Generic[T]):
         self._ticket += 1
         self._packets[self._ticket] = packet
         self._count(self._size(packet))
+
+    def _withdraw_stale(self, key: str | None) -> None:
+        """Remove the queued packet of a value that a newer packet updates."""
+        if key is not None and (stale := self._values.get(key)) is not None:
+            self._withdraw(stale)
+            metrics.CONFLATED.inc()
+
+    def _register(self, key: str | None) -> None:
+        """Note that the packet that was added last updates a value."""
+        if key is not None:
+            self._values[key] = self._ticket
+            self._keys[self._ticket] = key
 
     def _pop(self) -> T:
         ticket, packet = self._packets.popitem(last=False)

@@ -197,7 +197,8 @@ class EventStream(HttpConnection):
             return
         events = self._events(batch)
         if self._is_idle:
-            self._queue.allow(sum(len(event.lines) for event in events))
+            self._queue.offer_burst(events, batch.values)
+            return
         for event, value in zip(events, batch.values, strict=True):
             self._queue.offer(event, value)
 

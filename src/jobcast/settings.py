@@ -92,10 +92,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     jwt_audience: str | None = None
     jwt_issuer: str | None = None
     jwt_max_lifetime: int | None = None  # maximum lifetime of a token, in seconds
+    authenticate: str | None = None
+    token_in_query: bool = False  # whether the HTTP interface reads tokens from URLs
     cors_origins: tuple[str, ...] = ()  # empty: the same origin only
     insecure_any_origin: bool = False
     authorize: str | None = None
     authorize_timeout: float = DEFAULT_AUTHORIZE_TIMEOUT  # seconds for one call of the rule
+    reauthorize: float = 0  # maximum seconds between checks of the joined jobs; 0: no checks
+    http_api: bool = True  # whether the server answers plain HTTP
     history_ttl: int = DEFAULT_HISTORY_TTL
     history_size: int = DEFAULT_HISTORY_SIZE
     result_limit: int = DEFAULT_RESULT_LIMIT
@@ -169,7 +173,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         for name, value in structs.asdict(self).items():
             if isinstance(value, str) and "://" in value:
                 remember(value)
-            elif is_secret_name(name) and value:
+            elif _is_secret(name, value) and value:
                 remember(*_texts_in(value))
         remember(*(secret.text for secret in self.secrets))  # without their key ids
 
@@ -220,14 +224,15 @@ class Settings(Struct, frozen=True, kw_only=True):
         """Check that connections can be authenticated.
 
         Raises:
-            SettingsError: no secret, public key or JWKS URL is set. A server requires one.
+            SettingsError: no secret, public key, JWKS URL or function is set. A server requires
+                one.
         """
-        if not (self.secrets or self.public_keys or self.jwks_url):
+        if not (self.secrets or self.public_keys or self.jwks_url or self.authenticate):
             raise SettingsError(
                 "JOBCAST_JWT_SECRET",
                 "is not set, nor are JOBCAST_JWT_SECRETS, JOBCAST_JWT_PUBLIC_KEY,"
-                " JOBCAST_JWT_PUBLIC_KEYS and JOBCAST_JWKS_URL: one of them is needed to"
-                " authenticate connections. A secret for development:"
+                " JOBCAST_JWT_PUBLIC_KEYS, JOBCAST_JWKS_URL and JOBCAST_AUTHENTICATE: one of them"
+                " is needed to authenticate connections. A secret for development:"
                 ' python -c "import secrets; print(secrets.token_urlsafe(32))"',
             )
 
@@ -275,9 +280,13 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 def _shown(name: str, value: Any) -> Any:
     """Return the value of a setting with its secrets masked. The name decides whether it is one."""
-    if is_secret_name(name):
+    if _is_secret(name, value):
         return MASK if value else value
     return mask_url(value) if isinstance(value, str) else value
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    return is_secret_name(name) and not isinstance(value, bool)
 
 
 def _texts_in(value: Any) -> list[str]:
@@ -549,10 +558,14 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "jwt_audience": str,
     "jwt_issuer": str,
     "jwt_max_lifetime": _between(1, 10 * 365 * 24 * 3600, "seconds"),
+    "authenticate": _function,
+    "token_in_query": _bool,
     "cors_origins": _origins,
     "insecure_any_origin": _bool,
     "authorize": _function,
     "authorize_timeout": _seconds(1, 60),
+    "reauthorize": _seconds(0, 24 * 3600),
+    "http_api": _bool,
     "history_ttl": _between(1, 30 * 24 * 3600, "seconds"),
     "history_size": _between(10, 1_000_000, "events"),
     "result_limit": _between(256, 16 * 1024 * 1024, "bytes"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
@@ -30,11 +31,18 @@ _CLAIM_CODES: Final = {"aud": "token_audience", "iss": "token_issuer"}
 
 
 class Subject(Struct, frozen=True, kw_only=True):
-    """The subject of a verified token, with all claims of the token in ``claims``."""
+    """The subject of a client: of a verified token, with all of its claims in ``claims``.
+
+    ``JOBCAST_AUTHENTICATE`` may return one for a client without a token. Without ``expires_at``
+    its connections do not expire.
+
+    >>> Subject(sub="alice", claims={"jobs": ["42"]}).jobs
+    frozenset({'42'})
+    """
 
     sub: str
-    expires_at: float  # seconds since 1970
-    claims: Mapping[str, Any]
+    expires_at: float = math.inf  # seconds since 1970
+    claims: Mapping[str, Any] = {}
 
     @property
     def jobs(self) -> frozenset[str]:

@@ -12,13 +12,14 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from jobcast.events import JobEvent
+from jobcast.events import JobComplete, JobEvent
 from jobcast.settings import DEFAULT_HANDSHAKE_TIMEOUT
 from jobcast.testing import log, started
 from jobcast.transports import Outgoing, Retention, open_publisher
 from tests.conftest import Valkey
 from tests.e2e.asgi_servers import COMMANDS, AsgiServer, invalid_data_client, upgrading_client
 from tests.support import TIMEOUT, Transcript, eventually, following, new_id, running
+from tests.support.sse import http_client, read_stream, read_until, streaming
 
 # python-engineio's client does not read the responses to its long-polling requests. If a body
 # arrives after its headers, aiohttp reports an open connection at garbage collection.
@@ -367,3 +368,42 @@ async def test_client_that_does_not_read_costs_bounded_memory(
         assert len(seen) < LINES
         assert other.client.connected
     await asgi.wait_until_empty()
+
+
+async def test_event_stream_delivers_resumes_and_is_forgotten(
+    asgi: AsgiServer, publish: Publish, token: Token, job_id: str
+) -> None:
+    path = f"/jobs/{job_id}/events"
+    await publish(started(job_id), log(job_id, "past"))
+    async with http_client(asgi.url, token(jobs=["*"])) as client:
+        async with streaming(client, path) as (reader, chunks):
+            await read_until(reader, chunks, "job_log")
+            await publish(log(job_id, "live"))
+            await read_until(reader, chunks, "job_log", 2)
+        await publish(log(job_id, "missed"), JobComplete(job_id=job_id, result=None))
+        rest = await read_stream(client, path, **{"Last-Event-ID": reader.last_id})
+        assert rest.names == ["joined", "job_log", "job_complete"]
+        known = {"Last-Event-ID": rest.last_id}
+        assert (await client.get(path, headers=known)).status_code == 204
+    await asgi.wait_until_empty()
+
+
+async def test_unread_event_stream_costs_a_bounded_amount(
+    asgi: AsgiServer, publish: Publish, token: Token, job_id: str
+) -> None:
+    await publish(started(job_id))
+    before, cut = asgi.peak_memory, await asgi.metric("jobcast_slow_disconnects_total")
+    reader, writer = await asyncio.open_connection("127.0.0.1", asgi.port, limit=1024)
+    head = [
+        f"GET /jobs/{job_id}/events HTTP/1.1", "Host: test",
+        f"Authorization: Bearer {token(jobs=['*'])}",
+    ]  # fmt: skip
+    writer.write("\r\n".join([*head, "", ""]).encode())
+    await reader.readuntil(b"job_status")
+    for _ in range(0, LINES, BATCH):
+        await publish(*(log(job_id, LINE) for _ in range(BATCH)))
+    assert asgi.peak_memory - before < MAX_GROWTH
+    assert await asgi.metric("jobcast_slow_disconnects_total") == cut + 1
+    # The client may never read again.
+    await asgi.wait_until_empty()
+    writer.close()

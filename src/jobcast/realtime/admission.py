@@ -1,22 +1,28 @@
-"""Token verification and connection limits for new connections."""
+"""Authentication and connection limits for new connections."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Final
 
-from jobcast.errors import InvalidMessage, TokenError
-from jobcast.events import Auth, parse_request
+from starlette.requests import HTTPConnection
+
+from jobcast.errors import TokenError
+from jobcast.events import TOKEN_MAX_LENGTH
+from jobcast.realtime.authentication import Authenticator
 from jobcast.realtime.connections import Connections
 from jobcast.realtime.revocations import DenyList
 from jobcast.settings import Settings
 from jobcast.tokens import Subject, TokenVerifier
 
+UNREADABLE: Final = "the token cannot be read"
+
 
 class Admission:
-    """Verifier of tokens that also limits the number of connections per subject.
+    """Authentication of clients, with a limit on the number of connections per subject.
 
     Args:
-        settings: the token verification settings and ``JOBCAST_MAX_CONNECTIONS_PER_SUBJECT``.
+        settings: the token verification settings, ``JOBCAST_AUTHENTICATE`` and
+            ``JOBCAST_MAX_CONNECTIONS_PER_SUBJECT``.
         connections: the authenticated connections of the process.
     """
 
@@ -24,6 +30,7 @@ class Admission:
         self._connections = connections
         self._max_per_subject = settings.max_connections_per_subject
         self._verifier = TokenVerifier(settings)
+        self._authenticator = Authenticator(settings)
         self.deny_list = DenyList()
 
     def start(self) -> None:
@@ -31,24 +38,38 @@ class Admission:
 
     def close(self) -> None:
         self._verifier.close()
+        self._authenticator.close()
 
-    async def admit(self, auth: Any) -> Subject:
-        """Verify a client's token and return its subject.
+    async def identify(self, token: str | None, connection: HTTPConnection, hint: str) -> Subject:
+        """Return the subject of a client.
 
         Args:
-            auth: the ``auth`` payload of the client's connect packet.
+            token: the client's token; without one, ``JOBCAST_AUTHENTICATE`` decides.
+            connection: the client's request.
+            hint: how a client of this kind sends a token, for the error message.
 
         Raises:
-            TokenError: the token is missing, invalid or revoked, or its subject has too many
-                connections.
+            TokenError: the client is not authenticated, or its token or subject was revoked.
         """
-        subject = await self.verify(_token_of(auth))
+        if token is not None:
+            return await self.verify(token)
+        subject = await self._authenticator.identify(connection)
+        if subject is None:
+            raise TokenError("token_missing", hint)
+        self.deny_list.check(subject)
+        return subject
+
+    def check_limit(self, subject: Subject) -> None:
+        """Check that a subject may open another connection.
+
+        Raises:
+            TokenError: the subject has too many connections.
+        """
         if self._max_per_subject and self._connections.count_of(subject) >= self._max_per_subject:
             raise TokenError(
                 "too_many_connections",
                 f"a subject may have {self._max_per_subject} connections to a server",
             )
-        return subject
 
     async def verify(self, token: str) -> Subject:
         """Verify a token and return its subject.
@@ -56,20 +77,8 @@ class Admission:
         Raises:
             TokenError: the token is invalid or revoked.
         """
+        if not 0 < len(token) <= TOKEN_MAX_LENGTH:
+            raise TokenError("token_invalid", UNREADABLE)
         subject = await self._verifier.verify(token)
         self.deny_list.check(subject)
         return subject
-
-
-def _token_of(auth: Any) -> str:
-    """Return the token from the ``auth`` payload of a connect packet.
-
-    Raises:
-        TokenError: the payload has no token, or is malformed.
-    """
-    if not auth or (isinstance(auth, dict) and not auth.get("token")):
-        raise TokenError("token_missing", "connect with auth: {token}")
-    try:
-        return parse_request("connect", auth, Auth).token
-    except InvalidMessage:
-        raise TokenError("token_invalid", "the token cannot be read") from None

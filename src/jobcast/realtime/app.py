@@ -1,4 +1,4 @@
-"""The Socket.IO process as an ASGI application."""
+"""The server process as an ASGI application."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from jobcast.realtime.connection.origins import OriginGuard, Origins
 from jobcast.realtime.connection.screening import Refused, refuse
 from jobcast.realtime.gateway import Gateway
 from jobcast.realtime.health import health_routes, metrics_route
+from jobcast.realtime.http.interface import HttpInterface
 from jobcast.server.gc_tuning import relaxed_gc
 from jobcast.server.graceful_shutdown import draining_on_sigterm
 from jobcast.settings import Settings
@@ -99,11 +100,13 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = ()) -> Starlette:
-    """Return the ASGI application of the Socket.IO process.
+    """Return the ASGI application of the server process.
 
-    The application serves ``/socket.io/``, ``/healthz``, ``/readyz`` and the given routes.
-    ``JOBCAST_METRICS`` adds ``/metrics``. ``JOBCAST_PATH_PREFIX`` puts all routes below a path. On
-    SIGTERM the application moves its clients to other processes before the server closes.
+    The application serves ``/socket.io/``, ``/healthz``, ``/readyz`` and the given routes. Unless
+    ``JOBCAST_HTTP_API`` is off, it also serves ``/jobs/ID``, ``/jobs/ID/events``, ``/events`` and
+    ``/openapi.json``. ``JOBCAST_METRICS`` adds ``/metrics``. ``JOBCAST_PATH_PREFIX`` puts all
+    routes below a path. On SIGTERM the application moves its clients to other processes before the
+    server closes.
 
     Args:
         settings: the settings; read from the environment by default.
@@ -127,7 +130,8 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
         transports=["websocket"] if settings.workers > 1 else None,
         max_http_buffer_size=MAX_MESSAGE,
     )
-    gateway = _gateway(sio, settings, exclusive=True)
+    features = ["http"] if settings.http_api else []
+    gateway = _gateway(sio, settings, exclusive=True, features=features)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -140,10 +144,14 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
         await manager.aclose()
         await sio.shutdown()
 
+    http_routes: list[BaseRoute] = []
+    if settings.http_api:
+        http_routes = HttpInterface(gateway.hub, settings, gateway.start).routes()
     engine = OriginGuard(socketio.ASGIApp(sio, socketio_path=None), Origins(settings))
     all_routes = [
         *health_routes(gateway),
         *([metrics_route()] if settings.metrics else []),
+        *http_routes,
         Mount(PATH, app=engine),
         *routes,
     ]

@@ -1,78 +1,99 @@
-"""The authenticated connections of a process."""
+"""The authenticated connections of a process, of every kind."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
 
 from jobcast.realtime.connection.budget import Budget
 from jobcast.realtime.connection.frames import FrameBatch
-from jobcast.realtime.connection.outbox import Outbox
 from jobcast.tokens import Subject
 
 
-class Connection:
+class Connection(ABC):
     """An authenticated connection: its subject, followed jobs, budget and token timer.
 
-    The connection is the :class:`~jobcast.realtime.outlet.Outlet` that its rooms send to.
+    The connection is the :class:`~jobcast.realtime.outlet.Outlet` that its rooms send to. A
+    subclass exists for each protocol that clients use.
     """
 
     __slots__ = (
-        "_outbox", "_socket", "budget", "eio_sid", "ended", "history", "jobs", "requests", "sid",
-        "since", "subject", "timer",
-    )  # fmt: skip
+        "budget",
+        "ended",
+        "history",
+        "jobs",
+        "requests",
+        "sid",
+        "since",
+        "subject",
+        "timer",
+    )
 
-    def __init__(
-        self,
-        sid: str,
-        eio_sid: str,
-        subject: Subject,
-        *,
-        socket: Any,
-        outbox: Outbox,
-        budget: Budget,
-    ) -> None:
+    def __init__(self, sid: str, subject: Subject, budget: Budget) -> None:
         self.sid = sid
-        self.eio_sid = eio_sid
         self.subject = subject
         self.budget = budget
         self.history = 0  # characters of history sent so far
         self.jobs: set[str] = set()
         self.ended = False  # nothing more is sent, although the socket may still be open
-        self._socket = socket
-        self._outbox = outbox
         self.requests = asyncio.Lock()  # requests run one at a time, in order of arrival
         self.timer: asyncio.TimerHandle | None = None  # for the token's expiry
         self.since = time.monotonic()
 
     @property
+    @abstractmethod
+    def address(self) -> str:
+        """The client's address, for logs."""
+
+    @property
+    @abstractmethod
     def closed(self) -> bool:
         """Whether the connection can no longer send."""
-        socket = self._socket
-        return bool(self.ended or socket.closed or socket.closing or self._outbox.overflowed)
 
     def send(self, batch: FrameBatch) -> None:
         """Send packets of live events."""
-        if self.ended:
-            return
-        if not (self._outbox.write(batch.frames) or self.closed):
-            self._outbox.offer_batch(batch)
+        if not self.ended:
+            self._send(batch)
 
     def send_history(self, batch: FrameBatch) -> None:
-        """Send a job's history, which may exceed the outbox's limit."""
-        if self.ended:
-            return
-        self.history += batch.size
-        if not (self._outbox.write(batch.frames) or self.closed):
-            self._outbox.offer_history(batch.packets)
+        """Send a job's history, which may exceed the limit for live events."""
+        if not self.ended:
+            self.history += batch.size
+            self._send_history(batch)
 
+    @abstractmethod
     async def drained(self) -> None:
-        """Wait until the outbox accepts another history."""
-        await self._outbox.drained()
+        """Wait until the connection accepts another history."""
+
+    @abstractmethod
+    async def joined(self, job_id: str) -> None:
+        """Handle the start of following a job: the relay sends its events to the connection."""
+
+    @abstractmethod
+    async def left(self, job_id: str) -> None:
+        """Handle the end of following a job."""
+
+    @abstractmethod
+    async def disconnect(self) -> None:
+        """Close the connection after all queued packets. Its client may not stay connected."""
+
+    @abstractmethod
+    async def release(self) -> None:
+        """Close the connection after all queued packets, so that its client reconnects."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Close the connection immediately, and discard all queued packets."""
+
+    @abstractmethod
+    def _send(self, batch: FrameBatch) -> None: ...
+
+    @abstractmethod
+    def _send_history(self, batch: FrameBatch) -> None: ...
 
 
 class Connections:

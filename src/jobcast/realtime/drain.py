@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 from jobcast.events import Draining
@@ -21,7 +21,6 @@ async def drain(
     connections: Connections,
     seconds: float,
     send: Callable[[Connection, Draining], None],
-    close: Callable[[Connection], Awaitable[None]],
 ) -> None:
     """Announce to every client when its connection closes, then close it at that time.
 
@@ -30,7 +29,6 @@ async def drain(
         seconds: the maximum time over which to spread the closing, so that the clients do not
             all reconnect to other processes at once.
         send: sends an announcement to a connection.
-        close: closes a connection.
     """
     leaving = list(connections)
     spread = min(seconds, len(leaving) / DRAIN_RATE)
@@ -49,5 +47,5 @@ async def drain(
         send(connection, Draining(closes_in=round(delay, 3)))
     for delay, connection in due:
         await asyncio.sleep(began + delay - loop.time())
-        await close(connection)
+        await connection.release()
     await connections.wait_empty(DRAIN_GRACE)  # the caller cuts the remaining ones

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from jobcast.events import JobGap, packet_of
+from jobcast.realtime.connection.frames import notice
 from jobcast.transports.base import Message
 
 
@@ -27,11 +28,10 @@ class Gap(Struct, frozen=True):
             before -= 1
         return Gap(after, before)
 
-    def packets(self, job_id: str, events: Sequence[Message]) -> list[str]:
-        """Return the packets of the events, with a ``job_gap`` before the first later one."""
-        packets = [message.packet for message in events]
-        if self.after + 1 < self.before:
-            place = bisect_left(events, self.before, key=lambda message: message.seq)
-            gap = JobGap(job_id=job_id, after=self.after, before=self.before)
-            packets.insert(place, packet_of(gap))
-        return packets
+    def events(self, job_id: str, messages: Sequence[Message]) -> list[Message]:
+        """Return the messages, with a ``job_gap`` before the first later one."""
+        if self.after + 1 >= self.before:
+            return list(messages)
+        place = bisect_left(messages, self.before, key=lambda message: message.seq)
+        gap = JobGap(job_id=job_id, after=self.after, before=self.before)
+        return [*messages[:place], notice(packet_of(gap)), *messages[place:]]

@@ -11,10 +11,10 @@ import msgspec
 from jobcast.errors import InvalidMessage, TokenError, TransportUnavailable
 from jobcast.events import Refusal, parse_request, payload_of
 from jobcast.realtime import metrics
-from jobcast.realtime.authorization import RuleTimeout
+from jobcast.realtime.application_function import FunctionTimeout
 from jobcast.realtime.connection.refusals import RefusalLog, shown
 from jobcast.realtime.connections import Connection, Connections
-from jobcast.realtime.rights import UNDECIDED
+from jobcast.realtime.rights import FAILED, UNDECIDED, NotAllowed
 
 NOT_AUTHENTICATED: Final = Refusal(code="not_authenticated", message="connect first")
 UNAVAILABLE: Final = Refusal(
@@ -55,26 +55,41 @@ class Requests:
                 return payload_of(NOT_AUTHENTICATED)
             try:
                 return payload_of(await self._answer(name, cls, handle, connection, payload))
-            except InvalidMessage as exc:
+            except Exception as exc:
+                return payload_of(self.refusal_of(name, sid, exc))
+
+        return answer
+
+    def refusal_of(self, name: str, sid: str, exc: Exception) -> Refusal:
+        """Log an exception that a request has raised, and return the client's answer.
+
+        Args:
+            name: the name of the request.
+            sid: the connection.
+            exc: the exception.
+        """
+        match exc:
+            case InvalidMessage():
                 self._refusals.info("refused %s of %s: %s", name, sid, shown(exc.problem))
-                return payload_of(Refusal(code="invalid_request", message=exc.problem))
-            except TokenError as exc:
+                return Refusal(code="invalid_request", message=exc.problem)
+            case TokenError():
                 self._refusals.info("refused %s of %s: %s (%s)", name, sid, exc.message, exc.code)
-                return payload_of(Refusal(code=exc.code, message=exc.message))
-            except TransportUnavailable as exc:
+                return Refusal(code=exc.code, message=exc.message)
+            case NotAllowed():
+                self._refusals.info("refused %s of %s: %s", name, sid, exc.refusal.code)
+                metrics.REFUSED.labels(exc.refusal.code).inc()
+                return exc.refusal
+            case TransportUnavailable():
                 logger.warning(
                     "could not answer %s of %s (%s); the client may try again", name, sid, exc
                 )
-                return payload_of(UNAVAILABLE)
-            except RuleTimeout as exc:
+                return UNAVAILABLE
+            case FunctionTimeout():
                 logger.error("refused %s of %s: %s", name, sid, exc)
                 metrics.REFUSED.labels(UNDECIDED.code).inc()
-                return payload_of(UNDECIDED)
-            except Exception:
-                logger.exception("%s of %s failed", name, sid)
-                return payload_of(Refusal(code="internal_error", message="something went wrong"))
-
-        return answer
+                return UNDECIDED
+        logger.error("%s of %s failed", name, sid, exc_info=exc)
+        return FAILED
 
     async def _answer(
         self,

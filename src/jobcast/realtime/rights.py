@@ -9,7 +9,8 @@ from typing import Final, Protocol
 
 from jobcast.errors import JobcastError, TransportUnavailable
 from jobcast.events import Refusal
-from jobcast.realtime.authorization import Authorizer, RuleTimeout
+from jobcast.realtime.application_function import FunctionTimeout
+from jobcast.realtime.authorization import Authorizer
 from jobcast.tokens import Subject
 
 CHECKED_AT_ONCE: Final = 100  # connections per group; the event loop runs between groups
@@ -84,7 +85,7 @@ class SubjectRights:
             group = sids[start : start + CHECKED_AT_ONCE]
             answers = await self._ask(job_id, group, owner)
             for sid, answer in answers.items():
-                if isinstance(answer, RuleTimeout):
+                if isinstance(answer, FunctionTimeout):
                     refused[sid] = UNDECIDED
                 elif isinstance(answer, Exception):
                     failures.append(answer)

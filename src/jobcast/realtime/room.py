@@ -11,10 +11,10 @@ from typing import Final
 from msgspec import UNSET, Struct
 
 from jobcast.errors import JobcastError, TransportUnavailable
-from jobcast.events import PROGRESS, Cursor, Joined, packet_of
+from jobcast.events import Cursor, Joined, packet_of
 from jobcast.realtime import metrics
 from jobcast.realtime.authorization import Grant
-from jobcast.realtime.connection.frames import ROOT, FrameBatch
+from jobcast.realtime.connection.frames import ROOT, FrameBatch, notice
 from jobcast.realtime.gap import Gap
 from jobcast.realtime.outlet import Outlet
 from jobcast.realtime.recent import Recent
@@ -145,13 +145,11 @@ class Room:
         """Send the messages since the last flush to each follower."""
         if not self._unsent:
             return
-        packets = [message.packet for message in self._unsent]
-        values = [self.job_id if message.kind == PROGRESS else None for message in self._unsent]
-        self._unsent.clear()
-        batch = FrameBatch(packets, values, self.namespace)
+        messages, self._unsent = self._unsent, []
+        batch = FrameBatch(messages, self.job_id, self.namespace)
         for outlet in self.followers.values():
             outlet.send(batch)
-        metrics.DELIVERED.inc(len(packets) * len(self.followers))
+        metrics.DELIVERED.inc(len(messages) * len(self.followers))
 
     def lags(self, position: Cursor, read_start: ReadStart) -> bool:
         """Return whether the followers lag behind the record's position in the store."""
@@ -197,7 +195,7 @@ class Room:
             merged = {message.seq: message for message in (*received, *snapshot.events)}
             later = [merged[seq] for seq in sorted(merged) if seq > self.seq]
             gap = Gap(self.seq, snapshot.complete_from).without(later)
-            self._send_history(gap.packets(self.job_id, later))
+            self._send_history(gap.events(self.job_id, later))
             self.seq = snapshot.seq
         return self._dismiss(read_start)
 
@@ -228,13 +226,12 @@ class Room:
             return False
         if snapshot.epoch != NO_RECORD or not self.followers:
             self.allowed = (snapshot.epoch, snapshot.owner)
-        packets = _record_packets(self.job_id, snapshot, after)
-        packets += [message.packet for message in since]
-        batch = FrameBatch(packets, namespace=self.namespace)
+        messages = [*_record_messages(self.job_id, snapshot, after), *since]
+        batch = FrameBatch(messages, self.job_id, self.namespace)
         for outlet in outlets:
             if not outlet.closed:
                 outlet.send_history(batch)
-                metrics.DELIVERED.inc(len(packets) - 1)
+                metrics.DELIVERED.inc(len(messages) - 1)
                 self.followers[outlet.sid] = outlet
         return True
 
@@ -245,7 +242,7 @@ class Room:
 
     def _start_record(self, snapshot: Snapshot, after: Cursor | None = None) -> None:
         """Send a new record, or one that has gone back, to the followers."""
-        self._send_history(_record_packets(self.job_id, snapshot, after))
+        self._send_history(_record_messages(self.job_id, snapshot, after))
         self._move_to(snapshot)
 
     def _end_record(self) -> None:
@@ -253,7 +250,7 @@ class Room:
         rest = self._recent.within(self.epoch, self.seq, NO_UPPER_BOUND)
         if rest:
             gap = Gap(self.seq, rest[-1].seq + 1).without(rest)
-            self._send_history(gap.packets(self.job_id, rest))
+            self._send_history(gap.events(self.job_id, rest))
             self.seq = rest[-1].seq
 
     def _move_to(self, snapshot: Snapshot) -> None:
@@ -285,12 +282,12 @@ class Room:
         self._unsent.append(message)
         return True
 
-    def _send_history(self, packets: Sequence[str]) -> None:
+    def _send_history(self, messages: Sequence[Message]) -> None:
         self.flush()
-        batch = FrameBatch(packets, namespace=self.namespace)
+        batch = FrameBatch(messages, self.job_id, self.namespace)
         for outlet in self.followers.values():
             outlet.send_history(batch)
-        metrics.DELIVERED.inc(len(packets) * len(self.followers))
+        metrics.DELIVERED.inc(len(messages) * len(self.followers))
 
 
 def is_ahead(cursor: Cursor | None, position: Cursor | Snapshot) -> bool:
@@ -298,8 +295,8 @@ def is_ahead(cursor: Cursor | None, position: Cursor | Snapshot) -> bool:
     return cursor is not None and cursor.epoch == position.epoch and cursor.seq > position.seq
 
 
-def _record_packets(job_id: str, snapshot: Snapshot, after: Cursor | None) -> list[str]:
-    """Return a record's packets for followers with a cursor: all that they have to get.
+def _record_messages(job_id: str, snapshot: Snapshot, after: Cursor | None) -> list[Message]:
+    """Return a record's messages for followers with a cursor: all that they have to get.
 
     If the record has gone back, its content differs although the epoch is the same. An empty record
     precedes it then, because clients discard their state when the epoch changes.
@@ -310,18 +307,17 @@ def _record_packets(job_id: str, snapshot: Snapshot, after: Cursor | None) -> li
     seen = known if snapshot.recovered else 0
     events = [message for message in snapshot.events if message.seq > seen]
     records = [Snapshot(), snapshot] if has_gone_back else [snapshot]
-    packets = [joined_packet(job_id, record) for record in records]
-    return packets + Gap(known, snapshot.complete_from).packets(job_id, events)
+    messages = [joined_message(job_id, record) for record in records]
+    return messages + Gap(known, snapshot.complete_from).events(job_id, events)
 
 
-def joined_packet(job_id: str, snapshot: Snapshot) -> str:
-    """Return the ``joined`` packet that precedes a record's events."""
-    return packet_of(
-        Joined(
-            job_id=job_id,
-            epoch=snapshot.epoch,
-            seq=snapshot.seq,
-            status=snapshot.state,
-            complete_from=snapshot.complete_from if snapshot.complete_from > 1 else UNSET,
-        )
+def joined_message(job_id: str, snapshot: Snapshot) -> Message:
+    """Return the ``joined`` message that precedes a record's events."""
+    joined = Joined(
+        job_id=job_id,
+        epoch=snapshot.epoch,
+        seq=snapshot.seq,
+        status=snapshot.state,
+        complete_from=snapshot.complete_from if snapshot.complete_from > 1 else UNSET,
     )
+    return notice(packet_of(joined))

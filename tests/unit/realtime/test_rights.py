@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Any
 
-from jobcast.realtime.authorization import RuleTimeout
+from jobcast.realtime.application_function import FunctionTimeout
 from jobcast.realtime.rights import CHECKED_AT_ONCE, NOT_FOUND, UNDECIDED, SubjectRights
 from jobcast.tokens import Subject
 from tests.support import TIMEOUT
@@ -39,7 +39,7 @@ async def test_no_further_group_is_checked_after_a_timeout() -> None:
         async def allows(self, subject: Subject, *_: object) -> bool:
             checked.append(subject.sub)
             if subject.sub == "0":
-                raise RuleTimeout(10)
+                raise FunctionTimeout("JOBCAST_AUTHORIZE", 10)
             return True
 
     sids = [str(number) for number in range(3 * CHECKED_AT_ONCE)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -23,7 +23,7 @@ from jobcast.aio import BackgroundTasks, LoopChange
 from jobcast.realtime import metrics
 from jobcast.realtime.connection.addresses import Addresses
 from jobcast.realtime.connection.budget import Budget
-from jobcast.realtime.connection.outbox import Outbox, SendMemory
+from jobcast.realtime.connection.outbox import Outbox
 from jobcast.realtime.connection.packets import (
     MAX_ATTACHMENT_BYTES,
     BadPacket,
@@ -40,11 +40,11 @@ from jobcast.realtime.connection.screening import (
     replay,
     session_of,
 )
+from jobcast.realtime.connection.send_queue import SendMemory
 from jobcast.realtime.connection.websocket import WebSocket, translate_request
 from jobcast.settings import Settings
 
 POLL_TIMEOUT: Final = 1.0  # seconds to wait for a poll when the process shuts down
-RETRY_AFTER: Final = 5  # seconds that a client should wait when the server is full
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,9 @@ class EngineIOAdapter:
         exclusive: whether only jobcast uses the server. The clients of an application that shares
             the server may use binary packets and acknowledgements, and send any number of messages.
         on_other_loop: called when a client connects in another event loop than before.
+        addresses: the addresses of all connections of the process.
+        memory: the memory limit for all connections of the process.
+        refusals: the log of refused and closed connections.
     """
 
     def __init__(
@@ -70,6 +73,9 @@ class EngineIOAdapter:
         *,
         exclusive: bool = False,
         on_other_loop: Callable[[], None],
+        addresses: Addresses,
+        memory: SendMemory,
+        refusals: RefusalLog,
     ) -> None:
         self._sio = sio
         self._eio = sio.eio
@@ -79,10 +85,11 @@ class EngineIOAdapter:
         self._change = LoopChange()
         self._reset()
         self._budgets: dict[str, Budget] = {}
-        self._addresses = Addresses()
+        self._addresses = addresses
+        self._memory = memory
         self._attached: Counter[str] = Counter()  # bytes of attachments of the incomplete packet
         self._monitors = self._eio.start_service_task
-        self.refusals = RefusalLog(logger)
+        self.refusals = refusals
         self._polling = PollingReader(self._eio, settings, self.budget, self.refusals)
         if self._eio.async_mode == "asgi":
             _replace_async(
@@ -102,7 +109,6 @@ class EngineIOAdapter:
 
     def _reset(self) -> None:
         """Reset the state that belongs to one event loop."""
-        self._memory = SendMemory(self._settings.send_memory)
         self._timers: dict[str, asyncio.TimerHandle] = {}  # unauthenticated connections
         self._tasks = BackgroundTasks()
         self._draining = False
@@ -145,7 +151,7 @@ class EngineIOAdapter:
         socket = self._eio.sockets[eio_sid]
         if not isinstance(socket.queue, Outbox):
             outbox = Outbox(
-                partial(self._cut, eio_sid), self._settings.send_buffer, memory=self._memory
+                partial(self.cut, eio_sid), self._settings.send_buffer, memory=self._memory
             )
             while not socket.queue.empty():
                 outbox.put_nowait(socket.queue.get_nowait())
@@ -210,7 +216,7 @@ class EngineIOAdapter:
                 " (JOBCAST_MAX_UNAUTHENTICATED)", oldest, self.address(oldest), len(self._timers),
             )  # fmt: skip
             self._stop_timer(oldest)
-            self._cut(oldest)
+            self.cut(oldest)
 
     def refuse_new(self) -> None:
         """Refuse new connections, because the process is about to shut down."""
@@ -238,10 +244,10 @@ class EngineIOAdapter:
         else:
             self._tasks.spawn(self._end_long_poll(socket))
 
-    async def aclose(self, remaining: Iterable[str]) -> None:
-        """Cut the remaining connections and those that have not authenticated."""
-        for eio_sid in [*remaining, *self._timers]:
-            self._cut(eio_sid)
+    async def aclose(self) -> None:
+        """Cut the connections that have not authenticated, and wait until all have closed."""
+        for eio_sid in list(self._timers):
+            self.cut(eio_sid)
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -266,7 +272,7 @@ class EngineIOAdapter:
         try:
             sid = session_of(scope)
             if sid is None:
-                self._check_limits(scope)
+                self._addresses.check(address_of(scope))
             else:
                 self._check_session(sid)
             if scope["type"] == "http" and scope["method"] == "POST":
@@ -297,26 +303,6 @@ class EngineIOAdapter:
         if socket is not None and socket.closed:
             del self._eio.sockets[sid]
             raise Refused(HTTPStatus.BAD_REQUEST, "the session is closed")
-
-    def _check_limits(self, scope: Scope) -> None:
-        """Check that another connection may open.
-
-        Raises:
-            Refused: the server or the client's address has too many connections.
-        """
-        limit = self._settings.max_connections
-        if limit and len(self._eio.sockets) >= limit:
-            raise Refused(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "the server has too many connections (JOBCAST_MAX_CONNECTIONS)", RETRY_AFTER,
-            )  # fmt: skip
-        limit = self._settings.max_connections_per_address
-        if limit and self._addresses.count(address_of(scope)) >= limit:
-            raise Refused(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                "the address has too many connections (JOBCAST_MAX_CONNECTIONS_PER_ADDRESS;"
-                " if it is a proxy's, JOBCAST_TRUSTED_PROXIES should list it)", RETRY_AFTER,
-            )  # fmt: skip
 
     def _websocket(self, handler: Any, server: Any) -> WebSocket:
         """Return the handler of a WebSocket. python-engineio calls this for each WebSocket."""
@@ -421,7 +407,7 @@ class EngineIOAdapter:
             )  # fmt: skip
             self._tasks.spawn(self.end(eio_sid))
 
-    def _cut(self, eio_sid: str, pending: int = 0) -> None:
+    def cut(self, eio_sid: str, pending: int = 0) -> None:
         """Close a connection immediately, without a close packet."""
         if pending:
             logger.warning(

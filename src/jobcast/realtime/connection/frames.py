@@ -1,4 +1,4 @@
-"""Batches of Socket.IO packets that are encoded and framed once for several connections."""
+"""Batches of messages that are encoded once for several connections of a kind."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from typing import Final
 
 from engineio.packet import MESSAGE, Packet
 
+from jobcast.events import PROGRESS, STATUS
+from jobcast.transports.base import NO_RECORD, Message
+
 ROOT: Final = "/"  # the default namespace, which packets do not name
+
+_PREFIX: Final = '42["'  # the packet types, and the start of the array with the event's name
 
 # The first byte of a WebSocket frame that contains a complete message.
 _TEXT: Final = 0x81
@@ -15,45 +20,43 @@ _BINARY: Final = 0x82
 
 
 class FrameBatch:
-    """An ordered batch of encoded packets (``42[...]``).
+    """An ordered batch of messages, encoded once for all connections of a kind.
 
     Args:
-        packets: the packets to send.
-        values: for each packet, the key of the value that it updates, or None. A packet with a key
-            replaces an unsent packet with the same key. Empty if no packet has a key.
-        namespace: the namespace of the packets.
+        messages: the messages to send.
+        job_id: the job that the messages belong to, or None. An unsent progress event of the job
+            is replaced by a newer one.
+        namespace: the Socket.IO namespace of the packets.
     """
 
-    __slots__ = ("_frames", "_namespace", "_packets", "_texts", "_values")
+    __slots__ = ("_events", "_frames", "_namespace", "_packets", "job_id", "messages")
 
     def __init__(
-        self,
-        packets: Sequence[str],
-        values: Sequence[str | None] = (),
-        namespace: str = ROOT,
+        self, messages: Sequence[Message], job_id: str | None = None, namespace: str = ROOT
     ) -> None:
-        self._texts = packets
-        self._values = values
+        self.messages = messages
+        self.job_id = job_id
         self._namespace = namespace
         # Computed on demand; functools.cached_property needs a __dict__, and takes a lock in 3.11.
         self._frames: bytes | None = None
         self._packets: list[Packet] | None = None
+        self._events: list[bytes] | None = None
 
     def __len__(self) -> int:
-        return len(self._texts)
+        return len(self.messages)
 
     @property
     def size(self) -> int:
         """The size of all packets in characters."""
-        return sum(map(len, self._texts))
+        return sum(len(message.packet) for message in self.messages)
 
     @property
     def texts(self) -> Sequence[str]:
         """The packets as Engine.IO messages."""
         if self._namespace == ROOT:
-            return self._texts
+            return [message.packet for message in self.messages]
         # The first two characters are the packet types of Engine.IO and Socket.IO.
-        return [f"42{self._namespace},{packet[2:]}" for packet in self._texts]
+        return [f"42{self._namespace},{message.packet[2:]}" for message in self.messages]
 
     @property
     def frames(self) -> bytes:
@@ -70,9 +73,36 @@ class FrameBatch:
         return self._packets
 
     @property
+    def events(self) -> Sequence[bytes]:
+        """The messages as the events of an event stream, without their ids and final lines."""
+        if self._events is None:
+            self._events = [event_lines(message.packet) for message in self.messages]
+        return self._events
+
+    @property
     def values(self) -> Sequence[str | None]:
-        """The key of each packet's value, or None."""
-        return self._values or [None] * len(self._texts)
+        """The key of each message's value, or None.
+
+        A packet with a key replaces an unsent packet with the same key.
+        """
+        return [self.job_id if message.kind == PROGRESS else None for message in self.messages]
+
+
+def notice(packet: str) -> Message:
+    """Return a packet that is not an event of a job as a message of a batch: it has no position."""
+    return Message(NO_RECORD, 0, STATUS, packet)
+
+
+def event_lines(packet: str) -> bytes:
+    """Return a packet as lines of an event stream (WHATWG HTML, section 9.2).
+
+    >>> event_lines('42["left",{"job_id":"42"}]')
+    b'event: left\\ndata: {"job_id":"42"}\\n'
+    """
+    end = packet.index('"', len(_PREFIX))
+    # A line break in JSON is only white space.
+    data = packet[end + 2 : -1].replace("\r", " ").replace("\n", " ")
+    return f"event: {packet[len(_PREFIX) : end]}\ndata: {data}\n".encode()
 
 
 def frame(message: str | bytes) -> bytes:

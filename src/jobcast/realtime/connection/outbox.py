@@ -1,20 +1,18 @@
-"""The bounded queue of outgoing packets of one connection, which replaces stale progress."""
+"""The queue of outgoing packets of one Engine.IO connection."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from typing import Final, Protocol
 
 from engineio.packet import PING, Packet
 
 from jobcast.aio import cancel_and_wait
-from jobcast.realtime import metrics
 from jobcast.realtime.connection.frames import FrameBatch, frame
+from jobcast.realtime.connection.send_queue import DEFAULT_LIMIT, SendMemory, SendQueue
 
-DEFAULT_LIMIT: Final = 1024 * 1024  # maximum size of a connection's queue, in characters
 CHUNK: Final = 64 * 1024  # characters that the writer takes at once, which cannot be conflated
 MAX_PACKETS: Final = 16  # packets that it takes at once: Python's client reads no more per poll
 
@@ -41,47 +39,8 @@ class Sink(Protocol):
         """Close the WebSocket immediately."""
 
 
-class SendMemory:
-    """The memory limit for the outboxes of all connections of a process.
-
-    Beyond the limit, the connection with the largest outbox is cut. The outbox of a client that
-    reads is small.
-
-    Args:
-        limit: the maximum size of all outboxes, in characters.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._waiting: dict[Outbox, int] = {}
-        self._total = 0
-        self._cutting = False
-
-    def update(self, outbox: Outbox) -> None:
-        """Update the size of one outbox, and cut connections while the total exceeds the limit."""
-        size = outbox.pending
-        self._total += size - self._waiting.get(outbox, 0)
-        if size:
-            self._waiting[outbox] = size
-        else:
-            self._waiting.pop(outbox, None)
-        if self._total <= self._limit or self._cutting:
-            return  # cutting a connection calls this method recursively
-        self._cutting = True
-        try:
-            while self._total > self._limit and len(self._waiting) > 1:
-                max(self._waiting, key=self._waiting.__getitem__).cut()
-        finally:
-            self._cutting = False
-
-
-class Outbox:
+class Outbox(SendQueue[Packet | None]):
     """A bounded queue for an Engine.IO socket, in place of python-engineio's unbounded one.
-
-    A newer progress event of a job replaces one that was not written yet. If the queue still
-    exceeds its limit, the connection is closed: the client reconnects with a cursor and reads the
-    missed events from the history. A history is accepted as a whole, so that clients can read one
-    that is larger than the limit.
 
     A long poll takes the queued packets. For a WebSocket, packets are written immediately if
     possible. They are queued, and written by a task, only if they have to wait.
@@ -96,9 +55,8 @@ class Outbox:
     """
 
     __slots__ = (
-        "_arrived", "_bound", "_keys", "_limit", "_low", "_memory", "_on_overflow", "_packets",
-        "_pump", "_settled", "_taken", "_taken_packets", "_ticket", "_unfinished",
-        "_values", "overflowed", "pending", "sink",
+        "_arrived", "_on_overflow", "_pump", "_settled", "_taken", "_taken_packets", "_unfinished",
+        "sink",
     )  # fmt: skip
 
     def __init__(
@@ -108,13 +66,8 @@ class Outbox:
         *,
         memory: SendMemory | None = None,
     ) -> None:
-        self._memory = memory
-        self._packets: OrderedDict[int, Packet | None] = OrderedDict()
+        super().__init__(limit, memory)
         self._on_overflow = on_overflow
-        self._limit = self._bound = limit
-        self._ticket = 0
-        self._values: dict[str, int] = {}  # key of a value: the ticket of its latest packet
-        self._keys: dict[int, str] = {}
         self._taken = 0  # characters taken since the writer last waited
         self._taken_packets = 0
         self._unfinished = 0
@@ -122,10 +75,7 @@ class Outbox:
         # Created on demand: they are rarely needed, and an event is larger than all other state.
         self._arrived: asyncio.Event | None = None
         self._settled: asyncio.Event | None = None
-        self._low: asyncio.Event | None = None
         self.sink: Sink | None = None
-        self.pending = 0  # characters
-        self.overflowed = False
 
     def attach(self, sink: Sink) -> None:
         """Write to a WebSocket from now on, starting with the queued packets."""
@@ -158,62 +108,6 @@ class Outbox:
         for packet, value in zip(batch.packets, batch.values, strict=True):
             self.offer(packet, value)
 
-    def offer(self, packet: Packet, replaces: str | None = None) -> None:
-        """Queue the packet of a live event.
-
-        Args:
-            packet: the packet to write.
-            replaces: the key of the value that the packet updates. A queued packet with the same
-                key is removed.
-        """
-        if self.overflowed:
-            return
-        if replaces is not None and (stale := self._values.get(replaces)) is not None:
-            self._withdraw(stale)
-            metrics.CONFLATED.inc()
-        if self.pending > self._bound:
-            self.cut()
-            return
-        self._add(packet)
-        if replaces is not None:
-            self._values[replaces] = self._ticket
-            self._keys[self._ticket] = replaces
-
-    def offer_history(self, packets: Sequence[Packet]) -> None:
-        """Queue all packets of a job's history."""
-        if self.overflowed:
-            return
-        if self.pending > self._limit:
-            self.cut()
-            return
-        for packet in packets:
-            self._add(packet)
-        self._bound = max(self._bound, self.pending + self._limit)
-
-    @property
-    def is_low(self) -> bool:
-        """Whether :meth:`drained` returns immediately."""
-        return self._low is None
-
-    async def drained(self) -> None:
-        """Wait until the queue is short enough for another history."""
-        if self._low is not None:
-            await self._low.wait()
-
-    def cut(self) -> None:
-        """Discard the queue and close the connection, because the queue is too large."""
-        self.overflowed = True
-        pending = self.pending
-        self.discard()
-        metrics.SLOW.inc()
-        self._on_overflow(pending)
-
-    def discard(self) -> None:
-        """Discard all queued packets."""
-        while self._packets:
-            self._pop()
-            self.task_done()
-
     def put_nowait(self, packet: Packet | None) -> None:
         """Queue a packet of python-socketio. None closes the connection after all queued packets.
 
@@ -245,7 +139,7 @@ class Outbox:
             # Queued packets can still be conflated; packets that the writer holds cannot.
             raise asyncio.QueueEmpty
         packet = self._pop()
-        self._taken += _size(packet)
+        self._taken += self._size(packet)
         self._taken_packets += 1
         return packet
 
@@ -268,21 +162,14 @@ class Outbox:
         return not self._packets
 
     def _add(self, packet: Packet | None) -> None:
-        self._ticket += 1
+        super()._add(packet)
         self._unfinished += 1
-        self._packets[self._ticket] = packet
         if packet is not None and packet.packet_type == PING:
             # Behind a long queue, the ping would time out although the client still reads.
             self._packets.move_to_end(self._ticket, last=False)
-        self._count(_size(packet))
         if self._arrived is not None:
             self._arrived.set()
         self._start_pump()
-
-    def _pop(self) -> Packet | None:
-        ticket, packet = self._packets.popitem(last=False)
-        self._forget(ticket, packet)
-        return packet
 
     def _start_pump(self) -> None:
         if self._pump is None and self.sink is not None:
@@ -309,30 +196,12 @@ class Outbox:
         finally:
             self._pump = None
 
-    def _withdraw(self, ticket: int) -> None:
-        self._forget(ticket, self._packets.pop(ticket))
+    def _overflow(self, pending: int) -> None:
+        self._on_overflow(pending)
+
+    def _dropped(self) -> None:
         self.task_done()
 
-    def _forget(self, ticket: int, packet: Packet | None) -> None:
-        key = self._keys.pop(ticket, None)
-        if key is not None:
-            del self._values[key]
-        self._count(-_size(packet))
-
-    def _count(self, change: int) -> None:
-        self.pending += change
-        if self._memory is not None:
-            self._memory.update(self)
-        if self.pending > self._limit // 2:
-            if self._low is None:
-                self._low = asyncio.Event()
-            return
-        self._bound = self._limit
-        if self._low is not None:
-            self._low.set()
-            self._low = None
-
-
-def _size(packet: Any) -> int:
-    data = None if packet is None else packet.data
-    return len(data) if isinstance(data, str | bytes) else 0
+    def _size(self, packet: Packet | None) -> int:
+        data = None if packet is None else packet.data
+        return len(data) if isinstance(data, str | bytes) else 0

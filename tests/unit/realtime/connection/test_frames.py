@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
 
 import pytest
 from engineio.packet import MESSAGE, PING, Packet
@@ -15,10 +16,13 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 
-from jobcast.realtime.connection.frames import ROOT, FrameBatch, frame
+from jobcast.events import LOG, PROGRESS
+from jobcast.realtime.connection.frames import ROOT, FrameBatch, event_lines, frame, notice
+from jobcast.transports.base import Message
 
 SIZES = (0, 1, 125, 126, 127, 65535, 65536, 1_000_000)  # around the sizes where the header grows
-PACKETS = ['42["a",{"n":1}]', '42["b",{"text":"grüße \\u0000 🎉"}]', '42["c"]']
+PACKETS = ['42["a",{"n":1}]', '42["b",{"text":"grüße \\u0000 🎉"}]', '42["c",{}]']
+MESSAGES = [Message("e", seq, LOG, packet) for seq, packet in enumerate(PACKETS, 1)]
 
 
 def read(data: bytes, piece: int | None = None) -> list[str | bytes]:
@@ -81,7 +85,7 @@ def test_consecutive_frames_decode_in_order_for_any_chunk_size(
 
 
 def test_batch_frames_decode_to_its_packets_in_order() -> None:
-    batch = FrameBatch(PACKETS)
+    batch = FrameBatch(MESSAGES)
     assert len(batch) == 3
     assert list(batch.texts) == PACKETS
     assert read(batch.frames) == PACKETS
@@ -95,7 +99,7 @@ def test_empty_batch_has_no_bytes() -> None:
 
 @pytest.mark.parametrize("namespace", ["/", "/jobs", "/a/b-c"])
 def test_frames_and_packets_carry_the_namespace(namespace: str) -> None:
-    batch = FrameBatch(PACKETS, namespace=namespace)
+    batch = FrameBatch(MESSAGES, namespace=namespace)
     framed = read(batch.frames)
     assert framed == [packet.encode() for packet in batch.packets]
     assert len(framed) == len(PACKETS)
@@ -111,7 +115,7 @@ def test_frames_and_packets_carry_the_namespace(namespace: str) -> None:
 
 
 def test_packets_encode_to_the_same_engine_io_messages() -> None:
-    batch = FrameBatch(PACKETS)
+    batch = FrameBatch(MESSAGES)
     assert [packet.packet_type for packet in batch.packets] == [MESSAGE] * 3
     assert [packet.encode() for packet in batch.packets] == PACKETS
     again = [Packet(encoded_packet=text) for text in read(batch.frames)]
@@ -127,13 +131,53 @@ def test_engine_io_control_packets_keep_their_encoding(packet: Packet) -> None:
     assert read(frame(packet.encode())) == [packet.encode()]
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [((), [None, None, None]), (("a", None, "b"), ["a", None, "b"])],
+def test_progress_of_a_job_replaces_older_progress_of_the_same_job() -> None:
+    batch = FrameBatch(
+        [Message("e", 1, LOG, PACKETS[0]), Message("e", 2, PROGRESS, PACKETS[1])], "42"
+    )
+    assert list(batch.values) == [None, "42"]
+    assert len(list(zip(batch.packets, batch.values, strict=True))) == 2
+
+
+def test_event_stream_has_the_name_and_the_data_of_each_packet() -> None:
+    batch = FrameBatch([notice('42["left",{"job_id":"42"}]'), *MESSAGES[:2]], "42")
+    assert [read_event(text) for text in batch.events] == [
+        ("left", {"job_id": "42"}),
+        ("a", {"n": 1}),
+        ("b", {"text": "grüße \x00 🎉"}),
+    ]
+    assert batch.events is batch.events  # encoded once for all followers
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda values: (
+        st.lists(values)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), values)
+    ),
+    max_leaves=10,
 )
-def test_batch_has_one_value_per_packet(
-    values: Sequence[str | None], expected: list[str | None]
+
+
+@given(
+    st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), json_values),
+    st.sampled_from([None, 1]),
+)
+@example({"a": "x\r\ny\u2028z"}, None)
+@example({"result": [1, 2]}, 1)
+def test_any_payload_stays_on_one_line_of_the_event_stream(
+    payload: dict[str, object], indent: int | None
 ) -> None:
-    batch = FrameBatch(PACKETS, values)
-    assert list(batch.values) == expected
-    assert len(list(zip(batch.packets, batch.values, strict=True))) == 3
+    text = json.dumps(payload, ensure_ascii=False, indent=indent).replace("\n", "\r\n")
+    lines = event_lines(f'42["job_complete",{text}]')
+    assert len(re.split(rb"\r\n|\r|\n", lines)) == 3
+    assert read_event(lines) == ("job_complete", payload)
+
+
+def read_event(lines: bytes) -> tuple[str, object]:
+    """Return the name and the payload of an event of a stream."""
+    name, data, end = lines.decode().split("\n")
+    assert name.startswith("event: ")
+    assert data.startswith("data: ")
+    assert end == ""
+    return name[len("event: ") :], json.loads(data[len("data: ") :])

@@ -1,0 +1,80 @@
+"""Authentication by the application: ``JOBCAST_AUTHENTICATE``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import HTTPConnection
+
+from jobcast.errors import TokenError
+from jobcast.realtime.application_function import (
+    ApplicationFunction,
+    FunctionFailed,
+    FunctionTimeout,
+)
+from jobcast.settings import Settings
+from jobcast.tokens import Subject
+
+Identify = Callable[[HTTPConnection], "str | Subject | Awaitable[str | Subject | None] | None"]
+"""The type of the function that ``JOBCAST_AUTHENTICATE`` names.
+
+The function returns the subject of a client that sent no token, by the headers and cookies of its
+request: a string, or a :class:`Subject` with an expiry or claims. None refuses the client. It may
+be ``async``. A plain function runs in a thread, so it may query a database.
+"""
+
+logger = logging.getLogger(__name__)
+
+
+class Authenticator:
+    """Authentication of clients without a token.
+
+    Raises:
+        SettingsError: ``JOBCAST_AUTHENTICATE`` does not name a function.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._identify = (
+            None
+            if settings.authenticate is None
+            else ApplicationFunction(
+                "JOBCAST_AUTHENTICATE", settings.authenticate, settings.authorize_timeout, _subject
+            )
+        )
+
+    def close(self) -> None:
+        """Release the function's threads. Later calls start new ones."""
+        if self._identify is not None:
+            self._identify.close()
+
+    async def identify(self, connection: HTTPConnection) -> Subject | None:
+        """Return the subject of a request, or None if there is none.
+
+        Raises:
+            TokenError: the function failed or did not answer in time.
+        """
+        if self._identify is None:
+            return None
+        try:
+            return await self._identify(connection)
+        except FunctionTimeout as exc:
+            logger.error("refused a client: %s", exc)
+            raise TokenError(
+                "unavailable", "the client could not be authenticated in time; try again later"
+            ) from None
+        except FunctionFailed as exc:
+            logger.exception("refused a client: %s", exc)
+            raise TokenError("internal_error", "something went wrong") from None
+
+
+def _subject(answer: Any) -> Subject | None:
+    if answer is None or isinstance(answer, Subject):
+        return answer
+    if not isinstance(answer, str) or not answer:
+        raise TypeError(
+            "JOBCAST_AUTHENTICATE should return a string, a Subject or None, not"
+            f" {type(answer).__name__}"
+        )
+    return Subject(sub=answer)

@@ -60,7 +60,8 @@ async def test_issued_token_fits_the_settings() -> None:
     )  # fmt: skip
     token = issue(settings, "alice", ttl=3600, jobs=["a"], jti="7")
     subject = await TokenVerifier(settings).verify(token)
-    assert (subject.sub, subject.jobs, subject.token_id) == ("alice", {"a"}, "7")
+    assert (subject.sub, subject.token_id) == ("alice", "7")
+    assert subject.jobs == {"a"}
     assert 0 < subject.expires_at - time.time() <= 60
     assert jwt.get_unverified_header(token)["kid"] == "new"
 

@@ -29,11 +29,15 @@ JOB_ID_MAX_LENGTH: Final = 128  # characters
 JOB_ID_PATTERN: Final = r"^[A-Za-z0-9_.:@=+/~-]{1,128}\Z"
 TOKEN_MAX_LENGTH: Final = 8192  # characters
 
+# The values that this version publishes. The lists are open: a newer version may publish others, so
+# received values are of the type OpenValue.
 Level = Literal["debug", "info", "warning", "error", "critical"]
 Reason = Literal["failure", "revoked", "time_limit", "worker_lost", "expired", "rejected"]
 RunStatus = Literal["queued", "started", "retrying", "stalled"]
 State = Literal["pending", "queued", "started", "retrying", "stalled", "complete", "error"]
 LEVELS: Final[tuple[Level, ...]] = get_args(Level)
+REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
+RUN_STATUSES: Final[tuple[RunStatus, ...]] = get_args(RunStatus)
 TERMINAL_STATES: Final = frozenset({"complete", "error"})
 
 # How buffers and stores may treat an event: a newer progress event replaces an older one, a log
@@ -49,12 +53,17 @@ Token = Annotated[str, Meta(min_length=1, max_length=TOKEN_MAX_LENGTH)]
 NonNegativeInt = Annotated[int, Meta(ge=0)]
 SEQ_MAX: Final = 2**53 - 1  # the largest integer that JSON parsers and Lua represent exactly
 Seq = Annotated[int, Meta(ge=0, le=SEQ_MAX)]
+TrimmedTo = Annotated[int, Meta(ge=2, le=SEQ_MAX)]  # a seq with trimmed events before it
 # Bounded, because JSON cannot represent infinity.
 Finite = Annotated[float, Meta(ge=-1e308, le=1e308)]
 NonNegative = Annotated[float, Meta(ge=0, le=1e308)]
 Epoch = Annotated[str, Meta(max_length=64)]
 Time = Annotated[datetime, Meta(tz=True)]
 Percentage = Annotated[float, Meta(ge=0, le=100)]
+OPEN_VALUE_MAX_LENGTH: Final = 64  # characters
+OpenValue = Annotated[str, Meta(min_length=1, max_length=OPEN_VALUE_MAX_LENGTH)]
+# The states that no ``job_status`` leads to: a job without events has one, terminal events others.
+OpenStatus = Annotated[OpenValue, Meta(pattern=r"^(?!(pending|complete|error)\Z)")]
 
 _JOB_ID = re.compile(JOB_ID_PATTERN)
 _ROOM_PREFIX = "job_"
@@ -115,7 +124,7 @@ class JobEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     seq: NonNegativeInt = 0
 
     @property
-    def state(self) -> State | None:
+    def state(self) -> str | None:
         """The state of the job after this event; None if the event does not change it."""
         return None
 
@@ -126,17 +135,17 @@ class JobStatus(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
     name: ClassVar[str] = "job_status"
     kind: ClassVar[Kind] = "s"
 
-    status: RunStatus
+    status: OpenStatus
     task: str | UnsetType = UNSET  # the Celery task's name
     attempt: Annotated[int, Meta(ge=1)] | UnsetType = UNSET  # 1 for the first attempt
     # The number of this run among all runs of the job id, from 1. The store assigns it.
     run: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
-    eta: Time | UnsetType = UNSET  # when a retry is due
+    retry_at: Time | UnsetType = UNSET  # when a retry is due
     error: str | UnsetType = UNSET  # the class name of the exception that caused a retry
     message: str | UnsetType = UNSET
 
     @property
-    def state(self) -> State:
+    def state(self) -> str:
         """The same as ``status``."""
         return self.status
 
@@ -148,7 +157,7 @@ class JobProgress(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
     kind: ClassVar[Kind] = "p"
 
     percentage: Percentage | None  # None if the total is unknown
-    message: str | None
+    message: str | UnsetType = UNSET
     current: Finite | UnsetType = UNSET
     total: Finite | UnsetType = UNSET
     stage: str | UnsetType = UNSET
@@ -162,7 +171,7 @@ class JobLog(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
     name: ClassVar[str] = "job_log"
     kind: ClassVar[Kind] = "l"
 
-    level: Level
+    level: OpenValue
     message: str
     # The attempt that logged the line. The store sets it if the line arrives after its run's end.
     attempt: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
@@ -183,14 +192,17 @@ class JobComplete(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobError(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
-    """The job failed or was terminated. Terminal. ``error`` is the exception's class name."""
+    """The job failed or was terminated. Terminal, whatever its ``reason`` is.
+
+    ``error`` is the exception's class name.
+    """
 
     name: ClassVar[str] = "job_error"
     kind: ClassVar[Kind] = "t"
 
     error: str
     message: str
-    reason: Reason
+    reason: OpenValue
 
     @property
     def state(self) -> State:
@@ -203,11 +215,43 @@ JOB_EVENTS: Final[Mapping[str, type[JobEvent]]] = {
 }
 
 
+# The field of each event that has a value of an open list, and the values that are published.
+PUBLISHED: Final[Mapping[type[JobEvent], tuple[str, tuple[str, ...]]]] = {
+    JobStatus: ("status", RUN_STATUSES),
+    JobLog: ("level", LEVELS),
+    JobError: ("reason", REASONS),
+}
+
+
+def check_published(event: JobEvent) -> JobEvent:
+    """Return ``event`` if this version publishes its status, level or reason.
+
+    Raises:
+        InvalidMessage: the value is not in the list of this version.
+    """
+    name, values = PUBLISHED.get(type(event), ("job_id", ()))
+    if values and (value := getattr(event, name)) not in values:
+        raise InvalidMessage(
+            event.name, f"{name} should be one of {', '.join(values)}, not {value!r}"
+        )
+    return event
+
+
 class Cursor(Struct, frozen=True, kw_only=True):
     """A position in a job's events: the client has all up to ``seq`` of the record ``epoch``."""
 
     epoch: Epoch
     seq: Seq
+
+
+class Hello(Struct, frozen=True, kw_only=True):
+    """The first event of a connection: the server, and the requests that it answers."""
+
+    name: ClassVar[str] = "hello"
+
+    protocol: Annotated[int, Meta(ge=1)]
+    server: str  # such as jobcast/1.0.0
+    features: tuple[OpenValue, ...]
 
 
 class Joined(Struct, frozen=True, kw_only=True):
@@ -218,7 +262,22 @@ class Joined(Struct, frozen=True, kw_only=True):
     job_id: JobId
     epoch: Epoch
     seq: Seq
-    status: State
+    status: OpenValue
+    # The first seq from which the history is complete; missing if nothing was trimmed.
+    complete_from: TrimmedTo | UnsetType = UNSET
+
+
+class JobGap(Struct, frozen=True, kw_only=True):
+    """History between two positions was trimmed: events with ``after < seq < before``.
+
+    The server sends it in the order of seq, before the first event that follows the gap.
+    """
+
+    name: ClassVar[str] = "job_gap"
+
+    job_id: JobId
+    after: Seq
+    before: TrimmedTo
 
 
 class Left(Struct, frozen=True, kw_only=True):
@@ -256,6 +315,9 @@ class Draining(Struct, frozen=True, kw_only=True):
     closes_in: NonNegative  # seconds until the server closes the connection
 
 
+ServerMessage = Hello | Joined | JobGap | Left | TokenExpiring | Closing | Draining
+
+
 # --- client to server, and the acknowledgements -------------------------------------------------
 
 
@@ -269,7 +331,12 @@ class JoinJob(Struct, frozen=True, kw_only=True):
     """A request to follow a job. With ``after``, the server replays only later events."""
 
     job_id: JobId
-    after: Cursor | None = None
+    after: Cursor | UnsetType = UNSET
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """The client's position; None if it requests the whole record."""
+        return None if self.after is UNSET else self.after
 
 
 class LeaveJob(Struct, frozen=True, kw_only=True):
@@ -290,7 +357,7 @@ REQUESTS: Final[Mapping[str, type[Struct]]] = {
 
 class JoinAccepted(Struct, frozen=True, kw_only=True):
     job_id: JobId
-    status: State
+    status: OpenValue
     epoch: Epoch
     seq: Seq
     recovered: bool  # the server found the client's ``after``: no event is missing or repeated
@@ -328,6 +395,8 @@ _encoder = msgspec.json.Encoder()
 
 def parse_event(name: str, payload: object) -> JobEvent:
     """Return the event that a name and a payload from the wire describe.
+
+    Its status, level or reason may be one that this version does not know.
 
     Raises:
         InvalidMessage: no event has this name, or the payload violates the protocol.
@@ -390,7 +459,7 @@ def packet_tail(seq: int, run: int | None = None, attempt: int | None = None) ->
     return f"{seq}}}]" if attempt is None else f'{seq},"attempt":{attempt}}}]'
 
 
-def packet_of(message: Joined | Left | TokenExpiring | Closing | Draining) -> str:
+def packet_of(message: ServerMessage) -> str:
     """Return the Socket.IO packet of a message that is not part of a job's history."""
     return f'42["{message.name}",{_encoder.encode(message).decode()}]'
 

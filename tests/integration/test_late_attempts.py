@@ -44,7 +44,7 @@ class Attempts:
             for line in lines:
                 job.log(line)
             if attempt == 1:
-                job.retrying(eta=now())
+                job.retrying(retry_at=now())
                 after = job.last_event_ref
             else:
                 job.complete(2)

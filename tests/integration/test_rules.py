@@ -50,7 +50,7 @@ runs = st.one_of(
 def event(kind: str, job_id: str) -> JobEvent:
     match kind:
         case "progress":
-            return JobProgress(job_id=job_id, percentage=1, message=None)
+            return JobProgress(job_id=job_id, percentage=1)
         case "log":
             return JobLog(job_id=job_id, level="info", message="x")
         case "complete":

@@ -18,25 +18,29 @@ from jobcast.events import (
     JOB_ID_PATTERN,
     LEVELS,
     LOG,
+    OPEN_VALUE_MAX_LENGTH,
     PROGRESS,
+    REASONS,
+    RUN_STATUSES,
     STATUS,
     TERMINAL,
     TERMINAL_STATES,
+    Cursor,
     JobComplete,
     JobError,
     JobEvent,
+    JobGap,
     JobLog,
     JobProgress,
     JobStatus,
     Joined,
     JoinJob,
     Kind,
-    Reason,
     Refusal,
-    RunStatus,
     State,
     TokenExpiring,
     check_job_id,
+    check_published,
     job_of,
     now,
     packet_head,
@@ -48,11 +52,13 @@ from jobcast.events import (
     payload_of,
     room_of,
 )
+from jobcast.transports.base import Outgoing
 
 job_ids = st.from_regex(JOB_ID_PATTERN)
 seqs = st.integers(min_value=1, max_value=2**53 - 1)
 times = st.datetimes(timezones=st.just(UTC))
 texts = st.text()  # no lone surrogates, which UTF-8 cannot encode
+open_values = st.text(min_size=1, max_size=OPEN_VALUE_MAX_LENGTH)
 unset = st.just(msgspec.UNSET)
 numbers = st.integers(-(2**53), 2**53) | st.floats(-1e308, 1e308)
 amounts = st.floats(0, 1e308)
@@ -63,13 +69,18 @@ json_values = st.recursive(
 )
 stamps: dict[str, Any] = {"job_id": job_ids, "timestamp": times}
 
+
+def is_open_status(value: str) -> bool:
+    return value not in {"pending", "complete", "error"}
+
+
 statuses = st.builds(
     JobStatus,
     **stamps,
-    status=st.sampled_from(get_args(RunStatus)),
+    status=st.sampled_from(RUN_STATUSES) | open_values.filter(is_open_status),
     task=unset | texts,
     attempt=unset | st.integers(1, 2**31),
-    eta=unset | times,
+    retry_at=unset | times,
     error=unset | texts,
     message=unset | texts,
 )
@@ -77,17 +88,21 @@ progresses = st.builds(
     JobProgress,
     **stamps,
     percentage=st.none() | st.floats(0, 100),
-    message=st.none() | texts,
+    message=unset | texts,
     current=unset | numbers,
     total=unset | numbers,
     stage=unset | texts,
     rate=unset | amounts,
     eta=unset | amounts,
 )
-logs = st.builds(JobLog, **stamps, level=st.sampled_from(LEVELS), message=texts)
+logs = st.builds(JobLog, **stamps, level=st.sampled_from(LEVELS) | open_values, message=texts)
 completions = st.builds(JobComplete, **stamps, result=json_values)
 errors = st.builds(
-    JobError, **stamps, error=texts, message=texts, reason=st.sampled_from(get_args(Reason))
+    JobError,
+    **stamps,
+    error=texts,
+    message=texts,
+    reason=st.sampled_from(REASONS) | open_values,
 )
 events = st.one_of(statuses, progresses, logs, completions, errors)
 
@@ -96,7 +111,7 @@ EXAMPLES: Final[list[tuple[JobEvent, Kind, State | None]]] = [
     (JobStatus(job_id="1", status="started"), STATUS, "started"),
     (JobStatus(job_id="1", status="retrying"), STATUS, "retrying"),
     (JobStatus(job_id="1", status="stalled"), STATUS, "stalled"),
-    (JobProgress(job_id="1", percentage=1, message=None), PROGRESS, None),
+    (JobProgress(job_id="1", percentage=1), PROGRESS, None),
     (JobLog(job_id="1", level="info", message="half-way"), LOG, None),
     (JobComplete(job_id="1", result=None), TERMINAL, "complete"),
     (JobError(job_id="1", error="E", message="", reason="failure"), TERMINAL, "error"),
@@ -197,10 +212,12 @@ def test_parse_event_inverts_packet(event: JobEvent, seq: int) -> None:
         epoch=texts,
         seq=st.integers(0, 2**53 - 1),
         status=st.sampled_from(get_args(State)),
+        complete_from=unset | st.integers(2, 2**53 - 1),
     )
+    | st.builds(JobGap, job_id=job_ids, after=seqs, before=st.integers(2, 2**53 - 1))
     | st.builds(TokenExpiring, expires_at=times)
 )
-def test_packet_of_a_message_without_history(message: Joined | TokenExpiring) -> None:
+def test_packet_of_a_message_without_history(message: Joined | JobGap | TokenExpiring) -> None:
     assert decode(packet_of(message)) == [message.name, payload_of(message)]
 
 
@@ -211,9 +228,9 @@ def test_packet_embeds_an_encoded_result_unchanged() -> None:
 
 
 def test_packet_omits_unset_fields() -> None:
-    event = JobProgress(job_id="42", percentage=None, message=None)
+    event = JobProgress(job_id="42", percentage=None)
     _, payload = decode(packet_head(event) + packet_tail(1))
-    assert set(payload) == {"job_id", "timestamp", "seq", "percentage", "message"}
+    assert payload.keys() == {"job_id", "timestamp", "seq", "percentage"}
 
 
 @pytest.mark.parametrize(("event", "kind", "state"), EXAMPLES)
@@ -263,7 +280,7 @@ def test_error_of_an_invalid_payload_names_the_event(name: str, payload: object)
     ],
 )
 def test_error_names_the_field(changes: dict[str, object], field: str) -> None:
-    payload = {"job_id": "42", "percentage": 1, "message": None, **changes}
+    payload = {"job_id": "42", "percentage": 1, **changes}
     with pytest.raises(InvalidMessage, match=rf"^job_progress: .*(\$\.{field}|RFC3339)"):
         parse_event("job_progress", payload)
 
@@ -281,6 +298,51 @@ def test_event_from_another_process_needs_no_seq_and_timestamp() -> None:
     event = parse_event("job_log", {"job_id": "42", "level": "info", "message": "half-way"})
     assert event.seq == 0
     assert event.timestamp.tzinfo is not None
+
+
+UNKNOWN: Final = [
+    (JobStatus(job_id="1", status="cancelling"), "status", "queued, started, retrying, stalled"),
+    (JobLog(job_id="1", level="notice", message=""), "level", "debug, info, warning, "),
+    (JobError(job_id="1", error="E", message="", reason="cancelled"), "reason", "failure, revoked"),
+]
+
+
+@pytest.mark.parametrize(("event", "field", "known"), UNKNOWN)
+def test_value_of_an_open_list_is_received_and_not_published(
+    event: JobEvent, field: str, known: str
+) -> None:
+    assert parse_event(event.name, payload_of(event)) == event
+    value = getattr(event, field)
+    problem = rf"^{event.name}: {field} should be one of {known}.*, not '{value}'$"
+    with pytest.raises(InvalidMessage, match=problem):
+        check_published(event)
+    with pytest.raises(InvalidMessage, match=problem):
+        Outgoing.of(event)
+
+
+@pytest.mark.parametrize("event", [example[0] for example in EXAMPLES])
+def test_every_known_value_is_published(event: JobEvent) -> None:
+    assert check_published(event) is event
+
+
+@pytest.mark.parametrize("status", ["cancelling", "Complete", "pending ", "errors", "error\n"])
+def test_unknown_status_does_not_end_a_job(status: str) -> None:
+    event = parse_event("job_status", {"job_id": "42", "status": status})
+    assert event.state == status
+    assert event.state not in TERMINAL_STATES
+
+
+def test_unknown_reason_ends_a_job() -> None:
+    payload = {"job_id": "42", "error": "E", "message": "", "reason": "cancelled"}
+    event = parse_event("job_error", payload)
+    assert (event.kind, event.state) == (TERMINAL, "error")
+
+
+def test_cursor_of_a_join_is_its_after() -> None:
+    after = {"epoch": "e", "seq": 7}
+    request = parse_request("join_job", {"job_id": "42", "after": after}, JoinJob)
+    assert request.cursor == Cursor(epoch="e", seq=7)
+    assert JoinJob(job_id="42").cursor is None
 
 
 def test_unknown_fields_are_ignored() -> None:

@@ -22,6 +22,8 @@ from jobcast.events import (
     Closing,
     Cursor,
     Draining,
+    Hello,
+    JobGap,
     Joined,
     JoinJob,
     Left,
@@ -34,7 +36,6 @@ from jobcast.events import (
     parse_acknowledgement,
     parse_event,
     parse_request,
-    payload_of,
 )
 
 PROTOCOL: Final = Path(__file__).resolve().parents[2] / "protocol"
@@ -44,7 +45,7 @@ MESSAGES: Final = [ref["$ref"].rpartition("/")[2] for ref in SCHEMA["anyOf"]]
 WORDS: Final = (PROTOCOL / "PROTOCOL.md").read_text("utf-8")
 
 OTHERS: Final[Mapping[str, type[msgspec.Struct]]] = {
-    cls.name: cls for cls in (Closing, Draining, Joined, Left, TokenExpiring)
+    cls.name: cls for cls in (Closing, Draining, Hello, JobGap, Joined, Left, TokenExpiring)
 }
 
 # The struct of each definition in the schema.
@@ -89,6 +90,11 @@ def examples(folder: str, *, without: Collection[str] = ()) -> list[Any]:
     ]
 
 
+def known_future() -> list[Any]:
+    """Return the examples of the future of messages that exist in this version."""
+    return [example for example in examples("future") if example.values[0] in MESSAGES]
+
+
 def names(folder: str) -> set[str]:
     return {parameter.values[0] for parameter in examples(folder)}
 
@@ -113,8 +119,12 @@ def parse(name: str, payload: object) -> msgspec.Struct:
     return msgspec.convert(payload, OTHERS[name])
 
 
-def enumeration(name: str) -> tuple[str, ...]:
-    return tuple(DEFINITIONS[name]["enum"])
+def on_the_wire(message: msgspec.Struct) -> Any:
+    return json.loads(msgspec.json.encode(message))
+
+
+def known_values(name: str) -> tuple[str, ...]:
+    return tuple(DEFINITIONS[name]["examples"])
 
 
 def test_schema_is_a_valid_schema() -> None:
@@ -135,13 +145,43 @@ def test_schema_refuses_invalid_example(name: str, payload: Any) -> None:
 @pytest.mark.parametrize(("name", "payload"), examples("valid", without=WITHOUT_STRUCT))
 def test_valid_example_survives_a_round_trip(name: str, payload: Any) -> None:
     message = parse(name, payload)
-    again = payload_of(message)
+    again = on_the_wire(message)
     known = {field.name for field in msgspec.structs.fields(message)}
     assert {key: again[key] for key in payload if key in known} == {
         key: value for key, value in payload.items() if key in known
     }
     validator(name).validate(again)
     assert parse(name, again) == message
+
+
+@pytest.mark.parametrize(("name", "payload"), known_future())
+def test_known_message_of_the_future_keeps_its_values(name: str, payload: Any) -> None:
+    validator(name).validate(payload)
+    again = on_the_wire(parse(name, payload))
+    assert again == {key: value for key, value in payload.items() if key in again}
+
+
+@pytest.mark.parametrize(("name", "payload"), examples("future", without=MESSAGES))
+def test_unknown_event_of_the_future_is_no_job_event(name: str, payload: Any) -> None:
+    with pytest.raises(InvalidMessage, match=f"^{name}: is not an event of a job"):
+        parse_event(name, payload)
+
+
+@pytest.mark.parametrize(
+    ("definition", "field"),
+    [("runStatus", "status"), ("state", "status"), ("level", "level"), ("reason", "reason")],
+)
+def test_every_open_list_has_an_example_of_the_future(definition: str, field: str) -> None:
+    values = {parameter.values[1].get(field) for parameter in known_future()} - {None}
+    assert values - set(known_values(definition))
+
+
+def test_examples_of_the_future_have_an_unknown_event_and_unknown_fields() -> None:
+    assert names("future") - set(MESSAGES)
+    assert any(
+        payload.keys() - {f.name for f in msgspec.structs.fields(parse(name, payload))}
+        for name, payload in (parameter.values for parameter in known_future())
+    )
 
 
 @pytest.mark.parametrize(("name", "payload"), examples("invalid", without=WITHOUT_STRUCT))
@@ -158,7 +198,7 @@ def test_python_refuses_invalid_example(
 @pytest.mark.parametrize("path", sorted(PROTOCOL.glob("examples/*/*.json")), ids=lambda p: p.stem)
 def test_example_file_has_the_expected_form(path: Path) -> None:
     example = json.loads(path.read_text("utf-8"))
-    why = {"why"} if path.parent.name == "invalid" else set()
+    why = set() if path.parent.name == "valid" else {"why"}
     assert set(example) == {"message", "payload"} | why
     assert path.stem.startswith(f"{example['message']}-")
 
@@ -181,8 +221,9 @@ def test_every_message_has_valid_and_invalid_examples() -> None:
         ("state", get_args(State)),
     ],
 )
-def test_enumerations_match_the_schema(definition: str, values: tuple[str, ...]) -> None:
-    assert enumeration(definition) == values
+def test_known_values_match_the_schema(definition: str, values: tuple[str, ...]) -> None:
+    assert known_values(definition) == values
+    assert DEFINITIONS[definition]["$ref"] == "#/$defs/openValue"
 
 
 @pytest.mark.parametrize("reason", get_args(Reason))

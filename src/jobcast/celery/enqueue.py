@@ -79,7 +79,7 @@ def announce(
     job_id = job_id_of(message["id"])
     if message.get("retries"):
         if inside is not None and inside.job_id == job_id:
-            inside.retrying(eta=due(message.get("eta")))
+            inside.retrying(retry_at=due(message.get("eta")))
             # Celery copies request.headers only, which may be a tracer's nested headers.
             for name, value in inside.kept_headers.items():
                 headers.setdefault(name, value)

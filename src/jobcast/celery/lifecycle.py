@@ -65,7 +65,7 @@ def _finish(job: Job, task: Any, state: str | None, retval: Any) -> None:
         return
     if state == states.REJECTED and retval.requeue and _is_acknowledged_late(task):
         job.retry_cause = retval, followed.message_of(retval)
-        job.retrying(attempt=job.attempt, eta=now())
+        job.retrying(attempt=job.attempt, retry_at=now())
     elif state in (states.IGNORED, states.REJECTED):
         _fail(job, followed, task, retval)
     elif exc is not None:

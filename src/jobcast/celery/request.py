@@ -271,7 +271,7 @@ def _retry(task: Any, context: Any, cause: BaseException | None) -> None:
     job = job_of_run(context, task.app)
     if job is not None:
         job.retry_cause = cause, "" if cause is None else task.message_of(cause)
-        job.retrying(attempt=job.attempt, eta=now())
+        job.retrying(attempt=job.attempt, retry_at=now())
 
 
 def _retry_later(task: Any, context: Any, cause: BaseException, retried: list[Job]) -> None:
@@ -280,7 +280,7 @@ def _retry_later(task: Any, context: Any, cause: BaseException, retried: list[Jo
     if job is not None:
         retried.append(job)
         job.retry_cause = cause, task.message_of(cause)
-        job.retrying(eta=now() + timedelta(seconds=task.default_retry_delay))
+        job.retrying(retry_at=now() + timedelta(seconds=task.default_retry_delay))
 
 
 def _succeed(task: Any, context: Any, result: Any) -> None:

@@ -195,7 +195,7 @@ class ProgressTask(Task):
         if job is not None:
             cause = None if exc is None else original_exception(exc, job.retry_cause[0])
             self._keep_cause(job, cause)
-            job.retrying(eta=due(getattr(einfo.exception, "when", None)))
+            job.retrying(retry_at=due(getattr(einfo.exception, "when", None)))
 
     def retry(
         self, args: Any = None, kwargs: Any = None, exc: BaseException | None = None,

@@ -14,7 +14,6 @@ from jobcast.events import (
     JobEvent,
     JobProgress,
     JobStatus,
-    State,
 )
 
 NAME_LENGTH = 24  # characters
@@ -24,7 +23,7 @@ class JobView(Struct, kw_only=True):
     """The current state of a job."""
 
     job_id: str
-    state: State = "pending"
+    state: str = "pending"
     task: str | None = None
     attempt: int | None = None
     run: int | None = None  # the number of the latest run
@@ -61,7 +60,7 @@ class JobView(Struct, kw_only=True):
             return timedelta(0) if self.state in ("pending", "queued") else None
         return max(timedelta(0), (self.ended or now) - self.began)
 
-    def apply(self, event: JobEvent, state: State | None = None) -> None:
+    def apply(self, event: JobEvent, state: str | None = None) -> None:
         """Update the view with an event.
 
         Args:
@@ -79,7 +78,7 @@ class JobView(Struct, kw_only=True):
                 self._apply_status(event)
             case JobProgress():
                 self.percentage = event.percentage
-                self.message = event.message
+                self.message = None if event.message is UNSET else event.message
                 self.stage = None if event.stage is UNSET else event.stage
                 self.rate = None if event.rate is UNSET else event.rate
                 self.eta = None if event.eta is UNSET else event.eta

@@ -37,7 +37,6 @@ from jobcast.events import (
     Joined,
     Left,
     Refusal,
-    State,
     TokenExpiring,
     check_job_id,
     parse_acknowledgement,
@@ -140,7 +139,7 @@ class _Followed:
         self.job_id = job_id
         self.epoch = ""
         self.seq = 0
-        self.status: State | None = None
+        self.status: str | None = None
         self.join_sent = False  # a `joined` that arrives earlier belongs to a previous join
         self.joined = False  # the latest join request took effect
         self.joining: asyncio.Task[None] | None = None
@@ -346,7 +345,7 @@ class JobClient:
                     raise JobFailed(job_id, event.error, event.message, event.reason)
         raise AssertionError("a job ends with a terminal event")
 
-    def status(self, job_id: str) -> State | None:
+    def status(self, job_id: str) -> str | None:
         """Return the state of a job; None if it is not followed here or its join is pending.
 
         The state is correct even if the history no longer contains the event that led to it.

@@ -256,7 +256,7 @@ def _plain(event: JobEvent) -> JobEvent | None:
     """Return a reduced status or final event that can be encoded; None for other events."""
     match event:
         case JobStatus():
-            return structs.replace(event, task=UNSET, eta=UNSET, error=UNSET, message=UNSET)
+            return structs.replace(event, task=UNSET, retry_at=UNSET, error=UNSET, message=UNSET)
         case JobComplete(result=result):
             described = {"omitted": "unserializable", "type": type(result).__name__}
             return structs.replace(event, result=described)

@@ -318,11 +318,11 @@ class Job:
         """Publish that the task was sent."""
         return self._add(JobStatus(job_id=self.job_id, status="queued", task=_name(task)))
 
-    def retrying(self, *, eta: datetime, attempt: int | None = None) -> None:
+    def retrying(self, *, retry_at: datetime, attempt: int | None = None) -> None:
         """Publish, once, that the job is retried because of ``retry_cause``.
 
         Args:
-            eta: the time of the retry.
+            retry_at: the time of the retry.
             attempt: the number of the attempt; by default the next one. A redelivery does not
                 increase it.
         """
@@ -334,7 +334,7 @@ class Job:
                 job_id=self.job_id,
                 status="retrying",
                 attempt=attempt or self.attempt + 1,
-                eta=eta,
+                retry_at=retry_at,
                 error=UNSET if exc is None else type(exc).__name__,
                 message=safe_text(message),
             )
@@ -383,7 +383,7 @@ class Job:
             job_id=self.job_id,
             timestamp=datetime.fromtimestamp(reported_at, UTC),
             percentage=self._shown.percentage(number(percentage), done, of, stage),
-            message=None if message is None else safe_text(message),
+            message=UNSET if message is None else safe_text(message),
             current=done,
             total=of,
             stage=_name(stage.name),

@@ -309,7 +309,7 @@ class Gateway:
         if connection.ended:
             self.relay.leave(job_id, connection.sid)
             return NOT_AUTHENTICATED
-        if request.after is not None:
+        if request.cursor is not None:
             metrics.RESUMED.labels(str(answer.recovered).lower()).inc()
         await self._sio.enter_room(connection.sid, room_of(job_id), self._namespace)
         logger.info("joined %s: sub=%s", job_id, shown(subject.sub))
@@ -338,7 +338,7 @@ class Gateway:
         # Added before the answer, so that a right which ends during the join removes the job.
         connection.jobs.add(job_id)
         try:
-            answer = await self.relay.join(job_id, connection, request.after, grant)
+            answer = await self.relay.join(job_id, connection, request.cursor, grant)
         except BaseException:
             connection.jobs.discard(job_id)
             raise

@@ -483,7 +483,8 @@ class TransportContract:
         assert '"percentage":40' in message.packet
         assert f'"job_id":"{job_id}"' in message.packet
         assert '"timestamp":"2' in message.packet
-        for wrong in ({"percentage": 400, "message": None}, {"message": "x"}, "text"):
+        null = {"percentage": 4, "message": None}
+        for wrong in ({"percentage": 400}, null, {"message": "x"}, "text"):
             with pytest.raises(InvalidMessage, match="job_progress"):
                 ends.publisher.emit("job_progress", wrong, room=room)
 

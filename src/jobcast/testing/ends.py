@@ -118,7 +118,7 @@ def log(job_id: str, message: object = "hello") -> JobLog:
 
 def progress(job_id: str, percentage: float) -> JobProgress:
     """Return a progress event, with a percentage from 0 to 100."""
-    return JobProgress(job_id=job_id, percentage=percentage, message=None)
+    return JobProgress(job_id=job_id, percentage=percentage)
 
 
 def queued(job_id: str) -> JobStatus:

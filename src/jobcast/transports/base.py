@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, Self, runtime_chec
 
 from msgspec import Struct
 
-from jobcast.events import Cursor, JobEvent, Kind, State, packet_head
+from jobcast.events import Cursor, JobEvent, Kind, check_published, packet_head
 from jobcast.transports.runs import UNKNOWN_RUN, Run
 
 DEFAULT_HISTORY_TTL: Final = 3600  # seconds after the last event of a job that has ended
@@ -80,7 +80,7 @@ class Outgoing(Struct, frozen=True, kw_only=True):
     job_id: str
     kind: Kind
     head: str
-    state: State | None = None  # the job's state after the event, if the event changes it
+    state: str | None = None  # the job's state after the event, if the event changes it
     owner: str | None = None  # a run with another owner than the record's begins a new record
     # The event's position among its publisher's events of the job, from 1. A store recognises an
     # event that is published again by this number. 0: the event is never published again.
@@ -98,12 +98,16 @@ class Outgoing(Struct, frozen=True, kw_only=True):
     def of(
         cls, event: JobEvent, origin: Origin = NO_ORIGIN, number: int = 0, requires: Required = ""
     ) -> Outgoing:
-        """Encode an event, with the owner and the run of its origin."""
+        """Encode an event, with the owner and the run of its origin.
+
+        Raises:
+            InvalidMessage: this version does not publish the event's status, level or reason.
+        """
         return cls(
             job_id=event.job_id,
             kind=event.kind,
             # In JSON a line break is only white space, and some stores separate events by lines.
-            head=packet_head(event).replace("\n", " "),
+            head=packet_head(check_published(event)).replace("\n", " "),
             state=event.state,
             owner=origin.owner,
             number=number,
@@ -132,7 +136,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
 
     epoch: str = NO_RECORD
     seq: int = 0
-    state: State = "pending"
+    state: str = "pending"
     owner: str | None = None
     events: tuple[Message, ...] = ()  # ordered by seq
     recovered: bool = False  # whether ``events`` has every event after the given cursor

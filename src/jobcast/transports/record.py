@@ -14,7 +14,6 @@ from jobcast.events import (
     PROGRESS,
     TERMINAL_STATES,
     Cursor,
-    State,
     packet_tail,
 )
 from jobcast.transports.base import (
@@ -38,7 +37,7 @@ class Record:
     def __init__(self, owner: str | None, size: int) -> None:
         self.epoch = secrets.token_hex(8)
         self.seq = 0
-        self.state: State = "pending"
+        self.state = "pending"
         self.owner = owner
         self.progress: Message | None = None
         self.events: deque[Message] = deque()
@@ -259,7 +258,7 @@ class Records:
         self._events -= len(record.events)
 
 
-def _is_wanted(outgoing: Outgoing, state: State, standing: Standing = "newer") -> bool:
+def _is_wanted(outgoing: Outgoing, state: str, standing: Standing = "newer") -> bool:
     """Return whether the job is in the state that the event requires."""
     if outgoing.requires in ("", state):
         return True

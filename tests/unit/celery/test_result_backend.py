@@ -40,7 +40,7 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Mirror:
 
 
 def progress(percentage: float, job_id: str = "a") -> JobProgress:
-    return JobProgress(job_id=job_id, percentage=percentage, message=None)
+    return JobProgress(job_id=job_id, percentage=percentage)
 
 
 def test_latest_progress_is_stored(mirror: Mirror) -> None:

@@ -100,7 +100,7 @@ def test_replay_of_an_ended_job_shows_no_time_or_progress(
 
 
 def test_unknown_total_has_no_percentage() -> None:
-    job = watched(STARTED, JobProgress(job_id="a", percentage=None, message=None, current=3))
+    job = watched(STARTED, JobProgress(job_id="a", percentage=None, current=3))
     assert job.percentage is None
 
 

@@ -22,7 +22,7 @@ def log(message: str, job_id: str = "a") -> JobLog:
 
 
 def progress(percentage: float, job_id: str = "a") -> JobProgress:
-    return JobProgress(job_id=job_id, percentage=percentage, message=None)
+    return JobProgress(job_id=job_id, percentage=percentage)
 
 
 def take_values(buffer: Buffer, count: int = 1_000_000) -> list[object]:

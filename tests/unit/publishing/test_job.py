@@ -134,7 +134,7 @@ def test_message_alone_leaves_numbers_unchanged(kept: Kept, job: Job) -> None:
     for _ in job.track(range(2)):
         job.progress(message="inside")
         break
-    assert [(p["percentage"], p["message"]) for p in kept.progress] == [
+    assert [(p["percentage"], p.get("message")) for p in kept.progress] == [
         (None, "beginning"), (40, "beginning"), (40, "still there"), (40, "still there"),
         (40, "inside"),
     ]  # fmt: skip
@@ -149,7 +149,7 @@ def test_stage_has_its_own_messages(kept: Kept, job: Job) -> None:
         # The total is unknown, so the percentage is that of the stage's beginning.
         job.progress(current=3)
     job.progress(100)
-    assert [(p["percentage"], p["message"]) for p in kept.progress] == [
+    assert [(p["percentage"], p.get("message")) for p in kept.progress] == [
         (0, "outside"), (0, None), (5, "inside"), (50, "inside"), (50, None), (50, None),
         (100, None), (100, "outside"),
     ]  # fmt: skip
@@ -390,7 +390,7 @@ def test_retry_message_refers_to_the_retrying_event(kept: Kept, job: Job) -> Non
         announce("tests.task", headers)
     assert current_job() is NO_JOB
     assert headers[AFTER_HEADER] == job.last_event_ref != ""
-    job.retrying(eta=datetime.now(UTC))
+    job.retrying(retry_at=datetime.now(UTC))
     assert len(kept.events) == 1
 
 
@@ -420,7 +420,7 @@ def test_all_texts_become_plain_str(kept: Kept) -> None:
     with job.stage(Mark("s"), of=2), job.stage(Mark("inner")):
         job.progress(10, Mark("x"))
     job.retry_cause = Marked(), Mark("not yet")
-    job.retrying(eta=datetime.now(UTC))
+    job.retrying(retry_at=datetime.now(UTC))
     job.fail(Marked())
     assert {type(text) for event in kept.events for text in texts_of(event)} == {str}
     for event in kept.events:

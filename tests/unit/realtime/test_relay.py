@@ -100,7 +100,7 @@ def log(message: str) -> JobLog:
 
 
 def progress(percentage: float) -> JobProgress:
-    return JobProgress(job_id=JOB, percentage=percentage, message=None)
+    return JobProgress(job_id=JOB, percentage=percentage)
 
 
 async def settle() -> None:

@@ -16,9 +16,7 @@ RETENTION = Retention(ttl=60, size=5)
 event_lists = st.lists(
     st.one_of(
         st.builds(lambda text: JobLog(job_id=JOB, level="info", message=text), st.text(max_size=3)),
-        st.builds(
-            lambda n: JobProgress(job_id=JOB, percentage=n, message=None), st.integers(0, 100)
-        ),
+        st.builds(lambda n: JobProgress(job_id=JOB, percentage=n), st.integers(0, 100)),
         st.sampled_from([JobStatus(job_id=JOB, status="started")]),
         st.sampled_from([JobComplete(job_id=JOB, result=None)]),
     ),

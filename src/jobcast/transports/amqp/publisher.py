@@ -27,7 +27,7 @@ from kombu.messaging import Producer
 from msgspec import Struct, structs
 
 from jobcast.errors import PublishFailed
-from jobcast.events import JOB_EVENTS, Kind, State, job_of, packet_tail, room_of
+from jobcast.events import JOB_EVENTS, Kind, job_of, packet_tail, room_of
 from jobcast.transports.amqp.audience import Audience, ListenersMissing
 from jobcast.transports.amqp.latest_numbers import LatestNumbers
 from jobcast.transports.amqp.names import Names, stock_exchange
@@ -62,7 +62,7 @@ class EventFields(Struct, frozen=True, gc=False, omit_defaults=True):
     number: int
     kind: Kind
     previous: int = 0
-    state: State | None = None
+    state: str | None = None
     owner: str | None = None
     run: Run = UNKNOWN_RUN
     after: str = ""

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError, SlotNotCoveredError
 
 from jobcast.aio import BackgroundTasks, Backoff, LoopChange, LoopLock, cancel_and_wait
 from jobcast.errors import TransportUnavailable
-from jobcast.events import Cursor, Kind, State
+from jobcast.events import Cursor, Kind
 from jobcast.transports.base import (
     NO_RECORD,
     Message,
@@ -298,7 +298,7 @@ class RedisSource:
         record = Snapshot(
             epoch=_text(epoch),
             seq=int(seq),
-            state=cast("State", _text(state)),
+            state=_text(state),
             owner=None if owner is None else _text(owner),
             events=latest,
         )

@@ -11,8 +11,8 @@ import { FrameScheduler } from "./frameScheduler.js";
 import { iterateEvents, waitForResult } from "./iterate.js";
 import { Job, type JobHost, type JobState, type JobStore } from "./job.js";
 import { checkOptions, type JobClientOptions } from "./options.js";
-import { isJobEventName, parse, parseEvent } from "./parse.js";
-import { isJobId, type JobEvent, type LeftMessage } from "./protocol.js";
+import { isJobEventName, parse, parseEvent, parseGap } from "./parse.js";
+import { isJobId, type JobEvent, type JobGap, type LeftMessage } from "./protocol.js";
 import type { Store } from "./store.js";
 import { Timers } from "./timers.js";
 
@@ -40,6 +40,9 @@ export interface FollowOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Receives an event of a job, and the state of the job after the event. */
+export type JobListener = (event: JobEvent | JobGap, state: JobState) => void;
+
 /** Follows jobs over one connection. The first follower opens it. */
 export interface JobClient {
   /** The state of the connection, as a store. */
@@ -57,19 +60,20 @@ export interface JobClient {
 
   /**
    * Call `listener` with each event of a job exactly once and in order, starting with the events that
-   * are already known. Returns a function that stops it.
+   * are already known. A `job_gap` takes the place of events that the server no longer stores. Returns
+   * a function that stops it.
    */
-  follow(jobId: string, listener: (event: JobEvent, state: JobState) => void): () => void;
+  follow(jobId: string, listener: JobListener): () => void;
 
   /**
-   * Iterate over the events of a job: first those already known, then new ones. The iteration ends
-   * after the terminal event.
+   * Iterate over the events of a job: first those already known, then new ones. A `job_gap` takes the
+   * place of events that the server no longer stores. The iteration ends after the terminal event.
    *
    * @throws JobRefused if the job may not be followed.
    * @throws ConnectionRefused if the token is refused or the client is closed.
    * @throws the signal's reason when `options.signal` is aborted.
    */
-  events(jobId: string, options?: FollowOptions): AsyncIterableIterator<JobEvent>;
+  events(jobId: string, options?: FollowOptions): AsyncIterableIterator<JobEvent | JobGap>;
 
   /**
    * Wait for a job to end and return its result.
@@ -142,12 +146,12 @@ class Client implements JobClient, JobHost, ConnectionHost {
     return this.#job(jobId);
   }
 
-  follow(jobId: string, listener: (event: JobEvent, state: JobState) => void): () => void {
+  follow(jobId: string, listener: JobListener): () => void {
     const job = this.#job(jobId);
     return job.follow({ onEvent: (event) => listener(event, job.state) });
   }
 
-  events(jobId: string, options: FollowOptions = {}): AsyncIterableIterator<JobEvent> {
+  events(jobId: string, options: FollowOptions = {}): AsyncIterableIterator<JobEvent | JobGap> {
     return iterateEvents(this.#job(jobId), options.signal);
   }
 
@@ -247,6 +251,9 @@ class Client implements JobClient, JobHost, ConnectionHost {
         this.#followedJobs.get(joined.job_id)?.handleJoined(joined);
       } else if (name === "left") {
         this.#handleLeft(parse(name, payload));
+      } else if (name === "job_gap") {
+        const gap = parseGap(payload);
+        this.#followedJobs.get(gap.job_id)?.handleGap(gap);
       } else if (isJobEventName(name)) {
         const event = parseEvent(name, payload);
         this.#followedJobs.get(event.job_id)?.handleEvent(event);

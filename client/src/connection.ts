@@ -22,6 +22,10 @@ export interface Connection {
   readonly attempts: number;
   /** When the state began: ms since the epoch, as in `Date.now()`. */
   readonly since: number;
+  /** The name and the version of the server, while connected; null if it does not report them. */
+  readonly server: string | null;
+  /** What the server offers, such as `join_job`, while connected; null if it does not report it. */
+  readonly features: readonly string[] | null;
 }
 
 /** The states of the connection. */
@@ -54,6 +58,9 @@ const TOKEN_RETRY_DELAY = 1000; // ms
 const MAX_TOKEN_RETRY_DELAY = 8000; // ms
 const STABLE_AFTER = 1000; // ms after which a connection resets the backoff
 
+/** The fields of a connection before the server's `hello`. */
+export const UNKNOWN_SERVER = { server: null, features: null } as const;
+
 /** Refusals after which the same token may succeed. */
 const RETRYABLE_CODES: ReadonlySet<string> = new Set([
   "unavailable",
@@ -81,6 +88,7 @@ export class ConnectionManager implements Store<Connection> {
     message: null,
     attempts: 0,
     since: Date.now(),
+    ...UNKNOWN_SERVER,
   };
   #socket: Socket | null = null;
   #pendingToken: Promise<string | null> | null = null;
@@ -191,9 +199,20 @@ export class ConnectionManager implements Store<Connection> {
         this.#handleRefusal(error);
       }
     });
+    socket.on("hello", (payload) => this.#handleHello(payload));
     socket.on("token_expiring", () => void this.#refreshToken());
     socket.onAny((name: string, payload: unknown) => this.#host.onMessage(name, payload));
     return socket;
+  }
+
+  #handleHello(payload: unknown): void {
+    try {
+      const { server, features } = parse("hello", payload);
+      this.#snapshot = { ...this.#snapshot, server, features };
+      this.#frames.schedule(this.#notify);
+    } catch (error) {
+      reportUncaught(error);
+    }
   }
 
   #connect(state: ConnectionState): void {
@@ -351,7 +370,7 @@ export class ConnectionManager implements Store<Connection> {
       this.#cancelRetry?.();
       this.#cancelRetry = null;
     }
-    this.#snapshot = { state, code, message, attempts, since };
+    this.#snapshot = { state, code, message, attempts, since, ...UNKNOWN_SERVER };
     this.#frames.schedule(this.#notify);
     if (state !== before.state) {
       this.#host.onStateChange();

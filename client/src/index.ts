@@ -3,6 +3,7 @@ export {
   DEFAULT_LOG_LIMIT,
   type FollowOptions,
   type JobClient,
+  type JobListener,
 } from "./client.js";
 export type { Connection, ConnectionState, Transport } from "./connection.js";
 export {
@@ -22,15 +23,17 @@ export {
   type JobError,
   type JobEvent,
   type JobEventName,
+  type JobGap,
   type JobLog,
   type JobProgress,
   type JobStatus,
   LEVELS,
   type Level,
+  type Open,
   type Reason,
   type RunStatus,
   type State,
 } from "./protocol.js";
-export type { Failure, LogLine, Retry, StatusChange } from "./record.js";
+export type { Failure, Gap, LogLine, Retry, StatusChange } from "./record.js";
 export type { Store } from "./store.js";
 export type { GetToken } from "./token.js";

@@ -1,6 +1,6 @@
 import { type JobcastError, JobFailed } from "./errors.js";
 import type { Job } from "./job.js";
-import type { JobEvent } from "./protocol.js";
+import type { JobComplete, JobError, JobEvent, JobGap } from "./protocol.js";
 
 /**
  * Yield the events of a job: first those already known, then new ones. The terminal event is last.
@@ -12,9 +12,9 @@ import type { JobEvent } from "./protocol.js";
 export async function* iterateEvents(
   job: Job,
   signal?: AbortSignal,
-): AsyncGenerator<JobEvent, void> {
+): AsyncGenerator<JobEvent | JobGap, void> {
   signal?.throwIfAborted();
-  const queue: JobEvent[] = [];
+  const queue: (JobEvent | JobGap)[] = [];
   let isEnded = false; // the last event of the latest run was terminal
   let isDone = false;
   let failure: JobcastError | null = null;
@@ -68,16 +68,16 @@ export async function* iterateEvents(
  * @throws JobFailed if the job ends with an error, and the errors of {@link iterateEvents}.
  */
 export async function waitForResult(job: Job, signal?: AbortSignal): Promise<unknown> {
-  let end: JobEvent | undefined;
+  let end: JobComplete | JobError | undefined;
   for await (const event of iterateEvents(job, signal)) {
     end = isEndEvent(event) ? event : end;
   }
   if (end?.type === "job_error") {
     throw new JobFailed(job.jobId, end.error, end.message, end.reason);
   }
-  return end?.type === "job_complete" ? end.result : undefined;
+  return end?.result;
 }
 
-function isEndEvent(event: JobEvent): boolean {
+function isEndEvent(event: JobEvent | JobGap): event is JobComplete | JobError {
   return event.type === "job_complete" || event.type === "job_error";
 }

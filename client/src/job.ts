@@ -3,7 +3,7 @@
 import type { ConnectionState } from "./connection.js";
 import type { JobcastError } from "./errors.js";
 import { JobRefused } from "./errors.js";
-import type { Cursor, JobEvent, JoinedMessage, Messages, State } from "./protocol.js";
+import type { Cursor, JobEvent, JobGap, JoinedMessage, Messages, State } from "./protocol.js";
 import {
   addGap,
   applyEvent,
@@ -11,6 +11,7 @@ import {
   emptyRecord,
   eventsToReplay,
   type Failure,
+  type Gap,
   type JobRecord,
   type LogLine,
   type Retry,
@@ -50,11 +51,8 @@ export interface JobState {
   readonly droppedLogs: number;
   /** The changes of status in order, the last 200 at most. */
   readonly history: readonly StatusChange[];
-  /**
-   * The `seq` values after which events may be missing, in order: the server's history no longer held
-   * those events when the client reconnected.
-   */
-  readonly gaps: readonly number[];
+  /** Where log lines are missing, in order: the server's history no longer held them. */
+  readonly gaps: readonly Gap[];
   /** The public result of the task; null until the status is `complete`. */
   readonly result: unknown;
   readonly error: Failure | null;
@@ -72,7 +70,7 @@ export type JobStore = Store<JobState>;
 /** Receives a job's events as they arrive. */
 export interface Follower {
   /** @param live whether the event is new, rather than replayed history. */
-  onEvent(event: JobEvent, live: boolean): void;
+  onEvent(event: JobEvent | JobGap, live: boolean): void;
   /** The history was replayed completely. */
   onCaughtUp?(): void;
   /** No more events can arrive. */
@@ -104,10 +102,8 @@ export class Job implements JobStore {
   #refusal: JobState["refusal"] = null;
   /** The latest join, until it is acknowledged. */
   #pendingJoin: { joined: JoinedMessage | null } | null = null;
-  /** The position before the latest join, until it is acknowledged. */
-  #resumeFrom: Cursor | null = null;
-  /** Whether the replay of the latest join connects to the events already seen, without a gap. */
-  #isContiguous = false;
+  /** The `seq` of the cursor when the latest replay began. */
+  #replayedAfter = 0;
   #acceptsEvents = false;
   #snapshot: JobState | null = null;
   /** The snapshot to show while history is replayed. */
@@ -154,7 +150,7 @@ export class Job implements JobStore {
   /** Add a follower. It receives the known events in a microtask, and new events from then on. */
   follow(follower: Follower): () => void {
     let isActive = true;
-    let queue: JobEvent[] | null = eventsToReplay(this.#record);
+    let queue: (JobEvent | JobGap)[] | null = eventsToReplay(this.#record);
     const wrapped: Follower = {
       onEvent: (event, live) => (queue ? queue.push(event) : follower.onEvent(event, live)),
       onCaughtUp: () => queue ?? follower.onCaughtUp?.(),
@@ -189,10 +185,7 @@ export class Job implements JobStore {
     this.#pendingJoin = join;
     this.#acceptsEvents = false;
     this.#setJoined("joining");
-    this.#isContiguous = false;
-    // An unacknowledged join may have left a gap, so resume at the position before it.
-    this.#resumeFrom ??= this.#cursor;
-    const after = this.#resumeFrom.epoch === "" ? {} : { after: this.#resumeFrom };
+    const after = this.#cursor.epoch === "" ? {} : { after: this.#cursor };
     return { request: { job_id: this.jobId, ...after }, join };
   }
 
@@ -211,9 +204,9 @@ export class Job implements JobStore {
     this.#acceptsEvents = this.#joined === "joining" || this.#joined === "yes";
     if (joined.epoch !== this.#cursor.epoch) {
       this.#cursor = { epoch: joined.epoch, seq: 0 };
-      this.#resumeFrom = null;
       this.#record = emptyRecord();
     }
+    this.#replayedAfter = this.#cursor.seq;
     if (!this.#pendingJoin) {
       this.#record = applyStatus(this.#record, joined.status, joined.seq);
     }
@@ -221,32 +214,30 @@ export class Job implements JobStore {
   }
 
   handleEvent(event: JobEvent): void {
-    if (!this.#acceptsEvents) {
-      return;
-    }
-    // The server keeps the latest log lines and status changes, without gaps in between.
-    const seen = this.#resumeFrom?.seq ?? 0;
-    this.#isContiguous ||= event.type !== "job_progress" && event.seq <= seen + 1;
-    if (event.seq <= this.#cursor.seq) {
+    if (!this.#acceptsEvents || event.seq <= this.#cursor.seq) {
       return;
     }
     this.#cursor = { ...this.#cursor, seq: event.seq };
     this.#record = applyEvent(this.#record, event, this.#host.logLimit);
-    this.#invalidate();
-    const live = this.#joined === "yes";
-    for (const follower of [...this.#followers]) {
-      callSafely(() => follower.onEvent(event, live));
+    this.#deliver(event);
+  }
+
+  /** The server reported trimmed history. The part that the client has seen is not missing. */
+  handleGap(gap: JobGap): void {
+    const after = Math.max(gap.after, this.#replayedAfter);
+    if (!this.#acceptsEvents || after + 1 >= gap.before) {
+      return;
+    }
+    const missing = { ...gap, after };
+    const record = addGap(this.#record, missing);
+    if (record !== this.#record) {
+      this.#record = record;
+      this.#deliver(missing);
     }
   }
 
   /** The server acknowledged the latest join: the replay is complete. */
-  handleAccepted(ack: Cursor & { readonly recovered: boolean }): void {
-    const after = this.#resumeFrom;
-    const isSame = after !== null && after.epoch !== "" && after.epoch === ack.epoch;
-    if (isSame && ack.seq > after.seq && !ack.recovered && !this.#isContiguous) {
-      this.#record = addGap(this.#record, after.seq);
-    }
-    this.#resumeFrom = null;
+  handleAccepted(ack: Cursor): void {
     const joined = this.#pendingJoin?.joined;
     if (joined) {
       this.#record = applyStatus(this.#record, joined.status, joined.seq);
@@ -279,7 +270,6 @@ export class Job implements JobStore {
   reset(): void {
     this.#record = emptyRecord();
     this.#cursor = { epoch: "", seq: 0 };
-    this.#resumeFrom = null;
     this.markDisconnected();
   }
 
@@ -296,6 +286,14 @@ export class Job implements JobStore {
   removeListeners(): void {
     this.#listeners.clear();
     this.#followers.clear();
+  }
+
+  #deliver(event: JobEvent | JobGap): void {
+    this.#invalidate();
+    const live = this.#joined === "yes";
+    for (const follower of [...this.#followers]) {
+      callSafely(() => follower.onEvent(event, live));
+    }
   }
 
   #addListener(add: () => () => void): () => void {

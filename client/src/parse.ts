@@ -6,11 +6,8 @@ import {
   JOB_EVENTS,
   type JobEvent,
   type JobEventName,
-  LEVELS,
+  type JobGap,
   type Messages,
-  REASONS,
-  RUN_STATUSES,
-  STATES,
 } from "./protocol.js";
 
 type Validator = (value: unknown) => boolean;
@@ -31,10 +28,11 @@ const is =
   (wanted: unknown): Validator =>
   (value) =>
     value === wanted;
-const oneOf =
-  (values: readonly unknown[]): Validator =>
-  (value) =>
-    values.includes(value);
+/** A value of an open list. */
+const openValue: Validator = (value) => typeof value === "string" && /^.{1,64}$/su.test(value);
+// These states come from other events.
+const runStatus: Validator = (value) =>
+  openValue(value) && value !== "pending" && value !== "complete" && value !== "error";
 const integer =
   (least: number): Validator =>
   (value) =>
@@ -51,6 +49,10 @@ const nullable =
   (check: Validator): Validator =>
   (value) =>
     value === null || check(value);
+const arrayOf =
+  (check: Validator): Validator =>
+  (value) =>
+    Array.isArray(value) && value.every(check);
 const object =
   (shape: Shape): Validator =>
   (value) =>
@@ -58,7 +60,7 @@ const object =
 
 const cursor: Shape = { epoch, seq: integer(0) };
 const eventFields: Shape = { job_id: isJobId, seq: integer(1), timestamp: time };
-const joined: Shape = { job_id: isJobId, ...cursor, status: oneOf(STATES) };
+const record: Shape = { job_id: isJobId, ...cursor, status: openValue };
 const refusal: Shape = {
   ok: is(false),
   code: text,
@@ -69,36 +71,38 @@ const refusal: Shape = {
 const SHAPES: Readonly<Record<keyof Messages, Shape>> = {
   job_status: {
     ...eventFields,
-    status: oneOf(RUN_STATUSES),
+    status: runStatus,
     task: optional(text),
     attempt: optional(integer(1)),
     run: optional(integer(1)),
-    eta: optional(time),
+    retry_at: optional(time),
     error: optional(text),
     message: optional(text),
   },
   job_progress: {
     ...eventFields,
     percentage: nullable(range(0, 100)),
-    message: nullable(text),
+    message: optional(text),
     current: optional(number),
     total: optional(number),
     stage: optional(text),
     rate: optional(range(0)),
     eta: optional(range(0)),
   },
-  job_log: { ...eventFields, level: oneOf(LEVELS), message: text, attempt: optional(integer(1)) },
+  job_log: { ...eventFields, level: openValue, message: text, attempt: optional(integer(1)) },
   job_complete: { ...eventFields, result: (value) => value !== undefined },
-  job_error: { ...eventFields, error: text, message: text, reason: oneOf(REASONS) },
-  joined,
+  job_error: { ...eventFields, error: text, message: text, reason: openValue },
+  hello: { protocol: integer(1), server: text, features: arrayOf(openValue) },
+  joined: { ...record, complete_from: optional(integer(2)) },
+  job_gap: { job_id: isJobId, after: integer(0), before: integer(2) },
   left: { job_id: isJobId, code: text, message: text },
   token_expiring: { expires_at: time },
   closing: { code: text, message: text },
   draining: { closes_in: range(0) },
   connect: { token },
   connect_error: { message: text, data: object({ code: text, message: optional(text) }) },
-  join_job: { job_id: isJobId, after: optional(nullable(object(cursor))) },
-  "join_job.ack": { ok: is(true), ...joined, recovered: flag },
+  join_job: { job_id: isJobId, after: optional(object(cursor)) },
+  "join_job.ack": { ok: is(true), ...record, recovered: flag },
   leave_job: { job_id: isJobId },
   "leave_job.ack": { ok: is(true), job_id: isJobId },
   refresh_token: { token },
@@ -129,6 +133,15 @@ export function parse<N extends keyof Messages>(name: N, payload: unknown): Mess
  */
 export function parseEvent(name: JobEventName, payload: unknown): JobEvent {
   return { ...parse(name, payload), type: name } as JobEvent;
+}
+
+/**
+ * Validate a `job_gap` and add its name as `type`.
+ *
+ * @throws InvalidMessage that names the field.
+ */
+export function parseGap(payload: unknown): JobGap {
+  return { ...parse("job_gap", payload), type: "job_gap" };
 }
 
 export function isJobEventName(name: string): name is JobEventName {

@@ -1,17 +1,25 @@
 /** The messages of protocol version 1. `protocol/events.schema.json` is the specification. */
 
-/** The statuses that a `job_status` event carries. */
-export type RunStatus = "queued" | "started" | "retrying" | "stalled";
+/**
+ * A value of an open list: a known one, or any other string of 1 to 64 characters that a later server
+ * sends. Show an unknown value as it is. Editors complete the known values.
+ */
+export type Open<Known extends string> = Known | (string & {});
+
+/** The status that a `job_status` event carries. A job with an unknown status has not ended. */
+export type RunStatus = Open<"queued" | "started" | "retrying" | "stalled">;
 /** The status of a job. `pending`: no event of it is known; `complete` and `error` are terminal. */
-export type State = "pending" | RunStatus | "complete" | "error";
+export type State = Open<"pending" | "complete" | "error"> | RunStatus;
 /** The level of a log line. */
-export type Level = "debug" | "info" | "warning" | "error" | "critical";
-/** Why a job ended with an error. */
-export type Reason = "failure" | "revoked" | "time_limit" | "worker_lost" | "expired" | "rejected";
+export type Level = Open<"debug" | "info" | "warning" | "error" | "critical">;
+/** Why a job ended with an error. The job has ended, whatever the reason is. */
+export type Reason = Open<
+  "failure" | "revoked" | "time_limit" | "worker_lost" | "expired" | "rejected"
+>;
 
 export const RUN_STATUSES: readonly RunStatus[] = ["queued", "started", "retrying", "stalled"];
 export const STATES: readonly State[] = ["pending", ...RUN_STATUSES, "complete", "error"];
-/** All levels, in ascending order of severity. */
+/** The known levels, in ascending order of severity. */
 export const LEVELS: readonly Level[] = ["debug", "info", "warning", "error", "critical"];
 export const REASONS: readonly Reason[] = [
   "failure",
@@ -41,14 +49,14 @@ export interface JobStatusMessage extends EventFields {
   task?: string;
   attempt?: number;
   run?: number;
-  eta?: string;
+  retry_at?: string;
   error?: string;
   message?: string;
 }
 
 export interface JobProgressMessage extends EventFields {
   percentage: number | null;
-  message: string | null;
+  message?: string;
   current?: number;
   total?: number;
   stage?: string;
@@ -73,9 +81,31 @@ export interface JobErrorMessage extends EventFields {
   reason: Reason;
 }
 
-export interface JoinedMessage extends Cursor {
+/** The first message of a connection: the server, and the requests that it answers. */
+export interface HelloMessage {
+  protocol: number;
+  server: string;
+  features: string[];
+}
+
+/** The record of a joined job. */
+export interface RecordFields extends Cursor {
   job_id: string;
   status: State;
+}
+
+export interface JoinedMessage extends RecordFields {
+  /** The `seq` from which the history is complete. It is missing if nothing was trimmed. */
+  complete_from?: number;
+}
+
+/** The server no longer stores the history between two events. */
+export interface JobGapMessage {
+  job_id: string;
+  /** The `seq` up to which the client has each event. */
+  after: number;
+  /** The `seq` from which the client gets each event. */
+  before: number;
 }
 
 /** The server ended a join: the client may no longer follow the job. */
@@ -100,15 +130,17 @@ export interface Messages {
   job_log: JobLogMessage;
   job_complete: JobCompleteMessage;
   job_error: JobErrorMessage;
+  hello: HelloMessage;
   joined: JoinedMessage;
+  job_gap: JobGapMessage;
   left: LeftMessage;
   token_expiring: { expires_at: string };
   closing: { code: string; message: string };
   draining: { closes_in: number };
   connect: { token: string };
   connect_error: { message: string; data: { code: string; message?: string } };
-  join_job: { job_id: string; after?: Cursor | null };
-  "join_job.ack": (JoinedMessage & { ok: true; recovered: boolean }) | Refusal;
+  join_job: { job_id: string; after?: Cursor };
+  "join_job.ack": (RecordFields & { ok: true; recovered: boolean }) | Refusal;
   leave_job: { job_id: string };
   "leave_job.ack": { ok: true; job_id: string } | Refusal;
   refresh_token: { token: string };
@@ -125,7 +157,7 @@ export const JOB_EVENTS = [
 
 export type JobEventName = (typeof JOB_EVENTS)[number];
 
-type TypedEvent<N extends JobEventName> = { readonly type: N } & Readonly<Messages[N]>;
+type TypedEvent<N extends JobEventName | "job_gap"> = { readonly type: N } & Readonly<Messages[N]>;
 
 export type JobStatus = TypedEvent<"job_status">;
 export type JobProgress = TypedEvent<"job_progress">;
@@ -136,10 +168,13 @@ export type JobError = TypedEvent<"job_error">;
 /** An event of a job: the message as received, with its name as `type`. */
 export type JobEvent = JobStatus | JobProgress | JobLog | JobComplete | JobError;
 
+/** Trimmed history, in the place of the missing events. It is no job event: it has no `seq`. */
+export type JobGap = TypedEvent<"job_gap">;
+
 /** An event that changes the status of a job. */
 export type JobChange = JobStatus | JobComplete | JobError;
 
-/** Return whether a job with this status has ended. */
+/** Return whether a job with this status has ended. A job with an unknown status has not. */
 export function isTerminal(status: State): status is "complete" | "error" {
   return status === "complete" || status === "error";
 }

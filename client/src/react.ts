@@ -16,7 +16,7 @@ import {
   useSyncExternalStore,
 } from "react";
 import { createJobClient, type JobClient } from "./client.js";
-import type { Connection } from "./connection.js";
+import { type Connection, UNKNOWN_SERVER } from "./connection.js";
 import { emptyState, type JobState } from "./job.js";
 import { checkOptions, type JobClientOptions } from "./options.js";
 import type { Store } from "./store.js";
@@ -132,6 +132,7 @@ export interface JobSocket
     | "rate"
     | "eta"
     | "logs"
+    | "gaps"
     | "result"
     | "error"
     | "connection"
@@ -227,6 +228,7 @@ const SERVER_CONNECTION: Connection = {
   message: null,
   attempts: 0,
   since: 0,
+  ...UNKNOWN_SERVER,
 };
 const serverConnection = (): Connection => SERVER_CONNECTION;
 
@@ -237,8 +239,8 @@ function onlyIfRefused(connection: Connection): Connection | null {
 const noConnection = (): null => null;
 
 function toJobSocket(state: JobState, refusedConnection: Connection | null): JobSocket {
-  const { percentage, status, message, stage, rate, eta, logs, result, error } = state;
-  const { connection } = state;
+  const { percentage, status, message, stage, rate, eta, logs, gaps } = state;
+  const { result, error, connection } = state;
   const refusal = state === EMPTY_STATE ? null : (state.refusal ?? toRefusal(refusedConnection));
   return {
     phase: refusal ? "refused" : toPhase(state),
@@ -250,6 +252,7 @@ function toJobSocket(state: JobState, refusedConnection: Connection | null): Job
     rate,
     eta,
     logs,
+    gaps,
     result,
     error,
     connection,

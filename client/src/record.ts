@@ -1,17 +1,19 @@
 /** A job's record: the sum of its events. Pure functions, without connection or clock. */
 
 import { AppendOnlyWindow } from "./appendOnlyWindow.js";
-import type {
-  JobChange,
-  JobComplete,
-  JobError,
-  JobEvent,
-  JobLog,
-  JobProgress,
-  JobStatus,
-  Level,
-  Reason,
-  State,
+import {
+  type JobChange,
+  type JobComplete,
+  type JobError,
+  type JobEvent,
+  type JobGap,
+  type JobLog,
+  type JobProgress,
+  type JobStatus,
+  type Level,
+  type Reason,
+  STATES,
+  type State,
 } from "./protocol.js";
 
 /** The number of status changes to keep per job. */
@@ -37,7 +39,7 @@ export interface StatusChange {
   readonly attempt: number | null;
   readonly run: number | null;
   /** The time of the retry: RFC 3339, UTC. */
-  readonly eta: string | null;
+  readonly retryAt: string | null;
   /** The class name of the exception that caused the retry or the error. */
   readonly error: string | null;
   readonly message: string | null;
@@ -50,7 +52,7 @@ export interface Retry {
   /** The number of the next attempt. */
   readonly attempt: number;
   /** The time of the next attempt: RFC 3339, UTC. */
-  readonly eta: string | null;
+  readonly retryAt: string | null;
   readonly error: string | null;
   readonly message: string | null;
 }
@@ -61,6 +63,17 @@ export interface Failure {
   readonly error: string;
   readonly message: string;
   readonly reason: Reason;
+}
+
+/**
+ * A part of a job's history that the server no longer stores: log lines with `after < seq < before`
+ * are missing.
+ */
+export interface Gap {
+  /** The `seq` of the last event before the gap; 0 if the gap starts at the beginning. */
+  readonly after: number;
+  /** The `seq` from which the history is complete. */
+  readonly before: number;
 }
 
 /** The state of a job according to the events received so far. */
@@ -76,8 +89,7 @@ export interface JobRecord {
   readonly logs: AppendOnlyWindow<JobLog>;
   readonly changes: AppendOnlyWindow<JobChange>;
   readonly history: AppendOnlyWindow<StatusChange>;
-  /** The `seq` values after which events may be missing. */
-  readonly gaps: readonly number[];
+  readonly gaps: readonly JobGap[];
   readonly result: unknown;
   readonly error: Failure | null;
   readonly queuedAt: string | null;
@@ -126,26 +138,38 @@ export function applyEvent(record: JobRecord, event: JobEvent, logLimit: number)
 /** Return the record with the status that the server reported for `seq`. */
 export function applyStatus(record: JobRecord, status: State, seq: number): JobRecord {
   const isKnown = record.statusSeq > seq || record.status === status;
-  return isKnown ? record : { ...record, status, statusSeq: seq };
+  // The terminal event decides that a job has ended; an unknown status cannot confirm it.
+  const isUnclear = record.endedAt !== null && !STATES.includes(status);
+  return isKnown || isUnclear ? record : { ...record, status, statusSeq: seq };
 }
 
-/** Return the record with a gap after `seq`. */
-export function addGap(record: JobRecord, seq: number): JobRecord {
-  return { ...record, gaps: [...record.gaps, seq].slice(-HISTORY_LIMIT) };
+/** Return the record with a gap. A gap that overlaps the previous one extends it. */
+export function addGap(record: JobRecord, gap: JobGap): JobRecord {
+  const last = record.gaps.at(-1);
+  if (last === undefined || last.before <= gap.after) {
+    return { ...record, gaps: [...record.gaps, gap].slice(-HISTORY_LIMIT) };
+  }
+  if (gap.before <= last.before) {
+    return record;
+  }
+  const extended = { ...gap, after: Math.min(last.after, gap.after) };
+  return { ...record, gaps: [...record.gaps.slice(0, -1), extended] };
 }
 
 /** Return the kept events in order, for a follower that starts late. */
-export function eventsToReplay(record: JobRecord): JobEvent[] {
-  const known: JobEvent[] = [...record.logs.items, ...record.changes.items];
-  if (record.progress) {
-    known.push(record.progress);
-  }
-  return known.sort((one, other) => one.seq - other.seq);
+export function eventsToReplay(record: JobRecord): (JobEvent | JobGap)[] {
+  const known = [...record.logs.items, ...record.changes.items, ...record.gaps, record.progress];
+  return known.filter((event) => event !== null).sort((one, other) => place(one) - place(other));
+}
+
+/** Return the position of an event. A gap precedes the first event after it. */
+function place(event: JobEvent | JobGap): number {
+  return event.type === "job_gap" ? event.before - 0.5 : event.seq;
 }
 
 function applyStatusEvent(record: JobRecord, event: JobStatus): JobRecord {
   const { status, timestamp } = event;
-  const changed = recordChange(record, event);
+  const changed = { ...recordChange(record, event), ...NOT_ENDED };
   switch (status) {
     case "queued":
       return { ...changed, ...NEW_RUN, queuedAt: timestamp, startedAt: null };
@@ -173,8 +197,10 @@ function applyEnd(record: JobRecord, event: JobComplete | JobError): JobRecord {
   return { ...changed, result: null, error: { error, message, reason } };
 }
 
+/** The fields that a status resets: a job with a status has not ended. */
+const NOT_ENDED = { result: null, error: null, endedAt: null } as const;
 /** The fields that a new run resets. Logs stay. */
-const NEW_RUN = { progress: null, result: null, error: null, endedAt: null } as const;
+const NEW_RUN = { ...NOT_ENDED, progress: null } as const;
 
 function recordChange(record: JobRecord, event: JobChange): JobRecord {
   const change = toStatusChange(event);
@@ -193,8 +219,9 @@ function recordChange(record: JobRecord, event: JobChange): JobRecord {
 /** The event carries the next attempt; the record keeps the current one. */
 function addRetry(record: JobRecord, currentAttempt: number, event: JobStatus): JobRecord {
   const attempt = event.attempt ?? currentAttempt + 1;
-  const { eta = null, error = null, message = null } = event;
-  return { ...record, attempt: Math.max(1, attempt - 1), retry: { attempt, eta, error, message } };
+  const { retry_at: retryAt = null, error = null, message = null } = event;
+  const retry = { attempt, retryAt, error, message };
+  return { ...record, attempt: Math.max(1, attempt - 1), retry };
 }
 
 function toStatusChange(event: JobChange): StatusChange {
@@ -205,7 +232,7 @@ function toStatusChange(event: JobChange): StatusChange {
     task: null,
     attempt: null,
     run: null,
-    eta: null,
+    retryAt: null,
     error: null,
     message: null,
     reason: null,
@@ -228,7 +255,7 @@ function toStatusChange(event: JobChange): StatusChange {
         task: event.task ?? null,
         attempt: event.attempt ?? null,
         run: event.run ?? null,
-        eta: event.eta ?? null,
+        retryAt: event.retry_at ?? null,
         error: event.error ?? null,
         message: event.message ?? null,
       };

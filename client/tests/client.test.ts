@@ -4,10 +4,13 @@ import { Socket } from "socket.io-client";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import {
   createJobClient,
+  isTerminal,
   type JobClient,
   type JobClientOptions,
   type JobEvent,
+  type JobGap,
 } from "../src/index.js";
+import { futureEvents, futureExample } from "./examples.js";
 import { TestServer } from "./server.js";
 import { eventually, until } from "./waiting.js";
 
@@ -102,37 +105,26 @@ describe("a join", () => {
     server.drop("server");
     await eventually(() => lines.length === 2, "another line");
     expect(lines).toEqual(["one", "two"]);
-    expect((await joined(client)).gaps).toEqual([]); // the replay is contiguous
+    expect((await joined(client)).gaps).toEqual([]);
   });
 
-  test("records a gap if the server's history no longer reaches back", async () => {
+  test("resumes after the last seen event if the latest join was not acknowledged", async () => {
     const client = connect();
-    const store = client.job("a");
     const { lines } = follow(client, "a");
     await joined(client);
-    for (const message of ["one", "two"]) publishLine(message);
-    await eventually(() => lines.length === 2, "lines");
-    expect(store.getSnapshot().gaps).toEqual([]);
-    const record = { job_id: "a", epoch: "epoch-1", seq: 9, status: "started" };
-    let answers = 0;
+    publishLine("one");
+    await eventually(() => lines.length === 1, "a line");
     server.answer = (name) => {
       if (name !== "join_job") return undefined;
-      server.emit("joined", record);
-      server.emit("job_log", line(8, "eight"));
-      server.emit("job_log", line(9, "nine"));
-      answers += 1;
-      return answers === 1 ? null : { ok: true, ...record, recovered: false };
+      server.emit("joined", { job_id: "a", epoch: "epoch-1", seq: 2, status: "started" });
+      server.emit("job_log", line(2, "two"));
+      return null;
     };
     server.drop();
-    await eventually(() => lines.length === 4, "other lines");
-    server.drop(); // before the acknowledgement shows whether the replay is contiguous
-    const job = await until(store, (job) => job.gaps.length > 0, "a gap");
-    expect(job.gaps).toEqual([2]);
-    expect(job.logs.map(({ seq }) => seq)).toEqual([1, 2, 8, 9]);
-    expect(server.requestsNamed("join_job").at(-1)).toMatchObject({ after: { seq: 2 } });
-    server.answer = () => undefined;
-    server.resetRecord("a");
-    await until(store, (job) => job.gaps.length === 0, "another record");
+    await eventually(() => lines.length === 2, "another line");
+    server.drop();
+    await eventually(() => server.requestsNamed("join_job").length === 3, "a third join");
+    expect(server.requestsNamed("join_job")[2]).toMatchObject({ after: { seq: 2 } });
   });
 
   test("discards the record when the epoch changes", async () => {
@@ -271,14 +263,15 @@ describe("received events", () => {
     const client = connect();
     const { lines } = follow(client, "a");
     await joined(client);
-    server.emit("job_log", { ...line(1, "bad"), level: "loud" });
+    server.emit("job_log", { ...line(1, "bad"), level: null });
     server.emit("job_log");
+    server.emit("job_gap", { job_id: "a", after: 0, before: 1 });
     server.emit("joined", "nonsense");
     server.emit("an_event_of_the_future", { job_id: "a" });
     publishLine("good");
     await eventually(() => lines.length === 1, "a line");
     expect(lines).toEqual(["good"]);
-    expect(reported).toHaveBeenCalledTimes(3);
+    expect(reported).toHaveBeenCalledTimes(4);
   });
 
   test("that arrive before the join takes effect are ignored, and replayed later", async () => {
@@ -329,13 +322,183 @@ describe("received events", () => {
     publishLine("two");
     const { lines } = follow(client, "a");
     await eventually(() => lines.length === 2, "lines");
-    const events: JobEvent[] = [];
+    const events: (JobEvent | JobGap)[] = [];
     const stop = client.follow("a", (event) => {
       events.push(event);
       stop();
     });
     await nextTick();
     expect(events).toHaveLength(1);
+  });
+});
+
+describe("trimmed history", () => {
+  /** Follow a job that has two lines, then lose the lines 3 and 4 while the connection is down. */
+  async function missLines(client: JobClient): Promise<string[]> {
+    const { lines } = follow(client, "a");
+    await joined(client);
+    for (const message of ["one", "two"]) publishLine(message);
+    await eventually(() => lines.length === 2, "lines");
+    server.drop();
+    await until(client.job("a"), (job) => job.joined === "no", "a loss");
+    for (const message of ["three", "four"]) publishLine(message);
+    server.publish("a", "job_status", { status: "started" });
+    for (const message of ["six", "seven"]) publishLine(message);
+    server.trim("a", 6);
+    await eventually(() => lines.includes("seven"), "later lines");
+    return lines;
+  }
+
+  test("is a gap before the first event after it", async () => {
+    const client = connect();
+    const store = client.job("a");
+    const lines = await missLines(client);
+    expect(lines).toEqual(["one", "two", "job_status", "job_gap", "six", "seven"]);
+    const { gaps, logs, status } = await joined(client);
+    expect(gaps).toMatchObject([{ after: 2, before: 6 }]);
+    expect(logs.map(({ seq }) => seq)).toEqual([1, 2, 6, 7]);
+    expect(status).toBe("started");
+    server.drop();
+    await until(store, (job) => job.joined === "no", "another loss");
+    publishLine("eight");
+    await eventually(() => lines.includes("eight"), "a live line");
+    expect((await joined(client)).gaps).toMatchObject([{ after: 2, before: 6 }]);
+  });
+
+  test("is shown to later followers in the same place", async () => {
+    const client = connect();
+    await missLines(client);
+    const { lines } = follow(client, "a");
+    await eventually(() => lines.length === 6, "the known events");
+    expect(lines).toEqual(["one", "two", "job_status", "job_gap", "six", "seven"]);
+  });
+
+  test("is a gap at the beginning for a client that joins late", async () => {
+    server.publish("a", "job_status", { status: "queued", task: "tasks.work" });
+    server.publish("a", "job_status", { status: "started", attempt: 1, run: 1 });
+    for (const message of ["three", "four", "five"]) publishLine(message);
+    server.trim("a", 5);
+    const client = connect();
+    const { lines } = follow(client, "a");
+    const job = await joined(client);
+    expect(job.gaps).toMatchObject([{ after: 0, before: 5 }]);
+    expect(job).toMatchObject({ status: "started", task: "tasks.work", run: 1 });
+    expect(job.startedAt).not.toBeNull();
+    expect(lines).toEqual(["job_status", "job_status", "job_gap", "five"]);
+  });
+
+  test("does not end the iteration over the events", async () => {
+    publishLine("one");
+    publishLine("two");
+    server.trim("a", 2);
+    server.publish("a", "job_complete", { result: 7 });
+    const types: string[] = [];
+    for await (const event of connect().events("a")) {
+      types.push(event.type);
+    }
+    expect(types).toEqual(["job_gap", "job_log", "job_complete"]);
+  });
+
+  test("is forgotten with its record", async () => {
+    const client = connect();
+    const store = client.job("a");
+    await missLines(client);
+    server.resetRecord("a");
+    await until(store, (job) => job.gaps.length === 0, "another record");
+  });
+
+  test("is not reported for events that the client has seen", async () => {
+    const client = connect();
+    const { lines } = follow(client, "a");
+    await joined(client);
+    for (const message of ["one", "two", "three"]) publishLine(message);
+    await eventually(() => lines.length === 3, "lines");
+    server.answer = (name) => {
+      if (name !== "join_job") return undefined;
+      const record = { job_id: "a", epoch: "epoch-1", seq: 7, status: "started" };
+      server.emit("joined", { ...record, complete_from: 6 });
+      server.emit("job_gap", { job_id: "a", after: 0, before: 3 });
+      server.emit("job_gap", { job_id: "a", after: 0, before: 6 });
+      server.emit("job_log", line(6, "six"));
+      return { ok: true, ...record, recovered: false };
+    };
+    server.drop();
+    await eventually(() => lines.includes("six"), "a later line");
+    expect((await joined(client)).gaps).toMatchObject([{ after: 3, before: 6 }]);
+  });
+});
+
+describe("a later server", () => {
+  test("is described by its hello", async () => {
+    server.hello = futureExample("hello-newer-protocol").payload;
+    const client = connect();
+    expect(client.connection.getSnapshot()).toMatchObject({ server: null, features: null });
+    const stop = client.job("a").subscribe(() => {});
+    const connected = await until(client.connection, ({ server }) => server !== null, "a hello");
+    expect(connected).toMatchObject({ state: "connected", server: "jobcast/1.0.0" });
+    expect(connected.features).toContain("cancel_job");
+    server.drop();
+    const lost = await until(client.connection, ({ state }) => state !== "connected", "a loss");
+    expect(lost).toMatchObject({ server: null, features: null });
+    stop();
+  });
+
+  test.each([null, {}, { protocol: 1, server: "jobcast/1.0.0", features: null }])(
+    "may send no valid hello: %j",
+    async (hello) => {
+      vi.spyOn(console, "error").mockImplementation(() => {});
+      server.hello = hello;
+      const client = connect();
+      const { lines } = follow(client, "a");
+      await joined(client);
+      publishLine("one");
+      await eventually(() => lines.length === 1, "a line");
+      expect(client.connection.getSnapshot()).toMatchObject({ server: null, features: null });
+    },
+  );
+
+  test.each(futureEvents())("sends $name, which the client delivers", async (example) => {
+    const client = connect();
+    const events: (JobEvent | JobGap)[] = [];
+    client.follow("4f1c", (event) => events.push(event));
+    await joined(client, "4f1c");
+    server.emit(example.message, example.payload);
+    await eventually(() => events.length === 1, "the event");
+    expect(events[0]).toEqual({ type: example.message, ...example.payload });
+  });
+
+  test("sends unknown events, which the client ignores", async () => {
+    const client = connect();
+    const { lines } = follow(client, "4f1c");
+    await joined(client, "4f1c");
+    const { message, payload } = futureExample("job_value-unknown-event");
+    server.emit(message, payload);
+    server.emit("job_log", { ...futureExample("job_log-unknown-level").payload, message: "next" });
+    await eventually(() => lines.length === 1, "the next event");
+    expect(lines).toEqual(["next"]);
+  });
+
+  test("reports an unknown state: the job has not ended", async () => {
+    const client = connect();
+    const record = futureExample("joined-unknown-state").payload;
+    server.answer = (name) => {
+      if (name !== "join_job") return undefined;
+      server.emit("joined", { ...record, job_id: "4f1c" });
+      return futureExample("join_job.ack-unknown-state").payload;
+    };
+    const stop = client.job("4f1c").subscribe(() => {});
+    const job = await joined(client, "4f1c");
+    expect(job).toMatchObject({ status: "cancelling", endedAt: null });
+    expect(isTerminal(job.status)).toBe(false);
+    stop();
+  });
+
+  test("ends a job with an unknown reason", async () => {
+    const client = connect();
+    const result = client.result("4f1c");
+    await joined(client, "4f1c");
+    server.emit("job_error", futureExample("job_error-unknown-reason").payload);
+    await expect(result).rejects.toMatchObject({ name: "JobFailed", reason: "cancelled" });
   });
 });
 
@@ -351,7 +514,7 @@ describe("snapshots", () => {
     const first = await until(store, (job) => job.logs.length === 1, "a line");
     expect(store.getSnapshot()).toBe(first);
     expect(first.logs).toBe(first.logs);
-    server.publish("a", "job_progress", { percentage: 1, message: null });
+    server.publish("a", "job_progress", { percentage: 1 });
     const second = await until(store, (job) => job.percentage === 1, "progress");
     expect(second).not.toBe(first);
     expect(second.logs).toBe(first.logs);
@@ -365,7 +528,7 @@ describe("snapshots", () => {
     const stop = store.subscribe(() => {});
     await joined(client);
     const later = { timestamp: "2026-01-15T09:30:02.250000Z" };
-    server.publish("a", "job_progress", { percentage: 1, message: null, eta: 10 });
+    server.publish("a", "job_progress", { percentage: 1, eta: 10 });
     server.publish("a", "job_log", { level: "info", message: "later", ...later });
     const job = await until(store, (job) => job.logs.length === 1, "a line");
     expect(job.eta).toBe(8);

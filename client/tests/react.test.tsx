@@ -61,6 +61,7 @@ test("useJobSocket returns the state of the job", async () => {
     rate: null,
     eta: null,
     logs: [],
+    gaps: [],
     result: null,
     error: null,
     connection: "idle",
@@ -112,8 +113,8 @@ test("a component in strict mode joins and leaves once", async () => {
 });
 
 test("useJobSocket follows another job when the id changes, and none without an id", async () => {
-  server.publish("a", "job_progress", { percentage: 10, message: null });
-  server.publish("b", "job_progress", { percentage: 20, message: null });
+  server.publish("a", "job_progress", { percentage: 10 });
+  server.publish("b", "job_progress", { percentage: 20 });
   const { result, rerender } = renderHook(({ id }) => useJobSocket(id), {
     wrapper: Within,
     initialProps: { id: "a" as string | null },
@@ -202,7 +203,7 @@ test("useJobs renders at most once per frame for several jobs", async () => {
   renders = 0;
   for (let n = 1; n <= 100; n += 1) {
     for (const id of ids) {
-      server.publish(id, "job_progress", { percentage: n, message: null });
+      server.publish(id, "job_progress", { percentage: n });
     }
   }
   await settled(() => result.current.every((job) => job.percentage === 100), "2000 events");
@@ -210,7 +211,7 @@ test("useJobs renders at most once per frame for several jobs", async () => {
   expect(renders).toBeLessThan(200);
   expect(result.current[20]).toBe(result.current[0]);
   const before = result.current;
-  server.publish("job-3", "job_progress", { percentage: 7, message: null });
+  server.publish("job-3", "job_progress", { percentage: 7 });
   await settled(() => result.current[3]?.percentage === 7, "one more");
   expect(result.current[4]).toBe(before[4]);
 });

@@ -3,6 +3,14 @@ import type { AddressInfo } from "node:net";
 import { type Namespace, Server, type Socket } from "socket.io";
 
 type Message = readonly [name: string, payload: Record<string, unknown>];
+
+interface StoredRecord {
+  readonly epoch: string;
+  seq: number;
+  /** The `seq` from which no event is trimmed. */
+  completeFrom: number;
+  events: Message[];
+}
 type Transport = "websocket" | "polling";
 type Answer = (payload: unknown) => void;
 
@@ -15,11 +23,13 @@ export class TestServer {
   refuse: (token: unknown) => Error | undefined = () => undefined;
   /** Return an acknowledgement to replace the server's own, or `null` to send none. */
   answer: (name: string, payload: Record<string, unknown>) => unknown = () => undefined;
+  /** The payload of `hello`; null for a server that does not send it. */
+  hello: unknown = { protocol: 1, server: "jobcast/test", features: ["join_job"] };
   port = 0;
   readonly #http: HttpServer = createServer();
   readonly #io: Server;
   readonly #jobs: Namespace;
-  readonly #records = new Map<string, { epoch: string; events: Message[] }>();
+  readonly #records = new Map<string, StoredRecord>();
   #epochs = 0;
 
   static start(): Promise<TestServer> {
@@ -62,10 +72,20 @@ export class TestServer {
   /** Publish an event of a job. */
   publish(jobId: string, name: string, data: Record<string, unknown>): void {
     const record = this.#record(jobId);
-    const seq = record.events.length + 1;
+    record.seq += 1;
+    const { seq } = record;
     const stamp = { job_id: jobId, seq, timestamp: "2026-01-15T09:30:00.250000Z" };
     record.events.push([name, { ...stamp, ...data }]);
     this.#jobs.to(jobId).emit(name, { ...stamp, ...data });
+  }
+
+  /** Remove the log lines of a job with a `seq` less than `before`. */
+  trim(jobId: string, before: number): void {
+    const record = this.#record(jobId);
+    record.completeFrom = before;
+    record.events = record.events.filter(
+      ([name, { seq }]) => name !== "job_log" || Number(seq) >= before,
+    );
   }
 
   /** Start a new record for a job. */
@@ -95,17 +115,20 @@ export class TestServer {
     await this.#io.close();
   }
 
-  #record(jobId: string): { epoch: string; events: Message[] } {
+  #record(jobId: string): StoredRecord {
     let record = this.#records.get(jobId);
     if (!record) {
       this.#epochs += 1;
-      record = { epoch: `epoch-${this.#epochs}`, events: [] };
+      record = { epoch: `epoch-${this.#epochs}`, seq: 0, completeFrom: 1, events: [] };
       this.#records.set(jobId, record);
     }
     return record;
   }
 
   #serve(socket: Socket): void {
+    if (this.hello !== null) {
+      socket.emit("hello", this.hello);
+    }
     const serve = (name: string, handle: (payload: Record<string, unknown>) => unknown): void => {
       socket.on(name, (payload: Record<string, unknown>, answer?: Answer) => {
         this.requests.push([name, payload]);
@@ -127,17 +150,22 @@ export class TestServer {
 
   #join(socket: Socket, payload: Record<string, unknown>): unknown {
     const jobId = String(payload.job_id);
-    const { epoch, events } = this.#record(jobId);
-    const after = payload.after as { epoch: string; seq: number } | undefined;
-    const recovered = after?.epoch === epoch;
-    const seq = events.length;
-    const joined = { job_id: jobId, epoch, seq, status: stateAfter(events) };
-    socket.emit("joined", joined);
-    for (const [name, event] of recovered ? events.slice(after.seq) : events) {
+    const { epoch, seq, events, completeFrom: before } = this.#record(jobId);
+    const cursor = payload.after as { epoch: string; seq: number } | undefined;
+    const after = cursor?.epoch === epoch ? cursor.seq : 0;
+    const recovered = cursor?.epoch === epoch && before <= after + 1;
+    const record = { job_id: jobId, epoch, seq, status: stateAfter(events) };
+    socket.emit("joined", before > 1 ? { ...record, complete_from: before } : record);
+    const replay = events.filter(([, event]) => !recovered || Number(event.seq) > after);
+    if (after + 1 < before) {
+      const place = replay.findIndex(([, event]) => Number(event.seq) >= before);
+      replay.splice(place, 0, ["job_gap", { job_id: jobId, after, before }]);
+    }
+    for (const [name, event] of replay) {
       socket.emit(name, event);
     }
     socket.join(jobId);
-    return { ok: true, ...joined, recovered };
+    return { ok: true, ...record, recovered };
   }
 }
 

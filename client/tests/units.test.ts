@@ -6,6 +6,7 @@ import { BASE_DELAY, backoff, MAX_DELAY } from "../src/backoff.js";
 import { FrameScheduler } from "../src/frameScheduler.js";
 import type { JobEvent } from "../src/protocol.js";
 import {
+  addGap,
   applyEvent,
   applyStatus,
   emptyRecord,
@@ -241,14 +242,14 @@ describe("a record", () => {
       type: "job_status",
       status: "retrying",
       attempt: 2,
-      eta: at(59),
+      retry_at: at(59),
       error: "OSError",
       message: "try again",
     });
     expect(retrying).toMatchObject({
       status: "retrying",
       attempt: 1,
-      retry: { attempt: 2, eta: at(59), error: "OSError", message: "try again" },
+      retry: { attempt: 2, retryAt: at(59), error: "OSError", message: "try again" },
     });
     expect(apply(retrying, started(2, 2))).toMatchObject({ attempt: 2, retry: null });
   });
@@ -272,6 +273,52 @@ describe("a record", () => {
     expect(applyStatus(record, "stalled", 1).status).toBe("stalled");
     expect(applyStatus(record, "queued", 0).status).toBe("started");
     expect(applyStatus(record, "started", 9)).toBe(record);
+  });
+
+  test.each(["cancelling", "constructor"])("an unknown status (%s) has not ended", (status) => {
+    const unknown: Payload = { type: "job_status", status, message: "by ada" };
+    const changed = apply(emptyRecord(), started(1), progress, unknown);
+    expect(changed).toMatchObject({ status, run: 1, startedAt: at(1), endedAt: null });
+    expect(changed.progress).toMatchObject({ percentage: 50 });
+    expect(changed.history.items.at(-1)).toMatchObject({ status, message: "by ada" });
+    expect(apply(changed, complete)).toMatchObject({ status: "complete", result: 7 });
+    const again = apply(changed, failure, unknown);
+    expect(again).toMatchObject({ status, error: null, endedAt: null });
+  });
+
+  test("an unknown reason ends the job", () => {
+    const ended = apply(emptyRecord(), started(1), { ...failure, reason: "cancelled" });
+    expect(ended).toMatchObject({ status: "error", error: { reason: "cancelled" } });
+    expect(ended.endedAt).not.toBeNull();
+  });
+
+  test("an unknown state that the server reports does not replace the end", () => {
+    const ended = apply(emptyRecord(), started(1), failure);
+    expect(applyStatus(ended, "cancelled", 2)).toBe(ended);
+    expect(applyStatus(ended, "started", 3).status).toBe("started");
+    expect(applyStatus(apply(emptyRecord(), started(1)), "cancelling", 1).status).toBe(
+      "cancelling",
+    );
+  });
+
+  test("extends a gap that overlaps the previous one", () => {
+    const gaps = (...bounds: [after: number, before: number][]) =>
+      bounds.reduce(
+        (record, [after, before]) =>
+          addGap(record, { type: "job_gap", job_id: "a", after, before }),
+        emptyRecord(),
+      ).gaps;
+    expect(gaps([5, 10], [10, 12])).toMatchObject([
+      { after: 5, before: 10 },
+      { after: 10, before: 12 },
+    ]);
+    expect(gaps([5, 10], [5, 10])).toMatchObject([{ after: 5, before: 10 }]);
+    expect(gaps([5, 10], [5, 12])).toMatchObject([{ after: 5, before: 12 }]);
+    expect(gaps([5, 10], [7, 12])).toMatchObject([{ after: 5, before: 12 }]);
+    const many = Array.from({ length: 2 * HISTORY_LIMIT }, (_, n) => [2 * n, 2 * n + 2] as const);
+    expect(gaps(...many.map(([after, before]): [number, number] => [after, before]))).toHaveLength(
+      HISTORY_LIMIT,
+    );
   });
 
   test("is immutable", () => {

@@ -1,6 +1,6 @@
 /** Factories for job states, log lines and status changes. */
 
-import type { JobState, LogLine, StatusChange } from "@jobcast/client";
+import type { Gap, JobState, LogLine, StatusChange } from "@jobcast/client";
 
 export const START = Date.parse("2026-01-15T09:30:00Z");
 
@@ -53,10 +53,14 @@ export function change(seq: number, values: Partial<StatusChange> = {}): StatusC
     task: null,
     attempt: null,
     run: null,
-    eta: null,
+    retryAt: null,
     error: null,
     message: null,
     reason: null,
     ...values,
   };
+}
+
+export function gap(after: number, before: number): Gap {
+  return { after, before };
 }

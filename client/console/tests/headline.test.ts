@@ -4,7 +4,7 @@ import { announcement } from "../src/lib/announcement";
 import { errorText, headline, remainingSeconds } from "../src/lib/headline";
 import { pageTitle } from "../src/lib/pageTitle";
 import { filterGroup, statusBadge } from "../src/lib/statusBadge";
-import { at, job, line, START } from "./factories";
+import { at, change, gap, job, line, START } from "./factories";
 
 const now = START + 10_000;
 const failed = job({
@@ -39,7 +39,7 @@ describe("the headline", () => {
   });
 
   it("counts down to a retry and shows its cause", () => {
-    const retry = { attempt: 2, eta: at(14.2), error: "FeedBusy", message: "parts to come: 2" };
+    const retry = { attempt: 2, retryAt: at(14.2), error: "FeedBusy", message: "parts to come: 2" };
     const retrying = job({ status: "retrying", retry });
     expect(headline(retrying, now)).toEqual({
       sentence: "Retrying: attempt 2 starts in 5 s",
@@ -70,11 +70,48 @@ describe("the headline", () => {
     expect(headline(job({ ...failed, ...cut, percentage: 57.9 }), now).sentence).toBe(
       "Failed, at 57%",
     );
-    const holed = job({ ...failed, ...cut, queuedAt: at(0), gaps: [1], logs });
-    expect(headline(holed, now).sentence).toBe("Failed");
     expect(headline(job({ ...cut, status: "complete", endedAt: at(9), logs }), now).sentence).toBe(
       "Done",
     );
+  });
+
+  it("is complete for a client that joins a long log late", () => {
+    const long = { logs: [line(1200), line(1201)], gaps: [gap(0, 1200)] };
+    expect(headline(job({ ...failed, ...long }), now).sentence).toBe("Failed after 42 s, at 57%");
+    const unstarted = { run: null, startedAt: null, queuedAt: at(0), percentage: null };
+    expect(headline(job({ ...failed, ...long, ...unstarted }), now).sentence).toBe(
+      "Failed before it started",
+    );
+  });
+
+  it.each([
+    ["cancelling", "Cancelling"],
+    ["waiting_for_parent", "Waiting for parent"],
+    ["constructor", "Constructor"],
+  ])("shows the unknown status %s as it is", (status, label) => {
+    const history = [change(1, { run: 1 }), change(2, { status, message: "ada asked for it" })];
+    const state = job({ status, history });
+    expect(headline(state, now)).toEqual({ sentence: label, hint: "ada asked for it" });
+    expect(headline(job({ status }), now).hint).toBeNull();
+    expect(statusBadge(state)).toEqual({ label, tone: "quiet", icon: "dots" });
+    expect(filterGroup(state)).toBe("active");
+    expect(pageTitle(state, "Import")).toBe(`${label}: Import · jobcast`);
+    expect(announcement(job(), state, now)).toBe(label);
+  });
+
+  it.each([
+    ["cancelled", "Cancelled"],
+    ["out_of_quota", "Out of quota"],
+    ["toString", "ToString"],
+  ])("shows the unknown reason %s as it is: the job has ended", (reason, label) => {
+    const error = { error: "E", message: "m", reason };
+    const ended = job({ status: "error", endedAt: at(2), error });
+    expect(headline(ended, now)).toEqual({
+      sentence: `${label} after 1.0 s`,
+      hint: `The job ended with the reason “${reason}”.`,
+    });
+    expect(statusBadge(ended)).toEqual({ label, tone: "bad", icon: "cross" });
+    expect(filterGroup(ended)).toBe("failed");
   });
 
   it.each<Reason>(["failure", "revoked", "time_limit", "worker_lost", "expired", "rejected"])(

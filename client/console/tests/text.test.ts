@@ -162,6 +162,8 @@ describe("the connection text", () => {
     message: null,
     attempts: 0,
     since: 0,
+    server: null,
+    features: null,
     ...values,
   });
 

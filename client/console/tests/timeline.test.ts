@@ -1,4 +1,4 @@
-import type { JobEvent, JobState, StatusChange } from "@jobcast/client";
+import type { Gap, JobEvent, StatusChange } from "@jobcast/client";
 import { describe, expect, it } from "vitest";
 import {
   plotDescription,
@@ -9,7 +9,7 @@ import {
 } from "../src/lib/plot";
 import { addSample, SERIES_LIMIT, type Series } from "../src/lib/progressSeries";
 import { countRuns, isTruncated, timelineSteps } from "../src/lib/timeline";
-import { at, change, job, line, START } from "./factories";
+import { at, change, gap, job, START } from "./factories";
 
 const changes: StatusChange[] = [
   change(0, { status: "queued" }),
@@ -25,7 +25,6 @@ function progress(seconds: number, percentage: number | null, stage?: string): J
     job_id: "a",
     seq: 1,
     timestamp: at(seconds),
-    message: null,
   } as const;
   return stage === undefined ? { ...event, percentage } : { ...event, percentage, stage };
 }
@@ -53,21 +52,28 @@ describe("the timeline", () => {
   });
 
   it("detects a truncated beginning", () => {
-    const cut = (
-      history: StatusChange[],
-      logs = [line(50)],
-      values: Partial<JobState> = {},
-    ): boolean => isTruncated(job({ history, logs, ...values }));
-    expect(cut([change(1, { status: "queued" })])).toBe(false);
-    expect(cut([change(2, { run: 1 })])).toBe(false);
-    expect(cut([change(1, { status: "error" })], [])).toBe(false);
-    expect(cut([], [], { status: "pending" })).toBe(false);
-    expect(cut([change(9, { status: "error" })], [line(1)])).toBe(false);
-    expect(cut([change(90, { status: "error" })])).toBe(true);
-    expect(cut([change(90, { status: "queued" })])).toBe(true);
-    expect(cut([change(40, { run: 2 })])).toBe(true);
-    expect(cut([])).toBe(true);
-    expect(cut([], [line(50)], { status: "pending" })).toBe(false);
+    const cut = (first: StatusChange[], ...gaps: Gap[]): boolean =>
+      isTruncated(job({ history: first, gaps }));
+    expect(cut([change(90, { status: "error" })])).toBe(false);
+    expect(cut([change(90, { status: "error" })], gap(0, 50))).toBe(true);
+    expect(cut([change(40, { run: 2 })], gap(0, 50))).toBe(true);
+    expect(cut([change(40, { run: 2 })], gap(60, 70))).toBe(false);
+    expect(cut([change(1, { status: "queued" })], gap(0, 50))).toBe(false);
+    expect(cut([change(2, { run: 1 })], gap(0, 50))).toBe(false);
+    expect(cut([], gap(0, 50))).toBe(false);
+  });
+
+  it("shows an unknown status as it is", () => {
+    const steps = timelineSteps([
+      change(1, { run: 1 }),
+      change(3, { status: "waiting_for_parent", message: "the parent still runs" }),
+      change(5, { status: "error", reason: "out_of_quota" }),
+    ]);
+    expect(steps.map(({ label, detail, duration }) => [label, detail, duration])).toEqual([
+      ["Run 1 started", null, 2000],
+      ["Waiting for parent", "the parent still runs", 2000],
+      ["Out of quota", null, null],
+    ]);
   });
 
   it("distinguishes a resumed run from a new one", () => {

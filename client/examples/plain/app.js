@@ -22,6 +22,7 @@ job.subscribe(() => {
   const state = job.getSnapshot();
   text("status", state.refusal?.message ?? state.status);
   text("message", state.message ?? "");
+  text("gaps", state.gaps.length > 0 ? "The server no longer stores some of the log lines." : "");
   text("logs", state.logs.map((line) => `${line.level}: ${line.message}`).join("\n"));
   text("result", state.error?.message ?? JSON.stringify(state.result));
   const bar = /** @type {HTMLProgressElement} */ (document.getElementById("bar"));

@@ -9,6 +9,7 @@ import {
   type JobClientOptions,
   type JobEvent,
   type JobFailed,
+  type JobGap,
   type JobRefused,
 } from "../../src/index.js";
 import { eventually, until } from "../waiting.js";
@@ -52,7 +53,7 @@ const log = (message: string) => ({ level: "info", message });
 
 /** Record the events that `follow` delivers. */
 function record(client: JobClient, jobId: string) {
-  const events: JobEvent[] = [];
+  const events: (JobEvent | JobGap)[] = [];
   const stop = client.follow(jobId, (event) => events.push(event));
   return {
     events,
@@ -63,8 +64,8 @@ function record(client: JobClient, jobId: string) {
   };
 }
 
-function expectInOrder(events: readonly JobEvent[]): void {
-  const seqs = events.map((event) => event.seq);
+function expectInOrder(events: readonly (JobEvent | JobGap)[]): void {
+  const seqs = events.map((event) => (event.type === "job_gap" ? event.before - 0.5 : event.seq));
   expect(seqs).toEqual([...new Set(seqs)].sort((one, other) => one - other));
 }
 
@@ -202,7 +203,7 @@ describe("events", () => {
   test("can be iterated until the job ends", async () => {
     const client = connect();
     const jobId = await backend.send("count", [3]);
-    const events: JobEvent[] = [];
+    const events: (JobEvent | JobGap)[] = [];
     for await (const event of client.events(jobId)) {
       events.push(event);
     }

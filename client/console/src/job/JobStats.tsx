@@ -4,20 +4,10 @@ import { formatEstimate } from "../lib/formatDuration";
 import { formatCount, formatRate } from "../lib/formatNumber";
 import { formatDateTime, formatDayAndTime } from "../lib/formatTime";
 import { remainingSeconds } from "../lib/headline";
+import { labelOf } from "../lib/openValue";
 import { countRuns, isTruncated } from "../lib/timeline";
 import { useNow } from "../lib/useNow";
 import { Clock } from "../ui/Clock";
-
-/** The label of the elapsed time, for each status. */
-const ELAPSED_LABELS: Record<JobState["status"], string> = {
-  pending: "Waiting for",
-  queued: "Waiting for",
-  started: "Running for",
-  retrying: "Waiting for",
-  stalled: "Stalled for",
-  complete: "Took",
-  error: "Took",
-};
 
 /** The key figures of a job. */
 export function JobStats({ job }: { readonly job: JobState }): ReactElement {
@@ -32,7 +22,7 @@ export function JobStats({ job }: { readonly job: JobState }): ReactElement {
   return (
     <dl className="stats">
       {since === null ? null : (
-        <Stat name={ELAPSED_LABELS[job.status]}>
+        <Stat name={elapsedLabel(job.status)}>
           <Clock from={since} to={job.endedAt} />
         </Stat>
       )}
@@ -71,6 +61,23 @@ export function JobStats({ job }: { readonly job: JobState }): ReactElement {
       )}
     </dl>
   );
+}
+
+/** Return the label of the elapsed time. */
+function elapsedLabel(status: JobState["status"]): string {
+  switch (status) {
+    case "pending":
+    case "queued":
+    case "retrying":
+      return "Waiting for";
+    case "started":
+      return "Running for";
+    case "complete":
+    case "error":
+      return "Took";
+    default:
+      return `${labelOf(status)} for`;
+  }
 }
 
 function Stat({

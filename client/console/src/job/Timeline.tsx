@@ -7,15 +7,17 @@ import { isTruncated, type Step, timelineSteps } from "../lib/timeline";
 import { useNow } from "../lib/useNow";
 import { Icon, type IconName } from "../ui/Icon";
 
-const ICONS: Record<Step["status"], IconName> = {
-  pending: "dots",
-  queued: "clock",
-  started: "play",
-  retrying: "retry",
-  stalled: "pause",
-  complete: "check",
-  error: "cross",
-};
+const ICONS: ReadonlyMap<Step["status"], IconName> = new Map(
+  Object.entries<IconName>({
+    pending: "dots",
+    queued: "clock",
+    started: "play",
+    retrying: "retry",
+    stalled: "pause",
+    complete: "check",
+    error: "cross",
+  }),
+);
 const SHOWN = 8; // the number of steps to show, from the end
 
 /** The job's status changes, with the duration of each status. */
@@ -35,7 +37,7 @@ export function Timeline({ job }: { readonly job: JobState }): ReactElement | nu
         {steps.slice(hidden).map((step) => (
           <li key={step.seq} data-status={step.status}>
             <span className="step-icon">
-              <Icon name={ICONS[step.status]} />
+              <Icon name={ICONS.get(step.status) ?? "dots"} />
             </span>
             <span className="step-label">{step.label}</span>
             <time className="number faint" dateTime={step.timestamp} title={step.timestamp}>

@@ -1,7 +1,7 @@
 import type { JobState } from "@jobcast/client";
 import { memo, type ReactElement, useState } from "react";
 import { formatPercent } from "../lib/formatNumber";
-import { activity, errorText, headline } from "../lib/headline";
+import { activity, errorText, headline, statusMessage } from "../lib/headline";
 import { jobName, shortId } from "../lib/jobNames";
 import { reasonText } from "../lib/reasonText";
 import { summarizeResult } from "../lib/resultSummary";
@@ -99,8 +99,10 @@ function RowText({ state }: { readonly state: JobState }): ReactElement | null {
       const text = activity(state);
       return text === null ? null : <p className="row-text one-line">{text}</p>;
     }
-    default:
-      return null;
+    default: {
+      const text = statusMessage(state);
+      return text === null ? null : <p className="row-text one-line">{text}</p>;
+    }
   }
 }
 

@@ -4,22 +4,26 @@ import type { JobState } from "@jobcast/client";
 import { pluralize } from "./formatNumber";
 import type { LogRow } from "./logView";
 import { sanitizeText } from "./sanitizeText";
-import { isTruncated } from "./timeline";
 
-export const GAP_NOTE =
-  "Lines are missing here: the server dropped them while the connection was lost";
-
-/** Return notes about missing lines at the beginning. */
-export function missingLineNotes(job: LogSource): readonly string[] {
-  const notes = isTruncated(job) ? ["Earlier lines are no longer stored."] : [];
-  if (job.droppedLogs > 0) {
-    const verb = job.droppedLogs === 1 ? "is" : "are";
-    notes.push(`${pluralize(job.droppedLogs, "earlier line")} ${verb} no longer shown.`);
-  }
-  return notes;
+/**
+ * Return the text of a gap.
+ *
+ * @param end the formatted time of the next row, or null for the last row.
+ */
+export function gapText(end: string | null): string {
+  const lines = end === null ? "Log lines" : `Log lines before ${end}`;
+  return `${lines} are missing here: the server no longer stores them`;
 }
 
-type LogSource = Pick<JobState, "history" | "logs" | "status" | "droppedLogs">;
+/** Return notes about lines that the page dropped at the beginning. */
+export function missingLineNotes({
+  droppedLogs,
+}: Pick<JobState, "droppedLogs">): readonly string[] {
+  const verb = droppedLogs === 1 ? "is" : "are";
+  return droppedLogs > 0
+    ? [`${pluralize(droppedLogs, "earlier line")} ${verb} no longer shown.`]
+    : [];
+}
 
 /** Format the rows as text, with a note wherever lines are missing. */
 export function formatLog(rows: readonly LogRow[], notes: readonly string[]): string {
@@ -29,7 +33,7 @@ export function formatLog(rows: readonly LogRow[], notes: readonly string[]): st
 function formatRow(row: LogRow): string {
   switch (row.kind) {
     case "gap":
-      return formatNote(GAP_NOTE);
+      return formatNote(gapText(row.end));
     case "change":
       return "";
     case "line": {

@@ -3,6 +3,7 @@
 import type { JobState } from "@jobcast/client";
 import { elapsed, formatClock, formatDuration, formatEstimate } from "./formatDuration";
 import { formatPercent } from "./formatNumber";
+import { labelOf } from "./openValue";
 import { reasonText } from "./reasonText";
 import { isLoading, statusBadge } from "./statusBadge";
 
@@ -52,6 +53,8 @@ export function headline(job: JobState, now: number): Headline {
       };
     case "error":
       return failed(job);
+    default:
+      return { sentence: labelOf(job.status), hint: statusMessage(job) };
   }
 }
 
@@ -66,6 +69,12 @@ export function remainingSeconds(job: JobState, now: number): number | null {
 /** Return the current activity, as the task reports it. */
 export function activity(job: JobState): string | null {
   return job.message || job.stage || null;
+}
+
+/** Return the text that the job's current status came with. */
+export function statusMessage({ history, status }: JobState): string | null {
+  const change = history.at(-1);
+  return change?.status === status ? errorText(change.error, change.message) : null;
 }
 
 /** Format an error as `LedgerError: line 4: ...`. A class name in the message is not repeated. */
@@ -106,7 +115,7 @@ function retrying(job: JobState, now: number): Headline {
   if (!retry) {
     return { sentence: "Retrying", hint: null };
   }
-  const wait = retry.eta === null ? 0 : Date.parse(retry.eta) - now;
+  const wait = retry.retryAt === null ? 0 : Date.parse(retry.retryAt) - now;
   const due = wait > 0 ? `starts in ${Math.ceil(wait / 1000)} s` : "starts now";
   const cause = errorText(retry.error, retry.message);
   return {
@@ -121,7 +130,7 @@ function failed(job: JobState): Headline {
   return {
     sentence: `${verb}${neverStarted(job) ? " before it started" : `${runDuration(job)}${lastPercentage(job)}`}`,
     hint: cause,
-    advice,
+    ...(advice === undefined ? {} : { advice }),
   };
 }
 
@@ -147,19 +156,13 @@ function refused(job: JobState): Headline {
   }
 }
 
-/** Return whether the job ended before it started. A truncated history is no evidence. */
-function neverStarted({
-  startedAt,
-  queuedAt,
-  gaps,
-  logs,
-  run,
-  percentage,
-  message,
-}: JobState): boolean {
-  const isComplete = queuedAt !== null && gaps.length === 0;
+/**
+ * Return whether the job ended before it started. The server trims the oldest statuses first, so a job
+ * with a known queue time has no other status that is missing.
+ */
+function neverStarted({ startedAt, queuedAt, logs, run, percentage, message }: JobState): boolean {
   const isSilent = logs.length === 0 && run === null && percentage === null && message === null;
-  return startedAt === null && (isComplete || isSilent);
+  return startedAt === null && (queuedAt !== null || isSilent);
 }
 
 /** The duration of a finished job, from the queue if the start is unknown. */

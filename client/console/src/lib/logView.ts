@@ -3,7 +3,7 @@
  * is updated from the previous one, so that adding or dropping a line costs the work of one line.
  */
 
-import type { Level, LogLine, StatusChange } from "@jobcast/client";
+import { type Gap, LEVELS, type Level, type LogLine, type StatusChange } from "@jobcast/client";
 import { includesText } from "./search";
 import { changeLabel } from "./timeline";
 
@@ -15,7 +15,14 @@ export type LogRow =
       readonly change: StatusChange;
       readonly label: string;
     }
-  | { readonly kind: "gap"; readonly seq: number };
+  | GapRow;
+
+interface GapRow {
+  readonly kind: "gap";
+  readonly seq: number;
+  /** The time of the next event; null if there is none. */
+  readonly end: string | null;
+}
 
 export interface LogFilter {
   readonly hidden: ReadonlySet<Level>;
@@ -27,23 +34,38 @@ export interface LogView {
   readonly rows: readonly LogRow[];
   /** The `seq` values of the rows that match the search. */
   readonly hits: readonly number[];
-  readonly counts: Readonly<Record<Level, number>>;
+  readonly counts: LevelCounts;
   /** The number of lines in `rows`, without status changes and gaps. */
   readonly lines: number;
   readonly source: Source;
 }
 
+/** The number of lines of each level. */
+export type LevelCounts = ReadonlyMap<Level, number>;
+
 interface Source {
   readonly logs: readonly LogLine[];
   readonly history: readonly StatusChange[];
-  readonly gaps: readonly number[];
+  readonly gaps: readonly Gap[];
 }
 
 export const NO_FILTER: LogFilter = { hidden: new Set(), needle: "" };
 
-const ZERO: LogView["counts"] = { debug: 0, info: 0, warning: 0, error: 0, critical: 0 };
+const EMPTY: Base = {
+  rows: [],
+  hits: [],
+  counts: new Map(),
+  lines: 0,
+  logs: 0,
+  history: 0,
+  gaps: 0,
+};
 
-const EMPTY: Base = { rows: [], hits: [], counts: ZERO, lines: 0, logs: 0, history: 0, gaps: 0 };
+/** Return the levels of the lines: the known ones by severity, then the others by name. */
+export function levelsIn(counts: LevelCounts): readonly Level[] {
+  const others = [...counts.keys()].filter((level) => !LEVELS.includes(level));
+  return [...LEVELS.filter((level) => counts.has(level)), ...others.sort()];
+}
 
 /** Return the view of a log, reusing the previous view where possible. */
 export function buildLogView(source: Source, filter: LogFilter, before: LogView | null): LogView {
@@ -61,17 +83,19 @@ interface Base extends Shown {
 }
 
 /** Return the part of a view that is still valid; null if a new view is simpler. */
-function reuse(view: LogView, { logs, history, gaps }: Source): Base | null {
+function reuse(view: LogView, source: Source): Base | null {
+  const { logs, history, gaps } = source;
   const before = view.source;
   const removed = countRemoved(before.logs, logs);
   const onlyGrew =
-    gaps === before.gaps && // a gap may be detected after later rows were added
+    gaps === before.gaps && // the latest gap may have been extended
+    view.rows.at(-1)?.kind !== "gap" && // the next event completes the row
     countRemoved(before.history, history) === 0; // the label of a change may depend on earlier changes
   if (removed === null || !onlyGrew) {
     return null;
   }
   return {
-    ...dropLines(view, before.logs.slice(0, removed)),
+    ...dropLines(view, before.logs.slice(0, removed), source),
     logs: before.logs.length - removed,
     history: before.history.length,
     gaps: before.gaps.length,
@@ -94,16 +118,19 @@ function countRemoved(before: readonly Positioned[], now: readonly Positioned[])
 }
 
 /** Return a view without its oldest lines. Changes and gaps between them stay. */
-function dropLines(view: LogView, removed: readonly LogLine[]): Shown {
+function dropLines(view: LogView, removed: readonly LogLine[], source: Source): Shown {
   const last = removed.at(-1);
   if (last === undefined) {
     return view;
   }
   const cut = countUpTo(view.rows, last.seq);
-  const kept = view.rows.slice(0, cut).filter(({ kind }) => kind !== "line");
-  const counts = { ...view.counts };
+  const kept = view.rows
+    .slice(0, cut)
+    .filter(({ kind }) => kind !== "line")
+    .map((row) => (row.kind === "gap" ? withEnd(row, source) : row));
+  const counts = new Map(view.counts);
   for (const { level } of removed) {
-    counts[level] -= 1;
+    count(counts, level, -1);
   }
   return {
     rows: kept.concat(view.rows.slice(cut)),
@@ -120,18 +147,16 @@ function extend(base: Base, source: Source, filter: LogFilter): LogView {
   }
   const rows = [...base.rows];
   const hits = [...base.hits];
-  const counts = { ...base.counts };
+  const counts = new Map(base.counts);
   let [at, nextChange, nextGap, lines] = [base.logs, base.history, base.gaps, base.lines];
   for (;;) {
     const [line, change, gap] = [logs[at], history[nextChange], gaps[nextGap]];
-    const next = Math.min(
-      line?.seq ?? Number.POSITIVE_INFINITY,
-      change?.seq ?? Number.POSITIVE_INFINITY,
-    );
-    if (gap !== undefined && gap < next) {
-      rows.push({ kind: "gap", seq: gap + 0.5 }); // between the last seen event and the next one
+    const isChange = change && (!line || change.seq < line.seq);
+    const next = isChange ? change : line;
+    if (gap && (!next || gap.before <= next.seq)) {
+      rows.push(withEnd({ kind: "gap", seq: gap.before - 0.5, end: null }, source));
       nextGap += 1;
-    } else if (change && (!line || change.seq < line.seq)) {
+    } else if (isChange) {
       rows.push({
         kind: "change",
         seq: change.seq,
@@ -140,7 +165,7 @@ function extend(base: Base, source: Source, filter: LogFilter): LogView {
       });
       nextChange += 1;
     } else if (line) {
-      counts[line.level] += 1;
+      count(counts, line.level, 1);
       if (!filter.hidden.has(line.level)) {
         if (includesText(line.message, filter.needle)) {
           hits.push(line.seq);
@@ -152,6 +177,25 @@ function extend(base: Base, source: Source, filter: LogFilter): LogView {
     } else {
       return { filter, rows, hits, counts, lines, source };
     }
+  }
+}
+
+/** Return the row of a gap with the time of the next event. */
+function withEnd(row: GapRow, { logs, history }: Source): GapRow {
+  const line = logs[countUpTo(logs, row.seq)];
+  const change = history[countUpTo(history, row.seq)];
+  const next = change && (!line || change.seq < line.seq) ? change : line;
+  const end = next?.timestamp ?? null;
+  return end === row.end ? row : { ...row, end };
+}
+
+/** Add to the number of lines of a level. */
+function count(counts: Map<Level, number>, level: Level, by: number): void {
+  const lines = (counts.get(level) ?? 0) + by;
+  if (lines === 0) {
+    counts.delete(level);
+  } else {
+    counts.set(level, lines);
   }
 }
 

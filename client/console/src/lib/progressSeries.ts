@@ -1,6 +1,6 @@
 /** The progress of a job over time, as far as the page received it. */
 
-import type { JobEvent, JobState } from "@jobcast/client";
+import type { JobEvent, JobGap, JobState } from "@jobcast/client";
 
 export interface Sample {
   readonly at: number; // ms
@@ -15,7 +15,7 @@ export const SERIES_LIMIT = 480; // samples; beyond it, every second one is drop
 const MIN_INTERVAL = 50; // ms between two samples of one run and stage
 
 /** Return the series with an event added; the same object if the event has no percentage. */
-export function addSample(series: Series, event: JobEvent, state: JobState): Series {
+export function addSample(series: Series, event: JobEvent | JobGap, state: JobState): Series {
   if (event.type !== "job_progress" || event.percentage === null) {
     return series;
   }

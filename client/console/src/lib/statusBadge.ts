@@ -1,6 +1,7 @@
 /** Status badges. Each has a label, a tone and an icon, because colour alone is not accessible. */
 
 import type { JobState } from "@jobcast/client";
+import { labelOf } from "./openValue";
 import { reasonText } from "./reasonText";
 
 export type Tone = "quiet" | "active" | "warn" | "good" | "bad";
@@ -43,6 +44,8 @@ export function statusBadge(job: JobState): Badge {
       return { label: "Done", tone: "good", icon: "check" };
     case "error":
       return errorBadge(job);
+    default:
+      return { label: labelOf(job.status), tone: "quiet", icon: "dots" };
   }
 }
 

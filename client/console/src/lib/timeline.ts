@@ -2,6 +2,7 @@
 
 import { isTerminal, type JobState, type StatusChange } from "@jobcast/client";
 import { errorText } from "./headline";
+import { labelOf } from "./openValue";
 import { reasonText } from "./reasonText";
 
 export interface Step {
@@ -31,25 +32,18 @@ export function timelineSteps(history: readonly StatusChange[]): readonly Step[]
   });
 }
 
-/** Return whether the server no longer stores the beginning of the history and the log. */
-export function isTruncated({ history, logs, status }: RecordStart): boolean {
-  const [change, line] = [history[0], logs[0]];
-  const first = Math.min(
-    change?.seq ?? Number.POSITIVE_INFINITY,
-    line?.seq ?? Number.POSITIVE_INFINITY,
-  );
-  if (first === 1 || first === Number.POSITIVE_INFINITY) {
+/** Return whether status changes before the first known one may be missing. */
+export function isTruncated({ history, gaps }: Pick<JobState, "history" | "gaps">): boolean {
+  const [change, gap] = [history[0], gaps[0]];
+  if (change === undefined || gap === undefined || isBeginning(change)) {
     return false;
   }
-  if (change === undefined) {
-    return status !== "pending";
-  }
-  const begins =
-    change.status === "queued" || (change.status === "started" && (change.run ?? 1) === 1);
-  return !(begins && change.seq === first);
+  return gap.after + 1 < change.seq;
 }
 
-type RecordStart = Pick<JobState, "history" | "logs" | "status">;
+function isBeginning({ status, run }: StatusChange): boolean {
+  return status === "queued" || (status === "started" && (run ?? 1) === 1);
+}
 
 /** Return the number of runs that have started. */
 export function countRuns(job: JobState): number {
@@ -82,6 +76,8 @@ export function changeLabel(
       return change.reason ? reasonText(change.reason).label : "Failed";
     case "pending":
       return "Unknown";
+    default:
+      return labelOf(change.status);
   }
 }
 

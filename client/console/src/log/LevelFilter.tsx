@@ -1,16 +1,18 @@
-import { LEVELS, type Level } from "@jobcast/client";
+import type { Level } from "@jobcast/client";
 import type { ReactElement } from "react";
-import { formatCount, upperFirst } from "../lib/formatNumber";
+import { formatCount } from "../lib/formatNumber";
+import { type LevelCounts, levelsIn } from "../lib/logView";
+import { labelOf } from "../lib/openValue";
 
 interface Props {
-  readonly counts: Readonly<Record<Level, number>>;
+  readonly counts: LevelCounts;
   readonly hidden: ReadonlySet<Level>;
   readonly onToggle: (level: Level) => void;
 }
 
 /** Toggles for the levels that occur in the log. */
 export function LevelFilter({ counts, hidden, onToggle }: Props): ReactElement | null {
-  const levels = LEVELS.filter((level) => counts[level] > 0);
+  const levels = levelsIn(counts);
   return levels.length === 0 ? null : (
     // biome-ignore lint/a11y/useSemanticElements: a fieldset belongs to a form.
     <div className="levels" role="group" aria-label="Levels shown">
@@ -22,7 +24,7 @@ export function LevelFilter({ counts, hidden, onToggle }: Props): ReactElement |
           aria-pressed={!hidden.has(level)}
           onClick={() => onToggle(level)}
         >
-          {upperFirst(level)} <span className="number">{formatCount(counts[level])}</span>
+          {labelOf(level)} <span className="number">{formatCount(counts.get(level) ?? 0)}</span>
         </button>
       ))}
     </div>

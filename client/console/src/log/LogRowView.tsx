@@ -1,5 +1,5 @@
 import { memo, type ReactElement } from "react";
-import { GAP_NOTE } from "../lib/formatLog";
+import { gapText } from "../lib/formatLog";
 import { formatExactTime, formatTime } from "../lib/formatTime";
 import { errorText } from "../lib/headline";
 import type { LogRow } from "../lib/logView";
@@ -20,7 +20,7 @@ export const LogRowView = memo(function LogRowView({
   if (row.kind === "gap") {
     return (
       <div className="log-marker gap">
-        <span>{GAP_NOTE}</span>
+        <span>{gapText(row.end === null ? null : formatExactTime(row.end))}</span>
       </div>
     );
   }

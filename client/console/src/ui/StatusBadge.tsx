@@ -8,7 +8,7 @@ export function StatusBadge({ job }: { readonly job: JobState }): ReactElement {
   return (
     <span className="badge" data-tone={tone}>
       <Icon name={icon} />
-      {label}
+      <span className="badge-label">{label}</span>
     </span>
   );
 }

@@ -3,7 +3,7 @@ import type { ReactElement } from "react";
 
 /** The progress, the logs and the outcome of one job. */
 export function Job({ jobId }: { jobId: string | null }): ReactElement {
-  const { progress, status, message, logs, result, error, refusal } = useJobSocket(jobId);
+  const { progress, status, message, logs, gaps, result, error, refusal } = useJobSocket(jobId);
   const connection = useConnection();
   return (
     <>
@@ -13,6 +13,7 @@ export function Job({ jobId }: { jobId: string | null }): ReactElement {
       <p id="connection" role="status">
         {connection.state !== "connected" && (connection.message ?? connection.state)}
       </p>
+      <p id="gaps">{gaps.length > 0 && "The server no longer stores some of the log lines."}</p>
       <pre id="logs">{logs.map((line) => `${line.level}: ${line.message}`).join("\n")}</pre>
       <pre id="result">{error?.message ?? JSON.stringify(result)}</pre>
     </>

@@ -123,6 +123,38 @@ describe("a job", () => {
     expect(statuses.filter((status) => status !== "pending")).toEqual(["complete"]);
   });
 
+  test("with a long log has a gap for a late follower, who still sees how the job began", async () => {
+    const jobId = newId();
+    await backend.emit(jobId, "job_status", { status: "queued", task: "tests.jobs.count" });
+    await backend.emit(jobId, "job_status", { status: "started", attempt: 1 });
+    await backend.emit(jobId, "job_log", log("line {n}"), 2500);
+    const client = connect({ getToken: everyJob, logLimit: 5000 });
+    const recorded = record(client, jobId);
+    const store = client.job(jobId);
+    const job = await until(store, (job) => job.joined === "yes", "a job that is joined");
+    expect(job).toMatchObject({ status: "started", task: "tests.jobs.count", attempt: 1 });
+    expect(job.queuedAt).not.toBeNull();
+    expect(job.startedAt).not.toBeNull();
+    expect(job.logs.at(-1)).toMatchObject({ message: "line 2499" });
+    expect(job.gaps).toMatchObject([{ after: 0, before: job.logs[0]?.seq }]);
+    const types = recorded.events.slice(0, 4).map((event) => event.type);
+    expect(types).toEqual(["job_status", "job_status", "job_gap", "job_log"]);
+    expectInOrder(recorded.events);
+  });
+
+  test("is served by a server that says hello", async () => {
+    const client = connect();
+    const stop = client.job(newId()).subscribe(() => {});
+    const { server, features } = await until(
+      client.connection,
+      ({ server }) => server !== null,
+      "a hello",
+    );
+    expect(server).toMatch(/^jobcast\/\d/);
+    expect(features).toEqual(expect.arrayContaining(["join_job", "leave_job", "refresh_token"]));
+    stop();
+  });
+
   test("that fails has its error", async () => {
     const client = connect();
     const jobId = await backend.send("fail", ["no such row"]);

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final, cast
 
-from starlette.types import Receive, Send
+from starlette.types import Message, Receive, Send
 
+from jobcast.realtime.connection.screening import Disconnected
 from jobcast.realtime.connection.stall import reset
 
 MIN_SEND_RATE: Final = 1024  # bytes per second that a client must read
@@ -35,39 +36,67 @@ class HttpResponse:
         self._receive = receive
         self._send = send
         self._send_timeout = send_timeout
+        self._writing: asyncio.Timeout | None = None  # of the write that waits
 
     async def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Send the head of the response."""
+        """Send the head of the response.
+
+        Raises:
+            Disconnected: the client has disconnected.
+        """
         self._limit_unacknowledged()
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._pass({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, data: bytes) -> None:
         """Send bytes as soon as the client reads.
 
         Raises:
+            Disconnected: the client has disconnected.
             TimeoutError: the client does not read.
         """
-        async with asyncio.timeout(self._send_timeout + len(data) / MIN_SEND_RATE):
-            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        limit = self._send_timeout + len(data) / MIN_SEND_RATE
+        try:
+            async with asyncio.timeout(limit) as self._writing:
+                await self._pass({"type": "http.response.body", "body": data, "more_body": True})
+        finally:
+            self._writing = None
 
     async def finish(self) -> None:
-        """Send the end of the response."""
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        """Send the end of the response.
+
+        Raises:
+            Disconnected: the client has disconnected.
+        """
+        await self._pass({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _pass(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except Exception as exc:
+            # ASGI servers raise different exceptions for a closed connection.
+            raise Disconnected from exc
 
     def abort(self) -> None:
         """Reset the connection, and discard unsent data.
 
-        Under servers other than uvicorn the response ends incompletely when its handler returns.
+        Under servers other than uvicorn a write that waits ends with ``TimeoutError``, and the
+        response ends incompletely when its handler returns.
         """
         cycle, transport = self._cycle, self._transport()
         if cycle is not None and transport is not None:
             cycle.disconnected = True  # uvicorn then does not log an incomplete response
             reset(transport)
+        elif self._writing is not None and not self._writing.expired():
+            self._writing.reschedule(asyncio.get_running_loop().time())
 
     async def disconnected(self) -> None:
         """Wait until the client has disconnected, or the response is complete."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        try:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+        except Exception as exc:
+            # ASGI servers raise different exceptions for a closed connection.
+            logger.debug("a client has disconnected: %r", exc)
 
     def _limit_unacknowledged(self) -> None:
         """Let the kernel close the connection of a client that has vanished.

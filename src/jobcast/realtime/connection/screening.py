@@ -37,7 +37,7 @@ class Refused(Exception):
 
 
 class Disconnected(Exception):
-    """The client disconnected before its request was complete."""
+    """The client disconnected before its request or the response was complete."""
 
 
 def session_of(scope: Scope) -> str | None:

@@ -16,6 +16,7 @@ from jobcast.realtime import metrics
 from jobcast.realtime.connection.budget import Budget
 from jobcast.realtime.connection.frames import FrameBatch
 from jobcast.realtime.connection.http_response import HttpResponse
+from jobcast.realtime.connection.screening import Disconnected
 from jobcast.realtime.connection.send_queue import SendMemory, SendQueue
 from jobcast.realtime.http.connection import HttpConnection
 from jobcast.realtime.http.request import format_cursor
@@ -139,12 +140,12 @@ class EventStream(HttpConnection):
             await self._response.write(f"retry: {random.randint(*RETRY)}\n\n".encode())
             await self._write_all()
         except TimeoutError:
-            logger.info("cut %s: the client does not read (JOBCAST_SEND_TIMEOUT)", self.sid)
-            metrics.CUT.inc()
-            self.abort()
-        except OSError as exc:
-            # ASGI servers other than uvicorn raise for a connection that has closed.
-            logger.debug("%s is already closed: %r", self.sid, exc)
+            if not self._is_gone:
+                logger.info("cut %s: the client does not read (JOBCAST_SEND_TIMEOUT)", self.sid)
+                metrics.CUT.inc()
+                self.abort()
+        except Disconnected as exc:
+            logger.debug("%s is already closed: %r", self.sid, exc.__cause__)
         finally:
             self._is_gone = True
             self._queue.discard()

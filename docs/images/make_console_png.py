@@ -1,4 +1,4 @@
-"""Makes console-*.png from a real run of the demo, in a real browser. Needs tmux and Chromium.
+"""Make console-*.png from a real run of the demo, in a real browser. Needs tmux and Chromium.
 
 python docs/images/make_console_png.py
 """
@@ -21,7 +21,7 @@ SESSION = "jobcast-console"
 TIMEOUT = 240  # seconds
 SCALE = 2  # device pixels to one of the page
 COLOURS = 200
-HALF_WAY = 45  # percent of a job that is shown while it runs
+HALF_WAY = 45  # percent that the running job has reached in the picture
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update",
@@ -35,14 +35,14 @@ def tmux(*arguments: str) -> str:
 
 
 def address() -> str:
-    """Where the demo serves its page, as soon as it says so."""
+    """Return the address of the demo's page once the demo has printed it."""
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         shown = re.search(r"open (http://[\d.:]+)", tmux("capture-pane", "-p", "-t", SESSION))
         if shown:
             return shown.group(1)
         time.sleep(0.1)
-    raise SystemExit("the demo did not say where its page is")
+    raise SystemExit("the demo did not print the address of its page")
 
 
 def visit(browser: Browser, url: str, *, dark: bool = False, phone: bool = False) -> Page:
@@ -67,19 +67,19 @@ def open_job(page: Page, status: str, title: str = "") -> None:
 
 
 def wait_half_way(page: Page) -> None:
-    """Until the job that is open has come somewhere."""
+    """Wait until the open job has reached HALF_WAY."""
     bar = page.locator("article[data-status=started]").get_by_role("progressbar")
     while int(bar.get_attribute("aria-valuenow") or 0) < HALF_WAY:
         time.sleep(0.1)
 
 
 def picture(page: Page) -> Image.Image:
-    page.mouse.move(0, 0)  # over nothing that shows it
+    page.mouse.move(0, 0)  # away from elements with a hover style
     return Image.open(io.BytesIO(page.screenshot())).convert("RGB")
 
 
 def save(image: Image.Image, name: str) -> None:
-    """Small, with the colours that most of it has: those of its letters' edges are near to one."""
+    """Save a small image with its most frequent colours: the edges of letters are near to one."""
     pixels = image.tobytes()
     shown = Counter(zip(pixels[::3], pixels[1::3], pixels[2::3], strict=True))
     palette = Image.new("P", (1, 1))
@@ -100,7 +100,7 @@ def side_by_side(*images: Image.Image) -> Image.Image:
 
 
 def make_pictures(browser: Browser, url: str) -> None:
-    light = visit(browser, url)  # the first of the jobs has ended; these come behind the last
+    light = visit(browser, url)  # the first job has ended; these follow the last one
     tasks = light.get_by_role("list", name="Tasks")
     tasks.get_by_role("button", name="Start with the sample: Import people").click()
     tasks.get_by_role("button", name="Start Hash a folder").click()

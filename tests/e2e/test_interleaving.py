@@ -193,6 +193,9 @@ def check_packets(packets: list[str], requests: list[tuple[str, str]]) -> None:
             following.add(job_id)
         elif (event := event_of(packet)) is not None:
             name, payload = event
+            if name == "hello":
+                assert not joined
+                continue
             job_id = payload["job_id"]
             if name == "joined":
                 joined[job_id] = payload

@@ -14,7 +14,8 @@ import json
 import os
 import resource
 
-from tests.support.attacks.catalogue import BY_NAME, Attack, Seen, Target
+from tests.support.attacks.attack import Attack, Seen, Target
+from tests.support.attacks.catalogue import BY_NAME
 
 
 async def run(attack: Attack, target: Target, connections: int, seconds: float) -> Seen:

@@ -2,9 +2,9 @@
 
 python -m bench.fuzz --seconds 60 --seed 7 [--only 123] [--keep]
 
-Sessions with WebSocket, long-polling, an upgrade between them, and plain HTTP send valid structures
-with mutations at every level. A session depends only on the seed and its number, so that ``--only``
-can repeat it alone. Meanwhile an innocent client follows a job.
+Sessions with WebSocket, long-polling, an upgrade between them, event streams and plain HTTP send
+valid structures with mutations at every level. A session depends only on the seed and its number,
+so that ``--only`` can repeat it alone. Meanwhile an innocent client follows a job.
 
 The exit code is 0 if the server logged no traceback, answered nothing with 5xx, did not grow after
 its warm-up, has no connection left at the end, and the innocent client received every event once
@@ -42,6 +42,7 @@ from tests.support.redis_family import RedisProcess
 from tests.support.wire import ENGINE_PATH, Gone, WebSocket, Wire, text
 
 CONCURRENCY: Final = 12  # sessions
+SUBJECTS: Final = 100  # each has a budget of HTTP requests
 STEPS: Final = 12  # maximum per session
 ANSWER_TIMEOUT: Final = 0.3  # seconds; many requests get no answer
 SESSION_TIMEOUT: Final = 20.0  # seconds
@@ -103,12 +104,13 @@ class Session:
         self._fuzz = fuzz
         self._report = fuzz.report
         self._rng = Random(f"{fuzz.seed} {number}")
-        self._mutations = Mutations(self._rng, fuzz.token, fuzz.jobs)
+        self._token = fuzz.tokens[number % SUBJECTS]
+        self._mutations = Mutations(self._rng, self._token, fuzz.jobs)
 
     async def run(self) -> None:
         kinds: tuple[Callable[[], Awaitable[None]], ...] = (
             self._websocket, self._websocket, self._polling, self._upgrade, self._http,
-            self._handshake,
+            self._handshake, self._stream,
         )  # fmt: skip
         session = self._rng.choice(kinds)
         self._report.counts[session.__name__.removeprefix("_")] += 1
@@ -129,7 +131,7 @@ class Session:
             socket.keeps = False
             await socket.handshake()
             if self._mutations.rarely(0.7):
-                await socket.send(text(f"40{json.dumps({'token': self._fuzz.token})}"))
+                await socket.send(text(f"40{json.dumps({'token': self._token})}"))
             await self._talk(socket)
             self._disconnect(socket)
 
@@ -161,7 +163,7 @@ class Session:
             self._fuzz.remember(sid)
             path = f"{POLLING}&sid={sid}"
             if self._mutations.rarely(0.7):
-                hello = f"40{json.dumps({'token': self._fuzz.token})}".encode()
+                hello = f"40{json.dumps({'token': self._token})}".encode()
                 await self._exchange(connection, wire.post(path, hello))
             pollers: list[Wire] = []
             for _ in self._steps:
@@ -184,7 +186,7 @@ class Session:
             self._fuzz.remember(sid)
             path = f"{POLLING}&sid={sid}"
             if self._mutations.rarely(0.5):
-                hello = f"40{json.dumps({'token': self._fuzz.token})}".encode()
+                hello = f"40{json.dumps({'token': self._token})}".encode()
                 await self._exchange(connection, wire.post(path, hello))
             if self._mutations.rarely(0.5):
                 await connection.send(wire.request("GET", path))
@@ -211,6 +213,15 @@ class Session:
             async with Wire(self._fuzz.url) as connection:
                 await connection.send(self._mutations.http(self._some_sid("")))
                 await self._read_answer(connection)
+                self._disconnect(connection)
+
+    async def _stream(self) -> None:
+        """Read streams and states for a short time, or not at all."""
+        for _ in self._steps:
+            async with Wire(self._fuzz.url, window=self._window()) as connection:
+                await connection.send(self._mutations.stream_request())
+                if self._mutations.rarely(0.7):
+                    await self._read_answer(connection)
                 self._disconnect(connection)
 
     async def _handshake(self) -> None:
@@ -253,7 +264,9 @@ class Fuzz:
         self.report = report
         self.seed = options.seed
         self.url = server.url
-        self.token = mint(SECRET, "fuzz", jobs=["*"], ttl=24 * 3600)
+        self.tokens = [
+            mint(SECRET, f"fuzz-{n}", jobs=["*"], ttl=24 * 3600) for n in range(SUBJECTS)
+        ]
         self.jobs = _jobs(transport)
         self.sids: list[str] = []
         self._options = options

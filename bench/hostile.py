@@ -28,7 +28,8 @@ from typing import Any, Final
 
 from jobcast.tokens import mint
 from tests.support import SECRET, running
-from tests.support.attacks.catalogue import ATTACKS, Attack
+from tests.support.attacks.attack import Attack
+from tests.support.attacks.catalogue import ATTACKS
 from tests.support.attacks.history import publish_long_history
 from tests.support.attacks.innocent_client import Innocent, Lateness, innocent
 from tests.support.attacks.server import Served
@@ -41,7 +42,10 @@ CONNECT_TIMEOUT: Final = 30.0  # seconds
 CONNECT_PAUSE: Final = 0.25  # seconds between two connections of the reconnecting client
 CROWD: Final = 1000  # connections
 # Attacks with a thousand connections: those without a token, and those that occupy memory.
-CROWDED: Final = ("pongs", "unauthenticated", "silent", "unread-pings", "unread-history")
+CROWDED: Final = (
+    "pongs", "unauthenticated", "silent", "unread-pings", "unread-history", "streams",
+    "unread-streams",
+)  # fmt: skip
 SEVERAL: Final = 10  # connections
 
 

@@ -260,6 +260,41 @@ class Mutations:
             data = data[:at] + self.rng.randbytes(3) + data[at + 3 :]
         return data * (self.rng.choice((2, 10)) if self.rarely(0.1) else 1)
 
+    def stream_request(self) -> bytes:
+        """Return a request to the HTTP interface that is valid, or nearly."""
+        jobs = self.rng.choices(
+            (*self._jobs, "a/b", "", "x" * 129, "%00", "%ff", "é".encode().hex(), "a%2Fevents"),
+            weights=(*[8] * len(self._jobs), 1, 1, 1, 1, 1, 1, 1), k=self.rng.choice((1, 1, 2, 60)),
+        )  # fmt: skip
+        path = self.call_any(
+            lambda: f"/jobs/{jobs[0]}/events", lambda: f"/jobs/{jobs[0]}",
+            lambda: "/events", lambda: "/jobs/", lambda: "/openapi.json",
+        )  # fmt: skip
+        parameters = [f"job={job}" for job in jobs] if path == "/events" else []
+        parameters += [
+            f"{name}={self.position() if name == 'after' else self.rng.choice(NUMBERS[:-1])}"
+            for name in ("after", "wait", "logs", "token", "x")
+            if self.rarely(0.2)
+        ]
+        headers = "".join(self._header() for _ in range(self.rng.randrange(2)))
+        if self.rarely(0.8):
+            headers += f"Authorization: Bearer {self._token}\r\n"
+        if self.rarely(0.4):
+            headers += f"Last-Event-ID: {self.position()}\r\n"
+        return wire.request(
+            self.rng.choice(METHODS) if self.rarely() else "GET",
+            f"{path}?{'&'.join(parameters)}", headers=headers,
+        )  # fmt: skip
+
+    def position(self) -> str:
+        """Return a position in one or more jobs, valid or not."""
+        epochs = ("x", "9f3a", "", "x" * 65, "%41", "a:b")
+        entries = (
+            f"{self.rng.choice(epochs)}:{self.rng.choice(NUMBERS[:-1])}"
+            for _ in range(self.rng.choice((1, 1, 2, 60)))
+        )
+        return ",".join(entries)
+
     def _header(self) -> str:
         return self.rng.choice(
             ("Connection: close\r\n", "Connection: keep-alive\r\n", "Origin: http://evil.example\r\n",

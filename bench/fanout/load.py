@@ -1,18 +1,21 @@
-"""Load generator: many cheap Socket.IO clients in one process, which check their events.
+"""Load generator: many cheap clients in one process, which check their events.
 
 python -m bench.fanout.load
 
 Commands arrive on standard input and answers go to standard output, each a line of JSON:
 
-``{"connect": {"url", "clients": [{"token", "job"}], "at_once": N}}``
+``{"connect": {"kind": "socketio", "port", "clients": [{"token", "job"}], "at_once": N}}``
     connects and joins the clients (``job`` null: no join), ``at_once`` of them at a time; answers
-    with the seconds that this took.
+    with the seconds that this took. The kind ``sse`` opens event streams instead.
 ``{"expect": {"events": N, "timeout": S}}``
     answers when every client has received N more events, or after S seconds, with the numbers of
     missing and misordered events, and the latencies of every tenth client in milliseconds.
 ``{"pings": {"count": N, "timeout": S}}``
     answers when the clients have answered N pings, or after S seconds, with the number of missing
     pings.
+``{"poll": {"port", "clients": [{"token", "job"}], "requests": N}}``
+    makes N requests for the state of each client's job, one after the other on one connection a
+    client; answers with the seconds that this took.
 ``{"reconnect": true}``
     closes all connections at once and opens them again; answers as for ``connect``.
 """
@@ -26,76 +29,24 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final, Protocol
 
 import uvloop
-from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-MARK = b'"line '
-TIMEOUT = 120.0  # seconds
+from bench.fanout.follower import Follower
+from bench.fanout.socketio_load import open_socket
+from bench.fanout.stream_load import open_stream, poll
+
+TIMEOUT: Final = 120.0  # seconds
 
 
-class Client(WSListener):
-    """One connection. The message of an event has its number and the time of its publication."""
+class Client(Protocol):
+    """A connection of one client."""
 
-    def __init__(self, load: Load, token: str, job: str | None, *, timed: bool) -> None:
-        super().__init__()
-        self.load = load
-        self.token = token
-        self.job = job
-        self.timed = timed
-        self.next = 0
-        self.disorder = 0
-        self.ready = asyncio.get_running_loop().create_future()
-        self.transport: WSTransport | None = None
+    follower: Follower
 
-    def on_ws_connected(self, transport: WSTransport) -> None:
-        self.transport = transport
-
-    def on_ws_disconnected(self, _: WSTransport) -> None:
-        if not self.ready.done():
-            self.ready.set_exception(ConnectionError("closed before it was ready"))
-
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        payload = frame.get_payload_as_bytes()
-        at = payload.find(MARK)
-        if at >= 0:
-            self.handle_event(payload, at)
-        elif frame.msg_type == WSMsgType.TEXT:
-            self.handle_control(transport, payload)
-
-    def handle_event(self, payload: bytes, at: int) -> None:
-        number = int(payload[at + 6 : at + 13])
-        if number != self.next:
-            self.disorder += 1
-        self.next = number + 1
-        if self.timed:
-            sent = int(payload[at + 17 : payload.index(b'"', at + 17)])
-            self.load.latencies.append(time.monotonic_ns() - sent)
-        self.load.count_event()
-
-    def handle_control(self, transport: WSTransport, payload: bytes) -> None:
-        if payload.startswith(b"0{"):
-            transport.send(WSMsgType.TEXT, b"40" + json.dumps({"token": self.token}).encode())
-        elif payload.startswith(b"40{"):
-            if self.job is None:
-                self.set_ready()
-            else:
-                request = json.dumps(["join_job", {"job_id": self.job}])
-                transport.send(WSMsgType.TEXT, b"420" + request.encode())
-        elif payload.startswith(b"430"):
-            if b'"ok":true' not in payload:
-                raise RuntimeError(payload)
-            self.set_ready()
-        elif payload == b"2":
-            transport.send(WSMsgType.TEXT, b"3")
-            self.load.count_ping()
-        elif payload.startswith(b"44"):
-            raise RuntimeError(payload)
-
-    def set_ready(self) -> None:
-        if not self.ready.done():
-            self.ready.set_result(None)
+    def disconnect(self) -> None:
+        """Close the connection at once."""
 
 
 class Load:
@@ -129,24 +80,35 @@ class Load:
 
         async def connect_one(number: int, client_options: dict[str, Any]) -> Client:
             async with limit, asyncio.timeout(TIMEOUT):
-                client = Client(
-                    self, client_options["token"], client_options["job"], timed=number % 10 == 0
-                )
-                await ws_connect(
-                    lambda: client, options["url"], websocket_handshake_timeout=TIMEOUT
-                )
-                await client.ready
+                latencies = self.latencies if number % 10 == 0 else None
+                follower = Follower(self.count_event, latencies)
+                client = await self._open(follower, options, client_options)
+                await follower.ready
                 return client
 
         tasks = [connect_one(*numbered) for numbered in enumerate(options["clients"])]
         answers = await asyncio.gather(*tasks, return_exceptions=True)
         failed = [answer for answer in answers if isinstance(answer, BaseException)]
-        self.clients = [answer for answer in answers if isinstance(answer, Client)]
+        self.clients = [answer for answer in answers if not isinstance(answer, BaseException)]
         return {
             "seconds": time.monotonic() - began,
             "failed": len(failed),
             "why": repr(failed[0]) if failed else "",
         }
+
+    async def _open(
+        self, follower: Follower, options: dict[str, Any], client_options: dict[str, Any]
+    ) -> Client:
+        token, job, port = client_options["token"], client_options["job"], options["port"]
+        if options["kind"] == "sse":
+            return await open_stream(follower, port, token, job)
+        return await open_socket(follower, port, token, job, self.count_ping)
+
+    async def poll(self, options: dict[str, Any]) -> dict[str, Any]:
+        began = time.monotonic()
+        polls = (poll(options["port"], options["requests"], **c) for c in options["clients"])
+        await asyncio.gather(*polls)
+        return {"seconds": time.monotonic() - began}
 
     async def expect(self, options: dict[str, Any]) -> dict[str, Any]:
         self.expected = options["events"] * len(self.clients)
@@ -156,13 +118,14 @@ class Load:
         ended = time.monotonic_ns()
         answer = {
             "missing": missing,
-            "disorder": sum(client.disorder for client in self.clients),
+            "disorder": sum(client.follower.disorder for client in self.clients),
             "latencies": [latency / 1e6 for latency in self.latencies],
             "ended": ended,
         }
-        self.count, self.latencies = 0, []
+        self.count = 0
+        self.latencies.clear()
         for client in self.clients:
-            client.next = 0
+            client.follower.next = 0
         return answer
 
     async def expect_pings(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -173,8 +136,7 @@ class Load:
 
     async def reconnect(self, _: object) -> dict[str, Any]:
         for client in self.clients:
-            if client.transport is not None:
-                client.transport.disconnect(graceful=False)
+            client.disconnect()
         return await self.connect({**self.options, "at_once": len(self.clients)})
 
 
@@ -194,6 +156,7 @@ async def main() -> None:
         "connect": load.connect,
         "expect": load.expect,
         "pings": load.expect_pings,
+        "poll": load.poll,
         "reconnect": load.reconnect,
     }
     loop = asyncio.get_running_loop()

@@ -26,6 +26,7 @@ from tests.support.redis_family import RedisProcess
 PING_TIMEOUT: Final = 60.0  # seconds until each client has received a ping
 SECRET: Final = "a secret of the benchmark, which has more than 32 bytes"
 NODE: Final = Path(__file__).with_name("node")
+USERS: Final = 100  # clients with the same subject, whose limits allow for no more requests
 TIMEOUT: Final = 300.0  # seconds for all events of a run
 
 
@@ -62,7 +63,9 @@ class Peer:
     """A running server with its publisher and its clients.
 
     Args:
-        name: jobcast, stock, node, floor, or one of ``VARIANTS`` of jobcast.
+        name: jobcast, stock, node, floor, or one of ``VARIANTS`` of jobcast. The clients of ``sse``
+            read jobcast's event streams, those of ``starlette`` the streams of a bare
+            StreamingResponse; the other clients speak Socket.IO.
         folder: the folder for logs.
     """
 
@@ -88,7 +91,7 @@ class Peer:
     def _command(self) -> list[str]:
         port = str(self.port)
         match self.name:
-            case "jobcast":
+            case "jobcast" | "sse":
                 return [sys.executable, "-m", "jobcast.cli", "serve", "--port", port]
             case variant if variant in VARIANTS:
                 return [sys.executable, "-m", "bench.fanout.variants", variant, "--port", port]
@@ -97,13 +100,16 @@ class Peer:
                     sys.executable, "-m", "uvicorn", "bench.fanout.stock:app", "--port", port,
                     "--ws-per-message-deflate", "false",
                 ]  # fmt: skip
+            case "starlette":
+                app = "bench.fanout.starlette_streams:app"
+                return [sys.executable, "-m", "uvicorn", app, "--port", port]
             case _:
                 return [node_binary(), str(NODE / "server.mjs"), self.redis_url, port]
 
     def _publish_command(self) -> list[str]:
         if self.name == "node":
             return [node_binary(), str(NODE / "publish.mjs"), self.redis_url]
-        library = "jobcast" if self.name in VARIANTS else self.name
+        library = "jobcast" if self.name in ("sse", *VARIANTS) else self.name
         return [sys.executable, "-m", "bench.fanout.publish", library, self.redis_url]
 
     def _listens(self) -> bool:
@@ -138,13 +144,29 @@ class Peer:
 
     def connect(self, jobs: Sequence[str | None], at_once: int = 50) -> dict[str, Any]:
         """Connect one client per job; a client for ``None`` joins no job."""
+        options = {"kind": self._kind, "port": self.port, "at_once": at_once}
+        return self._request({"connect": {"clients": self._clients(jobs), **options}})
+
+    def poll(self, jobs: Sequence[str], requests: int) -> dict[str, Any]:
+        """Request the state of each job a number of times, each job on a connection of its own."""
+        options = {"port": self.port, "requests": requests}
+        return self._request({"poll": {"clients": self._clients(jobs, users=1), **options}})
+
+    @property
+    def _kind(self) -> str:
+        return "sse" if self.name in ("sse", "starlette") else "socketio"
+
+    @staticmethod
+    def _clients(jobs: Sequence[str | None], users: int = USERS) -> list[dict[str, str | None]]:
+        """Return clients with a token for each job, ``users`` of them with the same subject."""
+        keys = [(job, number // users) for number, job in enumerate(jobs)]
         tokens = {
-            job: mint(SECRET, sub="bench", jobs=[job] if job else [], audience="jobcast")
-            for job in set(jobs)
+            key: mint(
+                SECRET, f"bench-{key[1]}", jobs=[key[0]] if key[0] else [], audience="jobcast"
+            )
+            for key in set(keys)
         }
-        clients = [{"token": tokens[job], "job": job} for job in jobs]
-        url = f"ws://127.0.0.1:{self.port}/socket.io/?EIO=4&transport=websocket"
-        return self._request({"connect": {"url": url, "clients": clients, "at_once": at_once}})
+        return [{"token": tokens[key], "job": key[0]} for key in keys]
 
     def reconnect(self) -> dict[str, Any]:
         return self._request({"reconnect": True})

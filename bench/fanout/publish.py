@@ -1,6 +1,6 @@
 """Publish from a separate process, as a worker does.
 
-python -m bench.fanout.publish jobcast|stock REDIS_URL
+python -m bench.fanout.publish jobcast|stock|starlette REDIS_URL
 
 A plan arrives on standard input as a line of JSON, ``{"jobs": [...], "events": N, "rate": R}``: N
 events of each job, R per second and job, or without pauses if R is 0. The answer is ``done``.
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import redis
 import socketio
 
 from jobcast import open_job
@@ -27,16 +28,27 @@ def message(n: int) -> str:
     return f"line {n:07} at {time.monotonic_ns()}"
 
 
+def log_event(job_id: str, n: int) -> dict[str, Any]:
+    return {
+        "job_id": job_id, "timestamp": datetime.now(UTC).isoformat(), "seq": n + 1,
+        "level": "info", "message": message(n),
+    }  # fmt: skip
+
+
+def starlette(url: str) -> tuple[Callable[[str, int], None], Callable[[], None]]:
+    client = redis.Redis.from_url(url)
+
+    def emit(job_id: str, n: int) -> None:
+        client.publish(f"job_{job_id}", json.dumps(log_event(job_id, n)))
+
+    return emit, lambda: None
+
+
 def stock(url: str) -> tuple[Callable[[str, int], None], Callable[[], None]]:
     manager = socketio.RedisManager(url, write_only=True)
 
     def emit(job_id: str, n: int) -> None:
-        now = datetime.now(UTC).isoformat()
-        data = {
-            "job_id": job_id, "timestamp": now, "seq": n + 1, "level": "info",
-            "message": message(n),
-        }  # fmt: skip
-        manager.emit("job_log", data, room=f"job_{job_id}")
+        manager.emit("job_log", log_event(job_id, n), room=f"job_{job_id}")
 
     return emit, lambda: None
 
@@ -71,7 +83,9 @@ def run_plan(plan: dict[str, Any], emit: Callable[[str, int], None]) -> None:
 
 
 def main() -> None:
-    emit, flush = {"jobcast": jobcast, "stock": stock}[sys.argv[1]](sys.argv[2])
+    emit, flush = {"jobcast": jobcast, "stock": stock, "starlette": starlette}[sys.argv[1]](
+        sys.argv[2]
+    )
     for text in sys.stdin:
         run_plan(json.loads(text), emit)
         flush()

@@ -19,6 +19,10 @@ PEERS: Final = ("jobcast", "stock", "node", "floor")
 # Paths in the folder of the docs.
 PAGE: Final = Path("explanation", "performance.md")
 FIGURES: Final = Path("explanation", "fanout.json")
+INTERFACE_PAGE: Final = Path("explanation", "interfaces.md")
+INTERFACE_FIGURES: Final = Path("explanation", "interfaces.json")
+# Peers of the comparison of interfaces, and the columns of the table.
+INTERFACES: Final = {"jobcast": "Socket.IO", "sse": "event stream", "starlette": "bare Starlette"}
 PLOT: Final = Path("images", "fanout.svg")
 COLOURS: Final = {"jobcast": "#0a7d5c", "stock": "#8a8f98", "node": "#c58b2b", "floor": "#c9ced6"}
 
@@ -108,6 +112,18 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*lines, *map(_switch_line, switches)])
 
 
+def interface_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return one line per row of the comparison of interfaces."""
+    titles = "".join(f"{title:>16}" for title in INTERFACES.values())
+    lines = [f"{'':47}{'unit':15}{titles}"]
+    for row in rows:
+        cells = (_short(row["cost"][name]) if name in row["cost"] else "-" for name in INTERFACES)
+        lines.append(
+            f"{row['title']:47}{row['unit']:15}" + "".join(f"{cell:>16}" for cell in cells)
+        )
+    return "\n".join(lines)
+
+
 def _switch_line(row: Mapping[str, Any]) -> str:
     [variant] = VARIANTS.keys() & row["cost"].keys()
     on, off = row["cost"]["jobcast"], row["cost"][variant]
@@ -132,6 +148,13 @@ def write(figures: Mapping[str, Any], docs: Path) -> None:
     for name, block in (("table", table(rows)), ("growth", growth_table(growth))):
         text = with_block(text, name, block)
     page.write_text(text)
+
+
+def write_interfaces(figures: Mapping[str, Any], docs: Path) -> None:
+    """Write the figures of the interfaces and their table into the docs."""
+    (docs / INTERFACE_FIGURES).write_text(json.dumps(figures, indent=1) + "\n")
+    page = docs / INTERFACE_PAGE
+    page.write_text(with_block(page.read_text(), "interfaces", interface_table(figures["rows"])))
 
 
 def with_block(text: str, name: str, block: str) -> str:

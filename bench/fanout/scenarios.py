@@ -22,6 +22,8 @@ STEADY: Final = 300  # at 100 per second
 MANY: Final = 30  # per job, with as many jobs as clients
 UNFOLLOWED: Final = 5000
 IDLE: Final = 2000  # connections
+POLLERS: Final = 100
+POLLS: Final = 20  # requests of each
 
 SETTLE: Final = 0.5  # seconds before a reading of the CPU time
 IDLE_SETTLE: Final = (
@@ -134,6 +136,27 @@ def memory(server: Peer) -> Sample:
     return Sample((server.resident() - before) / IDLE)
 
 
+def idle_follower(server: Peer) -> Sample:
+    """Memory of a connection that follows a job without events."""
+    server.connect(["job"] * 200)
+    time.sleep(IDLE_SETTLE)
+    before = server.resident()
+    server.connect(["job"] * IDLE)
+    time.sleep(IDLE_SETTLE)
+    return Sample((server.resident() - before) / IDLE)
+
+
+def poll(server: Peer) -> Sample:
+    """Requests for the state of a job."""
+    server.publish(["job"], WARM_UP)
+    server.wait_published()
+    server.poll(["job"] * POLLERS, 1)
+    before = server.cpu()
+    answer = server.poll(["job"] * POLLERS, POLLS)
+    requests = POLLERS * POLLS
+    return Sample((server.cpu() - before) / requests * 1e6, requests / answer["seconds"])
+
+
 def caller() -> dict[str, float]:
     """Return the costs of a task's calls and of the publisher; see ``caller.py``."""
     with redis_server() as url:
@@ -203,6 +226,27 @@ ROWS: Final = (
         "memory", "an idle connection", "bytes", memory,
         ("jobcast", "stock", "node"), {"stock": 1.25, "node": 1},
     ),
+)  # fmt: skip
+
+# jobcast is Socket.IO here, sse its event streams, and starlette a bare StreamingResponse.
+INTERFACE_ROWS: Final = (
+    Row(
+        "interface-burst", "1 job, 1,000 clients, burst of 300 events", "us a delivery", burst,
+        ("jobcast", "sse", "starlette"), {},
+    ),
+    Row(
+        "interface-steady", "1 job, 1,000 clients, 100 events/s", "us a delivery", steady,
+        ("jobcast", "sse", "starlette"), {},
+    ),
+    Row(
+        "interface-connect", "connect and join with a verified token", "us a client", connect,
+        ("jobcast", "sse", "starlette"), {},
+    ),
+    Row(
+        "interface-memory", "a connection that follows a job", "bytes", idle_follower,
+        ("jobcast", "sse", "starlette"), {},
+    ),
+    Row("poll", "a request for the state of a job", "us a request", poll, ("jobcast",), {}),
 )  # fmt: skip
 
 GROWTH: Final[tuple[tuple[str, Callable[[Peer, int], Sample], tuple[int, ...]], ...]] = (

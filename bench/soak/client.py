@@ -1,91 +1,30 @@
-"""Stock Socket.IO clients that reconnect, and the jobs that they follow."""
+"""The part that the clients of all interfaces share."""
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-import aiohttp
-import socketio
-from aiohttp.connector import Connection as HttpConnection
-from aiohttp.tracing import Trace
-from socketio.exceptions import SocketIOError
-
-from bench.soak.jobs import Script
-from bench.soak.transcript import Connection, Event, Join, Joined, describe, event_of
-
-CONNECT_TIMEOUT: Final = 10.0  # seconds
-ANSWER_TIMEOUT: Final = 20.0  # seconds
+from bench.soak.followed_job import FollowedJob, SentJob
+from bench.soak.transcript import Event, Gap, Joined, event_of
 
 
-@dataclass(frozen=True)
-class SentJob:
-    job_id: str
-    script: Script
+class Client(ABC):
+    """A client that reconnects as PROTOCOL.md describes.
 
-
-class FollowedJob:
-    """A job that a client follows: the cursor, and the events of each connection."""
-
-    def __init__(self, job: SentJob) -> None:
-        self.job = job
-        self.epoch = ""
-        self.seq = 0
-        self.ended = False
-        self.connections: list[Connection] = []
-
-    @property
-    def after(self) -> tuple[str, int] | None:
-        return (self.epoch, self.seq) if self.epoch else None
-
-    def handle_joined(self, joined: Joined) -> None:
-        self.connections[-1].append(joined)
-        if joined.epoch != self.epoch:
-            self.epoch, self.seq, self.ended = joined.epoch, 0, False
-
-    def handle_event(self, event: Event) -> None:
-        self.connections[-1].append(event)
-        self.seq = max(self.seq, event.seq)
-        self.ended = self.ended or event.is_end
-
-    def advance(self, epoch: str, seq: int) -> None:
-        """Advance the cursor to the one of an answer, unless the cursor is newer."""
-        if epoch == self.epoch:
-            self.seq = max(self.seq, seq)
-
-
-class ClosingConnector(aiohttp.TCPConnector):
-    """Connector that closes all connections that it has opened.
-
-    Engine.IO's client does not close connections that end or time out during the handshake.
+    Args:
+        name: the name in reports.
+        token: the token of every connection.
+        urls: the server processes, one of which each connection chooses.
+        rng: the source of all choices.
+        counts: the counts of the report.
+        leave_probability: the probability with which the client stops at the end of a job, and
+            does not wait for late lines.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._opened: list[HttpConnection] = []
-
-    async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
-    ) -> HttpConnection:
-        connection = await super().connect(req, traces, timeout)
-        self._opened.append(connection)
-        return connection
-
-    def close(self, *, abort_ssl: bool = False) -> Coroutine[Any, Any, None]:
-        for connection in self._opened:
-            connection.close()
-        return super().close(abort_ssl=abort_ssl)
-
-
-class Client:
-    """A stock Socket.IO client that reconnects as PROTOCOL.md describes."""
 
     def __init__(
         self, name: str, token: str, urls: Sequence[str], rng: random.Random, counts: Counter[str],
@@ -93,21 +32,29 @@ class Client:
     ) -> None:  # fmt: skip
         self.name = name
         self.followed: dict[str, FollowedJob] = {}
+        self.last_received = 0.0
         self._token = token
         self._urls = urls
         self._rng = rng
         self._counts = counts
-        self._leave_probability = leave_probability  # of a job that has ended
-        self._disconnected = asyncio.Event()
-        self._sio: socketio.AsyncClient | None = None
-        self._connected = False
-        self._joins: set[asyncio.Task[None]] = set()
-        self.last_received = 0.0
+        self._leave_probability = leave_probability
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Connect, and reconnect until the task is cancelled."""
+
+    @abstractmethod
+    def _start(self, followed: FollowedJob) -> None:
+        """Start to receive the events of a job."""
 
     @property
     def waiting(self) -> list[str]:
         """The jobs whose end has not arrived."""
         return [job_id for job_id, followed in self.followed.items() if not followed.ended]
+
+    def follow(self, job: SentJob) -> None:
+        followed = self.followed[job.job_id] = FollowedJob(job)
+        self._start(followed)
 
     def forget(self, job_ids: Iterable[str]) -> None:
         """Stop waiting for these jobs."""
@@ -115,136 +62,21 @@ class Client:
             if job_id in self.followed:
                 self.followed[job_id].ended = True
 
-    def follow(self, job: SentJob) -> None:
-        followed = self.followed[job.job_id] = FollowedJob(job)
-        if self._connected:
-            delay = self._rng.choice((0.0, 0.0, self._rng.uniform(0, 2)))
-            self._start_join(followed, delay)
-
-    async def run(self) -> None:
-        while True:
-            self._disconnected.clear()
-            try:
-                await self._stay_connected(self._rng.choice(self._urls))
-            except (SocketIOError, OSError, TimeoutError):
-                self._counts["connections refused or closed at once"] += 1
-            await asyncio.sleep(self._rng.uniform(0.02, 0.3))
-
-    async def _stay_connected(self, url: str) -> None:
-        async with self._connection(url) as sio:
-            self._sio, self._connected = sio, True
-            self._counts["connections"] += 1
-            try:
-                for followed in self.followed.values():
-                    if not followed.ended or self._rng.random() < 0.05:
-                        self._start_join(followed)
-                await self._disconnected.wait()
-            finally:
-                # Handlers drop later events, and the next connection requests them again.
-                self._sio, self._connected = None, False
-                for task in self._joins:
-                    task.cancel()
-                await asyncio.gather(*self._joins, return_exceptions=True)
-
-    @asynccontextmanager
-    async def _connection(self, url: str) -> AsyncIterator[socketio.AsyncClient]:
-        # Engine.IO leaves its own session open when a connection is refused. A session closed in
-        # ``finally`` stays open when the client is cancelled again while it disconnects.
-        async with aiohttp.ClientSession(connector=ClosingConnector()) as http:
-            sio = socketio.AsyncClient(reconnection=False, handle_sigint=False, http_session=http)
-            sio.on("*", partial(self._receive_on, sio))
-            sio.on("disconnect", partial(self._handle_disconnect, sio))
-            try:
-                async with asyncio.timeout(CONNECT_TIMEOUT):
-                    await sio.connect(
-                        url, auth={"token": self._token}, transports=["websocket"],
-                        wait_timeout=CONNECT_TIMEOUT,
-                    )  # fmt: skip
-                if not sio.connected or sio.eio.state != "connected":
-                    self._disconnected.set()
-                yield sio
-            finally:
-                with suppress(TimeoutError, SocketIOError, OSError):
-                    async with asyncio.timeout(5):
-                        await sio.disconnect()
-
-    async def _receive_on(self, sio: socketio.AsyncClient, name: str, data: Any = None) -> None:
-        if self._sio is sio:
-            await self._receive(name, data)
-
-    async def _handle_disconnect(self, sio: socketio.AsyncClient, *_: Any) -> None:
-        if self._sio is sio:
-            self._disconnected.set()
-
-    def _start_join(self, followed: FollowedJob, delay: float = 0.0) -> None:
-        followed.connections.append([])
-        task = asyncio.create_task(self._join(followed, delay))
-        self._joins.add(task)
-        task.add_done_callback(self._joins.discard)
-
-    async def _join(self, followed: FollowedJob, delay: float) -> None:
-        await asyncio.sleep(delay)
-        job_id = followed.job.job_id
-        while True:
-            join = Join(followed.after, at=time.monotonic())
-            followed.connections[-1].append(join)
-            payload: dict[str, Any] = {"job_id": job_id}
-            if join.after is not None:
-                payload["after"] = dict(zip(("epoch", "seq"), join.after, strict=True))
-            answer = await self._request("join_job", payload)
-            if answer is None:
-                return
-            if answer["ok"]:
-                join.recovered = answer["recovered"]
-                followed.advance(answer["epoch"], answer["seq"])
-                self._counts["joins"] += 1
-                self._counts["joins with after"] += join.after is not None
-                self._counts["joins that recovered"] += answer["recovered"]
-                return
-            join.refused = answer["code"]
-            self._counts[f"joins refused: {join.refused}"] += 1
-            # A job stays unknown while its sender is disconnected.
-            await asyncio.sleep(self._rng.uniform(0.05, 0.3))
-
-    async def _request(self, name: str, payload: dict[str, Any]) -> dict[str, Any] | None:
-        """Send a request. Return the answer, or None if the connection fails."""
-        try:
-            assert self._sio is not None
-            answer: dict[str, Any] = await self._sio.call(name, payload, timeout=ANSWER_TIMEOUT)
-        except socketio.exceptions.TimeoutError:
-            self._counts["requests without an answer"] += 1
-        except SocketIOError:
-            pass
-        else:
-            return answer
-        self._disconnected.set()
-        return None
-
-    async def _receive(self, name: str, data: Any) -> None:
-        followed = self.followed.get(data.get("job_id"))
+    def _receive(self, name: str, data: Mapping[str, Any]) -> Event | None:
+        """Record a message of a job. Return the event if the message is one."""
+        followed = self.followed.get(data.get("job_id", ""))
         if followed is None:
-            return
+            return None
         self.last_received = at = time.monotonic()
+        event: Event | None = None
         if name == "joined":
             followed.handle_joined(Joined(data["epoch"], data["seq"], at=at))
+        elif name == "job_gap":
+            followed.handle_gap(Gap(data["after"], data["before"], at=at))
         elif (event := event_of(name, data, at)) is not None:
             followed.handle_event(event)
-            if (
-                event.is_end
-                and self._rng.random() < self._leave_probability
-                and self._sio is not None
-            ):
-                # The client ignores the answer.
-                with suppress(SocketIOError):
-                    await self._sio.emit("leave_job", {"job_id": data["job_id"]})
+        return event
 
-
-def format_transcript(followed: FollowedJob) -> str:
-    """Return the transcript of a job as text."""
-    lines = [f"expected: {', '.join(followed.job.script.transcript())}"]
-    for number, connection in enumerate(followed.connections, 1):
-        lines.append(f"connection {number}")
-        for entry in connection:
-            text = describe(entry) if isinstance(entry, Event) else repr(entry)
-            lines.append(f"  {entry.at:.3f} {text}")
-    return "\n".join([*lines, ""])
+    def _leaves(self) -> bool:
+        """Choose whether to leave a job that has ended."""
+        return self._rng.random() < self._leave_probability

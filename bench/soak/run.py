@@ -30,14 +30,17 @@ from typing import Any, Final, Protocol
 from celery import Celery
 
 from bench.servers import RestartableServer, RestartableValkey
-from bench.soak.client import Client, SentJob, format_transcript
+from bench.soak.client import Client
 from bench.soak.faults import FaultInjector, FaultKinds
+from bench.soak.followed_job import SentJob, format_transcript
 from bench.soak.job_tracker import JobTracker
 from bench.soak.jobs import Script, app, has_ended, work
 from bench.soak.process_faults import KILL_REALTIME, ProcessFaults
 from bench.soak.rabbitmq_store import RabbitStore
 from bench.soak.redis_stores import RedisCluster, RedisSentinel, StandaloneRedis
 from bench.soak.report import Options, Problem, Report, Transport, describe
+from bench.soak.socketio_client import SocketIOClient
+from bench.soak.sse_client import SSEClient
 from bench.soak.transcript import examine, examine_order, late_lines_after_end
 from jobcast.publishing import runtime
 from jobcast.tokens import mint
@@ -48,6 +51,7 @@ OWNER: Final = "soak"
 JOB_TIMEOUT: Final = 600.0  # seconds of a job, faults included
 SILENCE_TIMEOUT: Final = 120.0  # seconds without any event, after which clients stop waiting
 READER_JOBS: Final = 100  # jobs at a time, fewer than a connection may follow
+SSE_EVERY: Final = 3  # every third client reads event streams
 WORKERS: Final = 2  # so that another worker may run a retry
 
 
@@ -91,8 +95,8 @@ class Soak:
         self._tracker = tracker
         self._until = time.monotonic() + options.seconds
         self._is_repaired = False
-        urls = [proxy.url for proxy in proxies]
-        self._clients = [self._client(number, urls) for number in range(options.clients)]
+        self._urls = [proxy.url for proxy in proxies]
+        self._clients = [self._client(number) for number in range(options.clients)]
 
     async def run(self, faults: Sequence[FaultInjector], resets: FaultInjector) -> None:
         """Send jobs until the run's time is over and all damage is repaired.
@@ -156,20 +160,20 @@ class Soak:
                 found[job_id].update(late_lines_after_end(followed.connections))
         return found
 
-    def _client(self, number: int, urls: Sequence[str]) -> Client:
+    def _client(self, number: int) -> Client:
         # A token for all jobs allows a client to follow a job without a record.
-        jobs = ["*"] if number % 3 == 0 else []
-        return Client(
-            f"client-{number}", mint(SECRET, OWNER, jobs=jobs, ttl=24 * 3600), urls,
+        jobs = ["*"] if number % 2 == 0 else []
+        kind = SSEClient if number % SSE_EVERY == 0 else SocketIOClient
+        return kind(
+            f"client-{number}", mint(SECRET, OWNER, jobs=jobs, ttl=24 * 3600), self._urls,
             random.Random(f"client {self._options.seed} {number}"), self._report.counts,
         )  # fmt: skip
 
     def _record_reader(self) -> Client:
         """Return a client that reads the stored records after the run."""
-        urls = self._clients[0]._urls
         rng = random.Random(f"reader {self._options.seed}")
         token = mint(SECRET, OWNER, ttl=24 * 3600)
-        return Client("reader", token, urls, rng, Counter(), leave_probability=1)
+        return SocketIOClient("reader", token, self._urls, rng, Counter(), leave_probability=1)
 
     async def _inject(self, faults: Sequence[FaultInjector]) -> None:
         quiet_time = min(8.0, self._options.seconds / 5)

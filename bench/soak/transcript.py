@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -33,6 +33,15 @@ class Joined:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """A ``job_gap``: the server announced that events with ``after < seq < before`` are missing."""
+
+    after: int
+    before: int
+    at: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True)
 class Event:
     seq: int
     text: str  # as in ``Script.transcript``
@@ -42,7 +51,7 @@ class Event:
     at: float = field(default=0.0, compare=False)
 
 
-Entry = Join | Joined | Event
+Entry = Join | Joined | Gap | Event
 Connection = list[Entry]  # what one connection sent and received for a job, in order
 
 
@@ -61,6 +70,7 @@ class Examination:
     events: int = 0
     announced: int = 0  # repeats in snapshots, which ``recovered: false`` announces
     sequence: list[Event] = field(default_factory=list)  # the last epoch, each event once
+    gaps: list[Gap] = field(default_factory=list)  # of the last epoch
     epochs: int = 0
     started_without_queued: int = 0
 
@@ -80,6 +90,9 @@ def examine(
             client to stop at the end and to miss them.
     """
     result = examine_order(connections)
+    for gap in result.gaps:
+        # No job has as many events as the store keeps.
+        result.find("lost", f"job_gap after seq {gap.after} and before seq {gap.before}")
     examine_sequence(result, script, after_end)
     return result
 
@@ -118,6 +131,9 @@ def examine_order(connections: Sequence[Connection]) -> Examination:
                     epoch, seen = entry.epoch, {}
                     result.epochs += bool(epoch)
                     result.sequence.clear()
+                    result.gaps.clear()
+            elif isinstance(entry, Gap):
+                result.gaps.append(entry)
             else:
                 result.events += 1
                 where = f"{entry.text!r} (seq {entry.seq}) on connection {number}"
@@ -233,7 +249,7 @@ def describe(event: Event) -> str:
     return f"{event.seq} {'progress ' if event.is_progress else ''}{event.text}"
 
 
-def event_of(name: str, data: dict[str, Any], at: float = 0.0) -> Event | None:
+def event_of(name: str, data: Mapping[str, Any], at: float = 0.0) -> Event | None:
     """Return a received job event as an entry, or None for an unknown event."""
     seq: int = data["seq"]
     match name:

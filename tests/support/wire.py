@@ -141,6 +141,10 @@ class Wire:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()
 
+    def end_sending(self) -> None:
+        """Close the sending side of the connection only."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     @property
     def ended(self) -> bool:
         """Whether the server has closed the connection. Reads nothing."""
@@ -202,11 +206,11 @@ class Wire:
                 body += await self.read()
             body, self.unread = body[:length], body[length:]
         elif fields.get("transfer-encoding") == "chunked":
-            while chunk := await self._read_chunk():
+            while chunk := await self.read_chunk():
                 body += chunk
         return status, body
 
-    async def _read_chunk(self) -> bytes:
+    async def read_chunk(self) -> bytes:
         """Read one chunk of a response; the last chunk is empty."""
         data = b""
         while b"\r\n" not in data:

@@ -20,7 +20,9 @@ def node_packages() -> None:
 
 
 @pytest.mark.usefixtures("node_packages")
-@pytest.mark.parametrize("name", ["jobcast", *VARIANTS, "stock", "node", "floor"])
+@pytest.mark.parametrize(
+    "name", ["jobcast", *VARIANTS, "stock", "node", "floor", "sse", "starlette"]
+)
 async def test_every_client_gets_every_event_in_order(name: str) -> None:
     def run() -> None:
         with peer(name) as server:
@@ -35,9 +37,30 @@ async def test_every_client_gets_every_event_in_order(name: str) -> None:
     await asyncio.to_thread(run)
 
 
-async def test_missing_event_fails_the_run() -> None:
+async def test_more_clients_than_one_subject_may_have_connections() -> None:
+    def run() -> None:
+        with peer("sse") as server:
+            assert server.connect(["job"] * 1200)["failed"] == 0
+
+    await asyncio.to_thread(run)
+
+
+async def test_poll_reads_the_state_of_a_job() -> None:
     def run() -> None:
         with peer("jobcast") as server:
+            server.publish(["job"], 3)
+            server.wait_published()
+            cpu = server.cpu()
+            assert server.poll(["job"] * 50, 20)["seconds"] > 0
+            assert server.cpu() > cpu
+
+    await asyncio.to_thread(run)
+
+
+@pytest.mark.parametrize("name", ["jobcast", "sse"])
+async def test_missing_event_fails_the_run(name: str) -> None:
+    def run() -> None:
+        with peer(name) as server:
             server.connect(["job", "another"])
             server.publish(["job"], 3)
             server.wait_published()
@@ -68,7 +91,7 @@ async def test_only_jobcast_receives_no_events_of_jobs_without_followers(name: s
 
 
 @pytest.mark.usefixtures("node_packages")
-@pytest.mark.parametrize("name", ["jobcast", "stock", "node"])
+@pytest.mark.parametrize("name", ["jobcast", "stock", "node", "sse", "starlette"])
 async def test_measurements_are_of_the_server_process(name: str) -> None:
     def run() -> None:
         with peer(name) as server:

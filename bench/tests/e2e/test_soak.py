@@ -24,6 +24,7 @@ def test_no_event_is_lost_repeated_or_reordered_during_faults(transport: Transpo
     assert not report.server_errors, details
     assert all(report.faults.values()), details
     assert report.counts["joins that recovered"], details
+    assert report.counts["streams that resumed"], details
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import ClientSession, web
 
-from bench.soak.client import Client, ClosingConnector
 from bench.soak.run import background
+from bench.soak.socketio_client import ClosingConnector, SocketIOClient
 from tests.support import eventually
 
 OPEN = '0{"sid":"a","upgrades":[],"pingInterval":25000,"pingTimeout":20000}'
@@ -63,7 +63,7 @@ async def test_client_cancelled_twice_closes_its_session(
 ) -> None:
     before = open_sessions()
     counts = Counter[str]()
-    client = Client("client", "token", [unresponsive_server], random.Random(1), counts)
+    client = SocketIOClient("client", "token", [unresponsive_server], random.Random(1), counts)
     async with background([client.run()]):  # cancels the client every second until it ends
         await eventually(lambda: counts["connections"], "connection")
     assert open_sessions() == before

@@ -6,7 +6,7 @@ import json
 
 from bench.fanout import report
 from bench.fanout.__main__ import DOCS
-from bench.fanout.scenarios import ROWS, Sample
+from bench.fanout.scenarios import INTERFACE_ROWS, ROWS, Sample
 from bench.fanout.variants import VARIANTS
 
 
@@ -15,6 +15,14 @@ def test_page_shows_the_stored_figures() -> None:
     page = (DOCS / report.PAGE).read_text()
     assert report.with_block(page, "table", report.table(figures["rows"])) == page
     assert report.with_block(page, "growth", report.growth_table(figures["growth"])) == page
+
+
+def test_page_of_the_interfaces_shows_the_stored_figures() -> None:
+    figures = json.loads((DOCS / report.INTERFACE_FIGURES).read_text())
+    assert [row["name"] for row in figures["rows"]] == [row.name for row in INTERFACE_ROWS]
+    page = (DOCS / report.INTERFACE_PAGE).read_text()
+    table = report.interface_table(figures["rows"])
+    assert report.with_block(page, "interfaces", table) == page
 
 
 def test_publisher_has_its_own_row() -> None:

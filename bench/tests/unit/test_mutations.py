@@ -11,7 +11,10 @@ def mutations_of(seed: str) -> list[object]:
     mutations = Mutations(Random(seed), "a token", ["a", "b"])
     return [
         mutate() for _ in range(200)
-        for mutate in (mutations.frames, mutations.payload, lambda: mutations.http("sid"))
+        for mutate in (
+            mutations.frames, mutations.payload, lambda: mutations.http("sid"),
+            mutations.stream_request,
+        )
     ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from bench.soak.transcript import (
     Connection,
     Event,
     Examination,
+    Gap,
     Join,
     Joined,
     examine,
@@ -114,6 +115,16 @@ def test_event_stored_twice_is_found(script: Script, events: list[Event]) -> Non
     again = Event(7, events[5].text)
     late = [Event(e.seq + 1, e.text, e.is_progress, e.is_end) for e in events[6:]]
     assert kinds(examine([connection([*events[:6], again, *late])], script)) == ["repeated"]
+
+
+def test_gap_in_the_history_is_found(script: Script, events: list[Event]) -> None:
+    joins = [connection(events[:8]), [*connection(events[8:], after=8), Gap(8, 9)]]
+    assert kinds(examine(joins, script)) == ["lost"]
+
+
+def test_gap_in_a_former_record_is_accepted(script: Script, events: list[Event]) -> None:
+    former: Connection = [Join(), Joined("former", 9), Gap(2, 4), Event(5, "started 1")]
+    assert examine([former, connection(events)], script).findings == []
 
 
 def test_decreasing_seq_is_found(script: Script, events: list[Event]) -> None:

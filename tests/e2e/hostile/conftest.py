@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import Valkey
 from tests.support import TIMEOUT, eventually, new_id, running, wait_for, wire
-from tests.support.attacks.catalogue import Attack, Seen, Target
+from tests.support.attacks.attack import Attack, Seen, Target
 from tests.support.attacks.history import publish_long_history
 from tests.support.attacks.innocent_client import Innocent, innocent
 from tests.support.attacks.server import Served

@@ -15,7 +15,8 @@ from jobcast.settings import Settings
 from tests.e2e.hostile.conftest import Token, Undisturbed, wait_until_polling_ends
 from tests.integration.test_attach import serve_app as in_this_process
 from tests.support import SECRET, TIMEOUT, eventually, following, new_id, wire
-from tests.support.attacks.catalogue import BINARY_EVENT, POLLING, Target, polling_sid
+from tests.support.attacks.attack import Target
+from tests.support.attacks.catalogue import BINARY_EVENT, POLLING, polling_sid
 from tests.support.attacks.server import Served
 from tests.support.wire import Gone, WebSocket, Wire, frame, text
 

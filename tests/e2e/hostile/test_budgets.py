@@ -14,7 +14,8 @@ from jobcast.transports import Outgoing, TransportPublisher, open_publisher
 from tests.conftest import Valkey
 from tests.e2e.hostile.conftest import Serve, Token, Undisturbed, cancel_attacks, wait_for_events
 from tests.support import TIMEOUT, eventually, new_id, wire
-from tests.support.attacks.catalogue import BY_NAME, Seen, Target
+from tests.support.attacks.attack import Seen, Target
+from tests.support.attacks.catalogue import BY_NAME
 from tests.support.attacks.server import Served
 from tests.support.wire import Gone, WebSocket, event
 

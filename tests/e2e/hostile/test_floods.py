@@ -17,7 +17,8 @@ from tests.e2e.hostile.conftest import (
     wait_for_events,
 )
 from tests.support import TIMEOUT, eventually, wire
-from tests.support.attacks.catalogue import ATTACKS, BY_NAME, Attack, Seen, Target, flood_of
+from tests.support.attacks.attack import Attack, Seen, Target
+from tests.support.attacks.catalogue import ATTACKS, BY_NAME, flood_of
 from tests.support.attacks.server import Served
 from tests.support.wire import WebSocket, event, filled, frame, text
 

@@ -21,7 +21,8 @@ from tests.e2e.hostile.conftest import (
     wait_until_only_innocent_is_connected,
 )  # fmt: skip
 from tests.support import TIMEOUT, eventually, running, wire
-from tests.support.attacks.catalogue import BY_NAME, POLLING, Seen, Target
+from tests.support.attacks.attack import Seen, Target
+from tests.support.attacks.catalogue import BY_NAME, POLLING
 from tests.support.attacks.innocent_client import Innocent
 from tests.support.attacks.server import Served
 from tests.support.wire import Gone, WebSocket, Wire, text

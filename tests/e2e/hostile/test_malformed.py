@@ -20,7 +20,8 @@ from tests.e2e.hostile.conftest import (
     wait_for_events,
 )
 from tests.support import TIMEOUT, wire
-from tests.support.attacks.catalogue import ATTACKS, POLLING, Attack, Target, polling_sid
+from tests.support.attacks.attack import Attack, Target
+from tests.support.attacks.catalogue import ATTACKS, POLLING, polling_sid
 from tests.support.attacks.server import Served, server_errors
 from tests.support.wire import (
     ENGINE_PATH,

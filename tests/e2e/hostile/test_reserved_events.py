@@ -9,7 +9,8 @@ import pytest
 
 from tests.e2e.hostile.conftest import Token, Undisturbed, wait_until_polling_ends
 from tests.support import TIMEOUT, wire
-from tests.support.attacks.catalogue import POLLING, Target, polling_sid
+from tests.support.attacks.attack import Target
+from tests.support.attacks.catalogue import POLLING, polling_sid
 from tests.support.attacks.server import Served
 from tests.support.wire import Gone, WebSocket, Wire, event, text
 

@@ -17,7 +17,8 @@ from tests.e2e.hostile.conftest import (
     wait_until_only_innocent_is_connected,
 )  # fmt: skip
 from tests.support import TIMEOUT, eventually, wire
-from tests.support.attacks.catalogue import POLLING, Target, polling_sid
+from tests.support.attacks.attack import Target
+from tests.support.attacks.catalogue import POLLING, polling_sid
 from tests.support.attacks.history import LINES
 from tests.support.attacks.server import Served
 from tests.support.wire import Gone, WebSocket, Wire, event, frame, text

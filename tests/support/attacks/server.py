@@ -59,6 +59,10 @@ class Served(Process):
         found = {name: re.search(rf"^{name} (\S+)$", page, re.MULTILINE) for name in _GAUGES}
         return {name: float(match[1]) for name, match in found.items() if match is not None}
 
+    def files(self) -> int:
+        """Return the number of open file descriptors of the process."""
+        return len(list(Path(f"/proc/{self.popen.pid}/fd").iterdir()))
+
     def memory(self) -> int:
         """Return the resident memory of the process, in bytes."""
         return self._status("VmRSS")

@@ -105,8 +105,10 @@ class HttpResponse:
         last until TCP gives up, after a quarter of an hour.
         """
         transport = self._transport()
-        connection = None if transport is None else transport.get_extra_info("socket")
-        if connection is not None and TCP_USER_TIMEOUT is not None:
+        if transport is None or transport.is_closing() or TCP_USER_TIMEOUT is None:
+            return  # the socket of a closing connection may have no file descriptor any more
+        connection = transport.get_extra_info("socket")
+        if connection is not None:
             with suppress(OSError):  # a unix socket, or a connection that has closed
                 milliseconds = int(self._send_timeout * 1000)
                 connection.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, milliseconds)

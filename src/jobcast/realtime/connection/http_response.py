@@ -37,22 +37,37 @@ class HttpResponse:
         self._send_timeout = send_timeout
 
     async def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Send the head of the response."""
+        """Send the head of the response.
+
+        Raises:
+            TimeoutError: the client does not read the response before it.
+        """
         self._limit_unacknowledged()
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        async with asyncio.timeout(self._send_timeout):
+            await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, data: bytes) -> None:
         """Send bytes as soon as the client reads.
 
         Raises:
             TimeoutError: the client does not read.
+            ConnectionResetError: the client has disconnected.
         """
+        transport = self._transport()
+        if transport is not None and transport.is_closing():
+            # uvicorn does not report it if another request has followed on the connection.
+            raise ConnectionResetError("the client has disconnected")
         async with asyncio.timeout(self._send_timeout + len(data) / MIN_SEND_RATE):
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def finish(self) -> None:
-        """Send the end of the response."""
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        """Send the end of the response.
+
+        Raises:
+            TimeoutError: the client does not read.
+        """
+        async with asyncio.timeout(self._send_timeout):
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def abort(self) -> None:
         """Reset the connection, and discard unsent data.

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import os
 from pathlib import Path
+from typing import Any
 
+from redis import Redis
 from starlette.requests import HTTPConnection
 
 from jobcast.realtime import Subject
 
+PAUSED = "TEST_PAUSED"  # names a file that exists when the transport has been suspended
+UNDECIDED = "TEST_UNDECIDED"  # names a job about which the rule does not decide
+PAUSE = 1500  # milliseconds
 FORBIDDEN = "TEST_FORBIDDEN"  # names a file that exists when no job may be followed any more
 
 
@@ -29,3 +36,35 @@ async def user_of_async(connection: HTTPConnection) -> str | None:
 def may_follow(subject: Subject, job_id: str, owner: str | None) -> bool:
     """Allow every job until a file exists."""
     return not Path(os.environ[FORBIDDEN]).exists()
+
+
+# What an application may return by mistake.
+_NOT_A_STRING: Any = None
+SUBJECTS = {
+    "expired": Subject(sub="alice", expires_at=1000.0),
+    "nobody": Subject(sub=_NOT_A_STRING, claims={"jobs": ["without-owner"]}),
+    "empty": Subject(sub=""),
+    "endless": Subject(sub="alice", expires_at=math.nan),
+    "one-job": Subject(sub="alice", claims={"jobs": "without-owner"}),
+}
+
+
+def odd_subject_of(connection: HTTPConnection) -> Subject:
+    return SUBJECTS[connection.cookies["session"]]
+
+
+def may_follow_own(subject: Subject, job_id: str, owner: str | None) -> bool:
+    """Allow the owner, and suspend the transport after the first decision."""
+    paused = Path(os.environ[PAUSED])
+    if not paused.exists():
+        paused.touch()
+        with Redis.from_url(os.environ["JOBCAST_URL"]) as redis:
+            redis.client_pause(PAUSE)
+    return owner == subject.sub
+
+
+async def may_follow_in_time(subject: Subject, job_id: str, owner: str | None) -> bool:
+    """Allow every job but one, about which the rule never decides."""
+    if job_id == os.environ[UNDECIDED]:
+        await asyncio.Event().wait()
+    return True

@@ -5,84 +5,30 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from openapi_spec_validator import validate
 
-from jobcast.events import JobComplete, JobEvent, JobLog, JobProgress, JobStatus
+from jobcast.events import JobProgress
 from jobcast.revocation import revoke
 from jobcast.settings import Settings
-from jobcast.transports import Origin, Outgoing, Retention, TransportPublisher, open_publisher
 from tests.conftest import Valkey
 from tests.http_application import FORBIDDEN
 from tests.support import Server, eventually, following, new_id, running
+from tests.support.http_server import (
+    LINE,
+    Publish,
+    Token,
+    code_of,
+    complete,
+    line,
+    serving,
+    started,
+)
 from tests.support.sse import EventReader, http_client, read_stream, read_until, streaming
-
-Token = Callable[..., str]
-Publish = Callable[..., None]
-
-PROBLEM = "application/problem+json"
-LINE = "x" * 8000
-
-
-@pytest.fixture
-def publisher(valkey: Valkey) -> Iterator[TransportPublisher]:
-    # A slow reader resumes from the history, which has to keep everything that it missed.
-    publisher = open_publisher(valkey.url, Retention(ttl=600, size=100_000))
-    yield publisher
-    publisher.close()
-
-
-@pytest.fixture
-def publish(publisher: TransportPublisher) -> Publish:
-    """Publish events: ``publish(event, event, owner="alice")``."""
-
-    def publish(*events: JobEvent, owner: str = "alice") -> None:
-        publisher.publish([Outgoing.of(event, Origin(owner=owner)) for event in events])
-
-    return publish
-
-
-@pytest.fixture
-async def client(server: Server, token: Token) -> AsyncIterator[httpx.AsyncClient]:
-    async with http_client(server.url, token()) as client:
-        yield client
-
-
-@contextmanager
-def serving(valkey: Valkey, folder: Path, **env: str) -> Iterator[Server]:
-    with running(Server(folder / "server.log", valkey.url, env)) as server:
-        yield server.ready()
-
-
-def started(job_id: str, **fields: Any) -> JobStatus:
-    return JobStatus(job_id=job_id, status="started", task="shop.export", attempt=1, **fields)
-
-
-def line(job_id: str, message: object) -> JobLog:
-    return JobLog(job_id=job_id, level="info", message=str(message))
-
-
-def complete(job_id: str, result: object = None) -> JobComplete:
-    return JobComplete(job_id=job_id, result=result)
-
-
-def code_of(response: httpx.Response, status: int) -> str:
-    """The code of a problem document."""
-    problem = response.json()
-    assert (response.status_code, problem["status"]) == (status, status)
-    assert response.headers["content-type"] == PROBLEM
-    assert problem["type"] == "about:blank"
-    assert problem["title"]
-    assert problem["detail"]
-    code: str = problem["code"]
-    return code
-
 
 # --- the state of a job ---------------------------------------------------------------------------
 
@@ -120,6 +66,30 @@ async def test_unchanged_state_is_not_sent_again(
     assert (again.status_code, again.content) == (304, b"")
     publish(line(job_id, "news"))
     assert (await client.get(f"/jobs/{job_id}", headers=known)).status_code == 200
+
+
+@pytest.mark.parametrize("known", ["W/{}", "*", '"other", W/{}'])
+async def test_entity_tags_are_compared_weakly(
+    client: httpx.AsyncClient, publish: Publish, job_id: str, known: str
+) -> None:
+    publish(started(job_id))
+    etag = (await client.get(f"/jobs/{job_id}")).headers["etag"]
+    headers = {"If-None-Match": known.format(etag)}
+    assert (await client.get(f"/jobs/{job_id}", headers=headers)).status_code == 304
+
+
+async def test_head_returns_the_headers_of_a_state_and_no_stream(
+    client: httpx.AsyncClient, publish: Publish, job_id: str
+) -> None:
+    publish(started(job_id))
+    full = await client.get(f"/jobs/{job_id}")
+    head = await client.head(f"/jobs/{job_id}")
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("etag", "content-length", "content-type"):
+        assert head.headers[name] == full.headers[name]
+    for path in (f"/jobs/{job_id}/events", f"/events?job={job_id}"):
+        stream = await client.head(path)
+        assert (stream.status_code, stream.headers["allow"]) == (405, "GET, OPTIONS")
 
 
 async def test_wait_returns_when_the_job_ends(
@@ -188,7 +158,7 @@ async def test_problems_have_the_codes_of_the_protocol(
         assert code_of(await client.get(f"/events?{many}"), 400) == "too_many_jobs"
         post = await client.post(f"/jobs/{job_id}")
         assert code_of(post, 405) == "method_not_allowed"
-        assert post.headers["allow"] == "GET, OPTIONS"
+        assert post.headers["allow"] == "GET, HEAD, OPTIONS"
 
 
 async def test_an_encoded_slash_belongs_to_the_job_id(
@@ -595,6 +565,8 @@ async def test_pages_of_listed_origins_only_may_read_answers(
                 assert response.headers["vary"] == "Origin"
             evil = await client.get(path, headers={"Origin": "https://evil.example"})
             assert code_of(evil, 403) == "forbidden"
+            refusal = "refused a page of the origin 'https://evil.example'"
+            await eventually(lambda: refusal in server.log, "refusal in the log")
             assert "access-control-allow-origin" not in evil.headers
             own = await client.get(path, headers={"Origin": server.url})
             assert own.status_code == 200
@@ -602,6 +574,9 @@ async def test_pages_of_listed_origins_only_may_read_answers(
             refused = await client.get("/jobs/", headers={"Origin": page})
             assert code_of(refused, 400) == "invalid_request"
             assert refused.headers["access-control-allow-origin"] == page
+            too_long = await client.get(f"{path}?{LINE * 3}", headers={"Origin": page})
+            assert code_of(too_long, 414) == "invalid_request"
+            assert too_long.headers["access-control-allow-origin"] == page
 
 
 # --- the interface --------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from starlette.requests import HTTPConnection
 from jobcast.errors import TokenError
 from jobcast.events import TOKEN_MAX_LENGTH
 from jobcast.realtime.authentication import Authenticator
+from jobcast.realtime.connection.origins import Origins
 from jobcast.realtime.connections import Connections
 from jobcast.realtime.revocations import DenyList
 from jobcast.settings import Settings
@@ -31,6 +32,7 @@ class Admission:
         self._max_per_subject = settings.max_connections_per_subject
         self._verifier = TokenVerifier(settings)
         self._authenticator = Authenticator(settings)
+        self._origins = Origins(settings)
         self.deny_list = DenyList()
 
     def start(self) -> None:
@@ -53,11 +55,24 @@ class Admission:
         """
         if token is not None:
             return await self.verify(token)
-        subject = await self._authenticator.identify(connection)
+        subject = None
+        if self._may_use_session(connection):
+            subject = await self._authenticator.identify(connection)
         if subject is None:
             raise TokenError("token_missing", hint)
         self.deny_list.check(subject)
         return subject
+
+    def _may_use_session(self, connection: HTTPConnection) -> bool:
+        """Return whether a client may be identified by what its browser sends, such as cookies.
+
+        The caller has checked the origin, except where any origin may connect.
+        """
+        origin = connection.headers.get("origin")
+        if origin is None or not self._origins.any:
+            return True
+        scheme = connection.scope.get("scheme", "http")
+        return self._origins.trust(origin, connection.headers, scheme)
 
     def check_limit(self, subject: Subject) -> None:
         """Check that a subject may open another connection.

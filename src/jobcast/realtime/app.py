@@ -21,7 +21,7 @@ from jobcast.realtime.gateway import Gateway
 from jobcast.realtime.health import health_routes, metrics_route
 from jobcast.realtime.http.interface import HttpInterface
 from jobcast.server.gc_tuning import relaxed_gc
-from jobcast.server.graceful_shutdown import draining_on_sigterm
+from jobcast.server.graceful_shutdown import draining_on_signals
 from jobcast.settings import Settings
 from jobcast.transports import ClientManager, open_manager
 
@@ -105,8 +105,8 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
     The application serves ``/socket.io/``, ``/healthz``, ``/readyz`` and the given routes. Unless
     ``JOBCAST_HTTP_API`` is off, it also serves ``/jobs/ID``, ``/jobs/ID/events``, ``/events`` and
     ``/openapi.json``. ``JOBCAST_METRICS`` adds ``/metrics``. ``JOBCAST_PATH_PREFIX`` puts all
-    routes below a path. On SIGTERM the application moves its clients to other processes before the
-    server closes.
+    routes below a path. On SIGTERM and SIGINT the application moves its clients to other processes
+    before the server closes.
 
     Args:
         settings: the settings; read from the environment by default.
@@ -137,7 +137,7 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         gateway.start()
         metrics.forget_dead_processes()
-        ending = draining_on_sigterm(lambda: gateway.drain(settings.drain_seconds))
+        ending = draining_on_signals(gateway.drain, settings.drain_seconds)
         with relaxed_gc(), ending:
             yield
         await gateway.aclose()

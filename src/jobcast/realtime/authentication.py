@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -53,12 +55,12 @@ class Authenticator:
         """Return the subject of a request, or None if there is none.
 
         Raises:
-            TokenError: the function failed or did not answer in time.
+            TokenError: the function failed or did not answer in time, or the subject has expired.
         """
         if self._identify is None:
             return None
         try:
-            return await self._identify(connection)
+            subject = await self._identify(connection)
         except FunctionTimeout as exc:
             logger.error("refused a client: %s", exc)
             raise TokenError(
@@ -67,14 +69,40 @@ class Authenticator:
         except FunctionFailed as exc:
             logger.exception("refused a client: %s", exc)
             raise TokenError("internal_error", "something went wrong") from None
+        if subject is not None and subject.expires_at <= time.time():
+            raise TokenError("token_expired", "the session has expired")
+        return subject
 
 
 def _subject(answer: Any) -> Subject | None:
-    if answer is None or isinstance(answer, Subject):
-        return answer
-    if not isinstance(answer, str) or not answer:
+    """Return the subject that the application's function has returned.
+
+    ``Subject`` does not check its fields. A ``sub`` of None would own every job without an owner.
+
+    Raises:
+        TypeError: the answer is no subject, or one with an invalid field.
+    """
+    if answer is None:
+        return None
+    subject = Subject(sub=answer) if isinstance(answer, str) else answer
+    if not isinstance(subject, Subject):
         raise TypeError(
             "JOBCAST_AUTHENTICATE should return a string, a Subject or None, not"
             f" {type(answer).__name__}"
         )
-    return Subject(sub=answer)
+    if not isinstance(subject.sub, str) or not subject.sub:
+        raise TypeError(
+            "JOBCAST_AUTHENTICATE should return a subject whose sub is a string that is not empty,"
+            f" not {subject.sub!r}"
+        )
+    if not isinstance(subject.expires_at, (int, float)) or math.isnan(subject.expires_at):
+        raise TypeError(
+            "JOBCAST_AUTHENTICATE should return a subject whose expires_at is a number of seconds"
+            f" since 1970, not {subject.expires_at!r}"
+        )
+    if isinstance(subject.claims.get("jobs"), str):
+        raise TypeError(
+            "JOBCAST_AUTHENTICATE should return a subject whose jobs are a list of strings, not"
+            f" {subject.claims['jobs']!r}"
+        )
+    return subject

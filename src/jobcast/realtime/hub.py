@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -277,19 +277,35 @@ class Hub:
             connection.jobs.discard(job_id)
             await connection.left(job_id)
 
-    async def read(self, subject: Subject, job_id: str) -> Snapshot:
-        """Return the record of a job, if the subject may follow the job.
+    async def grant(self, subject: Subject, job_id: str) -> Grant:
+        """Return a subject's right to follow a job, for :meth:`read`.
 
         Raises:
             NotAllowed: the subject may not follow the job.
             TokenError: the subject's token was revoked since its verification.
-            TransportUnavailable: the record cannot be read.
+            TransportUnavailable: the owner cannot be read.
             FunctionFailed, FunctionTimeout: ``JOBCAST_AUTHORIZE`` did not decide.
         """
         await self._revocations_known()
         self._admission.deny_list.check(subject)
+        grant = await self._authorizer.grant(subject, job_id)
+        if grant is None:
+            raise NotAllowed(NOT_FOUND)
+        return grant
+
+    async def read(self, subject: Subject, job_id: str, grant: Grant) -> Snapshot:
+        """Return the record of a job, whose history may be long.
+
+        Raises:
+            NotAllowed: the record has another owner than before, and the subject may not follow it.
+            TransportUnavailable: the record cannot be read.
+            FunctionFailed, FunctionTimeout: ``JOBCAST_AUTHORIZE`` did not decide.
+        """
         snapshot = await self._source.snapshot(job_id)
-        if not await self._authorizer.allows(subject, job_id, snapshot.owner):
+        allowed = grant.covers(snapshot.owner) or await self._authorizer.allows(
+            subject, job_id, snapshot.owner
+        )
+        if not allowed:
             raise NotAllowed(NOT_FOUND)
         return snapshot
 
@@ -381,15 +397,15 @@ class Hub:
         while True:
             # The jitter keeps processes that started together from asking together.
             await asyncio.sleep(self._settings.reauthorize * random.uniform(1.0, 1.1))
-            followers: dict[str, list[str]] = {}
-            for connection in self.connections:
-                for job_id in connection.jobs:
-                    followers.setdefault(job_id, []).append(connection.sid)
-            for job_id, sids in followers.items():
-                await self._reauthorize(job_id, sids)
+            for job_id in self.relay.jobs:
+                await self._reauthorize(job_id)
 
-    async def _reauthorize(self, job_id: str, sids: Sequence[str]) -> None:
-        """Check the rights of a job's followers. Those who may not follow it any more leave."""
+    async def _reauthorize(self, job_id: str) -> None:
+        """Check the rights of a job's followers. Those who may not follow it any more leave.
+
+        A connection that still joins has just been checked, and its record may not be known yet.
+        """
+        sids = self.relay.followers_of(job_id)
         refused = await self._rights.refused(job_id, sids, self.relay.owner_of(job_id))
         for sid, refusal in refused.items():
             connection = self.connections.get(sid)

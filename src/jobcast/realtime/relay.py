@@ -162,6 +162,16 @@ class Relay:
         room = self._rooms.get(job_id)
         return None if room is None else room.allowed[1]
 
+    @property
+    def jobs(self) -> list[str]:
+        """The jobs with followers in this process."""
+        return list(self._rooms)
+
+    def followers_of(self, job_id: str) -> list[str]:
+        """Return the connections that receive a job's events, without those that still join."""
+        room = self._rooms.get(job_id)
+        return [] if room is None else list(room.followers)
+
     def leave(self, job_id: str, sid: str) -> None:
         """Remove a follower, which then receives no further events. Ignore an unknown one."""
         room = self._rooms.get(job_id)

@@ -43,6 +43,7 @@ class HttpResponse:
 
         Raises:
             Disconnected: the client has disconnected.
+            TimeoutError: the client does not read the response before it.
         """
         self._limit_unacknowledged()
         await self._pass({"type": "http.response.start", "status": status, "headers": headers})
@@ -54,27 +55,34 @@ class HttpResponse:
             Disconnected: the client has disconnected.
             TimeoutError: the client does not read.
         """
-        limit = self._send_timeout + len(data) / MIN_SEND_RATE
-        try:
-            async with asyncio.timeout(limit) as self._writing:
-                await self._pass({"type": "http.response.body", "body": data, "more_body": True})
-        finally:
-            self._writing = None
+        transport = self._transport()
+        if transport is not None and transport.is_closing():
+            # uvicorn does not report it if another request has followed on the connection.
+            raise Disconnected
+        message = {"type": "http.response.body", "body": data, "more_body": True}
+        await self._pass(message, len(data) / MIN_SEND_RATE)
 
     async def finish(self) -> None:
         """Send the end of the response.
 
         Raises:
             Disconnected: the client has disconnected.
+            TimeoutError: the client does not read.
         """
         await self._pass({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _pass(self, message: Message) -> None:
+    async def _pass(self, message: Message, extra: float = 0.0) -> None:
+        """Pass a message to the server, within the timeout and ``extra`` seconds."""
         try:
-            await self._send(message)
+            async with asyncio.timeout(self._send_timeout + extra) as self._writing:
+                await self._send(message)
+        except TimeoutError:
+            raise
         except Exception as exc:
             # ASGI servers raise different exceptions for a closed connection.
             raise Disconnected from exc
+        finally:
+            self._writing = None
 
     def abort(self) -> None:
         """Reset the connection, and discard unsent data.

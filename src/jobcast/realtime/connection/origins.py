@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
@@ -52,6 +52,29 @@ class Origins:
     def __init__(self, settings: Settings) -> None:
         self.any = settings.insecure_any_origin and "*" in settings.cors_origins
         self.listed = tuple(normal_origin(origin) for origin in settings.cors_origins)
+        self._log = RefusalLog(logger, TokenBucket(LOG_RATE, LOG_BURST))
+
+    def check(self, origin: str, headers: Mapping[str, str], scheme: str) -> None:
+        """Check that a page may connect. The log shows the origins that it was compared with.
+
+        Args: see :meth:`allow`.
+
+        Raises:
+            Refused: pages of ``origin`` may not connect.
+        """
+        if self.allow(origin, headers, scheme):
+            return
+        own = own_origins(headers, scheme, origin.lower())
+        self._log.info(
+            "refused a page of the origin %s: it is neither this server's own (%s) nor in"
+            " JOBCAST_CORS_ORIGINS (%s). Add it there, or have the proxy pass on Host and"
+            " X-Forwarded-Proto",
+            shown(origin),
+            ", ".join(map(shown, own)) or "unknown: no Host header",
+            ", ".join(self.listed) or "not set",
+        )
+        metrics.REFUSED.labels("http_403").inc()
+        raise Refused(HTTPStatus.FORBIDDEN, MESSAGE)
 
     def allow(self, origin: str, headers: Mapping[str, str], scheme: str) -> bool:
         """Return whether a page of ``origin`` may connect.
@@ -61,7 +84,17 @@ class Origins:
             headers: the request's headers, with names in lower case.
             scheme: the scheme of the request as the server received it.
         """
-        if self.any or headers.get("sec-fetch-site") == "same-origin":
+        return self.any or self.trust(origin, headers, scheme)
+
+    def trust(self, origin: str, headers: Mapping[str, str], scheme: str) -> bool:
+        """Return whether a page of ``origin`` may use credentials that browsers send, like cookies.
+
+        With `JOBCAST_INSECURE_ANY_ORIGIN` other pages may connect, but only with a token.
+        Otherwise any page could read what the user of the browser may.
+
+        Args: see :meth:`allow`.
+        """
+        if headers.get("sec-fetch-site") == "same-origin":
             return True
         given = normal_origin(origin)
         return given in self.listed or given in own_origins(headers, scheme, given)
@@ -89,15 +122,11 @@ def own_origins(headers: Mapping[str, str], scheme: str, origin: str = "") -> li
 
 
 class OriginGuard:
-    """ASGI middleware that refuses requests from pages of other origins with 403.
-
-    The log shows the origins that a refused origin was compared with.
-    """
+    """ASGI middleware that refuses requests from pages of other origins with 403."""
 
     def __init__(self, app: ASGIApp, origins: Origins) -> None:
         self._app = app
         self._origins = origins
-        self._log = RefusalLog(logger, TokenBucket(LOG_RATE, LOG_BURST))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         origin = _header(scope, b"origin")
@@ -106,22 +135,12 @@ class OriginGuard:
                 name.decode("latin-1").lower(): value.decode("latin-1")
                 for name, value in scope["headers"]
             }
-            if not self._origins.allow(origin, headers, scope["scheme"]):
-                self._log_refusal(origin, own_origins(headers, scope["scheme"], origin.lower()))
-                metrics.REFUSED.labels("http_403").inc()
-                await refuse(scope, receive, send, Refused(HTTPStatus.FORBIDDEN, MESSAGE))
+            try:
+                self._origins.check(origin, headers, scope["scheme"])
+            except Refused as exc:
+                await refuse(scope, receive, send, exc)
                 return
         await self._app(scope, receive, send)
-
-    def _log_refusal(self, origin: str, own: Iterable[str]) -> None:
-        self._log.info(
-            "refused a page of the origin %s: it is neither this server's own (%s) nor in"
-            " JOBCAST_CORS_ORIGINS (%s). Add it there, or have the proxy pass on Host and"
-            " X-Forwarded-Proto",
-            shown(origin),
-            ", ".join(map(shown, own)) or "unknown: no Host header",
-            ", ".join(self._origins.listed) or "not set",
-        )
 
 
 def _header(scope: Scope, name: bytes) -> str | None:

@@ -98,6 +98,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._settings = environment_settings()
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall = StallTimer(self._settings.send_timeout, self._cut)
+        self._running: RequestResponseCycle | None = None  # uvicorn only keeps the last request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         limit = connection_limit(self._settings)
@@ -113,6 +114,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_received()
         super().connection_lost(exc)
+        if self._running is not None and not self._running.response_complete:
+            # Another request has followed on the connection before this one was answered.
+            self._running.disconnected = True
+            self._running.message_event.set()
+        self._running = None
         self._stall.forget()
 
     def on_message_begin(self) -> None:
@@ -145,11 +151,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._release()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
         super()._start_asgi_task(cycle, _answering(cycle, app))
 
     def _release(self) -> None:
         """Break the reference cycles of a protocol that a WebSocket protocol has replaced."""
         self.parser = self.flow = None  # type: ignore[assignment]
+        self._running = None
         self._stall.forget()
 
     def pause_writing(self) -> None:

@@ -8,10 +8,13 @@ from typing import Final
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from jobcast.realtime.connection.origins import MESSAGE, Origins, normal_origin
+from jobcast.realtime.connection.origins import Origins
+from jobcast.realtime.connection.screening import Refused
 from jobcast.realtime.http.problems import Problem
 
 REQUEST_HEADERS: Final = "Authorization, If-None-Match, Last-Event-ID, Cache-Control"
+# Without nosniff, a page of another origin may get a browser to read an answer as a script.
+BASE_HEADERS: Final = {"Vary": "Origin", "X-Content-Type-Options": "nosniff"}
 RESPONSE_HEADERS: Final = "ETag, Retry-After"
 PREFLIGHT_SECONDS: Final = 600  # for which a browser may keep the answer to a preflight request
 
@@ -19,8 +22,7 @@ PREFLIGHT_SECONDS: Final = 600  # for which a browser may keep the answer to a p
 class Cors:
     """The headers that let pages of allowed origins read answers.
 
-    Only the server's own origin and listed origins may send cookies: with
-    ``JOBCAST_INSECURE_ANY_ORIGIN`` any page could otherwise read what the user of a browser may.
+    Only pages of trusted origins may send cookies.
     """
 
     def __init__(self, origins: Origins) -> None:
@@ -32,15 +34,17 @@ class Cors:
         Raises:
             Problem: pages of the request's origin may not read answers.
         """
-        headers = {"Vary": "Origin"}
+        headers = dict(BASE_HEADERS)
         origin = request.headers.get("origin")
         if origin is None:
             return headers
-        if not self._origins.allow(origin, request.headers, request.scope["scheme"]):
-            raise Problem(HTTPStatus.FORBIDDEN, "forbidden", MESSAGE)
+        try:
+            self._origins.check(origin, request.headers, request.scope["scheme"])
+        except Refused as exc:
+            raise Problem(exc.status, "forbidden", exc.message) from None
         headers["Access-Control-Allow-Origin"] = origin
         headers["Access-Control-Expose-Headers"] = RESPONSE_HEADERS
-        if not self._origins.any or normal_origin(origin) in self._origins.listed:
+        if self._origins.trust(origin, request.headers, request.scope["scheme"]):
             headers["Access-Control-Allow-Credentials"] = "true"
         return headers
 
@@ -54,7 +58,7 @@ class Cors:
             status_code=HTTPStatus.NO_CONTENT,
             headers={
                 **self.headers(request),
-                "Access-Control-Allow-Methods": "GET",
+                "Access-Control-Allow-Methods": "GET, HEAD",
                 "Access-Control-Allow-Headers": REQUEST_HEADERS,
                 "Access-Control-Max-Age": str(PREFLIGHT_SECONDS),
             },

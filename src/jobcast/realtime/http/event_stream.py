@@ -89,7 +89,15 @@ class EventStream(HttpConnection):
         memory: the memory limit for all connections.
     """
 
-    __slots__ = ("_cursors", "_is_gone", "_is_idle", "_open_jobs", "_queue", "_response")
+    __slots__ = (
+        "_cursors",
+        "_is_gone",
+        "_is_idle",
+        "_open_jobs",
+        "_queue",
+        "_response",
+        "has_events",
+    )
 
     def __init__(
         self,
@@ -108,6 +116,7 @@ class EventStream(HttpConnection):
         self._open_jobs = set(cursors)  # jobs that have not ended, as far as was queued
         self._response = response
         self._queue = EventQueue(self._overflowed, settings.send_buffer, memory)
+        self.has_events = False  # whether a job event was queued
         self._is_gone = False
         self._is_idle = False  # whether the writer waits, or has had no turn since
 
@@ -127,10 +136,14 @@ class EventStream(HttpConnection):
         self._close_job(job_id)
 
     def abort(self) -> None:
-        self._is_gone = True
-        self._queue.discard()
+        self.close()
         self._response.abort()
         self._changed.set()
+
+    def close(self) -> None:
+        """Stop queueing events, and discard those that are queued."""
+        self._is_gone = True
+        self._queue.discard()
 
     async def serve(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Write the stream until it ends or the client disconnects."""
@@ -147,8 +160,7 @@ class EventStream(HttpConnection):
         except Disconnected as exc:
             logger.debug("%s is already closed: %r", self.sid, exc.__cause__)
         finally:
-            self._is_gone = True
-            self._queue.discard()
+            self.close()
             await cancel_and_wait(watching)
 
     async def _write_all(self) -> None:
@@ -209,6 +221,7 @@ class EventStream(HttpConnection):
 
     def _events(self, batch: FrameBatch) -> list[Event]:
         for message in batch.messages:
+            self.has_events = self.has_events or message.seq > 0
             self._follow(batch.job_id, message)
         self._changed.set()
         return [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import closing, contextmanager
 from http import HTTPStatus
 from typing import Final
 
@@ -19,13 +19,12 @@ from starlette.types import Receive, Scope, Send
 from jobcast.aio import cancel_and_wait
 from jobcast.errors import TokenError
 from jobcast.events import TERMINAL_STATES, Cursor, JoinAccepted, JoinJob, Left, Refusal
-from jobcast.realtime.connection.budget import Budget
 from jobcast.realtime.connection.http_response import HttpResponse
 from jobcast.realtime.connection.origins import Origins
 from jobcast.realtime.connection.screening import Refused, address_of
 from jobcast.realtime.connections import Connection
-from jobcast.realtime.http.budgets import SubjectBudgets
-from jobcast.realtime.http.cors import Cors
+from jobcast.realtime.http.budgets import SubjectBudget, SubjectBudgets
+from jobcast.realtime.http.cors import BASE_HEADERS, Cors
 from jobcast.realtime.http.event_stream import EventStream
 from jobcast.realtime.http.openapi import description
 from jobcast.realtime.http.problems import Problem
@@ -38,13 +37,16 @@ from jobcast.realtime.http.request import (
     target_of,
     token_of,
 )
-from jobcast.realtime.http.state import etag_of, state_of
+from jobcast.realtime.http.state import etag_of, is_known, state_of
 from jobcast.realtime.http.waiting import EndWait
 from jobcast.realtime.hub import Hub
+from jobcast.realtime.rights import NOT_FOUND
 from jobcast.settings import Settings
 from jobcast.tokens import Subject
 from jobcast.transports.base import Snapshot
 
+METHODS: Final = "GET, HEAD, OPTIONS"
+STREAM_METHODS: Final = "GET, OPTIONS"  # a stream has no length that HEAD could tell
 HINT: Final = "send the header Authorization: Bearer TOKEN"
 STREAM_HEADERS: Final = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -61,7 +63,7 @@ class Client(msgspec.Struct, frozen=True):
 
     sid: str
     subject: Subject
-    budget: Budget
+    budget: SubjectBudget
     address: str
 
 
@@ -92,7 +94,7 @@ class ProblemRoute(Route):
     """A route that answers other methods itself, unless another route has them."""
 
     def __init__(self, path: str, endpoint: Endpoint) -> None:
-        super().__init__(path, endpoint, methods=["GET", "OPTIONS"])
+        super().__init__(path, endpoint, methods=METHODS.split(", "))
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
@@ -129,10 +131,9 @@ class HttpInterface:
     async def respond(self, answer: Answer, request: Request, send: Send) -> None:
         """Answer a request with a response, a stream or a problem document."""
         sid = secrets.token_urlsafe(15)
-        headers = {"Vary": "Origin"}
+        headers: Mapping[str, str] = BASE_HEADERS
         response: Response | None
         try:
-            check_size(request)
             headers = self._cors.headers(request)
             response = await self._answer(answer, Exchange(request, send, sid, headers))
         except Problem as problem:
@@ -148,12 +149,11 @@ class HttpInterface:
             await response(request.scope, request.receive, send)
 
     async def _answer(self, answer: Answer, exchange: Exchange) -> Response | None:
+        check_size(exchange.request)
         if exchange.request.method == "OPTIONS":
             return self._cors.preflight(exchange.request)
-        if exchange.request.method != "GET":
-            raise Problem(
-                HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", "the method should be GET"
-            )
+        if exchange.request.method not in ("GET", "HEAD"):
+            raise Problem.of_method(METHODS)
         return await answer(exchange)
 
     async def _openapi(self, _: Exchange) -> Response:
@@ -202,15 +202,18 @@ class HttpInterface:
             snapshot = await self._read(exchange, client, wanted)
         etag = etag_of(snapshot, wanted.lines)
         headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
-        if etag in map(str.strip, exchange.request.headers.get("if-none-match", "").split(",")):
+        if is_known(etag, exchange.request.headers.getlist("if-none-match")):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         body = msgspec.json.encode(state_of(wanted.job_id, snapshot, wanted.lines))
         return Response(body, headers=headers, media_type="application/json")
 
     async def _read(self, exchange: Exchange, client: Client, wanted: StateRequest) -> Snapshot:
-        self._check_budget(exchange, await client.budget.afford_history(wanted.job_id))
-        snapshot = await self._hub.read(client.subject, wanted.job_id)
-        client.budget.charge_history(sum(len(message.packet) for message in snapshot.events))
+        job_id = wanted.job_id
+        grant = await self._hub.grant(client.subject, job_id)
+        async with client.budget.reading:
+            self._check_budget(exchange, await client.budget.afford_history(job_id))
+            snapshot = await self._hub.read(client.subject, job_id, grant)
+            client.budget.charge_history(sum(len(message.packet) for message in snapshot.events))
         return snapshot
 
     async def _wait(
@@ -233,12 +236,16 @@ class HttpInterface:
             if answer.status not in TERMINAL_STATES:
                 watching = asyncio.create_task(response.disconnected())
                 watching.add_done_callback(lambda _: waiting.abort())
-                await waiting.wait(wanted.wait)
-                await cancel_and_wait(watching)
+                try:
+                    await waiting.wait(wanted.wait)
+                finally:
+                    await cancel_and_wait(watching)
 
     # --- the events of jobs -----------------------------------------------------------------------
 
     async def _stream(self, exchange: Exchange, client: Client, jobs: list[str]) -> Response | None:
+        if exchange.request.method == "HEAD":
+            raise Problem.of_method(STREAM_METHODS)
         wanted = parse_stream(exchange.request, jobs, self._settings.max_jobs)
         stream = EventStream(
             client.sid,
@@ -252,7 +259,7 @@ class HttpInterface:
             settings=self._settings,
             memory=self._hub.memory,
         )
-        with self._connected(stream):
+        with self._connected(stream), closing(stream):
             joins = iter(wanted.jobs.items())
             if not await self._join_first(stream, wanted, joins):
                 return Response(status_code=HTTPStatus.NO_CONTENT)
@@ -271,19 +278,18 @@ class HttpInterface:
         The client has then read everything: it came back after the end of its jobs.
 
         Raises:
-            Problem: the client may follow none of the jobs.
+            Problem: the client may follow none of the jobs, or should ask for one again.
         """
         refused: dict[str, Refusal] = {}
         for job_id, after in joins:
             answer = await self._join(stream, job_id, after)
             if isinstance(answer, Refusal):
                 refused[job_id] = answer
-            elif not _is_at_end(answer, after):
+            elif stream.has_events or not _is_at_end(answer, after):
                 break
         else:
-            if len(refused) < len(wanted.jobs):
-                return False
-            raise Problem.of_refusal(next(iter(refused.values())))
+            _check_at_end(wanted, refused.values())
+            return False
         for job_id, refusal in refused.items():
             await self._refuse(stream, job_id, refusal)
         return True
@@ -348,6 +354,17 @@ def _is_at_end(answer: JoinAccepted, after: Cursor | None) -> bool:
         and answer.status in TERMINAL_STATES
         and answer.seq == after.seq
     )
+
+
+def _check_at_end(wanted: StreamRequest, refusals: Collection[Refusal]) -> None:
+    """Check that a client has no reason to come back.
+
+    Raises:
+        Problem: all jobs were refused, or one of them only for now.
+    """
+    passing = [refusal for refusal in refusals if refusal.code != NOT_FOUND.code]
+    if passing or len(refusals) == len(wanted.jobs):
+        raise Problem.of_refusal(next(iter(passing or refusals)))
 
 
 def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

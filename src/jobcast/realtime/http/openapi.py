@@ -95,7 +95,7 @@ _SCHEMAS: Final[Schema] = {
 
 _PROBLEMS: Final[Schema] = {
     status: {"$ref": "#/components/responses/Problem"}
-    for status in ("400", "401", "403", "404", "429", "500", "503")
+    for status in ("400", "401", "403", "404", "414", "429", "500", "503")
 }
 _STREAM: Final[Schema] = {
     "200": {

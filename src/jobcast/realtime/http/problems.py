@@ -37,16 +37,24 @@ class Problem(Exception):
         code: the reason, for programs.
         detail: the reason, for people.
         retry_after: seconds until the request may be repeated; None for no such header.
+        allow: the methods of the path, if the request has another one.
     """
 
     def __init__(
-        self, status: HTTPStatus, code: str, detail: str, retry_after: float | None = None
+        self,
+        status: HTTPStatus,
+        code: str,
+        detail: str,
+        retry_after: float | None = None,
+        *,
+        allow: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.code = code
         self.detail = detail
         self.retry_after = retry_after
+        self.allow = allow
 
     @classmethod
     def of_refusal(cls, refusal: Refusal) -> Problem:
@@ -65,6 +73,12 @@ class Problem(Exception):
         if exc.code in _STATUSES:
             return cls.of_refusal(Refusal(code=exc.code, message=exc.message))
         return cls(HTTPStatus.UNAUTHORIZED, exc.code, exc.message)
+
+    @classmethod
+    def of_method(cls, allow: str) -> Problem:
+        """Return the problem for a method that a path does not have."""
+        detail = f"the method should be one of {allow}"
+        return cls(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", detail, allow=allow)
 
     @property
     def challenge(self) -> str:
@@ -87,7 +101,7 @@ class Problem(Exception):
             headers["Retry-After"] = str(ceil(self.retry_after))
         if self.status is HTTPStatus.UNAUTHORIZED:
             headers["WWW-Authenticate"] = self.challenge
-        if self.status is HTTPStatus.METHOD_NOT_ALLOWED:
-            headers["Allow"] = "GET, OPTIONS"
+        if self.allow is not None:
+            headers["Allow"] = self.allow
         body = msgspec.json.encode(document)
         return Response(body, self.status.value, headers, media_type=MEDIA_TYPE)

@@ -11,9 +11,8 @@ from urllib.parse import quote, unquote
 from msgspec import Struct
 from starlette.requests import Request
 
-from jobcast.errors import InvalidJobId, TokenError
+from jobcast.errors import InvalidJobId
 from jobcast.events import SEQ_MAX, Cursor, check_job_id
-from jobcast.realtime.admission import UNREADABLE
 from jobcast.realtime.http.problems import Problem
 
 STREAM_JOBS: Final = 50  # jobs of one stream; each id of an event has the positions of all
@@ -102,18 +101,14 @@ def parse_stream(request: Request, jobs: Sequence[str], max_jobs: int) -> Stream
 def token_of(request: Request, *, in_query: bool) -> str | None:
     """Return the token of a request, or None without one.
 
+    Credentials of another kind are no token: ``JOBCAST_AUTHENTICATE`` may know them.
+
     Args:
         request: the request.
         in_query: whether the parameter ``token`` may contain it.
-
-    Raises:
-        TokenError: the request has another kind of credentials.
     """
-    header = request.headers.get("authorization")
-    if header:
-        scheme, _, token = header.partition(" ")
-        if scheme.lower() != "bearer":
-            raise TokenError("token_invalid", UNREADABLE)
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
         return token.strip()
     return request.query_params.get("token") if in_query else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -41,6 +41,19 @@ def state_of(job_id: str, snapshot: Snapshot, lines: int = 0) -> dict[str, Any]:
 def etag_of(snapshot: Snapshot, lines: int) -> str:
     """Return the entity tag of a job's state."""
     return f'"{snapshot.epoch}:{snapshot.seq}:{len(snapshot.events)}:{lines}"'
+
+
+def is_known(etag: str, known: Iterable[str]) -> bool:
+    """Return whether one of the values of ``If-None-Match`` names an entity tag.
+
+    The comparison is weak (RFC 9110, section 13.1.2): a proxy that compresses an answer marks its
+    tag as weak.
+
+    >>> is_known('"a:1"', ['"b:1", W/"a:1"'])
+    True
+    """
+    tags = {tag.strip().removeprefix("W/") for value in known for tag in value.split(",")}
+    return etag in tags or "*" in tags
 
 
 def _decode(message: Message) -> tuple[str, dict[str, Any]]:

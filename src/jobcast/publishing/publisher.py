@@ -414,7 +414,7 @@ class Publisher:
                 waiter.bell.set()
 
     def _hold_events(self, events: Sequence[Outgoing]) -> None:
-        """Hold events until the process of their jobs' previous attempts has published its events.
+        """Hold events until the process that ran the previous attempt has published its events.
 
         Hold later events of the same jobs, too. Other jobs are not affected.
         """

@@ -105,7 +105,7 @@ class Hub:
     def start(self) -> bool:
         """Start to receive events in the running event loop. Return False if the hub runs already.
 
-        In another event loop than before, remove the former loop's connections, which are closed.
+        If the event loop has changed, remove the former loop's connections, which are closed.
         """
         changed = self._change.happened()
         if changed:

@@ -1,4 +1,4 @@
-"""The publisher of a process: accept events without blocking tasks, and send them in pipelines."""
+"""The publisher of a process, which takes events without blocking tasks and pipelines them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ class Reporter(Protocol):
     def take_progress(self, slot: Any) -> JobProgress | None:
         """Return the progress in ``slot``, or None if it is not newer than the last one taken.
 
-        Runs under the publisher's lock, so every value in the slot is a plain one.
+        The publisher calls this under its lock, where no foreign code may run. The values in the
+        slot therefore have plain types.
         """
 
     def drop_progress(self, slot: Any) -> None:
@@ -72,7 +73,8 @@ class Submitted(Struct, eq=False):
     def reference(self) -> str:
         """Return the reference for :attr:`Origin.after <jobcast.transports.Origin.after>`.
 
-        It is empty until another thread has assigned the ticket. A flush waits for that.
+        It is empty until a thread that holds the lock has assigned the ticket. A flush waits for
+        the ticket.
         """
         if not self.ticket:
             return ""
@@ -83,7 +85,7 @@ class Submitted(Struct, eq=False):
 class Waiter(Struct, eq=False):
     """A thread that waits until all earlier events are stored."""
 
-    waits: bool
+    waits: bool  # False: the thread does not block, because the transport does not answer
     bell: Bell
     ticket: int | None = None  # assigned under the lock
 
@@ -147,9 +149,9 @@ class Publisher:
     def flush(self, timeout: float = FLUSH_TIMEOUT) -> bool:
         """Wait until all submitted events are stored.
 
-        Do not wait while the transport is down, or after an earlier flush has timed out and the
-        transport has not answered since. Do not wait for events that are held until another
-        process has published earlier ones.
+        The call does not wait while the transport is down, or after an earlier flush has timed
+        out and the transport has not answered since. It also does not wait for events that are
+        held until another process has published earlier ones.
 
         Args:
             timeout: seconds to wait at most.
@@ -158,7 +160,7 @@ class Publisher:
             Whether all events are stored. If not, they are sent later.
         """
         if self._lock.held_here or threading.current_thread() is self._thread:
-            # A signal handler or a finalizer has interrupted the work that it would wait for.
+            # This is a signal handler or a finalizer that has interrupted the work to wait for.
             return False
         waiter = Waiter(not self._stuck, Bell())
         self._submit(waiter)
@@ -374,7 +376,7 @@ class Publisher:
 
     def _collect_progress(self) -> None:
         while self._dirty:
-            # The job leaves the queue last, for the same reason.
+            # The job leaves the queue last, as an item leaves the inbox in _empty_inbox.
             job = self._dirty[0]
             job.dirty = False
             self._take_progress(job, job.slot, job.origin)
@@ -412,7 +414,7 @@ class Publisher:
                 waiter.bell.set()
 
     def _hold_events(self, events: Sequence[Outgoing]) -> None:
-        """Hold events until another process, which ran their jobs before, has published its own.
+        """Hold events until the process that ran the previous attempt has published its events.
 
         Hold later events of the same jobs, too. Other jobs are not affected.
         """

@@ -1,7 +1,7 @@
 """The hub: the connections of a process, and the jobs that they follow.
 
 The hub knows no protocol. The Socket.IO side (:mod:`~jobcast.realtime.gateway`) and the HTTP side
-open connections in it, and call it for their clients' requests.
+(:mod:`jobcast.realtime.http`) open connections in the hub, and pass it their clients' requests.
 """
 
 from __future__ import annotations
@@ -103,9 +103,9 @@ class Hub:
         return self.relay.ready and not self.draining
 
     def start(self) -> bool:
-        """Start to receive events in the running event loop. Return False if it has started before.
+        """Start to receive events in the running event loop. Return False if the hub runs already.
 
-        The connections of a previous event loop are gone.
+        If the event loop has changed, remove the former loop's connections, which are closed.
         """
         changed = self._change.happened()
         if changed:
@@ -177,8 +177,8 @@ class Hub:
     def opening(self, subject: Subject) -> Iterator[Open]:
         """Count a connection while it opens, and yield the function that opens it.
 
-        The count ends with the context if the connection was not opened. The function raises
-        ``TokenError`` if the token was revoked since its verification.
+        A connection that is not open at the end of the context no longer counts. The function
+        raises ``TokenError`` if the token was revoked since its verification.
 
         Raises:
             TokenError: the subject has too many connections.
@@ -333,7 +333,7 @@ class Hub:
     # --- rights -----------------------------------------------------------------------------------
 
     async def _grant(self, connection: Connection, job_id: str) -> Grant | None:
-        """Return a connection's right to follow a job. Without a right it leaves the job."""
+        """Return a connection's right to follow a job. A connection without it leaves the job."""
         grant = None
         try:
             await self._revocations_known()

@@ -53,11 +53,11 @@ class ChannelMoved(RedisError):
 
 
 class RedisSource:
-    """Supervised subscriptions, which are restored and reported after a lost connection.
+    """Supervised subscriptions. After a lost connection, restores them and calls ``on_resumed``.
 
     There is one connection, or one for each master of a cluster. If one ends, all are replaced.
 
-    Everything except the publisher belongs to the running loop, and is recreated in another one.
+    Everything except the publisher belongs to the running loop, and is recreated in another loop.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class RedisSource:
         self._canaries: dict[str, str] = {}  # channel: the name of the subscriber that receives it
         self.canary = Canary(self._send_canary, lambda: self.ready)
         self._jobs: dict[str, str] = {}  # channel: job id
-        # Cluster only: the number of pending confirmations of SUNSUBSCRIBE for each channel. A
-        # further one comes unrequested: the slot of the channel has moved.
+        # Cluster only: the number of pending confirmations of SUNSUBSCRIBE for each channel. Any
+        # other confirmation means that the slot of the channel has moved.
         self._unsubscribing: Counter[str] = Counter()
         self._unconfirmed: set[str] = set()
         self._confirmations: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
@@ -304,7 +304,7 @@ class RedisSource:
                 receivers = await self.client.execute_command("PUBLISH", channel, b"")
         except ASYNC_REDIS_ERRORS as exc:
             raise TransportUnavailable(f"could not publish: {describe_error(exc)}") from exc
-        # Zero subscribers: this client publishes to another server, as after a failover.
+        # Without a receiver, commands and subscriptions use different servers, as after a failover.
         return bool(receivers)
 
     def _subscriber_for(self, channel: str) -> Subscriber:

@@ -7,6 +7,7 @@ import gc
 import json
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import aiohttp
@@ -398,12 +399,12 @@ async def test_unread_event_stream_costs_a_bounded_amount(
         f"GET /jobs/{job_id}/events HTTP/1.1", "Host: test",
         f"Authorization: Bearer {token(jobs=['*'])}",
     ]  # fmt: skip
-    writer.write("\r\n".join([*head, "", ""]).encode())
-    await reader.readuntil(b"job_status")
-    for _ in range(0, LINES, BATCH):
-        await publish(*(log(job_id, LINE) for _ in range(BATCH)))
-    assert asgi.peak_memory - before < MAX_GROWTH
-    assert await asgi.metric("jobcast_slow_disconnects_total") == cut + 1
-    # The client may never read again.
-    await asgi.wait_until_empty()
-    writer.close()
+    with closing(writer):
+        writer.write("\r\n".join([*head, "", ""]).encode())
+        await reader.readuntil(b"job_status")
+        for _ in range(0, LINES, BATCH):
+            await publish(*(log(job_id, LINE) for _ in range(BATCH)))
+        assert asgi.peak_memory - before < MAX_GROWTH
+        assert await asgi.metric("jobcast_slow_disconnects_total") == cut + 1
+        # The client may never read again.
+        await asgi.wait_until_empty()

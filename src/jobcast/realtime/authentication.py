@@ -90,15 +90,17 @@ def _subject(answer: Any) -> Subject | None:
             "JOBCAST_AUTHENTICATE should return a string, a Subject or None, not"
             f" {type(answer).__name__}"
         )
-    if not isinstance(subject.sub, str) or not subject.sub:
+    sub: Any = subject.sub
+    expires_at: Any = subject.expires_at
+    if not isinstance(sub, str) or not sub:
         raise TypeError(
             "JOBCAST_AUTHENTICATE should return a subject whose sub is a string that is not empty,"
-            f" not {subject.sub!r}"
+            f" not {sub!r}"
         )
-    if not isinstance(subject.expires_at, (int, float)) or math.isnan(subject.expires_at):
+    if not isinstance(expires_at, (int, float)) or math.isnan(expires_at):
         raise TypeError(
             "JOBCAST_AUTHENTICATE should return a subject whose expires_at is a number of seconds"
-            f" since 1970, not {subject.expires_at!r}"
+            f" since 1970, not {expires_at!r}"
         )
     if isinstance(subject.claims.get("jobs"), str):
         raise TypeError(

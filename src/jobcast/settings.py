@@ -59,7 +59,7 @@ _PEM_BLOCK: Final = re.compile(
 )
 
 # Variables of jobcast that are not settings of a server or a worker.
-_OTHERS: Final = ("JOBCAST_TOKEN", "JOBCAST_DEMO")
+_OTHERS: Final = ("JOBCAST_TOKEN", "JOBCAST_DEMO", "JOBCAST_DEMO_TOKEN_SECONDS")
 _OF_KUBERNETES: Final = re.compile(r"_SERVICE_(HOST|PORT)(_|$)|_PORT_\d+_(TCP|UDP|SCTP)(_|$)")
 
 N = TypeVar("N", int, float)

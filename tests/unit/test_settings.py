@@ -315,7 +315,8 @@ def test_misspelt_suggests_the_nearest_setting() -> None:
         [
             "JOBCAST_CORS_ORIGIN", "JOBCAST_JWT_SECRETFILE", "JOBCAST_JWT_SECERT_FILE",
             "JOBCAST_XYZZY", "JOBCAST_URL", "JOBCAST_URL_FILE", "JOBCAST_SERVED_ON",
-            "JOBCAST_TOKEN", "JOBCAST_SERVICE_HOST", "JOBCAST_SERVICE_PORT_HTTP",
+            "JOBCAST_TOKEN", "JOBCAST_DEMO_TOKEN_SECONDS", "JOBCAST_SERVICE_HOST",
+            "JOBCAST_SERVICE_PORT_HTTP",
             "JOBCAST_PORT_8000_TCP_ADDR", "jobcast_url", "PATH",
         ],
         "x",

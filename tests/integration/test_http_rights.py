@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -81,7 +82,8 @@ async def test_history_of_a_forbidden_job_is_not_read(
     valkey: Valkey, client: httpx.AsyncClient, publish: Publish, job_id: str
 ) -> None:
     publish(started(job_id), *(line(job_id, LINE) for _ in range(LINES)), owner="bob")
-    with Redis.from_url(valkey.url) as redis:
+    redis: Any = Redis.from_url(valkey.url)
+    with redis:
         before = redis.info("stats")["total_net_output_bytes"]
         for _ in range(5):
             assert code_of(await client.get(f"/jobs/{job_id}"), 404) == "job_not_found"

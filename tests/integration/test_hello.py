@@ -22,12 +22,13 @@ from tests.support.scripted_server import scripted_server
 
 Token = Callable[..., str]
 
-FEATURES = ["join_job", "leave_job", "refresh_token"]
-HELLO = {
+REQUESTS = ["join_job", "leave_job", "refresh_token"]
+ATTACHED_HELLO = {
     "protocol": 1,
     "server": f"jobcast/{version('jobcast')}",
-    "features": FEATURES,
+    "features": REQUESTS,
 }
+HELLO = ATTACHED_HELLO | {"features": [*REQUESTS, "http"]}  # of `jobcast serve`
 
 
 def is_hello(packet: str) -> bool:
@@ -103,7 +104,7 @@ async def test_hello_precedes_what_an_attached_application_emits(
             url, auth={"token": token()}, transports=["websocket"], namespaces=[namespace]
         )
         await eventually(lambda: len(events) == 2, "both events")
-        assert events == [("hello", HELLO), ("note", {})]
+        assert events == [("hello", ATTACHED_HELLO), ("note", {})]
         await client.disconnect()
         await gateway.aclose()
 
@@ -146,7 +147,7 @@ async def test_refused_connection_receives_no_hello(server: Server) -> None:
 async def test_client_knows_the_features_of_the_server(server: Server, token: Token) -> None:
     async with JobClient(server.url, token()) as client:
         await eventually(lambda: client.features is not None, "hello")
-        assert client.features == frozenset(FEATURES)
+        assert client.features == frozenset([*REQUESTS, "http"])
 
 
 async def test_client_follows_jobs_of_a_server_without_hello() -> None:

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from jobcast.client import ConnectionState, JobClient
 from jobcast.client.followed import MEMORY
 from jobcast.errors import ConnectionRefused, InvalidJobId, JobFailed, JoinRefused
-from jobcast.events import JobEvent, JobLog
+from jobcast.events import JobEvent, JobGap, JobLog
 from jobcast.realtime import attach, client_manager
 from jobcast.transports import Retention, TransportPublisher, open_publisher
 from tests.conftest import Valkey
@@ -56,12 +56,15 @@ class Reader:
 
     def __init__(self, client: JobClient, job_id: str) -> None:
         self.events: list[JobEvent] = []
+        self.gaps: list[JobGap] = []
         self.task = asyncio.create_task(self._read(client, job_id))
 
     async def _read(self, client: JobClient, job_id: str) -> None:
         async for event in client.follow(job_id):
-            assert isinstance(event, JobEvent)
-            self.events.append(event)
+            if isinstance(event, JobGap):
+                self.gaps.append(event)
+            else:
+                self.events.append(event)
 
     @property
     def lines(self) -> list[str]:
@@ -160,7 +163,7 @@ async def test_follower_that_starts_during_an_outage_receives_the_whole_history(
                 assert reader.lines == lines
 
 
-async def test_status_is_known_after_the_history_was_trimmed(
+async def test_statuses_and_a_gap_precede_the_lines_of_a_trimmed_history(
     server: Server, valkey: Valkey, token: Token
 ) -> None:
     publisher = open_publisher(valkey.url, Retention(size=10))
@@ -172,7 +175,9 @@ async def test_status_is_known_after_the_history_was_trimmed(
         assert client.status(job.id) is None
         reader = Reader(client, job.id)
         await eventually(lambda: "499" in reader.lines, "remaining lines")
-        assert {event.name for event in reader.events} == {"job_log"}
+        names = [event.name for event in reader.events]
+        assert names == ["job_status", *["job_log"] * len(reader.lines)]
+        assert [(gap.after, gap.before) for gap in reader.gaps] == [(0, reader.events[1].seq)]
         assert client.status(job.id) == "started"
         job.emit("job_status", status="retrying")
         await eventually(lambda: reader.events[-1].name == "job_status", "status")

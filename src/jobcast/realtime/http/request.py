@@ -36,11 +36,6 @@ class StreamRequest(Struct, frozen=True):
 
     jobs: dict[str, Cursor | None]
 
-    @property
-    def resumes(self) -> bool:
-        """Whether the client has a position in every job."""
-        return all(cursor is not None for cursor in self.jobs.values())
-
 
 def target_of(request: Request, prefix: str) -> tuple[str, bool]:
     """Return the job id of a path below ``/jobs/``, and whether the path names the job's events.

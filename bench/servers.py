@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.support import Process
+from tests.support import Process, free_port
 from tests.support.redis_family import RedisProcess
 
-# Below the ephemeral ports. Otherwise an outgoing connection could occupy the port of a server that
-# is down, or a client that keeps trying to reach that port could connect to itself.
-PORTS: Final = range(20_000, 32_000)
 DURABLE: Final = ("--appendonly", "yes", "--appendfsync", "always")
-
-
-def unused_port() -> int:
-    while True:
-        port = random.choice(PORTS)
-        with socket.socket() as listener:
-            try:
-                listener.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 class RestartableValkey(RedisProcess):
@@ -39,7 +24,7 @@ class RestartableValkey(RedisProcess):
     """
 
     def __init__(self, folder: Path, *options: str) -> None:
-        super().__init__(folder, *options, port=unused_port())
+        super().__init__(folder, *options, port=free_port())
 
 
 class RestartableServer(Process):
@@ -50,7 +35,7 @@ class RestartableServer(Process):
         super().__init__([], log_path, env)
 
     def start(self) -> None:
-        self.port = unused_port()
+        self.port = free_port()
         self.argv = [sys.executable, "-m", "jobcast.cli", "serve", "--port", str(self.port)]
         super().start()
 

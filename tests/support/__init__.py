@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from kombu.connection import Connection
 
 from jobcast.events import JOB_EVENTS, JobEvent, JobGap
 from jobcast.publishing.publisher import Publisher
+from tests.support.ports import free_port as free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG_CONFIG = str(ROOT / "tests" / "logging.json")
@@ -42,13 +42,6 @@ class StubRuntime(NamedTuple):
     """A stand-in for the runtime: it only holds the publisher of a job."""
 
     publisher: Publisher
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def new_id(stem: str = "job") -> str:

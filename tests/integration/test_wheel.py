@@ -21,7 +21,17 @@ from jobcast.reference import PARTS
 from tests.conftest import Valkey
 from tests.support import ROOT, SECRET, Process, answers, free_port, running
 
-WEB = {"starlette", "uvicorn", "pyjwt", "httptools", "uvloop", "websockets", "aiohttp", "rich"}
+WEB = {
+    "starlette",
+    "uvicorn",
+    "pyjwt",
+    "httptools",
+    "uvloop",
+    "websockets",
+    "aiohttp",
+    "httpx",
+    "rich",
+}
 
 
 def run(*argv: str | Path, cwd: Path, **env: str) -> str:

@@ -7,7 +7,8 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing import util as multiprocessing_util
 from types import FrameType
 from typing import Any, Final, Protocol
@@ -222,13 +223,32 @@ def close() -> None:
         ended.close()
 
 
+_new_publisher: Callable[..., Publisher] = Publisher
+
+
+@contextmanager
+def publishing_with(new_publisher: Callable[..., Publisher]) -> Iterator[None]:
+    """Create the publishers of this process with another function within the context.
+
+    Publishers that exist are closed, before and after.
+    """
+    global _new_publisher
+    close()
+    former, _new_publisher = _new_publisher, new_publisher
+    try:
+        yield
+    finally:
+        close()
+        _new_publisher = former
+
+
 def _open(settings: Settings) -> Publisher:
     transport = open_publisher(settings.url, settings.retention, prefix=settings.prefix)
     sidecar = None
     # The memory transport is not shared with the sidecar's process.
     if settings.lease_sidecar and not settings.url.startswith("memory:"):
         sidecar = LeaseSidecar(settings.url, settings.lease, settings.prefix)
-    return Publisher(
+    return _new_publisher(
         transport, shown_url=settings.masked_url, lease=settings.lease, sidecar=sidecar
     )
 

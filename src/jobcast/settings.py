@@ -128,6 +128,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     lost_after: int = DEFAULT_LOST_AFTER  # seconds that a job may be stalled
     enqueue_timeout: float = DEFAULT_ENQUEUE_TIMEOUT  # seconds that sending a task may wait
     store_progress: bool = False  # in Celery's result backend too
+    task_events: bool = False  # progress as task-progress events of Celery too
     metrics: bool = False
     log_level: LogLevel = "info"
     log_loggers: tuple[str, ...] = ()  # in addition to the task's own; "*" is every logger
@@ -641,6 +642,7 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "lost_after": _between(1, 7 * 24 * 3600, "seconds"),
     "enqueue_timeout": _seconds(0, 60),
     "store_progress": _bool,
+    "task_events": _bool,
     "metrics": _bool,
     "log_level": _log_level,
     "log_loggers": _list,

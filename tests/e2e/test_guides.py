@@ -43,7 +43,7 @@ def test_every_module_of_a_guide_is_run_by_a_test() -> None:
     assert documented == MODULES.keys() | DJANGO.modules.keys() | HTTP.modules.keys()
     assert set(MODULES) == {
         "tasks.py", "more.py", "discreet.py", "nightly.py", "elsewhere.py", "shop.py", "server.py",
-        "follow.py", "api.py", "test_tasks.py", "test_worker.py", "rules.py",
+        "follow.py", "wait.py", "api.py", "test_tasks.py", "test_worker.py", "rules.py",
     }  # fmt: skip
 
 
@@ -137,6 +137,14 @@ def test_python_client_follows_a_job(project: Project) -> None:
     code = "import asyncio, follow; asyncio.run(follow.follow({!r}, {!r}))"
     printed = project.run(code.format(project.url, send(project)), JOBCAST_TOKEN=project.mint())
     assert "job_complete" in printed
+    assert printed.endswith("result: {'pages': 100}")
+
+
+def test_python_client_without_an_event_loop_waits_for_a_job(project: Project) -> None:
+    code = "import wait; wait.wait({!r}, {!r})"
+    printed = project.run(code.format(project.url, send(project)), JOBCAST_TOKEN=project.mint())
+    assert printed.startswith("status: ")
+    assert "JobComplete" in printed
     assert printed.endswith("result: {'pages': 100}")
 
 

@@ -9,29 +9,16 @@ from uuid import UUID
 import jwt
 import pytest
 from celery import Celery
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from jobcast import issue_token
 from jobcast.errors import InvalidJobId, SettingsError
 from jobcast.settings import Settings
 from jobcast.tokens import Subject, TokenVerifier
+from tests.support.key_server import pems
 
 SECRET = "s" * 32
 UUID_4 = UUID("0b4ff1a7-6a3e-4a53-9a0c-3a3f0d1f1c55")
-
-
-def pems(key: Any) -> tuple[str, str]:
-    """Return a key as PEM: the private key, and its public key."""
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    public = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return private.decode(), public.decode()
 
 
 async def accepted(token: str, settings: Settings) -> Subject:

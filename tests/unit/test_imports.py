@@ -82,7 +82,7 @@ app.send_task("elsewhere.build", task_id="42", headers=owner_headers(7))
 from jobcast.transports.memory import MemoryBroker
 print(MemoryBroker.at("memory://").snapshot("42", None).owner)
 """
-    environ = {"JOBCAST_URL": "memory://", "PATH": os.environ["PATH"]}
+    environ = {**os.environ, "JOBCAST_URL": "memory://", "JOBCAST_ENQUEUE_TIMEOUT": "60"}
     result = subprocess.run(
         [sys.executable, "-c", code], text=True, capture_output=True, check=False, env=environ
     )

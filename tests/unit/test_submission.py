@@ -16,6 +16,7 @@ from jobcast.errors import SettingsError
 from jobcast.settings import Settings
 from jobcast.tokens import TokenVerifier
 from jobcast.transports.memory import MemoryBroker
+from tests.support import eventually, new_id, wait_for
 
 SECRET = "s" * 32
 
@@ -25,9 +26,8 @@ def app(broker: MemoryBroker) -> Iterator[Celery]:
     with Celery(
         "submission", broker="memory://", backend="cache+memory://", set_as_current=False
     ) as app:
-        app.conf.jobcast_jwt_secret = SECRET
+        app.conf.update(jobcast_jwt_secret=SECRET, task_default_queue=new_id("queue"))
         yield app
-        app.control.purge()
 
 
 @pytest.fixture
@@ -39,11 +39,16 @@ def task(app: Celery) -> Any:
 
 
 def sent(app: Celery) -> Any:
-    """Return the next message of the queue."""
+    """Return the next message of the queue; None if it is empty."""
     with app.connection_for_read() as connection:
-        message = connection.default_channel.basic_get("celery", no_ack=True)
-        assert message is not None
-        return message
+        queue = app.conf.task_default_queue
+        return connection.default_channel.basic_get(queue, no_ack=True)
+
+
+def state(broker: MemoryBroker, job_id: str) -> tuple[str | None, str]:
+    """Return the owner and the state of a job."""
+    snapshot = broker.snapshot(job_id, None)
+    return snapshot.owner, snapshot.state
 
 
 async def test_owner_may_follow_a_submitted_job(
@@ -53,8 +58,7 @@ async def test_owner_may_follow_a_submitted_job(
     message = sent(app)
     assert message.headers["id"] == submission.job_id
     assert message.payload[:2] == [[100], {"pages": [1]}]
-    snapshot = broker.snapshot(submission.job_id, None)
-    assert (snapshot.owner, snapshot.state) == ("7", "queued")
+    await eventually(lambda: state(broker, submission.job_id) == ("7", "queued"), "queued job")
     subject = await TokenVerifier(Settings(jwt_secret=SECRET)).verify(submission.token)
     assert (subject.sub, subject.jobs) == ("7", {submission.job_id})
 
@@ -116,8 +120,7 @@ def test_no_task_is_sent_without_a_signing_key(app: Celery, task: Any) -> None:
     app.conf.jobcast_jwt_secret = None
     with pytest.raises(SettingsError, match="needed to sign a token"):
         submit(task, owner="alice")
-    with app.connection_for_read() as connection:
-        assert connection.default_channel.basic_get("celery") is None
+    assert sent(app) is None
 
 
 def test_plain_task_is_refused(app: Celery) -> None:
@@ -140,10 +143,9 @@ def test_job_fails_if_the_broker_refuses_the_message(
     signature = task.s().set(task_id="42", retry=False)
     with pytest.raises(OperationalError):
         submit(signature, owner="alice")
-    assert broker.snapshot("42", None).state == "error"
+    wait_for(lambda: state(broker, "42") == ("alice", "error"), "failed job")
 
 
 def test_task_sent_by_name_has_its_owner(app: Celery, broker: MemoryBroker) -> None:
     app.send_task("elsewhere.build", task_id="42", headers=owner_headers(7))
-    snapshot = broker.snapshot("42", None)
-    assert (snapshot.owner, snapshot.state) == ("7", "queued")
+    wait_for(lambda: state(broker, "42") == ("7", "queued"), "queued job")

@@ -14,14 +14,13 @@ from uuid import UUID
 
 import pytest
 from celery import Celery
-from celery.contrib.testing.worker import start_worker
 
 from jobcast import ProgressTask, current_job, open_job
 from jobcast.publishing import runtime
 from jobcast.publishing.publisher import Publisher
 from jobcast.testing import JobRecorder
 from jobcast.testing.recorder import recording
-from tests.support import TIMEOUT
+from tests.support import new_id
 
 
 @pytest.fixture
@@ -29,6 +28,7 @@ def app() -> Iterator[Celery]:
     with Celery(
         "recorded", broker="memory://", backend="cache+memory://", set_as_current=False
     ) as app:
+        app.conf.task_default_queue = new_id("queue")
         yield app
 
 
@@ -71,7 +71,7 @@ def test_failed_task_has_an_error(job_recorder: JobRecorder, convert: Any) -> No
     convert.apply(args=[2])
     error = job_recorder.error
     assert (error.error, error.message, error.reason) == (
-        "LookupError", "'there is no page 2'", "failure",
+        "LookupError", "there is no page 2", "failure",
     )  # fmt: skip
     assert job_recorder.ending is error
     with pytest.raises(AssertionError, match=r"the job failed \(failure\): LookupError"):
@@ -145,16 +145,6 @@ def test_events_are_kept_apart_by_job(job_recorder: JobRecorder, convert: Any) -
     assert job_recorder.of(second).result == {"pages": 3}
     assert job_recorder.result == {"pages": 3}
     assert job_recorder.of("another").ending is None
-
-
-def test_worker_in_a_thread_is_recorded(
-    job_recorder: JobRecorder, app: Celery, convert: Any
-) -> None:
-    with start_worker(app, perform_ping_check=False, shutdown_timeout=TIMEOUT):
-        job = job_recorder.wait(convert.delay(4).id, TIMEOUT)
-    assert job.statuses == ["queued", "started"]
-    assert [event.current for event in job.progress] == [0, 1, 2, 3, 4]
-    assert job.result == {"pages": 4}
 
 
 def test_job_without_a_worker_does_not_end(job_recorder: JobRecorder, convert: Any) -> None:

@@ -380,6 +380,13 @@ def test_wait_goes_on_while_the_proxy_has_no_server() -> None:
         assert client.wait("42") == 7
 
 
+def test_wait_that_ends_early_is_repeated_with_another_token() -> None:
+    tokens = iter(("first", "second"))
+    with scripted(STARTED, ENDED) as url, JobClient(url, lambda: next(tokens)) as client:
+        assert client.wait("42") == 7
+    assert list(tokens) == []
+
+
 def test_problem_at_the_deadline_is_the_cause() -> None:
     with scripted(STARTED, *[BAD_GATEWAY] * 100) as url, JobClient(url, "token") as client:
         client.state("42")

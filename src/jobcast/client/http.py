@@ -65,7 +65,7 @@ class HttpConnection:
     Args:
         url: the server's URL. A path precedes the paths of the interface.
         token: a token, or a function that returns one. The function is called for the first
-            request, and again when the server refuses its token.
+            request, after :meth:`renew_token`, and when the server refuses its token.
         http: the client that sends the requests.
 
     Raises:
@@ -111,6 +111,10 @@ class HttpConnection:
                 response.close()
         except httpx.TransportError as exc:
             raise Unavailable(self._unreachable(exc)) from exc
+
+    def renew_token(self) -> None:
+        """Call the token function for the next request."""
+        self._known_token = ""
 
     def _send(self, path: str, headers: Mapping[str, str], silence: float) -> httpx.Response:
         known = self._known_token

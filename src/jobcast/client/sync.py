@@ -8,6 +8,7 @@ It uses the HTTP interface of the server and starts no thread. Needs ``jobcast[c
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from types import TracebackType
@@ -31,7 +32,7 @@ from jobcast.client.http import (
 from jobcast.client.job_state import JobState
 from jobcast.client.stream_position import StreamPosition
 from jobcast.errors import ConnectionRefused, JobNotEnded, JoinRefused
-from jobcast.events import JobEvent, JobGap, check_job_id
+from jobcast.events import JobEvent, JobGap, TokenExpiring, check_job_id
 
 WAIT: Final = 50.0  # seconds that one request waits for the end of a job; proxies often cut at 60
 GRACE: Final = 5.0  # seconds that the answer may take after that
@@ -46,7 +47,7 @@ class JobClient:
     Args:
         url: the server's URL, such as ``http://127.0.0.1:8000``. A path precedes ``/jobs``.
         token: a token, or a function that returns one. The client calls the function for its
-            first request, and whenever the server refuses the token.
+            first request, before the token expires, and when the server refuses the token.
         http: an ``httpx.Client`` that sends the requests, for example with a proxy or a private
             certificate authority. :meth:`close` does not close it.
 
@@ -117,15 +118,21 @@ class JobClient:
         status = "pending"
         while True:
             seconds = min(WAIT, attempts.remaining)
+            began = time.monotonic()
             try:
                 state = self._state(job_id, f"?wait={seconds:.3f}", seconds + GRACE)
             except Unavailable as exc:
                 attempts.pause(exc)
             else:
-                attempts.succeeded()
                 if state.has_ended:
                     return state.outcome()
                 status = state.status
+                if time.monotonic() - began < seconds / 2:
+                    # The server ends a wait early if it is about to exit or the token expires.
+                    self._connection.renew_token()
+                    attempts.pause(_ended_early("the wait"))
+                else:
+                    attempts.succeeded()
             if not attempts.remaining:
                 raise JobNotEnded(job_id, status, timeout or 0.0) from attempts.problem
 
@@ -177,10 +184,12 @@ class JobClient:
                 position.has_ended = True
                 return
             for message in read_messages(response.iter_bytes()):
+                if message.name == TokenExpiring.name:
+                    self._connection.renew_token()
                 item = position.receive(message)
                 if item is not None:
                     yield item
-        raise Unavailable(ConnectionRefused("unreachable", "the stream ended before the job"))
+        raise _ended_early("the stream")
 
     def _state(self, job_id: str, query: str, silence: float) -> JobState:
         with (
@@ -188,6 +197,10 @@ class JobClient:
             self._connection.open(_path_of(job_id) + query, JSON, {}, silence=silence) as response,
         ):
             return msgspec.json.decode(response.read(), type=JobState)
+
+
+def _ended_early(what: str) -> Unavailable:
+    return Unavailable(ConnectionRefused("unreachable", f"the server ended {what} before the job"))
 
 
 def _path_of(job_id: str) -> str:

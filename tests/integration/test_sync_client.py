@@ -78,6 +78,11 @@ def serving(valkey: Valkey, folder: Path, port: int, **env: str) -> Iterator[Ser
         yield server.ready()
 
 
+def calls_of(client: JobClient) -> list[Callable[[str], object]]:
+    """Return all calls of a client, each of which ends at once if the server refuses it."""
+    return [client.state, client.wait, lambda job_id: list(client.follow(job_id))]
+
+
 class Following:
     """A call of ``follow`` in a thread, with the events that it has yielded."""
 
@@ -174,7 +179,7 @@ def test_stopped_follow_closes_its_stream(client: JobClient, job: Job, server: S
     job.log("one")
     events = client.follow(job.id)
     next(events)
-    events.close()  # type: ignore[attr-defined]
+    events.close()
     assert client.state(job.id).log_lines == 1
 
 
@@ -273,12 +278,12 @@ def test_revoked_token_ends_follow(server: Server, valkey: Valkey, job: Job, tok
 
 
 def test_forbidden_job_is_refused(client: JobClient) -> None:
-    for call in (client.state, client.wait, lambda job_id: list(client.follow(job_id))):
+    for call in calls_of(client):
         with pytest.raises(JoinRefused) as caught:
-            call("another")  # type: ignore[operator]
+            call("another")
         assert (caught.value.code, caught.value.job_id) == ("job_not_found", "another")
         with pytest.raises(InvalidJobId):
-            call("not an id")  # type: ignore[operator]
+            call("not an id")
 
 
 def test_job_id_with_a_slash_is_found(server: Server, token: Token, valkey: Valkey) -> None:
@@ -309,9 +314,9 @@ def test_failed_token_function_is_the_cause(server: Server) -> None:
 
 def test_unreachable_server_is_an_error_at_once() -> None:
     with JobClient(f"http://127.0.0.1:{free_port()}", "token") as client:
-        for call in (client.state, client.wait, lambda job_id: list(client.follow(job_id))):
+        for call in calls_of(client):
             with pytest.raises(ConnectionRefused, match="does it run, and is its URL right") as c:
-                call("42")  # type: ignore[operator]
+                call("42")
             assert c.value.code == "unreachable"
 
 
@@ -404,10 +409,10 @@ def test_problem_at_the_deadline_is_the_cause() -> None:
     ],
 )
 def test_another_server_is_recognised(answer: Answer, code: str, message: str) -> None:
-    with scripted(answer, answer) as url, JobClient(url, "token") as client:
-        for call in (client.state, lambda job_id: list(client.follow(job_id))):
+    with scripted(answer, answer, answer) as url, JobClient(url, "token") as client:
+        for call in calls_of(client):
             with pytest.raises(ClientError, match=message) as caught:
-                call("42")  # type: ignore[operator]
+                call("42")
             assert caught.value.code == code
 
 

@@ -117,7 +117,7 @@ async def test_maximum_lifetime_bounds_the_lifetime() -> None:
 def test_invalid_argument_is_refused(
     options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    arguments = {"sub": "alice", "settings": Settings(jwt_secret=SECRET), **options}
+    arguments: dict[str, Any] = {"sub": "alice", "settings": Settings(jwt_secret=SECRET), **options}
     with pytest.raises(error, match=message):
         issue_token(**arguments)
 

@@ -9,7 +9,7 @@ It uses the HTTP interface of the server and starts no thread. Needs ``jobcast[c
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Any, Final, Self
@@ -37,6 +37,8 @@ from jobcast.events import JobEvent, JobGap, TokenExpiring, check_job_id
 WAIT: Final = 50.0  # seconds that one request waits for the end of a job; proxies often cut at 60
 GRACE: Final = 5.0  # seconds that the answer may take after that
 SILENCE: Final = 45.0  # seconds without a byte after which a stream is lost; comments come at 15
+
+Events = Generator[JobEvent | JobGap, None, None]
 
 __all__ = ["JobClient", "JobState"]
 
@@ -136,7 +138,7 @@ class JobClient:
             if not attempts.remaining:
                 raise JobNotEnded(job_id, status, timeout or 0.0) from attempts.problem
 
-    def follow(self, job_id: str, *, after: str | None = None) -> Iterator[JobEvent | JobGap]:
+    def follow(self, job_id: str, *, after: str | None = None) -> Events:
         """Yield the events of a job: its history, then live events, up to its terminal event.
 
         A :class:`~jobcast.events.JobGap` takes the place of events that the server has trimmed. A
@@ -156,7 +158,7 @@ class JobClient:
         position = StreamPosition(check_job_id(job_id), after)
         return self._follow(position, Attempts(self._connection, None))
 
-    def _follow(self, position: StreamPosition, attempts: Attempts) -> Iterator[JobEvent | JobGap]:
+    def _follow(self, position: StreamPosition, attempts: Attempts) -> Events:
         while not position.has_ended:
             try:
                 with closing(self._stream(position)) as items:
@@ -168,7 +170,7 @@ class JobClient:
             except Unavailable as exc:
                 attempts.pause(exc)
 
-    def _stream(self, position: StreamPosition) -> Iterator[JobEvent | JobGap]:
+    def _stream(self, position: StreamPosition) -> Events:
         """Yield the events of one stream, which begins at a position and moves it.
 
         Raises:

@@ -39,8 +39,8 @@ class Recording:
     @property
     def ending(self) -> JobComplete | JobError | None:
         """The latest terminal event; None if no job has ended."""
-        endings = (event for event in reversed(self.events) if _is_ending(event))
-        return next(endings, None)  # type: ignore[return-value]
+        endings = [event for event in self.events if isinstance(event, JobComplete | JobError)]
+        return endings[-1] if endings else None
 
     @property
     def result(self) -> Any:
@@ -77,7 +77,3 @@ class Recording:
 
     def _of(self, kind: type[E]) -> list[E]:
         return [event for event in self.events if isinstance(event, kind)]
-
-
-def _is_ending(event: JobEvent) -> bool:
-    return isinstance(event, JobComplete | JobError)

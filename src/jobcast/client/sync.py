@@ -35,7 +35,7 @@ from jobcast.errors import ConnectionRefused, JobNotEnded, JoinRefused
 from jobcast.events import JobEvent, JobGap, TokenExpiring, check_job_id
 
 WAIT: Final = 50.0  # seconds that one request waits for the end of a job; proxies often cut at 60
-GRACE: Final = 5.0  # seconds that the answer may take after that
+GRACE: Final = 10.0  # seconds that the answer may take after that
 SILENCE: Final = 45.0  # seconds without a byte after which a stream is lost; comments come at 15
 
 Events = Generator[JobEvent | JobGap, None, None]

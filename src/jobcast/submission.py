@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 from uuid import UUID
 
+from celery import Task
 from celery.canvas import Signature
+from celery.local import Proxy
 from celery.utils import uuid
 
 from jobcast.celery.enqueue import is_followed, is_internal
@@ -16,6 +18,10 @@ from jobcast.celery.signatures import owned_by
 from jobcast.issuing import issue_token
 from jobcast.publishing.identity import job_id_of
 from jobcast.settings import Settings
+
+BY_NAME: Final = (
+    "send a task of another application with send_task(name, args, headers=owner_headers(owner))"
+)
 
 
 @dataclass(frozen=True)
@@ -77,15 +83,20 @@ def _signature_of(task: Any) -> Signature:
     Raises:
         TypeError: the task is not followed, or the signature is a canvas.
     """
+    if not isinstance(task, Signature | Task | Proxy):
+        raise TypeError(
+            f"submit() takes a task or a signature of one, not a value of type"
+            f" {type(task).__name__}: {BY_NAME}"
+        )
     signature = task if isinstance(task, Signature) else task.s()
     if is_internal(signature.task):
         raise TypeError(
             f"submit() sends one task, not a {signature.task.removeprefix('celery.')}: send it with"
             " jobcast.owned_by(canvas, owner).delay()"
         )
-    if not is_followed(signature.type):
+    if not is_followed(signature.app.tasks.get(signature.task)):
         raise TypeError(
-            f"submit() sends a task that can be followed: give {signature.task} the base"
-            " ProgressTask"
+            f"submit() sends a task of this application whose base is ProgressTask, and"
+            f" {signature.task} is none: {BY_NAME}"
         )
     return signature

@@ -127,8 +127,14 @@ def test_plain_task_is_refused(app: Celery) -> None:
     @app.task(shared=False, name="submission.plain")
     def plain() -> None: ...
 
-    with pytest.raises(TypeError, match=r"give submission\.plain the base ProgressTask"):
-        submit(plain, owner="alice")
+    for task in (plain, app.signature("submission.unknown")):
+        with pytest.raises(TypeError, match=r"submission\.\w+ is none: send a task of another"):
+            submit(task, owner="alice")
+
+
+def test_name_is_refused() -> None:
+    with pytest.raises(TypeError, match="not a value of type str: send a task of another"):
+        submit("submission.build", owner="alice")
 
 
 def test_canvas_is_refused(task: Any) -> None:

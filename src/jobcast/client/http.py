@@ -109,7 +109,7 @@ class HttpConnection:
                 yield response
             finally:
                 response.close()
-        except httpx.TransportError as exc:
+        except httpx.RequestError as exc:
             raise Unavailable(self._unreachable(exc)) from exc
 
     def renew_token(self) -> None:
@@ -175,7 +175,7 @@ class HttpConnection:
         )
         return Unavailable(problem, _retry_after(response)) if status in _TRANSIENT else problem
 
-    def _unreachable(self, exc: httpx.TransportError) -> ConnectionRefused:
+    def _unreachable(self, exc: httpx.RequestError) -> ConnectionRefused:
         cause = str(exc) or type(exc).__name__
         return ConnectionRefused(
             "unreachable",

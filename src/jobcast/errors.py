@@ -11,7 +11,8 @@ JobcastError
 ├── ClientError
 │   ├── ConnectionRefused    the server refused the connection
 │   ├── JoinRefused          the server refused a request to follow a job
-│   └── JobFailed            the awaited job ended with an error
+│   ├── JobFailed            the awaited job ended with an error
+│   └── JobNotEnded          the awaited job did not end in time
 ├── AddressUnavailable       a server cannot listen on its address
 └── ProjectExists            the directory of a new project is not empty
 """
@@ -87,7 +88,7 @@ class PublishFailed(TransportUnavailable):
 
 
 class ClientError(JobcastError):
-    """The base class of what :class:`jobcast.client.JobClient` raises.
+    """The base class of the exceptions of jobcast's clients.
 
     ``code`` is the server's code, or one of the client's own.
     """
@@ -129,6 +130,18 @@ class JobFailed(ClientError):
         self.job_id = job_id
         self.error = error
         self.reason = reason
+
+
+class JobNotEnded(ClientError, TimeoutError):
+    """The job did not end in time. ``status`` is the latest state that the client knows."""
+
+    def __init__(self, job_id: str, status: str, timeout: float) -> None:
+        super().__init__(
+            "timeout",
+            f"job {job_id} is {status} after {timeout:g} s: wait longer, or follow its events",
+        )
+        self.job_id = job_id
+        self.status = status
 
 
 class AddressUnavailable(JobcastError):

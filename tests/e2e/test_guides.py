@@ -43,7 +43,7 @@ def test_every_module_of_a_guide_is_run_by_a_test() -> None:
     assert documented == MODULES.keys() | DJANGO.modules.keys() | HTTP.modules.keys()
     assert set(MODULES) == {
         "tasks.py", "more.py", "discreet.py", "nightly.py", "elsewhere.py", "shop.py", "server.py",
-        "follow.py", "api.py", "test_tasks.py", "rules.py",
+        "follow.py", "wait.py", "api.py", "test_tasks.py", "test_worker.py", "rules.py",
     }  # fmt: skip
 
 
@@ -140,6 +140,14 @@ def test_python_client_follows_a_job(project: Project) -> None:
     assert printed.endswith("result: {'pages': 100}")
 
 
+def test_python_client_without_an_event_loop_waits_for_a_job(project: Project) -> None:
+    code = "import wait; wait.wait({!r}, {!r})"
+    printed = project.run(code.format(project.url, send(project)), JOBCAST_TOKEN=project.mint())
+    assert printed.startswith("status: ")
+    assert "JobComplete" in printed
+    assert printed.endswith("result: {'pages': 100}")
+
+
 def test_rule_of_the_guide_admits_only_the_owner(project: Project) -> None:
     (line,) = AUTHORIZATION.commands
     job_id = send(project, owner="bob")
@@ -149,18 +157,15 @@ def test_rule_of_the_guide_admits_only_the_owner(project: Project) -> None:
 
 
 RUN_PYTEST = """
-import os, pytest, sys
-os.chdir({folder!r})
-sys.path.insert(0, "")
-options = ("asyncio_mode=auto", "asyncio_default_fixture_loop_scope=function")
-sys.exit(pytest.main(["-q", *(f"-o{{option}}" for option in options)]))
+import pytest, sys
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "{name}"]))
 """
 
 
-def test_example_of_the_testing_guide_passes(project: Project, tmp_path: Path) -> None:
-    for name in ("tasks.py", "test_tasks.py"):
-        (tmp_path / name).write_text(MODULES[name])
-    assert "1 passed" in project.run(RUN_PYTEST.format(folder=str(tmp_path)))
+def test_examples_of_the_testing_guide_pass(project: Project) -> None:
+    # The worker of test_worker.py is the project's.
+    for name, count in (("test_tasks.py", 3), ("test_worker.py", 1)):
+        assert f"{count} passed" in project.run(RUN_PYTEST.format(name=name))
 
 
 def test_directly_called_task_has_no_job(project: Project) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from jobcast.transports import open_publisher
 from tests import jobs
 from tests.conftest import Valkey
 from tests.e2e.documented import Page
@@ -125,6 +126,21 @@ def test_curl_waits_for_the_result(
     state = json.loads(output.read_text())
     assert (state["status"], state["result"]) == ("complete", {"steps": STEPS})
     assert state["task"] == jobs.count.name
+
+
+def test_httpx_keeps_a_message_with_a_unicode_line_separator(
+    server: Server, valkey: Valkey, token: Token, job_id: str
+) -> None:
+    publisher = open_publisher(valkey.url)
+    room = f"job_{job_id}"
+    publisher.emit("job_log", {"level": "info", "message": "a\u2028b"}, room=room)
+    publisher.emit("job_complete", {"result": 7}, room=room)
+    publisher.close()
+    namespace: dict[str, Any] = {}
+    exec(FOLLOW_BY_HTTPX, namespace)
+    events = dict(namespace["follow"](server.url, token(jobs=[job_id]), job_id))
+    assert events["job_log"]["message"] == "a\u2028b"
+    assert events["job_complete"]["result"] == 7
 
 
 def test_httpx_follows_a_job(server: Server, half_way: str, token: Token, gate: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from celery import Celery
 from celery.result import AsyncResult
+from celery_progress.backend import Progress
 
 from tests import jobs
 from tests.conftest import Valkey
@@ -35,6 +36,13 @@ async def test_latest_progress_is_stored_and_the_result_stays(
             lambda: stored.state == "PROGRESS" and stored.info["current"] == 5, "progress"
         )
         assert (stored.info["percentage"], stored.info["message"]) == (50, "counting")
+        # The view of celery-progress serves this object, and its page reads it.
+        assert Progress(stored).get_info() == {
+            "state": "PROGRESS", "complete": False, "success": None, "progress": stored.info,
+        }  # fmt: skip
+        shown = {name: stored.info[name] for name in ("current", "total", "percent")}
+        assert shown == {"current": 5, "total": 10, "percent": 50}
+        assert (stored.info["description"], stored.info["pending"]) == ("counting", False)
         async with following(server.url, token()) as alice:
             await alice.join(job_id)
             gate.touch()
@@ -43,6 +51,8 @@ async def test_latest_progress_is_stored_and_the_result_stays(
         after = send(worker, jobs.count, 1)
         worker.wait_result(after)
         assert (stored.state, stored.result) == ("SUCCESS", {"steps": 10})
+        ended = Progress(stored).get_info()
+        assert (ended["success"], ended["result"]) == (True, {"steps": 10})
 
 
 async def test_no_progress_is_stored_by_default(

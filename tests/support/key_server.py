@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import jwt
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support import TIMEOUT
@@ -46,6 +47,19 @@ class KeyServer:
 
 def private_key() -> Any:
     return ec.generate_private_key(ec.SECP256R1())
+
+
+def pems(key: Any) -> tuple[str, str]:
+    """Return a key as PEM: the private key, and its public key."""
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return private.decode(), public.decode()
 
 
 @contextmanager

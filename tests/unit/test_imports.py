@@ -25,7 +25,10 @@ def imported_by(statement: str) -> set[str]:
 
 
 def test_package_exports_the_public_names() -> None:
-    assert jobcast.__all__ == ["Job", "ProgressTask", "current_job", "open_job", "owned_by"]
+    assert jobcast.__all__ == [
+        "Job", "ProgressTask", "Submission", "current_job", "issue_token", "open_job", "owned_by",
+        "owner_headers", "submit",
+    ]  # fmt: skip
     assert set(dir(jobcast)) == set(jobcast.__all__)
     for name in jobcast.__all__:
         assert getattr(jobcast, name).__name__ == name
@@ -38,7 +41,7 @@ def test_worker_imports_no_web_server() -> None:
         "from jobcast import ProgressTask; import jobcast.transports.redis.publisher"
     )
     assert "celery" in imported
-    assert not imported & {"starlette", "uvicorn", "jwt", "rich"}
+    assert not imported & {"starlette", "uvicorn", "jwt", "httpx", "rich"}
 
 
 def test_open_job_works_without_celery_and_billiard() -> None:
@@ -68,6 +71,22 @@ print("done")
         [sys.executable, "-c", code], text=True, capture_output=True, check=False, env=environ
     )
     assert (result.stdout, result.stderr) == ("done\n", "")
+
+
+def test_owner_headers_alone_announce_a_task_that_is_sent_by_name() -> None:
+    code = """
+from celery import Celery
+from jobcast import owner_headers
+app = Celery(broker="memory://")
+app.send_task("elsewhere.build", task_id="42", headers=owner_headers(7))
+from jobcast.transports.memory import MemoryBroker
+print(MemoryBroker.at("memory://").snapshot("42", None).owner)
+"""
+    environ = {**os.environ, "JOBCAST_URL": "memory://", "JOBCAST_ENQUEUE_TIMEOUT": "60"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], text=True, capture_output=True, check=False, env=environ
+    )
+    assert (result.stdout, result.stderr) == ("7\n", "")
 
 
 def test_server_imports_no_celery() -> None:

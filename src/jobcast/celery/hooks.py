@@ -7,7 +7,7 @@ from functools import wraps
 from importlib import import_module
 from typing import Any, Final
 
-from jobcast.celery.result_backend import mirror
+from jobcast.celery.progress_mirror import stop_mirroring
 
 #: Celery's hooks, with the method of ``ProgressTask`` that publishes each outcome.
 REPORTS: Final = {
@@ -68,7 +68,7 @@ def _with_mirror_stop(own: Any) -> Callable[..., Any]:
             return own.__get__(self, type(self))(*args, **kwargs)
         finally:
             if request is not None and not request.called_directly:
-                mirror.leave(request.id)
+                stop_mirroring(request.id)
 
     return call
 

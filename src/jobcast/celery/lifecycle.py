@@ -16,7 +16,7 @@ from jobcast.celery.failures import original_exception
 from jobcast.celery.headers import STANDS_IN_HEADER, headers_of
 from jobcast.celery.hooks import request_class_of
 from jobcast.celery.jobs import fail_run, keep_aborted, raised_in
-from jobcast.celery.result_backend import mirror
+from jobcast.celery.progress_mirror import stop_mirroring
 from jobcast.errors import SettingsError
 from jobcast.events import now
 from jobcast.publishing.identity import job_id_of
@@ -48,7 +48,7 @@ def _leave(
 ) -> None:
     """End the job of a run, even if Celery calls no hook for it."""
     job = current_job()
-    mirror.leave(task_id)
+    stop_mirroring(task_id)
     if isinstance(job, Job) and job.job_id == job_id_of(task_id):
         job.restore_outer()
         if not job.ended:

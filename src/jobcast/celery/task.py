@@ -19,7 +19,7 @@ from jobcast.celery.failures import failure_message, original_exception
 from jobcast.celery.headers import due
 from jobcast.celery.hooks import package_of, request_class_of, wrap_hooks
 from jobcast.celery.jobs import fail_run, job_of_run, raised_in, take_aborted
-from jobcast.celery.result_backend import mirror
+from jobcast.celery.progress_mirror import mirror_progress, stop_mirroring
 from jobcast.celery.signatures import JobSignature, with_headers
 from jobcast.publishing.identity import job_id_of
 from jobcast.publishing.job import Job, _current, current_job
@@ -137,7 +137,7 @@ class ProgressTask(Task):
             return self.run(*args, **kwargs)
         finally:
             # Stop before Celery stores the final state.
-            mirror.leave(request.id)
+            stop_mirroring(request.id)
 
     def apply_async(self, *args: Any, **kwargs: Any) -> Any:
         with sending(self.app):
@@ -240,10 +240,7 @@ class ProgressTask(Task):
         job.become_current()
         runtime = get_runtime(self.app.conf)
         if runtime is not None:
-            ignored = task.ignore_result or task.request.ignore_result
-            if runtime.settings.store_progress and not (ignored or task.request.is_eager):
-                mirror.enter(task_id, task, task.request_stack.top)
-                job.on_progress = mirror.update
+            job.on_progress = mirror_progress(runtime.settings, task_id, task, task.request)
         take_aborted(job.job_id)
         job.started(task=task.name)
 

@@ -29,7 +29,7 @@ class Follower:
             self.queue.put_nowait(event)
 
     def skip(self, gap: JobGap) -> None:
-        missing = _unseen(gap, self.joined_at)
+        missing = unseen_part(gap, self.joined_at)
         if not self.awaits_replay and missing is not None:
             self.queue.put_nowait(missing)
 
@@ -113,7 +113,7 @@ class FollowedJob:
         """Show a gap to the followers that lack events in it."""
         if not self.epoch:
             return
-        missing = _unseen(gap, self._joined_at)
+        missing = unseen_part(gap, self._joined_at)
         if missing is not None:
             self._remember(missing)
         for follower in self.followers:
@@ -147,7 +147,7 @@ class FollowedJob:
         self._has_ended = False
 
 
-def _unseen(gap: JobGap, seq: int) -> JobGap | None:
+def unseen_part(gap: JobGap, seq: int) -> JobGap | None:
     """Return the part of a gap after ``seq``; None if there is none."""
     after = max(gap.after, seq)
     return structs.replace(gap, after=after) if after + 1 < gap.before else None

@@ -7,7 +7,8 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing import util as multiprocessing_util
 from types import FrameType
 from typing import Any, Final, Protocol
@@ -15,7 +16,7 @@ from uuid import UUID
 
 from jobcast.errors import InvalidJobId, SettingsError
 from jobcast.liveness.sidecar import LeaseSidecar
-from jobcast.publishing.host import find_host
+from jobcast.publishing.host import default_configuration
 from jobcast.publishing.identity import job_id_of, owner_of
 from jobcast.publishing.job import NO_JOB, Job, NoJob, current_job
 from jobcast.publishing.log_capture import Capture
@@ -201,14 +202,7 @@ def _default_runtime() -> Runtime | None:
     outer = current_job()
     if isinstance(outer, Job) and isinstance(outer.source, Runtime):
         return outer.source
-    confs = find_host().configurations()
-    if len({Settings.load(celery_conf=conf) for conf in confs}) > 1:
-        raise SettingsError(
-            "JOBCAST_URL",
-            "and the other jobcast settings differ between the Celery applications of this"
-            " process: pass one, as in open_job(job_id, app=celery_app)",
-        )
-    return get_runtime(confs[0] if confs else None)
+    return get_runtime(default_configuration("pass one, as in open_job(job_id, app=celery_app)"))
 
 
 _before_close: list[Callable[[], object]] = []
@@ -229,13 +223,32 @@ def close() -> None:
         ended.close()
 
 
+_new_publisher: Callable[..., Publisher] = Publisher
+
+
+@contextmanager
+def publishing_with(new_publisher: Callable[..., Publisher]) -> Iterator[None]:
+    """Create the publishers of this process with another function within the context.
+
+    Publishers that exist are closed, before and after.
+    """
+    global _new_publisher
+    close()
+    former, _new_publisher = _new_publisher, new_publisher
+    try:
+        yield
+    finally:
+        close()
+        _new_publisher = former
+
+
 def _open(settings: Settings) -> Publisher:
     transport = open_publisher(settings.url, settings.retention, prefix=settings.prefix)
     sidecar = None
     # The memory transport is not shared with the sidecar's process.
     if settings.lease_sidecar and not settings.url.startswith("memory:"):
         sidecar = LeaseSidecar(settings.url, settings.lease, settings.prefix)
-    return Publisher(
+    return _new_publisher(
         transport, shown_url=settings.masked_url, lease=settings.lease, sidecar=sidecar
     )
 

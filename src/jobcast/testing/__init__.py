@@ -1,4 +1,13 @@
-"""Contract tests for transports. Every transport should pass them. Needs ``jobcast[testing]``.
+"""Help for tests: a recorder of jobs for projects, and contracts for transports.
+
+Needs ``jobcast[testing]``. The pytest plugin gives tests the fixture ``job_recorder``, a
+:class:`JobRecorder`:
+
+>>> def test_convert_reports_each_page(job_recorder):
+...     convert.apply(args=[3])
+...     assert job_recorder.result == {"pages": 3}
+
+Every transport should pass the contract tests:
 
 >>> # test_my_transport.py
 >>> from jobcast.testing import TransportContract
@@ -12,25 +21,33 @@ A transport whose connections can break also passes :class:`InterruptionContract
 leases also passes :class:`LeaseContract`, and one with revocations :class:`RevocationContract`.
 """
 
-from jobcast.testing.contracts import TransportContract
-from jobcast.testing.ends import (
-    Ends,
-    failed,
-    log,
-    new_job_id,
-    on_both_ends,
-    progress,
-    queued,
-    retrying,
-    started,
-)
-from jobcast.testing.interruptions import InterruptionContract
-from jobcast.testing.leases import LeaseContract
-from jobcast.testing.revocations import RevocationContract
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jobcast.testing.contracts import TransportContract
+    from jobcast.testing.ends import (
+        Ends,
+        failed,
+        log,
+        new_job_id,
+        on_both_ends,
+        progress,
+        queued,
+        retrying,
+        started,
+    )
+    from jobcast.testing.interruptions import InterruptionContract
+    from jobcast.testing.leases import LeaseContract
+    from jobcast.testing.recorder import JobRecorder
+    from jobcast.testing.revocations import RevocationContract
 
 __all__ = [
     "Ends",
     "InterruptionContract",
+    "JobRecorder",
     "LeaseContract",
     "RevocationContract",
     "TransportContract",
@@ -43,3 +60,24 @@ __all__ = [
     "retrying",
     "started",
 ]
+
+_HOMES = {
+    "InterruptionContract": "jobcast.testing.interruptions",
+    "JobRecorder": "jobcast.testing.recorder",
+    "LeaseContract": "jobcast.testing.leases",
+    "RevocationContract": "jobcast.testing.revocations",
+    "TransportContract": "jobcast.testing.contracts",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first access: every run of pytest imports this package for its plugin.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES.get(name, "jobcast.testing.ends")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 import jwt
 import pytest
@@ -8,7 +9,10 @@ from click.testing import CliRunner, Result
 
 from jobcast.cli.main import main
 from jobcast.server.serve import check_address
+from jobcast.settings import Settings
+from jobcast.tokens import TokenVerifier
 from tests.support import SECRET, free_port
+from tests.support.key_server import pems, private_key
 
 SERVER = {"JOBCAST_URL": "memory://", "JOBCAST_JWT_SECRET": SECRET}
 
@@ -160,3 +164,10 @@ def test_init_refuses_a_directory_that_is_not_empty(run: object, tmp_path: objec
     again = run("init", f"{tmp_path}/shop")  # type: ignore[operator]
     assert again.exit_code == 2
     assert again.output.startswith("Error: ")
+
+
+async def test_private_key_signs_the_token(run: Callable[..., Result]) -> None:
+    private, public = pems(private_key())
+    result = run("token", "--sub", "bob", JOBCAST_JWT_PRIVATE_KEY=private)
+    subject = await TokenVerifier(Settings(jwt_public_key=public)).verify(result.output.strip())
+    assert subject.sub == "bob"

@@ -1,4 +1,4 @@
-"""Progress is stored in the result backend while a task runs, and not after its end."""
+"""Progress is mirrored while a task runs, and not after its end."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from jobcast.celery import result_backend as module
-from jobcast.celery.result_backend import Mirror
+from jobcast.celery import progress_mirror as module
+from jobcast.celery.progress_mirror import Mirror
+from jobcast.celery.result_backend import store_progress
 from jobcast.events import JobProgress
 from tests.support import TIMEOUT, wait_for
 
@@ -36,7 +37,7 @@ class Backend:
 @pytest.fixture
 def mirror(monkeypatch: pytest.MonkeyPatch) -> Mirror:
     monkeypatch.setattr(module, "INTERVAL", 0.01)
-    return Mirror()
+    return Mirror(store_progress, "job %s: could not store its progress")
 
 
 def progress(percentage: float, job_id: str = "a") -> JobProgress:
@@ -83,3 +84,15 @@ def test_failing_backend_is_logged_and_tried_again(
     backend.broken = False
     mirror.update(progress(2))
     wait_for(lambda: backend.stored == [("a", 2, "PROGRESS")], "the next progress")
+
+
+def test_end_of_a_task_waits_for_a_write_until_the_timeout() -> None:
+    backend = Backend()
+    backend.open.clear()
+    mirror = Mirror(store_progress, "%s", 0.01)
+    mirror.enter("a", SimpleNamespace(backend=backend), REQUEST)
+    mirror.update(progress(1))
+    assert backend.entered.wait(TIMEOUT)
+    mirror.leave("a")
+    assert backend.stored == []
+    backend.open.set()

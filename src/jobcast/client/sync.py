@@ -1,0 +1,218 @@
+"""The client for code without an event loop: scripts, views, commands, notebooks, tests.
+
+It uses the HTTP interface of the server and starts no thread. Needs ``jobcast[client]``.
+
+>>> with JobClient("http://127.0.0.1:8000", token) as client:
+...     result = client.wait(job_id, timeout=60)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from jobcast.client.attempts import Attempts
+from jobcast.client.event_lines import read_messages
+from jobcast.client.http import (
+    ANSWER_TIMEOUT,
+    EVENT_STREAM,
+    JSON,
+    HttpConnection,
+    Refused,
+    SyncToken,
+    Unavailable,
+)
+from jobcast.client.job_state import JobState
+from jobcast.client.stream_position import StreamPosition
+from jobcast.errors import ConnectionRefused, JobNotEnded, JoinRefused
+from jobcast.events import JobEvent, JobGap, TokenExpiring, check_job_id
+
+WAIT: Final = 50.0  # seconds that one request waits for the end of a job; proxies often cut at 60
+GRACE: Final = 10.0  # seconds that the answer may take after that
+SILENCE: Final = 45.0  # seconds without a byte after which a stream is lost; comments come at 15
+
+Events = Generator[JobEvent | JobGap, None, None]
+
+__all__ = ["JobClient", "JobState"]
+
+
+class JobClient:
+    """A client of a jobcast server for code without an event loop. Threads may share it.
+
+    Args:
+        url: the server's URL, such as ``http://127.0.0.1:8000``. A path precedes ``/jobs``.
+        token: a token, or a function that returns one. The client calls the function for its
+            first request, before the token expires, and when the server refuses the token.
+        http: an ``httpx.Client`` that sends the requests, for example with a proxy or a private
+            certificate authority. :meth:`close` does not close it.
+
+    Raises:
+        ValueError: the URL is not valid.
+
+    >>> with JobClient("http://127.0.0.1:8000", token) as client:
+    ...     for event in client.follow(job_id):
+    ...         print(event)
+    """
+
+    def __init__(self, url: str, token: SyncToken, *, http: httpx.Client | None = None) -> None:
+        self._http = http or httpx.Client()
+        self._owns_http = http is None
+        self._connection = HttpConnection(url, token, self._http)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections to the server."""
+        if self._owns_http:
+            self._http.close()
+
+    def state(self, job_id: str, *, logs: int = 0) -> JobState:
+        """Return the state of a job.
+
+        Args:
+            job_id: the job.
+            logs: the number of latest log lines to include, at most 1,000.
+
+        Raises:
+            InvalidJobId: the job id is not valid.
+            JoinRefused: there is no such job, or the token does not allow it.
+            ConnectionRefused: the server refused the token, cannot be reached, or cannot answer.
+        """
+        check_job_id(job_id)
+        try:
+            return self._state(job_id, f"?logs={logs}", ANSWER_TIMEOUT)
+        except Unavailable as exc:
+            raise exc.problem from exc.__cause__
+
+    def wait(self, job_id: str, timeout: float | None = None) -> Any:
+        """Wait for the end of a job and return its result.
+
+        Once the server has answered, the client waits through broken connections and restarts of
+        the server.
+
+        Args:
+            job_id: the job.
+            timeout: the number of seconds to wait; None for no limit.
+
+        Raises:
+            JobFailed: the job ended with an error.
+            JobNotEnded: the job did not end in time. It is also a ``TimeoutError``.
+            InvalidJobId, JoinRefused, ConnectionRefused: as for :meth:`state`.
+        """
+        check_job_id(job_id)
+        attempts = Attempts(self._connection, timeout)
+        status = "pending"
+        while True:
+            seconds = min(WAIT, attempts.remaining)
+            began = time.monotonic()
+            try:
+                state = self._state(job_id, f"?wait={seconds:.3f}", seconds + GRACE)
+            except Unavailable as exc:
+                attempts.pause(exc)
+            else:
+                if state.has_ended:
+                    return state.outcome()
+                status = state.status
+                if time.monotonic() - began < seconds / 2:
+                    # The server ends a wait early if it is about to exit or the token expires.
+                    self._connection.renew_token()
+                    attempts.pause(_ended_early("the wait"))
+                else:
+                    attempts.succeeded()
+            if not attempts.remaining:
+                raise JobNotEnded(job_id, status, timeout or 0.0) from attempts.problem
+
+    def follow(self, job_id: str, *, after: str | None = None) -> Events:
+        """Yield the events of a job: its history, then live events, up to its terminal event.
+
+        A :class:`~jobcast.events.JobGap` takes the place of events that the server has trimmed. A
+        lost connection only delays events: none is missed or repeated after the reconnect.
+
+        Args:
+            job_id: the job.
+            after: the ``cursor`` of a :class:`JobState`, to skip the events that led to it. If the
+                job has ended there, no event follows.
+
+        Raises:
+            ValueError: ``after`` is not a cursor.
+            InvalidJobId: the job id is not valid.
+            JoinRefused: there is no such job, or the token does not allow it, or not any more.
+            ConnectionRefused: the server refused the token, or could not be reached at first.
+        """
+        position = StreamPosition(check_job_id(job_id), after)
+        return self._follow(position, Attempts(self._connection, None))
+
+    def _follow(self, position: StreamPosition, attempts: Attempts) -> Events:
+        while not position.has_ended:
+            try:
+                with closing(self._stream(position)) as items:
+                    for item in items:
+                        attempts.succeeded()
+                        yield item
+                        if position.has_ended:
+                            return
+            except Unavailable as exc:
+                attempts.pause(exc)
+
+    def _stream(self, position: StreamPosition) -> Events:
+        """Yield the events of one stream, which begins at a position and moves it.
+
+        Raises:
+            Unavailable: the stream ended before the job.
+        """
+        headers = {} if position.cursor is None else {"Last-Event-ID": position.cursor}
+        path = f"{_path_of(position.job_id)}/events"
+        with (
+            _refusals_of(position.job_id),
+            self._connection.open(path, EVENT_STREAM, headers, silence=SILENCE) as response,
+        ):
+            if response.status_code == httpx.codes.NO_CONTENT:
+                position.has_ended = True
+                return
+            for message in read_messages(response.iter_bytes()):
+                if message.name == TokenExpiring.name:
+                    self._connection.renew_token()
+                item = position.receive(message)
+                if item is not None:
+                    yield item
+        raise _ended_early("the stream")
+
+    def _state(self, job_id: str, query: str, silence: float) -> JobState:
+        with (
+            _refusals_of(job_id),
+            self._connection.open(_path_of(job_id) + query, JSON, {}, silence=silence) as response,
+        ):
+            return msgspec.json.decode(response.read(), type=JobState)
+
+
+def _ended_early(what: str) -> Unavailable:
+    return Unavailable(ConnectionRefused("unreachable", f"the server ended {what} before the job"))
+
+
+def _path_of(job_id: str) -> str:
+    return f"/jobs/{quote(job_id, safe='')}"
+
+
+@contextmanager
+def _refusals_of(job_id: str) -> Iterator[None]:
+    """Report refused requests as refusals to follow a job."""
+    try:
+        yield
+    except Refused as exc:
+        raise JoinRefused(job_id, exc.code, exc.detail) from None

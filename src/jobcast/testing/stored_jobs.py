@@ -1,0 +1,46 @@
+"""The stored events of a job that a worker in another process runs."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import msgspec
+
+from jobcast.events import TERMINAL_STATES, JobEvent, parse_event
+from jobcast.settings import Settings
+from jobcast.transports import Message, Source, open_manager
+
+PAUSE: Final = 0.05  # seconds between two reads
+
+
+def read_ended_job(settings: Settings, job_id: str, timeout: float) -> list[JobEvent]:
+    """Return the stored events of a job when it has ended, or after ``timeout`` seconds."""
+    # In a thread of its own, because the caller may have an event loop.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, _read(settings, job_id, timeout)).result()
+
+
+async def _read(settings: Settings, job_id: str, timeout: float) -> list[JobEvent]:
+    manager = open_manager(settings.url, settings.retention, prefix=settings.prefix)
+    deadline = asyncio.get_running_loop().time() + timeout
+    try:
+        return await _read_until(manager.source, job_id, deadline)
+    finally:
+        await manager.aclose()
+
+
+async def _read_until(source: Source, job_id: str, deadline: float) -> list[JobEvent]:
+    while True:
+        snapshot = await source.snapshot(job_id)
+        late = asyncio.get_running_loop().time() > deadline
+        if late or snapshot.state in TERMINAL_STATES:
+            return [_decode(message) for message in snapshot.events]
+        await asyncio.sleep(PAUSE)
+
+
+def _decode(message: Message) -> JobEvent:
+    # The first two characters of a packet are the types of Engine.IO and Socket.IO.
+    name, payload = msgspec.json.decode(message.packet[2:], type=tuple[str, Any])
+    return parse_event(name, payload)

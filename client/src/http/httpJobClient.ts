@@ -102,7 +102,7 @@ export class HttpJobClient implements JobHost, StreamHost {
   }
 
   serverUrl(token: IssuedToken | null): URL {
-    const url = new URL(this.#options.baseUrl ?? token?.serverUrl ?? "/", document.baseURI);
+    const url = new URL(this.#options.baseUrl ?? token?.serverUrl ?? "/", pageUrl());
     url.pathname = url.pathname.replace(/\/*$/, "/");
     url.search = "";
     url.hash = "";
@@ -150,6 +150,10 @@ export class HttpJobClient implements JobHost, StreamHost {
       }
     }
   }
+}
+
+function pageUrl(): string | undefined {
+  return typeof document === "undefined" ? undefined : document.baseURI;
 }
 
 function chunks<T>(items: readonly T[], size: number): T[][] {

@@ -16,8 +16,6 @@ export interface IssuedToken {
   readonly serverUrl?: string | undefined;
 }
 
-const SIGNED_OUT: ReadonlySet<number> = new Set([401, 403]);
-
 /**
  * Request a token. Returns null if no user is signed in.
  *
@@ -36,13 +34,18 @@ export async function requestIssuedToken(
     redirect: "manual",
     signal,
   });
-  if (response.type === "opaqueredirect" || SIGNED_OUT.has(response.status)) {
+  if (isSignedOut(response)) {
     return null;
   }
   if (!response.ok) {
     throw new Error(`no token: ${url} answers with HTTP status ${response.status}`);
   }
   return parseAnswer(await response.json(), url);
+}
+
+function isSignedOut({ type, status }: Response): boolean {
+  const isRedirect = type === "opaqueredirect" || (status >= 300 && status < 400);
+  return isRedirect || status === 401 || status === 403;
 }
 
 function parseAnswer(answer: unknown, endpoint: string): IssuedToken {

@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -15,30 +15,43 @@ beforeEach(() => {
 
 afterEach(() => rmSync(folder, { recursive: true }));
 
-/** Build the package as CommonJS, and run code that requires it. */
-function run(code: string): string {
+/** Install the CommonJS build and its peers into a folder. */
+function install(): void {
+  const target = join(folder, "node_modules/@jobcast/client");
+  const built = join(target, "dist/cjs");
+  mkdirSync(built, { recursive: true });
+  copyFileSync(join(ROOT, "package.json"), join(target, "package.json"));
   const tsc = join(ROOT, "node_modules/.bin/tsc");
-  execFileSync(tsc, ["-p", join(ROOT, "tsconfig.cjs.json"), "--outDir", join(folder, "built")]);
-  writeFileSync(join(folder, "built/package.json"), '{ "type": "commonjs" }');
-  symlinkSync(join(ROOT, "node_modules"), join(folder, "node_modules"));
-  writeFileSync(join(folder, "main.cjs"), code);
-  // Jest cannot require ES modules, and neither may Node here.
-  const options = ["--no-experimental-require-module", join(folder, "main.cjs")];
-  return execFileSync(process.execPath, options, { encoding: "utf8" });
+  execFileSync(tsc, ["-p", join(ROOT, "tsconfig.cjs.json"), "--outDir", built]);
+  writeFileSync(join(built, "package.json"), '{ "type": "commonjs" }');
+  for (const name of ["react", "socket.io-client", "svelte", "vue"]) {
+    symlinkSync(join(ROOT, "node_modules", name), join(folder, "node_modules", name));
+  }
+}
+
+/** Run a CommonJS program. Like Jest, it cannot require ES modules. */
+function run(code: string): string {
+  const path = join(folder, "main.cjs");
+  writeFileSync(path, code);
+  const options = ["--no-experimental-require-module", path];
+  return execFileSync(process.execPath, options, { encoding: "utf8" }).trim();
 }
 
 test("each module can be required, and a test can drive a job", () => {
+  install();
   const output = run(`
-    const { isTerminal } = require("./built/index.js");
-    const { useJob } = require("./built/react.js");
-    const { JobElement } = require("./built/element.js");
-    const { createFakeJobClient } = require("./built/testing.js");
+    const { isTerminal } = require("@jobcast/client");
+    const { useJob } = require("@jobcast/client/react");
+    const vue = require("@jobcast/client/vue");
+    const { JobElement } = require("@jobcast/client/element");
+    const { createFakeJobClient } = require("@jobcast/client/testing");
     const client = createFakeJobClient();
     const job = client.job("a");
     job.subscribe(() => {});
     client.fakeJob("a").status("started").complete(3);
     const { status, result } = job.getSnapshot();
-    console.log(typeof useJob, typeof JobElement, status, result, isTerminal(status));
+    console.log(typeof useJob, typeof vue.useJob, typeof JobElement);
+    console.log(status, result, isTerminal(status));
   `);
-  expect(output.trim()).toBe("function function complete 3 true");
+  expect(output.split("\n")).toEqual(["function function function", "complete 3 true"]);
 });

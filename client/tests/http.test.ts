@@ -238,6 +238,14 @@ test("a server that is unavailable is asked again", async () => {
   expect(await until(job, joined, "a join")).toMatchObject({ connection: "connected" });
 });
 
+test("a page of an application at the server's URL is a refusal that names base-url", async () => {
+  server.refuse = () => ({ status: 200, code: "", body: "<p>Not found</p>" });
+  const job = createClient().job("a");
+  follow(job);
+  const { refusal } = await until(job, (state) => state.joined === "refused", "a refusal");
+  expect(refusal?.message).toMatch(/no jobcast server at .*check the base-url attribute/);
+});
+
 test("an invalid job id is refused without a request", () => {
   const job = createClient().job("no job");
   follow(job);

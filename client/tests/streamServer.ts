@@ -101,9 +101,9 @@ export class StreamServer {
     const problem =
       pathname === "/prefix/events" ? this.refuse(request) : { status: 404, code: "not_found" };
     if (problem) {
-      const { status, headers = {}, ...document } = problem;
+      const { status, headers = {}, body, ...document } = problem;
       response.writeHead(status, { "Content-Type": "application/problem+json", ...headers });
-      response.end(JSON.stringify({ detail: "refused", ...document }));
+      response.end(body ?? JSON.stringify({ detail: "refused", ...document }));
       return;
     }
     response.writeHead(200, { "Content-Type": "text/event-stream" });
@@ -139,6 +139,8 @@ interface Problem {
   readonly status: number;
   readonly code: string;
   readonly headers?: Record<string, string>;
+  /** Another body than the problem document. */
+  readonly body?: string;
 }
 
 function write(response: ServerResponse, name: string, payload: Fields): void {

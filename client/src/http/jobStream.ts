@@ -115,7 +115,7 @@ export class JobStream implements MessageHost {
         return 0;
       }
       const response = await this.#request(token, signal);
-      if (response.status !== 200 || !response.body) {
+      if (!response.body || !isEventStream(response)) {
         return await this.#handleStatus(response);
       }
       this.#mayReplaceToken = true;
@@ -155,6 +155,7 @@ export class JobStream implements MessageHost {
     const parser = new EventStreamParser();
     const decoder = new TextDecoder();
     const reader = body.getReader();
+    let isEmpty = true;
     for (;;) {
       const { done, value } = await reader.read();
       if (done) {
@@ -163,11 +164,13 @@ export class JobStream implements MessageHost {
       keepAlive.extend();
       for (const message of parser.push(decoder.decode(value, { stream: true }))) {
         this.#retries = 0;
+        isEmpty = false;
         this.#handleMessage(message, token);
       }
     }
     this.#markDisconnected();
-    return parser.retry ?? backoff(0);
+    this.#retries += isEmpty ? 1 : 0;
+    return Math.max(parser.retry ?? 0, backoff(this.#retries));
   }
 
   #handleMessage({ event, data }: StreamMessage, token: IssuedToken | null): void {
@@ -306,6 +309,10 @@ const RESUME = new Error("the stream resumes with another token");
 export function isOpen(job: Job): boolean {
   const { endedAt, joined } = job.state;
   return job.isFollowed && !job.isRefused && !(endedAt !== null && joined === "yes");
+}
+
+function isEventStream({ status, headers }: Response): boolean {
+  return status === 200 && /^text\/event-stream\b/i.test(headers.get("Content-Type") ?? "");
 }
 
 function formatCursor(cursor: Cursor | undefined): string {

@@ -33,7 +33,8 @@ function describeStatus({ status, url }: Response): string {
   if (status === 403) {
     return FORBIDDEN;
   }
-  return status === 404
-    ? `no jobcast server at ${url} (404): check the base-url attribute`
+  // An application may answer unknown paths with its own page.
+  return status === 404 || status === 200
+    ? `no jobcast server at ${url} (${status}): check the base-url attribute`
     : `the server answers with HTTP status ${status}`;
 }

@@ -242,8 +242,7 @@ def test_cookie_of_the_application_authenticates_the_element(
         site.server_url = server.ready().url
         element = f'<jobcast-job job-id="{job_id}" base-url="{server.url}"></jobcast-job>'
         tab = open_page("about:blank")
-        cookie = {"name": "session", "value": "alice", "url": server.url}
-        tab.page.context.add_cookies([cookie])  # type: ignore[list-item]
+        tab.page.context.add_cookies([{"name": "session", "value": "alice", "url": server.url}])
         tab.page.goto(site.page(element))
         expect(element_of(tab.page, job_id)).to_have_attribute("status", "started")
 

@@ -63,7 +63,7 @@ export function useJobClient(): JobClient {
 /** Return the state of the connection. */
 export function useConnection(): Readonly<ShallowRef<Connection>> {
   const { connection } = useJobClient();
-  const value = shallowRef(connection.getSnapshot());
+  const value = refOf(connection.getSnapshot());
   whileMounted(() => subscribed(connection, value));
   return value;
 }
@@ -80,7 +80,7 @@ export function useJob<Result = unknown>(
   callbacks: EndCallbacks<Result> = {},
 ): Readonly<ShallowRef<FollowedJob<Result>>> {
   const client = useJobClient();
-  const value = shallowRef(unfollowedJob<Result>(toValue(jobId)));
+  const value = refOf(unfollowedJob<Result>(toValue(jobId)));
   const reporter = new EndReporter(() => callbacks);
   whileMounted(() =>
     watch(
@@ -94,6 +94,13 @@ export function useJob<Result = unknown>(
     ),
   );
   return value;
+}
+
+/** Return a ref. The type of `shallowRef(value)` would depend on whether `T` is a ref itself. */
+function refOf<T>(value: T): ShallowRef<T> {
+  const ref = shallowRef<T>() as ShallowRef<T>;
+  ref.value = value;
+  return ref;
 }
 
 function subscribed<T>(store: Store<T>, value: ShallowRef<T>): () => void {

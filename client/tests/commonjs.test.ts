@@ -1,4 +1,4 @@
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -6,6 +6,23 @@ import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, expect, test } from "vitest";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
+
+const JEST_TEST = `
+  const { createElement } = require("react");
+  const { renderToString } = require("react-dom/server");
+  const { JobcastProvider, useJob } = require("@jobcast/client/react");
+  const { createFakeJobClient } = require("@jobcast/client/testing");
+
+  test("a component and a fake job", async () => {
+    const client = createFakeJobClient();
+    const Page = () => createElement("p", null, useJob("a").status);
+    const page = createElement(JobcastProvider, { client }, createElement(Page));
+    expect(renderToString(page)).toBe("<p>pending</p>");
+    const result = client.result("a");
+    client.fakeJob("a").status("started").complete(3);
+    expect(await result).toBe(3);
+  });
+`;
 
 let folder: string;
 
@@ -24,7 +41,7 @@ function install(): void {
   const tsc = join(ROOT, "node_modules/.bin/tsc");
   execFileSync(tsc, ["-p", join(ROOT, "tsconfig.cjs.json"), "--outDir", built]);
   writeFileSync(join(built, "package.json"), '{ "type": "commonjs" }');
-  for (const name of ["react", "socket.io-client", "svelte", "vue"]) {
+  for (const name of ["react", "react-dom", "socket.io-client", "svelte", "vue"]) {
     symlinkSync(join(ROOT, "node_modules", name), join(folder, "node_modules", name));
   }
 }
@@ -54,4 +71,15 @@ test("each module can be required, and a test can drive a job", () => {
     console.log(status, result, isTerminal(status));
   `);
   expect(output.split("\n")).toEqual(["function function function", "complete 3 true"]);
+});
+
+test("Jest loads the package without a transform", () => {
+  install();
+  writeFileSync(join(folder, "package.json"), "{}");
+  writeFileSync(join(folder, "job.test.js"), JEST_TEST);
+  const jest = join(ROOT, "node_modules/jest/bin/jest.js");
+  const options = [jest, "--rootDir", folder, "--runInBand", "--watchman=false"];
+  const { status, stderr } = spawnSync(process.execPath, options, { encoding: "utf8" });
+  expect(stderr).toContain("1 passed");
+  expect(status).toBe(0);
 });

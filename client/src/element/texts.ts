@@ -64,7 +64,7 @@ export function formatDuration(seconds: number, locale: string | undefined): str
 }
 
 export function formatPercentage(percentage: number, locale: string | undefined): string {
-  return new Intl.NumberFormat(locale, { style: "percent" }).format(Math.floor(percentage) / 100);
+  return numberFormat(locale, { style: "percent" }).format(Math.floor(percentage) / 100);
 }
 
 /** Return the language tag of an element's text, if the browser knows it. */
@@ -78,6 +78,18 @@ export function localeOf(element: Element): string | undefined {
 }
 
 function formatUnit(count: number, unit: string, locale: string | undefined): string {
-  const style = { style: "unit", unit, unitDisplay: "short" } as const;
-  return new Intl.NumberFormat(locale, style).format(count);
+  return numberFormat(locale, { style: "unit", unit, unitDisplay: "short" }).format(count);
+}
+
+const formats = new Map<string, Intl.NumberFormat>();
+
+/** A format takes long to create, and each element needs it for each frame. */
+function numberFormat(
+  locale: string | undefined,
+  options: Intl.NumberFormatOptions,
+): Intl.NumberFormat {
+  const key = `${locale} ${options.unit ?? options.style}`;
+  const format = formats.get(key) ?? new Intl.NumberFormat(locale, options);
+  formats.set(key, format);
+  return format;
 }

@@ -3,6 +3,9 @@
 // `new URL("localhost:8000")` succeeds, with the protocol `localhost:`.
 const PROTOCOLS: ReadonlySet<string> = new Set(["http:", "https:", "ws:", "wss:"]);
 
+// The `URL` of React Native may have no `origin` and no `pathname`.
+const ABSOLUTE = /^((?:http|ws)s?:\/\/[^/?#\s]+)([^?#\s]*)/i;
+
 export interface Address {
   readonly origin: string;
   readonly path: string;
@@ -14,6 +17,9 @@ export interface Address {
  * @throws TypeError if the URL is invalid, or if it is missing outside of a page.
  */
 export function parseAddress(url: string | undefined): Address {
+  if (isReactNative()) {
+    return parseAbsolute(url);
+  }
   const page = typeof location === "undefined" ? undefined : location.href;
   if (url === undefined && page === undefined) {
     throw new TypeError("the url option is missing; outside of a page it is required");
@@ -22,7 +28,24 @@ export function parseAddress(url: string | undefined): Address {
   if (!PROTOCOLS.has(protocol)) {
     throw new TypeError(`the url option has to be an http(s) or ws(s) URL, not ${url}`);
   }
-  return { origin, path: `${pathname.replace(/\/$/, "")}/socket.io` };
+  return { origin, path: socketPath(pathname) };
+}
+
+function parseAbsolute(url: string | undefined): Address {
+  const [, origin, pathname] = ABSOLUTE.exec(url ?? "") ?? [];
+  if (!origin) {
+    throw new TypeError(`the url option has to be an absolute http(s) or ws(s) URL, not ${url}`);
+  }
+  return { origin, path: socketPath(pathname ?? "") };
+}
+
+function socketPath(pathname: string): string {
+  return `${pathname.replace(/\/$/, "")}/socket.io`;
+}
+
+/** Return whether the runtime is React Native, as socket.io-client detects it. */
+function isReactNative(): boolean {
+  return typeof navigator !== "undefined" && navigator.product === "ReactNative";
 }
 
 /** Return the HTTP status behind a transport error, or null. Node and HTTP polling report it. */

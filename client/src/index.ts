@@ -35,5 +35,6 @@ export {
   type State,
 } from "./protocol.js";
 export type { Failure, Gap, LogLine, Retry, StatusChange } from "./record.js";
+export type { ClientToServerEvents, ServerToClientEvents } from "./socketEvents.js";
 export type { Store } from "./store.js";
 export type { GetToken } from "./token.js";

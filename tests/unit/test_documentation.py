@@ -166,10 +166,20 @@ def exports_of(module: str) -> set[str]:
     return listed | set(defined)
 
 
-@pytest.mark.parametrize("module", ["index.ts", "react.ts"])
-def test_every_exported_typescript_name_has_a_row(module: str) -> None:
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("index.ts", "createJobClient"),
+        ("react.ts", "useJobSocket"),
+        ("vue.ts", "useJob"),
+        ("svelte.ts", "jobStore"),
+        ("element.ts", "JobElement"),
+        ("testing.ts", "createFakeJobClient"),
+    ],
+)
+def test_every_exported_typescript_name_has_a_row(module: str, name: str) -> None:
     exported = exports_of(module)
-    assert {"index.ts": "createJobClient", "react.ts": "useJobSocket"}[module] in exported
+    assert name in exported
     cells = " ".join(re.findall(r"^\| (`.*?) \|", TYPESCRIPT, re.MULTILINE))
     assert exported <= set(re.findall(r"`(\w+)", cells))
 

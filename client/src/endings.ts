@@ -1,0 +1,43 @@
+import type { FollowedJob } from "./followedJob.js";
+import type { Failure } from "./record.js";
+import type { Store } from "./store.js";
+
+/** Called when a job ends. */
+export interface EndCallbacks<Result> {
+  /** Called once when the job completes, also if it completed before it was followed. */
+  readonly onComplete?: ((result: Result) => void) | undefined;
+  /** Called once when the job fails, also if it failed before it was followed. */
+  readonly onError?: ((failure: Failure) => void) | undefined;
+}
+
+/** Reports each end of a job once, however often it is observed. */
+export class EndReporter<Result> {
+  readonly #callbacks: () => EndCallbacks<Result>;
+  #reported: string | null = null;
+
+  /** @param callbacks returns the current callbacks. */
+  constructor(callbacks: () => EndCallbacks<Result>) {
+    this.#callbacks = callbacks;
+  }
+
+  /** Observe a job. Returns a function that stops it. */
+  observe(store: Store<FollowedJob<Result>>): () => void {
+    const check = (): void => this.#check(store.getSnapshot());
+    const stop = store.subscribe(check);
+    check();
+    return stop;
+  }
+
+  #check(job: FollowedJob<Result>): void {
+    const end = `${job.jobId} ${job.endedAt}`;
+    if (!job.isDone || end === this.#reported) {
+      return;
+    }
+    this.#reported = end;
+    if (job.status === "complete") {
+      this.#callbacks().onComplete?.(job.result);
+    } else {
+      this.#callbacks().onError?.(job.error);
+    }
+  }
+}

@@ -1,0 +1,78 @@
+/** Svelte stores. They only subscribe to the client's stores; all logic is in the client. */
+
+import { getContext, setContext } from "svelte";
+import { derived, type Readable, readable } from "svelte/store";
+import type { JobClient } from "./client.js";
+import type { Connection } from "./connection.js";
+import { type EndCallbacks, EndReporter } from "./endings.js";
+import { type FollowedJob, followedJob, unfollowedJob } from "./followedJob.js";
+import type { Store } from "./store.js";
+
+export type { EndCallbacks } from "./endings.js";
+export type { FollowedJob, JobOutcome, JobPhase, Problem } from "./followedJob.js";
+
+type JobId = string | null | undefined;
+
+const KEY = Symbol("jobcast");
+
+/** Provide a client to a component and those within it. The caller closes the client. */
+export function setJobClient(client: JobClient): JobClient {
+  return setContext(KEY, client);
+}
+
+/**
+ * Return the client of a component around this one.
+ *
+ * @throws Error without `setJobClient`.
+ */
+export function getJobClient(): JobClient {
+  const client = getContext<JobClient | undefined>(KEY);
+  if (!client) {
+    throw new Error("the stores of @jobcast/client/svelte need setJobClient in a component above");
+  }
+  return client;
+}
+
+/** Return the state of the connection, as a store. */
+export function connectionStore(client: JobClient = getJobClient()): Readable<Connection> {
+  return toReadable(client.connection, client.connection.getSnapshot());
+}
+
+/**
+ * Return the state of a job, as a store that follows the job while it has subscribers. The id may be
+ * a store; without an id (`null`, `undefined` or `""`) it waits for one.
+ *
+ * @example
+ * const job = jobStore<Report>(jobId);
+ */
+export function jobStore<Result = unknown>(
+  jobId: JobId | Readable<JobId>,
+  options: EndCallbacks<Result> & { readonly client?: JobClient } = {},
+): Readable<FollowedJob<Result>> {
+  const client = options.client ?? getJobClient();
+  const reporter = new EndReporter(() => options);
+  const ids = typeof jobId === "object" && jobId !== null ? jobId : readable(jobId);
+  return derived(
+    ids,
+    (id, set) => {
+      const store = followedJob<Result>(client, id);
+      const stops = [
+        toReadable(store, store.getSnapshot()).subscribe(set),
+        reporter.observe(store),
+      ];
+      return () => {
+        for (const stop of stops) {
+          stop();
+        }
+      };
+    },
+    unfollowedJob<Result>(typeof jobId === "string" ? jobId : null),
+  );
+}
+
+function toReadable<T>(store: Store<T>, initial: T): Readable<T> {
+  return readable(initial, (set) => {
+    set(store.getSnapshot());
+    return store.subscribe(() => set(store.getSnapshot()));
+  });
+}

@@ -1,0 +1,122 @@
+/** Vue composables. They only subscribe to the client's stores; all logic is in the client. */
+
+import {
+  type App,
+  getCurrentInstance,
+  type InjectionKey,
+  inject,
+  type MaybeRefOrGetter,
+  onMounted,
+  onScopeDispose,
+  type Plugin,
+  type ShallowRef,
+  shallowRef,
+  toValue,
+  watch,
+} from "vue";
+import { createJobClient, type JobClient } from "./client.js";
+import type { Connection } from "./connection.js";
+import { type EndCallbacks, EndReporter } from "./endings.js";
+import { type FollowedJob, followedJob, unfollowedJob } from "./followedJob.js";
+import type { JobClientOptions } from "./options.js";
+import type { Store } from "./store.js";
+
+export type { EndCallbacks } from "./endings.js";
+export type { FollowedJob, JobOutcome, JobPhase, Problem } from "./followedJob.js";
+
+const KEY: InjectionKey<JobClient> = Symbol("jobcast");
+
+/** Either a `client` that the caller owns, or the options of a client that the app owns. */
+export type JobcastPluginOptions = JobClientOptions | { readonly client: JobClient };
+
+/**
+ * Provide a client to the components of an app. A client that the plugin creates is closed when the
+ * app is unmounted.
+ *
+ * @example
+ * createApp(Page).use(jobcast, { getToken }).mount("#app");
+ */
+export const jobcast: Plugin<[JobcastPluginOptions]> = (
+  app: App,
+  options: JobcastPluginOptions,
+) => {
+  const client = "client" in options ? options.client : createJobClient(options);
+  app.provide(KEY, client);
+  if (!("client" in options)) {
+    app.onUnmount(() => client.close());
+  }
+};
+
+/**
+ * Return the app's client.
+ *
+ * @throws Error without the plugin.
+ */
+export function useJobClient(): JobClient {
+  const client = inject(KEY, null);
+  if (!client) {
+    throw new Error("the composables of @jobcast/client/vue need app.use(jobcast, options)");
+  }
+  return client;
+}
+
+/** Return the state of the connection. */
+export function useConnection(): Readonly<ShallowRef<Connection>> {
+  const { connection } = useJobClient();
+  const value = refOf(connection.getSnapshot());
+  whileMounted(() => subscribed(connection, value));
+  return value;
+}
+
+/**
+ * Follow a job while the component is mounted, and return its state. The id may be a ref or a getter;
+ * without an id (`null`, `undefined` or `""`) the composable waits for one.
+ *
+ * @example
+ * const job = useJob<Report>(() => props.jobId);
+ */
+export function useJob<Result = unknown>(
+  jobId: MaybeRefOrGetter<string | null | undefined>,
+  callbacks: EndCallbacks<Result> = {},
+): Readonly<ShallowRef<FollowedJob<Result>>> {
+  const client = useJobClient();
+  const value = refOf(unfollowedJob<Result>(toValue(jobId)));
+  const reporter = new EndReporter(() => callbacks);
+  whileMounted(() =>
+    watch(
+      () => toValue(jobId),
+      (id, _, onCleanup) => {
+        const store = followedJob<Result>(client, id);
+        onCleanup(subscribed(store, value));
+        onCleanup(reporter.observe(store));
+      },
+      { immediate: true, flush: "sync" },
+    ),
+  );
+  return value;
+}
+
+/** Return a ref. The type of `shallowRef(value)` would depend on whether `T` is a ref itself. */
+function refOf<T>(value: T): ShallowRef<T> {
+  const ref = shallowRef<T>() as ShallowRef<T>;
+  ref.value = value;
+  return ref;
+}
+
+function subscribed<T>(store: Store<T>, value: ShallowRef<T>): () => void {
+  const update = (): void => {
+    value.value = store.getSnapshot();
+  };
+  update();
+  return store.subscribe(update);
+}
+
+/** Run `start` when the component is mounted, never in server rendering, and its result at the end. */
+function whileMounted(start: () => () => void): void {
+  let stop = (): void => {};
+  const run = (): void => {
+    stop = start();
+  };
+  getCurrentInstance() ? onMounted(run) : run();
+  onScopeDispose(() => stop());
+}

@@ -1,0 +1,67 @@
+import { expect, test } from "vitest";
+import { ConnectionRefused, JobFailed, JobRefused } from "../src/index.js";
+import { createFakeJobClient } from "../src/testing.js";
+
+test("a subscriber sees the history at once, and each later event", () => {
+  const client = createFakeJobClient();
+  const fake = client.fakeJob("a").status("started", { run: 1 }).log("a line");
+  const job = client.job("a");
+  const seen: unknown[] = [];
+  const stop = job.subscribe(() => seen.push(job.getSnapshot().percentage));
+  expect(job.getSnapshot()).toMatchObject({ status: "started", joined: "yes", run: 1 });
+  fake.progress(50, { message: "halfway" }).complete({ rows: 3 });
+  expect(seen).toContain(50);
+  expect(job.getSnapshot()).toMatchObject({ status: "complete", result: { rows: 3 } });
+  stop();
+  expect(fake.isFollowed).toBe(false);
+});
+
+test("result and events work as with a server", async () => {
+  const client = createFakeJobClient();
+  const result = client.result("a");
+  const types: string[] = [];
+  const reading = (async () => {
+    for await (const event of client.events("a")) types.push(event.type);
+  })();
+  client.fakeJob("a").status("started").progress(1).complete(7);
+  expect(await result).toBe(7);
+  await reading;
+  expect(types).toEqual(["job_status", "job_progress", "job_complete"]);
+  client.fakeJob("b").fail("no", { error: "ValueError", reason: "time_limit" });
+  const failed = await client.result("b").catch((error: unknown) => error);
+  expect(failed).toBeInstanceOf(JobFailed);
+  expect(failed).toMatchObject({ error: "ValueError", reason: "time_limit", message: "no" });
+});
+
+test("a refused job and a refused connection are errors", async () => {
+  const client = createFakeJobClient();
+  client.fakeJob("a").refuse();
+  await expect(client.result("a")).rejects.toBeInstanceOf(JobRefused);
+  client.refuse("token_expired", "too late");
+  await expect(client.result("b")).rejects.toBeInstanceOf(ConnectionRefused);
+  client.close();
+  await expect(client.result("b")).rejects.toMatchObject({ code: "closed" });
+});
+
+test("events during an outage arrive once after it", () => {
+  const client = createFakeJobClient();
+  const lines: string[] = [];
+  const stop = client.follow("a", (event) => {
+    if (event.type === "job_log") lines.push(event.message);
+  });
+  client.fakeJob("a").log("before");
+  return Promise.resolve().then(() => {
+    client.disconnect();
+    client.fakeJob("a").log("during");
+    expect(client.connection.getSnapshot().state).toBe("reconnecting");
+    client.connect();
+    client.fakeJob("a").log("after");
+    expect(lines).toEqual(["before", "during", "after"]);
+    stop();
+  });
+});
+
+test("an invalid event names its field", () => {
+  const job = createFakeJobClient().fakeJob("a");
+  expect(() => job.progress(101)).toThrow("percentage");
+});

@@ -13,20 +13,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jobcast.celery.enqueue import owner_headers
     from jobcast.celery.signatures import owned_by
     from jobcast.celery.task import ProgressTask
+    from jobcast.issuing import issue_token
     from jobcast.publishing.job import Job, current_job
     from jobcast.publishing.runtime import open_job
+    from jobcast.submission import Submission, submit
 
-__all__ = ["Job", "ProgressTask", "current_job", "open_job", "owned_by"]
+__all__ = [
+    "Job", "ProgressTask", "Submission", "current_job", "issue_token", "open_job", "owned_by",
+    "owner_headers", "submit",
+]  # fmt: skip
 
 # Imported on first access: the Socket.IO process imports this package and must not import Celery.
 _HOMES = {
     "Job": "jobcast.publishing.job",
     "ProgressTask": "jobcast.celery.task",
+    "Submission": "jobcast.submission",
     "current_job": "jobcast.publishing.job",
+    "issue_token": "jobcast.issuing",
     "open_job": "jobcast.publishing.runtime",
     "owned_by": "jobcast.celery.signatures",
+    "owner_headers": "jobcast.celery.enqueue",
+    "submit": "jobcast.submission",
 }
 
 

@@ -1,8 +1,9 @@
-"""Keys from the settings that verify tokens. Needs PyJWT (``jobcast[server]``)."""
+"""Keys from the settings that verify and sign tokens. Needs PyJWT (``jobcast[tokens]``)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import jwt
@@ -20,6 +21,33 @@ class VerificationKey(Struct, frozen=True):
     algorithms: tuple[str, ...]
 
 
+class SigningKey(Struct, frozen=True):
+    """A key that signs tokens, its algorithm, and its ``kid``, if any."""
+
+    kid: str | None
+    material: Any
+    algorithm: str
+
+
+def signing_key(settings: Settings) -> SigningKey:
+    """Return the key with which the settings sign new tokens.
+
+    Raises:
+        SettingsError: the settings have no such key, or none of the allowed algorithms fits it.
+    """
+    if settings.private_key is not None:
+        key = _parse(settings.private_key, settings.algorithms, "JOBCAST_JWT_PRIVATE_KEY")
+        return SigningKey(key.kid, key.material, key.algorithms[0])
+    if settings.secrets:
+        kid, secret = settings.secrets[0]
+        return SigningKey(kid, secret, settings.algorithms[0])
+    raise SettingsError(
+        "JOBCAST_JWT_SECRET",
+        "is not set, nor are JOBCAST_JWT_SECRETS and JOBCAST_JWT_PRIVATE_KEY: one of them is needed"
+        " to sign a token",
+    )
+
+
 class StaticKeys:
     """The secrets or public keys from the settings. There are several during a rotation.
 
@@ -33,7 +61,7 @@ class StaticKeys:
         )
         self._keys = [
             VerificationKey(kid, secret, settings.algorithms) for kid, secret in settings.secrets
-        ] + [_public_key(named, settings.algorithms, variable) for named in settings.public_keys]
+        ] + [_parse(named, settings.algorithms, variable) for named in settings.public_keys]
 
     def start(self) -> None:
         """Do nothing: the keys are already loaded."""
@@ -53,7 +81,9 @@ class StaticKeys:
         return named or [key for key in self._keys if key.kid is None]
 
 
-def _public_key(named: NamedKey, algorithms: Sequence[str], variable: str) -> VerificationKey:
+# A web application signs a token a request, and parsing an RSA key takes milliseconds.
+@lru_cache(maxsize=16)
+def _parse(named: NamedKey, algorithms: tuple[str, ...], variable: str) -> VerificationKey:
     """Parse a key, and restrict it to the allowed algorithms that fit its type."""
     usable: dict[str, Any] = {}
     problems: list[str] = []

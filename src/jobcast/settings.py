@@ -51,7 +51,7 @@ KEY_ALGORITHMS: Final = (
 
 # An entry of a list of secrets that begins with a key id. Base64 padding is not a separator.
 _SECRET_WITH_KID: Final = re.compile(r"([A-Za-z0-9._-]{1,128})=(.*[^=].*)", re.DOTALL)
-# A PEM block in a list of public keys, optionally preceded by a key id.
+# A PEM block, optionally preceded by a key id.
 _PEM_BLOCK: Final = re.compile(
     r"(?:(?P<kid>[A-Za-z0-9._-]{1,128})=)?\s*"
     r"(?P<pem>-----BEGIN (?P<kind>[A-Z ]+)-----.*?-----END (?P=kind)-----)[\s,]*",
@@ -87,6 +87,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     jwt_secrets: tuple[str, ...] = ()  # each a secret or kid=secret; the first signs
     jwt_public_key: str | None = None
     jwt_public_keys: str | None = None  # PEM blocks, each optionally preceded by kid=
+    jwt_private_key: str | None = None  # a PEM block that signs, optionally preceded by kid=
     jwks_url: str | None = None
     jwt_algorithms: tuple[str, ...] = ()
     jwt_audience: str | None = None
@@ -107,6 +108,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8000
     path_prefix: str = ""  # before every path
+    public_url: str = ""  # where clients reach the server: a URL or a path
     workers: int = 1  # processes that share the port
     drain_seconds: int = DEFAULT_DRAIN_SECONDS
     send_buffer: int = DEFAULT_SEND_BUFFER  # characters buffered for one connection
@@ -210,8 +212,13 @@ class Settings(Struct, frozen=True, kw_only=True):
                 f"may not be set together with {' or '.join(given[1:])}: tokens are verified by one"
                 " of them (JOBCAST_JWT_SECRETS and JOBCAST_JWT_PUBLIC_KEYS take several keys)",
             )
+        if self.jwt_private_key and self.secrets:
+            raise SettingsError(
+                "JOBCAST_JWT_PRIVATE_KEY",
+                f"may not be set together with {given[0]}: new tokens are signed with one of them",
+            )
         allowed = HMAC_ALGORITHMS if self.secrets else KEY_ALGORITHMS
-        if given:
+        if given or self.jwt_private_key:
             for algorithm in self.jwt_algorithms:
                 if algorithm not in allowed:
                     raise SettingsError(
@@ -248,8 +255,12 @@ class Settings(Struct, frozen=True, kw_only=True):
         """The PEM public keys that verify tokens."""
         if self.jwt_public_key is not None:
             return (NamedKey(None, self.jwt_public_key),)
-        blocks = _PEM_BLOCK.finditer(self.jwt_public_keys or "")
-        return tuple(NamedKey(block["kid"], block["pem"]) for block in blocks)
+        return _pem_blocks(self.jwt_public_keys or "")
+
+    @property
+    def private_key(self) -> NamedKey | None:
+        """The PEM private key that signs new tokens, if one is set."""
+        return next(iter(_pem_blocks(self.jwt_private_key or "")), None)
 
     @property
     def algorithms(self) -> tuple[str, ...]:
@@ -257,6 +268,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         if self.jwt_algorithms:
             return self.jwt_algorithms
         return ("HS256",) if self.secrets else ("RS256", "ES256", "EdDSA")
+
+    @property
+    def client_url(self) -> str:
+        """The URL or path at which clients reach the server, without a trailing slash."""
+        return self.public_url or self.path_prefix
 
     @property
     def retention(self) -> Retention:
@@ -375,7 +391,7 @@ def _check_kids(keys: tuple[NamedKey, ...]) -> None:
 
 def _public_keys(text: str) -> str:
     text = text.replace("\\n", "\n").strip(", \t\r\n")
-    keys = tuple(NamedKey(block["kid"], block["pem"]) for block in _PEM_BLOCK.finditer(text))
+    keys = _pem_blocks(text)
     if not keys or _PEM_BLOCK.sub("", text):
         raise ValueError(
             "should be public keys in PEM one after the other, each perhaps with its key id before"
@@ -393,6 +409,25 @@ def _public_key(text: str) -> str:
     if "PUBLIC KEY" not in text and "CERTIFICATE" not in text:
         raise ValueError("should be a public key in PEM (-----BEGIN PUBLIC KEY-----)")
     return text
+
+
+def parse_private_key(text: str) -> str:
+    """Return a private key in PEM, optionally preceded by ``kid=``, with line breaks.
+
+    Raises:
+        ValueError: the text is no such key, or the key is encrypted.
+    """
+    text = text.replace("\\n", "\n")
+    block = _PEM_BLOCK.fullmatch(text)
+    if block is None or not block["kind"].endswith("PRIVATE KEY"):
+        raise ValueError("should be a private key in PEM (-----BEGIN PRIVATE KEY-----)")
+    if block["kind"].startswith("ENCRYPTED"):
+        raise ValueError("is encrypted: decrypt it, as with openssl pkey -in key.pem")
+    return text
+
+
+def _pem_blocks(text: str) -> tuple[NamedKey, ...]:
+    return tuple(NamedKey(block["kid"], block["pem"]) for block in _PEM_BLOCK.finditer(text))
 
 
 def _list(text: str) -> tuple[str, ...]:
@@ -512,6 +547,18 @@ def path_prefix(text: str) -> str:
     return f"/{path}" if path else ""
 
 
+def _public_url(text: str) -> str:
+    if text.startswith("/"):
+        return path_prefix(text)
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+        raise ValueError(
+            "should be a URL such as https://jobs.example.com, or a path such as /jobcast,"
+            f" not {text!r}"
+        )
+    return text.rstrip("/")
+
+
 def _log_level(text: str) -> str:
     if text.lower() not in ("off", *LEVELS):
         raise ValueError(f"should be one of off, {', '.join(LEVELS)}, not {text!r}")
@@ -553,6 +600,7 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "jwt_secrets": _secrets,
     "jwt_public_key": _public_key,
     "jwt_public_keys": _public_keys,
+    "jwt_private_key": parse_private_key,
     "jwks_url": _http_url,
     "jwt_algorithms": _algorithms,
     "jwt_audience": str,
@@ -573,6 +621,7 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "host": str,
     "port": _port,
     "path_prefix": path_prefix,
+    "public_url": _public_url,
     "workers": _between(1, 256, "processes"),
     "drain_seconds": _between(0, 3600, "seconds"),
     "send_buffer": _between(64 * 1024, 1024**3, "characters"),

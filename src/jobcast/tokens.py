@@ -1,4 +1,4 @@
-"""Verification and creation of tokens. Needs PyJWT (``jobcast[server]``)."""
+"""Verification and creation of tokens. Needs PyJWT (``jobcast[tokens]``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from jobcast.errors import SettingsError, TokenError
 from jobcast.jwks import RemoteKeys
-from jobcast.keys import StaticKeys, VerificationKey
+from jobcast.keys import StaticKeys, VerificationKey, signing_key
 from jobcast.settings import Settings
 
 LEEWAY: Final = 5  # seconds of allowed clock difference
@@ -184,7 +184,7 @@ class TokenVerifier:
 
 
 def mint(
-    secret: str,
+    secret: Any,
     sub: str,
     *,
     jobs: Sequence[str] = (),
@@ -237,7 +237,8 @@ def issue(
 ) -> str:
     """Create a token that the servers with these settings accept.
 
-    The first of the settings' secrets signs it. ``JOBCAST_JWT_MAX_LIFETIME`` bounds its lifetime.
+    The settings' private key signs it, or the first of their secrets.
+    ``JOBCAST_JWT_MAX_LIFETIME`` bounds its lifetime.
 
     Args:
         settings: the settings, usually ``Settings.load()``.
@@ -247,22 +248,20 @@ def issue(
         jti: the id of the token, by which it can be revoked.
 
     Raises:
-        SettingsError: the settings have no secret.
+        SettingsError: the settings have neither a secret nor a usable private key.
 
     >>> token = issue(Settings(jwt_secret="x" * 32), "alice", ttl=300)
     """
-    if not settings.secrets:
-        raise SettingsError("JOBCAST_JWT_SECRET", "is not set: a token is signed with it")
-    kid, secret = settings.secrets[0]
+    key = signing_key(settings)
     return mint(
-        secret,
+        key.material,
         sub,
         jobs=jobs,
         ttl=min(ttl, settings.jwt_max_lifetime or ttl),
-        algorithm=settings.algorithms[0],
+        algorithm=key.algorithm,
         audience=settings.jwt_audience,
         issuer=settings.jwt_issuer,
-        kid=kid,
+        kid=key.kid,
         jti=jti,
     )
 

@@ -25,7 +25,10 @@ def imported_by(statement: str) -> set[str]:
 
 
 def test_package_exports_the_public_names() -> None:
-    assert jobcast.__all__ == ["Job", "ProgressTask", "current_job", "open_job", "owned_by"]
+    assert jobcast.__all__ == [
+        "Job", "ProgressTask", "Submission", "current_job", "issue_token", "open_job", "owned_by",
+        "owner_headers", "submit",
+    ]  # fmt: skip
     assert set(dir(jobcast)) == set(jobcast.__all__)
     for name in jobcast.__all__:
         assert getattr(jobcast, name).__name__ == name

@@ -99,7 +99,14 @@ def test_mask_hides_secrets_of_urls_in_a_text(text: str, shown: str | None) -> N
 
 
 def test_is_secret_name_recognises_secrets() -> None:
-    for name in ("jwt_secret", "JWT_SECRETS", "sentinel_password", "token", "api_key"):
+    for name in (
+        "jwt_secret",
+        "JWT_SECRETS",
+        "sentinel_password",
+        "token",
+        "api_key",
+        "jwt_private_key",
+    ):
         assert is_secret_name(name)
     for name in ("url", "host", "jwt_public_key", "jwt_public_keys", "max_jobs", "prefix"):
         assert not is_secret_name(name)

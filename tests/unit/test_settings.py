@@ -92,6 +92,10 @@ PEM = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----"
         ("JWT_PUBLIC_KEYS", "2026-01=AAAA", "public keys in PEM one after the other"),
         ("JWT_PUBLIC_KEYS", f"{PEM} and more", "public keys in PEM one after the other"),
         ("JWT_PUBLIC_KEYS", f"a={PEM}\na={PEM}", "two keys with the key id 'a'"),
+        ("JWT_PRIVATE_KEY", PEM, "should be a private key in PEM"),
+        ("JWT_PRIVATE_KEY", PEM.replace("PUBLIC", "ENCRYPTED PRIVATE"), "is encrypted"),
+        ("PUBLIC_URL", "jobs.example.com", "should be a URL such as https://"),
+        ("PUBLIC_URL", "https://a.example/?b", "should be a URL such as https://"),
         ("JWT_MAX_LIFETIME", "0", "seconds from 1"),
         ("JWKS_URL", "/keys", "should be a URL such as https://"),
         ("JWT_ALGORITHMS", "HS256,none", "has 'none'"),
@@ -326,3 +330,14 @@ def test_misspelt_suggests_the_nearest_setting() -> None:
         "JOBCAST_JWT_SECERT_FILE": "JOBCAST_JWT_SECRET_FILE",
         "JOBCAST_XYZZY": "",
     }
+
+
+def test_private_key_excludes_a_secret() -> None:
+    private = PEM.replace("PUBLIC", "PRIVATE")
+    with pytest.raises(SettingsError, match="together with JOBCAST_JWT_SECRET: new tokens"):
+        Settings.load({"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_JWT_PRIVATE_KEY": private})
+
+
+def test_private_key_is_masked() -> None:
+    private = PEM.replace("PUBLIC", "PRIVATE")
+    assert "MFkw" not in repr(Settings.load({"JOBCAST_JWT_PRIVATE_KEY": f"a={private}"}))

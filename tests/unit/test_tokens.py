@@ -66,9 +66,9 @@ async def test_issued_token_fits_the_settings() -> None:
     assert jwt.get_unverified_header(token)["kid"] == "new"
 
 
-def test_issue_requires_a_secret() -> None:
+def test_issue_requires_a_signing_key() -> None:
     settings = Settings(jwks_url="https://auth.example.com/jwks.json")
-    with pytest.raises(SettingsError, match="JOBCAST_JWT_SECRET is not set"):
+    with pytest.raises(SettingsError, match="JOBCAST_JWT_SECRET is not set, nor are"):
         issue(settings, "alice", ttl=60)
 
 

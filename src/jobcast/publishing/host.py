@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final, Protocol, cast
 
+from jobcast.errors import SettingsError
 from jobcast.events import Reason
 from jobcast.publishing import failures
+from jobcast.settings import Settings
 
 
 class Host(Protocol):
@@ -53,3 +55,22 @@ def find_host() -> Host:
     if sys.modules.get("celery") is None:
         return NO_HOST
     return cast("Host", import_module("jobcast.celery.host").CELERY)
+
+
+def default_configuration(remedy: str) -> Mapping[str, Any] | None:
+    """Return the Celery configuration of this process that has jobcast settings, if there is one.
+
+    Args:
+        remedy: for the error message, how the caller selects a configuration.
+
+    Raises:
+        SettingsError: two Celery applications have different settings.
+    """
+    confs = find_host().configurations()
+    if len({Settings.load(celery_conf=conf) for conf in confs}) > 1:
+        raise SettingsError(
+            "JOBCAST_URL",
+            "and the other jobcast settings differ between the Celery applications of this"
+            f" process: {remedy}",
+        )
+    return confs[0] if confs else None

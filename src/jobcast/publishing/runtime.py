@@ -15,7 +15,7 @@ from uuid import UUID
 
 from jobcast.errors import InvalidJobId, SettingsError
 from jobcast.liveness.sidecar import LeaseSidecar
-from jobcast.publishing.host import find_host
+from jobcast.publishing.host import default_configuration
 from jobcast.publishing.identity import job_id_of, owner_of
 from jobcast.publishing.job import NO_JOB, Job, NoJob, current_job
 from jobcast.publishing.log_capture import Capture
@@ -201,14 +201,7 @@ def _default_runtime() -> Runtime | None:
     outer = current_job()
     if isinstance(outer, Job) and isinstance(outer.source, Runtime):
         return outer.source
-    confs = find_host().configurations()
-    if len({Settings.load(celery_conf=conf) for conf in confs}) > 1:
-        raise SettingsError(
-            "JOBCAST_URL",
-            "and the other jobcast settings differ between the Celery applications of this"
-            " process: pass one, as in open_job(job_id, app=celery_app)",
-        )
-    return get_runtime(confs[0] if confs else None)
+    return get_runtime(default_configuration("pass one, as in open_job(job_id, app=celery_app)"))
 
 
 _before_close: list[Callable[[], object]] = []

@@ -1,0 +1,91 @@
+"""Sending a task for a user, with all that the user's page needs to follow its job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+from celery.canvas import Signature
+from celery.utils import uuid
+
+from jobcast.celery.enqueue import is_followed, is_internal
+from jobcast.celery.signatures import owned_by
+from jobcast.issuing import issue_token
+from jobcast.publishing.identity import job_id_of
+from jobcast.settings import Settings
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job that :func:`submit` has sent. ``dataclasses.asdict`` makes an answer of it.
+
+    Attributes:
+        job_id: the id that clients join.
+        token: a token of the owner, valid for 15 minutes.
+        urls: the URLs of the server (``server``), of the job's state (``state``) and of its event
+            stream (``events``). They begin with ``JOBCAST_PUBLIC_URL`` or, if that is not set, are
+            paths that begin with ``JOBCAST_PATH_PREFIX``.
+    """
+
+    job_id: str
+    token: str = field(repr=False)
+    urls: Mapping[str, str]
+
+
+def submit(task: Any, /, *args: Any, owner: str | int | UUID, **kwargs: Any) -> Submission:
+    """Send a task whose job ``owner`` may follow, and return what a page needs to follow it.
+
+    The token is issued first: if the settings have no key that signs, no task is sent.
+
+    Args:
+        task: a task whose base is ``ProgressTask``, or a signature of one, which may have options:
+            ``build.s().set(queue="slow", countdown=60)``.
+        args: the positional arguments of the task.
+        owner: the subject that may follow the job.
+        kwargs: the keyword arguments of the task. If it has an argument ``owner``, bind it in a
+            signature.
+
+    Raises:
+        TypeError: the task is not followed, is a canvas, or ``owner`` has another type.
+        ValueError: the owner is empty or contains lone surrogates.
+        SettingsError: the settings have no key that signs, or a setting is wrong.
+        Exception: the error of ``apply_async`` if the broker does not accept the message.
+
+    >>> submission = submit(build, 100, owner=request.user.pk)
+    >>> return JsonResponse(asdict(submission))
+    """
+    signature = owned_by(_signature_of(task).clone(args, kwargs), owner)
+    settings = Settings.load(celery_conf=signature.app.conf)
+    job_id = job_id_of(signature.options.setdefault("task_id", uuid()))
+    token = issue_token(owner, jobs=[job_id], settings=settings)
+    signature.apply_async()
+    return Submission(job_id=job_id, token=token, urls=urls_of(job_id, settings))
+
+
+def urls_of(job_id: str, settings: Settings) -> dict[str, str]:
+    """Return the URLs of the server, and of the state and the events of a job."""
+    state = f"{settings.client_url}/jobs/{quote(job_id, safe='')}"
+    return {"server": settings.client_url, "state": state, "events": f"{state}/events"}
+
+
+def _signature_of(task: Any) -> Signature:
+    """Return the signature of one followed task.
+
+    Raises:
+        TypeError: the task is not followed, or the signature is a canvas.
+    """
+    signature = task if isinstance(task, Signature) else task.s()
+    if is_internal(signature.task):
+        raise TypeError(
+            f"submit() sends one task, not a {signature.task.removeprefix('celery.')}: send it with"
+            " jobcast.owned_by(canvas, owner).delay()"
+        )
+    if not is_followed(signature.type):
+        raise TypeError(
+            f"submit() sends a task that can be followed: give {signature.task} the base"
+            " ProgressTask"
+        )
+    return signature

@@ -64,6 +64,8 @@ _OF_KUBERNETES: Final = re.compile(r"_SERVICE_(HOST|PORT)(_|$)|_PORT_\d+_(TCP|UD
 
 N = TypeVar("N", int, float)
 
+Defaults = Callable[[], Mapping[str, Any]]
+
 LogLevel = Literal["off", "debug", "info", "warning", "error", "critical"]
 
 
@@ -150,6 +152,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         Raises:
             SettingsError: a value is wrong. The message names the variable and the expected value.
         """
+        # The application's own settings complete the environment, and no explicit mapping.
+        defaults = {} if environ is not None else _defaults()
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
         conf = {} if celery_conf is None else celery_conf
@@ -158,6 +162,8 @@ class Settings(Struct, frozen=True, kw_only=True):
             source, text = _given(environ, variable)
             if not text:
                 source, text = _given(conf, variable.lower())
+            if not text:
+                source, text = _given(defaults, variable)
             if not text:
                 continue
             try:
@@ -294,6 +300,23 @@ class Settings(Struct, frozen=True, kw_only=True):
         return f"Settings({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
 
 
+_defaults: Defaults = dict
+
+
+def use_defaults(defaults: Defaults) -> None:
+    """Complete the settings of this process from another source, such as Django's settings.
+
+    They apply where neither the environment nor Celery's configuration has a value.
+
+    Args:
+        defaults: returns a mapping with the ``JOBCAST_*`` variables.
+
+    >>> use_defaults(lambda: {"JOBCAST_PORT": 9000})
+    """
+    global _defaults
+    _defaults = defaults
+
+
 def _shown(name: str, value: Any) -> Any:
     """Return the value of a setting with its secrets masked. The name decides whether it is one."""
     if _is_secret(name, value):
@@ -319,7 +342,7 @@ def _given(values: Mapping[str, Any], name: str) -> tuple[str, str]:
         SettingsError: both the key and its ``_FILE`` variant are set, or the file cannot be read.
     """
     file_key = name + (FILE_SUFFIX if name.isupper() else FILE_SUFFIX.lower())
-    text, path = _text(values.get(name)), _text(values.get(file_key))
+    text, path = text_of(values.get(name)), text_of(values.get(file_key))
     if text and path:
         raise SettingsError(
             name.upper(), f"and {file_key.upper()} are both set: only one of them may be"
@@ -341,8 +364,8 @@ def _read(variable: str, path: str) -> str:
     return text
 
 
-def _text(raw: object) -> str:
-    """Return a value as text; an empty string if it is not set."""
+def text_of(raw: object) -> str:
+    """Return the value of a setting as text; an empty string if it is not set."""
     if raw is None:
         return ""
     return (",".join(map(str, raw)) if isinstance(raw, list | tuple) else str(raw)).strip()

@@ -2,8 +2,8 @@
 
 The server side looks for expired leases and marks their jobs ``stalled``. A renewal or another run
 revives such a job; without one the job ends as lost after a while. A process that sends a task
-later, such as at the end of a database transaction, holds a reservation: a lease without a run. All times are the store's, so
-clocks need not agree.
+later, such as at the end of a database transaction, holds the lease of a reservation, which has no
+run yet. All times are the store's, so clocks need not agree.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 
+from jobcast.settings import use_defaults
+
 
 class JobcastConfig(AppConfig):
     """The application's configuration."""
@@ -11,3 +13,12 @@ class JobcastConfig(AppConfig):
     name = "jobcast.integrations.django"
     label = "jobcast"
     verbose_name = "jobcast"
+
+    def ready(self) -> None:
+        from django.contrib.auth.signals import user_logged_out
+
+        from jobcast.integrations.django import checks, conf, sessions
+
+        use_defaults(conf.variables)
+        checks.register()
+        user_logged_out.connect(sessions.revoke_on_sign_out, dispatch_uid="jobcast.sign_out")

@@ -15,6 +15,8 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
 
+from jobcast.integrations.django import conf
+from jobcast.settings import use_defaults
 from tests.support import SECRET
 
 if not settings.configured:
@@ -42,6 +44,14 @@ if not settings.configured:
         USE_TZ=True,
     )  # fmt: skip
     django.setup()
+    use_defaults(dict)  # the settings of Django apply to the tests of this folder only
+
+
+@pytest.fixture(autouse=True)
+def _djangos_settings() -> Iterator[None]:
+    use_defaults(conf.variables)
+    yield
+    use_defaults(dict)
 
 
 @pytest.fixture(scope="session")

@@ -89,9 +89,7 @@ def test_followers_receive_queued_once(build: Any, store: Store) -> None:
     assert "reports.build" in packet
 
 
-def test_options_of_the_call_are_kept(
-    build: Any, store: Store, sent: list[dict[str, Any]]
-) -> None:
+def test_options_of_the_call_are_kept(build: Any, store: Store, sent: list[dict[str, Any]]) -> None:
     task_id = new_id()
     with transaction.atomic():
         job = build.owned_by(7).apply_async_on_commit(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from rest_framework import serializers
+from rest_framework.exceptions import NotAuthenticated
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -37,7 +38,10 @@ class TokenView(APIView):
 
     def post(self, request: Request) -> Response:
         """Return ``{token, expires_at, url}``."""
-        return Response(conf.endpoint().issue(subject_of(request) or ""), headers=dict(PRIVATE))
+        user = subject_of(request)
+        if user is None:
+            raise NotAuthenticated
+        return Response(conf.endpoint().issue(user), headers=dict(PRIVATE))
 
 
 class SubmissionSerializer(serializers.Serializer):

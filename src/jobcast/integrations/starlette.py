@@ -18,7 +18,7 @@ from jobcast.integrations.endpoint import Answer, Endpoint, Subject, no_such_job
 from jobcast.issuing import TOKEN_TTL
 from jobcast.settings import Settings
 
-CurrentUser = Callable[[Request], "Subject | None | Awaitable[Subject | None]"]
+CurrentUser = Callable[[Request], "Subject | Awaitable[Subject | None] | None"]
 """Returns the id of the user of a request, as given to ``owned_by``; None without a user.
 
 A plain function runs in a thread, so it may query a database.

@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STOCK_CLIENT := tests/e2e/stock_client
 BENCH := bench/fanout/node
 CONSOLE := src/jobcast/_console/index.html
+ELEMENT := src/jobcast/_element/jobcast.js
 EXAMPLE := client/examples/react/dist/index.html
 # Node and npm come into the virtual environment, as the lock file has them.
 NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
@@ -18,7 +19,7 @@ SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema vendor.
 CONSOLE_SOURCES := $(shell find client/src client/console -name node_modules -prune -o -type f -print)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev console test lint workflows format typecheck docs client servers prepare pytest \
+.PHONY: help demo dev console element test lint workflows format typecheck docs client servers prepare pytest \
 	unit integration e2e coverage lowest latest containers bench dist clean
 
 help:  ## list the targets
@@ -50,6 +51,10 @@ $(CONSOLE): client/node_modules/.package-lock.json $(CONSOLE_SOURCES)
 	cd client && $(NODE) npm run --silent build --workspace console
 	@touch $@
 
+$(ELEMENT): client/node_modules/.package-lock.json $(CONSOLE_SOURCES) client/scripts/element.mjs
+	cd client && $(NODE) npm run --silent build:element
+	@touch $@
+
 client/dist/index.js: client/node_modules/.package-lock.json $(CONSOLE_SOURCES)
 	cd client && $(NODE) npm run --silent build
 	@touch $@
@@ -58,10 +63,12 @@ $(EXAMPLE): client/dist/index.js $(wildcard client/examples/react/* client/examp
 	cd client && $(NODE) npm run --silent build --workspace examples/react
 	@touch $@
 
-demo: $(VENV)/.synced $(CONSOLE)  ## start everything on this machine and watch real jobs
+demo: $(VENV)/.synced $(CONSOLE) $(ELEMENT)  ## start everything on this machine and watch real jobs
 	$(BIN)/jobcast demo
 
 console: $(CONSOLE)  ## build the console's page into the package
+
+element: $(ELEMENT)  ## build the element <jobcast-job> into the package
 
 dev: $(VENV)/.synced .env  ## run the Procfile's worker and server, with the settings in .env
 	$(NODE) $(BIN)/honcho start
@@ -103,7 +110,7 @@ servers:  ## install what the tests start: Redis, RabbitMQ, Chromium, proxies
 	@sh tests/install_servers.sh
 
 # What the integration and end-to-end tests need.
-prepare: $(STOCK_CLIENT)/node_modules/.package-lock.json $(CONSOLE) $(EXAMPLE) servers
+prepare: $(STOCK_CLIENT)/node_modules/.package-lock.json $(CONSOLE) $(ELEMENT) $(EXAMPLE) servers
 
 pytest: prepare  ## the three tiers of tests, with the coverage of their own process
 	$(PYTEST) --cov --cov-report=term:skip-covered
@@ -146,4 +153,4 @@ dist: client/node_modules/.package-lock.json  ## build what a release publishes 
 
 clean:  ## forget what was set up
 	rm -rf $(VENV) $(VENV)-lowest $(VENV)-latest $(STOCK_CLIENT)/node_modules $(BENCH)/node_modules dist htmlcov .coverage .mypy_cache .pytest_cache .ruff_cache
-	rm -rf client/node_modules client/*/node_modules client/examples/*/node_modules client/dist client/examples/*/dist $(dir $(CONSOLE))
+	rm -rf client/node_modules client/*/node_modules client/examples/*/node_modules client/dist client/examples/*/dist $(dir $(CONSOLE)) $(dir $(ELEMENT))

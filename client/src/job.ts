@@ -143,6 +143,11 @@ export class Job implements JobStore {
     return this.#acceptsEvents;
   }
 
+  /** The `seq` of the last known event. */
+  get seq(): number {
+    return this.#cursor.seq;
+  }
+
   get refusalCode(): string | null {
     return this.#refusal?.code ?? null;
   }

@@ -17,6 +17,7 @@ from jobcast.realtime import metrics
 from jobcast.realtime.connection import wire_json
 from jobcast.realtime.connection.origins import OriginGuard, Origins
 from jobcast.realtime.connection.screening import Refused, refuse
+from jobcast.realtime.element_route import element_route
 from jobcast.realtime.gateway import Gateway
 from jobcast.realtime.health import health_routes, metrics_route
 from jobcast.realtime.http.interface import HttpInterface
@@ -103,10 +104,10 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
     """Return the ASGI application of the server process.
 
     The application serves ``/socket.io/``, ``/healthz``, ``/readyz`` and the given routes. Unless
-    ``JOBCAST_HTTP_API`` is off, it also serves ``/jobs/ID``, ``/jobs/ID/events``, ``/events`` and
-    ``/openapi.json``. ``JOBCAST_METRICS`` adds ``/metrics``. ``JOBCAST_PATH_PREFIX`` puts all
-    routes below a path. On SIGTERM the application moves its clients to other processes before the
-    server closes.
+    ``JOBCAST_HTTP_API`` is off, it also serves ``/jobs/ID``, ``/jobs/ID/events``, ``/events``,
+    ``/openapi.json`` and ``/jobcast.js``. ``JOBCAST_METRICS`` adds ``/metrics``.
+    ``JOBCAST_PATH_PREFIX`` puts all routes below a path. On SIGTERM the application moves its
+    clients to other processes before the server closes.
 
     Args:
         settings: the settings; read from the environment by default.
@@ -146,7 +147,10 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
 
     http_routes: list[BaseRoute] = []
     if settings.http_api:
-        http_routes = HttpInterface(gateway.hub, settings, gateway.start).routes()
+        http_routes = [
+            *HttpInterface(gateway.hub, settings, gateway.start).routes(),
+            element_route(),
+        ]
     engine = OriginGuard(socketio.ASGIApp(sio, socketio_path=None), Origins(settings))
     all_routes = [
         *health_routes(gateway),

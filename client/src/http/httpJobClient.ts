@@ -1,0 +1,158 @@
+/** Follows jobs over the HTTP interface: event streams, without Socket.IO. */
+
+import type { ConnectionState } from "../connection.js";
+import { FrameScheduler } from "../frameScheduler.js";
+import { Job, type JobHost } from "../job.js";
+import { isJobId } from "../protocol.js";
+import { Timers } from "../timers.js";
+import { isOpen, JobStream, type StreamHost } from "./jobStream.js";
+import { type RequestToken, TokenCache } from "./tokenCache.js";
+import type { IssuedToken } from "./tokenEndpoint.js";
+
+export interface HttpJobClientOptions {
+  /** The server's URL. Default: the one that the token's endpoint names, else the page's origin. */
+  readonly baseUrl?: string | undefined;
+  /** The source of tokens; null if cookies authenticate the page. */
+  readonly requestToken: RequestToken | null;
+  readonly logLimit: number;
+  /** The last follower is gone. */
+  readonly onIdle?: () => void;
+}
+
+const STREAM_JOBS = 50; // jobs that the server allows in one stream
+// Elements of a page start one after the other, and a browser opens few connections to a host.
+const RESTART_DELAY = 20; // ms
+
+/** Follows jobs over as few streams as possible. */
+export class HttpJobClient implements JobHost, StreamHost {
+  readonly logLimit: number;
+  readonly timers: Timers = new Timers();
+  readonly tokens: TokenCache | null;
+  readonly connectionError = null;
+  connectionState: ConnectionState = "idle";
+  readonly #options: HttpJobClientOptions;
+  readonly #frames = new FrameScheduler();
+  readonly #followedJobs = new Map<string, Job>();
+  #streams: JobStream[] = [];
+  #cancelRestart: (() => void) | null = null;
+
+  constructor(options: HttpJobClientOptions) {
+    this.#options = options;
+    this.logLimit = options.logLimit;
+    this.tokens = options.requestToken && new TokenCache(options.requestToken);
+  }
+
+  /** Return the job with this id. Callers share it while it is followed. */
+  job(jobId: string): Job {
+    const followed = this.#followedJobs.get(jobId);
+    if (followed) {
+      return followed;
+    }
+    const job = new Job(jobId, this);
+    if (!isJobId(jobId)) {
+      job.handleRefused("invalid_request", `invalid job id: ${jobId}`);
+    }
+    return job;
+  }
+
+  /** Retry refused jobs and lost streams now. */
+  reconnect(): void {
+    this.tokens?.discard();
+    for (const job of this.#followedJobs.values()) {
+      if (job.isRefused) {
+        job.markDisconnected();
+      }
+    }
+    this.#scheduleRestart();
+  }
+
+  onFollow(job: Job): void {
+    if (isJobId(job.jobId) && !this.#followedJobs.has(job.jobId)) {
+      if (this.#followedJobs.size === 0) {
+        globalThis.addEventListener?.("online", this.#retryNow);
+      }
+      this.#followedJobs.set(job.jobId, job);
+      this.#scheduleRestart();
+    }
+  }
+
+  onUnfollow(job: Job): void {
+    // An element that moves within the page leaves and returns in the same tick.
+    this.timers.after(0, () => {
+      if (!job.isFollowed && this.#followedJobs.get(job.jobId) === job) {
+        this.#followedJobs.delete(job.jobId);
+        job.reset();
+        this.#scheduleRestart();
+      }
+    });
+  }
+
+  onChange(job: Job): void {
+    if (job.isFollowed) {
+      this.#frames.schedule(job.notify);
+    }
+  }
+
+  onConnect(): void {
+    this.#setConnection("connected");
+  }
+
+  onDisconnect(): void {
+    this.#setConnection("reconnecting");
+  }
+
+  serverUrl(token: IssuedToken | null): URL {
+    const url = new URL(this.#options.baseUrl ?? token?.serverUrl ?? "/", document.baseURI);
+    url.pathname = url.pathname.replace(/\/*$/, "/");
+    url.search = "";
+    url.hash = "";
+    return url;
+  }
+
+  #scheduleRestart(): void {
+    this.#cancelRestart ??= this.timers.after(RESTART_DELAY, () => {
+      this.#cancelRestart = null;
+      this.#restart();
+    });
+  }
+
+  /** Open streams for the jobs that are followed now. They resume where the previous ones were. */
+  #restart(): void {
+    for (const stream of this.#streams) {
+      stream.stop();
+    }
+    const jobs = [...this.#followedJobs.values()].filter(isOpen);
+    this.#streams = chunks(jobs, STREAM_JOBS).map((part) => new JobStream(part, this));
+    if (this.connectionState === "idle" && jobs.length > 0) {
+      this.#setConnection("connecting");
+    }
+    for (const stream of this.#streams) {
+      void stream.run();
+    }
+    if (this.#followedJobs.size === 0) {
+      globalThis.removeEventListener?.("online", this.#retryNow);
+      this.connectionState = "idle";
+      this.#options.onIdle?.();
+    }
+  }
+
+  readonly #retryNow = (): void => {
+    for (const stream of this.#streams) {
+      stream.retryNow();
+    }
+  };
+
+  #setConnection(state: ConnectionState): void {
+    if (state !== this.connectionState) {
+      this.connectionState = state;
+      for (const job of this.#followedJobs.values()) {
+        this.onChange(job);
+      }
+    }
+  }
+}
+
+function chunks<T>(items: readonly T[], size: number): T[][] {
+  const count = Math.ceil(items.length / size);
+  return Array.from({ length: count }, (_, index) => items.slice(index * size, (index + 1) * size));
+}

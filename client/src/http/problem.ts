@@ -1,0 +1,39 @@
+/** The answer of a server that refuses a request. */
+export interface Problem {
+  readonly status: number;
+  readonly code: string;
+  readonly message: string;
+  /** Seconds after which the client may repeat the request. */
+  readonly retry_after?: number;
+}
+
+const FORBIDDEN =
+  "the server refuses this page (403): JOBCAST_CORS_ORIGINS has to contain its origin";
+
+/** Read a problem document (RFC 9457). Proxies answer with other documents. */
+export async function readProblem(response: Response): Promise<Problem> {
+  const { status } = response;
+  const document: unknown = await response.json().catch(() => null);
+  const { code, detail } = Object(document) as Record<string, unknown>;
+  const seconds = Number(response.headers.get("Retry-After") ?? Number.NaN);
+  return {
+    status,
+    code: typeof code === "string" ? code : status === 403 ? "forbidden" : "not_available",
+    message: typeof detail === "string" ? detail : describeStatus(response),
+    ...(seconds >= 0 ? { retry_after: seconds } : {}),
+  };
+}
+
+/** Return whether the same request may succeed later. */
+export function isTemporary({ status }: Problem): boolean {
+  return status === 429 || status >= 500;
+}
+
+function describeStatus({ status, url }: Response): string {
+  if (status === 403) {
+    return FORBIDDEN;
+  }
+  return status === 404
+    ? `no jobcast server at ${url} (404): check the base-url attribute`
+    : `the server answers with HTTP status ${status}`;
+}

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import Valkey
 from tests.e2e.documented import Page, Project, run_package_script, run_stock_script
-from tests.support import ROOT, SECRET, answers, free_port, running, wait_for
+from tests.support import ROOT, answers, free_port, running, wait_for
 
 PROGRESS = Page("docs/how-to/report-progress.md")
 OPEN_JOB = Page("docs/how-to/open-job.md")

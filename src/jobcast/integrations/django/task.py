@@ -50,6 +50,10 @@ class ProgressTask(CeleryProgressTask, DjangoTask):
     abstract = True
 
     def owned_by(self, owner: str | int | UUID) -> OwnedSignature:
+        """Return a signature of this task whose job the subject ``owner`` may follow.
+
+        >>> build.owned_by(request.user.pk).delay_on_commit(report.pk)
+        """
         return OwnedSignature.of(self, owner)
 
     def delay_on_commit(self, *args: Any, **kwargs: Any) -> AsyncResult:

@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from jobcast.events import check_job_id
+from jobcast.events import check_job_id, is_job_id
 from jobcast.issuing import TOKEN_TTL, default_settings, issue_token
 from jobcast.settings import Settings
 
@@ -99,7 +99,7 @@ class Endpoint:
         """
         if user is None:
             return signed_out()
-        if not _is_job_id(job_id):
+        if not is_job_id(job_id):
             return no_such_job()
         token = issue_token(user, ttl=PROXY_TOKEN_TTL, settings=self.settings)
         url = f"{self._server_url}{_path_of(job_id)}{f'?{query}' if query else ''}"
@@ -153,11 +153,3 @@ def problem(status: HTTPStatus, code: str, detail: str) -> Answer:
 
 def _path_of(job_id: str) -> str:
     return f"/jobs/{quote(job_id, safe='')}"
-
-
-def _is_job_id(job_id: str) -> bool:
-    try:
-        check_job_id(job_id)
-    except ValueError:
-        return False
-    return True

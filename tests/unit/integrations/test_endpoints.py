@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -9,13 +10,13 @@ from threading import Thread
 from typing import Any, ClassVar, NamedTuple
 from uuid import UUID
 
+import httpx
 import jwt
 import pytest
 from fastapi import FastAPI, Header, HTTPException
 from flask import Flask, request
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.testclient import TestClient
 
 from jobcast.integrations.fastapi import router
 from jobcast.integrations.flask import blueprint
@@ -68,13 +69,13 @@ def starlette_site_with_coroutine(**options: Any) -> Ask:
 
 
 def asked_by(app: Any) -> Ask:
-    client = TestClient(app, follow_redirects=False)
-
-    def ask(method: str, path: str, user: str = "") -> Answer:
-        response = client.request(method, path, headers={"x-user": user})
+    async def request(method: str, path: str, user: str) -> Answer:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://site") as client:
+            response = await client.request(method, path, headers={"x-user": user})
         return Answer(response.status_code, response.headers, response.content)
 
-    return ask
+    return lambda method, path, user="": asyncio.run(request(method, path, user))
 
 
 def flask_site(**options: Any) -> Ask:

@@ -62,8 +62,10 @@ def test_site_without_users_is_a_warning() -> None:
 
 
 def test_task_without_delay_on_commit_is_a_warning(app: Celery) -> None:
-    app.task(base=jobcast.ProgressTask, shared=False, name="reports.old")(lambda: None)
-    app.task(base=ProgressTask, shared=False, name="reports.new")(lambda: None)
+    def work() -> None: ...
+
+    app.task(base=jobcast.ProgressTask, shared=False, name="reports.old")(work)
+    app.task(base=ProgressTask, shared=False, name="reports.new")(work)
     warned = [
         message.msg
         for message in run_checks(tags=["jobcast"])

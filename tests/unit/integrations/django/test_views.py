@@ -84,9 +84,9 @@ def test_token_needs_djangos_csrf_token(user: Any) -> None:
 
 @override_settings(JOBCAST={"PUBLIC_URL": "https://jobs.example.com"})
 def test_events_are_redirected_to_the_server(client: Client) -> None:
-    response = client.get("/jobcast/jobs/a/b c/events?after=x.1")
+    response = client.get("/jobcast/jobs/a/b+c/events?after=x.1")
     assert response.status_code == 307
-    assert response["Location"] == "https://jobs.example.com/jobs/a%2Fb%20c/events?after=x.1"
+    assert response["Location"] == "https://jobs.example.com/jobs/a%2Fb%2Bc/events?after=x.1"
 
 
 @pytest.mark.parametrize("path", ["jobs/%00", "jobs/%00/events"])

@@ -44,6 +44,10 @@ DEFAULT_DRAIN_SECONDS: Final = 5
 DEFAULT_ENQUEUE_TIMEOUT: Final = 0.25  # seconds
 SECRET_MIN_LENGTH: Final = 32  # bytes; RFC 7518 requires it of an HS256 key
 
+#: The settings with keys that verify or sign tokens.
+TOKEN_KEYS: Final = (
+    "jwt_secret", "jwt_secrets", "jwt_public_key", "jwt_public_keys", "jwt_private_key", "jwks_url",
+)  # fmt: skip
 HMAC_ALGORITHMS: Final = ("HS256", "HS384", "HS512")
 KEY_ALGORITHMS: Final = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
@@ -152,11 +156,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         Raises:
             SettingsError: a value is wrong. The message names the variable and the expected value.
         """
+        conf = {} if celery_conf is None else celery_conf
         # The application's own settings complete the environment, and no explicit mapping.
-        defaults = {} if environ is not None else _defaults()
+        defaults = {} if environ is not None else application_defaults(os.environ, conf)
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
-        conf = {} if celery_conf is None else celery_conf
         for name, parse in _PARSERS.items():
             variable = PREFIX + name.upper()
             source, text = _given(environ, variable)
@@ -315,6 +319,29 @@ def use_defaults(defaults: Defaults) -> None:
     """
     global _defaults
     _defaults = defaults
+
+
+def application_defaults(
+    environ: Mapping[str, str], celery_conf: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return the values of :func:`use_defaults`.
+
+    Without its keys for tokens if the environment or the Celery configuration has one: the keys of
+    two sources would contradict each other.
+    """
+    defaults = _defaults()
+    has_key = any(
+        _given(environ, PREFIX + name.upper())[1] or _given(celery_conf, PREFIX.lower() + name)[1]
+        for name in TOKEN_KEYS
+    )
+    if not has_key:
+        return defaults
+    return {name: value for name, value in defaults.items() if not is_token_key(name)}
+
+
+def is_token_key(variable: str) -> bool:
+    """Return whether a variable, or the file that it names, has a key for tokens."""
+    return variable.removeprefix(PREFIX).removesuffix(FILE_SUFFIX).lower() in TOKEN_KEYS
 
 
 def _shown(name: str, value: Any) -> Any:

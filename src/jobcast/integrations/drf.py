@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from jobcast.integrations.django import conf
-from jobcast.integrations.django.sessions import subject_of
+from jobcast.integrations.django.sessions import subject_of, token_id_of
 from jobcast.integrations.endpoint import PRIVATE
 
 
@@ -41,7 +41,9 @@ class TokenView(APIView):
         user = subject_of(request)
         if user is None:
             raise NotAuthenticated
-        return Response(conf.endpoint().issue(user), headers=dict(PRIVATE))
+        return Response(
+            conf.endpoint().issue(user, jti=token_id_of(request)), headers=dict(PRIVATE)
+        )
 
 
 class SubmissionSerializer(serializers.Serializer):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
+from http.client import HTTPException
 from typing import Any, Final
-from urllib.error import HTTPError, URLError
-from urllib.parse import quote
+from urllib.error import HTTPError
+from urllib.parse import parse_qsl, quote, urlencode
 from urllib.request import Request, urlopen
 from uuid import UUID
 
@@ -102,7 +103,7 @@ class Endpoint:
         if not is_job_id(job_id):
             return no_such_job()
         token = issue_token(user, ttl=PROXY_TOKEN_TTL, settings=self.settings)
-        url = f"{self._server_url}{_path_of(job_id)}{f'?{query}' if query else ''}"
+        url = f"{self._server_url}{_path_of(job_id)}{_with_query(query, 'wait', 'logs')}"
         request = Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310
         try:
             with urlopen(request, timeout=PROXY_TIMEOUT) as response:  # noqa: S310
@@ -110,7 +111,7 @@ class Endpoint:
         except HTTPError as exc:
             with exc:
                 return Answer(exc.code, exc.read(), exc.headers.get_content_type())
-        except (URLError, OSError):
+        except (OSError, HTTPException):  # urllib raises the latter for an incomplete answer
             return problem(
                 HTTPStatus.BAD_GATEWAY, "unavailable", "The server of jobs cannot be reached."
             )
@@ -122,7 +123,7 @@ class Endpoint:
             ValueError: the id cannot be a job's.
         """
         path = _path_of(check_job_id(job_id))
-        return f"{self.settings.client_url}{path}/events{f'?{query}' if query else ''}"
+        return f"{self.settings.client_url}{path}/events{_with_query(query, 'after')}"
 
     @property
     def _server_url(self) -> str:
@@ -153,3 +154,9 @@ def problem(status: HTTPStatus, code: str, detail: str) -> Answer:
 
 def _path_of(job_id: str) -> str:
     return f"/jobs/{quote(job_id, safe='')}"
+
+
+def _with_query(query: str, *names: str) -> str:
+    """Return the part of a URL with these parameters of a query; empty if it has none of them."""
+    chosen = [(name, value) for name, value in parse_qsl(query) if name in names]
+    return f"?{urlencode(chosen)}" if chosen else ""

@@ -126,7 +126,9 @@ def test_token_is_only_issued_to_a_post_request(make_site: Callable[..., Ask]) -
 
 
 def test_events_are_redirected_to_the_server(make_site: Callable[..., Ask]) -> None:
-    answer = make_site(settings=SETTINGS)("GET", "/jobcast/jobs/a/b/events?after=x.1", "alice")
+    answer = make_site(settings=SETTINGS)(
+        "GET", "/jobcast/jobs/a/b/events?after=x.1&token=t", "alice"
+    )
     assert answer.status == 307
     assert answer.headers["location"] == "https://jobs.example.com/jobs/a%2Fb/events?after=x.1"
 
@@ -176,7 +178,7 @@ def test_snapshot_is_the_answer_of_the_server(
     make_site: Callable[..., Ask], job_server: str
 ) -> None:
     ask = make_site(settings=SETTINGS, internal_url=job_server)
-    found = ask("GET", "/jobcast/jobs/a/b?logs=3", "alice")
+    found = ask("GET", "/jobcast/jobs/a/b?logs=3&token=%C3%A9", "alice")
     missing = ask("GET", "/jobcast/jobs/other", "alice")
     assert (found.status, found.json) == (200, {"status": "complete"})
     assert (missing.status, missing.json["code"]) == (404, "job_not_found")

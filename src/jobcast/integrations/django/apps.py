@@ -15,10 +15,11 @@ class JobcastConfig(AppConfig):
     verbose_name = "jobcast"
 
     def ready(self) -> None:
-        from django.contrib.auth.signals import user_logged_out
+        from django.contrib.auth.signals import user_logged_in, user_logged_out
 
         from jobcast.integrations.django import checks, conf, sessions
 
         use_defaults(conf.variables)
         checks.register()
+        user_logged_in.connect(sessions.name_session, dispatch_uid="jobcast.sign_in")
         user_logged_out.connect(sessions.revoke_on_sign_out, dispatch_uid="jobcast.sign_out")

@@ -14,16 +14,12 @@ from django.utils.crypto import salted_hmac
 
 from jobcast.integrations.endpoint import Endpoint
 from jobcast.issuing import TOKEN_TTL, default_settings
-from jobcast.settings import FILE_SUFFIX, PREFIX, text_of
+from jobcast.settings import FILE_SUFFIX, PREFIX, application_defaults, is_token_key, text_of
 
 #: The keys of the setting that only Django's processes use. All others are settings of jobcast.
 OWN_KEYS: Final = ("TOKEN_TTL", "INTERNAL_URL")
 AUTHENTICATE: Final = "jobcast.integrations.django:authenticate"
 SALT: Final = "jobcast.integrations.django.token"
-
-_KEYS: Final = (
-    "JWT_SECRET", "JWT_SECRETS", "JWT_PUBLIC_KEY", "JWT_PUBLIC_KEYS", "JWT_PRIVATE_KEY", "JWKS_URL",
-)  # fmt: skip
 
 
 def given() -> Mapping[str, Any]:
@@ -40,7 +36,7 @@ def variables() -> dict[str, Any]:
     """
     values = {"AUTHENTICATE": AUTHENTICATE, **given()}
     found = {f"{PREFIX}{key}": value for key, value in values.items() if key not in OWN_KEYS}
-    if not _has_key(found) and not _has_key(os.environ):
+    if not any(value and is_token_key(name) for name, value in found.items()):
         keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
         found[f"{PREFIX}JWT_SECRETS"] = [_secret_of(key) for key in keys]
     return found
@@ -48,28 +44,23 @@ def variables() -> dict[str, Any]:
 
 def export() -> None:
     """Put the settings into the environment, for a server process and the processes it starts."""
-    for name, value in variables().items():
-        if not _is_given(os.environ, name):
+    for name, value in application_defaults(os.environ, {}).items():
+        is_given = os.environ.get(name) or os.environ.get(f"{name}{FILE_SUFFIX}")
+        if not is_given:
             os.environ[name] = text_of(value)
+
+
+def token_ttl() -> float:
+    """Return the lifetime of tokens, in seconds."""
+    ttl: float = given().get("TOKEN_TTL", TOKEN_TTL)
+    return ttl
 
 
 def endpoint() -> Endpoint:
     """Return the endpoints for the present settings."""
-    return Endpoint(
-        default_settings(),
-        ttl=given().get("TOKEN_TTL", TOKEN_TTL),
-        internal_url=given().get("INTERNAL_URL"),
-    )
+    internal_url = given().get("INTERNAL_URL")
+    return Endpoint(default_settings(), ttl=token_ttl(), internal_url=internal_url)
 
 
 def _secret_of(key: str | bytes) -> str:
     return salted_hmac(SALT, "token", secret=key, algorithm="sha256").hexdigest()
-
-
-def _has_key(values: Mapping[str, Any]) -> bool:
-    return any(_is_given(values, f"{PREFIX}{key}") for key in _KEYS)
-
-
-def _is_given(values: Mapping[str, Any], name: str) -> bool:
-    """Return whether a mapping has a variable, or the name of a file with its value."""
-    return bool(values.get(name) or values.get(name + FILE_SUFFIX))

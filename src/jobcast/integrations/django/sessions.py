@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import django
 from django.apps import apps
 from django.conf import settings
+from django.contrib.auth import SESSION_KEY
 
 from jobcast.errors import SettingsError, TransportError
 from jobcast.integrations.django import conf
@@ -38,17 +39,22 @@ def subject_of(request: Any) -> str | None:
 
 
 def token_id_of(request: Any) -> str | None:
-    """Return the id of the tokens of a request's session; None if there is no session.
+    """Return the id of the tokens of a request's session; None if no user has signed in to one.
 
     All tokens of a session have the same id, so that signing out can revoke them.
     """
     session = getattr(request, "session", None)
-    if session is None:
+    if session is None or SESSION_KEY not in session:
         return None
     if ID_IN_SESSION not in session:
         session[ID_IN_SESSION] = secrets.token_hex(16)
     found: str = session[ID_IN_SESSION]
     return found
+
+
+def name_session(request: Any = None, **_: Any) -> None:
+    """Give a new session its id, before concurrent requests would each give it another one."""
+    token_id_of(request)
 
 
 def revoke_on_sign_out(request: Any = None, **_: Any) -> None:
@@ -61,12 +67,12 @@ def revoke_on_sign_out(request: Any = None, **_: Any) -> None:
     if not token_id:
         return
     try:
-        revoke(jti=token_id, settings=default_settings(), ttl=conf.endpoint().ttl)
+        revoke(jti=token_id, settings=default_settings(), ttl=conf.token_ttl())
     except (TransportError, SettingsError) as exc:
         logger.warning(
             "could not close the connections of a user who signed out: %s; their tokens stay valid"
             " for up to %d s (JOBCAST['TOKEN_TTL'])",
-            exc, conf.endpoint().ttl,
+            exc, conf.token_ttl(),
         )  # fmt: skip
 
 

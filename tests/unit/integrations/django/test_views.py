@@ -17,6 +17,7 @@ from jobcast.errors import PublishFailed
 from jobcast.integrations.django import authenticate, conf
 from jobcast.integrations.django.sessions import ID_IN_SESSION
 from jobcast.issuing import default_settings
+from jobcast.settings import Settings
 from jobcast.tokens import TokenVerifier
 from tests.support import free_port
 
@@ -125,6 +126,8 @@ def test_explicit_key_replaces_that_of_djangos_secret(monkeypatch: pytest.Monkey
     monkeypatch.delenv("JOBCAST_JWT_SECRET")
     with override_settings(JOBCAST={"JWT_SECRET": "d" * 32}):
         assert [key.text for key in default_settings().secrets] == ["d" * 32]
+    conf = {"jobcast_jwt_secret": "c" * 32}
+    assert [key.text for key in Settings.load(celery_conf=conf).secrets] == ["c" * 32]
 
 
 def test_environment_takes_precedence_over_djangos_settings(
@@ -170,11 +173,14 @@ def test_signing_out_revokes_the_tokens_of_the_session(
     assert [call["jti"] for call in revoked] == [claims_of(token)["jti"]]
 
 
-def test_signing_out_without_a_token_revokes_nothing(
-    client: Client, revoked: list[dict[str, Any]]
-) -> None:
-    client.logout()
+def test_signing_out_without_signing_in_revokes_nothing(revoked: list[dict[str, Any]]) -> None:
+    Client().logout()
     assert revoked == []
+
+
+def test_concurrent_requests_of_a_new_session_get_the_same_id(client: Client) -> None:
+    """Signing in has named the session: each of them would otherwise store an id of its own."""
+    assert ID_IN_SESSION in client.session
 
 
 def test_user_can_sign_out_while_the_transport_is_down(

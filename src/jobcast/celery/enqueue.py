@@ -108,8 +108,8 @@ def announce(
         headers.setdefault(OWNER_HEADER, inside.owner)
     reserved = current_reservation(job_id)
     if reserved is not None:
-        headers[SENDING_HEADER] = reserved.origin.run.sending
-        _set_sending_job(reserved)
+        headers[SENDING_HEADER] = reserved.job.origin.run.sending
+        _set_sending_job(reserved.job)
         return
     headers[SENDING_HEADER] = draw()
     if inside is not None and inside.replaced and inside.job_id == job_id:
@@ -137,11 +137,14 @@ def reserve(app: Celery, name: str, job_id: str, headers: Mapping[str, Any]) -> 
     inside = _sending_job()
     owner = origin_of(headers).owner or (None if inside is None else inside.owner)
     run = Run(sending=draw(), delivery=draw())
+    runtime = get_runtime(app.conf)
+    if runtime is None or not runtime.publisher.has_leases:
+        return None
     job = new_job(job_id, origin=Origin(owner, run=run), celery_conf=app.conf)
-    if not isinstance(job, Job) or not job.source.publisher.has_leases:
+    if not isinstance(job, Job):
         return None
     _publish_queued(job, app, name)
-    return Reservation(job)
+    return Reservation(job, runtime)
 
 
 def _publish_queued(job: Job, app: Celery, name: str) -> None:
@@ -168,9 +171,12 @@ def fields_of(headers: Mapping[str, Any], body: object) -> Mapping[str, Any]:
     return body if "id" not in headers and isinstance(body, Mapping) else headers
 
 
-def _sent(**_: object) -> None:
+def _sent(headers: Mapping[str, Any], body: object = None, **_: object) -> None:
     """Note that the message is sent, so that a later error does not fail the job."""
     _set_sending_job(None)
+    reserved = current_reservation(job_id_of(fields_of(headers, body).get("id")))
+    if reserved is not None:
+        reserved.is_sent = True
 
 
 def _set_sending_job(job: Job | None) -> None:

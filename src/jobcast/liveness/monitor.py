@@ -89,7 +89,7 @@ def _event(finding: Finding) -> Outgoing:
     active: Literal["queued", "started"] = "queued" if is_reservation(run) else "started"
     match finding.kind:
         case "stalled":
-            stalled = JobStatus(job_id=job_id, status="stalled", attempt=run.attempt or 1)
+            stalled = JobStatus(job_id=job_id, status="stalled", attempt=run.attempt or UNSET)
             return Outgoing.of(stalled, origin, requires=active)
         case "revived":
             revived = JobStatus(job_id=job_id, status=active, attempt=run.attempt or UNSET)

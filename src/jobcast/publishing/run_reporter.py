@@ -14,7 +14,6 @@ from jobcast.publishing.progress import Number, Shown, Stage, number
 from jobcast.publishing.sanitize import safe_text
 from jobcast.transports import Origin
 from jobcast.transports.base import Required
-from jobcast.transports.leases import Lease
 
 # A progress as the task reported it: timestamp, percentage, message, current, total, stage, and
 # the start time of the tracked loop. A plain tuple, because most are replaced before they are read.
@@ -42,9 +41,6 @@ class JobPublisher(Protocol):
     def add(self, job: RunReporter, event: JobEvent) -> Sent: ...
     def flush(self, timeout: float = ...) -> bool: ...
     def hurry(self) -> None: ...
-    def release(self, lease: Lease) -> None: ...
-    @property
-    def has_leases(self) -> bool: ...
 
 
 class RunReporter:

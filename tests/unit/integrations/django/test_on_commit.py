@@ -14,6 +14,7 @@ from django.db.transaction import TransactionManagementError
 from kombu.exceptions import OperationalError
 
 import jobcast
+from jobcast.celery.enqueue import reserve
 from jobcast.celery.headers import SENDING_HEADER, origin_of
 from jobcast.integrations.django import ProgressTask
 from jobcast.publishing import runtime
@@ -199,6 +200,29 @@ def test_broker_that_fails_at_the_commit_ends_the_job(
     store.wait_state(job.id, "error")
     assert '"error":"NotSent"' in store.packets(job.id)[-1]
     assert len(store.packets(job.id)) == 2
+
+
+def test_error_after_the_message_is_sent_does_not_end_the_job(
+    build: Any, store: Store, sent: list[dict[str, Any]]
+) -> None:
+    job_id = new_id()
+    reservation = reserve(build.app, build.name, job_id, {})
+    assert reservation is not None
+    with pytest.raises(KeyboardInterrupt), reservation.sending():
+        build.apply_async(task_id=job_id)
+        raise KeyboardInterrupt
+    wait_for(lambda: not store.leases(), "released lease")
+    assert store.state(job_id) == "queued"
+    assert len(sent) == 1
+
+
+def test_task_that_its_sender_runs_itself_completes_at_the_commit(build: Any, store: Store) -> None:
+    build.app.conf.task_always_eager = True
+    with transaction.atomic():
+        job = build.owned_by("alice").delay_on_commit(1, 2)
+        assert store.state(job.id) == "queued"
+    store.wait_state(job.id, "complete")
+    wait_for(lambda: not store.leases(), "released lease")
 
 
 def test_arguments_that_cannot_be_sent_end_the_job(build: Any, store: Store) -> None:

@@ -13,7 +13,10 @@ UV = [sys.executable, "-m", "uv"]
 
 def build_wheel(directory: Path) -> Path:
     """Build the wheel of this checkout."""
-    _run([*UV, "build", "--quiet", "--wheel", "--out-dir", str(directory), str(ROOT)])
+    _run([
+        sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(directory),
+        str(ROOT),
+    ])  # fmt: skip
     (wheel,) = directory.glob("*.whl")
     return wheel
 

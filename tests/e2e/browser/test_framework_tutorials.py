@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -81,7 +82,7 @@ class Reader:
         """Start Valkey, the worker, the server and the site, and wait until they are ready."""
         with ExitStack() as stack:
             valkey = stack.enter_context(running(self.enter(self.valkey)))
-            valkey.expect(lambda: "eady to accept connections" in valkey.log, "Valkey")
+            valkey.expect(lambda: listens(self._ports["6379"]), "Valkey")
             working = stack.enter_context(running(self.enter(worker)))
             serving = stack.enter_context(running(self.enter(server)))
             site_process = stack.enter_context(running(self.enter(site)))
@@ -92,6 +93,11 @@ class Reader:
 
     def _with_ports(self, text: str) -> str:
         return re.sub("|".join(PORTS), lambda found: self._ports[found[0]], text)
+
+
+def listens(port: str) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", int(port))) == 0
 
 
 MakeReader = Callable[[str], Reader]

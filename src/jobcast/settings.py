@@ -158,7 +158,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         """
         conf = {} if celery_conf is None else celery_conf
         # The application's own settings complete the environment, and no explicit mapping.
-        defaults = {} if environ is not None else application_defaults(os.environ, conf)
+        defaults: Mapping[str, Any] = (
+            {} if environ is not None else application_defaults(os.environ, conf)
+        )
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
         for name, parse in _PARSERS.items():

@@ -47,7 +47,7 @@ def router(
         options: further options of ``APIRouter``, such as ``prefix`` and ``tags``.
     """
     endpoint = Endpoint(settings, ttl=ttl, internal_url=internal_url)
-    router = APIRouter(**options)
+    found = APIRouter(**options)
     user_of_request: Any = Depends(current_user)
 
     def token(user: Any = user_of_request) -> Response:
@@ -63,8 +63,8 @@ def router(
         """Redirect to the event stream of a job of the user."""
         return redirect(endpoint, user, job_id, request.url.query)
 
-    router.add_api_route("/token", token, methods=["POST"], response_model=Token)
+    found.add_api_route("/token", token, methods=["POST"], response_model=Token)
     # A job id may contain slashes.
-    router.add_api_route("/jobs/{job_id:path}/events", events, status_code=307)
-    router.add_api_route("/jobs/{job_id:path}", snapshot)
-    return router
+    found.add_api_route("/jobs/{job_id:path}/events", events, status_code=307)
+    found.add_api_route("/jobs/{job_id:path}", snapshot)
+    return found

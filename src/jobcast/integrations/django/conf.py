@@ -63,4 +63,5 @@ def endpoint() -> Endpoint:
 
 
 def _secret_of(key: str | bytes) -> str:
-    return salted_hmac(SALT, "token", secret=key, algorithm="sha256").hexdigest()
+    digest: str = salted_hmac(SALT, "token", secret=key, algorithm="sha256").hexdigest()
+    return digest

@@ -39,7 +39,7 @@ def jobcast_progress(
 
 def _csrf_token(context: template.Context) -> str:
     request: Any = context.get("request")
-    return "" if request is None else get_token(request)
+    return "" if request is None else str(get_token(request))
 
 
 def _nonce(context: template.Context) -> str:

@@ -24,7 +24,7 @@ from tests.support import (
     running,
 )
 
-APP = "tests.django_site.app"
+APP = "tests.support.django_site.app"
 
 
 class Site(NamedTuple):
@@ -40,7 +40,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterator[S
     folder = tmp_path_factory.mktemp("site")
     port = free_port()
     env = {
-        "DJANGO_SETTINGS_MODULE": "tests.django_site.settings",
+        "DJANGO_SETTINGS_MODULE": "tests.support.django_site.settings",
         "TEST_DATABASE": str(folder / "site.sqlite3"),
         "TEST_REDIS": valkey.url,
         "TEST_QUEUE": new_id("queue"),
@@ -72,7 +72,7 @@ def django_admin(manage: list[str], env: dict[str, str], *arguments: str) -> str
 @contextmanager
 def request(site: Site, outcome: str, job_id: str) -> Iterator[subprocess.Popen[str]]:
     """Begin a request. The block runs while its transaction is open and the job is queued."""
-    argv = [sys.executable, "-m", "tests.django_site.view", outcome, job_id]
+    argv = [sys.executable, "-m", "tests.support.django_site.view", outcome, job_id]
     with subprocess.Popen(
         argv, cwd=ROOT, env={**os.environ, **site.env}, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -85,7 +85,7 @@ def announce(
     A task that a job sends belongs to the job's owner, unless its message names another one. A
     retry is published here, too, because another worker may begin it as soon as it is sent.
     """
-    inside = _sending_job()
+    inside = _parent_job()
     headers.pop(DELIVERY_HEADER, None)
     for name in OPTIONS:
         # A task that is sent by name bypasses ProgressTask.apply_async().
@@ -134,7 +134,7 @@ def reserve(app: Celery, name: str, job_id: str, headers: Mapping[str, Any]) -> 
         The reservation; None if the job cannot be published, or if the transport has no leases:
         without a lease, the job would stay queued if this process dies.
     """
-    inside = _sending_job()
+    inside = _parent_job()
     owner = origin_of(headers).owner or (None if inside is None else inside.owner)
     run = Run(sending=draw(), delivery=draw())
     runtime = get_runtime(app.conf)
@@ -149,14 +149,14 @@ def reserve(app: Celery, name: str, job_id: str, headers: Mapping[str, Any]) -> 
 
 def _publish_queued(job: Job, app: Celery, name: str) -> None:
     runtime = get_runtime(app.conf)
-    if _sending_job() is None and runtime is not None:
+    if _parent_job() is None and runtime is not None:
         # Outside of a job, the sender is probably a web request, which must not wait long.
         job.flush_timeout = runtime.settings.enqueue_timeout
     job.queued(task=name)
     job.settle()
 
 
-def _sending_job() -> Job | None:
+def _parent_job() -> Job | None:
     """Return the job whose run sends a task; None outside of a job."""
     job = current_job()
     return job if isinstance(job, Job) else None

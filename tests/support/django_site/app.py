@@ -1,4 +1,4 @@
-"""The Celery application: ``celery -A tests.django_site.app worker``."""
+"""The Celery application: ``celery -A tests.support.django_site.app worker``."""
 
 import os
 
@@ -6,7 +6,7 @@ from celery import Celery, shared_task
 
 from jobcast.integrations.django import ProgressTask
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.django_site.settings")
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.support.django_site.settings")
 
 app = Celery("django_site")
 app.config_from_object("django.conf:settings", namespace="CELERY")

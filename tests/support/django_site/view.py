@@ -1,4 +1,4 @@
-"""A request that creates a user and starts a job: ``python -m tests.django_site.view OUTCOME JOB``.
+"""A request that creates a user and starts a job: ``python -m tests.support.django_site.view OUTCOME JOB``.
 
 The transaction ends with ``commit`` or ``rollback``, or never with ``hang``. The program prints a
 line when the job is queued, and goes on at the next line of its input.
@@ -8,7 +8,7 @@ import sys
 
 import django
 
-from tests.django_site import app as application
+from tests.support.django_site import app as application
 
 django.setup()
 

@@ -131,6 +131,20 @@ def expect_running(tab: Tab) -> None:
 def expect_end(tab: Tab) -> None:
     expect(element_of(tab)).to_have_attribute("status", "complete")
     expect(tab.get_by_role("log")).to_contain_text("page 99 is done")
+    job_id = element_of(tab).get_attribute("job-id")
+    state = tab.evaluate(
+        "id => fetch(`/jobcast/jobs/${id}`).then((answer) => answer.json())", job_id
+    )
+    assert (state["status"], state["result"]) == ("complete", {"pages": 100})
+
+
+RESULT_OF_STREAM = """id => new Promise((resolve) => {
+  const source = new EventSource(`/jobcast/jobs/${id}/events`, { withCredentials: true });
+  source.addEventListener("job_complete", ({ data }) => {
+    source.close();
+    resolve(JSON.parse(data).result);
+  });
+})"""
 
 
 def test_django_shows_a_job_until_its_end_or_the_sign_out(
@@ -153,6 +167,9 @@ def test_django_shows_a_job_until_its_end_or_the_sign_out(
         expect_running(tab)
         tab.reload()
         expect_end(tab)
+        # The server recognises the cookie of Django's session.
+        job_id = element_of(tab).get_attribute("job-id")
+        assert tab.evaluate(RESULT_OF_STREAM, job_id) == {"pages": 100}
         tab.get_by_role("button", name="Build").click()
         expect_running(tab)
         sign_out_in_another_tab(context, reader.url)

@@ -1,4 +1,6 @@
-"""A request that creates a user and starts a job: ``python -m tests.support.django_site.view OUTCOME JOB``.
+"""A request that creates a user and starts a job.
+
+``python -m tests.support.django_site.view OUTCOME JOB``
 
 The transaction ends with ``commit`` or ``rollback``, or never with ``hang``. The program prints a
 line when the job is queued, and goes on at the next line of its input.

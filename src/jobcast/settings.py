@@ -44,6 +44,10 @@ DEFAULT_DRAIN_SECONDS: Final = 5
 DEFAULT_ENQUEUE_TIMEOUT: Final = 0.25  # seconds
 SECRET_MIN_LENGTH: Final = 32  # bytes; RFC 7518 requires it of an HS256 key
 
+#: The settings with keys that verify or sign tokens.
+TOKEN_KEYS: Final = (
+    "jwt_secret", "jwt_secrets", "jwt_public_key", "jwt_public_keys", "jwt_private_key", "jwks_url",
+)  # fmt: skip
 HMAC_ALGORITHMS: Final = ("HS256", "HS384", "HS512")
 KEY_ALGORITHMS: Final = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
@@ -63,6 +67,8 @@ _OTHERS: Final = ("JOBCAST_TOKEN", "JOBCAST_DEMO", "JOBCAST_DEMO_TOKEN_SECONDS")
 _OF_KUBERNETES: Final = re.compile(r"_SERVICE_(HOST|PORT)(_|$)|_PORT_\d+_(TCP|UDP|SCTP)(_|$)")
 
 N = TypeVar("N", int, float)
+
+Defaults = Callable[[], Mapping[str, Any]]
 
 LogLevel = Literal["off", "debug", "info", "warning", "error", "critical"]
 
@@ -151,14 +157,20 @@ class Settings(Struct, frozen=True, kw_only=True):
         Raises:
             SettingsError: a value is wrong. The message names the variable and the expected value.
         """
+        conf = {} if celery_conf is None else celery_conf
+        # The application's own settings complete the environment, and no explicit mapping.
+        defaults: Mapping[str, Any] = (
+            {} if environ is not None else application_defaults(os.environ, conf)
+        )
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
-        conf = {} if celery_conf is None else celery_conf
         for name, parse in _PARSERS.items():
             variable = PREFIX + name.upper()
             source, text = _given(environ, variable)
             if not text:
                 source, text = _given(conf, variable.lower())
+            if not text:
+                source, text = _given(defaults, variable)
             if not text:
                 continue
             try:
@@ -295,6 +307,46 @@ class Settings(Struct, frozen=True, kw_only=True):
         return f"Settings({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
 
 
+_defaults: Defaults = dict
+
+
+def use_defaults(defaults: Defaults) -> None:
+    """Complete the settings of this process from another source, such as Django's settings.
+
+    They apply where neither the environment nor Celery's configuration has a value.
+
+    Args:
+        defaults: returns a mapping with the ``JOBCAST_*`` variables.
+
+    >>> use_defaults(lambda: {"JOBCAST_PORT": 9000})
+    """
+    global _defaults
+    _defaults = defaults
+
+
+def application_defaults(
+    environ: Mapping[str, str], celery_conf: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return the values of :func:`use_defaults`.
+
+    Without its keys for tokens if the environment or the Celery configuration has one: the keys of
+    two sources would contradict each other.
+    """
+    defaults = _defaults()
+    has_key = any(
+        _given(environ, PREFIX + name.upper())[1] or _given(celery_conf, PREFIX.lower() + name)[1]
+        for name in TOKEN_KEYS
+    )
+    if not has_key:
+        return defaults
+    return {name: value for name, value in defaults.items() if not is_token_key(name)}
+
+
+def is_token_key(variable: str) -> bool:
+    """Return whether a variable, or the file that it names, has a key for tokens."""
+    return variable.removeprefix(PREFIX).removesuffix(FILE_SUFFIX).lower() in TOKEN_KEYS
+
+
 def _shown(name: str, value: Any) -> Any:
     """Return the value of a setting with its secrets masked. The name decides whether it is one."""
     if _is_secret(name, value):
@@ -320,7 +372,7 @@ def _given(values: Mapping[str, Any], name: str) -> tuple[str, str]:
         SettingsError: both the key and its ``_FILE`` variant are set, or the file cannot be read.
     """
     file_key = name + (FILE_SUFFIX if name.isupper() else FILE_SUFFIX.lower())
-    text, path = _text(values.get(name)), _text(values.get(file_key))
+    text, path = text_of(values.get(name)), text_of(values.get(file_key))
     if text and path:
         raise SettingsError(
             name.upper(), f"and {file_key.upper()} are both set: only one of them may be"
@@ -342,8 +394,8 @@ def _read(variable: str, path: str) -> str:
     return text
 
 
-def _text(raw: object) -> str:
-    """Return a value as text; an empty string if it is not set."""
+def text_of(raw: object) -> str:
+    """Return the value of a setting as text; an empty string if it is not set."""
     if raw is None:
         return ""
     return (",".join(map(str, raw)) if isinstance(raw, list | tuple) else str(raw)).strip()

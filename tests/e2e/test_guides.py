@@ -12,14 +12,15 @@ import pytest
 
 from tests.conftest import Valkey
 from tests.e2e.documented import Page, Project, run_package_script, run_stock_script
-from tests.support import ROOT, SECRET, answers, free_port, running, wait_for
+from tests.support import ROOT, answers, free_port, running, wait_for
 
 PROGRESS = Page("docs/how-to/report-progress.md")
 OPEN_JOB = Page("docs/how-to/open-job.md")
 OWN_SERVER = Page("docs/how-to/own-server.md")
 FOLLOW = Page("docs/how-to/follow-jobs.md")
 FASTAPI = Page("docs/how-to/fastapi.md")
-DJANGO = Page("docs/how-to/django.md")
+# tests/e2e/browser/test_flask_behind_nginx.py runs the module of this page.
+FLASK = Page("docs/how-to/flask.md")
 # tests/e2e/browser/test_event_source.py runs the module of this page.
 HTTP = Page("docs/how-to/follow-over-http.md")
 TESTING = Page("docs/how-to/testing.md")
@@ -40,7 +41,7 @@ def test_every_module_of_a_guide_is_run_by_a_test() -> None:
         for path in (ROOT / "docs" / "how-to").glob("*.md")
         for name in Page(str(path.relative_to(ROOT))).modules
     }
-    assert documented == MODULES.keys() | DJANGO.modules.keys() | HTTP.modules.keys()
+    assert documented == MODULES.keys() | FLASK.modules.keys() | HTTP.modules.keys()
     assert set(MODULES) == {
         "tasks.py", "more.py", "discreet.py", "nightly.py", "elsewhere.py", "shop.py", "server.py",
         "follow.py", "wait.py", "api.py", "test_tasks.py", "test_worker.py", "rules.py",
@@ -176,7 +177,7 @@ def test_fastapi_serves_tokens_jobs_and_the_socket(project: Project) -> None:
     (line,) = FASTAPI.commands
     with serving(project, line) as url:
         token = json.loads(fetch(url, "POST", "/api/token"))["token"]
-        job_id = json.loads(fetch(url, "POST", "/api/jobs?pages=3"))["job_id"]
+        job_id = json.loads(fetch(url, "POST", "/api/start?pages=3"))["job_id"]
         watched = project.watch(WATCH, job_id, token, url)
     assert watched.returncode == 0, watched.stdout
     assert "page 2 is done" in watched.stdout
@@ -210,50 +211,3 @@ def fetch(url: str, method: str, path: str) -> str:
         connection.close()
     assert response.status == 200, body
     return body
-
-
-DJANGO_SETTINGS = f"""
-SECRET_KEY = "for tests"
-ALLOWED_HOSTS = ["testserver"]
-ROOT_URLCONF = "mysite.urls"
-INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "reports"]
-DATABASES = {{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}}}
-JOBCAST_JWT_SECRET = {SECRET!r}
-"""
-
-DJANGO_REQUESTS = """
-import os
-os.environ["DJANGO_SETTINGS_MODULE"] = "mysite.settings"
-import django
-django.setup()
-from types import SimpleNamespace
-from django.test import RequestFactory
-from reports import tasks, views
-
-def answer(view, is_authenticated=True):
-    request = RequestFactory().post("/")
-    request.user = SimpleNamespace(pk=7, is_authenticated=is_authenticated)
-    return view(request)
-
-assert answer(views.start, is_authenticated=False).status_code == 302
-assert not hasattr(tasks.build, "delay_on_commit")
-print(answer(views.start).content.decode())
-print(answer(views.token).content.decode())
-"""
-
-
-def test_django_sends_jobs_and_issues_tokens(
-    project: Project, tmp_path: Path, valkey: Valkey
-) -> None:
-    worker, serve = DJANGO.commands
-    assert serve == "jobcast serve"  # the server of the project
-    site = Project(tmp_path, valkey, DJANGO.modules)
-    with (tmp_path / "mysite" / "settings.py").open("a") as settings:
-        settings.write(DJANGO_SETTINGS + f"CELERY_TASK_DEFAULT_QUEUE = {tmp_path.name!r}\n")
-    (tmp_path / "reports" / "__init__.py").touch()
-    del site.env["JOBCAST_URL"]  # Django's settings contain it
-    with site.worker(worker):
-        started, issued = site.run(DJANGO_REQUESTS).splitlines()
-        watched = project.watch(WATCH, json.loads(started)["job_id"], json.loads(issued)["token"])
-    assert watched.returncode == 0, watched.stdout
-    assert "page 9 is done" in watched.stdout

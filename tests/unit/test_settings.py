@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobcast.errors import SettingsError
 from jobcast.masking import mask
-from jobcast.settings import Settings, misspelt
+from jobcast.settings import Settings, misspelt, use_defaults
 
 SECRET = "s" * 32
 
@@ -342,3 +344,45 @@ def test_private_key_excludes_a_secret() -> None:
 def test_private_key_is_masked() -> None:
     private = PEM.replace("PUBLIC", "PRIVATE")
     assert "MFkw" not in repr(Settings.load({"JOBCAST_JWT_PRIVATE_KEY": f"a={private}"}))
+
+
+@pytest.fixture
+def application() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Return a function that sets the settings of the application."""
+    yield lambda values: use_defaults(lambda: values)
+    use_defaults(dict)
+
+
+def test_settings_of_the_application_complete_the_others(
+    application: Callable[[dict[str, Any]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    application({"JOBCAST_PORT": 9000, "JOBCAST_CORS_ORIGINS": ["https://a.example"]})
+    assert Settings.load().port == 9000
+    assert Settings.load().cors_origins == ("https://a.example",)
+    assert Settings.load(celery_conf={"jobcast_port": 9001}).port == 9001
+    monkeypatch.setenv("JOBCAST_PORT", "9002")
+    assert Settings.load(celery_conf={"jobcast_port": 9001}).port == 9002
+
+
+def test_explicit_mapping_ignores_the_settings_of_the_application(
+    application: Callable[[dict[str, Any]], None],
+) -> None:
+    application({"JOBCAST_PORT": 9000})
+    assert Settings.load({}).port == 8000
+
+
+def test_key_of_the_environment_replaces_those_of_the_application(
+    application: Callable[[dict[str, Any]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    application({"JOBCAST_JWT_SECRETS": ["a" * 32, "b" * 32], "JOBCAST_PORT": 9000})
+    monkeypatch.setenv("JOBCAST_JWT_SECRET", "e" * 32)
+    assert [key.text for key in Settings.load().secrets] == ["e" * 32]
+    assert Settings.load().port == 9000
+
+
+def test_wrong_setting_of_the_application_names_the_variable(
+    application: Callable[[dict[str, Any]], None],
+) -> None:
+    application({"JOBCAST_PORT": "many"})
+    with pytest.raises(SettingsError, match="JOBCAST_PORT should be a port number"):
+        Settings.load()

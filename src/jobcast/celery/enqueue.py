@@ -21,10 +21,12 @@ from jobcast.celery.headers import (
     origin_of,
 )
 from jobcast.celery.headers import OWNER_HEADER as OWNER_HEADER
+from jobcast.celery.reservation import Reservation, current_reservation
 from jobcast.celery.signatures import OPTIONS
 from jobcast.publishing.identity import job_id_of, owner_of
 from jobcast.publishing.job import Job, current_job
 from jobcast.publishing.runtime import get_runtime, new_job
+from jobcast.transports import Origin, Run
 from jobcast.transports.runs import draw
 
 
@@ -83,8 +85,7 @@ def announce(
     A task that a job sends belongs to the job's owner, unless its message names another one. A
     retry is published here, too, because another worker may begin it as soon as it is sent.
     """
-    parent = current_job()
-    inside = parent if isinstance(parent, Job) else None
+    inside = _parent_job()
     headers.pop(DELIVERY_HEADER, None)
     for name in OPTIONS:
         # A task that is sent by name bypasses ProgressTask.apply_async().
@@ -105,19 +106,60 @@ def announce(
         return
     if inside is not None and inside.owner is not None:
         headers.setdefault(OWNER_HEADER, inside.owner)
+    reserved = current_reservation(job_id)
+    if reserved is not None:
+        headers[SENDING_HEADER] = reserved.job.origin.run.sending
+        _set_sending_job(reserved.job)
+        return
     headers[SENDING_HEADER] = draw()
     if inside is not None and inside.replaced and inside.job_id == job_id:
         headers[AFTER_HEADER] = inside.last_event_ref
         return
     job = new_job(job_id, origin=origin_of(headers), celery_conf=app.conf)
     if isinstance(job, Job):
-        runtime = get_runtime(app.conf)
-        if inside is None and runtime is not None:
-            # Outside of a job, the sender is probably a web request, which must not wait long.
-            job.flush_timeout = runtime.settings.enqueue_timeout
-        job.queued(task=sender)
-        job.settle()
+        _publish_queued(job, app, sender)
         _set_sending_job(job)
+
+
+def reserve(app: Celery, name: str, job_id: str, headers: Mapping[str, Any]) -> Reservation | None:
+    """Publish ``queued`` for a task that this process sends later, such as after a transaction.
+
+    Args:
+        app: the Celery application that will send the task.
+        name: the name of the task.
+        job_id: the id that the task will have.
+        headers: the headers that its message will have.
+
+    Returns:
+        The reservation; None if the job cannot be published, or if the transport has no leases:
+        without a lease, the job would stay queued if this process dies.
+    """
+    inside = _parent_job()
+    owner = origin_of(headers).owner or (None if inside is None else inside.owner)
+    run = Run(sending=draw(), delivery=draw())
+    runtime = get_runtime(app.conf)
+    if runtime is None or not runtime.publisher.has_leases:
+        return None
+    job = new_job(job_id, origin=Origin(owner, run=run), celery_conf=app.conf)
+    if not isinstance(job, Job):
+        return None
+    _publish_queued(job, app, name)
+    return Reservation(job, runtime)
+
+
+def _publish_queued(job: Job, app: Celery, name: str) -> None:
+    runtime = get_runtime(app.conf)
+    if _parent_job() is None and runtime is not None:
+        # Outside of a job, the sender is probably a web request, which must not wait long.
+        job.flush_timeout = runtime.settings.enqueue_timeout
+    job.queued(task=name)
+    job.settle()
+
+
+def _parent_job() -> Job | None:
+    """Return the job whose run sends a task; None outside of a job."""
+    job = current_job()
+    return job if isinstance(job, Job) else None
 
 
 def fields_of(headers: Mapping[str, Any], body: object) -> Mapping[str, Any]:
@@ -129,9 +171,12 @@ def fields_of(headers: Mapping[str, Any], body: object) -> Mapping[str, Any]:
     return body if "id" not in headers and isinstance(body, Mapping) else headers
 
 
-def _sent(**_: object) -> None:
+def _sent(headers: Mapping[str, Any], body: object = None, **_: object) -> None:
     """Note that the message is sent, so that a later error does not fail the job."""
     _set_sending_job(None)
+    reserved = current_reservation(job_id_of(fields_of(headers, body).get("id")))
+    if reserved is not None:
+        reserved.is_sent = True
 
 
 def _set_sending_job(job: Job | None) -> None:

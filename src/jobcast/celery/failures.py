@@ -36,6 +36,10 @@ class NotSent(Exception):
     """The sender could not deliver the task's message to the broker."""
 
 
+class RolledBack(Exception):
+    """The transaction that was to send the task was rolled back."""
+
+
 class Unacceptable(Exception):
     """A worker could not decode the task's message, or rejected its contents."""
 
@@ -57,6 +61,7 @@ REASONS: Final[tuple[tuple[type[BaseException], Reason], ...]] = (
     (Ignore, "rejected"),
     (NotRegistered, "rejected"),
     (NotSent, "rejected"),
+    (RolledBack, "rejected"),
     (Unacceptable, "rejected"),
 )
 
@@ -105,6 +110,8 @@ def failure_message(exc: BaseException) -> str:
             return "No worker knows how to do this job"
         case NotSent():
             return "The job could not be sent to a worker"
+        case RolledBack():
+            return "The request that was to start this job failed, so the job does not run"
         case Unacceptable():
             return "The job was not sent in a way that the worker accepts"
         case StepFailed():

@@ -7,7 +7,7 @@ later ``headers`` replace earlier ones. The option becomes a header when the mes
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from celery.canvas import Signature, _chain, _chord, group
 
@@ -26,7 +26,7 @@ class JobSignature(Signature):
     """
 
     @classmethod
-    def of(cls, task: Any, owner: object) -> JobSignature:
+    def of(cls, task: Any, owner: object) -> Self:
         """Return a signature of a task whose job ``owner`` may follow, without arguments."""
         return cls(task, options={OWNER_HEADER: owner_of(owner)}, app=task.app)
 

@@ -5,14 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
+
+from msgspec import UNSET
 
 from jobcast.errors import PublishFailed, TransportUnavailable
 from jobcast.events import JobError, JobStatus
-from jobcast.transports import Origin, Outgoing
-from jobcast.transports.leases import Finding, LeaseTimeouts, SupportsLeaseMonitoring
+from jobcast.transports import Origin, Outgoing, Run
+from jobcast.transports.leases import (
+    Finding,
+    LeaseTimeouts,
+    SupportsLeaseMonitoring,
+    is_reservation,
+)
 
 SCAN_INTERVAL: Final = 1.0  # seconds between two scans at most
+SENDER_IS_GONE: Final = "The process that was to send this job is gone"
 WORKER_IS_GONE: Final = "The worker running this job is gone, and no other has taken the job over"
 
 logger = logging.getLogger(__name__)
@@ -78,15 +86,21 @@ def _event(finding: Finding) -> Outgoing:
     """Return the event for a finding. The store drops it if the run's state has changed."""
     job_id, run = finding.lease.job_id, finding.lease.run
     origin = Origin(run=run)
+    active: Literal["queued", "started"] = "queued" if is_reservation(run) else "started"
     match finding.kind:
         case "stalled":
-            stalled = JobStatus(job_id=job_id, status="stalled", attempt=run.attempt or 1)
-            return Outgoing.of(stalled, origin, requires="started")
+            stalled = JobStatus(job_id=job_id, status="stalled", attempt=run.attempt or UNSET)
+            return Outgoing.of(stalled, origin, requires=active)
         case "revived":
-            revived = JobStatus(job_id=job_id, status="started", attempt=run.attempt or 1)
+            revived = JobStatus(job_id=job_id, status=active, attempt=run.attempt or UNSET)
             return Outgoing.of(revived, origin, requires="stalled")
         case "lost":
-            error = JobError(
-                job_id=job_id, error="WorkerLostError", message=WORKER_IS_GONE, reason="worker_lost"
-            )
-            return Outgoing.of(error, origin, requires="stalled")
+            return Outgoing.of(_end_of(job_id, run), origin, requires="stalled")
+
+
+def _end_of(job_id: str, run: Run) -> JobError:
+    if is_reservation(run):
+        return JobError(job_id=job_id, error="NotSent", message=SENDER_IS_GONE, reason="rejected")
+    return JobError(
+        job_id=job_id, error="WorkerLostError", message=WORKER_IS_GONE, reason="worker_lost"
+    )

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Final, Protocol
 
 from jobcast.transports import Outgoing, TransportPublisher
-from jobcast.transports.leases import Lease, SupportsLeaseRenewal
+from jobcast.transports.leases import Lease, SupportsLeaseRenewal, is_reservation
 
 RENEWALS: Final = 3  # renewals per lease duration, so that a failed one does no harm
 MAX_ENDED: Final = 10_000  # leases to remember for release after an outage
+MAX_RELEASED: Final = 10_000  # leases to remember that were released before their events were sent
 RETRY_DELAY: Final = 1.0  # seconds after a failed renewal
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,8 @@ class Sidecar(Protocol):
 class LeaseRenewer:
     """The leases of the runs that this process publishes, or observes in other processes.
 
-    The publisher's thread calls :meth:`renew_and_release`. Any thread may call :meth:`hold`.
+    The publisher's thread calls :meth:`renew_and_release`. Any thread may call :meth:`hold` and
+    :meth:`release`.
 
     Args:
         transport: the store of the leases, if it supports them.
@@ -46,6 +48,7 @@ class LeaseRenewer:
         self._new: deque[Lease] = deque()
         self._foreign: deque[Lease] = deque()  # new leases of runs in other processes
         self._held: set[Lease] = set()  # leases of runs in other processes
+        self._released: deque[Lease] = deque(maxlen=MAX_RELEASED)
         self._ended: list[Lease] = []
         self._renew_at = time.monotonic()
         self._has_run = False
@@ -53,6 +56,11 @@ class LeaseRenewer:
         self._has_warned = False
         #: Returns the leases of the runs that are now active in other processes of this worker.
         self.elsewhere: Callable[[], Iterable[Lease]] | None = None
+
+    @property
+    def is_supported(self) -> bool:
+        """Whether the transport has leases."""
+        return self._holder is not None
 
     @property
     def due_in(self) -> float | None:
@@ -67,8 +75,12 @@ class LeaseRenewer:
         """Renew the lease of a run whose events another process of this worker publishes."""
         self._foreign.append(lease)
 
+    def release(self, lease: Lease) -> None:
+        """Release the lease of a reservation, whose event may not be sent yet."""
+        self._released.append(lease)
+
     def begin(self, events: Sequence[Outgoing]) -> None:
-        """Add the leases of runs that start, before their events are published.
+        """Add the leases of runs and reservations that begin, before their events are published.
 
         Runs that end in the same batch need no lease.
         """
@@ -76,7 +88,7 @@ class LeaseRenewer:
             return
         ended = {_lease_of(outgoing) for outgoing in events if _ends(outgoing)}
         for outgoing in events:
-            if outgoing.state == "started" and outgoing.run.delivery:
+            if _begins(outgoing):
                 lease = _lease_of(outgoing)
                 if lease not in ended:
                     self._running.add(lease)
@@ -96,6 +108,7 @@ class LeaseRenewer:
             return
         now = time.monotonic()
         due = now >= self._renew_at
+        self._end_released()
         leases = {self._new.popleft() for _ in range(len(self._new))}
         foreign = {self._foreign.popleft() for _ in range(len(self._foreign))}
         self._held |= foreign
@@ -124,6 +137,16 @@ class LeaseRenewer:
                 self._renew_at = now + self._seconds / RENEWALS
                 if self._sidecar is not None:
                     self._sidecar.renewed(now)
+
+    def _end_released(self) -> None:
+        """End the released leases whose events have been sent, and keep the others."""
+        for _ in range(len(self._released)):
+            lease = self._released.popleft()
+            if lease in self._running:
+                self._running.discard(lease)
+                self._ended.append(lease)
+            else:
+                self._released.append(lease)
 
     def _warn_when_overdue(self, now: float, exc: Exception) -> None:
         """Warn once for each outage, as soon as followers may see its effect."""
@@ -165,5 +188,11 @@ def _lease_of(outgoing: Outgoing) -> Lease:
     return Lease(outgoing.job_id, outgoing.run)
 
 
+def _begins(outgoing: Outgoing) -> bool:
+    reserves = outgoing.state == "queued" and is_reservation(outgoing.run)
+    return reserves or (outgoing.state == "started" and bool(outgoing.run.delivery))
+
+
 def _ends(outgoing: Outgoing) -> bool:
-    return outgoing.state not in (None, "started") and bool(outgoing.run.delivery)
+    goes_on = outgoing.state in (None, "started") or _begins(outgoing)
+    return bool(outgoing.run.delivery) and not goes_on

@@ -222,6 +222,17 @@ class Publisher:
         self._hurry.set()
         self._work.set()
 
+    def release(self, lease: Lease) -> None:
+        """Release the lease of a reservation."""
+        self.leases.release(lease)
+        self._hurry.set()
+        self._work.set()
+
+    @property
+    def has_leases(self) -> bool:
+        """Whether the transport has leases."""
+        return self.leases.is_supported
+
     def _run(self) -> None:
         while not self._closing:
             if self._work.wait(self._due_in):

@@ -625,3 +625,34 @@ class TransportContract:
         await ends.publish_if("started", stalled, Origin(run=Run("aa", 1, "d2")))
         assert (await ends.wait_stored(job_id, 3)).state == "error"
         assert [m.kind for m in await ends.wait_received(3)] == ["s", "s", "t"]
+
+    @on_both_ends
+    async def test_reservation_stalls_and_ends_while_the_job_is_queued(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        await ends.source.subscribe(job_id)
+        origin, stalled = Origin(run=Run("aa", 0, "d1")), JobStatus(job_id=job_id, status="stalled")
+        await ends.publish_if("queued", stalled, origin)  # the job has no record
+        await ends.publish(queued(job_id), origin=origin)
+        await ends.publish_if("queued", stalled, origin)
+        await ends.publish_if("stalled", queued(job_id), origin)  # revives, without a new run
+        await ends.publish_if("queued", stalled, origin)
+        await ends.publish_if("stalled", failed(job_id), origin)
+        assert (await ends.wait_stored(job_id, 5)).state == "error"
+        assert [m.kind for m in await ends.wait_received(5)] == ["s", "s", "s", "s", "t"]
+
+    @on_both_ends
+    async def test_reservation_is_past_once_a_worker_has_started_the_job(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        await ends.source.subscribe(job_id)
+        origin, stalled = Origin(run=Run("aa", 0, "d1")), JobStatus(job_id=job_id, status="stalled")
+        run = Origin(run=Run("aa", 1, "d2"))
+        await ends.publish(queued(job_id), origin=origin)
+        await ends.publish(started(job_id), origin=run)
+        await ends.publish_if("queued", stalled, origin)
+        await ends.publish(failed(job_id), origin=origin)
+        await ends.publish(log(job_id), origin=run)
+        snapshot = await ends.wait_stored(job_id, 3)
+        assert (snapshot.seq, snapshot.state) == (3, "started")
+        assert [m.kind for m in await ends.wait_received(3)] == ["s", "s", "l"]

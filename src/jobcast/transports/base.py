@@ -17,7 +17,7 @@ ACTIVE_TTL: Final = 24 * 3600  # seconds; a running job may publish nothing for 
 NO_RECORD: Final = ""  # the epoch of a job without a record
 MAX_TRANSIT: Final = 3600  # seconds that an event may take to reach the store, as after an outage
 
-Required = Literal["", "pending", "started", "stalled"]
+Required = Literal["", "pending", "queued", "started", "stalled"]
 
 
 class Retention(Struct, frozen=True, kw_only=True):

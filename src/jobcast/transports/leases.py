@@ -1,8 +1,9 @@
 """Leases: a worker renews the lease of each of its runs; a run whose lease expires is stalled.
 
 The server side looks for expired leases and marks their jobs ``stalled``. A renewal or another run
-revives such a job; without one the job ends as lost after a while. All times are the store's, so
-clocks need not agree.
+revives such a job; without one the job ends as lost after a while. A process that sends a task
+later, such as at the end of a database transaction, holds the lease of a reservation, which has no
+run yet. All times are the store's, so clocks need not agree.
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ class Lease(Struct, frozen=True):
         """
         job_id, _, run = text.partition(" ")
         return cls(job_id, Run.parse(run))
+
+
+def is_reservation(run: Run) -> bool:
+    """Return whether a run stands for the process that will send the task."""
+    return run.attempt == 0 and bool(run.delivery)
 
 
 class Finding(Struct, frozen=True):

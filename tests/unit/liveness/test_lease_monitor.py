@@ -51,3 +51,38 @@ async def test_monitor_survives_errors_and_logs_each_once(caplog: pytest.LogCapt
         "could not scan leases; retrying in 0.0 s",
         "job a: lost (attempt 1)",
     ]  # fmt: skip
+
+
+class Findings:
+    """A store with findings of one scan."""
+
+    def __init__(self, *findings: Finding) -> None:
+        self.findings = findings
+        self.published: list[Outgoing] = []
+
+    async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
+        return [*self.findings]
+
+    async def acknowledge(self, findings: Sequence[Finding], terms: LeaseTimeouts) -> None: ...
+
+    async def publish(self, batch: Sequence[Outgoing]) -> None:
+        self.published += batch
+
+
+@pytest.mark.parametrize(
+    ("run", "events"),
+    [
+        (Run("s", 1, "d"), [("started", "stalled"), ("stalled", "started"), ("stalled", "error")]),
+        (Run("s", 0, "d"), [("queued", "stalled"), ("stalled", "queued"), ("stalled", "error")]),
+    ],
+    ids=["run", "reservation"],
+)
+async def test_findings_become_events_for_the_state_of_their_job(
+    run: Run, events: list[tuple[str, str]]
+) -> None:
+    lease = Lease("a", run)
+    source = Findings(Finding("stalled", lease), Finding("revived", lease), Finding("lost", lease))
+    await LeaseMonitor(source, LeaseTimeouts()).scan()
+    assert [(event.requires, event.state) for event in source.published] == events
+    reason = '"rejected"' if run.attempt == 0 else '"worker_lost"'
+    assert reason in source.published[-1].head

@@ -73,6 +73,48 @@ def test_lease_lasts_from_start_to_end_of_a_run() -> None:
     assert holder.kept == {lease_of(2)}
 
 
+RESERVED = Run(sending="s", attempt=0, delivery="d")
+
+
+def reserved() -> Outgoing:
+    return Outgoing.of(JobStatus(job_id="1", status="queued"), Origin(run=RESERVED))
+
+
+def test_lease_of_a_reservation_lasts_until_its_release() -> None:
+    holder = Holder()
+    leases = always_due(holder)
+    leases.begin([reserved()])
+    leases.end([reserved()])  # its event is stored
+    leases.renew_and_release()
+    assert holder.kept == {Lease("1", RESERVED)}
+    leases.release(Lease("1", RESERVED))
+    leases.renew_and_release()
+    assert holder.kept == set()
+    assert leases.due_in is None
+
+
+def test_reservation_that_is_released_before_its_event_is_sent_keeps_no_lease() -> None:
+    holder = Holder()
+    leases = always_due(holder)
+    leases.release(Lease("1", RESERVED))
+    leases.renew_and_release()
+    leases.begin([reserved()])
+    leases.renew_and_release()
+    assert holder.kept == set()
+    assert leases.due_in is None
+
+
+def test_job_that_is_queued_again_releases_the_lease_of_its_run() -> None:
+    """Another task replaces the one of the run."""
+    holder = Holder()
+    leases = always_due(holder)
+    leases.begin([started(1)])
+    leases.renew_and_release()
+    leases.end([Outgoing.of(JobStatus(job_id="1", status="queued"), Origin(run=run_of(1)))])
+    leases.renew_and_release()
+    assert holder.kept == set()
+
+
 def test_lease_of_an_ended_run_elsewhere_is_released() -> None:
     holder = Holder()
     leases = always_due(holder)

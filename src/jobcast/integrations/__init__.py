@@ -1,0 +1,1 @@
+"""Adapters to web frameworks, one module each. They share no code with the server process."""

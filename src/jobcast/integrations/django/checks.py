@@ -1,0 +1,94 @@
+"""System checks, which ``manage.py check`` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from celery import Task
+from django.conf import settings
+from django.core import checks
+
+from jobcast.celery.apps import active_apps
+from jobcast.celery.enqueue import is_followed
+from jobcast.errors import SettingsError
+from jobcast.integrations.django import conf
+from jobcast.issuing import default_settings
+from jobcast.settings import PREFIX, Settings, misspelt
+
+TAG: Final = "jobcast"
+AUTHENTICATION: Final = "django.contrib.auth.middleware.AuthenticationMiddleware"
+
+
+def register() -> None:
+    """Register the checks."""
+    for check in (check_settings, check_users, check_tasks):
+        checks.register(check, TAG)
+
+
+def check_settings(**_: Any) -> list[checks.CheckMessage]:
+    """Check the setting ``JOBCAST``, and that pages can reach the server."""
+    if not isinstance(conf.given(), Mapping):
+        return [
+            checks.Error(
+                f"JOBCAST should be a dictionary, not {type(conf.given()).__name__}.",
+                hint='For example: JOBCAST = {"URL": "redis://localhost:6379/0"}',
+                id="jobcast.E001",
+            )
+        ]
+    unknown = list(_unknown_keys())
+    if unknown:
+        return unknown
+    try:
+        found = default_settings()
+    except SettingsError as exc:
+        return [checks.Error(f"JOBCAST has a wrong value: {exc}.", id="jobcast.E003")]
+    return list(_check_public_url(found))
+
+
+def check_users(**_: Any) -> list[checks.CheckMessage]:
+    """Check that requests have a user."""
+    if AUTHENTICATION in settings.MIDDLEWARE:
+        return []
+    return [
+        checks.Warning(
+            f"MIDDLEWARE has no {AUTHENTICATION}: if no other middleware sets request.user, no user"
+            " gets a token.",
+            id="jobcast.W002",
+        )
+    ]
+
+
+def check_tasks(**_: Any) -> list[checks.CheckMessage]:
+    """Check that tasks have Celery's methods for Django."""
+    return [
+        checks.Warning(
+            f"The task {task.name} has no delay_on_commit.",
+            hint="Import its base from jobcast.integrations.django instead of jobcast.",
+            id="jobcast.W003",
+        )
+        for task in _followed_tasks()
+        if not hasattr(task, "delay_on_commit")
+    ]
+
+
+def _unknown_keys() -> Iterator[checks.CheckMessage]:
+    names = [f"{PREFIX}{key}" for key in conf.given() if key not in conf.OWN_KEYS]
+    for name, similar in misspelt(dict.fromkeys(names, "")).items():
+        key = name.removeprefix(PREFIX)
+        hint = f"Did you mean {similar.removeprefix(PREFIX)!r}?" if similar else None
+        yield checks.Error(f"JOBCAST has the unknown key {key!r}.", hint=hint, id="jobcast.E002")
+
+
+def _check_public_url(found: Settings) -> Iterator[checks.CheckMessage]:
+    if "://" in found.client_url and not found.cors_origins:
+        yield checks.Warning(
+            f"Pages connect to {found.client_url}, which accepts pages of its own origin only.",
+            hint='List the origin of your pages: "CORS_ORIGINS": ["https://www.example.com"]',
+            id="jobcast.W001",
+        )
+
+
+def _followed_tasks() -> Iterator[Task]:
+    for app in active_apps():
+        yield from filter(is_followed, app.tasks.values())

@@ -1,0 +1,121 @@
+"""Subjects of signed-in users, and the end of their connections when they sign out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from importlib import import_module
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
+
+import django
+from django.apps import apps
+from django.conf import settings
+from django.contrib.auth import SESSION_KEY
+
+from jobcast.errors import SettingsError, TransportError
+from jobcast.integrations.django import conf
+from jobcast.issuing import default_settings
+from jobcast.revocation import revoke
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
+
+    from jobcast.tokens import Subject
+
+ID_IN_SESSION: Final = "jobcast_session"  # the id of all tokens of a session
+
+logger = logging.getLogger(__name__)
+
+
+def subject_of(request: Any) -> str | None:
+    """Return the subject of a request's user, which is the text of the primary key.
+
+    Return None if no user is signed in.
+    """
+    user = getattr(request, "user", None)
+    return str(user.pk) if user is not None and user.is_authenticated else None
+
+
+def token_id_of(request: Any) -> str | None:
+    """Return the id of the tokens of a request's session; None if no user has signed in to one.
+
+    All tokens of a session have the same id, so that signing out can revoke them.
+    """
+    session = getattr(request, "session", None)
+    if session is None or SESSION_KEY not in session:
+        return None
+    if ID_IN_SESSION not in session:
+        session[ID_IN_SESSION] = secrets.token_hex(16)
+    found: str = session[ID_IN_SESSION]
+    return found
+
+
+def name_session(request: Any = None, **_: Any) -> None:
+    """Give a new session its id, before concurrent requests would each give it another one."""
+    token_id_of(request)
+
+
+def revoke_on_sign_out(request: Any = None, **_: Any) -> None:
+    """Revoke the tokens of a session that ends, which closes its connections.
+
+    A failure does not prevent the user from signing out: the tokens expire.
+    """
+    session = getattr(request, "session", None)
+    token_id = None if session is None else session.get(ID_IN_SESSION)
+    if not token_id:
+        return
+    try:
+        revoke(jti=token_id, settings=default_settings(), ttl=conf.token_ttl())
+    except (TransportError, SettingsError) as exc:
+        logger.warning(
+            "could not close the connections of a user who signed out: %s; their tokens stay valid"
+            " for up to %d s (JOBCAST['TOKEN_TTL'])",
+            exc, conf.token_ttl(),
+        )  # fmt: skip
+
+
+def authenticate(connection: HTTPConnection) -> Subject | None:
+    """Return the subject of a client of ``jobcast serve`` by the cookie of its Django session.
+
+    ``manage.py jobcast serve`` uses this function, unless ``JOBCAST`` has another ``AUTHENTICATE``.
+    It queries the database, so it runs in a thread.
+    """
+    _set_up()
+    from django.contrib.auth import get_user
+    from django.db import close_old_connections
+
+    key = connection.cookies.get(settings.SESSION_COOKIE_NAME)
+    if not key:
+        return None
+    close_old_connections()
+    try:
+        session = import_module(settings.SESSION_ENGINE).SessionStore(key)
+        request = SimpleNamespace(session=session)
+        request.user = get_user(request)
+        return _subject_of_session(request)
+    finally:
+        close_old_connections()
+
+
+def _subject_of_session(request: Any) -> Subject | None:
+    from jobcast.tokens import Subject
+
+    sub = subject_of(request)
+    if sub is None:
+        return None
+    token_id = token_id_of(request)
+    if request.session.modified:
+        request.session.save()
+    return Subject(
+        sub=sub,
+        expires_at=request.session.get_expiry_date().timestamp(),
+        claims={"jti": token_id},
+    )
+
+
+def _set_up() -> None:
+    """Set up Django in a process that only imports this module, such as one of several workers."""
+    if not apps.ready and "DJANGO_SETTINGS_MODULE" in os.environ:
+        django.setup()

@@ -1,0 +1,48 @@
+"""``{% load jobcast %}``"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import template
+from django.middleware.csrf import get_token
+from django.urls import reverse
+from django.utils.safestring import SafeString, mark_safe
+
+from jobcast.integrations.element import job_element
+from jobcast.issuing import default_settings
+
+register = template.Library()
+
+
+@register.simple_tag(takes_context=True)
+def jobcast_progress(
+    context: template.Context, job_id: object, *, log: bool = False, label: str = ""
+) -> SafeString:
+    """Draw a live bar for a job of the signed-in user.
+
+    ``log=True`` also shows the log lines. ``label`` names the bar for screen readers.
+
+    >>> {% jobcast_progress job_id log=True label="The report" %}
+    """
+    element = job_element(
+        job_id,
+        base_url=default_settings().client_url,
+        token_url=reverse("jobcast:token"),
+        csrf_token=_csrf_token(context),
+        nonce=_nonce(context),
+        label=label,
+        log=log,
+    )
+    return mark_safe(element)  # noqa: S308  (job_element escapes all values)
+
+
+def _csrf_token(context: template.Context) -> str:
+    request: Any = context.get("request")
+    return "" if request is None else str(get_token(request))
+
+
+def _nonce(context: template.Context) -> str:
+    """Return the nonce of the page's content security policy, if Django or django-csp has one."""
+    nonce = context.get("csp_nonce") or getattr(context.get("request"), "csp_nonce", "")
+    return str(nonce or "")

@@ -1,0 +1,162 @@
+"""The answers of an application's endpoints, which are the same in every web framework."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from http.client import HTTPException
+from typing import Any, Final
+from urllib.error import HTTPError
+from urllib.parse import parse_qsl, quote, urlencode
+from urllib.request import Request, urlopen
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from jobcast.events import check_job_id, is_job_id
+from jobcast.issuing import TOKEN_TTL, default_settings, issue_token
+from jobcast.settings import Settings
+
+#: Headers of every answer: a cache must keep neither a token nor a user's job.
+PRIVATE: Final = {"Cache-Control": "no-store", "Vary": "Authorization, Cookie"}
+JSON: Final = "application/json"
+PROBLEM: Final = "application/problem+json"
+PROXY_TOKEN_TTL: Final = 90  # seconds
+PROXY_TIMEOUT: Final = 75  # seconds; ``GET /jobs/ID?wait=`` takes up to 60
+
+Subject = str | int | UUID
+
+
+class Answer(Struct, frozen=True):
+    """An HTTP answer."""
+
+    status: int
+    body: bytes
+    content_type: str = JSON
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return PRIVATE
+
+
+class Endpoint:
+    """The endpoints of an application, for a user whom the application has authenticated.
+
+    Args:
+        settings: the settings; by default those of the environment and of the Celery application
+            that has ``jobcast_*`` settings.
+        ttl: lifetime of tokens, in seconds.
+        internal_url: the URL at which this process reaches the server. The default is
+            ``JOBCAST_PUBLIC_URL`` if that has a host, else the server's own address.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        ttl: float = TOKEN_TTL,
+        internal_url: str | None = None,
+    ) -> None:
+        self._settings = settings
+        self.ttl = ttl
+        self._internal_url = internal_url
+
+    @property
+    def settings(self) -> Settings:
+        """The settings. They are read at each use, because Celery may be configured later."""
+        return self._settings or default_settings()
+
+    def token(
+        self, user: Subject | None, *, jobs: Iterable[str] = (), jti: str | None = None
+    ) -> Answer:
+        """Return the fields of :meth:`issue` as an answer. Without a user, return 401."""
+        if user is None:
+            return signed_out()
+        return Answer(HTTPStatus.OK, msgspec.json.encode(self.issue(user, jobs=jobs, jti=jti)))
+
+    def issue(
+        self, user: Subject, *, jobs: Iterable[str] = (), jti: str | None = None
+    ) -> dict[str, Any]:
+        """Return a token for a user, when it expires, and the server's URL.
+
+        Raises:
+            SettingsError: the settings have no key that signs, or a setting is wrong.
+        """
+        settings = self.settings
+        ttl = min(self.ttl, settings.jwt_max_lifetime or self.ttl)
+        expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=int(ttl))
+        return {
+            "token": issue_token(user, jobs=jobs, ttl=ttl, jti=jti, settings=settings),
+            "expires_at": expires_at.isoformat().replace("+00:00", "Z"),
+            "url": settings.client_url,
+        }
+
+    def snapshot(self, user: Subject | None, job_id: str, query: str = "") -> Answer:
+        """Return the server's answer to ``GET /jobs/ID`` for a user. Blocks until it arrives.
+
+        Without a user, return 401. If the server cannot be reached, return 502.
+        """
+        if user is None:
+            return signed_out()
+        if not is_job_id(job_id):
+            return no_such_job()
+        token = issue_token(user, ttl=PROXY_TOKEN_TTL, settings=self.settings)
+        url = f"{self._server_url}{_path_of(job_id)}{_with_query(query, 'wait', 'logs')}"
+        request = Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310
+        try:
+            with urlopen(request, timeout=PROXY_TIMEOUT) as response:  # noqa: S310
+                return Answer(response.status, response.read())
+        except HTTPError as exc:
+            with exc:
+                return Answer(exc.code, exc.read(), exc.headers.get_content_type())
+        except (OSError, HTTPException):  # urllib raises the latter for an incomplete answer
+            return problem(
+                HTTPStatus.BAD_GATEWAY, "unavailable", "The server of jobs cannot be reached."
+            )
+
+    def events_url(self, job_id: str, query: str = "") -> str:
+        """Return the URL of a job's event stream on the server.
+
+        Raises:
+            ValueError: the id cannot be a job's.
+        """
+        path = _path_of(check_job_id(job_id))
+        return f"{self.settings.client_url}{path}/events{_with_query(query, 'after')}"
+
+    @property
+    def _server_url(self) -> str:
+        settings = self.settings
+        if self._internal_url is not None:
+            return self._internal_url.rstrip("/")
+        if "://" in settings.client_url:
+            return settings.client_url
+        host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
+        return f"http://{host}:{settings.port}{settings.path_prefix}"
+
+
+def signed_out() -> Answer:
+    """Return the answer to a request without a user."""
+    return problem(HTTPStatus.UNAUTHORIZED, "signed_out", "You are not signed in.")
+
+
+def no_such_job() -> Answer:
+    """Return the answer for an id that cannot be a job's, as the server gives it."""
+    return problem(HTTPStatus.NOT_FOUND, "job_not_found", "There is no such job.")
+
+
+def problem(status: HTTPStatus, code: str, detail: str) -> Answer:
+    """Return an answer in the format of the server's problems (RFC 9457)."""
+    body: dict[str, Any] = {"title": status.phrase, "status": int(status), "code": code}
+    return Answer(status, msgspec.json.encode({**body, "detail": detail}), PROBLEM)
+
+
+def _path_of(job_id: str) -> str:
+    return f"/jobs/{quote(job_id, safe='')}"
+
+
+def _with_query(query: str, *names: str) -> str:
+    """Return the part of a URL with these parameters of a query; empty if it has none of them."""
+    chosen = [(name, value) for name, value in parse_qsl(query) if name in names]
+    return f"?{urlencode(chosen)}" if chosen else ""

@@ -1,0 +1,70 @@
+"""jobcast for FastAPI: a router with the endpoints of pages that follow jobs.
+
+>>> app.include_router(router(current_user=current_user), prefix="/jobcast")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from jobcast.integrations.endpoint import Endpoint
+from jobcast.integrations.starlette import redirect, respond
+from jobcast.issuing import TOKEN_TTL
+from jobcast.settings import Settings
+
+
+class Token(BaseModel):
+    """A token, when it expires, and the URL of the server, which may be empty."""
+
+    token: str
+    expires_at: str
+    url: str
+
+
+def router(
+    *,
+    current_user: Callable[..., Any],
+    settings: Settings | None = None,
+    ttl: float = TOKEN_TTL,
+    internal_url: str | None = None,
+    **options: Any,
+) -> APIRouter:
+    """Return a router with ``POST token``, ``GET jobs/ID`` and ``GET jobs/ID/events``.
+
+    Args:
+        current_user: a dependency of FastAPI that returns the id of the signed-in user, as given
+            to ``owned_by``. It returns None or raises an ``HTTPException`` without a user.
+        settings: the settings; by default those of the environment and of the Celery application
+            that has ``jobcast_*`` settings.
+        ttl: lifetime of tokens, in seconds.
+        internal_url: the URL at which this process reaches ``jobcast serve``. The default is
+            ``JOBCAST_PUBLIC_URL`` if that has a host, else the server's own address.
+        options: further options of ``APIRouter``, such as ``prefix`` and ``tags``.
+    """
+    endpoint = Endpoint(settings, ttl=ttl, internal_url=internal_url)
+    found = APIRouter(**options)
+    user_of_request: Any = Depends(current_user)
+
+    def token(user: Any = user_of_request) -> Response:
+        """Return a token with which a page of the user follows jobs."""
+        return respond(endpoint.token(user))
+
+    # A plain function, because it blocks: FastAPI runs it in a thread.
+    def snapshot(request: Request, job_id: str, user: Any = user_of_request) -> Response:
+        """Return the state of a job of the user."""
+        return respond(endpoint.snapshot(user, job_id, request.url.query))
+
+    def events(request: Request, job_id: str, user: Any = user_of_request) -> Response:
+        """Redirect to the event stream of a job of the user."""
+        return redirect(endpoint, user, job_id, request.url.query)
+
+    found.add_api_route("/token", token, methods=["POST"], response_model=Token)
+    # A job id may contain slashes.
+    found.add_api_route("/jobs/{job_id:path}/events", events, status_code=307)
+    found.add_api_route("/jobs/{job_id:path}", snapshot)
+    return found

@@ -1,0 +1,98 @@
+"""jobcast for Flask: a blueprint with the endpoints of pages that follow jobs.
+
+>>> app.register_blueprint(blueprint(current_user=lambda: session.get("user_id")))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+
+from flask import Blueprint, Response, current_app, redirect, request, url_for
+from markupsafe import Markup
+from werkzeug.wrappers import Response as AnyResponse
+
+from jobcast.integrations.element import job_element
+from jobcast.integrations.endpoint import Answer, Endpoint, Subject, no_such_job, signed_out
+from jobcast.issuing import TOKEN_TTL
+from jobcast.settings import Settings
+
+CurrentUser = Callable[[], Subject | None]
+"""Returns the id of the user of the current request, as given to ``owned_by``, or None."""
+
+
+def blueprint(
+    *,
+    current_user: CurrentUser,
+    settings: Settings | None = None,
+    ttl: float = TOKEN_TTL,
+    internal_url: str | None = None,
+    url_prefix: str = "/jobcast",
+    name: str = "jobcast",
+) -> Blueprint:
+    """Return a blueprint with ``POST token``, ``GET jobs/ID`` and ``GET jobs/ID/events``.
+
+    It also gives templates the function ``jobcast_progress(job_id, log=False, label="")``, which
+    draws a live bar.
+
+    Args:
+        current_user: your session check.
+        settings: the settings; by default those of the environment and of the Celery application
+            that has ``jobcast_*`` settings.
+        ttl: lifetime of tokens, in seconds.
+        internal_url: the URL at which this process reaches ``jobcast serve``. The default is
+            ``JOBCAST_PUBLIC_URL`` if that has a host, else the server's own address.
+        url_prefix: the path of the endpoints.
+        name: the name of the blueprint, for ``url_for("jobcast.token")``.
+    """
+    endpoint = Endpoint(settings, ttl=ttl, internal_url=internal_url)
+    found = Blueprint(name, __name__, url_prefix=url_prefix)
+
+    @found.post("/token")
+    def token() -> Response:
+        return _respond(endpoint.token(current_user()))
+
+    # A job id may contain slashes.
+    @found.get("/jobs/<path:job_id>")
+    def job(job_id: str) -> Response:
+        return _respond(endpoint.snapshot(current_user(), job_id, _query()))
+
+    @found.get("/jobs/<path:job_id>/events")
+    def events(job_id: str) -> AnyResponse:
+        if current_user() is None:
+            return _respond(signed_out())
+        try:
+            url = endpoint.events_url(job_id, _query())
+        except ValueError:
+            return _respond(no_such_job())
+        return redirect(url, HTTPStatus.TEMPORARY_REDIRECT)
+
+    @found.app_template_global()
+    def jobcast_progress(job_id: object, *, log: bool = False, label: str = "") -> Markup:
+        element = job_element(
+            job_id,
+            base_url=endpoint.settings.client_url,
+            token_url=url_for(f"{name}.token"),
+            csrf_token=_csrf_token(),
+            label=label,
+            log=log,
+        )
+        return Markup(element)  # noqa: S704  (job_element escapes all values)
+
+    return found
+
+
+def _respond(answer: Answer) -> Response:
+    return Response(
+        answer.body, answer.status, dict(answer.headers), content_type=answer.content_type
+    )
+
+
+def _query() -> str:
+    return request.query_string.decode("ascii", "replace")
+
+
+def _csrf_token() -> str:
+    """Return the token of Flask-WTF's CSRFProtect; empty if the application does not use it."""
+    generate = current_app.jinja_env.globals.get("csrf_token")
+    return str(generate()) if callable(generate) else ""

@@ -1,0 +1,1 @@
+"""A Django project with a Celery worker, for tests of real processes."""

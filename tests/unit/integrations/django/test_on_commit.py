@@ -1,0 +1,300 @@
+"""Jobs that are sent at the end of a transaction."""
+
+from __future__ import annotations
+
+import gc
+import os
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.contrib.django.task import DjangoTask
+from django.db import transaction
+from django.db.transaction import TransactionManagementError
+from kombu.exceptions import OperationalError
+
+import jobcast
+from jobcast.celery.enqueue import reserve
+from jobcast.celery.headers import SENDING_HEADER, origin_of
+from jobcast.integrations.django import ProgressTask
+from jobcast.publishing import runtime
+from jobcast.publishing.job import current_job, use_job
+from jobcast.transports.leases import LeaseTimeouts
+from jobcast.transports.memory import MemoryBroker
+from tests.support import new_id, wait_for
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@pytest.fixture
+def build(app: Celery) -> Any:
+    @app.task(base=ProgressTask, bind=True, shared=False, name="reports.build")
+    def build(self: ProgressTask, *pages: int, **_: Any) -> int:
+        return len(pages)
+
+    return build
+
+
+class Store:
+    """The records and leases of one test."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self.broker = broker
+
+    def state(self, job_id: str) -> str:
+        return self.broker.snapshot(job_id, None).state
+
+    def owner(self, job_id: str) -> str | None:
+        return self.broker.snapshot(job_id, None).owner
+
+    def packets(self, job_id: str) -> list[str]:
+        return [message.packet for message in self.broker.snapshot(job_id, None).events]
+
+    def leases(self) -> set[str]:
+        """Return the jobs with a lease."""
+        return {lease.job_id for lease in [*self.broker.leases._running]}
+
+    def wait_state(self, job_id: str, state: str) -> None:
+        wait_for(lambda: self.state(job_id) == state, f"state {state} of {job_id}")
+
+
+@pytest.fixture
+def store(broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("JOBCAST_ENQUEUE_TIMEOUT", "30")
+    runtime.close()
+    return Store(broker)
+
+
+def test_task_keeps_celerys_methods_for_django(build: Any) -> None:
+    assert isinstance(build, DjangoTask)
+    assert isinstance(build, jobcast.ProgressTask)
+
+
+def test_job_is_queued_before_the_commit_and_sent_after_it(
+    build: Any, store: Store, sent: list[dict[str, Any]]
+) -> None:
+    with transaction.atomic():
+        job = build.owned_by("alice").delay_on_commit(1, 2)
+        assert (store.state(job.id), store.owner(job.id)) == ("queued", "alice")
+        assert sent == []
+    assert [message["id"] for message in sent] == [job.id]
+    assert sent[0]["argsrepr"] == "(1, 2)"
+    assert origin_of(sent[0]).owner == "alice"
+
+
+def test_followers_receive_queued_once(build: Any, store: Store) -> None:
+    with transaction.atomic():
+        job = build.delay_on_commit()
+    (packet,) = store.packets(job.id)
+    assert '"status":"queued"' in packet
+    assert "reports.build" in packet
+
+
+def test_options_of_the_call_are_kept(build: Any, store: Store, sent: list[dict[str, Any]]) -> None:
+    task_id = new_id()
+    with transaction.atomic():
+        job = build.owned_by(7).apply_async_on_commit(
+            (1,), {"color": "red"}, task_id=task_id, headers={"x": 1}, expires=3600
+        )
+        plain = build.apply_async_on_commit((2,), {"color": "blue"})
+    assert job.id == task_id
+    assert store.owner(task_id) == "7"
+    assert (sent[0]["x"], sent[0]["kwargsrepr"]) == (1, "{'color': 'red'}")
+    assert sent[0]["expires"]
+    assert (sent[1]["id"], sent[1]["kwargsrepr"]) == (plain.id, "{'color': 'blue'}")
+
+
+def test_signature_with_arguments_adds_those_of_the_call(
+    build: Any, store: Store, sent: list[dict[str, Any]]
+) -> None:
+    signature = build.owned_by("alice")
+    signature.kwargs["color"] = "red"
+    with transaction.atomic():
+        signature.delay_on_commit(3, size=4)
+    assert sent[0]["argsrepr"] == "(3,)"
+    assert sent[0]["kwargsrepr"] == "{'color': 'red', 'size': 4}"
+
+
+def test_worker_continues_the_sending_of_the_reservation(
+    build: Any, store: Store, sent: list[dict[str, Any]]
+) -> None:
+    with transaction.atomic():
+        job = build.delay_on_commit()
+        (lease,) = store.broker.leases._running
+    assert sent[0][SENDING_HEADER] == lease.run.sending
+    build.apply(task_id=job.id, headers={SENDING_HEADER: sent[0][SENDING_HEADER]})
+    store.wait_state(job.id, "complete")
+
+
+def test_rollback_ends_the_job(build: Any, store: Store, sent: list[dict[str, Any]]) -> None:
+    ids = []
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        ids.append(build.owned_by("alice").delay_on_commit().id)
+        raise ZeroDivisionError
+    store.wait_state(ids[0], "error")
+    end = store.packets(ids[0])[-1]
+    assert '"error":"RolledBack"' in end
+    assert '"reason":"rejected"' in end
+    assert "The request that was to start this job failed" in end
+    wait_for(lambda: not store.leases(), "released lease")
+    assert sent == []
+
+
+def test_rollback_to_a_savepoint_ends_only_its_jobs(
+    build: Any, store: Store, sent: list[dict[str, Any]]
+) -> None:
+    with transaction.atomic():
+        outer = build.delay_on_commit()
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            inner = build.delay_on_commit()
+            raise ZeroDivisionError
+        store.wait_state(inner.id, "error")
+        assert store.state(outer.id) == "queued"
+    assert [message["id"] for message in sent] == [outer.id]
+
+
+def test_callback_that_fails_earlier_ends_the_jobs_that_are_not_sent(
+    build: Any, store: Store, sent: list[dict[str, Any]]
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        transaction.on_commit(fail)
+        job = build.delay_on_commit()
+    gc.collect()
+    store.wait_state(job.id, "error")
+    assert sent == []
+
+
+def test_lease_lasts_until_the_task_is_sent(build: Any, store: Store) -> None:
+    with transaction.atomic():
+        job = build.delay_on_commit()
+        assert store.leases() == {job.id}
+    wait_for(lambda: not store.leases(), "released lease")
+    assert store.state(job.id) == "queued"
+
+
+def test_lost_lease_ends_the_job(build: Any, store: Store) -> None:
+    leases = store.broker.leases
+    timeouts = LeaseTimeouts(lease=0.05, lost_after=0.05)
+    with transaction.atomic():
+        build.delay_on_commit()
+        (lease,) = leases._running
+        leases._running[lease] = 0.0  # as if the process did not renew it
+        wait_for(
+            lambda: [finding.kind for finding in leases.scan(timeouts)] == ["stalled"],
+            "expired lease",
+        )
+
+
+def test_broker_that_fails_at_the_commit_ends_the_job(
+    build: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OperationalError("the broker is down")
+
+    monkeypatch.setattr("kombu.messaging.Producer.publish", fail)
+    with pytest.raises(OperationalError), transaction.atomic():
+        job = build.delay_on_commit()
+    store.wait_state(job.id, "error")
+    assert '"error":"NotSent"' in store.packets(job.id)[-1]
+    assert len(store.packets(job.id)) == 2
+
+
+def test_error_after_the_message_is_sent_does_not_end_the_job(
+    build: Any, store: Store, sent: list[dict[str, Any]]
+) -> None:
+    job_id = new_id()
+    reservation = reserve(build.app, build.name, job_id, {})
+    assert reservation is not None
+    with pytest.raises(KeyboardInterrupt), reservation.sending():
+        build.apply_async(task_id=job_id)
+        raise KeyboardInterrupt
+    wait_for(lambda: not store.leases(), "released lease")
+    assert store.state(job_id) == "queued"
+    assert len(sent) == 1
+
+
+def test_task_that_its_sender_runs_itself_completes_at_the_commit(build: Any, store: Store) -> None:
+    build.app.conf.task_always_eager = True
+    with transaction.atomic():
+        job = build.owned_by("alice").delay_on_commit(1, 2)
+        assert store.state(job.id) == "queued"
+    store.wait_state(job.id, "complete")
+    wait_for(lambda: not store.leases(), "released lease")
+
+
+def test_arguments_that_cannot_be_sent_end_the_job(build: Any, store: Store) -> None:
+    with pytest.raises(TypeError), transaction.atomic():
+        job = build.apply_async_on_commit(5)
+    store.wait_state(job.id, "error")
+    assert '"error":"NotSent"' in store.packets(job.id)[-1]
+
+
+def test_task_is_sent_at_once_without_a_transaction(
+    build: Any, store: Store, sent: list[dict[str, Any]]
+) -> None:
+    job = build.owned_by("alice").delay_on_commit()
+    assert [message["id"] for message in sent] == [job.id]
+    assert store.state(job.id) == "queued"
+    assert store.leases() == set()
+
+
+def test_connection_without_autocommit_is_refused_as_by_celery(build: Any, store: Store) -> None:
+    transaction.set_autocommit(False)
+    try:
+        with pytest.raises(TransactionManagementError):
+            build.delay_on_commit()
+    finally:
+        transaction.set_autocommit(True)
+
+
+def test_job_sent_inside_a_job_belongs_to_its_owner(build: Any, store: Store) -> None:
+    with jobcast.open_job(new_id(), owner="alice") as job, use_job(job), transaction.atomic():
+        assert current_job() is job
+        sub_job = build.delay_on_commit()
+        wait_for(lambda: store.owner(sub_job.id) == "alice", "owner")
+
+
+def test_forked_child_leaves_the_job_of_its_parent_alone(
+    build: Any, store: Store, sent: list[dict[str, Any]]
+) -> None:
+    with transaction.atomic():
+        job = build.delay_on_commit()
+        child = os.fork()
+        if not child:
+            transaction.get_connection().run_on_commit = []
+            gc.collect()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert store.state(job.id) == "queued"
+    assert [message["id"] for message in sent] == [job.id]
+
+
+class NoLeases:
+    """A transport without leases."""
+
+    publisher_id = "none"
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.published: list[Any] = []
+
+    def publish(self, batch: Any) -> None:
+        self.published += batch
+
+    def emit(self, event: str, data: object, *, room: str | None = None) -> None: ...
+    def close(self) -> None: ...
+
+
+def test_without_leases_the_job_is_queued_at_the_commit(
+    build: Any, store: Store, monkeypatch: pytest.MonkeyPatch, sent: list[dict[str, Any]]
+) -> None:
+    transport = NoLeases()
+    monkeypatch.setattr("jobcast.publishing.runtime.open_publisher", lambda *_, **__: transport)
+    runtime.close()
+    with transaction.atomic():
+        job = build.delay_on_commit()
+        assert transport.published == []
+    assert [event.state for event in transport.published] == ["queued"]
+    assert [message["id"] for message in sent] == [job.id]

@@ -1,0 +1,220 @@
+"""The endpoints of FastAPI, Starlette and Flask, which answer alike."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from typing import Any, ClassVar, NamedTuple
+from uuid import UUID
+
+import httpx
+import jwt
+import pytest
+from fastapi import FastAPI, Header, HTTPException
+from flask import Flask, request
+from starlette.applications import Starlette
+from starlette.requests import Request
+
+from jobcast.integrations.fastapi import router
+from jobcast.integrations.flask import blueprint
+from jobcast.integrations.starlette import mount
+from jobcast.settings import Settings
+from tests.support import SECRET, free_port
+
+SETTINGS = Settings(jwt_secret=SECRET, public_url="https://jobs.example.com")
+USER = UUID("9f1c9a7e-7b6e-4b0c-8a53-0c7fd4f8d7a0")
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+Ask = Callable[..., Answer]
+
+
+def user_of(name: str | None) -> UUID | None:
+    return USER if name == "alice" else None
+
+
+def fastapi_site(**options: Any) -> Ask:
+    def current_user(x_user: str | None = Header(None)) -> UUID | None:
+        return user_of(x_user)
+
+    api = FastAPI()
+    api.include_router(router(current_user=current_user, **options), prefix="/jobcast")
+    return asked_by(api)
+
+
+def starlette_site(**options: Any) -> Ask:
+    def current_user(request: Request) -> UUID | None:
+        return user_of(request.headers.get("x-user"))
+
+    return asked_by(Starlette(routes=[mount("/jobcast", current_user=current_user, **options)]))
+
+
+def starlette_site_with_coroutine(**options: Any) -> Ask:
+    async def current_user(request: Request) -> UUID | None:
+        return user_of(request.headers.get("x-user"))
+
+    return asked_by(Starlette(routes=[mount("/jobcast", current_user=current_user, **options)]))
+
+
+def asked_by(app: Any) -> Ask:
+    async def request(method: str, path: str, user: str) -> Answer:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://site") as client:
+            response = await client.request(method, path, headers={"x-user": user})
+        return Answer(response.status_code, response.headers, response.content)
+
+    return lambda method, path, user="": asyncio.run(request(method, path, user))
+
+
+def flask_site(**options: Any) -> Ask:
+    app = Flask("site")
+    app.register_blueprint(
+        blueprint(current_user=lambda: user_of(request.headers.get("x-user")), **options)
+    )
+    client = app.test_client()
+
+    def ask(method: str, path: str, user: str = "") -> Answer:
+        response = client.open(path, method=method, headers={"x-user": user})
+        return Answer(response.status_code, response.headers, response.data)
+
+    return ask
+
+
+SITES = [fastapi_site, starlette_site, starlette_site_with_coroutine, flask_site]
+
+
+@pytest.fixture(params=SITES, ids=lambda site: site.__name__)
+def make_site(request: pytest.FixtureRequest) -> Callable[..., Ask]:
+    """Return a function that makes a site with the options of its endpoints."""
+    make: Callable[..., Ask] = request.param
+    return make
+
+
+def test_user_gets_a_token_of_the_settings(make_site: Callable[..., Ask]) -> None:
+    answer = make_site(settings=SETTINGS, ttl=60)("POST", "/jobcast/token", "alice")
+    claims = jwt.decode(answer.json["token"], SECRET, ["HS256"])
+    assert answer.status == 200
+    assert answer.headers["cache-control"] == "no-store"
+    assert claims["sub"] == str(USER)
+    assert claims["exp"] - claims["iat"] == 60
+    assert answer.json["url"] == "https://jobs.example.com"
+    assert set(answer.json) == {"token", "expires_at", "url"}
+
+
+@pytest.mark.parametrize("path", ["token", "jobs/42", "jobs/42/events"])
+def test_client_without_a_user_gets_401(make_site: Callable[..., Ask], path: str) -> None:
+    ask = make_site(settings=SETTINGS)
+    answer = ask("POST" if path == "token" else "GET", f"/jobcast/{path}")
+    assert (answer.status, answer.json["code"]) == (401, "signed_out")
+    assert answer.headers["content-type"].startswith("application/problem+json")
+
+
+def test_token_is_only_issued_to_a_post_request(make_site: Callable[..., Ask]) -> None:
+    assert make_site(settings=SETTINGS)("GET", "/jobcast/token", "alice").status == 405
+
+
+def test_events_are_redirected_to_the_server(make_site: Callable[..., Ask]) -> None:
+    answer = make_site(settings=SETTINGS)(
+        "GET", "/jobcast/jobs/a/b/events?after=x.1&token=t", "alice"
+    )
+    assert answer.status == 307
+    assert answer.headers["location"] == "https://jobs.example.com/jobs/a%2Fb/events?after=x.1"
+
+
+@pytest.mark.parametrize("path", ["jobs/%01", "jobs/%01/events"])
+def test_invalid_job_id_is_not_found(make_site: Callable[..., Ask], path: str) -> None:
+    assert make_site(settings=SETTINGS)("GET", f"/jobcast/{path}", "alice").status == 404
+
+
+def test_snapshot_without_a_server_is_a_bad_gateway(make_site: Callable[..., Ask]) -> None:
+    ask = make_site(settings=SETTINGS, internal_url=f"http://127.0.0.1:{free_port()}")
+    answer = ask("GET", "/jobcast/jobs/42", "alice")
+    assert (answer.status, answer.json["code"]) == (502, "unavailable")
+
+
+class JobServer(BaseHTTPRequestHandler):
+    """A server that knows one job."""
+
+    requests: ClassVar[list[tuple[str, str]]] = []
+
+    def do_GET(self) -> None:
+        token = self.headers["Authorization"].removeprefix("Bearer ")
+        self.requests.append((self.path, jwt.decode(token, SECRET, ["HS256"])["sub"]))
+        found = self.path.startswith("/jobs/a%2Fb?")
+        body = b'{"status":"complete"}' if found else b'{"code":"job_not_found"}'
+        self.send_response(200 if found else 404)
+        self.send_header(
+            "Content-Type", "application/json" if found else "application/problem+json"
+        )
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def job_server() -> Any:
+    JobServer.requests.clear()
+    with HTTPServer(("127.0.0.1", 0), JobServer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_snapshot_is_the_answer_of_the_server(
+    make_site: Callable[..., Ask], job_server: str
+) -> None:
+    ask = make_site(settings=SETTINGS, internal_url=job_server)
+    found = ask("GET", "/jobcast/jobs/a/b?logs=3&token=%C3%A9", "alice")
+    missing = ask("GET", "/jobcast/jobs/other", "alice")
+    assert (found.status, found.json) == (200, {"status": "complete"})
+    assert (missing.status, missing.json["code"]) == (404, "job_not_found")
+    assert missing.headers["content-type"].startswith("application/problem+json")
+    assert JobServer.requests == [
+        ("/jobs/a%2Fb?logs=3", str(USER)),
+        ("/jobs/other", str(USER)),
+    ]
+
+
+def test_refusal_of_fastapis_dependency_is_kept() -> None:
+    def current_user() -> str:
+        raise HTTPException(403, "not you")
+
+    api = FastAPI()
+    api.include_router(router(current_user=current_user, settings=SETTINGS))
+    answer = asked_by(api)("POST", "/token")
+    assert (answer.status, answer.json) == (403, {"detail": "not you"})
+
+
+def test_fastapi_describes_the_endpoints() -> None:
+    api = FastAPI()
+    api.include_router(router(current_user=lambda: "alice", settings=SETTINGS, tags=["jobs"]))
+    paths = api.openapi()["paths"]
+    assert set(paths) == {"/token", "/jobs/{job_id}", "/jobs/{job_id}/events"}
+    assert paths["/token"]["post"]["tags"] == ["jobs"]
+
+
+def test_flask_draws_the_element() -> None:
+    app = Flask("site")
+    app.jinja_env.globals["csrf_token"] = lambda: "csrf"  # as Flask-WTF does
+    app.register_blueprint(blueprint(current_user=lambda: "alice", settings=SETTINGS))
+    with app.test_request_context():
+        html = app.jinja_env.from_string("{{ jobcast_progress(job, log=True) }}").render(job='"<>')
+    assert html == (
+        '<script type="module" src="https://jobs.example.com/jobcast.js"></script>\n'
+        '<jobcast-job job-id="&quot;&lt;&gt;" base-url="https://jobs.example.com"'
+        ' token-url="/jobcast/token" csrf-token="csrf" log></jobcast-job>'
+    )

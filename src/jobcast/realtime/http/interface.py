@@ -225,9 +225,7 @@ class HttpInterface:
             Problem: the client may not follow the job, or has too many connections.
         """
         waiting = EndWait(client.sid, client.subject, client.budget, client.address)
-        response = HttpResponse(
-            exchange.request.receive, exchange.send, self._settings.send_timeout
-        )
+        response = self._response(exchange)
         with self._connected(waiting):
             after = Cursor(epoch=snapshot.epoch, seq=snapshot.seq)
             answer = await self._join(waiting, wanted.job_id, after)
@@ -253,9 +251,7 @@ class HttpInterface:
             client.budget,
             client.address,
             cursors=wanted.jobs,
-            response=HttpResponse(
-                exchange.request.receive, exchange.send, self._settings.send_timeout
-            ),
+            response=self._response(exchange),
             settings=self._settings,
             memory=self._hub.memory,
         )
@@ -307,6 +303,11 @@ class HttpInterface:
         await stream.left(job_id)
 
     # --- connections ------------------------------------------------------------------------------
+
+    def _response(self, exchange: Exchange) -> HttpResponse:
+        """Return the response of a request whose connection stays open."""
+        request = exchange.request
+        return HttpResponse(request.receive, exchange.send, self._settings.send_timeout)
 
     @contextmanager
     def _connected(self, connection: Connection) -> Iterator[None]:

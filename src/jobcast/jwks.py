@@ -35,6 +35,8 @@ class RemoteKeys:
         algorithms: the allowed JWT algorithms.
     """
 
+    are_named: Final = True
+
     def __init__(self, url: str, algorithms: Sequence[str]) -> None:
         self._url = url
         self._algorithms = tuple(algorithms)

@@ -63,6 +63,8 @@ class StaticKeys:
             VerificationKey(kid, secret, settings.algorithms) for kid, secret in settings.secrets
         ] + [_parse(named, settings.algorithms, variable) for named in settings.public_keys]
 
+        self.are_named = any(key.kid is not None for key in self._keys)
+
     def start(self) -> None:
         """Do nothing: the keys are already loaded."""
 

@@ -63,6 +63,10 @@ class Subject(Struct, frozen=True, kw_only=True):
 class Keys(Protocol):
     """A source of the keys that verify tokens."""
 
+    @property
+    def are_named(self) -> bool:
+        """Whether keys have ids, by which a token names its key."""
+
     def start(self) -> None:
         """Begin to load the keys, in the running loop."""
 
@@ -125,7 +129,7 @@ class TokenVerifier:
             TokenError: the token is not valid. ``code`` names the reason.
         """
         try:
-            keys = await self._keys.find(jwt.get_unverified_header(token).get("kid"))
+            keys = await self._keys.find(self._kid_of(token))
             claims = self._decode(token, keys)
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as exc:
             raise _refusal(exc) from None
@@ -134,6 +138,13 @@ class TokenVerifier:
         if not isinstance(jobs, list) or not all(isinstance(job, str) for job in jobs):
             raise TokenError("token_claims", "the token's jobs must be a list of strings")
         return subject
+
+    def _kid_of(self, token: str) -> str | None:
+        """Return the key id of a token, or None if no key has an id."""
+        if not self._keys.are_named:
+            return None
+        kid: str | None = jwt.get_unverified_header(token).get("kid")
+        return kid
 
     def _decode(self, token: str, keys: Sequence[VerificationKey]) -> dict[str, Any]:
         """Return the claims of a token if one of the keys verifies its signature."""

@@ -103,6 +103,7 @@ class SocketIOConnection(Connection):
             self._outbox.offer_batch(batch)
 
     def _send_history(self, batch: FrameBatch) -> None:
+        self._outbox.cork()  # the acknowledgement of the join follows
         if not (self._outbox.write(batch.frames) or self.closed):
             self._outbox.offer_history(batch.packets)
 

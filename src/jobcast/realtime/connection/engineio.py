@@ -186,11 +186,16 @@ class EngineIOAdapter:
             self._greetings[sid] = greet
 
     async def _send(self, eio_sid: str, packet: Packet) -> None:
-        await self._send_packet(eio_sid, packet)
+        greet = None
         if packet.packet_type == CONNECT:
             greet = self._greetings.pop(packet.data["sid"], None)
-            if greet is not None:
-                greet()
+        if greet is None:
+            await self._send_packet(eio_sid, packet)
+            return
+        if eio_sid in self._eio.sockets:
+            self.outbox(eio_sid).cork()
+        await self._send_packet(eio_sid, packet)
+        greet()
 
     def expect(self, eio_sid: str) -> None:
         """Close a connection unless its client authenticates within the handshake timeout.

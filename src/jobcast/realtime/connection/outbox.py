@@ -22,8 +22,12 @@ logger = logging.getLogger(__name__)
 class Sink(Protocol):
     """The destination of an outbox's packets: a WebSocket."""
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether frames can be written immediately."""
+
     def write(self, frames: bytes) -> bool:
-        """Write frames immediately. Return False if that is not possible now."""
+        """Write frames immediately. Return False if the sink is not writable."""
 
     async def send(self, data: str | bytes) -> None:
         """Write a message as soon as the client reads.
@@ -55,8 +59,8 @@ class Outbox(SendQueue[Packet | None]):
     """
 
     __slots__ = (
-        "_arrived", "_on_overflow", "_pump", "_settled", "_taken", "_taken_packets", "_unfinished",
-        "sink",
+        "_arrived", "_corked", "_on_overflow", "_pump", "_settled", "_taken", "_taken_packets",
+        "_unfinished", "sink",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +76,7 @@ class Outbox(SendQueue[Packet | None]):
         self._taken_packets = 0
         self._unfinished = 0
         self._pump: asyncio.Task[None] | None = None  # writes queued packets to the sink
+        self._corked: list[bytes] | None = None  # frames of this iteration of the event loop
         # Created on demand: they are rarely needed, and an event is larger than all other state.
         self._arrived: asyncio.Event | None = None
         self._settled: asyncio.Event | None = None
@@ -101,7 +106,27 @@ class Outbox(SendQueue[Packet | None]):
         Returns:
             Whether the frames were written. If not, the caller has to offer the packets.
         """
-        return self._pump is None and self.sink is not None and self.sink.write(frames)
+        if self._pump is not None or self.sink is None:
+            return False
+        if self._corked is not None:
+            self._corked.append(frames)
+            return True
+        return self.sink.write(frames)
+
+    def cork(self) -> None:
+        """Write the frames of this iteration of the event loop at its end, in one system call.
+
+        Call it before a packet that another one directly follows.
+        """
+        if self._corked is None and self.sink is not None and self.sink.is_writable:
+            self._corked = []
+            asyncio.get_running_loop().call_soon(self._uncork)
+
+    def _uncork(self) -> None:
+        frames, self._corked = self._corked, None
+        if frames and self.sink is not None and not self.sink.write(b"".join(frames)):
+            # The connection has closed or is full. A client that reconnects misses no event.
+            self.sink.abort()
 
     def offer_batch(self, batch: FrameBatch) -> None:
         """Queue a batch of live events."""

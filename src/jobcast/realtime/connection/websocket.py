@@ -96,19 +96,23 @@ class WebSocket:
             self._protocol = self._gate = self._task = None
         return ""
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether frames can be written immediately."""
+        protocol = self._protocol
+        if protocol is None or self._gone or not protocol.writable.is_set():
+            return False
+        return not protocol.transport.is_closing()
+
     def write(self, frames: bytes) -> bool:
         """Write frames immediately. Return False if the caller has to use ``send``.
 
         uvicorn passes each of its own frames to the transport in one call, so these frames never
         split another one.
         """
-        protocol = self._protocol
-        if protocol is None or self._gone or not protocol.writable.is_set():
+        if self._protocol is None or not self.is_writable:
             return False
-        transport = protocol.transport
-        if transport.is_closing():
-            return False
-        transport.write(frames)
+        self._protocol.transport.write(frames)
         return True
 
     async def send(self, data: str | bytes) -> None:

@@ -11,6 +11,7 @@ from engineio.payload import Payload
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobcast.realtime.connection.frames import frame
 from jobcast.realtime.connection.outbox import CHUNK, Outbox
 from tests.support import TIMEOUT
 
@@ -184,3 +185,77 @@ async def test_join_returns_after_all_packets_are_read_or_discarded() -> None:
     outbox.discard()
     async with asyncio.timeout(TIMEOUT):
         await outbox.join()
+
+
+class RecordingSink:
+    """A sink that records each write, and whether it was aborted."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+        self.is_writable = True
+        self.aborted = False
+
+    def write(self, frames: bytes) -> bool:
+        if self.is_writable:
+            self.writes.append(frames)
+        return self.is_writable
+
+    async def send(self, data: str | bytes) -> None:
+        self.writes.append(frame(data))
+
+    async def close(self) -> None:
+        self.writes.append(b"close")
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+async def test_corked_packets_are_one_write() -> None:
+    outbox, sink = Outbox(refused), RecordingSink()
+    outbox.sink = sink
+    outbox.cork()
+    outbox.put_nowait(packet("first"))
+    assert outbox.write(b"second")
+    await asyncio.sleep(0)
+    outbox.put_nowait(packet("third"))
+    assert sink.writes == [frame("4first") + b"second", frame("4third")]
+
+
+async def test_closing_follows_the_corked_packets() -> None:
+    outbox, sink = Outbox(refused), RecordingSink()
+    outbox.sink = sink
+    outbox.cork()
+    outbox.put_nowait(packet("last"))
+    outbox.put_nowait(None)
+    await outbox.join()
+    assert sink.writes == [frame("4last"), b"close"]
+
+
+async def test_packets_are_queued_while_the_client_does_not_read() -> None:
+    outbox, sink = Outbox(refused), RecordingSink()
+    outbox.sink, sink.is_writable = sink, False
+    outbox.cork()
+    outbox.put_nowait(packet("one"))
+    await outbox.join()
+    assert sink.writes == [frame("4one")]
+    assert not sink.aborted
+
+
+async def test_connection_that_fills_up_before_a_corked_write_is_closed() -> None:
+    outbox, sink = Outbox(refused), RecordingSink()
+    outbox.sink = sink
+    outbox.cork()
+    outbox.put_nowait(packet("one"))
+    sink.is_writable = False
+    await asyncio.sleep(0)
+    assert sink.aborted
+
+
+async def test_corked_packets_of_a_released_socket_are_discarded() -> None:
+    outbox, sink = Outbox(refused), RecordingSink()
+    outbox.sink = sink
+    outbox.cork()
+    outbox.put_nowait(packet("one"))
+    await outbox.detach()
+    await asyncio.sleep(0)
+    assert not sink.writes

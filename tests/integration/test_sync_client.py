@@ -26,7 +26,7 @@ from jobcast.errors import (
 from jobcast.events import JobComplete, JobEvent, JobGap, JobLog
 from jobcast.revocation import revoke
 from jobcast.settings import Settings
-from jobcast.transports import TransportPublisher, open_publisher
+from jobcast.transports import Retention, TransportPublisher, open_publisher
 from tests.conftest import Valkey
 from tests.support import SECRET, Server, free_port, new_id, running, wait_for
 
@@ -222,16 +222,19 @@ def test_draining_server_only_delays_events(
     assert following.lines == ["0", "1"]
 
 
-def test_gap_takes_the_place_of_trimmed_lines(valkey: Valkey, client: JobClient, job: Job) -> None:
-    publisher = open_publisher(valkey.url, Settings(history_size=10).retention)
-    job._publisher = publisher
-    for number in range(30):
+def test_gap_takes_the_place_of_trimmed_lines(valkey: Valkey, server: Server, token: Token) -> None:
+    publisher = open_publisher(valkey.url, Retention(size=10))
+    job = Job(publisher)
+    for number in range(500):  # a store may keep more than the retention
         job.log(str(number))
     job.complete(None)
     publisher.close()
-    first, *events = client.follow(job.id)
-    assert isinstance(first, JobGap)
-    assert (first.after, first.before) == (0, events[0].seq)  # type: ignore[union-attr]
+    with JobClient(server.url, token(jobs=[job.id])) as client:
+        gap, first, *events = client.follow(job.id)
+    assert isinstance(gap, JobGap)
+    assert isinstance(first, JobLog)
+    assert (gap.after, gap.before) == (0, first.seq)
+    assert isinstance(events[-1], JobComplete)
 
 
 def test_expired_token_is_replaced(

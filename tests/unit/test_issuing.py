@@ -29,7 +29,7 @@ async def test_secret_of_the_environment_signs(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("JOBCAST_JWT_SECRET", SECRET)
     monkeypatch.setenv("JOBCAST_JWT_AUDIENCE", "jobs")
     subject = await accepted(issue_token("alice", jobs=["42"]), Settings.load())
-    assert (subject.sub, subject.jobs) == ("alice", {"42"})
+    assert (subject.sub, subject.jobs) == ("alice", frozenset({"42"}))
     assert subject.issued_at is not None
     assert subject.expires_at - subject.issued_at == 900
 
@@ -92,7 +92,7 @@ async def test_subject_is_the_owner_that_owned_by_names(sub: Any, expected: str)
     settings = Settings(jwt_secret=SECRET)
     token = issue_token(sub, jobs=[UUID_4], settings=settings)
     subject = await accepted(token, settings)
-    assert (subject.sub, subject.jobs) == (expected, {str(UUID_4)})
+    assert (subject.sub, subject.jobs) == (expected, frozenset({str(UUID_4)}))
 
 
 async def test_maximum_lifetime_bounds_the_lifetime() -> None:

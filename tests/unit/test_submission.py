@@ -60,7 +60,7 @@ async def test_owner_may_follow_a_submitted_job(
     assert message.payload[:2] == [[100], {"pages": [1]}]
     await eventually(lambda: state(broker, submission.job_id) == ("7", "queued"), "queued job")
     subject = await TokenVerifier(Settings(jwt_secret=SECRET)).verify(submission.token)
-    assert (subject.sub, subject.jobs) == ("7", {submission.job_id})
+    assert (subject.sub, subject.jobs) == ("7", frozenset({submission.job_id}))
 
 
 def test_urls_are_paths_of_the_server_by_default(app: Celery, task: Any) -> None:

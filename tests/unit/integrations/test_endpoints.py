@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 from typing import Any, ClassVar, NamedTuple
@@ -30,7 +30,7 @@ USER = UUID("9f1c9a7e-7b6e-4b0c-8a53-0c7fd4f8d7a0")
 
 class Answer(NamedTuple):
     status: int
-    headers: Mapping[str, str]
+    headers: httpx.Headers
     body: bytes
 
     @property
@@ -87,7 +87,8 @@ def flask_site(**options: Any) -> Ask:
 
     def ask(method: str, path: str, user: str = "") -> Answer:
         response = client.open(path, method=method, headers={"x-user": user})
-        return Answer(response.status_code, response.headers, response.data)
+        headers = httpx.Headers(list(response.headers))
+        return Answer(response.status_code, headers, response.data)
 
     return ask
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jwt
 import pytest
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.test import Client, override_settings
 from starlette.requests import HTTPConnection
@@ -116,7 +117,7 @@ def test_template_tag_draws_the_element_with_a_csrf_token(client: Client) -> Non
 async def test_token_is_signed_with_a_key_of_djangos_secret() -> None:
     token = conf.endpoint().token("7").body.decode().split('"')[3]
     assert await verify(token) == "7"
-    with override_settings(SECRET_KEY="another", SECRET_KEY_FALLBACKS=[conf.settings.SECRET_KEY]):
+    with override_settings(SECRET_KEY="another", SECRET_KEY_FALLBACKS=[settings.SECRET_KEY]):
         assert await verify(token) == "7"
 
 

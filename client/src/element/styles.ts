@@ -36,7 +36,9 @@ export const STYLES = `
   transition: width 0.2s linear;
 }
 :host([status="error"]) [part="fill"] { background: var(--danger); }
-:host([status="error"]) .cancelled [part="fill"] { background: var(--muted); }
+:host([status="error"]) .cancelled [part="fill"] {
+  background: color-mix(in srgb, currentColor 60%, transparent);
+}
 .unknown [part="fill"] { width: 30%; animation: move 1.6s ease-in-out infinite alternate; }
 /* Texts of the job may have another direction than the page. */
 [part="message"], [part="error"], [part~="line"] { unicode-bidi: plaintext; }
@@ -48,6 +50,8 @@ export const STYLES = `
   border-inline-start: 0.2em solid var(--danger);
   color: var(--danger);
   white-space: pre-line;
+  text-align: -webkit-match-parent;
+  text-align: match-parent; /* at the side of the border */
 }
 [part="log"] {
   max-height: var(--jobcast-log-height, 12em);

@@ -1,5 +1,7 @@
 // @vitest-environment happy-dom
 // @vitest-environment-options { "settings": { "fetch": { "disableSameOriginPolicy": true } } }
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { Announcements } from "../src/element/announcements.js";
 import { LogView } from "../src/element/logView.js";
@@ -83,6 +85,38 @@ test("the element shows the end of a job", async () => {
   expect(two.getAttribute("status")).toBe("error");
 });
 
+test("a cancelled job is shown without an alert", async () => {
+  const element = show("a");
+  server.publish("a", "job_status", { status: "started", run: 1 });
+  server.publish("a", "job_progress", { percentage: 30 });
+  server.publish("a", "job_error", { error: "Revoked", message: "revoked", reason: "revoked" });
+  await shows(element, "message", "Cancelled");
+  expect(part(element, "error").hidden).toBe(true);
+  expect(part(element, "percentage").textContent).toBe("30%");
+});
+
+test("only a job that runs has a moving bar", async () => {
+  const [running, waiting] = [show("a"), show("b")];
+  const isMoving = (element: JobElement) => part(element, "bar").classList.contains("unknown");
+  server.publish("a", "job_status", { status: "started", run: 1 });
+  server.publish("b", "job_status", { status: "started", run: 1 });
+  server.publish("b", "job_status", { status: "retrying", run: 1 });
+  await shows(running, "message", "Running");
+  await shows(waiting, "message", "Waiting for another attempt");
+  expect([isMoving(running), isMoving(waiting)]).toEqual([true, false]);
+});
+
+test("an element without a job is empty", async () => {
+  const element = show("a");
+  await shows(element, "message", "Waiting for the job…");
+  element.removeAttribute("job-id");
+  await eventually(() => server.openStreams === 0, "the end of the stream");
+  expect(element.hasAttribute("status")).toBe(false);
+  expect(element.shadowRoot?.children).toHaveLength(0);
+  element.setAttribute("job-id", "b");
+  await shows(element, "message", "Waiting for the job…");
+});
+
 test("a status of a later server is shown as it is", async () => {
   const element = show("a");
   server.publish("a", "job_status", { status: "suspended" });
@@ -96,6 +130,7 @@ test("refusals are shown in words", async () => {
   await shows(unknown, "error", "This job does not exist, or you may not see it.");
   await shows(expired, "error", "refused");
   expect(unknown.getAttribute("status")).toBe("refused");
+  expect(part(unknown, "bar").hidden).toBe(true);
   server.refuse = () => undefined;
   unknown.reconnect();
   await eventually(() => unknown.getAttribute("status") === "pending", "a join");
@@ -158,6 +193,29 @@ test("elements with the same credentials share a stream", async () => {
     await eventually(() => element.state?.joined === "yes", "a join");
   }
   expect(server.requests.map(({ jobs }) => jobs)).toEqual([["a", "b", "c"]]);
+});
+
+test("elements share a stream although each has a CSRF token of its own", async () => {
+  const requests: unknown[] = [];
+  const answer = { token: "token" };
+  const endpoint = createServer((request, response) => {
+    requests.push(request.headers["x-csrftoken"]);
+    response.writeHead(200, { "Access-Control-Allow-Origin": "*" });
+    response.end(JSON.stringify(answer));
+  });
+  await new Promise<void>((resolve) => endpoint.listen(0, "127.0.0.1", resolve));
+  const tokenUrl = `http://127.0.0.1:${(endpoint.address() as AddressInfo).port}/`;
+  const elements = ["a", "b"].map((id) => {
+    const element = show(id, { "token-url": tokenUrl, "csrf-token": `masked-${id}` });
+    element.removeAttribute("token");
+    return element;
+  });
+  for (const element of elements) {
+    await eventually(() => element.state?.joined === "yes", "a join");
+  }
+  expect(server.requests.map(({ jobs }) => jobs)).toEqual([["a", "b"]]);
+  expect(requests).toEqual(["masked-b"]);
+  endpoint.close();
 });
 
 test("another job id follows another job", async () => {

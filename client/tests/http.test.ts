@@ -1,6 +1,6 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { EventStreamParser } from "../src/http/eventStreamParser.js";
 import { HttpJobClient } from "../src/http/httpJobClient.js";
 import { type IssuedToken, requestIssuedToken } from "../src/http/tokenEndpoint.js";
@@ -110,6 +110,44 @@ test("jobs that are followed together share a stream, and a later one joins it",
   expect(server.requests[1]).toMatchObject({ jobs: ["a", "b", "c"], after: "e1:1,e1:0," });
   await eventually(() => server.openStreams === 1, "the end of the first stream");
   expect(events).toHaveLength(1);
+});
+
+test("many clients of a page take turns with four streams", async () => {
+  // A client per token, as in a page whose elements have tokens of their own.
+  const jobs = ["a", "b", "c", "d", "e", "f"].map((id) => createClient().job(id));
+  for (const job of jobs) {
+    follow(job);
+  }
+  let mostStreams = 0;
+  await eventually(() => {
+    mostStreams = Math.max(mostStreams, server.openStreams);
+    return server.requests.length >= 4;
+  }, "the first streams");
+  for (const [index, job] of jobs.entries()) {
+    server.publish(job.jobId, "job_log", { level: "info", message: "a line" });
+    server.publish(job.jobId, "job_progress", { percentage: index });
+  }
+  const shown = (job: Job): boolean => job.state.percentage !== null;
+  await eventually(() => {
+    mostStreams = Math.max(mostStreams, server.openStreams);
+    return jobs.every(shown);
+  }, "the progress of all jobs");
+  expect(mostStreams).toBe(4);
+  expect(jobs.map(({ state }) => state.logs.length)).toEqual([1, 1, 1, 1, 1, 1]);
+});
+
+test("a stream that a proxy holds back is reported, and tried again", async () => {
+  const report = vi.spyOn(console, "error").mockImplementation(() => {});
+  stops.push(() => report.mockRestore());
+  server.holdsBack = true;
+  const job = createClient().job("a");
+  follow(job);
+  await eventually(() => server.openStreams === 1, "a stream");
+  expect(job.state.connection).toBe("connecting");
+  await until(job, (state) => state.connection === "reconnecting", "a report");
+  expect(String(report.mock.lastCall?.[0])).toMatch(/proxy holds back/);
+  server.holdsBack = false;
+  await until(job, joined, "a join");
 });
 
 test("a client whose last follower leaves has no stream", async () => {

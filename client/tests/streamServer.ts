@@ -33,6 +33,8 @@ export class StreamServer {
   readonly requests: StreamRequest[] = [];
   /** Return a status and a problem to refuse a request. */
   refuse: (request: StreamRequest) => Problem | undefined = () => undefined;
+  /** Send only the head of each answer, as a proxy does that buffers. */
+  holdsBack = false;
   readonly #http: HttpServer = createServer((request, response) => this.#serve(request, response));
   readonly #records = new Map<string, StoredRecord>();
   readonly #streams = new Set<OpenStream>();
@@ -107,10 +109,14 @@ export class StreamServer {
       return;
     }
     response.writeHead(200, { "Content-Type": "text/event-stream" });
-    response.write("retry: 20\n\n");
     const stream = { ...request, response };
     this.#streams.add(stream);
     response.on("close", () => this.#streams.delete(stream));
+    if (this.holdsBack) {
+      response.flushHeaders();
+      return;
+    }
+    response.write("retry: 20\n\n");
     this.#join(stream);
   }
 

@@ -120,6 +120,7 @@ export class JobElement extends Base {
   #start(): void {
     const jobId = this.getAttribute("job-id");
     if (!jobId) {
+      this.#clear();
       return;
     }
     this.#client = sharedClient(this.#source());
@@ -139,6 +140,13 @@ export class JobElement extends Base {
     this.#stop = null;
     this.#job = null;
     this.#client = null;
+  }
+
+  /** Show nothing: there is no job. */
+  #clear(): void {
+    this.#view = null;
+    this.shadowRoot?.replaceChildren();
+    this.removeAttribute("status");
   }
 
   #source(): Source {

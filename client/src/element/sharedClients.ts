@@ -1,6 +1,6 @@
 /** Elements of a page that follow jobs with the same credentials share a client, and its streams. */
 
-import { HttpJobClient, type HttpJobClientOptions } from "../http/httpJobClient.js";
+import { HttpJobClient } from "../http/httpJobClient.js";
 import type { RequestToken } from "../http/tokenCache.js";
 import { type IssuedToken, requestIssuedToken, type TokenEndpoint } from "../http/tokenEndpoint.js";
 import { Timers } from "../timers.js";
@@ -16,26 +16,40 @@ export interface Source {
 }
 
 const LOG_LIMIT = 1000; // lines per job
-const clients = new Map<string, HttpJobClient>();
+const clients = new Map<string, SharedClient>();
 const functionIds = new WeakMap<GetToken, number>();
 let functionCount = 0;
 
+/** A client, and what the latest of its elements has. */
+interface SharedClient {
+  readonly client: HttpJobClient;
+  source: Source;
+}
+
 /** Return the client for a source. */
 export function sharedClient(source: Source): HttpJobClient {
-  const { baseUrl, token, endpoint, getToken } = source;
-  const key = JSON.stringify([baseUrl, token, endpoint, getToken && idOf(getToken)]);
-  let client = clients.get(key);
-  if (!client) {
-    const options: HttpJobClientOptions = {
-      baseUrl,
-      requestToken: toRequest(source),
-      logLimit: LOG_LIMIT,
-      onIdle: () => clients.delete(key),
-    };
-    client = new HttpJobClient(options);
-    clients.set(key, client);
-  }
-  return client;
+  const key = keyOf(source);
+  const shared = clients.get(key) ?? createClient(key, source);
+  shared.source = source;
+  return shared.client;
+}
+
+function createClient(key: string, source: Source): SharedClient {
+  const client = new HttpJobClient({
+    baseUrl: source.baseUrl,
+    requestToken: toRequest(source, () => shared.source.endpoint),
+    logLimit: LOG_LIMIT,
+    onIdle: () => clients.delete(key),
+  });
+  const shared: SharedClient = { client, source };
+  clients.set(key, shared);
+  return shared;
+}
+
+/** Frameworks write another CSRF token into each element and each fragment; all of them are valid. */
+function keyOf({ baseUrl, token, endpoint, getToken }: Source): string {
+  const { url, csrf } = endpoint ?? {};
+  return JSON.stringify([baseUrl, token, url, csrf?.header, getToken && idOf(getToken)]);
 }
 
 function idOf(getToken: GetToken): number {
@@ -45,7 +59,10 @@ function idOf(getToken: GetToken): number {
 }
 
 /** Return the source of tokens: the function, the token and then the endpoint, or null for cookies. */
-function toRequest({ getToken, token, endpoint }: Source): RequestToken | null {
+function toRequest(
+  { getToken, token, endpoint }: Source,
+  latestEndpoint: () => TokenEndpoint | null,
+): RequestToken | null {
   if (getToken) {
     const timers = new Timers();
     return async () => toIssued(await requestToken(getToken, timers));
@@ -53,7 +70,7 @@ function toRequest({ getToken, token, endpoint }: Source): RequestToken | null {
   let first = toIssued(token);
   if (endpoint) {
     return async (signal) => {
-      const issued = first ?? (await requestIssuedToken(endpoint, signal));
+      const issued = first ?? (await requestIssuedToken(latestEndpoint() ?? endpoint, signal));
       first = null;
       return issued;
     };

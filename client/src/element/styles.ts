@@ -36,7 +36,12 @@ export const STYLES = `
   transition: width 0.2s linear;
 }
 :host([status="error"]) [part="fill"] { background: var(--danger); }
+:host([status="error"]) .cancelled [part="fill"] {
+  background: color-mix(in srgb, currentColor 60%, transparent);
+}
 .unknown [part="fill"] { width: 30%; animation: move 1.6s ease-in-out infinite alternate; }
+/* Texts of the job may have another direction than the page. */
+[part="message"], [part="error"], [part~="line"] { unicode-bidi: plaintext; }
 [part="percentage"], [part="time"] { font-variant-numeric: tabular-nums; }
 [part="time"] { color: var(--muted); font-size: 0.875em; }
 [part="error"] {
@@ -45,6 +50,8 @@ export const STYLES = `
   border-inline-start: 0.2em solid var(--danger);
   color: var(--danger);
   white-space: pre-line;
+  text-align: -webkit-match-parent;
+  text-align: match-parent; /* at the side of the border */
 }
 [part="log"] {
   max-height: var(--jobcast-log-height, 12em);
@@ -72,7 +79,8 @@ export const STYLES = `
 }
 @media (forced-colors: active) {
   [part="bar"] { border: 1px solid CanvasText; background: Canvas; }
-  [part="fill"], :host([status="error"]) [part="fill"] {
+  [part="fill"], :host([status="error"]) [part="fill"],
+  :host([status="error"]) .cancelled [part="fill"] {
     background: Highlight;
     forced-color-adjust: none;
   }

@@ -68,8 +68,10 @@ export class JobView {
 
   #renderBar(state: JobState, percentage: number | null, label: string): void {
     const bar = this.#bar;
-    const isActive = state.endedAt === null && state.refusal === null && state.startedAt !== null;
+    const isActive = state.status === "started" || state.status === "cancelling";
+    bar.hidden = state.refusal !== null && state.updatedAt === null;
     bar.classList.toggle("unknown", percentage === null && isActive);
+    bar.classList.toggle("cancelled", isCancelled(state));
     bar.setAttribute("aria-label", label);
     if (percentage === null) {
       bar.removeAttribute("aria-valuenow");
@@ -81,19 +83,26 @@ export class JobView {
   }
 }
 
-function errorText({ refusal, error, status }: JobState, texts: Texts): string | null {
+function errorText(state: JobState, texts: Texts): string | null {
+  const { refusal, error, status } = state;
   if (refusal?.code === "job_not_found") {
     return texts.notFound;
   }
   if (refusal?.code === "token_missing") {
     return texts.signedOut;
   }
-  return refusal?.message ?? (status === "error" ? (error?.message ?? null) : null);
+  const hasFailed = status === "error" && !isCancelled(state);
+  return refusal?.message ?? (hasFailed ? (error?.message ?? null) : null);
+}
+
+/** A cancelled job is no failure. Its percentage stays, in a neutral colour. */
+function isCancelled({ status, error }: JobState): boolean {
+  return status === "error" && (error?.reason === "revoked" || error?.reason === "cancelled");
 }
 
 function messageText(state: JobState, texts: Texts): string {
-  const { status, message, connection, error } = state;
-  if (error?.reason === "revoked" || error?.reason === "cancelled") {
+  const { status, message, connection } = state;
+  if (isCancelled(state)) {
     return texts.cancelled;
   }
   if (state.endedAt !== null) {

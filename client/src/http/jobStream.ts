@@ -8,6 +8,7 @@ import type { Cursor, JoinedMessage, LeftMessage } from "../protocol.js";
 import type { Timers } from "../timers.js";
 import { EventStreamParser, type StreamMessage } from "./eventStreamParser.js";
 import { isTemporary, type Problem, readProblem } from "./problem.js";
+import { StreamSlots } from "./streamSlots.js";
 import type { TokenCache } from "./tokenCache.js";
 import type { IssuedToken } from "./tokenEndpoint.js";
 
@@ -25,6 +26,12 @@ export interface StreamHost {
 
 // The server writes a comment after 15 seconds without an event.
 const SILENCE_LIMIT = 45_000; // ms
+// The server writes the first bytes together with the head of the answer.
+const FIRST_DATA_LIMIT = 5000; // ms
+// A browser opens at most six HTTP/1.1 connections to a host. The page needs some of them.
+const MAX_STREAMS = 4;
+// Streams with different credentials take turns if there are more of them.
+const TURN = 3000; // ms
 // History follows `joined` at once. Its last event may no longer be stored.
 const REPLAY_LIMIT = 1000; // ms
 // After the server ended a join, the client joins again with this backoff: 0.4 to 0.8 s.
@@ -34,6 +41,7 @@ const RETRYABLE_CODES: ReadonlySet<string> = new Set([
   "internal_error",
   "rate_limited",
 ]);
+const slots = new StreamSlots(MAX_STREAMS);
 const SIGNED_OUT = { code: "token_missing", message: "no user is signed in" };
 
 export class JobStream implements MessageHost {
@@ -46,6 +54,7 @@ export class JobStream implements MessageHost {
   #retries = 0;
   #mayReplaceToken = true; // once per connection: replace a refused token
   #wake = (): void => {};
+  #cancelTurn = (): void => {};
 
   constructor(jobs: readonly Job[], host: StreamHost) {
     this.#jobs = new Map(jobs.map((job) => [job.jobId, job]));
@@ -107,6 +116,7 @@ export class JobStream implements MessageHost {
   async #connect(): Promise<number> {
     this.#attempt = new AbortController();
     const { signal } = this.#attempt;
+    const release = await slots.acquire(signal);
     const keepAlive = this.#watch();
     try {
       const token = (await this.#host.tokens?.get(signal)) ?? null;
@@ -119,11 +129,14 @@ export class JobStream implements MessageHost {
         return await this.#handleStatus(response);
       }
       this.#mayReplaceToken = true;
-      this.#host.onConnect();
+      keepAlive.extend(FIRST_DATA_LIMIT, HELD_BACK);
+      this.#scheduleTurn();
       return await this.#read(response.body, token, keepAlive);
     } finally {
       keepAlive.cancel();
+      this.#cancelTurn();
       this.#cancelReplays();
+      release();
     }
   }
 
@@ -161,7 +174,8 @@ export class JobStream implements MessageHost {
       if (done) {
         break;
       }
-      keepAlive.extend();
+      this.#host.onConnect();
+      keepAlive.extend(SILENCE_LIMIT, SILENT);
       for (const message of parser.push(decoder.decode(value, { stream: true }))) {
         this.#retries = 0;
         isEmpty = false;
@@ -222,8 +236,12 @@ export class JobStream implements MessageHost {
 
   #handleLoss(error: unknown): number {
     this.#markDisconnected();
-    if (this.#attempt.signal.reason === RESUME) {
+    const { reason } = this.#attempt.signal;
+    if (reason === RESUME) {
       return 0;
+    }
+    if (reason === HELD_BACK) {
+      console.error(HELD_BACK);
     }
     if (!this.#stopped.signal.aborted) {
       this.#host.onDisconnect(error instanceof Error ? error.message : String(error));
@@ -273,18 +291,29 @@ export class JobStream implements MessageHost {
   /** Abort the attempt when the server is silent for too long. */
   #watch(): KeepAlive {
     const attempt = this.#attempt;
-    const start = (): (() => void) =>
-      this.#host.timers.after(SILENCE_LIMIT, () =>
-        attempt.abort(new Error(`the server is silent for ${SILENCE_LIMIT / 1000} seconds`)),
-      );
-    let cancel = start();
+    const start = (limit: number, reason: Error): (() => void) =>
+      this.#host.timers.after(limit, () => attempt.abort(reason));
+    let cancel = start(SILENCE_LIMIT, SILENT);
     return {
-      extend: () => {
+      extend: (limit, reason) => {
         cancel();
-        cancel = start();
+        cancel = start(limit, reason);
       },
       cancel: () => cancel(),
     };
+  }
+
+  /** Later, let another stream of the page have this one's slot, and resume after it. */
+  #scheduleTurn(): void {
+    const attempt = this.#attempt;
+    this.#cancelTurn = this.#host.timers.after(TURN, () => {
+      const isLive = this.#openJobs().every((job) => job.state.joined === "yes");
+      if (isLive && slots.isContended) {
+        attempt.abort(RESUME);
+      } else {
+        this.#scheduleTurn();
+      }
+    });
   }
 
   #pause(delay: number): Promise<void> {
@@ -299,11 +328,16 @@ export class JobStream implements MessageHost {
 }
 
 interface KeepAlive {
-  readonly extend: () => void;
+  /** Abort with this reason unless data arrives within `limit` ms. */
+  readonly extend: (limit: number, reason: Error) => void;
   readonly cancel: () => void;
 }
 
-const RESUME = new Error("the stream resumes with another token");
+const RESUME = new Error("the stream is resumed");
+const SILENT = new Error(`the server is silent for ${SILENCE_LIMIT / 1000} seconds`);
+const HELD_BACK = new Error(
+  "jobcast: a proxy holds back the events of the server; configure it not to buffer the answers",
+);
 
 /** Return whether a job needs a stream. */
 export function isOpen(job: Job): boolean {

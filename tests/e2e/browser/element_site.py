@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.cookies import SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tests.support import ROOT
@@ -26,7 +27,6 @@ PAGE = """\
 <meta name="htmx-config" content='{{"includeIndicatorStyles": false, "allowEval": false}}'>
 <title>Jobs</title>
 <link rel="icon" href="data:,">
-<script src="{server}/jobcast.js" defer></script>
 {scripts}
 </head>
 <body><main><h1>Jobs</h1>
@@ -42,14 +42,18 @@ class Site:
     def __init__(self, url: str, issue: Callable[[], str | None]) -> None:
         self.url = url
         self.issue = issue  # returns a token; None if no user is signed in
+        self.session: str | None = None  # the session cookie that the token endpoint requires
         self.token_requests = 0
         self.server_url = ""
         self._pages: dict[str, tuple[str, str]] = {}
 
-    def page(self, content: str, *, scripts: str = "", path: str = "/") -> str:
-        """Add a page and return its URL."""
-        html = PAGE.format(server=self.server_url, scripts=scripts, content=content)
-        return self.add(path, html)
+    def page(self, content: str, *, scripts: str | None = None) -> str:
+        """Add a page and return its URL. Without ``scripts`` it has the server's script."""
+        return self.add("/", PAGE.format(scripts=scripts or self.script, content=content))
+
+    @property
+    def script(self) -> str:
+        return f'<script src="{self.server_url}/jobcast.js" defer></script>'
 
     def add(self, path: str, html: str, media_type: str = "text/html; charset=utf-8") -> str:
         """Add an answer to requests of a path, and return its URL."""
@@ -75,7 +79,9 @@ class Site:
         self.token_requests += 1
         if request.command != "POST" or request.headers["X-CSRFToken"] != CSRF:
             return 400, "text/plain", "a token is requested with POST and the page's CSRF token"
-        token = self.issue()
+        cookies = SimpleCookie(request.headers["Cookie"] or "")
+        session = cookies["session"].value if "session" in cookies else None
+        token = self.issue() if session == self.session else None
         return (200 if token else 401), "application/json", json.dumps({"token": token})
 
 

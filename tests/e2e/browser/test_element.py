@@ -16,10 +16,12 @@ from tests.conftest import Valkey
 from tests.e2e.browser.element_site import HTMX, Site, serving_site
 from tests.e2e.browser.tab import Tab
 from tests.e2e.browser.test_accessibility import violations
-from tests.support import Server, Worker, new_id, running, wait_for
+from tests.support import ROOT, Server, Worker, new_id, running, wait_for
 
 Publish = Callable[..., None]
 Open = Callable[..., Tab]
+
+NPM = ROOT / "client" / "dist"
 
 RECORD_EVENTS = """
 window.seen = [];
@@ -145,7 +147,7 @@ def test_htmx_swaps_in_a_job_and_then_its_result(
     site.add("/start", site.element(job_id, swap))
     publish(JobStatus(job_id=job_id, status="started"))
     button = '<button hx-post="/start" hx-target="#jobs">Start</button><div id="jobs"></div>'
-    url = site.page(button, scripts='<script src="/htmx.js" defer></script>')
+    url = site.page(button, scripts=f'{site.script}<script src="/htmx.js" defer></script>')
     page = open_page(url).page
     page.get_by_role("button", name="Start").click()
     expect(element_of(page, job_id)).to_have_attribute("status", "started")
@@ -245,6 +247,90 @@ def test_cookie_of_the_application_authenticates_the_element(
         tab.page.context.add_cookies([{"name": "session", "value": "alice", "url": server.url}])
         tab.page.goto(site.page(element))
         expect(element_of(tab.page, job_id)).to_have_attribute("status", "started")
+        tab.page.close()
+
+
+def test_token_endpoint_recognises_the_user_by_a_session_cookie(
+    site: Site, server: Server, publish: Publish, open_page: Open, job_id: str
+) -> None:
+    site.session = "alice"
+    publish(JobStatus(job_id=job_id, status="started"))
+    tab = open_page("about:blank")
+    tab.page.context.add_cookies([{"name": "session", "value": "alice", "url": site.url}])
+    tab.page.goto(site.page(site.element(job_id)))
+    expect(element_of(tab.page, job_id)).to_have_attribute("status", "started")
+    # The session has ended: the next token is refused.
+    tab.allow_message("status of 401")
+    tab.page.context.clear_cookies()
+    tab.page.reload()
+    expect(tab.page.get_by_role("alert")).to_have_text("Sign in to see this job.")
+
+
+def test_expired_token_is_replaced_and_a_second_one_is_shown(
+    site: Site, server: Server, publish: Publish, open_page: Open, token: Callable[..., str],
+    job_id: str,
+) -> None:  # fmt: skip
+    tokens = [token("alice", ttl=-60), token("alice")]
+    site.issue = lambda: tokens.pop(0)
+    publish(JobStatus(job_id=job_id, status="started"))
+    tab = open_page("about:blank")
+    tab.allow_message("status of 401")
+    tab.page.goto(site.page(site.element(job_id)))
+    expect(element_of(tab.page, job_id)).to_have_attribute("status", "started")
+    tokens += [token("alice", ttl=-60), token("alice", ttl=-60)]
+    tab.page.reload()
+    expect(element_of(tab.page, job_id)).to_have_attribute("status", "refused")
+    expect(tab.page.get_by_role("alert")).to_contain_text("expired")
+
+
+def test_elements_with_tokens_of_their_own_leave_connections_to_the_page(
+    site: Site, server: Server, publish: Publish, open_page: Open, token: Callable[..., str]
+) -> None:
+    job_ids = [new_id() for _ in range(10)]
+    publish(*[JobStatus(job_id=job_id, status="started") for job_id in job_ids])
+    elements = [
+        f'<jobcast-job job-id="{job_id}" base-url="{server.url}"'
+        f' token="{token("alice", jobs=[job_id])}"></jobcast-job>'
+        for job_id in job_ids
+    ]
+    page = open_page(site.page("".join(elements))).page
+    for job_id in job_ids:
+        expect(element_of(page, job_id)).to_have_attribute("status", "started")
+    assert page.evaluate(f"fetch('{server.url}/healthz', {{ mode: 'no-cors' }}).then(() => true)")
+    publish(*[JobComplete(job_id=job_id, result=None) for job_id in job_ids])
+    for job_id in job_ids:
+        expect(element_of(page, job_id)).to_have_attribute("status", "complete")
+    assert len(seen(page, "end")) == len(job_ids)
+
+
+def test_texts_of_a_job_are_never_interpreted(
+    site: Site, server: Server, publish: Publish, open_page: Open, job_id: str
+) -> None:
+    html = "<img src=x onerror=alert(1)><b>bold</b><script>alert(1)</script>"
+    publish(
+        JobStatus(job_id=job_id, status="started"),
+        JobProgress(job_id=job_id, percentage=40, message=html),
+        log(job_id, html),
+    )
+    page = open_page(site.page(site.element(job_id, "log"))).page
+    element = element_of(page, job_id)
+    expect(part(element, "message")).to_have_text(html)
+    expect(part(element, "line")).to_have_text(html)
+    publish(JobError(job_id=job_id, error="E", message=html, reason="failure"))
+    expect(page.get_by_role("alert")).to_have_text(html)
+    expect(element.locator("img, b, script")).to_have_count(0)
+
+
+def test_element_of_the_npm_package_is_a_module(
+    site: Site, server: Server, publish: Publish, open_page: Open, job_id: str
+) -> None:
+    modules = [path for path in NPM.rglob("*.js") if "cjs" not in path.parts]
+    for path in modules:
+        site.add(f"/npm/{path.relative_to(NPM).as_posix()}", path.read_text(), "text/javascript")
+    publish(JobStatus(job_id=job_id, status="started"))
+    script = '<script src="/npm/element.js" type="module"></script>'
+    url = site.page(site.element(job_id), scripts=script)
+    expect(element_of(open_page(url).page, job_id)).to_have_attribute("status", "started")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -266,6 +352,8 @@ def test_element_is_accessible_in_each_state(
     )
     shown = [site.element(job_id, "log") for job_id in (started, failed, done, unknown)]
     page = open_page(site.page("".join(shown)), color_scheme=scheme).page
+    # Without a background of the page's own, axe compares with white in a dark page, too.
+    page.evaluate("document.documentElement.style.background = 'Canvas'")
     expect(part(element_of(page, started), "percentage")).to_have_text("40%")
     expect(part(element_of(page, started), "line")).to_have_count(2)
     expect(part(element_of(page, unknown), "message")).to_have_text("counting")

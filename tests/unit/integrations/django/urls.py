@@ -9,7 +9,7 @@ def page(request: HttpRequest) -> HttpResponse:
     template = engines["django"].from_string(
         '{% load jobcast %}{% jobcast_progress job_id log=True label="The <b>report</b>" %}'
     )
-    return HttpResponse(template.render({"job_id": request.GET["job"]}, request))
+    return HttpResponse(template.render({"job_id": request.GET.get("job")}, request))
 
 
 urlpatterns = [

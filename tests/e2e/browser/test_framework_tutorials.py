@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -66,10 +65,11 @@ class Reader:
         for name, code in self.tutorial.modules.items():
             self.write(name, code)
 
-    def run(self, commands: str) -> None:
-        """Type commands that end."""
+    def run(self, commands: str) -> str:
+        """Type commands that end, and return what they print."""
         process = self.enter(commands)
         assert process.popen.wait(TIMEOUT) == 0, process.log
+        return process.log
 
     def enter(self, commands: str) -> Process:
         """Type commands into a new terminal."""
@@ -85,22 +85,19 @@ class Reader:
         """
         with ExitStack() as stack:
             valkey = stack.enter_context(running(self.enter(self.valkey)))
-            valkey.expect(lambda: listens(self._ports["6379"]), "Valkey")
+            valkey.expect(lambda: "server started successfully!" in valkey.log, "Valkey")
             working = stack.enter_context(running(self.enter(worker)))
             serving = stack.enter_context(running(self.enter(server)))
             site_process = stack.enter_context(running(self.enter(site)))
             working.expect(lambda: " ready." in working.log, "ready worker")
             serving.expect(lambda: answers(f"{self.server_url}/readyz"), "ready server")
             site_process.expect(lambda: answers(f"{self.url}{path}"), "ready site")
+            assert "Uvicorn running on" in serving.log
+            assert "unning on" in site_process.log or "development server at" in site_process.log
             yield serving
 
     def _with_ports(self, text: str) -> str:
         return re.sub("|".join(PORTS), lambda found: self._ports[found[0]], text)
-
-
-def listens(port: str) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", int(port))) == 0
 
 
 MakeReader = Callable[[str], Reader]
@@ -157,9 +154,9 @@ def test_django_shows_a_job_until_its_end_or_the_sign_out(
     reader.write_modules()
     (reader.folder / "reports" / "__init__.py").touch()
     reader.write("reports/templates/reports/index.html", reader.html)
-    prepare, worker, server, site = reader.commands
-    reader.run(prepare)
-    reader.run("python manage.py check --fail-level WARNING")
+    check, prepare, worker, server, site = reader.commands
+    assert "System check identified no issues" in reader.run(check)
+    assert "Superuser created successfully." in reader.run(prepare)
     with reader.programs(worker, server, site, "/login") as serving:
         tab = context.new_page()
         tab.goto(reader.url)

@@ -70,11 +70,11 @@ def django_admin(manage: list[str], env: dict[str, str], *arguments: str) -> str
 
 
 @contextmanager
-def request(site: Site, outcome: str, job_id: str) -> Iterator[subprocess.Popen[str]]:
+def request(site: Site, outcome: str, job_id: str, **env: str) -> Iterator[subprocess.Popen[str]]:
     """Begin a request. The block runs while its transaction is open and the job is queued."""
     argv = [sys.executable, "-m", "tests.support.django_site.view", outcome, job_id]
     with subprocess.Popen(
-        argv, cwd=ROOT, env={**os.environ, **site.env}, text=True,
+        argv, cwd=ROOT, env={**os.environ, **site.env, **env}, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     ) as process:  # fmt: skip
         assert process.stdout is not None
@@ -121,6 +121,16 @@ async def test_rollback_ends_the_job_for_its_followers(site: Site) -> None:
             proceed(process)
             end = await follower.transcript.end(job_id)
     assert (end["error"], end["reason"]) == ("RolledBack", "rejected")
+
+
+async def test_broker_that_is_down_at_the_commit_ends_the_job_for_its_followers(site: Site) -> None:
+    job_id, broker = new_id(), f"redis://127.0.0.1:{free_port()}/0"
+    async with following(site.url, site.token) as follower:
+        with request(site, "commit", job_id, TEST_BROKER=broker) as process:
+            assert (await follower.join(job_id))["ok"]
+            proceed(process)
+            end = await follower.transcript.end(job_id)
+    assert (end["error"], end["reason"]) == ("NotSent", "rejected")
 
 
 async def test_job_of_a_process_that_dies_before_the_commit_ends(site: Site) -> None:

@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from jobcast.events import check_job_id, is_job_id
+from jobcast.events import is_job_id
 from jobcast.issuing import TOKEN_TTL, default_settings, issue_token
 from jobcast.settings import Settings
 
@@ -33,12 +33,13 @@ class Answer(Struct, frozen=True):
     """An HTTP answer."""
 
     status: int
-    body: bytes
+    body: bytes = b""
     content_type: str = JSON
+    location: str = ""  # the target of a redirect
 
     @property
     def headers(self) -> dict[str, str]:
-        return PRIVATE
+        return {**PRIVATE, "Location": self.location} if self.location else PRIVATE
 
 
 class Endpoint:
@@ -103,7 +104,7 @@ class Endpoint:
         if not is_job_id(job_id):
             return no_such_job()
         token = issue_token(user, ttl=PROXY_TOKEN_TTL, settings=self.settings)
-        url = f"{self._server_url}{_path_of(job_id)}{_with_query(query, 'wait', 'logs')}"
+        url = f"{self._server_url}{_path_of(job_id)}{_query_of(_chosen(query, 'wait', 'logs'))}"
         request = Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310
         try:
             with urlopen(request, timeout=PROXY_TIMEOUT) as response:  # noqa: S310
@@ -116,14 +117,25 @@ class Endpoint:
                 HTTPStatus.BAD_GATEWAY, "unavailable", "The server of jobs cannot be reached."
             )
 
-    def events_url(self, job_id: str, query: str = "") -> str:
-        """Return the URL of a job's event stream on the server.
+    def events(
+        self, user: Subject | None, job_id: str, query: str = "", *, jti: str | None = None
+    ) -> Answer:
+        """Redirect a user to the event stream of a job on the server. Without a user, return 401.
 
-        Raises:
-            ValueError: the id cannot be a job's.
+        If the server reads tokens from URLs (``JOBCAST_TOKEN_IN_QUERY``), the URL has a token for
+        the user. Otherwise the server has to recognise the user itself
+        (``JOBCAST_AUTHENTICATE``).
         """
-        path = _path_of(check_job_id(job_id))
-        return f"{self.settings.client_url}{path}/events{_with_query(query, 'after')}"
+        if user is None:
+            return signed_out()
+        if not is_job_id(job_id):
+            return no_such_job()
+        settings = self.settings
+        chosen = _chosen(query, "after")
+        if settings.token_in_query:
+            chosen.append(("token", self.issue(user, jti=jti)["token"]))
+        url = f"{settings.client_url}{_path_of(job_id)}/events{_query_of(chosen)}"
+        return Answer(HTTPStatus.TEMPORARY_REDIRECT, location=url)
 
     @property
     def _server_url(self) -> str:
@@ -156,7 +168,11 @@ def _path_of(job_id: str) -> str:
     return f"/jobs/{quote(job_id, safe='')}"
 
 
-def _with_query(query: str, *names: str) -> str:
-    """Return the part of a URL with these parameters of a query; empty if it has none of them."""
-    chosen = [(name, value) for name, value in parse_qsl(query) if name in names]
-    return f"?{urlencode(chosen)}" if chosen else ""
+def _chosen(query: str, *names: str) -> list[tuple[str, str]]:
+    """Return the parameters of a query that have these names."""
+    return [(name, value) for name, value in parse_qsl(query) if name in names]
+
+
+def _query_of(parameters: list[tuple[str, str]]) -> str:
+    """Return the query of a URL; empty without parameters."""
+    return f"?{urlencode(parameters)}" if parameters else ""

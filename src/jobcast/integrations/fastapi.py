@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from jobcast.integrations.endpoint import Endpoint
-from jobcast.integrations.starlette import redirect, respond
+from jobcast.integrations.starlette import respond
 from jobcast.issuing import TOKEN_TTL
 from jobcast.settings import Settings
 
@@ -61,7 +61,7 @@ def router(
 
     def events(request: Request, job_id: str, user: Any = user_of_request) -> Response:
         """Redirect to the event stream of a job of the user."""
-        return redirect(endpoint, user, job_id, request.url.query)
+        return respond(endpoint.events(user, job_id, request.url.query))
 
     found.add_api_route("/token", token, methods=["POST"], response_model=Token)
     # A job id may contain slashes.

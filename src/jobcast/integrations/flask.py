@@ -6,14 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from http import HTTPStatus
 
-from flask import Blueprint, Response, current_app, redirect, request, url_for
+from flask import Blueprint, Response, current_app, request, url_for
 from markupsafe import Markup
-from werkzeug.wrappers import Response as AnyResponse
 
 from jobcast.integrations.element import job_element
-from jobcast.integrations.endpoint import Answer, Endpoint, Subject, no_such_job, signed_out
+from jobcast.integrations.endpoint import Answer, Endpoint, Subject
 from jobcast.issuing import TOKEN_TTL
 from jobcast.settings import Settings
 
@@ -58,14 +56,8 @@ def blueprint(
         return _respond(endpoint.snapshot(current_user(), job_id, _query()))
 
     @found.get("/jobs/<path:job_id>/events")
-    def events(job_id: str) -> AnyResponse:
-        if current_user() is None:
-            return _respond(signed_out())
-        try:
-            url = endpoint.events_url(job_id, _query())
-        except ValueError:
-            return _respond(no_such_job())
-        return redirect(url, HTTPStatus.TEMPORARY_REDIRECT)
+    def events(job_id: str) -> Response:
+        return _respond(endpoint.events(current_user(), job_id, _query()))
 
     @found.app_template_global()
     def jobcast_progress(job_id: object, *, log: bool = False, label: str = "") -> Markup:

@@ -11,10 +11,10 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from jobcast.integrations.endpoint import Answer, Endpoint, Subject, no_such_job, signed_out
+from jobcast.integrations.endpoint import Answer, Endpoint, Subject
 from jobcast.issuing import TOKEN_TTL
 from jobcast.settings import Settings
 
@@ -58,7 +58,7 @@ def mount(
 
     async def events(request: Request) -> Response:
         user = await _user(current_user, request)
-        return redirect(endpoint, user, request.path_params["job_id"], request.url.query)
+        return respond(endpoint.events(user, request.path_params["job_id"], request.url.query))
 
     routes = [
         Route("/token", token, methods=["POST"], name="token"),
@@ -74,16 +74,6 @@ def respond(answer: Answer) -> Response:
     return Response(
         answer.body, answer.status, dict(answer.headers), media_type=answer.content_type
     )
-
-
-def redirect(endpoint: Endpoint, user: Subject | None, job_id: str, query: str) -> Response:
-    """Return a redirect to the event stream of a job."""
-    if user is None:
-        return respond(signed_out())
-    try:
-        return RedirectResponse(endpoint.events_url(job_id, query))
-    except ValueError:
-        return respond(no_such_job())
 
 
 async def _user(current_user: CurrentUser, request: Request) -> Subject | None:

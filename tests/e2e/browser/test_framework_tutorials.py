@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -66,10 +65,11 @@ class Reader:
         for name, code in self.tutorial.modules.items():
             self.write(name, code)
 
-    def run(self, commands: str) -> None:
-        """Type commands that end."""
+    def run(self, commands: str) -> str:
+        """Type commands that end, and return what they print."""
         process = self.enter(commands)
         assert process.popen.wait(TIMEOUT) == 0, process.log
+        return process.log
 
     def enter(self, commands: str) -> Process:
         """Type commands into a new terminal."""
@@ -78,26 +78,26 @@ class Reader:
         return Process(["bash", "-c", lines], log, self._env, self.folder)
 
     @contextmanager
-    def programs(self, worker: str, server: str, site: str, path: str) -> Iterator[None]:
-        """Start Valkey, the worker, the server and the site, and wait until they are ready."""
+    def programs(self, worker: str, server: str, site: str, path: str) -> Iterator[Process]:
+        """Start Valkey, the worker, the server and the site, and wait until they are ready.
+
+        Return the server.
+        """
         with ExitStack() as stack:
             valkey = stack.enter_context(running(self.enter(self.valkey)))
-            valkey.expect(lambda: listens(self._ports["6379"]), "Valkey")
+            valkey.expect(lambda: "server started successfully!" in valkey.log, "Valkey")
             working = stack.enter_context(running(self.enter(worker)))
             serving = stack.enter_context(running(self.enter(server)))
             site_process = stack.enter_context(running(self.enter(site)))
             working.expect(lambda: " ready." in working.log, "ready worker")
             serving.expect(lambda: answers(f"{self.server_url}/readyz"), "ready server")
             site_process.expect(lambda: answers(f"{self.url}{path}"), "ready site")
-            yield
+            assert "Uvicorn running on" in serving.log
+            assert "unning on" in site_process.log or "development server at" in site_process.log
+            yield serving
 
     def _with_ports(self, text: str) -> str:
         return re.sub("|".join(PORTS), lambda found: self._ports[found[0]], text)
-
-
-def listens(port: str) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", int(port))) == 0
 
 
 MakeReader = Callable[[str], Reader]
@@ -154,10 +154,10 @@ def test_django_shows_a_job_until_its_end_or_the_sign_out(
     reader.write_modules()
     (reader.folder / "reports" / "__init__.py").touch()
     reader.write("reports/templates/reports/index.html", reader.html)
-    prepare, worker, server, site = reader.commands
-    reader.run(prepare)
-    reader.run("python manage.py check --fail-level WARNING")
-    with reader.programs(worker, server, site, "/login"):
+    check, prepare, worker, server, site = reader.commands
+    assert "System check identified no issues" in reader.run(check)
+    assert "Superuser created successfully." in reader.run(prepare)
+    with reader.programs(worker, server, site, "/login") as serving:
         tab = context.new_page()
         tab.goto(reader.url)
         tab.get_by_label("Username").fill("alice")
@@ -172,14 +172,41 @@ def test_django_shows_a_job_until_its_end_or_the_sign_out(
         assert tab.evaluate(RESULT_OF_STREAM, job_id) == {"pages": 100}
         tab.get_by_role("button", name="Build").click()
         expect_running(tab)
-        sign_out_in_another_tab(context, reader.url)
-        expect(element_of(tab)).to_have_attribute("status", "refused")
+        sign_out_in_another_tab(tab, reader.url, serving)
 
 
-def sign_out_in_another_tab(context: BrowserContext, url: str) -> None:
-    other = context.new_page()
+def sign_out_in_another_tab(tab: Tab, url: str, server: Process) -> None:
+    """Sign out, and expect that the server closes the tab's connection and the tab shows it."""
+    other = tab.context.new_page()
     other.goto(url)
     other.get_by_role("button", name="Sign out").click()
+    expect(element_of(tab)).to_have_attribute("status", "refused")
+    expect(tab.get_by_role("alert")).to_have_text("Sign in to see this job.")
+    server.expect(lambda: "was revoked" in server.log, "closed connection")
+
+
+STATUSES_OF_ANOTHER_USER = """async ([id, server]) => {
+  await fetch("/login/bob", { method: "POST" });
+  const { token } = await (await fetch("/jobcast/token", { method: "POST" })).json();
+  const headers = { Authorization: `Bearer ${token}` };
+  const answers = [
+    fetch(`/jobcast/jobs/${id}`),
+    fetch(`${server}/jobs/${id}`, { headers }),
+    fetch(`${server}/jobs/${id}/events`, { headers }),
+  ];
+  return (await Promise.all(answers)).map(({ status }) => status);
+}"""
+
+
+def expect_refused_to_another_user(
+    context: BrowserContext, reader: Reader, job_id: str | None
+) -> None:
+    assert context.browser is not None
+    with closing(context.browser.new_context()) as other:
+        tab = other.new_page()
+        tab.goto(reader.url)
+        argument = [job_id, reader.server_url]
+        assert tab.evaluate(STATUSES_OF_ANOTHER_USER, argument) == [404, 404, 404]
 
 
 def test_fastapi_shows_a_job_until_its_end_or_the_sign_out(
@@ -190,7 +217,7 @@ def test_fastapi_shows_a_job_until_its_end_or_the_sign_out(
     reader.write("index.html", reader.html)
     secret, worker, server, site = reader.commands
     reader.run(secret)
-    with reader.programs(worker, server, site, "/"):
+    with reader.programs(worker, server, site, "/") as serving:
         tab = context.new_page()
         tab.goto(reader.url)
         with tab.expect_response("**/login/alice"):
@@ -198,10 +225,10 @@ def test_fastapi_shows_a_job_until_its_end_or_the_sign_out(
         tab.get_by_role("button", name="Convert").click()
         expect_running(tab)
         expect_end(tab)
+        expect_refused_to_another_user(context, reader, element_of(tab).get_attribute("job-id"))
         tab.get_by_role("button", name="Convert").click()
         expect_running(tab)
-        sign_out_in_another_tab(context, reader.url)
-        expect(element_of(tab)).to_have_attribute("status", "refused")
+        sign_out_in_another_tab(tab, reader.url, serving)
 
 
 def test_flask_shows_a_job_until_its_end_or_the_sign_out(
@@ -212,7 +239,7 @@ def test_flask_shows_a_job_until_its_end_or_the_sign_out(
     reader.write("templates/index.html", reader.html)
     secret, worker, server, site = reader.commands
     reader.run(secret)
-    with reader.programs(worker, server, site, "/"):
+    with reader.programs(worker, server, site, "/") as serving:
         tab = context.new_page()
         tab.goto(reader.url)
         tab.get_by_label("Name").fill("alice")
@@ -223,5 +250,4 @@ def test_flask_shows_a_job_until_its_end_or_the_sign_out(
         expect_end(tab)
         tab.get_by_role("button", name="Convert").click()
         expect_running(tab)
-        sign_out_in_another_tab(context, reader.url)
-        expect(element_of(tab)).to_have_attribute("status", "refused")
+        sign_out_in_another_tab(tab, reader.url, serving)

@@ -18,7 +18,7 @@ MIDDLEWARE = [
 ]
 USE_TZ = True
 
-CELERY_BROKER_URL = os.environ["TEST_REDIS"]
+CELERY_BROKER_URL = os.environ.get("TEST_BROKER", os.environ["TEST_REDIS"])
 CELERY_TASK_DEFAULT_QUEUE = os.environ["TEST_QUEUE"]
 JOBCAST = {
     "URL": os.environ["TEST_REDIS"],

@@ -15,6 +15,7 @@ import jwt
 import pytest
 from fastapi import FastAPI, Header, HTTPException
 from flask import Flask, request
+from msgspec import structs
 from starlette.applications import Starlette
 from starlette.requests import Request
 
@@ -47,6 +48,15 @@ def user_of(name: str | None) -> UUID | None:
 
 def fastapi_site(**options: Any) -> Ask:
     def current_user(x_user: str | None = Header(None)) -> UUID | None:
+        return user_of(x_user)
+
+    api = FastAPI()
+    api.include_router(router(current_user=current_user, **options), prefix="/jobcast")
+    return asked_by(api)
+
+
+def fastapi_site_with_coroutine(**options: Any) -> Ask:
+    async def current_user(x_user: str | None = Header(None)) -> UUID | None:
         return user_of(x_user)
 
     api = FastAPI()
@@ -93,7 +103,10 @@ def flask_site(**options: Any) -> Ask:
     return ask
 
 
-SITES = [fastapi_site, starlette_site, starlette_site_with_coroutine, flask_site]
+SITES = [
+    fastapi_site, fastapi_site_with_coroutine, starlette_site, starlette_site_with_coroutine,
+    flask_site,
+]  # fmt: skip
 
 
 @pytest.fixture(params=SITES, ids=lambda site: site.__name__)
@@ -132,6 +145,17 @@ def test_events_are_redirected_to_the_server(make_site: Callable[..., Ask]) -> N
     )
     assert answer.status == 307
     assert answer.headers["location"] == "https://jobs.example.com/jobs/a%2Fb/events?after=x.1"
+
+
+def test_redirect_has_a_token_if_the_server_reads_tokens_from_urls(
+    make_site: Callable[..., Ask],
+) -> None:
+    settings = structs.replace(SETTINGS, token_in_query=True)
+    answer = make_site(settings=settings)("GET", "/jobcast/jobs/42/events?after=x.1", "alice")
+    url, _, token = answer.headers["location"].partition("&token=")
+    assert url == "https://jobs.example.com/jobs/42/events?after=x.1"
+    assert jwt.decode(token, SECRET, ["HS256"])["sub"] == str(USER)
+    assert answer.headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize("path", ["jobs/%01", "jobs/%01/events"])

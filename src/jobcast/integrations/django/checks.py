@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -17,6 +18,10 @@ from jobcast.issuing import default_settings
 from jobcast.settings import PREFIX, Settings, misspelt
 
 TAG: Final = "jobcast"
+KNOWN_KEYS: Final = (
+    f"The keys are those of the settings of jobcast, without {PREFIX}, and"
+    f" {', '.join(conf.OWN_KEYS)}."
+)
 AUTHENTICATION: Final = "django.contrib.auth.middleware.AuthenticationMiddleware"
 
 
@@ -36,13 +41,13 @@ def check_settings(**_: Any) -> list[checks.CheckMessage]:
                 id="jobcast.E001",
             )
         ]
-    unknown = list(_unknown_keys())
-    if unknown:
-        return unknown
+    wrong = [*_unknown_keys(), *_wrong_own_values()]
+    if wrong:
+        return wrong
     try:
         found = default_settings()
     except SettingsError as exc:
-        return [checks.Error(f"JOBCAST has a wrong value: {exc}.", id="jobcast.E003")]
+        return [checks.Error(f"{exc}.", hint=_place_of(exc.name), id="jobcast.E003")]
     return list(_check_public_url(found))
 
 
@@ -54,6 +59,7 @@ def check_users(**_: Any) -> list[checks.CheckMessage]:
         checks.Warning(
             f"MIDDLEWARE has no {AUTHENTICATION}: if no other middleware sets request.user, no user"
             " gets a token.",
+            hint=f"Add {AUTHENTICATION!r} after the middleware of sessions.",
             id="jobcast.W002",
         )
     ]
@@ -76,8 +82,32 @@ def _unknown_keys() -> Iterator[checks.CheckMessage]:
     names = [f"{PREFIX}{key}" for key in conf.given() if key not in conf.OWN_KEYS]
     for name, similar in misspelt(dict.fromkeys(names, "")).items():
         key = name.removeprefix(PREFIX)
-        hint = f"Did you mean {similar.removeprefix(PREFIX)!r}?" if similar else None
+        hint = f"Did you mean {similar.removeprefix(PREFIX)!r}?" if similar else KNOWN_KEYS
         yield checks.Error(f"JOBCAST has the unknown key {key!r}.", hint=hint, id="jobcast.E002")
+
+
+def _wrong_own_values() -> Iterator[checks.CheckMessage]:
+    ttl, url = conf.token_ttl(), conf.given().get("INTERNAL_URL")
+    if not isinstance(ttl, int | float) or ttl < 1:
+        yield checks.Error(
+            f"JOBCAST['TOKEN_TTL'] should be a number of seconds from 1, not {ttl!r}.",
+            hint='For example: "TOKEN_TTL": 900',
+            id="jobcast.E004",
+        )
+    if url is not None and not str(url).startswith(("http://", "https://")):
+        yield checks.Error(
+            f"JOBCAST['INTERNAL_URL'] should be a URL, not {url!r}.",
+            hint='For example: "INTERNAL_URL": "http://127.0.0.1:8001"',
+            id="jobcast.E004",
+        )
+
+
+def _place_of(variable: str) -> str:
+    """Return where to correct a setting."""
+    key = variable.removeprefix(PREFIX)
+    if key in conf.given() and variable not in os.environ:
+        return f"Correct the value of {key!r} in JOBCAST."
+    return f"Correct {variable} in the environment or in Celery's configuration."
 
 
 def _check_public_url(found: Settings) -> Iterator[checks.CheckMessage]:

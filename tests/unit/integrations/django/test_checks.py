@@ -44,10 +44,34 @@ def test_own_keys_are_known() -> None:
     assert found(JOBCAST={"TOKEN_TTL": 60, "INTERNAL_URL": "http://jobs:8000"}) == {}
 
 
+def test_unknown_key_without_a_similar_one_names_the_known_keys() -> None:
+    hint = found(JOBCAST={"XYZZY": 1})["jobcast.E002"].hint
+    assert hint is not None
+    assert "TOKEN_TTL" in hint
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"TOKEN_TTL": "15m"}, {"TOKEN_TTL": 0}, {"INTERNAL_URL": "jobs:8000"}], ids=str
+)
+def test_wrong_value_of_an_own_key_is_an_error(wrong: dict[str, Any]) -> None:
+    ((key, value),) = wrong.items()
+    message = found(JOBCAST=wrong)["jobcast.E004"]
+    assert key in message.msg
+    assert repr(value) in message.msg
+    assert message.hint is not None
+    assert key in message.hint
+
+
 def test_wrong_value_is_an_error() -> None:
-    message = found(JOBCAST={"PORT": "many"})["jobcast.E003"].msg
-    assert "JOBCAST_PORT" in message
-    assert "a port number" in message
+    message = found(JOBCAST={"PORT": "many"})["jobcast.E003"]
+    assert "JOBCAST_PORT should be a port number" in message.msg
+    assert message.hint == "Correct the value of 'PORT' in JOBCAST."
+
+
+def test_wrong_value_in_the_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBCAST_PORT", "many")
+    hint = found(JOBCAST={"PORT": 8000})["jobcast.E003"].hint
+    assert hint == "Correct JOBCAST_PORT in the environment or in Celery's configuration."
 
 
 def test_server_of_another_origin_without_origins_is_a_warning() -> None:

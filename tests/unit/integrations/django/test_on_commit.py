@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import gc
 import os
+import unittest
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
 from celery.contrib.django.task import DjangoTask
-from django.db import transaction
+from django import test
+from django.db import OperationalError as OperationalErrorOfDatabase
+from django.db import connections, transaction
 from django.db.transaction import TransactionManagementError
+from django.test import Client
 from kombu.exceptions import OperationalError
 
 import jobcast
@@ -151,6 +157,105 @@ def test_rollback_to_a_savepoint_ends_only_its_jobs(
         store.wait_state(inner.id, "error")
         assert store.state(outer.id) == "queued"
     assert [message["id"] for message in sent] == [outer.id]
+
+
+@pytest.fixture
+def atomic_requests(database: Any) -> Iterator[None]:
+    database.settings_dict["ATOMIC_REQUESTS"] = True
+    yield
+    database.settings_dict["ATOMIC_REQUESTS"] = False
+
+
+@pytest.mark.usefixtures("atomic_requests")
+def test_task_of_an_atomic_request_is_sent_after_the_view(
+    build: Any, store: Store, sent: list[dict[str, Any]]
+) -> None:
+    job_id = new_id()
+    Client().post("/start", {"task": build.name, "id": job_id})
+    assert [message["id"] for message in sent] == [job_id]
+    assert (store.state(job_id), store.owner(job_id)) == ("queued", "alice")
+
+
+@pytest.mark.usefixtures("atomic_requests")
+def test_job_of_an_atomic_request_that_fails_ends(
+    build: Any, store: Store, sent: list[dict[str, Any]]
+) -> None:
+    job_id = new_id()
+    Client(raise_request_exception=False).post(
+        "/start", {"task": build.name, "id": job_id, "fail": ""}
+    )
+    store.wait_state(job_id, "error")
+    assert sent == []
+
+
+def test_job_ends_although_the_error_of_the_transaction_is_kept(build: Any, store: Store) -> None:
+    """The error's traceback refers to frames of the transaction, as in an error reporter."""
+    ids, errors = [], []
+    try:
+        with transaction.atomic():
+            ids.append(build.delay_on_commit().id)
+            raise ZeroDivisionError
+    except ZeroDivisionError as exc:
+        errors.append(exc)
+    store.wait_state(ids[0], "error")
+    assert errors[0].__traceback__ is not None
+
+
+def test_connection_that_closes_in_a_transaction_ends_the_job(
+    build: Any, store: Store, tmp_path: Path
+) -> None:
+    options = {**connections["default"].settings_dict, "NAME": str(tmp_path / "other.sqlite3")}
+    connections.settings["other"] = options
+    try:
+        with pytest.raises(OperationalErrorOfDatabase), transaction.atomic(using="other"):
+            job = build.apply_async_on_commit(using="other")
+            connections["other"].close()
+            raise OperationalErrorOfDatabase("the connection is lost")
+        store.wait_state(job.id, "error")
+    finally:
+        del connections["other"], connections.settings["other"]
+
+
+def test_djangos_test_case_sends_captured_callbacks(
+    build: Any, store: Store, sent: list[dict[str, Any]]
+) -> None:
+    jobs, callbacks = [], []
+
+    class SiteTest(test.TestCase):
+        """A user's own test, whose transaction is always rolled back."""
+
+        def test_jobs(self) -> None:
+            with self.captureOnCommitCallbacks(execute=True):
+                jobs.append(build.delay_on_commit().id)
+            with self.captureOnCommitCallbacks() as found:
+                jobs.append(build.delay_on_commit().id)
+            callbacks.append(len(found))
+
+    result = unittest.TestResult()
+    unittest.TestSuite([SiteTest("test_jobs")]).run(result)
+    assert result.wasSuccessful(), result
+    assert callbacks == [1]
+    assert [message["id"] for message in sent] == jobs[:1]
+    assert store.state(jobs[0]) == "queued"
+    store.wait_state(jobs[1], "error")
+
+
+def test_class_of_all_tasks_of_an_application_has_the_methods(
+    store: Store, sent: list[dict[str, Any]]
+) -> None:
+    with Celery(
+        "all", broker="memory://", set_as_current=False,
+        task_cls="jobcast.integrations.django:ProgressTask",
+    ) as app:  # fmt: skip
+
+        @app.task(shared=False, name="all.work")
+        def work() -> None: ...
+
+        with transaction.atomic():
+            job = work.owned_by("alice").delay_on_commit()
+            assert store.state(job.id) == "queued"
+            assert sent == []
+        assert [message["id"] for message in sent] == [job.id]
 
 
 def test_callback_that_fails_earlier_ends_the_jobs_that_are_not_sent(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import html
 import logging
+import re
 import time
 from typing import Any
 
+import django
 import jwt
 import pytest
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.test import Client, override_settings
+from django.template import engines
+from django.test import Client, RequestFactory, override_settings
+from django.utils.functional import SimpleLazyObject, empty
 from starlette.requests import HTTPConnection
 
 from jobcast.errors import PublishFailed
@@ -112,6 +117,61 @@ def test_template_tag_draws_the_element_with_a_csrf_token(client: Client) -> Non
     assert 'label="The &lt;b&gt;report&lt;/b&gt;" log></jobcast-job>' in page
     assert 'csrf-token="' in page
     assert "csrftoken" in client.cookies
+
+
+@pytest.mark.parametrize("job", ["", None], ids=repr)
+def test_template_tag_draws_nothing_without_a_job(client: Client, job: str | None) -> None:
+    page = client.get("/page", {} if job is None else {"job": job}).content.decode()
+    assert page.strip() == ""
+
+
+@override_settings(CSRF_HEADER_NAME="HTTP_X_XSRF_TOKEN")
+def test_template_tag_names_the_header_of_the_csrf_token(client: Client) -> None:
+    assert 'csrf-header="X-Xsrf-Token"' in client.get("/page", {"job": "42"}).content.decode()
+
+
+class UngeneratedNonce(SimpleLazyObject):
+    """A nonce as Django and django-csp have it: false until a page uses it."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: "r4nd0m")
+
+    def __bool__(self) -> bool:
+        return self._wrapped is not empty  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.mark.parametrize("place", ["context", "request"])
+def test_script_has_the_nonce_of_the_content_security_policy(place: str) -> None:
+    request, context = RequestFactory().get("/"), {"job": "42"}
+    if place == "context":
+        context["csp_nonce"] = UngeneratedNonce()
+    else:
+        request.csp_nonce = UngeneratedNonce()
+    template = engines["django"].from_string("{% load jobcast %}{% jobcast_progress job %}")
+    assert 'nonce="r4nd0m"' in template.render(context, request)
+
+
+@pytest.mark.skipif(django.VERSION < (6,), reason="Django 6 has content security policies")
+def test_nonce_of_the_page_is_in_djangos_policy(client: Client) -> None:
+    templates = copy.deepcopy(settings.TEMPLATES)
+    processors = templates[0]["OPTIONS"]["context_processors"]
+    processors.append("django.template.context_processors.csp")
+    with override_settings(
+        MIDDLEWARE=[*settings.MIDDLEWARE, "django.middleware.csp.ContentSecurityPolicyMiddleware"],
+        SECURE_CSP={"script-src": ["<CSP_NONCE_SENTINEL>"]},
+        TEMPLATES=templates,
+    ):
+        response = client.get("/page", {"job": "42"})
+    (nonce,) = re.findall(r'nonce="([^"]+)"', response.content.decode())
+    assert response["Content-Security-Policy"] == f"script-src 'nonce-{nonce}'"
+
+
+@pytest.mark.parametrize("path", ["token", "jobs/42", "jobs/42/events"])
+def test_middleware_that_requires_a_login_keeps_the_401(path: str) -> None:
+    required = "django.contrib.auth.middleware.LoginRequiredMiddleware"
+    with override_settings(MIDDLEWARE=[*settings.MIDDLEWARE, required]):
+        response = (Client().post if path == "token" else Client().get)(f"/jobcast/{path}")
+    assert response.status_code == 401
 
 
 async def test_token_is_signed_with_a_key_of_djangos_secret() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from django import template
+from django.conf import settings
+from django.http.request import HttpHeaders
 from django.middleware.csrf import get_token
 from django.urls import reverse
 from django.utils.safestring import SafeString, mark_safe
@@ -19,7 +21,7 @@ register = template.Library()
 def jobcast_progress(
     context: template.Context, job_id: object, *, log: bool = False, label: str = ""
 ) -> SafeString:
-    """Draw a live bar for a job of the signed-in user.
+    """Draw a live bar for a job of the signed-in user; nothing if ``job_id`` is None or empty.
 
     ``log=True`` also shows the log lines. ``label`` names the bar for screen readers.
 
@@ -30,6 +32,7 @@ def jobcast_progress(
         base_url=default_settings().client_url,
         token_url=reverse("jobcast:token"),
         csrf_token=_csrf_token(context),
+        csrf_header=_csrf_header(),
         nonce=_nonce(context),
         label=label,
         log=log,
@@ -42,7 +45,15 @@ def _csrf_token(context: template.Context) -> str:
     return "" if request is None else str(get_token(request))
 
 
+def _csrf_header() -> str:
+    """Return the header that the setting ``CSRF_HEADER_NAME`` names as WSGI does."""
+    return str(HttpHeaders.parse_header_name(settings.CSRF_HEADER_NAME) or "")
+
+
 def _nonce(context: template.Context) -> str:
     """Return the nonce of the page's content security policy, if Django or django-csp has one."""
-    nonce = context.get("csp_nonce") or getattr(context.get("request"), "csp_nonce", "")
-    return str(nonce or "")
+    nonce = context.get("csp_nonce")
+    if nonce is None:
+        nonce = getattr(context.get("request"), "csp_nonce", None)
+    # Django generates a nonce when it is converted to a text. Until then the nonce is false.
+    return "" if nonce is None else str(nonce)

@@ -285,6 +285,20 @@ async def test_a_forbidden_job_leaves_a_stream_that_goes_on(
     assert (left["job_id"], left["code"]) == (other, "job_not_found")
 
 
+async def test_client_that_comes_back_for_an_unknown_job_too_is_not_stopped(
+    client: httpx.AsyncClient, publish: Publish
+) -> None:
+    ended, late = new_id(), new_id()
+    publish(started(ended), complete(ended))
+    path = f"/events?job={late}&job={ended}"
+    known = {"Last-Event-ID": (await read_stream(client, path)).last_id}
+    refused = await client.get(path, headers=known)
+    assert (refused.status_code, refused.json()["code"]) == (404, "job_not_found")
+    publish(started(late), complete(late))
+    reader = await read_stream(client, path, **known)
+    assert [event["job_id"] for event in reader.of("job_complete")] == [late]
+
+
 async def test_silent_stream_has_a_heartbeat(
     client: httpx.AsyncClient, publish: Publish, job_id: str
 ) -> None:

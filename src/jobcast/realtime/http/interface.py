@@ -30,7 +30,6 @@ from jobcast.realtime.http.openapi import description
 from jobcast.realtime.http.problems import Problem
 from jobcast.realtime.http.request import (
     StateRequest,
-    StreamRequest,
     check_size,
     parse_state,
     parse_stream,
@@ -257,7 +256,7 @@ class HttpInterface:
         )
         with self._connected(stream), closing(stream):
             joins = iter(wanted.jobs.items())
-            if not await self._join_first(stream, wanted, joins):
+            if not await self._join_first(stream, joins):
                 return Response(status_code=HTTPStatus.NO_CONTENT)
             joining = asyncio.create_task(self._join_all(stream, joins))
             try:
@@ -267,14 +266,14 @@ class HttpInterface:
         return None
 
     async def _join_first(
-        self, stream: EventStream, wanted: StreamRequest, joins: Iterator[tuple[str, Cursor | None]]
+        self, stream: EventStream, joins: Iterator[tuple[str, Cursor | None]]
     ) -> bool:
         """Join jobs until one has an event to come. Return False if none has.
 
         The client has then read everything: it came back after the end of its jobs.
 
         Raises:
-            Problem: the client may follow none of the jobs, or should ask for one again.
+            Problem: a job was refused, and the client has every event of the others.
         """
         refused: dict[str, Refusal] = {}
         for job_id, after in joins:
@@ -284,7 +283,7 @@ class HttpInterface:
             elif stream.has_events or not _is_at_end(answer, after):
                 break
         else:
-            _check_at_end(wanted, refused.values())
+            _check_at_end(refused.values())
             return False
         for job_id, refusal in refused.items():
             await self._refuse(stream, job_id, refusal)
@@ -357,14 +356,15 @@ def _is_at_end(answer: JoinAccepted, after: Cursor | None) -> bool:
     )
 
 
-def _check_at_end(wanted: StreamRequest, refusals: Collection[Refusal]) -> None:
+def _check_at_end(refusals: Collection[Refusal]) -> None:
     """Check that a client has no reason to come back.
 
     Raises:
-        Problem: all jobs were refused, or one of them only for now.
+        Problem: a job was refused. It may be followed later: a job whose task was sent during an
+            outage has no record before the outage ends.
     """
-    passing = [refusal for refusal in refusals if refusal.code != NOT_FOUND.code]
-    if passing or len(refusals) == len(wanted.jobs):
+    if refusals:
+        passing = [refusal for refusal in refusals if refusal.code != NOT_FOUND.code]
         raise Problem.of_refusal(next(iter(passing or refusals)))
 
 

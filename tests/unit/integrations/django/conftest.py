@@ -26,6 +26,10 @@ if not settings.configured:
         ROOT_URLCONF="tests.unit.integrations.django.urls",
         DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
         INSTALLED_APPS=[
+            # Django REST framework imports the admin and its static files, which Django sets up when
+            # pytest-celery looks at all objects of the process.
+            "django.contrib.admin",
+            "django.contrib.messages",
             "django.contrib.auth",
             "django.contrib.contenttypes",
             "django.contrib.sessions",
@@ -41,6 +45,7 @@ if not settings.configured:
             "APP_DIRS": True,
             "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
         }],
+        STATIC_URL="static/",
         USE_TZ=True,
     )  # fmt: skip
     django.setup()

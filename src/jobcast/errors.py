@@ -133,13 +133,17 @@ class JobFailed(ClientError):
 
 
 class JobNotEnded(ClientError, TimeoutError):
-    """The job did not end in time. ``status`` is the latest state that the client knows."""
+    """The job did not end in time.
 
-    def __init__(self, job_id: str, status: str, timeout: float) -> None:
-        super().__init__(
-            "timeout",
-            f"job {job_id} is {status} after {timeout:g} s: wait longer, or follow its events",
-        )
+    ``status`` is the latest state that the server has reported; None if it has not answered.
+    """
+
+    def __init__(self, job_id: str, status: str | None, timeout: float) -> None:
+        if status is None:
+            problem = f"the server did not answer about job {job_id} within {timeout:g} s"
+        else:
+            problem = f"job {job_id} is {status} after {timeout:g} s"
+        super().__init__("timeout", f"{problem}: wait longer, or follow its events")
         self.job_id = job_id
         self.status = status
 

@@ -14,6 +14,7 @@ from jobcast.publishing.identity import job_id_of, owner_of
 from jobcast.settings import Settings, parse_private_key
 
 TOKEN_TTL: Final = 900  # seconds
+MAX_TTL: Final = 100 * 365 * 86400  # seconds; the server refuses times after the year 9999
 ANY_JOB: Final = "*"
 
 
@@ -36,7 +37,8 @@ def issue_token(
         sub: the subject, which may follow the jobs that it owns. A number is converted to its
             digits, a UUID to its text, as in ``owned_by``.
         jobs: ids of further jobs that the subject may follow; ``["*"]`` allows every job.
-        ttl: lifetime of the token in seconds, at least 1. ``JOBCAST_JWT_MAX_LIFETIME`` bounds it.
+        ttl: lifetime of the token in seconds, at least 1 and at most a hundred years.
+            ``JOBCAST_JWT_MAX_LIFETIME`` bounds it.
         jti: the id of the token, by which it can be revoked.
         settings: the settings. By default these are those of the environment and of the Celery
             application that has ``jobcast_*`` settings.
@@ -46,14 +48,17 @@ def issue_token(
     Raises:
         SettingsError: the settings have no key that signs, or a setting is wrong.
         TypeError: ``sub`` or ``jobs`` has another type.
-        ValueError: ``sub`` is empty, ``ttl`` is less than 1, or a job id or the private key is not
-            valid.
+        ValueError: ``sub`` is empty, ``ttl`` is out of its range, or a job id or the private key is
+            not valid.
         ModuleNotFoundError: PyJWT is not installed.
 
     >>> token = issue_token("alice", jobs=["42"], ttl=300)
     """
-    if ttl < 1:
-        raise ValueError(f"the lifetime of a token should be at least 1 second, not {ttl!r}")
+    if not 1 <= ttl <= MAX_TTL:
+        raise ValueError(
+            f"the lifetime of a token should be at least 1 second and at most {MAX_TTL} seconds,"
+            f" not {ttl!r}"
+        )
     allowed = _allowed_jobs(jobs)
     settings = settings or default_settings()
     if private_key is not None:
@@ -74,8 +79,17 @@ def default_settings() -> Settings:
 def _allowed_jobs(jobs: Iterable[str | UUID] | None) -> list[str]:
     if isinstance(jobs, str):
         raise TypeError(f"jobs should be a list of job ids, as in jobs=[{jobs!r}]")
-    ids = [job_id_of(job) for job in jobs or ()]
-    return [job_id if job_id == ANY_JOB else check_job_id(job_id) for job_id in ids]
+    return [_allowed_job(job) for job in jobs or ()]
+
+
+def _allowed_job(job: str | UUID) -> str:
+    if not isinstance(job, str | UUID):
+        raise TypeError(
+            f"jobs should contain job ids, each a str or a UUID, not a value of type"
+            f" {type(job).__name__}"
+        )
+    job_id = job_id_of(job)
+    return job_id if job_id == ANY_JOB else check_job_id(job_id)
 
 
 def _with_private_key(settings: Settings, text: str) -> Settings:

@@ -108,7 +108,10 @@ async def test_maximum_lifetime_bounds_the_lifetime() -> None:
     [
         ({"sub": ""}, ValueError, "owner is empty"),
         ({"sub": None}, TypeError, "a str, an int or a UUID"),
-        ({"ttl": 0.5}, ValueError, "at least 1 second, not 0.5"),
+        ({"ttl": 0.5}, ValueError, "at least 1 second and at most 3153600000 seconds, not 0.5"),
+        ({"ttl": float("nan")}, ValueError, "not nan"),
+        ({"ttl": float("inf")}, ValueError, "at most 3153600000 seconds, not inf"),
+        ({"jobs": [None]}, TypeError, "each a str or a UUID, not a value of type NoneType"),
         ({"jobs": "42"}, TypeError, r"a list of job ids, as in jobs=\['42'\]"),
         ({"jobs": ["4 2"]}, InvalidJobId, "1 to 128 characters"),
         ({"private_key": "ssh-rsa A"}, ValueError, "private_key should be a private key in PEM"),

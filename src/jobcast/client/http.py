@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -32,6 +33,9 @@ _HINTS: Final[Mapping[int, tuple[str, str]]] = {
 _OTHER_HINT: Final = ("unreachable", "is its URL right, and can its proxy reach it?")
 # Statuses with which proxies report that they cannot reach the server now.
 _TRANSIENT: Final = frozenset({502, 503, 504})
+
+# The characters of a bearer token (RFC 6750, 2.1).
+_BEARER: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 SyncToken = str | Callable[[], str]
 
@@ -137,10 +141,11 @@ class HttpConnection:
 
     def _new_token(self) -> str:
         try:
-            self._known_token = self._token() if callable(self._token) else self._token
+            token = self._token() if callable(self._token) else self._token
         except Exception as exc:
             problem = ConnectionRefused(NO_TOKEN, f"the token function failed: {exc!r}")
             raise Unavailable(problem) from exc
+        self._known_token = _check_token(token)
         return self._known_token
 
     def _check(self, response: httpx.Response, media_type: str) -> None:
@@ -186,6 +191,22 @@ class HttpConnection:
     @property
     def _shown(self) -> str:
         return mask_url(self._root)
+
+
+def _check_token(token: object) -> str:
+    """Return a token if a header can contain it. The error of httpx would contain the token.
+
+    Raises:
+        ConnectionRefused: it is not a token.
+    """
+    if isinstance(token, str) and _BEARER.fullmatch(token):
+        return token
+    given = "a text with white space or other characters" if token else "empty"
+    if not isinstance(token, str):
+        given = f"a value of type {type(token).__name__}"
+    raise ConnectionRefused(
+        "token_invalid", f"the token should be a JSON Web Token, and it is {given}"
+    )
 
 
 def _refusal_of(response: httpx.Response) -> Refused | None:

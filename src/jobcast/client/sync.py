@@ -83,7 +83,7 @@ class JobClient:
             self._http.close()
 
     def state(self, job_id: str, *, logs: int = 0) -> JobState:
-        """Return the state of a job.
+        """Return the state of a job. A job of the token that has no event yet is ``pending``.
 
         Args:
             job_id: the job.
@@ -108,7 +108,8 @@ class JobClient:
 
         Args:
             job_id: the job.
-            timeout: the number of seconds to wait; None for no limit.
+            timeout: the number of seconds to wait; None for no limit, also for a job that a token
+                allows and that is never sent.
 
         Raises:
             JobFailed: the job ended with an error.
@@ -117,7 +118,7 @@ class JobClient:
         """
         check_job_id(job_id)
         attempts = Attempts(self._connection, timeout)
-        status = "pending"
+        status: str | None = None
         while True:
             seconds = min(WAIT, attempts.remaining)
             began = time.monotonic()

@@ -11,6 +11,7 @@ const react = ["react", "react/jsx-runtime"];
 const vue = `export * from "@jobcast/client/vue";`;
 const svelte = `export * from "@jobcast/client/svelte";`;
 const element = `import "@jobcast/client/element";`;
+const testing = `export * from "@jobcast/client/testing";`;
 
 /** @type {[string, string, string[]][]} */
 const entries = [
@@ -25,6 +26,7 @@ const entries = [
     ["socket.io-client", "svelte", "svelte/store"],
   ],
   ["the element, bundled into a page", element, []],
+  ["the fake client", testing, []],
 ];
 
 for (const [name, code, external] of entries) {

@@ -136,6 +136,20 @@ test("many clients of a page take turns with four streams", async () => {
   expect(jobs.map(({ state }) => state.logs.length)).toEqual([1, 1, 1, 1, 1, 1]);
 });
 
+test("jobs are distributed to more streams if the server allows fewer per stream", async () => {
+  server.refuse = ({ jobs }) =>
+    jobs.length > 2 ? { status: 400, code: "too_many_jobs" } : undefined;
+  const client = createClient();
+  const jobs = ["a", "b", "c", "d", "e"].map((id) => client.job(id));
+  for (const job of jobs) {
+    follow(job);
+  }
+  for (const job of jobs) {
+    await until(job, joined, "a join");
+  }
+  expect(server.openStreams).toBe(3);
+});
+
 test("a stream that a proxy holds back is reported, and tried again", async () => {
   const report = vi.spyOn(console, "error").mockImplementation(() => {});
   stops.push(() => report.mockRestore());

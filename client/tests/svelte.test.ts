@@ -1,3 +1,6 @@
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { compile } from "svelte/compiler";
+import { render } from "svelte/server";
 import { get, writable } from "svelte/store";
 import { beforeEach, expect, test } from "vitest";
 import { connectionStore, type FollowedJob, jobStore } from "../src/svelte.js";
@@ -49,3 +52,39 @@ test("the connection is a store", () => {
   client.refuse("token_expired", "too late");
   expect(get(store)).toMatchObject({ state: "refused", code: "token_expired" });
 });
+
+test("the component of the README shows a job of the client above it", async () => {
+  const readme = readFileSync(new URL("../README.md", import.meta.url), "utf8");
+  const [, job] = /```svelte\n([\s\S]*?)```/.exec(readme) ?? [];
+  const folder = new URL("generated/svelte/", import.meta.url);
+  mkdirSync(folder, { recursive: true });
+  writeComponent(folder, "Job.svelte.js", job ?? "");
+  const page = writeComponent(folder, "Page.svelte.js", PAGE);
+  client.fakeJob("a").status("started").progress(40);
+  const { default: Page } = await import(/* @vite-ignore */ page.href);
+  expect(render(Page, { props: { client } }).body).toContain('value="40"');
+  expect(client.fakeJob("a").isFollowed).toBe(false);
+  client.fakeJob("a").complete({ rows: 3 });
+  expect(render(Page, { props: { client } }).body).toContain("<p>3 rows</p>");
+});
+
+const PAGE = `
+<script>
+  import { setJobClient } from "@jobcast/client/svelte";
+  import Job from "./Job.svelte.js";
+
+  let { client } = $props();
+  setJobClient(client);
+</script>
+
+<Job jobId="a" />
+`;
+
+/** Compile a component for server rendering, with the package's sources. Returns its module. */
+function writeComponent(folder: URL, name: string, source: string): URL {
+  const { code } = compile(source, { generate: "server" }).js;
+  const path = new URL(name, folder);
+  const module = code.replace("@jobcast/client/svelte", "../../../src/svelte.js");
+  writeFileSync(path, `// @ts-nocheck\n${module}`);
+  return path;
+}

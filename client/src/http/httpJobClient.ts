@@ -19,7 +19,7 @@ export interface HttpJobClientOptions {
   readonly onIdle?: () => void;
 }
 
-const STREAM_JOBS = 50; // jobs that the server allows in one stream
+const STREAM_JOBS = 50; // jobs that a server allows in one stream, unless it is set to fewer
 // Elements of a page start one after the other, and a browser opens few connections to a host.
 const RESTART_DELAY = 20; // ms
 
@@ -34,6 +34,7 @@ export class HttpJobClient implements JobHost, StreamHost {
   readonly #frames = new FrameScheduler();
   readonly #followedJobs = new Map<string, Job>();
   #streams: JobStream[] = [];
+  #streamJobs = STREAM_JOBS;
   #cancelRestart: (() => void) | null = null;
 
   constructor(options: HttpJobClientOptions) {
@@ -97,6 +98,11 @@ export class HttpJobClient implements JobHost, StreamHost {
     this.#setConnection("connected");
   }
 
+  onTooManyJobs(count: number): void {
+    this.#streamJobs = Math.min(this.#streamJobs, Math.ceil(count / 2));
+    this.#scheduleRestart();
+  }
+
   onDisconnect(): void {
     this.#setConnection("reconnecting");
   }
@@ -122,7 +128,7 @@ export class HttpJobClient implements JobHost, StreamHost {
       stream.stop();
     }
     const jobs = [...this.#followedJobs.values()].filter(isOpen);
-    this.#streams = chunks(jobs, STREAM_JOBS).map((part) => new JobStream(part, this));
+    this.#streams = chunks(jobs, this.#streamJobs).map((part) => new JobStream(part, this));
     if (this.connectionState === "idle" && jobs.length > 0) {
       this.#setConnection("connecting");
     }

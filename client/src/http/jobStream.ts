@@ -20,6 +20,8 @@ export interface StreamHost {
   /** Return the URL of the server, which a token may name. */
   serverUrl(token: IssuedToken | null): URL;
   onConnect(): void;
+  /** The server refuses streams of as many jobs. */
+  onTooManyJobs(count: number): void;
   /** The stream is lost; it will be resumed. */
   onDisconnect(message: string): void;
 }
@@ -220,6 +222,11 @@ export class JobStream implements MessageHost {
       this.#mayReplaceToken = false;
       this.#host.tokens?.discard();
       return 0;
+    }
+    const { length } = this.#openJobs();
+    if (problem.code === "too_many_jobs" && length > 1) {
+      this.#host.onTooManyJobs(length);
+      return backoff(this.#retries++);
     }
     return this.#handleProblem(problem);
   }

@@ -14,7 +14,7 @@ from jobcast.celery.apps import active_apps
 from jobcast.celery.enqueue import is_followed
 from jobcast.errors import SettingsError
 from jobcast.integrations.django import conf
-from jobcast.issuing import default_settings
+from jobcast.issuing import TOKEN_TTL, default_settings
 from jobcast.settings import PREFIX, Settings, misspelt
 
 TAG: Final = "jobcast"
@@ -87,7 +87,8 @@ def _unknown_keys() -> Iterator[checks.CheckMessage]:
 
 
 def _wrong_own_values() -> Iterator[checks.CheckMessage]:
-    ttl, url = conf.token_ttl(), conf.given().get("INTERNAL_URL")
+    ttl: Any = conf.given().get("TOKEN_TTL", TOKEN_TTL)
+    url = conf.given().get("INTERNAL_URL")
     if not isinstance(ttl, int | float) or ttl < 1:
         yield checks.Error(
             f"JOBCAST['TOKEN_TTL'] should be a number of seconds from 1, not {ttl!r}.",

@@ -137,7 +137,7 @@ class UngeneratedNonce(SimpleLazyObject):
         super().__init__(lambda: "r4nd0m")
 
     def __bool__(self) -> bool:
-        return self._wrapped is not empty  # type: ignore[attr-defined, no-any-return]
+        return self._wrapped is not empty
 
 
 @pytest.mark.parametrize("place", ["context", "request"])

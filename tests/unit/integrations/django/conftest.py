@@ -26,7 +26,7 @@ if not settings.configured:
         ROOT_URLCONF="tests.unit.integrations.django.urls",
         DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
         INSTALLED_APPS=[
-            # Django REST framework imports the admin and its static files, which Django sets up when
+            # Django REST framework imports the admin and its static files. They are set up when
             # pytest-celery looks at all objects of the process.
             "django.contrib.admin",
             "django.contrib.messages",

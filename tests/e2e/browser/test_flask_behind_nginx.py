@@ -25,9 +25,9 @@ expect.set_options(timeout=1000 * TIMEOUT)
 
 
 @pytest.fixture
-def project(tmp_path: Path, valkey: Valkey) -> Project:
+def project(tmp_path: Path, own_valkey: Valkey) -> Project:
     modules = {**TUTORIAL.modules, **GUIDE.modules, "templates/index.html": HTML}
-    project = Project(tmp_path, valkey, modules)
+    project = Project(tmp_path, own_valkey, modules)
     project.env["JOBCAST_JWT_SECRET"] = SECRET
     return project
 

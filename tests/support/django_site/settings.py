@@ -23,7 +23,7 @@ CELERY_TASK_DEFAULT_QUEUE = os.environ["TEST_QUEUE"]
 JOBCAST = {
     "URL": os.environ["TEST_REDIS"],
     "PORT": os.environ["TEST_PORT"],
-    "LEASE": 5,
+    "LEASE": 12,  # a loaded machine may delay a renewal by seconds
     "LOST_AFTER": 1,
     "ENQUEUE_TIMEOUT": 30,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import time
 from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
@@ -80,10 +81,10 @@ def authenticate(connection: HTTPConnection) -> Subject | None:
     """Return the subject of a client of ``jobcast serve`` by the cookie of its Django session.
 
     ``manage.py jobcast serve`` uses this function, unless ``JOBCAST`` has another ``AUTHENTICATE``.
-    It queries the database, so it runs in a thread.
+    It queries the database, so it runs in a thread. The subject expires like a token, so that the
+    client connects again, and the session is read again: it may have been deleted meanwhile.
     """
     _set_up()
-    from django.contrib.auth import get_user
     from django.db import close_old_connections
 
     key = connection.cookies.get(settings.SESSION_COOKIE_NAME)
@@ -91,26 +92,41 @@ def authenticate(connection: HTTPConnection) -> Subject | None:
         return None
     close_old_connections()
     try:
-        session = import_module(settings.SESSION_ENGINE).SessionStore(key)
-        request = SimpleNamespace(session=session)
-        request.user = get_user(request)
-        return _subject_of_session(request)
+        return _subject_of_session(import_module(settings.SESSION_ENGINE).SessionStore(key))
     finally:
         close_old_connections()
 
 
-def _subject_of_session(request: Any) -> Subject | None:
+class SessionCopy(dict[str, Any]):
+    """The values of a session, for a reader that cannot answer the browser.
+
+    Django gives a session another key if one of ``SECRET_KEY_FALLBACKS`` has signed its user, and
+    deletes the session if none has. Only an answer of Django tells the browser of the new key.
+    """
+
+    def cycle_key(self) -> None:
+        """Do nothing: the next request to Django gives the session another key."""
+
+    def flush(self) -> None:
+        self.clear()
+
+
+def _subject_of_session(session: Any) -> Subject | None:
+    from django.contrib.auth import get_user
+
     from jobcast.tokens import Subject
 
+    request = SimpleNamespace(session=SessionCopy(session.items()))
+    request.user = get_user(request)
     sub = subject_of(request)
     if sub is None:
         return None
-    token_id = token_id_of(request)
-    if request.session.modified:
-        request.session.save()
+    token_id = token_id_of(SimpleNamespace(session=session))
+    if session.modified:
+        session.save()
     return Subject(
         sub=sub,
-        expires_at=request.session.get_expiry_date().timestamp(),
+        expires_at=min(session.get_expiry_date().timestamp(), time.time() + conf.token_ttl()),
         claims={"jti": token_id},
     )
 

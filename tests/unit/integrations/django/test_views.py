@@ -209,6 +209,31 @@ def test_server_recognises_the_user_by_the_session(client: Client, user: Any) ->
     assert subject.token_id == claims_of(client.post("/jobcast/token").json()["token"])["jti"]
 
 
+def test_server_leaves_the_session_alone_during_a_rotation_of_the_secret_key(
+    client: Client, user: Any
+) -> None:
+    """Django gives such a session another key, which only its own answer tells the browser."""
+    with override_settings(SECRET_KEY="another" * 8, SECRET_KEY_FALLBACKS=[settings.SECRET_KEY]):
+        subject = authenticate(session_cookie(client))
+        assert subject is not None
+        assert subject.sub == str(user.pk)
+        assert client.post("/jobcast/token").status_code == 200
+
+
+def test_server_refuses_a_session_of_another_password(client: Client, user: Any) -> None:
+    user.set_password("another")
+    user.save()
+    assert authenticate(session_cookie(client)) is None
+
+
+@override_settings(JOBCAST={"TOKEN_TTL": 60})
+def test_server_looks_at_the_session_again_after_the_lifetime_of_a_token(client: Client) -> None:
+    """Until then it does not notice that the session was deleted, or the password changed."""
+    subject = authenticate(session_cookie(client))
+    assert subject is not None
+    assert subject.expires_at <= time.time() + 60
+
+
 def test_server_refuses_a_session_that_has_ended(client: Client) -> None:
     request = session_cookie(client)
     client.logout()

@@ -39,8 +39,8 @@ class Mirror:
     """A thread that writes the latest progress of each running task.
 
     It holds no lock while it writes. There is one thread for all tasks, because the end of a task
-    waits for the one write that is in progress. A destination that does not answer delays only the end of
-    the task whose progress is being written.
+    waits for the one write that is in progress. A destination that does not answer delays only the
+    end of the task whose progress is being written.
 
     Args:
         write: writes a progress. It may raise any exception.

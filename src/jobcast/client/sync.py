@@ -199,7 +199,10 @@ class JobClient:
             _refusals_of(job_id),
             self._connection.open(_path_of(job_id) + query, JSON, {}, silence=silence) as response,
         ):
-            return msgspec.json.decode(response.read(), type=JobState)
+            try:
+                return msgspec.json.decode(response.read(), type=JobState)
+            except msgspec.MsgspecError:
+                raise self._connection.foreign_answer(response) from None
 
 
 def _ended_early(what: str) -> Unavailable:

@@ -117,7 +117,7 @@ def test_tasks_that_begin_at_the_same_time_share_one_thread(
         threading.Thread(target=mirror.enter, args=(name, SimpleNamespace(), REQUEST))
         for name in "ab"
     ]
-    monkeypatch.setattr(module.threading, "Thread", SlowThread)
+    monkeypatch.setattr("jobcast.celery.progress_mirror.threading.Thread", SlowThread)
     for task in tasks:
         task.start()
     for task in tasks:

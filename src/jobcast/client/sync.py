@@ -109,7 +109,8 @@ class JobClient:
         Args:
             job_id: the job.
             timeout: the number of seconds to wait; None for no limit, also for a job that a token
-                allows and that is never sent.
+                allows and that is never sent. A server that does not answer delays the end of the
+                call by up to 20 seconds.
 
         Raises:
             JobFailed: the job ended with an error.

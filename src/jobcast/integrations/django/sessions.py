@@ -7,6 +7,7 @@ import os
 import secrets
 import time
 from importlib import import_module
+from threading import Thread
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from jobcast.tokens import Subject
 
 ID_IN_SESSION: Final = "jobcast_session"  # the id of all tokens of a session
+SIGN_OUT_TIMEOUT: Final = 1.0  # seconds that the request waits for the revocation at most
 
 logger = logging.getLogger(__name__)
 
@@ -61,12 +63,18 @@ def name_session(request: Any = None, **_: Any) -> None:
 def revoke_on_sign_out(request: Any = None, **_: Any) -> None:
     """Revoke the tokens of a session that ends, which closes its connections.
 
-    A failure does not prevent the user from signing out: the tokens expire.
+    Neither a failure nor a transport that does not answer prevents the user from signing out: the
+    tokens expire.
     """
     session = getattr(request, "session", None)
     token_id = None if session is None else session.get(ID_IN_SESSION)
-    if not token_id:
-        return
+    if token_id:
+        thread = Thread(target=_revoke, args=(token_id,), name="jobcast-sign-out", daemon=True)
+        thread.start()
+        thread.join(SIGN_OUT_TIMEOUT)
+
+
+def _revoke(token_id: str) -> None:
     try:
         revoke(jti=token_id, settings=default_settings(), ttl=conf.token_ttl())
     except (TransportError, SettingsError) as exc:

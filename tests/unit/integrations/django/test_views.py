@@ -6,6 +6,7 @@ import copy
 import html
 import logging
 import re
+import threading
 import time
 from typing import Any
 
@@ -25,7 +26,7 @@ from jobcast.integrations.django.sessions import ID_IN_SESSION
 from jobcast.issuing import default_settings
 from jobcast.settings import Settings
 from jobcast.tokens import TokenVerifier
-from tests.support import free_port
+from tests.support import TIMEOUT, free_port
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -282,3 +283,25 @@ def test_user_can_sign_out_while_the_transport_is_down(
     assert "sessionid" not in {name for name, cookie in client.cookies.items() if cookie.value}
     assert "the store is away" in caplog.text
     assert "900 s" in caplog.text
+
+
+def test_user_can_sign_out_while_the_transport_does_not_answer(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients of a store that hangs time out late; the request would occupy a worker."""
+    answer, ended = threading.Event(), threading.Event()
+
+    def hang(**_: Any) -> None:
+        assert answer.wait(TIMEOUT)
+        ended.set()
+
+    monkeypatch.setattr("jobcast.integrations.django.sessions.revoke", hang)
+    release = threading.Timer(TIMEOUT / 2, answer.set)
+    release.daemon = True
+    release.start()
+    client.post("/jobcast/token")
+    client.logout()
+    assert not ended.is_set()
+    release.cancel()
+    answer.set()
+    assert ended.wait(TIMEOUT)

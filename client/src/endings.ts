@@ -1,6 +1,8 @@
 import type { FollowedJob } from "./followedJob.js";
 import type { Failure } from "./record.js";
-import type { Store } from "./store.js";
+import { callSafely, type Store } from "./store.js";
+
+type Ended<Result> = Extract<FollowedJob<Result>, { readonly isDone: true }>;
 
 /** Called when a job ends. */
 export interface EndCallbacks<Result> {
@@ -34,6 +36,11 @@ export class EndReporter<Result> {
       return;
     }
     this.#reported = end;
+    // A caller of `observe` that gets an exception gets no function that stops it.
+    callSafely(() => this.#report(job));
+  }
+
+  #report(job: Ended<Result>): void {
     if (job.status === "complete") {
       this.#callbacks().onComplete?.(job.result);
     } else {

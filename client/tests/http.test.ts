@@ -150,6 +150,20 @@ test("jobs are distributed to more streams if the server allows fewer per stream
   expect(server.openStreams).toBe(3);
 });
 
+test("jobs are distributed to more streams if the URL is too long for a proxy", async () => {
+  server.refuse = ({ jobs }) =>
+    jobs.length > 2 ? { status: 414, code: "", body: "<h1>URI Too Long</h1>" } : undefined;
+  const client = createClient();
+  const jobs = ["a", "b", "c", "d", "e"].map((id) => client.job(id));
+  for (const job of jobs) {
+    follow(job);
+  }
+  for (const job of jobs) {
+    await until(job, joined, "a join");
+  }
+  expect(server.openStreams).toBe(3);
+});
+
 test("a stream that a proxy holds back is reported, and tried again", async () => {
   const report = vi.spyOn(console, "error").mockImplementation(() => {});
   stops.push(() => report.mockRestore());

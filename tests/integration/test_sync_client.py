@@ -433,6 +433,8 @@ def test_job_without_an_event_is_pending(client: JobClient, job: Job) -> None:
     ("answer", "code", "message"),
     [
         ((200, {"Content-Type": "text/html"}, b"<html>"), "unreachable", "is its URL right"),
+        (json_answer(b'{"ok":true}'), "unreachable", "is its URL right"),
+        (json_answer(b"ok"), "unreachable", "is its URL right"),
         ((404, {}, b"not here"), "not_found", "JOBCAST_HTTP_API"),
         ((301, {"Location": "https://b.example/"}, b""), "unreachable", "redirects to https://b"),
     ],

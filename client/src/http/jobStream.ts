@@ -7,7 +7,7 @@ import type { Job } from "../job.js";
 import type { Cursor, JoinedMessage, LeftMessage } from "../protocol.js";
 import type { Timers } from "../timers.js";
 import { EventStreamParser, type StreamMessage } from "./eventStreamParser.js";
-import { isTemporary, type Problem, readProblem } from "./problem.js";
+import { hasTooManyJobs, isTemporary, type Problem, readProblem } from "./problem.js";
 import { StreamSlots } from "./streamSlots.js";
 import type { TokenCache } from "./tokenCache.js";
 import type { IssuedToken } from "./tokenEndpoint.js";
@@ -224,7 +224,7 @@ export class JobStream implements MessageHost {
       return 0;
     }
     const { length } = this.#openJobs();
-    if (problem.code === "too_many_jobs" && length > 1) {
+    if (hasTooManyJobs(problem) && length > 1) {
       this.#host.onTooManyJobs(length);
       return backoff(this.#retries++);
     }

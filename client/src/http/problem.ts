@@ -29,6 +29,11 @@ export function isTemporary({ status }: Problem): boolean {
   return status === 429 || status >= 500;
 }
 
+/** Return whether a request for fewer jobs may succeed. A server or a proxy limits the URL, too. */
+export function hasTooManyJobs({ code, status }: Problem): boolean {
+  return code === "too_many_jobs" || status === 414 || status === 431;
+}
+
 function describeStatus({ status, url }: Response): string {
   if (status === 403) {
     return FORBIDDEN;

@@ -38,8 +38,9 @@ class Writing(Struct, eq=False):
 class Mirror:
     """A thread that writes the latest progress of each running task.
 
-    It holds no lock while it writes. A destination that does not answer delays only the end of
-    the task whose progress is being written.
+    It holds no lock while it writes. There is one thread for all tasks, because the end of a task
+    waits for the one write that is in progress. A destination that does not answer delays only the
+    end of the task whose progress is being written.
 
     Args:
         write: writes a progress. It may raise any exception.
@@ -62,15 +63,13 @@ class Mirror:
         self._latest: dict[str, JobProgress] = {}
         self._work = Bell()
         self._writing: Writing | None = None
+        self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def enter(self, task_id: object, task: Any, request: Any) -> None:
         """Begin to write the progress of a task."""
         self._tasks[str(task_id)] = task_id, task, request
-        if self._thread is None:
-            thread = threading.Thread(target=self._run, name="jobcast-mirror", daemon=True)
-            self._thread = thread
-            thread.start()
+        self._start()
 
     def leave(self, task_id: object) -> None:
         """Stop writing the progress of a task, before Celery stores its final state.
@@ -90,6 +89,14 @@ class Mirror:
         if progress.job_id in self._tasks:
             self._latest[progress.job_id] = progress
             self._work.set()
+
+    def _start(self) -> None:
+        """Start the thread. Tasks that begin at the same time share it: see :meth:`leave`."""
+        with self._starting:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="jobcast-mirror", daemon=True)
+                self._thread = thread
+                thread.start()
 
     def _run(self) -> None:
         pause = threading.Event()

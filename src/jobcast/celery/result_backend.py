@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from msgspec import UNSET
 
+from jobcast.celery.django_database import close_old_connections
 from jobcast.events import JobProgress, payload_of
 
 STATE: Final = "PROGRESS"
@@ -18,7 +19,11 @@ WHOLE: Final = 100  # the total of a progress in percent
 
 def store_progress(task_id: object, task: Any, request: Any, progress: JobProgress) -> None:
     """Store the progress of a running task. It raises what the backend raises."""
-    task.backend.store_result(task_id, meta_of(progress), STATE, request=request)
+    try:
+        task.backend.store_result(task_id, meta_of(progress), STATE, request=request)
+    finally:
+        # The backend may be a table of Django, and this thread has its own connection.
+        close_old_connections()
 
 
 def meta_of(progress: JobProgress) -> dict[str, Any]:

@@ -159,7 +159,7 @@ class HttpConnection:
         response.read()
         refused = _refusal_of(response)
         if refused is None:
-            raise self._foreign(response)
+            raise self.foreign_answer(response)
         self.has_answered = True
         if status == HTTPStatus.UNAUTHORIZED:
             raise ConnectionRefused(refused.code, refused.detail)
@@ -168,7 +168,7 @@ class HttpConnection:
             raise Unavailable(problem, _retry_after(response))
         raise refused
 
-    def _foreign(self, response: httpx.Response) -> Exception:
+    def foreign_answer(self, response: httpx.Response) -> Exception:
         """Return the error of an answer of a proxy, or of another server."""
         status = response.status_code
         code, hint = _HINTS.get(status, _OTHER_HINT)

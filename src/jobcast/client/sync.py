@@ -109,7 +109,8 @@ class JobClient:
         Args:
             job_id: the job.
             timeout: the number of seconds to wait; None for no limit, also for a job that a token
-                allows and that is never sent.
+                allows and that is never sent. A server that does not answer delays the end of the
+                call by up to 20 seconds.
 
         Raises:
             JobFailed: the job ended with an error.
@@ -199,7 +200,10 @@ class JobClient:
             _refusals_of(job_id),
             self._connection.open(_path_of(job_id) + query, JSON, {}, silence=silence) as response,
         ):
-            return msgspec.json.decode(response.read(), type=JobState)
+            try:
+                return msgspec.json.decode(response.read(), type=JobState)
+            except msgspec.MsgspecError:
+                raise self._connection.foreign_answer(response) from None
 
 
 def _ended_early(what: str) -> Unavailable:

@@ -9,7 +9,7 @@ from http.client import HTTPException
 from typing import Any, Final
 from urllib.error import HTTPError
 from urllib.parse import parse_qsl, quote, urlencode
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 from uuid import UUID
 
 import msgspec
@@ -24,7 +24,7 @@ PRIVATE: Final = {"Cache-Control": "no-store", "Vary": "Authorization, Cookie"}
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 PROXY_TOKEN_TTL: Final = 90  # seconds
-PROXY_TIMEOUT: Final = 75  # seconds; ``GET /jobs/ID?wait=`` takes up to 60
+PROXY_TIMEOUT: Final = 20  # seconds
 
 Subject = str | int | UUID
 
@@ -40,6 +40,16 @@ class Answer(Struct, frozen=True):
     @property
     def headers(self) -> dict[str, str]:
         return {**PRIVATE, "Location": self.location} if self.location else PRIVATE
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """Follows no redirect: urllib would send the user's token to its target."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Return no request, so that the redirect is an :class:`HTTPError`."""
+
+
+_opener: Final = build_opener(_NoRedirects)
 
 
 class Endpoint:
@@ -97,25 +107,26 @@ class Endpoint:
     def snapshot(self, user: Subject | None, job_id: str, query: str = "") -> Answer:
         """Return the server's answer to ``GET /jobs/ID`` for a user. Blocks until it arrives.
 
-        Without a user, return 401. If the server cannot be reached, return 502.
+        Without a user, return 401. If the server cannot be reached, return 502. The parameter
+        ``wait`` has no effect: a few waiting clients would occupy all workers of the application.
         """
         if user is None:
             return signed_out()
         if not is_job_id(job_id):
             return no_such_job()
         token = issue_token(user, ttl=PROXY_TOKEN_TTL, settings=self.settings)
-        url = f"{self._server_url}{_path_of(job_id)}{_query_of(_chosen(query, 'wait', 'logs'))}"
+        url = f"{self._server_url}{_path_of(job_id)}{_query_of(_chosen(query, 'logs'))}"
         request = Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310
         try:
-            with urlopen(request, timeout=PROXY_TIMEOUT) as response:  # noqa: S310
+            with _opener.open(request, timeout=PROXY_TIMEOUT) as response:
                 return Answer(response.status, response.read())
         except HTTPError as exc:
             with exc:
+                if exc.code < HTTPStatus.BAD_REQUEST:
+                    return unavailable()
                 return Answer(exc.code, exc.read(), exc.headers.get_content_type())
         except (OSError, HTTPException):  # urllib raises the latter for an incomplete answer
-            return problem(
-                HTTPStatus.BAD_GATEWAY, "unavailable", "The server of jobs cannot be reached."
-            )
+            return unavailable()
 
     def events(
         self, user: Subject | None, job_id: str, query: str = "", *, jti: str | None = None
@@ -156,6 +167,11 @@ def signed_out() -> Answer:
 def no_such_job() -> Answer:
     """Return the answer for an id that cannot be a job's, as the server gives it."""
     return problem(HTTPStatus.NOT_FOUND, "job_not_found", "There is no such job.")
+
+
+def unavailable() -> Answer:
+    """Return the answer if there is none of the server."""
+    return problem(HTTPStatus.BAD_GATEWAY, "unavailable", "The server of jobs cannot be reached.")
 
 
 def problem(status: HTTPStatus, code: str, detail: str) -> Answer:

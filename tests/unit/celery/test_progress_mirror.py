@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -96,3 +97,29 @@ def test_end_of_a_task_waits_for_a_write_until_the_timeout() -> None:
     mirror.leave("a")
     assert backend.stored == []
     backend.open.set()
+
+
+def test_tasks_that_begin_at_the_same_time_share_one_thread(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With two threads, the end of a task would not wait for the write of the other one."""
+    created = []
+    barrier = threading.Barrier(2)
+
+    class SlowThread(threading.Thread):
+        def __init__(self, **options: Any) -> None:
+            created.append(self)
+            super().__init__(**options)
+            with contextlib.suppress(threading.BrokenBarrierError):
+                barrier.wait(0.2)  # the other task, if it gets here, too
+
+    tasks = [
+        threading.Thread(target=mirror.enter, args=(name, SimpleNamespace(), REQUEST))
+        for name in "ab"
+    ]
+    monkeypatch.setattr("jobcast.celery.progress_mirror.threading.Thread", SlowThread)
+    for task in tasks:
+        task.start()
+    for task in tasks:
+        task.join(TIMEOUT)
+    assert len(created) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 from typing import Any, ClassVar, NamedTuple
@@ -212,6 +212,41 @@ def test_snapshot_is_the_answer_of_the_server(
         ("/jobs/a%2Fb?logs=3", str(USER)),
         ("/jobs/other", str(USER)),
     ]
+
+
+def test_request_for_a_snapshot_cannot_wait(make_site: Callable[..., Ask], job_server: str) -> None:
+    """It would occupy one of the site's few workers or threads for a minute."""
+    ask = make_site(settings=SETTINGS, internal_url=job_server)
+    ask("GET", "/jobcast/jobs/a/b?wait=60&logs=3", "alice")
+    assert [path for path, _ in JobServer.requests] == ["/jobs/a%2Fb?logs=3"]
+
+
+@pytest.fixture
+def redirecting_server(job_server: str) -> Iterator[str]:
+    """Return the URL of a server that redirects to another one."""
+
+    class Redirect(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", f"{job_server}{self.path}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Redirect) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_token_of_a_user_is_not_sent_to_the_target_of_a_redirect(
+    make_site: Callable[..., Ask], redirecting_server: str
+) -> None:
+    ask = make_site(settings=SETTINGS, internal_url=redirecting_server)
+    answer = ask("GET", "/jobcast/jobs/a/b?logs=3", "alice")
+    assert (answer.status, answer.json["code"]) == (502, "unavailable")
+    assert JobServer.requests == []
 
 
 def test_refusal_of_fastapis_dependency_is_kept() -> None:

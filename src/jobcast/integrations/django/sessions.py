@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import time
 from importlib import import_module
+from threading import Thread
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from jobcast.tokens import Subject
 
 ID_IN_SESSION: Final = "jobcast_session"  # the id of all tokens of a session
+SIGN_OUT_TIMEOUT: Final = 1.0  # seconds that the request waits for the revocation at most
 
 logger = logging.getLogger(__name__)
 
@@ -60,12 +63,18 @@ def name_session(request: Any = None, **_: Any) -> None:
 def revoke_on_sign_out(request: Any = None, **_: Any) -> None:
     """Revoke the tokens of a session that ends, which closes its connections.
 
-    A failure does not prevent the user from signing out: the tokens expire.
+    Neither a failure nor a transport that does not answer prevents the user from signing out: the
+    tokens expire.
     """
     session = getattr(request, "session", None)
     token_id = None if session is None else session.get(ID_IN_SESSION)
-    if not token_id:
-        return
+    if token_id:
+        thread = Thread(target=_revoke, args=(token_id,), name="jobcast-sign-out", daemon=True)
+        thread.start()
+        thread.join(SIGN_OUT_TIMEOUT)
+
+
+def _revoke(token_id: str) -> None:
     try:
         revoke(jti=token_id, settings=default_settings(), ttl=conf.token_ttl())
     except (TransportError, SettingsError) as exc:
@@ -80,10 +89,10 @@ def authenticate(connection: HTTPConnection) -> Subject | None:
     """Return the subject of a client of ``jobcast serve`` by the cookie of its Django session.
 
     ``manage.py jobcast serve`` uses this function, unless ``JOBCAST`` has another ``AUTHENTICATE``.
-    It queries the database, so it runs in a thread.
+    It queries the database, so it runs in a thread. The subject expires like a token, so that the
+    client connects again, and the session is read again: it may have been deleted meanwhile.
     """
     _set_up()
-    from django.contrib.auth import get_user
     from django.db import close_old_connections
 
     key = connection.cookies.get(settings.SESSION_COOKIE_NAME)
@@ -91,26 +100,41 @@ def authenticate(connection: HTTPConnection) -> Subject | None:
         return None
     close_old_connections()
     try:
-        session = import_module(settings.SESSION_ENGINE).SessionStore(key)
-        request = SimpleNamespace(session=session)
-        request.user = get_user(request)
-        return _subject_of_session(request)
+        return _subject_of_session(import_module(settings.SESSION_ENGINE).SessionStore(key))
     finally:
         close_old_connections()
 
 
-def _subject_of_session(request: Any) -> Subject | None:
+class SessionCopy(dict[str, Any]):
+    """The values of a session, for a reader that cannot answer the browser.
+
+    Django gives a session another key if one of ``SECRET_KEY_FALLBACKS`` has signed its user, and
+    deletes the session if none has. Only an answer of Django tells the browser of the new key.
+    """
+
+    def cycle_key(self) -> None:
+        """Do nothing: the next request to Django gives the session another key."""
+
+    def flush(self) -> None:
+        self.clear()
+
+
+def _subject_of_session(session: Any) -> Subject | None:
+    from django.contrib.auth import get_user
+
     from jobcast.tokens import Subject
 
+    request = SimpleNamespace(session=SessionCopy(session.items()))
+    request.user = get_user(request)
     sub = subject_of(request)
     if sub is None:
         return None
-    token_id = token_id_of(request)
-    if request.session.modified:
-        request.session.save()
+    token_id = token_id_of(SimpleNamespace(session=session))
+    if session.modified:
+        session.save()
     return Subject(
         sub=sub,
-        expires_at=request.session.get_expiry_date().timestamp(),
+        expires_at=min(session.get_expiry_date().timestamp(), time.time() + conf.token_ttl()),
         claims={"jti": token_id},
     )
 

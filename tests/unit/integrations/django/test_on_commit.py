@@ -330,6 +330,24 @@ def test_task_that_its_sender_runs_itself_completes_at_the_commit(build: Any, st
     wait_for(lambda: not store.leases(), "released lease")
 
 
+def test_task_that_its_sender_runs_itself_fails_once_at_the_commit(
+    app: Celery, store: Store
+) -> None:
+    app.conf.update(task_always_eager=True, task_eager_propagates=True)
+
+    @app.task(base=ProgressTask, shared=False, name="reports.fail")
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        job = fail.delay_on_commit()
+    runtime.close()
+    ends = [packet for packet in store.packets(job.id) if "job_error" in packet]
+    assert len(ends) == 1
+    assert '"error":"ZeroDivisionError"' in ends[0]
+    assert store.leases() == set()
+
+
 def test_arguments_that_cannot_be_sent_end_the_job(build: Any, store: Store) -> None:
     with pytest.raises(TypeError), transaction.atomic():
         job = build.apply_async_on_commit(5)

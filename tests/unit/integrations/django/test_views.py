@@ -6,6 +6,7 @@ import copy
 import html
 import logging
 import re
+import threading
 import time
 from typing import Any
 
@@ -25,7 +26,7 @@ from jobcast.integrations.django.sessions import ID_IN_SESSION
 from jobcast.issuing import default_settings
 from jobcast.settings import Settings
 from jobcast.tokens import TokenVerifier
-from tests.support import free_port
+from tests.support import TIMEOUT, free_port
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -209,6 +210,31 @@ def test_server_recognises_the_user_by_the_session(client: Client, user: Any) ->
     assert subject.token_id == claims_of(client.post("/jobcast/token").json()["token"])["jti"]
 
 
+def test_server_leaves_the_session_alone_during_a_rotation_of_the_secret_key(
+    client: Client, user: Any
+) -> None:
+    """Django gives such a session another key, which only its own answer tells the browser."""
+    with override_settings(SECRET_KEY="another" * 8, SECRET_KEY_FALLBACKS=[settings.SECRET_KEY]):
+        subject = authenticate(session_cookie(client))
+        assert subject is not None
+        assert subject.sub == str(user.pk)
+        assert client.post("/jobcast/token").status_code == 200
+
+
+def test_server_refuses_a_session_of_another_password(client: Client, user: Any) -> None:
+    user.set_password("another")
+    user.save()
+    assert authenticate(session_cookie(client)) is None
+
+
+@override_settings(JOBCAST={"TOKEN_TTL": 60})
+def test_server_looks_at_the_session_again_after_the_lifetime_of_a_token(client: Client) -> None:
+    """Until then it does not notice that the session was deleted, or the password changed."""
+    subject = authenticate(session_cookie(client))
+    assert subject is not None
+    assert subject.expires_at <= time.time() + 60
+
+
 def test_server_refuses_a_session_that_has_ended(client: Client) -> None:
     request = session_cookie(client)
     client.logout()
@@ -257,3 +283,25 @@ def test_user_can_sign_out_while_the_transport_is_down(
     assert "sessionid" not in {name for name, cookie in client.cookies.items() if cookie.value}
     assert "the store is away" in caplog.text
     assert "900 s" in caplog.text
+
+
+def test_user_can_sign_out_while_the_transport_does_not_answer(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients of a store that hangs time out late; the request would occupy a worker."""
+    answer, ended = threading.Event(), threading.Event()
+
+    def hang(**_: Any) -> None:
+        assert answer.wait(TIMEOUT)
+        ended.set()
+
+    monkeypatch.setattr("jobcast.integrations.django.sessions.revoke", hang)
+    release = threading.Timer(TIMEOUT / 2, answer.set)
+    release.daemon = True
+    release.start()
+    client.post("/jobcast/token")
+    client.logout()
+    assert not ended.is_set()
+    release.cancel()
+    answer.set()
+    assert ended.wait(TIMEOUT)

@@ -3,6 +3,16 @@ export const MAX_DELAY = 5000; // ms between two attempts
 export const MAX_RETRY_AFTER = 60_000; // ms; a longer `retry_after` of a server is cut to this
 const JITTER = 0.25; // the largest share of `retry_after` that is added at random
 
+/** Refusals after which the same request may succeed. */
+export const RETRYABLE_CODES: ReadonlySet<string> = new Set([
+  "unavailable",
+  "internal_error",
+  "rate_limited",
+]);
+
+/** Retries that `backoff` assumes after the server ended a join: a delay of 0.4 to 0.8 s. */
+export const REJOIN_RETRIES = 3;
+
 /**
  * Return the delay before the next attempt, in ms. It doubles with each retry up to `MAX_DELAY`.
  * Random jitter keeps the clients of a failed server from reconnecting at the same moment.

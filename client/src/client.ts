@@ -1,4 +1,4 @@
-import { retryDelay } from "./backoff.js";
+import { REJOIN_RETRIES, RETRYABLE_CODES, retryDelay } from "./backoff.js";
 import {
   type Connection,
   type ConnectionHost,
@@ -19,20 +19,11 @@ import { Timers } from "./timers.js";
 /** The default of `logLimit`: the number of log lines to keep per job. */
 export const DEFAULT_LOG_LIMIT = 1000;
 
-// Refusals after which the same request may succeed.
-const RETRYABLE_CODES: ReadonlySet<string> = new Set([
-  "unavailable",
-  "internal_error",
-  "rate_limited",
-]);
 const RETRYABLE_JOIN_CODES: ReadonlySet<string> = new Set([
   ...RETRYABLE_CODES,
   "not_authenticated",
   INVALID_ACK,
 ]);
-
-// After the server ended a join, the client joins again with this backoff: 0.4 to 0.8 s.
-const REJOIN_RETRIES = 3;
 
 /** Options of `events` and `result`. */
 export interface FollowOptions {

@@ -1,6 +1,6 @@
 /** Follows jobs over one event stream of the HTTP interface, and resumes it when it ends. */
 
-import { backoff, retryDelay } from "../backoff.js";
+import { backoff, REJOIN_RETRIES, RETRYABLE_CODES, retryDelay } from "../backoff.js";
 import { dispatchMessage, type MessageHost } from "../dispatch.js";
 import { reportUncaught } from "../errors.js";
 import type { Job } from "../job.js";
@@ -36,13 +36,6 @@ const MAX_STREAMS = 4;
 const TURN = 3000; // ms
 // History follows `joined` at once. Its last event may no longer be stored.
 const REPLAY_LIMIT = 1000; // ms
-// After the server ended a join, the client joins again with this backoff: 0.4 to 0.8 s.
-const REJOIN_RETRIES = 3;
-const RETRYABLE_CODES: ReadonlySet<string> = new Set([
-  "unavailable",
-  "internal_error",
-  "rate_limited",
-]);
 const slots = new StreamSlots(MAX_STREAMS);
 const SIGNED_OUT = { code: "token_missing", message: "no user is signed in" };
 

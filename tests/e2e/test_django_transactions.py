@@ -36,13 +36,20 @@ class Site(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterator[Site]:
+def own_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """Start a Redis server whose leases no server with other timeouts monitors."""
+    with running(Valkey(tmp_path_factory.mktemp("valkey"))) as server:
+        yield server.ready()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, own_valkey: Valkey) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     port = free_port()
     env = {
         "DJANGO_SETTINGS_MODULE": "tests.support.django_site.settings",
         "TEST_DATABASE": str(folder / "site.sqlite3"),
-        "TEST_REDIS": valkey.url,
+        "TEST_REDIS": own_valkey.url,
         "TEST_QUEUE": new_id("queue"),
         "TEST_PORT": str(port),
     }

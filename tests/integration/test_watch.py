@@ -20,7 +20,7 @@ import pytest
 
 from jobcast.cli.doctor import run_checks
 from jobcast.cli.watch import Terminal, watch
-from jobcast.transports import Retention, open_publisher
+from jobcast.transports import open_publisher
 from tests.conftest import Valkey
 from tests.support import (
     SECRET,
@@ -246,14 +246,12 @@ async def test_log_of_a_client_escapes_text_of_the_server(
         assert text.isprintable()
 
 
-async def test_job_whose_start_was_trimmed_is_shown_as_started(
+async def test_job_whose_start_is_not_in_the_history_is_shown_without_a_duration(
     server: Server, valkey: Valkey, token: Token
 ) -> None:
     job_id = new_id()
-    publisher = open_publisher(valkey.url, Retention(size=10))
-    publisher.emit("job_status", {"status": "started"}, room=f"job_{job_id}")
-    for _ in range(500):  # a store may keep more than the retention
-        publisher.emit(*LOG, room=f"job_{job_id}")
+    publisher = open_publisher(valkey.url)
+    publisher.emit(*LOG, room=f"job_{job_id}")  # the store then regards the job as started
     shown = StringIO()
     console = Terminal(file=shown, force_terminal=True, width=120)
     watching = asyncio.create_task(

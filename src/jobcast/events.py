@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, get_args
+from urllib.parse import quote
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field, structs
@@ -93,6 +94,11 @@ def is_job_id(job_id: str) -> bool:
 def room_of(job_id: str) -> str:
     """Return the Socket.IO room of a job."""
     return _ROOM_PREFIX + check_job_id(job_id)
+
+
+def job_path(job_id: str) -> str:
+    """Return the path of a job in the HTTP interface, below the server's URL."""
+    return f"/jobs/{quote(job_id, safe='')}"
 
 
 def job_of(room: object) -> str | None:

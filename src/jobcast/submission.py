@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import quote
 from uuid import UUID
 
 from celery import Task
@@ -15,6 +14,7 @@ from celery.utils import uuid
 
 from jobcast.celery.enqueue import is_followed, is_internal
 from jobcast.celery.signatures import owned_by
+from jobcast.events import job_path
 from jobcast.issuing import issue_token
 from jobcast.publishing.identity import job_id_of
 from jobcast.settings import Settings
@@ -73,7 +73,7 @@ def submit(task: Any, /, *args: Any, owner: str | int | UUID, **kwargs: Any) -> 
 
 def urls_of(job_id: str, settings: Settings) -> dict[str, str]:
     """Return the URLs of the server, and of the state and the events of a job."""
-    state = f"{settings.client_url}/jobs/{quote(job_id, safe='')}"
+    state = f"{settings.client_url}{job_path(job_id)}"
     return {"server": settings.client_url, "state": state, "events": f"{state}/events"}
 
 

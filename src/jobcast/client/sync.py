@@ -13,7 +13,6 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -32,7 +31,7 @@ from jobcast.client.http import (
 from jobcast.client.job_state import JobState
 from jobcast.client.stream_position import StreamPosition
 from jobcast.errors import ConnectionRefused, JobNotEnded, JoinRefused
-from jobcast.events import JobEvent, JobGap, TokenExpiring, check_job_id
+from jobcast.events import JobEvent, JobGap, TokenExpiring, check_job_id, job_path
 
 WAIT: Final = 50.0  # seconds that one request waits for the end of a job; proxies often cut at 60
 GRACE: Final = 10.0  # seconds that the answer may take after that
@@ -179,7 +178,7 @@ class JobClient:
             Unavailable: the stream ended before the job.
         """
         headers = {} if position.cursor is None else {"Last-Event-ID": position.cursor}
-        path = f"{_path_of(position.job_id)}/events"
+        path = f"{job_path(position.job_id)}/events"
         with (
             _refusals_of(position.job_id),
             self._connection.open(path, EVENT_STREAM, headers, silence=SILENCE) as response,
@@ -198,7 +197,7 @@ class JobClient:
     def _state(self, job_id: str, query: str, silence: float) -> JobState:
         with (
             _refusals_of(job_id),
-            self._connection.open(_path_of(job_id) + query, JSON, {}, silence=silence) as response,
+            self._connection.open(job_path(job_id) + query, JSON, {}, silence=silence) as response,
         ):
             try:
                 return msgspec.json.decode(response.read(), type=JobState)
@@ -208,10 +207,6 @@ class JobClient:
 
 def _ended_early(what: str) -> Unavailable:
     return Unavailable(ConnectionRefused("unreachable", f"the server ended {what} before the job"))
-
-
-def _path_of(job_id: str) -> str:
-    return f"/jobs/{quote(job_id, safe='')}"
 
 
 @contextmanager

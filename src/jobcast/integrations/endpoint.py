@@ -8,14 +8,14 @@ from http import HTTPStatus
 from http.client import HTTPException
 from typing import Any, Final
 from urllib.error import HTTPError
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import parse_qsl, urlencode
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
-from jobcast.events import is_job_id
+from jobcast.events import is_job_id, job_path
 from jobcast.issuing import TOKEN_TTL, default_settings, issue_token
 from jobcast.settings import Settings
 
@@ -115,7 +115,7 @@ class Endpoint:
         if not is_job_id(job_id):
             return no_such_job()
         token = issue_token(user, ttl=PROXY_TOKEN_TTL, settings=self.settings)
-        url = f"{self._server_url}{_path_of(job_id)}{_query_of(_chosen(query, 'logs'))}"
+        url = f"{self._server_url}{job_path(job_id)}{_query_of(_chosen(query, 'logs'))}"
         request = Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310
         try:
             with _opener.open(request, timeout=PROXY_TIMEOUT) as response:
@@ -145,7 +145,7 @@ class Endpoint:
         chosen = _chosen(query, "after")
         if settings.token_in_query:
             chosen.append(("token", self.issue(user, jti=jti)["token"]))
-        url = f"{settings.client_url}{_path_of(job_id)}/events{_query_of(chosen)}"
+        url = f"{settings.client_url}{job_path(job_id)}/events{_query_of(chosen)}"
         return Answer(HTTPStatus.TEMPORARY_REDIRECT, location=url)
 
     @property
@@ -178,10 +178,6 @@ def problem(status: HTTPStatus, code: str, detail: str) -> Answer:
     """Return an answer in the format of the server's problems (RFC 9457)."""
     body: dict[str, Any] = {"title": status.phrase, "status": int(status), "code": code}
     return Answer(status, msgspec.json.encode({**body, "detail": detail}), PROBLEM)
-
-
-def _path_of(job_id: str) -> str:
-    return f"/jobs/{quote(job_id, safe='')}"
 
 
 def _chosen(query: str, *names: str) -> list[tuple[str, str]]:

@@ -66,7 +66,7 @@ class Authorizer:
         """
         if self._rule is None and _is_listed(subject, job_id):
             return EVERY_OWNER
-        owner = await self._source.owner(job_id)
+        owner = (await self._source.info(job_id)).owner
         return Grant(owner) if await self.allows(subject, job_id, owner) else None
 
     async def allows(self, subject: Subject, job_id: str, owner: str | None) -> bool:

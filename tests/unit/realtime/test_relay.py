@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from jobcast.errors import TransportUnavailable
 from jobcast.events import (
+    NO_INFO,
     Cursor,
     JobComplete,
     JobEvent,
+    JobInfo,
     JobLog,
     JobProgress,
     JobStatus,
@@ -69,8 +71,8 @@ class UnreliableSource:
     async def unsubscribe(self, job_id: str) -> None:
         self.subscriptions.remove(job_id)
 
-    async def owner(self, job_id: str) -> str | None:
-        return None
+    async def info(self, job_id: str) -> JobInfo:
+        return NO_INFO
 
     async def positions(self, job_ids: Sequence[str]) -> list[Cursor]:
         self.position_reads += 1
@@ -552,7 +554,7 @@ async def test_rights_are_checked_when_a_record_gets_an_owner() -> None:
     relay, source = await start_relay(log("ownerless"), rights=rights)
     stranger = Recorder("mallory")
     await relay.join(JOB, stranger, None, Grant(None))
-    source.record.owner = "alice"
+    source.record.info = JobInfo(owner="alice")
     source.loss = 1
     source.publish(log("lost"))
     source.loss = 0
@@ -691,8 +693,8 @@ class ManyJobs:
 
     async def unsubscribe(self, job_id: str) -> None: ...
 
-    async def owner(self, job_id: str) -> str | None:
-        return self.records[job_id].owner
+    async def info(self, job_id: str) -> JobInfo:
+        return self.records[job_id].info
 
     async def positions(self, job_ids: Sequence[str]) -> list[Cursor]:
         return [self.records[job_id].position for job_id in job_ids]

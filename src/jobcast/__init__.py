@@ -20,15 +20,18 @@ if TYPE_CHECKING:
     from jobcast.publishing.job import Job, current_job
     from jobcast.publishing.runtime import open_job
     from jobcast.submission import Submission, submit
+    from jobcast.targets import FeedTarget, JobTarget
 
 __all__ = [
-    "Job", "ProgressTask", "Submission", "current_job", "issue_token", "open_job", "owned_by",
-    "owner_headers", "submit",
+    "FeedTarget", "Job", "JobTarget", "ProgressTask", "Submission", "current_job", "issue_token",
+    "open_job", "owned_by", "owner_headers", "submit",
 ]  # fmt: skip
 
 # Imported on first access: the Socket.IO process imports this package and must not import Celery.
 _HOMES = {
+    "FeedTarget": "jobcast.targets",
     "Job": "jobcast.publishing.job",
+    "JobTarget": "jobcast.targets",
     "ProgressTask": "jobcast.celery.task",
     "Submission": "jobcast.submission",
     "current_job": "jobcast.publishing.job",

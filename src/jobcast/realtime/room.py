@@ -18,6 +18,7 @@ from jobcast.realtime.connection.frames import ROOT, FrameBatch, notice
 from jobcast.realtime.gap import Gap
 from jobcast.realtime.outlet import Outlet
 from jobcast.realtime.recent import Recent
+from jobcast.targets import JobTarget
 from jobcast.transports.base import NO_RECORD, Message, Snapshot
 
 DISMISSED: Final = 8  # foreign records that a room remembers and ignores
@@ -73,8 +74,9 @@ class Room:
         self.followers: dict[str, Outlet] = {}
         self.epoch = NO_RECORD
         self.seq = 0
-        # The epoch and the owner of the record that all followers may follow.
-        self.allowed: tuple[str, str | None] = (NO_RECORD, None)
+        # The record that all followers may follow, and its description when they were checked.
+        self._allowed_epoch = NO_RECORD
+        self.target = JobTarget(id=job_id)
         self.joining = 0  # number of joins in progress
         self.newcomers: dict[Newcomer, None] = {}  # joining followers that wait for the history
         # With one read at a time, a read can only miss the messages that arrive during it.
@@ -165,11 +167,17 @@ class Room:
 
     def needs_rights_check(self, snapshot: Snapshot) -> bool:
         """Return whether the followers' rights to this record have yet to be checked."""
+        allowed = self._allowed_epoch, self.target.owner
         return bool(
             self.followers
             and snapshot.epoch != NO_RECORD
-            and self.allowed != (snapshot.epoch, snapshot.owner)
+            and allowed != (snapshot.epoch, snapshot.owner)
         )
+
+    def allow(self, snapshot: Snapshot) -> None:
+        """Note that all followers may follow the record of a snapshot."""
+        self._allowed_epoch = snapshot.epoch
+        self.target = JobTarget.of(self.job_id, snapshot.info)
 
     def catch_up(self, snapshot: Snapshot, read_start: ReadStart) -> list[str]:
         """Bring the followers to the end of a snapshot.
@@ -225,7 +233,7 @@ class Room:
         if snapshot.epoch == self.epoch and len(since) < self.seq - snapshot.seq:
             return False
         if snapshot.epoch != NO_RECORD or not self.followers:
-            self.allowed = (snapshot.epoch, snapshot.owner)
+            self.allow(snapshot)
         messages = [*_record_messages(self.job_id, snapshot, after), *since]
         batch = FrameBatch(messages, self.job_id, self.namespace)
         for outlet in outlets:

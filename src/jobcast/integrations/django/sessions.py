@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
-import django
-from django.apps import apps
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY
 
 from jobcast.errors import SettingsError, TransportError
 from jobcast.integrations.django import conf
+from jobcast.integrations.django.database import database
 from jobcast.issuing import default_settings
 from jobcast.revocation import revoke
 
@@ -82,21 +80,16 @@ def authenticate(connection: HTTPConnection) -> Subject | None:
     ``manage.py jobcast serve`` uses this function, unless ``JOBCAST`` has another ``AUTHENTICATE``.
     It queries the database, so it runs in a thread.
     """
-    _set_up()
-    from django.contrib.auth import get_user
-    from django.db import close_old_connections
-
     key = connection.cookies.get(settings.SESSION_COOKIE_NAME)
     if not key:
         return None
-    close_old_connections()
-    try:
+    with database():
+        from django.contrib.auth import get_user  # Django is set up
+
         session = import_module(settings.SESSION_ENGINE).SessionStore(key)
         request = SimpleNamespace(session=session)
         request.user = get_user(request)
         return _subject_of_session(request)
-    finally:
-        close_old_connections()
 
 
 def _subject_of_session(request: Any) -> Subject | None:
@@ -113,9 +106,3 @@ def _subject_of_session(request: Any) -> Subject | None:
         expires_at=request.session.get_expiry_date().timestamp(),
         claims={"jti": token_id},
     )
-
-
-def _set_up() -> None:
-    """Set up Django in a process that only imports this module, such as one of several workers."""
-    if not apps.ready and "DJANGO_SETTINGS_MODULE" in os.environ:
-        django.setup()

@@ -31,12 +31,6 @@ class JobSignature(Signature):
         """Return a signature of a task without arguments, with some of ``OPTIONS``."""
         return cls(task, options=dict(options), app=task.app)
 
-    def as_job(
-        self, *, owner: object = None, title: object = None, tags: Iterable[str] = ()
-    ) -> Self:
-        """Return the signature with these properties of its job, instead of earlier ones."""
-        return as_job(self, owner=owner, title=title, tags=tags)
-
     def s(self, *args: Any, **kwargs: Any) -> Signature:
         """Return the signature with these arguments."""
         return self.clone(args, kwargs)

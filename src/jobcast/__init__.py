@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jobcast.celery.enqueue import owner_headers
-    from jobcast.celery.signatures import owned_by
+    from jobcast.celery.signatures import as_job, job_headers, owned_by
     from jobcast.celery.task import ProgressTask
     from jobcast.issuing import issue_token
     from jobcast.publishing.job import Job, current_job
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from jobcast.targets import FeedTarget, JobTarget
 
 __all__ = [
-    "FeedTarget", "Job", "JobTarget", "ProgressTask", "Submission", "current_job", "issue_token",
-    "open_job", "owned_by", "owner_headers", "submit",
+    "FeedTarget", "Job", "JobTarget", "ProgressTask", "Submission", "as_job", "current_job",
+    "issue_token", "job_headers", "open_job", "owned_by", "owner_headers", "submit",
 ]  # fmt: skip
 
 # Imported on first access: the Socket.IO process imports this package and must not import Celery.
@@ -34,8 +34,10 @@ _HOMES = {
     "JobTarget": "jobcast.targets",
     "ProgressTask": "jobcast.celery.task",
     "Submission": "jobcast.submission",
+    "as_job": "jobcast.celery.signatures",
     "current_job": "jobcast.publishing.job",
     "issue_token": "jobcast.issuing",
+    "job_headers": "jobcast.celery.signatures",
     "open_job": "jobcast.publishing.runtime",
     "owned_by": "jobcast.celery.signatures",
     "owner_headers": "jobcast.celery.enqueue",

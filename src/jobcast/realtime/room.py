@@ -11,7 +11,7 @@ from typing import Final
 from msgspec import UNSET, Struct
 
 from jobcast.errors import JobcastError, TransportUnavailable
-from jobcast.events import Cursor, Joined, packet_of
+from jobcast.events import NO_INFO, Cursor, Joined, packet_of
 from jobcast.realtime import metrics
 from jobcast.realtime.authorization import Grant
 from jobcast.realtime.connection.frames import ROOT, FrameBatch, notice
@@ -74,6 +74,7 @@ class Room:
         self.followers: dict[str, Outlet] = {}
         self.epoch = NO_RECORD
         self.seq = 0
+        self.info = NO_INFO  # the description that the followers got with the latest ``joined``
         # The record that all followers may follow, and its description when they were checked.
         self._allowed_epoch = NO_RECORD
         self.target = JobTarget(id=job_id)
@@ -203,8 +204,8 @@ class Room:
             merged = {message.seq: message for message in (*received, *snapshot.events)}
             later = [merged[seq] for seq in sorted(merged) if seq > self.seq]
             gap = Gap(self.seq, snapshot.complete_from).without(later)
-            self._send_history(gap.events(self.job_id, later))
-            self.seq = snapshot.seq
+            self._send_history([*gap.events(self.job_id, later), *self._description(snapshot)])
+            self._move_to(snapshot)
         return self._dismiss(read_start)
 
     def replay(self) -> bool:
@@ -261,10 +262,17 @@ class Room:
             self._send_history(gap.events(self.job_id, rest))
             self.seq = rest[-1].seq
 
+    def _description(self, snapshot: Snapshot) -> list[Message]:
+        """Return a ``joined`` if events that the followers missed may have changed the description.
+
+        The history has no ``job_info`` events.
+        """
+        return [joined_message(self.job_id, snapshot)] if snapshot.info != self.info else []
+
     def _move_to(self, snapshot: Snapshot) -> None:
         if snapshot.epoch in self._dismissed:
             self._dismissed.remove(snapshot.epoch)
-        self.epoch, self.seq = snapshot.epoch, snapshot.seq
+        self.epoch, self.seq, self.info = snapshot.epoch, snapshot.seq, snapshot.info
 
     def _dismiss(self, read_start: ReadStart) -> list[str]:
         """Drop the messages from before a read, and dismiss records that the store does not have.
@@ -327,5 +335,6 @@ def joined_message(job_id: str, snapshot: Snapshot) -> Message:
         seq=snapshot.seq,
         status=snapshot.state,
         complete_from=snapshot.complete_from if snapshot.complete_from > 1 else UNSET,
+        **snapshot.info.fields,
     )
     return notice(packet_of(joined))

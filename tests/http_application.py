@@ -11,7 +11,9 @@ from typing import Any
 from redis import Redis
 from starlette.requests import HTTPConnection
 
-from jobcast.realtime import Subject
+from jobcast import JobTarget
+from jobcast.realtime import Subject, default_rule
+from jobcast.targets import Target
 
 PAUSED = "TEST_PAUSED"  # names a file that exists when the transport has been suspended
 UNDECIDED = "TEST_UNDECIDED"  # names a job about which the rule does not decide
@@ -33,7 +35,7 @@ async def user_of_async(connection: HTTPConnection) -> str | None:
     return connection.cookies.get("session")
 
 
-def may_follow(subject: Subject, job_id: str, owner: str | None) -> bool:
+def may_follow(subject: Subject, action: str, target: Target) -> bool:
     """Allow every job until a file exists."""
     return not Path(os.environ[FORBIDDEN]).exists()
 
@@ -46,6 +48,9 @@ SUBJECTS = {
     "empty": Subject(sub=""),
     "endless": Subject(sub="alice", expires_at=math.nan),
     "one-job": Subject(sub="alice", claims={"jobs": "without-owner"}),
+    "one-action": Subject(sub="alice", claims={"can": "cancel"}),
+    "numbered-feeds": Subject(sub="alice", claims={"feeds": [7]}),
+    "no-jobs": Subject(sub="alice", claims={"jobs": None}),
 }
 
 
@@ -53,18 +58,18 @@ def odd_subject_of(connection: HTTPConnection) -> Subject:
     return SUBJECTS[connection.cookies["session"]]
 
 
-def may_follow_own(subject: Subject, job_id: str, owner: str | None) -> bool:
+def may_follow_own(subject: Subject, action: str, target: Target) -> bool:
     """Allow the owner, and suspend the transport after the first decision."""
     paused = Path(os.environ[PAUSED])
     if not paused.exists():
         paused.touch()
         with Redis.from_url(os.environ["JOBCAST_URL"]) as redis:
             redis.client_pause(PAUSE)
-    return owner == subject.sub
+    return default_rule(subject, action, target)
 
 
-async def may_follow_in_time(subject: Subject, job_id: str, owner: str | None) -> bool:
+async def may_follow_in_time(subject: Subject, action: str, target: JobTarget) -> bool:
     """Allow every job but one, about which the rule never decides."""
-    if job_id == os.environ[UNDECIDED]:
+    if target.id == os.environ[UNDECIDED]:
         await asyncio.Event().wait()
     return True

@@ -13,6 +13,7 @@ export {
   JobFailed,
   JobRefused,
 } from "./errors.js";
+export type { JobInfo } from "./info.js";
 export type { JobState, JobStore } from "./job.js";
 export type { JobClientOptions } from "./options.js";
 export {
@@ -24,6 +25,7 @@ export {
   type JobEvent,
   type JobEventName,
   type JobGap,
+  type JobInfoUpdate,
   type JobLog,
   type JobProgress,
   type JobStatus,

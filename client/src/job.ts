@@ -3,10 +3,12 @@
 import type { ConnectionState } from "./connection.js";
 import type { JobcastError } from "./errors.js";
 import { JobRefused } from "./errors.js";
+import type { JobInfo } from "./info.js";
 import type { Cursor, JobEvent, JobGap, JoinedMessage, Messages, State } from "./protocol.js";
 import {
   addGap,
   applyEvent,
+  applyJoinedInfo,
   applyStatus,
   emptyRecord,
   eventsToReplay,
@@ -20,15 +22,13 @@ import {
 import { callSafely, Listeners, type Store } from "./store.js";
 
 /** The state of a job. Times are strings in RFC 3339, UTC. */
-export interface JobState {
+export interface JobState extends JobInfo {
   readonly jobId: string;
   readonly status: State;
   /** Whether the client has joined the job on the server. */
   readonly joined: "no" | "joining" | "yes" | "refused";
   /** Why `joined` is `refused`: `job_not_found`, `too_many_jobs`, `invalid_request`, ... */
   readonly refusal: { readonly code: string; readonly message: string } | null;
-  /** The name of the Celery task. */
-  readonly task: string | null;
   /** The number of the current or last attempt, from 1. */
   readonly attempt: number;
   /** The number of the current or last run, from 1. A task that is redelivered starts another run. */
@@ -211,6 +211,7 @@ export class Job implements JobStore {
       this.#cursor = { epoch: joined.epoch, seq: 0 };
       this.#record = emptyRecord();
     }
+    this.#record = applyJoinedInfo(this.#record, joined);
     this.#replayedAfter = this.#cursor.seq;
     if (!this.#pendingJoin) {
       this.#record = applyStatus(this.#record, joined.status, joined.seq);
@@ -364,7 +365,7 @@ function toState(
     jobId,
     ...followed,
     status: record.status,
-    task: record.task,
+    ...record.info,
     attempt: record.attempt,
     run: record.run,
     percentage: progress?.percentage ?? null,

@@ -58,6 +58,24 @@ const object =
   (value) =>
     isObject(value) && invalidField(shape, value) === undefined;
 
+const TITLE_MAX_LENGTH = 256;
+const MAX_TAGS = 10;
+/** Characters are code points, as in JSON Schema. */
+const title: Validator = (value) =>
+  typeof value === "string" && [...value].length <= TITLE_MAX_LENGTH;
+const tag: Validator = (value) => typeof value === "string" && /^\P{Cc}{1,128}$/u.test(value);
+const tags: Validator = (value) =>
+  Array.isArray(value) && value.length <= MAX_TAGS && value.every(tag);
+const titleAndTags: Shape = { title: optional(title), tags: optional(tags) };
+const info: Shape = {
+  ...titleAndTags,
+  task: optional(text),
+  queue: optional(text),
+  worker: optional(text),
+  parent: optional(isJobId),
+  created_at: optional(time),
+};
+
 const cursor: Shape = { epoch, seq: integer(0) };
 const eventFields: Shape = { job_id: isJobId, seq: integer(1), timestamp: time };
 const record: Shape = { job_id: isJobId, ...cursor, status: openValue };
@@ -71,14 +89,15 @@ const refusal: Shape = {
 const SHAPES: Readonly<Record<keyof Messages, Shape>> = {
   job_status: {
     ...eventFields,
+    ...info,
     status: runStatus,
-    task: optional(text),
     attempt: optional(integer(1)),
     run: optional(integer(1)),
     retry_at: optional(time),
     error: optional(text),
     message: optional(text),
   },
+  job_info: { ...eventFields, ...titleAndTags },
   job_progress: {
     ...eventFields,
     percentage: nullable(range(0, 100)),
@@ -93,7 +112,7 @@ const SHAPES: Readonly<Record<keyof Messages, Shape>> = {
   job_complete: { ...eventFields, result: (value) => value !== undefined },
   job_error: { ...eventFields, error: text, message: text, reason: openValue },
   hello: { protocol: integer(1), server: text, features: arrayOf(openValue) },
-  joined: { ...record, complete_from: optional(integer(2)) },
+  joined: { ...record, ...info, owner: optional(text), complete_from: optional(integer(2)) },
   job_gap: { job_id: isJobId, after: integer(0), before: integer(2) },
   left: { job_id: isJobId, code: text, message: text },
   token_expiring: { expires_at: time },

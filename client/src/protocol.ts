@@ -44,15 +44,34 @@ interface EventFields {
   timestamp: string;
 }
 
-export interface JobStatusMessage extends EventFields {
-  status: RunStatus;
+/** The description of a job, as far as the sender of the message knows it. */
+export interface InfoFields {
+  /** The name of the Celery task. */
   task?: string;
+  /** What the job is, for people. */
+  title?: string;
+  tags?: string[];
+  /** The queue that the job was sent to. */
+  queue?: string;
+  /** The worker that runs the job. */
+  worker?: string;
+  /** The id of the job that sent this one. */
+  parent?: string;
+  /** When the job was sent: RFC 3339, UTC. */
+  created_at?: string;
+}
+
+export interface JobStatusMessage extends EventFields, InfoFields {
+  status: RunStatus;
   attempt?: number;
   run?: number;
   retry_at?: string;
   error?: string;
   message?: string;
 }
+
+/** Another title or further tags of a running job. */
+export interface JobInfoMessage extends EventFields, Pick<InfoFields, "title" | "tags"> {}
 
 export interface JobProgressMessage extends EventFields {
   percentage: number | null;
@@ -94,7 +113,9 @@ export interface RecordFields extends Cursor {
   status: State;
 }
 
-export interface JoinedMessage extends RecordFields {
+export interface JoinedMessage extends RecordFields, InfoFields {
+  /** The subject that owns the job. */
+  owner?: string;
   /** The `seq` from which the history is complete. It is missing if nothing was trimmed. */
   complete_from?: number;
 }
@@ -126,6 +147,7 @@ export interface Refusal {
 /** All messages by name. `x.ack` is the acknowledgement of `x`. */
 export interface Messages {
   job_status: JobStatusMessage;
+  job_info: JobInfoMessage;
   job_progress: JobProgressMessage;
   job_log: JobLogMessage;
   job_complete: JobCompleteMessage;
@@ -149,6 +171,7 @@ export interface Messages {
 
 export const JOB_EVENTS = [
   "job_status",
+  "job_info",
   "job_progress",
   "job_log",
   "job_complete",
@@ -160,13 +183,14 @@ export type JobEventName = (typeof JOB_EVENTS)[number];
 type TypedEvent<N extends JobEventName | "job_gap"> = { readonly type: N } & Readonly<Messages[N]>;
 
 export type JobStatus = TypedEvent<"job_status">;
+export type JobInfoUpdate = TypedEvent<"job_info">;
 export type JobProgress = TypedEvent<"job_progress">;
 export type JobLog = TypedEvent<"job_log">;
 export type JobComplete = TypedEvent<"job_complete">;
 export type JobError = TypedEvent<"job_error">;
 
 /** An event of a job: the message as received, with its name as `type`. */
-export type JobEvent = JobStatus | JobProgress | JobLog | JobComplete | JobError;
+export type JobEvent = JobStatus | JobInfoUpdate | JobProgress | JobLog | JobComplete | JobError;
 
 /** Trimmed history, in the place of the missing events. It is no job event: it has no `seq`. */
 export type JobGap = TypedEvent<"job_gap">;

@@ -1,15 +1,18 @@
 /** A job's record: the sum of its events. Pure functions, without connection or clock. */
 
 import { AppendOnlyWindow } from "./appendOnlyWindow.js";
+import { infoOf, infoOfNewRun, type JobInfo, mergeInfo, NO_INFO } from "./info.js";
 import {
   type JobChange,
   type JobComplete,
   type JobError,
   type JobEvent,
   type JobGap,
+  type JobInfoUpdate,
   type JobLog,
   type JobProgress,
   type JobStatus,
+  type JoinedMessage,
   type Level,
   type Reason,
   STATES,
@@ -81,10 +84,13 @@ export interface JobRecord {
   readonly status: State;
   /** The `seq` up to which `status` is confirmed. */
   readonly statusSeq: number;
-  readonly task: string | null;
+  readonly info: JobInfo;
+  /** The `seq` up to which `info` is confirmed: earlier events do not change it. */
+  readonly infoSeq: number;
   readonly attempt: number;
   readonly run: number | null;
   readonly progress: JobProgress | null;
+  readonly infoUpdate: JobInfoUpdate | null;
   readonly retry: Retry | null;
   readonly logs: AppendOnlyWindow<JobLog>;
   readonly changes: AppendOnlyWindow<JobChange>;
@@ -102,10 +108,12 @@ export function emptyRecord(): JobRecord {
   return {
     status: "pending",
     statusSeq: 0,
-    task: null,
+    info: NO_INFO,
+    infoSeq: 0,
     attempt: 1,
     run: null,
     progress: null,
+    infoUpdate: null,
     retry: null,
     logs: new AppendOnlyWindow(),
     changes: new AppendOnlyWindow(),
@@ -124,6 +132,8 @@ export function emptyRecord(): JobRecord {
 export function applyEvent(record: JobRecord, event: JobEvent, logLimit: number): JobRecord {
   const updated = { ...record, updatedAt: event.timestamp };
   switch (event.type) {
+    case "job_info":
+      return { ...describe(updated, event), infoUpdate: event };
     case "job_progress":
       return { ...updated, progress: event };
     case "job_log":
@@ -143,6 +153,11 @@ export function applyStatus(record: JobRecord, status: State, seq: number): JobR
   return isKnown || isUnclear ? record : { ...record, status, statusSeq: seq };
 }
 
+/** Return the record with the description that the server reported with a `joined`. */
+export function applyJoinedInfo(record: JobRecord, joined: JoinedMessage): JobRecord {
+  return { ...record, info: infoOf(joined), infoSeq: joined.seq };
+}
+
 /** Return the record with a gap. A gap that overlaps the previous one extends it. */
 export function addGap(record: JobRecord, gap: JobGap): JobRecord {
   const last = record.gaps.at(-1);
@@ -158,7 +173,8 @@ export function addGap(record: JobRecord, gap: JobGap): JobRecord {
 
 /** Return the kept events in order, for a follower that starts late. */
 export function eventsToReplay(record: JobRecord): (JobEvent | JobGap)[] {
-  const known = [...record.logs.items, ...record.changes.items, ...record.gaps, record.progress];
+  const { logs, changes, gaps, progress, infoUpdate } = record;
+  const known = [...logs.items, ...changes.items, ...gaps, progress, infoUpdate];
   return known.filter((event) => event !== null).sort((one, other) => place(one) - place(other));
 }
 
@@ -169,7 +185,13 @@ function place(event: JobEvent | JobGap): number {
 
 function applyStatusEvent(record: JobRecord, event: JobStatus): JobRecord {
   const { status, timestamp } = event;
-  const changed = { ...recordChange(record, event), ...NOT_ENDED };
+  const begins = status === "queued" || status === "started";
+  const isNewRun = begins && record.endedAt !== null;
+  const changed = {
+    ...recordChange(describe(record, event, isNewRun), event),
+    ...NOT_ENDED,
+    ...(isNewRun ? { infoUpdate: null } : {}),
+  };
   switch (status) {
     case "queued":
       return { ...changed, ...NEW_RUN, queuedAt: timestamp, startedAt: null };
@@ -186,6 +208,18 @@ function applyStatusEvent(record: JobRecord, event: JobStatus): JobRecord {
     default:
       return changed;
   }
+}
+
+function describe(
+  record: JobRecord,
+  event: JobStatus | JobInfoUpdate,
+  isNewRun = false,
+): JobRecord {
+  if (event.seq <= record.infoSeq) {
+    return record;
+  }
+  const info = isNewRun ? infoOfNewRun(record.info) : record.info;
+  return { ...record, info: mergeInfo(info, event) };
 }
 
 function applyEnd(record: JobRecord, event: JobComplete | JobError): JobRecord {
@@ -208,7 +242,6 @@ function recordChange(record: JobRecord, event: JobChange): JobRecord {
     ...record,
     status: change.status,
     statusSeq: event.seq,
-    task: change.task ?? record.task,
     attempt: change.attempt ?? record.attempt,
     retry: null,
     changes: record.changes.add(event, HISTORY_LIMIT),

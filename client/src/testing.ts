@@ -11,6 +11,7 @@ import type {
   JobEvent,
   JobEventName,
   JobGap,
+  JobInfoMessage,
   JobProgressMessage,
   JobStatusMessage,
   Level,
@@ -35,6 +36,8 @@ export interface FakeJob {
   ): FakeJob;
   /** Publish progress: a percentage, or null if it is unknown. */
   progress(percentage: number | null, data?: Omit<Data<JobProgressMessage>, "percentage">): FakeJob;
+  /** Publish another title or further tags. */
+  info(data: Data<JobInfoMessage>): FakeJob;
   log(message: string, level?: Level): FakeJob;
   /** End the job with a result. */
   complete(result?: unknown): FakeJob;
@@ -221,6 +224,10 @@ class FakeJobRecord implements FakeJob {
     data: Omit<Data<JobProgressMessage>, "percentage"> = {},
   ): FakeJob {
     return this.#publish("job_progress", { ...data, percentage });
+  }
+
+  info(data: Data<JobInfoMessage>): FakeJob {
+    return this.#publish("job_info", data);
   }
 
   log(message: string, level: Level = "info"): FakeJob {

@@ -16,6 +16,18 @@ test("a subscriber sees the history at once, and each later event", () => {
   expect(fake.isFollowed).toBe(false);
 });
 
+test("a job has the title and the tags that a test publishes", () => {
+  const client = createFakeJobClient();
+  const fake = client.fakeJob("a").status("started", { title: "one", worker: "celery@a" });
+  const job = client.job("a");
+  const stop = job.subscribe(() => {});
+  expect(job.getSnapshot()).toMatchObject({ title: "one", tags: [], worker: "celery@a" });
+  fake.info({ title: "two", tags: ["urgent"] });
+  expect(job.getSnapshot()).toMatchObject({ title: "two", tags: ["urgent"], parent: null });
+  expect(() => fake.info({ tags: [""] })).toThrow("tags");
+  stop();
+});
+
 test("result and events work as with a server", async () => {
   const client = createFakeJobClient();
   const result = client.result("a");

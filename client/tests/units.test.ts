@@ -4,10 +4,12 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { AppendOnlyWindow } from "../src/appendOnlyWindow.js";
 import { BASE_DELAY, backoff, MAX_DELAY } from "../src/backoff.js";
 import { FrameScheduler } from "../src/frameScheduler.js";
-import type { JobEvent } from "../src/protocol.js";
+import { NO_INFO } from "../src/info.js";
+import type { JobEvent, JoinedMessage } from "../src/protocol.js";
 import {
   addGap,
   applyEvent,
+  applyJoinedInfo,
   applyStatus,
   emptyRecord,
   eventsToReplay,
@@ -366,5 +368,88 @@ describe("a record", () => {
     slices.mockRestore();
     expect(record.logs.items.at(-1)?.seq).toBe(10_000);
     expect(record.logs.dropped).toBe(9000);
+  });
+});
+
+describe("the description of a job", () => {
+  const stamp = { job_id: "a", timestamp: "2026-01-15T09:30:00Z" };
+  const sent = "2026-01-15T09:00:00Z";
+
+  function describedBy(events: readonly object[], joined?: object): JobRecord {
+    const base = { job_id: "a", epoch: "e", seq: 0, status: "started" } as JoinedMessage;
+    return events.reduce<JobRecord>(
+      (record, event, index) =>
+        applyEvent(record, { ...stamp, seq: index + 1, ...event } as JobEvent, 9),
+      applyJoinedInfo(emptyRecord(), { ...base, ...joined }),
+    );
+  }
+
+  test("is merged from statuses and info events", () => {
+    const { info } = describedBy([
+      {
+        type: "job_status",
+        status: "queued",
+        task: "t",
+        tags: ["a"],
+        queue: "q",
+        created_at: sent,
+      },
+      { type: "job_status", status: "started", worker: "w", tags: ["b"], created_at: "later" },
+      { type: "job_info", title: "March report", tags: ["a", "b", "c"] },
+    ]);
+    expect(info).toEqual({
+      ...NO_INFO,
+      task: "t",
+      title: "March report",
+      tags: ["a", "b", "c"],
+      queue: "q",
+      worker: "w",
+      createdAt: sent,
+    });
+  });
+
+  test("is that of the joined, whatever the history before it says", () => {
+    const joined = { seq: 2, title: "new", tags: ["a"], parent: "p", owner: "alice" };
+    const history = { type: "job_status", status: "started", title: "old", worker: "w" };
+    const known = { ...NO_INFO, title: "new", tags: ["a"], parent: "p", owner: "alice" };
+    expect(describedBy([history, history], joined).info).toEqual(known);
+    expect(describedBy([history, history, history], joined).info).toEqual({
+      ...known,
+      title: "old",
+      worker: "w",
+    });
+  });
+
+  test("of another run begins anew, but its owner stays", () => {
+    const end = { type: "job_complete", result: null };
+    const record = describedBy(
+      [
+        { type: "job_info", title: "first", tags: ["a"] },
+        { type: "job_status", status: "started", worker: "w" },
+        end,
+        { type: "job_status", status: "queued", tags: ["b"] },
+      ],
+      { owner: "alice" },
+    );
+    expect(record.info).toEqual({ ...NO_INFO, tags: ["b"], owner: "alice" });
+    expect(eventsToReplay(record).some(({ type }) => type === "job_info")).toBe(false);
+  });
+
+  test("has at most ten tags, and the same array while they are the same", () => {
+    const tags = Array.from({ length: 10 }, (_, n) => `tag ${n}`);
+    const record = describedBy([{ type: "job_info", tags }]);
+    const more = { ...stamp, type: "job_info", seq: 9, tags: ["tag 3", "one more"] } as JobEvent;
+    expect(applyEvent(record, more, 9).info.tags).toEqual(tags);
+    const same = { ...stamp, type: "job_info", seq: 9, tags: ["tag 3"] } as JobEvent;
+    expect(applyEvent(record, same, 9).info.tags).toBe(record.info.tags);
+  });
+
+  test("is replayed to a late follower as one event", () => {
+    const record = describedBy([
+      { type: "job_status", status: "started" },
+      { type: "job_info", title: "one" },
+      { type: "job_info", title: "two" },
+    ]);
+    expect(eventsToReplay(record).map(({ type }) => type)).toEqual(["job_status", "job_info"]);
   });
 });

@@ -14,25 +14,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jobcast.celery.enqueue import owner_headers
-    from jobcast.celery.signatures import owned_by
+    from jobcast.celery.signatures import as_job, job_headers, owned_by
     from jobcast.celery.task import ProgressTask
     from jobcast.issuing import issue_token
     from jobcast.publishing.job import Job, current_job
     from jobcast.publishing.runtime import open_job
     from jobcast.submission import Submission, submit
+    from jobcast.targets import FeedTarget, JobTarget
 
 __all__ = [
-    "Job", "ProgressTask", "Submission", "current_job", "issue_token", "open_job", "owned_by",
-    "owner_headers", "submit",
+    "FeedTarget", "Job", "JobTarget", "ProgressTask", "Submission", "as_job", "current_job",
+    "issue_token", "job_headers", "open_job", "owned_by", "owner_headers", "submit",
 ]  # fmt: skip
 
 # Imported on first access: the Socket.IO process imports this package and must not import Celery.
 _HOMES = {
+    "FeedTarget": "jobcast.targets",
     "Job": "jobcast.publishing.job",
+    "JobTarget": "jobcast.targets",
     "ProgressTask": "jobcast.celery.task",
     "Submission": "jobcast.submission",
+    "as_job": "jobcast.celery.signatures",
     "current_job": "jobcast.publishing.job",
     "issue_token": "jobcast.issuing",
+    "job_headers": "jobcast.celery.signatures",
     "open_job": "jobcast.publishing.runtime",
     "owned_by": "jobcast.celery.signatures",
     "owner_headers": "jobcast.celery.enqueue",

@@ -41,10 +41,11 @@ REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 RUN_STATUSES: Final[tuple[RunStatus, ...]] = get_args(RunStatus)
 TERMINAL_STATES: Final = frozenset({"complete", "error"})
 
-# How buffers and stores may treat an event: a newer progress event replaces an older one, a log
-# event may be dropped when a buffer overflows, status and terminal events are always kept.
-Kind = Literal["s", "p", "l", "t"]
+# How buffers and stores may treat an event: a newer progress or info event replaces an older one, a
+# log event may be dropped when a buffer overflows, status and terminal events are always kept.
+Kind = Literal["s", "i", "p", "l", "t"]
 STATUS: Final = "s"
+INFO: Final = "i"
 PROGRESS: Final = "p"
 LOG: Final = "l"
 TERMINAL: Final = "t"
@@ -65,6 +66,14 @@ OPEN_VALUE_MAX_LENGTH: Final = 64  # characters
 OpenValue = Annotated[str, Meta(min_length=1, max_length=OPEN_VALUE_MAX_LENGTH)]
 # The states that no ``job_status`` leads to: a job without events has one, terminal events others.
 OpenStatus = Annotated[OpenValue, Meta(pattern=r"^(?!(pending|complete|error)\Z)")]
+
+TITLE_MAX_LENGTH: Final = 256  # characters
+Title = Annotated[str, Meta(max_length=TITLE_MAX_LENGTH)]
+TAG_MAX_LENGTH: Final = 128  # characters
+TAG_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f]{1,128}\Z"  # no control characters
+MAX_TAGS: Final = 10  # per job
+Tag = Annotated[str, Meta(min_length=1, max_length=TAG_MAX_LENGTH, pattern=TAG_PATTERN)]
+Tags = Annotated[tuple[Tag, ...], Meta(max_length=MAX_TAGS)]
 
 _JOB_ID = re.compile(JOB_ID_PATTERN)
 _ROOM_PREFIX = "job_"
@@ -113,6 +122,41 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+class JobInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A description of a job, as far as it is known."""
+
+    created_at: Time | None = None  # when the job was sent
+    task: str | None = None  # the Celery task's name
+    title: Title | None = None
+    tags: Tags = ()
+    queue: str | None = None
+    worker: str | None = None  # the worker that runs the job
+    parent: JobId | None = None  # the job that sent this one
+    owner: str | None = None  # the subject whose token may follow the job
+
+    def updated(self, newer: JobInfo) -> JobInfo:
+        """Return this description, updated by a newer one.
+
+        Newer values replace older ones, except that the first ``created_at`` stays. Tags are added,
+        up to the limit.
+
+        >>> JobInfo(title="a", tags=("x",)).updated(JobInfo(title="b", tags=("y", "x"))).tags
+        ('x', 'y')
+        """
+        changes = {name: value for name, value in structs.asdict(newer).items() if value}
+        if self.created_at is not None:
+            changes.pop("created_at", None)
+        changes["tags"] = tuple(dict.fromkeys((*self.tags, *newer.tags)))[:MAX_TAGS]
+        return structs.replace(self, **changes)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields that are known, with the names that they have in messages."""
+        return {name: value for name, value in structs.asdict(self).items() if value}
+
+
+NO_INFO: Final = JobInfo()
+
 # --- server to client ---------------------------------------------------------------------------
 
 
@@ -149,11 +193,32 @@ class JobStatus(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
     retry_at: Time | UnsetType = UNSET  # when a retry is due
     error: str | UnsetType = UNSET  # the class name of the exception that caused a retry
     message: str | UnsetType = UNSET
+    # The description of the job, on ``queued`` and ``started``: see JobInfo.
+    title: Title | UnsetType = UNSET
+    tags: Tags | UnsetType = UNSET
+    queue: str | UnsetType = UNSET
+    worker: str | UnsetType = UNSET
+    parent: JobId | UnsetType = UNSET
+    created_at: Time | UnsetType = UNSET
 
     @property
     def state(self) -> str:
         """The same as ``status``."""
         return self.status
+
+
+class JobInfoUpdate(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """The running job has another title or further tags.
+
+    The store merges the event into the record, and sends it with the title and all tags of the
+    record. It is no part of the history.
+    """
+
+    name: ClassVar[str] = "job_info"
+    kind: ClassVar[Kind] = "i"
+
+    title: Title | UnsetType = UNSET
+    tags: Tags | UnsetType = UNSET
 
 
 class JobProgress(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
@@ -217,7 +282,7 @@ class JobError(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
 
 
 JOB_EVENTS: Final[Mapping[str, type[JobEvent]]] = {
-    cls.name: cls for cls in (JobStatus, JobProgress, JobLog, JobComplete, JobError)
+    cls.name: cls for cls in (JobStatus, JobInfoUpdate, JobProgress, JobLog, JobComplete, JobError)
 }
 
 
@@ -271,6 +336,15 @@ class Joined(Struct, frozen=True, kw_only=True):
     status: OpenValue
     # The first seq from which the history is complete; missing if nothing was trimmed.
     complete_from: TrimmedTo | UnsetType = UNSET
+    # The description of the job, up to ``seq``: see JobInfo.
+    created_at: Time | UnsetType = UNSET
+    task: str | UnsetType = UNSET
+    title: Title | UnsetType = UNSET
+    tags: Tags | UnsetType = UNSET
+    queue: str | UnsetType = UNSET
+    worker: str | UnsetType = UNSET
+    parent: JobId | UnsetType = UNSET
+    owner: str | UnsetType = UNSET
 
 
 class JobGap(Struct, frozen=True, kw_only=True):
@@ -437,6 +511,29 @@ def parse_acknowledgement(name: str, payload: object) -> Struct:
     return _convert(name, payload, accepted)
 
 
+def info_of(message: JobEvent | Joined) -> JobInfo:
+    """Return the description of the job that a message contains."""
+    if not isinstance(message, JobStatus | JobInfoUpdate | Joined):
+        return NO_INFO
+    values = {name: getattr(message, name, UNSET) for name in JobInfo.__struct_fields__}
+    return NO_INFO.updated(JobInfo(**{name: v for name, v in values.items() if v is not UNSET}))
+
+
+def encode_info(info: JobInfo) -> str:
+    """Return a description as a JSON object; an empty text if nothing is known."""
+    return "" if info == NO_INFO else _encoder.encode(info).decode()
+
+
+def decode_info(text: str | bytes, owner: str | None = None) -> JobInfo:
+    """Return the description that a JSON object contains, with an owner.
+
+    Raises:
+        ValueError: the text is no description.
+    """
+    info = msgspec.json.decode(text, type=JobInfo) if text else NO_INFO
+    return info if owner is None else structs.replace(info, owner=owner)
+
+
 def payload_of(message: Struct) -> dict[str, Any]:
     """Return a message as plain Python data, ready to be encoded as a JSON object."""
     payload: dict[str, Any] = msgspec.to_builtins(message)
@@ -448,18 +545,26 @@ def packet_head(event: JobEvent) -> str:
 
     The store appends :func:`packet_tail`. After that, no process has to parse or encode JSON.
     """
+    if isinstance(event, JobInfoUpdate):
+        event = structs.replace(event, title=UNSET, tags=UNSET)  # they are in the tail
     payload = _encoder.encode(event if not event.seq else structs.replace(event, seq=0)).decode()
     return f'42["{event.name}",{payload[:-1]},"seq":'
 
 
-def packet_tail(seq: int, run: int | None = None, attempt: int | None = None) -> str:
+def packet_tail(
+    seq: int, run: int | None = None, attempt: int | None = None, info: JobInfo = NO_INFO
+) -> str:
     """Return the end of a packet.
 
     Args:
         seq: the event's number in the job's record.
         run: the number of the run; on ``started`` events.
         attempt: the attempt that logged the line; on lines that arrive after their run's end.
+        info: the title and the tags of the record; on ``job_info`` events.
     """
+    if info != NO_INFO:
+        shown = _encoder.encode(JobInfo(title=info.title, tags=info.tags)).decode()
+        return f"{seq},{shown[1:]}]" if len(shown) > len("{}") else f"{seq}}}]"
     if run is not None:
         return f'{seq},"run":{run}}}]'
     return f"{seq}}}]" if attempt is None else f'{seq},"attempt":{attempt}}}]'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 from uuid import UUID
 
@@ -22,6 +22,8 @@ def issue_token(
     sub: str | int | UUID,
     *,
     jobs: Iterable[str | UUID] | None = None,
+    can: Iterable[str] | None = None,
+    feeds: Iterable[str] | None = None,
     ttl: float = TOKEN_TTL,
     jti: str | None = None,
     settings: Settings | None = None,
@@ -37,6 +39,9 @@ def issue_token(
         sub: the subject, which may follow the jobs that it owns. A number is converted to its
             digits, a UUID to its text, as in ``owned_by``.
         jobs: ids of further jobs that the subject may follow; ``["*"]`` allows every job.
+        can: further actions on these jobs, such as ``["cancel"]``. The owner of a job needs none.
+        feeds: the feeds that the subject may list besides ``mine``, such as ``["tag:nightly"]``;
+            ``["*"]`` allows every feed.
         ttl: lifetime of the token in seconds, at least 1 and at most a hundred years.
             ``JOBCAST_JWT_MAX_LIFETIME`` bounds it.
         jti: the id of the token, by which it can be revoked.
@@ -47,7 +52,7 @@ def issue_token(
 
     Raises:
         SettingsError: the settings have no key that signs, or a setting is wrong.
-        TypeError: ``sub`` or ``jobs`` has another type.
+        TypeError: ``sub``, ``jobs``, ``can`` or ``feeds`` has another type.
         ValueError: ``sub`` is empty, ``ttl`` is out of its range, or a job id or the private key is
             not valid.
         ModuleNotFoundError: PyJWT is not installed.
@@ -59,11 +64,15 @@ def issue_token(
             f"the lifetime of a token should be at least 1 second and at most {MAX_TTL} seconds,"
             f" not {ttl!r}"
         )
-    allowed = _allowed_jobs(jobs)
+    grants = {
+        "jobs": _allowed_jobs(jobs),
+        "can": _names("can", "actions", can),
+        "feeds": _names("feeds", "names of feeds", feeds),
+    }
     settings = settings or default_settings()
     if private_key is not None:
         settings = _with_private_key(settings, private_key)
-    return _issue(settings, owner_of(sub), jobs=allowed, ttl=ttl, jti=jti)
+    return _issue(settings, owner_of(sub), grants, ttl=ttl, jti=jti)
 
 
 def default_settings() -> Settings:
@@ -92,6 +101,16 @@ def _allowed_job(job: str | UUID) -> str:
     return job_id if job_id == ANY_JOB else check_job_id(job_id)
 
 
+def _names(argument: str, content: str, names: Iterable[str] | None) -> list[str]:
+    if isinstance(names, str):
+        raise TypeError(f"{argument} should be a list of {content}, as in {argument}=[{names!r}]")
+    found = list(names or ())
+    for name in found:
+        if not isinstance(name, str):
+            raise TypeError(f"{argument} should be a list of strings, not of {type(name).__name__}")
+    return found
+
+
 def _with_private_key(settings: Settings, text: str) -> Settings:
     try:
         key = parse_private_key(text)
@@ -100,11 +119,13 @@ def _with_private_key(settings: Settings, text: str) -> Settings:
     return structs.replace(settings, jwt_private_key=key, jwt_secret=None, jwt_secrets=())
 
 
-def _issue(settings: Settings, sub: str, *, jobs: list[str], ttl: float, jti: str | None) -> str:
+def _issue(
+    settings: Settings, sub: str, grants: Mapping[str, list[str]], *, ttl: float, jti: str | None
+) -> str:
     try:
         from jobcast.tokens import issue
     except ModuleNotFoundError as exc:
         raise ModuleNotFoundError(
             f"a token needs {exc.name}: pip install 'jobcast[tokens]'", name=exc.name
         ) from exc
-    return issue(settings, sub, jobs=jobs, ttl=ttl, jti=jti)
+    return issue(settings, sub, ttl=ttl, jti=jti, **grants)

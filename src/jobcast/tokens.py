@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import jwt
@@ -28,6 +28,7 @@ _CODES: Final[Sequence[tuple[type[Exception], str, str]]] = (
     (jwt.DecodeError, "token_invalid", "the token cannot be read"),
 )
 _CLAIM_CODES: Final = {"aud": "token_audience", "iss": "token_issuer"}
+_GRANTS: Final = ("jobs", "can", "feeds")  # claims that grant rights: each is a list of strings
 
 
 class Subject(Struct, frozen=True, kw_only=True):
@@ -50,6 +51,16 @@ class Subject(Struct, frozen=True, kw_only=True):
         return frozenset(self.claims.get("jobs", ()))
 
     @property
+    def can(self) -> frozenset[str]:
+        """The actions besides ``follow`` that the token allows on ``jobs``: its ``can`` claim."""
+        return frozenset(self.claims.get("can", ()))
+
+    @property
+    def feeds(self) -> frozenset[str]:
+        """The feeds in the token's ``feeds`` claim. ``*`` allows every feed."""
+        return frozenset(self.claims.get("feeds", ()))
+
+    @property
     def issued_at(self) -> float | None:
         """The time of issue (``iat``), in seconds since 1970; None if the token has none."""
         return self.claims.get("iat")
@@ -58,6 +69,16 @@ class Subject(Struct, frozen=True, kw_only=True):
     def token_id(self) -> str | None:
         """The token's id (``jti``); None if it has none."""
         return self.claims.get("jti")
+
+
+def invalid_grant(claims: Mapping[str, Any]) -> str | None:
+    """Return the name of a claim that grants rights and is not a list of strings, or None."""
+    for name in _GRANTS:
+        value = claims.get(name, ())
+        is_list = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping)
+        if not is_list or not all(isinstance(one, str) for one in value):
+            return name
+    return None
 
 
 class Keys(Protocol):
@@ -134,9 +155,9 @@ class TokenVerifier:
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as exc:
             raise _refusal(exc) from None
         subject = Subject(sub=_sub_of(claims), expires_at=self._check_times(claims), claims=claims)
-        jobs = claims.get("jobs", [])
-        if not isinstance(jobs, list) or not all(isinstance(job, str) for job in jobs):
-            raise TokenError("token_claims", "the token's jobs must be a list of strings")
+        name = invalid_grant(claims)
+        if name is not None:
+            raise TokenError("token_claims", f"the token's {name} should be a list of strings")
         return subject
 
     def _kid_of(self, token: str) -> str | None:
@@ -199,6 +220,8 @@ def mint(
     sub: str,
     *,
     jobs: Sequence[str] = (),
+    can: Sequence[str] = (),
+    feeds: Sequence[str] = (),
     ttl: float = 3600,
     algorithm: str = "HS256",
     audience: str | None = None,
@@ -212,6 +235,8 @@ def mint(
         secret: the value of ``JOBCAST_JWT_SECRET``, or a private key in PEM.
         sub: the subject, which may follow the jobs that it owns.
         jobs: ids of further jobs that the subject may follow; ``*`` allows every job.
+        can: further actions on these jobs, such as ``cancel``.
+        feeds: the feeds that the subject may list besides ``mine``; ``*`` allows every feed.
         ttl: lifetime of the token, in seconds.
         algorithm: the JWT algorithm of the signature.
         audience: the ``aud`` claim.
@@ -226,8 +251,8 @@ def mint(
     """
     now = int(time.time())
     claims: dict[str, Any] = {"sub": sub, "iat": now, "exp": now + int(ttl)}
-    if jobs:
-        claims["jobs"] = list(jobs)
+    grants = zip(_GRANTS, (jobs, can, feeds), strict=True)
+    claims |= {name: list(values) for name, values in grants if values}
     if audience is not None:
         claims["aud"] = audience
     if issuer is not None:
@@ -244,6 +269,8 @@ def issue(
     *,
     ttl: float,
     jobs: Sequence[str] = (),
+    can: Sequence[str] = (),
+    feeds: Sequence[str] = (),
     jti: str | None = None,
 ) -> str:
     """Create a token that the servers with these settings accept.
@@ -256,6 +283,8 @@ def issue(
         sub: the subject, which may follow the jobs that it owns.
         ttl: lifetime of the token, in seconds.
         jobs: ids of further jobs that the subject may follow; ``*`` allows every job.
+        can: further actions on these jobs, such as ``cancel``.
+        feeds: the feeds that the subject may list besides ``mine``; ``*`` allows every feed.
         jti: the id of the token, by which it can be revoked.
 
     Raises:
@@ -268,6 +297,8 @@ def issue(
         key.material,
         sub,
         jobs=jobs,
+        can=can,
+        feeds=feeds,
         ttl=min(ttl, settings.jwt_max_lifetime or ttl),
         algorithm=key.algorithm,
         audience=settings.jwt_audience,

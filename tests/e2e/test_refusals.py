@@ -102,6 +102,7 @@ async def test_claims_of_invalid_types_are_refused(strict: Server) -> None:
     invalid_claims: list[dict[str, Any]] = [
         {"exp": "soon"}, {"exp": 1e400}, {"exp": 1e15}, {"exp": 2**64}, {"exp": -1}, {"nbf": []},
         {"exp": float("nan")}, {"sub": 7.5}, {"sub": True}, {"sub": {"a": 1}},
+        {"jobs": "42"}, {"jobs": None}, {"can": "cancel"}, {"can": [1]}, {"feeds": {"all": True}},
     ]  # fmt: skip
     for invalid in invalid_claims:
         payload = json.dumps(claims(**invalid)).encode()
@@ -343,12 +344,12 @@ async def test_custom_rule_replaces_the_default(
     rules = tmp_path / "rules.py"
     rules.write_text(
         "import time\n"
-        "def plain(subject, job_id, owner):\n"
+        "def plain(subject, action, target):\n"
         "    time.sleep(0.01)\n"
-        "    return subject.claims.get('role') == 'admin' or owner == subject.sub\n"
-        "async def asynchronous(subject, job_id, owner):\n"
-        "    return job_id.startswith(subject.sub)\n"
-        "def broken(subject, job_id, owner):\n"
+        "    return subject.claims.get('role') == 'admin' or target.owner == subject.sub\n"
+        "async def asynchronous(subject, action, target):\n"
+        "    return target.id.startswith(subject.sub)\n"
+        "def broken(subject, action, target):\n"
         "    raise RuntimeError('database is down')\n"
     )
     admin = jwt.encode(claims(sub="root", role="admin"), SECRET, algorithm="HS256")

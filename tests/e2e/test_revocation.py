@@ -200,7 +200,7 @@ async def test_pending_join_delivers_nothing_after_its_token_is_revoked(
         "import time\n"
         "from pathlib import Path\n"
         f"FOLDER = Path({str(tmp_path)!r})\n"
-        "def allow(subject, job_id, owner):\n"
+        "def allow(subject, action, target):\n"
         "    (FOLDER / 'asked').touch()\n"
         "    while not (FOLDER / 'answers').exists():\n"
         "        time.sleep(0.01)\n"

@@ -95,7 +95,7 @@ async def test_refused_repeated_join_leaves_the_job(
     (tmp_path / "rules.py").write_text(
         "from pathlib import Path\n"
         f"FOLDER = Path({str(tmp_path)!r})\n"
-        "def allow(subject, job_id, owner):\n"
+        "def allow(subject, action, target):\n"
         "    if (FOLDER / 'broken').exists():\n"
         "        raise RuntimeError('database is down')\n"
         "    return not (FOLDER / 'closed').exists()\n"
@@ -127,7 +127,7 @@ async def test_refresh_changes_nothing_if_the_rule_fails(
     valkey: Valkey, tmp_path: Path, token: Token
 ) -> None:
     (tmp_path / "rules.py").write_text(
-        "def allow(subject, job_id, owner):\n"
+        "def allow(subject, action, target):\n"
         "    return {'good': True, 'bad': False}[subject.claims['jobs'][0]]\n"
     )
     env = {"JOBCAST_AUTHORIZE": "rules:allow", "PYTHONPATH": str(tmp_path)}
@@ -157,10 +157,10 @@ async def test_failing_rule_denies_a_new_record_and_delays_no_other_job(
         "import time\n"
         "from pathlib import Path\n"
         f"FOLDER = Path({str(tmp_path)!r})\n"
-        "def allow(subject, job_id, owner):\n"
-        "    if owner == 'failing':\n"
+        "def allow(subject, action, target):\n"
+        "    if target.owner == 'failing':\n"
         "        raise RuntimeError('database is down')\n"
-        "    while owner == 'slow' and not (FOLDER / 'answers').exists():\n"
+        "    while target.owner == 'slow' and not (FOLDER / 'answers').exists():\n"
         "        time.sleep(0.01)\n"
         "    return True\n"
     )
@@ -192,7 +192,7 @@ async def test_job_that_gains_an_owner_is_withdrawn_from_other_subjects(
     valkey: Valkey, tmp_path: Path, token: Token
 ) -> None:
     (tmp_path / "rules.py").write_text(
-        "def allow(subject, job_id, owner):\n    return owner in (None, subject.sub)\n"
+        "def allow(subject, action, target):\n    return target.owner in (None, subject.sub)\n"
     )
     env = {"JOBCAST_AUTHORIZE": "rules:allow", "PYTHONPATH": str(tmp_path)}
     job_id, other = new_id(), new_id()
@@ -233,8 +233,8 @@ async def test_any_exception_of_a_rule_is_answered_with_a_code(
 ) -> None:
     (tmp_path / "rules.py").write_text(
         "import asyncio, sys\n"
-        f"{'async ' if 'async' in exception else ''}def allow(subject, job_id, owner):\n"
-        "    if owner == 'failing':\n"
+        f"{'async ' if 'async' in exception else ''}def allow(subject, action, target):\n"
+        "    if target.owner == 'failing':\n"
         f"        {RAISES[exception]}\n"
         "    return True\n"
     )
@@ -265,8 +265,8 @@ async def test_hanging_rule_delays_no_other_follower(
 ) -> None:
     (tmp_path / "rules.py").write_text(
         "import asyncio, time\n"
-        f"{kind} allow(subject, job_id, owner):\n"
-        "    if subject.sub == 'alice' and owner == 'hangs':\n"
+        f"{kind} allow(subject, action, target):\n"
+        "    if subject.sub == 'alice' and target.owner == 'hangs':\n"
         f"        {wait}\n"
         "    return True\n"
     )

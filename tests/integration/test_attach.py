@@ -15,6 +15,7 @@ import socketio
 import uvicorn
 from socketio.packet import Packet
 
+from jobcast import JobTarget
 from jobcast.client import JobClient
 from jobcast.errors import ConnectionRefused, SettingsError
 from jobcast.realtime import Gateway, attach, client_manager, create_app, revocations
@@ -232,10 +233,10 @@ async def test_rooms_emit_and_disconnect_work_across_processes(
             assert one.client.connected
 
 
-def allow_listed_jobs(subject: Subject, job_id: str, owner: str | None) -> bool:
+def allow_listed_jobs(subject: Subject, action: str, target: JobTarget) -> bool:
     """Allow the jobs that the token lists: a rule for JOBCAST_AUTHORIZE."""
-    assert owner is None
-    return job_id in subject.jobs
+    assert (action, target.owner) == ("follow", None)
+    return target.id in subject.jobs
 
 
 @pytest.fixture(params=["memory", "redis", "rabbitmq"])

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from jobcast.errors import TransportUnavailable
-from jobcast.events import Cursor
+from jobcast.events import NO_INFO, Cursor
 from jobcast.publishing.job import Job
 from jobcast.publishing.publisher import Publisher
 from jobcast.realtime import metrics
@@ -115,7 +115,7 @@ async def test_connection_cut_while_idle_causes_no_refusal(
         master = servers if isinstance(servers, RedisProcess) else servers.master
         for _ in range(3):
             assert (await manager.source.snapshot("42")).state == "pending"
-            assert await manager.source.owner("42") is None
+            assert await manager.source.info("42") == NO_INFO
             await asyncio.to_thread(master.command, "CLIENT", "KILL", "TYPE", "normal")
         await manager.aclose()
 

@@ -16,7 +16,16 @@ from msgspec import structs
 from redis import Redis
 
 from jobcast.errors import PublishFailed
-from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobProgress, JobStatus
+from jobcast.events import (
+    JobComplete,
+    JobError,
+    JobEvent,
+    JobInfoUpdate,
+    JobLog,
+    JobProgress,
+    JobStatus,
+    now,
+)
 from jobcast.testing import new_job_id
 from jobcast.transports import UNKNOWN_RUN, Message, Origin, Outgoing, Retention, Run
 from jobcast.transports.base import NO_RECORD, Predecessor, Required
@@ -58,11 +67,18 @@ def event(kind: str, job_id: str) -> JobEvent:
             return JobComplete(job_id=job_id, result=None)
         case "error":
             return JobError(job_id=job_id, error="E", message="", reason="failure")
+        case "info":
+            return JobInfoUpdate(job_id=job_id, title="i", tags=("i", "x"))
+        case "described queued" | "described started":
+            status = kind.removeprefix("described ")
+            described = JobStatus(job_id=job_id, status=status, title=status, tags=(status, "x"))
+            return structs.replace(described, task="t", queue="q", created_at=now())
     return JobStatus(job_id=job_id, status=kind)
 
 
 KINDS = [
     "queued", "started", "started", "retrying", "stalled", "progress", "log", "complete", "error",
+    "described queued", "described started", "info",
 ]  # fmt: skip
 owners = st.sampled_from([None, "alice", "alice", "bob"])
 event_specs = st.lists(
@@ -189,6 +205,7 @@ class Both:
         assert (stored.state, stored.seq, stored.owner) == (record.state, record.seq, record.owner)
         assert [m.packet for m in stored.events] == [m.packet for m in expected.events]
         assert stored.complete_from == expected.complete_from
+        assert stored.info == expected.info
         numbers = [f"{name}:{number}" for name, number in record.numbers.items()]
         assert (self._client.hget(keys.state, "numbers") or b"").decode().split() == numbers
 

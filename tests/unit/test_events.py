@@ -9,27 +9,35 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 from socketio.packet import EVENT, Packet
 
 from jobcast.errors import InvalidJobId, InvalidMessage
 from jobcast.events import (
+    INFO,
     JOB_EVENTS,
     JOB_ID_MAX_LENGTH,
     JOB_ID_PATTERN,
     LEVELS,
     LOG,
+    MAX_TAGS,
+    NO_INFO,
     OPEN_VALUE_MAX_LENGTH,
     PROGRESS,
     REASONS,
     RUN_STATUSES,
     STATUS,
+    TAG_MAX_LENGTH,
     TERMINAL,
     TERMINAL_STATES,
+    TITLE_MAX_LENGTH,
     Cursor,
     JobComplete,
     JobError,
     JobEvent,
     JobGap,
+    JobInfo,
+    JobInfoUpdate,
     JobLog,
     JobProgress,
     JobStatus,
@@ -41,6 +49,9 @@ from jobcast.events import (
     TokenExpiring,
     check_job_id,
     check_published,
+    decode_info,
+    encode_info,
+    info_of,
     job_of,
     now,
     packet_head,
@@ -67,6 +78,24 @@ json_values = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(texts, inner),
     max_leaves=10,
 )
+titles = st.text(min_size=1, max_size=TITLE_MAX_LENGTH)
+tags = st.lists(
+    st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=TAG_MAX_LENGTH),
+    min_size=1,
+    max_size=MAX_TAGS,
+    unique=True,
+).map(tuple)
+infos = st.builds(
+    JobInfo,
+    created_at=st.none() | times,
+    task=st.none() | titles,
+    title=st.none() | titles,
+    tags=st.just(()) | tags,
+    queue=st.none() | titles,
+    worker=st.none() | titles,
+    parent=st.none() | job_ids,
+    owner=st.none() | titles,
+)
 stamps: dict[str, Any] = {"job_id": job_ids, "timestamp": times}
 
 
@@ -83,7 +112,14 @@ statuses = st.builds(
     retry_at=unset | times,
     error=unset | texts,
     message=unset | texts,
+    title=unset | titles,
+    tags=unset | tags,
+    queue=unset | texts,
+    worker=unset | texts,
+    parent=unset | job_ids,
+    created_at=unset | times,
 )
+updates = st.builds(JobInfoUpdate, **stamps, title=unset | titles, tags=unset | tags)
 progresses = st.builds(
     JobProgress,
     **stamps,
@@ -104,13 +140,14 @@ errors = st.builds(
     message=texts,
     reason=st.sampled_from(REASONS) | open_values,
 )
-events = st.one_of(statuses, progresses, logs, completions, errors)
+events = st.one_of(statuses, updates, progresses, logs, completions, errors)
 
 EXAMPLES: Final[list[tuple[JobEvent, Kind, State | None]]] = [
     (JobStatus(job_id="1", status="queued"), STATUS, "queued"),
     (JobStatus(job_id="1", status="started"), STATUS, "started"),
     (JobStatus(job_id="1", status="retrying"), STATUS, "retrying"),
     (JobStatus(job_id="1", status="stalled"), STATUS, "stalled"),
+    (JobInfoUpdate(job_id="1", title="March report"), INFO, None),
     (JobProgress(job_id="1", percentage=1), PROGRESS, None),
     (JobLog(job_id="1", level="info", message="half-way"), LOG, None),
     (JobComplete(job_id="1", result=None), TERMINAL, "complete"),
@@ -143,6 +180,12 @@ def decode(packet: str) -> Any:
     assert decoded.namespace in (None, "/")
     assert decoded.id is None
     return decoded.data
+
+
+def packet_of_event(event: JobEvent, seq: int) -> str:
+    """Return the packet of an event that is the first of its record."""
+    info = info_of(event) if event.kind == INFO else NO_INFO
+    return packet_head(event) + packet_tail(seq, info=info)
 
 
 @given(job_ids)
@@ -194,15 +237,40 @@ def test_job_of_returns_none_for_other_rooms(room: object) -> None:
 
 @given(events, seqs)
 def test_socketio_can_decode_packets(event: JobEvent, seq: int) -> None:
-    name, payload = decode(packet_head(event) + packet_tail(seq))
+    name, payload = decode(packet_of_event(event, seq))
     assert name == event.name
-    assert payload == {**payload_of(event), "seq": seq}
+    assert payload == {**msgspec.json.decode(msgspec.json.encode(event)), "seq": seq}
 
 
 @given(events, seqs)
 def test_parse_event_inverts_packet(event: JobEvent, seq: int) -> None:
-    name, payload = decode(packet_head(event) + packet_tail(seq))
+    name, payload = decode(packet_of_event(event, seq))
     assert parse_event(name, payload) == msgspec.structs.replace(event, seq=seq)
+
+
+@given(infos, infos, infos)
+def test_descriptions_can_be_merged_in_any_grouping(
+    first: JobInfo, second: JobInfo, third: JobInfo
+) -> None:
+    merged = first.updated(second).updated(third)
+    assert merged == first.updated(second.updated(third))
+    assert merged == NO_INFO.updated(merged).updated(NO_INFO) == merged.updated(merged)
+    assert merged.title == (third.title or second.title or first.title)
+    assert len(merged.tags) <= MAX_TAGS
+
+
+@given(infos)
+def test_description_survives_its_encoding(info: JobInfo) -> None:
+    assert decode_info(encode_info(info)) == info
+    assert decode_info(encode_info(info), "bob").owner == "bob"
+
+
+@given(statuses)
+def test_description_of_a_status_has_its_fields(status: JobStatus) -> None:
+    info = info_of(status)
+    given = {name: value for name in info.fields if (value := getattr(status, name)) is not UNSET}
+    assert info.fields == given
+    assert info_of(JobLog(job_id="1", level="info", message="x")) == NO_INFO
 
 
 @given(

@@ -95,6 +95,16 @@ async def test_subject_is_the_owner_that_owned_by_names(sub: Any, expected: str)
     assert (subject.sub, subject.jobs) == (expected, frozenset({str(UUID_4)}))
 
 
+async def test_actions_and_feeds_become_claims() -> None:
+    settings = Settings(jwt_secret=SECRET)
+    token = issue_token("ops", jobs=["*"], can={"cancel"}, feeds=iter(["all"]), settings=settings)
+    subject = await accepted(token, settings)
+    assert (subject.jobs, subject.can, subject.feeds) == ({"*"}, {"cancel"}, {"all"})
+    plain = await accepted(issue_token("alice", settings=settings), settings)
+    assert not {"jobs", "can", "feeds"} & plain.claims.keys()
+    assert (plain.jobs, plain.can, plain.feeds) == (set(), set(), set())
+
+
 async def test_maximum_lifetime_bounds_the_lifetime() -> None:
     settings = Settings(jwt_secret=SECRET, jwt_max_lifetime=60)
     subject = await accepted(issue_token("alice", jti="7", settings=settings), settings)
@@ -113,6 +123,9 @@ async def test_maximum_lifetime_bounds_the_lifetime() -> None:
         ({"ttl": float("inf")}, ValueError, "at most 3153600000 seconds, not inf"),
         ({"jobs": [None]}, TypeError, "each a str or a UUID, not a value of type NoneType"),
         ({"jobs": "42"}, TypeError, r"a list of job ids, as in jobs=\['42'\]"),
+        ({"can": "cancel"}, TypeError, r"a list of actions, as in can=\['cancel'\]"),
+        ({"can": [7]}, TypeError, "can should be a list of strings, not of int"),
+        ({"feeds": "all"}, TypeError, r"a list of names of feeds, as in feeds=\['all'\]"),
         ({"jobs": ["4 2"]}, InvalidJobId, "1 to 128 characters"),
         ({"private_key": "ssh-rsa A"}, ValueError, "private_key should be a private key in PEM"),
     ],

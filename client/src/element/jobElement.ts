@@ -14,6 +14,7 @@ export const TAG = "jobcast-job";
 /** The events of the element, with the type of their `detail`. */
 export interface JobElementEvents {
   "jobcast:status": Extract<JobEvent, { type: "job_status" }>;
+  "jobcast:info": Extract<JobEvent, { type: "job_info" }>;
   "jobcast:progress": Extract<JobEvent, { type: "job_progress" }>;
   "jobcast:log": Extract<JobEvent, { type: "job_log" }>;
   "jobcast:end": JobComplete | JobError;
@@ -22,6 +23,7 @@ export interface JobElementEvents {
 
 const EVENTS = {
   job_status: "jobcast:status",
+  job_info: "jobcast:info",
   job_progress: "jobcast:progress",
   job_log: "jobcast:log",
 } as const;

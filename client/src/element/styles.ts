@@ -21,6 +21,7 @@ export const STYLES = `
 }
 :host([hidden]), [hidden] { display: none !important; }
 .row { display: flex; flex-wrap: wrap; gap: 0 1em; justify-content: space-between; }
+[part="title"] { font-weight: bold; }
 [part="bar"] {
   height: var(--jobcast-height, 0.5em);
   margin: 0.35em 0;

@@ -15,6 +15,7 @@ export interface ViewOptions {
 }
 
 export class JobView {
+  readonly #title = element("span", "title");
   readonly #message = element("span", "message");
   readonly #percentage = element("span", "percentage");
   readonly #bar = element("div", "bar", { role: "progressbar" });
@@ -31,6 +32,7 @@ export class JobView {
     this.#announcements = new Announcements(live);
     this.#bar.append(this.#fill);
     root.append(
+      row(this.#title),
       row(this.#message, this.#percentage),
       this.#bar,
       row(this.#time),
@@ -48,12 +50,13 @@ export class JobView {
     const message = error === null || state.error ? messageText(state, texts) : "";
     const percentage = shownPercentage(state);
     const percent = percentage === null ? "" : formatPercentage(percentage, locale);
+    setText(this.#title, state.title ?? "");
     setText(this.#message, message);
     setText(this.#percentage, percent);
     setText(this.#time, timeText(state, options));
     setText(this.#error, error ?? "");
     setText(this.#gap, options.showsLog && hasGap(state) ? texts.gap : "");
-    this.#renderBar(state, percentage, options.label ?? texts.label);
+    this.#renderBar(state, percentage, options.label ?? state.title ?? texts.label);
     this.#log.hidden = !options.showsLog;
     this.#log.setAttribute("aria-label", texts.log);
     if (options.showsLog) {

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
 
 from celery import Celery, current_app, signals
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from jobcast.celery.apps import active_apps, defines_task
+from jobcast.celery.description import queue_of_message, with_defaults
 from jobcast.celery.failures import NotSent
 from jobcast.celery.headers import (
     AFTER_HEADER,
     DELIVERY_HEADER,
     SENDING_HEADER,
     due,
+    headers_of_info,
+    info_of,
     origin_of,
 )
 from jobcast.celery.headers import OWNER_HEADER as OWNER_HEADER
 from jobcast.celery.reservation import Reservation, current_reservation
-from jobcast.celery.signatures import OPTIONS
+from jobcast.celery.signatures import OPTIONS, job_headers
+from jobcast.events import JobInfo
 from jobcast.publishing.identity import job_id_of, owner_of
 from jobcast.publishing.job import Job, current_job
 from jobcast.publishing.runtime import get_runtime, new_job
+from jobcast.publishing.texts import safe_text
 from jobcast.transports import Origin, Run
 from jobcast.transports.runs import draw
 
@@ -41,7 +46,7 @@ def owner_headers(owner: str | int | UUID) -> dict[str, str]:
         TypeError: ``owner`` is neither a text nor a number nor a UUID.
         ValueError: the owner is empty or contains lone surrogates.
     """
-    return {OWNER_HEADER: owner_of(owner)}
+    return job_headers(owner=owner_of(owner))
 
 
 class Sending(Struct):
@@ -78,6 +83,8 @@ def announce(
     headers: dict[str, Any],
     properties: dict[str, Any] | None = None,
     body: object = None,
+    routing_key: object = None,
+    declare: object = None,
     **_: object,
 ) -> None:
     """Publish ``queued``, so that the owner can follow a job before a worker receives it.
@@ -99,6 +106,8 @@ def announce(
             # Celery copies request.headers only, which may be a tracer's nested headers.
             for name, value in inside.kept_headers.items():
                 headers.setdefault(name, value)
+            # The run may have set another title, and added tags.
+            headers.update(headers_of_info(inside.info))
             headers[AFTER_HEADER] = inside.last_event_ref
         return
     app = _sending_app(sender)
@@ -109,19 +118,32 @@ def announce(
     reserved = current_reservation(job_id)
     if reserved is not None:
         headers[SENDING_HEADER] = reserved.job.origin.run.sending
+        headers.update(headers_of_info(reserved.job.info))
         _set_sending_job(reserved.job)
         return
     headers[SENDING_HEADER] = draw()
     if inside is not None and inside.replaced and inside.job_id == job_id:
         headers[AFTER_HEADER] = inside.last_event_ref
+        for name, value in headers_of_info(inside.info).items():
+            headers.setdefault(name, value)
         return
     job = new_job(job_id, origin=origin_of(headers), celery_conf=app.conf)
     if isinstance(job, Job):
-        _publish_queued(job, app, sender)
+        info = structs.replace(info_of(headers), queue=queue_of_message(routing_key, declare))
+        job.info = _described(info, app, sender, *_arguments_of(message, body))
+        _publish_queued(job, app)
+        headers.update(headers_of_info(job.info))
         _set_sending_job(job)
 
 
-def reserve(app: Celery, name: str, job_id: str, headers: Mapping[str, Any]) -> Reservation | None:
+def reserve(
+    app: Celery,
+    name: str,
+    job_id: str,
+    headers: Mapping[str, Any],
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+) -> Reservation | None:
     """Publish ``queued`` for a task that this process sends later, such as after a transaction.
 
     Args:
@@ -129,6 +151,8 @@ def reserve(app: Celery, name: str, job_id: str, headers: Mapping[str, Any]) -> 
         name: the name of the task.
         job_id: the id that the task will have.
         headers: the headers that its message will have.
+        args: the positional arguments of the task.
+        kwargs: the keyword arguments of the task.
 
     Returns:
         The reservation; None if the job cannot be published, or if the transport has no leases:
@@ -143,16 +167,38 @@ def reserve(app: Celery, name: str, job_id: str, headers: Mapping[str, Any]) -> 
     job = new_job(job_id, origin=Origin(owner, run=run), celery_conf=app.conf)
     if not isinstance(job, Job):
         return None
-    _publish_queued(job, app, name)
+    job.info = _described(info_of(headers), app, name, args, kwargs or {})
+    _publish_queued(job, app)
     return Reservation(job, runtime)
 
 
-def _publish_queued(job: Job, app: Celery, name: str) -> None:
+def _described(
+    info: JobInfo, app: Celery, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> JobInfo:
+    """Return the description of a job that this process sends."""
+    inside = _parent_job()
+    parent = info.parent if inside is None else inside.job_id
+    info = structs.replace(info, task=safe_text(name), parent=parent)
+    task = app.tasks.get(name)
+    return info if task is None else with_defaults(info, task, args, kwargs)
+
+
+def _arguments_of(
+    message: Mapping[str, Any], body: object
+) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """Return the arguments in a task's message, of either version of Celery's protocol."""
+    match body:
+        case (args, kwargs, _):
+            return args or (), kwargs or {}
+    return message.get("args") or (), message.get("kwargs") or {}
+
+
+def _publish_queued(job: Job, app: Celery) -> None:
     runtime = get_runtime(app.conf)
     if _parent_job() is None and runtime is not None:
         # Outside of a job, the sender is probably a web request, which must not wait long.
         job.flush_timeout = runtime.settings.enqueue_timeout
-    job.queued(task=name)
+    job.queued()
     job.settle()
 
 

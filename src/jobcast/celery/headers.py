@@ -10,12 +10,17 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from jobcast.events import now
+from jobcast.events import JobInfo, is_job_id, now
 from jobcast.publishing.identity import owner_of
+from jobcast.publishing.labels import tags_of, title_of
 from jobcast.transports import Origin, Run
 from jobcast.transports.runs import draw
 
 OWNER_HEADER: Final = "jobcast_owner"
+TITLE_HEADER: Final = "jobcast_title"
+TAGS_HEADER: Final = "jobcast_tags"
+PARENT_HEADER: Final = "jobcast_parent"  # the job that has sent the task
+CREATED_HEADER: Final = "jobcast_created_at"
 SENDING_HEADER: Final = "jobcast_sending"
 AFTER_HEADER: Final = "jobcast_after"
 STANDS_IN_HEADER: Final = "jobcast_stands_in"  # name of the task that this one replaces
@@ -23,7 +28,8 @@ DELIVERY_HEADER: Final = "jobcast_delivery"  # set by the worker that takes the 
 
 #: All of jobcast's headers. They are at the top level of a message's headers.
 HEADERS: Final = (
-    OWNER_HEADER, SENDING_HEADER, AFTER_HEADER, STANDS_IN_HEADER, DELIVERY_HEADER,
+    OWNER_HEADER, TITLE_HEADER, TAGS_HEADER, PARENT_HEADER, CREATED_HEADER, SENDING_HEADER,
+    AFTER_HEADER, STANDS_IN_HEADER, DELIVERY_HEADER,
 )  # fmt: skip
 #: The headers that a retry copies.
 KEPT_BY_RETRIES: Final = (OWNER_HEADER, SENDING_HEADER, STANDS_IN_HEADER)
@@ -46,6 +52,30 @@ def headers_of(request: Any) -> dict[str, Any]:
     inner = request.headers
     found = {**(inner if isinstance(inner, Mapping) else {}), **vars(request)}
     return {name: found[name] for name in HEADERS if found.get(name) is not None}
+
+
+def info_of(headers: Mapping[str, Any] | None) -> JobInfo:
+    """Return the description of a job from the headers that its sender has set."""
+    headers = headers or {}
+    parent = headers.get(PARENT_HEADER)
+    return JobInfo(
+        created_at=_time(headers.get(CREATED_HEADER)),
+        title=title_of(headers.get(TITLE_HEADER)),
+        tags=_tags(headers.get(TAGS_HEADER)),
+        parent=parent if isinstance(parent, str) and is_job_id(parent) else None,
+    )
+
+
+def headers_of_info(info: JobInfo) -> dict[str, Any]:
+    """Return the headers from which :func:`info_of` reads a description."""
+    created_at = None if info.created_at is None else info.created_at.isoformat()
+    headers = {
+        TITLE_HEADER: info.title,
+        TAGS_HEADER: list(info.tags),
+        PARENT_HEADER: info.parent,
+        CREATED_HEADER: created_at,
+    }
+    return {name: value for name, value in headers.items() if value}
 
 
 def origin_of(headers: Mapping[str, Any] | None) -> Origin:
@@ -112,6 +142,24 @@ def _owner(value: object) -> str | None:
     except (TypeError, ValueError) as exc:
         logger.warning("ignored an invalid header %s; the job has no owner: %s", OWNER_HEADER, exc)
         return None
+
+
+def _tags(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    try:
+        return tags_of(value if isinstance(value, list | tuple) else str(value))
+    except (TypeError, ValueError) as exc:
+        logger.warning("ignored an invalid header %s; the job has no tags: %s", TAGS_HEADER, exc)
+        return ()
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return time if time is not None and time.tzinfo is not None else None
 
 
 def _name(text: object) -> str:

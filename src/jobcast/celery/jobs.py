@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from jobcast.celery import shutdown as shutdown  # connects Celery's signals
 from jobcast.celery.canvas import fail_later_steps
-from jobcast.celery.headers import KEPT_BY_RETRIES, headers_of, origin_of_run
+from jobcast.celery.headers import KEPT_BY_RETRIES, headers_of, info_of, origin_of_run
 from jobcast.publishing.identity import job_id_of
 from jobcast.publishing.job import Job
 from jobcast.publishing.runtime import new_job
@@ -32,6 +32,7 @@ def job_of_run(request: Any, app: Any, *, waits: bool = True) -> Job | None:
     )
     if not isinstance(job, Job):
         return None
+    job.info = info_of(headers)
     job.kept_headers = {name: headers[name] for name in KEPT_BY_RETRIES if name in headers}
     return job
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 from uuid import UUID
@@ -14,14 +14,15 @@ from celery.canvas import Signature
 from jobcast.celery import lifecycle as lifecycle  # connects Celery's signals
 from jobcast.celery.apps import enter_call, is_inside_call
 from jobcast.celery.canvas import mark_replacement
+from jobcast.celery.description import info_of_run
 from jobcast.celery.enqueue import is_followed, sending
 from jobcast.celery.failures import failure_message, original_exception
-from jobcast.celery.headers import due
+from jobcast.celery.headers import due, headers_of
 from jobcast.celery.hooks import package_of, request_class_of, wrap_hooks
 from jobcast.celery.jobs import fail_run, job_of_run, raised_in, take_aborted
 from jobcast.celery.progress_mirror import mirror_progress, stop_mirroring
-from jobcast.celery.signatures import JobSignature, with_headers
-from jobcast.publishing.identity import job_id_of
+from jobcast.celery.signatures import JobSignature, job_headers, with_headers
+from jobcast.publishing.identity import job_id_of, owner_of
 from jobcast.publishing.job import Job, _current, current_job
 from jobcast.publishing.runtime import get_runtime
 
@@ -47,6 +48,13 @@ class ProgressTask(Task):
 
     abstract = True
     is_followed = True
+
+    #: The title of each job that its sender gives none: a format of the task's arguments, such as
+    #: ``"Report for {customer}"`` or ``"Report for {0}"``, or a method that takes them.
+    job_title: str | Callable[..., object] | None = None
+    #: The tags of each job, in addition to those of its sender: a sequence, or a method that takes
+    #: the task's arguments.
+    job_tags: Sequence[str] | Callable[..., Iterable[str]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -82,11 +90,47 @@ class ProgressTask(Task):
         """Run a stage of the job, with its own range of percentages: see :meth:`Job.stage`."""
         return _current.get().stage(name, weight, of)
 
+    def set_title(self, title: object) -> None:
+        """Give the job another title: see :meth:`Job.set_title`."""
+        _current.get().set_title(title)
+
+    def add_tags(self, *tags: str) -> None:
+        """Add tags to the job: see :meth:`Job.add_tags`."""
+        _current.get().add_tags(*tags)
+
+    def as_job(
+        self,
+        *,
+        owner: str | int | UUID | None = None,
+        title: object = None,
+        tags: Iterable[str] = (),
+    ) -> JobSignature:
+        """Return a signature of this task, with an owner, a title and tags of its job.
+
+        They stay, whatever headers are set later. For existing signatures, chains, groups and
+        chords, see :func:`jobcast.as_job`.
+
+        Args:
+            owner: the subject that may follow the job. A number, such as a user's id, is converted
+                to its digits, and a UUID to its text.
+            title: what the job is, for people: one line of at most 256 characters. By default it
+                is made from ``job_title``.
+            tags: up to 10 labels by which the job can be found, each with 1 to 128 characters and
+                none of them a control character. Those of ``job_tags`` are added.
+
+        >>> report.as_job(owner="alice", title="March report", tags=["project:7"]).delay(7)
+        >>> report.as_job(tags=["nightly"]).s(7) | upload.s()
+
+        Raises:
+            TypeError: ``owner`` or a tag has another type.
+            ValueError: the owner is empty or contains lone surrogates, or the tags are invalid.
+        """
+        return JobSignature.of(self, job_headers(owner=owner, title=title, tags=tags))
+
     def owned_by(self, owner: str | int | UUID) -> JobSignature:
         """Return a signature of this task whose job the subject ``owner`` may follow.
 
-        A number, such as a user's id, is converted to its digits, and a UUID to its text. Headers
-        that are set later do not remove the owner. For existing signatures, chains, groups and
+        This is short for ``as_job(owner=owner)``. For existing signatures, chains, groups and
         chords, see :func:`jobcast.owned_by`.
 
         >>> convert.owned_by("alice").delay(pages)
@@ -96,7 +140,7 @@ class ProgressTask(Task):
             TypeError: ``owner`` has another type.
             ValueError: the owner is empty or contains lone surrogates.
         """
-        return JobSignature.of(self, owner)
+        return self.as_job(owner=owner_of(owner))
 
     def public_result(self, result: Any) -> Any:
         """Return the result to show to followers. Override it to show less, or something else.
@@ -237,12 +281,14 @@ class ProgressTask(Task):
         if job is None or job is current_job():
             return
         job.package = package_of(task)
+        # Before the job is the current one: methods of the task's class may log.
+        job.info = info_of_run(task, self, headers_of(task.request))
         job.become_current()
         runtime = get_runtime(self.app.conf)
         if runtime is not None:
             job.on_progress = mirror_progress(runtime.settings, task_id, task, task.request)
         take_aborted(job.job_id)
-        job.started(task=task.name)
+        job.started()
 
     def _job(self, task_id: str, task: Any, *, waits: bool = False) -> Job | None:
         """Return the job of a run. In a pool's child process it is the current job.

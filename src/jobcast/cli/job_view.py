@@ -7,11 +7,13 @@ from datetime import datetime, timedelta
 from msgspec import UNSET, Struct
 
 from jobcast.events import (
+    NO_INFO,
     TERMINAL,
     TERMINAL_STATES,
     JobComplete,
     JobError,
     JobEvent,
+    JobInfo,
     JobProgress,
     JobStatus,
 )
@@ -25,6 +27,7 @@ class JobView(Struct, kw_only=True):
     job_id: str
     state: str = "pending"
     task: str | None = None
+    title: str | None = None
     attempt: int | None = None
     run: int | None = None  # the number of the latest run
     percentage: float | None = 0.0
@@ -38,8 +41,8 @@ class JobView(Struct, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The task's name if known, else the job id; truncated to ``NAME_LENGTH``."""
-        name = self.job_id if self.task is None else self.task.rpartition(".")[2]
+        """The title, else the task's name, else the job id; truncated to ``NAME_LENGTH``."""
+        name = self.title or (self.job_id if self.task is None else self.task.rpartition(".")[2])
         return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
 
     @property
@@ -60,7 +63,7 @@ class JobView(Struct, kw_only=True):
             return timedelta(0) if self.state in ("pending", "queued") else None
         return max(timedelta(0), (self.ended or now) - self.began)
 
-    def apply(self, event: JobEvent, state: str | None = None) -> None:
+    def apply(self, event: JobEvent, state: str | None = None, info: JobInfo = NO_INFO) -> None:
         """Update the view with an event.
 
         Args:
@@ -68,7 +71,9 @@ class JobView(Struct, kw_only=True):
             state: the job's state according to the client. The bounded history may lack the event
                 that led to it. If the state is terminal, events before the terminal event are a
                 replay and do not change it.
+            info: the job's description according to the client.
         """
+        self.title = info.title
         if state in TERMINAL_STATES and event.kind != TERMINAL:
             self.state = state
         else:

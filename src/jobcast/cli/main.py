@@ -206,6 +206,19 @@ def watch(
 @click.option("--sub", default="alice", show_default=True, help="The subject of the token.")
 @click.option("--job", "jobs", multiple=True, metavar="ID", help="A job that the token allows.")
 @click.option("--all-jobs", is_flag=True, help="Allow every job.")
+@click.option(
+    "--can",
+    multiple=True,
+    metavar="ACTION",
+    help="An action besides `follow` that the token allows on these jobs, such as `cancel`.",
+)
+@click.option(
+    "--feed",
+    "feeds",
+    multiple=True,
+    metavar="NAME",
+    help="A feed besides `mine` that the token allows, such as `tag:nightly`. `*` allows all.",
+)
 @click.option("--jti", help="An id of the token, by which `jobcast disconnect` can revoke it.")
 @click.option(
     "--ttl",
@@ -214,7 +227,13 @@ def watch(
 )
 @reports
 def token(
-    sub: str, jobs: tuple[str, ...], all_jobs: bool, jti: str | None, ttl: int | None
+    sub: str,
+    jobs: tuple[str, ...],
+    all_jobs: bool,
+    can: tuple[str, ...],
+    feeds: tuple[str, ...],
+    jti: str | None,
+    ttl: int | None,
 ) -> None:
     """Create a token for development.
 
@@ -231,12 +250,12 @@ def token(
         raise click.BadParameter(
             f"JOBCAST_JWT_MAX_LIFETIME allows {longest} seconds", param_hint="--ttl"
         )
-    click.echo(_mint(settings, sub=sub, jobs=allowed, ttl=ttl or TOKEN_TTL, jti=jti))
+    click.echo(
+        _mint(settings, sub=sub, jobs=allowed, can=can, feeds=feeds, ttl=ttl or TOKEN_TTL, jti=jti)
+    )
 
 
-def _mint(
-    settings: Settings, *, sub: str, jobs: tuple[str, ...], ttl: int, jti: str | None = None
-) -> str:
+def _mint(settings: Settings, **options: Any) -> str:
     from jobcast.tokens import issue
 
     if not (settings.secrets or settings.private_key):
@@ -245,7 +264,7 @@ def _mint(
             " JOBCAST_JWT_PRIVATE_KEY; `jobcast watch` also takes a token, from JOBCAST_TOKEN or"
             " --token"
         )
-    return issue(settings, sub, jobs=jobs, ttl=ttl, jti=jti)
+    return issue(settings, **options)
 
 
 @main.command()

@@ -113,7 +113,8 @@ async def watch(
                     async for event in client.follow(job.job_id):
                         notice.cancel()
                         if isinstance(event, JobEvent):
-                            job.apply(clean_struct(event), client.status(job.job_id))
+                            info = clean_struct(client.info(job.job_id))
+                            job.apply(clean_struct(event), client.status(job.job_id), info)
                         screen.show(job, event)
                 finally:
                     notice.cancel()

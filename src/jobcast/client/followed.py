@@ -9,7 +9,18 @@ from typing import Any, Final
 from msgspec import structs
 
 from jobcast.errors import ClientError
-from jobcast.events import TERMINAL, JobEvent, JobGap, JobProgress, JobStatus, Joined
+from jobcast.events import (
+    INFO,
+    NO_INFO,
+    PROGRESS,
+    TERMINAL,
+    JobEvent,
+    JobGap,
+    JobInfo,
+    JobStatus,
+    Joined,
+    info_of,
+)
 
 MEMORY: Final = 1000  # events of a job that are cached for later followers
 
@@ -47,17 +58,18 @@ class FollowedJob:
         self.epoch = ""
         self.seq = 0
         self.status: str | None = None
+        self.info = NO_INFO
         self.join_sent = False  # a `joined` that arrives earlier belongs to a previous join
         self.joined = False  # the latest join request took effect
         self.joining: asyncio.Task[None] | None = None
         self.followers: list[Follower] = []
-        self._status_seq = 0  # the status covers all events up to this seq
+        self._joined_seq = 0  # the latest `joined` has the status and the description up to it
         self._full_replay = False  # the latest join request asked for the whole record
         self._truncated = False  # the cache lacks events that the server may still have
         self._has_ended = False  # later events of the same run can only be late log lines
         self._joined_at = 0  # the seq when the latest replay began
         self._events: deque[JobEvent | JobGap] = deque(maxlen=MEMORY)
-        self._progress: JobProgress | None = None
+        self._values: dict[str, JobEvent] = {}  # the latest progress and the latest info event
 
     @property
     def awaits_replay(self) -> bool:
@@ -76,7 +88,7 @@ class FollowedJob:
         """Add a follower. It first receives the cached events, as from a replay by the server."""
         follower = Follower()
         follower.awaits_replay = self._truncated
-        cached = [*self._events, *([self._progress] if self._progress else [])]
+        cached = [*self._events, *self._values.values()]
         for item in sorted(cached, key=_position):
             if isinstance(item, JobGap):
                 follower.skip(item)
@@ -90,7 +102,7 @@ class FollowedJob:
         if not self.join_sent:
             return
         self.joined = True
-        self.status, self._status_seq = joined.status, joined.seq
+        self.status, self.info, self._joined_seq = joined.status, info_of(joined), joined.seq
         is_new_record = joined.epoch != self.epoch
         if is_new_record:
             self.epoch, self.seq = joined.epoch, 0
@@ -125,16 +137,23 @@ class FollowedJob:
 
     def _cache(self, event: JobEvent) -> None:
         self.seq = event.seq
-        if event.seq > self._status_seq:
+        if event.seq > self._joined_seq:
             self.status = event.state or self.status
+            self._describe(event)
         if self._has_ended and isinstance(event, JobStatus):
             # A new run begins. The server's replay does not contain the run that ended either.
             self._clear_cache()
         self._has_ended = self._has_ended or event.kind == TERMINAL
-        if isinstance(event, JobProgress):
-            self._progress = event
+        if event.kind in (PROGRESS, INFO):
+            self._values[event.kind] = event
         else:
             self._remember(event)
+
+    def _describe(self, event: JobEvent) -> None:
+        """Merge an event into the description, as the server does."""
+        begins = isinstance(event, JobStatus) and event.status in ("queued", "started")
+        known = JobInfo(owner=self.info.owner) if begins and self._has_ended else self.info
+        self.info = known.updated(info_of(event))
 
     def _remember(self, item: JobEvent | JobGap) -> None:
         self._truncated = self._truncated or len(self._events) == MEMORY
@@ -142,7 +161,7 @@ class FollowedJob:
 
     def _clear_cache(self) -> None:
         self._events.clear()
-        self._progress = None
+        self._values.clear()
         self._truncated = False
         self._has_ended = False
 

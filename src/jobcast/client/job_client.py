@@ -21,11 +21,13 @@ from jobcast.client.retry import RETRYABLE_CODES, client_backoff, pause_before_r
 from jobcast.errors import ClientError, JobFailed, JoinRefused
 from jobcast.events import (
     JOB_EVENTS,
+    NO_INFO,
     TERMINAL,
     JobComplete,
     JobError,
     JobEvent,
     JobGap,
+    JobInfo,
     Joined,
     Left,
     Refusal,
@@ -163,6 +165,17 @@ class JobClient:
         """
         followed = self._followed.get(job_id)
         return None if followed is None else followed.status
+
+    def info(self, job_id: str) -> JobInfo:
+        """Return the description of a job: its title, tags, task, queue, worker, parent and owner.
+
+        It is empty if the job is not followed here or its join is pending.
+
+        >>> client.info(job_id).title
+        'March report'
+        """
+        followed = self._followed.get(job_id)
+        return NO_INFO if followed is None else followed.info
 
     def _receive(self, event: str, payload: Any) -> None:
         if event == Joined.name:

@@ -18,7 +18,14 @@ class JobState(Struct, frozen=True, kw_only=True):
     Attributes:
         job_id: the job.
         status: its state, such as ``started``; ``pending`` if there is no event of it.
+        created_at: when the job was sent.
         task: the Celery task's name.
+        title: what the job is, for people.
+        tags: the labels of the job.
+        queue: the queue that the job was sent to.
+        worker: the worker that runs the job.
+        parent: the id of the job that sent this one.
+        owner: the subject that owns the job.
         attempt: the attempt, from 1.
         run: the number of the run of the job id, from 1.
         progress: ``percentage`` and the other fields of the latest progress.
@@ -36,7 +43,14 @@ class JobState(Struct, frozen=True, kw_only=True):
 
     job_id: str
     status: str
+    created_at: datetime | None = None
     task: str | None = None
+    title: str | None = None
+    tags: tuple[str, ...] = ()
+    queue: str | None = None
+    worker: str | None = None
+    parent: str | None = None
+    owner: str | None = None
     attempt: int | None = None
     run: int | None = None
     progress: Mapping[str, Any] | None = None

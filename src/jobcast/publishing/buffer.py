@@ -8,9 +8,18 @@ from collections.abc import Container, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
-from msgspec import UNSET, Raw, Struct, structs
+from msgspec import Raw, Struct, structs
 
-from jobcast.events import PROGRESS, TERMINAL, JobComplete, JobError, JobEvent, JobLog, JobStatus
+from jobcast.events import (
+    INFO,
+    PROGRESS,
+    TERMINAL,
+    JobComplete,
+    JobError,
+    JobEvent,
+    JobLog,
+    JobStatus,
+)
 from jobcast.publishing.sanitize import safe_text
 from jobcast.transports import NO_ORIGIN, Origin, Outgoing
 from jobcast.transports.base import Required
@@ -59,11 +68,12 @@ class TicketQueue:
 class Buffer:
     """The unpublished events of all jobs, in the order in which the jobs published them.
 
-    A newer progress event of a job replaces an older one. Above a bound, the buffer drops the
-    oldest log lines and puts one line with their number in their place; then it drops progress.
-    It keeps statuses and final events. If results and errors use too much memory, the buffer
-    replaces the oldest results by descriptions and truncates the oldest error messages. If there
-    are still too many statuses and final events, it drops and counts the oldest ones.
+    A newer progress event of a job replaces an older one, and so does a newer info event. Above a
+    bound, the buffer drops the oldest log lines and puts one line with their number in their place;
+    then it drops progress.
+    It keeps statuses, info events and final events. If results and errors use too much memory, the
+    buffer replaces the oldest results by descriptions and truncates the oldest error messages. If
+    there are still too many of them, it drops and counts the oldest ones.
 
     Not thread-safe. A signal handler, such as that of a soft time limit, may raise anywhere in
     this class. ``_entries`` is therefore the only source of truth; every other index follows it.
@@ -71,7 +81,7 @@ class Buffer:
     Args:
         max_events: number of events of all kinds above which logs and progress are dropped.
         max_log_characters: size of all log lines above which log lines are dropped.
-        max_kept: number of statuses and final events above which these are dropped.
+        max_kept: number of statuses, info events and final events above which these are dropped.
         max_kept_characters: size of all results and errors above which these are shortened.
     """
 
@@ -88,9 +98,10 @@ class Buffer:
         self._max_kept_characters = max_kept_characters
         self._entries: OrderedDict[int, Entry] = OrderedDict()
         self._logs = TicketQueue()
-        self._kept = TicketQueue()  # statuses and final events
+        self._kept = TicketQueue()  # statuses, info events and final events
         self._large = TicketQueue()  # the subset of _kept with a large payload
         self._progress: dict[str, int] = {}  # job id: ticket of its unsent progress, oldest first
+        self._infos: dict[str, int] = {}  # job id: ticket of its unsent info event
         self._dropped: dict[str, tuple[int, int]] = {}  # job id: dropped lines, their last ticket
         self.last_ticket = 0
         self.lost = 0  # number of dropped statuses and final events
@@ -135,7 +146,16 @@ class Buffer:
             queue.add(entry)
             if queue is self._kept and entry.characters:
                 self._large.add(entry)
+            if event.kind == INFO:
+                self._replace_info(event.job_id, ticket)
         self._keep_bounds()
+
+    def _replace_info(self, job_id: str, ticket: int) -> None:
+        """Drop the unsent info event of a job for a newer one, which has its title and tags too."""
+        older = self._infos.get(job_id, 0)
+        self._infos[job_id] = ticket
+        if older in self._entries and older != ticket:
+            self._remove(older)
 
     def take(self, count: int, skip: Container[str] = ()) -> list[Entry]:
         """Remove and return up to ``count`` events, and log lines that replace dropped ones.
@@ -172,6 +192,8 @@ class Buffer:
             self._large.remove(entry)
         elif self._progress.get(entry.event.job_id) == ticket:
             del self._progress[entry.event.job_id]
+        if self._infos.get(entry.event.job_id) == ticket:
+            del self._infos[entry.event.job_id]
         return entry
 
     def _keep_bounds(self) -> None:
@@ -256,7 +278,12 @@ def _plain(event: JobEvent) -> JobEvent | None:
     """Return a reduced status or final event that can be encoded; None for other events."""
     match event:
         case JobStatus():
-            return structs.replace(event, task=UNSET, retry_at=UNSET, error=UNSET, message=UNSET)
+            return JobStatus(
+                job_id=event.job_id,
+                timestamp=event.timestamp,
+                status=event.status,
+                attempt=event.attempt,
+            )
         case JobComplete(result=result):
             described = {"omitted": "unserializable", "type": type(result).__name__}
             return structs.replace(event, result=described)

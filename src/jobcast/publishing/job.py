@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 from jobcast.events import LEVELS, JobComplete, JobError, JobLog, Level
 from jobcast.publishing.failures import or_default_message
 from jobcast.publishing.host import find_host
+from jobcast.publishing.labels import tags_of
 from jobcast.publishing.progress import Stage, number
 from jobcast.publishing.run_reporter import PublisherSource, RunReporter
 from jobcast.publishing.sanitize import interrupts, safe_result, safe_text
@@ -279,6 +280,7 @@ class NoJob:
 
     def progress(self, *args: Any, **kwargs: Any) -> None: ...
     def log(self, *args: Any, **kwargs: Any) -> None: ...
+    def set_title(self, title: object) -> None: ...
     def complete(self, *args: Any, **kwargs: Any) -> None: ...
     def fail(self, *args: Any, **kwargs: Any) -> None: ...
 
@@ -287,6 +289,9 @@ class NoJob:
     ) -> Iterator[T]:
         del total, message
         return iter(iterable)
+
+    def add_tags(self, *tags: str) -> None:
+        tags_of(tags)  # invalid arguments raise outside of a job, too
 
     @contextmanager
     def stage(self, name: str, weight: float = 1, of: float | None = None) -> Iterator[None]:

@@ -7,9 +7,20 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, structs
 
-from jobcast.events import JobEvent, JobProgress, JobStatus, check_job_id
+from jobcast.events import (
+    MAX_TAGS,
+    NO_INFO,
+    JobEvent,
+    JobInfo,
+    JobInfoUpdate,
+    JobProgress,
+    JobStatus,
+    check_job_id,
+    now,
+)
+from jobcast.publishing.labels import tags_of, title_of
 from jobcast.publishing.progress import Number, Shown, Stage, number
 from jobcast.publishing.sanitize import safe_text
 from jobcast.transports import Origin
@@ -75,6 +86,9 @@ class RunReporter:
         self.flush_timeout: float | None = None  # seconds; None for the publisher's default
         self.slot: Slot | None = None  # the latest progress
         self._waits = waits
+        self._info = NO_INFO  # without the title and the tags
+        self._title: str | None = None
+        self._tags: dict[str, None] = {}  # threads may add tags at the same time
         self._shown = Shown()
         self._taken: Slot | None = None
 
@@ -89,19 +103,79 @@ class RunReporter:
         return self.origin.owner
 
     @property
+    def info(self) -> JobInfo:
+        """The description of the job, as far as this process knows it; without the owner."""
+        return structs.replace(self._info, title=self._title, tags=tuple(self._tags))
+
+    @info.setter
+    def info(self, info: JobInfo) -> None:
+        self._info, self._title, self._tags = info, info.title, dict.fromkeys(info.tags)
+
+    @property
     def last_event_ref(self) -> str:
         """The reference of the event that the next run must follow; empty if there is none."""
         return "" if self.last_status is None else self.last_status.reference
 
-    def started(self, *, task: str | None = None) -> None:
+    def set_title(self, title: object) -> None:
+        """Give the job another title.
+
+        Args:
+            title: what the job is, for people: one line. A title of more than 256 characters is
+                truncated. A blank one changes nothing.
+
+        >>> job.set_title(f"Report for {customer.name}")
+        """
+        text = title_of(title)
+        if text is not None and text != self._title:
+            self._title = text
+            self._add(JobInfoUpdate(job_id=self.job_id, **self._title_and_tags))
+
+    def add_tags(self, *tags: str) -> None:
+        """Add tags to the job.
+
+        Args:
+            tags: labels by which a job can be found, each with 1 to 128 characters and none of them
+                a control character. A tag that the job has changes nothing.
+
+        Raises:
+            TypeError: a tag is no text.
+            ValueError: a tag is invalid, or the job would have more than 10 tags.
+
+        >>> job.add_tags(f"customer:{customer.id}", "urgent")
+        """
+        added = [tag for tag in tags_of(tags) if tag not in self._tags]
+        if len(self._tags) + len(added) > MAX_TAGS:
+            raise ValueError(
+                f"a job has at most {MAX_TAGS} tags: job {self.job_id} has {len(self._tags)}, and"
+                f" {len(added)} were to be added"
+            )
+        if added:
+            self._tags.update(dict.fromkeys(added))
+            self._add(JobInfoUpdate(job_id=self.job_id, **self._title_and_tags))
+
+    @property
+    def _title_and_tags(self) -> dict[str, Any]:
+        return JobInfo(title=self._title, tags=tuple(self._tags)).fields
+
+    def started(self) -> None:
         """Publish that a run begins, which resets the state of an earlier run."""
         self._add(
-            JobStatus(job_id=self.job_id, status="started", task=_name(task), attempt=self.attempt)
+            JobStatus(
+                job_id=self.job_id, status="started", attempt=self.attempt, **self._description
+            )
         )
 
-    def queued(self, *, task: str | None = None) -> Sent | None:
+    def queued(self) -> Sent | None:
         """Publish that the task was sent."""
-        return self._add(JobStatus(job_id=self.job_id, status="queued", task=_name(task)))
+        self._info = structs.replace(self._info, worker=None)
+        return self._add(JobStatus(job_id=self.job_id, status="queued", **self._description))
+
+    @property
+    def _description(self) -> dict[str, Any]:
+        """The fields of a status that describe the job."""
+        if self._info.created_at is None:
+            self._info = structs.replace(self._info, created_at=now())
+        return self.info.fields
 
     def retrying(self, *, retry_at: datetime, attempt: int | None = None) -> None:
         """Publish, once, that the job is retried because of ``retry_cause``.

@@ -7,20 +7,25 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import util as multiprocessing_util
 from types import FrameType
 from typing import Any, Final, Protocol
 from uuid import UUID
 
+from msgspec import structs
+
 from jobcast.errors import InvalidJobId, SettingsError
+from jobcast.events import JobInfo, check_job_id
 from jobcast.liveness.sidecar import LeaseSidecar
 from jobcast.publishing.host import default_configuration
 from jobcast.publishing.identity import job_id_of, owner_of
 from jobcast.publishing.job import NO_JOB, Job, NoJob, current_job
+from jobcast.publishing.labels import tags_of, title_of
 from jobcast.publishing.log_capture import Capture
 from jobcast.publishing.publisher import Publisher
+from jobcast.publishing.texts import safe_text
 from jobcast.settings import Settings
 from jobcast.transports import Origin, open_publisher
 
@@ -158,6 +163,10 @@ def open_job(
     job_id: str | int | UUID,
     *,
     owner: str | int | UUID | None = None,
+    title: object = None,
+    tags: Iterable[str] = (),
+    parent: str | int | UUID | None = None,
+    task: str | None = None,
     app: HasConfiguration | None = None,
 ) -> Job | NoJob:
     """Publish the progress of work outside of Celery, such as a command, a thread or a cron job.
@@ -167,28 +176,43 @@ def open_job(
             digits, a UUID to its text.
         owner: the subject whose token may follow the job, as a text, a number or a UUID. None for
             a job without an owner.
+        title: what the job is, for people.
+        tags: up to 10 labels by which the job can be found.
+        parent: the id of the job that this one belongs to. By default this is the current job.
+        task: a name for the kind of work, as a Celery task has one.
         app: the Celery application whose settings apply. By default these are the settings of
             the current job, else of the application that has ``jobcast_*`` settings, else of the
             environment.
 
     Raises:
-        InvalidJobId: the id cannot be the name of a room.
-        TypeError: the owner is neither a text nor a number nor a UUID.
-        ValueError: the owner is empty or contains lone surrogates.
+        InvalidJobId: the id, or that of the parent, cannot be the name of a room.
+        TypeError: the owner is neither a text nor a number nor a UUID, or a tag is no text.
+        ValueError: the owner is empty or contains lone surrogates, or the tags are invalid.
         SettingsError: two Celery applications have different settings, and ``app`` is omitted.
 
     >>> with open_job("reindex-2026-11-23", owner="alice") as job:
     ...     job.progress(50, "half-way")
     """
     origin = Origin(None if owner is None else owner_of(owner))
-    if isinstance(job_id, UUID | int) and not isinstance(job_id, bool):
-        job_id = job_id_of(job_id)
+    info = JobInfo(
+        title=title_of(title),
+        tags=tags_of(tags),
+        parent=current_job().job_id if parent is None else check_job_id(_known_id(parent)),
+        task=safe_text(task) if task else None,
+    )
     runtime = _default_runtime() if app is None else get_runtime(app.conf)
     if runtime is None:
         return NO_JOB
-    job = runtime.job(job_id, origin=origin)
+    job = runtime.job(_known_id(job_id), origin=origin)
+    job.info = info if info.parent != job.job_id else structs.replace(info, parent=None)
     job.package = _package_of_caller(inspect.currentframe())
     return job
+
+
+def _known_id(job_id: object) -> object:
+    """Return the text of a UUID or a number, and any other value unchanged."""
+    is_convertible = isinstance(job_id, UUID | int) and not isinstance(job_id, bool)
+    return job_id_of(job_id) if is_convertible else job_id
 
 
 def _package_of_caller(frame: FrameType | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from importlib import import_module
 from typing import Any, Generic, TypeVar
@@ -43,16 +43,28 @@ class ApplicationFunction(Generic[T]):
         path: the function, as ``package.module:function``.
         timeout: the maximum number of seconds for a call.
         convert: converts or checks the function's result.
+        takes: the names of the arguments in the documentation.
+
+    Attributes:
+        parameters: the names of the function's positional parameters; empty if Python does not know
+            them.
 
     Raises:
-        SettingsError: the path does not name a function.
+        SettingsError: the path does not name a function that takes these arguments.
     """
 
     def __init__(
-        self, setting: str, path: str, timeout: float, convert: Callable[[Any], T]
+        self,
+        setting: str,
+        path: str,
+        timeout: float,
+        convert: Callable[[Any], T],
+        *,
+        takes: Sequence[str],
     ) -> None:
         self._setting = setting
         self._function = _load(setting, path)
+        self.parameters = _parameters(setting, path, self._function, takes)
         self._timeout = timeout
         self._convert = convert
         self._threads = RuleThreads()
@@ -114,3 +126,30 @@ def _load(setting: str, path: str) -> Callable[..., Any]:
     if not callable(function):
         raise SettingsError(setting, f"names {path}, which is not callable")
     return function  # type: ignore[no-any-return]
+
+
+def _parameters(
+    setting: str, path: str, function: Callable[..., Any], takes: Sequence[str]
+) -> list[str]:
+    """Return the names of a function's positional parameters.
+
+    Raises:
+        SettingsError: the function cannot be called with these arguments.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return []  # some functions that are written in C
+    try:
+        signature.bind(*takes)
+    except TypeError:
+        raise SettingsError(
+            setting,
+            f"names {path}, which takes ({', '.join(signature.parameters)}); it should take"
+            f" ({', '.join(takes)})",
+        ) from None
+    return [
+        name
+        for name, parameter in signature.parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]

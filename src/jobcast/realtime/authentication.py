@@ -17,7 +17,7 @@ from jobcast.realtime.application_function import (
     FunctionTimeout,
 )
 from jobcast.settings import Settings
-from jobcast.tokens import Subject
+from jobcast.tokens import Subject, invalid_grant
 
 Identify = Callable[[HTTPConnection], "str | Subject | Awaitable[str | Subject | None] | None"]
 """The type of the function that ``JOBCAST_AUTHENTICATE`` names.
@@ -42,7 +42,11 @@ class Authenticator:
             None
             if settings.authenticate is None
             else ApplicationFunction(
-                "JOBCAST_AUTHENTICATE", settings.authenticate, settings.authorize_timeout, _subject
+                "JOBCAST_AUTHENTICATE",
+                settings.authenticate,
+                settings.authorize_timeout,
+                _subject,
+                takes=("connection",),
             )
         )
 
@@ -102,9 +106,10 @@ def _subject(answer: Any) -> Subject | None:
             "JOBCAST_AUTHENTICATE should return a subject whose expires_at is a number of seconds"
             f" since 1970, not {expires_at!r}"
         )
-    if isinstance(subject.claims.get("jobs"), str):
+    name = invalid_grant(subject.claims)
+    if name is not None:
         raise TypeError(
-            "JOBCAST_AUTHENTICATE should return a subject whose jobs are a list of strings, not"
-            f" {subject.claims['jobs']!r}"
+            f"JOBCAST_AUTHENTICATE should return a subject whose claim {name} is a list of strings,"
+            f" not {subject.claims[name]!r}"
         )
     return subject

@@ -45,6 +45,7 @@ from jobcast.realtime.revocations import RevocationWatch
 from jobcast.realtime.rights import NOT_FOUND, NotAllowed, SubjectRights
 from jobcast.realtime.token_expiry import TokenExpiry
 from jobcast.settings import Settings
+from jobcast.targets import FOLLOW, JobTarget
 from jobcast.tokens import Subject
 from jobcast.transports import Source
 from jobcast.transports.base import Snapshot
@@ -283,7 +284,7 @@ class Hub:
         Raises:
             NotAllowed: the subject may not follow the job.
             TokenError: the subject's token was revoked since its verification.
-            TransportUnavailable: the owner cannot be read.
+            TransportUnavailable: the description of the job cannot be read.
             FunctionFailed, FunctionTimeout: ``JOBCAST_AUTHORIZE`` did not decide.
         """
         await self._revocations_known()
@@ -297,15 +298,13 @@ class Hub:
         """Return the record of a job, whose history may be long.
 
         Raises:
-            NotAllowed: the record has another owner than before, and the subject may not follow it.
+            NotAllowed: the record has changed meanwhile, and the subject may not follow it.
             TransportUnavailable: the record cannot be read.
             FunctionFailed, FunctionTimeout: ``JOBCAST_AUTHORIZE`` did not decide.
         """
         snapshot = await self._source.snapshot(job_id)
-        allowed = grant.covers(snapshot.owner) or await self._authorizer.allows(
-            subject, job_id, snapshot.owner
-        )
-        if not allowed:
+        target = JobTarget.of(job_id, snapshot.info)
+        if not (grant.covers(target) or await self._authorizer.allows(subject, FOLLOW, target)):
             raise NotAllowed(NOT_FOUND)
         return snapshot
 
@@ -377,20 +376,21 @@ class Hub:
     async def _review(self, connection: Connection) -> None:
         """Leave the jobs that a connection's token does not allow.
 
-        The check uses the owner of the record that the connection receives. If the record changes
-        meanwhile, the relay checks again, with the connection's current token.
+        If the record of a job changes meanwhile, the relay checks again, with the connection's
+        current token.
         """
         jobs = sorted(connection.jobs)
         allowed = await asyncio.gather(
-            *(
-                self._authorizer.allows(connection.subject, job_id, self.relay.owner_of(job_id))
-                for job_id in jobs
-            )
+            *(self._may_still_follow(connection.subject, job_id) for job_id in jobs)
         )
         for job_id, is_allowed in zip(jobs, allowed, strict=True):
             if not is_allowed and job_id in connection.jobs:
                 self.relay.leave(job_id, connection.sid)
                 self._right_ended(connection.sid, job_id, NOT_FOUND)
+
+    async def _may_still_follow(self, subject: Subject, job_id: str) -> bool:
+        target = await self._authorizer.current(self.relay.target_of(job_id))
+        return await self._authorizer.allows(subject, FOLLOW, target)
 
     async def _reauthorize_regularly(self) -> None:
         """Check the rights to all joined jobs every ``JOBCAST_REAUTHORIZE`` seconds."""
@@ -405,8 +405,8 @@ class Hub:
 
         A connection that still joins has just been checked, and its record may not be known yet.
         """
-        sids = self.relay.followers_of(job_id)
-        refused = await self._rights.refused(job_id, sids, self.relay.owner_of(job_id))
+        target = await self._authorizer.current(self.relay.target_of(job_id))
+        refused = await self._rights.refused(target, self.relay.followers_of(job_id))
         for sid, refusal in refused.items():
             connection = self.connections.get(sid)
             if connection is not None and job_id in connection.jobs:

@@ -11,11 +11,12 @@ from jobcast.aio import BackgroundTasks, Backoff, LoopChange, jittered
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JoinAccepted
 from jobcast.realtime import metrics
-from jobcast.realtime.authorization import EVERY_OWNER, Grant
+from jobcast.realtime.authorization import EVERY_RECORD, Grant
 from jobcast.realtime.connection.frames import ROOT
 from jobcast.realtime.outlet import Outlet
 from jobcast.realtime.rights import NotAllowed, Rights
 from jobcast.realtime.room import Newcomer, ReadStart, Room, is_ahead
+from jobcast.targets import JobTarget
 from jobcast.transports import Message, Source
 from jobcast.transports.base import Snapshot
 from jobcast.transports.canary import Canary, SupportsCanary
@@ -112,12 +113,12 @@ class Relay:
         job_id: str,
         outlet: Outlet,
         after: Cursor | None = None,
-        grant: Grant = EVERY_OWNER,
+        grant: Grant = EVERY_RECORD,
     ) -> JoinAccepted:
         """Add a follower: send it the retained events after ``after``, then live events.
 
-        A follower whose ``grant`` does not cover the record's owner joins only if ``rights``
-        allows that owner too.
+        A follower whose ``grant`` does not cover the record joins only if ``rights`` allows the
+        record too.
 
         Args:
             job_id: the job to follow.
@@ -157,10 +158,10 @@ class Relay:
             recovered=snapshot.recovered,
         )
 
-    def owner_of(self, job_id: str) -> str | None:
-        """Return the owner of the record that a job's followers receive."""
+    def target_of(self, job_id: str) -> JobTarget:
+        """Return a job as it was described when its followers' rights were last checked."""
         room = self._rooms.get(job_id)
-        return None if room is None else room.allowed[1]
+        return JobTarget(id=job_id) if room is None else room.target
 
     @property
     def jobs(self) -> list[str]:
@@ -243,7 +244,7 @@ class Relay:
         """Check who may follow a record before any of its events are sent.
 
         The check covers the followers, if they joined another record, and the newcomers whose
-        grant does not cover the owner. Those who may not follow the record leave. The caller
+        grant does not cover the record. Those who may not follow the record leave. The caller
         holds ``room.reading``.
 
         Returns:
@@ -253,19 +254,20 @@ class Relay:
             TransportUnavailable: the rights cannot be checked now.
         """
         followers = list(room.followers) if room.needs_rights_check(snapshot) else []
-        newcomers = [one for one in newcomers if not one.grant.covers(snapshot.owner)]
+        target = JobTarget.of(room.job_id, snapshot.info)
+        newcomers = [one for one in newcomers if not one.grant.covers(target)]
         sids = [*followers, *(newcomer.outlet.sid for newcomer in newcomers)]
         if not sids or self._rights is None:
             return False
-        refused = await self._rights.refused(room.job_id, sids, snapshot.owner)
+        refused = await self._rights.refused(target, sids)
         for newcomer in newcomers:
-            newcomer.grant = Grant(snapshot.owner)
+            newcomer.grant = Grant(target)
             refusal = refused.get(newcomer.outlet.sid)
             if refusal is not None and newcomer in room.newcomers:
                 newcomer.found = NotAllowed(refusal)
                 del room.newcomers[newcomer]
         if followers:
-            room.allowed = (snapshot.epoch, snapshot.owner)
+            room.allow(snapshot)
             for sid in followers:
                 if sid in refused and room.followers.pop(sid, None) is not None:
                     self._rights.ended(room.job_id, sid, refused[sid])

@@ -11,6 +11,7 @@ from jobcast.errors import JobcastError, TransportUnavailable
 from jobcast.events import Refusal
 from jobcast.realtime.application_function import FunctionTimeout
 from jobcast.realtime.authorization import Authorizer
+from jobcast.targets import FOLLOW, JobTarget
 from jobcast.tokens import Subject
 
 CHECKED_AT_ONCE: Final = 100  # connections per group; the event loop runs between groups
@@ -43,10 +44,8 @@ class NotAllowed(JobcastError):
 class Rights(Protocol):
     """The decision which connections may follow a record, with a callback for ended rights."""
 
-    async def refused(
-        self, job_id: str, sids: Sequence[str], owner: str | None
-    ) -> Mapping[str, Refusal]:
-        """Return the connections that may not follow a job of this owner, each with the reason.
+    async def refused(self, target: JobTarget, sids: Sequence[str]) -> Mapping[str, Refusal]:
+        """Return the connections that may not follow a job, each with the reason.
 
         Raises:
             TransportUnavailable: the rights cannot be checked now. The relay sends no events until
@@ -76,14 +75,12 @@ class SubjectRights:
         self._subject_of = subject_of
         self._on_ended = on_ended
 
-    async def refused(
-        self, job_id: str, sids: Sequence[str], owner: str | None
-    ) -> Mapping[str, Refusal]:
+    async def refused(self, target: JobTarget, sids: Sequence[str]) -> Mapping[str, Refusal]:
         refused: dict[str, Refusal] = {}
         failures: list[Exception] = []
         for start in range(0, len(sids), CHECKED_AT_ONCE):
             group = sids[start : start + CHECKED_AT_ONCE]
-            answers = await self._ask(job_id, group, owner)
+            answers = await self._ask(target, group)
             for sid, answer in answers.items():
                 if isinstance(answer, FunctionTimeout):
                     refused[sid] = UNDECIDED
@@ -96,14 +93,12 @@ class SubjectRights:
                 # Each further group could time out too, and the job's other followers wait.
                 refused.update(dict.fromkeys(sids[start + CHECKED_AT_ONCE :], UNDECIDED))
                 break
-        self._report(job_id, len(sids), refused, failures)
+        self._report(target.id, len(sids), refused, failures)
         return refused
 
-    async def _ask(
-        self, job_id: str, sids: Sequence[str], owner: str | None
-    ) -> dict[str, bool | Exception]:
+    async def _ask(self, target: JobTarget, sids: Sequence[str]) -> dict[str, bool | Exception]:
         """Check several connections concurrently. The result has a boolean or an error for each."""
-        asking = (self._may_follow(job_id, sid, owner) for sid in sids)
+        asking = (self._may_follow(target, sid) for sid in sids)
         answers: dict[str, bool | Exception] = {}
         for sid, answer in zip(
             sids, await asyncio.gather(*asking, return_exceptions=True), strict=True
@@ -145,12 +140,12 @@ class SubjectRights:
     def ended(self, job_id: str, sid: str, refusal: Refusal) -> None:
         self._on_ended(sid, job_id, refusal)
 
-    async def _may_follow(self, job_id: str, sid: str, owner: str | None) -> bool:
+    async def _may_follow(self, target: JobTarget, sid: str) -> bool:
         for _ in range(MAX_TOKENS):
             subject = self._subject_of(sid)
             if subject is None:
                 break
-            allowed = await self._authorizer.allows(subject, job_id, owner)
+            allowed = await self._authorizer.allows(subject, FOLLOW, target)
             # The connection may have refreshed its token during the check.
             if self._subject_of(sid) is subject:
                 return allowed

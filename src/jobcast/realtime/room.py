@@ -11,13 +11,14 @@ from typing import Final
 from msgspec import UNSET, Struct
 
 from jobcast.errors import JobcastError, TransportUnavailable
-from jobcast.events import Cursor, Joined, packet_of
+from jobcast.events import NO_INFO, Cursor, Joined, packet_of
 from jobcast.realtime import metrics
 from jobcast.realtime.authorization import Grant
 from jobcast.realtime.connection.frames import ROOT, FrameBatch, notice
 from jobcast.realtime.gap import Gap
 from jobcast.realtime.outlet import Outlet
 from jobcast.realtime.recent import Recent
+from jobcast.targets import JobTarget
 from jobcast.transports.base import NO_RECORD, Message, Snapshot
 
 DISMISSED: Final = 8  # foreign records that a room remembers and ignores
@@ -73,8 +74,10 @@ class Room:
         self.followers: dict[str, Outlet] = {}
         self.epoch = NO_RECORD
         self.seq = 0
-        # The epoch and the owner of the record that all followers may follow.
-        self.allowed: tuple[str, str | None] = (NO_RECORD, None)
+        self.info = NO_INFO  # the description that the followers got with the latest ``joined``
+        # The record that all followers may follow, and its description when they were checked.
+        self._allowed_epoch = NO_RECORD
+        self.target = JobTarget(id=job_id)
         self.joining = 0  # number of joins in progress
         self.newcomers: dict[Newcomer, None] = {}  # joining followers that wait for the history
         # With one read at a time, a read can only miss the messages that arrive during it.
@@ -165,11 +168,17 @@ class Room:
 
     def needs_rights_check(self, snapshot: Snapshot) -> bool:
         """Return whether the followers' rights to this record have yet to be checked."""
+        allowed = self._allowed_epoch, self.target.owner
         return bool(
             self.followers
             and snapshot.epoch != NO_RECORD
-            and self.allowed != (snapshot.epoch, snapshot.owner)
+            and allowed != (snapshot.epoch, snapshot.owner)
         )
+
+    def allow(self, snapshot: Snapshot) -> None:
+        """Note that all followers may follow the record of a snapshot."""
+        self._allowed_epoch = snapshot.epoch
+        self.target = JobTarget.of(self.job_id, snapshot.info)
 
     def catch_up(self, snapshot: Snapshot, read_start: ReadStart) -> list[str]:
         """Bring the followers to the end of a snapshot.
@@ -195,8 +204,8 @@ class Room:
             merged = {message.seq: message for message in (*received, *snapshot.events)}
             later = [merged[seq] for seq in sorted(merged) if seq > self.seq]
             gap = Gap(self.seq, snapshot.complete_from).without(later)
-            self._send_history(gap.events(self.job_id, later))
-            self.seq = snapshot.seq
+            self._send_history([*gap.events(self.job_id, later), *self._description(snapshot)])
+            self._move_to(snapshot)
         return self._dismiss(read_start)
 
     def replay(self) -> bool:
@@ -225,7 +234,7 @@ class Room:
         if snapshot.epoch == self.epoch and len(since) < self.seq - snapshot.seq:
             return False
         if snapshot.epoch != NO_RECORD or not self.followers:
-            self.allowed = (snapshot.epoch, snapshot.owner)
+            self.allow(snapshot)
         messages = [*_record_messages(self.job_id, snapshot, after), *since]
         batch = FrameBatch(messages, self.job_id, self.namespace)
         for outlet in outlets:
@@ -253,10 +262,17 @@ class Room:
             self._send_history(gap.events(self.job_id, rest))
             self.seq = rest[-1].seq
 
+    def _description(self, snapshot: Snapshot) -> list[Message]:
+        """Return a ``joined`` if events that the followers missed may have changed the description.
+
+        The history has no ``job_info`` events.
+        """
+        return [joined_message(self.job_id, snapshot)] if snapshot.info != self.info else []
+
     def _move_to(self, snapshot: Snapshot) -> None:
         if snapshot.epoch in self._dismissed:
             self._dismissed.remove(snapshot.epoch)
-        self.epoch, self.seq = snapshot.epoch, snapshot.seq
+        self.epoch, self.seq, self.info = snapshot.epoch, snapshot.seq, snapshot.info
 
     def _dismiss(self, read_start: ReadStart) -> list[str]:
         """Drop the messages from before a read, and dismiss records that the store does not have.
@@ -319,5 +335,6 @@ def joined_message(job_id: str, snapshot: Snapshot) -> Message:
         seq=snapshot.seq,
         status=snapshot.state,
         complete_from=snapshot.complete_from if snapshot.complete_from > 1 else UNSET,
+        **snapshot.info.fields,
     )
     return notice(packet_of(joined))

@@ -5,17 +5,29 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
+from datetime import timedelta
+from typing import Any
 
 import pytest
 import socketio
 
 from jobcast.errors import InvalidMessage
-from jobcast.events import Cursor, JobComplete, JobEvent, JobStatus
+from jobcast.events import (
+    MAX_TAGS,
+    NO_INFO,
+    Cursor,
+    JobComplete,
+    JobEvent,
+    JobInfo,
+    JobStatus,
+    now,
+)
 from jobcast.testing.ends import (
     KEPT,
     Ends,
     attempt_of,
     batch_of,
+    described,
     failed,
     line_of,
     log,
@@ -26,8 +38,10 @@ from jobcast.testing.ends import (
     progress,
     publish_until_stored,
     queued,
+    retitled,
     retrying,
     started,
+    title_and_tags_of,
     until,
 )
 from jobcast.transports import (
@@ -141,7 +155,7 @@ class TransportContract:
         snapshot = await ends.source.snapshot(job_id)
         assert (snapshot.epoch, snapshot.seq, snapshot.state) == ("", 0, "pending")
         assert snapshot.events == ()
-        assert await ends.source.owner(job_id) is None
+        assert await ends.source.info(job_id) == NO_INFO
         after = await ends.source.snapshot(job_id, Cursor(epoch="another", seq=7))
         assert (after.epoch, after.recovered) == ("", False)
 
@@ -272,7 +286,7 @@ class TransportContract:
         await ends.publish(started(job_id), log(job_id), origin=bob)
 
         async def is_his() -> bool:
-            return await ends.source.owner(job_id) == "bob"
+            return (await ends.source.info(job_id)).owner == "bob"
 
         await until(is_his)
         his = await ends.wait_stored(job_id, 2)
@@ -563,7 +577,101 @@ class TransportContract:
         assert {message.epoch for message in snapshot.events} == {snapshot.epoch}
         cursor = Cursor(epoch=before.epoch, seq=1)
         assert not (await ends.source.snapshot(job_id, cursor)).recovered
-        assert await ends.source.owner(job_id) == "alice"
+        assert (await ends.source.info(job_id)).owner == "alice"
+
+    @on_both_ends
+    async def test_description_is_merged_from_the_events_of_a_job(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        sent, began = now(), now() + timedelta(seconds=1)
+        sending, run = Origin("alice", Run("aa")), Origin("alice", Run("aa", 1, "d1"))
+        by_sender: dict[str, Any] = {
+            "task": "reports.build", "title": "March report", "tags": ("project:7",),
+        }  # fmt: skip
+        await ends.publish(
+            described(queued(job_id), **by_sender, queue="slow", parent="42", created_at=sent),
+            origin=sending,
+        )
+        await ends.publish(
+            described(started(job_id), **by_sender, worker="celery@a", created_at=began), origin=run
+        )
+        await ends.publish(progress(job_id, 5), retrying(job_id, 2), origin=run)
+        expected = JobInfo(
+            **by_sender, queue="slow", parent="42", created_at=sent, worker="celery@a",
+            owner="alice",
+        )  # fmt: skip
+        assert (await ends.wait_stored(job_id, 4)).info == expected
+        assert await ends.source.info(job_id) == expected
+
+    @on_both_ends
+    async def test_job_info_is_sent_with_all_tags_and_is_no_history(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        await ends.source.subscribe(job_id)
+        run = Origin("alice", Run("aa", 1, "d1"))
+        tags = tuple(f"tag {n}" for n in range(MAX_TAGS))
+        await ends.publish(described(started(job_id), title="old", tags=tags[:2]), origin=run)
+        await ends.publish(
+            log(job_id), retitled(job_id, title='2 "new" über', tags=tags[1:3]), origin=run
+        )
+        await ends.publish(retitled(job_id, tags=(*tags[2:], "one more")), origin=run)
+        await ends.publish(retitled(job_id, title="late"), origin=Origin("alice", Run("aa", 0)))
+        await ends.publish(log(job_id), origin=run)
+        messages = await ends.wait_received(5)
+        assert [(m.seq, m.kind) for m in messages] == [
+            (1, "s"), (2, "l"), (3, "i"), (4, "i"), (5, "l"),
+        ]  # fmt: skip
+        assert [title_and_tags_of(m) for m in messages if m.kind == "i"] == [
+            ('2 "new" über', list(tags[:3])), ('2 "new" über', list(tags)),
+        ]  # fmt: skip
+        snapshot = await ends.wait_stored(job_id, 5)
+        assert snapshot.info == JobInfo(title='2 "new" über', tags=tags, owner="alice")
+        assert [m.seq for m in snapshot.events] == [1, 2, 5]
+        assert snapshot.complete_from == 1
+        resumed = await ends.source.snapshot(job_id, Cursor(epoch=snapshot.epoch, seq=3))
+        assert (resumed.recovered, [m.seq for m in resumed.events]) == (True, [5])
+
+    @on_both_ends
+    async def test_run_after_the_end_begins_another_description(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        alice = Origin("alice", Run("aa", 1, "d1"))
+        again, then = now(), Origin("alice", Run("bb"))
+        await ends.publish(
+            described(started(job_id), title="first", tags=("a",), created_at=now()), origin=alice
+        )
+        await ends.publish(JobComplete(job_id=job_id, result=None), origin=alice)
+        await ends.publish(retitled(job_id, title="after the end"), origin=alice)
+        ended = await ends.wait_stored(job_id, 2)
+        await ends.publish(described(queued(job_id), tags=("b",), created_at=again), origin=then)
+        begun = await ends.wait_stored(job_id, 3)
+        await ends.publish(failed(job_id), origin=then)
+        await ends.publish(started(job_id), origin=Origin("alice", Run("cc", 1, "d2")))
+        undescribed = await ends.wait_stored(job_id, 5)
+        assert (ended.info.title, ended.info.tags) == ("first", ("a",))
+        assert begun.info == JobInfo(tags=("b",), created_at=again, owner="alice")
+        assert undescribed.info == JobInfo(owner="alice")
+
+    @on_both_ends
+    async def test_record_of_another_owner_begins_another_description(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        alice, bob = (Origin(owner, Run(owner, 1, owner)) for owner in ("alice", "bob"))
+        await ends.publish(described(started(job_id), title="hers", tags=("a",)), origin=alice)
+        await ends.publish(described(started(job_id), tags=("b",)), origin=bob)
+        await ends.publish(retitled(job_id, title="hers"), origin=alice)
+        await ends.publish(log(job_id), origin=bob)
+        snapshot = await ends.wait_stored(job_id, 2)
+        assert snapshot.info == JobInfo(tags=("b",), owner="bob")
+
+    @on_both_ends
+    async def test_description_of_a_record_survives_its_first_owner(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        await ends.publish(described(queued(job_id), title="a title"))
+        await ends.publish(log(job_id), origin=Origin("alice", Run("aa", 1, "d1")))
+        snapshot = await ends.wait_stored(job_id, 2)
+        assert snapshot.info == JobInfo(title="a title", owner="alice")
 
     @on_both_ends
     async def test_positions_are_the_latest_seqs_of_the_records(

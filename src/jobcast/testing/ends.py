@@ -9,10 +9,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 
-from msgspec import Struct
+import msgspec
+from msgspec import Struct, structs
 
 from jobcast.errors import PublishFailed
-from jobcast.events import Cursor, JobError, JobEvent, JobLog, JobProgress, JobStatus
+from jobcast.events import (
+    Cursor,
+    JobError,
+    JobEvent,
+    JobInfoUpdate,
+    JobLog,
+    JobProgress,
+    JobStatus,
+)
 from jobcast.transports import (
     DEFAULT_PREFIX,
     NO_ORIGIN,
@@ -131,6 +140,16 @@ def started(job_id: str, attempt: int = 1) -> JobStatus:
     return JobStatus(job_id=job_id, status="started", attempt=attempt)
 
 
+def described(event: JobStatus, **fields: Any) -> JobStatus:
+    """Return a status with fields of the job's description."""
+    return structs.replace(event, **fields)
+
+
+def retitled(job_id: str, **fields: Any) -> JobInfoUpdate:
+    """Return the event of a job with another title or further tags."""
+    return JobInfoUpdate(job_id=job_id, **fields)
+
+
 def retrying(job_id: str, attempt: int) -> JobStatus:
     """Return the event of a job that waits for its next attempt."""
     return JobStatus(job_id=job_id, status="retrying", attempt=attempt)
@@ -204,6 +223,12 @@ def attempt_of(message: Message) -> int | None:
     """Return the attempt in a late log line, or None."""
     _, _, rest = message.packet.partition(',"attempt":')
     return int(rest.removesuffix("}]")) if rest else None
+
+
+def title_and_tags_of(message: Message) -> tuple[str | None, list[str] | None]:
+    """Return the title and the tags of a ``job_info`` event."""
+    _, payload = msgspec.json.decode(message.packet[2:], type=tuple[str, dict[str, Any]])
+    return payload.get("title"), payload.get("tags")
 
 
 def line_of(message: Message) -> str:

@@ -119,6 +119,6 @@ def _direct_calls(recorder: JobRecorder) -> Iterator[None]:
     context variable would not reach the contexts of asynchronous tests and threads.
     """
     with ExitStack() as replaced:
-        for name in ("progress", "log", "track", "stage"):
+        for name in ("progress", "log", "track", "stage", "set_title", "add_tags"):
             replaced.enter_context(patch.object(NO_JOB, name, recorder.report_directly(name)))
         yield

@@ -7,7 +7,19 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, Self, runtime_chec
 
 from msgspec import Struct
 
-from jobcast.events import Cursor, JobEvent, Kind, check_published, packet_head
+from jobcast.events import (
+    INFO,
+    NO_INFO,
+    STATUS,
+    Cursor,
+    JobEvent,
+    JobInfo,
+    Kind,
+    check_published,
+    encode_info,
+    info_of,
+    packet_head,
+)
 from jobcast.transports.runs import UNKNOWN_RUN, Run
 
 DEFAULT_HISTORY_TTL: Final = 3600  # seconds after the last event of a job that has ended
@@ -98,6 +110,8 @@ class Outgoing(Struct, frozen=True, kw_only=True):
     after: str = ""
     # Store the event only while the job is in this state.
     requires: Required = ""
+    # What the event adds to the description of the job, as the JSON of a JobInfo, or "".
+    info: str = ""
 
     @classmethod
     def of(
@@ -119,6 +133,7 @@ class Outgoing(Struct, frozen=True, kw_only=True):
             run=origin.run,
             after=origin.after if event.state == "started" else "",
             requires=requires,
+            info=encode_info(info_of(event)) if event.kind in (STATUS, INFO) else "",
         )
 
     @property
@@ -142,11 +157,16 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     epoch: str = NO_RECORD
     seq: int = 0
     state: str = "pending"
-    owner: str | None = None
+    info: JobInfo = NO_INFO
     events: tuple[Message, ...] = ()  # ordered by seq
     recovered: bool = False  # whether ``events`` has every event after the given cursor
     # The first seq of the complete history: events before it were trimmed. 1 if none was.
     complete_from: int = 1
+
+    @property
+    def owner(self) -> str | None:
+        """The subject that owns the job; None without an owner or a record."""
+        return self.info.owner
 
 
 class TransportPublisher(Protocol):
@@ -168,6 +188,12 @@ class TransportPublisher(Protocol):
         A run with another owner than the record's begins a new record. Other events with another
         owner are dropped. Of a past run, and after the end of a job, only log lines are stored.
         At most ``Retention.size`` log lines are stored after the end.
+
+        The ``info`` of each stored event is merged into the description of the job, as
+        :meth:`JobInfo.updated <jobcast.events.JobInfo.updated>` does. A new record, and a run that
+        begins after the end, start with the ``info`` of their first event. An event of the kind
+        ``INFO`` is sent with the title and the tags of the merged description, as
+        :func:`~jobcast.events.packet_tail` puts them at its end, and is no part of the history.
 
         The history of a job has its latest ``Retention.size`` log lines or somewhat more, its
         latest ``Retention.statuses`` statuses and terminal events, and its latest progress. A run
@@ -249,8 +275,8 @@ class Source(Protocol):
             TransportUnavailable: the store cannot be read.
         """
 
-    async def owner(self, job_id: str) -> str | None:
-        """Return the subject that owns the job, or None without an owner or a record.
+    async def info(self, job_id: str) -> JobInfo:
+        """Return the description of the job, with its owner; ``NO_INFO`` without a record.
 
         Raises:
             TransportUnavailable: the store cannot be read.

@@ -8,7 +8,7 @@ from operator import attrgetter
 
 from msgspec import structs
 
-from jobcast.events import LOG, PROGRESS
+from jobcast.events import INFO, LOG, PROGRESS
 from jobcast.transports.base import Message, Retention
 
 
@@ -49,7 +49,7 @@ class History:
         elif message.kind == LOG:
             self._lines.append(message)
             self._trim(self._lines, self._retention.size)
-        else:
+        elif message.kind != INFO:
             self._statuses.append(message)
             self._trim(self._statuses, self._retention.statuses)
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from jobcast.aio import LoopChange
 from jobcast.errors import PublishFailed
-from jobcast.events import Cursor
+from jobcast.events import Cursor, JobInfo
 from jobcast.transports.base import Message, Outgoing, Retention, Snapshot
 from jobcast.transports.leases import Finding, InMemoryLeases, Lease, LeaseTimeouts
 from jobcast.transports.prefix import DEFAULT_PREFIX
@@ -74,6 +74,10 @@ class MemoryBroker:
     def snapshot(self, job_id: str, after: Cursor | None) -> Snapshot:
         with self._lock:
             return self._records.snapshot(job_id, after)
+
+    def info(self, job_id: str) -> JobInfo:
+        with self._lock:
+            return self._records.info(job_id)
 
     def position(self, job_id: str) -> Cursor:
         with self._lock:
@@ -171,8 +175,8 @@ class MemorySource:
     async def positions(self, job_ids: Sequence[str]) -> list[Cursor]:
         return [self._broker.position(job_id) for job_id in job_ids]
 
-    async def owner(self, job_id: str) -> str | None:
-        return self._broker.snapshot(job_id, None).owner
+    async def info(self, job_id: str) -> JobInfo:
+        return self._broker.info(job_id)
 
     async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
         return self._broker.leases.scan(terms)

@@ -7,7 +7,18 @@ import time
 from collections import OrderedDict
 from typing import Final
 
-from jobcast.events import LOG, TERMINAL_STATES, Cursor, packet_tail
+from msgspec import structs
+
+from jobcast.events import (
+    INFO,
+    LOG,
+    NO_INFO,
+    TERMINAL_STATES,
+    Cursor,
+    JobInfo,
+    decode_info,
+    packet_tail,
+)
 from jobcast.transports.base import (
     Message,
     Outgoing,
@@ -31,7 +42,7 @@ class Record:
         self.epoch = secrets.token_hex(8)
         self.seq = 0
         self.state = "pending"
-        self.owner = owner
+        self.info = JobInfo(owner=owner)
         self.history = History(retention)
         self._retention = retention
         self._late = 0  # log lines after the end
@@ -39,6 +50,10 @@ class Record:
         self.numbers: dict[str, int] = {}
         self.runs = Runs()
         self.expires_at = 0.0
+
+    @property
+    def owner(self) -> str | None:
+        return self.info.owner
 
     @property
     def has_ended(self) -> bool:
@@ -82,11 +97,15 @@ class Record:
             self.history.progress = None
             if self.has_ended:
                 self.history.clear()
+                self.info = JobInfo(owner=self.owner)
+        if outgoing.info:
+            self.info = self.info.updated(decode_info(outgoing.info))
         if outgoing.state == "started":
             self.runs.count += outgoing.begins
             run = self.runs.count
         self.seq += 1
-        packet = outgoing.head + packet_tail(self.seq, run, attempt)
+        shown = self.info if outgoing.kind == INFO and outgoing.info else NO_INFO
+        packet = outgoing.head + packet_tail(self.seq, run, attempt, shown)
         message = Message(self.epoch, self.seq, outgoing.kind, packet)
         self.history.add(message)
         if outgoing.state is not None:
@@ -116,12 +135,12 @@ class Record:
         self.runs.retire(outgoing.run)
         self.runs.count = 0
         self.epoch, self.seq, self.state = secrets.token_hex(8), 0, "pending"
-        self.owner = outgoing.owner
+        self.info = JobInfo(owner=outgoing.owner)
         self.history, self._late = History(self._retention), 0
 
     def _set_owner(self, owner: str) -> None:
         """Set the owner, in a new epoch: followers of an unowned job must be authorized again."""
-        self.owner = owner
+        self.info = structs.replace(self.info, owner=owner)
         self.renew_epoch()
 
     def has_to_wait(self, outgoing: Outgoing, publisher: str) -> bool:
@@ -150,7 +169,7 @@ class Record:
             epoch=self.epoch,
             seq=self.seq,
             state=self.state,
-            owner=self.owner,
+            info=self.info,
             events=tuple(self.history.after(seen)),
             recovered=recovered,
             complete_from=complete_from,
@@ -224,6 +243,10 @@ class Records:
     def snapshot(self, job_id: str, after: Cursor | None) -> Snapshot:
         record = self.get(job_id)
         return Snapshot() if record is None else record.snapshot(after)
+
+    def info(self, job_id: str) -> JobInfo:
+        record = self.get(job_id)
+        return NO_INFO if record is None else record.info
 
     def position(self, job_id: str) -> Cursor:
         record = self.get(job_id)

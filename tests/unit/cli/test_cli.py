@@ -42,6 +42,14 @@ def run(monkeypatch: pytest.MonkeyPatch) -> object:
             {"JOBCAST_JWT_SECRET": SECRET, "JOBCAST_AUTHORIZE": "no.such:rule"},
             "JOBCAST_AUTHORIZE names no.such:rule, which cannot be imported",
         ),
+        (
+            ["serve"],
+            {
+                "JOBCAST_JWT_SECRET": SECRET,
+                "JOBCAST_AUTHORIZE": "tests.unit.realtime.test_authorization:former",
+            },
+            "which takes (subject, job_id, owner); a rule takes (subject, action, target)",
+        ),
         (["watch"], {}, "Missing argument 'ID...'"),
         (["watch", "a"], {}, "to sign a token, set JOBCAST_JWT_SECRET"),
         (["watch", "a b", "--token", "t"], {}, "Error: a job id has 1 to 128 characters"),
@@ -138,6 +146,25 @@ def test_token_command_prints_only_the_token(run: object) -> None:
     assert claims["exp"] - claims["iat"] == 60
     every = run("token", "--all-jobs", **env)  # type: ignore[operator]
     assert jwt.decode(every.output.strip(), SECRET, ["HS256"], audience="jobs")["jobs"] == ["*"]
+
+
+def test_token_command_grants_actions_and_feeds(run: Callable[..., Result]) -> None:
+    arguments = [
+        "--job",
+        "a",
+        "--can",
+        "cancel",
+        "--can",
+        "list",
+        "--feed",
+        "tag:x",
+        "--feed",
+        "all",
+    ]
+    result = run("token", *arguments, JOBCAST_JWT_SECRET=SECRET)
+    claims = jwt.decode(result.output.strip(), SECRET, ["HS256"])
+    granted = {"jobs": ["a"], "can": ["cancel", "list"], "feeds": ["tag:x", "all"]}
+    assert {name: claims[name] for name in granted} == granted
 
 
 def test_token_command_signs_with_the_first_secret(run: object) -> None:

@@ -416,7 +416,9 @@ def texts_of(event: JobEvent) -> list[Any]:
 
 def test_all_texts_become_plain_str(kept: Kept) -> None:
     job = Job(kept, Mark("a"), origin=Origin(owner_of(Mark("alice"))))
-    job.started(task=Mark("t"))
+    job.set_title(Mark("a title"))
+    job.add_tags(Mark("a tag"))
+    job.started()
     job.log(Mark("a line"), Mark("WARNING"))
     with job.stage(Mark("s"), of=2), job.stage(Mark("inner")):
         job.progress(10, Mark("x"))

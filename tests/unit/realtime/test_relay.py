@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from jobcast.errors import TransportUnavailable
 from jobcast.events import (
+    NO_INFO,
     Cursor,
     JobComplete,
     JobEvent,
+    JobInfo,
     JobLog,
     JobProgress,
     JobStatus,
@@ -27,6 +29,7 @@ from jobcast.realtime.authorization import Grant
 from jobcast.realtime.recent import Recent
 from jobcast.realtime.relay import QUIET_CHECK, Relay
 from jobcast.realtime.rights import NOT_FOUND, NotAllowed
+from jobcast.targets import JobTarget
 from jobcast.transports import Message, Outgoing, Retention, Snapshot
 from jobcast.transports.record import Record
 from tests.support import eventually
@@ -69,8 +72,8 @@ class UnreliableSource:
     async def unsubscribe(self, job_id: str) -> None:
         self.subscriptions.remove(job_id)
 
-    async def owner(self, job_id: str) -> str | None:
-        return None
+    async def info(self, job_id: str) -> JobInfo:
+        return NO_INFO
 
     async def positions(self, job_ids: Sequence[str]) -> list[Cursor]:
         self.position_reads += 1
@@ -178,18 +181,21 @@ class OwnersOnly:
         self.answers.set()
         self.unavailable = False
 
-    async def refused(
-        self, job_id: str, sids: Sequence[str], owner: str | None
-    ) -> Mapping[str, Refusal]:
-        self.checked += [(sid, owner) for sid in sids]
+    async def refused(self, target: JobTarget, sids: Sequence[str]) -> Mapping[str, Refusal]:
+        self.checked += [(sid, target.owner) for sid in sids]
         await self.answers.wait()
         if self.unavailable:
             raise TransportUnavailable("not now")
-        return {sid: NOT_FOUND for sid in sids if sid.split("-")[0] not in (owner, "admin")}
+        return {sid: NOT_FOUND for sid in sids if sid.split("-")[0] not in (target.owner, "admin")}
 
     def ended(self, job_id: str, sid: str, refusal: Refusal) -> None:
         assert refusal is NOT_FOUND
         self.ended_sids.append(sid)
+
+
+def granted(owner: str | None, job_id: str = JOB) -> Grant:
+    """Return the right to follow a job of this owner."""
+    return Grant(JobTarget(id=job_id, owner=owner))
 
 
 async def start_relay(
@@ -496,7 +502,7 @@ async def start_followed_relay(
     )
     followers = [Recorder(sid) for sid in sids]
     for follower in followers:
-        await relay.join(JOB, follower, None, Grant("alice"))
+        await relay.join(JOB, follower, None, granted("alice"))
     assert rights.checked == []
     return relay, source, followers
 
@@ -551,8 +557,8 @@ async def test_rights_are_checked_when_a_record_gets_an_owner() -> None:
     rights = OwnersOnly()
     relay, source = await start_relay(log("ownerless"), rights=rights)
     stranger = Recorder("mallory")
-    await relay.join(JOB, stranger, None, Grant(None))
-    source.record.owner = "alice"
+    await relay.join(JOB, stranger, None, granted(None))
+    source.record.info = JobInfo(owner="alice")
     source.loss = 1
     source.publish(log("lost"))
     source.loss = 0
@@ -569,8 +575,8 @@ async def test_rights_of_newcomer_are_checked_if_the_owner_changes_during_join()
     replace_record(source, "bob", "bob's")
     alice, bob = Recorder("alice"), Recorder("bob")
     refused, accepted = await asyncio.gather(
-        relay.join(JOB, alice, None, Grant("alice")),
-        relay.join(JOB, bob, None, Grant("alice")),
+        relay.join(JOB, alice, None, granted("alice")),
+        relay.join(JOB, bob, None, granted("alice")),
         return_exceptions=True,
     )
     assert isinstance(refused, NotAllowed)
@@ -594,7 +600,7 @@ async def test_join_waits_for_the_rights_check_of_followers() -> None:
     source.deliver()
     await eventually(lambda: rights.checked, "rights check")
     bob = Recorder("bob")
-    joining = asyncio.create_task(relay.join(JOB, bob, None, Grant("bob")))
+    joining = asyncio.create_task(relay.join(JOB, bob, None, granted("bob")))
     await settle()
     assert not joining.done()
     rights.answers.set()
@@ -613,7 +619,7 @@ async def test_no_event_is_sent_until_rights_are_checked(monkeypatch: pytest.Mon
     source.deliver()
     await eventually(lambda: len(rights.checked) > 6, "further checks")
     with pytest.raises(TransportUnavailable):
-        await relay.join(JOB, Recorder("bob"), None, Grant("bob"))
+        await relay.join(JOB, Recorder("bob"), None, granted("bob"))
     assert alice.lines == admin.lines == ["alice's"]
     rights.unavailable = False
     await eventually(lambda: admin.lines == ["alice's", "bob's"], "line of the new record")
@@ -647,7 +653,7 @@ async def test_slow_rights_check_does_not_delay_other_jobs(monkeypatch: pytest.M
     slow = [f"slow-{number}" for number in range(5)]
     followers = {job_id: Recorder("admin") for job_id in [*slow, "quick"]}
     for job_id, follower in followers.items():
-        await relay.join(job_id, follower, None, Grant("alice"))
+        await relay.join(job_id, follower, None, granted("alice", job_id))
     rights.answers.clear()
     for job_id in slow:
         sources.records[job_id] = Record("bob", RETENTION)
@@ -691,8 +697,8 @@ class ManyJobs:
 
     async def unsubscribe(self, job_id: str) -> None: ...
 
-    async def owner(self, job_id: str) -> str | None:
-        return self.records[job_id].owner
+    async def info(self, job_id: str) -> JobInfo:
+        return self.records[job_id].info
 
     async def positions(self, job_ids: Sequence[str]) -> list[Cursor]:
         return [self.records[job_id].position for job_id in job_ids]

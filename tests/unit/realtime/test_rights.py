@@ -8,8 +8,11 @@ from typing import Any
 
 from jobcast.realtime.application_function import FunctionTimeout
 from jobcast.realtime.rights import CHECKED_AT_ONCE, NOT_FOUND, UNDECIDED, SubjectRights
+from jobcast.targets import JobTarget
 from jobcast.tokens import Subject
 from tests.support import TIMEOUT
+
+TARGET = JobTarget(id="job", owner="bob")
 
 
 class Always:
@@ -28,7 +31,7 @@ async def test_constant_token_refreshes_do_not_delay_other_followers() -> None:
     authorizer: Any = Always()
     rights = SubjectRights(authorizer, subject_of, lambda *_: None)
     async with asyncio.timeout(TIMEOUT):
-        refused = await rights.refused("job", ["steady", "restless"], "bob")
+        refused = await rights.refused(TARGET, ["steady", "restless"])
     assert refused == {"restless": NOT_FOUND}
 
 
@@ -46,6 +49,6 @@ async def test_no_further_group_is_checked_after_a_timeout() -> None:
     subjects = {sid: Subject(sub=sid, expires_at=0, claims={}) for sid in sids}
     authorizer: Any = Hanging()
     rights = SubjectRights(authorizer, subjects.get, lambda *_: None)
-    refused = await rights.refused("job", sids, "bob")
+    refused = await rights.refused(TARGET, sids)
     assert checked == sids[:CHECKED_AT_ONCE]
     assert refused == dict.fromkeys(["0", *sids[CHECKED_AT_ONCE:]], UNDECIDED)

@@ -34,7 +34,7 @@ export function JobPage({ jobId, listed }: Props): ReactElement {
   const job = useJob(jobId);
   const heading = useRef<HTMLHeadingElement>(null);
   const [target, setTarget] = useState<LogTarget | null>(null);
-  const name = jobName(jobId, listed?.title ?? null, job.task ?? listed?.task ?? null);
+  const name = jobName(jobId, job.title ?? listed?.title ?? null, job.task ?? listed?.task ?? null);
   const title = pageTitle(job, name);
   useEffect(() => {
     document.title = title;

@@ -26,7 +26,7 @@ interface Props {
 export const JobRow = memo(function JobRow({ job, state, isOpen, onRemove }: Props): ReactElement {
   const { jobId } = job;
   const [problem, setProblem] = useState<string | null>(null);
-  const name = jobName(jobId, job.title, state.task ?? job.task);
+  const name = jobName(jobId, state.title ?? job.title, state.task ?? job.task);
   const remove = (): void => {
     setProblem(null);
     onRemove(jobId).catch((error: unknown) => setProblem(errorMessage(error)));

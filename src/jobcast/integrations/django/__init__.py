@@ -12,15 +12,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jobcast.integrations.django.database import rule
     from jobcast.integrations.django.sessions import authenticate
     from jobcast.integrations.django.task import ProgressTask
 
-__all__ = ["ProgressTask", "authenticate"]
+__all__ = ["ProgressTask", "authenticate", "rule"]
 
 # Imported on first access: Django imports this package before its own settings are complete.
 _HOMES = {
     "ProgressTask": "jobcast.integrations.django.task",
     "authenticate": "jobcast.integrations.django.sessions",
+    "rule": "jobcast.integrations.django.database",
 }
 
 

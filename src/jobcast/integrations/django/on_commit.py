@@ -31,7 +31,9 @@ class _Send:
         """Publish the job as queued, and withdraw it when this callback is discarded."""
         task, options = self._task, self._options
         job_id, headers = job_id_of(options["task_id"]), headers_of_options(options)
-        self._reservation = reservation = reserve(task.app, task.name, job_id, headers)
+        args, kwargs = self._call
+        reservation = reserve(task.app, task.name, job_id, headers, args or (), kwargs)
+        self._reservation = reservation
         if reservation is not None:
             discarded = weakref.finalize(self, reservation.withdraw, RolledBack())
             # A process that exits is like one that dies: the lease expires.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import time
 from importlib import import_module
@@ -11,13 +10,12 @@ from threading import Thread
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
-import django
-from django.apps import apps
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY
 
 from jobcast.errors import SettingsError, TransportError
 from jobcast.integrations.django import conf
+from jobcast.integrations.django.database import database
 from jobcast.issuing import default_settings
 from jobcast.revocation import revoke
 
@@ -92,17 +90,11 @@ def authenticate(connection: HTTPConnection) -> Subject | None:
     It queries the database, so it runs in a thread. The subject expires like a token, so that the
     client connects again, and the session is read again: it may have been deleted meanwhile.
     """
-    _set_up()
-    from django.db import close_old_connections
-
     key = connection.cookies.get(settings.SESSION_COOKIE_NAME)
     if not key:
         return None
-    close_old_connections()
-    try:
+    with database():
         return _subject_of_session(import_module(settings.SESSION_ENGINE).SessionStore(key))
-    finally:
-        close_old_connections()
 
 
 class SessionCopy(dict[str, Any]):
@@ -137,9 +129,3 @@ def _subject_of_session(session: Any) -> Subject | None:
         expires_at=min(session.get_expiry_date().timestamp(), time.time() + conf.token_ttl()),
         claims={"jti": token_id},
     )
-
-
-def _set_up() -> None:
-    """Set up Django in a process that only imports this module, such as one of several workers."""
-    if not apps.ready and "DJANGO_SETTINGS_MODULE" in os.environ:
-        django.setup()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -10,13 +10,14 @@ from celery.contrib.django.task import DjangoTask
 from celery.result import AsyncResult
 from celery.utils import uuid
 
-from jobcast.celery.signatures import JobSignature
+from jobcast.celery.signatures import JobSignature, job_headers
 from jobcast.celery.task import ProgressTask as CeleryProgressTask
 from jobcast.integrations.django.on_commit import send_on_commit
+from jobcast.publishing.identity import owner_of
 
 
-class OwnedSignature(JobSignature):
-    """A signature of a job with an owner, which can be sent at the end of a transaction."""
+class OnCommitSignature(JobSignature):
+    """A signature of a job, which can be sent at the end of a transaction."""
 
     def delay_on_commit(self, *args: Any, **kwargs: Any) -> AsyncResult:
         """Send the task when the transaction commits: see :meth:`ProgressTask.delay_on_commit`."""
@@ -49,12 +50,25 @@ class ProgressTask(CeleryProgressTask, DjangoTask):
 
     abstract = True
 
-    def owned_by(self, owner: str | int | UUID) -> OwnedSignature:
+    def as_job(
+        self,
+        *,
+        owner: str | int | UUID | None = None,
+        title: object = None,
+        tags: Iterable[str] = (),
+    ) -> OnCommitSignature:
+        """Return a signature of this task, with an owner, a title and tags of its job.
+
+        >>> build.as_job(owner=request.user.pk, title=report.name).delay_on_commit(report.pk)
+        """
+        return OnCommitSignature.of(self, job_headers(owner=owner, title=title, tags=tags))
+
+    def owned_by(self, owner: str | int | UUID) -> OnCommitSignature:
         """Return a signature of this task whose job the subject ``owner`` may follow.
 
         >>> build.owned_by(request.user.pk).delay_on_commit(report.pk)
         """
-        return OwnedSignature.of(self, owner)
+        return self.as_job(owner=owner_of(owner))
 
     def delay_on_commit(self, *args: Any, **kwargs: Any) -> AsyncResult:
         """Send the task when the current transaction commits.

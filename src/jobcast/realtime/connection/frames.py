@@ -7,7 +7,7 @@ from typing import Final
 
 from engineio.packet import MESSAGE, Packet
 
-from jobcast.events import PROGRESS, STATUS
+from jobcast.events import INFO, PROGRESS, STATUS
 from jobcast.transports.base import NO_RECORD, Message
 
 ROOT: Final = "/"  # the default namespace, which packets do not name
@@ -24,8 +24,8 @@ class FrameBatch:
 
     Args:
         messages: the messages to send.
-        job_id: the job that the messages belong to, or None. An unsent progress event of the job
-            is replaced by a newer one.
+        job_id: the job that the messages belong to, or None. An unsent progress or info event of
+            the job is replaced by a newer one.
         namespace: the Socket.IO namespace of the packets.
     """
 
@@ -85,7 +85,12 @@ class FrameBatch:
 
         A packet with a key replaces an unsent packet with the same key.
         """
-        return [self.job_id if message.kind == PROGRESS else None for message in self.messages]
+        return [
+            self.job_id if message.kind == PROGRESS
+            else f"{self.job_id} {INFO}" if message.kind == INFO
+            else None
+            for message in self.messages
+        ]  # fmt: skip
 
 
 def notice(packet: str) -> Message:

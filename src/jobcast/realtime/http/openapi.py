@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from jobcast.events import JOB_ID_MAX_LENGTH, LEVELS, PROTOCOL_VERSION, REASONS
+from jobcast.events import (
+    JOB_ID_MAX_LENGTH,
+    LEVELS,
+    MAX_TAGS,
+    PROTOCOL_VERSION,
+    REASONS,
+    TITLE_MAX_LENGTH,
+)
 from jobcast.realtime.http.request import MAX_LINES, MAX_WAIT, STREAM_JOBS
 from jobcast.settings import Settings
 
@@ -61,6 +68,13 @@ _SCHEMAS: Final[Schema] = {
                 "examples": ["pending", "queued", "started", "retrying", "complete", "error"],
             },
             "task": {"type": "string", "description": "the Celery task's name"},
+            "title": {"type": "string", "maxLength": TITLE_MAX_LENGTH},
+            "tags": {"type": "array", "maxItems": MAX_TAGS, "items": _TEXT},
+            "queue": _TEXT,
+            "worker": {"type": "string", "description": "the worker that runs the job"},
+            "parent": {"type": "string", "description": "the job that sent this one"},
+            "owner": {"type": "string", "description": "the subject that owns the job"},
+            "created_at": {**_TIME, "description": "when the job was sent"},
             "attempt": {"type": "integer", "minimum": 1},
             "run": {"type": "integer", "minimum": 1},
             "progress": {"$ref": "#/components/schemas/Progress"},

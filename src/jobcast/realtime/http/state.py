@@ -12,6 +12,7 @@ from jobcast.transports.base import NO_RECORD, Message, Snapshot
 
 # The fields of the latest run that each status sets.
 _STATUS_FIELDS: Final = ("task", "attempt", "run")
+_RETRY_FIELDS: Final = ("retry_at", "error", "message")
 _EVENT_FIELDS: Final = ("job_id", "timestamp", "seq")  # fields that every event has
 
 
@@ -23,7 +24,11 @@ def state_of(job_id: str, snapshot: Snapshot, lines: int = 0) -> dict[str, Any]:
         snapshot: the job's whole record.
         lines: the number of latest log lines to include.
     """
-    state: dict[str, Any] = {"job_id": job_id, "status": snapshot.state}
+    state: dict[str, Any] = {
+        "job_id": job_id,
+        "status": snapshot.state,
+        **msgspec.to_builtins(snapshot.info),
+    }
     logs = [message for message in snapshot.events if message.kind == LOG]
     for message in snapshot.events:
         if message.kind != LOG:
@@ -92,7 +97,7 @@ def _apply_status(state: dict[str, Any], event: Mapping[str, Any]) -> None:
         state[f"{status}_at"] = event["timestamp"]
     state.pop("retry", None)
     if status == "retrying":
-        state["retry"] = _without(event, (*_EVENT_FIELDS, "status", *_STATUS_FIELDS))
+        state["retry"] = {name: event[name] for name in _RETRY_FIELDS if name in event}
 
 
 def _line(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,16 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from jobcast.events import JOB_EVENTS, Kind, job_of, packet_tail, room_of
+from jobcast.events import (
+    INFO,
+    JOB_EVENTS,
+    NO_INFO,
+    Kind,
+    decode_info,
+    job_of,
+    packet_tail,
+    room_of,
+)
 from jobcast.transports.base import Outgoing, Predecessor, Required
 from jobcast.transports.leases import Lease
 from jobcast.transports.runs import UNKNOWN_RUN, Run
@@ -33,6 +42,7 @@ class EventFields(Struct, frozen=True, gc=False, omit_defaults=True):
     run: Run = UNKNOWN_RUN
     after: str = ""
     requires: Required = ""
+    info: str = ""
 
 
 class Emit(Struct, frozen=True, gc=False):
@@ -78,7 +88,8 @@ def encode(outgoing: Outgoing, publisher: str) -> bytes:
     """Encode a job event as python-socketio's message for an ``emit`` to the job's room."""
     name, payload = _split(outgoing.head)
     # A stock server passes the publisher's number on to its clients as the seq.
-    payload += packet_tail(max(1, outgoing.number)).removesuffix("]")
+    info = decode_info(outgoing.info) if outgoing.kind == INFO else NO_INFO
+    payload += packet_tail(max(1, outgoing.number), info=info).removesuffix("]")
     fields = EventFields(
         publisher=publisher,
         number=outgoing.number,
@@ -89,6 +100,7 @@ def encode(outgoing: Outgoing, publisher: str) -> bytes:
         run=outgoing.run,
         after=outgoing.after,
         requires=outgoing.requires,
+        info=outgoing.info,
     )
     return msgspec.json.encode(
         Emit(
@@ -118,6 +130,7 @@ def decode(body: bytes | str) -> tuple[Outgoing, str]:
     end = payload.rindex('"seq":') + len('"seq":')
     fields = emit.jobcast
     Predecessor.parse(fields.after)
+    decode_info(fields.info)
     outgoing = Outgoing(
         job_id=job_id,
         kind=fields.kind,
@@ -129,6 +142,7 @@ def decode(body: bytes | str) -> tuple[Outgoing, str]:
         run=fields.run,
         after=fields.after,
         requires=fields.requires,
+        info=fields.info,
     )
     return outgoing, fields.publisher
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from jobcast.aio import BackgroundTasks, LoopChange, LoopLock, cancel_and_wait
 from jobcast.errors import TransportUnavailable
-from jobcast.events import Cursor
+from jobcast.events import Cursor, JobInfo
 from jobcast.transports.amqp.codec import decode, decode_leases
 from jobcast.transports.amqp.connection import Address
 from jobcast.transports.amqp.consumer import Consumer
@@ -121,8 +121,8 @@ class KombuSource:
     async def positions(self, job_ids: Sequence[str]) -> list[Cursor]:
         return [self._records.position(job_id) for job_id in job_ids]
 
-    async def owner(self, job_id: str) -> str | None:
-        return self._records.snapshot(job_id, None).owner
+    async def info(self, job_id: str) -> JobInfo:
+        return self._records.info(job_id)
 
     async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
         # Every process has its own history, so each publishes its own findings.

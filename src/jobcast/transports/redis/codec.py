@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from jobcast.events import LOG, Kind
+from jobcast.events import LOG, JobInfo, Kind, decode_info
 from jobcast.transports.base import Message
 
 
@@ -28,6 +28,14 @@ def parse_event(epoch: str, data: bytes) -> Message:
     """
     seq, kind, packet = data.decode().split(" ", 2)
     return Message(epoch, int(seq), cast("Kind", kind), packet)
+
+
+def parse_info(info: bytes | None, owner: bytes | None) -> JobInfo:
+    """Parse the description of a job, and the field with its owner.
+
+    Records of earlier versions have no description.
+    """
+    return decode_info(info or b"", None if owner is None else owner.decode())
 
 
 def parse_line(epoch: str, entry: Any) -> Message:

@@ -8,10 +8,10 @@ from typing import Any, Final, cast
 from msgspec import structs
 
 from jobcast.errors import TransportUnavailable
-from jobcast.events import Cursor
+from jobcast.events import Cursor, JobInfo
 from jobcast.transports.base import NO_RECORD, Snapshot, can_resume
 from jobcast.transports.redis.batcher import ScriptBatcher
-from jobcast.transports.redis.codec import parse_event, parse_line, seq_before
+from jobcast.transports.redis.codec import parse_event, parse_info, parse_line, seq_before
 from jobcast.transports.redis.lua import script
 from jobcast.transports.redis.names import Keys, Names
 from jobcast.transports.redis.servers import ASYNC_REDIS_ERRORS, AsyncClient
@@ -69,19 +69,20 @@ class History:
             for epoch, seq in answers
         ]
 
-    async def owner(self, job_id: str) -> str | None:
-        """Return the owner of a job; None if it has none or there is no record.
+    async def info(self, job_id: str) -> JobInfo:
+        """Return the description of a job, with its owner.
 
         Raises:
             TransportUnavailable: the store cannot be read.
         """
         try:
-            owner = await cast(
-                "Awaitable[bytes | None]", self._client.hget(self._names.of(job_id).state, "owner")
+            info, owner = await cast(
+                "Awaitable[list[bytes | None]]",
+                self._client.hmget(self._names.of(job_id).state, "info", "owner"),
             )
         except ASYNC_REDIS_ERRORS as exc:
             raise TransportUnavailable(f"could not read job {job_id}: {exc}") from exc
-        return None if owner is None else owner.decode()
+        return parse_info(info, owner)
 
     async def _read(self, keys: Keys, seen: int) -> Snapshot:
         """Read the record, with its events after the seq ``seen``."""
@@ -92,7 +93,7 @@ class History:
 
 def snapshot_of(answer: list[Any], seen: int) -> Snapshot:
     """Parse the answer of ``read.lua`` about the events after the seq ``seen``."""
-    (epoch, seq, state, owner, progress, trimmed, logged), statuses, oldest, lines = answer
+    (epoch, seq, state, owner, info, progress, trimmed, logged), statuses, oldest, lines = answer
     if epoch is None:
         return Snapshot()
     record = epoch.decode()
@@ -107,7 +108,7 @@ def snapshot_of(answer: list[Any], seen: int) -> Snapshot:
         epoch=record,
         seq=int(seq),
         state=state.decode(),
-        owner=None if owner is None else owner.decode(),
+        info=parse_info(info, owner),
         events=tuple(sorted(events, key=lambda message: message.seq)),
         complete_from=max(int(trimmed or 0), trimmed_line) + 1,
     )

@@ -75,6 +75,7 @@ def calls(batch: Sequence[Outgoing], names: Names, limit: int = MAX_MESSAGE) -> 
         for outgoing in events:
             if some and (
                 outgoing.after
+                or outgoing.info
                 or outgoing.requires
                 or some[-1].requires
                 or outgoing.run != some[-1].run
@@ -94,7 +95,7 @@ def arguments(call: Call, publisher: str, known: Position, deadline: str) -> Ite
     run = str(first.run) if first.run.is_known else ""
     owner = first.owner or ""
     after = str(Predecessor.parse(first.after)) if first.after else ""
-    head = publisher, call.follows, owner, after, run, first.requires, *known, deadline
+    head = publisher, call.follows, owner, after, run, first.requires, *known, deadline, first.info
     events = ((o.number, o.kind, o.state or "", o.head) for o in call.events)
     return chain(head, chain.from_iterable(events))
 

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError, SlotNotCoveredError
 
 from jobcast.aio import BackgroundTasks, Backoff, LoopChange, LoopLock, cancel_and_wait
 from jobcast.errors import TransportUnavailable
-from jobcast.events import Cursor
+from jobcast.events import Cursor, JobInfo
 from jobcast.transports.base import Message, Outgoing, Retention, Snapshot
 from jobcast.transports.canary import Canary, NotReceiving
 from jobcast.transports.leases import Finding, LeaseTimeouts
@@ -181,8 +181,8 @@ class RedisSource:
     async def positions(self, job_ids: Sequence[str]) -> list[Cursor]:
         return await self.history.positions(job_ids)
 
-    async def owner(self, job_id: str) -> str | None:
-        return await self.history.owner(job_id)
+    async def info(self, job_id: str) -> JobInfo:
+        return await self.history.info(job_id)
 
     async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
         return await scan_leases(self.client, self._names, self._publisher.publisher_id, terms)

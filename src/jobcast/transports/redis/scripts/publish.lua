@@ -13,7 +13,7 @@
 -- seq, so none of them can be evicted without the others. A log line in the stream has the distance to
 -- the seq of the line before it (d). If the line before the oldest one has a seq, it was trimmed or
 -- evicted. 'trimmed' is the latest seq among the statuses, and the events of former runs, that were
--- removed. 'logged' is the seq of the latest log line.
+-- removed. 'logged' is the seq of the latest log line. 'info' is the description of the job as JSON.
 --
 -- ARGV: 1 publisher
 --       2 follows: the number of the publisher's event before these, or 0
@@ -24,6 +24,7 @@
 --       6 the state that the job has to be in, or ''; with a state there is exactly one event
 --       7 and 8 the epoch and seq of the publisher's latest answer for the job
 --       9 when the publisher gives up waiting, in seconds by this server's clock
+--       10 what the first event adds to the description of the job, as JSON, or ''
 --       then for each event: number, kind, state or '', head
 -- Returns the latest seq, or the seq and the epoch if the publisher does not know the epoch, or nil
 -- if all events were dropped at once. Drops duplicates, and all events except log lines of a run that
@@ -33,10 +34,11 @@ local state_key, lines_key, channel = KEYS[1], KEYS[2], KEYS[3]
 local publisher, follows, owner = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local after, run, requires = ARGV[4], ARGV[5], ARGV[6]
 local known_epoch, deadline = ARGV[7], tonumber(ARGV[9])
-local FIRST = 10 -- index of the first event in ARGV
+local FIRST = 11 -- index of the first event in ARGV
 local JUMP = 1000000
 local REMEMBERED = 32 * 13 -- characters: ids of past runs
 local PUBLISHERS = 32 -- whose latest numbers are remembered
+local MAX_TAGS = 10
 local MAX_TRANSIT = 3600 -- seconds that an event may take to reach the store
 
 local time = redis.call('TIME')
@@ -190,6 +192,43 @@ else
     end
 end
 
+-- Merges the first event's description into that of the record, and returns the result.
+local function describe()
+    local stored = redis.call('HMGET', state_key, 'info')[1]
+    if not stored then
+        keep('info', ARGV[10])
+        return ARGV[10]
+    end
+    local info = cjson.decode(stored)
+    for name, value in pairs(cjson.decode(ARGV[10])) do
+        if name == 'tags' and info.tags then
+            local seen_tags = {}
+            for _, tag in ipairs(info.tags) do
+                seen_tags[tag] = true
+            end
+            for _, tag in ipairs(value) do
+                if not seen_tags[tag] and #info.tags < MAX_TAGS then
+                    info.tags[#info.tags + 1] = tag
+                end
+            end
+        elseif name ~= 'created_at' or not info.created_at then
+            info[name] = value
+        end
+    end
+    local merged = cjson.encode(info)
+    keep('info', merged)
+    return merged
+end
+
+-- Returns the title and the tags of a description as the end of a packet.
+local function title_and_tags(description)
+    local info, tail = cjson.decode(description), '}]'
+    if info.tags then
+        tail = ',"tags":' .. cjson.encode(info.tags) .. tail
+    end
+    return (info.title and ',"title":' .. cjson.encode(info.title) or '') .. tail
+end
+
 -- The number of log lines after the end.
 local stored_late = has_ended and tonumber(redis.call('HMGET', state_key, 'late')[1] or 0) or 0
 local late = stored_late
@@ -226,6 +265,7 @@ for i = FIRST, #ARGV, 4 do
             progress, late = nil, 0
             redis.call('HDEL', state_key, 'progress')
             if has_ended then
+                redis.call('HDEL', state_key, 'info')
                 redis.call('DEL', lines_key)
                 history_start, cleared = seq, logged
             end
@@ -237,6 +277,10 @@ for i = FIRST, #ARGV, 4 do
             end
             tail = ',"run":' .. runs .. '}]'
         end
+        if i == FIRST and ARGV[10] ~= '' then
+            local description = describe()
+            tail = kind == 'i' and title_and_tags(description) or tail
+        end
         local packet = head .. seq .. tail
         local message = seq .. ' ' .. kind .. ' ' .. packet
         if kind == 'l' then
@@ -246,7 +290,7 @@ for i = FIRST, #ARGV, 4 do
             logged, has_new_lines = seq, true
         elseif kind == 'p' then
             progress = message
-        else
+        elseif kind ~= 'i' then
             statuses[#statuses + 1] = seq
             statuses[#statuses + 1] = message
         end

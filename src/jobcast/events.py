@@ -395,9 +395,6 @@ class Draining(Struct, frozen=True, kw_only=True):
     closes_in: NonNegative  # seconds until the server closes the connection
 
 
-ServerMessage = Hello | Joined | JobGap | Left | TokenExpiring | Closing | Draining
-
-
 # --- client to server, and the acknowledgements -------------------------------------------------
 
 
@@ -427,14 +424,6 @@ class RefreshToken(Struct, frozen=True, kw_only=True):
     token: Token
 
 
-REQUESTS: Final[Mapping[str, type[Struct]]] = {
-    "connect": Auth,
-    "join_job": JoinJob,
-    "leave_job": LeaveJob,
-    "refresh_token": RefreshToken,
-}
-
-
 class JoinAccepted(Struct, frozen=True, kw_only=True):
     job_id: JobId
     status: OpenValue
@@ -459,13 +448,6 @@ class Refusal(Struct, frozen=True, kw_only=True):
     message: str
     retry_after: NonNegative | UnsetType = UNSET  # seconds until the request may be repeated
     ok: Literal[False] = False
-
-
-ACKNOWLEDGEMENTS: Final[Mapping[str, type[Struct]]] = {
-    "join_job": JoinAccepted,
-    "leave_job": LeaveAccepted,
-    "refresh_token": TokenAccepted,
-}
 
 
 # --- to and from the wire -----------------------------------------------------------------------
@@ -497,18 +479,6 @@ def parse_request(name: str, payload: object, cls: type[T]) -> T:
             the client.
     """
     return _convert(name, payload, cls)
-
-
-def parse_acknowledgement(name: str, payload: object) -> Struct:
-    """Return the server's acknowledgement of the request ``name``: acceptance or :class:`Refusal`.
-
-    Raises:
-        InvalidMessage: the acknowledgement violates the protocol.
-    """
-    if not isinstance(payload, Mapping) or "ok" not in payload:
-        raise InvalidMessage(name, "the acknowledgement has no ok")
-    accepted = ACKNOWLEDGEMENTS[name] if payload["ok"] else Refusal
-    return _convert(name, payload, accepted)
 
 
 def info_of(message: JobEvent | Joined) -> JobInfo:
@@ -568,11 +538,6 @@ def packet_tail(
     if run is not None:
         return f'{seq},"run":{run}}}]'
     return f"{seq}}}]" if attempt is None else f'{seq},"attempt":{attempt}}}]'
-
-
-def packet_of(message: ServerMessage) -> str:
-    """Return the Socket.IO packet of a message that is not part of a job's history."""
-    return f'42["{message.name}",{_encoder.encode(message).decode()}]'
 
 
 def _convert(name: str, payload: object, cls: type[T]) -> T:

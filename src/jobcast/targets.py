@@ -13,8 +13,6 @@ LIST: Final = "list"
 CANCEL: Final = "cancel"
 ACTIONS: Final = (FOLLOW, LIST, CANCEL)  # an open list: a newer version may ask about others
 
-MINE: Final = "mine"  # the feed of a subject's own jobs
-
 
 class JobTarget(Struct, frozen=True, kw_only=True):
     """A job that a subject wants to follow or to act on.

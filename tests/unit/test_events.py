@@ -55,14 +55,13 @@ from jobcast.events import (
     job_of,
     now,
     packet_head,
-    packet_of,
     packet_tail,
-    parse_acknowledgement,
     parse_event,
     parse_request,
     payload_of,
     room_of,
 )
+from jobcast.protocol import packet_of, parse_acknowledgement
 from jobcast.transports.base import Outgoing
 
 job_ids = st.from_regex(JOB_ID_PATTERN)

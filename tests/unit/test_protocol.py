@@ -14,10 +14,8 @@ from jsonschema.protocols import Validator
 
 from jobcast.errors import InvalidMessage
 from jobcast.events import (
-    ACKNOWLEDGEMENTS,
     JOB_EVENTS,
     PROTOCOL_VERSION,
-    REQUESTS,
     TOKEN_MAX_LENGTH,
     Closing,
     Cursor,
@@ -33,10 +31,10 @@ from jobcast.events import (
     RunStatus,
     State,
     TokenExpiring,
-    parse_acknowledgement,
     parse_event,
     parse_request,
 )
+from jobcast.protocol import ACKNOWLEDGEMENTS, REQUESTS, parse_acknowledgement
 
 PROTOCOL: Final = Path(__file__).resolve().parents[2] / "protocol"
 SCHEMA: Final[dict[str, Any]] = json.loads((PROTOCOL / "events.schema.json").read_text("utf-8"))

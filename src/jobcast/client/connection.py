@@ -16,7 +16,8 @@ from jobcast.client.address import check_namespace, socketio_path
 from jobcast.client.handshake import connection_refused
 from jobcast.client.retry import RETRYABLE_CODES, client_backoff, pause_before_retry
 from jobcast.errors import ConnectionRefused, InvalidMessage
-from jobcast.events import Hello, Refusal, TokenExpiring, parse_acknowledgement, parse_request
+from jobcast.events import Hello, Refusal, TokenExpiring, parse_request
+from jobcast.protocol import parse_acknowledgement
 
 CLOSE_TIMEOUT: Final = 5.0  # seconds that a clean disconnect may take
 ANSWER_TIMEOUT: Final = 20.0  # seconds that the server may take to acknowledge a request

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from jobcast.targets import FOLLOW, LIST, MINE, FeedTarget, Target
+from jobcast.feeds import MINE
+from jobcast.targets import FOLLOW, LIST, FeedTarget, Target
 from jobcast.tokens import Subject
 
 EVERY: Final = "*"  # every job in the claim ``jobs``, every feed in the claim ``feeds``

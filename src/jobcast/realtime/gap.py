@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from jobcast.events import JobGap, packet_of
+from jobcast.events import JobGap
+from jobcast.protocol import packet_of
 from jobcast.realtime.connection.frames import notice
 from jobcast.transports.base import Message
 

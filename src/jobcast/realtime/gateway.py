@@ -17,7 +17,6 @@ from starlette.types import Scope
 
 from jobcast.errors import InvalidMessage, SettingsError, TokenError
 from jobcast.events import (
-    ACKNOWLEDGEMENTS,
     PROTOCOL_VERSION,
     Auth,
     Hello,
@@ -29,6 +28,7 @@ from jobcast.events import (
     parse_request,
     room_of,
 )
+from jobcast.protocol import ACKNOWLEDGEMENTS
 from jobcast.realtime.admission import UNREADABLE
 from jobcast.realtime.connection.budget import Budget
 from jobcast.realtime.connection.engineio import EngineIOAdapter

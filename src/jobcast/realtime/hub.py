@@ -19,17 +19,9 @@ from starlette.requests import HTTPConnection
 
 from jobcast.aio import BackgroundTasks, LoopChange, cancel_and_wait
 from jobcast.errors import TokenError
-from jobcast.events import (
-    Closing,
-    JoinAccepted,
-    JoinJob,
-    Left,
-    Refusal,
-    ServerMessage,
-    TokenAccepted,
-    packet_of,
-)
+from jobcast.events import Closing, JoinAccepted, JoinJob, Left, Refusal, TokenAccepted
 from jobcast.liveness.monitor import LeaseMonitor
+from jobcast.protocol import ServerMessage, packet_of
 from jobcast.realtime import metrics
 from jobcast.realtime.admission import Admission
 from jobcast.realtime.authorization import Authorizer, Grant

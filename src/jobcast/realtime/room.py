@@ -11,7 +11,8 @@ from typing import Final
 from msgspec import UNSET, Struct
 
 from jobcast.errors import JobcastError, TransportUnavailable
-from jobcast.events import NO_INFO, Cursor, Joined, packet_of
+from jobcast.events import NO_INFO, Cursor, Joined
+from jobcast.protocol import packet_of
 from jobcast.realtime import metrics
 from jobcast.realtime.authorization import Grant
 from jobcast.realtime.connection.frames import ROOT, FrameBatch, notice

@@ -20,11 +20,15 @@ from jobcast.events import (
     info_of,
     packet_head,
 )
+from jobcast.feeds import JobSummary
 from jobcast.transports.runs import UNKNOWN_RUN, Run
 
 DEFAULT_HISTORY_TTL: Final = 3600  # seconds after the last event of a job that has ended
 DEFAULT_HISTORY_SIZE: Final = 1000  # log lines per job
 STATUSES_RETAINED: Final = 100  # statuses and terminal events per job
+DEFAULT_FEED_SIZE: Final = 1000  # jobs per feed; ALL_FEED_FACTOR times as many in ``all``
+ALL_FEED_FACTOR: Final = 10
+DEFAULT_SUMMARY_TTL: Final = 7 * 24 * 3600  # seconds that a job stays in its feeds after its end
 ACTIVE_TTL: Final = 24 * 3600  # seconds; a running job may publish nothing for hours
 NO_RECORD: Final = ""  # the epoch of a job without a record
 MAX_TRANSIT: Final = 3600  # seconds that an event may take to reach the store, as after an outage
@@ -41,6 +45,8 @@ class Retention(Struct, frozen=True, kw_only=True):
     ttl: int = DEFAULT_HISTORY_TTL
     size: int = DEFAULT_HISTORY_SIZE  # log lines
     statuses: int = STATUSES_RETAINED  # statuses and terminal events
+    feed_size: int = DEFAULT_FEED_SIZE  # jobs per feed; 0: the store keeps no feeds
+    summary_ttl: int = DEFAULT_SUMMARY_TTL  # seconds that an ended job stays in its feeds
 
     @property
     def active_ttl(self) -> int:
@@ -277,6 +283,50 @@ class Source(Protocol):
 
     async def info(self, job_id: str) -> JobInfo:
         """Return the description of the job, with its owner; ``NO_INFO`` without a record.
+
+        Raises:
+            TransportUnavailable: the store cannot be read.
+        """
+
+
+class FeedRemoval(Struct, frozen=True, gc=False):
+    """A job is no longer part of a feed, as of a position of its record."""
+
+    job_id: str
+    epoch: str
+    seq: int
+
+
+FeedChange = JobSummary | FeedRemoval
+
+
+@runtime_checkable
+class SupportsFeeds(Protocol):
+    """A source that knows the feeds of all jobs. Feeds have no name ``mine`` here. Optional.
+
+    A feed has the latest jobs that belong to it, up to ``Retention.feed_size`` (ten times as many
+    in ``all``); a job that has ended stays for ``Retention.summary_ttl``.
+    """
+
+    def watch_feeds(self, on_change: Callable[[str, FeedChange], None]) -> None:
+        """Set the function that is called with the feed's name and each change of it.
+
+        A change may be older than one before it: the higher epoch and seq of a job count. After an
+        interruption, ``on_resumed`` of :meth:`Source.start` is called: feeds have to be read again.
+        """
+
+    async def subscribe_feed(self, feed: str) -> None:
+        """Receive the changes of a feed. No change after the return is missed.
+
+        Raises:
+            TransportUnavailable: the subscription could not be confirmed.
+        """
+
+    async def unsubscribe_feed(self, feed: str) -> None:
+        """Stop receiving the changes of a feed."""
+
+    async def read_feed(self, feed: str) -> list[JobSummary]:
+        """Return the jobs of a feed, the newest first, and repair what differs from their records.
 
         Raises:
             TransportUnavailable: the store cannot be read.

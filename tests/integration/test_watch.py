@@ -64,8 +64,11 @@ def jobcast(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
 def test_title_names_the_job_and_its_changes_are_followed(
     server: Server, valkey: Valkey, token: Token, job_id: str
 ) -> None:
-    started = ("job_status", {"status": "started", "task": "shop.export", "title": "March \x1b[2J"})
-    retitled = ("job_info", {"title": "April", "tags": ["a"]})
+    started: Event = (
+        "job_status",
+        {"status": "started", "task": "shop.export", "title": "March \x1b[2J"},
+    )
+    retitled: Event = ("job_info", {"title": "April", "tags": ["a"]})
     publish(valkey.url, job_id, started, LOG)
     env = {**os.environ, "JOBCAST_TOKEN": token(jobs=[job_id])}
     arguments = [sys.executable, "-m", "jobcast.cli", "watch", job_id, "--url", server.url]

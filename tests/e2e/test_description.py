@@ -8,7 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
+from celery import chain, chord
 
+from jobcast import as_job
 from jobcast.client import JobClient
 from jobcast.events import JobLog
 from tests import jobs
@@ -123,3 +125,27 @@ async def test_retry_has_the_title_and_the_tags_of_the_attempt_before(
         assert started["attempt"] == 2
         assert (started["title"], started["tags"]) == ("Alice, again", ["reports", "retried"])
         assert started["created_at"] == queued["created_at"]
+
+
+async def test_steps_of_a_canvas_have_the_description_and_the_step_before_as_parent(
+    server: Server, worker: Worker, sender: None, token: Token
+) -> None:
+    first, linked, second, body = (new_id() for _ in range(4))
+
+    def step(job_id: str) -> Any:
+        return jobs.count.si(1).set(task_id=job_id, queue=worker.name)
+
+    first_step = step(first)
+    first_step.link(as_job(step(linked), title="March report", tags=["project:7"]))
+    canvas = chain(first_step, chord([step(second)], step(body)))
+    described = as_job(canvas, owner="alice", title="March report", tags=["project:7"])
+    call_in_thread(described.apply_async)
+    async with following(server.url, token(jobs=["*"])) as follower:
+        for job_id, parent in ((first, None), (linked, first), (second, first), (body, second)):
+            await follower.join(job_id)
+            await follower.transcript.end(job_id)
+            await follower.leave(job_id)
+            await follower.join(job_id)
+            joined = follower.transcript.of(job_id, "joined")[-1]
+            assert (joined["title"], joined["tags"]) == ("March report", ["project:7"])
+            assert (joined["owner"], joined.get("parent")) == ("alice", parent)

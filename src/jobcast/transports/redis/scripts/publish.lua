@@ -193,45 +193,47 @@ else
 end
 
 local description = nil -- of the record, if these events change it
-
--- Adds tags to others, without repeats and up to the limit.
-local function add_tags(tags, added)
-    local present = {}
-    for _, tag in ipairs(tags) do
-        present[tag] = true
-    end
-    for _, tag in ipairs(added) do
-        if not present[tag] and #tags < MAX_TAGS then
-            tags[#tags + 1] = tag
+local describe, title_and_tags -- most calls describe nothing, and need no functions for it
+if ARGV[10] ~= '' then
+    -- Adds tags to others, without repeats and up to the limit.
+    local function add_tags(tags, added)
+        local present = {}
+        for _, tag in ipairs(tags) do
+            present[tag] = true
+        end
+        for _, tag in ipairs(added) do
+            if not present[tag] and #tags < MAX_TAGS then
+                tags[#tags + 1] = tag
+            end
         end
     end
-end
 
--- Merges the first event's description into that of the record.
-local function describe()
-    local stored = redis.call('HMGET', state_key, 'info')[1]
-    if not stored then
-        description = ARGV[10]
-        return
-    end
-    local info = cjson.decode(stored)
-    for name, value in pairs(cjson.decode(ARGV[10])) do
-        if name == 'tags' and info.tags then
-            add_tags(info.tags, value)
-        elseif name ~= 'created_at' or not info.created_at then
-            info[name] = value
+    -- Merges the first event's description into that of the record.
+    function describe()
+        local stored = redis.call('HMGET', state_key, 'info')[1]
+        if not stored then
+            description = ARGV[10]
+            return
         end
+        local info = cjson.decode(stored)
+        for name, value in pairs(cjson.decode(ARGV[10])) do
+            if name == 'tags' and info.tags then
+                add_tags(info.tags, value)
+            elseif name ~= 'created_at' or not info.created_at then
+                info[name] = value
+            end
+        end
+        description = cjson.encode(info)
     end
-    description = cjson.encode(info)
-end
 
--- Returns the title and the tags of the description as the end of a packet.
-local function title_and_tags()
-    local info, tail = cjson.decode(description), '}]'
-    if info.tags then
-        tail = ',"tags":' .. cjson.encode(info.tags) .. tail
+    -- Returns the title and the tags of the description as the end of a packet.
+    function title_and_tags()
+        local info, tail = cjson.decode(description), '}]'
+        if info.tags then
+            tail = ',"tags":' .. cjson.encode(info.tags) .. tail
+        end
+        return (info.title and ',"title":' .. cjson.encode(info.title) or '') .. tail
     end
-    return (info.title and ',"title":' .. cjson.encode(info.title) or '') .. tail
 end
 
 -- The number of log lines after the end.
@@ -283,7 +285,7 @@ for i = FIRST, #ARGV, 4 do
             end
             tail = ',"run":' .. runs .. '}]'
         end
-        if i == FIRST and ARGV[10] ~= '' then
+        if describe and i == FIRST then
             describe()
             tail = kind == 'i' and title_and_tags() or tail
         end

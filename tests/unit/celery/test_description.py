@@ -160,7 +160,7 @@ def test_tags_of_the_class_follow_those_of_the_sender(
     "options",
     [
         {"job_title": "Report for {9}"},
-        {"job_title": "Report for {nobody.name}"},
+        {"job_title": "Report for {missing.name}"},
         {"job_title": lambda _, __: 1 / 0},
         {"job_tags": ["x" * 200]},
         {"job_tags": "project"},

@@ -25,6 +25,7 @@ writeFileSync(
   await compile(all, "SchemaMessages", {
     additionalProperties: false,
     bannerComment: "",
+    ignoreMinAndMaxItems: true,
     strictIndexSignatures: true,
   }),
 );

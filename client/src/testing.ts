@@ -4,6 +4,7 @@ import type { FollowOptions, JobClient, JobListener } from "./client.js";
 import type { Connection, ConnectionState } from "./connection.js";
 import { ConnectionRefused } from "./errors.js";
 import { NO_CONNECTION } from "./followedJob.js";
+import { type JobInfo, joinedFields } from "./info.js";
 import { iterateEvents, waitForResult } from "./iterate.js";
 import { Job, type JobHost, type JobState, type JobStore } from "./job.js";
 import { parseEvent } from "./parse.js";
@@ -19,6 +20,7 @@ import type {
   Reason,
   State,
 } from "./protocol.js";
+import { applyEvent, emptyRecord } from "./record.js";
 import { Listeners, type Store } from "./store.js";
 
 /** The fields of an event that a test sets. */
@@ -193,6 +195,10 @@ function connectionOf(
 
 const EPOCH = "fake"; // a test has one record per job
 
+function infoAfter(events: readonly JobEvent[]): JobInfo {
+  return events.reduce((record, event) => applyEvent(record, event, 1), emptyRecord()).info;
+}
+
 class FakeJobRecord implements FakeJob {
   readonly job: Job;
   readonly #events: JobEvent[] = [];
@@ -264,7 +270,8 @@ class FakeJobRecord implements FakeJob {
       job.handleRefused(this.#refusal.code, this.#refusal.message);
       return;
     }
-    job.handleJoined({ job_id: this.jobId, ...cursor, status: this.#status });
+    const info = joinedFields(infoAfter(this.#events));
+    job.handleJoined({ job_id: this.jobId, ...cursor, status: this.#status, ...info });
     for (const event of this.#events) {
       job.handleEvent(event);
     }

@@ -155,7 +155,8 @@ export class TestServer {
     const after = cursor?.epoch === epoch ? cursor.seq : 0;
     const recovered = cursor?.epoch === epoch && before <= after + 1;
     const record = { job_id: jobId, epoch, seq, status: stateAfter(events) };
-    socket.emit("joined", before > 1 ? { ...record, complete_from: before } : record);
+    const trimmed = before > 1 ? { complete_from: before } : {};
+    socket.emit("joined", { ...record, ...descriptionAfter(events), ...trimmed });
     const replay = events.filter(([, event]) => !recovered || Number(event.seq) > after);
     if (after + 1 < before) {
       const place = replay.findIndex(([, event]) => Number(event.seq) >= before);
@@ -173,4 +174,11 @@ function stateAfter(events: readonly Message[]): unknown {
   const ends: Record<string, string> = { job_complete: "complete", job_error: "error" };
   const states = events.map(([name, { status }]) => status ?? ends[name]).filter(Boolean);
   return states.at(-1) ?? "pending";
+}
+
+/** Return the description of a job with one run. */
+function descriptionAfter(events: readonly Message[]): Record<string, unknown> {
+  const names = ["task", "title", "tags", "queue", "worker", "parent", "created_at"];
+  const fields = events.flatMap(([, payload]) => Object.entries(payload));
+  return Object.fromEntries(fields.filter(([name]) => names.includes(name)));
 }

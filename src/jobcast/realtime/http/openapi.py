@@ -68,7 +68,7 @@ _SCHEMAS: Final[Schema] = {
                 "examples": ["pending", "queued", "started", "retrying", "complete", "error"],
             },
             "task": {"type": "string", "description": "the Celery task's name"},
-            "title": {"type": "string", "maxLength": TITLE_MAX_LENGTH},
+            "title": {"type": "string", "minLength": 1, "maxLength": TITLE_MAX_LENGTH},
             "tags": {"type": "array", "maxItems": MAX_TAGS, "items": _TEXT},
             "queue": _TEXT,
             "worker": {"type": "string", "description": "the worker that runs the job"},

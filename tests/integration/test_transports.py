@@ -16,6 +16,7 @@ from jobcast.errors import PublishFailed, TransportUnavailable
 from jobcast.testing import (
     Ends,
     FeedContract,
+    InterruptedFeedContract,
     InterruptionContract,
     LeaseContract,
     RevocationContract,
@@ -197,7 +198,9 @@ class RedisContract(InterruptionContract):
         await eventually(is_empty, "source without state of the job")
 
 
-class TestValkey(RedisContract, LeaseContract, ElectionContract, RevocationContract, FeedContract):
+class TestValkey(
+    RedisContract, LeaseContract, ElectionContract, RevocationContract, InterruptedFeedContract
+):
     @pytest.fixture
     def server(self, valkey: Valkey) -> Valkey:
         return valkey
@@ -276,7 +279,7 @@ def redis_7(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
         yield server
 
 
-class TestRedis(RedisContract, FeedContract):
+class TestRedis(RedisContract, InterruptedFeedContract):
     @pytest.fixture
     def server(self, redis_7: RedisProcess) -> RedisProcess:
         return redis_7
@@ -320,7 +323,7 @@ def acl_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess
         yield server
 
 
-class TestAcl(RedisContract, LeaseContract, RevocationContract, FeedContract):
+class TestAcl(RedisContract, LeaseContract, RevocationContract, InterruptedFeedContract):
     """The contract with the documented rights of a server and of a worker."""
 
     @pytest.fixture
@@ -388,7 +391,7 @@ def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
         yield server
 
 
-class TestSentinel(RedisContract, FeedContract):
+class TestSentinel(RedisContract, InterruptedFeedContract):
     @pytest.fixture
     def server(self, sentinels: Sentinels) -> Sentinels:
         return sentinels
@@ -404,7 +407,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield server
 
 
-class TestCluster(RedisContract, LeaseContract, ElectionContract, RevocationContract, FeedContract):
+class TestCluster(
+    RedisContract, LeaseContract, ElectionContract, RevocationContract, InterruptedFeedContract
+):
     @pytest.fixture
     def server(self, cluster: Cluster) -> Cluster:
         return cluster
@@ -436,7 +441,9 @@ async def test_cluster_works_with_the_documented_additional_rights(
     publisher.close()
 
 
-class TestRabbitMQ(InterruptionContract, LeaseContract, RevocationContract, FeedContract):
+class TestRabbitMQ(
+    InterruptionContract, LeaseContract, RevocationContract, InterruptedFeedContract
+):
     @pytest.fixture
     def transport_url(self, rabbitmq: RabbitMQ) -> str:
         self.server = rabbitmq

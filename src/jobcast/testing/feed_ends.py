@@ -77,6 +77,18 @@ class FeedEnds(Struct):
         await eventually(arrived, f"change of {feed}")
         return found[0]
 
+    async def wait_summary(self, feed: str, job_id: str, status: str) -> JobSummary:
+        """Wait until a feed has a job with this status, and return the change."""
+        change = await self.wait_change(
+            feed,
+            lambda change: (
+                isinstance(change, JobSummary)
+                and (change.job_id, change.status) == (job_id, status)
+            ),
+        )
+        assert isinstance(change, JobSummary)
+        return change
+
     async def wait_change_after_publishing(
         self, feed: str, condition: Callable[[Any], object]
     ) -> FeedChange:

@@ -12,7 +12,18 @@ import pytest
 
 from jobcast.events import JobComplete, JobInfoUpdate, JobProgress, JobStatus, now
 from jobcast.feeds import JobSummary
-from jobcast.testing.ends import described, failed, log, new_job_id, progress, queued, started
+from jobcast.testing.ends import (
+    batch_of,
+    described,
+    eventually,
+    failed,
+    log,
+    new_job_id,
+    progress,
+    publish_until_stored,
+    queued,
+    started,
+)
 from jobcast.testing.feed_ends import (
     FEED_SIZE,
     KEPT_IN_FEEDS,
@@ -20,7 +31,7 @@ from jobcast.testing.feed_ends import (
     both_feed_ends,
     on_feeds,
 )
-from jobcast.transports import Origin, Retention, Run
+from jobcast.transports import NO_ORIGIN, Origin, Retention, Run
 from jobcast.transports.base import FeedRemoval
 
 BRIEF = Retention(ttl=60, size=100, feed_size=FEED_SIZE, summary_ttl=3)
@@ -156,13 +167,9 @@ class FeedContract(ABC):
         for _ in range(3):
             job_id, origin = new_job_id(), run_of(owner)
             await ends.publish(started(job_id), progress(job_id, 1), origin=origin)
-            await ends.wait_change(feed, lambda job, i=job_id: job.job_id == i)
+            await ends.wait_summary(feed, job_id, "started")
             await ends.publish(progress(job_id, 99), ended(job_id), origin=origin)
-            change = await ends.wait_change(
-                feed, lambda job, i=job_id: job.job_id == i and job.status == "complete"
-            )
-            assert isinstance(change, JobSummary)
-            assert change.percentage == 99
+            assert (await ends.wait_summary(feed, job_id, "complete")).percentage == 99
 
     @on_feeds()
     async def test_log_lines_change_no_feed(self, ends: FeedEnds, owner: str) -> None:
@@ -191,7 +198,7 @@ class FeedContract(ABC):
             await begin(place)
         await ends.publish(ended(ids[2], minutes=3), ended(ids[1], minutes=2))
         for job_id in (ids[1], ids[2]):
-            await ends.wait_change(feed, lambda job, i=job_id: job.job_id == i and job.ended_at)
+            await ends.wait_summary(feed, job_id, "complete")
         for place, gone in enumerate((2, 1, 0), FEED_SIZE):
             await begin(place)
             await ends.wait_removal(feed, ids[gone])
@@ -233,7 +240,7 @@ class FeedContract(ABC):
             )
         for odd, job_id in ids.items():
             await ends.wait_ids(f"owner:{odd}", job_id)
-            await ends.wait_change(f"owner:{odd}", lambda job, i=job_id: job.job_id == i)
+            await ends.wait_summary(f"owner:{odd}", job_id, "started")
         tagged = await ends.wait_feed(f"tag:of {owner}", lambda jobs: len(jobs) == FEED_SIZE)
         assert {job.owner for job in tagged} <= {*ODD_OWNERS}
 
@@ -350,3 +357,32 @@ class FeedContract(ABC):
             await other.wait_ids("all", job_id)
         assert await ends.source.read_feed("all") == []
         assert ends.changes == []
+
+
+class InterruptedFeedContract(FeedContract):
+    """The tests for transports with feeds whose connections can break."""
+
+    @abstractmethod
+    def interrupt(self) -> None:
+        """Cut every connection to the server, or restart it without losing its data."""
+
+    @on_feeds()
+    async def test_feeds_are_complete_after_an_interruption(
+        self, ends: FeedEnds, owner: str
+    ) -> None:
+        feed, before, after = f"owner:{owner}", new_job_id(), new_job_id()
+        await ends.source.subscribe_feed(feed)
+        origin = run_of(owner)
+        await ends.publish(started(before), origin=origin, first=1)
+        await ends.wait_change(feed, lambda job: job.job_id == before)
+        await asyncio.to_thread(self.interrupt)
+        batch = batch_of([ended(before)], origin, 2)
+        await publish_until_stored(ends.publisher, batch)
+        batch = batch_of([started(after)], run_of(owner), 1)
+        await publish_until_stored(ends.publisher, batch)
+        await eventually(lambda: ends.manager.source.ready, "source that is ready again")
+        jobs = await ends.wait_feed(feed, lambda jobs: len(jobs) == 2)
+        assert {job.job_id: job.status for job in jobs} == {before: "complete", after: "started"}
+        batch = batch_of([ended(after)], NO_ORIGIN, 0)
+        await publish_until_stored(ends.publisher, batch)
+        await ends.wait_change(feed, lambda job: job.job_id == after and job.has_ended)

@@ -170,7 +170,8 @@ def test_progress_is_written_at_most_once_a_second(dirty: DirtyJobs, clock: Cloc
     assert mark(dirty, progress(4, 1)) == []
     clock.now += 0.25
     assert dirty.take() == ["7"]
-    assert (dirty.take(), dirty.due_in) == ([], None)
+    assert dirty.take() == []
+    assert dirty.due_in is None
 
 
 def test_statuses_and_endings_are_written_at_once(dirty: DirtyJobs) -> None:

@@ -34,7 +34,7 @@ class FeedKeys(NamedTuple):
     The names of owners and tags are percent-encoded: they may have braces, spaces and line breaks.
     """
 
-    index: str
+    order: str
     jobs: str
     ended: str
     channel: str

@@ -352,6 +352,29 @@ async def test_close_writes_progress_that_is_not_due(deployment: Deployment, job
     assert entry.job.percentage == 77
 
 
+async def test_progress_is_written_for_followers_only(deployment: Deployment, job_id: str) -> None:
+    origin = run_of("alice")
+    await deployment.publish(started(job_id), origin=origin)
+    await deployment.wait_ids("all", job_id)
+
+    async def publish_for(seconds: float, percentage: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            await deployment.publish(progress(job_id, percentage), origin=origin)
+            await asyncio.sleep(0.05)
+
+    await publish_for(2.5, 10)
+    for feed in (FEED, "all"):
+        entry = deployment.stored(job_id, feed)
+        assert entry is not None
+        assert entry.position.seq == 1
+        [job] = await deployment.source.read_feed(feed)
+        assert job.percentage == 10
+    await deployment.source.subscribe_feed("all")
+    await publish_for(1.5, 20)
+    await deployment.wait_change("all", lambda job: job.percentage == 20)
+
+
 async def test_publisher_can_be_used_after_it_was_closed(
     deployment: Deployment, job_id: str
 ) -> None:

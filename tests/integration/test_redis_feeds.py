@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 import redis
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JobComplete, JobEvent, now
@@ -79,9 +79,10 @@ async def deployment(valkey: Valkey) -> AsyncIterator[Deployment]:
 
 
 def summary(job_id: str, seq: int, status: str = "started", epoch: str = "e1") -> JobSummary:
+    ended_at = now() if status == "complete" else UNSET
     return JobSummary(
         job_id=job_id, epoch=epoch, seq=seq, status=status, created_at=now(), owner="alice",
-        **({"ended_at": now()} if status == "complete" else {}),
+        ended_at=ended_at,
     )  # fmt: skip
 
 
@@ -332,7 +333,7 @@ async def test_writer_loads_flushed_scripts(deployment: Deployment) -> None:
         job_id = new_job_id()
         deployment.client.script_flush()
         await deployment.publish(started(job_id), origin=run_of("alice"))
-        await deployment.wait_feed(FEED, lambda jobs, i=job_id: i in {job.job_id for job in jobs})
+        await deployment.wait_job(FEED, job_id)
 
 
 async def test_close_writes_progress_that_is_not_due(deployment: Deployment, job_id: str) -> None:

@@ -18,6 +18,7 @@ from jobcast.realtime import Gateway, create_app
 from jobcast.settings import Settings
 from jobcast.transports import Origin, Outgoing, TransportPublisher, open_publisher
 from jobcast.transports.base import SupportsFeeds
+from jobcast.transports.runs import UNKNOWN_RUN, Run
 from tests.support import TIMEOUT, Follower, eventually, free_port
 from tests.support.feed_client import FeedView
 
@@ -39,9 +40,11 @@ class Site(NamedTuple):
         gateway: Gateway = self.app.state.gateway
         return gateway
 
-    async def publish(self, *events: JobEvent, owner: str | None = "alice") -> None:
+    async def publish(
+        self, *events: JobEvent, owner: str | None = "alice", run: Run = UNKNOWN_RUN
+    ) -> None:
         """Publish events of jobs of an owner."""
-        batch = [Outgoing.of(event, Origin(owner=owner)) for event in events]
+        batch = [Outgoing.of(event, Origin(owner=owner, run=run)) for event in events]
         await asyncio.to_thread(self.publisher.publish, batch)
 
     async def start(self, *jobs: str, owner: str | None = "alice", **info: Any) -> None:

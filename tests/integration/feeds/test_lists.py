@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from jobcast.events import JobInfoUpdate, JobProgress, JobStatus
+from jobcast.events import JobComplete, JobInfoUpdate, JobProgress, JobStatus
 from jobcast.feeds import FEED_PAGE
 from jobcast.realtime.feeds import rooms
-from jobcast.transports import Origin, Outgoing
+from jobcast.transports import Origin, Outgoing, Run
 from tests.integration.feeds.site import Options, Site, join, metric, names_of, serving, started
 from tests.support import eventually, following, new_id
 from tests.support.http_server import Token
@@ -164,10 +164,11 @@ async def test_job_that_is_sent_again_by_another_owner_moves_to_their_feed(
         of_alice, of_bob = await join(alice), await join(bob)
         await site.start("nightly", title="alice's", tags=("a",))
         await of_alice.until(lambda: of_alice.ids == ["nightly"], "the job of alice")
-        await site.start("nightly", title="bob's", owner="bob")
+        run = Run("bbbbbbbbbbbb", 1, "222222222222")
+        await site.publish(started("nightly", title="bob's"), owner="bob", run=run)
         await of_bob.until(lambda: of_bob.ids == ["nightly"], "the job of bob")
         await of_alice.until(lambda: of_alice.ids == [], "the removal from the list of alice")
-        await site.complete("nightly", owner="bob")
+        await site.publish(JobComplete(job_id="nightly", result=1), owner="bob", run=run)
         await of_bob.until(lambda: of_bob.status_of("nightly") == "complete", "its end")
         assert "bob's" not in str(alice.transcript.events)
         assert "alice's" not in str(bob.transcript.events)

@@ -8,10 +8,12 @@ import type { FeedOptions } from "./feedFilter.js";
 import { type FeedHost, FeedManager } from "./feedManager.js";
 import type { FeedStore } from "./feedView.js";
 import { NO_CONNECTION } from "./followedJob.js";
+import { mergeInfo, NO_INFO } from "./info.js";
 import { iterateEvents, waitForResult } from "./iterate.js";
 import { Job, type JobHost, type JobState, type JobStore } from "./job.js";
 import { parseEvent } from "./parse.js";
 import type {
+  InfoFields,
   JobEvent,
   JobEventName,
   JobGap,
@@ -329,11 +331,20 @@ class FakeJobRecord implements FakeJob {
       job.handleRefused(this.#refusal.code, this.#refusal.message);
       return;
     }
-    job.handleJoined({ job_id: this.jobId, ...cursor, status: this.#status });
+    job.handleJoined({ job_id: this.jobId, ...cursor, status: this.#status, ...this.#describe() });
     for (const event of this.#events) {
       job.handleEvent(event);
     }
     job.handleAccepted(cursor);
+  }
+
+  /** Return the description of the job according to its events, as a `joined` has it. */
+  #describe(): InfoFields {
+    const { createdAt, ...info } = this.#events
+      .filter((event) => event.type === "job_status" || event.type === "job_info")
+      .reduce(mergeInfo, NO_INFO);
+    const fields = Object.entries({ ...info, created_at: createdAt });
+    return Object.fromEntries(fields.filter(([, value]) => value !== null));
   }
 
   #publish<N extends JobEventName>(name: N, data: Data<Messages[N]>): FakeJob {

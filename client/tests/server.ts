@@ -193,7 +193,9 @@ export class TestServer {
     const after = cursor?.epoch === epoch ? cursor.seq : 0;
     const recovered = cursor?.epoch === epoch && before <= after + 1;
     const record = { job_id: jobId, epoch, seq, status: stateAfter(events) };
-    socket.emit("joined", before > 1 ? { ...record, complete_from: before } : record);
+    const task = events.findLast(([, event]) => event.task !== undefined)?.[1].task;
+    const joined = task === undefined ? record : { ...record, task };
+    socket.emit("joined", before > 1 ? { ...joined, complete_from: before } : joined);
     const replay = events.filter(([, event]) => !recovered || Number(event.seq) > after);
     if (after + 1 < before) {
       const place = replay.findIndex(([, event]) => Number(event.seq) >= before);

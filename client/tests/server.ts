@@ -193,7 +193,10 @@ export class TestServer {
     const after = cursor?.epoch === epoch ? cursor.seq : 0;
     const recovered = cursor?.epoch === epoch && before <= after + 1;
     const record = { job_id: jobId, epoch, seq, status: stateAfter(events) };
-    const task = events.findLast(([, event]) => event.task !== undefined)?.[1].task;
+    const task = events
+      .map(([, event]) => event.task)
+      .filter(Boolean)
+      .at(-1);
     const joined = task === undefined ? record : { ...record, task };
     socket.emit("joined", before > 1 ? { ...joined, complete_from: before } : joined);
     const replay = events.filter(([, event]) => !recovered || Number(event.seq) > after);

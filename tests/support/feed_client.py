@@ -41,7 +41,12 @@ class FeedView:
 
     async def until(self, condition: Callable[[], Any], what: str) -> None:
         """Wait until the list has changed so that a condition holds."""
-        await eventually(lambda: self.update() and condition(), what)
+
+        def holds() -> Any:
+            self.update()
+            return condition()
+
+        await eventually(holds, what)
 
     def _receive(self, name: str, payload: dict[str, Any]) -> None:
         cls = FEED_EVENTS.get(name)

@@ -5,10 +5,11 @@ import { covers, type FeedFilter, isEmptyFilter, isSameFilter, unionOf } from ".
 import type { FeedView } from "./feedView.js";
 import { JobList } from "./jobList.js";
 import { type JobSummary, newerSummary, rereadSummary, toSummary } from "./jobSummary.js";
-import { MAX_FEED_LIMIT } from "./parse.js";
 import type { FeedJobMessage, FeedSnapshotMessage, JoinFeedRequest } from "./protocol.js";
 
 const LEAST_LOAD = 100; // older jobs to request at once: a message of the server has as many
+// A slow connection has to receive the answer before the acknowledgement counts as lost.
+const LARGEST_REQUEST = 1000; // jobs
 
 export class Feed {
   readonly name: string;
@@ -24,6 +25,7 @@ export class Feed {
   /** Whether the snapshot of the latest request is incomplete. */
   #isBusy = false;
   #received = 0; // jobs of that snapshot
+  #wanted = 0; // jobs that the views showed at the latest join
   /** The filter of the latest join. */
   #filter: FeedFilter | null = null;
   /** The filter that the list is complete for, up to the cursor. */
@@ -87,23 +89,23 @@ export class Feed {
   /** Start a join for what the views show. */
   beginJoin(): JoinFeedRequest {
     const filter = this.#wantedFilter;
-    const wanted = Math.max(...[...this.views].map((view) => view.wanted));
+    this.#wanted = Math.max(...[...this.views].map((view) => view.wanted));
     this.#filter = filter;
     this.#refusal = null;
     return this.#begin({
       feed: this.name,
       ...(isEmptyFilter(filter) ? {} : { filter }),
-      limit: Math.min(wanted, MAX_FEED_LIMIT),
+      limit: Math.min(this.#wanted, LARGEST_REQUEST),
     });
   }
 
   /** Start to load the older jobs that the views lack. Returns null if there is nothing to load. */
   beginLoad(): JoinFeedRequest | null {
-    const missing = Math.max(0, ...[...this.views].map((view) => view.missing));
-    if (!this.#isLive || this.#isBusy || this.#cursor === null || missing === 0) {
+    const missing = this.#arriving ? this.#wanted - this.#arriving.size : this.#missing;
+    if (!this.acceptsMessages || this.#isBusy || this.#cursor === null || missing <= 0) {
       return null;
     }
-    const limit = Math.min(Math.max(missing, LEAST_LOAD), MAX_FEED_LIMIT);
+    const limit = Math.min(Math.max(missing, LEAST_LOAD), LARGEST_REQUEST);
     return this.#begin({ feed: this.name, after: this.#cursor, limit });
   }
 
@@ -119,6 +121,13 @@ export class Feed {
     this.#clear();
     this.#filter = filter; // the same join would be refused again
     this.#refusal = { code, message };
+    this.#onChange();
+  }
+
+  /** The server refused a join for now: an earlier one may have ended, too. */
+  suspend(): void {
+    this.#arriving = null;
+    this.#isLive = false;
     this.#onChange();
   }
 
@@ -186,6 +195,10 @@ export class Feed {
     }
   }
 
+  get #missing(): number {
+    return Math.max(0, ...[...this.views].map((view) => view.missing));
+  }
+
   get #wantedFilter(): FeedFilter {
     return unionOf([...this.views].map((view) => view.filter));
   }
@@ -206,7 +219,7 @@ export class Feed {
 
   #endSnapshot(cursor: string | null): void {
     this.#cursor = this.#received > 0 ? cursor : null;
-    if (this.#arriving) {
+    if (this.#arriving && !this.#isTooShort(this.#arriving)) {
       this.#list = this.#arriving;
       this.#shownFilter = this.#filter;
       this.#arriving = null;
@@ -214,6 +227,11 @@ export class Feed {
     }
     this.#isBusy = false;
     this.#gone.clear();
+  }
+
+  /** Whether a list would replace a longer one that the next request completes. */
+  #isTooShort(list: JobList): boolean {
+    return this.#cursor !== null && list !== this.#list && list.size < this.#wanted;
   }
 
   #disconnect(): void {

@@ -235,6 +235,9 @@ export class FeedManager implements FeedViewHost {
       if (ack.ok) {
         feed.handleAccepted(ack.total);
       } else if (RETRYABLE_JOIN_CODES.has(ack.code)) {
+        if (request.after === undefined && ack.code !== "rate_limited") {
+          feed.suspend();
+        }
         const retry = (): void => {
           if (feed.isLatest(request)) {
             this.#request(feed, request, retries + 1);

@@ -176,6 +176,26 @@ describe("a feed", () => {
     expect((await filled).hasMore).toBe(false);
   });
 
+  test("that is long is requested in parts, and replaced when it is as long as before", async () => {
+    server.setFeed("mine", jobs(2600));
+    const feed = connect().feed("mine", { limit: 2500 });
+    const stop = feed.subscribe(() => lengths.add(feed.getSnapshot().jobs.length));
+    const lengths = new Set<number>();
+    await until(feed, ({ jobs }) => jobs.length === 2500, "a list");
+    expect(joins().map(({ after, limit }) => [after, limit])).toEqual([
+      [undefined, 1000],
+      ["1000", 1000],
+      ["2000", 500],
+    ]);
+    server.setFeed("mine", jobs(2700));
+    lengths.clear();
+    server.drop();
+    await until(feed, ({ jobs }) => jobs[0]?.jobId === "job-2699", "the new list");
+    expect([...lengths]).toEqual([2500]);
+    expect(joins()).toHaveLength(6);
+    stop();
+  });
+
   test("ignores an older summary than the shown one", async () => {
     server.setFeed("mine", [job(1, { seq: 5, epoch: "e2", percentage: 50 })]);
     const feed = connect().feed("mine");
@@ -262,6 +282,20 @@ describe("a refused feed", () => {
         : undefined;
     await until(connect().feed("mine"), isLive, "a list");
     expect(joins()).toHaveLength(3);
+  });
+
+  test("is not live while the server cannot join it with another filter", async () => {
+    const client = connect();
+    const stop = client.feed("mine", { status: "failed" }).subscribe(() => {});
+    const failed = client.feed("mine", { status: "failed" });
+    await until(failed, isLive, "a list");
+    const answers = [{ ok: false, code: "unavailable", message: "wait" }, null];
+    server.answer = (name) => (name === "join_feed" ? answers.shift() : undefined);
+    const stopToo = client.feed("mine").subscribe(() => {});
+    await until(failed, ({ status }) => status === "reconnecting", "a lost join");
+    await eventually(() => joins().length >= 3, "another attempt");
+    stopToo();
+    stop();
   });
 
   test("has no jobs after the right to list it has ended", async () => {

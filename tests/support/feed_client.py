@@ -29,6 +29,7 @@ class FeedView:
         self.is_complete = False  # whether the snapshot has arrived
         self.cursor: str | None = None
         self.left: dict[str, Any] | None = None
+        self.total: int | None = None  # as the acknowledgement of the join has it
         self.snapshots = 0
         self.messages = 0
 

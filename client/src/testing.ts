@@ -3,6 +3,10 @@
 import type { FollowOptions, JobClient, JobListener } from "./client.js";
 import type { Connection, ConnectionState } from "./connection.js";
 import { ConnectionRefused } from "./errors.js";
+import { type FakeFeed, FakeFeedRecord } from "./fakeFeed.js";
+import type { FeedOptions } from "./feedFilter.js";
+import { type FeedHost, FeedManager } from "./feedManager.js";
+import type { FeedStore } from "./feedView.js";
 import { NO_CONNECTION } from "./followedJob.js";
 import { type JobInfo, joinedFields } from "./info.js";
 import { iterateEvents, waitForResult } from "./iterate.js";
@@ -22,6 +26,8 @@ import type {
 } from "./protocol.js";
 import { applyEvent, emptyRecord } from "./record.js";
 import { Listeners, type Store } from "./store.js";
+
+export type { FakeFeed, FakeSummary } from "./fakeFeed.js";
 
 /** The fields of an event that a test sets. */
 type Data<Message> = Omit<Message, "job_id" | "seq" | "timestamp">;
@@ -53,6 +59,8 @@ export interface FakeJob {
 export interface FakeJobClient extends JobClient {
   /** Return the server's side of a job. */
   fakeJob(jobId: string): FakeJob;
+  /** Return the server's side of a feed. */
+  fakeFeed(name: string): FakeFeed;
   /** Lose the connection. `connect` restores it. */
   disconnect(message?: string): void;
   /** Establish the connection and join followed jobs. A new client is connected. */
@@ -73,9 +81,11 @@ export function createFakeJobClient(): FakeJobClient {
   return new FakeClient();
 }
 
-class FakeClient implements FakeJobClient, JobHost {
+class FakeClient implements FakeJobClient, JobHost, FeedHost {
   readonly logLimit: number = Number.POSITIVE_INFINITY;
   readonly #jobs = new Map<string, FakeJobRecord>();
+  readonly #fakeFeeds = new Map<string, FakeFeedRecord>();
+  readonly #feeds = new FeedManager(this);
   readonly #listeners = new Listeners();
   #connection: Connection = connectionOf("connected");
 
@@ -104,6 +114,19 @@ class FakeClient implements FakeJobClient, JobHost {
     return record;
   }
 
+  fakeFeed(name: string): FakeFeedRecord {
+    let record = this.#fakeFeeds.get(name);
+    if (!record) {
+      record = new FakeFeedRecord(name, (kind, message) => this.#feeds.onMessage(kind, message));
+      this.#fakeFeeds.set(name, record);
+    }
+    return record;
+  }
+
+  feed(name: string, options: FeedOptions = {}): FeedStore {
+    return this.#feeds.open(name, options);
+  }
+
   job(jobId: string): JobStore {
     return this.fakeJob(jobId).job;
   }
@@ -128,11 +151,13 @@ class FakeClient implements FakeJobClient, JobHost {
   connect(): void {
     this.#setConnection(connectionOf("connected"));
     this.#eachFollowed((record) => record.join());
+    this.#feeds.onConnect();
   }
 
   disconnect(message = "the connection was lost"): void {
     this.#setConnection(connectionOf("reconnecting", null, message));
     this.#eachFollowed(({ job }) => job.markDisconnected());
+    this.#loseFeeds();
   }
 
   refuse(code: string, message: string): void {
@@ -142,6 +167,7 @@ class FakeClient implements FakeJobClient, JobHost {
       job.markDisconnected();
       job.notifyError(error);
     });
+    this.#loseFeeds();
   }
 
   close(): void {
@@ -150,6 +176,7 @@ class FakeClient implements FakeJobClient, JobHost {
       job.markDisconnected();
       job.removeListeners();
     }
+    this.#feeds.close();
     this.#listeners.clear();
   }
 
@@ -166,6 +193,44 @@ class FakeClient implements FakeJobClient, JobHost {
 
   onChange(job: Job): void {
     job.notify();
+  }
+
+  openConnection(): void {} // a fake client is connected, or lost its connection
+
+  requestFeed<N extends "join_feed" | "leave_feed">(
+    name: N,
+    request: Messages[N],
+    done: (ack: Messages[`${N}.ack`]) => void,
+  ): void {
+    const feed = this.fakeFeed(request.feed);
+    if (name === "join_feed") {
+      feed.join(request, done as (ack: Messages["join_feed.ack"]) => void);
+    } else {
+      feed.leave();
+    }
+  }
+
+  deferJoin(join: () => void): void {
+    join();
+  }
+
+  deferLeave(leave: () => void): void {
+    queueMicrotask(leave);
+  }
+
+  after(_delay: number, action: () => void): void {
+    queueMicrotask(action);
+  }
+
+  schedule(publish: () => void): void {
+    publish();
+  }
+
+  #loseFeeds(): void {
+    for (const feed of this.#fakeFeeds.values()) {
+      feed.leave();
+    }
+    this.#feeds.onDisconnect();
   }
 
   #eachFollowed(action: (record: FakeJobRecord) => void): void {
@@ -277,6 +342,8 @@ class FakeJobRecord implements FakeJob {
     }
     job.handleAccepted(cursor);
   }
+
+  /** Return the description of the job according to its events, as a `joined` has it. */
 
   #publish<N extends JobEventName>(name: N, data: Data<Messages[N]>): FakeJob {
     const stamp = {

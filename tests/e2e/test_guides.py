@@ -29,7 +29,7 @@ DESCRIBE = Page("docs/how-to/describe-jobs.md")
 
 PAGES = (PROGRESS, DESCRIBE, OPEN_JOB, OWN_SERVER, FOLLOW, FASTAPI, TESTING, AUTHORIZATION)
 MODULES = {name: code for page in PAGES for name, code in page.modules.items()}
-STOCK_SCRIPT, PACKAGE_SCRIPT = FOLLOW.code_blocks("js")
+STOCK_SCRIPT, PACKAGE_SCRIPT, FEED_SCRIPT = FOLLOW.code_blocks("js")
 _, WATCH = FOLLOW.commands
 
 WORKER = "celery -A tasks worker --loglevel=info -I more,discreet,reports"
@@ -142,6 +142,20 @@ def test_page_with_the_package_follows_a_job(project: Project, tmp_path: Path) -
     lines = run_package_script(PACKAGE_SCRIPT, project.url, project.mint(), send(project), tmp_path)
     assert "done { pages: 100 }" in lines
     assert any(re.match(r"(started|complete) \d+ converting page \d+ is done", li) for li in lines)
+
+
+WAIT_FOR_FEED = """
+await new Promise((resolve) => {
+  feed.subscribe(() => feed.getSnapshot().status === "live" && resolve());
+});
+"""
+
+
+def test_page_with_the_package_lists_jobs(project: Project, tmp_path: Path) -> None:
+    script = f"{PACKAGE_SCRIPT}{FEED_SCRIPT}{WAIT_FOR_FEED}"
+    job_id = send(project)
+    lines = run_package_script(script, project.url, project.mint(), job_id, tmp_path)
+    assert f"{job_id} null complete 100" in lines
 
 
 def test_python_client_follows_a_job(project: Project) -> None:

@@ -28,6 +28,7 @@ writeFileSync(
     additionalProperties: false,
     ignoreMinAndMaxItems: true, // arrays rather than unions of tuples
     bannerComment: "",
+    ignoreMinAndMaxItems: true,
     strictIndexSignatures: true,
   }),
 );

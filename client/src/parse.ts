@@ -68,7 +68,7 @@ const TITLE_MAX_LENGTH = 256;
 const MAX_TAGS = 10;
 /** Characters are code points, as in JSON Schema. */
 const title: Validator = (value) =>
-  typeof value === "string" && [...value].length <= TITLE_MAX_LENGTH;
+  typeof value === "string" && value !== "" && [...value].length <= TITLE_MAX_LENGTH;
 const tag: Validator = (value) => typeof value === "string" && /^\P{Cc}{1,128}$/u.test(value);
 const tags: Validator = (value) =>
   Array.isArray(value) && value.length <= MAX_TAGS && value.every(tag);

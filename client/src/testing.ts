@@ -8,12 +8,11 @@ import type { FeedOptions } from "./feedFilter.js";
 import { type FeedHost, FeedManager } from "./feedManager.js";
 import type { FeedStore } from "./feedView.js";
 import { NO_CONNECTION } from "./followedJob.js";
-import { mergeInfo, NO_INFO } from "./info.js";
+import { type JobInfo, joinedFields } from "./info.js";
 import { iterateEvents, waitForResult } from "./iterate.js";
 import { Job, type JobHost, type JobState, type JobStore } from "./job.js";
 import { parseEvent } from "./parse.js";
 import type {
-  InfoFields,
   JobEvent,
   JobEventName,
   JobGap,
@@ -25,6 +24,7 @@ import type {
   Reason,
   State,
 } from "./protocol.js";
+import { applyEvent, emptyRecord } from "./record.js";
 import { Listeners, type Store } from "./store.js";
 
 export type { FakeFeed, FakeSummary } from "./fakeFeed.js";
@@ -260,6 +260,10 @@ function connectionOf(
 
 const EPOCH = "fake"; // a test has one record per job
 
+function infoAfter(events: readonly JobEvent[]): JobInfo {
+  return events.reduce((record, event) => applyEvent(record, event, 1), emptyRecord()).info;
+}
+
 class FakeJobRecord implements FakeJob {
   readonly job: Job;
   readonly #events: JobEvent[] = [];
@@ -331,20 +335,12 @@ class FakeJobRecord implements FakeJob {
       job.handleRefused(this.#refusal.code, this.#refusal.message);
       return;
     }
-    job.handleJoined({ job_id: this.jobId, ...cursor, status: this.#status, ...this.#describe() });
+    const info = joinedFields(infoAfter(this.#events));
+    job.handleJoined({ job_id: this.jobId, ...cursor, status: this.#status, ...info });
     for (const event of this.#events) {
       job.handleEvent(event);
     }
     job.handleAccepted(cursor);
-  }
-
-  /** Return the description of the job according to its events, as a `joined` has it. */
-  #describe(): InfoFields {
-    const { createdAt, ...info } = this.#events
-      .filter((event) => event.type === "job_status" || event.type === "job_info")
-      .reduce(mergeInfo, NO_INFO);
-    const fields = Object.entries({ ...info, created_at: createdAt });
-    return Object.fromEntries(fields.filter(([, value]) => value !== null));
   }
 
   #publish<N extends JobEventName>(name: N, data: Data<Messages[N]>): FakeJob {

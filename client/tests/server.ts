@@ -193,12 +193,8 @@ export class TestServer {
     const after = cursor?.epoch === epoch ? cursor.seq : 0;
     const recovered = cursor?.epoch === epoch && before <= after + 1;
     const record = { job_id: jobId, epoch, seq, status: stateAfter(events) };
-    const task = events
-      .map(([, event]) => event.task)
-      .filter(Boolean)
-      .at(-1);
-    const joined = task === undefined ? record : { ...record, task };
-    socket.emit("joined", before > 1 ? { ...joined, complete_from: before } : joined);
+    const trimmed = before > 1 ? { complete_from: before } : {};
+    socket.emit("joined", { ...record, ...descriptionAfter(events), ...trimmed });
     const replay = events.filter(([, event]) => !recovered || Number(event.seq) > after);
     if (after + 1 < before) {
       const place = replay.findIndex(([, event]) => Number(event.seq) >= before);
@@ -220,4 +216,11 @@ function stateAfter(events: readonly Message[]): unknown {
   const ends: Record<string, string> = { job_complete: "complete", job_error: "error" };
   const states = events.map(([name, { status }]) => status ?? ends[name]).filter(Boolean);
   return states.at(-1) ?? "pending";
+}
+
+/** Return the description of a job with one run. */
+function descriptionAfter(events: readonly Message[]): Record<string, unknown> {
+  const names = ["task", "title", "tags", "queue", "worker", "parent", "created_at"];
+  const fields = events.flatMap(([, payload]) => Object.entries(payload));
+  return Object.fromEntries(fields.filter(([name]) => names.includes(name)));
 }

@@ -25,13 +25,14 @@ FLASK = Page("docs/how-to/flask.md")
 HTTP = Page("docs/how-to/follow-over-http.md")
 TESTING = Page("docs/how-to/testing.md")
 AUTHORIZATION = Page("docs/how-to/authorization.md")
+DESCRIBE = Page("docs/how-to/describe-jobs.md")
 
-PAGES = (PROGRESS, OPEN_JOB, OWN_SERVER, FOLLOW, FASTAPI, TESTING, AUTHORIZATION)
+PAGES = (PROGRESS, DESCRIBE, OPEN_JOB, OWN_SERVER, FOLLOW, FASTAPI, TESTING, AUTHORIZATION)
 MODULES = {name: code for page in PAGES for name, code in page.modules.items()}
 STOCK_SCRIPT, PACKAGE_SCRIPT, FEED_SCRIPT = FOLLOW.code_blocks("js")
 _, WATCH = FOLLOW.commands
 
-WORKER = "celery -A tasks worker --loglevel=info -I more,discreet"
+WORKER = "celery -A tasks worker --loglevel=info -I more,discreet,reports"
 SERVE = 'JOBCAST_JWT_SECRET="$SECRET" jobcast serve'
 
 
@@ -45,6 +46,7 @@ def test_every_module_of_a_guide_is_run_by_a_test() -> None:
     assert set(MODULES) == {
         "tasks.py", "more.py", "discreet.py", "nightly.py", "elsewhere.py", "shop.py", "server.py",
         "follow.py", "wait.py", "api.py", "test_tasks.py", "test_worker.py", "rules.py",
+        "reports.py",
         "access.py",  # tests/e2e/test_django_rule.py runs this module
     }  # fmt: skip
 
@@ -79,6 +81,13 @@ def test_followers_see_only_the_public_result_and_error(project: Project) -> Non
     assert bad.returncode == 1
     assert "The import failed. Support has been notified." in bad.stdout
     assert "AttributeError" in bad.stdout
+
+
+def test_watch_shows_the_title_of_a_report(project: Project) -> None:
+    code = "import reports; print(reports.build.owned_by('alice').delay('Alice', 'March').id)"
+    watched = project.watch(WATCH, project.run(code), project.mint())
+    assert watched.returncode == 0, watched.stdout
+    assert "Report for Alice, March" in watched.stdout
 
 
 def test_opened_job_is_followed(project: Project) -> None:

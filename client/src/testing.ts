@@ -343,8 +343,6 @@ class FakeJobRecord implements FakeJob {
     job.handleAccepted(cursor);
   }
 
-  /** Return the description of the job according to its events, as a `joined` has it. */
-
   #publish<N extends JobEventName>(name: N, data: Data<Messages[N]>): FakeJob {
     const stamp = {
       job_id: this.jobId,

@@ -272,7 +272,7 @@ class FeedContract(ABC):
     ) -> None:
         job_id = new_job_id()
         await ends.publish(started(job_id), log(job_id), log(job_id), origin=run_of(owner))
-        [before] = await ends.wait_ids("all", job_id)
+        [before] = await ends.wait_feed("all", lambda jobs: jobs and jobs[0].seq == 3)
         await ends.publish(started(job_id), origin=run_of(f"{owner}-2"))
         [after] = await ends.wait_feed("all", lambda jobs: jobs[0].owner != owner)
         assert after.epoch > before.epoch

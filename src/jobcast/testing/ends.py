@@ -211,6 +211,8 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     deadline = time.monotonic() + TIMEOUT
     while not await condition():
         assert time.monotonic() < deadline, f"the condition was not met in {TIMEOUT:.0f} s"
+        # A condition about data in this process does not suspend, so nothing else would run.
+        await asyncio.sleep(0.02)
 
 
 def number_of(message: Message) -> int | None:

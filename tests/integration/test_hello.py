@@ -22,7 +22,7 @@ from tests.support.scripted_server import scripted_server
 
 Token = Callable[..., str]
 
-REQUESTS = ["join_job", "leave_job", "refresh_token"]
+REQUESTS = ["join_job", "leave_job", "refresh_token", "join_feed", "leave_feed"]
 ATTACHED_HELLO = {
     "protocol": 1,
     "server": f"jobcast/{version('jobcast')}",

@@ -600,7 +600,13 @@ async def test_description_is_valid_openapi(server: Server) -> None:
     async with http_client(server.url) as client:
         description = (await client.get("/openapi.json")).json()
     validate(description)
-    assert set(description["paths"]) == {"/jobs/{job_id}", "/jobs/{job_id}/events", "/events"}
+    assert set(description["paths"]) == {
+        "/jobs/{job_id}",
+        "/jobs/{job_id}/events",
+        "/events",
+        "/jobs",
+        "/feeds/{feed}/events",
+    }
 
 
 async def test_interface_is_below_the_path_prefix_and_can_be_switched_off(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import convert
@@ -48,6 +48,14 @@ class FeedView:
             return condition()
 
         await eventually(holds, what)
+
+    async def until_shows(self, jobs: Mapping[str, str]) -> None:
+        """Wait until the list has exactly these jobs in these states."""
+        await self.until(lambda: self.statuses == jobs, f"{jobs} in {self.feed}")
+
+    @property
+    def statuses(self) -> dict[str, str]:
+        return {job_id: job["status"] for job_id, job in self.jobs.items()}
 
     def _receive(self, name: str, payload: dict[str, Any]) -> None:
         cls = FEED_EVENTS.get(name)

@@ -281,10 +281,22 @@ ARGUMENTS: dict[str, list[Any]] = {
     "huge cursor": [{"job_id": "a", "after": {"epoch": "x", "seq": 2**64}}],
     "negative cursor": [{"job_id": "a", "after": {"epoch": "x", "seq": -1}}],
     "extra": [{"job_id": "a", "x": [[[]]]}],
+    "long feed": [{"feed": "owner:" + "a" * 50_000}],
+    "feed with control characters": [{"feed": "tag:a\r\nINFO forged"}],
+    "owner with control characters": [{"feed": "owner:a\r\nINFO forged"}],
+    "wrong filter": [{"feed": "mine", "filter": {"status": [["running"]]}}],
+    "long filter": [{"feed": "mine", "filter": {"status": ["a"] * 10_000}}],
+    "wrong time": [{"feed": "mine", "filter": {"since": "9999-99-99T99:99:99Z"}}],
+    "huge limit": [{"feed": "mine", "limit": 2**64}],
+    "wrong place": [{"feed": "mine", "after": "9" * 200}],
+    "place without a join": [{"feed": "mine", "after": "1~a"}],
 }
 
 
-@pytest.mark.parametrize("name", ["join_job", "leave_job", "refresh_token", "unknown", "*"])
+@pytest.mark.parametrize(
+    "name",
+    ["join_job", "leave_job", "refresh_token", "join_feed", "leave_feed", "unknown", "*"],
+)
 async def test_arguments_of_an_event_are_checked(
     shared: Served, shared_target: Target, token: Token, name: str
 ) -> None:

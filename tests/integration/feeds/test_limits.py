@@ -163,7 +163,7 @@ async def test_repeated_joins_are_limited_by_the_budget_of_history(
     options: Options, token: Token
 ) -> None:
     async with serving(options(history_rate=1024)) as site:
-        await site.publish(*map(started, [new_id() for _ in range(JOBS)]))
+        await site.start(*(new_id() for _ in range(20)), title="x" * 250)
         async with following(site.url, token("alice")) as alice:
             answer = await alice.request("join_feed", {"feed": "mine"})
             for _ in range(20):

@@ -50,12 +50,7 @@ async def test_two_owners_never_see_each_others_jobs(site: Site, token: Token) -
         for owner, view in views.items():
             first = ("alice", "bob").index(owner)
             own = {f"{owner}-{number}" for number in range(first, 20, 2)}
-            await view.until(
-                lambda view=view, own=own: (
-                    {one for one, job in view.jobs.items() if job["status"] == "complete"} == own
-                ),
-                f"the jobs of {owner}",
-            )
+            await view.until_shows(dict.fromkeys(own, "complete"))
             assert view.seen == own
 
 
@@ -141,7 +136,7 @@ async def test_reduced_token_leaves_feeds_before_its_refresh_is_acknowledged(
         await site.start("job", tags=("a", "b"))
         for feed in ("mine", "tag:b"):
             view = views[feed]
-            await view.until(lambda view=view: view.ids == ["job"], f"the job in {feed}")
+            await view.until_shows({"job": "started"})
             assert view.left is None
         left = views["tag:a"].update()
         assert left.left is not None

@@ -62,6 +62,11 @@ def malformed_paths(job_id: str) -> Iterable[str]:
         "/jobs/", "/jobs//events", "/jobs/%00/events", "/jobs/%ff", f"/jobs/{'x' * 129}",
         f"/jobs/{job_id}?wait=-1", f"/jobs/{job_id}?wait=nan", f"/jobs/{job_id}?wait=inf",
         f"/jobs/{job_id}?wait={HUGE}", f"/jobs/{job_id}?logs=1e400", f"/jobs/{job_id}?logs=x",
+        "/feeds/", "/feeds//events", "/feeds/yours/events", "/feeds/tag%3A%00/events",
+        "/feeds/owner%3A%ff%0d%0aINFO/events", f"/feeds/tag%3A{'x' * 129}/events",
+        f"/feeds/mine/events?limit={HUGE}", "/feeds/mine/events?status=" + "x," * 500,
+        "/jobs?feed=%00", f"/jobs?cursor={HUGE}", "/jobs?cursor=1~%00", f"/jobs?limit={HUGE}",
+        "/jobs?since=%00", f"/jobs?task={'x' * 300}", "/jobs?tag=%0d%0aINFO",
     )  # fmt: skip
 
 

@@ -34,7 +34,10 @@ def feed_of(request: Request, prefix: str) -> str:
     stem = path_below(request, f"{prefix}/feeds/")
     if not stem.endswith("/events"):
         raise invalid("the path should be /feeds/FEED/events, with the name of the feed encoded")
-    return _feed(unquote(stem.removesuffix("/events")))
+    try:
+        return _feed(unquote(stem.removesuffix("/events"), errors="strict"))
+    except UnicodeDecodeError:
+        raise invalid("the name of a feed should be encoded as UTF-8") from None
 
 
 def parse_page(request: Request) -> FeedQuery:

@@ -211,7 +211,7 @@ class LeaveFeedAccepted(Struct, frozen=True, kw_only=True):
     ok: Literal[True] = True
 
 
-FEED_EVENTS: Final[Mapping[str, type[Struct]]] = {
+FEED_EVENTS: Final[Mapping[str, type[FeedSnapshot | FeedJob | FeedGone | FeedLeft]]] = {
     cls.name: cls for cls in (FeedSnapshot, FeedJob, FeedGone, FeedLeft)
 }
 FEED_REQUESTS: Final[Mapping[str, type[Struct]]] = {

@@ -39,6 +39,7 @@ DEFAULT_MAX_CONNECTIONS_PER_SUBJECT: Final = 1000
 DEFAULT_MESSAGE_RATE: Final = 20  # messages a second
 DEFAULT_RATE_PATIENCE: Final = 10.0  # seconds
 DEFAULT_HISTORY_RATE: Final = 1024 * 1024  # characters a second
+DEFAULT_FEED_RATE: Final = 200  # summaries a second
 DEFAULT_AUTHORIZE_TIMEOUT: Final = 10.0  # seconds
 DEFAULT_DRAIN_SECONDS: Final = 5
 DEFAULT_ENQUEUE_TIMEOUT: Final = 0.25  # seconds
@@ -129,6 +130,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     message_rate: int = DEFAULT_MESSAGE_RATE  # messages a second of one connection
     rate_patience: float = DEFAULT_RATE_PATIENCE  # seconds above the rate until refusals begin
     history_rate: int = DEFAULT_HISTORY_RATE  # characters a second of one connection
+    feed_rate: int = DEFAULT_FEED_RATE  # changes of feeds a second to one connection
     lease: int = DEFAULT_LEASE  # seconds without a renewal after which a run is stalled
     lease_sidecar: bool = False  # a process that renews leases while its worker cannot
     lost_after: int = DEFAULT_LOST_AFTER  # seconds that a job may be stalled
@@ -689,6 +691,7 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "message_rate": _between(1, 100_000, "messages a second"),
     "rate_patience": _seconds(1, 600),
     "history_rate": _between(1024, 1024**3, "characters a second"),
+    "feed_rate": _between(2, 100_000, "summaries a second"),
     "lease": _between(1, 3600, "seconds"),
     "lease_sidecar": _bool,
     "lost_after": _between(1, 7 * 24 * 3600, "seconds"),

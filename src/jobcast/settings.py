@@ -21,6 +21,7 @@ from jobcast.errors import SettingsError
 from jobcast.events import LEVELS
 from jobcast.masking import MASK, is_secret_name, mask_url, remember
 from jobcast.transports import DEFAULT_HISTORY_SIZE, DEFAULT_HISTORY_TTL, Retention, check_url
+from jobcast.transports.base import DEFAULT_FEED_SIZE, DEFAULT_SUMMARY_TTL
 from jobcast.transports.leases import DEFAULT_LEASE, DEFAULT_LOST_AFTER, LeaseTimeouts
 from jobcast.transports.prefix import DEFAULT_PREFIX, check_prefix
 
@@ -110,6 +111,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     http_api: bool = True  # whether the server answers plain HTTP
     history_ttl: int = DEFAULT_HISTORY_TTL
     history_size: int = DEFAULT_HISTORY_SIZE
+    feed_size: int = DEFAULT_FEED_SIZE  # jobs per feed; 0: no feeds
+    summary_ttl: int = DEFAULT_SUMMARY_TTL  # seconds that an ended job stays in its feeds
     result_limit: int = DEFAULT_RESULT_LIMIT
     max_jobs: int = DEFAULT_MAX_JOBS
     host: str = "127.0.0.1"
@@ -291,8 +294,13 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def retention(self) -> Retention:
-        """How long the store keeps a job, and how many of its events."""
-        return Retention(ttl=self.history_ttl, size=self.history_size)
+        """How long the store keeps a job and its summary, and how many events and jobs."""
+        return Retention(
+            ttl=self.history_ttl,
+            size=self.history_size,
+            feed_size=self.feed_size,
+            summary_ttl=self.summary_ttl,
+        )
 
     @property
     def lease_timeouts(self) -> LeaseTimeouts:
@@ -671,6 +679,8 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "http_api": _bool,
     "history_ttl": _between(1, 30 * 24 * 3600, "seconds"),
     "history_size": _between(10, 1_000_000, "events"),
+    "feed_size": _between(0, 100_000, "jobs"),
+    "summary_ttl": _between(1, 366 * 24 * 3600, "seconds"),
     "result_limit": _between(256, 16 * 1024 * 1024, "bytes"),
     "max_jobs": _between(1, 100_000, "jobs"),
     "host": str,

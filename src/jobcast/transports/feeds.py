@@ -6,7 +6,7 @@ import logging
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop, heappush
 from typing import Any, Final
 
@@ -126,8 +126,18 @@ def newest_first(jobs: Iterable[JobSummary]) -> list[JobSummary]:
     return sorted(by_id, key=lambda job: job.created_at, reverse=True)
 
 
+def changes_of(batch: Iterable[Outgoing]) -> dict[str, bool]:
+    """Return the jobs whose summaries a batch may change, and whether to write each at once."""
+    jobs: dict[str, bool] = {}
+    for outgoing in batch:
+        if outgoing.kind != LOG:
+            at_once = outgoing.kind != PROGRESS
+            jobs[outgoing.job_id] = at_once or jobs.get(outgoing.job_id, False)
+    return jobs
+
+
 class DirtyJobs:
-    """The jobs whose summaries have to be written: at once, or for progress once a second.
+    """The jobs whose summaries have to be written: at once, or for progress at intervals.
 
     Not thread-safe.
     """
@@ -139,45 +149,51 @@ class DirtyJobs:
         self._max_dirty = max_dirty
         self._due: dict[str, float] = {}  # by job, when its summary has to be written
         self._queue: list[tuple[float, str]] = []  # a heap; entries that differ from _due are void
-        self._written: OrderedDict[str, float] = OrderedDict()  # by job, in the last interval
+        # By job, until when progress does not count. Somewhat ordered, to find those that are over.
+        self._quiet: OrderedDict[str, float] = OrderedDict()
         self._has_warned = False
 
     def __len__(self) -> int:
         return len(self._due)
 
-    def mark(self, outgoing: Outgoing) -> None:
-        """Note that an event may have changed its job's summary."""
-        if outgoing.kind == PROGRESS:
-            written = self._written.get(outgoing.job_id, float("-inf"))
-            self._set_due(outgoing.job_id, max(self._clock(), written + PROGRESS_INTERVAL))
-        elif outgoing.kind != LOG:
-            self.retry(outgoing.job_id)
-
-    def retry(self, job_id: str) -> None:
-        """Note that the summary of a job has to be written at once."""
-        self._set_due(job_id, self._clock())
-
-    def take(self) -> list[str]:
-        """Return the jobs whose summaries are due, and regard them as written."""
+    def mark(self, jobs: Mapping[str, bool]) -> None:
+        """Note that summaries may have changed, and whether to write each at once."""
         now = self._clock()
-        while self._written and next(iter(self._written.values())) <= now - PROGRESS_INTERVAL:
-            self._written.popitem(last=False)
-        jobs = []
-        while self._queue and self._queue[0][0] <= now:
+        for job_id, at_once in jobs.items():
+            self._set_due(job_id, now if at_once else max(now, self._quiet.get(job_id, now)))
+
+    def retry(self, job_id: str, delay: float) -> None:
+        """Note that a summary could not be written, and has to be after some seconds."""
+        self._set_due(job_id, self._clock() + delay)
+
+    def relax(self, job_id: str, interval: float) -> None:
+        """Ignore a job's progress for some seconds from now."""
+        self._quiet[job_id] = self._clock() + interval
+        self._quiet.move_to_end(job_id)
+
+    def take(self, limit: int = MAX_DIRTY) -> list[str]:
+        """Return jobs whose summaries are due, and regard them as written."""
+        now = self._clock()
+        while self._quiet and next(iter(self._quiet.values())) <= now:
+            self._quiet.popitem(last=False)
+        jobs: list[str] = []
+        while self._queue and self._queue[0][0] <= now and len(jobs) < limit:
             due, job_id = heappop(self._queue)
             if self._due.get(job_id) == due:
                 del self._due[job_id]
-                self._written[job_id] = now
-                self._written.move_to_end(job_id)
+                self.relax(job_id, PROGRESS_INTERVAL)
                 jobs.append(job_id)
+        return jobs
+
+    def take_all(self) -> list[str]:
+        """Return all jobs, whether their summaries are due or not."""
+        jobs, self._due, self._queue = [*self._due], {}, []
         return jobs
 
     @property
     def due_in(self) -> float | None:
         """Seconds until the next summary is due; None if no job is dirty."""
-        if not self._due:
-            return None
-        return max(0.0, self._queue[0][0] - self._clock())
+        return max(0.0, self._queue[0][0] - self._clock()) if self._due else None
 
     def _set_due(self, job_id: str, due: float) -> None:
         if due < self._due.get(job_id, float("inf")):

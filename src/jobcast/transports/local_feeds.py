@@ -6,7 +6,7 @@ import logging
 import time
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from jobcast.events import Cursor
@@ -18,7 +18,7 @@ from jobcast.transports.base import (
     Outgoing,
     Retention,
 )
-from jobcast.transports.feeds import DirtyJobs, newest_first
+from jobcast.transports.feeds import DirtyJobs, changes_of, newest_first
 from jobcast.transports.record import Records
 
 MAX_ENTRIES: Final = 500_000  # jobs in all feeds together
@@ -116,10 +116,10 @@ class LocalFeeds:
         """Seconds until the next change; None if there is none."""
         return self._dirty.due_in
 
-    def mark(self, outgoing: Outgoing) -> None:
-        """Note that an event may have changed its job's summary."""
+    def mark(self, batch: Iterable[Outgoing]) -> None:
+        """Note that events may have changed the summaries of their jobs."""
         if self._retention.feed_size:
-            self._dirty.mark(outgoing)
+            self._dirty.mark(changes_of(batch))
 
     def refresh(self) -> list[Change]:
         """Write the summaries that are due, and return the changes of feeds."""

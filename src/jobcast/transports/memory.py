@@ -57,10 +57,10 @@ class MemoryBroker:
                     jobs.add(outgoing.job_id)
                     continue
                 message = self._records.add(outgoing, publisher)
-                self._feeds.mark(outgoing)
                 if message is not None:
                     for source in self._sources:
                         source.call_in_loop(source.deliver, outgoing.job_id, message)
+            self._feeds.mark(batch)
             self._send_changes(self._feeds.refresh())
         if held:
             raise PublishFailed("waiting for an event of another publisher", held, held=True)

@@ -27,6 +27,7 @@ from jobcast.transports import Outgoing
 from jobcast.transports.feeds import (
     MESSAGE_LIMIT,
     DirtyJobs,
+    changes_of,
     newest_first,
     summarize,
     timestamp_of,
@@ -157,8 +158,7 @@ def dirty(clock: Clock) -> DirtyJobs:
 
 
 def mark(dirty: DirtyJobs, *events: JobEvent) -> Sequence[str]:
-    for event in events:
-        dirty.mark(Outgoing.of(event))
+    dirty.mark(changes_of(Outgoing.of(event) for event in events))
     return dirty.take()
 
 
@@ -170,7 +170,8 @@ def test_progress_is_written_at_most_once_a_second(dirty: DirtyJobs, clock: Cloc
     assert mark(dirty, progress(4, 1)) == []
     clock.now += 0.25
     assert dirty.take() == ["7"]
-    assert (dirty.take(), dirty.due_in) == ([], None)
+    assert dirty.take() == []
+    assert dirty.due_in is None
 
 
 def test_statuses_and_endings_are_written_at_once(dirty: DirtyJobs) -> None:
@@ -189,6 +190,32 @@ def test_too_many_dirty_jobs_drop_the_oldest_and_warn_once(
     dirty: DirtyJobs, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(6):
-        dirty.retry(str(number))
+        dirty.mark({str(number): True})
     assert dirty.take() == ["3", "4", "5"]
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+def test_progress_of_a_relaxed_job_waits_longer(dirty: DirtyJobs, clock: Clock) -> None:
+    mark(dirty, progress(1, 1))
+    dirty.relax("7", 5)
+    assert mark(dirty, progress(2, 1)) == []
+    assert dirty.due_in == 5
+    assert mark(dirty, progress(3, 1), status("started", 1)) == ["7"]
+
+
+def test_failed_summary_is_due_after_the_delay(dirty: DirtyJobs, clock: Clock) -> None:
+    dirty.retry("7", 2)
+    assert (dirty.take(), dirty.due_in) == ([], 2)
+    clock.now += 2
+    assert dirty.take() == ["7"]
+
+
+def test_all_dirty_jobs_can_be_taken_before_they_are_due(dirty: DirtyJobs) -> None:
+    mark(dirty, progress(1, 1))
+    assert mark(dirty, progress(2, 1)) == []
+    assert (dirty.take_all(), dirty.due_in) == (["7"], None)
+
+
+def test_limit_leaves_due_jobs_for_the_next_call(dirty: DirtyJobs) -> None:
+    dirty.mark({"a": True, "b": True})
+    assert [dirty.take(1), dirty.take(1), dirty.take(1)] == [["a"], ["b"], []]

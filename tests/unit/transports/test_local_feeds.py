@@ -35,7 +35,7 @@ class Store:
         for event in events:
             outgoing = Outgoing.of(event, origin)
             self.records.add(outgoing)
-            self.feeds.mark(outgoing)
+            self.feeds.mark([outgoing])
         return self.feeds.refresh()
 
     def ids(self, feed: str) -> list[str]:
@@ -160,7 +160,7 @@ def test_all_feeds_together_are_bounded(store: Store) -> None:
 def test_invalid_event_fails_nothing(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     outgoing = Outgoing(job_id="a", kind="s", head="garbage", state="started")
     store.records.add(outgoing)
-    store.feeds.mark(outgoing)
+    store.feeds.mark([outgoing])
     assert store.feeds.refresh() == []
     assert "job a: no feed has it" in caplog.text
 
@@ -171,7 +171,7 @@ def test_size_of_zero_keeps_no_feeds() -> None:
     feeds = LocalFeeds(records, retention)
     outgoing = Outgoing.of(started("a"))
     records.add(outgoing)
-    feeds.mark(outgoing)
+    feeds.mark([outgoing])
     assert (feeds.refresh(), feeds.read("all"), feeds.due_in) == ([], ([], []), None)
 
 

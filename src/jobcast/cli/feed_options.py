@@ -10,9 +10,12 @@ from typing import Any, Final, TypeVar
 import click
 from msgspec import Struct, structs
 
-from jobcast.feeds import ALL, DEFAULT_FEED_LIMIT, MAX_FEED_LIMIT, MINE, is_feed
+from jobcast.feeds import ALL, MAX_FEED_LIMIT, MINE, is_feed
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
+
+LS_LIMIT: Final = 100  # jobs
+TOP_LIMIT: Final = 1000  # jobs
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -86,13 +89,6 @@ _OPTIONS: Final = (
         callback=_since,
         help="Only jobs that were created then or later: 30m, 2h or 7d ago, or a date.",
     ),
-    click.option(
-        "--limit",
-        type=click.IntRange(1, MAX_FEED_LIMIT),
-        default=DEFAULT_FEED_LIMIT,
-        show_default=True,
-        help="The number of jobs, the newest ones.",
-    ),
     click.option("--url", default=DEFAULT_SERVER, show_default=True, help="The server's URL."),
     click.option(
         "--token",
@@ -109,11 +105,22 @@ _OPTIONS: Final = (
 )
 
 
-def feed_options(command: F) -> F:
-    """Add the options to a command."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+def feed_options(limit: int) -> Callable[[F], F]:
+    """Return a decorator that adds the options to a command, with this default of ``--limit``."""
+    limit_option = click.option(
+        "--limit",
+        type=click.IntRange(1, MAX_FEED_LIMIT),
+        default=limit,
+        show_default=True,
+        help="The number of jobs, the newest ones.",
+    )
+
+    def decorate(command: F) -> F:
+        for option in reversed((*_OPTIONS, limit_option)):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def feed_name(name: str | None, *, has_token: bool) -> str:

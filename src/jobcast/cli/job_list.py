@@ -92,26 +92,21 @@ class JobList:
         self._arrange()
 
     def next_order(self) -> None:
-        self.order = _next(ORDERS, self.order)
-        self._arrange()
+        self._start_over(order=_next(ORDERS, self.order))
 
     def reverse(self) -> None:
-        self.is_reversed = not self.is_reversed
-        self._arrange()
+        self._start_over(is_reversed=not self.is_reversed)
 
     def next_filter(self) -> None:
-        self.shown = _next(tuple(SHOWN), self.shown)
-        self._arrange()
+        self._start_over(shown=_next(tuple(SHOWN), self.shown))
 
     def find(self, text: str) -> None:
         """Show only jobs with a text in their id, name, task, owner, tags or message."""
-        self.search = text
-        self._arrange()
+        self._start_over(search=text)
 
     def show_all(self) -> None:
         """Clear the filter and the search."""
-        self.shown, self.search = "all", ""
-        self._arrange()
+        self._start_over(shown="all", search="")
 
     def move(self, rows: int) -> None:
         """Select the job so many rows below; above, if the number is negative."""
@@ -123,6 +118,13 @@ class JobList:
         self._top = max(self._index - height + 1, min(self._top, self._index))
         self._top = max(0, min(self._top, len(self._rows) - height))
         return self._rows[self._top : self._top + height]
+
+    def _start_over(self, **choices: Any) -> None:
+        """Change how the list is shown, and select its first job."""
+        for name, value in choices.items():
+            setattr(self, name, value)
+        self._selected, self._index = None, 0
+        self._arrange()
 
     def _arrange(self) -> None:
         rows = sorted(filter(self._matches, self.jobs), key=self.order.key)

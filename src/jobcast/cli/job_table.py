@@ -14,8 +14,6 @@ from jobcast.cli.appearance import age, duration, style_of, symbol_of
 from jobcast.cli.terminal import clean, clean_struct
 from jobcast.feeds import JobSummary
 
-ID_WIDTH: Final = 36  # characters, of a UUID
-
 
 class Column(Struct, frozen=True):
     """A column of a table of jobs.
@@ -98,7 +96,7 @@ def message_of(job: JobSummary) -> str:
 LIST_COLUMNS: Final = (
     Column("", _symbol),
     Column("STATE", _status, min_terminal=80),
-    Column("JOB", _id, min_width=ID_WIDTH),
+    Column("JOB", _id),
     Column("NAME", _name, ratio=2, min_width=8),
     Column("DONE", _done, align_right=True),
     Column("AGE", _age, align_right=True),

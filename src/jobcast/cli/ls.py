@@ -62,11 +62,12 @@ def print_table(jobs: Sequence[JobSummary]) -> None:
     if not jobs:
         return
     console, now = Terminal(), datetime.now(UTC)
-    if console.is_terminal or os.environ.get("COLUMNS"):
+    if console.is_terminal:
         console.print(job_table(jobs, LIST_COLUMNS, console.width, now))
         return
-    console.width = UNLIMITED
-    table = job_table(jobs, LIST_COLUMNS, UNLIMITED, now, expand=False)
+    has_width = bool(os.environ.get("COLUMNS"))
+    console.width = console.width if has_width else UNLIMITED
+    table = job_table(jobs, LIST_COLUMNS, console.width, now, expand=has_width)
     for line in _lines(console, table):
         print(line)
 

@@ -16,7 +16,14 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
-from jobcast.cli.feed_options import DEFAULT_SERVER, FeedOptions, feed_name, feed_options
+from jobcast.cli.feed_options import (
+    DEFAULT_SERVER,
+    LS_LIMIT,
+    TOP_LIMIT,
+    FeedOptions,
+    feed_name,
+    feed_options,
+)
 from jobcast.cli.plaintext import escape_unencodable_output
 from jobcast.cli.terminal import clean, clean_lines
 from jobcast.errors import ClientError, JobcastError
@@ -106,6 +113,22 @@ def _check_server(url: str, namespace: str) -> None:
 
     _check("--url", check_server_url, url)
     _check("--namespace", check_namespace, namespace)
+
+
+def _wanted(name: str, **options: Any) -> FeedOptions:
+    """Return the options of a command that lists jobs.
+
+    Raises:
+        click.UsageError: an option is not valid.
+    """
+    from jobcast.client.feed_request import feed_request
+
+    wanted = FeedOptions(name, **options)
+    try:
+        feed_request(**wanted.arguments)
+    except ValueError as exc:
+        raise click.UsageError(str(exc)) from None
+    return wanted
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -208,7 +231,7 @@ def watch(
 
 
 @main.command()
-@feed_options
+@feed_options(LS_LIMIT)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a job, for scripts.")
 @reports
 def ls(
@@ -221,15 +244,14 @@ def ls(
     from jobcast.cli import ls as listing
 
     _check_server(url, namespace)
-    name = feed_name(feed, has_token=token is not None)
+    options = _wanted(feed_name(feed, has_token=token is not None), **wanted)
     if token is None:
-        token = _mint(Settings.load(), sub="ls", feeds=(name,), ttl=TOKEN_TTL)
-    options = FeedOptions(name, **wanted)
+        token = _mint(Settings.load(), sub="ls", feeds=(options.name,), ttl=TOKEN_TTL)
     asyncio.run(listing.list_jobs(url, token, options, as_json=as_json, namespace=namespace))
 
 
 @main.command()
-@feed_options
+@feed_options(TOP_LIMIT)
 @reports
 def top(url: str, token: str | None, namespace: str, feed: str | None, **wanted: Any) -> None:
     """Show jobs live in a terminal, and follow one with Enter.
@@ -240,10 +262,12 @@ def top(url: str, token: str | None, namespace: str, feed: str | None, **wanted:
     from jobcast.cli import top as display
 
     _check_server(url, namespace)
-    name = feed_name(feed, has_token=token is not None)
+    options = _wanted(feed_name(feed, has_token=token is not None), **wanted)
     if token is None:
-        token = _mint(Settings.load(), sub="top", feeds=(name,), jobs=("*",), ttl=WATCH_TOKEN_TTL)
-    asyncio.run(display.top(url, token, FeedOptions(name, **wanted), namespace=namespace))
+        token = _mint(
+            Settings.load(), sub="top", feeds=(options.name,), jobs=("*",), ttl=WATCH_TOKEN_TTL
+        )
+    asyncio.run(display.top(url, token, options, namespace=namespace))
 
 
 @main.command()

@@ -204,7 +204,7 @@ class Top:
         loaded = len(self._list.jobs)
         title = Text.assemble(
             (clean(self._feed.name), "bold"),
-            f"  {loaded:,} of {total:,} jobs" if total > loaded else f"  {loaded:,} jobs",
+            f"  {loaded:,} of {total:,} jobs" if total > loaded else f"  {_jobs(loaded)}",
             no_wrap=True, overflow="ellipsis",
         )  # fmt: skip
         styles = {"running": "cyan", "waiting": "dim", "failed": "red", "complete": "green"}
@@ -235,7 +235,7 @@ class Top:
             order = f"{self._list.order.name}{' ↑' if self._list.is_reversed else ''}"
             search = f"/ {self._list.search}" if self._list.search else "/ search"
             hint = (
-                f"Enter follow  s sort: {order}  f show: {self._list.shown}  {search}  q quit"
+                f"Enter follow  q quit  s sort: {order}  f show: {self._list.shown}  {search}"
                 "  r reverse  ↑↓ select"
             )
         return Text(clean(hint), style="dim", no_wrap=True, overflow="ellipsis")
@@ -269,6 +269,10 @@ class Top:
     async def _wait_back(self) -> None:
         while await self._keyboard.key() not in BACK_KEYS:
             pass
+
+
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count:,} jobs"
 
 
 async def first_of(*coroutines: Coroutine[Any, Any, None]) -> None:

@@ -90,6 +90,7 @@ class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def has_ended(self) -> bool:
+        """Whether the job has completed or failed."""
         return self.status in TERMINAL_STATES
 
     @property

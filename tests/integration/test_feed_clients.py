@@ -139,7 +139,7 @@ async def test_feed_survives_a_server_that_was_killed(
             owner.complete(first)
             third = owner.start()
             server.start()
-            changed = set()
+            changed: set[str] = set()
             async with asyncio.timeout(TIMEOUT):
                 while not changed >= {first, third}:
                     changed.add((await anext(feed)).job_id)

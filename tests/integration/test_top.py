@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,10 @@ def top(
 def shows(terminal: PtyProcess, *texts: str) -> None:
     """Wait until the list has all of the texts."""
     terminal.expect(lambda: all(text in terminal.frame for text in texts), f"list with {texts}")
+
+
+def has_height(terminal: PtyProcess, height: int) -> bool:
+    return len(terminal.frame.splitlines()) == height
 
 
 def names(terminal: PtyProcess) -> list[str]:
@@ -68,9 +73,7 @@ def test_list_follows_a_resized_terminal(server: Server, owner: Owner, token: To
         shows(terminal, "STATE", "Export")
         for width, height in ((62, 10), (110, 40)):
             terminal.resize(width, height)
-            terminal.expect(
-                lambda height=height: len(terminal.frame.splitlines()) == height, "other height"
-            )
+            terminal.expect(partial(has_height, terminal, height), "other height")
             assert max(map(len, terminal.frame.splitlines())) <= width
             assert ("STATE" in terminal.frame) == (width == 110)
 

@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import termios
@@ -109,5 +110,7 @@ class PtyProcess:
 
 
 def _control_terminal() -> None:
+    # A shell makes its background jobs ignore SIGINT, and their children inherit that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)

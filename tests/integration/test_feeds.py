@@ -6,21 +6,28 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
+import httpx
 import pytest
 import uvicorn
+from prometheus_client import REGISTRY
 from starlette.applications import Starlette
 
+from jobcast import FeedTarget
 from jobcast.aio import cancel_and_wait
 from jobcast.events import JobComplete, JobEvent, JobInfoUpdate, JobProgress, JobStatus
 from jobcast.realtime import create_app
+from jobcast.realtime.feeds import rooms
+from jobcast.realtime.feeds.service import MAX_FEEDS
 from jobcast.settings import Settings
-from jobcast.transports import Origin, Outgoing, TransportPublisher, open_publisher
+from jobcast.tokens import Subject
+from jobcast.transports import Origin, Outgoing, Retention, TransportPublisher, open_publisher
 from tests.conftest import Valkey
 from tests.support import SECRET, Follower, eventually, following, free_port, new_id
 from tests.support.feed_client import FeedView
-from tests.support.http_server import Token
-from tests.support.sse import http_client, read_until, streaming
+from tests.support.http_server import Token, code_of
+from tests.support.sse import EventReader, http_client, read_until, streaming
 
 TRANSPORTS = ["memory"]
 

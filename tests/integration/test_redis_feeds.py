@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 import redis
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JobComplete, JobEvent, now
@@ -79,9 +79,10 @@ async def deployment(valkey: Valkey) -> AsyncIterator[Deployment]:
 
 
 def summary(job_id: str, seq: int, status: str = "started", epoch: str = "e1") -> JobSummary:
+    ended_at = now() if status == "complete" else UNSET
     return JobSummary(
         job_id=job_id, epoch=epoch, seq=seq, status=status, created_at=now(), owner="alice",
-        **({"ended_at": now()} if status == "complete" else {}),
+        ended_at=ended_at,
     )  # fmt: skip
 
 
@@ -332,7 +333,7 @@ async def test_writer_loads_flushed_scripts(deployment: Deployment) -> None:
         job_id = new_job_id()
         deployment.client.script_flush()
         await deployment.publish(started(job_id), origin=run_of("alice"))
-        await deployment.wait_feed(FEED, lambda jobs, i=job_id: i in {job.job_id for job in jobs})
+        await deployment.wait_job(FEED, job_id)
 
 
 async def test_close_writes_progress_that_is_not_due(deployment: Deployment, job_id: str) -> None:
@@ -350,6 +351,29 @@ async def test_close_writes_progress_that_is_not_due(deployment: Deployment, job
     assert entry is not None
     assert entry.job is not None
     assert entry.job.percentage == 77
+
+
+async def test_progress_is_written_for_followers_only(deployment: Deployment, job_id: str) -> None:
+    origin = run_of("alice")
+    await deployment.publish(started(job_id), origin=origin)
+    await deployment.wait_ids("all", job_id)
+
+    async def publish_for(seconds: float, percentage: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            await deployment.publish(progress(job_id, percentage), origin=origin)
+            await asyncio.sleep(0.05)
+
+    await publish_for(2.5, 10)
+    for feed in (FEED, "all"):
+        entry = deployment.stored(job_id, feed)
+        assert entry is not None
+        assert entry.position.seq == 1
+        [job] = await deployment.source.read_feed(feed)
+        assert job.percentage == 10
+    await deployment.source.subscribe_feed("all")
+    await publish_for(1.5, 20)
+    await deployment.wait_change("all", lambda job: job.percentage == 20)
 
 
 async def test_publisher_can_be_used_after_it_was_closed(

@@ -29,6 +29,7 @@ class FeedView:
         self.is_complete = False  # whether the snapshot has arrived
         self.cursor: str | None = None
         self.left: dict[str, Any] | None = None
+        self.total: int | None = None  # as the acknowledgement of the join has it
         self.snapshots = 0
         self.messages = 0
 
@@ -41,7 +42,12 @@ class FeedView:
 
     async def until(self, condition: Callable[[], Any], what: str) -> None:
         """Wait until the list has changed so that a condition holds."""
-        await eventually(lambda: self.update() and condition(), what)
+
+        def holds() -> Any:
+            self.update()
+            return condition()
+
+        await eventually(holds, what)
 
     def _receive(self, name: str, payload: dict[str, Any]) -> None:
         cls = FEED_EVENTS.get(name)

@@ -34,6 +34,7 @@ from jobcast.events import (
     parse_event,
     parse_request,
 )
+from jobcast.feeds import FEED_EVENTS, FeedFilter, JobSummary
 from jobcast.protocol import ACKNOWLEDGEMENTS, REQUESTS, parse_acknowledgement
 
 PROTOCOL: Final = Path(__file__).resolve().parents[2] / "protocol"
@@ -43,7 +44,8 @@ MESSAGES: Final = [ref["$ref"].rpartition("/")[2] for ref in SCHEMA["anyOf"]]
 WORDS: Final = (PROTOCOL / "PROTOCOL.md").read_text("utf-8")
 
 OTHERS: Final[Mapping[str, type[msgspec.Struct]]] = {
-    cls.name: cls for cls in (Closing, Draining, Hello, JobGap, Joined, Left, TokenExpiring)
+    **{cls.name: cls for cls in (Closing, Draining, Hello, JobGap, Joined, Left, TokenExpiring)},
+    **FEED_EVENTS,
 }
 
 # The struct of each definition in the schema.
@@ -55,6 +57,10 @@ STRUCTS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "refusal": Refusal,
     "joinAccepted": ACKNOWLEDGEMENTS["join_job"],
     "leaveAccepted": ACKNOWLEDGEMENTS["leave_job"],
+    "joinFeedAccepted": ACKNOWLEDGEMENTS["join_feed"],
+    "leaveFeedAccepted": ACKNOWLEDGEMENTS["leave_feed"],
+    "feedFilter": FeedFilter,
+    "jobSummary": JobSummary,
     "tokenAccepted": ACKNOWLEDGEMENTS["refresh_token"],
 }
 

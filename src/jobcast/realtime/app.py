@@ -104,10 +104,10 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
     """Return the ASGI application of the server process.
 
     The application serves ``/socket.io/``, ``/healthz``, ``/readyz`` and the given routes. Unless
-    ``JOBCAST_HTTP_API`` is off, it also serves ``/jobs/ID``, ``/jobs/ID/events``, ``/events``,
-    ``/openapi.json`` and ``/jobcast.js``. ``JOBCAST_METRICS`` adds ``/metrics``.
-    ``JOBCAST_PATH_PREFIX`` puts all routes below a path. On SIGTERM and SIGINT the application
-    moves its clients to other processes before the server closes.
+    ``JOBCAST_HTTP_API`` is off, it also serves ``/jobs``, ``/jobs/ID``, ``/jobs/ID/events``,
+    ``/events``, ``/feeds/FEED/events``, ``/openapi.json`` and ``/jobcast.js``. ``JOBCAST_METRICS``
+    adds ``/metrics``. ``JOBCAST_PATH_PREFIX`` puts all routes below a path. On SIGTERM and SIGINT
+    the application moves its clients to other processes before the server closes.
 
     Args:
         settings: the settings; read from the environment by default.

@@ -66,6 +66,10 @@ class FeedEnds(Struct):
         """Read a feed until it has these jobs in this order, and return them."""
         return await self.wait_feed(feed, lambda jobs: [job.job_id for job in jobs] == [*ids])
 
+    async def wait_job(self, feed: str, job_id: str) -> None:
+        """Read a feed until it has a job."""
+        await self.wait_feed(feed, lambda jobs: job_id in {job.job_id for job in jobs})
+
     async def wait_change(self, feed: str, condition: Callable[[Any], object]) -> FeedChange:
         """Wait for a change of a feed that fulfils the condition, and return it."""
         found: list[FeedChange] = []

@@ -31,7 +31,7 @@ from jobcast.testing.feed_ends import (
     both_feed_ends,
     on_feeds,
 )
-from jobcast.transports import NO_ORIGIN, Origin, Retention, Run
+from jobcast.transports import Origin, Retention, Run
 from jobcast.transports.base import FeedRemoval
 
 BRIEF = Retention(ttl=60, size=100, feed_size=FEED_SIZE, summary_ttl=3)
@@ -378,11 +378,12 @@ class InterruptedFeedContract(FeedContract):
         await asyncio.to_thread(self.interrupt)
         batch = batch_of([ended(before)], origin, 2)
         await publish_until_stored(ends.publisher, batch)
-        batch = batch_of([started(after)], run_of(owner), 1)
+        another = run_of(owner)
+        batch = batch_of([started(after)], another, 1)
         await publish_until_stored(ends.publisher, batch)
         await eventually(lambda: ends.manager.source.ready, "source that is ready again")
         jobs = await ends.wait_feed(feed, lambda jobs: len(jobs) == 2)
         assert {job.job_id: job.status for job in jobs} == {before: "complete", after: "started"}
-        batch = batch_of([ended(after)], NO_ORIGIN, 0)
+        batch = batch_of([ended(after)], another, 2)
         await publish_until_stored(ends.publisher, batch)
         await ends.wait_change(feed, lambda job: job.job_id == after and job.has_ended)

@@ -148,9 +148,9 @@ class DirtyJobs:
         self._clock = clock
         self._max_dirty = max_dirty
         self._due: dict[str, float] = {}  # by job, when its summary has to be written
+        self._at_once: set[str] = set()  # jobs with more than progress
         self._queue: list[tuple[float, str]] = []  # a heap; entries that differ from _due are void
-        # By job, until when progress does not count. Somewhat ordered, to find those that are over.
-        self._quiet: OrderedDict[str, float] = OrderedDict()
+        self._written: OrderedDict[str, float] = OrderedDict()  # by job, in the last interval
         self._has_warned = False
 
     def __len__(self) -> int:
@@ -160,34 +160,35 @@ class DirtyJobs:
         """Note that summaries may have changed, and whether to write each at once."""
         now = self._clock()
         for job_id, at_once in jobs.items():
-            self._set_due(job_id, now if at_once else max(now, self._quiet.get(job_id, now)))
+            written = self._written.get(job_id, float("-inf"))
+            due = now if at_once else max(now, written + PROGRESS_INTERVAL)
+            self._set_due(job_id, due, at_once)
 
-    def retry(self, job_id: str, delay: float) -> None:
+    def postpone(self, job_id: str, delay: float) -> None:
         """Note that a summary could not be written, and has to be after some seconds."""
-        self._set_due(job_id, self._clock() + delay)
+        self._set_due(job_id, self._clock() + delay, at_once=True)
 
-    def relax(self, job_id: str, interval: float) -> None:
-        """Ignore a job's progress for some seconds from now."""
-        self._quiet[job_id] = self._clock() + interval
-        self._quiet.move_to_end(job_id)
+    def take(self) -> dict[str, bool]:
+        """Return the jobs whose summaries are due, and whether they have more than progress.
 
-    def take(self, limit: int = MAX_DIRTY) -> list[str]:
-        """Return jobs whose summaries are due, and regard them as written."""
+        They count as written.
+        """
         now = self._clock()
-        while self._quiet and next(iter(self._quiet.values())) <= now:
-            self._quiet.popitem(last=False)
-        jobs: list[str] = []
-        while self._queue and self._queue[0][0] <= now and len(jobs) < limit:
+        while self._written and next(iter(self._written.values())) <= now - PROGRESS_INTERVAL:
+            self._written.popitem(last=False)
+        jobs: dict[str, bool] = {}
+        while self._queue and self._queue[0][0] <= now:
             due, job_id = heappop(self._queue)
             if self._due.get(job_id) == due:
-                del self._due[job_id]
-                self.relax(job_id, PROGRESS_INTERVAL)
-                jobs.append(job_id)
+                jobs[job_id] = self._forget(job_id)
+                self._written[job_id] = now
+                self._written.move_to_end(job_id)
         return jobs
 
     def take_all(self) -> list[str]:
         """Return all jobs, whether their summaries are due or not."""
         jobs, self._due, self._queue = [*self._due], {}, []
+        self._at_once.clear()
         return jobs
 
     @property
@@ -195,15 +196,23 @@ class DirtyJobs:
         """Seconds until the next summary is due; None if no job is dirty."""
         return max(0.0, self._queue[0][0] - self._clock()) if self._due else None
 
-    def _set_due(self, job_id: str, due: float) -> None:
+    def _set_due(self, job_id: str, due: float, at_once: bool) -> None:
+        if at_once:
+            self._at_once.add(job_id)
         if due < self._due.get(job_id, float("inf")):
             self._due[job_id] = due
             heappush(self._queue, (due, job_id))
             if len(self._due) > self._max_dirty:
                 self._drop_oldest()
 
+    def _forget(self, job_id: str) -> bool:
+        del self._due[job_id]
+        at_once = job_id in self._at_once
+        self._at_once.discard(job_id)
+        return at_once
+
     def _drop_oldest(self) -> None:
-        del self._due[next(iter(self._due))]
+        self._forget(next(iter(self._due)))
         if not self._has_warned:
             self._has_warned = True
             logger.warning(

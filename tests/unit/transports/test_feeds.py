@@ -159,7 +159,7 @@ def dirty(clock: Clock) -> DirtyJobs:
 
 def mark(dirty: DirtyJobs, *events: JobEvent) -> Sequence[str]:
     dirty.mark(changes_of(Outgoing.of(event) for event in events))
-    return dirty.take()
+    return [*dirty.take()]
 
 
 def test_progress_is_written_at_most_once_a_second(dirty: DirtyJobs, clock: Clock) -> None:
@@ -169,8 +169,8 @@ def test_progress_is_written_at_most_once_a_second(dirty: DirtyJobs, clock: Cloc
     clock.now += 0.75
     assert mark(dirty, progress(4, 1)) == []
     clock.now += 0.25
-    assert dirty.take() == ["7"]
-    assert dirty.take() == []
+    assert [*dirty.take()] == ["7"]
+    assert dirty.take() == {}
     assert dirty.due_in is None
 
 
@@ -178,7 +178,7 @@ def test_statuses_and_endings_are_written_at_once(dirty: DirtyJobs) -> None:
     assert mark(dirty, status("started", 1)) == ["7"]
     assert mark(dirty, progress(2, 1)) == []
     assert mark(dirty, JobComplete(job_id="7", result=1)) == ["7"]
-    assert (dirty.take(), len(dirty)) == ([], 0)
+    assert (dirty.take(), len(dirty)) == ({}, 0)
 
 
 def test_log_lines_change_no_feed(dirty: DirtyJobs) -> None:
@@ -191,31 +191,20 @@ def test_too_many_dirty_jobs_drop_the_oldest_and_warn_once(
 ) -> None:
     for number in range(6):
         dirty.mark({str(number): True})
-    assert dirty.take() == ["3", "4", "5"]
+    assert [*dirty.take()] == ["3", "4", "5"]
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
-def test_progress_of_a_relaxed_job_waits_longer(dirty: DirtyJobs, clock: Clock) -> None:
-    mark(dirty, progress(1, 1))
-    dirty.relax("7", 5)
-    assert mark(dirty, progress(2, 1)) == []
-    assert dirty.due_in == 5
-    assert mark(dirty, progress(3, 1), status("started", 1)) == ["7"]
-
-
 def test_failed_summary_is_due_after_the_delay(dirty: DirtyJobs, clock: Clock) -> None:
-    dirty.retry("7", 2)
-    assert (dirty.take(), dirty.due_in) == ([], 2)
+    dirty.postpone("7", 2)
+    assert dirty.take() == {}
+    assert dirty.due_in == 2
     clock.now += 2
-    assert dirty.take() == ["7"]
+    assert dirty.take() == {"7": True}
 
 
 def test_all_dirty_jobs_can_be_taken_before_they_are_due(dirty: DirtyJobs) -> None:
     mark(dirty, progress(1, 1))
     assert mark(dirty, progress(2, 1)) == []
-    assert (dirty.take_all(), dirty.due_in) == (["7"], None)
-
-
-def test_limit_leaves_due_jobs_for_the_next_call(dirty: DirtyJobs) -> None:
-    dirty.mark({"a": True, "b": True})
-    assert [dirty.take(1), dirty.take(1), dirty.take(1)] == [["a"], ["b"], []]
+    assert dirty.take_all() == ["7"]
+    assert dirty.due_in is None

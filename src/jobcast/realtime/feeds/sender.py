@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Protocol
 
 from jobcast.realtime import metrics
 from jobcast.realtime.connection.budget import TokenBucket
 from jobcast.realtime.connection.frames import FrameBatch
 from jobcast.realtime.feeds.follower import FeedFollower
-from jobcast.realtime.outlet import Outlet
 from jobcast.settings import Settings
 from jobcast.transports.base import Message
 
@@ -19,6 +18,21 @@ FLUSH_INTERVAL: Final = 0.5  # seconds between two messages about a job that has
 # without its last message. Feeds alone never exceed the buffer.
 MAX_WAITING: Final = 1 / 8
 MAX_FLUSH: Final = 1 / 4
+
+
+class FeedOutlet(Protocol):
+    """The destination of a connection's feeds."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the outlet can no longer send."""
+
+    @property
+    def waiting(self) -> int:
+        """The number of characters that wait until the client reads."""
+
+    def send(self, batch: FrameBatch) -> None:
+        """Send packets, without waiting."""
 
 
 class FeedSender:
@@ -38,7 +52,7 @@ class FeedSender:
         "_outlet", "_timer", "followers",
     )  # fmt: skip
 
-    def __init__(self, outlet: Outlet, settings: Settings, namespace: str) -> None:
+    def __init__(self, outlet: FeedOutlet, settings: Settings, namespace: str) -> None:
         self._outlet = outlet
         self._namespace = namespace
         self._max_waiting = settings.send_buffer * MAX_WAITING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -103,6 +104,14 @@ class ProblemRoute(Route):
         await self.app(scope, receive, send)
 
 
+class FeedRoute(ProblemRoute):
+    """A route for names that may contain line breaks, which Starlette's ``path`` does not match."""
+
+    def __init__(self, path: str, endpoint: Endpoint) -> None:
+        super().__init__(path, endpoint)
+        self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)
+
+
 class HttpInterface:
     """The HTTP side of the hub. It keeps no state between requests, except for budgets.
 
@@ -124,7 +133,7 @@ class HttpInterface:
         """Return the routes of jobs and feeds, ``/events`` and ``/openapi.json``."""
         return [
             ProblemRoute("/jobs", self._endpoint(self._jobs)),
-            ProblemRoute("/feeds/{feed:path}", self._endpoint(self._feed)),
+            FeedRoute("/feeds/{feed:path}", self._endpoint(self._feed)),
             ProblemRoute("/jobs/{job_id:path}", self._endpoint(self._job)),
             ProblemRoute("/events", self._endpoint(self._events)),
             ProblemRoute("/openapi.json", self._endpoint(self._openapi)),

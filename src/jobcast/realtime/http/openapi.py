@@ -12,6 +12,8 @@ from jobcast.events import (
     REASONS,
     TITLE_MAX_LENGTH,
 )
+from jobcast.feeds import DEFAULT_FEED_LIMIT, MAX_FEED_LIMIT
+from jobcast.realtime.http.feed_request import MAX_PAGE
 from jobcast.realtime.http.request import MAX_LINES, MAX_WAIT, STREAM_JOBS
 from jobcast.settings import Settings
 
@@ -19,6 +21,17 @@ Schema = dict[str, Any]
 
 _TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 _TEXT: Final[Schema] = {"type": "string"}
+
+_DESCRIPTION: Final[Schema] = {
+    "task": {"type": "string", "description": "the Celery task's name"},
+    "title": {"type": "string", "maxLength": TITLE_MAX_LENGTH},
+    "tags": {"type": "array", "maxItems": MAX_TAGS, "items": _TEXT},
+    "queue": _TEXT,
+    "worker": {"type": "string", "description": "the worker that runs the job"},
+    "parent": {"type": "string", "description": "the job that sent this one"},
+    "owner": {"type": "string", "description": "the subject that owns the job"},
+    "created_at": {**_TIME, "description": "when the job was sent"},
+}
 
 _SCHEMAS: Final[Schema] = {
     "Progress": {
@@ -67,14 +80,7 @@ _SCHEMAS: Final[Schema] = {
                 "type": "string",
                 "examples": ["pending", "queued", "started", "retrying", "complete", "error"],
             },
-            "task": {"type": "string", "description": "the Celery task's name"},
-            "title": {"type": "string", "maxLength": TITLE_MAX_LENGTH},
-            "tags": {"type": "array", "maxItems": MAX_TAGS, "items": _TEXT},
-            "queue": _TEXT,
-            "worker": {"type": "string", "description": "the worker that runs the job"},
-            "parent": {"type": "string", "description": "the job that sent this one"},
-            "owner": {"type": "string", "description": "the subject that owns the job"},
-            "created_at": {**_TIME, "description": "when the job was sent"},
+            **_DESCRIPTION,
             "attempt": {"type": "integer", "minimum": 1},
             "run": {"type": "integer", "minimum": 1},
             "progress": {"$ref": "#/components/schemas/Progress"},
@@ -91,6 +97,33 @@ _SCHEMAS: Final[Schema] = {
             },
             "log_lines": {"type": "integer", "description": "the number of retained log lines"},
             "logs": {"type": "array", "items": {"$ref": "#/components/schemas/LogLine"}},
+        },
+    },
+    "Summary": {
+        "type": "object",
+        "required": ["job_id", "epoch", "seq", "status", "created_at"],
+        "properties": {
+            "job_id": _TEXT,
+            "epoch": {"type": "string", "description": "the record of the job"},
+            "seq": {"type": "integer", "description": "the position in the record", "minimum": 0},
+            "status": _TEXT,
+            **_DESCRIPTION,
+            "started_at": _TIME,
+            "ended_at": _TIME,
+            "attempt": {"type": "integer", "minimum": 1},
+            "percentage": {"type": ["number", "null"], "minimum": 0, "maximum": 100},
+            "message": {"type": "string", "description": "of the latest progress or failure"},
+            "reason": {"type": "string", "examples": list(REASONS)},
+        },
+    },
+    "Page": {
+        "type": "object",
+        "required": ["feed", "jobs", "total"],
+        "properties": {
+            "feed": _TEXT,
+            "jobs": {"type": "array", "items": {"$ref": "#/components/schemas/Summary"}},
+            "total": {"type": "integer", "description": "the number of jobs that match"},
+            "cursor": {"type": "string", "description": "where the next page begins, if any"},
         },
     },
     "Problem": {
@@ -145,6 +178,8 @@ def description(settings: Settings) -> Schema:
             "/jobs/{job_id}": {"get": _state_operation()},
             "/jobs/{job_id}/events": {"get": _job_events_operation()},
             "/events": {"get": _events_operation()},
+            "/jobs": {"get": _page_operation()},
+            "/feeds/{feed}/events": {"get": _feed_operation()},
         },
         "components": {
             "schemas": _SCHEMAS,
@@ -210,6 +245,58 @@ def _events_operation() -> Schema:
         "parameters": [job, _after(), _last_event_id()],
         "responses": _STREAM,
     }
+
+
+def _page_operation() -> Schema:
+    feed = _query("feed", "mine, owner:SUBJECT, tag:TAG or all; mine if missing", _TEXT)
+    return {
+        "operationId": "listJobs",
+        "summary": "Return a page of a list of jobs, the newest first",
+        "parameters": [
+            feed,
+            *_filter(MAX_PAGE),
+            _query("cursor", "the cursor of the previous page", _TEXT),
+        ],
+        "responses": {
+            "200": {
+                "description": "the page",
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Page"}}},
+            },
+            **_PROBLEMS,
+        },
+    }
+
+
+def _feed_operation() -> Schema:
+    feed = {"name": "feed", "in": "path", "required": True, "schema": _TEXT}
+    return {
+        "operationId": "followFeed",
+        "summary": "Stream the changes of a list of jobs",
+        "parameters": [feed, *_filter(MAX_FEED_LIMIT)],
+        "responses": {
+            "200": {
+                "description": "feed_snapshot, feed_job and feed_gone events of the protocol",
+                "content": {"text/event-stream": {"schema": _TEXT}},
+            },
+            **_PROBLEMS,
+        },
+    }
+
+
+def _filter(max_limit: int) -> list[Schema]:
+    limit = {"type": "integer", "minimum": 1, "maximum": max_limit, "default": DEFAULT_FEED_LIMIT}
+    return [
+        _query("status", "states, separated by commas; also running and failed", _TEXT),
+        _query("tag", "jobs with this tag", _TEXT),
+        _query("task", "jobs of this task", _TEXT),
+        _query("owner", "jobs of this owner", _TEXT),
+        _query("since", "jobs that were created then or later", _TIME),
+        _query("limit", "the number of jobs", limit),
+    ]
+
+
+def _query(name: str, text: str, schema: Schema) -> Schema:
+    return {"name": name, "in": "query", "description": text, "schema": schema}
 
 
 def _job_id() -> Schema:

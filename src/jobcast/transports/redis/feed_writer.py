@@ -7,7 +7,8 @@ import os
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence, Set
-from typing import Any, Final
+from itertools import chain, groupby
+from typing import Any, Final, TypeVar
 
 from jobcast.aio import Backoff
 from jobcast.bell import Bell
@@ -15,19 +16,20 @@ from jobcast.transports.base import Outgoing, Retention
 from jobcast.transports.feeds import DirtyJobs, changes_of
 from jobcast.transports.redis.feed_scripts import FeedCalls, RecordSummary, ScriptCall
 from jobcast.transports.redis.names import Names
-from jobcast.transports.redis.nodes import reload_slots
+from jobcast.transports.redis.nodes import reload_slots, subscribed
 from jobcast.transports.redis.refusals import describe_error, is_caused_by_the_events
 from jobcast.transports.redis.script_runner import run_scripts
 from jobcast.transports.redis.servers import REDIS_ERRORS, Client, Servers
 
 LINGER: Final = 0.05  # seconds to collect further changes before writing
 AT_ONCE: Final = 100  # jobs per round trip
-UNWATCHED_INTERVAL: Final = 5.0  # seconds between two summaries of progress without followers
 MAX_BATCHES: Final = 1000  # published batches that the thread has not looked at
-MAX_HANDLED: Final = 1000  # jobs whose former feeds are remembered until the record forgets them
+MAX_REMEMBERED: Final = 10_000  # jobs
 FIRST_DELAY: Final = 1.0  # seconds after a failure
 LONGEST_DELAY: Final = 30.0  # seconds between two attempts at most
 CLOSE_TIMEOUT: Final = 2.0  # seconds that the end of a process waits at most
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class FeedWriter:
         self._client: Client | None = None
         self._dirty = DirtyJobs()
         self._handled: OrderedDict[str, bytes] = OrderedDict()  # former feeds, by job
+        self._channels: OrderedDict[str, Sequence[str]] = OrderedDict()  # of feeds, by running job
         self._backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
 
     def mark(self, batch: Sequence[Outgoing]) -> None:
@@ -103,7 +106,7 @@ class FeedWriter:
                 self._work.wait(self._dirty.due_in)
                 self._hurry.wait(LINGER)
                 self._collect()
-                self._write(self._dirty.take())
+                self._write(self._wanted(self._dirty.take()))
             self._collect()
             self._write(self._dirty.take_all())
         finally:
@@ -114,6 +117,29 @@ class FeedWriter:
     def _collect(self) -> None:
         while self._marks:
             self._dirty.mark(self._marks.popleft())
+
+    def _wanted(self, jobs: Mapping[str, bool]) -> list[str]:
+        """Return the jobs to write: those with more than progress, and those with followers.
+
+        A client that follows a feed later reads the progress from the record.
+        """
+        channels = {job_id: self._channels.get(job_id, ()) for job_id in jobs}
+        optional = {job_id for job_id, at_once in jobs.items() if not at_once and channels[job_id]}
+        followed = self._followed({*chain.from_iterable(channels[job_id] for job_id in optional)})
+        return [
+            job_id for job_id in jobs
+            if job_id not in optional or not followed.isdisjoint(channels[job_id])
+        ]  # fmt: skip
+
+    def _followed(self, channels: Set[str]) -> Set[str]:
+        """Return the channels with subscribers; all of them if the servers do not answer."""
+        if not channels:
+            return channels
+        try:
+            return subscribed(self._connected(), channels, sharded=self._servers.sharded)
+        except REDIS_ERRORS as exc:
+            logger.debug("could not look up the followers of feeds: %s", exc)
+            return channels
 
     def _write(self, jobs: Sequence[str]) -> None:
         """Write the summaries of some jobs; those that could not be written are dirty again."""
@@ -138,27 +164,22 @@ class FeedWriter:
                 problems[job_id] = answer
             elif (record := _parse(job_id, answer)) is not None:
                 writes += ((record, self._calls.write(*change)) for change in record.changes)
-        followed = set[str]()
         answers = run_scripts(client, [call for _, call in writes])
         for (record, _), answer in zip(writes, answers, strict=True):
             if isinstance(answer, Exception):
                 problems[record.job.job_id] = answer
-            elif answer > 0:
-                followed.add(record.job.job_id)
-        for record in {id(record): record for record, _ in writes}.values():
-            if record.job.job_id not in problems:
-                self._written(record, followed)
+        for job_id, written in groupby(writes, lambda write: write[0].job.job_id):
+            if job_id not in problems:
+                self._written([*written])
         self._failed(problems)
 
-    def _written(self, record: RecordSummary, followed: Set[str]) -> None:
+    def _written(self, writes: Sequence[tuple[RecordSummary, ScriptCall]]) -> None:
+        """Remember the feeds of a job, which has one write for each."""
+        record, _ = writes[0]
         job_id = record.job.job_id
-        if job_id not in followed:
-            # Reading a feed repairs it, so without followers the progress may wait.
-            self._dirty.relax(job_id, UNWATCHED_INTERVAL)
-        if record.former:
-            self._handled[job_id] = record.former
-            if len(self._handled) > MAX_HANDLED:
-                self._handled.popitem(last=False)
+        _remember(self._handled, job_id, record.former)
+        channels = [call.keys[-1] for _, call in writes]
+        _remember(self._channels, job_id, () if record.job.has_ended else channels)
 
     def _failed(self, problems: Mapping[str, Exception]) -> None:
         """Write the summaries of some jobs again later, unless another attempt would fail too."""
@@ -172,7 +193,7 @@ class FeedWriter:
             if is_caused_by_the_events(exc):
                 logger.error("job %s: Redis refuses its feeds (%s)", job_id, describe_error(exc))
             else:
-                self._dirty.retry(job_id, delay)
+                self._dirty.postpone(job_id, delay)
         if lasting and self._backoff.failures == 1:
             logger.warning(
                 "could not write the feeds of %d jobs (%s): retrying; JOBCAST_FEED_SIZE=0 turns"
@@ -185,6 +206,15 @@ class FeedWriter:
         if self._client is None:
             self._client = self._servers.client()
         return self._client
+
+
+def _remember(values: OrderedDict[str, T], job_id: str, value: T) -> None:
+    """Set the value of a job, or remove it if it is empty."""
+    values.pop(job_id, None)
+    if value:
+        values[job_id] = value
+    if len(values) > MAX_REMEMBERED:
+        values.popitem(last=False)
 
 
 def _parse(job_id: str, answer: Any) -> RecordSummary | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import redis
 from redis.cluster import RedisCluster
@@ -35,6 +35,20 @@ def group_by_node(
             grouped[node.name] = client.get_redis_connection(node), []
         grouped[node.name][1].append(item)
     return grouped
+
+
+def subscribed(client: Client, channels: Iterable[str], *, sharded: bool) -> set[str]:
+    """Return the channels that have subscribers.
+
+    Raises:
+        RedisError, RedisClusterException, OSError: a node is not reachable, or refuses to answer.
+    """
+    found: set[str] = set()
+    for node, some in group_by_node(client, channels, lambda channel: channel).values():
+        count = node.pubsub_shardnumsub if sharded else node.pubsub_numsub
+        answer: Any = count(*some)
+        found |= {channel.decode() for channel, subscribers in answer if subscribers}
+    return found
 
 
 def reload_slots(client: Client) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobcast.errors import InvalidMessage
-from jobcast.feeds import NO_FILTER, FeedFilter
+from jobcast.feeds import NO_FILTER, FeedFilter, JobSummary
 from jobcast.realtime.feeds.listing import Entry, Listing, Place
 from jobcast.realtime.feeds.pages import page_json, snapshot_packet
 from tests.unit.realtime.feeds.summaries import NOON, job
@@ -52,7 +52,8 @@ def test_newer_version_replaces_a_job_even_if_its_time_has_changed() -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.integers(0, 9))))
 def test_pages_have_every_matching_job_once_in_order(steps: list[tuple[bool, int, int]]) -> None:
-    listing, model = Listing(), {}
+    listing = Listing()
+    model: dict[str, JobSummary] = {}
     for is_removed, number, minute in steps:
         if is_removed:
             listing.remove(f"job-{number}")

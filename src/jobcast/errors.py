@@ -11,6 +11,7 @@ JobcastError
 ├── ClientError
 │   ├── ConnectionRefused    the server refused the connection
 │   ├── JoinRefused          the server refused a request to follow a job
+│   ├── FeedRefused          the server refused a request to follow a feed
 │   ├── JobFailed            the awaited job ended with an error
 │   └── JobNotEnded          the awaited job did not end in time
 ├── AddressUnavailable       a server cannot listen on its address
@@ -116,6 +117,14 @@ class JoinRefused(ClientError):
     def __init__(self, job_id: str, code: str, message: str) -> None:
         super().__init__(code, message)
         self.job_id = job_id
+
+
+class FeedRefused(ClientError):
+    """The server refused a request to follow or to list the feed ``feed``."""
+
+    def __init__(self, feed: str, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.feed = feed
 
 
 class JobFailed(ClientError):

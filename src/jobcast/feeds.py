@@ -90,6 +90,7 @@ class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def has_ended(self) -> bool:
+        """Whether the job has completed or failed."""
         return self.status in TERMINAL_STATES
 
     @property
@@ -211,7 +212,7 @@ class LeaveFeedAccepted(Struct, frozen=True, kw_only=True):
     ok: Literal[True] = True
 
 
-FEED_EVENTS: Final[Mapping[str, type[Struct]]] = {
+FEED_EVENTS: Final[Mapping[str, type[FeedSnapshot | FeedJob | FeedGone | FeedLeft]]] = {
     cls.name: cls for cls in (FeedSnapshot, FeedJob, FeedGone, FeedLeft)
 }
 FEED_REQUESTS: Final[Mapping[str, type[Struct]]] = {

@@ -12,12 +12,13 @@ import pytest
 
 from tests.conftest import Valkey
 from tests.e2e.documented import Page, Project, run_package_script, run_stock_script
-from tests.support import ROOT, answers, free_port, running, wait_for
+from tests.support import ROOT, answers, free_port, new_id, running, wait_for
 
 PROGRESS = Page("docs/how-to/report-progress.md")
 OPEN_JOB = Page("docs/how-to/open-job.md")
 OWN_SERVER = Page("docs/how-to/own-server.md")
 FOLLOW = Page("docs/how-to/follow-jobs.md")
+LIST = Page("docs/how-to/list-jobs.md")
 FASTAPI = Page("docs/how-to/fastapi.md")
 # tests/e2e/browser/test_flask_behind_nginx.py runs the module of this page.
 FLASK = Page("docs/how-to/flask.md")
@@ -27,7 +28,7 @@ TESTING = Page("docs/how-to/testing.md")
 AUTHORIZATION = Page("docs/how-to/authorization.md")
 DESCRIBE = Page("docs/how-to/describe-jobs.md")
 
-PAGES = (PROGRESS, DESCRIBE, OPEN_JOB, OWN_SERVER, FOLLOW, FASTAPI, TESTING, AUTHORIZATION)
+PAGES = (PROGRESS, DESCRIBE, OPEN_JOB, OWN_SERVER, FOLLOW, LIST, FASTAPI, TESTING, AUTHORIZATION)
 MODULES = {name: code for page in PAGES for name, code in page.modules.items()}
 STOCK_SCRIPT, PACKAGE_SCRIPT, FEED_SCRIPT = FOLLOW.code_blocks("js")
 _, WATCH = FOLLOW.commands
@@ -45,8 +46,8 @@ def test_every_module_of_a_guide_is_run_by_a_test() -> None:
     assert documented == MODULES.keys() | FLASK.modules.keys() | HTTP.modules.keys()
     assert set(MODULES) == {
         "tasks.py", "more.py", "discreet.py", "nightly.py", "elsewhere.py", "shop.py", "server.py",
-        "follow.py", "wait.py", "api.py", "test_tasks.py", "test_worker.py", "rules.py",
-        "reports.py",
+        "follow.py", "wait.py", "list_jobs.py", "wait_idle.py", "api.py", "test_tasks.py",
+        "test_worker.py", "rules.py", "reports.py",
         "access.py",  # tests/e2e/test_django_rule.py runs this module
     }  # fmt: skip
 
@@ -171,6 +172,36 @@ def test_python_client_without_an_event_loop_waits_for_a_job(project: Project) -
     assert printed.startswith("status: ")
     assert "JobComplete" in printed
     assert printed.endswith("result: {'pages': 100}")
+
+
+def test_python_clients_list_jobs(project: Project) -> None:
+    owner = new_id("owner")
+    token = project.mint("--sub", owner)
+    job_id = send(project, owner)
+    code = f"import asyncio, list_jobs; asyncio.run(list_jobs.show({project.url!r}))"
+
+    def listed() -> list[str]:
+        return project.run(code, JOBCAST_TOKEN=token).splitlines()
+
+    wait_for(lambda: any(line.startswith(f"{job_id} ") for line in listed()), "listed job")
+    code_without_loop = f"import wait_idle; wait_idle.wait_idle({project.url!r})"
+    printed = project.run(code_without_loop, JOBCAST_TOKEN=token)
+    assert printed.startswith("0 failed jobs")
+    wait_for(lambda: f"{job_id} complete tasks.convert" in listed(), "end of the job")
+
+
+def test_commands_list_jobs(project: Project) -> None:
+    owner = new_id("owner")
+    env = {"JOBCAST_TOKEN": project.mint("--sub", owner)}
+    job_id = send(project, owner)
+    table, *_ = (line for line in LIST.commands if line.startswith("jobcast ls"))
+    code = "import subprocess; print(subprocess.check_output({!r}, shell=True, text=True))"
+
+    def shown(command: str) -> str:
+        return project.run(code.format(f"{command} --url {project.url}"), **env)
+
+    wait_for(lambda: job_id in shown(table), "job in the table")
+    assert job_id in shown(f"{table} --json --status running,complete --since 2h")
 
 
 def test_rule_of_the_guide_admits_only_the_owner(project: Project) -> None:

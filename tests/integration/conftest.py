@@ -12,6 +12,7 @@ from jobcast.transports import Origin, Outgoing, Retention, TransportPublisher, 
 from tests.conftest import Valkey
 from tests.support import Server
 from tests.support.http_server import Publish, Token
+from tests.support.owner import Owner
 from tests.support.sse import http_client
 
 
@@ -37,3 +38,10 @@ def publish(publisher: TransportPublisher) -> Publish:
 async def client(server: Server, token: Token) -> AsyncIterator[httpx.AsyncClient]:
     async with http_client(server.url, token()) as client:
         yield client
+
+
+@pytest.fixture
+def owner(valkey: Valkey) -> Iterator[Owner]:
+    owner = Owner(valkey.url)
+    yield owner
+    owner.close()

@@ -267,7 +267,7 @@ async def test_follower_of_a_second_run_does_not_receive_the_end_of_the_first(
         job.emit("job_error", error="KeyError", message="no such row", reason="failure")
         job.emit("job_status", status="started")
         job.log("again")
-        await eventually(lambda: client._followed[job.id].seq == 4, "second run")
+        await eventually(lambda: client._jobs._followed[job.id].seq == 4, "second run")
         reader = Reader(client, job.id)
         await eventually(lambda: reader.lines == ["again"], "line of the second run")
         assert [event.name for event in reader.events] == ["job_status", "job_log"]

@@ -18,8 +18,9 @@ from threading import Thread
 
 import pytest
 
+from jobcast.cli.appearance import Terminal
 from jobcast.cli.doctor import run_checks
-from jobcast.cli.watch import Terminal, watch
+from jobcast.cli.watch import watch
 from jobcast.transports import open_publisher
 from tests.conftest import Valkey
 from tests.support import (

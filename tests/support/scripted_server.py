@@ -21,6 +21,7 @@ class ScriptedServer:
 
     Attributes:
         requests: every request with the time of its arrival, in order.
+        summaries: the jobs of every feed.
         answer: returns the answer to a request, or None for the server's own.
         handle_join: replaces the server's own handler of joins.
     """
@@ -28,11 +29,12 @@ class ScriptedServer:
     def __init__(self, namespace: str = "/") -> None:
         self.url = ""
         self.requests: list[tuple[float, str, dict[str, Any]]] = []
+        self.summaries: list[dict[str, Any]] = []
         self.answer: Callable[[str, dict[str, Any]], Any] = lambda _name, _payload: None
         self.handle_join: Callable[[], Awaitable[dict[str, Any]]] | None = None
         self.namespace = namespace
         self.sio = socketio.AsyncServer(async_mode="asgi")
-        for name in ("join_job", "leave_job", "refresh_token"):
+        for name in ("join_job", "leave_job", "join_feed", "leave_feed", "refresh_token"):
             self.sio.on(name, self._handler(name), namespace=namespace)
 
     def requests_named(self, name: str) -> list[dict[str, Any]]:
@@ -51,6 +53,10 @@ class ScriptedServer:
         payload = {"job_id": job_id, "seq": seq, "timestamp": TIME, "level": "info"}
         await self.emit("job_log", {**payload, "message": message})
 
+    async def emit_snapshot(self, feed: str, jobs: list[dict[str, Any]], **fields: Any) -> None:
+        snapshot = {"feed": feed, "jobs": jobs, "reset": True, "last": True, **fields}
+        await self.emit("feed_snapshot", snapshot)
+
     def _handler(self, name: str) -> Callable[..., Any]:
         async def handle(_sid: str, payload: dict[str, Any]) -> Any:
             self.requests.append((time.monotonic(), name, payload))
@@ -62,6 +68,10 @@ class ScriptedServer:
     async def _handle(self, name: str, payload: dict[str, Any]) -> dict[str, Any]:
         if name == "refresh_token":
             return {"ok": True, "expires_at": TIME}
+        if name == "join_feed":
+            return await self._join_feed(payload)
+        if name == "leave_feed":
+            return {"ok": True, "feed": payload["feed"]}
         job_id = payload["job_id"]
         if name == "leave_job":
             return {"ok": True, "job_id": job_id}
@@ -71,6 +81,10 @@ class ScriptedServer:
         await self.emit_log(job_id, 1)
         accepted = {"job_id": job_id, "epoch": "1", "seq": 1, "status": "started"}
         return {"ok": True, **accepted, "recovered": False}
+
+    async def _join_feed(self, payload: dict[str, Any]) -> dict[str, Any]:
+        await self.emit_snapshot(payload["feed"], self.summaries[: payload["limit"]])
+        return {"ok": True, "feed": payload["feed"], "total": len(self.summaries)}
 
 
 @asynccontextmanager

@@ -16,6 +16,14 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
+from jobcast.cli.feed_options import (
+    DEFAULT_SERVER,
+    LS_LIMIT,
+    TOP_LIMIT,
+    FeedOptions,
+    feed_name,
+    feed_options,
+)
 from jobcast.cli.plaintext import escape_unencodable_output
 from jobcast.cli.terminal import clean, clean_lines
 from jobcast.errors import ClientError, JobcastError
@@ -24,7 +32,6 @@ from jobcast.masking import mask
 from jobcast.settings import Settings, path_prefix
 from jobcast.transports import is_in_memory
 
-DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
 TOKEN_TTL: Final = 3600  # seconds
 WATCH_TOKEN_TTL: Final = 24 * 3600  # seconds
 
@@ -99,6 +106,29 @@ def _check(option: str, check: Callable[[str], object], value: str) -> None:
         check(value)
     except ValueError as exc:
         raise click.BadParameter(str(exc), param_hint=option) from None
+
+
+def _check_server(url: str, namespace: str) -> None:
+    from jobcast.client import check_namespace, check_server_url
+
+    _check("--url", check_server_url, url)
+    _check("--namespace", check_namespace, namespace)
+
+
+def _wanted(name: str, **options: Any) -> FeedOptions:
+    """Return the options of a command that lists jobs.
+
+    Raises:
+        click.UsageError: an option is not valid.
+    """
+    from jobcast.client.feed_request import feed_request
+
+    wanted = FeedOptions(name, **options)
+    try:
+        feed_request(**wanted.arguments)
+    except ValueError as exc:
+        raise click.UsageError(str(exc)) from None
+    return wanted
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -193,13 +223,51 @@ def watch(
     for job_id in job_ids:
         check_job_id(job_id)
     from jobcast.cli import watch as watching
-    from jobcast.client import check_namespace, check_server_url
 
-    _check("--url", check_server_url, url)
-    _check("--namespace", check_namespace, namespace)
+    _check_server(url, namespace)
     if token is None:
         token = _mint(Settings.load(), sub="watch", jobs=job_ids, ttl=WATCH_TOKEN_TTL)
     sys.exit(asyncio.run(watching.watch(url, token, job_ids, as_json=as_json, namespace=namespace)))
+
+
+@main.command()
+@feed_options(LS_LIMIT)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a job, for scripts.")
+@reports
+def ls(
+    url: str, token: str | None, namespace: str, feed: str | None, as_json: bool, **wanted: Any
+) -> None:
+    """List jobs: the newest first, with their states and progress.
+
+    The exit code is 0 if the jobs could be listed, else 2.
+    """
+    from jobcast.cli import ls as listing
+
+    _check_server(url, namespace)
+    options = _wanted(feed_name(feed, has_token=token is not None), **wanted)
+    if token is None:
+        token = _mint(Settings.load(), sub="ls", feeds=(options.name,), ttl=TOKEN_TTL)
+    asyncio.run(listing.list_jobs(url, token, options, as_json=as_json, namespace=namespace))
+
+
+@main.command()
+@feed_options(TOP_LIMIT)
+@reports
+def top(url: str, token: str | None, namespace: str, feed: str | None, **wanted: Any) -> None:
+    """Show jobs live in a terminal, and follow one with Enter.
+
+    Keys: arrows select, s sorts, r reverses, f filters by state, / searches, Enter follows the
+    selected job, Escape or q goes back, q quits.
+    """
+    from jobcast.cli import top as display
+
+    _check_server(url, namespace)
+    options = _wanted(feed_name(feed, has_token=token is not None), **wanted)
+    if token is None:
+        token = _mint(
+            Settings.load(), sub="top", feeds=(options.name,), jobs=("*",), ttl=WATCH_TOKEN_TTL
+        )
+    asyncio.run(display.top(url, token, options, namespace=namespace))
 
 
 @main.command()
@@ -261,8 +329,8 @@ def _mint(settings: Settings, **options: Any) -> str:
     if not (settings.secrets or settings.private_key):
         raise click.UsageError(
             "to sign a token, set JOBCAST_JWT_SECRET or JOBCAST_JWT_SECRETS as for the server, or"
-            " JOBCAST_JWT_PRIVATE_KEY; `jobcast watch` also takes a token, from JOBCAST_TOKEN or"
-            " --token"
+            " JOBCAST_JWT_PRIVATE_KEY; `watch`, `ls` and `top` also take a token, from"
+            " JOBCAST_TOKEN or --token"
         )
     return issue(settings, **options)
 

@@ -19,6 +19,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from jobcast.cli.appearance import (
+    UNKNOWN_STYLE,
+    UNKNOWN_SYMBOL,
+    Terminal,
+    duration,
+    style_of,
+    symbol_of,
+)
 from jobcast.cli.job_view import JobView
 from jobcast.cli.terminal import clean, clean_struct
 from jobcast.client import ConnectionState, JobClient, Token
@@ -42,24 +50,6 @@ RESULT_LENGTH: Final = 60  # characters of a printed result
 LEVEL_STYLES: Final = {
     "debug": "dim", "info": "default", "warning": "yellow", "error": "red", "critical": "bold red",
 }  # fmt: skip
-STATE_STYLES: Final = {
-    "pending": "dim", "queued": "dim", "started": "cyan", "retrying": "yellow", "stalled": "yellow",
-    "complete": "green", "error": "red",
-}  # fmt: skip
-SYMBOLS: Final = {
-    "pending": "·", "queued": "·", "started": "▸", "retrying": "↻", "stalled": "⏸",
-    "complete": "✔", "error": "✖",
-}  # fmt: skip
-# Of a state or level that this version does not know.
-UNKNOWN_STYLE: Final = "default"
-UNKNOWN_SYMBOL: Final = "•"
-
-
-class Terminal(Console):
-    """A console that raises BrokenPipeError, as ``print`` does, instead of exiting."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
 
 
 class Screen(Protocol):
@@ -98,31 +88,45 @@ async def watch(
         ValueError: the URL or the namespace is not valid.
         BrokenPipeError: the reader of the output has exited; possibly in a group.
     """
-    # Python prints warnings of loggers without a handler to the terminal.
-    protect(*CLIENT_LOGGERS)
-    protect_own()
+    protect_terminal()
     console = console or Terminal()
-    jobs = {job_id: JobView(job_id=job_id) for job_id in job_ids}
-    screen = _screen(list(jobs.values()), console, as_json)
+    jobs = [JobView(job_id=job_id) for job_id in dict.fromkeys(job_ids)]
+    screen = _screen(jobs, console, as_json)
     with screen.opened():
         async with JobClient(url, token, on_state=screen.connection, namespace=namespace) as client:
+            await follow_jobs(client, jobs, screen)
+    return int(any(job.state == "error" for job in jobs))
 
-            async def follow(job: JobView) -> None:
-                notice = group.create_task(_note_silence(client, job, screen))
-                try:
-                    async for event in client.follow(job.job_id):
-                        notice.cancel()
-                        if isinstance(event, JobEvent):
-                            info = clean_struct(client.info(job.job_id))
-                            job.apply(clean_struct(event), client.status(job.job_id), info)
-                        screen.show(job, event)
-                finally:
-                    notice.cancel()
 
-            async with asyncio.TaskGroup() as group:
-                for job in jobs.values():
-                    group.create_task(follow(job))
-    return int(any(job.state == "error" for job in jobs.values()))
+def protect_terminal() -> None:
+    """Remove control characters from log records: Python prints warnings to the terminal."""
+    protect(*CLIENT_LOGGERS)
+    protect_own()
+
+
+async def follow_jobs(client: JobClient, jobs: Sequence[JobView], screen: Screen) -> None:
+    """Show the events of jobs until all of them have ended.
+
+    Raises:
+        ClientError: the server refuses a request; always in a group.
+        BrokenPipeError: the reader of the output has exited; always in a group.
+    """
+
+    async def follow(job: JobView) -> None:
+        notice = group.create_task(_note_silence(client, job, screen))
+        try:
+            async for event in client.follow(job.job_id):
+                notice.cancel()
+                if isinstance(event, JobEvent):
+                    info = clean_struct(client.info(job.job_id))
+                    job.apply(clean_struct(event), client.status(job.job_id), info)
+                screen.show(job, event)
+        finally:
+            notice.cancel()
+
+    async with asyncio.TaskGroup() as group:
+        for job in jobs:
+            group.create_task(follow(job))
 
 
 async def _note_silence(client: JobClient, job: JobView, screen: Screen) -> None:
@@ -190,10 +194,17 @@ class Lines:
 
 
 class Display(Lines):
-    """A terminal display with a progress bar for each job below the lines."""
+    """A terminal display with a progress bar for each job below the lines.
 
-    def __init__(self, jobs: list[JobView], console: Console) -> None:
+    Args:
+        jobs: the jobs, in display order.
+        console: the terminal.
+        hint: a line below the bars.
+    """
+
+    def __init__(self, jobs: list[JobView], console: Console, hint: str = "") -> None:
         super().__init__(jobs, console)
+        self._hint = hint
         self._state: ConnectionState = "connecting"
         self._live = Live(
             get_renderable=self._draw, console=console, refresh_per_second=FRAMES_A_SECOND
@@ -222,11 +233,13 @@ class Display(Lines):
         rows: list[RenderableType] = [Text(), table]
         if self._state in ("connecting", "reconnecting"):
             rows.append(Text(f"{self._state} …", style="yellow"))
+        if self._hint:
+            rows.append(Text(self._hint, style="dim"))
         return Group(*rows)
 
 
 def _row(job: JobView, now: datetime, bar_width: int) -> list[RenderableType]:
-    style = STATE_STYLES.get(job.state, UNKNOWN_STYLE)
+    style = style_of(job.state)
     percentage = None if job.replaying else job.percentage
     known = percentage is not None
     running = job.state == "started"
@@ -240,7 +253,7 @@ def _row(job: JobView, now: datetime, bar_width: int) -> list[RenderableType]:
         pulse_style=style,
     )
     return [
-        Text(SYMBOLS.get(job.state, UNKNOWN_SYMBOL), style=style),
+        symbol_of(job.state),
         Text(job.name),
         bar,
         Text(f"{percentage:3.0f}%" if percentage is not None else "   ?", style=style),
@@ -254,7 +267,7 @@ def _doing(job: JobView) -> Text:
         known = job.state == "retrying" and job.attempt is not None
         again = f", attempt {job.attempt}" if known else ""
         shown = job.error if job.state == "error" and job.error else job.state
-        return Text(f"{shown}{again}", style=STATE_STYLES.get(job.state, UNKNOWN_STYLE))
+        return Text(f"{shown}{again}", style=style_of(job.state))
     parts = [job.stage, job.message]
     doing = ": ".join(part for part in parts if part)
     pace = []
@@ -263,13 +276,6 @@ def _doing(job: JobView) -> Text:
     if job.eta is not None and job.eta > 0:
         pace.append(f"{duration(timedelta(seconds=job.eta))} left")
     return Text.assemble((", ".join(pace), "dim"), "  " if pace else "", doing)
-
-
-def duration(time: timedelta) -> str:
-    """Return a duration as ``0:07``, ``12:30`` or ``1:05:00``."""
-    minutes, seconds = divmod(round(time.total_seconds()), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def describe(job: JobView, event: JobEvent | JobGap, name_width: int = 0) -> str | None:

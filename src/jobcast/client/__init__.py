@@ -2,6 +2,11 @@
 
 from jobcast.client.address import check_namespace, check_server_url
 from jobcast.client.connection import ConnectionState, Token
+from jobcast.client.feed import Feed
 from jobcast.client.job_client import JobClient
+from jobcast.feeds import FeedGone, JobSummary
 
-__all__ = ["ConnectionState", "JobClient", "Token", "check_namespace", "check_server_url"]
+__all__ = [
+    "ConnectionState", "Feed", "FeedGone", "JobClient", "JobSummary", "Token", "check_namespace",
+    "check_server_url",
+]  # fmt: skip

@@ -97,6 +97,11 @@ class Connection:
         self.problem = None
         self._tasks.spawn(self._keep_connected())
 
+    def check_open(self) -> None:
+        """Raise the error of a connection that is not open and does not reconnect."""
+        if self.problem is not None:
+            raise self.problem
+
     async def close(self) -> None:
         """Cancel all tasks and disconnect."""
         await self._tasks.cancel()

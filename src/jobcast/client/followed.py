@@ -71,16 +71,15 @@ class FollowedJob:
         self._events: deque[JobEvent | JobGap] = deque(maxlen=MEMORY)
         self._values: dict[str, JobEvent] = {}  # the latest progress and the latest info event
 
-    @property
-    def awaits_replay(self) -> bool:
-        """Whether a follower waits for the server to replay the whole record."""
+    def needs_replay(self) -> bool:
+        """Return whether a follower waits for the server to replay the whole record."""
         return any(follower.awaits_replay for follower in self.followers)
 
     def join_request(self) -> dict[str, Any]:
         """Return the payload of a join request, and record that it is being sent."""
         self.join_sent = True
         self.joined = False
-        self._full_replay = not self.epoch or self.awaits_replay
+        self._full_replay = not self.epoch or self.needs_replay()
         after = {} if self._full_replay else {"after": {"epoch": self.epoch, "seq": self.seq}}
         return {"job_id": self.job_id, **after}
 

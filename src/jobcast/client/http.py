@@ -19,6 +19,7 @@ from jobcast.errors import ClientError, ConnectionRefused
 from jobcast.masking import mask_url
 
 ANSWER_TIMEOUT: Final = 20.0  # seconds that the server may take to answer
+SILENCE: Final = 45.0  # seconds without a byte after which a stream is lost; comments come at 15
 JSON: Final = "application/json"
 EVENT_STREAM: Final = "text/event-stream"
 
@@ -61,6 +62,20 @@ class Refused(Exception):
         super().__init__(detail)
         self.code = code
         self.detail = detail
+
+
+@contextmanager
+def refusals_as(error: Callable[[str, str, str], ClientError], name: str) -> Iterator[None]:
+    """Raise refusals as errors about a job or a feed.
+
+    Args:
+        error: makes the error from the name, a code and a message.
+        name: the id of the job, or the name of the feed.
+    """
+    try:
+        yield
+    except Refused as exc:
+        raise error(name, exc.code, exc.detail) from None
 
 
 class HttpConnection:

@@ -7,17 +7,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
+from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
-from jobcast.aio import jittered
 from jobcast.client.connection import Connection, ConnectionState, Token
+from jobcast.client.feed import Feed, Feeds, open_feeds
+from jobcast.client.feed_request import feed_request
 from jobcast.client.followed import FollowedJob
-from jobcast.client.retry import RETRYABLE_CODES, client_backoff, pause_before_retry
+from jobcast.client.memberships import MembershipKind, Memberships
 from jobcast.errors import ClientError, JobFailed, JoinRefused
 from jobcast.events import (
     JOB_EVENTS,
@@ -30,13 +31,13 @@ from jobcast.events import (
     JobInfo,
     Joined,
     Left,
-    Refusal,
     check_job_id,
     parse_event,
     parse_request,
 )
+from jobcast.feeds import DEFAULT_FEED_LIMIT, FEED_EVENTS, MINE, JobSummary
 
-LEFT_PAUSE: Final = 1.0  # maximum seconds before a job that the server left is joined again
+JOBS: Final = MembershipKind(join="join_job", leave="leave_job", key="job_id", error=JoinRefused)
 
 
 class JobClient:
@@ -69,8 +70,6 @@ class JobClient:
         on_state: Callable[[ConnectionState], None] | None = None,
         namespace: str = "/",
     ) -> None:
-        self._followed: dict[str, FollowedJob] = {}
-        self._leaving: dict[str, asyncio.Task[None]] = {}
         self._connection = Connection(
             url, token, namespace,
             on_state=on_state or (lambda _: None),
@@ -78,6 +77,8 @@ class JobClient:
             on_reconnect=self._join_all,
             on_end=self._refuse_all,
         )  # fmt: skip
+        self._jobs: Memberships[FollowedJob] = Memberships(self._connection, JOBS)
+        self._feeds = Feeds(self._connection, partial(open_feeds, url, token, namespace))
 
     async def __aenter__(self) -> Self:
         await self._connection.open()
@@ -120,15 +121,14 @@ class JobClient:
         ...     print(event)
         """
         check_job_id(job_id)
-        if self._connection.problem is not None:
-            raise self._connection.problem
-        followed = self._followed.get(job_id)
+        self._connection.check_open()
+        followed = self._jobs.get(job_id)
         if followed is None:
-            followed = self._followed[job_id] = FollowedJob(job_id)
-            self._start(followed, self._join(followed))
+            followed = FollowedJob(job_id)
+            self._jobs.follow(job_id, followed)
         follower = followed.attach()
         if follower.awaits_replay:
-            self._start(followed, self._join_again(followed, followed.joining))
+            self._jobs.join_again(job_id, followed, followed.needs_replay)
         try:
             while True:
                 item = await follower.queue.get()
@@ -139,9 +139,8 @@ class JobClient:
                     return
         finally:
             followed.followers.remove(follower)
-            if not followed.followers and self._followed.get(job_id) is followed:
-                del self._followed[job_id]
-                self._leave(job_id)
+            if not followed.followers:
+                self._jobs.release(job_id, followed)
 
     async def result(self, job_id: str) -> Any:
         """Wait for the end of a job and return its result.
@@ -163,7 +162,7 @@ class JobClient:
 
         The state is correct even if the history no longer contains the event that led to it.
         """
-        followed = self._followed.get(job_id)
+        followed = self._jobs.get(job_id)
         return None if followed is None else followed.status
 
     def info(self, job_id: str) -> JobInfo:
@@ -174,102 +173,97 @@ class JobClient:
         >>> client.info(job_id).title
         'March report'
         """
-        followed = self._followed.get(job_id)
+        followed = self._jobs.get(job_id)
         return NO_INFO if followed is None else followed.info
+
+    def feed(
+        self,
+        name: str = MINE,
+        *,
+        status: str | Iterable[str] | None = None,
+        tag: str | None = None,
+        task: str | None = None,
+        owner: str | None = None,
+        since: datetime | None = None,
+        limit: int = DEFAULT_FEED_LIMIT,
+    ) -> Feed:
+        """Return a live list of jobs, to be opened with ``async with``.
+
+        Args:
+            name: ``mine``, the jobs of the token's subject; ``owner:SUBJECT``, ``tag:TAG`` or
+                ``all``, if the server allows them.
+            status: one state or several; ``running`` and ``failed`` stand for all such states.
+            tag: a tag of the jobs.
+            task: the name of the jobs' Celery task.
+            owner: the owner of the jobs.
+            since: only jobs that were created then or later. It needs a time zone.
+            limit: the number of jobs that the list begins with, at most 10,000: the newest ones.
+
+        Raises:
+            ValueError: an argument is not valid.
+
+        >>> async with client.feed("mine", status="running") as feed:
+        ...     for job in feed.jobs:
+        ...         print(job.job_id, job.status)
+        ...     async for change in feed:
+        ...         print(change)
+        """
+        request = feed_request(
+            name, status=status, tag=tag, task=task, owner=owner, since=since, limit=limit
+        )
+        return Feed(request, self._feeds)
+
+    async def jobs(
+        self,
+        feed: str = MINE,
+        *,
+        status: str | Iterable[str] | None = None,
+        tag: str | None = None,
+        task: str | None = None,
+        owner: str | None = None,
+        since: datetime | None = None,
+        limit: int = DEFAULT_FEED_LIMIT,
+    ) -> list[JobSummary]:
+        """Return jobs, the newest first, as :meth:`feed` shows them now.
+
+        Args:
+            feed: the name of the feed. The other arguments are those of :meth:`feed` too.
+
+        Raises:
+            ValueError: an argument is not valid.
+            FeedRefused, ConnectionRefused: as for :class:`Feed`.
+
+        >>> for job in await client.jobs(status=["running", "failed"]):
+        ...     print(job.job_id, job.status)
+        """
+        async with self.feed(
+            feed, status=status, tag=tag, task=task, owner=owner, since=since, limit=limit
+        ) as opened:
+            return list(opened.jobs[:limit])
 
     def _receive(self, event: str, payload: Any) -> None:
         if event == Joined.name:
             joined = parse_request(event, payload, Joined)
-            if joined.job_id in self._followed:
-                self._followed[joined.job_id].begin(joined)
+            if (followed := self._jobs.get(joined.job_id)) is not None:
+                followed.begin(joined)
         elif event == Left.name:
-            self._receive_left(parse_request(event, payload, Left))
+            left = parse_request(event, payload, Left)
+            self._jobs.left(left.job_id, left.code, left.message)
         elif event == JobGap.name:
             gap = parse_request(event, payload, JobGap)
-            if gap.job_id in self._followed:
-                self._followed[gap.job_id].skip(gap)
+            if (followed := self._jobs.get(gap.job_id)) is not None:
+                followed.skip(gap)
         elif event in JOB_EVENTS:
             job_event = parse_event(event, payload)
-            if job_event.job_id in self._followed:
-                self._followed[job_event.job_id].receive(job_event)
-
-    def _receive_left(self, left: Left) -> None:
-        followed = self._followed.get(left.job_id)
-        if followed is None or not followed.joined:
-            return  # it belongs to a previous join; a newer join is pending
-        if left.code in RETRYABLE_CODES:
-            followed.joined = False
-            self._start(followed, self._join_after_pause(followed))
-        else:
-            self._refuse(followed, JoinRefused(left.job_id, left.code, left.message))
-
-    def _refuse(self, followed: FollowedJob, problem: JoinRefused) -> None:
-        """Raise ``problem`` in all followers of the job. A later follower joins again."""
-        if self._followed.get(followed.job_id) is followed:
-            del self._followed[followed.job_id]
-        followed.refuse(problem)
-
-    def _refuse_all(self, problem: ClientError) -> None:
-        for followed in self._followed.values():
-            followed.refuse(problem)
-        self._followed.clear()
-
-    def _start(self, followed: FollowedJob, join: Coroutine[Any, Any, None]) -> None:
-        followed.joining = self._connection.spawn(join)
+            if (followed := self._jobs.get(job_event.job_id)) is not None:
+                followed.receive(job_event)
+        elif event in FEED_EVENTS:
+            self._feeds.receive(event, payload)
 
     def _join_all(self) -> None:
-        for followed in self._followed.values():
-            self._start(followed, self._join(followed))
+        self._jobs.join_all()
+        self._feeds.join_all()
 
-    async def _join(self, followed: FollowedJob) -> None:
-        job_id, backoff = followed.job_id, client_backoff()
-        if job_id in self._leaving:
-            # Events of the previous join may arrive until the server acknowledges the leave.
-            await asyncio.wait({self._leaving[job_id]})
-        while self._followed.get(job_id) is followed:
-            answer = await self._connection.request("join_job", followed.join_request())
-            if not isinstance(answer, Refusal):
-                return  # joined; or the connection is lost, and the next connection joins again
-            if answer.code == "not_authenticated":
-                self._connection.reconnect()
-                return
-            if answer.code not in RETRYABLE_CODES:
-                self._refuse(followed, JoinRefused(job_id, answer.code, answer.message))
-                return
-            await asyncio.sleep(pause_before_retry(answer, backoff.ceiling))
-            backoff.failed()
-
-    async def _join_after_pause(self, followed: FollowedJob) -> None:
-        await asyncio.sleep(jittered(LEFT_PAUSE, 0.1, 1.0))
-        await self._join(followed)
-
-    async def _join_again(self, followed: FollowedJob, earlier: asyncio.Task[None] | None) -> None:
-        """Join again to get a full replay, if a follower still waits for one."""
-        if earlier is not None:
-            # Until the earlier join is answered, a `joined` may belong to a partial replay.
-            await asyncio.wait({earlier})
-        if followed.awaits_replay:
-            await self._join(followed)
-
-    def _leave(self, job_id: str) -> None:
-        # In the background: a follower that stops may be cancelled and must not wait.
-        if self._connection.problem is None:
-            leaving = self._connection.spawn(self._request_leave(job_id))
-            self._leaving[job_id] = leaving
-            leaving.add_done_callback(partial(self._left, job_id))
-
-    async def _request_leave(self, job_id: str) -> None:
-        """Leave a job. Give up if it is followed again before the server accepts the request."""
-        backoff = client_backoff()
-        while True:
-            answer = await self._connection.request("leave_job", {"job_id": job_id}, optional=True)
-            if not isinstance(answer, Refusal) or answer.code not in RETRYABLE_CODES:
-                return
-            await asyncio.sleep(pause_before_retry(answer, backoff.ceiling))
-            if job_id in self._followed:
-                return
-            backoff.failed()
-
-    def _left(self, job_id: str, leaving: asyncio.Task[None]) -> None:
-        if self._leaving.get(job_id) is leaving:
-            del self._leaving[job_id]
+    def _refuse_all(self, problem: ClientError) -> None:
+        self._jobs.refuse_all(problem)
+        self._feeds.refuse_all(problem)

@@ -9,8 +9,9 @@ It uses the HTTP interface of the server and starts no thread. Needs ``jobcast[c
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -19,27 +20,30 @@ import msgspec
 
 from jobcast.client.attempts import Attempts
 from jobcast.client.event_lines import read_messages
+from jobcast.client.feed_request import feed_request
 from jobcast.client.http import (
     ANSWER_TIMEOUT,
     EVENT_STREAM,
     JSON,
+    SILENCE,
     HttpConnection,
-    Refused,
     SyncToken,
     Unavailable,
+    refusals_as,
 )
 from jobcast.client.job_state import JobState
 from jobcast.client.stream_position import StreamPosition
+from jobcast.client.sync_feed import Feed, read_jobs
 from jobcast.errors import ConnectionRefused, JobNotEnded, JoinRefused
 from jobcast.events import JobEvent, JobGap, TokenExpiring, check_job_id, job_path
+from jobcast.feeds import DEFAULT_FEED_LIMIT, MINE, JobSummary
 
 WAIT: Final = 50.0  # seconds that one request waits for the end of a job; proxies often cut at 60
 GRACE: Final = 10.0  # seconds that the answer may take after that
-SILENCE: Final = 45.0  # seconds without a byte after which a stream is lost; comments come at 15
 
 Events = Generator[JobEvent | JobGap, None, None]
 
-__all__ = ["JobClient", "JobState"]
+__all__ = ["Feed", "JobClient", "JobState"]
 
 
 class JobClient:
@@ -159,6 +163,67 @@ class JobClient:
         position = StreamPosition(check_job_id(job_id), after)
         return self._follow(position, Attempts(self._connection, None))
 
+    def feed(
+        self,
+        name: str = MINE,
+        *,
+        status: str | Iterable[str] | None = None,
+        tag: str | None = None,
+        task: str | None = None,
+        owner: str | None = None,
+        since: datetime | None = None,
+        limit: int = DEFAULT_FEED_LIMIT,
+    ) -> Feed:
+        """Return a live list of jobs, to be opened with ``with``.
+
+        The arguments are those of :meth:`jobcast.client.JobClient.feed`.
+
+        Raises:
+            ValueError: an argument is not valid.
+
+        >>> with client.feed("mine", status="running") as feed:
+        ...     print(len(feed.jobs), "jobs")
+        ...     for change in feed:
+        ...         print(change)
+        """
+        request = feed_request(
+            name, status=status, tag=tag, task=task, owner=owner, since=since, limit=limit
+        )
+        return Feed(request, self._connection)
+
+    def jobs(
+        self,
+        feed: str = MINE,
+        *,
+        status: str | Iterable[str] | None = None,
+        tag: str | None = None,
+        task: str | None = None,
+        owner: str | None = None,
+        since: datetime | None = None,
+        limit: int = DEFAULT_FEED_LIMIT,
+    ) -> list[JobSummary]:
+        """Return jobs, the newest first.
+
+        Args:
+            feed: the name of the feed. The other arguments are those of
+                :meth:`jobcast.client.JobClient.feed`.
+
+        Raises:
+            ValueError: an argument is not valid.
+            FeedRefused: the server refused the feed.
+            ConnectionRefused: the server refused the token, cannot be reached, or cannot answer.
+
+        >>> for job in client.jobs(status=["running", "failed"]):
+        ...     print(job.job_id, job.status)
+        """
+        request = feed_request(
+            feed, status=status, tag=tag, task=task, owner=owner, since=since, limit=limit
+        )
+        try:
+            return read_jobs(self._connection, request)
+        except Unavailable as exc:
+            raise exc.problem from exc.__cause__
+
     def _follow(self, position: StreamPosition, attempts: Attempts) -> Events:
         while not position.has_ended:
             try:
@@ -180,7 +245,7 @@ class JobClient:
         headers = {} if position.cursor is None else {"Last-Event-ID": position.cursor}
         path = f"{job_path(position.job_id)}/events"
         with (
-            _refusals_of(position.job_id),
+            refusals_as(JoinRefused, position.job_id),
             self._connection.open(path, EVENT_STREAM, headers, silence=SILENCE) as response,
         ):
             if response.status_code == httpx.codes.NO_CONTENT:
@@ -196,7 +261,7 @@ class JobClient:
 
     def _state(self, job_id: str, query: str, silence: float) -> JobState:
         with (
-            _refusals_of(job_id),
+            refusals_as(JoinRefused, job_id),
             self._connection.open(job_path(job_id) + query, JSON, {}, silence=silence) as response,
         ):
             try:
@@ -207,12 +272,3 @@ class JobClient:
 
 def _ended_early(what: str) -> Unavailable:
     return Unavailable(ConnectionRefused("unreachable", f"the server ended {what} before the job"))
-
-
-@contextmanager
-def _refusals_of(job_id: str) -> Iterator[None]:
-    """Report refused requests as refusals to follow a job."""
-    try:
-        yield
-    except Refused as exc:
-        raise JoinRefused(job_id, exc.code, exc.detail) from None

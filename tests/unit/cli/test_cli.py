@@ -63,6 +63,33 @@ def run(monkeypatch: pytest.MonkeyPatch) -> object:
             {},
             "Invalid value for --url: the server should be a URL such as http://127.0.0.1:8000",
         ),
+        (["ls"], {}, "to sign a token, set JOBCAST_JWT_SECRET"),
+        (["top"], {}, "to sign a token, set JOBCAST_JWT_SECRET"),
+        (["top", "--token", "t"], {}, "Error: top needs a terminal for its display and its keys"),
+        (
+            ["ls", "--feed", "mine"],
+            {"JOBCAST_JWT_SECRET": SECRET},
+            "Invalid value for --feed: `mine` needs a token",
+        ),
+        (
+            ["ls", "--feed", "yours"],
+            {},
+            "Invalid value for '--feed': a feed is mine, all, owner:SUBJECT or tag:TAG, not",
+        ),
+        (["ls", "--since", "yesterday"], {}, "Invalid value for '--since': give 30m, 2h or 7d"),
+        (["ls", "--since", "999999w"], {}, "Invalid value for '--since': give 30m, 2h or 7d"),
+        (["ls", "--limit", "10001"], {}, "10001 is not in the range"),
+        (["ls", "--tag", "a\nb", "--token", "t"], {}, "the request for a feed is not valid"),
+        (
+            ["ls", "--token", "t", "--url", "http://127.0.0.1:9"],
+            {},
+            "Error: the server at http://127.0.0.1:9 cannot be reached",
+        ),
+        (
+            ["top", "--token", "t", "--url", "nonsense"],
+            {},
+            "Invalid value for --url: the server should be a URL such as http://127.0.0.1:8000",
+        ),
         (["token"], {}, "to sign a token, set JOBCAST_JWT_SECRET"),
         (
             ["token", "--sub", ""],

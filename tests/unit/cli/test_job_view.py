@@ -6,8 +6,9 @@ import pytest
 from msgspec import structs
 from rich.text import Text
 
+from jobcast.cli.appearance import SYMBOLS, duration
 from jobcast.cli.job_view import NAME_LENGTH, JobView
-from jobcast.cli.watch import SYMBOLS, _doing, _row, describe, duration
+from jobcast.cli.watch import _doing, _row, describe
 from jobcast.events import (
     JobComplete,
     JobError,

@@ -9,7 +9,8 @@ export default defineConfig({
           include: ["tests/*.test.{ts,tsx}"],
           testTimeout: 120_000,
           pool: "forks",
-          execArgv: ["--expose-gc"], // for the garbage collection test
+          // For the test of garbage collection, and for that of React Native with Node 20.
+          execArgv: ["--expose-gc", "--experimental-websocket"],
         },
       },
       {

@@ -134,6 +134,32 @@ def parent(self: ProgressTask) -> str:
     return child
 
 
+class Titled(ProgressTask):
+    abstract = True
+    job_title = "Report for {customer}"
+    job_tags = ("reports",)
+
+
+@app.task(base=Titled, bind=True)
+def report(self: Titled, customer: str, gate: str, child_id: str) -> None:
+    """Change the title and the tags, send a job, and wait for the file ``gate``."""
+    self.log("titled by its class")
+    self.set_title(f"{customer}: 3 pages")
+    self.add_tags("urgent")
+    count.apply_async((1,), task_id=child_id, queue=self.request.delivery_info["routing_key"])
+    self.log("titled by itself")
+    wait_for_file(gate)
+
+
+@app.task(base=Titled, bind=True, max_retries=1)
+def retitled(self: Titled, customer: str) -> None:
+    """Change the title and the tags, and retry."""
+    if self.request.retries == 0:
+        self.set_title(f"{customer}, again")
+        self.add_tags("retried")
+        raise self.retry(exc=ConnectionError("no"), countdown=0)
+
+
 class Discreet(ProgressTask):
     abstract = True
 

@@ -42,10 +42,10 @@ class ClosingConnector(aiohttp.TCPConnector):
         self._opened.append(connection)
         return connection
 
-    def close(self, *, abort_ssl: bool = False) -> Coroutine[Any, Any, None]:
+    def close(self, **options: bool) -> Coroutine[Any, Any, None]:  # older ones have no option
         for connection in self._opened:
             connection.close()
-        return super().close(abort_ssl=abort_ssl)
+        return super().close(**options)
 
 
 class SocketIOClient(Client):

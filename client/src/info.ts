@@ -53,6 +53,14 @@ export function mergeInfo(info: JobInfo, fields: InfoFields): JobInfo {
   };
 }
 
+/** Return the fields of a `joined` that contain a description. */
+export function joinedFields({ createdAt, ...info }: JobInfo): Partial<JoinedMessage> {
+  const known = Object.entries({ ...info, created_at: createdAt }).filter(
+    ([, value]) => value !== null,
+  );
+  return Object.fromEntries(known);
+}
+
 /** Return the description at the start of another run after the end: its owner stays. */
 export function infoOfNewRun({ owner }: JobInfo): JobInfo {
   return { ...NO_INFO, owner };

@@ -217,7 +217,7 @@ describe("a record", () => {
 
   test("a new run resets progress, result and error, and keeps the logs", () => {
     const ended = apply(emptyRecord(), queued, started(1), progress, log, failure);
-    expect(ended).toMatchObject({ status: "error", task: "tasks.work", run: 1 });
+    expect(ended).toMatchObject({ status: "error", info: { task: "tasks.work" }, run: 1 });
     expect(ended.endedAt).not.toBeNull();
     for (const again of [apply(ended, started(2)), apply(ended, queued)]) {
       expect(again).toMatchObject({ progress: null, result: null, error: null, endedAt: null });

@@ -68,7 +68,7 @@ OpenValue = Annotated[str, Meta(min_length=1, max_length=OPEN_VALUE_MAX_LENGTH)]
 OpenStatus = Annotated[OpenValue, Meta(pattern=r"^(?!(pending|complete|error)\Z)")]
 
 TITLE_MAX_LENGTH: Final = 256  # characters
-Title = Annotated[str, Meta(max_length=TITLE_MAX_LENGTH)]
+Title = Annotated[str, Meta(min_length=1, max_length=TITLE_MAX_LENGTH)]
 TAG_MAX_LENGTH: Final = 128  # characters
 TAG_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f]{1,128}\Z"  # no control characters
 MAX_TAGS: Final = 10  # per job

@@ -104,11 +104,11 @@ def _allowed_job(job: str | UUID) -> str:
 def _names(argument: str, content: str, names: Iterable[str] | None) -> list[str]:
     if isinstance(names, str):
         raise TypeError(f"{argument} should be a list of {content}, as in {argument}=[{names!r}]")
-    found = list(names or ())
-    for name in found:
+    listed = list(names or ())
+    for name in listed:
         if not isinstance(name, str):
             raise TypeError(f"{argument} should be a list of strings, not of {type(name).__name__}")
-    return found
+    return listed
 
 
 def _with_private_key(settings: Settings, text: str) -> Settings:

@@ -62,7 +62,7 @@ def safe_line(text: str) -> str:
         text = f"{text[:LONGEST_LINE]}…"
     if not text.isprintable():
         text = "".join(map(_escaped, text))
-    if "=" in text:
+    if "=" in text and ("?" in text or "&" in text):
         text = _PARAMETER.sub(_shown_parameter, text)
     return mask(text)
 

@@ -26,13 +26,16 @@ FLASK = Page("docs/how-to/flask.md")
 HTTP = Page("docs/how-to/follow-over-http.md")
 TESTING = Page("docs/how-to/testing.md")
 AUTHORIZATION = Page("docs/how-to/authorization.md")
+DESCRIBE = Page("docs/how-to/describe-jobs.md")
 
-PAGES = (PROGRESS, OPEN_JOB, OWN_SERVER, FOLLOW, LIST, FASTAPI, TESTING, AUTHORIZATION)
+PAGES = (
+    PROGRESS, DESCRIBE, OPEN_JOB, OWN_SERVER, FOLLOW, LIST, FASTAPI, TESTING, AUTHORIZATION,
+)  # fmt: skip
 MODULES = {name: code for page in PAGES for name, code in page.modules.items()}
-STOCK_SCRIPT, PACKAGE_SCRIPT = FOLLOW.code_blocks("js")
+STOCK_SCRIPT, PACKAGE_SCRIPT, FEED_SCRIPT = FOLLOW.code_blocks("js")
 _, WATCH = FOLLOW.commands
 
-WORKER = "celery -A tasks worker --loglevel=info -I more,discreet"
+WORKER = "celery -A tasks worker --loglevel=info -I more,discreet,reports"
 SERVE = 'JOBCAST_JWT_SECRET="$SECRET" jobcast serve'
 
 
@@ -46,7 +49,7 @@ def test_every_module_of_a_guide_is_run_by_a_test() -> None:
     assert set(MODULES) == {
         "tasks.py", "more.py", "discreet.py", "nightly.py", "elsewhere.py", "shop.py", "server.py",
         "follow.py", "wait.py", "list_jobs.py", "wait_idle.py", "api.py", "test_tasks.py",
-        "test_worker.py", "rules.py",
+        "test_worker.py", "rules.py", "reports.py",
         "access.py",  # tests/e2e/test_django_rule.py runs this module
     }  # fmt: skip
 
@@ -81,6 +84,13 @@ def test_followers_see_only_the_public_result_and_error(project: Project) -> Non
     assert bad.returncode == 1
     assert "The import failed. Support has been notified." in bad.stdout
     assert "AttributeError" in bad.stdout
+
+
+def test_watch_shows_the_title_of_a_report(project: Project) -> None:
+    code = "import reports; print(reports.build.owned_by('alice').delay('Alice', 'March').id)"
+    watched = project.watch(WATCH, project.run(code), project.mint())
+    assert watched.returncode == 0, watched.stdout
+    assert "Report for Alice, March" in watched.stdout
 
 
 def test_opened_job_is_followed(project: Project) -> None:
@@ -135,6 +145,20 @@ def test_page_with_the_package_follows_a_job(project: Project, tmp_path: Path) -
     lines = run_package_script(PACKAGE_SCRIPT, project.url, project.mint(), send(project), tmp_path)
     assert "done { pages: 100 }" in lines
     assert any(re.match(r"(started|complete) \d+ converting page \d+ is done", li) for li in lines)
+
+
+WAIT_FOR_FEED = """
+await new Promise((resolve) => {
+  feed.subscribe(() => feed.getSnapshot().status === "live" && resolve());
+});
+"""
+
+
+def test_page_with_the_package_lists_jobs(project: Project, tmp_path: Path) -> None:
+    script = f"{PACKAGE_SCRIPT}{FEED_SCRIPT}{WAIT_FOR_FEED}"
+    job_id = send(project)
+    lines = run_package_script(script, project.url, project.mint(), job_id, tmp_path)
+    assert f"{job_id} null complete 100" in lines
 
 
 def test_python_client_follows_a_job(project: Project) -> None:

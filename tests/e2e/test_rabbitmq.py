@@ -6,25 +6,22 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import socketio
 from kombu.connection import Connection
 
-from jobcast.publishing import runtime
 from tests import jobs
 from tests.conftest import Valkey
+from tests.e2e.services import join_until_accepted, services
 from tests.support import (
     SECRET,
     TIMEOUT,
     Follower,
     Process,
-    Server,
     Transcript,
-    Worker,
     answers,
     eventually,
     following,
@@ -35,25 +32,6 @@ from tests.support.rabbitmq import RabbitMQ
 
 Send = Callable[..., str]
 Token = Callable[..., str]
-
-ONE_CHILD = "--pool=prefork", "--concurrency=1"
-
-
-@contextmanager
-def services(
-    folder: Path, events: str, broker: str, results: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Server, Worker]]:
-    """Run a server and a worker, with this process as the sender."""
-    env = {"CELERY_RESULT_BACKEND": results}
-    with (
-        running(Server(folder / "server.log", events)) as server,
-        running(Worker(folder / "worker.log", events, broker, *ONE_CHILD, env=env)) as worker,
-    ):
-        server.ready()
-        worker.ready()
-        monkeypatch.setenv("JOBCAST_URL", events)
-        runtime.close()
-        yield server, worker
 
 
 def lines(follower: Follower, job_id: str) -> list[str]:
@@ -77,7 +55,7 @@ async def test_job_is_followed_live_and_by_a_late_join(
             following(server.url, token("mallory")) as mallory,
         ):
             # A join before the sender's first event arrives is refused with `job_not_found`.
-            await _join_until_accepted(alice, job_id)
+            await join_until_accepted(alice, job_id)
             assert (await mallory.join(job_id))["code"] == "job_not_found"
             await alice.transcript.wait_logged(job_id, 6)
             gate.touch()
@@ -93,14 +71,6 @@ async def test_job_is_followed_live_and_by_a_late_join(
             again = await late.join(job_id, after=after)
             assert again["recovered"] is True
         assert "Traceback" not in server.log
-
-
-async def _join_until_accepted(follower: Follower, job_id: str) -> None:
-    for _ in range(200):
-        if (await follower.join(job_id))["ok"]:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"{job_id} could not be joined")
 
 
 def test_doctor_delivers_an_event(rabbitmq: RabbitMQ) -> None:
@@ -119,7 +89,7 @@ async def test_broker_crash_loses_no_events(
     with services(tmp_path, rabbitmq.url, valkey.url, valkey.url, monkeypatch) as (server, worker):
         job_id = send(worker, jobs.tick, str(gate))
         async with following(server.url, token()) as alice:
-            await _join_until_accepted(alice, job_id)
+            await join_until_accepted(alice, job_id)
             await eventually(lambda: len(lines(alice, job_id)) > 20, "20 lines")
             rabbitmq.crash()
             await eventually(lambda: answers(f"{server.url}/readyz", 503), "unready server")

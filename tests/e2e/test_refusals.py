@@ -102,7 +102,7 @@ async def test_claims_of_invalid_types_are_refused(strict: Server) -> None:
     invalid_claims: list[dict[str, Any]] = [
         {"exp": "soon"}, {"exp": 1e400}, {"exp": 1e15}, {"exp": 2**64}, {"exp": -1}, {"nbf": []},
         {"exp": float("nan")}, {"sub": 7.5}, {"sub": True}, {"sub": {"a": 1}},
-        {"jobs": "42"}, {"jobs": None}, {"can": "cancel"}, {"can": [1]}, {"feeds": {"all": True}},
+        {"jobs": "42"}, {"jobs": [None]}, {"can": "cancel"}, {"can": [1]}, {"feeds": {"all": True}},
     ]  # fmt: skip
     for invalid in invalid_claims:
         payload = json.dumps(claims(**invalid)).encode()

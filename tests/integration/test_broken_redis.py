@@ -71,12 +71,14 @@ class Pipeline:
 
 
 @asynccontextmanager
-async def open_pipeline(url: str, worker_url: str | None = None) -> AsyncIterator[Pipeline]:
+async def open_pipeline(
+    url: str, worker_url: str | None = None, retention: Retention | None = None
+) -> AsyncIterator[Pipeline]:
     """Yield a pipeline whose follower has joined and received one line."""
     manager = open_manager(url)
     relay = Relay(manager.source)
     relay.start()
-    publisher = Publisher(open_publisher(worker_url or url), shown_url="the store")
+    publisher = Publisher(open_publisher(worker_url or url, retention), shown_url="the store")
     pipe = Pipeline(relay, publisher)
     try:
         await eventually(lambda: relay.ready, "relay that is ready")
@@ -369,7 +371,8 @@ async def test_lost_reply_does_not_duplicate_events(
     proxy = Proxy()
     await proxy.start()
     proxy.target = own_valkey.port
-    async with open_pipeline(own_valkey.url, f"redis://127.0.0.1:{proxy.port}/0") as pipe:
+    through_proxy, without_feeds = f"redis://127.0.0.1:{proxy.port}/0", Retention(feed_size=0)
+    async with open_pipeline(own_valkey.url, through_proxy, without_feeds) as pipe:
         for _ in range(10):
             await pipe.wait_stored()
             [link] = proxy.links

@@ -41,6 +41,16 @@ def test_history_of_a_job_is_recorded(recorder: JobRecorder, worker: Worker) -> 
     assert job.result == {"steps": 5}
 
 
+def test_title_and_tags_of_another_process_are_recorded(
+    recorder: JobRecorder, worker: Worker, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    job = recorder.wait(send(jobs.report, worker, "Alice", str(gate), new_id()), TIMEOUT)
+    assert (job.title, job.tags) == ("Alice: 3 pages", ("reports", "urgent"))
+    assert job.events[-1] is job.ending
+
+
 async def test_coroutine_may_wait(recorder: JobRecorder, worker: Worker) -> None:
     assert recorder.wait(send(jobs.count, worker, 1), TIMEOUT).result == {"steps": 1}
 

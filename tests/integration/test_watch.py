@@ -62,6 +62,28 @@ def jobcast(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+def test_title_names_the_job_and_its_changes_are_followed(
+    server: Server, valkey: Valkey, token: Token, job_id: str
+) -> None:
+    started: Event = (
+        "job_status",
+        {"status": "started", "task": "shop.export", "title": "March \x1b[2J"},
+    )
+    retitled: Event = ("job_info", {"title": "April", "tags": ["a"]})
+    publish(valkey.url, job_id, started, LOG)
+    env = {**os.environ, "JOBCAST_TOKEN": token(jobs=[job_id])}
+    arguments = [sys.executable, "-m", "jobcast.cli", "watch", job_id, "--url", server.url]
+    with subprocess.Popen(arguments, env=env, text=True, stdout=subprocess.PIPE) as watching:
+        assert watching.stdout is not None
+        lines = iter(watching.stdout.readline, "")
+        first = next(line for line in lines if "careful" in line)
+        assert "March" in first
+        assert "\x1b" not in first
+        publish(valkey.url, job_id, retitled, LOG, COMPLETE)
+        assert "April" in next(line for line in lines if "careful" in line)
+        assert watching.wait(TIMEOUT) == 0
+
+
 @pytest.mark.parametrize(("ends", "code"), [((COMPLETE, COMPLETE), 0), ((COMPLETE, ERROR), 1)])
 def test_exit_code_reflects_the_outcome_of_the_jobs(
     server: Server,

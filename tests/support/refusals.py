@@ -54,7 +54,7 @@ def _misconf(server: Server) -> Iterator[None]:
 
 @contextmanager
 def _configured(server: Server, name: str, value: object) -> Iterator[None]:
-    [former] = server.command("CONFIG", "GET", name).values()
+    [former] = server.command("CONFIG GET", name).values()
     server.command("CONFIG", "SET", name, value)
     try:
         yield

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -67,10 +67,12 @@ class Backend:
         task: str,
         args: list[Any],
         owner: str = "alice",
+        title: str | None = None,
+        tags: Sequence[str] = (),
         options: dict[str, Any] | None = None,
     ) -> str:
         """Send a task of ``tests/jobs.py`` and return the job's id."""
-        sent = getattr(jobs, task).owned_by(owner)
+        sent = getattr(jobs, task).as_job(owner=owner, title=title, tags=tags)
         result = sent.apply_async(
             args, queue=self._worker.name, task_id=new_id(), **(options or {})
         )

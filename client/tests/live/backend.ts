@@ -54,7 +54,10 @@ export class Backend {
     this.url = url;
   }
 
-  token(sub = "alice", claims: { ttl?: number; jobs?: string[] } = {}): Promise<string> {
+  token(
+    sub = "alice",
+    claims: { ttl?: number; jobs?: string[]; feeds?: string[] } = {},
+  ): Promise<string> {
     return this.#call("token", { sub, ...claims });
   }
 
@@ -149,5 +152,7 @@ export class Backend {
 
 export interface SendOptions {
   owner?: string;
+  title?: string;
+  tags?: string[];
   options?: Record<string, unknown>;
 }

@@ -5,6 +5,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import {
   type ConnectionRefused,
   createJobClient,
+  type FeedState,
   type JobClient,
   type JobClientOptions,
   type JobEvent,
@@ -228,6 +229,85 @@ describe("a job", () => {
     const joined = until(last, (job) => job.joined === "yes", "a join");
     recorded[3]?.stop();
     await joined;
+  });
+});
+
+describe("a feed", () => {
+  test("shows the jobs of its owner from queued to the end, and those of no one else", async () => {
+    const sub = `owner-${randomUUID()}`;
+    const client = connect({ getToken: () => backend.token(sub) });
+    const gate = await backend.gate();
+    const options = { owner: sub, title: "Report", tags: ["project:7"] };
+    const first = await backend.send("count", [4, gate], options);
+    await backend.send("count", [1], { owner: `${sub}-other` });
+    const mine = client.feed("mine");
+    const stop = mine.subscribe(() => {});
+    const running = await until(mine, ({ jobs }) => jobs[0]?.percentage === 50, "half of the job");
+    expect(running).toMatchObject({ status: "live", total: 1, hasMore: false, error: null });
+    expect(running.jobs[0]).toMatchObject({
+      jobId: first,
+      status: "started",
+      title: "Report",
+      tags: ["project:7"],
+      task: "tests.jobs.count",
+      owner: sub,
+      endedAt: null,
+      attempt: 1,
+    });
+    const failed = client.feed("mine", { status: "failed" });
+    const stopToo = failed.subscribe(() => {});
+    const second = await backend.send("fail", ["no such row"], { owner: sub });
+    const ended = await until(failed, ({ jobs }) => jobs.length === 1, "a failed job");
+    expect(ended.jobs[0]).toMatchObject({ jobId: second, reason: "failure" });
+    expect(ended.jobs[0]?.message).toBe("no such row");
+    await backend.openGate(gate);
+    const state = await until(mine, ({ jobs }) => jobs[1]?.status === "complete", "the end");
+    expect(state.jobs.map(({ jobId }) => jobId)).toEqual([second, first]);
+    expect(state.jobs[1]?.endedAt).not.toBeNull();
+    stop();
+    stopToo();
+  });
+
+  test("is complete again after the server was killed", async () => {
+    const sub = `owner-${randomUUID()}`;
+    const tag = `tag-${randomUUID()}`;
+    const client = connect({ getToken: () => backend.token(sub, { feeds: ["*"] }) });
+    const tagged = client.feed(`tag:${tag}`, { limit: 2 });
+    const stop = tagged.subscribe(() => {});
+    const sent: string[] = [];
+    const send = async () =>
+      sent.unshift(await backend.send("count", [1], { owner: sub, tags: [tag] }));
+    await send();
+    const isComplete = ({ jobs, status }: FeedState): boolean =>
+      status === "live" && jobs.every((job) => job.status === "complete");
+    await until(tagged, (state) => state.jobs.length === 1 && isComplete(state), "a job");
+    await backend.killServer();
+    const lost = await until(tagged, ({ status }) => status === "reconnecting", "a loss");
+    expect(lost.jobs).toHaveLength(1);
+    await send();
+    await send();
+    await backend.startServer();
+    const [newest, next, oldest] = sent;
+    const found = await until(
+      tagged,
+      (state) => state.jobs[0]?.jobId === newest && isComplete(state),
+      "the newest jobs",
+    );
+    expect(found.jobs.map(({ jobId }) => jobId)).toEqual([newest, next]);
+    expect(found.hasMore).toBe(true);
+    found.loadMore();
+    const all = await until(tagged, ({ jobs }) => jobs.length === 3, "the oldest job");
+    expect(all.jobs[2]).toMatchObject({ jobId: oldest });
+    expect(all.hasMore).toBe(false);
+    stop();
+  });
+
+  test("that the token does not allow is refused", async () => {
+    const client = connect();
+    const everything = client.feed("all");
+    const refused = await until(everything, ({ status }) => status === "refused", "a refusal");
+    expect(refused.error?.code).toBe("feed_not_allowed");
+    expect(client.connection.getSnapshot().state).toBe("connected");
   });
 });
 

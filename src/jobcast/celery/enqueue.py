@@ -187,9 +187,9 @@ def _arguments_of(
     message: Mapping[str, Any], body: object
 ) -> tuple[Sequence[Any], Mapping[str, Any]]:
     """Return the arguments in a task's message, of either version of Celery's protocol."""
-    match body:
-        case (args, kwargs, _):
-            return args or (), kwargs or {}
+    if isinstance(body, tuple | list) and len(body) == 3:
+        args, kwargs, _ = body
+        return args or (), kwargs or {}
     return message.get("args") or (), message.get("kwargs") or {}
 
 

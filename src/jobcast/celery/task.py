@@ -44,16 +44,19 @@ class ProgressTask(Task):
     ``Celery(task_cls="jobcast:ProgressTask")`` makes it the base of every task. A subclass may
     define hooks (``on_success`` and so on), and need not call ``super()``. It may have further
     base classes, before or after this one, with their own hooks, ``__call__`` and ``Request``.
+
+    Attributes:
+        job_title: the title of each job that its sender gives none: a format of the task's
+            arguments, such as ``"Report for {customer}"`` or ``"Report for {0}"``, or a method that
+            takes them.
+        job_tags: the tags of each job, in addition to those of its sender: a sequence, or a method
+            that takes the task's arguments.
     """
 
     abstract = True
     is_followed = True
 
-    #: The title of each job that its sender gives none: a format of the task's arguments, such as
-    #: ``"Report for {customer}"`` or ``"Report for {0}"``, or a method that takes them.
     job_title: str | Callable[..., object] | None = None
-    #: The tags of each job, in addition to those of its sender: a sequence, or a method that takes
-    #: the task's arguments.
     job_tags: Sequence[str] | Callable[..., Iterable[str]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

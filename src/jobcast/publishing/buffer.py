@@ -19,6 +19,7 @@ from jobcast.events import (
     JobEvent,
     JobLog,
     JobStatus,
+    info_of,
 )
 from jobcast.publishing.sanitize import safe_text
 from jobcast.transports import NO_ORIGIN, Origin, Outgoing
@@ -68,12 +69,12 @@ class TicketQueue:
 class Buffer:
     """The unpublished events of all jobs, in the order in which the jobs published them.
 
-    A newer progress event of a job replaces an older one, and so does a newer info event. Above a
-    bound, the buffer drops the oldest log lines and puts one line with their number in their place;
-    then it drops progress.
-    It keeps statuses, info events and final events. If results and errors use too much memory, the
-    buffer replaces the oldest results by descriptions and truncates the oldest error messages. If
-    there are still too many of them, it drops and counts the oldest ones.
+    A newer progress event of a job replaces an older one, and a newer info event contains the
+    older one. Above a bound, the buffer drops the oldest log lines and puts one line with their
+    number in their place; then it drops progress. It keeps statuses, info events and final events.
+    If results and errors use too much memory, the buffer replaces the oldest results by
+    descriptions and truncates the oldest error messages. If there are still too many events to
+    keep, it drops and counts the oldest ones.
 
     Not thread-safe. A signal handler, such as that of a soft time limit, may raise anywhere in
     this class. ``_entries`` is therefore the only source of truth; every other index follows it.
@@ -134,6 +135,10 @@ class Buffer:
                 repeated with the same ticket.
         """
         ticket = ticket or self.last_ticket + 1
+        older_info = self._unsent_info(event.job_id, origin) if event.kind == INFO else None
+        if older_info is not None:
+            known = info_of(older_info.event).updated(info_of(event))
+            event = structs.replace(event, **known.fields)
         entry = Entry(ticket, event, origin, requires, _characters(event))
         queue = self._queue_of(event)
         self.last_ticket = ticket
@@ -146,16 +151,16 @@ class Buffer:
             queue.add(entry)
             if queue is self._kept and entry.characters:
                 self._large.add(entry)
-            if event.kind == INFO:
-                self._replace_info(event.job_id, ticket)
+        if event.kind == INFO:
+            self._infos[event.job_id] = ticket
+        if older_info is not None and older_info.ticket != ticket:
+            self._remove(older_info.ticket)
         self._keep_bounds()
 
-    def _replace_info(self, job_id: str, ticket: int) -> None:
-        """Drop the unsent info event of a job for a newer one, which has its title and tags too."""
-        older = self._infos.get(job_id, 0)
-        self._infos[job_id] = ticket
-        if older in self._entries and older != ticket:
-            self._remove(older)
+    def _unsent_info(self, job_id: str, origin: Origin) -> Entry | None:
+        """Return the latest unsent info event of a job, if it is of the same run."""
+        entry = self._entries.get(self._infos.get(job_id, 0))
+        return entry if entry is not None and entry.origin == origin else None
 
     def take(self, count: int, skip: Container[str] = ()) -> list[Entry]:
         """Remove and return up to ``count`` events, and log lines that replace dropped ones.

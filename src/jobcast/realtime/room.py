@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Final
 
 from msgspec import UNSET, Struct
 
 from jobcast.errors import JobcastError, TransportUnavailable
-from jobcast.events import NO_INFO, Cursor, Joined
+from jobcast.events import (
+    INFO,
+    NO_INFO,
+    Cursor,
+    JobInfoUpdate,
+    Joined,
+    packet_head,
+    packet_tail,
+)
 from jobcast.protocol import packet_of
 from jobcast.realtime import metrics
 from jobcast.realtime.authorization import Grant
@@ -75,7 +83,7 @@ class Room:
         self.followers: dict[str, Outlet] = {}
         self.epoch = NO_RECORD
         self.seq = 0
-        self.info = NO_INFO  # the description that the followers got with the latest ``joined``
+        self.info = NO_INFO  # the description in the latest snapshot
         # The record that all followers may follow, and its description when they were checked.
         self._allowed_epoch = NO_RECORD
         self.target = JobTarget(id=job_id)
@@ -203,9 +211,10 @@ class Room:
             # The room may have received messages that the store has trimmed since.
             received = self._recent.within(self.epoch, self.seq, snapshot.seq)
             merged = {message.seq: message for message in (*received, *snapshot.events)}
+            merged |= self._missed_info(snapshot, merged)
             later = [merged[seq] for seq in sorted(merged) if seq > self.seq]
             gap = Gap(self.seq, snapshot.complete_from).without(later)
-            self._send_history([*gap.events(self.job_id, later), *self._description(snapshot)])
+            self._send_history(gap.events(self.job_id, later))
             self._move_to(snapshot)
         return self._dismiss(read_start)
 
@@ -263,12 +272,18 @@ class Room:
             self._send_history(gap.events(self.job_id, rest))
             self.seq = rest[-1].seq
 
-    def _description(self, snapshot: Snapshot) -> list[Message]:
-        """Return a ``joined`` if events that the followers missed may have changed the description.
+    def _missed_info(self, snapshot: Snapshot, known: Container[int]) -> dict[int, Message]:
+        """Return a ``job_info`` by its seq if the followers may have missed one.
 
-        The history has no ``job_info`` events.
+        The history has no ``job_info`` events. The returned one stands for them, in the place of
+        the latest event that the room lacks.
         """
-        return [joined_message(self.job_id, snapshot)] if snapshot.info != self.info else []
+        now, before = snapshot.info, self.info
+        seq = next((seq for seq in range(snapshot.seq, self.seq, -1) if seq not in known), None)
+        if seq is None or (now.title, now.tags) == (before.title, before.tags):
+            return {}
+        packet = packet_head(JobInfoUpdate(job_id=self.job_id)) + packet_tail(seq, info=now)
+        return {seq: Message(snapshot.epoch, seq, INFO, packet)}
 
     def _move_to(self, snapshot: Snapshot) -> None:
         if snapshot.epoch in self._dismissed:

@@ -653,6 +653,17 @@ class TransportContract:
         assert undescribed.info == JobInfo(owner="alice")
 
     @on_both_ends
+    async def test_events_that_are_published_together_may_end_a_description(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        await ends.publish(
+            described(started(job_id), title="first"),
+            JobComplete(job_id=job_id, result=None),
+            started(job_id),
+        )
+        assert (await ends.wait_stored(job_id, 3)).info == NO_INFO
+
+    @on_both_ends
     async def test_record_of_another_owner_begins_another_description(
         self, ends: Ends, job_id: str
     ) -> None:

@@ -38,7 +38,7 @@ class JobRecorder(Recording):
       result or the exception itself: ``ending`` is None.
 
     Of a worker in another process, :meth:`wait` reads the job's history, which has the latest
-    progress only. Override the fixture ``jobcast_url`` for it.
+    progress, title and tags only. Override the fixture ``jobcast_url`` for it.
     """
 
     def __init__(self, url: str) -> None:

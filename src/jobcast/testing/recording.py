@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
 from typing import Any, TypeVar
 
-from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobProgress, JobStatus
+from jobcast.events import (
+    NO_INFO,
+    JobComplete,
+    JobError,
+    JobEvent,
+    JobInfo,
+    JobLog,
+    JobProgress,
+    JobStatus,
+    info_of,
+)
 
 E = TypeVar("E", bound=JobEvent)
 
@@ -25,6 +36,16 @@ class Recording:
     def statuses(self) -> list[str]:
         """The statuses: ``queued``, ``started``, ``retrying``."""
         return [event.status for event in self._of(JobStatus)]
+
+    @property
+    def title(self) -> str | None:
+        """The latest title; None if there is none."""
+        return self._info.title
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags, in the order in which the sender, the task's class and the task added them."""
+        return self._info.tags
 
     @property
     def progress(self) -> list[JobProgress]:
@@ -74,6 +95,10 @@ class Recording:
     def summary(self) -> str:
         """A description of the events, for failed assertions."""
         return f"recorded events: {', '.join(event.name for event in self.events) or 'none'}"
+
+    @property
+    def _info(self) -> JobInfo:
+        return reduce(JobInfo.updated, map(info_of, self.events), NO_INFO)
 
     def _of(self, kind: type[E]) -> list[E]:
         return [event for event in self.events if isinstance(event, kind)]

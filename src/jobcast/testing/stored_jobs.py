@@ -7,8 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET
 
-from jobcast.events import TERMINAL_STATES, JobEvent, parse_event
+from jobcast.events import (
+    TERMINAL_STATES,
+    JobEvent,
+    JobInfo,
+    JobInfoUpdate,
+    JobStatus,
+    parse_event,
+)
 from jobcast.settings import Settings
 from jobcast.transports import Message, Source, open_manager
 
@@ -36,8 +44,20 @@ async def _read_until(source: Source, job_id: str, deadline: float) -> list[JobE
         snapshot = await source.snapshot(job_id)
         late = asyncio.get_running_loop().time() > deadline
         if late or snapshot.state in TERMINAL_STATES:
-            return [_decode(message) for message in snapshot.events]
+            return _with_description(list(map(_decode, snapshot.events)), job_id, snapshot.info)
         await asyncio.sleep(PAUSE)
+
+
+def _with_description(events: list[JobEvent], job_id: str, info: JobInfo) -> list[JobEvent]:
+    """Return the events with one for the changes of the title and the tags.
+
+    The history has no info events; the record has their sum. The event follows the latest status.
+    """
+    if not (info.title or info.tags):
+        return events
+    update = JobInfoUpdate(job_id=job_id, title=info.title or UNSET, tags=info.tags)
+    place = max((n for n, event in enumerate(events, 1) if isinstance(event, JobStatus)), default=0)
+    return [*events[:place], update, *events[place:]]
 
 
 def _decode(message: Message) -> JobEvent:

@@ -16,7 +16,7 @@ from jobcast.publishing.runtime import get_runtime
 from tests import jobs
 from tests.conftest import Valkey
 from tests.e2e.browser.tab import Tab
-from tests.support import Server, Worker, new_id, running, wait_for
+from tests.support import Server, Worker, call_in_thread, new_id, running, wait_for
 from tests.support.console import Console, Visitor
 
 NewTab = Callable[..., Tab]
@@ -92,6 +92,31 @@ def test_a_reload_during_a_run_restores_the_state(
     expect(tab.bar).to_have_attribute("aria-valuenow", "50")
     expect(tab.status_panel).to_contain_text("Running: counting, 50")
     expect(tab.log).to_contain_text("step 5")
+    gate.touch()
+    tab.expect_status(job_id, "complete")
+
+
+def test_title_tags_and_parent_of_a_job_are_shown_and_follow_its_run(
+    sample_worker: Worker, new_tab: NewTab, sender: None, user: str, gate: Path
+) -> None:
+    job_id, child = new_id(), new_id()
+    report = jobs.report.as_job(owner=user, title="<b>March</b>", tags=["project:7"])
+    call_in_thread(
+        report.apply_async, ("Ada", str(gate), child), task_id=job_id, queue=sample_worker.name
+    )
+    tab = new_tab(user)
+    tab.go(job_id)
+    heading = tab.page.get_by_role("heading", level=1)
+    expect(heading).to_have_text("Ada: 3 pages")
+    expect(tab.page).to_have_title(re.compile("Ada: 3 pages"))
+    tags = tab.page.get_by_role("list", name="Tags").get_by_role("listitem")
+    expect(tags).to_have_text(["project:7", "reports", "urgent"])
+    tab.page.get_by_role("button", name="Add to the list").click()
+    expect(tab.row(job_id).get_by_role("link")).to_contain_text("Ada: 3 pages")
+    tab.go(child)
+    expect(heading).to_have_text("Count")
+    tab.page.locator(".stats").get_by_role("link").click()
+    expect(heading).to_have_text("Ada: 3 pages")
     gate.touch()
     tab.expect_status(job_id, "complete")
 

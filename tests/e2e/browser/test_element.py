@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobProgress, JobStatus
+from jobcast.events import (
+    JobComplete,
+    JobError,
+    JobEvent,
+    JobInfoUpdate,
+    JobLog,
+    JobProgress,
+    JobStatus,
+)
 from jobcast.transports import Origin, Outgoing, open_publisher
 from tests import jobs
 from tests.conftest import Valkey
@@ -25,7 +33,7 @@ NPM = ROOT / "client" / "dist"
 
 RECORD_EVENTS = """
 window.seen = [];
-for (const name of ["status", "progress", "log", "end", "refused"]) {
+for (const name of ["status", "info", "progress", "log", "end", "refused"]) {
   document.addEventListener(`jobcast:${name}`, ({ type, detail }) => seen.push([type, detail]));
 }
 """
@@ -123,6 +131,23 @@ def test_static_page_shows_a_real_job_from_start_to_end(
     messages = [line["message"] for line in seen(page, "log")]
     assert messages == [f"step {step}" for step in range(4)]
     assert site.token_requests == 1
+
+
+def test_title_of_a_job_is_shown_and_names_its_bar(
+    site: Site, server: Server, publish: Publish, open_page: Open, job_id: str
+) -> None:
+    publish(JobStatus(job_id=job_id, status="started", title="<b>March</b>", tags=("a",)))
+    page = open_page(site.page(site.element(job_id))).page
+    title = part(element_of(page, job_id), "title")
+    expect(title).to_have_text("<b>March</b>")
+    publish(JobInfoUpdate(job_id=job_id, title="April report", tags=("b",)))
+    expect(title).to_have_text("April report")
+    expect(page.get_by_role("progressbar", name="April report")).to_have_count(1)
+    [info] = seen(page, "info")
+    assert (info["title"], info["tags"]) == ("April report", ["a", "b"])
+    publish(JobComplete(job_id=job_id, result=None))
+    expect(title).to_have_text("April report")
+    assert violations(page) == []
 
 
 def test_failed_job_shows_its_message(

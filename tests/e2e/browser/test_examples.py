@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, expect
 from tests import jobs
 from tests.conftest import Valkey
 from tests.e2e.browser.tab import Tab
-from tests.support import ROOT, Server, Worker, running
+from tests.support import ROOT, Server, Worker, new_id, running
 
 CLIENT = ROOT / "client"
 
@@ -101,6 +101,38 @@ def test_the_page_follows_a_job_to_its_end(
         expect(tab.page.locator("#status")).to_have_text("complete")
         expect(tab.page.locator("#result")).to_have_text('{"steps":4}')
         expect(tab.page.get_by_role("status")).to_be_empty()
+        tab.page.close()
+    assert tab.problems == []
+
+
+def test_the_react_page_lists_the_jobs_of_the_user_live(
+    browser: Browser, tmp_path: Path, valkey: Valkey, worker: Worker,
+    send: Callable[..., str], token: Callable[..., str], gate: Path,
+) -> None:  # fmt: skip
+    install("react", tmp_path / "page")
+    owner = new_id("owner")
+    job_id = send(worker, jobs.count, 4, str(gate), owner=owner)
+    with (
+        serving(tmp_path / "page") as page,
+        running(
+            Server(tmp_path / "server.log", valkey.url, {"JOBCAST_CORS_ORIGINS": page.url})
+        ) as server,
+    ):
+        page.use(server.ready().url)
+        tab = Tab(browser.new_page(), page.url)
+        tab.open(f"/?{urlencode({'token': token(owner)})}")
+        rows = tab.page.locator("#jobs li")
+        expect(rows).to_have_count(1)
+        expect(rows.get_by_role("progressbar")).to_have_attribute("value", "50")
+        send(worker, jobs.fail, "no such row", owner=owner)
+        expect(rows).to_have_count(2)
+        expect(rows.first).to_contain_text("error")
+        gate.touch()
+        expect(rows.last).to_contain_text("complete")
+        expect(tab.page.get_by_role("status")).to_have_text("2 jobs")
+        rows.last.get_by_role("link").click()
+        expect(tab.page.locator("#result")).to_have_text('{"steps":4}')
+        assert job_id in tab.page.url
         tab.page.close()
     assert tab.problems == []
 

@@ -21,6 +21,7 @@ from jobcast.celery.headers import headers_of, headers_of_info, info_of
 from jobcast.events import JobInfo
 from jobcast.publishing import runtime
 from jobcast.publishing.job import Job, use_job
+from jobcast.transports import Origin
 from jobcast.transports.memory import MemoryBroker
 from tests.support import new_id
 
@@ -159,7 +160,7 @@ def test_tags_of_the_class_follow_those_of_the_sender(
     "options",
     [
         {"job_title": "Report for {9}"},
-        {"job_title": "Report for {nobody.name}"},
+        {"job_title": "Report for {missing.name}"},
         {"job_title": lambda _, __: 1 / 0},
         {"job_tags": ["x" * 200]},
         {"job_tags": "project"},
@@ -233,7 +234,7 @@ def test_retry_keeps_the_title_and_the_tags_that_the_run_has_set(
     task = define()
     here = runtime.get_runtime(app.conf)
     assert here is not None
-    job = here.job("a", origin=runtime.Origin())
+    job = here.job("a", origin=Origin())
     job.info = JobInfo(title="by its sender", tags=("a",), parent="p", created_at=NOON)
     job.set_title("from inside")
     job.add_tags("b")
@@ -251,7 +252,7 @@ def test_replacement_keeps_the_description_of_the_job(
     task = define(job_title="Part {0}")
     here = runtime.get_runtime(app.conf)
     assert here is not None
-    job = here.job("a", origin=runtime.Origin())
+    job = here.job("a", origin=Origin())
     job.info = JobInfo(title="March report", tags=("a",), worker="celery@a", created_at=NOON)
     job.replaced = True
     with use_job(job):
@@ -353,7 +354,7 @@ def test_opened_job_has_the_description_of_its_caller(broker: MemoryBroker) -> N
     assert stored(broker, inner).parent == outer
     for bad in ({"tags": "a"}, {"parent": "a b"}, {"parent": True}):
         with pytest.raises((TypeError, ValueError)):
-            open_job(inner, **bad)  # type: ignore[arg-type]
+            open_job(inner, **bad)
 
 
 def test_methods_outside_of_a_job_only_check_their_arguments() -> None:

@@ -10,11 +10,23 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
-from jobcast.events import JobComplete, JobError, JobEvent, JobLog, JobProgress, JobStatus
+from jobcast.events import (
+    JobComplete,
+    JobError,
+    JobEvent,
+    JobInfo,
+    JobInfoUpdate,
+    JobLog,
+    JobProgress,
+    JobStatus,
+    info_of,
+)
 from jobcast.publishing import buffer as buffer_module
 from jobcast.publishing.buffer import SHORT, Buffer, encode
 from jobcast.publishing.sanitize import safe_result
+from jobcast.transports import Origin, Run
 
 
 def log(message: str, job_id: str = "a") -> JobLog:
@@ -47,6 +59,25 @@ def test_newer_progress_replaces_an_unsent_one_at_its_own_position() -> None:
     buffer = filled(progress(1), log("x"), progress(2), progress(3, "b"), log("y"))
     assert take_values(buffer) == ["x", 2, 3, "y"]
     assert len(buffer) == 0
+
+
+def test_newer_info_event_contains_an_unsent_one_of_the_same_run() -> None:
+    def info(**changes: Any) -> JobInfoUpdate:
+        return JobInfoUpdate(job_id="a", **changes)
+
+    buffer = filled(info(title="old", tags=("a",)), log("x"), info(tags=("b",)), info(title="new"))
+    later = Origin(run=Run("s", 1, "d"))
+    buffer.add(info(tags=("c",)), later)
+    buffer.add(info(tags=("d",)), later)
+    events = [entry.event for entry in buffer.take(9)]
+    infos = [event for event in events if isinstance(event, JobInfoUpdate)]
+    assert [event.name for event in events] == ["job_log", "job_info", "job_info"]
+    assert [(event.title, event.tags) for event in infos] == [
+        ("new", ("a", "b")), (UNSET, ("c", "d")),
+    ]  # fmt: skip
+    buffer.add(info(title="after"))
+    [entry] = buffer.take(9)
+    assert info_of(entry.event) == JobInfo(title="after")
 
 
 def test_taken_progress_is_not_replaced() -> None:

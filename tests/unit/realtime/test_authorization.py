@@ -190,10 +190,12 @@ def test_function_that_is_no_rule_is_refused_at_the_start(rule: str, message: st
 def test_authentication_without_a_parameter_is_refused_at_the_start() -> None:
     from jobcast.realtime.authentication import Authenticator
 
-    settings = Settings(authenticate=f"{__name__}:{nobody.__name__}")
-    with pytest.raises(SettingsError, match=r"nobody, which takes \(\); it should take \(conn"):
+    settings = Settings(authenticate=f"{__name__}:{without_parameters.__name__}")
+    with pytest.raises(
+        SettingsError, match=r"without_parameters, which takes \(\); it should take \(conn"
+    ):
         Authenticator(settings)
 
 
-def nobody() -> None:
+def without_parameters() -> None:
     """Identify no client."""

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,6 +20,7 @@ from jobcast.events import (
     JobComplete,
     JobEvent,
     JobInfo,
+    JobInfoUpdate,
     JobLog,
     JobProgress,
     JobStatus,
@@ -116,6 +118,19 @@ def progress(percentage: float) -> JobProgress:
     return JobProgress(job_id=JOB, percentage=percentage)
 
 
+def info(**changes: Any) -> JobInfoUpdate:
+    return JobInfoUpdate(job_id=JOB, **changes)
+
+
+def described_to(follower: Recorder) -> JobInfo:
+    """Return the title and the tags that a follower knows."""
+    known = NO_INFO
+    for name, payload in follower.events:
+        values = {field: payload[field] for field in ("title", "tags") if field in payload}
+        known = (NO_INFO if name == "joined" else known).updated(JobInfo(**values))
+    return known
+
+
 async def settle() -> None:
     for _ in range(60):
         await asyncio.sleep(0)
@@ -144,6 +159,8 @@ async def test_every_follower_gets_everything_once_and_in_order(
                 source.deliver(chance.randrange(3))
             case 3 if resumes and step % 7 == 0:
                 joins.append(asyncio.create_task(_resume(source)))
+            case 4 if step % 3 == 0:
+                source.publish(info(title=str(step), tags=(f"tag {step % 4}",)))
             case _:
                 source.publish(log(str(step)))
         await asyncio.sleep(0)
@@ -157,6 +174,7 @@ async def test_every_follower_gets_everything_once_and_in_order(
     for follower in followers:
         assert follower.lines == [msgspec.json.decode(p[2:])[1]["message"] for p in expected]
         assert follower.seqs == sorted(set(follower.seqs))
+        assert described_to(follower) == source.record.info
         if source.record.history.progress is not None:
             assert source.record.history.progress.seq in follower.seqs
     for follower in followers:
@@ -269,6 +287,24 @@ FEW = Retention(size=4, statuses=3)
 
 def status(value: RunStatus, attempt: int = 1) -> JobStatus:
     return JobStatus(job_id=JOB, status=value, attempt=attempt)
+
+
+async def test_missed_title_takes_the_place_of_a_missed_event() -> None:
+    relay, source = await start_relay(status("started"), info(title="first", tags=("a",)))
+    follower = Recorder("1")
+    await relay.join(JOB, follower)
+    source.loss = 1
+    source.publish(info(title="second"))
+    source.publish(info(tags=("b",)))
+    source.publish(log("lost"))
+    source.loss = 0
+    source.publish(log("received"))
+    source.deliver()
+    await eventually(lambda: len(follower.lines) == 2, "lines")
+    assert follower.names == ["joined", "job_status", "job_info", "job_log", "job_log"]
+    assert follower.seqs == [1, 4, 5, 6]
+    assert described_to(follower) == JobInfo(title="second", tags=("a", "b"))
+    await relay.aclose()
 
 
 async def test_late_follower_of_a_trimmed_log_gets_the_statuses_and_a_gap() -> None:

@@ -130,6 +130,25 @@ def test_log_records_of_an_eager_task_are_recorded(job_recorder: JobRecorder, ap
     ]
 
 
+def test_title_and_tags_are_recorded(job_recorder: JobRecorder, app: Celery) -> None:
+    @app.task(base=ProgressTask, bind=True, shared=False, name="recorded.titled",
+              job_title="Report for {customer}", job_tags=["reports"])  # fmt: skip
+    def titled(self: ProgressTask, customer: str) -> None:
+        self.add_tags("urgent")
+        if customer == "Bob":
+            self.set_title("Bob's report")
+
+    assert (job_recorder.title, job_recorder.tags) == (None, ())
+    first = titled.as_job(tags=["a"]).apply(args=["Alice"])
+    second = titled.apply(args=["Bob"])
+    hers, his = (job_recorder.of(result.id) for result in (first, second))
+    assert (hers.title, hers.tags) == ("Report for Alice", ("a", "reports", "urgent"))
+    assert (his.title, his.tags) == ("Bob's report", ("reports", "urgent"))
+    job_recorder.clear()
+    titled.run("Bob")
+    assert (job_recorder.title, job_recorder.tags) == ("Bob's report", ("urgent",))
+
+
 def test_open_job_is_recorded(job_recorder: JobRecorder) -> None:
     with open_job("nightly") as job:
         job.progress(50)

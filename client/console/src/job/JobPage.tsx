@@ -1,3 +1,4 @@
+import type { JobState } from "@jobcast/client";
 import { useJob } from "@jobcast/client/react";
 import { type ReactElement, useCallback, useEffect, useRef, useState } from "react";
 import { rowStatus } from "../jobs/JobRow";
@@ -77,6 +78,7 @@ export function JobPage({ jobId, listed }: Props): ReactElement {
             <CopyButton small label="Copy the job id" text={() => jobId} />
           </span>
           {job.task === null ? null : <span className="job-task mono">{job.task}</span>}
+          <Tags tags={job.tags} />
         </div>
         {isNarrow ? null : listButton}
       </div>
@@ -97,6 +99,16 @@ export function JobPage({ jobId, listed }: Props): ReactElement {
         </>
       )}
     </article>
+  );
+}
+
+function Tags({ tags }: Pick<JobState, "tags">): ReactElement | null {
+  return tags.length === 0 ? null : (
+    <ul className="job-tags" aria-label="Tags">
+      {tags.map((tag) => (
+        <li key={tag}>{tag}</li>
+      ))}
+    </ul>
   );
 }
 

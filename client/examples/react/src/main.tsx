@@ -2,10 +2,17 @@ import { JobcastProvider } from "@jobcast/client/react";
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { Job } from "./job.tsx";
+import { List } from "./list.tsx";
 
 // A real page knows its job and its user; this one takes both from its address.
 const query = new URLSearchParams(location.search);
 const server = document.querySelector<HTMLMetaElement>('meta[name="jobcast-server"]');
+
+const jobId = query.get("job");
+
+function address(jobId: string): string {
+  return `?${new URLSearchParams([...query, ["job", jobId]])}`;
+}
 
 async function getToken(): Promise<string> {
   const token = query.get("token"); // for this example only; a real page requests tokens from its own server
@@ -18,7 +25,7 @@ async function getToken(): Promise<string> {
 createRoot(document.getElementById("root") as HTMLElement).render(
   <StrictMode>
     <JobcastProvider options={{ url: server?.content || location.origin, getToken }}>
-      <Job jobId={query.get("job")} />
+      {jobId ? <Job jobId={jobId} /> : <List address={address} />}
     </JobcastProvider>
   </StrictMode>,
 );

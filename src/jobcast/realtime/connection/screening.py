@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from functools import lru_cache
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
@@ -14,9 +15,12 @@ from starlette.types import Message, Receive, Scope, Send
 
 METHODS: Final = frozenset({"GET", "POST", "OPTIONS"})
 MAX_QUERY: Final = 2048  # bytes
+ADDRESSES_CACHED: Final = 1024  # a connection asks for its address several times
 
 # Browsers encode queries as printable ASCII without spaces.
 _QUERY: Final = re.compile(rb"[\x21-\x7e]*\Z")
+# Whether a query may have the parameter ``sid`` or ``j``; percent-encoding can hide both.
+_NAMES_SESSION: Final = re.compile(rb"sid|j=|j\Z|j&|%")
 _SID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 
@@ -51,6 +55,8 @@ def session_of(scope: Scope) -> str | None:
     query: bytes = scope["query_string"]
     if len(query) > MAX_QUERY or not _QUERY.match(query):
         raise Refused(HTTPStatus.BAD_REQUEST, "the query is malformed")
+    if not _NAMES_SESSION.search(query):
+        return None
     parameters = parse_qs(query.decode("ascii"), keep_blank_values=True)
     if "j" in parameters:
         raise Refused(HTTPStatus.BAD_REQUEST, "JSONP is not supported")
@@ -107,12 +113,15 @@ def replay(body: bytes, receive: Receive) -> Receive:
 def address_of(scope: Scope) -> str:
     """Return the client's address for connection limits. For IPv6 it is the /64 network."""
     client = scope.get("client")
-    if not client:
-        return ""
+    return _network_of(str(client[0])) if client else ""
+
+
+@lru_cache(maxsize=ADDRESSES_CACHED)
+def _network_of(host: str) -> str:
     try:
-        address = ip_address(client[0])
+        address = ip_address(host)
     except ValueError:
-        return str(client[0])[:64]
+        return host[:64]
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return str(address.ipv4_mapped)

@@ -24,7 +24,7 @@ _TEXT: Final[Schema] = {"type": "string"}
 
 _DESCRIPTION: Final[Schema] = {
     "task": {"type": "string", "description": "the Celery task's name"},
-    "title": {"type": "string", "maxLength": TITLE_MAX_LENGTH},
+    "title": {"type": "string", "minLength": 1, "maxLength": TITLE_MAX_LENGTH},
     "tags": {"type": "array", "maxItems": MAX_TAGS, "items": _TEXT},
     "queue": _TEXT,
     "worker": {"type": "string", "description": "the worker that runs the job"},

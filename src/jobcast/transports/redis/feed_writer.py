@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from jobcast.aio import Backoff
 from jobcast.bell import Bell
+from jobcast.events import TERMINAL
 from jobcast.transports.base import Outgoing, Retention
 from jobcast.transports.feeds import DirtyJobs, changes_of
 from jobcast.transports.redis.feed_scripts import FeedCalls, RecordSummary, ScriptCall
@@ -57,6 +58,7 @@ class FeedWriter:
         self._is_closing = False
         self._thread: threading.Thread | None = None
         self._client: Client | None = None
+        self._turn = threading.Lock()
         self._dirty = DirtyJobs()
         self._handled: OrderedDict[str, bytes] = OrderedDict()  # former feeds, by job
         self._channels: OrderedDict[str, Sequence[str]] = OrderedDict()  # of feeds, by running job
@@ -70,9 +72,10 @@ class FeedWriter:
         if self._pid != os.getpid():
             self._reset()
         self._marks.append(marks)
-        if self._thread is None or not self._thread.is_alive():
-            self._is_closing = False
+        if self._thread is None:
             self._start()
+        if any(outgoing.kind == TERMINAL for outgoing in batch):
+            self._hurry.set()  # this process may end soon
         self._work.set()
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
@@ -82,8 +85,9 @@ class FeedWriter:
             timeout: seconds to wait at most.
         """
         self.stop()
-        if self._thread is not None and self._pid == os.getpid():
-            self._thread.join(timeout)
+        thread, self._thread = self._thread, None
+        if thread is not None and self._pid == os.getpid():
+            thread.join(timeout)
 
     def stop(self) -> None:
         """Write all changes and stop, without waiting for it."""
@@ -92,27 +96,39 @@ class FeedWriter:
         self._work.set()
 
     def _start(self) -> None:
-        thread = threading.Thread(target=self._run, name="jobcast-feeds", daemon=True)
+        self._is_closing = False
+        # Set first: a signal handler may interrupt the start, and mark further jobs.
+        self._thread = threading.Thread(target=self._run, name="jobcast-feeds", daemon=True)
         try:
-            thread.start()
+            self._thread.start()
         except RuntimeError as exc:  # there are too many threads, or the interpreter exits
+            self._thread = None
             logger.debug("could not start the thread that writes feeds: %s", exc)
-        else:
-            self._thread = thread
 
     def _run(self) -> None:
-        try:
-            while not self._is_closing:
-                self._work.wait(self._dirty.due_in)
-                self._hurry.wait(LINGER)
+        with self._turn:  # two threads may have published their first events at the same moment
+            try:
+                while not self._is_closing:
+                    self._work.wait(self._dirty.due_in)
+                    self._hurry.wait(LINGER)
+                    self._write_due()
                 self._collect()
-                self._write(self._wanted(self._dirty.take()))
+                self._write(self._dirty.take_all())
+            finally:
+                self._disconnect()
+
+    def _write_due(self) -> None:
+        try:
             self._collect()
-            self._write(self._dirty.take_all())
-        finally:
-            client, self._client = self._client, None
-            if client is not None:
-                client.close()
+            self._write(self._wanted(self._dirty.take()))
+        except Exception:
+            # The thread has to survive any error, or no feed would be written any more.
+            logger.exception("could not write the feeds of this process's jobs")
+
+    def _disconnect(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
 
     def _collect(self) -> None:
         while self._marks:
@@ -148,10 +164,6 @@ class FeedWriter:
             try:
                 self._write_some(some)
             except REDIS_ERRORS as exc:
-                self._failed(dict.fromkeys(some, exc))
-            except Exception as exc:
-                # The thread has to survive any error, or no feed would be written any more.
-                logger.exception("could not write the feeds of %d jobs", len(some))
                 self._failed(dict.fromkeys(some, exc))
 
     def _write_some(self, jobs: Sequence[str]) -> None:

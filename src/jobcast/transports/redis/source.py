@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, SlotNotCoveredError
+from redis.exceptions import RedisError
 
 from jobcast.aio import BackgroundTasks, Backoff, LoopChange, LoopLock, cancel_and_wait
 from jobcast.errors import TransportUnavailable
@@ -22,6 +22,7 @@ from jobcast.transports.canary import Canary, NotReceiving
 from jobcast.transports.leases import Finding, LeaseTimeouts
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.redis.batcher import ScriptBatcher
+from jobcast.transports.redis.canaries import canary_channels, node_name, send_canary
 from jobcast.transports.redis.codec import parse_messages
 from jobcast.transports.redis.feed_reader import FeedReader
 from jobcast.transports.redis.feed_scripts import FeedCalls, parse_changes
@@ -29,10 +30,8 @@ from jobcast.transports.redis.history import History
 from jobcast.transports.redis.leases import acknowledge_findings, scan_leases
 from jobcast.transports.redis.names import Names
 from jobcast.transports.redis.publisher import RedisPublisher
-from jobcast.transports.redis.refusals import describe_error
 from jobcast.transports.redis.revocations import parse_revocation, read_revocations
 from jobcast.transports.redis.servers import (
-    ASYNC_REDIS_ERRORS,
     REDIS_ERRORS,
     AsyncClient,
     Servers,
@@ -43,8 +42,6 @@ from jobcast.transports.revocations import Revocation
 SUBSCRIBE_TIMEOUT: Final = 5.0  # seconds until a subscription has to be confirmed
 FIRST_DELAY: Final = 0.05  # seconds before the first attempt to reconnect
 LONGEST_DELAY: Final = 3.0  # seconds between two attempts
-
-CANARY_TRIES: Final = 4096  # channel names to try until each master of a cluster has one
 
 logger = logging.getLogger(__name__)
 
@@ -261,7 +258,11 @@ class RedisSource:
                 await subscriber.connect()
             self._subscribers = subscribers
             self._unsubscribing.clear()
-            self._canaries = self._canary_channels()
+            self._canaries = canary_channels(
+                self.client,
+                f"{self._names.canary}:{self._publisher.publisher_id}",
+                [subscriber.name for subscriber in subscribers],
+            )
             self.canary.watch(self._canaries.values())
             channels = [*self._canaries, *self._handlers]
             self._unconfirmed = {self._names.bus, self._names.revocations, *channels}
@@ -288,23 +289,6 @@ class RedisSource:
             *(subscriber.subscribe(some) for subscriber, some in by_subscriber.items())
         )
 
-    def _canary_channels(self) -> dict[str, str]:
-        """Return this process's own channel for each subscriber, with the subscriber's name."""
-        own = f"{self._names.canary}:{self._publisher.publisher_id}"
-        if not isinstance(self.client, RedisCluster):
-            return {own: self._subscribers[0].name}
-        missing = {subscriber.name for subscriber in self._subscribers}
-        found: dict[str, str] = {}
-        for number in range(CANARY_TRIES):
-            if not missing:
-                break
-            channel = f"{own}:{{{number}}}"
-            name = _node_name(self.client, channel)
-            if name in missing:
-                missing.discard(name)
-                found[channel] = name
-        return found
-
     async def _run_canary(self) -> None:
         """Send canaries until they no longer arrive.
 
@@ -320,18 +304,7 @@ class RedisSource:
         [channel] = [
             channel for channel, subscriber in self._canaries.items() if subscriber == name
         ]
-        try:
-            if isinstance(self.client, RedisCluster):
-                node = self.client.get_node_from_key(channel)
-                receivers = await self.client.execute_command(
-                    "SPUBLISH", channel, b"", target_nodes=node
-                )
-            else:
-                receivers = await self.client.execute_command("PUBLISH", channel, b"")
-        except ASYNC_REDIS_ERRORS as exc:
-            raise TransportUnavailable(f"could not publish: {describe_error(exc)}") from exc
-        # Without a receiver, commands and subscriptions use different servers, as after a failover.
-        return bool(receivers)
+        return await send_canary(self.client, channel)
 
     def _subscriber_for(self, channel: str) -> Subscriber:
         """Return the connection for a channel's subscription.
@@ -340,7 +313,7 @@ class RedisSource:
             ChannelMoved: no connection serves the channel now.
         """
         if isinstance(self.client, RedisCluster):
-            name = _node_name(self.client, channel)
+            name = node_name(self.client, channel)
             subscribers = [
                 subscriber for subscriber in self._subscribers if subscriber.name == name
             ]
@@ -424,12 +397,3 @@ class RedisSource:
                 if not confirmed.done():
                     confirmed.set_exception(TransportUnavailable(str(exc)))
         self._confirmations.clear()
-
-
-def _node_name(client: RedisCluster, channel: str) -> str:
-    """Return the name of the subscriber for a channel's node, or "" if no node serves it."""
-    try:
-        node = client.get_node_from_key(channel)
-    except SlotNotCoveredError:
-        node = None
-    return "" if node is None else f"{node.host}:{node.port}"

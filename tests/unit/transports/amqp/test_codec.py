@@ -48,6 +48,7 @@ def test_stock_server_reads_an_emit_to_the_room_of_the_job() -> None:
         b"", b"[]", b"[" * 100_000, message(event="news"), message(room="a"), message(data=[]),
         message(data=[{}]), message(jobcast=None),
     ],
+    ids=["empty", "list", "nested", "event", "room", "no-data", "no-seq", "no-jobcast"],
 )  # fmt: skip
 def test_other_messages_are_no_events(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"not a job event|substring not found"):

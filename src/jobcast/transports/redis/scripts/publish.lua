@@ -216,41 +216,48 @@ else
     end
 end
 
--- Merges the first event's description into that of the record, and returns the result.
-local function describe()
-    local stored = redis.call('HMGET', state_key, 'info')[1]
-    if not stored then
-        keep('info', ARGV[10])
-        return ARGV[10]
-    end
-    local info = cjson.decode(stored)
-    for name, value in pairs(cjson.decode(ARGV[10])) do
-        if name == 'tags' and info.tags then
-            local seen_tags = {}
-            for _, tag in ipairs(info.tags) do
-                seen_tags[tag] = true
+local description = nil -- of the record, if these events change it
+local describe, title_and_tags -- most calls describe nothing, and need no functions for it
+if ARGV[10] ~= '' then
+    -- Adds tags to others, without repeats and up to the limit.
+    local function add_tags(tags, added)
+        local present = {}
+        for _, tag in ipairs(tags) do
+            present[tag] = true
+        end
+        for _, tag in ipairs(added) do
+            if not present[tag] and #tags < MAX_TAGS then
+                tags[#tags + 1] = tag
             end
-            for _, tag in ipairs(value) do
-                if not seen_tags[tag] and #info.tags < MAX_TAGS then
-                    info.tags[#info.tags + 1] = tag
-                end
-            end
-        elseif name ~= 'created_at' or not info.created_at then
-            info[name] = value
         end
     end
-    local merged = cjson.encode(info)
-    keep('info', merged)
-    return merged
-end
 
--- Returns the title and the tags of a description as the end of a packet.
-local function title_and_tags(description)
-    local info, tail = cjson.decode(description), '}]'
-    if info.tags then
-        tail = ',"tags":' .. cjson.encode(info.tags) .. tail
+    -- Merges the first event's description into that of the record.
+    function describe()
+        local stored = redis.call('HMGET', state_key, 'info')[1]
+        if not stored then
+            description = ARGV[10]
+            return
+        end
+        local info = cjson.decode(stored)
+        for name, value in pairs(cjson.decode(ARGV[10])) do
+            if name == 'tags' and info.tags then
+                add_tags(info.tags, value)
+            elseif name ~= 'created_at' or not info.created_at then
+                info[name] = value
+            end
+        end
+        description = cjson.encode(info)
     end
-    return (info.title and ',"title":' .. cjson.encode(info.title) or '') .. tail
+
+    -- Returns the title and the tags of the description as the end of a packet.
+    function title_and_tags()
+        local info, tail = cjson.decode(description), '}]'
+        if info.tags then
+            tail = ',"tags":' .. cjson.encode(info.tags) .. tail
+        end
+        return (info.title and ',"title":' .. cjson.encode(info.title) or '') .. tail
+    end
 end
 
 -- The number of log lines after the end.
@@ -294,6 +301,7 @@ for i = FIRST, #ARGV, 4 do
                     keep('former', former)
                 end
                 keep('began', timestamp_of(head))
+                description = nil
                 redis.call('HDEL', state_key, 'info')
                 redis.call('DEL', lines_key)
                 history_start, cleared = seq, logged
@@ -306,9 +314,9 @@ for i = FIRST, #ARGV, 4 do
             end
             tail = ',"run":' .. runs .. '}]'
         end
-        if i == FIRST and ARGV[10] ~= '' then
-            local description = describe()
-            tail = kind == 'i' and title_and_tags(description) or tail
+        if describe and i == FIRST then
+            describe()
+            tail = kind == 'i' and title_and_tags() or tail
         end
         local packet = head .. seq .. tail
         local message = seq .. ' ' .. kind .. ' ' .. packet
@@ -372,6 +380,9 @@ if state ~= stored_state then
 end
 if progress then
     keep('progress', progress)
+end
+if description then
+    keep('info', description)
 end
 if late ~= stored_late then
     keep('late', late)

@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import gc
 import os
+import random
 import secrets
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -29,7 +32,7 @@ from jobcast.testing.feeds import ended, run_of
 from jobcast.transports import NO_ORIGIN, Origin, Outgoing, Retention, open_publisher
 from jobcast.transports.base import FeedChange, FeedRemoval, SupportsFeeds
 from jobcast.transports.leases import Lease, LeaseTimeouts, SupportsLeaseMonitoring
-from jobcast.transports.redis.feed_scripts import REFUSED, FeedCalls, FeedEntry
+from jobcast.transports.redis.feed_scripts import REFUSED, FeedCalls, FeedEntry, shard_size
 from jobcast.transports.redis.feed_writer import FeedWriter
 from jobcast.transports.redis.names import ALL_SHARDS, Names
 from jobcast.transports.redis.publisher import RedisPublisher
@@ -253,12 +256,20 @@ async def test_feed_of_all_jobs_is_sharded_and_bounded(deployment: Deployment) -
     await eventually(
         lambda: sum(deployment.stored(i, "all") is not None for i in ids) >= size, "jobs"
     )
-    bound = -(-size // ALL_SHARDS) * ALL_SHARDS
-    assert len(jobs) <= bound
+    bound = shard_size(deployment.retention.feed_size)
+    assert len(jobs) <= bound * ALL_SHARDS < len(ids)
     shards = {deployment.names.feed_of("all", job_id).jobs for job_id in ids}
     assert len(shards) == ALL_SHARDS
     for shard in shards:
-        assert deployment.client.hlen(shard) <= bound // ALL_SHARDS
+        assert deployment.client.hlen(shard) <= bound
+
+
+def test_just_full_feed_of_all_jobs_keeps_every_job() -> None:
+    names = Names("jobcast")
+    rng = random.Random(1)
+    ids = (str(UUID(int=rng.getrandbits(128))) for _ in range(10_000))
+    sizes = Counter(names.feed_of("all", job_id).jobs for job_id in ids)
+    assert max(sizes.values()) <= shard_size(1000)
 
 
 async def test_unchanged_feed_is_only_read(deployment: Deployment, job_id: str) -> None:

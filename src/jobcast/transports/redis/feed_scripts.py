@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from hashlib import sha1
-from math import ceil
+from math import ceil, sqrt
 from typing import Any, Final, NamedTuple, Self
 
 import msgspec
@@ -18,6 +18,9 @@ from jobcast.transports.redis.codec import parse_event, parse_info
 from jobcast.transports.redis.lua import script
 from jobcast.transports.redis.names import ALL_SHARDS, Names
 
+# The shards of a feed differ in size, so each has room for this many standard deviations more than
+# the mean. Otherwise a feed would lose jobs before it is full.
+SHARD_DEVIATIONS: Final = 4
 REFUSED: Final = -1  # the answer of feed.lua if the feed has a newer summary
 
 _encoder = msgspec.json.Encoder()
@@ -139,10 +142,20 @@ class FeedCalls(Struct, frozen=True):
     def _bounds(self, feed: str) -> tuple[str, ...]:
         size = self.retention.feed_size
         if feed == ALL:
-            size = ceil(size * ALL_FEED_FACTOR / ALL_SHARDS)
+            size = shard_size(size)
         expiry = max(self.retention.summary_ttl, self.retention.active_ttl)
         publish = "SPUBLISH" if self.sharded else "PUBLISH"
         return publish, str(size), str(self.retention.summary_ttl), str(expiry)
+
+
+def shard_size(feed_size: int) -> int:
+    """Return how many jobs a shard of the feed of all jobs keeps at most.
+
+    >>> shard_size(1000)
+    725
+    """
+    mean = feed_size * ALL_FEED_FACTOR / ALL_SHARDS
+    return ceil(mean + SHARD_DEVIATIONS * sqrt(mean))
 
 
 def _values(change: FeedChange) -> tuple[str, str, str]:

@@ -1,3 +1,4 @@
+import type { Connection } from "@jobcast/client";
 import { useConnection, useJobClient } from "@jobcast/client/react";
 import { type ReactElement, useEffect, useMemo, useRef, useState } from "react";
 import { ConnectionBanner } from "./connection/ConnectionBanner";
@@ -14,19 +15,19 @@ import { announce } from "./lib/liveRegion";
 import { hash, parseRoute } from "./lib/route";
 import { useNarrow } from "./lib/useNarrow";
 import { useStore } from "./lib/useStore";
-import { StartPanel } from "./start/StartPanel";
+import { useAccess, useSite } from "./site";
 import { LiveRegion } from "./ui/LiveRegion";
 
 const PAGE_SIZE = 50; // jobs to follow and show at first, and to add with each "show more"
 
-interface Props {
-  readonly user: string;
-  readonly demonstration: boolean;
-}
-
-export function Console({ user, demonstration }: Props): ReactElement {
+export function Console(): ReactElement {
+  const { session, started, Start } = useSite();
+  const { user } = useAccess();
   const client = useJobClient();
-  const listStore = useMemo(() => new JobListStore(user), [user]);
+  const listStore = useMemo(
+    () => new JobListStore(user, session, started),
+    [user, session, started],
+  );
   const progressHistory = useMemo(() => new ProgressHistory(client), [client]);
   const list = useStore(listStore.list);
   const route = parseRoute(useStore(hash));
@@ -47,6 +48,7 @@ export function Console({ user, demonstration }: Props): ReactElement {
   useEffect(() => () => progressHistory.follow([]), [progressHistory]);
   useFocusRestore(route);
   useConnectionAnnouncements(status.state);
+  useSessionCheck(connection);
 
   const context = useMemo(() => ({ listStore, progressHistory }), [listStore, progressHistory]);
   const isListOnly = useNarrow() && route.page === "home" && list.jobs.length > 0;
@@ -71,13 +73,8 @@ export function Console({ user, demonstration }: Props): ReactElement {
         <button type="button" className="button primary skip" onClick={skipToMain}>
           Skip to main content
         </button>
-        <Header user={user} demonstration={demonstration} status={status} />
-        <ConnectionBanner
-          key={status.state}
-          status={status}
-          connection={connection}
-          demonstration={demonstration}
-        />
+        <Header status={status} />
+        <ConnectionBanner key={status.state} status={status} connection={connection} />
         {isListOnly ? (
           <main id="main" tabIndex={-1}>
             <h1 className="visually-hidden">Your jobs</h1>
@@ -89,7 +86,7 @@ export function Console({ user, demonstration }: Props): ReactElement {
         {isListOnly ? null : (
           <main id="main" className="main" tabIndex={-1}>
             {openId === null ? (
-              <StartPanel page={route.page} />
+              Start && <Start page={route.page} />
             ) : (
               <JobPage
                 key={openId}
@@ -108,6 +105,17 @@ export function Console({ user, demonstration }: Props): ReactElement {
 /** Move the focus with script, because the hash of a link would be a route. */
 function skipToMain(): void {
   document.getElementById("main")?.focus();
+}
+
+/** When the server refuses the user, find out whether the session has ended. */
+function useSessionCheck({ state, code }: Connection): void {
+  const { session } = useSite();
+  const isUnknown = state === "refused" && code?.startsWith("token_");
+  useEffect(() => {
+    if (isUnknown) {
+      void session.load();
+    }
+  }, [session, isUnknown]);
 }
 
 function useConnectionAnnouncements(state: string): void {

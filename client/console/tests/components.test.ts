@@ -14,7 +14,10 @@ import type { JobListStore, ListedJob } from "../src/jobs/jobListStore";
 import { JobsContext } from "../src/jobs/jobsContext";
 import type { ProgressHistory } from "../src/jobs/progressHistory";
 import { setShortcutsEnabled } from "../src/lib/shortcuts";
-import { session } from "../src/session/session";
+import { ServerAuthentication } from "../src/server/serverAuthentication";
+import { authentication } from "../src/server/serverSession";
+import { serverSite } from "../src/server/serverSite";
+import { AccessContext, type Site, SiteContext } from "../src/site";
 import { job } from "./factories";
 
 beforeEach(() => vi.stubGlobal("IS_REACT_ACT_ENVIRONMENT", true));
@@ -27,34 +30,104 @@ afterEach(() => {
 
 const status = { state: "connected", label: "Live", problem: null } as const;
 
-describe("an application with its own sign-in", () => {
-  const signedOut = { state: "signed_out", user: null, demonstration: false } as const;
+const access = { user: "ada", url: "http://server/", getToken: null, signOut: null };
 
-  it("shows that no user is signed in, and retries", async () => {
-    session.set({ ...signedOut, expired: false });
-    const fetched = vi.fn(async () => new Response('{"user": null, "demonstration": false}'));
-    vi.stubGlobal("fetch", fetched);
-    render(createElement(App));
+/** Serve the configuration of a server, and sessions of users who sent the token `good`. */
+function serve(methods: readonly string[]): string[] {
+  const requests: string[] = [];
+  vi.stubGlobal("fetch", async (path: string, { headers = {} }: { headers?: HeadersInit }) => {
+    requests.push(path);
+    if (path === "config.json") {
+      return Response.json({ server: "..", sign_in: methods });
+    }
+    const token = new Headers(headers).get("Authorization");
+    return token === "Bearer good"
+      ? Response.json({ user: "ada" })
+      : Response.json({ code: "token_expired", detail: "the token has expired" }, { status: 401 });
+  });
+  return requests;
+}
+
+function appOf(site: Site): ReactElement {
+  return createElement(SiteContext, { value: site }, createElement(App));
+}
+
+describe("the sign-in of a server", () => {
+  afterEach(() => authentication.setToken(null));
+
+  it("leads to the application's sign-in, and retries", async () => {
+    const requests = serve(["session"]);
+    await serverSite.session.load();
+    render(appOf(serverSite));
     expect(screen.getByRole("heading").textContent).toBe("You are not signed in");
     expect(screen.queryByRole("form")).toBeNull();
     await act(async () => fireEvent.click(screen.getByRole("button", { name: "Try again" })));
-    expect(fetched).toHaveBeenCalledOnce();
-    act(() => session.set({ ...signedOut, expired: true, user: "ada" }));
+    expect(requests).toEqual(["config.json", "session", "session"]);
+    act(() => serverSite.session.begin(access));
+    act(() => serverSite.session.expire());
     expect(screen.getByRole("heading").textContent).toBe("Your session has ended");
     expect(document.activeElement).toBe(screen.getByRole("heading"));
   });
 
-  it("shows nothing of the demonstration", () => {
-    const { rerender } = render(
-      createElement(Header, { user: "ada", demonstration: false, status }),
+  it("asks for a token where the server accepts tokens, and reports a refused one", async () => {
+    serve(["token"]);
+    const current = new ServerAuthentication();
+    expect(await current.load()).toBeNull();
+    expect(current.methods).toEqual(["token"]);
+    current.setToken("bad");
+    await expect(current.load()).rejects.toThrow("the token has expired");
+    expect(await current.load()).toBeNull(); // the refused token is forgotten
+    expect(sessionStorage.length).toBe(0);
+  });
+
+  it("keeps a token in the session storage until the user signs out", async () => {
+    serve(["token", "session"]);
+    const first = new ServerAuthentication();
+    first.setToken("good");
+    const found = await new ServerAuthentication().load();
+    expect(found?.user).toBe("ada");
+    expect(await found?.getToken?.()).toBe("good");
+    expect(localStorage.length).toBe(0);
+    await found?.signOut?.();
+    expect(sessionStorage.length).toBe(0);
+  });
+
+  it("connects to the server above the page, with cookies if there is no token", async () => {
+    vi.stubGlobal("fetch", async (path: string) =>
+      Response.json(path === "session" ? { user: "ada" } : { server: "../..", sign_in: [] }),
     );
+    window.history.replaceState(null, "", "/proxy/ops/jobs/");
+    const found = await new ServerAuthentication().load();
+    window.history.replaceState(null, "", "/");
+    expect(new URL(found?.url ?? "").pathname).toBe("/proxy/");
+    expect([found?.getToken, found?.signOut]).toEqual([null, null]);
+  });
+});
+
+describe("the header", () => {
+  const header = (site: Partial<Site>, signOut: (() => Promise<void>) | null) =>
+    createElement(
+      SiteContext,
+      { value: { ...serverSite, ...site } },
+      createElement(
+        AccessContext,
+        { value: { ...access, signOut } },
+        createElement(Header, { status }),
+      ),
+    );
+
+  it("has a label and a sign-out only where the site has them", async () => {
+    const { rerender } = render(header({}, null));
     expect([screen.queryByText("Demonstration"), screen.queryByText("Sign out")]).toEqual([
       null,
       null,
     ]);
-    rerender(createElement(Header, { user: "ada", demonstration: true, status }));
+    const signOut = vi.fn(async () => undefined);
+    rerender(header({ label: "Demonstration" }, signOut));
     screen.getByText("Demonstration");
-    screen.getByRole("button", { name: "Sign out" });
+    await act(async () => fireEvent.click(screen.getByRole("button", { name: "Sign out" })));
+    expect(signOut).toHaveBeenCalledOnce();
+    expect(serverSite.session.state.getSnapshot().state).toBe("signed_out");
   });
 });
 
@@ -73,19 +146,23 @@ describe("the job list", () => {
     const shown = jobs.slice(0, counted);
     const listStore = { remove } as unknown as JobListStore;
     return createElement(
-      JobcastProvider,
-      { client },
+      SiteContext,
+      { value: serverSite },
       createElement(
-        JobsContext,
-        { value: { listStore, progressHistory: {} as ProgressHistory } },
-        createElement(JobListPane, {
-          list: { state: "ready", jobs, problem: null },
-          shown,
-          openId: null,
-          filter,
-          onFilter: () => {},
-          onMore: () => {},
-        }),
+        JobcastProvider,
+        { client },
+        createElement(
+          JobsContext,
+          { value: { listStore, progressHistory: {} as ProgressHistory } },
+          createElement(JobListPane, {
+            list: { state: "ready", jobs, problem: null },
+            shown,
+            openId: null,
+            filter,
+            onFilter: () => {},
+            onMore: () => {},
+          }),
+        ),
       ),
     );
   }

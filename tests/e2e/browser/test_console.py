@@ -9,14 +9,14 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
 from jobcast import open_job
 from jobcast.publishing.runtime import get_runtime
 from tests import jobs
 from tests.conftest import Valkey
 from tests.e2e.browser.tab import Tab
-from tests.support import Server, Worker, new_id, running, wait_for
+from tests.support import Worker, new_id, running, wait_for
 from tests.support.console import Console, Visitor
 
 NewTab = Callable[..., Tab]
@@ -186,26 +186,6 @@ def test_an_ended_session_leads_to_the_sign_in_and_back_to_the_same_job(
     expect(tab.bar).to_have_attribute("aria-valuenow", "50")
     gate.touch()
     tab.expect_status(job_id, "complete")
-
-
-def test_an_application_with_its_own_session_check_shows_no_sign_in(
-    tmp_path: Path, valkey: Valkey, browser: Browser
-) -> None:
-    app = "tests.support.console:create_own_app"
-    with running(Server(tmp_path / "log", valkey.url, app=app)) as application:
-        application.ready()
-        tab = Tab(browser.new_page(), application.url)
-        tab.open()
-        expect(tab.page.get_by_role("heading", name="You are not signed in")).to_be_visible()
-        expect(tab.page.get_by_role("form")).to_have_count(0)
-        tab.page.set_extra_http_headers({"X-Remote-User": "Ada Lovelace"})
-        tab.page.get_by_role("button", name="Try again").click()
-        expect(tab.page.locator(".console")).to_be_visible()
-        expect(tab.page.get_by_role("banner")).to_contain_text("Ada Lovelace")
-        expect(tab.page.get_by_role("banner")).not_to_contain_text("Demonstration")
-        expect(tab.page.get_by_role("button", name="Sign out")).to_have_count(0)
-        tab.page.close()
-        assert tab.problems == []
 
 
 def test_another_users_job_looks_like_a_missing_one(

@@ -12,6 +12,7 @@ import { pluralize } from "../lib/formatNumber";
 import { announce } from "../lib/liveRegion";
 import { hash, parseRoute } from "../lib/route";
 import { type FilterGroup, filterGroup } from "../lib/statusBadge";
+import { useSite } from "../site";
 import { Icon } from "../ui/Icon";
 import { FollowForm } from "./FollowForm";
 import { type Counts, type Filter, JobFilter } from "./JobFilter";
@@ -39,6 +40,7 @@ export function JobListPane({
   onFilter,
   onMore,
 }: Props): ReactElement {
+  const { Start } = useSite();
   const listStore = useJobListStore();
   const rows = useRef<HTMLUListElement>(null);
   const heading = useRef<HTMLHeadingElement>(null);
@@ -78,14 +80,16 @@ export function JobListPane({
         <h2 ref={heading} tabIndex={-1}>
           Jobs
         </h2>
-        <a
-          className="button primary"
-          href="#/start"
-          aria-current={openId === null ? "page" : undefined}
-        >
-          <Icon name="plus" />
-          Start a job
-        </a>
+        {Start === undefined ? null : (
+          <a
+            className="button primary"
+            href="#/start"
+            aria-current={openId === null ? "page" : undefined}
+          >
+            <Icon name="plus" />
+            Start a job
+          </a>
+        )}
       </div>
       <JobFilter
         counts={counts}

@@ -1,12 +1,30 @@
 /** The job list: jobs that the user sent, and jobs that the user follows by id. */
 
+import { ApiError } from "../lib/http";
 import { readStorage, writeStorage } from "../lib/storage";
 import { WritableStore } from "../lib/store";
 import { errorMessage, isRecord, stringField } from "../lib/untrusted";
-import * as api from "../session/api";
-import { expireSession } from "../session/session";
+import type { Session } from "../session/session";
 
-export interface ListedJob extends api.SentJob {
+export interface SentJob {
+  readonly jobId: string;
+  readonly task: string | null;
+  readonly title: string | null;
+  readonly sentAt: string | null;
+}
+
+/** The server's list of the jobs that the user has sent. Its functions throw `ApiError`. */
+export interface JobSource {
+  readonly getJobs: () => Promise<readonly SentJob[]>;
+  readonly removeJob: (jobId: string) => Promise<void>;
+}
+
+const NO_SOURCE: JobSource = {
+  getJobs: async () => [],
+  removeJob: async () => undefined,
+};
+
+export interface ListedJob extends SentJob {
   /** Whether the server lists the job, rather than only this browser. */
   readonly sent: boolean;
 }
@@ -28,12 +46,16 @@ const FOLLOWED_LIMIT = 100;
 export class JobListStore {
   readonly list = new WritableStore<JobList>({ state: "loading", jobs: [], problem: null });
   readonly #key: string;
-  #sent: readonly api.SentJob[] = [];
+  #sent: readonly SentJob[] = [];
   #followed: readonly Followed[] = [];
+  readonly #session: Session;
+  readonly #source: JobSource;
   #requests = 0;
   #tabs: BroadcastChannel | null = null;
 
-  constructor(user: string) {
+  constructor(user: string, session: Session, source: JobSource = NO_SOURCE) {
+    this.#session = session;
+    this.#source = source;
     this.#key = `jobcast.followed.${user}`;
     this.#followed = parseFollowed(readStorage(this.#key));
     this.#publish("loading", null);
@@ -63,28 +85,26 @@ export class JobListStore {
   async refresh(): Promise<void> {
     const request = ++this.#requests;
     try {
-      const sent = await api.getJobs();
+      const sent = await this.#source.getJobs();
       if (request === this.#requests) {
         this.#sent = sent;
         this.#publish("ready", null);
       }
     } catch (error) {
-      if (error instanceof api.ApiError && error.status === 401) {
-        expireSession();
+      if (error instanceof ApiError && error.status === 401) {
+        this.#session.expire();
       } else if (request === this.#requests) {
         this.#publish("ready", errorMessage(error));
       }
     }
   }
 
-  /** @throws ApiError */
-  async startJob(name: string, file: File | null): Promise<api.SentJob> {
-    const job = await expireOn401(api.startJob(name, file));
+  /** Add a job that the user has just sent. */
+  addSent(job: SentJob): void {
     this.#requests += 1; // discard a list that was requested before
     this.#sent = [job, ...this.#sent.filter(({ jobId }) => jobId !== job.jobId)];
     this.#publish("ready", this.list.getSnapshot().problem);
     this.#tabs?.postMessage("changed");
-    return job;
   }
 
   /** Add a job that another client sent. */
@@ -99,12 +119,24 @@ export class JobListStore {
   async remove(jobId: string): Promise<void> {
     const isSent = this.#sent.some((job) => job.jobId === jobId);
     if (isSent) {
-      await expireOn401(api.removeJob(jobId));
+      await this.#expireOn401(this.#source.removeJob(jobId));
       this.#requests += 1;
       this.#sent = this.#sent.filter((job) => job.jobId !== jobId);
     }
     this.#setFollowed(this.#followed.filter((job) => job.jobId !== jobId));
     this.#tabs?.postMessage("changed");
+  }
+
+  /** Wait for a request. After a 401, show the sign-in. */
+  async #expireOn401(answer: Promise<void>): Promise<void> {
+    try {
+      await answer;
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 401) {
+        this.#session.expire();
+      }
+      throw error;
+    }
   }
 
   #setFollowed(followed: readonly Followed[]): void {
@@ -128,7 +160,7 @@ export class JobListStore {
 
 /** Merge both lists without duplicates, newest first. */
 export function mergeJobs(
-  sent: readonly api.SentJob[],
+  sent: readonly SentJob[],
   followed: readonly Followed[],
 ): readonly ListedJob[] {
   const known = new Set(sent.map(({ jobId }) => jobId));
@@ -150,16 +182,4 @@ function parseFollowed(value: unknown): readonly Followed[] {
     const [jobId, at] = [stringField(one, "jobId"), stringField(one, "at")];
     return isRecord(one) && jobId !== null && at !== null ? [{ jobId, at }] : [];
   });
-}
-
-/** Wait for a request. After a 401, show the sign-in. */
-async function expireOn401<T>(answer: Promise<T>): Promise<T> {
-  try {
-    return await answer;
-  } catch (error) {
-    if (error instanceof api.ApiError && error.status === 401) {
-      expireSession();
-    }
-    throw error;
-  }
 }

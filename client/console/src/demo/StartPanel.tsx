@@ -2,7 +2,7 @@ import { type ReactElement, useCallback, useEffect, useRef, useState } from "rea
 import { hasNavigated } from "../lib/navigation";
 import type { Route } from "../lib/route";
 import { errorMessage } from "../lib/untrusted";
-import { getTasks, type Task } from "../session/api";
+import { getTasks, type Task } from "./api";
 import { TaskCard } from "./TaskCard";
 
 /** The sample tasks, each with a start button. */

@@ -1,12 +1,14 @@
 import { type DragEvent, type ReactElement, useId, useRef, useState } from "react";
 import { useJobListStore } from "../jobs/jobsContext";
 import { formatBytes, formatCount } from "../lib/formatNumber";
+import { ApiError } from "../lib/http";
 import { shortId } from "../lib/jobNames";
 import { announce } from "../lib/liveRegion";
 import { jobHash, parseRoute } from "../lib/route";
 import { errorMessage } from "../lib/untrusted";
-import type { Task } from "../session/api";
 import { Icon } from "../ui/Icon";
+import { startJob, type Task } from "./api";
+import { session } from "./demoSession";
 
 const MAX_UPLOAD = 32 * 1024 * 1024; // bytes; the server's limit
 
@@ -30,14 +32,18 @@ export function TaskCard({ task }: { readonly task: Task }): ReactElement {
     setProblem(null);
     setPending((number) => number + 1);
     try {
-      const { jobId } = await listStore.startJob(task.name, file);
-      setStarted((before) => ({ number: (before?.number ?? 0) + 1, latest: jobId }));
+      const job = await startJob(task.name, file);
+      listStore.addSent(job);
+      setStarted((before) => ({ number: (before?.number ?? 0) + 1, latest: job.jobId }));
       announce(`Started: ${task.title}`);
       // On a narrow screen the home page shows the tasks only until there are jobs.
       if (parseRoute(window.location.hash).page === "home") {
         window.location.replace("#/start");
       }
     } catch (error) {
+      if (error instanceof ApiError && error.status === 401) {
+        session.expire();
+      }
       setProblem(`The job was not started. ${errorMessage(error)}`);
     } finally {
       setPending((number) => number - 1);

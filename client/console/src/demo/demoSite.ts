@@ -1,0 +1,15 @@
+/** The console of the demo, with a sign-in of its own and sample tasks. */
+
+import type { Site } from "../site";
+import { getJobs, removeJob } from "./api";
+import { session } from "./demoSession";
+import { SignIn } from "./SignIn";
+import { StartPanel } from "./StartPanel";
+
+export const demoSite: Site = {
+  session,
+  SignIn,
+  label: "Demonstration",
+  Start: StartPanel,
+  started: { getJobs, removeJob },
+};

@@ -10,6 +10,16 @@ export const RETRYABLE_CODES: ReadonlySet<string> = new Set([
   "rate_limited",
 ]);
 
+/** The code for an acknowledgement that violates the protocol. */
+export const INVALID_ACK = "invalid_ack";
+
+/** Refusals of a join after which the same join may succeed. */
+export const RETRYABLE_JOIN_CODES: ReadonlySet<string> = new Set([
+  ...RETRYABLE_CODES,
+  "not_authenticated",
+  INVALID_ACK,
+]);
+
 /** Retries that `backoff` assumes after the server ended a join: a delay of 0.4 to 0.8 s. */
 export const REJOIN_RETRIES = 3;
 

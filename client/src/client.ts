@@ -1,29 +1,32 @@
-import { REJOIN_RETRIES, RETRYABLE_CODES, retryDelay } from "./backoff.js";
+import { REJOIN_RETRIES, RETRYABLE_CODES, RETRYABLE_JOIN_CODES, retryDelay } from "./backoff.js";
 import {
   type Connection,
   type ConnectionHost,
   ConnectionManager,
   type ConnectionState,
-  INVALID_ACK,
 } from "./connection.js";
 import { dispatchMessage, type MessageHost } from "./dispatch.js";
 import { ConnectionRefused } from "./errors.js";
+import type { FeedOptions } from "./feedFilter.js";
+import { type FeedHost, FeedManager, isFeedMessageName } from "./feedManager.js";
+import type { FeedStore } from "./feedView.js";
 import { FrameScheduler } from "./frameScheduler.js";
 import { iterateEvents, waitForResult } from "./iterate.js";
 import { Job, type JobHost, type JobState, type JobStore } from "./job.js";
 import { checkOptions, type JobClientOptions } from "./options.js";
-import { isJobId, type JobEvent, type JobGap, type LeftMessage } from "./protocol.js";
+import {
+  isJobId,
+  type JobEvent,
+  type JobGap,
+  type LeftMessage,
+  type Messages,
+  type Refusal,
+} from "./protocol.js";
 import type { Store } from "./store.js";
 import { Timers } from "./timers.js";
 
 /** The default of `logLimit`: the number of log lines to keep per job. */
 export const DEFAULT_LOG_LIMIT = 1000;
-
-const RETRYABLE_JOIN_CODES: ReadonlySet<string> = new Set([
-  ...RETRYABLE_CODES,
-  "not_authenticated",
-  INVALID_ACK,
-]);
 
 /** Options of `events` and `result`. */
 export interface FollowOptions {
@@ -34,7 +37,7 @@ export interface FollowOptions {
 /** Receives an event of a job, and the state of the job after the event. */
 export type JobListener = (event: JobEvent | JobGap, state: JobState) => void;
 
-/** Follows jobs over one connection. The first follower opens it. */
+/** Follows jobs and feeds over one connection. The first follower opens it. */
 export interface JobClient {
   /** The state of the connection, as a store. */
   readonly connection: Store<Connection>;
@@ -48,6 +51,19 @@ export interface JobClient {
    * const stop = job.subscribe(() => console.log(job.getSnapshot().percentage));
    */
   job(jobId: string): JobStore;
+
+  /**
+   * Return a store of the jobs in a feed: `mine`, `all`, `owner:<subject>` or `tag:<tag>`. Subscribing
+   * follows the feed; the client leaves it when the last subscriber of its stores unsubscribes. Stores
+   * of one feed share one join, whatever their options are.
+   *
+   * @throws TypeError or RangeError that names an invalid option.
+   *
+   * @example
+   * const feed = client.feed("mine", { status: "running" });
+   * const stop = feed.subscribe(() => console.log(feed.getSnapshot().jobs));
+   */
+  feed(name: string, options?: FeedOptions): FeedStore;
 
   /**
    * Call `listener` with each event of a job exactly once and in order, starting with the events that
@@ -73,7 +89,7 @@ export interface JobClient {
    */
   result(jobId: string, options?: FollowOptions): Promise<unknown>;
 
-  /** Retry refused connections and jobs now, without waiting for the next scheduled attempt. */
+  /** Retry refused connections, jobs and feeds now, without waiting for the next scheduled attempt. */
   reconnect(): void;
 
   /** Close the connection and remove all listeners. A closed client cannot be reopened. */
@@ -94,11 +110,12 @@ export function createJobClient(options: JobClientOptions): JobClient {
   return new Client(options);
 }
 
-class Client implements JobClient, JobHost, ConnectionHost, MessageHost {
+class Client implements JobClient, JobHost, FeedHost, ConnectionHost, MessageHost {
   readonly logLimit: number;
   readonly #timers = new Timers();
   readonly #frames = new FrameScheduler();
   readonly #connection: ConnectionManager;
+  readonly #feeds = new FeedManager(this);
   readonly #followedJobs = new Map<string, Job>();
   // All callers share one `Job` per id. The garbage collector removes those without references.
   readonly #jobs = new Map<string, JobReference>();
@@ -137,6 +154,10 @@ class Client implements JobClient, JobHost, ConnectionHost, MessageHost {
     return this.#job(jobId);
   }
 
+  feed(name: string, options: FeedOptions = {}): FeedStore {
+    return this.#feeds.open(name, options);
+  }
+
   follow(jobId: string, listener: JobListener): () => void {
     const job = this.#job(jobId);
     return job.follow({ onEvent: (event) => listener(event, job.state) });
@@ -157,6 +178,7 @@ class Client implements JobClient, JobHost, ConnectionHost, MessageHost {
         this.#join(job);
       }
     }
+    this.#feeds.retry();
   }
 
   close(): void {
@@ -165,6 +187,7 @@ class Client implements JobClient, JobHost, ConnectionHost, MessageHost {
     }
     this.#connection.close();
     this.#frames.flush();
+    this.#feeds.close();
     for (const job of this.#followedJobs.values()) {
       job.removeListeners();
     }
@@ -177,13 +200,17 @@ class Client implements JobClient, JobHost, ConnectionHost, MessageHost {
     if (!isJobId(job.jobId)) {
       return;
     }
-    if (this.connectionState === "idle") {
-      // A follower that leaves in the same tick opens no connection.
-      this.#timers.after(0, () => this.#hasFollowers && this.#connection.open());
-    }
+    this.openConnection();
     if (!this.#followedJobs.has(job.jobId)) {
       this.#followedJobs.set(job.jobId, job);
       this.#join(job);
+    }
+  }
+
+  openConnection(): void {
+    if (this.connectionState === "idle") {
+      // A follower that leaves in the same tick opens no connection.
+      this.#timers.after(0, () => this.#hasFollowers && this.#connection.open());
     }
   }
 
@@ -204,16 +231,43 @@ class Client implements JobClient, JobHost, ConnectionHost, MessageHost {
     }
   }
 
+  requestFeed<N extends "join_feed" | "leave_feed">(
+    name: N,
+    request: Messages[N],
+    done: (ack: Messages[`${N}.ack`] | Refusal) => void,
+  ): void {
+    this.#connection.request(name, request, done);
+  }
+
+  /** Wait for the callers that subscribe in the same tick: they share one join. */
+  deferJoin(join: () => void): void {
+    this.#timers.after(0, join);
+  }
+
+  deferLeave(leave: () => void): void {
+    this.#timers.after(0, leave);
+  }
+
+  after(delay: number, action: () => void): void {
+    this.#timers.after(delay, action);
+  }
+
+  schedule(publish: () => void): void {
+    this.#frames.schedule(publish);
+  }
+
   onConnect(): void {
     for (const job of this.#followedJobs.values()) {
       this.#join(job);
     }
+    this.#feeds.onConnect();
   }
 
   onDisconnect(): void {
     for (const job of this.#followedJobs.values()) {
       job.markDisconnected();
     }
+    this.#feeds.onDisconnect();
   }
 
   onStateChange(): void {
@@ -233,10 +287,15 @@ class Client implements JobClient, JobHost, ConnectionHost, MessageHost {
     for (const job of this.#followedJobs.values()) {
       job.reset(); // the new user may not see what the previous one saw
     }
+    this.#feeds.onSubjectChange();
   }
 
   onMessage(name: string, payload: unknown): void {
-    dispatchMessage(name, payload, this);
+    if (isFeedMessageName(name)) {
+      this.#feeds.onMessage(name, payload);
+    } else {
+      dispatchMessage(name, payload, this);
+    }
   }
 
   followedJob(jobId: string): Job | undefined {
@@ -259,7 +318,8 @@ class Client implements JobClient, JobHost, ConnectionHost, MessageHost {
   }
 
   get #hasFollowers(): boolean {
-    return [...this.#followedJobs.values()].some((job) => job.isFollowed);
+    const jobs = [...this.#followedJobs.values()];
+    return this.#feeds.hasFollowers || jobs.some((job) => job.isFollowed);
   }
 
   #job(jobId: string): Job {

@@ -1,7 +1,7 @@
 /** The Socket.IO connection: it reconnects, renews its token, and publishes its state. */
 
 import { io, type Socket } from "socket.io-client";
-import { backoff, retryDelay } from "./backoff.js";
+import { backoff, INVALID_ACK, retryDelay } from "./backoff.js";
 import { InvalidMessage, reportUncaught } from "./errors.js";
 import type { FrameScheduler } from "./frameScheduler.js";
 import { httpStatus, parseAddress, probeStatus } from "./handshake.js";
@@ -50,7 +50,7 @@ interface ConnectionOptions {
   readonly namespace: string;
 }
 
-type Request = "join_job" | "leave_job" | "refresh_token";
+type Request = "join_job" | "leave_job" | "join_feed" | "leave_feed" | "refresh_token";
 
 const ACK_TIMEOUT = 20_000; // ms within which the server has to acknowledge a request
 // Between two calls of `getToken` if a renewal fails; the connection stays open meanwhile:
@@ -71,9 +71,6 @@ const RETRYABLE_CODES: ReadonlySet<string> = new Set([
 const FORBIDDEN =
   "the server refuses this page (403): JOBCAST_CORS_ORIGINS has to contain its origin";
 const NOT_FOUND = "no jobcast server at this path (404): check the url option";
-
-/** The code for an acknowledgement that violates the protocol. */
-export const INVALID_ACK = "invalid_ack";
 
 /** Opens the connection, keeps it open, and sends requests over it. */
 export class ConnectionManager implements Store<Connection> {

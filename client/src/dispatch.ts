@@ -15,8 +15,13 @@ export interface MessageHost {
 
 /** Validate and apply a message. A message that violates the protocol is reported and ignored. */
 export function dispatchMessage(name: string, payload: unknown, host: MessageHost): void {
+  reportInvalidMessage(() => applyMessage(name, payload, host));
+}
+
+/** Call `apply`. An `InvalidMessage` is reported; other errors pass. */
+export function reportInvalidMessage(apply: () => void): void {
   try {
-    applyMessage(name, payload, host);
+    apply();
   } catch (error) {
     if (!(error instanceof InvalidMessage)) {
       throw error;

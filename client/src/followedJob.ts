@@ -2,6 +2,7 @@
 
 import type { JobClient } from "./client.js";
 import { type Connection, UNKNOWN_SERVER } from "./connection.js";
+import { connectionProblem, isSameProblem, type Problem } from "./connectionProblem.js";
 import { emptyState, type JobState } from "./job.js";
 import { isTerminal } from "./protocol.js";
 import type { Failure } from "./record.js";
@@ -26,12 +27,6 @@ export type JobPhase =
   | "reconnecting"
   | "refused"
   | "closed";
-
-/** A reason: `code` for programs, `message` for people. */
-export interface Problem {
-  readonly code: string;
-  readonly message: string;
-}
 
 interface Completed<Result> {
   readonly status: "complete";
@@ -146,17 +141,6 @@ function toFollowedJob<Result>(
     connectionError,
   };
   return job as unknown as FollowedJob<Result>; // the server decides that the result has this type
-}
-
-function connectionProblem({ state, code, message }: Connection): Problem | null {
-  if (state !== "refused" && state !== "reconnecting") {
-    return null;
-  }
-  return { code: code ?? state, message: message ?? state };
-}
-
-function isSameProblem(one: Problem | null, other: Problem | null): boolean {
-  return one?.code === other?.code && one?.message === other?.message;
 }
 
 function toPhase(state: JobState): JobPhase {

@@ -6,6 +6,7 @@ export {
   type JobListener,
 } from "./client.js";
 export type { Connection, ConnectionState, Transport } from "./connection.js";
+export type { Problem } from "./connectionProblem.js";
 export {
   ConnectionRefused,
   InvalidMessage,
@@ -13,10 +14,14 @@ export {
   JobFailed,
   JobRefused,
 } from "./errors.js";
+export { DEFAULT_FEED_LIMIT, type FeedOptions, type FeedStatus } from "./feedFilter.js";
+export type { FeedState, FeedStore } from "./feedView.js";
 export type { JobInfo } from "./info.js";
 export type { JobState, JobStore } from "./job.js";
+export type { JobSummary } from "./jobSummary.js";
 export type { JobClientOptions } from "./options.js";
 export {
+  isFeed,
   isJobId,
   isTerminal,
   type JobChange,

@@ -2,6 +2,7 @@
 
 import { InvalidMessage } from "./errors.js";
 import {
+  isFeed,
   isJobId,
   JOB_EVENTS,
   type JobEvent,
@@ -58,6 +59,11 @@ const object =
   (value) =>
     isObject(value) && invalidField(shape, value) === undefined;
 
+/** The number of jobs that a client may request of a feed at once. */
+export const MAX_FEED_LIMIT = 10_000;
+/** The number of values that a filter may have as `status`. */
+export const MAX_FILTER_STATUSES = 16;
+
 const TITLE_MAX_LENGTH = 256;
 const MAX_TAGS = 10;
 /** Characters are code points, as in JSON Schema. */
@@ -79,6 +85,30 @@ const info: Shape = {
 const cursor: Shape = { epoch, seq: integer(0) };
 const eventFields: Shape = { job_id: isJobId, seq: integer(1), timestamp: time };
 const record: Shape = { job_id: isJobId, ...cursor, status: openValue };
+const filterText: Validator = (value) => typeof value === "string" && /^.{1,256}$/su.test(value);
+const feedCursor = filterText;
+const feedLimit: Validator = (value) => integer(1)(value) && (value as number) <= MAX_FEED_LIMIT;
+const statuses: Validator = (value) =>
+  arrayOf(openValue)(value) && range(1, MAX_FILTER_STATUSES)((value as unknown[]).length);
+const filter: Shape = {
+  status: optional(statuses),
+  tag: optional(tag),
+  task: optional(filterText),
+  owner: optional(filterText),
+  since: optional(time),
+};
+const summary: Shape = {
+  ...record,
+  ...info,
+  created_at: time,
+  owner: optional(text),
+  started_at: optional(time),
+  ended_at: optional(time),
+  attempt: optional(integer(1)),
+  percentage: optional(nullable(range(0, 100))),
+  message: optional(text),
+  reason: optional(openValue),
+};
 const refusal: Shape = {
   ok: is(false),
   code: text,
@@ -115,6 +145,16 @@ const SHAPES: Readonly<Record<keyof Messages, Shape>> = {
   joined: { ...record, ...info, owner: optional(text), complete_from: optional(integer(2)) },
   job_gap: { job_id: isJobId, after: integer(0), before: integer(2) },
   left: { job_id: isJobId, code: text, message: text },
+  feed_snapshot: {
+    feed: isFeed,
+    jobs: arrayOf(object(summary)),
+    reset: optional(flag),
+    last: optional(flag),
+    cursor: optional(feedCursor),
+  },
+  feed_job: { feed: isFeed, ...summary },
+  feed_gone: { feed: isFeed, job_id: isJobId },
+  feed_left: { feed: isFeed, code: text, message: text },
   token_expiring: { expires_at: time },
   closing: { code: text, message: text },
   draining: { closes_in: range(0) },
@@ -124,6 +164,15 @@ const SHAPES: Readonly<Record<keyof Messages, Shape>> = {
   "join_job.ack": { ok: is(true), ...record, recovered: flag },
   leave_job: { job_id: isJobId },
   "leave_job.ack": { ok: is(true), job_id: isJobId },
+  join_feed: {
+    feed: isFeed,
+    filter: optional(object(filter)),
+    limit: optional(feedLimit),
+    after: optional(feedCursor),
+  },
+  "join_feed.ack": { ok: is(true), feed: isFeed, total: integer(0) },
+  leave_feed: { feed: isFeed },
+  "leave_feed.ack": { ok: is(true), feed: isFeed },
   refresh_token: { token },
   "refresh_token.ack": { ok: is(true), expires_at: time },
 };
@@ -169,6 +218,10 @@ export function isJobEventName(name: string): name is JobEventName {
 
 export function isToken(value: unknown): value is string {
   return token(value);
+}
+
+export function isTime(value: unknown): value is string {
+  return time(value);
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -136,6 +136,68 @@ export interface LeftMessage {
   message: string;
 }
 
+/** A job as feeds show it: no log lines and no result. */
+export interface JobSummaryMessage extends RecordFields, InfoFields {
+  created_at: string;
+  owner?: string;
+  /** When the latest attempt started. */
+  started_at?: string;
+  ended_at?: string;
+  attempt?: number;
+  percentage?: number | null;
+  message?: string;
+  reason?: Reason;
+}
+
+/** Jobs of a feed, the newest first. A long list has several messages. */
+export interface FeedSnapshotMessage {
+  feed: string;
+  jobs: JobSummaryMessage[];
+  /** Whether the client clears its list first. */
+  reset?: boolean;
+  /** Whether this is the last message of the snapshot. */
+  last?: boolean;
+  /** The `after` of the request for older jobs. The last message has it if there are any. */
+  cursor?: string;
+}
+
+/** A job of a feed is new or has changed. */
+export interface FeedJobMessage extends JobSummaryMessage {
+  feed: string;
+}
+
+/** A job left a feed, or no longer matches the filter of the join. */
+export interface FeedGoneMessage {
+  feed: string;
+  job_id: string;
+}
+
+/** The server ended the join of a feed: the client may no longer list its jobs. */
+export interface FeedLeftMessage {
+  feed: string;
+  code: string;
+  message: string;
+}
+
+/** Which jobs of a feed a client requests. A job has to match every field. */
+export interface FeedFilterFields {
+  /** States, `running` (begun and not ended) or `failed` (`error`). */
+  status?: string[];
+  tag?: string;
+  task?: string;
+  owner?: string;
+  /** Jobs that were created then or later. */
+  since?: string;
+}
+
+export interface JoinFeedRequest {
+  feed: string;
+  filter?: FeedFilterFields;
+  limit?: number;
+  /** The cursor of a snapshot: the server sends older jobs, with the filter of the join. */
+  after?: string;
+}
+
 export interface Refusal {
   ok: false;
   code: string;
@@ -156,6 +218,10 @@ export interface Messages {
   joined: JoinedMessage;
   job_gap: JobGapMessage;
   left: LeftMessage;
+  feed_snapshot: FeedSnapshotMessage;
+  feed_job: FeedJobMessage;
+  feed_gone: FeedGoneMessage;
+  feed_left: FeedLeftMessage;
   token_expiring: { expires_at: string };
   closing: { code: string; message: string };
   draining: { closes_in: number };
@@ -165,6 +231,10 @@ export interface Messages {
   "join_job.ack": (RecordFields & { ok: true; recovered: boolean }) | Refusal;
   leave_job: { job_id: string };
   "leave_job.ack": { ok: true; job_id: string } | Refusal;
+  join_feed: JoinFeedRequest;
+  "join_feed.ack": { ok: true; feed: string; total: number } | Refusal;
+  leave_feed: { feed: string };
+  "leave_feed.ack": { ok: true; feed: string } | Refusal;
   refresh_token: { token: string };
   "refresh_token.ack": { ok: true; expires_at: string } | Refusal;
 }
@@ -206,4 +276,11 @@ export function isTerminal(status: State): status is "complete" | "error" {
 /** Return whether a value is a valid job id: 1 to 128 letters, digits or `_ . : @ = + / ~ -`. */
 export function isJobId(value: unknown): value is string {
   return typeof value === "string" && /^[\w.:@=+/~-]{1,128}$/.test(value);
+}
+
+const FEED = /^(?:mine|all|owner:[\s\S]{1,256}|tag:\P{Cc}{1,128})$/u;
+
+/** Return whether a value is the name of a feed: `mine`, `all`, `owner:<subject>` or `tag:<tag>`. */
+export function isFeed(value: unknown): value is string {
+  return typeof value === "string" && FEED.test(value);
 }

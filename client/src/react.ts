@@ -18,13 +18,20 @@ import {
 import { createJobClient, type JobClient } from "./client.js";
 import type { Connection } from "./connection.js";
 import { type EndCallbacks, EndReporter } from "./endings.js";
+import type { FeedState } from "./feedView.js";
+import { type FeedQuery, followedFeed, keyOfQuery, unfollowedFeed } from "./followedFeed.js";
 import { type FollowedJob, followedJob, NO_CONNECTION, unfollowedJob } from "./followedJob.js";
 import { emptyState, type JobState } from "./job.js";
 import { checkOptions, type JobClientOptions } from "./options.js";
 import type { Store } from "./store.js";
 
+export type { Problem } from "./connectionProblem.js";
 export type { EndCallbacks } from "./endings.js";
-export type { FollowedJob, JobOutcome, JobPhase, Problem } from "./followedJob.js";
+export type { FeedOptions, FeedStatus } from "./feedFilter.js";
+export type { FeedState } from "./feedView.js";
+export type { FeedQuery } from "./followedFeed.js";
+export type { FollowedJob, JobOutcome, JobPhase } from "./followedJob.js";
+export type { JobSummary } from "./jobSummary.js";
 
 const JobcastContext: Context<JobClient | null> = createContext<JobClient | null>(null);
 
@@ -147,14 +154,31 @@ export type JobSocket = FollowedJob;
 export const useJobSocket = (jobId: string | null | undefined): JobSocket => useJob(jobId);
 
 /**
+ * Follow a feed while the component is mounted, and return its jobs. Without a feed it waits for one.
+ *
+ * @example
+ * const { jobs, hasMore, loadMore } = useJobs({ feed: "mine", status: "running" });
+ */
+export function useJobs(query: FeedQuery): FeedState;
+/**
  * Follow several jobs and return their states in the order of the ids. The component renders at most
  * once per frame, however many of the jobs change.
  */
-export function useJobs(jobIds: readonly string[]): readonly JobState[] {
+export function useJobs(jobIds: readonly string[]): readonly JobState[];
+export function useJobs(jobs: FeedQuery | readonly string[]): FeedState | readonly JobState[] {
   const client = useJobClient();
-  const key = JSON.stringify(jobIds);
-  const store = useMemo(() => combineJobStores(client, JSON.parse(key) as string[]), [client, key]);
+  const key = "feed" in jobs ? keyOfQuery(jobs) : JSON.stringify(jobs);
+  const store = useMemo(() => openJobs(client, JSON.parse(key)), [client, key]);
   return useSyncExternalStore(store.subscribe, store.getSnapshot, store.getServerSnapshot);
+}
+
+function openJobs(
+  client: JobClient,
+  jobs: FeedQuery | readonly string[],
+): HydratableStore<FeedState | readonly JobState[]> {
+  return "feed" in jobs
+    ? withServerSnapshot(followedFeed(client, jobs), unfollowedFeed(jobs))
+    : combineJobStores(client, jobs);
 }
 
 interface HydratableStore<T> extends Store<T> {

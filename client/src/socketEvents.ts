@@ -8,6 +8,10 @@ type ServerMessage =
   | "joined"
   | "job_gap"
   | "left"
+  | "feed_snapshot"
+  | "feed_job"
+  | "feed_gone"
+  | "feed_left"
   | "token_expiring"
   | "closing"
   | "draining";
@@ -31,6 +35,11 @@ export type ServerToClientEvents = {
 export interface ClientToServerEvents {
   join_job(request: Messages["join_job"], ack: (answer: Messages["join_job.ack"]) => void): void;
   leave_job(request: Messages["leave_job"], ack: (answer: Messages["leave_job.ack"]) => void): void;
+  join_feed(request: Messages["join_feed"], ack: (answer: Messages["join_feed.ack"]) => void): void;
+  leave_feed(
+    request: Messages["leave_feed"],
+    ack: (answer: Messages["leave_feed.ack"]) => void,
+  ): void;
   refresh_token(
     request: Messages["refresh_token"],
     ack: (answer: Messages["refresh_token.ack"]) => void,

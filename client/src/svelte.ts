@@ -5,11 +5,24 @@ import { derived, type Readable, readable } from "svelte/store";
 import type { JobClient } from "./client.js";
 import type { Connection } from "./connection.js";
 import { type EndCallbacks, EndReporter } from "./endings.js";
+import type { FeedState } from "./feedView.js";
+import {
+  type FeedQuery,
+  followedFeed,
+  keyOfQuery,
+  NO_FEED_STATE,
+  unfollowedFeed,
+} from "./followedFeed.js";
 import { type FollowedJob, followedJob, unfollowedJob } from "./followedJob.js";
 import type { Store } from "./store.js";
 
+export type { Problem } from "./connectionProblem.js";
 export type { EndCallbacks } from "./endings.js";
-export type { FollowedJob, JobOutcome, JobPhase, Problem } from "./followedJob.js";
+export type { FeedOptions, FeedStatus } from "./feedFilter.js";
+export type { FeedState } from "./feedView.js";
+export type { FeedQuery } from "./followedFeed.js";
+export type { FollowedJob, JobOutcome, JobPhase } from "./followedJob.js";
+export type { JobSummary } from "./jobSummary.js";
 
 type JobId = string | null | undefined;
 
@@ -67,6 +80,30 @@ export function jobStore<Result = unknown>(
       };
     },
     unfollowedJob<Result>(typeof jobId === "string" ? jobId : null),
+  );
+}
+
+/**
+ * Return the jobs of a feed, as a store that follows the feed while it has subscribers. The query may
+ * be a store; without a feed it waits for one.
+ *
+ * @example
+ * const feed = jobsStore({ feed: "mine", status: "running" });
+ */
+export function jobsStore(
+  query: FeedQuery | Readable<FeedQuery>,
+  options: { readonly client?: JobClient } = {},
+): Readable<FeedState> {
+  const client = options.client ?? getJobClient();
+  const queries = "subscribe" in query ? query : readable(query);
+  const keys = derived(queries, keyOfQuery);
+  return derived(
+    keys,
+    (key, set) => {
+      const store = followedFeed(client, JSON.parse(key));
+      return toReadable(store, store.getSnapshot()).subscribe(set);
+    },
+    "subscribe" in query ? NO_FEED_STATE : unfollowedFeed(query),
   );
 }
 

@@ -3,11 +3,17 @@
 import type { FollowOptions, JobClient, JobListener } from "./client.js";
 import type { Connection, ConnectionState } from "./connection.js";
 import { ConnectionRefused } from "./errors.js";
+import { type FakeFeed, FakeFeedRecord } from "./fakeFeed.js";
+import type { FeedOptions } from "./feedFilter.js";
+import { type FeedHost, FeedManager } from "./feedManager.js";
+import type { FeedStore } from "./feedView.js";
 import { NO_CONNECTION } from "./followedJob.js";
+import { mergeInfo, NO_INFO } from "./info.js";
 import { iterateEvents, waitForResult } from "./iterate.js";
 import { Job, type JobHost, type JobState, type JobStore } from "./job.js";
 import { parseEvent } from "./parse.js";
 import type {
+  InfoFields,
   JobEvent,
   JobEventName,
   JobGap,
@@ -20,6 +26,8 @@ import type {
   State,
 } from "./protocol.js";
 import { Listeners, type Store } from "./store.js";
+
+export type { FakeFeed, FakeSummary } from "./fakeFeed.js";
 
 /** The fields of an event that a test sets. */
 type Data<Message> = Omit<Message, "job_id" | "seq" | "timestamp">;
@@ -51,6 +59,8 @@ export interface FakeJob {
 export interface FakeJobClient extends JobClient {
   /** Return the server's side of a job. */
   fakeJob(jobId: string): FakeJob;
+  /** Return the server's side of a feed. */
+  fakeFeed(name: string): FakeFeed;
   /** Lose the connection. `connect` restores it. */
   disconnect(message?: string): void;
   /** Establish the connection and join followed jobs. A new client is connected. */
@@ -71,9 +81,11 @@ export function createFakeJobClient(): FakeJobClient {
   return new FakeClient();
 }
 
-class FakeClient implements FakeJobClient, JobHost {
+class FakeClient implements FakeJobClient, JobHost, FeedHost {
   readonly logLimit: number = Number.POSITIVE_INFINITY;
   readonly #jobs = new Map<string, FakeJobRecord>();
+  readonly #fakeFeeds = new Map<string, FakeFeedRecord>();
+  readonly #feeds = new FeedManager(this);
   readonly #listeners = new Listeners();
   #connection: Connection = connectionOf("connected");
 
@@ -102,6 +114,19 @@ class FakeClient implements FakeJobClient, JobHost {
     return record;
   }
 
+  fakeFeed(name: string): FakeFeedRecord {
+    let record = this.#fakeFeeds.get(name);
+    if (!record) {
+      record = new FakeFeedRecord(name, (kind, message) => this.#feeds.onMessage(kind, message));
+      this.#fakeFeeds.set(name, record);
+    }
+    return record;
+  }
+
+  feed(name: string, options: FeedOptions = {}): FeedStore {
+    return this.#feeds.open(name, options);
+  }
+
   job(jobId: string): JobStore {
     return this.fakeJob(jobId).job;
   }
@@ -126,11 +151,13 @@ class FakeClient implements FakeJobClient, JobHost {
   connect(): void {
     this.#setConnection(connectionOf("connected"));
     this.#eachFollowed((record) => record.join());
+    this.#feeds.onConnect();
   }
 
   disconnect(message = "the connection was lost"): void {
     this.#setConnection(connectionOf("reconnecting", null, message));
     this.#eachFollowed(({ job }) => job.markDisconnected());
+    this.#loseFeeds();
   }
 
   refuse(code: string, message: string): void {
@@ -140,6 +167,7 @@ class FakeClient implements FakeJobClient, JobHost {
       job.markDisconnected();
       job.notifyError(error);
     });
+    this.#loseFeeds();
   }
 
   close(): void {
@@ -148,6 +176,7 @@ class FakeClient implements FakeJobClient, JobHost {
       job.markDisconnected();
       job.removeListeners();
     }
+    this.#feeds.close();
     this.#listeners.clear();
   }
 
@@ -164,6 +193,44 @@ class FakeClient implements FakeJobClient, JobHost {
 
   onChange(job: Job): void {
     job.notify();
+  }
+
+  openConnection(): void {} // a fake client is connected, or lost its connection
+
+  requestFeed<N extends "join_feed" | "leave_feed">(
+    name: N,
+    request: Messages[N],
+    done: (ack: Messages[`${N}.ack`]) => void,
+  ): void {
+    const feed = this.fakeFeed(request.feed);
+    if (name === "join_feed") {
+      feed.join(request, done as (ack: Messages["join_feed.ack"]) => void);
+    } else {
+      feed.leave();
+    }
+  }
+
+  deferJoin(join: () => void): void {
+    join();
+  }
+
+  deferLeave(leave: () => void): void {
+    queueMicrotask(leave);
+  }
+
+  after(_delay: number, action: () => void): void {
+    queueMicrotask(action);
+  }
+
+  schedule(publish: () => void): void {
+    publish();
+  }
+
+  #loseFeeds(): void {
+    for (const feed of this.#fakeFeeds.values()) {
+      feed.leave();
+    }
+    this.#feeds.onDisconnect();
   }
 
   #eachFollowed(action: (record: FakeJobRecord) => void): void {
@@ -264,11 +331,20 @@ class FakeJobRecord implements FakeJob {
       job.handleRefused(this.#refusal.code, this.#refusal.message);
       return;
     }
-    job.handleJoined({ job_id: this.jobId, ...cursor, status: this.#status });
+    job.handleJoined({ job_id: this.jobId, ...cursor, status: this.#status, ...this.#describe() });
     for (const event of this.#events) {
       job.handleEvent(event);
     }
     job.handleAccepted(cursor);
+  }
+
+  /** Return the description of the job according to its events, as a `joined` has it. */
+  #describe(): InfoFields {
+    const { createdAt, ...info } = this.#events
+      .filter((event) => event.type === "job_status" || event.type === "job_info")
+      .reduce(mergeInfo, NO_INFO);
+    const fields = Object.entries({ ...info, created_at: createdAt });
+    return Object.fromEntries(fields.filter(([, value]) => value !== null));
   }
 
   #publish<N extends JobEventName>(name: N, data: Data<Messages[N]>): FakeJob {

@@ -17,12 +17,19 @@ import {
 import { createJobClient, type JobClient } from "./client.js";
 import type { Connection } from "./connection.js";
 import { type EndCallbacks, EndReporter } from "./endings.js";
+import type { FeedState } from "./feedView.js";
+import { type FeedQuery, followedFeed, keyOfQuery, unfollowedFeed } from "./followedFeed.js";
 import { type FollowedJob, followedJob, unfollowedJob } from "./followedJob.js";
 import type { JobClientOptions } from "./options.js";
 import type { Store } from "./store.js";
 
+export type { Problem } from "./connectionProblem.js";
 export type { EndCallbacks } from "./endings.js";
-export type { FollowedJob, JobOutcome, JobPhase, Problem } from "./followedJob.js";
+export type { FeedOptions, FeedStatus } from "./feedFilter.js";
+export type { FeedState } from "./feedView.js";
+export type { FeedQuery } from "./followedFeed.js";
+export type { FollowedJob, JobOutcome, JobPhase } from "./followedJob.js";
+export type { JobSummary } from "./jobSummary.js";
 
 const KEY: InjectionKey<JobClient> = Symbol("jobcast");
 
@@ -90,6 +97,26 @@ export function useJob<Result = unknown>(
         onCleanup(subscribed(store, value));
         onCleanup(reporter.observe(store));
       },
+      { immediate: true, flush: "sync" },
+    ),
+  );
+  return value;
+}
+
+/**
+ * Follow a feed while the component is mounted, and return its jobs. The query may be a ref or a
+ * getter; without a feed the composable waits for one.
+ *
+ * @example
+ * const feed = useJobs(() => ({ feed: "mine", status: props.status }));
+ */
+export function useJobs(query: MaybeRefOrGetter<FeedQuery>): Readonly<ShallowRef<FeedState>> {
+  const client = useJobClient();
+  const value = refOf(unfollowedFeed(toValue(query)));
+  whileMounted(() =>
+    watch(
+      () => keyOfQuery(toValue(query)),
+      (key, _, onCleanup) => onCleanup(subscribed(followedFeed(client, JSON.parse(key)), value)),
       { immediate: true, flush: "sync" },
     ),
   );

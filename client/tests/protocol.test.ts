@@ -95,11 +95,12 @@ test("the types match the schema", () => {
 });
 
 /** Flattens interfaces and intersections. In the schema, open lists are strings. */
-type Plain<T> = [string, T] extends [T, string]
-  ? string
+type Plain<T> = [string, Defined<T>] extends [T, string]
+  ? string | Extract<T, undefined>
   : T extends object
     ? { [K in keyof T]: Plain<T[K]> }
     : T;
+type Defined<T> = Exclude<T, undefined>;
 
 test("the type of an event is its name, even if the payload has a field `type`", () => {
   const payload = {

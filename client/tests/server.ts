@@ -1,6 +1,11 @@
 import { createServer, type Server as HttpServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { type Namespace, Server, type Socket } from "socket.io";
+import { matches } from "../src/feedFilter.js";
+import { toSummary } from "../src/jobSummary.js";
+import type { FeedFilterFields, JobSummaryMessage, JoinFeedRequest } from "../src/protocol.js";
+
+const FEED_PAGE = 100; // jobs per snapshot message
 
 type Message = readonly [name: string, payload: Record<string, unknown>];
 
@@ -30,6 +35,7 @@ export class TestServer {
   readonly #io: Server;
   readonly #jobs: Namespace;
   readonly #records = new Map<string, StoredRecord>();
+  readonly #feeds = new Map<string, JobSummaryMessage[]>();
   #epochs = 0;
 
   static start(): Promise<TestServer> {
@@ -95,6 +101,12 @@ export class TestServer {
     this.emit("joined", { job_id: jobId, epoch, seq: 0, status: "pending" });
   }
 
+  /** Set the jobs of a feed for later joins. */
+  setFeed(name: string, jobs: readonly JobSummaryMessage[]): void {
+    const newestFirst = [...jobs].sort((one, other) => compare(other.created_at, one.created_at));
+    this.#feeds.set(name, newestFirst);
+  }
+
   /** Send a message to all clients. */
   emit(name: string, ...payload: unknown[]): void {
     this.#jobs.emit(name, ...payload);
@@ -145,7 +157,33 @@ export class TestServer {
       socket.leave(String(job_id));
       return { ok: true, job_id };
     });
+    let filter: FeedFilterFields = {};
+    serve("join_feed", (payload) => {
+      const request = payload as unknown as JoinFeedRequest;
+      filter = request.after === undefined ? (request.filter ?? {}) : filter;
+      return this.#joinFeed(socket, request, filter);
+    });
+    serve("leave_feed", ({ feed }) => ({ ok: true, feed }));
     serve("refresh_token", () => ({ ok: true, expires_at: "2026-01-15T09:30:00Z" }));
+  }
+
+  /** Send the requested part of a feed in pages. A cursor is the number of the jobs before it. */
+  #joinFeed(socket: Socket, request: JoinFeedRequest, filter: FeedFilterFields): unknown {
+    const { feed, after, limit = 100 } = request;
+    const all = this.#feeds.get(feed) ?? [];
+    const jobs = all.filter((message) => matches(filter, toSummary(message)));
+    const [start, end] = [Number(after ?? 0), Math.min(Number(after ?? 0) + limit, jobs.length)];
+    const cursor = end < jobs.length ? { cursor: String(end) } : {};
+    for (let place = start; place === start || place < end; place += FEED_PAGE) {
+      const next = place + FEED_PAGE;
+      socket.emit("feed_snapshot", {
+        feed,
+        jobs: jobs.slice(place, Math.min(next, end)),
+        ...(place === 0 ? { reset: true } : {}),
+        ...(next >= end ? { last: true, ...cursor } : {}),
+      });
+    }
+    return { ok: true, feed, total: jobs.length };
   }
 
   #join(socket: Socket, payload: Record<string, unknown>): unknown {
@@ -167,6 +205,10 @@ export class TestServer {
     socket.join(jobId);
     return { ok: true, ...record, recovered };
   }
+}
+
+function compare(one: string, other: string): number {
+  return one < other ? -1 : 1;
 }
 
 function stateAfter(events: readonly Message[]): unknown {

@@ -3,7 +3,14 @@ import { compile } from "svelte/compiler";
 import { render } from "svelte/server";
 import { get, writable } from "svelte/store";
 import { beforeEach, expect, test } from "vitest";
-import { connectionStore, type FollowedJob, jobStore } from "../src/svelte.js";
+import {
+  connectionStore,
+  type FeedQuery,
+  type FeedState,
+  type FollowedJob,
+  jobStore,
+  jobsStore,
+} from "../src/svelte.js";
 import { createFakeJobClient, type FakeJobClient } from "../src/testing.js";
 
 let client: FakeJobClient;
@@ -44,6 +51,28 @@ test("the id may be a store", () => {
   expect(client.fakeJob("a").isFollowed).toBe(false);
   expect(seen.at(-1)).toBe("b waiting");
   stop();
+});
+
+test("a list is a store that follows a feed while it has subscribers", async () => {
+  const feed = client.fakeFeed("mine").put("a", { status: "error" }).put("b");
+  const query = writable<FeedQuery>({ feed: "mine" });
+  const seen: FeedState[] = [];
+  const ids = () => seen.at(-1)?.jobs.map(({ jobId }) => jobId);
+  const stop = jobsStore(query, { client }).subscribe((state) => seen.push(state));
+  expect(ids()).toEqual(["b", "a"]);
+  feed.put("c");
+  expect(ids()).toEqual(["c", "b", "a"]);
+  const count = seen.length;
+  query.set({ feed: "mine" });
+  expect(seen).toHaveLength(count);
+  query.set({ feed: "mine", status: "failed" });
+  await Promise.resolve();
+  expect(ids()).toEqual(["a"]);
+  expect(seen.at(-1)?.status).toBe("live");
+  stop();
+  await Promise.resolve();
+  expect(feed.isFollowed).toBe(false);
+  expect(get(jobsStore({ feed: "" }, { client })).status).toBe("none");
 });
 
 test("the connection is a store", () => {

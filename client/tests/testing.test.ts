@@ -25,6 +25,9 @@ test("a job has the title and the tags that a test publishes", () => {
   fake.info({ title: "two", tags: ["urgent"] });
   expect(job.getSnapshot()).toMatchObject({ title: "two", tags: ["urgent"], parent: null });
   expect(() => fake.info({ tags: [""] })).toThrow("tags");
+  client.disconnect();
+  client.connect();
+  expect(job.getSnapshot()).toMatchObject({ title: "two", tags: ["urgent"], worker: "celery@a" });
   stop();
 });
 
@@ -76,4 +79,38 @@ test("events during an outage arrive once after it", () => {
 test("an invalid event names its field", () => {
   const job = createFakeJobClient().fakeJob("a");
   expect(() => job.progress(101)).toThrow("percentage");
+});
+
+test("a feed has the jobs that a test adds, filtered as by a server", () => {
+  const client = createFakeJobClient();
+  const fake = client.fakeFeed("mine").put("a", { status: "started", title: "one" }).put("b");
+  const feed = client.feed("mine", { status: "running" });
+  const seen: string[] = [];
+  const stop = feed.subscribe(() => {
+    seen.push(
+      feed
+        .getSnapshot()
+        .jobs.map(({ jobId }) => jobId)
+        .join(" "),
+    );
+  });
+  expect(feed.getSnapshot()).toMatchObject({ status: "live", total: 1, jobs: [{ title: "one" }] });
+  fake.put("b", { status: "started" }).put("a", { status: "complete" }).remove("b");
+  expect(seen.slice(-3)).toEqual(["b a", "b", ""]);
+  expect(() => fake.put("a", { percentage: 101 })).toThrow("percentage");
+  stop();
+});
+
+test("a refused feed stays refused for later followers", () => {
+  const client = createFakeJobClient();
+  client.fakeFeed("all").refuse();
+  const feed = client.feed("all");
+  const stop = feed.subscribe(() => {});
+  expect(feed.getSnapshot()).toMatchObject({
+    status: "refused",
+    error: { code: "feed_not_allowed" },
+  });
+  client.close();
+  expect(feed.getSnapshot().status).toBe("closed");
+  stop();
 });

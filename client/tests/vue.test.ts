@@ -3,7 +3,7 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { type App, createApp, createSSRApp, h, nextTick, type Ref, ref } from "vue";
 import { renderToString } from "vue/server-renderer";
 import { createFakeJobClient, type FakeJobClient } from "../src/testing.js";
-import { jobcast, useConnection, useJob } from "../src/vue.js";
+import { type FeedQuery, jobcast, useConnection, useJob, useJobs } from "../src/vue.js";
 
 let client: FakeJobClient;
 let app: App | null;
@@ -86,4 +86,30 @@ test("server rendering follows no job", async () => {
   const html = await renderToString(createSSRApp(Page).use(jobcast, { client }));
   expect(html).toBe("<p>pending null connecting connected</p>");
   expect(client.fakeJob("a").isFollowed).toBe(false);
+});
+
+test("a list shows the jobs of a feed, and another query takes effect at once", async () => {
+  const feed = client.fakeFeed("mine").put("a", { status: "error" }).put("b");
+  const query: Ref<FeedQuery> = ref({ feed: "mine" });
+  const List = {
+    setup() {
+      const list = useJobs(query);
+      return () =>
+        h("p", [list.value.status, ...list.value.jobs.map(({ jobId }) => jobId)].join(" "));
+    },
+  };
+  const html = await renderToString(createSSRApp(List).use(jobcast, { client }));
+  expect(html).toBe("<p>connecting</p>");
+  expect(feed.isFollowed).toBe(false);
+  const root = document.createElement("div");
+  app = createApp(List).use(jobcast, { client });
+  app.mount(root);
+  await shows(root, "live b a");
+  feed.put("c");
+  await shows(root, "live c b a");
+  query.value = { feed: "mine", status: "failed" };
+  await shows(root, "live a");
+  query.value = { feed: null };
+  await shows(root, "none");
+  expect(feed.isFollowed).toBe(false);
 });

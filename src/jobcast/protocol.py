@@ -31,7 +31,14 @@ from jobcast.events import (
     TokenExpiring,
     parse_request,
 )
-from jobcast.feeds import FeedGone, FeedJob, FeedLeft, FeedSnapshot
+from jobcast.feeds import (
+    FEED_ACKNOWLEDGEMENTS,
+    FEED_REQUESTS,
+    FeedGone,
+    FeedJob,
+    FeedLeft,
+    FeedSnapshot,
+)
 
 # The messages that are no part of a job's history.
 ServerMessage = (
@@ -44,12 +51,14 @@ REQUESTS: Final[Mapping[str, type[Struct]]] = {
     "join_job": JoinJob,
     "leave_job": LeaveJob,
     "refresh_token": RefreshToken,
+    **FEED_REQUESTS,
 }
 
 ACKNOWLEDGEMENTS: Final[Mapping[str, type[Struct]]] = {
     "join_job": JoinAccepted,
     "leave_job": LeaveAccepted,
     "refresh_token": TokenAccepted,
+    **FEED_ACKNOWLEDGEMENTS,
 }
 
 _encoder = msgspec.json.Encoder()

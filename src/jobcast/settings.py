@@ -21,6 +21,7 @@ from jobcast.errors import SettingsError
 from jobcast.events import LEVELS
 from jobcast.masking import MASK, is_secret_name, mask_url, remember
 from jobcast.transports import DEFAULT_HISTORY_SIZE, DEFAULT_HISTORY_TTL, Retention, check_url
+from jobcast.transports.base import DEFAULT_FEED_SIZE, DEFAULT_SUMMARY_TTL
 from jobcast.transports.leases import DEFAULT_LEASE, DEFAULT_LOST_AFTER, LeaseTimeouts
 from jobcast.transports.prefix import DEFAULT_PREFIX, check_prefix
 
@@ -39,6 +40,7 @@ DEFAULT_MAX_CONNECTIONS_PER_SUBJECT: Final = 1000
 DEFAULT_MESSAGE_RATE: Final = 20  # messages a second
 DEFAULT_RATE_PATIENCE: Final = 10.0  # seconds
 DEFAULT_HISTORY_RATE: Final = 1024 * 1024  # characters a second
+DEFAULT_FEED_RATE: Final = 200  # summaries a second
 DEFAULT_AUTHORIZE_TIMEOUT: Final = 10.0  # seconds
 DEFAULT_DRAIN_SECONDS: Final = 5
 DEFAULT_ENQUEUE_TIMEOUT: Final = 0.25  # seconds
@@ -118,6 +120,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     console: str = ""  # the path of the console, below the prefix; empty: no console
     history_ttl: int = DEFAULT_HISTORY_TTL
     history_size: int = DEFAULT_HISTORY_SIZE
+    feed_size: int = DEFAULT_FEED_SIZE  # jobs per feed; 0: no feeds
+    summary_ttl: int = DEFAULT_SUMMARY_TTL  # seconds that an ended job stays in its feeds
     result_limit: int = DEFAULT_RESULT_LIMIT
     max_jobs: int = DEFAULT_MAX_JOBS
     host: str = "127.0.0.1"
@@ -138,6 +142,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     message_rate: int = DEFAULT_MESSAGE_RATE  # messages a second of one connection
     rate_patience: float = DEFAULT_RATE_PATIENCE  # seconds above the rate until refusals begin
     history_rate: int = DEFAULT_HISTORY_RATE  # characters a second of one connection
+    feed_rate: int = DEFAULT_FEED_RATE  # changes of feeds a second to one connection
     lease: int = DEFAULT_LEASE  # seconds without a renewal after which a run is stalled
     lease_sidecar: bool = False  # a process that renews leases while its worker cannot
     lost_after: int = DEFAULT_LOST_AFTER  # seconds that a job may be stalled
@@ -303,8 +308,13 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def retention(self) -> Retention:
-        """How long the store keeps a job, and how many of its events."""
-        return Retention(ttl=self.history_ttl, size=self.history_size)
+        """How long the store keeps a job and its summary, and how many events and jobs."""
+        return Retention(
+            ttl=self.history_ttl,
+            size=self.history_size,
+            feed_size=self.feed_size,
+            summary_ttl=self.summary_ttl,
+        )
 
     @property
     def lease_timeouts(self) -> LeaseTimeouts:
@@ -705,6 +715,8 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "console": console_path,
     "history_ttl": _between(1, 30 * 24 * 3600, "seconds"),
     "history_size": _between(10, 1_000_000, "events"),
+    "feed_size": _between(0, 100_000, "jobs"),
+    "summary_ttl": _between(1, 366 * 24 * 3600, "seconds"),
     "result_limit": _between(256, 16 * 1024 * 1024, "bytes"),
     "max_jobs": _between(1, 100_000, "jobs"),
     "host": str,
@@ -725,6 +737,7 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "message_rate": _between(1, 100_000, "messages a second"),
     "rate_patience": _seconds(1, 600),
     "history_rate": _between(1024, 1024**3, "characters a second"),
+    "feed_rate": _between(2, 100_000, "summaries a second"),
     "lease": _between(1, 3600, "seconds"),
     "lease_sidecar": _bool,
     "lost_after": _between(1, 7 * 24 * 3600, "seconds"),

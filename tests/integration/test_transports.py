@@ -15,6 +15,8 @@ from redis.exceptions import ResponseError
 from jobcast.errors import PublishFailed, TransportUnavailable
 from jobcast.testing import (
     Ends,
+    FeedContract,
+    InterruptedFeedContract,
     InterruptionContract,
     LeaseContract,
     RevocationContract,
@@ -146,7 +148,7 @@ class ElectionContract(TransportContract):
         await source.client.hincrbyfloat(NAMES.watch, "at", -seconds)
 
 
-class TestMemory(LeaseContract, RevocationContract):
+class TestMemory(LeaseContract, RevocationContract, FeedContract):
     @pytest.fixture
     def transport_url(self) -> str:
         return f"memory://{new_id()}"
@@ -176,7 +178,12 @@ class RedisContract(InterruptionContract):
         assert isinstance(source, RedisSource)
 
         def is_empty() -> bool:
-            kept = source._jobs, source._unsubscribing, source._confirmations, source._unconfirmed
+            kept = (
+                source._handlers,
+                source._unsubscribing,
+                source._confirmations,
+                source._unconfirmed,
+            )
             return not any(kept)
 
         for each in [job_id, *(new_job_id() for _ in range(20)), job_id]:
@@ -191,7 +198,9 @@ class RedisContract(InterruptionContract):
         await eventually(is_empty, "source without state of the job")
 
 
-class TestValkey(RedisContract, LeaseContract, ElectionContract, RevocationContract):
+class TestValkey(
+    RedisContract, LeaseContract, ElectionContract, RevocationContract, InterruptedFeedContract
+):
     @pytest.fixture
     def server(self, valkey: Valkey) -> Valkey:
         return valkey
@@ -270,7 +279,7 @@ def redis_7(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
         yield server
 
 
-class TestRedis(RedisContract):
+class TestRedis(RedisContract, InterruptedFeedContract):
     @pytest.fixture
     def server(self, redis_7: RedisProcess) -> RedisProcess:
         return redis_7
@@ -314,7 +323,7 @@ def acl_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess
         yield server
 
 
-class TestAcl(RedisContract, LeaseContract, RevocationContract):
+class TestAcl(RedisContract, LeaseContract, RevocationContract, InterruptedFeedContract):
     """The contract with the documented rights of a server and of a worker."""
 
     @pytest.fixture
@@ -382,7 +391,7 @@ def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
         yield server
 
 
-class TestSentinel(RedisContract):
+class TestSentinel(RedisContract, InterruptedFeedContract):
     @pytest.fixture
     def server(self, sentinels: Sentinels) -> Sentinels:
         return sentinels
@@ -398,7 +407,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield server
 
 
-class TestCluster(RedisContract, LeaseContract, ElectionContract, RevocationContract):
+class TestCluster(
+    RedisContract, LeaseContract, ElectionContract, RevocationContract, InterruptedFeedContract
+):
     @pytest.fixture
     def server(self, cluster: Cluster) -> Cluster:
         return cluster
@@ -430,7 +441,9 @@ async def test_cluster_works_with_the_documented_additional_rights(
     publisher.close()
 
 
-class TestRabbitMQ(InterruptionContract, LeaseContract, RevocationContract):
+class TestRabbitMQ(
+    InterruptionContract, LeaseContract, RevocationContract, InterruptedFeedContract
+):
     @pytest.fixture
     def transport_url(self, rabbitmq: RabbitMQ) -> str:
         self.server = rabbitmq

@@ -10,6 +10,7 @@ import pytest
 from jobcast.errors import SettingsError
 from jobcast.masking import mask
 from jobcast.settings import Settings, misspelt, use_defaults
+from jobcast.transports import Retention
 
 SECRET = "s" * 32
 
@@ -19,6 +20,7 @@ def test_all_settings_except_keys_have_defaults() -> None:
     assert settings.url == "redis://localhost:6379/0"
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
     assert (settings.history_ttl, settings.history_size) == (3600, 1000)
+    assert settings.retention == Retention(feed_size=1000, summary_ttl=7 * 24 * 3600)
     assert settings.cors_origins == ()
     assert (settings.workers, settings.drain_seconds) == (1, 5)
     assert settings.send_buffer == 1024 * 1024
@@ -120,6 +122,8 @@ PEM = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----"
         ("AUTHORIZE", "rules.allow", "should be package.module:function"),
         ("HISTORY_TTL", "0", "from 1 to"),
         ("HISTORY_SIZE", "many", "whole number of events"),
+        ("FEED_SIZE", "-1", "whole number of jobs from 0"),
+        ("SUMMARY_TTL", "week", "whole number of seconds from 1"),
         ("RESULT_LIMIT", "1", "from 256"),
         ("MAX_JOBS", "-1", "from 1"),
         ("PORT", "70000", "from 0 to 65535"),

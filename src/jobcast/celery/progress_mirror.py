@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from jobcast.bell import Bell
 from jobcast.celery.result_backend import store_progress
 from jobcast.celery.task_events import send_progress_event
 from jobcast.events import JobProgress
-from jobcast.publishing.bell import Bell
 from jobcast.settings import Settings
 
 INTERVAL: Final = 1.0  # seconds between two writes of new progress

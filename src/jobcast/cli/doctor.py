@@ -123,7 +123,7 @@ async def run_checks(url: str, origin: str | None = None) -> int:
 async def _transport(settings: Settings) -> str:
     """Publish an event like a worker, then receive it and read its record like a server."""
     job_id = f"doctor-{secrets.token_hex(8)}"
-    retention = Retention(ttl=PROBE_TTL)
+    retention = Retention(ttl=PROBE_TTL, feed_size=0)
     publisher = open_publisher(settings.url, retention, prefix=settings.prefix)
     source = open_manager(settings.url, retention, prefix=settings.prefix).source
     probe = [Outgoing.of(JobComplete(job_id=job_id, result=None))]

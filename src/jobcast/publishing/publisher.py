@@ -13,10 +13,10 @@ from typing import Any, Final, Protocol
 from msgspec import Struct
 
 from jobcast.aio import Backoff
+from jobcast.bell import Bell
 from jobcast.errors import PublishFailed
 from jobcast.events import TERMINAL, JobEvent, JobProgress
 from jobcast.liveness.renewer import LeaseRenewer, Sidecar
-from jobcast.publishing.bell import Bell
 from jobcast.publishing.buffer import Buffer, encode
 from jobcast.publishing.guard import Guard
 from jobcast.publishing.held import HeldJobs

@@ -8,14 +8,18 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from jobcast.realtime.connection.budget import Budget
 from jobcast.realtime.connection.frames import FrameBatch
 from jobcast.tokens import Subject
 
+if TYPE_CHECKING:
+    from jobcast.realtime.feeds.sender import FeedSender
+
 
 class Connection(ABC):
-    """An authenticated connection: its subject, followed jobs, budget and token timer.
+    """An authenticated connection: its subject, followed jobs and feeds, budget and token timer.
 
     The connection is the :class:`~jobcast.realtime.outlet.Outlet` that its rooms send to. A
     subclass exists for each protocol that clients use.
@@ -24,6 +28,7 @@ class Connection(ABC):
     __slots__ = (
         "budget",
         "ended",
+        "feeds",
         "history",
         "jobs",
         "requests",
@@ -39,6 +44,7 @@ class Connection(ABC):
         self.budget = budget
         self.history = 0  # characters of history sent so far
         self.jobs: set[str] = set()
+        self.feeds: FeedSender | None = None  # created for the first feed
         self.ended = False  # nothing more is sent, although the socket may still be open
         self.requests = asyncio.Lock()  # requests run one at a time, in order of arrival
         self.timer: asyncio.TimerHandle | None = None  # for the token's expiry
@@ -53,6 +59,11 @@ class Connection(ABC):
     @abstractmethod
     def closed(self) -> bool:
         """Whether the connection can no longer send."""
+
+    @property
+    @abstractmethod
+    def waiting(self) -> int:
+        """The number of characters that wait until the client reads."""
 
     def send(self, batch: FrameBatch) -> None:
         """Send packets of live events."""
@@ -76,6 +87,9 @@ class Connection(ABC):
     @abstractmethod
     async def left(self, job_id: str) -> None:
         """Handle the end of following a job."""
+
+    def left_feed(self, feed: str) -> None:  # noqa: B027  (most connections have nothing to do)
+        """Handle the end of the right to list a followed feed."""
 
     @abstractmethod
     async def disconnect(self) -> None:

@@ -28,6 +28,7 @@ from jobcast.events import (
     parse_request,
     room_of,
 )
+from jobcast.feeds import FEED_REQUESTS, JoinFeed, LeaveFeed
 from jobcast.protocol import ACKNOWLEDGEMENTS
 from jobcast.realtime.admission import UNREADABLE
 from jobcast.realtime.connection.budget import Budget
@@ -79,6 +80,10 @@ class SocketIOConnection(Connection):
     def closed(self) -> bool:
         socket = self._socket
         return bool(self.ended or socket.closed or socket.closing or self._outbox.overflowed)
+
+    @property
+    def waiting(self) -> int:
+        return self._outbox.pending
 
     async def drained(self) -> None:
         await self._outbox.drained()
@@ -162,7 +167,7 @@ class Gateway:
         self._hello = Hello(
             protocol=PROTOCOL_VERSION,
             server=f"jobcast/{version('jobcast')}",
-            features=(*ACKNOWLEDGEMENTS, *features),
+            features=(*self._requests(), *features),
         )
         self._app_connect = self._registered("connect")
         self._app_disconnect = self._registered("disconnect")
@@ -210,6 +215,11 @@ class Gateway:
         await self.guard.aclose()
         await self.hub.aclose()
 
+    def _requests(self) -> Sequence[str]:
+        """Return the names of the requests that the server answers."""
+        has_feeds = self.hub.feeds.are_available
+        return [name for name in ACKNOWLEDGEMENTS if has_feeds or name not in FEED_REQUESTS]
+
     def _register(self) -> None:
         handler = self.hub.requests.handler
         handlers: dict[str, Callable[..., Awaitable[Any]]] = {
@@ -218,6 +228,8 @@ class Gateway:
             "join_job": handler("join_job", JoinJob, self.hub.join),
             "leave_job": handler("leave_job", LeaveJob, self._leave_job),
             "refresh_token": handler("refresh_token", RefreshToken, self._refresh_token),
+            "join_feed": handler("join_feed", JoinFeed, self.hub.feeds.join),
+            "leave_feed": handler("leave_feed", LeaveFeed, self.hub.feeds.leave),
         }
         for event, handle in handlers.items():
             self._sio.on(event, handle, namespace=self._namespace)

@@ -31,6 +31,8 @@ from jobcast.realtime.connection.refusals import RefusalLog, shown
 from jobcast.realtime.connection.send_queue import SendMemory
 from jobcast.realtime.connections import Connection, Connections
 from jobcast.realtime.drain import drain
+from jobcast.realtime.feeds.rooms import FeedRooms
+from jobcast.realtime.feeds.service import FeedService
 from jobcast.realtime.relay import Relay
 from jobcast.realtime.requests import NOT_AUTHENTICATED, Requests
 from jobcast.realtime.revocations import RevocationWatch
@@ -74,6 +76,18 @@ class Hub:
         self._expiry = TokenExpiry(self.send, self._disconnect_soon)
         self._authorizer = Authorizer(settings, source)
         self._rights = SubjectRights(self._authorizer, self._subject_of, self._right_ended)
+        self._feed_rooms = FeedRooms(source, settings.retention)
+        self.feeds = FeedService(
+            self._feed_rooms,
+            settings,
+            self._authorizer,
+            self._rights,
+            self.connections,
+            self.requests,
+            self.send,
+            self._check_revocations,
+            namespace,
+        )
         self.relay = Relay(
             source, namespace=namespace, rights=self._rights, on_resumed=self._resumed
         )
@@ -109,6 +123,7 @@ class Hub:
         self._started = True
         self.draining = False
         self._admission.start()
+        self._feed_rooms.start()
         self.relay.start()
         if changed:
             for connection in self.connections:
@@ -152,6 +167,7 @@ class Hub:
         self._watches.clear()
         self._admission.close()
         await self._tasks.wait()
+        await self._feed_rooms.aclose()
         await self.relay.aclose()
         self._authorizer.close()
         self._started = False
@@ -211,6 +227,7 @@ class Hub:
             connection.timer.cancel()
         for job_id in connection.jobs:
             self.relay.leave(job_id, sid)
+        self.feeds.leave_all(connection)
         logger.info(
             "disconnected %s: sub=%s, %s, after %.1f s",
             sid, shown(connection.subject.sub), reason, time.monotonic() - connection.since,
@@ -279,8 +296,7 @@ class Hub:
             TransportUnavailable: the description of the job cannot be read.
             FunctionFailed, FunctionTimeout: ``JOBCAST_AUTHORIZE`` did not decide.
         """
-        await self._revocations_known()
-        self._admission.deny_list.check(subject)
+        await self._check_revocations(subject)
         grant = await self._authorizer.grant(subject, job_id)
         if grant is None:
             raise NotAllowed(NOT_FOUND)
@@ -327,16 +343,23 @@ class Hub:
         """Return a connection's right to follow a job. A connection without it leaves the job."""
         grant = None
         try:
-            await self._revocations_known()
+            await self._check_revocations(connection.subject)
             grant = await self._authorizer.grant(connection.subject, job_id)
         finally:
             if grant is None:
                 await self.leave(connection, job_id)
         return grant
 
-    async def _revocations_known(self) -> None:
+    async def _check_revocations(self, subject: Subject) -> None:
+        """Check that a subject's token was not revoked, as soon as the revocations are known.
+
+        Raises:
+            TokenError: the token was revoked since its verification.
+            TransportUnavailable: the revocations cannot be read.
+        """
         if self._revocations is not None:
             await self._revocations.known()
+        self._admission.deny_list.check(subject)
 
     async def _follow(self, connection: Connection, request: JoinJob, grant: Grant) -> JoinAccepted:
         """Let a connection follow a job.
@@ -366,7 +389,7 @@ class Hub:
         return refusal
 
     async def _review(self, connection: Connection) -> None:
-        """Leave the jobs that a connection's token does not allow.
+        """Leave the jobs and feeds that a connection's token does not allow.
 
         If the record of a job changes meanwhile, the relay checks again, with the connection's
         current token.
@@ -379,18 +402,20 @@ class Hub:
             if not is_allowed and job_id in connection.jobs:
                 self.relay.leave(job_id, connection.sid)
                 self._right_ended(connection.sid, job_id, NOT_FOUND)
+        await self.feeds.review(connection)
 
     async def _may_still_follow(self, subject: Subject, job_id: str) -> bool:
         target = await self._authorizer.current(self.relay.target_of(job_id))
         return await self._authorizer.allows(subject, FOLLOW, target)
 
     async def _reauthorize_regularly(self) -> None:
-        """Check the rights to all joined jobs every ``JOBCAST_REAUTHORIZE`` seconds."""
+        """Check the rights to all joined jobs and feeds every ``JOBCAST_REAUTHORIZE`` seconds."""
         while True:
             # The jitter keeps processes that started together from asking together.
             await asyncio.sleep(self._settings.reauthorize * random.uniform(1.0, 1.1))
             for job_id in self.relay.jobs:
                 await self._reauthorize(job_id)
+            await self.feeds.reauthorize()
 
     async def _reauthorize(self, job_id: str) -> None:
         """Check the rights of a job's followers. Those who may not follow it any more leave.
@@ -425,7 +450,8 @@ class Hub:
     # --- revocations ------------------------------------------------------------------------------
 
     def _resumed(self) -> None:
-        """Read the revocations again: messages may have been lost during an interruption."""
+        """Read revocations and feeds again: messages may have been lost during an interruption."""
+        self._feed_rooms.resumed()
         if self._revocations is not None:
             self._revocations.request_read()
 
@@ -438,6 +464,7 @@ class Hub:
         """Close a connection whose token was revoked, and send it no further events."""
         for job_id in connection.jobs:
             self.relay.leave(job_id, connection.sid)
+        self.feeds.leave_all(connection)
         self.send(connection, Closing(code="token_revoked", message="the token was revoked"))
         connection.ended = True  # a join in progress checks this too
         logger.info(

@@ -21,6 +21,20 @@ CONNECTIONS: Final = Gauge(
 JOBS: Final = Gauge(
     "jobcast_jobs_followed", "Jobs with at least one follower.", multiprocess_mode="livesum"
 )
+FEEDS: Final = Gauge(
+    "jobcast_feeds",
+    "Feeds that a process has in memory, with the latest unused ones.",
+    multiprocess_mode="livesum",
+)
+FEED_FOLLOWERS: Final = Gauge(
+    "jobcast_feed_followers", "Feeds followed by connections.", multiprocess_mode="livesum"
+)
+FEED_RECEIVED: Final = Counter(
+    "jobcast_feed_changes_received", "Changes of feeds from the transport."
+)
+FEED_DELIVERED: Final = Counter(
+    "jobcast_feed_deliveries", "Summaries of jobs, and removals, handed to connections."
+)
 REFUSED: Final = Counter("jobcast_refused", "Connections and joins that were refused.", ["code"])
 RECEIVED: Final = Counter("jobcast_events_received", "Events of followed jobs from the transport.")
 DELIVERED: Final = Counter("jobcast_deliveries", "Events handed to connections.")

@@ -19,6 +19,10 @@ class Outlet(Protocol):
     def closed(self) -> bool:
         """Whether the outlet can no longer send."""
 
+    @property
+    def waiting(self) -> int:
+        """The number of characters that wait until the client reads."""
+
     def send(self, batch: FrameBatch) -> None:
         """Send packets of live events."""
 

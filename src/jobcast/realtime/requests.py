@@ -18,7 +18,7 @@ from jobcast.realtime.rights import FAILED, UNDECIDED, NotAllowed
 
 NOT_AUTHENTICATED: Final = Refusal(code="not_authenticated", message="connect first")
 UNAVAILABLE: Final = Refusal(
-    code="unavailable", message="the job cannot be read now; try again in a moment"
+    code="unavailable", message="the transport cannot be read now; try again in a moment"
 )
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Rights of followers to a job whose record has changed."""
+"""Rights of followers to a job whose record has changed, and to feeds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from jobcast.errors import JobcastError, TransportUnavailable
 from jobcast.events import Refusal
 from jobcast.realtime.application_function import FunctionTimeout
 from jobcast.realtime.authorization import Authorizer
-from jobcast.targets import FOLLOW, JobTarget
+from jobcast.realtime.connection.refusals import shown
+from jobcast.targets import FOLLOW, LIST, JobTarget, Target
 from jobcast.tokens import Subject
 
 CHECKED_AT_ONCE: Final = 100  # connections per group; the event loop runs between groups
@@ -20,10 +21,13 @@ MAX_TOKENS: Final = 3  # tokens to check per connection, because the other follo
 NOT_FOUND: Final = Refusal(
     code="job_not_found", message="there is no such job, or it is not yours to follow"
 )
+FEED_NOT_ALLOWED: Final = Refusal(
+    code="feed_not_allowed", message="there is no such feed, or it is not yours to list"
+)
 FAILED: Final = Refusal(code="internal_error", message="something went wrong")
 UNDECIDED: Final = Refusal(
     code="unavailable",
-    message="the server did not find out in time who may follow the job; try again in a moment",
+    message="the server did not find out in time what the client may do; try again in a moment",
 )
 
 logger = logging.getLogger(__name__)
@@ -75,9 +79,11 @@ class SubjectRights:
         self._subject_of = subject_of
         self._on_ended = on_ended
 
-    async def refused(self, target: JobTarget, sids: Sequence[str]) -> Mapping[str, Refusal]:
+    async def refused(self, target: Target, sids: Sequence[str]) -> Mapping[str, Refusal]:
+        """Return the connections that may not follow a job or list a feed, each with the reason."""
         refused: dict[str, Refusal] = {}
         failures: list[Exception] = []
+        is_job = isinstance(target, JobTarget)
         for start in range(0, len(sids), CHECKED_AT_ONCE):
             group = sids[start : start + CHECKED_AT_ONCE]
             answers = await self._ask(target, group)
@@ -88,17 +94,18 @@ class SubjectRights:
                     failures.append(answer)
                     refused[sid] = FAILED
                 elif not answer:
-                    refused[sid] = NOT_FOUND
+                    refused[sid] = NOT_FOUND if is_job else FEED_NOT_ALLOWED
             if UNDECIDED in refused.values():
-                # Each further group could time out too, and the job's other followers wait.
+                # Each further group could time out too, and the other followers wait.
                 refused.update(dict.fromkeys(sids[start + CHECKED_AT_ONCE :], UNDECIDED))
                 break
-        self._report(target.id, len(sids), refused, failures)
+        name = f"job {target.id}" if isinstance(target, JobTarget) else f"feed {shown(target.name)}"
+        self._report(name, len(sids), refused, failures)
         return refused
 
-    async def _ask(self, target: JobTarget, sids: Sequence[str]) -> dict[str, bool | Exception]:
+    async def _ask(self, target: Target, sids: Sequence[str]) -> dict[str, bool | Exception]:
         """Check several connections concurrently. The result has a boolean or an error for each."""
-        asking = (self._may_follow(target, sid) for sid in sids)
+        asking = (self._may_use(target, sid) for sid in sids)
         answers: dict[str, bool | Exception] = {}
         for sid, answer in zip(
             sids, await asyncio.gather(*asking, return_exceptions=True), strict=True
@@ -110,7 +117,7 @@ class SubjectRights:
 
     def _report(
         self,
-        job_id: str,
+        name: str,
         checked: int,
         refused: Mapping[str, Refusal],
         failures: Sequence[Exception],
@@ -125,27 +132,27 @@ class SubjectRights:
                 raise failure
         if failures:
             logger.error(
-                "job %s: JOBCAST_AUTHORIZE raised an exception for %d of %d followers; they leave"
-                " the job",
-                job_id, len(failures), checked, exc_info=failures[0],
+                "%s: JOBCAST_AUTHORIZE raised an exception for %d of %d followers; they leave it",
+                name, len(failures), checked, exc_info=failures[0],
             )  # fmt: skip
         undecided = sum(refusal is UNDECIDED for refusal in refused.values())
         if undecided:
             logger.error(
-                "job %s: JOBCAST_AUTHORIZE did not answer in time for %d of %d followers; they"
-                " leave the job and may join it again (JOBCAST_AUTHORIZE_TIMEOUT)",
-                job_id, undecided, checked,
+                "%s: JOBCAST_AUTHORIZE did not answer in time for %d of %d followers; they leave it"
+                " and may join it again (JOBCAST_AUTHORIZE_TIMEOUT)",
+                name, undecided, checked,
             )  # fmt: skip
 
     def ended(self, job_id: str, sid: str, refusal: Refusal) -> None:
         self._on_ended(sid, job_id, refusal)
 
-    async def _may_follow(self, target: JobTarget, sid: str) -> bool:
+    async def _may_use(self, target: Target, sid: str) -> bool:
+        action = FOLLOW if isinstance(target, JobTarget) else LIST
         for _ in range(MAX_TOKENS):
             subject = self._subject_of(sid)
             if subject is None:
                 break
-            allowed = await self._authorizer.allows(subject, FOLLOW, target)
+            allowed = await self._authorizer.allows(subject, action, target)
             # The connection may have refreshed its token during the check.
             if self._subject_of(sid) is subject:
                 return allowed

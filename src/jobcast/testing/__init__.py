@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         retrying,
         started,
     )
+    from jobcast.testing.feeds import FeedContract, InterruptedFeedContract
     from jobcast.testing.interruptions import InterruptionContract
     from jobcast.testing.leases import LeaseContract
     from jobcast.testing.recorder import JobRecorder
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Ends",
+    "FeedContract",
+    "InterruptedFeedContract",
     "InterruptionContract",
     "JobRecorder",
     "LeaseContract",
@@ -62,6 +65,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "FeedContract": "jobcast.testing.feeds",
+    "InterruptedFeedContract": "jobcast.testing.feeds",
     "InterruptionContract": "jobcast.testing.interruptions",
     "JobRecorder": "jobcast.testing.recorder",
     "LeaseContract": "jobcast.testing.leases",

@@ -79,7 +79,7 @@ class Transport(NamedTuple):
 
 _REDIS = Transport(
     "jobcast.transports.redis.publisher:RedisPublisher",
-    "jobcast.transports.redis.source:RedisClientManager",
+    "jobcast.transports.redis.manager:RedisClientManager",
     "jobcast.transports.redis.servers:check_url",
 )
 _KOMBU = Transport(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from heapq import merge
 from operator import attrgetter
 
@@ -35,6 +36,12 @@ class History:
     def events(self) -> list[Message]:
         """The events, ordered by seq, without the progress."""
         return [*merge(self._lines, self._statuses, key=attrgetter("seq"))]
+
+    @property
+    def summarized(self) -> Iterator[Message]:
+        """The events that a summary of the job depends on, ordered by seq."""
+        progress = [] if self.progress is None else [self.progress]
+        return merge(self._statuses, progress, key=attrgetter("seq"))
 
     def after(self, seq: int) -> list[Message]:
         """Return the later events and progress, ordered by seq."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -13,8 +13,10 @@ from urllib.parse import urlsplit
 from jobcast.aio import LoopChange
 from jobcast.errors import PublishFailed
 from jobcast.events import Cursor, JobInfo
-from jobcast.transports.base import Message, Outgoing, Retention, Snapshot
+from jobcast.feeds import JobSummary
+from jobcast.transports.base import FeedChange, Message, Outgoing, Retention, Snapshot
 from jobcast.transports.leases import Finding, InMemoryLeases, Lease, LeaseTimeouts
+from jobcast.transports.local_feeds import Change, LocalFeeds
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.record import Records
 from jobcast.transports.revocations import InMemoryRevocations, Revocation
@@ -29,6 +31,7 @@ class MemoryBroker:
     def __init__(self, retention: Retention) -> None:
         self._lock = threading.Lock()
         self._records = Records(retention)
+        self._feeds = LocalFeeds(self._records, retention)
         self.leases = InMemoryLeases()
         self.revocations = InMemoryRevocations()
         self._sources: set[MemorySource] = set()
@@ -57,8 +60,27 @@ class MemoryBroker:
                 if message is not None:
                     for source in self._sources:
                         source.call_in_loop(source.deliver, outgoing.job_id, message)
+            self._feeds.mark(batch)
+            self._send_changes(self._feeds.refresh())
         if held:
             raise PublishFailed("waiting for an event of another publisher", held, held=True)
+
+    def refresh_feeds(self) -> None:
+        """Write the summaries of jobs that are due."""
+        with self._lock:
+            self._send_changes(self._feeds.refresh())
+
+    def read_feed(self, feed: str) -> list[JobSummary]:
+        with self._lock:
+            jobs, changes = self._feeds.read(feed)
+            self._send_changes(changes)
+        return jobs
+
+    def _send_changes(self, changes: Iterable[Change]) -> None:
+        for feed, change in changes:
+            for source in self._sources:
+                if feed in source.feeds:
+                    source.call_in_loop(source.deliver_change, feed, change)
 
     def revoke(self, revocation: Revocation) -> None:
         self.revocations.add(revocation)
@@ -111,6 +133,7 @@ class MemoryPublisher(JobEventManagerMixin):
 
     def renew(self, leases: Sequence[Lease], seconds: float) -> None:
         self._broker.leases.renew(leases, seconds)
+        self._broker.refresh_feeds()
 
     def release(self, leases: Sequence[Lease]) -> None:
         self._broker.leases.release(leases)
@@ -125,7 +148,8 @@ class MemoryPublisher(JobEventManagerMixin):
         ]
 
     def close(self) -> None:
-        """Do nothing: there is no connection to close."""
+        """Close nothing: there is no connection."""
+        self._broker.refresh_feeds()
 
     def _publish(self, data: dict[str, Any]) -> None:
         self._broker.publish_bus(data)
@@ -137,9 +161,11 @@ class MemorySource:
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
         self._jobs: set[str] = set()
+        self.feeds: set[str] = set()  # whose changes the source receives
         self._change = LoopChange()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_revocation: Callable[[Revocation], None] | None = None
+        self._on_change: Callable[[str, FeedChange], None] | None = None
         self.bus: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     @property
@@ -153,6 +179,7 @@ class MemorySource:
     ) -> None:
         if self._change.happened():
             self._jobs.clear()
+            self.feeds.clear()
             self.bus = asyncio.Queue()
         self._on_message = on_message
         self._loop = asyncio.get_running_loop()
@@ -161,6 +188,7 @@ class MemorySource:
     async def aclose(self) -> None:
         self._broker.detach(self)
         self._jobs.clear()
+        self.feeds.clear()
         self._loop = None
 
     async def subscribe(self, job_id: str) -> None:
@@ -177,6 +205,18 @@ class MemorySource:
 
     async def info(self, job_id: str) -> JobInfo:
         return self._broker.info(job_id)
+
+    def watch_feeds(self, on_change: Callable[[str, FeedChange], None]) -> None:
+        self._on_change = on_change
+
+    async def subscribe_feed(self, feed: str) -> None:
+        self.feeds.add(feed)
+
+    async def unsubscribe_feed(self, feed: str) -> None:
+        self.feeds.discard(feed)
+
+    async def read_feed(self, feed: str) -> list[JobSummary]:
+        return self._broker.read_feed(feed)
 
     async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
         return self._broker.leases.scan(terms)
@@ -206,6 +246,10 @@ class MemorySource:
     def deliver(self, job_id: str, message: Message) -> None:
         if job_id in self._jobs:
             self._on_message(job_id, message)
+
+    def deliver_change(self, feed: str, change: FeedChange) -> None:
+        if feed in self.feeds and self._on_change is not None:
+            self._on_change(feed, change)
 
 
 class MemoryClientManager(AsyncJobEventManagerMixin):

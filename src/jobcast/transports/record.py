@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections import OrderedDict
 from typing import Final
@@ -19,6 +18,7 @@ from jobcast.events import (
     decode_info,
     packet_tail,
 )
+from jobcast.feeds import JobSummary
 from jobcast.transports.base import (
     Message,
     Outgoing,
@@ -27,6 +27,8 @@ from jobcast.transports.base import (
     Snapshot,
     can_resume,
 )
+from jobcast.transports.epochs import new_epoch
+from jobcast.transports.feeds import summarize, timestamp_of
 from jobcast.transports.history import History
 from jobcast.transports.runs import Runs, Standing
 
@@ -39,10 +41,11 @@ class Record:
     """The stored state and events of one job."""
 
     def __init__(self, owner: str | None, retention: Retention) -> None:
-        self.epoch = secrets.token_hex(8)
+        self.epoch = new_epoch()
         self.seq = 0
         self.state = "pending"
         self.info = JobInfo(owner=owner)
+        self._began = ""  # the timestamp of the first event
         self.history = History(retention)
         self._retention = retention
         self._late = 0  # log lines after the end
@@ -97,13 +100,14 @@ class Record:
             self.history.progress = None
             if self.has_ended:
                 self.history.clear()
-                self.info = JobInfo(owner=self.owner)
+                self.info, self._began = JobInfo(owner=self.owner), ""
         if outgoing.info:
             self.info = self.info.updated(decode_info(outgoing.info))
         if outgoing.state == "started":
             self.runs.count += outgoing.begins
             run = self.runs.count
         self.seq += 1
+        self._began = self._began or timestamp_of(outgoing.head)
         shown = self.info if outgoing.kind == INFO and outgoing.info else NO_INFO
         packet = outgoing.head + packet_tail(self.seq, run, attempt, shown)
         message = Message(self.epoch, self.seq, outgoing.kind, packet)
@@ -134,8 +138,8 @@ class Record:
         """Begin a new record for another owner, but keep the data that detects late events."""
         self.runs.retire(outgoing.run)
         self.runs.count = 0
-        self.epoch, self.seq, self.state = secrets.token_hex(8), 0, "pending"
-        self.info = JobInfo(owner=outgoing.owner)
+        self.epoch, self.seq, self.state = new_epoch(), 0, "pending"
+        self.info, self._began = JobInfo(owner=outgoing.owner), ""
         self.history, self._late = History(self._retention), 0
 
     def _set_owner(self, owner: str) -> None:
@@ -154,12 +158,17 @@ class Record:
 
     def renew_epoch(self) -> None:
         """Change the epoch, so that no client resumes from an earlier cursor."""
-        self.epoch = secrets.token_hex(8)
+        self.epoch = new_epoch()
         self.history.renew_epoch(self.epoch)
 
     @property
     def position(self) -> Cursor:
         return Cursor(epoch=self.epoch, seq=self.seq)
+
+    def summary(self, job_id: str) -> JobSummary:
+        """Return the summary of the job with this record."""
+        packets = (message.packet for message in self.history.summarized)
+        return summarize(job_id, self.position, self.state, self.info, self._began, packets)
 
     def snapshot(self, after: Cursor | None) -> Snapshot:
         complete_from = self.history.complete_from

@@ -1,17 +1,15 @@
-"""The events of jobs as an event stream (``text/event-stream``)."""
+"""An event stream (``text/event-stream``): the queue, the writer and the end of it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple
-
-import msgspec
+from typing import Final, NamedTuple
 
 from jobcast.aio import cancel_and_wait
-from jobcast.events import STATUS, TERMINAL, TERMINAL_STATES, Cursor, Joined
 from jobcast.realtime import metrics
 from jobcast.realtime.connection.budget import Budget
 from jobcast.realtime.connection.frames import FrameBatch
@@ -19,7 +17,6 @@ from jobcast.realtime.connection.http_response import HttpResponse
 from jobcast.realtime.connection.screening import Disconnected
 from jobcast.realtime.connection.send_queue import SendMemory, SendQueue
 from jobcast.realtime.http.connection import HttpConnection
-from jobcast.realtime.http.request import format_cursor
 from jobcast.settings import Settings
 from jobcast.tokens import Subject
 from jobcast.transports.base import Message
@@ -28,13 +25,12 @@ HEARTBEAT: Final = 15.0  # seconds without an event until a comment; proxies wai
 COMMENT: Final = b":\n\n"
 CHUNK: Final = 64 * 1024  # bytes that are written at once, which cannot be conflated
 RETRY: Final = (1000, 3000)  # milliseconds; spread, so that not all clients return at once
-JOINED: Final = f'42["{Joined.name}",'
 
 logger = logging.getLogger(__name__)
 
 
 class Event(NamedTuple):
-    """A message of a job, with its lines. ``job_id`` is None for a message about the connection."""
+    """A message with its lines. ``job_id`` is None for a message that belongs to no job."""
 
     lines: bytes
     message: Message
@@ -73,31 +69,19 @@ class EventQueue(SendQueue[Event]):
 
 
 class EventStream(HttpConnection):
-    """A stream of the events of jobs, which ends when all of the jobs have ended.
-
-    The id of an event has the position of each job after this event, so that a client can resume
-    all of them. It is computed when the event is written: it never passes an event that waits.
+    """A response that writes events until it is complete or its client disconnects.
 
     Args:
         sid: the id of the connection.
         subject: the client's subject.
         budget: the subject's budget.
         address: the client's address.
-        cursors: the jobs, in the order of the URL, each with the client's position.
         response: the response to write to.
         settings: the limits.
         memory: the memory limit for all connections.
     """
 
-    __slots__ = (
-        "_cursors",
-        "_is_gone",
-        "_is_idle",
-        "_open_jobs",
-        "_queue",
-        "_response",
-        "has_events",
-    )
+    __slots__ = ("_is_gone", "_is_idle", "_queue", "_response")
 
     def __init__(
         self,
@@ -106,17 +90,13 @@ class EventStream(HttpConnection):
         budget: Budget,
         address: str,
         *,
-        cursors: dict[str, Cursor | None],
         response: HttpResponse,
         settings: Settings,
         memory: SendMemory,
     ) -> None:
         super().__init__(sid, subject, budget, address)
-        self._cursors = dict(cursors)
-        self._open_jobs = set(cursors)  # jobs that have not ended, as far as was queued
         self._response = response
         self._queue = EventQueue(self._overflowed, settings.send_buffer, memory)
-        self.has_events = False  # whether a job event was queued
         self._is_gone = False
         self._is_idle = False  # whether the writer waits, or has had no turn since
 
@@ -125,15 +105,16 @@ class EventStream(HttpConnection):
         return self.ended or self._is_gone or self._is_releasing
 
     @property
+    @abstractmethod
     def is_complete(self) -> bool:
-        """Whether every job has ended."""
-        return not self._open_jobs
+        """Whether no further event follows those in the queue."""
+
+    @property
+    def waiting(self) -> int:
+        return self._queue.pending
 
     async def drained(self) -> None:
         await self._queue.drained()
-
-    async def left(self, job_id: str) -> None:
-        self._close_job(job_id)
 
     def abort(self) -> None:
         self.close()
@@ -194,16 +175,12 @@ class EventStream(HttpConnection):
     def _encode(self, events: Iterable[Event]) -> bytes:
         return b"".join([part for event in events for part in (event.lines, self._end(event))])
 
-    def _end(self, event: Event) -> bytes:
-        """Return the id and the final line of an event, and move the position of its job.
+    def _end(self, event: Event) -> bytes:  # noqa: ARG002  (streams of jobs have ids)
+        """Return the lines that end an event, when it is written."""
+        return b"\n"
 
-        The id comes last: a client that is cut off within an event does not have its id.
-        """
-        message = event.message
-        if event.job_id is None or not message.seq:
-            return b"\n"
-        self._cursors[event.job_id] = Cursor(epoch=message.epoch, seq=message.seq)
-        return f"id: {','.join(map(format_cursor, self._cursors.values()))}\n\n".encode()
+    def _follow(self, job_id: str | None, message: Message) -> None:
+        """Note what a queued message changes."""
 
     def _send(self, batch: FrameBatch) -> None:
         if self.closed:
@@ -221,33 +198,12 @@ class EventStream(HttpConnection):
 
     def _events(self, batch: FrameBatch) -> list[Event]:
         for message in batch.messages:
-            self.has_events = self.has_events or message.seq > 0
             self._follow(batch.job_id, message)
         self._changed.set()
         return [
             Event(lines, message, batch.job_id)
             for lines, message in zip(batch.events, batch.messages, strict=True)
         ]
-
-    def _follow(self, job_id: str | None, message: Message) -> None:
-        """Note whether a job has ended, after a message of it."""
-        if job_id is None:
-            return
-        if message.packet.startswith(JOINED):
-            _, joined = msgspec.json.decode(message.packet[2:], type=tuple[str, dict[str, Any]])
-            self._set_ended(job_id, ended=joined["status"] in TERMINAL_STATES)
-        elif message.seq and message.kind in (STATUS, TERMINAL):
-            self._set_ended(job_id, ended=message.kind == TERMINAL)
-
-    def _set_ended(self, job_id: str, *, ended: bool) -> None:
-        if ended:
-            self._open_jobs.discard(job_id)
-        else:
-            self._open_jobs.add(job_id)
-
-    def _close_job(self, job_id: str) -> None:
-        self._open_jobs.discard(job_id)
-        self._changed.set()
 
     def _overflowed(self, pending: int) -> None:
         logger.warning(

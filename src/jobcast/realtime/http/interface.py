@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import UNSET
@@ -26,6 +26,9 @@ from jobcast.realtime.connections import Connection
 from jobcast.realtime.http.budgets import SubjectBudget, SubjectBudgets
 from jobcast.realtime.http.cors import BASE_HEADERS, Cors
 from jobcast.realtime.http.event_stream import EventStream
+from jobcast.realtime.http.feed_request import feed_of, parse_feed_stream, parse_page
+from jobcast.realtime.http.feed_stream import FeedStream
+from jobcast.realtime.http.job_stream import JobStream
 from jobcast.realtime.http.openapi import description
 from jobcast.realtime.http.problems import Problem
 from jobcast.realtime.http.request import (
@@ -75,6 +78,7 @@ class Exchange(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]  # of the answer
 
 
+Stream = TypeVar("Stream", bound=EventStream)
 Answer = Callable[[Exchange], Awaitable[Response | None]]
 
 
@@ -117,8 +121,10 @@ class HttpInterface:
         self._description = msgspec.json.encode(description(settings))
 
     def routes(self) -> list[BaseRoute]:
-        """Return the routes ``/jobs/...``, ``/events`` and ``/openapi.json``."""
+        """Return the routes of jobs and feeds, ``/events`` and ``/openapi.json``."""
         return [
+            ProblemRoute("/jobs", self._endpoint(self._jobs)),
+            ProblemRoute("/feeds/{feed:path}", self._endpoint(self._feed)),
             ProblemRoute("/jobs/{job_id:path}", self._endpoint(self._job)),
             ProblemRoute("/events", self._endpoint(self._events)),
             ProblemRoute("/openapi.json", self._endpoint(self._openapi)),
@@ -254,16 +260,7 @@ class HttpInterface:
         if exchange.request.method == "HEAD":
             raise Problem.of_method(STREAM_METHODS)
         wanted = parse_stream(exchange.request, jobs, self._settings.max_jobs)
-        stream = EventStream(
-            client.sid,
-            client.subject,
-            client.budget,
-            client.address,
-            cursors=wanted.jobs,
-            response=self._response(exchange),
-            settings=self._settings,
-            memory=self._hub.memory,
-        )
+        stream = self._new_stream(JobStream, exchange, client, cursors=wanted.jobs)
         with self._connected(stream), closing(stream):
             joins = iter(wanted.jobs.items())
             if not await self._join_first(stream, joins):
@@ -276,7 +273,7 @@ class HttpInterface:
         return None
 
     async def _join_first(
-        self, stream: EventStream, joins: Iterator[tuple[str, Cursor | None]]
+        self, stream: JobStream, joins: Iterator[tuple[str, Cursor | None]]
     ) -> bool:
         """Join jobs until one has an event to come. Return False if none has.
 
@@ -300,18 +297,63 @@ class HttpInterface:
         return True
 
     async def _join_all(
-        self, stream: EventStream, joins: Iterator[tuple[str, Cursor | None]]
+        self, stream: JobStream, joins: Iterator[tuple[str, Cursor | None]]
     ) -> None:
         for job_id, after in joins:
             answer = await self._join(stream, job_id, after)
             if isinstance(answer, Refusal):
                 await self._refuse(stream, job_id, answer)
 
-    async def _refuse(self, stream: EventStream, job_id: str, refusal: Refusal) -> None:
+    async def _refuse(self, stream: JobStream, job_id: str, refusal: Refusal) -> None:
         self._hub.send(stream, Left(job_id=job_id, code=refusal.code, message=refusal.message))
         await stream.left(job_id)
 
+    # --- feeds ------------------------------------------------------------------------------------
+
+    async def _jobs(self, exchange: Exchange) -> Response:
+        client = await self._client(exchange)
+        query = parse_page(exchange.request)
+        async with client.budget.reading:
+            retry_after = await client.budget.afford_history(f"feed {query.feed}")
+            self._check_budget(exchange, retry_after)
+            body = await self._hub.feeds.page(client.subject, query)
+            client.budget.charge_history(len(body))
+        headers = {"Cache-Control": "private, no-cache"}
+        return Response(body, headers=headers, media_type="application/json")
+
+    async def _feed(self, exchange: Exchange) -> Response | None:
+        client = await self._client(exchange)
+        if exchange.request.method == "HEAD":
+            raise Problem.of_method(STREAM_METHODS)
+        feed = feed_of(exchange.request, self._settings.path_prefix)
+        wanted = parse_feed_stream(exchange.request, feed)
+        stream = self._new_stream(FeedStream, exchange, client)
+        with self._connected(stream), closing(stream):
+            follower = await self._hub.feeds.open(stream, wanted)
+            if isinstance(follower, Refusal):
+                raise Problem.of_refusal(follower)
+            sending = asyncio.create_task(self._hub.feeds.send_pages(stream, follower, wanted))
+            try:
+                await stream.serve(_encoded({**STREAM_HEADERS, **exchange.headers}))
+            finally:
+                await cancel_and_wait(sending)
+        return None
+
     # --- connections ------------------------------------------------------------------------------
+
+    def _new_stream(
+        self, cls: type[Stream], exchange: Exchange, client: Client, **options: Any
+    ) -> Stream:
+        return cls(
+            client.sid,
+            client.subject,
+            client.budget,
+            client.address,
+            response=self._response(exchange),
+            settings=self._settings,
+            memory=self._hub.memory,
+            **options,
+        )
 
     def _response(self, exchange: Exchange) -> HttpResponse:
         """Return the response of a request whose connection stays open."""

@@ -18,6 +18,8 @@ RETRY_AFTER: Final = 5  # seconds that a client should wait while the server can
 
 # The status of each code of the protocol. The other codes of TokenError are 401.
 _STATUSES: Final[Mapping[str, HTTPStatus]] = {
+    "feed_not_allowed": HTTPStatus.FORBIDDEN,
+    "feeds_unavailable": HTTPStatus.NOT_FOUND,
     "internal_error": HTTPStatus.INTERNAL_SERVER_ERROR,
     "invalid_request": HTTPStatus.BAD_REQUEST,
     "job_not_found": HTTPStatus.NOT_FOUND,

@@ -37,20 +37,27 @@ class StreamRequest(Struct, frozen=True):
     jobs: dict[str, Cursor | None]
 
 
-def target_of(request: Request, prefix: str) -> tuple[str, bool]:
-    """Return the job id of a path below ``/jobs/``, and whether the path names the job's events.
+def path_below(request: Request, root: str) -> str:
+    """Return the part of a request's path below ``root``, still encoded.
 
-    In a path, a slash of a job id is written as ``%2F``. Some proxies decode it, so the last
-    segment decides whether the path names the events.
-
-    Raises:
-        Problem: the path has no valid job id.
+    In the name of a job or a feed, a slash is written as ``%2F``. Some proxies decode it.
     """
-    root = f"{prefix}/jobs/"
     raw = request.scope.get("raw_path") or b""
     _, found, stem = raw.partition(b"?")[0].decode("latin-1").partition(root)
     if not found:  # the server provides no raw path, or the client has encoded more than a slash
         stem = quote(request.scope["path"].partition(root)[2], safe="/")
+    return stem
+
+
+def target_of(request: Request, prefix: str) -> tuple[str, bool]:
+    """Return the job id of a path below ``/jobs/``, and whether the path names the job's events.
+
+    The last segment decides about the events, because a job id may contain slashes.
+
+    Raises:
+        Problem: the path has no valid job id.
+    """
+    stem = path_below(request, f"{prefix}/jobs/")
     wants_events = stem.endswith("/events")
     return _job_id(unquote(stem.removesuffix("/events") if wants_events else stem)), wants_events
 

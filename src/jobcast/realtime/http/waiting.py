@@ -19,6 +19,10 @@ class EndWait(HttpConnection):
     def closed(self) -> bool:
         return self.ended
 
+    @property
+    def waiting(self) -> int:
+        return 0
+
     async def wait(self, seconds: float) -> None:
         """Wait until the job ends, the connection has to end, or the time is over."""
         with suppress(TimeoutError):

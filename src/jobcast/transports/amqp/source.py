@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
 from jobcast.aio import BackgroundTasks, LoopChange, LoopLock, cancel_and_wait
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JobInfo
+from jobcast.feeds import JobSummary
 from jobcast.transports.amqp.codec import decode, decode_leases
 from jobcast.transports.amqp.connection import Address
 from jobcast.transports.amqp.consumer import Consumer
@@ -17,9 +18,10 @@ from jobcast.transports.amqp.held import HeldEvents
 from jobcast.transports.amqp.names import Names
 from jobcast.transports.amqp.publisher import KombuPublisher
 from jobcast.transports.amqp.revocations import read_revocations
-from jobcast.transports.base import Message, Outgoing, Retention, Snapshot
+from jobcast.transports.base import FeedChange, Message, Outgoing, Retention, Snapshot
 from jobcast.transports.canary import Canary, NotReceiving
 from jobcast.transports.leases import Finding, InMemoryLeases, LeaseTimeouts
+from jobcast.transports.local_feeds import Change, LocalFeeds
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.record import Records
 from jobcast.transports.revocations import Revocation
@@ -45,8 +47,10 @@ class KombuSource:
         self._names = Names(prefix)
         self._url = Address.of(url).url
         self._records = Records(retention or Retention())
+        self._feeds = LocalFeeds(self._records, retention or Retention())
         self._leases = InMemoryLeases()
         self._on_revocation: Callable[[Revocation], None] | None = None
+        self._on_change: Callable[[str, FeedChange], None] | None = None
         self._canary_publisher = KombuPublisher(url, prefix=prefix)
         self._change = LoopChange()
         self._consumer: Consumer | None = None
@@ -55,6 +59,8 @@ class KombuSource:
     def _create_loop_state(self) -> None:
         """Create the state that belongs to one event loop."""
         self._jobs: set[str] = set()
+        self._watched: set[str] = set()  # feeds
+        self._next_refresh: asyncio.TimerHandle | None = None  # of feeds
         self._held = HeldEvents(self._records, self._store)
         self.canary = Canary(self._send_canary, lambda: self.ready)
         self._canary_task: asyncio.Task[None] | None = None
@@ -100,10 +106,16 @@ class KombuSource:
             await consumer.aclose()
         await self._resuming.cancel()
         self._jobs.clear()
+        self._watched.clear()
+        if self._next_refresh is not None:
+            self._next_refresh.cancel()
         await asyncio.to_thread(self._canary_publisher.close)
 
     async def subscribe(self, job_id: str) -> None:
         self._jobs.add(job_id)
+        await self._wait_online()
+
+    async def _wait_online(self) -> None:
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 await self._online.wait()
@@ -123,6 +135,21 @@ class KombuSource:
 
     async def info(self, job_id: str) -> JobInfo:
         return self._records.info(job_id)
+
+    def watch_feeds(self, on_change: Callable[[str, FeedChange], None]) -> None:
+        self._on_change = on_change
+
+    async def subscribe_feed(self, feed: str) -> None:
+        self._watched.add(feed)
+        await self._wait_online()
+
+    async def unsubscribe_feed(self, feed: str) -> None:
+        self._watched.discard(feed)
+
+    async def read_feed(self, feed: str) -> list[JobSummary]:
+        jobs, changes = self._feeds.read(feed)
+        self._send_changes(changes)
+        return jobs
 
     async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
         # Every process has its own history, so each publishes its own findings.
@@ -209,6 +236,25 @@ class KombuSource:
         message = self._records.add(outgoing, publisher)
         if message is not None and outgoing.job_id in self._jobs:
             self._on_message(outgoing.job_id, message)
+        self._feeds.mark([outgoing])
+        self._refresh_feeds()
+
+    def _refresh_feeds(self) -> None:
+        """Write the summaries that are due, and schedule the next ones."""
+        self._send_changes(self._feeds.refresh())
+        due_in = self._feeds.due_in
+        if due_in is not None and self._next_refresh is None:
+            loop = asyncio.get_running_loop()
+            self._next_refresh = loop.call_later(due_in, self._refresh_feeds_again)
+
+    def _refresh_feeds_again(self) -> None:
+        self._next_refresh = None
+        self._refresh_feeds()
+
+    def _send_changes(self, changes: Iterable[Change]) -> None:
+        for feed, change in changes:
+            if feed in self._watched and self._on_change is not None:
+                self._on_change(feed, change)
 
     def _queue_restored(self) -> None:
         # The queue keeps events during a short interruption, so only a lost queue is reported.

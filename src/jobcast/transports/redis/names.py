@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
+from urllib.parse import quote
+from zlib import crc32
 
 from msgspec import Struct
 
+from jobcast.feeds import ALL
 from jobcast.transports.prefix import DEFAULT_PREFIX
 
 
@@ -22,6 +25,26 @@ class Keys(NamedTuple):
         return cls(stem + "state", stem + "lines", stem + "live")
 
 
+ALL_SHARDS: Final = 16  # of the feed ``all``, so that no cluster node has every job's changes
+
+
+class FeedKeys(NamedTuple):
+    """The keys and the channel of a feed, or of a shard of ``all``, in one cluster slot.
+
+    The names of owners and tags are percent-encoded: they may have braces, spaces and line breaks.
+    """
+
+    order: str
+    jobs: str
+    ended: str
+    channel: str
+
+    @classmethod
+    def of(cls, feed: str, prefix: str = DEFAULT_PREFIX) -> FeedKeys:
+        stem = f"{prefix}:feed:{{{quote(feed, safe='')}}}:"
+        return cls(stem + "index", stem + "jobs", stem + "ended", stem + "changes")
+
+
 class Names(Struct, frozen=True):
     """The names of keys and channels in the deployment with this prefix."""
 
@@ -30,6 +53,16 @@ class Names(Struct, frozen=True):
     def of(self, job_id: str) -> Keys:
         """Return the keys and the channel of a job."""
         return Keys.of(job_id, self.prefix)
+
+    def feed_of(self, feed: str, job_id: str) -> FeedKeys:
+        """Return the keys of the part of a feed that may have the job."""
+        shard = f"{ALL}.{crc32(job_id.encode()) % ALL_SHARDS}"
+        return FeedKeys.of(shard if feed == ALL else feed, self.prefix)
+
+    def parts_of(self, feed: str) -> list[FeedKeys]:
+        """Return the keys of all parts of a feed."""
+        parts = [f"{ALL}.{shard}" for shard in range(ALL_SHARDS)] if feed == ALL else [feed]
+        return [FeedKeys.of(part, self.prefix) for part in parts]
 
     @property
     def bus(self) -> str:

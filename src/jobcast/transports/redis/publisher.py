@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+import weakref
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,9 +22,11 @@ from jobcast.errors import PublishFailed
 from jobcast.transports.base import Outgoing, Predecessor, Retention
 from jobcast.transports.leases import Lease
 from jobcast.transports.prefix import DEFAULT_PREFIX
+from jobcast.transports.redis.feed_writer import FeedWriter
 from jobcast.transports.redis.leases import release_leases, renew_leases
 from jobcast.transports.redis.lua import script
 from jobcast.transports.redis.names import Keys, Names
+from jobcast.transports.redis.nodes import group_by_node, reload_slots
 from jobcast.transports.redis.refusals import (
     describe_error,
     is_caused_by_the_events,
@@ -186,6 +189,8 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         self._server_info: dict[str, _ServerInfo] = {}  # by the name of the cluster node
         self._positions: OrderedDict[str, Position] = OrderedDict()  # by job id, from the answers
         self.publisher_id = secrets.token_hex(6)
+        self._feeds = FeedWriter(self._servers, self._names, self._retention)
+        weakref.finalize(self, self._feeds.stop)
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
         """Store and send the events in one round trip to each server.
@@ -194,10 +199,12 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             PublishFailed: some or all events could not be stored.
         """
         unsent: list[Outgoing] = []
+        handled: list[Outgoing] = []
         problem: Exception | None = None
         held: Exception | None = None
         for call, answer in self._send(list(calls(batch, self._names))):
             if not isinstance(answer, Exception):
+                handled += call.events
                 continue
             if is_caused_by_the_events(answer):
                 # Another attempt would fail too, and hold up all later events.
@@ -211,8 +218,11 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
                 held = held or answer
             else:
                 problem = problem or answer
+        # Dropped events count too: the process that stored others may have ended before it wrote
+        # the feeds.
+        self._feeds.mark(handled)
         if problem is not None:
-            self._reload_cluster()
+            self._reload_slots()
             raise PublishFailed(describe_error(problem), unsent) from problem
         if held is not None:
             raise PublishFailed(str(held), unsent, held=True) from held
@@ -263,13 +273,14 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         return [*dict.fromkeys(found)]
 
     def close(self) -> None:
+        self._feeds.close()
         if self._client is not None:
             self._client.close()
 
     def _send(self, all_calls: Sequence[Call]) -> list[tuple[Call, Any]]:
         """Send the calls, and return each with its answer or exception."""
         try:
-            by_node = self._by_node(all_calls)
+            by_node = group_by_node(self._connected(), all_calls, lambda call: call.keys.state)
         except REDIS_ERRORS as exc:
             return [(call, exc) for call in all_calls]
         answered: list[tuple[Call, Any]] = []
@@ -279,18 +290,6 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             except REDIS_ERRORS as exc:
                 answered += [(call, exc) for call in to_send]
         return answered
-
-    def _by_node(self, to_send: Sequence[Call]) -> dict[str, tuple[redis.Redis, list[Call]]]:
-        client = self._connected()
-        if not isinstance(client, RedisCluster):
-            return {"": (client, list(to_send))}
-        grouped: dict[str, tuple[redis.Redis, list[Call]]] = {}
-        for call in to_send:
-            node = client.get_node_from_key(call.keys.state)
-            if node.name not in grouped:
-                grouped[node.name] = client.get_redis_connection(node), []
-            grouped[node.name][1].append(call)
-        return grouped
 
     def _run(self, name: str, client: redis.Redis, to_send: Sequence[Call]) -> list[Any]:
         known = self._server_info.get(name)
@@ -348,13 +347,9 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             self._client = self.redis
         return self._client
 
-    def _reload_cluster(self) -> None:
-        """Reload the slots of a cluster, after an error that may come from outdated ones."""
-        if isinstance(self._client, RedisCluster):
-            try:
-                self._client.nodes_manager.initialize()
-            except REDIS_ERRORS as exc:
-                logger.debug("could not reload the slots of the cluster: %s", exc)
+    def _reload_slots(self) -> None:
+        if self._client is not None:
+            reload_slots(self._client)
 
     def _redis_connect(self) -> None:
         self.redis = self._servers.client()

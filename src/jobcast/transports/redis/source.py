@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-import socketio
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, SlotNotCoveredError
@@ -17,12 +16,15 @@ from redis.exceptions import RedisError, SlotNotCoveredError
 from jobcast.aio import BackgroundTasks, Backoff, LoopChange, LoopLock, cancel_and_wait
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JobInfo
-from jobcast.transports.base import Message, Outgoing, Retention, Snapshot
+from jobcast.feeds import JobSummary
+from jobcast.transports.base import FeedChange, Message, Outgoing, Retention, Snapshot
 from jobcast.transports.canary import Canary, NotReceiving
 from jobcast.transports.leases import Finding, LeaseTimeouts
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.redis.batcher import ScriptBatcher
 from jobcast.transports.redis.codec import parse_messages
+from jobcast.transports.redis.feed_reader import FeedReader
+from jobcast.transports.redis.feed_scripts import FeedCalls, parse_changes
 from jobcast.transports.redis.history import History
 from jobcast.transports.redis.leases import acknowledge_findings, scan_leases
 from jobcast.transports.redis.names import Names
@@ -37,7 +39,6 @@ from jobcast.transports.redis.servers import (
 )
 from jobcast.transports.redis.subscriber import Subscriber, close_all
 from jobcast.transports.revocations import Revocation
-from jobcast.transports.socketio_managers import AsyncJobEventManagerMixin
 
 SUBSCRIBE_TIMEOUT: Final = 5.0  # seconds until a subscription has to be confirmed
 FIRST_DELAY: Final = 0.05  # seconds before the first attempt to reconnect
@@ -74,7 +75,9 @@ class RedisSource:
         )
         self._publishing = LoopLock()
         self._servers = Servers.at(url, options)
+        self._feed_calls = FeedCalls(self._names, retention or Retention(), self._servers.sharded)
         self._on_revocation: Callable[[Revocation], None] | None = None
+        self._on_change: Callable[[str, FeedChange], None] | None = None
         self._change = LoopChange()
         self._create_loop_state()
 
@@ -83,10 +86,12 @@ class RedisSource:
         self._client = self._servers.async_client()
         self._batcher = ScriptBatcher(self._client)
         self._history = History(self._client, self._batcher, self._names)
+        self._feeds = FeedReader(self._client, self._batcher, self._history, self._feed_calls)
         self._subscribers: list[Subscriber] = []
         self._canaries: dict[str, str] = {}  # channel: the name of the subscriber that receives it
         self.canary = Canary(self._send_canary, lambda: self.ready)
-        self._jobs: dict[str, str] = {}  # channel: job id
+        # By channel, what handles its messages.
+        self._handlers: dict[str, Callable[[bytes], None]] = {}
         # Cluster only: the number of pending confirmations of SUNSUBSCRIBE for each channel. Any
         # other confirmation means that the slot of the channel has moved.
         self._unsubscribing: Counter[str] = Counter()
@@ -136,7 +141,7 @@ class RedisSource:
         await self._resuming.cancel()
         self._supervisor = None
         self._disconnected(RedisConnectionError("the source is closed"))
-        self._jobs.clear()
+        self._handlers.clear()
         await self._batcher.aclose()
         await self._servers.close(self.client)
         self._publisher.close()
@@ -150,8 +155,14 @@ class RedisSource:
             await self._servers.close(client)
 
     async def subscribe(self, job_id: str) -> None:
-        channel = self._names.of(job_id).channel
-        self._jobs[channel] = job_id
+        handler = partial(self._deliver_messages, job_id)
+        await self._subscribe(self._names.of(job_id).channel, handler)
+
+    async def unsubscribe(self, job_id: str) -> None:
+        await self._unsubscribe(self._names.of(job_id).channel)
+
+    async def _subscribe(self, channel: str, handler: Callable[[bytes], None]) -> None:
+        self._handlers[channel] = handler
         confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(SUBSCRIBE_TIMEOUT):
@@ -163,9 +174,8 @@ class RedisSource:
             confirmed.cancel()
             raise TransportUnavailable(f"could not subscribe to {channel}: {exc!r}") from exc
 
-    async def unsubscribe(self, job_id: str) -> None:
-        channel = self._names.of(job_id).channel
-        self._jobs.pop(channel, None)
+    async def _unsubscribe(self, channel: str) -> None:
+        self._handlers.pop(channel, None)
         if self.ready:
             if self._servers.sharded:
                 self._unsubscribing[channel] += 1
@@ -183,6 +193,22 @@ class RedisSource:
 
     async def info(self, job_id: str) -> JobInfo:
         return await self.history.info(job_id)
+
+    def watch_feeds(self, on_change: Callable[[str, FeedChange], None]) -> None:
+        self._on_change = on_change
+
+    async def subscribe_feed(self, feed: str) -> None:
+        channels = [keys.channel for keys in self._names.parts_of(feed)]
+        handlers = (partial(self._deliver_changes, feed, channel) for channel in channels)
+        await asyncio.gather(*map(self._subscribe, channels, handlers))
+
+    async def unsubscribe_feed(self, feed: str) -> None:
+        for keys in self._names.parts_of(feed):
+            await self._unsubscribe(keys.channel)
+
+    async def read_feed(self, feed: str) -> list[JobSummary]:
+        self._enter_loop()
+        return await self._feeds.read(feed)
 
     async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
         return await scan_leases(self.client, self._names, self._publisher.publisher_id, terms)
@@ -237,7 +263,7 @@ class RedisSource:
             self._unsubscribing.clear()
             self._canaries = self._canary_channels()
             self.canary.watch(self._canaries.values())
-            channels = [*self._canaries, *self._jobs]
+            channels = [*self._canaries, *self._handlers]
             self._unconfirmed = {self._names.bus, self._names.revocations, *channels}
             tasks = [asyncio.create_task(subscriber.run()) for subscriber in subscribers]
             tasks.append(asyncio.create_task(self._subscribe_all(channels)))
@@ -341,14 +367,29 @@ class RedisSource:
             revocation = parse_revocation(channel, data)
             if revocation is not None and self._on_revocation is not None:
                 self._on_revocation(revocation)
-        elif (job_id := self._jobs.get(channel)) is not None:
-            try:
-                messages = parse_messages(data)
-            except ValueError:
-                logger.warning("ignored a message on %s that is not jobcast's", channel)
-                return
-            for message in messages:
-                self._on_message(job_id, message)
+        elif (handler := self._handlers.get(channel)) is not None:
+            handler(data)
+
+    def _deliver_messages(self, job_id: str, data: bytes) -> None:
+        try:
+            messages = parse_messages(data)
+        except ValueError:
+            logger.warning(
+                "ignored a message on %s that is not jobcast's", self._names.of(job_id).channel
+            )
+            return
+        for message in messages:
+            self._on_message(job_id, message)
+
+    def _deliver_changes(self, feed: str, channel: str, data: bytes) -> None:
+        try:
+            changes = parse_changes(data)
+        except ValueError:
+            logger.warning("ignored a message on %s that is not jobcast's", channel)
+            return
+        if self._on_change is not None:
+            for change in changes:
+                self._on_change(feed, change)
 
     def _confirm(self, channel: str, interrupted: bool) -> None:
         waiting = self._confirmations.get(channel)
@@ -372,7 +413,7 @@ class RedisSource:
         due = self._unsubscribing.pop(channel, 0)
         if due > 1:
             self._unsubscribing[channel] = due - 1
-        elif not due and (channel in self._jobs or channel in self._canaries):
+        elif not due and (channel in self._handlers or channel in self._canaries):
             # The node sent this without a request, because it no longer serves the slot.
             raise ChannelMoved(f"{channel} is served by another node now")
 
@@ -383,40 +424,6 @@ class RedisSource:
                 if not confirmed.done():
                     confirmed.set_exception(TransportUnavailable(str(exc)))
         self._confirmations.clear()
-
-
-class RedisClientManager(AsyncJobEventManagerMixin, socketio.AsyncRedisManager):
-    """A ``socketio.AsyncRedisManager`` with a :class:`RedisSource` for the jobs' events."""
-
-    source: RedisSource
-
-    def __init__(
-        self,
-        url: str = "redis://localhost:6379/0",
-        *,
-        retention: Retention | None = None,
-        prefix: str = DEFAULT_PREFIX,
-        redis_options: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(url, channel=Names(prefix).bus)
-        self.source = RedisSource(url, redis_options, retention, prefix)
-
-    async def publish_event(self, outgoing: Outgoing) -> None:
-        await self.source.publish([outgoing])
-
-    async def _publish(self, data: dict[str, Any]) -> None:
-        self._redis_connect()  # in the running loop
-        await super()._publish(data)
-
-    def _redis_connect(self) -> None:
-        # All writes share one connection pool.
-        self.redis = self.source.client
-        self.connected = True
-
-    async def _listen(self) -> AsyncIterator[bytes]:
-        # python-socketio's own listener would use a second connection, and back off for a minute.
-        while True:
-            yield await self.source.bus.get()
 
 
 def _node_name(client: RedisCluster, channel: str) -> str:

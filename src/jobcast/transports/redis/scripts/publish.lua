@@ -14,6 +14,8 @@
 -- the seq of the line before it (d). If the line before the oldest one has a seq, it was trimmed or
 -- evicted. 'trimmed' is the latest seq among the statuses, and the events of former runs, that were
 -- removed. 'logged' is the seq of the latest log line. 'info' is the description of the job as JSON.
+-- 'began' is the timestamp of the first event. 'former' is a JSON list of feeds that the job was in and
+-- has to leave, because its id has been used again.
 --
 -- ARGV: 1 publisher
 --       2 follows: the number of the publisher's event before these, or 0
@@ -39,6 +41,7 @@ local JUMP = 1000000
 local REMEMBERED = 32 * 13 -- characters: ids of past runs
 local PUBLISHERS = 32 -- whose latest numbers are remembered
 local MAX_TAGS = 10
+local MAX_FORMER = 33 -- feeds that the job has to leave
 local MAX_TRANSIT = 3600 -- seconds that an event may take to reach the store
 
 local time = redis.call('TIME')
@@ -86,6 +89,10 @@ local has_new = last == 0 or last > stored_number
 local function keep(name, value)
     fields[#fields + 1] = name
     fields[#fields + 1] = value
+end
+
+local function timestamp_of(head)
+    return string.match(head, '"timestamp":"([^"]+)"') or ''
 end
 
 local function new_epoch()
@@ -137,6 +144,20 @@ if after ~= '' and (first == 0 or first > stored_number) then
     end
 end
 
+-- Returns the feeds that the job has to leave: those of its owner, if given, and of its tags.
+local function former_feeds(its_owner)
+    local stored = redis.call('HMGET', state_key, 'former', 'info')
+    local feeds = stored[1] and cjson.decode(stored[1]) or {}
+    feeds[#feeds + 1] = its_owner and 'owner:' .. its_owner
+    for _, tag in ipairs(stored[2] and cjson.decode(stored[2]).tags or {}) do
+        feeds[#feeds + 1] = 'tag:' .. tag
+    end
+    while #feeds > MAX_FORMER do
+        table.remove(feeds, 1)
+    end
+    return #feeds > 0 and cjson.encode(feeds) or nil
+end
+
 -- Another owner's record: a newer run begins a new record, and all other events are dropped.
 local is_foreign = owner ~= '' and record[9] and owner ~= record[9]
 local takes_over = is_foreign and standing == 'newer' and has_new
@@ -163,14 +184,17 @@ end
 
 if not epoch then
     -- Existing data is another owner's, or events whose record was evicted.
+    local former = takes_over and former_feeds(record[9])
     redis.call('DEL', state_key, lines_key)
     epoch, state = new_epoch(), 'pending'
     seq, runs, logged = 0, 0, 0
     keep('epoch', epoch)
     keep('node', node)
+    keep('began', timestamp_of(ARGV[FIRST + 3]))
     if takes_over then
         keep('past', past_ids)
         keep('numbers', numbers)
+        keep('former', former)
     end
     if owner ~= '' then
         keep('owner', owner)
@@ -265,6 +289,11 @@ for i = FIRST, #ARGV, 4 do
             progress, late = nil, 0
             redis.call('HDEL', state_key, 'progress')
             if has_ended then
+                local former = former_feeds()
+                if former then
+                    keep('former', former)
+                end
+                keep('began', timestamp_of(head))
                 redis.call('HDEL', state_key, 'info')
                 redis.call('DEL', lines_key)
                 history_start, cleared = seq, logged

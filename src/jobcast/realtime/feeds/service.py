@@ -1,0 +1,320 @@
+"""The requests of clients about feeds, and their rights to them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from msgspec import UNSET, Struct
+
+from jobcast.errors import InvalidMessage
+from jobcast.events import Refusal
+from jobcast.feeds import (
+    FEED_PAGE,
+    MINE,
+    NO_FILTER,
+    OWNER_PREFIX,
+    FeedFilter,
+    FeedLeft,
+    JoinFeed,
+    JoinFeedAccepted,
+    LeaveFeed,
+    LeaveFeedAccepted,
+    is_feed,
+)
+from jobcast.protocol import ServerMessage
+from jobcast.realtime import metrics
+from jobcast.realtime.authorization import Authorizer
+from jobcast.realtime.connection.frames import FrameBatch, notice
+from jobcast.realtime.connection.refusals import shown
+from jobcast.realtime.connections import Connection, Connections
+from jobcast.realtime.feeds.follower import FeedFollower
+from jobcast.realtime.feeds.listing import Place
+from jobcast.realtime.feeds.pages import page_json, snapshot_packet
+from jobcast.realtime.feeds.rooms import FeedRooms
+from jobcast.realtime.feeds.sender import FeedSender
+from jobcast.realtime.requests import NOT_AUTHENTICATED, Requests
+from jobcast.realtime.rights import FEED_NOT_ALLOWED, NotAllowed, SubjectRights
+from jobcast.settings import Settings
+from jobcast.targets import LIST, FeedTarget
+from jobcast.tokens import Subject
+
+MAX_FEEDS: Final = 16  # feeds that one connection may follow
+
+UNAVAILABLE: Final = Refusal(
+    code="feeds_unavailable",
+    message="this server has no feeds: its transport has none, or JOBCAST_FEED_SIZE is 0",
+)
+TOO_MANY: Final = Refusal(
+    code="too_many_feeds", message=f"a connection may follow {MAX_FEEDS} feeds"
+)
+
+logger = logging.getLogger(__name__)
+
+
+class FeedQuery(Struct, frozen=True):
+    """A request for one page of a feed."""
+
+    feed: str
+    wanted: FeedFilter
+    limit: int
+    after: Place | None = None
+
+
+class FeedService:
+    """The feeds that connections follow.
+
+    Args:
+        rooms: the feeds of the process.
+        settings: the limits.
+        authorizer: checks a subject's right.
+        rights: checks the rights of several connections.
+        connections: the connections of the process.
+        requests: refuses requests.
+        send: sends a message to a connection.
+        check_revocations: raises TokenError for a subject whose token was revoked.
+        namespace: the Socket.IO namespace of the packets.
+    """
+
+    def __init__(
+        self,
+        rooms: FeedRooms,
+        settings: Settings,
+        authorizer: Authorizer,
+        rights: SubjectRights,
+        connections: Connections,
+        requests: Requests,
+        send: Callable[[Connection, ServerMessage], None],
+        check_revocations: Callable[[Subject], Awaitable[None]],
+        namespace: str,
+    ) -> None:
+        self._rooms = rooms
+        self._settings = settings
+        self._authorizer = authorizer
+        self._rights = rights
+        self._connections = connections
+        self._requests = requests
+        self._send = send
+        self._check_revocations = check_revocations
+        self._namespace = namespace
+
+    @property
+    def are_available(self) -> bool:
+        """Whether the server has feeds."""
+        return self._rooms.are_available
+
+    # --- requests ---------------------------------------------------------------------------------
+
+    async def join(self, connection: Connection, request: JoinFeed) -> JoinFeedAccepted | Refusal:
+        """Let a connection follow a feed, if its subject may: send pages, then the changes.
+
+        Raises:
+            NotAllowed: the subject may not list the feed.
+            InvalidMessage: the request asks for older jobs of a feed that is not joined.
+            TransportUnavailable: the feed cannot be read.
+            FunctionFailed, FunctionTimeout: ``JOBCAST_AUTHORIZE`` did not decide.
+        """
+        opened = await self.open(connection, request)
+        if isinstance(opened, Refusal):
+            return opened
+        await self.send_pages(connection, opened, request)
+        if connection.ended:
+            return NOT_AUTHENTICATED
+        if not self._is_joined(connection, opened):
+            raise NotAllowed(FEED_NOT_ALLOWED)
+        return JoinFeedAccepted(feed=request.feed, total=opened.room.listing.total(opened.wanted))
+
+    async def open(self, connection: Connection, request: JoinFeed) -> FeedFollower | Refusal:
+        """Return the follower for a request, which gets its pages from :meth:`send_pages`.
+
+        Raises:
+            NotAllowed, InvalidMessage, TransportUnavailable, FunctionFailed, FunctionTimeout: see
+                :meth:`join`.
+        """
+        name = request.feed
+        follower = self._follower_of(connection, name)
+        if request.after is not UNSET and follower is None:
+            raise InvalidMessage("join_feed", f"join {name} before asking for older jobs")
+        if follower is None and connection.feeds and len(connection.feeds.followers) >= MAX_FEEDS:
+            raise NotAllowed(TOO_MANY)
+        try:
+            feed = await self.check(connection.subject, name)
+        except BaseException:
+            self._leave(connection, name)
+            raise
+        retry_after = await connection.budget.afford_history(f"feed {name}")
+        if retry_after is not None:
+            return self._requests.limited("join_feed", connection.sid, retry_after)
+        if request.after is not UNSET and follower is not None:
+            return follower
+        # A repeated join starts over.
+        self._leave(connection, name)
+        return await self._follow(connection, request, feed)
+
+    async def check(self, subject: Subject, name: str) -> str:
+        """Return the feed's name in the store if a subject may list the feed.
+
+        Raises:
+            NotAllowed: the subject may not list the feed, or there are no feeds.
+            TokenError: the subject's token was revoked since its verification.
+            TransportUnavailable: the process does not know the revoked tokens yet.
+            FunctionFailed, FunctionTimeout: ``JOBCAST_AUTHORIZE`` did not decide.
+        """
+        if not self.are_available:
+            raise NotAllowed(UNAVAILABLE)
+        await self._check_revocations(subject)
+        feed = _stored_name(name, subject)
+        if feed is None or not await self._may_list(subject, name):
+            raise NotAllowed(FEED_NOT_ALLOWED)
+        return feed
+
+    async def leave(self, connection: Connection, request: LeaveFeed) -> LeaveFeedAccepted:
+        """Stop following a feed."""
+        if self._leave(connection, request.feed):
+            logger.info("left feed %s: sub=%s", shown(request.feed), shown(connection.subject.sub))
+        return LeaveFeedAccepted(feed=request.feed)
+
+    def leave_all(self, connection: Connection) -> None:
+        """Stop following every feed, because a connection has ended."""
+        if connection.feeds is not None:
+            for name in list(connection.feeds.followers):
+                self._leave(connection, name)
+
+    async def send_pages(
+        self, connection: Connection, follower: FeedFollower, request: JoinFeed
+    ) -> None:
+        """Send the newest jobs of a feed, or those after a place, and allow changes afterwards.
+
+        A page is sent when the client has read most of the previous ones. Jobs that change
+        meanwhile are in the page as they are then, or follow the last page.
+
+        Raises:
+            InvalidMessage: the place is invalid.
+        """
+        after = None if request.after is UNSET else Place.parse(request.after)
+        follower.is_paging = True
+        try:
+            await self._send_pages(connection, follower, after, request.limit)
+        finally:
+            follower.is_paging = False
+            if follower.has_pending and self._is_joined(connection, follower):
+                follower.sender.wake()
+
+    async def page(self, subject: Subject, query: FeedQuery) -> bytes:
+        """Return a page of a feed as JSON.
+
+        Raises:
+            NotAllowed, TransportUnavailable, FunctionFailed, FunctionTimeout: see :meth:`check`.
+        """
+        feed = await self.check(subject, query.feed)
+        async with self._rooms.use(feed) as room:
+            page = room.listing.page(query.wanted, query.after, query.limit)
+            return page_json(query.feed, page, room.listing.total(query.wanted))
+
+    # --- rights -----------------------------------------------------------------------------------
+
+    async def review(self, connection: Connection) -> None:
+        """Leave the feeds that a connection's token does not allow.
+
+        Raises:
+            FunctionFailed, FunctionTimeout: ``JOBCAST_AUTHORIZE`` did not decide.
+        """
+        followers = {} if connection.feeds is None else dict(connection.feeds.followers)
+        allowed = await asyncio.gather(
+            *(self._may_list(connection.subject, name) for name in followers)
+        )
+        for follower, is_allowed in zip(followers.values(), allowed, strict=True):
+            if not is_allowed and self._is_joined(connection, follower):
+                self._right_ended(connection, follower.feed, FEED_NOT_ALLOWED)
+
+    async def reauthorize(self) -> None:
+        """Check the rights to all followed feeds. Those who may not list one any more leave it."""
+        followed: defaultdict[str, list[str]] = defaultdict(list)
+        for connection in self._connections:
+            for name in () if connection.feeds is None else connection.feeds.followers:
+                if name != MINE:
+                    followed[name].append(connection.sid)
+        for name, sids in followed.items():
+            refused = await self._rights.refused(FeedTarget(name=name), sids)
+            for sid, refusal in refused.items():
+                connected = self._connections.get(sid)
+                if connected is not None and self._follower_of(connected, name) is not None:
+                    self._right_ended(connected, name, refusal)
+
+    async def _may_list(self, subject: Subject, name: str) -> bool:
+        if name == MINE:  # no rule is asked: a job of the feed is the subject's own
+            return True
+        return await self._authorizer.allows(subject, LIST, FeedTarget(name=name))
+
+    def _right_ended(self, connection: Connection, name: str, refusal: Refusal) -> None:
+        self._leave(connection, name)
+        self._send(connection, FeedLeft(feed=name, code=refusal.code, message=refusal.message))
+        connection.left_feed(name)
+        logger.info(
+            "left feed %s: sub=%s may no longer list it (%s)",
+            shown(name), shown(connection.subject.sub), refusal.code,
+        )  # fmt: skip
+
+    # --- followers --------------------------------------------------------------------------------
+
+    async def _follow(
+        self, connection: Connection, request: JoinFeed, feed: str
+    ) -> FeedFollower | Refusal:
+        async with self._rooms.use(feed) as room:
+            if connection.ended:
+                return NOT_AUTHENTICATED
+            if connection.feeds is None:
+                connection.feeds = FeedSender(connection, self._settings, self._namespace)
+            wanted = NO_FILTER if request.filter is UNSET else request.filter
+            follower = FeedFollower(request.feed, room, wanted, connection.feeds)
+            follower.is_paging = True  # until the caller has sent the pages
+            connection.feeds.followers[request.feed] = follower
+            self._rooms.follow(follower)
+        logger.info("joined feed %s: sub=%s", shown(request.feed), shown(connection.subject.sub))
+        return follower
+
+    def _leave(self, connection: Connection, name: str) -> bool:
+        """Stop following a feed. Return False if the connection did not follow it."""
+        follower = self._follower_of(connection, name)
+        if follower is None:
+            return False
+        follower.sender.remove(name)
+        self._rooms.leave(follower)
+        return True
+
+    def _follower_of(self, connection: Connection, name: str) -> FeedFollower | None:
+        return None if connection.feeds is None else connection.feeds.followers.get(name)
+
+    def _is_joined(self, connection: Connection, follower: FeedFollower) -> bool:
+        return self._follower_of(connection, follower.feed) is follower
+
+    async def _send_pages(
+        self, connection: Connection, follower: FeedFollower, after: Place | None, limit: int
+    ) -> None:
+        history_before, reset = connection.history, after is None
+        while True:
+            await connection.drained()
+            if not self._is_joined(connection, follower):
+                return
+            page = follower.next_page(after, min(limit, FEED_PAGE))
+            limit -= len(page.entries)
+            is_last = page.end is None or limit <= 0
+            packet = snapshot_packet(follower.feed, page, reset=reset, last=is_last)
+            batch = FrameBatch([notice(packet)], namespace=self._namespace)
+            connection.send_history(batch)
+            metrics.FEED_DELIVERED.inc(len(page.entries))
+            if is_last:
+                break
+            after, reset = page.end, False
+        connection.budget.charge_history(connection.history - history_before)
+
+
+def _stored_name(name: str, subject: Subject) -> str | None:
+    """Return the name that a feed has in the store; None if the store can have no such feed."""
+    feed = OWNER_PREFIX + subject.sub if name == MINE else name
+    # The store encodes names as UTF-8, which has no lone surrogates.
+    is_text = feed.encode("utf-8", "replace").decode() == feed
+    return feed if is_text and is_feed(feed) else None

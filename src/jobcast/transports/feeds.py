@@ -1,0 +1,221 @@
+"""What all transports with feeds share: summaries of records, their order, and their throttle."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from heapq import heappop, heappush
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from jobcast.events import LOG, PROGRESS, TERMINAL_STATES, Cursor, JobInfo, Time
+from jobcast.feeds import JobSummary
+from jobcast.transports.base import Outgoing
+
+PROGRESS_INTERVAL: Final = 1.0  # seconds between two summaries of a job that only reports progress
+MAX_DIRTY: Final = 10_000  # jobs whose summaries wait to be written
+MESSAGE_LIMIT: Final = 256  # characters of a message in a summary
+
+_TIMESTAMP: Final = re.compile(r'"timestamp":"([^"]+)"')
+_PREFIX: Final = len("42")
+
+logger = logging.getLogger(__name__)
+
+
+class _Event(Struct):
+    """The fields of an event that a summary depends on."""
+
+    timestamp: Time
+    status: str = ""
+    attempt: int | UnsetType = UNSET
+    run: int | UnsetType = UNSET
+    percentage: float | UnsetType | None = UNSET
+    message: str | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+
+
+_decoder = msgspec.json.Decoder(tuple[str, _Event])
+
+
+def timestamp_of(head: str) -> str:
+    """Return the timestamp in an encoded event; an empty text if there is none.
+
+    >>> timestamp_of('42["job_log",{"job_id":"7","timestamp":"2026-01-01T00:00:00Z"')
+    '2026-01-01T00:00:00Z'
+    """
+    found = _TIMESTAMP.search(head)
+    return found[1] if found else ""
+
+
+def summarize(
+    job_id: str, position: Cursor, state: str, info: JobInfo, began: str, packets: Iterable[str]
+) -> JobSummary:
+    """Return the summary of a job.
+
+    Args:
+        job_id: the job's id.
+        position: the epoch of the record, and its latest seq.
+        state: the state of the job.
+        info: the description of the job.
+        began: the timestamp of the record's first event.
+        packets: statuses, terminal events and the latest progress, ordered by seq. Those before the
+            latest run began are not needed.
+
+    Raises:
+        ValueError: a packet is not one of an event.
+    """
+    fold = _Fold()
+    for packet in packets:
+        fold.add(*_decoder.decode(packet[_PREFIX:]))
+    if state not in TERMINAL_STATES:
+        fold.fields.pop("ended_at", None)
+    described = {name: value for name, value in info.fields.items() if name != "created_at"}
+    return JobSummary(
+        job_id=job_id,
+        epoch=position.epoch,
+        seq=position.seq,
+        status=state,
+        created_at=info.created_at or msgspec.convert(began, Time, strict=False),
+        **{**described, **fold.fields},
+    )
+
+
+class _Fold:
+    """The fields of a summary that come from the events of a job."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, Any] = {}
+        self._run: int | UnsetType | None = None  # the number of the latest run
+
+    def add(self, name: str, event: _Event) -> None:
+        match name:
+            case "job_status":
+                self._add_status(event)
+            case "job_progress":
+                self._set(percentage=event.percentage, message=event.message)
+            case "job_complete":
+                self._set(ended_at=event.timestamp)
+            case "job_error":
+                self._set(ended_at=event.timestamp, message=event.message, reason=event.reason)
+
+    def _add_status(self, event: _Event) -> None:
+        if event.status == "queued":
+            self.fields, self._run = {}, None
+        elif event.status == "started" and (event.run is UNSET or event.run != self._run):
+            self.fields, self._run = {"started_at": event.timestamp}, event.run
+        if event.message is not UNSET:
+            self._set(message=event.message)
+        if event.attempt is not UNSET:
+            self._set(attempt=event.attempt)
+
+    def _set(self, **fields: Any) -> None:
+        self.fields |= fields
+        message = self.fields.get("message")
+        if message and len(message) > MESSAGE_LIMIT:
+            self.fields["message"] = message[: MESSAGE_LIMIT - 1] + "…"
+
+
+def newest_first(jobs: Iterable[JobSummary]) -> list[JobSummary]:
+    """Return the jobs in the order of feeds: the latest ``created_at`` first, then by id."""
+    by_id = sorted(jobs, key=lambda job: job.job_id)
+    return sorted(by_id, key=lambda job: job.created_at, reverse=True)
+
+
+def changes_of(batch: Iterable[Outgoing]) -> dict[str, bool]:
+    """Return the jobs whose summaries a batch may change, and whether to write each at once."""
+    jobs: dict[str, bool] = {}
+    for outgoing in batch:
+        if outgoing.kind != LOG:
+            at_once = outgoing.kind != PROGRESS
+            jobs[outgoing.job_id] = at_once or jobs.get(outgoing.job_id, False)
+    return jobs
+
+
+class DirtyJobs:
+    """The jobs whose summaries have to be written: at once, or for progress at intervals.
+
+    Not thread-safe.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, max_dirty: int = MAX_DIRTY
+    ) -> None:
+        self._clock = clock
+        self._max_dirty = max_dirty
+        self._due: dict[str, float] = {}  # by job, when its summary has to be written
+        self._at_once: set[str] = set()  # jobs with more than progress
+        self._queue: list[tuple[float, str]] = []  # a heap; entries that differ from _due are void
+        self._written: OrderedDict[str, float] = OrderedDict()  # by job, in the last interval
+        self._has_warned = False
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def mark(self, jobs: Mapping[str, bool]) -> None:
+        """Note that summaries may have changed, and whether to write each at once."""
+        now = self._clock()
+        for job_id, at_once in jobs.items():
+            written = self._written.get(job_id, float("-inf"))
+            due = now if at_once else max(now, written + PROGRESS_INTERVAL)
+            self._set_due(job_id, due, at_once)
+
+    def postpone(self, job_id: str, delay: float) -> None:
+        """Note that a summary could not be written, and has to be after some seconds."""
+        self._set_due(job_id, self._clock() + delay, at_once=True)
+
+    def take(self) -> dict[str, bool]:
+        """Return the jobs whose summaries are due, and whether they have more than progress.
+
+        They count as written.
+        """
+        now = self._clock()
+        while self._written and next(iter(self._written.values())) <= now - PROGRESS_INTERVAL:
+            self._written.popitem(last=False)
+        jobs: dict[str, bool] = {}
+        while self._queue and self._queue[0][0] <= now:
+            due, job_id = heappop(self._queue)
+            if self._due.get(job_id) == due:
+                jobs[job_id] = self._forget(job_id)
+                self._written[job_id] = now
+                self._written.move_to_end(job_id)
+        return jobs
+
+    def take_all(self) -> list[str]:
+        """Return all jobs, whether their summaries are due or not."""
+        jobs, self._due, self._queue = [*self._due], {}, []
+        self._at_once.clear()
+        return jobs
+
+    @property
+    def due_in(self) -> float | None:
+        """Seconds until the next summary is due; None if no job is dirty."""
+        return max(0.0, self._queue[0][0] - self._clock()) if self._due else None
+
+    def _set_due(self, job_id: str, due: float, at_once: bool) -> None:
+        if at_once:
+            self._at_once.add(job_id)
+        if due < self._due.get(job_id, float("inf")):
+            self._due[job_id] = due
+            heappush(self._queue, (due, job_id))
+            if len(self._due) > self._max_dirty:
+                self._drop_oldest()
+
+    def _forget(self, job_id: str) -> bool:
+        del self._due[job_id]
+        at_once = job_id in self._at_once
+        self._at_once.discard(job_id)
+        return at_once
+
+    def _drop_oldest(self) -> None:
+        self._forget(next(iter(self._due)))
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "the feeds of more than %d jobs could not be written; the oldest changes are"
+                " dropped, and feeds show them after the jobs' next events", self._max_dirty,
+            )  # fmt: skip

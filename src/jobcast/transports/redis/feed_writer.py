@@ -1,0 +1,226 @@
+"""Writes the feeds of the jobs that a process publishes, in a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence, Set
+from itertools import chain, groupby
+from typing import Any, Final, TypeVar
+
+from jobcast.aio import Backoff
+from jobcast.bell import Bell
+from jobcast.transports.base import Outgoing, Retention
+from jobcast.transports.feeds import DirtyJobs, changes_of
+from jobcast.transports.redis.feed_scripts import FeedCalls, RecordSummary, ScriptCall
+from jobcast.transports.redis.names import Names
+from jobcast.transports.redis.nodes import reload_slots, subscribed
+from jobcast.transports.redis.refusals import describe_error, is_caused_by_the_events
+from jobcast.transports.redis.script_runner import run_scripts
+from jobcast.transports.redis.servers import REDIS_ERRORS, Client, Servers
+
+LINGER: Final = 0.05  # seconds to collect further changes before writing
+AT_ONCE: Final = 100  # jobs per round trip
+MAX_BATCHES: Final = 1000  # published batches that the thread has not looked at
+MAX_REMEMBERED: Final = 10_000  # jobs
+FIRST_DELAY: Final = 1.0  # seconds after a failure
+LONGEST_DELAY: Final = 30.0  # seconds between two attempts at most
+CLOSE_TIMEOUT: Final = 2.0  # seconds that the end of a process waits at most
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class FeedWriter:
+    """Reads the summaries of published jobs, and writes them to their feeds.
+
+    The publisher only notes which jobs have changed, without a lock. A slow or broken feed thereby
+    delays no event. Changes that are not written, as after a crash, are repaired when a feed is
+    read.
+    """
+
+    def __init__(self, servers: Servers, names: Names, retention: Retention) -> None:
+        self._servers = servers
+        self._calls = FeedCalls(names, retention, servers.sharded)
+        self._is_enabled = retention.feed_size > 0
+        self._reset()
+
+    def _reset(self) -> None:
+        """Create the state of this process. A fork has no threads, and no connections."""
+        self._pid = os.getpid()
+        self._marks: deque[dict[str, bool]] = deque(maxlen=MAX_BATCHES)
+        self._work = Bell()
+        self._hurry = Bell()
+        self._is_closing = False
+        self._thread: threading.Thread | None = None
+        self._client: Client | None = None
+        self._dirty = DirtyJobs()
+        self._handled: OrderedDict[str, bytes] = OrderedDict()  # former feeds, by job
+        self._channels: OrderedDict[str, Sequence[str]] = OrderedDict()  # of feeds, by running job
+        self._backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
+
+    def mark(self, batch: Sequence[Outgoing]) -> None:
+        """Note that events of these jobs were stored. Any thread may call this; it never blocks."""
+        marks = changes_of(batch) if self._is_enabled else {}
+        if not marks:
+            return
+        if self._pid != os.getpid():
+            self._reset()
+        self._marks.append(marks)
+        if self._thread is None or not self._thread.is_alive():
+            self._is_closing = False
+            self._start()
+        self._work.set()
+
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Write all changes, if the servers answer, and stop.
+
+        Args:
+            timeout: seconds to wait at most.
+        """
+        self.stop()
+        if self._thread is not None and self._pid == os.getpid():
+            self._thread.join(timeout)
+
+    def stop(self) -> None:
+        """Write all changes and stop, without waiting for it."""
+        self._is_closing = True
+        self._hurry.set()
+        self._work.set()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="jobcast-feeds", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as exc:  # there are too many threads, or the interpreter exits
+            logger.debug("could not start the thread that writes feeds: %s", exc)
+        else:
+            self._thread = thread
+
+    def _run(self) -> None:
+        try:
+            while not self._is_closing:
+                self._work.wait(self._dirty.due_in)
+                self._hurry.wait(LINGER)
+                self._collect()
+                self._write(self._wanted(self._dirty.take()))
+            self._collect()
+            self._write(self._dirty.take_all())
+        finally:
+            client, self._client = self._client, None
+            if client is not None:
+                client.close()
+
+    def _collect(self) -> None:
+        while self._marks:
+            self._dirty.mark(self._marks.popleft())
+
+    def _wanted(self, jobs: Mapping[str, bool]) -> list[str]:
+        """Return the jobs to write: those with more than progress, and those with followers.
+
+        A client that follows a feed later reads the progress from the record.
+        """
+        channels = {job_id: self._channels.get(job_id, ()) for job_id in jobs}
+        optional = {job_id for job_id, at_once in jobs.items() if not at_once and channels[job_id]}
+        followed = self._followed({*chain.from_iterable(channels[job_id] for job_id in optional)})
+        return [
+            job_id for job_id in jobs
+            if job_id not in optional or not followed.isdisjoint(channels[job_id])
+        ]  # fmt: skip
+
+    def _followed(self, channels: Set[str]) -> Set[str]:
+        """Return the channels with subscribers; all of them if the servers do not answer."""
+        if not channels:
+            return channels
+        try:
+            return subscribed(self._connected(), channels, sharded=self._servers.sharded)
+        except REDIS_ERRORS as exc:
+            logger.debug("could not look up the followers of feeds: %s", exc)
+            return channels
+
+    def _write(self, jobs: Sequence[str]) -> None:
+        """Write the summaries of some jobs; those that could not be written are dirty again."""
+        for start in range(0, len(jobs), AT_ONCE):
+            some = jobs[start : start + AT_ONCE]
+            try:
+                self._write_some(some)
+            except REDIS_ERRORS as exc:
+                self._failed(dict.fromkeys(some, exc))
+            except Exception as exc:
+                # The thread has to survive any error, or no feed would be written any more.
+                logger.exception("could not write the feeds of %d jobs", len(some))
+                self._failed(dict.fromkeys(some, exc))
+
+    def _write_some(self, jobs: Sequence[str]) -> None:
+        client = self._connected()
+        calls = [self._calls.summary(job_id, self._handled.pop(job_id, b"")) for job_id in jobs]
+        problems: dict[str, Exception] = {}
+        writes: list[tuple[RecordSummary, ScriptCall]] = []
+        for job_id, answer in zip(jobs, run_scripts(client, calls), strict=True):
+            if isinstance(answer, Exception):
+                problems[job_id] = answer
+            elif (record := _parse(job_id, answer)) is not None:
+                writes += ((record, self._calls.write(*change)) for change in record.changes)
+        answers = run_scripts(client, [call for _, call in writes])
+        for (record, _), answer in zip(writes, answers, strict=True):
+            if isinstance(answer, Exception):
+                problems[record.job.job_id] = answer
+        for job_id, written in groupby(writes, lambda write: write[0].job.job_id):
+            if job_id not in problems:
+                self._written([*written])
+        self._failed(problems)
+
+    def _written(self, writes: Sequence[tuple[RecordSummary, ScriptCall]]) -> None:
+        """Remember the feeds of a job, which has one write for each."""
+        record, _ = writes[0]
+        job_id = record.job.job_id
+        _remember(self._handled, job_id, record.former)
+        channels = [call.keys[-1] for _, call in writes]
+        _remember(self._channels, job_id, () if record.job.has_ended else channels)
+
+    def _failed(self, problems: Mapping[str, Exception]) -> None:
+        """Write the summaries of some jobs again later, unless another attempt would fail too."""
+        lasting = [exc for exc in problems.values() if not is_caused_by_the_events(exc)]
+        if not problems:
+            self._backoff.reset()
+            return
+        self._backoff.failed()
+        delay = self._backoff.delay()
+        for job_id, exc in problems.items():
+            if is_caused_by_the_events(exc):
+                logger.error("job %s: Redis refuses its feeds (%s)", job_id, describe_error(exc))
+            else:
+                self._dirty.postpone(job_id, delay)
+        if lasting and self._backoff.failures == 1:
+            logger.warning(
+                "could not write the feeds of %d jobs (%s): retrying; JOBCAST_FEED_SIZE=0 turns"
+                " feeds off", len(lasting), describe_error(lasting[0]),
+            )  # fmt: skip
+        if self._client is not None:
+            reload_slots(self._client)
+
+    def _connected(self) -> Client:
+        if self._client is None:
+            self._client = self._servers.client()
+        return self._client
+
+
+def _remember(values: OrderedDict[str, T], job_id: str, value: T) -> None:
+    """Set the value of a job, or remove it if it is empty."""
+    values.pop(job_id, None)
+    if value:
+        values[job_id] = value
+    if len(values) > MAX_REMEMBERED:
+        values.popitem(last=False)
+
+
+def _parse(job_id: str, answer: Any) -> RecordSummary | None:
+    """Return the summary of a record; None if there is no record, or an invalid one."""
+    try:
+        return RecordSummary.parse(job_id, answer)
+    except ValueError as exc:
+        logger.warning("job %s: no feed has it, because its record is invalid: %s", job_id, exc)
+        return None

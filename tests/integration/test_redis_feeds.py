@@ -1,0 +1,447 @@
+"""Feeds in Redis: crashes between the two writes, writes out of order, and foreign data."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+import redis
+from msgspec import structs
+
+from jobcast.errors import TransportUnavailable
+from jobcast.events import Cursor, JobComplete, JobEvent, now
+from jobcast.feeds import JobSummary
+from jobcast.liveness.monitor import LeaseMonitor
+from jobcast.testing import log, new_job_id, progress, started
+from jobcast.testing.ends import described
+from jobcast.testing.feed_ends import KEPT_IN_FEEDS, FeedEnds, both_feed_ends
+from jobcast.testing.feeds import ended, run_of
+from jobcast.transports import NO_ORIGIN, Origin, Outgoing, Retention, open_publisher
+from jobcast.transports.base import FeedChange, FeedRemoval, SupportsFeeds
+from jobcast.transports.leases import Lease, LeaseTimeouts, SupportsLeaseMonitoring
+from jobcast.transports.redis.feed_scripts import REFUSED, FeedCalls, FeedEntry
+from jobcast.transports.redis.feed_writer import FeedWriter
+from jobcast.transports.redis.names import ALL_SHARDS, Names
+from jobcast.transports.redis.publisher import RedisPublisher
+from jobcast.transports.redis.script_runner import run_scripts
+from jobcast.transports.redis.servers import Servers
+from jobcast.transports.redis.source import RedisSource
+from tests.conftest import Valkey
+from tests.support import TIMEOUT, eventually
+
+FEED = "owner:alice"
+NO_FEEDS = structs.replace(KEPT_IN_FEEDS, feed_size=0)
+
+
+class Deployment(FeedEnds):
+    """Both ends, and what tests do behind their backs."""
+
+    client: redis.Redis
+
+    @property
+    def names(self) -> Names:
+        return Names(self.prefix)
+
+    async def publish_and_crash(self, *events: JobEvent, origin: Origin = NO_ORIGIN) -> None:
+        """Publish events from a process that ends before it writes the feeds."""
+        publisher = open_publisher(self.worker_url, NO_FEEDS, prefix=self.prefix)
+        batch = [Outgoing.of(event, origin) for event in events]
+        await asyncio.to_thread(publisher.publish, batch)
+        await asyncio.to_thread(publisher.close)
+
+    def write(self, change: FeedChange, expected: Cursor | None = None, feed: str = FEED) -> Any:
+        """Write a change, as a process does that has read it from the record some time ago."""
+        call = FeedCalls(self.names, self.retention, False).write(feed, change, expected)
+        [answer] = run_scripts(self.client, [call])
+        return answer
+
+    def stored(self, job_id: str, feed: str = FEED) -> FeedEntry | None:
+        data: Any = self.client.hget(self.names.feed_of(feed, job_id).jobs, job_id)
+        return None if data is None else FeedEntry.parse(data)
+
+
+@pytest.fixture
+async def deployment(valkey: Valkey) -> AsyncIterator[Deployment]:
+    async with both_feed_ends(valkey.url, valkey.url) as ends:
+        with redis.Redis.from_url(valkey.url) as client:
+            fields = {name: getattr(ends, name) for name in FeedEnds.__struct_fields__}
+            yield Deployment(**fields, client=client)
+
+
+def summary(job_id: str, seq: int, status: str = "started", epoch: str = "e1") -> JobSummary:
+    return JobSummary(
+        job_id=job_id, epoch=epoch, seq=seq, status=status, created_at=now(), owner="alice",
+        **({"ended_at": now()} if status == "complete" else {}),
+    )  # fmt: skip
+
+
+async def test_reading_repairs_an_ending_that_was_not_written(
+    deployment: Deployment, job_id: str
+) -> None:
+    origin = run_of("alice")
+    await deployment.source.subscribe_feed(FEED)
+    await deployment.publish(started(job_id), origin=origin)
+    await deployment.wait_summary(FEED, job_id, "started")
+    await deployment.publish_and_crash(progress(job_id, 70), ended(job_id), origin=origin)
+    [job] = await deployment.source.read_feed(FEED)
+    assert (job.status, job.seq, job.percentage) == ("complete", 3, 70)
+    assert await deployment.wait_summary(FEED, job_id, "complete") == job
+    entry = deployment.stored(job_id)
+    assert entry is not None
+    assert entry.job == job
+
+
+async def test_lease_monitor_repairs_an_ending_that_was_not_written(
+    deployment: Deployment, job_id: str
+) -> None:
+    origin, source = run_of("alice"), deployment.manager.source
+    assert isinstance(source, SupportsLeaseMonitoring)
+    await deployment.source.subscribe_feed(FEED)
+    await deployment.publish(started(job_id), origin=origin)
+    await deployment.wait_summary(FEED, job_id, "started")
+    await deployment.publish_and_crash(ended(job_id), origin=origin)
+    lease = Lease(job_id, origin.run)
+    assert isinstance(deployment.publisher, RedisPublisher)
+    await asyncio.to_thread(deployment.publisher.renew, [lease], 0.1)
+    monitor = asyncio.create_task(LeaseMonitor(source, LeaseTimeouts(lease=0.6)).run())
+    assert (await deployment.wait_summary(FEED, job_id, "complete")).seq == 2
+    monitor.cancel()
+    await asyncio.wait([monitor])
+
+
+async def test_next_event_adds_a_job_whose_start_was_not_written(
+    deployment: Deployment, job_id: str
+) -> None:
+    origin = run_of("alice")
+    await deployment.publish_and_crash(started(job_id), origin=origin)
+    assert await deployment.source.read_feed(FEED) == []
+    await deployment.publish(progress(job_id, 5), origin=origin)
+    [job] = await deployment.wait_ids(FEED, job_id)
+    assert (job.percentage, job.attempt) == (5, 1)
+
+
+async def test_job_leaves_the_former_owners_feed_after_a_crash(
+    deployment: Deployment, job_id: str
+) -> None:
+    await deployment.source.subscribe_feed(FEED)
+    await deployment.publish(described(started(job_id), tags=("x",)), origin=run_of("alice"))
+    await deployment.wait_summary(FEED, job_id, "started")
+    for owner in ("bob", "carol"):
+        origin = run_of(owner)
+        await deployment.publish_and_crash(started(job_id), origin=origin)
+    await deployment.publish(progress(job_id, 1), origin=origin)
+    await deployment.wait_removal(FEED, job_id)
+    await deployment.wait_ids("owner:carol", job_id)
+    for feed in (FEED, "owner:bob", "tag:x"):
+        assert await deployment.source.read_feed(feed) == []
+
+
+async def test_reading_removes_a_job_of_another_owner(deployment: Deployment, job_id: str) -> None:
+    await deployment.source.subscribe_feed(FEED)
+    await deployment.publish(started(job_id), origin=run_of("alice"))
+    await deployment.wait_summary(FEED, job_id, "started")
+    await deployment.publish_and_crash(started(job_id), origin=run_of("bob"))
+    assert await deployment.source.read_feed(FEED) == []
+    await deployment.wait_removal(FEED, job_id)
+
+
+async def test_record_forgets_the_feeds_that_the_job_has_left(
+    deployment: Deployment, job_id: str
+) -> None:
+    state = deployment.names.of(job_id).state
+    await deployment.publish(started(job_id), origin=run_of("alice"))
+    origin = run_of("bob")
+    await deployment.publish(started(job_id), origin=origin)
+    assert deployment.client.hget(state, "former") == b'["owner:alice"]'
+    await deployment.wait_ids("owner:bob", job_id)
+    await deployment.publish(ended(job_id), origin=origin)
+    await eventually(lambda: not deployment.client.hexists(state, "former"), "forgotten feeds")
+
+
+async def test_reading_removes_a_running_job_without_a_record_and_keeps_an_ended_one(
+    deployment: Deployment,
+) -> None:
+    running, finished = new_job_id(), new_job_id()
+    await deployment.source.subscribe_feed(FEED)
+    await deployment.publish(started(running), origin=run_of("alice"))
+    await deployment.publish(started(finished), ended(finished), origin=run_of("alice"))
+    await deployment.wait_summary(FEED, finished, "complete")
+    await deployment.wait_summary(FEED, running, "started")
+    for job_id in (running, finished):
+        deployment.client.delete(deployment.names.of(job_id).state)
+    assert [job.job_id for job in await deployment.source.read_feed(FEED)] == [finished]
+    await deployment.wait_removal(FEED, running)
+
+
+async def test_writes_out_of_order_leave_the_newest_summary(
+    deployment: Deployment, job_id: str
+) -> None:
+    write = deployment.write
+    assert write(summary(job_id, 5, "complete")) != REFUSED
+    assert write(summary(job_id, 4)) == REFUSED
+    assert write(summary(job_id, 5)) == REFUSED
+    assert write(summary(job_id, 9, epoch="e0")) == REFUSED
+    entry = deployment.stored(job_id)
+    assert entry is not None
+    assert entry.job is not None
+    assert (entry.job.status, entry.job.seq) == ("complete", 5)
+    assert write(summary(job_id, 1, epoch="e2")) != REFUSED
+
+
+async def test_removed_job_is_not_added_again_by_an_older_summary(
+    deployment: Deployment, job_id: str
+) -> None:
+    write = deployment.write
+    write(FeedRemoval(job_id, "e2", 3))
+    assert write(summary(job_id, 8, epoch="e1")) == REFUSED
+    assert write(FeedRemoval(job_id, "e1", 8)) == REFUSED
+    assert await deployment.source.read_feed(FEED) == []
+    assert write(summary(job_id, 4, epoch="e2")) != REFUSED
+
+
+async def test_record_replaces_a_summary_with_a_later_epoch(
+    deployment: Deployment, job_id: str
+) -> None:
+    """The clock of a server that took over may be behind."""
+    await deployment.publish_and_crash(started(job_id), origin=run_of("alice"))
+    deployment.write(summary(job_id, 3, "complete", epoch="ffffffffffffffff"))
+    [job] = await deployment.source.read_feed(FEED)
+    assert (job.status, job.seq) == ("started", 1)
+    entry = deployment.stored(job_id)
+    assert entry is not None
+    assert entry.job == job
+
+
+async def test_removal_that_a_newer_summary_overtakes_changes_nothing(
+    deployment: Deployment, job_id: str
+) -> None:
+    deployment.write(summary(job_id, 3))
+    deployment.write(summary(job_id, 5))
+    seen = Cursor(epoch="e1", seq=3)
+    assert deployment.write(FeedRemoval(job_id, "e1", 3), seen) == REFUSED
+    assert deployment.write(FeedRemoval(job_id, "e1", 5), Cursor(epoch="e1", seq=5)) != REFUSED
+
+
+async def test_feed_keys_expire_and_have_no_other_jobs(deployment: Deployment, job_id: str) -> None:
+    await deployment.publish(started(job_id), origin=run_of("alice"))
+    await deployment.wait_ids(FEED, job_id)
+    await deployment.publish(ended(job_id))
+    await deployment.wait_feed(FEED, lambda jobs: jobs[0].has_ended)
+    keys = deployment.names.feed_of(FEED, job_id)
+    for key in (keys.order, keys.jobs, keys.ended):
+        assert key.startswith(f"{deployment.prefix}:feed:{{owner%3Aalice}}:")
+        assert 0 < deployment.client.ttl(key) <= KEPT_IN_FEEDS.summary_ttl
+    assert deployment.client.zrange(keys.order, 0, -1) == [job_id.encode()]
+
+
+async def test_feed_of_all_jobs_is_sharded_and_bounded(deployment: Deployment) -> None:
+    ids = [new_job_id() for _ in range(200)]
+    await deployment.publish(*(started(job_id) for job_id in ids))
+    size = 10 * deployment.retention.feed_size
+    jobs = await deployment.wait_feed("all", lambda jobs: len(jobs) >= size)
+    await eventually(
+        lambda: sum(deployment.stored(i, "all") is not None for i in ids) >= size, "jobs"
+    )
+    bound = -(-size // ALL_SHARDS) * ALL_SHARDS
+    assert len(jobs) <= bound
+    shards = {deployment.names.feed_of("all", job_id).jobs for job_id in ids}
+    assert len(shards) == ALL_SHARDS
+    for shard in shards:
+        assert deployment.client.hlen(shard) <= bound // ALL_SHARDS
+
+
+async def test_unchanged_feed_is_only_read(deployment: Deployment, job_id: str) -> None:
+    await deployment.source.subscribe_feed(FEED)
+    origin = run_of("alice")
+    await deployment.publish(started(job_id), origin=origin)
+    await deployment.wait_summary(FEED, job_id, "started")
+    await deployment.publish(log(job_id), log(job_id), origin=origin)
+    [job] = await deployment.source.read_feed(FEED)
+    entry = deployment.stored(job_id)
+    assert entry is not None
+    assert (job.seq, entry.position.seq) == (3, 1)
+    assert len(deployment.summaries(FEED, job_id)) == 1
+
+
+async def test_foreign_data_in_a_feed_is_ignored(
+    deployment: Deployment, job_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = deployment.names.feed_of(FEED, "x")
+    await deployment.source.subscribe_feed(FEED)
+    for garbage in (b"hello", b"+ {}", b"- a b", b"- a b c", b"\xff"):
+        deployment.client.publish(keys.channel, garbage)
+    for field, value in (("a", b"garbage"), ("b", b"e 1 {}"), ("c", b"e x {}"), ("d", b"\xff 1 ")):
+        deployment.client.hset(keys.jobs, field, value)
+    await deployment.publish(started(job_id), origin=run_of("alice"))
+    await deployment.wait_summary(FEED, job_id, "started")
+    assert [job.job_id for job in await deployment.source.read_feed(FEED)] == [job_id]
+    assert caplog.text.count("that is not jobcast's") == 5
+    assert "ignored an invalid entry" in caplog.text
+
+
+async def test_record_of_an_earlier_version_has_a_summary(
+    deployment: Deployment, job_id: str
+) -> None:
+    event = started(job_id)
+    await deployment.publish_and_crash(event, origin=run_of("alice"))
+    deployment.client.hdel(deployment.names.of(job_id).state, "began", "info")
+    await deployment.publish(progress(job_id, 1))
+    [job] = await deployment.wait_ids(FEED, job_id)
+    assert job.created_at == event.timestamp
+
+
+async def test_invalid_record_fails_no_feed(
+    deployment: Deployment, job_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    origin, other = run_of("alice"), new_job_id()
+    await deployment.publish(started(job_id), origin=origin)
+    await deployment.wait_ids(FEED, job_id)
+    deployment.client.hset(deployment.names.of(job_id).state, "info", "{")
+    deployment.client.hset(deployment.names.of(job_id).state, "seq", 7)
+    await deployment.publish(progress(job_id, 3), origin=origin)
+    await deployment.publish(started(other), origin=run_of("alice"))
+    jobs = await deployment.wait_feed(FEED, lambda jobs: len(jobs) == 2)
+    assert {job.job_id for job in jobs} == {job_id, other}
+    assert f"job {job_id}: its record is invalid" in caplog.text
+
+
+async def test_feed_with_a_key_of_another_type_fails_no_publish(
+    deployment: Deployment, job_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    deployment.client.set(deployment.names.feed_of(FEED, job_id).jobs, "not a hash")
+    await deployment.publish(started(job_id), origin=run_of("alice"))
+    await deployment.wait_ids("all", job_id)
+    assert (await deployment.manager.source.snapshot(job_id)).seq == 1
+    await eventually(lambda: f"job {job_id}: Redis refuses its feeds" in caplog.text, "log line")
+    with pytest.raises(TransportUnavailable, match="could not read the feed owner:alice"):
+        await deployment.source.read_feed(FEED)
+
+
+async def test_writer_loads_flushed_scripts(deployment: Deployment) -> None:
+    for _ in range(2):
+        job_id = new_job_id()
+        deployment.client.script_flush()
+        await deployment.publish(started(job_id), origin=run_of("alice"))
+        await deployment.wait_feed(FEED, lambda jobs, i=job_id: i in {job.job_id for job in jobs})
+
+
+async def test_close_writes_progress_that_is_not_due(deployment: Deployment, job_id: str) -> None:
+    publisher = open_publisher(deployment.url, KEPT_IN_FEEDS, prefix=deployment.prefix)
+    origin = run_of("alice")
+
+    def publish(*events: JobEvent) -> None:
+        publisher.publish([Outgoing.of(event, origin) for event in events])
+
+    await asyncio.to_thread(publish, started(job_id))
+    await deployment.wait_ids(FEED, job_id)
+    await asyncio.to_thread(publish, progress(job_id, 77))
+    await asyncio.to_thread(publisher.close)
+    entry = deployment.stored(job_id)
+    assert entry is not None
+    assert entry.job is not None
+    assert entry.job.percentage == 77
+
+
+async def test_progress_is_written_for_followers_only(deployment: Deployment, job_id: str) -> None:
+    origin = run_of("alice")
+    await deployment.publish(started(job_id), origin=origin)
+    await deployment.wait_ids("all", job_id)
+
+    async def publish_for(seconds: float, percentage: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            await deployment.publish(progress(job_id, percentage), origin=origin)
+            await asyncio.sleep(0.05)
+
+    await publish_for(2.5, 10)
+    for feed in (FEED, "all"):
+        entry = deployment.stored(job_id, feed)
+        assert entry is not None
+        assert entry.position.seq == 1
+        [job] = await deployment.source.read_feed(feed)
+        assert job.percentage == 10
+    await deployment.source.subscribe_feed("all")
+    await publish_for(1.5, 20)
+    await deployment.wait_change("all", lambda job: job.percentage == 20)
+
+
+async def test_publisher_can_be_used_after_it_was_closed(
+    deployment: Deployment, job_id: str
+) -> None:
+    await deployment.publish(started(job_id), origin=run_of("alice"))
+    await asyncio.to_thread(deployment.publisher.close)
+    await deployment.publish(ended(job_id))
+    await deployment.wait_feed(FEED, lambda jobs: jobs and jobs[0].has_ended)
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """The URL of a server that accepts connections, and answers nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+
+
+def test_silent_server_delays_no_publisher(silent_server: str, job_id: str) -> None:
+    writer = FeedWriter(Servers.at(silent_server), Names(), Retention())
+    batch = [Outgoing.of(started(job_id)), Outgoing.of(JobComplete(job_id=job_id, result=1))]
+    began = time.monotonic()
+    for _ in range(5000):
+        writer.mark(batch)
+    assert time.monotonic() - began < TIMEOUT
+    assert len(writer._marks) <= 1000
+    writer.close(0.1)
+    assert any(thread.name == "jobcast-feeds" for thread in threading.enumerate())
+
+
+def test_thread_ends_with_a_publisher_that_was_not_closed(valkey: Valkey, job_id: str) -> None:
+    before = threads_of_feeds()
+    publisher = RedisPublisher(valkey.url, prefix=f"jobcast:feeds-{secrets.token_hex(4)}")
+    publisher.publish([Outgoing.of(started(job_id))])
+    assert threads_of_feeds() - before
+    del publisher
+    gc.collect()
+    wait_until(lambda: not threads_of_feeds() - before)
+
+
+def test_forked_process_writes_feeds_too(valkey: Valkey) -> None:
+    prefix = f"jobcast:feeds-{secrets.token_hex(4)}"
+    publisher = RedisPublisher(valkey.url, prefix=prefix)
+    mine, childs = new_job_id(), new_job_id()
+    publisher.publish([Outgoing.of(started(mine))])
+    if (pid := os.fork()) == 0:
+        with contextlib.suppress(BaseException):
+            publisher.publish([Outgoing.of(started(childs))])
+            publisher.close()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    publisher.close()
+    with redis.Redis.from_url(valkey.url) as client:
+        for job_id in (mine, childs):
+            keys = Names(prefix).feed_of("all", job_id)
+            data: Any = client.hget(keys.jobs, job_id)
+            assert msgspec.json.decode(data.split(b" ", 2)[2])["status"] == "started"
+
+
+def threads_of_feeds() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "jobcast-feeds"}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_redis_source_has_feeds() -> None:
+    assert isinstance(RedisSource("redis://localhost:1/0"), SupportsFeeds)

@@ -1,7 +1,6 @@
 /** The parts of the page that differ between the console of the library and that of the demo. */
 
 import { type ComponentType, createContext, useContext } from "react";
-import type { JobSource } from "./jobs/jobListStore";
 import type { Route } from "./lib/route";
 import type { Access, Session, SignedOut } from "./session/session";
 
@@ -13,8 +12,6 @@ export interface Site {
   readonly label?: string;
   /** The page that starts jobs. */
   readonly Start?: ComponentType<{ readonly page: Route["page"] }>;
-  /** The list of the jobs that the user has started there. */
-  readonly started?: JobSource;
 }
 
 export const SiteContext = createContext<Site | null>(null);

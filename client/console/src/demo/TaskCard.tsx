@@ -1,10 +1,9 @@
 import { type DragEvent, type ReactElement, useId, useRef, useState } from "react";
-import { useJobListStore } from "../jobs/jobsContext";
 import { formatBytes, formatCount } from "../lib/formatNumber";
 import { ApiError } from "../lib/http";
 import { shortId } from "../lib/jobNames";
 import { announce } from "../lib/liveRegion";
-import { jobHash, parseRoute } from "../lib/route";
+import { jobHash, parseRoute, replaceHash, startHash } from "../lib/route";
 import { errorMessage } from "../lib/untrusted";
 import { Icon } from "../ui/Icon";
 import { startJob, type Task } from "./api";
@@ -19,7 +18,6 @@ interface Started {
 
 /** A task with its start buttons. The focus stays on the button, so that it can be pressed again. */
 export function TaskCard({ task }: { readonly task: Task }): ReactElement {
-  const listStore = useJobListStore();
   const id = useId();
   const input = useRef<HTMLInputElement>(null);
   const [pending, setPending] = useState(0);
@@ -32,13 +30,13 @@ export function TaskCard({ task }: { readonly task: Task }): ReactElement {
     setProblem(null);
     setPending((number) => number + 1);
     try {
-      const job = await startJob(task.name, file);
-      listStore.addSent(job);
-      setStarted((before) => ({ number: (before?.number ?? 0) + 1, latest: job.jobId }));
+      const jobId = await startJob(task.name, file);
+      setStarted((before) => ({ number: (before?.number ?? 0) + 1, latest: jobId }));
       announce(`Started: ${task.title}`);
-      // On a narrow screen the home page shows the tasks only until there are jobs.
-      if (parseRoute(window.location.hash).page === "home") {
-        window.location.replace("#/start");
+      // The home page shows the tasks only until there are jobs.
+      const { page, view } = parseRoute(window.location.hash);
+      if (page === "home") {
+        replaceHash(startHash(view));
       }
     } catch (error) {
       if (error instanceof ApiError && error.status === 401) {

@@ -1,6 +1,5 @@
 /** The HTTP interface of the demo's site. */
 
-import type { SentJob } from "../jobs/jobListStore";
 import { invalidResponse, request } from "../lib/http";
 import { isRecord, stringField } from "../lib/untrusted";
 
@@ -50,35 +49,15 @@ export async function getTasks(): Promise<readonly Task[]> {
   });
 }
 
-export async function getJobs(): Promise<readonly SentJob[]> {
-  return parseList(await request("GET", "/api/jobs"), "jobs").flatMap((job) => parseJob(job) ?? []);
-}
-
-/** Start a task with a file or, without one, with the sample input. */
-export async function startJob(name: string, file: File | null): Promise<SentJob> {
+/** Start a task with a file or, without one, with the sample input. Returns the job's id. */
+export async function startJob(name: string, file: File | null): Promise<string> {
   const path = `/api/jobs/${encodeURIComponent(name)}`;
   const init = file === null ? {} : { body: file, headers: { "Content-Type": "text/csv" } };
-  return parseJob(await request("POST", path, init)) ?? invalidResponse();
-}
-
-export async function removeJob(jobId: string): Promise<void> {
-  await request("DELETE", `/api/jobs/${encodeURIComponent(jobId)}`);
+  return stringField(await request("POST", path, init), "job_id") ?? invalidResponse();
 }
 
 function parseUser(body: unknown): string {
   return stringField(body, "user") ?? invalidResponse();
-}
-
-function parseJob(job: unknown): SentJob | null {
-  const jobId = stringField(job, "job_id");
-  return jobId === null
-    ? null
-    : {
-        jobId,
-        task: stringField(job, "task"),
-        title: stringField(job, "title"),
-        sentAt: stringField(job, "sent_at"),
-      };
 }
 
 function parseAccepts(task: unknown): Task["accepts"] {

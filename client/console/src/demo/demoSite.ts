@@ -1,7 +1,6 @@
 /** The console of the demo, with a sign-in of its own and sample tasks. */
 
 import type { Site } from "../site";
-import { getJobs, removeJob } from "./api";
 import { session } from "./demoSession";
 import { SignIn } from "./SignIn";
 import { StartPanel } from "./StartPanel";
@@ -11,5 +10,4 @@ export const demoSite: Site = {
   SignIn,
   label: "Demonstration",
   Start: StartPanel,
-  started: { getJobs, removeJob },
 };

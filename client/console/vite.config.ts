@@ -22,7 +22,9 @@ export default defineConfig({
       "/socket.io": { target, changeOrigin: false, ws: true },
     },
   },
+  base: "./", // the server chooses the path of the page
   build: {
+    rollupOptions: { input: ["index.html", "demo.html"] },
     outDir: "../../src/jobcast/_console",
     emptyOutDir: true,
     assetsInlineLimit: 0, // the page's content security policy allows no data: URLs

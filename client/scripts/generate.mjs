@@ -26,6 +26,7 @@ writeFileSync(
   new URL("schema.ts", folder),
   await compile(all, "SchemaMessages", {
     additionalProperties: false,
+    ignoreMinAndMaxItems: true, // arrays rather than unions of tuples
     bannerComment: "",
     strictIndexSignatures: true,
   }),

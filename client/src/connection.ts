@@ -45,7 +45,7 @@ export interface ConnectionHost {
 
 interface ConnectionOptions {
   readonly url: string | undefined;
-  readonly getToken: GetToken;
+  readonly getToken: GetToken | null;
   readonly transports: readonly Transport[];
   readonly namespace: string;
 }
@@ -275,10 +275,15 @@ export class ConnectionManager implements Store<Connection> {
   };
 
   /** Send the token. socket.io-client calls this when the transport is open. */
-  readonly #authenticate = async (send: (auth: { token: string }) => void): Promise<void> => {
+  readonly #authenticate = async (send: (auth: { token?: string }) => void): Promise<void> => {
+    const { getToken } = this.#options;
+    if (getToken === null) {
+      send({});
+      return;
+    }
     const engine = this.#socket?.io.engine;
     // If the server hung up before an earlier token arrived, use that token now.
-    this.#pendingToken ??= requestToken(this.#options.getToken, this.#timers);
+    this.#pendingToken ??= requestToken(getToken, this.#timers);
     const [token, error] = await this.#pendingToken.then(
       (token) => [token, null] as const,
       (error: unknown) => [undefined, error] as const,
@@ -318,6 +323,10 @@ export class ConnectionManager implements Store<Connection> {
 
   /** Renew the token of the open connection. */
   async #refreshToken(retries = 0): Promise<void> {
+    const { getToken } = this.#options;
+    if (getToken === null) {
+      return; // the server ends the connection, and identifies the user again at the next one
+    }
     const id = this.#socket?.id;
     const retry = (minimum = 0): void => {
       // If no renewal succeeds, the server ends the connection, and the next one reports why.
@@ -328,7 +337,7 @@ export class ConnectionManager implements Store<Connection> {
         }
       });
     };
-    const token = await requestToken(this.#options.getToken, this.#timers).catch(() => undefined);
+    const token = await requestToken(getToken, this.#timers).catch(() => undefined);
     if (!this.#isCurrentSocket(id)) {
       return;
     }
@@ -379,7 +388,7 @@ export class ConnectionManager implements Store<Connection> {
 
 function createSocket(
   { url, transports, namespace }: ConnectionOptions,
-  authenticate: (send: (auth: { token: string }) => void) => void,
+  authenticate: (send: (auth: { token?: string }) => void) => void,
 ): Socket {
   const { origin, path } = parseAddress(url);
   return io(`${origin}${namespace}`, {

@@ -6,9 +6,10 @@ export interface JobClientOptions {
   readonly url?: string | undefined;
   /**
    * Returns a token, or null if no user is signed in. The client calls it for each connection and
-   * before a token expires.
+   * before a token expires. The option is null for a client without tokens: the server then
+   * identifies the user by the cookies of the browser (`JOBCAST_AUTHENTICATE`).
    */
-  readonly getToken: GetToken;
+  readonly getToken: GetToken | null;
   /** The transports, in the order in which the client tries them. Default: `["websocket"]`. */
   readonly transports?: readonly Transport[] | undefined;
   /** The Socket.IO namespace that the server attaches jobcast to. Default: `/`. */
@@ -30,8 +31,8 @@ export function checkOptions(options: JobClientOptions): void {
     throw new TypeError("createJobClient: options has to be an object with getToken");
   }
   const { url, getToken, transports, namespace, logLimit } = options;
-  if (typeof getToken !== "function") {
-    throw new TypeError("createJobClient: getToken has to be a function");
+  if (typeof getToken !== "function" && getToken !== null) {
+    throw new TypeError("createJobClient: getToken has to be a function, or null for cookies");
   }
   if (url !== undefined && typeof url !== "string") {
     throw new TypeError("createJobClient: url has to be a string");

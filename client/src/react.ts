@@ -67,7 +67,8 @@ function OwnedClientProvider(props: {
   const [createClient] = useState(() => {
     const options = props.options;
     checkOptions(options); // the wrapper below would hide an invalid getToken
-    return () => createJobClient({ ...options, getToken: () => latest.current.getToken() });
+    const getToken = options.getToken && (() => latest.current.getToken?.());
+    return () => createJobClient({ ...options, getToken });
   });
   const [client, setClient] = useState(createClient);
   const closing = useRef<ReturnType<typeof setTimeout>>(undefined);

@@ -644,6 +644,18 @@ describe("the token", () => {
     stop();
   });
 
+  test("is not sent by a client without tokens, and not renewed", async () => {
+    const client = connect({ getToken: null });
+    const stop = client.job("a").subscribe(() => {});
+    await joined(client);
+    server.emit("token_expiring", { expires_at: "2026-01-15T09:30:00Z" });
+    publishLine("after the warning");
+    await until(client.job("a"), (job) => job.logs.length === 1, "a line");
+    expect(server.tokens).toEqual([undefined]);
+    expect(server.requests.map(([name]) => name)).toEqual(["join_job"]);
+    stop();
+  });
+
   test("renewal is retried until it succeeds", async () => {
     let calls = 0;
     let refused = 0;

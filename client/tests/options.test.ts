@@ -30,6 +30,7 @@ test.each([
 
 test.each([
   { getToken },
+  { getToken: null },
   { getToken, url: undefined, transports: undefined, logLimit: undefined },
   { getToken, url: "https://jobs.example.com", transports: ["polling"], logLimit: 0 },
   { getToken, transports: ["websocket", "polling"], logLimit: Number.POSITIVE_INFINITY },

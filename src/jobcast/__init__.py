@@ -13,8 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jobcast.celery.enqueue import owner_headers
-    from jobcast.celery.signatures import as_job, job_headers, owned_by
+    from jobcast.celery.enqueue import as_job, job_headers, owned_by, owner_headers
     from jobcast.celery.task import ProgressTask
     from jobcast.issuing import issue_token
     from jobcast.publishing.job import Job, current_job
@@ -28,18 +27,19 @@ __all__ = [
 ]  # fmt: skip
 
 # Imported on first access: the Socket.IO process imports this package and must not import Celery.
+# A name that describes a job comes from `enqueue`, which publishes the job when it is sent.
 _HOMES = {
     "FeedTarget": "jobcast.targets",
     "Job": "jobcast.publishing.job",
     "JobTarget": "jobcast.targets",
     "ProgressTask": "jobcast.celery.task",
     "Submission": "jobcast.submission",
-    "as_job": "jobcast.celery.signatures",
+    "as_job": "jobcast.celery.enqueue",
     "current_job": "jobcast.publishing.job",
     "issue_token": "jobcast.issuing",
-    "job_headers": "jobcast.celery.signatures",
+    "job_headers": "jobcast.celery.enqueue",
     "open_job": "jobcast.publishing.runtime",
-    "owned_by": "jobcast.celery.signatures",
+    "owned_by": "jobcast.celery.enqueue",
     "owner_headers": "jobcast.celery.enqueue",
     "submit": "jobcast.submission",
 }

@@ -44,6 +44,14 @@ DEFAULT_FEED_RATE: Final = 200  # summaries a second
 DEFAULT_AUTHORIZE_TIMEOUT: Final = 10.0  # seconds
 DEFAULT_DRAIN_SECONDS: Final = 5
 DEFAULT_ENQUEUE_TIMEOUT: Final = 0.25  # seconds
+DEFAULT_CONSOLE: Final = "/console"
+#: The first segments of the server's own paths.
+SERVER_PATHS: Final = frozenset(
+    {
+        "events", "feeds", "healthz", "jobcast.js", "jobs", "metrics", "openapi.json", "readyz",
+        "socket.io",
+    }
+)  # fmt: skip
 SECRET_MIN_LENGTH: Final = 32  # bytes; RFC 7518 requires it of an HS256 key
 
 #: The settings with keys that verify or sign tokens.
@@ -109,6 +117,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     authorize_timeout: float = DEFAULT_AUTHORIZE_TIMEOUT  # seconds for one call of the rule
     reauthorize: float = 0  # maximum seconds between checks of the joined jobs; 0: no checks
     http_api: bool = True  # whether the server answers plain HTTP
+    console: str = ""  # the path of the console, below the prefix; empty: no console
     history_ttl: int = DEFAULT_HISTORY_TTL
     history_size: int = DEFAULT_HISTORY_SIZE
     feed_size: int = DEFAULT_FEED_SIZE  # jobs per feed; 0: no feeds
@@ -252,7 +261,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             SettingsError: no secret, public key, JWKS URL or function is set. A server requires
                 one.
         """
-        if not (self.secrets or self.public_keys or self.jwks_url or self.authenticate):
+        if not (self.verifies_tokens or self.authenticate):
             raise SettingsError(
                 "JOBCAST_JWT_SECRET",
                 "is not set, nor are JOBCAST_JWT_SECRETS, JOBCAST_JWT_PUBLIC_KEY,"
@@ -260,6 +269,11 @@ class Settings(Struct, frozen=True, kw_only=True):
                 " is needed to authenticate connections. A secret for development:"
                 ' python -c "import secrets; print(secrets.token_urlsafe(32))"',
             )
+
+    @property
+    def verifies_tokens(self) -> bool:
+        """Whether the server has keys that verify tokens."""
+        return bool(self.secrets or self.public_keys or self.jwks_url)
 
     @property
     def secrets(self) -> tuple[NamedKey, ...]:
@@ -610,6 +624,27 @@ def path_prefix(text: str) -> str:
     return f"/{path}" if path else ""
 
 
+def console_path(text: str) -> str:
+    """Return the path of the console; an empty string if it is switched off.
+
+    Raises:
+        ValueError: the text is no path, or a path of the server itself.
+
+    >>> console_path("true"), console_path("/ops/jobs/"), console_path("off")
+    ('/console', '/ops/jobs', '')
+    """
+    if not text.startswith("/"):
+        try:
+            return DEFAULT_CONSOLE if _bool(text) else ""
+        except ValueError:
+            raise ValueError(f"should be true or a path such as /console, not {text!r}") from None
+    path = path_prefix(text)
+    first = path.partition("/")[2].partition("/")[0]
+    if not first or first in SERVER_PATHS:
+        raise ValueError(f"should be a path that the server does not use itself, not {text!r}")
+    return path
+
+
 def _public_url(text: str) -> str:
     if text.startswith("/"):
         return path_prefix(text)
@@ -677,6 +712,7 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "authorize_timeout": _seconds(1, 60),
     "reauthorize": _seconds(0, 24 * 3600),
     "http_api": _bool,
+    "console": console_path,
     "history_ttl": _between(1, 30 * 24 * 3600, "seconds"),
     "history_size": _between(10, 1_000_000, "events"),
     "feed_size": _between(0, 100_000, "jobs"),

@@ -80,13 +80,13 @@ def workspaces(console: Console) -> set[str]:
 def test_session_starts_and_ends(console: Console) -> None:
     visitor = Visitor(console)
     signed_out = visitor.get("/api/session")
-    assert (signed_out.status, signed_out.json) == (200, {"user": None, "demonstration": True})
+    assert (signed_out.status, signed_out.json) == (200, {"user": None})
     answer = visitor.post("/api/session", {"name": "ada"})
     assert (answer.status, answer.json) == (200, {"user": "ada"})
     attributes = answer.headers["Set-Cookie"].lower()
     assert "httponly" in attributes
     assert "samesite=strict" in attributes
-    assert visitor.get("/api/session").json == {"user": "ada", "demonstration": True}
+    assert visitor.get("/api/session").json == {"user": "ada"}
     gone = visitor.delete("/api/session")
     assert (gone.status, gone.body) == (204, b"")
     assert visitor.get("/api/session").json == signed_out.json
@@ -428,6 +428,8 @@ def own_page(
     """Start a console whose page the test creates in its own directory."""
     directory = tmp_path_factory.mktemp("page")
     page = directory / "page"
+    page.mkdir()
+    (page / "demo.html").write_text("<!doctype html><title>jobs</title>")
     console = Console(
         directory / "log", valkey.url, make_demo(directory / "demo"), {"TEST_PAGE": str(page)},
         app="tests.support.console:create_app",
@@ -439,13 +441,8 @@ def own_page(
 def test_page_and_its_assets_are_served(own_page: tuple[Console, Path]) -> None:
     console, page = own_page
     visitor = Visitor(console)
-    missing = visitor.get("/")
-    assert (missing.status, missing.headers["Content-Type"]) == (503, "text/plain; charset=utf-8")
-    assert b"make console" in missing.body
     assert visitor.get("/assets/index-1.js").problem == (404, "not_found")
-
-    (page / "assets").mkdir(parents=True)
-    (page / "index.html").write_text("<!doctype html><title>jobs</title>")
+    (page / "assets").mkdir()
     (page / "favicon.svg").write_text("<svg/>")
     (page / "assets" / "index-1.js").write_text("1")
     index = visitor.get("/")
@@ -488,8 +485,8 @@ def test_every_response_has_the_security_headers(own_page: tuple[Console, Path])
 def test_built_page_is_served(console: Console) -> None:
     index = Visitor(console).get("/")
     assert index.status == 200, "make console"
-    assert index.body == (DIRECTORY / "index.html").read_bytes()
-    names = re.findall(r'(?:src|href)="/(assets/[^"]+)"', index.body.decode())
+    assert index.body == (DIRECTORY / "demo.html").read_bytes()
+    names = re.findall(r'(?:src|href)="\./(assets/[^"]+)"', index.body.decode())
     assert names
     for name in names:
         assert Visitor(console).get(f"/{name}").status == 200

@@ -11,19 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Mount, Route
 
-from jobcast.console.headers import SecurityHeaders
-from jobcast.console.page import page_routes
 from jobcast.demo.mark import read_queue, write_mark
 from jobcast.demo.web.routes import site_routes
 from jobcast.demo.web.site import load_site
 from jobcast.realtime import create_app as create_plain_app
 from jobcast.settings import Settings
-from jobcast.tokens import issue
 from tests.support import SECRET, TIMEOUT, Process, answers, free_port, new_id
 
 PEOPLE = "name,email,born\nAda,ada@example.com,1815-12-10\nAlan,alan at example,1912-06-23\n"
@@ -42,31 +35,6 @@ def create_app() -> Starlette:
     settings = Settings.load()
     page = Path(os.environ["TEST_PAGE"])
     return create_plain_app(settings, routes=[site_routes(load_site(settings), page)])
-
-
-def create_own_app() -> Starlette:
-    """Return an application with its own session check that serves the console's page."""
-    settings = Settings.load()
-
-    async def session(request: Request) -> JSONResponse:
-        user = request.headers.get("x-remote-user")
-        return JSONResponse({"user": user, "demonstration": False})
-
-    async def token(request: Request) -> JSONResponse:
-        return JSONResponse({"token": issue(settings, request.headers["x-remote-user"], ttl=300)})
-
-    async def empty_list(request: Request) -> JSONResponse:
-        return JSONResponse({request.url.path.rpartition("/")[2]: []})
-
-    routes = [
-        Route("/api/session", session),
-        Route("/api/token", token, methods=["POST"]),
-        Route("/api/tasks", empty_list),
-        Route("/api/jobs", empty_list),
-        *page_routes(),
-    ]
-    mount = Mount("/", routes=routes, middleware=[Middleware(SecurityHeaders)])
-    return create_plain_app(settings, routes=[mount])
 
 
 class Console(Process):

@@ -105,3 +105,16 @@ def test_reference_server_imports_no_celery(monkeypatch: pytest.MonkeyPatch) -> 
 def test_client_imports_neither_celery_nor_server() -> None:
     imported = imported_by("import jobcast.client")
     assert not imported & {"celery", "starlette", "uvicorn", "jwt", "rich"}
+
+
+@pytest.mark.parametrize("name", ["as_job", "job_headers", "owned_by", "owner_headers"])
+def test_describing_a_job_makes_its_sender_publish_it(name: str) -> None:
+    """A web process that sends tasks by name imports nothing else of jobcast."""
+    code = (
+        f"from jobcast import {name}; from celery import signals;"
+        " print([ref.__module__ for _, ref in signals.before_task_publish.receivers])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], text=True, check=True, stdout=subprocess.PIPE
+    )
+    assert "jobcast.celery.enqueue" in result.stdout

@@ -52,6 +52,14 @@ def test_settings_are_read_from_the_given_mapping() -> None:
     assert settings.algorithms == ("HS256",)
 
 
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [("true", "/console"), ("1", "/console"), ("off", ""), ("", ""), ("/ops/jobs/", "/ops/jobs")],
+)
+def test_console_has_a_path_or_is_off(value: str, path: str) -> None:
+    assert Settings.load({"JOBCAST_CONSOLE": value}).console == path
+
+
 def test_environment_overrides_celery_configuration() -> None:
     conf = {
         "jobcast_url": "redis://conf/1",
@@ -70,6 +78,10 @@ PEM = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----"
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
+        ("CONSOLE", "/", "should be a path that the server does not use itself"),
+        ("CONSOLE", "/jobs/console", "should be a path that the server does not use itself"),
+        ("CONSOLE", "/a b", "should be a path such as"),
+        ("CONSOLE", "console", "should be true or a path such as /console"),
         ("URL", "localhost:6379", "should be a URL that begins with one of redis://"),
         ("URL", "http://localhost", "should be a URL"),
         ("URL", "redis://localhost:port/0", "a usable port"),

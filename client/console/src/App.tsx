@@ -1,16 +1,15 @@
 import { JobcastProvider } from "@jobcast/client/react";
-import type { ReactElement } from "react";
+import { type ReactElement, useMemo } from "react";
 import { Console } from "./Console";
 import { useStore } from "./lib/useStore";
-import { SignedOut } from "./session/SignedOut";
-import { SignIn } from "./session/SignIn";
-import { getToken, loadSession, session } from "./session/session";
+import type { Access } from "./session/session";
+import { AccessContext, useSite } from "./site";
 
 const LOG_LIMIT = 20_000; // lines to keep per job
-const OPTIONS = { getToken, logLimit: LOG_LIMIT };
 
 export function App(): ReactElement {
-  const current = useStore(session);
+  const { session, SignIn } = useSite();
+  const current = useStore(session.state);
   switch (current.state) {
     case "loading":
       return <main className="sheet" aria-busy="true" aria-label="Loading" />;
@@ -19,22 +18,26 @@ export function App(): ReactElement {
         <main className="sheet">
           <h1>The server cannot be reached</h1>
           <p>{current.message} Your jobs keep running.</p>
-          <button type="button" className="button primary" onClick={() => void loadSession()}>
+          <button type="button" className="button primary" onClick={() => void session.load()}>
             Try again
           </button>
         </main>
       );
     case "signed_out":
-      return current.demonstration ? (
-        <SignIn expired={current.expired} user={current.user} />
-      ) : (
-        <SignedOut expired={current.expired} />
-      );
+      return <SignIn session={current} />;
     case "signed_in":
-      return (
-        <JobcastProvider key={current.user} options={OPTIONS}>
-          <Console key={current.user} user={current.user} demonstration={current.demonstration} />
-        </JobcastProvider>
-      );
+      return <SignedInConsole key={current.access.user} access={current.access} />;
   }
+}
+
+function SignedInConsole({ access }: { readonly access: Access }): ReactElement {
+  const { url, getToken } = access;
+  const options = useMemo(() => ({ url, getToken, logLimit: LOG_LIMIT }), [url, getToken]);
+  return (
+    <AccessContext value={access}>
+      <JobcastProvider options={options}>
+        <Console />
+      </JobcastProvider>
+    </AccessContext>
+  );
 }

@@ -1,113 +1,113 @@
+import type { Connection } from "@jobcast/client";
 import { useConnection, useJobClient } from "@jobcast/client/react";
-import { type ReactElement, useEffect, useMemo, useRef, useState } from "react";
+import { type ReactElement, type ReactNode, useEffect, useMemo, useRef } from "react";
 import { ConnectionBanner } from "./connection/ConnectionBanner";
 import { connectionText, useOnline } from "./connection/connectionText";
 import { Header } from "./Header";
 import { JobPage } from "./job/JobPage";
-import type { Filter } from "./jobs/JobFilter";
-import { JobListPane } from "./jobs/JobListPane";
-import { JobListStore } from "./jobs/jobListStore";
-import { JobsContext } from "./jobs/jobsContext";
-import { ProgressHistory } from "./jobs/progressHistory";
-import { useFocusRestore } from "./jobs/useFocusRestore";
+import { ProgressHistory, ProgressHistoryContext } from "./job/progressHistory";
 import { announce } from "./lib/liveRegion";
-import { hash, parseRoute } from "./lib/route";
-import { useNarrow } from "./lib/useNarrow";
-import { useStore } from "./lib/useStore";
-import { StartPanel } from "./start/StartPanel";
+import type { Route } from "./lib/route";
+import { useRoute } from "./lib/useRoute";
+import { FeedProvider } from "./list/FeedProvider";
+import { useFeed } from "./list/feed";
+import { ListPane } from "./list/ListPane";
+import { useSite } from "./site";
 import { LiveRegion } from "./ui/LiveRegion";
 
-const PAGE_SIZE = 50; // jobs to follow and show at first, and to add with each "show more"
-
-interface Props {
-  readonly user: string;
-  readonly demonstration: boolean;
-}
-
-export function Console({ user, demonstration }: Props): ReactElement {
+export function Console(): ReactElement {
   const client = useJobClient();
-  const listStore = useMemo(() => new JobListStore(user), [user]);
   const progressHistory = useMemo(() => new ProgressHistory(client), [client]);
-  const list = useStore(listStore.list);
-  const route = parseRoute(useStore(hash));
-  const [limit, setLimit] = useState(PAGE_SIZE);
-  const [filter, setFilter] = useState<Filter>("all");
+  const route = useRoute();
   const connection = useConnection();
   const online = useOnline();
   const status = connectionText(connection, online);
-
-  const shown = useMemo(() => list.jobs.slice(0, limit), [list.jobs, limit]);
-  const ids = useMemo(() => shown.map(({ jobId }) => jobId), [shown]);
   const openId = route.page === "job" ? route.jobId : null;
 
-  useEffect(() => listStore.start(), [listStore]);
   useEffect(() => {
-    progressHistory.follow(openId === null || ids.includes(openId) ? ids : [...ids, openId]);
-  }, [progressHistory, ids, openId]);
+    progressHistory.follow(openId === null ? [] : [openId]);
+  }, [progressHistory, openId]);
   useEffect(() => () => progressHistory.follow([]), [progressHistory]);
-  useFocusRestore(route);
   useConnectionAnnouncements(status.state);
+  useSessionCheck(connection);
 
-  const context = useMemo(() => ({ listStore, progressHistory }), [listStore, progressHistory]);
-  const isListOnly = useNarrow() && route.page === "home" && list.jobs.length > 0;
-  const pane = (
-    <JobListPane
-      list={list}
-      shown={shown}
-      openId={openId}
-      filter={filter}
-      onFilter={setFilter}
-      onMore={() => setLimit((now) => now + PAGE_SIZE)}
-    />
-  );
   return (
-    <JobsContext value={context}>
-      <div
-        className="console"
-        data-connection={status.state}
-        data-page={route.page}
-        data-empty={list.jobs.length === 0 || undefined}
-      >
-        <button type="button" className="button primary skip" onClick={skipToMain}>
-          Skip to main content
-        </button>
-        <Header user={user} demonstration={demonstration} status={status} />
-        <ConnectionBanner
-          key={status.state}
-          status={status}
-          connection={connection}
-          demonstration={demonstration}
-        />
-        {isListOnly ? (
-          <main id="main" tabIndex={-1}>
-            <h1 className="visually-hidden">Your jobs</h1>
-            {pane}
-          </main>
-        ) : (
-          pane
-        )}
-        {isListOnly ? null : (
-          <main id="main" className="main" tabIndex={-1}>
-            {openId === null ? (
-              <StartPanel page={route.page} />
-            ) : (
-              <JobPage
-                key={openId}
-                jobId={openId}
-                listed={list.jobs.find((job) => job.jobId === openId)}
-              />
-            )}
-          </main>
-        )}
-        <LiveRegion />
-      </div>
-    </JobsContext>
+    <ProgressHistoryContext value={progressHistory}>
+      <FeedProvider>
+        <Frame route={route} state={status.state}>
+          <button type="button" className="button primary skip" onClick={skipToMain}>
+            Skip to main content
+          </button>
+          <Header status={status} />
+          <ConnectionBanner key={status.state} status={status} connection={connection} />
+        </Frame>
+      </FeedProvider>
+    </ProgressHistoryContext>
   );
+}
+
+interface FrameProps {
+  readonly route: Route;
+  readonly state: string;
+  /** What is above the list. */
+  readonly children: ReactNode;
+}
+
+/** The list, and the job or the page that is open next to it. On a narrow screen only one of them. */
+function Frame({ route, state, children }: FrameProps): ReactElement {
+  const { Start } = useSite();
+  const isEmpty = useHasNoJobs();
+  const openId = route.page === "job" ? route.jobId : null;
+  const startsJobs = Start !== undefined && (route.page === "start" || isEmpty);
+  const isList = openId === null && !startsJobs;
+  const page = openId !== null ? "job" : startsJobs ? "start" : "home";
+  return (
+    <div className="console" data-connection={state} data-page={page}>
+      {children}
+      {/* The list stays the same element, so that it keeps its position. */}
+      <div
+        className="side"
+        id={isList ? "main" : undefined}
+        role={isList ? "main" : undefined}
+        tabIndex={isList ? -1 : undefined}
+      >
+        {isList ? <h1 className="visually-hidden">Jobs</h1> : null}
+        <ListPane openId={openId} />
+      </div>
+      {isList ? null : (
+        <main id="main" className="main" tabIndex={-1}>
+          {openId !== null ? (
+            <JobPage key={openId} jobId={openId} view={route.view} />
+          ) : Start ? (
+            <Start page={route.page} />
+          ) : null}
+        </main>
+      )}
+      <LiveRegion />
+    </div>
+  );
+}
+
+/** Return whether the list is known to be empty. */
+function useHasNoJobs(): boolean {
+  const { jobs, status } = useFeed();
+  return status === "live" && jobs.length === 0;
 }
 
 /** Move the focus with script, because the hash of a link would be a route. */
 function skipToMain(): void {
   document.getElementById("main")?.focus();
+}
+
+/** When the server refuses the user, find out whether the session has ended. */
+function useSessionCheck({ state, code }: Connection): void {
+  const { session } = useSite();
+  const isUnknown = state === "refused" && code?.startsWith("token_");
+  useEffect(() => {
+    if (isUnknown) {
+      void session.load();
+    }
+  }, [session, isUnknown]);
 }
 
 function useConnectionAnnouncements(state: string): void {

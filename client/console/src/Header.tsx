@@ -1,28 +1,30 @@
 import { type ReactElement, useState } from "react";
 import type { ConnectionStatus } from "./connection/connectionText";
 import { errorMessage } from "./lib/untrusted";
-import { signOut } from "./session/session";
+import { useSignOut } from "./session/useSignOut";
+import { useAccess, useSite } from "./site";
 import { ThemeButton } from "./ui/ThemeButton";
 import { Wordmark } from "./ui/Wordmark";
 
 interface Props {
-  readonly user: string;
-  readonly demonstration: boolean;
   readonly status: ConnectionStatus;
 }
 
-export function Header({ user, demonstration, status }: Props): ReactElement {
+export function Header({ status }: Props): ReactElement {
+  const { label } = useSite();
+  const { user } = useAccess();
+  const signOut = useSignOut();
   const [problem, setProblem] = useState<string | null>(null);
   const handleSignOut = (): void => {
     setProblem(null);
-    signOut().catch((error: unknown) => setProblem(errorMessage(error)));
+    signOut?.().catch((error: unknown) => setProblem(errorMessage(error)));
   };
   return (
     <header className="header">
       <a className="home" href="#/" aria-label="jobcast, all jobs">
         <Wordmark />
       </a>
-      {demonstration ? <span className="tag">Demonstration</span> : null}
+      {label === undefined ? null : <span className="tag">{label}</span>}
       <span
         className="connection-status"
         data-state={status.state}
@@ -38,18 +40,15 @@ export function Header({ user, demonstration, status }: Props): ReactElement {
           {problem}
         </span>
       )}
-      <span
-        className="user"
-        title={`Signed in as ${user}${demonstration ? " (demonstration)" : ""}`}
-      >
+      <span className="user" title={`Signed in as ${user}`}>
         {user}
       </span>
       <ThemeButton />
-      {demonstration ? (
+      {signOut === null ? null : (
         <button type="button" className="button bare" onClick={handleSignOut}>
           Sign out
         </button>
-      ) : null}
+      )}
     </header>
   );
 }

@@ -1,154 +1,250 @@
 // @vitest-environment happy-dom
 /** Components in a simulated browser: what they show, and where the focus goes. */
 
-import type { Connection, JobClient, JobState } from "@jobcast/client";
-import { JobcastProvider } from "@jobcast/client/react";
+import type { JobSummary } from "@jobcast/client";
 import { act, cleanup, fireEvent, render, screen } from "@testing-library/react";
 import { createElement, type ReactElement } from "react";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { App } from "../src/App";
+import { StartPanel } from "../src/demo/StartPanel";
 import { Header } from "../src/Header";
-import type { Filter } from "../src/jobs/JobFilter";
-import { JobListPane } from "../src/jobs/JobListPane";
-import type { JobListStore, ListedJob } from "../src/jobs/jobListStore";
-import { JobsContext } from "../src/jobs/jobsContext";
-import type { ProgressHistory } from "../src/jobs/progressHistory";
 import { setShortcutsEnabled } from "../src/lib/shortcuts";
-import { session } from "../src/session/session";
-import { job } from "./factories";
+import { FeedContext, type ShownFeed } from "../src/list/feed";
+import { ListPane } from "../src/list/ListPane";
+import { ServerAuthentication } from "../src/server/serverAuthentication";
+import { authentication } from "../src/server/serverSession";
+import { serverSite } from "../src/server/serverSite";
+import { AccessContext, type Site, SiteContext } from "../src/site";
+import { summary } from "./factories";
 
 beforeEach(() => vi.stubGlobal("IS_REACT_ACT_ENVIRONMENT", true));
 
 afterEach(() => {
   cleanup();
   vi.unstubAllGlobals();
+  vi.restoreAllMocks();
   window.location.hash = "";
 });
 
 const status = { state: "connected", label: "Live", problem: null } as const;
 
-describe("an application with its own sign-in", () => {
-  const signedOut = { state: "signed_out", user: null, demonstration: false } as const;
+const access = { user: "ada", url: "http://server/", getToken: null, signOut: null };
 
-  it("shows that no user is signed in, and retries", async () => {
-    session.set({ ...signedOut, expired: false });
-    const fetched = vi.fn(async () => new Response('{"user": null, "demonstration": false}'));
-    vi.stubGlobal("fetch", fetched);
-    render(createElement(App));
+/** Serve the configuration of a server, and sessions of users who sent the token `good`. */
+function serve(methods: readonly string[]): string[] {
+  const requests: string[] = [];
+  vi.stubGlobal("fetch", async (path: string, { headers = {} }: { headers?: HeadersInit }) => {
+    requests.push(path);
+    if (path === "config.json") {
+      return Response.json({ server: "..", sign_in: methods });
+    }
+    const token = new Headers(headers).get("Authorization");
+    return token === "Bearer good"
+      ? Response.json({ user: "ada" })
+      : Response.json({ code: "token_expired", detail: "the token has expired" }, { status: 401 });
+  });
+  return requests;
+}
+
+function appOf(site: Site): ReactElement {
+  return createElement(SiteContext, { value: site }, createElement(App));
+}
+
+describe("the sign-in of a server", () => {
+  afterEach(() => authentication.setToken(null));
+
+  it("leads to the application's sign-in, and retries", async () => {
+    const requests = serve(["session"]);
+    await serverSite.session.load();
+    render(appOf(serverSite));
     expect(screen.getByRole("heading").textContent).toBe("You are not signed in");
     expect(screen.queryByRole("form")).toBeNull();
     await act(async () => fireEvent.click(screen.getByRole("button", { name: "Try again" })));
-    expect(fetched).toHaveBeenCalledOnce();
-    act(() => session.set({ ...signedOut, expired: true, user: "ada" }));
+    expect(requests).toEqual(["config.json", "session", "session"]);
+    act(() => serverSite.session.begin(access));
+    act(() => serverSite.session.expire());
     expect(screen.getByRole("heading").textContent).toBe("Your session has ended");
     expect(document.activeElement).toBe(screen.getByRole("heading"));
   });
 
-  it("shows nothing of the demonstration", () => {
-    const { rerender } = render(
-      createElement(Header, { user: "ada", demonstration: false, status }),
+  it("asks for a token where the server accepts tokens, and reports a refused one", async () => {
+    serve(["token"]);
+    const current = new ServerAuthentication();
+    expect(await current.load()).toBeNull();
+    expect(current.methods).toEqual(["token"]);
+    current.setToken("bad");
+    await expect(current.load()).rejects.toThrow("the token has expired");
+    expect(await current.load()).toBeNull(); // the refused token is forgotten
+    expect(sessionStorage.length).toBe(0);
+  });
+
+  it("keeps a token in the session storage until the user signs out", async () => {
+    serve(["token", "session"]);
+    const first = new ServerAuthentication();
+    first.setToken("good");
+    const found = await new ServerAuthentication().load();
+    expect(found?.user).toBe("ada");
+    expect(await found?.getToken?.()).toBe("good");
+    expect(localStorage.length).toBe(0);
+    await found?.signOut?.();
+    expect(sessionStorage.length).toBe(0);
+  });
+
+  it("connects to the server above the page, with cookies if there is no token", async () => {
+    vi.stubGlobal("fetch", async (path: string) =>
+      Response.json(path === "session" ? { user: "ada" } : { server: "../..", sign_in: [] }),
     );
+    window.history.replaceState(null, "", "/proxy/ops/jobs/");
+    const found = await new ServerAuthentication().load();
+    window.history.replaceState(null, "", "/");
+    expect(new URL(found?.url ?? "").pathname).toBe("/proxy/");
+    expect([found?.getToken, found?.signOut]).toEqual([null, null]);
+  });
+});
+
+describe("the header", () => {
+  const header = (site: Partial<Site>, signOut: (() => Promise<void>) | null) =>
+    createElement(
+      SiteContext,
+      { value: { ...serverSite, ...site } },
+      createElement(
+        AccessContext,
+        { value: { ...access, signOut } },
+        createElement(Header, { status }),
+      ),
+    );
+
+  it("has a label and a sign-out only where the site has them", async () => {
+    const { rerender } = render(header({}, null));
     expect([screen.queryByText("Demonstration"), screen.queryByText("Sign out")]).toEqual([
       null,
       null,
     ]);
-    rerender(createElement(Header, { user: "ada", demonstration: true, status }));
+    const signOut = vi.fn(async () => undefined);
+    rerender(header({ label: "Demonstration" }, signOut));
     screen.getByText("Demonstration");
-    screen.getByRole("button", { name: "Sign out" });
+    await act(async () => fireEvent.click(screen.getByRole("button", { name: "Sign out" })));
+    expect(signOut).toHaveBeenCalledOnce();
+    expect(serverSite.session.state.getSnapshot().state).toBe("signed_out");
   });
 });
 
-describe("the job list", () => {
-  const listed = (jobId: string): ListedJob => ({
-    ...{ jobId, task: null, title: jobId, sentAt: null },
-    sent: true,
+describe("the list of jobs", () => {
+  const feed = (jobs: readonly JobSummary[], values: Partial<ShownFeed> = {}): ShownFeed => ({
+    feed: "all",
+    jobs,
+    status: "live",
+    total: jobs.length,
+    hasMore: false,
+    isLoadingMore: false,
+    error: null,
+    loadMore: () => {},
+    mayListAll: true,
+    ...values,
   });
-
-  function pane(
-    jobIds: readonly string[],
-    remove: (jobId: string) => Promise<void>,
-    { counted = jobIds.length, filter = "all" as Filter } = {},
-  ): ReactElement {
-    const jobs = jobIds.map(listed);
-    const shown = jobs.slice(0, counted);
-    const listStore = { remove } as unknown as JobListStore;
-    return createElement(
-      JobcastProvider,
-      { client },
-      createElement(
-        JobsContext,
-        { value: { listStore, progressHistory: {} as ProgressHistory } },
-        createElement(JobListPane, {
-          list: { state: "ready", jobs, problem: null },
-          shown,
-          openId: null,
-          filter,
-          onFilter: () => {},
-          onMore: () => {},
-        }),
-      ),
+  const pane = (shown: ShownFeed, site: Partial<Site> = {}): ReactElement =>
+    createElement(
+      SiteContext,
+      { value: { ...serverSite, ...site } },
+      createElement(FeedContext, { value: shown }, createElement(ListPane, { openId: null })),
     );
-  }
-
-  const states = new Map<string, JobState>();
-  const client = {
-    job: (jobId: string) => ({
-      subscribe: () => () => {},
-      getSnapshot: () => {
-        const state = states.get(jobId) ?? job({ jobId });
-        states.set(jobId, state);
-        return state;
-      },
-    }),
-    connection: { subscribe: () => () => {}, getSnapshot: () => ({}) as Connection },
-  } as unknown as JobClient;
-
-  it("moves the focus from a removed row to the next one, and keeps the open job's page", async () => {
-    window.location.hash = "#/jobs/xb";
-    const view = render(pane(["a", "b", "c"], remove));
-    async function remove(jobId: string): Promise<void> {
-      view.rerender(
-        pane(
-          ["a", "b", "c"].filter((one) => one !== jobId),
-          remove,
-        ),
-      );
-    }
-    const button = screen.getByRole("button", { name: /^Remove b / });
-    await act(async () => {
-      button.focus();
-      fireEvent.click(button);
-    });
-    expect(screen.queryByRole("button", { name: /^Remove b / })).toBeNull();
-    expect(document.activeElement?.textContent).toContain("c");
-    expect(document.activeElement?.tagName).toBe("A");
-    expect(window.location.hash).toBe("#/jobs/xb");
-  });
-
-  const keep = async (): Promise<void> => {};
+  const jobs = ["a", "b", "c"].map((jobId) => summary({ jobId, title: `Job ${jobId.repeat(2)}` }));
+  const names = (): (string | undefined)[] =>
+    [...document.querySelectorAll<HTMLElement>("li")].map((row) => row.dataset.jobId);
   const counts = (): (string | null)[] =>
-    [...document.querySelectorAll("[data-filter]")].map((button) => button.textContent);
+    [...document.querySelectorAll("[data-group]")].map((button) => button.textContent);
 
-  it("counts all jobs if all are followed", () => {
-    render(pane(["a", "b", "c"], keep));
-    expect(counts()).toEqual(["All 3", "Active 3", "Failed 0", "Done 0"]);
+  beforeEach(() => {
+    vi.spyOn(HTMLElement.prototype, "clientHeight", "get").mockReturnValue(600);
+    vi.spyOn(HTMLElement.prototype, "offsetHeight", "get").mockReturnValue(74);
   });
 
-  it("marks its counts if only the latest jobs are followed", () => {
-    render(pane(["a", "b", "c"], keep, { counted: 2, filter: "failed" }));
-    expect(counts()).toEqual(["All 3", "Active 2+", "Failed 0+", "Done 0+"]);
-    const failed = document.querySelector('[data-filter="failed"]');
-    expect(failed?.getAttribute("title")).toBe("Of the 2 latest jobs");
-    expect(document.querySelector(".empty")?.textContent).toBe(
-      "No failed jobs among the 2 latest jobs.",
+  it("has a row for each job, with its position in the list", () => {
+    render(pane(feed(jobs)));
+    expect(names()).toEqual(["a", "b", "c"]);
+    const row = screen.getByRole("link", { name: /^Job b/ }).closest("li");
+    expect(["aria-posinset", "aria-setsize"].map((name) => row?.getAttribute(name))).toEqual([
+      "2",
+      "3",
+    ]);
+    expect(counts()).toEqual(["All 3", "Stuck 0", "Queued 0", "Running 3", "Failed 0", "Done 0"]);
+    expect(document.title).toBe("3 running · jobcast");
+  });
+
+  it("draws few of ten thousand rows", () => {
+    const many = Array.from({ length: 10_000 }, (_, index) => summary({ jobId: `job-${index}` }));
+    render(pane(feed(many)));
+    expect(names().length).toBeGreaterThan(5);
+    expect(names().length).toBeLessThan(60);
+    screen.getByText("10,000", { selector: '[data-group="all"] *' });
+  });
+
+  it("keeps its filters in the address", () => {
+    const shown = feed([...jobs, summary({ jobId: "d", status: "error", owner: "ada" })]);
+    render(pane(shown));
+    fireEvent.click(screen.getByRole("button", { name: /^Failed/ }));
+    expect([names(), window.location.hash]).toEqual([["d"], "#/?show=failed"]);
+    fireEvent.click(screen.getByRole("button", { name: /^All 4/ }));
+    fireEvent.change(screen.getByRole("searchbox"), { target: { value: "job bb" } });
+    expect([names(), window.location.hash]).toEqual([["b"], "#/?q=job+bb"]);
+    fireEvent.keyDown(screen.getByRole("searchbox"), { key: "Escape" });
+    fireEvent.click(screen.getByRole("button", { name: "Filters" }));
+    fireEvent.change(screen.getByLabelText("Owner"), { target: { value: "ada" } });
+    expect([names(), window.location.hash]).toEqual([["d"], "#/?owner=ada"]);
+    fireEvent.click(screen.getByRole("button", { name: "Clear the filters" }));
+    expect([names().length, window.location.hash]).toEqual([4, "#/"]);
+  });
+
+  it("switches between all jobs and the user's own, for a user who may list all", () => {
+    const { rerender } = render(pane(feed(jobs)));
+    fireEvent.click(screen.getByRole("button", { name: "Mine" }));
+    expect(window.location.hash).toBe("#/?feed=mine");
+    rerender(pane(feed(jobs, { feed: "mine", mayListAll: false })));
+    expect(screen.queryByRole("group", { name: "Whose jobs" })).toBeNull();
+  });
+
+  it("explains a refused feed, and opens a job by its id", () => {
+    const error = { code: "feeds_unavailable", message: "no feeds" };
+    window.location.hash = "#/?q=42";
+    const { rerender } = render(pane(feed([], { status: "refused", error })));
+    expect(screen.getByRole("alert").textContent).toContain("This server keeps no lists of jobs.");
+    expect(screen.getByRole("link", { name: "Open the job 42" }).getAttribute("href")).toBe(
+      "#/jobs/42",
     );
-    expect(screen.getByRole("button", { name: "Show 1 older job" })).toBeDefined();
+    const forbidden = { code: "feed_not_allowed", message: "no" };
+    rerender(pane(feed([], { status: "refused", error: forbidden })));
+    fireEvent.click(screen.getByRole("button", { name: "Show my jobs" }));
+    expect(window.location.hash).toBe("#/?feed=mine&q=42");
+  });
+
+  it("loads older jobs on request, and marks its counts as incomplete", () => {
+    const loadMore = vi.fn();
+    render(pane(feed(jobs, { hasMore: true, loadMore })));
+    expect(counts()[0]).toBe("All 3+");
+    fireEvent.click(screen.getByRole("button", { name: "Load older jobs" }));
+    expect(loadMore).toHaveBeenCalledOnce();
+  });
+
+  it("offers to start jobs only where the site can", () => {
+    const { rerender } = render(pane(feed(jobs)));
+    expect(screen.queryByRole("link", { name: "Start a job" })).toBeNull();
+    rerender(pane(feed(jobs), { Start: StartPanel }));
+    screen.getByRole("link", { name: "Start a job" });
+  });
+
+  it("keeps the focus in a row that moves", () => {
+    const { rerender } = render(pane(feed(jobs)));
+    act(() => screen.getByRole("link", { name: /^Job a/ }).focus());
+    const more = Array.from({ length: 500 }, (_, index) => summary({ jobId: `job-${index}` }));
+    rerender(pane(feed([...more, ...jobs])));
+    expect(names()).toContain("a");
+    expect(document.activeElement?.textContent).toContain("Job a");
   });
 
   it("reacts to shortcut keys outside of text fields, unless they are turned off", () => {
-    render(pane(["a", "b"], async () => {}));
+    render(pane(feed(jobs)));
     const keys = screen.getByRole<HTMLInputElement>("checkbox", { name: "Shortcut keys" });
-    const field = screen.getByRole("textbox");
+    const field = screen.getByRole("searchbox");
     const press = (from: Element, how = {}): boolean =>
       !fireEvent.keyDown(from, { key: "j", ...how });
     expect(["ctrlKey", "metaKey", "altKey"].map((held) => press(keys, { [held]: true }))).toEqual([
@@ -157,13 +253,15 @@ describe("the job list", () => {
       false,
     ]);
     expect([press(field), press(document.body)]).toEqual([false, true]);
-    expect(document.activeElement?.textContent).toContain("a");
+    expect(document.activeElement?.textContent).toContain("Job a");
     act(() => keys.click());
     expect([keys.checked, press(document.body)]).toEqual([false, false]);
-    expect(document.activeElement?.textContent).toContain("a");
+    expect(document.activeElement?.textContent).toContain("Job a");
     act(() => setShortcutsEnabled(true));
     expect([keys.checked, press(keys)]).toEqual([true, true]);
-    expect(document.activeElement?.textContent).toContain("b");
+    expect(document.activeElement?.textContent).toContain("Job b");
+    fireEvent.keyDown(document.activeElement ?? document.body, { key: "End" });
+    expect(document.activeElement?.textContent).toContain("Job c");
   });
 
   it.each([
@@ -175,7 +273,7 @@ describe("the job list", () => {
     ["password", false],
     ["date", false],
   ])("reacts to shortcut keys in an input of type %s: %s", (type, reacts) => {
-    render(pane(["a", "b"], async () => {}));
+    render(pane(feed(jobs)));
     const input = document.createElement("input");
     input.type = type;
     document.body.append(input);

@@ -1,6 +1,6 @@
 /** Factories for job states, log lines and status changes. */
 
-import type { Gap, JobState, LogLine, StatusChange } from "@jobcast/client";
+import type { Gap, JobState, JobSummary, LogLine, StatusChange } from "@jobcast/client";
 
 export const START = Date.parse("2026-01-15T09:30:00Z");
 
@@ -70,4 +70,28 @@ export function change(seq: number, values: Partial<StatusChange> = {}): StatusC
 
 export function gap(after: number, before: number): Gap {
   return { after, before };
+}
+
+export function summary(values: Partial<JobSummary> = {}): JobSummary {
+  return {
+    jobId: "import_csv-0a1b2c3d",
+    epoch: "e",
+    seq: 1,
+    status: "started",
+    task: "tasks.people.import_csv",
+    title: null,
+    tags: [],
+    queue: null,
+    worker: null,
+    parent: null,
+    owner: null,
+    createdAt: at(0),
+    startedAt: at(1),
+    endedAt: null,
+    attempt: 1,
+    percentage: null,
+    message: null,
+    reason: null,
+    ...values,
+  };
 }

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { announcement } from "../src/lib/announcement";
 import { errorText, headline, remainingSeconds } from "../src/lib/headline";
 import { pageTitle } from "../src/lib/pageTitle";
-import { filterGroup, statusBadge } from "../src/lib/statusBadge";
+import { statusBadge } from "../src/lib/statusBadge";
 import { at, change, gap, job, line, START } from "./factories";
 
 const now = START + 10_000;
@@ -94,7 +94,6 @@ describe("the headline", () => {
     expect(headline(state, now)).toEqual({ sentence: label, hint: "ada asked for it" });
     expect(headline(job({ status }), now).hint).toBeNull();
     expect(statusBadge(state)).toEqual({ label, tone: "quiet", icon: "dots" });
-    expect(filterGroup(state)).toBe("active");
     expect(pageTitle(state, "Import")).toBe(`${label}: Import · jobcast`);
     expect(announcement(job(), state, now)).toBe(label);
   });
@@ -111,7 +110,6 @@ describe("the headline", () => {
       hint: `The job ended with the reason “${reason}”.`,
     });
     expect(statusBadge(ended)).toEqual({ label, tone: "bad", icon: "cross" });
-    expect(filterGroup(ended)).toBe("failed");
   });
 
   it.each<Reason>(["failure", "revoked", "time_limit", "worker_lost", "expired", "rejected"])(
@@ -143,7 +141,7 @@ describe("the headline", () => {
     const refusal = { code: "job_not_found", message: "no such job" };
     const refused = job({ joined: "refused", refusal, status: "pending", updatedAt: null });
     expect(headline(refused, now).sentence).toBe("Job not found");
-    expect([statusBadge(refused).label, filterGroup(refused)]).toEqual(["Not available", "none"]);
+    expect(statusBadge(refused).label).toBe("Not available");
   });
 
   it("does not repeat the class name of an error", () => {

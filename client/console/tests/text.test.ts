@@ -1,7 +1,7 @@
 import type { Connection } from "@jobcast/client";
 import { describe, expect, it } from "vitest";
 import { connectionText } from "../src/connection/connectionText";
-import { mergeJobs } from "../src/jobs/jobListStore";
+import { faviconSvg } from "../src/lib/favicon";
 import {
   formatBytes,
   formatCount,
@@ -55,19 +55,19 @@ describe("names", () => {
 describe("routes", () => {
   it("round-trip every valid id", () => {
     for (const jobId of ["a-1", "a/b:c.d@e=f+g~h", "50%"]) {
-      expect(parseRoute(jobHash(jobId))).toEqual({ page: "job", jobId });
+      expect(parseRoute(jobHash(jobId))).toMatchObject({ page: "job", jobId });
     }
   });
 
   it.each(["", "#", "#/", "#/jobs", "#/jobs/", "#/nowhere"])(
     "lead to the home page from %j",
-    (hash) => expect(parseRoute(hash)).toEqual({ page: "home" }),
+    (hash) => expect(parseRoute(hash)).toMatchObject({ page: "home" }),
   );
 
   it("accept addresses that are typed by hand", () => {
-    expect(parseRoute("#/jobs/a/b")).toEqual({ page: "job", jobId: "a/b" });
-    expect(parseRoute("#/jobs/50%")).toEqual({ page: "job", jobId: "50%" });
-    expect(parseRoute("#/start")).toEqual({ page: "start" });
+    expect(parseRoute("#/jobs/a/b")).toMatchObject({ page: "job", jobId: "a/b" });
+    expect(parseRoute("#/jobs/50%")).toMatchObject({ page: "job", jobId: "50%" });
+    expect(parseRoute("#/start")).toMatchObject({ page: "start" });
   });
 });
 
@@ -137,21 +137,15 @@ describe("log highlights", () => {
   });
 });
 
-describe("the merged job list", () => {
-  it("has each job once, newest first", () => {
-    const sent = [
-      { jobId: "b", task: null, title: "B", sentAt: "2026-01-15T09:00:00Z" },
-      { jobId: "a", task: null, title: "A", sentAt: "2026-01-15T08:00:00Z" },
-    ];
-    const followed = [
-      { jobId: "c", at: "2026-01-15T08:30:00Z" },
-      { jobId: "a", at: "2026-01-15T10:00:00Z" },
-    ];
-    expect(mergeJobs(sent, followed).map((one) => [one.jobId, one.sent])).toEqual([
-      ["b", true],
-      ["c", false],
-      ["a", true],
-    ]);
+describe("the icon of the tab", () => {
+  it("has a ring whose length is the percentage in steps", () => {
+    const lengthOf = (percentage: number) =>
+      /stroke-dasharray="(\d+) 100"/.exec(faviconSvg({ tone: "active", percentage }))?.[1];
+    expect([0, 4, 62.5, 99.9, 100].map(lengthOf)).toEqual(["0", "0", "60", "95", "100"]);
+  });
+
+  it("has a dot for a list with stuck jobs", () => {
+    expect(faviconSvg({ tone: "warn", percentage: null })).toMatch(/<circle .*#d98a0b/);
   });
 });
 

@@ -25,7 +25,10 @@ from jobcast.celery.headers import (
 )
 from jobcast.celery.headers import OWNER_HEADER as OWNER_HEADER
 from jobcast.celery.reservation import Reservation, current_reservation
-from jobcast.celery.signatures import OPTIONS, job_headers
+from jobcast.celery.signatures import OPTIONS
+from jobcast.celery.signatures import as_job as as_job
+from jobcast.celery.signatures import job_headers as job_headers
+from jobcast.celery.signatures import owned_by as owned_by
 from jobcast.events import JobInfo
 from jobcast.publishing.identity import job_id_of, owner_of
 from jobcast.publishing.job import Job, current_job

@@ -29,7 +29,7 @@ from jobcast.cli.terminal import clean, clean_lines
 from jobcast.errors import ClientError, JobcastError
 from jobcast.events import check_job_id
 from jobcast.masking import mask
-from jobcast.settings import Settings, path_prefix
+from jobcast.settings import DEFAULT_CONSOLE, Settings, path_prefix
 from jobcast.transports import is_in_memory
 
 TOKEN_TTL: Final = 3600  # seconds
@@ -156,6 +156,11 @@ def main() -> None:
     help="A prefix of every path, as in /jobs/socket.io/, for a proxy that does not strip its"
     " prefix  [JOBCAST_PATH_PREFIX, none]",
 )
+@click.option(
+    "--console",
+    is_flag=True,
+    help="Serve the console, a page that shows jobs, at /console  [JOBCAST_CONSOLE, off]",
+)
 @reports
 def serve(
     app: str | None,
@@ -164,6 +169,7 @@ def serve(
     port: int | None,
     workers: int | None,
     prefix: str | None,
+    console: bool,
 ) -> None:
     """Run the Socket.IO process.
 
@@ -184,12 +190,20 @@ def serve(
         # APP and the worker processes read the setting from the environment.
         os.environ["JOBCAST_PATH_PREFIX"] = path_prefix(prefix)
     settings = Settings.load()
+    if console and not settings.console:
+        os.environ["JOBCAST_CONSOLE"] = DEFAULT_CONSOLE
+        settings = Settings.load()
     settings.require_authentication()
     click.echo(f"jobcast {version('jobcast')}, with events from {settings.masked_url}", err=True)
+    host = host or settings.host
+    port = settings.port if port is None else port
+    if settings.console:
+        path = f"{settings.path_prefix}{settings.console}/"
+        click.echo(f"with the console at http://{host}:{port}{path}", err=True)
     run(
         settings,
-        host or settings.host,
-        settings.port if port is None else port,
+        host,
+        port,
         workers or settings.workers,
         app or DEFAULT_APP,
         factory=factory,

@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from jobcast.console.page import console_routes
 from jobcast.log_safety import EXPOSED_LOGGERS, protect
 from jobcast.realtime import metrics
 from jobcast.realtime.connection import wire_json
@@ -23,7 +24,7 @@ from jobcast.realtime.health import health_routes, metrics_route
 from jobcast.realtime.http.interface import HttpInterface
 from jobcast.server.gc_tuning import relaxed_gc
 from jobcast.server.graceful_shutdown import draining_on_signals
-from jobcast.settings import Settings
+from jobcast.settings import DEFAULT_CONSOLE, Settings
 from jobcast.transports import ClientManager, open_manager
 
 PATH: Final = "/socket.io"
@@ -100,21 +101,29 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     await refuse(scope, receive, send, Refused(HTTPStatus.NOT_FOUND, "nothing is at this path"))
 
 
-def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = ()) -> Starlette:
+def create_app(
+    settings: Settings | None = None,
+    routes: Sequence[BaseRoute] = (),
+    *,
+    console: bool = False,
+) -> Starlette:
     """Return the ASGI application of the server process.
 
     The application serves ``/socket.io/``, ``/healthz``, ``/readyz`` and the given routes. Unless
     ``JOBCAST_HTTP_API`` is off, it also serves ``/jobs``, ``/jobs/ID``, ``/jobs/ID/events``,
     ``/events``, ``/feeds/FEED/events``, ``/openapi.json`` and ``/jobcast.js``. ``JOBCAST_METRICS``
-    adds ``/metrics``. ``JOBCAST_PATH_PREFIX`` puts all routes below a path. On SIGTERM and SIGINT
-    the application moves its clients to other processes before the server closes.
+    adds ``/metrics``, and ``JOBCAST_CONSOLE`` the console. ``JOBCAST_PATH_PREFIX`` puts all routes
+    below a path. On SIGTERM and SIGINT the application moves its clients to other processes before
+    the server closes.
 
     Args:
         settings: the settings; read from the environment by default.
         routes: additional routes, such as a login and a page.
+        console: serve the console at ``/console``, also if ``JOBCAST_CONSOLE`` names no path.
 
     Raises:
         SettingsError: a setting is missing or invalid.
+        JobcastError: the console is not built.
 
     >>> app = create_app(Settings(url="memory://", jwt_secret="x" * 32))
     """
@@ -145,18 +154,17 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
         await manager.aclose()
         await sio.shutdown()
 
-    http_routes: list[BaseRoute] = []
-    if settings.http_api:
-        http_routes = [
-            *HttpInterface(gateway.hub, settings, gateway.start).routes(),
-            element_route(),
-        ]
+    interface = HttpInterface(gateway.hub, settings, gateway.start)
+    http_routes = [*interface.routes(), element_route()] if settings.http_api else []
+    path = settings.console or (DEFAULT_CONSOLE if console else "")
+    page = console_routes(path, _sign_in(settings), interface.session_route()) if path else []
     engine = OriginGuard(socketio.ASGIApp(sio, socketio_path=None), Origins(settings))
     all_routes = [
         *health_routes(gateway),
         *([metrics_route()] if settings.metrics else []),
         *http_routes,
         Mount(PATH, app=engine),
+        *page,
         *routes,
     ]
     prefix = settings.path_prefix
@@ -169,3 +177,9 @@ def create_app(settings: Settings | None = None, routes: Sequence[BaseRoute] = (
     app.state.gateway = gateway
     app.state.sio = sio
     return app
+
+
+def _sign_in(settings: Settings) -> list[str]:
+    """Return how users of the console can sign in."""
+    kinds = {"session": settings.authenticate, "token": settings.verifies_tokens}
+    return [kind for kind, is_offered in kinds.items() if is_offered]

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, expect
 
 from jobcast import open_job
 from jobcast.publishing.runtime import get_runtime
@@ -34,54 +34,36 @@ def user() -> str:
     return new_id("user")
 
 
-def add_to_list(tab: Tab, *job_ids: str) -> None:
-    """Add jobs to the list, the last one on top."""
-    for job_id in job_ids:
-        tab.go(job_id)
-        tab.page.get_by_role("button", name="Add to the list").click()
-
-
-def focused(page: Page) -> str:
-    name: str = page.evaluate(
-        "(({tagName, textContent, ariaLabel}) => `${tagName} ${ariaLabel ?? textContent}`)"
-        "(document.activeElement)"
-    )
-    return name
-
-
 def test_returning_to_the_list_focuses_the_link_of_the_job(
     sample_worker: Worker, new_tab: NewTab, send: Send, user: str, look: dict[str, Any]
 ) -> None:
-    tab = new_tab(user, **look)
     job_ids = [send(sample_worker, jobs.count, 1, owner=user) for _ in range(3)]
-    add_to_list(tab, *job_ids)
-    tab.open("/#/")
+    tab = new_tab(user, **look)
     link = tab.row(job_ids[1]).get_by_role("link")
     link.press("Enter")
     expect(tab.job(job_ids[1]).get_by_role("heading", level=1)).to_be_focused()
     tab.page.go_back()
     expect(link).to_be_focused()
     link.press("Enter")
-    tab.page.get_by_role("button", name="Remove from the list").press("Enter")
+    expect(tab.job(job_ids[1]).get_by_role("heading", level=1)).to_be_focused()
+    close = "All jobs" if look is NARROW else "Close the job"
+    tab.page.get_by_role("article").get_by_role("link", name=close).press("Enter")
     expect(tab.job(job_ids[1])).to_have_count(0)
-    assert focused(tab.page).startswith("H")
+    expect(link).to_be_focused()
 
 
 def test_shortcuts_open_the_next_job_if_the_list_is_hidden(
     sample_worker: Worker, new_tab: NewTab, send: Send, user: str
 ) -> None:
-    tab = new_tab(user, **NARROW)
     first, second = (send(sample_worker, jobs.count, 1, owner=user) for _ in range(2))
-    add_to_list(tab, first, second)
+    tab = new_tab(user, **NARROW)
+    tab.row(second).get_by_role("link").click()
+    expect(tab.job(second)).to_be_visible()
     tab.page.keyboard.press("j")
     expect(tab.job(first).get_by_role("heading", level=1)).to_be_focused()
     tab.page.keyboard.press("j")  # the first job is the last row, so nothing happens
     tab.page.keyboard.press("k")
     expect(tab.job(second).get_by_role("heading", level=1)).to_be_focused()
-    tab.open("/#/start")
-    tab.page.get_by_label("File for Import people").focus()
-    tab.page.keyboard.press("k")
-    expect(tab.job(first)).to_be_visible()
 
 
 def test_the_focus_order_follows_the_reading_order(
@@ -89,12 +71,12 @@ def test_the_focus_order_follows_the_reading_order(
 ) -> None:
     tab = new_tab(user, **look)
     job_id = send(sample_worker, jobs.count, 1, owner=user)
-    add_to_list(tab, job_id)
+    tab.go(job_id)
     tab.expect_status(job_id, "complete")
-    controls = tab.page.locator(".job-top").locator("a:visible, button")
+    controls = tab.page.locator(".job-top").locator("a:visible, button:visible")
     places = [control.bounding_box() for control in controls.all()]
     middles = [place["y"] + place["height"] / 2 for place in places if place]
-    assert len(middles) == (3 if look is NARROW else 2)
+    assert len(middles) == 2
     assert all(below - above > -10 for above, below in pairwise(middles))
 
 

@@ -2,25 +2,21 @@ import type { Connection } from "@jobcast/client";
 import { useJobClient } from "@jobcast/client/react";
 import { type ReactElement, useEffect, useState } from "react";
 import { errorMessage } from "../lib/untrusted";
-import { signOut } from "../session/session";
+import { useSignOut } from "../session/useSignOut";
 import { Icon } from "../ui/Icon";
 import type { ConnectionStatus } from "./connectionText";
 
 interface Props {
   readonly status: ConnectionStatus;
   readonly connection: Connection;
-  readonly demonstration: boolean;
 }
 
 const DELAY = 400; // ms; shorter interruptions show no banner
 
 /** A problem of the connection, with the actions that may solve it. */
-export function ConnectionBanner({
-  status,
-  connection,
-  demonstration,
-}: Props): ReactElement | null {
+export function ConnectionBanner({ status, connection }: Props): ReactElement | null {
   const client = useJobClient();
+  const signOut = useSignOut();
   const [isShown, setShown] = useState(status.state === "refused");
   const [problem, setProblem] = useState<string | null>(null);
   useEffect(() => {
@@ -31,7 +27,7 @@ export function ConnectionBanner({
     return null;
   }
   const handleSignOut = (): void => {
-    signOut().catch((error: unknown) => setProblem(errorMessage(error)));
+    signOut?.().catch((error: unknown) => setProblem(errorMessage(error)));
   };
   return (
     <section className="banner" data-state={status.state} aria-label="Connection">
@@ -48,7 +44,7 @@ export function ConnectionBanner({
         <button type="button" className="button" onClick={() => client.reconnect()}>
           {connection.state === "refused" ? "Try again" : "Retry now"}
         </button>
-        {connection.state === "refused" && demonstration ? (
+        {connection.state === "refused" && signOut !== null ? (
           <button type="button" className="button" onClick={handleSignOut}>
             Sign in again
           </button>

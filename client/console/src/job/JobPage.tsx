@@ -1,20 +1,21 @@
 import type { JobState } from "@jobcast/client";
 import { useJob } from "@jobcast/client/react";
 import { type ReactElement, useCallback, useEffect, useRef, useState } from "react";
-import { rowStatus } from "../jobs/JobRow";
-import type { ListedJob } from "../jobs/jobListStore";
-import { useJobListStore } from "../jobs/jobsContext";
+import { setFavicon } from "../lib/favicon";
 import { jobName, shortId } from "../lib/jobNames";
 import { hasNavigated } from "../lib/navigation";
 import { pageTitle } from "../lib/pageTitle";
-import { isLoading } from "../lib/statusBadge";
-import { errorMessage } from "../lib/untrusted";
-import { useNarrow } from "../lib/useNarrow";
+import { listHash } from "../lib/route";
+import { isLoading, shownStatus, statusBadge } from "../lib/statusBadge";
+import type { View } from "../lib/view";
+import { useSummary } from "../list/feed";
 import { LogPanel } from "../log/LogPanel";
 import { CopyButton } from "../ui/CopyButton";
 import { Icon } from "../ui/Icon";
+import { JobAbout } from "./JobAbout";
 import { JobStats } from "./JobStats";
 import { Plot } from "./Plot";
+import { RelatedJobs } from "./RelatedJobs";
 import { ResultPanel } from "./ResultPanel";
 import { StatusPanel } from "./StatusPanel";
 import { Timeline } from "./Timeline";
@@ -22,8 +23,8 @@ import { useJobAnnouncements } from "./useJobAnnouncements";
 
 interface Props {
   readonly jobId: string;
-  /** The job's entry in the list, if there is one. */
-  readonly listed: ListedJob | undefined;
+  /** What the list next to the job shows. */
+  readonly view: View;
 }
 
 /** A log line to scroll to. */
@@ -31,11 +32,16 @@ export interface LogTarget {
   readonly seq: number;
 }
 
-export function JobPage({ jobId, listed }: Props): ReactElement {
+export function JobPage({ jobId, view }: Props): ReactElement {
   const job = useJob(jobId);
+  const summary = useSummary(jobId);
   const heading = useRef<HTMLHeadingElement>(null);
   const [target, setTarget] = useState<LogTarget | null>(null);
-  const name = jobName(jobId, job.title ?? listed?.title ?? null, job.task ?? listed?.task ?? null);
+  const name = jobName(
+    jobId,
+    job.title ?? summary?.title ?? null,
+    job.task ?? summary?.task ?? null,
+  );
   const title = pageTitle(job, name);
   useEffect(() => {
     document.title = title;
@@ -45,26 +51,22 @@ export function JobPage({ jobId, listed }: Props): ReactElement {
       heading.current?.focus();
     }
   }, []);
+  useJobFavicon(job);
   useJobAnnouncements(job);
   const jump = useCallback((seq: number) => setTarget({ seq }), []);
   const isRefused = job.joined === "refused";
-  const isNarrow = useNarrow();
-  const listButton = (
-    <ListButton jobId={jobId} listed={listed !== undefined} isRefused={isRefused} />
-  );
   return (
     <article
       className="job"
       data-job-id={jobId}
-      data-status={rowStatus(job)}
+      data-status={shownStatus(job)}
       aria-labelledby="job-title"
     >
       <div className="job-top">
-        <a className="back" href="#/">
+        <a className="back" href={listHash(view)}>
           <Icon name="back" />
           All jobs
         </a>
-        {isNarrow ? listButton : null}
         <div className="job-name">
           <h1 id="job-title" ref={heading} tabIndex={-1}>
             {name}
@@ -78,9 +80,10 @@ export function JobPage({ jobId, listed }: Props): ReactElement {
             <CopyButton small label="Copy the job id" text={() => jobId} />
           </span>
           {job.task === null ? null : <span className="job-task mono">{job.task}</span>}
-          <Tags tags={job.tags} />
         </div>
-        {isNarrow ? null : listButton}
+        <a className="button icon-only bare close" href={listHash(view)} aria-label="Close the job">
+          <Icon name="cross" />
+        </a>
       </div>
       <StatusPanel job={job} name={name} onJump={jump} />
       {isRefused || isLoading(job) ? null : (
@@ -93,6 +96,8 @@ export function JobPage({ jobId, listed }: Props): ReactElement {
             </div>
             <div className="job-aside">
               <Timeline job={job} />
+              <RelatedJobs jobId={jobId} parent={job.parent} view={view} />
+              <JobAbout job={job} view={view} />
               <Plot job={job} />
             </div>
           </div>
@@ -102,53 +107,10 @@ export function JobPage({ jobId, listed }: Props): ReactElement {
   );
 }
 
-function Tags({ tags }: Pick<JobState, "tags">): ReactElement | null {
-  return tags.length === 0 ? null : (
-    <ul className="job-tags" aria-label="Tags">
-      {tags.map((tag) => (
-        <li key={tag}>{tag}</li>
-      ))}
-    </ul>
-  );
-}
-
-interface ListButtonProps {
-  readonly jobId: string;
-  readonly listed: boolean;
-  readonly isRefused: boolean;
-}
-
-function ListButton({ jobId, listed, isRefused }: ListButtonProps): ReactElement | null {
-  const listStore = useJobListStore();
-  const [problem, setProblem] = useState<string | null>(null);
-  const remove = (): void => {
-    setProblem(null);
-    listStore.remove(jobId).then(
-      () => {
-        window.location.hash = "#/";
-      },
-      (error: unknown) => setProblem(errorMessage(error)),
-    );
-  };
-  if (!listed && isRefused) {
-    return null;
-  }
-  return (
-    <div className="job-actions">
-      {listed ? (
-        <button type="button" className="button" onClick={remove}>
-          Remove from the list
-        </button>
-      ) : (
-        <button type="button" className="button" onClick={() => listStore.follow(jobId)}>
-          Add to the list
-        </button>
-      )}
-      {problem === null ? null : (
-        <p className="problem" role="alert">
-          {problem}
-        </p>
-      )}
-    </div>
-  );
+/** Show the progress of the job in the icon of the tab. */
+function useJobFavicon(job: JobState): void {
+  const { tone } = statusBadge(job);
+  const isKnown = job.joined !== "refused" && !isLoading(job);
+  const percentage = job.status === "started" ? (job.percentage ?? 0) : 100;
+  useEffect(() => setFavicon(isKnown ? { tone, percentage } : null), [isKnown, tone, percentage]);
 }

@@ -4,9 +4,7 @@ import { formatEstimate } from "../lib/formatDuration";
 import { formatCount, formatRate } from "../lib/formatNumber";
 import { formatDateTime, formatDayAndTime } from "../lib/formatTime";
 import { remainingSeconds } from "../lib/headline";
-import { shortId } from "../lib/jobNames";
 import { labelOf } from "../lib/openValue";
-import { jobHash } from "../lib/route";
 import { countRuns, isTruncated } from "../lib/timeline";
 import { useNow } from "../lib/useNow";
 import { Clock } from "../ui/Clock";
@@ -44,13 +42,6 @@ export function JobStats({ job }: { readonly job: JobState }): ReactElement {
       )}
       {job.rate === null ? null : (
         <Stat name={isRunning ? "Rate" : "Last rate"}>{formatRate(job.rate)}</Stat>
-      )}
-      {job.parent === null ? null : (
-        <Stat name="Sent by">
-          <a href={jobHash(job.parent)} title={job.parent}>
-            {`Job ${shortId(job.parent)}`}
-          </a>
-        </Stat>
       )}
       {job.stage === null ? null : <Stat name="Stage">{job.stage}</Stat>}
       {job.attempt > 1 || runs > 1 ? (

@@ -1,6 +1,5 @@
 import { isTerminal, type JobState } from "@jobcast/client";
 import { type ReactElement, useMemo, useRef } from "react";
-import { useProgressHistory } from "../jobs/jobsContext";
 import { formatDuration } from "../lib/formatDuration";
 import {
   type PlotFrame,
@@ -13,6 +12,7 @@ import {
 import { useNow } from "../lib/useNow";
 import { useStore } from "../lib/useStore";
 import { useWidth } from "../lib/useWidth";
+import { useProgressHistory } from "./progressHistory";
 
 const HEIGHT = 132; // px of the curve
 const STATUS_HEIGHT = 8; // px of the status bar below the curve

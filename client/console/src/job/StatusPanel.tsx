@@ -2,7 +2,7 @@ import type { JobState } from "@jobcast/client";
 import { isTerminal } from "@jobcast/client";
 import { useJobClient } from "@jobcast/client/react";
 import type { ReactElement } from "react";
-import { headline } from "../lib/headline";
+import { activity, headline } from "../lib/headline";
 import { isLoading, statusBadge } from "../lib/statusBadge";
 import { useNow } from "../lib/useNow";
 import { Clamped } from "../ui/Clamped";
@@ -20,7 +20,8 @@ interface Props {
 export function StatusPanel({ job, name, onJump }: Props): ReactElement {
   const client = useJobClient();
   const { sentence, hint, advice } = headline(job, useNow(!isTerminal(job.status)));
-  const { tone, icon } = statusBadge(job);
+  const badge = statusBadge(job);
+  const { tone, icon } = badge;
   const isRefused = job.joined === "refused";
   const loading = isLoading(job);
   return (
@@ -31,7 +32,15 @@ export function StatusPanel({ job, name, onJump }: Props): ReactElement {
         </span>
         <Clamped as="h2">{sentence}</Clamped>
       </div>
-      {isRefused || loading ? null : <ProgressBar job={job} name={name} />}
+      {isRefused || loading ? null : (
+        <ProgressBar
+          badge={badge}
+          percentage={job.status === "complete" ? 100 : job.percentage}
+          isMoving={job.percentage === null && job.status === "started" && job.joined === "yes"}
+          activity={activity(job)}
+          name={name}
+        />
+      )}
       {job.error === null || isRefused ? null : (
         <div className="error-text">
           <strong>{job.error.error}</strong>

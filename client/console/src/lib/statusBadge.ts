@@ -1,6 +1,6 @@
 /** Status badges. Each has a label, a tone and an icon, because colour alone is not accessible. */
 
-import type { JobState } from "@jobcast/client";
+import type { JobState, Reason, State } from "@jobcast/client";
 import { labelOf } from "./openValue";
 import { reasonText } from "./reasonText";
 
@@ -20,18 +20,21 @@ export type Badge = {
     | "lock";
 };
 
-export type FilterGroup = "active" | "failed" | "done" | "none";
-
-/** Return the badge of a job's status. */
+/** Return the badge of a followed job. */
 export function statusBadge(job: JobState): Badge {
   if (job.joined === "refused") {
     return { label: "Not available", tone: "quiet", icon: "lock" };
   }
-  switch (job.status) {
+  return isLoading(job) && job.status === "pending"
+    ? { label: "Loading", tone: "quiet", icon: "dots" }
+    : badgeOf(job.status, job.error?.reason ?? null);
+}
+
+/** Return the badge of a status, and of the reason if the job has failed. */
+export function badgeOf(status: State, reason: Reason | null): Badge {
+  switch (status) {
     case "pending":
-      return isLoading(job)
-        ? { label: "Loading", tone: "quiet", icon: "dots" }
-        : { label: "Unknown", tone: "quiet", icon: "dots" };
+      return { label: "Unknown", tone: "quiet", icon: "dots" };
     case "queued":
       return { label: "Queued", tone: "quiet", icon: "clock" };
     case "started":
@@ -43,9 +46,9 @@ export function statusBadge(job: JobState): Badge {
     case "complete":
       return { label: "Done", tone: "good", icon: "check" };
     case "error":
-      return errorBadge(job);
+      return errorBadge(reason ?? "failure");
     default:
-      return { label: labelOf(job.status), tone: "quiet", icon: "dots" };
+      return { label: labelOf(status), tone: "quiet", icon: "dots" };
   }
 }
 
@@ -54,19 +57,12 @@ export function isLoading(job: JobState): boolean {
   return job.joined !== "yes" && job.joined !== "refused" && job.updatedAt === null;
 }
 
-/** Return the filter that a job belongs to. */
-export function filterGroup(job: JobState): FilterGroup {
-  if (job.joined === "refused" || isLoading(job)) {
-    return "none";
-  }
-  if (job.status === "complete") {
-    return "done";
-  }
-  return job.status === "error" ? "failed" : "active";
+/** Return the status of a followed job for the attribute `data-status`. */
+export function shownStatus(job: JobState): string {
+  return job.joined === "refused" ? "refused" : isLoading(job) ? "loading" : job.status;
 }
 
-function errorBadge(job: JobState): Badge {
-  const reason = job.error?.reason ?? "failure";
+function errorBadge(reason: Reason): Badge {
   const { label } = reasonText(reason);
   return reason === "revoked"
     ? { label, tone: "quiet", icon: "stop" }

@@ -1,112 +1,109 @@
 /** The user's session. */
 
+import type { GetToken } from "@jobcast/client";
+import { ApiError } from "../lib/http";
 import { WritableStore } from "../lib/store";
 import { errorMessage } from "../lib/untrusted";
-import * as api from "./api";
 
-export type Session =
+/** What a signed-in user connects with. */
+export interface Access {
+  readonly user: string;
+  /** The URL of the jobcast server. */
+  readonly url: string;
+  /** Returns the tokens of the connection; null if the browser's cookies identify the user. */
+  readonly getToken: GetToken | null;
+  /** Ends the session; null if the page cannot. */
+  readonly signOut: (() => Promise<void>) | null;
+}
+
+/**
+ * Return the access of the signed-in user; null if no user is signed in.
+ *
+ * @throws ApiError with status 401 if the server refuses what the user signed in with.
+ */
+export type LoadAccess = () => Promise<Access | null>;
+
+export interface SignedOut {
+  readonly state: "signed_out";
+  /** Whether a session has just ended. */
+  readonly expired: boolean;
+  /** The name of the previous user. */
+  readonly user: string | null;
+  /** Why the server refused the user. */
+  readonly reason: string | null;
+}
+
+export type SessionState =
   | { readonly state: "loading" }
   | { readonly state: "unreachable"; readonly message: string }
-  | {
-      readonly state: "signed_out";
-      readonly expired: boolean;
-      readonly user: string | null;
-      readonly demonstration: boolean;
-    }
-  | { readonly state: "signed_in"; readonly user: string; readonly demonstration: boolean };
+  | SignedOut
+  | { readonly state: "signed_in"; readonly access: Access };
 
-export const session = new WritableStore<Session>({ state: "loading" });
+export class Session {
+  readonly state = new WritableStore<SessionState>({ state: "loading" });
+  readonly #loadAccess: LoadAccess;
 
-const tabs =
-  typeof BroadcastChannel === "undefined" ? null : new BroadcastChannel("jobcast.session");
+  constructor(loadAccess: LoadAccess) {
+    this.#loadAccess = loadAccess;
+  }
 
-const [SIGNED_IN, SIGNED_OUT] = ["signed in", "signed out"];
+  /** Load the session now, and again when the browser goes online without one. */
+  start(): void {
+    window.addEventListener("online", () => {
+      if (this.state.getSnapshot().state === "unreachable") {
+        void this.load();
+      }
+    });
+    void this.load();
+  }
 
-/** Load the session now, and again when another tab changes it. */
-export function startSession(): void {
-  tabs?.addEventListener("message", ({ data }) => {
-    if (data === SIGNED_OUT) {
-      endSession();
-    } else {
-      void loadSession();
-    }
-  });
-  window.addEventListener("online", () => {
-    if (session.getSnapshot().state === "unreachable") {
-      void loadSession();
-    }
-  });
-  void loadSession();
-}
-
-/** Ask the server for the signed-in user. */
-export async function loadSession(): Promise<void> {
-  try {
-    const { user, demonstration } = await api.getSession();
-    if (user === null) {
-      expireSession(demonstration);
-    } else {
-      beginSession(user, demonstration);
-    }
-  } catch (error) {
-    if (error instanceof api.ApiError && error.status === 401) {
-      expireSession(); // an authenticating proxy answered
-    } else if (session.getSnapshot().state !== "signed_in") {
-      session.set({ state: "unreachable", message: errorMessage(error) });
+  /** Ask the server for the signed-in user. */
+  async load(): Promise<void> {
+    try {
+      const access = await this.#loadAccess();
+      if (access === null) {
+        this.expire();
+      } else {
+        this.begin(access);
+      }
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 401) {
+        this.expire(error.message);
+      } else if (!this.#isSignedIn) {
+        this.state.set({ state: "unreachable", message: errorMessage(error) });
+      }
     }
   }
-}
 
-/** Sign in to the demonstration. */
-export async function signIn(name: string): Promise<void> {
-  beginSession(await api.signIn(name), true);
-  tabs?.postMessage(SIGNED_IN);
-}
-
-/** Sign out of the demonstration. */
-export async function signOut(): Promise<void> {
-  await api.signOut();
-  endSession();
-  tabs?.postMessage(SIGNED_OUT);
-}
-
-/** Request a token for the connection. The client retries if it fails. */
-export async function getToken(): Promise<string> {
-  try {
-    return await api.getToken();
-  } catch (error) {
-    if (error instanceof api.ApiError && error.status === 401) {
-      expireSession();
+  begin(access: Access): void {
+    if (!this.#isSignedIn || this.#user !== access.user) {
+      this.state.set({ state: "signed_in", access });
     }
-    throw error;
   }
-}
 
-/** The server no longer accepts the session. */
-export function expireSession(demonstration = isDemonstration(session.getSnapshot())): void {
-  const before = session.getSnapshot();
-  if (before.state !== "signed_out") {
-    const expired = before.state === "signed_in";
-    session.set({ state: "signed_out", expired, user: userOf(before), demonstration });
+  /** The server does not accept the user, or no longer. */
+  expire(reason: string | null = null): void {
+    const before = this.state.getSnapshot();
+    const expired =
+      before.state === "signed_in" || (before.state === "signed_out" && before.expired);
+    this.state.set({ state: "signed_out", expired, user: this.#user, reason });
   }
-}
 
-/** The user signed out, here or in another tab. */
-function endSession(): void {
-  const user = userOf(session.getSnapshot());
-  session.set({ state: "signed_out", expired: false, user, demonstration: true });
-}
-
-function beginSession(user: string, demonstration: boolean): void {
-  if (userOf(session.getSnapshot()) !== user || session.getSnapshot().state !== "signed_in") {
-    session.set({ state: "signed_in", user, demonstration });
+  /** The user signed out. */
+  end(): void {
+    this.state.set({ state: "signed_out", expired: false, user: this.#user, reason: null });
   }
-}
 
-function userOf(session: Session): string | null {
-  return session.state === "signed_in" || session.state === "signed_out" ? session.user : null;
-}
+  get #isSignedIn(): boolean {
+    return this.state.getSnapshot().state === "signed_in";
+  }
 
-function isDemonstration(session: Session): boolean {
-  return "demonstration" in session && session.demonstration;
+  get #user(): string | null {
+    const now = this.state.getSnapshot();
+    return now.state === "signed_in"
+      ? now.access.user
+      : now.state === "signed_out"
+        ? now.user
+        : null;
+  }
 }

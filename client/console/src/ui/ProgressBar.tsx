@@ -1,21 +1,22 @@
-import type { JobState } from "@jobcast/client";
 import type { ReactElement } from "react";
 import { formatPercent } from "../lib/formatNumber";
-import { activity } from "../lib/headline";
-import { statusBadge } from "../lib/statusBadge";
+import type { Badge } from "../lib/statusBadge";
 
 interface Props {
-  readonly job: JobState;
+  readonly badge: Badge;
+  readonly percentage: number | null;
+  /** Whether the job runs and its percentage is unknown: the bar is then animated. */
+  readonly isMoving: boolean;
+  /** What the job does. */
+  readonly activity: string | null;
+  /** The name of the job. */
   readonly name: string;
 }
 
-/** The progress of a job. A running job without a percentage has an animated bar. */
-export function ProgressBar({ job, name }: Props): ReactElement {
-  const { label, tone } = statusBadge(job);
-  const value = job.status === "complete" ? 100 : job.percentage;
-  const isMoving = value === null && job.status === "started" && job.joined === "yes";
-  const text = [value === null ? null : formatPercent(value), label, activity(job)]
-    .filter((part) => part !== null)
+/** The progress of a job. */
+export function ProgressBar({ badge, percentage, isMoving, activity, name }: Props): ReactElement {
+  const text = [percentage === null ? null : formatPercent(percentage), badge.label, activity]
+    .filter(Boolean)
     .join(", ");
   return (
     <div
@@ -24,14 +25,14 @@ export function ProgressBar({ job, name }: Props): ReactElement {
       aria-label={`Progress of ${name}`}
       aria-valuemin={0}
       aria-valuemax={100}
-      aria-valuenow={value === null ? undefined : Math.floor(value)}
-      aria-valuetext={value === null && isMoving ? `${text}, progress unknown` : text}
-      data-tone={tone}
+      aria-valuenow={percentage === null ? undefined : Math.floor(percentage)}
+      aria-valuetext={isMoving ? `${text}, progress unknown` : text}
+      data-tone={badge.tone}
       data-moving={isMoving || undefined}
     >
       <div
         className="bar-fill"
-        style={{ transform: `scaleX(${isMoving ? 1 : (value ?? 0) / 100})` }}
+        style={{ transform: `scaleX(${isMoving ? 1 : (percentage ?? 0) / 100})` }}
       />
     </div>
   );

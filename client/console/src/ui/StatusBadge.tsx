@@ -1,10 +1,9 @@
-import type { JobState } from "@jobcast/client";
 import type { ReactElement } from "react";
-import { statusBadge } from "../lib/statusBadge";
+import type { Badge } from "../lib/statusBadge";
 import { Icon } from "./Icon";
 
-export function StatusBadge({ job }: { readonly job: JobState }): ReactElement {
-  const { label, tone, icon } = statusBadge(job);
+export function StatusBadge({ badge }: { readonly badge: Badge }): ReactElement {
+  const { label, tone, icon } = badge;
   return (
     <span className="badge" data-tone={tone}>
       <Icon name={icon} />

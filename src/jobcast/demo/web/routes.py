@@ -31,7 +31,7 @@ def site_routes(site: Site, page: Path = DIRECTORY) -> Mount:
             *session_routes(),
             *token_routes(),
             *starting_routes(site),
-            *page_routes(page),
+            *page_routes(page, "demo.html"),
         ],
         middleware=[
             Middleware(SecurityHeaders),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from jobcast.celery.enqueue import OWNER_HEADER
+from jobcast.celery.enqueue import job_headers
 
 # Short timeouts, because a user waits for the response.
 IMPATIENT = {"socket_connect_timeout": 2, "socket_timeout": 2}  # seconds, of Redis
@@ -32,7 +32,9 @@ class Sender:
         self._app.conf.update(broker_connection_timeout=2, task_publish_retry_policy=RETRIES)
         self._queue = queue
 
-    def send(self, task: str, arguments: Sequence[str], *, job_id: str, owner: str) -> None:
+    def send(
+        self, task: str, arguments: Sequence[str], *, job_id: str, owner: str, title: str
+    ) -> None:
         """Send a task on behalf of ``owner``. The call blocks for a few seconds at most.
 
         Raises:
@@ -44,7 +46,8 @@ class Sender:
                 # Check the connection before jobcast publishes the job as queued.
                 connection.ensure_connection(**RETRIES)
                 self._app.send_task(
-                    task, arguments, task_id=job_id, headers={OWNER_HEADER: owner},
+                    task, arguments, task_id=job_id,
+                    headers=job_headers(owner=owner, title=title),
                     queue=self._queue, connection=connection,
                 )  # fmt: skip
         except (

@@ -31,8 +31,8 @@ def session_routes() -> list[Route]:
 
 
 async def show(request: Request) -> JSONResponse:
-    """Return the session, also without a login: the page needs to know which login to show."""
-    return JSONResponse({"user": _user_of(request), "demonstration": True})
+    """Return the session, also without a login."""
+    return JSONResponse({"user": _user_of(request)})
 
 
 async def sign_in(request: Request) -> JSONResponse:

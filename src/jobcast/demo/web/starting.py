@@ -80,7 +80,7 @@ class Starting:
         arguments = task.arguments(given)
         self._started.add(user, job)
         try:
-            self._sender.send(task.task, arguments, job_id=job_id, owner=user)
+            self._sender.send(task.task, arguments, job_id=job_id, owner=user, title=task.title)
         except BaseException as exc:
             self._started.remove(user, job_id)
             if not isinstance(exc, BrokerAway):

@@ -139,6 +139,10 @@ class HttpInterface:
             ProblemRoute("/openapi.json", self._endpoint(self._openapi)),
         ]
 
+    def session_route(self) -> BaseRoute:
+        """Return the route ``/session``, which tells the console who its user is."""
+        return ProblemRoute("/session", self._endpoint(self._session))
+
     def _endpoint(self, answer: Answer) -> Endpoint:
         return Endpoint(self, answer)
 
@@ -172,6 +176,12 @@ class HttpInterface:
 
     async def _openapi(self, _: Exchange) -> Response:
         return Response(self._description, media_type="application/json")
+
+    async def _session(self, exchange: Exchange) -> Response:
+        client = await self._client(exchange)
+        body = msgspec.json.encode({"user": client.subject.sub})
+        headers = {"Cache-Control": "no-store"}
+        return Response(body, headers=headers, media_type="application/json")
 
     async def _job(self, exchange: Exchange) -> Response | None:
         client = await self._client(exchange)

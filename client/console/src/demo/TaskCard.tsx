@@ -1,12 +1,13 @@
 import { type DragEvent, type ReactElement, useId, useRef, useState } from "react";
-import { useJobListStore } from "../jobs/jobsContext";
 import { formatBytes, formatCount } from "../lib/formatNumber";
+import { ApiError } from "../lib/http";
 import { shortId } from "../lib/jobNames";
 import { announce } from "../lib/liveRegion";
-import { jobHash, parseRoute } from "../lib/route";
+import { jobHash, parseRoute, replaceHash, startHash } from "../lib/route";
 import { errorMessage } from "../lib/untrusted";
-import type { Task } from "../session/api";
 import { Icon } from "../ui/Icon";
+import { startJob, type Task } from "./api";
+import { session } from "./demoSession";
 
 const MAX_UPLOAD = 32 * 1024 * 1024; // bytes; the server's limit
 
@@ -17,7 +18,6 @@ interface Started {
 
 /** A task with its start buttons. The focus stays on the button, so that it can be pressed again. */
 export function TaskCard({ task }: { readonly task: Task }): ReactElement {
-  const listStore = useJobListStore();
   const id = useId();
   const input = useRef<HTMLInputElement>(null);
   const [pending, setPending] = useState(0);
@@ -30,14 +30,18 @@ export function TaskCard({ task }: { readonly task: Task }): ReactElement {
     setProblem(null);
     setPending((number) => number + 1);
     try {
-      const { jobId } = await listStore.startJob(task.name, file);
+      const jobId = await startJob(task.name, file);
       setStarted((before) => ({ number: (before?.number ?? 0) + 1, latest: jobId }));
       announce(`Started: ${task.title}`);
-      // On a narrow screen the home page shows the tasks only until there are jobs.
-      if (parseRoute(window.location.hash).page === "home") {
-        window.location.replace("#/start");
+      // The home page shows the tasks only until there are jobs.
+      const { page, view } = parseRoute(window.location.hash);
+      if (page === "home") {
+        replaceHash(startHash(view));
       }
     } catch (error) {
+      if (error instanceof ApiError && error.status === 401) {
+        session.expire();
+      }
       setProblem(`The job was not started. ${errorMessage(error)}`);
     } finally {
       setPending((number) => number - 1);

@@ -1,6 +1,7 @@
-/** Records the progress over time of the listed jobs, from the moment the page follows them. */
+/** Records the progress over time of the open jobs, from the moment the page follows them. */
 
 import type { JobClient, Store } from "@jobcast/client";
+import { createContext, useContext } from "react";
 import { addSample, type Series } from "../lib/progressSeries";
 
 const EMPTY: Series = [];
@@ -44,4 +45,14 @@ export class ProgressHistory {
     const { subscribe } = this.#client.job(jobId);
     return { subscribe, getSnapshot: () => this.get(jobId) };
   }
+}
+
+export const ProgressHistoryContext = createContext<ProgressHistory | null>(null);
+
+export function useProgressHistory(): ProgressHistory {
+  const history = useContext(ProgressHistoryContext);
+  if (history === null) {
+    throw new Error("this component needs a <ProgressHistoryContext> above it");
+  }
+  return history;
 }

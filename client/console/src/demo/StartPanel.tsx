@@ -2,7 +2,8 @@ import { type ReactElement, useCallback, useEffect, useRef, useState } from "rea
 import { hasNavigated } from "../lib/navigation";
 import type { Route } from "../lib/route";
 import { errorMessage } from "../lib/untrusted";
-import { getTasks, type Task } from "../session/api";
+import { Icon } from "../ui/Icon";
+import { getTasks, type Task } from "./api";
 import { TaskCard } from "./TaskCard";
 
 /** The sample tasks, each with a start button. */
@@ -27,6 +28,7 @@ export function StartPanel({ page }: { readonly page: Route["page"] }): ReactEle
   return (
     <div className="start" ref={panel}>
       <a className="back" href="#/">
+        <Icon name="back" />
         All jobs
       </a>
       <h1 ref={heading} tabIndex={-1}>

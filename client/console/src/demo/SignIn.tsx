@@ -1,17 +1,16 @@
 import { type FormEvent, type ReactElement, useState } from "react";
 import { errorMessage } from "../lib/untrusted";
+import { SessionSheet } from "../session/SessionSheet";
+import type { SignedOut } from "../session/session";
 import { Field } from "../ui/Field";
-import { SessionSheet } from "./SessionSheet";
-import { signIn } from "./session";
+import { signIn } from "./demoSession";
 
 interface Props {
-  readonly expired: boolean;
-  /** The name of the previous user. */
-  readonly user: string | null;
+  readonly session: SignedOut;
 }
 
 /** The demonstration's sign-in: a name and no password. */
-export function SignIn({ expired, user }: Props): ReactElement {
+export function SignIn({ session: { expired, user } }: Props): ReactElement {
   const [name, setName] = useState(user ?? "demo");
   const [problem, setProblem] = useState<string | null>(null);
   const [busy, setBusy] = useState(false);

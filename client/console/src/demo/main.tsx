@@ -1,0 +1,4 @@
+import { startConsole } from "../startConsole";
+import { demoSite } from "./demoSite";
+
+startConsole(demoSite);

@@ -29,15 +29,11 @@ export function TaskCard({ task }: { readonly task: Task }): ReactElement {
   const start = async (file: File | null): Promise<void> => {
     setProblem(null);
     setPending((number) => number + 1);
+    stayOnStartPage();
     try {
       const jobId = await startJob(task.name, file);
       setStarted((before) => ({ number: (before?.number ?? 0) + 1, latest: jobId }));
       announce(`Started: ${task.title}`);
-      // The home page shows the tasks only until there are jobs.
-      const { page, view } = parseRoute(window.location.hash);
-      if (page === "home") {
-        replaceHash(startHash(view));
-      }
     } catch (error) {
       if (error instanceof ApiError && error.status === 401) {
         session.expire();
@@ -130,6 +126,14 @@ export function TaskCard({ task }: { readonly task: Task }): ReactElement {
       </div>
     </li>
   );
+}
+
+/** Keep the tasks on the page: the home page shows them only until there are jobs. */
+function stayOnStartPage(): void {
+  const { page, view } = parseRoute(window.location.hash);
+  if (page === "home") {
+    replaceHash(startHash(view));
+  }
 }
 
 function fileProblem(file: File, extension: string): string | null {

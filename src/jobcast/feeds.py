@@ -10,7 +10,8 @@ subject), of the jobs with a tag (``tag:project:7``), or of all jobs (``all``).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from typing import Annotated, ClassVar, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -98,6 +99,12 @@ class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The description of the job."""
         values = {name: getattr(self, name) for name in JobInfo.__struct_fields__}
         return JobInfo(**{name: value for name, value in values.items() if value is not UNSET})
+
+
+def newest_first(jobs: Iterable[JobSummary]) -> list[JobSummary]:
+    """Return the jobs in the order of feeds: the latest ``created_at`` first, then by id."""
+    by_id = sorted(jobs, key=attrgetter("job_id"))
+    return sorted(by_id, key=attrgetter("created_at"), reverse=True)
 
 
 class FeedFilter(Struct, frozen=True, kw_only=True, omit_defaults=True):

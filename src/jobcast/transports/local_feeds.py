@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from jobcast.events import Cursor
-from jobcast.feeds import ALL, JobSummary, feeds_of
+from jobcast.feeds import ALL, JobSummary, feeds_of, newest_first
 from jobcast.transports.base import (
     ALL_FEED_FACTOR,
     FeedChange,
@@ -18,7 +18,7 @@ from jobcast.transports.base import (
     Outgoing,
     Retention,
 )
-from jobcast.transports.feeds import DirtyJobs, changes_of, newest_first
+from jobcast.transports.dirty_jobs import DirtyJobs, changes_of
 from jobcast.transports.record import Records
 
 MAX_ENTRIES: Final = 500_000  # jobs in all feeds together

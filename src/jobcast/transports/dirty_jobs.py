@@ -32,13 +32,22 @@ class DirtyJobs:
     """The jobs whose summaries have to be written: at once, or for progress at intervals.
 
     Not thread-safe.
+
+    Args:
+        clock: the time in seconds.
+        max_dirty: the number of jobs at most.
+        warn: logs a warning.
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, max_dirty: int = MAX_DIRTY
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        max_dirty: int = MAX_DIRTY,
+        warn: Callable[[str], None] = logger.warning,
     ) -> None:
         self._clock = clock
         self._max_dirty = max_dirty
+        self._warn = warn
         self._due: dict[str, float] = {}  # by job, when its summary has to be written
         self._at_once: set[str] = set()  # jobs with more than progress
         self._queue: list[tuple[float, str]] = []  # a heap; entries that differ from _due are void
@@ -107,7 +116,7 @@ class DirtyJobs:
         self._forget(next(iter(self._due)))
         if not self._has_warned:
             self._has_warned = True
-            logger.warning(
-                "the feeds of more than %d jobs could not be written; the oldest changes are"
-                " dropped, and feeds show them after the jobs' next events", self._max_dirty,
-            )  # fmt: skip
+            self._warn(
+                f"the feeds of more than {self._max_dirty} jobs could not be written; the oldest"
+                " changes are dropped, and feeds show them after the jobs' next events"
+            )

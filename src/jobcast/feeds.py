@@ -39,6 +39,7 @@ FEED_PATTERN: Final = r"^(?:mine|all|owner:[\s\S]{1,256}|tag:[^\x00-\x1f\x7f-\x9
 FEED_PAGE: Final = 100  # jobs per snapshot message at most
 MAX_FEED_LIMIT: Final = 10_000  # jobs that a client may request at once
 DEFAULT_FEED_LIMIT: Final = 100
+MAX_HTTP_PAGE: Final = 1000  # jobs in an answer to ``GET /jobs``
 
 # Names of several states, which a filter may use like a state.
 RUNNING: Final = "running"  # every state of a job that has begun and has not ended
@@ -54,6 +55,17 @@ _FEED = re.compile(FEED_PATTERN)
 def is_feed(name: object) -> bool:
     """Return whether ``name`` is the name of a feed."""
     return isinstance(name, str) and _FEED.match(name) is not None
+
+
+def check_feed(name: str) -> str:
+    """Return ``name``, which should be the name of a feed.
+
+    Raises:
+        ValueError: ``name`` is not the name of a feed.
+    """
+    if not is_feed(name):
+        raise ValueError(f"a feed is mine, all, owner:SUBJECT or tag:TAG, not {name!r}")
+    return name
 
 
 def feeds_of(info: JobInfo) -> tuple[str, ...]:

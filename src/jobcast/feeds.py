@@ -10,7 +10,8 @@ subject), of the jobs with a tag (``tag:project:7``), or of all jobs (``all``).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from typing import Annotated, ClassVar, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -38,6 +39,7 @@ FEED_PATTERN: Final = r"^(?:mine|all|owner:[\s\S]{1,256}|tag:[^\x00-\x1f\x7f-\x9
 FEED_PAGE: Final = 100  # jobs per snapshot message at most
 MAX_FEED_LIMIT: Final = 10_000  # jobs that a client may request at once
 DEFAULT_FEED_LIMIT: Final = 100
+MAX_HTTP_PAGE: Final = 1000  # jobs in an answer to ``GET /jobs``
 
 # Names of several states, which a filter may use like a state.
 RUNNING: Final = "running"  # every state of a job that has begun and has not ended
@@ -53,6 +55,17 @@ _FEED = re.compile(FEED_PATTERN)
 def is_feed(name: object) -> bool:
     """Return whether ``name`` is the name of a feed."""
     return isinstance(name, str) and _FEED.match(name) is not None
+
+
+def check_feed(name: str) -> str:
+    """Return ``name``, which should be the name of a feed.
+
+    Raises:
+        ValueError: ``name`` is not the name of a feed.
+    """
+    if not is_feed(name):
+        raise ValueError(f"a feed is mine, all, owner:SUBJECT or tag:TAG, not {name!r}")
+    return name
 
 
 def feeds_of(info: JobInfo) -> tuple[str, ...]:
@@ -98,6 +111,12 @@ class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The description of the job."""
         values = {name: getattr(self, name) for name in JobInfo.__struct_fields__}
         return JobInfo(**{name: value for name, value in values.items() if value is not UNSET})
+
+
+def newest_first(jobs: Iterable[JobSummary]) -> list[JobSummary]:
+    """Return the jobs in the order of feeds: the latest ``created_at`` first, then by id."""
+    by_id = sorted(jobs, key=attrgetter("job_id"))
+    return sorted(by_id, key=attrgetter("created_at"), reverse=True)
 
 
 class FeedFilter(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,4 +1,4 @@
-"""The targets of actions: what a rule decides about."""
+"""The actions that a rule decides about, and their targets."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class FeedTarget(Struct, frozen=True, kw_only=True):
     'tag:project:7'
     """
 
-    name: str  # ``mine``, ``tag:TAG``, ``owner:SUBJECT`` or ``all``
+    name: str  # ``tag:TAG``, ``owner:SUBJECT`` or ``all``; no rule is asked about ``mine``
 
 
 Target = JobTarget | FeedTarget

@@ -248,7 +248,7 @@ def test_sync_jobs_reads_pages_of_a_long_list(
     server: Server, owner: Owner, token: Token, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = [owner.start(age=100 - number) for number in range(7)][::-1]
-    monkeypatch.setattr("jobcast.client.sync_feed.MAX_PAGE", 3)
+    monkeypatch.setattr("jobcast.client.sync_feed.MAX_HTTP_PAGE", 3)
     with SyncJobClient(server.url, token(owner.name)) as client:
         wait_for(lambda: len(client.jobs()) == len(ids), "jobs in the feed")
         assert [job.job_id for job in client.jobs()] == ids

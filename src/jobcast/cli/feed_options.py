@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import click
 from msgspec import Struct, structs
 
-from jobcast.feeds import ALL, MAX_FEED_LIMIT, MINE, is_feed
+from jobcast.feeds import ALL, MAX_FEED_LIMIT, MINE, check_feed
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
 
@@ -55,9 +55,10 @@ def _since(_: click.Context, __: click.Parameter, value: str | None) -> datetime
 
 
 def _check_feed(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not is_feed(value):
-        raise click.BadParameter(f"a feed is mine, all, owner:SUBJECT or tag:TAG, not {value!r}")
-    return value
+    try:
+        return None if value is None else check_feed(value)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc)) from None
 
 
 def _split(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -124,7 +125,11 @@ def feed_options(limit: int) -> Callable[[F], F]:
 
 
 def feed_name(name: str | None, *, has_token: bool) -> str:
-    """Return the name of the feed, by default what the token's subject, or an operator, wants."""
+    """Return the name of the feed: by default `mine` with a token, and `all` without one.
+
+    Raises:
+        click.BadParameter: the feed is `mine`, and there is no token that names a subject.
+    """
     if name == MINE and not has_token:
         raise click.BadParameter(
             "`mine` needs a token, whose subject owns the jobs; owner:SUBJECT does not",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from msgspec import Struct, structs
@@ -66,7 +66,7 @@ def _time(job: JobSummary, now: datetime) -> Text:
     if not isinstance(job.started_at, datetime):
         return Text()
     end = job.ended_at if isinstance(job.ended_at, datetime) else now
-    return Text(duration(max(end - job.started_at, end - end)), style="dim")
+    return Text(duration(max(end - job.started_at, timedelta(0))), style="dim")
 
 
 def _message(job: JobSummary, _: datetime) -> Text:

@@ -11,7 +11,7 @@ from msgspec import UNSET
 
 from jobcast.errors import InvalidMessage
 from jobcast.events import parse_request
-from jobcast.feeds import NO_FILTER, FeedFilter, JoinFeed, is_feed
+from jobcast.feeds import NO_FILTER, FeedFilter, JoinFeed, check_feed
 
 
 def feed_request(
@@ -29,8 +29,7 @@ def feed_request(
     Raises:
         ValueError: an argument is not valid.
     """
-    if not is_feed(name):
-        raise ValueError(f"a feed is mine, all, owner:SUBJECT or tag:TAG, not {name!r}")
+    check_feed(name)
     if since is not None and since.utcoffset() is None:
         raise ValueError(f"since needs a time zone, such as datetime.now(UTC); it is {since!r}")
     states = (status,) if isinstance(status, str) else None if status is None else tuple(status)

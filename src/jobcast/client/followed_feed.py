@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from operator import attrgetter
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -18,6 +17,7 @@ from jobcast.feeds import (
     FeedSnapshot,
     JobSummary,
     JoinFeed,
+    newest_first,
 )
 
 FeedItem = JobSummary | FeedGone
@@ -214,13 +214,6 @@ class FollowedFeed:
         self._sorted = None
         for reader in self.readers:
             reader.remove(job_id)
-
-
-def newest_first(jobs: Iterable[JobSummary]) -> list[JobSummary]:
-    """Return jobs in the order of feeds: by their creation, the newest first, then by their ids."""
-    return sorted(
-        sorted(jobs, key=attrgetter("job_id")), key=attrgetter("created_at"), reverse=True
-    )
 
 
 def summary_of(message: FeedJob) -> JobSummary:

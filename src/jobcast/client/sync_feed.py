@@ -6,7 +6,7 @@ import logging
 from collections.abc import Generator
 from contextlib import closing
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 from urllib.parse import quote
 
 import msgspec
@@ -28,9 +28,7 @@ from jobcast.client.http import (
 from jobcast.client.retry import RETRYABLE_CODES
 from jobcast.errors import ConnectionRefused, FeedRefused, InvalidMessage
 from jobcast.events import TokenExpiring, parse_request
-from jobcast.feeds import FEED_EVENTS, FeedLeft, JobSummary, JoinFeed
-
-MAX_PAGE: Final = 1000  # jobs of one answer
+from jobcast.feeds import FEED_EVENTS, MAX_HTTP_PAGE, FeedLeft, JobSummary, JoinFeed
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +175,7 @@ def _read_page(
     connection: HttpConnection, request: JoinFeed, limit: int, cursor: str | UnsetType
 ) -> FeedPage:
     after = {} if cursor is UNSET else {"cursor": cursor}
-    query = feed_query(request, feed=request.feed, limit=min(limit, MAX_PAGE), **after)
+    query = feed_query(request, feed=request.feed, limit=min(limit, MAX_HTTP_PAGE), **after)
     with (
         refusals_as(FeedRefused, request.feed),
         connection.open(f"/jobs?{query}", JSON, {}, silence=ANSWER_TIMEOUT) as response,

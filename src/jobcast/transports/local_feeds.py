@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from jobcast.events import Cursor
-from jobcast.feeds import ALL, JobSummary, feeds_of
+from jobcast.feeds import ALL, JobSummary, feeds_of, newest_first
 from jobcast.transports.base import (
     ALL_FEED_FACTOR,
     FeedChange,
@@ -18,7 +18,7 @@ from jobcast.transports.base import (
     Outgoing,
     Retention,
 )
-from jobcast.transports.feeds import DirtyJobs, changes_of, newest_first
+from jobcast.transports.dirty_jobs import DirtyJobs, changes_of
 from jobcast.transports.record import Records
 
 MAX_ENTRIES: Final = 500_000  # jobs in all feeds together
@@ -93,6 +93,13 @@ class LocalFeeds:
     """The feeds of the jobs of some :class:`Records`, with the rules of ``feed.lua``.
 
     Not thread-safe.
+
+    Args:
+        records: the records of the jobs.
+        retention: the bounds of feeds.
+        clock: the time in seconds since 1970.
+        max_entries: the number of jobs in all feeds together at most.
+        warn: logs a warning.
     """
 
     def __init__(
@@ -101,6 +108,7 @@ class LocalFeeds:
         retention: Retention,
         clock: Callable[[], float] = time.time,
         max_entries: int = MAX_ENTRIES,
+        warn: Callable[[str], None] = logger.warning,
     ) -> None:
         self._records = records
         self._retention = retention
@@ -109,7 +117,8 @@ class LocalFeeds:
         self._entries = 0
         self._feeds: OrderedDict[str, LocalFeed] = OrderedDict()  # ordered by the latest write
         self._feeds_of: dict[str, tuple[str, ...]] = {}  # by job, in some of which it is
-        self._dirty = DirtyJobs()
+        self._warn = warn
+        self._dirty = DirtyJobs(warn=warn)
 
     @property
     def due_in(self) -> float | None:
@@ -152,7 +161,7 @@ class LocalFeeds:
         try:
             return record.summary(job_id)
         except ValueError as exc:
-            logger.warning("job %s: no feed has it, because an event is invalid: %s", job_id, exc)
+            self._warn(f"job {job_id}: no feed has it, because an event is invalid: {exc}")
             return None
 
     def _put(self, job: JobSummary) -> Iterator[Change]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -22,6 +24,8 @@ from jobcast.transports.record import Records
 from jobcast.transports.revocations import InMemoryRevocations, Revocation
 from jobcast.transports.socketio_managers import AsyncJobEventManagerMixin, JobEventManagerMixin
 
+logger = logging.getLogger(__name__)
+
 
 class MemoryBroker:
     """The in-memory stand-in for a server, shared by threads and event loops."""
@@ -31,7 +35,8 @@ class MemoryBroker:
     def __init__(self, retention: Retention) -> None:
         self._lock = threading.Lock()
         self._records = Records(retention)
-        self._feeds = LocalFeeds(self._records, retention)
+        self._warnings: deque[str] = deque()  # to log without the lock
+        self._feeds = LocalFeeds(self._records, retention, warn=self._warnings.append)
         self.leases = InMemoryLeases()
         self.revocations = InMemoryRevocations()
         self._sources: set[MemorySource] = set()
@@ -50,7 +55,7 @@ class MemoryBroker:
     def publish(self, batch: Sequence[Outgoing], publisher: str = "") -> None:
         held: list[Outgoing] = []
         jobs: set[str] = set()
-        with self._lock:
+        with self._changing_feeds():
             for outgoing in batch:
                 if outgoing.job_id in jobs or self._records.has_to_wait(outgoing, publisher):
                     held.append(outgoing)
@@ -67,14 +72,24 @@ class MemoryBroker:
 
     def refresh_feeds(self) -> None:
         """Write the summaries of jobs that are due."""
-        with self._lock:
+        with self._changing_feeds():
             self._send_changes(self._feeds.refresh())
 
     def read_feed(self, feed: str) -> list[JobSummary]:
-        with self._lock:
+        with self._changing_feeds():
             jobs, changes = self._feeds.read(feed)
             self._send_changes(changes)
         return jobs
+
+    @contextmanager
+    def _changing_feeds(self) -> Iterator[None]:
+        """Hold the lock, and log afterwards: a handler may use this broker."""
+        with self._lock:
+            yield
+            warnings = [*self._warnings]
+            self._warnings.clear()
+        for warning in warnings:
+            logger.warning("%s", warning)
 
     def _send_changes(self, changes: Iterable[Change]) -> None:
         for feed, change in changes:
@@ -148,7 +163,7 @@ class MemoryPublisher(JobEventManagerMixin):
         ]
 
     def close(self) -> None:
-        """Close nothing: there is no connection."""
+        """Write the summaries that are due. There is no connection to close."""
         self._broker.refresh_feeds()
 
     def _publish(self, data: dict[str, Any]) -> None:

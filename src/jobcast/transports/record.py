@@ -28,9 +28,9 @@ from jobcast.transports.base import (
     can_resume,
 )
 from jobcast.transports.epochs import new_epoch
-from jobcast.transports.feeds import summarize, timestamp_of
 from jobcast.transports.history import History
 from jobcast.transports.runs import Runs, Standing
+from jobcast.transports.summaries import summarize, timestamp_of
 
 MAX_RECORDS: Final = 100_000
 MAX_EVENTS: Final = 1_000_000  # in all records together

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 from urllib.parse import unquote
 
 from msgspec import UNSET, UnsetType
@@ -12,6 +12,7 @@ from jobcast.events import parse_request
 from jobcast.feeds import (
     DEFAULT_FEED_LIMIT,
     MAX_FEED_LIMIT,
+    MAX_HTTP_PAGE,
     MINE,
     NO_FILTER,
     FeedFilter,
@@ -21,8 +22,6 @@ from jobcast.feeds import (
 from jobcast.realtime.feeds.listing import Place
 from jobcast.realtime.feeds.service import FeedQuery
 from jobcast.realtime.http.request import invalid, path_below
-
-MAX_PAGE: Final = 1000  # jobs of one answer
 
 
 def feed_of(request: Request, prefix: str) -> str:
@@ -51,7 +50,7 @@ def parse_page(request: Request) -> FeedQuery:
     return FeedQuery(
         feed=_feed(request.query_params.get("feed", MINE)),
         wanted=_filter(request) or NO_FILTER,
-        limit=_limit(request, MAX_PAGE),
+        limit=_limit(request, MAX_HTTP_PAGE),
         after=Place.parse(cursor) if cursor else None,
     )
 

@@ -12,8 +12,7 @@ from jobcast.events import (
     REASONS,
     TITLE_MAX_LENGTH,
 )
-from jobcast.feeds import DEFAULT_FEED_LIMIT, MAX_FEED_LIMIT
-from jobcast.realtime.http.feed_request import MAX_PAGE
+from jobcast.feeds import DEFAULT_FEED_LIMIT, MAX_FEED_LIMIT, MAX_HTTP_PAGE
 from jobcast.realtime.http.request import MAX_LINES, MAX_WAIT, STREAM_JOBS
 from jobcast.settings import Settings
 
@@ -254,7 +253,7 @@ def _page_operation() -> Schema:
         "summary": "Return a page of a list of jobs, the newest first",
         "parameters": [
             feed,
-            *_filter(MAX_PAGE),
+            *_filter(MAX_HTTP_PAGE),
             _query("cursor", "the cursor of the previous page", _TEXT),
         ],
         "responses": {

@@ -12,9 +12,8 @@ from msgspec import structs
 
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor
-from jobcast.feeds import JobSummary, feeds_of
+from jobcast.feeds import JobSummary, feeds_of, newest_first
 from jobcast.transports.base import FeedChange, FeedRemoval
-from jobcast.transports.feeds import newest_first
 from jobcast.transports.redis.batcher import AT_ONCE, ScriptBatcher
 from jobcast.transports.redis.feed_scripts import FeedCalls, FeedEntry, RecordSummary, ScriptCall
 from jobcast.transports.redis.history import History

@@ -13,10 +13,10 @@ from msgspec import Struct
 from jobcast.events import Cursor
 from jobcast.feeds import ALL, JobSummary, feeds_of
 from jobcast.transports.base import ALL_FEED_FACTOR, FeedChange, FeedRemoval, Retention
-from jobcast.transports.feeds import summarize, timestamp_of
 from jobcast.transports.redis.codec import parse_event, parse_info
 from jobcast.transports.redis.lua import script
 from jobcast.transports.redis.names import ALL_SHARDS, Names
+from jobcast.transports.summaries import summarize, timestamp_of
 
 # The shards of a feed differ in size, so each has room for this many standard deviations more than
 # the mean. Otherwise a feed would lose jobs before it is full.

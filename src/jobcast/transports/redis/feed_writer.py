@@ -14,7 +14,7 @@ from jobcast.aio import Backoff
 from jobcast.bell import Bell
 from jobcast.events import TERMINAL
 from jobcast.transports.base import Outgoing, Retention
-from jobcast.transports.feeds import DirtyJobs, changes_of
+from jobcast.transports.dirty_jobs import DirtyJobs, changes_of
 from jobcast.transports.redis.feed_scripts import FeedCalls, RecordSummary, ScriptCall
 from jobcast.transports.redis.names import Names
 from jobcast.transports.redis.nodes import reload_slots, subscribed

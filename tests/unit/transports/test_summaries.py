@@ -1,9 +1,7 @@
-"""Summaries of jobs, and when they are written."""
+"""Summaries of jobs."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,22 +14,13 @@ from jobcast.events import (
     JobError,
     JobEvent,
     JobInfo,
-    JobLog,
     JobProgress,
     JobStatus,
     packet_head,
     packet_tail,
 )
 from jobcast.feeds import JobSummary
-from jobcast.transports import Outgoing
-from jobcast.transports.feeds import (
-    MESSAGE_LIMIT,
-    DirtyJobs,
-    changes_of,
-    newest_first,
-    summarize,
-    timestamp_of,
-)
+from jobcast.transports.summaries import MESSAGE_LIMIT, summarize, timestamp_of
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 POSITION = Cursor(epoch="e", seq=9)
@@ -129,82 +118,3 @@ def test_invalid_packet_is_a_value_error() -> None:
 
 def _fields(summary: JobSummary) -> set[str]:
     return {*msgspec.to_builtins(summary)}
-
-
-def test_feeds_have_the_newest_job_first_and_then_the_order_of_ids() -> None:
-    jobs = [
-        JobSummary(job_id=job_id, epoch="e", seq=1, status="queued", created_at=at(seconds))
-        for job_id, seconds in (("c", 1), ("a", 2), ("b", 1), ("d", 3))
-    ]
-    assert [job.job_id for job in newest_first(jobs)] == ["d", "a", "b", "c"]
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def dirty(clock: Clock) -> DirtyJobs:
-    return DirtyJobs(clock, max_dirty=3)
-
-
-def mark(dirty: DirtyJobs, *events: JobEvent) -> Sequence[str]:
-    dirty.mark(changes_of(Outgoing.of(event) for event in events))
-    return [*dirty.take()]
-
-
-def test_progress_is_written_at_most_once_a_second(dirty: DirtyJobs, clock: Clock) -> None:
-    assert mark(dirty, progress(1, 1)) == ["7"]
-    assert mark(dirty, progress(2, 1), progress(3, 1)) == []
-    assert dirty.due_in == 1
-    clock.now += 0.75
-    assert mark(dirty, progress(4, 1)) == []
-    clock.now += 0.25
-    assert [*dirty.take()] == ["7"]
-    assert dirty.take() == {}
-    assert dirty.due_in is None
-
-
-def test_statuses_and_endings_are_written_at_once(dirty: DirtyJobs) -> None:
-    assert mark(dirty, status("started", 1)) == ["7"]
-    assert mark(dirty, progress(2, 1)) == []
-    assert mark(dirty, JobComplete(job_id="7", result=1)) == ["7"]
-    assert (dirty.take(), len(dirty)) == ({}, 0)
-
-
-def test_log_lines_change_no_feed(dirty: DirtyJobs) -> None:
-    assert mark(dirty, JobLog(job_id="7", level="info", message="x")) == []
-    assert len(dirty) == 0
-
-
-def test_too_many_dirty_jobs_drop_the_oldest_and_warn_once(
-    dirty: DirtyJobs, caplog: pytest.LogCaptureFixture
-) -> None:
-    for number in range(6):
-        dirty.mark({str(number): True})
-    assert [*dirty.take()] == ["3", "4", "5"]
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
-
-
-def test_failed_summary_is_due_after_the_delay(dirty: DirtyJobs, clock: Clock) -> None:
-    dirty.postpone("7", 2)
-    assert dirty.take() == {}
-    assert dirty.due_in == 2
-    clock.now += 2
-    assert dirty.take() == {"7": True}
-
-
-def test_all_dirty_jobs_can_be_taken_before_they_are_due(dirty: DirtyJobs) -> None:
-    mark(dirty, progress(1, 1))
-    assert mark(dirty, progress(2, 1)) == []
-    assert dirty.take_all() == ["7"]
-    assert dirty.due_in is None

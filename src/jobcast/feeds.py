@@ -10,7 +10,7 @@ subject), of the jobs with a tag (``tag:project:7``), or of all jobs (``all``).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from operator import attrgetter
 from typing import Annotated, ClassVar, Final, Literal
 
@@ -138,7 +138,7 @@ class FeedFilter(Struct, frozen=True, kw_only=True, omit_defaults=True):
         True
         """
         return (
-            (self.status is UNSET or any(_has_status(job, name) for name in self.status))
+            (self.status is UNSET or _has_status(job, self.status))
             and (self.tag is UNSET or self.tag in job.tags)
             and self.task in (UNSET, job.task)
             and self.owner in (UNSET, job.owner)
@@ -149,10 +149,12 @@ class FeedFilter(Struct, frozen=True, kw_only=True, omit_defaults=True):
 NO_FILTER: Final = FeedFilter()
 
 
-def _has_status(job: JobSummary, name: str) -> bool:
-    if name == RUNNING:
-        return not job.has_ended and job.status not in ("pending", "queued")
-    return job.status == ("error" if name == FAILED else name)
+def _has_status(job: JobSummary, names: Container[str]) -> bool:
+    return (
+        job.status in names
+        or (job.status == "error" and FAILED in names)
+        or (RUNNING in names and not job.has_ended and job.status not in ("pending", "queued"))
+    )
 
 
 # --- server to client ---------------------------------------------------------------------------

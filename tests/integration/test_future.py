@@ -116,12 +116,15 @@ async def test_watch_shows_unknown_values_and_exits_after_an_unknown_reason(
 async def test_client_reads_every_example_of_the_future(caplog: pytest.LogCaptureFixture) -> None:
     job_id, first = EXAMPLES["joined"]["job_id"], EXAMPLES["joined"]["seq"] + 1
     names = ["job_gap", "job_status", "job_log", "job_progress", "job_value", "job_complete"]
-    assert EXAMPLES.keys() == {"hello", "joined", "join_job.ack", "job_error", *names}
+    feeds = ["feed_snapshot", "feed_job", "feed_moved"]  # of a feed that the client has left
+    assert EXAMPLES.keys() == {"hello", "joined", "join_job.ack", "job_error", *names, *feeds}
 
     async with scripted_server() as server:
 
         async def join() -> dict[str, Any]:
             await server.emit("hello", EXAMPLES["hello"])
+            for name in feeds:
+                await server.emit(name, EXAMPLES[name])
             await server.emit("joined", EXAMPLES["joined"])
             for seq, name in enumerate(names, first):
                 numbered = {"seq": seq} if "seq" in EXAMPLES[name] else {"before": seq}

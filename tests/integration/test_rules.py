@@ -127,6 +127,7 @@ class Listener:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
+        self.feeds: frozenset[str] = frozenset()  # it follows none
 
     def call_in_loop(self, _: object, job_id: str, message: Message) -> None:
         del job_id

@@ -174,6 +174,26 @@ async def test_repeated_joins_are_limited_by_the_budget_of_history(
             assert answer["retry_after"] > 0
 
 
+async def test_searches_without_a_match_are_limited_by_the_budget_of_history(
+    options: Options, token: Token
+) -> None:
+    async with serving(options(history_rate=1024)) as site:
+        jobs = [new_id() for _ in range(JOBS)]
+        await site.publish(*map(started, jobs))
+        await site.wait_in("owner:alice", *jobs, status="started")
+        async with (
+            following(site.url, token("alice")) as alice,
+            http_client(site.url, token("alice")) as client,
+        ):
+            request = {"feed": "mine", "filter": {"status": ["failed"]}}
+            answers = [await alice.request("join_feed", request) for _ in range(10)]
+            assert answers[0]["ok"]
+            assert answers[-1].get("code") == "rate_limited"
+            pages = [await client.get("/jobs?status=failed") for _ in range(10)]
+            assert pages[0].status_code == 200
+            assert code_of(pages[-1], 429) == "rate_limited"
+
+
 async def test_connection_that_ends_leaves_nothing_behind(site: Site, token: Token) -> None:
     before = metric("jobcast_feed_followers")
     async with (

@@ -28,12 +28,14 @@ from jobcast.feeds import (
 from jobcast.protocol import ServerMessage
 from jobcast.realtime import metrics
 from jobcast.realtime.authorization import Authorizer
+from jobcast.realtime.connection.budget import Budget
 from jobcast.realtime.connection.frames import FrameBatch, notice
 from jobcast.realtime.connection.refusals import shown
 from jobcast.realtime.connections import Connection, Connections
 from jobcast.realtime.feeds.follower import FeedFollower
 from jobcast.realtime.feeds.listing import Place
 from jobcast.realtime.feeds.pages import page_json, snapshot_packet
+from jobcast.realtime.feeds.room import FeedRoom
 from jobcast.realtime.feeds.rooms import FeedRooms
 from jobcast.realtime.feeds.sender import FeedSender
 from jobcast.realtime.requests import NOT_AUTHENTICATED, Requests
@@ -43,6 +45,7 @@ from jobcast.targets import LIST, FeedTarget
 from jobcast.tokens import Subject
 
 MAX_FEEDS: Final = 16  # feeds that one connection may follow
+EXAMINED: Final = 32  # characters of history that the check of one job against a filter costs
 
 UNAVAILABLE: Final = Refusal(
     code="feeds_unavailable",
@@ -203,8 +206,8 @@ class FeedService:
             if follower.has_pending and self._is_joined(connection, follower):
                 follower.sender.wake()
 
-    async def page(self, subject: Subject, query: FeedQuery) -> bytes:
-        """Return a page of a feed as JSON.
+    async def page(self, subject: Subject, query: FeedQuery, budget: Budget) -> bytes:
+        """Return a page of a feed as JSON, and charge it to a budget.
 
         Raises:
             NotAllowed, TransportUnavailable, FunctionFailed, FunctionTimeout: see :meth:`check`.
@@ -212,7 +215,9 @@ class FeedService:
         feed = await self.check(subject, query.feed)
         async with self._rooms.use(feed) as room:
             page = room.listing.page(query.wanted, query.after, query.limit)
-            return page_json(query.feed, page, room.listing.total(query.wanted))
+            body = page_json(query.feed, page, room.listing.total(query.wanted))
+            budget.charge_history(len(body) + _search_cost(room, query.wanted))
+            return body
 
     # --- rights -----------------------------------------------------------------------------------
 
@@ -309,7 +314,13 @@ class FeedService:
             if is_last:
                 break
             after, reset = page.end, False
-        connection.budget.charge_history(connection.history - history_before)
+        sent = connection.history - history_before
+        connection.budget.charge_history(sent + _search_cost(follower.room, follower.wanted))
+
+
+def _search_cost(room: FeedRoom, wanted: FeedFilter) -> int:
+    """Return the cost of a filter, in characters of history: few jobs, or none, may match it."""
+    return 0 if wanted == NO_FILTER else EXAMINED * len(room.listing)
 
 
 def _stored_name(name: str, subject: Subject) -> str | None:

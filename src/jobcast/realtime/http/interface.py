@@ -325,8 +325,7 @@ class HttpInterface:
         async with client.budget.reading:
             retry_after = await client.budget.afford_history(f"feed {query.feed}")
             self._check_budget(exchange, retry_after)
-            body = await self._hub.feeds.page(client.subject, query)
-            client.budget.charge_history(len(body))
+            body = await self._hub.feeds.page(client.subject, query, client.budget)
         headers = {"Cache-Control": "private, no-cache"}
         return Response(body, headers=headers, media_type="application/json")
 

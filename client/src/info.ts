@@ -2,7 +2,8 @@
 
 import type { InfoFields, JoinedMessage } from "./protocol.js";
 
-const MAX_TAGS = 10;
+/** The number of tags that a job may have. */
+export const MAX_TAGS = 10;
 
 /** What a job is. */
 export interface JobInfo {

@@ -1,6 +1,7 @@
 /** Validation of messages. It happens once, here, on arrival; all other code trusts the types. */
 
 import { InvalidMessage } from "./errors.js";
+import { MAX_TAGS } from "./info.js";
 import {
   isFeed,
   isJobId,
@@ -65,7 +66,6 @@ export const MAX_FEED_LIMIT = 10_000;
 export const MAX_FILTER_STATUSES = 16;
 
 const TITLE_MAX_LENGTH = 256;
-const MAX_TAGS = 10;
 /** Characters are code points, as in JSON Schema. */
 const title: Validator = (value) =>
   typeof value === "string" && value !== "" && [...value].length <= TITLE_MAX_LENGTH;

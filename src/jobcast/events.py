@@ -485,8 +485,13 @@ def info_of(message: JobEvent | Joined) -> JobInfo:
     """Return the description of the job that a message contains."""
     if not isinstance(message, JobStatus | JobInfoUpdate | Joined):
         return NO_INFO
+    return NO_INFO.updated(described(message))
+
+
+def described(message: Struct) -> JobInfo:
+    """Return the fields of a description that a message has, as they are."""
     values = {name: getattr(message, name, UNSET) for name in JobInfo.__struct_fields__}
-    return NO_INFO.updated(JobInfo(**{name: v for name, v in values.items() if v is not UNSET}))
+    return JobInfo(**{name: value for name, value in values.items() if value is not UNSET})
 
 
 def encode_info(info: JobInfo) -> str:

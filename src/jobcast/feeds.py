@@ -29,6 +29,7 @@ from jobcast.events import (
     Tags,
     Time,
     Title,
+    described,
 )
 
 MINE: Final = "mine"  # the feed of the client's own jobs
@@ -109,8 +110,7 @@ class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def info(self) -> JobInfo:
         """The description of the job."""
-        values = {name: getattr(self, name) for name in JobInfo.__struct_fields__}
-        return JobInfo(**{name: value for name, value in values.items() if value is not UNSET})
+        return described(self)
 
 
 def newest_first(jobs: Iterable[JobSummary]) -> list[JobSummary]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from celery import Celery, chain, chord, group, signals
+from celery import Celery, chain, chord, group
 from celery.app.task import Context
 from celery.canvas import Signature
 from celery.exceptions import SoftTimeLimitExceeded
@@ -52,19 +52,6 @@ def define(app: Celery) -> Callable[..., Any]:
         return app.task(name=f"described.{new_id()}", **options)(function or build)
 
     return define
-
-
-@pytest.fixture
-def sent() -> Iterator[list[dict[str, Any]]]:
-    """Return the list of the headers of all sent messages."""
-    messages: list[dict[str, Any]] = []
-
-    def record(headers: dict[str, Any], **_: Any) -> None:
-        messages.append(headers)
-
-    signals.before_task_publish.connect(record)
-    yield messages
-    signals.before_task_publish.disconnect(record)
 
 
 def stored(broker: MemoryBroker, job_id: str) -> JobInfo:

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from celery import Celery, chain, chord, group, signals
+from celery import Celery, chain, chord, group
 from celery.app.task import Context
 from celery.canvas import Signature
 
@@ -39,19 +39,6 @@ def task(app: Celery) -> Any:
     def convert(self: ProgressTask, *_: Any) -> None: ...
 
     return convert
-
-
-@pytest.fixture
-def sent() -> Iterator[list[dict[str, Any]]]:
-    """Return the list of the headers of all sent messages."""
-    messages: list[dict[str, Any]] = []
-
-    def record(headers: dict[str, Any], **_: Any) -> None:
-        messages.append(headers)
-
-    signals.before_task_publish.connect(record)
-    yield messages
-    signals.before_task_publish.disconnect(record)
 
 
 SPELLINGS: dict[str, Callable[[Any], Signature]] = {

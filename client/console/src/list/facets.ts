@@ -8,7 +8,7 @@ export interface Facets {
   readonly owners: readonly string[];
 }
 
-const MAX_VALUES = 500; // of a facet; a longer list of suggestions helps nobody
+const MAX_VALUES = 500; // of a facet; a longer list of suggestions is of no use
 
 /** Return the values of jobs, the most frequent first. */
 export function facetsOf(jobs: readonly JobSummary[]): Facets {

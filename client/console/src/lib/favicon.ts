@@ -17,12 +17,14 @@ const COLORS: Record<Tone, string> = {
   bad: "#d63a35",
 };
 
-let shown = "";
+const OWN_ICON = "./favicon.svg"; // the page loads it with its markup
+
+let shown = OWN_ICON;
 
 /** Show a state in the icon of the tab; null for the page's own icon. */
 export function setFavicon(state: FaviconState | null): void {
   const icon = document.querySelector<HTMLLinkElement>('link[rel="icon"]');
-  const href = state === null ? "./favicon.svg" : dataUrl(faviconSvg(state));
+  const href = state === null ? OWN_ICON : dataUrl(faviconSvg(state));
   if (icon && href !== shown) {
     shown = href;
     icon.href = href;

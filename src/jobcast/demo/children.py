@@ -102,13 +102,25 @@ class Children:
         task = asyncio.ensure_future(work)
         try:
             while not task.done():
-                for child in self._running:
-                    if child.exit_code is not None:
-                        raise ChildEnded(child)
+                self._check()
                 await asyncio.wait({task}, timeout=POLL_INTERVAL)
+            if task.exception() is not None:
+                # The end of a process may be the cause, and be visible only a moment later.
+                await asyncio.sleep(POLL_INTERVAL)
+                self._check()
             return task.result()
         finally:
             await cancel_and_wait(task)
+
+    def _check(self) -> None:
+        """Check that all processes run.
+
+        Raises:
+            ChildEnded: a process has ended.
+        """
+        for child in self._running:
+            if child.exit_code is not None:
+                raise ChildEnded(child)
 
     async def wait_finished(self, child: Child) -> str:
         """Wait for a process that exits by itself, and return its output.

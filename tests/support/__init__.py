@@ -75,9 +75,21 @@ async def eventually(condition: Callable[[], Any], what: str, timeout: float = T
     return answer
 
 
-def _restore_sigint() -> None:
-    # A shell makes its background jobs ignore SIGINT, and their children inherit that.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _keep_sigint_from_children() -> None:
+    """Have children get SIGINT, although a shell makes its background jobs ignore it.
+
+    Children inherit that a signal is ignored, but no handler. A ``preexec_fn`` that restores the
+    signal would run Python between fork and exec, where a lock of another thread stays locked.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _ignore)
+
+
+def _ignore(*_: object) -> None:
+    """Do nothing, as SIG_IGN does."""
+
+
+_keep_sigint_from_children()
 
 
 class Process:
@@ -97,7 +109,7 @@ class Process:
         with self.log_path.open("ab") as log:
             self.popen = subprocess.Popen(
                 self.argv, cwd=self.cwd, env=self.env, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_restore_sigint,
+                stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
     @property

@@ -6,7 +6,6 @@ import fcntl
 import os
 import pty
 import re
-import signal
 import struct
 import subprocess
 import termios
@@ -42,8 +41,8 @@ class PtyProcess:
             variables.pop(name, None)
         self.modes = termios.tcgetattr(self._inner)
         self.popen = subprocess.Popen(
-            argv, env=variables, stdin=self._inner, stdout=self._inner, stderr=self._inner,
-            preexec_fn=_control_terminal,
+            ["setsid", "--ctty", *argv], env=variables, stdin=self._inner, stdout=self._inner,
+            stderr=self._inner,
         )  # fmt: skip
         self._written = bytearray()
         self._reader = threading.Thread(target=self._read)
@@ -107,10 +106,3 @@ class PtyProcess:
         with suppress(OSError):
             while data := os.read(self._terminal, 65536):
                 self._written += data
-
-
-def _control_terminal() -> None:
-    # A shell makes its background jobs ignore SIGINT, and their children inherit that.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)

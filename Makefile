@@ -7,6 +7,8 @@ BENCH := bench/fanout/node
 CONSOLE := src/jobcast/_console/index.html
 ELEMENT := src/jobcast/_element/jobcast.js
 EXAMPLE := client/examples/react/dist/index.html
+# The tests start hundreds of processes. Without bytecode each would compile all modules it imports.
+unexport PYTHONDONTWRITEBYTECODE
 # Node and npm come into the virtual environment, as the lock file has them.
 NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
 # Tests wait more than they compute: twice as many processes as there are processors.

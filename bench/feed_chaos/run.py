@@ -57,6 +57,7 @@ TAGS: Final = ("red", "green", "blue", "project:7", "a/b c?&%")
 REPEATED: Final = 0.12  # share of jobs that are sent under an id which another owner has used
 SENDERS: Final = 4
 QUIET: Final = 3.0  # seconds without a change of any record
+STUCK: Final = 40.0  # the same while a job runs: longer than until a lost worker's job ends
 QUIET_TIMEOUT: Final = 180.0  # seconds until the last job has to be at rest
 AGREE_TIMEOUT: Final = 45.0  # seconds until all lists have to agree; less than until a regular read
 REST: Final = ("complete", "error", "queued", "retrying", "pending")
@@ -122,10 +123,13 @@ class Run:
     # --- records ----------------------------------------------------------------------------------
 
     async def _quiet_records(self) -> list[JobSummary]:
-        """Wait until no job runs and no record changes. Return the records."""
+        """Wait until no job runs and no record changes. Return the records.
+
+        A run that lost its lease without an ending keeps its record as it is. The report counts it.
+        """
         deadline = time.monotonic() + QUIET_TIMEOUT
         records, since = await self._records(), time.monotonic()
-        while not (self._is_at_rest(records) and time.monotonic() - since > QUIET):
+        while time.monotonic() - since < (QUIET if self._is_at_rest(records) else STUCK):
             if time.monotonic() > deadline:
                 self._report.differences.append(f"records still change after {QUIET_TIMEOUT:g} s")
                 break
@@ -188,6 +192,8 @@ class Run:
         counts = self._report.counts
         counts["jobs"] = self._options.jobs
         counts["jobs sent under the id of another owner's job"] = self._sent.repeated
+        counts["records without a description"] = sum(job.title is UNSET for job in records)
+        counts["records of runs without an ending"] = sum(job.status not in REST for job in records)
         counts["followers"] = len(self._followers)
         counts["jobs in lists at the end"] = sum(len(one.jobs) for one in self._followers)
         for record in records:
@@ -289,7 +295,8 @@ async def _run(options: Options, report: Report) -> None:
         names = KILL_REALTIME, STOP_REALTIME, CUT_SENDER
         process_kinds = {name: processes.kinds[name] for name in names}
         injectors = [
-            FaultInjector({**process_kinds, **WorkerFaults(workers, rng).kinds}, rng, log),
+            FaultInjector(process_kinds, rng, log),
+            FaultInjector(WorkerFaults(workers, rng).kinds, rng, log),
             FaultInjector(
                 {KILL: redis_faults.kill, PAUSE: redis_faults.pause, **redis_faults.refusals},
                 rng, log,

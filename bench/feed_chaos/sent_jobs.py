@@ -12,7 +12,7 @@ from bench.feed_chaos.jobs import LATE_TAG, RENAMED
 from jobcast.events import Cursor
 from jobcast.feeds import FeedFilter, JobSummary, feeds_of
 from jobcast.transports.base import Snapshot
-from jobcast.transports.feeds import summarize, timestamp_of
+from jobcast.transports.summaries import summarize, timestamp_of
 
 
 class Description(NamedTuple):

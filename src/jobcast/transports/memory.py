@@ -52,8 +52,14 @@ class MemoryBroker:
         place = urlsplit(url).netloc, prefix
         return cls._brokers.setdefault(place, cls(retention or Retention()))
 
-    def publish(self, batch: Sequence[Outgoing], publisher: str = "") -> None:
+    def publish(self, batch: Sequence[Outgoing], publisher: str = "") -> list[Outgoing]:
+        """Store and send the events, and return those that are part of the records.
+
+        Raises:
+            PublishFailed: some events wait for another publisher.
+        """
         held: list[Outgoing] = []
+        stored: list[Outgoing] = []
         jobs: set[str] = set()
         with self._changing_feeds():
             for outgoing in batch:
@@ -63,12 +69,14 @@ class MemoryBroker:
                     continue
                 message = self._records.add(outgoing, publisher)
                 if message is not None:
+                    stored.append(outgoing)
                     for source in self._sources:
                         source.call_in_loop(source.deliver, outgoing.job_id, message)
             self._feeds.mark(batch)
             self._send_changes(self._feeds.refresh())
         if held:
             raise PublishFailed("waiting for an event of another publisher", held, held=True)
+        return stored
 
     def refresh_feeds(self) -> None:
         """Write the summaries of jobs that are due."""
@@ -239,8 +247,8 @@ class MemorySource:
     async def acknowledge(self, findings: Sequence[Finding], terms: LeaseTimeouts) -> None:
         self._broker.leases.acknowledge(findings, terms)
 
-    async def publish(self, batch: Sequence[Outgoing]) -> None:
-        self._broker.publish(batch)
+    async def publish(self, batch: Sequence[Outgoing]) -> list[Outgoing]:
+        return self._broker.publish(batch)
 
     def watch_revocations(self, on_revocation: Callable[[Revocation], None]) -> None:
         self._on_revocation = on_revocation

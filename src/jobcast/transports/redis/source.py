@@ -213,9 +213,9 @@ class RedisSource:
     async def acknowledge(self, findings: Sequence[Finding], terms: LeaseTimeouts) -> None:
         await acknowledge_findings(self.client, self._names, findings, terms)
 
-    async def publish(self, batch: Sequence[Outgoing]) -> None:
+    async def publish(self, batch: Sequence[Outgoing]) -> list[Outgoing]:
         async with self._publishing:
-            await asyncio.to_thread(self._publisher.publish, batch)
+            return await asyncio.to_thread(self._publisher.store, batch)
 
     def watch_revocations(self, on_revocation: Callable[[Revocation], None]) -> None:
         self._on_revocation = on_revocation

@@ -29,7 +29,7 @@
 --       10 what the first event adds to the description of the job, as JSON, or ''
 --       then for each event: number, kind, state or '', head
 -- Returns the latest seq, or the seq and the epoch if the publisher does not know the epoch, or nil
--- if all events were dropped at once. Drops duplicates, and all events except log lines of a run that
+-- if all events were dropped at once, or an event that requires a state. Drops duplicates, and all events except log lines of a run that
 -- is past or has ended. runs.py has the rules.
 
 local state_key, lines_key, channel = KEYS[1], KEYS[2], KEYS[3]
@@ -401,5 +401,7 @@ if #messages > 1 then
         redis.call('EXPIRE', lines_key, expiry)
     end
     redis.call(publish, channel, table.concat(messages, '\n'))
+elseif requires ~= '' then
+    return false
 end
 return known_epoch == epoch and seq or { seq, epoch }

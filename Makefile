@@ -78,7 +78,10 @@ dev: $(VENV)/.synced .env  ## run the Procfile's worker and server, with the set
 .env: | $(VENV)/.synced
 	$(BIN)/python -c "from pathlib import Path; from jobcast.reference import write_env; write_env(Path('.env'))"
 
-test: lint typecheck docs client pytest  ## everything that has to pass
+# The checks compute in one process each, and the tests in several.
+test:  ## everything that has to pass
+	$(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) typecheck client lint docs
+	$(MAKE) pytest
 
 lint: $(VENV)/.synced workflows  ## format, lint, directions of imports, workflows
 	$(BIN)/ruff format --check

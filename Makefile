@@ -11,8 +11,8 @@ EXAMPLE := client/examples/react/dist/index.html
 unexport PYTHONDONTWRITEBYTECODE
 # Node and npm come into the virtual environment, as the lock file has them.
 NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
-# Tests wait more than they compute: twice as many processes as there are processors.
-TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(2 * (os.cpu_count() or 1), 6))')
+# Tests wait more than they compute: three times as many processes as there are processors.
+TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(3 * (os.cpu_count() or 1), 6))')
 # xdist would begin with the files of many tests, which are those of the quick ones.
 PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 # Of `make lowest` and `make latest`; tests of the other tiers need `make prepare` first.

@@ -225,7 +225,7 @@ def make_pictures(browser: Browser, url: str, job_id: str) -> None:
     save(picture(visit(browser, url)), "light")
     save(picture(visit(browser, url, dark=True)), "dark")
 
-    page = visit(browser, url, (1280, 1000))
+    page = visit(browser, url, (1280, 940))
     open_job(page, job_id)
     save(picture(page), "job")
 

@@ -82,7 +82,13 @@ export const JobRow = memo(function JobRow({
         {text}
       </span>
       <span className="row-meta">
-        {job.tags.length === 0 ? null : <span className="row-tags">{job.tags.join(" ")}</span>}
+        {job.tags.length === 0 ? null : (
+          <span className="row-tags">
+            {job.tags.map((tag) => (
+              <span key={tag}>{tag} </span>
+            ))}
+          </span>
+        )}
         {hasOwner && job.owner !== null ? <span className="row-owner">{job.owner}</span> : null}
         <span className="row-id" aria-hidden="true">
           {shortId(job.jobId)}

@@ -51,6 +51,7 @@ export const JobRow = memo(function JobRow({
       data-index={index}
       data-job-id={job.jobId}
       data-status={job.status}
+      data-text={text ? true : undefined}
       data-stuck={stuck === null ? undefined : true}
       data-open={isOpen || undefined}
     >
@@ -85,7 +86,9 @@ export const JobRow = memo(function JobRow({
         {job.tags.length === 0 ? null : (
           <span className="row-tags">
             {job.tags.map((tag) => (
-              <span key={tag}>{tag} </span>
+              <span key={tag} className="row-tag">
+                {tag}
+              </span>
             ))}
           </span>
         )}

@@ -52,7 +52,13 @@ export function ListPane({ openId }: { readonly openId: string | null }): ReactE
         <GroupFilter counts={selection.counts} chosen={view.group} isPart={feed.hasMore} />
       </div>
       {selection.jobs.length > 0 ? (
-        <JobList jobs={selection.jobs} openId={openId} view={view} isAll={feed.feed !== "mine"} />
+        <JobList
+          jobs={selection.jobs}
+          openId={openId}
+          view={view}
+          isAll={feed.feed !== "mine"}
+          isLoading={feed.status !== "live"}
+        />
       ) : (
         <EmptyList feed={feed} search={view.search} counts={selection.counts} />
       )}

@@ -17,7 +17,7 @@ interface Props {
 /** The search of the list: words of a title, a task, a tag, an owner, an error or an id. */
 export function ListSearch({ text, isShown, jobs }: Props): ReactElement {
   const input = useRef<HTMLInputElement>(null);
-  const hasKey = useStore(shortcuts) && isShown;
+  const hasKey = useStore(shortcuts) && isShown && text === "";
   useEffect(() => {
     const press = (event: globalThis.KeyboardEvent): void => {
       if (isShown && event.key === "/" && isShortcut(event)) {
@@ -38,7 +38,7 @@ export function ListSearch({ text, isShown, jobs }: Props): ReactElement {
     }
   };
   return (
-    <search className="list-search">
+    <search className="list-search" data-key={hasKey || undefined}>
       <Icon name="search" />
       <input
         ref={input}
@@ -54,7 +54,7 @@ export function ListSearch({ text, isShown, jobs }: Props): ReactElement {
         spellCheck={false}
         enterKeyHint="search"
       />
-      {hasKey && text === "" ? <kbd>/</kbd> : null}
+      {hasKey ? <kbd>/</kbd> : null}
     </search>
   );
 }

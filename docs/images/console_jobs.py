@@ -33,8 +33,10 @@ def wait_for_gate() -> None:
 
 
 def work(task: ProgressTask, total: int, stop_at: int, message: str) -> None:
+    pause = 0.02 + 0.06 * (total % 7) / 7  # seconds
     for percent in range(0, stop_at + 1, 4):
         task.progress(current=total * percent // 100, total=total, message=message)
+        time.sleep(pause)
     if stop_at < 100:
         wait_for_gate()
 

@@ -38,7 +38,7 @@ export function ListSearch({ text, isShown, jobs }: Props): ReactElement {
     }
   };
   return (
-    <search className="list-search" data-key={hasKey || undefined}>
+    <search className="list-search">
       <Icon name="search" />
       <input
         ref={input}

@@ -121,9 +121,12 @@ async def test_socketio_keeps_packets_whose_attachments_are_missing() -> None:
 def test_pyjwt_checks_each_secret_once(monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[Any] = []
     check = HMACAlgorithm.prepare_key
-    monkeypatch.setattr(
-        HMACAlgorithm, "prepare_key", lambda self, key: checked.append(key) or check(self, key)
-    )
+
+    def prepare_key(algorithm: HMACAlgorithm, key: str | bytes) -> bytes:
+        checked.append(key)
+        return check(algorithm, key)
+
+    monkeypatch.setattr(HMACAlgorithm, "prepare_key", prepare_key)
     secrets = ["a" * 32, "b" * 32]
     tokens = [jwt.encode({"sub": "alice", "exp": 1 << 32}, secret) for secret in secrets]
     checked.clear()

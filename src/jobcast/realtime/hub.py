@@ -241,7 +241,11 @@ class Hub:
 
     def send(self, connection: Connection, message: ServerMessage) -> None:
         """Send a message that belongs to no job's history."""
-        connection.send(FrameBatch([notice(packet_of(message))], namespace=self._namespace))
+        connection.send(self.batch_of(message))
+
+    def batch_of(self, message: ServerMessage) -> FrameBatch:
+        """Return a message that belongs to no job's history as packets for connections."""
+        return FrameBatch([notice(packet_of(message))], namespace=self._namespace)
 
     # --- requests ---------------------------------------------------------------------------------
 

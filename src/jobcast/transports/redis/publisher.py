@@ -251,11 +251,13 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             renew_leases(self._connected(), self._names, leases, seconds)
 
     def release(self, leases: Sequence[Lease]) -> None:
-        """Remove the leases of runs that have ended.
+        """Remove the leases of runs that have ended, after the feeds of their jobs are written.
 
         Raises:
             PublishFailed: the leases could not be removed; they expire.
         """
+        if self._feeds.release(leases):
+            return
         with _translated_errors():
             release_leases(self._connected(), self._names, leases)
 

@@ -37,7 +37,7 @@ export const STYLES = `
   transition: width 0.2s linear;
 }
 :host([status="error"]) [part="fill"] { background: var(--danger); }
-:host([status="error"]) .cancelled [part="fill"] {
+:host([status]) .cancelled [part="fill"] {
   background: color-mix(in srgb, currentColor 60%, transparent);
 }
 .unknown [part="fill"] { width: 30%; animation: move 1.6s ease-in-out infinite alternate; }
@@ -81,7 +81,7 @@ export const STYLES = `
 @media (forced-colors: active) {
   [part="bar"] { border: 1px solid CanvasText; background: Canvas; }
   [part="fill"], :host([status="error"]) [part="fill"],
-  :host([status="error"]) .cancelled [part="fill"] {
+  :host([status]) .cancelled [part="fill"] {
     background: Highlight;
     forced-color-adjust: none;
   }

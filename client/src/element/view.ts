@@ -100,7 +100,10 @@ function errorText(state: JobState, texts: Texts): string | null {
 
 /** A cancelled job is no failure. Its percentage stays, in a neutral colour. */
 function isCancelled({ status, error }: JobState): boolean {
-  return status === "error" && (error?.reason === "revoked" || error?.reason === "cancelled");
+  return (
+    status === "cancelled" ||
+    (status === "error" && (error?.reason === "revoked" || error?.reason === "cancelled"))
+  );
 }
 
 function messageText(state: JobState, texts: Texts): string {

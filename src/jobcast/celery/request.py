@@ -234,7 +234,7 @@ def _hold(request: JobRequest, lease: Lease) -> None:
     runtime = get_runtime(request.app.conf)
     if runtime is not None:
         runtime.publisher.leases.elsewhere = _active
-        # If the run has already ended, nothing would release its lease.
+        # If the run has already ended, its lease would stay until it expires.
         if request in state.active_requests:
             runtime.publisher.hold(lease)
 

@@ -57,6 +57,6 @@ function stepDuration(step: Step, now: number): string | null {
     return null;
   }
   return step.duration === null
-    ? `${formatClock(now - Date.parse(step.timestamp))}…`
+    ? formatClock(now - Date.parse(step.timestamp))
     : formatDuration(step.duration);
 }

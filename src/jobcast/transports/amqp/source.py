@@ -162,9 +162,8 @@ class KombuSource:
     async def acknowledge(self, findings: Sequence[Finding], terms: LeaseTimeouts) -> None:
         self._leases.acknowledge(findings, terms)
 
-    async def publish(self, batch: Sequence[Outgoing]) -> None:
-        for outgoing in batch:
-            self._store(outgoing, "")
+    async def publish(self, batch: Sequence[Outgoing]) -> list[Outgoing]:
+        return [outgoing for outgoing in batch if self._store(outgoing, "")]
 
     def watch_revocations(self, on_revocation: Callable[[Revocation], None]) -> None:
         self._on_revocation = on_revocation
@@ -232,13 +231,18 @@ class KombuSource:
             return
         self._held.receive(outgoing, publisher)
 
-    def _store(self, outgoing: Outgoing, publisher: str) -> None:
+    def _store(self, outgoing: Outgoing, publisher: str) -> bool:
+        """Store an event. Return whether it is part of the record."""
         messages = self._records.add(outgoing, publisher)
-        if outgoing.job_id in self._jobs:
-            for message in messages:
-                self._on_message(outgoing.job_id, message)
+        self._send(outgoing.job_id, messages)
         self._feeds.mark([outgoing])
         self._refresh_feeds()
+        return bool(messages)
+
+    def _send(self, job_id: str, messages: Iterable[Message]) -> None:
+        if job_id in self._jobs:
+            for message in messages:
+                self._on_message(job_id, message)
 
     def _refresh_feeds(self) -> None:
         """Write the summaries that are due, and schedule the next ones."""

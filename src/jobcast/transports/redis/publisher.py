@@ -220,19 +220,32 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         Raises:
             PublishFailed: some or all events could not be stored.
         """
+        self.store(batch)
+
+    def store(self, batch: Sequence[Outgoing]) -> list[Outgoing]:
+        """Publish the events as :meth:`publish` does.
+
+        Returns:
+            The events without those that require another state of their job.
+
+        Raises:
+            PublishFailed: some or all events could not be stored.
+        """
         try:
-            self._store(batch)
+            return self._store(batch)
         finally:
             self._report_cancelled()
 
-    def _store(self, batch: Sequence[Outgoing]) -> None:
+    def _store(self, batch: Sequence[Outgoing]) -> list[Outgoing]:
         unsent: list[Outgoing] = []
         handled: list[Outgoing] = []
+        stored: list[Outgoing] = []
         problem: Exception | None = None
         held: Exception | None = None
         for call, answer in self._send(list(calls(batch, self._names))):
             if not isinstance(answer, Exception):
                 handled += call.events
+                stored += call.events if answer is not None else ()
                 continue
             if is_caused_by_the_events(answer):
                 # Another attempt would fail too, and hold up all later events.
@@ -254,6 +267,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             raise PublishFailed(describe_error(problem), unsent) from problem
         if held is not None:
             raise PublishFailed(str(held), unsent, held=True) from held
+        return stored
 
     def renew(self, leases: Sequence[Lease], seconds: float) -> None:
         """Extend the leases so that they expire after ``seconds`` from now.
@@ -267,11 +281,13 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             notify(self.on_cancelled, cancellation)
 
     def release(self, leases: Sequence[Lease]) -> None:
-        """Remove the leases of runs that have ended.
+        """Remove the leases of runs that have ended, after the feeds of their jobs are written.
 
         Raises:
             PublishFailed: the leases could not be removed; they expire.
         """
+        if self._feeds.release(leases):
+            return
         with _translated_errors():
             release_leases(self._connected(), self._names, leases)
 

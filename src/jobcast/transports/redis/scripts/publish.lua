@@ -32,10 +32,11 @@
 --       A request to cancel the job is one event: 0, 'c', the request as JSON, and the heads of its
 --       events, separated by a line break
 -- Returns the latest seq, or the seq and the epoch if the publisher does not know the epoch, or nil
--- if all events were dropped at once. Drops duplicates, and all events except log lines of a run that
--- is past or has ended. runs.py has the rules. If the run is of a sending that is to be cancelled,
--- returns 'cancel' and that answer. For a request, returns the outcome, 1 if the run is terminated in
--- the end or 0, and 'cancel' or ''. cancellation.py has the rules.
+-- if all events were dropped at once, or an event that requires a state. Drops duplicates, and all
+-- events except log lines of a run that is past or has ended. runs.py has the rules. If the run is of
+-- a sending that is to be cancelled, returns 'cancel' and that answer. For a request, returns the
+-- outcome, 1 if the run is terminated in the end or 0, and 'cancel' or ''. cancellation.py has the
+-- rules.
 
 local state_key, lines_key, channel = KEYS[1], KEYS[2], KEYS[3]
 local publisher, follows, owner = ARGV[1], tonumber(ARGV[2]), ARGV[3]
@@ -488,5 +489,7 @@ if #messages > 1 then
         redis.call('EXPIRE', lines_key, expiry)
     end
     redis.call(publish, channel, table.concat(messages, '\n'))
+elseif requires ~= '' then
+    return answer(false)
 end
 return answer(known_epoch == epoch and seq or { seq, epoch })

@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 
 from jobcast.errors import PublishFailed, TransportUnavailable
 from jobcast.testing import (
+    CancellationContract,
     Ends,
     FeedContract,
     InterruptedFeedContract,
@@ -148,7 +149,7 @@ class ElectionContract(TransportContract):
         await source.client.hincrbyfloat(NAMES.watch, "at", -seconds)
 
 
-class TestMemory(LeaseContract, RevocationContract, FeedContract):
+class TestMemory(LeaseContract, RevocationContract, FeedContract, CancellationContract):
     @pytest.fixture
     def transport_url(self) -> str:
         return f"memory://{new_id()}"
@@ -199,7 +200,12 @@ class RedisContract(InterruptionContract):
 
 
 class TestValkey(
-    RedisContract, LeaseContract, ElectionContract, RevocationContract, InterruptedFeedContract
+    RedisContract,
+    LeaseContract,
+    ElectionContract,
+    RevocationContract,
+    InterruptedFeedContract,
+    CancellationContract,
 ):
     @pytest.fixture
     def server(self, valkey: Valkey) -> Valkey:
@@ -442,8 +448,14 @@ async def test_cluster_works_with_the_documented_additional_rights(
 
 
 class TestRabbitMQ(
-    InterruptionContract, LeaseContract, RevocationContract, InterruptedFeedContract
+    InterruptionContract,
+    LeaseContract,
+    RevocationContract,
+    InterruptedFeedContract,
+    CancellationContract,
 ):
+    ANSWERS_PUBLISHERS = False
+
     @pytest.fixture
     def transport_url(self, rabbitmq: RabbitMQ) -> str:
         self.server = rabbitmq

@@ -357,7 +357,7 @@ test("the button is shown while a request can cancel the job", async () => {
   await shows(element, "message", "Cancelled");
   expect(isShown(element)).toBe(false);
   const fixed = show("b", { cancellable: "" });
-  await shows(fixed, "message", "Waiting for the job…");
+  await eventually(() => fixed.state?.joined === "yes", "the join");
   server.publish("b", "job_status", { status: "started", cancellable: false });
   await shows(fixed, "message", "Running");
   expect(isShown(fixed)).toBe(false);

@@ -10,10 +10,12 @@ from rich.text import Text
 
 STATE_STYLES: Final = {
     "pending": "dim", "queued": "dim", "started": "cyan", "retrying": "yellow", "stalled": "yellow",
+    "cancelling": "yellow", "cancelled": "dim",
     "complete": "green", "error": "red",
 }  # fmt: skip
 SYMBOLS: Final = {
     "pending": "·", "queued": "·", "started": "▸", "retrying": "↻", "stalled": "⏸",
+    "cancelling": "⏹", "cancelled": "⏹",
     "complete": "✔", "error": "✖",
 }  # fmt: skip
 # Of a state or level that this version does not know.

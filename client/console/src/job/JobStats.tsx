@@ -74,6 +74,7 @@ function elapsedLabel(status: JobState["status"]): string {
       return "Running for";
     case "complete":
     case "error":
+    case "cancelled":
       return "Took";
     default:
       return `${labelOf(status)} for`;

@@ -14,6 +14,8 @@ const ICONS: ReadonlyMap<Step["status"], IconName> = new Map(
     started: "play",
     retrying: "retry",
     stalled: "pause",
+    cancelling: "stop",
+    cancelled: "stop",
     complete: "check",
     error: "cross",
   }),

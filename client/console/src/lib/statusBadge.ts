@@ -27,10 +27,10 @@ export function statusBadge(job: JobState): Badge {
   }
   return isLoading(job) && job.status === "pending"
     ? { label: "Loading", tone: "quiet", icon: "dots" }
-    : badgeOf(job.status, job.error?.reason ?? null);
+    : badgeOf(job.status, job.error?.reason ?? job.cancellation?.reason ?? null);
 }
 
-/** Return the badge of a status, and of the reason if the job has failed. */
+/** Return the badge of a status, and of the reason if the job has failed or was cancelled. */
 export function badgeOf(status: State, reason: Reason | null): Badge {
   switch (status) {
     case "pending":
@@ -45,8 +45,12 @@ export function badgeOf(status: State, reason: Reason | null): Badge {
       return { label: "Stalled", tone: "warn", icon: "pause" };
     case "complete":
       return { label: "Done", tone: "good", icon: "check" };
+    case "cancelling":
+      return { label: "Cancelling", tone: "active", icon: "stop" };
+    case "cancelled":
+      return { label: reasonText(reason ?? "cancelled").label, tone: "quiet", icon: "stop" };
     case "error":
-      return errorBadge(reason ?? "failure");
+      return { label: reasonText(reason ?? "failure").label, tone: "bad", icon: "cross" };
     default:
       return { label: labelOf(status), tone: "quiet", icon: "dots" };
   }
@@ -60,11 +64,4 @@ export function isLoading(job: JobState): boolean {
 /** Return the status of a followed job for the attribute `data-status`. */
 export function shownStatus(job: JobState): string {
   return job.joined === "refused" ? "refused" : isLoading(job) ? "loading" : job.status;
-}
-
-function errorBadge(reason: Reason): Badge {
-  const { label } = reasonText(reason);
-  return reason === "revoked"
-    ? { label, tone: "quiet", icon: "stop" }
-    : { label, tone: "bad", icon: "cross" };
 }

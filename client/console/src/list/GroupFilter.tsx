@@ -13,10 +13,13 @@ interface Props {
 
 /** The groups of states, with the number of jobs in each. */
 export function GroupFilter({ counts, chosen, isPart }: Props): ReactElement {
+  // Few lists have cancelled jobs, and a narrow pane has no room for an empty group.
+  const isShown = (group: Group): boolean =>
+    group !== "cancelled" || counts.cancelled > 0 || chosen === "cancelled";
   return (
     // biome-ignore lint/a11y/useSemanticElements: a fieldset belongs to a form.
     <div className="filter" role="group" aria-label="Show jobs">
-      {GROUPS.map((group) => (
+      {GROUPS.filter(isShown).map((group) => (
         <button
           type="button"
           key={group}

@@ -27,6 +27,7 @@ export function selectJobs(jobs: readonly JobSummary[], view: View, now: number)
     queued: 0,
     running: 0,
     failed: 0,
+    cancelled: 0,
     done: 0,
   };
   const stuck: { readonly job: JobSummary; readonly rank: number }[] = [];
@@ -61,6 +62,9 @@ export function selectJobs(jobs: readonly JobSummary[], view: View, now: number)
 export function groupOf(job: JobSummary): Exclude<Group, "all" | "stuck"> {
   if (job.status === "complete") {
     return "done";
+  }
+  if (job.status === "cancelled") {
+    return "cancelled";
   }
   if (hasEnded(job)) {
     return "failed";

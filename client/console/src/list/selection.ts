@@ -64,7 +64,7 @@ export function groupOf(job: JobSummary): Exclude<Group, "all" | "stuck"> {
   if (job.status === "complete") {
     return "done";
   }
-  if (job.status === "cancelled" || isCancellation(job.reason)) {
+  if (job.status === "cancelled") {
     return "cancelled";
   }
   if (hasEnded(job)) {

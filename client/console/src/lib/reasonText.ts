@@ -20,11 +20,6 @@ const REASONS: ReadonlyMap<Reason, ReasonText> = new Map(
       cause: "The task raised an error.",
       advice: "The task does not run again by itself. Fix the error, then start it again.",
     },
-    cancelled: {
-      label: "Cancelled",
-      verb: "Cancelled",
-      cause: "The job was cancelled on purpose.",
-    },
     revoked: {
       label: "Revoked",
       verb: "Revoked",

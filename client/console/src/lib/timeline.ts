@@ -4,7 +4,6 @@ import { isTerminal, type JobState, type StatusChange } from "@jobcast/client";
 import { errorText } from "./headline";
 import { labelOf } from "./openValue";
 import { reasonText } from "./reasonText";
-import { isCancellation } from "./statusBadge";
 
 export interface Step {
   readonly seq: number;
@@ -22,7 +21,7 @@ export function timelineSteps(history: readonly StatusChange[]): readonly Step[]
     const next = shown[index + 1];
     return {
       seq: change.seq,
-      status: isCancellation(change.reason) ? "cancelled" : change.status,
+      status: change.status,
       timestamp: change.timestamp,
       label: changeLabel(change, shown, index),
       detail: changeDetail(change),

@@ -1,7 +1,6 @@
 /** The jobs that a view shows, in their order, and the counts of its groups. */
 
 import type { JobSummary } from "@jobcast/client";
-import { isCancellation } from "../lib/statusBadge";
 import { AGES, GROUPS, type Group, type View } from "../lib/view";
 import { hasEnded, isWaiting, stuckReason } from "./stuck";
 

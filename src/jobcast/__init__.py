@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jobcast.celery.enqueue import as_job, job_headers, owned_by, owner_headers
     from jobcast.celery.task import ProgressTask
+    from jobcast.errors import JobCancelled
     from jobcast.issuing import issue_token
     from jobcast.publishing.job import Job, current_job
     from jobcast.publishing.runtime import open_job
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from jobcast.targets import FeedTarget, JobTarget
 
 __all__ = [
-    "FeedTarget", "Job", "JobTarget", "ProgressTask", "Submission", "as_job", "current_job",
-    "issue_token", "job_headers", "open_job", "owned_by", "owner_headers", "submit",
+    "FeedTarget", "Job", "JobCancelled", "JobTarget", "ProgressTask", "Submission", "as_job",
+    "current_job", "issue_token", "job_headers", "open_job", "owned_by", "owner_headers", "submit",
 ]  # fmt: skip
 
 # Imported on first access: the Socket.IO process imports this package and must not import Celery.
@@ -31,6 +32,7 @@ __all__ = [
 _HOMES = {
     "FeedTarget": "jobcast.targets",
     "Job": "jobcast.publishing.job",
+    "JobCancelled": "jobcast.errors",
     "JobTarget": "jobcast.targets",
     "ProgressTask": "jobcast.celery.task",
     "Submission": "jobcast.submission",

@@ -12,10 +12,13 @@ JobcastError
 │   ├── ConnectionRefused    the server refused the connection
 │   ├── JoinRefused          the server refused a request to follow a job
 │   ├── FeedRefused          the server refused a request to follow a feed
+│   ├── CancelRefused        the server refused a request to cancel a job
 │   ├── JobFailed            the awaited job ended with an error
 │   └── JobNotEnded          the awaited job did not end in time
 ├── AddressUnavailable       a server cannot listen on its address
 └── ProjectExists            the directory of a new project is not empty
+
+JobCancelled                 the running job was cancelled; a BaseException
 """
 
 from __future__ import annotations
@@ -127,6 +130,14 @@ class FeedRefused(ClientError):
         self.feed = feed
 
 
+class CancelRefused(ClientError):
+    """The server refused a request to cancel the job ``job_id``."""
+
+    def __init__(self, job_id: str, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.job_id = job_id
+
+
 class JobFailed(ClientError):
     """The job ended with an error.
 
@@ -174,3 +185,20 @@ class ProjectExists(JobcastError):
     def __init__(self, directory: Path) -> None:
         super().__init__(f"{directory} is not an empty directory: a new project needs one")
         self.directory = directory
+
+
+class JobCancelled(BaseException):
+    """The running job was cancelled.
+
+    It is no ``Exception``, so neither ``except Exception`` nor ``autoretry_for`` swallows it.
+    ``message`` is the text of the request, and ``by`` the subject who cancelled the job; None if
+    the request came from a process of the application.
+    """
+
+    def __init__(self, message: str = "Cancelled", by: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.by = by
+
+    def __reduce__(self) -> tuple[type[JobCancelled], tuple[str, str | None]]:
+        return type(self), (self.message, self.by)

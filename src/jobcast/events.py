@@ -33,13 +33,19 @@ TOKEN_MAX_LENGTH: Final = 8192  # characters
 # The values that this version publishes. The lists are open: a newer version may publish others, so
 # received values are of the type OpenValue.
 Level = Literal["debug", "info", "warning", "error", "critical"]
-Reason = Literal["failure", "revoked", "time_limit", "worker_lost", "expired", "rejected"]
-RunStatus = Literal["queued", "started", "retrying", "stalled"]
-State = Literal["pending", "queued", "started", "retrying", "stalled", "complete", "error"]
+Reason = Literal[
+    "failure", "revoked", "time_limit", "worker_lost", "expired", "rejected", "cancelled"
+]
+RunStatus = Literal["queued", "started", "retrying", "stalled", "cancelling"]
+State = Literal[
+    "pending", "queued", "started", "retrying", "stalled", "cancelling",
+    "complete", "error", "cancelled",
+]  # fmt: skip
 LEVELS: Final[tuple[Level, ...]] = get_args(Level)
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 RUN_STATUSES: Final[tuple[RunStatus, ...]] = get_args(RunStatus)
-TERMINAL_STATES: Final = frozenset({"complete", "error"})
+TERMINAL_STATES: Final = frozenset({"complete", "error", "cancelled"})
+CANCELLED_REASONS: Final = frozenset({"cancelled", "revoked"})  # of jobs that end as ``cancelled``
 
 # How buffers and stores may treat an event: a newer progress or info event replaces an older one, a
 # log event may be dropped when a buffer overflows, status and terminal events are always kept.
@@ -65,7 +71,7 @@ Percentage = Annotated[float, Meta(ge=0, le=100)]
 OPEN_VALUE_MAX_LENGTH: Final = 64  # characters
 OpenValue = Annotated[str, Meta(min_length=1, max_length=OPEN_VALUE_MAX_LENGTH)]
 # The states that no ``job_status`` leads to: a job without events has one, terminal events others.
-OpenStatus = Annotated[OpenValue, Meta(pattern=r"^(?!(pending|complete|error)\Z)")]
+OpenStatus = Annotated[OpenValue, Meta(pattern=r"^(?!(pending|complete|error|cancelled)\Z)")]
 
 TITLE_MAX_LENGTH: Final = 256  # characters
 Title = Annotated[str, Meta(min_length=1, max_length=TITLE_MAX_LENGTH)]
@@ -74,6 +80,8 @@ TAG_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f]{1,128}\Z"  # no control characters
 MAX_TAGS: Final = 10  # per job
 Tag = Annotated[str, Meta(min_length=1, max_length=TAG_MAX_LENGTH, pattern=TAG_PATTERN)]
 Tags = Annotated[tuple[Tag, ...], Meta(max_length=MAX_TAGS)]
+CANCEL_MESSAGE_MAX_LENGTH: Final = 1000  # characters
+CancelMessage = Annotated[str, Meta(max_length=CANCEL_MESSAGE_MAX_LENGTH)]
 
 _JOB_ID = re.compile(JOB_ID_PATTERN)
 _ROOM_PREFIX = "job_"
@@ -133,26 +141,32 @@ class JobInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
     worker: str | None = None  # the worker that runs the job
     parent: JobId | None = None  # the job that sent this one
     owner: str | None = None  # the subject whose token may follow the job
+    cancellable: bool = True  # whether a request can cancel the job
+    # Whether a cancelled run is terminated if it goes on. It depends on the pool of the worker.
+    terminates: bool = False
 
     def updated(self, newer: JobInfo) -> JobInfo:
         """Return this description, updated by a newer one.
 
         Newer values replace older ones, except that the first ``created_at`` stays. Tags are added,
-        up to the limit.
+        up to the limit. ``terminates`` belongs to the worker, and changes with it.
 
         >>> JobInfo(title="a", tags=("x",)).updated(JobInfo(title="b", tags=("y", "x"))).tags
         ('x', 'y')
         """
-        changes = {name: value for name, value in structs.asdict(newer).items() if value}
+        changes = newer.fields
         if self.created_at is not None:
             changes.pop("created_at", None)
         changes["tags"] = tuple(dict.fromkeys((*self.tags, *newer.tags)))[:MAX_TAGS]
+        if newer.worker is not None:
+            changes["terminates"] = newer.terminates
         return structs.replace(self, **changes)
 
     @property
     def fields(self) -> dict[str, Any]:
         """The fields that are known, with the names that they have in messages."""
-        return {name: value for name, value in structs.asdict(self).items() if value}
+        values = structs.asdict(self).items()
+        return {name: value for name, value in values if value != getattr(NO_INFO, name)}
 
 
 NO_INFO: Final = JobInfo()
@@ -180,7 +194,7 @@ class JobEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobStatus(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
-    """The job was queued, has started, will be retried, or has stalled."""
+    """The job was queued, has started, will be retried, has stalled, or is asked to stop."""
 
     name: ClassVar[str] = "job_status"
     kind: ClassVar[Kind] = "s"
@@ -193,6 +207,7 @@ class JobStatus(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
     retry_at: Time | UnsetType = UNSET  # when a retry is due
     error: str | UnsetType = UNSET  # the class name of the exception that caused a retry
     message: str | UnsetType = UNSET
+    by: str | UnsetType = UNSET  # on ``cancelling``: the subject who asked for it
     # The description of the job, on ``queued`` and ``started``: see JobInfo.
     title: Title | UnsetType = UNSET
     tags: Tags | UnsetType = UNSET
@@ -200,6 +215,8 @@ class JobStatus(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
     worker: str | UnsetType = UNSET
     parent: JobId | UnsetType = UNSET
     created_at: Time | UnsetType = UNSET
+    cancellable: bool | UnsetType = UNSET
+    terminates: bool | UnsetType = UNSET
 
     @property
     def state(self) -> str:
@@ -263,7 +280,7 @@ class JobComplete(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobError(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
-    """The job failed or was terminated. Terminal, whatever its ``reason`` is.
+    """The job failed, was cancelled or was terminated. Terminal, whatever its ``reason`` is.
 
     ``error`` is the exception's class name.
     """
@@ -274,11 +291,12 @@ class JobError(JobEvent, frozen=True, kw_only=True, omit_defaults=True):
     error: str
     message: str
     reason: OpenValue
+    by: str | UnsetType = UNSET  # the subject who cancelled the job
 
     @property
     def state(self) -> State:
-        """Always ``error``."""
-        return "error"
+        """``cancelled`` if the job was cancelled or revoked, otherwise ``error``."""
+        return "cancelled" if self.reason in CANCELLED_REASONS else "error"
 
 
 JOB_EVENTS: Final[Mapping[str, type[JobEvent]]] = {
@@ -345,6 +363,8 @@ class Joined(Struct, frozen=True, kw_only=True):
     worker: str | UnsetType = UNSET
     parent: JobId | UnsetType = UNSET
     owner: str | UnsetType = UNSET
+    cancellable: bool | UnsetType = UNSET
+    terminates: bool | UnsetType = UNSET
 
 
 class JobGap(Struct, frozen=True, kw_only=True):
@@ -420,6 +440,13 @@ class LeaveJob(Struct, frozen=True, kw_only=True):
     job_id: JobId
 
 
+class CancelJob(Struct, frozen=True, kw_only=True):
+    """A request to cancel a job. ``message`` is a text for people, such as the reason."""
+
+    job_id: JobId
+    message: CancelMessage = ""
+
+
 class RefreshToken(Struct, frozen=True, kw_only=True):
     token: Token
 
@@ -435,6 +462,20 @@ class JoinAccepted(Struct, frozen=True, kw_only=True):
 
 class LeaveAccepted(Struct, frozen=True, kw_only=True):
     job_id: JobId
+    ok: Literal[True] = True
+
+
+class CancelAccepted(Struct, frozen=True, kw_only=True):
+    """The job is cancelled, or will be.
+
+    ``outcome`` is ``cancelled`` (the job was not running, and has ended), ``requested`` (it is
+    running, and is asked to stop) or ``already_ended``.
+    """
+
+    job_id: JobId
+    outcome: OpenValue
+    # With ``requested``: whether the run is terminated if it goes on.
+    terminates: bool | UnsetType = UNSET
     ok: Literal[True] = True
 
 

@@ -95,16 +95,18 @@ class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     queue: str | UnsetType = UNSET
     worker: str | UnsetType = UNSET
     parent: JobId | UnsetType = UNSET
+    cancellable: bool | UnsetType = UNSET
+    terminates: bool | UnsetType = UNSET
     started_at: Time | UnsetType = UNSET  # of the latest attempt
     ended_at: Time | UnsetType = UNSET
     attempt: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
     percentage: Percentage | UnsetType | None = UNSET  # None if the total is unknown
-    message: str | UnsetType = UNSET  # of the latest progress, retry or failure
-    reason: OpenValue | UnsetType = UNSET  # why a job failed
+    message: str | UnsetType = UNSET  # of the latest progress, retry, cancellation or failure
+    reason: OpenValue | UnsetType = UNSET  # why a job failed or was cancelled
 
     @property
     def has_ended(self) -> bool:
-        """Whether the job has completed or failed."""
+        """Whether the job has completed, failed or been cancelled."""
         return self.status in TERMINAL_STATES
 
     @property

@@ -15,6 +15,8 @@ from msgspec import Struct
 from jobcast.errors import InvalidMessage
 from jobcast.events import (
     Auth,
+    CancelAccepted,
+    CancelJob,
     Closing,
     Draining,
     Hello,
@@ -50,6 +52,7 @@ REQUESTS: Final[Mapping[str, type[Struct]]] = {
     "connect": Auth,
     "join_job": JoinJob,
     "leave_job": LeaveJob,
+    "cancel_job": CancelJob,
     "refresh_token": RefreshToken,
     **FEED_REQUESTS,
 }
@@ -57,6 +60,7 @@ REQUESTS: Final[Mapping[str, type[Struct]]] = {
 ACKNOWLEDGEMENTS: Final[Mapping[str, type[Struct]]] = {
     "join_job": JoinAccepted,
     "leave_job": LeaveAccepted,
+    "cancel_job": CancelAccepted,
     "refresh_token": TokenAccepted,
     **FEED_ACKNOWLEDGEMENTS,
 }

@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 
 from jobcast.errors import PublishFailed, TransportUnavailable
 from jobcast.testing import (
+    CancellationContract,
     Ends,
     FeedContract,
     InterruptedFeedContract,
@@ -148,7 +149,7 @@ class ElectionContract(TransportContract):
         await source.client.hincrbyfloat(NAMES.watch, "at", -seconds)
 
 
-class TestMemory(LeaseContract, RevocationContract, FeedContract):
+class TestMemory(LeaseContract, RevocationContract, FeedContract, CancellationContract):
     @pytest.fixture
     def transport_url(self) -> str:
         return f"memory://{new_id()}"

@@ -18,7 +18,8 @@ Every transport should pass the contract tests:
 ...         return my_server.url
 
 A transport whose connections can break also passes :class:`InterruptionContract`. A transport with
-leases also passes :class:`LeaseContract`, and one with revocations :class:`RevocationContract`.
+leases also passes :class:`LeaseContract`, one with revocations :class:`RevocationContract`, and one
+that cancels jobs :class:`CancellationContract`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jobcast.testing.cancellation import CancellationContract
     from jobcast.testing.contracts import TransportContract
     from jobcast.testing.ends import (
         Ends,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from jobcast.testing.revocations import RevocationContract
 
 __all__ = [
+    "CancellationContract",
     "Ends",
     "FeedContract",
     "InterruptedFeedContract",
@@ -65,6 +68,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CancellationContract": "jobcast.testing.cancellation",
     "FeedContract": "jobcast.testing.feeds",
     "InterruptedFeedContract": "jobcast.testing.feeds",
     "InterruptionContract": "jobcast.testing.interruptions",

@@ -130,6 +130,11 @@ class LocalFeeds:
         if self._retention.feed_size:
             self._dirty.mark(changes_of(batch))
 
+    def mark_job(self, job_id: str) -> None:
+        """Note that the summary of a job has changed, and has to be written at once."""
+        if self._retention.feed_size:
+            self._dirty.mark({job_id: True})
+
     def refresh(self) -> list[Change]:
         """Write the summaries that are due, and return the changes of feeds."""
         changes: list[Change] = []

@@ -12,11 +12,20 @@ from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from msgspec import structs
+
 from jobcast.aio import LoopChange
 from jobcast.errors import PublishFailed
 from jobcast.events import Cursor, JobInfo
 from jobcast.feeds import JobSummary
 from jobcast.transports.base import FeedChange, Message, Outgoing, Retention, Snapshot
+from jobcast.transports.cancellation import (
+    CancelAnswer,
+    Cancellation,
+    Notices,
+    OnCancellation,
+    call,
+)
 from jobcast.transports.leases import Finding, InMemoryLeases, Lease, LeaseTimeouts
 from jobcast.transports.local_feeds import Change, LocalFeeds
 from jobcast.transports.prefix import DEFAULT_PREFIX
@@ -40,6 +49,7 @@ class MemoryBroker:
         self.leases = InMemoryLeases()
         self.revocations = InMemoryRevocations()
         self._sources: set[MemorySource] = set()
+        self._listeners: set[MemoryListener] = set()
 
     @classmethod
     def at(
@@ -52,7 +62,23 @@ class MemoryBroker:
         place = urlsplit(url).netloc, prefix
         return cls._brokers.setdefault(place, cls(retention or Retention()))
 
-    def publish(self, batch: Sequence[Outgoing], publisher: str = "") -> None:
+    def publish(
+        self,
+        batch: Sequence[Outgoing],
+        publisher: str = "",
+        on_cancelled: OnCancellation | None = None,
+    ) -> None:
+        cancelled: dict[str, Cancellation] = {}
+        try:
+            self._store(batch, publisher, cancelled)
+        finally:
+            for cancellation in cancelled.values():
+                call(on_cancelled, cancellation)
+
+    def _store(
+        self, batch: Sequence[Outgoing], publisher: str, cancelled: dict[str, Cancellation]
+    ) -> None:
+        """Store events, and add the requests that cover them to ``cancelled``."""
         held: list[Outgoing] = []
         jobs: set[str] = set()
         with self._changing_feeds():
@@ -61,14 +87,47 @@ class MemoryBroker:
                     held.append(outgoing)
                     jobs.add(outgoing.job_id)
                     continue
-                message = self._records.add(outgoing, publisher)
-                if message is not None:
-                    for source in self._sources:
-                        source.call_in_loop(source.deliver, outgoing.job_id, message)
+                self._send(outgoing.job_id, self._records.add(outgoing, publisher))
+                cancellation = self._records.cancellation_of(outgoing)
+                if cancellation is not None:
+                    cancelled[outgoing.job_id] = cancellation
             self._feeds.mark(batch)
             self._send_changes(self._feeds.refresh())
         if held:
             raise PublishFailed("waiting for an event of another publisher", held, held=True)
+
+    def _send(self, job_id: str, messages: Iterable[Message]) -> None:
+        for message in messages:
+            for source in self._sources:
+                source.call_in_loop(source.deliver, job_id, message)
+
+    def cancel(self, cancellation: Cancellation) -> CancelAnswer:
+        job_id = cancellation.job_id
+        with self._changing_feeds():
+            answer, messages = self._records.cancel(cancellation)
+            self._send(job_id, messages)
+            if messages:
+                self._feeds.mark_job(job_id)
+                self._send_changes(self._feeds.refresh())
+            kept = self._records.kept_cancellation(job_id)
+            listeners = [*self._listeners]
+        if kept is not None and answer.outcome in ("cancelled", "requested"):
+            for listener in listeners:
+                listener.notices.put(structs.replace(kept, outcome=answer.outcome))
+        return answer
+
+    def cancellation_of(self, lease: Lease) -> Cancellation | None:
+        with self._lock:
+            kept = self._records.kept_cancellation(lease.job_id)
+        return kept if kept is not None and kept.covers(lease.run) else None
+
+    def add_listener(self, listener: MemoryListener) -> None:
+        with self._lock:
+            self._listeners.add(listener)
+
+    def remove_listener(self, listener: MemoryListener) -> None:
+        with self._lock:
+            self._listeners.discard(listener)
 
     def refresh_feeds(self) -> None:
         """Write the summaries of jobs that are due."""
@@ -129,8 +188,23 @@ class MemoryBroker:
             self._sources.discard(source)
 
 
+class MemoryListener:
+    """A subscription to the accepted requests to cancel jobs."""
+
+    def __init__(self, broker: MemoryBroker, on_cancellation: OnCancellation) -> None:
+        self._broker = broker
+        self.notices = Notices(on_cancellation, "jobcast-cancellations")
+        broker.add_listener(self)
+
+    def close(self) -> None:
+        self._broker.remove_listener(self)
+        self.notices.close()
+
+
 class MemoryPublisher(JobEventManagerMixin):
     """The worker side of the in-memory transport."""
+
+    on_cancelled: OnCancellation | None = None
 
     def __init__(
         self,
@@ -144,11 +218,17 @@ class MemoryPublisher(JobEventManagerMixin):
         self.publisher_id = secrets.token_hex(6)
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
-        self._broker.publish(batch, self.publisher_id)
+        self._broker.publish(batch, self.publisher_id, self.on_cancelled)
+
+    def listen(self, on_cancellation: OnCancellation) -> MemoryListener:
+        return MemoryListener(self._broker, on_cancellation)
 
     def renew(self, leases: Sequence[Lease], seconds: float) -> None:
         self._broker.leases.renew(leases, seconds)
         self._broker.refresh_feeds()
+        for lease in leases:
+            if (cancellation := self._broker.cancellation_of(lease)) is not None:
+                call(self.on_cancelled, cancellation)
 
     def release(self, leases: Sequence[Lease]) -> None:
         self._broker.leases.release(leases)
@@ -241,6 +321,9 @@ class MemorySource:
 
     async def publish(self, batch: Sequence[Outgoing]) -> None:
         self._broker.publish(batch)
+
+    async def cancel(self, cancellation: Cancellation) -> CancelAnswer:
+        return self._broker.cancel(cancellation)
 
     def watch_revocations(self, on_revocation: Callable[[Revocation], None]) -> None:
         self._on_revocation = on_revocation

@@ -12,9 +12,12 @@ from jobcast.events import (
     INFO,
     LOG,
     NO_INFO,
+    STATUS,
+    TERMINAL,
     TERMINAL_STATES,
     Cursor,
     JobInfo,
+    Kind,
     decode_info,
     packet_tail,
 )
@@ -26,6 +29,12 @@ from jobcast.transports.base import (
     Retention,
     Snapshot,
     can_resume,
+)
+from jobcast.transports.cancellation import (
+    WAITING_STATES,
+    CancelAnswer,
+    Cancellation,
+    with_timestamp,
 )
 from jobcast.transports.epochs import new_epoch
 from jobcast.transports.history import History
@@ -52,6 +61,9 @@ class Record:
         # Each publisher's latest number; the publisher of the latest event is last.
         self.numbers: dict[str, int] = {}
         self.runs = Runs()
+        self.cancellation: Cancellation | None = None  # of the current sending
+        self._ending = ""  # the head of its terminal event
+        self._request = ""  # the head of its ``cancelling`` event
         self.expires_at = 0.0
 
     @property
@@ -62,29 +74,93 @@ class Record:
     def has_ended(self) -> bool:
         return self.state in TERMINAL_STATES
 
-    def add(self, outgoing: Outgoing, publisher: str = "") -> Message | None:
-        """Store an event and return its message, or None for a duplicate or an outdated event."""
+    def add(self, outgoing: Outgoing, publisher: str = "") -> list[Message]:
+        """Store an event and return its message; none for a duplicate or an outdated event.
+
+        A message about the job's cancellation may follow it.
+        """
         if self._is_handled(outgoing, publisher):
-            return None
+            return []
         if outgoing.number:
             self._remember(publisher, outgoing.number)
         standing = self.runs.standing(outgoing.run)
         if outgoing.owner and self.owner and outgoing.owner != self.owner:
             if standing != "newer" or not _is_wanted(outgoing, "pending"):
-                return None
+                return []
             self._begin_for_owner(outgoing)
         elif not _is_wanted(outgoing, self.state, standing):
-            return None
+            return []
         if outgoing.owner and not self.owner:
             self._set_owner(outgoing.owner)
         is_late = self._is_late(outgoing, standing)
-        if is_late and not (outgoing.kind == LOG and self._late < self._retention.size):
-            return None
-        message = self._append(outgoing, standing, is_late)
-        self.expires_at = time.monotonic() + (
-            self._retention.ttl if self.has_ended else self._retention.active_ttl
-        )
-        return message
+        is_dropped = is_late and not (outgoing.kind == LOG and self._late < self._retention.size)
+        messages = [] if is_dropped else [self._append(outgoing, standing, is_late)]
+        if self._covers(outgoing) and not self.has_ended:
+            messages += self._continue_cancellation(outgoing, standing)
+        if messages:
+            self._extend_life()
+        return messages
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job has ended, and no message of a covered run may still arrive."""
+        return self.has_ended and self.cancellation is None
+
+    def _extend_life(self) -> None:
+        ttl = self._retention.ttl if self.is_final else self._retention.active_ttl
+        self.expires_at = time.monotonic() + ttl
+
+    def cancel(self, cancellation: Cancellation) -> tuple[CancelAnswer, list[Message]]:
+        """Cancel the current sending, and return the answer and the messages about it."""
+        if self.has_ended:
+            return CancelAnswer(outcome="already_ended"), []
+        if not self.info.cancellable:
+            return CancelAnswer(outcome="not_cancellable"), []
+        if self.cancellation is not None:
+            return CancelAnswer(outcome="requested", terminates=self.info.terminates), []
+        sending = "" if self.runs.current is None else self.runs.current.sending
+        self.cancellation = structs.replace(cancellation, sending=sending)
+        self._request, self._ending = cancellation.request_head, cancellation.ending_head
+        if self._is_running:
+            messages, terminates = [self._append_request("")], self.info.terminates
+            answer = CancelAnswer(outcome="requested", terminates=terminates)
+        else:
+            messages, answer = [self._append_ending("")], CancelAnswer(outcome="cancelled")
+        self._extend_life()
+        return answer, messages
+
+    def cancellation_of(self, outgoing: Outgoing) -> Cancellation | None:
+        """Return the request that covers the sending of an event."""
+        return self.cancellation if self._covers(outgoing) else None
+
+    @property
+    def _is_running(self) -> bool:
+        is_reserved = self.runs.current is not None and self.runs.current.attempt == 0
+        return self.state not in WAITING_STATES and not (self.state == "stalled" and is_reserved)
+
+    def _covers(self, outgoing: Outgoing) -> bool:
+        if self.cancellation is None:
+            return False
+        if not outgoing.run.is_known:
+            return not outgoing.begins
+        return self.cancellation.covers(outgoing.run)
+
+    def _continue_cancellation(self, outgoing: Outgoing, standing: Standing) -> list[Message]:
+        """End a covered job that is no longer running, or show again that it is asked to stop."""
+        timestamp = timestamp_of(outgoing.head)
+        if self.state in WAITING_STATES or _begins_again(outgoing, standing):
+            return [self._append_ending(timestamp)]
+        return [self._append_request(timestamp)] if self.state == "started" else []
+
+    def _append_request(self, timestamp: str) -> Message:
+        return self._append_own(STATUS, self._request, timestamp, "cancelling")
+
+    def _append_ending(self, timestamp: str) -> Message:
+        return self._append_own(TERMINAL, self._ending, timestamp, "cancelled")
+
+    def _append_own(self, kind: Kind, head: str, timestamp: str, state: str) -> Message:
+        head = with_timestamp(head, timestamp)
+        return self._append(Outgoing(job_id="", kind=kind, head=head, state=state), "same", False)
 
     def _append(self, outgoing: Outgoing, standing: Standing, is_late: bool) -> Message:
         run: int | None = None
@@ -94,6 +170,8 @@ class Record:
             attempt = max(1, outgoing.run.attempt) if outgoing.run.is_known else None
         elif standing == "newer":
             self.runs.adopt(outgoing.run)
+        if self.cancellation is not None and not is_late and not self._covers(outgoing):
+            self.cancellation = None  # the job was sent again
         if outgoing.begins:
             self._late = 0
             # Progress of an earlier run does not apply to the new one.
@@ -131,6 +209,8 @@ class Record:
         """Return whether the event comes after its run: a newer run began, or the job ended."""
         if standing == "past":
             return True
+        if self._covers(outgoing) and _begins_again(outgoing, standing):
+            return True
         is_next = outgoing.begins and (standing == "newer" or not outgoing.run.is_known)
         return self.has_ended and not is_next
 
@@ -139,6 +219,7 @@ class Record:
         self.runs.retire(outgoing.run)
         self.runs.count = 0
         self.epoch, self.seq, self.state = new_epoch(), 0, "pending"
+        self.cancellation = None
         self.info, self._began = JobInfo(owner=outgoing.owner), ""
         self.history, self._late = History(self._retention), 0
 
@@ -209,22 +290,57 @@ class Records:
     def __len__(self) -> int:
         return len(self._active) + len(self._ended)
 
-    def add(self, outgoing: Outgoing, publisher: str = "") -> Message | None:
-        """Store an event and return its message, or None for a duplicate or an outdated event."""
-        self._expire()
-        record = self._active.pop(outgoing.job_id, None) or self._ended.pop(outgoing.job_id, None)
+    def add(self, outgoing: Outgoing, publisher: str = "") -> list[Message]:
+        """Store an event and return its message; none for a duplicate or an outdated event.
+
+        A message about the job's cancellation may follow it.
+        """
+        record = self._take(outgoing.job_id)
         if record is None:
             if not _is_wanted(outgoing, "pending"):
-                return None
+                return []
             record = Record(outgoing.owner, self._retention)
         before = len(record.history)
-        message = record.add(outgoing, publisher)
+        messages = record.add(outgoing, publisher)
+        self._put_back(outgoing.job_id, record, before)
+        return messages
+
+    def cancel(self, cancellation: Cancellation) -> tuple[CancelAnswer, list[Message]]:
+        """Cancel a job, and return the answer and the messages about it."""
+        record = self._take(cancellation.job_id)
+        if record is None:
+            return CancelAnswer(outcome="job_not_found"), []
+        before = len(record.history)
+        answer, messages = record.cancel(cancellation)
+        self._put_back(cancellation.job_id, record, before)
+        return answer, messages
+
+    def cancellation_of(self, outgoing: Outgoing) -> Cancellation | None:
+        """Return the request that covers the sending of an event."""
+        record = self.get(outgoing.job_id)
+        return None if record is None else record.cancellation_of(outgoing)
+
+    def kept_cancellation(self, job_id: str) -> Cancellation | None:
+        """Return the request to cancel the current sending of a job."""
+        record = self.get(job_id)
+        return None if record is None else record.cancellation
+
+    def _take(self, job_id: str) -> Record | None:
+        self._expire()
+        return self._active.pop(job_id, None) or self._ended.pop(job_id, None)
+
+    def _put_back(self, job_id: str, record: Record, before: int) -> None:
+        """Put a changed record last, and drop others past a limit.
+
+        Args:
+            job_id: the id of the job.
+            record: the record of the job.
+            before: the number of its events before the change.
+        """
         self._events += len(record.history) - before
-        where = self._ended if record.has_ended else self._active
-        where[outgoing.job_id] = record
+        (self._ended if record.is_final else self._active)[job_id] = record
         while len(self) > 1 and (len(self) > self._max_records or self._events > self._max_events):
             self._drop_first(self._ended if len(self._ended) else self._active)
-        return message
 
     def has_to_wait(self, outgoing: Outgoing, publisher: str) -> bool:
         """Return whether the event has to wait for an earlier event.
@@ -276,6 +392,15 @@ def _is_wanted(outgoing: Outgoing, state: str, standing: Standing = "newer") -> 
     """Return whether the job is in the state that the event requires."""
     if outgoing.requires in ("", state):
         return True
+    if state == "cancelling":
+        # A cancelled run can stall, and a stalled one can be cancelled before it is lost.
+        is_lost = outgoing.requires == "stalled" and outgoing.kind == TERMINAL
+        return is_lost or outgoing.requires == "started"
     # A run can stall before its ``started`` event arrives.
     begun = standing == "newer" and outgoing.run.is_known and state not in TERMINAL_STATES
     return begun and outgoing.requires == "started"
+
+
+def _begins_again(outgoing: Outgoing, standing: Standing) -> bool:
+    """Return whether the event begins another run, as after a redelivery."""
+    return outgoing.begins and standing == "newer"

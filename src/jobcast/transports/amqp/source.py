@@ -233,9 +233,10 @@ class KombuSource:
         self._held.receive(outgoing, publisher)
 
     def _store(self, outgoing: Outgoing, publisher: str) -> None:
-        message = self._records.add(outgoing, publisher)
-        if message is not None and outgoing.job_id in self._jobs:
-            self._on_message(outgoing.job_id, message)
+        messages = self._records.add(outgoing, publisher)
+        if outgoing.job_id in self._jobs:
+            for message in messages:
+                self._on_message(outgoing.job_id, message)
         self._feeds.mark([outgoing])
         self._refresh_feeds()
 

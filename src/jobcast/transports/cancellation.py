@@ -1,0 +1,187 @@
+"""Cancelled jobs: an optional capability of transports.
+
+A request to cancel a job is kept in the record of the job. It covers the sending of the current run
+(see :mod:`jobcast.transports.runs`): retries and redeliveries are covered too, but a job that is
+sent again is not. A job that is not running ends at once. A running job learns of the request from
+the answers to its publisher, and from the control channel; it ends with its next status at the
+latest.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import re
+import threading
+from collections.abc import Callable
+from typing import Final, Literal, Protocol, runtime_checkable
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from jobcast.events import JobError, JobStatus, packet_head
+from jobcast.transports.runs import Run
+
+Outcome = Literal["cancelled", "requested", "already_ended"]
+Answer = Literal["cancelled", "requested", "already_ended", "not_cancellable", "job_not_found"]
+
+WAITING_STATES: Final = frozenset({"pending", "queued", "retrying"})  # no worker runs the job
+DEFAULT_MESSAGE: Final = "Cancelled"
+MAX_NOTICES: Final = 10_000  # that wait for a listener's callback
+
+_TIMESTAMP: Final = re.compile(r'"timestamp":"[^"]*"')
+
+logger = logging.getLogger(__name__)
+
+
+class Cancellation(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A request to cancel a job."""
+
+    job_id: str
+    by: str | None = None  # the subject who asked for it; None for a process of the application
+    message: str = ""  # for people
+    outcome: Outcome | None = None  # on the control channel
+    sending: str = ""  # the sending that the request covers; the store sets it
+
+    def encode(self) -> bytes:
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes | str) -> Cancellation:
+        """Parse a message of the control channel.
+
+        Raises:
+            ValueError: the message is not a cancellation.
+        """
+        try:
+            return msgspec.json.decode(data, type=cls)
+        except (msgspec.DecodeError, RecursionError) as exc:
+            raise ValueError(f"not a cancellation: {exc}") from None
+
+    def covers(self, run: Run) -> bool:
+        """Return whether the request covers a run, whose sending is known."""
+        return run.sending == self.sending
+
+    @property
+    def request_head(self) -> str:
+        """The packet of the event that the running job is asked to stop, up to its ``seq``."""
+        return packet_head(
+            JobStatus(
+                job_id=self.job_id,
+                status="cancelling",
+                message=self.message or UNSET,
+                by=UNSET if self.by is None else self.by,
+            )
+        )
+
+    @property
+    def ending_head(self) -> str:
+        """The packet of the job's terminal event, up to its ``seq``."""
+        return packet_head(
+            JobError(
+                job_id=self.job_id,
+                error="JobCancelled",
+                message=self.message or DEFAULT_MESSAGE,
+                reason="cancelled",
+                by=UNSET if self.by is None else self.by,
+            )
+        )
+
+
+def with_timestamp(head: str, timestamp: str) -> str:
+    """Return the head of a packet with another timestamp, or as it is if that is empty."""
+    return _TIMESTAMP.sub(f'"timestamp":"{timestamp}"', head, count=1) if timestamp else head
+
+
+class CancelAnswer(Struct, frozen=True, kw_only=True):
+    """The answer of the store to a request.
+
+    ``terminates`` is there for ``requested``: whether the run is terminated if it goes on.
+    """
+
+    outcome: Answer
+    terminates: bool = False
+
+
+@runtime_checkable
+class SupportsCancellation(Protocol):
+    """A source that can cancel jobs. Optional."""
+
+    async def cancel(self, cancellation: Cancellation) -> CancelAnswer:
+        """Cancel a job, or ask its running worker to stop.
+
+        A job that is not running ends at once; a running one gets the state ``cancelling``. A
+        repeated request has the same outcome, and publishes no event.
+
+        Raises:
+            TransportUnavailable: the request may not have been stored; repeating it does no harm.
+        """
+
+
+OnCancellation = Callable[[Cancellation], None]
+
+
+class CancellationListener(Protocol):
+    """A subscription to the control channel."""
+
+    def close(self) -> None:
+        """End the subscription. The callback may still be running for a moment."""
+
+
+@runtime_checkable
+class SupportsCancellationNotices(Protocol):
+    """A publisher that learns of cancelled jobs. Optional.
+
+    ``on_cancelled`` is called in the publisher's thread after a publish or a renewal whose answer
+    says that a job is covered by a request; for one request possibly many times.
+    """
+
+    on_cancelled: OnCancellation | None
+
+    def listen(self, on_cancellation: OnCancellation) -> CancellationListener:
+        """Call a function, in a thread of its own, with each accepted request.
+
+        The subscription survives interruptions. Requests of the meantime are missed: the answers to
+        the publisher make up for them. After a fork, the child has no subscription.
+        """
+
+
+class Notices:
+    """Notices that wait for a callback, which a daemon thread calls."""
+
+    def __init__(self, on_cancellation: OnCancellation, name: str) -> None:
+        self._on_cancellation = on_cancellation
+        self._waiting: queue.Queue[Cancellation | None] = queue.Queue(MAX_NOTICES)
+        self._is_closed = False
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def put(self, cancellation: Cancellation) -> None:
+        """Add a notice, from any thread; never blocks."""
+        try:
+            self._waiting.put_nowait(cancellation)
+        except queue.Full:
+            logger.warning(
+                "job %s: dropped the notice of its cancellation, because %d others wait; the job"
+                " learns of it by its next publish or renewal", cancellation.job_id, MAX_NOTICES,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        self._is_closed = True
+        try:
+            self._waiting.put_nowait(None)
+        except queue.Full:
+            return  # the thread sees that this is closed before it waits again
+
+    def _run(self) -> None:
+        while not self._is_closed and (cancellation := self._waiting.get()) is not None:
+            call(self._on_cancellation, cancellation)
+
+
+def call(on_cancellation: OnCancellation | None, cancellation: Cancellation) -> None:
+    """Call the function, and log what it raises: the caller has other work to do."""
+    if on_cancellation is None:
+        return
+    try:
+        on_cancellation(cancellation)
+    except Exception:
+        logger.exception("job %s: the handler of its cancellation failed", cancellation.job_id)

@@ -29,7 +29,7 @@ def wrap_hooks(cls: Any, followed: type) -> None:
         cls.__call__ = _as_run(call)
     before_start = _own(cls, "before_start", followed)
     if before_start is not None:
-        cls.before_start = _as_cancellable(before_start)  # type: ignore[attr-defined]
+        cls.before_start = _as_cancellable(before_start)
 
 
 def package_of(task: Any) -> str:

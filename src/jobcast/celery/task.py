@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from importlib import import_module
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -199,6 +200,7 @@ class ProgressTask(Task):
         # Celery creates its requests from this class. jobcast's base class of it sees the outcomes
         # that a pool's child process cannot report.
         self.Request = request_class_of(self)
+        import_module("jobcast.celery.cancel_requests").begin(consumer)
         return super().start_strategy(app, consumer, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

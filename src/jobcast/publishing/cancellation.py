@@ -44,7 +44,7 @@ class CancellableRun(RunReporter):
         self._cancellation: Cancellation | None = None
         self._in_body = False  # cancellation points raise in the task's own code only
         self._callbacks: deque[Callable[[], object]] = deque()
-        self._loops: list[_RootTask] = []  # of run_async
+        self._root_tasks: list[_RootTask] = []  # of run_async
         self._shields: list[object] = []
 
     def check_cancelled(self) -> None:
@@ -77,7 +77,7 @@ class CancellableRun(RunReporter):
             self._shields.remove(token)
             _shields.reset(token)
         if self.cancelled:
-            self._cancel_loops()
+            self._cancel_root_tasks()
             self._interrupt()
 
     def on_cancel(self, callback: Callable[[], object]) -> None:
@@ -118,7 +118,7 @@ class CancellableRun(RunReporter):
             return
         self._cancellation = cancellation
         self.cancelled = True
-        self._cancel_loops()
+        self._cancel_root_tasks()
         self._call_back()
 
     def cancelled_error(self) -> JobCancelled:
@@ -178,8 +178,8 @@ class CancellableRun(RunReporter):
             finally:
                 _shields.reset(token)
 
-    def _cancel_loops(self) -> None:
-        for root in [*self._loops]:
+    def _cancel_root_tasks(self) -> None:
+        for root in [*self._root_tasks]:
             root.cancel()
 
     @property
@@ -187,13 +187,13 @@ class CancellableRun(RunReporter):
         """Whether any thread or coroutine holds the cancellation back."""
         return bool(self._shields)
 
-    def add_loop(self, root: _RootTask) -> None:
-        self._loops.append(root)
+    def add_root_task(self, root: _RootTask) -> None:
+        self._root_tasks.append(root)
         if self.cancelled:
             root.cancel()
 
-    def remove_loop(self, root: _RootTask) -> None:
-        self._loops.remove(root)
+    def remove_root_task(self, root: _RootTask) -> None:
+        self._root_tasks.remove(root)
 
 
 class _RootTask:
@@ -204,11 +204,11 @@ class _RootTask:
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
-        self._job.add_loop(self)
+        self._job.add_root_task(self)
         try:
             return await coroutine
         finally:
-            self._job.remove_loop(self)
+            self._job.remove_root_task(self)
 
     def cancel(self) -> None:
         """Cancel the task, from any thread, unless a shield holds the cancellation back."""

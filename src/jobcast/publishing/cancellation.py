@@ -35,11 +35,17 @@ class CancellableRun(RunReporter):
         cancelled: whether the job is to be cancelled. Reading it costs nothing and never raises.
     """
 
-    handled_at_start: BaseException | None = None  # exception being handled at the start
+    # A slot is read fast. Further attributes in the dictionary would exceed its fast size, and slow
+    # progress() down.
+    __slots__ = (
+        "_callbacks", "_cancellation", "_in_body", "_root_tasks", "_shields", "cancelled",
+        "handled_at_start", "is_start_confirmed",
+    )  # fmt: skip
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cancelled = False
+        self.handled_at_start: BaseException | None = None  # being handled at the start
         self.is_start_confirmed = False  # the store has the run's start, or will not need it
         self._cancellation: Cancellation | None = None
         self._in_body = False  # cancellation points raise in the task's own code only

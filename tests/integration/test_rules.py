@@ -29,8 +29,10 @@ from jobcast.events import (
 from jobcast.testing import new_job_id
 from jobcast.transports import UNKNOWN_RUN, Message, Origin, Outgoing, Retention, Run
 from jobcast.transports.base import NO_RECORD, Predecessor, Required
+from jobcast.transports.cancellation import Cancellation
 from jobcast.transports.memory import MemoryBroker
 from jobcast.transports.record import PUBLISHERS
+from jobcast.transports.redis.cancellation import parse_cancellation
 from jobcast.transports.redis.codec import parse_messages
 from jobcast.transports.redis.history import READ_SCRIPT, snapshot_of
 from jobcast.transports.redis.names import Keys
@@ -67,6 +69,14 @@ def event(kind: str, job_id: str) -> JobEvent:
             return JobComplete(job_id=job_id, result=None)
         case "error":
             return JobError(job_id=job_id, error="E", message="", reason="failure")
+        case "revoked":
+            return JobError(job_id=job_id, error="E", message="", reason="revoked")
+        case "not cancellable queued":
+            return JobStatus(job_id=job_id, status="queued", cancellable=False)
+        case "terminated started":
+            return JobStatus(job_id=job_id, status="started", worker="w", terminates=True)
+        case "other worker's started":
+            return JobStatus(job_id=job_id, status="started", worker="v")
         case "info":
             return JobInfoUpdate(job_id=job_id, title="i", tags=("i", "x"))
         case "described queued" | "described started":
@@ -78,12 +88,14 @@ def event(kind: str, job_id: str) -> JobEvent:
 
 KINDS = [
     "queued", "started", "started", "retrying", "stalled", "progress", "log", "complete", "error",
-    "described queued", "described started", "info",
+    "described queued", "described started", "info", "revoked",
+    "terminated started", "other worker's started",
 ]  # fmt: skip
+CANCEL = "cancel"  # a request, among the kinds of events
 owners = st.sampled_from([None, "alice", "alice", "bob"])
 event_specs = st.lists(
     st.tuples(
-        st.sampled_from(KINDS),
+        st.sampled_from([*KINDS, CANCEL, CANCEL, CANCEL, "not cancellable queued"]),
         runs,
         owners,
         st.sampled_from(["", "", "", "started", "stalled", "pending"]),
@@ -154,9 +166,18 @@ class Both:
     def publish(self, batch: Sequence[Outgoing], name: str) -> Sequence[Outgoing]:
         """Publish a batch. Returns the events that both have left unsent."""
         self._redis.publisher_id = name
+        seen: list[list[Cancellation]] = [[], []]
+        self._redis.on_cancelled = seen[0].append
         unsent = _unsent(lambda: self._redis.publish(batch))
-        assert unsent == _unsent(lambda: self.memory.publish(batch, name))
+        assert unsent == _unsent(lambda: self.memory.publish(batch, name, seen[1].append))
+        assert seen[0] == seen[1]
         return unsent
+
+    def cancel(self, by: str) -> None:
+        """Request that the job is cancelled, and check that both give the same answer."""
+        cancellation = Cancellation(job_id=self.job_id, by=by)
+        assert self._redis.cancel(cancellation) == self.memory.cancel(cancellation)
+        self.compare()
 
     @property
     def owner(self) -> str | None:
@@ -209,6 +230,8 @@ class Both:
         assert stored.info == expected.info
         numbers = [f"{name}:{number}" for name, number in record.numbers.items()]
         assert (self._client.hget(keys.state, "numbers") or b"").decode().split() == numbers
+        kept = self._client.hget(keys.state, "cancel")
+        assert (parse_cancellation(kept) if kept else None) == record.cancellation
 
 
 class RetryingPublisher:
@@ -278,15 +301,22 @@ def test_lua_and_python_keep_the_same_record(
     trims: bool,
 ) -> None:
     with closing(Both(valkey, trimming_publisher if trims else publisher)) as both:
-        batch = [
-            Outgoing.of(
-                event(kind, both.job_id), Origin(owner, run), requires=cast("Required", requires)
-            )
-            for kind, run, owner, requires in specs
-        ]
-        for some in [batch] if together else [[one] for one in batch]:
-            assert both.publish(some, NAMES[0]) == []
-            both.compare()
+        for is_request, group in groupby(enumerate(specs), lambda item: item[1][0] == CANCEL):
+            some = [(place, *spec) for place, spec in group]
+            if is_request:
+                both.cancel(f"user {some[0][0]}")
+                continue
+            batch = [
+                Outgoing.of(
+                    event(kind, both.job_id),
+                    Origin(owner, run),
+                    requires=cast("Required", requires),
+                )
+                for _, kind, run, owner, requires in some
+            ]
+            for part in [batch] if together else [[one] for one in batch]:
+                assert both.publish(part, NAMES[0]) == []
+                both.compare()
         both.receive()
 
 

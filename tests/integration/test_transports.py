@@ -200,7 +200,12 @@ class RedisContract(InterruptionContract):
 
 
 class TestValkey(
-    RedisContract, LeaseContract, ElectionContract, RevocationContract, InterruptedFeedContract
+    RedisContract,
+    LeaseContract,
+    ElectionContract,
+    RevocationContract,
+    InterruptedFeedContract,
+    CancellationContract,
 ):
     @pytest.fixture
     def server(self, valkey: Valkey) -> Valkey:

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import Final, Literal, Protocol, runtime_checkable
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, field
 
-from jobcast.events import JobError, JobStatus, packet_head
+from jobcast.events import JobError, JobStatus, Time, now, packet_head
 from jobcast.transports.runs import Run
 
 Outcome = Literal["cancelled", "requested", "already_ended"]
@@ -42,6 +42,7 @@ class Cancellation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str = ""  # for people
     outcome: Outcome | None = None  # on the control channel
     sending: str = ""  # the sending that the request covers; the store sets it
+    requested_at: Time = field(default_factory=now)
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self)
@@ -68,6 +69,7 @@ class Cancellation(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return packet_head(
             JobStatus(
                 job_id=self.job_id,
+                timestamp=self.requested_at,
                 status="cancelling",
                 message=self.message or UNSET,
                 by=UNSET if self.by is None else self.by,
@@ -80,6 +82,7 @@ class Cancellation(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return packet_head(
             JobError(
                 job_id=self.job_id,
+                timestamp=self.requested_at,
                 error="JobCancelled",
                 message=self.message or DEFAULT_MESSAGE,
                 reason="cancelled",
@@ -174,10 +177,10 @@ class Notices:
 
     def _run(self) -> None:
         while not self._is_closed and (cancellation := self._waiting.get()) is not None:
-            call(self._on_cancellation, cancellation)
+            notify(self._on_cancellation, cancellation)
 
 
-def call(on_cancellation: OnCancellation | None, cancellation: Cancellation) -> None:
+def notify(on_cancellation: OnCancellation | None, cancellation: Cancellation) -> None:
     """Call the function, and log what it raises: the caller has other work to do."""
     if on_cancellation is None:
         return

@@ -24,7 +24,7 @@ from jobcast.transports.cancellation import (
     Cancellation,
     Notices,
     OnCancellation,
-    call,
+    notify,
 )
 from jobcast.transports.leases import Finding, InMemoryLeases, Lease, LeaseTimeouts
 from jobcast.transports.local_feeds import Change, LocalFeeds
@@ -73,7 +73,7 @@ class MemoryBroker:
             self._store(batch, publisher, cancelled)
         finally:
             for cancellation in cancelled.values():
-                call(on_cancelled, cancellation)
+                notify(on_cancelled, cancellation)
 
     def _store(
         self, batch: Sequence[Outgoing], publisher: str, cancelled: dict[str, Cancellation]
@@ -228,7 +228,7 @@ class MemoryPublisher(JobEventManagerMixin):
         self._broker.refresh_feeds()
         for lease in leases:
             if (cancellation := self._broker.cancellation_of(lease)) is not None:
-                call(self.on_cancelled, cancellation)
+                notify(self.on_cancelled, cancellation)
 
     def release(self, leases: Sequence[Lease]) -> None:
         self._broker.leases.release(leases)

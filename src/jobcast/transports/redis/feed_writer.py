@@ -66,16 +66,23 @@ class FeedWriter:
 
     def mark(self, batch: Sequence[Outgoing]) -> None:
         """Note that events of these jobs were stored. Any thread may call this; it never blocks."""
-        marks = changes_of(batch) if self._is_enabled else {}
-        if not marks:
+        # After an end, this process may end soon.
+        self._add(changes_of(batch), hurry=any(event.kind == TERMINAL for event in batch))
+
+    def mark_job(self, job_id: str) -> None:
+        """Note that the summary of a job has changed."""
+        self._add({job_id: True}, hurry=True)
+
+    def _add(self, marks: dict[str, bool], *, hurry: bool) -> None:
+        if not marks or not self._is_enabled:
             return
         if self._pid != os.getpid():
             self._reset()
         self._marks.append(marks)
         if self._thread is None:
             self._start()
-        if any(outgoing.kind == TERMINAL for outgoing in batch):
-            self._hurry.set()  # this process may end soon
+        if hurry:
+            self._hurry.set()
         self._work.set()
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:

@@ -8,7 +8,9 @@ from itertools import chain, islice
 from typing import Any, Final, TypeVar, cast
 
 from jobcast.errors import TransportUnavailable
+from jobcast.transports.cancellation import Cancellation
 from jobcast.transports.leases import SCAN_LIMIT, Finding, Kind, Lease, LeaseTimeouts
+from jobcast.transports.redis.cancellation import parse_cancellation
 from jobcast.transports.redis.lua import script
 from jobcast.transports.redis.names import Names
 from jobcast.transports.redis.servers import ASYNC_REDIS_ERRORS, AsyncClient, Client
@@ -25,14 +27,23 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-def renew_leases(client: Client, names: Names, leases: Sequence[Lease], seconds: float) -> None:
+def renew_leases(
+    client: Client, names: Names, leases: Sequence[Lease], seconds: float
+) -> list[Cancellation]:
     """Extend the leases so that they expire after ``seconds`` from now.
+
+    Returns:
+        The requests to cancel some of their jobs.
 
     Raises:
         RedisError, OSError: as raised by redis-py's client.
     """
+    found: list[bytes] = []
+    keys = names.running, names.cancelling
     for some in _batched(leases, LEASES_AT_ONCE):
-        client.eval(RENEW_SCRIPT, 1, names.running, str(seconds), *map(str, some))
+        arguments = *keys, str(seconds), *map(str, some)
+        found += cast("list[bytes]", client.eval(RENEW_SCRIPT, len(keys), *arguments))
+    return [*map(parse_cancellation, found)]
 
 
 def release_leases(client: Client, names: Names, leases: Sequence[Lease]) -> None:

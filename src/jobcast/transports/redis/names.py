@@ -84,6 +84,11 @@ class Names(Struct, frozen=True):
         """The channel for revocations of tokens."""
         return f"{self.prefix}:{{revoked}}:news"
 
+    @property
+    def cancellations(self) -> str:
+        """The control channel: accepted requests to cancel jobs."""
+        return f"{self.prefix}:{{cancel}}:news"
+
     # All leases are in one slot of a cluster.
 
     @property
@@ -93,6 +98,16 @@ class Names(Struct, frozen=True):
     @property
     def stalled(self) -> str:
         return f"{self.prefix}:{{leases}}:stalled"
+
+    @property
+    def cancelling(self) -> str:
+        """The key of the requests to cancel running jobs."""
+        return f"{self.prefix}:{{leases}}:cancelling"
+
+    @property
+    def cancelling_since(self) -> str:
+        """The key of the times of these requests."""
+        return f"{self.prefix}:{{leases}}:cancelling-since"
 
     @property
     def watch(self) -> str:

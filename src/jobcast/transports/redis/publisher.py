@@ -10,18 +10,31 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import redis
 import socketio
-from msgspec import Struct
+from msgspec import Struct, structs
 from redis.cluster import RedisCluster
 from redis.exceptions import NoScriptError, ResponseError
 
 from jobcast.errors import PublishFailed
 from jobcast.transports.base import Outgoing, Predecessor, Retention
+from jobcast.transports.cancellation import (
+    CancelAnswer,
+    Cancellation,
+    OnCancellation,
+    notify,
+)
 from jobcast.transports.leases import Lease
 from jobcast.transports.prefix import DEFAULT_PREFIX
+from jobcast.transports.redis.cancellation import (
+    CancelCall,
+    RedisListener,
+    parse_answer,
+    parse_cancellation,
+    send_notice,
+)
 from jobcast.transports.redis.feed_writer import FeedWriter
 from jobcast.transports.redis.leases import release_leases, renew_leases
 from jobcast.transports.redis.lua import script
@@ -68,6 +81,9 @@ class Call(Struct, frozen=True):
         return self.events[0].job_id
 
 
+AnyCall = TypeVar("AnyCall", Call, CancelCall)
+
+
 def calls(batch: Sequence[Outgoing], names: Names, limit: int = MAX_MESSAGE) -> Iterator[Call]:
     """Yield the script calls that store a batch; the calls of a job keep its order."""
     of_job: defaultdict[str, list[Outgoing]] = defaultdict(list)
@@ -92,8 +108,12 @@ def calls(batch: Sequence[Outgoing], names: Names, limit: int = MAX_MESSAGE) -> 
         yield Call(keys, follows, some)
 
 
-def arguments(call: Call, publisher: str, known: Position, deadline: str) -> Iterator[Any]:
+def arguments(
+    call: Call | CancelCall, publisher: str, known: Position, deadline: str
+) -> Iterator[Any]:
     """Return the ARGV of ``publish.lua``."""
+    if isinstance(call, CancelCall):
+        return call.arguments(publisher, deadline)
     first = call.events[0]
     run = str(first.run) if first.run.is_known else ""
     owner = first.owner or ""
@@ -189,6 +209,8 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         self._server_info: dict[str, _ServerInfo] = {}  # by the name of the cluster node
         self._positions: OrderedDict[str, Position] = OrderedDict()  # by job id, from the answers
         self.publisher_id = secrets.token_hex(6)
+        self.on_cancelled: OnCancellation | None = None
+        self._cancelled: dict[str, Cancellation] = {}  # by job, of the publish under way
         self._feeds = FeedWriter(self._servers, self._names, self._retention)
         weakref.finalize(self, self._feeds.stop)
 
@@ -198,6 +220,12 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         Raises:
             PublishFailed: some or all events could not be stored.
         """
+        try:
+            self._store(batch)
+        finally:
+            self._report_cancelled()
+
+    def _store(self, batch: Sequence[Outgoing]) -> None:
         unsent: list[Outgoing] = []
         handled: list[Outgoing] = []
         problem: Exception | None = None
@@ -234,7 +262,9 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             PublishFailed: the leases could not be renewed.
         """
         with _translated_errors():
-            renew_leases(self._connected(), self._names, leases, seconds)
+            found = renew_leases(self._connected(), self._names, leases, seconds)
+        for cancellation in found:
+            notify(self.on_cancelled, cancellation)
 
     def release(self, leases: Sequence[Lease]) -> None:
         """Remove the leases of runs that have ended.
@@ -244,6 +274,37 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         """
         with _translated_errors():
             release_leases(self._connected(), self._names, leases)
+
+    def cancel(self, cancellation: Cancellation) -> CancelAnswer:
+        """Cancel a job, as :meth:`SupportsCancellation.cancel` does.
+
+        Raises:
+            PublishFailed: the request may not have been stored; repeating it does no harm.
+        """
+        job_id = cancellation.job_id
+        [(_, answer)] = self._send([CancelCall(self._names.of(job_id), cancellation)])
+        if isinstance(answer, Exception):
+            self._reload_slots()
+            raise PublishFailed(describe_error(answer), ()) from answer
+        cancelled, kept = parse_answer(answer)
+        if kept is not None and cancelled.outcome in ("cancelled", "requested"):
+            self._feeds.mark_job(job_id)
+            self._send_notice(structs.replace(kept, outcome=cancelled.outcome))
+        return cancelled
+
+    def _send_notice(self, cancellation: Cancellation) -> None:
+        try:
+            send_notice(self._connected(), self._names, cancellation)
+        except REDIS_ERRORS as exc:
+            # The record has the request.
+            logger.warning(
+                "job %s: could not tell the workers that it is cancelled (%s); its worker learns"
+                " of it with the job's next event", cancellation.job_id, describe_error(exc),
+            )  # fmt: skip
+
+    def listen(self, on_cancellation: OnCancellation) -> RedisListener:
+        """Call a function, in a thread of its own, with each accepted request to cancel a job."""
+        return RedisListener(self._servers, self._names, on_cancellation)
 
     def revoke(self, revocation: Revocation) -> None:
         """Store a revocation, and send it to every server process.
@@ -277,13 +338,19 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         if self._client is not None:
             self._client.close()
 
-    def _send(self, all_calls: Sequence[Call]) -> list[tuple[Call, Any]]:
+    def _report_cancelled(self) -> None:
+        """Tell the application which of the published jobs are cancelled."""
+        cancelled, self._cancelled = self._cancelled, {}
+        for cancellation in cancelled.values():
+            notify(self.on_cancelled, cancellation)
+
+    def _send(self, all_calls: Sequence[AnyCall]) -> list[tuple[AnyCall, Any]]:
         """Send the calls, and return each with its answer or exception."""
         try:
             by_node = group_by_node(self._connected(), all_calls, lambda call: call.keys.state)
         except REDIS_ERRORS as exc:
             return [(call, exc) for call in all_calls]
-        answered: list[tuple[Call, Any]] = []
+        answered: list[tuple[AnyCall, Any]] = []
         for name, (client, to_send) in by_node.items():
             try:
                 answered += zip(to_send, self._run(name, client, to_send), strict=True)
@@ -291,7 +358,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
                 answered += [(call, exc) for call in to_send]
         return answered
 
-    def _run(self, name: str, client: redis.Redis, to_send: Sequence[Call]) -> list[Any]:
+    def _run(self, name: str, client: redis.Redis, to_send: Sequence[AnyCall]) -> list[Any]:
         known = self._server_info.get(name)
         if known is None or not known.is_recent:
             self._read_server_info(name, client)
@@ -316,7 +383,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         now = time.monotonic()
         self._server_info[name] = _ServerInfo(sha, seconds + microseconds / 1e6 - now, now)
 
-    def _pipeline(self, name: str, client: redis.Redis, to_send: Sequence[Call]) -> list[Any]:
+    def _pipeline(self, name: str, client: redis.Redis, to_send: Sequence[AnyCall]) -> list[Any]:
         known = self._server_info[name]
         # After the timeout the events are sent again, perhaps to another server. A paused server
         # must not publish them too.
@@ -327,13 +394,24 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             argv = arguments(call, self.publisher_id, position, deadline)
             pipeline.evalsha(known.sha, len(call.keys), *call.keys, *argv)
         answers = pipeline.execute(raise_on_error=False)
+        answers = [*map(self._without_cancellation, to_send, answers)]
         for call, position, answer in zip(to_send, positions, answers, strict=True):
             if isinstance(answer, int):
                 self._remember(call.job_id, Position(position.epoch, answer))
-            elif isinstance(answer, list):
+            elif isinstance(call, Call) and isinstance(answer, list):
                 seq, epoch = answer
                 self._remember(call.job_id, Position(epoch, seq))
         return answers
+
+    def _without_cancellation(self, call: AnyCall, answer: Any) -> Any:
+        """Return the answer about events alone, and note that their job is cancelled."""
+        if isinstance(call, CancelCall) or not isinstance(answer, list):
+            return answer
+        if not isinstance(answer[0], bytes):
+            return answer
+        kept, answer = answer
+        self._cancelled[call.job_id] = parse_cancellation(kept)
+        return answer
 
     def _remember(self, job_id: str, position: Position) -> None:
         self._positions[job_id] = position

@@ -19,6 +19,7 @@ from jobcast.events import Cursor, JobInfo
 from jobcast.feeds import JobSummary
 from jobcast.transports.base import FeedChange, Message, Outgoing, Retention, Snapshot
 from jobcast.transports.canary import Canary, NotReceiving
+from jobcast.transports.cancellation import CancelAnswer, Cancellation
 from jobcast.transports.leases import Finding, LeaseTimeouts
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.redis.batcher import ScriptBatcher
@@ -216,6 +217,10 @@ class RedisSource:
     async def publish(self, batch: Sequence[Outgoing]) -> None:
         async with self._publishing:
             await asyncio.to_thread(self._publisher.publish, batch)
+
+    async def cancel(self, cancellation: Cancellation) -> CancelAnswer:
+        async with self._publishing:
+            return await asyncio.to_thread(self._publisher.cancel, cancellation)
 
     def watch_revocations(self, on_revocation: Callable[[Revocation], None]) -> None:
         self._on_revocation = on_revocation

@@ -13,7 +13,8 @@
 -- seq, so none of them can be evicted without the others. A log line in the stream has the distance to
 -- the seq of the line before it (d). If the line before the oldest one has a seq, it was trimmed or
 -- evicted. 'trimmed' is the latest seq among the statuses, and the events of former runs, that were
--- removed. 'logged' is the seq of the latest log line. 'info' is the description of the job as JSON.
+-- removed. 'logged' is the seq of the latest log line. 'cancel' is the request that cancels the current
+-- sending, as 'sending request'; 'cancelling' and 'cancelled' are the heads of its events. 'info' is the description of the job as JSON.
 -- 'began' is the timestamp of the first event. 'former' is a JSON list of feeds that the job was in and
 -- has to leave, because its id has been used again.
 --
@@ -28,9 +29,13 @@
 --       9 when the publisher gives up waiting, in seconds by this server's clock
 --       10 what the first event adds to the description of the job, as JSON, or ''
 --       then for each event: number, kind, state or '', head
+--       A request to cancel the job is one event: 0, 'c', the request as JSON, and the heads of its
+--       events, separated by a line break
 -- Returns the latest seq, or the seq and the epoch if the publisher does not know the epoch, or nil
 -- if all events were dropped at once. Drops duplicates, and all events except log lines of a run that
--- is past or has ended. runs.py has the rules.
+-- is past or has ended. runs.py has the rules. If the run is of a sending that is to be cancelled,
+-- returns 'cancel' and that answer. For a request, returns the outcome, 1 if the run is terminated in
+-- the end or 0, and 'cancel' or ''. cancellation.py has the rules.
 
 local state_key, lines_key, channel = KEYS[1], KEYS[2], KEYS[3]
 local publisher, follows, owner = ARGV[1], tonumber(ARGV[2]), ARGV[3]
@@ -53,7 +58,7 @@ end
 
 local record = redis.call(
     'HMGET', state_key, 'epoch', 'state', 'seq', 'node', 'run', 'past', 'runs', 'numbers', 'owner',
-    'logged'
+    'logged', 'cancel'
 )
 local epoch, stored_state, seq = record[1], record[2], tonumber(record[3] or 0)
 local state = stored_state
@@ -61,6 +66,7 @@ local current, past_ids, runs = record[5], record[6] or '', tonumber(record[7] o
 -- Each publisher's latest number, as ' publisher:number publisher:number ', most recent last.
 local numbers = record[8] or ' '
 local logged = tonumber(record[10] or 0)
+local cancel, outcome, terminates = record[11], nil, 0
 local fields = {}
 
 local function number_of(name)
@@ -165,21 +171,68 @@ if takes_over then
     if current then
         retire()
     end
-    epoch, state, stored_state = false, false, false
+    epoch, state, stored_state, cancel = false, false, false, false
 end
 
-local has_ended = state == 'complete' or state == 'error'
+-- Whether the publishing run is of a sending that is to be cancelled.
+local covers = cancel
+    and (run == '' or string.match(run, '%d+ %d (%S+)') == string.match(cancel, '^%S+'))
+local function answer(value)
+    if outcome then
+        return { outcome, terminates, cancel or '' }
+    end
+    return covers and { cancel, value } or value
+end
+
+local has_ended = state == 'complete' or state == 'error' or state == 'cancelled'
+if ARGV[FIRST + 1] == 'c' then
+    local description = redis.call('HMGET', state_key, 'info')[1]
+    local info = description and cjson.decode(description) or {}
+    if not epoch then
+        outcome = 'job_not_found'
+    elseif has_ended then
+        outcome = 'already_ended'
+    elseif info.cancellable == false then
+        outcome = 'not_cancellable'
+    elseif cancel then
+        outcome = 'requested'
+    end
+    terminates = (outcome or 'requested') == 'requested' and info.terminates and 1 or 0
+    if outcome then
+        return answer()
+    end
+    local waits = state == 'pending' or state == 'queued' or state == 'retrying'
+    -- A reservation stalls if the process that sends the job is gone.
+    local is_reserved = current and string.match(current, '^0 ')
+    local asked, ended = string.match(ARGV[FIRST + 3], '^(.*)\n(.*)$')
+    cancel = (string.match(current or '', '%d+ %d (%S+)') or '-') .. ' ' .. ARGV[FIRST + 2]
+    covers = true
+    keep('cancel', cancel)
+    keep('cancelling', asked)
+    keep('cancelled', ended)
+    -- The rest is the same as for any other event.
+    if waits or (state == 'stalled' and is_reserved) then
+        outcome, terminates = 'cancelled', 0
+        ARGV[FIRST + 1], ARGV[FIRST + 2], ARGV[FIRST + 3] = 't', 'cancelled', ended
+    else
+        outcome = 'requested'
+        ARGV[FIRST + 1], ARGV[FIRST + 2], ARGV[FIRST + 3] = 's', 'cancelling', asked
+    end
+end
 -- A run can stall before its 'started' event arrives.
 local begun = standing == 'newer' and not has_ended and requires == 'started'
+-- A cancelled run can stall, and a stalled one can be cancelled before it is lost.
+local is_cancelling = state == 'cancelling'
+    and (requires == 'started' or (requires == 'stalled' and ARGV[FIRST + 1] == 't'))
 if
     (is_foreign and not takes_over)
-    or (requires ~= '' and requires ~= (state or 'pending') and not begun)
+    or (requires ~= '' and requires ~= (state or 'pending') and not begun and not is_cancelling)
 then
     if record[1] and last > stored_number then
         -- The event is handled, and must not hold up the publisher's next events.
         redis.call('HSET', state_key, 'numbers', numbers_with(last))
     end
-    return false
+    return answer(false)
 end
 
 if not epoch then
@@ -239,8 +292,11 @@ if ARGV[10] ~= '' then
             description = ARGV[10]
             return
         end
-        local info = cjson.decode(stored)
-        for name, value in pairs(cjson.decode(ARGV[10])) do
+        local info, newer = cjson.decode(stored), cjson.decode(ARGV[10])
+        if newer.worker then
+            info.terminates = nil -- it belongs to the worker
+        end
+        for name, value in pairs(newer) do
             if name == 'tags' and info.tags then
                 add_tags(info.tags, value)
             elseif name ~= 'created_at' or not info.created_at then
@@ -266,15 +322,37 @@ local late = stored_late
 local messages, progress, has_new_lines = { epoch }, nil, false
 local statuses = {} -- seq, message, seq, message ... of the statuses and terminal events
 local history_start, cleared = 0, 0 -- the first seq of the retained runs, and the last line before it
+local continue_cancellation
+if covers then
+    -- Ends a job that is no longer running, or shows again that it is asked to stop.
+    function continue_cancellation(begins_again, timestamp)
+        local kind, name
+        if begins_again or state == 'queued' or state == 'retrying' then
+            kind, name = 't', 'cancelled'
+        elseif state == 'started' then
+            kind, name = 's', 'cancelling'
+        else
+            return
+        end
+        local head = redis.call('HMGET', state_key, name)[1] or ''
+        head = string.gsub(head, '"timestamp":"[^"]*"', '"timestamp":"' .. timestamp .. '"', 1)
+        seq, state, has_ended = seq + 1, name, kind == 't'
+        local message = seq .. ' ' .. kind .. ' ' .. head .. seq .. '}]'
+        statuses[#statuses + 1] = seq
+        statuses[#statuses + 1] = message
+        messages[#messages + 1] = message
+    end
+end
 for i = FIRST, #ARGV, 4 do
     local number, kind, new_state, head = tonumber(ARGV[i]), unpack(ARGV, i + 1, i + 3)
     local begins = (new_state == 'queued' or new_state == 'started') and requires == ''
+    local is_new = number == 0 or number > seen
+    local is_covered = covers and not (run == '' and begins)
+    local begins_again = is_covered and begins and standing == 'newer'
     local is_late = standing == 'past'
+        or begins_again
         or (has_ended and not (begins and (standing == 'newer' or run == '')))
-    if
-        (number == 0 or number > seen)
-        and (not is_late or (kind == 'l' and late < max_lines))
-    then
+    if is_new and (not is_late or (kind == 'l' and late < max_lines)) then
         local tail = '}]'
         if is_late then
             if has_ended then
@@ -289,6 +367,11 @@ for i = FIRST, #ARGV, 4 do
             end
             keep('run', run)
             current, standing = run, 'same'
+        end
+        if cancel and not is_late and not is_covered then
+            -- The job was sent again.
+            cancel, covers = false, false
+            redis.call('HDEL', state_key, 'cancel', 'cancelling', 'cancelled')
         end
         seq = seq + 1
         if begins then
@@ -336,6 +419,9 @@ for i = FIRST, #ARGV, 4 do
             has_ended = kind == 't'
         end
         messages[#messages + 1] = message
+    end
+    if is_new and is_covered and not has_ended then
+        continue_cancellation(begins_again, timestamp_of(head))
     end
     if number > seen then
         seen = number
@@ -395,11 +481,12 @@ if seen > stored_number then
 end
 redis.call('HSET', state_key, unpack(fields))
 if #messages > 1 then
-    local expiry = has_ended and ttl or active_ttl
+    -- The message of a cancelled job may reach a worker long after the end.
+    local expiry = has_ended and not cancel and ttl or active_ttl
     redis.call('EXPIRE', state_key, expiry)
     if logged > 0 then
         redis.call('EXPIRE', lines_key, expiry)
     end
     redis.call(publish, channel, table.concat(messages, '\n'))
 end
-return known_epoch == epoch and seq or { seq, epoch }
+return answer(known_epoch == epoch and seq or { seq, epoch })

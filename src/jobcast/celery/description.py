@@ -10,6 +10,7 @@ from typing import Any, Final
 from msgspec import structs
 
 from jobcast.celery.headers import info_of
+from jobcast.celery.pools import pool_terminates
 from jobcast.events import MAX_TAGS, JobInfo
 from jobcast.publishing.job import current_job
 from jobcast.publishing.labels import tags_of, title_of
@@ -37,6 +38,8 @@ def with_defaults(
         kwargs: the keyword arguments of the run.
     """
     title, tags = getattr(task, "job_title", None), getattr(task, "job_tags", ())
+    if not getattr(task, "cancellable", True):
+        info = structs.replace(info, cancellable=False)
     if info.title is None and title is not None:
         made = _guarded(task, "job_title", lambda: title_of(_made_title(title, task, args, kwargs)))
         info = structs.replace(info, title=made)
@@ -65,6 +68,7 @@ def info_of_run(task: Any, followed: Any, headers: Mapping[str, Any]) -> JobInfo
         task=safe_text(task.name),
         queue=_queue_of(task.app, request.delivery_info or {}),
         worker=_name(request.hostname),
+        terminates=info.cancellable and followed.cancel_grace is not None and pool_terminates(),
     )
 
 

@@ -35,6 +35,7 @@ class JobState(Struct, frozen=True, kw_only=True):
         result: the result of a job that is ``complete``.
         error: ``error``, ``message`` and ``reason`` of a job that has failed or was cancelled;
             ``by``, the subject who cancelled it.
+        cancellation: ``by`` and ``message`` of the request, while the job is ``cancelling``.
         queued_at: when the latest run was queued.
         started_at: when the latest attempt started.
         ended_at: when the job ended.
@@ -62,6 +63,7 @@ class JobState(Struct, frozen=True, kw_only=True):
     retry: Mapping[str, Any] | None = None
     result: Any = None
     error: Mapping[str, Any] | None = None
+    cancellation: Mapping[str, Any] | None = None
     queued_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None

@@ -9,8 +9,9 @@ Redis, servers, workers and children, and resets connections. The seed determine
 
 Followers list ``mine``, ``tag:...`` and ``all``, some with a filter: half of them over event
 streams, the others with a stock Socket.IO client or with ``JobClient``. When all is quiet, the list
-of each follower has to be what the records say. No follower may receive another owner's job, or a
-job without the tag, at any time.
+of each follower has to be what the records say, each record has to have the description that was
+sent, and each run an ending. No follower may receive another owner's job, a job without the tag, or
+another description than sent, at any time.
 
-The exit code is 0 if there is no difference and no such job.
+The exit code is 0 if all of this holds.
 """

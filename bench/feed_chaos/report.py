@@ -29,14 +29,15 @@ class Report:
     settled_after: float = 0.0  # seconds from the quiet of all records until all lists agree
     foreign: list[str] = field(default_factory=list)  # jobs that a follower should not receive
     differences: list[str] = field(default_factory=list)  # between lists and records
+    records: list[str] = field(default_factory=list)  # without an ending or the sent description
 
     @property
     def ok(self) -> bool:
-        return not self.foreign and not self.differences
+        return not self.problems
 
     @property
     def problems(self) -> list[str]:
-        return self.foreign + self.differences
+        return self.foreign + self.differences + self.records
 
     def table(self) -> str:
         rows = [
@@ -47,6 +48,7 @@ class Report:
             ("seconds until all lists agreed", f"{self.settled_after:.1f}"),
             ("jobs and messages that were not for their follower", str(len(self.foreign))),
             ("differences between lists and records", str(len(self.differences))),
+            ("records without an ending or their description", str(len(self.records))),
         ]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value:>9}" for name, value in rows)

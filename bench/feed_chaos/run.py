@@ -21,6 +21,7 @@ from bench.feed_chaos.followers import KINDS, Follower
 from bench.feed_chaos.jobs import LATE_TAG, again, app, once
 from bench.feed_chaos.report import Options, Report
 from bench.feed_chaos.sent_jobs import (
+    REST,
     Description,
     SentJobs,
     differences,
@@ -60,7 +61,6 @@ QUIET: Final = 3.0  # seconds without a change of any record
 STUCK: Final = 40.0  # the same while a job runs: longer than until a lost worker's job ends
 QUIET_TIMEOUT: Final = 180.0  # seconds until the last job has to be at rest
 AGREE_TIMEOUT: Final = 45.0  # seconds until all lists have to agree; less than until a regular read
-REST: Final = ("complete", "error", "queued", "retrying", "pending")
 
 
 class Run:
@@ -93,6 +93,7 @@ class Run:
                     group.create_task(self._send_jobs(jobs))
             records = await self._quiet_records()
             await self._compare(records)
+        self._report.records += self._sent.problems_at_the_end(records)
         self._count(records)
 
     # --- jobs -------------------------------------------------------------------------------------
@@ -125,7 +126,7 @@ class Run:
     async def _quiet_records(self) -> list[JobSummary]:
         """Wait until no job runs and no record changes. Return the records.
 
-        A run that lost its lease without an ending keeps its record as it is. The report counts it.
+        A run that still has no ending by then is a problem of its record.
         """
         deadline = time.monotonic() + QUIET_TIMEOUT
         records, since = await self._records(), time.monotonic()
@@ -192,8 +193,6 @@ class Run:
         counts = self._report.counts
         counts["jobs"] = self._options.jobs
         counts["jobs sent under the id of another owner's job"] = self._sent.repeated
-        counts["records without a description"] = sum(job.title is UNSET for job in records)
-        counts["records of runs without an ending"] = sum(job.status not in REST for job in records)
         counts["followers"] = len(self._followers)
         counts["jobs in lists at the end"] = sum(len(one.jobs) for one in self._followers)
         for record in records:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from bench.feed_chaos.jobs import LATE_TAG, RENAMED
 from jobcast.events import Cursor
-from jobcast.feeds import FeedFilter, JobSummary, feeds_of
+from jobcast.feeds import ALL, FeedFilter, JobSummary, feeds_of
 from jobcast.transports.base import Snapshot
 from jobcast.transports.summaries import summarize, timestamp_of
+
+#: The states in which no run of a job is active.
+REST: Final = ("complete", "error", "queued", "retrying", "pending")
 
 
 class Description(NamedTuple):
@@ -53,14 +56,20 @@ class SentJobs:
         """The number of jobs that were sent under an id that another owner had used."""
         return sum(len(descriptions) - 1 for descriptions in self._sent.values())
 
+    def problems_at_the_end(self, records: Iterable[JobSummary]) -> Iterator[str]:
+        """Yield the records with another description than sent, and those of unended runs."""
+        for record in records:
+            problem = self.problem_of(record, ALL)
+            if problem is not None:
+                yield problem
+            if record.status not in REST:
+                yield f"{record.job_id}: its run has no ending: {record}"
+
     def problem_of(self, job: JobSummary, feed: str) -> str | None:
         """Return why a follower of a feed should not have received a job; None if it may."""
         if feed not in feeds_of(job.info):
             return f"{job.job_id}: it is no job of {feed}: {job}"
-        shown = Description.of(job)
-        if not shown.title and not shown.tags and shown.owner in self.owners(job.job_id):
-            return None  # the record has no description; the report counts these records
-        if shown not in self._sent.get(job.job_id, ()):
+        if Description.of(job) not in self._sent.get(job.job_id, ()):
             return f"{job.job_id}: no job was sent with this owner, title and tags: {job}"
         return None
 

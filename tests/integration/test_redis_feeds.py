@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -227,7 +228,7 @@ async def test_feeds_of_a_process_that_dies_before_it_wrote_them_are_repaired_wi
     assert deployment.stored(job_id, "tag:x") is None
     monitor = asyncio.create_task(LeaseMonitor(source, LeaseTimeouts(lease=0.6)).run())
     for feed in (FEED, "tag:x", "all"):
-        await eventually(lambda feed=feed: deployment.stored(job_id, feed), f"a job in {feed}")
+        await eventually(partial(deployment.stored, job_id, feed), f"a job in {feed}")
     monitor.cancel()
     await asyncio.wait([monitor])
     # No event follows the end.

@@ -11,6 +11,7 @@ def test_lists_agree_with_the_records_after_faults_and_show_no_foreign_job() -> 
     details = f"{report.table()}\n\n{report.details()}\n\nlogs: {report.folder}"
     assert report.differences == [], details
     assert report.foreign == [], details
+    assert report.records == [], details
     assert all(report.faults.values()), details
     assert report.counts["jobs sent under the id of another owner's job"], details
     assert report.counts["messages: feed_gone"], details

@@ -33,6 +33,7 @@ from kombu.utils.imports import symbol_by_name
 
 from jobcast.celery.background import background
 from jobcast.celery.canvas import fail_later_steps, fail_steps
+from jobcast.celery.description import info_of_message
 from jobcast.celery.enqueue import fields_of, is_followed, is_internal
 from jobcast.celery.failures import BrokerLost, Expired, Unacceptable, original_exception
 from jobcast.celery.headers import (
@@ -244,6 +245,8 @@ def _refuse(app: Celery, message: Any, fields: Mapping[str, Any], cause: BaseExc
     origin = origin_of_delivery(message.headers, fields.get("retries"), message.delivery_info)
     job = new_job(job_id_of(fields["id"]), origin=origin, celery_conf=app.conf)
     if isinstance(job, Job):
+        name, delivery_info = fields.get("task"), message.delivery_info
+        job.info = info_of_message(app, message.headers, name, delivery_info)
         job.fail(cause)
     match _payload_of(message):
         case [_, _, {"chain": steps, "chord": body}]:

@@ -76,6 +76,7 @@ function elapsedLabel(status: JobState["status"]): string {
       return "Running for";
     case "complete":
     case "error":
+    case "cancelled":
       return "Took";
     default:
       return `${labelOf(status)} for`;

@@ -14,6 +14,8 @@ const ICONS: ReadonlyMap<Step["status"], IconName> = new Map(
     started: "play",
     retrying: "retry",
     stalled: "pause",
+    cancelling: "stop",
+    cancelled: "stop",
     complete: "check",
     error: "cross",
   }),
@@ -53,7 +55,7 @@ export function Timeline({ job }: { readonly job: JobState }): ReactElement | nu
 }
 
 function stepDuration(step: Step, now: number): string | null {
-  if (isTerminal(step.status)) {
+  if (isTerminal(step.status) || step.status === "cancelled") {
     return null;
   }
   return step.duration === null

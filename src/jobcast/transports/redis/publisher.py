@@ -94,7 +94,7 @@ def calls(batch: Sequence[Outgoing], names: Names, limit: int = MAX_MESSAGE) -> 
         for outgoing in events:
             if some and (
                 outgoing.after
-                or outgoing.info
+                or (outgoing.info and not _fits(outgoing, some))
                 or outgoing.requires
                 or some[-1].requires
                 or outgoing.run != some[-1].run
@@ -108,6 +108,14 @@ def calls(batch: Sequence[Outgoing], names: Names, limit: int = MAX_MESSAGE) -> 
         yield Call(keys, follows, some)
 
 
+def _fits(described: Outgoing, events: Sequence[Outgoing]) -> bool:
+    """Return whether an event with a description may follow others in a call.
+
+    A call has the description of its first event, and that of its first ending or retry.
+    """
+    return described.completes_info and not any(event.completes_info for event in events)
+
+
 def arguments(
     call: Call | CancelCall, publisher: str, known: Position, deadline: str
 ) -> Iterator[Any]:
@@ -118,7 +126,10 @@ def arguments(
     run = str(first.run) if first.run.is_known else ""
     owner = first.owner or ""
     after = str(Predecessor.parse(first.after)) if first.after else ""
-    head = publisher, call.follows, owner, after, run, first.requires, *known, deadline, first.info
+    added = "" if first.completes_info else first.info
+    missing = next((event.info for event in call.events if event.completes_info), "")
+    info = added, missing
+    head = publisher, call.follows, owner, after, run, first.requires, *known, deadline, *info
     events = ((o.number, o.kind, o.state or "", o.head) for o in call.events)
     return chain(head, chain.from_iterable(events))
 

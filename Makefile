@@ -13,8 +13,9 @@ unexport PYTHONDONTWRITEBYTECODE
 NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
 # Tests wait more than they compute: three times as many processes as there are processors.
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(3 * (os.cpu_count() or 1), 6))')
-# xdist would begin with the files of many tests, which are those of the quick ones.
-PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+# A process runs whole modules, but the classes of a module may run in several: that of the transports
+# would be the last to finish. xdist would begin with those of many tests, which are the quick ones.
+PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder
 # Of `make lowest` and `make latest`; tests of the other tiers need `make prepare` first.
 TESTS ?= tests/unit
 SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema vendor.

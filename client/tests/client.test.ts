@@ -488,7 +488,7 @@ describe("a later server", () => {
     };
     const stop = client.job("4f1c").subscribe(() => {});
     const job = await joined(client, "4f1c");
-    expect(job).toMatchObject({ status: "cancelling", endedAt: null });
+    expect(job).toMatchObject({ status: "paused", endedAt: null });
     expect(isTerminal(job.status)).toBe(false);
     stop();
   });
@@ -498,7 +498,7 @@ describe("a later server", () => {
     const result = client.result("4f1c");
     await joined(client, "4f1c");
     server.emit("job_error", futureExample("job_error-unknown-reason").payload);
-    await expect(result).rejects.toMatchObject({ name: "JobFailed", reason: "cancelled" });
+    await expect(result).rejects.toMatchObject({ name: "JobFailed", reason: "abandoned" });
   });
 });
 

@@ -93,6 +93,7 @@ test("a cancelled job is shown without an alert", async () => {
   await shows(element, "message", "Cancelled");
   expect(part(element, "error").hidden).toBe(true);
   expect(part(element, "percentage").textContent).toBe("30%");
+  expect(element.getAttribute("status")).toBe("cancelled");
 });
 
 test("a job with the status of a cancelled one has a neutral bar", async () => {
@@ -334,4 +335,97 @@ test("percentages are rounded down, and formatted for the language of the page",
   expect(localeOf(element)).toBe("de-DE");
   element.lang = "not a language";
   expect(localeOf(element)).toBeUndefined();
+});
+
+/** Show a running job that the user can cancel. */
+async function showCancellable(jobId: string): Promise<JobElement> {
+  const element = show(jobId, { cancellable: "" });
+  server.publish(jobId, "job_status", { status: "started", run: 1 });
+  await shows(element, "message", "Running");
+  return element;
+}
+
+const click = (element: JobElement, name: string) => part(element, name).click();
+const focused = (element: JobElement) =>
+  element.shadowRoot?.activeElement?.getAttribute("part") ?? null;
+
+test("the button is shown while a request can cancel the job", async () => {
+  const isShown = (element: JobElement) => part(element, "cancel").hidden === false;
+  const element = show("a", { cancellable: "" });
+  const plain = show("a");
+  await shows(element, "message", "Waiting for the job…");
+  expect(isShown(element)).toBe(false);
+  server.publish("a", "job_status", { status: "queued" });
+  await shows(element, "message", "Queued");
+  expect([isShown(element), isShown(plain)]).toEqual([true, false]);
+  server.publish("a", "job_status", { status: "cancelling", by: "ada" });
+  await shows(element, "message", "Cancelling…");
+  expect(isShown(element)).toBe(false);
+  server.publish("a", "job_error", { error: "E", message: "", reason: "cancelled" });
+  await shows(element, "message", "Cancelled");
+  expect(isShown(element)).toBe(false);
+  const fixed = show("b", { cancellable: "" });
+  await eventually(() => fixed.state?.joined === "yes", "the join");
+  server.publish("b", "job_status", { status: "started", cancellable: false });
+  await shows(fixed, "message", "Running");
+  expect(isShown(fixed)).toBe(false);
+});
+
+test("the button asks before it cancels the job", async () => {
+  const element = await showCancellable("a");
+  click(element, "cancel-button");
+  expect(part(element, "cancel-confirmation").hidden).toBe(false);
+  expect(part(element, "cancel-button").hidden).toBe(true);
+  expect(focused(element)).toContain("cancel-no");
+  click(element, "cancel-no");
+  expect(focused(element)).toContain("cancel-button");
+  expect(server.cancelRequests).toEqual([]);
+  click(element, "cancel-button");
+  click(element, "cancel-yes");
+  await eventually(() => server.cancelRequests.length === 1, "the request");
+  expect(server.cancelRequests).toEqual([{ jobId: "a", token: "token", body: {} }]);
+  expect(part(element, "cancel-confirmation").hidden).toBe(true);
+});
+
+test("Escape keeps the job running, and a dialog of the page open", async () => {
+  const element = await showCancellable("a");
+  const seen: string[] = [];
+  document.body.addEventListener("keydown", ({ key }) => seen.push(key), { once: true });
+  click(element, "cancel-button");
+  const pressed = new KeyboardEvent("keydown", { key: "Escape", bubbles: true, composed: true });
+  part(element, "cancel-no").dispatchEvent(pressed);
+  expect(part(element, "cancel-confirmation").hidden).toBe(true);
+  expect(focused(element)).toContain("cancel-button");
+  expect(seen).toEqual([]);
+  expect(server.cancelRequests).toEqual([]);
+});
+
+test("a refused request is shown, and can be repeated", async () => {
+  server.cancel = () => ({ status: 404, code: "job_not_found", detail: "not yours" });
+  const element = await showCancellable("a");
+  click(element, "cancel-button");
+  click(element, "cancel-yes");
+  await shows(element, "cancel-problem", "The job could not be cancelled: not yours");
+  expect(part(element, "cancel-problem").getAttribute("role")).toBe("alert");
+  expect((part(element, "cancel-button") as HTMLButtonElement).disabled).toBe(false);
+  click(element, "cancel-button");
+  expect(part(element, "cancel-problem").hidden).toBe(true);
+});
+
+test("a script can cancel the job of an element without a question", async () => {
+  const element = await showCancellable("a/b");
+  server.cancel = ({ jobId }) => ({
+    ok: true,
+    job_id: jobId,
+    outcome: "requested",
+    terminates: true,
+  });
+  const result = await element.cancel({ message: "wrong file" });
+  expect(result).toEqual({ outcome: "requested", terminates: true });
+  expect(server.cancelRequests).toEqual([
+    { jobId: "a/b", token: "token", body: { message: "wrong file" } },
+  ]);
+  await expect(document.createElement("jobcast-job").cancel()).rejects.toMatchObject({
+    code: "no_job",
+  });
 });

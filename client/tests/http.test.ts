@@ -356,3 +356,43 @@ async function ask(status: number, answer: unknown): Promise<IssuedToken | null>
     endpoint.close();
   }
 }
+
+const ACCEPTED = { ok: true, job_id: "a", outcome: "requested" };
+
+test("a request to cancel a job is repeated after temporary failures", async () => {
+  const problems = [503, 429, 502].map((status) => ({ status, code: "unavailable" }));
+  server.cancel = () => problems.shift() ?? ACCEPTED;
+  const result = await createClient().cancel("a");
+  expect(result).toEqual({ outcome: "requested", terminates: false });
+  expect(server.cancelRequests).toHaveLength(4);
+});
+
+test("a request to cancel a job replaces a refused token once", async () => {
+  const tokens = () => server.cancelRequests.map(({ token }) => token);
+  server.cancel = ({ token }) =>
+    token === "token-2" ? ACCEPTED : { status: 401, code: "token_expired" };
+  expect(await createClient().cancel("a")).toMatchObject({ outcome: "requested" });
+  expect(tokens()).toEqual(["token-1", "token-2"]);
+  server.cancel = () => ({ status: 401, code: "token_revoked" });
+  const refused = { name: "CancelRefused", code: "token_revoked" };
+  await expect(createClient().cancel("a")).rejects.toMatchObject(refused);
+  expect(tokens()).toEqual(["token-1", "token-2", "token-1", "token-2"]);
+});
+
+test.each([
+  [{ status: 409, code: "not_cancellable", detail: "no" }, "not_cancellable"],
+  [{ status: 404, code: "job_not_found", detail: "no" }, "job_not_found"],
+  [{ status: 404, code: "", body: "<html>" }, "not_available"],
+  [{ done: true }, "not_available"], // another application answers
+])("a request to cancel a job that gets the answer %j fails with %s", async (answer, code) => {
+  server.cancel = () => answer;
+  const refused = { name: "CancelRefused", code };
+  await expect(createClient().cancel("a")).rejects.toMatchObject(refused);
+  expect(server.cancelRequests).toHaveLength(1);
+});
+
+test("a request to cancel a job fails if no user is signed in", async () => {
+  const client = createClient(() => null);
+  await expect(client.cancel("a")).rejects.toMatchObject({ code: "token_missing" });
+  expect(server.cancelRequests).toEqual([]);
+});

@@ -157,6 +157,7 @@ export class TestServer {
       socket.leave(String(job_id));
       return { ok: true, job_id };
     });
+    serve("cancel_job", ({ job_id }) => ({ ok: true, job_id, outcome: "requested" }));
     let filter: FeedFilterFields = {};
     serve("join_feed", (payload) => {
       const request = payload as unknown as JoinFeedRequest;
@@ -213,9 +214,12 @@ function compare(one: string, other: string): number {
 }
 
 function stateAfter(events: readonly Message[]): unknown {
-  const ends: Record<string, string> = { job_complete: "complete", job_error: "error" };
-  const states = events.map(([name, { status }]) => status ?? ends[name]).filter(Boolean);
-  return states.at(-1) ?? "pending";
+  const states = events.map(([name, { status, reason }]) => {
+    const end = reason === "cancelled" || reason === "revoked" ? "cancelled" : "error";
+    const ends: Record<string, string> = { job_complete: "complete", job_error: end };
+    return status ?? ends[name];
+  });
+  return states.filter(Boolean).at(-1) ?? "pending";
 }
 
 /** Return the description of a job with one run. */

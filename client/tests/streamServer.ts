@@ -22,6 +22,13 @@ export interface StreamRequest {
   readonly token: string | null;
 }
 
+/** A request to cancel a job. */
+export interface CancelRequest {
+  readonly jobId: string;
+  readonly token: string | null;
+  readonly body: unknown;
+}
+
 interface OpenStream extends StreamRequest {
   readonly response: ServerResponse;
 }
@@ -33,6 +40,13 @@ export class StreamServer {
   readonly requests: StreamRequest[] = [];
   /** Return a status and a problem to refuse a request. */
   refuse: (request: StreamRequest) => Problem | undefined = () => undefined;
+  readonly cancelRequests: CancelRequest[] = [];
+  /** Return the acknowledgement of a request to cancel a job, or a problem that refuses it. */
+  cancel: (request: CancelRequest) => Fields | Problem = ({ jobId }) => ({
+    ok: true,
+    job_id: jobId,
+    outcome: "requested",
+  });
   /** Send only the head of each answer, as a proxy does that buffers. */
   holdsBack = false;
   readonly #http: HttpServer = createServer((request, response) => this.#serve(request, response));
@@ -94,6 +108,11 @@ export class StreamServer {
 
   #serve(incoming: IncomingMessage, response: ServerResponse): void {
     const { pathname, searchParams } = new URL(incoming.url ?? "", this.url);
+    const [, cancelled] = /^\/prefix\/jobs\/([^/]+)\/cancel$/.exec(pathname) ?? [];
+    if (incoming.method === "POST" && cancelled) {
+      void this.#serveCancel(decodeURIComponent(cancelled), incoming, response);
+      return;
+    }
     const request = {
       jobs: searchParams.getAll("job"),
       after: searchParams.get("after"),
@@ -103,9 +122,7 @@ export class StreamServer {
     const problem =
       pathname === "/prefix/events" ? this.refuse(request) : { status: 404, code: "not_found" };
     if (problem) {
-      const { status, headers = {}, body, ...document } = problem;
-      response.writeHead(status, { "Content-Type": "application/problem+json", ...headers });
-      response.end(body ?? JSON.stringify({ detail: "refused", ...document }));
+      writeProblem(response, problem);
       return;
     }
     response.writeHead(200, { "Content-Type": "text/event-stream" });
@@ -118,6 +135,28 @@ export class StreamServer {
     }
     response.write("retry: 20\n\n");
     this.#join(stream);
+  }
+
+  async #serveCancel(
+    jobId: string,
+    incoming: IncomingMessage,
+    response: ServerResponse,
+  ): Promise<void> {
+    const chunks: Buffer[] = [];
+    for await (const chunk of incoming) {
+      chunks.push(chunk as Buffer);
+    }
+    const body: unknown = JSON.parse(Buffer.concat(chunks).toString() || "{}");
+    const token = incoming.headers.authorization?.replace("Bearer ", "") ?? null;
+    const request = { jobId, token, body };
+    this.cancelRequests.push(request);
+    const answer = this.cancel(request);
+    if ("status" in answer) {
+      writeProblem(response, answer as Problem);
+    } else {
+      response.writeHead(200, { "Content-Type": "application/json" });
+      response.end(JSON.stringify(answer));
+    }
   }
 
   #join({ jobs, after, response }: OpenStream): void {
@@ -149,13 +188,24 @@ interface Problem {
   readonly body?: string;
 }
 
+function writeProblem(
+  response: ServerResponse,
+  { status, headers = {}, body, ...document }: Problem,
+): void {
+  response.writeHead(status, { "Content-Type": "application/problem+json", ...headers });
+  response.end(body ?? JSON.stringify({ detail: "refused", ...document }));
+}
+
 function write(response: ServerResponse, name: string, payload: Fields): void {
   response.write(`event: ${name}\ndata: ${JSON.stringify(payload)}\nid: ignored\n\n`);
 }
 
-function statusAfter(name: string, { status }: Fields): string | undefined {
-  if (name === "job_complete" || name === "job_error") {
-    return name === "job_complete" ? "complete" : "error";
+function statusAfter(name: string, { status, reason }: Fields): string | undefined {
+  if (name === "job_complete") {
+    return "complete";
+  }
+  if (name === "job_error") {
+    return reason === "cancelled" || reason === "revoked" ? "cancelled" : "error";
   }
   return name === "job_status" ? (status as string) : undefined;
 }

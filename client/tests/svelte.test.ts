@@ -4,6 +4,7 @@ import { render } from "svelte/server";
 import { get, writable } from "svelte/store";
 import { beforeEach, expect, test } from "vitest";
 import {
+  cancelStore,
   connectionStore,
   type FeedQuery,
   type FeedState,
@@ -117,3 +118,16 @@ function writeComponent(folder: URL, name: string, source: string): URL {
   writeFileSync(path, `// @ts-nocheck\n${module}`);
   return path;
 }
+
+test("a store cancels its job, and has the answer", async () => {
+  client.fakeJob("a").status("queued");
+  const request = cancelStore("a", { client });
+  const pending: boolean[] = [];
+  const stop = request.subscribe(({ isPending }) => pending.push(isPending));
+  expect(await request.cancel()).toEqual({ outcome: "cancelled", terminates: false });
+  expect(pending).toEqual([false, true, false]);
+  client.fakeJob("a").refuseCancel();
+  expect(await request.cancel()).toBeNull();
+  expect(get(request).error).toMatchObject({ code: "not_cancellable" });
+  stop();
+});

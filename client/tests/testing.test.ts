@@ -114,3 +114,35 @@ test("a refused feed stays refused for later followers", () => {
   expect(feed.getSnapshot().status).toBe("closed");
   stop();
 });
+
+test("a request to cancel a job is answered as by a server", async () => {
+  const client = createFakeJobClient();
+  const outcome = async (jobId: string) => (await client.cancel(jobId)).outcome;
+  const stops = ["waiting", "running"].map((jobId) => client.job(jobId).subscribe(() => {}));
+  client.fakeJob("waiting").status("queued");
+  client.fakeJob("running").status("started", { terminates: true });
+  expect(await outcome("waiting")).toBe("cancelled");
+  expect(client.job("waiting").getSnapshot()).toMatchObject({ status: "cancelled", error: null });
+  expect(await outcome("waiting")).toBe("already_ended");
+  const request = await client.cancel("running", { message: "wrong file" });
+  expect(request).toEqual({ outcome: "requested", terminates: true });
+  expect(client.job("running").getSnapshot()).toMatchObject({
+    status: "cancelling",
+    cancellation: { by: null, message: "wrong file", reason: null },
+  });
+  expect(await outcome("running")).toBe("requested");
+  client.fakeJob("running").cancelled({ by: "ada" });
+  expect(client.job("running").getSnapshot()).toMatchObject({
+    status: "cancelled",
+    cancellation: { by: "ada", reason: "cancelled" },
+  });
+  expect(client.fakeJob("running").cancelRequests).toEqual(["wrong file", ""]);
+  await expect(client.cancel("unknown")).rejects.toMatchObject({ code: "job_not_found" });
+  client.fakeJob("fixed").status("started", { cancellable: false });
+  await expect(client.cancel("fixed")).rejects.toMatchObject({ code: "not_cancellable" });
+  client.fakeJob("fixed").refuseCancel("rate_limited", "later");
+  await expect(client.cancel("fixed")).rejects.toMatchObject({ code: "rate_limited" });
+  client.refuse("token_expired", "too late");
+  await expect(client.cancel("running")).rejects.toBeInstanceOf(ConnectionRefused);
+  for (const stop of stops) stop();
+});

@@ -277,7 +277,7 @@ describe("a record", () => {
     expect(applyStatus(record, "started", 9)).toBe(record);
   });
 
-  test.each(["cancelling", "constructor"])("an unknown status (%s) has not ended", (status) => {
+  test.each(["paused", "constructor"])("an unknown status (%s) has not ended", (status) => {
     const unknown: Payload = { type: "job_status", status, message: "by ada" };
     const changed = apply(emptyRecord(), started(1), progress, unknown);
     expect(changed).toMatchObject({ status, run: 1, startedAt: at(1), endedAt: null });
@@ -289,18 +289,69 @@ describe("a record", () => {
   });
 
   test("an unknown reason ends the job", () => {
-    const ended = apply(emptyRecord(), started(1), { ...failure, reason: "cancelled" });
-    expect(ended).toMatchObject({ status: "error", error: { reason: "cancelled" } });
+    const ended = apply(emptyRecord(), started(1), { ...failure, reason: "abandoned" });
+    expect(ended).toMatchObject({ status: "error", error: { reason: "abandoned" } });
     expect(ended.endedAt).not.toBeNull();
   });
 
   test("an unknown state that the server reports does not replace the end", () => {
     const ended = apply(emptyRecord(), started(1), failure);
-    expect(applyStatus(ended, "cancelled", 2)).toBe(ended);
+    expect(applyStatus(ended, "abandoned", 2)).toBe(ended);
+    expect(applyStatus(ended, "cancelled", 3)).toBe(ended);
     expect(applyStatus(ended, "started", 3).status).toBe("started");
-    expect(applyStatus(apply(emptyRecord(), started(1)), "cancelling", 1).status).toBe(
-      "cancelling",
-    );
+    expect(applyStatus(apply(emptyRecord(), started(1)), "paused", 1).status).toBe("paused");
+  });
+
+  describe("of a job that is cancelled", () => {
+    const cancelling: Payload = {
+      type: "job_status",
+      status: "cancelling",
+      message: "wrong file",
+      by: "ada",
+    };
+    const request = { by: "ada", message: "wrong file", reason: null };
+
+    test("has the request until the job ends", () => {
+      const asked = apply(emptyRecord(), started(1), progress, cancelling);
+      expect(asked).toMatchObject({ status: "cancelling", cancellation: request, endedAt: null });
+      expect(asked.history.items.at(-1)).toMatchObject({ status: "cancelling", by: "ada" });
+      const stalled = apply(asked, { type: "job_status", status: "stalled" });
+      expect(stalled).toMatchObject({ status: "stalled", cancellation: request });
+      expect(apply(stalled, started(1))).toMatchObject({ cancellation: request });
+      expect(apply(asked, complete)).toMatchObject({ status: "complete", cancellation: null });
+      const failed = apply(asked, failure);
+      expect(failed).toMatchObject({ status: "error", cancellation: null });
+    });
+
+    test.each(["cancelled", "revoked"])("has not failed if its reason is %s", (reason) => {
+      const end: Payload = { ...failure, message: "wrong file", reason, by: "ada" };
+      const ended = apply(emptyRecord(), started(1), cancelling, end);
+      expect(ended).toMatchObject({ status: "cancelled", error: null, result: null });
+      expect(ended.cancellation).toEqual({ by: "ada", message: "wrong file", reason });
+      expect(ended.history.items.at(-1)).toMatchObject({ status: "cancelled", reason, by: "ada" });
+      expect(ended.endedAt).not.toBeNull();
+      const again = apply(ended, { type: "job_status", status: "queued" });
+      expect(again).toMatchObject({ status: "queued", cancellation: null, endedAt: null });
+    });
+
+    test("describes whether a request can cancel it", () => {
+      const status = (fields: object): Payload => ({
+        type: "job_status",
+        status: "started",
+        ...fields,
+      });
+      expect(emptyRecord().info).toMatchObject({ cancellable: true, terminates: false });
+      const first = apply(
+        emptyRecord(),
+        status({ cancellable: false, worker: "a", terminates: true }),
+      );
+      expect(first.info).toMatchObject({ cancellable: false, terminates: true });
+      expect(apply(first, status({ title: "b" })).info.terminates).toBe(true);
+      expect(apply(first, status({ worker: "b" })).info).toMatchObject({
+        cancellable: false,
+        terminates: false,
+      });
+    });
   });
 
   test("extends a gap that overlaps the previous one", () => {

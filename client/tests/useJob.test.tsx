@@ -2,8 +2,14 @@
 import { act, cleanup, renderHook } from "@testing-library/react";
 import { type ReactElement, type ReactNode, StrictMode } from "react";
 import { afterEach, beforeEach, expect, expectTypeOf, test, vi } from "vitest";
-import type { Failure } from "../src/index.js";
-import { type FollowedJob, JobcastProvider, useJob, useJobSocket } from "../src/react.js";
+import type { Cancellation, Failure } from "../src/index.js";
+import {
+  type FollowedJob,
+  JobcastProvider,
+  useCancelJob,
+  useJob,
+  useJobSocket,
+} from "../src/react.js";
 import { createFakeJobClient, type FakeJobClient } from "../src/testing.js";
 
 interface Report {
@@ -99,9 +105,12 @@ test("the status determines the types of the result and of the error", () => {
     expectTypeOf(job.result).toEqualTypeOf<Report>();
     expectTypeOf(job.error).toEqualTypeOf<null>();
     expect(job.result.rows).toBe(3);
-  } else if (job.isDone) {
+  } else if (job.status === "error") {
     expectTypeOf(job.error).toEqualTypeOf<Failure>();
     expectTypeOf(job.result).toEqualTypeOf<null>();
+  } else if (job.isDone) {
+    expectTypeOf(job.cancellation).toEqualTypeOf<Cancellation>();
+    expectTypeOf(job.error).toEqualTypeOf<null>();
   } else {
     expectTypeOf(job.result).toEqualTypeOf<null>();
   }
@@ -189,4 +198,74 @@ test("useJobSocket returns what useJob returns", () => {
   client.fakeJob("a").status("started").progress(40);
   const { result } = renderHook(() => [useJob("a"), useJobSocket("a")], { wrapper: Within });
   expect(result.current[0]).toEqual(result.current[1]);
+});
+
+test("onCancel is called for a cancelled job, and onError is not", () => {
+  const [onCancel, onError] = [vi.fn(), vi.fn()];
+  client.fakeJob("a").status("started");
+  renderHook(() => useJob("a", { onCancel, onError }), { wrapper: Within });
+  act(() => void client.fakeJob("a").cancelled({ by: "ada", message: "wrong file" }));
+  expect(onCancel).toHaveBeenCalledExactlyOnceWith({
+    by: "ada",
+    message: "wrong file",
+    reason: "cancelled",
+  });
+  expect(onError).not.toHaveBeenCalled();
+});
+
+test("a job can be cancelled until it is asked to end", () => {
+  const { result } = renderHook(() => useJob("a"), { wrapper: Within });
+  const seen = [result.current.isCancellable];
+  const fake = client.fakeJob("a");
+  for (const step of [
+    () => fake.status("queued"),
+    () => fake.status("started"),
+    () => fake.status("cancelling"),
+    () => fake.cancelled(),
+    () => fake.status("started", { cancellable: false }),
+  ]) {
+    act(() => void step());
+    seen.push(result.current.isCancellable);
+  }
+  expect(seen).toEqual([false, true, true, false, false, false]);
+  expect(result.current).toMatchObject({ status: "started", cancellable: false });
+});
+
+test("useCancelJob cancels a job, and returns the answer", async () => {
+  client.fakeJob("a").status("started", { terminates: true });
+  const { result } = renderHook(() => useCancelJob("a"), { wrapper: Strictly });
+  expect(result.current).toMatchObject({ isPending: false, result: null, error: null });
+  let sent: unknown;
+  act(() => {
+    sent = result.current.cancel({ message: "wrong file" });
+  });
+  expect(result.current.isPending).toBe(true);
+  const answer = { outcome: "requested", terminates: true };
+  await act(async () => expect(await sent).toEqual(answer));
+  expect(result.current).toMatchObject({ isPending: false, result: answer, error: null });
+  expect(client.fakeJob("a").cancelRequests).toEqual(["wrong file"]);
+});
+
+test("useCancelJob returns a refusal instead of throwing it", async () => {
+  client.fakeJob("a").status("started").refuseCancel("rate_limited", "too many requests");
+  const { result, rerender } = renderHook(({ id }) => useCancelJob(id), {
+    wrapper: Within,
+    initialProps: { id: "a" as string | null },
+  });
+  await act(async () => expect(await result.current.cancel()).toBeNull());
+  expect(result.current.error).toMatchObject({ name: "CancelRefused", code: "rate_limited" });
+  rerender({ id: null });
+  expect(result.current.error).toBeNull();
+  await act(async () => expect(await result.current.cancel()).toBeNull());
+  expect(result.current).toMatchObject({ isPending: false, error: null });
+});
+
+test("two clicks send one request", async () => {
+  client.fakeJob("a").status("started");
+  const { result } = renderHook(() => useCancelJob("a"), { wrapper: Within });
+  await act(async () => {
+    const { cancel } = result.current;
+    await Promise.all([cancel(), cancel()]);
+  });
+  expect(client.fakeJob("a").cancelRequests).toEqual([""]);
 });

@@ -1,9 +1,16 @@
 // @vitest-environment happy-dom
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { type App, createApp, createSSRApp, h, nextTick, type Ref, ref } from "vue";
 import { renderToString } from "vue/server-renderer";
 import { createFakeJobClient, type FakeJobClient } from "../src/testing.js";
-import { type FeedQuery, jobcast, useConnection, useJob, useJobs } from "../src/vue.js";
+import {
+  type FeedQuery,
+  jobcast,
+  useCancelJob,
+  useConnection,
+  useJob,
+  useJobs,
+} from "../src/vue.js";
 
 let client: FakeJobClient;
 let app: App | null;
@@ -112,4 +119,30 @@ test("a list shows the jobs of a feed, and another query takes effect at once", 
   query.value = { feed: null };
   await shows(root, "none");
   expect(feed.isFollowed).toBe(false);
+});
+
+test("a component cancels its job, and shows a refusal", async () => {
+  client.fakeJob("a").status("started");
+  client.fakeJob("b").status("started", { cancellable: false });
+  const root = document.createElement("div");
+  app = createApp({
+    setup() {
+      const { cancel, request } = useCancelJob(jobId);
+      return () => {
+        const { isPending, result, error } = request.value;
+        const text = `${isPending} ${result?.outcome} ${error?.code}`;
+        return h("button", { onClick: () => void cancel() }, text);
+      };
+    },
+  }).use(jobcast, { client });
+  app.mount(root);
+  const click = () => root.querySelector("button")?.click();
+  await shows(root, "false undefined undefined");
+  click();
+  await vi.waitFor(() => shows(root, "false requested undefined"));
+  jobId.value = "b";
+  await shows(root, "false undefined undefined");
+  click();
+  await vi.waitFor(() => shows(root, "false undefined not_cancellable"));
+  expect(client.fakeJob("a").cancelRequests).toEqual([""]);
 });

@@ -101,6 +101,21 @@ class BackgroundTasks:
             self._on_error(problem)
 
 
+async def first_of(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Run coroutines until one of them ends, and cancel the others.
+
+    Raises:
+        Exception: the exception of the one that has ended.
+    """
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
+    finally:
+        await cancel_and_wait(*tasks)
+
+
 async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
     """Cancel tasks and wait until they have finished. Ignore their exceptions.
 

@@ -1,6 +1,7 @@
 import type { Connection } from "@jobcast/client";
 import { useConnection, useJobClient } from "@jobcast/client/react";
 import { type ReactElement, type ReactNode, useEffect, useMemo, useRef } from "react";
+import { CancelProvider } from "./cancel/CancelProvider";
 import { ConnectionBanner } from "./connection/ConnectionBanner";
 import { connectionText, useOnline } from "./connection/connectionText";
 import { Header } from "./Header";
@@ -34,13 +35,15 @@ export function Console(): ReactElement {
   return (
     <ProgressHistoryContext value={progressHistory}>
       <FeedProvider>
-        <Frame route={route} state={status.state}>
-          <button type="button" className="button primary skip" onClick={skipToMain}>
-            Skip to main content
-          </button>
-          <Header status={status} />
-          <ConnectionBanner key={status.state} status={status} connection={connection} />
-        </Frame>
+        <CancelProvider>
+          <Frame route={route} state={status.state}>
+            <button type="button" className="button primary skip" onClick={skipToMain}>
+              Skip to main content
+            </button>
+            <Header status={status} />
+            <ConnectionBanner key={status.state} status={status} connection={connection} />
+          </Frame>
+        </CancelProvider>
       </FeedProvider>
     </ProgressHistoryContext>
   );

@@ -23,6 +23,8 @@ export function job(values: Partial<JobState> = {}): JobState {
     parent: null,
     owner: "ada",
     createdAt: at(0),
+    cancellable: true,
+    terminates: false,
     attempt: 1,
     run: 1,
     percentage: null,
@@ -39,6 +41,7 @@ export function job(values: Partial<JobState> = {}): JobState {
     gaps: [],
     result: null,
     error: null,
+    cancellation: null,
     queuedAt: at(0),
     startedAt: at(1),
     endedAt: null,
@@ -64,6 +67,7 @@ export function change(seq: number, values: Partial<StatusChange> = {}): StatusC
     error: null,
     message: null,
     reason: null,
+    by: null,
     ...values,
   };
 }
@@ -86,6 +90,8 @@ export function summary(values: Partial<JobSummary> = {}): JobSummary {
     parent: null,
     owner: null,
     createdAt: at(0),
+    cancellable: true,
+    terminates: false,
     startedAt: at(1),
     endedAt: null,
     attempt: 1,

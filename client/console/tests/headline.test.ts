@@ -56,11 +56,45 @@ describe("the headline", () => {
   });
 
   it("shows that a job ended before it started", () => {
-    const error = { error: "TaskRevokedError", message: "revoked", reason: "revoked" } as const;
-    const revoked = job({ status: "error", run: null, startedAt: null, endedAt: at(2), error });
-    expect(headline(revoked, now).sentence).toBe("Revoked before it started");
-    const sentAgain = job({ ...revoked, run: 1, logs: [line(3)] });
-    expect(headline(sentAgain, now).sentence).toBe("Revoked before it started");
+    const error = { error: "TaskRejected", message: "no", reason: "rejected" } as const;
+    const rejected = job({ status: "error", run: null, startedAt: null, endedAt: at(2), error });
+    expect(headline(rejected, now).sentence).toBe("Rejected before it started");
+    const sentAgain = job({ ...rejected, run: 1, logs: [line(3)] });
+    expect(headline(sentAgain, now).sentence).toBe("Rejected before it started");
+  });
+
+  it("shows who cancels a job, why, and how it will end", () => {
+    const cancellation = { by: "ada", message: "wrong file", reason: null };
+    const asked = job({ status: "cancelling", cancellation, terminates: true });
+    expect(headline(asked, now)).toEqual({
+      sentence: "Cancelling, requested by ada",
+      hint: "Reason: wrong file. The worker terminates the run if it does not end by itself.",
+    });
+    expect(statusBadge(asked)).toEqual({ label: "Cancelling", tone: "active", icon: "stop" });
+    const byApplication = job({ ...asked, cancellation: null, terminates: false });
+    expect(headline(byApplication, now)).toEqual({
+      sentence: "Cancelling",
+      hint: "The run ends where its task checks for the request.",
+    });
+  });
+
+  it("shows who cancelled a job, and not as a failure", () => {
+    const cancellation = { by: "ada", message: "wrong file", reason: "cancelled" } as const;
+    const ended = job({ status: "cancelled", percentage: 57.9, endedAt: at(43), cancellation });
+    expect(headline(ended, now)).toEqual({
+      sentence: "Cancelled by ada after 42 s, at 57%",
+      hint: "Reason: wrong file",
+    });
+    expect(statusBadge(ended)).toEqual({ label: "Cancelled", tone: "quiet", icon: "stop" });
+    expect(announcement(job(), ended, now)).toBe("Cancelled by ada after 42 s, at 57%");
+    const early = { by: null, message: "Cancelled", reason: "cancelled" };
+    const queued = { run: null, startedAt: null, percentage: null, cancellation: early };
+    expect(headline(job({ ...ended, ...queued }), now)).toEqual({
+      sentence: "Cancelled before it started",
+      hint: "The job was cancelled on purpose.",
+    });
+    const revoked = { by: null, message: "revoked", reason: "revoked" };
+    expect(statusBadge(job({ ...ended, cancellation: revoked })).label).toBe("Revoked");
   });
 
   it("does not conclude from a truncated history that a job never started", () => {
@@ -85,6 +119,7 @@ describe("the headline", () => {
   });
 
   it.each([
+    ["paused", "Paused"],
     ["waiting_for_parent", "Waiting for parent"],
     ["constructor", "Constructor"],
   ])("shows the unknown status %s as it is", (status, label) => {
@@ -105,6 +140,7 @@ describe("the headline", () => {
   });
 
   it.each([
+    ["abandoned", "Abandoned"],
     ["out_of_quota", "Out of quota"],
     ["toString", "ToString"],
   ])("shows the unknown reason %s as it is: the job has ended", (reason, label) => {
@@ -117,26 +153,21 @@ describe("the headline", () => {
     expect(statusBadge(ended)).toEqual({ label, tone: "bad", icon: "cross" });
   });
 
-  it.each<Reason>([
-    "failure",
-    "revoked",
-    "time_limit",
-    "worker_lost",
-    "expired",
-    "rejected",
-    "cancelled",
-  ])("has a text and advice for the reason %s", (reason) => {
-    const ended = job({
-      status: "error",
-      endedAt: at(2),
-      error: { error: "E", message: "m", reason },
-    });
-    const { sentence, hint, advice } = headline(ended, now);
-    expect(sentence).toMatch(/^[A-Z][a-z ]+ after 1\.0 s$/);
-    expect(hint).toMatch(/\.$/);
-    expect(advice).toMatch(/\.$/);
-    expect(statusBadge(ended).label).not.toBe("");
-  });
+  it.each<Reason>(["failure", "time_limit", "worker_lost", "expired", "rejected"])(
+    "has a text and advice for the reason %s",
+    (reason) => {
+      const ended = job({
+        status: "error",
+        endedAt: at(2),
+        error: { error: "E", message: "m", reason },
+      });
+      const { sentence, hint, advice } = headline(ended, now);
+      expect(sentence).toMatch(/^[A-Z][a-z ]+ after 1\.0 s$/);
+      expect(hint).toMatch(/\.$/);
+      expect(advice).toMatch(/\.$/);
+      expect(statusBadge(ended).label).not.toBe("");
+    },
+  );
 
   it("explains why a job waits", () => {
     const queued = job({ status: "queued", startedAt: null });

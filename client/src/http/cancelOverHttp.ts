@@ -9,7 +9,7 @@ import {
 } from "../cancelRequests.js";
 import { CancelRefused, InvalidMessage } from "../errors.js";
 import { parse } from "../parse.js";
-import { isTemporary, type Problem, readProblem } from "./problem.js";
+import { foreignAnswer, isTemporary, type Problem, readProblem } from "./problem.js";
 import type { TokenCache } from "./tokenCache.js";
 import type { IssuedToken } from "./tokenEndpoint.js";
 
@@ -95,10 +95,7 @@ async function attempt(
 }
 
 async function readAnswer(response: Response): Promise<CancelResult | Problem> {
-  const answer: unknown = await response
-    .clone()
-    .json()
-    .catch(() => null);
+  const answer: unknown = await response.json().catch(() => null);
   try {
     const ack = parse("cancel_job.ack", answer);
     if (ack.ok) {
@@ -109,5 +106,5 @@ async function readAnswer(response: Response): Promise<CancelResult | Problem> {
       throw error;
     }
   }
-  return readProblem(response); // the answer of a proxy or of an application
+  return foreignAnswer(response);
 }

@@ -24,6 +24,12 @@ export async function readProblem(response: Response): Promise<Problem> {
   };
 }
 
+/** Return the problem of an answer that is not the server's: a proxy or an application sent it. */
+export function foreignAnswer(response: Response): Problem {
+  const { status } = response;
+  return { status, code: "not_available", message: describeStatus(response) };
+}
+
 /** Return whether the same request may succeed later. */
 export function isTemporary({ status }: Problem): boolean {
   return status === 429 || status >= 500;

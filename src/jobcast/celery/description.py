@@ -10,6 +10,7 @@ from typing import Any, Final
 from msgspec import structs
 
 from jobcast.celery.headers import info_of
+from jobcast.celery.pools import pool_terminates
 from jobcast.events import MAX_TAGS, JobInfo
 from jobcast.publishing.job import current_job
 from jobcast.publishing.labels import tags_of, title_of
@@ -37,6 +38,8 @@ def with_defaults(
         kwargs: the keyword arguments of the run.
     """
     title, tags = getattr(task, "job_title", None), getattr(task, "job_tags", ())
+    if not getattr(task, "cancellable", True):
+        info = structs.replace(info, cancellable=False)
     if info.title is None and title is not None:
         made = _guarded(task, "job_title", lambda: title_of(_made_title(title, task, args, kwargs)))
         info = structs.replace(info, title=made)
@@ -64,6 +67,9 @@ def info_of_run(task: Any, followed: Any, headers: Mapping[str, Any]) -> JobInfo
         info = info_of_message(task.app, headers, task.name, delivery_info, request.hostname)
     if task is followed:
         info = with_defaults(info, task, request.args or (), request.kwargs or {})
+    if not request.is_eager:
+        ends = info.cancellable and followed.cancel_grace is not None and pool_terminates()
+        info = structs.replace(info, terminates=ends)
     return info
 
 

@@ -106,6 +106,7 @@ def announce(
     if message.get("retries"):
         if inside is not None and inside.job_id == job_id:
             inside.retrying(retry_at=due(message.get("eta")))
+            inside.check_cancelled()  # a cancelled job ends instead of being retried
             # Celery copies request.headers only, which may be a tracer's nested headers.
             for name, value in inside.kept_headers.items():
                 headers.setdefault(name, value)

@@ -44,6 +44,10 @@ class Unacceptable(Exception):
     """A worker could not decode the task's message, or rejected its contents."""
 
 
+class RunCancelled(Ignore):
+    """A cancelled run has ended its job, and stored its outcome."""
+
+
 class StepFailed(Exception):
     """An earlier step of a chain or chord failed, so this step never runs."""
 

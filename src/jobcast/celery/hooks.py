@@ -7,6 +7,7 @@ from functools import wraps
 from importlib import import_module
 from typing import Any, Final
 
+from jobcast.celery.cancelled import cancellable
 from jobcast.celery.progress_mirror import stop_mirroring
 
 #: Celery's hooks, with the method of ``ProgressTask`` that publishes each outcome.
@@ -25,7 +26,10 @@ def wrap_hooks(cls: Any, followed: type) -> None:
             setattr(cls, name, _with_report(own, getattr(followed, report)))
     call = _own(cls, "__call__", followed)
     if call is not None:
-        cls.__call__ = _with_mirror_stop(call)
+        cls.__call__ = _as_run(call)
+    before_start = _own(cls, "before_start", followed)
+    if before_start is not None:
+        cls.before_start = _as_cancellable(before_start)
 
 
 def package_of(task: Any) -> str:
@@ -58,19 +62,36 @@ def _with_report(own: Any, report: Callable[..., None]) -> Callable[..., Any]:
     return hook
 
 
-def _with_mirror_stop(own: Any) -> Callable[..., Any]:
-    """Return a subclass's ``__call__`` that stops the mirror before Celery stores the outcome."""
+def _as_run(own: Any) -> Callable[..., Any]:
+    """Return a subclass's ``__call__`` that can be cancelled.
+
+    It stops the mirror before Celery stores the outcome.
+    """
 
     @wraps(own)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         request = self.request_stack.top
+        bound = own.__get__(self, type(self))
+        if request is None or request.called_directly:
+            return bound(*args, **kwargs)
         try:
-            return own.__get__(self, type(self))(*args, **kwargs)
+            with cancellable(self):
+                return bound(*args, **kwargs)
         finally:
-            if request is not None and not request.called_directly:
-                stop_mirroring(request.id)
+            stop_mirroring(request.id)
 
     return call
+
+
+def _as_cancellable(own: Any) -> Callable[..., Any]:
+    """Return a subclass's hook that does not run for a cancelled job."""
+
+    @wraps(own if callable(own) else own.__func__)
+    def hook(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with cancellable(self):
+            return own.__get__(self, type(self))(*args, **kwargs)
+
+    return hook
 
 
 def request_class_of(task: Any) -> type:

@@ -6,7 +6,6 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from billiard.process import current_process
 from celery import signals, states
 from celery.exceptions import Retry
 from kombu.utils.compat import detect_environment
@@ -16,11 +15,13 @@ from jobcast.celery.failures import original_exception
 from jobcast.celery.headers import STANDS_IN_HEADER, headers_of
 from jobcast.celery.hooks import request_class_of
 from jobcast.celery.jobs import fail_run, keep_aborted, raised_in
+from jobcast.celery.pools import in_pool_child
 from jobcast.celery.progress_mirror import stop_mirroring
 from jobcast.errors import SettingsError
 from jobcast.events import now
 from jobcast.publishing.identity import job_id_of
 from jobcast.publishing.job import Job, current_job
+from jobcast.publishing.notice_board import create_board
 from jobcast.settings import Settings
 
 
@@ -92,11 +93,6 @@ def _is_acknowledged_late(task: Any) -> bool:
     return bool(task.acks_late) and not task.request.is_eager
 
 
-def _in_pool_child() -> bool:
-    """Return whether this is a pool's child, whose end its main process observes."""
-    return "PoolWorker" in current_process().name
-
-
 def _is_reported_elsewhere(task: Any, exc: BaseException) -> bool:
     """Return whether Celery reports an exception that ends a run outside of the task.
 
@@ -104,7 +100,7 @@ def _is_reported_elsewhere(task: Any, exc: BaseException) -> bool:
     treats any ``Timeout`` of a task with a time limit as that limit, and it kills revoked tasks.
     In threads and greenlets it reports no other ``BaseException``.
     """
-    if _in_pool_child():
+    if in_pool_child():
         return True
     pool = sys.modules.get(detect_environment())  # gevent or eventlet
     if pool is None:
@@ -128,7 +124,9 @@ def _check_settings(sender: Any, **_: object) -> None:
 def _watch_main_process(sender: Any, **_: object) -> None:
     """Observe outcomes in the main process, including those of unknown tasks."""
     import_module("jobcast.celery.request")
+    import_module("jobcast.celery.cancel_requests")
     import_module("jobcast.celery.startup_check")
+    create_board()  # before the pool forks
     app = getattr(sender, "app", None)
     for task in [] if app is None else app.tasks.values():
         try:

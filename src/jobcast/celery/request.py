@@ -7,6 +7,7 @@ reports these in the main process, through the task's request and through signal
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,10 +33,17 @@ from kombu.utils.compat import detect_environment
 from kombu.utils.imports import symbol_by_name
 
 from jobcast.celery.background import background
+from jobcast.celery.cancelled import fail_dependents
 from jobcast.celery.canvas import fail_later_steps, fail_steps
 from jobcast.celery.description import info_of_message
 from jobcast.celery.enqueue import fields_of, is_followed, is_internal
-from jobcast.celery.failures import BrokerLost, Expired, Unacceptable, original_exception
+from jobcast.celery.failures import (
+    BrokerLost,
+    Expired,
+    RunCancelled,
+    Unacceptable,
+    original_exception,
+)
 from jobcast.celery.headers import (
     DELIVERY_HEADER,
     OWNER_HEADER,
@@ -44,11 +52,13 @@ from jobcast.celery.headers import (
     origin_of_run,
 )
 from jobcast.celery.jobs import job_of_run
+from jobcast.errors import JobCancelled
 from jobcast.events import is_job_id, now
 from jobcast.publishing.identity import job_id_of
-from jobcast.publishing.job import NO_JOB, Job, use_job
+from jobcast.publishing.job import NO_JOB, Job, current_job, use_job
 from jobcast.publishing.publisher import FLUSH_TIMEOUT
 from jobcast.publishing.runtime import get_runtime, new_job
+from jobcast.transports.cancellation import DEFAULT_MESSAGE, Cancellation
 from jobcast.transports.leases import Lease
 from jobcast.transports.runs import draw
 
@@ -67,6 +77,7 @@ class JobRequest(Request):
         self._cause: BaseException | None = None
         self._is_reported = False  # the outcome, by this process
         self.is_stopped = False  # by Celery, during the run
+        self.cancellation: Cancellation | None = None  # the request to cancel the job
         _requests[job_id_of(self.id)] = self
 
     @cached_property
@@ -76,6 +87,55 @@ class JobRequest(Request):
     @cached_property
     def lease(self) -> Lease:
         return Lease(job_id_of(self.id), origin_of_run(self._context).run)
+
+    def is_covered_by(self, cancellation: Cancellation) -> bool:
+        """Return whether a request to cancel the job covers this delivery."""
+        return self.is_job and cancellation.covers(self.lease.run)
+
+    @property
+    def cancelled_error(self) -> JobCancelled:
+        """The exception that ends the run of a cancelled job."""
+        request = self.cancellation
+        if request is None:
+            return JobCancelled()
+        return JobCancelled(request.message or DEFAULT_MESSAGE, request.by)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the pool has the task."""
+        return bool(self.time_start) or self._apply_result is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has ended, or will not begin."""
+        ended = bool(self.time_start) and self not in state.active_requests
+        return ended or self._already_revoked
+
+    def discard(self) -> None:
+        """End the task of a cancelled job before the pool has it."""
+        self._announce_revoked("cancelled", False, None, False)
+
+    def kill(self, pool: Any, pid: int) -> None:
+        """Kill the process of a terminated run that does not end, such as in C code."""
+        result = None if self._apply_result is None else self._apply_result()
+        if result is not None and not result.ready():
+            logger.warning("job %s: its run ignores SIGTERM; killing its process", self.id)
+            pool.terminate_job(pid, signal.SIGKILL)
+
+    def revoked(self) -> bool:
+        if self._already_revoked:
+            # The timer of a task with an ETA has just reserved the discarded request.
+            state.task_ready(self)
+        found: bool = super().revoked()
+        return found
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        if self.cancellation is None:
+            super()._announce_revoked(reason, terminated, signum, expired)
+            return
+        cancelled = self.cancelled_error
+        super()._announce_revoked(cancelled.message, terminated, signum, expired)
+        fail_dependents(self.task, self._context, cancelled, stored=self.store_errors)
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         super().on_accepted(pid, time_accepted)
@@ -90,6 +150,8 @@ class JobRequest(Request):
         self._cause = original_exception(cause)
         with _reporting(self), self._fail_on_error():
             super().on_failure(exc_info, send_failed_event, return_ok)
+        if isinstance(cause, RunCancelled):
+            self.send_event("task-revoked", terminated=False, signum=None, expired=False)
         if not (return_ok or self._is_reported or self._already_revoked or self._already_cancelled):
             self._report_stored_success()
 
@@ -221,9 +283,14 @@ def request_class(own: Any) -> type[JobRequest]:
 _requests: WeakValueDictionary[str, JobRequest] = WeakValueDictionary()
 
 
+def latest_request(task_id: object) -> JobRequest | None:
+    """Return the latest request of a job in this process."""
+    return _requests.get(job_id_of(task_id))
+
+
 def is_stopped(task_id: object) -> bool:
     """Return whether Celery has stopped the run of a task in this process."""
-    request = _requests.get(job_id_of(task_id))
+    request = latest_request(task_id)
     return request is not None and request.is_stopped
 
 
@@ -265,7 +332,7 @@ def _payload_of(message: Any) -> Any:
 def _fail(task: Any, context: Any, cause: BaseException) -> None:
     job = job_of_run(context, task.app)
     if job is not None:
-        message = task.message_of(cause)
+        message = None if isinstance(cause, JobCancelled) else task.message_of(cause)
         job.fail(cause, message)
         fail_later_steps(task.app, context)
 
@@ -323,8 +390,16 @@ def _failed(task_id: str, exception: BaseException, **_: object) -> None:
 
 
 def _revoked(sender: Any, request: Any, terminated: bool, expired: bool, **_: object) -> None:
+    job = current_job()
+    if isinstance(job, Job) and job.ended and job.job_id == job_id_of(request.id):
+        return  # the run has reported it
     if is_followed(sender):
-        cause = Expired() if expired else Terminated() if terminated else TaskRevokedError()
+        known = latest_request(request.id)
+        cause: BaseException
+        if known is not None and known.cancellation is not None:
+            cause = known.cancelled_error
+        else:
+            cause = Expired() if expired else Terminated() if terminated else TaskRevokedError()
         background.call(_fail, sender, request, cause)
 
 

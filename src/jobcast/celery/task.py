@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from importlib import import_module
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -13,6 +14,8 @@ from celery.canvas import Signature
 
 from jobcast.celery import lifecycle as lifecycle  # connects Celery's signals
 from jobcast.celery.apps import enter_call, is_inside_call
+from jobcast.celery.cancel_attributes import check_attributes
+from jobcast.celery.cancelled import cancellable
 from jobcast.celery.canvas import mark_replacement
 from jobcast.celery.description import info_of_run
 from jobcast.celery.enqueue import is_followed, sending
@@ -51,6 +54,10 @@ class ProgressTask(Task):
             takes them.
         job_tags: the tags of each job, in addition to those of its sender: a sequence, or a method
             that takes the task's arguments.
+        cancellable: whether the jobs can be cancelled.
+        cancel_grace: seconds after which a cancelled run that goes on is terminated, where the
+            worker's pool can do so; None for never. Celery terminates the child process of a
+            prefork pool (with SIGTERM, then SIGKILL) or the greenlet.
     """
 
     abstract = True
@@ -58,9 +65,12 @@ class ProgressTask(Task):
 
     job_title: str | Callable[..., object] | None = None
     job_tags: Sequence[str] | Callable[..., Iterable[str]] = ()
+    cancellable = True
+    cancel_grace: float | None = 30.0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        check_attributes(cls)
         wrap_hooks(cls, ProgressTask)
 
     def progress(
@@ -92,6 +102,27 @@ class ProgressTask(Task):
     ) -> AbstractContextManager[None]:
         """Run a stage of the job, with its own range of percentages: see :meth:`Job.stage`."""
         return _current.get().stage(name, weight, of)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the job is to be cancelled: see :class:`Job`."""
+        return _current.get().cancelled
+
+    def check_cancelled(self) -> None:
+        """Raise ``JobCancelled`` if the job is to be cancelled: see :meth:`Job.check_cancelled`."""
+        _current.get().check_cancelled()
+
+    def shielded(self) -> AbstractContextManager[None]:
+        """Hold a cancellation back in a block: see :meth:`Job.shielded`."""
+        return _current.get().shielded()
+
+    def on_cancel(self, callback: Callable[[], object]) -> None:
+        """Call a function when the job is cancelled: see :meth:`Job.on_cancel`."""
+        _current.get().on_cancel(callback)
+
+    def run_async(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine that is cancelled with the job: see :meth:`Job.run_async`."""
+        return _current.get().run_async(coroutine)
 
     def set_title(self, title: object) -> None:
         """Give the job another title: see :meth:`Job.set_title`."""
@@ -169,6 +200,7 @@ class ProgressTask(Task):
         # Celery creates its requests from this class. jobcast's base class of it sees the outcomes
         # that a pool's child process cannot report.
         self.Request = request_class_of(self)
+        import_module("jobcast.celery.cancel_requests").begin(consumer)
         return super().start_strategy(app, consumer, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -177,11 +209,12 @@ class ProgressTask(Task):
         if request is None or request.called_directly or is_inside_call(request):
             return following(*args, **kwargs)
         try:
-            if following.__func__ is not Task.__call__:
-                return following(*args, **kwargs)
-            # Celery's workers call a task without its own __call__ in the same way.
-            enter_call(request)
-            return self.run(*args, **kwargs)
+            with cancellable(self):
+                if following.__func__ is not Task.__call__:
+                    return following(*args, **kwargs)
+                # Celery's workers call a task without its own __call__ in the same way.
+                enter_call(request)
+                return self.run(*args, **kwargs)
         finally:
             # Stop before Celery stores the final state.
             stop_mirroring(request.id)
@@ -250,6 +283,7 @@ class ProgressTask(Task):
     ) -> Any:  # fmt: skip
         job = current_job()
         if isinstance(job, Job):
+            job.check_cancelled()
             # The retry is published when its message is sent, which is before on_retry is called.
             self._keep_cause(job, exc or raised_in(job))
         return super().retry(args, kwargs, exc, *rest, **options)
@@ -292,6 +326,11 @@ class ProgressTask(Task):
             job.on_progress = mirror_progress(runtime.settings, task_id, task, task.request)
         take_aborted(job.job_id)
         job.started()
+        if runtime is not None and runtime.publisher.learns_of_cancellations:
+            # The answer says whether the job was cancelled before this run.
+            job.is_start_confirmed = job.settle()
+        else:
+            job.is_start_confirmed = True
 
     def _job(self, task_id: str, task: Any, *, waits: bool = False) -> Job | None:
         """Return the job of a run. In a pool's child process it is the current job.

@@ -17,7 +17,7 @@ WAITING_STATES: Final = ("pending", "queued")
 #: The filters, each with the states that it shows; None for all.
 SHOWN: Final[Mapping[str, tuple[str, ...] | None]] = {
     "all": None, "running": (RUNNING,), "waiting": WAITING_STATES, "failed": ("error",),
-    "complete": ("complete",),
+    "complete": ("complete",), "cancelled": ("cancelled",),
 }  # fmt: skip
 
 
@@ -143,8 +143,8 @@ class JobList:
 def _filter_of(job: JobSummary) -> str:
     if job.status in WAITING_STATES:
         return "waiting"
-    if job.status == "complete":
-        return "complete"
+    if job.status in ("complete", "cancelled"):
+        return job.status
     return "failed" if job.has_ended else "running"
 
 

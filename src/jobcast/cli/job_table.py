@@ -88,7 +88,7 @@ def name_of(job: JobSummary) -> str:
 
 def message_of(job: JobSummary) -> str:
     """Return the latest message of a job, after the reason of a failure."""
-    reason = job.reason if job.reason and job.reason != "failure" else ""
+    reason = job.reason if job.reason and job.reason not in ("failure", job.status) else ""
     attempt = f"attempt {job.attempt}" if job.status == "retrying" and job.attempt else ""
     return ": ".join(part for part in (reason, attempt, job.message or "") if part)
 

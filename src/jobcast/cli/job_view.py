@@ -36,6 +36,7 @@ class JobView(Struct, kw_only=True):
     rate: float | None = None  # items a second
     eta: float | None = None  # seconds left
     error: str | None = None
+    cancellable: bool = True
     began: datetime | None = None
     ended: datetime | None = None
 
@@ -49,6 +50,11 @@ class JobView(Struct, kw_only=True):
     def has_ended(self) -> bool:
         """Whether the job has ended."""
         return self.state in TERMINAL_STATES
+
+    @property
+    def can_be_cancelled(self) -> bool:
+        """Whether a request can cancel the job now."""
+        return self.cancellable and self.state != "cancelling" and not self.has_ended
 
     @property
     def replaying(self) -> bool:
@@ -73,7 +79,7 @@ class JobView(Struct, kw_only=True):
                 replay and do not change it.
             info: the job's description according to the client.
         """
-        self.title = info.title
+        self.title, self.cancellable = info.title, info.cancellable
         if state in TERMINAL_STATES and event.kind != TERMINAL:
             self.state = state
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
 import signal
 import sys
@@ -27,7 +28,7 @@ from jobcast.cli.feed_options import (
 from jobcast.cli.plaintext import escape_unencodable_output
 from jobcast.cli.terminal import clean, clean_lines
 from jobcast.errors import ClientError, JobcastError
-from jobcast.events import check_job_id
+from jobcast.events import CANCEL_MESSAGE_MAX_LENGTH, check_job_id
 from jobcast.masking import mask
 from jobcast.settings import DEFAULT_CONSOLE, Settings, path_prefix
 from jobcast.transports import is_in_memory
@@ -232,7 +233,10 @@ def watch(
 ) -> None:
     """Show jobs live: progress bars, rates, logs and outcomes.
 
-    The exit code is 0 if all jobs completed, 1 if a job failed, 2 if watching failed.
+    In a terminal, the key c cancels the job, after a question.
+
+    The exit code is 0 if all jobs completed, 1 if a job failed or was cancelled, 2 if watching
+    failed.
     """
     for job_id in job_ids:
         check_job_id(job_id)
@@ -240,8 +244,78 @@ def watch(
 
     _check_server(url, namespace)
     if token is None:
-        token = _mint(Settings.load(), sub="watch", jobs=job_ids, ttl=WATCH_TOKEN_TTL)
+        token = _mint(
+            Settings.load(), sub=_operator(), jobs=job_ids, can=("cancel",), ttl=WATCH_TOKEN_TTL
+        )
     sys.exit(asyncio.run(watching.watch(url, token, job_ids, as_json=as_json, namespace=namespace)))
+
+
+@main.command()
+@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--message", default="", help="Why: a text that the job and its followers receive.")
+@click.option("--yes", "-y", "is_confirmed", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--wait", is_flag=True, help="Follow jobs that are running until they have ended.")
+@click.option("--url", default=DEFAULT_SERVER, show_default=True, help="The server's URL.")
+@click.option(
+    "--token",
+    envvar="JOBCAST_TOKEN",
+    help="The token to connect with  [JOBCAST_TOKEN]. The default is a new token for these jobs,"
+    " signed with JOBCAST_JWT_SECRET or JOBCAST_JWT_SECRETS.",
+)
+@click.option(
+    "--namespace",
+    default="/",
+    show_default=True,
+    help="The Socket.IO namespace that the server attaches jobcast to.",
+)
+@reports
+def cancel(
+    job_ids: tuple[str, ...],
+    message: str,
+    is_confirmed: bool,
+    wait: bool,
+    url: str,
+    token: str | None,
+    namespace: str,
+) -> None:
+    """Cancel jobs, whether they are running or not.
+
+    A job that is not running ends at once. A running job is asked to end, and its worker may
+    terminate it: the answer says so.
+
+    The exit code is 0 if every request was accepted, also for jobs that had ended before, 1 if a
+    request was refused, 2 if the server could not be reached.
+    """
+    for job_id in job_ids:
+        check_job_id(job_id)
+    from jobcast.cli import cancel as cancelling
+
+    _check_server(url, namespace)
+    if len(message) > CANCEL_MESSAGE_MAX_LENGTH:
+        raise click.BadParameter(
+            f"the limit is {CANCEL_MESSAGE_MAX_LENGTH} characters", param_hint="--message"
+        )
+    if token is None:
+        token = _mint(
+            Settings.load(), sub=_operator(), jobs=job_ids, can=("cancel",), ttl=TOKEN_TTL
+        )
+    if not is_confirmed and not cancelling.confirm(job_ids):
+        sys.exit(130)
+    sys.exit(
+        asyncio.run(
+            cancelling.cancel_jobs(
+                url, token, job_ids, message=message, wait=wait, namespace=namespace
+            )
+        )
+    )
+
+
+def _operator() -> str:
+    """Return the subject of the tokens of commands, which others see as the one who cancels."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # the user id has no name
+        return f"uid {os.getuid()}"
 
 
 @main.command()
@@ -271,7 +345,7 @@ def top(url: str, token: str | None, namespace: str, feed: str | None, **wanted:
     """Show jobs live in a terminal, and follow one with Enter.
 
     Keys: arrows select, s sorts, r reverses, f filters by state, / searches, Enter follows the
-    selected job, Escape or q goes back, q quits.
+    selected job, c cancels it, Escape or q goes back, q quits.
     """
     from jobcast.cli import top as display
 
@@ -279,7 +353,12 @@ def top(url: str, token: str | None, namespace: str, feed: str | None, **wanted:
     options = _wanted(feed_name(feed, has_token=token is not None), **wanted)
     if token is None:
         token = _mint(
-            Settings.load(), sub="top", feeds=(options.name,), jobs=("*",), ttl=WATCH_TOKEN_TTL
+            Settings.load(),
+            sub=_operator(),
+            feeds=(options.name,),
+            jobs=("*",),
+            can=("cancel",),
+            ttl=WATCH_TOKEN_TTL,
         )
     asyncio.run(display.top(url, token, options, namespace=namespace))
 
@@ -343,7 +422,7 @@ def _mint(settings: Settings, **options: Any) -> str:
     if not (settings.secrets or settings.private_key):
         raise click.UsageError(
             "to sign a token, set JOBCAST_JWT_SECRET or JOBCAST_JWT_SECRETS as for the server, or"
-            " JOBCAST_JWT_PRIVATE_KEY; `watch`, `ls` and `top` also take a token, from"
+            " JOBCAST_JWT_PRIVATE_KEY; `watch`, `cancel`, `ls` and `top` also take a token, from"
             " JOBCAST_TOKEN or --token"
         )
     return issue(settings, **options)

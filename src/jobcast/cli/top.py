@@ -13,9 +13,10 @@ from rich.text import Text
 
 from jobcast.aio import first_of
 from jobcast.cli.appearance import Terminal
+from jobcast.cli.cancel_prompt import CancelPrompt, read_keys
 from jobcast.cli.feed_options import FeedOptions
 from jobcast.cli.job_list import JobList
-from jobcast.cli.job_table import LIVE_COLUMNS, job_table
+from jobcast.cli.job_table import LIVE_COLUMNS, job_table, name_of
 from jobcast.cli.job_view import JobView
 from jobcast.cli.keyboard import Keyboard
 from jobcast.cli.terminal import clean
@@ -26,7 +27,7 @@ from jobcast.errors import JobcastError, JoinRefused
 REFRESH_INTERVAL: Final = 0.25  # seconds
 FRAME_LINES: Final = 4  # lines of the screen that are not jobs: title, header, status, keys
 BACK_KEYS: Final = frozenset({"escape", "q"})
-BACK_HINT: Final = "Esc back to the list"
+JOB_KEYS: Final = "c cancel  Esc back to the list"
 
 
 class NoTerminal(JobcastError):
@@ -94,6 +95,7 @@ class Top:
         self._list = JobList()
         self._is_typing = False  # a search text
         self._notice = ""
+        self._prompt = CancelPrompt(client)
         self._opened: str | None = None  # the job to follow next
 
     async def run(self) -> None:
@@ -102,7 +104,10 @@ class Top:
         Raises:
             ClientError: the connection or the right to the feed has ended.
         """
-        await first_of(self._run_screens(), self._follow_feed())
+        try:
+            await first_of(self._run_screens(), self._follow_feed())
+        finally:
+            await self._prompt.close()
 
     async def _run_screens(self) -> None:
         while True:
@@ -136,7 +141,9 @@ class Top:
         while True:
             key = await self._keyboard.key()
             self._notice = ""
-            if self._is_typing:
+            if self._prompt.question:
+                self._prompt.answer(key)
+            elif self._is_typing:
                 self._type(key)
             elif key == "q":
                 return
@@ -177,8 +184,21 @@ class Top:
             self._list.next_filter()
         elif key == "/":
             self._is_typing = True
+        elif key == "c":
+            self._ask_to_cancel()
         elif key == "escape":
             self._list.show_all()
+
+    def _ask_to_cancel(self) -> None:
+        job = self._list.selected
+        if job is None:
+            return
+        if job.has_ended:
+            self._notice = f"{name_of(job)} has already ended"
+        elif job.cancellable is False:
+            self._notice = f"{name_of(job)} cannot be cancelled"
+        else:
+            self._prompt.ask({job.job_id: name_of(job)})
 
     @property
     def _height(self) -> int:
@@ -206,8 +226,16 @@ class Top:
             f"  {loaded:,} of {total:,} jobs" if total > loaded else f"  {_jobs(loaded)}",
             no_wrap=True, overflow="ellipsis",
         )  # fmt: skip
-        styles = {"running": "cyan", "waiting": "dim", "failed": "red", "complete": "green"}
+        styles = {
+            "running": "cyan",
+            "waiting": "dim",
+            "failed": "red",
+            "complete": "green",
+            "cancelled": "dim",
+        }
         for name, count in counts.items():
+            if name == "cancelled" and not count:
+                continue
             title.append(f"  {count:,} {name}", style=styles[name] if count else "dim")
         return title
 
@@ -216,10 +244,14 @@ class Top:
         selected = self._list.selected
         if self._connection.state in ("connecting", "reconnecting"):
             text, style = f"{self._connection.state} …", "yellow"
+        elif self._prompt.question:
+            text, style = self._prompt.question, "bold yellow"
         elif self._notice:
             text, style = self._notice, "red"
         elif self._is_typing:
             text, style = f"search: {self._list.search}▏", "bold"
+        elif self._prompt.notice:
+            text, style = self._prompt.notice, "yellow"
         elif selected is None:
             text, style = "no job matches" if self._list.jobs else "no jobs", "dim"
         else:
@@ -234,8 +266,8 @@ class Top:
             order = f"{self._list.order.name}{' ↑' if self._list.is_reversed else ''}"
             search = f"/ {self._list.search}" if self._list.search else "/ search"
             hint = (
-                f"Enter follow  q quit  s sort: {order}  f show: {self._list.shown}  {search}"
-                "  r reverse  ↑↓ select"
+                f"Enter follow  c cancel  q quit  s sort: {order}  f show: {self._list.shown}"
+                f"  {search}  r reverse  ↑↓ select"
             )
         return Text(clean(hint), style="dim", no_wrap=True, overflow="ellipsis")
 
@@ -244,12 +276,18 @@ class Top:
     async def _show_job(self, job_id: str) -> None:
         """Follow a job as `jobcast watch` does, until the user goes back."""
         display = Display(
-            jobs := [JobView(job_id=job_id)], self._console, hint=f"{job_id}  {BACK_HINT}"
+            jobs := [JobView(job_id=job_id)],
+            self._console,
+            hint=f"{job_id}  {JOB_KEYS}",
+            prompt=self._prompt,
         )
         self._connection.display = display
         try:
             with self._console.screen(), display.opened():
-                await first_of(self._follow(jobs, display), self._wait_back())
+                await first_of(
+                    self._follow(jobs, display),
+                    read_keys(self._keyboard, self._prompt, jobs, BACK_KEYS),
+                )
         finally:
             self._connection.display = None
 
@@ -264,10 +302,6 @@ class Top:
             self._notice = f"cannot follow {jobs[0].job_id}: {group.exceptions[0]}"
         else:
             await asyncio.Event().wait()  # the job has ended; its display stays
-
-    async def _wait_back(self) -> None:
-        while await self._keyboard.key() not in BACK_KEYS:
-            pass
 
 
 def _jobs(count: int) -> str:

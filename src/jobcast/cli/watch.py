@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -19,6 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from jobcast.aio import first_of
 from jobcast.cli.appearance import (
     UNKNOWN_STYLE,
     UNKNOWN_SYMBOL,
@@ -27,7 +29,9 @@ from jobcast.cli.appearance import (
     style_of,
     symbol_of,
 )
+from jobcast.cli.cancel_prompt import CancelPrompt, read_keys
 from jobcast.cli.job_view import JobView
+from jobcast.cli.keyboard import Keyboard
 from jobcast.cli.terminal import clean, clean_struct
 from jobcast.client import ConnectionState, JobClient, Token
 from jobcast.events import (
@@ -81,7 +85,7 @@ async def watch(
         namespace: the Socket.IO namespace that the server attaches jobcast to.
 
     Returns:
-        0 if all jobs completed, 1 if a job failed.
+        0 if all jobs completed, 1 if a job failed or was cancelled.
 
     Raises:
         ClientError: the server cannot be reached, or refuses a request; possibly in a group.
@@ -94,8 +98,11 @@ async def watch(
     screen = _screen(jobs, console, as_json)
     with screen.opened():
         async with JobClient(url, token, on_state=screen.connection, namespace=namespace) as client:
-            await follow_jobs(client, jobs, screen)
-    return int(any(job.state == "error" for job in jobs))
+            if isinstance(screen, Display) and _has_keyboard():
+                await _follow_with_keys(client, jobs, screen)
+            else:
+                await follow_jobs(client, jobs, screen)
+    return int(any(job.state != "complete" for job in jobs))
 
 
 def protect_terminal() -> None:
@@ -127,6 +134,18 @@ async def follow_jobs(client: JobClient, jobs: Sequence[JobView], screen: Screen
     async with asyncio.TaskGroup() as group:
         for job in jobs:
             group.create_task(follow(job))
+
+
+async def _follow_with_keys(client: JobClient, jobs: list[JobView], display: Display) -> None:
+    prompt = display.prompt = CancelPrompt(client)
+    display.hint = "c cancel  Ctrl-C stop watching"
+    try:
+        with Keyboard(sys.stdin.fileno()) as keyboard:
+            await first_of(
+                follow_jobs(client, jobs, display), read_keys(keyboard, prompt, jobs, quit_keys=())
+            )
+    finally:
+        await prompt.close()
 
 
 async def _note_silence(client: JobClient, job: JobView, screen: Screen) -> None:
@@ -200,11 +219,19 @@ class Display(Lines):
         jobs: the jobs, in display order.
         console: the terminal.
         hint: a line below the bars.
+        prompt: a question, or a notice, that takes the place of the hint.
     """
 
-    def __init__(self, jobs: list[JobView], console: Console, hint: str = "") -> None:
+    def __init__(
+        self,
+        jobs: list[JobView],
+        console: Console,
+        hint: str = "",
+        prompt: CancelPrompt | None = None,
+    ) -> None:
         super().__init__(jobs, console)
-        self._hint = hint
+        self.hint = hint
+        self.prompt = prompt
         self._state: ConnectionState = "connecting"
         self._live = Live(
             get_renderable=self._draw, console=console, refresh_per_second=FRAMES_A_SECOND
@@ -233,9 +260,22 @@ class Display(Lines):
         rows: list[RenderableType] = [Text(), table]
         if self._state in ("connecting", "reconnecting"):
             rows.append(Text(f"{self._state} …", style="yellow"))
-        if self._hint:
-            rows.append(Text(self._hint, style="dim"))
+        rows.extend(self._last_line())
+
         return Group(*rows)
+
+    def _last_line(self) -> list[Text]:
+        """Return the line below the bars: a question, a notice or the keys."""
+        if self.prompt is not None and (text := self.prompt.question or self.prompt.notice):
+            style = "bold yellow" if self.prompt.question else "yellow"
+            return [Text(clean(text), style=style)]
+        return [Text(self.hint, style="dim")] if self.hint else []
+
+
+def _has_keyboard() -> bool:
+    """Return whether this process may read keys: a process in the background would be stopped."""
+    stream = sys.stdin.fileno()
+    return os.isatty(stream) and os.tcgetpgrp(stream) == os.getpgrp()
 
 
 def _row(job: JobView, now: datetime, bar_width: int) -> list[RenderableType]:
@@ -295,6 +335,8 @@ def describe(job: JobView, event: JobEvent | JobGap, name_width: int = 0) -> str
             result = clean(msgspec.json.encode(event.result).decode())
             shown = result if len(result) <= RESULT_LENGTH else result[: RESULT_LENGTH - 1] + "…"
             text = f"[green]✔ complete[/] {escape(shown)}"
+        case JobError(state="cancelled"):
+            text = f"[dim]⏹ {escape(event.reason)}{_by(event)}[/] {escape(event.message)}"
         case JobError():
             reason = "" if event.reason == "failure" else f" ({escape(event.reason)})"
             text = f"[red]✖ {escape(event.error)}{reason}[/] {escape(event.message)}"
@@ -303,6 +345,9 @@ def describe(job: JobView, event: JobEvent | JobGap, name_width: int = 0) -> str
             text = f"[yellow]↻ attempt {event.attempt} is due[/]: {cause}"
         case JobStatus(status="stalled"):
             text = "[yellow]⏸ stalled: the worker does not renew its lease[/]"
+        case JobStatus(status="cancelling"):
+            cause = f": {escape(event.message)}" if isinstance(event.message, str) else ""
+            text = f"[yellow]⏹ cancelling{_by(event)}[/]{cause}"
         case JobStatus() if event.status not in RUN_STATUSES:
             cause = _cause(event)
             text = f"{UNKNOWN_SYMBOL} {escape(event.status)}{f': {cause}' if cause else ''}"
@@ -317,6 +362,10 @@ def describe(job: JobView, event: JobEvent | JobGap, name_width: int = 0) -> str
     if isinstance(event, JobEvent):
         at = event.timestamp.astimezone().strftime("%H:%M:%S")
     return f"[dim]{at}[/] [bold]{escape(job.name):<{name_width}}[/] {text}"
+
+
+def _by(event: JobStatus | JobError) -> str:
+    return f", by {escape(event.by)}" if isinstance(event.by, str) else ""
 
 
 def _cause(status: JobStatus) -> str:

@@ -145,6 +145,23 @@ class Connection:
             self._lost.set()
         return None
 
+    async def ask(self, name: str, payload: dict[str, Any]) -> Any:
+        """Send a request and return its acknowledgement; None if the connection ends before.
+
+        Unlike :meth:`request`, any task may call it.
+        """
+        answers: list[Any] = []
+
+        async def ask() -> None:
+            answers.append(await self.request(name, payload))
+
+        asking = self.spawn(ask())
+        try:
+            await asyncio.wait({asking})
+        finally:
+            asking.cancel()
+        return answers[0] if answers else None
+
     async def _keep_connected(self) -> None:
         while True:
             await self._lost.wait()

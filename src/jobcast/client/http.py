@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -103,15 +103,22 @@ class HttpConnection:
 
     @contextmanager
     def open(
-        self, path: str, media_type: str, headers: Mapping[str, str], *, silence: float
+        self,
+        path: str,
+        media_type: str,
+        headers: Mapping[str, str],
+        *,
+        silence: float,
+        body: Mapping[str, Any] | None = None,
     ) -> Iterator[httpx.Response]:
-        """Send a GET request and return the response, whose body has not been read.
+        """Send a request and return the response, whose body has not been read.
 
         Args:
             path: the path, which begins with a slash, and the query.
             media_type: the type of the answer.
             headers: further headers.
             silence: the maximum number of seconds without a byte of the answer.
+            body: the JSON object of a POST request; None for a GET request.
 
         Raises:
             Unavailable: the server cannot be reached, or cannot answer now; also within the
@@ -121,7 +128,7 @@ class HttpConnection:
         """
         headers = {**headers, "Accept": media_type}
         try:
-            response = self._send(path, headers, silence)
+            response = self._send(path, headers, silence, body)
             try:
                 self._check(response, media_type)
                 self.has_answered = True
@@ -135,20 +142,31 @@ class HttpConnection:
         """Call the token function for the next request."""
         self._known_token = ""
 
-    def _send(self, path: str, headers: Mapping[str, str], silence: float) -> httpx.Response:
+    def _send(
+        self,
+        path: str,
+        headers: Mapping[str, str],
+        silence: float,
+        body: Mapping[str, Any] | None,
+    ) -> httpx.Response:
         known = self._known_token
-        response = self._send_with(known or self._new_token(), path, headers, silence)
+        response = self._send_with(known or self._new_token(), path, headers, silence, body)
         refused = response.status_code == HTTPStatus.UNAUTHORIZED
         if refused and known and callable(self._token):
             response.close()
-            return self._send_with(self._new_token(), path, headers, silence)
+            return self._send_with(self._new_token(), path, headers, silence, body)
         return response
 
     def _send_with(
-        self, token: str, path: str, headers: Mapping[str, str], silence: float
+        self,
+        token: str,
+        path: str,
+        headers: Mapping[str, str],
+        silence: float,
+        body: Mapping[str, Any] | None,
     ) -> httpx.Response:
         request = self._http.build_request(
-            "GET", self._root + path,
+            HTTPMethod.GET if body is None else HTTPMethod.POST, self._root + path, json=body,
             headers={**headers, "Authorization": f"Bearer {token}"},
             timeout=httpx.Timeout(ANSWER_TIMEOUT, read=silence),
         )  # fmt: skip

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from datetime import datetime
@@ -14,12 +15,20 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
+from jobcast.client.cancel_job import (
+    CANCEL_TIMEOUT,
+    CancelResult,
+    cancel_request,
+    cancel_result,
+    no_answer,
+)
 from jobcast.client.connection import Connection, ConnectionState, Token
 from jobcast.client.feed import Feed, Feeds, open_feeds
 from jobcast.client.feed_request import feed_request
 from jobcast.client.followed import FollowedJob
 from jobcast.client.memberships import MembershipKind, Memberships
-from jobcast.errors import ClientError, JobFailed, JoinRefused
+from jobcast.client.retry import RETRYABLE_CODES, client_backoff, pause_before_retry
+from jobcast.errors import CancelRefused, ClientError, JobFailed, JoinRefused
 from jobcast.events import (
     JOB_EVENTS,
     NO_INFO,
@@ -31,11 +40,15 @@ from jobcast.events import (
     JobInfo,
     Joined,
     Left,
+    Refusal,
     check_job_id,
     parse_event,
     parse_request,
 )
 from jobcast.feeds import DEFAULT_FEED_LIMIT, FEED_EVENTS, MINE, JobSummary
+
+#: Codes of refusals after which the client repeats a request to cancel a job.
+REPEATED_CODES: Final = RETRYABLE_CODES | {"not_authenticated"}
 
 JOBS: Final = MembershipKind(join="join_job", leave="leave_job", key="job_id", error=JoinRefused)
 
@@ -146,7 +159,8 @@ class JobClient:
         """Wait for the end of a job and return its result.
 
         Raises:
-            JobFailed: the job ended with an error.
+            JobFailed: the job ended with an error, or was cancelled: ``reason`` is ``cancelled``
+                or ``revoked`` then.
             JoinRefused, ConnectionRefused: as for :meth:`follow`.
         """
         async with aclosing(self.follow(job_id)) as events:
@@ -156,6 +170,54 @@ class JobClient:
                 if isinstance(event, JobError):
                     raise JobFailed(job_id, event.error, event.message, event.reason)
         raise AssertionError("a job ends with a terminal event")
+
+    async def cancel(self, job_id: str, *, message: str = "") -> CancelResult:
+        """Cancel a job, which the client need not follow.
+
+        A request that a lost connection or a temporary refusal interrupts is repeated for 20
+        seconds.
+
+        Args:
+            job_id: the job.
+            message: why: a text for people, which the job and its followers receive. It has at most
+                1,000 characters.
+
+        Raises:
+            CancelRefused: the server refused the request (``job_not_found``, ``not_cancellable``),
+                or did not answer in time (``unavailable``).
+            ConnectionRefused: as for :meth:`follow`.
+            InvalidJobId: the job id is not valid.
+            ValueError: the message is too long.
+
+        >>> (await client.cancel(job_id, message="wrong file")).outcome
+        'requested'
+        """
+        request = cancel_request(job_id, message)
+        refusals: list[Refusal] = []
+        try:
+            async with asyncio.timeout(CANCEL_TIMEOUT):
+                return await self._cancel(request, refusals)
+        except TimeoutError:
+            self._connection.check_open()
+            raise no_answer(job_id, refusals[-1] if refusals else None) from None
+
+    async def _cancel(self, request: dict[str, Any], refusals: list[Refusal]) -> CancelResult:
+        """Send a request until the server accepts it, and collect temporary refusals."""
+        backoff = client_backoff()
+        while True:
+            self._connection.check_open()
+            answer = await self._connection.ask("cancel_job", request)
+            if answer is None:  # the connection is lost
+                pause = backoff.delay()
+            elif not isinstance(answer, Refusal):
+                return cancel_result(answer)
+            elif answer.code in REPEATED_CODES:
+                refusals.append(answer)
+                pause = pause_before_retry(answer, backoff.ceiling)
+            else:
+                raise CancelRefused(request["job_id"], answer.code, answer.message)
+            await asyncio.sleep(pause)
+            backoff.failed()
 
     def status(self, job_id: str) -> str | None:
         """Return the state of a job; None if it is not followed here or its join is pending.

@@ -26,12 +26,16 @@ class JobState(Struct, frozen=True, kw_only=True):
         worker: the worker that runs the job.
         parent: the id of the job that sent this one.
         owner: the subject that owns the job.
+        cancellable: whether a request can cancel the job.
+        terminates: whether a cancelled run is terminated if it does not end by itself.
         attempt: the attempt, from 1.
         run: the number of the run of the job id, from 1.
         progress: ``percentage`` and the other fields of the latest progress.
         retry: ``retry_at``, ``error`` and ``message`` while the job is ``retrying``.
         result: the result of a job that is ``complete``.
-        error: ``error``, ``message`` and ``reason`` of a job that has failed.
+        error: ``error``, ``message`` and ``reason`` of a job that has failed or was cancelled;
+            ``by``, the subject who cancelled it.
+        cancellation: ``by`` and ``message`` of the request, while the job is ``cancelling``.
         queued_at: when the latest run was queued.
         started_at: when the latest attempt started.
         ended_at: when the job ended.
@@ -51,12 +55,15 @@ class JobState(Struct, frozen=True, kw_only=True):
     worker: str | None = None
     parent: str | None = None
     owner: str | None = None
+    cancellable: bool = True
+    terminates: bool = False
     attempt: int | None = None
     run: int | None = None
     progress: Mapping[str, Any] | None = None
     retry: Mapping[str, Any] | None = None
     result: Any = None
     error: Mapping[str, Any] | None = None
+    cancellation: Mapping[str, Any] | None = None
     queued_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -67,7 +74,7 @@ class JobState(Struct, frozen=True, kw_only=True):
 
     @property
     def has_ended(self) -> bool:
-        """Whether the job has completed or failed."""
+        """Whether the job has completed, failed or been cancelled."""
         # A newer server may have further terminal states.
         return self.status in TERMINAL_STATES or self.ended_at is not None
 
@@ -75,7 +82,7 @@ class JobState(Struct, frozen=True, kw_only=True):
         """Return the result of a job that has ended.
 
         Raises:
-            JobFailed: the job ended with an error.
+            JobFailed: the job ended with an error, or was cancelled.
         """
         if self.error is None:
             return self.result

@@ -19,6 +19,13 @@ import httpx
 import msgspec
 
 from jobcast.client.attempts import Attempts
+from jobcast.client.cancel_job import (
+    CANCEL_TIMEOUT,
+    CancelResult,
+    cancel_request,
+    cancel_result,
+    no_answer,
+)
 from jobcast.client.event_lines import read_messages
 from jobcast.client.feed_request import feed_request
 from jobcast.client.http import (
@@ -34,8 +41,15 @@ from jobcast.client.http import (
 from jobcast.client.job_state import JobState
 from jobcast.client.stream_position import StreamPosition
 from jobcast.client.sync_feed import Feed, read_jobs
-from jobcast.errors import ConnectionRefused, JobNotEnded, JoinRefused
-from jobcast.events import JobEvent, JobGap, TokenExpiring, check_job_id, job_path
+from jobcast.errors import CancelRefused, ConnectionRefused, JobNotEnded, JoinRefused
+from jobcast.events import (
+    CancelAccepted,
+    JobEvent,
+    JobGap,
+    TokenExpiring,
+    check_job_id,
+    job_path,
+)
 from jobcast.feeds import DEFAULT_FEED_LIMIT, MINE, JobSummary
 
 WAIT: Final = 50.0  # seconds that one request waits for the end of a job; proxies often cut at 60
@@ -43,7 +57,7 @@ GRACE: Final = 10.0  # seconds that the answer may take after that
 
 Events = Generator[JobEvent | JobGap, None, None]
 
-__all__ = ["Feed", "JobClient", "JobState"]
+__all__ = ["CancelResult", "Feed", "JobClient", "JobState"]
 
 
 class JobClient:
@@ -116,7 +130,8 @@ class JobClient:
                 call by up to 20 seconds.
 
         Raises:
-            JobFailed: the job ended with an error.
+            JobFailed: the job ended with an error, or was cancelled: ``reason`` is ``cancelled``
+                or ``revoked`` then.
             JobNotEnded: the job did not end in time. It is also a ``TimeoutError``.
             InvalidJobId, JoinRefused, ConnectionRefused: as for :meth:`state`.
         """
@@ -162,6 +177,54 @@ class JobClient:
         """
         position = StreamPosition(check_job_id(job_id), after)
         return self._follow(position, Attempts(self._connection, None))
+
+    def cancel(self, job_id: str, *, message: str = "") -> CancelResult:
+        """Cancel a job.
+
+        Once the server has answered, the request is repeated for 20 seconds after failures that may
+        be temporary.
+
+        Args:
+            job_id: the job.
+            message: why: a text for people, which the job and its followers receive. It has at most
+                1,000 characters.
+
+        Raises:
+            CancelRefused: the server refused the request (``job_not_found``, ``not_cancellable``),
+                or did not answer in time (``unavailable``).
+            ConnectionRefused: the server refused the token, or could not be reached at first.
+            InvalidJobId: the job id is not valid.
+            ValueError: the message is too long.
+
+        >>> client.cancel(job_id, message="wrong file").outcome
+        'requested'
+        """
+        request = cancel_request(job_id, message)
+        attempts = Attempts(self._connection, CANCEL_TIMEOUT)
+        while attempts.remaining:
+            try:
+                return self._cancel(request)
+            except Unavailable as exc:
+                attempts.pause(exc)
+        raise no_answer(job_id, attempts.problem) from attempts.problem
+
+    def _cancel(self, request: dict[str, Any]) -> CancelResult:
+        """Send one request.
+
+        Raises:
+            Unavailable: repeating the request may succeed.
+        """
+        job_id = request["job_id"]
+        path = f"{job_path(job_id)}/cancel"
+        body = {name: value for name, value in request.items() if name != "job_id"}
+        with (
+            refusals_as(CancelRefused, job_id),
+            self._connection.open(path, JSON, {}, silence=ANSWER_TIMEOUT, body=body) as response,
+        ):
+            try:
+                return cancel_result(msgspec.json.decode(response.read(), type=CancelAccepted))
+            except msgspec.MsgspecError:
+                raise self._connection.foreign_answer(response) from None
 
     def feed(
         self,

@@ -15,6 +15,7 @@ def job_element(
     nonce: str = "",
     label: str = "",
     log: bool = False,
+    cancellable: bool = False,
 ) -> str:
     """Return a live bar for a job, with the script that draws it; an empty text without a job.
 
@@ -27,6 +28,7 @@ def job_element(
         nonce: the nonce of the page's content security policy, if it has one.
         label: the name of the bar for screen readers.
         log: whether to show the log lines.
+        cancellable: whether to show a button that cancels the job.
 
     >>> job_element("42", token_url="/jobcast/token")
     """
@@ -41,10 +43,12 @@ def job_element(
         "csrf-header": csrf_header,
         "label": label,
     }
-    flag = " log" if log else ""
+    flags = "".join(
+        f" {name}" for name, is_set in (("log", log), ("cancellable", cancellable)) if is_set
+    )
     return (
         f"<script{_attributes(script)}></script>\n"
-        f"<jobcast-job{_attributes(job)}{flag}></jobcast-job>"
+        f"<jobcast-job{_attributes(job)}{flags}></jobcast-job>"
     )
 
 

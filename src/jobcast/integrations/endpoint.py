@@ -25,6 +25,7 @@ JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 PROXY_TOKEN_TTL: Final = 90  # seconds
 PROXY_TIMEOUT: Final = 20  # seconds
+MAX_BODY: Final = 16384  # bytes of a request to cancel a job
 
 Subject = str | int | UUID
 
@@ -114,19 +115,40 @@ class Endpoint:
             return signed_out()
         if not is_job_id(job_id):
             return no_such_job()
-        token = issue_token(user, ttl=PROXY_TOKEN_TTL, settings=self.settings)
-        url = f"{self._server_url}{job_path(job_id)}{_query_of(_chosen(query, 'logs'))}"
-        request = Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310
-        try:
-            with _opener.open(request, timeout=PROXY_TIMEOUT) as response:
-                return Answer(response.status, response.read())
-        except HTTPError as exc:
-            with exc:
-                if exc.code < HTTPStatus.BAD_REQUEST:
-                    return unavailable()
-                return Answer(exc.code, exc.read(), exc.headers.get_content_type())
-        except (OSError, HTTPException):  # urllib raises the latter for an incomplete answer
-            return unavailable()
+        return self._ask(user, f"{job_path(job_id)}{_query_of(_chosen(query, 'logs'))}")
+
+    def cancel(
+        self, user: Subject | None, job_id: str, content_type: str | None, body: bytes
+    ) -> Answer:
+        """Return the server's answer to ``POST /jobs/ID/cancel`` for a user, which blocks.
+
+        The type has to be JSON: the page of another site cannot send it with the user's cookies,
+        because browsers ask first. Without a user, return 401. If the server cannot be reached,
+        return 502.
+
+        Args:
+            user: the user of the request.
+            job_id: the job.
+            content_type: the header of the request.
+            body: ``{"message": "..."}``, or ``{}``.
+        """
+        if user is None:
+            return signed_out()
+        if (content_type or "").partition(";")[0].strip().lower() != JSON:
+            return problem(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                "invalid_request",
+                f"The Content-Type has to be {JSON}.",
+            )
+        if len(body) > MAX_BODY:
+            return problem(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                "invalid_request",
+                f"The body may have {MAX_BODY} bytes.",
+            )
+        if not is_job_id(job_id):
+            return no_such_job()
+        return self._ask(user, f"{job_path(job_id)}/cancel", body or b"{}")
 
     def events(
         self, user: Subject | None, job_id: str, query: str = "", *, jti: str | None = None
@@ -147,6 +169,24 @@ class Endpoint:
             chosen.append(("token", self.issue(user, jti=jti)["token"]))
         url = f"{settings.client_url}{job_path(job_id)}/events{_query_of(chosen)}"
         return Answer(HTTPStatus.TEMPORARY_REDIRECT, location=url)
+
+    def _ask(self, user: Subject, path: str, body: bytes | None = None) -> Answer:
+        """Return the server's answer to a request for a user: a POST request with a body."""
+        token = issue_token(user, ttl=PROXY_TOKEN_TTL, settings=self.settings)
+        headers = {"Authorization": f"Bearer {token}"}
+        if body is not None:
+            headers["Content-Type"] = JSON
+        request = Request(f"{self._server_url}{path}", data=body, headers=headers)  # noqa: S310
+        try:
+            with _opener.open(request, timeout=PROXY_TIMEOUT) as response:
+                return Answer(response.status, response.read())
+        except HTTPError as exc:
+            with exc:
+                if exc.code < HTTPStatus.BAD_REQUEST:
+                    return unavailable()
+                return Answer(exc.code, exc.read(), exc.headers.get_content_type())
+        except (OSError, HTTPException):  # urllib raises the latter for an incomplete answer
+            return unavailable()
 
     @property
     def _server_url(self) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from jobcast.integrations.endpoint import Endpoint
-from jobcast.integrations.starlette import respond
+from jobcast.integrations.starlette import read_body, respond
 from jobcast.issuing import TOKEN_TTL
 from jobcast.settings import Settings
 
@@ -34,7 +35,7 @@ def router(
     internal_url: str | None = None,
     **options: Any,
 ) -> APIRouter:
-    """Return a router with ``POST token``, ``GET jobs/ID`` and ``GET jobs/ID/events``.
+    """Return a router with ``POST token``, ``GET jobs/ID``, its ``events`` and its ``cancel``.
 
     Args:
         current_user: a dependency of FastAPI that returns the id of the signed-in user, as given
@@ -63,8 +64,14 @@ def router(
         """Redirect to the event stream of a job of the user."""
         return respond(endpoint.events(user, job_id, request.url.query))
 
+    async def cancel(request: Request, job_id: str, user: Any = user_of_request) -> Response:
+        """Cancel a job of the user. The body is a JSON object with an optional `message`."""
+        content_type, body = request.headers.get("content-type"), await read_body(request)
+        return respond(await run_in_threadpool(endpoint.cancel, user, job_id, content_type, body))
+
     found.add_api_route("/token", token, methods=["POST"], response_model=Token)
     # A job id may contain slashes.
     found.add_api_route("/jobs/{job_id:path}/events", events, status_code=307)
+    found.add_api_route("/jobs/{job_id:path}/cancel", cancel, methods=["POST"])
     found.add_api_route("/jobs/{job_id:path}", snapshot)
     return found

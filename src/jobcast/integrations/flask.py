@@ -11,7 +11,7 @@ from flask import Blueprint, Response, current_app, request, url_for
 from markupsafe import Markup
 
 from jobcast.integrations.element import job_element
-from jobcast.integrations.endpoint import Answer, Endpoint, Subject
+from jobcast.integrations.endpoint import MAX_BODY, Answer, Endpoint, Subject
 from jobcast.issuing import TOKEN_TTL
 from jobcast.settings import Settings
 
@@ -28,10 +28,10 @@ def blueprint(
     url_prefix: str = "/jobcast",
     name: str = "jobcast",
 ) -> Blueprint:
-    """Return a blueprint with ``POST token``, ``GET jobs/ID`` and ``GET jobs/ID/events``.
+    """Return a blueprint with ``POST token``, ``GET jobs/ID``, its ``events`` and its ``cancel``.
 
-    It also gives templates the function ``jobcast_progress(job_id, log=False, label="")``, which
-    draws a live bar.
+    It also gives templates the function ``jobcast_progress(job_id, log=False, label="",
+    cancellable=False)``, which draws a live bar.
 
     Args:
         current_user: your session check.
@@ -59,8 +59,15 @@ def blueprint(
     def events(job_id: str) -> Response:
         return _respond(endpoint.events(current_user(), job_id, _query()))
 
+    @found.post("/jobs/<path:job_id>/cancel")
+    def cancel(job_id: str) -> Response:
+        body = request.stream.read(MAX_BODY + 1)
+        return _respond(endpoint.cancel(current_user(), job_id, request.content_type, body))
+
     @found.app_template_global()
-    def jobcast_progress(job_id: object, *, log: bool = False, label: str = "") -> Markup:
+    def jobcast_progress(
+        job_id: object, *, log: bool = False, label: str = "", cancellable: bool = False
+    ) -> Markup:
         element = job_element(
             job_id,
             base_url=endpoint.settings.client_url,
@@ -68,6 +75,7 @@ def blueprint(
             csrf_token=_csrf_token(),
             label=label,
             log=log,
+            cancellable=cancellable,
         )
         return Markup(element)  # noqa: S704  (job_element escapes all values)
 

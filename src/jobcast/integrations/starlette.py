@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from jobcast.integrations.endpoint import Answer, Endpoint, Subject
+from jobcast.integrations.endpoint import MAX_BODY, Answer, Endpoint, Subject
 from jobcast.issuing import TOKEN_TTL
 from jobcast.settings import Settings
 
@@ -34,7 +34,7 @@ def mount(
     internal_url: str | None = None,
     name: str = "jobcast",
 ) -> Mount:
-    """Return a mount with ``POST token``, ``GET jobs/ID`` and ``GET jobs/ID/events``.
+    """Return a mount with ``POST token``, ``GET jobs/ID``, its ``events`` and its ``cancel``.
 
     Args:
         path: the path of the mount.
@@ -60,10 +60,17 @@ def mount(
         user = await _user(current_user, request)
         return respond(endpoint.events(user, request.path_params["job_id"], request.url.query))
 
+    async def cancel(request: Request) -> Response:
+        user = await _user(current_user, request)
+        job_id, content_type = request.path_params["job_id"], request.headers.get("content-type")
+        body = await read_body(request)
+        return respond(await run_in_threadpool(endpoint.cancel, user, job_id, content_type, body))
+
     routes = [
         Route("/token", token, methods=["POST"], name="token"),
         # A job id may contain slashes.
         Route("/jobs/{job_id:path}/events", events, name="events"),
+        Route("/jobs/{job_id:path}/cancel", cancel, methods=["POST"], name="cancel"),
         Route("/jobs/{job_id:path}", snapshot, name="job"),
     ]
     return Mount(path, routes=routes, name=name)
@@ -74,6 +81,16 @@ def respond(answer: Answer) -> Response:
     return Response(
         answer.body, answer.status, dict(answer.headers), media_type=answer.content_type
     )
+
+
+async def read_body(request: Request) -> bytes:
+    """Return the body of a request, or a part of it that is too long for the endpoint."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            break
+    return body
 
 
 async def _user(current_user: CurrentUser, request: Request) -> Subject | None:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import time as _time
 from types import TracebackType
 from typing import Any, Final, Protocol, TypeVar
 
-from msgspec import Struct, structs
+from msgspec import UNSET, Struct, structs
 
+from jobcast.errors import JobCancelled
 from jobcast.events import LEVELS, JobComplete, JobError, JobLog, Level
+from jobcast.publishing.cancellation import CancellableRun, active_runs, find_cancelled
 from jobcast.publishing.failures import or_default_message
 from jobcast.publishing.host import find_host
 from jobcast.publishing.labels import tags_of
 from jobcast.publishing.progress import Stage, number
-from jobcast.publishing.run_reporter import PublisherSource, RunReporter
+from jobcast.publishing.run_reporter import PublisherSource
 from jobcast.publishing.sanitize import interrupts, safe_result, safe_text
 from jobcast.settings import DEFAULT_RESULT_LIMIT
 from jobcast.transports import NO_ORIGIN, Origin, Run
@@ -48,11 +51,16 @@ class LogCapture(Protocol):
     def leave(self, job: Job) -> None: ...
 
 
-class Job(RunReporter):
+class Job(CancellableRun):
     """A job that can be followed. Get one with :func:`current_job` or :func:`jobcast.open_job`.
 
     No method raises an error of the transport. No method waits for the transport, except that the
     end of a job is flushed within a bounded time.
+
+    :meth:`progress`, :meth:`log`, :meth:`track` (with each item), :meth:`stage` and the end of
+    :meth:`shielded` are cancellation points: while the job is to be cancelled, they raise
+    :class:`~jobcast.errors.JobCancelled`, in every thread. In a ``finally`` block, or an ``except``
+    block, that handles such an exception they publish and do not raise.
 
     >>> with open_job("nightly-2026-11-23", owner="alice") as job:
     ...     for row in job.track(rows):
@@ -71,7 +79,6 @@ class Job(RunReporter):
         super().__init__(source, job_id, origin=origin, waits=waits)
         self.package: str | None = None  # the top-level package of the task, or of the caller
         self.outer: Job | NoJob = NO_JOB  # the current job before this one
-        self.handled_at_start: BaseException | None = None  # exception being handled at the start
         self.capture: LogCapture | None = None
         self._result_limit = result_limit
         self._stage = Stage()
@@ -106,6 +113,8 @@ class Job(RunReporter):
         """
         if self.ended:
             return
+        if self.cancelled:
+            self._interrupt()
         stage = self._stage
         if message is None:
             message = self._message
@@ -135,6 +144,12 @@ class Job(RunReporter):
 
         >>> job.log("skipped an empty page", level="warning")
         """
+        if self.cancelled:
+            self._interrupt()
+        self.publish_log(message, level)
+
+    def publish_log(self, message: object, level: str | int | None) -> None:
+        """Publish a log line as :meth:`log` does, without being a cancellation point."""
         known = _level(level)
         if known is None:
             logger.warning(
@@ -193,8 +208,8 @@ class Job(RunReporter):
         """
         around, message = self._stage, self._message
         self._stage, self._message = around.enter(name, weight, of), None
-        self.progress(0)
         try:
+            self.progress(0)
             yield
             self.progress(100)
         finally:
@@ -235,6 +250,7 @@ class Job(RunReporter):
                     safe_text(host.failure_message(exc) if message is None else message)
                 ),
                 reason=host.reason_of(exc),
+                by=exc.by or UNSET if isinstance(exc, JobCancelled) else UNSET,
             )
         )
 
@@ -243,6 +259,7 @@ class Job(RunReporter):
         self.origin = structs.replace(self.origin, run=run)
         self.become_current()
         self.started()
+        self._in_body = True
         return self
 
     def __exit__(
@@ -251,8 +268,11 @@ class Job(RunReporter):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._in_body = False
         if exc is None:
             self.complete()
+        elif (cancelled := find_cancelled(exc)) is not None:
+            self.fail(cancelled)
         else:
             self.fail(exc, find_host().program_failure_message(exc))
         self.restore_outer()
@@ -262,6 +282,7 @@ class Job(RunReporter):
         self.outer = _current.get()
         self.handled_at_start = sys.exc_info()[1]
         _current.set(self)
+        active_runs.enter(self)
         if self.capture is not None:
             self.capture.enter(self)
 
@@ -269,6 +290,7 @@ class Job(RunReporter):
         """Restore the job that was the current one before."""
         if self.capture is not None:
             self.capture.leave(self)
+        active_runs.leave(self)
         _current.set(self.outer)
 
 
@@ -277,12 +299,22 @@ class NoJob:
 
     job_id: str | None = None
     owner: str | None = None
+    cancelled = False
 
     def progress(self, *args: Any, **kwargs: Any) -> None: ...
     def log(self, *args: Any, **kwargs: Any) -> None: ...
     def set_title(self, title: object) -> None: ...
     def complete(self, *args: Any, **kwargs: Any) -> None: ...
     def fail(self, *args: Any, **kwargs: Any) -> None: ...
+    def check_cancelled(self) -> None: ...
+    def on_cancel(self, callback: Callable[[], object]) -> None: ...
+
+    @contextmanager
+    def shielded(self) -> Iterator[None]:
+        yield
+
+    def run_async(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run(coroutine)
 
     def track(
         self, iterable: Iterable[T], total: float | None = None, message: str | None = None

@@ -147,7 +147,7 @@ class JobLogHandler(logging.Handler):
             return
         try:
             if self.capture.takes(record.name, job):
-                job.log(record.getMessage(), level=record.levelno)
+                job.publish_log(record.getMessage(), record.levelno)
         except Exception:
             self.handleError(record)
 

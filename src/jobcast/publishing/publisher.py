@@ -22,6 +22,11 @@ from jobcast.publishing.guard import Guard
 from jobcast.publishing.held import HeldJobs
 from jobcast.transports import Origin, Outgoing, TransportPublisher
 from jobcast.transports.base import Predecessor, Required
+from jobcast.transports.cancellation import (
+    CancellationListener,
+    OnCancellation,
+    SupportsCancellationNotices,
+)
 from jobcast.transports.leases import DEFAULT_LEASE, Lease
 
 LINGER: Final = 0.025  # seconds to collect further events and to replace progress before sending
@@ -56,6 +61,16 @@ class Reporter(Protocol):
 
     def drop_progress(self, slot: Any) -> None:
         """Skip a progress whose values cannot be read."""
+
+
+class Poll(Protocol):
+    """A periodic task of the publisher's thread."""
+
+    @property
+    def due_in(self) -> float | None:
+        """Seconds until the next call; None if there is none to make."""
+
+    def read(self) -> None: ...
 
 
 class Submitted(Struct, eq=False):
@@ -110,6 +125,7 @@ class Publisher:
     ) -> None:
         self._transport = transport
         self.leases = LeaseRenewer(transport, lease, sidecar)
+        self.poll: Poll | None = None
         self._shown_url = shown_url
         self._buffer = Buffer() if buffer is None else buffer
         self._lock = Guard()
@@ -240,6 +256,18 @@ class Publisher:
         """Whether the transport has leases."""
         return self.leases.is_supported
 
+    @property
+    def learns_of_cancellations(self) -> bool:
+        """Whether the transport's answers say which jobs are to be cancelled."""
+        return isinstance(self._transport, SupportsCancellationNotices)
+
+    def listen(self, on_cancellation: OnCancellation) -> CancellationListener | None:
+        """Subscribe to the control channel, if the transport has one."""
+        transport = self._transport
+        if isinstance(transport, SupportsCancellationNotices):
+            return transport.listen(on_cancellation)
+        return None
+
     def _run(self) -> None:
         while not self._closing:
             if self._work.wait(self._due_in):
@@ -247,6 +275,7 @@ class Publisher:
                 self._work.clear()
                 self._hurry.clear()
             try:
+                self._look()
                 self._drain()
                 self.leases.renew_and_release()
             except Exception:
@@ -263,10 +292,14 @@ class Publisher:
     @property
     def _due_in(self) -> float | None:
         """Seconds until the next work; None if there is none."""
-        due = self.leases.due_in
-        if self._held:
-            return HELD_DELAY if due is None else min(due, HELD_DELAY)
-        return due
+        poll = None if self.poll is None else self.poll.due_in
+        held = HELD_DELAY if self._held else None
+        dues = [due for due in (self.leases.due_in, held, poll) if due is not None]
+        return min(dues, default=None)
+
+    def _look(self) -> None:
+        if self.poll is not None and self.poll.due_in is not None:
+            self.poll.read()
 
     def _submit(self, item: Submitted | Waiter) -> None:
         """Pass an item to the buffer, without waiting for a thread that uses the buffer."""
@@ -487,11 +520,12 @@ class Publisher:
         """Wait, and renew leases meanwhile: a server that refuses events may accept leases."""
         self._hurry.clear()
         while seconds > 0:
-            due = self.leases.due_in
+            due = self._due_in
             some = seconds if due is None else min(seconds, due)
             if self._hurry.wait(some):
                 return
             seconds -= some
+            self._look()
             self.leases.renew_and_release()
 
     def _succeeded(self) -> None:

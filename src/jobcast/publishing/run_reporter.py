@@ -213,12 +213,12 @@ class RunReporter:
         publisher, timeout = self.source.publisher, self.flush_timeout
         return publisher.flush() if timeout is None else publisher.flush(timeout)
 
-    def settle(self) -> None:
+    def settle(self) -> bool:
         """Wait as :meth:`flush` does. In an event loop, send the events without waiting."""
         if _in_event_loop():
             self.source.publisher.hurry()
-        else:
-            self.flush()
+            return False
+        return self.flush()
 
     def take_progress(self, slot: Slot | None) -> JobProgress | None:
         """Return the progress in ``slot``, or None if it is not newer than the last one taken."""

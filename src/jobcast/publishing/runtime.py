@@ -19,15 +19,21 @@ from msgspec import structs
 from jobcast.errors import InvalidJobId, SettingsError
 from jobcast.events import JobInfo, check_job_id
 from jobcast.liveness.sidecar import LeaseSidecar
+from jobcast.publishing.cancellation import learn
 from jobcast.publishing.host import default_configuration
 from jobcast.publishing.identity import job_id_of, owner_of
 from jobcast.publishing.job import NO_JOB, Job, NoJob, current_job
 from jobcast.publishing.labels import tags_of, title_of
 from jobcast.publishing.log_capture import Capture
+from jobcast.publishing.notice_board import inherited_reader
 from jobcast.publishing.publisher import Publisher
 from jobcast.publishing.texts import safe_text
 from jobcast.settings import Settings
 from jobcast.transports import Origin, open_publisher
+from jobcast.transports.cancellation import (
+    CancellationListener,
+    SupportsCancellationNotices,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +51,7 @@ class Runtime:
         # A dictionary, because setdefault() is atomic when two threads start a publisher.
         self._publishers: dict[str, Publisher] = {}
         self._closed = False
+        self._listeners: dict[str, CancellationListener | None] = {}  # at most one
         # Keeps the parent's publishers alive: collecting them would close its connections.
         self._inherited: list[Publisher] = []
 
@@ -63,12 +70,22 @@ class Runtime:
         job.capture = self.capture
         return job
 
+    def listen(self) -> None:
+        """Learn of cancelled jobs through the control channel, too. Repeated calls do nothing.
+
+        The child of a pool learns of them through its main process.
+        """
+        if not self._listeners and inherited_reader() is None:
+            self._listeners[LISTENER] = None
+            self._listeners[LISTENER] = self.publisher.listen(learn)
+
     def reset_after_fork(self) -> None:
         """Reset the state in a forked process.
 
         The publisher's thread exists in the parent only, which sends its unsent events.
         """
         self._closed = False
+        self._listeners.clear()
         publisher = self._publishers.pop(PUBLISHER, None)
         if publisher is not None:
             publisher.detach()
@@ -76,6 +93,9 @@ class Runtime:
 
     def close(self) -> None:
         closed, self._closed = self._closed, True
+        listener = self._listeners.pop(LISTENER, None)
+        if listener is not None:
+            listener.close()
         publisher = self._publishers.get(PUBLISHER)
         if publisher is not None and not closed:
             publisher.close()
@@ -83,6 +103,7 @@ class Runtime:
     def _start(self) -> Publisher:
         # No lock is held here, because loading a transport runs foreign code.
         opened = _open(self.settings)
+        opened.poll = inherited_reader()
         publisher = self._publishers.setdefault(PUBLISHER, opened)
         if publisher is not opened:
             opened.close()
@@ -96,6 +117,7 @@ class Runtime:
 
 
 PUBLISHER: Final = "publisher"
+LISTENER: Final = "listener"
 
 # Results by the id() of the configuration. The configuration is kept alive, so that its id() is
 # not reused. An error is permanent, and is logged once.
@@ -206,6 +228,7 @@ def open_job(
     job = runtime.job(_known_id(job_id), origin=origin)
     job.info = info if info.parent != job.job_id else structs.replace(info, parent=None)
     job.package = _package_of_caller(inspect.currentframe())
+    runtime.listen()
     return job
 
 
@@ -268,6 +291,8 @@ def publishing_with(new_publisher: Callable[..., Publisher]) -> Iterator[None]:
 
 def _open(settings: Settings) -> Publisher:
     transport = open_publisher(settings.url, settings.retention, prefix=settings.prefix)
+    if isinstance(transport, SupportsCancellationNotices):
+        transport.on_cancelled = learn
     sidecar = None
     # The memory transport is not shared with the sidecar's process.
     if settings.lease_sidecar and not settings.url.startswith("memory:"):

@@ -79,13 +79,16 @@ def starlette_site_with_coroutine(**options: Any) -> Ask:
 
 
 def asked_by(app: Any) -> Ask:
-    async def request(method: str, path: str, user: str) -> Answer:
+    async def request(method: str, path: str, user: str, body: bytes, kind: str) -> Answer:
         transport = httpx.ASGITransport(app)
+        headers = {"x-user": user, **({"content-type": kind} if kind else {})}
         async with httpx.AsyncClient(transport=transport, base_url="http://site") as client:
-            response = await client.request(method, path, headers={"x-user": user})
+            response = await client.request(method, path, headers=headers, content=body)
         return Answer(response.status_code, response.headers, response.content)
 
-    return lambda method, path, user="": asyncio.run(request(method, path, user))
+    return lambda method, path, user="", body=b"", kind="": asyncio.run(
+        request(method, path, user, body, kind)
+    )
 
 
 def flask_site(**options: Any) -> Ask:
@@ -95,8 +98,10 @@ def flask_site(**options: Any) -> Ask:
     )
     client = app.test_client()
 
-    def ask(method: str, path: str, user: str = "") -> Answer:
-        response = client.open(path, method=method, headers={"x-user": user})
+    def ask(method: str, path: str, user: str = "", body: bytes = b"", kind: str = "") -> Answer:
+        response = client.open(
+            path, method=method, headers={"x-user": user}, data=body, content_type=kind or None
+        )
         headers = httpx.Headers(list(response.headers))
         return Answer(response.status_code, headers, response.data)
 
@@ -127,10 +132,11 @@ def test_user_gets_a_token_of_the_settings(make_site: Callable[..., Ask]) -> Non
     assert set(answer.json) == {"token", "expires_at", "url"}
 
 
-@pytest.mark.parametrize("path", ["token", "jobs/42", "jobs/42/events"])
+@pytest.mark.parametrize("path", ["token", "jobs/42", "jobs/42/events", "jobs/42/cancel"])
 def test_client_without_a_user_gets_401(make_site: Callable[..., Ask], path: str) -> None:
     ask = make_site(settings=SETTINGS)
-    answer = ask("POST" if path == "token" else "GET", f"/jobcast/{path}")
+    method = "POST" if path in ("token", "jobs/42/cancel") else "GET"
+    answer = ask(method, f"/jobcast/{path}", kind="application/json")
     assert (answer.status, answer.json["code"]) == (401, "signed_out")
     assert answer.headers["content-type"].startswith("application/problem+json")
 
@@ -173,6 +179,7 @@ class JobServer(BaseHTTPRequestHandler):
     """A server that knows one job."""
 
     requests: ClassVar[list[tuple[str, str]]] = []
+    bodies: ClassVar[list[Any]] = []
 
     def do_GET(self) -> None:
         token = self.headers["Authorization"].removeprefix("Bearer ")
@@ -187,12 +194,29 @@ class JobServer(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.bodies.append((self.path, self.headers["Content-Type"], json.loads(body)))
+        token = self.headers["Authorization"].removeprefix("Bearer ")
+        self.requests.append((self.path, jwt.decode(token, SECRET, ["HS256"])["sub"]))
+        found = self.path == "/jobs/a%2Fb/cancel"
+        answer = {"ok": True, "outcome": "requested"} if found else {"code": "not_cancellable"}
+        content = json.dumps(answer).encode()
+        self.send_response(200 if found else 409)
+        self.send_header(
+            "Content-Type", "application/json" if found else "application/problem+json"
+        )
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
     def log_message(self, *_: object) -> None: ...
 
 
 @pytest.fixture
 def job_server() -> Any:
     JobServer.requests.clear()
+    JobServer.bodies.clear()
     with HTTPServer(("127.0.0.1", 0), JobServer) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -219,6 +243,49 @@ def test_request_for_a_snapshot_cannot_wait(make_site: Callable[..., Ask], job_s
     ask = make_site(settings=SETTINGS, internal_url=job_server)
     ask("GET", "/jobcast/jobs/a/b?wait=60&logs=3", "alice")
     assert [path for path, _ in JobServer.requests] == ["/jobs/a%2Fb?logs=3"]
+
+
+def test_cancel_is_the_answer_of_the_server(make_site: Callable[..., Ask], job_server: str) -> None:
+    ask = make_site(settings=SETTINGS, internal_url=job_server)
+    kind = "application/json; charset=utf-8"
+    done = ask("POST", "/jobcast/jobs/a/b/cancel", "alice", b'{"message":"wrong file"}', kind)
+    refused = ask("POST", "/jobcast/jobs/other/cancel", "alice", b"", kind)
+    assert (done.status, done.json) == (200, {"ok": True, "outcome": "requested"})
+    assert (refused.status, refused.json["code"]) == (409, "not_cancellable")
+    assert refused.headers["content-type"].startswith("application/problem+json")
+    assert JobServer.requests == [
+        ("/jobs/a%2Fb/cancel", str(USER)),
+        ("/jobs/other/cancel", str(USER)),
+    ]
+    assert JobServer.bodies == [
+        ("/jobs/a%2Fb/cancel", "application/json", {"message": "wrong file"}),
+        ("/jobs/other/cancel", "application/json", {}),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded"])
+def test_page_of_another_site_cannot_cancel_with_the_cookies_of_the_user(
+    make_site: Callable[..., Ask], job_server: str, kind: str
+) -> None:
+    """A browser sends these types across sites without asking the site first."""
+    ask = make_site(settings=SETTINGS, internal_url=job_server)
+    answer = ask("POST", "/jobcast/jobs/a/b/cancel", "alice", b"{}", kind)
+    assert (answer.status, answer.json["code"]) == (415, "invalid_request")
+    assert JobServer.requests == []
+
+
+def test_huge_body_of_a_cancel_is_refused(make_site: Callable[..., Ask], job_server: str) -> None:
+    ask = make_site(settings=SETTINGS, internal_url=job_server)
+    body = b'{"message":"' + b"x" * 100_000 + b'"}'
+    answer = ask("POST", "/jobcast/jobs/a/b/cancel", "alice", body, "application/json")
+    assert answer.status == 413
+    assert JobServer.requests == []
+
+
+def test_cancel_cannot_be_a_get_request(make_site: Callable[..., Ask], job_server: str) -> None:
+    ask = make_site(settings=SETTINGS, internal_url=job_server)
+    ask("GET", "/jobcast/jobs/a/b/cancel", "alice")
+    assert JobServer.bodies == []
 
 
 @pytest.fixture
@@ -263,7 +330,9 @@ def test_fastapi_describes_the_endpoints() -> None:
     api = FastAPI()
     api.include_router(router(current_user=lambda: "alice", settings=SETTINGS, tags=["jobs"]))
     paths = api.openapi()["paths"]
-    assert set(paths) == {"/token", "/jobs/{job_id}", "/jobs/{job_id}/events"}
+    assert set(paths) == {
+        "/token", "/jobs/{job_id}", "/jobs/{job_id}/events", "/jobs/{job_id}/cancel",
+    }  # fmt: skip
     assert paths["/token"]["post"]["tags"] == ["jobs"]
 
 

@@ -2,6 +2,7 @@ import type { JobState } from "@jobcast/client";
 import { isTerminal } from "@jobcast/client";
 import { useJobClient } from "@jobcast/client/react";
 import type { ReactElement } from "react";
+import { CancelButton } from "../cancel/CancelButton";
 import { activity, headline } from "../lib/headline";
 import { isLoading, statusBadge } from "../lib/statusBadge";
 import { useNow } from "../lib/useNow";
@@ -31,6 +32,7 @@ export function StatusPanel({ job, name, onJump }: Props): ReactElement {
           <Icon name={icon} />
         </span>
         <Clamped as="h2">{sentence}</Clamped>
+        {isRefused || loading ? null : <CancelButton job={job} name={name} />}
       </div>
       {isRefused || loading ? null : (
         <ProgressBar

@@ -53,6 +53,10 @@ export function headline(job: JobState, now: number): Headline {
       };
     case "error":
       return failed(job);
+    case "cancelling":
+      return cancelling(job);
+    case "cancelled":
+      return cancelled(job);
     default:
       return { sentence: labelOf(job.status), hint: statusMessage(job) };
   }
@@ -128,10 +132,35 @@ function failed(job: JobState): Headline {
   const reason = job.error?.reason ?? "failure";
   const { verb, cause, advice } = reasonText(reason);
   return {
-    sentence: `${verb}${neverStarted(job) ? " before it started" : `${runDuration(job)}${lastPercentage(job)}`}`,
+    sentence: `${verb}${howFar(job)}`,
     hint: cause,
     ...(advice === undefined ? {} : { advice }),
   };
+}
+
+function cancelling(job: JobState): Headline {
+  const { by, message } = job.cancellation ?? { by: null, message: null };
+  const what = job.terminates
+    ? "The worker terminates the run if it does not end by itself."
+    : "The run ends where its task checks for the request.";
+  return {
+    sentence: `Cancelling${by === null ? "" : `, requested by ${by}`}`,
+    hint: message === null ? what : `Reason: ${message}. ${what}`,
+  };
+}
+
+function cancelled(job: JobState): Headline {
+  const { by, message, reason } = job.cancellation ?? { by: null, message: null, reason: null };
+  const { verb, cause } = reasonText(reason ?? "cancelled");
+  return {
+    sentence: `${verb}${by === null ? "" : ` by ${by}`}${howFar(job)}`,
+    hint: message === null || message === verb ? cause : `Reason: ${message}`,
+  };
+}
+
+/** How long the job ran, and to which percentage. */
+function howFar(job: JobState): string {
+  return neverStarted(job) ? " before it started" : `${runDuration(job)}${lastPercentage(job)}`;
 }
 
 function refused(job: JobState): Headline {

@@ -1,6 +1,6 @@
 /** The geometry of the progress plot: pure functions from samples to SVG coordinates. */
 
-import type { JobState, StatusChange } from "@jobcast/client";
+import { isTerminal, type JobState, type StatusChange } from "@jobcast/client";
 import { formatDuration } from "./formatDuration";
 import { formatPercent, pluralize } from "./formatNumber";
 import type { Sample, Series } from "./progressSeries";
@@ -73,7 +73,7 @@ export function progressCurves(
 /** Return the statuses as spans of the time axis. */
 export function statusSpans(history: readonly StatusChange[], frame: PlotFrame): StatusSpan[] {
   return history.flatMap((change, index) => {
-    if (change.status === "complete" || change.status === "error") {
+    if (isTerminal(change.status)) {
       return [];
     }
     const next = history[index + 1];

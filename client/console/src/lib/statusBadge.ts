@@ -27,10 +27,10 @@ export function statusBadge(job: JobState): Badge {
   }
   return isLoading(job) && job.status === "pending"
     ? { label: "Loading", tone: "quiet", icon: "dots" }
-    : badgeOf(job.status, job.error?.reason ?? null);
+    : badgeOf(job.status, job.error?.reason ?? job.cancellation?.reason ?? null);
 }
 
-/** Return the badge of a status, and of the reason if the job has failed. */
+/** Return the badge of a status, and of the reason if the job has failed or was cancelled. */
 export function badgeOf(status: State, reason: Reason | null): Badge {
   switch (status) {
     case "pending":
@@ -48,9 +48,9 @@ export function badgeOf(status: State, reason: Reason | null): Badge {
     case "cancelling":
       return { label: "Cancelling", tone: "active", icon: "stop" };
     case "cancelled":
-      return { label: "Cancelled", tone: "quiet", icon: "stop" };
+      return { label: reasonText(reason ?? "cancelled").label, tone: "quiet", icon: "stop" };
     case "error":
-      return errorBadge(reason ?? "failure");
+      return { label: reasonText(reason ?? "failure").label, tone: "bad", icon: "cross" };
     default:
       return { label: labelOf(status), tone: "quiet", icon: "dots" };
   }
@@ -64,16 +64,4 @@ export function isLoading(job: JobState): boolean {
 /** Return the status of a followed job for the attribute `data-status`. */
 export function shownStatus(job: JobState): string {
   return job.joined === "refused" ? "refused" : isLoading(job) ? "loading" : job.status;
-}
-
-/** Return whether a job ended because somebody wanted it to: this is no failure. */
-export function isCancellation(reason: Reason | null): boolean {
-  return reason === "revoked" || reason === "cancelled";
-}
-
-function errorBadge(reason: Reason): Badge {
-  const { label } = reasonText(reason);
-  return isCancellation(reason)
-    ? { label, tone: "quiet", icon: "stop" }
-    : { label, tone: "bad", icon: "cross" };
 }

@@ -4,7 +4,6 @@ import { isTerminal, type JobState, type StatusChange } from "@jobcast/client";
 import { errorText } from "./headline";
 import { labelOf } from "./openValue";
 import { reasonText } from "./reasonText";
-import { isCancellation } from "./statusBadge";
 
 export interface Step {
   readonly seq: number;
@@ -22,10 +21,10 @@ export function timelineSteps(history: readonly StatusChange[]): readonly Step[]
     const next = shown[index + 1];
     return {
       seq: change.seq,
-      status: isCancellation(change.reason) ? "cancelled" : change.status,
+      status: change.status,
       timestamp: change.timestamp,
       label: changeLabel(change, shown, index),
-      detail: errorText(change.error, change.message),
+      detail: changeDetail(change),
       duration: next
         ? Math.max(0, Date.parse(next.timestamp) - Date.parse(change.timestamp))
         : null,
@@ -75,11 +74,24 @@ export function changeLabel(
       return "Done";
     case "error":
       return change.reason ? reasonText(change.reason).label : "Failed";
+    case "cancelling":
+      return `Cancellation requested${byText(change)}`;
+    case "cancelled":
+      return `${reasonText(change.reason ?? "cancelled").label}${byText(change)}`;
     case "pending":
       return "Unknown";
     default:
       return labelOf(change.status);
   }
+}
+
+/** Return the text of a status change. A cancelled job has no error to show. */
+export function changeDetail({ status, error, message }: StatusChange): string | null {
+  return status === "cancelled" ? message || null : errorText(error, message);
+}
+
+function byText({ by }: StatusChange): string {
+  return by === null ? "" : ` by ${by}`;
 }
 
 function queuedLabel(before: StatusChange | undefined): string {

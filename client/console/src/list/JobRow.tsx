@@ -1,5 +1,6 @@
 import type { JobSummary } from "@jobcast/client";
 import { memo, type ReactElement, type Ref } from "react";
+import { CancelButton } from "../cancel/CancelButton";
 import { elapsed, formatAge, formatClock, formatDuration } from "../lib/formatDuration";
 import { formatPercent } from "../lib/formatNumber";
 import { formatDateTime } from "../lib/formatTime";
@@ -98,6 +99,7 @@ export const JobRow = memo(function JobRow({
         </span>
       </span>
       <RowTime job={job} now={now} />
+      <CancelButton job={job} name={name} className="row-cancel" />
     </li>
   );
 });
@@ -124,6 +126,7 @@ function RowTime({ job, now }: { readonly job: JobSummary; readonly now: number 
 function activity(job: JobSummary): string | null {
   switch (job.status) {
     case "error":
+    case "cancelled":
       return job.message || (job.reason && reasonText(job.reason).cause);
     case "retrying":
       return attemptText(job);

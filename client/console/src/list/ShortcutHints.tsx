@@ -16,7 +16,7 @@ export function ShortcutHints(): ReactElement {
         Shortcut keys
       </label>
       <p id="shortcuts-help">
-        <kbd>j</kbd> <kbd>k</kbd> next and previous job, <kbd>/</kbd> search
+        <kbd>j</kbd> <kbd>k</kbd> next and previous job, <kbd>/</kbd> search, <kbd>c</kbd> cancel
       </p>
     </div>
   );

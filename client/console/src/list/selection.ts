@@ -1,7 +1,6 @@
 /** The jobs that a view shows, in their order, and the counts of its groups. */
 
 import type { JobSummary } from "@jobcast/client";
-import { isCancellation } from "../lib/statusBadge";
 import { AGES, GROUPS, type Group, type View } from "../lib/view";
 import { hasEnded, isWaiting, stuckReason } from "./stuck";
 
@@ -64,7 +63,7 @@ export function groupOf(job: JobSummary): Exclude<Group, "all" | "stuck"> {
   if (job.status === "complete") {
     return "done";
   }
-  if (job.status === "cancelled" || isCancellation(job.reason)) {
+  if (job.status === "cancelled") {
     return "cancelled";
   }
   if (hasEnded(job)) {

@@ -1,9 +1,9 @@
 import { memo, type ReactElement } from "react";
 import { gapText } from "../lib/formatLog";
 import { formatExactTime, formatTime } from "../lib/formatTime";
-import { errorText } from "../lib/headline";
 import type { LogRow } from "../lib/logView";
 import { splitMatches } from "../lib/search";
+import { changeDetail } from "../lib/timeline";
 
 interface Props {
   readonly row: LogRow;
@@ -26,7 +26,7 @@ export const LogRowView = memo(function LogRowView({
   }
   if (row.kind === "change") {
     const { change, label } = row;
-    const detail = errorText(change.error, change.message);
+    const detail = changeDetail(change);
     return (
       <div className="log-marker" data-status={change.status}>
         <span>

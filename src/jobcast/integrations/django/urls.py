@@ -15,5 +15,6 @@ urlpatterns = [
     path("token", views.token, name="token"),
     # A job id may contain slashes.
     path("jobs/<path:job_id>/events", views.events, name="events"),
+    path("jobs/<path:job_id>/cancel", views.cancel, name="cancel"),
     path("jobs/<path:job_id>", views.snapshot, name="job"),
 ]

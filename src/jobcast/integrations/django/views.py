@@ -36,6 +36,17 @@ def snapshot(request: HttpRequest, job_id: str) -> HttpResponse:
 
 
 @login_not_required
+@require_POST
+def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
+    """Cancel a job of the signed-in user.
+
+    Django's protection against cross-site requests applies.
+    """
+    user = subject_of(request)
+    return _respond(conf.endpoint().cancel(user, job_id, request.content_type, request.body))
+
+
+@login_not_required
 @require_GET
 def events(request: HttpRequest, job_id: str) -> HttpResponse:
     """Redirect to the event stream of a job, so that no process of Django serves streams.

@@ -90,6 +90,21 @@ def test_token_needs_djangos_csrf_token(user: Any) -> None:
     assert client.get("/jobcast/token").status_code == 405
 
 
+def test_cancel_needs_djangos_csrf_token_and_json(user: Any) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(user)
+    path = "/jobcast/jobs/a/b/cancel"
+    assert client.post(path, {}, content_type="application/json").status_code == 403
+    assert client.get(path).status_code == 405
+    client = Client()
+    assert client.post(path, {}, content_type="application/json").status_code == 401
+    client.force_login(user)
+    assert client.post(path, "x", content_type="text/plain").status_code == 415
+    with override_settings(JOBCAST={"INTERNAL_URL": f"http://127.0.0.1:{free_port()}"}):
+        response = client.post(path, {"message": "wrong file"}, content_type="application/json")
+    assert (response.status_code, response.json()["code"]) == (502, "unavailable")
+
+
 @override_settings(JOBCAST={"PUBLIC_URL": "https://jobs.example.com"})
 def test_events_are_redirected_to_the_server(client: Client) -> None:
     response = client.get("/jobcast/jobs/a/b+c/events?after=x.1")

@@ -19,11 +19,17 @@ register = template.Library()
 
 @register.simple_tag(takes_context=True)
 def jobcast_progress(
-    context: template.Context, job_id: object, *, log: bool = False, label: str = ""
+    context: template.Context,
+    job_id: object,
+    *,
+    log: bool = False,
+    label: str = "",
+    cancellable: bool = False,
 ) -> SafeString:
     """Draw a live bar for a job of the signed-in user; nothing if ``job_id`` is None or empty.
 
     ``log=True`` also shows the log lines. ``label`` names the bar for screen readers.
+    ``cancellable=True`` shows a button that cancels the job.
 
     >>> {% jobcast_progress job_id log=True label="The report" %}
     """
@@ -36,6 +42,7 @@ def jobcast_progress(
         nonce=_nonce(context),
         label=label,
         log=log,
+        cancellable=cancellable,
     )
     return mark_safe(element)  # noqa: S308  (job_element escapes all values)
 

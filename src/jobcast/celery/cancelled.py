@@ -1,0 +1,123 @@
+"""End cancelled runs in Celery: as REVOKED and acknowledged, with their errbacks and chords.
+
+Celery calls no errback of a revoked task and fails no later step of its chain.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+from typing import Any
+
+from celery import signals
+from celery.exceptions import TaskRevokedError
+
+from jobcast.celery.canvas import fail_later_steps
+from jobcast.celery.failures import RunCancelled
+from jobcast.errors import JobCancelled
+from jobcast.publishing.cancellation import find_cancelled
+from jobcast.publishing.identity import job_id_of
+from jobcast.publishing.job import Job, current_job
+from jobcast.publishing.texts import interrupts
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def cancellable(task: Any) -> Iterator[None]:
+    """Run a task's own code, and end its job if the job is cancelled before or meanwhile.
+
+    Raises:
+        RunCancelled: the job was cancelled. Celery acknowledges the message and stores nothing.
+    """
+    job = current_job()
+    if not isinstance(job, Job) or job.in_body or job.job_id != job_id_of(task.request.id):
+        yield
+        return
+    try:
+        with job.body():
+            yield
+            _confirm_start(job)
+    except BaseException as exc:
+        cancelled = find_cancelled(exc)
+        if cancelled is None:
+            raise
+        end_cancelled(job, task, cancelled)
+        raise RunCancelled(cancelled.message) from exc
+
+
+def end_cancelled(job: Job, task: Any, cancelled: JobCancelled) -> None:
+    """End the job of a run, and its task in Celery."""
+    request = task.request
+    mark_cancelled(task, request, cancelled)
+    job.fail(cancelled)
+    fail_later_steps(task.app, request)
+    logger.info("job %s: its run has ended, because %s", job.job_id, cause_of(cancelled))
+    signals.task_revoked.send(
+        sender=task, request=request, terminated=False, signum=None, expired=False
+    )
+
+
+def cause_of(cancelled: JobCancelled) -> str:
+    """Return who cancelled a job, for a log line."""
+    return f"{cancelled.by} cancelled it" if cancelled.by else "it was cancelled"
+
+
+def mark_cancelled(task: Any, request: Any, cancelled: JobCancelled) -> None:
+    """Store in Celery's result backend that a run was cancelled.
+
+    Args:
+        task: the task.
+        request: the ``celery.app.task.Context`` of the run.
+        cancelled: the cause.
+    """
+    stored = _stores_result(task, request)
+    try:
+        task.backend.mark_as_revoked(
+            request.id, cancelled.message, request=request, store_result=stored
+        )
+        fail_dependents(task, request, cancelled, stored=stored)
+    except Exception as exc:
+        if interrupts(exc):
+            raise
+        # A backend may raise any exception. The followers of the job learn of its end anyway.
+        logger.exception(
+            "job %s: could not store in Celery's result backend that it was cancelled;"
+            " callers that wait for its result may wait for ever", request.id,
+        )  # fmt: skip
+
+
+def fail_dependents(task: Any, request: Any, cancelled: JobCancelled, *, stored: bool) -> None:
+    """Fail the later steps of a cancelled run's chain, and call the run's errbacks.
+
+    Celery does both after a failure only. Its function for that also stores the failure of one
+    task: that of a later step here, because the run itself is REVOKED.
+    """
+    rest = copy(request)
+    rest.chord = None  # the chord already has the outcome of the run
+    later = [(step.get("options") or {}).get("task_id") for step in request.chain or ()]
+    step_id = next(filter(None, later), None)
+    task.backend.mark_as_failure(
+        step_id or request.id, TaskRevokedError(cancelled.message), request=rest,
+        store_result=stored and step_id is not None,
+    )  # fmt: skip
+
+
+def _stores_result(task: Any, request: Any) -> bool:
+    if request.is_eager and not task.store_eager_result:
+        return False
+    own = vars(request).get("ignore_result")
+    ignored = task.ignore_result if own is None else own
+    return not ignored or task.store_errors_even_if_ignored
+
+
+def _confirm_start(job: Job) -> None:
+    """End a run whose start could not be confirmed, if it turns out to be cancelled.
+
+    A request can then have ended the job in the store while the run went on.
+    """
+    if not job.is_start_confirmed:
+        job.settle()
+        job.check_cancelled()

@@ -1,0 +1,289 @@
+"""Cancellation of the jobs that run in this process.
+
+A run is interrupted cooperatively: its cancellation points raise
+:class:`~jobcast.errors.JobCancelled`. The publisher of the process, the control channel and, in a
+child of a worker's pool, the main process pass requests to :func:`learn`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final, TypeVar
+
+from jobcast.errors import JobCancelled
+from jobcast.publishing.run_reporter import RunReporter
+from jobcast.transports.cancellation import DEFAULT_MESSAGE, Cancellation
+
+T = TypeVar("T")
+
+MAX_CONTEXTS: Final = 100  # exceptions of a chain to look at
+
+logger = logging.getLogger(__name__)
+
+
+class CancellableRun(RunReporter):
+    """A run that can be cancelled.
+
+    Attributes:
+        cancelled: whether the job is to be cancelled. Reading it costs nothing and never raises.
+    """
+
+    # A slot is read fast. Further attributes in the dictionary would exceed its fast size, and slow
+    # progress() down.
+    __slots__ = (
+        "_callbacks", "_cancellation", "_in_body", "_root_tasks", "_shields", "cancelled",
+        "handled_at_start", "is_start_confirmed",
+    )  # fmt: skip
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cancelled = False
+        self.handled_at_start: BaseException | None = None  # being handled at the start
+        self.is_start_confirmed = False  # the store has the run's start, or will not need it
+        self._cancellation: Cancellation | None = None
+        self._in_body = False  # cancellation points raise in the task's own code only
+        self._callbacks: deque[Callable[[], object]] = deque()
+        self._root_tasks: list[_RootTask] = []  # of run_async
+        self._shields: list[object] = []
+
+    def check_cancelled(self) -> None:
+        """Raise :class:`~jobcast.errors.JobCancelled` if the job is to be cancelled.
+
+        Unlike the other cancellation points, it raises in ``except`` and ``finally`` blocks, too.
+
+        >>> while not finished():
+        ...     job.check_cancelled()
+        ...     work()
+        """
+        if self.cancelled and self._in_body and not self._is_shielded:
+            raise self.cancelled_error()
+
+    @contextmanager
+    def shielded(self) -> Iterator[None]:
+        """Hold a cancellation back around work that must not be interrupted.
+
+        Blocks may be nested. The outermost one raises at its end if the job was cancelled
+        meanwhile. The time until the run is terminated (``cancel_grace``) goes on.
+
+        >>> with job.shielded():
+        ...     move(draft, published)
+        """
+        token = _shields.set((*_shields.get(), self))
+        self._shields.append(token)
+        try:
+            yield
+        finally:
+            self._shields.remove(token)
+            _shields.reset(token)
+        if self.cancelled:
+            self._cancel_root_tasks()
+            self._interrupt()
+
+    def on_cancel(self, callback: Callable[[], object]) -> None:
+        """Call a function, once, when the job is cancelled.
+
+        The function runs in the thread that learns of the request, which publishes the events of
+        all jobs of this process: it should return soon. If the job is already cancelled, the
+        function is called at once. Exceptions are logged.
+
+        >>> job.on_cancel(connection.cancel)
+        """
+        self._callbacks.append(callback)
+        if self.cancelled:
+            self._call_back()
+
+    def run_async(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in an event loop of its own, and cancel it if the job is cancelled.
+
+        The coroutine gets ``asyncio.CancelledError`` at its next ``await``, as by
+        ``asyncio.Task.cancel``. This method then raises :class:`~jobcast.errors.JobCancelled`.
+
+        >>> job.run_async(download(urls))
+        """
+        root = _RootTask(self)
+        try:
+            self.check_cancelled()
+            return asyncio.run(root.run(coroutine))
+        except BaseException as exc:
+            if self.cancelled and self._in_body and is_cancellation(exc):
+                raise self.cancelled_error() from exc
+            raise
+        finally:
+            coroutine.close()
+
+    def cancel_run(self, cancellation: Cancellation) -> None:
+        """Interrupt the run at its next cancellation point. Any thread may call this."""
+        if self.cancelled or self.ended:
+            return
+        self._cancellation = cancellation
+        self.cancelled = True
+        self._cancel_root_tasks()
+        self._call_back()
+
+    def cancelled_error(self) -> JobCancelled:
+        """Return the exception that ends the run."""
+        request = self._cancellation
+        if request is None:
+            return JobCancelled(DEFAULT_MESSAGE)
+        return JobCancelled(request.message or DEFAULT_MESSAGE, request.by)
+
+    @contextmanager
+    def body(self) -> Iterator[None]:
+        """Let cancellation points interrupt the block, and its beginning."""
+        self._in_body = True
+        try:
+            self.check_cancelled()
+            yield
+        finally:
+            self._in_body = False
+
+    @property
+    def in_body(self) -> bool:
+        """Whether the task's own code runs."""
+        return self._in_body
+
+    def _interrupt(self) -> None:
+        """Raise at a cancellation point, unless the run is already ending."""
+        if not self.ended and not self._is_ending:
+            self.check_cancelled()
+
+    @property
+    def _is_shielded(self) -> bool:
+        return any(job is self for job in _shields.get())
+
+    @property
+    def _is_ending(self) -> bool:
+        """Whether the run handles an exception that ends it, as in a ``finally`` block."""
+        exc = sys.exc_info()[1]
+        for _ in range(MAX_CONTEXTS):
+            if exc is None or exc is self.handled_at_start:
+                return False
+            if not isinstance(exc, Exception):
+                return True
+            exc = exc.__context__
+        return False
+
+    def _call_back(self) -> None:
+        while self._callbacks:
+            try:
+                callback = self._callbacks.popleft()
+            except IndexError:  # another thread has called it
+                return
+            token = _shields.set((*_shields.get(), self))
+            try:
+                callback()
+            except Exception:
+                logger.exception("job %s: a callback of on_cancel failed", self.job_id)
+            finally:
+                _shields.reset(token)
+
+    def _cancel_root_tasks(self) -> None:
+        for root in [*self._root_tasks]:
+            root.cancel()
+
+    @property
+    def has_shields(self) -> bool:
+        """Whether any thread or coroutine holds the cancellation back."""
+        return bool(self._shields)
+
+    def add_root_task(self, root: _RootTask) -> None:
+        self._root_tasks.append(root)
+        if self.cancelled:
+            root.cancel()
+
+    def remove_root_task(self, root: _RootTask) -> None:
+        self._root_tasks.remove(root)
+
+
+class _RootTask:
+    """The asyncio task of :meth:`CancellableRun.run_async`."""
+
+    def __init__(self, job: CancellableRun) -> None:
+        self._job = job
+
+    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        self._job.add_root_task(self)
+        try:
+            return await coroutine
+        finally:
+            self._job.remove_root_task(self)
+
+    def cancel(self) -> None:
+        """Cancel the task, from any thread, unless a shield holds the cancellation back."""
+        try:
+            self._loop.call_soon_threadsafe(self._cancel)
+        except RuntimeError:
+            return  # the loop is closed: the coroutine has ended
+
+    def _cancel(self) -> None:
+        if self._task is not None and not self._job.has_shields:
+            self._task.cancel()
+
+
+def is_cancellation(exc: BaseException) -> bool:
+    """Return whether an exception only says that a job or its asyncio tasks were cancelled."""
+    if isinstance(exc, BaseExceptionGroup):
+        return all(is_cancellation(one) for one in exc.exceptions)
+    return isinstance(exc, JobCancelled | asyncio.CancelledError)
+
+
+def find_cancelled(exc: BaseException) -> JobCancelled | None:
+    """Return the ``JobCancelled`` that an exception is or, in groups, consists of."""
+    if isinstance(exc, JobCancelled):
+        return exc
+    if isinstance(exc, BaseExceptionGroup) and is_cancellation(exc):
+        found = (find_cancelled(one) for one in exc.exceptions)
+        return next((one for one in found if one is not None), None)
+    return None
+
+
+class ActiveRuns:
+    """The runs of this process that can be cancelled. Any thread may call the methods."""
+
+    def __init__(self) -> None:
+        self._runs: dict[int, CancellableRun] = {}
+        self.generation = 0  # changes whenever a run begins
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def enter(self, run: CancellableRun) -> None:
+        self._runs[id(run)] = run
+        self.generation += 1
+
+    def leave(self, run: CancellableRun) -> None:
+        self._runs.pop(id(run), None)
+
+    def cancel(self, cancellation: Cancellation) -> None:
+        """Interrupt the runs that a request covers."""
+        for run in [*self._runs.values()]:
+            if run.job_id == cancellation.job_id and cancellation.covers(run.origin.run):
+                run.cancel_run(cancellation)
+
+
+active_runs: Final = ActiveRuns()
+_shields: ContextVar[tuple[CancellableRun, ...]] = ContextVar("jobcast_shields", default=())
+_observers: list[Callable[[Cancellation], None]] = []
+
+
+def learn(cancellation: Cancellation) -> None:
+    """Handle a request to cancel a job, in any thread. Repeated requests do no harm."""
+    active_runs.cancel(cancellation)
+    for observe in [*_observers]:
+        observe(cancellation)
+
+
+def observe_requests(observe: Callable[[Cancellation], None]) -> None:
+    """Call a function with each request that this process learns of, but not in its forks."""
+    _observers.append(observe)
+
+
+os.register_at_fork(after_in_child=_observers.clear)

@@ -1,0 +1,170 @@
+"""Tasks that are cancelled in every situation. Each takes a file, and adds a line for each step."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+
+from jobcast import JobCancelled, ProgressTask
+
+BROKER = os.environ.get("CELERY_BROKER_URL")
+
+app = Celery("cancelled", broker=BROKER or "memory://", set_as_current=BROKER is not None)
+app.conf.update(
+    result_backend=os.environ.get("CELERY_RESULT_BACKEND") or BROKER or "cache+memory://",
+    broker_connection_retry_on_startup=True,
+    worker_prefetch_multiplier=1,
+    task_default_queue=os.environ.get("TASK_QUEUE", "celery"),
+)
+
+
+def job(**options: Any) -> Any:
+    return app.task(base=ProgressTask, bind=True, shared=False, **options)
+
+
+def note(notes: str, line: str) -> None:
+    with Path(notes).open("a") as file:
+        file.write(f"{line}\n")
+
+
+def steps(notes: str | Path) -> list[str]:
+    """Return the lines that tasks have added to a file."""
+    path = Path(notes)
+    return path.read_text().splitlines() if path.exists() else []
+
+
+@app.task(shared=False)
+def called_back(request: Any, exc: Any, traceback: Any, notes: str) -> None:
+    note(notes, f"errback {type(exc).__name__}")
+
+
+@job()
+def runs(self: ProgressTask, notes: str) -> str:
+    note(notes, "ran")
+    return "done"
+
+
+@job()
+def collects(self: ProgressTask, results: Any, notes: str) -> str:
+    note(notes, "collected")
+    return "done"
+
+
+@job()
+def talks(self: ProgressTask, notes: str) -> None:
+    note(notes, "began")
+    try:
+        for number in self.track(range(6000)):
+            time.sleep(0.01)
+            self.log(f"step {number}")
+    except JobCancelled as exc:
+        note(notes, f"cancelled by {exc.by}: {exc.message}")
+        raise
+    finally:
+        self.log("cleaned up")
+
+
+@job()
+def is_silent(self: ProgressTask, notes: str) -> None:
+    note(notes, "began")
+    while not self.cancelled:
+        time.sleep(0.01)
+    note(notes, "noticed")
+    self.check_cancelled()
+
+
+@job(acks_late=True)
+def is_silent_late(self: ProgressTask, notes: str) -> None:
+    note(notes, "began")
+    while not self.cancelled:
+        time.sleep(0.01)
+    note(notes, "noticed")
+    self.check_cancelled()
+
+
+@job(cancel_grace=0.5)
+def goes_on(self: ProgressTask, notes: str) -> None:
+    note(notes, "began")
+    try:
+        time.sleep(60)
+    finally:
+        note(notes, "finally")
+
+
+@job(cancel_grace=0.2)
+def finishes_after_its_grace(self: ProgressTask, notes: str) -> str:
+    note(notes, "began")
+    while not self.cancelled:
+        time.sleep(0.01)
+    time.sleep(1)
+    return "done"
+
+
+@job(cancel_grace=0.5)
+def holds_the_interpreter(self: ProgressTask, notes: str) -> None:
+    note(notes, "began")
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(3600)
+    try:
+        # One call of C code that checks for no signal.
+        sum(range(1 << 40))
+    finally:
+        sys.setswitchinterval(interval)
+        note(notes, "finally")
+
+
+@job(max_retries=3)
+def waits_for_its_retry(self: ProgressTask, notes: str) -> None:
+    note(notes, "began")
+    raise self.retry(exc=ConnectionError("not yet"), countdown=600)
+
+
+@job(autoretry_for=(Exception,), max_retries=3, default_retry_delay=0)
+def would_retry(self: ProgressTask, notes: str) -> None:
+    note(notes, "began")
+    while not self.cancelled:
+        time.sleep(0.01)
+    raise ConnectionError("lost, because of the cancellation")
+
+
+@job()
+def shields_its_work(self: ProgressTask, notes: str) -> None:
+    with self.shielded():
+        note(notes, "began")
+        while not self.cancelled:
+            time.sleep(0.01)
+        self.log("not interrupted")
+        note(notes, "saved")
+    note(notes, "went on")
+
+
+@job()
+def awaits(self: ProgressTask, notes: str) -> None:
+    async def wait() -> None:
+        note(notes, "began")
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            note(notes, "cancelled")
+            raise
+
+    self.run_async(wait())
+
+
+@job(cancellable=False)
+def cannot_be_cancelled(self: ProgressTask, notes: str) -> str:
+    note(notes, "began")
+    time.sleep(0.5)
+    return "done"
+
+
+@job()
+def is_quick(self: ProgressTask) -> str:
+    self.progress(50)
+    return "done"

@@ -7,6 +7,8 @@ Needs ``jobcast[testing]``. The pytest plugin gives tests the fixture ``job_reco
 ...     convert.apply(args=[3])
 ...     assert job_recorder.result == {"pages": 3}
 
+It also cancels jobs, as clients do: ``job_recorder.cancel(job_id, "wrong file", by="alice")``.
+
 Every transport should pass the contract tests:
 
 >>> # test_my_transport.py

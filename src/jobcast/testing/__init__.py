@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jobcast.testing.cancellation import (
         AnsweredCancellationContract,
+        InterruptedCancellationContract,
         RepeatedCancellationContract,
     )
     from jobcast.testing.contracts import TransportContract
@@ -56,6 +57,7 @@ __all__ = [
     "AnsweredCancellationContract",
     "Ends",
     "FeedContract",
+    "InterruptedCancellationContract",
     "InterruptedFeedContract",
     "InterruptionContract",
     "JobRecorder",
@@ -76,6 +78,7 @@ __all__ = [
 _HOMES = {
     "AnsweredCancellationContract": "jobcast.testing.cancellation",
     "FeedContract": "jobcast.testing.feeds",
+    "InterruptedCancellationContract": "jobcast.testing.cancellation",
     "InterruptedFeedContract": "jobcast.testing.feeds",
     "InterruptionContract": "jobcast.testing.interruptions",
     "JobRecorder": "jobcast.testing.recorder",

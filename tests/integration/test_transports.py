@@ -17,6 +17,7 @@ from jobcast.testing import (
     AnsweredCancellationContract,
     Ends,
     FeedContract,
+    InterruptedCancellationContract,
     InterruptedFeedContract,
     InterruptionContract,
     LeaseContract,
@@ -207,6 +208,7 @@ class TestValkey(
     RevocationContract,
     InterruptedFeedContract,
     AnsweredCancellationContract,
+    InterruptedCancellationContract,
 ):
     @pytest.fixture
     def server(self, valkey: Valkey) -> Valkey:
@@ -460,11 +462,11 @@ async def test_cluster_works_with_the_documented_additional_rights(
 
 
 class TestRabbitMQ(
-    InterruptionContract,
     LeaseContract,
     RevocationContract,
     InterruptedFeedContract,
     RepeatedCancellationContract,
+    InterruptedCancellationContract,
 ):
     @pytest.fixture
     def transport_url(self, rabbitmq: RabbitMQ) -> str:

@@ -7,6 +7,8 @@ Needs ``jobcast[testing]``. The pytest plugin gives tests the fixture ``job_reco
 ...     convert.apply(args=[3])
 ...     assert job_recorder.result == {"pages": 3}
 
+It also cancels jobs, as clients do: ``job_recorder.cancel(job_id, "wrong file", by="alice")``.
+
 Every transport should pass the contract tests:
 
 >>> # test_my_transport.py
@@ -30,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jobcast.testing.cancellation import (
         AnsweredCancellationContract,
+        InterruptedCancellationContract,
         RepeatedCancellationContract,
     )
     from jobcast.testing.contracts import TransportContract
@@ -54,6 +57,7 @@ __all__ = [
     "AnsweredCancellationContract",
     "Ends",
     "FeedContract",
+    "InterruptedCancellationContract",
     "InterruptedFeedContract",
     "InterruptionContract",
     "JobRecorder",
@@ -74,6 +78,7 @@ __all__ = [
 _HOMES = {
     "AnsweredCancellationContract": "jobcast.testing.cancellation",
     "FeedContract": "jobcast.testing.feeds",
+    "InterruptedCancellationContract": "jobcast.testing.cancellation",
     "InterruptedFeedContract": "jobcast.testing.feeds",
     "InterruptionContract": "jobcast.testing.interruptions",
     "JobRecorder": "jobcast.testing.recorder",

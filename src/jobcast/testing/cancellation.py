@@ -9,12 +9,14 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, structs
 
+from jobcast.errors import TransportUnavailable
 from jobcast.events import JobComplete, JobError, JobStatus
 from jobcast.feeds import JobSummary
 from jobcast.testing.contracts import TransportContract
 from jobcast.testing.ends import (
     TIMEOUT,
     Ends,
+    batch_of,
     described,
     eventually,
     failed,
@@ -22,11 +24,13 @@ from jobcast.testing.ends import (
     new_job_id,
     on_both_ends,
     progress,
+    publish_until_stored,
     queued,
     retrying,
     started,
     until,
 )
+from jobcast.testing.interruptions import InterruptionContract
 from jobcast.transports import Message, Origin, Run, Snapshot
 from jobcast.transports.cancellation import (
     CancelAnswer,
@@ -427,6 +431,32 @@ class RepeatedCancellationContract(CancellationContract):
         }
 
 
+class InterruptedCancellationContract(InterruptionContract, CancellationContract):
+    """The tests for transports that cancel jobs, and whose connections can break."""
+
+    @on_both_ends
+    async def test_listener_hears_of_requests_after_an_interruption(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        del job_id
+        seen: list[Cancellation] = []
+        listener = await asyncio.to_thread(_publisher(ends).listen, seen.append)
+        try:
+            await _until_listening(ends, seen)
+            await asyncio.to_thread(self.interrupt)
+            await eventually(lambda: ends.resumed or ends.source.ready, "source that is ready")
+            await _until_listening(ends, seen)
+        finally:
+            await asyncio.to_thread(listener.close)
+
+    @on_both_ends
+    async def test_requests_survive_an_interruption(self, ends: Ends, job_id: str) -> None:
+        await _begin(ends, queued(job_id), run=SENT)
+        await asyncio.to_thread(self.interrupt)
+        assert await _cancel_until_available(ends, job_id) in (CANCELLED, ALREADY_ENDED)
+        assert (await ends.source.snapshot(job_id)).state == "cancelled"
+
+
 async def cancel(
     ends: Ends, job_id: str, *, by: str | None = None, message: str = ""
 ) -> CancelAnswer:
@@ -459,14 +489,27 @@ async def _is_in_state(ends: Ends, job_id: str, state: str) -> bool:
     return (await ends.source.snapshot(job_id)).state == state
 
 
+async def _cancel_until_available(ends: Ends, job_id: str) -> CancelAnswer:
+    """Repeat a request, like a client, until the transport answers."""
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            return await cancel(ends, job_id)
+        except TransportUnavailable:
+            assert time.monotonic() < deadline, "the transport did not answer"
+            await asyncio.sleep(0.1)
+
+
 async def _until_listening(ends: Ends, seen: list[Cancellation]) -> None:
     """Cancel jobs until a listener hears of one, and forget what it heard."""
     deadline = time.monotonic() + TIMEOUT
     while not seen:
         assert time.monotonic() < deadline, "the listener heard nothing"
         probe = new_job_id()
-        await _begin(ends, queued(probe), run=SENT)
-        assert await cancel(ends, probe) == CANCELLED
+        batch = batch_of([queued(probe)], Origin(run=SENT), 1)
+        await publish_until_stored(ends.publisher, batch)
+        await ends.wait_stored(probe, 1)
+        assert await _cancel_until_available(ends, probe) in (CANCELLED, ALREADY_ENDED)
         await asyncio.sleep(0.1)
     seen.clear()
 

@@ -19,6 +19,7 @@ from redis.cluster import RedisCluster
 from redis.exceptions import NoScriptError, ResponseError
 
 from jobcast.errors import PublishFailed
+from jobcast.events import TERMINAL
 from jobcast.transports.base import Outgoing, Predecessor, Retention
 from jobcast.transports.leases import Lease
 from jobcast.transports.prefix import DEFAULT_PREFIX
@@ -198,6 +199,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         self._retention = retention or Retention()
         self._client: Client | None = None
         self._server_info: dict[str, _ServerInfo] = {}  # by the name of the cluster node
+        self._without_ending: set[Lease] = set()  # of runs whose ending was refused, until released
         self._positions: OrderedDict[str, Position] = OrderedDict()  # by job id, from the answers
         self.publisher_id = secrets.token_hex(6)
         self._feeds = FeedWriter(self._servers, self._names, self._retention)
@@ -236,6 +238,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
                     "job %s: dropped %d events that Redis refuses (%s)",
                     call.events[0].job_id, len(call.events), describe_error(answer),
                 )  # fmt: skip
+                self._lose_endings(call)
                 continue
             unsent += call.events
             if waits_for_others(answer):
@@ -267,6 +270,9 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         Raises:
             PublishFailed: the leases could not be removed; they expire.
         """
+        # Without an ending, a lease has to expire, so that the monitor ends the job.
+        refused, self._without_ending = self._without_ending, set()
+        leases = [lease for lease in leases if lease not in refused]
         if self._feeds.release(leases):
             return
         with _translated_errors():
@@ -303,6 +309,10 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         self._feeds.close()
         if self._client is not None:
             self._client.close()
+
+    def _lose_endings(self, call: Call) -> None:
+        leases = (Lease(event.job_id, event.run) for event in call.events if event.kind == TERMINAL)
+        self._without_ending.update(leases)
 
     def _send(self, all_calls: Sequence[Call]) -> list[tuple[Call, Any]]:
         """Send the calls, and return each with its answer or exception."""

@@ -6,7 +6,7 @@ import logging
 import secrets
 import time
 import weakref
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -91,6 +91,11 @@ def calls(batch: Sequence[Outgoing], names: Names, limit: int = MAX_MESSAGE) -> 
             some.append(outgoing)
             size += len(outgoing.head)
         yield Call(keys, follows, some)
+
+
+def _ending_leases(call: Call) -> Iterator[Lease]:
+    """Yield the leases of the runs that end with a call."""
+    return (Lease(event.job_id, event.run) for event in call.events if event.kind == TERMINAL)
 
 
 def _fits(described: Outgoing, events: Sequence[Outgoing]) -> bool:
@@ -199,7 +204,8 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         self._retention = retention or Retention()
         self._client: Client | None = None
         self._server_info: dict[str, _ServerInfo] = {}  # by the name of the cluster node
-        self._without_ending: set[Lease] = set()  # of runs whose ending was refused, until released
+        # The leases of runs whose ending was refused.
+        self._without_ending: deque[Lease] = deque(maxlen=JOBS_REMEMBERED)
         self._positions: OrderedDict[str, Position] = OrderedDict()  # by job id, from the answers
         self.publisher_id = secrets.token_hex(6)
         self._feeds = FeedWriter(self._servers, self._names, self._retention)
@@ -238,7 +244,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
                     "job %s: dropped %d events that Redis refuses (%s)",
                     call.events[0].job_id, len(call.events), describe_error(answer),
                 )  # fmt: skip
-                self._lose_endings(call)
+                self._without_ending.extend(_ending_leases(call))
                 continue
             unsent += call.events
             if waits_for_others(answer):
@@ -271,8 +277,8 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             PublishFailed: the leases could not be removed; they expire.
         """
         # Without an ending, a lease has to expire, so that the monitor ends the job.
-        refused, self._without_ending = self._without_ending, set()
-        leases = [lease for lease in leases if lease not in refused]
+        leases = [lease for lease in leases if lease not in self._without_ending]
+        self._without_ending.clear()
         if self._feeds.release(leases):
             return
         with _translated_errors():
@@ -309,10 +315,6 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         self._feeds.close()
         if self._client is not None:
             self._client.close()
-
-    def _lose_endings(self, call: Call) -> None:
-        leases = (Lease(event.job_id, event.run) for event in call.events if event.kind == TERMINAL)
-        self._without_ending.update(leases)
 
     def _send(self, all_calls: Sequence[Call]) -> list[tuple[Call, Any]]:
         """Send the calls, and return each with its answer or exception."""

@@ -56,7 +56,7 @@ def test_each_job_has_a_line(server: Server, owner: Owner, token: Token) -> None
 def test_refused_job_does_not_stop_the_others(server: Server, owner: Owner, token: Token) -> None:
     unknown, fixed, busy = new_id(), owner.start(cancellable=False), owner.start()
     result = jobcast(
-        "cancel", unknown, fixed, busy, "-y", "--url", server.url,
+        "cancel", unknown, fixed, busy, "--yes", "--url", server.url,
         JOBCAST_TOKEN=token(owner.name),
     )  # fmt: skip
     assert result.returncode == 1
@@ -71,7 +71,7 @@ def test_without_a_token_the_user_of_the_machine_cancels(
     server: Server, owner: Owner, token: Token
 ) -> None:
     job_id = owner.start()
-    result = jobcast("cancel", job_id, "-y", "--url", server.url, JOBCAST_JWT_SECRET=SECRET)
+    result = jobcast("cancel", job_id, "--yes", "--url", server.url, JOBCAST_JWT_SECRET=SECRET)
     assert result.returncode == 0, result.stderr
     state = state_of(server, token(owner.name), job_id)
     assert state.cancellation is not None

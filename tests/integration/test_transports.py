@@ -448,8 +448,14 @@ async def test_cluster_works_with_the_documented_additional_rights(
 
 
 class TestRabbitMQ(
-    InterruptionContract, LeaseContract, RevocationContract, InterruptedFeedContract
+    InterruptionContract,
+    LeaseContract,
+    RevocationContract,
+    InterruptedFeedContract,
+    CancellationContract,
 ):
+    ANSWERS_PUBLISHERS = False
+
     @pytest.fixture
     def transport_url(self, rabbitmq: RabbitMQ) -> str:
         self.server = rabbitmq

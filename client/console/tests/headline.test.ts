@@ -133,6 +133,13 @@ describe("the headline", () => {
   });
 
   it.each([
+    ["cancelling", { label: "Cancelling", tone: "active", icon: "stop" }],
+    ["cancelled", { label: "Cancelled", tone: "quiet", icon: "stop" }],
+  ])("does not show the status %s as a failure", (status, badge) => {
+    expect(statusBadge(job({ status }))).toEqual(badge);
+  });
+
+  it.each([
     ["abandoned", "Abandoned"],
     ["out_of_quota", "Out of quota"],
     ["toString", "ToString"],

@@ -388,6 +388,29 @@ class CancellationContract(TransportContract):
             assert (notice.by, notice.message, notice.sending) == ("alice", "wrong file", "aa")
 
     @on_both_ends
+    async def test_control_channel_repeats_requests_whose_jobs_go_on(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        if self.ANSWERS_PUBLISHERS:
+            pytest.skip("this transport answers publishers")
+        seen: list[Cancellation] = []
+        await _begin(ends, queued(job_id), run=SENT)
+        assert await cancel(ends, job_id, by="alice") == CANCELLED
+        listener = await asyncio.to_thread(_publisher(ends).listen, seen.append)
+        try:
+            await _until_listening(ends, seen)
+            await _publish(ends, started(job_id), run=FIRST)
+            await eventually(lambda: seen, "a notice for the run that begins")
+            seen.clear()
+            await _renew(ends, Lease(job_id, FIRST))
+            await eventually(lambda: seen, "a notice for the run that goes on")
+        finally:
+            await asyncio.to_thread(listener.close)
+        assert {(c.job_id, c.by, c.outcome, c.sending) for c in seen} == {
+            (job_id, "alice", "requested", "aa")
+        }
+
+    @on_both_ends
     async def test_closed_listener_hears_nothing(self, ends: Ends, job_id: str) -> None:
         closed: list[Cancellation] = []
         heard: list[Cancellation] = []

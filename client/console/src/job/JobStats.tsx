@@ -32,7 +32,9 @@ export function JobStats({ job }: { readonly job: JobState }): ReactElement {
         </Stat>
       ) : null}
       {isRunning ? (
-        <Stat name="Time left">{left === null ? "unknown" : formatEstimate(left)}</Stat>
+        <Stat name="Time left">
+          {left === null ? <span className="faint">unknown</span> : formatEstimate(left)}
+        </Stat>
       ) : null}
       {job.current === null ? null : (
         <Stat name="Items">

@@ -20,15 +20,16 @@ const REASONS: ReadonlyMap<Reason, ReasonText> = new Map(
       cause: "The task raised an error.",
       advice: "The task does not run again by itself. Fix the error, then start it again.",
     },
-    cancelled: {
-      label: "Cancelled",
-      verb: "Cancelled",
-      cause: "The job was cancelled on purpose.",
-    },
     revoked: {
       label: "Revoked",
       verb: "Revoked",
       cause: "The job was revoked on purpose.",
+      advice: "Nothing is broken. Start the job again if you still need it.",
+    },
+    cancelled: {
+      label: "Cancelled",
+      verb: "Cancelled",
+      cause: "The job was cancelled on request.",
       advice: "Nothing is broken. Start the job again if you still need it.",
     },
     time_limit: {

@@ -56,7 +56,7 @@ def test_each_job_has_a_line(server: Server, owner: Owner, token: Token) -> None
 def test_refused_job_does_not_stop_the_others(server: Server, owner: Owner, token: Token) -> None:
     unknown, fixed, busy = new_id(), owner.start(cancellable=False), owner.start()
     result = jobcast(
-        "cancel", unknown, fixed, busy, "-y", "--url", server.url,
+        "cancel", unknown, fixed, busy, "--yes", "--url", server.url,
         JOBCAST_TOKEN=token(owner.name),
     )  # fmt: skip
     assert result.returncode == 1
@@ -71,7 +71,7 @@ def test_without_a_token_the_user_of_the_machine_cancels(
     server: Server, owner: Owner, token: Token
 ) -> None:
     job_id = owner.start()
-    result = jobcast("cancel", job_id, "-y", "--url", server.url, JOBCAST_JWT_SECRET=SECRET)
+    result = jobcast("cancel", job_id, "--yes", "--url", server.url, JOBCAST_JWT_SECRET=SECRET)
     assert result.returncode == 0, result.stderr
     state = state_of(server, token(owner.name), job_id)
     assert state.cancellation is not None
@@ -189,7 +189,9 @@ def test_key_of_top_cancels_the_selected_job_after_a_question(
         shows("alpha has already ended")
         terminal.send("k")
         shows(fixed)
-        terminal.send("\rc")
+        terminal.send("\r")
+        terminal.expect(lambda: "▸ beta ━" in terminal.text, "followed job")
+        terminal.send("c")
         terminal.expect(lambda: "no request can cancel this now" in terminal.text, "notice")
         terminal.send("\x1b")
         shows(fixed)

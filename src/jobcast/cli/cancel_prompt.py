@@ -75,6 +75,7 @@ async def read_keys(
     """Apply the keys of a display of jobs until one of ``quit_keys`` ends it."""
     while True:
         key = await keyboard.key()
+        prompt.notice = ""
         if prompt.question:
             prompt.answer(key)
         elif key in quit_keys:

@@ -54,7 +54,8 @@ class JobView(Struct, kw_only=True):
     @property
     def can_be_cancelled(self) -> bool:
         """Whether a request can cancel the job now."""
-        return self.cancellable and self.state != "cancelling" and not self.has_ended
+        is_known = self.state not in ("pending", "cancelling")
+        return self.cancellable and is_known and not self.has_ended
 
     @property
     def replaying(self) -> bool:

@@ -253,7 +253,7 @@ def watch(
 @main.command()
 @click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--message", default="", help="Why: a text that the job and its followers receive.")
-@click.option("--yes", "-y", "is_confirmed", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--yes", "is_confirmed", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--wait", is_flag=True, help="Follow jobs that are running until they have ended.")
 @click.option("--url", default=DEFAULT_SERVER, show_default=True, help="The server's URL.")
 @click.option(

@@ -142,7 +142,7 @@ class Top:
         """Apply keys until one of them ends the list: it quits, or it opens a job."""
         while True:
             key = await self._keyboard.key()
-            self._notice = ""
+            self._notice = self._prompt.notice = ""
             if self._prompt.question:
                 self._prompt.answer(key)
             elif self._is_typing:

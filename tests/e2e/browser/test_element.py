@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -239,6 +239,38 @@ def test_job_of_another_user_is_refused(
     tab.page.goto(url)
     expect(tab.page.get_by_role("alert")).to_contain_text("does not exist")
     assert [refusal["code"] for refusal in seen(tab.page, "refused")] == ["job_not_found"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_button_cancels_the_job_after_a_question(
+    site: Site, server: Server, publish: Publish, open_page: Open, tmp_path: Path,
+    scheme: Literal["light", "dark"],
+) -> None:  # fmt: skip
+    job_id = new_id()
+    publish(
+        JobStatus(job_id=job_id, status="queued", title="March"),
+        JobStatus(job_id=job_id, status="started", attempt=1),
+        JobProgress(job_id=job_id, percentage=40, message="reading"),
+    )
+    url = site.page(f'<jobcast-job job-id="{job_id}" token-url="/token" cancellable></jobcast-job>')
+    page = open_page(url, color_scheme=scheme, viewport={"width": 390, "height": 300}).page
+    element = element_of(page, job_id)
+    part(element, "cancel-button").click()
+    expect(part(element, "cancel-no")).to_be_focused()
+    page.screenshot(path=tmp_path / f"element-{scheme}.png")
+    page.keyboard.press("Escape")
+    expect(part(element, "cancel-button")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Shift+Tab")
+    expect(part(element, "cancel-yes")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(part(element, "message")).to_have_text("Cancelling…")
+    expect(part(element, "cancel")).to_be_hidden()
+    assert [event["by"] for event in seen(page, "status") if "by" in event] == ["alice"]
+    publish(JobError(job_id=job_id, error="JobCancelled", message="", reason="cancelled"))
+    expect(part(element, "message")).to_have_text("Cancelled")
+    expect(part(element, "error")).to_be_hidden()
+    page.screenshot(path=tmp_path / f"element-cancelled-{scheme}.png")
 
 
 def test_elements_of_a_page_share_one_stream(

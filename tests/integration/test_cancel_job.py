@@ -96,7 +96,9 @@ async def test_running_job_is_asked_to_stop(
     )
     assert await ask(other) == {**asked, "job_id": other, "terminates": True}
     publish(complete(job_id))
-    assert (await state_of(client, job_id))["status"] == "complete"
+    state = await state_of(client, job_id)
+    assert state["status"] == "complete"
+    assert "cancellation" not in state
 
 
 async def test_job_that_cannot_be_cancelled_is_marked(

@@ -13,9 +13,11 @@ from amqp.exceptions import AccessRefused
 from kombu.connection import Connection
 
 from jobcast.errors import PublishFailed
+from jobcast.events import JobStatus
 from jobcast.testing import log, new_job_id
 from jobcast.transports import Message, Outgoing, Run, TransportPublisher, open_publisher
 from jobcast.transports.amqp.source import KombuClientManager
+from jobcast.transports.cancellation import Cancellation, SupportsCancellationNotices
 from jobcast.transports.leases import Finding, Lease, LeaseTimeouts, SupportsLeaseRenewal
 from jobcast.transports.revocations import Revocation, SupportsRevoking
 from tests.support import ROOT, TIMEOUT, eventually
@@ -100,6 +102,26 @@ async def test_worker_publishes_and_server_receives(
         await asyncio.to_thread(worker.release, [lease])
     # The manager deletes its queues when it closes.
     assert await asyncio.to_thread(event_queues, restricted) <= queues_of_other_tests
+
+
+async def test_server_cancels_jobs_and_worker_hears_of_it(
+    restricted: RabbitMQ, worker: TransportPublisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[Cancellation] = []
+    assert isinstance(worker, SupportsCancellationNotices)
+    async with running_manager(restricted, []) as manager:
+        await eventually(lambda: manager.source.ready, "source that is ready")
+        listener = worker.listen(seen.append)
+        async with asyncio.timeout(TIMEOUT):
+            while not seen:
+                job_id = new_job_id()
+                queued = JobStatus(job_id=job_id, status="queued")
+                await asyncio.to_thread(worker.publish, [Outgoing.of(queued)])
+                # The request follows the event in the queue of the server.
+                answer = await manager.source.cancel(Cancellation(job_id=job_id))
+                assert answer.outcome == "cancelled"
+        listener.close()
+    assert "refused" not in caplog.text
 
 
 async def test_server_may_revoke_tokens_and_worker_may_not(restricted: RabbitMQ) -> None:

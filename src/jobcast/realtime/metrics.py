@@ -35,7 +35,9 @@ FEED_RECEIVED: Final = Counter(
 FEED_DELIVERED: Final = Counter(
     "jobcast_feed_deliveries", "Summaries of jobs, and removals, handed to connections."
 )
-REFUSED: Final = Counter("jobcast_refused", "Connections and joins that were refused.", ["code"])
+REFUSED: Final = Counter(
+    "jobcast_refused", "Connections, joins and other requests that were refused.", ["code"]
+)
 CANCELLATIONS: Final = Counter(
     "jobcast_cancellations", "Accepted requests to cancel jobs.", ["outcome"]
 )

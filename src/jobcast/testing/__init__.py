@@ -7,6 +7,8 @@ Needs ``jobcast[testing]``. The pytest plugin gives tests the fixture ``job_reco
 ...     convert.apply(args=[3])
 ...     assert job_recorder.result == {"pages": 3}
 
+It also cancels jobs, as clients do: ``job_recorder.cancel(job_id, "wrong file", by="alice")``.
+
 Every transport should pass the contract tests:
 
 >>> # test_my_transport.py
@@ -19,7 +21,7 @@ Every transport should pass the contract tests:
 
 A transport whose connections can break also passes :class:`InterruptionContract`. A transport with
 leases also passes :class:`LeaseContract`, one with revocations :class:`RevocationContract`, and one
-that cancels jobs :class:`CancellationContract`.
+that cancels jobs :class:`AnsweredCancellationContract` or :class:`RepeatedCancellationContract`.
 """
 
 from __future__ import annotations
@@ -28,7 +30,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jobcast.testing.cancellation import CancellationContract
+    from jobcast.testing.cancellation import (
+        AnsweredCancellationContract,
+        InterruptedCancellationContract,
+        RepeatedCancellationContract,
+    )
     from jobcast.testing.contracts import TransportContract
     from jobcast.testing.ends import (
         Ends,
@@ -48,13 +54,15 @@ if TYPE_CHECKING:
     from jobcast.testing.revocations import RevocationContract
 
 __all__ = [
-    "CancellationContract",
+    "AnsweredCancellationContract",
     "Ends",
     "FeedContract",
+    "InterruptedCancellationContract",
     "InterruptedFeedContract",
     "InterruptionContract",
     "JobRecorder",
     "LeaseContract",
+    "RepeatedCancellationContract",
     "RevocationContract",
     "TransportContract",
     "failed",
@@ -68,12 +76,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CancellationContract": "jobcast.testing.cancellation",
+    "AnsweredCancellationContract": "jobcast.testing.cancellation",
     "FeedContract": "jobcast.testing.feeds",
+    "InterruptedCancellationContract": "jobcast.testing.cancellation",
     "InterruptedFeedContract": "jobcast.testing.feeds",
     "InterruptionContract": "jobcast.testing.interruptions",
     "JobRecorder": "jobcast.testing.recorder",
     "LeaseContract": "jobcast.testing.leases",
+    "RepeatedCancellationContract": "jobcast.testing.cancellation",
     "RevocationContract": "jobcast.testing.revocations",
     "TransportContract": "jobcast.testing.contracts",
 }

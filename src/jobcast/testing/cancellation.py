@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
-import pytest
 from msgspec import UNSET, structs
 
+from jobcast.errors import TransportUnavailable
 from jobcast.events import JobComplete, JobError, JobStatus
 from jobcast.feeds import JobSummary
 from jobcast.testing.contracts import TransportContract
 from jobcast.testing.ends import (
     TIMEOUT,
     Ends,
+    batch_of,
     described,
     eventually,
     failed,
@@ -23,11 +24,13 @@ from jobcast.testing.ends import (
     new_job_id,
     on_both_ends,
     progress,
+    publish_until_stored,
     queued,
     retrying,
     started,
     until,
 )
+from jobcast.testing.interruptions import InterruptionContract
 from jobcast.transports import Message, Origin, Run, Snapshot
 from jobcast.transports.cancellation import (
     CancelAnswer,
@@ -53,9 +56,6 @@ SENT_AGAIN = Run("bb")
 
 class CancellationContract(TransportContract):
     """The tests for transports that cancel jobs."""
-
-    #: Whether the answers to a publisher say that its job is cancelled.
-    ANSWERS_PUBLISHERS: ClassVar[bool] = True
 
     @on_both_ends
     async def test_job_without_a_record_cannot_be_cancelled(self, ends: Ends, job_id: str) -> None:
@@ -308,26 +308,6 @@ class CancellationContract(TransportContract):
         assert jobs[other].ended_at is UNSET
 
     @on_both_ends
-    async def test_publisher_learns_that_its_job_is_cancelled(
-        self, ends: Ends, job_id: str
-    ) -> None:
-        if not self.ANSWERS_PUBLISHERS:
-            pytest.skip("this transport does not answer publishers")
-        seen = _notices(ends)
-        await _begin(ends, started(job_id), run=FIRST)
-        assert await cancel(ends, job_id, by="alice", message="wrong file") == REQUESTED
-        for event in (progress(job_id, 1), log(job_id), started(job_id), retrying(job_id, 1)):
-            await _publish(ends, event, run=FIRST)
-            assert _take(seen) == (job_id, "alice", "wrong file", "aa"), event
-        for run in (FIRST, SECOND, REDELIVERED):  # after the end
-            for event in (started(job_id), progress(job_id, 1)):
-                await _publish(ends, event, run=run)
-                assert _take(seen) == (job_id, "alice", "wrong file", "aa"), event
-        await ends.publish_if("stalled", failed(job_id), Origin(run=FIRST))  # dropped at once
-        assert _take(seen) == (job_id, "alice", "wrong file", "aa")
-        assert seen == []
-
-    @on_both_ends
     async def test_publishers_of_other_jobs_learn_nothing(self, ends: Ends, job_id: str) -> None:
         seen, other = _notices(ends), new_job_id()
         await _begin(ends, queued(job_id), run=SENT)
@@ -351,23 +331,6 @@ class CancellationContract(TransportContract):
         assert (await ends.wait_stored(job_id, 3)).state == "cancelling"
 
     @on_both_ends
-    async def test_renewal_says_that_a_job_is_cancelled(self, ends: Ends, job_id: str) -> None:
-        if not self.ANSWERS_PUBLISHERS:
-            pytest.skip("this transport does not answer publishers")
-        seen, other = _notices(ends), new_job_id()
-        await _begin(ends, started(job_id), run=FIRST)
-        await _begin(ends, started(other), run=FIRST)
-        leases = [Lease(job_id, FIRST), Lease(other, FIRST)]
-        await _renew(ends, *leases)
-        assert seen == []
-        assert await cancel(ends, job_id, by="alice", message="wrong file") == REQUESTED
-        await _renew(ends, *leases)
-        assert _take(seen) == (job_id, "alice", "wrong file", "aa")
-        await _renew(ends, Lease(job_id, Run("bb", 1, "d9")), leases[1])
-        assert seen == []
-        await asyncio.to_thread(_renewing(ends).release, leases)
-
-    @on_both_ends
     async def test_control_channel_carries_accepted_requests(self, ends: Ends, job_id: str) -> None:
         seen: list[Cancellation] = []
         waiting, ended, unknown = (new_job_id() for _ in range(3))
@@ -388,11 +351,68 @@ class CancellationContract(TransportContract):
             assert (notice.by, notice.message, notice.sending) == ("alice", "wrong file", "aa")
 
     @on_both_ends
+    async def test_closed_listener_hears_nothing(self, ends: Ends, job_id: str) -> None:
+        closed: list[Cancellation] = []
+        heard: list[Cancellation] = []
+        one = await asyncio.to_thread(_publisher(ends).listen, closed.append)
+        other = await asyncio.to_thread(_publisher(ends).listen, heard.append)
+        try:
+            await _until_listening(ends, closed)
+            await _until_listening(ends, heard)
+            await asyncio.to_thread(one.close)
+            closed.clear()
+            await _begin(ends, queued(job_id), run=SENT)
+            assert await cancel(ends, job_id) == CANCELLED
+            await eventually(lambda: job_id in {notice.job_id for notice in heard}, "a notice")
+        finally:
+            await asyncio.to_thread(other.close)
+        assert job_id not in {notice.job_id for notice in closed}
+
+
+class AnsweredCancellationContract(CancellationContract):
+    """The tests for transports whose answers to a publisher say that its job is cancelled."""
+
+    @on_both_ends
+    async def test_publisher_learns_that_its_job_is_cancelled(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        seen = _notices(ends)
+        await _begin(ends, started(job_id), run=FIRST)
+        assert await cancel(ends, job_id, by="alice", message="wrong file") == REQUESTED
+        for event in (progress(job_id, 1), log(job_id), started(job_id), retrying(job_id, 1)):
+            await _publish(ends, event, run=FIRST)
+            assert _take(seen) == (job_id, "alice", "wrong file", "aa"), event
+        for run in (FIRST, SECOND, REDELIVERED):  # after the end
+            for event in (started(job_id), progress(job_id, 1)):
+                await _publish(ends, event, run=run)
+                assert _take(seen) == (job_id, "alice", "wrong file", "aa"), event
+        await ends.publish_if("stalled", failed(job_id), Origin(run=FIRST))  # dropped at once
+        assert _take(seen) == (job_id, "alice", "wrong file", "aa")
+        assert seen == []
+
+    @on_both_ends
+    async def test_renewal_says_that_a_job_is_cancelled(self, ends: Ends, job_id: str) -> None:
+        seen, other = _notices(ends), new_job_id()
+        await _begin(ends, started(job_id), run=FIRST)
+        await _begin(ends, started(other), run=FIRST)
+        leases = [Lease(job_id, FIRST), Lease(other, FIRST)]
+        await _renew(ends, *leases)
+        assert seen == []
+        assert await cancel(ends, job_id, by="alice", message="wrong file") == REQUESTED
+        await _renew(ends, *leases)
+        assert _take(seen) == (job_id, "alice", "wrong file", "aa")
+        await _renew(ends, Lease(job_id, Run("bb", 1, "d9")), leases[1])
+        assert seen == []
+        await asyncio.to_thread(_renewing(ends).release, leases)
+
+
+class RepeatedCancellationContract(CancellationContract):
+    """The tests for transports that repeat a request on the control channel instead."""
+
+    @on_both_ends
     async def test_control_channel_repeats_requests_whose_jobs_go_on(
         self, ends: Ends, job_id: str
     ) -> None:
-        if self.ANSWERS_PUBLISHERS:
-            pytest.skip("this transport answers publishers")
         seen: list[Cancellation] = []
         await _begin(ends, queued(job_id), run=SENT)
         assert await cancel(ends, job_id, by="alice") == CANCELLED
@@ -410,23 +430,31 @@ class CancellationContract(TransportContract):
             (job_id, "alice", "requested", "aa")
         }
 
+
+class InterruptedCancellationContract(InterruptionContract, CancellationContract):
+    """The tests for transports that cancel jobs, and whose connections can break."""
+
     @on_both_ends
-    async def test_closed_listener_hears_nothing(self, ends: Ends, job_id: str) -> None:
-        closed: list[Cancellation] = []
-        heard: list[Cancellation] = []
-        one = await asyncio.to_thread(_publisher(ends).listen, closed.append)
-        other = await asyncio.to_thread(_publisher(ends).listen, heard.append)
+    async def test_listener_hears_of_requests_after_an_interruption(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        del job_id
+        seen: list[Cancellation] = []
+        listener = await asyncio.to_thread(_publisher(ends).listen, seen.append)
         try:
-            await _until_listening(ends, closed)
-            await _until_listening(ends, heard)
-            await asyncio.to_thread(one.close)
-            closed.clear()
-            await _begin(ends, queued(job_id), run=SENT)
-            assert await cancel(ends, job_id) == CANCELLED
-            await eventually(lambda: job_id in {notice.job_id for notice in heard}, "a notice")
+            await _until_listening(ends, seen)
+            await asyncio.to_thread(self.interrupt)
+            await eventually(lambda: ends.resumed or ends.source.ready, "source that is ready")
+            await _until_listening(ends, seen)
         finally:
-            await asyncio.to_thread(other.close)
-        assert job_id not in {notice.job_id for notice in closed}
+            await asyncio.to_thread(listener.close)
+
+    @on_both_ends
+    async def test_requests_survive_an_interruption(self, ends: Ends, job_id: str) -> None:
+        await _begin(ends, queued(job_id), run=SENT)
+        await asyncio.to_thread(self.interrupt)
+        assert await _cancel_until_available(ends, job_id) in (CANCELLED, ALREADY_ENDED)
+        assert (await ends.source.snapshot(job_id)).state == "cancelled"
 
 
 async def cancel(
@@ -461,14 +489,27 @@ async def _is_in_state(ends: Ends, job_id: str, state: str) -> bool:
     return (await ends.source.snapshot(job_id)).state == state
 
 
+async def _cancel_until_available(ends: Ends, job_id: str) -> CancelAnswer:
+    """Repeat a request, like a client, until the transport answers."""
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            return await cancel(ends, job_id)
+        except TransportUnavailable:
+            assert time.monotonic() < deadline, "the transport did not answer"
+            await asyncio.sleep(0.1)
+
+
 async def _until_listening(ends: Ends, seen: list[Cancellation]) -> None:
     """Cancel jobs until a listener hears of one, and forget what it heard."""
     deadline = time.monotonic() + TIMEOUT
     while not seen:
         assert time.monotonic() < deadline, "the listener heard nothing"
         probe = new_job_id()
-        await _begin(ends, queued(probe), run=SENT)
-        assert await cancel(ends, probe) == CANCELLED
+        batch = batch_of([queued(probe)], Origin(run=SENT), 1)
+        await publish_until_stored(ends.publisher, batch)
+        await ends.wait_stored(probe, 1)
+        assert await _cancel_until_available(ends, probe) in (CANCELLED, ALREADY_ENDED)
         await asyncio.sleep(0.1)
     seen.clear()
 

@@ -18,8 +18,9 @@ from jobcast.publishing.runtime import new_job, publishing_with
 from jobcast.settings import Settings
 from jobcast.testing.recording import Recording
 from jobcast.testing.recording_publisher import RecordingPublisher
-from jobcast.testing.stored_jobs import read_ended_job
+from jobcast.testing.stored_jobs import cancel_stored_job, read_ended_job
 from jobcast.transports import NO_ORIGIN, is_in_memory
+from jobcast.transports.cancellation import Cancellation
 
 TIMEOUT: Final = 30.0  # seconds that wait() waits by default
 DIRECT: Final = "direct"  # the job id of what functions report that are called without a job
@@ -72,6 +73,38 @@ class JobRecorder(Recording):
             summary = recorded.summary
             raise AssertionError(f"job {job_id} has not ended after {timeout:g} s; {summary}")
         return recorded
+
+    def cancel(
+        self,
+        job_id: object,
+        message: str = "",
+        *,
+        by: str | None = None,
+        timeout: float = TIMEOUT,
+    ) -> str:
+        """Cancel a job as a client of the server does, and return the outcome.
+
+        Args:
+            job_id: the id of the job.
+            message: the reason, for people.
+            by: the subject who cancels the job.
+            timeout: seconds to wait until the job is stored.
+
+        Returns:
+            ``cancelled``, ``requested``, ``already_ended``, ``not_cancellable``, or
+            ``job_not_found`` if the job was not stored in time.
+
+        >>> job_recorder.cancel(result.id, "wrong file", by="alice")
+        'requested'
+        """
+        known, settings = job_id_of(job_id), Settings.load()
+        cancellation = Cancellation(job_id=known, by=by, message=message)
+        outcome = cancel_stored_job(settings, cancellation, timeout)
+        if outcome == "cancelled":
+            # The store has ended the job, and no publisher.
+            stored = read_ended_job(settings, known, timeout)
+            self.record(next(event for event in reversed(stored) if event.kind == TERMINAL))
+        return outcome
 
     def clear(self) -> None:
         """Forget the events recorded so far. A function called without a job begins a new one."""

@@ -19,6 +19,7 @@ from jobcast.events import (
 )
 from jobcast.settings import Settings
 from jobcast.transports import Message, Source, open_manager
+from jobcast.transports.cancellation import Cancellation, SupportsCancellation
 
 PAUSE: Final = 0.05  # seconds between two reads
 
@@ -28,6 +29,32 @@ def read_ended_job(settings: Settings, job_id: str, timeout: float) -> list[JobE
     # In a thread of its own, because the caller may have an event loop.
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, _read(settings, job_id, timeout)).result()
+
+
+def cancel_stored_job(settings: Settings, cancellation: Cancellation, timeout: float) -> str:
+    """Cancel a job and return the outcome. Wait until the job is stored, for a bounded time.
+
+    Raises:
+        TypeError: the transport cannot cancel jobs.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, _cancel(settings, cancellation, timeout)).result()
+
+
+async def _cancel(settings: Settings, cancellation: Cancellation, timeout: float) -> str:
+    manager = open_manager(settings.url, settings.retention, prefix=settings.prefix)
+    deadline = asyncio.get_running_loop().time() + timeout
+    try:
+        source = manager.source
+        if not isinstance(source, SupportsCancellation):
+            raise TypeError("the transport of JOBCAST_URL cannot cancel jobs")
+        while True:
+            outcome = (await source.cancel(cancellation)).outcome
+            if outcome != "job_not_found" or asyncio.get_running_loop().time() > deadline:
+                return outcome
+            await asyncio.sleep(PAUSE)
+    finally:
+        await manager.aclose()
 
 
 async def _read(settings: Settings, job_id: str, timeout: float) -> list[JobEvent]:

@@ -100,6 +100,8 @@ class MemoryBroker:
                 cancellation = self._records.cancellation_of(outgoing)
                 if cancellation is not None:
                     cancelled[outgoing.job_id] = cancellation
+                else:
+                    cancelled.pop(outgoing.job_id, None)
             self._feeds.mark(batch)
             self._send_changes(self._feeds.refresh())
         if held:

@@ -134,8 +134,9 @@ class Record:
         return answer, messages
 
     def cancellation_of(self, outgoing: Outgoing) -> Cancellation | None:
-        """Return the request that covers the sending of an event."""
-        return self.cancellation if self._covers(outgoing) else None
+        """Return the request that covers the sending of an event, or an event without a run."""
+        kept, run = self.cancellation, outgoing.run
+        return kept if kept is not None and (not run.is_known or kept.covers(run)) else None
 
     @property
     def _is_running(self) -> bool:

@@ -152,14 +152,14 @@ def test_describe_returns_none_for_started_and_progress() -> None:
 @pytest.mark.parametrize(
     ("event", "shown"),
     [
-        (JobStatus(job_id="a", status="cancelling"), "• cancelling"),
-        (JobStatus(job_id="a", status="cancelling", message="by ada"), "• cancelling: by ada"),
+        (JobStatus(job_id="a", status="pausing"), "• pausing"),
+        (JobStatus(job_id="a", status="pausing", message="by ada"), "• pausing: by ada"),
         (JobStatus(job_id="a", status="[b]"), r"• \[b]"),
         (JobLog(job_id="a", level="notice", message="m"), "[default]notice   m[/]"),
         (JobLog(job_id="a", level="[b]", message="m"), r"[default]\[b]     m[/]"),
         (
-            JobError(job_id="a", error="E", message="m", reason="cancelled"),
-            "[red]✖ E (cancelled)[/] m",
+            JobError(job_id="a", error="E", message="m", reason="replaced"),
+            "[red]✖ E (replaced)[/] m",
         ),
         (JobError(job_id="a", error="E", message="m", reason="[b]"), r"[red]✖ E (\[b])[/] m"),
     ],
@@ -171,14 +171,14 @@ def test_unknown_values_are_shown_as_they_are(event: JobEvent, shown: str) -> No
 
 
 def test_job_with_an_unknown_status_has_not_ended() -> None:
-    job = watched(STARTED, JobStatus(job_id="a", status="cancelling"))
-    assert (job.state, job.has_ended) == ("cancelling", False)
+    job = watched(STARTED, JobStatus(job_id="a", status="pausing"))
+    assert (job.state, job.has_ended) == ("pausing", False)
     shown = [cell.plain for cell in _row(job, at(60), 20) if isinstance(cell, Text)]
-    assert (shown[0], shown[-1]) == ("•", "cancelling")
+    assert (shown[0], shown[-1]) == ("•", "pausing")
 
 
 def test_job_ends_with_an_unknown_reason() -> None:
-    job = watched(STARTED, JobError(job_id="a", error="E", message="", reason="cancelled"))
+    job = watched(STARTED, JobError(job_id="a", error="E", message="", reason="replaced"))
     assert (job.state, job.has_ended) == ("error", True)
 
 

@@ -16,6 +16,7 @@ import pytest
 from celery import Celery
 
 from jobcast import ProgressTask, current_job, open_job
+from jobcast.events import JobError
 from jobcast.publishing import runtime
 from jobcast.publishing.publisher import Publisher
 from jobcast.testing import JobRecorder
@@ -215,3 +216,21 @@ def test_url_in_a_file_is_replaced(
     job_recorder = request.getfixturevalue("job_recorder")
     convert.apply(args=[1])
     assert job_recorder.result == {"pages": 1}
+
+
+def test_running_job_is_cancelled_by_a_test(job_recorder: JobRecorder) -> None:
+    job_id = new_id()
+    with open_job(job_id):
+        assert job_recorder.cancel(job_id, "wrong file", by="alice") == "requested"
+        assert job_recorder.cancel(job_id) == "requested"
+    assert job_recorder.wait(job_id).ending is not None
+    assert job_recorder.cancel(new_id(), timeout=0) == "job_not_found"
+
+
+def test_queued_job_is_cancelled_by_a_test(job_recorder: JobRecorder, convert: Any) -> None:
+    job_id = convert.delay(3).id
+    assert job_recorder.cancel(job_id, "wrong file", by="alice") == "cancelled"
+    assert job_recorder.cancel(job_id) == "already_ended"
+    ending = job_recorder.wait(job_id).ending
+    assert isinstance(ending, JobError)
+    assert (ending.state, ending.message, ending.by) == ("cancelled", "wrong file", "alice")

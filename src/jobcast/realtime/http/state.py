@@ -14,7 +14,7 @@ from jobcast.transports.base import NO_RECORD, Message, Snapshot
 _STATUS_FIELDS: Final = ("task", "attempt", "run")
 # The fields that another run of an ended job removes.
 _RUN_FIELDS: Final = (
-    "ended_at", "result", "error", "progress", "started_at", "queued_at", "cancellation",
+    "ended_at", "result", "error", "progress", "started_at", "queued_at",
 )  # fmt: skip
 _CANCELLATION_FIELDS: Final = ("by", "message")
 _RETRY_FIELDS: Final = ("retry_at", "error", "message")
@@ -89,6 +89,7 @@ def _apply(state: dict[str, Any], name: str, event: Mapping[str, Any]) -> None:
 def _end(state: dict[str, Any], event: Mapping[str, Any]) -> None:
     state["ended_at"] = event["timestamp"]
     state.pop("retry", None)
+    state.pop("cancellation", None)
 
 
 def _apply_status(state: dict[str, Any], event: Mapping[str, Any]) -> None:
@@ -101,6 +102,7 @@ def _apply_status(state: dict[str, Any], event: Mapping[str, Any]) -> None:
     if status in ("queued", "started"):
         state[f"{status}_at"] = event["timestamp"]
     state.pop("retry", None)
+    state.pop("cancellation", None)
     if status == "cancelling":
         asked = {name: event[name] for name in _CANCELLATION_FIELDS if name in event}
         state["cancellation"] = {**asked, "requested_at": event["timestamp"]}

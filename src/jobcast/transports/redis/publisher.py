@@ -420,7 +420,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         for call, position in zip(to_send, positions, strict=True):
             argv = arguments(call, self.publisher_id, position, deadline)
             pipeline.evalsha(known.sha, len(call.keys), *call.keys, *argv)
-        given = pipeline.execute(raise_on_error=False)
+        given: list[Any] = pipeline.execute(raise_on_error=False)
         answers: list[Any] = [*map(self._without_cancellation, to_send, given)]
         for call, position, answer in zip(to_send, positions, answers, strict=True):
             if isinstance(answer, int):
@@ -432,12 +432,13 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
 
     def _without_cancellation(self, call: AnyCall, answer: Any) -> Any:
         """Return the answer about events alone, and note that their job is cancelled."""
-        if isinstance(call, CancelCall) or not isinstance(answer, list):
+        if isinstance(call, CancelCall):
             return answer
-        if not isinstance(answer[0], bytes):
-            return answer
-        kept, answer = answer
-        self._cancelled[call.job_id] = parse_cancellation(kept)
+        if isinstance(answer, list) and isinstance(answer[0], bytes):
+            kept, answer = answer
+            self._cancelled[call.job_id] = parse_cancellation(kept)
+        else:
+            self._cancelled.pop(call.job_id, None)
         return answer
 
     def _remember(self, job_id: str, position: Position) -> None:

@@ -73,3 +73,8 @@ async def may_follow_in_time(subject: Subject, action: str, target: JobTarget) -
     if target.id == os.environ[UNDECIDED]:
         await asyncio.Event().wait()
     return True
+
+
+def may_cancel_open_jobs(subject: Subject, action: str, target: Target) -> bool:
+    """Allow everyone to follow, and to cancel the jobs with the tag ``open``."""
+    return action != "cancel" or (isinstance(target, JobTarget) and "open" in target.tags)

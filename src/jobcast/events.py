@@ -44,6 +44,7 @@ State = Literal[
 LEVELS: Final[tuple[Level, ...]] = get_args(Level)
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 RUN_STATUSES: Final[tuple[RunStatus, ...]] = get_args(RunStatus)
+STATES: Final[tuple[State, ...]] = get_args(State)
 TERMINAL_STATES: Final = frozenset({"complete", "error", "cancelled"})
 CANCELLED_REASONS: Final = frozenset({"cancelled", "revoked"})  # of jobs that end as ``cancelled``
 

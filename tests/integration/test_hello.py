@@ -22,7 +22,9 @@ from tests.support.scripted_server import scripted_server
 
 Token = Callable[..., str]
 
-REQUESTS = ["join_job", "leave_job", "refresh_token", "join_feed", "leave_feed"]
+REQUESTS = [
+    "join_job", "leave_job", "cancel_job", "refresh_token", "join_feed", "leave_feed",
+]  # fmt: skip
 ATTACHED_HELLO = {
     "protocol": 1,
     "server": f"jobcast/{version('jobcast')}",

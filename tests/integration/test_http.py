@@ -603,6 +603,7 @@ async def test_description_is_valid_openapi(server: Server) -> None:
     assert set(description["paths"]) == {
         "/jobs/{job_id}",
         "/jobs/{job_id}/events",
+        "/jobs/{job_id}/cancel",
         "/events",
         "/jobs",
         "/feeds/{feed}/events",

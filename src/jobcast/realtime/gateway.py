@@ -19,11 +19,14 @@ from jobcast.errors import InvalidMessage, SettingsError, TokenError
 from jobcast.events import (
     PROTOCOL_VERSION,
     Auth,
+    CancelAccepted,
+    CancelJob,
     Hello,
     JoinJob,
     LeaveAccepted,
     LeaveJob,
     RefreshToken,
+    Refusal,
     TokenAccepted,
     parse_request,
     room_of,
@@ -217,8 +220,10 @@ class Gateway:
 
     def _requests(self) -> Sequence[str]:
         """Return the names of the requests that the server answers."""
-        has_feeds = self.hub.feeds.are_available
-        return [name for name in ACKNOWLEDGEMENTS if has_feeds or name not in FEED_REQUESTS]
+        missing: set[str] = set() if self.hub.feeds.are_available else {*FEED_REQUESTS}
+        if not self.hub.cancellations.is_available:
+            missing.add("cancel_job")
+        return [name for name in ACKNOWLEDGEMENTS if name not in missing]
 
     def _register(self) -> None:
         handler = self.hub.requests.handler
@@ -227,6 +232,7 @@ class Gateway:
             "disconnect": self._disconnect,
             "join_job": handler("join_job", JoinJob, self.hub.join),
             "leave_job": handler("leave_job", LeaveJob, self._leave_job),
+            "cancel_job": handler("cancel_job", CancelJob, self._cancel_job),
             "refresh_token": handler("refresh_token", RefreshToken, self._refresh_token),
             "join_feed": handler("join_feed", JoinFeed, self.hub.feeds.join),
             "leave_feed": handler("leave_feed", LeaveFeed, self.hub.feeds.leave),
@@ -297,6 +303,11 @@ class Gateway:
         await self.hub.leave(connection, request.job_id)
         logger.info("left %s: sub=%s", request.job_id, shown(connection.subject.sub))
         return LeaveAccepted(job_id=request.job_id)
+
+    async def _cancel_job(
+        self, connection: Connection, request: CancelJob
+    ) -> CancelAccepted | Refusal:
+        return await self.hub.cancellations.cancel(connection.subject, request)
 
     async def _refresh_token(self, connection: Connection, request: RefreshToken) -> TokenAccepted:
         return await self.hub.refresh_token(connection, request.token)

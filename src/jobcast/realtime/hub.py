@@ -25,6 +25,7 @@ from jobcast.protocol import ServerMessage, packet_of
 from jobcast.realtime import metrics
 from jobcast.realtime.admission import Admission
 from jobcast.realtime.authorization import Authorizer, Grant
+from jobcast.realtime.cancellation import CancelService
 from jobcast.realtime.connection.addresses import Addresses
 from jobcast.realtime.connection.frames import ROOT, FrameBatch, notice
 from jobcast.realtime.connection.refusals import RefusalLog, shown
@@ -87,6 +88,9 @@ class Hub:
             self.send,
             self._check_revocations,
             namespace,
+        )
+        self.cancellations = CancelService(
+            source, settings, self._authorizer, self.refusals, self._check_revocations
         )
         self.relay = Relay(
             source, namespace=namespace, rights=self._rights, on_resumed=self._resumed

@@ -36,6 +36,9 @@ FEED_DELIVERED: Final = Counter(
     "jobcast_feed_deliveries", "Summaries of jobs, and removals, handed to connections."
 )
 REFUSED: Final = Counter("jobcast_refused", "Connections and joins that were refused.", ["code"])
+CANCELLATIONS: Final = Counter(
+    "jobcast_cancellations", "Accepted requests to cancel jobs.", ["outcome"]
+)
 RECEIVED: Final = Counter("jobcast_events_received", "Events of followed jobs from the transport.")
 DELIVERED: Final = Counter("jobcast_deliveries", "Events handed to connections.")
 CONFLATED: Final = Counter(

@@ -95,9 +95,9 @@ class UnreliableSource:
         return snapshot
 
     def publish(self, event: JobEvent) -> None:
-        message = self.record.add(Outgoing.of(event))
-        if message is not None and self.subscriptions and self.chance.random() >= self.loss:
-            self._late.append(message)
+        for message in self.record.add(Outgoing.of(event)):
+            if self.subscriptions and self.chance.random() >= self.loss:
+                self._late.append(message)
 
     def deliver(self, count: int = 1_000_000) -> None:
         """Deliver the first ``count`` of the messages in transit."""

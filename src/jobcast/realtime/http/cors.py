@@ -12,7 +12,7 @@ from jobcast.realtime.connection.origins import Origins
 from jobcast.realtime.connection.screening import Refused
 from jobcast.realtime.http.problems import Problem
 
-REQUEST_HEADERS: Final = "Authorization, If-None-Match, Last-Event-ID, Cache-Control"
+REQUEST_HEADERS: Final = "Authorization, If-None-Match, Last-Event-ID, Cache-Control, Content-Type"
 # Without nosniff, a page of another origin may get a browser to read an answer as a script.
 BASE_HEADERS: Final = {"Vary": "Origin", "X-Content-Type-Options": "nosniff"}
 RESPONSE_HEADERS: Final = "ETag, Retry-After"
@@ -48,6 +48,20 @@ class Cors:
             headers["Access-Control-Allow-Credentials"] = "true"
         return headers
 
+    def check_session(self, request: HTTPConnection) -> None:
+        """Check that the browser of a session has not sent a request for a page of another site.
+
+        A page of another origin that :meth:`headers` has let pass may act for its user.
+
+        Raises:
+            Problem: the browser says that the page is of another site.
+        """
+        if "origin" in request.headers:
+            return
+        if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            detail = "a page of another site may not make this request"
+            raise Problem(HTTPStatus.FORBIDDEN, "forbidden", detail)
+
     def preflight(self, request: HTTPConnection) -> Response:
         """Return the answer to a preflight request.
 
@@ -58,7 +72,7 @@ class Cors:
             status_code=HTTPStatus.NO_CONTENT,
             headers={
                 **self.headers(request),
-                "Access-Control-Allow-Methods": "GET, HEAD",
+                "Access-Control-Allow-Methods": "GET, HEAD, POST",
                 "Access-Control-Allow-Headers": REQUEST_HEADERS,
                 "Access-Control-Max-Age": str(PREFLIGHT_SECONDS),
             },

@@ -34,7 +34,9 @@ from jobcast.realtime.http.openapi import description
 from jobcast.realtime.http.problems import Problem
 from jobcast.realtime.http.request import (
     StateRequest,
+    cancelled_job,
     check_size,
+    parse_cancel,
     parse_state,
     parse_stream,
     target_of,
@@ -49,6 +51,7 @@ from jobcast.tokens import Subject
 from jobcast.transports.base import Snapshot
 
 METHODS: Final = "GET, HEAD, OPTIONS"
+CANCEL_METHODS: Final = "POST, OPTIONS"
 STREAM_METHODS: Final = "GET, OPTIONS"  # a stream has no length that HEAD could tell
 HINT: Final = "send the header Authorization: Bearer TOKEN"
 STREAM_HEADERS: Final = {
@@ -86,19 +89,21 @@ Answer = Callable[[Exchange], Awaitable[Response | None]]
 class Endpoint:
     """The ASGI application of one route."""
 
-    def __init__(self, interface: HttpInterface, answer: Answer) -> None:
+    def __init__(self, interface: HttpInterface, answer: Answer, methods: str) -> None:
         self._interface = interface
         self._answer = answer
+        self.methods = methods
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._interface.respond(self._answer, Request(scope, receive), send)
+        request = Request(scope, receive)
+        await self._interface.respond(self._answer, request, send, self.methods)
 
 
 class ProblemRoute(Route):
     """A route that answers other methods itself, unless another route has them."""
 
     def __init__(self, path: str, endpoint: Endpoint) -> None:
-        super().__init__(path, endpoint, methods=METHODS.split(", "))
+        super().__init__(path, endpoint, methods=endpoint.methods.split(", "))
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
@@ -134,6 +139,9 @@ class HttpInterface:
         return [
             ProblemRoute("/jobs", self._endpoint(self._jobs)),
             FeedRoute("/feeds/{feed:path}", self._endpoint(self._feed)),
+            ProblemRoute(
+                "/jobs/{job_id:path}/cancel", self._endpoint(self._cancel, CANCEL_METHODS)
+            ),
             ProblemRoute("/jobs/{job_id:path}", self._endpoint(self._job)),
             ProblemRoute("/events", self._endpoint(self._events)),
             ProblemRoute("/openapi.json", self._endpoint(self._openapi)),
@@ -143,17 +151,17 @@ class HttpInterface:
         """Return the route ``/session``, which tells the console who its user is."""
         return ProblemRoute("/session", self._endpoint(self._session))
 
-    def _endpoint(self, answer: Answer) -> Endpoint:
-        return Endpoint(self, answer)
+    def _endpoint(self, answer: Answer, methods: str = METHODS) -> Endpoint:
+        return Endpoint(self, answer, methods)
 
-    async def respond(self, answer: Answer, request: Request, send: Send) -> None:
+    async def respond(self, answer: Answer, request: Request, send: Send, methods: str) -> None:
         """Answer a request with a response, a stream or a problem document."""
         sid = secrets.token_urlsafe(15)
         headers: Mapping[str, str] = BASE_HEADERS
         response: Response | None
         try:
             headers = self._cors.headers(request)
-            response = await self._answer(answer, Exchange(request, send, sid, headers))
+            response = await self._answer(answer, Exchange(request, send, sid, headers), methods)
         except Problem as problem:
             response = problem.response()
         except TokenError as exc:
@@ -166,12 +174,12 @@ class HttpInterface:
             response.headers.update(headers)
             await response(request.scope, request.receive, send)
 
-    async def _answer(self, answer: Answer, exchange: Exchange) -> Response | None:
+    async def _answer(self, answer: Answer, exchange: Exchange, methods: str) -> Response | None:
         check_size(exchange.request)
         if exchange.request.method == "OPTIONS":
             return self._cors.preflight(exchange.request)
-        if exchange.request.method not in ("GET", "HEAD"):
-            raise Problem.of_method(METHODS)
+        if exchange.request.method not in methods.split(", "):
+            raise Problem.of_method(methods)
         return await answer(exchange)
 
     async def _openapi(self, _: Exchange) -> Response:
@@ -189,6 +197,20 @@ class HttpInterface:
         if wants_events:
             return await self._stream(exchange, client, [job_id])
         return await self._state(exchange, client, parse_state(exchange.request, job_id))
+
+    async def _cancel(self, exchange: Exchange) -> Response:
+        request = exchange.request
+        client = await self._client(exchange)
+        if token_of(request, in_query=self._settings.token_in_query) is None:
+            self._cors.check_session(request)
+        job_id = cancelled_job(request, self._settings.path_prefix)
+        async with client.budget.reading:
+            wanted = await parse_cancel(request, job_id)
+            answer = await self._hub.cancellations.cancel(client.subject, wanted)
+        if isinstance(answer, Refusal):
+            raise Problem.of_refusal(answer)
+        body, headers = msgspec.json.encode(answer), {"Cache-Control": "no-store"}
+        return Response(body, headers=headers, media_type="application/json")
 
     async def _events(self, exchange: Exchange) -> Response | None:
         client = await self._client(exchange)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 from jobcast.events import (
+    CANCEL_MESSAGE_MAX_LENGTH,
     JOB_ID_MAX_LENGTH,
     LEVELS,
     MAX_TAGS,
     PROTOCOL_VERSION,
     REASONS,
+    STATES,
     TITLE_MAX_LENGTH,
 )
 from jobcast.feeds import DEFAULT_FEED_LIMIT, MAX_FEED_LIMIT, MAX_HTTP_PAGE
@@ -30,6 +32,11 @@ _DESCRIPTION: Final[Schema] = {
     "parent": {"type": "string", "description": "the job that sent this one"},
     "owner": {"type": "string", "description": "the subject that owns the job"},
     "created_at": {**_TIME, "description": "when the job was sent"},
+    "cancellable": {"type": "boolean", "description": "false if the job cannot be cancelled"},
+    "terminates": {
+        "type": "boolean",
+        "description": "true if a cancelled run is terminated in the end",
+    },
 }
 
 _SCHEMAS: Final[Schema] = {
@@ -53,6 +60,38 @@ _SCHEMAS: Final[Schema] = {
             "error": {"type": "string", "description": "the exception's class"},
             "message": _TEXT,
             "reason": {"type": "string", "examples": list(REASONS)},
+            "by": {"type": "string", "description": "the subject who cancelled the job"},
+        },
+    },
+    "Cancel": {
+        "type": "object",
+        "properties": {
+            "message": {"type": "string", "maxLength": CANCEL_MESSAGE_MAX_LENGTH, "default": ""}
+        },
+    },
+    "Cancelled": {
+        "type": "object",
+        "required": ["ok", "job_id", "outcome"],
+        "properties": {
+            "ok": {"const": True},
+            "job_id": _TEXT,
+            "outcome": {
+                "type": "string",
+                "examples": ["cancelled", "requested", "already_ended"],
+            },
+            "terminates": {
+                "type": "boolean",
+                "description": "with requested: whether the run is terminated if it goes on",
+            },
+        },
+    },
+    "Cancellation": {
+        "type": "object",
+        "required": ["requested_at"],
+        "properties": {
+            "by": {"type": "string", "description": "the subject who cancelled the job"},
+            "message": _TEXT,
+            "requested_at": _TIME,
         },
     },
     "Retry": {
@@ -77,13 +116,14 @@ _SCHEMAS: Final[Schema] = {
             "job_id": _TEXT,
             "status": {
                 "type": "string",
-                "examples": ["pending", "queued", "started", "retrying", "complete", "error"],
+                "examples": list(STATES),
             },
             **_DESCRIPTION,
             "attempt": {"type": "integer", "minimum": 1},
             "run": {"type": "integer", "minimum": 1},
             "progress": {"$ref": "#/components/schemas/Progress"},
             "retry": {"$ref": "#/components/schemas/Retry"},
+            "cancellation": {"$ref": "#/components/schemas/Cancellation"},
             "result": {"description": "the result of a job that is complete"},
             "error": {"$ref": "#/components/schemas/Error"},
             "queued_at": _TIME,
@@ -111,7 +151,10 @@ _SCHEMAS: Final[Schema] = {
             "ended_at": _TIME,
             "attempt": {"type": "integer", "minimum": 1},
             "percentage": {"type": ["number", "null"], "minimum": 0, "maximum": 100},
-            "message": {"type": "string", "description": "of the latest progress or failure"},
+            "message": {
+                "type": "string",
+                "description": "of the latest progress, cancellation or failure",
+            },
             "reason": {"type": "string", "examples": list(REASONS)},
         },
     },
@@ -177,6 +220,7 @@ def description(settings: Settings) -> Schema:
             "/jobs/{job_id}": {"get": _state_operation()},
             "/jobs/{job_id}/events": {"get": _job_events_operation()},
             "/events": {"get": _events_operation()},
+            "/jobs/{job_id}/cancel": {"post": _cancel_operation()},
             "/jobs": {"get": _page_operation()},
             "/feeds/{feed}/events": {"get": _feed_operation()},
         },
@@ -225,6 +269,31 @@ def _job_events_operation() -> Schema:
         "summary": "Stream the events of a job",
         "parameters": [_job_id(), _after(), _last_event_id()],
         "responses": _STREAM,
+    }
+
+
+def _cancel_operation() -> Schema:
+    return {
+        "operationId": "cancelJob",
+        "summary": "Cancel a job, or ask its running worker to stop",
+        "parameters": [_job_id()],
+        "requestBody": {
+            "required": False,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Cancel"}}},
+        },
+        "responses": {
+            "200": {
+                "description": "the outcome",
+                "content": {
+                    "application/json": {"schema": {"$ref": "#/components/schemas/Cancelled"}}
+                },
+            },
+            **{
+                status: {"$ref": "#/components/responses/Problem"}
+                for status in ("408", "409", "413")
+            },
+            **_PROBLEMS,
+        },
     }
 
 

@@ -24,6 +24,7 @@ _STATUSES: Final[Mapping[str, HTTPStatus]] = {
     "invalid_request": HTTPStatus.BAD_REQUEST,
     "job_not_found": HTTPStatus.NOT_FOUND,
     "not_authenticated": HTTPStatus.UNAUTHORIZED,
+    "not_cancellable": HTTPStatus.CONFLICT,
     "rate_limited": HTTPStatus.TOO_MANY_REQUESTS,
     "too_many_connections": HTTPStatus.TOO_MANY_REQUESTS,
     "too_many_jobs": HTTPStatus.BAD_REQUEST,

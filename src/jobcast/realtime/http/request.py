@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote, unquote
 
+import msgspec
 from msgspec import Struct
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from jobcast.errors import InvalidJobId
-from jobcast.events import SEQ_MAX, Cursor, check_job_id
+from jobcast.events import SEQ_MAX, CancelJob, CancelMessage, Cursor, check_job_id
 from jobcast.realtime.http.problems import Problem
 
 STREAM_JOBS: Final = 50  # jobs of one stream; each id of an event has the positions of all
 MAX_QUERY: Final = 16 * 1024  # bytes
+MAX_BODY: Final = 16 * 1024  # bytes
+BODY_TIMEOUT: Final = 10.0  # seconds until the body of a request has arrived
 MAX_WAIT: Final = 60.0  # seconds
 MAX_LINES: Final = 1000  # log lines
 
@@ -29,6 +33,10 @@ class StateRequest(Struct, frozen=True):
     job_id: str
     wait: float = 0.0  # seconds to wait for the end of the job
     lines: int = 0  # latest log lines to include
+
+
+class _Cancel(Struct, frozen=True):
+    message: CancelMessage = ""
 
 
 class StreamRequest(Struct, frozen=True):
@@ -60,6 +68,54 @@ def target_of(request: Request, prefix: str) -> tuple[str, bool]:
     stem = path_below(request, f"{prefix}/jobs/")
     wants_events = stem.endswith("/events")
     return _job_id(unquote(stem.removesuffix("/events") if wants_events else stem)), wants_events
+
+
+def cancelled_job(request: Request, prefix: str) -> str:
+    """Return the job id of a path below ``/jobs/`` that ends with ``/cancel``.
+
+    Raises:
+        Problem: the path has no valid job id, or ``cancel`` is a part of the job id.
+    """
+    stem = path_below(request, f"{prefix}/jobs/")
+    if not stem.endswith("/cancel"):
+        raise Problem.of_method("GET, HEAD, OPTIONS")
+    return _job_id(unquote(stem.removesuffix("/cancel")))
+
+
+async def parse_cancel(request: Request, job_id: str) -> CancelJob:
+    """Parse the body of a request to cancel a job: a JSON object, or nothing.
+
+    Raises:
+        Problem: the body is too long, late or invalid.
+    """
+    body = await _body(request)
+    if not body.strip():
+        return CancelJob(job_id=job_id)
+    try:
+        wanted = msgspec.json.decode(body, type=_Cancel)
+    except (msgspec.DecodeError, RecursionError) as exc:
+        raise invalid(f'the body should be JSON such as {{"message": "TEXT"}}: {exc}') from None
+    return CancelJob(job_id=job_id, message=wanted.message)
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            async for part in request.stream():
+                body += part
+                if len(body) > MAX_BODY:
+                    raise Problem(
+                        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                        "invalid_request",
+                        f"the body should have at most {MAX_BODY} bytes",
+                    )
+    except TimeoutError:
+        detail = f"the body did not arrive within {BODY_TIMEOUT:.0f} s"
+        raise Problem(HTTPStatus.REQUEST_TIMEOUT, "invalid_request", detail) from None
+    except ClientDisconnect:
+        raise invalid("the client has disconnected") from None
+    return bytes(body)
 
 
 def parse_state(request: Request, job_id: str) -> StateRequest:

@@ -12,6 +12,11 @@ from jobcast.transports.base import NO_RECORD, Message, Snapshot
 
 # The fields of the latest run that each status sets.
 _STATUS_FIELDS: Final = ("task", "attempt", "run")
+# The fields that another run of an ended job removes.
+_RUN_FIELDS: Final = (
+    "ended_at", "result", "error", "progress", "started_at", "queued_at", "cancellation",
+)  # fmt: skip
+_CANCELLATION_FIELDS: Final = ("by", "message")
 _RETRY_FIELDS: Final = ("retry_at", "error", "message")
 _EVENT_FIELDS: Final = ("job_id", "timestamp", "seq")  # fields that every event has
 
@@ -90,12 +95,15 @@ def _apply_status(state: dict[str, Any], event: Mapping[str, Any]) -> None:
     status = event["status"]
     if "ended_at" in state and status in ("queued", "started"):
         # Another run of the job begins.
-        for field in ("ended_at", "result", "error", "progress", "started_at", "queued_at"):
+        for field in _RUN_FIELDS:
             state.pop(field, None)
     state.update({field: event[field] for field in _STATUS_FIELDS if field in event})
     if status in ("queued", "started"):
         state[f"{status}_at"] = event["timestamp"]
     state.pop("retry", None)
+    if status == "cancelling":
+        asked = {name: event[name] for name in _CANCELLATION_FIELDS if name in event}
+        state["cancellation"] = {**asked, "requested_at": event["timestamp"]}
     if status == "retrying":
         state["retry"] = {name: event[name] for name in _RETRY_FIELDS if name in event}
 

@@ -393,12 +393,12 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         for call, position in zip(to_send, positions, strict=True):
             argv = arguments(call, self.publisher_id, position, deadline)
             pipeline.evalsha(known.sha, len(call.keys), *call.keys, *argv)
-        answers = pipeline.execute(raise_on_error=False)
-        answers = [*map(self._without_cancellation, to_send, answers)]
+        given = pipeline.execute(raise_on_error=False)
+        answers: list[Any] = [*map(self._without_cancellation, to_send, given)]
         for call, position, answer in zip(to_send, positions, answers, strict=True):
             if isinstance(answer, int):
                 self._remember(call.job_id, Position(position.epoch, answer))
-            elif isinstance(call, Call) and isinstance(answer, list):
+            elif isinstance(answer, list) and not isinstance(call, CancelCall):
                 seq, epoch = answer
                 self._remember(call.job_id, Position(epoch, seq))
         return answers

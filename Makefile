@@ -7,10 +7,12 @@ BENCH := bench/fanout/node
 CONSOLE := src/jobcast/_console/index.html
 ELEMENT := src/jobcast/_element/jobcast.js
 EXAMPLE := client/examples/react/dist/index.html
+# The tests start hundreds of processes. Without bytecode each would compile all modules it imports.
+unexport PYTHONDONTWRITEBYTECODE
 # Node and npm come into the virtual environment, as the lock file has them.
 NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
-# Tests wait more than they compute: twice as many processes as there are processors.
-TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(2 * (os.cpu_count() or 1), 6))')
+# Tests wait more than they compute: three times as many processes as there are processors.
+TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(3 * (os.cpu_count() or 1), 6))')
 # xdist would begin with the files of many tests, which are those of the quick ones.
 PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 # Of `make lowest` and `make latest`; tests of the other tiers need `make prepare` first.
@@ -76,7 +78,10 @@ dev: $(VENV)/.synced .env  ## run the Procfile's worker and server, with the set
 .env: | $(VENV)/.synced
 	$(BIN)/python -c "from pathlib import Path; from jobcast.reference import write_env; write_env(Path('.env'))"
 
-test: lint typecheck docs client pytest  ## everything that has to pass
+# The checks compute in one process each, and the tests in several.
+test:  ## everything that has to pass
+	$(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) typecheck client lint docs
+	$(MAKE) pytest
 
 lint: $(VENV)/.synced workflows  ## format, lint, directions of imports, workflows
 	$(BIN)/ruff format --check

@@ -6,9 +6,8 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import Any, Final
 
 import aiohttp
@@ -48,6 +47,52 @@ class ClosingConnector(aiohttp.TCPConnector):
         return super().close(**options)
 
 
+@asynccontextmanager
+async def stock_connection(
+    url: str,
+    token: str,
+    receive: Callable[[socketio.AsyncClient, str, Any], Awaitable[None]],
+    handle_disconnect: Callable[[socketio.AsyncClient], Awaitable[None]],
+) -> AsyncIterator[socketio.AsyncClient]:
+    """Connect a stock client that does not reconnect.
+
+    Args:
+        url: the server.
+        token: the token of the connection.
+        receive: called with the client, and the name and the payload of each event.
+        handle_disconnect: called with the client when the connection ends.
+
+    Raises:
+        SocketIOError, OSError, TimeoutError: the connection failed.
+    """
+
+    async def received(name: str, data: Any = None) -> None:
+        await receive(sio, name, data)
+
+    async def disconnected(*_: Any) -> None:
+        await handle_disconnect(sio)
+
+    # Engine.IO leaves its own session open when a connection is refused. A session closed in
+    # ``finally`` stays open when the client is cancelled again while it disconnects.
+    async with aiohttp.ClientSession(connector=ClosingConnector()) as http:
+        sio = socketio.AsyncClient(reconnection=False, handle_sigint=False, http_session=http)
+        sio.on("*", received)
+        sio.on("disconnect", disconnected)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await sio.connect(
+                    url, auth={"token": token}, transports=["websocket"],
+                    wait_timeout=CONNECT_TIMEOUT,
+                )  # fmt: skip
+            if not sio.connected or sio.eio.state != "connected":
+                raise socketio.exceptions.DisconnectedError
+            yield sio
+        finally:
+            with suppress(TimeoutError, SocketIOError, OSError):
+                async with asyncio.timeout(5):
+                    await sio.disconnect()
+
+
 class SocketIOClient(Client):
     """A stock Socket.IO client."""
 
@@ -76,7 +121,8 @@ class SocketIOClient(Client):
             await asyncio.sleep(self._rng.uniform(0.02, 0.3))
 
     async def _stay_connected(self, url: str) -> None:
-        async with self._connection(url) as sio:
+        connection = stock_connection(url, self._token, self._receive_on, self._handle_disconnect)
+        async with connection as sio:
             self._sio, self._connected = sio, True
             self._counts["connections"] += 1
             try:
@@ -91,28 +137,6 @@ class SocketIOClient(Client):
                     task.cancel()
                 await asyncio.gather(*self._joins, return_exceptions=True)
 
-    @asynccontextmanager
-    async def _connection(self, url: str) -> AsyncIterator[socketio.AsyncClient]:
-        # Engine.IO leaves its own session open when a connection is refused. A session closed in
-        # ``finally`` stays open when the client is cancelled again while it disconnects.
-        async with aiohttp.ClientSession(connector=ClosingConnector()) as http:
-            sio = socketio.AsyncClient(reconnection=False, handle_sigint=False, http_session=http)
-            sio.on("*", partial(self._receive_on, sio))
-            sio.on("disconnect", partial(self._handle_disconnect, sio))
-            try:
-                async with asyncio.timeout(CONNECT_TIMEOUT):
-                    await sio.connect(
-                        url, auth={"token": self._token}, transports=["websocket"],
-                        wait_timeout=CONNECT_TIMEOUT,
-                    )  # fmt: skip
-                if not sio.connected or sio.eio.state != "connected":
-                    self._disconnected.set()
-                yield sio
-            finally:
-                with suppress(TimeoutError, SocketIOError, OSError):
-                    async with asyncio.timeout(5):
-                        await sio.disconnect()
-
     async def _receive_on(self, sio: socketio.AsyncClient, name: str, data: Any = None) -> None:
         if self._sio is sio:
             event = self._receive(name, data)
@@ -125,7 +149,7 @@ class SocketIOClient(Client):
             with suppress(SocketIOError):
                 await self._sio.emit("leave_job", {"job_id": job_id})
 
-    async def _handle_disconnect(self, sio: socketio.AsyncClient, *_: Any) -> None:
+    async def _handle_disconnect(self, sio: socketio.AsyncClient) -> None:
         if self._sio is sio:
             self._disconnected.set()
 

@@ -1,5 +1,11 @@
 import { REJOIN_RETRIES, RETRYABLE_CODES, RETRYABLE_JOIN_CODES, retryDelay } from "./backoff.js";
 import {
+  type CancelHost,
+  type CancelOptions,
+  CancelRequests,
+  type CancelResult,
+} from "./cancelRequests.js";
+import {
   type Connection,
   type ConnectionHost,
   ConnectionManager,
@@ -89,6 +95,18 @@ export interface JobClient {
    */
   result(jobId: string, options?: FollowOptions): Promise<unknown>;
 
+  /**
+   * Cancel a job. The job need not be followed. A request that a lost connection or a temporary refusal
+   * interrupts is repeated for 20 seconds.
+   *
+   * @throws CancelRefused if the server refuses, or does not answer in time.
+   * @throws ConnectionRefused if the token is refused or the client is closed.
+   *
+   * @example
+   * const { outcome } = await client.cancel("f1c0ffee", { message: "wrong file" });
+   */
+  cancel(jobId: string, options?: CancelOptions): Promise<CancelResult>;
+
   /** Retry refused connections, jobs and feeds now, without waiting for the next scheduled attempt. */
   reconnect(): void;
 
@@ -110,12 +128,13 @@ export function createJobClient(options: JobClientOptions): JobClient {
   return new Client(options);
 }
 
-class Client implements JobClient, JobHost, FeedHost, ConnectionHost, MessageHost {
+class Client implements JobClient, JobHost, FeedHost, CancelHost, ConnectionHost, MessageHost {
   readonly logLimit: number;
   readonly #timers = new Timers();
   readonly #frames = new FrameScheduler();
   readonly #connection: ConnectionManager;
   readonly #feeds = new FeedManager(this);
+  readonly #cancelRequests = new CancelRequests(this);
   readonly #followedJobs = new Map<string, Job>();
   // All callers share one `Job` per id. The garbage collector removes those without references.
   readonly #jobs = new Map<string, JobReference>();
@@ -171,6 +190,10 @@ class Client implements JobClient, JobHost, FeedHost, ConnectionHost, MessageHos
     return waitForResult(this.#job(jobId), options.signal);
   }
 
+  cancel(jobId: string, options: CancelOptions = {}): Promise<CancelResult> {
+    return this.#cancelRequests.request(jobId, options);
+  }
+
   reconnect(): void {
     this.#connection.retry();
     for (const job of this.#followedJobs.values()) {
@@ -210,7 +233,7 @@ class Client implements JobClient, JobHost, FeedHost, ConnectionHost, MessageHos
   openConnection(): void {
     if (this.connectionState === "idle") {
       // A follower that leaves in the same tick opens no connection.
-      this.#timers.after(0, () => this.#hasFollowers && this.#connection.open());
+      this.#timers.after(0, () => this.#isUsed && this.#connection.open());
     }
   }
 
@@ -239,6 +262,13 @@ class Client implements JobClient, JobHost, FeedHost, ConnectionHost, MessageHos
     this.#connection.request(name, request, done);
   }
 
+  requestCancel(
+    request: Messages["cancel_job"],
+    done: (ack: Messages["cancel_job.ack"]) => void,
+  ): void {
+    this.#connection.request("cancel_job", request, done);
+  }
+
   /** Wait for the callers that subscribe in the same tick: they share one join. */
   deferJoin(join: () => void): void {
     this.#timers.after(0, join);
@@ -248,8 +278,8 @@ class Client implements JobClient, JobHost, FeedHost, ConnectionHost, MessageHos
     this.#timers.after(0, leave);
   }
 
-  after(delay: number, action: () => void): void {
-    this.#timers.after(delay, action);
+  after(delay: number, action: () => void): () => void {
+    return this.#timers.after(delay, action);
   }
 
   schedule(publish: () => void): void {
@@ -261,6 +291,7 @@ class Client implements JobClient, JobHost, FeedHost, ConnectionHost, MessageHos
       this.#join(job);
     }
     this.#feeds.onConnect();
+    this.#cancelRequests.onConnect();
   }
 
   onDisconnect(): void {
@@ -271,6 +302,7 @@ class Client implements JobClient, JobHost, FeedHost, ConnectionHost, MessageHos
   }
 
   onStateChange(): void {
+    this.#cancelRequests.onStateChange();
     const connectionError = this.connectionError;
     for (const job of this.#followedJobs.values()) {
       if (this.connectionState === "closed") {
@@ -288,6 +320,7 @@ class Client implements JobClient, JobHost, FeedHost, ConnectionHost, MessageHos
       job.reset(); // the new user may not see what the previous one saw
     }
     this.#feeds.onSubjectChange();
+    this.#cancelRequests.onSubjectChange();
   }
 
   onMessage(name: string, payload: unknown): void {
@@ -317,9 +350,10 @@ class Client implements JobClient, JobHost, FeedHost, ConnectionHost, MessageHos
     }
   }
 
-  get #hasFollowers(): boolean {
+  get #isUsed(): boolean {
     const jobs = [...this.#followedJobs.values()];
-    return this.#feeds.hasFollowers || jobs.some((job) => job.isFollowed);
+    const isNeeded = this.#feeds.hasFollowers || this.#cancelRequests.isPending;
+    return isNeeded || jobs.some((job) => job.isFollowed);
   }
 
   #job(jobId: string): Job {

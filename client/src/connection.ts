@@ -50,7 +50,13 @@ interface ConnectionOptions {
   readonly namespace: string;
 }
 
-type Request = "join_job" | "leave_job" | "join_feed" | "leave_feed" | "refresh_token";
+type Request =
+  | "join_job"
+  | "leave_job"
+  | "cancel_job"
+  | "join_feed"
+  | "leave_feed"
+  | "refresh_token";
 
 const ACK_TIMEOUT = 20_000; // ms within which the server has to acknowledge a request
 // Between two calls of `getToken` if a renewal fails; the connection stays open meanwhile:

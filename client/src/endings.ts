@@ -1,5 +1,5 @@
 import type { FollowedJob } from "./followedJob.js";
-import type { Failure } from "./record.js";
+import type { Cancellation, Failure } from "./record.js";
 import { callSafely, type Store } from "./store.js";
 
 type Ended<Result> = Extract<FollowedJob<Result>, { readonly isDone: true }>;
@@ -10,6 +10,8 @@ export interface EndCallbacks<Result> {
   readonly onComplete?: ((result: Result) => void) | undefined;
   /** Called once when the job fails, also if it failed before it was followed. */
   readonly onError?: ((failure: Failure) => void) | undefined;
+  /** Called once when the job ends because it was cancelled, also before it was followed. */
+  readonly onCancel?: ((cancellation: Cancellation) => void) | undefined;
 }
 
 /** Reports each end of a job once, however often it is observed. */
@@ -41,10 +43,16 @@ export class EndReporter<Result> {
   }
 
   #report(job: Ended<Result>): void {
-    if (job.status === "complete") {
-      this.#callbacks().onComplete?.(job.result);
-    } else {
-      this.#callbacks().onError?.(job.error);
+    const { onComplete, onError, onCancel } = this.#callbacks();
+    switch (job.status) {
+      case "complete":
+        onComplete?.(job.result);
+        break;
+      case "cancelled":
+        onCancel?.(job.cancellation);
+        break;
+      default:
+        onError?.(job.error);
     }
   }
 }

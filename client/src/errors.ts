@@ -30,7 +30,24 @@ export class JobRefused extends JobcastError {
   }
 }
 
-/** A job ended with an error. `error` is the class name of the exception. */
+/**
+ * The server refused to cancel a job, or did not answer. `code` is `job_not_found` (also for a job
+ * that the user may not cancel), `not_cancellable`, `unavailable`, `rate_limited`, ...
+ */
+export class CancelRefused extends JobcastError {
+  override readonly name = "CancelRefused";
+  readonly jobId: string;
+
+  constructor(jobId: string, code: string, message: string) {
+    super(code, message);
+    this.jobId = jobId;
+  }
+}
+
+/**
+ * A job ended with an error, or was cancelled: `reason` is then `cancelled` or `revoked`. `error` is
+ * the class name of the exception.
+ */
 export class JobFailed extends JobcastError {
   override readonly name = "JobFailed";
   readonly jobId: string;

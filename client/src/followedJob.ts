@@ -3,9 +3,9 @@
 import type { JobClient } from "./client.js";
 import { type Connection, UNKNOWN_SERVER } from "./connection.js";
 import { connectionProblem, isSameProblem, type Problem } from "./connectionProblem.js";
-import { emptyState, type JobState } from "./job.js";
+import { emptyState, isCancellable, type JobState } from "./job.js";
 import { isTerminal } from "./protocol.js";
-import type { Failure } from "./record.js";
+import type { Cancellation, Failure } from "./record.js";
 import type { Store } from "./store.js";
 
 /**
@@ -33,6 +33,7 @@ interface Completed<Result> {
   readonly isDone: true;
   readonly result: Result;
   readonly error: null;
+  readonly cancellation: null;
 }
 
 interface Failed {
@@ -40,6 +41,15 @@ interface Failed {
   readonly isDone: true;
   readonly result: null;
   readonly error: Failure;
+  readonly cancellation: null;
+}
+
+interface Cancelled {
+  readonly status: "cancelled";
+  readonly isDone: true;
+  readonly result: null;
+  readonly error: null;
+  readonly cancellation: Cancellation;
 }
 
 interface Unfinished {
@@ -48,19 +58,24 @@ interface Unfinished {
   readonly isDone: false;
   readonly result: null;
   readonly error: null;
+  readonly cancellation: Cancellation | null;
 }
 
-/** How far a job is. `status` and `isDone` determine the types of `result` and `error`. */
-export type JobOutcome<Result> = Completed<Result> | Failed | Unfinished;
+/**
+ * How far a job is. `status` and `isDone` determine the types of `result`, `error` and `cancellation`.
+ */
+export type JobOutcome<Result> = Completed<Result> | Failed | Cancelled | Unfinished;
 
 /** The state of a job as components see it. */
 export type FollowedJob<Result = unknown> = Readonly<
-  Omit<JobState, "status" | "result" | "error"> & {
+  Omit<JobState, "status" | "result" | "error" | "cancellation"> & {
     /** The same value as `percentage`. */
     progress: number | null;
     phase: JobPhase;
     /** Whether there is a job whose state is not known yet. */
     isLoading: boolean;
+    /** Whether a request can cancel the job. The server decides whether the user may do so. */
+    isCancellable: boolean;
     /** Why the connection is lost or refused; null while it is established. */
     connectionError: Problem | null;
   }
@@ -138,6 +153,7 @@ function toFollowedJob<Result>(
     phase: shownPhase,
     isLoading: shownPhase === "connecting",
     isDone: isTerminal(state.status),
+    isCancellable: isCancellable(state),
     connectionError,
   };
   return job as unknown as FollowedJob<Result>; // the server decides that the result has this type

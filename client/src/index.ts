@@ -1,3 +1,4 @@
+export type { CancelOptions, CancelResult } from "./cancelRequests.js";
 export {
   createJobClient,
   DEFAULT_LOG_LIMIT,
@@ -8,6 +9,7 @@ export {
 export type { Connection, ConnectionState, Transport } from "./connection.js";
 export type { Problem } from "./connectionProblem.js";
 export {
+  CancelRefused,
   ConnectionRefused,
   InvalidMessage,
   JobcastError,
@@ -17,7 +19,7 @@ export {
 export { DEFAULT_FEED_LIMIT, type FeedOptions, type FeedStatus } from "./feedFilter.js";
 export type { FeedState, FeedStore } from "./feedView.js";
 export type { JobInfo } from "./info.js";
-export type { JobState, JobStore } from "./job.js";
+export { isCancellable, type JobState, type JobStore } from "./job.js";
 export type { JobSummary } from "./jobSummary.js";
 export type { JobClientOptions } from "./options.js";
 export {
@@ -37,11 +39,12 @@ export {
   LEVELS,
   type Level,
   type Open,
+  type Outcome,
   type Reason,
   type RunStatus,
   type State,
 } from "./protocol.js";
-export type { Failure, Gap, LogLine, Retry, StatusChange } from "./record.js";
+export type { Cancellation, Failure, Gap, LogLine, Retry, StatusChange } from "./record.js";
 export type { ClientToServerEvents, ServerToClientEvents } from "./socketEvents.js";
 export type { Store } from "./store.js";
 export type { GetToken } from "./token.js";

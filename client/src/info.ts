@@ -22,6 +22,10 @@ export interface JobInfo {
   readonly owner: string | null;
   /** When the job was sent: RFC 3339, UTC. */
   readonly createdAt: string | null;
+  /** Whether a request can cancel the job. */
+  readonly cancellable: boolean;
+  /** Whether a cancelled run is terminated if it does not end by itself. */
+  readonly terminates: boolean;
 }
 
 export const NO_INFO: JobInfo = {
@@ -33,6 +37,8 @@ export const NO_INFO: JobInfo = {
   parent: null,
   owner: null,
   createdAt: null,
+  cancellable: true,
+  terminates: false,
 };
 
 /** Return the description in a `joined`, which is complete. */
@@ -51,6 +57,9 @@ export function mergeInfo(info: JobInfo, fields: InfoFields): JobInfo {
     parent: fields.parent ?? info.parent,
     owner: info.owner,
     createdAt: info.createdAt ?? fields.created_at ?? null,
+    cancellable: fields.cancellable ?? info.cancellable,
+    // It depends on the pool of the worker, and changes with it.
+    terminates: fields.terminates ?? (fields.worker === undefined && info.terminates),
   };
 }
 

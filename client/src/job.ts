@@ -4,12 +4,21 @@ import type { ConnectionState } from "./connection.js";
 import type { JobcastError } from "./errors.js";
 import { JobRefused } from "./errors.js";
 import type { JobInfo } from "./info.js";
-import type { Cursor, JobEvent, JobGap, JoinedMessage, Messages, State } from "./protocol.js";
+import {
+  type Cursor,
+  isTerminal,
+  type JobEvent,
+  type JobGap,
+  type JoinedMessage,
+  type Messages,
+  type State,
+} from "./protocol.js";
 import {
   addGap,
   applyEvent,
   applyJoinedInfo,
   applyStatus,
+  type Cancellation,
   emptyRecord,
   eventsToReplay,
   type Failure,
@@ -55,7 +64,10 @@ export interface JobState extends JobInfo {
   readonly gaps: readonly Gap[];
   /** The public result of the task; null until the status is `complete`. */
   readonly result: unknown;
+  /** The error that the job ended with; null unless the status is `error`. */
   readonly error: Failure | null;
+  /** Who cancels or cancelled the job; null unless the status is `cancelling` or `cancelled`. */
+  readonly cancellation: Cancellation | null;
   readonly queuedAt: string | null;
   /** When the current run started. */
   readonly startedAt: string | null;
@@ -350,6 +362,17 @@ export class Job implements JobStore {
   }
 }
 
+/**
+ * Return whether a request can cancel a job: a page shows its button then. The server decides whether
+ * the user may do so.
+ */
+export function isCancellable({
+  status,
+  cancellable,
+}: Pick<JobState, "status" | "cancellable">): boolean {
+  return cancellable && !isTerminal(status) && status !== "cancelling" && status !== "pending";
+}
+
 /** Return the state of a job without events. */
 export function emptyState(jobId: string): JobState {
   return toState(jobId, emptyRecord(), { joined: "no", refusal: null, connection: "idle" });
@@ -387,6 +410,7 @@ function toState(
     gaps: record.gaps,
     result: record.result,
     error: record.error,
+    cancellation: record.cancellation,
     queuedAt: record.queuedAt,
     startedAt: record.startedAt,
     endedAt: record.endedAt,

@@ -20,7 +20,7 @@ export interface JobSummary extends JobInfo {
   readonly percentage: number | null;
   /** The message of the latest progress, retry or failure. */
   readonly message: string | null;
-  /** Why the job failed. */
+  /** Why the job failed or was cancelled. */
   readonly reason: Reason | null;
 }
 
@@ -37,6 +37,8 @@ export function toSummary(message: JobSummaryMessage): JobSummary {
     worker: message.worker ?? null,
     parent: message.parent ?? null,
     owner: message.owner ?? null,
+    cancellable: message.cancellable ?? true,
+    terminates: message.terminates ?? false,
     createdAt: message.created_at,
     startedAt: message.started_at ?? null,
     endedAt: message.ended_at ?? null,

@@ -33,8 +33,8 @@ const is =
 /** A value of an open list. */
 const openValue: Validator = (value) => typeof value === "string" && /^.{1,64}$/su.test(value);
 // These states come from other events.
-const runStatus: Validator = (value) =>
-  openValue(value) && value !== "pending" && value !== "complete" && value !== "error";
+const NOT_RUNNING: readonly unknown[] = ["pending", "complete", "error", "cancelled"];
+const runStatus: Validator = (value) => openValue(value) && !NOT_RUNNING.includes(value);
 const integer =
   (least: number): Validator =>
   (value) =>
@@ -62,6 +62,8 @@ const object =
 
 /** The number of jobs that a client may request of a feed at once. */
 export const MAX_FEED_LIMIT = 10_000;
+/** The number of characters of the message of a request to cancel a job. */
+export const MAX_CANCEL_MESSAGE = 1000;
 /** The number of values that a filter may have as `status`. */
 export const MAX_FILTER_STATUSES = 16;
 
@@ -69,6 +71,8 @@ const TITLE_MAX_LENGTH = 256;
 /** Characters are code points, as in JSON Schema. */
 const title: Validator = (value) =>
   typeof value === "string" && value !== "" && [...value].length <= TITLE_MAX_LENGTH;
+const cancelMessage: Validator = (value) =>
+  typeof value === "string" && [...value].length <= MAX_CANCEL_MESSAGE;
 const tag: Validator = (value) => typeof value === "string" && /^\P{Cc}{1,128}$/u.test(value);
 const tags: Validator = (value) =>
   Array.isArray(value) && value.length <= MAX_TAGS && value.every(tag);
@@ -80,6 +84,8 @@ const info: Shape = {
   worker: optional(text),
   parent: optional(isJobId),
   created_at: optional(time),
+  cancellable: optional(flag),
+  terminates: optional(flag),
 };
 
 const cursor: Shape = { epoch, seq: integer(0) };
@@ -126,6 +132,7 @@ const SHAPES: Readonly<Record<keyof Messages, Shape>> = {
     retry_at: optional(time),
     error: optional(text),
     message: optional(text),
+    by: optional(text),
   },
   job_info: { ...eventFields, ...titleAndTags },
   job_progress: {
@@ -140,7 +147,7 @@ const SHAPES: Readonly<Record<keyof Messages, Shape>> = {
   },
   job_log: { ...eventFields, level: openValue, message: text, attempt: optional(integer(1)) },
   job_complete: { ...eventFields, result: (value) => value !== undefined },
-  job_error: { ...eventFields, error: text, message: text, reason: openValue },
+  job_error: { ...eventFields, error: text, message: text, reason: openValue, by: optional(text) },
   hello: { protocol: integer(1), server: text, features: arrayOf(openValue) },
   joined: { ...record, ...info, owner: optional(text), complete_from: optional(integer(2)) },
   job_gap: { job_id: isJobId, after: integer(0), before: integer(2) },
@@ -164,6 +171,13 @@ const SHAPES: Readonly<Record<keyof Messages, Shape>> = {
   "join_job.ack": { ok: is(true), ...record, recovered: flag },
   leave_job: { job_id: isJobId },
   "leave_job.ack": { ok: is(true), job_id: isJobId },
+  cancel_job: { job_id: isJobId, message: optional(cancelMessage) },
+  "cancel_job.ack": {
+    ok: is(true),
+    job_id: isJobId,
+    outcome: openValue,
+    terminates: optional(flag),
+  },
   join_feed: {
     feed: isFeed,
     filter: optional(object(filter)),

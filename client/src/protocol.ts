@@ -7,18 +7,35 @@
 export type Open<Known extends string> = Known | (string & {});
 
 /** The status that a `job_status` event carries. A job with an unknown status has not ended. */
-export type RunStatus = Open<"queued" | "started" | "retrying" | "stalled">;
-/** The status of a job. `pending`: no event of it is known; `complete` and `error` are terminal. */
-export type State = Open<"pending" | "complete" | "error"> | RunStatus;
+export type RunStatus = Open<"queued" | "started" | "retrying" | "stalled" | "cancelling">;
+/**
+ * The status of a job. `pending`: no event of it is known; `complete`, `error` and `cancelled` are
+ * terminal.
+ */
+export type State = Open<"pending" | "complete" | "error" | "cancelled"> | RunStatus;
 /** The level of a log line. */
 export type Level = Open<"debug" | "info" | "warning" | "error" | "critical">;
 /** Why a job ended with an error. The job has ended, whatever the reason is. */
 export type Reason = Open<
-  "failure" | "revoked" | "time_limit" | "worker_lost" | "expired" | "rejected"
+  "failure" | "revoked" | "time_limit" | "worker_lost" | "expired" | "rejected" | "cancelled"
 >;
+/** What a request to cancel a job led to. */
+export type Outcome = Open<"cancelled" | "requested" | "already_ended">;
 
-export const RUN_STATUSES: readonly RunStatus[] = ["queued", "started", "retrying", "stalled"];
-export const STATES: readonly State[] = ["pending", ...RUN_STATUSES, "complete", "error"];
+export const RUN_STATUSES: readonly RunStatus[] = [
+  "queued",
+  "started",
+  "retrying",
+  "stalled",
+  "cancelling",
+];
+export const STATES: readonly State[] = [
+  "pending",
+  ...RUN_STATUSES,
+  "complete",
+  "error",
+  "cancelled",
+];
 /** The known levels, in ascending order of severity. */
 export const LEVELS: readonly Level[] = ["debug", "info", "warning", "error", "critical"];
 export const REASONS: readonly Reason[] = [
@@ -28,6 +45,7 @@ export const REASONS: readonly Reason[] = [
   "worker_lost",
   "expired",
   "rejected",
+  "cancelled",
 ];
 
 /** A position in a job's events: the client has seen everything up to `seq` of record `epoch`. */
@@ -59,6 +77,10 @@ export interface InfoFields {
   parent?: string;
   /** When the job was sent: RFC 3339, UTC. */
   created_at?: string;
+  /** Whether a request can cancel the job. Default: true. */
+  cancellable?: boolean;
+  /** Whether a cancelled run is terminated if it does not end by itself. Default: false. */
+  terminates?: boolean;
 }
 
 export interface JobStatusMessage extends EventFields, InfoFields {
@@ -68,6 +90,8 @@ export interface JobStatusMessage extends EventFields, InfoFields {
   retry_at?: string;
   error?: string;
   message?: string;
+  /** The subject who cancels the job, with `cancelling`. */
+  by?: string;
 }
 
 /** Another title or further tags of a running job. */
@@ -98,6 +122,23 @@ export interface JobErrorMessage extends EventFields {
   error: string;
   message: string;
   reason: Reason;
+  /** The subject who cancelled the job. */
+  by?: string;
+}
+
+/** Cancel a job. */
+export interface CancelJobRequest {
+  job_id: string;
+  /** A text for people, at most 1,000 characters. */
+  message?: string;
+}
+
+export interface CancelAccepted {
+  ok: true;
+  job_id: string;
+  outcome: Outcome;
+  /** With `requested`: whether the run is terminated if it does not end by itself. */
+  terminates?: boolean;
 }
 
 /** The first message of a connection: the server, and the requests that it answers. */
@@ -231,6 +272,8 @@ export interface Messages {
   "join_job.ack": (RecordFields & { ok: true; recovered: boolean }) | Refusal;
   leave_job: { job_id: string };
   "leave_job.ack": { ok: true; job_id: string } | Refusal;
+  cancel_job: CancelJobRequest;
+  "cancel_job.ack": CancelAccepted | Refusal;
   join_feed: JoinFeedRequest;
   "join_feed.ack": { ok: true; feed: string; total: number } | Refusal;
   leave_feed: { feed: string };
@@ -269,13 +312,18 @@ export type JobGap = TypedEvent<"job_gap">;
 export type JobChange = JobStatus | JobComplete | JobError;
 
 /** Return whether a job with this status has ended. A job with an unknown status has not. */
-export function isTerminal(status: State): status is "complete" | "error" {
-  return status === "complete" || status === "error";
+export function isTerminal(status: State): status is "complete" | "error" | "cancelled" {
+  return status === "complete" || status === "error" || status === "cancelled";
 }
 
 /** Return whether a value is a valid job id: 1 to 128 letters, digits or `_ . : @ = + / ~ -`. */
 export function isJobId(value: unknown): value is string {
   return typeof value === "string" && /^[\w.:@=+/~-]{1,128}$/.test(value);
+}
+
+/** Return whether a job that ends for this reason is cancelled: it has not failed. */
+export function isCancelReason(reason: Reason): boolean {
+  return reason === "cancelled" || reason === "revoked";
 }
 
 const FEED = /^(?:mine|all|owner:[\s\S]{1,256}|tag:\P{Cc}{1,128})$/u;

@@ -15,6 +15,7 @@ import {
   useState,
   useSyncExternalStore,
 } from "react";
+import { CancelAction, type CancelJob, type CancelState, NOT_REQUESTED } from "./cancelAction.js";
 import { createJobClient, type JobClient } from "./client.js";
 import type { Connection } from "./connection.js";
 import { type EndCallbacks, EndReporter } from "./endings.js";
@@ -25,6 +26,7 @@ import { emptyState, type JobState } from "./job.js";
 import { checkOptions, type JobClientOptions } from "./options.js";
 import type { Store } from "./store.js";
 
+export type { CancelJob, CancelState } from "./cancelAction.js";
 export type { Problem } from "./connectionProblem.js";
 export type { EndCallbacks } from "./endings.js";
 export type { FeedOptions, FeedStatus } from "./feedFilter.js";
@@ -153,6 +155,29 @@ export type JobSocket = FollowedJob;
 /** Follow a job: `useJob` without options. */
 export const useJobSocket = (jobId: string | null | undefined): JobSocket => useJob(jobId);
 
+/** The request to cancel a job, and the function that sends it. */
+export type JobCancellation = CancelState & { readonly cancel: CancelJob };
+
+/**
+ * Cancel a job: `cancel` sends the request and never rejects; `isPending`, `result` and `error` are
+ * those of the latest request.
+ *
+ * @example
+ * const job = useJob(jobId);
+ * const { cancel, isPending, error } = useCancelJob(jobId);
+ * return (
+ *   <button disabled={!job.isCancellable || isPending} onClick={() => void cancel()}>
+ *     Cancel
+ *   </button>
+ * );
+ */
+export function useCancelJob(jobId: string | null | undefined): JobCancellation {
+  const client = useJobClient();
+  const action = useMemo(() => new CancelAction(client, jobId), [client, jobId]);
+  const state = useSyncExternalStore(action.subscribe, action.getSnapshot, notRequested);
+  return useMemo(() => ({ ...state, cancel: action.cancel }), [action, state]);
+}
+
 /**
  * Follow a feed while the component is mounted, and return its jobs. Without a feed it waits for one.
  *
@@ -220,6 +245,8 @@ function combineJobStores(
 
 const serverConnection = (): Connection => NO_CONNECTION;
 
+const notRequested = (): CancelState => NOT_REQUESTED;
+
 const selectAll = <T>(value: T): T => value;
 
 /** Call the latest callbacks when the job ends, even if the selected value stays the same. */
@@ -232,7 +259,7 @@ function useEndCallbacks<Result>(
   useEffect(() => {
     latest.current = callbacks;
   });
-  const isObserved = Boolean(callbacks.onComplete || callbacks.onError);
+  const isObserved = Boolean(callbacks.onComplete || callbacks.onError || callbacks.onCancel);
   useEffect(
     () => (isObserved ? reporter.observe(store) : undefined),
     [reporter, store, isObserved],

@@ -3,6 +3,8 @@
 import { AppendOnlyWindow } from "./appendOnlyWindow.js";
 import { infoOf, infoOfNewRun, type JobInfo, mergeInfo, NO_INFO } from "./info.js";
 import {
+  isCancelReason,
+  isTerminal,
   type JobChange,
   type JobComplete,
   type JobError,
@@ -46,8 +48,10 @@ export interface StatusChange {
   /** The class name of the exception that caused the retry or the error. */
   readonly error: string | null;
   readonly message: string | null;
-  /** Why the job ended, if `status` is `error`. */
+  /** Why the job ended, if `status` is `error` or `cancelled`. */
   readonly reason: Reason | null;
+  /** The subject who cancelled the job, if it is known. */
+  readonly by: string | null;
 }
 
 /** A scheduled retry. */
@@ -66,6 +70,16 @@ export interface Failure {
   readonly error: string;
   readonly message: string;
   readonly reason: Reason;
+}
+
+/** The request that a job be cancelled, or the end of a job that was cancelled. */
+export interface Cancellation {
+  /** The subject who cancelled the job; null if it is not known. */
+  readonly by: string | null;
+  /** A text for people. */
+  readonly message: string | null;
+  /** Why the job ended: `cancelled` or `revoked`; null until it has ended. */
+  readonly reason: Reason | null;
 }
 
 /**
@@ -98,6 +112,7 @@ export interface JobRecord {
   readonly gaps: readonly JobGap[];
   readonly result: unknown;
   readonly error: Failure | null;
+  readonly cancellation: Cancellation | null;
   readonly queuedAt: string | null;
   readonly startedAt: string | null;
   readonly endedAt: string | null;
@@ -121,6 +136,7 @@ export function emptyRecord(): JobRecord {
     gaps: [],
     result: null,
     error: null,
+    cancellation: null,
     queuedAt: null,
     startedAt: null,
     endedAt: null,
@@ -148,8 +164,9 @@ export function applyEvent(record: JobRecord, event: JobEvent, logLimit: number)
 /** Return the record with the status that the server reported for `seq`. */
 export function applyStatus(record: JobRecord, status: State, seq: number): JobRecord {
   const isKnown = record.statusSeq > seq || record.status === status;
-  // The terminal event decides that a job has ended; an unknown status cannot confirm it.
-  const isUnclear = record.endedAt !== null && !STATES.includes(status);
+  // The terminal event decides how a job has ended; an unknown status cannot confirm it.
+  const hasEnded = isTerminal(status) || !STATES.includes(status);
+  const isUnclear = record.endedAt !== null && hasEnded;
   return isKnown || isUnclear ? record : { ...record, status, statusSeq: seq };
 }
 
@@ -190,6 +207,7 @@ function applyStatusEvent(record: JobRecord, event: JobStatus): JobRecord {
   const changed = {
     ...recordChange(describe(record, event, isNewRun), event),
     ...NOT_ENDED,
+    cancellation: record.endedAt === null ? record.cancellation : null,
     ...(isNewRun ? { infoUpdate: null } : {}),
   };
   switch (status) {
@@ -205,6 +223,10 @@ function applyStatusEvent(record: JobRecord, event: JobStatus): JobRecord {
     }
     case "retrying":
       return addRetry(changed, record.attempt, event);
+    case "cancelling": {
+      const { by = null, message = null } = event;
+      return { ...changed, cancellation: { by, message, reason: null } };
+    }
     default:
       return changed;
   }
@@ -225,16 +247,20 @@ function describe(
 function applyEnd(record: JobRecord, event: JobComplete | JobError): JobRecord {
   const changed = { ...recordChange(record, event), endedAt: event.timestamp };
   if (event.type === "job_complete") {
-    return { ...changed, result: event.result, error: null };
+    return { ...changed, ...NO_OUTCOME, result: event.result };
   }
-  const { error, message, reason } = event;
-  return { ...changed, result: null, error: { error, message, reason } };
+  const { error, message, reason, by = null } = event;
+  return isCancelReason(reason)
+    ? { ...changed, ...NO_OUTCOME, cancellation: { by, message, reason } }
+    : { ...changed, ...NO_OUTCOME, error: { error, message, reason } };
 }
 
+/** The fields that the end of a job sets. */
+const NO_OUTCOME = { result: null, error: null, cancellation: null } as const;
 /** The fields that a status resets: a job with a status has not ended. */
 const NOT_ENDED = { result: null, error: null, endedAt: null } as const;
 /** The fields that a new run resets. Logs stay. */
-const NEW_RUN = { ...NOT_ENDED, progress: null } as const;
+const NEW_RUN = { ...NOT_ENDED, ...NO_OUTCOME, progress: null } as const;
 
 function recordChange(record: JobRecord, event: JobChange): JobRecord {
   const change = toStatusChange(event);
@@ -269,6 +295,7 @@ function toStatusChange(event: JobChange): StatusChange {
     error: null,
     message: null,
     reason: null,
+    by: null,
   };
   switch (event.type) {
     case "job_complete":
@@ -276,10 +303,11 @@ function toStatusChange(event: JobChange): StatusChange {
     case "job_error":
       return {
         ...change,
-        status: "error",
+        status: isCancelReason(event.reason) ? "cancelled" : "error",
         error: event.error,
         message: event.message,
         reason: event.reason,
+        by: event.by ?? null,
       };
     default:
       return {
@@ -291,6 +319,7 @@ function toStatusChange(event: JobChange): StatusChange {
         retryAt: event.retry_at ?? null,
         error: event.error ?? null,
         message: event.message ?? null,
+        by: event.by ?? null,
       };
   }
 }

@@ -35,6 +35,10 @@ export type ServerToClientEvents = {
 export interface ClientToServerEvents {
   join_job(request: Messages["join_job"], ack: (answer: Messages["join_job.ack"]) => void): void;
   leave_job(request: Messages["leave_job"], ack: (answer: Messages["leave_job.ack"]) => void): void;
+  cancel_job(
+    request: Messages["cancel_job"],
+    ack: (answer: Messages["cancel_job.ack"]) => void,
+  ): void;
   join_feed(request: Messages["join_feed"], ack: (answer: Messages["join_feed.ack"]) => void): void;
   leave_feed(
     request: Messages["leave_feed"],

@@ -2,6 +2,7 @@
 
 import { getContext, setContext } from "svelte";
 import { derived, type Readable, readable } from "svelte/store";
+import { CancelAction, type CancelJob, type CancelState } from "./cancelAction.js";
 import type { JobClient } from "./client.js";
 import type { Connection } from "./connection.js";
 import { type EndCallbacks, EndReporter } from "./endings.js";
@@ -16,6 +17,7 @@ import {
 import { type FollowedJob, followedJob, unfollowedJob } from "./followedJob.js";
 import type { Store } from "./store.js";
 
+export type { CancelJob, CancelState } from "./cancelAction.js";
 export type { Problem } from "./connectionProblem.js";
 export type { EndCallbacks } from "./endings.js";
 export type { FeedOptions, FeedStatus } from "./feedFilter.js";
@@ -81,6 +83,27 @@ export function jobStore<Result = unknown>(
     },
     unfollowedJob<Result>(typeof jobId === "string" ? jobId : null),
   );
+}
+
+/** The request to cancel a job, as a store, and the function that sends it. */
+export interface CancelStore extends Readable<CancelState> {
+  /** Send the request. It never rejects. */
+  readonly cancel: CancelJob;
+}
+
+/**
+ * Return the request to cancel a job, as a store with a function that sends it.
+ *
+ * @example
+ * const request = cancelStore(jobId);
+ * // <button disabled={$request.isPending} onclick={() => request.cancel()}>Cancel</button>
+ */
+export function cancelStore(
+  jobId: string,
+  options: { readonly client?: JobClient } = {},
+): CancelStore {
+  const action = new CancelAction(options.client ?? getJobClient(), jobId);
+  return { ...toReadable(action, action.getSnapshot()), cancel: action.cancel };
 }
 
 /**

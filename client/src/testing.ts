@@ -1,8 +1,9 @@
 /** A client without a server, whose jobs a test drives. */
 
+import { type CancelOptions, type CancelResult, cancelRequest } from "./cancelRequests.js";
 import type { FollowOptions, JobClient, JobListener } from "./client.js";
 import type { Connection, ConnectionState } from "./connection.js";
-import { ConnectionRefused } from "./errors.js";
+import { CancelRefused, ConnectionRefused } from "./errors.js";
 import { type FakeFeed, FakeFeedRecord } from "./fakeFeed.js";
 import type { FeedOptions } from "./feedFilter.js";
 import { type FeedHost, FeedManager } from "./feedManager.js";
@@ -12,17 +13,19 @@ import { type JobInfo, joinedFields } from "./info.js";
 import { iterateEvents, waitForResult } from "./iterate.js";
 import { Job, type JobHost, type JobState, type JobStore } from "./job.js";
 import { parseEvent } from "./parse.js";
-import type {
-  JobEvent,
-  JobEventName,
-  JobGap,
-  JobInfoMessage,
-  JobProgressMessage,
-  JobStatusMessage,
-  Level,
-  Messages,
-  Reason,
-  State,
+import {
+  isCancelReason,
+  isTerminal,
+  type JobEvent,
+  type JobEventName,
+  type JobGap,
+  type JobInfoMessage,
+  type JobProgressMessage,
+  type JobStatusMessage,
+  type Level,
+  type Messages,
+  type Reason,
+  type State,
 } from "./protocol.js";
 import { applyEvent, emptyRecord } from "./record.js";
 import { Listeners, type Store } from "./store.js";
@@ -51,6 +54,12 @@ export interface FakeJob {
   complete(result?: unknown): FakeJob;
   /** End the job with an error. */
   fail(message: string, data?: { readonly error?: string; readonly reason?: Reason }): FakeJob;
+  /** End the job as cancelled. */
+  cancelled(data?: { readonly by?: string; readonly message?: string }): FakeJob;
+  /** The messages of the requests to cancel the job; `""` for a request without one. */
+  readonly cancelRequests: readonly string[];
+  /** Refuse requests to cancel the job: `not_cancellable`, `rate_limited`, ... */
+  refuseCancel(code?: string, message?: string): FakeJob;
   /** Refuse the client that follows the job, and later ones: `job_not_found`, ... */
   refuse(code?: string, message?: string): FakeJob;
 }
@@ -142,6 +151,15 @@ class FakeClient implements FakeJobClient, JobHost, FeedHost {
 
   result(jobId: string, options: FollowOptions = {}): Promise<unknown> {
     return waitForResult(this.fakeJob(jobId).job, options.signal);
+  }
+
+  async cancel(jobId: string, options: CancelOptions = {}): Promise<CancelResult> {
+    const { message = "" } = cancelRequest(jobId, options);
+    const error = this.connectionError;
+    if (error) {
+      throw error;
+    }
+    return this.fakeJob(jobId).cancel(message);
   }
 
   reconnect(): void {
@@ -267,8 +285,10 @@ function infoAfter(events: readonly JobEvent[]): JobInfo {
 class FakeJobRecord implements FakeJob {
   readonly job: Job;
   readonly #events: JobEvent[] = [];
+  readonly cancelRequests: string[] = [];
   #status: State = "pending";
   #refusal: JobState["refusal"] = null;
+  #cancelRefusal: JobState["refusal"] = null;
 
   constructor(job: Job) {
     this.job = job;
@@ -314,8 +334,48 @@ class FakeJobRecord implements FakeJob {
     message: string,
     { error = "Error", reason = "failure" }: { error?: string; reason?: Reason } = {},
   ): FakeJob {
-    this.#status = "error";
+    this.#status = isCancelReason(reason) ? "cancelled" : "error";
     return this.#publish("job_error", { error, message, reason });
+  }
+
+  cancelled({ by, message = "cancelled" }: { by?: string; message?: string } = {}): FakeJob {
+    this.#status = "cancelled";
+    const data = { error: "JobCancelled", message, reason: "cancelled" };
+    return this.#publish("job_error", by === undefined ? data : { ...data, by });
+  }
+
+  refuseCancel(code = "not_cancellable", message = "the job cannot be cancelled"): FakeJob {
+    this.#cancelRefusal = { code, message };
+    return this;
+  }
+
+  /** Answer a request to cancel the job, as the server does. */
+  cancel(message: string): CancelResult {
+    this.cancelRequests.push(message);
+    const refusal = this.#refusal ?? this.#cancelRefusal ?? this.#ownCancelRefusal();
+    if (refusal) {
+      throw new CancelRefused(this.jobId, refusal.code, refusal.message);
+    }
+    if (isTerminal(this.#status)) {
+      return { outcome: "already_ended", terminates: false };
+    }
+    const data = message === "" ? {} : { message };
+    if (this.#status === "queued" || this.#status === "retrying") {
+      this.cancelled(data);
+      return { outcome: "cancelled", terminates: false };
+    }
+    if (this.#status !== "cancelling") {
+      this.status("cancelling", data);
+    }
+    return { outcome: "requested", terminates: infoAfter(this.#events).terminates };
+  }
+
+  #ownCancelRefusal(): JobState["refusal"] {
+    if (this.#status === "pending") {
+      return { code: "job_not_found", message: "no such job, or it is not yours to cancel" };
+    }
+    const canCancel = isTerminal(this.#status) || infoAfter(this.#events).cancellable;
+    return canCancel ? null : { code: "not_cancellable", message: "the job cannot be cancelled" };
   }
 
   refuse(code = "job_not_found", message = "no such job, or it is not yours to follow"): FakeJob {

@@ -14,6 +14,7 @@ import {
   toValue,
   watch,
 } from "vue";
+import { CancelAction, type CancelJob, type CancelState, NOT_REQUESTED } from "./cancelAction.js";
 import { createJobClient, type JobClient } from "./client.js";
 import type { Connection } from "./connection.js";
 import { type EndCallbacks, EndReporter } from "./endings.js";
@@ -23,6 +24,7 @@ import { type FollowedJob, followedJob, unfollowedJob } from "./followedJob.js";
 import type { JobClientOptions } from "./options.js";
 import type { Store } from "./store.js";
 
+export type { CancelJob, CancelState } from "./cancelAction.js";
 export type { Problem } from "./connectionProblem.js";
 export type { EndCallbacks } from "./endings.js";
 export type { FeedOptions, FeedStatus } from "./feedFilter.js";
@@ -101,6 +103,37 @@ export function useJob<Result = unknown>(
     ),
   );
   return value;
+}
+
+/** The request to cancel a job, and the function that sends it. */
+export interface JobCancellation {
+  /** Send the request. It never rejects. */
+  readonly cancel: CancelJob;
+  /** How the latest request went. */
+  readonly request: Readonly<ShallowRef<CancelState>>;
+}
+
+/**
+ * Cancel a job. The id may be a ref or a getter.
+ *
+ * @example
+ * const { cancel, request } = useCancelJob(() => props.jobId);
+ */
+export function useCancelJob(jobId: MaybeRefOrGetter<string | null | undefined>): JobCancellation {
+  const client = useJobClient();
+  const request = refOf(NOT_REQUESTED);
+  let action = new CancelAction(client, toValue(jobId));
+  whileMounted(() =>
+    watch(
+      () => toValue(jobId),
+      (id, _, onCleanup) => {
+        action = new CancelAction(client, id);
+        onCleanup(subscribed(action, request));
+      },
+      { immediate: true, flush: "sync" },
+    ),
+  );
+  return { cancel: (options) => action.cancel(options), request };
 }
 
 /**

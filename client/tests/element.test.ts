@@ -95,6 +95,14 @@ test("a cancelled job is shown without an alert", async () => {
   expect(part(element, "percentage").textContent).toBe("30%");
 });
 
+test("a job with the status of a cancelled one has a neutral bar", async () => {
+  const element = show("a");
+  server.publish("a", "job_status", { status: "cancelled", message: "by ada" });
+  await shows(element, "message", "Cancelled");
+  expect(part(element, "error").hidden).toBe(true);
+  expect(part(element, "bar").classList.contains("cancelled")).toBe(true);
+});
+
 test("only a job that runs has a moving bar", async () => {
   const [running, waiting] = [show("a"), show("b")];
   const isMoving = (element: JobElement) => part(element, "bar").classList.contains("unknown");

@@ -118,6 +118,21 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def first_of(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Run coroutines until one of them ends, and cancel the others.
+
+    Raises:
+        Exception: the exception of the one that has ended.
+    """
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
+    finally:
+        await cancel_and_wait(*tasks)
+
+
 def raise_lost_cancellation() -> None:
     """Raise ``CancelledError`` if the current task has a pending cancellation that was lost."""
     task = asyncio.current_task()

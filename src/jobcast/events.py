@@ -163,6 +163,14 @@ class JobInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
             changes["terminates"] = newer.terminates
         return structs.replace(self, **changes)
 
+    def completed(self, other: JobInfo) -> JobInfo:
+        """Return this description, with the values of another one for what it lacks.
+
+        >>> JobInfo(title="a").completed(JobInfo(title="b", tags=("x",))).fields
+        {'title': 'a', 'tags': ('x',)}
+        """
+        return structs.replace(other, **self.fields)
+
     @property
     def fields(self) -> dict[str, Any]:
         """The fields that are known, with the names that they have in messages."""

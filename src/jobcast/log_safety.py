@@ -19,6 +19,7 @@ CLIENT_LOGGERS: Final = ("engineio.client", "socketio.client")
 _OWN: Final = "jobcast."
 _ACCESS_LOGGER: Final = "uvicorn.access"
 _PARAMETER: Final = re.compile(r"(?<=[?&])([^=&\s\"'?]+)=([^&\s\"']+)")
+_SAFE: Final = "jobcast_safe"  # the attribute of a record with its message after the filter
 _BEARER: Final = "sid"  # a session id is the only credential of an HTTP long-polling client
 
 
@@ -36,8 +37,9 @@ class SafeRecords(logging.Filter):
         if record.name == _ACCESS_LOGGER and isinstance(record.args, tuple):
             # uvicorn's formatter builds the line from the arguments.
             record.args = tuple(_safe_argument(argument) for argument in record.args)
-        else:
+        elif not _is_safe(record):
             record.msg, record.args = safe_line(record.getMessage()), None
+            setattr(record, _SAFE, record.msg)
         if record.exc_info and record.exc_info[0] is not None and not record.exc_text:
             record.exc_text = _safe_lines("".join(traceback.format_exception(*record.exc_info)))
         return True
@@ -65,6 +67,11 @@ def safe_line(text: str) -> str:
     if "=" in text and ("?" in text or "&" in text):
         text = _PARAMETER.sub(_shown_parameter, text)
     return mask(text)
+
+
+def _is_safe(record: logging.LogRecord) -> bool:
+    """Return whether this filter has made the record, as it is now, at its logger already."""
+    return record.args is None and getattr(record, _SAFE, None) is record.msg
 
 
 def _safe_argument(argument: Any) -> Any:

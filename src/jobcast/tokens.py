@@ -14,6 +14,7 @@ from jobcast.errors import SettingsError, TokenError
 from jobcast.jwks import RemoteKeys
 from jobcast.keys import StaticKeys, VerificationKey, signing_key
 from jobcast.settings import Settings
+from jobcast.token_decoder import TokenDecoder
 
 LEEWAY: Final = 5  # seconds of allowed clock difference
 LATEST_TIME: Final = 253402300799  # the end of the year 9999, the limit of datetime
@@ -116,6 +117,7 @@ class TokenVerifier:
         self._audience = settings.jwt_audience
         self._issuer = settings.jwt_issuer
         self._max_lifetime = settings.jwt_max_lifetime
+        self._decoder = TokenDecoder(verifies_audience=self._audience is not None)
         self._keys: Keys = (
             StaticKeys(settings)
             if settings.jwks_url is None
@@ -172,22 +174,12 @@ class TokenVerifier:
         problem: jwt.InvalidTokenError | None = None
         for key in keys:
             try:
-                return jwt.decode(
+                return self._decoder.decode(
                     token,
                     key.material,
-                    algorithms=list(key.algorithms),
+                    algorithms=key.algorithms,
                     audience=self._audience,
                     issuer=self._issuer,
-                    # jobcast checks times and sub itself: PyJWT accepts strings as times and
-                    # refuses a number as sub.
-                    options={
-                        "require": ["exp", "sub"],
-                        "verify_aud": self._audience is not None,
-                        "verify_exp": False,
-                        "verify_iat": False,
-                        "verify_nbf": False,
-                        "verify_sub": False,
-                    },
                 )
             except jwt.InvalidSignatureError as exc:
                 problem = exc

@@ -17,7 +17,7 @@ from jobcast.settings import Settings
 from jobcast.testing.ends import until
 from jobcast.transports import Origin, Outgoing, Run, open_publisher
 from tests.conftest import Valkey
-from tests.support import SECRET, Server, eventually, following, new_id
+from tests.support import SECRET, Server, answers, eventually, following, new_id, running
 from tests.support.http_server import Publish, Token, code_of, complete, serving, started
 from tests.support.sse import http_client
 
@@ -77,7 +77,7 @@ async def test_owner_cancels_a_job_that_has_not_started(
         "error": "JobCancelled", "message": "wrong file", "reason": "cancelled", "by": "alice",
     }  # fmt: skip
     assert await ask(job_id) == {"ok": True, "job_id": job_id, "outcome": "already_ended"}
-    await eventually(lambda: f"cancel {job_id}: cancelled: sub=alice" in server.log, "log line")
+    await eventually(lambda: f"cancel {job_id}: cancelled: sub='alice'" in server.log, "log line")
 
 
 async def test_running_job_is_asked_to_stop(
@@ -274,7 +274,8 @@ async def test_any_origin_with_a_session_cancels_nothing(
         "JOBCAST_METRICS": "true",
     }
     evil = {"Cookie": "session=alice", "Origin": "https://evil.example"}
-    with serving(valkey, tmp_path, **env) as server:
+    with running(Server(tmp_path / "server.log", valkey.url, env)) as server:
+        server.expect(lambda: answers(f"{server.url}/live/readyz"), "response of /readyz")
         async with http_client(server.url) as client:
             path = f"/live/jobs/{job_id}/cancel"
             assert code_of(await client.post(path, headers=evil), 401) == "token_missing"

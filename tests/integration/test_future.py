@@ -75,19 +75,19 @@ async def test_client_keeps_unknown_values_and_ends_with_an_unknown_reason(
             async for event in following:
                 events.append(event)
                 if isinstance(event, JobProgress):
-                    assert client.status(job_id) == "cancelling"
+                    assert client.status(job_id) == "paused"
                     publisher.publish([future(job_id, "job_error")])
         status, line, progress, end = events
         assert isinstance(status, JobStatus)
-        assert status.status == "cancelling"
+        assert status.status == "paused"
         assert isinstance(line, JobLog)
         assert line.level == "notice"
         assert isinstance(progress, JobProgress)
         assert isinstance(end, JobError)
-        assert end.reason == "cancelled"
-        with pytest.raises(JobFailed, match="ada cancelled the job") as caught:
+        assert end.reason == "abandoned"
+        with pytest.raises(JobFailed, match="ada abandoned the job") as caught:
             await client.result(job_id)
-        assert caught.value.reason == "cancelled"
+        assert caught.value.reason == "abandoned"
 
 
 async def test_result_with_unknown_fields_is_returned(
@@ -108,16 +108,17 @@ async def test_watch_shows_unknown_values_and_exits_after_an_unknown_reason(
         assert await watch(server.url, token(jobs=["*"]), [job_id], console=console) == 1
     assert isinstance(console.file, StringIO)
     status, line, end = console.file.getvalue().splitlines()
-    assert status.endswith("• cancelling: the job is being cancelled")
+    assert status.endswith("• paused: the job is paused")
     assert line.endswith("notice   read 40 images")
-    assert end.endswith("✖ Cancelled (cancelled) ada cancelled the job")
+    assert end.endswith("✖ Abandoned (abandoned) ada abandoned the job")
 
 
 async def test_client_reads_every_example_of_the_future(caplog: pytest.LogCaptureFixture) -> None:
     job_id, first = EXAMPLES["joined"]["job_id"], EXAMPLES["joined"]["seq"] + 1
     names = ["job_gap", "job_status", "job_log", "job_progress", "job_value", "job_complete"]
     feeds = ["feed_snapshot", "feed_job", "feed_moved"]  # of a feed that the client has left
-    assert EXAMPLES.keys() == {"hello", "joined", "join_job.ack", "job_error", *names, *feeds}
+    others = {"hello", "joined", "join_job.ack", "cancel_job.ack", "job_error"}
+    assert EXAMPLES.keys() == {*others, *names, *feeds}
 
     async with scripted_server() as server:
 

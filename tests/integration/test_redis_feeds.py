@@ -12,7 +12,8 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -26,7 +27,7 @@ from jobcast.events import Cursor, JobComplete, JobEvent, now
 from jobcast.feeds import JobSummary
 from jobcast.liveness.monitor import LeaseMonitor
 from jobcast.testing import log, new_job_id, progress, started
-from jobcast.testing.ends import described
+from jobcast.testing.ends import described, retitled
 from jobcast.testing.feed_ends import KEPT_IN_FEEDS, FeedEnds, both_feed_ends
 from jobcast.testing.feeds import ended, run_of
 from jobcast.transports import NO_ORIGIN, Origin, Outgoing, Retention, open_publisher
@@ -121,6 +122,129 @@ async def test_lease_monitor_repairs_an_ending_that_was_not_written(
     assert (await deployment.wait_summary(FEED, job_id, "complete")).seq == 2
     monitor.cancel()
     await asyncio.wait([monitor])
+
+
+async def test_reading_a_feed_repairs_the_other_feeds_of_its_jobs(
+    deployment: Deployment, job_id: str
+) -> None:
+    origin = run_of("alice")
+    await deployment.source.subscribe_feed("tag:late")
+    await deployment.publish(described(started(job_id), tags=("x",)), origin=origin)
+    await deployment.wait_ids("tag:x", job_id)
+    await deployment.publish_and_crash(
+        retitled(job_id, tags=("late",)), ended(job_id), origin=origin
+    )
+    [job] = await deployment.source.read_feed(FEED)
+    assert job.tags == ("x", "late")
+    assert await deployment.wait_summary("tag:late", job_id, "complete") == job
+    for feed in ("all", "tag:x", "tag:late"):
+        entry = deployment.stored(job_id, feed)
+        assert entry is not None
+        assert entry.job == job
+
+
+async def test_reading_a_feed_removes_its_jobs_from_feeds_that_they_have_left(
+    deployment: Deployment, job_id: str
+) -> None:
+    before, after = ("owner:alice", "tag:a"), ("owner:bob", "tag:b")
+    await deployment.publish(described(started(job_id), tags=("a",)), origin=run_of("alice"))
+    await deployment.wait_ids("tag:a", job_id)
+    await deployment.publish_and_crash(
+        described(started(job_id), tags=("b",)), origin=run_of("bob")
+    )
+    assert await deployment.source.read_feed("tag:a") == []
+    entries = {feed: deployment.stored(job_id, feed) for feed in (*before, *after)}
+    assert all(entries.values())
+    assert [feed for feed, entry in entries.items() if entry and entry.job] == [*after]
+
+
+async def test_progress_alone_is_corrected_in_the_feed_that_is_read(
+    deployment: Deployment, job_id: str
+) -> None:
+    origin = run_of("alice")
+    await deployment.publish(started(job_id), origin=origin)
+    await deployment.wait_ids("all", job_id)
+    await deployment.publish_and_crash(progress(job_id, 70), origin=origin)
+    await deployment.source.read_feed(FEED)
+    corrected, other = deployment.stored(job_id), deployment.stored(job_id, "all")
+    assert corrected is not None
+    assert other is not None
+    assert (corrected.position.seq, other.position.seq) == (2, 1)
+
+
+class Worker:
+    """A publisher whose feeds cannot be written, while events and leases can."""
+
+    def __init__(self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.publisher = RedisPublisher(
+            deployment.url, retention=KEPT_IN_FEEDS, prefix=deployment.prefix
+        )
+        self.attempts = 0
+        self._write = self.publisher._feeds._write_some
+        self._client = deployment.client
+        self._key = deployment.names.running
+        self.is_refused = True
+        monkeypatch.setattr(self.publisher._feeds, "_write_some", self._write_if_allowed)
+
+    def run(self, job_id: str, origin: Origin, seconds: float) -> None:
+        """Run a job until its end is stored, with a lease of some seconds."""
+        lease = Lease(job_id, origin.run)
+        self.publisher.renew([lease], seconds)
+        events = (described(started(job_id), tags=("x",)), ended(job_id))
+        self.publisher.publish([Outgoing.of(event, origin) for event in events])
+        self.publisher.release([lease])
+
+    @property
+    def has_lease(self) -> bool:
+        return bool(self._client.zcard(self._key))
+
+    def _write_if_allowed(self, jobs: Sequence[str]) -> None:
+        self.attempts += 1
+        if self.is_refused:
+            raise redis.ConnectionError("the server of the feeds is gone")
+        self._write(jobs)
+
+
+async def test_lease_is_released_after_the_feeds_of_its_job_are_written(
+    deployment: Deployment, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker(deployment, monkeypatch)
+    await asyncio.to_thread(worker.run, job_id, run_of("alice"), 600)
+    await eventually(lambda: worker.attempts >= 2, "attempts to write")
+    assert worker.has_lease
+    worker.is_refused = False
+    await eventually(lambda: not worker.has_lease, "a released lease")
+    assert deployment.stored(job_id, "tag:x") is not None
+    await asyncio.to_thread(worker.publisher.close)
+
+
+async def test_feeds_of_a_process_that_dies_before_it_wrote_them_are_repaired_without_a_reader(
+    deployment: Deployment, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, source = Worker(deployment, monkeypatch), deployment.manager.source
+    assert isinstance(source, SupportsLeaseMonitoring)
+    await asyncio.to_thread(worker.run, job_id, run_of("alice"), 0.1)
+    await eventually(lambda: worker.attempts, "an attempt to write")
+    assert deployment.stored(job_id, "tag:x") is None
+    monitor = asyncio.create_task(LeaseMonitor(source, LeaseTimeouts(lease=0.6)).run())
+    for feed in (FEED, "tag:x", "all"):
+        await eventually(partial(deployment.stored, job_id, feed), f"a job in {feed}")
+    monitor.cancel()
+    await asyncio.wait([monitor])
+    # No event follows the end.
+    assert (await source.snapshot(job_id)).seq == 2
+    await asyncio.to_thread(worker.publisher.close)
+
+
+async def test_close_releases_the_leases_of_the_jobs_that_it_writes(
+    deployment: Deployment, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker(deployment, monkeypatch)
+    worker.is_refused = False
+    await asyncio.to_thread(worker.run, job_id, run_of("alice"), 600)
+    await asyncio.to_thread(worker.publisher.close)
+    assert not worker.has_lease
+    assert deployment.stored(job_id) is not None
 
 
 async def test_next_event_adds_a_job_whose_start_was_not_written(

@@ -17,9 +17,11 @@ from redis import Redis
 
 from jobcast.errors import PublishFailed
 from jobcast.events import (
+    NO_INFO,
     JobComplete,
     JobError,
     JobEvent,
+    JobInfo,
     JobInfoUpdate,
     JobLog,
     JobProgress,
@@ -27,7 +29,7 @@ from jobcast.events import (
     now,
 )
 from jobcast.testing import new_job_id
-from jobcast.transports import UNKNOWN_RUN, Message, Origin, Outgoing, Retention, Run
+from jobcast.transports import NO_ORIGIN, UNKNOWN_RUN, Message, Origin, Outgoing, Retention, Run
 from jobcast.transports.base import NO_RECORD, Predecessor, Required
 from jobcast.transports.cancellation import Cancellation
 from jobcast.transports.memory import MemoryBroker
@@ -60,7 +62,7 @@ runs = st.one_of(
 
 
 def event(kind: str, job_id: str) -> JobEvent:
-    match kind:
+    match kind.removeprefix(DESCRIBED):
         case "progress":
             return JobProgress(job_id=job_id, percentage=1)
         case "log":
@@ -79,17 +81,28 @@ def event(kind: str, job_id: str) -> JobEvent:
             return JobStatus(job_id=job_id, status="started", worker="v")
         case "info":
             return JobInfoUpdate(job_id=job_id, title="i", tags=("i", "x"))
-        case "described queued" | "described started":
-            status = kind.removeprefix("described ")
+        case "queued" | "started" as status if kind.startswith(DESCRIBED):
             described = JobStatus(job_id=job_id, status=status, title=status, tags=(status, "x"))
             return structs.replace(described, task="t", queue="q", created_at=now())
-    return JobStatus(job_id=job_id, status=kind)
+        case status:
+            return JobStatus(job_id=job_id, status=status)
 
 
+def outgoing_of(
+    kind: str, job_id: str, origin: Origin = NO_ORIGIN, number: int = 0, requires: str = ""
+) -> Outgoing:
+    """Encode an event, which has a description if its kind begins with ``described``."""
+    described = kind.startswith(DESCRIBED)
+    info = JobInfo(title=kind, tags=(kind, "x"), worker="w") if described else NO_INFO
+    return Outgoing.of(event(kind, job_id), origin, number, cast("Required", requires), info)
+
+
+DESCRIBED = "described "
 KINDS = [
     "queued", "started", "started", "retrying", "stalled", "progress", "log", "complete", "error",
     "described queued", "described started", "info", "revoked",
     "terminated started", "other worker's started",
+    "described complete", "described error", "described retrying",
 ]  # fmt: skip
 CANCEL = "cancel"  # a request, among the kinds of events
 owners = st.sampled_from([None, "alice", "alice", "bob"])
@@ -307,11 +320,7 @@ def test_lua_and_python_keep_the_same_record(
                 both.cancel(f"user {some[0][0]}")
                 continue
             batch = [
-                Outgoing.of(
-                    event(kind, both.job_id),
-                    Origin(owner, run),
-                    requires=cast("Required", requires),
-                )
+                outgoing_of(kind, both.job_id, Origin(owner, run), requires=requires)
                 for _, kind, run, owner, requires in some
             ]
             for part in [batch] if together else [[one] for one in batch]:
@@ -396,7 +405,7 @@ def test_record_remembers_the_numbers_of_the_latest_publishers_only(
 def test_dropped_event_does_not_block_later_events(new_job: Callable[[], Both]) -> None:
     both = new_job()
     both.publish([_numbered(both.job_id, "started", Origin(), 1)], NAMES[0])
-    revoked = Outgoing.of(event("error", both.job_id), number=2, requires="pending")
+    revoked = outgoing_of("error", both.job_id, number=2, requires="pending")
     assert both.publish([revoked, _numbered(both.job_id, "log", Origin(), 3)], NAMES[0]) == []
     both.compare()
 
@@ -422,7 +431,7 @@ RUN = ["started", "log", "complete"]
 
 
 def _numbered(job_id: str, kind: str, origin: Origin, number: int) -> Outgoing:
-    return Outgoing.of(event(kind, job_id), origin, number)
+    return outgoing_of(kind, job_id, origin, number)
 
 
 def _outgoing(
@@ -434,10 +443,10 @@ def _outgoing(
     after: Predecessor | None,
 ) -> Outgoing:
     origin = Origin(owner, run, "" if after is None else str(after))
-    return Outgoing.of(event(kind, job_id), origin, requires=cast("Required", requires))
+    return outgoing_of(kind, job_id, origin, requires=requires)
 
 
-def _unsent(publish: Callable[[], None]) -> Sequence[Any]:
+def _unsent(publish: Callable[[], object]) -> Sequence[Any]:
     try:
         publish()
     except PublishFailed as exc:

@@ -14,12 +14,13 @@ from redis.exceptions import ResponseError
 
 from jobcast.errors import PublishFailed, TransportUnavailable
 from jobcast.testing import (
-    CancellationContract,
+    AnsweredCancellationContract,
     Ends,
     FeedContract,
     InterruptedFeedContract,
     InterruptionContract,
     LeaseContract,
+    RepeatedCancellationContract,
     RevocationContract,
     TransportContract,
     log,
@@ -149,7 +150,7 @@ class ElectionContract(TransportContract):
         await source.client.hincrbyfloat(NAMES.watch, "at", -seconds)
 
 
-class TestMemory(LeaseContract, RevocationContract, FeedContract, CancellationContract):
+class TestMemory(LeaseContract, RevocationContract, FeedContract, AnsweredCancellationContract):
     @pytest.fixture
     def transport_url(self) -> str:
         return f"memory://{new_id()}"
@@ -205,7 +206,7 @@ class TestValkey(
     ElectionContract,
     RevocationContract,
     InterruptedFeedContract,
-    CancellationContract,
+    AnsweredCancellationContract,
 ):
     @pytest.fixture
     def server(self, valkey: Valkey) -> Valkey:
@@ -329,7 +330,13 @@ def acl_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess
         yield server
 
 
-class TestAcl(RedisContract, LeaseContract, RevocationContract, InterruptedFeedContract):
+class TestAcl(
+    RedisContract,
+    LeaseContract,
+    RevocationContract,
+    InterruptedFeedContract,
+    AnsweredCancellationContract,
+):
     """The contract with the documented rights of a server and of a worker."""
 
     @pytest.fixture
@@ -414,7 +421,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 class TestCluster(
-    RedisContract, LeaseContract, ElectionContract, RevocationContract, InterruptedFeedContract
+    RedisContract,
+    LeaseContract,
+    ElectionContract,
+    RevocationContract,
+    InterruptedFeedContract,
+    AnsweredCancellationContract,
 ):
     @pytest.fixture
     def server(self, cluster: Cluster) -> Cluster:
@@ -448,7 +460,11 @@ async def test_cluster_works_with_the_documented_additional_rights(
 
 
 class TestRabbitMQ(
-    InterruptionContract, LeaseContract, RevocationContract, InterruptedFeedContract
+    InterruptionContract,
+    LeaseContract,
+    RevocationContract,
+    InterruptedFeedContract,
+    RepeatedCancellationContract,
 ):
     @pytest.fixture
     def transport_url(self, rabbitmq: RabbitMQ) -> str:

@@ -6,7 +6,7 @@ import http.client
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from jobcast.demo.web.routes import site_routes
 from jobcast.demo.web.site import load_site
 from jobcast.realtime import create_app as create_plain_app
 from jobcast.settings import Settings
-from tests.support import SECRET, TIMEOUT, Process, answers, free_port, new_id
+from tests.support import SECRET, TIMEOUT, Process, answers, free_port, new_id, wait_for
 
 PEOPLE = "name,email,born\nAda,ada@example.com,1815-12-10\nAlan,alan at example,1912-06-23\n"
 LEDGER = "date,text,amount,balance\n2026-01-01,rent,-10.00,-10.00\n2026-01-02,pay,25.00,15.00\n"
@@ -128,7 +128,23 @@ class Visitor:
 
     @property
     def jobs(self) -> list[str]:
-        return [job["job_id"] for job in self.get("/api/jobs").json["jobs"]]
+        """The ids of the user's jobs, the newest first."""
+        answer = self.list_jobs()
+        assert answer.status == 200, answer.body
+        return [job["job_id"] for job in answer.json["jobs"]]
+
+    def wait_for_jobs(self, ids: Sequence[str]) -> None:
+        """Wait until the list has these jobs, the newest first."""
+
+        def has_jobs() -> bool:
+            answer = self.list_jobs()
+            # The server may be reconnecting to its transport, or limit the requests.
+            return answer.status == 200 and [job["job_id"] for job in answer.json["jobs"]] == ids
+
+        wait_for(has_jobs, f"the list {ids}")
+
+    def list_jobs(self) -> Answer:
+        return self.get("/jobs?feed=mine", Authorization=f"Bearer {self.token}")
 
     @property
     def token(self) -> str:

@@ -146,11 +146,14 @@ EXAMPLES: Final[list[tuple[JobEvent, Kind, State | None]]] = [
     (JobStatus(job_id="1", status="started"), STATUS, "started"),
     (JobStatus(job_id="1", status="retrying"), STATUS, "retrying"),
     (JobStatus(job_id="1", status="stalled"), STATUS, "stalled"),
+    (JobStatus(job_id="1", status="cancelling", by="alice"), STATUS, "cancelling"),
     (JobInfoUpdate(job_id="1", title="March report"), INFO, None),
     (JobProgress(job_id="1", percentage=1), PROGRESS, None),
     (JobLog(job_id="1", level="info", message="half-way"), LOG, None),
     (JobComplete(job_id="1", result=None), TERMINAL, "complete"),
     (JobError(job_id="1", error="E", message="", reason="failure"), TERMINAL, "error"),
+    (JobError(job_id="1", error="E", message="", reason="cancelled"), TERMINAL, "cancelled"),
+    (JobError(job_id="1", error="E", message="", reason="revoked"), TERMINAL, "cancelled"),
 ]
 
 BAD_JOB_IDS: Final = [
@@ -368,9 +371,9 @@ def test_event_from_another_process_needs_no_seq_and_timestamp() -> None:
 
 
 UNKNOWN: Final = [
-    (JobStatus(job_id="1", status="cancelling"), "status", "queued, started, retrying, stalled"),
+    (JobStatus(job_id="1", status="pausing"), "status", "queued, started, retrying, stalled"),
     (JobLog(job_id="1", level="notice", message=""), "level", "debug, info, warning, "),
-    (JobError(job_id="1", error="E", message="", reason="cancelled"), "reason", "failure, revoked"),
+    (JobError(job_id="1", error="E", message="", reason="replaced"), "reason", "failure, revoked"),
 ]
 
 
@@ -392,7 +395,7 @@ def test_every_known_value_is_published(event: JobEvent) -> None:
     assert check_published(event) is event
 
 
-@pytest.mark.parametrize("status", ["cancelling", "Complete", "pending ", "errors", "error\n"])
+@pytest.mark.parametrize("status", ["pausing", "Complete", "pending ", "errors", "error\n"])
 def test_unknown_status_does_not_end_a_job(status: str) -> None:
     event = parse_event("job_status", {"job_id": "42", "status": status})
     assert event.state == status
@@ -400,7 +403,7 @@ def test_unknown_status_does_not_end_a_job(status: str) -> None:
 
 
 def test_unknown_reason_ends_a_job() -> None:
-    payload = {"job_id": "42", "error": "E", "message": "", "reason": "cancelled"}
+    payload = {"job_id": "42", "error": "E", "message": "", "reason": "replaced"}
     event = parse_event("job_error", payload)
     assert (event.kind, event.state) == (TERMINAL, "error")
 

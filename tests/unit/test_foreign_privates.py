@@ -11,14 +11,24 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
+import jwt
 import pytest
 import socketio
 from celery import Celery, Task, _state
 from celery.app.task import Context
 from celery.canvas import _chain, _chord, chain, chord
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import HMACAlgorithm
 
 from jobcast.celery.apps import active_apps, defines_task, enter_call, is_inside_call
 from jobcast.realtime.connection.engineio import _awaits_attachments, _replace_async
+from jobcast.token_decoder import TokenDecoder
+
+
+def public_pem() -> str:
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 @pytest.fixture
@@ -106,6 +116,35 @@ async def test_socketio_keeps_packets_whose_attachments_are_missing() -> None:
     await sio._handle_eio_message("a", '51-["picture",{"_placeholder":true,"num":0}]')
     assert _awaits_attachments(sio, "a")
     assert not _awaits_attachments(SimpleNamespace(), "a")
+
+
+def test_pyjwt_checks_each_secret_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[Any] = []
+    check = HMACAlgorithm.prepare_key
+
+    def prepare_key(algorithm: HMACAlgorithm, key: str | bytes) -> bytes:
+        checked.append(key)
+        return check(algorithm, key)
+
+    monkeypatch.setattr(HMACAlgorithm, "prepare_key", prepare_key)
+    secrets = ["a" * 32, "b" * 32]
+    tokens = [jwt.encode({"sub": "alice", "exp": 1 << 32}, secret) for secret in secrets]
+    checked.clear()
+    decoder = TokenDecoder(verifies_audience=False)
+    for token, secret in zip(tokens * 3, secrets * 3, strict=True):
+        assert decoder.decode(token, secret, algorithms=["HS256"])["sub"] == "alice"
+        with pytest.raises(jwt.InvalidSignatureError):
+            decoder.decode(token, secret[::-1] + "!", algorithms=["HS256"])
+    assert sorted(set(checked)) == sorted(checked)
+
+
+@pytest.mark.parametrize("secret", ["", public_pem(), '{"kty": "oct", "k": "eA"}'])
+def test_pyjwt_refuses_a_secret_that_is_a_key_each_time(secret: str) -> None:
+    token = jwt.encode({"sub": "alice", "exp": 1 << 32}, "a" * 32)
+    decoder = TokenDecoder(verifies_audience=False)
+    for _ in range(3):
+        with pytest.raises(jwt.InvalidKeyError):
+            decoder.decode(token, secret, algorithms=["HS256"])
 
 
 def test_redis_connections_read_from_a_stream() -> None:

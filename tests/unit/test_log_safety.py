@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobcast import log_safety
 from jobcast.log_safety import (
     LONGEST_LINE,
     SafeRecords,
@@ -90,6 +91,28 @@ def test_access_log_records_keep_their_arguments(output: io.StringIO) -> None:
     record = logging.LogRecord("uvicorn.access", 20, "", 0, "%s %s %s %s %d", arguments, None)
     assert SafeRecords().filter(record)
     assert record.args == ("1.2.3.4:5", "GET", "/socket.io/?sid=***&EIO=4", "1.1", 200)
+
+
+def test_a_record_is_masked_once_unless_another_filter_changes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    masked: list[str] = []
+
+    def mask(text: str) -> str:
+        masked.append(text)
+        return text
+
+    monkeypatch.setattr(log_safety, "mask", mask)
+    record = logging.LogRecord("shop", 20, "", 0, "hello %s", ("alice",), None)
+    for _ in range(2):
+        assert SafeRecords().filter(record)
+    assert masked == ["hello alice"]
+    record.msg = "GET /?token=a.b.c"
+    assert SafeRecords().filter(record)
+    assert (record.msg, masked[1:]) == ("GET /?token=***", ["GET /?token=***"])
+    record.msg, record.args = "%s", ("GET /?token=a.b.c",)
+    assert SafeRecords().filter(record)
+    assert record.getMessage() == "GET /?token=***"
 
 
 def test_protect_adds_one_filter() -> None:

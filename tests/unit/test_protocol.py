@@ -57,6 +57,7 @@ STRUCTS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "refusal": Refusal,
     "joinAccepted": ACKNOWLEDGEMENTS["join_job"],
     "leaveAccepted": ACKNOWLEDGEMENTS["leave_job"],
+    "cancelAccepted": ACKNOWLEDGEMENTS["cancel_job"],
     "joinFeedAccepted": ACKNOWLEDGEMENTS["join_feed"],
     "leaveFeedAccepted": ACKNOWLEDGEMENTS["leave_feed"],
     "feedFilter": FeedFilter,

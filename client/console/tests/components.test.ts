@@ -195,6 +195,39 @@ describe("the list of jobs", () => {
     expect([names().length, window.location.hash]).toEqual([4, "#/"]);
   });
 
+  it("clears the search and the filters of a list that they leave empty", () => {
+    window.location.hash = "#/?feed=owner%3Aada&show=failed&task=other&q=nothing";
+    render(pane(feed(jobs, { feed: "owner:ada" })));
+    screen.getByText("No job matches.");
+    fireEvent.click(screen.getByRole("button", { name: "Clear the search and the filters" }));
+    expect([names().length, window.location.hash]).toEqual([3, "#/?feed=owner%3Aada"]);
+  });
+
+  it("shows cancelled jobs in a group of their own, and not as failures", () => {
+    const cancelled = ["revoked", "cancelled"].map((reason) =>
+      summary({ jobId: reason, status: "error", reason, endedAt: "2026-11-24T10:00:00.000Z" }),
+    );
+    const later = summary({ jobId: "later", status: "cancelled", endedAt: "2026-11-24T10:00:00Z" });
+    const { rerender } = render(pane(feed([...jobs, summary({ jobId: "d", status: "error" })])));
+    expect(screen.queryByRole("button", { name: /^Cancelled/ })).toBeNull();
+    rerender(pane(feed([...jobs, ...cancelled, later])));
+    expect(counts().slice(-3)).toEqual(["Failed 0", "Cancelled 3", "Done 0"]);
+    const badges = [...document.querySelectorAll<HTMLElement>("li .badge")].slice(-3);
+    expect(badges.map(({ dataset, textContent }) => [dataset.tone, textContent])).toEqual([
+      ["quiet", "Revoked"],
+      ["quiet", "Cancelled"],
+      ["quiet", "Cancelled"],
+    ]);
+    fireEvent.click(screen.getByRole("button", { name: /^Cancelled/ }));
+    expect([names().length, window.location.hash]).toEqual([3, "#/?show=cancelled"]);
+  });
+
+  it("shows a job that is being cancelled as one that runs", () => {
+    render(pane(feed([summary({ jobId: "a", status: "cancelling" })])));
+    expect(counts()[3]).toBe("Running 1");
+    expect(document.querySelector<HTMLElement>("li .badge")?.dataset.tone).toBe("active");
+  });
+
   it("switches between all jobs and the user's own, for a user who may list all", () => {
     const { rerender } = render(pane(feed(jobs)));
     fireEvent.click(screen.getByRole("button", { name: "Mine" }));

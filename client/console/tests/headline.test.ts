@@ -85,7 +85,6 @@ describe("the headline", () => {
   });
 
   it.each([
-    ["cancelling", "Cancelling"],
     ["waiting_for_parent", "Waiting for parent"],
     ["constructor", "Constructor"],
   ])("shows the unknown status %s as it is", (status, label) => {
@@ -99,7 +98,13 @@ describe("the headline", () => {
   });
 
   it.each([
-    ["cancelled", "Cancelled"],
+    ["cancelling", { label: "Cancelling", tone: "active", icon: "stop" }],
+    ["cancelled", { label: "Cancelled", tone: "quiet", icon: "stop" }],
+  ])("does not show the status %s as a failure", (status, badge) => {
+    expect(statusBadge(job({ status }))).toEqual(badge);
+  });
+
+  it.each([
     ["out_of_quota", "Out of quota"],
     ["toString", "ToString"],
   ])("shows the unknown reason %s as it is: the job has ended", (reason, label) => {
@@ -112,21 +117,26 @@ describe("the headline", () => {
     expect(statusBadge(ended)).toEqual({ label, tone: "bad", icon: "cross" });
   });
 
-  it.each<Reason>(["failure", "revoked", "time_limit", "worker_lost", "expired", "rejected"])(
-    "has a text and advice for the reason %s",
-    (reason) => {
-      const ended = job({
-        status: "error",
-        endedAt: at(2),
-        error: { error: "E", message: "m", reason },
-      });
-      const { sentence, hint, advice } = headline(ended, now);
-      expect(sentence).toMatch(/^[A-Z][a-z ]+ after 1\.0 s$/);
-      expect(hint).toMatch(/\.$/);
-      expect(advice).toMatch(/\.$/);
-      expect(statusBadge(ended).label).not.toBe("");
-    },
-  );
+  it.each<Reason>([
+    "failure",
+    "revoked",
+    "time_limit",
+    "worker_lost",
+    "expired",
+    "rejected",
+    "cancelled",
+  ])("has a text and advice for the reason %s", (reason) => {
+    const ended = job({
+      status: "error",
+      endedAt: at(2),
+      error: { error: "E", message: "m", reason },
+    });
+    const { sentence, hint, advice } = headline(ended, now);
+    expect(sentence).toMatch(/^[A-Z][a-z ]+ after 1\.0 s$/);
+    expect(hint).toMatch(/\.$/);
+    expect(advice).toMatch(/\.$/);
+    expect(statusBadge(ended).label).not.toBe("");
+  });
 
   it("explains why a job waits", () => {
     const queued = job({ status: "queued", startedAt: null });

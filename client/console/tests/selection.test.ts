@@ -40,10 +40,11 @@ describe("the list", () => {
 
   it("counts the jobs of each group, and shows the chosen one", () => {
     const { counts } = selectJobs(JOBS, { ...DEFAULT_VIEW, group: "done" }, NOW);
-    const expected = { all: 9, stuck: 3, queued: 2, running: 4, failed: 2, done: 1 };
-    expect(counts).toEqual(expected);
+    const states = { queued: 2, running: 4, failed: 1, cancelled: 1, done: 1 };
+    expect(counts).toEqual({ all: 9, stuck: 3, ...states });
     expect(select(JOBS, { group: "stuck" })).toEqual(["stalled", "again", "waiting"]);
-    expect(select(JOBS, { group: "failed" })).toEqual(["failed", "cancelled"]);
+    expect(select(JOBS, { group: "failed" })).toEqual(["failed"]);
+    expect(select(JOBS, { group: "cancelled" })).toEqual(["cancelled"]);
     expect(select(JOBS, { group: "queued" })).toEqual(["waiting", "fresh"]);
     expect(select(JOBS, { group: "done" })).toEqual(["done"]);
   });

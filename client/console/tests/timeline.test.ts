@@ -76,6 +76,12 @@ describe("the timeline", () => {
     ]);
   });
 
+  it("shows no failure for a revoked job", () => {
+    const revoked = change(3, { status: "error", reason: "revoked" });
+    const step = timelineSteps([change(1, { run: 1 }), revoked]).at(-1);
+    expect([step?.label, step?.status]).toEqual(["Revoked", "cancelled"]);
+  });
+
   it("distinguishes a resumed run from a new one", () => {
     const stalled = [change(1, { run: 1 }), change(2, { status: "stalled" })];
     const labels = (last: StatusChange): (string | undefined)[] =>

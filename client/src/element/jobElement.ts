@@ -1,5 +1,7 @@
 /** The element `<jobcast-job>`. */
 
+import type { CancelOptions, CancelResult } from "../cancelRequests.js";
+import { CancelRefused } from "../errors.js";
 import type { HttpJobClient } from "../http/httpJobClient.js";
 import type { Follower, Job, JobState } from "../job.js";
 import type { JobComplete, JobError, JobEvent, JobGap } from "../protocol.js";
@@ -48,7 +50,12 @@ const Base = (globalThis.HTMLElement ?? class {}) as typeof HTMLElement;
  * <jobcast-job job-id="f1c0ffee" token-url="/jobcast/token"></jobcast-job>
  */
 export class JobElement extends Base {
-  static readonly observedAttributes: readonly string[] = [...SOURCE_ATTRIBUTES, "log", "label"];
+  static readonly observedAttributes: readonly string[] = [
+    ...SOURCE_ATTRIBUTES,
+    "log",
+    "label",
+    "cancellable",
+  ];
   /** The texts of all elements. */
   static readonly texts: Texts = { ...TEXTS };
   #view: JobView | null = null;
@@ -76,6 +83,18 @@ export class JobElement extends Base {
   /** Retry a refused job or a lost connection now. */
   reconnect(): void {
     this.#client?.reconnect();
+  }
+
+  /**
+   * Cancel the job, without a question.
+   *
+   * @throws CancelRefused if the server refuses, or does not answer.
+   */
+  async cancel(options?: CancelOptions): Promise<CancelResult> {
+    if (!this.#job || !this.#client) {
+      throw new CancelRefused("", "no_job", "the element has no job-id, or is in no document");
+    }
+    return this.#client.cancel(this.#job.jobId, options);
   }
 
   connectedCallback(): void {
@@ -169,7 +188,9 @@ export class JobElement extends Base {
     if (!state) {
       return;
     }
-    this.#view ??= new JobView(this.shadowRoot ?? this.attachShadow({ mode: "open" }));
+    this.#view ??= new JobView(this.shadowRoot ?? this.attachShadow({ mode: "open" }), () =>
+      this.cancel(),
+    );
     const status = state.refusal ? "refused" : state.status;
     if (this.getAttribute("status") !== status) {
       this.setAttribute("status", status);
@@ -179,6 +200,7 @@ export class JobElement extends Base {
       locale: localeOf(this),
       label: this.getAttribute("label"),
       showsLog: this.hasAttribute("log"),
+      showsCancel: this.hasAttribute("cancellable"),
     });
   }
 }

@@ -37,7 +37,7 @@ export const STYLES = `
   transition: width 0.2s linear;
 }
 :host([status="error"]) [part="fill"] { background: var(--danger); }
-:host([status="error"]) .cancelled [part="fill"] {
+:host([status="cancelled"]) [part="fill"] {
   background: color-mix(in srgb, currentColor 60%, transparent);
 }
 .unknown [part="fill"] { width: 30%; animation: move 1.6s ease-in-out infinite alternate; }
@@ -62,6 +62,22 @@ export const STYLES = `
   font-size: 0.875em;
   white-space: pre-wrap;
 }
+[part="cancel"] { margin-top: 0.5em; }
+[part="cancel-confirmation"] { display: flex; flex-wrap: wrap; gap: 0.5em; align-items: center; }
+[part~="button"] {
+  padding: 0.3em 0.9em;
+  font: inherit;
+  color: inherit;
+  background: transparent;
+  border: 1px solid color-mix(in srgb, currentColor 45%, transparent);
+  border-radius: 0.4em;
+  cursor: pointer;
+}
+[part~="button"]:hover { background: var(--track); }
+[part~="button"]:disabled { opacity: 0.6; cursor: default; }
+[part~="cancel-yes"] { color: var(--danger); }
+[part~="button"]:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
+[part="cancel-problem"] { margin: 0.35em 0 0; color: var(--danger); }
 [part="log"]:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 [part~="line-warning"] { font-weight: bold; }
 [part~="line-error"], [part~="line-critical"] { color: var(--danger); }
@@ -81,7 +97,7 @@ export const STYLES = `
 @media (forced-colors: active) {
   [part="bar"] { border: 1px solid CanvasText; background: Canvas; }
   [part="fill"], :host([status="error"]) [part="fill"],
-  :host([status="error"]) .cancelled [part="fill"] {
+  :host([status="cancelled"]) [part="fill"] {
     background: Highlight;
     forced-color-adjust: none;
   }

@@ -17,6 +17,12 @@ export interface Texts {
   error: string;
   cancelled: string;
   gap: string;
+  /** The button, with the attribute `cancellable`. */
+  cancel: string;
+  cancelQuestion: string;
+  cancelYes: string;
+  cancelNo: string;
+  cancelRefused: string;
   signedOut: string;
   notFound: string;
 }
@@ -38,6 +44,11 @@ export const TEXTS: Texts = {
   error: "Failed",
   cancelled: "Cancelled",
   gap: "The server no longer stores some of the lines.",
+  cancel: "Cancel",
+  cancelQuestion: "Cancel this job?",
+  cancelYes: "Cancel the job",
+  cancelNo: "Keep it running",
+  cancelRefused: "The job could not be cancelled: {reason}",
   signedOut: "Sign in to see this job.",
   notFound: "This job does not exist, or you may not see it.",
 };

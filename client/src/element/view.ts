@@ -1,7 +1,8 @@
 /** Shows the state of a job in a shadow root. */
 
-import type { JobState } from "../job.js";
+import { isCancellable, type JobState } from "../job.js";
 import { Announcements } from "./announcements.js";
+import { CancelControl, type SendCancel } from "./cancelControl.js";
 import { LogView } from "./logView.js";
 import { STYLES } from "./styles.js";
 import { formatDuration, formatPercentage, type Texts } from "./texts.js";
@@ -12,6 +13,7 @@ export interface ViewOptions {
   readonly locale: string | undefined;
   readonly label: string | null;
   readonly showsLog: boolean;
+  readonly showsCancel: boolean;
 }
 
 export class JobView {
@@ -25,9 +27,11 @@ export class JobView {
   readonly #gap = element("p", "gap");
   readonly #log = element("div", "log", { role: "log", "aria-live": "off", tabindex: "0" });
   readonly #logView = new LogView(this.#log);
+  readonly #cancel: CancelControl;
   readonly #announcements: Announcements;
 
-  constructor(root: ShadowRoot) {
+  constructor(root: ShadowRoot, sendCancel: SendCancel) {
+    this.#cancel = new CancelControl(sendCancel);
     const live = element("span", "live", { role: "status", class: "live" });
     this.#announcements = new Announcements(live);
     this.#bar.append(this.#fill);
@@ -37,6 +41,7 @@ export class JobView {
       this.#bar,
       row(this.#time),
       this.#error,
+      this.#cancel.element,
       this.#gap,
       this.#log,
       live,
@@ -57,6 +62,8 @@ export class JobView {
     setText(this.#error, error ?? "");
     setText(this.#gap, options.showsLog && hasGap(state) ? texts.gap : "");
     this.#renderBar(state, percentage, options.label ?? state.title ?? texts.label);
+    const canCancel = state.refusal === null && isCancellable(state);
+    this.#cancel.render(state.jobId, texts, options.showsCancel && canCancel);
     this.#log.hidden = !options.showsLog;
     this.#log.setAttribute("aria-label", texts.log);
     if (options.showsLog) {
@@ -74,7 +81,6 @@ export class JobView {
     const isActive = state.status === "started" || state.status === "cancelling";
     bar.hidden = state.refusal !== null && state.updatedAt === null;
     bar.classList.toggle("unknown", percentage === null && isActive);
-    bar.classList.toggle("cancelled", isCancelled(state));
     bar.setAttribute("aria-label", label);
     if (percentage === null) {
       bar.removeAttribute("aria-valuenow");
@@ -87,27 +93,18 @@ export class JobView {
 }
 
 function errorText(state: JobState, texts: Texts): string | null {
-  const { refusal, error, status } = state;
+  const { refusal, error } = state;
   if (refusal?.code === "job_not_found") {
     return texts.notFound;
   }
   if (refusal?.code === "token_missing") {
     return texts.signedOut;
   }
-  const hasFailed = status === "error" && !isCancelled(state);
-  return refusal?.message ?? (hasFailed ? (error?.message ?? null) : null);
-}
-
-/** A cancelled job is no failure. Its percentage stays, in a neutral colour. */
-function isCancelled({ status, error }: JobState): boolean {
-  return status === "error" && (error?.reason === "revoked" || error?.reason === "cancelled");
+  return refusal?.message ?? error?.message ?? null;
 }
 
 function messageText(state: JobState, texts: Texts): string {
   const { status, message, connection } = state;
-  if (isCancelled(state)) {
-    return texts.cancelled;
-  }
   if (state.endedAt !== null) {
     return textOf(texts, status);
   }

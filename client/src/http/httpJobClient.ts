@@ -1,10 +1,12 @@
 /** Follows jobs over the HTTP interface: event streams, without Socket.IO. */
 
+import type { CancelOptions, CancelResult } from "../cancelRequests.js";
 import type { ConnectionState } from "../connection.js";
 import { FrameScheduler } from "../frameScheduler.js";
 import { Job, type JobHost } from "../job.js";
 import { isJobId } from "../protocol.js";
 import { Timers } from "../timers.js";
+import { cancelOverHttp, type HttpCancelHost } from "./cancelOverHttp.js";
 import { isOpen, JobStream, type StreamHost } from "./jobStream.js";
 import { type RequestToken, TokenCache } from "./tokenCache.js";
 import type { IssuedToken } from "./tokenEndpoint.js";
@@ -24,7 +26,7 @@ const STREAM_JOBS = 50; // jobs that a server allows in one stream, unless it is
 const RESTART_DELAY = 20; // ms
 
 /** Follows jobs over as few streams as possible. */
-export class HttpJobClient implements JobHost, StreamHost {
+export class HttpJobClient implements JobHost, StreamHost, HttpCancelHost {
   readonly logLimit: number;
   readonly timers: Timers = new Timers();
   readonly tokens: TokenCache | null;
@@ -54,6 +56,19 @@ export class HttpJobClient implements JobHost, StreamHost {
       job.handleRefused("invalid_request", `invalid job id: ${jobId}`);
     }
     return job;
+  }
+
+  /**
+   * Cancel a job.
+   *
+   * @throws CancelRefused if the server refuses, or does not answer in time.
+   */
+  cancel(jobId: string, options: CancelOptions = {}): Promise<CancelResult> {
+    return cancelOverHttp(jobId, options, this);
+  }
+
+  pause(delay: number): Promise<void> {
+    return new Promise((resolve) => this.timers.after(delay, resolve));
   }
 
   /** Retry refused jobs and lost streams now. */

@@ -11,14 +11,16 @@ from typing import Any
 
 from celery import Celery, group
 from celery.canvas import _chain, _chord
+from msgspec import structs
 
 from jobcast.celery.enqueue import is_followed, is_job
 from jobcast.celery.failures import StepFailed
-from jobcast.celery.headers import STANDS_IN_HEADER, headers_of, origin_of
+from jobcast.celery.headers import STANDS_IN_HEADER, headers_of, info_of, origin_of
 from jobcast.celery.signatures import headers_of_options
 from jobcast.publishing.identity import job_id_of
 from jobcast.publishing.job import Job
 from jobcast.publishing.runtime import new_job
+from jobcast.publishing.texts import safe_text
 from jobcast.transports import Origin
 
 
@@ -46,6 +48,7 @@ def fail_steps(app: Celery, steps: Iterable[Any] | None, body: Any, owner: str |
             origin = Origin(origin_of(headers).owner or owner)
             job = new_job(job_id, origin=origin, celery_conf=app.conf, waits=False)
             if isinstance(job, Job):
+                job.info = structs.replace(info_of(headers), task=safe_text(name))
                 # Celery may have sent the step before its predecessor ended; it may be running.
                 job.fail(StepFailed(), requires="pending")
 

@@ -57,19 +57,43 @@ def info_of_run(task: Any, followed: Any, headers: Mapping[str, Any]) -> JobInfo
         followed: the followed task of the job; another one if ``task`` replaces it.
         headers: jobcast's headers of the run's message.
     """
-    request, info = task.request, info_of(headers)
-    if task is followed:
-        info = with_defaults(info, task, request.args or (), request.kwargs or {})
+    request = task.request
     if request.is_eager:
         # No message was sent: the current job is the one that calls the task.
-        return structs.replace(info, task=safe_text(task.name), parent=current_job().job_id)
+        parent = current_job().job_id
+        info = structs.replace(info_of(headers), task=safe_text(task.name), parent=parent)
+    else:
+        delivery_info = request.delivery_info
+        info = info_of_message(task.app, headers, task.name, delivery_info, request.hostname)
+        info = structs.replace(info, terminates=_terminates(followed))
+    if task is followed:
+        info = with_defaults(info, task, request.args or (), request.kwargs or {})
+    return info
+
+
+def info_of_message(
+    app: Any, headers: Mapping[str, Any], name: object, delivery_info: object, worker: object = None
+) -> JobInfo:
+    """Return the description of a job, as a message of its task has it.
+
+    Args:
+        app: the Celery application of the worker that has received the message.
+        headers: jobcast's headers of the message.
+        name: the name of the task.
+        delivery_info: the broker's information about the delivery.
+        worker: the name of the worker that runs the task.
+    """
     return structs.replace(
-        info,
-        task=safe_text(task.name),
-        queue=_queue_of(task.app, request.delivery_info or {}),
-        worker=_name(request.hostname),
-        terminates=info.cancellable and followed.cancel_grace is not None and pool_terminates(),
+        info_of(headers),
+        task=_name(name),
+        queue=_queue_of(app, delivery_info if isinstance(delivery_info, Mapping) else {}),
+        worker=_name(worker),
     )
+
+
+def _terminates(followed: Any) -> bool:
+    """Return whether the worker terminates a cancelled run of a task that goes on."""
+    return followed.cancellable and followed.cancel_grace is not None and pool_terminates()
 
 
 def queue_of_message(routing_key: object, declare: object) -> str | None:

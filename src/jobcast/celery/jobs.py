@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from jobcast.celery import shutdown as shutdown  # connects Celery's signals
 from jobcast.celery.canvas import fail_later_steps
-from jobcast.celery.headers import KEPT_BY_RETRIES, headers_of, info_of, origin_of_run
+from jobcast.celery.description import info_of_message
+from jobcast.celery.headers import KEPT_BY_RETRIES, headers_of, origin_of_run
 from jobcast.publishing.identity import job_id_of
 from jobcast.publishing.job import Job
 from jobcast.publishing.runtime import new_job
@@ -32,7 +33,8 @@ def job_of_run(request: Any, app: Any, *, waits: bool = True) -> Job | None:
     )
     if not isinstance(job, Job):
         return None
-    job.info = info_of(headers)
+    delivery_info, worker = request.delivery_info, request.hostname
+    job.info = info_of_message(app, headers, request.task, delivery_info, worker)
     job.kept_headers = {name: headers[name] for name in KEPT_BY_RETRIES if name in headers}
     return job
 

@@ -35,6 +35,7 @@ from kombu.utils.imports import symbol_by_name
 from jobcast.celery.background import background
 from jobcast.celery.cancelled import fail_dependents
 from jobcast.celery.canvas import fail_later_steps, fail_steps
+from jobcast.celery.description import info_of_message
 from jobcast.celery.enqueue import fields_of, is_followed, is_internal
 from jobcast.celery.failures import (
     BrokerLost,
@@ -301,7 +302,7 @@ def _hold(request: JobRequest, lease: Lease) -> None:
     runtime = get_runtime(request.app.conf)
     if runtime is not None:
         runtime.publisher.leases.elsewhere = _active
-        # If the run has already ended, nothing would release its lease.
+        # If the run has already ended, its lease would stay until it expires.
         if request in state.active_requests:
             runtime.publisher.hold(lease)
 
@@ -311,6 +312,8 @@ def _refuse(app: Celery, message: Any, fields: Mapping[str, Any], cause: BaseExc
     origin = origin_of_delivery(message.headers, fields.get("retries"), message.delivery_info)
     job = new_job(job_id_of(fields["id"]), origin=origin, celery_conf=app.conf)
     if isinstance(job, Job):
+        name, delivery_info = fields.get("task"), message.delivery_info
+        job.info = info_of_message(app, message.headers, name, delivery_info)
         job.fail(cause)
     match _payload_of(message):
         case [_, _, {"chain": steps, "chord": body}]:

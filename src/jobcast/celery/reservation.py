@@ -55,7 +55,9 @@ class Reservation:
         job = self.job
         if os.getpid() == self._pid and not job.ended:
             job.ended = True
-            Job(job.source, job.job_id, origin=job.origin, waits=False).fail(cause)
+            ending = Job(job.source, job.job_id, origin=job.origin, waits=False)
+            ending.info = job.info
+            ending.fail(cause)
 
 
 def current_reservation(job_id: str) -> Reservation | None:

@@ -10,11 +10,11 @@ from rich.text import Text
 
 STATE_STYLES: Final = {
     "pending": "dim", "queued": "dim", "started": "cyan", "retrying": "yellow", "stalled": "yellow",
-    "complete": "green", "error": "red",
+    "cancelling": "cyan", "complete": "green", "error": "red", "cancelled": "dim",
 }  # fmt: skip
 SYMBOLS: Final = {
     "pending": "·", "queued": "·", "started": "▸", "retrying": "↻", "stalled": "⏸",
-    "complete": "✔", "error": "✖",
+    "cancelling": "▹", "complete": "✔", "error": "✖", "cancelled": "■",
 }  # fmt: skip
 # Of a state or level that this version does not know.
 UNKNOWN_STYLE: Final = "default"

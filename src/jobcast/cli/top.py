@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from jobcast.aio import cancel_and_wait
+from jobcast.aio import first_of
 from jobcast.cli.appearance import Terminal
 from jobcast.cli.feed_options import FeedOptions
 from jobcast.cli.job_list import JobList
@@ -273,18 +272,3 @@ class Top:
 
 def _jobs(count: int) -> str:
     return "1 job" if count == 1 else f"{count:,} jobs"
-
-
-async def first_of(*coroutines: Coroutine[Any, Any, None]) -> None:
-    """Run coroutines until one of them ends, and cancel the others.
-
-    Raises:
-        Exception: the exception of the one that has ended.
-    """
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    try:
-        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in ended:
-            task.result()
-    finally:
-        await cancel_and_wait(*tasks)

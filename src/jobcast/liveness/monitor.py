@@ -72,14 +72,18 @@ class LeaseMonitor:
         """
         findings = await self._source.scan(self._timeouts)
         if findings:
-            await self._source.publish([_event(finding) for finding in findings])
+            events = [_event(finding) for finding in findings]
+            stored = {*await self._source.publish(events)}
             await self._source.acknowledge(findings, self._timeouts)
-            for finding in findings:
-                lease = finding.lease
-                logger.info(
-                    "job %s: %s (attempt %d)", lease.job_id, finding.kind, lease.run.attempt
-                )
-                self._on_published(finding)
+            for finding, event in zip(findings, events, strict=True):
+                # A lease also expires after the end of its run if it was not released.
+                if event in stored:
+                    self._report(finding)
+
+    def _report(self, finding: Finding) -> None:
+        lease = finding.lease
+        logger.info("job %s: %s (attempt %d)", lease.job_id, finding.kind, lease.run.attempt)
+        self._on_published(finding)
 
 
 def _event(finding: Finding) -> Outgoing:

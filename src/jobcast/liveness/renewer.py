@@ -82,17 +82,13 @@ class LeaseRenewer:
     def begin(self, events: Sequence[Outgoing]) -> None:
         """Add the leases of runs and reservations that begin, before their events are published.
 
-        Runs that end in the same batch need no lease.
+        A run that ends in the same batch has a lease, too: a transport may store a part of a batch.
         """
-        if self._holder is None:
-            return
-        ended = {_lease_of(outgoing) for outgoing in events if _ends(outgoing)}
-        for outgoing in events:
+        for outgoing in events if self._holder is not None else ():
             if _begins(outgoing):
                 lease = _lease_of(outgoing)
-                if lease not in ended:
-                    self._running.add(lease)
-                    self._new.append(lease)
+                self._running.add(lease)
+                self._new.append(lease)
 
     def end(self, events: Sequence[Outgoing]) -> None:
         """Release the leases of runs that have ended, after their events are stored."""
@@ -177,11 +173,13 @@ class LeaseRenewer:
         return self._has_run
 
     def _find_elsewhere(self) -> set[Lease]:
-        """Return the leases of active runs in other processes. Mark ended ones for release."""
-        here = set(self.elsewhere()) if self.elsewhere else set()
-        self._ended += self._held - here - self._running
-        self._held = here
-        return here
+        """Return the leases of active runs in other processes.
+
+        Leases of ended runs are not renewed any more. The process that publishes an ending releases
+        the lease when the ending is stored. If that process dies before, the lease expires.
+        """
+        self._held = set(self.elsewhere()) if self.elsewhere else set()
+        return self._held
 
 
 def _lease_of(outgoing: Outgoing) -> Lease:

@@ -12,11 +12,13 @@ from msgspec import Raw, Struct, structs
 
 from jobcast.events import (
     INFO,
+    NO_INFO,
     PROGRESS,
     TERMINAL,
     JobComplete,
     JobError,
     JobEvent,
+    JobInfo,
     JobLog,
     JobStatus,
     info_of,
@@ -39,6 +41,7 @@ class Entry(Struct, frozen=True, gc=False):
     event: JobEvent
     origin: Origin
     requires: Required = ""
+    info: JobInfo = NO_INFO  # the description of the job, on endings and retries
     characters: int = 0  # size of the payload fields that may be large
 
 
@@ -123,6 +126,7 @@ class Buffer:
         origin: Origin = NO_ORIGIN,
         requires: Required = "",
         *,
+        info: JobInfo = NO_INFO,
         ticket: int = 0,
     ) -> None:
         """Add an event.
@@ -131,6 +135,7 @@ class Buffer:
             event: the event.
             origin: the owner and the run that it belongs to.
             requires: the state that its job must be in for the event to be stored.
+            info: the description of the job, for an ending and for a retry.
             ticket: the event's ticket; by default the next one. An interrupted call can be
                 repeated with the same ticket.
         """
@@ -139,7 +144,7 @@ class Buffer:
         if older_info is not None:
             known = info_of(older_info.event).updated(info_of(event))
             event = structs.replace(event, **known.fields)
-        entry = Entry(ticket, event, origin, requires, _characters(event))
+        entry = Entry(ticket, event, origin, requires, info, _characters(event))
         queue = self._queue_of(event)
         self.last_ticket = ticket
         self._entries[ticket] = entry
@@ -269,7 +274,7 @@ def encode(entries: list[Entry]) -> list[Outgoing]:
 
 def _outgoing(entry: Entry, event: JobEvent) -> Outgoing | None:
     try:
-        return Outgoing.of(event, entry.origin, entry.ticket, entry.requires)
+        return Outgoing.of(event, entry.origin, entry.ticket, entry.requires, entry.info)
     except Exception:
         # An encoder may raise any exception for a foreign value; the publisher's thread survives.
         logger.exception(

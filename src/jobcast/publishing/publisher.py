@@ -15,7 +15,7 @@ from msgspec import Struct
 from jobcast.aio import Backoff
 from jobcast.bell import Bell
 from jobcast.errors import PublishFailed
-from jobcast.events import TERMINAL, JobEvent, JobProgress
+from jobcast.events import NO_INFO, TERMINAL, JobEvent, JobInfo, JobProgress
 from jobcast.liveness.renewer import LeaseRenewer, Sidecar
 from jobcast.publishing.buffer import Buffer, encode
 from jobcast.publishing.guard import Guard
@@ -82,6 +82,7 @@ class Submitted(Struct, eq=False):
     requires: Required
     slot: Any
     publisher_id: str
+    info: JobInfo = NO_INFO
     ticket: int = 0  # assigned under the lock
 
     @property
@@ -154,10 +155,16 @@ class Publisher:
         self._dirty.append(job)
         self._work.set()
 
-    def add(self, job: Reporter, event: JobEvent) -> Submitted:
-        """Submit an event, preceded by the job's latest progress."""
+    def add(self, job: Reporter, event: JobEvent, info: JobInfo = NO_INFO) -> Submitted:
+        """Submit an event, preceded by the job's latest progress.
+
+        Args:
+            job: the job.
+            event: the event.
+            info: the description of the job, for an ending and for a retry.
+        """
         publisher_id = self._transport.publisher_id
-        submitted = Submitted(job, event, job.origin, job.requires, job.slot, publisher_id)
+        submitted = Submitted(job, event, job.origin, job.requires, job.slot, publisher_id, info)
         self._submit(submitted)
         self._work.set()
         return submitted
@@ -414,7 +421,9 @@ class Publisher:
             if isinstance(item, Submitted):
                 self._take_progress(item.job, item.slot, item.origin)
                 item.ticket = item.ticket or self._buffer.last_ticket + 1
-                self._buffer.add(item.event, item.origin, item.requires, ticket=item.ticket)
+                self._buffer.add(
+                    item.event, item.origin, item.requires, info=item.info, ticket=item.ticket
+                )
             elif item.ticket is None:
                 self._collect_progress()
                 item.ticket = self._buffer.last_ticket

@@ -49,7 +49,7 @@ class PublisherSource(Protocol):
 
 class JobPublisher(Protocol):
     def mark(self, job: RunReporter) -> None: ...
-    def add(self, job: RunReporter, event: JobEvent) -> Sent: ...
+    def add(self, job: RunReporter, event: JobEvent, info: JobInfo = ...) -> Sent: ...
     def flush(self, timeout: float = ...) -> bool: ...
     def hurry(self) -> None: ...
 
@@ -196,7 +196,8 @@ class RunReporter:
                 retry_at=retry_at,
                 error=UNSET if exc is None else type(exc).__name__,
                 message=safe_text(message),
-            )
+            ),
+            self.info,
         )
         self.retried = True
         self.flush()
@@ -250,12 +251,12 @@ class RunReporter:
             eta=eta,
         )
 
-    def _add(self, event: JobEvent) -> Sent | None:
-        return None if self.ended else self.source.publisher.add(self, event)
+    def _add(self, event: JobEvent, info: JobInfo = NO_INFO) -> Sent | None:
+        return None if self.ended else self.source.publisher.add(self, event, info)
 
     def _end(self, event: Callable[[], JobEvent]) -> None:
         if not self.ended:
-            self.source.publisher.add(self, event())
+            self.source.publisher.add(self, event(), self.info)
             self.ended = True
             self.settle()
 

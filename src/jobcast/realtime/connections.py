@@ -15,6 +15,7 @@ from jobcast.realtime.connection.frames import FrameBatch
 from jobcast.tokens import Subject
 
 if TYPE_CHECKING:
+    from jobcast.realtime.feeds.follower import FeedFollower
     from jobcast.realtime.feeds.sender import FeedSender
 
 
@@ -64,6 +65,10 @@ class Connection(ABC):
     @abstractmethod
     def waiting(self) -> int:
         """The number of characters that wait until the client reads."""
+
+    def follower_of(self, feed: str) -> FeedFollower | None:
+        """Return the connection's follower of a feed; None if it does not follow the feed."""
+        return None if self.feeds is None else self.feeds.followers.get(feed)
 
     def send(self, batch: FrameBatch) -> None:
         """Send packets of live events."""

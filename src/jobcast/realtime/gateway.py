@@ -167,11 +167,12 @@ class Gateway:
             refusals=self.hub.refusals,
         )
         self._endpoint = Endpoint(sio, self.guard, namespace)
-        self._hello = Hello(
+        hello = Hello(
             protocol=PROTOCOL_VERSION,
             server=f"jobcast/{version('jobcast')}",
             features=(*self._requests(), *features),
         )
+        self._hello = self.hub.batch_of(hello)  # encoded once for all connections
         self._app_connect = self._registered("connect")
         self._app_disconnect = self._registered("disconnect")
         self._register()
@@ -268,7 +269,7 @@ class Gateway:
             self.hub.refused(sid, self.guard.address(eio_sid), exc)
             raise Refused(exc.message, {"code": exc.code, "message": exc.message}) from None
         self.guard.authenticated(eio_sid)
-        self.guard.after_connect(sid, partial(self.hub.send, connection, self._hello))
+        self.guard.after_connect(sid, partial(connection.send, self._hello))
         return True
 
     def _connection(self, sid: str, eio_sid: str, subject: Subject) -> SocketIOConnection:

@@ -245,7 +245,11 @@ class Hub:
 
     def send(self, connection: Connection, message: ServerMessage) -> None:
         """Send a message that belongs to no job's history."""
-        connection.send(FrameBatch([notice(packet_of(message))], namespace=self._namespace))
+        connection.send(self.batch_of(message))
+
+    def batch_of(self, message: ServerMessage) -> FrameBatch:
+        """Return a message that belongs to no job's history as packets for connections."""
+        return FrameBatch([notice(packet_of(message))], namespace=self._namespace)
 
     # --- requests ---------------------------------------------------------------------------------
 
@@ -406,7 +410,7 @@ class Hub:
             if not is_allowed and job_id in connection.jobs:
                 self.relay.leave(job_id, connection.sid)
                 self._right_ended(connection.sid, job_id, NOT_FOUND)
-        await self.feeds.review(connection)
+        await self.feeds.rights.review(connection)
 
     async def _may_still_follow(self, subject: Subject, job_id: str) -> bool:
         target = await self._authorizer.current(self.relay.target_of(job_id))
@@ -419,7 +423,7 @@ class Hub:
             await asyncio.sleep(self._settings.reauthorize * random.uniform(1.0, 1.1))
             for job_id in self.relay.jobs:
                 await self._reauthorize(job_id)
-            await self.feeds.reauthorize()
+            await self.feeds.rights.reauthorize()
 
     async def _reauthorize(self, job_id: str) -> None:
         """Check the rights of a job's followers. Those who may not follow it any more leave.

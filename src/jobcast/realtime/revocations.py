@@ -104,6 +104,8 @@ class RevocationWatch:
         Raises:
             TransportUnavailable: the first read took too long.
         """
+        if self._known.is_set():
+            return
         try:
             async with asyncio.timeout(KNOWN_TIMEOUT):
                 await self._known.wait()

@@ -68,21 +68,14 @@ class BatchingHandler(logging.StreamHandler):  # type: ignore[type-arg]
             return None
 
 
-class SkipAcceptedFilter(logging.Filter):
-    """Filter for uvicorn's log that drops accepted WebSockets and limits warnings.
-
-    jobcast itself logs opened and closed connections. The rate limit applies to warnings about
-    malformed requests, which any client can cause.
-    """
+class WarningLimitFilter(logging.Filter):
+    """Filter for uvicorn's log that limits warnings, since any client can cause them."""
 
     def __init__(self) -> None:
         super().__init__()
         self._malformed = TokenBucket(RATE, BURST)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        message = str(record.msg)
-        if message.endswith("[accepted]") or message in ("connection open", "connection closed"):
-            return False
         if record.levelno != logging.WARNING or record.exc_info:
             return True
         return self._malformed.try_take()
@@ -104,12 +97,12 @@ def log_config() -> dict[str, Any]:
         "formatter": "default",
     }
     config["filters"] = {
-        "skip_accepted": {"()": "jobcast.server.logging.SkipAcceptedFilter"},
+        "limit": {"()": "jobcast.server.logging.WarningLimitFilter"},
         "safe": {"()": "jobcast.log_safety.SafeRecords"},
     }
     for handler in config["handlers"].values():
         handler["filters"] = ["safe"]
-    config["loggers"]["uvicorn.error"]["filters"] = ["skip_accepted"]
+    config["loggers"]["uvicorn.error"]["filters"] = ["limit"]
     config["loggers"]["jobcast"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     for name in ("engineio.server", "socketio.server"):
         # Without a level these loggers add their own handlers, without timestamps and filters.

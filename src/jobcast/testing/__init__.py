@@ -19,7 +19,7 @@ Every transport should pass the contract tests:
 
 A transport whose connections can break also passes :class:`InterruptionContract`. A transport with
 leases also passes :class:`LeaseContract`, one with revocations :class:`RevocationContract`, and one
-that cancels jobs :class:`CancellationContract`.
+that cancels jobs :class:`AnsweredCancellationContract` or :class:`RepeatedCancellationContract`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jobcast.testing.cancellation import CancellationContract
+    from jobcast.testing.cancellation import (
+        AnsweredCancellationContract,
+        RepeatedCancellationContract,
+    )
     from jobcast.testing.contracts import TransportContract
     from jobcast.testing.ends import (
         Ends,
@@ -48,13 +51,14 @@ if TYPE_CHECKING:
     from jobcast.testing.revocations import RevocationContract
 
 __all__ = [
-    "CancellationContract",
+    "AnsweredCancellationContract",
     "Ends",
     "FeedContract",
     "InterruptedFeedContract",
     "InterruptionContract",
     "JobRecorder",
     "LeaseContract",
+    "RepeatedCancellationContract",
     "RevocationContract",
     "TransportContract",
     "failed",
@@ -68,12 +72,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CancellationContract": "jobcast.testing.cancellation",
+    "AnsweredCancellationContract": "jobcast.testing.cancellation",
     "FeedContract": "jobcast.testing.feeds",
     "InterruptedFeedContract": "jobcast.testing.feeds",
     "InterruptionContract": "jobcast.testing.interruptions",
     "JobRecorder": "jobcast.testing.recorder",
     "LeaseContract": "jobcast.testing.leases",
+    "RepeatedCancellationContract": "jobcast.testing.cancellation",
     "RevocationContract": "jobcast.testing.revocations",
     "TransportContract": "jobcast.testing.contracts",
 }

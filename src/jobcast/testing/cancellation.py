@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
-import pytest
 from msgspec import UNSET, structs
 
 from jobcast.events import JobComplete, JobError, JobStatus
@@ -53,9 +52,6 @@ SENT_AGAIN = Run("bb")
 
 class CancellationContract(TransportContract):
     """The tests for transports that cancel jobs."""
-
-    #: Whether the answers to a publisher say that its job is cancelled.
-    ANSWERS_PUBLISHERS: ClassVar[bool] = True
 
     @on_both_ends
     async def test_job_without_a_record_cannot_be_cancelled(self, ends: Ends, job_id: str) -> None:
@@ -308,26 +304,6 @@ class CancellationContract(TransportContract):
         assert jobs[other].ended_at is UNSET
 
     @on_both_ends
-    async def test_publisher_learns_that_its_job_is_cancelled(
-        self, ends: Ends, job_id: str
-    ) -> None:
-        if not self.ANSWERS_PUBLISHERS:
-            pytest.skip("this transport does not answer publishers")
-        seen = _notices(ends)
-        await _begin(ends, started(job_id), run=FIRST)
-        assert await cancel(ends, job_id, by="alice", message="wrong file") == REQUESTED
-        for event in (progress(job_id, 1), log(job_id), started(job_id), retrying(job_id, 1)):
-            await _publish(ends, event, run=FIRST)
-            assert _take(seen) == (job_id, "alice", "wrong file", "aa"), event
-        for run in (FIRST, SECOND, REDELIVERED):  # after the end
-            for event in (started(job_id), progress(job_id, 1)):
-                await _publish(ends, event, run=run)
-                assert _take(seen) == (job_id, "alice", "wrong file", "aa"), event
-        await ends.publish_if("stalled", failed(job_id), Origin(run=FIRST))  # dropped at once
-        assert _take(seen) == (job_id, "alice", "wrong file", "aa")
-        assert seen == []
-
-    @on_both_ends
     async def test_publishers_of_other_jobs_learn_nothing(self, ends: Ends, job_id: str) -> None:
         seen, other = _notices(ends), new_job_id()
         await _begin(ends, queued(job_id), run=SENT)
@@ -349,23 +325,6 @@ class CancellationContract(TransportContract):
         assert await cancel(ends, job_id) == REQUESTED
         await _publish(ends, progress(job_id, 1), run=FIRST)
         assert (await ends.wait_stored(job_id, 3)).state == "cancelling"
-
-    @on_both_ends
-    async def test_renewal_says_that_a_job_is_cancelled(self, ends: Ends, job_id: str) -> None:
-        if not self.ANSWERS_PUBLISHERS:
-            pytest.skip("this transport does not answer publishers")
-        seen, other = _notices(ends), new_job_id()
-        await _begin(ends, started(job_id), run=FIRST)
-        await _begin(ends, started(other), run=FIRST)
-        leases = [Lease(job_id, FIRST), Lease(other, FIRST)]
-        await _renew(ends, *leases)
-        assert seen == []
-        assert await cancel(ends, job_id, by="alice", message="wrong file") == REQUESTED
-        await _renew(ends, *leases)
-        assert _take(seen) == (job_id, "alice", "wrong file", "aa")
-        await _renew(ends, Lease(job_id, Run("bb", 1, "d9")), leases[1])
-        assert seen == []
-        await asyncio.to_thread(_renewing(ends).release, leases)
 
     @on_both_ends
     async def test_control_channel_carries_accepted_requests(self, ends: Ends, job_id: str) -> None:
@@ -404,6 +363,68 @@ class CancellationContract(TransportContract):
         finally:
             await asyncio.to_thread(other.close)
         assert job_id not in {notice.job_id for notice in closed}
+
+
+class AnsweredCancellationContract(CancellationContract):
+    """The tests for transports whose answers to a publisher say that its job is cancelled."""
+
+    @on_both_ends
+    async def test_publisher_learns_that_its_job_is_cancelled(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        seen = _notices(ends)
+        await _begin(ends, started(job_id), run=FIRST)
+        assert await cancel(ends, job_id, by="alice", message="wrong file") == REQUESTED
+        for event in (progress(job_id, 1), log(job_id), started(job_id), retrying(job_id, 1)):
+            await _publish(ends, event, run=FIRST)
+            assert _take(seen) == (job_id, "alice", "wrong file", "aa"), event
+        for run in (FIRST, SECOND, REDELIVERED):  # after the end
+            for event in (started(job_id), progress(job_id, 1)):
+                await _publish(ends, event, run=run)
+                assert _take(seen) == (job_id, "alice", "wrong file", "aa"), event
+        await ends.publish_if("stalled", failed(job_id), Origin(run=FIRST))  # dropped at once
+        assert _take(seen) == (job_id, "alice", "wrong file", "aa")
+        assert seen == []
+
+    @on_both_ends
+    async def test_renewal_says_that_a_job_is_cancelled(self, ends: Ends, job_id: str) -> None:
+        seen, other = _notices(ends), new_job_id()
+        await _begin(ends, started(job_id), run=FIRST)
+        await _begin(ends, started(other), run=FIRST)
+        leases = [Lease(job_id, FIRST), Lease(other, FIRST)]
+        await _renew(ends, *leases)
+        assert seen == []
+        assert await cancel(ends, job_id, by="alice", message="wrong file") == REQUESTED
+        await _renew(ends, *leases)
+        assert _take(seen) == (job_id, "alice", "wrong file", "aa")
+        await _renew(ends, Lease(job_id, Run("bb", 1, "d9")), leases[1])
+        assert seen == []
+        await asyncio.to_thread(_renewing(ends).release, leases)
+
+
+class RepeatedCancellationContract(CancellationContract):
+    """The tests for transports that repeat a request on the control channel instead."""
+
+    @on_both_ends
+    async def test_control_channel_repeats_requests_whose_jobs_go_on(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        seen: list[Cancellation] = []
+        await _begin(ends, queued(job_id), run=SENT)
+        assert await cancel(ends, job_id, by="alice") == CANCELLED
+        listener = await asyncio.to_thread(_publisher(ends).listen, seen.append)
+        try:
+            await _until_listening(ends, seen)
+            await _publish(ends, started(job_id), run=FIRST)
+            await eventually(lambda: seen, "a notice for the run that begins")
+            seen.clear()
+            await _renew(ends, Lease(job_id, FIRST))
+            await eventually(lambda: seen, "a notice for the run that goes on")
+        finally:
+            await asyncio.to_thread(listener.close)
+        assert {(c.job_id, c.by, c.outcome, c.sending) for c in seen} == {
+            (job_id, "alice", "requested", "aa")
+        }
 
 
 async def cancel(

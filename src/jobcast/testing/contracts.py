@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import socketio
+from msgspec import structs
 
 from jobcast.errors import InvalidMessage
 from jobcast.events import (
@@ -651,6 +652,74 @@ class TransportContract:
         assert (ended.info.title, ended.info.tags) == ("first", ("a",))
         assert begun.info == JobInfo(tags=("b",), created_at=again, owner="alice")
         assert undescribed.info == JobInfo(owner="alice")
+
+    @on_both_ends
+    async def test_record_that_begins_with_its_ending_has_the_description_of_the_ending(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        """The main process of a worker may store the ending before anything else of the job."""
+        sent = now()
+        known = JobInfo(
+            task="reports.build", title="March", tags=("a",), worker="w", created_at=sent
+        )
+        run = Origin("alice", Run("aa", 1, "d1"))
+        await ends.publish_with(known, log(job_id), failed(job_id), origin=run)
+        await ends.wait_stored(job_id, 2)
+        await ends.publish(
+            described(queued(job_id), title="late", queue="slow"),
+            origin=Origin("alice", Run("aa")),
+        )
+        await ends.publish(log(job_id), origin=run)
+        snapshot = await ends.wait_stored(job_id, 3)
+        assert snapshot.info == structs.replace(known, queue="slow", owner="alice")
+        assert [m.kind for m in snapshot.events] == ["l", "t", "l"]
+
+    @on_both_ends
+    async def test_description_of_an_ending_replaces_nothing(self, ends: Ends, job_id: str) -> None:
+        run, other = Origin("alice", Run("aa", 1, "d1")), JobInfo(title="b", tags=("y",), task="t")
+        began = now()
+        await ends.publish(
+            described(started(job_id), title="a", tags=("x",), created_at=began), origin=run
+        )
+        await ends.publish_with(
+            structs.replace(other, created_at=now(), queue="q"), retrying(job_id, 2), origin=run
+        )
+        retried = await ends.wait_stored(job_id, 2)
+        assert retried.info == JobInfo(
+            title="a", tags=("x",), task="t", queue="q", created_at=began, owner="alice"
+        )
+        again = Origin("alice", Run("aa", 2, "d2"))
+        await ends.publish_with(
+            structs.replace(other, worker="w"), started(job_id, 2), progress(job_id, 1),
+            failed(job_id), origin=again,
+        )  # fmt: skip
+        ended = await ends.wait_stored(job_id, 5)
+        assert ended.info == structs.replace(retried.info, worker="w")
+        assert ended.epoch == retried.epoch
+
+    @on_both_ends
+    async def test_late_description_completes_a_record_in_another_epoch(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        """The monitor of leases, which knows no description, may have stored all events before."""
+        run = Origin(run=Run("aa", 1, "d1"))
+        stalled = JobStatus(job_id=job_id, status="stalled")
+        await ends.publish_if("started", stalled, run)
+        await ends.publish_if("stalled", failed(job_id), run)
+        before = await ends.wait_stored(job_id, 2)
+        sending, other = Origin(run=Run("aa")), Origin(run=Run("bb", 1, "d1"))
+        await ends.publish(described(queued(job_id), title="a", tags=("x",)), origin=sending)
+        await ends.publish(described(queued(job_id), title="b", tags=("y",)), origin=sending)
+        await ends.publish(retitled(job_id, title="c"), origin=other)
+        await ends.publish(log(job_id), origin=run)
+        snapshot = await ends.wait_stored(job_id, 3)
+        assert before.info == NO_INFO
+        assert snapshot.info == JobInfo(title="a", tags=("x",))
+        assert [m.kind for m in snapshot.events] == ["s", "t", "l"]
+        # No message tells the followers, so the epoch has changed.
+        assert snapshot.epoch != before.epoch
+        resumed = await ends.source.snapshot(job_id, Cursor(epoch=before.epoch, seq=2))
+        assert not resumed.recovered
 
     @on_both_ends
     async def test_events_that_are_published_together_may_end_a_description(

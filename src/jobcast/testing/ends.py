@@ -17,6 +17,7 @@ from jobcast.events import (
     Cursor,
     JobError,
     JobEvent,
+    JobInfo,
     JobInfoUpdate,
     JobLog,
     JobProgress,
@@ -59,6 +60,11 @@ class Ends(Struct):
     async def publish(self, *events: JobEvent, origin: Origin = NO_ORIGIN, first: int = 0) -> None:
         """Publish events like a worker, numbered from ``first``, or without numbers if it is 0."""
         await asyncio.to_thread(self.publisher.publish, batch_of(events, origin, first))
+
+    async def publish_with(self, info: JobInfo, *events: JobEvent, origin: Origin) -> None:
+        """Publish events together, of which endings and retries have a description."""
+        batch = [Outgoing.of(event, origin, info=info) for event in events]
+        await asyncio.to_thread(self.publisher.publish, batch)
 
     async def publish_if(self, state: Required, event: JobEvent, origin: Origin) -> None:
         """Publish an event that requires the job to be in ``state``."""

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from typing import ClassVar
 
+from jobcast.events import JobComplete, JobStatus, RunStatus
 from jobcast.testing.contracts import TransportContract
 from jobcast.testing.ends import (
     Ends,
+    new_job_id,
     on_both_ends,
     other_deployment,
+    retrying,
+    started,
     until,
 )
-from jobcast.transports import (
-    Run,
-)
+from jobcast.transports import Origin, Outgoing, Run
+from jobcast.transports.base import Required
 from jobcast.transports.leases import (
     Finding,
     Lease,
@@ -93,6 +96,35 @@ class LeaseContract(TransportContract):
             await self._renew(ends, mine)
             await until(mine_is_lost)
         assert set(seen) == {mine}
+
+    @on_both_ends
+    async def test_finding_is_published_only_while_it_applies(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        """A lease may expire after the end of its run, and in another run of its job."""
+        former, latter = Origin(run=Run("aa", 1, "d1")), Origin(run=Run("aa", 2, "d2"))
+        unknown = new_job_id()
+
+        async def publish(job_id: str, status: RunStatus, origin: Origin, state: Required) -> bool:
+            assert isinstance(ends.source, SupportsLeaseMonitoring)
+            event = JobStatus(job_id=job_id, status=status)
+            outgoing = Outgoing.of(event, origin, requires=state)
+            return await ends.source.publish([outgoing]) == [outgoing]
+
+        await ends.publish(started(job_id), retrying(job_id, 2), origin=former)
+        await ends.wait_stored(job_id, 2)
+        assert not await publish(job_id, "stalled", former, "started")
+        await ends.publish(started(job_id, 2), origin=latter)
+        await ends.wait_stored(job_id, 3)
+        assert not await publish(job_id, "stalled", former, "started")
+        assert await publish(job_id, "stalled", latter, "started")
+        assert not await publish(job_id, "stalled", latter, "started")
+        assert await publish(job_id, "started", latter, "stalled")
+        await ends.publish(JobComplete(job_id=job_id, result=1), origin=latter)
+        await ends.wait_stored(job_id, 6)
+        assert not await publish(job_id, "stalled", latter, "started")
+        assert not await publish(unknown, "stalled", former, "stalled")
+        assert (await ends.source.snapshot(job_id)).seq == 6
 
     def _publisher(self, ends: Ends) -> SupportsLeaseRenewal:
         assert isinstance(ends.publisher, SupportsLeaseRenewal)

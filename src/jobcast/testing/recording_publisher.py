@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from jobcast.events import JobEvent
+from jobcast.events import NO_INFO, JobEvent, JobInfo
 from jobcast.publishing.publisher import Publisher, Reporter, Submitted
 
 
@@ -27,6 +27,6 @@ class RecordingPublisher(Publisher):
         if progress is not None:
             self.add(job, progress)
 
-    def add(self, job: Reporter, event: JobEvent) -> Submitted:
+    def add(self, job: Reporter, event: JobEvent, info: JobInfo = NO_INFO) -> Submitted:
         self._record(event)
-        return super().add(job, event)
+        return super().add(job, event, info)

@@ -11,6 +11,7 @@ from jobcast.events import (
     INFO,
     NO_INFO,
     STATUS,
+    TERMINAL,
     Cursor,
     JobEvent,
     JobInfo,
@@ -116,14 +117,27 @@ class Outgoing(Struct, frozen=True, kw_only=True):
     after: str = ""
     # Store the event only while the job is in this state.
     requires: Required = ""
-    # What the event adds to the description of the job, as the JSON of a JobInfo, or "".
+    # What the event adds to the description of the job, as the JSON of a JobInfo, or "". See
+    # :attr:`completes_info`.
     info: str = ""
 
     @classmethod
     def of(
-        cls, event: JobEvent, origin: Origin = NO_ORIGIN, number: int = 0, requires: Required = ""
+        cls,
+        event: JobEvent,
+        origin: Origin = NO_ORIGIN,
+        number: int = 0,
+        requires: Required = "",
+        info: JobInfo = NO_INFO,
     ) -> Outgoing:
         """Encode an event, with the owner and the run of its origin.
+
+        Args:
+            event: the event.
+            origin: the owner and the run that publish it.
+            number: its position among its publisher's events of the job.
+            requires: the state that the job has to be in.
+            info: the description of the job, for an ending and for a retry.
 
         Raises:
             InvalidMessage: this version does not publish the event's status, level or reason.
@@ -139,13 +153,22 @@ class Outgoing(Struct, frozen=True, kw_only=True):
             run=origin.run,
             after=origin.after if event.state == "started" else "",
             requires=requires,
-            info=encode_info(info_of(event)) if event.kind in (STATUS, INFO) else "",
+            info=_described_by(event, info),
         )
 
     @property
     def begins(self) -> bool:
         """Return whether the event begins a new run."""
         return self.state in ("queued", "started") and not self.requires
+
+    @property
+    def completes_info(self) -> bool:
+        """Return whether ``info`` replaces nothing, and only adds what the description lacks.
+
+        A record may begin with the ending of its job, or with a retry, which the main process of a
+        worker publishes, or after the store has lost its data.
+        """
+        return _completes(self.kind, self.state)
 
 
 class Message(Struct, frozen=True, gc=False):
@@ -196,8 +219,11 @@ class TransportPublisher(Protocol):
         At most ``Retention.size`` log lines are stored after the end.
 
         The ``info`` of each stored event is merged into the description of the job, as
-        :meth:`JobInfo.updated <jobcast.events.JobInfo.updated>` does. A new record, and a run that
-        begins after the end, start with the ``info`` of their first event. An event of the kind
+        :meth:`JobInfo.updated <jobcast.events.JobInfo.updated>` does. The ``info`` of an ending and
+        of a retry only adds what is missing, as :meth:`JobInfo.completed
+        <jobcast.events.JobInfo.completed>` does, and so does that of an outdated event of the same
+        sending, which is not stored; the epoch then changes. A new record, and a run that begins
+        after the end, start with the ``info`` of their first event. An event of the kind
         ``INFO`` is sent with the title and the tags of the merged description, as
         :func:`~jobcast.events.packet_tail` puts them at its end, and is no part of the history.
 
@@ -340,6 +366,22 @@ class ClientManager(Protocol):
 
     async def aclose(self) -> None:
         """Stop listening and close all connections."""
+
+
+def _completes(kind: Kind, state: str | None) -> bool:
+    return kind == TERMINAL or state == "retrying"
+
+
+def _described_by(event: JobEvent, known: JobInfo) -> str:
+    """Return what an event adds to the description of its job, as JSON.
+
+    Args:
+        event: the event, which may contain a description.
+        known: the description of the job.
+    """
+    if _completes(event.kind, event.state):
+        return encode_info(known)
+    return encode_info(info_of(event)) if event.kind in (STATUS, INFO) else ""
 
 
 def can_resume(after: Cursor | None, *, epoch: str, seq: int, complete_from: int) -> bool:

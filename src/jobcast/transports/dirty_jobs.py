@@ -57,6 +57,9 @@ class DirtyJobs:
     def __len__(self) -> int:
         return len(self._due)
 
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._due
+
     def mark(self, jobs: Mapping[str, bool]) -> None:
         """Note that summaries may have changed, and whether to write each at once."""
         now = self._clock()

@@ -4,6 +4,10 @@ The server side looks for expired leases and marks their jobs ``stalled``. A ren
 revives such a job; without one the job ends as lost after a while. A process that sends a task
 later, such as at the end of a database transaction, holds the lease of a reservation, which has no
 run yet. All times are the store's, so clocks need not agree.
+
+Only the process that publishes the ending of a run releases its lease, after the ending is stored.
+A lease that expires after the end of its run changes nothing; the feeds of the job are written
+again.
 """
 
 from __future__ import annotations
@@ -104,8 +108,11 @@ class SupportsLeaseMonitoring(Protocol):
             TransportUnavailable: the store cannot be written; ``scan`` returns the findings again.
         """
 
-    async def publish(self, batch: Sequence[Outgoing]) -> None:
+    async def publish(self, batch: Sequence[Outgoing]) -> list[Outgoing]:
         """Publish events from the server side.
+
+        Returns:
+            The events that were stored. The others require another state of their job.
 
         Raises:
             PublishFailed: the events could not be stored.

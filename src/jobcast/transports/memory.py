@@ -67,19 +67,25 @@ class MemoryBroker:
         batch: Sequence[Outgoing],
         publisher: str = "",
         on_cancelled: OnCancellation | None = None,
-    ) -> None:
+    ) -> list[Outgoing]:
+        """Store and send the events, and return those that are part of the records.
+
+        Raises:
+            PublishFailed: some events wait for another publisher.
+        """
         cancelled: dict[str, Cancellation] = {}
         try:
-            self._store(batch, publisher, cancelled)
+            return self._store(batch, publisher, cancelled)
         finally:
             for cancellation in cancelled.values():
                 notify(on_cancelled, cancellation)
 
     def _store(
         self, batch: Sequence[Outgoing], publisher: str, cancelled: dict[str, Cancellation]
-    ) -> None:
+    ) -> list[Outgoing]:
         """Store events, and add the requests that cover them to ``cancelled``."""
         held: list[Outgoing] = []
+        stored: list[Outgoing] = []
         jobs: set[str] = set()
         with self._changing_feeds():
             for outgoing in batch:
@@ -87,14 +93,20 @@ class MemoryBroker:
                     held.append(outgoing)
                     jobs.add(outgoing.job_id)
                     continue
-                self._send(outgoing.job_id, self._records.add(outgoing, publisher))
+                messages = self._records.add(outgoing, publisher)
+                if messages:
+                    stored.append(outgoing)
+                    self._send(outgoing.job_id, messages)
                 cancellation = self._records.cancellation_of(outgoing)
                 if cancellation is not None:
                     cancelled[outgoing.job_id] = cancellation
+                else:
+                    cancelled.pop(outgoing.job_id, None)
             self._feeds.mark(batch)
             self._send_changes(self._feeds.refresh())
         if held:
             raise PublishFailed("waiting for an event of another publisher", held, held=True)
+        return stored
 
     def _send(self, job_id: str, messages: Iterable[Message]) -> None:
         for message in messages:
@@ -319,8 +331,8 @@ class MemorySource:
     async def acknowledge(self, findings: Sequence[Finding], terms: LeaseTimeouts) -> None:
         self._broker.leases.acknowledge(findings, terms)
 
-    async def publish(self, batch: Sequence[Outgoing]) -> None:
-        self._broker.publish(batch)
+    async def publish(self, batch: Sequence[Outgoing]) -> list[Outgoing]:
+        return self._broker.publish(batch)
 
     async def cancel(self, cancellation: Cancellation) -> CancelAnswer:
         return self._broker.cancel(cancellation)

@@ -94,7 +94,11 @@ class Record:
             self._set_owner(outgoing.owner)
         is_late = self._is_late(outgoing, standing)
         is_dropped = is_late and not (outgoing.kind == LOG and self._late < self._retention.size)
-        messages = [] if is_dropped else [self._append(outgoing, standing, is_late)]
+        if is_dropped:
+            self._describe_late(outgoing)
+            messages = []
+        else:
+            messages = [self._append(outgoing, standing, is_late)]
         if self._covers(outgoing) and not self.has_ended:
             messages += self._continue_cancellation(outgoing, standing)
         if messages:
@@ -130,8 +134,9 @@ class Record:
         return answer, messages
 
     def cancellation_of(self, outgoing: Outgoing) -> Cancellation | None:
-        """Return the request that covers the sending of an event."""
-        return self.cancellation if self._covers(outgoing) else None
+        """Return the request that covers the sending of an event, or an event without a run."""
+        kept, run = self.cancellation, outgoing.run
+        return kept if kept is not None and (not run.is_known or kept.covers(run)) else None
 
     @property
     def _is_running(self) -> bool:
@@ -180,7 +185,9 @@ class Record:
                 self.history.clear()
                 self.info, self._began = JobInfo(owner=self.owner), ""
         if outgoing.info:
-            self.info = self.info.updated(decode_info(outgoing.info))
+            added = decode_info(outgoing.info)
+            completes = outgoing.completes_info
+            self.info = self.info.completed(added) if completes else self.info.updated(added)
         if outgoing.state == "started":
             self.runs.count += outgoing.begins
             run = self.runs.count
@@ -195,6 +202,21 @@ class Record:
         elif self.state == "pending":
             self.state = "started"  # the start event is missing, but the job runs
         return message
+
+    def _describe_late(self, outgoing: Outgoing) -> None:
+        """Add what the description lacks from an outdated event of the same sending.
+
+        The record may have begun with the ending, whose publisher did not know the description.
+        """
+        current = self.runs.current
+        if not outgoing.info or outgoing.completes_info or current is None:
+            return
+        if not outgoing.run.sending or outgoing.run.sending != current.sending:
+            return
+        info = self.info.completed(decode_info(outgoing.info))
+        if info != self.info:
+            self.info = info
+            self.renew_epoch()  # no message tells followers and feeds
 
     def _is_handled(self, outgoing: Outgoing, publisher: str) -> bool:
         return 0 < outgoing.number <= self.numbers.get(publisher, 0)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
@@ -22,6 +25,17 @@ from tests.e2e.endings.harness import (
     timeline_of,
 )
 from tests.support import Worker, eventually, restore_unacknowledged
+from tests.support.proxy import Proxy
+
+
+@asynccontextmanager
+async def running_proxy() -> AsyncIterator[Proxy]:
+    proxy = Proxy()
+    await proxy.start()
+    try:
+        yield proxy
+    finally:
+        await proxy.aclose()
 
 
 @pytest.mark.parametrize("pool", ALL_POOLS)
@@ -42,6 +56,32 @@ async def test_job_of_a_killed_worker_stalls_and_is_lost(
         assert "is gone" in end["message"]
         # A job that never started has no lease.
         assert await harness.timeline(waiting) == ["queued"]
+
+
+@pytest.mark.parametrize("deployment", [LeaseTimeouts(lease=3, lost_after=3)], indirect=True)
+async def test_job_is_lost_if_its_process_dies_before_it_could_send_the_ending(
+    deployment: Deployment, token: Token
+) -> None:
+    """The worker is alive, and Celery has the result, but only the dead process had the ending."""
+    async with running_proxy() as transport:
+        transport.target = deployment.valkey.port
+        url = f"redis://127.0.0.1:{transport.port}/0"
+        worker = deployment.worker("--concurrency=1", JOBCAST_URL=url)
+        gate = Path(deployment.folder / "gate")
+        async with harness_on(deployment, worker, token) as harness:
+            job_id = harness.send(jobs.waits, str(gate))
+            await harness.follow(job_id)
+            await harness.wait_until_running(job_id)
+            [child] = psutil.Process(worker.popen.pid).children()
+            transport.target = None
+            transport.reset_all()
+            gate.touch()
+            await asyncio.to_thread(worker.wait_result, job_id)
+            child.kill()
+            transport.target = deployment.valkey.port
+            await harness.alice.transcript.end(job_id)
+            timeline = [*STARTED, "stalled", "error WorkerLostError worker_lost"]
+            assert await harness.timeline(job_id) == timeline
 
 
 async def test_job_of_a_killed_worker_runs_again_on_another_worker(

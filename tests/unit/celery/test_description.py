@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery import Celery, chain, chord, group
 from celery.app.task import Context
 from celery.canvas import Signature
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import NotRegistered, SoftTimeLimitExceeded, TaskRevokedError
 
 from jobcast import ProgressTask, as_job, current_job, job_headers, open_job, submit
 from jobcast.celery import description
+from jobcast.celery.background import background
+from jobcast.celery.canvas import fail_steps
 from jobcast.celery.description import info_of_run, queue_of_message
-from jobcast.celery.enqueue import announce
+from jobcast.celery.enqueue import announce, reserve
+from jobcast.celery.failures import NotSent
 from jobcast.celery.headers import headers_of, headers_of_info, info_of
-from jobcast.events import JobInfo
+from jobcast.celery.jobs import job_of_run
+from jobcast.celery.request import refuse
+from jobcast.events import NO_INFO, JobEvent, JobInfo
 from jobcast.publishing import runtime
 from jobcast.publishing.job import Job, use_job
 from jobcast.transports import Origin
@@ -268,6 +274,72 @@ def test_worker_completes_the_description_of_a_task_sent_by_name(
     assert run_of(task, args=[7], kwargs={}, delivery_info=delivery, **headers) == JobInfo(
         task=task.name, title="Report for 7", tags=("a", "nightly"), queue="slow", worker="celery@a"
     )
+
+
+def message_of(task: Any, job_id: str) -> dict[str, Any]:
+    """Return what a worker's main process knows of a task's message."""
+    headers = job_headers(owner="alice", title="March", tags=("a",))
+    return {
+        "id": job_id, "task": task.name, "retries": 0, "hostname": "worker@here",
+        "delivery_info": {"exchange": "", "routing_key": "slow"}, **headers,
+    }  # fmt: skip
+
+
+def test_ending_that_the_main_process_publishes_describes_the_job(
+    define: Callable[..., Any], app: Celery, broker: MemoryBroker
+) -> None:
+    task, job_id = define(), new_id()
+    job = job_of_run(Context(message_of(task, job_id)), app, waits=False)
+    assert job is not None
+    job.fail(TaskRevokedError())
+    assert stored(broker, job_id) == JobInfo(
+        task=task.name, title="March", tags=("a",), queue="slow", worker="worker@here",
+        owner="alice",
+    )  # fmt: skip
+
+
+def test_refused_message_describes_its_job(
+    define: Callable[..., Any], app: Celery, broker: MemoryBroker
+) -> None:
+    fields = message_of(define(), new_id())
+    message = SimpleNamespace(
+        headers=fields, delivery_info=fields["delivery_info"], payload=([], {}, {})
+    )
+    refuse(app, message, NotRegistered(fields["task"]))
+    background.close()
+    assert stored(broker, fields["id"]) == JobInfo(
+        task=fields["task"], title="March", tags=("a",), queue="slow", owner="alice"
+    )
+
+
+def test_step_that_never_runs_is_described_by_its_signature(
+    define: Callable[..., Any], app: Celery, broker: MemoryBroker
+) -> None:
+    task, job_id = define(), new_id()
+    step = task.as_job(title="second", tags=("b",)).set(task_id=job_id)
+    fail_steps(app, [step], None, "alice")
+    expected = JobInfo(task=task.name, title="second", tags=("b",), owner="alice")
+    assert stored(broker, job_id) == expected
+
+
+def test_withdrawn_reservation_is_described_by_its_sender(
+    define: Callable[..., Any], app: Celery, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, added = new_id(), []
+    here = runtime.get_runtime(app.conf)
+    assert here is not None
+    submit_event = here.publisher.add
+
+    def record(job: Job, event: JobEvent, info: JobInfo = NO_INFO) -> Any:
+        added.append((event.state, info.title))
+        return submit_event(job, event, info)
+
+    monkeypatch.setattr(here.publisher, "add", record)
+    reserved = reserve(app, define().name, job_id, job_headers(title="March"))
+    assert reserved is not None
+    reserved.withdraw(NotSent())
+    assert added[-1] == ("error", "March")
+    assert stored(broker, job_id).title == "March"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from jobcast.cli.appearance import UNKNOWN_SYMBOL, style_of, symbol_of
 from jobcast.cli.job_table import LIST_COLUMNS, LIVE_COLUMNS, job_table, message_of, name_of
 from jobcast.feeds import JobSummary
 
@@ -46,6 +47,12 @@ def test_table_fits_the_terminal(width: int, columns: Any) -> None:
 @pytest.mark.parametrize("width", [62, 80, 110, 160])
 def test_job_id_is_never_truncated_in_a_list(width: int) -> None:
     assert ID in drawn(LONG, width=width)[1]
+
+
+@pytest.mark.parametrize(("state", "style"), [("cancelling", "cyan"), ("cancelled", "dim")])
+def test_cancellation_does_not_look_like_a_failure(state: str, style: str) -> None:
+    assert style_of(state) == style
+    assert symbol_of(state).plain not in {symbol_of("error").plain, UNKNOWN_SYMBOL}
 
 
 def test_row_has_state_progress_age_and_duration() -> None:

@@ -33,8 +33,9 @@ class Source:
     async def acknowledge(self, findings: Sequence[Finding], terms: LeaseTimeouts) -> None:
         self.acknowledged += findings
 
-    async def publish(self, batch: Sequence[Outgoing]) -> None:
+    async def publish(self, batch: Sequence[Outgoing]) -> list[Outgoing]:
         self.published += batch
+        return [*batch]
 
 
 async def test_monitor_survives_errors_and_logs_each_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -56,17 +57,19 @@ async def test_monitor_survives_errors_and_logs_each_once(caplog: pytest.LogCapt
 class Findings:
     """A store with findings of one scan."""
 
-    def __init__(self, *findings: Finding) -> None:
+    def __init__(self, *findings: Finding, has_ended: bool = False) -> None:
         self.findings = findings
         self.published: list[Outgoing] = []
+        self._has_ended = has_ended
 
     async def scan(self, terms: LeaseTimeouts) -> list[Finding]:
         return [*self.findings]
 
     async def acknowledge(self, findings: Sequence[Finding], terms: LeaseTimeouts) -> None: ...
 
-    async def publish(self, batch: Sequence[Outgoing]) -> None:
+    async def publish(self, batch: Sequence[Outgoing]) -> list[Outgoing]:
         self.published += batch
+        return [] if self._has_ended else [*batch]
 
 
 @pytest.mark.parametrize(
@@ -86,3 +89,15 @@ async def test_findings_become_events_for_the_state_of_their_job(
     assert [(event.requires, event.state) for event in source.published] == events
     reason = '"rejected"' if run.attempt == 0 else '"worker_lost"'
     assert reason in source.published[-1].head
+
+
+async def test_lease_that_expires_after_the_end_is_neither_logged_nor_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger="jobcast")
+    published: list[Finding] = []
+    source = Findings(Finding("stalled", Lease("a", Run("s", 1, "d"))), has_ended=True)
+    await LeaseMonitor(source, LeaseTimeouts(), published.append).scan()
+    assert source.published
+    assert published == []
+    assert caplog.text == ""

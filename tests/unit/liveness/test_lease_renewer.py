@@ -115,19 +115,44 @@ def test_job_that_is_queued_again_releases_the_lease_of_its_run() -> None:
     assert holder.kept == set()
 
 
-def test_lease_of_an_ended_run_elsewhere_is_released() -> None:
+def test_run_elsewhere_that_has_ended_is_not_renewed_and_keeps_its_lease() -> None:
+    """The ending may be unsent: only the process that publishes it knows when it is stored."""
     holder = Holder()
     leases = always_due(holder)
     running = [lease_of(1), lease_of(2)]
     leases.elsewhere = lambda: running
-    # Run 3 has already ended at the first call of renew_and_release().
-    for number in range(1, 4):
+    for number in range(1, 3):
         leases.hold(lease_of(number))
     leases.renew_and_release()
-    assert holder.kept == {lease_of(1), lease_of(2)}
+    assert holder.renewals == [2]
     running.remove(lease_of(1))
     leases.renew_and_release()
-    assert holder.kept == {lease_of(2)}
+    assert holder.renewals == [2, 1]
+    assert holder.kept == {lease_of(1), lease_of(2)}
+
+
+def test_ending_of_a_run_elsewhere_that_this_process_publishes_releases_the_lease() -> None:
+    holder = Holder()
+    leases = always_due(holder)
+    running = [lease_of(1)]
+    leases.elsewhere = lambda: running
+    leases.renew_and_release()
+    running.clear()
+    leases.end([ended(1)])
+    leases.renew_and_release()
+    assert holder.kept == set()
+
+
+def test_run_has_a_lease_until_the_ending_of_the_same_batch_is_stored() -> None:
+    """A transport may store a part of a batch, and the process may die then."""
+    holder = Holder()
+    leases = always_due(holder)
+    leases.begin([started(1), ended(1)])
+    leases.renew_and_release()
+    assert holder.kept == {lease_of(1)}
+    leases.end([started(1), ended(1)])
+    leases.renew_and_release()
+    assert holder.kept == set()
 
 
 def test_runs_that_end_during_an_outage_are_not_renewed_after_it() -> None:

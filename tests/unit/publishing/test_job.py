@@ -23,8 +23,10 @@ from jobcast.celery.enqueue import announce
 from jobcast.celery.headers import AFTER_HEADER, OWNER_HEADER, origin_of
 from jobcast.errors import InvalidJobId
 from jobcast.events import (
+    NO_INFO,
     JobError,
     JobEvent,
+    JobInfo,
     JobLog,
     JobProgress,
     JobStatus,
@@ -54,7 +56,7 @@ class Kept:
         if progress is not None:
             self.events.append(progress)
 
-    def add(self, job: RunReporter, event: JobEvent) -> SimpleNamespace:
+    def add(self, job: RunReporter, event: JobEvent, info: JobInfo = NO_INFO) -> SimpleNamespace:
         self.events.append(event)
         return SimpleNamespace(reference=f"kept {len(self.events)}")
 

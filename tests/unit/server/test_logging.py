@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from jobcast.realtime.connection.refusals import BURST
-from jobcast.server.logging import DELAY, BatchingHandler, SkipAcceptedFilter
+from jobcast.server.logging import DELAY, BatchingHandler, WarningLimitFilter
 from tests.support import TIMEOUT, eventually
 
 
@@ -216,34 +216,15 @@ def test_closed_stderr_causes_no_error_at_shutdown() -> None:
     assert run(GONE) == ""
 
 
-def record(message: object, *args: object) -> logging.LogRecord:
-    return logging.LogRecord("uvicorn.error", logging.INFO, __file__, 1, message, args, None)
-
-
-@pytest.mark.parametrize(
-    ("line", "is_kept"),
-    [
-        (record('%s - "WebSocket %s" [accepted]', "127.0.0.1:1", "/socket.io/"), False),
-        (record('%s - "WebSocket %s" 403', "127.0.0.1:1", "/socket.io/"), True),
-        (record("Application startup complete."), True),
-        # The arguments come from the client and must not affect the filter.
-        (record("refused %s", "[accepted]"), True),
-        (record(ValueError("no string")), True),
-    ],
-)
-def test_only_accepted_websockets_are_filtered(line: logging.LogRecord, is_kept: bool) -> None:
-    assert bool(SkipAcceptedFilter().filter(line)) is is_kept
-
-
 def test_warnings_about_malformed_requests_are_rate_limited() -> None:
-    skip, log = SkipAcceptedFilter(), logging.getLogger("uvicorn.error")
+    limit, log = WarningLimitFilter(), logging.getLogger("uvicorn.error")
     warning = log.makeRecord(log.name, logging.WARNING, __file__, 1, "Invalid HTTP", (), None)
-    shown = sum(bool(skip.filter(warning)) for _ in range(10_000))
+    shown = sum(bool(limit.filter(warning)) for _ in range(10_000))
     assert BURST <= shown < 2 * BURST
 
 
 @pytest.mark.parametrize("level", [logging.INFO, logging.ERROR])
 def test_other_records_are_not_rate_limited(level: int) -> None:
-    skip, log = SkipAcceptedFilter(), logging.getLogger("uvicorn.error")
+    limit, log = WarningLimitFilter(), logging.getLogger("uvicorn.error")
     line = log.makeRecord(log.name, level, __file__, 1, "something", (), None)
-    assert all(skip.filter(line) for _ in range(1000))
+    assert all(limit.filter(line) for _ in range(1000))

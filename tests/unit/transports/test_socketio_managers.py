@@ -92,7 +92,7 @@ def test_disconnect_does_not_search_the_rooms_of_other_clients(
 @pytest.mark.parametrize(
     ("event", "data", "problem"),
     [
-        ("job_status", {"status": "cancelling"}, "status should be one of queued, started, "),
+        ("job_status", {"status": "pausing"}, "status should be one of queued, started, "),
         ("job_log", {"level": "INFO", "message": ""}, "level should be one of debug, info, "),
         (
             "job_error",

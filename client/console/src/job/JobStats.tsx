@@ -32,7 +32,9 @@ export function JobStats({ job }: { readonly job: JobState }): ReactElement {
         </Stat>
       ) : null}
       {isRunning ? (
-        <Stat name="Time left">{left === null ? "unknown" : formatEstimate(left)}</Stat>
+        <Stat name="Time left">
+          {left === null ? <span className="faint">unknown</span> : formatEstimate(left)}
+        </Stat>
       ) : null}
       {job.current === null ? null : (
         <Stat name="Items">
@@ -74,6 +76,7 @@ function elapsedLabel(status: JobState["status"]): string {
       return "Running for";
     case "complete":
     case "error":
+    case "cancelled":
       return "Took";
     default:
       return `${labelOf(status)} for`;

@@ -14,6 +14,8 @@ const ICONS: ReadonlyMap<Step["status"], IconName> = new Map(
     started: "play",
     retrying: "retry",
     stalled: "pause",
+    cancelling: "stop",
+    cancelled: "stop",
     complete: "check",
     error: "cross",
   }),
@@ -53,10 +55,10 @@ export function Timeline({ job }: { readonly job: JobState }): ReactElement | nu
 }
 
 function stepDuration(step: Step, now: number): string | null {
-  if (isTerminal(step.status)) {
+  if (isTerminal(step.status) || step.status === "cancelled") {
     return null;
   }
   return step.duration === null
-    ? `${formatClock(now - Date.parse(step.timestamp))}…`
+    ? formatClock(now - Date.parse(step.timestamp))
     : formatDuration(step.duration);
 }

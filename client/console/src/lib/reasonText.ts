@@ -26,6 +26,12 @@ const REASONS: ReadonlyMap<Reason, ReasonText> = new Map(
       cause: "The job was revoked on purpose.",
       advice: "Nothing is broken. Start the job again if you still need it.",
     },
+    cancelled: {
+      label: "Cancelled",
+      verb: "Cancelled",
+      cause: "The job was cancelled on request.",
+      advice: "Nothing is broken. Start the job again if you still need it.",
+    },
     time_limit: {
       label: "Timed out",
       verb: "Stopped",

@@ -45,6 +45,10 @@ export function badgeOf(status: State, reason: Reason | null): Badge {
       return { label: "Stalled", tone: "warn", icon: "pause" };
     case "complete":
       return { label: "Done", tone: "good", icon: "check" };
+    case "cancelling":
+      return { label: "Cancelling", tone: "active", icon: "stop" };
+    case "cancelled":
+      return { label: "Cancelled", tone: "quiet", icon: "stop" };
     case "error":
       return errorBadge(reason ?? "failure");
     default:
@@ -62,9 +66,14 @@ export function shownStatus(job: JobState): string {
   return job.joined === "refused" ? "refused" : isLoading(job) ? "loading" : job.status;
 }
 
+/** Return whether a job ended because somebody wanted it to: this is no failure. */
+export function isCancellation(reason: Reason | null): boolean {
+  return reason === "revoked" || reason === "cancelled";
+}
+
 function errorBadge(reason: Reason): Badge {
   const { label } = reasonText(reason);
-  return reason === "revoked"
+  return isCancellation(reason)
     ? { label, tone: "quiet", icon: "stop" }
     : { label, tone: "bad", icon: "cross" };
 }

@@ -4,6 +4,7 @@ import { isTerminal, type JobState, type StatusChange } from "@jobcast/client";
 import { errorText } from "./headline";
 import { labelOf } from "./openValue";
 import { reasonText } from "./reasonText";
+import { isCancellation } from "./statusBadge";
 
 export interface Step {
   readonly seq: number;
@@ -21,7 +22,7 @@ export function timelineSteps(history: readonly StatusChange[]): readonly Step[]
     const next = shown[index + 1];
     return {
       seq: change.seq,
-      status: change.status,
+      status: isCancellation(change.reason) ? "cancelled" : change.status,
       timestamp: change.timestamp,
       label: changeLabel(change, shown, index),
       detail: errorText(change.error, change.message),

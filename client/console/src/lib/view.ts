@@ -1,6 +1,6 @@
 /** What the list of jobs shows. It is in the address, so that links share it. */
 
-export const GROUPS = ["all", "stuck", "queued", "running", "failed", "done"] as const;
+export const GROUPS = ["all", "stuck", "queued", "running", "failed", "cancelled", "done"] as const;
 export type Group = (typeof GROUPS)[number];
 
 /** The ages of the oldest jobs to show, in ms. */

@@ -11,28 +11,33 @@ interface Props {
   readonly isPart: boolean;
 }
 
+/** Cancelled jobs are rare, and no button is needed where there are none. */
+const isRare = (group: Group): boolean => group === "cancelled";
+
 /** The groups of states, with the number of jobs in each. */
 export function GroupFilter({ counts, chosen, isPart }: Props): ReactElement {
   return (
     // biome-ignore lint/a11y/useSemanticElements: a fieldset belongs to a form.
     <div className="filter" role="group" aria-label="Show jobs">
-      {GROUPS.map((group) => (
-        <button
-          type="button"
-          key={group}
-          aria-pressed={group === chosen}
-          data-group={group}
-          data-some={counts[group] > 0 || undefined}
-          title={group === "stuck" ? "Stalled, queued for long, or retrying often" : undefined}
-          onClick={() => changeView({ group })}
-        >
-          {upperFirst(group)}{" "}
-          <span className="number">
-            {formatCount(counts[group])}
-            {isPart && group !== "stuck" ? "+" : ""}
-          </span>
-        </button>
-      ))}
+      {GROUPS.filter((group) => !isRare(group) || counts[group] > 0 || group === chosen).map(
+        (group) => (
+          <button
+            type="button"
+            key={group}
+            aria-pressed={group === chosen}
+            data-group={group}
+            data-some={counts[group] > 0 || undefined}
+            title={group === "stuck" ? "Stalled, queued for long, or retrying often" : undefined}
+            onClick={() => changeView({ group })}
+          >
+            {upperFirst(group)}{" "}
+            <span className="number">
+              {formatCount(counts[group])}
+              {isPart && group !== "stuck" ? "+" : ""}
+            </span>
+          </button>
+        ),
+      )}
     </div>
   );
 }

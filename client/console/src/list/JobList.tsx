@@ -21,13 +21,15 @@ interface Props {
   readonly view: View;
   /** Whether the list has jobs of several owners. */
   readonly isAll: boolean;
+  /** Whether jobs are still arriving. */
+  readonly isLoading: boolean;
 }
 
 const ROW_HEIGHT = 74; // px; the height of a row in a narrow pane
 const OVERSCAN = 8; // rows
 
 /** A virtual list of jobs. The focus stays in its row wherever the row moves. */
-export function JobList({ jobs, openId, view, isAll }: Props): ReactElement {
+export function JobList({ jobs, openId, view, isAll, isLoading }: Props): ReactElement {
   const box = useRef<HTMLDivElement>(null);
   const [focusedId, setFocusedId] = useState<string | null>(null);
   const wanted = useRef<string | null>(null); // the row to focus as soon as it is drawn
@@ -48,6 +50,10 @@ export function JobList({ jobs, openId, view, isAll }: Props): ReactElement {
   useLayoutEffect(() => {
     box.current?.scrollTo(0, 0);
   }, [query]);
+
+  useRowOfOpenJob(openId, indexOf(openId), isLoading, (index) =>
+    virtual.scrollToIndex(index, { align: "center" }),
+  );
 
   const focusRow = (index: number): void => {
     const job = jobs[index];
@@ -96,7 +102,7 @@ export function JobList({ jobs, openId, view, isAll }: Props): ReactElement {
     setFocusedId(row?.dataset.jobId ?? null);
   };
   return (
-    <div className="rows" ref={box}>
+    <div className="rows" ref={box} data-owners={isAll || undefined}>
       <ul
         aria-label="Jobs"
         style={{ height: virtual.getTotalSize() }}
@@ -166,6 +172,23 @@ function useListKeys(move: (by: number) => boolean): void {
     window.addEventListener("keydown", press);
     return () => window.removeEventListener("keydown", press);
   }, []);
+}
+
+/** When the list appears next to a job, scroll to the job's row. While the list loads, the row moves. */
+function useRowOfOpenJob(
+  openId: string | null,
+  index: number,
+  isLoading: boolean,
+  scrollTo: (index: number) => void,
+): void {
+  const isPending = useRef(openId !== null);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the row scrolls only where it moves.
+  useLayoutEffect(() => {
+    if (isPending.current && index !== -1) {
+      isPending.current = isLoading;
+      scrollTo(index);
+    }
+  }, [index, isLoading]);
 }
 
 /** When the user returns from a job to the list, focus its row. */

@@ -51,6 +51,7 @@ export const JobRow = memo(function JobRow({
       data-index={index}
       data-job-id={job.jobId}
       data-status={job.status}
+      data-text={text ? true : undefined}
       data-stuck={stuck === null ? undefined : true}
       data-open={isOpen || undefined}
     >
@@ -82,7 +83,15 @@ export const JobRow = memo(function JobRow({
         {text}
       </span>
       <span className="row-meta">
-        {job.tags.length === 0 ? null : <span className="row-tags">{job.tags.join(" ")}</span>}
+        {job.tags.length === 0 ? null : (
+          <span className="row-tags">
+            {job.tags.map((tag) => (
+              <span key={tag} className="row-tag">
+                {tag}
+              </span>
+            ))}
+          </span>
+        )}
         {hasOwner && job.owner !== null ? <span className="row-owner">{job.owner}</span> : null}
         <span className="row-id" aria-hidden="true">
           {shortId(job.jobId)}

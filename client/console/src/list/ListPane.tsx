@@ -5,6 +5,7 @@ import { announce } from "../lib/liveRegion";
 import { jobHash, startHash } from "../lib/route";
 import { useNow } from "../lib/useNow";
 import { changeView, useRoute } from "../lib/useRoute";
+import { DEFAULT_VIEW, type View } from "../lib/view";
 import { useSite } from "../site";
 import { Icon } from "../ui/Icon";
 import { FilterPanel } from "./FilterPanel";
@@ -52,9 +53,15 @@ export function ListPane({ openId }: { readonly openId: string | null }): ReactE
         <GroupFilter counts={selection.counts} chosen={view.group} isPart={feed.hasMore} />
       </div>
       {selection.jobs.length > 0 ? (
-        <JobList jobs={selection.jobs} openId={openId} view={view} isAll={feed.feed !== "mine"} />
+        <JobList
+          jobs={selection.jobs}
+          openId={openId}
+          view={view}
+          isAll={feed.feed !== "mine"}
+          isLoading={feed.status !== "live"}
+        />
       ) : (
-        <EmptyList feed={feed} search={view.search} counts={selection.counts} />
+        <EmptyList feed={feed} view={view} counts={selection.counts} />
       )}
       {feed.hasMore ? (
         <button
@@ -73,13 +80,13 @@ export function ListPane({ openId }: { readonly openId: string | null }): ReactE
 
 interface EmptyProps {
   readonly feed: ShownFeed;
-  readonly search: string;
+  readonly view: View;
   readonly counts: Selection["counts"];
 }
 
 /** The text in place of an empty list. */
-function EmptyList({ feed, search, counts }: EmptyProps): ReactElement {
-  const jobId = search.trim();
+function EmptyList({ feed, view, counts }: EmptyProps): ReactElement {
+  const jobId = view.search.trim();
   const open = isJobId(jobId) ? (
     <p>
       <a className="button" href={jobHash(jobId)}>
@@ -125,6 +132,15 @@ function EmptyList({ feed, search, counts }: EmptyProps): ReactElement {
     <div className="empty">
       <p>{counts.all === 0 ? "No job matches." : "No job in this state matches."}</p>
       {open}
+      <p>
+        <button
+          type="button"
+          className="button"
+          onClick={() => changeView({ ...DEFAULT_VIEW, feed: view.feed })}
+        >
+          Clear the search and the filters
+        </button>
+      </p>
     </div>
   );
 }

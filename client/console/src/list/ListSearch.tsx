@@ -17,7 +17,7 @@ interface Props {
 /** The search of the list: words of a title, a task, a tag, an owner, an error or an id. */
 export function ListSearch({ text, isShown, jobs }: Props): ReactElement {
   const input = useRef<HTMLInputElement>(null);
-  const hasKey = useStore(shortcuts) && isShown;
+  const hasKey = useStore(shortcuts) && isShown && text === "";
   useEffect(() => {
     const press = (event: globalThis.KeyboardEvent): void => {
       if (isShown && event.key === "/" && isShortcut(event)) {
@@ -54,7 +54,7 @@ export function ListSearch({ text, isShown, jobs }: Props): ReactElement {
         spellCheck={false}
         enterKeyHint="search"
       />
-      {hasKey && text === "" ? <kbd>/</kbd> : null}
+      {hasKey ? <kbd>/</kbd> : null}
     </search>
   );
 }

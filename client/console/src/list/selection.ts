@@ -1,6 +1,7 @@
 /** The jobs that a view shows, in their order, and the counts of its groups. */
 
 import type { JobSummary } from "@jobcast/client";
+import { isCancellation } from "../lib/statusBadge";
 import { AGES, GROUPS, type Group, type View } from "../lib/view";
 import { hasEnded, isWaiting, stuckReason } from "./stuck";
 
@@ -27,6 +28,7 @@ export function selectJobs(jobs: readonly JobSummary[], view: View, now: number)
     queued: 0,
     running: 0,
     failed: 0,
+    cancelled: 0,
     done: 0,
   };
   const stuck: { readonly job: JobSummary; readonly rank: number }[] = [];
@@ -61,6 +63,9 @@ export function selectJobs(jobs: readonly JobSummary[], view: View, now: number)
 export function groupOf(job: JobSummary): Exclude<Group, "all" | "stuck"> {
   if (job.status === "complete") {
     return "done";
+  }
+  if (job.status === "cancelled" || isCancellation(job.reason)) {
+    return "cancelled";
   }
   if (hasEnded(job)) {
     return "failed";

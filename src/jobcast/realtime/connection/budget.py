@@ -59,13 +59,19 @@ class TokenBucket:
     def level(self) -> float:
         """The number of tokens in the bucket; negative if more were taken than available."""
         now = self._clock()
-        self._level = min(self.capacity, self._level + (now - self._updated) * self.rate)
+        level = self._level + (now - self._updated) * self.rate
+        self._level = level = min(self.capacity, level)
         self._updated = now
-        return self._level
+        return level
 
-    def take(self, tokens: float, max_debt: float = float("inf")) -> None:
-        """Take tokens, even if there are too few. The debt does not exceed ``max_debt``."""
-        self._level = max(self.level - tokens, -max_debt)
+    def take(self, tokens: float, max_debt: float = float("inf")) -> float:
+        """Take tokens, even if there are too few, and return the new level.
+
+        The debt does not exceed ``max_debt``.
+        """
+        level = self.level - tokens
+        self._level = level = max(-max_debt, level)
+        return level
 
     def try_take(self) -> bool:
         """Take a token. Return False, and take nothing, if the bucket is empty."""
@@ -91,9 +97,9 @@ class Budget:
     """
 
     __slots__ = (
-        "_bytes", "_capacity_freed", "_clock", "_counts_messages", "_first_joins", "_history",
-        "_max_jobs", "_messages", "_patience", "_pending", "_unauthenticated",
-        "_unauthenticated_bytes", "_waiting_since", "authenticated",
+        "_authenticated", "_bytes", "_capacity_freed", "_clock", "_counts_messages", "_first_joins",
+        "_history", "_max_jobs", "_messages", "_patience", "_pending", "_unauthenticated",
+        "_unauthenticated_bytes", "_waiting_since", "bytes_in", "is_restricted",
     )  # fmt: skip
 
     def __init__(
@@ -126,14 +132,18 @@ class Budget:
         self.authenticated = False
 
     @property
-    def is_restricted(self) -> bool:
-        """Whether the stricter limits before authentication apply."""
-        return self._counts_messages and not self.authenticated
+    def authenticated(self) -> bool:
+        """Whether the client has authenticated."""
+        return self._authenticated
 
-    @property
-    def bytes_in(self) -> TokenBucket:
-        """The budget for all bytes from the client, including framing."""
-        return self._unauthenticated_bytes if self.is_restricted else self._bytes
+    @authenticated.setter
+    def authenticated(self, value: bool) -> None:
+        self._authenticated = value
+        # Attributes, because the receiver of data reads them for each segment.
+        #: Whether the stricter limits before authentication apply.
+        self.is_restricted = self._counts_messages and not value
+        #: The budget for all bytes from the client, including framing.
+        self.bytes_in = self._unauthenticated_bytes if self.is_restricted else self._bytes
 
     @property
     def close_after(self) -> float:
@@ -155,15 +165,14 @@ class Budget:
             self._unauthenticated += messages
             if self._unauthenticated > UNAUTHENTICATED_MESSAGES:
                 raise BudgetExceeded("the client sends too many messages before it authenticates")
-        self._messages.take(messages)
-        delay = self._messages.delay
-        if delay:
+        level = self._messages.take(messages)
+        if level < 0:
             if self._waiting_since is None:
                 self._waiting_since = self._clock()
             if self._waited > self.close_after:
                 raise BudgetExceeded("the client sends too many messages (JOBCAST_MESSAGE_RATE)")
-            await asyncio.sleep(delay)
-        elif self._messages.level > self._messages.capacity / 2:
+            await asyncio.sleep(-level / self._messages.rate)
+        elif level > self._messages.capacity / 2:
             self._waiting_since = None
 
     @property

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from jobcast.realtime.connection.budget import Budget
+from jobcast.realtime.connection.quiet_logger import QUIET_LOGGER
 from jobcast.realtime.connection.stall import StallTimer, reset
 
 if TYPE_CHECKING:
@@ -42,21 +43,6 @@ class Reader(Protocol):
         Args:
             problem: the reason, for the log.
         """
-
-
-class QuietLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
-    """uvicorn's logger, without tracebacks for clients that send invalid UTF-8."""
-
-    @property
-    def level(self) -> int:
-        """The wrapped logger's level, which uvicorn reads."""
-        return int(self.logger.level)
-
-    def exception(self, msg: object, *args: object, **kwargs: Any) -> None:
-        if str(msg).startswith("Invalid UTF-8"):
-            self.debug(msg, *args)
-        else:
-            super().exception(msg, *args, **kwargs)
 
 
 class InboundGate(asyncio.Protocol):
@@ -105,7 +91,7 @@ class InboundGate(asyncio.Protocol):
     ) -> InboundGate:
         """Install a gate in front of the protocol of an open connection."""
         gate = cls(protocol, reader, budget, send_timeout=send_timeout)
-        protocol.logger = QuietLogger(protocol.logger)  # type: ignore[assignment]
+        protocol.logger = QUIET_LOGGER  # type: ignore[assignment]
         protocol.transport.set_protocol(gate)
         return gate
 

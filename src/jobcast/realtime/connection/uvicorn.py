@@ -21,6 +21,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from jobcast.realtime import metrics
+from jobcast.realtime.connection.quiet_logger import QUIET_LOGGER
 from jobcast.realtime.connection.stall import CLOSE_TIMEOUT, StallTimer, reset
 from jobcast.settings import Settings
 
@@ -61,10 +62,13 @@ class HeldWebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol that stops reading until the application has answered.
 
     Until then uvicorn fails on malformed frames, and no limit applies to the frames.
+
+    Its log has opened and closed connections at level debug only.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.logger = self.conn.logger = QUIET_LOGGER  # type: ignore[assignment]
         self.close_timeout = CLOSE_TIMEOUT
         self._held = False
 

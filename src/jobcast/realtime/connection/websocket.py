@@ -209,13 +209,19 @@ class WebSocket:
 
     async def _wait_for_capacity(self, outbox: Outbox) -> None:
         """Yield to other connections, then wait until the answers to this one have capacity."""
-        await asyncio.sleep(0)
+        if self._has_more:
+            await asyncio.sleep(0)
         if outbox.is_low and self._budget.has_capacity:
             return
         self.writing_paused()
         await outbox.drained()
         await self._budget.wait_for_capacity()
         self.writing_resumed()
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether the next message may be read without waiting for it."""
+        return self._protocol is None or not self._protocol.queue.empty()
 
     def _install_gate(self) -> None:
         protocol = uvicorn_protocol(self._receive)

@@ -204,8 +204,13 @@ class FeedRooms:
                 await self._read(room, feeds)
                 return
             except TransportUnavailable as exc:
-                logger.debug("feed %r: could not read it again (%s); retrying", room.feed, exc)
-            await asyncio.sleep(backoff.delay())
+                level = logging.DEBUG if backoff.failures else logging.INFO
+                delay = backoff.delay()
+                logger.log(
+                    level, "feed %r: could not read it again: %s; its followers may miss changes;"
+                    " retrying in %.1f s", room.feed, exc, delay,
+                )  # fmt: skip
+            await asyncio.sleep(delay)
             backoff.failed()
 
     async def _read_regularly(self) -> None:
@@ -228,4 +233,4 @@ def _was_read(room: FeedRoom) -> bool:
 
 def _log_problem(problem: BaseException) -> None:
     # The request that waits for a read raises the error too, unless it was cancelled.
-    logger.info("could not read a feed: %s", problem)
+    logger.info("could not read a feed: %s; the next request for it reads it again", problem)

@@ -1,10 +1,8 @@
-"""The requests of clients about feeds, and their rights to them."""
+"""The requests of clients about feeds."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -14,16 +12,13 @@ from jobcast.errors import InvalidMessage
 from jobcast.events import Refusal
 from jobcast.feeds import (
     FEED_PAGE,
-    MINE,
     NO_FILTER,
-    OWNER_PREFIX,
     FeedFilter,
     FeedLeft,
     JoinFeed,
     JoinFeedAccepted,
     LeaveFeed,
     LeaveFeedAccepted,
-    is_feed,
 )
 from jobcast.protocol import ServerMessage
 from jobcast.realtime import metrics
@@ -35,13 +30,13 @@ from jobcast.realtime.connections import Connection, Connections
 from jobcast.realtime.feeds.follower import FeedFollower
 from jobcast.realtime.feeds.listing import Place
 from jobcast.realtime.feeds.pages import page_json, snapshot_packet
+from jobcast.realtime.feeds.rights import FeedRights
 from jobcast.realtime.feeds.room import FeedRoom
 from jobcast.realtime.feeds.rooms import FeedRooms
 from jobcast.realtime.feeds.sender import FeedSender
 from jobcast.realtime.requests import NOT_AUTHENTICATED, Requests
 from jobcast.realtime.rights import FEED_NOT_ALLOWED, NotAllowed, SubjectRights
 from jobcast.settings import Settings
-from jobcast.targets import LIST, FeedTarget
 from jobcast.tokens import Subject
 
 MAX_FEEDS: Final = 16  # feeds that one connection may follow
@@ -96,12 +91,11 @@ class FeedService:
     ) -> None:
         self._rooms = rooms
         self._settings = settings
-        self._authorizer = authorizer
-        self._rights = rights
-        self._connections = connections
         self._requests = requests
         self._send = send
-        self._check_revocations = check_revocations
+        self.rights = FeedRights(
+            authorizer, rights, connections, check_revocations, self._right_ended
+        )
         self._namespace = namespace
 
     @property
@@ -126,7 +120,7 @@ class FeedService:
         await self.send_pages(connection, opened, request)
         if connection.ended:
             return NOT_AUTHENTICATED
-        if not self._is_joined(connection, opened):
+        if not _is_joined(connection, opened):
             raise NotAllowed(FEED_NOT_ALLOWED)
         return JoinFeedAccepted(feed=request.feed, total=opened.room.listing.total(opened.wanted))
 
@@ -138,7 +132,7 @@ class FeedService:
                 :meth:`join`.
         """
         name = request.feed
-        follower = self._follower_of(connection, name)
+        follower = connection.follower_of(name)
         if request.after is not UNSET and follower is None:
             raise InvalidMessage("join_feed", f"join {name} before asking for older jobs")
         if follower is None and connection.feeds and len(connection.feeds.followers) >= MAX_FEEDS:
@@ -168,11 +162,7 @@ class FeedService:
         """
         if not self.are_available:
             raise NotAllowed(UNAVAILABLE)
-        await self._check_revocations(subject)
-        feed = _stored_name(name, subject)
-        if feed is None or not await self._may_list(subject, name):
-            raise NotAllowed(FEED_NOT_ALLOWED)
-        return feed
+        return await self.rights.check(subject, name)
 
     async def leave(self, connection: Connection, request: LeaveFeed) -> LeaveFeedAccepted:
         """Stop following a feed."""
@@ -203,7 +193,7 @@ class FeedService:
             await self._send_pages(connection, follower, after, request.limit)
         finally:
             follower.is_paging = False
-            if follower.has_pending and self._is_joined(connection, follower):
+            if follower.has_pending and _is_joined(connection, follower):
                 follower.sender.wake()
 
     async def page(self, subject: Subject, query: FeedQuery, budget: Budget) -> bytes:
@@ -218,50 +208,6 @@ class FeedService:
             body = page_json(query.feed, page, room.listing.total(query.wanted))
             budget.charge_history(len(body) + _search_cost(room, query.wanted))
             return body
-
-    # --- rights -----------------------------------------------------------------------------------
-
-    async def review(self, connection: Connection) -> None:
-        """Leave the feeds that a connection's token does not allow.
-
-        Raises:
-            FunctionFailed, FunctionTimeout: ``JOBCAST_AUTHORIZE`` did not decide.
-        """
-        followers = {} if connection.feeds is None else dict(connection.feeds.followers)
-        allowed = await asyncio.gather(
-            *(self._may_list(connection.subject, name) for name in followers)
-        )
-        for follower, is_allowed in zip(followers.values(), allowed, strict=True):
-            if not is_allowed and self._is_joined(connection, follower):
-                self._right_ended(connection, follower.feed, FEED_NOT_ALLOWED)
-
-    async def reauthorize(self) -> None:
-        """Check the rights to all followed feeds. Those who may not list one any more leave it."""
-        followed: defaultdict[str, list[str]] = defaultdict(list)
-        for connection in self._connections:
-            for name in () if connection.feeds is None else connection.feeds.followers:
-                if name != MINE:
-                    followed[name].append(connection.sid)
-        for name, sids in followed.items():
-            refused = await self._rights.refused(FeedTarget(name=name), sids)
-            for sid, refusal in refused.items():
-                connected = self._connections.get(sid)
-                if connected is not None and self._follower_of(connected, name) is not None:
-                    self._right_ended(connected, name, refusal)
-
-    async def _may_list(self, subject: Subject, name: str) -> bool:
-        if name == MINE:  # no rule is asked: a job of the feed is the subject's own
-            return True
-        return await self._authorizer.allows(subject, LIST, FeedTarget(name=name))
-
-    def _right_ended(self, connection: Connection, name: str, refusal: Refusal) -> None:
-        self._leave(connection, name)
-        self._send(connection, FeedLeft(feed=name, code=refusal.code, message=refusal.message))
-        connection.left_feed(name)
-        logger.info(
-            "left feed %s: sub=%s may no longer list it (%s)",
-            shown(name), shown(connection.subject.sub), refusal.code,
-        )  # fmt: skip
 
     # --- followers --------------------------------------------------------------------------------
 
@@ -281,20 +227,23 @@ class FeedService:
         logger.info("joined feed %s: sub=%s", shown(request.feed), shown(connection.subject.sub))
         return follower
 
+    def _right_ended(self, connection: Connection, name: str, refusal: Refusal) -> None:
+        self._leave(connection, name)
+        self._send(connection, FeedLeft(feed=name, code=refusal.code, message=refusal.message))
+        connection.left_feed(name)
+        logger.info(
+            "left feed %s: sub=%s may no longer list it (%s)",
+            shown(name), shown(connection.subject.sub), refusal.code,
+        )  # fmt: skip
+
     def _leave(self, connection: Connection, name: str) -> bool:
         """Stop following a feed. Return False if the connection did not follow it."""
-        follower = self._follower_of(connection, name)
+        follower = connection.follower_of(name)
         if follower is None:
             return False
         follower.sender.remove(name)
         self._rooms.leave(follower)
         return True
-
-    def _follower_of(self, connection: Connection, name: str) -> FeedFollower | None:
-        return None if connection.feeds is None else connection.feeds.followers.get(name)
-
-    def _is_joined(self, connection: Connection, follower: FeedFollower) -> bool:
-        return self._follower_of(connection, follower.feed) is follower
 
     async def _send_pages(
         self, connection: Connection, follower: FeedFollower, after: Place | None, limit: int
@@ -302,7 +251,7 @@ class FeedService:
         history_before, reset = connection.history, after is None
         while True:
             await connection.drained()
-            if not self._is_joined(connection, follower):
+            if not _is_joined(connection, follower):
                 return
             page = follower.next_page(after, min(limit, FEED_PAGE))
             limit -= len(page.entries)
@@ -318,14 +267,10 @@ class FeedService:
         connection.budget.charge_history(sent + _search_cost(follower.room, follower.wanted))
 
 
+def _is_joined(connection: Connection, follower: FeedFollower) -> bool:
+    return connection.follower_of(follower.feed) is follower
+
+
 def _search_cost(room: FeedRoom, wanted: FeedFilter) -> int:
     """Return the cost of a filter, in characters of history: few jobs, or none, may match it."""
     return 0 if wanted == NO_FILTER else EXAMINED * len(room.listing)
-
-
-def _stored_name(name: str, subject: Subject) -> str | None:
-    """Return the name that a feed has in the store; None if the store can have no such feed."""
-    feed = OWNER_PREFIX + subject.sub if name == MINE else name
-    # The store encodes names as UTF-8, which has no lone surrogates.
-    is_text = feed.encode("utf-8", "replace").decode() == feed
-    return feed if is_text and is_feed(feed) else None

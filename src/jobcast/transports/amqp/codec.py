@@ -26,6 +26,7 @@ from jobcast.transports.leases import Lease
 from jobcast.transports.runs import UNKNOWN_RUN, Run
 
 CANARY: Final = "jobcast.canary"  # the type of messages that verify that a process receives
+CANCEL: Final = "jobcast.cancel"  # the type of messages that ask the servers to cancel a job
 BIND_AGAIN: Final = "jobcast.bind-again"  # the type of messages that ask processes to bind again
 NO_BODY: Final = b"{}"  # the body of messages that need only a type
 

@@ -17,7 +17,7 @@ from kombu.message import Message as Delivery
 from kombu.messaging import Consumer as KombuConsumer
 
 from jobcast.aio import Backoff
-from jobcast.transports.amqp.codec import BIND_AGAIN, CANARY
+from jobcast.transports.amqp.codec import BIND_AGAIN, CANARY, CANCEL
 from jobcast.transports.amqp.connection import KOMBU_ERRORS, connection
 from jobcast.transports.amqp.names import Names
 
@@ -46,6 +46,7 @@ class Consumer:
         publisher_id: the id in this process's own messages, whose requests to bind again are
             ignored.
         on_event: called in the loop with the body of each job event.
+        on_cancel: called in the loop with the body of each request to cancel a job.
         on_bus: called in the loop with the body of each python-socketio message.
         on_leases: called in the loop with the body of each message about leases.
         on_revocation: called in the loop with the body of each revocation.
@@ -62,6 +63,7 @@ class Consumer:
         *,
         publisher_id: str,
         on_event: Callable[[bytes], None],
+        on_cancel: Callable[[bytes], None],
         on_bus: Callable[[bytes], None],
         on_leases: Callable[[bytes], None],
         on_revocation: Callable[[bytes], None],
@@ -78,6 +80,7 @@ class Consumer:
             names.leases: on_leases,
             names.revocations: on_revocation,
         }
+        self._on_cancel = on_cancel
         self._on_arrival = on_arrival
         self._on_state = on_state
         self._on_lost = on_lost
@@ -222,7 +225,10 @@ class Consumer:
     def _handle(self, message: Delivery) -> None:
         exchange = message.delivery_info["exchange"]
         self._on_arrival(exchange)
-        if message.properties.get("type") != CANARY:
+        kind = message.properties.get("type")
+        if kind == CANCEL:
+            self._on_cancel(message.body)
+        elif kind != CANARY:
             self._handlers[exchange](message.body)
         self._handled.append(message)
 

@@ -26,7 +26,7 @@ class HeldEvents:
             history.
     """
 
-    def __init__(self, records: Records, store: Callable[[Outgoing, str], None]) -> None:
+    def __init__(self, records: Records, store: Callable[[Outgoing, str], object]) -> None:
         self._records = records
         self._store = store
         self._held: dict[str, dict[str, deque[Outgoing]]] = {}  # by job and publisher

@@ -37,9 +37,15 @@ class Names(Struct, frozen=True):
         return f"{self.prefix}.revocations"
 
     @property
+    def cancellations(self) -> str:
+        """The exchange for accepted requests to cancel jobs."""
+        return f"{self.prefix}.cancellations"
+
+    @property
     def exchanges(self) -> frozenset[str]:
         """The names of all exchanges."""
-        return frozenset((self.bus, self.events, self.leases, self.revocations))
+        names = self.bus, self.events, self.leases, self.revocations, self.cancellations
+        return frozenset(names)
 
     @staticmethod
     def new_queue(exchange: str) -> str:
@@ -66,6 +72,15 @@ class Names(Struct, frozen=True):
             queue_arguments={"x-queue-type": "classic"},
             max_length=MAX_REVOCATIONS,
         )
+
+    def cancellations_exchange(self) -> Exchange:
+        return Exchange(self.cancellations, "fanout", durable=False)
+
+    def new_cancellations_queue(self) -> Queue:
+        """Return a queue of a worker process, which is deleted with the connection."""
+        exchange = self.cancellations_exchange()
+        name = self.new_queue(exchange.name)
+        return Queue(name, exchange, durable=False, exclusive=True, auto_delete=True)
 
     def leases_exchange(self) -> Exchange:
         return Exchange(self.leases, "fanout", durable=False)

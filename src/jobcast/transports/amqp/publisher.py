@@ -24,9 +24,11 @@ from msgspec import structs
 
 from jobcast.errors import PublishFailed
 from jobcast.transports.amqp.audience import Audience, ListenersMissing
+from jobcast.transports.amqp.cancellation import CancelRequest, KombuListener
 from jobcast.transports.amqp.codec import (
     BIND_AGAIN,
     CANARY,
+    CANCEL,
     NO_BODY,
     LeaseUpdate,
     encode,
@@ -42,6 +44,7 @@ from jobcast.transports.amqp.connection import (
 from jobcast.transports.amqp.latest_numbers import LatestNumbers
 from jobcast.transports.amqp.names import Names, stock_exchange
 from jobcast.transports.base import Outgoing, Retention
+from jobcast.transports.cancellation import Cancellation, OnCancellation
 from jobcast.transports.leases import Lease
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.revocations import Revocation
@@ -78,6 +81,8 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         self._is_blocked = False
         super().__init__(self._address.url, channel=self._names.bus, write_only=True)
         self.publisher_id = secrets.token_hex(6)
+        # The broker does not answer for the servers: the control channel repeats requests instead.
+        self.on_cancelled: OnCancellation | None = None
         self._channel: Any = None
         self._numbers = count(1)
         self._latest = LatestNumbers()
@@ -143,6 +148,37 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
             )
         except KOMBU_ERRORS as exc:
             raise PublishFailed(self._failed(exc), ()) from exc
+
+    def request_cancellation(self, request: CancelRequest) -> None:
+        """Ask every server process to cancel a job.
+
+        Raises:
+            PublishFailed: the broker may not have accepted the request.
+        """
+        exchange = self._names.events_exchange()
+        self._send_control(exchange, request.encode(), PERSISTENT, type=CANCEL)
+
+    def announce_cancellation(self, cancellation: Cancellation) -> None:
+        """Tell every worker process of an accepted request.
+
+        Raises:
+            PublishFailed: the broker may not have accepted the notice.
+        """
+        exchange = self._names.cancellations_exchange()
+        self._send_control(exchange, cancellation.encode(), TRANSIENT)
+
+    def _send_control(
+        self, exchange: Exchange, body: bytes, delivery_mode: int, **properties: Any
+    ) -> None:
+        try:
+            exchange(self._channel or self._open()).declare()
+            self._publish_confirmed(exchange, [body], delivery_mode, **properties)
+        except KOMBU_ERRORS as exc:
+            raise PublishFailed(self._failed(exc), ()) from exc
+
+    def listen(self, on_cancellation: OnCancellation) -> KombuListener:
+        """Call a function, in a thread of its own, with each accepted request to cancel a job."""
+        return KombuListener(self.url, self._names, on_cancellation)
 
     def send_canary(self, exchange: str) -> bool:
         """Send a canary to all listeners of an exchange, and return whether there are any.

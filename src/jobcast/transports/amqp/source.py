@@ -7,10 +7,13 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
+from msgspec import structs
+
 from jobcast.aio import BackgroundTasks, LoopChange, LoopLock, cancel_and_wait
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JobInfo
 from jobcast.feeds import JobSummary
+from jobcast.transports.amqp.cancellation import CancelRequest, SeenRequests, announced_again
 from jobcast.transports.amqp.codec import decode, decode_leases
 from jobcast.transports.amqp.connection import Address
 from jobcast.transports.amqp.consumer import Consumer
@@ -20,13 +23,15 @@ from jobcast.transports.amqp.publisher import KombuPublisher
 from jobcast.transports.amqp.revocations import read_revocations
 from jobcast.transports.base import FeedChange, Message, Outgoing, Retention, Snapshot
 from jobcast.transports.canary import Canary, NotReceiving
-from jobcast.transports.leases import Finding, InMemoryLeases, LeaseTimeouts
+from jobcast.transports.cancellation import CancelAnswer, Cancellation
+from jobcast.transports.leases import Finding, InMemoryLeases, Lease, LeaseTimeouts
 from jobcast.transports.local_feeds import Change, LocalFeeds
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.record import Records
 from jobcast.transports.revocations import Revocation
 from jobcast.transports.socketio_managers import AsyncJobEventManagerMixin
 
+CANCEL_TIMEOUT: Final = 5.0  # seconds until a request has come back from the broker
 START_TIMEOUT: Final = 5.0  # seconds that a subscription waits for the broker
 MAX_SILENCE: Final = 1 / 3  # of a lease; while the broker is silent for longer, no lease expires
 MIN_SILENCE: Final = 2.5  # seconds; shorter silences are ignored for short leases too
@@ -52,6 +57,8 @@ class KombuSource:
         self._on_revocation: Callable[[Revocation], None] | None = None
         self._on_change: Callable[[str, FeedChange], None] | None = None
         self._canary_publisher = KombuPublisher(url, prefix=prefix)
+        self._cancel_publisher = KombuPublisher(url, prefix=prefix)
+        self._seen_requests = SeenRequests()
         self._change = LoopChange()
         self._consumer: Consumer | None = None
         self._create_loop_state()
@@ -61,6 +68,9 @@ class KombuSource:
         self._jobs: set[str] = set()
         self._watched: set[str] = set()  # feeds
         self._next_refresh: asyncio.TimerHandle | None = None  # of feeds
+        self._cancelling = LoopLock()  # one thread at a time uses the publisher
+        self._requests: dict[str, asyncio.Future[CancelAnswer]] = {}  # by the id of the request
+        self._announcing: set[str] = set()  # jobs
         self._held = HeldEvents(self._records, self._store)
         self.canary = Canary(self._send_canary, lambda: self.ready)
         self._canary_task: asyncio.Task[None] | None = None
@@ -89,6 +99,7 @@ class KombuSource:
             self._names,
             publisher_id=self._canary_publisher.publisher_id,
             on_event=self._received,
+            on_cancel=self._cancel_received,
             on_bus=self.bus.put_nowait,
             on_leases=self._leases_received,
             on_revocation=self._revocation_received,
@@ -110,6 +121,7 @@ class KombuSource:
         if self._next_refresh is not None:
             self._next_refresh.cancel()
         await asyncio.to_thread(self._canary_publisher.close)
+        await asyncio.to_thread(self._cancel_publisher.close)
 
     async def subscribe(self, job_id: str) -> None:
         self._jobs.add(job_id)
@@ -162,9 +174,74 @@ class KombuSource:
     async def acknowledge(self, findings: Sequence[Finding], terms: LeaseTimeouts) -> None:
         self._leases.acknowledge(findings, terms)
 
-    async def publish(self, batch: Sequence[Outgoing]) -> None:
-        for outgoing in batch:
-            self._store(outgoing, "")
+    async def publish(self, batch: Sequence[Outgoing]) -> list[Outgoing]:
+        return [outgoing for outgoing in batch if self._store(outgoing, "")]
+
+    async def cancel(self, cancellation: Cancellation) -> CancelAnswer:
+        request = CancelRequest.of(cancellation)
+        answer: asyncio.Future[CancelAnswer] = asyncio.get_running_loop().create_future()
+        self._requests[request.id] = answer
+        try:
+            await self._wait_online()
+            async with self._cancelling:
+                await asyncio.to_thread(self._cancel_publisher.request_cancellation, request)
+            async with asyncio.timeout(CANCEL_TIMEOUT):
+                return await answer
+        except TimeoutError:
+            raise TransportUnavailable(
+                f"the request to cancel a job did not come back within {CANCEL_TIMEOUT:.0f} s"
+            ) from None
+        finally:
+            del self._requests[request.id]
+
+    def _cancel_received(self, body: bytes | str) -> None:
+        try:
+            request = CancelRequest.decode(body)
+        except ValueError as exc:
+            logger.warning(
+                "ignored a message on %s that is not jobcast's: %s", self._names.events, exc
+            )
+            return
+        if self._seen_requests.add(request.id):
+            self._cancel(request)
+
+    def _cancel(self, request: CancelRequest) -> None:
+        job_id = request.cancellation.job_id
+        answer, messages = self._records.cancel(request.cancellation)
+        self._send(job_id, messages)
+        if messages:
+            self._feeds.mark_job(job_id)
+            self._refresh_feeds()
+        waiting = self._requests.get(request.id)
+        if waiting is None or waiting.done():
+            return
+        waiting.set_result(answer)
+        kept = self._records.kept_cancellation(job_id)
+        if kept is not None and answer.outcome in ("cancelled", "requested"):
+            self._announce([structs.replace(kept, outcome=answer.outcome)])
+
+    def _announce(self, cancellations: Iterable[Cancellation]) -> None:
+        """Tell the workers of accepted requests, each job once at a time."""
+        for cancellation in cancellations:
+            if cancellation.job_id not in self._announcing:
+                self._announcing.add(cancellation.job_id)
+                self._resuming.spawn(self._send_notice(cancellation))
+
+    async def _send_notice(self, cancellation: Cancellation) -> None:
+        try:
+            async with self._cancelling:
+                await asyncio.to_thread(self._cancel_publisher.announce_cancellation, cancellation)
+        except TransportUnavailable as exc:
+            logger.warning(
+                "job %s: could not tell the workers that it is cancelled (%s); repeating it when"
+                " its lease is renewed", cancellation.job_id, exc,
+            )  # fmt: skip
+        finally:
+            self._announcing.discard(cancellation.job_id)
+
+    def _cancellation_of(self, lease: Lease) -> Cancellation | None:
+        kept = self._records.kept_cancellation(lease.job_id)
+        return kept if kept is not None and kept.covers(lease.run) else None
 
     def watch_revocations(self, on_revocation: Callable[[Revocation], None]) -> None:
         self._on_revocation = on_revocation
@@ -221,6 +298,7 @@ class KombuSource:
             self._leases.release(update.leases)
         else:
             self._leases.renew(update.leases, update.seconds)
+            self._announce(announced_again(map(self._cancellation_of, update.leases)))
 
     def _received(self, body: bytes | str) -> None:
         try:
@@ -232,13 +310,20 @@ class KombuSource:
             return
         self._held.receive(outgoing, publisher)
 
-    def _store(self, outgoing: Outgoing, publisher: str) -> None:
+    def _store(self, outgoing: Outgoing, publisher: str) -> bool:
+        """Store an event. Return whether it is part of the record."""
         messages = self._records.add(outgoing, publisher)
-        if outgoing.job_id in self._jobs:
-            for message in messages:
-                self._on_message(outgoing.job_id, message)
+        self._send(outgoing.job_id, messages)
+        if outgoing.begins:
+            self._announce(announced_again([self._records.cancellation_of(outgoing)]))
         self._feeds.mark([outgoing])
         self._refresh_feeds()
+        return bool(messages)
+
+    def _send(self, job_id: str, messages: Iterable[Message]) -> None:
+        if job_id in self._jobs:
+            for message in messages:
+                self._on_message(job_id, message)
 
     def _refresh_feeds(self) -> None:
         """Write the summaries that are due, and schedule the next ones."""

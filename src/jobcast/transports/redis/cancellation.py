@@ -49,7 +49,7 @@ class CancelCall(Struct, frozen=True):
         """Return the ARGV of ``publish.lua``."""
         request = self.cancellation
         heads = f"{request.request_head}\n{request.ending_head}"
-        yield from (publisher, 0, "", "", "", "", "", 0, deadline, "")
+        yield from (publisher, 0, "", "", "", "", "", 0, deadline, "", "")
         yield from (0, "c", request.encode(), heads)
 
 

@@ -17,6 +17,7 @@ from jobcast.transports.base import FeedChange, FeedRemoval
 from jobcast.transports.redis.batcher import AT_ONCE, ScriptBatcher
 from jobcast.transports.redis.feed_scripts import FeedCalls, FeedEntry, RecordSummary, ScriptCall
 from jobcast.transports.redis.history import History
+from jobcast.transports.redis.refusals import is_caused_by_the_events
 from jobcast.transports.redis.servers import ASYNC_REDIS_ERRORS, AsyncClient
 
 POSITIONS_AT_ONCE: Final = 500  # jobs per round trip
@@ -86,7 +87,7 @@ class FeedReader:
         return compared
 
     async def _repair(self, feed: str, job: JobSummary) -> JobSummary | None:
-        """Return a job as its record has it, None if it leaves the feed, and correct the feed."""
+        """Return a job as its record has it, None if it leaves the feed, and correct its feeds."""
         answer = await self._run(self._calls.summary(job.job_id))
         try:
             record = RecordSummary.parse(job.job_id, answer)
@@ -95,23 +96,43 @@ class FeedReader:
             return job
         if record is None:
             # An ended job outlives its record.
-            now = job if job.has_ended else None
-        else:
-            now = record.job if feed in feeds_of(record.job.info) else None
-        if now is None:
-            last = job if record is None else record.job
-            await self._correct(feed, job, FeedRemoval(job.job_id, last.epoch, last.seq))
-        elif now != structs.replace(job, epoch=now.epoch, seq=now.seq):
+            if not job.has_ended:
+                await self._correct(feed, job, FeedRemoval(job.job_id, job.epoch, job.seq))
+            return job if job.has_ended else None
+        now = record.job
+        if feed not in feeds_of(now.info):
+            await self._correct_all(feed, job, FeedRemoval(now.job_id, now.epoch, now.seq), record)
+            return None
+        if not _differ_in_progress_only(job, now):
+            await self._correct_all(feed, job, now, record)
+        elif now != _at(job, now):
             await self._correct(feed, job, now)
         return now
 
+    async def _correct_all(
+        self, feed: str, stored: JobSummary, change: FeedChange, record: RecordSummary
+    ) -> None:
+        """Correct a feed and all other feeds of a job: its writer may have died before all of them.
+
+        The feed that was read comes last, so that the next reader repeats what failed.
+        """
+        others = [one for one in record.changes if one[0] != feed]
+        written = await asyncio.gather(*(self._write(name, other) for name, other in others))
+        if all(written):
+            await self._correct(feed, stored, change)
+
     async def _correct(self, feed: str, stored: JobSummary, change: FeedChange) -> None:
-        expected = Cursor(epoch=stored.epoch, seq=stored.seq)
+        await self._write(feed, change, Cursor(epoch=stored.epoch, seq=stored.seq))
+
+    async def _write(self, feed: str, change: FeedChange, expected: Cursor | None = None) -> bool:
+        """Change a feed. Return False if another attempt may succeed."""
         try:
             await self._run(self._calls.write(feed, change, expected))
         except ASYNC_REDIS_ERRORS as exc:
             # A server that refuses writes can still be read.
-            logger.debug("could not correct job %s in %s: %s", stored.job_id, feed, exc)
+            logger.debug("could not correct job %s in %s: %s", change.job_id, feed, exc)
+            return is_caused_by_the_events(exc)
+        return True
 
     async def _run(self, call: ScriptCall) -> Any:
         return await self._batcher.eval(call.script.text, len(call.keys), *call.keys, *call.argv)
@@ -120,3 +141,14 @@ class FeedReader:
         """Return whether the job ended too long ago; the next change of the feed removes it."""
         ended_at = job.ended_at or job.created_at
         return job.has_ended and ended_at.timestamp() < time.time() - self._summary_ttl
+
+
+def _at(job: JobSummary, other: JobSummary) -> JobSummary:
+    """Return a job with the position of another summary."""
+    return structs.replace(job, epoch=other.epoch, seq=other.seq)
+
+
+def _differ_in_progress_only(job: JobSummary, other: JobSummary) -> bool:
+    """Return whether two summaries of a job differ at most in position and progress."""
+    shown = structs.replace(job, percentage=other.percentage, message=other.message)
+    return _at(shown, other) == other

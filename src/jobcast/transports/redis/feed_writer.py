@@ -15,7 +15,9 @@ from jobcast.bell import Bell
 from jobcast.events import TERMINAL
 from jobcast.transports.base import Outgoing, Retention
 from jobcast.transports.dirty_jobs import DirtyJobs, changes_of
+from jobcast.transports.leases import Lease
 from jobcast.transports.redis.feed_scripts import FeedCalls, RecordSummary, ScriptCall
+from jobcast.transports.redis.leases import release_leases
 from jobcast.transports.redis.names import Names
 from jobcast.transports.redis.nodes import reload_slots, subscribed
 from jobcast.transports.redis.refusals import describe_error, is_caused_by_the_events
@@ -26,6 +28,7 @@ LINGER: Final = 0.05  # seconds to collect further changes before writing
 AT_ONCE: Final = 100  # jobs per round trip
 MAX_BATCHES: Final = 1000  # published batches that the thread has not looked at
 MAX_REMEMBERED: Final = 10_000  # jobs
+MAX_RELEASED: Final = 10_000  # leases to release; without a release they expire
 FIRST_DELAY: Final = 1.0  # seconds after a failure
 LONGEST_DELAY: Final = 30.0  # seconds between two attempts at most
 CLOSE_TIMEOUT: Final = 2.0  # seconds that the end of a process waits at most
@@ -40,11 +43,13 @@ class FeedWriter:
 
     The publisher only notes which jobs have changed, without a lock. A slow or broken feed thereby
     delays no event. Changes that are not written, as after a crash, are repaired when a feed is
-    read.
+    read. The writer also releases leases, after the feeds of their jobs are written. After a crash
+    in between the leases expire, and the monitor of leases repairs the feeds without a reader.
     """
 
     def __init__(self, servers: Servers, names: Names, retention: Retention) -> None:
         self._servers = servers
+        self._names = names
         self._calls = FeedCalls(names, retention, servers.sharded)
         self._is_enabled = retention.feed_size > 0
         self._reset()
@@ -53,6 +58,8 @@ class FeedWriter:
         """Create the state of this process. A fork has no threads, and no connections."""
         self._pid = os.getpid()
         self._marks: deque[dict[str, bool]] = deque(maxlen=MAX_BATCHES)
+        self._released: deque[Lease] = deque(maxlen=MAX_RELEASED)
+        self._waiting: list[Lease] = []  # released; the feeds of their jobs are not written
         self._work = Bell()
         self._hurry = Bell()
         self._is_closing = False
@@ -84,6 +91,18 @@ class FeedWriter:
         if hurry:
             self._hurry.set()
         self._work.set()
+
+    def release(self, leases: Sequence[Lease]) -> bool:
+        """Release leases after the feeds of their jobs are written.
+
+        Returns:
+            False if this process writes no feeds; the caller has to release the leases.
+        """
+        if self._thread is None or self._pid != os.getpid():
+            return False
+        self._released.extend(leases)
+        self._work.set()
+        return True
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Write all changes, if the servers answer, and stop.
@@ -121,6 +140,7 @@ class FeedWriter:
                     self._write_due()
                 self._collect()
                 self._write(self._dirty.take_all())
+                self._release()
             finally:
                 self._disconnect()
 
@@ -128,6 +148,7 @@ class FeedWriter:
         try:
             self._collect()
             self._write(self._wanted(self._dirty.take()))
+            self._release()
         except Exception:
             # The thread has to survive any error, or no feed would be written any more.
             logger.exception("could not write the feeds of this process's jobs")
@@ -138,8 +159,22 @@ class FeedWriter:
             client.close()
 
     def _collect(self) -> None:
+        # The leases first: a job is marked before its lease is released.
+        for _ in range(len(self._released)):
+            self._waiting.append(self._released.popleft())
         while self._marks:
             self._dirty.mark(self._marks.popleft())
+
+    def _release(self) -> None:
+        """Release the leases of the jobs whose feeds are written."""
+        written = [lease for lease in self._waiting if lease.job_id not in self._dirty]
+        if not written:
+            return
+        self._waiting = [lease for lease in self._waiting if lease.job_id in self._dirty]
+        try:
+            release_leases(self._connected(), self._names, written)
+        except REDIS_ERRORS as exc:
+            logger.debug("could not release %d leases; they expire: %s", len(written), exc)
 
     def _wanted(self, jobs: Mapping[str, bool]) -> list[str]:
         """Return the jobs to write: those with more than progress, and those with followers.

@@ -94,7 +94,7 @@ def calls(batch: Sequence[Outgoing], names: Names, limit: int = MAX_MESSAGE) -> 
         for outgoing in events:
             if some and (
                 outgoing.after
-                or outgoing.info
+                or (outgoing.info and not _fits(outgoing, some))
                 or outgoing.requires
                 or some[-1].requires
                 or outgoing.run != some[-1].run
@@ -108,6 +108,14 @@ def calls(batch: Sequence[Outgoing], names: Names, limit: int = MAX_MESSAGE) -> 
         yield Call(keys, follows, some)
 
 
+def _fits(described: Outgoing, events: Sequence[Outgoing]) -> bool:
+    """Return whether an event with a description may follow others in a call.
+
+    A call has the description of its first event, and that of its first ending or retry.
+    """
+    return described.completes_info and not any(event.completes_info for event in events)
+
+
 def arguments(
     call: Call | CancelCall, publisher: str, known: Position, deadline: str
 ) -> Iterator[Any]:
@@ -118,7 +126,10 @@ def arguments(
     run = str(first.run) if first.run.is_known else ""
     owner = first.owner or ""
     after = str(Predecessor.parse(first.after)) if first.after else ""
-    head = publisher, call.follows, owner, after, run, first.requires, *known, deadline, first.info
+    added = "" if first.completes_info else first.info
+    missing = next((event.info for event in call.events if event.completes_info), "")
+    info = added, missing
+    head = publisher, call.follows, owner, after, run, first.requires, *known, deadline, *info
     events = ((o.number, o.kind, o.state or "", o.head) for o in call.events)
     return chain(head, chain.from_iterable(events))
 
@@ -220,19 +231,32 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         Raises:
             PublishFailed: some or all events could not be stored.
         """
+        self.store(batch)
+
+    def store(self, batch: Sequence[Outgoing]) -> list[Outgoing]:
+        """Publish the events as :meth:`publish` does.
+
+        Returns:
+            The events without those that require another state of their job.
+
+        Raises:
+            PublishFailed: some or all events could not be stored.
+        """
         try:
-            self._store(batch)
+            return self._store(batch)
         finally:
             self._report_cancelled()
 
-    def _store(self, batch: Sequence[Outgoing]) -> None:
+    def _store(self, batch: Sequence[Outgoing]) -> list[Outgoing]:
         unsent: list[Outgoing] = []
         handled: list[Outgoing] = []
+        stored: list[Outgoing] = []
         problem: Exception | None = None
         held: Exception | None = None
         for call, answer in self._send(list(calls(batch, self._names))):
             if not isinstance(answer, Exception):
                 handled += call.events
+                stored += call.events if answer is not None else ()
                 continue
             if is_caused_by_the_events(answer):
                 # Another attempt would fail too, and hold up all later events.
@@ -254,6 +278,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             raise PublishFailed(describe_error(problem), unsent) from problem
         if held is not None:
             raise PublishFailed(str(held), unsent, held=True) from held
+        return stored
 
     def renew(self, leases: Sequence[Lease], seconds: float) -> None:
         """Extend the leases so that they expire after ``seconds`` from now.
@@ -267,11 +292,13 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             notify(self.on_cancelled, cancellation)
 
     def release(self, leases: Sequence[Lease]) -> None:
-        """Remove the leases of runs that have ended.
+        """Remove the leases of runs that have ended, after the feeds of their jobs are written.
 
         Raises:
             PublishFailed: the leases could not be removed; they expire.
         """
+        if self._feeds.release(leases):
+            return
         with _translated_errors():
             release_leases(self._connected(), self._names, leases)
 
@@ -393,7 +420,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         for call, position in zip(to_send, positions, strict=True):
             argv = arguments(call, self.publisher_id, position, deadline)
             pipeline.evalsha(known.sha, len(call.keys), *call.keys, *argv)
-        given = pipeline.execute(raise_on_error=False)
+        given: list[Any] = pipeline.execute(raise_on_error=False)
         answers: list[Any] = [*map(self._without_cancellation, to_send, given)]
         for call, position, answer in zip(to_send, positions, answers, strict=True):
             if isinstance(answer, int):
@@ -405,12 +432,13 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
 
     def _without_cancellation(self, call: AnyCall, answer: Any) -> Any:
         """Return the answer about events alone, and note that their job is cancelled."""
-        if isinstance(call, CancelCall) or not isinstance(answer, list):
+        if isinstance(call, CancelCall):
             return answer
-        if not isinstance(answer[0], bytes):
-            return answer
-        kept, answer = answer
-        self._cancelled[call.job_id] = parse_cancellation(kept)
+        if isinstance(answer, list) and isinstance(answer[0], bytes):
+            kept, answer = answer
+            self._cancelled[call.job_id] = parse_cancellation(kept)
+        else:
+            self._cancelled.pop(call.job_id, None)
         return answer
 
     def _remember(self, job_id: str, position: Position) -> None:

@@ -214,9 +214,9 @@ class RedisSource:
     async def acknowledge(self, findings: Sequence[Finding], terms: LeaseTimeouts) -> None:
         await acknowledge_findings(self.client, self._names, findings, terms)
 
-    async def publish(self, batch: Sequence[Outgoing]) -> None:
+    async def publish(self, batch: Sequence[Outgoing]) -> list[Outgoing]:
         async with self._publishing:
-            await asyncio.to_thread(self._publisher.publish, batch)
+            return await asyncio.to_thread(self._publisher.store, batch)
 
     async def cancel(self, cancellation: Cancellation) -> CancelAnswer:
         async with self._publishing:

@@ -67,7 +67,7 @@ def test_other_messages_are_no_lease_updates(body: bytes) -> None:
         decode_leases(body)
 
 
-@pytest.mark.parametrize("status", ["started", "cancelling"])
+@pytest.mark.parametrize("status", ["started", "pausing"])
 def test_server_reads_the_statuses_of_later_workers(status: str) -> None:
     event = JobStatus(job_id="42", status=status)
     outgoing = Outgoing(job_id="42", kind="s", head=packet_head(event), state=status, number=3)

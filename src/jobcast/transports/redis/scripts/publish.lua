@@ -14,9 +14,9 @@
 -- the seq of the line before it (d). If the line before the oldest one has a seq, it was trimmed or
 -- evicted. 'trimmed' is the latest seq among the statuses, and the events of former runs, that were
 -- removed. 'logged' is the seq of the latest log line. 'cancel' is the request that cancels the current
--- sending, as 'sending request'; 'cancelling' and 'cancelled' are the heads of its events. 'info' is the description of the job as JSON.
--- 'began' is the timestamp of the first event. 'former' is a JSON list of feeds that the job was in and
--- has to leave, because its id has been used again.
+-- sending, as 'sending request'; 'cancelling' and 'cancelled' are the heads of its events. 'info' is
+-- the description of the job as JSON. 'began' is the timestamp of the first event. 'former' is a JSON
+-- list of feeds that the job was in and has to leave, because its id has been used again.
 --
 -- ARGV: 1 publisher
 --       2 follows: the number of the publisher's event before these, or 0
@@ -28,20 +28,22 @@
 --       7 and 8 the epoch and seq of the publisher's latest answer for the job
 --       9 when the publisher gives up waiting, in seconds by this server's clock
 --       10 what the first event adds to the description of the job, as JSON, or ''
+--       11 what the first ending or retry adds to what the description lacks, as JSON, or ''
 --       then for each event: number, kind, state or '', head
 --       A request to cancel the job is one event: 0, 'c', the request as JSON, and the heads of its
 --       events, separated by a line break
 -- Returns the latest seq, or the seq and the epoch if the publisher does not know the epoch, or nil
--- if all events were dropped at once. Drops duplicates, and all events except log lines of a run that
--- is past or has ended. runs.py has the rules. If the run is of a sending that is to be cancelled,
--- returns 'cancel' and that answer. For a request, returns the outcome, 1 if the run is terminated in
--- the end or 0, and 'cancel' or ''. cancellation.py has the rules.
+-- if all events were dropped at once, or an event that requires a state. Drops duplicates, and all
+-- events except log lines of a run that is past or has ended. runs.py has the rules. If the run is of
+-- a sending that is to be cancelled, returns 'cancel' and that answer. For a request, returns the
+-- outcome, 1 if the run is terminated in the end or 0, and 'cancel' or ''. cancellation.py has the
+-- rules.
 
 local state_key, lines_key, channel = KEYS[1], KEYS[2], KEYS[3]
 local publisher, follows, owner = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local after, run, requires = ARGV[4], ARGV[5], ARGV[6]
 local known_epoch, deadline = ARGV[7], tonumber(ARGV[9])
-local FIRST = 11 -- index of the first event in ARGV
+local FIRST = 12 -- index of the first event in ARGV
 local JUMP = 1000000
 local REMEMBERED = 32 * 13 -- characters: ids of past runs
 local PUBLISHERS = 32 -- whose latest numbers are remembered
@@ -136,6 +138,12 @@ if run ~= '' and run ~= current then
     elseif delivery ~= its_delivery then
         standing = redelivered < its_redelivered and 'past' or 'newer'
     end
+end
+
+-- Returns whether the publishing run and the current one are of the same message.
+local function is_of_current_sending()
+    local sending = string.match(run, '%d+ %d (%S+)')
+    return sending and sending ~= '-' and sending == string.match(current or '', '%d+ %d (%S+)')
 end
 
 if follows > 0 and seen < follows then
@@ -269,9 +277,10 @@ else
     end
 end
 
-local description = nil -- of the record, if these events change it
+local added, missing = ARGV[10], ARGV[11]
+local description, is_described = nil, false -- of the record, and whether these events change it
 local describe, title_and_tags -- most calls describe nothing, and need no functions for it
-if ARGV[10] ~= '' then
+if added ~= '' or missing ~= '' then
     -- Adds tags to others, without repeats and up to the limit.
     local function add_tags(tags, added)
         local present = {}
@@ -285,25 +294,32 @@ if ARGV[10] ~= '' then
         end
     end
 
-    -- Merges the first event's description into that of the record.
-    function describe()
-        local stored = redis.call('HMGET', state_key, 'info')[1]
-        if not stored then
-            description = ARGV[10]
-            return
+    -- Merges a description into that of the record, or only what the record lacks. Returns whether
+    -- the description changes.
+    function describe(text, completes)
+        description = description or redis.call('HMGET', state_key, 'info')[1]
+        if not description then
+            description, is_described = text, true
+            return true
         end
-        local info, newer = cjson.decode(stored), cjson.decode(ARGV[10])
-        if newer.worker then
+        local info, is_changed = cjson.decode(description), not completes
+        local newer = cjson.decode(text)
+        if newer.worker and not completes then
             info.terminates = nil -- it belongs to the worker
         end
         for name, value in pairs(newer) do
-            if name == 'tags' and info.tags then
+            if not info[name] then
+                info[name], is_changed = value, true
+            elseif name == 'tags' and not completes then
                 add_tags(info.tags, value)
-            elseif name ~= 'created_at' or not info.created_at then
+            elseif name ~= 'created_at' and not completes then
                 info[name] = value
             end
         end
-        description = cjson.encode(info)
+        if is_changed then
+            description, is_described = cjson.encode(info), true
+        end
+        return is_changed
     end
 
     -- Returns the title and the tags of the description as the end of a packet.
@@ -352,6 +368,11 @@ for i = FIRST, #ARGV, 4 do
     local is_late = standing == 'past'
         or begins_again
         or (has_ended and not (begins and (standing == 'newer' or run == '')))
+    local completes = kind == 't' or new_state == 'retrying'
+    local info = i == FIRST and added or ''
+    if completes then
+        info, missing = missing, ''
+    end
     if is_new and (not is_late or (kind == 'l' and late < max_lines)) then
         local tail = '}]'
         if is_late then
@@ -384,7 +405,7 @@ for i = FIRST, #ARGV, 4 do
                     keep('former', former)
                 end
                 keep('began', timestamp_of(head))
-                description = nil
+                description, is_described = nil, false
                 redis.call('HDEL', state_key, 'info')
                 redis.call('DEL', lines_key)
                 history_start, cleared = seq, logged
@@ -397,8 +418,8 @@ for i = FIRST, #ARGV, 4 do
             end
             tail = ',"run":' .. runs .. '}]'
         end
-        if describe and i == FIRST then
-            describe()
+        if info ~= '' then
+            describe(info, completes)
             tail = kind == 'i' and title_and_tags() or tail
         end
         local packet = head .. seq .. tail
@@ -419,6 +440,12 @@ for i = FIRST, #ARGV, 4 do
             has_ended = kind == 't'
         end
         messages[#messages + 1] = message
+    elseif is_new and info ~= '' and not completes and is_of_current_sending() and describe(info, true) then
+        -- The record may have begun with its ending. No message tells followers and feeds of the
+        -- change, but a new epoch does.
+        epoch = new_epoch()
+        keep('epoch', epoch)
+        messages[1] = epoch
     end
     if is_new and is_covered and not has_ended then
         continue_cancellation(begins_again, timestamp_of(head))
@@ -467,7 +494,7 @@ end
 if progress then
     keep('progress', progress)
 end
-if description then
+if is_described then
     keep('info', description)
 end
 if late ~= stored_late then
@@ -488,5 +515,7 @@ if #messages > 1 then
         redis.call('EXPIRE', lines_key, expiry)
     end
     redis.call(publish, channel, table.concat(messages, '\n'))
+elseif requires ~= '' then
+    return answer(false)
 end
 return answer(known_epoch == epoch and seq or { seq, epoch })

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -95,6 +96,21 @@ def goes_on(self: ProgressTask, notes: str) -> None:
         time.sleep(60)
     finally:
         note(notes, "finally")
+
+
+@job(acks_late=True, cancel_grace=None)
+def goes_on_late(self: ProgressTask, notes: str) -> None:
+    note(notes, "began")
+    time.sleep(60)
+
+
+@job(acks_late=True, reject_on_worker_lost=True)
+def is_killed_when_cancelled(self: ProgressTask, notes: str) -> None:
+    note(notes, "began")
+    while not self.cancelled:
+        time.sleep(0.01)
+    note(notes, "killed")
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @job(cancel_grace=0.2)

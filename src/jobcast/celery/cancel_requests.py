@@ -111,9 +111,9 @@ class CancelRequests:
             "job %s: terminating its run, which went on for %g s after it was asked to stop;"
             " cancel_grace of task %s sets the time", job_id, grace, request.task.name,
         )  # fmt: skip
-        pid = request.worker_pid
+        # Celery may fail to store the outcome after it has sent the signal.
+        self._call_after(KILL_DELAY, request.kill, pool, request.worker_pid)
         request.terminate(pool, signal="TERM")
-        self._call_after(KILL_DELAY, request.kill, pool, pid)
 
     def _call_after(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
         self.consumer.timer.call_after(seconds, self._guarded, (function, *args))

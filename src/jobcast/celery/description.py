@@ -65,6 +65,7 @@ def info_of_run(task: Any, followed: Any, headers: Mapping[str, Any]) -> JobInfo
     else:
         delivery_info = request.delivery_info
         info = info_of_message(task.app, headers, task.name, delivery_info, request.hostname)
+        info = structs.replace(info, terminates=_terminates(followed))
     if task is followed:
         info = with_defaults(info, task, request.args or (), request.kwargs or {})
     if not request.is_eager:
@@ -91,6 +92,11 @@ def info_of_message(
         queue=_queue_of(app, delivery_info if isinstance(delivery_info, Mapping) else {}),
         worker=_name(worker),
     )
+
+
+def _terminates(followed: Any) -> bool:
+    """Return whether the worker terminates a cancelled run of a task that goes on."""
+    return followed.cancellable and followed.cancel_grace is not None and pool_terminates()
 
 
 def queue_of_message(routing_key: object, declare: object) -> str | None:

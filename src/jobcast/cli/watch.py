@@ -274,8 +274,9 @@ class Display(Lines):
 
 def _has_keyboard() -> bool:
     """Return whether this process may read keys: a process in the background would be stopped."""
-    stream = sys.stdin.fileno()
-    return os.isatty(stream) and os.tcgetpgrp(stream) == os.getpgrp()
+    if sys.stdin is None or not sys.stdin.isatty():
+        return False
+    return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
 
 
 def _row(job: JobView, now: datetime, bar_width: int) -> list[RenderableType]:

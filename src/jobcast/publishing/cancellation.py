@@ -255,6 +255,9 @@ class ActiveRuns:
     def __len__(self) -> int:
         return len(self._runs)
 
+    def __contains__(self, run: object) -> bool:
+        return id(run) in self._runs
+
     def enter(self, run: CancellableRun) -> None:
         self._runs[id(run)] = run
         self.generation += 1

@@ -292,10 +292,14 @@ class Publisher:
     @property
     def _due_in(self) -> float | None:
         """Seconds until the next work; None if there is none."""
-        poll = None if self.poll is None else self.poll.due_in
         held = HELD_DELAY if self._held else None
-        dues = [due for due in (self.leases.due_in, held, poll) if due is not None]
-        return min(dues, default=None)
+        return min((due for due in (self._chores_due_in, held) if due is not None), default=None)
+
+    @property
+    def _chores_due_in(self) -> float | None:
+        """Seconds until the next renewal of leases or poll; None if there is none."""
+        poll = None if self.poll is None else self.poll.due_in
+        return min((due for due in (self.leases.due_in, poll) if due is not None), default=None)
 
     def _look(self) -> None:
         if self.poll is not None and self.poll.due_in is not None:
@@ -520,7 +524,7 @@ class Publisher:
         """Wait, and renew leases meanwhile: a server that refuses events may accept leases."""
         self._hurry.clear()
         while seconds > 0:
-            due = self._due_in
+            due = self._chores_due_in
             some = seconds if due is None else min(seconds, due)
             if self._hurry.wait(some):
                 return

@@ -252,7 +252,7 @@ def test_button_cancels_the_job_after_a_question(
         JobStatus(job_id=job_id, status="started", attempt=1),
         JobProgress(job_id=job_id, percentage=40, message="reading"),
     )
-    url = site.page(f'<jobcast-job job-id="{job_id}" token-url="/token" cancellable></jobcast-job>')
+    url = site.page(site.element(job_id, "cancellable"))
     page = open_page(url, color_scheme=scheme, viewport={"width": 390, "height": 300}).page
     element = element_of(page, job_id)
     part(element, "cancel-button").click()

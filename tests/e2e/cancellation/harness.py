@@ -135,7 +135,7 @@ async def harness_of(
 ) -> AsyncIterator[Harness]:
     transport = open_publisher(url)
     try:
-        async with following(server.url, token()) as alice:
+        async with following(server.url, token(jobs=["*"])) as alice:
             yield Harness(worker, alice, folder, transport, queue)
     finally:
         transport.close()

@@ -6,6 +6,8 @@ import type { CancelTarget } from "./cancelContext";
 
 const MAX_MESSAGE = 1000; // characters, as in the protocol
 
+const ACCEPTED = "accepted"; // how the dialog was closed
+
 interface Props {
   readonly target: CancelTarget;
   readonly onClose: () => void;
@@ -20,9 +22,10 @@ export function CancelDialog({ target, onClose }: Props): ReactElement {
   const { cancel, isPending, error } = useCancelJob(jobId);
   useEffect(() => {
     const opener = document.activeElement;
-    dialog.current?.showModal();
+    const shown = dialog.current;
+    shown?.showModal();
     keep.current?.focus(); // the safe choice
-    return () => returnFocus(opener, jobId);
+    return () => returnFocus(shown?.returnValue === ACCEPTED ? null : opener, jobId);
   }, [jobId]);
   const submit = async (event: FormEvent): Promise<void> => {
     event.preventDefault();
@@ -32,7 +35,7 @@ export function CancelDialog({ target, onClose }: Props): ReactElement {
     const result = await cancel({ message: message.trim() });
     if (result !== null) {
       announce(outcomeText(result, name));
-      dialog.current?.close();
+      dialog.current?.close(ACCEPTED);
     }
   };
   return (
@@ -81,7 +84,7 @@ export function CancelDialog({ target, onClose }: Props): ReactElement {
   );
 }
 
-/** Focus the opener again, or what is left of its job: the dialog may have removed the button. */
+/** Focus the opener again, or else its job: an accepted request removes the button. */
 function returnFocus(opener: Element | null, jobId: string): void {
   const job = document.querySelector(`[data-job-id="${CSS.escape(jobId)}"]`);
   const places = [opener, job?.querySelector(".row-link, h1"), document.getElementById("main")];

@@ -1,0 +1,239 @@
+"""Cancelled runs of ``ProgressTask`` in this process, with the memory transport."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from celery import Celery, signals
+
+from jobcast import JobCancelled, ProgressTask, current_job
+from jobcast.celery.failures import failure_message, reason_of
+from jobcast.publishing import runtime
+from jobcast.publishing.job import NO_JOB
+from jobcast.transports.base import Snapshot
+from jobcast.transports.cancellation import Cancellation
+from jobcast.transports.memory import MemoryBroker
+from tests.support import new_id, wait_for
+
+Cancel = Callable[[], None]
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryBroker]:
+    url = f"memory://{new_id()}"
+    monkeypatch.setenv("JOBCAST_URL", url)
+    runtime.close()
+    yield MemoryBroker.at(url)
+    runtime.close()
+    assert current_job() is NO_JOB
+
+
+@pytest.fixture
+def app() -> Celery:
+    return Celery("unit", broker="memory://", set_as_current=False)
+
+
+@pytest.fixture
+def cancel(broker: MemoryBroker) -> Cancel:
+    """Return a function with which the current job is cancelled."""
+
+    def cancel() -> None:
+        job = current_job()
+        job.flush()
+        assert job.job_id is not None
+        broker.cancel(Cancellation(job_id=job.job_id, by="alice", message="enough"))
+        job.set_title(new_id())  # an event whose answer says so
+        wait_for(lambda: job.cancelled, "answer")
+
+    return cancel
+
+
+def ended(broker: MemoryBroker, job_id: str) -> Snapshot:
+    here = runtime.get_runtime()
+    assert here is not None
+    here.publisher.flush()
+    return broker.snapshot(job_id, None)
+
+
+def test_a_cancelled_run_is_ignored_by_celery(
+    app: Celery, broker: MemoryBroker, cancel: Cancel
+) -> None:
+    seen: list[Any] = []
+
+    @app.task(base=ProgressTask, bind=True, shared=False)
+    def task(self: ProgressTask) -> None:
+        cancel()
+        try:
+            self.log("not published")
+        finally:
+            seen.append("finally")
+
+    def revoked(request: Any, terminated: bool, expired: bool, **_: Any) -> None:
+        seen.append((request.id, terminated, expired))
+
+    signals.task_revoked.connect(revoked)
+    job_id = new_id()
+    assert task.apply(task_id=job_id).state == "IGNORED"
+    snapshot = ended(broker, job_id)
+    assert snapshot.state == "cancelled"
+    assert '"reason":"cancelled","by":"alice"' in snapshot.events[-1].packet
+    assert "not published" not in "".join(event.packet for event in snapshot.events)
+    assert seen == ["finally", (job_id, False, False)]
+
+
+def test_a_cancelled_run_is_not_retried(app: Celery, broker: MemoryBroker, cancel: Cancel) -> None:
+    runs: list[str] = []
+
+    @app.task(base=ProgressTask, bind=True, shared=False)
+    def retries(self: ProgressTask) -> None:
+        runs.append("one")
+        cancel()
+        raise self.retry(countdown=0)
+
+    @app.task(
+        base=ProgressTask, bind=True, shared=False, autoretry_for=(LookupError,), retry_backoff=0
+    )
+    def retries_by_itself(self: ProgressTask) -> None:
+        runs.append("two")
+        cancel()
+        raise LookupError
+
+    for task in (retries, retries_by_itself):
+        job_id = new_id()
+        task.apply(task_id=job_id)
+        assert ended(broker, job_id).state == "cancelled"
+    assert runs == ["one", "two"]
+
+
+def test_a_result_counts_if_the_task_ignores_the_request(
+    app: Celery, broker: MemoryBroker, cancel: Cancel
+) -> None:
+    @app.task(base=ProgressTask, bind=True, shared=False)
+    def task(self: ProgressTask) -> str:
+        cancel()
+        assert self.cancelled
+        return "done"
+
+    job_id = new_id()
+    assert task.apply(task_id=job_id).get() == "done"
+    assert ended(broker, job_id).state == "complete"
+
+
+def test_hooks_after_the_body_are_no_cancellation_points(
+    app: Celery, broker: MemoryBroker, cancel: Cancel
+) -> None:
+    lines: list[str] = []
+
+    class Base(ProgressTask):
+        abstract = True
+
+        def on_success(self, *_: Any) -> None:
+            self.log("from the hook")
+            lines.append("hook")
+
+    @app.task(base=Base, bind=True, shared=False)
+    def task(self: ProgressTask) -> str:
+        cancel()
+        return "done"
+
+    job_id = new_id()
+    assert task.apply(task_id=job_id).get() == "done"
+    assert lines == ["hook"]
+    assert "from the hook" in "".join(e.packet for e in ended(broker, job_id).events)
+
+
+def test_a_cancellation_in_before_start_skips_the_body(
+    app: Celery, broker: MemoryBroker, cancel: Cancel
+) -> None:
+    steps: list[str] = []
+
+    class Base(ProgressTask):
+        abstract = True
+
+        def before_start(self, *_: Any) -> None:
+            steps.append("before_start")
+            cancel()
+            self.check_cancelled()
+
+    @app.task(base=Base, shared=False)
+    def task() -> None:
+        steps.append("body")
+
+    job_id = new_id()
+    task.apply(task_id=job_id)
+    assert ended(broker, job_id).state == "cancelled"
+    assert steps == ["before_start"]
+
+
+def test_own_call_and_its_super_end_the_run_once(
+    app: Celery, broker: MemoryBroker, cancel: Cancel
+) -> None:
+    caught: list[Exception] = []
+
+    class Base(ProgressTask):
+        abstract = True
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super().__call__(*args, **kwargs)
+            except Exception as exc:
+                caught.append(exc)
+                raise
+
+    @app.task(base=Base, bind=True, shared=False)
+    def task(self: ProgressTask) -> None:
+        cancel()
+        self.check_cancelled()
+
+    job_id = new_id()
+    assert task.apply(task_id=job_id).state == "IGNORED"
+    assert caught == []
+    assert ended(broker, job_id).state == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"), [
+        ({"cancellable": "no"}, TypeError, "cancellable should be a bool, not 'no'"),
+        ({"cancel_grace": "30"}, TypeError, "cancel_grace should be a number of seconds"),
+        ({"cancel_grace": True}, TypeError, "cancel_grace should be a number of seconds"),
+        ({"cancel_grace": -1}, ValueError, "cancel_grace should be 0 or more seconds"),
+        ({"cancel_grace": float("nan")}, ValueError, "cancel_grace should be 0 or more seconds"),
+    ],
+)  # fmt: skip
+def test_invalid_attributes_are_refused_when_the_class_is_created(
+    app: Celery, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+
+        @app.task(base=ProgressTask, shared=False, lazy=False, **options)
+        def task() -> None: ...
+
+    with pytest.raises(error, match=message):
+        type("Base", (ProgressTask,), options)
+
+
+def test_valid_attributes_are_accepted() -> None:
+    for options in ({"cancel_grace": 0}, {"cancel_grace": None}, {"cancellable": False}):
+        assert type("Base", (ProgressTask,), options)
+
+
+def test_a_sender_publishes_that_a_task_cannot_be_cancelled(
+    app: Celery, broker: MemoryBroker
+) -> None:
+    app.conf.broker_url = f"memory://{new_id()}"
+
+    @app.task(base=ProgressTask, shared=False, cancellable=False)
+    def task() -> None: ...
+
+    result = task.apply_async()
+    assert not ended(broker, result.id).info.cancellable
+    answer = broker.cancel(Cancellation(job_id=result.id))
+    assert answer.outcome == "not_cancellable"
+
+
+def test_followers_see_the_message_of_the_request() -> None:
+    assert reason_of(JobCancelled("enough", "alice")) == "cancelled"
+    assert failure_message(JobCancelled("enough", "alice")) == "enough"
+    assert failure_message(JobCancelled("")) == "Cancelled"

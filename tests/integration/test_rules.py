@@ -243,6 +243,8 @@ class Both:
         assert stored.info == expected.info
         numbers = [f"{name}:{number}" for name, number in record.numbers.items()]
         assert (self._client.hget(keys.state, "numbers") or b"").decode().split() == numbers
+        lives_on = record.expires_at - time.monotonic() > RETENTION.ttl
+        assert (self._client.ttl(keys.state) > RETENTION.ttl) == lives_on
         kept = self._client.hget(keys.state, "cancel")
         assert (parse_cancellation(kept) if kept else None) == record.cancellation
 

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +24,7 @@ import redis
 from msgspec import UNSET, structs
 
 from jobcast.errors import TransportUnavailable
-from jobcast.events import Cursor, JobComplete, JobEvent, now
+from jobcast.events import Cursor, JobComplete, JobEvent, JobInfoUpdate, now
 from jobcast.feeds import JobSummary
 from jobcast.liveness.monitor import LeaseMonitor
 from jobcast.testing import log, new_job_id, progress, started
@@ -33,8 +34,14 @@ from jobcast.testing.feeds import ended, run_of
 from jobcast.transports import NO_ORIGIN, Origin, Outgoing, Retention, open_publisher
 from jobcast.transports.base import FeedChange, FeedRemoval, SupportsFeeds
 from jobcast.transports.leases import Lease, LeaseTimeouts, SupportsLeaseMonitoring
-from jobcast.transports.redis.feed_scripts import REFUSED, FeedCalls, FeedEntry, shard_size
-from jobcast.transports.redis.feed_writer import FeedWriter
+from jobcast.transports.redis.feed_scripts import (
+    REFUSED,
+    FeedCalls,
+    FeedEntry,
+    parse_changes,
+    shard_size,
+)
+from jobcast.transports.redis.feed_writer import AT_ONCE, MAX_BATCHES, FeedWriter
 from jobcast.transports.redis.names import ALL_SHARDS, Names
 from jobcast.transports.redis.publisher import RedisPublisher
 from jobcast.transports.redis.script_runner import run_scripts
@@ -509,6 +516,115 @@ async def test_progress_is_written_for_followers_only(deployment: Deployment, jo
     await deployment.source.subscribe_feed("all")
     await publish_for(1.5, 20)
     await deployment.wait_change("all", lambda job: job.percentage == 20)
+
+
+async def test_progress_is_published_and_not_stored(deployment: Deployment, job_id: str) -> None:
+    origin = run_of("alice")
+    for feed in (FEED, "all"):
+        await deployment.source.subscribe_feed(feed)
+    await deployment.publish(started(job_id), origin=origin)
+    await deployment.wait_ids("all", job_id)
+    await deployment.publish(progress(job_id, 30), origin=origin)
+    for feed in (FEED, "all"):
+        change = await deployment.wait_change(feed, lambda job: job.percentage == 30)
+        [job] = await deployment.source.read_feed(feed)
+        assert change == job
+
+
+async def test_progress_adds_a_job_that_its_feed_has_lost(
+    deployment: Deployment, job_id: str
+) -> None:
+    origin = run_of("alice")
+    await deployment.source.subscribe_feed(FEED)
+    await deployment.publish(started(job_id), origin=origin)
+    await deployment.wait_ids(FEED, job_id)
+    deployment.client.delete(deployment.names.feed_of(FEED, job_id).jobs)
+    await deployment.publish(progress(job_id, 30), origin=origin)
+    [job] = await deployment.wait_ids(FEED, job_id)
+    assert job.percentage == 30
+
+
+async def test_progress_has_the_title_that_another_process_has_set(
+    deployment: Deployment, job_id: str
+) -> None:
+    origin = run_of("alice")
+    await deployment.source.subscribe_feed(FEED)
+    await deployment.publish(started(job_id), origin=origin)
+    await deployment.wait_ids(FEED, job_id)
+    await deployment.publish_and_crash(JobInfoUpdate(job_id=job_id, title="Report"), origin=origin)
+    await deployment.publish(progress(job_id, 30), origin=origin)
+    await deployment.wait_change(FEED, lambda job: (job.percentage, job.title) == (30, "Report"))
+
+
+async def test_a_call_writes_several_jobs_and_publishes_them_at_once(
+    deployment: Deployment,
+) -> None:
+    ids = [new_job_id() for _ in range(5)]
+    new, known, newer, gone, unknown = ids
+    calls = FeedCalls(deployment.names, deployment.retention, False)
+    for change in (summary(known, 1), summary(newer, 7), summary(gone, 1)):
+        deployment.write(change)
+    changes: list[FeedChange] = [
+        summary(new, 1), summary(known, 2, "complete"), summary(newer, 6),
+        FeedRemoval(gone, "e1", 2), FeedRemoval(unknown, "e1", 2),
+    ]  # fmt: skip
+    [write] = calls.write_all((FEED, change) for change in changes)
+    assert write.jobs == ids
+    with deployment.client.pubsub() as pubsub:
+        pubsub.subscribe(deployment.names.feed_of(FEED, new).channel)
+        assert pubsub.get_message(timeout=TIMEOUT)
+        assert run_scripts(deployment.client, [write.call]) == [1]
+        assert run_scripts(deployment.client, [write.call]) == [REFUSED]
+        message = pubsub.get_message(timeout=TIMEOUT)
+    assert message is not None
+    assert parse_changes(message["data"]) == [changes[0], changes[1], changes[3]]
+    keys = deployment.names.feed_of(FEED, new)
+    assert {*deployment.client.zrange(keys.order, 0, -1)} == {i.encode() for i in ids[:3]}
+    assert {*deployment.client.zrange(keys.ended, 0, -1)} == {
+        i.encode() for i in (known, gone, unknown)
+    }
+
+
+async def test_full_feed_publishes_what_it_keeps(deployment: Deployment) -> None:
+    size = deployment.retention.feed_size
+    old, ids = new_job_id(), [new_job_id() for _ in range(size + 2)]
+    deployment.write(summary(old, 1))
+    calls = FeedCalls(deployment.names, deployment.retention, False)
+    [write] = calls.write_all((FEED, summary(job_id, 1)) for job_id in ids)
+    with deployment.client.pubsub() as pubsub:
+        pubsub.subscribe(deployment.names.feed_of(FEED, old).channel)
+        assert pubsub.get_message(timeout=TIMEOUT)
+        assert run_scripts(deployment.client, [write.call]) == [1]
+        message = pubsub.get_message(timeout=TIMEOUT)
+    assert message is not None
+    gone, *added = parse_changes(message["data"])
+    assert gone == FeedRemoval(old, "e1", 1)
+    assert [job.job_id for job in added] == ids[2:]
+    keys = deployment.names.feed_of(FEED, old)
+    assert deployment.client.zcard(keys.order) == deployment.client.hlen(keys.jobs) == size
+
+
+async def test_batches_that_are_published_during_a_long_write_are_written(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = f"jobcast:feeds-{secrets.token_hex(4)}"
+    writer = FeedWriter(Servers.at(valkey.url), Names(prefix), Retention())
+    write_some, taken = writer._write_some, set[str]()
+    late = [f"late-{number}" for number in range(3 * AT_ONCE)]
+    unpublished = iter(late)
+
+    def publish_meanwhile(jobs: Sequence[str]) -> None:
+        for job_id in islice(unpublished, AT_ONCE):
+            writer.mark([Outgoing.of(started(job_id))])
+        taken.update(jobs)
+        write_some(jobs)
+
+    assert len(late) > MAX_BATCHES
+    monkeypatch.setattr(writer, "_write_some", publish_meanwhile)
+    writer._dirty.mark(dict.fromkeys(map(str, range(3 * AT_ONCE)), True))
+    writer.mark([Outgoing.of(started("first"))])
+    await eventually(lambda: taken.issuperset(late), "late jobs")
+    writer.close()
 
 
 async def test_publisher_can_be_used_after_it_was_closed(

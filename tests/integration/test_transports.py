@@ -13,6 +13,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from jobcast.errors import PublishFailed, TransportUnavailable
+from jobcast.events import JobComplete
 from jobcast.testing import (
     AnsweredCancellationContract,
     Ends,
@@ -32,6 +33,7 @@ from jobcast.testing import (
 )
 from jobcast.transports import (
     Message,
+    Origin,
     Outgoing,
     Retention,
     Run,
@@ -47,6 +49,7 @@ from jobcast.transports.leases import (
 )
 from jobcast.transports.redis import leases as redis_leases
 from jobcast.transports.redis.names import Names
+from jobcast.transports.redis.publisher import RedisPublisher
 from jobcast.transports.redis.source import RedisSource
 from tests.conftest import Valkey
 from tests.support import ROOT, TIMEOUT, eventually, new_id
@@ -568,6 +571,26 @@ async def test_publisher_reloads_a_flushed_script(valkey: Valkey, job_id: str) -
     assert (await source.snapshot(job_id)).seq == 3
     await source.aclose()
     publisher.close()
+
+
+async def test_lease_of_a_run_whose_ending_is_refused_is_not_released(
+    valkey: Valkey, job_id: str
+) -> None:
+    """The log cannot be written, so its batch is dropped. The monitor can still end the job."""
+    publisher = RedisPublisher(valkey.url)
+    runs = [Lease(name, Run("aa", 1, new_id("d"))) for name in (job_id, new_id())]
+    refused, ended = runs
+    publisher.renew(runs, 600)
+    publisher.publish([Outgoing.of(started(job_id), Origin(run=refused.run))])
+    valkey.command("SET", NAMES.of(job_id).lines, "not a stream")
+    for lease in runs:
+        events = log(lease.job_id), JobComplete(job_id=lease.job_id, result=None)
+        publisher.publish([Outgoing.of(event, Origin(run=lease.run)) for event in events])
+    publisher.release(runs)
+    publisher.close()
+    assert valkey.command("ZSCORE", NAMES.running, str(refused)) is not None
+    assert valkey.command("ZSCORE", NAMES.running, str(ended)) is None
+    valkey.command("ZREM", NAMES.running, str(refused))
 
 
 async def test_job_with_a_key_of_another_type_does_not_block_other_jobs(

@@ -46,6 +46,9 @@ describe("the headline", () => {
       hint: "The last attempt failed: FeedBusy: parts to come: 2",
     });
     expect(headline(retrying, now + 9000).sentence).toBe("Retrying: attempt 2 starts now");
+    expect(headline(retrying, now - 24 * 3600_000).sentence).toBe(
+      "Retrying: attempt 2 starts in 1 d",
+    );
   });
 
   it("shows how a job ended, its duration and its last percentage", () => {

@@ -87,7 +87,9 @@ def name_of(job: JobSummary) -> str:
 
 
 def message_of(job: JobSummary) -> str:
-    """Return the latest message of a job, after the reason of a failure."""
+    """Return the latest message of a job that is not complete, after the reason of a failure."""
+    if job.status == "complete":
+        return ""
     reason = job.reason if job.reason and job.reason not in ("failure", job.status) else ""
     attempt = f"attempt {job.attempt}" if job.status == "retrying" and job.attempt else ""
     return ": ".join(part for part in (reason, attempt, job.message or "") if part)
@@ -95,9 +97,9 @@ def message_of(job: JobSummary) -> str:
 
 LIST_COLUMNS: Final = (
     Column("", _symbol),
-    Column("STATE", _status, min_terminal=80),
+    Column("STATE", _status, min_terminal=90),
     Column("JOB", _id),
-    Column("NAME", _name, ratio=2, min_width=8),
+    Column("NAME", _name, ratio=3, min_width=8),
     Column("DONE", _done, align_right=True),
     Column("AGE", _age, align_right=True),
     Column("TIME", _time, min_terminal=90, align_right=True),

@@ -75,7 +75,7 @@ def print_table(jobs: Sequence[JobSummary]) -> None:
 def print_rest(shown: int, total: int) -> None:
     """Print to standard error how many jobs there are. Standard output is for jobs."""
     if total > shown:
-        print(f"{shown} of {total} jobs; --limit shows more", file=sys.stderr)
+        print(f"{shown:,} of {total:,} jobs; --limit shows more", file=sys.stderr)
     elif not shown:
         print("no jobs", file=sys.stderr)
 

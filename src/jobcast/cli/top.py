@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
@@ -261,15 +263,16 @@ class Top:
 
     def _keys(self) -> Text:
         if self._is_typing:
-            hint = "Enter keep the search  Esc clear it"
+            hints = ["Enter keep the search", "Esc clear it"]
         else:
             order = f"{self._list.order.name}{' ↑' if self._list.is_reversed else ''}"
             search = f"/ {self._list.search}" if self._list.search else "/ search"
-            hint = (
-                f"Enter follow  c cancel  q quit  s sort: {order}  f show: {self._list.shown}"
-                f"  {search}  r reverse  ↑↓ select"
-            )
-        return Text(clean(hint), style="dim", no_wrap=True, overflow="ellipsis")
+            hints = [
+                "Enter follow", "c cancel", "q quit", f"s sort: {order}",
+                f"f show: {self._list.shown}", search, "r reverse", "↑↓ select",
+            ]  # fmt: skip
+        text = fitting(map(clean, hints), self._console.width)
+        return Text(text, style="dim", no_wrap=True, overflow="ellipsis")
 
     # --- one job ----------------------------------------------------------------------------------
 
@@ -302,6 +305,17 @@ class Top:
             self._notice = f"cannot follow {jobs[0].job_id}: {group.exceptions[0]}"
         else:
             await asyncio.Event().wait()  # the job has ended; its display stays
+
+
+def fitting(hints: Iterable[str], width: int) -> str:
+    """Return the first hints that fit a line, at least one of them."""
+    line = ""
+    for hint in hints:
+        longer = f"{line}  {hint}" if line else hint
+        if line and cell_len(longer) > width:
+            break
+        line = longer
+    return line
 
 
 def _jobs(count: int) -> str:

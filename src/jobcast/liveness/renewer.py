@@ -98,6 +98,10 @@ class LeaseRenewer:
                 self._running.discard(lease)
                 self._ended.append(lease)
 
+    def abandon(self, leases: Iterable[Lease]) -> None:
+        """Let the leases of runs expire whose ending this process has lost."""
+        self._running.difference_update(leases)
+
     def renew_and_release(self) -> None:
         """Renew and release the leases that are due."""
         if self._holder is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Container, Iterator, Mapping
 from itertools import islice
 from typing import Final
@@ -26,10 +26,12 @@ from jobcast.events import (
 from jobcast.publishing.sanitize import safe_text
 from jobcast.transports import NO_ORIGIN, Origin, Outgoing
 from jobcast.transports.base import Required
+from jobcast.transports.leases import Lease
 
 MAX_EVENTS: Final = 10_000
 MAX_LOG_CHARACTERS: Final = 8 * 1024 * 1024  # of all buffered log lines together
 MAX_KEPT: Final = 100_000  # statuses and final events
+MAX_LOST: Final = 100_000  # runs whose final events were dropped
 SHORT: Final = 200  # characters of a shortened error message
 MAX_KEPT_CHARACTERS: Final = 64 * 1024 * 1024  # of all buffered results and errors together
 
@@ -109,6 +111,7 @@ class Buffer:
         self._dropped: dict[str, tuple[int, int]] = {}  # job id: dropped lines, their last ticket
         self.last_ticket = 0
         self.lost = 0  # number of dropped statuses and final events
+        self._lost_endings: deque[Lease] = deque(maxlen=MAX_LOST)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -220,8 +223,17 @@ class Buffer:
             ticket = kept.oldest(self._entries)
             if ticket is None:
                 break
-            self._dropped.pop(self._remove(ticket).event.job_id, None)
+            entry = self._remove(ticket)
+            self._dropped.pop(entry.event.job_id, None)
             self.lost += 1
+            if entry.event.kind == TERMINAL:
+                self._lost_endings.append(Lease(entry.event.job_id, entry.origin.run))
+
+    def take_lost_endings(self) -> list[Lease]:
+        """Return the leases of the runs whose final event was dropped since the last call."""
+        leases = [*self._lost_endings]
+        self._lost_endings.clear()
+        return leases
 
     def ended_jobs(self) -> list[str]:
         """Return the ids of the jobs whose final event is in the buffer."""

@@ -536,6 +536,7 @@ class Publisher:
             )  # fmt: skip
             with self._lock:
                 lost, self._buffer.lost = self._buffer.lost, 0
+                self.leases.abandon(self._buffer.take_lost_endings())
             if lost:
                 logger.error(
                     "%d statuses and final events of jobs were lost during the outage: the buffer"

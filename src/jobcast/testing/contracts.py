@@ -716,7 +716,7 @@ class TransportContract:
         assert before.info == NO_INFO
         assert snapshot.info == JobInfo(title="a", tags=("x",))
         assert [m.kind for m in snapshot.events] == ["s", "t", "l"]
-        # No message tells the followers, so the epoch has changed.
+        # There is no message, so followers notice the change by the epoch.
         assert snapshot.epoch != before.epoch
         resumed = await ends.source.snapshot(job_id, Cursor(epoch=before.epoch, seq=2))
         assert not resumed.recovered

@@ -6,13 +6,15 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
+from math import ceil
 from typing import Final
 
 from jobcast.events import LOG, PROGRESS
 from jobcast.transports.base import Outgoing
 
 PROGRESS_INTERVAL: Final = 1.0  # seconds between two summaries of a job that only reports progress
+PROGRESS_TICK: Final = 0.5  # seconds between the times at which progress is written
 MAX_DIRTY: Final = 10_000  # jobs whose summaries wait to be written
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class DirtyJobs:
         warn: Callable[[str], None] = logger.warning,
     ) -> None:
         self._clock = clock
+        self._origin = clock()
         self._max_dirty = max_dirty
         self._warn = warn
         self._due: dict[str, float] = {}  # by job, when its summary has to be written
@@ -65,7 +68,7 @@ class DirtyJobs:
         now = self._clock()
         for job_id, at_once in jobs.items():
             written = self._written.get(job_id, float("-inf"))
-            due = now if at_once else max(now, written + PROGRESS_INTERVAL)
+            due = now if at_once else self._tick(max(now, written + PROGRESS_INTERVAL))
             self._set_due(job_id, due, at_once)
 
     def postpone(self, job_id: str, delay: float) -> None:
@@ -85,7 +88,7 @@ class DirtyJobs:
             due, job_id = heappop(self._queue)
             if self._due.get(job_id) == due:
                 jobs[job_id] = self._forget(job_id)
-                self._written[job_id] = now
+                self._written[job_id] = due  # the tick, not now, which is a little later
                 self._written.move_to_end(job_id)
         return jobs
 
@@ -100,6 +103,14 @@ class DirtyJobs:
         """Seconds until the next summary is due; None if no job is dirty."""
         return max(0.0, self._queue[0][0] - self._clock()) if self._due else None
 
+    def _tick(self, at: float) -> float:
+        """Return the next of the regular times at which the progress of all jobs is written.
+
+        Summaries that are written together share the calls of the store.
+        """
+        ticks = ceil(round((at - self._origin) / PROGRESS_TICK, 3))
+        return self._origin + ticks * PROGRESS_TICK
+
     def _set_due(self, job_id: str, due: float, at_once: bool) -> None:
         if at_once:
             self._at_once.add(job_id)
@@ -108,6 +119,9 @@ class DirtyJobs:
             heappush(self._queue, (due, job_id))
             if len(self._due) > self._max_dirty:
                 self._drop_oldest()
+            if len(self._queue) > 2 * self._max_dirty:
+                self._queue = [(at, job_id) for job_id, at in self._due.items()]
+                heapify(self._queue)
 
     def _forget(self, job_id: str) -> bool:
         del self._due[job_id]

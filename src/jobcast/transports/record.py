@@ -216,7 +216,7 @@ class Record:
         info = self.info.completed(decode_info(outgoing.info))
         if info != self.info:
             self.info = info
-            self.renew_epoch()  # no message tells followers and feeds
+            self.renew_epoch()  # followers and feeds notice it: there is no message
 
     def _is_handled(self, outgoing: Outgoing, publisher: str) -> bool:
         return 0 < outgoing.number <= self.numbers.get(publisher, 0)

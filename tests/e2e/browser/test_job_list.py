@@ -176,3 +176,10 @@ def test_thousands_of_jobs_are_listed_with_few_rows(
     expect(tab.page.locator(f'li[aria-posinset="{MANY}"]').get_by_role("link")).to_be_focused()
     assert rows.count() < 60
     assert_clean(tab.page)
+
+
+def test_list_scrolls_to_the_job_of_a_link(open_tab: OpenTab, published: PublishedJobs) -> None:
+    published.publish(*(queued(f"linked-{number}", "linked") for number in range(400)))
+    tab = open_tab("/#/jobs/linked-20?feed=owner%3Alinked", feeds=["*"], jobs=["*"])
+    expect(tab.row("linked-20")).to_be_in_viewport()
+    expect(tab.row("linked-399")).to_have_count(0)

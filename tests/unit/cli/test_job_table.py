@@ -10,6 +10,7 @@ from rich.console import Console
 
 from jobcast.cli.appearance import UNKNOWN_SYMBOL, style_of, symbol_of
 from jobcast.cli.job_table import LIST_COLUMNS, LIVE_COLUMNS, job_table, message_of, name_of
+from jobcast.cli.top import fitting
 from jobcast.feeds import JobSummary
 
 NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)
@@ -47,6 +48,18 @@ def test_table_fits_the_terminal(width: int, columns: Any) -> None:
 @pytest.mark.parametrize("width", [62, 80, 110, 160])
 def test_job_id_is_never_truncated_in_a_list(width: int) -> None:
     assert ID in drawn(LONG, width=width)[1]
+
+
+def test_completed_job_has_no_message_of_its_work() -> None:
+    assert message_of(job("started", message="importing rows")) == "importing rows"
+    assert message_of(job("complete", message="importing rows")) == ""
+
+
+def test_only_whole_hints_are_shown() -> None:
+    hints = ["Enter follow", "q quit", "↑↓ select"]
+    assert fitting(hints, 80) == "Enter follow  q quit  ↑↓ select"
+    assert fitting(hints, 30) == "Enter follow  q quit"
+    assert fitting(hints, 5) == "Enter follow"
 
 
 @pytest.mark.parametrize(("state", "style"), [("cancelling", "cyan"), ("cancelled", "dim")])

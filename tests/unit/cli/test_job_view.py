@@ -171,10 +171,10 @@ def test_unknown_values_are_shown_as_they_are(event: JobEvent, shown: str) -> No
 
 
 def test_job_with_an_unknown_status_has_not_ended() -> None:
-    job = watched(STARTED, JobStatus(job_id="a", status="pausing"))
-    assert (job.state, job.has_ended) == ("pausing", False)
+    job = watched(STARTED, JobStatus(job_id="a", status="waiting_for_parent"))
+    assert (job.state, job.has_ended) == ("waiting_for_parent", False)
     shown = [cell.plain for cell in _row(job, at(60), 20) if isinstance(cell, Text)]
-    assert (shown[0], shown[-1]) == ("•", "pausing")
+    assert (shown[0], shown[-1]) == ("•", "waiting_for_parent")
 
 
 def test_job_ends_with_an_unknown_reason() -> None:

@@ -143,6 +143,17 @@ def test_ending_of_a_run_elsewhere_that_this_process_publishes_releases_the_leas
     assert holder.kept == set()
 
 
+def test_run_whose_ending_is_lost_keeps_its_lease_until_it_expires() -> None:
+    holder = Holder()
+    leases = always_due(holder)
+    leases.begin([started(1), started(2)])
+    leases.renew_and_release()
+    leases.abandon([lease_of(1)])
+    leases.renew_and_release()
+    assert holder.renewals == [2, 1]
+    assert holder.kept == {lease_of(1), lease_of(2)}
+
+
 def test_run_has_a_lease_until_the_ending_of_the_same_batch_is_stored() -> None:
     """A transport may store a part of a batch, and the process may die then."""
     holder = Holder()

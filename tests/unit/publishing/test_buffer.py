@@ -123,6 +123,8 @@ def test_statuses_and_final_events_outlast_logs_and_progress() -> None:
 def test_excess_statuses_and_final_events_are_dropped_and_counted() -> None:
     buffer = filled(*(JobComplete(job_id=str(n), result=None) for n in range(50)), max_kept=20)
     assert buffer.lost == 30
+    assert [lease.job_id for lease in buffer.take_lost_endings()] == [str(n) for n in range(30)]
+    assert buffer.take_lost_endings() == []
     assert [entry.event.job_id for entry in buffer.take(99)] == [str(n) for n in range(30, 50)]
     assert (buffer.first_ticket(), buffer.last_ticket) == (51, 50)
 

@@ -85,3 +85,27 @@ def test_all_dirty_jobs_can_be_taken_before_they_are_due(dirty: DirtyJobs) -> No
     assert mark(dirty, progress(2)) == []
     assert dirty.take_all() == ["7"]
     assert dirty.due_in is None
+
+
+def test_progress_of_several_jobs_is_due_at_the_same_time(dirty: DirtyJobs, clock: Clock) -> None:
+    due = []
+    for number in range(3):
+        clock.now += 0.125
+        dirty.mark({str(number): False})
+        assert dirty.due_in is not None
+        due.append(clock.now + dirty.due_in)
+    assert due == [100.5] * 3
+    clock.now = 100.53
+    assert [*dirty.take()] == ["0", "1", "2"]
+    dirty.mark({"0": False})
+    assert dirty.due_in == pytest.approx(101.5 - 100.53)
+
+
+def test_replaced_entries_of_the_queue_are_bounded(dirty: DirtyJobs) -> None:
+    for _ in range(100):
+        dirty.postpone("7", 30)
+        dirty.mark({"7": True})
+        assert dirty.take() == {"7": True}
+    assert len(dirty._queue) <= 2 * 3
+    dirty.postpone("8", 0)
+    assert dirty.take() == {"8": True}

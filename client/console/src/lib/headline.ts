@@ -120,12 +120,18 @@ function retrying(job: JobState, now: number): Headline {
     return { sentence: "Retrying", hint: null };
   }
   const wait = retry.retryAt === null ? 0 : Date.parse(retry.retryAt) - now;
-  const due = wait > 0 ? `starts in ${Math.ceil(wait / 1000)} s` : "starts now";
+  const seconds = Math.ceil(wait / 1000);
+  const due = wait > 0 ? `starts in ${formatWait(seconds)}` : "starts now";
   const cause = errorText(retry.error, retry.message);
   return {
     sentence: `Retrying: attempt ${retry.attempt} ${due}`,
     hint: cause ? `The last attempt failed: ${cause}` : null,
   };
+}
+
+/** Format a wait in whole seconds: `8 s`, `3 min 7 s`. */
+function formatWait(seconds: number): string {
+  return seconds < 60 ? `${seconds} s` : formatDuration(seconds * 1000);
 }
 
 function failed(job: JobState): Headline {

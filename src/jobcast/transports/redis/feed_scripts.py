@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from hashlib import sha1
 from math import ceil, sqrt
 from typing import Any, Final, NamedTuple, Self
@@ -15,13 +15,13 @@ from jobcast.feeds import ALL, JobSummary, feeds_of
 from jobcast.transports.base import ALL_FEED_FACTOR, FeedChange, FeedRemoval, Retention
 from jobcast.transports.redis.codec import parse_event, parse_info
 from jobcast.transports.redis.lua import script
-from jobcast.transports.redis.names import ALL_SHARDS, Names
+from jobcast.transports.redis.names import ALL_SHARDS, FeedKeys, Names
 from jobcast.transports.summaries import summarize, timestamp_of
 
 # The shards of a feed differ in size, so each has room for this many standard deviations more than
 # the mean. Otherwise a feed would lose jobs before it is full.
 SHARD_DEVIATIONS: Final = 4
-REFUSED: Final = -1  # the answer of feed.lua if the feed has a newer summary
+REFUSED: Final = -1  # the answer of feed.lua if the feed has newer summaries of all jobs
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(JobSummary)
@@ -41,6 +41,13 @@ class Script(NamedTuple):
 
 SUMMARY_SCRIPT: Final = Script.load("summary")
 FEED_SCRIPT: Final = Script.load("feed")
+PROGRESS_SCRIPT: Final = Script.load("progress")
+
+# The fields of a record that its summary depends on, in the order of summary.lua.
+SUMMARY_FIELDS: Final = (
+    "epoch", "seq", "state", "owner", "info", "began", "former", "progress", "statuses",
+)  # fmt: skip
+_WITH_PROGRESS: Final = (SUMMARY_FIELDS.index("seq"), SUMMARY_FIELDS.index("progress"))
 
 
 class ScriptCall(NamedTuple):
@@ -48,7 +55,14 @@ class ScriptCall(NamedTuple):
 
     script: Script
     keys: Sequence[str]
-    argv: Sequence[str]
+    argv: list[str]
+
+
+class FeedWrite(NamedTuple):
+    """A call that changes several jobs in a feed."""
+
+    call: ScriptCall
+    jobs: list[str]
 
 
 class FeedEntry(NamedTuple):
@@ -74,11 +88,33 @@ class RecordSummary(NamedTuple):
 
     job: JobSummary
     former: bytes  # the field of the record
+    fields: Sequence[bytes | None]  # the SUMMARY_FIELDS
+    statuses: Sequence[bytes]  # the events that summary.lua returns
+
+    @property
+    def feeds(self) -> tuple[str, ...]:
+        """The feeds that the job belongs to."""
+        return feeds_of(self.job.info)
+
+    def after(self, fields: Sequence[bytes | None]) -> Self | None:
+        """Return the summary at a later moment; None if more than the progress has changed.
+
+        Args:
+            fields: the ``SUMMARY_FIELDS`` of the record at that moment.
+
+        Raises:
+            ValueError: the record is invalid.
+        """
+        is_same = all(
+            new == old or place in _WITH_PROGRESS
+            for place, (new, old) in enumerate(zip(fields, self.fields, strict=True))
+        )
+        return self.parse(self.job.job_id, (fields, self.statuses)) if is_same else None
 
     @property
     def changes(self) -> Iterator[tuple[str, FeedChange]]:
         """The changes of all feeds of the job, now and before."""
-        feeds = feeds_of(self.job.info)
+        feeds = self.feeds
         for feed in feeds:
             yield feed, self.job
         for feed in _feed_names.decode(self.former) if self.former else ():
@@ -94,7 +130,8 @@ class RecordSummary(NamedTuple):
         """
         if answer is None:
             return None
-        (epoch, seq, state, owner, info, began, former, progress), statuses = answer
+        fields, statuses = answer
+        epoch, seq, state, owner, info, began, former, progress, _ = fields
         position = Cursor(epoch=epoch.decode(), seq=int(seq))
         texts = [*statuses, *([] if progress is None else [progress])]
         messages = sorted(
@@ -106,7 +143,7 @@ class RecordSummary(NamedTuple):
         start = began.decode() if began else timestamp_of(packets[0] if packets else "")
         described = parse_info(info, owner)
         job = summarize(job_id, position, state.decode(), described, start, packets)
-        return cls(job, former or b"")
+        return cls(job, former or b"", fields, statuses)
 
 
 class FeedCalls(Struct, frozen=True):
@@ -135,17 +172,54 @@ class FeedCalls(Struct, frozen=True):
             expected: the position in the feed that the change replaces even if it is higher.
         """
         replaced = "" if expected is None else f"{expected.epoch} {expected.seq}"
-        argv = [*self._bounds(feed), change.job_id, change.epoch, str(change.seq), replaced]
-        keys = self.names.feed_of(feed, change.job_id)
-        return ScriptCall(FEED_SCRIPT, keys, [*argv, *_values(change)])
+        argv = [*self._bounds(feed), *_arguments(change, replaced)]
+        return ScriptCall(FEED_SCRIPT, self.names.feed_of(feed, change.job_id), argv)
+
+    def write_all(self, changes: Iterable[tuple[str, FeedChange]]) -> list[FeedWrite]:
+        """Return the calls that change feeds, one for all changes of a feed or a shard of it.
+
+        Args:
+            changes: each with the name of its feed; a job has one change in a feed at most.
+        """
+        writes: dict[FeedKeys, FeedWrite] = {}
+        for feed, change in changes:
+            keys = self.names.feed_of(feed, change.job_id)
+            if keys not in writes:
+                call = ScriptCall(FEED_SCRIPT, keys, [*self._bounds(feed)])
+                writes[keys] = FeedWrite(call, [])
+            writes[keys].call.argv.extend(_arguments(change))
+            writes[keys].jobs.append(change.job_id)
+        return [*writes.values()]
+
+    def publish_progress(
+        self, records: Iterable[RecordSummary], followed: Container[str]
+    ) -> list[FeedWrite]:
+        """Return the calls that publish the progress of jobs to the feeds with these channels."""
+        writes: dict[FeedKeys, FeedWrite] = {}
+        for record in records:
+            job = record.job
+            arguments = [job.job_id, job.epoch, str(job.seq), _encoder.encode(job).decode()]
+            for feed in record.feeds:
+                keys = self.names.feed_of(feed, job.job_id)
+                if keys.channel not in followed:
+                    continue
+                if keys not in writes:
+                    used = [keys.jobs, keys.channel]
+                    writes[keys] = FeedWrite(ScriptCall(PROGRESS_SCRIPT, used, [self._publish]), [])
+                writes[keys].call.argv.extend(arguments)
+                writes[keys].jobs.append(job.job_id)
+        return [*writes.values()]
+
+    @property
+    def _publish(self) -> str:
+        return "SPUBLISH" if self.sharded else "PUBLISH"
 
     def _bounds(self, feed: str) -> tuple[str, ...]:
         size = self.retention.feed_size
         if feed == ALL:
             size = shard_size(size)
         expiry = max(self.retention.summary_ttl, self.retention.active_ttl)
-        publish = "SPUBLISH" if self.sharded else "PUBLISH"
-        return publish, str(size), str(self.retention.summary_ttl), str(expiry)
+        return self._publish, str(size), str(self.retention.summary_ttl), str(expiry)
 
 
 def shard_size(feed_size: int) -> int:
@@ -156,6 +230,11 @@ def shard_size(feed_size: int) -> int:
     """
     mean = feed_size * ALL_FEED_FACTOR / ALL_SHARDS
     return ceil(mean + SHARD_DEVIATIONS * sqrt(mean))
+
+
+def _arguments(change: FeedChange, replaced: str = "") -> list[str]:
+    """Return the arguments of feed.lua for a job."""
+    return [change.job_id, change.epoch, str(change.seq), replaced, *_values(change)]
 
 
 def _values(change: FeedChange) -> tuple[str, str, str]:

@@ -6,8 +6,10 @@ import logging
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence, Set
-from itertools import chain, groupby
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from typing import Any, Final, TypeVar
 
 from jobcast.aio import Backoff
@@ -16,16 +18,21 @@ from jobcast.events import TERMINAL
 from jobcast.transports.base import Outgoing, Retention
 from jobcast.transports.dirty_jobs import DirtyJobs, changes_of
 from jobcast.transports.leases import Lease
-from jobcast.transports.redis.feed_scripts import FeedCalls, RecordSummary, ScriptCall
+from jobcast.transports.redis.feed_scripts import (
+    SUMMARY_FIELDS,
+    FeedCalls,
+    FeedWrite,
+    RecordSummary,
+)
 from jobcast.transports.redis.leases import release_leases
 from jobcast.transports.redis.names import Names
 from jobcast.transports.redis.nodes import reload_slots, subscribed
 from jobcast.transports.redis.refusals import describe_error, is_caused_by_the_events
-from jobcast.transports.redis.script_runner import run_scripts
+from jobcast.transports.redis.script_runner import read_fields, run_scripts
 from jobcast.transports.redis.servers import REDIS_ERRORS, Client, Servers
 
 LINGER: Final = 0.05  # seconds to collect further changes before writing
-AT_ONCE: Final = 100  # jobs per round trip
+AT_ONCE: Final = 500  # jobs per round trip; those of one feed share a call
 MAX_BATCHES: Final = 1000  # published batches that the thread has not looked at
 MAX_REMEMBERED: Final = 10_000  # jobs
 MAX_RELEASED: Final = 10_000  # leases to release; without a release they expire
@@ -68,7 +75,7 @@ class FeedWriter:
         self._turn = threading.Lock()
         self._dirty = DirtyJobs()
         self._handled: OrderedDict[str, bytes] = OrderedDict()  # former feeds, by job
-        self._channels: OrderedDict[str, Sequence[str]] = OrderedDict()  # of feeds, by running job
+        self._running: OrderedDict[str, RecordSummary] = OrderedDict()  # as last written, by job
         self._backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
 
     def mark(self, batch: Sequence[Outgoing]) -> None:
@@ -147,7 +154,10 @@ class FeedWriter:
     def _write_due(self) -> None:
         try:
             self._collect()
-            self._write(self._wanted(self._dirty.take()))
+            due = self._dirty.take()
+            progress = {job_id for job_id in due if not due[job_id] and job_id in self._running}
+            self._write([job_id for job_id in due if job_id not in progress])
+            self._publish_progress([*progress])
             self._release()
         except Exception:
             # The thread has to survive any error, or no feed would be written any more.
@@ -176,18 +186,50 @@ class FeedWriter:
         except REDIS_ERRORS as exc:
             logger.debug("could not release %d leases; they expire: %s", len(written), exc)
 
-    def _wanted(self, jobs: Mapping[str, bool]) -> list[str]:
-        """Return the jobs to write: those with more than progress, and those with followers.
+    def _publish_progress(self, jobs: Sequence[str]) -> None:
+        """Send the progress of jobs to the followers of their feeds.
 
-        A client that follows a feed later reads the progress from the record.
+        The feeds keep the former summaries. A client that follows a feed later reads the progress
+        from the records.
         """
-        channels = {job_id: self._channels.get(job_id, ()) for job_id in jobs}
-        optional = {job_id for job_id, at_once in jobs.items() if not at_once and channels[job_id]}
-        followed = self._followed({*chain.from_iterable(channels[job_id] for job_id in optional)})
-        return [
-            job_id for job_id in jobs
-            if job_id not in optional or not followed.isdisjoint(channels[job_id])
-        ]  # fmt: skip
+        channels = {job_id: self._channels_of(job_id) for job_id in jobs}
+        followed = self._followed({*chain.from_iterable(channels.values())})
+        wanted = [job_id for job_id in jobs if not followed.isdisjoint(channels[job_id])]
+        changed: list[str] = []
+        for some in self._chunks(wanted):
+            with self._postponing(some):
+                changed += self._publish_some(some, followed)
+        self._write(changed)
+
+    def _publish_some(self, jobs: Sequence[str], followed: Set[str]) -> list[str]:
+        """Publish the progress of some jobs.
+
+        Returns:
+            The jobs that have to be written: a feed does not have them, or more than their progress
+            has changed.
+        """
+        keys = [self._names.of(job_id).state for job_id in jobs]
+        answers = read_fields(self._connected(), keys, SUMMARY_FIELDS)
+        found = {
+            job_id: self._now(job_id, answer) for job_id, answer in zip(jobs, answers, strict=True)
+        }
+        records = [record for record in found.values() if record is not None]
+        problems, missing = self._run_writes(self._calls.publish_progress(records, followed))
+        self._failed(problems)
+        return [job_id for job_id, record in found.items() if record is None or job_id in missing]
+
+    def _now(self, job_id: str, fields: Any) -> RecordSummary | None:
+        """Return the summary of a running job; None if more than the progress has changed."""
+        known = self._running.get(job_id)
+        if known is None or isinstance(fields, Exception):
+            return None
+        return _parse(job_id, partial(known.after, fields))
+
+    def _channels_of(self, job_id: str) -> list[str]:
+        """Return the channels of the feeds of a running job."""
+        record = self._running.get(job_id)
+        feeds = () if record is None else record.feeds
+        return [self._names.feed_of(feed, job_id).channel for feed in feeds]
 
     def _followed(self, channels: Set[str]) -> Set[str]:
         """Return the channels with subscribers; all of them if the servers do not answer."""
@@ -201,39 +243,60 @@ class FeedWriter:
 
     def _write(self, jobs: Sequence[str]) -> None:
         """Write the summaries of some jobs; those that could not be written are dirty again."""
-        for start in range(0, len(jobs), AT_ONCE):
-            some = jobs[start : start + AT_ONCE]
-            try:
+        for some in self._chunks(jobs):
+            with self._postponing(some):
                 self._write_some(some)
-            except REDIS_ERRORS as exc:
-                self._failed(dict.fromkeys(some, exc))
+
+    def _chunks(self, jobs: Sequence[str]) -> Iterator[Sequence[str]]:
+        """Yield some jobs at a time, and note between them what the publisher has published."""
+        for start in range(0, len(jobs), AT_ONCE):
+            yield jobs[start : start + AT_ONCE]
+            self._collect()
+
+    @contextmanager
+    def _postponing(self, jobs: Sequence[str]) -> Iterator[None]:
+        """Write the summaries of some jobs later if the servers cannot be reached."""
+        try:
+            yield
+        except REDIS_ERRORS as exc:
+            self._failed(dict.fromkeys(jobs, exc))
 
     def _write_some(self, jobs: Sequence[str]) -> None:
         client = self._connected()
         calls = [self._calls.summary(job_id, self._handled.pop(job_id, b"")) for job_id in jobs]
         problems: dict[str, Exception] = {}
-        writes: list[tuple[RecordSummary, ScriptCall]] = []
+        records: list[RecordSummary] = []
         for job_id, answer in zip(jobs, run_scripts(client, calls), strict=True):
             if isinstance(answer, Exception):
                 problems[job_id] = answer
-            elif (record := _parse(job_id, answer)) is not None:
-                writes += ((record, self._calls.write(*change)) for change in record.changes)
-        answers = run_scripts(client, [call for _, call in writes])
-        for (record, _), answer in zip(writes, answers, strict=True):
-            if isinstance(answer, Exception):
-                problems[record.job.job_id] = answer
-        for job_id, written in groupby(writes, lambda write: write[0].job.job_id):
-            if job_id not in problems:
-                self._written([*written])
+            elif (
+                record := _parse(job_id, partial(RecordSummary.parse, job_id, answer))
+            ) is not None:
+                records.append(record)
+        changes = chain.from_iterable(record.changes for record in records)
+        problems |= self._run_writes(self._calls.write_all(changes))[0]
+        for record in records:
+            if record.job.job_id not in problems:
+                self._written(record)
         self._failed(problems)
 
-    def _written(self, writes: Sequence[tuple[RecordSummary, ScriptCall]]) -> None:
-        """Remember the feeds of a job, which has one write for each."""
-        record, _ = writes[0]
+    def _run_writes(self, writes: Sequence[FeedWrite]) -> tuple[dict[str, Exception], set[str]]:
+        """Change feeds. Return the exceptions by job, and the jobs that the feeds do not have."""
+        answers = run_scripts(self._connected(), [write.call for write in writes])
+        problems: dict[str, Exception] = {}
+        missing: set[str] = set()
+        for write, answer in zip(writes, answers, strict=True):
+            if isinstance(answer, Exception):
+                problems |= dict.fromkeys(write.jobs, answer)
+            elif isinstance(answer, list):
+                missing.update(job_id.decode() for job_id in answer)
+        return problems, missing
+
+    def _written(self, record: RecordSummary) -> None:
+        """Remember a record whose summary is in all feeds of its job."""
         job_id = record.job.job_id
         _remember(self._handled, job_id, record.former)
-        channels = [call.keys[-1] for _, call in writes]
-        _remember(self._channels, job_id, () if record.job.has_ended else channels)
+        _remember(self._running, job_id, None if record.job.has_ended else record)
 
     def _failed(self, problems: Mapping[str, Exception]) -> None:
         """Write the summaries of some jobs again later, unless another attempt would fail too."""
@@ -262,7 +325,7 @@ class FeedWriter:
         return self._client
 
 
-def _remember(values: OrderedDict[str, T], job_id: str, value: T) -> None:
+def _remember(values: OrderedDict[str, T], job_id: str, value: T | None) -> None:
     """Set the value of a job, or remove it if it is empty."""
     values.pop(job_id, None)
     if value:
@@ -271,10 +334,10 @@ def _remember(values: OrderedDict[str, T], job_id: str, value: T) -> None:
         values.popitem(last=False)
 
 
-def _parse(job_id: str, answer: Any) -> RecordSummary | None:
+def _parse(job_id: str, parse: Callable[[], RecordSummary | None]) -> RecordSummary | None:
     """Return the summary of a record; None if there is no record, or an invalid one."""
     try:
-        return RecordSummary.parse(job_id, answer)
+        return parse()
     except ValueError as exc:
         logger.warning("job %s: no feed has it, because its record is invalid: %s", job_id, exc)
         return None

@@ -6,7 +6,7 @@ import logging
 import secrets
 import time
 import weakref
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -19,6 +19,7 @@ from redis.cluster import RedisCluster
 from redis.exceptions import NoScriptError, ResponseError
 
 from jobcast.errors import PublishFailed
+from jobcast.events import TERMINAL
 from jobcast.transports.base import Outgoing, Predecessor, Retention
 from jobcast.transports.cancellation import (
     CancelAnswer,
@@ -106,6 +107,11 @@ def calls(batch: Sequence[Outgoing], names: Names, limit: int = MAX_MESSAGE) -> 
             some.append(outgoing)
             size += len(outgoing.head)
         yield Call(keys, follows, some)
+
+
+def _ending_leases(call: Call) -> Iterator[Lease]:
+    """Yield the leases of the runs that end with a call."""
+    return (Lease(event.job_id, event.run) for event in call.events if event.kind == TERMINAL)
 
 
 def _fits(described: Outgoing, events: Sequence[Outgoing]) -> bool:
@@ -218,6 +224,8 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         self._retention = retention or Retention()
         self._client: Client | None = None
         self._server_info: dict[str, _ServerInfo] = {}  # by the name of the cluster node
+        # The leases of runs whose ending was refused.
+        self._without_ending: deque[Lease] = deque(maxlen=JOBS_REMEMBERED)
         self._positions: OrderedDict[str, Position] = OrderedDict()  # by job id, from the answers
         self.publisher_id = secrets.token_hex(6)
         self.on_cancelled: OnCancellation | None = None
@@ -264,6 +272,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
                     "job %s: dropped %d events that Redis refuses (%s)",
                     call.events[0].job_id, len(call.events), describe_error(answer),
                 )  # fmt: skip
+                self._without_ending.extend(_ending_leases(call))
                 continue
             unsent += call.events
             if waits_for_others(answer):
@@ -297,6 +306,9 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         Raises:
             PublishFailed: the leases could not be removed; they expire.
         """
+        # Without an ending, a lease has to expire, so that the monitor ends the job.
+        leases = [lease for lease in leases if lease not in self._without_ending]
+        self._without_ending.clear()
         if self._feeds.release(leases):
             return
         with _translated_errors():

@@ -31,6 +31,27 @@ def run_scripts(client: Client, calls: Sequence[ScriptCall]) -> list[Any]:
     return answers
 
 
+def read_fields(client: Client, keys: Sequence[str], fields: Sequence[str]) -> list[Any]:
+    """Return the values of some fields of each hash, or the exception.
+
+    Raises:
+        RedisError, RedisClusterException, OSError: no node is reachable, or none has a key.
+    """
+    answers: list[Any] = [None] * len(keys)
+    by_node = group_by_node(client, range(len(keys)), lambda place: keys[place])
+    for node, places in by_node.values():
+        pipeline = node.pipeline(transaction=False)
+        for place in places:
+            pipeline.hmget(keys[place], [*fields])
+        try:
+            found: list[Any] = pipeline.execute(raise_on_error=False)
+        except REDIS_ERRORS as exc:
+            found = [exc] * len(places)
+        for place, answer in zip(places, found, strict=True):
+            answers[place] = answer
+    return answers
+
+
 def _run_on(node: redis.Redis, calls: Sequence[ScriptCall]) -> list[Any]:
     answers = _pipeline(node, calls)
     missing = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]

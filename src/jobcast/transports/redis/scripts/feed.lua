@@ -1,4 +1,4 @@
--- Adds, replaces or removes a job in a feed, and publishes the change to the feed's followers.
+-- Adds, replaces or removes jobs in a feed, and publishes the changes to the feed's followers.
 --
 -- KEYS: index (sorted set of jobs by created_at), jobs (hash: job id to 'epoch seq summary'), ended
 --       (sorted set of ended jobs by ended_at), channel
@@ -6,56 +6,109 @@
 --       2 size: the number of jobs in the feed at most
 --       3 seconds that an ended job stays
 --       4 seconds until an unchanged feed expires
---       5 job id, 6 epoch, 7 seq
---       8 the position 'epoch seq' that is replaced even if it is higher, or ''
---       9 created_at, or '' to remove the job
---       10 ended_at, or ''
---       11 the summary as JSON
--- Returns the number of followers, or -1 if the feed has the same or a newer position of the job.
+--       then for each job, which occurs once: job id, epoch, seq,
+--         the position 'epoch seq' that is replaced even if it is higher, or ''
+--         created_at, or '' to remove the job
+--         ended_at, or ''
+--         the summary as JSON
+-- Returns the number of followers, or -1 if the feed has the same or a newer position of every job.
 --
 -- A removed job leaves an entry without a summary for a while, so that no older summary that is under
 -- way adds the job again. A message has a line '+ summary' or '- job id epoch seq' for each change.
 
 local index_key, jobs_key, ended_key, channel = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local publish, size, summary_ttl, expiry = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
-local job_id, epoch, seq, expected = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
-local created_at, ended_at, summary = ARGV[9], tonumber(ARGV[10]), ARGV[11]
-local AT_ONCE = 100 -- jobs that leave the feed in one call
+local FIRST = 5 -- index of the first job in ARGV
+local WIDTH = 7 -- arguments of a job
 local REMOVED_FOR = 60 -- seconds
 
-local position = epoch .. ' ' .. seq
+local ids = {}
+for i = FIRST, #ARGV, WIDTH do
+    ids[#ids + 1] = ARGV[i]
+end
+local at_once = 100 + #ids -- jobs that leave the feed in one call
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 
--- Returns the epoch, the seq and whether there is a summary; nil without an entry.
-local function entry_of(id)
-    local entry = redis.call('HMGET', jobs_key, id)[1]
+-- Returns the epoch, the seq and whether there is a summary; nil without a
+-- valid entry.
+local function parse(entry)
     if entry then
-        local its_epoch, its_seq, start = string.match(entry, '^(%S+) (%d+) ()')
-        return its_epoch, its_seq, start <= #entry
+        local epoch, seq, start = string.match(entry, '^(%S+) (%d+) ()')
+        return epoch, seq, start ~= nil and start <= #entry
     end
 end
 
-local its_epoch, its_seq, was_in = entry_of(job_id)
-if its_epoch and its_epoch .. ' ' .. its_seq ~= expected then
-    if its_epoch > epoch or (its_epoch == epoch and tonumber(its_seq) >= tonumber(seq)) then
-        return -1
+local values, index, ended, running, removed = {}, {}, {}, {}, {} -- arguments of commands
+local changes, line_of, removal_of = {}, {}, {} -- line_of and removal_of: by the id of a changed job
+local has_new, has_longer = false, false
+
+for i, entry in ipairs(redis.call('HMGET', jobs_key, unpack(ids))) do
+    local job_id, at = ids[i], FIRST + (i - 1) * WIDTH
+    local epoch, seq, expected = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+    local created_at, ended_at, summary = ARGV[at + 4], tonumber(ARGV[at + 5]), ARGV[at + 6]
+    local its_epoch, its_seq, was_in = parse(entry)
+    if
+        not its_epoch
+        or its_epoch .. ' ' .. its_seq == expected
+        or its_epoch < epoch
+        or (its_epoch == epoch and tonumber(its_seq) < tonumber(seq))
+    then
+        local position = epoch .. ' ' .. seq
+        removal_of[job_id] = was_in and '- ' .. job_id .. ' ' .. position or ''
+        values[#values + 1] = job_id
+        values[#values + 1] = position .. ' ' .. summary
+        if created_at ~= '' then
+            line_of[job_id] = '+ ' .. summary
+            index[#index + 1] = created_at
+            index[#index + 1] = job_id
+            if ended_at then
+                -- A worker's clock may be ahead.
+                ended[#ended + 1] = string.format('%.6f', math.min(ended_at, now))
+                ended[#ended + 1] = job_id
+            elseif its_epoch then
+                running[#running + 1] = job_id
+            end
+        else
+            line_of[job_id] = removal_of[job_id]
+            removed[#removed + 1] = job_id
+            ended[#ended + 1] = string.format('%.6f', now - summary_ttl + REMOVED_FOR)
+            ended[#ended + 1] = job_id
+        end
+        has_new = has_new or not was_in
+        has_longer = has_longer or not was_in or ended_at or created_at == ''
+    end
+end
+if #values == 0 then
+    return -1
+end
+
+-- Calls a command, if there is anything to do.
+local function call(command, key, arguments)
+    if #arguments > 0 then
+        redis.call(command, key, unpack(arguments))
     end
 end
 
-local changes, is_in, left = {}, created_at ~= '', 0
+call('HSET', jobs_key, values)
+call('ZADD', index_key, index)
+call('ZREM', index_key, removed)
+call('ZADD', ended_key, ended)
+call('ZREM', ended_key, running)
+
+local left = 0
 
 -- Removes an entry that is too old.
 local function drop(id)
-    local old_epoch, old_seq, is_job = entry_of(id)
+    local epoch, seq, is_job = parse(redis.call('HMGET', jobs_key, id)[1])
     redis.call('HDEL', jobs_key, id)
     redis.call('ZREM', index_key, id)
     redis.call('ZREM', ended_key, id)
     left = left + 1
-    if id == job_id then
-        is_in = false
+    if line_of[id] then
+        line_of[id] = removal_of[id]
     elseif is_job then
-        changes[#changes + 1] = '- ' .. id .. ' ' .. old_epoch .. ' ' .. old_seq
+        changes[#changes + 1] = '- ' .. id .. ' ' .. epoch .. ' ' .. seq
     end
 end
 
@@ -64,39 +117,24 @@ local function first(key, maximum)
     return redis.call('ZRANGEBYSCORE', key, '-inf', maximum, 'LIMIT', 0, 1)[1]
 end
 
-if is_in then
-    redis.call('HSET', jobs_key, job_id, position .. ' ' .. summary)
-    redis.call('ZADD', index_key, created_at, job_id)
-    if ended_at then
-        -- A worker's clock may be ahead.
-        redis.call('ZADD', ended_key, string.format('%.6f', math.min(ended_at, now)), job_id)
-    elseif its_epoch then
-        redis.call('ZREM', ended_key, job_id)
-    end
-else
-    redis.call('HSET', jobs_key, job_id, position .. ' ')
-    redis.call('ZREM', index_key, job_id)
-    redis.call('ZADD', ended_key, string.format('%.6f', now - summary_ttl + REMOVED_FOR), job_id)
-end
-
 local too_old = string.format('%.6f', now - summary_ttl)
 local oldest = first(ended_key, too_old)
-while oldest and left < AT_ONCE do
+while oldest and left < at_once do
     drop(oldest)
     oldest = first(ended_key, too_old)
 end
-if not was_in then
-    while left < AT_ONCE and redis.call('ZCARD', index_key) > size do
+if has_new then
+    while left < at_once and redis.call('ZCARD', index_key) > size do
         drop(first(ended_key, '+inf') or first(index_key, '+inf'))
     end
 end
 
-if is_in then
-    changes[#changes + 1] = '+ ' .. summary
-elseif was_in then
-    changes[#changes + 1] = '- ' .. job_id .. ' ' .. position
+for _, id in ipairs(ids) do
+    if line_of[id] and line_of[id] ~= '' then
+        changes[#changes + 1] = line_of[id]
+    end
 end
-if not was_in or ended_at or created_at == '' then
+if has_longer then
     redis.call('EXPIRE', index_key, expiry)
     redis.call('EXPIRE', jobs_key, expiry)
     redis.call('EXPIRE', ended_key, expiry)

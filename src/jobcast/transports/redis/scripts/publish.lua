@@ -441,8 +441,8 @@ for i = FIRST, #ARGV, 4 do
         end
         messages[#messages + 1] = message
     elseif is_new and info ~= '' and not completes and is_of_current_sending() and describe(info, true) then
-        -- The record may have begun with its ending. No message tells followers and feeds of the
-        -- change, but a new epoch does.
+        -- The record may have begun with its ending. Followers and feeds notice the new epoch: there
+        -- is no message.
         epoch = new_epoch()
         keep('epoch', epoch)
         messages[1] = epoch

@@ -1,8 +1,8 @@
 -- Returns the part of a job's record that its summary depends on.
 --
 -- KEYS: state (hash). ARGV: the value of 'former' that has been handled and can be removed, or ''
--- Returns {epoch, seq, state, owner, info, began, former, progress}, and the statuses and terminal
--- events since the latest run began; nil without a record. publish.lua has the formats.
+-- Returns {epoch, seq, state, owner, info, began, former, progress, statuses}, and the statuses and
+-- terminal events since the latest run began; nil without a record. publish.lua has the formats.
 
 local END = '^%d+ t 42%["job_complete",{"job_id":"[^"]*","timestamp":"[^"]*"'
 
@@ -17,7 +17,7 @@ if not record[1] then
     return false
 end
 local seqs = {}
-for seq in string.gmatch(table.remove(record) or '', '%d+') do
+for seq in string.gmatch(record[9] or '', '%d+') do
     seqs[#seqs + 1] = seq
 end
 local latest_first, run = {}, nil

@@ -26,8 +26,9 @@ def imported_by(statement: str) -> set[str]:
 
 def test_package_exports_the_public_names() -> None:
     assert jobcast.__all__ == [
-        "FeedTarget", "Job", "JobTarget", "ProgressTask", "Submission", "as_job", "current_job",
-        "issue_token", "job_headers", "open_job", "owned_by", "owner_headers", "submit",
+        "FeedTarget", "Job", "JobCancelled", "JobTarget", "ProgressTask", "Submission", "as_job",
+        "current_job", "issue_token", "job_headers", "open_job", "owned_by", "owner_headers",
+        "submit",
     ]  # fmt: skip
     assert set(dir(jobcast)) == set(jobcast.__all__)
     for name in jobcast.__all__:

@@ -158,7 +158,9 @@ async def test_follower_sees_who_cancels_the_job(
                 owner.publish(
                     JobError(job_id=job_id, error="JobCancelled", message="", reason="cancelled")
                 )
-    assert events[-1].state == "cancelled"
+    end = events[-1]
+    assert isinstance(end, JobError)
+    assert end.state == "cancelled"
     asked = events[-2]
     assert isinstance(asked, JobStatus)
     assert (asked.by, asked.message) == (owner.name, "wrong file")

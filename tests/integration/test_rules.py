@@ -117,6 +117,25 @@ event_specs = st.lists(
 )
 
 
+# A running job that is cancelled, and what follows of the same sending.
+FIRST_RUN = Run("aaaaaaaaaaaa", 1, "111111111111")
+LATER_RUNS = [
+    FIRST_RUN,
+    Run("aaaaaaaaaaaa", 1, "222222222222", True),
+    Run("aaaaaaaaaaaa", 2, "333333333333"),
+    UNKNOWN_RUN,
+]
+cancelled_specs = st.lists(
+    st.tuples(
+        st.sampled_from([*KINDS, CANCEL]),
+        st.sampled_from(LATER_RUNS),
+        st.none(),
+        st.sampled_from(["", "", "started", "stalled"]),
+    ),
+    max_size=6,
+).map(lambda later: [("started", FIRST_RUN, None, ""), (CANCEL, FIRST_RUN, None, ""), *later])
+
+
 # Ids of publishers; the last one is also the id of a sending.
 NAMES = ["000000000000", "111111111111", "aaaaaaaaaaaa"]
 sequenced_specs = st.tuples(
@@ -243,6 +262,8 @@ class Both:
         assert stored.info == expected.info
         numbers = [f"{name}:{number}" for name, number in record.numbers.items()]
         assert (self._client.hget(keys.state, "numbers") or b"").decode().split() == numbers
+        lives_on = record.expires_at - time.monotonic() > RETENTION.ttl
+        assert (self._client.ttl(keys.state) > RETENTION.ttl) == lives_on
         kept = self._client.hget(keys.state, "cancel")
         assert (parse_cancellation(kept) if kept else None) == record.cancellation
 
@@ -303,7 +324,7 @@ def new_job(valkey: Valkey, publisher: RedisPublisher) -> Iterator[Callable[[], 
         both.close()
 
 
-@given(specs=event_specs, together=st.booleans(), trims=st.booleans())
+@given(specs=st.one_of(event_specs, cancelled_specs), together=st.booleans(), trims=st.booleans())
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 def test_lua_and_python_keep_the_same_record(
     valkey: Valkey,

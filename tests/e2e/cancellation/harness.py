@@ -13,6 +13,7 @@ from celery.result import AsyncResult
 from kombu.connection import Connection
 
 from jobcast.celery.headers import OWNER_HEADER
+from jobcast.errors import TransportUnavailable
 from jobcast.transports import open_publisher
 from jobcast.transports.cancellation import CancelAnswer, Cancellation
 from tests import cancelled_jobs as jobs
@@ -78,6 +79,14 @@ class Harness:
         )
         return answer
 
+    def cancel_when_available(self, job_id: str) -> CancelAnswer:
+        """Repeat the request until the transport can be reached."""
+        while True:
+            try:
+                return self.cancel(job_id)
+            except TransportUnavailable:
+                continue
+
     async def wait_cancelled(self, job_id: str) -> None:
         """Wait until the job is cancelled for its followers and in Celery, and stays so."""
         end = await self.alice.transcript.end(job_id)
@@ -91,7 +100,7 @@ class Harness:
         assert self.state(job_id) == "REVOKED"
 
     def state(self, job_id: str) -> str:
-        with Celery(backend=self.worker.env["JOBCAST_URL"], set_as_current=False) as app:
+        with Celery(backend=self.worker.env["CELERY_BROKER_URL"], set_as_current=False) as app:
             return str(app.AsyncResult(job_id).state)
 
     async def wait_state(self, job_id: str, state: str) -> None:

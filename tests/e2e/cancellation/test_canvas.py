@@ -33,7 +33,9 @@ async def wait_failed(here: Harness, job_id: str) -> None:
 
 async def test_later_steps_of_a_chain_fail(here: Harness) -> None:
     notes = str(here.folder / new_id("notes"))
-    last = here.apply(chain(jobs.is_silent.si(notes), jobs.runs.si(notes), jobs.runs.si(notes)), "")
+    last = here.apply(
+        chain(jobs.is_silent.si(notes), jobs.runs.si(notes), jobs.runs.si(notes)), notes
+    )
     ids = [last.parent.parent.id, last.parent.id, last.id]
     for job_id in ids:
         assert (await here.alice.join(job_id))["ok"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from celery import Celery
+from celery import Celery, chord
 from celery.result import AsyncResult
 from kombu.connection import Connection
 
@@ -51,6 +51,15 @@ class Harness:
         with Connection(self.worker.env["CELERY_BROKER_URL"]) as connection:
             options["connection"] = connection
             result: AsyncResult[Any] = call_in_thread(signature.apply_async, **options)
+        return result
+
+    def send_chord(self, members: list[Any], body: Any) -> AsyncResult[Any]:
+        """Send a chord. Its tasks are sent one by one, so each has to name the queue."""
+        for signature in (*members, body):
+            signature.set(queue=self.queue)
+        with Connection(self.worker.env["CELERY_BROKER_URL"]) as connection:
+            sent = chord(members, body)
+            result: AsyncResult[Any] = call_in_thread(sent.apply_async, connection=connection)
         return result
 
     def consume(self, queue: str) -> None:
@@ -101,7 +110,9 @@ class Harness:
 
     def state(self, job_id: str) -> str:
         with Celery(backend=self.worker.env["CELERY_BROKER_URL"], set_as_current=False) as app:
-            return str(app.AsyncResult(job_id).state)
+            state = str(app.AsyncResult(job_id).state)
+            app.backend.client.close()
+            return state
 
     async def wait_state(self, job_id: str, state: str) -> None:
         await eventually(lambda: self.state(job_id) == state, f"{state} of {job_id}")

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from celery import chain, chord
+from celery import chain
 
 from tests import cancelled_jobs as jobs
 from tests.conftest import Valkey
@@ -51,8 +51,7 @@ async def test_later_steps_of_a_chain_fail(here: Harness) -> None:
 
 async def test_a_chord_fails_whose_running_member_is_cancelled(here: Harness) -> None:
     notes = str(here.folder / new_id("notes"))
-    members = [jobs.runs.si(notes), jobs.is_silent.si(notes)]
-    body = here.apply(chord(members, jobs.collects.s(notes)), notes)
+    body = here.send_chord([jobs.runs.si(notes), jobs.is_silent.si(notes)], jobs.collects.s(notes))
     member = body.parent.children[1].id
     for job_id in (member, body.id):
         await here.alice.join(job_id)
@@ -66,7 +65,7 @@ async def test_a_chord_fails_whose_running_member_is_cancelled(here: Harness) ->
 async def test_a_chord_fails_whose_waiting_member_is_cancelled(here: Harness) -> None:
     notes = str(here.folder / new_id("notes"))
     members = [jobs.runs.si(notes), jobs.runs.si(notes).set(countdown=600)]
-    body = here.apply(chord(members, jobs.collects.s(notes)), notes)
+    body = here.send_chord(members, jobs.collects.s(notes))
     member = body.parent.children[1].id
     for job_id in (member, body.id):
         await here.alice.join(job_id)
@@ -80,7 +79,7 @@ async def test_a_chord_fails_whose_waiting_member_is_cancelled(here: Harness) ->
 
 async def test_the_body_of_a_chord_is_cancelled_while_it_runs(here: Harness) -> None:
     notes = str(here.folder / new_id("notes"))
-    body = here.apply(chord([jobs.runs.si(notes)], jobs.is_silent.si(notes)), notes)
+    body = here.send_chord([jobs.runs.si(notes)], jobs.is_silent.si(notes))
     await here.alice.join(body.id)
     await eventually(lambda: "began" in jobs.steps(notes), "the body")
     assert here.cancel(body.id).outcome == "requested"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from celery import Celery, chord
+from celery import Celery
 from celery.result import AsyncResult
 from kombu.connection import Connection
 
@@ -53,14 +53,13 @@ class Harness:
             result: AsyncResult[Any] = call_in_thread(signature.apply_async, **options)
         return result
 
-    def send_chord(self, members: list[Any], body: Any) -> AsyncResult[Any]:
-        """Send a chord. Its tasks are sent one by one, so each has to name the queue."""
-        for signature in (*members, body):
-            signature.set(queue=self.queue)
-        with Connection(self.worker.env["CELERY_BROKER_URL"]) as connection:
-            sent = chord(members, body)
-            result: AsyncResult[Any] = call_in_thread(sent.apply_async, connection=connection)
-        return result
+    async def start_chord(self, kind: str) -> tuple[str, str, str]:
+        """Start a chord in the worker. Return the ids of its body and last member, and its file."""
+        starter = await self.followed(self.send(jobs.starts_a_chord, kind))
+        body, member = (await self.alice.transcript.end(starter))["result"]
+        for job_id in (body, member):
+            assert (await self.alice.join(job_id))["ok"]
+        return body, member, self.notes[starter]
 
     def consume(self, queue: str) -> None:
         """Have the worker consume another queue."""

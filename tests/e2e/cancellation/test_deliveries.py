@@ -82,7 +82,7 @@ async def test_an_outage_of_the_store_delays_the_cancellation(
         async with harness_of(worker, own_server.ready(), own_valkey.url, tmp_path, token) as here:
             for task in (jobs.is_silent, jobs.talks):
                 job_id = await here.begun(here.send(task))
-                await eventually(lambda job_id=job_id: "started" in statuses(here, job_id), "start")
+                await wait_started(here, job_id)
                 with ThreadPoolExecutor(1) as pool:
                     os.kill(own_valkey.popen.pid, signal.SIGSTOP)
                     threading.Timer(2, os.kill, (own_valkey.popen.pid, signal.SIGCONT)).start()
@@ -93,5 +93,8 @@ async def test_an_outage_of_the_store_delays_the_cancellation(
     worker.kill()
 
 
-def statuses(here: Harness, job_id: str) -> list[str]:
-    return [event["status"] for event in here.alice.transcript.of(job_id, "job_status")]
+async def wait_started(here: Harness, job_id: str) -> None:
+    def statuses() -> list[str]:
+        return [event["status"] for event in here.alice.transcript.of(job_id, "job_status")]
+
+    await eventually(lambda: "started" in statuses(), f"start of {job_id}")

@@ -109,7 +109,8 @@ class Harness:
 
     def state(self, job_id: str) -> str:
         with Celery(backend=self.worker.env["CELERY_BROKER_URL"], set_as_current=False) as app:
-            state = str(app.AsyncResult(job_id).state)
+            # A result of Celery would subscribe to the backend.
+            state = str(app.backend.get_state(job_id))
             app.backend.client.close()
             return state
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from celery import Celery
+from celery import Celery, chord
 
 from jobcast import JobCancelled, ProgressTask
 
@@ -184,3 +184,16 @@ def cannot_be_cancelled(self: ProgressTask, notes: str) -> str:
 def is_quick(self: ProgressTask) -> str:
     self.progress(50)
     return "done"
+
+
+@job()
+def starts_a_chord(self: ProgressTask, kind: str, notes: str) -> list[str]:
+    """Start a chord. Return the ids of its body and of its last member."""
+    members = [runs.si(notes)]
+    body = is_silent.si(notes) if kind == "silent body" else collects.s(notes)
+    if kind == "silent member":
+        members.append(is_silent.si(notes))
+    elif kind == "scheduled member":
+        members.append(runs.si(notes).set(countdown=600))
+    sent = chord(members, body).apply_async()
+    return [sent.id, sent.parent.children[-1].id]

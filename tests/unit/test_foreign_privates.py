@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from inspect import signature
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,11 +18,14 @@ import socketio
 from celery import Celery, Task, _state
 from celery.app.task import Context
 from celery.canvas import _chain, _chord, chain, chord
+from celery.concurrency.base import BasePool
+from celery.worker.request import Request
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import HMACAlgorithm
 
 from jobcast.celery.apps import active_apps, defines_task, enter_call, is_inside_call
+from jobcast.celery.pools import can_terminate
 from jobcast.realtime.connection.engineio import _awaits_attachments, _replace_async
 from jobcast.token_decoder import TokenDecoder
 
@@ -165,3 +169,16 @@ def test_the_server_imports_without_uvicorn() -> None:
         [sys.executable, "-c", code], text=True, capture_output=True, check=False
     )
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_celery_requests_have_the_attributes_of_their_progress() -> None:
+    """``JobRequest`` reads whether the pool has a task, and whether its revocation is announced."""
+    for name in ("_apply_result", "_already_revoked", "time_start"):
+        assert name in vars(Request)
+    parameters = signature(Request._announce_revoked).parameters
+    assert [*parameters] == ["self", "reason", "terminated", "signum", "expired"]
+
+
+def test_only_pools_that_terminate_runs_override_the_method_of_their_base() -> None:
+    assert not can_terminate(BasePool())
+    assert can_terminate(SimpleNamespace(terminate_job=print))

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 
 from jobcast.publishing import runtime
-from tests import cancelled_jobs as jobs
 from tests.conftest import Valkey
 from tests.e2e.cancellation.harness import Workers
 
@@ -17,7 +16,6 @@ def sending_process(valkey: Valkey) -> Iterator[None]:
     """Configure this process as the sender of the tasks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JOBCAST_URL", valkey.url)
-        jobs.app.conf.result_backend = valkey.url  # chords are counted there
         runtime.close()
         yield
         runtime.close()

@@ -13,6 +13,7 @@ from celery.result import AsyncResult
 from kombu.connection import Connection
 
 from jobcast.celery.headers import OWNER_HEADER
+from jobcast.errors import TransportUnavailable
 from jobcast.transports import open_publisher
 from jobcast.transports.cancellation import CancelAnswer, Cancellation
 from tests import cancelled_jobs as jobs
@@ -52,6 +53,14 @@ class Harness:
             result: AsyncResult[Any] = call_in_thread(signature.apply_async, **options)
         return result
 
+    async def start_chord(self, kind: str) -> tuple[str, str, str]:
+        """Start a chord in the worker. Return the ids of its body and last member, and its file."""
+        starter = await self.followed(self.send(jobs.starts_a_chord, kind))
+        body, member = (await self.alice.transcript.end(starter))["result"]
+        for job_id in (body, member):
+            assert (await self.alice.join(job_id))["ok"]
+        return body, member, self.notes[starter]
+
     def consume(self, queue: str) -> None:
         """Have the worker consume another queue."""
         url = self.worker.env["CELERY_BROKER_URL"]
@@ -78,6 +87,14 @@ class Harness:
         )
         return answer
 
+    def cancel_when_available(self, job_id: str) -> CancelAnswer:
+        """Repeat the request until the transport can be reached."""
+        while True:
+            try:
+                return self.cancel(job_id)
+            except TransportUnavailable:
+                continue
+
     async def wait_cancelled(self, job_id: str) -> None:
         """Wait until the job is cancelled for its followers and in Celery, and stays so."""
         end = await self.alice.transcript.end(job_id)
@@ -91,8 +108,11 @@ class Harness:
         assert self.state(job_id) == "REVOKED"
 
     def state(self, job_id: str) -> str:
-        with Celery(backend=self.worker.env["JOBCAST_URL"], set_as_current=False) as app:
-            return str(app.AsyncResult(job_id).state)
+        with Celery(backend=self.worker.env["CELERY_BROKER_URL"], set_as_current=False) as app:
+            # A result of Celery would subscribe to the backend.
+            state = str(app.backend.get_state(job_id))
+            app.backend.client.close()
+            return state
 
     async def wait_state(self, job_id: str, state: str) -> None:
         await eventually(lambda: self.state(job_id) == state, f"{state} of {job_id}")

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from celery import chain, chord
+from celery import chain
 
 from tests import cancelled_jobs as jobs
 from tests.conftest import Valkey
@@ -33,7 +33,9 @@ async def wait_failed(here: Harness, job_id: str) -> None:
 
 async def test_later_steps_of_a_chain_fail(here: Harness) -> None:
     notes = str(here.folder / new_id("notes"))
-    last = here.apply(chain(jobs.is_silent.si(notes), jobs.runs.si(notes), jobs.runs.si(notes)), "")
+    last = here.apply(
+        chain(jobs.is_silent.si(notes), jobs.runs.si(notes), jobs.runs.si(notes)), notes
+    )
     ids = [last.parent.parent.id, last.parent.id, last.id]
     for job_id in ids:
         assert (await here.alice.join(job_id))["ok"]
@@ -48,39 +50,27 @@ async def test_later_steps_of_a_chain_fail(here: Harness) -> None:
 
 
 async def test_a_chord_fails_whose_running_member_is_cancelled(here: Harness) -> None:
-    notes = str(here.folder / new_id("notes"))
-    members = [jobs.runs.si(notes), jobs.is_silent.si(notes)]
-    body = here.apply(chord(members, jobs.collects.s(notes)), notes)
-    member = body.parent.children[1].id
-    for job_id in (member, body.id):
-        await here.alice.join(job_id)
+    body, member, notes = await here.start_chord("silent member")
     await eventually(lambda: {"began", "ran"} <= {*jobs.steps(notes)}, "both members")
     assert here.cancel(member).outcome == "requested"
     await here.wait_cancelled(member)
-    await wait_failed(here, body.id)
+    await wait_failed(here, body)
     assert "collected" not in jobs.steps(notes)
 
 
 async def test_a_chord_fails_whose_waiting_member_is_cancelled(here: Harness) -> None:
-    notes = str(here.folder / new_id("notes"))
-    members = [jobs.runs.si(notes), jobs.runs.si(notes).set(countdown=600)]
-    body = here.apply(chord(members, jobs.collects.s(notes)), notes)
-    member = body.parent.children[1].id
-    for job_id in (member, body.id):
-        await here.alice.join(job_id)
+    body, member, notes = await here.start_chord("scheduled member")
     await eventually(lambda: jobs.steps(notes) == ["ran"], "the other member")
     await here.settle()
     assert here.cancel(member).outcome == "cancelled"
     await here.wait_cancelled(member)
-    await wait_failed(here, body.id)
+    await wait_failed(here, body)
     assert "collected" not in jobs.steps(notes)
 
 
 async def test_the_body_of_a_chord_is_cancelled_while_it_runs(here: Harness) -> None:
-    notes = str(here.folder / new_id("notes"))
-    body = here.apply(chord([jobs.runs.si(notes)], jobs.is_silent.si(notes)), notes)
-    await here.alice.join(body.id)
+    body, _, notes = await here.start_chord("silent body")
     await eventually(lambda: "began" in jobs.steps(notes), "the body")
-    assert here.cancel(body.id).outcome == "requested"
-    await here.wait_cancelled(body.id)
-    assert jobs.steps(notes)[:3] == ["ran", "began", "noticed"]
+    assert here.cancel(body).outcome == "requested"
+    await here.wait_cancelled(body)
+    assert jobs.steps(notes) == ["ran", "began", "noticed"]

@@ -7,7 +7,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -20,17 +19,17 @@ from jobcast.transports.cancellation import Cancellation
 from tests import cancelled_jobs as jobs
 from tests.conftest import Valkey
 from tests.e2e.cancellation.harness import Workers
-from tests.support import Worker, eventually
+from tests.support import Worker, wait_for
 
 JOBS = 1000
-DELAYS = 0.0, 0.05  # seconds from sending a job to the request: about as long as it takes
+AT_ONCE = 2
+DELAYS = 0.0, 0.02  # seconds from one request to the next: about as long as a job takes
 STATES = {"complete": "SUCCESS", "cancelled": "REVOKED"}
 
 
 @pytest.fixture(params=["prefork", "threads"])
 def worker(request: pytest.FixtureRequest, workers: Workers) -> Iterator[Worker]:
-    arguments = f"--pool={request.param}", "--concurrency=2", "--loglevel=warning"
-    worker = workers.create(*arguments, "--prefetch-multiplier=4")
+    worker = workers.create(f"--pool={request.param}", f"--concurrency={AT_ONCE}").ready()
     yield worker
     worker.kill()
 
@@ -40,21 +39,20 @@ def send_and_cancel(url: str, queue: str) -> tuple[list[str], Counter[str]]:
     delays = random.Random(20)
     transport: Any = open_publisher(url)
     sent: list[str] = []
-    answers: list[Future[str]] = []
-
-    def cancel(job_id: str, at: float) -> str:
-        time.sleep(max(0.0, at - time.monotonic()))
-        answer = transport.cancel(Cancellation(job_id=job_id))
-        return str(answer.outcome)
-
-    # A publisher is not thread-safe: one thread cancels.
-    with ThreadPoolExecutor(1) as pool, Connection(url) as connection:
-        for _ in range(JOBS):
-            job_id = jobs.is_quick.apply_async(queue=queue, connection=connection).id
-            sent.append(job_id)
-            at = time.monotonic() + delays.uniform(*DELAYS)
-            answers.append(pool.submit(cancel, job_id, at))
-        outcomes = Counter(answer.result() for answer in answers)
+    outcomes: Counter[str] = Counter()
+    with Celery(backend=url, set_as_current=False) as app, Connection(url) as connection:
+        while len(sent) < JOBS:
+            batch = [
+                jobs.is_quick.apply_async(queue=queue, connection=connection).id
+                for _ in range(AT_ONCE)
+            ]
+            for job_id in batch:
+                time.sleep(delays.uniform(*DELAYS))
+                outcomes[transport.cancel(Cancellation(job_id=job_id)).outcome] += 1
+            for job_id in batch:
+                wait_for(app.AsyncResult(job_id).ready, f"end of {job_id}")
+            sent += batch
+        app.backend.client.close()
     transport.close()
     return sent, outcomes
 
@@ -62,11 +60,11 @@ def send_and_cancel(url: str, queue: str) -> tuple[list[str], Counter[str]]:
 async def test_record_and_result_agree_whoever_wins(worker: Worker, valkey: Valkey) -> None:
     sent, outcomes = await asyncio.to_thread(send_and_cancel, valkey.url, worker.name)
     assert outcomes.total() == JOBS
-    assert outcomes.keys() <= {"cancelled", "requested", "already_ended"}
+    # Each side wins sometimes.
+    assert {"cancelled", "already_ended"} <= outcomes.keys(), outcomes
     source = open_manager(valkey.url).source
     with Celery(backend=valkey.url, set_as_current=False) as app:
         for job_id in sent:
-            await eventually(lambda job_id=job_id: app.AsyncResult(job_id).ready(), job_id)
             snapshot = await source.snapshot(job_id)
             while snapshot.state not in TERMINAL_STATES:  # the result is stored first
                 await asyncio.sleep(0.01)
@@ -75,5 +73,5 @@ async def test_record_and_result_agree_whoever_wins(worker: Worker, valkey: Valk
             assert state == STATES[snapshot.state], (job_id, outcomes)
             endings = [event for event in snapshot.events if event.kind == TERMINAL]
             assert endings == [*snapshot.events][-1:]
+        app.backend.client.close()
     await source.aclose()
-    print(outcomes, Counter())

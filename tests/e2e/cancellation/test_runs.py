@@ -54,7 +54,8 @@ async def test_a_silent_run_learns_that_it_is_cancelled(name: str, pool: In) -> 
         for task in (jobs.is_silent, jobs.is_silent_late):
             job_id = await here.begun(here.send(task))
             assert here.cancel(job_id).outcome == "requested"
-            assert here.cancel(job_id).outcome == "requested"
+            # The run may have ended meanwhile.
+            assert here.cancel(job_id).outcome in ("requested", "already_ended")
             await here.wait_cancelled(job_id)
             assert here.cancel(job_id).outcome == "already_ended"
             assert here.steps(job_id) == ["began", "noticed", "errback TaskRevokedError"]

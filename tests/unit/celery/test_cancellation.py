@@ -216,7 +216,8 @@ def test_invalid_attributes_are_refused_when_the_class_is_created(
 
 def test_valid_attributes_are_accepted() -> None:
     for options in ({"cancel_grace": 0}, {"cancel_grace": None}, {"cancellable": False}):
-        assert type("Base", (ProgressTask,), options)
+        base: Any = type("Base", (ProgressTask,), options)
+        assert {name: getattr(base, name) for name in options} == options
 
 
 def test_a_sender_publishes_that_a_task_cannot_be_cancelled(

@@ -98,10 +98,10 @@ test("a cancelled job is shown without an alert", async () => {
 
 test("a job with the status of a cancelled one has a neutral bar", async () => {
   const element = show("a");
-  server.publish("a", "job_status", { status: "cancelled", message: "by ada" });
+  server.publish("a", "job_error", { error: "JobCancelled", message: "", reason: "cancelled" });
   await shows(element, "message", "Cancelled");
   expect(part(element, "error").hidden).toBe(true);
-  expect(part(element, "bar").classList.contains("cancelled")).toBe(true);
+  expect(element.getAttribute("status")).toBe("cancelled");
 });
 
 test("only a job that runs has a moving bar", async () => {

@@ -205,7 +205,7 @@ describe("the list of jobs", () => {
 
   it("shows cancelled jobs in a group of their own, and not as failures", () => {
     const cancelled = ["revoked", "cancelled"].map((reason) =>
-      summary({ jobId: reason, status: "error", reason, endedAt: "2026-11-24T10:00:00.000Z" }),
+      summary({ jobId: reason, status: "cancelled", reason, endedAt: "2026-11-24T10:00:00.000Z" }),
     );
     const later = summary({ jobId: "later", status: "cancelled", endedAt: "2026-11-24T10:00:00Z" });
     const { rerender } = render(pane(feed([...jobs, summary({ jobId: "d", status: "error" })])));

@@ -94,7 +94,7 @@ describe("the headline", () => {
     const queued = { run: null, startedAt: null, percentage: null, cancellation: early };
     expect(headline(job({ ...ended, ...queued }), now)).toEqual({
       sentence: "Cancelled before it started",
-      hint: "The job was cancelled on purpose.",
+      hint: "The job was cancelled on request.",
     });
     const revoked = { by: null, message: "revoked", reason: "revoked" };
     expect(statusBadge(job({ ...ended, cancellation: revoked })).label).toBe("Revoked");

@@ -77,7 +77,7 @@ describe("the timeline", () => {
   });
 
   it("shows no failure for a revoked job", () => {
-    const revoked = change(3, { status: "error", reason: "revoked" });
+    const revoked = change(3, { status: "cancelled", reason: "revoked" });
     const step = timelineSteps([change(1, { run: 1 }), revoked]).at(-1);
     expect([step?.label, step?.status]).toEqual(["Revoked", "cancelled"]);
   });

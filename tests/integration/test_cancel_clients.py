@@ -158,9 +158,8 @@ async def test_follower_sees_who_cancels_the_job(
                 owner.publish(
                     JobError(job_id=job_id, error="JobCancelled", message="", reason="cancelled")
                 )
-    end = events[-1]
+    asked, end = events[-2:]
+    assert isinstance(asked, JobStatus)
     assert isinstance(end, JobError)
     assert end.state == "cancelled"
-    asked = events[-2]
-    assert isinstance(asked, JobStatus)
     assert (asked.by, asked.message) == (owner.name, "wrong file")

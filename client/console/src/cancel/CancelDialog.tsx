@@ -23,9 +23,11 @@ export function CancelDialog({ target, onClose }: Props): ReactElement {
   useEffect(() => {
     const opener = document.activeElement;
     const shown = dialog.current;
+    // The job may be in the list and on the page next to it.
+    const job = opener?.closest("[data-job-id]") ?? null;
     shown?.showModal();
     keep.current?.focus(); // the safe choice
-    return () => returnFocus(shown?.returnValue === ACCEPTED ? null : opener, jobId);
+    return () => returnFocus(shown?.returnValue === ACCEPTED ? null : opener, job, jobId);
   }, [jobId]);
   const submit = async (event: FormEvent): Promise<void> => {
     event.preventDefault();
@@ -85,8 +87,10 @@ export function CancelDialog({ target, onClose }: Props): ReactElement {
 }
 
 /** Focus the opener again, or else its job: an accepted request removes the button. */
-function returnFocus(opener: Element | null, jobId: string): void {
-  const job = document.querySelector(`[data-job-id="${CSS.escape(jobId)}"]`);
+function returnFocus(opener: Element | null, shownIn: Element | null, jobId: string): void {
+  const job = shownIn?.isConnected
+    ? shownIn
+    : document.querySelector(`[data-job-id="${CSS.escape(jobId)}"]`);
   const places = [opener, job?.querySelector(".row-link, h1"), document.getElementById("main")];
   const place = places.find((one) => one?.isConnected && one.checkVisibility());
   if (place instanceof HTMLElement) {

@@ -70,6 +70,8 @@ describe("a feed", () => {
       percentage: null,
       message: null,
       reason: null,
+      cancellable: true,
+      terminates: false,
     });
     const changed = until(feed, (state) => !ids(state).includes("job-3"), "a change");
     server.emit("feed_job", { feed: "mine", ...job(4) });

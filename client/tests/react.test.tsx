@@ -70,6 +70,7 @@ test("useJobSocket returns the state of the job", async () => {
     joined: "no",
     isLoading: true,
     isDone: false,
+    isCancellable: false,
     connectionError: null,
     task: null,
     title: null,
@@ -90,6 +91,9 @@ test("useJobSocket returns the state of the job", async () => {
     startedAt: null,
     endedAt: null,
     updatedAt: null,
+    cancellable: true,
+    cancellation: null,
+    terminates: false,
   });
   await settled(() => result.current.progress === 40, "progress");
   expect(result.current).toMatchObject({

@@ -22,7 +22,7 @@ SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema vendor.
 CONSOLE_SOURCES := $(shell find client/src client/console -name node_modules -prune -o -type f -print)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev console element test lint workflows format typecheck docs client servers prepare pytest \
+.PHONY: help demo dev console element test lint workflows format typecheck docs client client-check client-test servers prepare pytest \
 	unit integration e2e coverage lowest latest containers bench dist clean
 
 help:  ## list the targets
@@ -79,10 +79,12 @@ dev: $(VENV)/.synced .env  ## run the Procfile's worker and server, with the set
 .env: | $(VENV)/.synced
 	$(BIN)/python -c "from pathlib import Path; from jobcast.reference import write_env; write_env(Path('.env'))"
 
-# The checks compute in one process each, and the tests in several.
+# The checks compute in one process each, and the tests in several. Those of the TypeScript packages
+# wait most of the time.
 test:  ## everything that has to pass
-	$(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) typecheck client lint docs
-	$(MAKE) pytest
+	$(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) typecheck client-check lint docs
+	$(MAKE) prepare
+	$(MAKE) --jobs=2 client-test pytest
 
 lint: $(VENV)/.synced workflows  ## format, lint, directions of imports, workflows
 	$(BIN)/ruff format --check
@@ -107,10 +109,14 @@ typecheck: $(VENV)/.synced  ## strict types, tests included
 docs: $(VENV)/.synced  ## build the documentation into build/site; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-client: client/node_modules/.package-lock.json  ## check, test and build the TypeScript packages
+client: client-check client-test  ## check, test and build the TypeScript packages
+
+client-check: client/node_modules/.package-lock.json
 	cd client && $(NODE) npm run check
-	cd client && $(NODE) npm test
 	cd client && $(NODE) npm run pack:check
+
+client-test: client/node_modules/.package-lock.json
+	cd client && $(NODE) npm test
 
 servers:  ## install what the tests start: Redis, RabbitMQ, Chromium, proxies
 	@sh tests/install_servers.sh

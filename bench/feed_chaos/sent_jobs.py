@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from msgspec import structs
 
 from bench.feed_chaos.jobs import LATE_TAG, RENAMED
-from jobcast.events import Cursor
-from jobcast.feeds import ALL, FeedFilter, JobSummary, feeds_of
+from jobcast.events import NO_INFO, Cursor
+from jobcast.feeds import FeedFilter, JobSummary, feeds_of
 from jobcast.transports.base import Snapshot
 from jobcast.transports.summaries import summarize, timestamp_of
 
@@ -59,19 +60,25 @@ class SentJobs:
     def problems_at_the_end(self, records: Iterable[JobSummary]) -> Iterator[str]:
         """Yield the records with another description than sent, and those of unended runs."""
         for record in records:
-            problem = self.problem_of(record, ALL)
-            if problem is not None:
-                yield problem
+            if not self._was_sent(record):
+                yield f"{record.job_id}: no job was sent with this owner, title and tags: {record}"
             if record.status not in REST:
                 yield f"{record.job_id}: its run has no ending: {record}"
 
     def problem_of(self, job: JobSummary, feed: str) -> str | None:
-        """Return why a follower of a feed should not have received a job; None if it may."""
+        """Return why a follower of a feed should not have received a job; None if it may.
+
+        A job whose run is stalled before its first event is stored has no description yet.
+        """
         if feed not in feeds_of(job.info):
             return f"{job.job_id}: it is no job of {feed}: {job}"
-        if Description.of(job) not in self._sent.get(job.job_id, ()):
+        is_described = structs.replace(job.info, created_at=None) != NO_INFO
+        if not (self._was_sent(job) or (job.job_id in self._sent and not is_described)):
             return f"{job.job_id}: no job was sent with this owner, title and tags: {job}"
         return None
+
+    def _was_sent(self, job: JobSummary) -> bool:
+        return Description.of(job) in self._sent.get(job.job_id, ())
 
 
 def summary_of(job_id: str, record: Snapshot) -> JobSummary:

@@ -121,7 +121,7 @@ def test_disabled_shortcuts_stay_disabled_after_a_reload_and_in_other_tabs(
     page.keyboard.press("j")
     expect(tab.row(first).get_by_role("link")).to_be_focused()
     keys = page.get_by_role("checkbox", name="Shortcut keys")
-    expect(keys).to_have_accessible_description("j k next and previous job, / search")
+    expect(keys).to_have_accessible_description("j k next and previous job, / search, c cancel")
     keys.uncheck()
     expect(other.page.get_by_role("checkbox", name="Shortcut keys")).not_to_be_checked()
     page.reload()

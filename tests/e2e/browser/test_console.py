@@ -276,7 +276,7 @@ def test_a_revoked_job_shows_that_it_was_revoked(
     tab.go(job_id)
     expect(tab.bar).to_have_attribute("aria-valuenow", "50")
     jobs.app.control.revoke(job_id, terminate=True, destination=[f"{sample_worker.name}@test"])
-    tab.expect_status(job_id, "error")
+    tab.expect_status(job_id, "cancelled")
     expect(tab.status_panel).to_contain_text("Revoked after")
     assert tab.page.title().startswith("Revoked")
 

@@ -18,6 +18,7 @@ from tests.support.node import node_command
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE_NAME = re.compile(r"# ([\w/]+\.py)\n")
 URL = "redis://localhost:6379/0"
+SERVER_URL = "http://127.0.0.1:8000"
 MINT = "jobcast token --sub alice"
 
 
@@ -56,7 +57,7 @@ class Project:
 
     def write(self, name: str, code: str) -> None:
         """Write a module. Its Celery application uses the tests' broker and a unique queue."""
-        adapted = code.replace(URL, self.valkey.url)
+        adapted = code.replace(URL, self.valkey.url).replace(SERVER_URL, self.url)
         if adapted != code and "app = Celery(" in code:
             adapted += f"\napp.conf.task_default_queue = {new_id('queue')!r}\n"
             adapted += "app.conf.result_backend = app.conf.broker_url\n"

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import Valkey
 from tests.e2e.documented import Page, Project, run_package_script, run_stock_script
-from tests.support import ROOT, answers, free_port, new_id, running, wait_for
+from tests.support import ROOT, SECRET, answers, free_port, new_id, running, wait_for
 
 PROGRESS = Page("docs/how-to/report-progress.md")
 OPEN_JOB = Page("docs/how-to/open-job.md")
@@ -27,8 +27,11 @@ HTTP = Page("docs/how-to/follow-over-http.md")
 TESTING = Page("docs/how-to/testing.md")
 AUTHORIZATION = Page("docs/how-to/authorization.md")
 DESCRIBE = Page("docs/how-to/describe-jobs.md")
+CANCEL = Page("docs/how-to/cancel-jobs.md")
 
-PAGES = (PROGRESS, DESCRIBE, OPEN_JOB, OWN_SERVER, FOLLOW, LIST, FASTAPI, TESTING, AUTHORIZATION)
+PAGES = (
+    PROGRESS, DESCRIBE, OPEN_JOB, OWN_SERVER, FOLLOW, LIST, FASTAPI, TESTING, AUTHORIZATION, CANCEL,
+)  # fmt: skip
 MODULES = {name: code for page in PAGES for name, code in page.modules.items()}
 STOCK_SCRIPT, PACKAGE_SCRIPT, FEED_SCRIPT = FOLLOW.code_blocks("js")
 _, WATCH = FOLLOW.commands
@@ -47,7 +50,7 @@ def test_every_module_of_a_guide_is_run_by_a_test() -> None:
     assert set(MODULES) == {
         "tasks.py", "more.py", "discreet.py", "nightly.py", "elsewhere.py", "shop.py", "server.py",
         "follow.py", "wait.py", "list_jobs.py", "wait_idle.py", "api.py", "test_tasks.py",
-        "test_worker.py", "rules.py", "reports.py",
+        "test_worker.py", "rules.py", "reports.py", "cancel.py",
         "access.py",  # tests/e2e/test_django_rule.py runs this module
     }  # fmt: skip
 
@@ -210,6 +213,18 @@ def test_rule_of_the_guide_admits_only_the_owner(project: Project) -> None:
     with serving(project, line) as url:
         assert project.watch(WATCH, job_id, project.mint("--sub", "bob"), url).returncode == 0
         assert project.watch(WATCH, job_id, project.mint(), url).returncode == 2
+
+
+def test_application_cancels_a_job(project: Project) -> None:
+    order = new_id("order")
+    sent = f"(100,), task_id='invoice-{order}', countdown=600"
+    project.run(f"import tasks; tasks.convert.owned_by('alice').apply_async({sent})")
+    withdrawn = project.run(
+        f"import cancel; print(cancel.withdraw({order!r}))", JOBCAST_JWT_SECRET=SECRET
+    )
+    assert withdrawn == "{'outcome': 'cancelled'}"
+    watched = project.watch(WATCH, f"invoice-{order}", project.mint())
+    assert "the order was withdrawn" in watched.stdout
 
 
 RUN_PYTEST = """

@@ -72,11 +72,13 @@ async def test_cursor_of_another_record_receives_the_whole_history(
 
 
 async def test_late_follower_of_a_long_log_gets_the_beginning_and_the_gap(
-    server: Server, worker: Worker, send: Send, token: Token
+    server: Server, worker: Worker, send: Send, token: Token, tmp_path: Path
 ) -> None:
-    job_id = send(worker, jobs.count, 1500)
+    gate = tmp_path / "gate"
+    job_id = send(worker, jobs.count, 1500, str(gate))
     async with following(server.url, token()) as early:
         await early.join(job_id)
+        gate.touch()
         await early.transcript.end(job_id)
         whole = [event["seq"] for event in early.transcript.of(job_id, "job_log")]
         assert len(whole) == 1500

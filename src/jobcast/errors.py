@@ -13,7 +13,7 @@ JobcastError
 │   ├── JoinRefused          the server refused a request to follow a job
 │   ├── FeedRefused          the server refused a request to follow a feed
 │   ├── CancelRefused        the server refused a request to cancel a job
-│   ├── JobFailed            the awaited job ended with an error
+│   ├── JobFailed            the awaited job failed or was cancelled
 │   └── JobNotEnded          the awaited job did not end in time
 ├── AddressUnavailable       a server cannot listen on its address
 └── ProjectExists            the directory of a new project is not empty
@@ -131,7 +131,7 @@ class FeedRefused(ClientError):
 
 
 class CancelRefused(ClientError):
-    """The server refused a request to cancel the job ``job_id``."""
+    """The server refused a request to cancel the job ``job_id``, or did not accept it in time."""
 
     def __init__(self, job_id: str, code: str, message: str) -> None:
         super().__init__(code, message)

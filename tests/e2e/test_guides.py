@@ -40,6 +40,11 @@ WORKER = "celery -A tasks worker --loglevel=info -I more,discreet,reports"
 SERVE = 'JOBCAST_JWT_SECRET="$SECRET" jobcast serve'
 
 
+def test_pages_of_one_project_define_different_modules() -> None:
+    names = [name for page in PAGES for name in page.modules]
+    assert len(names) == len(set(names))
+
+
 def test_every_module_of_a_guide_is_run_by_a_test() -> None:
     documented = {
         name

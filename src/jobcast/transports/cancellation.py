@@ -114,7 +114,8 @@ class SupportsCancellation(Protocol):
         """Cancel a job, or ask its running worker to stop.
 
         A job that is not running ends at once; a running one gets the state ``cancelling``. A
-        repeated request has the same outcome, and publishes no event.
+        repeated request publishes no event: its outcome is ``requested`` while the job runs, and
+        ``already_ended`` after its end.
 
         Raises:
             TransportUnavailable: the request may not have been stored; repeating it does no harm.

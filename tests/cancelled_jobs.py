@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from celery import Celery, chord
+from celery import Celery, chain, chord
+from celery.utils import uuid
 
 from jobcast import JobCancelled, ProgressTask
 
@@ -186,6 +187,9 @@ def is_quick(self: ProgressTask) -> str:
     return "done"
 
 
+CHAINS = {"chain of two": 1, "chain of three": 2}  # the steps after the first one
+
+
 @job()
 def starts_a_chord(self: ProgressTask, kind: str, notes: str) -> list[str]:
     """Start a chord. Return the ids of its body and of its last member."""
@@ -195,5 +199,10 @@ def starts_a_chord(self: ProgressTask, kind: str, notes: str) -> list[str]:
         members.append(is_silent.si(notes))
     elif kind == "scheduled member":
         members.append(runs.si(notes).set(countdown=600))
+    elif kind in CHAINS:
+        first = is_silent.si(notes).set(task_id=uuid())
+        later = [runs.si(notes) for _ in range(CHAINS[kind])]
+        sent = chord([*members, chain(first, *later)], body).apply_async()
+        return [sent.id, first.options["task_id"]]
     sent = chord(members, body).apply_async()
     return [sent.id, sent.parent.children[-1].id]

@@ -69,6 +69,9 @@ class CancelRequests:
                 mark_unreceived(self.consumer.app, cancellation)
         elif not request.has_begun:
             self._discard(request, cancellation)
+        elif cancellation.outcome == "cancelled" and not request.time_start:
+            # The message waits for a free process or thread, which then does not run it.
+            mark_unreceived(self.consumer.app, cancellation)
         elif request.cancellation is None:
             self._limit(request, cancellation)
 

@@ -97,6 +97,14 @@ def fail_dependents(task: Any, request: Any, cancelled: JobCancelled, *, stored:
     """
     rest = copy(request)
     rest.chord = None  # the chord already has the outcome of the run
+    fail_chain = getattr(task.backend, "_fail_chain", None)
+    if fail_chain is not None:
+        # Celery 5.7 calls no chord of a step whose failure is stored, so the steps come first.
+        error = TaskRevokedError(cancelled.message)
+        fail_chain(request.chain, error, store_result=stored)
+        rest.chain = None
+        task.backend.mark_as_failure(request.id, error, request=rest, store_result=False)
+        return
     later = [(step.get("options") or {}).get("task_id") for step in request.chain or ()]
     step_id = next(filter(None, later), None)
     task.backend.mark_as_failure(

@@ -291,10 +291,13 @@ class ProgressTask(Task):
     def replace(self, sig: Signature) -> Any:
         job = current_job()
         if isinstance(job, Job):
+            job.end_if_cancelled()
             # Publish before the replacement is sent, because another worker may finish it at once.
-            job.replaced = True
             job.last_status = job.queued()
             job.flush()
+            # The store ends a cancelled job as soon as it does not run.
+            job.end_if_cancelled()
+            job.replaced = True
         return super().replace(mark_replacement(self.app, sig, self.name))
 
     def shown_result(self, result: Any) -> Any:

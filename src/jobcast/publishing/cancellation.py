@@ -65,6 +65,11 @@ class CancellableRun(RunReporter):
         if self.cancelled and self._in_body and not self._is_shielded:
             raise self.cancelled_error()
 
+    def end_if_cancelled(self) -> None:
+        """Raise ``JobCancelled`` where a cancelled run cannot go on, also within a shield."""
+        if self.cancelled and self._in_body:
+            raise self.cancelled_error()
+
     @contextmanager
     def shielded(self) -> Iterator[None]:
         """Hold a cancellation back around work that must not be interrupted.
@@ -179,7 +184,8 @@ class CancellableRun(RunReporter):
             token = _shields.set((*_shields.get(), self))
             try:
                 callback()
-            except Exception:
+            except BaseException:
+                # The thread publishes the events of all jobs, and has to survive any exception.
                 logger.exception("job %s: a callback of on_cancel failed", self.job_id)
             finally:
                 _shields.reset(token)

@@ -68,6 +68,16 @@ async def test_a_chord_fails_whose_waiting_member_is_cancelled(here: Harness) ->
     assert "collected" not in jobs.steps(notes)
 
 
+@pytest.mark.parametrize("kind", jobs.CHAINS)
+async def test_a_chord_fails_whose_member_is_a_cancelled_chain(here: Harness, kind: str) -> None:
+    body, first, notes = await here.start_chord(kind)
+    await eventually(lambda: {"began", "ran"} <= {*jobs.steps(notes)}, "both members")
+    assert here.cancel(first).outcome == "requested"
+    await here.wait_cancelled(first)
+    await wait_failed(here, body)
+    assert "collected" not in jobs.steps(notes)
+
+
 async def test_the_body_of_a_chord_is_cancelled_while_it_runs(here: Harness) -> None:
     body, _, notes = await here.start_chord("silent body")
     await eventually(lambda: "began" in jobs.steps(notes), "the body")

@@ -137,6 +137,22 @@ async def test_a_message_that_no_worker_has_received_is_discarded_later(
 
 
 @pytest.mark.parametrize("name", ["prefork", "threads"])
+async def test_a_message_that_waits_for_the_pool_does_not_run(name: str, pool: In) -> None:
+    async with pool(name) as here:
+        running = [await here.begun(here.send(jobs.is_silent)) for _ in range(2)]
+        waiting = await here.followed(here.send(jobs.goes_on))
+        await eventually(lambda: f"[{waiting}] received" in here.worker.log, "its message")
+        assert here.cancel(waiting).outcome == "cancelled"
+        await here.wait_state(waiting, "REVOKED")
+        for job_id in running:
+            assert here.cancel(job_id).outcome == "requested"
+            await here.wait_cancelled(job_id)
+        await here.wait_cancelled(waiting)
+        assert here.steps(waiting) == ["errback TaskRevokedError"]
+        assert f"{waiting}: terminating" not in here.worker.log
+
+
+@pytest.mark.parametrize("name", ["prefork", "threads"])
 async def test_a_cancelled_run_is_never_retried(name: str, pool: In) -> None:
     async with pool(name) as here:
         job_id = await here.begun(here.send(jobs.would_retry))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -105,6 +106,29 @@ def test_a_cancelled_run_is_not_retried(app: Celery, broker: MemoryBroker, cance
         task.apply(task_id=job_id)
         assert ended(broker, job_id).state == "cancelled"
     assert runs == ["one", "two"]
+
+
+@pytest.mark.parametrize("is_shielded", [False, True])
+def test_a_cancelled_run_is_not_replaced(
+    app: Celery, broker: MemoryBroker, cancel: Cancel, is_shielded: bool
+) -> None:
+    runs: list[str] = []
+
+    @app.task(base=ProgressTask, shared=False)
+    def other() -> None:
+        runs.append("other")
+
+    @app.task(base=ProgressTask, bind=True, shared=False)
+    def task(self: ProgressTask) -> None:
+        runs.append("task")
+        with self.shielded() if is_shielded else nullcontext():
+            cancel()
+            self.replace(other.si())
+
+    job_id = new_id()
+    assert task.apply(task_id=job_id).state == "IGNORED"
+    assert ended(broker, job_id).state == "cancelled"
+    assert runs == ["task"]
 
 
 def test_a_result_counts_if_the_task_ignores_the_request(

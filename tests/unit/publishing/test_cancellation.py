@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import copy_context
@@ -166,12 +167,13 @@ def test_callbacks_are_called_once(job: Job, caplog: pytest.LogCaptureFixture) -
 
     job.on_cancel(lambda: called.append("before"))
     job.on_cancel(fails)
+    job.on_cancel(sys.exit)
     job.on_cancel(lambda: job.log("from a callback"))
     cancel(job)
     cancel(job)
     job.on_cancel(lambda: called.append("after"))
     assert called == ["before", "after"]
-    assert [record.exc_text is not None for record in caplog.records] == [True]
+    assert [record.exc_text is not None for record in caplog.records] == [True, True]
     assert "a callback of on_cancel failed" in caplog.text
 
 

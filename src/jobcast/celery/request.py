@@ -58,7 +58,7 @@ from jobcast.publishing.identity import job_id_of
 from jobcast.publishing.job import NO_JOB, Job, current_job, use_job
 from jobcast.publishing.publisher import FLUSH_TIMEOUT
 from jobcast.publishing.runtime import get_runtime, new_job
-from jobcast.transports.cancellation import DEFAULT_MESSAGE, Cancellation
+from jobcast.transports.cancellation import Cancellation
 from jobcast.transports.leases import Lease
 from jobcast.transports.runs import draw
 
@@ -96,9 +96,7 @@ class JobRequest(Request):
     def cancelled_error(self) -> JobCancelled:
         """The exception that ends the run of a cancelled job."""
         request = self.cancellation
-        if request is None:
-            return JobCancelled()
-        return JobCancelled(request.message or DEFAULT_MESSAGE, request.by)
+        return JobCancelled() if request is None else request.error
 
     @property
     def has_begun(self) -> bool:

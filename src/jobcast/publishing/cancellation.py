@@ -62,8 +62,8 @@ class CancellableRun(RunReporter):
         ...     job.check_cancelled()
         ...     work()
         """
-        if self.cancelled and self._in_body and not self._is_shielded:
-            raise self.cancelled_error()
+        if self.cancelled and not self._is_shielded:
+            self.end_if_cancelled()
 
     def end_if_cancelled(self) -> None:
         """Raise ``JobCancelled`` where a cancelled run cannot go on, also within a shield."""
@@ -135,9 +135,7 @@ class CancellableRun(RunReporter):
     def cancelled_error(self) -> JobCancelled:
         """Return the exception that ends the run."""
         request = self._cancellation
-        if request is None:
-            return JobCancelled(DEFAULT_MESSAGE)
-        return JobCancelled(request.message or DEFAULT_MESSAGE, request.by)
+        return JobCancelled(DEFAULT_MESSAGE) if request is None else request.error
 
     @contextmanager
     def body(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ from typing import Final, Literal, Protocol, runtime_checkable
 import msgspec
 from msgspec import UNSET, Struct, field
 
+from jobcast.errors import JobCancelled
 from jobcast.events import JobError, JobStatus, Time, now, packet_head
 from jobcast.transports.runs import Run
 
@@ -62,6 +63,11 @@ class Cancellation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def covers(self, run: Run) -> bool:
         """Return whether the request covers a run, whose sending is known."""
         return run.sending == self.sending
+
+    @property
+    def error(self) -> JobCancelled:
+        """The exception that ends a run that the request covers."""
+        return JobCancelled(self.message or DEFAULT_MESSAGE, self.by)
 
     @property
     def request_head(self) -> str:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from flask import Blueprint, Response, current_app, request, url_for
 from markupsafe import Markup
 
+from jobcast.events import HTTP_BODY_MAX_LENGTH
 from jobcast.integrations.element import job_element
-from jobcast.integrations.endpoint import MAX_BODY, Answer, Endpoint, Subject
+from jobcast.integrations.endpoint import Answer, Endpoint, Subject
 from jobcast.issuing import TOKEN_TTL
 from jobcast.settings import Settings
 
@@ -61,7 +62,7 @@ def blueprint(
 
     @found.post("/jobs/<path:job_id>/cancel")
     def cancel(job_id: str) -> Response:
-        body = request.stream.read(MAX_BODY + 1)
+        body = request.stream.read(HTTP_BODY_MAX_LENGTH + 1)
         return _respond(endpoint.cancel(current_user(), job_id, request.content_type, body))
 
     @found.app_template_global()

@@ -254,6 +254,7 @@ async def test_pages_of_other_origins_cannot_cancel_with_a_session(
             ):
                 refused = await client.post(path, headers={**cookie, **headers})
                 assert code_of(refused, 403) == "forbidden", headers
+                assert "JOBCAST_CORS_ORIGINS" in refused.json()["detail"], headers
             assert code_of(await client.post(path), 401) == "token_missing"
             allowed = {**cookie, "Origin": "https://app.example"}
             preflight = await client.options(path, headers=allowed)

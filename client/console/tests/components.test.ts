@@ -1,11 +1,14 @@
 // @vitest-environment happy-dom
 /** Components in a simulated browser: what they show, and where the focus goes. */
 
-import type { JobSummary } from "@jobcast/client";
+import type { Connection, JobClient, JobSummary } from "@jobcast/client";
+import { JobcastProvider } from "@jobcast/client/react";
 import { act, cleanup, fireEvent, render, screen } from "@testing-library/react";
 import { createElement, type ReactElement } from "react";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { App } from "../src/App";
+import { ConnectionBanner } from "../src/connection/ConnectionBanner";
+import { connectionText } from "../src/connection/connectionText";
 import { StartPanel } from "../src/demo/StartPanel";
 import { Header } from "../src/Header";
 import { setShortcutsEnabled } from "../src/lib/shortcuts";
@@ -27,6 +30,16 @@ afterEach(() => {
 });
 
 const status = { state: "connected", label: "Live", problem: null } as const;
+
+const CONNECTED: Connection = {
+  state: "connected",
+  code: null,
+  message: null,
+  attempts: 0,
+  since: 0,
+  server: null,
+  features: null,
+};
 
 const access = { user: "ada", url: "http://server/", getToken: null, signOut: null };
 
@@ -126,6 +139,40 @@ describe("the header", () => {
     await act(async () => fireEvent.click(screen.getByRole("button", { name: "Sign out" })));
     expect(signOut).toHaveBeenCalledOnce();
     expect(serverSite.session.state.getSnapshot().state).toBe("signed_out");
+  });
+});
+
+describe("the banner of a refused connection", () => {
+  const banner = (code: string): ReactElement => {
+    const connection = { ...CONNECTED, state: "refused", code, message: "no" } as const;
+    return createElement(
+      JobcastProvider,
+      { client: { reconnect: () => {} } as unknown as JobClient },
+      createElement(
+        SiteContext,
+        { value: serverSite },
+        createElement(
+          AccessContext,
+          { value: { ...access, signOut: async () => undefined } },
+          createElement(ConnectionBanner, {
+            connection,
+            status: connectionText(connection, true),
+          }),
+        ),
+      ),
+    );
+  };
+
+  it("offers to sign in again after a refusal of the user", () => {
+    render(banner("token_expired"));
+    screen.getByRole("button", { name: "Sign in again" });
+  });
+
+  it("names the setting after a refusal of the page, and no sign-in", () => {
+    render(banner("forbidden"));
+    screen.getByText(/JOBCAST_CORS_ORIGINS/);
+    screen.getByRole("button", { name: "Try again" });
+    expect(screen.queryByRole("button", { name: "Sign in again" })).toBeNull();
   });
 });
 

@@ -50,17 +50,30 @@ export function connectionText(connection: Connection, online: boolean): Connect
       return {
         state,
         label: "Refused",
-        problem: {
-          title:
-            code === "token_expired"
-              ? "Your sign-in has expired."
-              : "The server refused the connection.",
-          text: `${serverMessage(message)}Try again, or sign in again. This page shows the state when the connection ended.`,
-        },
+        problem:
+          code === "forbidden"
+            ? forbiddenPage()
+            : {
+                title:
+                  code === "token_expired"
+                    ? "Your sign-in has expired."
+                    : "The server refused the connection.",
+                text: `${serverMessage(message)}Try again, or sign in again. This page shows the state when the connection ended.`,
+              },
       };
     case "closed":
       return { state, label: "Closed", problem: null };
   }
+}
+
+/** Signing in again does not help: the server refuses the page, whoever its user is. */
+function forbiddenPage(): { readonly title: string; readonly text: string } {
+  return {
+    title: "The server does not accept this page.",
+    text:
+      `Its origin is not allowed: add ${location.origin} to JOBCAST_CORS_ORIGINS of the ` +
+      "server. If it is the server's own, its proxy has to pass on Host and X-Forwarded-Proto.",
+  };
 }
 
 function serverMessage(message: string | null): string {

@@ -275,6 +275,15 @@ def test_signing_out_revokes_the_tokens_of_the_session(
     assert [call["jti"] for call in revoked] == [claims_of(token)["jti"]]
 
 
+@pytest.mark.parametrize(("setting", "kept"), [(60, 900), (3600, 3600)])
+def test_revocation_outlives_the_tokens_of_pages_and_of_submitted_jobs(
+    client: Client, revoked: list[dict[str, Any]], setting: float, kept: float
+) -> None:
+    with override_settings(JOBCAST={"TOKEN_TTL": setting}):
+        client.logout()
+    assert [call["ttl"] for call in revoked] == [kept]
+
+
 def test_signing_out_without_signing_in_revokes_nothing(revoked: list[dict[str, Any]]) -> None:
     Client().logout()
     assert revoked == []

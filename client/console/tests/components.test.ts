@@ -26,7 +26,7 @@ afterEach(() => {
   window.location.hash = "";
 });
 
-const status = { state: "connected", label: "Live", problem: null } as const;
+const status = { state: "connected", label: "Live", attempts: 0, problem: null } as const;
 
 const access = { user: "ada", url: "http://server/", getToken: null, signOut: null };
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Locator, expect
 
 from tests.conftest import Valkey
 from tests.e2e.browser.tab import Tab
@@ -76,3 +77,33 @@ def test_job_that_has_not_arrived_tells_why_and_recovers(
     own_valkey.ready()
     server.start()
     expect(state).to_have_text("Job not found")
+
+
+@pytest.mark.parametrize("width", [320, 375])
+@pytest.mark.parametrize("user", ["ada", "ada.lovelace@example.com"])
+def test_header_of_a_phone_has_room_for_the_user_and_the_status(
+    server: Server, open_tab: OpenTab, user: str, width: int
+) -> None:
+    tab = open_tab(user, viewport={"width": width, "height": 740})
+    tab.expect_connection()
+    server.kill()
+    tab.expect_connection("reconnecting")
+    banner = tab.page.get_by_role("region", name="Connection")
+    expect(banner).to_contain_text(re.compile(r"\d attempts so far"))
+    name = tab.page.get_by_text(user, exact=True)
+    expect(name).to_be_in_viewport(ratio=1)
+    assert is_whole(name)
+    status = tab.page.locator(".connection-status")
+    expect(status).to_contain_text("Reconnecting")
+    expect(status).to_be_in_viewport(ratio=1)
+    assert is_whole(status)
+    expect(tab.page.get_by_role("button", name="Sign out")).to_be_in_viewport(ratio=1)
+    assert tab.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def is_whole(text: Locator) -> bool:
+    """Return whether no part of a text is cut off."""
+    whole: bool = text.evaluate(
+        "(it) => it.scrollWidth <= it.clientWidth && it.scrollHeight <= it.clientHeight"
+    )
+    return whole

@@ -29,7 +29,7 @@ afterEach(() => {
   window.location.hash = "";
 });
 
-const status = { state: "connected", label: "Live", problem: null } as const;
+const status = { state: "connected", label: "Live", attempts: 0, problem: null } as const;
 
 const CONNECTED: Connection = {
   state: "connected",
@@ -187,6 +187,7 @@ describe("the list of jobs", () => {
     error: null,
     loadMore: () => {},
     mayListAll: true,
+    isConnected: true,
     ...values,
   });
   const pane = (shown: ShownFeed, site: Partial<Site> = {}): ReactElement =>
@@ -295,6 +296,22 @@ describe("the list of jobs", () => {
     rerender(pane(feed([], { status: "refused", error: forbidden })));
     fireEvent.click(screen.getByRole("button", { name: "Show my jobs" }));
     expect(window.location.hash).toBe("#/?feed=mine&q=42");
+  });
+
+  it("tells why the list has not arrived", () => {
+    const waiting = (values: Partial<ShownFeed>): string | null => {
+      const { unmount } = render(pane(feed([], { status: "connecting", total: null, ...values })));
+      const text = screen.getByRole("status").textContent;
+      unmount();
+      return text;
+    };
+    const error = { code: "unavailable", message: "the store does not answer" };
+    expect(waiting({ isConnected: false })).toBe("Loading the jobs…");
+    expect(waiting({})).toBe("Loading the jobs…");
+    const lost = "The page is not connected to the server. Trying again…";
+    expect(waiting({ isConnected: false, error })).toBe(lost);
+    expect(waiting({ isConnected: false, error, status: "reconnecting" })).toBe(lost);
+    expect(waiting({ error })).toBe("The server cannot list the jobs at the moment. Trying again…");
   });
 
   it("loads older jobs on request, and marks its counts as incomplete", () => {

@@ -78,6 +78,7 @@ class JobRequest(Request):
         self._is_reported = False  # the outcome, by this process
         self.is_stopped = False  # by Celery, during the run
         self.cancellation: Cancellation | None = None  # the request to cancel the job
+        self._when_accepted: Callable[[bool], None] | None = None
         _requests[job_id_of(self.id)] = self
 
     @cached_property
@@ -139,6 +140,24 @@ class JobRequest(Request):
         super().on_accepted(pid, time_accepted)
         if self.is_job:
             background.call(_hold, self, self.lease)
+        self._report_accepted(was_waiting=True)
+
+    def call_when_accepted(self, function: Callable[[bool], None]) -> None:
+        """Call a function when the pool has begun the run, or now if it has.
+
+        The function gets whether the run began after this call. A thread of the pool may call it.
+        """
+        if self.time_start:
+            function(False)
+            return
+        self._when_accepted = function
+        if self.time_start:  # set by another thread meanwhile
+            self._report_accepted(was_waiting=True)
+
+    def _report_accepted(self, *, was_waiting: bool) -> None:
+        function, self._when_accepted = self._when_accepted, None
+        if function is not None:
+            function(was_waiting)
 
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
@@ -286,6 +305,14 @@ def latest_request(task_id: object) -> JobRequest | None:
     return _requests.get(job_id_of(task_id))
 
 
+def is_active(job_id: str) -> bool:
+    """Return whether the pool runs a task with the id of a job, from any thread.
+
+    The task may be one that replaces the job's own, and the run need not be of the latest request.
+    """
+    return any(job_id_of(request.id) == job_id for request in _active_requests())
+
+
 def is_stopped(task_id: object) -> bool:
     """Return whether Celery has stopped the run of a task in this process."""
     request = latest_request(task_id)
@@ -359,12 +386,16 @@ def _succeed(task: Any, context: Any, result: Any) -> None:
 
 def _active() -> list[Lease]:
     """Return the leases of the runs in this worker's children."""
+    return [r.lease for r in _active_requests() if isinstance(r, JobRequest) and r.is_job]
+
+
+def _active_requests() -> list[Request]:
+    """Return the requests whose runs are active, from any thread."""
     for _ in range(10):
         try:
-            requests = tuple(state.active_requests)
+            return [*state.active_requests]
         except RuntimeError:  # the main thread has changed the set during the iteration
             continue
-        return [r.lease for r in requests if isinstance(r, JobRequest) and r.is_job]
     return []
 
 

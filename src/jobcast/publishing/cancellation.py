@@ -293,4 +293,10 @@ def observe_requests(observe: Callable[[Cancellation], None]) -> None:
     _observers.append(observe)
 
 
+def stop_observing(observe: Callable[[Cancellation], None]) -> None:
+    """Undo :func:`observe_requests`. In a fork of the process there is nothing to undo."""
+    if observe in _observers:
+        _observers.remove(observe)
+
+
 os.register_at_fork(after_in_child=_observers.clear)

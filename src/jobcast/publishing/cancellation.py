@@ -70,6 +70,15 @@ class CancellableRun(RunReporter):
         if self.cancelled and self._in_body:
             raise self.cancelled_error()
 
+    def confirm_start(self) -> None:
+        """Raise ``JobCancelled`` if the job was cancelled before the store had the run's start.
+
+        A request can then have ended the job in the store while the run went on.
+        """
+        if self._in_body and not self.is_start_confirmed:
+            self.is_start_confirmed = self.settle()
+            self.check_cancelled()
+
     @contextmanager
     def shielded(self) -> Iterator[None]:
         """Hold a cancellation back around work that must not be interrupted.

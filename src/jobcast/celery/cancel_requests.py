@@ -123,6 +123,9 @@ class CancelRequests:
         if request.is_over:
             return
         job_id, grace, pool = request.id, request.task.cancel_grace, self.consumer.pool
+        if request.stored_success() is not None:
+            logger.info("job %s: not terminating its run, because its result is stored", job_id)
+            return
         if not can_terminate(pool):
             logger.warning(
                 "job %s: its run goes on, %g s after it was asked to stop; this worker's pool"

@@ -27,6 +27,7 @@ from celery.exceptions import (
     TimeLimitExceeded,
     WorkerShutdown,
 )
+from celery.utils.saferepr import saferepr
 from celery.worker import state
 from celery.worker.request import Request
 from kombu.utils.compat import detect_environment
@@ -52,6 +53,7 @@ from jobcast.celery.headers import (
     origin_of_run,
 )
 from jobcast.celery.jobs import job_of_run
+from jobcast.celery.result_backend import can_access_results
 from jobcast.errors import JobCancelled
 from jobcast.events import is_job_id, now
 from jobcast.publishing.identity import job_id_of
@@ -129,6 +131,9 @@ class JobRequest(Request):
         return found
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        if terminated and (success := self.stored_success()) is not None:
+            self._end_successful(success)
+            return
         if self.cancellation is None:
             super()._announce_revoked(reason, terminated, signum, expired)
             return
@@ -170,7 +175,9 @@ class JobRequest(Request):
         if isinstance(cause, RunCancelled):
             self.send_event("task-revoked", terminated=False, signum=None, expired=False)
         if not (return_ok or self._is_reported or self._already_revoked or self._already_cancelled):
-            self._report_stored_success()
+            success = self.stored_success()
+            if success is not None:
+                self._report_success(success)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         if not soft:
@@ -222,21 +229,41 @@ class JobRequest(Request):
                 # Celery reports a retry here, but never sends one.
                 self.report_failure(cause)
 
-    def _report_stored_success(self) -> None:
-        """Publish success if the child stored its result, but was lost before it published."""
-        # Celery has just read the result in this thread. Another thread could hold a lock of the
+    def stored_success(self) -> Mapping[str, Any] | None:
+        """Return the meta data of the result if the run has stored its success.
+
+        A child stores the result before it publishes the end of the job, and may be lost or
+        terminated in between. Celery then keeps the result, so the job has to succeed, too.
+        """
+        backend = self.task.backend
+        if not self.time_start or self.ignore_result or not can_access_results(backend):
+            return None
+        # Celery reads and stores results in this thread. Another thread could hold a lock of the
         # backend during a fork, and deadlock the new child.
         try:
-            meta = self.task.backend.get_task_meta(self.id)
+            meta: Mapping[str, Any] = backend.get_task_meta(self.id)
         except Exception:
             # A backend may raise any exception; it must not end the loop that serves all children.
             logger.exception(
-                "could not read the result of job %s; the job is shown as stalled when its lease"
-                " expires, and ends as lost after JOBCAST_LOST_AFTER", self.id,
-            )  # fmt: skip
-            return
-        if meta["status"] == states.SUCCESS:
-            background.call(_succeed, self.task, self._context, meta["result"])
+                "could not read the result of job %s, which its run may have stored before it was"
+                " lost; without another outcome, the job ends as lost after JOBCAST_LOST_AFTER",
+                self.id,
+            )
+            return None
+        return meta if meta["status"] == states.SUCCESS else None
+
+    def _end_successful(self, success: Mapping[str, Any]) -> None:
+        """End a terminated run that has stored its success, as Celery ends a lost one."""
+        state.task_ready(self, successful=True)
+        self.acknowledge()
+        self._already_revoked = True  # the loss of the child's process is handled
+        result = saferepr(success["result"], self.task.resultrepr_maxsize)
+        self.send_event("task-succeeded", result=result, runtime=None)
+        self._report_success(success)
+
+    def _report_success(self, success: Mapping[str, Any]) -> None:
+        self._is_reported = True
+        background.call(_succeed, self.task, self._context, success["result"])
 
     @contextmanager
     def _fail_on_error(self) -> Iterator[None]:
@@ -249,7 +276,12 @@ class JobRequest(Request):
 
     def report_failure(self, cause: BaseException) -> None:
         """Publish that the run has failed, unless this process has published its outcome."""
-        if not self._is_reported and is_followed(self.task):
+        if self._is_reported or not is_followed(self.task):
+            return
+        success = self.stored_success()
+        if success is not None:
+            self._report_success(success)
+        else:
             self._is_reported = True
             background.call(_fail, self.task, self._context, cause)
 

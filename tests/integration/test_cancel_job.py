@@ -24,7 +24,7 @@ from tests.support.sse import http_client
 Ask = Callable[..., Any]
 
 SENT = Run("aa")
-NOT_YOURS = "there is no such job, or it is not yours to cancel"
+NOT_ALLOWED = "this job does not exist, or you may not cancel it"
 
 
 def queued(job_id: str, **fields: Any) -> JobStatus:
@@ -116,7 +116,7 @@ async def test_unknown_job_and_foreign_job_have_the_same_answer(
 ) -> None:
     publish(queued(job_id))
     unknown = new_id()
-    refused = {"ok": False, "code": "job_not_found", "message": NOT_YOURS}
+    refused = {"ok": False, "code": "job_not_found", "message": NOT_ALLOWED}
     for claims in (
         {"sub": "bob"},
         {"sub": "bob", "jobs": [job_id, unknown]},  # may follow
@@ -254,6 +254,7 @@ async def test_pages_of_other_origins_cannot_cancel_with_a_session(
             ):
                 refused = await client.post(path, headers={**cookie, **headers})
                 assert code_of(refused, 403) == "forbidden", headers
+                assert "JOBCAST_CORS_ORIGINS" in refused.json()["detail"], headers
             assert code_of(await client.post(path), 401) == "token_missing"
             allowed = {**cookie, "Origin": "https://app.example"}
             preflight = await client.options(path, headers=allowed)

@@ -283,6 +283,7 @@ class ProgressTask(Task):
     ) -> Any:  # fmt: skip
         job = current_job()
         if isinstance(job, Job):
+            job.confirm_start()
             job.check_cancelled()
             # The retry is published when its message is sent, which is before on_retry is called.
             self._keep_cause(job, exc or raised_in(job))

@@ -22,13 +22,9 @@ async def here(
     sending_process: None, server: Server, valkey: Valkey, tmp_path: Path, token: Token
 ) -> AsyncIterator[Harness]:
     arguments = "--pool=prefork", "--concurrency=1"
-    worker = Worker(
-        tmp_path / "worker.log", valkey.url, valkey.url, *arguments, app="tests.stored_results"
-    )
-    with running(worker):
-        worker.env["TASK_QUEUE"] = worker.name
-        worker.ready()
-        async with harness_of(worker, server, valkey.url, tmp_path, token) as harness:
+    log, app = tmp_path / "worker.log", "tests.stored_results"
+    with running(Worker(log, valkey.url, valkey.url, *arguments, app=app)) as worker:
+        async with harness_of(worker.ready(), server, valkey.url, tmp_path, token) as harness:
             yield harness
 
 

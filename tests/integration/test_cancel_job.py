@@ -101,6 +101,31 @@ async def test_running_job_is_asked_to_stop(
     assert "cancellation" not in state
 
 
+async def test_two_requests_at_once_end_a_waiting_job_once(
+    client: httpx.AsyncClient, publish: Publish, ask: Ask, job_id: str
+) -> None:
+    publish(queued(job_id))
+    answers = await asyncio.gather(ask(job_id, message="first"), ask(job_id, message="second"))
+    outcomes = {answer["outcome"]: answer for answer in answers}
+    assert outcomes == {
+        outcome: {"ok": True, "job_id": job_id, "outcome": outcome}
+        for outcome in ("cancelled", "already_ended")
+    }
+    winner = ("first", "second")[answers.index(outcomes["cancelled"])]
+    state = await state_of(client, job_id)
+    assert (state["error"]["message"], state["seq"]) == (winner, 2)
+
+
+async def test_two_requests_at_once_ask_a_running_job_once(
+    client: httpx.AsyncClient, publish: Publish, ask: Ask, job_id: str
+) -> None:
+    publish(started(job_id))
+    asked = {"ok": True, "job_id": job_id, "outcome": "requested", "terminates": False}
+    assert await asyncio.gather(ask(job_id), ask(job_id)) == [asked, asked]
+    state = await state_of(client, job_id)
+    assert (state["status"], state["seq"]) == ("cancelling", 2)
+
+
 async def test_job_that_cannot_be_cancelled_is_marked(
     client: httpx.AsyncClient, publish: Publish, ask: Ask, job_id: str
 ) -> None:

@@ -54,6 +54,9 @@ class CancelRequests:
             return
         create_board().post(cancellation)
         self.consumer.call_soon(self._guarded, self._handle, cancellation)
+        if self.consumer.pool.is_green:
+            # The consumer's loop waits while its pool of greenlets is full; the timer does not.
+            self._call_after(0, self._limit_run, cancellation)
 
     def discard_if_cancelled(self, request: JobRequest) -> None:
         """Discard a message that this worker receives after the request to cancel its job."""
@@ -70,9 +73,14 @@ class CancelRequests:
         elif not request.has_begun:
             self._discard(request, cancellation)
         elif cancellation.outcome == "cancelled" and not request.time_start:
-            # The message waits for a free process or thread, which then does not run it.
+            # The message waits for a free thread, which then does not run it.
             mark_unreceived(self.consumer.app, cancellation)
-        elif request.cancellation is None:
+        else:
+            self._limit(request, cancellation)
+
+    def _limit_run(self, cancellation: Cancellation) -> None:
+        request = latest_request(cancellation.job_id)
+        if request is not None and request.is_running and request.is_covered_by(cancellation):
             self._limit(request, cancellation)
 
     def _remember(self, cancellation: Cancellation) -> None:
@@ -91,6 +99,8 @@ class CancelRequests:
 
     def _limit(self, request: JobRequest, cancellation: Cancellation) -> None:
         """Terminate a run if it goes on after its grace."""
+        if request.cancellation is not None:
+            return
         request.cancellation = cancellation
         grace = request.task.cancel_grace
         logger.info(

@@ -104,6 +104,11 @@ class JobRequest(Request):
         return bool(self.time_start) or self._apply_result is not None
 
     @property
+    def is_running(self) -> bool:
+        """Whether the pool runs the task."""
+        return bool(self.time_start) and not self.is_over
+
+    @property
     def is_over(self) -> bool:
         """Whether the run has ended, or will not begin."""
         ended = bool(self.time_start) and self not in state.active_requests

@@ -103,6 +103,7 @@ async def test_a_message_that_no_worker_has_received_is_discarded_later(
 
 @in_pools("prefork", "threads")
 async def test_a_message_that_waits_for_the_pool_does_not_run(here: Harness) -> None:
+    """A pool of threads has the message meanwhile; that of processes takes it when one is free."""
     running = [await here.begun(here.send(jobs.is_silent)) for _ in range(2)]
     waiting = await here.followed(here.send(jobs.goes_on))
     await here.wait_received(waiting)
@@ -170,3 +171,16 @@ async def test_two_requests_at_once_cancel_a_waiting_job_once(here: Harness) -> 
     assert {answer["outcome"] for answer in answers} == {"cancelled", "already_ended"}
     await here.wait_cancelled(job_id)
     assert here.steps(job_id) == ["errback TaskRevokedError"]
+
+
+@in_pools(*TERMINATING)
+async def test_a_run_is_terminated_while_a_message_waits_for_the_pool(here: Harness) -> None:
+    running = [await here.begun(here.send(jobs.goes_on)) for _ in range(here.worker.concurrency)]
+    waiting = await here.followed(here.send(jobs.runs))
+    await here.wait_received(waiting)
+    for job_id in running:
+        assert here.cancel(job_id).terminates
+    for job_id in running:
+        await here.wait_cancelled(job_id)
+        assert "began" in here.steps(job_id)
+    assert (await here.alice.transcript.end(waiting))["result"] == "done"

@@ -181,6 +181,8 @@ def _received(request: Any, **_: object) -> None:
     if isinstance(request, JobRequest) and request.is_job:
         for requests in _current:
             requests.discard_if_cancelled(request)
+        if request.eta is not None and not request.is_over:
+            request.report_scheduled()
 
 
 def _end(**_: object) -> None:

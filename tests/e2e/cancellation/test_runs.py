@@ -76,6 +76,7 @@ async def test_a_scheduled_task_is_discarded_at_once(here: Harness) -> None:
     assert here.cancel(job_id).outcome == "cancelled"
     await here.wait_cancelled(job_id)
     assert here.steps(job_id) == ["errback TaskRevokedError"]
+    assert here.alice.transcript.seqs(job_id) == [1, 2]  # queued, and the end
 
 
 async def test_a_retry_that_waits_is_discarded_at_once(here: Harness) -> None:

@@ -8,6 +8,7 @@ import { type IssuedToken, requestIssuedToken } from "../src/http/tokenEndpoint.
 import type { Follower, Job, JobState } from "../src/job.js";
 import type { JobEvent, JobGap } from "../src/protocol.js";
 import { StreamServer } from "./streamServer.js";
+import { tokenOf } from "./tokens.js";
 import { eventually, until } from "./waiting.js";
 
 let server: StreamServer;
@@ -284,6 +285,17 @@ test("a token that expires soon is replaced without losing an event", async () =
   await until(job, (state) => messages(state).length === 2, "another line");
   expect(events).toHaveLength(2);
   expect(server.requests[1]).toEqual({ jobs: ["a"], after: "e1:1", token: "token-2" });
+});
+
+test("a token of another user starts without the lines of the previous one", async () => {
+  const job = createClient((count) => tokenOf(count === 1 ? "ada" : "bob")).job("a");
+  follow(job);
+  server.publish("a", "job_log", { level: "info", message: "of ada" });
+  await until(job, (state) => messages(state).length === 1, "a line");
+  server.refuse = () => ({ status: 404, code: "job_not_found" });
+  server.send("token_expiring", { expires_at: "2026-01-15T09:30:00Z" });
+  const refused = await until(job, (state) => state.joined === "refused", "a refusal");
+  expect(messages(refused)).toEqual([]);
 });
 
 test("a token that cannot be replaced stays in use until the stream ends", async () => {

@@ -175,6 +175,8 @@ class JobInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def fields(self) -> dict[str, Any]:
         """The fields that are known, with the names that they have in messages."""
+        if self == NO_INFO:
+            return {}
         values = structs.asdict(self).items()
         return {name: value for name, value in values if value != getattr(NO_INFO, name)}
 

@@ -75,7 +75,9 @@ class Subject(Struct, frozen=True, kw_only=True):
 def invalid_grant(claims: Mapping[str, Any]) -> str | None:
     """Return the name of a claim that grants rights and is not a list of strings, or None."""
     for name in _GRANTS:
-        value = claims.get(name, ())
+        if name not in claims:
+            continue
+        value = claims[name]
         is_list = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping)
         if not is_list or not all(isinstance(one, str) for one in value):
             return name

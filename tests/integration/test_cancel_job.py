@@ -64,6 +64,12 @@ async def state_of(client: httpx.AsyncClient, job_id: str) -> dict[str, Any]:
     return state
 
 
+async def last_seq(server: Server, token: Token, job_id: str) -> int:
+    """Return the number of the job's latest event."""
+    async with following(server.url, token()) as client:
+        return int((await client.join(job_id))["seq"])
+
+
 async def test_owner_cancels_a_job_that_has_not_started(
     client: httpx.AsyncClient, publish: Publish, ask: Ask, job_id: str, server: Server
 ) -> None:
@@ -99,6 +105,31 @@ async def test_running_job_is_asked_to_stop(
     state = await state_of(client, job_id)
     assert state["status"] == "complete"
     assert "cancellation" not in state
+
+
+async def test_two_requests_at_once_end_a_waiting_job_once(
+    client: httpx.AsyncClient, publish: Publish, ask: Ask, job_id: str, server: Server, token: Token
+) -> None:
+    publish(queued(job_id))
+    answers = await asyncio.gather(ask(job_id, message="first"), ask(job_id, message="second"))
+    outcomes = {answer["outcome"]: answer for answer in answers}
+    assert outcomes == {
+        outcome: {"ok": True, "job_id": job_id, "outcome": outcome}
+        for outcome in ("cancelled", "already_ended")
+    }
+    winner = ("first", "second")[answers.index(outcomes["cancelled"])]
+    assert (await state_of(client, job_id))["error"]["message"] == winner
+    assert await last_seq(server, token, job_id) == 2
+
+
+async def test_two_requests_at_once_ask_a_running_job_once(
+    client: httpx.AsyncClient, publish: Publish, ask: Ask, job_id: str, server: Server, token: Token
+) -> None:
+    publish(started(job_id))
+    asked = {"ok": True, "job_id": job_id, "outcome": "requested", "terminates": False}
+    assert [*await asyncio.gather(ask(job_id), ask(job_id))] == [asked, asked]
+    assert (await state_of(client, job_id))["status"] == "cancelling"
+    assert await last_seq(server, token, job_id) == 2
 
 
 async def test_job_that_cannot_be_cancelled_is_marked(

@@ -1,10 +1,10 @@
 """Cancelled jobs: an optional capability of transports.
 
 A request to cancel a job is kept in the record of the job. It covers the sending of the current run
-(see :mod:`jobcast.transports.runs`): retries and redeliveries are covered too, but a job that is
-sent again is not. A job that is not running ends at once. A running job learns of the request from
-the answers to its publisher, and from the control channel; it ends with its next status at the
-latest.
+(see :mod:`jobcast.transports.runs`): retries, redeliveries and a task that replaces the run's are
+covered too, but a job that is sent again is not. A job that is not running ends at once. A running
+job learns of the request from the answers to its publisher, and from the control channel; it ends
+with its next status at the latest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from msgspec import UNSET, Struct, field
 
 from jobcast.errors import JobCancelled
 from jobcast.events import JobError, JobStatus, Time, now, packet_head
-from jobcast.transports.runs import Run
+from jobcast.transports.runs import Run, first_sending
 
 Outcome = Literal["cancelled", "requested", "already_ended"]
 Answer = Literal["cancelled", "requested", "already_ended", "not_cancellable", "job_not_found"]
@@ -64,7 +64,7 @@ class Cancellation(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def covers(self, run: Run) -> bool:
         """Return whether the request covers a run, whose sending is known."""
-        return run.sending == self.sending
+        return first_sending(run.sending) == first_sending(self.sending)
 
     @property
     def error(self) -> JobCancelled:

@@ -84,7 +84,7 @@ class Record:
         if outgoing.number:
             self._remember(publisher, outgoing.number)
         standing = self.runs.standing(outgoing.run)
-        if outgoing.owner and self.owner and outgoing.owner != self.owner:
+        if self._is_foreign(outgoing):
             if standing != "newer" or not _is_wanted(outgoing, "pending"):
                 return []
             self._begin_for_owner(outgoing)
@@ -148,7 +148,12 @@ class Record:
     def cancellation_of(self, outgoing: Outgoing) -> Cancellation | None:
         """Return the request that covers the sending of an event, or an event without a run."""
         kept, run = self.cancellation, outgoing.run
+        if self._is_foreign(outgoing) and self.runs.standing(run) == "newer":
+            return None  # another owner's job, whose record has not begun
         return kept if kept is not None and (not run.is_known or kept.covers(run)) else None
+
+    def _is_foreign(self, outgoing: Outgoing) -> bool:
+        return bool(outgoing.owner and self.owner and outgoing.owner != self.owner)
 
     @property
     def _is_running(self) -> bool:

@@ -61,8 +61,8 @@ class Cors:
             return
         if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             detail = (
-                "Sec-Fetch-Site names a page of another site, and the request has no Origin: let the"
-                " proxy pass it on, and add the page's origin to JOBCAST_CORS_ORIGINS"
+                "Sec-Fetch-Site names a page of another site, and the request has no Origin: let"
+                " the proxy pass it on, and add the page's origin to JOBCAST_CORS_ORIGINS"
             )
             raise Problem(HTTPStatus.FORBIDDEN, "forbidden", detail)
 

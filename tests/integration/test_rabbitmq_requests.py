@@ -31,7 +31,7 @@ def names() -> Names:
 
 
 def status(job_id: str, status: str, run: Run) -> Outgoing:
-    event = JobStatus(job_id=job_id, status=status)  # type: ignore[arg-type]
+    event = JobStatus(job_id=job_id, status=status)
     return Outgoing.of(event, Origin(run=run))
 
 

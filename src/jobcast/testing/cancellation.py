@@ -46,6 +46,8 @@ ALREADY_ENDED = CancelAnswer(outcome="already_ended")
 NOT_CANCELLABLE = CancelAnswer(outcome="not_cancellable")
 JOB_NOT_FOUND = CancelAnswer(outcome="job_not_found")
 
+RACES = 50
+
 SENT = Run("aa")  # by the process that sends the job
 RESERVED = Run("aa", 0, "s1")
 FIRST = Run("aa", 1, "d1")
@@ -349,6 +351,23 @@ class CancellationContract(TransportContract):
         assert _take(seen) == (running, "bob", "", "aa")
         await _publish(ends, started(job_id), run=Run("bb", 1, "d9"))
         assert seen == []
+
+    @on_both_ends
+    async def test_no_run_begins_unnoticed_after_its_job_has_ended(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        """Requests race with starts. A run that loses has to know it before its body begins."""
+        seen = _notices(ends)
+        for number in range(RACES):
+            raced = f"{job_id}-{number}"
+            await _begin(ends, queued(raced), run=SENT)
+            cancelling = asyncio.create_task(cancel(ends, raced))
+            await asyncio.sleep(number % 10 / 1000)
+            await _publish(ends, started(raced), run=FIRST)
+            heard = {notice.job_id for notice in seen}
+            answer = await cancelling
+            assert answer in (CANCELLED, REQUESTED)
+            assert answer == REQUESTED or raced in heard, number
 
     @on_both_ends
     async def test_new_publisher_learns_at_the_start_of_a_cancelled_run(

@@ -112,6 +112,12 @@ class BrokerHarness(Harness):
             app.backend.client.close()
             return state
 
+    async def wait_listening(self) -> None:
+        """Wait until the worker learns of requests: a silent run has no other way."""
+        job_id = await self.begun(self.send(jobs.is_silent))
+        self.cancel(job_id)
+        await self.alice.transcript.end(job_id)
+
     async def restart(self) -> None:
         """Start the killed worker, which receives the messages of the killed one again."""
         self.worker.start()
@@ -200,6 +206,7 @@ async def test_a_retry_that_waits_is_discarded_at_once(here: BrokerHarness) -> N
 async def test_a_message_that_no_worker_has_received_is_discarded_later(
     here: BrokerHarness,
 ) -> None:
+    await here.wait_listening()
     queue = new_id("queue")
     job_id = await here.followed(here.send(jobs.runs, queue=queue))
     assert here.cancel(job_id).outcome == "cancelled"

@@ -8,8 +8,8 @@ from typing import Any
 
 from kombu.connection import Connection
 
-from jobcast.transports.amqp.kept import read_kept
-from jobcast.transports.amqp.names import Names
+from jobcast.transports.amqp.kept import read_kept, receive_all
+from jobcast.transports.amqp.names import REQUEST_KEY, Names
 from jobcast.transports.base import Outgoing
 from jobcast.transports.cancellation import MAX_KEPT, Cancellation
 
@@ -31,14 +31,23 @@ class RequestInbox:
     """
 
     def __init__(self, broker: Connection, names: Names) -> None:
+        self._broker = broker
         self._channel: Any = broker.channel()
-        queue = names.new_requests_queue()
-        queue(self._channel).declare()
-        self._queue = queue.name
+        self._queue = names.new_queue(names.cancellations)
+        self._bind_queue(names)
         self._requests: OrderedDict[str, Cancellation] = OrderedDict()  # by job id
         lock = names.reading(names.cancellations)
         for request in read_kept(broker, names.kept_requests(), lock, Cancellation.decode):
             self._add(request)
+
+    def _bind_queue(self, names: Names) -> None:
+        exchange = names.cancellations_exchange()
+        exchange(self._channel).declare()
+        # Kombu's exclusive queues are deleted when they have no consumer any longer.
+        self._channel.queue_declare(
+            self._queue, exclusive=True, auto_delete=False, arguments={"x-max-length": MAX_KEPT}
+        )
+        self._channel.queue_bind(self._queue, exchange.name, REQUEST_KEY)
 
     def read(self) -> None:
         """Read the requests that have arrived.
@@ -46,7 +55,7 @@ class RequestInbox:
         Raises:
             KombuError, AMQPError, OSError: the connection has ended.
         """
-        while (message := self._channel.basic_get(self._queue, no_ack=True)) is not None:
+        for message in receive_all(self._broker, self._channel, self._queue, no_ack=True):
             try:
                 self._add(Cancellation.decode(message.body))
             except ValueError as exc:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
+from amqp.basic_message import Message
 from amqp.exceptions import ResourceLocked
 from kombu.connection import Connection
 from kombu.entity import Queue
@@ -62,16 +63,8 @@ def read_kept(
 def _read(broker: Connection, queue: Queue, decode: Callable[[bytes | str], T]) -> list[T]:
     channel: Any = broker.channel()
     queue(channel).declare()
-    count = channel.queue_declare(queue.name, passive=True).message_count
-    messages: list[Any] = []
-    channel.basic_consume(queue.name, callback=messages.append)
-    while len(messages) < count:
-        try:
-            broker.drain_events(timeout=DELIVERY_TIMEOUT)
-        except TimeoutError:
-            break
     found = []
-    for message in messages:
+    for message in receive_all(broker, channel, queue.name):
         try:
             found.append(decode(message.body))
         except ValueError as exc:
@@ -79,3 +72,37 @@ def _read(broker: Connection, queue: Queue, decode: Callable[[bytes | str], T]) 
             channel.basic_ack(message.delivery_tag)
     channel.close()  # returns the unacknowledged messages to the queue
     return found
+
+
+def receive_all(
+    broker: Connection, channel: Any, queue: str, *, no_ack: bool = False
+) -> list[Message]:
+    """Return all messages that a queue has now, the oldest first.
+
+    Args:
+        broker: a connection.
+        channel: a channel of the connection.
+        queue: the name of the queue.
+        no_ack: whether to remove the messages from the queue.
+
+    Raises:
+        KombuError, AMQPError, OSError: the connection has ended.
+    """
+    messages: list[Message] = []
+    count = channel.queue_declare(queue, passive=True).message_count
+    if count:
+        # Messages that a consumer gets come faster than those that are fetched one by one.
+        tag = channel.basic_consume(queue, no_ack=no_ack, callback=messages.append)
+        while len(messages) < count and _drain(broker):
+            pass
+        channel.basic_cancel(tag)
+    return messages
+
+
+def _drain(broker: Connection) -> bool:
+    """Receive a message. Return whether there was one in time."""
+    try:
+        broker.drain_events(timeout=DELIVERY_TIMEOUT)
+    except TimeoutError:
+        return False
+    return True

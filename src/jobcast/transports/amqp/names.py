@@ -84,25 +84,16 @@ class Names(Struct, frozen=True):
         exchange = self.cancellations_exchange()
         return kept_queue(exchange, REQUEST_KEY, max_length=MAX_KEPT, message_ttl=KEPT_FOR)
 
-    def new_requests_queue(self) -> Queue:
-        """Return a queue of a publisher, for requests to cancel jobs before they take effect."""
-        return self._own_queue(REQUEST_KEY)
-
     def new_notices_queue(self) -> Queue:
         """Return a queue of a worker process, for requests to cancel jobs that were accepted."""
-        return self._own_queue(NOTICE_KEY)
-
-    def _own_queue(self, routing_key: str) -> Queue:
-        """Return a queue for cancellations, which is deleted with the connection."""
         exchange = self.cancellations_exchange()
         return Queue(
             self.new_queue(exchange.name),
             exchange,
-            routing_key,
+            NOTICE_KEY,
             durable=False,
             exclusive=True,
             auto_delete=True,
-            max_length=MAX_KEPT,
         )
 
     def leases_exchange(self) -> Exchange:

@@ -1,0 +1,147 @@
+"""Requests to cancel jobs that RabbitMQ keeps for workers that start later."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+import pytest
+from kombu.connection import Connection
+
+from jobcast.events import JobStatus
+from jobcast.testing import new_job_id
+from jobcast.transports import Message, Origin, Outgoing, Run
+from jobcast.transports.amqp.cancellation import CancelRequest
+from jobcast.transports.amqp.names import REQUEST_KEY, Names
+from jobcast.transports.amqp.publisher import KombuPublisher
+from jobcast.transports.amqp.source import KombuSource
+from jobcast.transports.cancellation import Cancellation
+from tests.support import eventually, new_id
+from tests.support.rabbitmq import RabbitMQ
+
+READERS = 4
+SENT, RUN = Run("aa"), Run("aa", 1, "d1")
+
+
+@pytest.fixture
+def names() -> Names:
+    return Names(new_id("prefix"))
+
+
+def status(job_id: str, status: str, run: Run) -> Outgoing:
+    event = JobStatus(job_id=job_id, status=status)
+    return Outgoing.of(event, Origin(run=run))
+
+
+def request(job_id: str) -> Cancellation:
+    return Cancellation(job_id=job_id, sending=SENT.sending)
+
+
+def keep(url: str, names: Names, *bodies: bytes) -> None:
+    with Connection(url) as broker:
+        names.kept_requests()(broker.channel()).declare()
+        producer = broker.Producer(exchange=names.cancellations_exchange())
+        for body in bodies:
+            producer.publish(body, routing_key=REQUEST_KEY, delivery_mode=2)
+
+
+def heard_at_start(url: str, names: Names, job_id: str) -> list[str]:
+    """Begin a run in a new publisher. Return the jobs that it learns of."""
+    seen: list[Cancellation] = []
+    publisher = KombuPublisher(url, prefix=names.prefix)
+    publisher.on_cancelled = seen.append
+    publisher.publish([status(job_id, "started", RUN)])
+    publisher.close()
+    return [cancellation.job_id for cancellation in seen]
+
+
+@asynccontextmanager
+async def sources(url: str, names: Names, count: int) -> AsyncIterator[list[KombuSource]]:
+    """Run the receiving ends of some server processes."""
+
+    def receive(job_id: str, message: Message) -> None:
+        del job_id, message
+
+    async def resumed() -> None: ...
+
+    running = [KombuSource(url, prefix=names.prefix) for _ in range(count)]
+    try:
+        for source in running:
+            source.start(receive, resumed)
+        await eventually(lambda: all(source.ready for source in running), "ready sources")
+        yield running
+    finally:
+        for source in running:
+            await source.aclose()
+
+
+async def test_concurrent_readers_find_each_kept_request(rabbitmq: RabbitMQ, names: Names) -> None:
+    jobs = [new_job_id() for _ in range(200)]
+    keep(rabbitmq.url, names, *(request(job_id).encode() for job_id in jobs))
+    with ThreadPoolExecutor(READERS) as pool:
+        wanted = jobs[:: len(jobs) // (2 * READERS)]
+        heard = pool.map(lambda job_id: heard_at_start(rabbitmq.url, names, job_id), wanted)
+        assert [*heard] == [[job_id] for job_id in wanted]
+
+
+async def test_foreign_messages_are_removed(
+    rabbitmq: RabbitMQ, names: Names, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = new_job_id()
+    keep(rabbitmq.url, names, b"hello", request(job_id).encode(), b"{}")
+    for _ in range(2):
+        assert heard_at_start(rabbitmq.url, names, job_id) == [job_id]
+    assert caplog.text.count("that is not jobcast's") == 2
+
+
+async def test_publisher_learns_of_many_requests_at_once(rabbitmq: RabbitMQ, names: Names) -> None:
+    """The process has run nothing for long."""
+    seen: list[Cancellation] = []
+    publisher = KombuPublisher(rabbitmq.url, prefix=names.prefix)
+    publisher.on_cancelled = seen.append
+    publisher.publish([status(new_job_id(), "started", RUN)])
+    jobs = [new_job_id() for _ in range(500)]
+    keep(rabbitmq.url, names, *(request(job_id).encode() for job_id in jobs))
+    for job_id in (jobs[0], jobs[-1], new_job_id()):
+        publisher.publish([status(job_id, "started", RUN)])
+    publisher.close()
+    assert [cancellation.job_id for cancellation in seen] == [jobs[0], jobs[-1]]
+
+
+async def test_request_takes_effect_in_all_processes_with_the_same_sending(
+    rabbitmq: RabbitMQ, names: Names
+) -> None:
+    job_id, publisher = new_job_id(), KombuPublisher(rabbitmq.url, prefix=names.prefix)
+
+    async def state(source: KombuSource) -> str:
+        return (await source.snapshot(job_id)).state
+
+    async with sources(rabbitmq.url, names, 2) as (one, other):
+        await asyncio.to_thread(publisher.publish, [status(job_id, "queued", SENT)])
+        # The answer follows the event in the queue of the process.
+        answer = await one.cancel(Cancellation(job_id=job_id))
+        assert answer.outcome == "cancelled"
+        assert (await other.cancel(Cancellation(job_id=job_id))).outcome == "already_ended"
+        assert [await state(source) for source in (one, other)] == ["cancelled", "cancelled"]
+        await asyncio.to_thread(publisher.publish, [status(job_id, "queued", Run("bb"))])
+        stale = CancelRequest.of(request(job_id), takes_effect=True)
+        await asyncio.to_thread(publisher.request_cancellation, stale)
+        assert (await one.cancel(Cancellation(job_id=new_job_id()))).outcome == "job_not_found"
+        assert await state(one) == "queued"
+    await asyncio.to_thread(publisher.close)
+
+
+async def test_kept_requests_survive_a_restart_of_the_broker(
+    rabbitmq: RabbitMQ, names: Names
+) -> None:
+    job_id, publisher = new_job_id(), KombuPublisher(rabbitmq.url, prefix=names.prefix)
+    async with sources(rabbitmq.url, names, 1) as (source,):
+        await asyncio.to_thread(publisher.publish, [status(job_id, "queued", SENT)])
+        assert (await source.cancel(Cancellation(job_id=job_id))).outcome == "cancelled"
+    await asyncio.to_thread(publisher.close)
+    rabbitmq.crash()
+    rabbitmq.start()
+    rabbitmq.ready()
+    assert heard_at_start(rabbitmq.url, names, job_id) == [job_id]

@@ -13,12 +13,12 @@ from functools import partial
 from typing import Any, Final
 
 from celery import signals, states
-from celery.backends.base import DisabledBackend
 
 from jobcast.celery.background import background
 from jobcast.celery.cancelled import cause_of
 from jobcast.celery.pools import can_terminate
 from jobcast.celery.request import JobRequest, is_active, latest_request
+from jobcast.celery.result_backend import can_access_results
 from jobcast.publishing.cancellation import observe_requests, stop_observing
 from jobcast.publishing.identity import job_id_of
 from jobcast.publishing.notice_board import create_board
@@ -169,15 +169,26 @@ def _may_run(cancellation: Cancellation) -> bool:
 def mark_unreceived(app: Any, cancellation: Cancellation) -> None:
     """Store in the result backend that a job is revoked whose message no worker runs.
 
-    Its chord and its errbacks follow when a worker receives the message.
+    Its chord and its errbacks follow when a worker receives the message. The options of the task
+    apply, but those of its message, such as ``ignore_result``, are not known.
     """
-    backend = app.backend
-    if app.conf.task_ignore_result or isinstance(backend, DisabledBackend):
+    task = app.tasks.get(cancellation.task)
+    backend = app.backend if task is None else task.backend
+    if not _stores_failures(app, task) or not can_access_results(backend):
         return
-    if backend.as_uri() == "rpc://":  # a result can be stored with the message only
-        return
+    # Each worker that hears of the request does so, and stores the same state: no worker can know
+    # which of the others are alive. If the job is sent again and runs between the two calls, the
+    # backends for key-value stores do not replace its success.
     if backend.get_state(cancellation.job_id) in NOT_RUNNING:
         backend.mark_as_revoked(cancellation.job_id, cancellation.message or "cancelled")
+
+
+def _stores_failures(app: Any, task: Any) -> bool:
+    """Return whether the failures of a task are stored. It may be unknown in this process."""
+    if task is None:
+        conf = app.conf
+        return not conf.task_ignore_result or bool(conf.task_store_errors_even_if_ignored)
+    return not task.ignore_result or bool(task.store_errors_even_if_ignored)
 
 
 _current: list[CancelRequests] = []  # of the worker of this process; at most one

@@ -7,8 +7,6 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
-from msgspec import structs
-
 from jobcast.aio import BackgroundTasks, LoopChange, LoopLock, cancel_and_wait
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JobInfo
@@ -216,9 +214,9 @@ class KombuSource:
         if waiting is None or waiting.done():
             return
         waiting.set_result(answer)
-        kept = self._records.kept_cancellation(job_id)
-        if kept is not None and answer.outcome in ("cancelled", "requested"):
-            self._announce([structs.replace(kept, outcome=answer.outcome)])
+        notice = self._records.notice_of(job_id, answer)
+        if notice is not None:
+            self._announce([notice])
 
     def _announce(self, cancellations: Iterable[Cancellation]) -> None:
         """Tell the workers of accepted requests, each job once at a time."""

@@ -83,6 +83,7 @@ Tag = Annotated[str, Meta(min_length=1, max_length=TAG_MAX_LENGTH, pattern=TAG_P
 Tags = Annotated[tuple[Tag, ...], Meta(max_length=MAX_TAGS)]
 CANCEL_MESSAGE_MAX_LENGTH: Final = 1000  # characters
 CancelMessage = Annotated[str, Meta(max_length=CANCEL_MESSAGE_MAX_LENGTH)]
+HTTP_BODY_MAX_LENGTH: Final = 16 * 1024  # bytes of the body of an HTTP request
 
 _JOB_ID = re.compile(JOB_ID_PATTERN)
 _ROOM_PREFIX = "job_"
@@ -174,6 +175,8 @@ class JobInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def fields(self) -> dict[str, Any]:
         """The fields that are known, with the names that they have in messages."""
+        if self == NO_INFO:
+            return {}
         values = structs.asdict(self).items()
         return {name: value for name, value in values if value != getattr(NO_INFO, name)}
 

@@ -1,4 +1,4 @@
-"""PyJWT's decoder for tokens, with the checks of HMAC secrets done once. Needs PyJWT."""
+"""PyJWT's decoder for tokens, with cheaper checks of secrets and encodings. Needs PyJWT."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import jwt
 from jwt.algorithms import HMACAlgorithm
+from jwt.utils import base64url_decode, base64url_encode
 
 HASHES: Final = {
     "HS256": HMACAlgorithm.SHA256,
@@ -36,6 +37,29 @@ class CheckedHMAC(HMACAlgorithm):
         return self._prepare(key)
 
 
+class CanonicalSegments(jwt.PyJWS):
+    """A reader of tokens that does not look at each character of a valid segment in Python.
+
+    PyJWT does so before any other check, also for tokens with a wrong signature. It takes a third
+    of the time to verify a token.
+    """
+
+    def _decode_base64url_segment(self, segment: bytes, name: str) -> bytes:  # type: ignore[override]
+        """Return the bytes that a segment encodes.
+
+        Raises:
+            DecodeError: the segment is not base64url.
+        """
+        try:
+            decoded: bytes = base64url_decode(segment)
+        except ValueError:
+            decoded = b""
+        # The encoder writes no other characters and no padding.
+        if base64url_encode(decoded) == segment:
+            return decoded
+        return super()._decode_base64url_segment(segment, name)
+
+
 class TokenDecoder(jwt.PyJWT):
     """A decoder that verifies the signature, ``aud`` and ``iss``, and requires ``exp`` and ``sub``.
 
@@ -57,6 +81,7 @@ class TokenDecoder(jwt.PyJWT):
                 "verify_sub": False,
             }
         )
+        self._jws = CanonicalSegments(options=self._jws.options)
         for name, hash_alg in HASHES.items():
             self._jws.unregister_algorithm(name)
             self._jws.register_algorithm(name, CheckedHMAC(hash_alg))

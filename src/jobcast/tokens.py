@@ -75,7 +75,9 @@ class Subject(Struct, frozen=True, kw_only=True):
 def invalid_grant(claims: Mapping[str, Any]) -> str | None:
     """Return the name of a claim that grants rights and is not a list of strings, or None."""
     for name in _GRANTS:
-        value = claims.get(name, ())
+        if name not in claims:
+            continue
+        value = claims[name]
         is_list = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping)
         if not is_list or not all(isinstance(one, str) for one in value):
             return name
@@ -241,8 +243,9 @@ def mint(
 
     >>> token = mint("x" * 32, "alice", jobs=["42"])
     """
-    now = int(time.time())
-    claims: dict[str, Any] = {"sub": sub, "iat": now, "exp": now + int(ttl)}
+    # With its fraction, the time of issue is later than a revocation in the same second.
+    issued = time.time()
+    claims: dict[str, Any] = {"sub": sub, "iat": issued, "exp": int(issued) + int(ttl)}
     grants = zip(_GRANTS, (jobs, can, feeds), strict=True)
     claims |= {name: list(values) for name, values in grants if values}
     if audience is not None:

@@ -27,7 +27,7 @@ from jwt.algorithms import HMACAlgorithm
 from jobcast.celery.apps import active_apps, defines_task, enter_call, is_inside_call
 from jobcast.celery.pools import can_terminate
 from jobcast.realtime.connection.engineio import _awaits_attachments, _replace_async
-from jobcast.token_decoder import TokenDecoder
+from jobcast.token_decoder import CanonicalSegments, TokenDecoder
 
 
 def public_pem() -> str:
@@ -149,6 +149,36 @@ def test_pyjwt_refuses_a_secret_that_is_a_key_each_time(secret: str) -> None:
     for _ in range(3):
         with pytest.raises(jwt.InvalidKeyError):
             decoder.decode(token, secret, algorithms=["HS256"])
+
+
+def test_pyjwt_reads_segments_with_the_method_that_jobcast_replaces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    token = jwt.encode({"sub": "alice", "exp": 1 << 32}, "a" * 32)
+
+    def refuse(segment: bytes, name: str) -> bytes:
+        raise AssertionError(f"PyJWT reads the {name} itself")
+
+    monkeypatch.setattr(jwt.PyJWS, "_decode_base64url_segment", staticmethod(refuse))
+    decoder = TokenDecoder(verifies_audience=False)
+    assert decoder.decode(token, "a" * 32, algorithms=["HS256"])["sub"] == "alice"
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        b"", b"e30", b"eyJhIjoxfQ", b"eyJhIjoxfQ==", b"eyJhIjoxfQ=", b"eyJhIjoxfR", b"eyJhIjoxfQ\n",
+        b"eyJh IjoxfQ", b"eyJh!IjoxfQ", b"e", b"e====", b"=", b"-_-_", b"+/+/", b"eyJhIjoxf\xff",
+    ],
+)  # fmt: skip
+def test_segments_are_read_as_pyjwt_reads_them(segment: bytes) -> None:
+    def read(reader: jwt.PyJWS) -> bytes | str:
+        try:
+            return reader._decode_base64url_segment(segment, "payload")
+        except jwt.DecodeError as exc:
+            return str(exc)
+
+    assert read(CanonicalSegments()) == read(jwt.PyJWS())
 
 
 def test_redis_connections_read_from_a_stream() -> None:

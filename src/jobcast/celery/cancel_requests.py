@@ -58,6 +58,9 @@ class CancelRequests:
         if is_posted:
             create_board().post(cancellation)
         self.consumer.call_soon(self._guarded, self._handle, cancellation, is_posted)
+        if self.consumer.pool.is_green:
+            # The loop waits while its pool of greenlets is full; the timer does not.
+            self._call_after(0, self._schedule_grace_of_run, cancellation)
 
     def discard_if_cancelled(self, request: JobRequest) -> None:
         """Discard a message that this worker receives after the request to cancel its job."""
@@ -78,11 +81,25 @@ class CancelRequests:
         elif not request.has_begun:
             self._discard(request, cancellation)
         elif request.cancellation is None:
-            request.cancellation = cancellation
             if cancellation.outcome == "cancelled" and not request.time_start:
                 # The message waits for a free process or thread, which then does not run it.
                 mark_unreceived(self.consumer.app, cancellation)
-            request.call_when_accepted(partial(self._accepted, request, cancellation))
+            self._schedule_grace(request, cancellation)
+
+    def _schedule_grace_of_run(self, cancellation: Cancellation) -> None:
+        request = latest_request(cancellation.job_id)
+        if (
+            request is not None
+            and request.is_running
+            and request.cancellation is None
+            and request.is_covered_by(cancellation)
+        ):
+            self._schedule_grace(request, cancellation)
+
+    def _schedule_grace(self, request: JobRequest, cancellation: Cancellation) -> None:
+        """Start the grace of a run when it has begun."""
+        request.cancellation = cancellation
+        request.call_when_accepted(partial(self._accepted, request, cancellation))
 
     def _remember(self, cancellation: Cancellation) -> None:
         """Remember a request for a message that may come, such as a redelivery."""
@@ -105,7 +122,10 @@ class CancelRequests:
         if was_waiting:
             # The run ends at its start, unless the store cannot be reached.
             create_board().post(cancellation)
-        self.consumer.call_soon(self._guarded, self._start_grace, request)
+        if self.consumer.pool.is_green:
+            self._call_after(0, self._start_grace, request)
+        else:
+            self.consumer.call_soon(self._guarded, self._start_grace, request)
 
     def _start_grace(self, request: JobRequest) -> None:
         """Terminate a run if it goes on after its grace."""
@@ -221,6 +241,8 @@ def _received(request: Any, **_: object) -> None:
     if isinstance(request, JobRequest) and request.is_job:
         for requests in _current:
             requests.discard_if_cancelled(request)
+        if request.eta is not None and not request.is_over:
+            request.report_scheduled()
 
 
 signals.task_received.connect(_received, weak=False)

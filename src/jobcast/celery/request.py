@@ -107,6 +107,11 @@ class JobRequest(Request):
         return bool(self.time_start) or self._apply_result is not None
 
     @property
+    def is_running(self) -> bool:
+        """Whether the pool runs the task."""
+        return bool(self.time_start) and not self.is_over
+
+    @property
     def is_over(self) -> bool:
         """Whether the run has ended, or will not begin."""
         ended = bool(self.time_start) and self not in state.active_requests
@@ -285,6 +290,13 @@ class JobRequest(Request):
             self._is_reported = True
             background.call(_fail, self.task, self._context, cause)
 
+    def report_scheduled(self) -> None:
+        """Publish that the task waits for its time here, if the store has no record of the job.
+
+        The answer says whether the job was cancelled, as before this worker started.
+        """
+        background.call(_queue, self.task, self._context)
+
     def _report_requeue(self, cause: BaseException | None) -> None:
         """Publish that the task returns to the broker because of ``cause``."""
         if not self._is_reported and is_followed(self.task):
@@ -408,6 +420,16 @@ def _retry_later(task: Any, context: Any, cause: BaseException, retried: list[Jo
         retried.append(job)
         job.retry_cause = cause, task.message_of(cause)
         job.retrying(retry_at=now() + timedelta(seconds=task.default_retry_delay))
+
+
+def _queue(task: Any, context: Any) -> None:
+    runtime = get_runtime(task.app.conf)
+    if runtime is None or not runtime.publisher.learns_of_cancellations:
+        return
+    job = job_of_run(context, task.app, waits=False)
+    if job is not None:
+        job.requires = "pending"
+        job.queued()
 
 
 def _succeed(task: Any, context: Any, result: Any) -> None:

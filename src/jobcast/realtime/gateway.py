@@ -199,6 +199,9 @@ class Gateway:
         or in another loop.
         """
         self.guard.enter_loop()
+        self._start_hub()
+
+    def _start_hub(self) -> None:
         if self.hub.start():
             self.guard.start()
 
@@ -251,20 +254,20 @@ class Gateway:
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> Any:
         if not self.hub.draining:  # a draining process is closed or about to close
-            self.start()
+            self._start_hub()
         eio_sid = self._sio.manager.eio_sid_from_sid(sid, self._namespace)
         try:
             subject = await self.hub.identify(
                 _token_of(auth), HTTPConnection(_scope_of(environ)), "connect with auth: {token}"
             )
             # The application's handler may be slow; the limit has to hold meanwhile.
-            with self.hub.opening(subject) as open_connection:
+            with self.hub.opening(subject) as opening:
                 if self._app_connect is not None:
                     accepted = await _call(self._app_connect, sid, environ, auth)
                     if accepted is False:
                         return False
                 connection = self._connection(sid, eio_sid, subject)
-                open_connection(connection)
+                opening.open(connection)
         except TokenError as exc:
             self.hub.refused(sid, self.guard.address(eio_sid), exc)
             raise Refused(exc.message, {"code": exc.code, "message": exc.message}) from None

@@ -10,8 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,6 +33,7 @@ from jobcast.realtime.connections import Connection, Connections
 from jobcast.realtime.drain import drain
 from jobcast.realtime.feeds.rooms import FeedRooms
 from jobcast.realtime.feeds.service import FeedService
+from jobcast.realtime.opening import Opening
 from jobcast.realtime.relay import Relay
 from jobcast.realtime.requests import NOT_AUTHENTICATED, Requests
 from jobcast.realtime.revocations import RevocationWatch
@@ -48,8 +48,6 @@ from jobcast.transports.leases import Finding, SupportsLeaseMonitoring
 from jobcast.transports.revocations import SupportsRevocations
 
 logger = logging.getLogger(__name__)
-
-Open = Callable[[Connection], None]
 
 
 class Hub:
@@ -186,29 +184,14 @@ class Hub:
         """
         return await self._admission.identify(token, connection, hint)
 
-    @contextmanager
-    def opening(self, subject: Subject) -> Iterator[Open]:
-        """Count a connection while it opens, and yield the function that opens it.
-
-        A connection that is not open at the end of the context no longer counts. The function
-        raises ``TokenError`` if the token was revoked since its verification.
+    def opening(self, subject: Subject) -> Opening:
+        """Return a context in which a connection opens, and counts meanwhile.
 
         Raises:
             TokenError: the subject has too many connections.
         """
         self._admission.check_limit(subject)
-        self.connections.count(subject)
-        opened: list[Connection] = []
-
-        def open_connection(connection: Connection) -> None:
-            self._open(connection)
-            opened.append(connection)
-
-        try:
-            yield open_connection
-        finally:
-            if not opened:
-                self.connections.uncount(subject)
+        return Opening(self.connections, subject, self._open)
 
     def _open(self, connection: Connection) -> None:
         self._admission.deny_list.check(connection.subject)

@@ -54,6 +54,8 @@ class Recent:
 
     def take_before(self, mark: int) -> list[Message]:
         """Remove and return the messages that arrived before a mark."""
+        if not self._messages:
+            return []
         return [self._drop_oldest() for _ in range(min(len(self), mark - self._first))]
 
     def take(self) -> list[Message]:
@@ -62,6 +64,8 @@ class Recent:
 
     def within(self, epoch: str, after: int, up_to: int) -> list[Message]:
         """Return the messages of a record with ``after < seq <= up_to``, ordered by ``seq``."""
+        if not self._messages:
+            return []
         found = {
             message.seq: message
             for message in self._messages

@@ -135,8 +135,10 @@ class Relay:
         room.joining += 1
         newcomer = Newcomer(outlet, after, grant)
         try:
-            # Shielded because other joins wait for the same subscription.
-            await asyncio.shield(room.subscribed)
+            if not room.subscribed.done():
+                # Shielded because other joins wait for the same subscription.
+                await asyncio.shield(room.subscribed)
+            room.subscribed.result()
             room.newcomers[newcomer] = None
             async with room.reading:
                 if newcomer.found is None:

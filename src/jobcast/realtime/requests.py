@@ -103,11 +103,14 @@ class Requests:
         if retry_after is not None:
             return self.limited(name, connection.sid, retry_after)
         request = parse_request(name, payload[0] if payload else None, cls)
-        with connection.budget.request():
+        connection.budget.begin_request()
+        try:
             async with connection.requests:
                 if connection.ended:
                     return NOT_AUTHENTICATED
                 return await handle(connection, request)
+        finally:
+            connection.budget.end_request()
 
     def limited(self, name: str, sid: str, retry_after: float) -> Refusal:
         """Log and return the refusal of a request that exceeds the connection's budget.

@@ -62,10 +62,10 @@ class DenyList:
 
         A token without ``iat`` counts as issued before every revocation of its subject.
         """
-        if subject.token_id is not None and subject.token_id in self._tokens:
+        if self._tokens and subject.token_id in self._tokens:
             return True
-        before, _ = self._subjects.get(subject.sub, (float("-inf"), 0.0))
-        return (subject.issued_at or 0.0) <= before
+        revoked = self._subjects.get(subject.sub)
+        return revoked is not None and (subject.issued_at or 0.0) <= revoked[0]
 
     def check(self, subject: Subject) -> None:
         """Check that a token was not revoked.

@@ -247,11 +247,12 @@ class Room:
             self.allow(snapshot)
         messages = [*_record_messages(self.job_id, snapshot, after), *since]
         batch = FrameBatch(messages, self.job_id, self.namespace)
-        for outlet in outlets:
-            if not outlet.closed:
-                outlet.send_history(batch)
-                metrics.DELIVERED.inc(len(messages) - 1)
-                self.followers[outlet.sid] = outlet
+        open_outlets = [outlet for outlet in outlets if not outlet.closed]
+        for outlet in open_outlets:
+            outlet.send_history(batch)
+            self.followers[outlet.sid] = outlet
+        if len(messages) > 1:  # the first one is ``joined``, which is no event
+            metrics.DELIVERED.inc((len(messages) - 1) * len(open_outlets))
         return True
 
     def discard_recent(self) -> None:
@@ -295,9 +296,10 @@ class Room:
 
         Return the epochs of these records, except for the room's former one.
         """
-        before = self._recent.take_before(read_start.mark)
-        others = {message.epoch for message in before} - {self.epoch, read_start.cursor.epoch}
-        self._dismissed.extend(others)
+        others: set[str] = set()
+        if before := self._recent.take_before(read_start.mark):
+            others = {message.epoch for message in before} - {self.epoch, read_start.cursor.epoch}
+            self._dismissed.extend(others)
         if read_start.cursor.epoch not in (self.epoch, NO_RECORD):
             self._dismissed.append(read_start.cursor.epoch)
         return sorted(others)

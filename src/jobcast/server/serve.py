@@ -19,6 +19,7 @@ from jobcast.realtime.app import MAX_MESSAGE, create_app
 from jobcast.realtime.connection.uvicorn import LimitedHttpProtocol, raise_file_limit
 from jobcast.server.logging import log_config
 from jobcast.server.supervisor import WORKER_TIMEOUT, Supervisor
+from jobcast.server.uvicorn_server import Server
 from jobcast.settings import SERVED_ON, Settings
 
 DEFAULT_APP: Final = "jobcast.realtime:create_app"
@@ -91,7 +92,7 @@ def serve(
         if workers > 1:
             Supervisor(config, [config.bind_socket()]).run()
             return
-        server = uvicorn.Server(config)
+        server = Server(config)
         server.run()
         if not server.started:
             sys.exit(STARTUP_FAILURE)

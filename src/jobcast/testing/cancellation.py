@@ -31,7 +31,7 @@ from jobcast.testing.ends import (
     until,
 )
 from jobcast.testing.interruptions import InterruptionContract
-from jobcast.transports import Message, Origin, Run, Snapshot
+from jobcast.transports import Message, Origin, Run, Snapshot, open_publisher
 from jobcast.transports.cancellation import (
     CancelAnswer,
     Cancellation,
@@ -333,6 +333,41 @@ class CancellationContract(TransportContract):
         assert jobs[other].ended_at is UNSET
 
     @on_both_ends
+    async def test_publisher_learns_at_the_start_of_a_cancelled_run(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        seen = _notices(ends)
+        running = new_job_id()
+        await _begin(ends, started(running), run=FIRST)
+        await _begin(ends, queued(job_id), run=SENT)
+        assert await cancel(ends, job_id, by="alice", message="wrong file") == CANCELLED
+        assert await cancel(ends, running, by="bob") == REQUESTED
+        for run in (FIRST, SECOND, REDELIVERED):
+            await _publish(ends, started(job_id), run=run)
+            assert _take(seen) == (job_id, "alice", "wrong file", "aa"), run
+        await _publish(ends, started(running), run=REDELIVERED)
+        assert _take(seen) == (running, "bob", "", "aa")
+        await _publish(ends, started(job_id), run=Run("bb", 1, "d9"))
+        assert seen == []
+
+    @on_both_ends
+    async def test_new_publisher_learns_at_the_start_of_a_cancelled_run(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        """A worker that starts after the request gets the message of the job."""
+        await _begin(ends, queued(job_id), run=SENT)
+        assert await cancel(ends, job_id, by="alice", message="wrong file") == CANCELLED
+        for _ in range(2):
+            seen: list[Cancellation] = []
+            publisher = open_publisher(ends.worker_url)
+            assert isinstance(publisher, SupportsCancellationNotices)
+            publisher.on_cancelled = seen.append
+            batch = batch_of([started(job_id)], Origin(run=FIRST), 1)
+            await publish_until_stored(publisher, batch)
+            assert _take(seen) == (job_id, "alice", "wrong file", "aa")
+            await asyncio.to_thread(publisher.close)
+
+    @on_both_ends
     async def test_publishers_of_other_jobs_learn_nothing(self, ends: Ends, job_id: str) -> None:
         seen, other = _notices(ends), new_job_id()
         await _begin(ends, queued(job_id), run=SENT)
@@ -396,7 +431,7 @@ class CancellationContract(TransportContract):
 
 
 class AnsweredCancellationContract(CancellationContract):
-    """The tests for transports whose answers to a publisher say that its job is cancelled."""
+    """The tests for transports whose answers to all events and renewals tell of a cancellation."""
 
     @on_both_ends
     async def test_publisher_learns_that_its_job_is_cancelled(
@@ -447,7 +482,7 @@ class AnsweredCancellationContract(CancellationContract):
 
 
 class RepeatedCancellationContract(CancellationContract):
-    """The tests for transports that repeat a request on the control channel instead."""
+    """The tests for transports that repeat a request on the control channel."""
 
     @on_both_ends
     async def test_control_channel_repeats_requests_whose_jobs_go_on(

@@ -29,6 +29,8 @@ Answer = Literal["cancelled", "requested", "already_ended", "not_cancellable", "
 WAITING_STATES: Final = frozenset({"pending", "queued", "retrying"})  # no worker runs the job
 DEFAULT_MESSAGE: Final = "Cancelled"
 MAX_NOTICES: Final = 10_000  # that wait for a listener's callback
+KEPT_FOR: Final = 24 * 3600  # seconds for which a request is kept outside of the job's record
+MAX_KEPT: Final = 10_000  # requests that are kept outside of their jobs' records
 
 _TIMESTAMP: Final = re.compile(r'"timestamp":"[^"]*"')
 
@@ -149,7 +151,8 @@ class SupportsCancellationNotices(Protocol):
     """A publisher that learns of cancelled jobs. Optional.
 
     ``on_cancelled`` is called in the publisher's thread after a publish or a renewal whose answer
-    says that a job is covered by a request; for one request possibly many times.
+    says that a job is covered by a request; for one request possibly many times. When ``publish``
+    has returned for a ``started`` event, it has been called if a request took effect before.
     """
 
     on_cancelled: OnCancellation | None

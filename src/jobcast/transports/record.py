@@ -114,16 +114,28 @@ class Record:
         ttl = self._retention.ttl if self.is_final else self._retention.active_ttl
         self.expires_at = time.monotonic() + ttl
 
+    @property
+    def sending(self) -> str:
+        """The sending of the current run, which a request to cancel the job covers."""
+        return "" if self.runs.current is None else self.runs.current.sending
+
+    @property
+    def cancel_answer(self) -> CancelAnswer | None:
+        """The answer to a request that has no effect; None if it would have one."""
+        if self.has_ended:
+            return CancelAnswer(outcome="already_ended")
+        if not self.info.cancellable:
+            return CancelAnswer(outcome="not_cancellable")
+        if self.cancellation is not None:
+            return CancelAnswer(outcome="requested", terminates=self.info.terminates)
+        return None
+
     def cancel(self, cancellation: Cancellation) -> tuple[CancelAnswer, list[Message]]:
         """Cancel the current sending, and return the answer and the messages about it."""
-        if self.has_ended:
-            return CancelAnswer(outcome="already_ended"), []
-        if not self.info.cancellable:
-            return CancelAnswer(outcome="not_cancellable"), []
-        if self.cancellation is not None:
-            return CancelAnswer(outcome="requested", terminates=self.info.terminates), []
-        sending = "" if self.runs.current is None else self.runs.current.sending
-        self.cancellation = structs.replace(cancellation, sending=sending)
+        answer = self.cancel_answer
+        if answer is not None:
+            return answer, []
+        self.cancellation = structs.replace(cancellation, sending=self.sending)
         self._request, self._ending = cancellation.request_head, cancellation.ending_head
         if self._is_running:
             messages, terminates = [self._append_request("")], self.info.terminates
@@ -331,6 +343,16 @@ class Records:
         messages = record.add(outgoing, publisher)
         self._put_back(outgoing.job_id, record, before)
         return messages
+
+    def cancel_answer(self, job_id: str) -> CancelAnswer | None:
+        """Return the answer to a request that has no effect; None if it would have one."""
+        record = self.get(job_id)
+        return CancelAnswer(outcome="job_not_found") if record is None else record.cancel_answer
+
+    def sending_of(self, job_id: str) -> str:
+        """Return the sending of a job's current run; an empty text if there is none."""
+        record = self.get(job_id)
+        return "" if record is None else record.sending
 
     def cancel(self, cancellation: Cancellation) -> tuple[CancelAnswer, list[Message]]:
         """Cancel a job, and return the answer and the messages about it."""

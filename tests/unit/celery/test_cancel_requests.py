@@ -47,9 +47,10 @@ def task(app: Celery) -> Any:
 
 @pytest.fixture
 def consumer(app: Celery) -> Any:
-    """Return what Celery's consumer has: an application, a loop and a timer."""
+    """Return what Celery's consumer has: an application, a pool, a loop and a timer."""
     return SimpleNamespace(
         app=app,
+        pool=SimpleNamespace(is_green=False),
         call_soon=lambda function, *args: function(*args),
         timer=SimpleNamespace(call_after=lambda *_: None),
     )

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final
 
 from jobcast.settings import Settings
@@ -60,8 +59,9 @@ class TokenBucket:
         """The number of tokens in the bucket; negative if more were taken than available."""
         now = self._clock()
         level = self._level + (now - self._updated) * self.rate
-        self._level = level = min(self.capacity, level)
-        self._updated = now
+        if level > self.capacity:
+            level = self.capacity
+        self._level, self._updated = level, now
         return level
 
     def take(self, tokens: float, max_debt: float = float("inf")) -> float:
@@ -70,7 +70,9 @@ class TokenBucket:
         The debt does not exceed ``max_debt``.
         """
         level = self.level - tokens
-        self._level = level = max(-max_debt, level)
+        if level < -max_debt:
+            level = -max_debt
+        self._level = level
         return level
 
     def try_take(self) -> bool:
@@ -83,7 +85,8 @@ class TokenBucket:
     @property
     def delay(self) -> float:
         """Seconds until the debt is repaid; 0 without a debt."""
-        return max(0.0, -self.level / self.rate)
+        level = self.level
+        return -level / self.rate if level < 0 else 0.0
 
 
 class Budget:
@@ -188,16 +191,15 @@ class Budget:
             self._capacity_freed.clear()
             await self._capacity_freed.wait()
 
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """Count a request as pending within the context."""
+    def begin_request(self) -> None:
+        """Count a request as pending until :meth:`end_request`."""
         self._pending += 1
-        try:
-            yield
-        finally:
-            self._pending -= 1
-            if self._capacity_freed is not None:
-                self._capacity_freed.set()
+
+    def end_request(self) -> None:
+        """Stop counting a request that was answered or has failed."""
+        self._pending -= 1
+        if self._capacity_freed is not None:
+            self._capacity_freed.set()
 
     def check_request(self) -> float | None:
         """Check a request against the budget.

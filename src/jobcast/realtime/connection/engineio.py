@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import engineio.packet
 import socketio
@@ -90,6 +90,7 @@ class EngineIOAdapter:
         self._attached: Counter[str] = Counter()  # bytes of attachments of the incomplete packet
         self._monitors = self._eio.start_service_task
         self.refusals = refusals
+        self._eio.create_queue = self._new_outbox
         self._polling = PollingReader(self._eio, settings, self.budget, self.refusals)
         if self._eio.async_mode == "asgi":
             _replace_async(
@@ -147,16 +148,21 @@ class EngineIOAdapter:
         return len(self._timers)
 
     def outbox(self, eio_sid: str) -> Outbox:
-        """Return a connection's outbox, which replaces python-engineio's queue."""
+        """Return a connection's outbox, which it has in place of python-engineio's queue."""
         socket = self._eio.sockets[eio_sid]
-        if not isinstance(socket.queue, Outbox):
-            outbox = Outbox(
-                partial(self.cut, eio_sid), self._settings.send_buffer, memory=self._memory
-            )
-            while not socket.queue.empty():
-                outbox.put_nowait(socket.queue.get_nowait())
-            socket.queue = outbox
-        return cast("Outbox", socket.queue)
+        queue = socket.queue
+        if isinstance(queue, Outbox):
+            return queue
+        outbox = self._new_outbox()  # the connection is older than this adapter
+        outbox.on_overflow = partial(self.cut, eio_sid)
+        while not queue.empty():
+            outbox.put_nowait(queue.get_nowait())
+        socket.queue = outbox
+        return outbox
+
+    def _new_outbox(self, *_: object, **__: object) -> Outbox:
+        """Return the queue of a connection that opens. python-engineio calls this."""
+        return Outbox(limit=self._settings.send_buffer, memory=self._memory)
 
     def budget(self, eio_sid: str) -> Budget:
         """Return a connection's budget."""
@@ -330,7 +336,7 @@ class EngineIOAdapter:
         self._addresses.add(eio_sid, address_of(scope))
         self._budgets[eio_sid] = self._new_budget()
         self.expect(eio_sid)
-        self.outbox(eio_sid)
+        self.outbox(eio_sid).on_overflow = partial(self.cut, eio_sid)
         socket = self._eio.sockets[eio_sid]
         if scope.get("type") == "websocket":
             socket.last_ping = None  # the WebSocket's handler sends its own pings

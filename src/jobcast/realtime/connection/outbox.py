@@ -59,19 +59,19 @@ class Outbox(SendQueue[Packet | None]):
     """
 
     __slots__ = (
-        "_arrived", "_corked", "_on_overflow", "_pump", "_settled", "_taken", "_taken_packets",
-        "_unfinished", "sink",
+        "_arrived", "_corked", "_pump", "_settled", "_taken", "_taken_packets", "_unfinished",
+        "on_overflow", "sink",
     )  # fmt: skip
 
     def __init__(
         self,
-        on_overflow: Callable[[int], None],
+        on_overflow: Callable[[int], None] = lambda _: None,
         limit: int = DEFAULT_LIMIT,
         *,
         memory: SendMemory | None = None,
     ) -> None:
         super().__init__(limit, memory)
-        self._on_overflow = on_overflow
+        self.on_overflow = on_overflow
         self._taken = 0  # characters taken since the writer last waited
         self._taken_packets = 0
         self._unfinished = 0
@@ -222,7 +222,7 @@ class Outbox(SendQueue[Packet | None]):
             self._pump = None
 
     def _overflow(self, pending: int) -> None:
-        self._on_overflow(pending)
+        self.on_overflow(pending)
 
     def _dropped(self) -> None:
         self.task_done()

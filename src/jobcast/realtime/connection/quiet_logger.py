@@ -21,7 +21,7 @@ class QuietLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
 
     def info(self, msg: object, *args: object, **kwargs: Any) -> None:
         if isinstance(msg, str) and msg in ROUTINE:
-            self.debug(msg, *args, **kwargs)
+            self.logger.debug(msg, *args, **kwargs)
         else:
             super().info(msg, *args, **kwargs)
 

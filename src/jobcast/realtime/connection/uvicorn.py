@@ -51,6 +51,12 @@ def connection_limit(settings: Settings) -> int:
     return min(limit, settings.max_connections or limit)
 
 
+@lru_cache(maxsize=1)
+def environment_limit() -> int:
+    """Return the maximum number of connections of this process, which does not change."""
+    return connection_limit(environment_settings())
+
+
 def raise_file_limit() -> None:
     """Raise the soft limit on open files to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -105,7 +111,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None  # uvicorn only keeps the last request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        limit = connection_limit(self._settings)
+        limit = environment_limit()
         if limit and len(self.connections) >= limit:
             self.transport = transport
             # No answer is sent: the connection would keep a file descriptor in use meanwhile.

@@ -15,7 +15,7 @@ import logging
 import sys
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from engineio.exceptions import SocketIsClosedError, UnknownPacketError
 from engineio.packet import NOOP, PING, PONG, UPGRADE, Packet
@@ -181,7 +181,8 @@ class WebSocket:
             self._timeout = loop.call_later(CLOSE_TIMEOUT, self._abort_transport)
 
     async def _serve(self) -> None:
-        socket, outbox = self._socket, cast("Outbox", self._socket.queue)
+        socket = self._socket
+        outbox: Outbox = socket.queue
         outbox.attach(self)
         self._schedule_ping()
         try:
@@ -224,7 +225,7 @@ class WebSocket:
         return self._protocol is None or not self._protocol.queue.empty()
 
     def _install_gate(self) -> None:
-        protocol = uvicorn_protocol(self._receive)
+        protocol = self._protocol or uvicorn_protocol(self._receive)
         if protocol is not None and not protocol.transport.is_closing():
             self._gate = InboundGate.install(
                 protocol, self, self._budget, send_timeout=self._settings.send_timeout
@@ -360,10 +361,11 @@ def uvicorn_protocol(receive: Receive) -> WebSocketsSansIOProtocol | None:
     server.
     """
     module = sys.modules.get(UVICORN_PROTOCOL)
-    protocol = getattr(receive, "__self__", None)
-    if module is None or not isinstance(protocol, module.WebSocketsSansIOProtocol):
+    if module is None:
         return None
-    return cast("WebSocketsSansIOProtocol", protocol)
+    kind: type[WebSocketsSansIOProtocol] = module.WebSocketsSansIOProtocol
+    protocol = getattr(receive, "__self__", None)
+    return protocol if isinstance(protocol, kind) else None
 
 
 def protocol_of(receive: Receive) -> WebSocketsSansIOProtocol | None:

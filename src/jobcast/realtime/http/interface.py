@@ -411,8 +411,8 @@ class HttpInterface:
             raise Problem(exc.status, code, exc.message, exc.retry_after) from None
         self._hub.addresses.add(connection.sid, connection.address)
         try:
-            with self._hub.opening(connection.subject) as open_connection:
-                open_connection(connection)
+            with self._hub.opening(connection.subject) as opening:
+                opening.open(connection)
             yield
         finally:
             self._hub.remove(connection.sid, "the response ended")

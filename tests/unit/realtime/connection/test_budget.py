@@ -126,13 +126,12 @@ async def test_shared_server_counts_requests_but_not_messages(
 
 
 async def test_reading_pauses_while_too_many_requests_are_pending(budget: Budget) -> None:
-    contexts = [budget.request() for _ in range(MAX_PENDING)]
-    for context in contexts:
-        context.__enter__()
+    for _ in range(MAX_PENDING):
+        budget.begin_request()
     waiting = asyncio.create_task(budget.wait_for_capacity())
     await asyncio.sleep(0)
     assert not waiting.done()
-    contexts[0].__exit__(None, None, None)
+    budget.end_request()
     await eventually(waiting.done, "capacity for a request")
 
 

@@ -153,7 +153,7 @@ class Harness:
 
     async def cancel_twice(self, job_id: str) -> list[dict[str, Any]]:
         """Cancel a job over Socket.IO and over HTTP at the same moment. Return the answers."""
-        return await asyncio.gather(self.ask_socketio(job_id), self.ask_http(job_id))
+        return [*await asyncio.gather(self.ask_socketio(job_id), self.ask_http(job_id))]
 
     async def ask_socketio(self, job_id: str) -> dict[str, Any]:
         return await self.alice.request("cancel_job", {"job_id": job_id, "message": MESSAGE})
@@ -199,18 +199,23 @@ class Harness:
 
 
 class PoolWorker(Worker):
-    """A worker with the tasks of ``tests/cancelled_jobs.py``, which the test may restart."""
+    """A worker of a queue with its name, which the test may restart.
+
+    The store is also the broker, unless another one is given.
+    """
 
     def __init__(
-        self, folder: Path, url: str, pool: str, env: dict[str, str] | None = None
-    ) -> None:
+        self, folder: Path, url: str, pool: str, *arguments: str,
+        app: str = "tests.cancelled_jobs", broker: str = "", concurrency: int = 2,
+        env: dict[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.pool = pool
-        self.concurrency = 1 if pool == "solo" else 2
+        self.concurrency = 1 if pool == "solo" else concurrency
         self._starts = 0
         name = new_id("worker")
         super().__init__(
-            folder / new_id("log"), url, url, f"--pool={pool}",
-            f"--concurrency={self.concurrency}", app="tests.cancelled_jobs", name=name,
+            folder / new_id("log"), url, broker or url, f"--pool={pool}",
+            f"--concurrency={self.concurrency}", *arguments, app=app, name=name,
             env={"TASK_QUEUE": name, **(env or {})},
         )  # fmt: skip
 
@@ -239,8 +244,8 @@ class Workers:
         self._folder = folder
         self.stack = ExitStack()
 
-    def create(self, pool: str, env: dict[str, str] | None = None) -> PoolWorker:
-        worker = PoolWorker(self._folder, self._url, pool, env)
+    def create(self, pool: str, *arguments: str, **options: Any) -> PoolWorker:
+        worker = PoolWorker(self._folder, self._url, pool, *arguments, **options)
         self.stack.callback(worker.kill)
         return worker
 

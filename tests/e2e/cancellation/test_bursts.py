@@ -27,8 +27,9 @@ LONG_LEASE = {"JOBCAST_LEASE": "3600"}
 async def here(
     workers: Workers, server: Server, valkey: Valkey, tmp_path: Path, token: Token
 ) -> AsyncIterator[Harness]:
-    arguments = "--pool=prefork", "--concurrency=1", "--prefetch-multiplier=0"
-    worker = workers.create(*arguments, env=LONG_LEASE).ready()
+    worker = workers.create(
+        "prefork", "--prefetch-multiplier=0", concurrency=1, env=LONG_LEASE
+    ).ready()
     async with harness_of(worker, server, valkey.url, tmp_path, token) as harness:
         yield harness
     worker.kill()

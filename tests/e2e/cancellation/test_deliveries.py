@@ -90,7 +90,7 @@ async def test_an_outage_of_the_store_delays_the_cancellation(
     workers: Workers, own_valkey: Valkey, tmp_path: Path, token: Token
 ) -> None:
     """The worker's store is another one than that of the sender, which it misses events of."""
-    worker = workers.create("prefork", {"JOBCAST_URL": own_valkey.url}).ready()
+    worker = workers.create("prefork", env={"JOBCAST_URL": own_valkey.url}).ready()
     with running(Server(tmp_path / "server.log", own_valkey.url)) as server:
         async with harness_of(worker, server.ready(), own_valkey.url, tmp_path, token) as here:
             await cancel_during_an_outage(here, own_valkey)

@@ -26,19 +26,19 @@ from jobcast.publishing import runtime
 from jobcast.transports.cancellation import CancelAnswer
 from tests import cancelled_jobs as jobs
 from tests.conftest import Valkey
-from tests.e2e.cancellation.harness import MESSAGE, Harness, Token
+from tests.e2e.cancellation.harness import MESSAGE, Harness, PoolWorker, Token
 from tests.e2e.services import join_until_accepted
 from tests.support import (
     COUNTDOWN,
     TIMEOUT,
     Server,
-    Worker,
     eventually,
     following,
     new_id,
     running,
 )
 from tests.support.rabbitmq import RabbitMQ
+from tests.support.sse import http_client
 
 RACING_JOBS = 100
 FIRST_DELAY = 0.02  # seconds from the sending of a job to the request
@@ -57,13 +57,10 @@ class Deployment:
     results: str
     folder: Path
 
-    def worker(self, pool: str, name: str) -> Worker:
-        """Start a worker for the queue of its name."""
-        env = {"CELERY_RESULT_BACKEND": self.results, "TASK_QUEUE": name}
-        return Worker(
-            self.folder / new_id("log"), self.transport, self.broker, f"--pool={pool}",
-            "--concurrency=2", app="tests.cancelled_jobs", name=name, env=env,
-        )  # fmt: skip
+    def worker(self, pool: str) -> PoolWorker:
+        """Start a worker."""
+        env = {"CELERY_RESULT_BACKEND": self.results}
+        return PoolWorker(self.folder, self.transport, pool, broker=self.broker, env=env)
 
 
 @pytest.fixture(scope="module", params=["rabbitmq", "redis"])
@@ -89,9 +86,9 @@ def pool(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def worker(deployment: Deployment, pool: str) -> Iterator[Worker]:
+def worker(deployment: Deployment, pool: str) -> Iterator[PoolWorker]:
     """The only worker of the deployment."""
-    with running(deployment.worker(pool, new_id("worker"))) as worker:
+    with running(deployment.worker(pool)) as worker:
         yield worker.ready()
 
 
@@ -116,8 +113,8 @@ class BrokerHarness(Harness):
             return state
 
     async def restart(self) -> None:
-        """Start a worker that receives the messages of the killed one again."""
-        self.worker = self.deployment.worker(self.pool, self.worker.name)
+        """Start the killed worker, which receives the messages of the killed one again."""
+        self.worker.start()
         await asyncio.to_thread(self.worker.ready)
 
 
@@ -133,17 +130,18 @@ def cancel(server: Server, token: str, job_id: str) -> CancelAnswer:
 
 @asynccontextmanager
 async def harness_of(
-    deployment: Deployment, worker: Worker, pool: str, folder: Path, token: Token
+    deployment: Deployment, worker: PoolWorker, pool: str, folder: Path, token: Token
 ) -> AsyncIterator[BrokerHarness]:
-    async with following(deployment.server.url, token(jobs=["*"])) as alice:
-        harness = BrokerHarness(worker=worker, alice=alice, folder=folder, transport=None)
+    url = deployment.server.url
+    async with following(url, token(jobs=["*"])) as alice, http_client(url, token()) as http:
+        harness = BrokerHarness(worker, alice, http, folder, transport=None)
         harness.deployment, harness.pool, harness.token = deployment, pool, token()
         yield harness
 
 
 @pytest.fixture
 async def here(
-    deployment: Deployment, worker: Worker, pool: str, tmp_path: Path, token: Token
+    deployment: Deployment, worker: PoolWorker, pool: str, tmp_path: Path, token: Token
 ) -> AsyncIterator[BrokerHarness]:
     async with harness_of(deployment, worker, pool, tmp_path, token) as harness:
         yield harness
@@ -154,7 +152,7 @@ async def alone(
     deployment: Deployment, pool: str, tmp_path: Path, token: Token
 ) -> AsyncIterator[BrokerHarness]:
     """A harness with a worker of its own, which the test may kill."""
-    with running(deployment.worker(pool, new_id("worker"))) as worker:
+    with running(deployment.worker(pool)) as worker:
         async with harness_of(deployment, worker.ready(), pool, tmp_path, token) as harness:
             yield harness
             harness.worker.kill()

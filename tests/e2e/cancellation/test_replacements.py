@@ -11,8 +11,8 @@ from kombu.connection import Connection
 
 from tests import replaced_jobs as jobs
 from tests.conftest import Valkey
-from tests.e2e.cancellation.harness import Harness, Token, harness_of
-from tests.support import Server, Worker, eventually, new_id, running
+from tests.e2e.cancellation.harness import Harness, PoolWorker, Token, harness_of
+from tests.support import Server, eventually, new_id, running
 
 
 @pytest.fixture(params=["prefork", "threads"])
@@ -20,13 +20,8 @@ async def here(
     request: pytest.FixtureRequest, sending_process: None, server: Server, valkey: Valkey,
     tmp_path: Path, token: Token,
 ) -> AsyncIterator[Harness]:  # fmt: skip
-    name = new_id("worker")
-    worker = Worker(
-        tmp_path / "worker.log", valkey.url, valkey.url,
-        f"--pool={request.param}", "--concurrency=1", app="tests.replaced_jobs",
-        name=name, env={"TASK_QUEUE": name},
-    )  # fmt: skip
-    with running(worker):
+    app = "tests.replaced_jobs"
+    with running(PoolWorker(tmp_path, valkey.url, request.param, app=app, concurrency=1)) as worker:
         async with harness_of(worker.ready(), server, valkey.url, tmp_path, token) as harness:
             yield harness
 

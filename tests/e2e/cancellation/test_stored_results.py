@@ -13,17 +13,16 @@ from celery import Celery
 
 from tests import stored_results as jobs
 from tests.conftest import Valkey
-from tests.e2e.cancellation.harness import Harness, Token, harness_of
-from tests.support import Server, Worker, eventually, running
+from tests.e2e.cancellation.harness import Harness, PoolWorker, Token, harness_of
+from tests.support import Server, eventually, running
 
 
 @pytest.fixture
 async def here(
     sending_process: None, server: Server, valkey: Valkey, tmp_path: Path, token: Token
 ) -> AsyncIterator[Harness]:
-    arguments = "--pool=prefork", "--concurrency=1"
-    log, app = tmp_path / "worker.log", "tests.stored_results"
-    with running(Worker(log, valkey.url, valkey.url, *arguments, app=app)) as worker:
+    app = "tests.stored_results"
+    with running(PoolWorker(tmp_path, valkey.url, "prefork", app=app, concurrency=1)) as worker:
         async with harness_of(worker.ready(), server, valkey.url, tmp_path, token) as harness:
             yield harness
 

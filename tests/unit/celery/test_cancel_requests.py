@@ -293,3 +293,23 @@ def test_requests_of_unknown_tasks_follow_the_configuration(
     app.conf.task_ignore_result = False
     requests.learn(Cancellation(job_id="a", outcome="cancelled"))
     assert result_of(app, "a") == "REVOKED"
+
+
+def test_a_stored_success_is_that_of_the_run(app: Celery, task: Any) -> None:
+    request = receive(task, send(task))
+    accept(request)
+    assert request.stored_success() is None
+    app.backend.mark_as_done(request.id, "done")
+    success = request.stored_success()
+    assert success is not None
+    assert success["result"] == "done"
+
+
+def test_the_success_of_an_earlier_sending_does_not_count(app: Celery, task: Any) -> None:
+    """Backends for key-value stores keep it while the job that is sent again runs."""
+    job_id = new_id()
+    app.backend.mark_as_done(job_id, "done")
+    request = receive(task, send(task, task_id=job_id))
+    accept(request)
+    assert result_of(app, job_id) == "SUCCESS"
+    assert request.stored_success() is None

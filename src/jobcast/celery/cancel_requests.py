@@ -13,12 +13,12 @@ from functools import partial
 from typing import Any, Final
 
 from celery import signals, states
-from celery.backends.base import DisabledBackend
 
 from jobcast.celery.background import background
 from jobcast.celery.cancelled import cause_of
 from jobcast.celery.pools import can_terminate
 from jobcast.celery.request import JobRequest, is_active, latest_request
+from jobcast.celery.result_backend import can_access_results
 from jobcast.publishing.cancellation import observe_requests, stop_observing
 from jobcast.publishing.identity import job_id_of
 from jobcast.publishing.notice_board import create_board
@@ -60,7 +60,7 @@ class CancelRequests:
         self.consumer.call_soon(self._guarded, self._handle, cancellation, is_posted)
         if self.consumer.pool.is_green:
             # The loop waits while its pool of greenlets is full; the timer does not.
-            self._call_after(0, self._limit_run, cancellation)
+            self._call_after(0, self._schedule_grace_of_run, cancellation)
 
     def discard_if_cancelled(self, request: JobRequest) -> None:
         """Discard a message that this worker receives after the request to cancel its job."""
@@ -84,9 +84,9 @@ class CancelRequests:
             if cancellation.outcome == "cancelled" and not request.time_start:
                 # The message waits for a free process or thread, which then does not run it.
                 mark_unreceived(self.consumer.app, cancellation)
-            self._limit(request, cancellation)
+            self._schedule_grace(request, cancellation)
 
-    def _limit_run(self, cancellation: Cancellation) -> None:
+    def _schedule_grace_of_run(self, cancellation: Cancellation) -> None:
         request = latest_request(cancellation.job_id)
         if (
             request is not None
@@ -94,9 +94,9 @@ class CancelRequests:
             and request.cancellation is None
             and request.is_covered_by(cancellation)
         ):
-            self._limit(request, cancellation)
+            self._schedule_grace(request, cancellation)
 
-    def _limit(self, request: JobRequest, cancellation: Cancellation) -> None:
+    def _schedule_grace(self, request: JobRequest, cancellation: Cancellation) -> None:
         """Start the grace of a run when it has begun."""
         request.cancellation = cancellation
         request.call_when_accepted(partial(self._accepted, request, cancellation))
@@ -189,15 +189,26 @@ def _may_run(cancellation: Cancellation) -> bool:
 def mark_unreceived(app: Any, cancellation: Cancellation) -> None:
     """Store in the result backend that a job is revoked whose message no worker runs.
 
-    Its chord and its errbacks follow when a worker receives the message.
+    Its chord and its errbacks follow when a worker receives the message. The options of the task
+    apply, but those of its message, such as ``ignore_result``, are not known.
     """
-    backend = app.backend
-    if app.conf.task_ignore_result or isinstance(backend, DisabledBackend):
+    task = app.tasks.get(cancellation.task)
+    backend = app.backend if task is None else task.backend
+    if not _stores_failures(app, task) or not can_access_results(backend):
         return
-    if backend.as_uri() == "rpc://":  # a result can be stored with the message only
-        return
+    # Each worker that hears of the request does so, and stores the same state: no worker can know
+    # which of the others are alive. If the job is sent again and runs between the two calls, the
+    # backends for key-value stores do not replace its success.
     if backend.get_state(cancellation.job_id) in NOT_RUNNING:
         backend.mark_as_revoked(cancellation.job_id, cancellation.message or "cancelled")
+
+
+def _stores_failures(app: Any, task: Any) -> bool:
+    """Return whether the failures of a task are stored. It may be unknown in this process."""
+    if task is None:
+        conf = app.conf
+        return not conf.task_ignore_result or bool(conf.task_store_errors_even_if_ignored)
+    return not task.ignore_result or bool(task.store_errors_even_if_ignored)
 
 
 _current: list[CancelRequests] = []  # of the worker of this process; at most one

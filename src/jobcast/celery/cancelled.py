@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from copy import copy
 from typing import Any
 
-from celery import signals
+from celery import signals, states
 from celery.exceptions import TaskPredicate, TaskRevokedError
+from celery.result import EagerResult
 
 from jobcast.celery.canvas import fail_later_steps
 from jobcast.celery.failures import RunCancelled
@@ -59,6 +60,19 @@ def end_cancelled(job: Job, task: Any, cancelled: JobCancelled) -> None:
     )
 
 
+def revoked_if_cancelled(result: EagerResult) -> EagerResult:
+    """Return the result of an eager run, with the state ``REVOKED`` if its job was cancelled.
+
+    Celery gives it the state ``IGNORED``. As the result of a worker's run does, it raises
+    ``TaskRevokedError`` when it is read.
+    """
+    cause = result.result
+    if not isinstance(cause, RunCancelled):
+        return result
+    error = TaskRevokedError(str(cause))
+    return EagerResult(result.id, error, states.REVOKED, result.traceback, name=result.name)
+
+
 def cause_of(cancelled: JobCancelled) -> str:
     """Return who cancelled a job, for a log line."""
     return f"{cancelled.by} cancelled it" if cancelled.by else "it was cancelled"
@@ -67,10 +81,16 @@ def cause_of(cancelled: JobCancelled) -> str:
 def mark_cancelled(task: Any, request: Any, cancelled: JobCancelled) -> None:
     """Store in Celery's result backend that a run was cancelled.
 
+    The run's chord counts it as failed, the later steps of its chain fail, and its errbacks are
+    called. Errors of the backend are logged, and not raised.
+
     Args:
         task: the task.
         request: the ``celery.app.task.Context`` of the run.
         cancelled: the cause.
+
+    Raises:
+        BaseException: a signal, such as that of a soft time limit, has interrupted the call.
     """
     stored = _stores_result(task, request)
     try:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache, cached_property, wraps
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -247,6 +247,7 @@ class JobRequest(Request):
         # backend during a fork, and deadlock the new child.
         try:
             meta: Mapping[str, Any] = backend.get_task_meta(self.id)
+            is_successful = meta["status"] == states.SUCCESS and self._is_own_result(meta)
         except Exception:
             # A backend may raise any exception; it must not end the loop that serves all children.
             logger.exception(
@@ -255,7 +256,18 @@ class JobRequest(Request):
                 self.id,
             )
             return None
-        return meta if meta["status"] == states.SUCCESS else None
+        return meta if is_successful else None
+
+    def _is_own_result(self, meta: Mapping[str, Any]) -> bool:
+        """Return whether a result may be of this run.
+
+        An id can be used again. The backends for key-value stores then keep the first success.
+        """
+        done = meta.get("date_done")
+        done = datetime.fromisoformat(done) if isinstance(done, str) else done
+        if not isinstance(done, datetime) or done.tzinfo is None:
+            return True  # the time cannot be compared
+        return done.timestamp() >= (self.time_start or 0)
 
     def _end_successful(self, success: Mapping[str, Any]) -> None:
         """End a terminated run that has stored its success, as Celery ends a lost one."""

@@ -15,7 +15,7 @@ from celery.canvas import Signature
 from jobcast.celery import lifecycle as lifecycle  # connects Celery's signals
 from jobcast.celery.apps import enter_call, is_inside_call
 from jobcast.celery.cancel_attributes import check_attributes
-from jobcast.celery.cancelled import cancellable
+from jobcast.celery.cancelled import cancellable, revoked_if_cancelled
 from jobcast.celery.canvas import mark_replacement
 from jobcast.celery.description import info_of_run
 from jobcast.celery.enqueue import is_followed, sending
@@ -224,7 +224,7 @@ class ProgressTask(Task):
             return super().apply_async(*args, **with_headers(kwargs))
 
     def apply(self, *args: Any, **kwargs: Any) -> Any:
-        return super().apply(*args, **with_headers(kwargs))
+        return revoked_if_cancelled(super().apply(*args, **with_headers(kwargs)))
 
     def on_success(self, *args: Any, **kwargs: Any) -> None:
         try:

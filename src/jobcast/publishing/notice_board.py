@@ -46,6 +46,7 @@ class NoticeBoard:
 
     def post(self, cancellation: Cancellation) -> None:
         """Add a request. A message that is too long for the board is truncated."""
+        cancellation = structs.replace(cancellation, task="")  # the children do not need it
         data = cancellation.encode()
         if len(data) > SLOT_SIZE - _ENTRY.size:
             data = structs.replace(cancellation, message=cancellation.message[:200]).encode()

@@ -417,7 +417,7 @@ class CancellationContract(TransportContract):
         try:
             await _until_listening(ends, seen)
             await _begin(ends, started(job_id), run=FIRST)
-            await _begin(ends, queued(waiting), run=SENT)
+            await _begin(ends, described(queued(waiting), task="files.convert"), run=SENT)
             await _begin(ends, started(ended), completed(ended), run=FIRST)
             for target in (unknown, ended, job_id, waiting):
                 await cancel(ends, target, by="alice", message="wrong file")
@@ -428,6 +428,7 @@ class CancellationContract(TransportContract):
         assert heard == [(job_id, "requested"), (waiting, "cancelled")]
         for notice in seen:
             assert (notice.by, notice.message, notice.sending) == ("alice", "wrong file", "aa")
+        assert [notice.task for notice in seen] == ["", "files.convert"]
 
     @on_both_ends
     async def test_closed_listener_hears_nothing(self, ends: Ends, job_id: str) -> None:

@@ -45,6 +45,7 @@ class Cancellation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str = ""  # for people
     outcome: Outcome | None = None  # on the control channel
     sending: str = ""  # the sending that the request covers; the store sets it
+    task: str = ""  # the name of the job's task, if the store knows it; on the control channel
     requested_at: Time = field(default_factory=now)
 
     def encode(self) -> bytes:
@@ -112,6 +113,11 @@ class CancelAnswer(Struct, frozen=True, kw_only=True):
 
     outcome: Answer
     terminates: bool = False
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the job has ended because of the request, or is asked to stop."""
+        return self.outcome in ("cancelled", "requested")
 
 
 @runtime_checkable

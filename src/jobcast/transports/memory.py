@@ -12,8 +12,6 @@ from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from msgspec import structs
-
 from jobcast.aio import LoopChange
 from jobcast.errors import PublishFailed
 from jobcast.events import Cursor, JobInfo
@@ -121,11 +119,11 @@ class MemoryBroker:
             if messages:
                 self._feeds.mark_job(job_id)
                 self._send_changes(self._feeds.refresh())
-            kept = self._records.kept_cancellation(job_id)
+            notice = self._records.notice_of(job_id, answer)
             listeners = [*self._listeners]
-        if kept is not None and answer.outcome in ("cancelled", "requested"):
+        if notice is not None:
             for listener in listeners:
-                listener.notices.put(structs.replace(kept, outcome=answer.outcome))
+                listener.notices.put(notice)
         return answer
 
     def cancellation_of(self, lease: Lease) -> Cancellation | None:

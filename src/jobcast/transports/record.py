@@ -374,6 +374,14 @@ class Records:
         record = self.get(job_id)
         return None if record is None else record.cancellation
 
+    def notice_of(self, job_id: str, answer: CancelAnswer) -> Cancellation | None:
+        """Return what the control channel carries after an answer; None if that is nothing."""
+        record = self.get(job_id)
+        if record is None or record.cancellation is None or not answer.is_accepted:
+            return None
+        task = record.info.task or ""
+        return structs.replace(record.cancellation, outcome=answer.outcome, task=task)
+
     def _take(self, job_id: str) -> Record | None:
         self._expire()
         return self._active.pop(job_id, None) or self._ended.pop(job_id, None)

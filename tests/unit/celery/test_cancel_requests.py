@@ -85,7 +85,9 @@ def receive(task: Any, message: Any) -> JobRequest:
 
 def covering(message: Any, outcome: Any) -> Cancellation:
     headers = message.headers
-    return Cancellation(job_id=headers["id"], sending=headers[SENDING_HEADER], outcome=outcome)
+    return Cancellation(
+        job_id=headers["id"], sending=headers[SENDING_HEADER], task=headers["task"], outcome=outcome
+    )
 
 
 def pass_to_pool(request: JobRequest) -> None:
@@ -233,3 +235,81 @@ def test_a_worker_that_has_ended_learns_of_no_requests(consumer: Any) -> None:
     cancel_requests.end()
     learn(Cancellation(job_id="a", outcome="cancelled"))
     assert learned == []
+
+
+def test_a_cancelled_job_without_a_worker_is_revoked(
+    app: Celery, task: Any, requests: CancelRequests
+) -> None:
+    message = send(task)
+    requests.learn(covering(message, "cancelled"))
+    assert result_of(app, message.headers["id"]) == "REVOKED"
+
+
+@pytest.mark.parametrize(
+    ("options", "state"), [
+        ({"ignore_result": True}, "PENDING"),
+        ({"ignore_result": True, "store_errors_even_if_ignored": True}, "REVOKED"),
+    ],
+)  # fmt: skip
+def test_the_options_of_the_task_decide_whether_its_revocation_is_stored(
+    app: Celery, requests: CancelRequests, options: dict[str, Any], state: str
+) -> None:
+    @app.task(base=ProgressTask, shared=False, **options)
+    def task() -> None: ...
+
+    message = send(task)
+    requests.learn(covering(message, "cancelled"))
+    assert result_of(app, message.headers["id"]) == state
+
+
+@pytest.mark.parametrize("state", ["SUCCESS", "FAILURE", "STARTED", "REVOKED"])
+def test_the_state_of_a_task_that_runs_or_has_ended_stays(
+    app: Celery, task: Any, requests: CancelRequests, state: str
+) -> None:
+    message = send(task)
+    job_id = message.headers["id"]
+    app.backend.store_result(job_id, None, state)
+    requests.learn(covering(message, "cancelled"))
+    assert app.backend.get_state(job_id) == state
+
+
+def test_a_request_for_an_earlier_sending_stores_nothing(
+    app: Celery, task: Any, requests: CancelRequests
+) -> None:
+    earlier = send(task)
+    job_id = earlier.headers["id"]
+    held = receive(task, send(task, task_id=job_id))
+    requests.learn(covering(earlier, "cancelled"))
+    assert result_of(app, job_id) == "PENDING"
+    assert not held.is_over
+
+
+def test_requests_of_unknown_tasks_follow_the_configuration(
+    app: Celery, requests: CancelRequests
+) -> None:
+    app.conf.task_ignore_result = True
+    requests.learn(Cancellation(job_id="a", outcome="cancelled"))
+    assert result_of(app, "a") == "PENDING"
+    app.conf.task_ignore_result = False
+    requests.learn(Cancellation(job_id="a", outcome="cancelled"))
+    assert result_of(app, "a") == "REVOKED"
+
+
+def test_a_stored_success_is_that_of_the_run(app: Celery, task: Any) -> None:
+    request = receive(task, send(task))
+    accept(request)
+    assert request.stored_success() is None
+    app.backend.mark_as_done(request.id, "done")
+    success = request.stored_success()
+    assert success is not None
+    assert success["result"] == "done"
+
+
+def test_the_success_of_an_earlier_sending_does_not_count(app: Celery, task: Any) -> None:
+    """Backends for key-value stores keep it while the job that is sent again runs."""
+    job_id = new_id()
+    app.backend.mark_as_done(job_id, "done")
+    request = receive(task, send(task, task_id=job_id))
+    accept(request)
+    assert result_of(app, job_id) == "SUCCESS"
+    assert request.stored_success() is None

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from celery import Celery, signals
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, Reject, TaskRevokedError
 
 from jobcast import JobCancelled, ProgressTask, current_job
 from jobcast.celery.failures import failure_message, reason_of
@@ -64,7 +64,7 @@ def ended(broker: MemoryBroker, job_id: str) -> Snapshot:
     return broker.snapshot(job_id, None)
 
 
-def test_a_cancelled_run_is_ignored_by_celery(
+def test_a_cancelled_run_is_revoked_in_celery(
     app: Celery, broker: MemoryBroker, cancel: Cancel
 ) -> None:
     seen: list[Any] = []
@@ -82,12 +82,35 @@ def test_a_cancelled_run_is_ignored_by_celery(
 
     signals.task_revoked.connect(revoked)
     job_id = new_id()
-    assert task.apply(task_id=job_id).state == "IGNORED"
+    assert task.apply(task_id=job_id).state == "REVOKED"
     snapshot = ended(broker, job_id)
     assert snapshot.state == "cancelled"
     assert '"reason":"cancelled","by":"alice"' in snapshot.events[-1].packet
     assert "not published" not in "".join(event.packet for event in snapshot.events)
     assert seen == ["finally", (job_id, False, False)]
+
+
+@pytest.mark.parametrize("is_eager", [False, True])
+def test_the_result_of_an_eager_run_is_revoked(app: Celery, cancel: Cancel, is_eager: bool) -> None:
+    app.conf.task_always_eager = is_eager
+
+    @app.task(base=ProgressTask, bind=True, shared=False)
+    def task(self: ProgressTask) -> None:
+        cancel()
+        self.check_cancelled()
+
+    result = task.apply_async() if is_eager else task.apply()
+    assert (result.state, result.ready(), result.successful()) == ("REVOKED", True, False)
+    with pytest.raises(TaskRevokedError, match="enough"):
+        result.get()
+
+
+def test_a_task_that_ignores_itself_stays_ignored(app: Celery, broker: MemoryBroker) -> None:
+    @app.task(base=ProgressTask, shared=False)
+    def task() -> None:
+        raise Ignore
+
+    assert task.apply().state == "IGNORED"
 
 
 def test_a_cancelled_run_is_not_retried(app: Celery, broker: MemoryBroker, cancel: Cancel) -> None:
@@ -132,7 +155,7 @@ def test_a_cancelled_run_is_not_replaced(
             self.replace(other.si())
 
     job_id = new_id()
-    assert task.apply(task_id=job_id).state == "IGNORED"
+    assert task.apply(task_id=job_id).state == "REVOKED"
     assert ended(broker, job_id).state == "cancelled"
     assert runs == ["task"]
 
@@ -185,7 +208,7 @@ def test_a_run_whose_start_is_confirmed_at_its_end_is_cancelled(
 
     signals.task_revoked.connect(note)
     result = task.apply(task_id=cancelled_job, headers={SENDING_HEADER: SENDING})
-    assert result.state == "IGNORED"
+    assert result.state == "REVOKED"
     assert revoked == [cancelled_job]
     assert runs == [ending]
 
@@ -290,7 +313,7 @@ def test_own_call_and_its_super_end_the_run_once(
         self.check_cancelled()
 
     job_id = new_id()
-    assert task.apply(task_id=job_id).state == "IGNORED"
+    assert task.apply(task_id=job_id).state == "REVOKED"
     assert caught == []
     assert ended(broker, job_id).state == "cancelled"
 

@@ -34,8 +34,8 @@ from jobcast.realtime.http.openapi import description
 from jobcast.realtime.http.problems import Problem
 from jobcast.realtime.http.request import (
     StateRequest,
-    cancelled_job,
     check_size,
+    job_to_cancel,
     parse_cancel,
     parse_state,
     parse_stream,
@@ -203,7 +203,7 @@ class HttpInterface:
         client = await self._client(exchange)
         if token_of(request, in_query=self._settings.token_in_query) is None:
             self._cors.check_session(request)
-        job_id = cancelled_job(request, self._settings.path_prefix)
+        job_id = job_to_cancel(request, self._settings.path_prefix)
         async with client.budget.reading:
             wanted = await parse_cancel(request, job_id)
             answer = await self._hub.cancellations.cancel(client.subject, wanted)

@@ -76,7 +76,7 @@ def target_of(request: Request, prefix: str) -> tuple[str, bool]:
     return _job_id(unquote(stem.removesuffix("/events") if wants_events else stem)), wants_events
 
 
-def cancelled_job(request: Request, prefix: str) -> str:
+def job_to_cancel(request: Request, prefix: str) -> str:
     """Return the job id of a path below ``/jobs/`` that ends with ``/cancel``.
 
     Raises:

@@ -240,11 +240,11 @@ class KombuSource:
         return answer
 
     def _announce_accepted(self, job_id: str, answer: CancelAnswer | Cancellation) -> None:
-        kept = self._records.kept_cancellation(job_id)
-        if kept is None or isinstance(answer, Cancellation):
+        if isinstance(answer, Cancellation):
             return
-        if answer.outcome in ("cancelled", "requested"):
-            self._announce([structs.replace(kept, outcome=answer.outcome)])
+        notice = self._records.notice_of(job_id, answer)
+        if notice is not None:
+            self._announce([notice])
 
     def _announce(self, cancellations: Iterable[Cancellation]) -> None:
         """Tell the workers of accepted requests, each job once at a time."""

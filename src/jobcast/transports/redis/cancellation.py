@@ -57,9 +57,11 @@ def parse_cancellation(data: bytes) -> Cancellation:
 
 def parse_answer(answer: Any) -> tuple[CancelAnswer, Cancellation | None]:
     """Parse the script's answer to a request, with the request that is in force."""
-    outcome, terminates, kept = answer
+    outcome, terminates, kept, task = answer
     cancelled = CancelAnswer(outcome=cast("Answer", outcome.decode()), terminates=bool(terminates))
-    return cancelled, parse_cancellation(kept) if kept else None
+    if not kept:
+        return cancelled, None
+    return cancelled, structs.replace(parse_cancellation(kept), task=task.decode())
 
 
 def send_notice(client: Client, names: Names, cancellation: Cancellation) -> None:

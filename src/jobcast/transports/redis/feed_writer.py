@@ -211,14 +211,15 @@ class FeedWriter:
         keys = [self._names.of(job_id).state for job_id in jobs]
         answers = read_fields(self._connected(), keys, SUMMARY_FIELDS)
         found = {
-            job_id: self._now(job_id, answer) for job_id, answer in zip(jobs, answers, strict=True)
+            job_id: self._updated_summary(job_id, answer)
+            for job_id, answer in zip(jobs, answers, strict=True)
         }
         records = [record for record in found.values() if record is not None]
         problems, missing = self._run_writes(self._calls.publish_progress(records, followed))
-        self._failed(problems)
+        self._postpone_failed(problems)
         return [job_id for job_id, record in found.items() if record is None or job_id in missing]
 
-    def _now(self, job_id: str, fields: Any) -> RecordSummary | None:
+    def _updated_summary(self, job_id: str, fields: Any) -> RecordSummary | None:
         """Return the summary of a running job; None if more than the progress has changed."""
         known = self._running.get(job_id)
         if known is None or isinstance(fields, Exception):
@@ -259,7 +260,7 @@ class FeedWriter:
         try:
             yield
         except REDIS_ERRORS as exc:
-            self._failed(dict.fromkeys(jobs, exc))
+            self._postpone_failed(dict.fromkeys(jobs, exc))
 
     def _write_some(self, jobs: Sequence[str]) -> None:
         client = self._connected()
@@ -278,7 +279,7 @@ class FeedWriter:
         for record in records:
             if record.job.job_id not in problems:
                 self._written(record)
-        self._failed(problems)
+        self._postpone_failed(problems)
 
     def _run_writes(self, writes: Sequence[FeedWrite]) -> tuple[dict[str, Exception], set[str]]:
         """Change feeds. Return the exceptions by job, and the jobs that the feeds do not have."""
@@ -298,7 +299,7 @@ class FeedWriter:
         _remember(self._handled, job_id, record.former)
         _remember(self._running, job_id, None if record.job.has_ended else record)
 
-    def _failed(self, problems: Mapping[str, Exception]) -> None:
+    def _postpone_failed(self, problems: Mapping[str, Exception]) -> None:
         """Write the summaries of some jobs again later, unless another attempt would fail too."""
         lasting = [exc for exc in problems.values() if not is_caused_by_the_events(exc)]
         if not problems:

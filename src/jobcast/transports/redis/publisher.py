@@ -326,7 +326,7 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
             self._reload_slots()
             raise PublishFailed(describe_error(answer), ()) from answer
         cancelled, kept = parse_answer(answer)
-        if kept is not None and cancelled.outcome in ("cancelled", "requested"):
+        if kept is not None and cancelled.is_accepted:
             self._feeds.mark_job(job_id)
             self._send_notice(structs.replace(kept, outcome=cancelled.outcome))
         return cancelled

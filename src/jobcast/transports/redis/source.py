@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final
 
@@ -41,6 +42,8 @@ from jobcast.transports.redis.subscriber import Subscriber, close_all
 from jobcast.transports.revocations import Revocation
 
 SUBSCRIBE_TIMEOUT: Final = 5.0  # seconds until a subscription has to be confirmed
+CANCEL_TIMEOUT: Final = 5.0  # seconds that a request to cancel a job waits for earlier ones
+MAX_CANCELLING: Final = 100  # requests to cancel jobs at a time
 FIRST_DELAY: Final = 0.05  # seconds before the first attempt to reconnect
 LONGEST_DELAY: Final = 3.0  # seconds between two attempts
 
@@ -95,6 +98,7 @@ class RedisSource:
         self._unsubscribing: Counter[str] = Counter()
         self._unconfirmed: set[str] = set()
         self._confirmations: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
+        self._cancelling = asyncio.Semaphore(MAX_CANCELLING)
         self._online = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
         self._resuming = BackgroundTasks()
@@ -219,7 +223,18 @@ class RedisSource:
             return await asyncio.to_thread(self._publisher.store, batch)
 
     async def cancel(self, cancellation: Cancellation) -> CancelAnswer:
-        async with self._publishing:
+        self._enter_loop()
+        if self._cancelling.locked():
+            raise TransportUnavailable(f"{MAX_CANCELLING} requests to cancel jobs wait for Redis")
+        async with self._cancelling, AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(CANCEL_TIMEOUT):
+                    await stack.enter_async_context(self._publishing)
+            except TimeoutError:
+                raise TransportUnavailable(
+                    f"the request to cancel a job waited for {CANCEL_TIMEOUT:.0f} s, because Redis"
+                    " does not answer earlier requests"
+                ) from None
             return await asyncio.to_thread(self._publisher.cancel, cancellation)
 
     def watch_revocations(self, on_revocation: Callable[[Revocation], None]) -> None:

@@ -36,8 +36,8 @@
 -- if all events were dropped at once, or an event that requires a state. Drops duplicates, and all
 -- events except log lines of a run that is past or has ended. runs.py has the rules. If the run is of
 -- a sending that is to be cancelled, returns 'cancel' and that answer. For a request, returns the
--- outcome, 1 if the run is terminated in the end or 0, and 'cancel' or ''. cancellation.py has the
--- rules.
+-- outcome, 1 if the run is terminated in the end or 0, 'cancel' or '', and the name of the task or ''.
+-- cancellation.py has the rules.
 
 local state_key, lines_key, channel = KEYS[1], KEYS[2], KEYS[3]
 local publisher, follows, owner = ARGV[1], tonumber(ARGV[2]), ARGV[3]
@@ -68,7 +68,7 @@ local current, past_ids, runs = record[5], record[6] or '', tonumber(record[7] o
 -- Each publisher's latest number, as ' publisher:number publisher:number ', most recent last.
 local numbers = record[8] or ' '
 local logged = tonumber(record[10] or 0)
-local cancel, outcome, terminates = record[11], nil, 0
+local cancel, outcome, terminates, task = record[11], nil, 0, ''
 local fields = {}
 
 local function number_of(name)
@@ -189,7 +189,7 @@ local covers = cancel
     and (run == '' or string.match(run, '%d+ %d ([^%s.]+)') == string.match(cancel, '^[^%s.]+'))
 local function answer(value)
     if outcome then
-        return { outcome, terminates, cancel or '' }
+        return { outcome, terminates, cancel or '', task }
     end
     return covers and { cancel, value } or value
 end
@@ -198,6 +198,7 @@ local has_ended = state == 'complete' or state == 'error' or state == 'cancelled
 if ARGV[FIRST + 1] == 'c' then
     local description = redis.call('HMGET', state_key, 'info')[1]
     local info = description and cjson.decode(description) or {}
+    task = info.task or ''
     if not epoch then
         outcome = 'job_not_found'
     elseif has_ended then

@@ -41,15 +41,17 @@ export function Header({ status }: Props): ReactElement {
           {problem}
         </span>
       )}
-      <span className="user" title={`Signed in as ${user}`}>
-        {user}
-      </span>
-      <ThemeButton />
-      {signOut === null ? null : (
-        <button type="button" className="button bare" onClick={handleSignOut}>
-          Sign out
-        </button>
-      )}
+      <div className="account">
+        <span className="user" title={`Signed in as ${user}`}>
+          {user}
+        </span>
+        <ThemeButton />
+        {signOut === null ? null : (
+          <button type="button" className="button bare" onClick={handleSignOut}>
+            Sign out
+          </button>
+        )}
+      </div>
     </header>
   );
 }

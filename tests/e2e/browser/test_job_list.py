@@ -108,6 +108,40 @@ def test_stuck_job_comes_first_and_shows_in_the_title(open_tab: OpenTab) -> None
     expect(icon).to_have_attribute("href", re.compile(r"^data:image/svg\+xml"))
 
 
+@pytest.mark.parametrize("reason", ["cancelled", "revoked"])
+def test_progress_of_a_cancelled_job_is_drawn_in_the_neutral_colour(
+    open_tab: OpenTab, published: PublishedJobs, reason: str
+) -> None:
+    job_id = f"{reason}-job"
+    published.publish(started(job_id, "eve", run=1))
+    tab = open_tab(f"/#/jobs/{job_id}", jobs=[job_id])
+    tab.expect_status(job_id, "started")
+    published.publish(("job_progress", "eve", {"job_id": job_id, "percentage": 50.0}))
+    curve = tab.page.locator(".plot .curve .tip")
+    expect(curve).to_have_css("fill", colour(tab, "--active-fill"))
+    ending = {"job_id": job_id, "error": "Cancelled", "message": "wrong file", "reason": reason}
+    published.publish(("job_error", "eve", ending))
+    tab.expect_status(job_id, "cancelled")
+    expect(curve).to_have_css("fill", colour(tab, "--quiet-fill"))
+    bar = tab.bar.locator(".bar-fill")
+    expect(bar).to_have_css("background-color", colour(tab, "--quiet-fill"))
+
+
+def colour(tab: Tab, name: str) -> str:
+    """Return the computed colour of a custom property."""
+    computed: str = tab.page.evaluate(
+        """(name) => {
+            const probe = document.body.appendChild(document.createElement("i"));
+            probe.style.color = `var(${name})`;
+            const { color } = getComputedStyle(probe);
+            probe.remove();
+            return color;
+        }""",
+        name,
+    )
+    return computed
+
+
 def test_link_shares_the_filters_and_the_open_job(open_tab: OpenTab) -> None:
     tab = open_tab(feeds=["*"])
     tab.page.get_by_role("button", name=re.compile("^Failed")).click()

@@ -81,6 +81,18 @@ def is_silent(self: ProgressTask, notes: str) -> None:
     self.check_cancelled()
 
 
+@job()
+def ends_when_released(self: ProgressTask, notes: str) -> None:
+    """Run until the test has created a file beside the notes."""
+    note(notes, "began")
+    while not Path(f"{notes}.released").exists():
+        time.sleep(0.01)
+    note(notes, "released")
+    while not self.cancelled:
+        time.sleep(0.01)
+    self.check_cancelled()
+
+
 @job(acks_late=True)
 def is_silent_late(self: ProgressTask, notes: str) -> None:
     note(notes, "began")
@@ -192,14 +204,22 @@ CHAINS = {"chain of two": 1, "chain of three": 2}  # the steps after the first o
 
 @job()
 def starts_a_chord(self: ProgressTask, kind: str, notes: str) -> list[str]:
-    """Start a chord. Return the ids of its body and of its last member."""
+    """Start a chord. Return the ids of its body and of its last member.
+
+    The queue of a queued member has the name of the file.
+    """
     members = [runs.si(notes)]
     body = is_silent.si(notes) if kind == "silent body" else collects.s(notes)
     if kind == "silent member":
         members.append(is_silent.si(notes))
     elif kind == "scheduled member":
         members.append(runs.si(notes).set(countdown=600))
-    elif kind in CHAINS:
+    elif kind == "queued member":
+        members.append(runs.si(notes).set(queue=Path(notes).name))
+    elif kind == "scheduled body":
+        body.set(countdown=600)
+    body.set(link_error=[called_back.s(notes)])
+    if kind in CHAINS:
         first = is_silent.si(notes).set(task_id=uuid())
         later = [runs.si(notes) for _ in range(CHAINS[kind])]
         sent = chord([*members, chain(first, *later)], body).apply_async()

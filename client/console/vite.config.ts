@@ -11,6 +11,10 @@ export default defineConfig({
     alias: [
       { find: /^@jobcast\/client$/, replacement: `${import.meta.dirname}/../src/index.ts` },
       { find: /^@jobcast\/client\/react$/, replacement: `${import.meta.dirname}/../src/react.ts` },
+      {
+        find: /^@jobcast\/client\/testing$/,
+        replacement: `${import.meta.dirname}/../src/testing.ts`,
+      },
     ],
     dedupe: ["react", "react-dom"],
   },

@@ -107,7 +107,11 @@ export interface JobClient {
    */
   cancel(jobId: string, options?: CancelOptions): Promise<CancelResult>;
 
-  /** Retry refused connections, jobs and feeds now, without waiting for the next scheduled attempt. */
+  /**
+   * Retry refused connections, jobs and feeds now, without waiting for the next scheduled attempt. Renew
+   * the token: call this when another user has signed in. The client then drops the jobs and lists of
+   * the previous user, and connects again.
+   */
   reconnect(): void;
 
   /** Close the connection and remove all listeners. A closed client cannot be reopened. */

@@ -9,7 +9,7 @@ import { parse } from "./parse.js";
 import type { Messages, Refusal } from "./protocol.js";
 import { Listeners, type Store } from "./store.js";
 import type { Timers } from "./timers.js";
-import { type GetToken, requestToken } from "./token.js";
+import { type GetToken, requestToken, SubjectWatch } from "./token.js";
 
 /** The state of the connection. */
 export interface Connection {
@@ -95,6 +95,8 @@ export class ConnectionManager implements Store<Connection> {
   };
   #socket: Socket | null = null;
   #pendingToken: Promise<string | null> | null = null;
+  readonly #subject = new SubjectWatch();
+  #cancelRenewal: (() => void) | null = null; // the next attempt to renew the token
   #wasConnected = false;
   #mayReplaceExpiredToken = true; // once per connection: replace an expired token
   #attempts = 0; // attempts since the connection was last stable
@@ -137,11 +139,17 @@ export class ConnectionManager implements Store<Connection> {
     this.#connect("connecting");
   }
 
-  /** Connect now if the connection is refused or waits for its next attempt. */
+  /**
+   * Connect now if the connection is refused or waits for its next attempt. Renew the token of an open
+   * connection: another user may have signed in.
+   */
   retry(): void {
+    this.#pendingToken = null;
     if (this.#snapshot.state === "refused" && this.#socket !== null) {
       this.#mayReplaceExpiredToken = true;
       this.#connect("connecting");
+    } else if (this.isConnected) {
+      void this.#refreshToken();
     } else {
       this.#retryNow();
     }
@@ -300,6 +308,7 @@ export class ConnectionManager implements Store<Connection> {
     }
     this.#pendingToken = null;
     if (token) {
+      this.#noteSubject(token);
       send({ token });
     } else if (token === null) {
       this.#refuseMissingToken();
@@ -308,6 +317,12 @@ export class ConnectionManager implements Store<Connection> {
       this.#scheduleRetry("token_unavailable", errorMessage(error));
     }
   };
+
+  #noteSubject(token: string): void {
+    if (this.#subject.isChangedBy(token)) {
+      this.#host.onSubjectChange();
+    }
+  }
 
   #refuseMissingToken(): void {
     this.#socket?.disconnect();
@@ -333,11 +348,13 @@ export class ConnectionManager implements Store<Connection> {
     if (getToken === null) {
       return; // the server ends the connection, and identifies the user again at the next one
     }
+    this.#cancelRenewal?.();
     const id = this.#socket?.id;
     const retry = (minimum = 0): void => {
       // If no renewal succeeds, the server ends the connection, and the next one reports why.
       const delay = Math.min(MAX_TOKEN_RETRY_DELAY, TOKEN_RETRY_DELAY * 2 ** retries);
-      this.#timers.after(Math.max(minimum, delay), () => {
+      this.#cancelRenewal?.();
+      this.#cancelRenewal = this.#timers.after(Math.max(minimum, delay), () => {
         if (this.#isCurrentSocket(id)) {
           void this.#refreshToken(retries + 1);
         }
@@ -358,6 +375,7 @@ export class ConnectionManager implements Store<Connection> {
     this.request("refresh_token", { token }, (ack) => {
       if (!ack.ok && ack.code === "token_subject") {
         this.#pendingToken = Promise.resolve(token); // another user signed in: reconnect as them
+        this.#subject.isChangedBy(token);
         this.#host.onSubjectChange();
         this.#socket?.disconnect();
       } else if (!ack.ok) {

@@ -34,6 +34,8 @@ export class Feed {
   #cursor: string | null = null;
   #total: number | null = null;
   #refusal: Problem | null = null;
+  /** Why the server refuses the join for now. */
+  #delay: Problem | null = null;
 
   /** @param onChange is called after each change of what views show. */
   constructor(name: string, onChange: () => void) {
@@ -48,6 +50,11 @@ export class Feed {
 
   get refusal(): Problem | null {
     return this.#refusal;
+  }
+
+  /** Why the server cannot list the jobs at the moment. The join is repeated until it can. */
+  get delay(): Problem | null {
+    return this.#delay;
   }
 
   /** Whether the list is up to date. */
@@ -111,6 +118,7 @@ export class Feed {
 
   handleAccepted(total: number): void {
     this.#total = total;
+    this.#delay = null;
     this.#onChange();
   }
 
@@ -125,9 +133,10 @@ export class Feed {
   }
 
   /** The server refused a join for now: an earlier one may have ended, too. */
-  suspend(): void {
+  suspend({ code, message }: Problem): void {
     this.#arriving = null;
     this.#isLive = false;
+    this.#delay = { code, message };
     this.#onChange();
   }
 
@@ -213,6 +222,7 @@ export class Feed {
 
   #beginSnapshot(): void {
     this.#gone.clear();
+    this.#delay = null;
     // Without a list to keep, the pages show as they arrive.
     this.#arriving = this.#list.size === 0 ? this.#list : new JobList();
   }
@@ -236,6 +246,7 @@ export class Feed {
 
   #disconnect(): void {
     this.#request = null;
+    this.#delay = null;
     this.#filter = null;
     this.#arriving = null;
     this.#isLive = false;

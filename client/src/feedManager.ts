@@ -236,7 +236,7 @@ export class FeedManager implements FeedViewHost {
         feed.handleAccepted(ack.total);
       } else if (RETRYABLE_JOIN_CODES.has(ack.code)) {
         if (request.after === undefined && ack.code !== "rate_limited") {
-          feed.suspend();
+          feed.suspend(ack);
         }
         const retry = (): void => {
           if (feed.isLatest(request)) {

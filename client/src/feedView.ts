@@ -35,7 +35,10 @@ export interface FeedState {
   readonly hasMore: boolean;
   /** Whether older jobs are on their way. */
   readonly isLoadingMore: boolean;
-  /** Why the feed is refused, or why the connection is lost or refused. */
+  /**
+   * Why the feed is refused, why the connection is lost or refused, or why the server cannot list the
+   * jobs at the moment. The client tries again unless the status is `refused`.
+   */
   readonly error: Problem | null;
   /** Show more of the older jobs: as many as `limit`. Without older jobs it does nothing. */
   readonly loadMore: () => void;
@@ -148,7 +151,7 @@ export class FeedView implements FeedStore {
     const status = this.#statusOf(feed);
     const matching = this.#matchingJobs(feed);
     const jobs = matching.length > this.wanted ? matching.slice(0, this.wanted) : matching;
-    const error = feed?.refusal ?? this.#host.connectionProblem;
+    const error = feed?.refusal ?? this.#host.connectionProblem ?? feed?.delay ?? null;
     const hasOlder = feed?.hasOlder ?? false;
     const isComplete = feed?.isCompleteFor(this.filter) ?? false;
     return {

@@ -372,13 +372,19 @@ class FakeJobRecord implements FakeJob {
 
   #ownCancelRefusal(): JobState["refusal"] {
     if (this.#status === "pending") {
-      return { code: "job_not_found", message: "no such job, or it is not yours to cancel" };
+      return {
+        code: "job_not_found",
+        message: "this job does not exist, or you may not cancel it",
+      };
     }
     const canCancel = isTerminal(this.#status) || infoAfter(this.#events).cancellable;
     return canCancel ? null : { code: "not_cancellable", message: "the job cannot be cancelled" };
   }
 
-  refuse(code = "job_not_found", message = "no such job, or it is not yours to follow"): FakeJob {
+  refuse(
+    code = "job_not_found",
+    message = "this job does not exist, or you may not follow it",
+  ): FakeJob {
     this.#refusal = { code, message };
     if (this.isFollowed) {
       this.job.handleRefused(code, message);

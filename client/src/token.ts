@@ -35,3 +35,34 @@ export function requestToken(getToken: GetToken, timers: Timers): Promise<string
       .finally(cancel);
   });
 }
+
+/**
+ * Return the subject of a token, so that the data of one user is not shown to the next one. Only the
+ * server verifies tokens. Returns null for a token that is no JSON Web Token.
+ */
+export function subjectOf(token: string): string | null {
+  const payload = token.split(".")[1] ?? "";
+  try {
+    const claims: unknown = JSON.parse(atob(payload.replaceAll("-", "+").replaceAll("_", "/")));
+    const subject = isClaims(claims) ? claims.sub : undefined;
+    return subject === undefined ? null : String(subject);
+  } catch {
+    return null; // a token of another format, or a runtime without `atob`
+  }
+}
+
+function isClaims(value: unknown): value is { readonly sub?: unknown } {
+  return typeof value === "object" && value !== null;
+}
+
+/** Notices when tokens belong to another user than those before. */
+export class SubjectWatch {
+  #subject: string | null = null;
+
+  /** Return whether a token belongs to another user than the last one whose user is known. */
+  isChangedBy(token: string): boolean {
+    const [before, subject] = [this.#subject, subjectOf(token)];
+    this.#subject = subject ?? before;
+    return before !== null && subject !== null && subject !== before;
+  }
+}

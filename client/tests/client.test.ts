@@ -10,8 +10,10 @@ import {
   type JobEvent,
   type JobGap,
 } from "../src/index.js";
+import { subjectOf } from "../src/token.js";
 import { futureEvents, futureExample } from "./examples.js";
 import { TestServer } from "./server.js";
+import { tokenOf } from "./tokens.js";
 import { eventually, until } from "./waiting.js";
 
 let server: TestServer;
@@ -727,6 +729,122 @@ describe("the token", () => {
     expect(server.tokens).toEqual(["token 1", "token 2"]);
     stop();
   });
+});
+
+describe("another user", () => {
+  let user: string | null;
+  let client: JobClient;
+  let stops: (() => void)[];
+
+  /** Follow a job and a list as ada, and then refuse both. */
+  beforeEach(async () => {
+    user = "ada";
+    client = connect({ getToken: () => user && tokenOf(user) });
+    const created_at = "2026-01-15T09:30:00Z";
+    const summary = { job_id: "a", epoch: "e", seq: 1, status: "started", created_at } as const;
+    server.setFeed("mine", [summary]);
+    const [job, feed] = [client.job("a"), client.feed("mine")];
+    stops = [job.subscribe(() => {}), feed.subscribe(() => {})];
+    await joined(client);
+    publishLine("of ada");
+    await until(job, ({ logs }) => logs.length === 1, "a line");
+    await until(feed, ({ status, jobs }) => status === "live" && jobs.length === 1, "a list");
+    server.answer = (name, { token }) => {
+      if (name === "refresh_token") {
+        return token === tokenOf("ada")
+          ? undefined
+          : { ok: false, code: "token_subject", message: "another subject" };
+      }
+      return name === "join_job" || name === "join_feed" ? null : undefined;
+    };
+  });
+
+  afterEach(() => stops.forEach((stop) => void stop()));
+
+  const shown = () => ({
+    lines: client
+      .job("a")
+      .getSnapshot()
+      .logs.map(({ message }) => message),
+    jobs: client.feed("mine").getSnapshot().jobs.length,
+  });
+  const reconnected = () => eventually(() => server.tokens.length === 2, "another connection");
+  const connected = () => until(client.connection, ({ state }) => state === "connected", "success");
+
+  test("who signs in while the connection is lost sees nothing of the previous one", async () => {
+    user = "bob";
+    server.drop("network");
+    await reconnected();
+    await connected();
+    expect(server.tokens[1]).toBe(tokenOf("bob"));
+    expect(shown()).toEqual({ lines: [], jobs: 0 });
+    expect(server.requestsNamed("join_job")[1]).toEqual({ job_id: "a" });
+  });
+
+  test("who signs in while the page is connected gets a connection with reconnect()", async () => {
+    user = "bob";
+    client.reconnect();
+    await reconnected();
+    await connected();
+    expect(server.tokens).toEqual([tokenOf("ada"), tokenOf("bob")]);
+    expect(shown()).toEqual({ lines: [], jobs: 0 });
+  });
+
+  test("who signs in after the previous one has signed out sees nothing of them", async () => {
+    user = null;
+    server.drop("network");
+    await until(client.connection, ({ code }) => code === "token_missing", "a refusal");
+    user = "bob";
+    client.reconnect();
+    await reconnected();
+    await connected();
+    expect(shown()).toEqual({ lines: [], jobs: 0 });
+  });
+
+  test("is not assumed for another token of the same user", async () => {
+    client.reconnect();
+    await eventually(() => server.requestsNamed("refresh_token").length === 1, "a renewal");
+    server.drop("network");
+    await reconnected();
+    await connected();
+    expect(shown()).toEqual({ lines: ["of ada"], jobs: 1 });
+    expect(server.requestsNamed("join_job")[1]).toMatchObject({ after: { seq: 1 } });
+  });
+});
+
+test("a pending renewal of the token is not repeated by further calls of reconnect()", async () => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"], shouldAdvanceTime: true });
+  let calls = 0;
+  const client = connect({
+    getToken: () => {
+      calls += 1;
+      if (calls > 1) throw new Error("not now");
+      return "token";
+    },
+  });
+  const stop = client.job("a").subscribe(() => {});
+  await joined(client);
+  for (let times = 0; times < 3; times += 1) {
+    client.reconnect();
+    await vi.advanceTimersByTimeAsync(10);
+  }
+  expect(calls).toBe(4);
+  await vi.advanceTimersByTimeAsync(1000);
+  expect(calls).toBe(5);
+  stop();
+});
+
+test.each([
+  [tokenOf("ada"), "ada"],
+  [tokenOf("Zo\u00eb"), "Zo\u00eb"],
+  [tokenOf(7), "7"],
+  [tokenOf(undefined), null],
+  ["opaque", null],
+  ["a.%%%.c", null],
+  ["e30.bnVsbA.sig", null],
+])("the subject of the token %s is %s", (token, subject) => {
+  const known = subjectOf(token);
+  expect(known && Buffer.from(known, "latin1").toString()).toBe(subject);
 });
 
 describe("the connection", () => {

@@ -300,6 +300,24 @@ describe("a refused feed", () => {
     stop();
   });
 
+  test("has the reason while the server cannot list its jobs", async () => {
+    server.setFeed("mine", jobs(2));
+    const refusal = { ok: false, code: "unavailable", message: "the store does not answer" };
+    server.answer = (name) => (name === "join_feed" ? refusal : undefined);
+    const feed = connect().feed("mine");
+    const stop = feed.subscribe(() => {});
+    const waiting = await until(feed, ({ error }) => error !== null, "a reason");
+    expect(waiting).toMatchObject({
+      status: "connecting",
+      error: { code: "unavailable", message: "the store does not answer" },
+    });
+    server.drop("network");
+    await until(feed, ({ error }) => error?.code === "reconnecting", "the loss of the connection");
+    server.answer = () => undefined;
+    expect((await until(feed, isLive, "a list")).error).toBeNull();
+    stop();
+  });
+
   test("has no jobs after the right to list it has ended", async () => {
     server.setFeed("all", jobs(2));
     const feed = connect().feed("all");

@@ -1,12 +1,14 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { ConnectionRefused } from "../src/errors.js";
 import { EventStreamParser } from "../src/http/eventStreamParser.js";
 import { HttpJobClient } from "../src/http/httpJobClient.js";
 import { type IssuedToken, requestIssuedToken } from "../src/http/tokenEndpoint.js";
 import type { Follower, Job, JobState } from "../src/job.js";
 import type { JobEvent, JobGap } from "../src/protocol.js";
 import { StreamServer } from "./streamServer.js";
+import { tokenOf } from "./tokens.js";
 import { eventually, until } from "./waiting.js";
 
 let server: StreamServer;
@@ -285,6 +287,17 @@ test("a token that expires soon is replaced without losing an event", async () =
   expect(server.requests[1]).toEqual({ jobs: ["a"], after: "e1:1", token: "token-2" });
 });
 
+test("a token of another user starts without the lines of the previous one", async () => {
+  const job = createClient((count) => tokenOf(count === 1 ? "ada" : "bob")).job("a");
+  follow(job);
+  server.publish("a", "job_log", { level: "info", message: "of ada" });
+  await until(job, (state) => messages(state).length === 1, "a line");
+  server.refuse = () => ({ status: 404, code: "job_not_found" });
+  server.send("token_expiring", { expires_at: "2026-01-15T09:30:00Z" });
+  const refused = await until(job, (state) => state.joined === "refused", "a refusal");
+  expect(messages(refused)).toEqual([]);
+});
+
 test("a token that cannot be replaced stays in use until the stream ends", async () => {
   const job = createClient(() => "the same").job("a");
   follow(job);
@@ -334,6 +347,37 @@ test.each([401, 403, 302])(
   },
 );
 
+test.each([
+  ["Django", 403, "<h1>Forbidden</h1><p>CSRF verification failed. Request aborted.</p>"],
+  ["Django REST framework", 403, { detail: "CSRF Failed: Origin checking failed" }],
+  ["Flask-WTF", 400, "<p>The CSRF token is missing.</p>"],
+])("the protection of %s against cross-site requests is a refusal", async (_, code, answer) => {
+  await expect(ask(code, answer)).rejects.toMatchObject({
+    code: "forbidden",
+    message: expect.stringContaining("CSRF_TRUSTED_ORIGINS"),
+  });
+});
+
+test("a login form with a CSRF token means: signed out", async () => {
+  expect(await ask(403, '<input name="csrfmiddlewaretoken" value="x">')).toBeNull();
+});
+
+test("a refusal of the page by its application refuses jobs and requests to cancel them", async () => {
+  const refusal = new ConnectionRefused("forbidden", "not this origin");
+  const client = createClient(() => {
+    throw refusal;
+  });
+  const job = client.job("a");
+  follow(job);
+  const state = await until(job, ({ joined }) => joined === "refused", "a refusal");
+  expect(state.refusal).toMatchObject({ code: "forbidden", message: "not this origin" });
+  await expect(client.cancel("a")).rejects.toMatchObject({
+    name: "CancelRefused",
+    code: "forbidden",
+    message: "not this origin",
+  });
+});
+
 test("another status of the token endpoint, and an answer without a token, are errors", async () => {
   await expect(ask(500, {})).rejects.toThrow("HTTP status 500");
   await expect(ask(200, { token: 5 })).rejects.toThrow("field token");
@@ -344,7 +388,7 @@ async function ask(status: number, answer: unknown): Promise<IssuedToken | null>
   const endpoint = createServer((request, response) => {
     const isExpected = request.method === "POST" && request.headers["x-csrftoken"] === "secret";
     response.writeHead(isExpected ? status : 418, { Location: "/login" });
-    response.end(JSON.stringify(answer));
+    response.end(typeof answer === "string" ? answer : JSON.stringify(answer));
   });
   await new Promise<void>((resolve) => endpoint.listen(0, "127.0.0.1", resolve));
   const url = `http://127.0.0.1:${(endpoint.address() as AddressInfo).port}/token`;

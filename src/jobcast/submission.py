@@ -41,7 +41,9 @@ class Submission:
     urls: Mapping[str, str]
 
 
-def submit(task: Any, /, *args: Any, owner: str | int | UUID, **kwargs: Any) -> Submission:
+def submit(
+    task: Any, /, *args: Any, owner: str | int | UUID, jti: str | None = None, **kwargs: Any
+) -> Submission:
     """Send a task whose job ``owner`` may follow, and return what a page needs to follow it.
 
     The token is issued first: if the settings have no key that signs, no task is sent.
@@ -51,8 +53,10 @@ def submit(task: Any, /, *args: Any, owner: str | int | UUID, **kwargs: Any) -> 
             ``build.s().set(queue="slow", countdown=60)``.
         args: the positional arguments of the task.
         owner: the subject that may follow the job.
-        kwargs: the keyword arguments of the task. If it has an argument ``owner``, bind it in a
-            signature.
+        jti: the id of the token, by which it can be revoked. In Django, ``token_id_of(request)`` is
+            the id that the tokens of the user's session have: signing out revokes them.
+        kwargs: the keyword arguments of the task. If it has an argument ``owner`` or ``jti``, bind
+            it in a signature.
 
     Raises:
         TypeError: the task is not followed, is a canvas, or ``owner`` has another type.
@@ -66,7 +70,7 @@ def submit(task: Any, /, *args: Any, owner: str | int | UUID, **kwargs: Any) -> 
     signature = owned_by(_signature_of(task).clone(args, kwargs), owner)
     settings = Settings.load(celery_conf=signature.app.conf)
     job_id = job_id_of(signature.options.setdefault("task_id", uuid()))
-    token = issue_token(owner, jobs=[job_id], settings=settings)
+    token = issue_token(owner, jobs=[job_id], jti=jti, settings=settings)
     signature.apply_async()
     return Submission(job_id=job_id, token=token, urls=urls_of(job_id, settings))
 

@@ -243,8 +243,9 @@ def mint(
 
     >>> token = mint("x" * 32, "alice", jobs=["42"])
     """
-    now = int(time.time())
-    claims: dict[str, Any] = {"sub": sub, "iat": now, "exp": now + int(ttl)}
+    # With its fraction, the time of issue is later than a revocation in the same second.
+    issued = time.time()
+    claims: dict[str, Any] = {"sub": sub, "iat": issued, "exp": int(issued) + int(ttl)}
     grants = zip(_GRANTS, (jobs, can, feeds), strict=True)
     claims |= {name: list(values) for name, values in grants if values}
     if audience is not None:

@@ -17,11 +17,12 @@ from socketio.packet import Packet
 
 from jobcast import JobTarget
 from jobcast.client import JobClient
-from jobcast.errors import ConnectionRefused, SettingsError
+from jobcast.errors import CancelRefused, ConnectionRefused, SettingsError
+from jobcast.events import JobStatus
 from jobcast.realtime import Gateway, attach, client_manager, create_app, revocations
 from jobcast.settings import Settings
 from jobcast.tokens import Subject
-from jobcast.transports import open_publisher
+from jobcast.transports import Origin, Outgoing, open_publisher
 from jobcast.transports.redis.names import Names as RedisNames
 from jobcast.transports.revocations import Revocation
 from tests.conftest import Valkey
@@ -98,6 +99,54 @@ async def test_attached_server_serves_jobs_beside_its_own_handlers(
         await eventually(lambda: gateway.connections == 0, "end of the connection")
         assert gateway.relay.followed == 0
         await gateway.aclose()
+
+
+@pytest.mark.parametrize("namespace", ["/", "/jobs"])
+async def test_attached_server_cancels_jobs(
+    settings: Settings, token: Token, namespace: str
+) -> None:
+    sio = socketio.AsyncServer(async_mode="asgi")
+    gateway = attach(sio, settings, namespace=namespace)
+    publisher = open_publisher(settings.url)
+    waiting, running = new_id(), new_id()
+    for job_id, status in ((waiting, "queued"), (running, "started")):
+        event = JobStatus(job_id=job_id, status=status)
+        publisher.publish([Outgoing.of(event, Origin("alice"))])
+    client = socketio.AsyncClient(reconnection=False, handle_sigint=False)
+    received: list[Any] = []
+    client.on("job_error", received.append, namespace=namespace)
+    client.on("job_status", received.append, namespace=namespace)
+
+    async def cancel(job_id: str) -> Any:
+        assert (await client.call("join_job", {"job_id": job_id}, namespace=namespace))["ok"]
+        return await client.call(
+            "cancel_job", {"job_id": job_id, "message": "wrong file"}, namespace=namespace
+        )
+
+    def of(job_id: str) -> list[Any]:
+        return [event for event in received if event["job_id"] == job_id]
+
+    async with serve_app(socketio.ASGIApp(sio)) as url:
+        auth = {"token": token()}
+        await client.connect(url, auth=auth, transports=["websocket"], namespaces=[namespace])
+        assert await cancel(waiting) == {"ok": True, "job_id": waiting, "outcome": "cancelled"}
+        await eventually(lambda: len(of(waiting)) == 2, "end of the waiting job")
+        end = of(waiting)[-1]
+        assert (end["reason"], end["by"], end["message"]) == ("cancelled", "alice", "wrong file")
+        assert await cancel(running) == {
+            "ok": True, "job_id": running, "outcome": "requested", "terminates": False,
+        }  # fmt: skip
+        await eventually(lambda: len(of(running)) == 2, "event of the request")
+        assert (of(running)[-1]["status"], of(running)[-1]["by"]) == ("cancelling", "alice")
+        await client.disconnect()
+        async with JobClient(url, token(), namespace=namespace) as own:
+            assert (await own.cancel(waiting)).outcome == "already_ended"
+            assert (await own.cancel(running)).outcome == "requested"
+        async with JobClient(url, token("bob", jobs=["*"]), namespace=namespace) as other:
+            with pytest.raises(CancelRefused, match="yours to cancel"):
+                await other.cancel(running)
+        await gateway.aclose()
+    publisher.close()
 
 
 async def test_attach_keeps_the_handlers_of_a_namespace_class(

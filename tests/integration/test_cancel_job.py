@@ -24,7 +24,7 @@ from tests.support.sse import http_client
 Ask = Callable[..., Any]
 
 SENT = Run("aa")
-NOT_YOURS = "there is no such job, or it is not yours to cancel"
+NOT_ALLOWED = "this job does not exist, or you may not cancel it"
 
 
 def queued(job_id: str, **fields: Any) -> JobStatus:
@@ -64,6 +64,12 @@ async def state_of(client: httpx.AsyncClient, job_id: str) -> dict[str, Any]:
     return state
 
 
+async def last_seq(server: Server, token: Token, job_id: str) -> int:
+    """Return the number of the job's latest event."""
+    async with following(server.url, token()) as client:
+        return int((await client.join(job_id))["seq"])
+
+
 async def test_owner_cancels_a_job_that_has_not_started(
     client: httpx.AsyncClient, publish: Publish, ask: Ask, job_id: str, server: Server
 ) -> None:
@@ -101,6 +107,31 @@ async def test_running_job_is_asked_to_stop(
     assert "cancellation" not in state
 
 
+async def test_two_requests_at_once_end_a_waiting_job_once(
+    client: httpx.AsyncClient, publish: Publish, ask: Ask, job_id: str, server: Server, token: Token
+) -> None:
+    publish(queued(job_id))
+    answers = await asyncio.gather(ask(job_id, message="first"), ask(job_id, message="second"))
+    outcomes = {answer["outcome"]: answer for answer in answers}
+    assert outcomes == {
+        outcome: {"ok": True, "job_id": job_id, "outcome": outcome}
+        for outcome in ("cancelled", "already_ended")
+    }
+    winner = ("first", "second")[answers.index(outcomes["cancelled"])]
+    assert (await state_of(client, job_id))["error"]["message"] == winner
+    assert await last_seq(server, token, job_id) == 2
+
+
+async def test_two_requests_at_once_ask_a_running_job_once(
+    client: httpx.AsyncClient, publish: Publish, ask: Ask, job_id: str, server: Server, token: Token
+) -> None:
+    publish(started(job_id))
+    asked = {"ok": True, "job_id": job_id, "outcome": "requested", "terminates": False}
+    assert [*await asyncio.gather(ask(job_id), ask(job_id))] == [asked, asked]
+    assert (await state_of(client, job_id))["status"] == "cancelling"
+    assert await last_seq(server, token, job_id) == 2
+
+
 async def test_job_that_cannot_be_cancelled_is_marked(
     client: httpx.AsyncClient, publish: Publish, ask: Ask, job_id: str
 ) -> None:
@@ -116,7 +147,7 @@ async def test_unknown_job_and_foreign_job_have_the_same_answer(
 ) -> None:
     publish(queued(job_id))
     unknown = new_id()
-    refused = {"ok": False, "code": "job_not_found", "message": NOT_YOURS}
+    refused = {"ok": False, "code": "job_not_found", "message": NOT_ALLOWED}
     for claims in (
         {"sub": "bob"},
         {"sub": "bob", "jobs": [job_id, unknown]},  # may follow
@@ -254,6 +285,7 @@ async def test_pages_of_other_origins_cannot_cancel_with_a_session(
             ):
                 refused = await client.post(path, headers={**cookie, **headers})
                 assert code_of(refused, 403) == "forbidden", headers
+                assert "JOBCAST_CORS_ORIGINS" in refused.json()["detail"], headers
             assert code_of(await client.post(path), 401) == "token_missing"
             allowed = {**cookie, "Origin": "https://app.example"}
             preflight = await client.options(path, headers=allowed)

@@ -186,6 +186,26 @@ async def test_older_jobs_fill_a_list_that_has_shrunk() -> None:
         await feed.__aexit__(None, None, None)
 
 
+async def test_refusal_ends_the_wait_for_older_jobs() -> None:
+    async with scripted_server() as server, JobClient(server.url, "token") as client:
+
+        def answer(name: str, _payload: dict[str, Any]) -> Any:
+            if len(server.requests_named("join_feed")) > 1:
+                return NOT_ALLOWED
+            return {"ok": True, "feed": "mine", "total": 2} if name == "join_feed" else None
+
+        server.answer = answer
+        opening = asyncio.create_task(client.feed(limit=1).__aenter__())
+        await eventually(lambda: server.requests_named("join_feed"), "join")
+        await server.emit_snapshot("mine", [summary("b")], cursor="next")
+        feed = await opening
+        with pytest.raises(FeedRefused, match="does not allow it"):
+            async with asyncio.timeout(TIMEOUT):
+                await feed.load_more()
+        await feed.__aexit__(None, None, None)
+        await feed.load_more()  # without effect on a closed feed
+
+
 async def test_invalid_message_is_logged_and_ignored(caplog: pytest.LogCaptureFixture) -> None:
     async with scripted_server() as server, JobClient(server.url, "token") as client:
         async with client.feed() as feed:

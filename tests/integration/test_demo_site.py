@@ -642,4 +642,4 @@ def test_token_lifetime_is_configurable(tmp_path: Path, valkey: Valkey) -> None:
         Console(tmp_path / "log", valkey.url, make_demo(tmp_path / "demo"), env)
     ) as process:
         claims = jwt.decode(Visitor(process.ready(), "ada").token, SECRET, algorithms=["HS256"])
-    assert claims["exp"] - claims["iat"] == 7
+    assert claims["exp"] - int(claims["iat"]) == 7

@@ -124,6 +124,39 @@ async def test_older_jobs_take_the_places_of_those_that_have_left(
             await has_states(feed, dict.fromkeys(ids[:2], "started"))
 
 
+async def test_older_jobs_are_loaded_on_request(server: Server, owner: Owner, token: Token) -> None:
+    ids = [owner.start(age=number) for number in range(7)]
+    async with JobClient(server.url, token(owner.name)) as client:
+        await stored(client, dict.fromkeys(ids, "started"))
+        async with client.feed(limit=3) as feed, client.feed(status="running", limit=3) as other:
+            async with asyncio.timeout(TIMEOUT):
+                await asyncio.gather(feed.load_more(), feed.load_more())
+                assert ([job.job_id for job in feed.jobs], feed.has_more) == (ids[:6], True)
+                assert {(await anext(feed)).job_id for _ in range(3)} == set(ids[3:6])
+                await feed.load_more()
+                await feed.load_more()  # there are none
+                assert ([job.job_id for job in feed.jobs], feed.has_more) == (ids, False)
+                await other.load_more()
+                assert [job.job_id for job in other.jobs] == ids[:6]
+            newest = owner.start()
+            await has_states(feed, dict.fromkeys([newest, *ids], "started"))
+            assert feed.total == 8
+
+
+async def test_longer_list_survives_a_lost_connection(
+    server: Server, owner: Owner, token: Token
+) -> None:
+    ids = [owner.start(age=number) for number in range(5)]
+    async with JobClient(server.url, token(owner.name)) as client:
+        await stored(client, dict.fromkeys(ids, "started"))
+        async with client.feed(limit=2) as feed:
+            async with asyncio.timeout(TIMEOUT):
+                await feed.load_more()
+                client._connection.reconnect()
+                owner.complete(ids[3])
+                await has_states(feed, {**dict.fromkeys(ids[:3], "started"), ids[3]: "complete"})
+
+
 async def test_feed_survives_a_server_that_was_killed(
     valkey: Valkey, owner: Owner, token: Token, tmp_path: Path
 ) -> None:
@@ -242,6 +275,26 @@ def test_sync_feed_refills_a_list_that_has_shrunk(
             for _ in feed:
                 if states(feed.jobs) == {ids[0]: "started"}:
                     break
+
+
+def test_sync_feed_loads_older_jobs_on_request(server: Server, owner: Owner, token: Token) -> None:
+    ids = [owner.start(age=number) for number in range(5)]
+    with SyncJobClient(server.url, token(owner.name)) as client:
+        wait_for(lambda: len(client.jobs()) == len(ids), "jobs in the feed")
+        with client.feed(limit=2) as feed:
+            feed.load_more()
+            assert ([job.job_id for job in feed.jobs], feed.has_more) == (ids[:4], True)
+            assert [next(feed).job_id for _ in range(2)] == ids[2:4]
+            feed.load_more()
+            feed.load_more()  # there are none
+            assert ([job.job_id for job in feed.jobs], feed.has_more) == (ids, False)
+            assert next(feed).job_id == ids[4]
+            newest = owner.start()
+            assert next(feed).job_id == newest
+        with client.feed(limit=2) as feed:
+            pass
+        feed.load_more()  # without effect on a closed feed
+        assert len(feed.jobs) == 2
 
 
 def test_sync_jobs_reads_pages_of_a_long_list(

@@ -121,7 +121,33 @@ async def test_server_cancels_jobs_and_worker_hears_of_it(
                 answer = await manager.source.cancel(Cancellation(job_id=job_id))
                 assert answer.outcome == "cancelled"
         listener.close()
+        seen.clear()
+        worker.on_cancelled = seen.append
+        started = JobStatus(job_id=job_id, status="started")
+        await asyncio.to_thread(worker.publish, [Outgoing.of(started)])
+        assert [cancellation.job_id for cancellation in seen] == [job_id]
     assert "refused" not in caplog.text
+
+
+async def test_worker_without_rights_to_requests_publishes(
+    rabbitmq: RabbitMQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    rights = r"^jobcast(\.(events|leases))?$"
+    rabbitmq.control("add_user", "publisher", "PASSWORD")
+    rabbitmq.control("set_permissions", "-p", "/", "publisher", rights, rights, rights)
+    publisher = open_publisher(url_of(rabbitmq, "publisher"))
+    assert isinstance(publisher, SupportsCancellationNotices)
+    publisher.on_cancelled = fail
+    for _ in range(2):
+        job = Outgoing.of(JobStatus(job_id=new_job_id(), status="started"))
+        await asyncio.to_thread(publisher.publish, [job])
+    publisher.close()
+    rabbitmq.control("delete_user", "publisher")
+    assert caplog.text.count("cannot learn of cancelled jobs before their runs begin") == 1
+
+
+def fail(cancellation: Cancellation) -> None:
+    raise AssertionError(f"heard of {cancellation}")
 
 
 async def test_server_may_revoke_tokens_and_worker_may_not(restricted: RabbitMQ) -> None:

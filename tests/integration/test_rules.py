@@ -53,7 +53,7 @@ runs = st.one_of(
         lambda sending, attempt, delivery, redelivered: Run(
             sending, attempt, delivery if attempt else "", redelivered and attempt > 0
         ),
-        st.sampled_from(["", "aaaaaaaaaaaa", "bbbbbbbbbbbb"]),
+        st.sampled_from(["", "aaaaaaaaaaaa", "aaaaaaaaaaaa.cccccccccccc", "bbbbbbbbbbbb"]),
         st.integers(0, 2),
         st.sampled_from(["111111111111", "222222222222", "222", "333333333333"]),
         st.booleans(),
@@ -123,6 +123,7 @@ LATER_RUNS = [
     FIRST_RUN,
     Run("aaaaaaaaaaaa", 1, "222222222222", True),
     Run("aaaaaaaaaaaa", 2, "333333333333"),
+    Run("aaaaaaaaaaaa.cccccccccccc", 1, "444444444444"),
     UNKNOWN_RUN,
 ]
 cancelled_specs = st.lists(

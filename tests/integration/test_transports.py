@@ -409,7 +409,12 @@ def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
         yield server
 
 
-class TestSentinel(RedisContract, InterruptedFeedContract):
+class TestSentinel(
+    RedisContract,
+    InterruptedFeedContract,
+    AnsweredCancellationContract,
+    InterruptedCancellationContract,
+):
     @pytest.fixture
     def server(self, sentinels: Sentinels) -> Sentinels:
         return sentinels

@@ -25,6 +25,7 @@ from kombu.connection import Connection
 from jobcast.events import JOB_EVENTS, JobEvent, JobGap
 from jobcast.publishing.publisher import Publisher
 from tests.support.ports import free_port as free_port
+from tests.support.reaper import reaper
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG_CONFIG = str(ROOT / "tests" / "logging.json")
@@ -111,6 +112,7 @@ class Process:
                 self.argv, cwd=self.cwd, env=self.env, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
+        reaper().add(self.popen.pid)
 
     @property
     def log(self) -> str:
@@ -143,6 +145,7 @@ class Process:
             return
         finally:
             self.popen.wait()
+            reaper().remove(self.popen.pid)
 
     def end(self) -> None:
         """Terminate the process so that it saves its coverage; kill it after ``GRACE`` seconds.

@@ -110,6 +110,14 @@ def test_relative_links_point_to_files(path: Path) -> None:
             assert (path.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_lines_of_texts_are_wrapped(path: Path) -> None:
+    """Tables and code are as wide as they have to be, and so are lines with a URL."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    lines = [line for line in text.splitlines() if not line.startswith("|") and "://" not in line]
+    assert [line for line in lines if len(line) > 128] == []
+
+
 def sections_of_commands() -> dict[str, str]:
     _, *parts = re.split(r"^## jobcast (\w+)$", COMMANDS, flags=re.MULTILINE)
     return dict(zip(parts[::2], parts[1::2], strict=True))

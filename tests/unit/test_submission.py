@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -13,9 +14,11 @@ from kombu.exceptions import OperationalError
 
 from jobcast import ProgressTask, owner_headers, submit
 from jobcast.errors import SettingsError
+from jobcast.realtime.revocations import DenyList
 from jobcast.settings import Settings
 from jobcast.tokens import TokenVerifier
 from jobcast.transports.memory import MemoryBroker
+from jobcast.transports.revocations import Revocation
 from tests.support import eventually, new_id, wait_for
 
 SECRET = "s" * 32
@@ -61,6 +64,18 @@ async def test_owner_may_follow_a_submitted_job(
     await eventually(lambda: state(broker, submission.job_id) == ("7", "queued"), "queued job")
     subject = await TokenVerifier(Settings(jwt_secret=SECRET)).verify(submission.token)
     assert (subject.sub, subject.jobs) == ("7", frozenset({submission.job_id}))
+
+
+async def test_token_of_a_submitted_job_can_be_revoked_by_its_id(app: Celery, task: Any) -> None:
+    verifier = TokenVerifier(Settings(jwt_secret=SECRET))
+    submission = submit(task.s(jti="of the task"), owner="alice", jti="5f0c")
+    subject = await verifier.verify(submission.token)
+    assert subject.token_id == "5f0c"
+    assert sent(app).payload[1] == {"jti": "of the task"}
+    deny_list = DenyList()
+    deny_list.add([Revocation(jti="5f0c", until=time.time() + 60)])
+    assert deny_list.denies(subject)
+    assert not deny_list.denies(await verifier.verify(submit(task, owner="alice").token))
 
 
 def test_urls_are_paths_of_the_server_by_default(app: Celery, task: Any) -> None:

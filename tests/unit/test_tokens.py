@@ -16,8 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jobcast import jwks
 from jobcast.errors import SettingsError, TokenError
 from jobcast.jwks_fetch import UnusableKeySet, fetch_signing_keys
+from jobcast.realtime.revocations import DenyList
 from jobcast.settings import Settings
 from jobcast.tokens import LATEST_TIME, TokenVerifier, issue, mint
+from jobcast.transports.revocations import Revocation
 from tests.support import TIMEOUT, eventually
 from tests.support.key_server import key_server, private_key
 
@@ -51,6 +53,15 @@ async def test_minted_token_verifies() -> None:
     assert subject.sub == "alice"
     assert subject.jobs == {"a", "b"}
     assert 0 < subject.expires_at - time.time() <= 61
+
+
+async def test_token_issued_in_the_second_of_a_revocation_is_later_than_it() -> None:
+    verifier, deny_list = TokenVerifier(Settings(jwt_secret=SECRET)), DenyList()
+    old = await verifier.verify(mint(SECRET, "alice"))
+    revocation = Revocation(sub="alice", before=time.time(), until=time.time() + 60)
+    new = await verifier.verify(mint(SECRET, "alice"))
+    deny_list.add([revocation])
+    assert (deny_list.denies(old), deny_list.denies(new)) == (True, False)
 
 
 async def test_issued_token_fits_the_settings() -> None:

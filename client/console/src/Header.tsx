@@ -33,6 +33,7 @@ export function Header({ status }: Props): ReactElement {
         <span className="dot" />
         <span className="visually-hidden">Connection: </span>
         {status.label}
+        {status.attempts > 0 ? <span className="attempts"> ({status.attempts})</span> : null}
       </span>
       <span className="spacer" />
       {problem === null ? null : (

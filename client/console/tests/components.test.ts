@@ -1,11 +1,14 @@
 // @vitest-environment happy-dom
 /** Components in a simulated browser: what they show, and where the focus goes. */
 
-import type { JobSummary } from "@jobcast/client";
+import type { Connection, JobClient, JobSummary } from "@jobcast/client";
+import { JobcastProvider } from "@jobcast/client/react";
 import { act, cleanup, fireEvent, render, screen } from "@testing-library/react";
 import { createElement, type ReactElement } from "react";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { App } from "../src/App";
+import { ConnectionBanner } from "../src/connection/ConnectionBanner";
+import { connectionText } from "../src/connection/connectionText";
 import { StartPanel } from "../src/demo/StartPanel";
 import { Header } from "../src/Header";
 import { setShortcutsEnabled } from "../src/lib/shortcuts";
@@ -26,7 +29,17 @@ afterEach(() => {
   window.location.hash = "";
 });
 
-const status = { state: "connected", label: "Live", problem: null } as const;
+const status = { state: "connected", label: "Live", attempts: 0, problem: null } as const;
+
+const CONNECTED: Connection = {
+  state: "connected",
+  code: null,
+  message: null,
+  attempts: 0,
+  since: 0,
+  server: null,
+  features: null,
+};
 
 const access = { user: "ada", url: "http://server/", getToken: null, signOut: null };
 
@@ -129,6 +142,40 @@ describe("the header", () => {
   });
 });
 
+describe("the banner of a refused connection", () => {
+  const banner = (code: string): ReactElement => {
+    const connection = { ...CONNECTED, state: "refused", code, message: "no" } as const;
+    return createElement(
+      JobcastProvider,
+      { client: { reconnect: () => {} } as unknown as JobClient },
+      createElement(
+        SiteContext,
+        { value: serverSite },
+        createElement(
+          AccessContext,
+          { value: { ...access, signOut: async () => undefined } },
+          createElement(ConnectionBanner, {
+            connection,
+            status: connectionText(connection, true),
+          }),
+        ),
+      ),
+    );
+  };
+
+  it("offers to sign in again after a refusal of the user", () => {
+    render(banner("token_expired"));
+    screen.getByRole("button", { name: "Sign in again" });
+  });
+
+  it("names the setting after a refusal of the page, and no sign-in", () => {
+    render(banner("forbidden"));
+    screen.getByText(/JOBCAST_CORS_ORIGINS/);
+    screen.getByRole("button", { name: "Try again" });
+    expect(screen.queryByRole("button", { name: "Sign in again" })).toBeNull();
+  });
+});
+
 describe("the list of jobs", () => {
   const feed = (jobs: readonly JobSummary[], values: Partial<ShownFeed> = {}): ShownFeed => ({
     feed: "all",
@@ -140,6 +187,7 @@ describe("the list of jobs", () => {
     error: null,
     loadMore: () => {},
     mayListAll: true,
+    isConnected: true,
     ...values,
   });
   const pane = (shown: ShownFeed, site: Partial<Site> = {}): ReactElement =>
@@ -248,6 +296,22 @@ describe("the list of jobs", () => {
     rerender(pane(feed([], { status: "refused", error: forbidden })));
     fireEvent.click(screen.getByRole("button", { name: "Show my jobs" }));
     expect(window.location.hash).toBe("#/?feed=mine&q=42");
+  });
+
+  it("tells why the list has not arrived", () => {
+    const waiting = (values: Partial<ShownFeed>): string | null => {
+      const { unmount } = render(pane(feed([], { status: "connecting", total: null, ...values })));
+      const text = screen.getByRole("status").textContent;
+      unmount();
+      return text;
+    };
+    const error = { code: "unavailable", message: "the store does not answer" };
+    expect(waiting({ isConnected: false })).toBe("Loading the jobs…");
+    expect(waiting({})).toBe("Loading the jobs…");
+    const lost = "The page is not connected to the server. Trying again…";
+    expect(waiting({ isConnected: false, error })).toBe(lost);
+    expect(waiting({ isConnected: false, error, status: "reconnecting" })).toBe(lost);
+    expect(waiting({ error })).toBe("The server cannot list the jobs at the moment. Trying again…");
   });
 
   it("loads older jobs on request, and marks its counts as incomplete", () => {

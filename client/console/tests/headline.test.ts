@@ -122,6 +122,16 @@ describe("the headline", () => {
   });
 
   it.each([
+    ["connecting", "Loading…", "Loading"],
+    ["reconnecting", "The page is not connected to the server", "Not connected"],
+    ["refused", "The server refused the connection", "Not connected"],
+  ] as const)("tells whether an unknown job is on its way while %s", (connection, text, label) => {
+    const unknown = job({ status: "pending", joined: "no", updatedAt: null, connection });
+    expect(headline(unknown, now).sentence).toBe(text);
+    expect(pageTitle(unknown, "Import")).toBe(`${label}: Import · jobcast`);
+  });
+
+  it.each([
     ["paused", "Paused"],
     ["waiting_for_parent", "Waiting for parent"],
     ["constructor", "Constructor"],

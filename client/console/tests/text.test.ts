@@ -1,5 +1,5 @@
 import type { Connection } from "@jobcast/client";
-import { describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { connectionText } from "../src/connection/connectionText";
 import { faviconSvg } from "../src/lib/favicon";
 import {
@@ -161,6 +161,10 @@ describe("the connection text", () => {
     ...values,
   });
 
+  afterEach(() => {
+    vi.unstubAllGlobals();
+  });
+
   it("has no problem while the connection is fine", () => {
     for (const state of ["idle", "connecting", "connected"] as const) {
       expect(connectionText(connection({ state }), true).problem).toBeNull();
@@ -168,11 +172,11 @@ describe("the connection text", () => {
   });
 
   it("shows that the page may be out of date, and the number of attempts", () => {
-    const { label, problem } = connectionText(
+    const { label, attempts, problem } = connectionText(
       connection({ state: "reconnecting", attempts: 3 }),
       true,
     );
-    expect(label).toBe("Reconnecting (3)");
+    expect([label, attempts]).toEqual(["Reconnecting", 3]);
     expect(problem?.text).toMatch(/may be out of date.*3 attempts so far/);
   });
 
@@ -189,5 +193,13 @@ describe("the connection text", () => {
         /^Message of the server: too late\. Try again, or sign in again\./,
       ),
     });
+  });
+
+  it("names the setting that allows the page's origin, not the sign-in", () => {
+    vi.stubGlobal("location", new URL("https://console.example.com/live"));
+    const refused = connection({ state: "refused", code: "forbidden", message: "403" });
+    const problem = connectionText(refused, true).problem;
+    expect(problem?.text).toContain("add https://console.example.com to JOBCAST_CORS_ORIGINS");
+    expect(`${problem?.title} ${problem?.text}`).not.toMatch(/sign/i);
   });
 });

@@ -7,7 +7,7 @@ import {
   type CancelResult,
   cancelRequest,
 } from "../cancelRequests.js";
-import { CancelRefused, InvalidMessage } from "../errors.js";
+import { CancelRefused, ConnectionRefused, InvalidMessage } from "../errors.js";
 import { parse } from "../parse.js";
 import { foreignAnswer, isTemporary, type Problem, readProblem } from "./problem.js";
 import type { TokenCache } from "./tokenCache.js";
@@ -57,7 +57,8 @@ export async function cancelOverHttp(
 const NO_ANSWER: Problem = {
   status: 503,
   code: "unavailable",
-  message: "the server cannot be reached: the job may go on",
+  message:
+    "the server cannot be reached, or JOBCAST_CORS_ORIGINS lacks the page's origin: the job may go on",
 };
 const SIGNED_OUT: Problem = {
   status: 403,
@@ -89,8 +90,10 @@ async function attempt(
       signal,
     });
     return response.ok ? readAnswer(response) : readProblem(response);
-  } catch {
-    return NO_ANSWER; // the network, or the source of tokens
+  } catch (error) {
+    return error instanceof ConnectionRefused
+      ? { status: 403, code: error.code, message: error.message }
+      : NO_ANSWER; // the network, the source of tokens, or an origin that the server does not accept
   }
 }
 

@@ -42,7 +42,8 @@ export class HttpJobClient implements JobHost, StreamHost, HttpCancelHost {
   constructor(options: HttpJobClientOptions) {
     this.#options = options;
     this.logLimit = options.logLimit;
-    this.tokens = options.requestToken && new TokenCache(options.requestToken);
+    this.tokens =
+      options.requestToken && new TokenCache(options.requestToken, () => this.#forgetJobs());
   }
 
   /** Return the job with this id. Callers share it while it is followed. */
@@ -128,6 +129,14 @@ export class HttpJobClient implements JobHost, StreamHost, HttpCancelHost {
     url.search = "";
     url.hash = "";
     return url;
+  }
+
+  /** The next requests belong to another user, who may not see what the previous one saw. */
+  #forgetJobs(): void {
+    for (const job of this.#followedJobs.values()) {
+      job.reset();
+    }
+    this.#scheduleRestart();
   }
 
   #scheduleRestart(): void {

@@ -2,7 +2,7 @@
 
 import { backoff, REJOIN_RETRIES, RETRYABLE_CODES, retryDelay } from "../backoff.js";
 import { dispatchMessage, type MessageHost } from "../dispatch.js";
-import { reportUncaught } from "../errors.js";
+import { ConnectionRefused, reportUncaught } from "../errors.js";
 import type { Job } from "../job.js";
 import type { Cursor, JoinedMessage, LeftMessage } from "../protocol.js";
 import type { Timers } from "../timers.js";
@@ -235,6 +235,10 @@ export class JobStream implements MessageHost {
   }
 
   #handleLoss(error: unknown): number {
+    if (error instanceof ConnectionRefused) {
+      this.#refuse(error);
+      return 0;
+    }
     this.#markDisconnected();
     const { reason } = this.#attempt.signal;
     if (reason === RESUME) {

@@ -1,3 +1,4 @@
+import { ConnectionRefused } from "../errors.js";
 import { isToken } from "../parse.js";
 
 /** Where a page requests tokens, and what it sends along. */
@@ -19,6 +20,7 @@ export interface IssuedToken {
 /**
  * Request a token. Returns null if no user is signed in.
  *
+ * @throws ConnectionRefused if the application takes the request for one of another site.
  * @throws Error if the endpoint cannot be reached, or its answer has no token.
  */
 export async function requestIssuedToken(
@@ -34,6 +36,9 @@ export async function requestIssuedToken(
     redirect: "manual",
     signal,
   });
+  if (await isCrossSiteRefusal(response)) {
+    throw new ConnectionRefused("forbidden", crossSiteMessage(response));
+  }
   if (isSignedOut(response)) {
     return null;
   }
@@ -41,6 +46,21 @@ export async function requestIssuedToken(
     throw new Error(`no token: ${url} answers with HTTP status ${response.status}`);
   }
   return parseAnswer(await response.json(), url);
+}
+
+/** Return whether a framework's protection against cross-site requests refuses the page. */
+async function isCrossSiteRefusal(response: Response): Promise<boolean> {
+  const { status } = response;
+  // Django and DRF answer with 403, Flask-WTF with 400. A login form has a `csrfmiddlewaretoken`.
+  return (status === 403 || status === 400) && /\bCSRF\b/.test(await response.text());
+}
+
+function crossSiteMessage({ status, url }: Response): string {
+  const origin = typeof location === "undefined" ? "its origin" : location.origin;
+  return (
+    `the application refuses this page (${url}: HTTP status ${status}, CSRF): it has to trust ` +
+    `${origin} (Django: CSRF_TRUSTED_ORIGINS), and csrf-token has to be the page's current token`
+  );
 }
 
 function isSignedOut({ type, status }: Response): boolean {

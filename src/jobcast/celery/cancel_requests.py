@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from celery import signals, states
@@ -17,8 +18,8 @@ from celery.backends.base import DisabledBackend
 from jobcast.celery.background import background
 from jobcast.celery.cancelled import cause_of
 from jobcast.celery.pools import can_terminate
-from jobcast.celery.request import JobRequest, latest_request
-from jobcast.publishing.cancellation import observe_requests
+from jobcast.celery.request import JobRequest, is_active, latest_request
+from jobcast.publishing.cancellation import observe_requests, stop_observing
 from jobcast.publishing.identity import job_id_of
 from jobcast.publishing.notice_board import create_board
 from jobcast.publishing.runtime import get_runtime
@@ -52,8 +53,14 @@ class CancelRequests:
         """Pass a request on to the pool, and handle it in the consumer's loop."""
         if cancellation.outcome == "already_ended":
             return
-        create_board().post(cancellation)
-        self.consumer.call_soon(self._guarded, self._handle, cancellation)
+        # The loop may be busy for long, such as with an outage of the broker.
+        is_posted = _may_run(cancellation)
+        if is_posted:
+            create_board().post(cancellation)
+        self.consumer.call_soon(self._guarded, self._handle, cancellation, is_posted)
+        if self.consumer.pool.is_green:
+            # The loop waits while its pool of greenlets is full; the timer does not.
+            self._call_after(0, self._limit_run, cancellation)
 
     def discard_if_cancelled(self, request: JobRequest) -> None:
         """Discard a message that this worker receives after the request to cancel its job."""
@@ -61,22 +68,43 @@ class CancelRequests:
         if cancellation is not None and request.is_covered_by(cancellation):
             self._discard(request, cancellation)
 
-    def _handle(self, cancellation: Cancellation) -> None:
+    def _handle(self, cancellation: Cancellation, is_posted: bool) -> None:
+        if not is_posted and is_active(cancellation.job_id):
+            create_board().post(cancellation)  # the run has begun meanwhile
         request = latest_request(cancellation.job_id)
-        if request is None or not request.is_covered_by(cancellation) or request.is_over:
+        if request is not None and not request.is_covered_by(cancellation):
+            self._remember(cancellation)  # the job was sent again
+        elif request is None or request.is_over:
+            self._remember(cancellation)
             if cancellation.outcome == "cancelled":
-                self._remember(cancellation)
                 mark_unreceived(self.consumer.app, cancellation)
         elif not request.has_begun:
             self._discard(request, cancellation)
-        elif cancellation.outcome == "cancelled" and not request.time_start:
-            # The message waits for a free process or thread, which then does not run it.
-            mark_unreceived(self.consumer.app, cancellation)
         elif request.cancellation is None:
+            if cancellation.outcome == "cancelled" and not request.time_start:
+                # The message waits for a free process or thread, which then does not run it.
+                mark_unreceived(self.consumer.app, cancellation)
             self._limit(request, cancellation)
 
+    def _limit_run(self, cancellation: Cancellation) -> None:
+        request = latest_request(cancellation.job_id)
+        if (
+            request is not None
+            and request.is_running
+            and request.cancellation is None
+            and request.is_covered_by(cancellation)
+        ):
+            self._limit(request, cancellation)
+
+    def _limit(self, request: JobRequest, cancellation: Cancellation) -> None:
+        """Start the grace of a run when it has begun."""
+        request.cancellation = cancellation
+        request.call_when_accepted(partial(self._accepted, request, cancellation))
+
     def _remember(self, cancellation: Cancellation) -> None:
+        """Remember a request for a message that may come, such as a redelivery."""
         self._unreceived[cancellation.job_id] = cancellation
+        self._unreceived.move_to_end(cancellation.job_id)
         while len(self._unreceived) > MAX_UNRECEIVED:
             self._unreceived.popitem(last=False)
 
@@ -89,25 +117,39 @@ class CancelRequests:
         )  # fmt: skip
         request.discard()
 
-    def _limit(self, request: JobRequest, cancellation: Cancellation) -> None:
+    def _accepted(self, request: JobRequest, cancellation: Cancellation, was_waiting: bool) -> None:
+        """Begin the grace of a cancelled run. A thread of the pool may call this."""
+        if was_waiting:
+            # The run ends at its start, unless the store cannot be reached.
+            create_board().post(cancellation)
+        if self.consumer.pool.is_green:
+            self._call_after(0, self._start_grace, request)
+        else:
+            self.consumer.call_soon(self._guarded, self._start_grace, request)
+
+    def _start_grace(self, request: JobRequest) -> None:
         """Terminate a run if it goes on after its grace."""
-        request.cancellation = cancellation
+        if request.is_over:
+            return
         grace = request.task.cancel_grace
         logger.info(
             "job %s: asking its run to stop, because %s",
-            cancellation.job_id, cause_of(request.cancelled_error),
+            request.id, cause_of(request.cancelled_error),
         )  # fmt: skip
         if grace is not None:
-            self._call_after(grace, self._stop, request)
+            self._call_after(grace, self._terminate, request)
 
-    def _stop(self, request: JobRequest) -> None:
+    def _terminate(self, request: JobRequest) -> None:
         if request.is_over:
             return
         job_id, grace, pool = request.id, request.task.cancel_grace, self.consumer.pool
+        if request.stored_success() is not None:
+            logger.info("job %s: not terminating its run, because its result is stored", job_id)
+            return
         if not can_terminate(pool):
             logger.warning(
                 "job %s: its run goes on, %g s after it was asked to stop; this worker's pool"
-                " cannot terminate it (prefork and gevent can)", job_id, grace,
+                " cannot terminate it (prefork, gevent and eventlet can)", job_id, grace,
             )  # fmt: skip
             return
         logger.warning(
@@ -132,6 +174,18 @@ class CancelRequests:
             )
 
 
+def _may_run(cancellation: Cancellation) -> bool:
+    """Return whether a process of the pool may run the job, from any thread.
+
+    Other requests are not posted, so that those of many waiting jobs do not push the requests of
+    running jobs off the board.
+    """
+    request = latest_request(cancellation.job_id)
+    # The pool may have begun the run without this process having noticed it.
+    has_begun = cancellation.outcome == "requested" and request is not None and request.has_begun
+    return has_begun or is_active(cancellation.job_id)
+
+
 def mark_unreceived(app: Any, cancellation: Cancellation) -> None:
     """Store in the result backend that a job is revoked whose message no worker runs.
 
@@ -152,8 +206,18 @@ _current: list[CancelRequests] = []  # of the worker of this process; at most on
 def begin(consumer: Any) -> None:
     """Learn of the requests to cancel jobs that the consumer of this process receives."""
     if not _current or _current[0].consumer is not consumer:
-        _current[:] = [CancelRequests(consumer)]
+        end()
+        requests = CancelRequests(consumer)
+        _current.append(requests)
+        # A process that has forked from one with jobcast has no observer of its own before.
+        observe_requests(requests.learn)
         background.call(_listen, consumer.app.conf)
+
+
+def end(**_: object) -> None:
+    """Stop learning of requests, at the end of the worker."""
+    while _current:
+        stop_observing(_current.pop().learn)
 
 
 def _listen(conf: Any) -> None:
@@ -162,21 +226,13 @@ def _listen(conf: Any) -> None:
         runtime.listen()
 
 
-def _learn(cancellation: Cancellation) -> None:
-    for requests in _current:
-        requests.learn(cancellation)
-
-
 def _received(request: Any, **_: object) -> None:
     if isinstance(request, JobRequest) and request.is_job:
         for requests in _current:
             requests.discard_if_cancelled(request)
+        if request.eta is not None and not request.is_over:
+            request.report_scheduled()
 
 
-def _end(**_: object) -> None:
-    _current.clear()
-
-
-observe_requests(_learn)
 signals.task_received.connect(_received, weak=False)
-signals.worker_shutdown.connect(_end, weak=False)
+signals.worker_shutdown.connect(end, weak=False)

@@ -12,7 +12,7 @@ from copy import copy
 from typing import Any
 
 from celery import signals
-from celery.exceptions import TaskRevokedError
+from celery.exceptions import TaskPredicate, TaskRevokedError
 
 from jobcast.celery.canvas import fail_later_steps
 from jobcast.celery.failures import RunCancelled
@@ -37,9 +37,8 @@ def cancellable(task: Any) -> Iterator[None]:
         yield
         return
     try:
-        with job.body():
+        with job.body(), _confirming_start(job):
             yield
-            _confirm_start(job)
     except BaseException as exc:
         cancelled = find_cancelled(exc)
         if cancelled is None:
@@ -121,11 +120,16 @@ def _stores_result(task: Any, request: Any) -> bool:
     return not ignored or task.store_errors_even_if_ignored
 
 
-def _confirm_start(job: Job) -> None:
-    """End a run whose start could not be confirmed, if it turns out to be cancelled.
-
-    A request can then have ended the job in the store while the run went on.
-    """
-    if not job.is_start_confirmed:
-        job.settle()
-        job.check_cancelled()
+@contextmanager
+def _confirming_start(job: Job) -> Iterator[None]:
+    """Confirm the start of a run before Celery stores its outcome."""
+    try:
+        yield
+    except TaskPredicate:
+        # Celery stores no outcome of a task that raises Ignore or Reject. A retry was confirmed
+        # before its message was sent.
+        raise
+    except Exception:
+        job.confirm_start()
+        raise
+    job.confirm_start()

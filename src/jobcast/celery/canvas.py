@@ -15,13 +15,20 @@ from msgspec import structs
 
 from jobcast.celery.enqueue import is_followed, is_job
 from jobcast.celery.failures import StepFailed
-from jobcast.celery.headers import STANDS_IN_HEADER, headers_of, info_of, origin_of
+from jobcast.celery.headers import (
+    SENDING_HEADER,
+    STANDS_IN_HEADER,
+    headers_of,
+    info_of,
+    origin_of,
+)
 from jobcast.celery.signatures import headers_of_options
 from jobcast.publishing.identity import job_id_of
 from jobcast.publishing.job import Job
 from jobcast.publishing.runtime import new_job
 from jobcast.publishing.texts import safe_text
 from jobcast.transports import Origin
+from jobcast.transports.runs import continuing
 
 
 def fail_later_steps(app: Celery, request: Any) -> None:
@@ -53,13 +60,16 @@ def fail_steps(app: Celery, steps: Iterable[Any] | None, body: Any, owner: str |
                 job.fail(StepFailed(), requires="pending")
 
 
-def mark_replacement(app: Celery, signature: Any, name: str) -> Any:
+def mark_replacement(app: Celery, signature: Any, name: str, sending: str) -> Any:
     """Mark the signature that replaces a task, so that its last step publishes for the job.
+
+    A request to cancel the job covers that step, too, if its task is a followed one.
 
     Args:
         app: the Celery application of the tasks.
         signature: the replacement, which gets the job's id. Its task need not be a followed one.
         name: the name of the replaced task.
+        sending: the sending of the replaced task's run; empty if it is unknown.
 
     Returns:
         The marked signature.
@@ -75,8 +85,13 @@ def mark_replacement(app: Celery, signature: Any, name: str) -> Any:
             if isinstance(last.tasks[-1], group):
                 last.tasks[-1] |= app.tasks["celery.accumulate"].s(index=0)
             last = last.tasks[-1]
+    marks: dict[str, str] = {}
     if not is_followed(app.tasks.get(last.task)):
-        last.options["headers"] = {**(last.options.get("headers") or {}), STANDS_IN_HEADER: name}
+        # jobcast cannot stop such a task: a request to cancel the replaced one does not cover it.
+        marks[STANDS_IN_HEADER] = name
+    elif sending:
+        marks[SENDING_HEADER] = continuing(sending)
+    last.options["headers"] = {**(last.options.get("headers") or {}), **marks}
     return signature
 
 

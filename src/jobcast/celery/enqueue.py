@@ -21,6 +21,7 @@ from jobcast.celery.headers import (
     due,
     headers_of_info,
     info_of,
+    is_continuing,
     origin_of,
 )
 from jobcast.celery.headers import OWNER_HEADER as OWNER_HEADER
@@ -125,7 +126,8 @@ def announce(
         headers.update(headers_of_info(reserved.job.info))
         _set_sending_job(reserved.job)
         return
-    headers[SENDING_HEADER] = draw()
+    if not is_continuing(headers.get(SENDING_HEADER)):
+        headers[SENDING_HEADER] = draw()
     if inside is not None and inside.replaced and inside.job_id == job_id:
         headers[AFTER_HEADER] = inside.last_event_ref
         for name, value in headers_of_info(inside.info).items():

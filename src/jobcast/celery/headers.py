@@ -14,7 +14,7 @@ from jobcast.events import JobInfo, is_job_id, now
 from jobcast.publishing.identity import owner_of
 from jobcast.publishing.labels import tags_of, title_of
 from jobcast.transports import Origin, Run
-from jobcast.transports.runs import draw
+from jobcast.transports.runs import CONTINUES, draw
 
 OWNER_HEADER: Final = "jobcast_owner"
 TITLE_HEADER: Final = "jobcast_title"
@@ -34,7 +34,7 @@ HEADERS: Final = (
 #: The headers that a retry copies.
 KEPT_BY_RETRIES: Final = (OWNER_HEADER, SENDING_HEADER, STANDS_IN_HEADER)
 
-_NAME: Final = re.compile(r"[0-9a-z]{12}", re.ASCII)  # as ``draw`` makes them
+_NAME: Final = re.compile(r"[0-9a-z]{12}(\.[0-9a-z]{12})?", re.ASCII)  # see ``runs.py``
 _EVENT_REFERENCE: Final = re.compile(r"\w+ \d{1,15}( \d{1,12})?", re.ASCII)
 
 logger = logging.getLogger(__name__)
@@ -118,6 +118,11 @@ def origin_of_delivery(
         redelivered=bool((delivery_info or {}).get("redelivered")),
     )
     return structs.replace(origin, run=run)
+
+
+def is_continuing(sending: object) -> bool:
+    """Return whether the header of a message says that its task replaces another one."""
+    return CONTINUES in _name(sending)
 
 
 def due(when: object) -> datetime:

@@ -27,6 +27,7 @@ from celery.exceptions import (
     TimeLimitExceeded,
     WorkerShutdown,
 )
+from celery.utils.saferepr import saferepr
 from celery.worker import state
 from celery.worker.request import Request
 from kombu.utils.compat import detect_environment
@@ -52,6 +53,7 @@ from jobcast.celery.headers import (
     origin_of_run,
 )
 from jobcast.celery.jobs import job_of_run
+from jobcast.celery.result_backend import can_access_results
 from jobcast.errors import JobCancelled
 from jobcast.events import is_job_id, now
 from jobcast.publishing.identity import job_id_of
@@ -78,6 +80,7 @@ class JobRequest(Request):
         self._is_reported = False  # the outcome, by this process
         self.is_stopped = False  # by Celery, during the run
         self.cancellation: Cancellation | None = None  # the request to cancel the job
+        self._when_accepted: Callable[[bool], None] | None = None
         _requests[job_id_of(self.id)] = self
 
     @cached_property
@@ -104,6 +107,11 @@ class JobRequest(Request):
         return bool(self.time_start) or self._apply_result is not None
 
     @property
+    def is_running(self) -> bool:
+        """Whether the pool runs the task."""
+        return bool(self.time_start) and not self.is_over
+
+    @property
     def is_over(self) -> bool:
         """Whether the run has ended, or will not begin."""
         ended = bool(self.time_start) and self not in state.active_requests
@@ -128,6 +136,9 @@ class JobRequest(Request):
         return found
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        if terminated and (success := self.stored_success()) is not None:
+            self._end_successful(success)
+            return
         if self.cancellation is None:
             super()._announce_revoked(reason, terminated, signum, expired)
             return
@@ -139,6 +150,24 @@ class JobRequest(Request):
         super().on_accepted(pid, time_accepted)
         if self.is_job:
             background.call(_hold, self, self.lease)
+        self._report_accepted(was_waiting=True)
+
+    def call_when_accepted(self, function: Callable[[bool], None]) -> None:
+        """Call a function when the pool has begun the run, or now if it has.
+
+        The function gets whether the run began after this call. A thread of the pool may call it.
+        """
+        if self.time_start:
+            function(False)
+            return
+        self._when_accepted = function
+        if self.time_start:  # set by another thread meanwhile
+            self._report_accepted(was_waiting=True)
+
+    def _report_accepted(self, *, was_waiting: bool) -> None:
+        function, self._when_accepted = self._when_accepted, None
+        if function is not None:
+            function(was_waiting)
 
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
@@ -151,7 +180,9 @@ class JobRequest(Request):
         if isinstance(cause, RunCancelled):
             self.send_event("task-revoked", terminated=False, signum=None, expired=False)
         if not (return_ok or self._is_reported or self._already_revoked or self._already_cancelled):
-            self._report_stored_success()
+            success = self.stored_success()
+            if success is not None:
+                self._report_success(success)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         if not soft:
@@ -203,21 +234,41 @@ class JobRequest(Request):
                 # Celery reports a retry here, but never sends one.
                 self.report_failure(cause)
 
-    def _report_stored_success(self) -> None:
-        """Publish success if the child stored its result, but was lost before it published."""
-        # Celery has just read the result in this thread. Another thread could hold a lock of the
+    def stored_success(self) -> Mapping[str, Any] | None:
+        """Return the meta data of the result if the run has stored its success.
+
+        A child stores the result before it publishes the end of the job, and may be lost or
+        terminated in between. Celery then keeps the result, so the job has to succeed, too.
+        """
+        backend = self.task.backend
+        if not self.time_start or self.ignore_result or not can_access_results(backend):
+            return None
+        # Celery reads and stores results in this thread. Another thread could hold a lock of the
         # backend during a fork, and deadlock the new child.
         try:
-            meta = self.task.backend.get_task_meta(self.id)
+            meta: Mapping[str, Any] = backend.get_task_meta(self.id)
         except Exception:
             # A backend may raise any exception; it must not end the loop that serves all children.
             logger.exception(
-                "could not read the result of job %s; the job is shown as stalled when its lease"
-                " expires, and ends as lost after JOBCAST_LOST_AFTER", self.id,
-            )  # fmt: skip
-            return
-        if meta["status"] == states.SUCCESS:
-            background.call(_succeed, self.task, self._context, meta["result"])
+                "could not read the result of job %s, which its run may have stored before it was"
+                " lost; without another outcome, the job ends as lost after JOBCAST_LOST_AFTER",
+                self.id,
+            )
+            return None
+        return meta if meta["status"] == states.SUCCESS else None
+
+    def _end_successful(self, success: Mapping[str, Any]) -> None:
+        """End a terminated run that has stored its success, as Celery ends a lost one."""
+        state.task_ready(self, successful=True)
+        self.acknowledge()
+        self._already_revoked = True  # the loss of the child's process is handled
+        result = saferepr(success["result"], self.task.resultrepr_maxsize)
+        self.send_event("task-succeeded", result=result, runtime=None)
+        self._report_success(success)
+
+    def _report_success(self, success: Mapping[str, Any]) -> None:
+        self._is_reported = True
+        background.call(_succeed, self.task, self._context, success["result"])
 
     @contextmanager
     def _fail_on_error(self) -> Iterator[None]:
@@ -230,9 +281,21 @@ class JobRequest(Request):
 
     def report_failure(self, cause: BaseException) -> None:
         """Publish that the run has failed, unless this process has published its outcome."""
-        if not self._is_reported and is_followed(self.task):
+        if self._is_reported or not is_followed(self.task):
+            return
+        success = self.stored_success()
+        if success is not None:
+            self._report_success(success)
+        else:
             self._is_reported = True
             background.call(_fail, self.task, self._context, cause)
+
+    def report_scheduled(self) -> None:
+        """Publish that the task waits for its time here, if the store has no record of the job.
+
+        The answer says whether the job was cancelled, as before this worker started.
+        """
+        background.call(_queue, self.task, self._context)
 
     def _report_requeue(self, cause: BaseException | None) -> None:
         """Publish that the task returns to the broker because of ``cause``."""
@@ -284,6 +347,14 @@ _requests: WeakValueDictionary[str, JobRequest] = WeakValueDictionary()
 def latest_request(task_id: object) -> JobRequest | None:
     """Return the latest request of a job in this process."""
     return _requests.get(job_id_of(task_id))
+
+
+def is_active(job_id: str) -> bool:
+    """Return whether the pool runs a task with the id of a job, from any thread.
+
+    The task may be one that replaces the job's own, and the run need not be of the latest request.
+    """
+    return any(job_id_of(request.id) == job_id for request in _active_requests())
 
 
 def is_stopped(task_id: object) -> bool:
@@ -351,6 +422,16 @@ def _retry_later(task: Any, context: Any, cause: BaseException, retried: list[Jo
         job.retrying(retry_at=now() + timedelta(seconds=task.default_retry_delay))
 
 
+def _queue(task: Any, context: Any) -> None:
+    runtime = get_runtime(task.app.conf)
+    if runtime is None or not runtime.publisher.learns_of_cancellations:
+        return
+    job = job_of_run(context, task.app, waits=False)
+    if job is not None:
+        job.requires = "pending"
+        job.queued()
+
+
 def _succeed(task: Any, context: Any, result: Any) -> None:
     job = job_of_run(context, task.app)
     if job is not None:
@@ -359,12 +440,16 @@ def _succeed(task: Any, context: Any, result: Any) -> None:
 
 def _active() -> list[Lease]:
     """Return the leases of the runs in this worker's children."""
+    return [r.lease for r in _active_requests() if isinstance(r, JobRequest) and r.is_job]
+
+
+def _active_requests() -> list[Request]:
+    """Return the requests whose runs are active, from any thread."""
     for _ in range(10):
         try:
-            requests = tuple(state.active_requests)
+            return [*state.active_requests]
         except RuntimeError:  # the main thread has changed the set during the iteration
             continue
-        return [r.lease for r in requests if isinstance(r, JobRequest) and r.is_job]
     return []
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from celery.backends.base import DisabledBackend
 from msgspec import UNSET
 
 from jobcast.celery.django_database import close_old_connections
@@ -24,6 +25,14 @@ def store_progress(task_id: object, task: Any, request: Any, progress: JobProgre
     finally:
         # The backend may be a table of Django, and this thread has its own connection.
         close_old_connections()
+
+
+def can_access_results(backend: Any) -> bool:
+    """Return whether any process can read and store the result of a task by the task's id.
+
+    The results of ``rpc://`` are messages to the sender of the task.
+    """
+    return not isinstance(backend, DisabledBackend) and backend.as_uri() != "rpc://"
 
 
 def meta_of(progress: JobProgress) -> dict[str, Any]:

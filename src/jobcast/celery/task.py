@@ -283,13 +283,14 @@ class ProgressTask(Task):
     ) -> Any:  # fmt: skip
         job = current_job()
         if isinstance(job, Job):
+            job.confirm_start()
             job.check_cancelled()
             # The retry is published when its message is sent, which is before on_retry is called.
             self._keep_cause(job, exc or raised_in(job))
         return super().retry(args, kwargs, exc, *rest, **options)
 
     def replace(self, sig: Signature) -> Any:
-        job = current_job()
+        job, sending = current_job(), ""
         if isinstance(job, Job):
             job.end_if_cancelled()
             # Publish before the replacement is sent, because another worker may finish it at once.
@@ -298,7 +299,8 @@ class ProgressTask(Task):
             # The store ends a cancelled job as soon as it does not run.
             job.end_if_cancelled()
             job.replaced = True
-        return super().replace(mark_replacement(self.app, sig, self.name))
+            sending = job.origin.run.sending
+        return super().replace(mark_replacement(self.app, sig, self.name, sending))
 
     def shown_result(self, result: Any) -> Any:
         """Return the result to show to followers, or a description if ``public_result`` raises."""

@@ -56,6 +56,12 @@ class Feeds:
             self._members.follow(request.feed, followed)
         return followed
 
+    def load_more(self, followed: FollowedFeed) -> None:
+        """Request more of the older jobs of a followed feed."""
+        followed.want_more()
+        if followed.is_loading:
+            self._join_again(followed)
+
     def release(self, followed: FollowedFeed) -> None:
         """Leave a feed that has no reader any more."""
         if not followed.readers:
@@ -72,14 +78,13 @@ class Feeds:
             self._members.left(message.feed, message.code, message.message)
         elif (followed := self._members.get(message.feed)) is not None:
             followed.receive(message)
-            if followed.needs_older_jobs:
+            joining = followed.joining
+            if followed.needs_older_jobs and joining is not None and joining.done():
                 self._join_again(followed)
 
     def _join_again(self, followed: FollowedFeed) -> None:
-        if followed.joining is not None and followed.joining.done():
-            self._members.join_again(
-                followed.request.feed, followed, lambda: followed.needs_older_jobs
-            )
+        name = followed.request.feed
+        self._members.join_again(name, followed, lambda: followed.needs_older_jobs)
 
 
 @asynccontextmanager
@@ -130,6 +135,7 @@ class Feed:
     def __init__(self, request: JoinFeed, feeds: Feeds) -> None:
         self._request = request
         self._feeds = feeds
+        self._opened = feeds  # those of the connection that the open feed uses
         self._followed = FollowedFeed(request)
         self._changed = asyncio.Event()
         self._reader = FeedReader(request.feed, self._changed.set)
@@ -156,14 +162,34 @@ class Feed:
 
     @property
     def has_more(self) -> bool:
-        """Whether the feed has older jobs that match, beyond the limit."""
+        """Whether the feed has older jobs that match, beyond those of the list."""
         return self._followed.has_more
+
+    async def load_more(self) -> None:
+        """Extend the list by as many older jobs as the limit, and wait until it has them.
+
+        An iteration yields the older jobs as well. Without older jobs, or with 10,000 jobs in the
+        list, nothing changes.
+
+        Raises:
+            FeedRefused, ConnectionRefused: as in an iteration.
+
+        >>> async with client.feed("all", limit=50) as feed:
+        ...     while feed.has_more and len(feed.jobs) < 200:
+        ...         await feed.load_more()
+        """
+        if self._reader not in self._followed.readers:
+            return  # not open
+        self._opened.load_more(self._followed)
+        while self._followed.is_loading:
+            await self._wait_changed()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as exits:
             feeds = self._feeds
             if not feeds.can_follow(self._request):
                 feeds = await exits.enter_async_context(feeds.open_another())
+            self._opened = feeds
             self._followed = followed = feeds.follow(self._request)
             exits.callback(feeds.release, followed)
             self._reader = followed.attach(self._changed.set)

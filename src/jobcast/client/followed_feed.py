@@ -100,6 +100,9 @@ class FollowedFeed:
         self.has_snapshot = False  # the first snapshot is complete
         self.has_more = False  # the feed has older jobs that match
         self.readers: list[FeedReader] = []
+        self._wanted = request.limit  # jobs that the list should have
+        self._requested = request.limit  # jobs of the latest join request
+        self._covered = request.limit  # jobs of the request that the list is complete for
         self._total: int | None = None
         self._jobs: dict[str, JobSummary] = {}
         self._incoming: dict[str, JobSummary] | None = None  # the list of an incomplete snapshot
@@ -123,15 +126,30 @@ class FollowedFeed:
         return None if self._total is None else max(self._total, len(self._jobs))
 
     @property
+    def is_loading(self) -> bool:
+        """Whether older jobs that a reader wants have not arrived yet."""
+        return self.has_more and self._covered < self._wanted
+
+    @property
     def needs_older_jobs(self) -> bool:
-        """Whether so many jobs have left the list that older ones should take their places."""
+        """Whether to join again for older jobs.
+
+        A reader wants them, or so many jobs have left the list that they should take their places.
+        """
         is_live = self.joined and self._incoming is None
-        return is_live and self.has_more and len(self._jobs) <= self.request.limit // 2
+        is_short = self.is_loading or len(self._jobs) <= self._wanted // 2
+        return is_live and self.has_more and is_short
+
+    def want_more(self) -> None:
+        """Extend the list by as many older jobs as the limit, unless some are on their way."""
+        if self.has_more and not self.is_loading:
+            listed = max(self._wanted, len(self._jobs))
+            self._wanted = min(MAX_FEED_LIMIT, listed + self.request.limit)
 
     def join_request(self) -> dict[str, Any]:
         """Return the payload of a join request, and record that it is being sent."""
         self.joined = False
-        limit = min(MAX_FEED_LIMIT, max(self.request.limit, len(self._jobs)))
+        self._requested = limit = min(MAX_FEED_LIMIT, max(self._wanted, len(self._jobs)))
         payload: dict[str, Any] = msgspec.to_builtins(structs.replace(self.request, limit=limit))
         return payload
 
@@ -176,6 +194,7 @@ class FollowedFeed:
         incoming, self._incoming = self._incoming, None
         self.has_snapshot = True
         if incoming is not None:
+            self._covered = self._requested
             for job_id in self._jobs.keys() - incoming.keys():
                 self._drop(job_id)
             for job in newest_first(incoming.values()):

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Generator
 from contextlib import closing
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 from urllib.parse import quote
 
 import msgspec
@@ -32,6 +32,8 @@ from jobcast.feeds import FEED_EVENTS, MAX_HTTP_PAGE, FeedLeft, JobSummary, Join
 
 logger = logging.getLogger(__name__)
 
+_CLOSED: Final = object()
+
 
 class FeedPage(Struct, frozen=True):
     """The answer to a request for jobs of a feed."""
@@ -44,7 +46,7 @@ class Feed:
     """A live list of jobs. ``JobClient.feed`` makes it; ``with`` opens it.
 
     It differs from :class:`jobcast.client.Feed` in that :attr:`jobs` changes only while an
-    iteration waits for the next change.
+    iteration waits for the next change, or :meth:`load_more` for older jobs.
 
     Raises:
         FeedRefused: the server refused the feed; or, in an iteration, the right to it has ended.
@@ -74,8 +76,28 @@ class Feed:
 
     @property
     def has_more(self) -> bool:
-        """Whether the feed has older jobs that match, beyond the limit."""
+        """Whether the feed has older jobs that match, beyond those of the list."""
         return self._followed.has_more
+
+    def load_more(self) -> None:
+        """Extend the list by as many older jobs as the limit, and wait until it has them.
+
+        An iteration yields the older jobs as well. Without older jobs, or with 10,000 jobs in the
+        list, nothing changes.
+
+        Raises:
+            FeedRefused, ConnectionRefused: as in an iteration.
+
+        >>> with client.feed("all", limit=50) as feed:
+        ...     while feed.has_more and len(feed.jobs) < 200:
+        ...         feed.load_more()
+        """
+        self._followed.want_more()
+        is_open = True
+        while self._followed.is_loading and is_open:
+            if self._reader.problem is not None:
+                raise self._reader.problem
+            is_open = next(self._messages, _CLOSED) is not _CLOSED
 
     def __enter__(self) -> Self:
         while not self._followed.has_snapshot:

@@ -49,7 +49,7 @@ class TokenView(APIView):
 class SubmissionSerializer(serializers.Serializer):
     """The answer of a view that starts a job.
 
-    >>> submission = submit(build, 10, owner=request.user.pk)
+    >>> submission = submit(build, 10, owner=request.user.pk, jti=token_id_of(request))
     >>> return Response(SubmissionSerializer(submission).data, status=202)
     """
 

@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from jobcast.events import is_job_id, job_path
+from jobcast.events import HTTP_BODY_MAX_LENGTH, is_job_id, job_path
 from jobcast.issuing import TOKEN_TTL, default_settings, issue_token
 from jobcast.settings import Settings
 
@@ -25,7 +25,6 @@ JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 PROXY_TOKEN_TTL: Final = 90  # seconds
 PROXY_TIMEOUT: Final = 20  # seconds
-MAX_BODY: Final = 16384  # bytes of a request to cancel a job
 
 Subject = str | int | UUID
 
@@ -140,11 +139,11 @@ class Endpoint:
                 "invalid_request",
                 f"The Content-Type has to be {JSON}.",
             )
-        if len(body) > MAX_BODY:
+        if len(body) > HTTP_BODY_MAX_LENGTH:
             return problem(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 "invalid_request",
-                f"The body may have {MAX_BODY} bytes.",
+                f"The body may have {HTTP_BODY_MAX_LENGTH} bytes.",
             )
         if not is_job_id(job_id):
             return no_such_job()

@@ -33,6 +33,7 @@ def router(
     settings: Settings | None = None,
     ttl: float = TOKEN_TTL,
     internal_url: str | None = None,
+    name: str = "jobcast",
     **options: Any,
 ) -> APIRouter:
     """Return a router with ``POST token``, ``GET jobs/ID``, its ``events`` and its ``cancel``.
@@ -45,6 +46,7 @@ def router(
         ttl: lifetime of tokens, in seconds.
         internal_url: the URL at which this process reaches ``jobcast serve``. The default is
             ``JOBCAST_PUBLIC_URL`` if that has a host, else the server's own address.
+        name: the prefix of the routes' names, for ``url_for("jobcast:token")``.
         options: further options of ``APIRouter``, such as ``prefix`` and ``tags``.
     """
     endpoint = Endpoint(settings, ttl=ttl, internal_url=internal_url)
@@ -69,9 +71,28 @@ def router(
         content_type, body = request.headers.get("content-type"), await read_body(request)
         return respond(await run_in_threadpool(endpoint.cancel, user, job_id, content_type, body))
 
-    found.add_api_route("/token", token, methods=["POST"], response_model=Token)
+    found.add_api_route(
+        "/token",
+        token,
+        methods=["POST"],
+        name=f"{name}:token",
+        summary="Token",
+        response_model=Token,
+    )
     # A job id may contain slashes.
-    found.add_api_route("/jobs/{job_id:path}/events", events, status_code=307)
-    found.add_api_route("/jobs/{job_id:path}/cancel", cancel, methods=["POST"])
-    found.add_api_route("/jobs/{job_id:path}", snapshot)
+    found.add_api_route(
+        "/jobs/{job_id:path}/events",
+        events,
+        name=f"{name}:events",
+        summary="Events",
+        status_code=307,
+    )
+    found.add_api_route(
+        "/jobs/{job_id:path}/cancel",
+        cancel,
+        methods=["POST"],
+        name=f"{name}:cancel",
+        summary="Cancel",
+    )
+    found.add_api_route("/jobs/{job_id:path}", snapshot, name=f"{name}:job", summary="Job")
     return found

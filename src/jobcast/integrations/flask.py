@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flask import Blueprint, Response, current_app, request, url_for
+from flask import Blueprint, Response, request, url_for
+from jinja2 import pass_context
+from jinja2.runtime import Context
 from markupsafe import Markup
 
-from jobcast.integrations.element import job_element
-from jobcast.integrations.endpoint import MAX_BODY, Answer, Endpoint, Subject
+from jobcast.events import HTTP_BODY_MAX_LENGTH
+from jobcast.integrations.element import job_element, text_of
+from jobcast.integrations.endpoint import Answer, Endpoint, Subject
 from jobcast.issuing import TOKEN_TTL
 from jobcast.settings import Settings
 
@@ -31,7 +34,9 @@ def blueprint(
     """Return a blueprint with ``POST token``, ``GET jobs/ID``, its ``events`` and its ``cancel``.
 
     It also gives templates the function ``jobcast_progress(job_id, log=False, label="",
-    cancellable=False)``, which draws a live bar.
+    cancellable=False)``, which draws a live bar. The page's requests get the token of
+    ``csrf_token``, and its script the nonce of ``csp_nonce``: functions or values of the template's
+    context, as Flask-WTF and Flask-Talisman provide them.
 
     Args:
         current_user: your session check.
@@ -61,18 +66,25 @@ def blueprint(
 
     @found.post("/jobs/<path:job_id>/cancel")
     def cancel(job_id: str) -> Response:
-        body = request.stream.read(MAX_BODY + 1)
+        body = request.stream.read(HTTP_BODY_MAX_LENGTH + 1)
         return _respond(endpoint.cancel(current_user(), job_id, request.content_type, body))
 
     @found.app_template_global()
+    @pass_context
     def jobcast_progress(
-        job_id: object, *, log: bool = False, label: str = "", cancellable: bool = False
+        context: Context,
+        job_id: object,
+        *,
+        log: bool = False,
+        label: str = "",
+        cancellable: bool = False,
     ) -> Markup:
         element = job_element(
             job_id,
             base_url=endpoint.settings.client_url,
             token_url=url_for(f"{name}.token"),
-            csrf_token=_csrf_token(),
+            csrf_token=text_of(context.get("csrf_token")),  # of Flask-WTF
+            nonce=text_of(context.get("csp_nonce")),  # of Flask-Talisman
             label=label,
             log=log,
             cancellable=cancellable,
@@ -90,9 +102,3 @@ def _respond(answer: Answer) -> Response:
 
 def _query() -> str:
     return request.query_string.decode("ascii", "replace")
-
-
-def _csrf_token() -> str:
-    """Return the token of Flask-WTF's CSRFProtect; empty if the application does not use it."""
-    generate = current_app.jinja_env.globals.get("csrf_token")
-    return str(generate()) if callable(generate) else ""

@@ -14,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from jobcast.integrations.endpoint import MAX_BODY, Answer, Endpoint, Subject
+from jobcast.events import HTTP_BODY_MAX_LENGTH
+from jobcast.integrations.endpoint import Answer, Endpoint, Subject
 from jobcast.issuing import TOKEN_TTL
 from jobcast.settings import Settings
 
@@ -88,7 +89,7 @@ async def read_body(request: Request) -> bytes:
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_BODY:
+        if len(body) > HTTP_BODY_MAX_LENGTH:
             break
     return body
 

@@ -79,6 +79,10 @@ class LeaseRenewer:
         """Release the lease of a reservation, whose event may not be sent yet."""
         self._released.append(lease)
 
+    def renew_soon(self) -> None:
+        """Renew all leases with the next call of :meth:`renew_and_release`."""
+        self._renew_at = time.monotonic()
+
     def begin(self, events: Sequence[Outgoing]) -> None:
         """Add the leases of runs and reservations that begin, before their events are published.
 

@@ -70,6 +70,15 @@ class CancellableRun(RunReporter):
         if self.cancelled and self._in_body:
             raise self.cancelled_error()
 
+    def confirm_start(self) -> None:
+        """Raise ``JobCancelled`` if the job was cancelled before the store had the run's start.
+
+        A request can then have ended the job in the store while the run went on.
+        """
+        if self._in_body and not self.is_start_confirmed:
+            self.is_start_confirmed = self.settle()
+            self.check_cancelled()
+
     @contextmanager
     def shielded(self) -> Iterator[None]:
         """Hold a cancellation back around work that must not be interrupted.
@@ -291,6 +300,12 @@ def learn(cancellation: Cancellation) -> None:
 def observe_requests(observe: Callable[[Cancellation], None]) -> None:
     """Call a function with each request that this process learns of, but not in its forks."""
     _observers.append(observe)
+
+
+def stop_observing(observe: Callable[[Cancellation], None]) -> None:
+    """Undo :func:`observe_requests`. In a fork of the process there is nothing to undo."""
+    if observe in _observers:
+        _observers.remove(observe)
 
 
 os.register_at_fork(after_in_child=_observers.clear)

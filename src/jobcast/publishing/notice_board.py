@@ -61,13 +61,19 @@ class NoticeBoard:
 
     def after(self, number: int) -> Iterator[Cancellation]:
         """Yield the requests after a number, as far as they are still on the board."""
-        for wanted in range(max(number, self.count - SLOTS) + 1, self.count + 1):
+        count = self.count
+        for wanted in range(max(number, count - SLOTS) + 1, count + 1):
             at = _offset(wanted)
             found, size = _ENTRY.unpack_from(self._memory, at)
             data = self._memory[at + _ENTRY.size : at + _ENTRY.size + size]
             # The writer may have replaced the entry meanwhile.
             if found == wanted and _ENTRY.unpack_from(self._memory, at) == (found, size):
                 yield Cancellation.decode(data)
+
+    def may_miss(self, number: int) -> bool:
+        """Return whether a request after a number may no longer be on the board."""
+        # The next request, which may be under way, replaces the oldest one.
+        return self.count - SLOTS >= number
 
 
 class BoardReader:
@@ -76,6 +82,7 @@ class BoardReader:
     def __init__(self, board: NoticeBoard) -> None:
         self._board = board
         self._read = 0
+        self._latest = 0  # the latest request that any run has read
         self._generation = -1
 
     @property
@@ -83,16 +90,23 @@ class BoardReader:
         """Seconds until the next look; None while no job runs in this process."""
         return POLL if len(active_runs) else None
 
-    def read(self) -> None:
-        """Pass on the new requests, and for a new run all of them."""
+    def read(self) -> bool:
+        """Pass on the new requests, and for a new run all of them.
+
+        Returns:
+            Whether requests may have been overwritten before this process has read them.
+        """
         generation = active_runs.generation
         if generation != self._generation:
             self._generation, self._read = generation, 0
         count = self._board.count
-        if count != self._read:
-            for cancellation in self._board.after(self._read):
-                learn(cancellation)
-            self._read = count
+        if count == self._read:
+            return False
+        for cancellation in self._board.after(self._read):
+            learn(cancellation)
+        misses = count != self._latest and self._board.may_miss(self._latest)
+        self._read = self._latest = count
+        return misses
 
 
 def _offset(number: int) -> int:

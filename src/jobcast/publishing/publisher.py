@@ -70,7 +70,8 @@ class Poll(Protocol):
     def due_in(self) -> float | None:
         """Seconds until the next call; None if there is none to make."""
 
-    def read(self) -> None: ...
+    def read(self) -> bool:
+        """Return whether the poll may have missed a request to cancel a job."""
 
 
 class Submitted(Struct, eq=False):
@@ -302,8 +303,9 @@ class Publisher:
         return min((due for due in (self.leases.due_in, poll) if due is not None), default=None)
 
     def _look(self) -> None:
-        if self.poll is not None and self.poll.due_in is not None:
-            self.poll.read()
+        if self.poll is not None and self.poll.due_in is not None and self.poll.read():
+            # The answer says which of the jobs are to be cancelled.
+            self.leases.renew_soon()
 
     def _submit(self, item: Submitted | Waiter) -> None:
         """Pass an item to the buffer, without waiting for a thread that uses the buffer."""

@@ -22,8 +22,8 @@ from jobcast.transports.cancellation import Cancellation, SupportsCancellation
 
 # A job that does not exist, and one that the subject may not follow or not cancel: the answer does
 # not tell them apart.
-NOT_YOURS: Final = Refusal(
-    code=NOT_FOUND.code, message="there is no such job, or it is not yours to cancel"
+NOT_ALLOWED: Final = Refusal(
+    code=NOT_FOUND.code, message="this job does not exist, or you may not cancel it"
 )
 NOT_CANCELLABLE: Final = Refusal(code="not_cancellable", message="this job cannot be cancelled")
 
@@ -71,7 +71,7 @@ class CancelService:
         job_id = request.job_id
         await self._check_revocations(subject)
         if not await self._may_cancel(subject, job_id):
-            return self._refused(subject, job_id, NOT_YOURS)
+            return self._refused(subject, job_id, NOT_ALLOWED)
         if not isinstance(self._source, SupportsCancellation):
             message = f"the transport {self._scheme}:// of this server cannot cancel jobs"
             return self._refused(
@@ -81,7 +81,7 @@ class CancelService:
             Cancellation(job_id=job_id, by=subject.sub, message=request.message)
         )
         if answer.outcome == "job_not_found":
-            return self._refused(subject, job_id, NOT_YOURS)
+            return self._refused(subject, job_id, NOT_ALLOWED)
         if answer.outcome == "not_cancellable":
             return self._refused(subject, job_id, NOT_CANCELLABLE)
         logger.info("cancel %s: %s: sub=%s", job_id, answer.outcome, shown(subject.sub))

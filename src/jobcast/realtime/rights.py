@@ -19,10 +19,10 @@ CHECKED_AT_ONCE: Final = 100  # connections per group; the event loop runs betwe
 MAX_TOKENS: Final = 3  # tokens to check per connection, because the other followers wait
 
 NOT_FOUND: Final = Refusal(
-    code="job_not_found", message="there is no such job, or it is not yours to follow"
+    code="job_not_found", message="this job does not exist, or you may not follow it"
 )
 FEED_NOT_ALLOWED: Final = Refusal(
-    code="feed_not_allowed", message="there is no such feed, or it is not yours to list"
+    code="feed_not_allowed", message="this feed does not exist, or you may not list it"
 )
 FAILED: Final = Refusal(code="internal_error", message="something went wrong")
 UNDECIDED: Final = Refusal(

@@ -31,7 +31,7 @@ from jobcast.testing.ends import (
     until,
 )
 from jobcast.testing.interruptions import InterruptionContract
-from jobcast.transports import Message, Origin, Run, Snapshot
+from jobcast.transports import Message, Origin, Run, Snapshot, open_publisher
 from jobcast.transports.cancellation import (
     CancelAnswer,
     Cancellation,
@@ -51,6 +51,7 @@ RESERVED = Run("aa", 0, "s1")
 FIRST = Run("aa", 1, "d1")
 SECOND = Run("aa", 2, "d2")
 REDELIVERED = Run("aa", 1, "d2", True)
+REPLACING = Run("aa.cc", 1, "d3")  # of a task that replaces the first one
 SENT_AGAIN = Run("bb")
 
 
@@ -157,13 +158,37 @@ class CancellationContract(TransportContract):
     async def test_late_start_of_a_cancelled_job_is_dropped(self, ends: Ends, job_id: str) -> None:
         await _begin(ends, queued(job_id), run=SENT)
         assert await cancel(ends, job_id) == CANCELLED
-        for run in (FIRST, REDELIVERED, SECOND):
+        for run in (FIRST, REDELIVERED, SECOND, REPLACING):
             await _publish(ends, started(job_id), progress(job_id, 1), run=run)
             await _publish(ends, completed(job_id), run=run)
         await _publish(ends, log(job_id), run=FIRST)
         snapshot = await ends.wait_stored(job_id, 3)
         assert [message.kind for message in snapshot.events] == ["s", "t", "l"]
         assert snapshot.state == "cancelled"
+
+    @on_both_ends
+    async def test_task_that_replaces_a_cancelled_one_does_not_begin(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        await _begin(ends, started(job_id), queued(job_id), run=FIRST)
+        assert await cancel(ends, job_id) == CANCELLED
+        await _publish(ends, started(job_id), progress(job_id, 1), run=REPLACING)
+        await _publish(ends, completed(job_id), run=REPLACING)
+        await _publish(ends, log(job_id), run=REPLACING)
+        snapshot = await ends.wait_stored(job_id, 4)
+        assert [message.kind for message in snapshot.events] == ["s", "s", "t", "l"]
+        assert snapshot.state == "cancelled"
+
+    @on_both_ends
+    async def test_task_that_replaces_another_one_is_asked_to_stop(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        await _begin(ends, started(job_id), queued(job_id), run=FIRST)
+        await _publish(ends, started(job_id), run=REPLACING)
+        await ends.wait_stored(job_id, 3)
+        assert await cancel(ends, job_id) == REQUESTED
+        await _publish(ends, retrying(job_id, 1), run=REPLACING)
+        assert (await ends.wait_stored(job_id, 6)).state == "cancelled"
 
     @on_both_ends
     async def test_job_that_is_sent_again_is_not_cancelled(self, ends: Ends, job_id: str) -> None:
@@ -308,6 +333,41 @@ class CancellationContract(TransportContract):
         assert jobs[other].ended_at is UNSET
 
     @on_both_ends
+    async def test_publisher_learns_at_the_start_of_a_cancelled_run(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        seen = _notices(ends)
+        running = new_job_id()
+        await _begin(ends, started(running), run=FIRST)
+        await _begin(ends, queued(job_id), run=SENT)
+        assert await cancel(ends, job_id, by="alice", message="wrong file") == CANCELLED
+        assert await cancel(ends, running, by="bob") == REQUESTED
+        for run in (FIRST, SECOND, REDELIVERED):
+            await _publish(ends, started(job_id), run=run)
+            assert _take(seen) == (job_id, "alice", "wrong file", "aa"), run
+        await _publish(ends, started(running), run=REDELIVERED)
+        assert _take(seen) == (running, "bob", "", "aa")
+        await _publish(ends, started(job_id), run=Run("bb", 1, "d9"))
+        assert seen == []
+
+    @on_both_ends
+    async def test_new_publisher_learns_at_the_start_of_a_cancelled_run(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        """A worker that starts after the request gets the message of the job."""
+        await _begin(ends, queued(job_id), run=SENT)
+        assert await cancel(ends, job_id, by="alice", message="wrong file") == CANCELLED
+        for _ in range(2):
+            seen: list[Cancellation] = []
+            publisher = open_publisher(ends.worker_url)
+            assert isinstance(publisher, SupportsCancellationNotices)
+            publisher.on_cancelled = seen.append
+            batch = batch_of([started(job_id)], Origin(run=FIRST), 1)
+            await publish_until_stored(publisher, batch)
+            assert _take(seen) == (job_id, "alice", "wrong file", "aa")
+            await asyncio.to_thread(publisher.close)
+
+    @on_both_ends
     async def test_publishers_of_other_jobs_learn_nothing(self, ends: Ends, job_id: str) -> None:
         seen, other = _notices(ends), new_job_id()
         await _begin(ends, queued(job_id), run=SENT)
@@ -370,7 +430,7 @@ class CancellationContract(TransportContract):
 
 
 class AnsweredCancellationContract(CancellationContract):
-    """The tests for transports whose answers to a publisher say that its job is cancelled."""
+    """The tests for transports whose answers to all events and renewals tell of a cancellation."""
 
     @on_both_ends
     async def test_publisher_learns_that_its_job_is_cancelled(
@@ -382,12 +442,24 @@ class AnsweredCancellationContract(CancellationContract):
         for event in (progress(job_id, 1), log(job_id), started(job_id), retrying(job_id, 1)):
             await _publish(ends, event, run=FIRST)
             assert _take(seen) == (job_id, "alice", "wrong file", "aa"), event
-        for run in (FIRST, SECOND, REDELIVERED):  # after the end
+        for run in (FIRST, SECOND, REDELIVERED, REPLACING):  # after the end
             for event in (started(job_id), progress(job_id, 1)):
                 await _publish(ends, event, run=run)
                 assert _take(seen) == (job_id, "alice", "wrong file", "aa"), event
         await ends.publish_if("stalled", failed(job_id), Origin(run=FIRST))  # dropped at once
         assert _take(seen) == (job_id, "alice", "wrong file", "aa")
+        assert seen == []
+
+    @on_both_ends
+    async def test_publisher_of_another_owners_job_learns_nothing(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        seen, cancelled = _notices(ends), Origin("bob")
+        await ends.publish(queued(job_id), origin=cancelled)
+        await ends.wait_stored(job_id, 1)
+        assert await cancel(ends, job_id) == CANCELLED
+        run = Run("", 1, "d1")
+        await ends.publish_if("stalled", queued(job_id), Origin("alice", run))
         assert seen == []
 
     @on_both_ends
@@ -401,13 +473,15 @@ class AnsweredCancellationContract(CancellationContract):
         assert await cancel(ends, job_id, by="alice", message="wrong file") == REQUESTED
         await _renew(ends, *leases)
         assert _take(seen) == (job_id, "alice", "wrong file", "aa")
+        await _renew(ends, Lease(job_id, REPLACING))
+        assert _take(seen) == (job_id, "alice", "wrong file", "aa")
         await _renew(ends, Lease(job_id, Run("bb", 1, "d9")), leases[1])
         assert seen == []
         await asyncio.to_thread(_renewing(ends).release, leases)
 
 
 class RepeatedCancellationContract(CancellationContract):
-    """The tests for transports that repeat a request on the control channel instead."""
+    """The tests for transports that repeat a request on the control channel."""
 
     @on_both_ends
     async def test_control_channel_repeats_requests_whose_jobs_go_on(

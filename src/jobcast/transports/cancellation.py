@@ -1,10 +1,10 @@
 """Cancelled jobs: an optional capability of transports.
 
 A request to cancel a job is kept in the record of the job. It covers the sending of the current run
-(see :mod:`jobcast.transports.runs`): retries and redeliveries are covered too, but a job that is
-sent again is not. A job that is not running ends at once. A running job learns of the request from
-the answers to its publisher, and from the control channel; it ends with its next status at the
-latest.
+(see :mod:`jobcast.transports.runs`): retries, redeliveries and a task that replaces the run's are
+covered too, but a job that is sent again is not. A job that is not running ends at once. A running
+job learns of the request from the answers to its publisher, and from the control channel; it ends
+with its next status at the latest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from msgspec import UNSET, Struct, field
 
 from jobcast.errors import JobCancelled
 from jobcast.events import JobError, JobStatus, Time, now, packet_head
-from jobcast.transports.runs import Run
+from jobcast.transports.runs import Run, first_sending
 
 Outcome = Literal["cancelled", "requested", "already_ended"]
 Answer = Literal["cancelled", "requested", "already_ended", "not_cancellable", "job_not_found"]
@@ -29,6 +29,8 @@ Answer = Literal["cancelled", "requested", "already_ended", "not_cancellable", "
 WAITING_STATES: Final = frozenset({"pending", "queued", "retrying"})  # no worker runs the job
 DEFAULT_MESSAGE: Final = "Cancelled"
 MAX_NOTICES: Final = 10_000  # that wait for a listener's callback
+KEPT_FOR: Final = 24 * 3600  # seconds for which a request is kept outside of the job's record
+MAX_KEPT: Final = 10_000  # requests that are kept outside of their jobs' records
 
 _TIMESTAMP: Final = re.compile(r'"timestamp":"[^"]*"')
 
@@ -62,7 +64,7 @@ class Cancellation(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def covers(self, run: Run) -> bool:
         """Return whether the request covers a run, whose sending is known."""
-        return run.sending == self.sending
+        return first_sending(run.sending) == first_sending(self.sending)
 
     @property
     def error(self) -> JobCancelled:
@@ -143,7 +145,8 @@ class SupportsCancellationNotices(Protocol):
     """A publisher that learns of cancelled jobs. Optional.
 
     ``on_cancelled`` is called in the publisher's thread after a publish or a renewal whose answer
-    says that a job is covered by a request; for one request possibly many times.
+    says that a job is covered by a request; for one request possibly many times. When ``publish``
+    has returned for a ``started`` event, it has been called if a request took effect before.
     """
 
     on_cancelled: OnCancellation | None

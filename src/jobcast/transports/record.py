@@ -84,7 +84,7 @@ class Record:
         if outgoing.number:
             self._remember(publisher, outgoing.number)
         standing = self.runs.standing(outgoing.run)
-        if outgoing.owner and self.owner and outgoing.owner != self.owner:
+        if self._is_foreign(outgoing):
             if standing != "newer" or not _is_wanted(outgoing, "pending"):
                 return []
             self._begin_for_owner(outgoing)
@@ -114,16 +114,28 @@ class Record:
         ttl = self._retention.ttl if self.is_final else self._retention.active_ttl
         self.expires_at = time.monotonic() + ttl
 
+    @property
+    def sending(self) -> str:
+        """The sending of the current run, which a request to cancel the job covers."""
+        return "" if self.runs.current is None else self.runs.current.sending
+
+    @property
+    def cancel_answer(self) -> CancelAnswer | None:
+        """The answer to a request that has no effect; None if it would have one."""
+        if self.has_ended:
+            return CancelAnswer(outcome="already_ended")
+        if not self.info.cancellable:
+            return CancelAnswer(outcome="not_cancellable")
+        if self.cancellation is not None:
+            return CancelAnswer(outcome="requested", terminates=self.info.terminates)
+        return None
+
     def cancel(self, cancellation: Cancellation) -> tuple[CancelAnswer, list[Message]]:
         """Cancel the current sending, and return the answer and the messages about it."""
-        if self.has_ended:
-            return CancelAnswer(outcome="already_ended"), []
-        if not self.info.cancellable:
-            return CancelAnswer(outcome="not_cancellable"), []
-        if self.cancellation is not None:
-            return CancelAnswer(outcome="requested", terminates=self.info.terminates), []
-        sending = "" if self.runs.current is None else self.runs.current.sending
-        self.cancellation = structs.replace(cancellation, sending=sending)
+        answer = self.cancel_answer
+        if answer is not None:
+            return answer, []
+        self.cancellation = structs.replace(cancellation, sending=self.sending)
         self._request, self._ending = cancellation.request_head, cancellation.ending_head
         if self._is_running:
             messages, terminates = [self._append_request("")], self.info.terminates
@@ -136,7 +148,12 @@ class Record:
     def cancellation_of(self, outgoing: Outgoing) -> Cancellation | None:
         """Return the request that covers the sending of an event, or an event without a run."""
         kept, run = self.cancellation, outgoing.run
+        if self._is_foreign(outgoing) and self.runs.standing(run) == "newer":
+            return None  # another owner's job, whose record has not begun
         return kept if kept is not None and (not run.is_known or kept.covers(run)) else None
+
+    def _is_foreign(self, outgoing: Outgoing) -> bool:
+        return bool(outgoing.owner and self.owner and outgoing.owner != self.owner)
 
     @property
     def _is_running(self) -> bool:
@@ -326,6 +343,16 @@ class Records:
         messages = record.add(outgoing, publisher)
         self._put_back(outgoing.job_id, record, before)
         return messages
+
+    def cancel_answer(self, job_id: str) -> CancelAnswer | None:
+        """Return the answer to a request that has no effect; None if it would have one."""
+        record = self.get(job_id)
+        return CancelAnswer(outcome="job_not_found") if record is None else record.cancel_answer
+
+    def sending_of(self, job_id: str) -> str:
+        """Return the sending of a job's current run; an empty text if there is none."""
+        record = self.get(job_id)
+        return "" if record is None else record.sending
 
     def cancel(self, cancellation: Cancellation) -> tuple[CancelAnswer, list[Message]]:
         """Cancel a job, and return the answer and the messages about it."""

@@ -18,6 +18,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 REMEMBERED: Final = 32  # past runs per job
+CONTINUES: Final = "."  # between the first sending of a job and the id of a replacement
 
 Standing = Literal["same", "newer", "past"]
 
@@ -28,7 +29,8 @@ class Run(Struct, frozen=True):
     Events without a run, such as those of an ``emit``, belong to the current run.
     """
 
-    sending: str = ""  # a new id whenever the task is sent; retries keep it
+    # A new id whenever the task is sent; retries keep it. See also ``continuing``.
+    sending: str = ""
     attempt: int = 0  # 1 for the first; 0 for the process that sends the task
     delivery: str = ""  # a new id whenever a worker receives the task's message
     redelivered: bool = False  # whether a worker has received the message before
@@ -59,6 +61,22 @@ UNKNOWN_RUN: Final = Run()
 def draw() -> str:
     """Return a random id for a sending or a delivery."""
     return secrets.token_hex(6)
+
+
+def continuing(sending: str) -> str:
+    """Return an id for the sending of a task that replaces one with the given sending.
+
+    The job goes on: a request to cancel it covers both.
+
+    >>> continuing("0a1b2c3d4e5f")
+    '0a1b2c3d4e5f.6f5e4d3c2b1a'
+    """
+    return f"{first_sending(sending)}{CONTINUES}{draw()}"
+
+
+def first_sending(sending: str) -> str:
+    """Return the sending that another one continues, directly or not; else the sending itself."""
+    return sending.partition(CONTINUES)[0]
 
 
 class Runs:

@@ -114,6 +114,41 @@ def test_job_is_cancelled_from_the_list_with_keys(
     expect(tab.page.get_by_role("button", name="Cancelled 1")).to_be_visible()
 
 
+def test_progress_of_a_cancelled_job_is_drawn_in_the_neutral_colour(
+    open_tab: Callable[..., Tab], worker: Worker, send: Send, token: Token, gate: Path
+) -> None:
+    job_id = send(worker, jobs.count, 10, str(gate), owner="eve")
+    tab = open_tab(token("eve"))
+    tab.go(job_id)
+    expect(tab.bar).to_have_attribute("aria-valuenow", "50")
+    curve = tab.page.locator(".plot .curve .line")
+    expect(curve).to_have_css("stroke", colour(tab, "--active-fill"))
+    tab.page.get_by_role("main").get_by_role("button", name="Cancel").click()
+    dialog(tab).get_by_role("button", name="Cancel the job").click()
+    tab.expect_status(job_id, "cancelling")
+    gate.touch()
+    tab.expect_status(job_id, "cancelled")
+    expect(curve).to_have_css("stroke", colour(tab, "--quiet-fill"))
+    expect(tab.bar.locator(".bar-fill")).to_have_css(
+        "background-color", colour(tab, "--quiet-fill")
+    )
+
+
+def colour(tab: Tab, name: str) -> str:
+    """Return the computed colour of a custom property."""
+    computed: str = tab.page.evaluate(
+        """(name) => {
+            const probe = document.body.appendChild(document.createElement("i"));
+            probe.style.color = `var(${name})`;
+            const { color } = getComputedStyle(probe);
+            probe.remove();
+            return color;
+        }""",
+        name,
+    )
+    return computed
+
+
 def test_refused_request_is_explained(
     open_tab: Callable[..., Tab], worker: Worker, send: Send, token: Token, gate: Path
 ) -> None:

@@ -146,7 +146,7 @@ def test_the_page_shows_the_refusal_of_a_job(
         tab = Tab(browser.new_page(), page.url)
         query = {"job": "of-another-user", "token": token("alice")}
         tab.open(f"/?{urlencode(query)}")
-        expect(tab.page.locator("#status")).to_contain_text("not yours to follow")
+        expect(tab.page.locator("#status")).to_contain_text("you may not follow it")
         tab.page.close()
     assert tab.problems == []
 
@@ -164,7 +164,7 @@ def test_the_page_ignores_a_server_url_in_its_address(
         tab = Tab(browser.new_page(), page.url)
         query = {"url": elsewhere.url, "job": "of-another-user", "token": token("alice")}
         tab.open(f"/?{urlencode(query)}")
-        expect(tab.page.locator("#status")).to_contain_text("not yours to follow")
+        expect(tab.page.locator("#status")).to_contain_text("you may not follow it")
         tab.page.close()
     assert elsewhere.requests == []
 

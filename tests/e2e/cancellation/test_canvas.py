@@ -2,51 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from celery import chain
 
 from tests import cancelled_jobs as jobs
-from tests.conftest import Valkey
-from tests.e2e.cancellation.harness import Harness, Token, Workers, harness_of
-from tests.support import Server, eventually, new_id
-
-
-@pytest.fixture(params=["prefork", "threads"])
-async def here(
-    request: pytest.FixtureRequest, workers: Workers, server: Server, valkey: Valkey,
-    tmp_path: Path, token: Token,
-) -> AsyncIterator[Harness]:  # fmt: skip
-    worker = workers.for_pool(request.param)
-    async with harness_of(worker, server, valkey.url, tmp_path, token) as harness:
-        yield harness
-
-
-async def wait_failed(here: Harness, job_id: str) -> None:
-    """Wait until a step has failed for its followers and in Celery, without having run."""
-    end = await here.alice.transcript.end(job_id)
-    assert (end["error"], end["reason"]) == ("StepFailed", "failure")
-    await here.wait_state(job_id, "FAILURE")
+from tests.e2e.cancellation.harness import Harness
+from tests.support import eventually, new_id
 
 
 async def test_later_steps_of_a_chain_fail(here: Harness) -> None:
-    notes = str(here.folder / new_id("notes"))
-    last = here.apply(
-        chain(jobs.is_silent.si(notes), jobs.runs.si(notes), jobs.runs.si(notes)), notes
-    )
-    ids = [last.parent.parent.id, last.parent.id, last.id]
-    for job_id in ids:
-        assert (await here.alice.join(job_id))["ok"]
-    here.notes[ids[0]] = notes
+    [first, *later], notes = await here.follow_chain(jobs.is_silent.si, jobs.runs.si, jobs.runs.si)
     await eventually(lambda: "began" in jobs.steps(notes), "the first step")
-    assert here.cancel(ids[0]).outcome == "requested"
-    await here.wait_cancelled(ids[0])
-    for job_id in ids[1:]:
-        await wait_failed(here, job_id)
+    assert here.cancel(first).outcome == "requested"
+    await here.wait_cancelled(first)
+    for job_id in later:
+        await here.wait_failed(job_id)
     assert jobs.steps(notes)[:2] == ["began", "noticed"]
+    assert "errback TaskRevokedError" in jobs.steps(notes)
     assert "ran" not in jobs.steps(notes)
+
+
+@pytest.mark.parametrize("waits", ["in the worker", "in the broker"])
+async def test_steps_after_a_waiting_step_fail(here: Harness, waits: str) -> None:
+    queue = new_id("queue")
+    options = {"countdown": 600} if waits == "in the worker" else {"queue": queue}
+    [first, waiting, last], notes = await here.follow_chain(
+        jobs.runs.si, lambda notes: jobs.runs.si(notes).set(**options), jobs.runs.si
+    )
+    await here.alice.transcript.end(first)
+    await here.settle()
+    assert here.cancel(waiting).outcome == "cancelled"
+    await here.wait_cancelled(waiting)
+    if waits == "in the broker":
+        here.consume(queue)
+    await here.wait_failed(last)
+    await eventually(lambda: "errback TaskRevokedError" in jobs.steps(notes), "errback")
+    await here.wait_cancelled(waiting)
+    assert jobs.steps(notes).count("ran") == 1
+
+
+async def test_a_step_that_is_not_sent_yet_cannot_be_cancelled(here: Harness) -> None:
+    [first, later], notes = await here.follow_chain(jobs.ends_when_released.si, jobs.runs.si)
+    await eventually(lambda: "began" in jobs.steps(notes), "the first step")
+    assert here.cancel(later).outcome == "job_not_found"
+    assert here.cancel(first).outcome == "requested"
+    here.release(first)
+    await here.wait_cancelled(first)
+    await here.wait_failed(later)
+
+
+async def wait_chord_failed(here: Harness, body: str, notes: str) -> None:
+    """Wait until the body of a chord fails, and its errback is called."""
+    await here.wait_failed(body)
+    await eventually(lambda: "errback ChordError" in jobs.steps(notes), "errback")
+    assert "collected" not in jobs.steps(notes)
 
 
 async def test_a_chord_fails_whose_running_member_is_cancelled(here: Harness) -> None:
@@ -54,8 +64,7 @@ async def test_a_chord_fails_whose_running_member_is_cancelled(here: Harness) ->
     await eventually(lambda: {"began", "ran"} <= {*jobs.steps(notes)}, "both members")
     assert here.cancel(member).outcome == "requested"
     await here.wait_cancelled(member)
-    await wait_failed(here, body)
-    assert "collected" not in jobs.steps(notes)
+    await wait_chord_failed(here, body, notes)
 
 
 async def test_a_chord_fails_whose_waiting_member_is_cancelled(here: Harness) -> None:
@@ -64,8 +73,18 @@ async def test_a_chord_fails_whose_waiting_member_is_cancelled(here: Harness) ->
     await here.settle()
     assert here.cancel(member).outcome == "cancelled"
     await here.wait_cancelled(member)
-    await wait_failed(here, body)
-    assert "collected" not in jobs.steps(notes)
+    await wait_chord_failed(here, body, notes)
+
+
+async def test_a_chord_fails_whose_member_is_cancelled_in_the_broker(here: Harness) -> None:
+    body, member, notes = await here.start_chord("queued member")
+    await eventually(lambda: jobs.steps(notes) == ["ran"], "the other member")
+    assert here.cancel(member).outcome == "cancelled"
+    await here.wait_cancelled(member)
+    here.consume(Path(notes).name)
+    await wait_chord_failed(here, body, notes)
+    await here.wait_cancelled(member)
+    assert jobs.steps(notes).count("ran") == 1
 
 
 @pytest.mark.parametrize("kind", jobs.CHAINS)
@@ -74,8 +93,7 @@ async def test_a_chord_fails_whose_member_is_a_cancelled_chain(here: Harness, ki
     await eventually(lambda: {"began", "ran"} <= {*jobs.steps(notes)}, "both members")
     assert here.cancel(first).outcome == "requested"
     await here.wait_cancelled(first)
-    await wait_failed(here, body)
-    assert "collected" not in jobs.steps(notes)
+    await wait_chord_failed(here, body, notes)
 
 
 async def test_the_body_of_a_chord_is_cancelled_while_it_runs(here: Harness) -> None:
@@ -83,4 +101,13 @@ async def test_the_body_of_a_chord_is_cancelled_while_it_runs(here: Harness) -> 
     await eventually(lambda: "began" in jobs.steps(notes), "the body")
     assert here.cancel(body).outcome == "requested"
     await here.wait_cancelled(body)
-    assert jobs.steps(notes) == ["ran", "began", "noticed"]
+    assert jobs.steps(notes) == ["ran", "began", "noticed", "errback TaskRevokedError"]
+
+
+async def test_the_body_of_a_chord_is_cancelled_while_it_waits(here: Harness) -> None:
+    body, _, notes = await here.start_chord("scheduled body")
+    await here.wait_status(body, "queued")
+    await here.settle()
+    assert here.cancel(body).outcome == "cancelled"
+    await here.wait_cancelled(body)
+    assert jobs.steps(notes) == ["ran", "errback TaskRevokedError"]

@@ -2,188 +2,186 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
-
-import pytest
-
 from tests import cancelled_jobs as jobs
-from tests.conftest import Valkey
-from tests.e2e.cancellation.harness import Harness, Token, Workers, harness_of
-from tests.support import Server, eventually, new_id
-
-POOLS = ("prefork", "threads", "solo", "gevent", "eventlet")
-TERMINATING = ("prefork", "gevent", "eventlet")
-
-In = Callable[[str], AbstractAsyncContextManager[Harness]]
+from tests.e2e.cancellation.harness import TERMINATING, Harness, in_pools
+from tests.support import eventually, new_id
 
 
-@pytest.fixture
-def pool(workers: Workers, server: Server, valkey: Valkey, tmp_path: Path, token: Token) -> In:
-    @asynccontextmanager
-    async def pool(name: str) -> AsyncIterator[Harness]:
-        worker = workers.for_pool(name)
-        async with harness_of(worker, server, valkey.url, tmp_path, token) as harness:
-            yield harness
+async def test_a_talking_run_ends_at_its_next_event(here: Harness) -> None:
+    job_id = await here.begun(here.send(jobs.talks))
+    answer = here.cancel(job_id)
+    assert (answer.outcome, answer.terminates) == ("requested", here.worker.pool in TERMINATING)
+    await here.wait_cancelled(job_id)
+    assert here.steps(job_id) == [
+        "began", "cancelled by alice: no longer needed", "errback TaskRevokedError",
+    ]  # fmt: skip
+    names = here.alice.transcript.names(job_id)
+    assert names[-1] == "job_error"
+    lines = here.alice.transcript.of(job_id, "job_log")
+    assert lines[-1]["message"] == "cleaned up"
+    statuses = here.alice.transcript.of(job_id, "job_status")
+    assert (statuses[-1]["status"], statuses[-1]["by"]) == ("cancelling", "alice")
 
-    return pool
 
-
-@pytest.mark.parametrize("name", POOLS)
-async def test_a_talking_run_ends_at_its_next_event(name: str, pool: In) -> None:
-    async with pool(name) as here:
-        job_id = await here.begun(here.send(jobs.talks))
-        answer = here.cancel(job_id)
-        assert (answer.outcome, answer.terminates) == ("requested", name in TERMINATING)
+async def test_a_silent_run_learns_that_it_is_cancelled(here: Harness) -> None:
+    for task in (jobs.is_silent, jobs.is_silent_late):
+        job_id = await here.begun(here.send(task))
+        assert here.cancel(job_id).outcome == "requested"
+        # The run may have ended meanwhile.
+        assert here.cancel(job_id).outcome in ("requested", "already_ended")
         await here.wait_cancelled(job_id)
-        assert here.steps(job_id) == [
-            "began", "cancelled by alice: no longer needed", "errback TaskRevokedError",
-        ]  # fmt: skip
-        names = here.alice.transcript.names(job_id)
-        assert names[-1] == "job_error"
-        lines = here.alice.transcript.of(job_id, "job_log")
-        assert lines[-1]["message"] == "cleaned up"
-        statuses = here.alice.transcript.of(job_id, "job_status")
-        assert (statuses[-1]["status"], statuses[-1]["by"]) == ("cancelling", "alice")
+        assert here.cancel(job_id).outcome == "already_ended"
+        assert here.steps(job_id) == ["began", "noticed", "errback TaskRevokedError"]
 
 
-@pytest.mark.parametrize("name", POOLS)
-async def test_a_silent_run_learns_that_it_is_cancelled(name: str, pool: In) -> None:
-    async with pool(name) as here:
-        for task in (jobs.is_silent, jobs.is_silent_late):
-            job_id = await here.begun(here.send(task))
-            assert here.cancel(job_id).outcome == "requested"
-            # The run may have ended meanwhile.
-            assert here.cancel(job_id).outcome in ("requested", "already_ended")
-            await here.wait_cancelled(job_id)
-            assert here.cancel(job_id).outcome == "already_ended"
-            assert here.steps(job_id) == ["began", "noticed", "errback TaskRevokedError"]
+@in_pools(*TERMINATING)
+async def test_a_run_that_goes_on_is_terminated_after_its_grace(here: Harness) -> None:
+    job_id = await here.begun(here.send(jobs.goes_on))
+    assert here.cancel(job_id).terminates
+    await here.wait_cancelled(job_id)
+    assert here.steps(job_id) in (
+        ["began", "finally", "errback TaskRevokedError"],
+        ["began", "errback TaskRevokedError", "finally"],
+    )
+    assert f"job {job_id}: terminating its run" in here.worker.log
 
 
-@pytest.mark.parametrize("name", ["prefork", "gevent"])
-async def test_a_run_that_goes_on_is_terminated_after_its_grace(name: str, pool: In) -> None:
-    async with pool(name) as here:
-        job_id = await here.begun(here.send(jobs.goes_on))
-        assert here.cancel(job_id).terminates
-        await here.wait_cancelled(job_id)
-        assert here.steps(job_id) in (
-            ["began", "finally", "errback TaskRevokedError"],
-            ["began", "errback TaskRevokedError", "finally"],
-        )
-        assert f"job {job_id}: terminating its run" in here.worker.log
+@in_pools("threads", "solo")
+async def test_a_pool_without_termination_warns_of_a_run_that_goes_on(here: Harness) -> None:
+    job_id = await here.begun(here.send(jobs.finishes_after_its_grace))
+    assert not here.cancel(job_id).terminates
+    end = await here.alice.transcript.end(job_id)
+    assert end["result"] == "done"
+    await here.wait_state(job_id, "SUCCESS")
+    if here.worker.pool == "threads":  # the solo pool handles requests after the run
+        assert f"job {job_id}: its run goes on, 0.2 s after" in here.worker.log
 
 
-@pytest.mark.parametrize("name", ["threads", "solo"])
-async def test_a_pool_without_termination_warns_of_a_run_that_goes_on(name: str, pool: In) -> None:
-    async with pool(name) as here:
-        job_id = await here.begun(here.send(jobs.finishes_after_its_grace))
-        assert not here.cancel(job_id).terminates
-        end = await here.alice.transcript.end(job_id)
-        assert end["result"] == "done"
-        await here.wait_state(job_id, "SUCCESS")
-        if name == "threads":  # the solo pool handles requests after the run
-            assert f"job {job_id}: its run goes on, 0.2 s after" in here.worker.log
+@in_pools("prefork")
+async def test_a_run_in_c_code_is_killed_after_its_grace(here: Harness) -> None:
+    job_id = await here.begun(here.send(jobs.holds_the_interpreter))
+    assert here.cancel(job_id).terminates
+    await here.wait_cancelled(job_id)
+    assert here.steps(job_id) == ["began", "errback TaskRevokedError"]
+    log = here.worker
+    await eventually(
+        lambda: f"job {job_id}: its run ignores SIGTERM" in log.log, "the process is killed"
+    )
+    await here.settle()
 
 
-async def test_a_run_in_c_code_is_killed_after_its_grace(pool: In) -> None:
-    async with pool("prefork") as here:
-        job_id = await here.begun(here.send(jobs.holds_the_interpreter))
-        assert here.cancel(job_id).terminates
-        await here.wait_cancelled(job_id)
-        assert here.steps(job_id) == ["began", "errback TaskRevokedError"]
-        log = here.worker
-        await eventually(
-            lambda: f"job {job_id}: its run ignores SIGTERM" in log.log, "the process is killed"
-        )
-        await here.settle()
+async def test_a_scheduled_task_is_discarded_at_once(here: Harness) -> None:
+    job_id = await here.followed(here.send(jobs.runs, countdown=600))
+    await here.settle()
+    assert here.cancel(job_id).outcome == "cancelled"
+    await here.wait_cancelled(job_id)
+    assert here.steps(job_id) == ["errback TaskRevokedError"]
+    assert here.alice.transcript.seqs(job_id) == [1, 2]  # queued, and the end
 
 
-@pytest.mark.parametrize("name", POOLS)
-async def test_a_scheduled_task_is_discarded_at_once(name: str, pool: In) -> None:
-    async with pool(name) as here:
-        job_id = await here.followed(here.send(jobs.runs, countdown=600))
-        await here.settle()
-        assert here.cancel(job_id).outcome == "cancelled"
-        await here.wait_cancelled(job_id)
-        assert here.steps(job_id) == ["errback TaskRevokedError"]
+async def test_a_retry_that_waits_is_discarded_at_once(here: Harness) -> None:
+    job_id = await here.begun(here.send(jobs.waits_for_its_retry))
+    await here.wait_state(job_id, "RETRY")
+    await here.settle()
+    assert here.cancel(job_id).outcome == "cancelled"
+    await here.wait_cancelled(job_id)
+    assert here.steps(job_id) == ["began", "errback TaskRevokedError"]
 
 
-@pytest.mark.parametrize("name", POOLS)
-async def test_a_retry_that_waits_is_discarded_at_once(name: str, pool: In) -> None:
-    async with pool(name) as here:
-        job_id = await here.begun(here.send(jobs.waits_for_its_retry))
-        await here.wait_state(job_id, "RETRY")
-        await here.settle()
-        assert here.cancel(job_id).outcome == "cancelled"
-        await here.wait_cancelled(job_id)
-        assert here.steps(job_id) == ["began", "errback TaskRevokedError"]
-
-
-@pytest.mark.parametrize("name", POOLS)
 async def test_a_message_that_no_worker_has_received_is_discarded_later(
-    name: str, pool: In
+    here: Harness,
 ) -> None:
-    async with pool(name) as here:
-        queue = new_id("queue")
-        job_id = await here.followed(here.send(jobs.runs, queue=queue))
-        assert here.cancel(job_id).outcome == "cancelled"
-        await here.wait_cancelled(job_id)
-        assert here.steps(job_id) == []
-        here.consume(queue)
-        await eventually(lambda: here.steps(job_id), "errback")
-        await here.wait_cancelled(job_id)
-        assert here.steps(job_id) == ["errback TaskRevokedError"]
+    queue = new_id("queue")
+    job_id = await here.followed(here.send(jobs.runs, queue=queue))
+    assert here.cancel(job_id).outcome == "cancelled"
+    await here.wait_cancelled(job_id)
+    assert here.steps(job_id) == []
+    here.consume(queue)
+    await eventually(lambda: here.steps(job_id), "errback")
+    await here.wait_cancelled(job_id)
+    assert here.steps(job_id) == ["errback TaskRevokedError"]
 
 
-@pytest.mark.parametrize("name", ["prefork", "threads"])
-async def test_a_message_that_waits_for_the_pool_does_not_run(name: str, pool: In) -> None:
-    async with pool(name) as here:
-        running = [await here.begun(here.send(jobs.is_silent)) for _ in range(2)]
-        waiting = await here.followed(here.send(jobs.goes_on))
-        await eventually(lambda: f"[{waiting}] received" in here.worker.log, "its message")
-        assert here.cancel(waiting).outcome == "cancelled"
-        await here.wait_state(waiting, "REVOKED")
-        for job_id in running:
-            assert here.cancel(job_id).outcome == "requested"
-            await here.wait_cancelled(job_id)
-        await here.wait_cancelled(waiting)
-        assert here.steps(waiting) == ["errback TaskRevokedError"]
-        assert f"{waiting}: terminating" not in here.worker.log
-
-
-@pytest.mark.parametrize("name", ["prefork", "threads"])
-async def test_a_cancelled_run_is_never_retried(name: str, pool: In) -> None:
-    async with pool(name) as here:
-        job_id = await here.begun(here.send(jobs.would_retry))
+@in_pools("prefork", "threads")
+async def test_a_message_that_waits_for_the_pool_does_not_run(here: Harness) -> None:
+    """A pool of threads has the message meanwhile; that of processes takes it when one is free."""
+    running = [await here.begun(here.send(jobs.is_silent)) for _ in range(2)]
+    waiting = await here.followed(here.send(jobs.goes_on))
+    await here.wait_received(waiting)
+    assert here.cancel(waiting).outcome == "cancelled"
+    await here.wait_state(waiting, "REVOKED")
+    for job_id in running:
         assert here.cancel(job_id).outcome == "requested"
         await here.wait_cancelled(job_id)
-        assert here.steps(job_id) == ["began", "errback TaskRevokedError"]
+    await here.wait_cancelled(waiting)
+    assert here.steps(waiting) == ["errback TaskRevokedError"]
+    assert f"{waiting}: terminating" not in here.worker.log
 
 
-@pytest.mark.parametrize("name", ["prefork", "threads"])
-async def test_a_shield_holds_the_cancellation_back(name: str, pool: In) -> None:
-    async with pool(name) as here:
-        job_id = await here.begun(here.send(jobs.shields_its_work))
-        assert here.cancel(job_id).outcome == "requested"
+@in_pools("prefork", "threads")
+async def test_a_cancelled_run_is_never_retried(here: Harness) -> None:
+    job_id = await here.begun(here.send(jobs.would_retry))
+    assert here.cancel(job_id).outcome == "requested"
+    await here.wait_cancelled(job_id)
+    assert here.steps(job_id) == ["began", "errback TaskRevokedError"]
+
+
+@in_pools("prefork", "threads")
+async def test_a_shield_holds_the_cancellation_back(here: Harness) -> None:
+    job_id = await here.begun(here.send(jobs.shields_its_work))
+    assert here.cancel(job_id).outcome == "requested"
+    await here.wait_cancelled(job_id)
+    assert here.steps(job_id) == ["began", "saved", "errback TaskRevokedError"]
+
+
+@in_pools("prefork", "threads")
+async def test_a_coroutine_is_cancelled(here: Harness) -> None:
+    job_id = await here.begun(here.send(jobs.awaits))
+    assert here.cancel(job_id).outcome == "requested"
+    await here.wait_cancelled(job_id)
+    assert here.steps(job_id) == ["began", "cancelled", "errback TaskRevokedError"]
+
+
+@in_pools("prefork")
+async def test_a_task_can_refuse_to_be_cancelled(here: Harness) -> None:
+    result = here.send(jobs.cannot_be_cancelled)
+    assert here.cancel(result.id).outcome == "not_cancellable"
+    job_id = await here.begun(result)
+    assert here.cancel(job_id).outcome == "not_cancellable"
+    end = await here.alice.transcript.end(job_id)
+    assert end["result"] == "done"
+
+
+async def test_two_requests_at_once_cancel_a_running_job_once(here: Harness) -> None:
+    job_id = await here.begun(here.send(jobs.ends_when_released))
+    terminates = here.worker.pool in TERMINATING
+    asked = {"ok": True, "job_id": job_id, "outcome": "requested", "terminates": terminates}
+    assert await here.cancel_twice(job_id) == [asked, asked]
+    here.release(job_id)
+    await here.wait_cancelled(job_id)
+    statuses = here.alice.transcript.of(job_id, "job_status")
+    assert [event["status"] for event in statuses].count("cancelling") == 1
+    assert here.steps(job_id) == ["began", "released", "errback TaskRevokedError"]
+
+
+async def test_two_requests_at_once_cancel_a_waiting_job_once(here: Harness) -> None:
+    job_id = await here.followed(here.send(jobs.runs, countdown=600))
+    await here.settle()
+    answers = await here.cancel_twice(job_id)
+    assert all(answer["ok"] for answer in answers)
+    assert {answer["outcome"] for answer in answers} == {"cancelled", "already_ended"}
+    await here.wait_cancelled(job_id)
+    assert here.steps(job_id) == ["errback TaskRevokedError"]
+
+
+@in_pools(*TERMINATING)
+async def test_a_run_is_terminated_while_a_message_waits_for_the_pool(here: Harness) -> None:
+    running = [await here.begun(here.send(jobs.goes_on)) for _ in range(here.worker.concurrency)]
+    waiting = await here.followed(here.send(jobs.runs))
+    await here.wait_received(waiting)
+    for job_id in running:
+        assert here.cancel(job_id).terminates
+    for job_id in running:
         await here.wait_cancelled(job_id)
-        assert here.steps(job_id) == ["began", "saved", "errback TaskRevokedError"]
-
-
-@pytest.mark.parametrize("name", ["prefork", "threads"])
-async def test_a_coroutine_is_cancelled(name: str, pool: In) -> None:
-    async with pool(name) as here:
-        job_id = await here.begun(here.send(jobs.awaits))
-        assert here.cancel(job_id).outcome == "requested"
-        await here.wait_cancelled(job_id)
-        assert here.steps(job_id) == ["began", "cancelled", "errback TaskRevokedError"]
-
-
-async def test_a_task_can_refuse_to_be_cancelled(pool: In) -> None:
-    async with pool("prefork") as here:
-        result = here.send(jobs.cannot_be_cancelled)
-        assert here.cancel(result.id).outcome == "not_cancellable"
-        job_id = await here.begun(result)
-        assert here.cancel(job_id).outcome == "not_cancellable"
-        end = await here.alice.transcript.end(job_id)
-        assert end["result"] == "done"
+        assert "began" in here.steps(job_id)
+    assert (await here.alice.transcript.end(waiting))["result"] == "done"

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from celery import Celery, signals
+from celery.exceptions import Ignore, Reject
 
 from jobcast import JobCancelled, ProgressTask, current_job
 from jobcast.celery.failures import failure_message, reason_of
+from jobcast.celery.headers import SENDING_HEADER
+from jobcast.events import JobStatus
 from jobcast.publishing import runtime
-from jobcast.publishing.job import NO_JOB
+from jobcast.publishing.job import NO_JOB, Job
+from jobcast.transports import Origin, Outgoing, Run
 from jobcast.transports.base import Snapshot
 from jobcast.transports.cancellation import Cancellation
 from jobcast.transports.memory import MemoryBroker
-from tests.support import new_id, wait_for
+from tests.support import TIMEOUT, new_id, wait_for
 
+SENDING = "abcdefabcdef"
 Cancel = Callable[[], None]
 
 
@@ -129,6 +135,78 @@ def test_a_cancelled_run_is_not_replaced(
     assert task.apply(task_id=job_id).state == "IGNORED"
     assert ended(broker, job_id).state == "cancelled"
     assert runs == ["task"]
+
+
+@pytest.fixture
+def confirm_start(broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Let the store answer to the start of a run only after the returned function is called."""
+    answers, publish, settle = threading.Event(), broker.publish, Job.settle
+
+    def publish_when_available(*args: Any) -> None:
+        assert answers.wait(TIMEOUT)
+        publish(*args)
+
+    monkeypatch.setattr(broker, "publish", publish_when_available)
+    monkeypatch.setattr(Job, "settle", lambda job: answers.is_set() and settle(job))
+    return answers.set
+
+
+@pytest.fixture
+def cancelled_job(broker: MemoryBroker) -> str:
+    """Return the id of a job that was cancelled before its run."""
+    queued = JobStatus(job_id=new_id(), status="queued")
+    broker.publish([Outgoing.of(queued, Origin(run=Run(sending=SENDING)))], "sender")
+    answer = broker.cancel(Cancellation(job_id=queued.job_id))
+    assert answer.outcome == "cancelled"
+    return queued.job_id
+
+
+@pytest.mark.parametrize("ending", ["fails", "retries", "retries by itself", "returns"])
+def test_a_run_whose_start_is_confirmed_at_its_end_is_cancelled(
+    app: Celery, cancelled_job: str, confirm_start: Callable[[], None], ending: str
+) -> None:
+    runs: list[str] = []
+
+    @app.task(base=ProgressTask, bind=True, shared=False, autoretry_for=(OSError,))
+    def task(self: ProgressTask) -> None:
+        runs.append(ending)
+        confirm_start()
+        if ending == "fails":
+            raise LookupError
+        if ending == "retries":
+            raise self.retry(countdown=0)
+        if ending == "retries by itself":
+            raise OSError
+
+    revoked: list[str] = []
+
+    def note(request: Any, **_: Any) -> None:
+        revoked.append(request.id)
+
+    signals.task_revoked.connect(note)
+    result = task.apply(task_id=cancelled_job, headers={SENDING_HEADER: SENDING})
+    assert result.state == "IGNORED"
+    assert revoked == [cancelled_job]
+    assert runs == [ending]
+
+
+@pytest.mark.parametrize("raised", [Ignore(), Reject("no")])
+def test_celery_handles_a_task_that_is_ignored_or_rejected(
+    app: Celery, cancelled_job: str, confirm_start: Callable[[], None], raised: Exception
+) -> None:
+    @app.task(base=ProgressTask, shared=False)
+    def task() -> None:
+        confirm_start()
+        raise raised
+
+    revoked: list[Any] = []
+
+    def note(request: Any, **_: Any) -> None:
+        revoked.append(request.id)
+
+    signals.task_revoked.connect(note)
+    task.apply(task_id=cancelled_job, headers={SENDING_HEADER: SENDING})
+    assert revoked == []
 
 
 def test_a_result_counts_if_the_task_ignores_the_request(

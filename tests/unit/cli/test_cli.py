@@ -170,7 +170,7 @@ def test_token_command_prints_only_the_token(run: object) -> None:
     assert result.exit_code == 0
     claims = jwt.decode(result.output.strip(), SECRET, ["HS256"], audience="jobs")
     assert (claims["sub"], claims["jobs"]) == ("bob", ["a", "b"])
-    assert claims["exp"] - claims["iat"] == 60
+    assert claims["exp"] - int(claims["iat"]) == 60
     every = run("token", "--all-jobs", **env)  # type: ignore[operator]
     assert jwt.decode(every.output.strip(), SECRET, ["HS256"], audience="jobs")["jobs"] == ["*"]
 
@@ -200,7 +200,7 @@ def test_token_command_signs_with_the_first_secret(run: object) -> None:
     token = run("token", "--jti", "one", **env).output.strip()  # type: ignore[operator]
     claims = jwt.decode(token, "n" * 32, ["HS256"])
     assert claims["jti"] == "one"
-    assert claims["exp"] - claims["iat"] == 60
+    assert claims["exp"] - int(claims["iat"]) == 60
     assert jwt.get_unverified_header(token)["kid"] == "new"
 
 

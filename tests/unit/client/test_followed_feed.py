@@ -215,6 +215,48 @@ def test_older_jobs_are_needed_when_half_of_the_list_has_left() -> None:
     assert not feed.needs_older_jobs  # there are none
 
 
+def test_reader_that_wants_more_gets_a_list_that_is_longer_by_the_limit() -> None:
+    feed = followed(limit=2)
+    snapshot(feed, job("a"), job("b", age=1), cursor="c")
+    reader = reader_of(feed)
+    feed.want_more()
+    feed.want_more()  # without effect while jobs are on their way
+    assert (feed.is_loading, feed.needs_older_jobs) == (True, True)
+    assert feed.join_request()["limit"] == 4
+    page(feed, job("a"), job("b", age=1), reset=True)
+    assert (feed.is_loading, feed.needs_older_jobs) == (True, False)
+    page(feed, job("c", age=2), job("d", age=3), last=True, cursor="e")
+    assert (feed.is_loading, feed.needs_older_jobs, ids(feed)) == (False, False, list("abcd"))
+    assert taken(reader) == [("c", 1), ("d", 1)]
+    remove(feed, "a")
+    remove(feed, "b")
+    assert feed.needs_older_jobs  # half of the longer list has left
+
+
+def test_reader_that_wants_more_during_a_join_causes_another_one() -> None:
+    feed = followed(limit=1)
+    snapshot(feed, job("a"), cursor="b")
+    feed.join_request()
+    feed.want_more()
+    snapshot(feed, job("a"), cursor="b")
+    assert (feed.is_loading, feed.needs_older_jobs) == (True, True)
+    feed.join_request()
+    snapshot(feed, job("a"), job("b", age=1))
+    feed.want_more()
+    assert (feed.is_loading, feed.has_more) == (False, False)
+
+
+def test_list_of_the_largest_size_loads_no_older_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobcast.client.followed_feed.MAX_FEED_LIMIT", 3)
+    feed = followed(limit=2)
+    snapshot(feed, job("a"), job("b"), cursor="c")
+    feed.want_more()
+    assert feed.join_request()["limit"] == 3
+    snapshot(feed, job("a"), job("b"), job("c"), cursor="d")
+    feed.want_more()
+    assert (feed.is_loading, feed.has_more) == (False, True)
+
+
 def test_refusal_follows_the_changes_before_it() -> None:
     feed = followed()
     snapshot(feed)

@@ -15,13 +15,19 @@ import jwt
 import pytest
 from fastapi import FastAPI, Header, HTTPException
 from flask import Flask, request
+from jinja2 import Environment
 from msgspec import structs
 from starlette.applications import Starlette
 from starlette.requests import Request
+from starlette.responses import HTMLResponse
+from starlette.routing import Mount, Route
+from starlette.templating import Jinja2Templates
 
 from jobcast.integrations.fastapi import router
 from jobcast.integrations.flask import blueprint
+from jobcast.integrations.jinja import add_jobcast_progress
 from jobcast.integrations.starlette import mount
+from jobcast.realtime import create_app
 from jobcast.settings import Settings
 from tests.support import SECRET, free_port
 
@@ -127,7 +133,7 @@ def test_user_gets_a_token_of_the_settings(make_site: Callable[..., Ask]) -> Non
     assert answer.status == 200
     assert answer.headers["cache-control"] == "no-store"
     assert claims["sub"] == str(USER)
-    assert claims["exp"] - claims["iat"] == 60
+    assert claims["exp"] - int(claims["iat"]) == 60
     assert answer.json["url"] == "https://jobs.example.com"
     assert set(answer.json) == {"token", "expires_at", "url"}
 
@@ -336,14 +342,83 @@ def test_fastapi_describes_the_endpoints() -> None:
     assert paths["/token"]["post"]["tags"] == ["jobs"]
 
 
+DRAWN = (
+    '<script type="module" src="https://jobs.example.com/jobcast.js" nonce="r4nd0m"></script>\n'
+    '<jobcast-job job-id="&quot;&lt;&gt;" base-url="https://jobs.example.com"'
+    ' token-url="/jobcast/token" csrf-token="csrf" label="A &amp; B" log cancellable></jobcast-job>'
+)
+TEMPLATE = '{{ jobcast_progress(job, log=True, label="A & B", cancellable=True) }}'
+
+
 def test_flask_draws_the_element() -> None:
     app = Flask("site")
     app.jinja_env.globals["csrf_token"] = lambda: "csrf"  # as Flask-WTF does
+    app.jinja_env.globals["csp_nonce"] = lambda: "r4nd0m"  # as Flask-Talisman does
     app.register_blueprint(blueprint(current_user=lambda: "alice", settings=SETTINGS))
     with app.test_request_context():
-        html = app.jinja_env.from_string("{{ jobcast_progress(job, log=True) }}").render(job='"<>')
-    assert html == (
-        '<script type="module" src="https://jobs.example.com/jobcast.js"></script>\n'
-        '<jobcast-job job-id="&quot;&lt;&gt;" base-url="https://jobs.example.com"'
-        ' token-url="/jobcast/token" csrf-token="csrf" log></jobcast-job>'
-    )
+        template = app.jinja_env.from_string(TEMPLATE)
+        assert template.render(job='"<>') == DRAWN
+        assert template.render(job=None) == ""
+
+
+def test_flask_draws_the_element_without_csrf_token_and_nonce() -> None:
+    app = Flask("site")
+    app.register_blueprint(blueprint(current_user=lambda: "alice", settings=SETTINGS))
+    with app.test_request_context():
+        html = app.jinja_env.from_string("{{ jobcast_progress(job) }}").render(job="42")
+    assert html == PLAIN
+
+
+PLAIN = (
+    '<script type="module" src="https://jobs.example.com/jobcast.js"></script>\n'
+    '<jobcast-job job-id="42" base-url="https://jobs.example.com" token-url="/jobcast/token">'
+    "</jobcast-job>"
+)
+
+
+def site_with_pages(kind: str, context: dict[str, Any]) -> Any:
+    """Return an application with the page ``/page`` for the job of its query."""
+    templates = Jinja2Templates(env=Environment(autoescape=True))
+    add_jobcast_progress(templates.env, settings=SETTINGS)
+    template = templates.env.from_string(TEMPLATE if context else "{{ jobcast_progress(job) }}")
+
+    async def page(request: Request) -> HTMLResponse:
+        job = request.query_params.get("job")
+        request.state.csp_nonce = context.get("nonce_of_request")
+        return HTMLResponse(template.render(context, request=request, job=job))
+
+    if kind == "starlette":
+        endpoints = mount("/jobcast", current_user=lambda _: "alice", settings=SETTINGS)
+        return Starlette(routes=[endpoints, Route("/page", page)])
+    api = FastAPI()
+    api.include_router(router(current_user=lambda: "alice", settings=SETTINGS), prefix="/jobcast")
+    api.add_route("/page", page)
+    return api
+
+
+@pytest.mark.parametrize("kind", ["starlette", "fastapi"])
+@pytest.mark.parametrize(
+    "context",
+    [
+        {"csrf_token": "csrf", "csp_nonce": "r4nd0m"},
+        {"csrf_token": lambda: "csrf", "csp_nonce": lambda: "r4nd0m"},
+        {"csrf_token": "csrf", "nonce_of_request": "r4nd0m"},
+    ],
+    ids=["values", "functions", "request"],
+)
+def test_jinja_draws_the_element(kind: str, context: dict[str, Any]) -> None:
+    ask = asked_by(site_with_pages(kind, context))
+    assert ask("GET", "/page?job=%22%3C%3E").body.decode() == DRAWN
+    assert ask("GET", "/page").body == b""
+
+
+@pytest.mark.parametrize("kind", ["starlette", "fastapi"])
+def test_jinja_draws_the_element_without_csrf_token_and_nonce(kind: str) -> None:
+    ask = asked_by(site_with_pages(kind, {}))
+    assert ask("GET", "/page?job=42").body.decode() == PLAIN
+
+
+def test_jinja_finds_the_endpoint_of_a_mounted_application() -> None:
+    api = site_with_pages("fastapi", {})
+    ask = asked_by(create_app(SETTINGS, routes=[Mount("/tools", app=api)]))
+    assert 'token-url="/tools/jobcast/token"' in ask("GET", "/tools/page?job=42").body.decode()

@@ -12,6 +12,7 @@ from jobcast.publishing.publisher import Publisher
 from jobcast.transports import Origin, Outgoing, Run
 from jobcast.transports.base import Required
 from jobcast.transports.leases import Lease
+from tests.support import wait_for
 
 
 class Holder:
@@ -279,6 +280,28 @@ def test_lease_exists_from_before_started_until_final_event_is_stored() -> None:
         assert publisher.flush()
     publisher.close()
     assert holder.order == ["renewed", "started", "complete", "released"]
+
+
+class MissedRequests:
+    """A poll that may have missed a request to cancel a job."""
+
+    due_in = 0.01
+
+    def read(self) -> bool:
+        return True
+
+
+def test_a_poll_that_may_have_missed_requests_renews_the_leases() -> None:
+    """The answers to the renewals say which jobs are to be cancelled."""
+    holder = Holder()
+    publisher = Publisher(holder, lease=3600)
+    publisher.add(Reporter(), JobStatus(job_id="1", status="started"))
+    assert publisher.flush()
+    publisher.poll = MissedRequests()
+    before = len(holder.renewals)
+    publisher.hurry()
+    wait_for(lambda: len(holder.renewals) > before, "renewal")
+    publisher.close()
 
 
 def test_failing_renewals_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:

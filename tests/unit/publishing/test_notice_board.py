@@ -95,3 +95,15 @@ def test_a_request_is_read_while_the_run_goes_on(board: NoticeBoard, job: Job) -
     board.post(Cancellation(job_id=job.job_id))
     reader.read()
     assert job.cancelled
+
+
+def test_a_reader_notices_that_requests_were_overwritten(board: NoticeBoard, job: Job) -> None:
+    reader = BoardReader(board)
+    assert not reader.read()
+    board.post(Cancellation(job_id=job.job_id))
+    for number in range(SLOTS):
+        board.post(Cancellation(job_id=f"job-{number}"))
+    assert reader.read()
+    assert not job.cancelled
+    board.post(Cancellation(job_id="another"))
+    assert not reader.read()

@@ -44,7 +44,7 @@ export function ConnectionBanner({ status, connection }: Props): ReactElement | 
         <button type="button" className="button" onClick={() => client.reconnect()}>
           {connection.state === "refused" ? "Try again" : "Retry now"}
         </button>
-        {connection.state === "refused" && signOut !== null ? (
+        {connection.state === "refused" && connection.code !== "forbidden" && signOut !== null ? (
           <button type="button" className="button" onClick={handleSignOut}>
             Sign in again
           </button>

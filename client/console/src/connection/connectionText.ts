@@ -8,6 +8,8 @@ export interface ConnectionStatus {
   readonly state: Connection["state"] | "offline";
   /** One or two words. */
   readonly label: string;
+  /** The number of attempts since the connection was lost; 0 if it is not. */
+  readonly attempts: number;
   /** The text of the banner; null if there is no problem. */
   readonly problem: { readonly title: string; readonly text: string } | null;
 }
@@ -21,16 +23,17 @@ export function connectionText(connection: Connection, online: boolean): Connect
     return {
       state: "offline",
       label: "Offline",
+      attempts: 0,
       problem: { title: "You are offline.", text: STALE },
     };
   }
   switch (state) {
     case "idle":
-      return { state, label: "Ready", problem: null };
+      return { state, label: "Ready", attempts: 0, problem: null };
     case "connecting":
-      return { state, label: "Connecting…", problem: null };
+      return { state, label: "Connecting…", attempts: 0, problem: null };
     case "connected":
-      return { state, label: "Live", problem: null };
+      return { state, label: "Live", attempts: 0, problem: null };
     case "reconnecting": {
       const attempted = attempts > 0 ? ` ${pluralize(attempts, "attempt")} so far.` : "";
       const problem =
@@ -42,7 +45,8 @@ export function connectionText(connection: Connection, online: boolean): Connect
           : { title: "The connection was lost. Reconnecting…", text: STALE };
       return {
         state,
-        label: attempts > 0 ? `Reconnecting (${attempts})` : "Reconnecting",
+        label: "Reconnecting",
+        attempts,
         problem: { ...problem, text: `${problem.text}${attempted}` },
       };
     }
@@ -50,17 +54,31 @@ export function connectionText(connection: Connection, online: boolean): Connect
       return {
         state,
         label: "Refused",
-        problem: {
-          title:
-            code === "token_expired"
-              ? "Your sign-in has expired."
-              : "The server refused the connection.",
-          text: `${serverMessage(message)}Try again, or sign in again. This page shows the state when the connection ended.`,
-        },
+        attempts: 0,
+        problem:
+          code === "forbidden"
+            ? forbiddenPage()
+            : {
+                title:
+                  code === "token_expired"
+                    ? "Your sign-in has expired."
+                    : "The server refused the connection.",
+                text: `${serverMessage(message)}Try again, or sign in again. This page shows the state when the connection ended.`,
+              },
       };
     case "closed":
-      return { state, label: "Closed", problem: null };
+      return { state, label: "Closed", attempts: 0, problem: null };
   }
+}
+
+/** Signing in again does not help: the server refuses the page, whoever its user is. */
+function forbiddenPage(): { readonly title: string; readonly text: string } {
+  return {
+    title: "The server does not accept this page.",
+    text:
+      `Its origin is not allowed: add ${location.origin} to JOBCAST_CORS_ORIGINS of the ` +
+      "server. If it is the server's own, its proxy has to pass on Host and X-Forwarded-Proto.",
+  };
 }
 
 function serverMessage(message: string | null): string {

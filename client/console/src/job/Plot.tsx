@@ -9,6 +9,7 @@ import {
   runBoundaries,
   statusSpans,
 } from "../lib/plot";
+import { statusBadge } from "../lib/statusBadge";
 import { useNow } from "../lib/useNow";
 import { useStore } from "../lib/useStore";
 import { useWidth } from "../lib/useWidth";
@@ -55,6 +56,7 @@ interface DrawingProps {
 function Drawing({ job, series, frame }: DrawingProps): ReactElement {
   const { width, height, from, to } = frame;
   const bottom = height + STATUS_HEIGHT + 4;
+  const { tone } = statusBadge(job);
   return (
     <svg
       width={width + MARGIN.left + MARGIN.right}
@@ -95,7 +97,7 @@ function Drawing({ job, series, frame }: DrawingProps): ReactElement {
           </g>
         ))}
         {progressCurves(series, job.history, frame).map((curve) => (
-          <g key={curve.run} className="curve" data-status={job.status}>
+          <g key={curve.run} className="curve" data-tone={tone}>
             <path className="area" d={curve.area} />
             <path className="line" d={curve.line} />
             {curve.tip === null ? null : (

@@ -30,7 +30,7 @@ export function headline(job: JobState, now: number): Headline {
   switch (job.status) {
     case "pending":
       return isLoading(job)
-        ? { sentence: "Loading…", hint: null }
+        ? loading(job)
         : {
             sentence: "No events of this job yet",
             hint: "The page updates when the first event arrives.",
@@ -87,6 +87,20 @@ export function errorText(error: string | null, message: string | null): string 
     return error || message || null;
   }
   return message.startsWith(error) ? message : `${error}: ${message}`;
+}
+
+function loading({ connection }: JobState): Headline {
+  switch (connection) {
+    case "reconnecting":
+      return {
+        sentence: "The page is not connected to the server",
+        hint: "The job appears when the connection is back.",
+      };
+    case "refused":
+      return { sentence: "The server refused the connection", hint: null };
+    default:
+      return { sentence: "Loading…", hint: null };
+  }
 }
 
 function running(job: JobState, now: number): string {

@@ -26,7 +26,7 @@ export function statusBadge(job: JobState): Badge {
     return { label: "Not available", tone: "quiet", icon: "lock" };
   }
   return isLoading(job) && job.status === "pending"
-    ? { label: "Loading", tone: "quiet", icon: "dots" }
+    ? { label: isLost(job) ? "Not connected" : "Loading", tone: "quiet", icon: "dots" }
     : badgeOf(job.status, job.error?.reason ?? job.cancellation?.reason ?? null);
 }
 
@@ -59,6 +59,11 @@ export function badgeOf(status: State, reason: Reason | null): Badge {
 /** Return whether the job's state is not known yet. */
 export function isLoading(job: JobState): boolean {
   return job.joined !== "yes" && job.joined !== "refused" && job.updatedAt === null;
+}
+
+/** Return whether the connection of a followed job is lost or refused. */
+function isLost({ connection }: JobState): boolean {
+  return connection === "reconnecting" || connection === "refused";
 }
 
 /** Return the status of a followed job for the attribute `data-status`. */

@@ -112,11 +112,7 @@ function EmptyList({ feed, view, counts }: EmptyProps): ReactElement {
     );
   }
   if (feed.status !== "live") {
-    return (
-      <div className="empty" aria-busy="true">
-        {feed.status === "reconnecting" ? "Waiting for the server…" : "Loading the jobs…"}
-      </div>
-    );
+    return <Waiting feed={feed} />;
   }
   if (feed.jobs.length === 0) {
     return (
@@ -143,6 +139,32 @@ function EmptyList({ feed, view, counts }: EmptyProps): ReactElement {
       </p>
     </div>
   );
+}
+
+/** The text until the list has arrived. */
+function Waiting({ feed }: { readonly feed: ShownFeed }): ReactElement {
+  const problem = waitingProblem(feed);
+  return (
+    <div className="empty" role="status" aria-busy="true">
+      {problem === null ? (
+        "Loading the jobs…"
+      ) : (
+        <p>
+          <strong>{problem}</strong> Trying again…
+        </p>
+      )}
+    </div>
+  );
+}
+
+/** Return why the list has not arrived; null if it is on its way. */
+function waitingProblem({ error, isConnected }: ShownFeed): string | null {
+  if (error === null) {
+    return null;
+  }
+  return isConnected
+    ? "The server cannot list the jobs at the moment."
+    : "The page is not connected to the server.";
 }
 
 function refusalText({ error }: ShownFeed): string {

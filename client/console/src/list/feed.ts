@@ -1,7 +1,7 @@
 /** The feed that the page shows: all jobs if the server allows it, or the user's own. */
 
 import type { JobSummary } from "@jobcast/client";
-import { type FeedState, useJobs } from "@jobcast/client/react";
+import { type FeedState, useConnection, useJobs } from "@jobcast/client/react";
 import { createContext, useContext, useEffect, useState } from "react";
 import type { View } from "../lib/view";
 
@@ -10,6 +10,8 @@ const LIMIT = 10_000; // jobs to load at once
 export interface ShownFeed extends FeedState {
   /** Whether the user may list all jobs; null until it is known. */
   readonly mayListAll: boolean | null;
+  /** Whether the page is connected to the server. */
+  readonly isConnected: boolean;
 }
 
 export const FeedContext = createContext<ShownFeed | null>(null);
@@ -31,6 +33,7 @@ export function useSummary(jobId: string | null): JobSummary | undefined {
 /** Follow the feed of a view. */
 export function useFeedOf(view: View): ShownFeed {
   const [mayListAll, setMayListAll] = useState<boolean | null>(null);
+  const isConnected = useConnection().state === "connected";
   const name = view.feed ?? (mayListAll === false ? "mine" : "all");
   const state = useJobs({ feed: name, limit: LIMIT });
   const answer =
@@ -46,5 +49,5 @@ export function useFeedOf(view: View): ShownFeed {
       setMayListAll(answer);
     }
   }, [answer]);
-  return { ...state, mayListAll };
+  return { ...state, mayListAll, isConnected };
 }

@@ -8,7 +8,7 @@ export function Wordmark(): ReactElement {
         <path d="M8 22h7M8 16h12M8 10h16" />
         <circle cx="22.5" cy="21.5" r="2.6" />
       </svg>
-      jobcast
+      <span className="wordmark-name">jobcast</span>
     </span>
   );
 }

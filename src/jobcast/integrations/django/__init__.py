@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jobcast.integrations.django.database import rule
-    from jobcast.integrations.django.sessions import authenticate
+    from jobcast.integrations.django.sessions import authenticate, token_id_of
     from jobcast.integrations.django.task import ProgressTask
 
-__all__ = ["ProgressTask", "authenticate", "rule"]
+__all__ = ["ProgressTask", "authenticate", "rule", "token_id_of"]
 
 # Imported on first access: Django imports this package before its own settings are complete.
 _HOMES = {
     "ProgressTask": "jobcast.integrations.django.task",
     "authenticate": "jobcast.integrations.django.sessions",
     "rule": "jobcast.integrations.django.database",
+    "token_id_of": "jobcast.integrations.django.sessions",
 }
 
 

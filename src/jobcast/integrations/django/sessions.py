@@ -16,7 +16,7 @@ from django.contrib.auth import SESSION_KEY
 from jobcast.errors import SettingsError, TransportError
 from jobcast.integrations.django import conf
 from jobcast.integrations.django.database import database
-from jobcast.issuing import default_settings
+from jobcast.issuing import TOKEN_TTL, default_settings
 from jobcast.revocation import revoke
 
 if TYPE_CHECKING:
@@ -74,7 +74,9 @@ def revoke_on_sign_out(request: Any = None, **_: Any) -> None:
 
 def _revoke(token_id: str) -> None:
     try:
-        revoke(jti=token_id, settings=default_settings(), ttl=conf.token_ttl())
+        # A token of ``jobcast.submit`` may outlive those of the page.
+        ttl = max(conf.token_ttl(), TOKEN_TTL)
+        revoke(jti=token_id, settings=default_settings(), ttl=ttl)
     except (TransportError, SettingsError) as exc:
         logger.warning(
             "could not close the connections of a user who signed out: %s; their tokens stay valid"

@@ -51,7 +51,8 @@ class Cors:
     def check_session(self, request: HTTPConnection) -> None:
         """Check that the browser of a session has not sent a request for a page of another site.
 
-        A page of another origin that :meth:`headers` has let pass may act for its user.
+        A page whose origin :meth:`headers` has accepted may act for its user. Without an origin,
+        ``Sec-Fetch-Site`` tells; programs send neither.
 
         Raises:
             Problem: the browser says that the page is of another site.
@@ -59,7 +60,10 @@ class Cors:
         if "origin" in request.headers:
             return
         if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            detail = "a page of another site may not make this request"
+            detail = (
+                "Sec-Fetch-Site names a page of another site, and the request has no Origin: let"
+                " the proxy pass it on, and add the page's origin to JOBCAST_CORS_ORIGINS"
+            )
             raise Problem(HTTPStatus.FORBIDDEN, "forbidden", detail)
 
     def preflight(self, request: HTTPConnection) -> Response:

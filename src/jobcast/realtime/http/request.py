@@ -14,12 +14,18 @@ from msgspec import Struct
 from starlette.requests import ClientDisconnect, Request
 
 from jobcast.errors import InvalidJobId
-from jobcast.events import SEQ_MAX, CancelJob, CancelMessage, Cursor, check_job_id
+from jobcast.events import (
+    HTTP_BODY_MAX_LENGTH,
+    SEQ_MAX,
+    CancelJob,
+    CancelMessage,
+    Cursor,
+    check_job_id,
+)
 from jobcast.realtime.http.problems import Problem
 
 STREAM_JOBS: Final = 50  # jobs of one stream; each id of an event has the positions of all
 MAX_QUERY: Final = 16 * 1024  # bytes
-MAX_BODY: Final = 16 * 1024  # bytes
 BODY_TIMEOUT: Final = 10.0  # seconds until the body of a request has arrived
 MAX_WAIT: Final = 60.0  # seconds
 MAX_LINES: Final = 1000  # log lines
@@ -104,11 +110,11 @@ async def _body(request: Request) -> bytes:
         async with asyncio.timeout(BODY_TIMEOUT):
             async for part in request.stream():
                 body += part
-                if len(body) > MAX_BODY:
+                if len(body) > HTTP_BODY_MAX_LENGTH:
                     raise Problem(
                         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                         "invalid_request",
-                        f"the body should have at most {MAX_BODY} bytes",
+                        f"the body should have at most {HTTP_BODY_MAX_LENGTH} bytes",
                     )
     except TimeoutError:
         detail = f"the body did not arrive within {BODY_TIMEOUT:.0f} s"

@@ -1,47 +1,46 @@
 """Requests to cancel jobs over RabbitMQ: messages to the servers, and the control channel.
 
 Each server process has its own records, so a request goes to all of them, in the exchange of the
-events. The process with the client answers by its own record.
+events. The process with the client answers by its own record, after the events that precede the
+request.
 """
 
 from __future__ import annotations
 
-import logging
 import secrets
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
-from kombu.connection import Connection
 from kombu.message import Message as Delivery
 from kombu.messaging import Consumer as KombuConsumer
 from msgspec import Struct, structs
 
-from jobcast.aio import Backoff
 from jobcast.transports.amqp.connection import KOMBU_ERRORS, connection
 from jobcast.transports.amqp.names import Names
-from jobcast.transports.cancellation import Cancellation, OnCancellation, notify
+from jobcast.transports.cancellation import Cancellation, OnCancellation
+from jobcast.transports.listener import POLL_INTERVAL, ReconnectingListener
 
 HEARTBEAT: Final = 10.0  # seconds
-POLL_INTERVAL: Final = 1.0  # seconds until a listener sees that it is closed, at most
-FIRST_DELAY: Final = 0.5  # seconds before the first attempt to reconnect
-LONGEST_DELAY: Final = 10.0  # seconds between two attempts at most
 MAX_SEEN: Final = 1000  # requests that are recognised when the broker delivers them again
-
-logger = logging.getLogger(__name__)
 
 
 class CancelRequest(Struct, frozen=True):
-    """A request on its way to the server processes. The id makes repeated deliveries harmless."""
+    """A request on its way to the server processes. The id makes repeated deliveries harmless.
+
+    The first message of a request asks the process that sent it for the job's current sending. The
+    second one has that sending, and takes effect in every process. In between, the workers learn of
+    the request: see :class:`~jobcast.transports.amqp.inbox.RequestInbox`.
+    """
 
     cancellation: Cancellation
     id: str
+    takes_effect: bool = False
 
     @classmethod
-    def of(cls, cancellation: Cancellation) -> CancelRequest:
-        return cls(cancellation, secrets.token_hex(8))
+    def of(cls, cancellation: Cancellation, *, takes_effect: bool = False) -> CancelRequest:
+        return cls(cancellation, secrets.token_hex(8), takes_effect)
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self)
@@ -75,66 +74,33 @@ class SeenRequests:
         return True
 
 
-class KombuListener:
-    """A subscription to the control channel, in a daemon thread of this process."""
+class KombuListener(ReconnectingListener):
+    """A subscription to the control channel in RabbitMQ."""
+
+    errors = KOMBU_ERRORS
+    meanwhile = "the servers repeat requests while their jobs go on"
 
     def __init__(self, url: str, names: Names, on_cancellation: OnCancellation) -> None:
         self._url = url
         self._names = names
-        self._on_cancellation = on_cancellation
-        self._closed = threading.Event()
-        threading.Thread(target=self._run, name="jobcast-cancellations", daemon=True).start()
+        super().__init__(names.cancellations, on_cancellation)
 
-    def close(self) -> None:
-        self._closed.set()
-
-    def _run(self) -> None:
-        backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
-        while not self._closed.is_set():
-            try:
-                with connection(self._url, heartbeat=HEARTBEAT) as broker:
-                    self._receive(broker, backoff.reset)
-            except KOMBU_ERRORS as exc:
-                backoff.failed()
-                logger.log(
-                    logging.WARNING if backoff.failures == 1 else logging.DEBUG,
-                    "lost the connection on which this process hears of cancelled jobs (%s);"
-                    " reconnecting; the servers repeat the request when the job goes on", exc,
-                )  # fmt: skip
-            except Exception:
-                backoff.failed()
-                logger.exception("could not receive the requests to cancel jobs; reconnecting")
-            self._closed.wait(backoff.delay())
-
-    def _receive(self, broker: Connection, on_connected: Callable[[], None]) -> None:
-        """Receive until the listener is closed.
-
-        Raises:
-            KombuError, AMQPError, OSError: the connection has ended.
-        """
-        queues = [self._names.new_cancellations_queue()]
-        consumer = KombuConsumer(
-            broker.channel(), queues=queues, on_message=self._received, no_ack=True
-        )
-        consumer.consume()
-        on_connected()
-        while not self._closed.is_set():
-            try:
-                broker.drain_events(timeout=POLL_INTERVAL)
-            except TimeoutError:
-                broker.heartbeat_check()
+    def receive(self, on_subscribed: Callable[[], None]) -> None:
+        with connection(self._url, heartbeat=HEARTBEAT) as broker:
+            queues = [self._names.new_notices_queue()]
+            consumer = KombuConsumer(
+                broker.channel(), queues=queues, on_message=self._received, no_ack=True
+            )
+            consumer.consume()
+            on_subscribed()
+            while not self.is_closed:
+                try:
+                    broker.drain_events(timeout=POLL_INTERVAL)
+                except TimeoutError:
+                    broker.heartbeat_check()
 
     def _received(self, message: Delivery) -> None:
-        if self._closed.is_set():
-            return
-        try:
-            cancellation = Cancellation.decode(message.body)
-        except ValueError as exc:
-            logger.warning(
-                "ignored a message on %s that is not jobcast's: %s", self._names.cancellations, exc
-            )
-            return
-        notify(self._on_cancellation, cancellation)
+        self.deliver(message.body)
 
 
 def announced_again(cancellations: Iterable[Cancellation | None]) -> list[Cancellation]:

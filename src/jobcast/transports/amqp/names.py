@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any, Final
 
 from kombu.entity import Exchange, Queue
 from msgspec import Struct
 
+from jobcast.transports.cancellation import KEPT_FOR, MAX_KEPT
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.revocations import MAX_REVOCATIONS
+
+#: The routing keys of the exchange for cancellations.
+REQUEST_KEY: Final = "request"  # before it takes effect
+NOTICE_KEY: Final = "notice"  # of an accepted request
 
 
 class Names(Struct, frozen=True):
@@ -38,7 +44,7 @@ class Names(Struct, frozen=True):
 
     @property
     def cancellations(self) -> str:
-        """The exchange for accepted requests to cancel jobs."""
+        """The exchange for requests to cancel jobs, on their way to the workers."""
         return f"{self.prefix}.cancellations"
 
     @property
@@ -63,24 +69,41 @@ class Names(Struct, frozen=True):
 
     def kept_revocations(self) -> Queue:
         """Return the durable queue, without a consumer, of the revocations that are in force."""
-        return Queue(
-            f"{self.revocations}.kept",
-            self.revocations_exchange(),
-            durable=True,
-            # A quorum queue, which may be the vhost's default, drops messages that are requeued
-            # often.
-            queue_arguments={"x-queue-type": "classic"},
-            max_length=MAX_REVOCATIONS,
-        )
+        return kept_queue(self.revocations_exchange(), max_length=MAX_REVOCATIONS)
+
+    @staticmethod
+    def reading(exchange: str) -> str:
+        """Return the name of the lock for the readers of the kept messages of an exchange."""
+        return f"{exchange}.reading"
 
     def cancellations_exchange(self) -> Exchange:
-        return Exchange(self.cancellations, "fanout", durable=False)
+        return Exchange(self.cancellations, "direct", durable=True)
 
-    def new_cancellations_queue(self) -> Queue:
-        """Return a queue of a worker process, which is deleted with the connection."""
+    def kept_requests(self) -> Queue:
+        """Return the durable queue, without a consumer, of the latest requests to cancel jobs."""
         exchange = self.cancellations_exchange()
-        name = self.new_queue(exchange.name)
-        return Queue(name, exchange, durable=False, exclusive=True, auto_delete=True)
+        return kept_queue(exchange, REQUEST_KEY, max_length=MAX_KEPT, message_ttl=KEPT_FOR)
+
+    def new_requests_queue(self) -> Queue:
+        """Return a queue of a publisher, for requests to cancel jobs before they take effect."""
+        return self._own_queue(REQUEST_KEY)
+
+    def new_notices_queue(self) -> Queue:
+        """Return a queue of a worker process, for requests to cancel jobs that were accepted."""
+        return self._own_queue(NOTICE_KEY)
+
+    def _own_queue(self, routing_key: str) -> Queue:
+        """Return a queue for cancellations, which is deleted with the connection."""
+        exchange = self.cancellations_exchange()
+        return Queue(
+            self.new_queue(exchange.name),
+            exchange,
+            routing_key,
+            durable=False,
+            exclusive=True,
+            auto_delete=True,
+            max_length=MAX_KEPT,
+        )
 
     def leases_exchange(self) -> Exchange:
         return Exchange(self.leases, "fanout", durable=False)
@@ -89,3 +112,16 @@ class Names(Struct, frozen=True):
 def stock_exchange(channel: str) -> Exchange:
     """Return an exchange as python-socketio's managers declare it."""
     return Exchange(channel, "fanout", durable=False)
+
+
+def kept_queue(exchange: Exchange, routing_key: str = "", **limits: Any) -> Queue:
+    """Return a durable queue that keeps the messages of an exchange. It has no consumer."""
+    return Queue(
+        f"{exchange.name}.kept",
+        exchange,
+        routing_key,
+        durable=True,
+        # A quorum queue, which may be the vhost's default, drops messages that are requeued often.
+        queue_arguments={"x-queue-type": "classic"},
+        **limits,
+    )

@@ -16,13 +16,14 @@ from itertools import count
 from typing import Any, Final, cast
 
 import socketio
-from amqp.exceptions import MessageNacked, NotFound
+from amqp.exceptions import AccessRefused, MessageNacked, NotFound
 from kombu.connection import Connection
-from kombu.entity import Exchange
+from kombu.entity import Exchange, Queue
 from kombu.messaging import Producer
 from msgspec import structs
 
 from jobcast.errors import PublishFailed
+from jobcast.events import STATUS
 from jobcast.transports.amqp.audience import Audience, ListenersMissing
 from jobcast.transports.amqp.cancellation import CancelRequest, KombuListener
 from jobcast.transports.amqp.codec import (
@@ -41,10 +42,11 @@ from jobcast.transports.amqp.connection import (
     Address,
     connection,
 )
+from jobcast.transports.amqp.inbox import RequestInbox
 from jobcast.transports.amqp.latest_numbers import LatestNumbers
-from jobcast.transports.amqp.names import Names, stock_exchange
+from jobcast.transports.amqp.names import NOTICE_KEY, REQUEST_KEY, Names, stock_exchange
 from jobcast.transports.base import Outgoing, Retention
-from jobcast.transports.cancellation import Cancellation, OnCancellation
+from jobcast.transports.cancellation import Cancellation, OnCancellation, notify
 from jobcast.transports.leases import Lease
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.revocations import Revocation
@@ -81,8 +83,9 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         self._is_blocked = False
         super().__init__(self._address.url, channel=self._names.bus, write_only=True)
         self.publisher_id = secrets.token_hex(6)
-        # The broker does not answer for the servers: the control channel repeats requests instead.
         self.on_cancelled: OnCancellation | None = None
+        self._inbox: RequestInbox | None = None  # of the current connection, once a run begins
+        self._may_read_requests = True
         self._channel: Any = None
         self._numbers = count(1)
         self._latest = LatestNumbers()
@@ -108,11 +111,37 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
                 self._audience.check(reached=not self._returned, may_repeat=may_repeat)
             self._publish_confirmed(exchange, bodies, delivery_mode=PERSISTENT)
             self._audience.check(reached=not self._returned, may_repeat=may_repeat)
+            if self.on_cancelled is not None:
+                self._read_requests(batch)
         except KOMBU_ERRORS as exc:
             if isinstance(exc, NotFound):
                 self._audience.exchange_lost()
             raise PublishFailed(self._failed(exc), batch) from exc
         self._latest.add(numbered)
+        self._notify_cancelled(batch)
+
+    def _read_requests(self, batch: Sequence[Outgoing]) -> None:
+        """Read the requests to cancel jobs that precede the statuses in a batch."""
+        begins = any(outgoing.begins and outgoing.state == "started" for outgoing in batch)
+        try:
+            if self._inbox is not None and any(outgoing.kind == STATUS for outgoing in batch):
+                self._inbox.read()
+            elif begins and self._may_read_requests:
+                # A process that only sends tasks needs no inbox.
+                self._inbox = RequestInbox(self.publisher_connection, self._names)
+        except AccessRefused as exc:
+            self._inbox, self._may_read_requests = None, False
+            logger.warning(
+                "this process cannot learn of cancelled jobs before their runs begin (%s); the"
+                " runs are interrupted later; grant its user the permissions of a worker", exc,
+            )  # fmt: skip
+
+    def _notify_cancelled(self, batch: Sequence[Outgoing]) -> None:
+        if self._inbox is not None:
+            for outgoing in batch:
+                request = self._inbox.find(outgoing)
+                if request is not None:
+                    notify(self.on_cancelled, request)
 
     def renew(self, leases: Sequence[Lease], seconds: float) -> None:
         """Publish to every server process that these runs are alive.
@@ -152,11 +181,17 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
     def request_cancellation(self, request: CancelRequest) -> None:
         """Ask every server process to cancel a job.
 
+        A request that is to take effect is passed to the publishers of runs first.
+
         Raises:
             PublishFailed: the broker may not have accepted the request.
         """
-        exchange = self._names.events_exchange()
-        self._send_control(exchange, request.encode(), PERSISTENT, type=CANCEL)
+        if request.takes_effect:
+            kept = self._names.kept_requests()
+            self._send_control(
+                kept, request.cancellation.encode(), PERSISTENT, routing_key=REQUEST_KEY
+            )
+        self._send_control(self._names.events_exchange(), request.encode(), PERSISTENT, type=CANCEL)
 
     def announce_cancellation(self, cancellation: Cancellation) -> None:
         """Tell every worker process of an accepted request.
@@ -165,13 +200,15 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
             PublishFailed: the broker may not have accepted the notice.
         """
         exchange = self._names.cancellations_exchange()
-        self._send_control(exchange, cancellation.encode(), TRANSIENT)
+        self._send_control(exchange, cancellation.encode(), TRANSIENT, routing_key=NOTICE_KEY)
 
     def _send_control(
-        self, exchange: Exchange, body: bytes, delivery_mode: int, **properties: Any
+        self, entity: Exchange | Queue, body: bytes, delivery_mode: int, **properties: Any
     ) -> None:
+        """Publish a message to an exchange, or to that of a queue, and declare it before."""
+        exchange = entity.exchange if isinstance(entity, Queue) else entity
         try:
-            exchange(self._channel or self._open()).declare()
+            entity(self._channel or self._open()).declare()
             self._publish_confirmed(exchange, [body], delivery_mode, **properties)
         except KOMBU_ERRORS as exc:
             raise PublishFailed(self._failed(exc), ()) from exc
@@ -308,7 +345,7 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
                 raise MessageNacked("the broker refused an event")
 
     def _drop_connection(self) -> None:
-        self._channel = None
+        self._channel = self._inbox = None
         old, self.publisher_connection = self.publisher_connection, self._connection()
         try:
             old.collect(socket_timeout=CONNECT_TIMEOUT)

@@ -69,7 +69,7 @@ class KombuSource:
         self._watched: set[str] = set()  # feeds
         self._next_refresh: asyncio.TimerHandle | None = None  # of feeds
         self._cancelling = LoopLock()  # one thread at a time uses the publisher
-        self._requests: dict[str, asyncio.Future[CancelAnswer]] = {}  # by the id of the request
+        self._requests: dict[str, asyncio.Future[CancelAnswer | Cancellation]] = {}  # by their ids
         self._announcing: set[str] = set()  # jobs
         self._held = HeldEvents(self._records, self._store)
         self.canary = Canary(self._send_canary, lambda: self.ready)
@@ -178,11 +178,26 @@ class KombuSource:
         return [outgoing for outgoing in batch if self._store(outgoing, "")]
 
     async def cancel(self, cancellation: Cancellation) -> CancelAnswer:
-        request = CancelRequest.of(cancellation)
-        answer: asyncio.Future[CancelAnswer] = asyncio.get_running_loop().create_future()
+        await self._wait_online()
+        answer = await self._request_cancellation(CancelRequest.of(cancellation))
+        while isinstance(answer, Cancellation):  # its sending is that of the record
+            request = CancelRequest.of(answer, takes_effect=True)
+            answer = await self._request_cancellation(request)
+        return answer
+
+    async def _request_cancellation(self, request: CancelRequest) -> CancelAnswer | Cancellation:
+        """Send a request to all processes, and return this process's answer.
+
+        The request follows all events that were published before.
+
+        Returns:
+            The answer, or a cancellation with the sending that the request has to name.
+        """
+        answer: asyncio.Future[CancelAnswer | Cancellation] = (
+            asyncio.get_running_loop().create_future()
+        )
         self._requests[request.id] = answer
         try:
-            await self._wait_online()
             async with self._cancelling:
                 await asyncio.to_thread(self._cancel_publisher.request_cancellation, request)
             async with asyncio.timeout(CANCEL_TIMEOUT):
@@ -203,21 +218,32 @@ class KombuSource:
             )
             return
         if self._seen_requests.add(request.id):
-            self._cancel(request)
+            answer = self._answer(request)
+            waiting = self._requests.get(request.id)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(answer)
+                self._announce_accepted(request.cancellation.job_id, answer)
 
-    def _cancel(self, request: CancelRequest) -> None:
+    def _answer(self, request: CancelRequest) -> CancelAnswer | Cancellation:
+        """Cancel the job if the request names the current sending."""
         job_id = request.cancellation.job_id
+        answer = self._records.cancel_answer(job_id)
+        if answer is not None:
+            return answer
+        sending = self._records.sending_of(job_id)
+        if not request.takes_effect or request.cancellation.sending != sending:
+            return structs.replace(request.cancellation, sending=sending)
         answer, messages = self._records.cancel(request.cancellation)
         self._send(job_id, messages)
-        if messages:
-            self._feeds.mark_job(job_id)
-            self._refresh_feeds()
-        waiting = self._requests.get(request.id)
-        if waiting is None or waiting.done():
-            return
-        waiting.set_result(answer)
+        self._feeds.mark_job(job_id)
+        self._refresh_feeds()
+        return answer
+
+    def _announce_accepted(self, job_id: str, answer: CancelAnswer | Cancellation) -> None:
         kept = self._records.kept_cancellation(job_id)
-        if kept is not None and answer.outcome in ("cancelled", "requested"):
+        if kept is None or isinstance(answer, Cancellation):
+            return
+        if answer.outcome in ("cancelled", "requested"):
             self._announce([structs.replace(kept, outcome=answer.outcome)])
 
     def _announce(self, cancellations: Iterable[Cancellation]) -> None:

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, cast
 
 from msgspec import Struct, structs
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from jobcast.aio import Backoff
 from jobcast.transports.cancellation import (
+    KEPT_FOR,
+    MAX_KEPT,
     Answer,
     CancelAnswer,
     Cancellation,
     OnCancellation,
-    notify,
 )
+from jobcast.transports.listener import POLL_INTERVAL, ReconnectingListener
 from jobcast.transports.redis.lua import script
 from jobcast.transports.redis.names import Keys, Names
 from jobcast.transports.redis.servers import REDIS_ERRORS, Client, Servers
 
-NOTED_FOR: Final = 24 * 3600  # seconds that renewals tell workers of a request
-MAX_NOTED: Final = 10_000  # requests that renewals tell workers of
-POLL_INTERVAL: Final = 1.0  # seconds until a listener sees that it is closed, at most
 PING_INTERVAL: Final = 15.0  # seconds of silence before a PING, and until its answer is overdue
-FIRST_DELAY: Final = 0.5  # seconds after a failure
-LONGEST_DELAY: Final = 10.0  # seconds between two attempts at most
 
 NOTE_SCRIPT: Final = script("note_cancellation")
-
-logger = logging.getLogger(__name__)
 
 
 class CancelCall(Struct, frozen=True):
@@ -80,46 +72,26 @@ def send_notice(client: Client, names: Names, cancellation: Cancellation) -> Non
         kept = structs.replace(cancellation, sending="", outcome=None).encode().decode()
         keys = names.cancelling, names.cancelling_since
         values = cancellation.job_id, f"{cancellation.sending or '-'} {kept}"
-        client.eval(NOTE_SCRIPT, len(keys), *keys, *values, str(NOTED_FOR), str(MAX_NOTED))
+        client.eval(NOTE_SCRIPT, len(keys), *keys, *values, str(KEPT_FOR), str(MAX_KEPT))
     client.publish(names.cancellations, cancellation.encode())
 
 
-class RedisListener:
-    """A subscription to the control channel, in a daemon thread of this process."""
+class RedisListener(ReconnectingListener):
+    """A subscription to the channel in Redis."""
+
+    errors = REDIS_ERRORS
+    meanwhile = "until then jobs learn of requests by their events and leases"
 
     def __init__(self, servers: Servers, names: Names, on_cancellation: OnCancellation) -> None:
         self._servers = servers
-        self._channel = names.cancellations
-        self._on_cancellation = on_cancellation
-        self._closed = threading.Event()
-        threading.Thread(target=self._run, name="jobcast-cancellations", daemon=True).start()
+        super().__init__(names.cancellations, on_cancellation)
 
-    def close(self) -> None:
-        self._closed.set()
-
-    def _run(self) -> None:
-        backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
-        while not self._closed.is_set():
-            try:
-                self._receive(backoff)
-            except REDIS_ERRORS as exc:
-                backoff.failed()
-                logger.log(
-                    logging.WARNING if backoff.failures == 1 else logging.DEBUG,
-                    "lost the connection on which this process hears of cancelled jobs (%s);"
-                    " reconnecting; until then jobs learn of it by their events and leases", exc,
-                )  # fmt: skip
-            except Exception:
-                backoff.failed()
-                logger.exception("could not receive the requests to cancel jobs; reconnecting")
-            self._closed.wait(backoff.delay())
-
-    def _receive(self, backoff: Backoff) -> None:
+    def receive(self, on_subscribed: Callable[[], None]) -> None:
         client: Any = self._servers.client()
         try:
             pubsub = client.pubsub(ignore_subscribe_messages=True)
             pubsub.subscribe(self._channel)
-            backoff.reset()
+            on_subscribed()
             self._read(pubsub)
         finally:
             client.close()
@@ -131,24 +103,15 @@ class RedisListener:
             RedisError, OSError: the connection has ended.
         """
         heard_at, has_asked = time.monotonic(), False
-        while not self._closed.is_set():
+        while not self.is_closed:
             message = pubsub.get_message(timeout=POLL_INTERVAL)
             silence = time.monotonic() - heard_at
             if message is not None:
                 heard_at, has_asked = time.monotonic(), False
-                self._deliver(message)
+                if message["type"] == "message":
+                    self.deliver(message["data"])
             elif silence > 2 * PING_INTERVAL:
                 raise RedisConnectionError(f"no answer to a PING within {PING_INTERVAL:.0f} s")
             elif silence > PING_INTERVAL and not has_asked:
                 pubsub.ping()
                 has_asked = True
-
-    def _deliver(self, message: dict[str, Any]) -> None:
-        if message["type"] != "message" or self._closed.is_set():
-            return
-        try:
-            cancellation = Cancellation.decode(message["data"])
-        except ValueError as exc:
-            logger.warning("ignored a message on %s that is not jobcast's: %s", self._channel, exc)
-            return
-        notify(self._on_cancellation, cancellation)

@@ -66,7 +66,7 @@ def test_signed_in_user_gets_a_token_for_the_primary_key(client: Client, user: A
     claims = claims_of(answer["token"])
     assert response["Cache-Control"] == "no-store"
     assert claims["sub"] == str(user.pk)
-    assert claims["exp"] - claims["iat"] == 60
+    assert claims["exp"] - int(claims["iat"]) == 60
     assert answer["url"] == "https://jobs.example.com"
     assert answer["expires_at"].endswith("Z")
 
@@ -273,6 +273,15 @@ def test_signing_out_revokes_the_tokens_of_the_session(
     token = client.post("/jobcast/token").json()["token"]
     client.logout()
     assert [call["jti"] for call in revoked] == [claims_of(token)["jti"]]
+
+
+@pytest.mark.parametrize(("setting", "kept"), [(60, 900), (3600, 3600)])
+def test_revocation_outlives_the_tokens_of_pages_and_of_submitted_jobs(
+    client: Client, revoked: list[dict[str, Any]], setting: float, kept: float
+) -> None:
+    with override_settings(JOBCAST={"TOKEN_TTL": setting}):
+        client.logout()
+    assert [call["ttl"] for call in revoked] == [kept]
 
 
 def test_signing_out_without_signing_in_revokes_nothing(revoked: list[dict[str, Any]]) -> None:

@@ -182,9 +182,11 @@ if takes_over then
     epoch, state, stored_state, cancel = false, false, false, false
 end
 
--- Whether the publishing run is of a sending that is to be cancelled.
+-- Whether the publishing run is of a sending that is to be cancelled, or of one that continues it:
+-- 'first.replacement'.
 local covers = cancel
-    and (run == '' or string.match(run, '%d+ %d (%S+)') == string.match(cancel, '^%S+'))
+    and not (is_foreign and standing == 'newer')
+    and (run == '' or string.match(run, '%d+ %d ([^%s.]+)') == string.match(cancel, '^[^%s.]+'))
 local function answer(value)
     if outcome then
         return { outcome, terminates, cancel or '' }

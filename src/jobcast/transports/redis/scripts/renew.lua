@@ -9,9 +9,9 @@ local found, has_requests = {}, redis.call('EXISTS', KEYS[2]) == 1
 for i = 2, #ARGV do
     redis.call('ZADD', KEYS[1], until_, ARGV[i])
     if has_requests then
-        local job_id, sending = string.match(ARGV[i], '^(%S+) %d+ %d (%S+)')
+        local job_id, sending = string.match(ARGV[i], '^(%S+) %d+ %d ([^%s.]+)')
         local request = redis.call('HMGET', KEYS[2], job_id)[1]
-        if request and string.match(request, '^%S+') == sending then
+        if request and string.match(request, '^[^%s.]+') == sending then
             found[#found + 1] = request
         end
     end

@@ -1,0 +1,74 @@
+"""jobcast for templates of Jinja, in applications of Starlette and FastAPI.
+
+>>> templates = Jinja2Templates("templates")
+>>> add_jobcast_progress(templates.env)
+"""
+
+from __future__ import annotations
+
+from jinja2 import Environment, pass_context
+from jinja2.runtime import Context
+from markupsafe import Markup
+from starlette.requests import Request
+
+from jobcast.integrations.element import job_element, text_of
+from jobcast.issuing import default_settings
+from jobcast.settings import Settings
+
+
+def add_jobcast_progress(
+    env: Environment,
+    *,
+    settings: Settings | None = None,
+    name: str = "jobcast",
+    csrf_header: str = "",
+) -> None:
+    """Give templates the function ``jobcast_progress``, which draws a live bar for a job.
+
+    Its arguments are ``(job_id, log=False, label="", cancellable=False)``. It draws nothing if
+    ``job_id`` is None or empty. The context of the template needs the ``request``, as in
+    ``Jinja2Templates``.
+
+    The page's script gets the nonce of its content security policy from ``csp_nonce`` of the
+    context or of ``request.state``, and its requests the token against cross-site requests from
+    ``csrf_token`` of the context. Each may be a text, or a function that returns one.
+
+    Args:
+        env: the environment of the templates.
+        settings: the settings; by default those of the environment and of the Celery application
+            that has ``jobcast_*`` settings.
+        name: the name of the mount or router with the endpoints.
+        csrf_header: the header in which the application expects the token against cross-site
+            requests; empty for ``X-CSRFToken``.
+    """
+
+    @pass_context
+    def jobcast_progress(
+        context: Context,
+        job_id: object,
+        *,
+        log: bool = False,
+        label: str = "",
+        cancellable: bool = False,
+    ) -> Markup:
+        request: Request = context["request"]
+        element = job_element(
+            job_id,
+            base_url=(settings or default_settings()).client_url,
+            # A path: behind a proxy, the application may know the wrong scheme and host.
+            token_url=request.url_for(f"{name}:token").path,
+            csrf_token=text_of(context.get("csrf_token")),
+            csrf_header=csrf_header,
+            nonce=_nonce(context, request),
+            label=label,
+            log=log,
+            cancellable=cancellable,
+        )
+        return Markup(element)  # noqa: S704  (job_element escapes all values)
+
+    env.globals["jobcast_progress"] = jobcast_progress
+
+
+def _nonce(context: Context, request: Request) -> str:
+    """Return the nonce of the page's content security policy; empty without one."""
+    return text_of(context.get("csp_nonce") or getattr(request.state, "csp_nonce", None))

@@ -1,0 +1,49 @@
+"""Tasks whose result is stored while the end of their job is not published yet."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from jobcast import ProgressTask
+from tests.cancelled_jobs import app as app
+from tests.cancelled_jobs import note
+
+
+class Publishes(ProgressTask):
+    """A task that publishes its success when a file exists, which Celery has stored before."""
+
+    abstract = True
+
+    def public_result(self, notes: Any) -> str:
+        note(notes, f"stored {os.getpid()}")
+        while not Path(may_publish(notes)).exists():
+            time.sleep(0.01)
+        return "done"
+
+
+def may_publish(notes: str) -> str:
+    """Return the file that lets a task publish its success."""
+    return f"{notes}.publish"
+
+
+@app.task(base=Publishes, bind=True, shared=False, cancel_grace=0.2)
+def returns_when_cancelled(self: ProgressTask, notes: str) -> str:
+    note(notes, "began")
+    while not self.cancelled:
+        time.sleep(0.01)
+    return notes
+
+
+@app.task(base=Publishes, shared=False)
+def returns(notes: str) -> str:
+    note(notes, "began")
+    return notes
+
+
+@app.task(base=Publishes, shared=False, time_limit=6)
+def returns_within_its_limit(notes: str) -> str:
+    note(notes, "began")
+    return notes

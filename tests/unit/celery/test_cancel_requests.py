@@ -1,0 +1,235 @@
+"""Requests to cancel jobs in the main process of a worker, with messages of a broker in memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.worker import state
+
+from jobcast import ProgressTask
+from jobcast.celery import cancel_requests
+from jobcast.celery.cancel_requests import CancelRequests
+from jobcast.celery.headers import SENDING_HEADER
+from jobcast.celery.request import JobRequest, request_class
+from jobcast.publishing import notice_board, runtime
+from jobcast.publishing.cancellation import learn
+from jobcast.publishing.notice_board import NoticeBoard, create_board
+from jobcast.transports.cancellation import Cancellation
+from tests.support import TIMEOUT, new_id
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
+    monkeypatch.setenv("JOBCAST_URL", f"memory://{new_id()}")
+    runtime.close()
+    with Celery(
+        "unit", broker=f"memory://{new_id()}", backend="cache+memory://", set_as_current=False
+    ) as app:
+        yield app
+    cancel_requests.end()
+    runtime.close()
+    state.reset_state()
+
+
+@pytest.fixture
+def task(app: Celery) -> Any:
+    @app.task(base=ProgressTask, shared=False)
+    def task() -> None: ...
+
+    return task
+
+
+@pytest.fixture
+def consumer(app: Celery) -> Any:
+    """Return what Celery's consumer has: an application, a pool, a loop and a timer."""
+    return SimpleNamespace(
+        app=app,
+        pool=SimpleNamespace(is_green=False),
+        call_soon=lambda function, *args: function(*args),
+        timer=SimpleNamespace(call_after=lambda *_: None),
+    )
+
+
+@pytest.fixture
+def requests(consumer: Any) -> CancelRequests:
+    return CancelRequests(consumer)
+
+
+@pytest.fixture
+def board(monkeypatch: pytest.MonkeyPatch) -> NoticeBoard:
+    monkeypatch.setattr(notice_board, "_boards", [])
+    return create_board()
+
+
+def send(task: Any, **options: Any) -> Any:
+    """Send a task, and return its message as a worker gets it."""
+    queue = new_id()
+    task.apply_async(queue=queue, **options)
+    with task.app.connection_for_read() as connection:
+        return task.app.amqp.queues[queue](connection.default_channel).get()
+
+
+def receive(task: Any, message: Any) -> JobRequest:
+    """Return the request of a delivery."""
+    request: JobRequest = request_class(task.Request)(
+        message, app=task.app, task=task, headers=message.headers, decoded=False
+    )
+    return request
+
+
+def covering(message: Any, outcome: Any) -> Cancellation:
+    headers = message.headers
+    return Cancellation(job_id=headers["id"], sending=headers[SENDING_HEADER], outcome=outcome)
+
+
+def pass_to_pool(request: JobRequest) -> None:
+    request._apply_result = lambda: None
+
+
+def accept(request: JobRequest) -> None:
+    """Begin the run, as a process of the pool does."""
+    request.on_accepted(1, time.monotonic())
+
+
+def posted(board: NoticeBoard) -> list[str]:
+    return [cancellation.job_id for cancellation in board.after(0)]
+
+
+def result_of(app: Celery, job_id: str) -> str:
+    return str(app.backend.get_state(job_id))
+
+
+@pytest.mark.parametrize("outcome", ["cancelled", "requested"])
+def test_a_message_that_comes_after_the_request_is_discarded(
+    app: Celery, task: Any, requests: CancelRequests, outcome: Any
+) -> None:
+    """It may be a redelivery of a run in another worker, which was asked to stop and lost."""
+    message = send(task)
+    requests.learn(covering(message, outcome))
+    request = receive(task, message)
+    requests.discard_if_cancelled(request)
+    assert request.is_over
+    assert result_of(app, request.id) == "REVOKED"
+
+
+@pytest.mark.parametrize("outcome", ["cancelled", "requested"])
+def test_a_job_that_is_sent_again_is_not_discarded(
+    app: Celery, task: Any, requests: CancelRequests, outcome: Any
+) -> None:
+    message = send(task)
+    requests.learn(covering(message, outcome))
+    request = receive(task, send(task, task_id=message.headers["id"]))
+    requests.discard_if_cancelled(request)
+    assert not request.is_over
+
+
+def test_the_remembered_requests_are_bounded(
+    task: Any, requests: CancelRequests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancel_requests, "MAX_UNRECEIVED", 3)
+    oldest, *_, latest = messages = [send(task) for _ in range(4)]
+    for message in messages:
+        requests.learn(covering(message, "requested"))
+    forgotten, remembered = receive(task, oldest), receive(task, latest)
+    for request in (forgotten, remembered):
+        requests.discard_if_cancelled(request)
+    assert (forgotten.is_over, remembered.is_over) == (False, True)
+
+
+def test_only_requests_of_runs_in_the_pool_are_posted(
+    task: Any, requests: CancelRequests, board: NoticeBoard
+) -> None:
+    elsewhere, waiting, running = (send(task) for _ in range(3))
+    held = [receive(task, waiting), receive(task, running)]
+    accept(held[1])
+    for message in (elsewhere, waiting, running):
+        requests.learn(covering(message, "requested"))
+    assert posted(board) == [held[1].id]
+    assert [request.is_over for request in held] == [True, False]
+
+
+def test_a_run_whose_start_this_process_has_not_noticed_is_asked_to_stop(
+    task: Any, requests: CancelRequests, board: NoticeBoard
+) -> None:
+    message = send(task)
+    request = receive(task, message)
+    pass_to_pool(request)
+    requests.learn(covering(message, "requested"))
+    assert posted(board) == [request.id]
+
+
+def test_a_cancelled_message_in_the_queue_of_the_pool_is_posted_when_its_run_begins(
+    app: Celery, task: Any, requests: CancelRequests, board: NoticeBoard
+) -> None:
+    message = send(task)
+    request = receive(task, message)
+    pass_to_pool(request)
+    requests.learn(covering(message, "cancelled"))
+    assert posted(board) == []
+    assert result_of(app, request.id) == "REVOKED"
+    accept(request)
+    assert posted(board) == [request.id]
+
+
+def test_a_run_that_begins_while_the_request_waits_for_the_loop_is_asked_to_stop(
+    task: Any, consumer: Any, board: NoticeBoard
+) -> None:
+    loop: list[Any] = []
+    consumer.call_soon = lambda *call: loop.append(call)
+    requests = CancelRequests(consumer)
+    message = send(task)
+    requests.learn(covering(message, "cancelled"))
+    request = receive(task, message)
+    requests.discard_if_cancelled(request)
+    accept(request)
+    assert posted(board) == []
+    [(function, *args)] = loop
+    function(*args)
+    assert posted(board) == [request.id]
+
+
+def test_a_worker_in_a_fork_learns_of_requests(consumer: Any) -> None:
+    """Servers preload applications and fork, and a fork may be a worker."""
+    fork = multiprocessing.get_context("fork")
+    learned = fork.SimpleQueue()
+    consumer.call_soon = lambda _guarded, _handle, cancellation, _: learned.put(cancellation)
+
+    def work() -> None:
+        cancel_requests.begin(consumer)
+        learn(Cancellation(job_id="a", outcome="cancelled"))
+
+    process = fork.Process(target=work)
+    process.start()
+    process.join(TIMEOUT)
+    assert process.exitcode == 0
+    assert not learned.empty()
+    assert learned.get().job_id == "a"
+
+
+def test_a_fork_of_a_worker_learns_of_no_requests(consumer: Any) -> None:
+    fork = multiprocessing.get_context("fork")
+    learned = fork.SimpleQueue()
+    consumer.call_soon = lambda *_: learned.put("learned")
+    cancel_requests.begin(consumer)
+    process = fork.Process(target=learn, args=(Cancellation(job_id="a", outcome="cancelled"),))
+    process.start()
+    process.join(TIMEOUT)
+    assert process.exitcode == 0
+    assert learned.empty()
+    learn(Cancellation(job_id="a", outcome="cancelled"))
+    assert not learned.empty()
+
+
+def test_a_worker_that_has_ended_learns_of_no_requests(consumer: Any) -> None:
+    learned: list[Any] = []
+    consumer.call_soon = lambda *call: learned.append(call)
+    cancel_requests.begin(consumer)
+    cancel_requests.end()
+    learn(Cancellation(job_id="a", outcome="cancelled"))
+    assert learned == []

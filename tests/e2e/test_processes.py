@@ -19,7 +19,6 @@ import socketio.exceptions
 from jobcast.server.supervisor import WORKER_TIMEOUT
 from tests import jobs
 from tests.conftest import Valkey
-from tests.e2e.raw import raw_client
 from tests.e2e.reconnecting import ReconnectingClient, reconnecting
 from tests.e2e.stock import stock_client
 from tests.support import (
@@ -300,18 +299,16 @@ async def test_shutdown_drains_clients_of_every_kind(
 
 
 async def test_stopping_process_is_unready_and_refuses_connections(
-    valkey: Valkey, token: Token, job_id: str, tmp_path: Path
+    valkey: Valkey, token: Token, tmp_path: Path
 ) -> None:
     with running(
         Server(tmp_path / "log", valkey.url, app="tests.slow_drain_app:create_app")
     ) as server:
         server.ready()
-        # This client does not answer the close, so the process waits for it.
-        async with raw_client(server.url, token()):
-            server.popen.terminate()
-            await eventually(lambda: answers(f"{server.url}/readyz", 503), "unready server")
-            assert answers(f"{server.url}/healthz")
-            with pytest.raises(socketio.exceptions.ConnectionError):
-                async with following(server.url, token()):
-                    raise AssertionError("the connection was accepted")
-            assert server.stop() in ORDERLY_EXIT
+        server.popen.terminate()
+        await eventually(lambda: answers(f"{server.url}/readyz", 503), "unready server")
+        assert answers(f"{server.url}/healthz")
+        with pytest.raises(socketio.exceptions.ConnectionError):
+            async with following(server.url, token()):
+                raise AssertionError("the connection was accepted")
+        assert server.stop() in ORDERLY_EXIT

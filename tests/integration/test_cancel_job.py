@@ -127,7 +127,7 @@ async def test_two_requests_at_once_ask_a_running_job_once(
 ) -> None:
     publish(started(job_id))
     asked = {"ok": True, "job_id": job_id, "outcome": "requested", "terminates": False}
-    assert await asyncio.gather(ask(job_id), ask(job_id)) == [asked, asked]
+    assert [*await asyncio.gather(ask(job_id), ask(job_id))] == [asked, asked]
     assert (await state_of(client, job_id))["status"] == "cancelling"
     assert await last_seq(server, token, job_id) == 2
 

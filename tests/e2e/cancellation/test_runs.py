@@ -74,6 +74,7 @@ async def test_a_scheduled_task_is_discarded_at_once(here: Harness) -> None:
     job_id = await here.followed(here.send(jobs.runs, countdown=600))
     await here.settle()
     assert here.cancel(job_id).outcome == "cancelled"
+    await here.wait_state(job_id, "REVOKED")
     await here.wait_cancelled(job_id)
     assert here.steps(job_id) == ["errback TaskRevokedError"]
     assert here.alice.transcript.seqs(job_id) == [1, 2]  # queued, and the end

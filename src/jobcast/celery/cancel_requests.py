@@ -179,6 +179,7 @@ def _learn(cancellation: Cancellation) -> None:
 
 def _received(request: Any, **_: object) -> None:
     if isinstance(request, JobRequest) and request.is_job:
+        request.is_received = True
         for requests in _current:
             requests.discard_if_cancelled(request)
         if request.eta is not None and not request.is_over:

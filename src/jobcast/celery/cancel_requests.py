@@ -239,6 +239,7 @@ def _listen(conf: Any) -> None:
 
 def _received(request: Any, **_: object) -> None:
     if isinstance(request, JobRequest) and request.is_job:
+        request.is_received = True
         for requests in _current:
             requests.discard_if_cancelled(request)
         if request.eta is not None and not request.is_over:

@@ -79,6 +79,8 @@ class JobRequest(Request):
         self._cause: BaseException | None = None
         self._is_reported = False  # the outcome, by this process
         self.is_stopped = False  # by Celery, during the run
+        self.is_received = False  # this process has handled the message's arrival
+        self._is_taken = False  # Celery gives the task to the pool, which may wait for a free run
         self.cancellation: Cancellation | None = None  # the request to cancel the job
         self._when_accepted: Callable[[bool], None] | None = None
         _requests[job_id_of(self.id)] = self
@@ -103,8 +105,8 @@ class JobRequest(Request):
 
     @property
     def has_begun(self) -> bool:
-        """Whether the pool has the task."""
-        return bool(self.time_start) or self._apply_result is not None
+        """Whether the pool has the task, or waits until it can run it."""
+        return bool(self.time_start) or self._is_taken
 
     @property
     def is_running(self) -> bool:
@@ -119,7 +121,13 @@ class JobRequest(Request):
 
     def discard(self) -> None:
         """End the task of a cancelled job before the pool has it."""
-        self._announce_revoked("cancelled", False, None, False)
+        # First, because a timer may give the task to the pool while this waits for the backend.
+        self._already_revoked = True
+        try:
+            self._announce_revoked("cancelled", False, None, False)
+        except BaseException:
+            self._already_revoked = False
+            raise
 
     def kill(self, pool: Any, pid: int) -> None:
         """Kill the process of a terminated run that does not end, such as in C code."""
@@ -133,6 +141,8 @@ class JobRequest(Request):
             # The timer of a task with an ETA has just reserved the discarded request.
             state.task_ready(self)
         found: bool = super().revoked()
+        # Celery checks each message when it arrives, and before it gives the task to the pool.
+        self._is_taken = self.is_received and not found
         return found
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:

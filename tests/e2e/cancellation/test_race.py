@@ -21,37 +21,40 @@ from tests.support import wait_for
 
 JOBS = {"prefork": 1000, "threads": 1000, "solo": 200, "gevent": 200, "eventlet": 200}
 AT_ONCE = 2
-DELAYS = 0.0, 0.02  # seconds from one request to the next: about as long as a job takes
+#: Seconds from one request to the next, at most: about as long as a job takes.
+DELAYS = {"prefork": 0.02, "threads": 0.02, "solo": 0.02, "gevent": 0.05, "eventlet": 0.05}
 STATES = {"complete": "SUCCESS", "cancelled": "REVOKED"}
 
 
-def send_and_cancel(url: str, queue: str, count: int) -> tuple[list[str], Counter[str]]:
+def send_and_cancel(worker: PoolWorker, url: str) -> tuple[list[str], Counter[str]]:
     """Send jobs, and cancel each after a random time. Return their ids and the outcomes."""
     delays = random.Random(20)
     transport: Any = open_publisher(url)
     sent: list[str] = []
     outcomes: Counter[str] = Counter()
     with Celery(backend=url, set_as_current=False) as app, Connection(url) as connection:
-        while len(sent) < count:
-            batch = [
-                jobs.is_quick.apply_async(queue=queue, connection=connection).id
+        batch: list[str] = []
+        while len(sent) < JOBS[worker.pool]:
+            before, batch = batch, [
+                jobs.is_quick.apply_async(queue=worker.name, connection=connection).id
                 for _ in range(AT_ONCE)
-            ]
+            ]  # fmt: skip
             for job_id in batch:
-                time.sleep(delays.uniform(*DELAYS))
+                time.sleep(delays.uniform(0, DELAYS[worker.pool]))
                 outcomes[transport.cancel(Cancellation(job_id=job_id)).outcome] += 1
-            for job_id in batch:
+            # The messages of this batch have the worker act on the requests of the one before.
+            for job_id in before:
                 wait_for(app.AsyncResult(job_id).ready, f"end of {job_id}")
             sent += batch
+        for job_id in batch:
+            wait_for(app.AsyncResult(job_id).ready, f"end of {job_id}")
         app.backend.client.close()
     transport.close()
     return sent, outcomes
 
 
 async def test_record_and_result_agree_whoever_wins(worker: PoolWorker, valkey: Valkey) -> None:
-    sent, outcomes = await asyncio.to_thread(
-        send_and_cancel, valkey.url, worker.name, JOBS[worker.pool]
-    )
+    sent, outcomes = await asyncio.to_thread(send_and_cancel, worker, valkey.url)
     assert outcomes.total() == JOBS[worker.pool]
     # Each side wins sometimes.
     assert {"cancelled", "already_ended"} <= outcomes.keys(), outcomes

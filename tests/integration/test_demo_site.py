@@ -515,7 +515,7 @@ def test_refusing_broker_leaves_no_workspace(own_valkey: Valkey, tmp_path: Path)
     demo = make_demo(tmp_path / "demo")
     make_samples(demo / "samples")
     with running(Console(tmp_path / "console.log", own_valkey.url, demo)) as console:
-        visitor = Visitor(console.ready(), "ada")
+        visitor = Visitor(console.ready(), new_id("ada"))
         own_valkey.command("CONFIG", "SET", "maxmemory", "1")
         assert visitor.post("/api/jobs/fetch_feed").problem == (503, "broker_away")
         assert visitor.jobs == []
@@ -527,7 +527,7 @@ def test_failed_start_leaves_no_workspace(valkey: Valkey, tmp_path: Path) -> Non
     make_samples(demo / "samples")
     env = {"CELERY_BROKER_URL": "unknown-transport://"}
     with running(Console(tmp_path / "console.log", valkey.url, demo, env)) as console:
-        visitor = Visitor(console.ready(), "ada")
+        visitor = Visitor(console.ready(), new_id("ada"))
         assert visitor.post("/api/jobs/fetch_feed").problem == (500, "internal_error")
         assert visitor.jobs == []
         assert workspaces(console) == set()

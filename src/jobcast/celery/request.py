@@ -53,7 +53,7 @@ from jobcast.celery.headers import (
     origin_of_run,
 )
 from jobcast.celery.jobs import job_of_run
-from jobcast.celery.result_backend import can_access_results
+from jobcast.celery.result_backend import can_access_results, storable_id
 from jobcast.errors import JobCancelled
 from jobcast.events import is_job_id, now
 from jobcast.publishing.identity import job_id_of
@@ -74,6 +74,7 @@ class JobRequest(Request):
 
     def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(message, *args, **kwargs)
+        self.id = self.request_dict["id"] = storable_id(self.id, self.task)
         # The child receives the header with the message, so both processes name the same run.
         self.request_dict[DELIVERY_HEADER] = draw()
         self._cause: BaseException | None = None

@@ -12,13 +12,16 @@ belongs to the closed loop.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Coroutine
+from random import SystemRandom
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
 CANCEL_AGAIN: Final = 2.0  # seconds after which a task that still runs is cancelled again
 MOST_DOUBLINGS: Final = 10  # of a delay; bounds the exponent, so that no power overflows
+#: Has no state that forks would share. The functions of ``random`` change the state that the
+#: application may have seeded, for results that it can repeat.
+RANDOM: Final = SystemRandom()
 
 T = TypeVar("T")
 
@@ -43,7 +46,7 @@ class Backoff:
 
     def delay(self) -> float:
         """Return the seconds to wait before the next attempt."""
-        return random.uniform(self._first / 2, self.ceiling)
+        return RANDOM.uniform(self._first / 2, self.ceiling)
 
     def failed(self) -> None:
         """Record a failed attempt: double the ceiling."""
@@ -61,7 +64,7 @@ def jittered(seconds: float, least: float, most: float) -> float:
 
     >>> await asyncio.sleep(jittered(30.0, 0.7, 1.0))
     """
-    return seconds * random.uniform(least, most)
+    return seconds * RANDOM.uniform(least, most)
 
 
 class BackgroundTasks:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
@@ -18,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from jobcast.aio import RANDOM
 from jobcast.client import ConnectionState, JobClient
 from jobcast.client.followed import MEMORY
 from jobcast.errors import ConnectionRefused, InvalidJobId, JobFailed, JoinRefused
@@ -222,7 +222,7 @@ async def test_connections_without_an_answer_back_off(
         limits.append(high)
         return low
 
-    monkeypatch.setattr(random, "uniform", uniform)
+    monkeypatch.setattr(RANDOM, "uniform", uniform)
     sids: list[str] = []
 
     async def join(sid: str, request: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
 
@@ -91,3 +92,11 @@ async def test_background_tasks_report_errors_and_can_be_cancelled() -> None:
     await tasks.cancel()
     assert endless.cancelled()
     assert len(problems) == 1
+
+
+def test_delays_leave_the_random_numbers_of_the_application_unchanged() -> None:
+    random.seed(1)
+    state = random.getstate()
+    Backoff(1.0, 5.0).delay()
+    jittered(1.0, 0.5, 1.5)
+    assert random.getstate() == state

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from typing import Final
 
 from msgspec import UNSET
 
-from jobcast.aio import Backoff, jittered
+from jobcast.aio import RANDOM, Backoff, jittered
 from jobcast.events import Refusal
 
 FIRST_DELAY: Final = 0.1  # maximum seconds before the first retry
@@ -33,4 +32,4 @@ def pause_before_retry(refusal: Refusal, delay: float) -> float:
     """
     retry_after = 0.0 if refusal.retry_after is UNSET else refusal.retry_after
     least = min(LONGEST_PAUSE, max(0.0, retry_after))
-    return max(jittered(least, 1.0, 1 + PAUSE_SPREAD), random.uniform(FIRST_DELAY, delay))
+    return max(jittered(least, 1.0, 1 + PAUSE_SPREAD), RANDOM.uniform(FIRST_DELAY, delay))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
 from typing import Final
 
+from jobcast.aio import RANDOM
 from jobcast.events import Draining
 from jobcast.realtime.connections import Connection, Connections
 
@@ -40,7 +40,7 @@ async def drain(
     loop = asyncio.get_running_loop()
     began = loop.time()
     due = sorted(
-        ((random.uniform(0, spread), connection) for connection in leaving),
+        ((RANDOM.uniform(0, spread), connection) for connection in leaving),
         key=lambda item: item[0],
     )
     for delay, connection in due:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from typing import Any
 
 from starlette.requests import HTTPConnection
 
-from jobcast.aio import BackgroundTasks, LoopChange, cancel_and_wait
+from jobcast.aio import BackgroundTasks, LoopChange, cancel_and_wait, jittered
 from jobcast.errors import TokenError
 from jobcast.events import Closing, JoinAccepted, JoinJob, Left, Refusal, TokenAccepted
 from jobcast.liveness.monitor import LeaseMonitor
@@ -403,7 +402,7 @@ class Hub:
         """Check the rights to all joined jobs and feeds every ``JOBCAST_REAUTHORIZE`` seconds."""
         while True:
             # The jitter keeps processes that started together from asking together.
-            await asyncio.sleep(self._settings.reauthorize * random.uniform(1.0, 1.1))
+            await asyncio.sleep(jittered(self._settings.reauthorize, 1.0, 1.1))
             for job_id in self.relay.jobs:
                 await self._reauthorize(job_id)
             await self.feeds.rights.reauthorize()

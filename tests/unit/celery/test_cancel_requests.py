@@ -76,7 +76,9 @@ def covering(message: Any, outcome: Any) -> Cancellation:
 
 
 def pass_to_pool(request: JobRequest) -> None:
-    request._apply_result = lambda: None
+    """Check the request, as Celery does before it gives the task to the pool."""
+    request.is_received = True
+    assert not request.revoked()
 
 
 def accept(request: JobRequest) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
-from jobcast.aio import cancel_and_wait
+from jobcast.aio import RANDOM, cancel_and_wait
 from jobcast.realtime import metrics
 from jobcast.realtime.connection.budget import Budget
 from jobcast.realtime.connection.frames import FrameBatch
@@ -131,7 +130,7 @@ class EventStream(HttpConnection):
         watching = asyncio.create_task(self._watch())
         try:
             await self._response.start(200, list(headers))
-            await self._response.write(f"retry: {random.randint(*RETRY)}\n\n".encode())
+            await self._response.write(f"retry: {RANDOM.randint(*RETRY)}\n\n".encode())
             await self._write_all()
         except TimeoutError:
             if not self._is_gone:

@@ -76,7 +76,7 @@ class JobRequest(Request):
 
     def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(message, *args, **kwargs)
-        self.id = self.request_dict["id"] = storable_id(self.id, self.task)
+        self.id = self.request_dict["id"] = storable_id(self.request_dict["id"], self.task)
         # The child receives the header with the message, so both processes name the same run.
         self.request_dict[DELIVERY_HEADER] = draw()
         self._cause: BaseException | None = None

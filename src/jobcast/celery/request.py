@@ -18,7 +18,7 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from billiard.einfo import ExceptionWithTraceback
-from celery import Celery, signals, states
+from celery import VERSION, Celery, signals, states
 from celery.exceptions import (
     NotRegistered,
     Reject,
@@ -53,7 +53,7 @@ from jobcast.celery.headers import (
     origin_of_run,
 )
 from jobcast.celery.jobs import job_of_run
-from jobcast.celery.result_backend import can_access_results
+from jobcast.celery.result_backend import can_access_results, storable_id
 from jobcast.errors import JobCancelled
 from jobcast.events import is_job_id, now
 from jobcast.publishing.identity import job_id_of
@@ -65,6 +65,8 @@ from jobcast.transports.leases import Lease
 from jobcast.transports.runs import draw
 
 JOB_HEADERS: Final = frozenset({OWNER_HEADER, SENDING_HEADER})  # headers that only jobs have
+# Celery before 5.7 rejects the message of a task whose ETA is out of range, and runs the task.
+RUNS_WITHOUT_ETA: Final = VERSION < (5, 7)
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ class JobRequest(Request):
 
     def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(message, *args, **kwargs)
+        self.id = self.request_dict["id"] = storable_id(self.request_dict["id"], self.task)
         # The child receives the header with the message, so both processes name the same run.
         self.request_dict[DELIVERY_HEADER] = draw()
         self._cause: BaseException | None = None
@@ -199,12 +202,15 @@ class JobRequest(Request):
             self._cause = TimeLimitExceeded(timeout)
         with _reporting(self), self._fail_on_error():
             super().on_timeout(soft, timeout)
+        # Only a pool of processes calls on_failure() after this, where Celery may requeue the task.
+        if not soft and detect_environment() != "default":
+            self.report_failure(TimeLimitExceeded(timeout))
 
     def reject(self, requeue: bool = False) -> None:
         # The child has already published a Reject that its task raised.
         if requeue and not self.acknowledged and not isinstance(self._cause, Reject):
             self._report_requeue(self._cause)
-        elif not requeue and self._cause is None and not self.time_start:
+        elif not (requeue or self._cause or self.time_start or RUNS_WITHOUT_ETA):
             self.report_failure(Unacceptable("invalid ETA"))
         super().reject(requeue)
 

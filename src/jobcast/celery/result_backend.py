@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from celery.backends.base import DisabledBackend
+from celery.backends.base import BaseKeyValueStoreBackend, DisabledBackend
 from msgspec import UNSET
 
 from jobcast.celery.django_database import close_old_connections
 from jobcast.events import JobProgress, payload_of
+from jobcast.publishing.identity import job_id_of
 
 STATE: Final = "PROGRESS"
 WHOLE: Final = 100  # the total of a progress in percent
@@ -33,6 +34,22 @@ def can_access_results(backend: Any) -> bool:
     The results of ``rpc://`` are messages to the sender of the task.
     """
     return not isinstance(backend, DisabledBackend) and backend.as_uri() != "rpc://"
+
+
+def storable_id(task_id: Any, task: Any) -> Any:
+    """Return the id under which Celery can store the result of a task: its own id, or its text.
+
+    Celery's stores of keys and values accept strings, and UUIDs since Celery 5.7. The error for
+    other ids fails the task, and ends a worker with the ``solo`` pool.
+    """
+    if isinstance(task_id, str) or not isinstance(task.backend, BaseKeyValueStoreBackend):
+        return task_id
+    try:
+        task.backend.get_key_for_task(task_id)
+    except (TypeError, ValueError):
+        return job_id_of(task_id)
+    # The sender waits for a result with exactly the id that it has sent.
+    return task_id
 
 
 def meta_of(progress: JobProgress) -> dict[str, Any]:

@@ -16,12 +16,13 @@ from jobcast import ProgressTask
 from jobcast.celery import cancel_requests
 from jobcast.celery.cancel_requests import CancelRequests
 from jobcast.celery.headers import SENDING_HEADER
-from jobcast.celery.request import JobRequest, request_class
+from jobcast.celery.request import JobRequest
 from jobcast.publishing import notice_board, runtime
 from jobcast.publishing.cancellation import learn
 from jobcast.publishing.notice_board import NoticeBoard, create_board
 from jobcast.transports.cancellation import Cancellation
 from tests.support import TIMEOUT, new_id
+from tests.unit.celery.deliveries import receive, send
 
 
 @pytest.fixture
@@ -65,22 +66,6 @@ def requests(consumer: Any) -> CancelRequests:
 def board(monkeypatch: pytest.MonkeyPatch) -> NoticeBoard:
     monkeypatch.setattr(notice_board, "_boards", [])
     return create_board()
-
-
-def send(task: Any, **options: Any) -> Any:
-    """Send a task, and return its message as a worker gets it."""
-    queue = new_id()
-    task.apply_async(queue=queue, **options)
-    with task.app.connection_for_read() as connection:
-        return task.app.amqp.queues[queue](connection.default_channel).get()
-
-
-def receive(task: Any, message: Any) -> JobRequest:
-    """Return the request of a delivery."""
-    request: JobRequest = request_class(task.Request)(
-        message, app=task.app, task=task, headers=message.headers, decoded=False
-    )
-    return request
 
 
 def covering(message: Any, outcome: Any) -> Cancellation:

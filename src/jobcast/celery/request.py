@@ -119,14 +119,19 @@ class JobRequest(Request):
         ended = bool(self.time_start) and self not in state.active_requests
         return ended or self._already_revoked
 
-    def discard(self) -> None:
-        """End the task of a cancelled job before the pool has it."""
+    def discard(self, cancellation: Cancellation) -> None:
+        """End the task of a cancelled job before the pool has it.
+
+        It raises what a backend or a broker raises. The task may run then, unless Celery has
+        already acknowledged its message.
+        """
         # First, because a timer may give the task to the pool while this waits for the backend.
-        self._already_revoked = True
+        self.cancellation, self._already_revoked = cancellation, True
         try:
             self._announce_revoked("cancelled", False, None, False)
         except BaseException:
-            self._already_revoked = False
+            if not self.acknowledged:
+                self.cancellation, self._already_revoked = None, False
             raise
 
     def kill(self, pool: Any, pid: int) -> None:

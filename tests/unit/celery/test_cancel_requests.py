@@ -122,6 +122,84 @@ def test_a_message_that_comes_after_the_request_is_discarded(
     assert result_of(app, request.id) == "REVOKED"
 
 
+@pytest.fixture
+def failing_backend(app: Celery, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let the backend fail once. Return the ids of the tasks that it should have revoked."""
+    failed: list[str] = []
+    mark = app.backend.mark_as_revoked
+
+    def fail_once(task_id: str, *args: Any, **kwargs: Any) -> Any:
+        if failed:
+            return mark(task_id, *args, **kwargs)
+        failed.append(task_id)
+        raise OSError("the backend is away")
+
+    monkeypatch.setattr(app.backend, "mark_as_revoked", fail_once)
+    return failed
+
+
+def after_grace(consumer: Any) -> list[str]:
+    """Return the ids of the jobs, later, whose runs are to be terminated after their grace."""
+    scheduled: list[str] = []
+    consumer.timer.call_after = lambda _seconds, _guarded, args: scheduled.append(args[0])
+    return scheduled
+
+
+def test_a_message_that_could_not_be_discarded_gets_the_grace_of_its_run(
+    task: Any, consumer: Any, board: NoticeBoard, failing_backend: list[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    requests, scheduled = CancelRequests(consumer), after_grace(consumer)
+    message = send(task)
+    request = receive(task, message)
+    requests.learn(covering(message, "requested"))
+    assert failing_backend == [request.id]
+    assert f"job {request.id}: could not store" in caplog.text
+    assert not request.is_over
+    pass_to_pool(request)
+    accept(request)
+    assert posted(board) == [request.id]
+    assert scheduled == [request.id]
+
+
+def test_a_message_that_could_not_be_discarded_is_discarded_when_it_is_delivered_again(
+    app: Celery, task: Any, requests: CancelRequests, failing_backend: list[str]
+) -> None:
+    message = send(task)
+    lost = receive(task, message)
+    requests.learn(covering(message, "requested"))
+    redelivered = receive(task, message)
+    requests.discard_if_cancelled(redelivered)
+    assert (lost.is_over, redelivered.is_over) == (False, True)
+    assert result_of(app, lost.id) == "REVOKED"
+
+
+def test_a_repeated_request_discards_a_message_that_could_not_be_discarded(
+    app: Celery, task: Any, requests: CancelRequests, failing_backend: list[str]
+) -> None:
+    message = send(task)
+    request = receive(task, message)
+    for _ in range(2):
+        requests.learn(covering(message, "requested"))
+    assert request.is_over
+    assert result_of(app, request.id) == "REVOKED"
+
+
+def test_a_waiting_message_whose_revocation_could_not_be_stored_gets_the_grace_of_its_run(
+    task: Any, consumer: Any, failing_backend: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    requests, scheduled = CancelRequests(consumer), after_grace(consumer)
+    message = send(task)
+    request = receive(task, message)
+    pass_to_pool(request)
+    with caplog.at_level("ERROR"):
+        requests.learn(covering(message, "cancelled"))
+    assert failing_backend == [request.id]
+    assert f"job {request.id}: could not handle its cancellation" in caplog.text
+    accept(request)
+    assert scheduled == [request.id]
+
+
 @pytest.mark.parametrize("outcome", ["cancelled", "requested"])
 def test_a_job_that_is_sent_again_is_not_discarded(
     app: Celery, task: Any, requests: CancelRequests, outcome: Any
@@ -202,7 +280,7 @@ def test_a_worker_in_a_fork_learns_of_requests(consumer: Any) -> None:
     """Servers preload applications and fork, and a fork may be a worker."""
     fork = multiprocessing.get_context("fork")
     learned = fork.SimpleQueue()
-    consumer.call_soon = lambda _guarded, _handle, cancellation, _: learned.put(cancellation)
+    consumer.call_soon = lambda *call: learned.put(call[3])
 
     def work() -> None:
         cancel_requests.begin(consumer)

@@ -53,7 +53,7 @@ from jobcast.celery.headers import (
     origin_of_run,
 )
 from jobcast.celery.jobs import job_of_run
-from jobcast.celery.result_backend import can_access_results
+from jobcast.celery.result_backend import can_access_results, read_meta
 from jobcast.errors import JobCancelled
 from jobcast.events import is_job_id, now
 from jobcast.publishing.identity import job_id_of
@@ -71,6 +71,8 @@ logger = logging.getLogger(__name__)
 
 class JobRequest(Request):
     """One delivery of a task's message, in a worker's main process."""
+
+    _success: Mapping[str, Any] | None = None  # the result of the run
 
     def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(message, *args, **kwargs)
@@ -255,14 +257,32 @@ class JobRequest(Request):
         A child stores the result before it publishes the end of the job, and may be lost or
         terminated in between. Celery then keeps the result, so the job has to succeed, too.
         """
+        if self._success is None and self.time_start:
+            meta = self._read_success()
+            self._success = meta if meta and self._is_own_result(meta) else None
+        return self._success
+
+    def _success_was_stored(self) -> Any:
+        """Answer Celery 5.7, which asks after the loss of a child."""
+        success = self.stored_success() if self.time_start else self._read_success()
+        return success or False
+
+    def _read_success(self) -> Mapping[str, Any] | None:
+        """Return the meta data of a stored success, maybe that of another run with the same id.
+
+        The read is not repeated without limit, because it blocks the loop that serves all children.
+        Celery reads and stores results in this thread, too. Another thread could hold a lock of the
+        backend during a fork, and deadlock the new child.
+        """
         backend = self.task.backend
-        if not self.time_start or self.ignore_result or not can_access_results(backend):
+        if self.ignore_result or not can_access_results(backend):
             return None
-        # Celery reads and stores results in this thread. Another thread could hold a lock of the
-        # backend during a fork, and deadlock the new child.
         try:
-            meta: Mapping[str, Any] = backend.get_task_meta(self.id)
-            is_successful = meta["status"] == states.SUCCESS and self._is_own_result(meta)
+            read = getattr(super(), "_success_was_stored", None)
+            if read is not None:
+                return read() or None
+            meta = read_meta(backend, self.id)
+            return meta if meta["status"] == states.SUCCESS else None
         except Exception:
             # A backend may raise any exception; it must not end the loop that serves all children.
             logger.exception(
@@ -271,7 +291,6 @@ class JobRequest(Request):
                 self.id,
             )
             return None
-        return meta if is_successful else None
 
     def _is_own_result(self, meta: Mapping[str, Any]) -> bool:
         """Return whether a result may be of this run.

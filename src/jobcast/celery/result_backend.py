@@ -6,6 +6,7 @@ and those that the pages of celery-progress read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from celery.backends.base import DisabledBackend
@@ -32,7 +33,20 @@ def can_access_results(backend: Any) -> bool:
 
     The results of ``rpc://`` are messages to the sender of the task.
     """
-    return not isinstance(backend, DisabledBackend) and backend.as_uri() != "rpc://"
+    as_uri = getattr(backend, "as_uri", None)  # backends outside Celery may lack it
+    return not isinstance(backend, DisabledBackend) and (as_uri is None or as_uri() != "rpc://")
+
+
+def read_meta(backend: Any, task_id: str) -> Mapping[str, Any]:
+    """Return the meta data of a task's result. It raises what the backend raises.
+
+    Celery's public method caches results, and may repeat a failed read without limit.
+    """
+    read = getattr(backend, "_get_task_meta_for", None)
+    meta: Mapping[str, Any] = (
+        backend.get_task_meta(task_id, cache=False) if read is None else read(task_id)
+    )
+    return meta
 
 
 def meta_of(progress: JobProgress) -> dict[str, Any]:

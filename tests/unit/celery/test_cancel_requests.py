@@ -9,7 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from celery import Celery
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import WorkerLostError
+from celery import VERSION, Celery
 from celery.worker import state
 
 from jobcast import ProgressTask
@@ -17,6 +19,7 @@ from jobcast.celery import cancel_requests
 from jobcast.celery.cancel_requests import CancelRequests
 from jobcast.celery.headers import SENDING_HEADER
 from jobcast.celery.request import JobRequest, request_class
+from jobcast.celery.result_backend import can_access_results
 from jobcast.publishing import notice_board, runtime
 from jobcast.publishing.cancellation import learn
 from jobcast.publishing.notice_board import NoticeBoard, create_board
@@ -393,3 +396,75 @@ def test_the_success_of_an_earlier_sending_does_not_count(app: Celery, task: Any
     accept(request)
     assert result_of(app, job_id) == "SUCCESS"
     assert request.stored_success() is None
+
+
+celery_reads_success = pytest.mark.skipif(
+    VERSION < (5, 7), reason="Celery reads no results of lost runs before"
+)
+
+
+class Away(BaseException):
+    """Ends a read that is repeated without limit."""
+
+
+def test_a_result_is_read_at_most_four_times_from_a_backend_that_is_away(
+    app: Celery, task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The read blocks the loop that serves all children."""
+    reads: list[str] = []
+
+    def fail(task_id: str) -> Any:
+        reads.append(task_id)
+        if len(reads) > 4:
+            raise Away
+        raise OSError("the backend is away")
+
+    monkeypatch.setattr(app.backend, "always_retry", True)
+    monkeypatch.setattr(app.backend, "exception_safe_to_retry", lambda _: True)
+    monkeypatch.setattr(app.backend, "_get_task_meta_for", fail)
+    request = receive(task, send(task))
+    accept(request)
+    assert request.stored_success() is None
+    assert reads
+
+
+@celery_reads_success
+def test_celery_and_the_job_share_one_read_of_the_result_of_a_lost_run(
+    app: Celery, task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = receive(task, send(task))
+    accept(request)
+    app.backend.mark_as_done(request.id, "done")
+    reads: list[str] = []
+    read = app.backend._get_task_meta_for
+    monkeypatch.setattr(
+        app.backend, "_get_task_meta_for", lambda task_id: reads.append(task_id) or read(task_id)
+    )
+    try:
+        raise WorkerLostError("the child was killed")
+    except WorkerLostError:
+        request.on_failure(ExceptionInfo())
+    assert reads == [request.id]
+    assert result_of(app, request.id) == "SUCCESS"
+
+
+@celery_reads_success
+def test_celery_counts_the_success_of_an_earlier_sending_as_little_as_the_job_does(
+    app: Celery, task: Any
+) -> None:
+    job_id = new_id()
+    app.backend.mark_as_done(job_id, "done")
+    request = receive(task, send(task, task_id=job_id))
+    accept(request)
+    assert request._success_was_stored() is False
+
+
+@pytest.mark.parametrize(
+    ("backend", "can_access"), [
+        (SimpleNamespace(), True),
+        (SimpleNamespace(as_uri=lambda: "rpc://"), False),
+        (SimpleNamespace(as_uri=lambda: "redis://"), True),
+    ],
+)  # fmt: skip
+def test_a_backend_may_lack_an_address(backend: Any, can_access: bool) -> None:
+    assert can_access_results(backend) == can_access

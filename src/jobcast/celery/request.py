@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -84,7 +85,7 @@ class JobRequest(Request):
         self.is_received = False  # this process has handled the message's arrival
         self._is_taken = False  # Celery gives the task to the pool, which may wait for a free run
         self.cancellation: Cancellation | None = None  # the request to cancel the job
-        self._when_accepted: Callable[[bool], None] | None = None
+        self._when_accepted: deque[Callable[[bool], None]] = deque(maxlen=1)
         _requests[job_id_of(self.id)] = self
 
     @cached_property
@@ -177,14 +178,16 @@ class JobRequest(Request):
         if self.time_start:
             function(False)
             return
-        self._when_accepted = function
+        self._when_accepted.append(function)
         if self.time_start:  # set by another thread meanwhile
             self._report_accepted(was_waiting=True)
 
     def _report_accepted(self, *, was_waiting: bool) -> None:
-        function, self._when_accepted = self._when_accepted, None
-        if function is not None:
-            function(was_waiting)
+        try:
+            function = self._when_accepted.popleft()
+        except IndexError:  # there is none, or another thread calls it
+            return
+        function(was_waiting)
 
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False

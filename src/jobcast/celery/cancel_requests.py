@@ -155,14 +155,14 @@ class CancelRequests:
         if request.is_over:
             return
         job_id, grace, pool = request.id, request.task.cancel_grace, self.consumer.pool
-        if request.stored_success() is not None:
-            logger.info("job %s: not terminating its run, because its result is stored", job_id)
-            return
         if not can_terminate(pool):
             logger.warning(
                 "job %s: its run goes on, %g s after it was asked to stop; this worker's pool"
                 " cannot terminate it (prefork, gevent and eventlet can)", job_id, grace,
             )  # fmt: skip
+            return
+        if request.stored_success() is not None:
+            logger.info("job %s: not terminating its run, because its result is stored", job_id)
             return
         logger.warning(
             "job %s: terminating its run, which went on for %g s after it was asked to stop;"

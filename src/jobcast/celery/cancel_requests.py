@@ -18,7 +18,7 @@ from jobcast.celery.background import background
 from jobcast.celery.cancelled import cause_of
 from jobcast.celery.pools import can_terminate
 from jobcast.celery.request import JobRequest, is_active, latest_request
-from jobcast.celery.result_backend import can_access_results
+from jobcast.celery.result_backend import can_access_results, stores_failures
 from jobcast.publishing.cancellation import observe_requests, stop_observing
 from jobcast.publishing.identity import job_id_of
 from jobcast.publishing.notice_board import create_board
@@ -208,21 +208,13 @@ def mark_unreceived(app: Any, cancellation: Cancellation) -> None:
     """
     task = app.tasks.get(cancellation.task)
     backend = app.backend if task is None else task.backend
-    if not _stores_failures(app, task) or not can_access_results(backend):
+    if not stores_failures(app.conf, task) or not can_access_results(backend):
         return
-    # Each worker that hears of the request does so, and stores the same state: no worker can know
-    # which of the others are alive. If the job is sent again and runs between the two calls, the
+    # Each worker that receives the request stores the same state: no worker can know which of the
+    # others are alive. If the job is sent again and runs between the two calls, the
     # backends for key-value stores do not replace its success.
     if backend.get_state(cancellation.job_id) in NOT_RUNNING:
         backend.mark_as_revoked(cancellation.job_id, cancellation.message or "cancelled")
-
-
-def _stores_failures(app: Any, task: Any) -> bool:
-    """Return whether the failures of a task are stored. It may be unknown in this process."""
-    if task is None:
-        conf = app.conf
-        return not conf.task_ignore_result or bool(conf.task_store_errors_even_if_ignored)
-    return not task.ignore_result or bool(task.store_errors_even_if_ignored)
 
 
 _current: list[CancelRequests] = []  # of the worker of this process; at most one
@@ -234,7 +226,7 @@ def begin(consumer: Any) -> None:
         end()
         requests = CancelRequests(consumer)
         _current.append(requests)
-        # A process that has forked from one with jobcast has no observer of its own before.
+        # A fork discards its observers, so the worker registers here.
         observe_requests(requests.learn)
         background.call(_listen, consumer.app.conf)
 

@@ -342,7 +342,8 @@ class JobRequest(Request):
     def report_scheduled(self) -> None:
         """Publish that the task waits for its time here, if the store has no record of the job.
 
-        The answer says whether the job was cancelled, as before this worker started.
+        The answer of the store contains a request to cancel the job, if there is one: this worker
+        may have missed the notice, such as before its start.
         """
         background.call(_queue, self.task, self._context)
 

@@ -6,6 +6,7 @@ and those that the pages of celery-progress read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from celery.backends.base import BaseKeyValueStoreBackend, DisabledBackend
@@ -33,7 +34,38 @@ def can_access_results(backend: Any) -> bool:
 
     The results of ``rpc://`` are messages to the sender of the task.
     """
-    return not isinstance(backend, DisabledBackend) and backend.as_uri() != "rpc://"
+    as_uri = getattr(backend, "as_uri", None)  # backends outside Celery may lack it
+    return not isinstance(backend, DisabledBackend) and (as_uri is None or as_uri() != "rpc://")
+
+
+def stores_failures(conf: Any, task: Any, request: Any = None) -> bool:
+    """Return whether Celery stores the failures of a task.
+
+    Args:
+        conf: the configuration of the application, for a task that is unknown in this process.
+        task: the task, or None.
+        request: the ``celery.app.task.Context`` of a run, whose options come first.
+    """
+    if request is not None and request.is_eager and not task.store_eager_result:
+        return False
+    own = None if request is None else vars(request).get("ignore_result")
+    if task is None:
+        ignored, errors = conf.task_ignore_result, conf.task_store_errors_even_if_ignored
+    else:
+        ignored, errors = task.ignore_result, task.store_errors_even_if_ignored
+    return bool(errors) or not (ignored if own is None else own)
+
+
+def read_meta(backend: Any, task_id: str) -> Mapping[str, Any]:
+    """Return the meta data of a task's result. It raises what the backend raises.
+
+    Celery's public method caches results, and may repeat a failed read without limit.
+    """
+    read = getattr(backend, "_get_task_meta_for", None)
+    meta: Mapping[str, Any] = (
+        backend.get_task_meta(task_id, cache=False) if read is None else read(task_id)
+    )
+    return meta
 
 
 def storable_id(task_id: Any, task: Any) -> Any:

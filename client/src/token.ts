@@ -10,7 +10,8 @@ type MaybeToken = string | null | undefined;
  */
 export type GetToken = () => MaybeToken | Promise<MaybeToken>;
 
-const TOKEN_TIMEOUT = 15_000; // ms within which `getToken` has to settle
+/** The time within which a source of tokens has to settle, in ms. */
+export const TOKEN_TIMEOUT = 15_000;
 
 /**
  * Return the token that `getToken` provides, or null if no user is signed in. The promise rejects if

@@ -360,6 +360,30 @@ test("requests that wait for a token at the same time share it", async () => {
   expect(releases).toHaveLength(1);
 });
 
+test("a token of another user ends all streams of the previous one at once", async () => {
+  server.refuse = ({ jobs }) =>
+    jobs.length > 1 ? { status: 400, code: "too_many_jobs" } : undefined;
+  let user = "ada";
+  const client = createClient(() => tokenOf(user));
+  const jobs = ["a", "b"].map((id) => client.job(id)) as [Job, Job];
+  for (const job of jobs) {
+    follow(job);
+  }
+  for (const job of jobs) {
+    await until(job, joined, "a join");
+  }
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] }); // no other stream is opened
+  stops.push(() => vi.useRealTimers());
+  user = "bob";
+  client.tokens?.discard();
+  expect(await client.cancel("c")).toMatchObject({ outcome: "requested" });
+  server.publish("b", "job_log", { level: "info", message: "of ada" });
+  while (server.openStreams > 0) {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  expect(jobs.map(({ state }) => messages(state))).toEqual([[], []]);
+});
+
 test("a token that cannot be replaced stays in use until the stream ends", async () => {
   const job = createClient(() => "the same").job("a");
   follow(job);

@@ -343,7 +343,9 @@ export class ConnectionManager implements Store<Connection> {
   }
 
   #noteSubject(token: string): void {
-    if (this.#subject.isChangedBy(token)) {
+    const isOfAnotherUser = this.#subject.changes(token);
+    this.#subject.note(token);
+    if (isOfAnotherUser) {
       this.#host.onSubjectChange();
     }
   }
@@ -399,7 +401,7 @@ export class ConnectionManager implements Store<Connection> {
     this.request("refresh_token", { token }, (ack) => {
       if (!ack.ok && ack.code === "token_subject") {
         this.#pendingToken = Promise.resolve(token); // another user signed in: reconnect as them
-        this.#subject.isChangedBy(token);
+        this.#subject.note(token);
         this.#host.onSubjectChange();
         this.#socket?.disconnect();
       } else if (!ack.ok) {

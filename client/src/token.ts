@@ -56,14 +56,18 @@ function isClaims(value: unknown): value is { readonly sub?: unknown } {
   return typeof value === "object" && value !== null;
 }
 
-/** Notices when tokens belong to another user than those before. */
+/** Knows the user of the latest token, to notice the next one. */
 export class SubjectWatch {
   #subject: string | null = null;
 
   /** Return whether a token belongs to another user than the last one whose user is known. */
-  isChangedBy(token: string): boolean {
-    const [before, subject] = [this.#subject, subjectOf(token)];
-    this.#subject = subject ?? before;
-    return before !== null && subject !== null && subject !== before;
+  changes(token: string): boolean {
+    const subject = subjectOf(token);
+    return this.#subject !== null && subject !== null && subject !== this.#subject;
+  }
+
+  /** Remember the user of a token, if it names one. */
+  note(token: string): void {
+    this.#subject = subjectOf(token) ?? this.#subject;
   }
 }

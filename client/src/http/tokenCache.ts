@@ -62,7 +62,12 @@ export class TokenCache {
 
   #keep(token: IssuedToken | null): void {
     this.#token = token;
-    if (token && this.#subject.isChangedBy(token.token)) {
+    if (token === null) {
+      return;
+    }
+    const isOfAnotherUser = this.#subject.changes(token.token);
+    this.#subject.note(token.token);
+    if (isOfAnotherUser) {
       this.#onSubjectChange();
     }
   }

@@ -51,7 +51,7 @@ def add_jobcast_progress(
         label: str = "",
         cancellable: bool = False,
     ) -> Markup:
-        request: Request = context["request"]
+        request = _request(context)
         element = job_element(
             job_id,
             base_url=(settings or default_settings()).client_url,
@@ -67,6 +67,22 @@ def add_jobcast_progress(
         return Markup(element)  # noqa: S704  (job_element escapes all values)
 
     env.globals["jobcast_progress"] = jobcast_progress
+
+
+def _request(context: Context) -> Request:
+    """Return the request that the template's context has.
+
+    Raises:
+        TypeError: it has none.
+    """
+    request: Request | None = context.get("request")
+    if request is None:
+        raise TypeError(
+            "jobcast_progress: the template's context has no request: render the template with"
+            " TemplateResponse(request, ...), and import a macro that calls jobcast_progress with"
+            " {% import ... with context %}"
+        )
+    return request
 
 
 def _nonce(context: Context, request: Request) -> str:

@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from jobcast.events import HTTP_BODY_MAX_LENGTH, is_job_id, job_path
+from jobcast.events import MAX_BODY_BYTES, is_job_id, job_path
 from jobcast.issuing import TOKEN_TTL, default_settings, issue_token
 from jobcast.settings import Settings
 
@@ -139,11 +139,11 @@ class Endpoint:
                 "invalid_request",
                 f"The Content-Type has to be {JSON}.",
             )
-        if len(body) > HTTP_BODY_MAX_LENGTH:
+        if len(body) > MAX_BODY_BYTES:
             return problem(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 "invalid_request",
-                f"The body may have {HTTP_BODY_MAX_LENGTH} bytes.",
+                f"The body may have {MAX_BODY_BYTES} bytes.",
             )
         if not is_job_id(job_id):
             return no_such_job()

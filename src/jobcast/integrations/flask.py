@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from flask import Blueprint, Response, request, url_for
 
-from jobcast.events import HTTP_BODY_MAX_LENGTH
+from jobcast.events import MAX_BODY_BYTES
 from jobcast.integrations.endpoint import Answer, Endpoint, Subject
 from jobcast.integrations.progress_function import progress_function
 from jobcast.issuing import TOKEN_TTL
@@ -63,7 +63,7 @@ def blueprint(
 
     @found.post("/jobs/<path:job_id>/cancel")
     def cancel(job_id: str) -> Response:
-        body = request.stream.read(HTTP_BODY_MAX_LENGTH + 1)
+        body = request.stream.read(MAX_BODY_BYTES + 1)
         return _respond(endpoint.cancel(current_user(), job_id, request.content_type, body))
 
     draw = progress_function(

@@ -170,9 +170,21 @@ def test_redirect_has_a_token_if_the_server_reads_tokens_from_urls(
     assert answer.headers["cache-control"] == "no-store"
 
 
-@pytest.mark.parametrize("path", ["jobs/%01", "jobs/%01/events"])
-def test_invalid_job_id_is_not_found(make_site: Callable[..., Ask], path: str) -> None:
-    assert make_site(settings=SETTINGS)("GET", f"/jobcast/{path}", "alice").status == 404
+@pytest.mark.parametrize(
+    ("method", "path", "detail"),
+    [
+        ("GET", "jobs/%01", "This job does not exist, or you may not follow it."),
+        ("GET", "jobs/%01/events", "This job does not exist, or you may not follow it."),
+        ("POST", "jobs/%01/cancel", "This job does not exist, or you may not cancel it."),
+    ],
+    ids=["snapshot", "events", "cancel"],
+)
+def test_invalid_job_id_is_not_found(
+    make_site: Callable[..., Ask], method: str, path: str, detail: str
+) -> None:
+    ask = make_site(settings=SETTINGS)
+    answer = ask(method, f"/jobcast/{path}", "alice", b"{}", "application/json")
+    assert (answer.status, answer.json["detail"]) == (404, detail)
 
 
 def test_snapshot_without_a_server_is_a_bad_gateway(make_site: Callable[..., Ask]) -> None:

@@ -646,6 +646,35 @@ describe("the token", () => {
     stop();
   });
 
+  test("that was requested before reconnect() is not used after it", async () => {
+    const releases: ((token: string) => void)[] = [];
+    const client = connect({ getToken: () => new Promise((resolve) => releases.push(resolve)) });
+    const stop = client.job("a").subscribe(() => {});
+    await eventually(() => releases.length === 1, "a call");
+    client.reconnect();
+    releases[0]?.(tokenOf("ada"));
+    await eventually(() => releases.length === 2, "another call");
+    releases[1]?.(tokenOf("bob"));
+    await joined(client);
+    expect(server.tokens).toEqual([tokenOf("bob")]);
+    stop();
+  });
+
+  test("that was sent before reconnect() is renewed as soon as the connection is open", async () => {
+    let user = "ada";
+    const client = connect({ getToken: () => tokenOf(user) });
+    server.refuse = () => {
+      user = "bob";
+      client.reconnect();
+      return undefined;
+    };
+    const stop = client.job("a").subscribe(() => {});
+    await eventually(() => server.requestsNamed("refresh_token").length === 1, "a renewal");
+    expect(server.tokens).toEqual([tokenOf("ada")]);
+    expect(server.requestsNamed("refresh_token")).toEqual([{ token: tokenOf("bob") }]);
+    stop();
+  });
+
   test("is not sent by a client without tokens, and not renewed", async () => {
     const client = connect({ getToken: null });
     const stop = client.job("a").subscribe(() => {});

@@ -15,7 +15,7 @@ import jwt
 import pytest
 from fastapi import FastAPI, Header, HTTPException
 from flask import Flask, request
-from jinja2 import Environment
+from jinja2 import DictLoader, Environment
 from msgspec import structs
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -170,9 +170,21 @@ def test_redirect_has_a_token_if_the_server_reads_tokens_from_urls(
     assert answer.headers["cache-control"] == "no-store"
 
 
-@pytest.mark.parametrize("path", ["jobs/%01", "jobs/%01/events"])
-def test_invalid_job_id_is_not_found(make_site: Callable[..., Ask], path: str) -> None:
-    assert make_site(settings=SETTINGS)("GET", f"/jobcast/{path}", "alice").status == 404
+@pytest.mark.parametrize(
+    ("method", "path", "detail"),
+    [
+        ("GET", "jobs/%01", "This job does not exist, or you may not follow it."),
+        ("GET", "jobs/%01/events", "This job does not exist, or you may not follow it."),
+        ("POST", "jobs/%01/cancel", "This job does not exist, or you may not cancel it."),
+    ],
+    ids=["snapshot", "events", "cancel"],
+)
+def test_invalid_job_id_is_not_found(
+    make_site: Callable[..., Ask], method: str, path: str, detail: str
+) -> None:
+    ask = make_site(settings=SETTINGS)
+    answer = ask(method, f"/jobcast/{path}", "alice", b"{}", "application/json")
+    assert (answer.status, answer.json["detail"]) == (404, detail)
 
 
 def test_snapshot_without_a_server_is_a_bad_gateway(make_site: Callable[..., Ask]) -> None:
@@ -416,6 +428,24 @@ def test_jinja_draws_the_element(kind: str, context: dict[str, Any]) -> None:
 def test_jinja_draws_the_element_without_csrf_token_and_nonce(kind: str) -> None:
     ask = asked_by(site_with_pages(kind, {}))
     assert ask("GET", "/page?job=42").body.decode() == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("template", "context"),
+    [
+        ("{{ jobcast_progress(job) }}", {}),
+        ("{% from 'macros' import bar %}{{ bar(job) }}", {"request": Request({"type": "http"})}),
+    ],
+    ids=["rendered without", "macro imported without context"],
+)
+def test_template_without_a_request_raises_an_error_that_says_what_to_pass(
+    template: str, context: dict[str, Any]
+) -> None:
+    macros = "{% macro bar(job) %}{{ jobcast_progress(job) }}{% endmacro %}"
+    env = Environment(autoescape=True, loader=DictLoader({"macros": macros}))
+    add_jobcast_progress(env, settings=SETTINGS)
+    with pytest.raises(TypeError, match=r"TemplateResponse\(request, .* with context %}"):
+        env.from_string(template).render(context, job="42")
 
 
 def test_jinja_finds_the_endpoint_of_a_mounted_application() -> None:
